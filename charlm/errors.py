@@ -1,0 +1,47 @@
+"""The exception tree. One class for each kind of failure that a user can act on.
+
+    CharlmError                 exit code 1
+    ├── UsageError              2   a flag, setting or argument makes no sense
+    ├── CorpusError             3   the text cannot be read or is not usable
+    ├── RunError                4   a run, model or checkpoint is damaged, missing or incompatible
+    ├── EnvironmentFailure      5   disk, memory, device, lock, missing extra
+    └── DivergenceError         6   training produced a number that is not finite
+
+Every message has three parts: what was found, what was expected, what to do.
+"""
+
+
+class CharlmError(Exception):
+    """Base of every error that charlm raises on purpose; `exit_code` is the command line's status."""
+
+    exit_code = 1
+
+
+class UsageError(CharlmError, ValueError):
+    """A flag, setting or argument that makes no sense, alone or beside another."""
+
+    exit_code = 2
+
+
+class CorpusError(CharlmError):
+    """Text that cannot be found, read, decoded or used."""
+
+    exit_code = 3
+
+
+class RunError(CharlmError):
+    """A run, model or checkpoint that is missing, damaged or of another format."""
+
+    exit_code = 4
+
+
+class EnvironmentFailure(CharlmError):
+    """The machine refuses: disk, memory, device, lock, or a package that is not installed."""
+
+    exit_code = 5
+
+
+class DivergenceError(CharlmError):
+    """Training met a loss or gradient that is not finite; nothing of it was saved."""
+
+    exit_code = 6

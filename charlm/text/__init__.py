@@ -1,0 +1,1 @@
+"""Text in: corpora, vocabularies, windows. Numpy only, no torch."""
