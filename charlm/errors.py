@@ -12,7 +12,7 @@ Every message has three parts: what was found, what was expected, what to do.
 
 
 class CharlmError(Exception):
-    """Base of every error that charlm raises on purpose; `exit_code` is the command line's status."""
+    """Base of every error raised on purpose; `exit_code` is the status of the command line."""
 
     exit_code = 1
 

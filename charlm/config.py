@@ -1,0 +1,268 @@
+"""Settings: frozen dataclasses, one for each concern, with TOML in and plain dictionaries out.
+
+A field's `doc` gives meaning, unit and special value. `None` means "decide from the corpus": the
+rule is in `training.planning`, and the value that it chose is saved with the run.
+"""
+
+import difflib
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from charlm.errors import UsageError
+
+CELL_NAMES = ("rnn", "lstm", "gru")
+UNIT_NAMES = ("char", "byte", "word", "bpe")
+WORD_RULES = ("text", "whitespace")
+NORMAL_FORMS = ("none", "nfc", "nfkc")
+DOCUMENT_NAMES = ("auto", "stream", "line", "paragraph", "file")
+OPTIMIZER_NAMES = ("adamw", "adam", "sgd", "rmsprop")
+SCHEDULE_NAMES = ("cosine", "linear", "constant", "step", "plateau")
+DEVICE_NAMES = ("auto", "cpu", "cuda", "mps")
+PRECISION_NAMES = ("auto", "fp32", "bf16")
+
+T = TypeVar("T")
+
+
+def setting(default: Any, doc: str, choices: tuple[str, ...] = ()) -> Any:
+    """A dataclass field with its one-line documentation and, for names, the choices."""
+    return field(default=default, metadata={"doc": doc, "choices": choices})
+
+
+def _check(problems: list[str]) -> None:
+    if problems:
+        raise UsageError("; ".join(problems))
+
+
+def _choice_problems(settings: Any) -> list[str]:
+    problems = []
+    for f in fields(settings):
+        choices = f.metadata.get("choices")
+        value = getattr(settings, f.name)
+        if choices and value is not None and value not in choices:
+            problems.append(f"{f.name} is {value!r}; expected one of {', '.join(choices)}")
+    return problems
+
+
+def _range_problems(settings: Any, **ranges: tuple[float, float]) -> list[str]:
+    """Fields outside of low <= value <= high, or not finite; None is always allowed."""
+    problems = []
+    for name, (low, high) in ranges.items():
+        value = getattr(settings, name)
+        if value is None or low <= value <= high:
+            continue
+        upper = "" if high == math.inf else f" and at most {high:g}"
+        problems.append(f"{name} is {value}; expected at least {low:g}{upper}")
+    return problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusSettings:
+    """Which text, how it is decoded, where documents end, and what is held out."""
+
+    sources: tuple[str, ...] = setting((), "files, folders, globs, -, hf:name; none = built-in")
+    column: str | None = setting(None, "column of jsonl, csv, parquet or hub data to read")
+    document: str = setting("auto", "what a document is", DOCUMENT_NAMES)
+    encoding: str = setting("utf-8", "encoding of the files")
+    errors: str = setting("strict", "what to do with invalid bytes", ("strict", "replace"))
+    valid: tuple[str, ...] = setting((), "validation text; empty = the tail of the corpus")
+    test: tuple[str, ...] = setting((), "test text, evaluated once at the end")
+    valid_frac: float = setting(0.1, "share of the corpus held out at its end; 0 = none")
+
+    def __post_init__(self) -> None:
+        problems = _choice_problems(self) + _range_problems(self, valid_frac=(0.0, 0.9))
+        _check(problems)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocabularySettings:
+    """What a token is and which tokens are kept."""
+
+    unit: str = setting("char", "what a token is", UNIT_NAMES)
+    words: str = setting("text", "how words are cut: text is reversible", WORD_RULES)
+    min_count: int | None = setting(None, "rarer tokens become UNK; None = by rule")
+    max_size: int | None = setting(None, "most entries, UNK and EOS included; None = by rule")
+    lowercase: bool = setting(False, "lower-case the text first")
+    normalize: str = setting("none", "Unicode normal form applied first", NORMAL_FORMS)
+
+    def __post_init__(self) -> None:
+        problems = _choice_problems(self)
+        problems += _range_problems(self, min_count=(1, math.inf), max_size=(3, 2**31))
+        _check(problems)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Architecture of a recurrent language model. Sizes left None follow from the corpus."""
+
+    cell: str = setting("lstm", "recurrent cell", CELL_NAMES)
+    num_layers: int | None = setting(None, "stacked recurrent layers")
+    hidden_size: int | None = setting(None, "units in each recurrent layer")
+    embedding_size: int | None = setting(None, "width of the token embedding")
+    dropout: float | None = setting(None, "share dropped between layers")
+    input_dropout: float | None = setting(None, "share dropped after the embedding; None = half")
+    output_dropout: float | None = setting(None, "share dropped before the output; None = same")
+    tie_weights: bool = setting(False, "output matrix = embedding matrix (Press & Wolf 2017)")
+
+    def __post_init__(self) -> None:
+        problems = _choice_problems(self)
+        sizes = dict.fromkeys(("num_layers", "hidden_size", "embedding_size"), (1, 65536))
+        shares = dict.fromkeys(("dropout", "input_dropout", "output_dropout"), (0.0, 0.95))
+        problems += _range_problems(self, **sizes, **shares)
+        known = self.hidden_size is not None and self.embedding_size is not None
+        if self.tie_weights and known and self.hidden_size != self.embedding_size:
+            problems.append(
+                f"tie_weights needs equal sizes, but embedding_size is {self.embedding_size} and "
+                f"hidden_size is {self.hidden_size}"
+            )
+        _check(problems)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How a model is fitted: batches, optimiser, schedule, length of the run, where it runs."""
+
+    stateless: bool = setting(False, "shuffled windows from the zero state, nothing carried over")
+    batch_size: int | None = setting(None, "streams or documents side by side")
+    bptt: int | None = setting(None, "tokens in a window of truncated back-propagation")
+    optimizer: str = setting("adamw", "optimiser", OPTIMIZER_NAMES)
+    learning_rate: float | None = setting(None, "highest learning rate")
+    weight_decay: float = setting(0.01, "decoupled for adamw, L2 for the others")
+    momentum: float = setting(0.0, "of sgd and rmsprop")
+    schedule: str = setting("cosine", "learning rate over the run", SCHEDULE_NAMES)
+    warmup: float = setting(0.02, "share of the run in which the learning rate rises linearly")
+    final_rate: float = setting(0.02, "where cosine and linear end, as a share of the highest")
+    clip_norm: float = setting(1.0, "largest global gradient norm; 0 = no clipping")
+    epochs: float | None = setting(None, "passes over the training text; None = by rule")
+    steps: int | None = setting(None, "optimiser steps instead of epochs")
+    minutes: float | None = setting(None, "wall-clock minutes instead of epochs")
+    evals: int = setting(12, "validations during the run, evenly spread")
+    patience: int = setting(0, "stop after this many validations without a gain; 0 = never")
+    save_minutes: float = setting(2.0, "minutes between checkpoints")
+    keep: int = setting(2, "checkpoints kept for resuming")
+    seed: int | None = setting(None, "seed of every random draw; None = drawn and recorded")
+    device: str = setting("auto", "where to compute", DEVICE_NAMES)
+    precision: str = setting("auto", "auto uses bf16 where it is right and fast", PRECISION_NAMES)
+    threads: int | None = setting(None, "CPU threads; None = torch's choice")
+
+    def __post_init__(self) -> None:
+        problems = _choice_problems(self)
+        least_one = ("batch_size", "bptt", "steps", "threads", "evals", "keep")
+        positive = ("learning_rate", "epochs", "minutes")
+        problems += _range_problems(
+            self,
+            **dict.fromkeys(least_one, (1, math.inf)),
+            **dict.fromkeys(positive, (1e-12, math.inf)),
+            **dict.fromkeys(("weight_decay", "clip_norm", "save_minutes"), (0.0, math.inf)),
+            **dict.fromkeys(("momentum", "warmup", "final_rate"), (0.0, 1.0)),
+            patience=(0, math.inf),
+            seed=(0, 2**63 - 1),
+        )
+        lengths = [name for name in ("epochs", "steps", "minutes") if getattr(self, name)]
+        if len(lengths) > 1:
+            problems.append(f"{' and '.join(lengths)} were given; a run has one length, give one")
+        _check(problems)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that `charlm train` can be told."""
+
+    corpus: CorpusSettings = CorpusSettings()
+    vocabulary: VocabularySettings = VocabularySettings()
+    model: ModelSettings = ModelSettings()
+    training: TrainingSettings = TrainingSettings()
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Nested plain values, ready for JSON."""
+        return {
+            section: {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+            for section, values in asdict(self).items()
+        }
+
+
+SECTIONS: dict[str, type] = {f.name: typing.cast(type, f.type) for f in fields(Settings)}
+
+
+def settings_from(values: Mapping[str, Mapping[str, Any]], where: str = "settings") -> Settings:
+    """Settings from nested values, as in a TOML file or a saved run.
+
+    Raises UsageError for an unknown section or key (with the nearest known name), for a value of
+    the wrong type, and for values that contradict each other.
+    """
+    sections: dict[str, Any] = {}
+    for section, content in values.items():
+        _known(section, SECTIONS, f"{where}: section")
+        if not isinstance(content, Mapping):
+            raise UsageError(f"{where}: {section} is {content!r}; expected a table [{section}]")
+        sections[section] = _build(SECTIONS[section], content, f"{where}: [{section}]")
+    return Settings(**sections)
+
+
+def read_toml(path: Path) -> dict[str, dict[str, Any]]:
+    """The nested values of a TOML file. Raises UsageError with the place of a syntax error."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}). Give a TOML file.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from error
+
+
+def merge(*layers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Nested values of all layers, later ones winning key by key."""
+    merged: dict[str, dict[str, Any]] = {}
+    for layer in layers:
+        for section, content in layer.items():
+            if not isinstance(content, Mapping):
+                raise UsageError(f"{section} is {content!r}; expected a table [{section}]")
+            merged.setdefault(section, {}).update(content)
+    return merged
+
+
+def _known(name: str, names: typing.Iterable[str], where: str) -> None:
+    names = list(names)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names)}"
+        raise UsageError(f"{where} {name!r} is not known; {hint}")
+
+
+def _build(cls: type[T], content: Mapping[str, Any], where: str) -> T:
+    kinds = typing.get_type_hints(cls)
+    converted = {}
+    for name, value in content.items():
+        _known(name, kinds, f"{where} key")
+        converted[name] = _convert(value, kinds[name], f"{where} {name}")
+    return cls(**converted)
+
+
+def _convert(value: Any, kind: Any, where: str) -> Any:
+    """The value as its annotated type: ints pass as floats, lists as tuples, bools as bools."""
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if value is None and type(None) in options:
+        return None
+    wanted = next(option for option in options if option is not type(None))
+    if typing.get_origin(wanted) is tuple:
+        items = [value] if isinstance(value, str) else value
+        if isinstance(items, list | tuple) and all(isinstance(item, str) for item in items):
+            return tuple(items)
+    elif wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool)):
+        return value
+    expected = "list of texts" if typing.get_origin(wanted) is tuple else wanted.__name__
+    raise UsageError(f"{where} is {value!r}; expected {expected}")
+
+
+def documented_fields(cls: type) -> dict[str, tuple[Any, str]]:
+    """Each field's default and one-line documentation."""
+    return {
+        f.name: (None if f.default is MISSING else f.default, f.metadata["doc"])
+        for f in fields(cls)
+    }

@@ -1,0 +1,1 @@
+"""Recurrent layers and the language model that is built of them."""

@@ -1,0 +1,120 @@
+"""The language model: embedding, stacked recurrent layers, output layer.
+
+Letters used throughout: B batch, T time, V vocabulary, E embedding, H hidden, L layers.
+Architecture as in Mikolov et al. 2010 and Zaremba et al. 2014 (arxiv.org/abs/1409.2329).
+"""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from charlm.config import ModelSettings
+from charlm.errors import UsageError
+from charlm.nn.cells import (
+    CELLS,
+    LayerState,
+    RecurrentLayer,
+    dropped,
+    embedding_scale,
+    without_init,
+)
+
+State = tuple[LayerState, ...]
+"""The recurrent state as a value: one entry for each layer, each a tuple of (B, H) tensors."""
+
+
+class RecurrentLanguageModel(nn.Module):
+    """P(next token | tokens so far). State goes in and comes out; nothing is remembered inside.
+
+    Raises UsageError when a size is missing or tied sizes differ.
+    """
+
+    def __init__(self, settings: ModelSettings, vocab_size: int) -> None:
+        super().__init__()
+        hidden, width, depth = sizes(settings)
+        self.settings, self.vocab_size = settings, vocab_size
+        self.embedding = without_init(nn.Embedding, vocab_size, width)
+        cell = CELLS[settings.cell]
+        self.layers = nn.ModuleList(
+            cell(width if layer == 0 else hidden, hidden) for layer in range(depth)
+        )
+        self.output = without_init(nn.Linear, hidden, vocab_size)
+        if settings.tie_weights:
+            self.output.weight = self.embedding.weight
+
+    def forward(
+        self, ids: Tensor, state: State | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, State]:
+        """ids (T, B) and the state before them -> logits (T, B, V) and the state after them.
+
+        Logits at t predict the token after ids[t]. Without a state, the zero state. Dropout is
+        drawn from `generator`; without one there is none.
+        """
+        settings = self.settings
+        state = self.initial_state(ids.shape[1]) if state is None else state
+        x = dropped(self.embedding(ids), settings.input_dropout or 0.0, generator)  # (T, B, E)
+        after = []
+        for number, layer in enumerate(self.layers):
+            x, layer_state = layer(x, state[number])  # (T, B, H)
+            after.append(layer_state)
+            last = number == len(self.layers) - 1
+            share = settings.output_dropout if last else settings.dropout
+            x = dropped(x, share or 0.0, generator)
+        return self.output(x), tuple(after)  # (T, B, V)
+
+    def initial_state(self, batch_size: int) -> State:
+        """The zero state for B rows."""
+        return tuple(layer.initial_state(batch_size) for layer in self.recurrent_layers())
+
+    def recurrent_layers(self) -> list[RecurrentLayer]:
+        """The stacked layers, from the input up."""
+        return cast(list[RecurrentLayer], list(self.layers))
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Fresh weights from the generator; the global random state is not touched."""
+        width = self.embedding.embedding_dim
+        nn.init.normal_(self.embedding.weight, 0.0, embedding_scale(width), generator=generator)
+        for layer in self.recurrent_layers():
+            layer.reset_parameters(generator)
+        if not self.settings.tie_weights:
+            nn.init.xavier_uniform_(self.output.weight, generator=generator)
+        nn.init.zeros_(self.output.bias)
+
+    def parameter_count(self) -> int:
+        """Number of weights, tied ones counted once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def sizes(settings: ModelSettings) -> tuple[int, int, int]:
+    """H, E and L of complete settings. Raises UsageError when one is missing or ties cannot be."""
+    hidden, width, depth = settings.hidden_size, settings.embedding_size, settings.num_layers
+    if hidden is None or width is None or depth is None:
+        raise UsageError("hidden_size, embedding_size and num_layers are needed; give all three")
+    if settings.tie_weights and hidden != width:
+        raise UsageError(f"tie_weights needs equal sizes; got embedding {width}, hidden {hidden}")
+    return hidden, width, depth
+
+
+def count_parameters(settings: ModelSettings, vocab_size: int) -> int:
+    """Number of weights of a model of these settings, without building it."""
+    with torch.device("meta"):
+        return RecurrentLanguageModel(settings, vocab_size).parameter_count()
+
+
+def detached(state: State) -> State:
+    """The same state, cut off from the graph that made it (truncated back-propagation)."""
+    return tuple(tuple(part.detach() for part in layer) for layer in state)
+
+
+def rows_of(state: State, rows: Tensor) -> State:
+    """The state of some rows of the batch, in the order of `rows`."""
+    return tuple(tuple(part[rows] for part in layer) for layer in state)
+
+
+def stacked(states: list[State]) -> State:
+    """States of single texts put side by side along the batch."""
+    return tuple(
+        tuple(torch.cat(parts) for parts in zip(*layers, strict=True))
+        for layers in zip(*states, strict=True)
+    )

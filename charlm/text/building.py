@@ -1,0 +1,220 @@
+"""Building a vocabulary: count the tokens of a text, order them, cut the rare ones to UNK."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.config import VocabularySettings
+from charlm.errors import CorpusError
+from charlm.text.corpus import END
+from charlm.text.tokenizer_json import EOS_TOKEN, LINE_END, UNK, UNK_TOKEN, eos_token
+from charlm.text.vocabulary import (
+    LETTERS,
+    UNITS,
+    BpeVocabulary,
+    Vocabulary,
+    code_points,
+    cut_safely,
+)
+
+SMALL_ALPHABET = 512
+"""Up to here every character is kept; beyond, characters seen once become UNK."""
+LARGEST_ALPHABET = 20_000
+"""More distinct characters than any script has: most likely not text in this encoding."""
+FEW_WORDS = 10_000
+"""Below this many words in all, words seen once are kept."""
+Read = Callable[[], Iterable[str]]
+
+DEFAULT_SIZES = {"word": 50_000, "bpe": 4_096}
+"""Most entries of a vocabulary when `max_size` is not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltVocabulary:
+    """A vocabulary with what was counted while it was built.
+
+    `counts[i]` is how often id i stands in the text (UNK: everything below the cut).
+    """
+
+    vocabulary: Vocabulary
+    counts: NDArray[np.int64]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def coverage(self) -> float:
+        """Share of the text's tokens that are in the vocabulary."""
+        total = int(self.counts.sum())
+        return 1.0 - int(self.counts[UNK]) / total if total else 1.0
+
+
+def build_vocabulary(read: Read, settings: VocabularySettings) -> BuiltVocabulary:
+    """The vocabulary of a text, END marks left out.
+
+    `read()` gives the text from its beginning, in chunks (see `Corpus.chunks`); it is called
+    once or twice, so that the text never has to be in memory.
+
+    Raises CorpusError when the text has so many distinct characters that it cannot be text.
+    """
+    if settings.unit == "byte":
+        return _build_bytes(read, settings)
+    if settings.unit == "bpe":
+        return _build_bpe(read, settings)
+    count = _count_chars if settings.unit == "char" else _count_words
+    return _cut(count(read, settings), settings)
+
+
+def count_ids(chunks: Iterable[str], vocabulary: Vocabulary) -> NDArray[np.int64]:
+    """How often each id stands in a text, shape (vocabulary size,)."""
+    counts = np.zeros(len(vocabulary), np.int64)
+    for chunk in safe_chunks(chunks):
+        counts += np.bincount(vocabulary.encode(chunk), minlength=len(vocabulary))
+    return counts
+
+
+def safe_chunks(chunks: Iterable[str], size: int = 1 << 20) -> Iterator[str]:
+    """The same text in chunks whose borders no token of any unit crosses."""
+    rest = ""
+    for chunk in chunks:
+        pieces = list(cut_safely(rest + chunk, size))
+        rest = pieces.pop() if pieces else ""
+        yield from pieces
+        mark = rest.rfind(END) + 1 or rest.rfind(LINE_END) + 1
+        if mark:
+            yield rest[:mark]
+            rest = rest[mark:]
+    if rest:
+        yield rest
+
+
+def _documents(chunks: Iterable[str]) -> Iterator[str]:
+    """Pieces of text without END marks, for the counting of the `tokenizers` library."""
+    for chunk in safe_chunks(chunks):
+        for document in chunk.split(END):
+            yield from cut_safely(document, 1 << 16)
+
+
+def _empty(settings: VocabularySettings) -> Vocabulary:
+    return UNITS[settings.unit](settings, [UNK_TOKEN, eos_token(settings)])
+
+
+def _count_chars(read: Read, settings: VocabularySettings) -> dict[str, int]:
+    normalizer = _empty(settings).normalizer()
+    chunks = read()
+    if normalizer is not None:
+        chunks = (normalizer.normalize_str(document) for document in _documents(chunks))
+    counts = np.zeros(0x110000, np.int64)
+    for chunk in chunks:
+        found = np.bincount(code_points(chunk))
+        counts[: len(found)] += found
+    counts[ord(END)] = 0
+    return {chr(code): int(counts[code]) for code in np.flatnonzero(counts)}
+
+
+def _count_words(read: Read, settings: VocabularySettings) -> dict[str, int]:
+    from tokenizers.trainers import WordLevelTrainer
+
+    tokenizer = _empty(settings).tokenizer
+    trainer = WordLevelTrainer(
+        vocab_size=2**31 - 1, min_frequency=0, show_progress=False, special_tokens=[]
+    )
+    tokenizer.train_from_iterator(_documents(read()), trainer)
+    entries = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    counts = np.zeros(len(entries), np.int64)
+    for batch in _batches(_documents(read()), 64):
+        for item in tokenizer.encode_batch_fast(batch):
+            counts += np.bincount(item.ids, minlength=len(entries))
+    return {token: int(counts[index]) for token, index in entries}
+
+
+def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _cut(counts: dict[str, int], settings: VocabularySettings) -> BuiltVocabulary:
+    notes = []
+    special = eos_token(settings)
+    eos_count = counts.pop(special, 0) if special == LINE_END else 0
+    literal_unk = counts.pop(UNK_TOKEN, 0) if settings.unit == "word" else 0
+    if literal_unk:
+        notes.append(
+            f"The text holds {literal_unk:,} literal <unk>; they are the unknown token UNK."
+        )
+    least = settings.min_count or _default_min_count(counts, settings, bool(literal_unk))
+    if settings.unit == "char":
+        _check_alphabet(len(counts), settings)
+    kept = sorted(
+        (token for token, count in counts.items() if count >= least),
+        key=lambda token: (-counts[token], token),
+    )[: _most(settings) - 2]
+    vocabulary = UNITS[settings.unit](
+        replace(settings, min_count=least, max_size=_most(settings)), [UNK_TOKEN, special, *kept]
+    )
+    known = [counts[token] for token in kept]
+    unknown = literal_unk + sum(counts.values()) - sum(known)
+    return BuiltVocabulary(
+        vocabulary=vocabulary, counts=np.array([unknown, eos_count, *known]), notes=notes
+    )
+
+
+def _default_min_count(counts: dict[str, int], settings: VocabularySettings, has_unk: bool) -> int:
+    """1 where everything is kept, 2 where UNK should be learnt from what was seen once.
+
+    What was seen once is the best guess at how often the unseen turns up (Good-Turing).
+    """
+    if settings.unit == "char":
+        return 1 if len(counts) <= SMALL_ALPHABET else 2
+    return 1 if has_unk or sum(counts.values()) < FEW_WORDS else 2
+
+
+def _most(settings: VocabularySettings) -> int:
+    return settings.max_size or DEFAULT_SIZES.get(settings.unit, 2**31)
+
+
+def _check_alphabet(size: int, settings: VocabularySettings) -> None:
+    if size > LARGEST_ALPHABET and settings.max_size is None:
+        raise CorpusError(
+            f"the text has {size:,} distinct characters, more than any script; expected text in "
+            "the named encoding. Use --unit byte, or keep the most frequent with --max-size"
+        )
+
+
+def _build_bytes(read: Read, settings: VocabularySettings) -> BuiltVocabulary:
+    vocabulary = UNITS["byte"](
+        replace(settings, min_count=1, max_size=258), [UNK_TOKEN, EOS_TOKEN, *LETTERS]
+    )
+    counts = count_ids(read(), vocabulary)
+    counts[vocabulary.eos] = 0
+    return BuiltVocabulary(vocabulary=vocabulary, counts=counts)
+
+
+def _build_bpe(read: Read, settings: VocabularySettings) -> BuiltVocabulary:
+    from tokenizers.trainers import BpeTrainer
+
+    size = max(_most(settings), 258)
+    empty = BpeVocabulary(settings, [UNK_TOKEN, EOS_TOKEN, *LETTERS])
+    trainer = BpeTrainer(
+        vocab_size=size - 2,
+        min_frequency=settings.min_count or 2,
+        show_progress=False,
+        initial_alphabet=LETTERS,
+        special_tokens=[],
+    )
+    empty.tokenizer.train_from_iterator(_documents(read()), trainer)
+    trained: dict[str, Any] = json.loads(empty.tokenizer.to_str())["model"]
+    tokens = sorted(trained["vocab"], key=trained["vocab"].__getitem__)
+    merges = [(left, right) for left, right in trained["merges"]]
+    vocabulary = BpeVocabulary(
+        replace(settings, min_count=settings.min_count or 2, max_size=size),
+        [UNK_TOKEN, EOS_TOKEN, *tokens],
+        merges,
+    )
+    counts = count_ids(read(), vocabulary)
+    counts[vocabulary.eos] = 0
+    return BuiltVocabulary(vocabulary=vocabulary, counts=counts)

@@ -1,0 +1,312 @@
+"""A corpus as ids: split first, vocabulary from the training part only, then everything encoded.
+
+Small texts are encoded in memory. Large ones stream into a memory-mapped cache of the smallest
+integer type in the user's cache folder, keyed by content, vocabulary and document rule.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.config import CorpusSettings, VocabularySettings
+from charlm.errors import CorpusError, EnvironmentFailure
+from charlm.text.building import BuiltVocabulary, build_vocabulary, safe_chunks
+from charlm.text.corpus import END, Corpus, Extent, measure, span, split_point
+from charlm.text.vocabulary import Vocabulary, code_points, load_vocabulary
+
+CACHED_FROM_BYTES = 64 << 20
+"""Texts larger than this are encoded into the cache on disk instead of memory."""
+CACHE_FORMAT = 1
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextCounts:
+    """Size of a text, whatever its unit; END counts as one character and one byte."""
+
+    chars: int = 0
+    bytes: int = 0
+    words: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedText:
+    """A text as ids, shape (tokens,), with the positions in it just after each document.
+
+    The last document always ends at the last token. `closed` tells whether documents end by EOS;
+    a stream does not, and is one document.
+    """
+
+    ids: NDArray[Any]
+    ends: NDArray[np.int64]
+    counts: TextCounts
+    closed: bool
+
+    @property
+    def documents(self) -> int:
+        """How many documents there are."""
+        return len(self.ends)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Training text and, where there is any, validation and test text, with their vocabulary."""
+
+    name: str
+    document: str
+    vocabulary: Vocabulary
+    train: EncodedText
+    valid: EncodedText | None
+    test: EncodedText | None
+    fingerprint: str
+    coverage: float = 1.0
+    notes: list[str] = field(default_factory=list)
+
+    def split(self, name: str) -> EncodedText | None:
+        """The part of this name: train, valid or test."""
+        part: EncodedText | None = {"train": self.train, "valid": self.valid, "test": self.test}[
+            name
+        ]
+        return part
+
+
+Read = Callable[[], Iterable[str]]
+
+
+def load_dataset(
+    settings: CorpusSettings,
+    vocabulary_settings: VocabularySettings,
+    *,
+    corpus: Corpus | None = None,
+    vocabulary: Vocabulary | None = None,
+    cache: Path | None = None,
+) -> Dataset:
+    """Read, split, build the vocabulary (unless one is given) and encode.
+
+    `corpus` stands for `settings.sources` where it is given; `cache` is the folder for large
+    texts. Raises CorpusError for text that is empty or cannot be read.
+    """
+    corpus = corpus or open_corpus(settings.sources, settings)
+    parts, extents = _split(corpus, settings)
+    notes = list(corpus.notes)
+    coverage = 1.0
+    if vocabulary is None:
+        built = build_vocabulary(parts["train"], vocabulary_settings)
+        vocabulary, coverage = built.vocabulary, built.coverage
+        notes += built.notes
+    encoded = {
+        name: _encode_part(read, vocabulary, corpus.document, extents[name], cache)
+        for name, read in parts.items()
+    }
+    fingerprint = hashlib.sha256("".join(e.sha256 for e in extents.values()).encode()).hexdigest()
+    return Dataset(
+        name=corpus.name,
+        document=corpus.document,
+        vocabulary=vocabulary,
+        train=encoded["train"],
+        valid=encoded.get("valid"),
+        test=encoded.get("test"),
+        fingerprint=fingerprint,
+        coverage=coverage,
+        notes=notes,
+    )
+
+
+def open_corpus(
+    sources: Iterable[str], settings: CorpusSettings, document: str | None = None
+) -> Corpus:
+    """The corpus of these sources under the decoding rules of the settings."""
+    return Corpus(
+        tuple(sources),
+        document=document or settings.document,
+        encoding=settings.encoding,
+        errors=settings.errors,
+        column=settings.column,
+    )
+
+
+def _split(corpus: Corpus, settings: CorpusSettings) -> tuple[dict[str, Read], dict[str, Extent]]:
+    """Readers of the parts and their extents; the tail is held out unless a file is given."""
+    whole = measure(corpus.chunks())
+    if whole.chars == 0:
+        raise CorpusError(f"{corpus.name} is empty; expected at least two characters of text")
+    by_document = corpus.document != "stream"
+    count = whole.documents if by_document else whole.chars
+    cut = count
+    if not settings.valid and settings.valid_frac > 0:
+        cut = split_point(whole, settings.valid_frac, documents=by_document)
+    parts: dict[str, Read] = {"train": lambda: span(corpus.chunks(), 0, cut, documents=by_document)}
+    extents = {"train": whole if cut == count else measure(parts["train"]())}
+    if cut < count:
+        parts["valid"] = lambda: span(corpus.chunks(), cut, None, documents=by_document)
+    for name, sources in (("valid", settings.valid), ("test", settings.test)):
+        if sources:
+            parts[name] = open_corpus(sources, settings, corpus.document).chunks
+    extents |= {name: measure(read()) for name, read in parts.items() if name != "train"}
+    if extents["train"].chars < 2 and not by_document:
+        raise CorpusError(f"{corpus.name} has one character; expected at least two to learn from")
+    empty = [name for name in parts if extents[name].chars == 0]
+    for name in empty:
+        del parts[name], extents[name]
+    return parts, extents
+
+
+def encode_text(read: Read, vocabulary: Vocabulary, document: str) -> EncodedText:
+    """A text as ids, in memory."""
+    arrays, ends, counts, total = [], [], TextCounts(), 0
+    for ids, marks, part in _encoded_chunks(read, vocabulary):
+        arrays.append(ids)
+        ends.append(marks + total)
+        total += len(ids)
+        counts = _add(counts, part)
+    ids = np.concatenate(arrays) if arrays else np.empty(0, vocabulary.dtype)
+    return _finished(ids, np.concatenate([*ends, np.empty(0, np.int64)]), counts, document)
+
+
+def _finished(
+    ids: NDArray[Any], ends: NDArray[Any], counts: TextCounts, document: str
+) -> EncodedText:
+    closed = document != "stream"
+    if not closed:
+        ends = np.array([len(ids)] if len(ids) else [], np.int64)
+    return EncodedText(ids=ids, ends=ends.astype(np.int64), counts=counts, closed=closed)
+
+
+def _encoded_chunks(
+    read: Read, vocabulary: Vocabulary
+) -> Iterator[tuple[NDArray[Any], NDArray[np.int64], TextCounts]]:
+    """Ids, document ends and counts of one chunk after the other."""
+    settings = vocabulary.settings
+    direct = settings.unit in ("char", "byte") and vocabulary.normalizer() is None
+    after_blank = True
+    for chunk in read() if direct else safe_chunks(read()):
+        if not chunk:
+            continue
+        counts, after_blank = count_text(chunk, after_blank)
+        ids, marks = vocabulary.encode_marked(chunk)
+        yield ids, marks, counts
+
+
+def count_text(text: str, after_blank: bool = True) -> tuple[TextCounts, bool]:
+    """Characters, UTF-8 bytes and words (runs between blanks) of a piece of text.
+
+    `after_blank` tells whether a blank stood before it, so that a word cut in two by pieces is
+    counted once; the second result is the same for the text that follows.
+    """
+    codes = code_points(text)
+    blank = BLANK_TABLE[np.minimum(codes, LAST_BLANK + 1) if codes.itemsize > 1 else codes]
+    size = len(codes)
+    if codes.itemsize > 1:
+        marks = codes == ord(END)
+        blank = blank | marks
+        size = sum(int(np.count_nonzero(codes >= step)) for step in (0, 0x80, 0x800, 0x10000))
+        size -= 2 * int(np.count_nonzero(marks))
+    starts = int(np.count_nonzero(~blank[1:] & blank[:-1])) + int(after_blank and not blank[0])
+    return TextCounts(chars=len(codes), bytes=size, words=starts), bool(blank[-1])
+
+
+LAST_BLANK = 0x3000
+BLANK_TABLE = np.array([chr(code).isspace() for code in range(LAST_BLANK + 1)] + [False])
+
+
+def _add(left: TextCounts, right: TextCounts) -> TextCounts:
+    return TextCounts(
+        chars=left.chars + right.chars,
+        bytes=left.bytes + right.bytes,
+        words=left.words + right.words,
+    )
+
+
+def _encode_part(
+    read: Read, vocabulary: Vocabulary, document: str, extent: Extent, cache: Path | None
+) -> EncodedText:
+    if extent.bytes <= CACHED_FROM_BYTES:
+        return encode_text(read, vocabulary, document)
+    key = json.dumps([CACHE_FORMAT, extent.sha256, document, vocabulary.to_json()], sort_keys=True)
+    folder = (cache or cache_folder()) / hashlib.sha256(key.encode()).hexdigest()[:32]
+    if not (folder / "counts.json").exists():
+        _write_cache(folder, read, vocabulary, document)
+    return read_encoded(folder)
+
+
+def cache_folder() -> Path:
+    """Where encoded large texts are kept: `CHARLM_CACHE`, else the user's cache folder."""
+    if chosen := os.environ.get("CHARLM_CACHE"):
+        return Path(chosen)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("charlm"))
+
+
+def _write_cache(folder: Path, read: Read, vocabulary: Vocabulary, document: str) -> None:
+    """Encode into a folder of a temporary name, then rename it: it is there whole or not at all."""
+    building = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir(parents=True)
+        counts = TextCounts()
+        ends, total = [], 0
+        with (building / "ids.bin").open("wb") as file:
+            for ids, marks, part in _encoded_chunks(read, vocabulary):
+                file.write(np.ascontiguousarray(ids, vocabulary.dtype).tobytes())
+                ends.append(marks + total)
+                total += len(ids)
+                counts = _add(counts, part)
+            file.flush()
+            os.fsync(file.fileno())
+        marks = np.concatenate([*ends, np.empty(0, np.int64)])
+        encoded = _finished(np.empty(total, np.bool_), marks, counts, document)
+        _write_index(building, encoded, vocabulary.dtype)
+        building.rename(folder)
+    except OSError as error:
+        shutil.rmtree(building, ignore_errors=True)
+        if not (folder / "counts.json").exists():
+            raise EnvironmentFailure(
+                f"cannot write the id cache in {folder.parent}: {error.strerror}. Free some space, "
+                "or name another folder with CHARLM_CACHE"
+            ) from error
+
+
+def write_encoded(folder: Path, encoded: EncodedText) -> None:
+    """Save ids as plain binary (`ids.bin`, `ends.bin`) with their type and counts as JSON."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "ids.bin").write_bytes(np.ascontiguousarray(encoded.ids).tobytes())
+    _write_index(folder, encoded, encoded.ids.dtype)
+
+
+def _write_index(folder: Path, encoded: EncodedText, dtype: np.dtype[Any]) -> None:
+    (folder / "ends.bin").write_bytes(encoded.ends.astype("<i8").tobytes())
+    content = asdict(encoded.counts) | {"closed": encoded.closed, "dtype": dtype.name}
+    (folder / "counts.json").write_text(json.dumps(content, sort_keys=True), encoding="utf-8")
+
+
+def read_encoded(folder: Path) -> EncodedText:
+    """Ids saved by `write_encoded`, memory-mapped. Raises CorpusError when they are damaged."""
+    try:
+        content = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
+        dtype = np.dtype(content.pop("dtype"))
+        closed = bool(content.pop("closed"))
+        ids: NDArray[Any] = np.memmap(folder / "ids.bin", dtype=dtype, mode="r")
+        ends = np.fromfile(folder / "ends.bin", dtype="<i8")
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CorpusError(f"{folder}: the encoded text is damaged ({error}); delete it") from error
+    return EncodedText(ids=ids, ends=ends, counts=TextCounts(**content), closed=closed)
+
+
+__all__ = [
+    "BuiltVocabulary",
+    "Dataset",
+    "EncodedText",
+    "TextCounts",
+    "encode_text",
+    "load_dataset",
+    "load_vocabulary",
+]

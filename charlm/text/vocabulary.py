@@ -1,0 +1,386 @@
+"""Vocabularies: text to ids and back, for characters, bytes, words and byte-pair encoding.
+
+Ids 0 and 1 are UNK and EOS; EOS is also what a model reads at the start of a document. The other
+ids go by count, descending, then by code point, so the same text gives the same ids everywhere.
+Characters and bytes are encoded through a numpy table; words and BPE by the `tokenizers` library.
+"""
+
+import codecs
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.config import VocabularySettings
+from charlm.text.corpus import END
+from charlm.text.tokenizer_json import (
+    EOS,
+    LINE_END,
+    UNK,
+    parse_tokenizer_json,
+    read_tokenizer_file,
+    tokenizer_json,
+)
+
+Ids = NDArray[Any]
+UNKNOWN_TEXT = "\N{REPLACEMENT CHARACTER}"
+
+
+def smallest_dtype(size: int) -> np.dtype[Any]:
+    """The smallest unsigned type that holds ids 0 to size - 1."""
+    return np.dtype(np.min_scalar_type(max(size - 1, 0)))
+
+
+class Vocabulary(ABC):
+    """Tokens of one unit. `encode` maps text to ids, `decode` maps ids to text.
+
+    END marks inside of a text (see `text.corpus`) become EOS.
+    """
+
+    unit: ClassVar[str]
+    unk, eos = UNK, EOS
+
+    def __init__(
+        self,
+        settings: VocabularySettings,
+        tokens: Sequence[str],
+        merges: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        self.settings = settings
+        self.tokens = list(tokens)
+        self.merges = list(merges)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The smallest integer type that holds every id."""
+        return smallest_dtype(len(self))
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The same vocabulary as a `tokenizers.Tokenizer`."""
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_str(json.dumps(self.to_json()))
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """From token to id."""
+        return {token: index for index, token in enumerate(self.tokens)}
+
+    def encode(self, text: str) -> Ids:
+        """Ids of a text, shape (tokens,), in the vocabulary's dtype."""
+        return self.encode_marked(text)[0]
+
+    @abstractmethod
+    def encode_marked(self, text: str) -> tuple[Ids, NDArray[np.int64]]:
+        """Ids of a text and the positions in them just after each END mark."""
+
+    @abstractmethod
+    def decoder(self, unk_text: str = UNKNOWN_TEXT) -> "Decoder":
+        """A decoder that takes ids one by one and gives text as soon as it is complete."""
+
+    @abstractmethod
+    def pieces(self, text: str) -> list[str]:
+        """What each token of `encode(text)` looks like in the (normalised) text."""
+
+    def decode(self, ids: Iterable[int], unk_text: str = UNKNOWN_TEXT) -> str:
+        """The text of ids; EOS shows as a line end, UNK as `unk_text`."""
+        decoder = self.decoder(unk_text)
+        return "".join(decoder.feed(int(index)) for index in ids) + decoder.finish()
+
+    def unknown(self, text: str) -> list[str]:
+        """The distinct pieces of a text that are not in the vocabulary, in order of appearance."""
+        pairs = zip(self.pieces(text), self.encode(text), strict=True)
+        return list(dict.fromkeys(piece for piece, index in pairs if index == UNK))
+
+    def token_text(self, index: int) -> str:
+        """How one token reads: its text, or the name of UNK and EOS."""
+        return {UNK: "<unk>", EOS: "<eos>"}.get(index) or self.tokens[index]
+
+    @cached_property
+    def line_end(self) -> int | None:
+        """The id of the line end, where it is a token of its own."""
+        if self.line_ends_are_eos:
+            return EOS
+        return self.ids.get(LETTERS[0x0A] if self.unit in ("byte", "bpe") else LINE_END)
+
+    @property
+    def line_ends_are_eos(self) -> bool:
+        """Whether a line end in the text is the end symbol (blank-separated words)."""
+        return self.tokens[EOS] == LINE_END
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `tokenizer.json`."""
+        return tokenizer_json(self.settings, self.tokens, self.merges)
+
+    def normalizer(self) -> Any:
+        """The `tokenizers` normaliser of these settings, or None."""
+        return self.tokenizer.normalizer if _normalizes(self.settings) else None
+
+
+class _CodeVocabulary(Vocabulary):
+    """Shared by characters and bytes: one code, one table row, one id."""
+
+    table: NDArray[Any]
+
+    def encode_marked(self, text: str) -> tuple[Ids, NDArray[np.int64]]:
+        """See `Vocabulary.encode_marked`."""
+        if _normalizes(self.settings):
+            normalise = self.tokenizer.normalizer.normalize_str
+            text = END.join(normalise(part) for part in text.split(END))
+        ids = self.table[self._codes(text)]
+        return ids, np.flatnonzero(ids == EOS) + 1
+
+    @abstractmethod
+    def _codes(self, text: str) -> NDArray[Any]: ...
+
+
+class CharVocabulary(_CodeVocabulary):
+    """Unicode code points."""
+
+    unit = "char"
+
+    @cached_property
+    def table(self) -> NDArray[Any]:  # type: ignore[override]
+        """Id of each code point, shape (0x110000,)."""
+        table = np.full(0x110000, UNK, self.dtype)
+        table[[ord(token) for token in self.tokens[2:]]] = np.arange(2, len(self))
+        table[ord(END)] = EOS
+        return table
+
+    def _codes(self, text: str) -> NDArray[Any]:
+        return code_points(text)
+
+    def decoder(self, unk_text: str = UNKNOWN_TEXT) -> "Decoder":
+        """See `Vocabulary.decoder`."""
+        return TableDecoder([unk_text, LINE_END, *self.tokens[2:]])
+
+    def pieces(self, text: str) -> list[str]:
+        """See `Vocabulary.pieces`."""
+        if _normalizes(self.settings):
+            text = self.tokenizer.normalizer.normalize_str(text)
+        return list(text)
+
+
+class ByteVocabulary(_CodeVocabulary):
+    """UTF-8 bytes: byte b has id b + 2, whatever the corpus, and nothing is unknown."""
+
+    unit = "byte"
+
+    @cached_property
+    def table(self) -> NDArray[Any]:  # type: ignore[override]
+        """Id of each byte, shape (257,); the last row is END."""
+        table = np.full(257, UNK, self.dtype)
+        for index, letter in enumerate(self.tokens[2:], start=2):
+            table[BYTE_OF_LETTER[letter]] = index
+        table[256] = EOS
+        return table
+
+    def _codes(self, text: str) -> NDArray[Any]:
+        parts = [np.frombuffer(part.encode("utf-8"), np.uint8) for part in text.split(END)]
+        if len(parts) == 1:
+            return parts[0]
+        mark = np.array([256], np.uint16)
+        return np.concatenate([part for body in parts for part in (body, mark)][:-1])
+
+    def decoder(self, unk_text: str = UNKNOWN_TEXT) -> "Decoder":
+        """See `Vocabulary.decoder`."""
+        return BytesDecoder(_byte_strings(self.tokens), unk_text)
+
+    def pieces(self, text: str) -> list[str]:
+        """See `Vocabulary.pieces`."""
+        if _normalizes(self.settings):
+            text = self.tokenizer.normalizer.normalize_str(text)
+        return [byte_name(bytes([byte])) for byte in text.encode("utf-8")]
+
+    def token_text(self, index: int) -> str:
+        """See `Vocabulary.token_text`."""
+        name = super().token_text(index)
+        return name if index < 2 else byte_name(bytes([BYTE_OF_LETTER[name]]))
+
+
+class _LibraryVocabulary(Vocabulary):
+    """Shared by words and BPE: `tokenizers` does the cutting, line by line, in bounded pieces."""
+
+    piece_chars = 1 << 16
+
+    def encode_marked(self, text: str) -> tuple[Ids, NDArray[np.int64]]:
+        """See `Vocabulary.encode_marked`."""
+        documents = [list(cut_safely(part, self.piece_chars)) for part in text.split(END)]
+        pieces = [piece for document in documents for piece in document]
+        encoded = iter(self.tokenizer.encode_batch_fast(pieces, add_special_tokens=False))
+        arrays: list[Ids] = []
+        ends: list[int] = []
+        total = 0
+        for number, document in enumerate(documents):
+            ids = [index for _ in document for index in next(encoded).ids]
+            if number < len(documents) - 1:
+                ids.append(EOS)
+                ends.append(total + len(ids))
+            total += len(ids)
+            arrays.append(np.array(ids, self.dtype))
+        return np.concatenate(arrays), np.array(ends, np.int64)
+
+    def pieces(self, text: str) -> list[str]:
+        """See `Vocabulary.pieces`."""
+        if _normalizes(self.settings):
+            text = self.tokenizer.normalizer.normalize_str(text)
+        return [text[start:end] for start, end in self.tokenizer.encode(text).offsets]
+
+
+class WordVocabulary(_LibraryVocabulary):
+    """Words: reversible pieces of text, or whatever stands between blanks with EOS at line ends."""
+
+    unit = "word"
+
+    def decoder(self, unk_text: str = UNKNOWN_TEXT) -> "Decoder":
+        """See `Vocabulary.decoder`."""
+        table = [unk_text, LINE_END, *self.tokens[2:]]
+        return BlankDecoder(table) if self.line_ends_are_eos else TableDecoder(table)
+
+
+class BpeVocabulary(_LibraryVocabulary):
+    """Byte-pair encoding over UTF-8 bytes (Sennrich et al. 2016); nothing is unknown."""
+
+    unit = "bpe"
+
+    def decoder(self, unk_text: str = UNKNOWN_TEXT) -> "Decoder":
+        """See `Vocabulary.decoder`."""
+        return BytesDecoder(_byte_strings(self.tokens), unk_text)
+
+    def token_text(self, index: int) -> str:
+        """See `Vocabulary.token_text`."""
+        name = super().token_text(index)
+        return name if index < 2 else byte_name(_byte_strings([name], skip=0)[0])
+
+
+UNITS: dict[str, type[Vocabulary]] = {
+    cls.unit: cls for cls in (CharVocabulary, ByteVocabulary, WordVocabulary, BpeVocabulary)
+}
+
+
+def load_vocabulary(path: Path) -> Vocabulary:
+    """The vocabulary of a `tokenizer.json` that charlm wrote. Raises RunError for anything else."""
+    settings, tokens, merges = parse_tokenizer_json(read_tokenizer_file(path), str(path))
+    return UNITS[settings.unit](settings, tokens, merges)
+
+
+class Decoder(ABC):
+    """Turns ids into text one by one; text that is not complete yet is held back."""
+
+    @abstractmethod
+    def feed(self, index: int) -> str:
+        """The text that this id completes."""
+
+    def finish(self) -> str:
+        """What is left at the end."""
+        return ""
+
+
+class TableDecoder(Decoder):
+    """Each id is its text."""
+
+    def __init__(self, table: list[str]) -> None:
+        self.table = table
+
+    def feed(self, index: int) -> str:
+        """See `Decoder.feed`."""
+        return self.table[index]
+
+
+class BlankDecoder(TableDecoder):
+    """Words with one blank between them, none around a line end."""
+
+    at_line_start = True
+
+    def feed(self, index: int) -> str:
+        """See `Decoder.feed`."""
+        text = self.table[index]
+        blank = "" if self.at_line_start or index == EOS else " "
+        self.at_line_start = index == EOS
+        return blank + text
+
+
+class BytesDecoder(Decoder):
+    """Bytes gathered until they are whole UTF-8 characters."""
+
+    def __init__(self, table: list[bytes], unk_text: str) -> None:
+        self.table = [unk_text.encode("utf-8"), b"\n", *table[2:]]
+        self.utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def feed(self, index: int) -> str:
+        """See `Decoder.feed`."""
+        return self.utf8.decode(self.table[index])
+
+    def finish(self) -> str:
+        """See `Decoder.finish`."""
+        return self.utf8.decode(b"", final=True)
+
+
+def code_points(text: str) -> NDArray[Any]:
+    """Unicode code points of a text, END included, shape (characters,)."""
+    if text.isascii():
+        return np.frombuffer(text.encode("ascii"), np.uint8)
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+def cut_safely(text: str, size: int) -> Iterator[str]:
+    """Pieces of about `size` characters, cut where no token of any unit can cross.
+
+    After a line end, or before a single blank that stands between two other characters.
+    """
+    start = 0
+    while len(text) - start > size:
+        cut = _safe_cut(text, start, start + size)
+        yield text[start:cut]
+        start = cut
+    if start < len(text):
+        yield text[start:]
+
+
+def _safe_cut(text: str, start: int, stop: int) -> int:
+    line = text.rfind(LINE_END, start, stop)
+    if line >= 0:
+        return line + 1
+    blank = stop
+    while (blank := text.rfind(" ", start + 1, blank)) > 0:
+        if not text[blank - 1].isspace() and not text[blank + 1].isspace():
+            return blank
+    return stop
+
+
+def _normalizes(settings: VocabularySettings) -> bool:
+    return settings.lowercase or settings.normalize != "none"
+
+
+def _letters() -> list[str]:
+    """GPT-2's printable letter for each byte: itself where printable, else from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    spare = iter(range(0x100, 0x200))
+    return [chr(byte if byte in printable else next(spare)) for byte in range(256)]
+
+
+LETTERS = _letters()
+BYTE_OF_LETTER = {letter: byte for byte, letter in enumerate(LETTERS)}
+
+
+def _byte_strings(tokens: Sequence[str], skip: int = 2) -> list[bytes]:
+    """The bytes of byte-level tokens; the first `skip` are specials and stay empty."""
+    spelt = [bytes(BYTE_OF_LETTER[letter] for letter in token) for token in tokens[skip:]]
+    return [b""] * skip + spelt
+
+
+def byte_name(data: bytes) -> str:
+    """The text of bytes where they are whole UTF-8, else their hexadecimal form `<0xE2 0x80>`."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return "<" + " ".join(f"0x{byte:02X}" for byte in data) + ">"

@@ -1,0 +1,195 @@
+"""Windows: the order in which a text is read for training, and where each epoch stands.
+
+A text is cut into pieces (parts of a stream, documents, or single windows); pieces are put side by
+side in groups of B rows; a group is read in windows of `bptt` tokens, the state carried from one
+window to the next and zero at the start of the group:
+
+    group   row 0  |a b c d|e f g h|i . . .|     "." is padding: no target, no loss
+            row 1  |k l m n|o p q r|s t . .|
+                    window   window  window
+
+Every token is a target exactly once. A piece that begins a document or a line is given the start
+symbol (EOS) as its first input; any other piece is given the token before it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.text.dataset import EncodedText
+from charlm.text.tokenizer_json import EOS
+
+PADDING = -1
+"""The target of a position that is not part of any piece."""
+SORTED_GROUPS = 50
+"""Documents are sorted by length within this many groups, so that little padding is needed."""
+
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """Where reading stands: the epoch, the group in it, the tokens of its rows already read."""
+
+    epoch: int = 0
+    group: int = 0
+    offset: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """Inputs and targets, both (T, B); `starts` when the state before it is the zero state.
+
+    `next` is where reading goes on after this window.
+    """
+
+    inputs: Int64
+    targets: Int64
+    starts: bool
+    tokens: int
+    next: Position
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a text is read: rows side by side, window length, state carried or not, seed of order."""
+
+    batch_size: int
+    bptt: int
+    stateless: bool = False
+    seed: int = 0
+    line_end: int | None = None
+
+
+class Windows:
+    """The windows of a text, epoch after epoch, from any position."""
+
+    def __init__(self, text: EncodedText, reading: Reading) -> None:
+        self.text = text
+        self.reading = reading
+
+    def epoch(self, position: Position) -> Iterator[Window]:
+        """The rest of an epoch. The order depends on the seed and the number of the epoch only."""
+        order = np.random.default_rng([self.reading.seed, position.epoch])
+        starts, stops = cut_pieces(self.text, self.reading, order)
+        groups = order_groups(stops - starts, self.text, self.reading, order)
+        for number in range(position.group, len(groups)):
+            rows = groups[number]
+            first = position.offset if number == position.group else 0
+            last = number == len(groups) - 1
+            after = Position(epoch=position.epoch + last, group=0 if last else number + 1)
+            yield from self._group(starts[rows], stops[rows], first, after, position.epoch, number)
+
+    def _group(
+        self, starts: Int64, stops: Int64, first: int, after: Position, epoch: int, number: int
+    ) -> Iterator[Window]:
+        longest = int((stops - starts).max())
+        for offset in range(first, longest, self.reading.bptt):
+            end = offset + self.reading.bptt
+            going_on = Position(epoch=epoch, group=number, offset=end)
+            yield window(
+                self.text.ids,
+                starts,
+                stops,
+                range(offset, min(end, longest)),
+                going_on if end < longest else after,
+                fresh=fresh_starts(self.text, starts, self.reading.line_end),
+            )
+
+
+def window(
+    ids: NDArray[Any],
+    starts: Int64,
+    stops: Int64,
+    span: range,
+    following: Position,
+    fresh: NDArray[np.bool_],
+) -> Window:
+    """One window over the pieces [starts, stops): their tokens number `span`, padded at the end."""
+    length, rows = len(span), len(starts)
+    inputs = np.full((length, rows), EOS, np.int64)
+    targets = np.full((length, rows), PADDING, np.int64)
+    for row in range(rows):
+        begin = int(starts[row]) + span.start
+        end = min(begin + length, int(stops[row]))
+        if begin >= end:
+            continue
+        targets[: end - begin, row] = ids[begin:end]
+        inputs[1 : end - begin, row] = ids[begin : end - 1]
+        if span.start or not fresh[row]:
+            inputs[0, row] = ids[begin - 1]
+    return Window(
+        inputs=inputs,
+        targets=targets,
+        starts=span.start == 0,
+        tokens=int(np.count_nonzero(targets != PADDING)),
+        next=following,
+    )
+
+
+def fresh_starts(text: EncodedText, starts: Int64, line_end: int | None) -> NDArray[np.bool_]:
+    """Which pieces begin at a document's start or after a line end."""
+    before = np.maximum(starts - 1, 0)
+    fresh = (starts == 0) | (text.ends[np.searchsorted(text.ends, starts) - 1] == starts)
+    if line_end is not None:
+        fresh |= text.ids[before] == line_end
+    return np.asarray(fresh, np.bool_)
+
+
+def cut_pieces(
+    text: EncodedText, reading: Reading, order: np.random.Generator
+) -> tuple[Int64, Int64]:
+    """Where pieces start and stop; together they are the whole text, each token once.
+
+    Stateless: windows of `bptt` tokens, shifted by a random offset. Otherwise documents, of which
+    the long ones are cut so that all rows have work; a stream is one long document.
+    """
+    longest = max(-(-len(text.ids) // reading.batch_size), reading.bptt)
+    begins = np.concatenate([[0], text.ends[:-1]]).astype(np.int64)
+    lengths = text.ends - begins
+    cuts = [begins]
+    for number in np.flatnonzero(lengths > (reading.bptt if reading.stateless else longest)):
+        cuts.append(_inner_cuts(text, int(begins[number]), int(text.ends[number]), reading, order))
+    starts = np.sort(np.concatenate(cuts)).astype(np.int64)
+    return starts, np.append(starts[1:], len(text.ids)).astype(np.int64)
+
+
+def _inner_cuts(
+    text: EncodedText, begin: int, end: int, reading: Reading, order: np.random.Generator
+) -> Int64:
+    """Cuts inside of the long document [begin, end), moved by one random offset each epoch."""
+    if reading.stateless:
+        return np.arange(begin + int(order.integers(1, reading.bptt + 1)), end, reading.bptt)
+    share = (end - begin) / len(text.ids)
+    parts = max(round(share * reading.batch_size) - 1, 1)
+    step = (end - begin) / parts
+    places = begin + (np.arange(parts) + order.random()) * step
+    moved = {_line_start(text.ids, int(place), int(step / 8), reading.line_end) for place in places}
+    return np.array(sorted(place for place in moved if begin < place < end), np.int64)
+
+
+def _line_start(ids: NDArray[Any], place: int, reach: int, line_end: int | None) -> int:
+    """The next line start within reach, else the place itself."""
+    if line_end is None:
+        return place
+    found = np.flatnonzero(ids[place : place + reach] == line_end)
+    return place + int(found[0]) + 1 if len(found) else place
+
+
+def order_groups(
+    lengths: Int64, text: EncodedText, reading: Reading, order: np.random.Generator
+) -> list[Int64]:
+    """Pieces put side by side: shuffled, then sorted by length within blocks, then shuffled."""
+    rows = reading.batch_size
+    if text.documents == 1 and not reading.stateless:
+        return [np.arange(len(lengths), dtype=np.int64)]
+    shuffled = order.permutation(len(lengths))
+    groups: list[Int64] = []
+    for start in range(0, len(shuffled), rows * SORTED_GROUPS):
+        block = shuffled[start : start + rows * SORTED_GROUPS]
+        block = block[np.argsort(lengths[block], kind="stable")]
+        groups += [block[at : at + rows] for at in range(0, len(block), rows)]
+    return [groups[number] for number in order.permutation(len(groups))]
