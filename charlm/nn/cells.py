@@ -38,8 +38,7 @@ class RecurrentLayer(nn.Module):
     def initial_state(self, batch_size: int) -> LayerState:
         """Zeros, shape (B, H) each."""
         like = cast(Tensor, self.rnn.weight_hh_l0)
-        zeros = torch.zeros(batch_size, self.hidden_size, device=like.device, dtype=like.dtype)
-        return (zeros,) * self.parts
+        return tuple(like.new_zeros(batch_size, self.hidden_size) for _ in range(self.parts))
 
     def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """x (T, B, E) and the state before it -> h at every step (T, B, H) and the state after."""

@@ -201,6 +201,8 @@ def count_text(text: str, after_blank: bool = True) -> tuple[TextCounts, bool]:
     `after_blank` tells whether a blank stood before it, so that a word cut in two by pieces is
     counted once; the second result is the same for the text that follows.
     """
+    if not text:
+        return TextCounts(), after_blank
     codes = code_points(text)
     blank = BLANK_TABLE[np.minimum(codes, LAST_BLANK + 1) if codes.itemsize > 1 else codes]
     size = len(codes)

@@ -1,0 +1,1 @@
+"""Likelihood, scoring, sampling and next-token prediction with a trained model."""

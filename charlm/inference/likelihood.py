@@ -1,0 +1,266 @@
+"""The one place that computes a likelihood: nats of every token of a text, and their `Tally`.
+
+A text scores the same however it is cut into windows, batches or pieces. A long stream is read as
+many pieces side by side; a piece starts from the state at the end of the piece before it, and is
+read again from there until its states agree with those of the first reading.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from charlm.nn.model import RecurrentLanguageModel, State, rows_of
+from charlm.text.dataset import EncodedText
+from charlm.text.tokenizer_json import EOS, UNK
+from charlm.units import Tally
+
+Nats = NDArray[np.float64]
+
+WINDOW = 256
+"""Tokens read at once; bounds the memory, changes no result."""
+MOST_ROWS = 32
+LEAST_PIECE = 1024
+"""A stream is not cut into pieces shorter than this many tokens."""
+SAME_STATE = 1e-5
+"""Two states agree when no unit differs by more than this, relative to one plus its size."""
+LARGEST_LOGITS = 1 << 25
+"""Most logits held at once (rows x window x vocabulary)."""
+
+
+def token_nats(
+    model: RecurrentLanguageModel, inputs: Tensor, targets: Tensor, state: State | None
+) -> tuple[Tensor, State]:
+    """-ln P(targets | inputs so far), shape (T, B), in nats, and the state after the inputs.
+
+    The softmax is computed in float32 whatever the type of the weights.
+    """
+    logits, state = model(inputs, state)  # (T, B, V)
+    flat = logits.float().flatten(0, 1)
+    nats = F.cross_entropy(flat, targets.reshape(-1), reduction="none")
+    return nats.view_as(targets), state
+
+
+@torch.inference_mode()
+def stream_nats(
+    model: RecurrentLanguageModel,
+    ids: NDArray[Any],
+    state: State | None = None,
+    first_input: int = EOS,
+    rows: int = MOST_ROWS,
+) -> tuple[Nats, State]:
+    """Nats of each token of one endless text, shape (N,), read from `state`, and the state after.
+
+    `first_input` is the token before the text: the start symbol, or the last token already read.
+    """
+    if len(ids) == 0:
+        return np.empty(0), model.initial_state(1) if state is None else state
+    parts = max(1, min(rows, len(ids) // LEAST_PIECE))
+    size = len(ids) // parts
+    pieces = _Pieces(model, ids[: parts * size], parts, first_input, state)
+    pieces.read()
+    changed = list(range(1, parts))
+    while changed:
+        changed = [row + 1 for row in pieces.correct(changed) if row + 1 < parts]
+    nats, after = pieces.flat.reshape(-1), rows_of(pieces.after, torch.tensor([parts - 1]))
+    if parts * size == len(ids):
+        return nats, after
+    rest, after = stream_nats(
+        model, ids[parts * size :], after, first_input=int(ids[parts * size - 1])
+    )
+    return np.concatenate([nats, rest]), after
+
+
+class _Pieces:
+    """A stream cut into parts of equal length that are read side by side.
+
+    `marks[w]` is the state of every row after its window w, from the latest reading of it.
+    """
+
+    def __init__(
+        self,
+        model: RecurrentLanguageModel,
+        ids: NDArray[Any],
+        parts: int,
+        first_input: int,
+        state: State | None,
+    ) -> None:
+        self.model, self.parts = model, parts
+        self.window = _window_length(model, parts)
+        self.length = len(ids) // parts
+        self.targets = np.asarray(ids, np.int64).reshape(parts, self.length)
+        before = np.concatenate([[first_input], self.targets.reshape(-1)[:-1]])
+        self.inputs = before.reshape(parts, self.length)
+        self.flat = np.zeros((parts, self.length))
+        self.start = model.initial_state(parts)
+        if state is not None:
+            for all_rows, first in zip(self.start, state, strict=True):
+                for part, value in zip(all_rows, first, strict=True):
+                    part[0] = value[0]
+        self.marks: list[State] = []
+        self.after = self.start
+
+    def read(self) -> None:
+        """Read every row from its start state."""
+        state, every = self.start, torch.arange(self.parts)
+        for begin in range(0, self.length, self.window):
+            state = self._step(every, begin, state)
+            self.marks.append(_copied(state))
+        self.after = _copied(state)
+
+    def correct(self, rows: list[int]) -> list[int]:
+        """Read rows again from the end of the row before; returns those whose end state moved."""
+        going = torch.tensor(rows)
+        state = rows_of(self.after, going - 1)
+        for number, begin in enumerate(range(0, self.length, self.window)):
+            state = self._step(going, begin, state)
+            differ = _differing(state, rows_of(self.marks[number], going))
+            if not differ.any():
+                return []
+            going, state = going[differ], rows_of(state, differ.nonzero().squeeze(1))
+            _write_rows(self.marks[number], going, state)
+        _write_rows(self.after, going, state)
+        return [int(row) for row in going]
+
+    def _step(self, rows: Tensor, begin: int, state: State) -> State:
+        end = min(begin + self.window, self.length)
+        chosen = rows.numpy()
+        device = self.model.output.weight.device
+        inputs = torch.from_numpy(self.inputs[chosen, begin:end].T.copy()).to(device)
+        targets = torch.from_numpy(self.targets[chosen, begin:end].T.copy()).to(device)
+        nats, state = token_nats(self.model, inputs, targets, state)
+        self.flat[chosen, begin:end] = nats.T.double().cpu().numpy()
+        return state
+
+
+def _window_length(model: RecurrentLanguageModel, rows: int) -> int:
+    return max(1, min(WINDOW, LARGEST_LOGITS // (rows * model.vocab_size)))
+
+
+def _copied(state: State) -> State:
+    return tuple(tuple(part.clone() for part in layer) for layer in state)
+
+
+def _write_rows(into: State, rows: Tensor, values: State) -> None:
+    for parts, news in zip(into, values, strict=True):
+        for part, new in zip(parts, news, strict=True):
+            part[rows] = new
+
+
+def _differing(left: State, right: State) -> Tensor:
+    """Which rows differ by more than rounding, shape (B,), bool, on the CPU."""
+    worst = [
+        ((a - b).abs() / (1.0 + b.abs())).amax(dim=1)
+        for parts, others in zip(left, right, strict=True)
+        for a, b in zip(parts, others, strict=True)
+    ]
+    return (torch.stack(worst).amax(dim=0) > SAME_STATE).cpu()
+
+
+@torch.inference_mode()
+def document_nats(
+    model: RecurrentLanguageModel,
+    documents: Sequence[NDArray[Any]],
+    rows: int = MOST_ROWS,
+    first_inputs: Sequence[int] | None = None,
+) -> list[Nats]:
+    """Nats of each token of independent texts, each read from the zero state and start symbol.
+
+    Texts of similar length are read side by side; padding is never counted.
+    """
+    results: list[Nats] = [np.empty(0)] * len(documents)
+    order = sorted(range(len(documents)), key=lambda number: len(documents[number]))
+    firsts = first_inputs or [EOS] * len(documents)
+    for start in range(0, len(order), rows):
+        group = order[start : start + rows]
+        chosen = [documents[number] for number in group]
+        for number, nats in zip(
+            group, _group_nats(model, chosen, [firsts[number] for number in group]), strict=True
+        ):
+            results[number] = nats
+    return results
+
+
+def _group_nats(
+    model: RecurrentLanguageModel, group: list[NDArray[Any]], firsts: list[int]
+) -> list[Nats]:
+    longest = max(len(ids) for ids in group)
+    targets = np.full((longest, len(group)), EOS, np.int64)
+    for row, ids in enumerate(group):
+        targets[: len(ids), row] = ids
+    inputs = np.concatenate([[firsts], targets[:-1]])
+    nats = np.zeros((longest, len(group)))
+    state: State | None = None
+    step = _window_length(model, len(group))
+    device = model.output.weight.device
+    for begin in range(0, longest, step):
+        part = slice(begin, begin + step)
+        found, state = token_nats(
+            model,
+            torch.from_numpy(inputs[part]).to(device),
+            torch.from_numpy(targets[part]).to(device),
+            state,
+        )
+        nats[part] = found.double().cpu().numpy()
+    return [nats[: len(ids), row] for row, ids in enumerate(group)]
+
+
+def text_nats(model: RecurrentLanguageModel, text: EncodedText) -> Nats:
+    """Nats of every token of a text, shape (N,): documents apart, a stream in one go."""
+    if not text.closed:
+        return stream_nats(model, text.ids)[0]
+    pieces = np.split(np.asarray(text.ids), text.ends[:-1])
+    short = [piece for piece in pieces if len(piece) <= MOST_ROWS * LEAST_PIECE]
+    found = iter(document_nats(model, short))
+    nats = [
+        next(found) if len(piece) <= MOST_ROWS * LEAST_PIECE else stream_nats(model, piece)[0]
+        for piece in pieces
+    ]
+    return np.concatenate([*nats, np.empty(0)])
+
+
+def windowed_nats(model: RecurrentLanguageModel, text: EncodedText, window: int) -> Nats:
+    """Nats when the state is reset every `window` tokens, as transformer repositories report.
+
+    Each window is read from the zero state, its first input being the token before it. This is
+    a worse model than `text_nats` measures, and is only for comparison with such reports.
+    """
+    ids = np.asarray(text.ids)
+    starts = list(range(0, len(ids), window))
+    documents = [ids[start : start + window] for start in starts]
+    firsts = [int(ids[start - 1]) if start else EOS for start in starts]
+    found = document_nats(model, documents, first_inputs=firsts)
+    return np.concatenate([*found, np.empty(0)])
+
+
+def tally(text: EncodedText, nats: Nats) -> Tally:
+    """The sums of a text's nats, in float64, with the text's own counts."""
+    ids = np.asarray(text.ids)
+    unknown, ends = ids == UNK, ids == EOS
+    return Tally(
+        nats=float(nats.sum()),
+        tokens=len(ids),
+        words=text.counts.words,
+        chars=text.counts.chars,
+        bytes=text.counts.bytes,
+        oov=int(unknown.sum()),
+        oov_nats=float(nats[unknown].sum()),
+        eos=int(ends.sum()),
+        eos_nats=float(nats[ends].sum()),
+        documents=text.documents,
+    )
+
+
+def evaluate(
+    model: RecurrentLanguageModel, text: EncodedText, *, reset_every: int | None = None
+) -> Tally:
+    """The tally of a text under a model: one full deterministic pass, in float32.
+
+    `reset_every` switches to the windowed protocol of `windowed_nats`.
+    """
+    found = text_nats(model, text) if not reset_every else windowed_nats(model, text, reset_every)
+    return tally(text, found)

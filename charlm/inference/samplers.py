@@ -1,0 +1,123 @@
+"""Sampling rules: small functions from logits to logits, and the draw itself, all in numpy.
+
+A rule removes tokens by setting their logits to minus infinity; it never removes all of them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.errors import UsageError
+
+Logits = NDArray[np.float64]
+"""Unnormalised log-probabilities, shape (n, V)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How the next token is drawn. Raises UsageError for values outside their range.
+
+    `temperature` divides the logits (0 = always the likeliest); `top_k` keeps the k likeliest
+    (0 = all); `top_p` the smallest set that holds this much probability (Holtzman et al. 2020);
+    `min_p` what has at least this share of the likeliest token's probability (Nguyen et al.
+    2024). Rules look at the model's own distribution, before the temperature.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not 0.0 <= self.temperature < np.inf:
+            problems.append(f"temperature is {self.temperature}; expected 0 or more")
+        if self.top_k < 0:
+            problems.append(f"top_k is {self.top_k}; expected 0 (all) or more")
+        if not 0.0 < self.top_p <= 1.0:
+            problems.append(f"top_p is {self.top_p}; expected more than 0, at most 1")
+        if not 0.0 <= self.min_p <= 1.0:
+            problems.append(f"min_p is {self.min_p}; expected 0 to 1")
+        if problems:
+            raise UsageError("; ".join(problems))
+
+
+def keep_top_k(logits: Logits, k: int) -> Logits:
+    """Only the k largest; of equal ones those with the lowest id. 0 keeps all."""
+    if k == 0 or k >= logits.shape[1]:
+        return logits
+    order = np.argsort(-logits, axis=1, kind="stable")
+    return _only(logits, order, np.arange(logits.shape[1])[None, :] < k)
+
+
+def keep_top_p(logits: Logits, p: float) -> Logits:
+    """The smallest set of likeliest tokens whose probabilities sum to at least p."""
+    if p >= 1.0:
+        return logits
+    order = np.argsort(-logits, axis=1, kind="stable")
+    sorted_probabilities = np.take_along_axis(probabilities(logits), order, axis=1)
+    before = np.cumsum(sorted_probabilities, axis=1) - sorted_probabilities
+    kept = before < p
+    kept[:, 0] = True
+    return _only(logits, order, kept)
+
+
+def keep_min_p(logits: Logits, p: float) -> Logits:
+    """Tokens whose probability is at least p times that of the likeliest one."""
+    if p == 0.0:
+        return logits
+    floor = logits.max(axis=1, keepdims=True) + np.log(p)
+    return np.where(logits >= floor, logits, -np.inf)
+
+
+RULES: dict[str, Callable[[Logits, Any], Logits]] = {
+    "top_k": keep_top_k,
+    "top_p": keep_top_p,
+    "min_p": keep_min_p,
+}
+"""Rules by the name of their setting, in the order in which they are applied."""
+
+
+def _only(logits: Logits, order: NDArray[np.int64], kept: NDArray[np.bool_]) -> Logits:
+    """The logits at the positions of `order` that are kept, minus infinity elsewhere."""
+    result = np.full_like(logits, -np.inf)
+    values = np.where(kept, np.take_along_axis(logits, order, axis=1), -np.inf)
+    np.put_along_axis(result, order, values, axis=1)
+    return result
+
+
+def probabilities(logits: Logits) -> Logits:
+    """Softmax in float64, shape (n, V); rows sum to one."""
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def log_probabilities(logits: Logits) -> Logits:
+    """Log-softmax in float64, in nats, shape (n, V)."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+def next_distribution(logits: Logits, sampling: Sampling) -> Logits:
+    """The probabilities that the next token is drawn from, shape (n, V).
+
+    Temperature 0 puts everything on the likeliest token, of equal ones on the lowest id.
+    """
+    logits = np.asarray(logits, np.float64)
+    if sampling.temperature == 0.0:
+        return np.asarray(np.eye(logits.shape[1])[logits.argmax(axis=1)])
+    for name, rule in RULES.items():
+        logits = rule(logits, getattr(sampling, name))
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    with np.errstate(over="ignore"):
+        return probabilities(shifted / sampling.temperature)
+
+
+def draw(distribution: Logits, uniform: NDArray[np.float64]) -> NDArray[np.int64]:
+    """One id a row by inverting the cumulative distribution at a uniform draw from [0, 1)."""
+    cumulative = np.cumsum(distribution, axis=1)
+    ids = (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(axis=1)
+    return np.asarray(ids, np.int64)

@@ -1,0 +1,135 @@
+"""Scores of sentences: the log-probability of each, and of each token with its rank."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from charlm.inference.likelihood import MOST_ROWS, Nats, document_nats, stream_nats, tally
+from charlm.nn.model import RecurrentLanguageModel, State
+from charlm.text.dataset import EncodedText, count_text
+from charlm.text.tokenizer_json import EOS
+from charlm.text.vocabulary import Vocabulary
+from charlm.units import Tally
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenScore:
+    """One token of a scored text. `rank` is 1 for the token that the model found likeliest."""
+
+    token: str
+    id: int
+    nats: float
+    rank: int
+    oov: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A scored text: its tally, and its tokens where they were asked for."""
+
+    text: str
+    tally: Tally
+    tokens: tuple[TokenScore, ...] = ()
+
+    @property
+    def log_probability(self) -> float:
+        """ln P(text), in nats; end symbol included where the model has learnt one."""
+        return -self.tally.nats
+
+
+class Scorer:
+    """Scores texts under a model.
+
+    `end` tells whether the model has learnt where texts end (EOS is then part of every score);
+    a model of one endless stream has not, and gives the probability that a text begins so.
+    With `carry`, the texts are one stream: each is read from the state after the one before.
+    """
+
+    def __init__(
+        self, model: RecurrentLanguageModel, vocabulary: Vocabulary, *, end: bool, carry: bool
+    ) -> None:
+        self.model, self.vocabulary, self.end, self.carry = model, vocabulary, end, carry
+        self._state: State | None = None
+        self._last = EOS
+
+    def score(self, texts: Sequence[str], *, tokens: bool = False) -> list[Score]:
+        """Scores in the order of the texts; with `tokens`, each token's nats and rank as well."""
+        encoded = [self._encode(text) for text in texts]
+        if self.carry:
+            return [self._carried(*pair, tokens) for pair in zip(texts, encoded, strict=True)]
+        nats = document_nats(self.model, [item.ids for item in encoded])
+        return [
+            Score(
+                text=text,
+                tally=tally(item, found),
+                tokens=self._tokens(text, item, found) if tokens else (),
+            )
+            for text, item, found in zip(texts, encoded, nats, strict=True)
+        ]
+
+    def _encode(self, text: str) -> EncodedText:
+        ids = self.vocabulary.encode(text).astype(np.int64)
+        if self.end:
+            ids = np.append(ids, EOS)
+        counts, _ = count_text(text + "\n" if self.end else text)
+        ends = np.array([len(ids)], np.int64)
+        return EncodedText(ids=ids, ends=ends, counts=counts, closed=self.end)
+
+    def _carried(self, text: str, encoded: EncodedText, tokens: bool) -> Score:
+        nats, after = stream_nats(self.model, encoded.ids, self._state, self._last)
+        details = self._tokens(text, encoded, nats) if tokens else ()
+        if len(encoded.ids):
+            self._state, self._last = after, int(encoded.ids[-1])
+        return Score(text=text, tally=tally(encoded, nats), tokens=details)
+
+    def _tokens(self, text: str, encoded: EncodedText, nats: Nats) -> tuple[TokenScore, ...]:
+        names = self.vocabulary.pieces(text) + (["<eos>"] if self.end else [])
+        ranks = token_ranks(self.model, encoded.ids, self._state, self._last)
+        unknown = encoded.ids == self.vocabulary.unk
+        return tuple(
+            TokenScore(
+                token=names[at],
+                id=int(encoded.ids[at]),
+                nats=float(nats[at]),
+                rank=int(ranks[at]),
+                oov=bool(unknown[at]),
+            )
+            for at in range(len(names))
+        )
+
+
+@torch.inference_mode()
+def token_ranks(
+    model: RecurrentLanguageModel,
+    ids: NDArray[Any],
+    state: State | None = None,
+    first_input: int = EOS,
+    step: int = 256,
+) -> NDArray[np.int64]:
+    """One more than the number of tokens that were likelier, for each token of a text."""
+    ranks = np.zeros(len(ids), np.int64)
+    inputs = torch.from_numpy(np.concatenate([[first_input], ids[:-1]]).astype(np.int64))[:, None]
+    device = model.output.weight.device
+    for start in range(0, len(ids), step):
+        logits, state = model(inputs[start : start + step].to(device), state)
+        found = logits[:, 0].float().cpu()  # (T, V)
+        own = found.gather(1, torch.from_numpy(ids[start : start + step])[:, None])
+        ranks[start : start + step] = (found > own).sum(dim=1).numpy() + 1
+    return ranks
+
+
+def score_lines(
+    scorer: Scorer, lines: Iterable[str], *, tokens: bool = False, batch: int = 8 * MOST_ROWS
+) -> Iterator[Score]:
+    """Scores of many texts, in order, a batch at a time."""
+    waiting: list[str] = []
+    for line in lines:
+        waiting.append(line)
+        if len(waiting) >= batch:
+            yield from scorer.score(waiting, tokens=tokens)
+            waiting = []
+    yield from scorer.score(waiting, tokens=tokens)

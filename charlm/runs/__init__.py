@@ -1,0 +1,1 @@
+"""Run directories: the only code that writes model files."""

@@ -1,0 +1,163 @@
+"""Atomic writing: a file or folder is there whole, or not at all, after any crash.
+
+Write under a temporary name, sync, rename, sync the folder (Pillai et al., OSDI 2014).
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from charlm.errors import EnvironmentFailure, RunError
+
+MANIFEST = "MANIFEST.json"
+TEMPORARY = ".tmp-"
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an OSError of writing into an EnvironmentFailure that names the path and a way out."""
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"cannot write {path}: {error.strerror or error}. Free some space or allow writing "
+            "there, or choose another folder with --checkpoints"
+        ) from error
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Replace a file by new content in one step. Raises EnvironmentFailure."""
+    with explained(path):
+        temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
+        try:
+            write_synced(temporary, data)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace a JSON file in one step; keys sorted, no NaN."""
+    write_file(path, json_bytes(content))
+
+
+def json_bytes(content: Any) -> bytes:
+    """Readable JSON with sorted keys. Raises ValueError for NaN and infinities."""
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode("utf-8")
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a new file and wait until it is on the disk."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk (where the system can do that)."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def commit_folder(folder: Path, files: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
+    """Create `folder` with these files and a manifest of sizes and SHA-256, written last.
+
+    An older folder of that name is replaced. Raises EnvironmentFailure, leaving no trace.
+    """
+    temporary = folder.with_name(f"{TEMPORARY}{folder.name}-{os.getpid()}")
+    with explained(folder):
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            for name, data in files.items():
+                write_synced(temporary / name, data)
+            entries = {name: fingerprint(data) for name, data in files.items()}
+            write_synced(temporary / MANIFEST, json_bytes({**about, "files": entries}))
+            sync_folder(temporary)
+            if folder.exists():
+                shutil.rmtree(folder)
+            temporary.rename(folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_folder(folder.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder: renamed first, so that a half-deleted one is never taken for whole."""
+    trash = folder.with_name(f"{TEMPORARY}trash-{folder.name}-{os.getpid()}")
+    with contextlib.suppress(OSError):
+        folder.rename(trash)
+        shutil.rmtree(trash, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a writer that died left under temporary names."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def fingerprint(data: bytes) -> dict[str, Any]:
+    """Size and SHA-256 of content."""
+    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def file_fingerprint(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file. Raises RunError when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return {"size": file.tell(), "sha256": digest}
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror}); expected a file") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises RunError when it is missing, damaged or not an object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"not valid JSON: {error}"
+        raise RunError(f"{path}: {reason}. Expected a file written by charlm") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path}: holds {type(content).__name__}; expected a JSON object")
+    return content
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def manifest_problems(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the files that a manifest lists; empty when all are as written.
+
+    An entry may be a list of fingerprints: a file that is just being replaced may be either.
+    """
+    entries = manifest.get("files")
+    if not isinstance(entries, dict) or not entries:
+        return [f"{folder / MANIFEST}: lists no files"]
+    problems = []
+    for name, expected in sorted(entries.items()):
+        path = folder / name
+        allowed = expected if isinstance(expected, list) else [expected]
+        if not path.is_file():
+            problems.append(f"{path}: missing")
+        elif file_fingerprint(path) not in allowed:
+            problems.append(f"{path}: not as written (size or SHA-256 differs)")
+    return problems

@@ -1,0 +1,79 @@
+"""Finding runs: by name, by path, the newest one, or the one that ships with charlm."""
+
+import difflib
+import os
+from importlib.resources import files
+from pathlib import Path
+
+from charlm.errors import RunError
+from charlm.runs.run import CONFIG, RECORD, WEIGHTS
+
+BUILT_IN = "tales"
+
+
+def checkpoints_folder(chosen: Path | None = None) -> Path:
+    """Where runs are kept: the given folder, else CHARLM_CHECKPOINTS, else ./checkpoints."""
+    return chosen or Path(os.environ.get("CHARLM_CHECKPOINTS") or "checkpoints")
+
+
+def built_in(kind: str, name: str) -> Path:
+    """A file or folder that ships with charlm: `corpora/...` or `checkpoints/...`."""
+    package = Path(str(files("charlm")))
+    installed = package / "_built_in" / kind / name
+    return installed if installed.exists() else package.parent / kind / name
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run."""
+    return (path / CONFIG).is_file()
+
+
+def own_runs(folder: Path) -> list[Path]:
+    """The user's runs in a folder, newest first; the built-in one is not among them."""
+    built = built_in("checkpoints", BUILT_IN)
+    found = [path for path in folder.glob("*") if is_run(path) and path.resolve() != built]
+    return sorted(found, key=_changed, reverse=True)
+
+
+def _changed(path: Path) -> tuple[float, str]:
+    times = [(path / name).stat().st_mtime for name in (WEIGHTS, RECORD) if (path / name).exists()]
+    return max(times, default=0.0), path.name
+
+
+def find_run(run: str | None, folder: Path, *, trained: bool = True) -> Path:
+    """The run of this name or path; without one the newest, else the built-in one.
+
+    With `trained`, a run without weights is passed over when looking for the newest.
+    Raises RunError with the nearest name when there is no such run.
+    """
+    if run is None:
+        own = [path for path in own_runs(folder) if not trained or (path / WEIGHTS).exists()]
+        return own[0] if own else built_in("checkpoints", BUILT_IN)
+    for path in (folder / run, Path(run)):
+        if is_run(path):
+            return path
+    if run == BUILT_IN:
+        return built_in("checkpoints", BUILT_IN)
+    names = [path.name for path in own_runs(folder)] + [BUILT_IN]
+    near = difflib.get_close_matches(run, names, n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"Known runs: {', '.join(names[:8])}."
+    raise RunError(f"no run {run!r} in {folder} or as a folder. {hint}")
+
+
+def is_built_in(path: Path) -> bool:
+    """Whether a run is the one that ships with charlm."""
+    return path.resolve() == built_in("checkpoints", BUILT_IN).resolve()
+
+
+def fresh_run_folder(folder: Path, name: str) -> Path:
+    """Create a new folder `name`, or `name-2`, `name-3`, ... where that is taken."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        path = folder / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return path

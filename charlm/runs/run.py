@@ -1,0 +1,159 @@
+"""A run directory and the run in memory.
+
+checkpoints/<name>/
+    config.json         what the model is: format, architecture, vocabulary, versions
+    tokenizer.json      the vocabulary, readable by the tokenizers library
+    model.safetensors   best weights
+    run.json            how it was made: settings, where each came from, corpus, results
+    metrics.jsonl       every record of training
+    README.md           a model card
+    MANIFEST.json       sizes and SHA-256 of the files above that must not change
+    data/               the encoded text, so that the run can go on without the corpus
+    states/step-N/      everything needed to go on from step N
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from charlm import __version__
+from charlm.config import ModelSettings
+from charlm.errors import RunError, UsageError
+from charlm.nn.model import RecurrentLanguageModel
+from charlm.runs.commit import MANIFEST, fingerprint, json_bytes, read_json, write_file, write_json
+from charlm.runs.weights import load_model_weights, model_tensors, tensors_to_bytes
+from charlm.text.vocabulary import Vocabulary, load_vocabulary
+
+FORMAT = 1
+CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
+RECORD, METRICS, CARD = "run.json", "metrics.jsonl", "README.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A trained model with its vocabulary, in memory.
+
+    `document` is the rule that the training text was cut by; `ends` tells whether the model has
+    learnt where documents end.
+    """
+
+    path: Path
+    model: RecurrentLanguageModel
+    vocabulary: Vocabulary
+    document: str
+    config: dict[str, Any]
+
+    @property
+    def ends(self) -> bool:
+        """Whether EOS is part of what the model has learnt."""
+        return self.document != "stream" or self.vocabulary.line_ends_are_eos
+
+
+def model_config(settings: ModelSettings, vocabulary: Vocabulary, document: str) -> dict[str, Any]:
+    """The content of config.json."""
+    import torch
+
+    return {
+        "format": FORMAT,
+        "charlm": __version__,
+        "torch": torch.__version__,
+        "model": asdict(settings),
+        "vocab_size": len(vocabulary),
+        "vocabulary": asdict(vocabulary.settings),
+        "document": document,
+    }
+
+
+def write_model_files(path: Path, config: dict[str, Any], vocabulary: Vocabulary) -> None:
+    """Write config.json and tokenizer.json of a new run, and the manifest that covers them."""
+    files = {CONFIG: json_bytes(config), TOKENIZER: vocabulary_bytes(vocabulary)}
+    for name, data in files.items():
+        write_file(path / name, data)
+    entries = {name: fingerprint(data) for name, data in files.items()}
+    write_json(path / MANIFEST, {"format": FORMAT, "files": entries})
+
+
+def vocabulary_bytes(vocabulary: Vocabulary) -> bytes:
+    """The content of tokenizer.json."""
+    text = json.dumps(vocabulary.to_json(), ensure_ascii=False, indent=1)
+    return (text + "\n").encode("utf-8")
+
+
+def write_weights(path: Path, model: RecurrentLanguageModel) -> None:
+    """Replace the best weights.
+
+    The manifest first allows the old and the new content, then the new one only, so that it is
+    right at every moment, whenever the process dies.
+    """
+    data = tensors_to_bytes(model_tensors(model))
+    manifest = read_json(path / MANIFEST)
+    entries = dict(manifest["files"])
+    before = entries.get(WEIGHTS)
+    if before == fingerprint(data):
+        return
+    old = before if isinstance(before, list) else [before] if before else []
+    if old:
+        entries[WEIGHTS] = [*old, fingerprint(data)]
+        write_json(path / MANIFEST, manifest | {"files": entries})
+    write_file(path / WEIGHTS, data)
+    entries[WEIGHTS] = fingerprint(data)
+    write_json(path / MANIFEST, manifest | {"files": entries})
+
+
+def load_run(path: Path) -> Run:
+    """The run in a directory. Raises RunError when files are missing, damaged or do not match."""
+    config = read_config(path)
+    vocabulary = load_vocabulary(path / TOKENIZER)
+    settings = _model_settings(config, path)
+    if len(vocabulary) != config["vocab_size"]:
+        raise RunError(
+            f"{path}: tokenizer.json has {len(vocabulary)} entries, config.json expects "
+            f"{config['vocab_size']}. The run's files do not match"
+        )
+    if not (path / WEIGHTS).exists():
+        raise RunError(
+            f"{path}: has no {WEIGHTS} yet; go on training with: charlm train --resume --run {path}"
+        )
+    model = load_model_weights(path / WEIGHTS, settings, len(vocabulary))
+    return Run(
+        path=path,
+        model=model.requires_grad_(False),
+        vocabulary=vocabulary,
+        document=config["document"],
+        config=config,
+    )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """config.json, its format and types checked. Raises RunError."""
+    if not path.is_dir():
+        raise RunError(f"{path}: no such run; expected a folder that charlm train wrote")
+    config = read_json(path / CONFIG)
+    version = config.get("format")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise RunError(f"{path / CONFIG}: format is {version!r}; expected {FORMAT}")
+    if version > FORMAT:
+        raise RunError(
+            f"{path / CONFIG}: format {version} is newer than {FORMAT}, which this charlm "
+            f"({__version__}) reads; made by charlm {config.get('charlm')}. Upgrade charlm"
+        )
+    size, document = config.get("vocab_size"), config.get("document")
+    if not isinstance(size, int) or isinstance(size, bool) or not 2 <= size <= 2**31:
+        raise RunError(f"{path / CONFIG}: vocab_size is {size!r}; expected a number from 2 on")
+    if not isinstance(document, str):
+        raise RunError(f"{path / CONFIG}: document is {document!r}; expected a document rule")
+    return config
+
+
+def _model_settings(config: dict[str, Any], path: Path) -> ModelSettings:
+    from charlm.config import settings_from
+
+    model = config.get("model")
+    try:
+        settings = settings_from({"model": model}, str(path / CONFIG)).model  # type: ignore[dict-item]
+    except UsageError as error:
+        raise RunError(str(error)) from error
+    if None in (settings.hidden_size, settings.embedding_size, settings.num_layers):
+        raise RunError(f"{path / CONFIG}: a size of the model is missing; expected all sizes")
+    return settings

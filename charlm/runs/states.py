@@ -1,0 +1,86 @@
+"""States: everything that training needs to go on from a step, bit for bit.
+
+A state is a folder `states/step-N` with `state.safetensors` (weights, optimiser, hidden state,
+random state), `state.json` (counters and position) and a manifest written last. A folder without
+a valid manifest does not exist.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from charlm.errors import RunError
+from charlm.runs.commit import (
+    MANIFEST,
+    TEMPORARY,
+    commit_folder,
+    json_bytes,
+    manifest_problems,
+    read_json,
+    remove_folder,
+)
+from charlm.runs.weights import tensors_from_file, tensors_to_bytes
+
+TENSORS, COUNTERS = "state.safetensors", "state.json"
+STATE_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedState:
+    """Named tensors and plain counters at one step."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    counters: dict[str, Any]
+
+
+def save_state(run: Path, state: SavedState, keep: int) -> Path:
+    """Commit a state, then delete all but the newest `keep`. Raises EnvironmentFailure."""
+    folder = run / "states" / f"step-{state.step}"
+    files = {
+        TENSORS: tensors_to_bytes(state.tensors),
+        COUNTERS: json_bytes(state.counters),
+    }
+    commit_folder(folder, files, {"format": STATE_FORMAT, "step": state.step})
+    for old in state_folders(run)[keep:]:
+        remove_folder(old)
+    return folder
+
+
+def state_folders(run: Path) -> list[Path]:
+    """The folders of states, newest step first, valid or not."""
+    steps = {}
+    for path in (run / "states").glob("step-*"):
+        number = path.name.removeprefix("step-")
+        if number.isdecimal() and not path.name.startswith(TEMPORARY):
+            steps[path] = int(number)
+    return sorted(steps, key=lambda path: -steps[path])
+
+
+def state_problems(folder: Path) -> list[str]:
+    """What is wrong with a state; empty when it can be used."""
+    try:
+        manifest = read_json(folder / MANIFEST)
+    except RunError as error:
+        return [str(error)]
+    if manifest.get("format") != STATE_FORMAT:
+        found = manifest.get("format")
+        return [f"{folder}: state format is {found!r}; this charlm reads {STATE_FORMAT}"]
+    return manifest_problems(folder, manifest)
+
+
+def load_newest_state(run: Path) -> tuple[SavedState | None, list[str]]:
+    """The newest state that is whole, and why newer ones were passed over."""
+    skipped: list[str] = []
+    for folder in state_folders(run):
+        problems = state_problems(folder)
+        if problems:
+            skipped += problems
+            continue
+        counters = read_json(folder / COUNTERS)
+        tensors = tensors_from_file(folder / TENSORS)
+        step = int(folder.name.removeprefix("step-"))
+        return SavedState(step=step, tensors=tensors, counters=counters), skipped
+    return None, skipped
