@@ -1,0 +1,468 @@
+"""Probabilistic grammars with features: sampling, exact entropy, proof of unambiguity.
+
+A grammar is a text file (see `tales.grammar`). A rule gives a name one or more weighted
+alternatives, and an alternative is text with these marks in it:
+
+    <name>          what rule `name` generates
+    <key:=name>     the same, and `{key}` stands for the generated text from here on
+    {key}           the value of feature `key`
+    (key=value ...) sets features for the rest of this alternative; a value may be {other}
+    _ ~             a space, a line feed
+    3: text         an alternative of weight 3 instead of 1
+
+`rule[key=value] = a | b` holds where the feature has that value. Indented lines continue a
+rule, `#` opens a comment. Features are handed down to the rules called, never back up.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+MARK = re.compile(
+    r"\((?P<sets>[^)]*)\)|<(?P<key>\w+):=(?P<bound>\w+)>|<(?P<call>\w+)>|\{(?P<use>\w+)\}"
+)
+HEAD = re.compile(r"(?P<name>\w+)(\[(?P<when>[^\]]*)\])? = ")
+
+
+class State(NamedTuple):
+    """A rule together with the values of every feature it can depend on.
+
+    An echo stands for the text that the same state generated before, and costs no bits.
+    """
+
+    rule: str
+    features: tuple[tuple[str, str | State], ...]
+    echo: bool = False
+
+
+Features = dict[str, str | State]
+Atoms = tuple[str | State, ...]
+Expansions = tuple[tuple[float, Atoms], ...]
+
+
+class Tale(NamedTuple):
+    """A sampled text and its choices: (position of the first character it governs, bits)."""
+
+    text: str
+    choices: list[tuple[int, float]]
+
+    @property
+    def bits(self) -> float:
+        """-log2 of the probability of the text."""
+        return math.fsum(bits for _, bits in self.choices)
+
+
+class Expected(NamedTuple):
+    """Expected bits and characters of what a state generates; their ratio is the entropy rate."""
+
+    bits: float
+    chars: float
+
+
+class GrammarError(ValueError):
+    """The grammar is malformed, does not end, or gives one text two derivations."""
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One weighted way to rewrite a rule: text and marks in order."""
+
+    weight: int
+    marks: tuple[str | re.Match[str], ...]
+
+
+@dataclass
+class Variant:
+    """The alternatives of a rule under a condition on the features."""
+
+    when: Features
+    alternatives: list[Alternative]
+
+
+@dataclass
+class Binding:
+    """A rule made for `<key:=name>`: the rest of the alternative after the bound text."""
+
+    key: str
+    name: str
+    marks: tuple[str | re.Match[str], ...]
+
+
+@dataclass
+class Form:
+    """Expected bits and characters, linear in the states (`calls`) still being worked out."""
+
+    bits: float = 0.0
+    chars: float = 0.0
+    calls: dict[State, float] = field(default_factory=dict)
+
+    def add(self, other: Form, scale: float) -> None:
+        """Add `scale` times another form."""
+        self.bits += scale * other.bits
+        self.chars += scale * other.chars
+        for state, weight in other.calls.items():
+            self.calls[state] = self.calls.get(state, 0.0) + scale * weight
+
+
+class Grammar:
+    """The rules of a grammar file.
+
+    Every question about it is answered from one function: `expansions` of a state, the list of
+    its alternatives as (probability, sequence of texts and states).
+
+    A `lifted` grammar does not tell apart the texts that `<key:=name>` can bind: `{key}` becomes
+    an echo of the state that made the text. As no rule may depend on such a text, expectations
+    stay exact, and it generates every text of the plain grammar, with far fewer states. It
+    is for `expected` and `Ambiguity`; to sample takes the plain one.
+    """
+
+    def __init__(self, source: str, *, lifted: bool = False) -> None:
+        self.lifted = lifted
+        self.variants: dict[str, list[Variant]] = {}
+        self.bindings: dict[str, Binding] = {}
+        for name, when, alternatives in _read_rules(source):
+            variant = Variant(when, [self._desugar(name, a) for a in alternatives])
+            self.variants.setdefault(name, []).append(variant)
+        self.needs = _close(self._direct_needs(), self._callees())
+        self._expansions: dict[State, Expansions] = {}
+        self._forms: dict[State, Form] = {}
+
+    @classmethod
+    def from_file(cls, path: Path, *, lifted: bool = False) -> Grammar:
+        """Read a grammar file."""
+        return cls(path.read_text(encoding="ascii"), lifted=lifted)
+
+    def start(self, rule: str) -> State:
+        """The state of a rule that needs no features."""
+        return self.state(rule, {})
+
+    def state(self, rule: str, features: Features) -> State:
+        """The rule with those of the features it can depend on."""
+        if rule not in self.needs:
+            raise GrammarError(f"no rule named {rule!r}; define it or correct the spelling")
+        known = sorted(self.needs[rule] & features.keys())
+        return State(rule, tuple((key, features[key]) for key in known))
+
+    def expansions(self, state: State) -> Expansions:
+        """The alternatives of a state: (probability, texts and states in order)."""
+        if state not in self._expansions:
+            expand = self._expand_binding if state.rule in self.bindings else self._expand_rule
+            self._expansions[state] = expand(state.rule, dict(state.features))
+        return self._expansions[state]
+
+    def sample(self, state: State, random: Callable[[], float]) -> Tale:
+        """Generate a text; `random` returns uniform numbers in [0, 1)."""
+        pieces: list[str] = []
+        choices: list[tuple[int, float]] = []
+        position = 0
+        stack: list[str | State] = [state]
+        while stack:
+            atom = stack.pop()
+            if isinstance(atom, str):
+                pieces.append(atom)
+                position += len(atom)
+                continue
+            expansions = self.expansions(atom)
+            probability, atoms = expansions[0]
+            if len(expansions) > 1:
+                probability, atoms = _choose(expansions, random())
+                choices.append((position, -math.log2(probability)))
+            stack.extend(reversed(atoms))
+        return Tale("".join(pieces), choices)
+
+    def expected(self, state: State) -> Expected:
+        """Expected bits and characters of a state's text, by recursion over the grammar.
+
+        Bits add up over choices and characters over texts, so both solve linear equations, one per
+        state. They are eliminated on the way back from each state: a state that calls itself
+        `c` times on average has its own constant divided by `1 - c`. Exact but for rounding.
+        """
+        form = self._form(state, set())
+        return Expected(form.bits, form.chars)
+
+    def reachable(self, state: State) -> list[State]:
+        """Every state that texts of `state` can pass through, itself first."""
+        found = {state: None}
+        queue = [state]
+        while queue:
+            for _, atoms in self.expansions(queue.pop()):
+                new = [a for a in atoms if isinstance(a, State) and a not in found]
+                found.update(dict.fromkeys(new))
+                queue.extend(dict.fromkeys(new))
+        return list(found)
+
+    def _form(self, state: State, active: set[State]) -> Form:
+        if state in self._forms:
+            return self._forms[state]
+        if state in active:
+            return Form(calls={state: 1.0})
+        active.add(state)
+        total = Form()
+        for probability, atoms in self.expansions(state):
+            total.add(Form(bits=0.0 if state.echo else -math.log2(probability)), probability)
+            for atom in atoms:
+                is_text = isinstance(atom, str)
+                form = Form(chars=len(atom)) if is_text else self._form(atom, active)
+                total.add(form, probability)
+        active.remove(state)
+        return self._eliminate(state, total)
+
+    def _eliminate(self, state: State, total: Form) -> Form:
+        own = total.calls.pop(state, 0.0)
+        if own >= 1.0:
+            raise GrammarError(
+                f"<{state.rule}> calls itself {own:g} times on average; need below 1"
+            )
+        solved = Form()
+        solved.add(total, 1.0 / (1.0 - own))
+        if not solved.calls:
+            self._forms[state] = solved
+        return solved
+
+    def _expand_rule(self, rule: str, features: Features) -> Expansions:
+        fitting = [v for v in self.variants[rule] if v.when.items() <= features.items()]
+        if len(fitting) != 1:
+            raise GrammarError(f"<{rule}> has {len(fitting)} variants for {features}; need one")
+        total = sum(a.weight for a in fitting[0].alternatives)
+        return tuple(
+            (a.weight / total, self._atoms(a.marks, features)) for a in fitting[0].alternatives
+        )
+
+    def _expand_binding(self, rule: str, features: Features) -> Expansions:
+        binding = self.bindings[rule]
+        bound = self.state(binding.name, features)
+        if self.lifted:
+            echo = bound._replace(echo=True)
+            return ((1.0, (bound, *self._atoms(binding.marks, features | {binding.key: echo}))),)
+        return tuple(
+            (p, (text, *self._atoms(binding.marks, features | {binding.key: text})))
+            for p, text in self._texts(bound)
+        )
+
+    def _texts(self, state: State) -> Iterator[tuple[float, str]]:
+        """All texts of a state that has finitely many, with their probabilities."""
+        for probability, atoms in self.expansions(state):
+            texts = [(probability, "")]
+            for atom in atoms:
+                ends = [(1.0, atom)] if isinstance(atom, str) else list(self._texts(atom))
+                texts = [(p * q, text + end) for p, text in texts for q, end in ends]
+            yield from texts
+
+    def _atoms(self, marks: tuple[str | re.Match[str], ...], features: Features) -> Atoms:
+        """Texts and states of an alternative, its features filled in."""
+        features = dict(features)
+        atoms: list[str | State] = []
+        for mark in marks:
+            if isinstance(mark, str):
+                atoms.append(mark)
+            elif mark["call"]:
+                atoms.append(self.state(mark["call"], features))
+            elif mark["use"]:
+                atoms.append(_value(mark["use"], features))
+            else:
+                features.update(_settings(mark["sets"], features))
+        return _join(atoms)
+
+    def _desugar(self, name: str, alternative: Alternative) -> Alternative:
+        """Move what follows `<key:=name>` to a rule of its own."""
+        for i, mark in enumerate(alternative.marks):
+            if isinstance(mark, re.Match) and mark["bound"]:
+                rest = self._desugar(name, Alternative(1, alternative.marks[i + 1 :])).marks
+                rule = f"{name}_{len(self.bindings)}"
+                self.bindings[rule] = Binding(mark["key"], mark["bound"], rest)
+                call = MARK.fullmatch(f"<{rule}>")
+                assert call is not None
+                return Alternative(alternative.weight, (*alternative.marks[:i], call))
+        return alternative
+
+    def _marks(self) -> Iterator[tuple[str, re.Match[str]]]:
+        for name, variants in self.variants.items():
+            for alternative in (a for v in variants for a in v.alternatives):
+                yield from ((name, m) for m in alternative.marks if isinstance(m, re.Match))
+        for name, binding in self.bindings.items():
+            yield from ((name, m) for m in binding.marks if isinstance(m, re.Match))
+
+    def _direct_needs(self) -> dict[str, set[str]]:
+        needs = {n: {k for v in vs for k in v.when} for n, vs in self.variants.items()}
+        needs |= {name: set() for name in self.bindings}
+        for name, mark in self._marks():
+            needs[name] |= set(re.findall(r"\{(\w+)\}", mark[0]))
+        return needs
+
+    def _callees(self) -> dict[str, set[str]]:
+        callees = {name: {binding.name} for name, binding in self.bindings.items()}
+        for name, mark in self._marks():
+            if mark["call"]:
+                callees.setdefault(name, set()).add(mark["call"])
+        return callees
+
+
+class Ambiguity:
+    """A proof, by walking the grammar, that no text of `start` has two derivations.
+
+    Reading a text from the left, the next choice must always follow from the characters ahead.
+    For every state, each two alternatives must come to differ in some character (`_part`); a
+    shorter one may instead end in a letter where a longer one goes on with a letter (`pear`,
+    `pears`). For that to be a difference, nothing that ends in a letter may be followed by one
+    (`_joints`). Then the derivation of each state, and so of the whole text, is determined.
+    States common to both sides are skipped: by induction they have read the same text. A pair met
+    again is taken as parted, for a shortest pair of texts that agree would contain a shorter one.
+    """
+
+    def __init__(self, grammar: Grammar, start: State) -> None:
+        self.grammar = grammar
+        self.states = grammar.reachable(start)
+        self.firsts = self._edges(0)
+        self.lasts = self._edges(-1)
+        self._parted: set[tuple[Atoms, Atoms]] = set()
+
+    def check(self) -> int:
+        """Raise GrammarError at the first ambiguity; return the number of states checked."""
+        for state in self.states:
+            expansions = [atoms for _, atoms in self.grammar.expansions(state)]
+            for atoms in expansions:
+                self._joints(state, atoms)
+            for one, other in combinations(expansions, 2):
+                if not self._part(one, other, frozenset()):
+                    raise GrammarError(f"<{state.rule}> reads one text in two ways: {one}, {other}")
+        return len(self.states)
+
+    def _edges(self, end: int) -> dict[State, frozenset[str]]:
+        """The first (end 0) or last (end -1) characters of each state, to a fixed point."""
+        edges = dict.fromkeys(self.states, frozenset[str]())
+        changed = True
+        while changed:
+            changed = False
+            for state in reversed(self.states):
+                ends = [atoms[end] for _, atoms in self.grammar.expansions(state) if atoms]
+                chars = frozenset[str]().union(*(_edge(atom, end, edges) for atom in ends))
+                changed |= chars != edges[state]
+                edges[state] = chars
+        return edges
+
+    def _joints(self, state: State, atoms: Atoms) -> None:
+        if not atoms and len(self.grammar.expansions(state)) > 1:
+            raise GrammarError(f"<{state.rule}> has an empty alternative; give it a closing mark")
+        for left, right in pairwise(atoms):
+            lasts, firsts = _edge(left, -1, self.lasts), _edge(right, 0, self.firsts)
+            if isinstance(left, State) and _any_letter(lasts) and _any_letter(firsts):
+                raise GrammarError(f"in <{state.rule}> a letter follows <{left.rule}>; part them")
+
+    def _part(self, one: Atoms, other: Atoms, before: frozenset[str]) -> bool:
+        """Whether no text of one sequence begins, or is begun by, a text of the other."""
+        one, other, before = self._skip(one, other, before)
+        if not one or not other:
+            rest = one or other
+            after = _edge(rest[0], 0, self.firsts) if rest else frozenset("")
+            return bool(rest) and _all_letters(before) and _all_letters(after)
+        if isinstance(one[0], str) and isinstance(other[0], str):
+            return True  # _skip left two texts that differ at once
+        if _edge(one[0], 0, self.firsts).isdisjoint(_edge(other[0], 0, self.firsts)):
+            return True
+        if (one, other) in self._parted:
+            return True
+        self._parted.add((one, other))
+        if isinstance(one[0], str):
+            one, other = other, one
+        assert isinstance(one[0], State)
+        expansions = self.grammar.expansions(one[0])
+        return all(self._part(_join((*a, *one[1:])), other, before) for _, a in expansions)
+
+    def _skip(
+        self, one: Atoms, other: Atoms, before: frozenset[str]
+    ) -> tuple[Atoms, Atoms, frozenset[str]]:
+        """Drop what both sequences begin with; `before` is the last character dropped."""
+        while one and other:
+            a, b = one[0], other[0]
+            if a == b:
+                one, other, before = one[1:], other[1:], _edge(a, -1, self.lasts)
+            elif isinstance(a, str) and isinstance(b, str) and a[0] == b[0]:
+                one, other = _join((a[1:], *one[1:])), _join((b[1:], *other[1:]))
+                before = frozenset(a[0])
+            else:
+                break
+        return one, other, before
+
+
+def _edge(atom: str | State, end: int, edges: dict[State, frozenset[str]]) -> frozenset[str]:
+    return frozenset(atom[end]) if isinstance(atom, str) else edges[atom]
+
+
+def _any_letter(chars: frozenset[str]) -> bool:
+    return any(map(str.isalpha, chars))
+
+
+def _all_letters(chars: frozenset[str]) -> bool:
+    return bool(chars) and all(map(str.isalpha, chars))
+
+
+def _join(atoms: list[str | State] | Atoms) -> Atoms:
+    """Neighbouring texts made one, empty ones dropped."""
+    joined: list[str | State] = []
+    for atom in atoms:
+        if isinstance(atom, str) and joined and isinstance(joined[-1], str):
+            joined[-1] += atom
+        elif atom:
+            joined.append(atom)
+    return tuple(joined)
+
+
+def _choose(expansions: Expansions, point: float) -> tuple[float, Atoms]:
+    for expansion in expansions:
+        if point < expansion[0]:
+            return expansion
+        point -= expansion[0]
+    return expansions[-1]  # the probabilities sum to a rounding error less than 1
+
+
+def _value(key: str, features: Features) -> str | State:
+    if key not in features:
+        raise GrammarError(f"feature {{{key}}} is used before it is set; known: {sorted(features)}")
+    return features[key]
+
+
+def _settings(text: str, features: Features) -> Features:
+    pairs = (setting.split("=") for setting in text.split())
+    return {k: _value(v[1:-1], features) if v.startswith("{") else v for k, v in pairs}
+
+
+def _read_rules(source: str) -> Iterator[tuple[str, Features, list[Alternative]]]:
+    lines = [line.partition("#")[0].rstrip() for line in source.splitlines()]
+    joined = re.sub(r"\n\s+", " ", "\n".join(filter(None, lines)))
+    for line in joined.splitlines():
+        head = HEAD.match(line)
+        if not head:
+            raise GrammarError(f"expected 'rule = text', found {line[:40]!r}")
+        alternatives = [_read_alternative(a.strip()) for a in line[head.end() :].split("|")]
+        yield head["name"], _settings(head["when"] or "", {}), alternatives
+
+
+def _read_alternative(text: str) -> Alternative:
+    weight, colon, rest = text.partition(": ")
+    if not (colon and weight.isdigit()):
+        weight, rest = "1", text
+    marks: list[str | re.Match[str]] = []
+    end = 0
+    rest = re.sub(r"^(\([^)]*\)) ", r"\1", rest).replace("_", " ").replace("~", "\n")
+    for mark in MARK.finditer(rest):
+        marks += [rest[end : mark.start()], mark]
+        end = mark.end()
+    return Alternative(int(weight), (*marks, rest[end:]))
+
+
+def _close(needs: dict[str, set[str]], callees: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Add to each rule's features those of the rules it calls, to a fixed point."""
+    changed = True
+    while changed:
+        changed = False
+        for name, called in callees.items():
+            wider = needs[name].union(*(needs.get(c, set()) for c in called))
+            changed |= wider != needs[name]
+            needs[name] = wider
+    return needs
