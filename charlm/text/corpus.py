@@ -1,0 +1,297 @@
+"""A corpus: text of any size, read in chunks, as often as needed, with its documents marked."""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from charlm.errors import CorpusError, UsageError
+from charlm.text import decoding
+from charlm.text.files import BLOCK_BYTES, Spool, TextFile, blocks
+from charlm.text.rows import Rows
+from charlm.text.sources import Reading, Source, find, safe_name, short_name
+
+END = "\udfff"
+"""Stands in a chunk where a document ends: a lone surrogate, which no decoded text contains."""
+
+DOCUMENTS = ("stream", "line", "paragraph", "file")
+"""What a document may be: one endless text, a line, lines between blank ones, a file."""
+
+CHUNK_CHARS = 1 << 20
+"""A chunk has about so many characters, and fewer than twice as many."""
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """A text that is at hand already."""
+
+    label: str
+    text: str
+
+
+class Corpus:
+    """A text that can be read again and again, in chunks, with marks where documents end.
+
+    `sources` are names as `charlm.text.sources` describes them. `document` is one of `DOCUMENTS` or
+    "auto": "line" where every source is a table, else "stream". `errors` is "strict" or "replace".
+    Names are looked up at once; the text is read by `chunks`. UsageError for an argument that makes
+    no sense, CorpusError for a name that leads to no text.
+    """
+
+    sources: tuple[str, ...]
+    """The names as given."""
+    document: str
+    """What a document is, one of `DOCUMENTS`; in a table every row is one unless it is "stream"."""
+    name: str
+    """A short name for a run of this text: letters, digits, dot, underscore and hyphen."""
+    notes: list[str]
+    """Sentences for the user that arose so far, each once."""
+
+    def __init__(
+        self,
+        sources: Sequence[str],
+        *,
+        document: str = "auto",
+        encoding: str = "utf-8",
+        errors: str = "strict",
+        column: str | None = None,
+    ) -> None:
+        _check_choice("--errors", errors, decoding.ERRORS)
+        self._encoding = decoding.codec_name(encoding)
+        self._errors = errors
+        self.notes = []
+        sources = [sources] if isinstance(sources, str) else sources
+        reading = Reading(column=column, encoding=self._encoding, errors=errors)
+        found = find(sources, reading, self._note)
+        self._begin(tuple(sources), found, document, short_name(sources[0], found))
+
+    @classmethod
+    def from_text(cls, text: str, document: str = "stream", name: str = "text") -> "Corpus":
+        """A corpus of a text in memory, taken as one file. CorpusError for a lone surrogate."""
+        if lone := re.search("[\ud800-\udfff]", text):
+            raise CorpusError(
+                f"The text has half of a surrogate pair, U+{ord(lone[0]):04X}, at character "
+                f"{lone.start()}, which no text can hold. Remove it."
+            )
+        corpus = cls.__new__(cls)
+        corpus._encoding, corpus._errors, corpus.notes = "utf-8", "strict", []
+        corpus._begin((name,), [_Memory(name, text)], document, safe_name(name))
+        return corpus
+
+    def _begin(
+        self,
+        sources: tuple[str, ...],
+        found: Sequence[Source | _Memory],
+        document: str,
+        name: str,
+    ) -> None:
+        _check_choice("--document", document, ("auto", *DOCUMENTS))
+        if document == "auto":
+            document = "line" if all(isinstance(source, Rows) for source in found) else "stream"
+        self.sources, self.document, self.name = sources, document, name
+        self._found = found
+        self._block_bytes = BLOCK_BYTES
+        self._chunk_chars = CHUNK_CHARS
+
+    def __repr__(self) -> str:
+        return f"Corpus({list(self.sources)!r}, document={self.document!r})"
+
+    def chunks(self) -> Iterator[str]:
+        """The whole text from the start, in chunks that are never empty; joined, they are the text.
+
+        Memory does not grow with the text. CorpusError where the text cannot be read or decoded.
+        """
+        pieces = self._stream() if self.document == "stream" else self._documents()
+        return _chunked(pieces, self._chunk_chars)
+
+    def _documents(self) -> Iterator[str]:
+        for source in self._found:
+            if isinstance(source, Rows):
+                for text in source.texts(self._note):
+                    yield text
+                    yield END
+            else:
+                yield from _ENDINGS[self.document](self._watched(source))
+
+    def _stream(self) -> Iterator[str]:
+        """All sources in a row, as they are; a table's rows stand on lines of their own."""
+        last, in_rows = "\n", False
+        for source in self._found:
+            is_rows = isinstance(source, Rows)
+            pieces = source.texts(self._note) if isinstance(source, Rows) else self._pieces(source)
+            for piece in pieces:
+                if in_rows or (is_rows and last != "\n"):
+                    yield "\n"
+                yield piece
+                in_rows, last = is_rows, piece[-1:] or last
+
+    def _pieces(self, source: TextFile | Spool | _Memory) -> Iterator[str]:
+        if isinstance(source, _Memory):
+            size, text = self._chunk_chars, source.text
+            return (text[start : start + size] for start in range(0, len(text), size))
+        return (
+            piece
+            for piece in decoding.decode(
+                blocks(source, self._block_bytes),
+                source.label,
+                self._note,
+                encoding=self._encoding,
+                errors=self._errors,
+            )
+            if piece
+        )
+
+    def _watched(self, source: TextFile | Spool | _Memory) -> Iterator[str]:
+        for piece in self._pieces(source):
+            if self.document == "paragraph" and "\n\r\n" in piece:
+                self._note(
+                    f"{source.label} ends lines with CR LF; a line of CR alone does not part "
+                    f"paragraphs here."
+                )
+            yield piece
+
+    def _note(self, sentence: str) -> None:
+        if sentence not in self.notes:
+            self.notes.append(sentence)
+
+
+def _check_choice(flag: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise UsageError(f'{flag} "{value}" is not one of {", ".join(choices)}.')
+
+
+def _chunked(pieces: Iterable[str], size: int) -> Iterator[str]:
+    """Pieces put together, or cut, to at least `size` characters each and fewer than twice that."""
+    held: list[str] = []
+    count = 0
+    for piece in pieces:
+        for start in range(0, len(piece), size) if len(piece) > size else (0,):
+            part = piece[start : start + size]
+            held.append(part)
+            count += len(part)
+            if count >= size:
+                yield "".join(held)
+                held, count = [], 0
+    if count:
+        yield "".join(held)
+
+
+# ------------------------------------------------------------------ where documents end in a file
+
+
+def _ended_files(pieces: Iterable[str]) -> Iterator[str]:
+    """END after the file; an empty file is no document."""
+    piece = ""
+    for piece in pieces:
+        yield piece
+    if piece:
+        yield END
+
+
+def _ended_lines(pieces: Iterable[str]) -> Iterator[str]:
+    r"""END in place of every "\n", and after a last line that has none."""
+    piece = ""
+    for piece in pieces:
+        yield piece.replace("\n", END)
+    if piece and piece[-1] != "\n":
+        yield END
+
+
+def _ended_paragraphs(pieces: Iterable[str]) -> Iterator[str]:
+    r"""END in place of two or more "\n", and in place of what "\n" the file ends with."""
+    begun, held = False, ""  # held: line ends of which the next piece decides what they are
+    for piece in pieces:
+        text = held + piece if begun else piece.lstrip("\n")
+        body = text.rstrip("\n")
+        held = text[len(body) :][:2]
+        if body:
+            begun = True
+            yield _BLANK_LINES.sub(END, body)
+    if begun:
+        yield END
+
+
+_BLANK_LINES = re.compile("\n\n+")
+_ENDINGS: dict[str, Callable[[Iterable[str]], Iterator[str]]] = {
+    "line": _ended_lines,
+    "paragraph": _ended_paragraphs,
+    "file": _ended_files,
+}
+
+
+# ------------------------------------------------------------------ measuring and splitting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extent:
+    """How long a text with its marks is, and a sum to know it by again."""
+
+    chars: int
+    """Characters (code points), each END counted as one."""
+    documents: int
+    """Number of ENDs; 0 for a stream."""
+    bytes: int
+    """Bytes in UTF-8, each END counted as one."""
+    sha256: str
+    """Hexadecimal, over the text in UTF-8 with "surrogatepass" for the ENDs."""
+
+
+def measure(chunks: Iterable[str]) -> Extent:
+    """The extent of a text, in one pass; it does not depend on where the chunks end."""
+    digest = hashlib.sha256()
+    chars = documents = size = 0
+    for chunk in chunks:
+        data = chunk.encode("utf-8", "surrogatepass")
+        digest.update(data)
+        chars += len(chunk)
+        documents += chunk.count(END)
+        size += len(data)
+    size -= documents * (len(END.encode("utf-8", "surrogatepass")) - 1)
+    return Extent(chars=chars, documents=documents, bytes=size, sha256=digest.hexdigest())
+
+
+def span(chunks: Iterable[str], start: int, stop: int | None, *, documents: bool) -> Iterator[str]:
+    """The part of a text from character `start` up to, not including, `stop`; None means the end.
+
+    With `documents`, both count documents from 0, and a document comes with its END; what follows
+    the last END is the document after it.
+    """
+    place = _document_place if documents else _character_place
+    passed = 0  # characters or documents in the chunks before
+    for chunk in chunks:
+        if stop is not None and passed >= stop:
+            return
+        first = place(chunk, start - passed)
+        last = len(chunk) if stop is None else place(chunk, stop - passed)
+        if first < last:
+            yield chunk[first:last]
+        passed += chunk.count(END) if documents else len(chunk)
+
+
+def _character_place(chunk: str, number: int) -> int:
+    return min(max(number, 0), len(chunk))
+
+
+def _document_place(chunk: str, number: int) -> int:
+    """Where in the chunk the document begins that `number` ENDs of the chunk come before."""
+    if number <= 0:
+        return 0
+    parts = chunk.split(END, number)
+    return len(chunk) - len(parts[-1]) if len(parts) > number else len(chunk)
+
+
+def split_point(extent: Extent, fraction: float, *, documents: bool) -> int:
+    """Number of the character, or document, at which the last `fraction` of a text begins.
+
+    Of two or more documents at least one is on either side, unless the fraction is 0: then the tail
+    is empty. UsageError for a fraction below 0, or of 1 and more.
+    """
+    if not 0 <= fraction < 1:
+        raise UsageError(
+            f"A fraction of {fraction} of the text cannot be kept aside. Use 0 to 0.99."
+        )
+    total = extent.documents if documents else extent.chars
+    point = int(total * (1 - fraction))
+    if documents and fraction > 0 and total >= 2:
+        point = min(max(point, 1), total - 1)
+    return point

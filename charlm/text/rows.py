@@ -1,0 +1,229 @@
+"""Text in tables: a column of .jsonl, .csv, .tsv and .parquet files and of datasets on the hub.
+
+The reading is done by `datasets`, as a stream, so nothing is converted or kept on the disk.
+"""
+
+import glob
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from charlm.errors import CharlmError, CorpusError, EnvironmentFailure, UsageError
+
+HUB_PREFIX = "hf:"
+TABLES = {".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+"""File suffix → name of the reader in `datasets`."""
+
+PEEK_ROWS = 100
+"""Rows that are looked at to find the column with the text."""
+
+_HUB_NAME = re.compile(
+    r"(?P<path>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[^/#]+))?(?:/(?P<split>[^/#]+))?(?:#(?P<column>.+))?"
+)
+
+Row = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table of which one column is text."""
+
+    label: str
+    column: str | None
+    load: Callable[[], Iterable[Row]]
+    """Gives the rows with the types that `datasets` finds."""
+    load_text: Callable[[list[str]], Iterable[Row]] | None = None
+    """Where finding types changes the text: gives the rows as text; takes the columns' names."""
+
+    def texts(self, note: Callable[[str], None]) -> Iterator[str]:
+        """The text of each row. Rows without one are skipped, and `note` is told how many.
+
+        CorpusError where the table cannot be read or has no such column; EnvironmentFailure where
+        the hub cannot be reached.
+        """
+        rows: Iterator[Row] = _guarded(self.label, self.load)
+        first = list(islice(rows, PEEK_ROWS))
+        if not first:
+            return
+        columns = list(dict.fromkeys(chain.from_iterable(first)))
+        column = self.column or _only_text(self.label, first, columns)
+        if column not in columns:
+            raise CorpusError(
+                f'{self.label} has no column "{column}". {_listed(columns)} Use --column.'
+            )
+        if load_text := self.load_text:
+            rows = _guarded(self.label, lambda: load_text(columns))
+        else:
+            rows = chain(first, rows)
+        yield from self._column(rows, column, note)
+
+    def _column(
+        self, rows: Iterable[Row], column: str, note: Callable[[str], None]
+    ) -> Iterator[str]:
+        skipped = 0
+        for number, row in enumerate(rows, 1):
+            text = row.get(column)
+            if text is None:
+                skipped += 1
+            else:
+                yield _checked(text, self.label, number, column)
+        if skipped:
+            count = "1 row" if skipped == 1 else f"{skipped:,} rows"
+            note(f'{self.label}: {count} without text in the column "{column}" skipped.')
+
+
+def table_rows(
+    path: Path, label: str, suffix: str, column: str | None, *, encoding: str, errors: str
+) -> Rows:
+    """The rows of a file; `suffix` is one of `TABLES`, without that of a compression."""
+    options: dict[str, Any] = {}
+    if TABLES[suffix] != "parquet":
+        options = {"encoding": encoding, "encoding_errors": errors}
+    if TABLES[suffix] == "csv":  # "NA" and "null" are words here; only an empty cell is missing
+        options |= {"sep": "\t" if suffix == ".tsv" else ","}
+        options |= {"keep_default_na": False, "na_values": [""]}
+
+    def load() -> Iterable[Row]:
+        return _load_file(path, suffix, options)
+
+    def load_text(columns: list[str]) -> Iterable[Row]:  # else "007" is read as the number 7
+        return _load_file(path, suffix, options | {"features": _strings(columns)})
+
+    return Rows(label, column, load, load_text if TABLES[suffix] == "csv" else None)
+
+
+def hub_rows(name: str, column: str | None) -> Rows:
+    """The rows of `hf:org/name[:config][/split][#column]`. UsageError for another form."""
+    parts = hub_parts(name)
+    path, config, split = parts["path"], parts["config"], parts["split"] or "train"
+
+    def load() -> Iterable[Row]:
+        import datasets
+
+        rows: Iterable[Row] = datasets.load_dataset(path, config, split=split, streaming=True)
+        return rows
+
+    return Rows(name, parts["column"] or column, load)
+
+
+def hub_parts(name: str) -> dict[str, Any]:
+    """The path, config, split and column in a name for the hub, each a string or None."""
+    match = _HUB_NAME.fullmatch(name.removeprefix(HUB_PREFIX))
+    if match is None:
+        raise UsageError(f'"{name}" is not of the form hf:org/name[:config][/split][#column].')
+    return match.groupdict()
+
+
+def _load_file(path: Path, suffix: str, options: dict[str, Any]) -> Iterator[Row]:
+    import datasets
+
+    if path.stat().st_size == 0:  # the readers fail on it
+        return
+    with tempfile.TemporaryDirectory(prefix="charlm-") as folder:  # also for the lock files
+        packed = path.suffix.lower().removeprefix(suffix)
+        yield from datasets.load_dataset(
+            TABLES[suffix],
+            data_files=_plainly_named(path, Path(folder) / f"rows{suffix}{packed}"),
+            split="train",
+            streaming=True,
+            cache_dir=folder,
+            **options,
+        )
+
+
+def _plainly_named(path: Path, link: Path) -> str:
+    """A name for the file that `datasets` takes for no pattern or address, as it does "a[1]"."""
+    try:
+        link.symlink_to(path.resolve())
+    except OSError:  # Windows asks for a privilege
+        return glob.escape(str(path.resolve()))
+    return str(link)
+
+
+def _strings(columns: list[str]) -> object:
+    import datasets
+
+    return datasets.Features({column: datasets.Value("string") for column in columns})
+
+
+def _guarded(label: str, load: Callable[[], Iterable[Row]]) -> Iterator[Row]:
+    """The rows of `load`, with every failure of the reader turned into one of ours."""
+    try:
+        with _quiet():
+            rows = iter(load())
+        while True:
+            with _quiet():
+                row = next(rows, None)
+            if row is None:
+                return
+            yield row
+    except CharlmError:
+        raise
+    except Exception as error:  # datasets passes on what pyarrow, pandas, fsspec and the hub raise
+        raise _failure(label, error) from error
+
+
+def _failure(label: str, error: Exception) -> CharlmError:
+    reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+    if isinstance(error, ImportError):
+        return EnvironmentFailure(f"{label} cannot be read: {reason}.")
+    if isinstance(error, ConnectionError | TimeoutError) or "offline" in reason.lower():
+        return EnvironmentFailure(
+            f"{label} cannot be fetched: {reason}. "
+            f"Check the network and HF_HUB_OFFLINE, or use a file."
+        )
+    if label.startswith(HUB_PREFIX):
+        return CorpusError(
+            f"{label} cannot be used: {reason}. Check the name, the configuration and the split; "
+            f"a gated dataset needs `hf auth login`."
+        )
+    return CorpusError(f"{label} cannot be read: {reason}.")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps `datasets` from logging what is about to be raised."""
+    from datasets.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+def _only_text(label: str, rows: list[Row], columns: list[str]) -> str:
+    """The column called "text", or else the only one that holds text."""
+    texts = [name for name in columns if any(isinstance(row.get(name), str) for row in rows)]
+    if "text" in texts:
+        return "text"
+    if len(texts) == 1:
+        return texts[0]
+    found = "several columns of text" if texts else "no column of text"
+    raise CorpusError(f"{label} has {found}. {_listed(columns)} Choose one with --column.")
+
+
+def _listed(columns: list[str]) -> str:
+    return f"Its columns: {', '.join(columns)}."
+
+
+def _checked(text: object, label: str, number: int, column: str) -> str:
+    if not isinstance(text, str):
+        raise CorpusError(
+            f"{label}: row {number} holds {type(text).__name__}, not text, in the column "
+            f'"{column}". Choose another with --column.'
+        )
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise CorpusError(
+            f"{label}: row {number} has half of a surrogate pair, U+{ord(text[error.start]):04X}, "
+            f"which no text can hold. Correct that row."
+        ) from error
+    return text

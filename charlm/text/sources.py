@@ -1,0 +1,199 @@
+"""Where text comes from: the names that a user gives become sources that can be read again.
+
+    corpus.txt     a file                  corpus.txt.gz   also .bz2 .xz .zst, unpacked in passing
+    corpora/       every file inside       "books/*.txt"   a pattern
+    -              standard input          rows.jsonl      .ndjson .csv .tsv .parquet: see `rows`
+    hf:org/name    a dataset of the hub
+
+Archives of several files are refused, and nothing is written beside the user's files.
+"""
+
+import difflib
+import glob
+import os
+import stat
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from charlm.errors import CharlmError, CorpusError, UsageError
+from charlm.text.files import PACKED, Spool, TextFile, shown, stdin
+from charlm.text.rows import HUB_PREFIX, TABLES, Rows, hub_parts, hub_rows, table_rows
+
+Source = TextFile | Spool | Rows
+Note = Callable[[str], None]
+"""Receives one sentence for the user."""
+
+_ARCHIVES = (
+    *(".zip", ".7z", ".rar", ".tar", ".tgz", ".tbz2", ".txz", ".tzst"),
+    *(".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst"),
+)
+_NOT_TO_OPEN = {
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How to read sources: the column of tables, the encoding, what to do about invalid bytes."""
+
+    column: str | None = None
+    encoding: str = "utf-8"
+    errors: str = "strict"
+
+
+def find(names: Sequence[str], reading: Reading, note: Note) -> list[Source]:
+    """The sources behind the names, in the order given; a folder's or pattern's sorted by path.
+
+    CorpusError where a name leads to nothing or to something that is not text; UsageError where it
+    makes no sense.
+    """
+    if not names:
+        raise UsageError(
+            "No text was named. Give a file, a folder, a pattern, hf:name or - (stdin)."
+        )
+    found: list[Source] = []
+    once: dict[str, Spool] = {}
+    for name in names:
+        for source in _find(name, reading, note):
+            if isinstance(source, Spool):
+                source = once.setdefault(source.label, source)
+            found.append(source)
+    _note_twice(found, note)
+    if reading.column is not None and not any(isinstance(source, Rows) for source in found):
+        raise UsageError(
+            f'--column "{reading.column}" was given, but plain text has no columns. '
+            f"Leave it out or name a .jsonl, .csv, .tsv, .parquet or hf: source."
+        )
+    return found
+
+
+def short_name(name: str, found: Sequence[Source]) -> str:
+    """A name for a run: letters, digits, dot, underscore and hyphen only, never empty or hidden."""
+    if name == "-":
+        return "stdin"
+    if name.startswith(HUB_PREFIX):
+        return safe_name(hub_parts(name)["path"].rpartition("/")[2])
+    path = Path(name)
+    if path.is_dir():
+        return safe_name(path.resolve().name)
+    return safe_name(_stem(path if path.exists() else Path(found[0].label)))
+
+
+def safe_name(text: str) -> str:
+    """The text with everything but letters, digits, dot and underscore made a hyphen."""
+    plain = unicodedata.normalize("NFKD", text)
+    plain = "".join(c for c in plain if not unicodedata.combining(c))
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "._") else "-" for c in plain)
+    while "--" in safe:
+        safe = safe.replace("--", "-")
+    return safe.strip("-.")[:80] or "text"
+
+
+def _stem(path: Path) -> str:
+    return Path(path.stem).stem if path.suffix.lower() in PACKED else path.stem
+
+
+def _find(name: str, reading: Reading, note: Note) -> Iterable[Source]:
+    if name == "-":
+        return [Spool("standard input", stdin)]
+    if name.startswith(HUB_PREFIX):
+        return [hub_rows(name, reading.column)]
+    path = Path(name)
+    if not name:
+        raise UsageError("A text was named by an empty word. Give a file, a folder or - (stdin).")
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        return [_file(path, reading) for path in _glob_or_fail(name, error)]
+    if stat.S_ISDIR(mode):
+        return [_file(path, reading) for path in _walk(path, note)]
+    if stat.S_ISFIFO(mode):
+        return [Spool(shown(name), lambda: path.open("rb"))]
+    if kind := _NOT_TO_OPEN.get(stat.S_IFMT(mode)):
+        raise CorpusError(f"{shown(name)} is {kind}, not text. Give a file, a folder or - (stdin).")
+    return [_file(path, reading)]
+
+
+def _file(path: Path, reading: Reading) -> TextFile | Rows:
+    name, label = path.name.lower(), shown(path)
+    if name.endswith(_ARCHIVES):
+        raise CorpusError(
+            f"{label} is an archive. Unpack it and give the folder or its text files."
+        )
+    packed = path.suffix.lower() in PACKED
+    inner = Path(path.stem).suffix.lower() if packed else path.suffix.lower()
+    if inner in TABLES:
+        return table_rows(
+            path, label, inner, reading.column, encoding=reading.encoding, errors=reading.errors
+        )
+    return TextFile(label, path)
+
+
+def _walk(top: Path, note: Note) -> list[Path]:
+    """Every file under a folder that is neither hidden nor special; each folder is entered once."""
+    files: list[Path] = []
+    seen = {top.resolve()}
+
+    def enter(folder: Path, name: str) -> bool:
+        inner = folder / name
+        real = inner.resolve()
+        if name.startswith("."):
+            return False
+        if real in seen:
+            note(f"{shown(inner)} leads to a folder that was read already; it was skipped.")
+            return False
+        seen.add(real)
+        return True
+
+    def fail(error: OSError) -> None:
+        raise CorpusError(f"{shown(error.filename)} cannot be read: {error.strerror}.") from error
+
+    for here, folders, names in os.walk(top, onerror=fail, followlinks=True):
+        folder = Path(here)
+        folders[:] = [name for name in sorted(folders) if enter(folder, name)]
+        files += [folder / name for name in names if not name.startswith(".")]
+    files = sorted(path for path in files if path.is_file())
+    if not files:
+        raise CorpusError(f"{shown(top)} has no files in it that are not hidden. Put text into it.")
+    return files
+
+
+def _glob_or_fail(name: str, error: Exception) -> list[Path]:
+    """The files that match a pattern, sorted, each once; an error where there are none."""
+    if not glob.has_magic(name):
+        raise _missing(name, error) from error
+    # pathlib's own patterns match hidden files
+    matches = (Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207
+    files = {path.resolve(): path for path in sorted(matches, reverse=True) if path.is_file()}
+    if not files:
+        raise CorpusError(f"No file matches the pattern {shown(name)}. Check it, or quote it.")
+    return sorted(files.values())
+
+
+def _missing(name: str, error: Exception) -> CharlmError:
+    path = Path(name)
+    if "://" in name:
+        return CorpusError(f"{shown(name)} is an address. Fetch it first, or name hf:org/dataset.")
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        reason = getattr(error, "strerror", None) or str(error)
+        return CorpusError(f"{shown(name)} cannot be read: {reason}.")
+    try:
+        beside = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return CorpusError(f"{shown(name)} does not exist, nor does its folder.")
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    advice = f"Did you mean {shown(path.parent / near[0])}?" if near else "Check the name."
+    return CorpusError(f"{shown(name)} does not exist. {advice}")
+
+
+def _note_twice(found: Iterable[Source], note: Note) -> None:
+    seen: set[str] = set()
+    for source in found:
+        key = str(source.path.resolve()) if isinstance(source, TextFile) else source.label
+        if key in seen:
+            note(f"{source.label} is named twice; its text is read twice.")
+        seen.add(key)

@@ -1,0 +1,362 @@
+"""Reading text: exact decoding, document marks, measuring, splitting, whatever the chunk size."""
+
+import codecs
+import hashlib
+import re
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from charlm.errors import CorpusError, UsageError
+from charlm.text.corpus import (
+    DOCUMENTS,
+    END,
+    Corpus,
+    Extent,
+    measure,
+    span,
+    split_point,
+)
+
+# Few enough control characters that no text of up to 30 is taken for a binary file.
+CHARACTERS = st.one_of(
+    st.sampled_from("\n\r a\x85\u2028\x0b\x0c\x00é\u0301👩\u200d"), st.characters(codec="utf-8")
+)
+TEXTS = st.text(CHARACTERS, max_size=30)
+SIZES = st.integers(1, 9)
+
+
+def tiny(corpus: Corpus, block: int = 1 << 20, chunk: int = 1 << 20) -> Corpus:
+    corpus._block_bytes, corpus._chunk_chars = block, chunk
+    return corpus
+
+
+def whole(*sources, block: int = 1 << 20, **options) -> str:
+    return "".join(tiny(Corpus([str(s) for s in sources], **options), block).chunks())
+
+
+def naive(texts: list[str], document: str) -> str:
+    """The rules for documents, applied to whole texts."""
+    if document == "stream":
+        return "".join(texts)
+    documents: list[str] = []
+    for text in texts:
+        if document == "file":
+            documents += [text] if text else []
+        elif document == "line":
+            documents += [line.removesuffix("\n") for line in re.findall("[^\n]*\n|[^\n]+", text)]
+        else:
+            documents += [part for part in re.split("\n\n+", text.strip("\n")) if part]
+    return "".join(document + END for document in documents)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("corpus")
+
+
+# ------------------------------------------------------------------ documents
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+@settings(
+    deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(texts=st.lists(TEXTS, min_size=1, max_size=3), block=SIZES, chunk=SIZES)
+def test_documents_do_not_depend_on_where_blocks_and_chunks_end(
+    folder, document, texts, block, chunk
+):
+    """Files in any blocks and chunks give what the rules give for the whole texts."""
+    paths = [folder / f"{number}.txt" for number in range(len(texts))]
+    for path, text in zip(paths, texts, strict=True):
+        path.write_bytes(text.encode())
+    corpus = tiny(Corpus([str(path) for path in paths], document=document), block, chunk)
+    plain = [text.removeprefix("\ufeff") for text in texts]
+    chunks = list(corpus.chunks())
+    assert "".join(chunks) == naive(plain, document) == "".join(corpus.chunks())
+    assert all(chunk <= len(part) < 2 * chunk for part in chunks[:-1])
+    assert all(0 < len(part) < 2 * chunk for part in chunks[-1:])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+@given(text=st.text(st.sampled_from("\n\nab"), max_size=12), chunk=SIZES)
+def test_a_text_in_memory_follows_the_same_rules(document, text, chunk):
+    """`from_text` gives what a file with the text would give."""
+    corpus = tiny(Corpus.from_text(text, document), chunk=chunk)
+    assert "".join(corpus.chunks()) == naive([text], document)
+
+
+def test_documents_by_hand():
+    """Lines may be empty; blank lines part paragraphs; an empty text has no documents."""
+    e = END
+    for text, document, expected in [
+        ("a\n\nb", "line", f"a{e}{e}b{e}"),
+        ("a\n", "line", f"a{e}"),
+        ("\n", "line", e),
+        ("\n\na\nb\n\n\n\nc\n", "paragraph", f"a\nb{e}c{e}"),
+        ("\n\n", "paragraph", ""),
+        ("a\n\nb\n", "file", f"a\n\nb\n{e}"),
+        ("a\n\nb\n", "stream", "a\n\nb\n"),
+    ]:
+        assert "".join(Corpus.from_text(text, document).chunks()) == expected
+    for document in DOCUMENTS:
+        assert list(Corpus.from_text("", document).chunks()) == []
+
+
+def test_only_line_feed_ends_a_line(tmp_path):
+    """CR, VT, FF, NEL and U+2028 stay in the text, and so do CR LF and NUL."""
+    text = "a\rb\x0bc\x0cd\x85e\u2028f\x00g\r\nh"
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    assert whole(tmp_path / "a.txt", document="line") == text.replace("\n", END) + END
+
+
+def test_blank_lines_with_cr_are_pointed_out(tmp_path):
+    """A text with CR LF has no paragraphs by the rule, and a note says why."""
+    (tmp_path / "dos.txt").write_bytes(b"a\r\n\r\nb")
+    corpus = Corpus([str(tmp_path / "dos.txt")], document="paragraph")
+    assert "".join(corpus.chunks()) == f"a\r\n\r\nb{END}"
+    assert "CR LF" in corpus.notes[0]
+
+
+def test_an_unknown_kind_of_document_is_refused():
+    """The message lists the kinds there are."""
+    with pytest.raises(UsageError, match=r'"chapter" is not one of auto, stream, line'):
+        Corpus.from_text("a", "chapter")
+
+
+# ------------------------------------------------------------------ decoding
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    data=st.binary(max_size=24),
+    block=SIZES,
+    codec=st.sampled_from(["utf-8", "gb18030", "cp1252", "shift_jis"]),
+)
+def test_invalid_bytes_are_placed_as_by_a_decoder_of_the_whole(folder, data, block, codec):
+    """Line, offset and bytes in the message do not depend on how the file is cut into blocks."""
+    path = folder / "any.txt"
+    path.write_bytes(b"x" + data)  # not a magic number, not a byte-order mark
+    try:
+        expected = path.read_bytes().decode(codec)
+    except UnicodeDecodeError as error:
+        line = 1 + error.object[: error.start].decode(codec).count("\n")
+        with pytest.raises(CorpusError) as caught:
+            whole(path, block=block, encoding=codec)
+        bad = error.object[error.start]
+        assert f"line {line}, byte {error.start}: 0x{bad:02x}" in str(caught.value)
+    else:
+        assert whole(path, block=block, encoding=codec) == expected
+
+
+def test_the_message_for_invalid_bytes_says_what_and_where_and_what_to_do(tmp_path):
+    """Exit code 3, one line: file, line, offset, bytes, and two ways out."""
+    path = tmp_path / "corpus.txt"
+    path.write_bytes(b"one\ntwo\nit\x92s")
+    with pytest.raises(CorpusError) as caught:
+        whole(path)
+    assert caught.value.exit_code == 3
+    assert str(caught.value) == (
+        f"{path}: line 3, byte 10: 0x92 is not valid UTF-8. Name the encoding "
+        f"(--encoding cp1252) or replace such bytes (--errors replace)."
+    )
+    assert whole(path, encoding="cp1252") == "one\ntwo\nit’s"
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 100])
+@pytest.mark.parametrize(
+    ("bad", "shows"),
+    [
+        (b"\xe2\x82", "byte 2: 0xe2 0x82 is"),  # cut short by the end of the file
+        (b"\xed\xa0\x80", "byte 2: 0xed is"),  # a surrogate
+        (b"\xed\xbf\xbf", "byte 2: 0xed is"),  # END itself
+        (b"\xc0\x80", "byte 2: 0xc0 is"),  # overlong
+    ],
+)
+def test_sequences_that_are_not_utf8_are_refused(tmp_path, bad, shows, block):
+    """Cut, surrogate and overlong sequences are invalid, across blocks too."""
+    (tmp_path / "a").write_bytes(b"\xc3\xa9" + bad)
+    with pytest.raises(CorpusError, match=shows):
+        whole(tmp_path / "a", block=block)
+
+
+@pytest.mark.parametrize("block", [1, 2, 100])
+def test_replaced_places_are_counted(tmp_path, block):
+    """Invalid places become U+FFFD and are noted; those that the text has are not counted."""
+    (tmp_path / "a.txt").write_bytes(b"\xffa\xe2\x82b\xef\xbf\xbdc\xe2")
+    corpus = tiny(Corpus([str(tmp_path / "a.txt")], errors="replace"), block)
+    for _ in range(2):
+        assert "".join(corpus.chunks()) == "\ufffda\ufffdb\ufffdc\ufffd"
+    assert corpus.notes == [f"{tmp_path}/a.txt: 3 places were not valid UTF-8, replaced by U+FFFD."]
+
+
+def test_a_byte_order_mark_is_dropped_with_a_note(tmp_path):
+    """At the start of every file, once; elsewhere U+FEFF is a character."""
+    for name in "ab":
+        (tmp_path / name).write_bytes(codecs.BOM_UTF8 + "x\ufeff".encode())
+    corpus = Corpus([str(tmp_path / "a"), str(tmp_path / "b")])
+    assert "".join(corpus.chunks()) == "x\ufeffx\ufeff"
+    assert corpus.notes == [
+        f"{tmp_path}/{name} begins with a byte-order mark; it was dropped." for name in "ab"
+    ]
+
+
+TEXT = "Wide characters, of which each takes several bytes.\n" * 3
+
+
+@pytest.mark.parametrize(
+    "codec", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
+)
+def test_wide_encodings_are_recognised_and_read_when_named(tmp_path, codec):
+    """By the mark or the NULs; the message names the encoding that then reads the text."""
+    (tmp_path / "a.txt").write_bytes(TEXT.encode(codec))
+    with pytest.raises(CorpusError, match=f"--encoding {codec}"):
+        whole(tmp_path / "a.txt")
+    for block in (1, 3, 1000):
+        assert whole(tmp_path / "a.txt", block=block, encoding=codec) == TEXT
+
+
+def test_a_mark_is_dropped_in_wide_encodings_too(tmp_path):
+    """UTF-16-LE with a mark, read as such, does not begin with U+FEFF."""
+    (tmp_path / "a.txt").write_bytes(("\ufeff" + TEXT).encode("utf-16-le"))
+    corpus = Corpus([str(tmp_path / "a.txt")], encoding="UTF-16LE")
+    assert "".join(corpus.chunks()) == TEXT
+    assert "byte-order mark" in corpus.notes[0]
+
+
+def test_utf16_without_a_mark_is_explained(tmp_path):
+    """The codec tells no place, so the message says what is missing."""
+    (tmp_path / "a.txt").write_bytes(TEXT.encode("utf-16-le"))
+    with pytest.raises(CorpusError, match=r"BOM.*--encoding utf-16-le"):
+        whole(tmp_path / "a.txt", encoding="utf-16")
+
+
+def test_half_a_surrogate_pair_is_refused_from_any_codec(tmp_path):
+    """UTF-7 can spell lone surrogates, even END; they never get into a text."""
+    (tmp_path / "a.txt").write_bytes(b"x+3/8-y")
+    with pytest.raises(CorpusError, match=r"surrogate pair, U\+DFFF"):
+        whole(tmp_path / "a.txt", encoding="utf-7")
+    with pytest.raises(CorpusError, match=r"surrogate pair, U\+D800, at character 1"):
+        Corpus.from_text("a\ud800")
+
+
+@pytest.mark.parametrize("name", ["klingon", "rot13", "base64", "a\0b"])
+def test_an_unknown_encoding_is_a_usage_error(name):
+    """Names that Python does not know, and codecs that are not of text."""
+    with pytest.raises(UsageError, match="not a known text encoding"):
+        Corpus(["x"], encoding=name)
+
+
+def test_errors_is_strict_or_replace():
+    """Nothing else is accepted."""
+    with pytest.raises(UsageError, match="strict, replace"):
+        Corpus(["x"], errors="ignore")
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"\x89PNG\r\n\x1a\n\0\0", "PNG image"),
+        (b"\xff\xd8\xff\xe0\0", "JPEG"),
+        (b"%PDF-1.7\n", "PDF"),
+        (b"PK\x03\x04..", "zip"),
+        (b"\x7fELF\x02", "program"),
+        (b"SQLite format 3\0", "SQLite"),
+        (b"\x1f\x8b\x08\0", r"gzip data.*end in \.gz"),
+        (b"BZh91AY&SY", r"bzip2 data.*\.bz2"),
+        (b"\0" * 257 + b"ustar", "tar archive"),
+        (bytes(range(1, 9)) * 50 + b"text" * 100, "400 of its first 800 bytes are control"),
+        (b"\0" * 100, "100 are NUL"),
+    ],
+)
+def test_files_that_are_not_text_are_refused(tmp_path, data, kind):
+    """By their first bytes or by the share of control characters, the file being named."""
+    (tmp_path / "odd.txt").write_bytes(data)
+    for block in (1, 1000):
+        with pytest.raises(CorpusError, match=rf"odd\.txt.*{kind}"):
+            whole(tmp_path / "odd.txt", block=block)
+
+
+def test_odd_characters_are_kept(tmp_path):
+    """NULs, C0 and C1 controls, noncharacters and private use are text where they are few."""
+    text = "plain words " * 20 + "\0\0\x01\x1f\x7f\x80\x9f\ufffe\uffff\ue000\U0010ffff"
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    assert whole(tmp_path / "a.txt") == text
+    (tmp_path / "b.txt").write_bytes(b"BZh is a word \x1b[1mbold")
+    assert whole(tmp_path / "b.txt") == "BZh is a word \x1b[1mbold"
+
+
+# ------------------------------------------------------------------ measuring and splitting
+
+MARKED = st.text(st.sampled_from("aé👩\n" + END), max_size=30)
+
+
+def cut(text: str, size: int) -> list[str]:
+    return [text[start : start + size] for start in range(0, len(text), size)]
+
+
+@given(text=MARKED, size=SIZES)
+def test_the_extent_does_not_depend_on_chunks(text, size):
+    """Counts and sum are those of the whole text."""
+    assert measure(cut(text, size)) == Extent(
+        chars=len(text),
+        documents=text.count(END),
+        bytes=len(text.replace(END, "\n").encode()),
+        sha256=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
+    )
+
+
+def test_nothing_measures_zero():
+    """No chunks: zeros, and the sum of nothing."""
+    extent = measure([])
+    assert (extent.chars, extent.documents, extent.bytes) == (0, 0, 0)
+
+
+@given(text=MARKED, size=SIZES, start=st.integers(0, 40), stop=st.none() | st.integers(0, 40))
+def test_a_span_is_a_slice(text, size, start, stop):
+    """Of characters, or of documents, each with its END."""
+    parts = list(span(cut(text, size), start, stop, documents=False))
+    assert "".join(parts) == text[start:stop] and all(parts)
+    documents = re.findall(f"[^{END}]*{END}|[^{END}]+", text)
+    assert "".join(span(cut(text, size), start, stop, documents=True)) == "".join(
+        documents[start:stop]
+    )
+
+
+def test_a_span_stops_reading_at_its_end():
+    """What comes after `stop` is never asked for."""
+
+    def chunks():
+        yield "abc"
+        raise AssertionError("read too far")
+
+    assert list(span(iter(["abc", "def"]), 1, 3, documents=False)) == ["bc"]
+    with pytest.raises(AssertionError):
+        list(span(chunks(), 0, 4, documents=False))
+
+
+def extent(chars: int, documents: int) -> Extent:
+    return Extent(chars=chars, documents=documents, bytes=chars, sha256="")
+
+
+def test_the_tail_of_a_split():
+    """The given fraction of the characters or documents, at least one document on either side."""
+    assert split_point(extent(100, 0), 0.1, documents=False) == 90
+    assert split_point(extent(100, 0), 0, documents=False) == 100
+    for documents, fraction, point in [(10, 0.2, 8), (2, 0.01, 1), (2, 0.99, 1), (3, 0.1, 2)]:
+        assert split_point(extent(100, documents), fraction, documents=True) == point
+    assert split_point(extent(100, 5), 0, documents=True) == 5
+    assert split_point(extent(100, 1), 0.1, documents=True) == 0
+    for fraction in (-0.1, 1.0, float("nan")):
+        with pytest.raises(UsageError, match="cannot be kept aside"):
+            split_point(extent(100, 0), fraction, documents=False)
+
+
+@given(text=MARKED, fraction=st.floats(0, 0.99), documents=st.booleans())
+def test_both_sides_of_a_split_are_the_text(text, fraction, documents):
+    """Head and tail together are the text, and nothing is in both."""
+    point = split_point(measure([text]), fraction, documents=documents)
+    head = "".join(span([text], 0, point, documents=documents))
+    tail = "".join(span([text], point, None, documents=documents))
+    assert head + tail == text

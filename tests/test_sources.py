@@ -1,0 +1,416 @@
+"""Names of texts: files, folders, patterns, standard input, compressed files, tables, the hub."""
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import socket
+import sys
+import threading
+
+import datasets
+import pytest
+
+from charlm.errors import CorpusError, EnvironmentFailure, UsageError
+from charlm.text import files
+from charlm.text.corpus import END, Corpus
+from charlm.text.rows import hub_parts
+
+
+def read(*names, **options) -> str:
+    return "".join(Corpus([str(name) for name in names], **options).chunks())
+
+
+def fails(expected: type[Exception], *names, **options) -> str:
+    """The message of the error that reading ends in; it is one line."""
+    with pytest.raises(expected) as caught:
+        read(*names, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# ------------------------------------------------------------------ files, folders, patterns
+
+
+def test_files_are_read_in_the_order_given(here):
+    """Several names, nothing between them."""
+    (here / "b.txt").write_text("B")
+    (here / "a.txt").write_text("A")
+    corpus = Corpus(["b.txt", "a.txt"])
+    assert "".join(corpus.chunks()) == "BA"
+    assert corpus.sources == ("b.txt", "a.txt")
+    assert Corpus("a.txt").sources == ("a.txt",)
+    assert (corpus.document, corpus.name, corpus.notes) == ("stream", "b", [])
+
+
+def test_a_text_named_twice_is_read_twice_and_noted(here):
+    """Even where the names differ."""
+    (here / "a.txt").write_text("A")
+    corpus = Corpus(["a.txt", str(here / "a.txt")])
+    assert "".join(corpus.chunks()) == "AA"
+    assert "named twice" in corpus.notes[0]
+
+
+def test_a_folder_is_read_sorted_without_hidden_files(here):
+    """Recursively; special files and hidden folders are passed over."""
+    for name in ["b.txt", "a/z.md", "a/c.txt", ".hidden", ".git/x", "a/.x"]:
+        (here / "d" / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / "d" / name).write_text(f"<{name}>")
+    os.mkfifo(here / "d" / "pipe")
+    assert read("d") == "<a/c.txt><a/z.md><b.txt>"
+    (here / "d" / "a" / "loop").symlink_to(here / "d", target_is_directory=True)
+    corpus = Corpus(["d"])
+    assert "".join(corpus.chunks()) == "<a/c.txt><a/z.md><b.txt>"
+    assert corpus.name == "d" and "d/a/loop" in corpus.notes[0]
+
+
+def test_a_loop_outside_the_folder_is_entered_once(here):
+    """A link may lead out of the folder; what is there is read once."""
+    (here / "d").mkdir()
+    (here / "out").mkdir()
+    (here / "out" / "x.txt").write_text("x")
+    (here / "out" / "loop").symlink_to(here / "out", target_is_directory=True)
+    (here / "d" / "link").symlink_to(here / "out", target_is_directory=True)
+    assert read("d") == "x"
+
+
+def test_a_binary_file_in_a_folder_is_named(here):
+    """It is not passed over."""
+    (here / "d").mkdir()
+    (here / "d" / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert "d/x.png is a PNG image" in fails(CorpusError, "d")
+
+
+def test_an_empty_folder_is_refused(here):
+    """A folder with hidden files only is empty."""
+    (here / "d").mkdir()
+    (here / "d" / ".x").write_text("x")
+    assert "d has no files" in fails(CorpusError, "d")
+
+
+def test_a_pattern_is_sorted_and_each_file_read_once(here):
+    """`**` through a loop of links repeats nothing; a file named like a pattern is a file."""
+    for name in ("b1", "a1", ".c1"):
+        (here / f"{name}.txt").write_text(f"<{name}>")
+    (here / "loop").symlink_to(here, target_is_directory=True)
+    assert read("*.txt") == read("**/*.txt") == "<a1><b1>"
+    assert Corpus(["*.txt"]).name == Corpus(["**/*.txt"]).name == "a1"
+    assert [source.label for source in Corpus(["**/*.txt"])._found] == ["a1.txt", "b1.txt"]
+    (here / "[x].txt").write_text("literal")
+    assert read("[x].txt") == "literal"
+    assert "pattern *.md" in fails(CorpusError, "*.md")
+
+
+def test_a_missing_file_brings_a_near_name_to_mind(here):
+    """The suggestion is in the same folder."""
+    (here / "shakespeare.txt").write_text("x")
+    assert "shakespear.txt does not exist. Did you mean shakespeare.txt?" in fails(
+        CorpusError, "shakespear.txt"
+    )
+    assert "Check the name" in fails(CorpusError, "qqq")
+    assert "nor does its folder" in fails(CorpusError, "no/where")
+    assert "is an address" in fails(CorpusError, "https://example.org/a.txt")
+    assert r"a\nb does not exist" in fails(CorpusError, "a\nb")
+
+
+def test_nothing_named_is_a_usage_error():
+    """No names, or an empty one."""
+    assert "No text was named" in fails(UsageError)
+    assert "empty word" in fails(UsageError, "")
+
+
+def test_what_cannot_be_opened_is_named(here, monkeypatch):
+    """The system's reason is in the message and the system's error behind it."""
+    (here / "a.txt").write_text("x")
+    corpus = Corpus(["a.txt"])
+    (here / "a.txt").unlink()
+    with pytest.raises(CorpusError, match=r"a\.txt cannot be read: No such file") as caught:
+        list(corpus.chunks())
+    assert isinstance(caught.value.__cause__, FileNotFoundError)
+
+
+def test_devices_and_sockets_are_refused(here):
+    """They would never end or never begin."""
+    assert "/dev/zero is a device" in fails(CorpusError, "/dev/zero")
+    with socket.socket(socket.AF_UNIX) as end:
+        end.bind("s")
+        assert "s is a socket" in fails(CorpusError, "s")
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.TGZ", "a.7z", "a.tar.zst"])
+def test_archives_are_refused_with_advice(here, name):
+    """Nothing is unpacked into the file system."""
+    (here / name).write_bytes(b"x")
+    assert "is an archive. Unpack it" in fails(CorpusError, name)
+
+
+def test_names_for_runs(here):
+    """Suffixes go, and what is not a letter, digit, dot, underscore or hyphen becomes a hyphen."""
+    for name, short in [
+        ("tales.txt.gz", "tales"),
+        ("tales.v2.txt", "tales.v2"),
+        ("Müllers Texte (1).txt", "Mullers-Texte-1"),
+        ("-日本.txt", "text"),
+        ("plain", "plain"),
+    ]:
+        (here / name).write_bytes(gzip.compress(b"x") if name.endswith("gz") else b"x")
+        assert Corpus([f"./{name}"]).name == short
+    assert Corpus.from_text("x", name="a b").name == "a-b"
+
+
+# ------------------------------------------------------------------ read once
+
+
+def test_standard_input_can_be_read_again(monkeypatch):
+    """Several times, and by two readers at once."""
+    text = "héllo\n" * 20_000
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    corpus = Corpus(["-"])
+    corpus._block_bytes = 1000
+    corpus._chunk_chars = 1000
+    pairs = list(zip(corpus.chunks(), corpus.chunks(), strict=True))
+    assert "".join(a for a, _ in pairs) == "".join(b for _, b in pairs) == text
+    assert corpus.name == "stdin"
+    assert not sys.stdin.buffer.closed
+
+
+def test_standard_input_named_twice_is_one_text_twice(monkeypatch):
+    """The second naming does not find it empty."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"once")))
+    assert read("-", "-") == "onceonce"
+
+
+def test_no_standard_input_is_said(monkeypatch):
+    """As in a windowed program."""
+    monkeypatch.setattr(sys, "stdin", None)
+    assert "no standard input" in fails(CorpusError, "-")
+
+
+def test_a_full_temporary_folder_is_said(monkeypatch):
+    """The message names the folder."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"x")))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.shutil, "copyfileobj", full)
+    assert "does not fit into the temporary folder" in fails(EnvironmentFailure, "-")
+
+
+def test_a_named_pipe_can_be_read_again(here):
+    """It is copied on the first reading."""
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=lambda: (here / "pipe").write_bytes(b"once"))
+    writer.start()
+    corpus = Corpus(["pipe"])
+    assert ["".join(corpus.chunks()) for _ in range(2)] == ["once", "once"]
+    writer.join()
+
+
+# ------------------------------------------------------------------ compressed
+
+PACK = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+
+
+@pytest.mark.parametrize("suffix", PACK)
+def test_compressed_files_are_unpacked_in_passing(here, suffix):
+    """Concatenated members are one text, and the folder is left as it was."""
+    (here / f"a.txt.{suffix}").write_bytes(PACK[suffix](b"one\n") + PACK[suffix](b"two\n"))
+    assert read(f"a.txt.{suffix}") == "one\ntwo\n"
+    assert [path.name for path in here.iterdir()] == [f"a.txt.{suffix}"]
+
+
+@pytest.mark.parametrize("suffix", PACK)
+def test_damaged_compressed_files_are_named(here, suffix):
+    """Cut short, with flipped bytes, or not compressed at all."""
+    packed = PACK[suffix](os.urandom(3000).hex().encode())
+    flipped = packed[:1000] + bytes(255 - value for value in packed[1000:1100]) + packed[1100:]
+    for data in (packed[:-20], flipped, b"plain text"):
+        (here / f"a.{suffix}").write_bytes(data)
+        message = fails(CorpusError, f"a.{suffix}", encoding="latin-1")
+        assert f"a.{suffix} cannot be unpacked as .{suffix}" in message
+
+
+@pytest.mark.skipif(files._zstd is not None, reason="the standard library reads it")
+def test_zstandard_needs_an_extra(here, monkeypatch):
+    """One line says which."""
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    (here / "a.zst").write_bytes(b"x")
+    assert 'pip install "charlm[zstd]"' in fails(EnvironmentFailure, "a.zst")
+
+
+def test_zstandard_files(here):
+    """Concatenated frames are one text; damaged and cut files are named."""
+    if files._zstd is None:
+        compress = pytest.importorskip("zstandard").compress
+    else:
+        compress = files._zstd.compress
+    text = os.urandom(5000).hex()
+    (here / "a.txt.zst").write_bytes(compress(text.encode()) + compress(b"two"))
+    assert read("a.txt.zst") == text + "two"
+    for data in (compress(text.encode())[:-20], b"plain text"):
+        (here / "a.zst").write_bytes(data)
+        assert "a.zst cannot be unpacked as .zst" in fails(CorpusError, "a.zst")
+
+
+# ------------------------------------------------------------------ tables
+
+
+def test_rows_are_documents(here):
+    """Each row ends a document whatever it contains; as a stream they are joined by line ends."""
+    (here / "a.jsonl").write_text('{"text": "a\\n\\nb", "n": 1}\n{"text": "\\u00e4", "n": 2}\n')
+    assert Corpus(["a.jsonl"]).document == "line"
+    for document in ("auto", "line", "paragraph", "file"):
+        assert read("a.jsonl", document=document) == f"a\n\nb{END}ä{END}"
+    assert read("a.jsonl", document="stream") == "a\n\nb\nä"
+
+
+def test_rows_in_a_stream_stand_on_lines_of_their_own(here):
+    """Between two tables, and between a table and a text."""
+    (here / "a.jsonl").write_text('{"t": "a"}\n{"t": "b"}\n')
+    (here / "x.txt").write_text("x")
+    assert Corpus(["a.jsonl", "x.txt"]).document == "stream"
+    assert read("a.jsonl", "a.jsonl", "x.txt", "x.txt", "a.jsonl") == "a\nb\na\nb\nxx\na\nb"
+
+
+def test_compressed_and_oddly_named_tables(here):
+    """The name is no pattern to the reader, and .jsonl.gz is unpacked."""
+    (here / "a[1].jsonl.gz").write_bytes(gzip.compress(b'{"t": "a"}\n'))
+    corpus = Corpus(["a[1].jsonl.gz"])
+    assert "".join(corpus.chunks()) == f"a{END}"
+
+
+def test_rows_without_text_are_skipped_and_counted(here):
+    """A null in JSON, an empty cell in CSV; an empty table has no rows."""
+    (here / "a.jsonl").write_text('{"t": null}\n{"t": "a"}\n{"t": null}\n')
+    corpus = Corpus(["a.jsonl"])
+    assert ["".join(corpus.chunks()) for _ in range(2)] == [f"a{END}"] * 2
+    assert corpus.notes == ['a.jsonl: 2 rows without text in the column "t" skipped.']
+    for name in ("e.jsonl", "e.csv"):
+        (here / name).write_text("")
+        assert read(name) == ""
+
+
+def test_cells_are_not_interpreted(here):
+    """NA is a word, 007 keeps its zeros, and a quoted cell its line ends."""
+    (here / "a.csv").write_bytes(b'n,text\r\n1,NA\r\n2,007\r\n3,\r\n4,"x\r\ny"\r\n')
+    assert read("a.csv") == f"NA{END}007{END}x\r\ny{END}"
+    assert read("a.csv", column="n") == f"1{END}2{END}3{END}4{END}"
+    (here / "a.tsv").write_text("n\tt\n1\tone, two\n")
+    assert read("a.tsv") == f"one, two{END}"
+
+
+def test_parquet(here):
+    """A column of a Parquet file."""
+    datasets.Dataset.from_dict({"n": [1, 2], "t": ["a", "b"]}).to_parquet(here / "a.parquet")
+    assert read("a.parquet") == f"a{END}b{END}"
+
+
+def test_the_column_is_found_or_asked_for(here):
+    """The one called "text", or the only one with text; else the message lists them."""
+    (here / "a.jsonl").write_text('{"p": "a", "q": "b", "n": 1}\n')
+    (here / "t.jsonl").write_text('{"p": "a", "text": "b"}\n')
+    (here / "n.jsonl").write_text('{"n": 1}\n')
+    assert "several columns of text. Its columns: p, q, n." in fails(CorpusError, "a.jsonl")
+    assert "no column of text" in fails(CorpusError, "n.jsonl")
+    assert 'no column "z". Its columns: p, q, n.' in fails(CorpusError, "a.jsonl", column="z")
+    assert read("a.jsonl", column="q") == read("t.jsonl") == f"b{END}"
+    assert "row 1 holds int" in fails(CorpusError, "a.jsonl", column="n")
+    (here / "x.txt").write_text("x")
+    assert "plain text has no columns" in fails(UsageError, "x.txt", column="q")
+
+
+def test_damaged_tables_are_named(here, caplog):
+    """The reader's reason in one line, and nothing logged beside it."""
+    (here / "a.jsonl").write_text('{"t": "a"}\n{"t":\n')
+    (here / "s.jsonl").write_text('{"t": "a\\ud800"}\n')
+    assert "a.jsonl cannot be read" in fails(CorpusError, "a.jsonl")
+    assert "s.jsonl cannot be read" in fails(CorpusError, "s.jsonl")
+    assert not caplog.records
+
+
+# ------------------------------------------------------------------ the hub
+
+
+def test_names_on_the_hub():
+    """`hf:org/name[:config][/split][#column]`."""
+    for name, expected in [
+        ("hf:o/n", ("o/n", None, None, None)),
+        ("hf:o/n/test#body", ("o/n", None, "test", "body")),
+        ("hf:o/n:en-1.0/valid", ("o/n", "en-1.0", "valid", None)),
+        ("hf:n:c#x y", ("n", "c", None, "x y")),
+    ]:
+        parts = hub_parts(name)
+        assert tuple(parts[key] for key in ("path", "config", "split", "column")) == expected
+    for name in ("hf:", "hf:/n", "hf:o/n/s/t", "hf:o/n#"):
+        assert "not of the form hf:org/name" in fails(UsageError, name)
+
+
+class Hub:
+    """Stands for `datasets.load_dataset`, remembering what it was asked for."""
+
+    def __init__(self, result):
+        self.result = result
+        self.asked = None
+
+    def __call__(self, *arguments, **options):
+        self.asked = (*arguments, options)
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+
+def test_a_dataset_of_the_hub(monkeypatch):
+    """It is streamed; the column in the name goes before the option."""
+    hub = Hub([{"a": "x", "b": "y"}, {"a": None, "b": "z"}])
+    monkeypatch.setattr(datasets, "load_dataset", hub)
+    corpus = Corpus(["hf:org/Some.Name:en/test#a"], column="b")
+    assert "".join(corpus.chunks()) == f"x{END}"
+    assert hub.asked == ("org/Some.Name", "en", {"split": "test", "streaming": True})
+    assert (corpus.name, corpus.document) == ("Some.Name", "line")
+    assert "1 row without text" in corpus.notes[0]
+    assert read("hf:org/n", column="b") == f"y{END}z{END}"
+    assert hub.asked == ("org/n", None, {"split": "train", "streaming": True})
+
+
+@pytest.mark.parametrize("lone", ["\ud800", END])
+def test_surrogates_in_a_row_are_refused(monkeypatch, lone):
+    """END cannot come from a table."""
+    monkeypatch.setattr(datasets, "load_dataset", Hub([{"t": "fine"}, {"t": f"a{lone}"}]))
+    assert "hf:o/n: row 2 has half of a surrogate pair" in fails(CorpusError, "hf:o/n")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "words"),
+    [
+        (ConnectionError("Couldn't reach\nthe Hub"), EnvironmentFailure, "HF_HUB_OFFLINE"),
+        (datasets.exceptions.DatasetNotFoundError("no such"), CorpusError, "no such. Check"),
+        (datasets.exceptions.DatasetNotFoundError("gated"), CorpusError, "hf auth login"),
+        (ValueError('Bad split: x. Available splits: ["a"]'), CorpusError, "Available splits"),
+        (ImportError("needs soundfile"), EnvironmentFailure, "soundfile"),
+    ],
+)
+def test_failures_of_the_hub_are_one_line(monkeypatch, error, expected, words):
+    """With the name, the reason and what to do."""
+    monkeypatch.setattr(datasets, "load_dataset", Hub(error))
+    message = fails(expected, "hf:o/n")
+    assert words in message and message.startswith("hf:o/n cannot be")
+
+
+def test_a_stream_that_breaks_off_is_an_error(monkeypatch):
+    """A half-read dataset is not taken for a whole one."""
+
+    def rows():
+        yield {"t": "a"}
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: rows())
+    assert "hf:o/n cannot be fetched: timed out" in fails(EnvironmentFailure, "hf:o/n")
