@@ -1,0 +1,145 @@
+"""Where a model computes and in which number type, decided by measurement where trust is not due.
+
+The trap that makes the measurement necessary: with torch 2.13 on processors with AMX, the backward
+pass of nn.LSTM under bfloat16 autocast is silently wrong from hidden size 1024 on.
+"""
+
+import contextlib
+import ctypes
+import platform
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from charlm.config import ModelSettings
+from charlm.errors import EnvironmentFailure
+from charlm.nn.model import RecurrentLanguageModel
+
+LARGEST_GRADIENT_ERROR = 0.05
+"""Relative error up to which bfloat16 gradients count as right; correct ones stay below 0.01."""
+PROBE_SHAPE = (8, 16)
+"""Steps and rows of the comparison."""
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """The type that training computes in, `fp32` or `bf16`, and why."""
+
+    name: str
+    reason: str
+
+    def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
+        """The context in which the forward pass runs."""
+        if self.name == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, torch.bfloat16)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this name; `auto` takes CUDA where there is one, else the CPU.
+
+    Raises EnvironmentFailure when the device is not there.
+    """
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if name == "auto":
+        return torch.device("cuda" if available["cuda"] else "cpu")
+    if not available[name]:
+        there = ", ".join(kind for kind, found in available.items() if found)
+        raise EnvironmentFailure(
+            f"device {name} is not available here; found {there}. Use --device auto"
+        )
+    return torch.device(name)
+
+
+def choose_precision(
+    requested: str, settings: ModelSettings, vocab_size: int, device: torch.device
+) -> Precision:
+    """bf16 where it is asked for or, with `auto`, where it proves right and not slower.
+
+    Raises EnvironmentFailure when bf16 was asked for and does not work here.
+    """
+    if requested == "fp32":
+        return Precision(name="fp32", reason="asked for")
+    problem = bf16_problem(settings, vocab_size, device)
+    if problem is None:
+        return Precision(name="bf16", reason="gradients agree with fp32 at these layer shapes")
+    if requested == "bf16":
+        raise EnvironmentFailure(f"bf16 cannot be used: {problem}. Use --precision fp32")
+    return Precision(name="fp32", reason=problem)
+
+
+def bf16_problem(settings: ModelSettings, vocab_size: int, device: torch.device) -> str | None:
+    """Why training in bfloat16 is not to be trusted here, or None when it is.
+
+    One forward and backward pass at the model's own layer shapes, in both types, compared.
+    """
+    if device.type == "mps" or (device.type == "cuda" and not torch.cuda.is_bf16_supported()):
+        return f"bfloat16 is not served on this {device.type} device"
+    if device.type == "cpu" and not _processor_has_bf16():
+        return "this processor has no bfloat16 arithmetic"
+    try:
+        exact, exact_seconds = _probe(settings, vocab_size, device, Precision(name="fp32", reason=""))
+        rough, rough_seconds = _probe(settings, vocab_size, device, Precision(name="bf16", reason=""))
+    except RuntimeError as error:
+        return f"torch cannot run these layers in bfloat16 ({str(error).splitlines()[0]})"
+    worst = max(
+        float((a - b).norm() / a.norm().clamp_min(1e-30))
+        for a, b in zip(exact, rough, strict=True)
+    )
+    if not worst <= LARGEST_GRADIENT_ERROR:
+        return f"bfloat16 gradients are {100 * worst:.0f} % off at these layer shapes"
+    if rough_seconds > 3.0 * exact_seconds:
+        return f"bfloat16 is {rough_seconds / exact_seconds:.0f} times slower than fp32 here"
+    return None
+
+
+def _probe(
+    settings: ModelSettings, vocab_size: int, device: torch.device, precision: Precision
+) -> tuple[list[Tensor], float]:
+    """Gradients of the recurrent weights for one small batch, and the fastest time of three."""
+    generator = torch.Generator().manual_seed(0)
+    model = RecurrentLanguageModel(settings, vocab_size)
+    model.reset_parameters(generator)
+    model.to(device)
+    ids = torch.randint(vocab_size, PROBE_SHAPE, generator=generator).to(device)
+    times = []
+    for _ in range(3):
+        model.zero_grad()
+        start = time.perf_counter()
+        with precision.autocast(device):
+            logits, _ = model(ids)
+        logits.float().log_softmax(-1)[..., 0].mean().backward()  # type: ignore[no-untyped-call]
+        times.append(time.perf_counter() - start)
+    recurrent = [p for p in model.layers.parameters() if p.dim() > 1]
+    return [p.grad.float().cpu() for p in recurrent if p.grad is not None], min(times)
+
+
+def _processor_has_bf16() -> bool:
+    """Whether the processor itself computes in bfloat16 (AMX or AVX-512 BF16, or Arm's BF16)."""
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "_is_arm_bf16_supported")
+    found = [getattr(torch.cpu, probe)() for probe in probes if hasattr(torch.cpu, probe)]
+    with contextlib.suppress(AttributeError, RuntimeError):
+        served = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        return served and (any(found) or platform.machine() in ("arm64", "aarch64"))
+    return False
+
+
+def keep_freed_memory() -> bool:
+    """Stop glibc from giving large freed blocks back, which makes oneDNN training 1.2-1.6x faster.
+
+    nn.LSTM allocates its workspace anew in every step; mapped and unmapped each time, it costs
+    page faults. Returns whether it was done (glibc only). The process keeps its peak memory.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+    return False

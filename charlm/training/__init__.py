@@ -1,0 +1,1 @@
+"""Training: optimisers and schedules, planning a run, the loop itself."""

@@ -1,0 +1,104 @@
+"""Optimisers by name, and the learning rate as a pure function of progress."""
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+
+from charlm.config import TrainingSettings
+
+Build = Callable[[Iterable[nn.Parameter], TrainingSettings], torch.optim.Optimizer]
+
+
+def _adam(kind: type[torch.optim.Adam]) -> Build:
+    def build(
+        parameters: Iterable[nn.Parameter], settings: TrainingSettings
+    ) -> torch.optim.Optimizer:
+        return kind(
+            parameters,
+            lr=settings.learning_rate or 0.0,
+            betas=(0.9, settings.beta2),
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+
+    return build
+
+
+def _sgd(parameters: Iterable[nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        parameters,
+        lr=settings.learning_rate or 0.0,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+    )
+
+
+def _rmsprop(
+    parameters: Iterable[nn.Parameter], settings: TrainingSettings
+) -> torch.optim.Optimizer:
+    return torch.optim.RMSprop(
+        parameters,
+        lr=settings.learning_rate or 0.0,
+        alpha=0.95,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+    )
+
+
+OPTIMIZERS: dict[str, tuple[Build, float]] = {
+    "adamw": (_adam(torch.optim.AdamW), 3e-3),
+    "adam": (_adam(torch.optim.Adam), 3e-3),
+    "sgd": (_sgd, 1.0),
+    "rmsprop": (_rmsprop, 2e-3),
+}
+"""Each optimiser with the learning rate that it starts from when none is given."""
+
+
+def build_optimizer(
+    parameters: Iterable[nn.Parameter], settings: TrainingSettings
+) -> torch.optim.Optimizer:
+    """The optimiser that the settings name, over these parameters."""
+    return OPTIMIZERS[settings.optimizer][0](parameters, settings)
+
+
+def _cosine(progress: float, final: float) -> float:
+    """From 1 to `final` along half a cosine (Loshchilov & Hutter 2017)."""
+    return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def _linear(progress: float, final: float) -> float:
+    return 1.0 - (1.0 - final) * progress
+
+
+def _constant(progress: float, final: float) -> float:  # noqa: ARG001
+    return 1.0
+
+
+def _step(progress: float, final: float) -> float:
+    """1 for half of the run, then halved at every further tenth of it, not below `final`."""
+    halvings = max(0, math.floor((progress - 0.4) * 10.0 + 1e-9))
+    return max(float(0.5**halvings), final)
+
+
+SCHEDULES: dict[str, Callable[[float, float], float]] = {
+    "cosine": _cosine,
+    "linear": _linear,
+    "constant": _constant,
+    "step": _step,
+    "plateau": _constant,
+}
+"""Share of the highest rate after the warm-up, by progress from 0 to 1.
+
+`plateau` is constant here; the trainer divides it by four whenever validation does not improve.
+"""
+
+
+def rate_share(settings: TrainingSettings, progress: float) -> float:
+    """Share of the highest learning rate at a progress from 0 to 1, warm-up included."""
+    progress = min(max(progress, 0.0), 1.0)
+    if progress < settings.warmup:
+        return max(progress / settings.warmup, 1e-3)
+    rest = (progress - settings.warmup) / max(1.0 - settings.warmup, 1e-12)
+    return SCHEDULES[settings.schedule](rest, settings.final_rate)

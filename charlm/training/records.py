@@ -1,0 +1,91 @@
+"""What a trainer yields: plain records of what happened, ready for a log, a bar or a plot."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+from charlm.units import Tally, finite
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """Something that happened at a step. `seconds` is the time trained so far, all sittings."""
+
+    kind: ClassVar[str] = "record"
+
+    step: int
+    epoch: int
+    tokens: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; numbers that are not finite become None."""
+        values = {"kind": self.kind, **asdict(self)}
+        return {
+            key: finite(value) if isinstance(value, float) else value
+            for key, value in values.items()
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord(Record):
+    """Training since the last such record: mean nats per token, gradient norm before clipping."""
+
+    kind: ClassVar[str] = "step"
+
+    progress: float
+    nats_per_token: float
+    learning_rate: float
+    gradient_norm: float
+    clipped: float
+    tokens_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRecord(Record):
+    """A full pass over the validation text; `best` when no earlier one was better."""
+
+    kind: ClassVar[str] = "evaluation"
+
+    progress: float
+    best: bool
+    tally: Tally
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `Record.to_dict`, the tally as its figures."""
+        plain = Record.to_dict(self)
+        plain["tally"] = self.tally.summary()
+        return plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedRecord(Record):
+    """A checkpoint from which training can go on."""
+
+    kind: ClassVar[str] = "saved"
+
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedRecord(Record):
+    """The end of this sitting: why, and the figures of the best weights."""
+
+    kind: ClassVar[str] = "finished"
+
+    reason: str
+    best_step: int
+    valid: Tally | None = None
+    test: Tally | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run came to its end (and not to an interruption)."""
+        return self.reason in ("complete", "patience")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `Record.to_dict`, the tallies as their figures."""
+        plain = Record.to_dict(self)
+        for name, tally in (("valid", self.valid), ("test", self.test)):
+            plain[name] = tally.summary() if tally else None
+        return plain
