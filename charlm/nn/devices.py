@@ -85,13 +85,12 @@ def bf16_problem(settings: ModelSettings, vocab_size: int, device: torch.device)
     if device.type == "cpu" and not _processor_has_bf16():
         return "this processor has no bfloat16 arithmetic"
     try:
-        exact, exact_seconds = _probe(settings, vocab_size, device, Precision(name="fp32", reason=""))
-        rough, rough_seconds = _probe(settings, vocab_size, device, Precision(name="bf16", reason=""))
+        exact, exact_seconds = _probe(settings, vocab_size, device, "fp32")
+        rough, rough_seconds = _probe(settings, vocab_size, device, "bf16")
     except RuntimeError as error:
         return f"torch cannot run these layers in bfloat16 ({str(error).splitlines()[0]})"
     worst = max(
-        float((a - b).norm() / a.norm().clamp_min(1e-30))
-        for a, b in zip(exact, rough, strict=True)
+        float((a - b).norm() / a.norm().clamp_min(1e-30)) for a, b in zip(exact, rough, strict=True)
     )
     if not worst <= LARGEST_GRADIENT_ERROR:
         return f"bfloat16 gradients are {100 * worst:.0f} % off at these layer shapes"
@@ -101,9 +100,10 @@ def bf16_problem(settings: ModelSettings, vocab_size: int, device: torch.device)
 
 
 def _probe(
-    settings: ModelSettings, vocab_size: int, device: torch.device, precision: Precision
+    settings: ModelSettings, vocab_size: int, device: torch.device, name: str
 ) -> tuple[list[Tensor], float]:
     """Gradients of the recurrent weights for one small batch, and the fastest time of three."""
+    precision = Precision(name=name, reason="probe")
     generator = torch.Generator().manual_seed(0)
     model = RecurrentLanguageModel(settings, vocab_size)
     model.reset_parameters(generator)
@@ -115,7 +115,7 @@ def _probe(
         start = time.perf_counter()
         with precision.autocast(device):
             logits, _ = model(ids)
-        logits.float().log_softmax(-1)[..., 0].mean().backward()  # type: ignore[no-untyped-call]
+        logits.float().log_softmax(-1)[..., 0].mean().backward()
         times.append(time.perf_counter() - start)
     recurrent = [p for p in model.layers.parameters() if p.dim() > 1]
     return [p.grad.float().cpu() for p in recurrent if p.grad is not None], min(times)

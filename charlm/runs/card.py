@@ -1,0 +1,86 @@
+"""The model card: a README.md that tells what a run is, for people and model hubs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+NAMES = {
+    "tokens": "tokens",
+    "nats_per_token": "nats per token",
+    "bits_per_char": "bits per character",
+    "bits_per_byte": "bits per byte",
+    "perplexity": "perplexity",
+}
+
+
+def model_card(name: str, record: Mapping[str, Any]) -> str:
+    """Markdown from the content of run.json: data, model, results, and how to use it."""
+    settings, corpus = record["settings"], record["corpus"]
+    model, training = settings["model"], settings["training"]
+    unit = settings["vocabulary"]["unit"]
+    length = next(
+        f"{training[key]:g} {key}" for key in ("epochs", "steps", "minutes") if training[key]
+    )
+    lines = [
+        "---",
+        "library_name: charlm",
+        "tags: [language-model, recurrent, charlm]",
+        "---",
+        f"# {name}",
+        "",
+        f"A recurrent language model over {unit} units, trained with charlm on `{corpus['name']}`.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| model | {model['num_layers']} x {model['hidden_size']} {model['cell'].upper()}, "
+        f"embedding {model['embedding_size']}, {record['parameters']:,} weights |",
+        f"| vocabulary | {corpus['vocabulary']:,} {unit} entries |",
+        f"| documents | {corpus['document']} |",
+        f"| training text | {corpus['parts']['train']['tokens']:,} tokens |",
+        f"| length | {length}, {record['results']['seconds'] / 60:.1f} minutes, "
+        f"{record['results']['step']:,} steps |",
+        f"| machine | {record['machine']['device_name']}, {record['precision']['name']} |",
+        f"| seed | {training['seed']} |",
+        "",
+    ]
+    lines += _results(record["results"])
+    lines += [
+        "## Use",
+        "",
+        "```",
+        f"charlm sample --run {name}",
+        f'charlm score --run {name} "some text"',
+        "```",
+        "",
+    ]
+    if record.get("command"):
+        lines += ["Made by:", "", "```", record["command"], "```", ""]
+    lines += [
+        "## Limits",
+        "",
+        "The model knows its training text and nothing else; it repeats what stands there, "
+        "mistakes and prejudices included. The licence of the training text applies to it.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _results(results: Mapping[str, Any]) -> list[str]:
+    parts = {name: results[name] for name in ("valid", "test") if results.get(name)}
+    if not parts:
+        return ["No text was held out, so there is no measured quality.", ""]
+    lines = [
+        "## Results",
+        "",
+        "One full pass over the text, state carried, end symbols counted.",
+        "",
+        "| | " + " | ".join(parts) + " |",
+        "|---|" + "---:|" * len(parts),
+    ]
+    for key, label in NAMES.items():
+        values = [part[key] for part in parts.values()]
+        shown = [
+            "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+            for value in values
+        ]
+        lines.append(f"| {label} | " + " | ".join(shown) + " |")
+    return [*lines, ""]

@@ -1,0 +1,260 @@
+"""Planning: the sizes and lengths that the user left open, from the corpus and this machine.
+
+The rule, in short. Training costs 6 operations for each weight and token, so a time and a measured
+speed give a number of operations C. The model gets sqrt(C / 18) weights, which lets it read about
+three tokens for each weight; a small text caps the size. The numbers come from measured runs on a
+1 MB text (see `scripts/`), where 2 x 384 after 6 passes beat both smaller and larger models.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from charlm.config import ModelSettings, Settings, TrainingSettings
+from charlm.nn.devices import Precision
+from charlm.nn.model import RecurrentLanguageModel
+from charlm.text.dataset import Dataset
+from charlm.training.optim import OPTIMIZERS
+
+DEFAULT_MINUTES = 7.0
+"""Time that a run without a given length aims at, on the machine that it starts on."""
+OPERATIONS_PER_WEIGHT_AND_TOKEN = 6
+TOKENS_PER_WEIGHT = 3
+LADDER = (32, 64, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024)
+"""Hidden sizes that a plan chooses from; always two layers."""
+CAPS = ((3_000, 32), (20_000, 64), (60_000, 128), (200_000, 192), (400_000, 256), (700_000, 384))
+"""Training tokens below which the hidden size is at most this; beyond the last, see LARGEST."""
+LARGEST = 512
+MOST_PASSES = 16
+"""Passes over a 1 MB text that a default run makes at most; smaller texts get more."""
+DEFAULT_ROWS = {"cpu": 32, "bf16": 64, "cuda": 64}
+TOKENS_IN_A_STEP = 2048
+"""Tokens that a step should hold when documents are short."""
+BPTT = {"char": 64, "byte": 64, "word": 35, "bpe": 35}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Settings with nothing left open, and for each value that was chosen, why."""
+
+    settings: Settings
+    reasons: dict[str, str]
+
+
+def plan(
+    settings: Settings,
+    dataset: Dataset,
+    device: torch.device,
+    choose_precision: Callable[[ModelSettings], Precision],
+    measure: Callable[[], float] | None = None,
+) -> Plan:
+    """Fill in what the user left open.
+
+    `choose_precision` decides fp32 or bf16 for a model; `measure` gives the machine's speed in
+    operations a second (by default it is measured, only where a length or size depends on it).
+    """
+    planner = _Planner(settings, dataset, device, choose_precision, measure)
+    return planner.plan()
+
+
+class _Planner:
+    def __init__(
+        self,
+        settings: Settings,
+        dataset: Dataset,
+        device: torch.device,
+        choose_precision: Callable[[ModelSettings], Precision],
+        measure: Callable[[], float] | None,
+    ) -> None:
+        self.settings, self.dataset, self.device = settings, dataset, device
+        self.choose_precision = choose_precision
+        self.measure = measure
+        self.reasons: dict[str, str] = {}
+        self.tokens = max(len(dataset.train.ids), 1)
+        self.vocab_size = len(dataset.vocabulary)
+        self.speed: float | None = None
+
+    def plan(self) -> Plan:
+        training = self._windows(self.settings.training)
+        model = self._model(training)
+        training = self._length(training, model)
+        model = self._dropout(model, training)
+        training = self._rates(training, model)
+        settings = replace(self.settings, model=model, training=training)
+        return Plan(settings=settings, reasons=self.reasons)
+
+    def _chosen(self, name: str, value: Any, reason: str) -> Any:
+        self.reasons[name] = reason
+        return value
+
+    def _windows(self, training: TrainingSettings) -> TrainingSettings:
+        """Window length and rows, shrunk where the text is too short for them."""
+        unit = self.dataset.vocabulary.unit
+        text = self.dataset.train
+        bptt = training.bptt or self._chosen("training.bptt", BPTT[unit], f"for {unit} units")
+        if bptt > self.tokens:
+            bptt = self._chosen("training.bptt", self.tokens, "the whole text is shorter")
+        mean = self.tokens / max(text.documents, 1)
+        rows = training.batch_size
+        if rows is None and text.documents > 1:
+            rows = min(max(round(TOKENS_IN_A_STEP / min(mean, bptt) / 8) * 8, 16), 256)
+            self.reasons["training.batch_size"] = f"documents have {mean:.0f} tokens on average"
+        elif rows is None:
+            kind = "cuda" if self.device.type == "cuda" else "cpu"
+            rows = self._chosen("training.batch_size", DEFAULT_ROWS[kind], f"on {kind}")
+        most = max(1, self.tokens // (4 * bptt) if text.documents == 1 else text.documents)
+        if rows > most:
+            rows = self._chosen("training.batch_size", most, "the text is short")
+        return replace(training, bptt=bptt, batch_size=rows)
+
+    def _model(self, training: TrainingSettings) -> ModelSettings:
+        """Layers and widths: as many weights as the time allows, capped by the text."""
+        model = self.settings.model
+        layers = model.num_layers or self._chosen("model.num_layers", 2, "two layers serve well")
+        hidden = model.hidden_size
+        if hidden is None and model.tie_weights and model.embedding_size:
+            hidden = self._chosen("model.hidden_size", model.embedding_size, "tied weights")
+        hidden = hidden or self._hidden_size(training)
+        width = model.embedding_size
+        if width is None:
+            narrow = self.dataset.vocabulary.unit in ("char", "byte") and not model.tie_weights
+            width = min(hidden, 128) if narrow else hidden
+            self.reasons["model.embedding_size"] = "for these units"
+        return replace(model, num_layers=layers, hidden_size=hidden, embedding_size=width)
+
+    def _hidden_size(self, training: TrainingSettings) -> int:
+        cap = next((size for limit, size in CAPS if self.tokens < limit), LARGEST)
+        budget = self._budget_seconds(training)
+        if budget is None:
+            self.reasons["model.hidden_size"] = f"{self.tokens:,} training tokens"
+            return cap
+        weights = math.sqrt(
+            self._speed() * budget / (OPERATIONS_PER_WEIGHT_AND_TOKEN * TOKENS_PER_WEIGHT)
+        )
+        fitting = [size for size in LADDER if self._weights(size) <= weights and size <= cap]
+        hidden = max(fitting, default=LADDER[0])
+        limit = "the text" if hidden == cap else "the time"
+        self.reasons["model.hidden_size"] = (
+            f"{self.tokens:,} training tokens, {budget / 60:.1f} minutes at "
+            f"{self._speed() / 1e9:.0f} billion operations a second; {limit} sets the size"
+        )
+        return hidden
+
+    def _weights(self, hidden: int) -> int:
+        """Weights that are multiplied for each token, for a size of the ladder."""
+        gates = {"rnn": 1, "gru": 3, "lstm": 4}[self.settings.model.cell]
+        layers = self.settings.model.num_layers or 2
+        small = self.dataset.vocabulary.unit in ("char", "byte")
+        width = self.settings.model.embedding_size or (min(hidden, 128) if small else hidden)
+        first = gates * hidden * (width + hidden)
+        return first + (layers - 1) * gates * 2 * hidden * hidden + hidden * self.vocab_size
+
+    def _budget_seconds(self, training: TrainingSettings) -> float | None:
+        """Seconds that the run may take; None when its length is given in steps or passes."""
+        if training.steps or training.epochs:
+            return None
+        return 60.0 * (training.minutes or DEFAULT_MINUTES)
+
+    def _speed(self) -> float:
+        if self.speed is None:
+            self.speed = (self.measure or self._measured_speed)()
+        return self.speed
+
+    def _measured_speed(self) -> float:
+        """Operations a second of a training step of a middling model, here and now."""
+        cap = next((size for limit, size in CAPS if self.tokens < limit), LARGEST)
+        hidden = min(cap, 384)
+        settings = replace(
+            self.settings.model,
+            num_layers=self.settings.model.num_layers or 2,
+            hidden_size=hidden,
+            embedding_size=min(hidden, 128),
+            tie_weights=False,
+        )
+        model = RecurrentLanguageModel(settings, self.vocab_size)
+        generator = torch.Generator().manual_seed(0)
+        model.reset_parameters(generator)
+        model.to(self.device)
+        precision = self.choose_precision(settings)
+        ids = torch.randint(self.vocab_size, (48, 32), generator=generator).to(self.device)
+        fastest = min(_step_seconds(model, ids, precision) for _ in range(4))
+        return OPERATIONS_PER_WEIGHT_AND_TOKEN * self._weights(hidden) * ids.numel() / fastest
+
+    def _length(self, training: TrainingSettings, model: ModelSettings) -> TrainingSettings:
+        """Passes over the text, where neither passes, steps nor minutes were given."""
+        if training.epochs or training.steps or training.minutes:
+            return training
+        weights = self._weights(model.hidden_size or 1)
+        cost = OPERATIONS_PER_WEIGHT_AND_TOKEN * weights * self.tokens
+        possible = 0.85 * 60.0 * DEFAULT_MINUTES * self._speed() / cost
+        wanted = min(60.0, MOST_PASSES * max(1.0, math.sqrt(1e6 / self.tokens)))
+        passes = max(min(possible, wanted), 0.01)
+        passes = float(round(passes)) if passes >= 2.0 else round(passes, 2)
+        self.reasons["training.epochs"] = (
+            f"about {DEFAULT_MINUTES:.0f} minutes here" if possible < wanted else "a text this size"
+        )
+        return replace(training, epochs=passes)
+
+    def _passes(self, training: TrainingSettings, model: ModelSettings) -> float:
+        """Expected passes over the text."""
+        if training.epochs:
+            return training.epochs
+        if training.steps:
+            return training.steps * (training.batch_size or 1) * (training.bptt or 1) / self.tokens
+        cost = OPERATIONS_PER_WEIGHT_AND_TOKEN * self._weights(model.hidden_size or 1)
+        return self._speed() * 60.0 * (training.minutes or 0.0) * 0.9 / (cost * self.tokens)
+
+    def _dropout(self, model: ModelSettings, training: TrainingSettings) -> ModelSettings:
+        share = model.dropout
+        if share is None:
+            passes = self._passes(training, model)
+            share = round(min(0.03 * passes, 0.4) / 0.05) * 0.05
+            share = self._chosen("model.dropout", round(share, 2), f"{passes:.1f} passes")
+        into = model.input_dropout
+        into = into if into is not None else self._chosen("model.input_dropout", share / 2, "half")
+        out = model.output_dropout
+        out = out if out is not None else self._chosen("model.output_dropout", share, "the same")
+        return replace(model, dropout=share, input_dropout=into, output_dropout=out)
+
+    def _rates(self, training: TrainingSettings, model: ModelSettings) -> TrainingSettings:
+        rate = training.learning_rate
+        if rate is None:
+            rate = OPTIMIZERS[training.optimizer][1]
+            if training.optimizer != "sgd" and (model.hidden_size or 0) > 640:
+                rate = rate * 0.5
+            rate = self._chosen("training.learning_rate", rate, f"for {training.optimizer}")
+        seed = training.seed
+        if seed is None:
+            seed = self._chosen("training.seed", int(torch.seed() % 2**32), "drawn at random")
+        return replace(training, learning_rate=rate, seed=seed, evals=self._evals(training))
+
+    def _evals(self, training: TrainingSettings) -> int:
+        """Fewer validations where one costs more than a share of the training between two."""
+        valid = self.dataset.valid
+        if valid is None or training.minutes:
+            return training.evals
+        tokens = self.tokens * (training.epochs or 1.0)
+        if training.steps:
+            tokens = training.steps * (training.batch_size or 1) * (training.bptt or 1)
+        affordable = max(1, int(tokens / (4.0 * len(valid.ids))))
+        if affordable < training.evals:
+            self.reasons["training.evals"] = "the validation text is long beside the training"
+        return min(training.evals, affordable)
+
+
+def _step_seconds(model: RecurrentLanguageModel, ids: torch.Tensor, precision: Precision) -> float:
+    if ids.device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    model.zero_grad()
+    with precision.autocast(ids.device):
+        logits, _ = model(ids)
+    F.cross_entropy(logits.float().flatten(0, 1), ids.flatten()).backward()  # type: ignore[no-untyped-call]
+    if ids.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start

@@ -1,0 +1,488 @@
+"""A sitting of training: a run directory, a trainer, and what is saved when.
+
+`start` makes a new run, `resume` goes on with one; both give a `Session`, whose `records()` yields
+what happens. The session holds the run's lock: one trainer for each run.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from charlm import __version__
+from charlm.config import ModelSettings, Settings, TrainingSettings, merge, settings_from
+from charlm.errors import CorpusError, EnvironmentFailure, RunError
+from charlm.inference.likelihood import evaluate
+from charlm.nn.devices import (
+    Precision,
+    choose_device,
+    choose_precision,
+    keep_freed_memory,
+)
+from charlm.nn.model import RecurrentLanguageModel
+from charlm.runs.card import model_card
+from charlm.runs.commit import (
+    explained,
+    read_json,
+    remove_leftovers,
+    write_file,
+    write_json,
+)
+from charlm.runs.locate import built_in, fresh_run_folder
+from charlm.runs.run import (
+    CARD,
+    METRICS,
+    RECORD,
+    TOKENIZER,
+    WEIGHTS,
+    model_config,
+    read_config,
+    write_model_files,
+    write_weights,
+)
+from charlm.runs.states import load_newest_state, save_state
+from charlm.runs.weights import load_model_weights
+from charlm.text.corpus import Corpus
+from charlm.text.dataset import (
+    CACHED_FROM_BYTES,
+    SPLITS,
+    Dataset,
+    load_dataset,
+    read_encoded,
+    write_encoded,
+)
+from charlm.text.vocabulary import Vocabulary, load_vocabulary
+from charlm.training.planning import plan
+from charlm.training.records import FinishedRecord, Record, SavedRecord
+from charlm.training.trainer import Trainer
+from charlm.units import Tally
+
+Origins = dict[str, str]
+BUILT_IN_CORPUS = "tales.txt"
+
+
+@dataclass(kw_only=True)
+class Session:
+    """A trainer, the run that it writes to, and sentences for the user that arose on the way."""
+
+    path: Path
+    trainer: Trainer
+    record: dict[str, Any]
+    lock: FileLock
+    notes: list[str] = field(default_factory=list)
+    clock: Callable[[], float] = time.monotonic
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run had come to its end already before this sitting."""
+        return bool(self.trainer.counters.finished) and self.trainer.progress >= 1.0
+
+    def records(self) -> Iterator[Record]:
+        """Train, save at intervals and at the end, and yield what happens.
+
+        A failed save is not the end of training: it is noted and tried again at the next
+        interval; only the last one raises EnvironmentFailure.
+        """
+        with self._locked():
+            saved_at = self.clock()
+            every = 60.0 * self.trainer.settings.save_minutes
+            for record in self.trainer.run():
+                self._log(record)
+                yield record
+                if self.trainer.settled and self.clock() - saved_at >= every:
+                    saved_at = self.clock()
+                    with contextlib.suppress(EnvironmentFailure):
+                        yield self._save()
+            yield self._save()
+            finished = self._finish()
+            self._log(finished)
+            yield finished
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self.lock.release()
+
+    def _log(self, record: Record) -> None:
+        line = json.dumps(record.to_dict(), sort_keys=True, allow_nan=False) + "\n"
+        with (
+            contextlib.suppress(OSError),
+            (self.path / METRICS).open("a", encoding="utf-8") as file,
+        ):
+            file.write(line)
+
+    def _save(self) -> SavedRecord:
+        """Commit a state; without validation text the newest weights are the best ones."""
+        trainer = self.trainer
+        counters = trainer.counters
+        if trainer.dataset.valid is None or not (self.path / WEIGHTS).exists():
+            write_weights(self.path, trainer.model)
+        snapshot = trainer.snapshot()
+        log = self.path / METRICS
+        snapshot.counters["log_bytes"] = log.stat().st_size if log.exists() else 0
+        folder = save_state(self.path, snapshot, trainer.settings.keep)
+        return SavedRecord(
+            step=counters.step,
+            epoch=counters.epoch,
+            tokens=counters.tokens,
+            seconds=round(counters.seconds, 3),
+            path=str(folder),
+        )
+
+    def _finish(self) -> FinishedRecord:
+        trainer = self.trainer
+        counters = trainer.counters
+        reason = trainer.stop_reason or counters.finished
+        test = self._test() if not trainer.stop_reason else None
+        finished = FinishedRecord(
+            step=counters.step,
+            epoch=counters.epoch,
+            tokens=counters.tokens,
+            seconds=round(counters.seconds, 3),
+            reason=reason,
+            best_step=counters.best_step or counters.step,
+            valid=trainer.best_tally,
+            test=test,
+            notes=self.notes,
+        )
+        self.record |= {
+            "status": "finished" if finished.complete else "stopped",
+            "results": finished.to_dict(),
+        }
+        write_json(self.path / RECORD, self.record)
+        write_file(self.path / CARD, model_card(self.path.name, self.record).encode("utf-8"))
+        return finished
+
+    def _test(self) -> Tally | None:
+        """The test text under the best weights, once."""
+        dataset, model = self.trainer.dataset, self.trainer.model
+        if dataset.test is None:
+            return None
+        best = load_model_weights(self.path / WEIGHTS, model.settings, model.vocab_size)
+        return evaluate(best.to(self.trainer.device), dataset.test)
+
+
+def start(
+    settings: Settings,
+    folder: Path,
+    *,
+    name: str | None = None,
+    origins: Mapping[str, str] | None = None,
+    corpus: Corpus | None = None,
+    vocabulary: Path | None = None,
+    command: str = "",
+) -> Session:
+    """A new run: read the corpus, plan, write everything that does not change.
+
+    `corpus` stands for the sources that the settings name; `vocabulary` is a frozen
+    tokenizer.json. Raises CharlmError of the kind that fits.
+    """
+    check_writable(folder)
+    if not settings.corpus.sources and corpus is None:
+        source = str(built_in("corpora", BUILT_IN_CORPUS))
+        settings = replace(settings, corpus=replace(settings.corpus, sources=(source,)))
+    frozen = load_vocabulary(vocabulary) if vocabulary else None
+    dataset = load_dataset(settings.corpus, settings.vocabulary, corpus=corpus, vocabulary=frozen)
+    settings = replace(settings, vocabulary=dataset.vocabulary.settings)
+    device, threads = _machine(settings.training)
+    planned = plan(
+        settings,
+        dataset,
+        device,
+        lambda model: choose_precision(
+            settings.training.precision, model, len(dataset.vocabulary), device
+        ),
+    )
+    settings = planned.settings
+    path = _new_folder(folder, name, dataset.name)
+    lock = lock_run(path)
+    record = {
+        "format": 1,
+        "name": path.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "status": "training",
+        "settings": settings.to_dict(),
+        "origins": _origins(settings, origins or {}, planned.reasons),
+        "corpus": _corpus_record(dataset, settings),
+        "machine": machine_record(device, threads),
+    }
+    with explained(path):
+        _write_data(path, dataset)
+    write_model_files(
+        path, model_config(settings.model, dataset.vocabulary, dataset.document), dataset.vocabulary
+    )
+    session = _session(path, settings, dataset, record, lock, device)
+    session.notes += dataset.notes + _shrinking(planned.reasons)
+    return session
+
+
+def resume(path: Path, changes: Mapping[str, Mapping[str, Any]] | None = None) -> Session:
+    """Go on with a run from its newest whole state, or from its beginning where there is none.
+
+    `changes` may change lengths, intervals and rates, not what the model or the text is.
+    Raises RunError when the run is damaged, CorpusError when its text is gone.
+    """
+    read_config(path)
+    lock = lock_run(path)
+    try:
+        record = read_json(path / RECORD)
+        settings = _resumed_settings(record, changes or {})
+        vocabulary = load_vocabulary(path / TOKENIZER)
+        dataset = _read_data(path, settings, vocabulary, record)
+        saved, skipped = load_newest_state(path)
+        device, threads = _machine(settings.training, record["machine"].get("threads"))
+        remove_leftovers(path)
+        remove_leftovers(path / "states")
+        record |= {"settings": settings.to_dict(), "status": "training"}
+        session = _session(path, settings, dataset, record, lock, device)
+        session.notes += [f"{problem}; passed over" for problem in skipped]
+        if threads != record["machine"].get("threads"):
+            session.notes.append("the number of threads changed; results may differ in rounding")
+        _rewind(session, saved)
+    except BaseException:
+        lock.release()
+        raise
+    return session
+
+
+def _rewind(session: Session, saved: Any) -> None:
+    """Put the trainer and the log where the saved state stands."""
+    log = session.path / METRICS
+    size = saved.counters.pop("log_bytes", 0) if saved else 0
+    if saved:
+        session.trainer.restore(saved)
+    if log.exists() and log.stat().st_size > size:
+        with log.open("r+b") as file:
+            file.truncate(size)
+
+
+RESUMABLE = (
+    "epochs", "steps", "minutes", "evals", "patience", "save_minutes", "keep", "learning_rate",
+    "weight_decay", "clip_norm", "device", "precision", "threads",
+)  # fmt: skip
+"""Training settings that may change when a run goes on."""
+
+
+def _resumed_settings(
+    record: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]]
+) -> Settings:
+    for section, values in changes.items():
+        fixed = [key for key in values if section != "training" or key not in RESUMABLE]
+        if fixed:
+            raise RunError(
+                f"{section}.{fixed[0]} cannot change when a run goes on; expected one of "
+                f"{', '.join(RESUMABLE)}. Start a new run for it"
+            )
+    base = {section: dict(values) for section, values in record["settings"].items()}
+    lengths = {"epochs", "steps", "minutes"} & changes.get("training", {}).keys()
+    if lengths:
+        base["training"] |= dict.fromkeys(("epochs", "steps", "minutes"))
+    return settings_from(merge(base, changes), str(RECORD))
+
+
+def _session(
+    path: Path,
+    settings: Settings,
+    dataset: Dataset,
+    record: dict[str, Any],
+    lock: FileLock,
+    device: torch.device,
+) -> Session:
+    training = settings.training
+    model = RecurrentLanguageModel(settings.model, len(dataset.vocabulary))
+    model.reset_parameters(torch.Generator().manual_seed(training.seed or 0))
+    precision = _precision(training, settings.model, len(dataset.vocabulary), device, record)
+    record["precision"] = {"name": precision.name, "reason": precision.reason}
+    record["parameters"] = model.parameter_count()
+    write_json(path / RECORD, record)
+    trainer = Trainer(
+        model,
+        dataset,
+        training,
+        device=device,
+        precision=precision,
+        on_best=lambda best: write_weights(path, best),
+    )
+    return Session(path=path, trainer=trainer, record=record, lock=lock)
+
+
+def _precision(
+    training: TrainingSettings,
+    model: ModelSettings,
+    vocab_size: int,
+    device: torch.device,
+    record: Mapping[str, Any],
+) -> Precision:
+    """As before where the run goes on on the same kind of device, else chosen anew."""
+    before = record.get("precision")
+    if before and before["name"] == "fp32" and training.precision != "bf16":
+        return Precision(name="fp32", reason=before["reason"])
+    return choose_precision(training.precision, model, vocab_size, device)
+
+
+def _machine(training: TrainingSettings, threads: int | None = None) -> tuple[torch.device, int]:
+    keep_freed_memory()
+    wanted = training.threads or threads
+    if wanted and wanted != torch.get_num_threads():
+        torch.set_num_threads(min(wanted, os.cpu_count() or 1))
+    return choose_device(training.device), torch.get_num_threads()
+
+
+def machine_record(device: torch.device, threads: int) -> dict[str, Any]:
+    """What the run was trained on, for run.json."""
+    return {
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name() if device.type == "cuda" else _processor(),
+        "threads": threads,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "charlm": __version__,
+    }
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _corpus_record(dataset: Dataset, settings: Settings) -> dict[str, Any]:
+    parts = {name: dataset.split(name) for name in SPLITS}
+    return {
+        "name": dataset.name,
+        "sources": [
+            str(Path(s).resolve()) if Path(s).exists() else s for s in settings.corpus.sources
+        ],
+        "document": dataset.document,
+        "fingerprint": dataset.fingerprint,
+        "coverage": dataset.coverage,
+        "vocabulary": len(dataset.vocabulary),
+        "parts": {
+            name: {
+                "tokens": len(part.ids),
+                "documents": part.documents,
+                "chars": part.counts.chars,
+                "bytes": part.counts.bytes,
+                "words": part.counts.words,
+            }
+            for name, part in parts.items()
+            if part is not None
+        },
+    }
+
+
+def _write_data(path: Path, dataset: Dataset) -> None:
+    """Keep the encoded text with the run, unless it is large: then the corpus is needed again."""
+    for name in SPLITS:
+        part = dataset.split(name)
+        if part is not None and part.ids.nbytes <= CACHED_FROM_BYTES:
+            write_encoded(path / "data" / name, part)
+
+
+def _read_data(
+    path: Path, settings: Settings, vocabulary: Vocabulary, record: Mapping[str, Any]
+) -> Dataset:
+    corpus = record["corpus"]
+    folders = {name: path / "data" / name for name in corpus["parts"]}
+    if not all((folder / "counts.json").exists() for folder in folders.values()):
+        return _read_again(settings, vocabulary, corpus)
+    parts = {name: read_encoded(folder) for name, folder in folders.items()}
+    for name, part in parts.items():
+        if len(part.ids) != corpus["parts"][name]["tokens"]:
+            raise CorpusError(f"{folders[name]}: not the text that run.json tells of; delete it")
+    return Dataset(
+        name=corpus["name"],
+        document=corpus["document"],
+        vocabulary=vocabulary,
+        train=parts["train"],
+        valid=parts.get("valid"),
+        test=parts.get("test"),
+        fingerprint=corpus["fingerprint"],
+    )
+
+
+def _read_again(settings: Settings, vocabulary: Vocabulary, corpus: Mapping[str, Any]) -> Dataset:
+    sources = replace(settings.corpus, sources=tuple(corpus["sources"]))
+    dataset = load_dataset(sources, settings.vocabulary, vocabulary=vocabulary)
+    if dataset.fingerprint != corpus["fingerprint"]:
+        raise CorpusError(
+            f"{corpus['name']} has changed since the run began (its SHA-256 is another one); "
+            "expected the same text. Start a new run for the new text"
+        )
+    return dataset
+
+
+def _origins(settings: Settings, given: Mapping[str, str], reasons: Mapping[str, str]) -> Origins:
+    """Where each setting came from: a flag, a file, a rule with its reason, or the default."""
+    origins = {}
+    for section, values in settings.to_dict().items():
+        for key in values:
+            name = f"{section}.{key}"
+            rule = f"rule: {reasons[name]}" if name in reasons else "default"
+            origins[name] = given.get(name) or rule
+    return origins
+
+
+def _shrinking(reasons: Mapping[str, str]) -> list[str]:
+    return [
+        f"{name.removeprefix('training.')} was made smaller: {reason}"
+        for name, reason in reasons.items()
+        if "short" in reason
+    ]
+
+
+def _new_folder(folder: Path, name: str | None, corpus_name: str) -> Path:
+    fresh = name or f"{corpus_name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+    with explained(folder):
+        if name and (folder / name).exists():
+            raise RunError(
+                f"run {name!r} is there already in {folder}. Go on with it: charlm train --resume "
+                f"--run {name}; or choose another --name"
+            )
+        return fresh_run_folder(folder, fresh)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise EnvironmentFailure now rather than after an hour when runs cannot be written."""
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".tmp-probe-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+        free = shutil.disk_usage(folder).free
+    if free < 10 << 20:
+        raise EnvironmentFailure(f"{folder} has {free >> 20} MB free; expected at least 10 MB")
+
+
+def lock_run(path: Path) -> FileLock:
+    """The lock of a run, held by the operating system. Raises EnvironmentFailure when taken."""
+    lock = FileLock(str(path / ".lock"))
+    owner = path / ".owner"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        holder = owner.read_text(encoding="utf-8") if owner.exists() else "another process"
+        raise EnvironmentFailure(
+            f"run {path.name} is being trained by {holder}; expected nobody. Wait, or stop it"
+        ) from error
+    except OSError as error:
+        raise EnvironmentFailure(f"cannot lock {path}: {error.strerror}") from error
+    with contextlib.suppress(OSError):
+        owner.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+    return lock

@@ -1,0 +1,347 @@
+"""The training loop: truncated back-propagation through time, as an iterator of records.
+
+    for record in trainer.run():
+
+Nothing is printed and nobody is asked; the caller draws, collects or plots. Everything that the
+loop needs to go on is in `Trainer.counters` and a handful of tensors, so a state can be saved
+between any two steps, and a run that goes on from it equals one that never stopped.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from charlm.config import TrainingSettings
+from charlm.errors import DivergenceError, RunError
+from charlm.inference.likelihood import evaluate
+from charlm.nn.devices import Precision
+from charlm.nn.model import RecurrentLanguageModel, State, detached
+from charlm.runs.states import SavedState
+from charlm.runs.weights import model_tensors, put_weights
+from charlm.text.dataset import Dataset
+from charlm.text.windows import PADDING, Position, Reading, Window, Windows
+from charlm.training.optim import build_optimizer, rate_share
+from charlm.training.records import EvaluationRecord, Record, StepRecord
+from charlm.units import Tally
+
+LOG_EVERY = 10
+"""Steps between two step records."""
+PLATEAU_FACTOR = 0.25
+EVALUATION_SHARE = 0.1
+"""With a time budget, validations take at most about this share of it."""
+
+
+@dataclass(kw_only=True)
+class Counters:
+    """Where a run stands, in plain values."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    epoch: int = 0
+    group: int = 0
+    offset: int = 0
+    evaluations: int = 0
+    last_progress: float = 0.0
+    evaluation_seconds: float = 0.0
+    best_nats: float | None = None
+    best_step: int = 0
+    best_tally: dict[str, float | int] | None = None
+    without_gain: int = 0
+    plateau: float = 1.0
+    sum_nats: float = 0.0
+    sum_tokens: int = 0
+    sum_clipped: int = 0
+    finished: str = ""
+
+    @property
+    def position(self) -> Position:
+        """Where reading goes on."""
+        return Position(epoch=self.epoch, group=self.group, offset=self.offset)
+
+
+class Trainer:
+    """Trains a model on a dataset under complete settings.
+
+    `on_best(model)` is called when the weights are the best so far. `clock` gives seconds.
+    `settled` is false while a record of the last step has yet to come: a snapshot taken then
+    would lose it.
+    """
+
+    def __init__(
+        self,
+        model: RecurrentLanguageModel,
+        dataset: Dataset,
+        settings: TrainingSettings,
+        *,
+        device: torch.device,
+        precision: Precision,
+        on_best: Callable[[RecurrentLanguageModel], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.model = model.to(device)
+        self.dataset, self.settings, self.device = dataset, settings, device
+        self.precision, self.on_best, self.clock = precision, on_best, clock
+        self.optimizer = build_optimizer(self.model.parameters(), settings)
+        self.generator = torch.Generator(device)
+        self.generator.manual_seed(settings.seed or 0)
+        self.counters = Counters()
+        self.state: State | None = None
+        self.stop_reason = ""
+        self.settled = True
+        self.windows = Windows(dataset.train, self._reading())
+        self._started = 0.0
+        self._norm = 0.0
+
+    def _reading(self) -> Reading:
+        settings = self.settings
+        assert settings.batch_size and settings.bptt, "planned settings have sizes"
+        return Reading(
+            batch_size=settings.batch_size,
+            bptt=settings.bptt,
+            stateless=settings.stateless,
+            seed=settings.seed or 0,
+            line_end=self.dataset.vocabulary.line_end,
+        )
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done, from 0 to 1."""
+        settings, counters = self.settings, self.counters
+        if settings.steps:
+            return min(counters.step / settings.steps, 1.0)
+        if settings.minutes:
+            return min(counters.seconds / (60.0 * settings.minutes), 1.0)
+        whole = (settings.epochs or 1.0) * len(self.dataset.train.ids)
+        return min(counters.tokens / whole, 1.0)
+
+    def stop(self, reason: str) -> None:
+        """Ask the loop to end after the step that it is in."""
+        self.stop_reason = reason
+
+    def run(self) -> Iterator[Record]:
+        """Train until the run is complete or asked to stop.
+
+        Raises DivergenceError before the update when a loss or gradient is not finite.
+        """
+        self._started = self.clock() - self.counters.seconds
+        if self.progress < 1.0:
+            self.counters.finished = ""
+        while not self._ended():
+            for window in self.windows.epoch(self.counters.position):
+                self._step(window)
+                records = self._records()
+                for number, record in enumerate(records, start=1):
+                    self.settled = number == len(records)
+                    yield record
+                if self._ended():
+                    break
+
+    def _records(self) -> list[Record]:
+        """What is to be told after a step; all of it is computed before any of it is told."""
+        records: list[Record] = []
+        if self.counters.step % LOG_EVERY == 0:
+            records.append(self._step_record())
+        if self._evaluation_is_due():
+            records.append(self._evaluate())
+        return records
+
+    def _ended(self) -> bool:
+        settings, counters = self.settings, self.counters
+        if self.stop_reason:
+            return True
+        if settings.patience and counters.without_gain >= settings.patience:
+            counters.finished = "patience"
+        elif self.progress >= 1.0:
+            counters.finished = "complete"
+        return bool(counters.finished)
+
+    def _step(self, window: Window) -> None:
+        loss = self._loss(window)
+        loss.backward()  # type: ignore[no-untyped-call]
+        counters, settings = self.counters, self.settings
+        self._norm = self._clipped_norm()
+        self._check_finite(loss)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate(window)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        counters.sum_nats += float(loss.detach()) * window.tokens
+        counters.sum_tokens += window.tokens
+        counters.sum_clipped += int(0 < settings.clip_norm < self._norm)
+        counters.step += 1
+        counters.tokens += window.tokens
+        counters.epoch, counters.group = window.next.epoch, window.next.group
+        counters.offset = window.next.offset
+        counters.seconds = max(counters.seconds, self.clock() - self._started)
+
+    def _loss(self, window: Window) -> Tensor:
+        """Mean nats per token of a window, in float32; the state goes on, cut off from the past."""
+        inputs = torch.from_numpy(window.inputs).to(self.device)
+        targets = torch.from_numpy(window.targets).to(self.device)
+        before = None if window.starts or self.state is None else detached(self.state)
+        with self.precision.autocast(self.device):
+            logits, state = self.model(inputs, before, self.generator)
+        self.state = tuple(tuple(part.detach().float() for part in layer) for layer in state)
+        return F.cross_entropy(
+            logits.float().flatten(0, 1), targets.flatten(), ignore_index=PADDING
+        )
+
+    def _clipped_norm(self) -> float:
+        limit = self.settings.clip_norm or math.inf
+        return float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+
+    def _check_finite(self, loss: Tensor) -> None:
+        if torch.isfinite(loss) and math.isfinite(self._norm):
+            return
+        self.optimizer.zero_grad()
+        raise DivergenceError(
+            f"training diverged at step {self.counters.step + 1} (epoch {self.counters.epoch + 1}, "
+            f"token {self.counters.tokens:,}): loss {float(loss):.4g}, gradient norm "
+            f"{self._norm:.4g}; expected finite numbers. Nothing of this step was kept. "
+            "Try a smaller --learning-rate or --clip-norm"
+        )
+
+    def _learning_rate(self, window: Window) -> float:
+        """The scheduled rate, less for windows that hold few tokens (the end of a group)."""
+        settings = self.settings
+        share = rate_share(settings, self.progress) * self.counters.plateau
+        typical = (settings.batch_size or 1) * (settings.bptt or 1)
+        mean = len(self.dataset.train.ids) / max(self.dataset.train.documents, 1)
+        typical = min(typical, math.ceil((settings.batch_size or 1) * mean))
+        fullness = min(1.0, 2.0 * window.tokens / typical)
+        return (settings.learning_rate or 0.0) * share * fullness
+
+    def _step_record(self) -> StepRecord:
+        counters = self.counters
+        spent = counters.seconds - counters.evaluation_seconds
+        record = StepRecord(
+            **self._place(),
+            progress=self.progress,
+            nats_per_token=counters.sum_nats / max(counters.sum_tokens, 1),
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            gradient_norm=self._norm,
+            clipped=counters.sum_clipped / LOG_EVERY,
+            tokens_per_second=counters.tokens / spent if spent > 0 else 0.0,
+        )
+        counters.sum_nats, counters.sum_tokens, counters.sum_clipped = 0.0, 0, 0
+        return record
+
+    def _place(self) -> dict[str, Any]:
+        counters = self.counters
+        return {
+            "step": counters.step,
+            "epoch": counters.epoch,
+            "tokens": counters.tokens,
+            "seconds": round(counters.seconds, 3),
+        }
+
+    def _evaluation_is_due(self) -> bool:
+        if self.dataset.valid is None:
+            return False
+        counters, settings = self.counters, self.settings
+        if self.progress >= 1.0:
+            return True
+        gap = 1.0 / settings.evals
+        if settings.minutes and counters.evaluations:
+            each = counters.evaluation_seconds / counters.evaluations
+            gap = max(gap, each / (EVALUATION_SHARE * 60.0 * settings.minutes))
+        return self.progress - counters.last_progress >= gap - 1e-9
+
+    def _evaluate(self) -> EvaluationRecord:
+        assert self.dataset.valid is not None
+        counters = self.counters
+        begun = self.clock()
+        tally = evaluate(self.model, self.dataset.valid)
+        best = counters.best_nats is None or tally.nats < counters.best_nats
+        if best:
+            counters.best_nats, counters.best_step = tally.nats, counters.step
+            counters.best_tally = tally.sums()
+            self.on_best(self.model)
+        counters.without_gain = 0 if best else counters.without_gain + 1
+        if self.settings.schedule == "plateau" and not best:
+            counters.plateau *= PLATEAU_FACTOR
+        counters.evaluations += 1
+        counters.last_progress = self.progress
+        counters.evaluation_seconds += self.clock() - begun
+        counters.seconds = max(counters.seconds, self.clock() - self._started)
+        return EvaluationRecord(**self._place(), progress=self.progress, best=best, tally=tally)
+
+    @property
+    def best_tally(self) -> Tally | None:
+        """The validation figures of the best weights so far."""
+        found = self.counters.best_tally
+        return Tally(**found) if found else None  # type: ignore[arg-type]
+
+    def snapshot(self) -> SavedState:
+        """Everything needed to go on from here: weights, optimiser, state, draws, counters."""
+        tensors = {f"model.{k}": v for k, v in model_tensors(self.model).items()}
+        tensors |= {f"optimizer.{k}": v for k, v in _optimizer_tensors(self.optimizer).items()}
+        tensors |= {f"hidden.{k}": v for k, v in _state_tensors(self.state).items()}
+        tensors["generator"] = self.generator.get_state()
+        counters = asdict(self.counters)
+        return SavedState(step=self.counters.step, tensors=tensors, counters=counters)
+
+    def restore(self, saved: SavedState) -> None:
+        """Go on from a snapshot. Raises RunError when it does not fit this model."""
+        parts = {
+            prefix: {
+                name.removeprefix(f"{prefix}."): tensor
+                for name, tensor in saved.tensors.items()
+                if name.startswith(f"{prefix}.")
+            }
+            for prefix in ("model", "optimizer", "hidden")
+        }
+        try:
+            put_weights(self.model, parts["model"])
+            _restore_optimizer(self.optimizer, parts["optimizer"])
+            self.state = _restored_state(parts["hidden"], self.device)
+            self.generator.set_state(saved.tensors["generator"])
+            self.counters = Counters(**saved.counters)
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise RunError(f"the state of step {saved.step} does not fit: {error}") from error
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{name}": value
+        for index, entries in state.items()
+        for name, value in entries.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    content = optimizer.state_dict()
+    entries: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, _, key = name.partition(".")
+        entries.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({**content, "state": entries})
+
+
+def _state_tensors(state: State | None) -> dict[str, Tensor]:
+    return {
+        f"{layer}.{part}": tensor
+        for layer, parts in enumerate(state or ())
+        for part, tensor in enumerate(parts)
+    }
+
+
+def _restored_state(tensors: dict[str, Tensor], device: torch.device) -> State | None:
+    layers: dict[int, dict[int, Tensor]] = {}
+    for name, tensor in tensors.items():
+        layer, part = name.split(".")
+        layers.setdefault(int(layer), {})[int(part)] = tensor.to(device)
+    if not layers:
+        return None
+    return tuple(
+        tuple(parts[part] for part in sorted(parts)) for _, parts in sorted(layers.items())
+    )
