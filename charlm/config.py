@@ -54,7 +54,7 @@ def _range_problems(settings: Any, **ranges: tuple[float, float]) -> list[str]:
     problems = []
     for name, (low, high) in ranges.items():
         value = getattr(settings, name)
-        if value is None or low <= value <= high:
+        if value is None or (low <= value <= high and value != math.inf):
             continue
         upper = "" if high == math.inf else f" and at most {high:g}"
         problems.append(f"{name} is {value}; expected at least {low:g}{upper}")

@@ -162,7 +162,7 @@ class _Text:
     def add(self, index: int, until_eos: bool) -> tuple[str, bool]:
         """Text that is sure now, and whether the sample goes on."""
         if index == EOS and until_eos:
-            return self.held + self.decoder.finish(), False
+            return self.finish(), False
         self.held += self.decoder.feed(index)
         if not self.stop:
             return self._release(len(self.held)), True
@@ -172,7 +172,7 @@ class _Text:
         return self._release(len(self.held) - self._partial()), True
 
     def finish(self) -> str:
-        """What is left when the sample has its length."""
+        """What is left when the sample ends."""
         rest = self.held + self.decoder.finish()
         cut = rest.find(self.stop) if self.stop else -1
         return rest if cut < 0 else rest[:cut]

@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from charlm.errors import RunError
-from charlm.runs.run import CONFIG, RECORD, WEIGHTS
+from charlm.runs.layout import CONFIG, RECORD, WEIGHTS
 
 BUILT_IN = "tales"
 

@@ -1,16 +1,4 @@
-"""A run directory and the run in memory.
-
-checkpoints/<name>/
-    config.json         what the model is: format, architecture, vocabulary, versions
-    tokenizer.json      the vocabulary, readable by the tokenizers library
-    model.safetensors   best weights
-    run.json            how it was made: settings, where each came from, corpus, results
-    metrics.jsonl       every record of training
-    README.md           a model card
-    MANIFEST.json       sizes and SHA-256 of the files above that must not change
-    data/               the encoded text, so that the run can go on without the corpus
-    states/step-N/      everything needed to go on from step N
-"""
+"""A run in memory, and how its model files are written and read."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -22,12 +10,9 @@ from charlm.config import ModelSettings
 from charlm.errors import RunError, UsageError
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.commit import MANIFEST, fingerprint, json_bytes, read_json, write_file, write_json
+from charlm.runs.layout import CONFIG, FORMAT, TOKENIZER, WEIGHTS, read_config
 from charlm.runs.weights import load_model_weights, model_tensors, tensors_to_bytes
 from charlm.text.vocabulary import Vocabulary, load_vocabulary
-
-FORMAT = 1
-CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
-RECORD, METRICS, CARD = "run.json", "metrics.jsonl", "README.md"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,27 +108,6 @@ def load_run(path: Path) -> Run:
         document=config["document"],
         config=config,
     )
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """config.json, its format and types checked. Raises RunError."""
-    if not path.is_dir():
-        raise RunError(f"{path}: no such run; expected a folder that charlm train wrote")
-    config = read_json(path / CONFIG)
-    version = config.get("format")
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise RunError(f"{path / CONFIG}: format is {version!r}; expected {FORMAT}")
-    if version > FORMAT:
-        raise RunError(
-            f"{path / CONFIG}: format {version} is newer than {FORMAT}, which this charlm "
-            f"({__version__}) reads; made by charlm {config.get('charlm')}. Upgrade charlm"
-        )
-    size, document = config.get("vocab_size"), config.get("document")
-    if not isinstance(size, int) or isinstance(size, bool) or not 2 <= size <= 2**31:
-        raise RunError(f"{path / CONFIG}: vocab_size is {size!r}; expected a number from 2 on")
-    if not isinstance(document, str):
-        raise RunError(f"{path / CONFIG}: document is {document!r}; expected a document rule")
-    return config
 
 
 def _model_settings(config: dict[str, Any], path: Path) -> ModelSettings:

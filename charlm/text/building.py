@@ -12,9 +12,15 @@ from numpy.typing import NDArray
 from charlm.config import VocabularySettings
 from charlm.errors import CorpusError
 from charlm.text.corpus import END
-from charlm.text.tokenizer_json import EOS_TOKEN, LINE_END, UNK, UNK_TOKEN, eos_token
-from charlm.text.vocabulary import (
+from charlm.text.tokenizer_json import (
+    EOS_TOKEN,
     LETTERS,
+    LINE_END,
+    UNK,
+    UNK_TOKEN,
+    eos_token,
+)
+from charlm.text.vocabulary import (
     UNITS,
     BpeVocabulary,
     Vocabulary,

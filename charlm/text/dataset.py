@@ -106,18 +106,27 @@ def load_dataset(
         name: _encode_part(read, vocabulary, corpus.document, extents[name], cache)
         for name, read in parts.items()
     }
+    if not len(encoded["train"].ids):
+        raise CorpusError(
+            f"{corpus.name} holds no {vocabulary.unit} at all, only blanks; expected at least two. "
+            "Give another text or another --unit"
+        )
     fingerprint = hashlib.sha256("".join(e.sha256 for e in extents.values()).encode()).hexdigest()
     return Dataset(
         name=corpus.name,
         document=corpus.document,
         vocabulary=vocabulary,
         train=encoded["train"],
-        valid=encoded.get("valid"),
-        test=encoded.get("test"),
+        valid=_unless_empty(encoded.get("valid")),
+        test=_unless_empty(encoded.get("test")),
         fingerprint=fingerprint,
         coverage=coverage,
         notes=notes,
     )
+
+
+def _unless_empty(part: EncodedText | None) -> EncodedText | None:
+    return part if part is not None and len(part.ids) else None
 
 
 def open_corpus(
@@ -143,6 +152,7 @@ def _split(corpus: Corpus, settings: CorpusSettings) -> tuple[dict[str, Read], d
     cut = count
     if not settings.valid and settings.valid_frac > 0:
         cut = split_point(whole, settings.valid_frac, documents=by_document)
+        cut = min(max(cut, 1 if by_document else 2), count)  # the least that can be learnt from
     parts: dict[str, Read] = {"train": lambda: span(corpus.chunks(), 0, cut, documents=by_document)}
     extents = {"train": whole if cut == count else measure(parts["train"]())}
     if cut < count:
@@ -234,8 +244,11 @@ def _encode_part(
         return encode_text(read, vocabulary, document)
     key = json.dumps([CACHE_FORMAT, extent.sha256, document, vocabulary.to_json()], sort_keys=True)
     folder = (cache or cache_folder()) / hashlib.sha256(key.encode()).hexdigest()[:32]
-    if not (folder / "counts.json").exists():
-        _write_cache(folder, read, vocabulary, document)
+    try:
+        return read_encoded(folder)
+    except CorpusError:  # not there yet, or damaged
+        shutil.rmtree(folder, ignore_errors=True)
+    _write_cache(folder, read, vocabulary, document)
     return read_encoded(folder)
 
 
@@ -296,11 +309,18 @@ def read_encoded(folder: Path) -> EncodedText:
         content = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
         dtype = np.dtype(content.pop("dtype"))
         closed = bool(content.pop("closed"))
-        ids: NDArray[Any] = np.memmap(folder / "ids.bin", dtype=dtype, mode="r")
+        counts = TextCounts(**content)
         ends = np.fromfile(folder / "ends.bin", dtype="<i8")
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        if dtype.kind != "u":
+            raise ValueError(f"ids of type {dtype}")
+        ids: NDArray[Any] = np.empty(0, dtype)
+        if (folder / "ids.bin").stat().st_size:  # an empty file cannot be mapped
+            ids = np.memmap(folder / "ids.bin", dtype=dtype, mode="r")
+        if int(ends[-1] if len(ends) else 0) != len(ids) or np.any(np.diff(ends, prepend=0) < 0):
+            raise ValueError(f"{len(ids)} ids do not fit the ends of its documents")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CorpusError(f"{folder}: the encoded text is damaged ({error}); delete it") from error
-    return EncodedText(ids=ids, ends=ends, counts=TextCounts(**content), closed=closed)
+    return EncodedText(ids=ids, ends=ends, counts=counts, closed=closed)
 
 
 __all__ = [

@@ -22,6 +22,17 @@ UNK, EOS = 0, 1
 UNK_TOKEN, EOS_TOKEN = "<unk>", "<eos>"
 LINE_END = "\n"
 
+
+def _letters() -> list[str]:
+    """GPT-2's printable letter for each byte: itself where printable, else from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    spare = iter(range(0x100, 0x200))
+    return [chr(byte if byte in printable else next(spare)) for byte in range(256)]
+
+
+LETTERS = _letters()
+"""The letters that byte-level tokens are spelt in, by the value of the byte."""
+
 Json = dict[str, Any]
 
 
@@ -128,7 +139,9 @@ def parse_tokenizer_json(
     if tokens[:2] != [UNK_TOKEN, eos_token(settings)]:
         raise RunError(f"{where}: entries 0 and 1 are {tokens[:2]}; expected UNK and EOS")
     merges = _merges(content["model"].get("merges", []), where)
-    if content["model"] != _model(settings, tokens, merges):
+    if content["model"] != _model(settings, tokens, merges) or not _can_make(
+        settings.unit, tokens[2:], merges
+    ):
         raise RunError(f"{where}: its model part is not of the form that charlm writes")
     return settings, tokens, merges
 
@@ -170,6 +183,18 @@ def _tokens(vocab: Any, where: str) -> list[str]:
             )
         tokens[index] = token
     return [token for token in tokens if token is not None]
+
+
+def _can_make(unit: str, tokens: list[str], merges: list[tuple[str, str]]) -> bool:
+    """Whether a unit can have these entries; others would fail later, in the middle of a text."""
+    known, letters = set(tokens), set(LETTERS)
+    if unit == "byte":
+        return tokens == LETTERS and not merges
+    if unit == "bpe":
+        parts = {part for left, right in merges for part in (left, right, left + right)}
+        return letters | parts <= known and all(letters.issuperset(token) for token in tokens)
+    whole = all(len(token) == 1 if unit == "char" else token for token in tokens)
+    return whole and not any("\ud800" <= letter <= "\udfff" for letter in "".join(tokens))
 
 
 def _merges(merges: Any, where: str) -> list[tuple[str, str]]:

@@ -20,6 +20,7 @@ from charlm.config import VocabularySettings
 from charlm.text.corpus import END
 from charlm.text.tokenizer_json import (
     EOS,
+    LETTERS,
     LINE_END,
     UNK,
     parse_tokenizer_json,
@@ -231,9 +232,17 @@ class _LibraryVocabulary(Vocabulary):
 
     def pieces(self, text: str) -> list[str]:
         """See `Vocabulary.pieces`."""
-        if _normalizes(self.settings):
-            text = self.tokenizer.normalizer.normalize_str(text)
-        return [text[start:end] for start, end in self.tokenizer.encode(text).offsets]
+        if not _normalizes(self.settings):
+            return [text[start:end] for start, end in self.tokenizer.encode(text).offsets]
+        text = self.tokenizer.normalizer.normalize_str(text)
+        return [text[start:end] for start, end in self._plain.encode(text).offsets]
+
+    @cached_property
+    def _plain(self) -> Any:
+        """The tokenizer for normalised text; to normalise twice can give another text."""
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_str(json.dumps(self.to_json() | {"normalizer": None}))
 
 
 class WordVocabulary(_LibraryVocabulary):
@@ -361,14 +370,6 @@ def _normalizes(settings: VocabularySettings) -> bool:
     return settings.lowercase or settings.normalize != "none"
 
 
-def _letters() -> list[str]:
-    """GPT-2's printable letter for each byte: itself where printable, else from U+0100 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    spare = iter(range(0x100, 0x200))
-    return [chr(byte if byte in printable else next(spare)) for byte in range(256)]
-
-
-LETTERS = _letters()
 BYTE_OF_LETTER = {letter: byte for byte, letter in enumerate(LETTERS)}
 
 

@@ -133,7 +133,7 @@ def window(
 def fresh_starts(text: EncodedText, starts: Int64, line_end: int | None) -> NDArray[np.bool_]:
     """Which pieces begin at a document's start or after a line end."""
     before = np.maximum(starts - 1, 0)
-    fresh = (starts == 0) | (text.ends[np.searchsorted(text.ends, starts) - 1] == starts)
+    fresh = (starts == 0) | (text.ends[np.searchsorted(text.ends, starts, "right") - 1] == starts)
     if line_end is not None:
         fresh |= text.ids[before] == line_end
     return np.asarray(fresh, np.bool_)

@@ -38,18 +38,9 @@ from charlm.runs.commit import (
     write_file,
     write_json,
 )
+from charlm.runs.layout import CARD, METRICS, RECORD, TOKENIZER, WEIGHTS, read_config
 from charlm.runs.locate import built_in, fresh_run_folder
-from charlm.runs.run import (
-    CARD,
-    METRICS,
-    RECORD,
-    TOKENIZER,
-    WEIGHTS,
-    model_config,
-    read_config,
-    write_model_files,
-    write_weights,
-)
+from charlm.runs.run import model_config, write_model_files, write_weights
 from charlm.runs.states import load_newest_state, save_state
 from charlm.runs.weights import load_model_weights
 from charlm.text.corpus import Corpus

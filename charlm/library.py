@@ -1,0 +1,170 @@
+"""The library: `load` a run and use it, `train` a new one. Nothing is printed."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.config import SECTIONS, Settings, settings_from
+from charlm.errors import UsageError
+from charlm.inference.generation import NextToken, Piece, generate, next_tokens, read_prompt
+from charlm.inference.likelihood import evaluate
+from charlm.inference.samplers import Sampling, log_probabilities
+from charlm.inference.scoring import Score, Scorer
+from charlm.nn.model import State
+from charlm.runs.locate import checkpoints_folder, find_run
+from charlm.runs.run import Run, load_run
+from charlm.text.corpus import Corpus
+from charlm.text.dataset import encode_text
+from charlm.training.records import Record
+from charlm.units import Tally
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelState:
+    """Where a model stands in a text: its recurrent state and what it expects next, in nats.
+
+    `log_probabilities` has shape (V,): ln P(token | text so far) by token id.
+    """
+
+    hidden: State
+    log_probabilities: NDArray[np.float64]
+
+
+class Model:
+    """A trained model. Made by `load`; all methods are deterministic given their seed."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.path, self.vocabulary, self.config = run.path, run.vocabulary, run.config
+
+    def __repr__(self) -> str:
+        return f"charlm.Model({str(self.path)!r})"
+
+    def score(
+        self, texts: str | Sequence[str], *, tokens: bool = False, carry: bool = False
+    ) -> list[Score]:
+        """The log-probability of each text, and with `tokens` of each token.
+
+        Texts are independent of each other, or with `carry` one stream. The end of a text is
+        part of its score where the model has learnt ends (`run.ends`).
+        """
+        items = [texts] if isinstance(texts, str) else list(texts)
+        scorer = Scorer(self.run.model, self.vocabulary, end=self.run.ends, carry=carry)
+        return scorer.score(items, tokens=tokens)
+
+    def evaluate(self, text: str, *, reset_every: int | None = None) -> Tally:
+        """The tally of a text, cut into documents by the rule that the model was trained with."""
+        corpus = Corpus.from_text(text, document=self.run.document)
+        encoded = encode_text(corpus.chunks, self.vocabulary, self.run.document)
+        return evaluate(self.run.model, encoded, reset_every=reset_every)
+
+    def sample(
+        self, length: int = 500, *, seed: int | None = None, **options: Any
+    ) -> Iterator[str]:
+        """Pieces of one sample as they are drawn; options as in `generate`."""
+        return (piece.text for piece in self.generate(length, seed=seed, **options))
+
+    def generate(
+        self,
+        length: int = 500,
+        *,
+        prompt: str = "",
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        seed: int | None = None,
+        **options: Any,
+    ) -> Iterator[Piece]:
+        """Pieces of samples as they are drawn, with their nats.
+
+        More options: samples, until_eos, stop, allow_unk, unk_text (see
+        `inference.generation.generate`). Without a seed one is drawn from the system.
+        """
+        sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+        chosen = fresh_seed() if seed is None else seed
+        return generate(
+            self.run.model,
+            self.vocabulary,
+            length=length,
+            prompt=prompt,
+            sampling=sampling,
+            seed=chosen,
+            **options,
+        )
+
+    def next(self, prompt: str = "", *, top: int = 10) -> list[NextToken]:
+        """The likeliest tokens after a prompt, with their probabilities."""
+        return next_tokens(self.run.model, self.vocabulary, prompt, top)
+
+    def state(self, text: str = "") -> ModelState:
+        """The state after a text that starts a document."""
+        logits, hidden = read_prompt(self.run.model, self._ids(text))
+        return ModelState(hidden=hidden, log_probabilities=log_probabilities(logits)[0])
+
+    def step(self, state: ModelState, text: str) -> tuple[float, ModelState]:
+        """ln P(text | state) in nats, and the state after it; `state` itself stays as it is."""
+        total = 0.0
+        for index in self._ids(text):
+            total += float(state.log_probabilities[index])
+            logits, hidden = read_prompt(self.run.model, np.array([index]), state.hidden)
+            state = ModelState(hidden=hidden, log_probabilities=log_probabilities(logits)[0])
+        return total, state
+
+    def _ids(self, text: str) -> NDArray[np.int64]:
+        return self.vocabulary.encode(text).astype(np.int64)
+
+
+def load(run: str | Path | None = None, *, checkpoints: Path | None = None) -> Model:
+    """The model of a run: a name, a path, or without one the newest run (else the built-in one).
+
+    Raises RunError when there is no such run or its files are damaged.
+    """
+    path = find_run(None if run is None else str(run), checkpoints_folder(checkpoints))
+    return Model(load_run(path))
+
+
+def train(
+    *sources: str,
+    text: str | None = None,
+    name: str | None = None,
+    checkpoints: Path | None = None,
+    **settings: Any,
+) -> Iterator[Record]:
+    """Train a new run and yield its records; the last one is a FinishedRecord.
+
+    Settings are the fields of `charlm.config` by name: `train("a.txt", unit="word", epochs=3)`.
+    `text` trains on a text in memory. Raises CharlmError of the kind that fits.
+    """
+    from charlm.training.session import start
+
+    corpus = None
+    if text is not None:
+        document = str(settings.get("document", "auto"))
+        corpus = Corpus.from_text(text, document="stream" if document == "auto" else document)
+    chosen = flat_settings({"sources": sources, **settings})
+    session = start(chosen, checkpoints_folder(checkpoints), name=name, corpus=corpus)
+    return session.records()
+
+
+def flat_settings(values: dict[str, Any]) -> Settings:
+    """Settings from field names alone; a name belongs to one section only."""
+    section_of = {f.name: section for section, cls in SECTIONS.items() for f in fields(cls)}
+    nested: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        if key not in section_of:
+            settings_from({"training": {key: value}})  # raises with the nearest name
+            raise UsageError(f"{key!r} is not a setting")
+        nested.setdefault(section_of[key], {})[key] = value
+    return settings_from(nested)
+
+
+def fresh_seed() -> int:
+    """A seed from the system's entropy, short enough to be typed again."""
+    import secrets
+
+    return secrets.randbelow(2**31)
