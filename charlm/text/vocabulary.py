@@ -342,9 +342,10 @@ def code_points(text: str) -> NDArray[Any]:
 
 
 def cut_safely(text: str, size: int) -> Iterator[str]:
-    """Pieces of about `size` characters, cut where no token of any unit can cross.
+    """Pieces of at most `size` characters, cut where no token of any unit can cross.
 
-    After a line end, or before a single blank that stands between two other characters.
+    After a line end, or before a single blank that stands between two other characters; only
+    where so many characters have neither, after `size` of them.
     """
     start = 0
     while len(text) - start > size:

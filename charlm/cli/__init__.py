@@ -1,0 +1,108 @@
+"""The command line: parse, call the library once, render. Heavy imports wait for the command."""
+
+import sys
+
+import typer
+
+from charlm.cli import evaluate, info, next_token, sample, score, train, verify, vocab
+from charlm.cli.output import Talk, close_streams, prepare_streams, say
+from charlm.errors import CharlmError
+
+HELP = """Recurrent language models over characters, bytes and words.
+
+Train on any text, sample novel text, score sentences, evaluate likelihood.
+
+Example:  charlm train corpus.txt && charlm sample --len 500
+"""
+
+EPILOG = """Exit codes: 0 ok, 1 bug, 2 usage, 3 text, 4 run or model,
+5 machine (disk, memory, device), 6 training diverged, 130 interrupted, 143 terminated."""
+
+app = typer.Typer(
+    name="charlm",
+    help=HELP,
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from charlm import __version__
+        from charlm.cli.output import write
+
+        write(f"charlm {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    quiet: bool = typer.Option(False, "-q", "--quiet", help="Say nothing but errors."),
+    verbose: bool = typer.Option(False, "-v", "--verbose", help="Say more."),
+    debug: bool = typer.Option(
+        False, "--debug", envvar="CHARLM_DEBUG", help="Show a traceback with an error."
+    ),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
+    ),
+) -> None:
+    """Options that stand before the command."""
+    del version
+    Talk.level = 0 if quiet else 2 if verbose else 1
+    Talk.debug = debug
+
+
+for verb in (train, sample, score, evaluate, next_token, vocab, info, verify):
+    verb.register(app)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: the one place where errors become a line and a status."""
+    prepare_streams()
+    status = 0
+    try:
+        result = app(arguments, prog_name="charlm", standalone_mode=False)
+        status = result if isinstance(result, int) else 0
+    except CharlmError as error:
+        status = _report(error, error.exit_code)
+    except typer.Abort:
+        status = 130
+        say("charlm: interrupted")
+    except KeyboardInterrupt:
+        status = 130
+        say("charlm: interrupted")
+    except MemoryError as error:
+        problem = "not enough memory; expected room for the text and the model. "
+        status = _report(CharlmError(problem + "Use a smaller --hidden or --batch"), 5, error)
+    except Exception as error:
+        status = _unexpected(error)
+    finally:
+        close_streams()
+    sys.exit(status)
+
+
+def _report(error: Exception, status: int, cause: BaseException | None = None) -> int:
+    _traceback(cause or error)
+    text = " ".join(str(error).split("\n"))
+    Talk.level = max(Talk.level, 1)
+    say(f"charlm: {text}")
+    return status
+
+
+def _unexpected(error: Exception) -> int:
+    """A usage error of the command parser has its own status and text; anything else is a bug."""
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "charlm"
+        return _report(Exception(f"{error.format_message()} See: {path} --help"), error.exit_code)
+    problem = f"unexpected {type(error).__name__}: {error}. This is a bug in charlm; "
+    return _report(Exception(problem + "run again with --debug and report it"), 1, error)
+
+
+def _traceback(error: BaseException) -> None:
+    if Talk.debug:
+        import traceback
+
+        say("".join(traceback.format_exception(error)).rstrip())

@@ -1,0 +1,93 @@
+"""`charlm eval`: how well a model predicts a text."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from charlm.cli.options import CheckpointsOption, JsonOption, RunOption, open_model
+from charlm.cli.output import render, say, write_json
+
+if TYPE_CHECKING:
+    from charlm.library import Model
+    from charlm.text.dataset import EncodedText
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("eval")(evaluate)
+
+
+def evaluate(
+    files: Annotated[
+        list[str] | None,
+        typer.Option("--file", help="Text to evaluate; without it, the run's held-out text."),
+    ] = None,
+    document: Annotated[
+        str | None,
+        typer.Option("--document", help="stream, line, paragraph or file. [default: as trained]"),
+    ] = None,
+    column: Annotated[str | None, typer.Option("--column", help="Column of a table.")] = None,
+    encoding: Annotated[str, typer.Option("--encoding", help="Encoding of the text.")] = "utf-8",
+    errors: Annotated[str, typer.Option("--errors", help="strict or replace.")] = "strict",
+    window: Annotated[
+        int, typer.Option("--window", min=1, help="With --reset: tokens in a window.")
+    ] = 256,
+    reset: Annotated[
+        bool,
+        typer.Option("--reset", help="Forget at each window, as transformer reports do."),
+    ] = False,
+    as_json: JsonOption = False,
+    run: RunOption = None,
+    checkpoints: CheckpointsOption = None,
+) -> None:
+    """Likelihood of a text: nats, bits per character and byte, perplexity, counts.
+
+    Example:  charlm eval --file test.txt
+    """
+    model = open_model(run, checkpoints)
+    texts = _held_out(model) if not files else {}
+    if files:
+        from charlm.config import CorpusSettings
+        from charlm.text.dataset import encode_text, open_corpus
+
+        settings = CorpusSettings(column=column, encoding=encoding, errors=errors)
+        corpus = open_corpus(files, settings, document or model.run.document)
+        texts = {"text": encode_text(corpus.chunks, model.vocabulary, corpus.document)}
+        for note in corpus.notes:
+            say(note)
+    protocol = (
+        f"windows of {window} tokens, each from the zero state"
+        if reset
+        else "one full pass, state carried"
+    )
+    from charlm.inference.likelihood import evaluate as tally_of
+
+    tallies = {
+        name: tally_of(model.run.model, text, reset_every=window if reset else None)
+        for name, text in texts.items()
+    }
+    if as_json:
+        contents = {name: {"schema_version": 1, "run": model.path.name, "protocol": protocol,
+                           **tally.summary()} for name, tally in tallies.items()}  # fmt: skip
+        write_json(next(iter(contents.values())) if len(contents) == 1 else contents)
+        return
+    from charlm.report.tables import tally_table
+
+    say(protocol)
+    render(tally_table(tallies))
+
+
+def _held_out(model: "Model") -> "dict[str, EncodedText]":
+    """The validation and test text that the run keeps. Raises UsageError when there is none."""
+    from charlm.errors import UsageError
+    from charlm.text.dataset import read_encoded
+
+    folders = {name: model.path / "data" / name for name in ("valid", "test")}
+    found = {
+        name: read_encoded(folder)
+        for name, folder in folders.items()
+        if (folder / "counts.json").exists()
+    }
+    if not found:
+        raise UsageError("this run keeps no held-out text; give a text with --file")
+    return found

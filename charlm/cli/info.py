@@ -1,0 +1,40 @@
+"""`charlm info`: what a run is and how it was made. Loads no torch."""
+
+import typer
+
+from charlm.cli.options import CheckpointsOption, JsonOption, RunOption, locate
+from charlm.cli.output import Talk, render, write, write_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("info")(info)
+
+
+def info(
+    as_json: JsonOption = False, run: RunOption = None, checkpoints: CheckpointsOption = None
+) -> None:
+    """What a run is: model, text, results, and why each size was chosen.
+
+    Example:  charlm info --run tales
+    """
+    path = locate(run, checkpoints, trained=False)
+    from charlm.runs.commit import read_json
+    from charlm.runs.layout import RECORD, read_config
+
+    config = read_config(path)
+    record = read_json(path / RECORD)
+    if as_json:
+        write_json({"schema_version": 1, "path": str(path), "config": config, "run": record})
+        return
+    from charlm.report.runs import run_pairs, setting_rows
+    from charlm.report.tables import pairs_table, plain_table
+
+    render(pairs_table(run_pairs(path, config, record)))
+    rows = setting_rows(record, everything=Talk.level > 1)
+    if rows:
+        table = plain_table("<setting", "<value", "<why")
+        for row in rows:
+            table.add_row(*row)
+        write("\n")
+        render(table)

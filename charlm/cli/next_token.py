@@ -1,0 +1,42 @@
+"""`charlm next`: what comes next, with probabilities."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from charlm.cli.options import (
+    CheckpointsOption,
+    JsonOption,
+    RunOption,
+    name_unknown,
+    open_model,
+)
+from charlm.cli.output import render, write_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("next")(next_token)
+
+
+def next_token(
+    prompt: Annotated[str, typer.Argument(help="Text so far.")] = "",
+    top: Annotated[int, typer.Option("--top", min=1, help="How many.")] = 10,
+    as_json: JsonOption = False,
+    run: RunOption = None,
+    checkpoints: CheckpointsOption = None,
+) -> None:
+    """The likeliest next tokens after a text.
+
+    Example:  charlm next "To be or not to "
+    """
+    model = open_model(run, checkpoints)
+    name_unknown(model, prompt, "prompt")
+    found = model.next(prompt, top=top)
+    if as_json:
+        write_json({"schema_version": 1, "prompt": prompt, "next": [asdict(t) for t in found]})
+        return
+    from charlm.report.tables import next_table
+
+    render(next_table(found))

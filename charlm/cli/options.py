@@ -1,0 +1,55 @@
+"""Options and steps that several commands share."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from charlm.cli.output import say
+
+if TYPE_CHECKING:
+    from charlm.library import Model
+
+RunOption = Annotated[
+    str | None,
+    typer.Option("--run", metavar="NAME|PATH", help="Which run; without it the newest."),
+]
+CheckpointsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoints",
+        metavar="DIR",
+        envvar="CHARLM_CHECKPOINTS",
+        help="Where runs are kept. [default: checkpoints]",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
+
+
+def locate(run: str | None, checkpoints: Path | None, *, trained: bool = True) -> Path:
+    """The folder of the run that the options name, told on stderr where it was not named."""
+    from charlm.runs.locate import checkpoints_folder, find_run, is_built_in
+
+    path = find_run(run, checkpoints_folder(checkpoints), trained=trained)
+    if run is None:
+        kind = "the built-in model" if is_built_in(path) else "the newest run"
+        say(f"run {path.name} ({kind})")
+    return path
+
+
+def open_model(run: str | None, checkpoints: Path | None) -> "Model":
+    """The model of the run that the options name."""
+    path = locate(run, checkpoints)
+    from charlm.library import load
+
+    return load(path)
+
+
+def name_unknown(model: "Model", text: str, what: str) -> None:
+    """Say once which pieces of a text the vocabulary does not know."""
+    unknown = model.vocabulary.unknown(text)
+    if unknown:
+        shown = ", ".join(repr(piece) for piece in unknown[:10])
+        more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
+        say(f"{what}: not in the vocabulary, read as UNK: {shown}{more}")

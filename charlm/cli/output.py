@@ -1,0 +1,92 @@
+"""Where the command line writes: results to stdout, talk to stderr, both through here."""
+
+import json
+import os
+import sys
+from typing import Any
+
+import typer
+
+
+class Talk:
+    """How much is said on stderr: 0 with --quiet, 1 normally, 2 with --verbose."""
+
+    level = 1
+    debug = False
+
+
+def say(text: str, *, level: int = 1) -> None:
+    """A sentence for the person at the terminal, on stderr."""
+    if Talk.level >= level:
+        try:
+            print(text, file=sys.stderr, flush=True)  # noqa: T201
+        except BrokenPipeError:
+            _silence(sys.stderr.fileno())
+
+
+def write(text: str, *, flush: bool = False) -> None:
+    """Part of the result, exactly, on stdout. A closed pipe (`| head`) ends quietly with 0."""
+    try:
+        sys.stdout.write(text)
+        if flush:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _silence(sys.stdout.fileno())
+        raise typer.Exit(0) from None
+
+
+def write_json(content: Any) -> None:
+    """One JSON document as the result."""
+    write(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_json_line(content: Any) -> None:
+    """One line of JSON, flushed."""
+    write(json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n", flush=True)
+
+
+def render(renderable: Any) -> None:
+    """A table or text for people as the result; colour only on a terminal (NO_COLOR is kept)."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=False, highlight=False, emoji=False, markup=False)
+    with console.capture() as capture:
+        console.print(renderable)
+    write(capture.get())
+
+
+def on_terminal() -> bool:
+    """Whether stdout is a terminal."""
+    return sys.stdout.isatty()
+
+
+def prepare_streams() -> None:
+    """UTF-8 with plain line ends on stdout, whatever the locale."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+def close_streams() -> None:
+    """Flush what is left; a reader that has gone is not an error."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (BrokenPipeError, ValueError):
+            _silence(1 if stream is sys.stdout else 2)
+
+
+def _silence(descriptor: int) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+def escape_controls(text: str) -> str:
+    """Control characters, but for line ends and tabs, as visible escapes such as `\\x1b`."""
+    return "".join(
+        character
+        if character.isprintable() or character in "\n\t "
+        else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )

@@ -1,0 +1,131 @@
+"""`charlm score`: the probability of sentences."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from charlm.cli.options import CheckpointsOption, RunOption, name_unknown, open_model
+from charlm.cli.output import on_terminal, render, say, write
+
+if TYPE_CHECKING:
+    from charlm.inference.scoring import Scorer
+
+READ_BYTES = 1 << 16
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("score")(score)
+
+
+def score(
+    texts: Annotated[list[str] | None, typer.Argument(help="Sentences; `-` is stdin.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="A sentence on each line.")] = None,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Show each token.")] = False,
+    output: Annotated[
+        str, typer.Option("--format", help="auto, table, tsv, jsonl or scores.")
+    ] = "auto",
+    log_base: Annotated[str, typer.Option("--log-base", help="e, 2 or 10.")] = "e",
+    carry: Annotated[
+        bool, typer.Option("--carry", help="Sentences are one stream, not independent.")
+    ] = False,
+    run: RunOption = None,
+    checkpoints: CheckpointsOption = None,
+) -> None:
+    """Log-probability of sentences: from arguments, --file, or stdin (a line in, a line out).
+
+    Example:  charlm score "the apple and pear salad" "the apple and pair salad"
+    """
+    from charlm.errors import UsageError
+
+    texts = texts or []
+    if output not in ("auto", "table", "tsv", "jsonl", "scores"):
+        raise UsageError(f"--format is {output!r}; expected auto, table, tsv, jsonl or scores")
+    if log_base not in ("e", "2", "10"):
+        raise UsageError(f"--log-base is {log_base!r}; expected e, 2 or 10")
+    if texts and file:
+        raise UsageError("sentences and --file were both given; expected one of them")
+    from_stdin = (not texts and not file) or texts == ["-"] or str(file) == "-"
+    if from_stdin and sys.stdin.isatty():
+        raise UsageError("no sentences; give some as arguments, with --file, or on stdin")
+    model = open_model(run, checkpoints)
+    if not model.run.ends:
+        say("the model read one endless stream: scores are of texts as beginnings, without an end")
+    from charlm.inference.scoring import Scorer
+
+    scorer = Scorer(model.run.model, model.vocabulary, end=model.run.ends, carry=carry)
+    if output == "auto":
+        output = "table" if on_terminal() and not from_stdin else "tsv"
+    lines = stdin_lines() if from_stdin else iter([_file_lines(file)] if file else [texts])
+    if texts and not from_stdin:
+        name_unknown(model, "\n".join(texts), "sentences")
+    if output == "table":
+        _tables(scorer, [line for batch in lines for line in batch], log_base, tokens)
+    else:
+        _lines(scorer, lines, output, log_base, tokens)
+
+
+def _tables(scorer: "Scorer", texts: list[str], log_base: str, tokens: bool) -> None:
+    from rich.console import Console
+
+    from charlm.report.tables import score_table, token_table
+
+    scores = scorer.score(texts, tokens=tokens)
+    render(score_table(scores, log_base, Console().width))
+    if tokens:
+        for item in scores:
+            write("\n")
+            render(token_table(item, log_base))
+
+
+def _lines(
+    scorer: "Scorer", batches: Iterator[list[str]], output: str, log_base: str, tokens: bool
+) -> None:
+    from charlm.report.formats import FORMATS, tsv_header
+
+    if output == "tsv":
+        write(tsv_header(log_base, tokens), flush=True)
+    number = 0
+    for batch in batches:
+        for start in range(0, len(batch), 256):
+            part = batch[start : start + 256]
+            found = scorer.score(part, tokens=tokens and output != "scores")
+            for item in found:
+                number += 1
+                write(FORMATS[output](number, item, log_base, tokens))
+            write("", flush=True)
+
+
+def stdin_lines() -> Iterator[list[str]]:
+    """Lines of stdin as soon as they are there, in batches of what has come so far."""
+    import codecs
+
+    from charlm.errors import CorpusError
+
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    rest, place = "", 0
+    while data := os.read(sys.stdin.fileno(), READ_BYTES):
+        try:
+            rest += decoder.decode(data)
+        except UnicodeDecodeError as error:
+            raise CorpusError(
+                f"stdin: byte {place + error.start}: 0x{error.object[error.start]:02x} is not "
+                "valid UTF-8. Convert it first, for example with iconv"
+            ) from error
+        place += len(data)
+        *lines, rest = rest.split("\n")
+        if lines:
+            yield lines
+    if rest:
+        yield [rest]
+
+
+def _file_lines(path: Path) -> list[str]:
+    from charlm.text.corpus import END, Corpus
+
+    text = "".join(Corpus([str(path)], document="line").chunks())
+    return text.removesuffix(END).split(END) if text else []

@@ -1,0 +1,259 @@
+"""`charlm train`: fit a model to a text, or go on with a run."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from charlm.cli.options import CheckpointsOption, RunOption
+from charlm.cli.output import say
+
+if TYPE_CHECKING:
+    from charlm.training.session import Session
+
+TEXT, VOCABULARY, MODEL, FIT, RUNNING = (
+    "Text",
+    "Vocabulary",
+    "Model",
+    "Optimisation",
+    "Run",
+)
+"""Headings of the help."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("train")(train)
+
+
+def _flag(flag: str, panel: str, text: str, **options: Any) -> Any:
+    return typer.Option(flag, rich_help_panel=panel, help=text, show_default=False, **options)
+
+
+def train(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(help="Files, folders, globs, - or hf:name; none: the built-in text."),
+    ] = None,
+    # Text
+    column: Annotated[str | None, _flag("--column", TEXT, "Column of a table to read.")] = None,
+    document: Annotated[
+        str | None, _flag("--document", TEXT, "Documents: stream, line, paragraph or file.")
+    ] = None,
+    encoding: Annotated[str | None, _flag("--encoding", TEXT, "Encoding [utf-8].")] = None,
+    errors: Annotated[str | None, _flag("--errors", TEXT, "strict or replace [strict].")] = None,
+    valid: Annotated[list[str] | None, _flag("--valid", TEXT, "Validation text.")] = None,
+    test: Annotated[list[str] | None, _flag("--test", TEXT, "Test text, read once.")] = None,
+    valid_frac: Annotated[
+        float | None, _flag("--valid-frac", TEXT, "Share held out at the end [0.1]; 0 = none.")
+    ] = None,
+    # Vocabulary
+    unit: Annotated[
+        str | None, _flag("--unit", VOCABULARY, "char, byte, word or bpe [char].")
+    ] = None,
+    words: Annotated[
+        str | None, _flag("--words", VOCABULARY, "Cut words by: text or whitespace [text].")
+    ] = None,
+    min_count: Annotated[
+        int | None, _flag("--min-count", VOCABULARY, "Rarer tokens become UNK.")
+    ] = None,
+    max_size: Annotated[
+        int | None, _flag("--max-size", VOCABULARY, "Most entries, UNK and EOS included.")
+    ] = None,
+    lowercase: Annotated[
+        bool, _flag("--lowercase", VOCABULARY, "Lower-case the text first.")
+    ] = False,
+    normalize: Annotated[
+        str | None, _flag("--normalize", VOCABULARY, "none, nfc or nfkc [none].")
+    ] = None,
+    vocab: Annotated[
+        Path | None, _flag("--vocab", VOCABULARY, "Use this tokenizer.json as it is.")
+    ] = None,
+    # Model
+    cell: Annotated[str | None, _flag("--cell", MODEL, "rnn, lstm or gru [lstm].")] = None,
+    layers: Annotated[int | None, _flag("--layers", MODEL, "Stacked layers [2].")] = None,
+    hidden: Annotated[int | None, _flag("--hidden", MODEL, "Units in a layer [by rule].")] = None,
+    embedding: Annotated[
+        int | None, _flag("--embedding", MODEL, "Width of the embedding [by rule].")
+    ] = None,
+    dropout: Annotated[
+        float | None, _flag("--dropout", MODEL, "Dropped between layers and, unless set, around.")
+    ] = None,
+    input_dropout: Annotated[
+        float | None, _flag("--input-dropout", MODEL, "Dropped after the embedding [half].")
+    ] = None,
+    output_dropout: Annotated[
+        float | None, _flag("--output-dropout", MODEL, "Dropped before the output [the same].")
+    ] = None,
+    tie: Annotated[
+        bool, _flag("--tie", MODEL, "Output matrix = embedding; needs equal sizes.")
+    ] = False,
+    # Optimisation
+    epochs: Annotated[
+        float | None, _flag("--epochs", FIT, "Passes over the text [by rule].")
+    ] = None,
+    steps: Annotated[int | None, _flag("--steps", FIT, "Optimiser steps instead.")] = None,
+    minutes: Annotated[
+        float | None, _flag("--minutes", FIT, "Minutes instead; sizes follow from them.")
+    ] = None,
+    batch: Annotated[int | None, _flag("--batch", FIT, "Rows side by side [by rule].")] = None,
+    bptt: Annotated[
+        int | None, _flag("--bptt", FIT, "Tokens in a window of back-propagation [by rule].")
+    ] = None,
+    stateless: Annotated[
+        bool, _flag("--stateless", FIT, "Shuffled windows, no state carried over.")
+    ] = False,
+    optimizer: Annotated[
+        str | None, _flag("--optimizer", FIT, "adamw, adam, sgd or rmsprop [adamw].")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, _flag("--learning-rate", FIT, "Highest learning rate [by rule].")
+    ] = None,
+    schedule: Annotated[
+        str | None, _flag("--schedule", FIT, "cosine, linear, constant, step, plateau [cosine].")
+    ] = None,
+    warmup: Annotated[float | None, _flag("--warmup", FIT, "Share of warm-up [0.02].")] = None,
+    weight_decay: Annotated[
+        float | None, _flag("--weight-decay", FIT, "Weight decay [0.01].")
+    ] = None,
+    momentum: Annotated[float | None, _flag("--momentum", FIT, "Of sgd, rmsprop [0].")] = None,
+    clip_norm: Annotated[
+        float | None, _flag("--clip-norm", FIT, "Largest gradient norm [1]; 0 = any.")
+    ] = None,
+    evals: Annotated[int | None, _flag("--evals", FIT, "Validations in the run [12].")] = None,
+    patience: Annotated[
+        int | None, _flag("--patience", FIT, "Stop after so many without a gain [never].")
+    ] = None,
+    # Run
+    name: Annotated[str | None, _flag("--name", RUNNING, "Name of the run.")] = None,
+    resume: Annotated[
+        bool, _flag("--resume", RUNNING, "Go on with the newest run, or with --run.")
+    ] = False,
+    run: RunOption = None,
+    checkpoints: CheckpointsOption = None,
+    config: Annotated[
+        Path | None, _flag("--config", RUNNING, "Settings from a TOML file; flags win.")
+    ] = None,
+    seed: Annotated[int | None, _flag("--seed", RUNNING, "Seed of all draws [drawn].")] = None,
+    device: Annotated[
+        str | None, _flag("--device", RUNNING, "auto, cpu, cuda or mps [auto].")
+    ] = None,
+    precision: Annotated[
+        str | None, _flag("--precision", RUNNING, "auto, fp32 or bf16 [auto].")
+    ] = None,
+    threads: Annotated[int | None, _flag("--threads", RUNNING, "CPU threads.")] = None,
+    save_minutes: Annotated[
+        float | None, _flag("--save-minutes", RUNNING, "Minutes between checkpoints [2].")
+    ] = None,
+) -> None:
+    """Train a model on a text. Without options: a good model of 1 MB in under 10 minutes.
+
+    Example:  charlm train corpus.txt --minutes 5
+    """
+    given: dict[str, dict[str, Any]] = {
+        "corpus": {
+            "sources": sources, "column": column, "document": document, "encoding": encoding,
+            "errors": errors, "valid": valid, "test": test, "valid_frac": valid_frac,
+        },
+        "vocabulary": {
+            "unit": unit, "words": words, "min_count": min_count, "max_size": max_size,
+            "lowercase": lowercase or None, "normalize": normalize,
+        },
+        "model": {
+            "cell": cell, "num_layers": layers, "hidden_size": hidden,
+            "embedding_size": embedding, "dropout": dropout, "input_dropout": input_dropout,
+            "output_dropout": output_dropout, "tie_weights": tie or None,
+        },
+        "training": {
+            "epochs": epochs, "steps": steps, "minutes": minutes, "batch_size": batch,
+            "bptt": bptt, "stateless": stateless or None, "optimizer": optimizer,
+            "learning_rate": learning_rate, "schedule": schedule, "warmup": warmup,
+            "weight_decay": weight_decay, "momentum": momentum, "clip_norm": clip_norm,
+            "evals": evals, "patience": patience, "seed": seed, "device": device,
+            "precision": precision, "threads": threads, "save_minutes": save_minutes,
+        },
+    }  # fmt: skip
+    flags: dict[str, dict[str, Any]] = {
+        section: {key: value for key, value in values.items() if value not in (None, [])}
+        for section, values in given.items()
+    }
+    if resume:
+        session = _resumed(flags, run, checkpoints, config, name, vocab)
+    else:
+        session = _started(flags, run, checkpoints, config, name, vocab)
+    if session is not None:
+        from charlm.cli.training import follow
+
+        follow(session)
+
+
+def _started(
+    flags: dict[str, dict[str, Any]],
+    run: str | None,
+    checkpoints: Path | None,
+    config: Path | None,
+    name: str | None,
+    vocab: Path | None,
+) -> "Session":
+    from charlm.config import merge, read_toml, settings_from
+    from charlm.errors import UsageError
+    from charlm.runs.locate import checkpoints_folder
+
+    if run:
+        raise UsageError("--run names a run to go on with and needs --resume; a new one is --name")
+    file = read_toml(config) if config else {}
+    if config:
+        settings_from(file, str(config))
+    settings = settings_from(merge(file, flags), "flags")
+    origins = {f"{s}.{k}": f"file {config}" for s, values in file.items() for k in values}
+    origins |= {f"{s}.{k}": "flag" for s, values in flags.items() for k in values}
+    say("reading the text ...")
+    from charlm.training.session import start
+
+    return start(
+        settings,
+        checkpoints_folder(checkpoints),
+        name=name,
+        origins=origins,
+        vocabulary=vocab,
+        command=shlex.join(["charlm", *sys.argv[1:]]),
+    )
+
+
+def _resumed(
+    flags: dict[str, dict[str, Any]],
+    run: str | None,
+    checkpoints: Path | None,
+    config: Path | None,
+    name: str | None,
+    vocab: Path | None,
+) -> "Session | None":
+    """The session to go on with; None, said on stderr, where the run is complete already."""
+    from charlm.errors import RunError, UsageError
+    from charlm.runs.locate import checkpoints_folder, find_run, is_built_in, own_runs
+
+    if config or vocab or flags["corpus"].get("sources"):
+        raise UsageError("--resume goes on with a run as it was made; leave out text and files")
+    folder = checkpoints_folder(checkpoints)
+    wanted = run or name
+    if wanted is None:
+        runs = own_runs(folder)
+        if not runs:
+            raise RunError(f"no run in {folder} to go on with; start one with: charlm train TEXT")
+        path = runs[0]
+    else:
+        path = find_run(wanted, folder, trained=False)
+    if is_built_in(path):
+        raise RunError("the built-in run is only for reading; start your own: charlm train TEXT")
+    from charlm.training.session import resume
+
+    changes = {section: values for section, values in flags.items() if values}
+    session = resume(path, changes)
+    if session.complete:
+        session.lock.release()
+        say(f"run {path.name} is complete; train it longer with: charlm train --resume --epochs N")
+        return None
+    say(f"going on with {path.name} from step {session.trainer.counters.step:,}")
+    return session

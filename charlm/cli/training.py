@@ -1,0 +1,121 @@
+"""Following a training session at the terminal: plan, progress, signals, summary."""
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from charlm.cli.output import Talk, say
+
+if TYPE_CHECKING:
+    from charlm.training.records import FinishedRecord, Record
+    from charlm.training.session import Session
+
+PLAIN_STEP_GAP = 30.0
+"""Seconds between two plain progress lines where stderr is not a terminal."""
+
+
+def follow(session: "Session") -> None:
+    """Run a session to its end, drawing progress on stderr. Exits 130 or 143 when interrupted."""
+    from charlm.report.progress import describe_plan
+    from charlm.training.records import FinishedRecord
+
+    for note in session.notes:
+        say(note)
+    for line in describe_plan(session.record, session.path):
+        say(line)
+    finished: FinishedRecord | None = None
+    with _signals(session) as status, _progress(session) as show:
+        for record in session.records():
+            show(record)
+            if isinstance(record, FinishedRecord):
+                finished = record
+    assert finished is not None, "a session ends with a FinishedRecord"
+    _summary(session, finished)
+    if status:
+        raise typer.Exit(status[0])
+
+
+@contextlib.contextmanager
+def _signals(session: "Session") -> Iterator[list[int]]:
+    """Ctrl-C, SIGTERM and SIGHUP end after the step, saved; a second one ends at once."""
+    status: list[int] = []
+
+    def handle(number: int, frame: Any) -> None:
+        del frame
+        if status:
+            raise KeyboardInterrupt
+        status.append(128 + number)
+        session.trainer.stop("interrupted" if number == signal.SIGINT else "terminated")
+        say("\nstopping after this step and saving; once more to stop at once")
+
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {name: signal.signal(getattr(signal, name), handle) for name in names}
+    try:
+        yield status
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
+
+
+@contextlib.contextmanager
+def _progress(session: "Session") -> "Iterator[Any]":
+    """A function that shows a record: a bar on a terminal, lines now and then elsewhere."""
+    from charlm.report.progress import evaluation_line, step_line
+    from charlm.training.records import EvaluationRecord, StepRecord
+
+    unit = session.record["settings"]["vocabulary"]["unit"]
+    if Talk.level == 0:
+        yield str
+        return
+    if sys.stderr.isatty():
+        with _bar() as bar:
+
+            def draw(record: "Record") -> None:
+                if isinstance(record, StepRecord):
+                    bar.n = round(1000 * record.progress)
+                    bar.set_postfix_str(step_line(record, unit), refresh=True)
+                elif isinstance(record, EvaluationRecord):
+                    bar.write(evaluation_line(record, unit), file=sys.stderr)
+
+            yield draw
+        return
+    last = [-PLAIN_STEP_GAP]
+
+    def tell(record: "Record") -> None:
+        if isinstance(record, EvaluationRecord):
+            say(evaluation_line(record, unit))
+        elif isinstance(record, StepRecord) and record.seconds - last[0] >= PLAIN_STEP_GAP:
+            last[0] = record.seconds
+            say(f"{100 * record.progress:3.0f} % step {record.step:,}: {step_line(record, unit)}")
+
+    yield tell
+
+
+def _bar() -> Any:
+    from tqdm import tqdm
+
+    return tqdm(
+        total=1000,
+        file=sys.stderr,
+        dynamic_ncols=True,
+        leave=False,
+        bar_format="{percentage:3.0f}% |{bar:20}| {postfix} [{elapsed}<{remaining}]",
+    )
+
+
+def _summary(session: "Session", finished: "FinishedRecord") -> None:
+    """The closing table and the commands to try next, on stderr: training has no other result."""
+    from rich.console import Console
+
+    from charlm.report.progress import next_commands, summary_table
+
+    if Talk.level == 0:
+        return
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    console.print(summary_table(session.record, finished))
+    for line in next_commands(session.path, finished):
+        say(line)

@@ -1,0 +1,40 @@
+"""`charlm verify`: is a run whole?"""
+
+from dataclasses import asdict
+
+import typer
+
+from charlm.cli.options import CheckpointsOption, JsonOption, RunOption, locate
+from charlm.cli.output import render, write_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("verify")(verify)
+
+
+def verify(
+    as_json: JsonOption = False, run: RunOption = None, checkpoints: CheckpointsOption = None
+) -> None:
+    """Check every file of a run against its sizes, checksums and format; exit 0 or 4.
+
+    Example:  charlm verify --run tales
+    """
+    path = locate(run, checkpoints, trained=False)
+    from charlm.errors import RunError
+    from charlm.runs.verify import verify_run
+
+    checks = verify_run(path)
+    broken = [problem for check in checks for problem in check.problems]
+    if as_json:
+        content = [asdict(check) for check in checks]
+        write_json({"schema_version": 1, "run": str(path), "ok": not broken, "checks": content})
+    else:
+        from charlm.report.tables import pairs_table
+
+        render(pairs_table([(c.name, "; ".join(c.problems) or "ok") for c in checks]))
+    if broken:
+        raise RunError(
+            f"{path}: {len(broken)} of {len(checks)} checks failed; expected none. Restore the "
+            "run from a copy, or go on from an older state with: charlm train --resume"
+        )

@@ -1,0 +1,155 @@
+"""`charlm vocab`: look at the vocabulary of a text, write it, try it on another text."""
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from charlm.cli.options import JsonOption
+from charlm.cli.output import render, say, write, write_json
+
+if TYPE_CHECKING:
+    from charlm.text.building import BuiltVocabulary
+    from charlm.text.corpus import Corpus
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("vocab")(vocab)
+
+
+def vocab(
+    sources: Annotated[list[str] | None, typer.Argument(help="Text; without it, built-in.")] = None,
+    unit: Annotated[str, typer.Option("--unit", help="char, byte, word or bpe.")] = "char",
+    words: Annotated[
+        str, typer.Option("--words", help="How words are cut: text or whitespace.")
+    ] = "text",
+    min_count: Annotated[
+        int | None, typer.Option("--min-count", min=1, help="Rarer tokens become UNK.")
+    ] = None,
+    max_size: Annotated[
+        int | None, typer.Option("--max-size", min=3, help="Most entries, UNK and EOS included.")
+    ] = None,
+    lowercase: Annotated[bool, typer.Option("--lowercase", help="Lower-case first.")] = False,
+    normalize: Annotated[str, typer.Option("--normalize", help="none, nfc or nfkc.")] = "none",
+    column: Annotated[str | None, typer.Option("--column", help="Column of a table.")] = None,
+    encoding: Annotated[str, typer.Option("--encoding", help="Encoding of the text.")] = "utf-8",
+    errors: Annotated[str, typer.Option("--errors", help="strict or replace.")] = "strict",
+    frozen: Annotated[
+        Path | None, typer.Option("--vocab", help="Use this tokenizer.json instead of a new one.")
+    ] = None,
+    oov: Annotated[
+        list[str] | None, typer.Option("--oov", help="Second text: how much of it is unknown?")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write it as tokenizer.json.")] = None,
+    top: Annotated[int, typer.Option("--top", min=0, help="Entries shown at each end.")] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Size, coverage, most and least frequent entries of a text's vocabulary.
+
+    Example:  charlm vocab corpus.txt --unit word --max-size 10000 --out words.json
+    """
+    from charlm.config import CorpusSettings, VocabularySettings
+    from charlm.runs.locate import built_in
+    from charlm.text.building import BuiltVocabulary, build_vocabulary, count_ids
+    from charlm.text.dataset import open_corpus
+    from charlm.text.vocabulary import load_vocabulary
+
+    settings = VocabularySettings(
+        unit=unit,
+        words=words,
+        min_count=min_count,
+        max_size=max_size,
+        lowercase=lowercase,
+        normalize=normalize,
+    )
+    decoding = CorpusSettings(column=column, encoding=encoding, errors=errors)
+    corpus = open_corpus(sources or [str(built_in("corpora", "tales.txt"))], decoding)
+    if frozen:
+        known = load_vocabulary(frozen)
+        counts = count_ids(corpus.chunks(), known)
+        built = BuiltVocabulary(vocabulary=known, counts=counts)
+    else:
+        built = build_vocabulary(corpus.chunks, settings)
+    for note in [*corpus.notes, *built.notes]:
+        say(note)
+    content = _content(built, top)
+    if oov:
+        content["second_text"] = _second(built, open_corpus(oov, decoding))
+    if out:
+        _write(built, out)
+    if as_json:
+        write_json({"schema_version": 1, **content})
+    else:
+        _show(content)
+
+
+def _content(built: "BuiltVocabulary", top: int) -> dict[str, Any]:
+    vocabulary, counts = built.vocabulary, built.counts
+    order = sorted(range(2, len(counts)), key=lambda index: (-int(counts[index]), index))
+    entries = [(vocabulary.token_text(index), int(counts[index])) for index in order]
+    return {
+        "unit": vocabulary.unit,
+        "size": len(vocabulary),
+        "tokens": int(counts.sum()),
+        "unknown": int(counts[vocabulary.unk]),
+        "coverage": built.coverage,
+        "min_count": vocabulary.settings.min_count,
+        "most_frequent": entries[:top],
+        "least_frequent": entries[len(entries) - min(top, max(len(entries) - top, 0)) :],
+    }
+
+
+def _second(built: "BuiltVocabulary", corpus: "Corpus") -> dict[str, Any]:
+    """How much of a second text is unknown, and what of it is most frequent."""
+    from charlm.text.building import count_ids, safe_chunks
+    from charlm.text.corpus import END
+
+    vocabulary = built.vocabulary
+    counts = count_ids(corpus.chunks(), vocabulary)
+    missing: Counter[str] = Counter()
+    for chunk in safe_chunks(corpus.chunks()):
+        text = chunk.replace(END, "\n")
+        pairs = zip(vocabulary.pieces(text), vocabulary.encode(text), strict=True)
+        missing.update(piece for piece, index in pairs if index == vocabulary.unk)
+    total = int(counts.sum())
+    return {
+        "tokens": total,
+        "unknown": int(counts[vocabulary.unk]),
+        "oov_rate": int(counts[vocabulary.unk]) / total if total else 0.0,
+        "most_frequent_unknown": missing.most_common(10),
+    }
+
+
+def _write(built: "BuiltVocabulary", out: Path) -> None:
+    from charlm.runs.commit import write_file
+    from charlm.runs.run import vocabulary_bytes
+
+    write_file(out, vocabulary_bytes(built.vocabulary))
+    say(f"wrote {out}; use it with: charlm train TEXT --vocab {out}")
+
+
+def _show(content: dict[str, Any]) -> None:
+    from charlm.report.tables import pairs_table, plain_table
+    from charlm.report.text import number, visible
+
+    pairs = [
+        ("unit", content["unit"]),
+        ("entries", f"{content['size']:,} (UNK and EOS included)"),
+        ("tokens", number(content["tokens"])),
+        ("unknown", number(content["unknown"])),
+        ("coverage", f"{100 * content['coverage']:.3f} %"),
+    ]
+    second = content.get("second_text")
+    if second:
+        rate = f"{100 * second['oov_rate']:.3f} % of {second['tokens']:,} tokens"
+        pairs.append(("OOV in second text", rate))
+    render(pairs_table(pairs))
+    for name in ("most_frequent", "least_frequent"):
+        if content[name]:
+            table = plain_table("<" + name.replace("_", " "), "count")
+            for token, count in content[name]:
+                table.add_row(visible(token), number(count))
+            write("\n")
+            render(table)

@@ -1,0 +1,1 @@
+"""What people look at: tables and lines from records, scores and tallies."""

@@ -1,0 +1,101 @@
+"""Lines and tables about training: the plan, a step, a validation, the end."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from charlm.report.tables import pairs_table
+from charlm.report.text import duration, number
+from charlm.training.records import EvaluationRecord, FinishedRecord, StepRecord
+from charlm.units import Tally, bits, perplexity
+
+
+def describe_plan(record: Mapping[str, Any], path: Path) -> list[str]:
+    """What is about to be trained, in a few lines."""
+    settings, corpus = record["settings"], record["corpus"]
+    model, training = settings["model"], settings["training"]
+    unit = settings["vocabulary"]["unit"]
+    parts = ", ".join(f"{name} {part['tokens']:,}" for name, part in corpus["parts"].items())
+    length = next(
+        f"{training[key]:g} {key}" for key in ("epochs", "steps", "minutes") if training[key]
+    )
+    precision = record["precision"]
+    return [
+        f"text   {corpus['name']}: {parts} {unit} tokens, {corpus['vocabulary']:,} entries",
+        f"model  {model['num_layers']} x {model['hidden_size']} {model['cell'].upper()}, "
+        f"{record['parameters']:,} weights, dropout {model['dropout']:g}",
+        f"run    {length}, batch {training['batch_size']} x {training['bptt']}, "
+        f"{training['optimizer']} {training['learning_rate']:g}, seed {training['seed']}, "
+        f"{record['machine']['device']} {precision['name']} ({precision['reason']})",
+        f"into   {path}",
+    ]
+
+
+def step_line(record: StepRecord, unit: str) -> str:
+    """Loss in the unit of the trade, and speed."""
+    return f"{_loss(record.nats_per_token, unit)}  {record.tokens_per_second:,.0f} tokens/s"
+
+
+def _loss(nats: float, unit: str) -> str:
+    if unit in ("word", "bpe"):
+        return f"perplexity {perplexity(nats, 1):.1f}"
+    name = "char" if unit == "char" else "byte"
+    return f"{bits(nats):.3f} bits/{name} ({nats:.3f} nats)"
+
+
+def evaluation_line(record: EvaluationRecord, unit: str) -> str:
+    """One validation."""
+    mark = "  best so far" if record.best else ""
+    return (
+        f"{100 * record.progress:3.0f} % step {record.step:,}: validation "
+        f"{_loss(record.tally.nats_per_token, unit)}  {duration(record.seconds)}{mark}"
+    )
+
+
+def summary_table(record: Mapping[str, Any], finished: FinishedRecord) -> Table:
+    """The end of a sitting."""
+    reasons = {
+        "complete": "complete",
+        "patience": "stopped early: validation no longer improved",
+    }
+    pairs: list[tuple[str, str]] = [
+        ("run", f"{record['name']}: {reasons.get(finished.reason, finished.reason)}"),
+        ("trained", f"{finished.step:,} steps, {finished.tokens:,} tokens, "
+                    f"{duration(finished.seconds)}"),
+    ]  # fmt: skip
+    for name, tally in (("validation", finished.valid), ("test", finished.test)):
+        if tally:
+            pairs.append((name, _figures(tally)))
+    if finished.valid:
+        pairs.append(("best weights", f"of step {finished.best_step:,}"))
+    else:
+        pairs.append(("validation", "no text was held out; the newest weights are kept"))
+    return pairs_table(pairs)
+
+
+def _figures(tally: Tally) -> str:
+    figures = (
+        f"{number(tally.nats_per_token)} nats/token, {number(tally.bits_per_char)} bits/char, "
+        f"perplexity {number(tally.perplexity, 2)}"
+    )
+    if tally.oov:
+        without = number(tally.perplexity_without_oov, 2)
+        figures += f" ({without} without {tally.oov:,} OOV)"
+    return figures
+
+
+def next_commands(path: Path, finished: FinishedRecord) -> list[str]:
+    """What to try next, ready to be copied."""
+    run = f" --run {path.name}" if path.parent == Path("checkpoints") else f" --run {path}"
+    if not finished.complete:
+        return [f"saved; go on with: charlm train --resume{run}"]
+    return [
+        f"wrote {path}",
+        "next:",
+        f"  charlm sample{run} --len 500",
+        f'  charlm score{run} "some text of yours"',
+        f"  charlm eval{run}",
+        f"  charlm info{run}",
+    ]

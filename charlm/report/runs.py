@@ -1,0 +1,67 @@
+"""What a run is, for people: from config.json and run.json alone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from charlm.report.text import duration, number
+
+Json = Mapping[str, Any]
+
+
+def run_pairs(path: Path, config: Json, record: Json) -> list[tuple[str, str]]:
+    """Names and values that describe a run."""
+    model, corpus, machine = config["model"], record["corpus"], record["machine"]
+    pairs = [
+        ("run", str(path)),
+        ("status", str(record.get("status"))),
+        (
+            "model",
+            f"{model['num_layers']} x {model['hidden_size']} {model['cell'].upper()}, embedding "
+            f"{model['embedding_size']}, {record.get('parameters', 0):,} weights",
+        ),
+        ("vocabulary", f"{config['vocab_size']:,} {config['vocabulary']['unit']} entries"),
+        ("text", f"{corpus['name']}, cut into documents by: {corpus['document']}"),
+    ]
+    for name, part in corpus["parts"].items():
+        size = f"{part['tokens']:,} tokens, {part['documents']:,} documents"
+        pairs.append((f"  {name}", f"{size}, {part['bytes']:,} bytes"))
+    pairs += _result_pairs(record.get("results") or {})
+    precision = record.get("precision", {})
+    pairs += [
+        ("machine", f"{machine['device_name']}, {machine['threads']} threads"),
+        ("precision", f"{precision.get('name')} ({precision.get('reason')})"),
+        ("made", f"{record.get('created')} with charlm {config.get('charlm')}, "
+                 f"torch {config.get('torch')}"),
+    ]  # fmt: skip
+    if record.get("command"):
+        pairs.append(("command", str(record["command"])))
+    return pairs
+
+
+def _result_pairs(results: Json) -> list[tuple[str, str]]:
+    if not results:
+        return []
+    pairs = [("trained", f"{results['step']:,} steps, {duration(results['seconds'])}")]
+    for name in ("valid", "test"):
+        tally = results.get(name)
+        if tally:
+            figures = (
+                f"{number(tally['nats_per_token'])} nats/token, "
+                f"{number(tally['bits_per_char'])} bits/char, perplexity "
+                f"{number(tally['perplexity'], 2)}"
+            )
+            pairs.append((f"{name} result", figures))
+    return pairs
+
+
+def setting_rows(record: Json, *, everything: bool) -> list[tuple[str, str, str]]:
+    """Settings that were chosen (by the user or a rule) with where they came from; or all."""
+    origins = record.get("origins", {})
+    rows = []
+    for section, values in record["settings"].items():
+        for key, value in values.items():
+            why = origins.get(f"{section}.{key}", "default")
+            if everything or why != "default":
+                rows.append((f"{section}.{key}", str(value), why))
+    return rows

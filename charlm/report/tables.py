@@ -1,0 +1,111 @@
+"""Tables for people: evaluations, scores, next tokens, vocabularies, runs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from charlm.inference.generation import NextToken
+from charlm.inference.scoring import Score
+from charlm.report.text import number, shortened, visible
+from charlm.units import LOG_BASES, Tally
+
+LABELS = {
+    "tokens": "tokens",
+    "words": "words",
+    "chars": "characters",
+    "bytes": "bytes",
+    "oov": "unknown tokens (OOV)",
+    "documents": "documents",
+    "nats_per_token": "nats per token",
+    "bits_per_token": "bits per token",
+    "bits_per_char": "bits per character",
+    "bits_per_byte": "bits per byte",
+    "perplexity": "perplexity",
+    "perplexity_without_oov": "perplexity without OOV",
+    "perplexity_without_eos": "perplexity without EOS",
+    "word_perplexity": "perplexity per word",
+}
+BAR_WIDTH = 24
+
+
+def plain_table(*columns: str, title: str | None = None) -> Table:
+    """A table without frames, numbers to the right; a name that begins with `<` is left-aligned."""
+    table = Table(box=None, title=title, title_justify="left", pad_edge=False, header_style="bold")
+    for column in columns:
+        left = column.startswith("<")
+        table.add_column(column.removeprefix("<"), justify="left" if left else "right")
+    return table
+
+
+def tally_table(tallies: Mapping[str, Tally]) -> Table:
+    """One column of figures for each text."""
+    table = plain_table("<", *tallies)
+    for key, label in LABELS.items():
+        table.add_row(label, *(number(tally.summary()[key]) for tally in tallies.values()))
+    return table
+
+
+def score_table(scores: Sequence[Score], log_base: str, width: int) -> Table:
+    """One row for each text; among several, the likeliest is marked and all are ranked."""
+    unit = LOG_BASES[log_base]
+    ranked = sorted(range(len(scores)), key=lambda at: -scores[at].log_probability)
+    places = {at: place for place, at in enumerate(ranked, start=1)}
+    table = plain_table("rank", f"log{_base(log_base)} P", "tokens", "bits/char", "OOV", "<text")
+    for at, score in enumerate(scores):
+        best = len(scores) > 1 and places[at] == 1
+        table.add_row(
+            f"{places[at]}{' *' if best else '  '}" if len(scores) > 1 else "1",
+            number(score.log_probability / unit, 3),
+            number(score.tally.tokens),
+            number(score.tally.bits_per_char, 3),
+            number(score.tally.oov),
+            Text(shortened(score.text, max(width - 42, 16))),
+            style="bold green" if best else "",
+        )
+    return table
+
+
+def token_table(score: Score, log_base: str) -> Table:
+    """One row for each token of a text: surprisal, its bar, rank, running sum."""
+    unit = LOG_BASES[log_base]
+    head = {"e": "nats", "2": "bits", "10": "log10"}[log_base]
+    table = plain_table("<token", head, "rank", "sum", "<surprisal")
+    total = 0.0
+    most = max((token.nats for token in score.tokens), default=1.0) or 1.0
+    for token in score.tokens:
+        total += token.nats
+        table.add_row(
+            Text(visible(token.token) + (" (UNK)" if token.oov else "")),
+            number(token.nats / unit, 3),
+            str(token.rank),
+            number(total / unit, 3),
+            Text("█" * round(BAR_WIDTH * token.nats / most), style="cyan"),
+        )
+    return table
+
+
+def next_table(tokens: Sequence[NextToken]) -> Table:
+    """The likeliest continuations with bars."""
+    table = plain_table("probability", "<token", "<")
+    most = max((token.probability for token in tokens), default=1.0) or 1.0
+    for token in tokens:
+        bar = "█" * round(BAR_WIDTH * token.probability / most)
+        table.add_row(
+            f"{token.probability:.4f}", Text(visible(token.token)), Text(bar, style="cyan")
+        )
+    return table
+
+
+def pairs_table(pairs: Sequence[tuple[str, Any]], title: str | None = None) -> Table:
+    """Names and values."""
+    table = plain_table("<", "<", title=title)
+    table.show_header = False
+    for name, value in pairs:
+        table.add_row(Text(name, style="bold"), Text(str(value)))
+    return table
+
+
+def _base(log_base: str) -> str:
+    return {"e": "e", "2": "2", "10": "10"}[log_base]

@@ -1,0 +1,44 @@
+"""Small pieces of text that every report shares."""
+
+SYMBOLS = {"\n": "⏎", " ": "␣", "\t": "⇥", "\r": "␍", "": "∅"}
+"""How blanks show in a table."""
+
+
+def visible(token: str) -> str:
+    """A token as it reads in a table: blanks as symbols, control characters escaped."""
+    shown = SYMBOLS.get(token)
+    if shown is not None:
+        return shown
+    if token.isspace():
+        return "".join(SYMBOLS.get(character, repr(character)[1:-1]) for character in token)
+    return "".join(
+        character
+        if character.isprintable()
+        else SYMBOLS.get(character) or character.encode("unicode_escape").decode("ascii")
+        for character in token
+    )
+
+
+def number(value: float | int | None, digits: int = 4) -> str:
+    """A figure for a table: thousands apart, `-` where there is none."""
+    if value is None or value != value:  # NaN is not equal to itself
+        return "-"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.{digits}f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `45 s`, `3:07 min` or `1:02:03 h`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d} h"
+
+
+def shortened(text: str, width: int) -> str:
+    """A text on one line of at most `width` characters."""
+    line = visible(text)
+    return line if len(line) <= width else line[: width - 1] + "…"
