@@ -32,7 +32,7 @@ def next_token(
     Example:  charlm next "To be or not to "
     """
     model = open_model(run, checkpoints)
-    name_unknown(model, prompt, "prompt")
+    name_unknown(model, [prompt], "prompt")
     found = model.next(prompt, top=top)
     if as_json:
         write_json({"schema_version": 1, "prompt": prompt, "next": [asdict(t) for t in found]})

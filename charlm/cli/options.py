@@ -1,5 +1,6 @@
 """Options and steps that several commands share."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,9 +47,10 @@ def open_model(run: str | None, checkpoints: Path | None) -> "Model":
     return load(path)
 
 
-def name_unknown(model: "Model", text: str, what: str) -> None:
-    """Say once which pieces of a text the vocabulary does not know."""
-    unknown = model.vocabulary.unknown(text)
+def name_unknown(model: "Model", texts: Iterable[str], what: str) -> None:
+    """Say once which pieces of the texts the vocabulary does not know."""
+    found = (piece for text in texts for piece in model.vocabulary.unknown(text))
+    unknown = list(dict.fromkeys(found))
     if unknown:
         shown = ", ".join(repr(piece) for piece in unknown[:10])
         more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""

@@ -71,7 +71,7 @@ def sample(
     from charlm.library import fresh_seed
 
     if prompt:
-        name_unknown(model, prompt, "prime text")
+        name_unknown(model, [prompt], "prime text")
     chosen = fresh_seed() if seed is None else seed
     if seed is None:
         say(f"seed {chosen}")

@@ -62,7 +62,7 @@ def score(
         output = "table" if on_terminal() and not from_stdin else "tsv"
     lines = stdin_lines() if from_stdin else iter([_file_lines(file)] if file else [texts])
     if texts and not from_stdin:
-        name_unknown(model, "\n".join(texts), "sentences")
+        name_unknown(model, texts, "sentences")
     if output == "table":
         _tables(scorer, [line for batch in lines for line in batch], log_base, tokens)
     else:

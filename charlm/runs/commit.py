@@ -16,6 +16,8 @@ from charlm.errors import EnvironmentFailure, RunError
 
 MANIFEST = "MANIFEST.json"
 TEMPORARY = ".tmp-"
+OLDER = "~"
+"""Ends the name of a folder while a newer one takes its place."""
 
 
 @contextlib.contextmanager
@@ -75,9 +77,11 @@ def sync_folder(folder: Path) -> None:
 def commit_folder(folder: Path, files: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
     """Create `folder` with these files and a manifest of sizes and SHA-256, written last.
 
-    An older folder of that name is replaced. Raises EnvironmentFailure, leaving no trace.
+    An older folder of that name is replaced; meanwhile it is `folder~`, so that one of the two is
+    there at every moment. Raises EnvironmentFailure, leaving no trace.
     """
     temporary = folder.with_name(f"{TEMPORARY}{folder.name}-{os.getpid()}")
+    older = folder.with_name(f"{folder.name}{OLDER}")
     with explained(folder):
         try:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -88,12 +92,14 @@ def commit_folder(folder: Path, files: Mapping[str, bytes], about: Mapping[str, 
             write_synced(temporary / MANIFEST, json_bytes({**about, "files": entries}))
             sync_folder(temporary)
             if folder.exists():
-                shutil.rmtree(folder)
+                shutil.rmtree(older, ignore_errors=True)
+                folder.rename(older)
             temporary.rename(folder)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         sync_folder(folder.parent)
+        shutil.rmtree(older, ignore_errors=True)
 
 
 def remove_folder(folder: Path) -> None:

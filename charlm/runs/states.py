@@ -14,7 +14,7 @@ from torch import Tensor
 from charlm.errors import RunError
 from charlm.runs.commit import (
     MANIFEST,
-    TEMPORARY,
+    OLDER,
     commit_folder,
     json_bytes,
     manifest_problems,
@@ -53,8 +53,8 @@ def state_folders(run: Path) -> list[Path]:
     """The folders of states, newest step first, valid or not."""
     steps = {}
     for path in (run / "states").glob("step-*"):
-        number = path.name.removeprefix("step-")
-        if number.isdecimal() and not path.name.startswith(TEMPORARY):
+        number = path.name.removeprefix("step-").removesuffix(OLDER)
+        if number.isdecimal():
             steps[path] = int(number)
     return sorted(steps, key=lambda path: -steps[path])
 
@@ -81,6 +81,6 @@ def load_newest_state(run: Path) -> tuple[SavedState | None, list[str]]:
             continue
         counters = read_json(folder / COUNTERS)
         tensors = tensors_from_file(folder / TENSORS)
-        step = int(folder.name.removeprefix("step-"))
+        step = int(folder.name.removeprefix("step-").removesuffix(OLDER))
         return SavedState(step=step, tensors=tensors, counters=counters), skipped
     return None, skipped

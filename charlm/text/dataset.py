@@ -95,38 +95,40 @@ def load_dataset(
     texts. Raises CorpusError for text that is empty or cannot be read.
     """
     corpus = corpus or open_corpus(settings.sources, settings)
-    parts, extents = _split(corpus, settings)
+    parts = _split(corpus, settings)
     notes = list(corpus.notes)
     coverage = 1.0
     if vocabulary is None:
-        built = build_vocabulary(parts["train"], vocabulary_settings)
+        built = build_vocabulary(parts["train"].read, vocabulary_settings)
         vocabulary, coverage = built.vocabulary, built.coverage
         notes += built.notes
     encoded = {
-        name: _encode_part(read, vocabulary, corpus.document, extents[name], cache)
-        for name, read in parts.items()
+        name: _encode_part(part, vocabulary, corpus.document, cache) for name, part in parts.items()
     }
-    if not len(encoded["train"].ids):
-        raise CorpusError(
-            f"{corpus.name} holds no {vocabulary.unit} at all, only blanks; expected at least two. "
-            "Give another text or another --unit"
-        )
-    fingerprint = hashlib.sha256("".join(e.sha256 for e in extents.values()).encode()).hexdigest()
+    if len(encoded["train"].ids) == 0:
+        raise CorpusError(f"{corpus.name} holds no word; expected text between the blanks")
+    encoded = {name: text for name, text in encoded.items() if len(text.ids)}
+    keys = "".join(part.key for part in parts.values())
     return Dataset(
         name=corpus.name,
         document=corpus.document,
         vocabulary=vocabulary,
         train=encoded["train"],
-        valid=_unless_empty(encoded.get("valid")),
-        test=_unless_empty(encoded.get("test")),
-        fingerprint=fingerprint,
+        valid=encoded.get("valid"),
+        test=encoded.get("test"),
+        fingerprint=hashlib.sha256(keys.encode()).hexdigest(),
         coverage=coverage,
         notes=notes,
     )
 
 
-def _unless_empty(part: EncodedText | None) -> EncodedText | None:
-    return part if part is not None and len(part.ids) else None
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """A part of a corpus: how to read it, what identifies its content, its bytes at most."""
+
+    read: Read
+    key: str
+    bytes: int
 
 
 def open_corpus(
@@ -142,31 +144,37 @@ def open_corpus(
     )
 
 
-def _split(corpus: Corpus, settings: CorpusSettings) -> tuple[dict[str, Read], dict[str, Extent]]:
-    """Readers of the parts and their extents; the tail is held out unless a file is given."""
+def _split(corpus: Corpus, settings: CorpusSettings) -> dict[str, _Part]:
+    """The parts by name; the tail is held out for validation unless a file is given for it."""
     whole = measure(corpus.chunks())
-    if whole.chars == 0:
-        raise CorpusError(f"{corpus.name} is empty; expected at least two characters of text")
     by_document = corpus.document != "stream"
+    least = 1 if by_document else 2
     count = whole.documents if by_document else whole.chars
+    if count < least:
+        found = "is empty" if count == 0 else "has one character"
+        raise CorpusError(f"{corpus.name} {found}; expected at least two characters to learn from")
     cut = count
     if not settings.valid and settings.valid_frac > 0:
-        cut = split_point(whole, settings.valid_frac, documents=by_document)
-        cut = min(max(cut, 1 if by_document else 2), count)  # the least that can be learnt from
-    parts: dict[str, Read] = {"train": lambda: span(corpus.chunks(), 0, cut, documents=by_document)}
-    extents = {"train": whole if cut == count else measure(parts["train"]())}
+        cut = max(split_point(whole, settings.valid_frac, documents=by_document), least)
+    parts = {"train": _span_part(corpus, whole, 0, None if cut == count else cut)}
     if cut < count:
-        parts["valid"] = lambda: span(corpus.chunks(), cut, None, documents=by_document)
+        parts["valid"] = _span_part(corpus, whole, cut, None)
     for name, sources in (("valid", settings.valid), ("test", settings.test)):
         if sources:
-            parts[name] = open_corpus(sources, settings, corpus.document).chunks
-    extents |= {name: measure(read()) for name, read in parts.items() if name != "train"}
-    if extents["train"].chars < 2 and not by_document:
-        raise CorpusError(f"{corpus.name} has one character; expected at least two to learn from")
-    empty = [name for name in parts if extents[name].chars == 0]
-    for name in empty:
-        del parts[name], extents[name]
-    return parts, extents
+            other = open_corpus(sources, settings, corpus.document)
+            extent = measure(other.chunks())
+            if extent.chars:
+                parts[name] = _span_part(other, extent, 0, None)
+    return parts
+
+
+def _span_part(corpus: Corpus, extent: Extent, start: int, stop: int | None) -> _Part:
+    by_document = corpus.document != "stream"
+    return _Part(
+        read=lambda: span(corpus.chunks(), start, stop, documents=by_document),
+        key=f"{extent.sha256}:{start}:{stop}",
+        bytes=extent.bytes,
+    )
 
 
 def encode_text(read: Read, vocabulary: Vocabulary, document: str) -> EncodedText:
@@ -213,20 +221,22 @@ def count_text(text: str, after_blank: bool = True) -> tuple[TextCounts, bool]:
     """
     if not text:
         return TextCounts(), after_blank
-    codes = code_points(text)
-    blank = BLANK_TABLE[np.minimum(codes, LAST_BLANK + 1) if codes.itemsize > 1 else codes]
-    size = len(codes)
-    if codes.itemsize > 1:
+    if text.isascii():
+        size = len(text)
+        blank = np.frombuffer(text.encode("ascii").translate(ASCII_BLANKS), np.bool_)
+    else:
+        codes = code_points(text)
         marks = codes == ord(END)
-        blank = blank | marks
+        blank = np.take(BLANK_TABLE, codes, mode="clip") | marks
         size = sum(int(np.count_nonzero(codes >= step)) for step in (0, 0x80, 0x800, 0x10000))
         size -= 2 * int(np.count_nonzero(marks))
-    starts = int(np.count_nonzero(~blank[1:] & blank[:-1])) + int(after_blank and not blank[0])
-    return TextCounts(chars=len(codes), bytes=size, words=starts), bool(blank[-1])
+    starts = int(np.count_nonzero(blank[:-1] > blank[1:])) + int(after_blank and not blank[0])
+    return TextCounts(chars=len(blank), bytes=size, words=starts), bool(blank[-1])
 
 
 LAST_BLANK = 0x3000
 BLANK_TABLE = np.array([chr(code).isspace() for code in range(LAST_BLANK + 1)] + [False])
+ASCII_BLANKS = BLANK_TABLE[:256].tobytes()
 
 
 def _add(left: TextCounts, right: TextCounts) -> TextCounts:
@@ -238,17 +248,17 @@ def _add(left: TextCounts, right: TextCounts) -> TextCounts:
 
 
 def _encode_part(
-    read: Read, vocabulary: Vocabulary, document: str, extent: Extent, cache: Path | None
+    part: _Part, vocabulary: Vocabulary, document: str, cache: Path | None
 ) -> EncodedText:
-    if extent.bytes <= CACHED_FROM_BYTES:
-        return encode_text(read, vocabulary, document)
-    key = json.dumps([CACHE_FORMAT, extent.sha256, document, vocabulary.to_json()], sort_keys=True)
+    if part.bytes <= CACHED_FROM_BYTES:
+        return encode_text(part.read, vocabulary, document)
+    key = json.dumps([CACHE_FORMAT, part.key, document, vocabulary.to_json()], sort_keys=True)
     folder = (cache or cache_folder()) / hashlib.sha256(key.encode()).hexdigest()[:32]
     try:
         return read_encoded(folder)
     except CorpusError:  # not there yet, or damaged
         shutil.rmtree(folder, ignore_errors=True)
-    _write_cache(folder, read, vocabulary, document)
+    _write_cache(folder, part.read, vocabulary, document)
     return read_encoded(folder)
 
 

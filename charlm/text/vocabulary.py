@@ -137,8 +137,11 @@ class _CodeVocabulary(Vocabulary):
         if _normalizes(self.settings):
             normalise = self.tokenizer.normalizer.normalize_str
             text = END.join(normalise(part) for part in text.split(END))
-        ids = self.table[self._codes(text)]
+        ids = self._ids(text)
         return ids, np.flatnonzero(ids == EOS) + 1
+
+    def _ids(self, text: str) -> Ids:
+        return np.take(self.table, self._codes(text))
 
     @abstractmethod
     def _codes(self, text: str) -> NDArray[Any]: ...
@@ -156,6 +159,15 @@ class CharVocabulary(_CodeVocabulary):
         table[[ord(token) for token in self.tokens[2:]]] = np.arange(2, len(self))
         table[ord(END)] = EOS
         return table
+
+    @cached_property
+    def _ascii_table(self) -> bytes:
+        return self.table[:256].tobytes()
+
+    def _ids(self, text: str) -> Ids:
+        if self.dtype == np.uint8 and text.isascii():  # several times faster than a numpy lookup
+            return np.frombuffer(text.encode("ascii").translate(self._ascii_table), np.uint8)
+        return super()._ids(text)
 
     def _codes(self, text: str) -> NDArray[Any]:
         return code_points(text)

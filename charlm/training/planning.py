@@ -33,7 +33,7 @@ LARGEST = 512
 MOST_PASSES = 16
 """Passes over a 1 MB text that a default run makes at most; smaller texts get more."""
 DEFAULT_ROWS = {"cpu": 32, "bf16": 64, "cuda": 64}
-TOKENS_IN_A_STEP = 2048
+TOKENS_IN_A_STEP = {"char": 2048, "byte": 2048, "word": 768, "bpe": 768}
 """Tokens that a step should hold when documents are short."""
 BPTT = {"char": 64, "byte": 64, "word": 35, "bpe": 35}
 
@@ -102,7 +102,7 @@ class _Planner:
         mean = self.tokens / max(text.documents, 1)
         rows = training.batch_size
         if rows is None and text.documents > 1:
-            rows = min(max(round(TOKENS_IN_A_STEP / min(mean, bptt) / 8) * 8, 16), 256)
+            rows = min(max(round(TOKENS_IN_A_STEP[unit] / min(mean, bptt) / 8) * 8, 16), 256)
             self.reasons["training.batch_size"] = f"documents have {mean:.0f} tokens on average"
         elif rows is None:
             kind = "cuda" if self.device.type == "cuda" else "cpu"
@@ -225,8 +225,9 @@ class _Planner:
         rate = training.learning_rate
         if rate is None:
             rate = OPTIMIZERS[training.optimizer][1]
-            if training.optimizer != "sgd" and (model.hidden_size or 0) > 640:
-                rate = rate * 0.5
+            large = (model.hidden_size or 0) > 640 or self.vocab_size > 5000
+            if training.optimizer != "sgd" and large:
+                rate = round(rate * 2 / 3, 6)
             rate = self._chosen("training.learning_rate", rate, f"for {training.optimizer}")
         seed = training.seed
         if seed is None:

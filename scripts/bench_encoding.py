@@ -1,0 +1,52 @@
+"""How fast a large text becomes ids, and how much memory that takes.
+
+    python scripts/bench_encoding.py [--megabytes 100]
+
+Writes a text of that size from the built-in corpus into a temporary folder, encodes it by character
+as `charlm train` does (measure, split, count, encode into the memory-mapped cache), and prints MB/s
+of the whole and of the encoding pass alone, and the peak memory of the process.
+"""
+
+import argparse
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+from charlm.config import CorpusSettings, VocabularySettings
+from charlm.text.corpus import Corpus
+from charlm.text.dataset import encode_text, load_dataset
+
+TALES = Path(__file__).resolve().parent.parent / "corpora" / "tales.txt"
+
+
+def main() -> None:
+    """Run the benchmark and print one line for each figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--megabytes", type=int, default=100)
+    megabytes = parser.parse_args().megabytes
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "large.txt"
+        tales = TALES.read_bytes()
+        with path.open("wb") as file:
+            while file.tell() < megabytes * 1_000_000:
+                file.write(tales)
+        size = path.stat().st_size / 1e6
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        start = time.perf_counter()
+        dataset = load_dataset(
+            CorpusSettings(sources=(str(path),)), VocabularySettings(), cache=Path(folder) / "c"
+        )
+        whole = time.perf_counter() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        start = time.perf_counter()
+        encode_text(Corpus([str(path)]).chunks, dataset.vocabulary, "stream")
+        once = time.perf_counter() - start
+    print(f"text                  {size:.0f} MB, {len(dataset.train.ids):,} training tokens")
+    print(f"whole (4 passes)      {size / whole:.0f} MB/s")
+    print(f"encoding pass alone   {size / once:.0f} MB/s")
+    print(f"peak memory           {peak:.0f} MB, {peak - before:.0f} MB above the start")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Train the small run that ships in checkpoints/tales, on the built-in corpus.
+
+    python scripts/make_built_in_run.py [--minutes 8]
+
+It keeps what a finished run needs to be read (weights, vocabulary, settings, log, card) and leaves
+out the encoded text and the states for going on.
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from charlm.config import settings_from
+from charlm.runs.commit import write_json
+from charlm.runs.layout import RECORD
+from charlm.training.session import start
+
+ROOT = Path(__file__).resolve().parent.parent
+SHIPPED = ROOT / "checkpoints" / "tales"
+LEFT_OUT = ("data", "states", ".lock", ".owner", "metrics.jsonl")
+MOST_BYTES = 2_000_000
+
+
+def main() -> None:
+    """Train, copy what ships, check its size."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=6.0)
+    parser.add_argument("--hidden", type=int, default=192)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    settings = settings_from(
+        {
+            "corpus": {"sources": [str(ROOT / "corpora" / "tales.txt")]},
+            "model": {"hidden_size": arguments.hidden, "embedding_size": 64},
+            "training": {"minutes": arguments.minutes, "seed": arguments.seed},
+        }
+    )
+    command = "python scripts/make_built_in_run.py"
+    with tempfile.TemporaryDirectory() as folder:
+        session = start(settings, Path(folder), name="tales", command=command)
+        for record in session.records():
+            if record.kind != "step":
+                print(json.dumps(record.to_dict()))
+        session.record["corpus"]["sources"] = ["corpora/tales.txt"]
+        session.record["settings"]["corpus"]["sources"] = ["corpora/tales.txt"]
+        write_json(session.path / RECORD, session.record)
+        shutil.rmtree(SHIPPED, ignore_errors=True)
+        shutil.copytree(session.path, SHIPPED, ignore=lambda _, __: LEFT_OUT)
+    size = sum(path.stat().st_size for path in SHIPPED.rglob("*"))
+    print(f"{SHIPPED}: {size:,} bytes")
+    if size > MOST_BYTES:
+        raise SystemExit(f"{size:,} bytes; expected at most {MOST_BYTES:,}")
+
+
+if __name__ == "__main__":
+    main()
