@@ -1,5 +1,6 @@
 """The library: `load` a run and use it, `train` a new one. Nothing is printed."""
 
+import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -147,20 +148,28 @@ def train(
         document = str(settings.get("document", "auto"))
         corpus = Corpus.from_text(text, document="stream" if document == "auto" else document)
     chosen = flat_settings({"sources": sources, **settings})
-    session = start(chosen, checkpoints_folder(checkpoints), name=name, corpus=corpus)
+    origins = {f"{section_of(key)}.{key}": "argument" for key in settings}
+    folder = checkpoints_folder(checkpoints)
+    session = start(chosen, folder, name=name, corpus=corpus, origins=origins)
     return session.records()
 
 
 def flat_settings(values: dict[str, Any]) -> Settings:
     """Settings from field names alone; a name belongs to one section only."""
-    section_of = {f.name: section for section, cls in SECTIONS.items() for f in fields(cls)}
     nested: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
-        if key not in section_of:
-            settings_from({"training": {key: value}})  # raises with the nearest name
-            raise UsageError(f"{key!r} is not a setting")
-        nested.setdefault(section_of[key], {})[key] = value
+        nested.setdefault(section_of(key), {})[key] = value
     return settings_from(nested)
+
+
+def section_of(key: str) -> str:
+    """The section of the settings that a name belongs to. Raises UsageError with a near name."""
+    sections = {f.name: section for section, cls in SECTIONS.items() for f in fields(cls)}
+    if key not in sections:
+        near = difflib.get_close_matches(key, sections, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "expected a field of charlm.config"
+        raise UsageError(f"setting {key!r} is not known; {hint}")
+    return sections[key]
 
 
 def fresh_seed() -> int:

@@ -1,5 +1,6 @@
 """The command line: parse, call the library once, render. Heavy imports wait for the command."""
 
+import os
 import sys
 
 import typer
@@ -61,6 +62,9 @@ for verb in (train, sample, score, evaluate, next_token, vocab, info, verify):
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: the one place where errors become a line and a status."""
     prepare_streams()
+    # Threads of OpenMP that spin while they wait make training up to 10 times slower as soon as
+    # another program runs (measured); torch reads this when it is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     status = 0
     try:
         result = app(arguments, prog_name="charlm", standalone_mode=False)

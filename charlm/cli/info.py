@@ -19,11 +19,10 @@ def info(
     Example:  charlm info --run tales
     """
     path = locate(run, checkpoints, trained=False)
-    from charlm.runs.commit import read_json
-    from charlm.runs.layout import RECORD, read_config
+    from charlm.runs.layout import read_config, read_record
 
     config = read_config(path)
-    record = read_json(path / RECORD)
+    record = read_record(path)
     if as_json:
         write_json({"schema_version": 1, "path": str(path), "config": config, "run": record})
         return

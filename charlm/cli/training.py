@@ -28,9 +28,13 @@ def follow(session: "Session") -> None:
     for line in describe_plan(session.record, session.path):
         say(line)
     finished: FinishedRecord | None = None
+    told = len(session.notes)
     with _signals(session) as status, _progress(session) as show:
         for record in session.records():
             show(record)
+            for note in session.notes[told:]:
+                say(note)
+            told = len(session.notes)
             if isinstance(record, FinishedRecord):
                 finished = record
     assert finished is not None, "a session ends with a FinishedRecord"

@@ -42,4 +42,21 @@ def read_config(path: Path) -> dict[str, Any]:
         raise RunError(f"{path / CONFIG}: vocab_size is {size!r}; expected a number from 2 on")
     if not isinstance(document, str):
         raise RunError(f"{path / CONFIG}: document is {document!r}; expected a document rule")
+    _check_tables(config, ("model", "vocabulary"), path / CONFIG)
     return config
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """run.json, its main parts checked. Raises RunError."""
+    record = read_json(path / RECORD)
+    _check_tables(record, ("settings", "corpus", "machine"), path / RECORD)
+    _check_tables(record["settings"], ("vocabulary", "model", "training"), path / RECORD)
+    _check_tables(record["corpus"], ("parts",), path / RECORD)
+    return record
+
+
+def _check_tables(content: dict[str, Any], names: tuple[str, ...], path: Path) -> None:
+    for name in names:
+        if not isinstance(content.get(name), dict):
+            found = type(content[name]).__name__ if name in content else "nothing"
+            raise RunError(f"{path}: {name} is {found}; expected a table, as charlm train writes")

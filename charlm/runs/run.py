@@ -9,7 +9,15 @@ from charlm import __version__
 from charlm.config import ModelSettings
 from charlm.errors import RunError, UsageError
 from charlm.nn.model import RecurrentLanguageModel
-from charlm.runs.commit import MANIFEST, fingerprint, json_bytes, read_json, write_file, write_json
+from charlm.runs.commit import (
+    MANIFEST,
+    file_fingerprint,
+    fingerprint,
+    json_bytes,
+    read_json,
+    write_file,
+    write_json,
+)
 from charlm.runs.layout import CONFIG, FORMAT, TOKENIZER, WEIGHTS, read_config
 from charlm.runs.weights import load_model_weights, model_tensors, tensors_to_bytes
 from charlm.text.vocabulary import Vocabulary, load_vocabulary
@@ -51,11 +59,16 @@ def model_config(settings: ModelSettings, vocabulary: Vocabulary, document: str)
 
 
 def write_model_files(path: Path, config: dict[str, Any], vocabulary: Vocabulary) -> None:
-    """Write config.json and tokenizer.json of a new run, and the manifest that covers them."""
+    """Write config.json and tokenizer.json of a new run, and the manifest.
+
+    The manifest covers them and the encoded text in `data/`, which is there already.
+    """
     files = {CONFIG: json_bytes(config), TOKENIZER: vocabulary_bytes(vocabulary)}
     for name, data in files.items():
         write_file(path / name, data)
     entries = {name: fingerprint(data) for name, data in files.items()}
+    for file in sorted(path.glob("data/*/*")):
+        entries[file.relative_to(path).as_posix()] = file_fingerprint(file)
     write_json(path / MANIFEST, {"format": FORMAT, "files": entries})
 
 

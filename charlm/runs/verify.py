@@ -6,7 +6,7 @@ from typing import Any
 
 from charlm.errors import CharlmError
 from charlm.runs.commit import MANIFEST, manifest_problems, read_json
-from charlm.runs.layout import CONFIG, RECORD, TOKENIZER, WEIGHTS, read_config
+from charlm.runs.layout import CONFIG, RECORD, TOKENIZER, WEIGHTS, read_config, read_record
 from charlm.runs.states import state_folders, state_problems
 from charlm.text.dataset import SPLITS, read_encoded
 from charlm.text.vocabulary import load_vocabulary
@@ -26,7 +26,7 @@ def verify_run(path: Path) -> list[Check]:
     checks.append(_check(TOKENIZER, lambda: load_vocabulary(path / TOKENIZER)))
     checks.append(_check(MANIFEST, lambda: read_json(path / MANIFEST), path))
     if (path / RECORD).exists():
-        checks.append(_check(RECORD, lambda: read_json(path / RECORD)))
+        checks.append(_check(RECORD, lambda: read_record(path)))
     checks.append(_check(WEIGHTS, lambda: _load(path)))
     for name in SPLITS:
         folder = path / "data" / name

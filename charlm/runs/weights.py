@@ -13,7 +13,8 @@ from charlm.errors import RunError
 from charlm.nn.model import RecurrentLanguageModel
 
 LARGEST_HEADER = 8 << 20
-FORMAT_METADATA = {"format": "pt", "charlm_format": "1"}
+FORMAT_METADATA = {"format": "pt"}
+"""One entry only: safetensors writes several in an order that is drawn at random."""
 
 
 def tensors_to_bytes(tensors: dict[str, Tensor]) -> bytes:
@@ -66,6 +67,12 @@ def load_model_weights(path: Path, settings: ModelSettings, vocab_size: int) -> 
     RunError when they differ or a weight is not finite.
     """
     found = {name: shape for name, (_, shape) in read_header(path).items()}
+    depth = settings.num_layers or 0
+    if depth > len(found):  # a claim of many layers must not cost the time to build them
+        raise RunError(
+            f"{path}: holds {len(found)} tensors, config.json expects {depth} layers. "
+            "The run's files do not match"
+        )
     with torch.device("meta"):
         blueprint = model_tensors(RecurrentLanguageModel(settings, vocab_size))
     expected = {name: tuple(tensor.shape) for name, tensor in blueprint.items()}

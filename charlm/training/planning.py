@@ -7,6 +7,7 @@ three tokens for each weight; a small text caps the size. The numbers come from 
 """
 
 import math
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from charlm.config import ModelSettings, Settings, TrainingSettings
+from charlm.nn.cells import CELLS
 from charlm.nn.devices import Precision
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.text.dataset import Dataset
@@ -147,7 +149,7 @@ class _Planner:
 
     def _weights(self, hidden: int) -> int:
         """Weights that are multiplied for each token, for a size of the ladder."""
-        gates = {"rnn": 1, "gru": 3, "lstm": 4}[self.settings.model.cell]
+        gates = CELLS[self.settings.model.cell].gates
         layers = self.settings.model.num_layers or 2
         small = self.dataset.vocabulary.unit in ("char", "byte")
         width = self.settings.model.embedding_size or (min(hidden, 128) if small else hidden)
@@ -231,7 +233,7 @@ class _Planner:
             rate = self._chosen("training.learning_rate", rate, f"for {training.optimizer}")
         seed = training.seed
         if seed is None:
-            seed = self._chosen("training.seed", int(torch.seed() % 2**32), "drawn at random")
+            seed = self._chosen("training.seed", secrets.randbelow(2**32), "drawn at random")
         return replace(training, learning_rate=rate, seed=seed, evals=self._evals(training))
 
     def _evals(self, training: TrainingSettings) -> int:

@@ -5,6 +5,7 @@ what happens. The session holds the run's lock: one trainer for each run.
 """
 
 import contextlib
+import copy
 import json
 import os
 import platform
@@ -32,13 +33,15 @@ from charlm.nn.devices import (
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.card import model_card
 from charlm.runs.commit import (
+    MANIFEST,
     explained,
+    manifest_problems,
     read_json,
     remove_leftovers,
     write_file,
     write_json,
 )
-from charlm.runs.layout import CARD, METRICS, RECORD, TOKENIZER, WEIGHTS, read_config
+from charlm.runs.layout import CARD, METRICS, RECORD, TOKENIZER, WEIGHTS, read_config, read_record
 from charlm.runs.locate import built_in, fresh_run_folder
 from charlm.runs.run import model_config, write_model_files, write_weights
 from charlm.runs.states import load_newest_state, save_state
@@ -72,11 +75,12 @@ class Session:
     lock: FileLock
     notes: list[str] = field(default_factory=list)
     clock: Callable[[], float] = time.monotonic
+    unsaved: RecurrentLanguageModel | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether the run had come to its end already before this sitting."""
-        return bool(self.trainer.counters.finished) and self.trainer.progress >= 1.0
+        """Whether the run has come to its end and everything of it is written."""
+        return self.record["status"] == "finished" and bool(self.trainer.completion)
 
     def records(self) -> Iterator[Record]:
         """Train, save at intervals and at the end, and yield what happens.
@@ -92,8 +96,8 @@ class Session:
                 yield record
                 if self.trainer.settled and self.clock() - saved_at >= every:
                     saved_at = self.clock()
-                    with contextlib.suppress(EnvironmentFailure):
-                        yield self._save()
+                    if saved := self._try_to_save():
+                        yield saved
             yield self._save()
             finished = self._finish()
             self._log(finished)
@@ -114,10 +118,30 @@ class Session:
         ):
             file.write(line)
 
+    def keep_best(self, model: RecurrentLanguageModel) -> None:
+        """Write the best weights; where that fails, keep them for the next save."""
+        try:
+            write_weights(self.path, model)
+            self.unsaved = None
+        except EnvironmentFailure as error:
+            self.unsaved = copy.deepcopy(model)
+            self.notes.append(f"{error}. Training goes on, the next save tries again")
+
+    def _try_to_save(self) -> SavedRecord | None:
+        try:
+            return self._save()
+        except EnvironmentFailure as error:
+            self.notes.append(f"{error}. Training goes on, the next save tries again")
+            return None
+
     def _save(self) -> SavedRecord:
         """Commit a state; without validation text the newest weights are the best ones."""
         trainer = self.trainer
         counters = trainer.counters
+        trainer.check_weights()
+        if self.unsaved is not None:
+            write_weights(self.path, self.unsaved)
+            self.unsaved = None
         if trainer.dataset.valid is None or not (self.path / WEIGHTS).exists():
             write_weights(self.path, trainer.model)
         snapshot = trainer.snapshot()
@@ -216,6 +240,7 @@ def start(
         path, model_config(settings.model, dataset.vocabulary, dataset.document), dataset.vocabulary
     )
     session = _session(path, settings, dataset, record, lock, device)
+    write_json(path / RECORD, session.record)
     session.notes += dataset.notes + _shrinking(planned.reasons)
     return session
 
@@ -229,35 +254,39 @@ def resume(path: Path, changes: Mapping[str, Mapping[str, Any]] | None = None) -
     read_config(path)
     lock = lock_run(path)
     try:
-        record = read_json(path / RECORD)
+        record = read_record(path)
         settings = _resumed_settings(record, changes or {})
         vocabulary = load_vocabulary(path / TOKENIZER)
         dataset = _read_data(path, settings, vocabulary, record)
         saved, skipped = load_newest_state(path)
         device, threads = _machine(settings.training, record["machine"].get("threads"))
-        remove_leftovers(path)
-        remove_leftovers(path / "states")
-        record |= {"settings": settings.to_dict(), "status": "training"}
+        record |= {"settings": settings.to_dict()}
         session = _session(path, settings, dataset, record, lock, device)
         session.notes += [f"{problem}; passed over" for problem in skipped]
         if threads != record["machine"].get("threads"):
             session.notes.append("the number of threads changed; results may differ in rounding")
-        _rewind(session, saved)
+        size = saved.counters.pop("log_bytes", 0) if saved else 0
+        if saved:
+            session.trainer.restore(saved)
+        if not session.complete:
+            _reopen(session, size)
     except BaseException:
         lock.release()
         raise
     return session
 
 
-def _rewind(session: Session, saved: Any) -> None:
-    """Put the trainer and the log where the saved state stands."""
+def _reopen(session: Session, log_bytes: int) -> None:
+    """Clear away what a dead writer left, and put the log where the saved state stands."""
+    remove_leftovers(session.path)
+    remove_leftovers(session.path / "states")
     log = session.path / METRICS
-    size = saved.counters.pop("log_bytes", 0) if saved else 0
-    if saved:
-        session.trainer.restore(saved)
-    if log.exists() and log.stat().st_size > size:
-        with log.open("r+b") as file:
-            file.truncate(size)
+    with explained(session.path):
+        if log.exists() and log.stat().st_size > log_bytes:
+            with log.open("r+b") as file:
+                file.truncate(log_bytes)
+    session.record["status"] = "training"
+    write_json(session.path / RECORD, session.record)
 
 
 RESUMABLE = (
@@ -298,16 +327,10 @@ def _session(
     precision = _precision(training, settings.model, len(dataset.vocabulary), device, record)
     record["precision"] = {"name": precision.name, "reason": precision.reason}
     record["parameters"] = model.parameter_count()
-    write_json(path / RECORD, record)
-    trainer = Trainer(
-        model,
-        dataset,
-        training,
-        device=device,
-        precision=precision,
-        on_best=lambda best: write_weights(path, best),
-    )
-    return Session(path=path, trainer=trainer, record=record, lock=lock)
+    trainer = Trainer(model, dataset, training, device=device, precision=precision)
+    session = Session(path=path, trainer=trainer, record=record, lock=lock)
+    trainer.on_best = session.keep_best
+    return session
 
 
 def _precision(
@@ -393,6 +416,7 @@ def _read_data(
     folders = {name: path / "data" / name for name in corpus["parts"]}
     if not all((folder / "counts.json").exists() for folder in folders.values()):
         return _read_again(settings, vocabulary, corpus)
+    _check_unchanged(path)
     parts = {name: read_encoded(folder) for name, folder in folders.items()}
     for name, part in parts.items():
         if len(part.ids) != corpus["parts"][name]["tokens"]:
@@ -406,6 +430,15 @@ def _read_data(
         test=parts.get("test"),
         fingerprint=corpus["fingerprint"],
     )
+
+
+def _check_unchanged(path: Path) -> None:
+    """Raise RunError when a file that must not change in a run has changed."""
+    manifest = read_json(path / MANIFEST)
+    entries = {name: e for name, e in (manifest.get("files") or {}).items() if name != WEIGHTS}
+    problems = manifest_problems(path, {"files": entries})
+    if problems:
+        raise RunError(f"{problems[0]}. Restore the run from a copy, or start a new one")
 
 
 def _read_again(settings: Settings, vocabulary: Vocabulary, corpus: Mapping[str, Any]) -> Dataset:

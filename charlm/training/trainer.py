@@ -131,8 +131,6 @@ class Trainer:
         Raises DivergenceError before the update when a loss or gradient is not finite.
         """
         self._started = self.clock() - self.counters.seconds
-        if self.progress < 1.0:
-            self.counters.finished = ""
         while not self._ended():
             for window in self.windows.epoch(self.counters.position):
                 self._step(window)
@@ -152,15 +150,17 @@ class Trainer:
             records.append(self._evaluate())
         return records
 
-    def _ended(self) -> bool:
+    @property
+    def completion(self) -> str:
+        """Why the run is over, `complete` or `patience`; empty while it is not."""
         settings, counters = self.settings, self.counters
-        if self.stop_reason:
-            return True
         if settings.patience and counters.without_gain >= settings.patience:
-            counters.finished = "patience"
-        elif self.progress >= 1.0:
-            counters.finished = "complete"
-        return bool(counters.finished)
+            return "patience"
+        return "complete" if self.progress >= 1.0 else ""
+
+    def _ended(self) -> bool:
+        self.counters.finished = self.completion
+        return bool(self.stop_reason or self.counters.finished)
 
     def _step(self, window: Window) -> None:
         loss = self._loss(window)
@@ -207,6 +207,16 @@ class Trainer:
             f"{self._norm:.4g}; expected finite numbers. Nothing of this step was kept. "
             "Try a smaller --learning-rate or --clip-norm"
         )
+
+    def check_weights(self) -> None:
+        """Raise DivergenceError when a weight is not finite: such a model is never saved."""
+        for name, weight in self.model.named_parameters():
+            if not weight.isfinite().all():
+                raise DivergenceError(
+                    f"training diverged: {name} is not finite after step {self.counters.step}; "
+                    "expected finite numbers. Nothing of it was saved. Try a smaller "
+                    "--learning-rate"
+                )
 
     def _learning_rate(self, window: Window) -> float:
         """The scheduled rate, less for windows that hold few tokens (the end of a group)."""
@@ -258,6 +268,7 @@ class Trainer:
         assert self.dataset.valid is not None
         counters = self.counters
         begun = self.clock()
+        self.check_weights()
         tally = evaluate(self.model, self.dataset.valid)
         best = counters.best_nats is None or tally.nats < counters.best_nats
         if best:

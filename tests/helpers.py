@@ -1,0 +1,98 @@
+"""Tiny models, vocabularies and texts that the tests share."""
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from charlm.config import ModelSettings, VocabularySettings
+from charlm.nn.model import RecurrentLanguageModel
+from charlm.text.building import build_vocabulary
+from charlm.text.corpus import Corpus
+from charlm.text.dataset import EncodedText, TextCounts
+from charlm.text.vocabulary import Vocabulary
+
+torch.set_num_threads(1)  # threads only wait for each other over tensors of three units
+
+CORPUS = "the cat sat on the mat.\nthe dog sat on the log!\nÄh, don't – naïve 猫 👩‍🚀\r\n"
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def tiny_model(
+    cell: str = "lstm", vocab_size: int = 5, *, seed: int = 0, scale: float = 1.0, **settings
+) -> RecurrentLanguageModel:
+    """Two layers of three units; `scale` times the usual output weights makes it opinionated."""
+    values = {"num_layers": 2, "hidden_size": 3, "embedding_size": 4} | settings
+    model = RecurrentLanguageModel(ModelSettings(cell=cell, **values), vocab_size)
+    model.reset_parameters(seeded(seed))
+    with torch.no_grad():
+        model.output.weight.mul_(scale)
+    return model.eval()
+
+
+def uniform_model(vocab_size: int = 5, cell: str = "gru") -> RecurrentLanguageModel:
+    """Every output weight zero, so that every token has probability 1 / V."""
+    return tiny_model(cell, vocab_size, scale=0.0)
+
+
+def remembering_model(vocab_size: int = 5) -> RecurrentLanguageModel:
+    """An LSTM that never forgets: its cells add up what was read, from the first token on."""
+    model = tiny_model("lstm", vocab_size, num_layers=1, scale=3.0)
+    with torch.no_grad():
+        model.layers[0].rnn.bias_ih_l0[3:6] = 100.0
+    return model
+
+
+def vocabulary_of(text: str = CORPUS, unit: str = "char", **settings) -> Vocabulary:
+    settings = VocabularySettings(unit=unit, **settings)
+    return build_vocabulary(lambda: [text], settings).vocabulary
+
+
+def corpus_of(text: str, document: str = "stream", chunk: int = 1 << 20) -> Corpus:
+    """A corpus in memory that is read in chunks of about so many characters."""
+    corpus = Corpus.from_text(text, document)
+    corpus._chunk_chars = chunk
+    return corpus
+
+
+def encoded_stream(ids: Iterable[int]) -> EncodedText:
+    return encoded_documents([list(ids)], closed=False)
+
+
+def encoded_documents(documents: list[list[int]], closed: bool = True) -> EncodedText:
+    """Documents in a row, each with the EOS that it was given, or one stream."""
+    ids = [index for document in documents for index in document]
+    ends = np.cumsum([len(document) for document in documents], dtype=np.int64)
+    return EncodedText(
+        ids=np.array(ids, np.uint8),
+        ends=ends,
+        counts=TextCounts(chars=len(ids), bytes=2 * len(ids), words=3),
+        closed=closed,
+    )
+
+
+def naive_nats(
+    model: RecurrentLanguageModel, ids: Iterable[int], state=None, first_input: int = 1
+) -> list[float]:
+    """One token at a time, the softmax written out in Python floats."""
+    nats = []
+    with torch.no_grad():
+        for index in ids:
+            logits, state = model(torch.tensor([[first_input]]), state)
+            values = logits[0, 0].double().tolist()
+            top = max(values)
+            total = math.fsum(math.exp(value - top) for value in values)
+            nats.append(top + math.log(total) - values[int(index)])
+            first_input = int(index)
+    return nats
+
+
+def chi_square_fits(counts: np.ndarray, expected: np.ndarray) -> bool:
+    """Whether counts could come from the expected ones: at most five deviations off."""
+    freedom = len(counts) - 1
+    statistic = float(((counts - expected) ** 2 / expected).sum())
+    return statistic < freedom + 5 * math.sqrt(2 * freedom)

@@ -1,0 +1,181 @@
+"""Building vocabularies: order, cuts and counts, checked by hand on texts of a line."""
+
+import pytest
+from helpers import CORPUS, vocabulary_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from charlm.config import VocabularySettings
+from charlm.errors import CorpusError
+from charlm.text import building
+from charlm.text.building import BuiltVocabulary, build_vocabulary, count_ids, safe_chunks
+from charlm.text.corpus import END
+from charlm.text.tokenizer_json import EOS, LETTERS, UNK
+from charlm.text.vocabulary import UNITS
+
+TEXTS = st.text(st.sampled_from("aab é猫\n " + END), max_size=60)
+
+
+def built(text: str | list[str], unit: str = "char", **options) -> BuiltVocabulary:
+    chunks = [text] if isinstance(text, str) else text
+    return build_vocabulary(lambda: chunks, VocabularySettings(unit=unit, **options))
+
+
+def in_chunks(text: str, size: int) -> list[str]:
+    return [text[start : start + size] for start in range(0, len(text), size)]
+
+
+def test_ids_go_by_count_and_then_by_code_point() -> None:
+    """Three b, two a and c each: b first, a before c; the marks of documents are not counted."""
+    result = built("cabb" + END + "acb" + END)
+    assert result.vocabulary.tokens == ["<unk>", "<eos>", "b", "a", "c"]
+    assert result.counts.tolist() == [0, 0, 3, 2, 2]
+    assert result.coverage == 1.0
+
+
+def test_words_are_counted_exactly() -> None:
+    """Blanks, line ends and signs are words of their own under the reversible rule."""
+    result = built("to be, or not to be\nto", "word")
+    tokens, counts = result.vocabulary.tokens, result.counts
+    assert tokens == ["<unk>", "<eos>", " ", "to", "be", "\n", ",", "not", "or"]
+    assert counts.tolist() == [0, 0, 5, 3, 2, 1, 1, 1, 1]
+
+
+def test_blank_separated_words_are_counted_exactly() -> None:
+    """Line ends are EOS and counted there."""
+    result = built("to be, or not to be\nto\n", "word", words="whitespace")
+    assert result.vocabulary.tokens == ["<unk>", "\n", "to", "be", "be,", "not", "or"]
+    assert result.counts.tolist() == [0, 2, 3, 1, 1, 1, 1]
+
+
+def test_rare_tokens_become_unk_and_are_counted_there() -> None:
+    """min_count 2 drops c, and max_size 3 leaves one entry beside UNK and EOS."""
+    rare = built("aabbbc", min_count=2)
+    assert rare.vocabulary.tokens == ["<unk>", "<eos>", "b", "a"]
+    assert rare.counts.tolist() == [1, 0, 3, 2]
+    assert rare.coverage == pytest.approx(5 / 6)
+    small = built("aabbbc", max_size=3)
+    assert small.vocabulary.tokens == ["<unk>", "<eos>", "b"]
+    assert small.counts.tolist() == [3, 0, 3]
+    assert small.coverage == 0.5
+    words = built("a b a", "word", words="whitespace", max_size=3)
+    assert words.vocabulary.tokens == ["<unk>", "\n", "a"]
+
+
+def test_small_alphabets_are_kept_whole_and_large_ones_lose_what_stands_once() -> None:
+    """512 characters are all kept; with one more, those seen once teach what UNK is."""
+    letters = "".join(chr(0x4E00 + number) for number in range(512))
+    assert len(built(letters).vocabulary) == 514
+    more = built(letters + "ab" + "ab")
+    assert more.vocabulary.tokens == ["<unk>", "<eos>", "a", "b"]
+    assert more.vocabulary.settings.min_count == 2
+    assert len(built(letters + "ab", min_count=1).vocabulary) == 516
+
+
+def test_words_seen_once_are_dropped_only_from_long_texts(monkeypatch) -> None:
+    """Below FEW_WORDS everything is kept; from there on UNK is learnt from words seen once."""
+    monkeypatch.setattr(building, "FEW_WORDS", 6)
+    short = built("a a a b c", "word", words="whitespace")
+    assert len(short.vocabulary) == 5
+    long = built("a a a a b c", "word", words="whitespace")
+    assert long.vocabulary.tokens == ["<unk>", "\n", "a"]
+    assert long.counts.tolist() == [2, 0, 4]
+
+
+def test_a_text_that_writes_unk_itself_is_taken_at_its_word(monkeypatch) -> None:
+    """Penn Treebank has <unk> in the text: it is UNK, counted, noted, and rare words are kept."""
+    monkeypatch.setattr(building, "FEW_WORDS", 2)
+    result = built("the <unk> sat on <unk>\n", "word", words="whitespace")
+    assert result.vocabulary.tokens == ["<unk>", "\n", "on", "sat", "the"]
+    assert result.counts.tolist() == [2, 1, 1, 1, 1]
+    assert result.notes == ["The text holds 2 literal <unk>; they are the unknown token UNK."]
+    assert result.coverage == pytest.approx(4 / 6)
+
+
+def test_more_characters_than_any_script_has_are_refused(monkeypatch) -> None:
+    """A picture read as text once made a model of 241 GB (char-rnn PR #12)."""
+    monkeypatch.setattr(building, "LARGEST_ALPHABET", 3)
+    assert len(built("abc").vocabulary) == 5
+    with pytest.raises(CorpusError, match=r"4 distinct characters.*--unit byte.*--max-size"):
+        built("abcd")
+    assert len(built("abcd", max_size=4).vocabulary) == 4
+
+
+def test_bytes_are_the_same_whatever_the_text() -> None:
+    """Byte b is id b + 2; counts are those of the UTF-8 bytes."""
+    result = built("aé" + END, "byte")
+    assert result.vocabulary.tokens == ["<unk>", "<eos>", *LETTERS]
+    assert {index for index in range(258) if result.counts[index]} == {
+        2 + value for value in "aé".encode()
+    }
+    assert result.counts.sum() == 3
+
+
+def test_bpe_joins_the_most_frequent_pair_first() -> None:
+    """In "abab abab ac" the pair a, b stands four times and is joined first, then ab, ab."""
+    result = built("abab abab ac", "bpe")
+    assert result.vocabulary.merges[:2] == [("a", "b"), ("ab", "ab")]
+    assert set(LETTERS) < set(result.vocabulary.tokens)
+    assert result.vocabulary.decode(result.vocabulary.encode("abab")) == "abab"
+    limited = built("abab abab ac", "bpe", max_size=259)
+    assert len(limited.vocabulary) == 259
+    assert limited.vocabulary.merges == [("a", "b")]
+    assert len(built("abab", "bpe", max_size=100).vocabulary) == 258
+
+
+def test_text_is_normalised_before_it_is_counted() -> None:
+    """A and a are one entry, as are é and e with an acute."""
+    assert built("AaÉe\u0301", lowercase=True, normalize="nfc").vocabulary.tokens[2:] == ["a", "é"]
+    assert built("To to", "word", lowercase=True).counts.tolist() == [0, 0, 2, 1]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_vocabulary_does_not_depend_on_where_chunks_end(unit: str, size: int) -> None:
+    """Nor do the counts; nor does the thread that counts first (BPE)."""
+    text = (CORPUS + END) * 3
+    whole = built(text, unit)
+    cut = built(in_chunks(text, size), unit)
+    assert cut.vocabulary.to_json() == whole.vocabulary.to_json()
+    assert cut.counts.tolist() == whole.counts.tolist()
+
+
+@pytest.mark.parametrize("form", [{"unit": unit} for unit in UNITS], ids=str)
+@pytest.mark.parametrize("text", ["", END, "   ", "\n"])
+def test_a_text_of_almost_nothing_makes_a_small_vocabulary(form: dict, text: str) -> None:
+    """Empty documents, blanks only: no division by zero, no error of the library."""
+    for words in ("text", "whitespace"):
+        result = built(text, words=words, **form)
+        assert len(result.counts) == len(result.vocabulary)
+        assert 0.0 <= result.coverage <= 1.0
+
+
+@pytest.mark.parametrize(
+    "form", [*({"unit": unit} for unit in UNITS), {"unit": "word", "words": "whitespace"}], ids=str
+)
+@given(text=TEXTS)
+@settings(max_examples=25, deadline=None)
+def test_counts_are_those_of_the_encoded_text(form: dict, text: str) -> None:
+    """What was counted while building is what encoding the same text gives, marks left out."""
+    result = built(text, **form)
+    marked = count_ids([text], result.vocabulary)
+    marked[EOS] -= text.count(END)
+    assert result.counts.tolist() == marked.tolist()
+
+
+@given(chunks=st.lists(TEXTS, max_size=4), size=st.integers(1, 40))
+@settings(max_examples=100, deadline=None)
+def test_safe_chunks_lose_nothing(chunks: list[str], size: int) -> None:
+    """Chunks joined are the text, marks and all."""
+    assert "".join(safe_chunks(chunks, size)) == "".join(chunks)
+
+
+def test_no_token_crosses_the_border_of_a_safe_chunk() -> None:
+    """The word "cats" cut by a chunk's end is put together before it is looked up."""
+    text = "the cats and the dogs\nsat on the mat" + END + "the end"
+    vocabulary = vocabulary_of(text, "word")
+    whole = vocabulary.encode(text).tolist()
+    for size in range(1, 12):
+        chunks = safe_chunks(in_chunks(text, size), 8)
+        assert [index for chunk in chunks for index in vocabulary.encode(chunk)] == whole
+    assert UNK not in whole

@@ -1,0 +1,177 @@
+"""Settings: mistakes are told in words, all at once; TOML and plain values in and out."""
+
+import math
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from charlm import config
+from charlm.config import (
+    SECTIONS,
+    CorpusSettings,
+    ModelSettings,
+    Settings,
+    TrainingSettings,
+    VocabularySettings,
+    documented_fields,
+    merge,
+    read_toml,
+    settings_from,
+)
+from charlm.errors import UsageError
+from charlm.inference.samplers import RULES, Sampling
+from charlm.nn.cells import CELLS
+from charlm.text.vocabulary import UNITS
+
+FIELDS = [(name, field) for name, cls in SECTIONS.items() for field in documented_fields(cls)]
+
+
+@pytest.mark.parametrize(("section", "name"), FIELDS)
+def test_every_setting_says_what_it_means(section: str, name: str) -> None:
+    """A field without its one line of documentation would have an empty help text."""
+    default, doc = documented_fields(SECTIONS[section])[name]
+    assert doc
+    assert "\n" not in doc
+    assert getattr(SECTIONS[section](), name) == default
+
+
+def test_names_of_choices_are_those_of_the_tables() -> None:
+    """config.py may not import the tables of the floors above it, so it is held to them here."""
+    assert set(config.CELL_NAMES) == set(CELLS)
+    assert set(config.UNIT_NAMES) == set(UNITS)
+    assert set(RULES) < set(Sampling.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"modle": {}}, ["'modle'", "did you mean 'model'?"]),
+        ({"model": {"hiden_size": 3}}, ["[model]", "'hiden_size'", "did you mean 'hidden_size'?"]),
+        ({"model": {"zzz": 3}}, ["'zzz'", "expected one of cell, num_layers"]),
+        ({"model": 3}, ["model is 3", "table [model]"]),
+        ({"model": {"hidden_size": "3"}}, ["[model] hidden_size is '3'", "expected int"]),
+        ({"model": {"hidden_size": 3.0}}, ["hidden_size is 3.0", "expected int"]),
+        ({"model": {"hidden_size": True}}, ["hidden_size is True", "expected int"]),
+        ({"model": {"tie_weights": 1}}, ["tie_weights is 1", "expected bool"]),
+        ({"model": {"dropout": True}}, ["dropout is True", "expected float"]),
+        ({"model": {"cell": None}}, ["cell is None", "expected str"]),
+        ({"model": {"cell": "lstmm"}}, ["cell is 'lstmm'", "rnn, lstm, gru"]),
+        ({"corpus": {"sources": [1]}}, ["sources is [1]", "list of texts"]),
+        ({"corpus": {"sources": 1}}, ["sources is 1", "list of texts"]),
+    ],
+)
+def test_a_mistake_in_a_file_is_named_with_what_was_expected(values, words) -> None:
+    """Unknown sections and keys get the nearest known name, wrong types the right one."""
+    with pytest.raises(UsageError) as caught:
+        settings_from(values, "my.toml")
+    for word in ["my.toml", *words] if "cell is 'lstmm'" not in words else words:
+        assert word in str(caught.value)
+
+
+def test_all_problems_are_in_one_message() -> None:
+    """Whoever makes four mistakes reads of four, not of the first."""
+    with pytest.raises(UsageError) as caught:
+        ModelSettings(cell="tree", hidden_size=0, dropout=1.5, embedding_size=8, tie_weights=True)
+    message = str(caught.value)
+    for word in ["cell is 'tree'", "hidden_size is 0", "dropout is 1.5", "tie_weights needs"]:
+        assert word in message
+
+
+def test_tied_weights_need_equal_sizes_once_both_are_known() -> None:
+    """Unequal sizes are refused with both numbers; equal or open ones pass."""
+    with pytest.raises(UsageError, match="embedding_size is 4 and hidden_size is 3"):
+        ModelSettings(tie_weights=True, embedding_size=4, hidden_size=3)
+    ModelSettings(tie_weights=True, embedding_size=3, hidden_size=3)
+    ModelSettings(tie_weights=True, embedding_size=3)
+
+
+def test_a_run_has_one_length() -> None:
+    """Epochs and minutes together would leave open which one holds."""
+    with pytest.raises(UsageError, match=r"epochs and minutes were given; .* give one"):
+        TrainingSettings(epochs=1, minutes=2)
+    with pytest.raises(UsageError, match="epochs and steps and minutes"):
+        TrainingSettings(epochs=1, steps=3, minutes=2)
+    TrainingSettings(steps=3)
+
+
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf, 0.0])
+def test_rates_are_positive_and_finite(value: float) -> None:
+    """NaN compares false with everything and inf is below inf; both are refused all the same."""
+    with pytest.raises(UsageError, match=f"learning_rate is {value}"):
+        TrainingSettings(learning_rate=value)
+
+
+@pytest.mark.parametrize(
+    ("make", "word"),
+    [
+        (lambda: CorpusSettings(valid_frac=0.95), "valid_frac is 0.95; .* at most 0.9"),
+        (lambda: CorpusSettings(document="page"), "document is 'page'"),
+        (lambda: VocabularySettings(max_size=2), "max_size is 2; expected at least 3"),
+        (lambda: VocabularySettings(min_count=0), "min_count is 0"),
+        (lambda: TrainingSettings(bptt=0), "bptt is 0"),
+        (lambda: TrainingSettings(seed=-1), "seed is -1"),
+    ],
+)
+def test_values_out_of_range_are_refused(make, word: str) -> None:
+    """The message has the value and the nearest allowed one."""
+    with pytest.raises(UsageError, match=word):
+        make()
+
+
+def test_settings_cannot_change_once_made() -> None:
+    """What was checked stays as it was checked."""
+    with pytest.raises(FrozenInstanceError):
+        ModelSettings().cell = "gru"  # type: ignore[misc]
+
+
+def test_plain_values_and_settings_are_the_same_thing() -> None:
+    """settings -> dictionary -> settings; ints pass as floats, one text as a list of one."""
+    values = {
+        "corpus": {"sources": "a.txt", "valid_frac": 0},
+        "vocabulary": {"unit": "word"},
+        "model": {"hidden_size": 3, "dropout": 0},
+        "training": {"steps": 7},
+    }
+    settings = settings_from(values)
+    assert settings.corpus.sources == ("a.txt",)
+    assert isinstance(settings.model.dropout, float)
+    assert settings_from(settings.to_dict()) == settings
+    assert settings_from(Settings().to_dict()) == Settings()
+    assert settings.to_dict()["corpus"]["sources"] == ["a.txt"]
+
+
+def test_toml_is_read_with_or_without_a_byte_order_mark(tmp_path) -> None:
+    """Windows editors write the mark; it is not part of the first key."""
+    path = tmp_path / "a.toml"
+    for mark in ("", "\ufeff"):
+        path.write_text(f'{mark}[model]\ncell = "gru"\n', encoding="utf-8")
+        assert read_toml(path) == {"model": {"cell": "gru"}}
+
+
+@pytest.mark.parametrize(
+    ("content", "word"), [(b"[model\n", "line 1"), (b'a = "\xff"', "0xff"), (None, "No such file")]
+)
+def test_a_broken_toml_file_is_told_with_its_place(tmp_path, content, word: str) -> None:
+    """Syntax error, wrong encoding and missing file are usage errors with the path."""
+    path = tmp_path / "a.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        read_toml(path)
+    assert str(path) in str(caught.value)
+    assert word in str(caught.value)
+
+
+def test_later_layers_win_key_by_key() -> None:
+    """Preset, then file, then flags; no layer is changed by the merge."""
+    preset = {"model": {"cell": "lstm", "hidden_size": 8}, "training": {"bptt": 4}}
+    file = {"model": {"hidden_size": 16}}
+    flags = {"model": {"cell": "gru"}, "corpus": {"sources": ["x"]}}
+    assert merge(preset, file, flags) == {
+        "model": {"cell": "gru", "hidden_size": 16},
+        "training": {"bptt": 4},
+        "corpus": {"sources": ["x"]},
+    }
+    assert preset["model"] == {"cell": "lstm", "hidden_size": 8}
+    with pytest.raises(UsageError, match=r"model is 3; expected a table \[model\]"):
+        merge(preset, {"model": 3})  # type: ignore[dict-item]

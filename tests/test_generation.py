@@ -1,0 +1,329 @@
+"""Generation: the model's own probabilities, the same text for the same seed, stops kept."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from helpers import CORPUS, chi_square_fits, naive_nats, tiny_model, uniform_model, vocabulary_of
+
+from charlm.errors import UsageError
+from charlm.inference import generation
+from charlm.inference.generation import Piece, generate, next_tokens, read_prompt
+from charlm.inference.samplers import Sampling
+from charlm.inference.scoring import Scorer
+from charlm.nn.cells import CELLS
+from charlm.nn.model import RecurrentLanguageModel
+from charlm.text.tokenizer_json import EOS, UNK
+from charlm.text.vocabulary import UNITS
+
+FORMS = {unit: {"unit": unit} for unit in UNITS} | {
+    "whitespace": {"unit": "word", "words": "whitespace"}
+}
+VOCABULARIES = {name: vocabulary_of(CORPUS, **form) for name, form in FORMS.items()}
+MODELS = {
+    name: tiny_model("lstm", len(vocabulary), scale=2.0)
+    for name, vocabulary in VOCABULARIES.items()
+}
+MODEL, VOCABULARY = MODELS["char"], VOCABULARIES["char"]
+every_form = pytest.mark.parametrize("name", FORMS)
+
+
+def biased(name: str = "char", **logits: float) -> RecurrentLanguageModel:
+    """The model of this unit with so much added to the logits of `unk` and `eos`."""
+    model = tiny_model("lstm", len(VOCABULARIES[name]), scale=2.0)
+    with torch.no_grad():
+        for token, value in logits.items():
+            model.output.bias[{"unk": UNK, "eos": EOS}[token]] += value
+    return model
+
+
+def texts_of(pieces: Iterable[Piece], samples: int = 1) -> list[str]:
+    texts = [""] * samples
+    for piece in pieces:
+        texts[piece.sample] += piece.text
+    return texts
+
+
+def sampled(
+    name: str = "char", model: RecurrentLanguageModel | None = None, **options
+) -> list[str]:
+    options = {"length": 30} | options
+    pieces = generate(model or MODELS[name], VOCABULARIES[name], **options)
+    return texts_of(pieces, options.get("samples", 1))
+
+
+# ------------------------------------------------------------------ seeds and samples
+
+
+@every_form
+def test_the_same_seed_gives_the_same_text(name: str) -> None:
+    """Of several seeds no two agree; the global generators are not asked."""
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()
+    texts = [sampled(name, seed=seed)[0] for seed in (0, 1, 2, 0)]
+    assert texts[0] == texts[3]
+    assert len(set(texts)) == 3
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tolist() == before[1]
+
+
+@every_form
+def test_a_sample_does_not_depend_on_how_many_there_are(name: str) -> None:
+    """The first two of five are the two of two, also when others end before them."""
+    for options in ({}, {"until_eos": True, "model": biased(name, eos=1.5)}):
+        five = sampled(name, samples=5, seed=3, **options)
+        assert sampled(name, samples=2, seed=3, **options) == five[:2]
+        assert len(set(five)) > 1
+
+
+@every_form
+@pytest.mark.parametrize("length", [0, 1, 30])
+def test_a_text_has_as_many_tokens_as_asked(name: str, length: int) -> None:
+    """Each piece is one token; the last brings what was held back, of none."""
+    pieces = list(generate(MODELS[name], VOCABULARIES[name], length=length, samples=2))
+    for sample in (0, 1):
+        assert sum(piece.tokens for piece in pieces if piece.sample == sample) == length
+    if name == "char":
+        assert [len(text) for text in texts_of(pieces, 2)] == [length, length]
+    if not length:
+        assert texts_of(pieces, 2) == ["", ""]
+
+
+def test_text_comes_as_it_is_drawn() -> None:
+    """It is a stream: the first piece of a thousand million is there at once."""
+    pieces = generate(MODEL, VOCABULARY, length=10**9)
+    assert isinstance(pieces, Iterator)
+    assert next(pieces).tokens == 1
+
+
+@pytest.mark.parametrize("options", [{"length": -1}, {"length": 3, "samples": 0}])
+def test_lengths_and_numbers_that_make_no_sense_are_refused(options: dict) -> None:
+    """With the values in the message."""
+    with pytest.raises(UsageError, match=r"length is -?\d+, samples \d+"):
+        list(generate(MODEL, VOCABULARY, **options))
+
+
+# ------------------------------------------------------------------ probabilities
+
+
+@pytest.mark.parametrize("prompt", ["", "t", "the ", "zz"])
+@pytest.mark.parametrize("allow_unk", [True, False])
+def test_first_tokens_are_as_frequent_as_the_model_says(prompt: str, allow_unk: bool) -> None:
+    """Two thousand samples of one token, chi-square; without UNK the others share its part."""
+    samples = 2000
+    chances = np.zeros(len(VOCABULARY))
+    for token in next_tokens(MODEL, VOCABULARY, prompt, len(VOCABULARY)):
+        chances[token.id] = token.probability
+    assert chances[UNK] > 0.001
+    if not allow_unk:
+        chances[UNK] = 0.0
+        chances /= chances.sum()
+    texts = sampled(
+        prompt=prompt, length=1, samples=samples, allow_unk=allow_unk, unk_text="�", seed=1
+    )
+    shown = ["�", "\n", *VOCABULARY.tokens[2:]]
+    counts = np.array([texts.count(text) for text in shown])
+    chances[VOCABULARY.line_end] += chances[EOS]  # both show as a line end
+    counts[EOS] = chances[EOS] = 0
+    assert counts.sum() == samples
+    usual = samples * chances >= 5
+    assert not counts[chances == 0].any()
+    observed, expected = counts[usual], samples * chances[usual]
+    if rest := samples - expected.sum():
+        observed = np.append(observed, samples - observed.sum())
+        expected = np.append(expected, rest)
+    assert chi_square_fits(observed, expected)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.5), Sampling(top_k=4)])
+def test_nats_of_pieces_are_those_of_the_scorer(sampling: Sampling) -> None:
+    """What generation says of its text under the model is what scoring says, whatever the rules."""
+    model = biased(eos=-50.0)
+    options = {"length": 25, "sampling": sampling, "prompt": "the", "samples": 2}
+    pieces = list(generate(model, VOCABULARY, **options))
+    for sample, text in enumerate(texts_of(pieces, 2)):
+        scorer = Scorer(model, VOCABULARY, end=False, carry=True)
+        _, continuation = scorer.score(["the", text])
+        assert continuation.tally.tokens == 25
+        drawn = sum(piece.nats for piece in pieces if piece.sample == sample)
+        assert drawn == pytest.approx(continuation.tally.nats, abs=1e-3)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_temperature_zero_is_the_greedy_loop(cell: str) -> None:
+    """The likeliest token, read again, one by one."""
+    model = tiny_model(cell, len(VOCABULARY), scale=2.0)
+    ids, state, text = [EOS, *VOCABULARY.encode("the").tolist()], None, ""
+    with torch.no_grad():
+        for _ in range(20):
+            logits, state = model(torch.tensor(ids)[:, None], state)
+            logits[-1, 0, UNK] = -torch.inf
+            ids = [int(logits[-1, 0].argmax())]
+            text += VOCABULARY.decode(ids)
+    for samples in (1, 3):
+        greedy = sampled(
+            model=model, prompt="the", length=20, samples=samples, sampling=Sampling(temperature=0)
+        )
+        assert greedy == [text] * samples
+
+
+# ------------------------------------------------------------------ prompts
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 4096])
+def test_a_prompt_is_the_same_however_it_is_read(at_once: int, monkeypatch) -> None:
+    """In pieces or whole: the same logits, state and text; and it is read once for all samples."""
+    ids = VOCABULARY.encode("the cat sat").astype(np.int64)
+    with torch.no_grad():
+        whole, last = MODEL(torch.from_numpy(np.concatenate([[EOS], ids]))[:, None])
+    text = sampled(prompt="the cat sat", samples=3)
+    monkeypatch.setattr(generation, "READ_AT_ONCE", at_once)
+    logits, state = read_prompt(MODEL, ids)
+    np.testing.assert_allclose(logits[0], whole[-1, 0].numpy(), atol=1e-5)
+    for layer, other in zip(state, last, strict=True):
+        for part, value in zip(layer, other, strict=True):
+            torch.testing.assert_close(part, value, atol=1e-5, rtol=0)
+    shapes = []
+    handle = MODEL.register_forward_pre_hook(lambda _, given: shapes.append(given[0].shape))
+    assert sampled(prompt="the cat sat", samples=3) == text
+    handle.remove()
+    assert sum(length for length, rows in shapes if rows == 1) == 12
+
+
+def test_a_prompt_goes_on_from_a_state() -> None:
+    """Reading in two goes is reading in one; a state without a token has no next token."""
+    ids = VOCABULARY.encode("the cat").astype(np.int64)
+    whole, _ = read_prompt(MODEL, ids)
+    _, state = read_prompt(MODEL, ids[:4])
+    parts, _ = read_prompt(MODEL, ids[4:], state)
+    np.testing.assert_allclose(parts, whole, atol=1e-5)
+    with pytest.raises(UsageError, match="at least one token"):
+        read_prompt(MODEL, ids[:0], state)
+
+
+@pytest.mark.parametrize("prompt", ["", "\x00\x01", "猫猫"])
+@every_form
+def test_any_prompt_can_be_gone_on_from(name: str, prompt: str) -> None:
+    """None, or nothing but unknown characters."""
+    assert sampled(name, prompt=prompt)[0]
+
+
+def test_words_go_on_with_the_blank_that_the_prompt_needs() -> None:
+    """After "the" a word comes with a blank before it, after a line end or nothing without."""
+    model = biased("whitespace", eos=-50.0)
+    options = {"name": "whitespace", "model": model, "length": 2}
+    assert sampled(**options, prompt="the")[0].startswith(" ")
+    assert not sampled(**options, prompt="the\n")[0].startswith(" ")
+    assert not sampled(**options)[0].startswith(" ")
+
+
+# ------------------------------------------------------------------ where a text ends
+
+
+@every_form
+def test_a_text_until_eos_is_the_text_before_it(name: str) -> None:
+    """The same draws, ended at the first end symbol, which is not shown."""
+    model = biased(name, eos=1.5)
+    pieces = list(generate(model, VOCABULARIES[name], length=60, seed=4, samples=6))
+    ended = list(generate(model, VOCABULARIES[name], length=60, seed=4, samples=6, until_eos=True))
+    for sample in range(6):
+        free, short = (
+            [piece for piece in some if piece.sample == sample and piece.tokens]
+            for some in (pieces, ended)
+        )
+        assert [piece.nats for piece in short] == pytest.approx(
+            [piece.nats for piece in free[: len(short)]], abs=1e-5
+        )
+        assert "".join(piece.text for piece in free).startswith(
+            "".join(piece.text for piece in short).removesuffix("\ufffd")
+        )
+    assert sum(len(text) for text in texts_of(ended, 6)) < sum(
+        len(text) for text in texts_of(pieces, 6)
+    )
+    sure = biased(name, eos=500.0)
+    assert sampled(name, model=sure, until_eos=True) == [""]
+    assert sampled(name, model=sure, length=3) == ["\n\n\n"]
+
+
+@every_form
+@pytest.mark.parametrize("width", [1, 2, 3, 5])
+def test_a_stop_is_never_shown(name: str, width: int) -> None:
+    """Every part of the text as `stop`: what is shown is the text before its first place.
+
+    A stop that comes in several tokens is held back until it is sure to be none.
+    """
+    free = sampled(name, length=12, seed=5)[0]
+    for start in range(0, len(free) - width, 3):
+        stop = free[start : start + width]
+        shown = sampled(name, length=12, seed=5, stop=stop)[0]
+        assert shown == free[: free.find(stop)]
+    almost = free[-width:] + "\x01"
+    assert sampled(name, length=12, seed=5, stop=almost)[0] == free
+
+
+def test_a_sample_that_stops_leaves_the_others_alone() -> None:
+    """One of four ends at its first character; the others say what they would have said."""
+    free = sampled(samples=4, seed=6)
+    shown = sampled(samples=4, seed=6, stop=free[2][:2])
+    assert shown[2] == ""
+    for text, other in zip(free, shown, strict=True):
+        assert text.startswith(other)
+
+
+@pytest.mark.parametrize("name", ["byte", "bpe"])
+def test_half_a_character_at_the_end_is_no_stop_missed(name: str) -> None:
+    """What was held back may complete `stop` when a text ends at EOS; it is cut there too."""
+    vocabulary = VOCABULARIES[name]
+    first = int(vocabulary.encode("猫")[0])
+    model = tiny_model("rnn", len(vocabulary), num_layers=1)
+    with torch.no_grad():
+        model.output.weight.zero_()
+        model.output.bias.fill_(-50.0)
+        model.output.bias[[first, EOS]] = 0.0
+    texts = set(sampled(name, model=model, samples=20, until_eos=True, stop="\ufffd"))
+    assert texts == {""}
+
+
+# ------------------------------------------------------------------ what is shown
+
+
+@every_form
+def test_the_unknown_token_is_drawn_only_where_allowed(name: str) -> None:
+    """However likely it is; then it shows as the caller wishes."""
+    model = biased(name, unk=500.0)
+    decode = VOCABULARIES[name].decode
+    assert "<?>" not in sampled(name, model=model, length=50, unk_text="<?>")[0]
+    shown = sampled(name, model=model, length=3, allow_unk=True, unk_text="<?>")[0]
+    assert shown == decode([UNK] * 3, unk_text="<?>")
+    greedy = Sampling(temperature=0)
+    assert "<?>" not in sampled(name, model=model, sampling=greedy, unk_text="<?>")[0]
+
+
+def test_streamed_bytes_are_whole_characters() -> None:
+    """Any piece can be printed: a character is shown when its last byte is drawn."""
+    vocabulary = VOCABULARIES["byte"]
+    pieces = list(generate(uniform_model(len(vocabulary)), vocabulary, length=200, seed=1))
+    for piece in pieces:
+        piece.text.encode("utf-8")
+    assert any(piece.tokens and not piece.text for piece in pieces)
+
+
+# ------------------------------------------------------------------ the next token
+
+
+@every_form
+@pytest.mark.parametrize("prompt", ["", "the "])
+def test_next_tokens_are_sorted_and_sum_to_one(name: str, prompt: str) -> None:
+    """All of them to one, some to less; the likeliest first; those of the naive reading."""
+    model, vocabulary = MODELS[name], VOCABULARIES[name]
+    whole = next_tokens(model, vocabulary, prompt, len(vocabulary))
+    chances = [token.probability for token in whole]
+    assert chances == sorted(chances, reverse=True)
+    assert sum(chances) == pytest.approx(1.0, abs=1e-9)
+    assert sorted(token.id for token in whole) == list(range(len(vocabulary)))
+    assert next_tokens(model, vocabulary, prompt, 3) == whole[:3]
+    assert next_tokens(model, vocabulary, prompt, 0) == []
+    for token in whole[:3]:
+        assert token.token == vocabulary.token_text(token.id)
+        nats = naive_nats(model, [*vocabulary.encode(prompt).tolist(), token.id])[-1]
+        assert token.probability == pytest.approx(np.exp(-nats), rel=1e-4)

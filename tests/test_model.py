@@ -1,0 +1,223 @@
+"""The language model: shapes, no look into the future, state as a value, truncated gradients."""
+
+import pytest
+import torch
+from helpers import seeded, tiny_model
+from torch.nn import functional as F
+
+from charlm.config import ModelSettings
+from charlm.errors import UsageError
+from charlm.nn.cells import CELLS
+from charlm.nn.model import (
+    RecurrentLanguageModel,
+    count_parameters,
+    detached,
+    rows_of,
+    stacked,
+)
+
+T, B, V, E, H = 6, 2, 5, 4, 3
+every_cell = pytest.mark.parametrize("cell", CELLS)
+
+
+def random_ids(length: int = T, rows: int = B, seed: int = 3) -> torch.Tensor:
+    return torch.randint(V, (length, rows), generator=seeded(seed))
+
+
+def flat(state) -> torch.Tensor:
+    return torch.cat([part.reshape(-1) for layer in state for part in layer])
+
+
+@every_cell
+def test_shapes(cell: str) -> None:
+    """ids (T, B) -> logits (T, B, V) and, for each layer, parts of shape (B, H)."""
+    model = tiny_model(cell)
+    logits, state = model(random_ids())
+    assert logits.shape == (T, B, V)
+    assert len(state) == 2
+    assert all(part.shape == (B, H) for layer in state for part in layer)
+
+
+@every_cell
+@pytest.mark.parametrize("tied", [False, True])
+def test_weights_are_counted_as_by_hand(cell: str, tied: bool) -> None:
+    """Embedding V x E, gates of (E + H + 2) x H and (H + H + 2) x H, output V x H + V."""
+    width = H if tied else E
+    gates = {"rnn": 1, "lstm": 4, "gru": 3}[cell]
+    by_hand = V * width + gates * H * (width + H + 2) + gates * H * (H + H + 2) + V
+    by_hand += 0 if tied else V * H
+    model = tiny_model(cell, V, embedding_size=width, tie_weights=tied)
+    assert model.parameter_count() == by_hand
+    assert count_parameters(model.settings, V) == by_hand
+
+
+@every_cell
+def test_no_logit_sees_a_later_token(cell: str) -> None:
+    """Another token at any place moves later logits and leaves those before it exactly alone."""
+    model = tiny_model(cell)
+    ids = random_ids()
+    logits, _ = model(ids)
+    for place in range(T):
+        changed = ids.clone()
+        changed[place, 0] = (ids[place, 0] + 1) % V
+        moved, _ = model(changed)
+        assert torch.equal(moved[:place], logits[:place])
+        assert torch.equal(moved[:, 1], logits[:, 1])
+        assert not torch.equal(moved[place:, 0], logits[place:, 0])
+
+
+@every_cell
+def test_a_text_in_pieces_is_the_text_at_once(cell: str) -> None:
+    """State carried over through all layers, in double precision."""
+    model = tiny_model(cell).double()
+    ids = random_ids()
+    whole, last = model(ids)
+    state, parts = None, []
+    for piece in torch.tensor_split(ids, [1, 4]):
+        logits, state = model(piece, state)
+        parts.append(logits)
+    torch.testing.assert_close(torch.cat(parts), whole, atol=1e-12, rtol=0)
+    torch.testing.assert_close(flat(state), flat(last), atol=1e-12, rtol=0)
+    zero, _ = model(ids, model.initial_state(B))
+    assert torch.equal(zero, whole)
+
+
+@every_cell
+def test_the_state_is_a_value(cell: str) -> None:
+    """Reading another text in between, as validation does, changes nothing, nor the state given."""
+    model = tiny_model(cell)
+    ids = random_ids()
+    _, state = model(ids[:3])
+    kept = flat(state).clone()
+    first, _ = model(ids[3:], state)
+    model(random_ids(9, 4, seed=8))
+    again, _ = model(ids[3:], state)
+    assert torch.equal(first, again)
+    assert torch.equal(flat(state), kept)
+    assert not list(model.buffers())
+
+
+@every_cell
+def test_dropout_is_drawn_from_the_generator_given(cell: str) -> None:
+    """Same seed, same draw; another seed, another; without one none, whatever the mode."""
+    model = tiny_model(cell, dropout=0.5, input_dropout=0.5, output_dropout=0.5).train()
+    ids = random_ids()
+    before = torch.get_rng_state()
+    first, again, other = (model(ids, generator=seeded(seed))[0] for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    without = model(ids)[0]
+    assert torch.equal(without, model.eval()(ids)[0])
+    assert not torch.equal(without, first)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", ["dropout", "input_dropout", "output_dropout"])
+def test_each_place_of_dropout_has_its_own_setting(name: str) -> None:
+    """Only one of them set: the result still differs from none."""
+    ids = random_ids()
+    model = tiny_model(**{name: 0.5})
+    assert not torch.equal(model(ids, generator=seeded())[0], model(ids)[0])
+
+
+def test_output_dropout_keeps_the_mean_of_the_logits() -> None:
+    """The output is linear in what is dropped, so many draws average to no dropout."""
+    model = tiny_model(output_dropout=0.5)
+    ids = random_ids(1, 4000)[:, :1].expand(1, 4000)
+    with torch.no_grad():
+        mean = model(ids, generator=seeded())[0].mean(dim=1)
+        torch.testing.assert_close(mean, model(ids)[0].mean(dim=1), atol=0.02, rtol=0)
+
+
+def test_tied_weights_are_one_matrix() -> None:
+    """A change of the embedding is a change of the output; the gradient has both parts."""
+    model = tiny_model(embedding_size=H, tie_weights=True)
+    assert model.output.weight is model.embedding.weight
+    with torch.no_grad():
+        model.embedding.weight.fill_(2.0)
+    assert (model.output.weight == 2.0).all()
+    assert model.double().output.weight is model.embedding.weight
+
+
+@every_cell
+def test_truncated_gradients_over_one_window_are_full_ones(cell: str) -> None:
+    """gradcheck of the loss of a whole text with respect to every weight, tied and not."""
+    for tied in (False, True):
+        model = tiny_model(cell, num_layers=1, embedding_size=H, tie_weights=tied).double()
+        ids = random_ids(4)
+        weights = {name: value.detach().clone() for name, value in model.named_parameters()}
+
+        def loss(*values, model=model, ids=ids, names=tuple(weights)) -> torch.Tensor:
+            given = dict(zip(names, values, strict=True))
+            logits, _ = torch.func.functional_call(model, given, (ids[:-1],))
+            return F.cross_entropy(logits.flatten(0, 1), ids[1:].flatten())
+
+        leaves = [value.requires_grad_() for value in weights.values()]
+        assert torch.autograd.gradcheck(loss, leaves, fast_mode=True)
+
+
+@every_cell
+def test_no_gradient_crosses_a_detached_border(cell: str) -> None:
+    """The second window's loss gives the first window's input no gradient; undetached it does."""
+    model = tiny_model(cell)
+    ids = random_ids()
+    for cut in (True, False):
+        embedded: list[torch.Tensor] = []
+        handle = model.embedding.register_forward_hook(
+            lambda _, __, out, kept=embedded: (out.retain_grad(), kept.append(out))[0]
+        )
+        _, state = model(ids[:3])
+        logits, _ = model(ids[3:], detached(state) if cut else state)
+        logits.logsumexp(dim=-1).sum().backward()
+        handle.remove()
+        first, second = embedded
+        assert second.grad is not None
+        assert second.grad.abs().sum() > 0
+        assert (first.grad is None) == cut
+        assert torch.equal(flat(detached(state)), flat(state))
+
+
+@every_cell
+def test_windows_joined_by_their_state_have_full_gradients(cell: str) -> None:
+    """Without a border between them, two windows are one in their gradients as well."""
+    ids = random_ids()
+    gradients = []
+    for cuts in ([], [3]):
+        model = tiny_model(cell).double()
+        state, total = None, 0.0
+        for piece in torch.tensor_split(ids, cuts):
+            logits, state = model(piece, state)
+            total = total + logits.logsumexp(dim=-1).sum()
+        total.backward()
+        gradients.append(torch.cat([p.grad.reshape(-1) for p in model.parameters()]))
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-12, rtol=1e-12)
+
+
+def test_rows_of_a_state_are_taken_and_put_side_by_side() -> None:
+    """Rows 1 and 0 of a state, stacked again, are the state turned round."""
+    _, state = tiny_model()(random_ids())
+    turned = rows_of(state, torch.tensor([1, 0]))
+    single = [rows_of(state, torch.tensor([row])) for row in (1, 0)]
+    assert torch.equal(flat(stacked(single)), flat(turned))
+    assert torch.equal(turned[1][0][0], state[1][0][1])
+
+
+@every_cell
+def test_building_leaves_the_global_random_state_alone(cell: str) -> None:
+    """And the same seed gives the same weights."""
+    before = torch.get_rng_state()
+    first, again, other = (tiny_model(cell, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
+    assert not torch.equal(first["embedding.weight"], other["embedding.weight"])
+    assert all(value.isfinite().all() for value in first.values())
+
+
+def test_sizes_must_be_known_and_agree() -> None:
+    """The corpus has not decided them yet, or tied matrices do not fit."""
+    with pytest.raises(UsageError, match="give all three"):
+        RecurrentLanguageModel(ModelSettings(hidden_size=3), V)
+    tied = ModelSettings(tie_weights=True, hidden_size=3, num_layers=1, embedding_size=3)
+    object.__setattr__(tied, "embedding_size", 4)
+    with pytest.raises(UsageError, match="embedding 4, hidden 3"):
+        count_parameters(tied, V)

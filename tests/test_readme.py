@@ -1,0 +1,96 @@
+"""The README is run: every command, every code block, every flag and file that it names."""
+
+import contextlib
+import io
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from charlm.cli import main
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+TINY = "--steps 2 --hidden 4 --batch 2 --bptt 8 --layers 1 --seed 1 --threads 1".split()
+
+
+def commands() -> list[str]:
+    """Every line of a shell block that calls charlm, without what follows a pipe."""
+    lines = [line for language, block in BLOCKS if not language for line in block.splitlines()]
+    stripped = [line.removeprefix("$ ").split("  #")[0].strip() for line in lines]
+    return sorted({line for line in stripped if line.startswith("charlm ")})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that the README's commands name."""
+    path = tmp_path_factory.mktemp("readme")
+    for name in ("corpus.txt", "train.txt", "valid.txt", "test.txt", "names.txt", "sentences.txt"):
+        (path / name).write_text("the apple and pear salad\n" * 40, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_runs(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands there; training is cut to two steps of a tiny model, sampling to few tokens."""
+    monkeypatch.chdir(folder)
+    arguments = shlex.split(command)[1:]
+    if arguments[0] == "train" and "--resume" not in arguments:
+        lengths = {"--minutes", "--epochs", "--name", "--layers", "--hidden"}
+        while found := lengths & set(arguments):
+            at = arguments.index(found.pop())
+            del arguments[at : at + 2]
+        arguments += TINY
+    if arguments[0] == "eval" and "--file" not in arguments:
+        arguments += ["--file", "test.txt"]
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 0
+    if arguments[0] != "train":
+        assert out.getvalue()
+
+
+def test_the_library_example_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python block, with what it prints."""
+    monkeypatch.chdir(folder)
+    (block,) = [block for language, block in BLOCKS if language == "python"]
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(block, "README.md", "exec"), {})
+    assert "finished 20" in out.getvalue()
+
+
+def test_the_scripts_at_the_top_exist() -> None:
+    """Both commands of the first block, in its first screen."""
+    first = BLOCKS[0][1]
+    for name in ("scripts/demo", "scripts/test"):
+        assert name in first
+        assert (ROOT / name).stat().st_mode & 0o111
+
+
+def test_every_verb_is_in_the_table() -> None:
+    """And the table names no verb that is not there."""
+    from charlm.cli import app
+
+    verbs = {command.name for command in app.registered_commands}
+    assert set(re.findall(r"^\| `charlm (\w+)", README, re.MULTILINE)) == verbs
+
+
+def test_every_flag_that_is_named_exists() -> None:
+    """A renamed flag makes the README wrong."""
+    source = "".join(path.read_text() for path in (ROOT / "charlm" / "cli").glob("*.py"))
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
+    missing = {flag for flag in named if f'"{flag}"' not in source} - {"--help"}
+    assert not missing
+
+
+def test_every_path_of_the_tree_exists() -> None:
+    """The listing under `The tree` against the folder."""
+    block = next(block for _, block in BLOCKS if "charlm/errors.py" in block)
+    paths = re.findall(r"^([\w/.]+/[\w.]*)\s|\s{2,}([\w/.]+/[\w.]*)\s", block, re.MULTILINE)
+    names = [first or second for first, second in paths]
+    assert len(names) >= 12
+    assert [name for name in names if not (ROOT / name).exists()] == []

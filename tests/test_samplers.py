@@ -1,0 +1,217 @@
+"""Sampling rules on four probabilities, with exact lists; draws as often as they should be."""
+
+import math
+
+import numpy as np
+import pytest
+from helpers import chi_square_fits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from charlm.errors import UsageError
+from charlm.inference.samplers import (
+    RULES,
+    Sampling,
+    draw,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    log_probabilities,
+    next_distribution,
+    probabilities,
+)
+
+P = [0.1, 0.4, 0.2, 0.3]
+LOGITS = np.log([P])
+GONE = -math.inf
+
+
+def kept(logits: np.ndarray) -> list[int]:
+    return np.flatnonzero(np.isfinite(logits[0])).tolist()
+
+
+def distribution(**sampling) -> list[float]:
+    return next_distribution(LOGITS, Sampling(**sampling))[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("k", "ids"), [(0, [0, 1, 2, 3]), (1, [1]), (2, [1, 3]), (3, [1, 2, 3]), (4, [0, 1, 2, 3])]
+)
+def test_top_k_keeps_the_k_likeliest(k: int, ids: list[int]) -> None:
+    """0 keeps all, as does more than there are; what is kept is not changed."""
+    assert kept(keep_top_k(LOGITS, k)) == ids
+    assert keep_top_k(LOGITS, k)[0, ids].tolist() == LOGITS[0, ids].tolist()
+    assert keep_top_k(LOGITS, 99) is LOGITS
+
+
+@pytest.mark.parametrize(
+    ("p", "ids"),
+    [
+        (0.0, [1]),
+        (1e-9, [1]),
+        (0.39, [1]),
+        (0.41, [1, 3]),
+        (0.69, [1, 3]),
+        (0.71, [1, 2, 3]),
+        (0.95, [0, 1, 2, 3]),
+        (1.0, [0, 1, 2, 3]),
+    ],
+)
+def test_top_p_keeps_the_smallest_set_that_holds_p(p: float, ids: list[int]) -> None:
+    """0.4, then 0.4 + 0.3, then 0.4 + 0.3 + 0.2."""
+    assert kept(keep_top_p(LOGITS, p)) == ids
+
+
+@pytest.mark.parametrize(
+    ("p", "ids"),
+    [(0.0, [0, 1, 2, 3]), (0.24, [0, 1, 2, 3]), (0.26, [1, 2, 3]), (0.51, [1, 3]), (1.0, [1])],
+)
+def test_min_p_keeps_what_has_a_share_of_the_likeliest(p: float, ids: list[int]) -> None:
+    """A quarter of 0.4 is 0.1, half of it 0.2."""
+    assert kept(keep_min_p(LOGITS, p)) == ids
+
+
+def test_what_is_kept_is_drawn_in_its_proportions() -> None:
+    """top_k 2 of 0.4 and 0.3 is 4/7 and 3/7."""
+    assert distribution() == pytest.approx(P, abs=1e-12)
+    assert distribution(top_k=2) == pytest.approx([0, 4 / 7, 0, 3 / 7], abs=1e-12)
+    assert distribution(top_p=0.8) == pytest.approx([0, 4 / 9, 2 / 9, 3 / 9], abs=1e-12)
+    assert distribution(min_p=0.6) == pytest.approx([0, 4 / 7, 0, 3 / 7], abs=1e-12)
+    assert distribution(top_k=3, top_p=0.5) == pytest.approx([0, 4 / 7, 0, 3 / 7], abs=1e-12)
+
+
+def test_temperature_divides_the_logits() -> None:
+    """At 1/2 probabilities are squared: 1, 16, 4 and 9 thirtieths; rules look before that."""
+    assert distribution(temperature=0.5) == pytest.approx([1 / 30, 16 / 30, 4 / 30, 9 / 30])
+    assert distribution(temperature=100, top_p=0.41)[0] == 0.0
+
+
+def test_temperature_zero_takes_the_likeliest_of_the_lowest_id() -> None:
+    """Of equal ones the first, in every row."""
+    logits = np.array([[1.0, 5.0, 5.0], [2.0, 2.0, 2.0], [GONE, 0.0, 1.0]])
+    found = next_distribution(logits, Sampling(temperature=0.0))
+    assert found.tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("temperature", "expected"),
+    [(5e-324, [0, 1, 0, 0]), (1e-30, [0, 1, 0, 0]), (1e30, [0.25] * 4), (1e308, [0.25] * 4)],
+)
+def test_extreme_temperatures_are_finite(temperature: float, expected: list[float]) -> None:
+    """Towards the likeliest below, towards even above, never NaN (vllm#1623)."""
+    assert distribution(temperature=temperature) == pytest.approx(expected, abs=1e-12)
+    masked = np.array([[GONE, 3.0, GONE, 3.0]])
+    found = next_distribution(masked, Sampling(temperature=temperature))[0]
+    assert found.tolist() == pytest.approx([0, 0.5, 0, 0.5])
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_equal_ones_are_kept_or_dropped_by_their_ids(rule: str) -> None:
+    """Four equal tokens: top_k 2 and top_p 0.5 keep the two lowest ids, min_p all."""
+    value = {"top_k": 2, "top_p": 0.5, "min_p": 1.0}[rule]
+    assert kept(RULES[rule](np.zeros((1, 4)), value)) == (
+        [0, 1] if rule != "min_p" else [0, 1, 2, 3]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", -1.0),
+        ("temperature", math.nan),
+        ("temperature", math.inf),
+        ("top_k", -1),
+        ("top_p", 0.0),
+        ("top_p", 1.1),
+        ("top_p", math.nan),
+        ("min_p", -0.1),
+        ("min_p", 1.1),
+        ("min_p", math.nan),
+    ],
+)
+def test_values_out_of_range_are_refused(name: str, value: float) -> None:
+    """With the value in the message; it is a ValueError as well."""
+    with pytest.raises(UsageError, match=f"{name} is {value}; expected"):
+        Sampling(**{name: value})
+    with pytest.raises(ValueError, match="expected"):
+        Sampling(**{name: value})
+
+
+def test_all_problems_are_in_one_message() -> None:
+    """Two wrong values, both named."""
+    with pytest.raises(UsageError, match=r"temperature is -1.*top_k is -2"):
+        Sampling(temperature=-1, top_k=-2)
+
+
+ROWS = st.lists(
+    st.lists(st.floats(-50, 50) | st.just(GONE), min_size=4, max_size=4).filter(
+        lambda row: max(row) > GONE
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+@given(
+    rows=ROWS,
+    temperature=st.just(0.0) | st.floats(1e-300, 1e300),
+    top_k=st.integers(0, 6),
+    top_p=st.floats(1e-300, 1.0),
+    min_p=st.floats(0.0, 1.0),
+)
+@settings(max_examples=300, deadline=None)
+def test_something_can_always_be_drawn(rows, temperature, top_k, top_p, min_p) -> None:
+    """Any rules together: rows sum to one, what was impossible stays so, the likeliest stays in."""
+    logits = np.array(rows)
+    before = logits.copy()
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    found = next_distribution(logits, sampling)
+    assert np.isfinite(found).all()
+    assert (found >= 0).all()
+    np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-12)
+    assert not found[np.isneginf(logits)].any()
+    assert (found[np.arange(len(rows)), logits.argmax(axis=1)] > 0).all()
+    assert np.array_equal(logits, before)
+    uniform = np.full(len(rows), math.nextafter(1.0, 0.0))
+    for draws in (draw(found, uniform), draw(found, 0 * uniform)):
+        assert (found[np.arange(len(rows)), draws] > 0).all()
+
+
+@pytest.mark.parametrize("rule", RULES)
+@given(rows=ROWS, value=st.floats(0.01, 1.0))
+@settings(max_examples=50, deadline=None)
+def test_a_rule_only_removes(rule: str, rows, value: float) -> None:
+    """Logits are kept as they are or become minus infinity, and never all of them."""
+    logits = np.array(rows)
+    found = RULES[rule](logits, max(1, round(4 * value)) if rule == "top_k" else value)
+    assert ((found == logits) | np.isneginf(found)).all()
+    assert (found.max(axis=1) == logits.max(axis=1)).all()
+
+
+@given(rows=ROWS)
+@settings(max_examples=100, deadline=None)
+def test_probabilities_are_the_exponentials_of_their_logarithms(rows) -> None:
+    """Both sum to one, whatever is added to all logits."""
+    logits = np.array(rows)
+    np.testing.assert_allclose(np.exp(log_probabilities(logits)), probabilities(logits), atol=1e-12)
+    np.testing.assert_allclose(probabilities(logits).sum(axis=1), 1.0, atol=1e-12)
+    np.testing.assert_allclose(probabilities(logits + 700), probabilities(logits), atol=1e-9)
+
+
+def test_a_draw_inverts_the_cumulative_distribution() -> None:
+    """0.1, 0.5, 0.7 and 1.0 are the borders; what has no probability is never drawn."""
+    uniform = np.array([0.0, 0.099, 0.11, 0.49, 0.51, 0.69, 0.71, 0.999])
+    rows = np.tile(P, (len(uniform), 1))
+    assert draw(rows, uniform).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert draw(np.array([[0.0, 1.0, 0.0]] * 2), np.array([0.0, 0.9999])).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("sampling", [{}, {"top_k": 3}, {"temperature": 0.7}, {"top_p": 0.5}])
+def test_draws_are_as_frequent_as_their_probabilities(sampling: dict) -> None:
+    """Twenty thousand draws under a fixed seed, chi-square."""
+    wanted = np.array(distribution(**sampling))
+    uniform = np.random.default_rng(1).random(20_000)
+    counts = np.bincount(draw(np.tile(wanted, (len(uniform), 1)), uniform), minlength=4)
+    possible = wanted > 0
+    assert not counts[~possible].any()
+    assert chi_square_fits(counts[possible], 20_000 * wanted[possible])

@@ -1,0 +1,399 @@
+"""Vocabularies: text to ids and back, the same ids as `tokenizers`, nothing foreign let in."""
+
+import json
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from helpers import CORPUS, vocabulary_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from charlm.config import VocabularySettings
+from charlm.errors import RunError
+from charlm.text.building import build_vocabulary
+from charlm.text.corpus import END
+from charlm.text.tokenizer_json import EOS, LETTERS, UNK, tokenizer_json
+from charlm.text.vocabulary import UNITS, Vocabulary, cut_safely, load_vocabulary, smallest_dtype
+
+ANY = st.text(
+    st.one_of(
+        st.sampled_from(
+            "the cat \n\r\t\x00\x0b\x85\xa0\u2028\u3000'’_<>Σİﬁé\u0301\u0331H猫👩\u200d🚀"
+        ),
+        st.characters(codec="utf-8"),
+    ),
+    max_size=30,
+)
+KINDS = [{"unit": unit} for unit in UNITS] + [{"unit": "word", "words": "whitespace"}]
+NORMALS = [{"lowercase": True}, {"normalize": "nfc"}, {"lowercase": True, "normalize": "nfkc"}]
+FORMS = [kind | form for kind in KINDS for form in [{}, *NORMALS]]
+VOCABULARIES = {
+    "-".join(str(value) for value in form.values()): vocabulary_of(CORPUS + "ẖẖ ẖẖ ẖẖ", **form)
+    for form in FORMS
+}
+PLAIN = {name: VOCABULARIES[name] for name in ["char", "byte", "word", "bpe"]}
+every_vocabulary = pytest.mark.parametrize("name", VOCABULARIES)
+every_unit = pytest.mark.parametrize("name", PLAIN)
+
+
+def is_whitespace_words(vocabulary: Vocabulary) -> bool:
+    return vocabulary.settings.unit == "word" and vocabulary.settings.words == "whitespace"
+
+
+# ------------------------------------------------------------------ there and back
+
+
+@every_unit
+@given(text=ANY)
+@settings(max_examples=60, deadline=None)
+def test_decoding_undoes_encoding(name: str, text: str) -> None:
+    """CRLF, emoji, NUL: all come back; a piece that is not known comes back as U+FFFD."""
+    vocabulary = PLAIN[name]
+    ids = vocabulary.encode(text)
+    pieces = vocabulary.pieces(text)
+    if name in ("byte", "bpe"):
+        assert UNK not in ids
+        assert vocabulary.decode(ids) == text
+    else:
+        known = set(vocabulary.tokens[2:])
+        assert "".join(pieces) == text
+        shown = [piece if piece in known else "\ufffd" for piece in pieces]
+        assert vocabulary.decode(ids) == "".join(shown)
+
+
+@every_unit
+def test_the_text_that_made_a_vocabulary_comes_back_whole(name: str) -> None:
+    """Every token of the corpus itself is known."""
+    ids = PLAIN[name].encode(CORPUS)
+    assert UNK not in ids
+    assert PLAIN[name].decode(ids) == CORPUS
+
+
+def test_blank_separated_words_come_back_with_single_blanks() -> None:
+    """The whitespace rule keeps words and line ends, and of blanks only that there were some."""
+    vocabulary = VOCABULARIES["word-whitespace"]
+    ids = vocabulary.encode(" the\t\t cat \n\n  dog")
+    the, cat, dog = (vocabulary.ids[word] for word in ("the", "cat", "dog"))
+    assert ids.tolist() == [the, cat, EOS, EOS, dog]
+    assert vocabulary.decode(ids) == "the cat\n\ndog"
+
+
+@every_vocabulary
+@given(text=ANY)
+@settings(max_examples=40, deadline=None)
+def test_ids_are_those_of_the_tokenizers_library(name: str, text: str) -> None:
+    """Our tables and pieces give what `tokenizers` gives for the saved file, any text."""
+    vocabulary = VOCABULARIES[name]
+    theirs = LIBRARY[name].encode(text, add_special_tokens=False)
+    assert vocabulary.encode(text).tolist() == theirs.ids
+
+
+LIBRARY = {
+    name: Tokenizer.from_str(json.dumps(vocabulary.to_json()))
+    for name, vocabulary in VOCABULARIES.items()
+}
+
+
+@every_vocabulary
+@given(text=ANY)
+@settings(max_examples=40, deadline=None)
+def test_every_id_has_its_piece(name: str, text: str) -> None:
+    """`pieces` goes along with `encode`, so that scores can be shown beside their text."""
+    vocabulary = VOCABULARIES[name]
+    pieces = vocabulary.pieces(text)
+    assert len(pieces) == len(vocabulary.encode(text))
+    vocabulary.unknown(text)  # raises where they do not go along
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_pieces_of_normalised_text_are_normalised_once(kind: dict) -> None:
+    """Lower-casing undoes NFC where only the small letter is composed (H + U+0331).
+
+    `pieces` once normalised a second time, and gave the pieces of another text.
+    """
+    form = {"lowercase": True, "normalize": "nfc"}
+    vocabulary = vocabulary_of("\u1e96\u1e96\u1e96 " * 9, **kind, **form)
+    pieces = vocabulary.pieces("H\u0331H\u0331")
+    assert len(pieces) == len(vocabulary.encode("H\u0331H\u0331"))
+    if kind["unit"] in ("char", "word"):
+        assert "".join(pieces) == "h\u0331h\u0331"
+
+
+def test_normal_forms_are_applied_before_anything_is_looked_up() -> None:
+    """e + acute is é under NFC, the ligature fi is f, i under NFKC, A is a in lower case."""
+    text = "aéfi "
+    nfc = vocabulary_of(text, normalize="nfc")
+    assert nfc.decode(nfc.encode("e\u0301")) == "é"
+    nfkc = vocabulary_of(text, normalize="nfkc", lowercase=True)
+    assert nfkc.decode(nfkc.encode("A ﬁ")) == "a fi"
+    plain = vocabulary_of(text)
+    assert plain.decode(plain.encode("A ﬁ")) == "\ufffd \ufffd"
+
+
+# ------------------------------------------------------------------ specials
+
+
+@every_vocabulary
+def test_marks_become_eos_and_their_places_are_told(name: str) -> None:
+    """`ends` points just after each EOS, also at the beginning and where documents are empty."""
+    vocabulary = VOCABULARIES[name]
+    documents = ["the", "", "cat sat", ""]
+    ids, ends = vocabulary.encode_marked(END.join(documents))
+    assert len(ends) == 3
+    assert ids.dtype == vocabulary.dtype
+    starts = [0, *ends]
+    for number, document in enumerate(documents[:-1]):
+        part = ids[starts[number] : ends[number]]
+        assert part[-1] == EOS
+        assert part[:-1].tolist() == vocabulary.encode(document).tolist()
+    assert ends[-1] == len(ids)
+    assert vocabulary.encode("").shape == (0,)
+
+
+@every_unit
+def test_names_of_specials_in_a_text_are_plain_text(name: str) -> None:
+    """Whoever writes <eos> or <unk> into a corpus or prompt does not reach the special ids."""
+    text = "a <unk> b <eos> </s>"
+    vocabulary = vocabulary_of(text * 5, unit=name)
+    ids = vocabulary.encode(text)
+    assert not {UNK, EOS} & set(ids.tolist())
+    assert vocabulary.decode(ids) == text
+
+
+def test_blank_separated_words_take_unk_literally_and_line_ends_as_eos() -> None:
+    """Penn Treebank and WikiText write <unk> for the unknown; <eos> there is but a word."""
+    vocabulary = vocabulary_of("a <unk> <eos>\n", unit="word", words="whitespace")
+    assert vocabulary.encode("a <unk>\n").tolist() == [vocabulary.ids["a"], UNK, EOS]
+    assert vocabulary.encode("<eos>")[0] > EOS
+    assert vocabulary.line_ends_are_eos
+    assert vocabulary.line_end == EOS
+
+
+@every_vocabulary
+def test_the_line_end_is_known_where_it_is_a_token(name: str) -> None:
+    """Training windows begin at line starts, which they find by this id."""
+    vocabulary = VOCABULARIES[name]
+    assert vocabulary.encode("\n").tolist() == [vocabulary.line_end]
+    assert vocabulary_of("no such thing").line_end is None
+
+
+@every_unit
+def test_every_token_has_a_readable_name(name: str) -> None:
+    """UNK and EOS by their names, the others by their text or their bytes."""
+    vocabulary = PLAIN[name]
+    names = [vocabulary.token_text(index) for index in range(len(vocabulary))]
+    assert names[:2] == ["<unk>", "<eos>"]
+    assert "t" in names or name == "word"
+    if name == "byte":
+        assert names[2 + 0xE7] == "<0xE7>"
+        assert vocabulary.pieces("é") == ["<0xC3>", "<0xA9>"]
+
+
+def test_unseen_characters_are_listed_once_in_order() -> None:
+    """What the user is told of: each piece that became UNK, once."""
+    assert vocabulary_of("abc").unknown("xaybxz") == ["x", "y", "z"]
+    assert PLAIN["word"].unknown("the zebra, zebra!") == ["zebra"]
+    assert PLAIN["bpe"].unknown("zebra 猫") == []
+
+
+@pytest.mark.parametrize("name", ["byte", "bpe"])
+def test_a_character_is_shown_when_its_last_byte_is_there(name: str) -> None:
+    """Bytes of 猫 are held back until the third; what stays half at the end shows as U+FFFD."""
+    vocabulary = vocabulary_of("a", unit=name)
+    first, second, third = vocabulary.encode("猫")
+    decoder = vocabulary.decoder()
+    assert [decoder.feed(int(index)) for index in (first, second, third)] == ["", "", "猫"]
+    assert decoder.finish() == ""
+    assert decoder.feed(int(first)) == ""
+    assert decoder.finish() == "\ufffd"
+    assert vocabulary.decode([third]) == "\ufffd"
+
+
+@every_unit
+def test_unk_shows_as_the_caller_wishes_and_eos_as_a_line_end(name: str) -> None:
+    """`unk_text` may be empty, a name or the replacement character."""
+    assert PLAIN[name].decode([UNK, EOS, UNK]) == "\ufffd\n\ufffd"
+    assert PLAIN[name].decode([UNK, EOS], unk_text="<unk>") == "<unk>\n"
+
+
+# ------------------------------------------------------------------ sizes
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype"),
+    [
+        (2, "u1"),
+        (255, "u1"),
+        (256, "u1"),
+        (257, "u2"),
+        (65535, "u2"),
+        (65536, "u2"),
+        (65537, "u4"),
+    ],
+)
+def test_ids_never_wrap_around(size: int, dtype: str) -> None:
+    """The last of 65,537 ids needs more than 16 bits (nanoGPT's uint16 would make it 0)."""
+    letters = [chr(code) for code in range(0x20, 0xD800)] + [
+        chr(code) for code in range(0xE000, 0x14000)
+    ]
+    tokens = ["<unk>", "<eos>", *letters[: size - 2]]
+    vocabulary = UNITS["char"](VocabularySettings(), tokens)
+    assert vocabulary.dtype == np.dtype(dtype) == smallest_dtype(size)
+    if size > 2:
+        ids = vocabulary.encode(tokens[-1] + END)
+        assert ids.tolist() == [size - 1, EOS]
+        assert ids.dtype == np.dtype(dtype)
+        ids = vocabulary.encode("z a")  # pure ASCII goes another, faster way
+        assert ids.tolist() == [vocabulary.ids[letter] for letter in "z a"]
+        assert ids.dtype == np.dtype(dtype)
+
+
+# ------------------------------------------------------------------ pieces
+
+
+@given(text=ANY, size=st.integers(1, 8))
+@settings(max_examples=200, deadline=None)
+def test_pieces_of_a_text_are_the_text(text: str, size: int) -> None:
+    """Nothing is lost or doubled where a text is cut, and no piece is longer than asked."""
+    pieces = list(cut_safely(text, size))
+    assert "".join(pieces) == text
+    assert all(0 < len(piece) <= size for piece in pieces)
+
+
+@pytest.mark.parametrize(
+    "form", [form for form in FORMS if form["unit"] in ("word", "bpe")], ids=str
+)
+@given(parts=st.lists(st.sampled_from(["cat", "don't", "\n", "", " 猫", "é\u0301", "  b", "."])))
+@settings(max_examples=40, deadline=None)
+def test_a_text_encoded_in_pieces_is_the_text_encoded_whole(form: dict, parts: list[str]) -> None:
+    """Long texts are cut, where there is a line end or a single blank within reach."""
+    text = " dog".join(parts)
+    vocabulary = VOCABULARIES["-".join(str(value) for value in form.values())]
+    small = UNITS[form["unit"]](vocabulary.settings, vocabulary.tokens, vocabulary.merges)
+    small.piece_chars = 12
+    small.tokenizer = vocabulary.tokenizer
+    assert small.encode(text).tolist() == vocabulary.encode(text).tolist()
+
+
+# ------------------------------------------------------------------ files
+
+
+@every_vocabulary
+def test_a_saved_vocabulary_is_the_same_when_loaded(name: str, tmp_path) -> None:
+    """Tokens, merges and the rules of cutting and normalising are all in tokenizer.json."""
+    vocabulary = VOCABULARIES[name]
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(vocabulary.to_json()), encoding="utf-8")
+    loaded = load_vocabulary(path)
+    assert type(loaded) is type(vocabulary)
+    assert (loaded.tokens, loaded.merges) == (vocabulary.tokens, vocabulary.merges)
+    assert loaded.encode(CORPUS.upper()).tolist() == vocabulary.encode(CORPUS.upper()).tolist()
+    assert loaded.to_json() == vocabulary.to_json()
+
+
+def content(unit: str = "char", **form) -> dict:
+    return vocabulary_of("abba", unit=unit, **form).to_json()
+
+
+def changed(path: str, value: object, unit: str = "char") -> Callable[[], dict]:
+    """A valid file with one value exchanged; the path is dotted."""
+
+    def make() -> dict:
+        whole = json.loads(json.dumps(content(unit)))
+        *parents, last = path.split(".")
+        place = whole
+        for key in parents:
+            place = place[key]
+        place[last] = value
+        return whole
+
+    return make
+
+
+def with_tokens(unit: str, tokens: list[str], merges: list | tuple = ()) -> Callable[[], dict]:
+    return lambda: tokenizer_json(
+        VocabularySettings(unit=unit), ["<unk>", "<eos>", *tokens], merges
+    )
+
+
+CRAFTED = {
+    "not a table": lambda: [1, 2],
+    "no model": lambda: {"version": "1.0"},
+    "a foreign pattern": changed("pre_tokenizer.pattern", {"Regex": "(a+)+$"}),
+    "another cutter": changed("pre_tokenizer", {"type": "Whitespace"}),
+    "another normaliser": changed("normalizer", {"type": "Replace"}),
+    "added tokens": changed("added_tokens", [{"id": 0, "content": "<unk>"}]),
+    "a post-processor": changed("post_processor", {"type": "ByteLevel"}),
+    "an unknown part": changed("extra", 1),
+    "no vocabulary": changed("model.vocab", {}),
+    "a vocabulary that is a list": changed("model.vocab", ["<unk>", "<eos>", "a"]),
+    "an id twice": changed("model.vocab", {"<unk>": 0, "<eos>": 1, "a": 2, "b": 2}),
+    "a hole": changed("model.vocab", {"<unk>": 0, "<eos>": 1, "a": 3}),
+    "a negative id": changed("model.vocab", {"<unk>": 0, "<eos>": 1, "a": -1}),
+    "a truth value as id": changed("model.vocab", {"<unk>": False, "<eos>": True, "a": 2}),
+    "an id with a point": changed("model.vocab", {"<unk>": 0, "<eos>": 1.0, "a": 2}),
+    "an id that is a list": changed("model.vocab", {"<unk>": 0, "<eos>": 1, "a": [2]}),
+    "no UNK": changed("model.vocab", {"a": 0, "<eos>": 1, "<unk>": 2}),
+    "no EOS": changed("model.vocab", {"<unk>": 0, "a": 1}),
+    "another model": changed("model.type", "Unigram"),
+    "an extra model field": changed("model.more", 1),
+    "dropout": changed("model.dropout", 0.5, unit="bpe"),
+    "damaged merges": changed("model.merges", [["a"]], unit="bpe"),
+    "merges in an old form": changed("model.merges", ["a b"], unit="bpe"),
+    "a character of two": with_tokens("char", ["a", "bc"]),
+    "a character of none": with_tokens("char", ["a", ""]),
+    "half a pair": with_tokens("char", ["\ud800"]),
+    "half a pair in a word": with_tokens("word", ["a\udfff"]),
+    "bytes in another order": with_tokens("byte", LETTERS[::-1]),
+    "too few bytes": with_tokens("byte", LETTERS[:-1]),
+    "bytes that merge": with_tokens("byte", LETTERS, [("a", "b")]),
+    "a byte missing": with_tokens("bpe", LETTERS[1:]),
+    "a letter that is no byte": with_tokens("bpe", [*LETTERS, "猫"]),
+    "a merge into nothing": with_tokens("bpe", LETTERS, [("a", "b")]),
+}
+
+
+@pytest.mark.parametrize("what", CRAFTED)
+def test_a_file_that_charlm_did_not_write_is_refused(what: str, tmp_path) -> None:
+    """Before the library sees it: some crafted files make it panic or never end."""
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(CRAFTED[what]()), encoding="utf-8")
+    with pytest.raises(RunError, match=re.escape(str(path))):
+        load_vocabulary(path)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"model": {"vocab": {"a": ' + b"9" * 5000 + b"}}}"],
+    ids=["empty", "cut", "not UTF-8", "deep", "a huge number"],
+)
+def test_a_file_that_is_no_json_is_refused(data: bytes, tmp_path) -> None:
+    """Damaged, deep beyond recursion or not text: one sentence with the path."""
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(data)
+    with pytest.raises(RunError, match=re.escape(str(path))):
+        load_vocabulary(path)
+
+
+def test_a_deep_value_inside_a_file_is_refused(tmp_path) -> None:
+    """Depth that JSON can still read must not break the message either."""
+    deep = json.dumps(content()).replace('"b": 3', '"b": ' + "[" * 900 + "]" * 900)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(deep, encoding="utf-8")
+    with pytest.raises(RunError, match=re.escape(str(path))):
+        load_vocabulary(path)
+    with pytest.raises(RunError, match="missing"):
+        load_vocabulary(tmp_path / "missing.json")
+
+
+@every_unit
+def test_building_again_gives_the_same_file(name: str) -> None:
+    """Same text, same settings: the same file to the byte."""
+    build = [
+        build_vocabulary(lambda: [CORPUS], VocabularySettings(unit=name)).vocabulary.to_json()
+        for _ in range(2)
+    ]
+    assert json.dumps(build[0]) == json.dumps(build[1])

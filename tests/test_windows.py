@@ -1,0 +1,249 @@
+"""Windows: every token a target exactly once, the right inputs, any place to go on from."""
+
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from helpers import encoded_documents, encoded_stream
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from charlm.text.dataset import EncodedText
+from charlm.text.tokenizer_json import EOS
+from charlm.text.windows import (
+    PADDING,
+    Position,
+    Reading,
+    Window,
+    Windows,
+    cut_pieces,
+    fresh_starts,
+)
+
+LINE_END = 9
+READINGS = st.builds(
+    Reading,
+    batch_size=st.integers(1, 5),
+    bptt=st.integers(1, 6),
+    stateless=st.booleans(),
+    seed=st.integers(0, 99),
+    line_end=st.sampled_from([None, LINE_END]),
+)
+LENGTHS = st.lists(st.integers(0, 12), min_size=1, max_size=8)
+
+
+@st.composite
+def texts(draw) -> EncodedText:
+    """Streams and documents in which the ids of a document count up, with line ends in them."""
+    if draw(st.booleans()):
+        size = draw(st.integers(1, 40))
+        return encoded_stream(LINE_END if n % 7 == 4 else 20 + n for n in range(size))
+    lengths = enumerate(draw(LENGTHS))
+    documents = [[20 + 13 * number + n for n in range(length)] for number, length in lengths]
+    return encoded_documents([[*document, EOS] for document in documents])
+
+
+def epoch(text: EncodedText, reading: Reading, position: Position | None = None) -> list[Window]:
+    return list(Windows(text, reading).epoch(position or Position()))
+
+
+def plain(windows: list[Window]) -> list[tuple]:
+    return [(w.inputs.tolist(), w.targets.tolist(), w.starts, w.tokens, w.next) for w in windows]
+
+
+# ------------------------------------------------------------------ by hand
+
+
+def test_six_characters_by_hand() -> None:
+    """ "abcdef" in windows of four: a is predicted from the start symbol, f is not cut off."""
+    a, b, c, d, e, f = range(2, 8)
+    first, second = epoch(encoded_stream([a, b, c, d, e, f]), Reading(batch_size=1, bptt=4))
+    assert first.inputs[:, 0].tolist() == [EOS, a, b, c]
+    assert first.targets[:, 0].tolist() == [a, b, c, d]
+    assert second.inputs[:, 0].tolist() == [d, e]
+    assert second.targets[:, 0].tolist() == [e, f]
+    assert [first.starts, second.starts] == [True, False]
+    assert [first.tokens, second.tokens] == [4, 2]
+    assert first.next == Position(epoch=0, group=0, offset=4)
+    assert second.next == Position(epoch=1, group=0, offset=0)
+
+
+def test_two_documents_by_hand() -> None:
+    """ "ab" and "c" side by side: the shorter is padded, and padding is no target."""
+    a, b, c = 2, 3, 4
+    (window,) = epoch(encoded_documents([[a, b, EOS], [c, EOS]]), Reading(batch_size=2, bptt=8))
+    rows = {tuple(window.targets[:, row]): window.inputs[:, row].tolist() for row in range(2)}
+    assert rows == {(a, b, EOS): [EOS, a, b], (c, EOS, PADDING): [EOS, c, EOS]}
+    assert window.tokens == 5
+
+
+def test_two_rows_of_a_stream_by_hand() -> None:
+    """The second row goes on where the first stops, and reads the token before it first."""
+    ids = list(range(20, 32))
+    windows = epoch(encoded_stream(ids), Reading(batch_size=2, bptt=6))
+    targets = np.concatenate([window.targets for window in windows])
+    first, second = ([index for index in row if index != PADDING] for row in targets.T.tolist())
+    assert len(first) > 0
+    assert len(second) > 0
+    assert first + second == ids
+    assert windows[0].inputs[0].tolist() == [EOS, first[-1]]
+
+
+def test_a_row_that_begins_a_line_reads_the_start_symbol() -> None:
+    """After a line end a piece is told that it starts afresh, as at the beginning of the text."""
+    text = encoded_stream([20, LINE_END, 22, 23])
+    assert fresh_starts(text, np.array([0, 1, 2, 3]), LINE_END).tolist() == [
+        True,
+        False,
+        True,
+        False,
+    ]
+    assert fresh_starts(text, np.array([0, 2]), None).tolist() == [True, False]
+
+
+def test_documents_begin_afresh_where_the_one_before_ends() -> None:
+    """Only at the starts of documents, which a search from the wrong side once missed."""
+    text = encoded_documents([[5, 6], [7], [8, 5]], closed=False)
+    found = fresh_starts(text, np.arange(5), None)
+    assert found.tolist() == [True, False, True, True, False]
+
+
+# ------------------------------------------------------------------ laws
+
+
+@given(text=texts(), reading=READINGS)
+@settings(max_examples=300, deadline=None)
+def test_every_token_is_a_target_exactly_once(text: EncodedText, reading: Reading) -> None:
+    """Whatever the batch, the window and the cuts; nothing at the end is left out."""
+    windows = epoch(text, reading)
+    targets = np.concatenate([window.targets.reshape(-1) for window in windows])
+    assert Counter(targets[targets != PADDING].tolist()) == Counter(text.ids.tolist())
+    assert sum(window.tokens for window in windows) == len(text.ids)
+    for window in windows:
+        assert window.inputs.shape == window.targets.shape
+        assert window.inputs.shape[0] <= reading.bptt
+        assert window.inputs.shape[1] <= reading.batch_size
+        assert window.tokens == (window.targets != PADDING).sum() > 0
+
+
+@given(text=texts(), reading=READINGS)
+@settings(max_examples=300, deadline=None)
+def test_inputs_are_the_tokens_before_the_targets(text: EncodedText, reading: Reading) -> None:
+    """Or the start symbol, at the start of a document and, for pieces, of a line."""
+    before: dict[int, set[int]] = {}
+    for previous, index in pairwise([EOS, *text.ids.tolist()]):
+        before.setdefault(index, set()).add(previous)
+    for window in epoch(text, reading):
+        for row in range(window.targets.shape[1]):
+            for step in range(window.targets.shape[0]):
+                target, given_one = int(window.targets[step, row]), int(window.inputs[step, row])
+                if target == PADDING:
+                    continue
+                afresh = (
+                    given_one == EOS
+                    and step == 0
+                    and window.starts
+                    and before[target] <= {EOS, reading.line_end}
+                )
+                assert given_one in before[target] or afresh
+
+
+@given(text=texts(), reading=READINGS)
+@settings(max_examples=200, deadline=None)
+def test_the_state_is_carried_through_rows_that_go_on(text: EncodedText, reading: Reading) -> None:
+    """Between two starts each row is a run of the text, and no row holds two documents."""
+    rows: dict[int, list[int]] = {}
+    runs: list[list[int]] = []
+    windows = epoch(text, reading)
+    assert windows[0].starts
+    for window in windows:
+        if window.starts:
+            runs += rows.values()
+            rows = {row: [] for row in range(window.targets.shape[1])}
+        for row in range(window.targets.shape[1]):
+            column = window.targets[:, row]
+            rows[row] += column[column != PADDING].tolist()
+    ids = text.ids.tolist()
+    for run in [*runs, *rows.values()]:
+        assert any(ids[start : start + len(run)] == run for start in range(len(ids)))
+        if text.closed:
+            assert EOS not in run[:-1]
+        if reading.stateless:
+            assert len(run) <= reading.bptt
+
+
+@given(text=texts(), reading=READINGS)
+@settings(max_examples=150, deadline=None)
+def test_reading_goes_on_from_any_window(text: EncodedText, reading: Reading) -> None:
+    """The rest of the epoch from a window's `next` is the rest; the last `next` is a new epoch."""
+    windows = epoch(text, reading)
+    whole = plain(windows)
+    for number, window in enumerate(windows[:-1]):
+        assert window.next.epoch == 0
+        assert plain(epoch(text, reading, window.next)) == whole[number + 1 :]
+    assert windows[-1].next == Position(epoch=1, group=0, offset=0)
+    second = epoch(text, reading, windows[-1].next)
+    assert second[-1].next == Position(epoch=2)
+    assert plain(epoch(text, reading, Position(epoch=1))) == plain(second)
+
+
+@given(text=texts(), reading=READINGS)
+@settings(max_examples=100, deadline=None)
+def test_pieces_are_the_text_without_gap_or_overlap(text: EncodedText, reading: Reading) -> None:
+    """Each begins where the one before stops; documents begin pieces."""
+    starts, stops = cut_pieces(text, reading, np.random.default_rng(reading.seed))
+    assert starts[0] == 0
+    assert stops[-1] == len(text.ids)
+    assert (starts[1:] == stops[:-1]).all()
+    assert (starts < stops).all()
+    assert set(text.ends[:-1].tolist()) <= set(starts.tolist())
+
+
+# ------------------------------------------------------------------ order
+
+DOCUMENTS = encoded_documents([[20 + n, EOS] for n in range(30)])
+STREAM = encoded_stream(range(20, 120))
+
+
+@pytest.mark.parametrize("text", [DOCUMENTS, STREAM], ids=["documents", "stream"])
+@pytest.mark.parametrize("stateless", [False, True])
+def test_the_order_changes_with_seed_and_epoch_and_nothing_else(text, stateless: bool) -> None:
+    """Same seed and epoch: the same windows; another seed or epoch: others."""
+    reading = Reading(batch_size=4, bptt=5, stateless=stateless, seed=1)
+    first = plain(epoch(text, reading))
+    assert plain(epoch(text, reading)) == first
+    targets = [item[1] for item in first]
+    assert [item[1] for item in plain(epoch(text, reading, Position(epoch=1)))] != targets
+    other = Reading(batch_size=4, bptt=5, stateless=stateless, seed=2)
+    assert [item[1] for item in plain(epoch(text, other))] != targets
+
+
+def test_rows_of_a_stream_begin_at_lines_where_they_can() -> None:
+    """Of a hundred tokens with a line end at every third, each row but the first starts a line."""
+    ids = [LINE_END if n % 3 == 2 else 20 + n for n in range(200)]
+    reading = Reading(batch_size=4, bptt=8, line_end=LINE_END)
+    starts, _ = cut_pieces(encoded_stream(ids), reading, np.random.default_rng(0))
+    assert len(starts) == 4
+    assert all(ids[start - 1] == LINE_END for start in starts[1:])
+
+
+def test_documents_of_one_length_need_no_padding() -> None:
+    """Sorted by length within blocks: 30 documents of length 1 and 30 of length 8 do not mix."""
+    documents = [[20 + n] * 1 for n in range(32)] + [[90 + n] * 8 for n in range(32)]
+    windows = epoch(encoded_documents(documents), Reading(batch_size=4, bptt=8))
+    assert all((window.targets != PADDING).all() for window in windows)
+
+
+def test_a_long_document_among_short_ones_is_cut_for_the_other_rows() -> None:
+    """One document of 90 tokens and ten of one: no row reads 90 tokens alone."""
+    text = encoded_documents([[20 + n for n in range(90)], *([[5]] * 10)])
+    starts, stops = cut_pieces(text, Reading(batch_size=5, bptt=4), np.random.default_rng(0))
+    assert (stops - starts).max() <= 30
+
+
+def test_a_batch_larger_than_the_text_is_a_smaller_batch() -> None:
+    """Three tokens in eight rows of windows of one: never an empty row."""
+    for window in epoch(encoded_stream([5, 6, 7]), Reading(batch_size=8, bptt=1)):
+        assert (window.targets != PADDING).any()
+        assert window.targets.shape[1] <= 3
