@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.config import VocabularySettings
-from charlm.errors import CorpusError
+from charlm.errors import CorpusError, UsageError
 from charlm.text import building
 from charlm.text.building import BuiltVocabulary, build_vocabulary, count_ids, safe_chunks
 from charlm.text.corpus import END
@@ -120,7 +120,8 @@ def test_bpe_joins_the_most_frequent_pair_first() -> None:
     limited = built("abab abab ac", "bpe", max_size=259)
     assert len(limited.vocabulary) == 259
     assert limited.vocabulary.merges == [("a", "b")]
-    assert len(built("abab", "bpe", max_size=100).vocabulary) == 258
+    with pytest.raises(UsageError, match="at least 258"):
+        built("abab", "bpe", max_size=100)
 
 
 def test_text_is_normalised_before_it_is_counted() -> None:

@@ -13,7 +13,7 @@ from charlm.cli import main
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-TINY = "--steps 2 --hidden 4 --batch 2 --bptt 8 --layers 1 --seed 1 --threads 1".split()
+TINY = ["--steps=2", "--hidden=4", "--batch=2", "--bptt=8", "--layers=1", "--seed=1", "--threads=1"]
 
 
 def commands() -> list[str]:

@@ -102,9 +102,10 @@ def generate(
     `stop`; otherwise EOS shows as a line end. UNK is drawn only with `allow_unk`.
     Raises UsageError for a negative length or no samples.
     """
-    if length < 0 or samples < 1:
+    if length < 0 or samples < 1 or seed < 0:
         raise UsageError(
-            f"length is {length}, samples {samples}; expected 0 or more, and 1 or more"
+            f"length is {length}, samples {samples}, seed {seed}; expected 0 or more, 1 or more, "
+            "and 0 or more"
         )
     sampling = sampling or Sampling()
     logits, state = read_prompt(model, vocabulary.encode(prompt).astype(np.int64))

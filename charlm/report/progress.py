@@ -1,5 +1,6 @@
 """Lines and tables about training: the plan, a step, a validation, the end."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from rich.table import Table
 
 from charlm.report.tables import pairs_table
 from charlm.report.text import duration, number
+from charlm.runs.locate import built_in
 from charlm.training.records import EvaluationRecord, FinishedRecord, StepRecord
 from charlm.units import Tally, bits, perplexity
 
@@ -68,11 +70,34 @@ def summary_table(record: Mapping[str, Any], finished: FinishedRecord) -> Table:
     for name, tally in (("validation", finished.valid), ("test", finished.test)):
         if tally:
             pairs.append((name, _figures(tally)))
+    own = source_log_loss(record)
+    if finished.valid and own:
+        distance = finished.valid.bits_per_char - own
+        share = f"{100 * distance / own:+.1f} %"
+        pairs.append(
+            ("the source's own", f"{own:.4f} bits/char; distance {distance:.4f} ({share})")
+        )
     if finished.valid:
         pairs.append(("best weights", f"of step {finished.best_step:,}"))
     else:
         pairs.append(("validation", "no text was held out; the newest weights are kept"))
     return pairs_table(pairs)
+
+
+def source_log_loss(record: Mapping[str, Any]) -> float | None:
+    """Bits per character of the built-in grammar on the tail of its own text, if that was read.
+
+    No model can be better on average: what a model needs beyond it is its distance from perfect.
+    """
+    settings = record["settings"]["corpus"]
+    source = built_in("corpora", "tales.txt")
+    plain = settings["valid_frac"] == 0.1 and not settings["valid"]
+    if not plain or record["corpus"]["document"] != "stream" or len(settings["sources"]) != 1:
+        return None
+    if Path(settings["sources"][0]).resolve() != source.resolve():
+        return None
+    facts = json.loads(source.with_suffix(".json").read_text(encoding="utf-8"))
+    return float(facts["log_loss_bits_per_char_last_tenth"])
 
 
 def _figures(tally: Tally) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config import VocabularySettings
-from charlm.errors import CorpusError
+from charlm.errors import CorpusError, UsageError
 from charlm.text.corpus import END
 from charlm.text.tokenizer_json import (
     EOS_TOKEN,
@@ -203,7 +203,11 @@ def _build_bytes(read: Read, settings: VocabularySettings) -> BuiltVocabulary:
 def _build_bpe(read: Read, settings: VocabularySettings) -> BuiltVocabulary:
     from tokenizers.trainers import BpeTrainer
 
-    size = max(_most(settings), 258)
+    size = _most(settings)
+    if size < 258:
+        raise UsageError(
+            f"max_size is {size}; bpe needs at least 258 entries (256 bytes, UNK, EOS)"
+        )
     empty = BpeVocabulary(settings, [UNK_TOKEN, EOS_TOKEN, *LETTERS])
     trainer = BpeTrainer(
         vocab_size=size - 2,

@@ -163,8 +163,11 @@ def _split(corpus: Corpus, settings: CorpusSettings) -> dict[str, _Part]:
         if sources:
             other = open_corpus(sources, settings, corpus.document)
             extent = measure(other.chunks())
+            corpus.notes += [note for note in other.notes if note not in corpus.notes]
             if extent.chars:
                 parts[name] = _span_part(other, extent, 0, None)
+            else:
+                corpus.notes.append(f"The {name} text is empty; it was left out.")
     return parts
 
 

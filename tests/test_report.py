@@ -1,0 +1,131 @@
+"""What people look at: figures checked by hand, text that is never markup, widths that fit."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from charlm.inference.generation import NextToken
+from charlm.inference.scoring import Score, TokenScore
+from charlm.report.formats import FORMATS, escaped, tsv_header
+from charlm.report.progress import evaluation_line, step_line
+from charlm.report.tables import next_table, score_table, tally_table, token_table
+from charlm.report.text import duration, number, shortened, visible
+from charlm.training.records import EvaluationRecord, StepRecord
+from charlm.units import Tally
+
+
+def drawn(renderable: object, width: int = 80) -> str:
+    """What a terminal of this width without colour shows."""
+    out = io.StringIO()
+    Console(file=out, width=width, markup=False, highlight=False, emoji=False).print(renderable)
+    return out.getvalue()
+
+
+def scored(text: str = "ab", nats: float = 2.0) -> Score:
+    """A text of two tokens, one nat each by default."""
+    tokens = tuple(TokenScore(token=t, id=2, nats=nats / 2, rank=1, oov=t == "b") for t in text[:2])
+    return Score(text=text, tally=Tally(nats=nats, tokens=2, chars=2, oov=1), tokens=tokens)
+
+
+def test_seconds_read_as_people_say_them() -> None:
+    """Seconds, minutes, hours."""
+    assert [duration(s) for s in (0.4, 59, 60, 187, 3723)] == [
+        "0 s",
+        "59 s",
+        "1:00 min",
+        "3:07 min",
+        "1:02:03 h",
+    ]
+
+
+def test_figures_have_their_digits_and_gaps_a_dash() -> None:
+    """Counts with thousands, figures with four digits, NaN and None as a dash."""
+    assert number(1234567) == "1,234,567"
+    assert number(2.0) == "2.0000"
+    assert number(None) == number(float("nan")) == "-"
+
+
+def test_blanks_and_controls_are_visible() -> None:
+    """A table never moves the cursor."""
+    assert visible("\n") == "⏎"
+    assert visible(" ") == "␣"
+    assert visible("a\x1b[2Jb") == "a\\x1b[2Jb"
+    assert visible("é") == "é"
+    assert shortened("abcdef", 4) == "abc…"
+
+
+def test_text_is_never_taken_for_markup() -> None:
+    """`[/b]` in a sentence is those four characters."""
+    shown = drawn(score_table([scored("[/b] :smile:")], "e", 80))
+    assert "[/b] :smile:" in shown
+
+
+def test_the_likeliest_of_several_is_marked() -> None:
+    """Ranked by log-probability, in the order given."""
+    lines = drawn(score_table([scored("aa", 4.0), scored("bb", 2.0)], "e", 80)).splitlines()
+    assert lines[1].split()[:2] == ["2", "-4.000"]
+    assert lines[2].split()[:3] == ["1", "*", "-2.000"]
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_tables_fit_the_terminal(width: int) -> None:
+    """No line is wider than the terminal."""
+    tables = [
+        score_table([scored("word " * 40)], "e", width),
+        token_table(scored(), "2"),
+        tally_table({"valid": Tally(nats=2, tokens=2)}),
+        next_table([NextToken(id=2, token="a", probability=0.5)]),
+    ]
+    for table in tables:
+        assert max(len(line) for line in drawn(table, width).splitlines()) <= width
+
+
+def test_log_bases_differ_by_their_factor() -> None:
+    """2 nats are 2 / ln 2 bits and 2 / ln 10 tens."""
+    found = [float(FORMATS["scores"](1, scored(), base, False)) for base in ("e", "2", "10")]
+    assert found == pytest.approx([-2.0, -2.885390, -0.868589], abs=1e-6)
+
+
+def test_tsv_keeps_a_field_in_its_cell() -> None:
+    """Tabs and line ends are escaped, the header names the base, one row a text."""
+    line = FORMATS["tsv"](3, scored("a\tb\n\\"), "2", False)
+    assert line.count("\n") == 1
+    assert len(line.split("\t")) == len(tsv_header("2", False).split("\t"))
+    assert "base_2" in tsv_header("2", True)
+    assert escaped("a\tb\n\\") == "a\\tb\\n\\\\"
+
+
+def test_tsv_of_tokens_has_a_row_for_each() -> None:
+    """Sentence, place, token, surprisal, rank, unknown."""
+    rows = FORMATS["tsv"](1, scored(), "e", True).splitlines()
+    assert rows == ["1\t1\ta\t1.000000\t1\t0", "1\t2\tb\t1.000000\t1\t1"]
+
+
+def test_jsonl_is_json_whatever_the_figures() -> None:
+    """Figures that are not finite become null."""
+    content = json.loads(FORMATS["jsonl"](1, scored("a", float("inf")), "e", True))
+    assert content["log_probability"] is None
+    assert content["token_scores"][0]["token"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("unit", "expected"),
+    [("char", "1.443 bits/char (1.000 nats)"), ("word", "perplexity 2.7")],
+)
+def test_progress_speaks_the_unit_of_the_trade(unit: str, expected: str) -> None:
+    """Bits for characters and bytes, perplexity for words."""
+    place = {"step": 10, "epoch": 0, "tokens": 5, "seconds": 61.0, "progress": 0.5}
+    step = StepRecord(
+        **place,
+        nats_per_token=1.0,
+        learning_rate=0.1,
+        gradient_norm=1.0,
+        clipped=0.0,
+        tokens_per_second=12345.6,
+    )
+    assert step_line(step, unit) == f"{expected}  12,346 tokens/s"
+    evaluation = EvaluationRecord(**place, best=True, tally=Tally(nats=5, tokens=5))
+    line = evaluation_line(evaluation, unit)
+    assert line == f" 50 % step 10: validation {expected}  1:01 min  best so far"
