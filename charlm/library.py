@@ -95,6 +95,7 @@ class Model:
             prompt=prompt,
             sampling=sampling,
             seed=chosen,
+            documents=self.run.document != "stream",
             **options,
         )
 

@@ -94,7 +94,7 @@ class Facts:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the files, or compare them; the exit status."""
     options = _parser().parse_args(arguments)
-    files = make_files(options.chars)
+    files = make_files(tell_tales(options.chars))
     if options.check:
         return _check(files, options.out)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -104,9 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def make_files(chars: int = CHARS) -> dict[str, str]:
-    """The text of each file by name, for a corpus of at least `chars` characters."""
-    tales = tell_tales(chars)
+def make_files(tales: Sequence[Tale]) -> dict[str, str]:
+    """The content of each file by name."""
     facts = asdict(state_facts(tales))
     sample = next((t.text for t in tales if _is_showpiece(t.text)), tales[0].text)
     return {

@@ -1,4 +1,4 @@
-"""Probabilistic grammars with features: sampling, exact entropy, proof of unambiguity.
+"""Probabilistic grammars with features: sampling and exact entropy.
 
 A grammar is a text file (see `tales.grammar`). A rule gives a name one or more weighted
 alternatives, and an alternative is text with these marks in it:
@@ -20,7 +20,6 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import combinations, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,7 +118,7 @@ class Grammar:
     A `lifted` grammar does not tell apart the texts that `<key:=name>` can bind: `{key}` becomes
     an echo of the state that made the text. As no rule may depend on such a text, expectations
     stay exact, and it generates every text of the plain grammar, with far fewer states. It
-    is for `expected` and `Ambiguity`; to sample takes the plain one.
+    is for `expected` and `tales_ambiguity`; to sample takes the plain one.
     """
 
     def __init__(self, source: str, *, lifted: bool = False) -> None:
@@ -129,7 +128,7 @@ class Grammar:
         for name, when, alternatives in _read_rules(source):
             variant = Variant(when, [self._desugar(name, a) for a in alternatives])
             self.variants.setdefault(name, []).append(variant)
-        self.needs = _close(self._direct_needs(), self._callees())
+        self.needs = self._needs()
         self._expansions: dict[State, Expansions] = {}
         self._forms: dict[State, Form] = {}
 
@@ -207,8 +206,10 @@ class Grammar:
         for probability, atoms in self.expansions(state):
             total.add(Form(bits=0.0 if state.echo else -math.log2(probability)), probability)
             for atom in atoms:
-                is_text = isinstance(atom, str)
-                form = Form(chars=len(atom)) if is_text else self._form(atom, active)
+                if isinstance(atom, str):
+                    form = Form(chars=len(atom))
+                else:
+                    form = self._form(atom, active)
                 total.add(form, probability)
         active.remove(state)
         return self._eliminate(state, total)
@@ -267,7 +268,7 @@ class Grammar:
                 atoms.append(_value(mark["use"], features))
             else:
                 features.update(_settings(mark["sets"], features))
-        return _join(atoms)
+        return join(atoms)
 
     def _desugar(self, name: str, alternative: Alternative) -> Alternative:
         """Move what follows `<key:=name>` to a rule of its own."""
@@ -281,128 +282,35 @@ class Grammar:
                 return Alternative(alternative.weight, (*alternative.marks[:i], call))
         return alternative
 
-    def _marks(self) -> Iterator[tuple[str, re.Match[str]]]:
+    def _sequences(self) -> Iterator[tuple[str, set[str], tuple[str | re.Match[str], ...]]]:
+        """Every alternative: its rule, the features it starts out with, its marks."""
         for name, variants in self.variants.items():
-            for alternative in (a for v in variants for a in v.alternatives):
-                yield from ((name, m) for m in alternative.marks if isinstance(m, re.Match))
+            yield from ((name, set(), a.marks) for v in variants for a in v.alternatives)
         for name, binding in self.bindings.items():
-            yield from ((name, m) for m in binding.marks if isinstance(m, re.Match))
+            yield name, {binding.key}, binding.marks
 
-    def _direct_needs(self) -> dict[str, set[str]]:
+    def _needs(self) -> dict[str, set[str]]:
+        """The features that each rule depends on: used before they are set, to a fixed point."""
         needs = {n: {k for v in vs for k in v.when} for n, vs in self.variants.items()}
         needs |= {name: set() for name in self.bindings}
-        for name, mark in self._marks():
-            needs[name] |= set(re.findall(r"\{(\w+)\}", mark[0]))
-        return needs
-
-    def _callees(self) -> dict[str, set[str]]:
-        callees = {name: {binding.name} for name, binding in self.bindings.items()}
-        for name, mark in self._marks():
-            if mark["call"]:
-                callees.setdefault(name, set()).add(mark["call"])
-        return callees
-
-
-class Ambiguity:
-    """A proof, by walking the grammar, that no text of `start` has two derivations.
-
-    Reading a text from the left, the next choice must always follow from the characters ahead.
-    For every state, each two alternatives must come to differ in some character (`_part`); a
-    shorter one may instead end in a letter where a longer one goes on with a letter (`pear`,
-    `pears`). For that to be a difference, nothing that ends in a letter may be followed by one
-    (`_joints`). Then the derivation of each state, and so of the whole text, is determined.
-    States common to both sides are skipped: by induction they have read the same text. A pair met
-    again is taken as parted, for a shortest pair of texts that agree would contain a shorter one.
-    """
-
-    def __init__(self, grammar: Grammar, start: State) -> None:
-        self.grammar = grammar
-        self.states = grammar.reachable(start)
-        self.firsts = self._edges(0)
-        self.lasts = self._edges(-1)
-        self._parted: set[tuple[Atoms, Atoms]] = set()
-
-    def check(self) -> int:
-        """Raise GrammarError at the first ambiguity; return the number of states checked."""
-        for state in self.states:
-            expansions = [atoms for _, atoms in self.grammar.expansions(state)]
-            for atoms in expansions:
-                self._joints(state, atoms)
-            for one, other in combinations(expansions, 2):
-                if not self._part(one, other, frozenset()):
-                    raise GrammarError(f"<{state.rule}> reads one text in two ways: {one}, {other}")
-        return len(self.states)
-
-    def _edges(self, end: int) -> dict[State, frozenset[str]]:
-        """The first (end 0) or last (end -1) characters of each state, to a fixed point."""
-        edges = dict.fromkeys(self.states, frozenset[str]())
+        calls = [(name, binding.name, frozenset[str]()) for name, binding in self.bindings.items()]
+        for name, known, marks in self._sequences():
+            for mark in (m for m in marks if isinstance(m, re.Match)):
+                needs[name] |= set(re.findall(r"\{(\w+)\}", mark[0])) - known
+                known |= set(re.findall(r"(\w+)=", mark["sets"] or ""))
+                if mark["call"]:
+                    calls.append((name, mark["call"], frozenset(known)))
         changed = True
         while changed:
             changed = False
-            for state in reversed(self.states):
-                ends = [atoms[end] for _, atoms in self.grammar.expansions(state) if atoms]
-                chars = frozenset[str]().union(*(_edge(atom, end, edges) for atom in ends))
-                changed |= chars != edges[state]
-                edges[state] = chars
-        return edges
-
-    def _joints(self, state: State, atoms: Atoms) -> None:
-        if not atoms and len(self.grammar.expansions(state)) > 1:
-            raise GrammarError(f"<{state.rule}> has an empty alternative; give it a closing mark")
-        for left, right in pairwise(atoms):
-            lasts, firsts = _edge(left, -1, self.lasts), _edge(right, 0, self.firsts)
-            if isinstance(left, State) and _any_letter(lasts) and _any_letter(firsts):
-                raise GrammarError(f"in <{state.rule}> a letter follows <{left.rule}>; part them")
-
-    def _part(self, one: Atoms, other: Atoms, before: frozenset[str]) -> bool:
-        """Whether no text of one sequence begins, or is begun by, a text of the other."""
-        one, other, before = self._skip(one, other, before)
-        if not one or not other:
-            rest = one or other
-            after = _edge(rest[0], 0, self.firsts) if rest else frozenset("")
-            return bool(rest) and _all_letters(before) and _all_letters(after)
-        if isinstance(one[0], str) and isinstance(other[0], str):
-            return True  # _skip left two texts that differ at once
-        if _edge(one[0], 0, self.firsts).isdisjoint(_edge(other[0], 0, self.firsts)):
-            return True
-        if (one, other) in self._parted:
-            return True
-        self._parted.add((one, other))
-        if isinstance(one[0], str):
-            one, other = other, one
-        assert isinstance(one[0], State)
-        expansions = self.grammar.expansions(one[0])
-        return all(self._part(_join((*a, *one[1:])), other, before) for _, a in expansions)
-
-    def _skip(
-        self, one: Atoms, other: Atoms, before: frozenset[str]
-    ) -> tuple[Atoms, Atoms, frozenset[str]]:
-        """Drop what both sequences begin with; `before` is the last character dropped."""
-        while one and other:
-            a, b = one[0], other[0]
-            if a == b:
-                one, other, before = one[1:], other[1:], _edge(a, -1, self.lasts)
-            elif isinstance(a, str) and isinstance(b, str) and a[0] == b[0]:
-                one, other = _join((a[1:], *one[1:])), _join((b[1:], *other[1:]))
-                before = frozenset(a[0])
-            else:
-                break
-        return one, other, before
+            for name, called, already in calls:
+                wider = needs[name] | (needs.get(called, set()) - already)
+                changed |= wider != needs[name]
+                needs[name] = wider
+        return needs
 
 
-def _edge(atom: str | State, end: int, edges: dict[State, frozenset[str]]) -> frozenset[str]:
-    return frozenset(atom[end]) if isinstance(atom, str) else edges[atom]
-
-
-def _any_letter(chars: frozenset[str]) -> bool:
-    return any(map(str.isalpha, chars))
-
-
-def _all_letters(chars: frozenset[str]) -> bool:
-    return bool(chars) and all(map(str.isalpha, chars))
-
-
-def _join(atoms: list[str | State] | Atoms) -> Atoms:
+def join(atoms: list[str | State] | Atoms) -> Atoms:
     """Neighbouring texts made one, empty ones dropped."""
     joined: list[str | State] = []
     for atom in atoms:
@@ -454,15 +362,3 @@ def _read_alternative(text: str) -> Alternative:
         marks += [rest[end : mark.start()], mark]
         end = mark.end()
     return Alternative(int(weight), (*marks, rest[end:]))
-
-
-def _close(needs: dict[str, set[str]], callees: dict[str, set[str]]) -> dict[str, set[str]]:
-    """Add to each rule's features those of the rules it calls, to a fixed point."""
-    changed = True
-    while changed:
-        changed = False
-        for name, called in callees.items():
-            wider = needs[name].union(*(needs.get(c, set()) for c in called))
-            changed |= wider != needs[name]
-            needs[name] = wider
-    return needs

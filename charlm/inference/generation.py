@@ -94,12 +94,15 @@ def generate(
     stop: str = "",
     allow_unk: bool = False,
     unk_text: str = UNKNOWN_TEXT,
+    documents: bool = False,
 ) -> Iterator[Piece]:
     """Pieces of text as they are drawn, at most `length` tokens for each of `samples` samples.
 
     Sample i draws from a generator of its own, seeded by (seed, i), so its text does not depend
     on how many others there are. A sample ends early at EOS (`until_eos`) or just before the text
-    `stop`; otherwise EOS shows as a line end. UNK is drawn only with `allow_unk`.
+    `stop`; otherwise EOS shows as a line end, and with `documents` (the model was trained on
+    documents, not on a stream) the next one begins from the zero state. UNK is drawn only with
+    `allow_unk`.
     Raises UsageError for a negative length or no samples.
     """
     if length < 0 or samples < 1 or seed < 0:
@@ -128,20 +131,31 @@ def generate(
         if not keep:
             return
         alive = [alive[row] for row in keep]
-        logits, state = _step(model, ids[keep], state, keep)
+        logits, state = _step(model, ids[keep], state, keep, documents)
     for number in alive:
         yield Piece(sample=number, text=texts[number].finish())
 
 
 def _step(
-    model: RecurrentLanguageModel, ids: NDArray[np.int64], state: State, rows: Sequence[int]
+    model: RecurrentLanguageModel,
+    ids: NDArray[np.int64],
+    state: State,
+    rows: Sequence[int],
+    documents: bool,
 ) -> tuple[NDArray[np.float64], State]:
-    """Logits (n, V) after one more token of the rows that go on, and their state."""
+    """Logits (n, V) after one more token of the rows that go on, and their state.
+
+    With `documents`, a row that has drawn EOS begins anew from the zero state.
+    """
     device = model.output.weight.device
     if len(rows) < state[0][0].shape[0]:
         chosen = torch.tensor(list(rows), device=device)
         state = tuple(tuple(part[chosen] for part in layer) for layer in state)
-    logits, state = model(torch.from_numpy(ids)[None, :].to(device), state)
+    tokens = torch.from_numpy(ids).to(device)
+    if documents:
+        going = (tokens != EOS)[:, None]
+        state = tuple(tuple(part * going for part in layer) for layer in state)
+    logits, state = model(tokens[None, :], state)
     return logits[0].float().double().cpu().numpy(), state
 
 

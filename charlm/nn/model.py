@@ -44,12 +44,17 @@ class RecurrentLanguageModel(nn.Module):
             self.output.weight = self.embedding.weight
 
     def forward(
-        self, ids: Tensor, state: State | None = None, generator: torch.Generator | None = None
+        self,
+        ids: Tensor,
+        state: State | None = None,
+        generator: torch.Generator | None = None,
+        only: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """ids (T, B) and the state before them -> logits (T, B, V) and the state after them.
 
         Logits at t predict the token after ids[t]. Without a state, the zero state. Dropout is
-        drawn from `generator`; without one there is none.
+        drawn from `generator`; without one there is none. With `only`, a bool tensor (T, B), the
+        logits of those n places alone are computed, shape (n, V).
         """
         settings = self.settings
         state = self.initial_state(ids.shape[1]) if state is None else state
@@ -61,7 +66,9 @@ class RecurrentLanguageModel(nn.Module):
             last = number == len(self.layers) - 1
             share = settings.output_dropout if last else settings.dropout
             x = dropped(x, share or 0.0, generator)
-        return self.output(x), tuple(after)  # (T, B, V)
+        if only is not None:
+            x = x[only]  # (n, H)
+        return self.output(x), tuple(after)  # (T, B, V) or (n, V)
 
     def initial_state(self, batch_size: int) -> State:
         """The zero state for B rows."""

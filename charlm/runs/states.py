@@ -37,26 +37,33 @@ class SavedState:
 
 
 def save_state(run: Path, state: SavedState, keep: int) -> Path:
-    """Commit a state, then delete all but the newest `keep`. Raises EnvironmentFailure."""
+    """Commit a state, then delete all but it and the `keep - 1` before it.
+
+    States of later steps go too: they were damaged and passed over. Raises EnvironmentFailure.
+    """
     folder = run / "states" / f"step-{state.step}"
     files = {
         TENSORS: tensors_to_bytes(state.tensors),
         COUNTERS: json_bytes(state.counters),
     }
     commit_folder(folder, files, {"format": STATE_FORMAT, "step": state.step})
-    for old in state_folders(run)[keep:]:
-        remove_folder(old)
+    others = [other for other in state_folders(run) if other != folder]
+    older = [other for other in others if _step_of(other) < state.step]
+    for other in others:
+        if other not in older[: keep - 1]:
+            remove_folder(other)
     return folder
 
 
 def state_folders(run: Path) -> list[Path]:
     """The folders of states, newest step first, valid or not."""
-    steps = {}
-    for path in (run / "states").glob("step-*"):
-        number = path.name.removeprefix("step-").removesuffix(OLDER)
-        if number.isdecimal():
-            steps[path] = int(number)
-    return sorted(steps, key=lambda path: -steps[path])
+    found = [path for path in (run / "states").glob("step-*") if _step_of(path) >= 0]
+    return sorted(found, key=_step_of, reverse=True)
+
+
+def _step_of(folder: Path) -> int:
+    number = folder.name.removeprefix("step-").removesuffix(OLDER)
+    return int(number) if number.isdecimal() else -1
 
 
 def state_problems(folder: Path) -> list[str]:
@@ -81,6 +88,5 @@ def load_newest_state(run: Path) -> tuple[SavedState | None, list[str]]:
             continue
         counters = read_json(folder / COUNTERS)
         tensors = tensors_from_file(folder / TENSORS)
-        step = int(folder.name.removeprefix("step-").removesuffix(OLDER))
-        return SavedState(step=step, tensors=tensors, counters=counters), skipped
+        return SavedState(step=_step_of(folder), tensors=tensors, counters=counters), skipped
     return None, skipped

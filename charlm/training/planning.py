@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -35,7 +36,7 @@ LARGEST = 512
 MOST_PASSES = 16
 """Passes over a 1 MB text that a default run makes at most; smaller texts get more."""
 DEFAULT_ROWS = {"cpu": 32, "bf16": 64, "cuda": 64}
-TOKENS_IN_A_STEP = {"char": 2048, "byte": 2048, "word": 768, "bpe": 768}
+TOKENS_IN_A_STEP = 512
 """Tokens that a step should hold when documents are short."""
 BPTT = {"char": 64, "byte": 64, "word": 35, "bpe": 35}
 
@@ -98,13 +99,13 @@ class _Planner:
         """Window length and rows, shrunk where the text is too short for them."""
         unit = self.dataset.vocabulary.unit
         text = self.dataset.train
-        bptt = training.bptt or self._chosen("training.bptt", BPTT[unit], f"for {unit} units")
+        bptt = training.bptt or self._bptt(unit)
         if bptt > self.tokens:
             bptt = self._chosen("training.bptt", self.tokens, "the whole text is shorter")
         mean = self.tokens / max(text.documents, 1)
         rows = training.batch_size
         if rows is None and text.documents > 1:
-            rows = min(max(round(TOKENS_IN_A_STEP[unit] / min(mean, bptt) / 8) * 8, 16), 256)
+            rows = min(max(round(TOKENS_IN_A_STEP / min(mean, bptt) / 8) * 8, 16), 256)
             self.reasons["training.batch_size"] = f"documents have {mean:.0f} tokens on average"
         elif rows is None:
             kind = "cuda" if self.device.type == "cuda" else "cpu"
@@ -113,6 +114,16 @@ class _Planner:
         if rows > most:
             rows = self._chosen("training.batch_size", most, "the text is short")
         return replace(training, bptt=bptt, batch_size=rows)
+
+    def _bptt(self, unit: str) -> int:
+        """By unit; where documents are longer, so that nearly all fit, up to 4 times that."""
+        usual, text = BPTT[unit], self.dataset.train
+        if text.documents > 1:
+            lengths = np.diff(text.ends, prepend=0)
+            fitting = int(np.quantile(lengths, 0.99))
+            if fitting > usual:
+                return int(self._chosen("training.bptt", min(fitting, 4 * usual), "documents fit"))
+        return int(self._chosen("training.bptt", usual, f"for {unit} units"))
 
     def _model(self, training: TrainingSettings) -> ModelSettings:
         """Layers and widths: as many weights as the time allows, capped by the text."""

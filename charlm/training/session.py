@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from charlm import __version__
 from charlm.config import ModelSettings, Settings, TrainingSettings, merge, settings_from
-from charlm.errors import CorpusError, EnvironmentFailure, RunError
+from charlm.errors import CorpusError, EnvironmentFailure, RunError, UsageError
 from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import (
     Precision,
@@ -204,6 +204,7 @@ def start(
     `corpus` stands for the sources that the settings name; `vocabulary` is a frozen
     tokenizer.json. Raises CharlmError of the kind that fits.
     """
+    _check_name(name)
     check_writable(folder)
     if not settings.corpus.sources and corpus is None:
         source = str(built_in("corpora", BUILT_IN_CORPUS))
@@ -469,6 +470,14 @@ def _shrinking(reasons: Mapping[str, str]) -> list[str]:
         for name, reason in reasons.items()
         if "short" in reason
     ]
+
+
+def _check_name(name: str | None) -> None:
+    if name is not None and (not name or Path(name).name != name or name.startswith(".")):
+        raise UsageError(
+            f"--name {name!r} is not the name of a folder; expected no slash and no dot in front. "
+            "Use --checkpoints for another place"
+        )
 
 
 def _new_folder(folder: Path, name: str | None, corpus_name: str) -> Path:

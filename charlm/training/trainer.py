@@ -21,7 +21,7 @@ from charlm.config import TrainingSettings
 from charlm.errors import DivergenceError, RunError
 from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import Precision
-from charlm.nn.model import RecurrentLanguageModel, State, detached
+from charlm.nn.model import RecurrentLanguageModel, State, rows_of
 from charlm.runs.states import SavedState
 from charlm.runs.weights import model_tensors, put_weights
 from charlm.text.dataset import Dataset
@@ -185,13 +185,14 @@ class Trainer:
         """Mean nats per token of a window, in float32; the state goes on, cut off from the past."""
         inputs = torch.from_numpy(window.inputs).to(self.device)
         targets = torch.from_numpy(window.targets).to(self.device)
-        before = None if window.starts or self.state is None else detached(self.state)
+        before = None
+        if not window.starts and self.state is not None:
+            before = rows_of(self.state, torch.from_numpy(window.rows).to(self.device))
+        real = targets != PADDING
         with self.precision.autocast(self.device):
-            logits, state = self.model(inputs, before, self.generator)
+            logits, state = self.model(inputs, before, self.generator, only=real)
         self.state = tuple(tuple(part.detach().float() for part in layer) for layer in state)
-        return F.cross_entropy(
-            logits.float().flatten(0, 1), targets.flatten(), ignore_index=PADDING
-        )
+        return F.cross_entropy(logits.float(), targets[real])
 
     def _clipped_norm(self) -> float:
         limit = self.settings.clip_norm or math.inf
@@ -203,7 +204,7 @@ class Trainer:
         self.optimizer.zero_grad()
         raise DivergenceError(
             f"training diverged at step {self.counters.step + 1} (epoch {self.counters.epoch + 1}, "
-            f"token {self.counters.tokens:,}): loss {float(loss):.4g}, gradient norm "
+            f"token {self.counters.tokens:,}): loss {float(loss.detach()):.4g}, gradient norm "
             f"{self._norm:.4g}; expected finite numbers. Nothing of this step was kept. "
             "Try a smaller --learning-rate or --clip-norm"
         )

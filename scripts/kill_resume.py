@@ -1,0 +1,99 @@
+"""Kill a training run with SIGKILL at random moments, resume each time, compare with a quiet run.
+
+    python scripts/kill_resume.py TEXT [--kills 10] [--epochs 3] [-- more flags of charlm train]
+
+Prints how many kills there were and whether weights and optimiser state are the same to the bit.
+"""
+
+import argparse
+import hashlib
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PROGRAM = [sys.executable, "-c", "from charlm.cli import main; main()", "-q", "train"]
+
+
+def main() -> None:
+    """Run both and compare; exits 1 when they differ."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("text")
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--epochs", type=float, default=3)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("more", nargs="*")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        common = ["--checkpoints", folder, "--save-minutes", "0.02"]
+        new = [*PROGRAM, arguments.text, *common, "--epochs", str(arguments.epochs),
+               "--seed", str(arguments.seed), *arguments.more]  # fmt: skip
+        start = time.monotonic()
+        subprocess.run([*new, "--name", "quiet"], check=True)
+        seconds = time.monotonic() - start
+        print(f"quiet run: {seconds:.0f} s")
+        resume = [*PROGRAM, "--resume", "--run", "killed", *common]
+        draws = random.Random(arguments.seed)
+        kills = 0
+        command = [*new, "--name", "killed"]
+        while True:
+            process = subprocess.Popen(command)
+            wait = 4.0 + draws.random() * 1.5 * seconds / arguments.kills
+            try:
+                status = process.wait(wait if kills < arguments.kills else None)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                kills += 1
+                if (Path(folder) / "killed" / "run.json").exists():
+                    command = resume
+                continue
+            if status:
+                raise SystemExit(f"charlm ended with {status}")
+            break
+        compare(Path(folder) / "quiet", Path(folder) / "killed", kills)
+
+
+def compare(quiet: Path, killed: Path, kills: int) -> None:
+    """Print and judge: best weights, last state, log without times."""
+    same = {
+        "model.safetensors": digest(quiet / "model.safetensors")
+        == digest(killed / "model.safetensors"),
+        "last state": digest(last_state(quiet)) == digest(last_state(killed)),
+        "log": log(quiet) == log(killed),
+    }
+    for name, equal in same.items():
+        print(f"{name}: {'identical' if equal else 'DIFFERENT'} after {kills} kills")
+    if not all(same.values()):
+        raise SystemExit(1)
+
+
+def last_state(run: Path) -> Path:
+    """The newest state's tensors."""
+    folders = sorted((run / "states").glob("step-*"), key=lambda p: int(p.name.split("-")[1]))
+    return folders[-1] / "state.safetensors"
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def log(run: Path) -> list[dict[str, object]]:
+    """The records of training without what depends on the clock or says that it was saved."""
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    timed = ("seconds", "tokens_per_second")
+    return [
+        {key: value for key, value in record.items() if key not in timed}
+        for record in records
+        if record["kind"] in ("step", "evaluation")
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Regenerate the figures of the README: train as a user would, print a table row for each.
+
+    CHARLM_DATA=folder python scripts/reproduce.py [NAME ...]
+
+NAME is one of the tasks below (all of them without one). The corpora are not part of charlm; their
+folder comes from CHARLM_DATA. Runs are kept under --checkpoints, so a task that was finished before
+is only read. Every row names seed, machine and date.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import charlm
+
+
+@dataclass(frozen=True)
+class Task:
+    """A training command (with `{data}` for the folder of corpora) and what is shown of it."""
+
+    arguments: str
+    shown: str = "nats_per_token"
+    homophones: str = ""
+    notes: str = ""
+    part: str = field(default="valid")
+
+
+PTB = "{data}/ptb/ptb.train.txt --valid {data}/ptb/ptb.valid.txt --test {data}/ptb/ptb.test.txt"
+WIKI = "{data}/wikitext2/train.txt --valid {data}/wikitext2/valid.txt"
+WORDS = "--unit word --words whitespace --document line --layers 2 --hidden 200 --minutes 10"
+LANGUAGES = ("ar", "en", "hi", "ko", "ru", "th", "zh", "ja_soseki")
+
+TASKS = {
+    "tales": Task("", "bits_per_char", notes="default run on the built-in text"),
+    "shakespeare": Task("{data}/tinyshakespeare/input.txt --valid-frac 0.1 --minutes 10"),
+    "ptb": Task(f"{PTB} {WORDS}", "perplexity", homophones="ptb_test", part="test"),
+    "wikitext2": Task(f"{WIKI} {WORDS}", "perplexity", homophones="wikitext2_test"),
+    "names": Task("{data}/names/names.txt --document line"),
+} | {
+    f"language-{name}": Task(f"{{data}}/multilingual/{name}.txt --minutes 1", "bits_per_byte")
+    for name in LANGUAGES
+}
+
+
+def main() -> None:
+    """Run the tasks that are named and print their rows."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*TASKS, []], metavar="NAME")
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("CHARLM_DATA", "data")))
+    arguments = parser.parse_args()
+    print("| task | command | text | measured | training |")
+    print("|---|---|---|---|---|")
+    for name in arguments.names or TASKS:
+        print(row(name, arguments.data, arguments.checkpoints, arguments.seed), flush=True)
+    print(f"\nSeed {arguments.seed}, {date.today().isoformat()}, {machine(arguments.checkpoints)}.")
+
+
+def row(name: str, data: Path, checkpoints: Path, seed: int) -> str:
+    """Train a task unless its run is there, and show its result as a row of Markdown."""
+    task = TASKS[name]
+    path = checkpoints / f"reproduce-{name}"
+    if not (path / "model.safetensors").exists() or record(path)["status"] != "finished":
+        command = ["train", *shlex.split(task.arguments.format(data=data))]
+        options = ["--seed", str(seed), "--name", path.name, "--checkpoints", str(checkpoints)]
+        program = [sys.executable, "-c", "from charlm.cli import main; main()"]
+        subprocess.run([*program, "-q", *command, *options], check=True)
+    found = record(path)
+    tally = found["results"][task.part]
+    measured = f"{tally[task.shown]:.4g} {task.shown.replace('_', ' ')}"
+    if task.homophones:
+        right, pairs = homophones(path, data / "homophones", task.homophones)
+        measured += (
+            f"; prefers the true sentence in {right} of {pairs} ({100 * right / pairs:.1f} %)"
+        )
+    length = f"{found['results']['seconds'] / 60:.1f} min, {model_name(found)}"
+    shown = shlex.join(["charlm", "train", *shlex.split(task.arguments.format(data="data"))])
+    return (
+        f"| {name} | `{shown}` | {task.part}, {tally['tokens']:,} tokens | {measured} | {length} |"
+    )
+
+
+def homophones(path: Path, folder: Path, name: str) -> tuple[int, int]:
+    """In how many pairs of sentences the true one is the likelier."""
+    lines = (folder / f"homophone_pairs.{name}.tsv").read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("\t")[3:5] for line in lines[1:]]
+    model = charlm.load(path)
+    scores = model.score([text for pair in pairs for text in pair])
+    values = [score.log_probability for score in scores]
+    return sum(good > bad for good, bad in zip(values[::2], values[1::2], strict=True)), len(pairs)
+
+
+def record(path: Path) -> dict[str, Any]:
+    """The content of run.json."""
+    content: dict[str, Any] = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    return content
+
+
+def model_name(found: dict[str, Any]) -> str:
+    """Layers, size and cell."""
+    model = found["settings"]["model"]
+    return f"{model['num_layers']}x{model['hidden_size']} {model['cell'].upper()}"
+
+
+def machine(checkpoints: Path) -> str:
+    """What the newest run was trained on."""
+    newest = max(checkpoints.glob("reproduce-*/run.json"), key=lambda path: path.stat().st_mtime)
+    found = record(newest.parent)
+    return (
+        f"{found['machine']['device_name']}, {found['machine']['threads']} threads, "
+        f"torch {found['machine']['torch']}, {found['precision']['name']}"
+    )
+
+
+if __name__ == "__main__":
+    main()
