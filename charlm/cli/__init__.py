@@ -98,6 +98,8 @@ def _report(error: Exception, status: int, cause: BaseException | None = None) -
 def _unexpected(error: Exception) -> int:
     """A usage error of the command parser has its own status and text; anything else is a bug."""
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+        if not error.format_message():  # `charlm` alone: its help has been shown
+            return int(error.exit_code)
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "charlm"
         return _report(Exception(f"{error.format_message()} See: {path} --help"), error.exit_code)

@@ -61,7 +61,11 @@ def on_terminal() -> bool:
 
 
 def prepare_streams() -> None:
-    """UTF-8 with plain line ends on stdout, whatever the locale."""
+    """UTF-8 with plain line ends on stdout, whatever the locale; closed streams lead nowhere."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller: `charlm sample 2>&-`
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")

@@ -107,13 +107,15 @@ def stdin_lines() -> Iterator[list[str]]:
     from charlm.errors import CorpusError
 
     decoder = codecs.getincrementaldecoder("utf-8")()
-    rest, place = "", 0
-    while data := os.read(sys.stdin.fileno(), READ_BYTES):
+    rest, place, data = "", 0, b"-"
+    while data:
+        data = os.read(sys.stdin.fileno(), READ_BYTES)
+        begin = place - len(decoder.getstate()[0])  # a character may be cut in two
         try:
-            rest += decoder.decode(data)
+            rest += decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
             raise CorpusError(
-                f"stdin: byte {place + error.start}: 0x{error.object[error.start]:02x} is not "
+                f"stdin: byte {begin + error.start}: 0x{error.object[error.start]:02x} is not "
                 "valid UTF-8. Convert it first, for example with iconv"
             ) from error
         place += len(data)

@@ -26,7 +26,7 @@ def tsv(number: int, score: Score, log_base: str, tokens: bool) -> str:
     """Tab-separated, a line for each text or with `tokens` for each token."""
     unit = LOG_BASES[log_base]
     if not tokens:
-        figures = (number, f"{score.log_probability / unit:.6f}", score.tally.tokens,
+        figures = (number, f"{_log(score, log_base):.6f}", score.tally.tokens,
                    score.tally.oov, f"{score.tally.bits_per_char:.6f}")  # fmt: skip
         return "\t".join(map(str, figures)) + "\t" + escaped(score.text) + "\n"
     lines = [
@@ -45,7 +45,7 @@ def jsonl(number: int, score: Score, log_base: str, tokens: bool) -> str:
         "sentence_id": number,
         "text": score.text,
         "log_base": log_base,
-        "log_probability": finite(score.log_probability / unit),
+        "log_probability": finite(_log(score, log_base)),
         **score.tally.summary(),
     }
     if tokens:
@@ -64,7 +64,12 @@ def jsonl(number: int, score: Score, log_base: str, tokens: bool) -> str:
 def scores(number: int, score: Score, log_base: str, tokens: bool) -> str:
     """The log-probability alone, a line for each text."""
     del number, tokens
-    return f"{score.log_probability / LOG_BASES[log_base]:.6f}\n"
+    return f"{_log(score, log_base):.6f}\n"
+
+
+def _log(score: Score, log_base: str) -> float:
+    """The logarithm of P(text) to this base; 0 and not -0 for an empty text."""
+    return score.log_probability / LOG_BASES[log_base] + 0.0
 
 
 FORMATS: dict[str, Writer] = {"tsv": tsv, "jsonl": jsonl, "scores": scores}

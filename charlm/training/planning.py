@@ -2,8 +2,8 @@
 
 The rule, in short. Training costs 6 operations for each weight and token, so a time and a measured
 speed give a number of operations C. The model gets sqrt(C / 18) weights, which lets it read about
-three tokens for each weight; a small text caps the size. The numbers come from measured runs on a
-1 MB text (see `scripts/`), where 2 x 384 after 6 passes beat both smaller and larger models.
+three tokens for each weight; a small text caps the size. Measured on 1 MB of Shakespeare, 9 minutes
+of two cores without bfloat16: 2 x 384 reached 1.513 nats per character in 5 passes, 1 x 512 1.540.
 """
 
 import math
@@ -35,7 +35,7 @@ CAPS = ((3_000, 32), (20_000, 64), (60_000, 128), (200_000, 192), (400_000, 256)
 LARGEST = 512
 MOST_PASSES = 16
 """Passes over a 1 MB text that a default run makes at most; smaller texts get more."""
-DEFAULT_ROWS = {"cpu": 32, "bf16": 64, "cuda": 64}
+DEFAULT_ROWS = {"cpu": 32, "mps": 64, "cuda": 64}
 TOKENS_IN_A_STEP = 512
 """Tokens that a step should hold when documents are short."""
 BPTT = {"char": 64, "byte": 64, "word": 35, "bpe": 35}
@@ -108,7 +108,7 @@ class _Planner:
             rows = min(max(round(TOKENS_IN_A_STEP / min(mean, bptt) / 8) * 8, 16), 256)
             self.reasons["training.batch_size"] = f"documents have {mean:.0f} tokens on average"
         elif rows is None:
-            kind = "cuda" if self.device.type == "cuda" else "cpu"
+            kind = self.device.type
             rows = self._chosen("training.batch_size", DEFAULT_ROWS[kind], f"on {kind}")
         most = max(1, self.tokens // (4 * bptt) if text.documents == 1 else text.documents)
         if rows > most:

@@ -204,8 +204,8 @@ def start(
     `corpus` stands for the sources that the settings name; `vocabulary` is a frozen
     tokenizer.json. Raises CharlmError of the kind that fits.
     """
-    _check_name(name)
     check_writable(folder)
+    _check_name(folder, name)
     if not settings.corpus.sources and corpus is None:
         source = str(built_in("corpora", BUILT_IN_CORPUS))
         settings = replace(settings, corpus=replace(settings.corpus, sources=(source,)))
@@ -472,23 +472,24 @@ def _shrinking(reasons: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _check_name(name: str | None) -> None:
-    if name is not None and (not name or Path(name).name != name or name.startswith(".")):
-        raise UsageError(
-            f"--name {name!r} is not the name of a folder; expected no slash and no dot in front. "
-            "Use --checkpoints for another place"
-        )
-
-
 def _new_folder(folder: Path, name: str | None, corpus_name: str) -> Path:
-    fresh = name or f"{corpus_name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+    _check_name(folder, name)
     with explained(folder):
-        if name and (folder / name).exists():
-            raise RunError(
-                f"run {name!r} is there already in {folder}. Go on with it: charlm train --resume "
-                f"--run {name}; or choose another --name"
-            )
-        return fresh_run_folder(folder, fresh)
+        now = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+        return fresh_run_folder(folder, name or f"{corpus_name}-{now}")
+
+
+def _check_name(folder: Path, name: str | None) -> None:
+    """Refuse a name that is taken or leads out of the folder, before the text is read."""
+    if name is None:
+        return
+    if not name or Path(name).name != name or name.startswith("."):
+        raise UsageError(f"--name is {name!r}; expected a plain name such as my-run")
+    if (folder / name).exists():
+        raise RunError(
+            f"run {name!r} is there already in {folder}. Go on with it: charlm train --resume "
+            f"--run {name}; or choose another --name"
+        )
 
 
 def check_writable(folder: Path) -> None:
