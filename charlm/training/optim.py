@@ -48,8 +48,8 @@ def _rmsprop(
 
 
 OPTIMIZERS: dict[str, tuple[Build, float]] = {
-    "adamw": (_adam(torch.optim.AdamW), 3e-3),
-    "adam": (_adam(torch.optim.Adam), 3e-3),
+    "adamw": (_adam(torch.optim.AdamW), 4e-3),
+    "adam": (_adam(torch.optim.Adam), 4e-3),
     "sgd": (_sgd, 1.0),
     "rmsprop": (_rmsprop, 2e-3),
 }

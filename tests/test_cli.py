@@ -1,0 +1,800 @@
+"""The command line: exit codes, stdout that is the result and nothing else, talk on stderr."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import charlm
+from charlm import library
+from charlm.cli import app, main
+from charlm.cli.output import Talk
+from charlm.errors import CharlmError
+from charlm.runs import locate
+from charlm.runs.states import state_folders
+from charlm.training import session as session_module
+
+TEXT = "abc abd\nab ca\n" * 10
+TINY = [
+    "--hidden", "4", "--embedding", "3", "--layers", "1", "--dropout", "0.1", "--batch", "2",
+    "--bptt", "4", "--threads", "1", "--seed", "1", "--precision", "fp32", "--device", "cpu",
+]  # fmt: skip
+VERBS = [command.name or command.callback.__name__ for command in app.registered_commands]
+READING = {
+    "sample": ["--len", "9", "--seed", "1"],
+    "score": ["abc", "abd"],
+    "eval": [],
+    "next": ["ab"],
+    "info": [],
+    "verify": [],
+}
+"""Verbs that read a run, with arguments that make them short."""
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two tiny runs, made by the command line: `stream`, and `lines`, which is the newest."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "text.txt").write_text(TEXT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session_module, "keep_freed_memory", lambda: True)
+        for name, more in (("stream", []), ("lines", ["--document", "line"])):
+            with pytest.raises(SystemExit) as ended:
+                main(["-q", "train", str(folder / "text.txt"), "--checkpoints", str(folder / "x"),
+                      "--name", name, "--steps", "12", *TINY, *more])  # fmt: skip
+            assert ended.value.code == 0
+    return folder / "x"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, with the tiny runs as the ones that are found."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CHARLM_CHECKPOINTS", str(runs))
+    monkeypatch.setenv("COLUMNS", "100")
+    for name in ("FORCE_COLOR", "CHARLM_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(session_module, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(Talk, "level", 1)
+    torch.set_num_threads(1)
+    return tmp_path
+
+
+@pytest.fixture
+def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Runs a command in this process: exit code, stdout, stderr."""
+
+    def run(*arguments: str, stdin: bytes | None = None) -> tuple[int, str, str]:
+        capfd.readouterr()
+        Path("stdin").write_bytes(stdin or b"")
+        with Path("stdin").open(encoding="utf-8") as file, pytest.raises(SystemExit) as ended:
+            monkeypatch.setattr(sys, "stdin", file)
+            main(list(arguments))
+        out, err = capfd.readouterr()
+        return ended.value.code, out, err
+
+    return run
+
+
+def process(*arguments: str, **named) -> subprocess.Popen:
+    """The command in a process of its own."""
+    code = "from charlm.cli import main; main()"
+    command = [sys.executable, "-c", code, *arguments]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, **(pipes | named))
+
+
+# Help, version, usage
+
+
+def test_help_shows_every_verb(call: Call) -> None:
+    """With exit 0, on stdout, and an example first."""
+    status, out, err = call("--help")
+    assert (status, err) == (0, "")
+    assert all(verb in out for verb in VERBS)
+    assert "Example:" in out
+    assert call("-h")[1] == out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_every_verb_has_an_example(verb: str, call: Call) -> None:
+    """And the example is a command of that verb."""
+    status, out, err = call(verb, "--help")
+    assert (status, err) == (0, "")
+    assert f"Example:  charlm {verb}" in out
+
+
+def test_version(call: Call) -> None:
+    """One line, for scripts."""
+    assert call("--version") == (0, f"charlm {charlm.__version__}\n", "")
+
+
+def test_no_command_is_the_help_and_exit_2(call: Call) -> None:
+    """Nothing was asked for: the help says what could be; no empty error line follows."""
+    status, out, err = call()
+    assert status == 2
+    assert "Usage: charlm" in out + err
+    assert "charlm:  " not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train", "x", "--hiden", "3"], "--hidden"),
+        (["sample", "--temprature", "1"], "--temperature"),
+        (["score", "--log-bas", "2"], "--log-base"),
+        (["trian"], "train"),
+        (["sample", "--len", "many"], "--len"),
+        (["sample", "--len", "-1"], "--len"),
+        (["sample", "--temperature", "-1"], "temperature"),
+        (["sample", "--temperature", "nan"], "temperature"),
+        (["sample", "--top-p", "1.5"], "top_p"),
+        (["sample", "--prime", "a", "--prime-file", "b"], "--prime-file"),
+        (["score", "--format", "xml", "a"], "xml"),
+        (["score", "--log-base", "7", "a"], "7"),
+        (["score", "a", "--file", "b"], "--file"),
+        (["train", "x", "--unit", "chat"], "'chat'"),
+        (["train", "x", "--steps", "3", "--epochs", "2"], "one length"),
+        (["train", "x", "--run", "stream"], "--resume"),
+        (["train", "x", "--resume"], "--resume"),
+        (["train", "x", "--name", "a/b"], "--name"),
+        (["train", "x", "--valid-frac", "0.95"], "valid_frac"),
+        (["vocab", "x", "--unit", "chat"], "'chat'"),
+    ],
+)
+def test_a_mistake_in_usage_is_exit_2_with_a_hint(arguments, told: str, call: Call) -> None:
+    """One line that names what was wrong or the nearest right name; nothing on stdout."""
+    status, out, err = call(*arguments)
+    assert (status, out) == (2, "")
+    (line,) = (line for line in err.splitlines() if line.startswith("charlm: "))
+    assert told in line
+    assert "Traceback" not in err
+
+
+# Errors
+
+
+def everything_below(cls: type) -> list[type]:
+    return [cls, *(below for sub in cls.__subclasses__() for below in everything_below(sub))]
+
+
+@pytest.mark.parametrize("error", everything_below(CharlmError), ids=lambda e: e.__name__)
+def test_every_error_is_one_line_and_its_exit_code(
+    error: type[CharlmError], call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No traceback without --debug; with it the traceback and then the line."""
+
+    def fail(*_: object) -> None:
+        raise error("found this; expected that.\nDo so")
+
+    monkeypatch.setattr(library, "load", fail)
+    status, out, err = call("next", "a", "--run", "lines")
+    assert (status, out) == (error.exit_code, "")
+    assert err == "charlm: found this; expected that. Do so\n"
+    status, out, err = call("--debug", "next", "a", "--run", "lines")
+    assert (status, out) == (error.exit_code, "")
+    assert "Traceback" in err
+    assert err.endswith("charlm: found this; expected that. Do so\n")
+    assert call("-q", "next", "a", "--run", "lines")[2].startswith("charlm: found")
+
+
+def test_exit_codes_are_all_different() -> None:
+    """1 to 6, as the help says."""
+    codes = [cls.exit_code for cls in everything_below(CharlmError)]
+    assert sorted(codes) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (ZeroDivisionError("by zero"), 1, "unexpected ZeroDivisionError: by zero.*bug.*--debug"),
+        (MemoryError(), 5, "not enough memory.*--hidden"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_other_exceptions(
+    error: BaseException, status: int, told: str, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug asks to be reported, memory names what to make smaller, Ctrl-C is 130."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(library, "load", fail)
+    found, out, err = call("next", "a", "--run", "lines")
+    assert (found, out) == (status, "")
+    assert len(err.splitlines()) <= 1
+    assert re.search(told, err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (["train", "missing.txt"], 3, "missing.txt"),
+        (["eval", "--file", "missing.txt"], 3, "missing.txt"),
+        (["vocab", "missing.txt"], 3, "missing.txt"),
+        (["score", "--file", "missing.txt"], 3, "missing.txt"),
+        (["sample", "--prime-file", "missing.txt"], 3, "missing.txt"),
+        (["sample", "--run", "strem"], 4, "Did you mean stream?"),
+        (["train", "--resume", "--run", "strem"], 4, "Did you mean stream?"),
+        (["train", "text.txt", "--name", "lines"], 4, "is there already"),
+        (["train", "text.txt", "--checkpoints", "text.txt"], 5, "text.txt"),
+        (["train", "text.txt", "--device", "mps"], 5, "mps"),
+        (["train", "text.txt", "--vocab", "text.txt"], 4, "text.txt"),
+        (["train", "--config", "missing.toml"], 2, "missing.toml"),
+    ],
+)
+def test_what_is_missing_is_named(arguments, status: int, told: str, call: Call) -> None:
+    """Text 3, run 4, machine 5: one line."""
+    Path("text.txt").write_text(TEXT)
+    if "mps" in arguments and torch.backends.mps.is_available():
+        pytest.skip("this machine has the device")
+    found, out, err = call(*arguments)
+    assert (found, out) == (status, "")
+    assert told in err
+    assert sum(line.startswith("charlm: ") for line in err.splitlines()) == 1
+    assert "Traceback" not in err
+
+
+def test_divergence_is_exit_6(call: Call, here: Path) -> None:
+    """Nothing that is not finite is left behind."""
+    Path("text.txt").write_text(TEXT)
+    status, out, err = call(
+        "train", "text.txt", "--checkpoints", "c", "--name", "d", "--steps", "20", *TINY,
+        "--optimizer", "sgd", "--learning-rate", "1e38", "--clip-norm", "0", "--warmup", "0",
+    )  # fmt: skip
+    assert (status, out) == (6, "")
+    assert "charlm: training diverged" in err
+    assert "--learning-rate" in err
+    assert not list(Path("c/d").rglob("*.safetensors"))
+
+
+# What goes where
+
+
+@pytest.mark.parametrize("verb", READING)
+def test_results_are_on_stdout_and_talk_on_stderr(verb: str, call: Call) -> None:
+    """The newest run is taken and told on stderr; with -q the same result and silence."""
+    status, out, err = call(verb, *READING[verb])
+    assert status == 0
+    assert out
+    assert "run lines (the newest run)" in err
+    assert "lines (the newest run)" not in out
+    assert call("-q", verb, *READING[verb]) == (0, out, "")
+    assert call("-v", verb, *READING[verb])[1].startswith(out[:20])
+    named = call(verb, *READING[verb], "--run", "lines")
+    assert named[:2] == (0, out)
+    assert "newest" not in named[2]
+
+
+@pytest.mark.parametrize("verb", READING)
+@pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}, {"CI": "1"}])
+def test_no_colour_and_no_carriage_return_in_a_pipe(
+    verb: str, environment: dict[str, str], call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the environment says, a file gets plain text."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    _, out, err = call(verb, *READING[verb])
+    assert "\x1b" not in out + err
+    assert "\r" not in out + err
+
+
+@pytest.mark.parametrize("columns", ["20", "0", "x"])
+def test_a_narrow_terminal_is_no_error(
+    columns: str, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tables shrink."""
+    monkeypatch.setenv("COLUMNS", columns)
+    for verb, arguments in READING.items():
+        assert call(verb, *arguments)[0] == 0
+    assert call("--help")[0] == 0
+
+
+def test_json_is_json(call: Call, runs: Path) -> None:
+    """One document on stdout for every verb that has --json."""
+    wanted = {
+        "eval": {"schema_version", "tokens", "nats", "perplexity"},
+        "next": {"schema_version", "prompt", "next"},
+        "info": {"schema_version", "path", "config", "run"},
+        "verify": {"schema_version", "ok", "checks"},
+    }
+    for verb, keys in wanted.items():
+        status, out, _ = call(verb, *READING[verb], "--json")
+        assert status == 0
+        assert keys <= json.loads(out).keys()
+    text = str(runs.parent / "text.txt")
+    content = json.loads(call("vocab", text, "--json")[1])
+    assert (content["size"], content["tokens"], content["unknown"]) == (8, len(TEXT), 0)
+
+
+def test_the_keys_of_an_evaluation(call: Call) -> None:
+    """Exactly the figures that are promised, for a text given and for the held-out one."""
+    keys = {
+        *("tokens", "words", "chars", "bytes", "oov", "documents", "nats"),
+        *("nats_per_token", "bits_per_token", "bits_per_char", "bits_per_byte"),
+        *("perplexity", "perplexity_without_oov", "perplexity_without_eos", "word_perplexity"),
+    }
+    Path("t.txt").write_text("abc\nxb\n")
+    for arguments in ([], ["--file", "t.txt"]):
+        content = json.loads(call("eval", "--json", *arguments)[1])
+        assert set(content) == {*keys, "schema_version", "run", "protocol"}
+    assert (content["tokens"], content["oov"], content["documents"]) == (7, 1, 2)
+    assert content["chars"] == 7
+
+
+def test_the_windowed_protocol_is_named(call: Call) -> None:
+    """And gives another number."""
+    Path("t.txt").write_text("abc abd\nab\n")
+    full, reset = (
+        json.loads(call("eval", "--file", "t.txt", "--run", "stream", "--json", *more)[1])
+        for more in ([], ["--window", "2", "--reset"])
+    )
+    assert "full pass" in full["protocol"]
+    assert "windows of 2 tokens" in reset["protocol"]
+    assert full["nats"] != pytest.approx(reset["nats"], abs=1e-4)
+
+
+# Sampling
+
+
+def test_a_sample_is_exactly_the_text_of_the_library(call: Call, runs: Path) -> None:
+    """Nothing more and nothing less, however often."""
+    expected = "".join(charlm.load(runs / "lines").sample(50, seed=3))
+    for _ in range(2):
+        status, out, _ = call("sample", "--len", "50", "--seed", "3")
+        assert (status, out) == (0, expected)
+    assert call("sample", "--len", "50", "--seed", "4")[1] != expected
+
+
+def test_a_seed_that_was_drawn_is_told(call: Call) -> None:
+    """So that the sample can be had again."""
+    _, out, err = call("sample", "--len", "40")
+    (seed,) = (line.split()[1] for line in err.splitlines() if line.startswith("seed "))
+    assert call("sample", "--len", "40", "--seed", seed)[1] == out
+
+
+def test_length_zero_writes_nothing(call: Call) -> None:
+    """Not even a line end; with --echo exactly the prompt."""
+    assert call("sample", "--len", "0")[:2] == (0, "")
+    assert call("sample", "--len", "0", "--prime", "ab", "--echo")[:2] == (0, "ab")
+
+
+def test_several_samples(call: Call) -> None:
+    """One after the other, each ended; as JSON one object a line, with its probability."""
+    _, out, _ = call("sample", "--n", "3", "--len", "30", "--until-eos", "--seed", "2")
+    assert out.endswith("\n")
+    _, lines, _ = call("sample", "--n", "3", "--len", "30", "--until-eos", "--seed", "2", "--json")
+    objects = [json.loads(line) for line in lines.splitlines()]
+    assert [item["sample"] for item in objects] == [0, 1, 2]
+    assert all(item["log_probability"] <= 0 for item in objects)
+    assert "".join(item["text"] + "\n" for item in objects) == out
+
+
+TRICKY = "[/b] [bold]x[/bold] :smile: \x1b[2J \x1b]52;c;aGk=\x07 \t|\r\0 ä猫 👩‍🚀"
+
+
+def test_text_comes_through_unchanged(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Markup and control sequences are text: raw in a pipe, escaped on a terminal unless --raw."""
+    arguments = ["sample", "--len", "0", "--prime", TRICKY, "--echo", "--run", "stream"]
+    assert call(*arguments)[:2] == (0, TRICKY)
+    monkeypatch.setattr("charlm.cli.sample.on_terminal", lambda: True)
+    _, shown, _ = call(*arguments)
+    assert "\x1b" not in shown
+    assert "\\x1b[2J" in shown
+    assert "[/b] [bold]x[/bold] :smile:" in shown
+    assert call(*arguments, "--raw")[1].startswith(TRICKY)
+
+
+def test_markup_in_tables_is_text(call: Call) -> None:
+    """A prompt or sentence with brackets breaks no table."""
+    for arguments in (["score", TRICKY, "[/b]", "--format", "table", "--tokens"], ["next", TRICKY]):
+        status, out, _ = call(*arguments)
+        assert status == 0
+        assert "\x1b" not in out
+    assert "[/b]" in call("score", "[/b]", "--format", "table")[1]
+    _, out, _ = call("score", "--format", "jsonl", TRICKY)
+    assert json.loads(out)["text"] == TRICKY
+
+
+def test_unseen_characters_of_a_prompt_are_named_once(call: Call) -> None:
+    """Each one, however often it stands there, on stderr."""
+    for verb in (["sample", "--len", "3", "--seed", "1", "--prime"], ["next"], ["score"]):
+        status, _, err = call(*verb, "aXbXXcÄ")
+        assert status == 0
+        (line,) = (line for line in err.splitlines() if "UNK" in line)
+        assert line.count("'X'") == 1
+        assert line.count("'Ä'") == 1
+        assert "'a'" not in line
+        assert "UNK" not in call(*verb, "abc")[2]
+
+
+# Scoring
+
+
+def test_a_line_in_is_a_line_out(call: Call, runs: Path) -> None:
+    """In order, empty lines included, with and without a last line end; = the library."""
+    lines = ["abc", "", "abd ab", "x", "", "ca"]
+    model = charlm.load(runs / "lines")
+    expected = [score.log_probability for score in model.score(lines)]
+    for text in ("\n".join(lines), "\n".join(lines) + "\n"):
+        status, out, _ = call("score", "--format", "scores", stdin=text.encode())
+        assert status == 0
+        assert [float(line) for line in out.splitlines()] == pytest.approx(expected, abs=1e-5)
+    _, out, _ = call("score", "-", "--format", "jsonl", stdin=text.encode())
+    items = [json.loads(line) for line in out.splitlines()]
+    assert [item["text"] for item in items] == lines
+    assert [item["sentence_id"] for item in items] == list(range(1, 7))
+    Path("lines.txt").write_text(text)
+    assert call("score", "--file", "lines.txt", "--format", "jsonl")[1] == out
+
+
+def test_no_line_is_no_score(call: Call) -> None:
+    """Nothing in, nothing out; one empty line in, one score out."""
+    assert call("score", "--format", "scores", stdin=b"")[:2] == (0, "")
+    assert len(call("score", "--format", "scores", stdin=b"\n")[1].splitlines()) == 1
+
+
+def test_an_empty_text_of_a_stream_has_probability_one(call: Call) -> None:
+    """Written 0 and not -0."""
+    _, out, _ = call("score", "--run", "stream", "--format", "scores", "")
+    assert out == "0.000000\n"
+    _, out, _ = call("score", "--run", "stream", "--format", "jsonl", "")
+    assert '"log_probability": 0.0' in out
+
+
+def test_bases_of_the_logarithm(call: Call) -> None:
+    """The same probability in nats, bits and bans; the base is in the header."""
+    found = {}
+    for base in ("e", "2", "10"):
+        _, out, _ = call("score", "abc abd", "--format", "tsv", "--log-base", base)
+        header, row = (line.split("\t") for line in out.splitlines())
+        assert header[1] == f"log_probability_base_{base}"
+        found[base] = float(row[1])
+    assert found["2"] == pytest.approx(found["e"] / 0.6931471805599453, abs=1e-4)
+    assert found["10"] == pytest.approx(found["e"] / 2.302585092994046, abs=1e-4)
+
+
+def test_fields_of_tables_for_programs_stay_in_their_cells(call: Call) -> None:
+    """Tabs and backslashes in a text are escaped; per token the nats add up."""
+    _, out, _ = call("score", "a\tb\\", "--format", "tsv")
+    assert out.splitlines()[1].split("\t")[-1] == "a\\tb\\\\"
+    _, out, _ = call("score", "abc", "--format", "tsv", "--tokens")
+    rows = [line.split("\t") for line in out.splitlines()[1:]]
+    total = sum(float(row[3]) for row in rows)
+    assert [row[2] for row in rows][:3] == ["a", "b", "c"]
+    whole = float(call("score", "abc", "--format", "scores")[1])
+    assert total == pytest.approx(-whole, abs=1e-4)
+
+
+def test_the_likeliest_of_several_is_marked(call: Call) -> None:
+    """By a star in the table that people see."""
+    _, out, _ = call("score", "abc abd", "ccc dd cad", "--format", "table")
+    starred = [line for line in out.splitlines() if "*" in line]
+    assert len(starred) == 1
+    assert "abc" in starred[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "place"), [(b"ab\xffc\n", 2), (b"abc\nab\xc3", 6), (b"\xe7\x8c\xab\xc3\n", 3)]
+)
+def test_bytes_of_stdin_that_are_no_text_are_named(data: bytes, place: int, call: Call) -> None:
+    """Also a character that is cut off at the end; exit 3 with the place."""
+    status, _, err = call("score", "--format", "scores", stdin=data)
+    assert status == 3
+    assert f"byte {place}:" in err
+
+
+def test_a_character_may_come_in_two_parts(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the pipe cuts the bytes, the lines are the same, and so is the place of an error."""
+    data = "abc ä猫\n\nab\n".encode()
+    whole = call("score", "--format", "jsonl", stdin=data)
+    monkeypatch.setattr("charlm.cli.score.READ_BYTES", 1)
+    assert call("score", "--format", "jsonl", stdin=data) == whole
+    assert "byte 5: 0xff" in call("score", "--format", "jsonl", stdin=b"ab\xc3\xa4\n\xff")[2]
+
+
+# Vocabulary, info, verify
+
+
+def test_a_vocabulary_is_written_and_used_again(call: Call, here: Path) -> None:
+    """`vocab --out` and `train --vocab` go together; a second text's OOV rate is counted."""
+    Path("text.txt").write_text(TEXT)
+    Path("other.txt").write_text("abxy")
+    status, out, err = call("vocab", "text.txt", "--out", "v.json", "--oov", "other.txt", "--json")
+    assert status == 0
+    assert json.loads(out)["second_text"]["oov_rate"] == 0.5
+    assert "charlm train TEXT --vocab v.json" in err
+    train = ["train", "text.txt", "--vocab", "v.json", "--steps", "2", "--checkpoints", "c"]
+    assert call(*train, "--name", "v", *TINY)[0] == 0
+    assert Path("c/v/tokenizer.json").read_bytes() == Path("v.json").read_bytes()
+
+
+def test_info_tells_where_sizes_came_from(call: Call) -> None:
+    """Flags and rules, and with -v everything."""
+    _, out, _ = call("info", "--run", "stream")
+    assert "model.hidden_size" in out
+    assert "flag" in out
+    assert "rule: half" in out
+    assert "charlm -q train" in call("-v", "info", "--run", "stream")[1] or "command" in out
+    assert len(call("-v", "info", "--run", "stream")[1]) > len(out)
+
+
+@pytest.mark.parametrize("name", ["config.json", "run.json", "model.safetensors", "tokenizer.json"])
+def test_a_damaged_run_is_exit_4(name: str, call: Call, runs: Path, here: Path) -> None:
+    """Every verb that needs the file says so in a sentence; verify lists it, as JSON too."""
+    shutil.copytree(runs / "lines", "copy")
+    (Path("copy") / name).write_bytes(b'{"format": 1}')
+    for verb, arguments in READING.items():
+        status, out, err = call(verb, *arguments, "--run", "copy")
+        assert status in (0, 4)
+        assert "Traceback" not in err
+        assert status == 0 or "charlm: copy" in err
+        if status == 4 and verb != "verify":
+            assert out == ""
+    assert status == 4
+    assert not json.loads(call("verify", "--run", "copy", "--json")[1])["ok"]
+
+
+# Training
+
+
+def trained(call: Call, name: str, *more: str) -> tuple[int, str, str]:
+    Path("text.txt").write_text(TEXT)
+    steps = [] if {"--steps", "--epochs"} & set(more) else ["--steps", "12"]
+    return call("train", "text.txt", "--checkpoints", "c", "--name", name, *TINY, *steps, *more)
+
+
+def test_training_talks_on_stderr_and_names_commands_that_work(call: Call) -> None:
+    """The plan, validations, a summary, and what to try next: each line can be copied."""
+    status, out, err = trained(call, "r")
+    assert (status, out) == (0, "")
+    assert "\x1b" not in err
+    assert "\r" not in err
+    assert "seed 1" in err
+    assert "validation" in err
+    commands = [line.strip() for line in err.splitlines() if line.startswith("  charlm ")]
+    assert [shlex.split(command)[1] for command in commands] == ["sample", "score", "eval", "info"]
+    for command in commands:
+        assert call(*shlex.split(command)[1:])[0] == 0
+
+
+def test_quiet_training_is_silent(call: Call) -> None:
+    """With -q nothing at all, and the run is there."""
+    Path("text.txt").write_text(TEXT)
+    arguments = ["train", "text.txt", "--checkpoints", "c", "--name", "r", "--steps", "3", *TINY]
+    assert call("-q", *arguments) == (0, "", "")
+    assert Path("c/r/model.safetensors").exists()
+
+
+def test_the_same_seed_trains_the_same_model(call: Call) -> None:
+    """Byte by byte; a seed that was drawn is told and stored."""
+    for name in ("a", "b"):
+        assert trained(call, name)[0] == 0
+    models = [Path(f"c/{name}/model.safetensors").read_bytes() for name in ("a", "b")]
+    assert models[0] == models[1]
+    small = [argument for argument in TINY if argument not in ("--seed", "1")]
+    Path("text.txt").write_text(TEXT)
+    _, _, err = call("train", "text.txt", "--checkpoints", "c", "--name", "d", "--steps", "1",
+                     "--layers", "1", "--threads", "1", *small[:4])  # fmt: skip
+    seed = json.loads(Path("c/d/run.json").read_text())["settings"]["training"]["seed"]
+    assert f"seed {seed}" in err
+
+
+def test_a_complete_run_is_not_trained_again(call: Call) -> None:
+    """Exit 0 and a sentence; longer with --steps; another architecture is refused."""
+    trained(call, "r")
+    before = Path("c/r/metrics.jsonl").read_bytes()
+    status, out, err = call("train", "--resume", "--checkpoints", "c")
+    assert (status, out) == (0, "")
+    assert "complete" in err
+    assert Path("c/r/metrics.jsonl").read_bytes() == before
+    status, _, err = call("train", "--resume", "--checkpoints", "c", "--steps", "20")
+    assert status == 0
+    assert "from step 12" in err
+    status, _, err = call("train", "--resume", "--checkpoints", "c", "--hidden", "9")
+    assert status == 4
+    assert "hidden_size cannot change" in err
+
+
+def test_the_built_in_run_is_not_trained(
+    call: Call, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can be read, and says what it is, but not gone on with."""
+    monkeypatch.setattr(locate, "built_in", lambda kind, name: runs / "stream")
+    assert call("next", "a", "--checkpoints", "none", "--json")[0] == 0
+    assert "(the built-in model)" in call("next", "a", "--checkpoints", "none")[2]
+    status, _, err = call("train", "--resume", "--run", "tales", "--checkpoints", "none")
+    assert status == 4
+    assert "built-in run is only for reading" in err
+    assert "no run in none" in call("train", "--resume", "--checkpoints", "none")[2]
+
+
+def test_settings_from_a_file_and_flags_that_win(call: Call) -> None:
+    """Where each came from is in run.json."""
+    Path("run.toml").write_text(
+        '\ufeff[model]\ncell = "gru"\n[training]\nsteps = 7\nlearning_rate = 0.5\nevals = 2\n',
+        encoding="utf-8",
+    )
+    assert trained(call, "r", "--config", "run.toml", "--steps", "3")[0] == 0
+    record = json.loads(Path("c/r/run.json").read_text())
+    assert record["settings"]["model"]["cell"] == "gru"
+    assert record["settings"]["training"]["learning_rate"] == 0.5
+    assert record["settings"]["training"]["steps"] == 3
+    assert record["origins"]["model.cell"] == "file run.toml"
+    assert record["origins"]["training.steps"] == "flag"
+    assert record["origins"]["training.schedule"] == "default"
+    assert record["command"].startswith("charlm ")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('[model]\nhiden_size = 3\n', "hiden_size.*did you mean 'hidden_size'"),
+        ('[modle]\nhidden_size = 3\n', "modle.*did you mean 'model'"),
+        ('[model]\nhidden_size = "3"\n', "hidden_size is '3'.*expected int"),
+        ('model = 3\n', "model is 3.*expected a table"),
+        ('[model\n', r"run\.toml: not valid TOML.*line 1"),
+        ('[training]\nsteps = 2\nepochs = 3.0\n', "one length"),
+        ('[model]\ncell = "lstn"\n', "cell is 'lstn'"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_file_of_settings(content: str, told: str, call: Call) -> None:
+    """Exit 2, the file, the key, and the nearest name; no run is made."""
+    Path("run.toml").write_text(content)
+    status, out, err = trained(call, "r", "--config", "run.toml")
+    assert (status, out) == (2, "")
+    assert re.search(told, err)
+    assert len(err.splitlines()) == 1
+    assert not Path("c").exists()
+
+
+def test_two_lengths_are_refused_but_a_flag_replaces_that_of_a_file(call: Call) -> None:
+    """Flags win over the file: --epochs on the line takes the place of steps in the file."""
+    Path("run.toml").write_text("[training]\nsteps = 2\n")
+    status, _, err = trained(call, "r", "--config", "run.toml", "--epochs", "0.1")
+    assert (status, err.count("one length")) in ((0, 0), (2, 1))
+
+
+# In processes of their own: pipes, signals, death
+
+
+@pytest.mark.parametrize("buffering", [{}, {"PYTHONUNBUFFERED": "1"}])
+def test_a_reader_that_leaves_is_no_error(buffering: dict[str, str], here: Path) -> None:
+    """`charlm sample | head -c 10`: ten bytes, exit 0, not a word."""
+    arguments = ["-q", "sample", "--len", "1000000000", "--seed", "1"]
+    with process(*arguments, env=os.environ | buffering) as child:
+        assert child.stdout is not None
+        assert len(child.stdout.read(10)) == 10
+        child.stdout.close()
+        assert child.stderr is not None
+        assert child.stderr.read() == b""
+        assert child.wait() == 0
+
+
+def test_a_closed_stderr_sends_no_talk_into_the_result(here: Path, runs: Path) -> None:
+    """`2>&-`: Python then has no stderr, and what is printed to none would land on stdout."""
+    code = "from charlm.cli import main; main()"
+    line = shlex.join([sys.executable, "-c", code, "sample", "--len", "20", "--seed", "1"])
+    done = subprocess.run(["sh", "-c", f"{line} 2>&-"], stdout=subprocess.PIPE, check=True)
+    assert done.stdout.decode() == "".join(charlm.load(runs / "lines").sample(20, seed=1))
+
+
+def test_a_closed_stdout_is_no_error(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`>&-`: nobody wants the result, exit 0."""
+    monkeypatch.setattr(sys, "stdout", None)
+    status, _, err = call("sample", "--len", "5", "--seed", "1")
+    sys.stdout.close()  # what was opened in its place
+    assert (status, err) == (0, "run lines (the newest run)\n")
+
+
+def test_a_text_comes_through_a_pipe_in_any_locale(here: Path) -> None:
+    """LANG=C and an ASCII terminal do not matter: UTF-8 in, UTF-8 out."""
+    environment = os.environ | {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    arguments = ["-q", "sample", "--len", "0", "--echo", "--prime-file", "p.txt"]
+    Path("p.txt").write_bytes(TRICKY.encode())
+    with process(*arguments, env=environment) as child:
+        out, err = child.communicate(timeout=120)
+    assert (child.returncode, out, err) == (0, TRICKY.encode(), b"")
+
+
+def test_info_loads_no_torch(here: Path) -> None:
+    """What a run is, is read from its JSON alone."""
+    code = """
+import sys
+from charlm.cli import main
+try:
+    main(["-q", "info", "--json"])
+finally:
+    sys.stderr.write(" ".join(m for m in ("torch", "numpy", "tokenizers") if m in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["config"]["model"]["hidden_size"] == 4
+    assert "torch" not in done.stderr
+
+
+def lines_of(path: Path) -> int:
+    return len(path.read_bytes().splitlines()) if path.exists() else 0
+
+
+def wait_for(ready: Callable[[], bool], child: subprocess.Popen) -> None:
+    """Look again and again until something is there; a child that ends before it is a failure."""
+    limit = time.monotonic() + 120
+    while not ready():
+        assert child.poll() is None, child.communicate()[1].decode()
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+def in_training(name: str, *more: str) -> subprocess.Popen:
+    Path("text.txt").write_text(TEXT)
+    arguments = ["train", "text.txt", "--checkpoints", "c", "--name", name, *TINY, *more]
+    child = process(*arguments)
+    wait_for(lambda: lines_of(Path(f"c/{name}/metrics.jsonl")) > 0, child)
+    return child
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_run_goes_on_later(
+    number: int, status: int, call: Call, here: Path
+) -> None:
+    """The step is finished, saved, and the command to go on with is told and works."""
+    with in_training("s", "--steps", "100000000") as child:
+        child.send_signal(number)
+        out, err = child.communicate(timeout=120)
+    assert (child.returncode, out) == (status, b"")
+    assert b"stopping after this step and saving" in err
+    assert b"Traceback" not in err
+    (command,) = (line for line in err.decode().splitlines() if "go on with: charlm" in line)
+    assert call("verify", "--run", "c/s")[0] == 0
+    step = int(state_folders(Path("c/s"))[0].name.removeprefix("step-"))
+    arguments = shlex.split(command.partition("go on with: ")[2])[1:]
+    status, _, err = call(*arguments, "--checkpoints", "c", "--steps", str(step + 5))
+    assert status == 0
+    assert f"from step {step:,}" in err
+
+
+def test_a_run_that_was_killed_ends_as_if_it_had_not_been(call: Call, here: Path) -> None:
+    """kill -9 after a checkpoint, then --resume to the end: byte by byte the uninterrupted run."""
+    length = ["--steps", "600", "--evals", "2"]
+    with in_training("k", *length, "--save-minutes", "0") as child:
+        wait_for(lambda: lines_of(Path("c/k/metrics.jsonl")) > 10, child)
+        child.kill()
+        child.communicate()
+    assert child.returncode == -signal.SIGKILL
+    assert json.loads(Path("c/k/run.json").read_text())["status"] == "training"
+    status, _, err = call("train", "--resume", "--checkpoints", "c", "--save-minutes", "9")
+    assert status == 0
+    assert "going on with k from step" in err
+    assert trained(call, "u", *length)[0] == 0
+    for name in ("model.safetensors", "states/step-600/state.safetensors"):
+        assert Path(f"c/k/{name}").read_bytes() == Path(f"c/u/{name}").read_bytes()
+    times = ("seconds", "tokens_per_second")
+    logs = [
+        [{k: v for k, v in json.loads(line).items() if k not in times} for line in lines]
+        for lines in (Path(f"c/{name}/metrics.jsonl").read_text().splitlines() for name in "ku")
+    ]
+    assert logs[0] == logs[1]
+
+
+def test_a_second_trainer_is_refused(call: Call, here: Path) -> None:
+    """Exit 5 and the holder's process; when it has been killed the run is free at once."""
+    with in_training("l", "--steps", "100000000") as child:
+        status, out, err = call("train", "--resume", "--checkpoints", "c")
+        assert (status, out) == (5, "")
+        assert f"process {child.pid}" in err
+        child.kill()
+        child.communicate()
+    status, _, err = call("train", "--resume", "--checkpoints", "c", "--steps", "3")
+    assert status == 0, err

@@ -1,0 +1,258 @@
+"""The house of architecture.md over the syntax trees: floors, imports, what is barred."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from functools import cache
+from graphlib import TopologicalSorter
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+import charlm
+
+PACKAGE = Path(charlm.__file__).parent
+PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
+
+FLOORS = {
+    "charlm": 0,  # __init__: names looked up when first used
+    "charlm.errors": 0,
+    "charlm.units": 0,
+    "charlm.config": 1,
+    "charlm.text": 2,
+    "charlm.nn": 3,
+    "charlm.inference": 4,
+    "charlm.runs": 5,
+    "charlm.training": 6,
+    "charlm.report": 7,
+    "charlm.library": 7,
+    "charlm.cli": 8,
+}
+"""A new package or module of the top level says here which floor it is on."""
+
+ONLY_ON = {"rich": (7, 8), "typer": (8,), "tqdm": (8,), "torch": (3, 4, 5, 6, 7)}
+HEAVY = ("torch", "numpy", "datasets", "tokenizers")
+
+
+def name_of(path: Path) -> str:
+    parts = ("charlm", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {
+    name_of(path): path for path in sorted(PACKAGE.rglob("*.py")) if "_built_in" not in path.parts
+}
+every_module = pytest.mark.parametrize("module", FILES)
+
+
+@cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(FILES[module].read_text(encoding="utf-8"))
+
+
+def home(module: str) -> str:
+    """The row of FLOORS that a module belongs to: its package, or the module of the top level."""
+    return ".".join(module.split(".")[:2])
+
+
+def floor(module: str) -> int:
+    return FLOORS[home(module)]
+
+
+def is_typing_only(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def imports(module: str, *, inside: bool = True, typing: bool = False) -> set[str]:
+    """Modules that are imported; `inside` of functions too, `typing`: those for types only too."""
+    found: set[str] = set()
+    waiting: list[ast.AST] = [tree_of(module)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports by dots in line {node.lineno}"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                found.add(whole if whole in FILES else str(node.module))
+        if is_typing_only(node) and not typing:
+            continue
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not inside:
+            continue
+        waiting += ast.iter_child_nodes(node)
+    return found
+
+
+def packages(names: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+@every_module
+def test_every_module_is_on_a_floor(module: str) -> None:
+    """And says in its first line what it is for."""
+    assert home(module) in FLOORS
+    assert ast.get_docstring(tree_of(module))
+
+
+@every_module
+def test_imports_go_down_never_up(module: str) -> None:
+    """From a floor below, or from inside the module's own package; for types alone likewise."""
+    for imported in imports(module, typing=module != "charlm"):
+        if packages({imported}) == {"charlm"}:
+            assert imported in FILES, f"{imported} is not a module of charlm"
+            same = home(imported) == home(module)
+            assert same or floor(imported) < floor(module) or imported == "charlm", imported
+
+
+def test_no_module_imports_itself_over_others() -> None:
+    """Imports of any kind, inside of functions too, make no cycle."""
+    graph = {m: {i for i in imports(m) if i in FILES and i != "charlm"} for m in FILES}
+    assert list(TopologicalSorter(graph).static_order())
+
+
+@every_module
+def test_torch_rich_typer_and_tqdm_stay_on_their_floors(module: str) -> None:
+    """text/ is numpy only; renderables are for report and cli, typer and the bar for cli alone."""
+    used = packages(imports(module, typing=True))
+    for package, floors in ONLY_ON.items():
+        assert package not in used or floor(module) in floors, f"{module} imports {package}"
+    if floor(module) < 2:
+        assert used <= set(sys.stdlib_module_names) | {"charlm"}
+
+
+@every_module
+def test_datasets_and_tokenizers_wait_for_a_function(module: str) -> None:
+    """They are slow to import and not always needed."""
+    used = packages(imports(module, inside=False))
+    assert not used & {"datasets", "tokenizers"}
+
+
+@pytest.mark.parametrize("module", [m for m in FILES if home(m) == "charlm.cli"])
+def test_a_command_imports_heavy_things_when_it_runs(module: str) -> None:
+    """So that help is there at once."""
+    for imported in imports(module, inside=False):
+        allowed = imported.startswith("charlm.cli") or imported in ("charlm", "charlm.errors")
+        assert allowed or packages({imported}) <= set(sys.stdlib_module_names) | {"typer"}
+
+
+def calls(module: str) -> set[str]:
+    return {ast.unparse(n.func) for n in ast.walk(tree_of(module)) if isinstance(n, ast.Call)}
+
+
+@every_module
+def test_nothing_prints_but_the_output_of_the_command_line(module: str) -> None:
+    """The library is silent; standard streams are touched by the command line only."""
+    assert "print" not in calls(module) or module == "charlm.cli.output"
+    if home(module) != "charlm.cli":
+        names = {ast.unparse(n) for n in ast.walk(tree_of(module)) if isinstance(n, ast.Attribute)}
+        assert not names & {"sys.stdout", "sys.stderr"}
+
+
+@every_module
+def test_only_the_error_boundary_ends_the_process(module: str) -> None:
+    """sys.exit in cli/__init__ and nowhere else."""
+    ends = {"sys.exit", "exit", "quit", "os._exit"} & calls(module)
+    assert not ends or (module == "charlm.cli" and ends == {"sys.exit"})
+    raised = {ast.unparse(n) for n in ast.walk(tree_of(module)) if isinstance(n, ast.Raise)}
+    assert not any("SystemExit" in text for text in raised)
+
+
+@every_module
+def test_no_pickle(module: str) -> None:
+    """No code path can execute what a file says: no pickle, no torch.load, no eval."""
+    barred = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+    assert not packages(imports(module, typing=True)) & barred
+    found = {"torch.load", "torch.save", "np.load", "numpy.load", "eval", "exec"} & calls(module)
+    assert not found
+    assert "allow_pickle" not in ast.unparse(tree_of(module))
+
+
+def named_imports(module: str) -> set[str]:
+    """Modules that are imported by a name in a string: `import_module("zstandard")`."""
+    calls = [n for n in ast.walk(tree_of(module)) if isinstance(n, ast.Call)]
+    texts = [n.args[0] for n in calls if ast.unparse(n.func).endswith("import_module")]
+    return {str(text.value) for text in texts if isinstance(text, ast.Constant)}
+
+
+def test_declared_dependencies_are_the_imported_ones() -> None:
+    """No more, no fewer; an extra is one that is imported by name where it is there."""
+    standard = set(sys.stdlib_module_names) | {"charlm", "compression"}
+    imported = set().union(*(packages(imports(module)) for module in FILES)) - standard
+    optional = set().union(*(packages(named_imports(module)) for module in FILES)) - standard
+    homes = packages_distributions()
+    assert {homes[name][0].lower() for name in imported} == declared("dependencies")
+    assert optional == declared("optional-dependencies")
+
+
+def declared(key: str) -> set[str]:
+    content = PROJECT["project"][key]
+    lines = (
+        content if isinstance(content, list) else [line for ls in content.values() for line in ls]
+    )
+    return {re.split(r"[<>=!~\[ ;]", line)[0].lower() for line in lines}
+
+
+def public(module: str) -> list[tuple[str, ast.AST]]:
+    """Public functions, classes and methods with their names."""
+    found: list[tuple[str, ast.AST]] = []
+    waiting: list[tuple[str, ast.AST]] = [(module, tree_of(module))]
+    while waiting:
+        name, node = waiting.pop()
+        for child in ast.iter_child_nodes(node):
+            kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+            if isinstance(child, kinds) and not child.name.startswith("_"):
+                found.append((f"{name}.{child.name}", child))
+                if isinstance(child, ast.ClassDef):
+                    waiting.append((f"{name}.{child.name}", child))
+    return found
+
+
+@every_module
+def test_public_things_say_what_they_do(module: str) -> None:
+    """A docstring on each, and on functions the type of what comes back."""
+    for name, node in public(module):
+        assert ast.get_docstring(node), f"{name} has no docstring"
+        if not isinstance(node, ast.ClassDef):
+            assert node.returns is not None, f"{name} does not say what it returns"
+
+
+LIGHT = [
+    ("import charlm", 0),
+    ("import charlm; charlm.CharlmError; charlm.Tally; dir(charlm)", 0),
+    ("from charlm.cli import main; main(['--help'])", 0),
+    ("from charlm.cli import main; main(['--version'])", 0),
+    ("from charlm.cli import main; main(['train', '--help'])", 0),
+    ("from charlm.cli import main; main(['train', '--hiden', '8'])", 2),
+    ("from charlm.cli import main; main(['nothing'])", 2),
+]
+
+
+@pytest.mark.parametrize(("code", "status"), LIGHT)
+def test_light_things_import_nothing_heavy(code: str, status: int, tmp_path: Path) -> None:
+    """Help, version, a usage error and `import charlm` leave torch and its like alone."""
+    assert imported_after(code, status, tmp_path) & set(HEAVY) == set()
+
+
+def test_info_imports_no_torch(tmp_path: Path) -> None:
+    """Whatever the run: here there is none, and a fabricated one is shown in test_cli."""
+    code = "from charlm.cli import main; main(['info', '--run', 'nothing'])"
+    assert "torch" not in imported_after(code, 4, tmp_path)
+
+
+def imported_after(code: str, status: int, folder: Path) -> set[str]:
+    """Top-level modules that are loaded when a piece of Python has ended."""
+    report = f"""
+import atexit, sys
+atexit.register(lambda: open('modules', 'w').write(' '.join(sys.modules)))
+{code}
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", report], capture_output=True, text=True, cwd=folder, check=False
+    )
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    return packages(set((folder / "modules").read_text(encoding="utf-8").split()))

@@ -1,0 +1,187 @@
+"""Finding a run: the newest, by name, by path, by a near name, the built-in one."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from charlm.errors import RunError
+from charlm.runs import locate
+from charlm.runs.layout import CONFIG, FORMAT, RECORD, WEIGHTS, read_config, read_record
+from charlm.runs.locate import (
+    built_in,
+    checkpoints_folder,
+    find_run,
+    fresh_run_folder,
+    is_built_in,
+    own_runs,
+)
+
+
+def make_run(folder: Path, name: str, *, time: int, trained: bool = True) -> Path:
+    path = folder / name
+    path.mkdir(parents=True)
+    for file in (CONFIG, RECORD, *([WEIGHTS] if trained else [])):
+        (path / file).write_text("{}")
+        os.utime(path / file, (time, time))
+    return path
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for the model that ships with charlm."""
+    path = make_run(tmp_path / "package" / "checkpoints", "tales", time=10**9)
+    monkeypatch.setattr(locate, "built_in", lambda kind, name: tmp_path / "package" / kind / name)
+    return path
+
+
+def test_without_a_name_it_is_the_newest(tmp_path: Path, shipped: Path) -> None:
+    """By the time of its files, not by its name; the built-in one only where there is no other."""
+    folder = tmp_path / "checkpoints"
+    assert find_run(None, folder) == shipped
+    a = make_run(folder, "a", time=300)
+    make_run(folder, "z", time=200)
+    assert find_run(None, folder) == a
+    assert [path.name for path in own_runs(folder)] == ["a", "z"]
+    os.utime(folder / "z" / WEIGHTS, (400, 400))
+    assert find_run(None, folder).name == "z"
+
+
+def test_a_run_without_weights_is_not_for_reading(tmp_path: Path, shipped: Path) -> None:
+    """A run that has just begun is passed over when weights are needed, not when resuming."""
+    folder = tmp_path / "checkpoints"
+    make_run(folder, "done", time=100)
+    make_run(folder, "begun", time=200, trained=False)
+    assert find_run(None, folder).name == "done"
+    assert find_run(None, folder, trained=False).name == "begun"
+
+
+def test_what_is_no_run_is_passed_over(tmp_path: Path, shipped: Path) -> None:
+    """Files and other folders may lie beside the runs."""
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    (folder / "README.md").write_text("x")
+    (folder / "empty").mkdir()
+    assert own_runs(folder) == []
+    assert find_run(None, folder) == shipped
+    assert own_runs(tmp_path / "nothing") == []
+
+
+def test_by_name_and_by_path(tmp_path: Path, shipped: Path) -> None:
+    """A name in the folder comes first, then a path from here, then the built-in name."""
+    folder = tmp_path / "checkpoints"
+    a = make_run(folder, "a", time=1)
+    elsewhere = make_run(tmp_path / "other", "b", time=1)
+    assert find_run("a", folder) == a
+    assert find_run(str(elsewhere), folder) == elsewhere
+    assert find_run(f"{elsewhere}/", folder) == elsewhere
+    assert find_run("tales", folder) == shipped
+    own = make_run(folder, "tales", time=1)
+    assert find_run("tales", folder) == own
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        ("shakspeare", "Did you mean shakespeare?"),
+        ("tails", "Did you mean tales?"),
+        ("xyz", "Known runs: shakespeare, tales"),
+    ],
+)
+def test_an_unknown_name_is_told_its_neighbours(
+    wanted: str, told: str, tmp_path: Path, shipped: Path
+) -> None:
+    """What was found, and what to do."""
+    folder = tmp_path / "checkpoints"
+    make_run(folder, "shakespeare", time=1)
+    with pytest.raises(RunError, match=f"no run '{wanted}'") as caught:
+        find_run(wanted, folder)
+    assert told in str(caught.value)
+
+
+def test_the_built_in_run_is_known_as_such(tmp_path: Path, shipped: Path) -> None:
+    """Also when the folder of runs is the one that ships: it is not among the user's own."""
+    make_run(shipped.parent, "mine", time=1)
+    assert is_built_in(shipped)
+    assert not is_built_in(shipped.parent / "mine")
+    assert [path.name for path in own_runs(shipped.parent)] == ["mine"]
+
+
+def test_what_ships_is_found_from_a_checkout() -> None:
+    """The built-in corpus is there."""
+    assert built_in("corpora", "tales.txt").is_file()
+
+
+def test_the_folder_of_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The given one, else the environment's, else ./checkpoints."""
+    monkeypatch.delenv("CHARLM_CHECKPOINTS", raising=False)
+    assert checkpoints_folder() == Path("checkpoints")
+    monkeypatch.setenv("CHARLM_CHECKPOINTS", "/elsewhere")
+    assert checkpoints_folder() == Path("/elsewhere")
+    assert checkpoints_folder(Path("given")) == Path("given")
+    monkeypatch.setenv("CHARLM_CHECKPOINTS", "")
+    assert checkpoints_folder() == Path("checkpoints")
+
+
+def test_fresh_folders_never_collide(tmp_path: Path) -> None:
+    """Runs that are named alike in the same second get numbers."""
+    names = [fresh_run_folder(tmp_path / "checkpoints", "x").name for _ in range(3)]
+    assert names == ["x", "x-2", "x-3"]
+
+
+GOOD = {
+    "format": FORMAT, "vocab_size": 5, "document": "stream", "charlm": "9.9",
+    "model": {}, "vocabulary": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"format": FORMAT + 1}, "newer.*charlm 9.9.*[Uu]pgrade"),
+        ({"format": 0}, "format is 0"),
+        ({"format": None}, "format is None"),
+        ({"format": True}, "format is True"),
+        ({"format": "1"}, "format is '1'"),
+        ({"format": 1.5}, "format is 1.5"),
+        ({"vocab_size": -1}, "vocab_size is -1"),
+        ({"vocab_size": 10**12}, "vocab_size is 1000000000000"),
+        ({"vocab_size": "5"}, "vocab_size is '5'"),
+        ({"document": None}, "document is None"),
+        ({"model": None}, "model is NoneType"),
+        ({"vocabulary": [1]}, "vocabulary is list"),
+    ],
+)
+def test_a_config_of_another_format_is_refused(changes, told: str, tmp_path: Path) -> None:
+    """A newer format names its charlm and says what to do; wrong types are named."""
+    from charlm.runs.commit import write_json
+
+    write_json(tmp_path / CONFIG, GOOD)
+    assert read_config(tmp_path) == GOOD
+    write_json(tmp_path / CONFIG, GOOD | changes)
+    with pytest.raises(RunError, match=told):
+        read_config(tmp_path)
+
+
+def test_a_config_with_numbers_beyond_all_bounds_is_refused(tmp_path: Path) -> None:
+    """1e400 is infinite, NaN is no number, a missing folder is no run."""
+    for text in ('{"format": 1e400}', '{"format": NaN}', '{"format": 1', "\ufeff{}", "{}"):
+        (tmp_path / CONFIG).write_text(text, encoding="utf-8")
+        with pytest.raises(RunError, match=r"config\.json"):
+            read_config(tmp_path)
+    with pytest.raises(RunError, match="no such run"):
+        read_config(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{}, {"settings": {}}, {"settings": 3, "corpus": {}, "machine": {}},
+     {"settings": {"model": {}, "training": {}, "vocabulary": {}}, "corpus": {}, "machine": {}}],
+)  # fmt: skip
+def test_a_record_without_its_parts_is_refused(record, tmp_path: Path) -> None:
+    """run.json is read by info and resume; what they need must be there."""
+    from charlm.runs.commit import write_json
+
+    write_json(tmp_path / RECORD, record)
+    with pytest.raises(RunError, match=r"run\.json: .* expected a table"):
+        read_record(tmp_path)

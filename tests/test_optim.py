@@ -1,0 +1,124 @@
+"""Optimisers and schedules by name: rates by hand, a quadratic made smaller by every optimiser."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from charlm import config
+from charlm.config import TrainingSettings
+from charlm.nn.cells import CELLS
+from charlm.text.vocabulary import UNITS
+from charlm.training.optim import OPTIMIZERS, SCHEDULES, build_optimizer, rate_share
+
+BY_HAND = {
+    # at progress 0, 0.5 and 1 with final_rate 0.1
+    "cosine": (1.0, 0.1 + 0.9 * 0.5, 0.1),
+    "linear": (1.0, 0.55, 0.1),
+    "constant": (1.0, 1.0, 1.0),
+    "step": (1.0, 0.5, 0.1),
+    "plateau": (1.0, 1.0, 1.0),
+}
+
+
+def settings(schedule: str, **values) -> TrainingSettings:
+    return TrainingSettings(schedule=schedule, **({"warmup": 0.0, "final_rate": 0.1} | values))
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_by_hand(name: str) -> None:
+    """At the beginning, in the middle and at the end."""
+    found = [rate_share(settings(name), progress) for progress in (0.0, 0.5, 1.0)]
+    assert found == pytest.approx(BY_HAND[name], abs=1e-12)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5, 1.0])
+def test_every_schedule_stays_within_its_bounds(name: str, warmup: float) -> None:
+    """It rises in the warm-up, never rises after it, and is a share: above 0, at most 1."""
+    chosen = settings(name, warmup=warmup)
+    shares = [rate_share(chosen, n / 200) for n in range(201)]
+    top = math.ceil(200 * warmup)
+    assert all(0.0 < share <= 1.0 for share in shares)
+    assert shares[:top] == sorted(shares[:top])
+    assert shares[top:] == sorted(shares[top:], reverse=True)
+    assert max(shares) == 1.0
+    assert rate_share(chosen, 2.0) == shares[-1]
+    assert rate_share(chosen, -1.0) == shares[0]
+
+
+def test_the_warm_up_by_hand() -> None:
+    """A straight line from near nothing, then the schedule over the rest."""
+    chosen = settings("linear", warmup=0.2)
+    shares = [rate_share(chosen, progress) for progress in (0.0, 0.05, 0.1, 0.2, 0.6, 1.0)]
+    assert shares == pytest.approx([0.001, 0.25, 0.5, 1.0, 0.55, 0.1])
+
+
+def test_the_step_schedule_by_hand() -> None:
+    """Whole for half of the run, then halved at every tenth, never below the final share."""
+    shares = [rate_share(settings("step", final_rate=0.0), n / 10) for n in range(11)]
+    assert shares == [1, 1, 1, 1, 1, 0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625]
+    assert rate_share(settings("step", final_rate=0.2), 0.9) == 0.2
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_every_optimiser_lowers_a_quadratic(name: str, momentum: float) -> None:
+    """0.5 |x|^2 from (3, -2): a tenth of it or less after 300 small steps."""
+    x = nn.Parameter(torch.tensor([3.0, -2.0]))
+    values = {"optimizer": name, "learning_rate": 0.05, "momentum": momentum, "weight_decay": 0.0}
+    optimizer = build_optimizer([x], TrainingSettings(**values))
+    losses = []
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss = 0.5 * (x * x).sum()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.1 * losses[0]
+    assert losses[5] < losses[0]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_settings_reach_the_optimiser(name: str) -> None:
+    """Rate and weight decay; a decayed weight without gradient shrinks."""
+    x = nn.Parameter(torch.ones(2))
+    chosen = TrainingSettings(optimizer=name, learning_rate=0.1, weight_decay=0.5)
+    optimizer = build_optimizer([x], chosen)
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["weight_decay"]) == (0.1, 0.5)
+    x.grad = torch.zeros(2)
+    optimizer.step()
+    assert (x < 1.0).all()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimiser_has_a_rate_to_start_from(name: str) -> None:
+    """The rule for runs without --learning-rate."""
+    assert 0.0 < OPTIMIZERS[name][1] <= 1.0
+
+
+def test_plain_sgd_by_hand() -> None:
+    """x - rate (gradient + decay x), and with momentum the running sum."""
+    x = nn.Parameter(torch.tensor([2.0]))
+    chosen = TrainingSettings(optimizer="sgd", learning_rate=0.1, momentum=0.5, weight_decay=0.25)
+    optimizer = build_optimizer([x], chosen)
+    speed, value = 0.0, 2.0
+    for gradient in (1.0, -1.0, 3.0):
+        x.grad = torch.tensor([gradient])
+        optimizer.step()
+        speed = 0.5 * speed + gradient + 0.25 * value
+        value -= 0.1 * speed
+        assert x.item() == pytest.approx(value, rel=1e-6)
+
+
+def test_names_in_the_settings_are_the_names_in_the_tables() -> None:
+    """config.py cannot import the tables of higher floors, so the names are compared here."""
+    from charlm.text.corpus import DOCUMENTS
+
+    assert tuple(CELLS) == config.CELL_NAMES
+    assert tuple(OPTIMIZERS) == config.OPTIMIZER_NAMES
+    assert tuple(SCHEDULES) == config.SCHEDULE_NAMES
+    assert tuple(UNITS) == config.UNIT_NAMES
+    assert set(config.DOCUMENT_NAMES) - {"auto"} == set(DOCUMENTS) - {"auto"}

@@ -1,0 +1,277 @@
+"""Planning: what was given stays, what was open is filled in, with a reason and within reason."""
+
+from collections.abc import Callable
+from dataclasses import asdict, fields
+
+import numpy as np
+import pytest
+import torch
+from helpers import encoded_documents, encoded_stream, vocabulary_of
+
+from charlm.config import ModelSettings, Settings, TrainingSettings
+from charlm.nn.cells import CELLS
+from charlm.nn.devices import Precision
+from charlm.text.dataset import Dataset, EncodedText
+from charlm.training import planning
+from charlm.training.planning import LADDER, Plan, plan
+
+CPU = torch.device("cpu")
+SPEED = 5e10  # operations a second; two cores
+VOCABULARIES = {unit: vocabulary_of(unit=unit) for unit in ("char", "byte", "word", "bpe")}
+
+
+def dataset(train: EncodedText, valid: EncodedText | None = None, unit: str = "char") -> Dataset:
+    return Dataset(
+        name="x", document="stream", vocabulary=VOCABULARIES[unit], train=train, valid=valid,
+        test=None, fingerprint="",
+    )  # fmt: skip
+
+
+def stream(tokens: int, valid: int = 0, unit: str = "char") -> Dataset:
+    tail = encoded_stream(np.zeros(valid, np.uint8)) if valid else None
+    return dataset(encoded_stream(np.zeros(tokens, np.uint8)), tail, unit)
+
+
+def planned(
+    data: Dataset,
+    *,
+    model: ModelSettings | None = None,
+    measure: Callable[[], float] | None = lambda: SPEED,
+    device: torch.device = CPU,
+    **training,
+) -> Plan:
+    settings = Settings(model=model or ModelSettings(), training=TrainingSettings(**training))
+    fp32 = Precision(name="fp32", reason="test")
+    return plan(settings, data, device, lambda _: fp32, measure)
+
+
+OPEN = {"training": ("bptt", "batch_size", "learning_rate", "seed"),
+        "model": ("num_layers", "hidden_size", "embedding_size", "dropout",
+                  "input_dropout", "output_dropout")}  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", VOCABULARIES)
+@pytest.mark.parametrize("length", [{}, {"steps": 5}, {"epochs": 2.0}, {"minutes": 3.0}])
+@pytest.mark.parametrize("cell", CELLS)
+def test_nothing_is_left_open_and_every_choice_has_a_reason(unit: str, length, cell: str) -> None:
+    """Every value that was None is filled in; `info` can say why; the run has one length."""
+    result = planned(stream(50_000, unit=unit), model=ModelSettings(cell=cell), **length)
+    for section, names in OPEN.items():
+        for name in names:
+            assert getattr(getattr(result.settings, section), name) is not None, name
+            assert result.reasons[f"{section}.{name}"]
+    training = result.settings.training
+    assert sum(bool(getattr(training, name)) for name in ("epochs", "steps", "minutes")) == 1
+    assert ("training.epochs" in result.reasons) == (not length)
+
+
+GIVEN = {
+    "training": {"batch_size": 3, "bptt": 7, "epochs": 1.5, "learning_rate": 0.25, "seed": 11},
+    "model": {"num_layers": 1, "hidden_size": 48, "embedding_size": 5, "dropout": 0.15,
+              "input_dropout": 0.05, "output_dropout": 0.45},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("section", "name"), [(section, name) for section, values in GIVEN.items() for name in values]
+)
+def test_what_was_given_stays(section: str, name: str) -> None:
+    """Each setting alone: its value is kept, and there is no reason because nothing was chosen."""
+    value = GIVEN[section][name]
+    if section == "model":
+        result = planned(stream(50_000), model=ModelSettings(**{name: value}))
+    else:
+        result = planned(stream(50_000), **{name: value})
+    assert getattr(getattr(result.settings, section), name) == value
+    assert f"{section}.{name}" not in result.reasons
+
+
+def test_complete_settings_are_left_alone_and_nothing_is_measured() -> None:
+    """All given: the plan is the settings, and the machine's speed is of no interest."""
+    model = ModelSettings(**GIVEN["model"])
+    training = TrainingSettings(**GIVEN["training"], evals=3)
+    result = planned(stream(50_000), model=model, measure=refused, **GIVEN["training"], evals=3)
+    assert result.settings.model == model
+    assert result.settings.training == training
+    assert result.reasons == {}
+
+
+def refused() -> float:
+    raise AssertionError("the speed was measured")
+
+
+def test_settings_that_rules_do_not_touch_pass_through() -> None:
+    """Optimiser, schedule, clipping and the others are the user's."""
+    chosen = {"optimizer": "sgd", "momentum": 0.9, "schedule": "plateau", "clip_norm": 0.25}
+    result = planned(stream(5_000), steps=3, stateless=True, patience=4, **chosen)
+    before = asdict(TrainingSettings(steps=3, stateless=True, patience=4, **chosen))
+    after = asdict(result.settings.training)
+    open_names = {*OPEN["training"], "evals"}
+    assert {k: v for k, v in after.items() if k not in open_names} == {
+        k: v for k, v in before.items() if k not in open_names
+    }
+
+
+@pytest.mark.parametrize("length", [{"steps": 5}, {"epochs": 2.0}])
+def test_a_given_length_needs_no_measurement(length, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the sizes follow from the text alone."""
+    monkeypatch.setattr(planning, "_step_seconds", refused)
+    assert planned(stream(50_000), measure=None, **length).settings.model.hidden_size
+
+
+def test_a_given_speed_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`measure` is called once and the machine is left alone."""
+    monkeypatch.setattr(planning, "_step_seconds", refused)
+    calls = []
+    planned(stream(50_000), measure=lambda: calls.append(1) or SPEED)
+    assert calls == [1]
+
+
+def test_the_machine_is_measured_where_its_speed_matters() -> None:
+    """A positive number of operations a second, without touching the global random state."""
+    before = torch.get_rng_state()
+    result = planned(stream(2_000), measure=None)
+    assert result.settings.training.epochs
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_seed_is_drawn_where_none_was_given() -> None:
+    """Each plan draws another one, from the system and not from torch's global state."""
+    before = torch.get_rng_state()
+    seeds = {planned(stream(500), steps=1).settings.training.seed for _ in range(3)}
+    assert len(seeds) == 3
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(isinstance(seed, int) and 0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 3, 10, 63, 64, 65, 200, 1000])
+def test_tiny_texts_shrink_batch_and_window(tokens: int) -> None:
+    """A window is not longer than the text; rows get about four windows; said as a reason."""
+    result = planned(stream(tokens), steps=1)
+    training = result.settings.training
+    assert 1 <= training.bptt <= tokens
+    assert training.batch_size >= 1
+    assert training.batch_size == 1 or training.batch_size * training.bptt * 4 <= tokens
+    if tokens < 64:
+        assert "shorter" in result.reasons["training.bptt"]
+    assert "short" in result.reasons["training.batch_size"]
+
+
+def test_given_sizes_shrink_too_where_they_cannot_be() -> None:
+    """64 x 32 over ten tokens is not possible; the reason says so."""
+    result = planned(stream(10), steps=1, batch_size=32, bptt=64)
+    assert (result.settings.training.batch_size, result.settings.training.bptt) == (1, 10)
+    assert {"training.batch_size", "training.bptt"} <= result.reasons.keys()
+
+
+def test_rows_are_not_more_than_documents() -> None:
+    """Documents lie side by side; short ones make more rows, until a step holds enough tokens."""
+    few = dataset(encoded_documents([[2, 3, 1]] * 5))
+    assert planned(few, steps=1).settings.training.batch_size == 5
+    rows = [
+        planned(dataset(encoded_documents([[2] * (n - 1) + [1]] * 400)), steps=1)
+        .settings.training.batch_size
+        for n in (4, 20, 60, 200)
+    ]  # fmt: skip
+    assert rows == sorted(rows, reverse=True)
+    assert all(16 <= number <= 256 for number in rows)
+
+
+def test_a_graphics_card_takes_more_rows() -> None:
+    """CUDA is decided by the device's type alone; no card is needed to plan."""
+    on = [
+        planned(stream(10**6), steps=1, device=torch.device(kind)).settings.training.batch_size
+        for kind in ("cpu", "cuda")
+    ]
+    assert on[0] < on[1]
+
+
+def sizes(values, **fixed) -> list[int]:
+    """Hidden sizes for a range of one thing, the others fixed."""
+    return [planned(**(fixed | value)).settings.model.hidden_size for value in values]
+
+
+def test_more_time_never_makes_a_smaller_model() -> None:
+    """Monotone in the minutes, bounded by the text."""
+    data = stream(900_000)
+    found = sizes([{"minutes": m} for m in (0.1, 0.5, 1, 2, 5, 10, 30, 120)], data=data)
+    assert found == sorted(found)
+    assert found[0] < found[-1]
+    assert set(found) <= set(LADDER)
+
+
+def test_a_faster_machine_never_makes_a_smaller_model() -> None:
+    """Monotone in the measured speed."""
+    data = stream(900_000)
+    found = sizes([{"measure": lambda s=s: s} for s in (1e8, 1e9, 1e10, 1e11, 1e12)], data=data)
+    assert found == sorted(found)
+    assert found[0] < found[-1]
+
+
+@pytest.mark.parametrize("length", [{"steps": 5}, {"epochs": 2.0}, {"minutes": 30.0}, {}])
+def test_more_text_never_makes_a_smaller_model(length) -> None:
+    """Monotone in the tokens of the training text."""
+    texts = [{"data": stream(n)} for n in (2, 500, 5_000, 50_000, 150_000, 500_000, 2_000_000)]
+    found = sizes(texts, **length)
+    assert found == sorted(found)
+    assert found[0] < found[-1]
+
+
+def test_more_text_never_makes_more_passes() -> None:
+    """Small texts are read more often, none more than sixty times."""
+    found = [planned(stream(n)).settings.training.epochs for n in (2, 10**3, 10**5, 10**6, 10**7)]
+    assert found == sorted(found, reverse=True)
+    assert found[0] <= 60
+    assert found[-1] > 0
+
+
+def test_more_passes_never_make_less_dropout() -> None:
+    """A text that is seen often is learnt by heart; dropout is a multiple of 0.05 up to 0.4."""
+    data = stream(100_000)
+    found = [planned(data, epochs=float(n)).settings.model for n in (1, 2, 4, 8, 16, 60)]
+    shares = [model.dropout for model in found]
+    assert shares == sorted(shares)
+    assert shares[-1] == 0.4
+    assert all(round(share / 0.05) * 0.05 == pytest.approx(share) for share in shares)
+    assert all(model.input_dropout == model.dropout / 2 for model in found)
+    assert all(model.output_dropout == model.dropout for model in found)
+
+
+def test_tied_weights_get_equal_sizes() -> None:
+    """Whichever of the two is given, and when neither is."""
+    for given in ({}, {"hidden_size": 40}, {"embedding_size": 40}):
+        model = planned(
+            stream(50_000), model=ModelSettings(tie_weights=True, **given), steps=1
+        ).settings.model
+        assert model.hidden_size == model.embedding_size
+        assert not given or model.hidden_size == 40
+
+
+def test_the_default_run_on_a_megabyte_takes_about_its_minutes() -> None:
+    """6 operations for each weight and token, by the planned sizes, within the aimed-at time."""
+    data = stream(900_000)
+    for speed in (5e9, 2e10, 1e11):
+        result = planned(data, measure=lambda speed=speed: speed)
+        model = result.settings.model
+        gates, hidden, width = 4, model.hidden_size, model.embedding_size
+        weights = gates * hidden * (width + hidden) + gates * 2 * hidden * hidden
+        weights += hidden * len(data.vocabulary)
+        seconds = 6 * weights * result.settings.training.epochs * 900_000 / speed
+        assert seconds <= 60 * planning.DEFAULT_MINUTES
+
+
+def test_a_long_validation_text_is_read_less_often() -> None:
+    """At least once, and not more than the user said."""
+    short, long = stream(50_000, valid=50), stream(500, valid=5_000)
+    assert planned(short, epochs=2.0, evals=7).settings.training.evals == 7
+    result = planned(long, epochs=2.0, evals=7)
+    assert result.settings.training.evals == 1
+    assert "validation" in result.reasons["training.evals"]
+
+
+def test_every_setting_of_training_is_known_to_these_tests() -> None:
+    """A new open setting must be planned: its default is None and it is filled in above."""
+    names = {f.name for f in fields(TrainingSettings) if f.default is None}
+    assert names == {*OPEN["training"], "epochs", "steps", "minutes", "threads"}
+    names = {f.name for f in fields(ModelSettings) if f.default is None}
+    assert names == set(OPEN["model"])

@@ -1,0 +1,568 @@
+"""A sitting of training and its run directory: killed, stopped, gone on with, always the same."""
+
+import contextlib
+import itertools
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from charlm.config import Settings, settings_from
+from charlm.errors import CorpusError, DivergenceError, EnvironmentFailure, RunError, UsageError
+from charlm.library import load
+from charlm.runs.commit import TEMPORARY, read_json
+from charlm.runs.states import state_folders
+from charlm.runs.verify import verify_run
+from charlm.text.corpus import Corpus
+from charlm.training import session as session_module
+from charlm.training import trainer as trainer_module
+from charlm.training.records import FinishedRecord, Record, SavedRecord
+from charlm.training.session import Session, resume, start
+
+TEXT = "abc abd\nab ca\n" * 8
+WEIGHTS, STATE, METRICS = "model.safetensors", "state.safetensors", "metrics.jsonl"
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A record every three steps, one thread, no change of the process's memory rules."""
+    monkeypatch.setattr(trainer_module, "LOG_EVERY", 3)
+    monkeypatch.setattr(session_module, "keep_freed_memory", lambda: True)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def settings(**training) -> Settings:
+    values = {
+        "steps": 12, "batch_size": 2, "bptt": 4, "evals": 3, "save_minutes": 0.0, "seed": 1,
+        "precision": "fp32", "device": "cpu", "threads": 1, "learning_rate": 0.05,
+    } | training  # fmt: skip
+    if "epochs" in training:
+        values["steps"] = None
+    return settings_from(
+        {
+            "model": {"hidden_size": 3, "embedding_size": 2, "num_layers": 1, "dropout": 0.2},
+            "training": values,
+            "corpus": {"valid_frac": 0.05},
+        }
+    )
+
+
+def begun(folder: Path, name: str = "x", *, document: str = "stream", **training) -> Session:
+    corpus = Corpus.from_text(TEXT, document)
+    return start(settings(**training), folder, name=name, corpus=corpus)
+
+
+def finished(folder: Path, **chosen) -> Path:
+    session = begun(folder, **chosen)
+    list(session.records())
+    return session.path
+
+
+def abandoned(session: Session, count: int) -> list[Record]:
+    """The first records; then the process is as good as dead: nothing more is written."""
+    with contextlib.closing(session.records()) as records:
+        return list(itertools.islice(records, count))
+
+
+TIMES = ("seconds", "tokens_per_second", "notes")
+
+
+def log_of(path: Path) -> list[dict]:
+    """The lines of metrics.jsonl but for times and for notes about this sitting."""
+    lines = [json.loads(line) for line in (path / METRICS).read_text("utf-8").splitlines()]
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
+
+
+def same(a: Path, b: Path) -> bool:
+    """Model, newest state and log of two runs: byte by byte, the log but for times."""
+    newest = [state_folders(path)[0] for path in (a, b)]
+    assert newest[0].name == newest[1].name
+    pairs = [(a / WEIGHTS, b / WEIGHTS), (newest[0] / STATE, newest[1] / STATE)]
+    return all(x.read_bytes() == y.read_bytes() for x, y in pairs) and log_of(a) == log_of(b)
+
+
+def whole(path: Path) -> bool:
+    return not any(check.problems for check in verify_run(path))
+
+
+def test_a_run_directory_holds_what_it_promises(tmp_path: Path) -> None:
+    """Plain files, all of them whole, and a README; every resolved setting with its origin."""
+    session = begun(tmp_path, keep=1)
+    records = list(session.records())
+    path = session.path
+    names = {f.name for f in path.iterdir()} - {".lock", ".owner"}
+    assert names == {
+        "config.json", "tokenizer.json", WEIGHTS, "run.json", METRICS, "README.md",
+        "MANIFEST.json", "data", "states",
+    }  # fmt: skip
+    assert {f.name for f in (path / "states" / "step-12").iterdir()} == {
+        "MANIFEST.json", "state.json", STATE,
+    }  # fmt: skip
+    assert whole(path)
+    record = read_json(path / "run.json")
+    assert record["status"] == "finished"
+    assert record["settings"]["training"]["seed"] == 1
+    assert record["origins"].keys() >= {"model.hidden_size", "training.seed", "corpus.valid_frac"}
+    assert record["results"]["valid"]["tokens"] == record["corpus"]["parts"]["valid"]["tokens"]
+    card = (path / "README.md").read_text("utf-8")
+    assert "# x" in card
+    assert "charlm sample --run x" in card
+    last = records[-1]
+    assert isinstance(last, FinishedRecord)
+    assert (last.reason, last.complete, last.step) == ("complete", True, 12)
+    told = [r.to_dict() for r in records if not isinstance(r, SavedRecord)]
+    assert [json.dumps(line, sort_keys=True) for line in told] == (
+        (path / METRICS).read_text("utf-8").splitlines()
+    )
+
+
+@pytest.mark.parametrize("document", ["stream", "line"])
+@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+def test_killed_after_any_record_and_gone_on_with(
+    document: str, schedule: str, tmp_path: Path
+) -> None:
+    """Model, optimiser, hidden state, counters and log end as if nothing had happened."""
+    chosen = {"document": document, "schedule": schedule}
+    complete = finished(tmp_path, name="whole", **chosen)
+    count = len(list(begun(tmp_path, name="count", **chosen).records()))
+    for killed_after in range(1, count, 2):
+        session = begun(tmp_path, name=f"k{killed_after}", **chosen)
+        abandoned(session, killed_after)
+        list(resume(session.path).records())
+        assert same(session.path, complete)
+        assert whole(session.path)
+
+
+def test_killed_many_times_over(tmp_path: Path) -> None:
+    """After every third record that comes, until it is through."""
+    complete = finished(tmp_path, name="whole")
+    session = begun(tmp_path)
+    for _ in range(30):
+        if isinstance(abandoned(session, 3)[-1], FinishedRecord):
+            break
+        session = resume(session.path)
+    assert same(session.path, complete)
+
+
+def test_a_snapshot_of_another_moment_is_not_the_same(tmp_path: Path) -> None:
+    """The comparison can fail: another seed, another length."""
+    complete = finished(tmp_path, name="whole")
+    assert not same(finished(tmp_path, name="seed", seed=2), complete)
+    log = (complete / METRICS).read_text("utf-8")
+    (complete / METRICS).write_text(log.replace('"step": 6', '"step": 7'))
+    assert not same(finished(tmp_path, name="again"), complete)
+
+
+def test_the_same_seed_gives_byte_identical_files(tmp_path: Path) -> None:
+    """Two runs on the same machine; another seed gives another model."""
+    a, b, other = (finished(tmp_path, name=f"{n}", seed=seed) for n, seed in enumerate((7, 7, 8)))
+    assert same(a, b)
+    for name in ("tokenizer.json", "config.json", "MANIFEST.json"):
+        assert (a / name).read_bytes() == (b / name).read_bytes()
+    assert (a / WEIGHTS).read_bytes() != (other / WEIGHTS).read_bytes()
+
+
+def test_going_on_cuts_the_log_back_to_the_state(tmp_path: Path) -> None:
+    """Lines of steps that will be done again, and a half-written last one, are gone."""
+    session = begun(tmp_path, save_minutes=1e9)
+    abandoned(session, 2)
+    assert len(log_of(session.path)) == 2
+    resume(session.path).lock.release()
+    assert (session.path / METRICS).read_text("utf-8") == ""
+    other = begun(tmp_path, "y")
+    saved = [r for r in abandoned(other, 5) if isinstance(r, SavedRecord)][-1]
+    with (other.path / METRICS).open("a") as file:
+        file.write('{"kind": "step", "step": 99}\n{"kind": "st')
+    resume(other.path).lock.release()
+    assert max(line["step"] for line in log_of(other.path)) == saved.step
+
+
+def test_what_a_dead_writer_left_is_cleared_away(tmp_path: Path) -> None:
+    """Temporary files and folders do not pile up."""
+    session = begun(tmp_path)
+    abandoned(session, 4)
+    for folder in (session.path, session.path / "states"):
+        (folder / f"{TEMPORARY}x-1").mkdir()
+        (folder / f"{TEMPORARY}y-1").write_text("half")
+    list(resume(session.path).records())
+    assert not list(session.path.rglob(f"{TEMPORARY}*"))
+
+
+def test_damaged_states_are_passed_over_and_said(tmp_path: Path) -> None:
+    """The one before is taken; in the end the result is the same."""
+    complete = finished(tmp_path, name="whole")
+    session = begun(tmp_path)
+    abandoned(session, 9)
+    newest = state_folders(session.path)[0]
+    (newest / STATE).write_bytes(b"rubbish")
+    again = resume(session.path)
+    assert any("passed over" in note and newest.name in note for note in again.notes)
+    list(again.records())
+    assert same(session.path, complete)
+
+
+def test_without_any_state_it_begins_again(tmp_path: Path) -> None:
+    """All states lost: the same result once more, because the seed is kept."""
+    complete = finished(tmp_path, name="whole")
+    session = begun(tmp_path)
+    abandoned(session, 6)
+    shutil.rmtree(session.path / "states")
+    again = resume(session.path)
+    assert again.trainer.counters.step == 0
+    list(again.records())
+    assert same(session.path, complete)
+
+
+def test_the_corpus_may_be_deleted(tmp_path: Path) -> None:
+    """A run alone goes on, samples and scores."""
+    corpus = tmp_path / "text.txt"
+    corpus.write_text(TEXT)
+    whole_run = start(
+        settings(), tmp_path / "a", name="x", corpus=Corpus([str(corpus)], document="stream")
+    )
+    list(whole_run.records())
+    session = start(
+        settings(), tmp_path / "b", name="x", corpus=Corpus([str(corpus)], document="stream")
+    )
+    abandoned(session, 4)
+    corpus.unlink()
+    list(resume(session.path).records())
+    assert same(session.path, whole_run.path)
+    model = load(session.path)
+    assert model.score("abc")[0].tally.tokens == 3
+    assert len("".join(model.sample(20, seed=1))) == 20
+
+
+def kept_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Session, Path]:
+    """A run whose text is too large to be kept with it."""
+    monkeypatch.setattr(session_module, "CACHED_FROM_BYTES", 10)
+    corpus = tmp_path / "text.txt"
+    corpus.write_text(TEXT)
+    chosen = settings().to_dict()
+    chosen["corpus"]["sources"] = [str(corpus)]
+    session = start(settings_from(chosen), tmp_path / "b", name="x")
+    abandoned(session, 4)
+    return session, corpus
+
+
+def test_a_large_text_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the sources that run.json names, to the same result."""
+    complete = finished(tmp_path, name="whole")
+    session, _ = kept_outside(tmp_path, monkeypatch)
+    list(resume(session.path).records())
+    assert same(session.path, complete)
+
+
+def test_a_changed_text_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One byte more, or one replaced: the run would no longer be what it says it is."""
+    session, corpus = kept_outside(tmp_path, monkeypatch)
+    for text in (TEXT + "a", "b" + TEXT[1:]):
+        corpus.write_text(text)
+        with pytest.raises(CorpusError, match=r"changed since the run began.*SHA-256"):
+            resume(session.path)
+    corpus.unlink()
+    with pytest.raises(CorpusError, match=r"text\.txt"):
+        resume(session.path)
+
+
+def test_changed_data_in_the_run_is_refused(tmp_path: Path) -> None:
+    """A byte changed in the kept text, or in the vocabulary."""
+    session = begun(tmp_path)
+    abandoned(session, 4)
+    for name in ("data/train/ids.bin", "data/train/counts.json", "tokenizer.json"):
+        data = (session.path / name).read_bytes()
+        (session.path / name).write_bytes(data[:-3] + bytes([data[-3] ^ 1]) + data[-2:])
+        with pytest.raises((RunError, CorpusError)):
+            resume(session.path)
+        (session.path / name).write_bytes(data)
+    list(resume(session.path).records())
+
+
+def test_two_trainers_on_one_run_are_refused(tmp_path: Path) -> None:
+    """The second is told who holds it; the first is not disturbed; afterwards it is free."""
+    session = begun(tmp_path)
+    records = session.records()
+    next(records)
+    before = (session.path / METRICS).read_bytes()
+    with pytest.raises(EnvironmentFailure, match=r"is being trained by process \d+ on "):
+        resume(session.path)
+    assert (session.path / METRICS).read_bytes() == before
+    list(records)
+    resume(session.path).lock.release()
+
+
+def test_a_refused_resume_leaves_the_run_free(tmp_path: Path) -> None:
+    """An error on the way lets the lock go."""
+    session = begun(tmp_path)
+    abandoned(session, 3)
+    for _ in range(2):
+        with pytest.raises(RunError, match="hidden_size"):
+            resume(session.path, {"model": {"hidden_size": 4}})
+    list(resume(session.path).records())
+
+
+def fails(times: int, function):
+    """The function, failing the first so many times as on a full disk."""
+    left = [times]
+
+    def call(*arguments):
+        if left[0]:
+            left[0] -= 1
+            raise EnvironmentFailure("cannot write: No space left on device")
+        return function(*arguments)
+
+    return call
+
+
+@pytest.mark.parametrize("what", ["save_state", "write_weights"])
+def test_a_failed_save_is_survived_and_tried_again(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A note, no end of training; when there is space again all of it is written."""
+    complete = finished(tmp_path, name="whole")
+    function = getattr(session_module, what)
+    session = begun(tmp_path)
+    monkeypatch.setattr(session_module, what, fails(2, function))
+    records = list(session.records())
+    assert len(session.notes) == 2
+    assert all("No space left" in note and "tries again" in note for note in session.notes)
+    assert isinstance(records[-1], FinishedRecord)
+    assert session.notes == records[-1].notes
+    assert (session.path / WEIGHTS).read_bytes() == (complete / WEIGHTS).read_bytes()
+    assert whole(session.path)
+    assert state_folders(session.path)[0].name == "step-12"
+
+
+def test_a_failed_last_save_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then an earlier state is what is left, whole, and the run can be gone on with."""
+    complete = finished(tmp_path, name="whole")
+    session = begun(tmp_path)
+    records = session.records()
+    for record in records:
+        if isinstance(record, SavedRecord):
+            break
+    monkeypatch.setattr(session_module, "save_state", fails(99, session_module.save_state))
+    with pytest.raises(EnvironmentFailure, match="No space left"):
+        list(records)
+    monkeypatch.undo()
+    monkeypatch.setattr(trainer_module, "LOG_EVERY", 3)
+    assert whole(session.path)
+    list(resume(session.path).records())
+    assert same(session.path, complete)
+
+
+def files_with_times(path: Path) -> dict[str, tuple[bytes, int]]:
+    return {
+        str(f.relative_to(path)): (f.read_bytes(), f.stat().st_mtime_ns)
+        for f in path.rglob("*")
+        if f.is_file() and f.name not in (".lock", ".owner")
+    }
+
+
+@pytest.mark.parametrize("chosen", [{}, {"patience": 1, "evals": 12, "learning_rate": 3.0}])
+def test_a_complete_run_is_left_alone(chosen, tmp_path: Path) -> None:
+    """Going on with it finds it complete and touches no file: the log keeps its last line."""
+    path = finished(tmp_path, **chosen)
+    before = files_with_times(path)
+    session = resume(path)
+    assert session.complete
+    session.lock.release()
+    assert files_with_times(path) == before
+    assert log_of(path)[-1]["kind"] == "finished"
+    assert log_of(path)[-1]["reason"] == ("patience" if chosen else "complete")
+
+
+def test_a_crash_before_the_last_words_is_made_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last state was saved, the results were not: going on writes them and nothing else."""
+    complete = finished(tmp_path, name="whole")
+    session = begun(tmp_path)
+    monkeypatch.setattr(session, "_finish", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        list(session.records())
+    again = resume(session.path)
+    assert not again.complete
+    assert [r.kind for r in again.records()] == ["saved", "finished"]
+    assert same(session.path, complete)
+    assert read_json(session.path / "run.json")["status"] == "finished"
+
+
+def test_a_longer_run_is_accepted(tmp_path: Path) -> None:
+    """Steps raised again and again equal one run of that length, if the rate is constant."""
+    constant = {"schedule": "constant", "warmup": 0.0, "evals": 1}
+    complete = finished(tmp_path, name="whole", **constant, steps=12)
+    path = finished(tmp_path, **constant, steps=3)
+    for steps in (4, 5, 8, 11, 12):
+        session = resume(path, {"training": {"steps": steps}})
+        assert not session.complete
+        assert list(session.records())[-1].step == steps
+    pairs = [state_folders(run)[0] / STATE for run in (path, complete)]
+    assert pairs[0].read_bytes() == pairs[1].read_bytes()
+
+
+@pytest.mark.parametrize("length", [{"epochs": 4.0}, {"steps": 20}, {"minutes": 1e-6}])
+def test_another_length_replaces_the_old_one(length, tmp_path: Path) -> None:
+    """Passes instead of steps, and the other way round; run.json tells the new one."""
+    path = finished(tmp_path)
+    list(resume(path, {"training": length}).records())
+    training = read_json(path / "run.json")["settings"]["training"]
+    found = {key: training[key] for key in ("epochs", "steps", "minutes") if training[key]}
+    assert found == length
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": {"hidden_size": 4}},
+        {"model": {"cell": "gru"}},
+        {"vocabulary": {"unit": "byte"}},
+        {"corpus": {"valid_frac": 0.3}},
+        {"training": {"batch_size": 9}},
+        {"training": {"bptt": 9}},
+        {"training": {"optimizer": "sgd"}},
+        {"training": {"seed": 3}},
+        {"training": {"stateless": True}},
+    ],
+)
+def test_what_the_run_is_cannot_change(changes, tmp_path: Path) -> None:
+    """Architecture, text, order of reading: named, and nothing in the run is touched."""
+    path = finished(tmp_path)
+    before = files_with_times(path)
+    ((section, values),) = changes.items()
+    (key,) = values
+    with pytest.raises(RunError, match=f"{section}.{key} cannot change"):
+        resume(path, changes)
+    assert files_with_times(path) == before
+
+
+def test_a_change_that_contradicts_itself_is_a_usage_error(tmp_path: Path) -> None:
+    """Both steps and epochs."""
+    path = finished(tmp_path)
+    with pytest.raises(UsageError, match="one length"):
+        resume(path, {"training": {"steps": 20, "epochs": 3.0}})
+
+
+def test_stopping_saves_and_can_be_gone_on_with(tmp_path: Path) -> None:
+    """After the step it is in; the record says why; the end is the uninterrupted one."""
+    complete = finished(tmp_path, name="whole", save_minutes=1e9)
+    session = begun(tmp_path, save_minutes=1e9)
+    records = []
+    for record in session.records():
+        records.append(record)
+        if record.kind == "step":
+            session.trainer.stop("interrupted")
+    assert [r.kind for r in records] == ["step", "saved", "finished"]
+    assert records[-1].reason == "interrupted"
+    assert not records[-1].complete
+    assert read_json(session.path / "run.json")["status"] == "stopped"
+    assert whole(session.path)
+    load(session.path).score("ab")
+    again = resume(session.path)
+    list(again.records())
+    assert same(session.path, complete)
+
+
+def test_a_run_without_validation_keeps_its_newest_weights(tmp_path: Path) -> None:
+    """There is no best; the card and the record say that nothing was measured."""
+    chosen = settings().to_dict()
+    chosen["corpus"]["valid_frac"] = 0.0
+    session = start(settings_from(chosen), tmp_path, name="x", corpus=Corpus.from_text(TEXT))
+    last = list(session.records())[-1]
+    assert isinstance(last, FinishedRecord)
+    assert last.valid is None
+    weights = load(session.path).run.model.state_dict()
+    ours = session.trainer.model.state_dict()
+    assert all(torch.equal(weights[name], ours[name]) for name in ours)
+    assert "no measured quality" in (session.path / "README.md").read_text("utf-8")
+
+
+def test_a_test_text_is_evaluated_once_under_the_best_weights(tmp_path: Path) -> None:
+    """With its own figures in the record; not after an interruption."""
+    held = tmp_path / "test.txt"
+    held.write_text("abc abd\n")
+    chosen = settings().to_dict()
+    chosen["corpus"]["test"] = [str(held)]
+    session = start(settings_from(chosen), tmp_path, name="x", corpus=Corpus.from_text(TEXT))
+    last = list(session.records())[-1]
+    assert isinstance(last, FinishedRecord)
+    assert last.test is not None
+    assert last.test == load(session.path).evaluate("abc abd\n")
+
+
+def test_a_run_that_diverges_keeps_its_last_good_state(tmp_path: Path) -> None:
+    """Nothing that is not finite is ever committed; the lock is let go."""
+    session = begun(tmp_path)
+    with pytest.raises(DivergenceError):
+        for record in session.records():
+            if isinstance(record, SavedRecord) and record.step == 6:
+                with torch.no_grad():
+                    session.trainer.model.output.bias.fill_(float("nan"))
+    assert whole(session.path)
+    assert state_folders(session.path)[0].name == "step-6"
+    assert all(w.isfinite().all() for w in load(session.path).run.model.state_dict().values())
+    session = resume(session.path)
+    assert session.trainer.counters.step == 6
+    list(session.records())
+    assert whole(session.path)
+
+
+def test_weights_that_broke_in_the_last_step_are_not_saved(tmp_path: Path) -> None:
+    """No later loss would tell: the save itself looks."""
+    session = begun(tmp_path)
+    with pytest.raises(DivergenceError, match="not finite after step 12"):
+        for record in session.records():
+            if record.step == 12 and record.kind == "evaluation":
+                with torch.no_grad():
+                    session.trainer.model.output.bias.fill_(float("inf"))
+    assert state_folders(session.path)[0].name == "step-9"
+    assert whole(session.path)
+
+
+def test_names_are_taken_once(tmp_path: Path) -> None:
+    """A given name that is there is refused; without one, runs of the same second differ."""
+    finished(tmp_path)
+    with pytest.raises(RunError, match=r"'x' is there already.*--resume"):
+        begun(tmp_path)
+    corpus = Corpus.from_text(TEXT)
+    paths = [start(settings(steps=1), tmp_path, corpus=corpus).path for _ in range(3)]
+    assert len(set(paths)) == 3
+    assert all(path.name.startswith("text-") for path in paths)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", ".", "..", ".x", "", "/nowhere/x"])
+def test_a_name_is_no_path(name: str, tmp_path: Path) -> None:
+    """A run never lands outside of its folder."""
+    folder = tmp_path / "checkpoints"
+    with pytest.raises(UsageError, match="--name"):
+        begun(folder, name)
+    assert {f.name for f in tmp_path.iterdir()} <= {"checkpoints"}
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_text_is_read(tmp_path: Path) -> None:
+    """A file where the folder should be: exit 5, although the text is missing as well."""
+    (tmp_path / "checkpoints").write_text("")
+    chosen = settings_from({"corpus": {"sources": ["missing.txt"]}})
+    with pytest.raises(EnvironmentFailure, match="checkpoints"):
+        start(chosen, tmp_path / "checkpoints")
+
+
+def test_a_foreign_state_is_a_run_error(tmp_path: Path) -> None:
+    """A state of another model, with a manifest that is right."""
+    from charlm.runs.states import SavedState, save_state
+
+    session = begun(tmp_path)
+    abandoned(session, 4)
+    state = SavedState(step=99, tensors={"model.x": torch.zeros(2)}, counters={"step": 99})
+    save_state(session.path, state, keep=5)
+    with pytest.raises(RunError, match="state of step 99 does not fit"):
+        resume(session.path)
+    save_file({"a": torch.zeros(1)}, session.path / WEIGHTS)
+    with pytest.raises(RunError):
+        load(session.path)

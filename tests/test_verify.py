@@ -1,0 +1,241 @@
+"""A run on disk: written and read back, whole at every moment, every damage found by verify."""
+
+import contextlib
+import json
+import shutil
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import seeded, tiny_model, vocabulary_of
+
+from charlm.errors import EnvironmentFailure, RunError
+from charlm.library import train
+from charlm.runs import run as run_module
+from charlm.runs.commit import MANIFEST, manifest_problems, read_json, write_json
+from charlm.runs.layout import CONFIG, RECORD, TOKENIZER, WEIGHTS
+from charlm.runs.run import load_run, model_config, write_model_files, write_weights
+from charlm.runs.verify import verify_run
+
+TEXT = "abc abd\n" * 12
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run of a few steps, with validation text and two states."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    sizes = {"hidden_size": 3, "embedding_size": 2, "num_layers": 1, "dropout": 0.0}
+    records = train(
+        text=TEXT, name="x", checkpoints=folder, steps=12, batch_size=2, bptt=4, save_minutes=0.0,
+        evals=4, seed=1, precision="fp32", threads=1, **sizes,
+    )  # fmt: skip
+    list(records)
+    return folder / "x"
+
+
+@pytest.fixture
+def path(trained: Path, tmp_path: Path) -> Path:
+    """A copy to be damaged."""
+    return Path(shutil.copytree(trained, tmp_path / "x"))
+
+
+def fresh_run(path: Path, model) -> Path:
+    vocabulary = vocabulary_of("abc")
+    path.mkdir()
+    write_model_files(path, model_config(model.settings, vocabulary, "line"), vocabulary)
+    return path
+
+
+def problems(path: Path) -> dict[str, tuple[str, ...]]:
+    return {check.name: check.problems for check in verify_run(path) if check.problems}
+
+
+def test_a_saved_run_gives_identical_logits(tmp_path: Path) -> None:
+    """The model, its vocabulary and its document rule come back as they were."""
+    model = tiny_model(vocab_size=5)
+    path = fresh_run(tmp_path / "x", model)
+    write_weights(path, model)
+    loaded = load_run(path)
+    ids = torch.randint(5, (7, 2), generator=seeded())
+    assert torch.equal(loaded.model(ids)[0], model(ids)[0])
+    assert (loaded.document, loaded.ends) == ("line", True)
+    assert loaded.vocabulary.encode("cab").tolist() == vocabulary_of("abc").encode("cab").tolist()
+    assert not any(weight.requires_grad for weight in loaded.model.parameters())
+
+
+class Stopped(BaseException):
+    """As if the process had died here."""
+
+
+def test_the_manifest_is_right_after_every_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Die before or after each single write of new weights: the run loads and verifies."""
+    written, fault = [], {"at": 99, "after": False}
+
+    def stopping(function):
+        def call(*arguments):
+            if len(written) == fault["at"] and not fault["after"]:
+                raise Stopped
+            function(*arguments)
+            written.append(arguments[0].name)
+            if len(written) > fault["at"] and fault["after"]:
+                raise Stopped
+
+        return call
+
+    monkeypatch.setattr(run_module, "write_file", stopping(run_module.write_file))
+    monkeypatch.setattr(run_module, "write_json", stopping(run_module.write_json))
+    models = [tiny_model(vocab_size=5, seed=seed) for seed in range(3)]
+    path = fresh_run(tmp_path / "x", models[0])
+    write_weights(path, models[0])
+    for fault["after"], fault["at"] in product((False, True), range(4)):
+        for model in (models[1], models[2], models[1]):
+            written.clear()
+            with contextlib.suppress(Stopped):
+                write_weights(path, model)
+                assert written in ([], [MANIFEST, WEIGHTS, MANIFEST])
+            assert manifest_problems(path, read_json(path / MANIFEST)) == []
+            assert problems(path) == {}
+            weight = load_run(path).model.output.weight
+            assert any(torch.equal(weight, m.output.weight) for m in models)
+    fault["at"] = 99
+    write_weights(path, models[0])
+    assert isinstance(read_json(path / MANIFEST)["files"][WEIGHTS], dict)
+    assert torch.equal(load_run(path).model.output.weight, models[0].output.weight)
+
+
+def test_the_same_weights_are_not_written_again(tmp_path: Path) -> None:
+    """Resuming must not touch what is right already."""
+    model = tiny_model(vocab_size=5)
+    path = fresh_run(tmp_path / "x", model)
+    write_weights(path, model)
+    before = (path / WEIGHTS).stat().st_mtime_ns
+    write_weights(path, model)
+    assert (path / WEIGHTS).stat().st_mtime_ns == before
+
+
+def test_a_failed_write_of_weights_leaves_the_older_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No space: an EnvironmentFailure, and the run is as good as before."""
+    old, new = tiny_model(vocab_size=5, seed=1), tiny_model(vocab_size=5, seed=2)
+    path = fresh_run(tmp_path / "x", old)
+    write_weights(path, old)
+
+    def full(*_: object) -> None:
+        raise EnvironmentFailure("no space")
+
+    monkeypatch.setattr(run_module, "write_file", full)
+    with pytest.raises(EnvironmentFailure):
+        write_weights(path, new)
+    assert problems(path) == {}
+    assert torch.equal(load_run(path).model.output.weight, old.output.weight)
+
+
+def test_a_whole_run_has_no_problems(trained: Path) -> None:
+    """Every file of a run is looked at."""
+    checks = verify_run(trained)
+    assert problems(trained) == {}
+    assert {CONFIG, TOKENIZER, MANIFEST, RECORD, WEIGHTS, "data/train", "data/valid"} < {
+        check.name for check in checks
+    }
+    assert sum(check.name.startswith("states/step-") for check in checks) == 2
+
+
+def files_of(run: Path) -> list[str]:
+    return sorted(str(f.relative_to(run)) for f in run.rglob("*") if f.is_file())
+
+
+NOT_CHECKED = ("README.md", "metrics.jsonl", ".lock", ".owner")
+
+
+def test_verify_finds_a_byte_changed_in_any_file(path: Path) -> None:
+    """First, middle and last byte of every file, and the file cut short; exact files only."""
+    for name in files_of(path):
+        if name in NOT_CHECKED or name.endswith((RECORD, MANIFEST)):
+            continue
+        data = (path / name).read_bytes()
+        for at in {0, len(data) // 2, len(data) - 1}:
+            (path / name).write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+            assert problems(path), f"byte {at} of {name}"
+        for wrong in (data[:-1], b"", data + b"\0"):
+            (path / name).write_bytes(wrong)
+            assert problems(path), name
+        (path / name).write_bytes(data)
+    assert problems(path) == {}
+
+
+def test_verify_finds_every_missing_or_emptied_file(path: Path) -> None:
+    """Each file that a run is made of; the log and the card are for people."""
+    for name in files_of(path):
+        if name in NOT_CHECKED:
+            continue
+        data = (path / name).read_bytes()
+        (path / name).write_bytes(b"")
+        assert problems(path), name
+        if name != RECORD:
+            (path / name).unlink()
+            assert problems(path), name
+        (path / name).write_bytes(data)
+    assert problems(path) == {}
+
+
+def test_verify_reports_and_never_raises(tmp_path: Path, path: Path) -> None:
+    """A folder that is no run at all, and one full of rubbish."""
+    (tmp_path / "empty").mkdir()
+    assert CONFIG in problems(tmp_path / "empty")
+    assert CONFIG in problems(tmp_path / "nothing")
+    for name in files_of(path):
+        (path / name).write_bytes(b"\x80\x04K\x01.")
+    assert {CONFIG, TOKENIZER, MANIFEST, RECORD, WEIGHTS} <= problems(path).keys()
+
+
+def changed(path: Path, **changes) -> None:
+    write_json(path / CONFIG, read_json(path / CONFIG) | changes)
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ({"hidden_size": 10**9}, "hidden_size is 1000000000"),
+        ({"num_layers": -1}, "num_layers is -1"),
+        ({"num_layers": 60000}, "60000 layers"),
+        ({"hidden_size": None}, "a size of the model is missing"),
+        ({"hidden_size": "3"}, "hidden_size is '3'"),
+        ({"cell": "lstn"}, "cell is 'lstn'"),
+        ({"hiden_size": 3}, "did you mean 'hidden_size'"),
+        ({"hidden_size": 4}, "do not match"),
+        ({"tie_weights": True}, "tie_weights needs equal sizes"),
+    ],
+)
+def test_a_config_that_claims_another_model_is_refused(model, told: str, path: Path) -> None:
+    """The words of the settings, as a damaged run and not as a usage error."""
+    changed(path, model=read_json(path / CONFIG)["model"] | model)
+    with pytest.raises(RunError, match=told):
+        load_run(path)
+    assert WEIGHTS in problems(path)
+
+
+def test_a_vocabulary_of_another_size_is_named(path: Path) -> None:
+    """Both numbers are in the message."""
+    size = read_json(path / CONFIG)["vocab_size"]
+    changed(path, vocab_size=size + 1)
+    with pytest.raises(RunError, match=f"{size} entries, config.json expects {size + 1}"):
+        load_run(path)
+
+
+def test_a_vocabulary_of_another_run_is_found(path: Path, tmp_path: Path) -> None:
+    """Files of two runs mixed: the right size does not save it from the manifest."""
+    content = json.loads((path / TOKENIZER).read_text(encoding="utf-8"))
+    text = json.dumps(content, ensure_ascii=False).replace('"d"', '"e"')
+    (path / TOKENIZER).write_text(text, encoding="utf-8")
+    assert problems(path)
+
+
+def test_a_run_without_weights_says_how_to_go_on(path: Path) -> None:
+    """As after a crash before the first validation."""
+    (path / WEIGHTS).unlink()
+    with pytest.raises(RunError, match="charlm train --resume"):
+        load_run(path)
