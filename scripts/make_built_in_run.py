@@ -1,6 +1,6 @@
 """Train the small run that ships in checkpoints/tales, on the built-in corpus.
 
-    python scripts/make_built_in_run.py [--minutes 8]
+    python scripts/make_built_in_run.py
 
 It keeps what a finished run needs to be read (weights, vocabulary, settings, log, card) and leaves
 out the encoded text and the states for going on.
@@ -26,15 +26,15 @@ MOST_BYTES = 2_000_000
 def main() -> None:
     """Train, copy what ships, check its size."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=6.0)
-    parser.add_argument("--hidden", type=int, default=192)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--hidden", type=int, default=176)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     settings = settings_from(
         {
             "corpus": {"sources": [str(ROOT / "corpora" / "tales.txt")]},
             "model": {"hidden_size": arguments.hidden, "embedding_size": 64},
-            "training": {"minutes": arguments.minutes, "seed": arguments.seed},
+            "training": {"epochs": 4, "seed": arguments.seed, "threads": arguments.threads},
         }
     )
     command = "python scripts/make_built_in_run.py"

@@ -24,7 +24,7 @@ def evaluate(
     ] = None,
     document: Annotated[
         str | None,
-        typer.Option("--document", help="stream, line, paragraph or file. [default: as trained]"),
+        typer.Option("--document", help="stream, line, paragraph or file. (default: as trained)"),
     ] = None,
     column: Annotated[str | None, typer.Option("--column", help="Column of a table.")] = None,
     encoding: Annotated[str, typer.Option("--encoding", help="Encoding of the text.")] = "utf-8",

@@ -21,7 +21,7 @@ CheckpointsOption = Annotated[
         "--checkpoints",
         metavar="DIR",
         envvar="CHARLM_CHECKPOINTS",
-        help="Where runs are kept. [default: checkpoints]",
+        help="Where runs are kept. (default: checkpoints)",
         show_default=False,
     ),
 ]

@@ -45,7 +45,7 @@ def sample(
     ] = False,
     stop: Annotated[str, typer.Option("--stop", help="End a sample before this text.")] = "",
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Same seed, same text. [default: drawn]")
+        int | None, typer.Option("--seed", min=0, help="Same seed, same text. (default: drawn)")
     ] = None,
     allow_unk: Annotated[bool, typer.Option("--allow-unk", help="Let UNK be drawn.")] = False,
     unk_text: Annotated[

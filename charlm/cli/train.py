@@ -42,19 +42,19 @@ def train(
     document: Annotated[
         str | None, _flag("--document", TEXT, "Documents: stream, line, paragraph or file.")
     ] = None,
-    encoding: Annotated[str | None, _flag("--encoding", TEXT, "Encoding [utf-8].")] = None,
-    errors: Annotated[str | None, _flag("--errors", TEXT, "strict or replace [strict].")] = None,
+    encoding: Annotated[str | None, _flag("--encoding", TEXT, "Encoding (utf-8).")] = None,
+    errors: Annotated[str | None, _flag("--errors", TEXT, "strict or replace (strict).")] = None,
     valid: Annotated[list[str] | None, _flag("--valid", TEXT, "Validation text.")] = None,
     test: Annotated[list[str] | None, _flag("--test", TEXT, "Test text, read once.")] = None,
     valid_frac: Annotated[
-        float | None, _flag("--valid-frac", TEXT, "Share held out at the end [0.1]; 0 = none.")
+        float | None, _flag("--valid-frac", TEXT, "Share held out at the end (0.1); 0 = none.")
     ] = None,
     # Vocabulary
     unit: Annotated[
-        str | None, _flag("--unit", VOCABULARY, "char, byte, word or bpe [char].")
+        str | None, _flag("--unit", VOCABULARY, "char, byte, word or bpe (char).")
     ] = None,
     words: Annotated[
-        str | None, _flag("--words", VOCABULARY, "Cut words by: text or whitespace [text].")
+        str | None, _flag("--words", VOCABULARY, "Cut words by: text or whitespace (text).")
     ] = None,
     min_count: Annotated[
         int | None, _flag("--min-count", VOCABULARY, "Rarer tokens become UNK.")
@@ -66,65 +66,65 @@ def train(
         bool, _flag("--lowercase", VOCABULARY, "Lower-case the text first.")
     ] = False,
     normalize: Annotated[
-        str | None, _flag("--normalize", VOCABULARY, "none, nfc or nfkc [none].")
+        str | None, _flag("--normalize", VOCABULARY, "none, nfc or nfkc (none).")
     ] = None,
     vocab: Annotated[
         Path | None, _flag("--vocab", VOCABULARY, "Use this tokenizer.json as it is.")
     ] = None,
     # Model
-    cell: Annotated[str | None, _flag("--cell", MODEL, "rnn, lstm or gru [lstm].")] = None,
-    layers: Annotated[int | None, _flag("--layers", MODEL, "Stacked layers [2].")] = None,
-    hidden: Annotated[int | None, _flag("--hidden", MODEL, "Units in a layer [by rule].")] = None,
+    cell: Annotated[str | None, _flag("--cell", MODEL, "rnn, lstm or gru (lstm).")] = None,
+    layers: Annotated[int | None, _flag("--layers", MODEL, "Stacked layers (2).")] = None,
+    hidden: Annotated[int | None, _flag("--hidden", MODEL, "Units in a layer (by rule).")] = None,
     embedding: Annotated[
-        int | None, _flag("--embedding", MODEL, "Width of the embedding [by rule].")
+        int | None, _flag("--embedding", MODEL, "Width of the embedding (by rule).")
     ] = None,
     dropout: Annotated[
         float | None, _flag("--dropout", MODEL, "Dropped between layers and, unless set, around.")
     ] = None,
     input_dropout: Annotated[
-        float | None, _flag("--input-dropout", MODEL, "Dropped after the embedding [half].")
+        float | None, _flag("--input-dropout", MODEL, "Dropped after the embedding (half).")
     ] = None,
     output_dropout: Annotated[
-        float | None, _flag("--output-dropout", MODEL, "Dropped before the output [the same].")
+        float | None, _flag("--output-dropout", MODEL, "Dropped before the output (the same).")
     ] = None,
     tie: Annotated[
         bool, _flag("--tie", MODEL, "Output matrix = embedding; needs equal sizes.")
     ] = False,
     # Optimisation
     epochs: Annotated[
-        float | None, _flag("--epochs", FIT, "Passes over the text [by rule].")
+        float | None, _flag("--epochs", FIT, "Passes over the text (by rule).")
     ] = None,
     steps: Annotated[int | None, _flag("--steps", FIT, "Optimiser steps instead.")] = None,
     minutes: Annotated[
         float | None, _flag("--minutes", FIT, "Minutes instead; sizes follow from them.")
     ] = None,
-    batch: Annotated[int | None, _flag("--batch", FIT, "Rows side by side [by rule].")] = None,
+    batch: Annotated[int | None, _flag("--batch", FIT, "Rows side by side (by rule).")] = None,
     bptt: Annotated[
-        int | None, _flag("--bptt", FIT, "Tokens in a window of back-propagation [by rule].")
+        int | None, _flag("--bptt", FIT, "Tokens in a window of back-propagation (by rule).")
     ] = None,
     stateless: Annotated[
         bool, _flag("--stateless", FIT, "Shuffled windows, no state carried over.")
     ] = False,
     optimizer: Annotated[
-        str | None, _flag("--optimizer", FIT, "adamw, adam, sgd or rmsprop [adamw].")
+        str | None, _flag("--optimizer", FIT, "adamw, adam, sgd or rmsprop (adamw).")
     ] = None,
     learning_rate: Annotated[
-        float | None, _flag("--learning-rate", FIT, "Highest learning rate [by rule].")
+        float | None, _flag("--learning-rate", FIT, "Highest learning rate (by rule).")
     ] = None,
     schedule: Annotated[
-        str | None, _flag("--schedule", FIT, "cosine, linear, constant, step, plateau [cosine].")
+        str | None, _flag("--schedule", FIT, "cosine, linear, constant, step, plateau (cosine).")
     ] = None,
-    warmup: Annotated[float | None, _flag("--warmup", FIT, "Share of warm-up [0.02].")] = None,
+    warmup: Annotated[float | None, _flag("--warmup", FIT, "Share of warm-up (0.02).")] = None,
     weight_decay: Annotated[
-        float | None, _flag("--weight-decay", FIT, "Weight decay [0.01].")
+        float | None, _flag("--weight-decay", FIT, "Weight decay (0.01).")
     ] = None,
-    momentum: Annotated[float | None, _flag("--momentum", FIT, "Of sgd, rmsprop [0].")] = None,
+    momentum: Annotated[float | None, _flag("--momentum", FIT, "Of sgd, rmsprop (0).")] = None,
     clip_norm: Annotated[
-        float | None, _flag("--clip-norm", FIT, "Largest gradient norm [1]; 0 = any.")
+        float | None, _flag("--clip-norm", FIT, "Largest gradient norm (1); 0 = any.")
     ] = None,
-    evals: Annotated[int | None, _flag("--evals", FIT, "Validations in the run [12].")] = None,
+    evals: Annotated[int | None, _flag("--evals", FIT, "Validations in the run (12).")] = None,
     patience: Annotated[
-        int | None, _flag("--patience", FIT, "Stop after so many without a gain [never].")
+        int | None, _flag("--patience", FIT, "Stop after so many without a gain (never).")
     ] = None,
     # Run
     name: Annotated[str | None, _flag("--name", RUNNING, "Name of the run.")] = None,
@@ -136,16 +136,16 @@ def train(
     config: Annotated[
         Path | None, _flag("--config", RUNNING, "Settings from a TOML file; flags win.")
     ] = None,
-    seed: Annotated[int | None, _flag("--seed", RUNNING, "Seed of all draws [drawn].")] = None,
+    seed: Annotated[int | None, _flag("--seed", RUNNING, "Seed of all draws (drawn).")] = None,
     device: Annotated[
-        str | None, _flag("--device", RUNNING, "auto, cpu, cuda or mps [auto].")
+        str | None, _flag("--device", RUNNING, "auto, cpu, cuda or mps (auto).")
     ] = None,
     precision: Annotated[
-        str | None, _flag("--precision", RUNNING, "auto, fp32 or bf16 [auto].")
+        str | None, _flag("--precision", RUNNING, "auto, fp32 or bf16 (auto).")
     ] = None,
     threads: Annotated[int | None, _flag("--threads", RUNNING, "CPU threads.")] = None,
     save_minutes: Annotated[
-        float | None, _flag("--save-minutes", RUNNING, "Minutes between checkpoints [2].")
+        float | None, _flag("--save-minutes", RUNNING, "Minutes between checkpoints (2).")
     ] = None,
 ) -> None:
     """Train a model on a text. Without options: a good model of 1 MB in under 10 minutes.
