@@ -206,6 +206,10 @@ def _started(
     file = read_toml(config) if config else {}
     if config:
         settings_from(file, str(config))
+    lengths = {"epochs", "steps", "minutes"}
+    if lengths & flags["training"].keys():  # a length given as a flag replaces the file's
+        for key in lengths & file.get("training", {}).keys():
+            del file["training"][key]
     settings = settings_from(merge(file, flags), "flags")
     origins = {f"{s}.{k}": f"file {config}" for s, values in file.items() for k in values}
     origins |= {f"{s}.{k}": "flag" for s, values in flags.items() for k in values}

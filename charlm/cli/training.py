@@ -49,6 +49,7 @@ def _signals(session: "Session") -> Iterator[list[int]]:
     status: list[int] = []
 
     def handle(number: int, frame: Any) -> None:
+        """Ask for a stop the first time, stop at once the second."""
         del frame
         if status:
             raise KeyboardInterrupt
@@ -79,6 +80,7 @@ def _progress(session: "Session") -> "Iterator[Any]":
         with _bar() as bar:
 
             def draw(record: "Record") -> None:
+                """Move the bar, or write a line above it."""
                 if isinstance(record, StepRecord):
                     bar.n = round(1000 * record.progress)
                     bar.set_postfix_str(step_line(record, unit), refresh=True)
@@ -90,6 +92,7 @@ def _progress(session: "Session") -> "Iterator[Any]":
     last = [-PLAIN_STEP_GAP]
 
     def tell(record: "Record") -> None:
+        """A plain line for each validation, and for a step now and then."""
         if isinstance(record, EvaluationRecord):
             say(evaluation_line(record, unit))
         elif isinstance(record, StepRecord) and record.seconds - last[0] >= PLAIN_STEP_GAP:

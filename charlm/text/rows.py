@@ -89,9 +89,11 @@ def table_rows(
         options |= {"keep_default_na": False, "na_values": [""]}
 
     def load() -> Iterable[Row]:
+        """The rows of the file."""
         return _load_file(path, suffix, options)
 
     def load_text(columns: list[str]) -> Iterable[Row]:  # else "007" is read as the number 7
+        """The rows with every cell as text."""
         return _load_file(path, suffix, options | {"features": _strings(columns)})
 
     return Rows(label, column, load, load_text if TABLES[suffix] == "csv" else None)
@@ -103,6 +105,7 @@ def hub_rows(name: str, column: str | None) -> Rows:
     path, config, split = parts["path"], parts["config"], parts["split"] or "train"
 
     def load() -> Iterable[Row]:
+        """The rows of the split, streamed."""
         import datasets
 
         rows: Iterable[Row] = datasets.load_dataset(path, config, split=split, streaming=True)

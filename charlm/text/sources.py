@@ -139,6 +139,7 @@ def _walk(top: Path, note: Note) -> list[Path]:
     seen = {top.resolve()}
 
     def enter(folder: Path, name: str) -> bool:
+        """Whether to read a folder: not hidden, not read before."""
         inner = folder / name
         real = inner.resolve()
         if name.startswith("."):
@@ -150,6 +151,7 @@ def _walk(top: Path, note: Note) -> list[Path]:
         return True
 
     def fail(error: OSError) -> None:
+        """Turn a folder that cannot be listed into a CorpusError."""
         raise CorpusError(f"{shown(error.filename)} cannot be read: {error.strerror}.") from error
 
     for here, folders, names in os.walk(top, onerror=fail, followlinks=True):

@@ -15,6 +15,7 @@ def _adam(kind: type[torch.optim.Adam]) -> Build:
     def build(
         parameters: Iterable[nn.Parameter], settings: TrainingSettings
     ) -> torch.optim.Optimizer:
+        """The optimiser over these parameters."""
         return kind(
             parameters,
             lr=settings.learning_rate or 0.0,

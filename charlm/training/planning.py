@@ -85,6 +85,7 @@ class _Planner:
         self.speed: float | None = None
 
     def plan(self) -> Plan:
+        """Decide windows, model, length, dropout and rates, in this order."""
         training = self._windows(self.settings.training)
         model = self._model(training)
         training = self._length(training, model)

@@ -9,7 +9,6 @@ import copy
 import json
 import os
 import platform
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from charlm import __version__
 from charlm.config import ModelSettings, Settings, TrainingSettings, merge, settings_from
-from charlm.errors import CorpusError, EnvironmentFailure, RunError, UsageError
+from charlm.errors import EnvironmentFailure, RunError
 from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import (
     Precision,
@@ -33,29 +32,24 @@ from charlm.nn.devices import (
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.card import model_card
 from charlm.runs.commit import (
-    MANIFEST,
     explained,
-    manifest_problems,
-    read_json,
     remove_leftovers,
     write_file,
     write_json,
 )
+from charlm.runs.data import corpus_record, read_data, write_data
+from charlm.runs.folders import check_name, check_writable, lock_run, new_folder
 from charlm.runs.layout import CARD, METRICS, RECORD, TOKENIZER, WEIGHTS, read_config, read_record
-from charlm.runs.locate import built_in, fresh_run_folder
+from charlm.runs.locate import built_in
 from charlm.runs.run import model_config, write_model_files, write_weights
 from charlm.runs.states import load_newest_state, save_state
 from charlm.runs.weights import load_model_weights
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import (
-    CACHED_FROM_BYTES,
-    SPLITS,
     Dataset,
     load_dataset,
-    read_encoded,
-    write_encoded,
 )
-from charlm.text.vocabulary import Vocabulary, load_vocabulary
+from charlm.text.vocabulary import load_vocabulary
 from charlm.training.planning import plan
 from charlm.training.records import FinishedRecord, Record, SavedRecord
 from charlm.training.trainer import Trainer
@@ -205,7 +199,7 @@ def start(
     tokenizer.json. Raises CharlmError of the kind that fits.
     """
     check_writable(folder)
-    _check_name(folder, name)
+    check_name(folder, name)
     if not settings.corpus.sources and corpus is None:
         source = str(built_in("corpora", BUILT_IN_CORPUS))
         settings = replace(settings, corpus=replace(settings.corpus, sources=(source,)))
@@ -222,7 +216,7 @@ def start(
         ),
     )
     settings = planned.settings
-    path = _new_folder(folder, name, dataset.name)
+    path = new_folder(folder, name, dataset.name)
     lock = lock_run(path)
     record = {
         "format": 1,
@@ -232,11 +226,11 @@ def start(
         "status": "training",
         "settings": settings.to_dict(),
         "origins": _origins(settings, origins or {}, planned.reasons),
-        "corpus": _corpus_record(dataset, settings),
+        "corpus": corpus_record(dataset, settings),
         "machine": machine_record(device, threads),
     }
     with explained(path):
-        _write_data(path, dataset)
+        write_data(path, dataset)
     write_model_files(
         path, model_config(settings.model, dataset.vocabulary, dataset.document), dataset.vocabulary
     )
@@ -258,7 +252,7 @@ def resume(path: Path, changes: Mapping[str, Mapping[str, Any]] | None = None) -
         record = read_record(path)
         settings = _resumed_settings(record, changes or {})
         vocabulary = load_vocabulary(path / TOKENIZER)
-        dataset = _read_data(path, settings, vocabulary, record)
+        dataset = read_data(path, settings, vocabulary, record)
         saved, skipped = load_newest_state(path)
         device, threads = _machine(settings.training, record["machine"].get("threads"))
         record |= {"settings": settings.to_dict()}
@@ -377,82 +371,6 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _corpus_record(dataset: Dataset, settings: Settings) -> dict[str, Any]:
-    parts = {name: dataset.split(name) for name in SPLITS}
-    return {
-        "name": dataset.name,
-        "sources": [
-            str(Path(s).resolve()) if Path(s).exists() else s for s in settings.corpus.sources
-        ],
-        "document": dataset.document,
-        "fingerprint": dataset.fingerprint,
-        "coverage": dataset.coverage,
-        "vocabulary": len(dataset.vocabulary),
-        "parts": {
-            name: {
-                "tokens": len(part.ids),
-                "documents": part.documents,
-                "chars": part.counts.chars,
-                "bytes": part.counts.bytes,
-                "words": part.counts.words,
-            }
-            for name, part in parts.items()
-            if part is not None
-        },
-    }
-
-
-def _write_data(path: Path, dataset: Dataset) -> None:
-    """Keep the encoded text with the run, unless it is large: then the corpus is needed again."""
-    for name in SPLITS:
-        part = dataset.split(name)
-        if part is not None and part.ids.nbytes <= CACHED_FROM_BYTES:
-            write_encoded(path / "data" / name, part)
-
-
-def _read_data(
-    path: Path, settings: Settings, vocabulary: Vocabulary, record: Mapping[str, Any]
-) -> Dataset:
-    corpus = record["corpus"]
-    folders = {name: path / "data" / name for name in corpus["parts"]}
-    if not all((folder / "counts.json").exists() for folder in folders.values()):
-        return _read_again(settings, vocabulary, corpus)
-    _check_unchanged(path)
-    parts = {name: read_encoded(folder) for name, folder in folders.items()}
-    for name, part in parts.items():
-        if len(part.ids) != corpus["parts"][name]["tokens"]:
-            raise CorpusError(f"{folders[name]}: not the text that run.json tells of; delete it")
-    return Dataset(
-        name=corpus["name"],
-        document=corpus["document"],
-        vocabulary=vocabulary,
-        train=parts["train"],
-        valid=parts.get("valid"),
-        test=parts.get("test"),
-        fingerprint=corpus["fingerprint"],
-    )
-
-
-def _check_unchanged(path: Path) -> None:
-    """Raise RunError when a file that must not change in a run has changed."""
-    manifest = read_json(path / MANIFEST)
-    entries = {name: e for name, e in (manifest.get("files") or {}).items() if name != WEIGHTS}
-    problems = manifest_problems(path, {"files": entries})
-    if problems:
-        raise RunError(f"{problems[0]}. Restore the run from a copy, or start a new one")
-
-
-def _read_again(settings: Settings, vocabulary: Vocabulary, corpus: Mapping[str, Any]) -> Dataset:
-    sources = replace(settings.corpus, sources=tuple(corpus["sources"]))
-    dataset = load_dataset(sources, settings.vocabulary, vocabulary=vocabulary)
-    if dataset.fingerprint != corpus["fingerprint"]:
-        raise CorpusError(
-            f"{corpus['name']} has changed since the run began (its SHA-256 is another one); "
-            "expected the same text. Start a new run for the new text"
-        )
-    return dataset
-
-
 def _origins(settings: Settings, given: Mapping[str, str], reasons: Mapping[str, str]) -> Origins:
     """Where each setting came from: a flag, a file, a rule with its reason, or the default."""
     origins = {}
@@ -470,53 +388,3 @@ def _shrinking(reasons: Mapping[str, str]) -> list[str]:
         for name, reason in reasons.items()
         if "short" in reason
     ]
-
-
-def _new_folder(folder: Path, name: str | None, corpus_name: str) -> Path:
-    _check_name(folder, name)
-    with explained(folder):
-        now = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}"
-        return fresh_run_folder(folder, name or f"{corpus_name}-{now}")
-
-
-def _check_name(folder: Path, name: str | None) -> None:
-    """Refuse a name that is taken or leads out of the folder, before the text is read."""
-    if name is None:
-        return
-    if not name or Path(name).name != name or name.startswith("."):
-        raise UsageError(f"--name is {name!r}; expected a plain name such as my-run")
-    if (folder / name).exists():
-        raise RunError(
-            f"run {name!r} is there already in {folder}. Go on with it: charlm train --resume "
-            f"--run {name}; or choose another --name"
-        )
-
-
-def check_writable(folder: Path) -> None:
-    """Raise EnvironmentFailure now rather than after an hour when runs cannot be written."""
-    with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".tmp-probe-{os.getpid()}"
-        probe.write_bytes(b"")
-        probe.unlink()
-        free = shutil.disk_usage(folder).free
-    if free < 10 << 20:
-        raise EnvironmentFailure(f"{folder} has {free >> 20} MB free; expected at least 10 MB")
-
-
-def lock_run(path: Path) -> FileLock:
-    """The lock of a run, held by the operating system. Raises EnvironmentFailure when taken."""
-    lock = FileLock(str(path / ".lock"))
-    owner = path / ".owner"
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        holder = owner.read_text(encoding="utf-8") if owner.exists() else "another process"
-        raise EnvironmentFailure(
-            f"run {path.name} is being trained by {holder}; expected nobody. Wait, or stop it"
-        ) from error
-    except OSError as error:
-        raise EnvironmentFailure(f"cannot lock {path}: {error.strerror}") from error
-    with contextlib.suppress(OSError):
-        owner.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
-    return lock

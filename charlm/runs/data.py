@@ -1,0 +1,101 @@
+"""The text of a run: kept with it in encoded form, so that it can go on without the corpus."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from charlm.config import Settings
+from charlm.errors import CorpusError, RunError
+from charlm.runs.commit import MANIFEST, manifest_problems, read_json
+from charlm.runs.layout import WEIGHTS
+from charlm.text.dataset import (
+    CACHED_FROM_BYTES,
+    SPLITS,
+    Dataset,
+    load_dataset,
+    read_encoded,
+    write_encoded,
+)
+from charlm.text.vocabulary import Vocabulary
+
+
+def corpus_record(dataset: Dataset, settings: Settings) -> dict[str, Any]:
+    """What run.json tells of the text: where it came from, its SHA-256, the size of each part."""
+    parts = {name: dataset.split(name) for name in SPLITS}
+    return {
+        "name": dataset.name,
+        "sources": [
+            str(Path(s).resolve()) if Path(s).exists() else s for s in settings.corpus.sources
+        ],
+        "document": dataset.document,
+        "fingerprint": dataset.fingerprint,
+        "coverage": dataset.coverage,
+        "vocabulary": len(dataset.vocabulary),
+        "parts": {
+            name: {
+                "tokens": len(part.ids),
+                "documents": part.documents,
+                "chars": part.counts.chars,
+                "bytes": part.counts.bytes,
+                "words": part.counts.words,
+            }
+            for name, part in parts.items()
+            if part is not None
+        },
+    }
+
+
+def write_data(path: Path, dataset: Dataset) -> None:
+    """Keep the encoded text with the run, unless it is large: then the corpus is needed again."""
+    for name in SPLITS:
+        part = dataset.split(name)
+        if part is not None and part.ids.nbytes <= CACHED_FROM_BYTES:
+            write_encoded(path / "data" / name, part)
+
+
+def read_data(
+    path: Path, settings: Settings, vocabulary: Vocabulary, record: Mapping[str, Any]
+) -> Dataset:
+    """The text of a run: as kept with it, else encoded again from its sources.
+
+    Raises RunError when what is kept has changed, CorpusError when the sources have.
+    """
+    corpus = record["corpus"]
+    folders = {name: path / "data" / name for name in corpus["parts"]}
+    if not all((folder / "counts.json").exists() for folder in folders.values()):
+        return _read_again(settings, vocabulary, corpus)
+    _check_unchanged(path)
+    parts = {name: read_encoded(folder) for name, folder in folders.items()}
+    for name, part in parts.items():
+        if len(part.ids) != corpus["parts"][name]["tokens"]:
+            raise CorpusError(f"{folders[name]}: not the text that run.json tells of; delete it")
+    return Dataset(
+        name=corpus["name"],
+        document=corpus["document"],
+        vocabulary=vocabulary,
+        train=parts["train"],
+        valid=parts.get("valid"),
+        test=parts.get("test"),
+        fingerprint=corpus["fingerprint"],
+    )
+
+
+def _check_unchanged(path: Path) -> None:
+    """Raise RunError when a file that must not change in a run has changed."""
+    manifest = read_json(path / MANIFEST)
+    entries = {name: e for name, e in (manifest.get("files") or {}).items() if name != WEIGHTS}
+    problems = manifest_problems(path, {"files": entries})
+    if problems:
+        raise RunError(f"{problems[0]}. Restore the run from a copy, or start a new one")
+
+
+def _read_again(settings: Settings, vocabulary: Vocabulary, corpus: Mapping[str, Any]) -> Dataset:
+    sources = replace(settings.corpus, sources=tuple(corpus["sources"]))
+    dataset = load_dataset(sources, settings.vocabulary, vocabulary=vocabulary)
+    if dataset.fingerprint != corpus["fingerprint"]:
+        raise CorpusError(
+            f"{corpus['name']} has changed since the run began (its SHA-256 is another one); "
+            "expected the same text. Start a new run for the new text"
+        )
+    return dataset

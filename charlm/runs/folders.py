@@ -1,0 +1,65 @@
+"""Folders of runs: names, a check that they can be written, and the lock of a run."""
+
+import contextlib
+import os
+import platform
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from charlm.errors import EnvironmentFailure, RunError, UsageError
+from charlm.runs.commit import explained
+from charlm.runs.locate import fresh_run_folder
+
+
+def new_folder(folder: Path, name: str | None, corpus_name: str) -> Path:
+    """Create the folder of a new run: the given name, else one from the text and the time."""
+    check_name(folder, name)
+    with explained(folder):
+        now = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+        return fresh_run_folder(folder, name or f"{corpus_name}-{now}")
+
+
+def check_name(folder: Path, name: str | None) -> None:
+    """Refuse a name that is taken or leads out of the folder, before the text is read."""
+    if name is None:
+        return
+    if not name or Path(name).name != name or name.startswith("."):
+        raise UsageError(f"--name is {name!r}; expected a plain name such as my-run")
+    if (folder / name).exists():
+        raise RunError(
+            f"run {name!r} is there already in {folder}. Go on with it: charlm train --resume "
+            f"--run {name}; or choose another --name"
+        )
+
+
+def check_writable(folder: Path) -> None:
+    """Raise EnvironmentFailure now rather than after an hour when runs cannot be written."""
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".tmp-probe-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+        free = shutil.disk_usage(folder).free
+    if free < 10 << 20:
+        raise EnvironmentFailure(f"{folder} has {free >> 20} MB free; expected at least 10 MB")
+
+
+def lock_run(path: Path) -> FileLock:
+    """The lock of a run, held by the operating system. Raises EnvironmentFailure when taken."""
+    lock = FileLock(str(path / ".lock"))
+    owner = path / ".owner"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        holder = owner.read_text(encoding="utf-8") if owner.exists() else "another process"
+        raise EnvironmentFailure(
+            f"run {path.name} is being trained by {holder}; expected nobody. Wait, or stop it"
+        ) from error
+    except OSError as error:
+        raise EnvironmentFailure(f"cannot lock {path}: {error.strerror}") from error
+    with contextlib.suppress(OSError):
+        owner.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+    return lock
