@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from charlm.config import Settings, settings_from
 from charlm.errors import CorpusError, DivergenceError, EnvironmentFailure, RunError, UsageError
 from charlm.library import load
+from charlm.runs import data as data_module
 from charlm.runs.commit import TEMPORARY, read_json
 from charlm.runs.states import state_folders
 from charlm.runs.verify import verify_run
@@ -241,7 +242,7 @@ def test_the_corpus_may_be_deleted(tmp_path: Path) -> None:
 
 def kept_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Session, Path]:
     """A run whose text is too large to be kept with it."""
-    monkeypatch.setattr(session_module, "CACHED_FROM_BYTES", 10)
+    monkeypatch.setattr(data_module, "CACHED_FROM_BYTES", 10)
     corpus = tmp_path / "text.txt"
     corpus.write_text(TEXT)
     chosen = settings().to_dict()
