@@ -142,7 +142,7 @@ class TrainingSettings:
     epochs: float | None = setting(None, "passes over the training text; None = by rule")
     steps: int | None = setting(None, "optimiser steps instead of epochs")
     minutes: float | None = setting(None, "wall-clock minutes instead of epochs")
-    evals: int = setting(12, "validations during the run, evenly spread")
+    evals: int = setting(8, "validations during the run, evenly spread")
     patience: int = setting(0, "stop after this many validations without a gain; 0 = never")
     save_minutes: float = setting(2.0, "minutes between checkpoints")
     keep: int = setting(2, "checkpoints kept for resuming")

@@ -635,7 +635,8 @@ def test_settings_from_a_file_and_flags_that_win(call: Call) -> None:
     assert record["origins"]["model.cell"] == "file run.toml"
     assert record["origins"]["training.steps"] == "flag"
     assert record["origins"]["training.schedule"] == "default"
-    assert record["command"].startswith("charlm ")
+    assert record["command"].startswith("charlm train ")
+    assert record["command"].endswith("--config run.toml --steps 3")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The command line: parse, call the library once, render. Heavy imports wait for the command."""
 
 import os
+import shlex
 import sys
 
 import typer
@@ -67,6 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
     # and gain 1.2 times on a busy one. torch reads this when it is first imported.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    Talk.command = shlex.join(["charlm", *(sys.argv[1:] if arguments is None else arguments)])
     status = 0
     try:
         result = app(arguments, prog_name="charlm", standalone_mode=False)

@@ -9,10 +9,11 @@ import typer
 
 
 class Talk:
-    """How much is said on stderr: 0 with --quiet, 1 normally, 2 with --verbose."""
+    """How much is said on stderr (0 --quiet, 1 normally, 2 --verbose), and what was called."""
 
     level = 1
     debug = False
+    command = "charlm"
 
 
 def say(text: str, *, level: int = 1) -> None:

@@ -1,14 +1,12 @@
 """`charlm train`: fit a model to a text, or go on with a run."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from charlm.cli.options import CheckpointsOption, RunOption
-from charlm.cli.output import say
+from charlm.cli.output import Talk, say
 
 if TYPE_CHECKING:
     from charlm.training.session import Session
@@ -122,7 +120,7 @@ def train(
     clip_norm: Annotated[
         float | None, _flag("--clip-norm", FIT, "Largest gradient norm (1); 0 = any.")
     ] = None,
-    evals: Annotated[int | None, _flag("--evals", FIT, "Validations in the run (12).")] = None,
+    evals: Annotated[int | None, _flag("--evals", FIT, "Validations in the run (8).")] = None,
     patience: Annotated[
         int | None, _flag("--patience", FIT, "Stop after so many without a gain (never).")
     ] = None,
@@ -222,7 +220,7 @@ def _started(
         name=name,
         origins=origins,
         vocabulary=vocab,
-        command=shlex.join(["charlm", *sys.argv[1:]]),
+        command=Talk.command,
     )
 
 
