@@ -107,7 +107,9 @@ class ModelSettings:
     dropout: float | None = setting(None, "share dropped between layers")
     input_dropout: float | None = setting(None, "share dropped after the embedding; None = half")
     output_dropout: float | None = setting(None, "share dropped before the output; None = same")
-    tie_weights: bool = setting(False, "output matrix = embedding matrix (Press & Wolf 2017)")
+    tie_weights: bool | None = setting(
+        None, "output matrix = embedding (Press & Wolf 2017); None = for words and bpe"
+    )
 
     def __post_init__(self) -> None:
         problems = _choice_problems(self)

@@ -86,8 +86,9 @@ def train(
         float | None, _flag("--output-dropout", MODEL, "Dropped before the output (the same).")
     ] = None,
     tie: Annotated[
-        bool, _flag("--tie", MODEL, "Output matrix = embedding; needs equal sizes.")
-    ] = False,
+        bool | None,
+        _flag("--tie/--no-tie", MODEL, "Output matrix = embedding (for words and bpe)."),
+    ] = None,
     # Optimisation
     epochs: Annotated[
         float | None, _flag("--epochs", FIT, "Passes over the text (by rule).")
@@ -162,7 +163,7 @@ def train(
         "model": {
             "cell": cell, "num_layers": layers, "hidden_size": hidden,
             "embedding_size": embedding, "dropout": dropout, "input_dropout": input_dropout,
-            "output_dropout": output_dropout, "tie_weights": tie or None,
+            "output_dropout": output_dropout, "tie_weights": tie,
         },
         "training": {
             "epochs": epochs, "steps": steps, "minutes": minutes, "batch_size": batch,

@@ -141,7 +141,14 @@ class _Planner:
             narrow = self.dataset.vocabulary.unit in ("char", "byte") and not model.tie_weights
             width = min(hidden, 128) if narrow else hidden
             self.reasons["model.embedding_size"] = "for these units"
-        return replace(model, num_layers=layers, hidden_size=hidden, embedding_size=width)
+        tie = model.tie_weights
+        if tie is None:
+            unit = self.dataset.vocabulary.unit
+            tie = unit in ("word", "bpe") and width == hidden
+            self.reasons["model.tie_weights"] = f"for {unit} units"
+        return replace(
+            model, num_layers=layers, hidden_size=hidden, embedding_size=width, tie_weights=tie
+        )
 
     def _hidden_size(self, training: TrainingSettings) -> int:
         cap = next((size for limit, size in CAPS if self.tokens < limit), LARGEST)
