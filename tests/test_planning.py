@@ -47,7 +47,7 @@ def planned(
 
 OPEN = {"training": ("bptt", "batch_size", "learning_rate", "seed"),
         "model": ("num_layers", "hidden_size", "embedding_size", "dropout",
-                  "input_dropout", "output_dropout")}  # fmt: skip
+                  "input_dropout", "output_dropout", "tie_weights")}  # fmt: skip
 
 
 @pytest.mark.parametrize("unit", VOCABULARIES)
@@ -68,7 +68,7 @@ def test_nothing_is_left_open_and_every_choice_has_a_reason(unit: str, length, c
 GIVEN = {
     "training": {"batch_size": 3, "bptt": 7, "epochs": 1.5, "learning_rate": 0.25, "seed": 11},
     "model": {"num_layers": 1, "hidden_size": 48, "embedding_size": 5, "dropout": 0.15,
-              "input_dropout": 0.05, "output_dropout": 0.45},
+              "input_dropout": 0.05, "output_dropout": 0.45, "tie_weights": False},
 }  # fmt: skip
 
 
@@ -275,3 +275,15 @@ def test_every_setting_of_training_is_known_to_these_tests() -> None:
     assert names == {*OPEN["training"], "epochs", "steps", "minutes", "threads"}
     names = {f.name for f in fields(ModelSettings) if f.default is None}
     assert names == set(OPEN["model"])
+
+
+@pytest.mark.parametrize("unit", VOCABULARIES)
+def test_words_and_bpe_are_tied_where_sizes_allow(unit: str) -> None:
+    """By rule; not where the user's sizes differ, and never against the user's word."""
+    large = unit in ("word", "bpe")
+    data = stream(50_000, unit=unit)
+    assert planned(data, steps=1).settings.model.tie_weights is large
+    apart = ModelSettings(hidden_size=8, embedding_size=4)
+    assert planned(data, model=apart, steps=1).settings.model.tie_weights is False
+    no = ModelSettings(tie_weights=False)
+    assert planned(data, model=no, steps=1).settings.model.tie_weights is False
