@@ -119,13 +119,13 @@ class _Planner:
         return replace(training, bptt=bptt, batch_size=rows)
 
     def _bptt(self, unit: str) -> int:
-        """By unit; where documents are longer, so that nearly all fit, up to 4 times that."""
+        """By unit; where documents are longer, so that they fit, up to 4 times that."""
         usual, text = BPTT[unit], self.dataset.train
         if text.documents > 1:
             lengths = np.diff(text.ends, prepend=0)
-            fitting = int(np.quantile(lengths, 0.99))
-            if fitting > usual:
-                return int(self._chosen("training.bptt", min(fitting, 4 * usual), "documents fit"))
+            longest = int(lengths.max())
+            if longest > usual:
+                return int(self._chosen("training.bptt", min(longest, 4 * usual), "documents fit"))
         return int(self._chosen("training.bptt", usual, f"for {unit} units"))
 
     def _model(self, training: TrainingSettings) -> ModelSettings:

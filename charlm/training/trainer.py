@@ -164,12 +164,13 @@ class Trainer:
 
     def _step(self, window: Window) -> None:
         loss = self._loss(window)
-        loss.backward()  # type: ignore[no-untyped-call]
+        fullness = self._fullness(window)
+        (loss * fullness).backward()  # type: ignore[no-untyped-call]
         counters, settings = self.counters, self.settings
         self._norm = self._clipped_norm()
         self._check_finite(loss)
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate(window)
+            group["lr"] = self._learning_rate(fullness)
         self.optimizer.step()
         self.optimizer.zero_grad()
         counters.sum_nats += float(loss.detach()) * window.tokens
@@ -219,15 +220,22 @@ class Trainer:
                     "--learning-rate"
                 )
 
-    def _learning_rate(self, window: Window) -> float:
-        """The scheduled rate, less for windows that hold few tokens (the end of a group)."""
+    def _learning_rate(self, fullness: float) -> float:
+        """The scheduled rate, less where a window holds few tokens."""
+        share = rate_share(self.settings, self.progress) * self.counters.plateau
+        return (self.settings.learning_rate or 0.0) * share * fullness
+
+    def _fullness(self, window: Window) -> float:
+        """1, or less for windows with fewer than half of the usual tokens (the end of a group).
+
+        Their gradient is noise beside that of a full window; unscaled, it would be clipped to the
+        same length and swell Adam's second moments.
+        """
         settings = self.settings
-        share = rate_share(settings, self.progress) * self.counters.plateau
         typical = (settings.batch_size or 1) * (settings.bptt or 1)
         mean = len(self.dataset.train.ids) / max(self.dataset.train.documents, 1)
         typical = min(typical, math.ceil((settings.batch_size or 1) * mean))
-        fullness = min(1.0, 2.0 * window.tokens / typical)
-        return (settings.learning_rate or 0.0) * share * fullness
+        return min(1.0, 2.0 * window.tokens / typical)
 
     def _step_record(self) -> StepRecord:
         counters = self.counters
