@@ -1,6 +1,6 @@
 """Kill a training run with SIGKILL at random moments, resume each time, compare with a quiet run.
 
-    python scripts/kill_resume.py TEXT [--kills 10] [--epochs 3] [-- more flags of charlm train]
+    python scripts/kill_resume.py TEXT [--kills 10] [--epochs 3] [more flags of charlm train]
 
 Prints how many kills there were and whether weights and optimiser state are the same to the bit.
 """
@@ -26,12 +26,11 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("more", nargs="*")
-    arguments = parser.parse_args()
+    arguments, more = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
         common = ["--checkpoints", folder, "--save-minutes", "0.02"]
         new = [*PROGRAM, arguments.text, *common, "--epochs", str(arguments.epochs),
-               "--seed", str(arguments.seed), *arguments.more]  # fmt: skip
+               "--seed", str(arguments.seed), *more]  # fmt: skip
         start = time.monotonic()
         subprocess.run([*new, "--name", "quiet"], check=True)
         seconds = time.monotonic() - start
