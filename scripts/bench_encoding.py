@@ -42,10 +42,10 @@ def main() -> None:
         start = time.perf_counter()
         encode_text(Corpus([str(path)]).chunks, dataset.vocabulary, "stream")
         once = time.perf_counter() - start
-    print(f"text                  {size:.0f} MB, {len(dataset.train.ids):,} training tokens")
-    print(f"whole (4 passes)      {size / whole:.0f} MB/s")
-    print(f"encoding pass alone   {size / once:.0f} MB/s")
-    print(f"peak memory           {peak:.0f} MB, {peak - before:.0f} MB above the start")
+    print(f"text                   {size:.0f} MB, {len(dataset.train.ids):,} training tokens")
+    print(f"whole (several passes) {size / whole:.0f} MB/s")
+    print(f"encoding pass alone    {size / once:.0f} MB/s")
+    print(f"peak memory            {peak:.0f} MB, {peak - before:.0f} MB above the start")
 
 
 if __name__ == "__main__":
