@@ -81,7 +81,8 @@ def test_every_verb_is_in_the_table() -> None:
 
 def test_every_flag_that_is_named_exists() -> None:
     """A renamed flag makes the README wrong."""
-    source = "".join(path.read_text() for path in (ROOT / "charlm" / "cli").glob("*.py"))
+    homes = [*(ROOT / "charlm" / "cli").glob("*.py"), *(ROOT / "scripts").glob("*.py")]
+    source = "".join(path.read_text(encoding="utf-8") for path in homes)
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
     missing = {flag for flag in named if f'"{flag}"' not in source} - {"--help"}
     assert not missing
