@@ -3,7 +3,8 @@
 The rule, in short. Training costs 6 operations for each weight and token, so a time and a measured
 speed give a number of operations C. The model gets sqrt(C / 18) weights, which lets it read about
 three tokens for each weight; a small text caps the size. Measured on 1 MB of Shakespeare, 9 minutes
-of two cores without bfloat16: 2 x 384 reached 1.513 nats per character in 5 passes, 1 x 512 1.540.
+of two cores without bfloat16, by a prototype: 2 x 384 reached 1.513 nats per character in 5
+passes, 1 x 512 1.540.
 """
 
 import math
