@@ -10,7 +10,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -261,11 +261,3 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         return value
     expected = "list of texts" if typing.get_origin(wanted) is tuple else wanted.__name__
     raise UsageError(f"{where} is {value!r}; expected {expected}")
-
-
-def documented_fields(cls: type) -> dict[str, tuple[Any, str]]:
-    """Each field's default and one-line documentation."""
-    return {
-        f.name: (None if f.default is MISSING else f.default, f.metadata["doc"])
-        for f in fields(cls)
-    }

@@ -1,7 +1,8 @@
 """Settings: mistakes are told in words, all at once; TOML and plain values in and out."""
 
 import math
-from dataclasses import FrozenInstanceError
+from dataclasses import Field, FrozenInstanceError, fields
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,6 @@ from charlm.config import (
     Settings,
     TrainingSettings,
     VocabularySettings,
-    documented_fields,
     merge,
     read_toml,
     settings_from,
@@ -23,16 +23,15 @@ from charlm.inference.samplers import RULES, Sampling
 from charlm.nn.cells import CELLS
 from charlm.text.vocabulary import UNITS
 
-FIELDS = [(name, field) for name, cls in SECTIONS.items() for field in documented_fields(cls)]
+FIELDS = [(name, field) for name, cls in SECTIONS.items() for field in fields(cls)]
 
 
-@pytest.mark.parametrize(("section", "name"), FIELDS)
-def test_every_setting_says_what_it_means(section: str, name: str) -> None:
+@pytest.mark.parametrize(("section", "field"), FIELDS)
+def test_every_setting_says_what_it_means(section: str, field: Field[Any]) -> None:
     """A field without its one line of documentation would have an empty help text."""
-    default, doc = documented_fields(SECTIONS[section])[name]
-    assert doc
-    assert "\n" not in doc
-    assert getattr(SECTIONS[section](), name) == default
+    assert field.metadata["doc"]
+    assert "\n" not in field.metadata["doc"]
+    assert getattr(SECTIONS[section](), field.name) == field.default
 
 
 def test_names_of_choices_are_those_of_the_tables() -> None:

@@ -9,9 +9,13 @@ import typer
 
 
 class Talk:
-    """How much is said on stderr (0 --quiet, 1 normally, 2 --verbose), and what was called."""
+    """How much is said on stderr (0 --quiet, 1 normally, 2 --verbose), and what was called.
+
+    `stop_told` is true when a command has already said that it was interrupted.
+    """
 
     level = 1
+    stop_told = False
     debug = False
     command = "charlm"
 

@@ -54,6 +54,7 @@ def _signals(session: "Session") -> Iterator[list[int]]:
         if status:
             raise KeyboardInterrupt
         status.append(128 + number)
+        Talk.stop_told = True
         session.trainer.stop("interrupted" if number == signal.SIGINT else "terminated")
         say("\nstopping after this step and saving; once more to stop at once")
 

@@ -109,19 +109,6 @@ def count_parameters(settings: ModelSettings, vocab_size: int) -> int:
         return RecurrentLanguageModel(settings, vocab_size).parameter_count()
 
 
-def detached(state: State) -> State:
-    """The same state, cut off from the graph that made it (truncated back-propagation)."""
-    return tuple(tuple(part.detach() for part in layer) for layer in state)
-
-
 def rows_of(state: State, rows: Tensor) -> State:
     """The state of some rows of the batch, in the order of `rows`."""
     return tuple(tuple(part[rows] for part in layer) for layer in state)
-
-
-def stacked(states: list[State]) -> State:
-    """States of single texts put side by side along the batch."""
-    return tuple(
-        tuple(torch.cat(parts) for parts in zip(*layers, strict=True))
-        for layers in zip(*states, strict=True)
-    )

@@ -36,13 +36,16 @@ def check_name(folder: Path, name: str | None) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise EnvironmentFailure now rather than after an hour when runs cannot be written."""
+    """Raise EnvironmentFailure now rather than after an hour when runs cannot be written.
+
+    Where the folder is not there yet, it is not made: the nearest one above it is tried.
+    """
     with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".tmp-probe-{os.getpid()}"
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        probe = there / f".tmp-probe-{os.getpid()}"
         probe.write_bytes(b"")
         probe.unlink()
-        free = shutil.disk_usage(folder).free
+        free = shutil.disk_usage(there).free
     if free < 10 << 20:
         raise EnvironmentFailure(f"{folder} has {free >> 20} MB free; expected at least 10 MB")
 

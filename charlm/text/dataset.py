@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from charlm.config import CorpusSettings, VocabularySettings
 from charlm.errors import CorpusError, EnvironmentFailure
-from charlm.text.building import BuiltVocabulary, build_vocabulary, safe_chunks
+from charlm.text.building import build_vocabulary, safe_chunks
 from charlm.text.corpus import END, Corpus, Extent, measure, span, split_point
-from charlm.text.vocabulary import Vocabulary, code_points, load_vocabulary
+from charlm.text.vocabulary import Vocabulary, code_points
 
 CACHED_FROM_BYTES = 64 << 20
 """Texts larger than this are encoded into the cache on disk instead of memory."""
@@ -334,14 +334,3 @@ def read_encoded(folder: Path) -> EncodedText:
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CorpusError(f"{folder}: the encoded text is damaged ({error}); delete it") from error
     return EncodedText(ids=ids, ends=ends, counts=counts, closed=closed)
-
-
-__all__ = [
-    "BuiltVocabulary",
-    "Dataset",
-    "EncodedText",
-    "TextCounts",
-    "encode_text",
-    "load_dataset",
-    "load_vocabulary",
-]
