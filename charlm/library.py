@@ -4,24 +4,26 @@ import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config import SECTIONS, Settings, settings_from
+from charlm.engine.interface import State
 from charlm.errors import UsageError
 from charlm.inference.generation import NextToken, Piece, generate, next_tokens, read_prompt
 from charlm.inference.likelihood import evaluate
 from charlm.inference.samplers import Sampling, log_probabilities
 from charlm.inference.scoring import Score, Scorer
-from charlm.nn.model import State
 from charlm.runs.locate import checkpoints_folder, find_run
 from charlm.runs.run import Run, load_run
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import encode_text
-from charlm.training.records import Record
 from charlm.units import Tally
+
+if TYPE_CHECKING:
+    from charlm.training.records import Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +56,14 @@ class Model:
         part of its score where the model has learnt ends (`run.ends`).
         """
         items = [texts] if isinstance(texts, str) else list(texts)
-        scorer = Scorer(self.run.model, self.vocabulary, end=self.run.ends, carry=carry)
+        scorer = Scorer(self.run.engine, self.vocabulary, end=self.run.ends, carry=carry)
         return scorer.score(items, tokens=tokens)
 
     def evaluate(self, text: str, *, reset_every: int | None = None) -> Tally:
         """The tally of a text, cut into documents by the rule that the model was trained with."""
         corpus = Corpus.from_text(text, document=self.run.document)
         encoded = encode_text(corpus.chunks, self.vocabulary, self.run.document)
-        return evaluate(self.run.model, encoded, reset_every=reset_every)
+        return evaluate(self.run.engine, encoded, reset_every=reset_every)
 
     def sample(
         self, length: int = 500, *, seed: int | None = None, **options: Any
@@ -89,7 +91,7 @@ class Model:
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         chosen = fresh_seed() if seed is None else seed
         return generate(
-            self.run.model,
+            self.run.engine,
             self.vocabulary,
             length=length,
             prompt=prompt,
@@ -101,11 +103,11 @@ class Model:
 
     def next(self, prompt: str = "", *, top: int = 10) -> list[NextToken]:
         """The likeliest tokens after a prompt, with their probabilities."""
-        return next_tokens(self.run.model, self.vocabulary, prompt, top)
+        return next_tokens(self.run.engine, self.vocabulary, prompt, top)
 
     def state(self, text: str = "") -> ModelState:
         """The state after a text that starts a document."""
-        logits, hidden = read_prompt(self.run.model, self._ids(text))
+        logits, hidden = read_prompt(self.run.engine, self._ids(text))
         return ModelState(hidden=hidden, log_probabilities=log_probabilities(logits)[0])
 
     def step(self, state: ModelState, text: str) -> tuple[float, ModelState]:
@@ -113,7 +115,7 @@ class Model:
         total = 0.0
         for index in self._ids(text):
             total += float(state.log_probabilities[index])
-            logits, hidden = read_prompt(self.run.model, np.array([index]), state.hidden)
+            logits, hidden = read_prompt(self.run.engine, np.array([index]), state.hidden)
             state = ModelState(hidden=hidden, log_probabilities=log_probabilities(logits)[0])
         return total, state
 
@@ -121,13 +123,21 @@ class Model:
         return self.vocabulary.encode(text).astype(np.int64)
 
 
-def load(run: str | Path | None = None, *, checkpoints: Path | None = None) -> Model:
+def load(
+    run: str | Path | None = None,
+    *,
+    checkpoints: Path | None = None,
+    engine: str = "auto",
+    weights: str = "fp32",
+    threads: int | None = None,
+) -> Model:
     """The model of a run: a name, a path, or without one the newest run (else the built-in one).
 
-    Raises RunError when there is no such run or its files are damaged.
+    `engine` is auto, native (compiled kernels), numpy or torch; `weights` how the kernels keep the
+    weights: fp32, bf16 or int8. Raises RunError when there is no such run or its files are damaged.
     """
     path = find_run(None if run is None else str(run), checkpoints_folder(checkpoints))
-    return Model(load_run(path))
+    return Model(load_run(path, engine=engine, weights=weights, threads=threads))
 
 
 def train(
@@ -136,7 +146,7 @@ def train(
     name: str | None = None,
     checkpoints: Path | None = None,
     **settings: Any,
-) -> Iterator[Record]:
+) -> "Iterator[Record]":
     """Train a new run and yield its records; the last one is a FinishedRecord.
 
     Settings are the fields of `charlm.config` by name: `train("a.txt", unit="word", epochs=3)`.

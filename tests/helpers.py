@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from charlm.config import ModelSettings, VocabularySettings
+from charlm.nn.engine import TorchEngine
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.text.building import build_vocabulary
 from charlm.text.corpus import Corpus
@@ -32,6 +33,11 @@ def tiny_model(
     with torch.no_grad():
         model.output.weight.mul_(scale)
     return model.eval()
+
+
+def engine(model: RecurrentLanguageModel) -> TorchEngine:
+    """What computes likelihoods and samples with a model."""
+    return TorchEngine(model)
 
 
 def uniform_model(vocab_size: int = 5, cell: str = "gru") -> RecurrentLanguageModel:

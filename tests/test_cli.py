@@ -175,7 +175,7 @@ def test_every_error_is_one_line_and_its_exit_code(
 ) -> None:
     """No traceback without --debug; with it the traceback and then the line."""
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error("found this; expected that.\nDo so")
 
     monkeypatch.setattr(library, "load", fail)
@@ -200,7 +200,7 @@ def test_exit_codes_are_all_different() -> None:
     [
         (ZeroDivisionError("by zero"), 1, "unexpected ZeroDivisionError: by zero.*bug.*--debug"),
         (MemoryError(), 5, "not enough memory.*--hidden"),
-        (KeyboardInterrupt(), 130, ""),
+        (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
 def test_other_exceptions(
@@ -208,7 +208,7 @@ def test_other_exceptions(
 ) -> None:
     """A bug asks to be reported, memory names what to make smaller, Ctrl-C is 130."""
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(library, "load", fail)

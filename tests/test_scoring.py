@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from helpers import CORPUS, naive_nats, tiny_model, uniform_model, vocabulary_of
+from helpers import CORPUS, engine, naive_nats, tiny_model, uniform_model, vocabulary_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.inference.scoring import Score, Scorer, score_lines, token_ranks
+from charlm.inference.scoring import Score, Scorer, token_ranks
 from charlm.text.tokenizer_json import EOS, UNK
 from charlm.text.vocabulary import UNITS
 from charlm.units import Tally
@@ -24,11 +24,16 @@ either_end = pytest.mark.parametrize("end", [True, False])
 
 
 def scorer(unit: str = "char", *, end: bool = True, carry: bool = False) -> Scorer:
-    return Scorer(MODELS[unit], VOCABULARIES[unit], end=end, carry=carry)
+    return Scorer(engine(MODELS[unit]), VOCABULARIES[unit], end=end, carry=carry)
 
 
 def ids_of(unit: str, text: str, end: bool) -> list[int]:
     return VOCABULARIES[unit].encode(text).tolist() + [EOS] * end
+
+
+def in_batches(over: Scorer, size: int) -> list[Score]:
+    parts = [TEXTS[start : start + size] for start in range(0, len(TEXTS), size)]
+    return [score for part in parts for score in over.score(part)]
 
 
 def nats_of(scores: list[Score]) -> list[float]:
@@ -55,9 +60,9 @@ def test_a_text_scores_alone_what_it_scores_among_others(unit: str) -> None:
     assert together == pytest.approx(alone, abs=1e-5, rel=1e-5)
     turned = nats_of(scorer(unit).score(TEXTS[::-1]))
     assert turned[::-1] == pytest.approx(together, abs=1e-5, rel=1e-5)
-    for batch in (1, 2, 100):
-        lines = score_lines(scorer(unit), iter(TEXTS), batch=batch)
-        assert nats_of(list(lines)) == pytest.approx(together, abs=1e-5, rel=1e-5)
+    for size in (1, 2, 100):
+        parts = in_batches(scorer(unit), size)
+        assert nats_of(parts) == pytest.approx(together, abs=1e-5, rel=1e-5)
 
 
 def test_the_end_symbol_counts_only_where_the_model_has_learnt_one() -> None:
@@ -98,9 +103,8 @@ def test_carried_texts_score_as_one_stream(unit: str, end: bool) -> None:
 def test_carried_texts_may_come_in_any_batches() -> None:
     """The state outlives the call."""
     whole = nats_of(scorer(carry=True).score(TEXTS))
-    for batch in (1, 2):
-        lines = score_lines(scorer(carry=True), TEXTS, batch=batch)
-        assert nats_of(list(lines)) == pytest.approx(whole, abs=1e-5)
+    for size in (1, 2):
+        assert nats_of(in_batches(scorer(carry=True), size)) == pytest.approx(whole, abs=1e-5)
 
 
 @every_unit
@@ -141,9 +145,9 @@ def test_ranks_are_those_of_brute_force(carry: bool) -> None:
 def test_ranks_do_not_depend_on_how_many_are_read_at_once(step: int) -> None:
     """The pieces carry the state; equal logits share the best rank."""
     ids = VOCABULARIES["char"].encode("the cat sat").astype("int64")
-    expected = token_ranks(MODELS["char"], ids)
-    assert token_ranks(MODELS["char"], ids, step=step).tolist() == expected.tolist()
-    assert set(token_ranks(uniform_model(len(VOCABULARIES["char"])), ids).tolist()) == {1}
+    expected = token_ranks(engine(MODELS["char"]), ids)
+    assert token_ranks(engine(MODELS["char"]), ids, step=step).tolist() == expected.tolist()
+    assert set(token_ranks(engine(uniform_model(len(VOCABULARIES["char"]))), ids).tolist()) == {1}
 
 
 def test_unknown_tokens_are_flagged_and_can_be_left_out() -> None:
@@ -160,7 +164,7 @@ def test_unknown_tokens_are_flagged_and_can_be_left_out() -> None:
 def test_a_uniform_model_finds_all_texts_alike() -> None:
     """ln V for each token and the end."""
     vocabulary = VOCABULARIES["char"]
-    uniform = Scorer(uniform_model(len(vocabulary)), vocabulary, end=True, carry=False)
+    uniform = Scorer(engine(uniform_model(len(vocabulary))), vocabulary, end=True, carry=False)
     for score in uniform.score(TEXTS):
         expected = (len(score.text) + 1) * math.log(len(vocabulary))
         assert score.tally.nats == pytest.approx(expected, rel=1e-6)

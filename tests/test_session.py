@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -478,7 +479,7 @@ def test_a_run_without_validation_keeps_its_newest_weights(tmp_path: Path) -> No
     last = list(session.records())[-1]
     assert isinstance(last, FinishedRecord)
     assert last.valid is None
-    weights = load(session.path).run.model.state_dict()
+    weights = load(session.path, engine="torch").run.engine.model.state_dict()
     ours = session.trainer.model.state_dict()
     assert all(torch.equal(weights[name], ours[name]) for name in ours)
     assert "no measured quality" in (session.path / "README.md").read_text("utf-8")
@@ -507,7 +508,7 @@ def test_a_run_that_diverges_keeps_its_last_good_state(tmp_path: Path) -> None:
                     session.trainer.model.output.bias.fill_(float("nan"))
     assert whole(session.path)
     assert state_folders(session.path)[0].name == "step-6"
-    assert all(w.isfinite().all() for w in load(session.path).run.model.state_dict().values())
+    assert np.isfinite(load(session.path, engine="numpy").run.engine.weights.output).all()
     session = resume(session.path)
     assert session.trainer.counters.step == 6
     list(session.records())

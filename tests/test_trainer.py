@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from helpers import encoded_documents, encoded_stream, seeded, tiny_model, vocabulary_of
+from helpers import encoded_documents, encoded_stream, engine, seeded, tiny_model, vocabulary_of
 
 from charlm.config import TrainingSettings
 from charlm.errors import DivergenceError, RunError
@@ -297,7 +297,7 @@ def test_validation_in_the_middle_changes_nothing(train: EncodedText) -> None:
         trainer = make(train, valid, evals=evals)
         steps = []
         for record in trainer.run():
-            evaluate(trainer.model, VALID)
+            evaluate(engine(trainer.model), VALID)
             if isinstance(record, StepRecord):
                 steps.append(record.nats_per_token)
         ends.append(weights_of(trainer))
@@ -407,7 +407,7 @@ def test_validations_are_evenly_spread_and_the_end_is_one(evals: int) -> None:
     trainer = make(evals=evals, steps=20)
     records = evaluations(trainer)
     assert [record.step for record in records] == [20 * n // evals for n in range(1, evals + 1)]
-    assert records[-1].tally == evaluate(trainer.model, VALID)
+    assert records[-1].tally == evaluate(engine(trainer.model), VALID)
 
 
 def test_the_best_weights_are_handed_out() -> None:
@@ -418,7 +418,7 @@ def test_the_best_weights_are_handed_out() -> None:
     marked = [record for record in records if record.best]
     assert len(kept) == len(marked) >= 1
     for model, record in zip(kept, marked, strict=True):
-        assert evaluate(model, VALID) == record.tally
+        assert evaluate(engine(model), VALID) == record.tally
     lowest = min(records, key=lambda record: record.tally.nats)
     assert trainer.best_tally == lowest.tally == marked[-1].tally
     assert trainer.counters.best_step == lowest.step

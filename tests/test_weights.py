@@ -12,17 +12,12 @@ import torch
 from helpers import seeded, tiny_model
 
 from charlm.config import ModelSettings
+from charlm.engine.weights import expected_shapes
 from charlm.errors import RunError
 from charlm.nn.cells import CELLS
-from charlm.runs.weights import (
-    LARGEST_HEADER,
-    load_model_weights,
-    model_tensors,
-    put_weights,
-    read_header,
-    tensors_from_file,
-    tensors_to_bytes,
-)
+from charlm.nn.model import RecurrentLanguageModel
+from charlm.runs.tensors import model_tensors, put_weights, tensors_from_file, tensors_to_bytes
+from charlm.runs.weights import LARGEST_HEADER, load_arrays, read_header
 
 V = 5
 
@@ -44,7 +39,11 @@ def test_saved_and_loaded_is_the_same_model(cell: str, tied: bool, tmp_path: Pat
     sizes = {"embedding_size": 3} if tied else {}
     model = tiny_model(cell, V, tie_weights=tied, **sizes)
     path = saved(tmp_path / "w", model)
-    loaded = load_model_weights(path, model.settings, V)
+    arrays = load_arrays(path, model.settings, V)
+    loaded = RecurrentLanguageModel(model.settings, V)
+    put_weights(loaded, {name: torch.from_numpy(array) for name, array in arrays.items()})
+    shapes = {name: tuple(tensor.shape) for name, tensor in model_tensors(model).items()}
+    assert shapes == expected_shapes(model.settings, V)
     ids = torch.randint(V, (6, 2), generator=seeded())
     (logits, state), (again, after) = model(ids), loaded(ids)
     assert torch.equal(logits, again)
@@ -107,7 +106,7 @@ def test_a_pickle_under_a_good_name_is_refused(kind: str, tmp_path: Path) -> Non
         with pytest.raises(RunError, match=r"model\.safetensors"):
             read(path)
     with pytest.raises(RunError):
-        load_model_weights(path, model.settings, V)
+        load_arrays(path, model.settings, V)
     assert not marker.exists()
 
 
@@ -146,7 +145,7 @@ def test_damaged_files_are_run_errors(name: str, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"w\.safetensors"):
         tensors_from_file(path)
     with pytest.raises(RunError, match=r"w\.safetensors"):
-        load_model_weights(path, tiny_model().settings, V)
+        load_arrays(path, tiny_model().settings, V)
     assert time.monotonic() - begun < 5
 
 
@@ -178,7 +177,7 @@ def test_a_model_of_other_shapes_is_named(changes, vocab_size, told, tmp_path: P
     path = saved(tmp_path / "w", model)
     values = {"num_layers": 2, "hidden_size": 3, "embedding_size": 4} | changes
     with pytest.raises(RunError, match=told) as caught:
-        load_model_weights(path, ModelSettings(**values), vocab_size)
+        load_arrays(path, ModelSettings(**values), vocab_size)
     assert "do not match" in str(caught.value)
 
 
@@ -188,7 +187,7 @@ def test_claimed_depth_costs_no_time(tmp_path: Path) -> None:
     begun = time.monotonic()
     with pytest.raises(RunError, match="layers"):
         settings = ModelSettings(num_layers=65536, hidden_size=3, embedding_size=4)
-        load_model_weights(path, settings, V)
+        load_arrays(path, settings, V)
     assert time.monotonic() - begun < 3
 
 
@@ -200,7 +199,7 @@ def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -
         model.output.bias[3] = value
     path = saved(tmp_path / "w", model)
     with pytest.raises(RunError, match=r"output\.bias.*not finite"):
-        load_model_weights(path, model.settings, V)
+        load_arrays(path, model.settings, V)
 
 
 def test_loading_into_a_model_copies(tmp_path: Path) -> None:

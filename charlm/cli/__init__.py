@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from charlm.cli import evaluate, info, next_token, sample, score, train, verify, vocab
+from charlm.cli import bench, evaluate, info, next_token, sample, score, train, verify, vocab
 from charlm.cli.output import Talk, close_streams, prepare_streams, say
 from charlm.errors import CharlmError
 
@@ -54,9 +54,10 @@ def common(
     del version
     Talk.level = 0 if quiet else 2 if verbose else 1
     Talk.debug = debug
+    Talk.stop_told = False
 
 
-for verb in (train, sample, score, evaluate, next_token, vocab, info, verify):
+for verb in (train, sample, score, evaluate, next_token, vocab, info, verify, bench):
     verb.register(app)
 
 
@@ -73,6 +74,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         result = app(arguments, prog_name="charlm", standalone_mode=False)
         status = result if isinstance(result, int) else 0
+        if status == 130 and not Talk.stop_told:  # the command parser has caught Ctrl-C
+            say("charlm: interrupted")
     except CharlmError as error:
         status = _report(error, error.exit_code)
     except typer.Abort:

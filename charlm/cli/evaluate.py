@@ -4,12 +4,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charlm.cli.options import CheckpointsOption, JsonOption, RunOption, open_model
+from charlm.cli.options import (
+    CheckpointsOption,
+    EngineOption,
+    JsonOption,
+    RunOption,
+    WeightsOption,
+    open_model,
+)
 from charlm.cli.output import render, say, write_json
 
 if TYPE_CHECKING:
     from charlm.library import Model
     from charlm.text.dataset import EncodedText
+    from charlm.units import Tally
 
 
 def register(app: typer.Typer) -> None:
@@ -37,6 +45,8 @@ def evaluate(
         typer.Option("--reset", help="Forget at each window, as transformer reports do."),
     ] = False,
     as_json: JsonOption = False,
+    engine: EngineOption = "auto",
+    weights: WeightsOption = "fp32",
     run: RunOption = None,
     checkpoints: CheckpointsOption = None,
 ) -> None:
@@ -44,7 +54,7 @@ def evaluate(
 
     Example:  charlm eval --file test.txt
     """
-    model = open_model(run, checkpoints)
+    model = open_model(run, checkpoints, engine, weights)
     texts = _held_out(model) if not files else {}
     if files:
         from charlm.config import CorpusSettings
@@ -63,9 +73,11 @@ def evaluate(
     from charlm.inference.likelihood import evaluate as tally_of
 
     tallies = {
-        name: tally_of(model.run.model, text, reset_every=window if reset else None)
+        name: tally_of(model.run.engine, text, reset_every=window if reset else None)
         for name, text in texts.items()
     }
+    if weights != "fp32":
+        _tell_quality(model, texts, tallies, window if reset else None)
     if as_json:
         contents = {name: {"schema_version": 1, "run": model.path.name, "protocol": protocol,
                            **tally.summary()} for name, tally in tallies.items()}  # fmt: skip
@@ -75,6 +87,26 @@ def evaluate(
 
     say(protocol)
     render(tally_table(tallies))
+
+
+def _tell_quality(
+    model: "Model",
+    texts: "dict[str, EncodedText]",
+    tallies: "dict[str, Tally]",
+    reset_every: int | None,
+) -> None:
+    """What the smaller weights cost: the same texts under the weights as they were trained."""
+    from charlm.inference.likelihood import evaluate as tally_of
+    from charlm.library import load
+
+    exact = load(model.path).run.engine
+    for name, text in texts.items():
+        before = tally_of(exact, text, reset_every=reset_every).nats_per_token
+        found = tallies[name].nats_per_token
+        say(
+            f"{name}: {found:.5f} nats/token with {model.run.engine.name} weights, "
+            f"{before:.5f} with fp32 ({found - before:+.5f})"
+        )
 
 
 def _held_out(model: "Model") -> "dict[str, EncodedText]":

@@ -7,8 +7,10 @@ import typer
 
 from charlm.cli.options import (
     CheckpointsOption,
+    EngineOption,
     JsonOption,
     RunOption,
+    WeightsOption,
     name_unknown,
     open_model,
 )
@@ -24,6 +26,8 @@ def next_token(
     prompt: Annotated[str, typer.Argument(help="Text so far.")] = "",
     top: Annotated[int, typer.Option("--top", min=1, help="How many.")] = 10,
     as_json: JsonOption = False,
+    engine: EngineOption = "auto",
+    weights: WeightsOption = "fp32",
     run: RunOption = None,
     checkpoints: CheckpointsOption = None,
 ) -> None:
@@ -31,7 +35,7 @@ def next_token(
 
     Example:  charlm next "To be or not to "
     """
-    model = open_model(run, checkpoints)
+    model = open_model(run, checkpoints, engine, weights)
     name_unknown(model, [prompt], "prompt")
     found = model.next(prompt, top=top)
     if as_json:

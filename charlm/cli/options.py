@@ -25,6 +25,16 @@ CheckpointsOption = Annotated[
         show_default=False,
     ),
 ]
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        "--engine", help="What computes: auto, native (compiled kernels), numpy or torch."
+    ),
+]
+WeightsOption = Annotated[
+    str,
+    typer.Option("--weights", help="How the kernels keep the weights: fp32, bf16 or int8."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 
 
@@ -39,12 +49,16 @@ def locate(run: str | None, checkpoints: Path | None, *, trained: bool = True) -
     return path
 
 
-def open_model(run: str | None, checkpoints: Path | None) -> "Model":
+def open_model(
+    run: str | None, checkpoints: Path | None, engine: str = "auto", weights: str = "fp32"
+) -> "Model":
     """The model of the run that the options name."""
     path = locate(run, checkpoints)
     from charlm.library import load
 
-    return load(path)
+    model = load(path, engine=engine, weights=weights)
+    say(f"engine {model.run.engine.name}", level=2)
+    return model
 
 
 def name_unknown(model: "Model", texts: Iterable[str], what: str) -> None:

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charlm.cli.options import CheckpointsOption, RunOption, name_unknown, open_model
+from charlm.cli.options import (
+    CheckpointsOption,
+    EngineOption,
+    RunOption,
+    WeightsOption,
+    name_unknown,
+    open_model,
+)
 from charlm.cli.output import escape_controls, on_terminal, say, write, write_json_line
 
 if TYPE_CHECKING:
@@ -55,6 +62,8 @@ def sample(
         bool, typer.Option("--raw", help="Control characters as they are on a terminal too.")
     ] = False,
     json_lines: Annotated[bool, typer.Option("--json", help="One JSON object a sample.")] = False,
+    engine: EngineOption = "auto",
+    weights: WeightsOption = "fp32",
     run: RunOption = None,
     checkpoints: CheckpointsOption = None,
 ) -> None:
@@ -67,7 +76,10 @@ def sample(
     if prime and prime_file:
         raise UsageError("--prime and --prime-file were both given; expected one. Leave one out")
     prompt = read_prime(prime_file) if prime_file else prime
-    model = open_model(run, checkpoints)
+    from charlm.inference.samplers import Sampling
+
+    Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)  # refused at once
+    model = open_model(run, checkpoints, engine, weights)
     from charlm.library import fresh_seed
 
     if prompt:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charlm.cli.options import CheckpointsOption, RunOption, name_unknown, open_model
+from charlm.cli.options import (
+    CheckpointsOption,
+    EngineOption,
+    RunOption,
+    WeightsOption,
+    name_unknown,
+    open_model,
+)
 from charlm.cli.output import on_terminal, render, say, write
 
 if TYPE_CHECKING:
@@ -33,6 +40,8 @@ def score(
     carry: Annotated[
         bool, typer.Option("--carry", help="Sentences are one stream, not independent.")
     ] = False,
+    engine: EngineOption = "auto",
+    weights: WeightsOption = "fp32",
     run: RunOption = None,
     checkpoints: CheckpointsOption = None,
 ) -> None:
@@ -52,12 +61,12 @@ def score(
     from_stdin = (not texts and not file) or texts == ["-"] or str(file) == "-"
     if from_stdin and sys.stdin.isatty():
         raise UsageError("no sentences; give some as arguments, with --file, or on stdin")
-    model = open_model(run, checkpoints)
+    model = open_model(run, checkpoints, engine, weights)
     if not model.run.ends:
         say("the model read one endless stream: scores are of texts as beginnings, without an end")
     from charlm.inference.scoring import Scorer
 
-    scorer = Scorer(model.run.model, model.vocabulary, end=model.run.ends, carry=carry)
+    scorer = Scorer(model.run.engine, model.vocabulary, end=model.run.ends, carry=carry)
     if output == "auto":
         output = "table" if on_terminal() and not from_stdin else "tsv"
     lines = stdin_lines() if from_stdin else iter([_file_lines(file)] if file else [texts])

@@ -1,12 +1,12 @@
 """Generation: text drawn token by token, the state carried, several samples side by side."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
+from charlm.engine.interface import Engine, Ids, Logits, Nats, State, rows_of
 from charlm.errors import UsageError
 from charlm.inference.samplers import (
     Sampling,
@@ -15,12 +15,13 @@ from charlm.inference.samplers import (
     next_distribution,
     probabilities,
 )
-from charlm.nn.model import RecurrentLanguageModel, State
 from charlm.text.tokenizer_json import EOS, UNK
 from charlm.text.vocabulary import UNKNOWN_TEXT, Vocabulary
 
 READ_AT_ONCE = 4096
 """Tokens of a prompt read at once; bounds the memory, changes no result."""
+MOST_DRAWN_AT_ONCE = 64
+"""Tokens that an engine draws in one call; the first calls draw fewer, so that text comes soon."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,32 +43,42 @@ class NextToken:
     probability: float
 
 
-@torch.inference_mode()
-def read_prompt(
-    model: RecurrentLanguageModel, ids: NDArray[np.int64], state: State | None = None
-) -> tuple[NDArray[np.float64], State]:
+@runtime_checkable
+class Drawing(Protocol):
+    """An engine that draws many tokens in one call (see `NativeEngine.draw`)."""
+
+    def draw(
+        self,
+        logits: Logits,
+        state: State,
+        uniform: Nats,
+        *,
+        temperature: float,
+        barred: int = -1,
+        restart: int = -1,
+    ) -> tuple[Ids, Nats, Logits, State]:
+        """Ids and nats (T, B), the logits after them, and the state there."""
+
+
+def read_prompt(engine: Engine, ids: Ids, state: State | None = None) -> tuple[Logits, State]:
     """Logits of the token after a prompt, shape (1, V), and the state there.
 
     Without a state the prompt starts a document: zero state and start symbol. With one, the
     prompt must hold at least one token.
     """
     if state is None:
-        ids = np.concatenate([[EOS], ids])
+        ids, state = np.concatenate([[EOS], ids]), engine.initial_state(1)
     elif len(ids) == 0:
         raise UsageError("a state was given without tokens; expected at least one token to read")
-    device = model.output.weight.device
+    ids = np.asarray(ids, np.int64)[:, None]
     for start in range(0, len(ids), READ_AT_ONCE):
-        part = torch.from_numpy(np.asarray(ids[start : start + READ_AT_ONCE], np.int64))
-        logits, state = model(part[:, None].to(device), state)
-    assert state is not None
-    return logits[-1].float().double().cpu().numpy(), state
+        logits, state = engine.logits(ids[start : start + READ_AT_ONCE], state)
+    return logits, state
 
 
-def next_tokens(
-    model: RecurrentLanguageModel, vocabulary: Vocabulary, prompt: str, top: int
-) -> list[NextToken]:
+def next_tokens(engine: Engine, vocabulary: Vocabulary, prompt: str, top: int) -> list[NextToken]:
     """The likeliest tokens after a prompt, with their probabilities, likeliest first."""
-    logits, _ = read_prompt(model, vocabulary.encode(prompt).astype(np.int64))
+    logits, _ = read_prompt(engine, vocabulary.encode(prompt).astype(np.int64))
     chances = probabilities(logits)[0]
     order = np.argsort(-chances, kind="stable")[:top]
     return [
@@ -80,9 +91,8 @@ def next_tokens(
     ]
 
 
-@torch.inference_mode()
 def generate(
-    model: RecurrentLanguageModel,
+    engine: Engine,
     vocabulary: Vocabulary,
     *,
     length: int,
@@ -111,55 +121,82 @@ def generate(
             "and 0 or more"
         )
     sampling = sampling or Sampling()
-    logits, state = read_prompt(model, vocabulary.encode(prompt).astype(np.int64))
-    logits = np.repeat(logits, samples, axis=0)
-    state = tuple(tuple(part.repeat(samples, 1) for part in layer) for layer in state)
+    logits, state = read_prompt(engine, vocabulary.encode(prompt).astype(np.int64))
+    place = _Place(logits=np.repeat(logits, samples, axis=0), state=rows_of(state, [0] * samples))
+    rules = _Rules(sampling=sampling, allow_unk=allow_unk, documents=documents)
     texts = [_Text(vocabulary, prompt, unk_text, stop) for _ in range(samples)]
     generators = [np.random.default_rng([seed, number]) for number in range(samples)]
     alive = list(range(samples))
-    for _ in range(length):
-        usable = logits if allow_unk else _without_unk(logits)
-        uniform = np.array([generators[number].random() for number in alive])
-        ids = draw(next_distribution(usable, sampling), uniform)
-        nats = -log_probabilities(logits)[np.arange(len(ids)), ids]
-        keep = []
-        for row, number in enumerate(alive):
-            text, going = texts[number].add(int(ids[row]), until_eos)
-            yield Piece(sample=number, text=text, tokens=1, nats=float(nats[row]))
-            if going:
-                keep.append(row)
-        if not keep:
-            return
-        alive = [alive[row] for row in keep]
-        logits, state = _step(model, ids[keep], state, keep, documents)
+    drawn, at_once = 0, 1
+    while drawn < length and alive:
+        steps = min(at_once, length - drawn)
+        uniform = np.stack([generators[number].random(steps) for number in alive], axis=1)
+        ids, nats, place = _drawn(engine, place, uniform, rules)
+        ended: set[int] = set()
+        for step in range(len(ids)):
+            for row, number in enumerate(alive):
+                if row in ended:
+                    continue
+                text, going = texts[number].add(int(ids[step, row]), until_eos)
+                yield Piece(sample=number, text=text, tokens=1, nats=float(nats[step, row]))
+                if not going:
+                    ended.add(row)
+        drawn, at_once = drawn + len(ids), min(2 * at_once, MOST_DRAWN_AT_ONCE)
+        keep = [row for row in range(len(alive)) if row not in ended]
+        if ended:
+            alive = [alive[row] for row in keep]
+            place = _Place(logits=place.logits[keep], state=rows_of(place.state, keep))
     for number in alive:
         yield Piece(sample=number, text=texts[number].finish())
 
 
-def _step(
-    model: RecurrentLanguageModel,
-    ids: NDArray[np.int64],
-    state: State,
-    rows: Sequence[int],
-    documents: bool,
-) -> tuple[NDArray[np.float64], State]:
-    """Logits (n, V) after one more token of the rows that go on, and their state.
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Where the samples stand: logits (B, V) of their next tokens, and their state."""
 
-    With `documents`, a row that has drawn EOS begins anew from the zero state.
+    logits: Logits
+    state: State
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rules:
+    """How tokens are drawn; with `documents`, a row that has drawn EOS begins anew."""
+
+    sampling: Sampling
+    allow_unk: bool
+    documents: bool
+
+
+def _drawn(engine: Engine, place: _Place, uniform: Nats, rules: _Rules) -> tuple[Ids, Nats, _Place]:
+    """Ids and nats (T, B) of tokens drawn by uniform numbers (T, B), and where they lead.
+
+    Plain temperature sampling is left to an engine that can draw by itself.
     """
-    device = model.output.weight.device
-    if len(rows) < state[0][0].shape[0]:
-        chosen = torch.tensor(list(rows), device=device)
-        state = tuple(tuple(part[chosen] for part in layer) for layer in state)
-    tokens = torch.from_numpy(ids).to(device)
-    if documents:
-        going = (tokens != EOS)[:, None]
-        state = tuple(tuple(part * going for part in layer) for layer in state)
-    logits, state = model(tokens[None, :], state)
-    return logits[0].float().double().cpu().numpy(), state
+    if isinstance(engine, Drawing) and rules.sampling.is_plain:
+        ids, nats, logits, state = engine.draw(
+            place.logits,
+            place.state,
+            uniform,
+            temperature=rules.sampling.temperature,
+            barred=-1 if rules.allow_unk else UNK,
+            restart=EOS if rules.documents else -1,
+        )
+        return ids, nats, _Place(logits=logits, state=state)
+    ids, nats = np.empty(uniform.shape, np.int64), np.empty(uniform.shape)
+    for step, numbers in enumerate(uniform):
+        usable = place.logits if rules.allow_unk else _without_unk(place.logits)
+        ids[step] = draw(next_distribution(usable, rules.sampling), numbers)
+        nats[step] = -log_probabilities(place.logits)[np.arange(len(numbers)), ids[step]]
+        state = place.state
+        if rules.documents:
+            going = (ids[step] != EOS)[:, None]
+            state = tuple(tuple(part * going for part in layer) for layer in state)
+        logits, state = engine.logits(ids[step][None, :], state)
+        place = _Place(logits=logits, state=state)
+    return ids, nats, place
 
 
-def _without_unk(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+def _without_unk(logits: Logits) -> Logits:
     masked = logits.copy()
     masked[:, UNK] = -np.inf
     return masked

@@ -9,17 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
 
-from charlm.nn.model import RecurrentLanguageModel, State, rows_of
+from charlm.engine.interface import Engine, Ids, Nats, State, rows_of
 from charlm.text.dataset import EncodedText
 from charlm.text.tokenizer_json import EOS, UNK
 from charlm.units import Tally
-
-Nats = NDArray[np.float64]
 
 WINDOW = 256
 """Tokens read at once; bounds the memory, changes no result."""
@@ -32,22 +27,8 @@ LARGEST_LOGITS = 1 << 25
 """Most logits held at once (rows x window x vocabulary)."""
 
 
-def token_nats(
-    model: RecurrentLanguageModel, inputs: Tensor, targets: Tensor, state: State | None
-) -> tuple[Tensor, State]:
-    """-ln P(targets | inputs so far), shape (T, B), in nats, and the state after the inputs.
-
-    The softmax is computed in float32 whatever the type of the weights.
-    """
-    logits, state = model(inputs, state)  # (T, B, V)
-    flat = logits.float().flatten(0, 1)
-    nats = F.cross_entropy(flat, targets.reshape(-1), reduction="none")
-    return nats.view_as(targets), state
-
-
-@torch.inference_mode()
 def stream_nats(
-    model: RecurrentLanguageModel,
+    engine: Engine,
     ids: NDArray[Any],
     state: State | None = None,
     first_input: int = EOS,
@@ -58,19 +39,19 @@ def stream_nats(
     `first_input` is the token before the text: the start symbol, or the last token already read.
     """
     if len(ids) == 0:
-        return np.empty(0), model.initial_state(1) if state is None else state
+        return np.empty(0), engine.initial_state(1) if state is None else state
     parts = max(1, min(rows, len(ids) // LEAST_PIECE))
     size = len(ids) // parts
-    pieces = _Pieces(model, ids[: parts * size], parts, first_input, state)
+    pieces = _Pieces(engine, ids[: parts * size], parts, first_input, state)
     pieces.read()
     changed = list(range(1, parts))
     while changed:
         changed = [row + 1 for row in pieces.correct(changed) if row + 1 < parts]
-    nats, after = pieces.flat.reshape(-1), rows_of(pieces.after, torch.tensor([parts - 1]))
+    nats, after = pieces.flat.reshape(-1), rows_of(pieces.after, [parts - 1])
     if parts * size == len(ids):
         return nats, after
     rest, after = stream_nats(
-        model, ids[parts * size :], after, first_input=int(ids[parts * size - 1])
+        engine, ids[parts * size :], after, first_input=int(ids[parts * size - 1])
     )
     return np.concatenate([nats, rest]), after
 
@@ -83,20 +64,20 @@ class _Pieces:
 
     def __init__(
         self,
-        model: RecurrentLanguageModel,
+        engine: Engine,
         ids: NDArray[Any],
         parts: int,
         first_input: int,
         state: State | None,
     ) -> None:
-        self.model, self.parts = model, parts
-        self.window = _window_length(model, parts)
+        self.engine, self.parts = engine, parts
+        self.window = _window_length(engine, parts)
         self.length = len(ids) // parts
         self.targets = np.asarray(ids, np.int64).reshape(parts, self.length)
         before = np.concatenate([[first_input], self.targets.reshape(-1)[:-1]])
         self.inputs = before.reshape(parts, self.length)
         self.flat = np.zeros((parts, self.length))
-        self.start = model.initial_state(parts)
+        self.start = engine.initial_state(parts)
         if state is not None:
             for all_rows, first in zip(self.start, state, strict=True):
                 for part, value in zip(all_rows, first, strict=True):
@@ -106,64 +87,56 @@ class _Pieces:
 
     def read(self) -> None:
         """Read every row from its start state."""
-        state, every = self.start, torch.arange(self.parts)
+        state, every = self.start, np.arange(self.parts)
         for begin in range(0, self.length, self.window):
             state = self._step(every, begin, state)
-            self.marks.append(_copied(state))
-        self.after = _copied(state)
+            self.marks.append(rows_of(state, every))
+        self.after = rows_of(state, every)
 
     def correct(self, rows: list[int]) -> list[int]:
         """Read rows again from the end of the row before; returns those whose end state moved."""
-        going = torch.tensor(rows)
+        going = np.array(rows, np.int64)
         state = rows_of(self.after, going - 1)
         for number, begin in enumerate(range(0, self.length, self.window)):
             state = self._step(going, begin, state)
             differ = _differing(state, rows_of(self.marks[number], going))
             if not differ.any():
                 return []
-            going, state = going[differ], rows_of(state, differ.nonzero().squeeze(1))
+            going, state = going[differ], rows_of(state, np.flatnonzero(differ))
             _write_rows(self.marks[number], going, state)
         _write_rows(self.after, going, state)
         return [int(row) for row in going]
 
-    def _step(self, rows: Tensor, begin: int, state: State) -> State:
+    def _step(self, rows: Ids, begin: int, state: State) -> State:
         end = min(begin + self.window, self.length)
-        chosen = rows.numpy()
-        device = self.model.output.weight.device
-        inputs = torch.from_numpy(self.inputs[chosen, begin:end].T.copy()).to(device)
-        targets = torch.from_numpy(self.targets[chosen, begin:end].T.copy()).to(device)
-        nats, state = token_nats(self.model, inputs, targets, state)
-        self.flat[chosen, begin:end] = nats.T.double().cpu().numpy()
+        inputs, targets = self.inputs[rows, begin:end].T, self.targets[rows, begin:end].T
+        nats, state = self.engine.nats(inputs, targets, state)
+        self.flat[rows, begin:end] = nats.T
         return state
 
 
-def _window_length(model: RecurrentLanguageModel, rows: int) -> int:
-    return max(1, min(WINDOW, LARGEST_LOGITS // (rows * model.vocab_size)))
+def _window_length(engine: Engine, rows: int) -> int:
+    return max(1, min(WINDOW, LARGEST_LOGITS // (rows * engine.vocab_size)))
 
 
-def _copied(state: State) -> State:
-    return tuple(tuple(part.clone() for part in layer) for layer in state)
-
-
-def _write_rows(into: State, rows: Tensor, values: State) -> None:
+def _write_rows(into: State, rows: Ids, values: State) -> None:
     for parts, news in zip(into, values, strict=True):
         for part, new in zip(parts, news, strict=True):
             part[rows] = new
 
 
-def _differing(left: State, right: State) -> Tensor:
-    """Which rows differ by more than rounding, shape (B,), bool, on the CPU."""
+def _differing(left: State, right: State) -> NDArray[np.bool_]:
+    """Which rows differ by more than rounding, shape (B,)."""
     worst = [
-        ((a - b).abs() / (1.0 + b.abs())).amax(dim=1)
+        (np.abs(a - b) / (1.0 + np.abs(b))).max(axis=1)
         for parts, others in zip(left, right, strict=True)
         for a, b in zip(parts, others, strict=True)
     ]
-    return (torch.stack(worst).amax(dim=0) > SAME_STATE).cpu()
+    return np.asarray(np.max(worst, axis=0) > SAME_STATE)
 
 
-@torch.inference_mode()
 def document_nats(
-    model: RecurrentLanguageModel,
+    engine: Engine,
     documents: Sequence[NDArray[Any]],
     rows: int = MOST_ROWS,
     first_inputs: Sequence[int] | None = None,
@@ -179,51 +152,42 @@ def document_nats(
         group = order[start : start + rows]
         chosen = [documents[number] for number in group]
         for number, nats in zip(
-            group, _group_nats(model, chosen, [firsts[number] for number in group]), strict=True
+            group, _group_nats(engine, chosen, [firsts[number] for number in group]), strict=True
         ):
             results[number] = nats
     return results
 
 
-def _group_nats(
-    model: RecurrentLanguageModel, group: list[NDArray[Any]], firsts: list[int]
-) -> list[Nats]:
+def _group_nats(engine: Engine, group: list[NDArray[Any]], firsts: list[int]) -> list[Nats]:
     longest = max(len(ids) for ids in group)
     targets = np.full((longest, len(group)), EOS, np.int64)
     for row, ids in enumerate(group):
         targets[: len(ids), row] = ids
     inputs = np.concatenate([[firsts], targets[:-1]])
     nats = np.zeros((longest, len(group)))
-    state: State | None = None
-    step = _window_length(model, len(group))
-    device = model.output.weight.device
+    state = engine.initial_state(len(group))
+    step = _window_length(engine, len(group))
     for begin in range(0, longest, step):
         part = slice(begin, begin + step)
-        found, state = token_nats(
-            model,
-            torch.from_numpy(inputs[part]).to(device),
-            torch.from_numpy(targets[part]).to(device),
-            state,
-        )
-        nats[part] = found.double().cpu().numpy()
+        nats[part], state = engine.nats(inputs[part], targets[part], state)
     return [nats[: len(ids), row] for row, ids in enumerate(group)]
 
 
-def text_nats(model: RecurrentLanguageModel, text: EncodedText) -> Nats:
+def text_nats(engine: Engine, text: EncodedText) -> Nats:
     """Nats of every token of a text, shape (N,): documents apart, a stream in one go."""
     if not text.closed:
-        return stream_nats(model, text.ids)[0]
+        return stream_nats(engine, text.ids)[0]
     pieces = np.split(np.asarray(text.ids), text.ends[:-1])
     short = [piece for piece in pieces if len(piece) <= MOST_ROWS * LEAST_PIECE]
-    found = iter(document_nats(model, short))
+    found = iter(document_nats(engine, short))
     nats = [
-        next(found) if len(piece) <= MOST_ROWS * LEAST_PIECE else stream_nats(model, piece)[0]
+        next(found) if len(piece) <= MOST_ROWS * LEAST_PIECE else stream_nats(engine, piece)[0]
         for piece in pieces
     ]
     return np.concatenate([*nats, np.empty(0)])
 
 
-def windowed_nats(model: RecurrentLanguageModel, text: EncodedText, window: int) -> Nats:
+def windowed_nats(engine: Engine, text: EncodedText, window: int) -> Nats:
     """Nats when the state is reset every `window` tokens, as transformer repositories report.
 
     Each window is read from the zero state, its first input being the token before it. This is
@@ -233,7 +197,7 @@ def windowed_nats(model: RecurrentLanguageModel, text: EncodedText, window: int)
     starts = list(range(0, len(ids), window))
     documents = [ids[start : start + window] for start in starts]
     firsts = [int(ids[start - 1]) if start else EOS for start in starts]
-    found = document_nats(model, documents, first_inputs=firsts)
+    found = document_nats(engine, documents, first_inputs=firsts)
     return np.concatenate([*found, np.empty(0)])
 
 
@@ -255,12 +219,10 @@ def tally(text: EncodedText, nats: Nats) -> Tally:
     )
 
 
-def evaluate(
-    model: RecurrentLanguageModel, text: EncodedText, *, reset_every: int | None = None
-) -> Tally:
+def evaluate(engine: Engine, text: EncodedText, *, reset_every: int | None = None) -> Tally:
     """The tally of a text under a model: one full deterministic pass, in float32.
 
     `reset_every` switches to the windowed protocol of `windowed_nats`.
     """
-    found = text_nats(model, text) if not reset_every else windowed_nats(model, text, reset_every)
+    found = text_nats(engine, text) if not reset_every else windowed_nats(engine, text, reset_every)
     return tally(text, found)

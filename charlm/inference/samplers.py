@@ -44,6 +44,11 @@ class Sampling:
         if problems:
             raise UsageError("; ".join(problems))
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing but the temperature acts."""
+        return self.top_k == 0 and self.top_p == 1.0 and self.min_p == 0.0
+
 
 def keep_top_k(logits: Logits, k: int) -> Logits:
     """Only the k largest; of equal ones those with the lowest id. 0 keeps all."""

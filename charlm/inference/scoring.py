@@ -1,15 +1,14 @@
 """Scores of sentences: the log-probability of each, and of each token with its rank."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from charlm.inference.likelihood import MOST_ROWS, Nats, document_nats, stream_nats, tally
-from charlm.nn.model import RecurrentLanguageModel, State
+from charlm.engine.interface import Engine, Ids, Nats, State
+from charlm.inference.likelihood import document_nats, stream_nats, tally
 from charlm.text.dataset import EncodedText, count_text
 from charlm.text.tokenizer_json import EOS
 from charlm.text.vocabulary import Vocabulary
@@ -49,10 +48,8 @@ class Scorer:
     With `carry`, the texts are one stream: each is read from the state after the one before.
     """
 
-    def __init__(
-        self, model: RecurrentLanguageModel, vocabulary: Vocabulary, *, end: bool, carry: bool
-    ) -> None:
-        self.model, self.vocabulary, self.end, self.carry = model, vocabulary, end, carry
+    def __init__(self, engine: Engine, vocabulary: Vocabulary, *, end: bool, carry: bool) -> None:
+        self.engine, self.vocabulary, self.end, self.carry = engine, vocabulary, end, carry
         self._state: State | None = None
         self._last = EOS
 
@@ -61,7 +58,7 @@ class Scorer:
         encoded = [self._encode(text) for text in texts]
         if self.carry:
             return [self._carried(*pair, tokens) for pair in zip(texts, encoded, strict=True)]
-        nats = document_nats(self.model, [item.ids for item in encoded])
+        nats = document_nats(self.engine, [item.ids for item in encoded])
         return [
             Score(
                 text=text,
@@ -80,7 +77,7 @@ class Scorer:
         return EncodedText(ids=ids, ends=ends, counts=counts, closed=self.end)
 
     def _carried(self, text: str, encoded: EncodedText, tokens: bool) -> Score:
-        nats, after = stream_nats(self.model, encoded.ids, self._state, self._last)
+        nats, after = stream_nats(self.engine, encoded.ids, self._state, self._last)
         details = self._tokens(text, encoded, nats) if tokens else ()
         if len(encoded.ids):
             self._state, self._last = after, int(encoded.ids[-1])
@@ -88,7 +85,7 @@ class Scorer:
 
     def _tokens(self, text: str, encoded: EncodedText, nats: Nats) -> tuple[TokenScore, ...]:
         names = self.vocabulary.pieces(text) + (["<eos>"] if self.end else [])
-        ranks = token_ranks(self.model, encoded.ids, self._state, self._last)
+        ranks = token_ranks(self.engine, encoded.ids, self._state, self._last)
         unknown = encoded.ids == self.vocabulary.unk
         return tuple(
             TokenScore(
@@ -102,34 +99,20 @@ class Scorer:
         )
 
 
-@torch.inference_mode()
 def token_ranks(
-    model: RecurrentLanguageModel,
+    engine: Engine,
     ids: NDArray[Any],
     state: State | None = None,
     first_input: int = EOS,
     step: int = 256,
-) -> NDArray[np.int64]:
+) -> Ids:
     """One more than the number of tokens that were likelier, for each token of a text."""
-    ranks = np.zeros(len(ids), np.int64)
-    inputs = torch.from_numpy(np.concatenate([[first_input], ids[:-1]]).astype(np.int64))[:, None]
-    device = model.output.weight.device
-    for start in range(0, len(ids), step):
-        logits, state = model(inputs[start : start + step].to(device), state)
-        found = logits[:, 0].float().cpu()  # (T, V)
-        own = found.gather(1, torch.from_numpy(ids[start : start + step])[:, None])
-        ranks[start : start + step] = (found > own).sum(dim=1).numpy() + 1
+    targets = np.asarray(ids, np.int64)[:, None]
+    inputs = np.concatenate([[[first_input]], targets[:-1]])
+    state = engine.initial_state(1) if state is None else state
+    ranks = np.zeros(len(targets), np.int64)
+    for start in range(0, len(targets), step):
+        part = slice(start, start + step)
+        _, found, state = engine.ranks(inputs[part], targets[part], state)
+        ranks[part] = found[:, 0]
     return ranks
-
-
-def score_lines(
-    scorer: Scorer, lines: Iterable[str], *, tokens: bool = False, batch: int = 8 * MOST_ROWS
-) -> Iterator[Score]:
-    """Scores of many texts, in order, a batch at a time."""
-    waiting: list[str] = []
-    for line in lines:
-        waiting.append(line)
-        if len(waiting) >= batch:
-            yield from scorer.score(waiting, tokens=tokens)
-            waiting = []
-    yield from scorer.score(waiting, tokens=tokens)

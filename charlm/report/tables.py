@@ -1,7 +1,7 @@
 """Tables for people: evaluations, scores, next tokens, vocabularies, runs."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -10,6 +10,9 @@ from charlm.inference.generation import NextToken
 from charlm.inference.scoring import Score
 from charlm.report.text import number, shortened, visible
 from charlm.units import LOG_BASES, Tally
+
+if TYPE_CHECKING:
+    from charlm.benchmark import Figure
 
 LABELS = {
     "tokens": "tokens",
@@ -95,6 +98,23 @@ def next_table(tokens: Sequence[NextToken]) -> Table:
         table.add_row(
             f"{token.probability:.4f}", Text(visible(token.token)), Text(bar, style="cyan")
         )
+    return table
+
+
+def bench_table(figures: "Sequence[Figure]") -> Table:
+    """One row for each measured speed, its ratio to the first of its group, and of the ceiling."""
+    table = plain_table("<", "<", "speed", "<unit", "ratio", "of the ceiling")
+    group = ""
+    for figure in figures:
+        table.add_row(
+            figure.group if figure.group != group else "",
+            figure.name,
+            f"{figure.value:,.3g}" if figure.value < 100 else f"{figure.value:,.0f}",
+            figure.unit,
+            "" if figure.ratio is None else f"{figure.ratio:.2f}x",
+            "" if figure.share is None else f"{100 * figure.share:.0f} %",
+        )
+        group = figure.group
     return table
 
 

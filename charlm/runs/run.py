@@ -3,12 +3,16 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from charlm import __version__
 from charlm.config import ModelSettings
-from charlm.errors import RunError, UsageError
-from charlm.nn.model import RecurrentLanguageModel
+from charlm.engine.interface import Engine
+from charlm.engine.library import chosen_variant
+from charlm.engine.native import NativeEngine
+from charlm.engine.plain import NumpyEngine
+from charlm.engine.weights import weights_from
+from charlm.errors import EnvironmentFailure, RunError, UsageError
 from charlm.runs.commit import (
     MANIFEST,
     file_fingerprint,
@@ -19,8 +23,14 @@ from charlm.runs.commit import (
     write_json,
 )
 from charlm.runs.layout import CONFIG, FORMAT, TOKENIZER, WEIGHTS, read_config
-from charlm.runs.weights import load_model_weights, model_tensors, tensors_to_bytes
+from charlm.runs.weights import load_arrays
 from charlm.text.vocabulary import Vocabulary, load_vocabulary
+
+if TYPE_CHECKING:
+    from charlm.nn.model import RecurrentLanguageModel
+
+ENGINES = ("auto", "native", "numpy", "torch")
+WEIGHT_KINDS = ("fp32", "bf16", "int8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +42,7 @@ class Run:
     """
 
     path: Path
-    model: RecurrentLanguageModel
+    engine: Engine
     vocabulary: Vocabulary
     document: str
     config: dict[str, Any]
@@ -78,12 +88,14 @@ def vocabulary_bytes(vocabulary: Vocabulary) -> bytes:
     return (text + "\n").encode("utf-8")
 
 
-def write_weights(path: Path, model: RecurrentLanguageModel) -> None:
+def write_weights(path: Path, model: "RecurrentLanguageModel") -> None:
     """Replace the best weights.
 
     The manifest first allows the old and the new content, then the new one only, so that it is
     right at every moment, whenever the process dies.
     """
+    from charlm.runs.tensors import model_tensors, tensors_to_bytes
+
     data = tensors_to_bytes(model_tensors(model))
     manifest = read_json(path / MANIFEST)
     entries = dict(manifest["files"])
@@ -99,8 +111,13 @@ def write_weights(path: Path, model: RecurrentLanguageModel) -> None:
     write_json(path / MANIFEST, manifest | {"files": entries})
 
 
-def load_run(path: Path) -> Run:
-    """The run in a directory. Raises RunError when files are missing, damaged or do not match."""
+def load_run(
+    path: Path, *, engine: str = "auto", weights: str = "fp32", threads: int | None = None
+) -> Run:
+    """The run in a directory. Raises RunError when files are missing, damaged or do not match.
+
+    `engine` and `weights` are as in `load_engine`.
+    """
     config = read_config(path)
     vocabulary = load_vocabulary(path / TOKENIZER)
     settings = _model_settings(config, path)
@@ -113,14 +130,65 @@ def load_run(path: Path) -> Run:
         raise RunError(
             f"{path}: has no {WEIGHTS} yet; go on training with: charlm train --resume --run {path}"
         )
-    model = load_model_weights(path / WEIGHTS, settings, len(vocabulary))
     return Run(
         path=path,
-        model=model.requires_grad_(False),
+        engine=load_engine(
+            path / WEIGHTS, settings, len(vocabulary), engine, weights=weights, threads=threads
+        ),
         vocabulary=vocabulary,
         document=config["document"],
         config=config,
     )
+
+
+def load_engine(
+    path: Path,
+    settings: ModelSettings,
+    vocab_size: int,
+    engine: str = "auto",
+    *,
+    weights: str = "fp32",
+    threads: int | None = None,
+) -> Engine:
+    """The engine that computes with the weights of a file.
+
+    `native` are the compiled kernels, `auto` takes them where they are, else numpy. `weights`
+    says how the kernels keep the weights: fp32, bf16 or int8. Raises UsageError for names that
+    are not known, EnvironmentFailure where the kernels are missing, RunError for a damaged file.
+    """
+    if engine not in ENGINES or weights not in WEIGHT_KINDS:
+        raise UsageError(
+            f"engine is {engine!r}, weights {weights!r}; expected one of {', '.join(ENGINES)} and "
+            f"one of {', '.join(WEIGHT_KINDS)}"
+        )
+    arrays = load_arrays(path, settings, vocab_size)
+    if engine == "torch":
+        return _torch_engine(settings, vocab_size, arrays, weights)
+    variant = chosen_variant()
+    if variant is None or engine == "numpy":
+        if engine == "native" or weights != "fp32":
+            raise EnvironmentFailure(
+                f"--engine {engine} --weights {weights} needs the compiled kernels, which are not "
+                "here. Install charlm again where there is a C++ compiler, or leave both out"
+            )
+        return NumpyEngine(weights_from(settings, arrays))
+    return NativeEngine(weights_from(settings, arrays), variant, weights, threads)
+
+
+def _torch_engine(
+    settings: ModelSettings, vocab_size: int, arrays: dict[str, Any], weights: str
+) -> Engine:
+    import torch
+
+    from charlm.nn.engine import TorchEngine
+    from charlm.nn.model import RecurrentLanguageModel
+    from charlm.runs.tensors import put_weights
+
+    if weights != "fp32":
+        raise UsageError(f"--engine torch with --weights {weights}; expected fp32 there")
+    model = RecurrentLanguageModel(settings, vocab_size)
+    put_weights(model, {name: torch.from_numpy(array) for name, array in arrays.items()})
+    return TorchEngine(model.requires_grad_(False))
 
 
 def _model_settings(config: dict[str, Any], path: Path) -> ModelSettings:

@@ -21,7 +21,7 @@ from charlm.runs.commit import (
     read_json,
     remove_folder,
 )
-from charlm.runs.weights import tensors_from_file, tensors_to_bytes
+from charlm.runs.tensors import tensors_from_file, tensors_to_bytes
 
 TENSORS, COUNTERS = "state.safetensors", "state.json"
 STATE_FORMAT = 1

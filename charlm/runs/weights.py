@@ -1,40 +1,18 @@
-"""Weights as safetensors bytes and back, checked against the model before anything is used."""
+"""Weights of a run as arrays, checked against what its settings ask for before they are read."""
 
 import json
 import struct
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from charlm.config import ModelSettings
+from charlm.engine.weights import expected_shapes
 from charlm.errors import RunError
-from charlm.nn.model import RecurrentLanguageModel
 
 LARGEST_HEADER = 8 << 20
-FORMAT_METADATA = {"format": "pt"}
-"""One entry only: safetensors writes several in an order that is drawn at random."""
-
-
-def tensors_to_bytes(tensors: dict[str, Tensor]) -> bytes:
-    """Safetensors content; the same tensors give the same bytes."""
-    from safetensors.torch import save
-
-    plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    return bytes(save(plain, metadata=FORMAT_METADATA))
-
-
-def tensors_from_file(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file. Raises RunError when it is damaged."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    read_header(path)
-    try:
-        return dict(load(path.read_bytes()))
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
-        raise RunError(f"{path}: not a valid safetensors file ({error})") from error
 
 
 def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -52,45 +30,39 @@ def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
         raise RunError(f"{path}: not a valid safetensors file ({error})") from error
 
 
-def model_tensors(model: RecurrentLanguageModel) -> dict[str, Tensor]:
-    """The weights by name; a tied output matrix is left out, being the embedding."""
-    tensors = dict(model.state_dict())
-    if model.settings.tie_weights:
-        tensors.pop("output.weight")
-    return tensors
-
-
-def load_model_weights(path: Path, settings: ModelSettings, vocab_size: int) -> Any:
-    """A model of these settings with the weights of the file.
+def load_arrays(
+    path: Path, settings: ModelSettings, vocab_size: int
+) -> dict[str, NDArray[np.float32]]:
+    """The weights in the file, by name.
 
     Names and shapes are compared with the file's header before anything is allocated. Raises
     RunError when they differ or a weight is not finite.
     """
     found = {name: shape for name, (_, shape) in read_header(path).items()}
     depth = settings.num_layers or 0
-    if depth > len(found):  # a claim of many layers must not cost the time to build them
+    if depth > len(found):  # a claim of many layers must not cost the time to list them
         raise RunError(
             f"{path}: holds {len(found)} tensors, config.json expects {depth} layers. "
             "The run's files do not match"
         )
-    with torch.device("meta"):
-        blueprint = model_tensors(RecurrentLanguageModel(settings, vocab_size))
-    expected = {name: tuple(tensor.shape) for name, tensor in blueprint.items()}
+    expected = expected_shapes(settings, vocab_size)
     if found != expected:
         raise RunError(f"{path}: {_difference(found, expected)}. The run's files do not match")
-    model = RecurrentLanguageModel(settings, vocab_size)
-    put_weights(model, tensors_from_file(path))
-    broken = [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]
+    arrays = _arrays_from_file(path)
+    broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if broken:
         raise RunError(f"{path}: {broken[0]} holds a value that is not finite; train again")
-    return model
+    return arrays
 
 
-def put_weights(model: RecurrentLanguageModel, tensors: dict[str, Tensor]) -> None:
-    """Copy weights into a model of the same shapes."""
-    if model.settings.tie_weights:
-        tensors = {**tensors, "output.weight": tensors["embedding.weight"]}
-    model.load_state_dict(tensors)
+def _arrays_from_file(path: Path) -> dict[str, NDArray[np.float32]]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return dict(load(path.read_bytes()))
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{path}: not a valid safetensors file ({error})") from error
 
 
 def _difference(found: dict[str, Any], expected: dict[str, Any]) -> str:

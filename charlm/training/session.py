@@ -41,9 +41,8 @@ from charlm.runs.data import corpus_record, read_data, write_data
 from charlm.runs.folders import check_name, check_writable, lock_run, new_folder
 from charlm.runs.layout import CARD, METRICS, RECORD, TOKENIZER, WEIGHTS, read_config, read_record
 from charlm.runs.locate import built_in
-from charlm.runs.run import model_config, write_model_files, write_weights
+from charlm.runs.run import load_engine, model_config, write_model_files, write_weights
 from charlm.runs.states import load_newest_state, save_state
-from charlm.runs.weights import load_model_weights
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import (
     Dataset,
@@ -179,8 +178,8 @@ class Session:
         dataset, model = self.trainer.dataset, self.trainer.model
         if dataset.test is None:
             return None
-        best = load_model_weights(self.path / WEIGHTS, model.settings, model.vocab_size)
-        return evaluate(best.to(self.trainer.device), dataset.test)
+        best = load_engine(self.path / WEIGHTS, model.settings, model.vocab_size)
+        return evaluate(best, dataset.test)
 
 
 def start(

@@ -21,9 +21,10 @@ from charlm.config import TrainingSettings
 from charlm.errors import DivergenceError, RunError
 from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import Precision
+from charlm.nn.engine import TorchEngine
 from charlm.nn.model import RecurrentLanguageModel, State, rows_of
 from charlm.runs.states import SavedState
-from charlm.runs.weights import model_tensors, put_weights
+from charlm.runs.tensors import model_tensors, put_weights
 from charlm.text.dataset import Dataset
 from charlm.text.windows import PADDING, Position, Reading, Window, Windows
 from charlm.training.optim import build_optimizer, rate_share
@@ -278,7 +279,7 @@ class Trainer:
         counters = self.counters
         begun = self.clock()
         self.check_weights()
-        tally = evaluate(self.model, self.dataset.valid)
+        tally = evaluate(TorchEngine(self.model), self.dataset.valid)
         best = counters.best_nats is None or tally.nats < counters.best_nats
         if best:
             counters.best_nats, counters.best_step = tally.nats, counters.step

@@ -1,0 +1,268 @@
+"""Benchmarks: what this machine can do at best, and what charlm does on it.
+
+Programs that are compared run in the same process and in turn, so that whatever slows the machine
+slows all of them; the median of the rounds counts. Weights are random: speed does not depend on
+them.
+"""
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from charlm.config import ModelSettings, VocabularySettings
+from charlm.engine.interface import Engine
+from charlm.engine.library import chosen_variant
+from charlm.inference.generation import generate
+from charlm.inference.likelihood import document_nats
+from charlm.nn.devices import Precision, keep_freed_memory
+from charlm.nn.model import RecurrentLanguageModel
+from charlm.runs.locate import built_in
+from charlm.runs.run import load_run, model_config, write_model_files, write_weights
+from charlm.text.building import build_vocabulary
+from charlm.text.vocabulary import Vocabulary
+
+HIDDEN, EMBEDDING, ROWS, STEPS = 512, 128, 64, 64
+SAMPLE_TOKENS = 192
+STREAMS = 16
+LEAST_ROUNDS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One measured speed. `ratio` is to the first program of its group, 1 for that one itself."""
+
+    group: str
+    name: str
+    value: float
+    unit: str
+    ratio: float | None = None
+    share: float | None = None
+
+
+Program = Callable[[], None]
+
+
+def run_benchmarks(*, hidden: int = HIDDEN, seconds: float = 4.0) -> Iterator[Figure]:
+    """Every figure, group by group, each group taking about so many seconds for each program."""
+    keep_freed_memory()
+    ceilings = dict(_ceilings(seconds))
+    for (group, name), (value, unit) in ceilings.items():
+        yield Figure(group=group, name=name, value=value, unit=unit)
+    with tempfile.TemporaryDirectory() as folder:
+        path, vocabulary = temporary_run(Path(folder) / "bench", hidden)
+        peak = max(v for (group, _), (v, _) in ceilings.items() if group == "products")
+        yield from _training(hidden, len(vocabulary), peak, seconds)
+        engines = _engines(path)
+        yield from _sampling(engines, vocabulary, seconds)
+        yield from _scoring(engines, vocabulary, seconds)
+        yield from _encoding(seconds)
+        yield from _starting(path, seconds)
+
+
+def machine_name() -> str:
+    """Processor, cores that may be used, torch and kernels."""
+    processor = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        processor = names[0] if names else processor
+    except OSError:
+        pass
+    return (
+        f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"kernels {chosen_variant() or 'none'}"
+    )
+
+
+def alternating(programs: Mapping[str, Program], seconds: float) -> dict[str, float]:
+    """Median seconds of each program; they run in turn, each for about so long in all."""
+    times: dict[str, list[float]] = {name: [] for name in programs}
+    for program in programs.values():
+        program()  # the first time allocates and compiles
+    begun = time.perf_counter()
+    rounds = 0
+    while rounds < LEAST_ROUNDS or time.perf_counter() - begun < seconds * len(programs):
+        rounds += 1
+        for name, program in programs.items():
+            start = time.perf_counter()
+            program()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def _figures(
+    group: str, unit: str, amount: float, medians: Mapping[str, float], peak: float | None = None
+) -> Iterator[Figure]:
+    first = next(iter(medians.values()))
+    for name, median in medians.items():
+        value = amount / median
+        share = None if peak is None else value / peak
+        yield Figure(
+            group=group, name=name, value=value, unit=unit, ratio=first / median, share=share
+        )
+
+
+def _ceilings(seconds: float) -> Iterator[tuple[tuple[str, str], tuple[float, str]]]:
+    """The largest speed of one large product in fp32 and bf16, and of copying memory."""
+    size = 2048
+    exact = torch.randn(size, size)
+    rough = exact.bfloat16()
+    products: dict[str, Program] = {"fp32": lambda: _drop(exact @ exact)}
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        products["bf16"] = lambda: _drop(rough @ rough)
+    for name, median in alternating(products, seconds / 4).items():
+        yield ("products", name), (2e-9 * size**3 / median, "GFLOP/s")
+    large = np.ones(1 << 26, np.float32)
+    other = np.empty_like(large)
+    median = alternating({"copy": lambda: np.copyto(other, large)}, seconds / 4)["copy"]
+    yield ("memory", "copy, one thread"), (2e-9 * large.nbytes / median, "GB/s")
+
+
+def _drop(_: Any) -> None:
+    """Take a result and forget it."""
+
+
+def _training(hidden: int, vocab_size: int, peak: float, seconds: float) -> Iterator[Figure]:
+    """Whole optimiser steps of a 2-layer LSTM: forward, backward, clip, AdamW."""
+    settings = ModelSettings(num_layers=2, hidden_size=hidden, embedding_size=EMBEDDING)
+    programs: dict[str, Program] = {}
+    for name in ("fp32", "bf16"):
+        if name == "fp32" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            programs[f"torch {name}"] = training_step(settings, vocab_size, name)
+    medians = alternating(programs, seconds)
+    tokens = ROWS * STEPS
+    first = 4 * hidden * (EMBEDDING + hidden)
+    weights = first + 8 * hidden * hidden + hidden * vocab_size
+    operations = 6e-9 * weights  # GFLOP for each token
+    for figure in _figures(f"training 2x{hidden}", "tokens/s", tokens, medians):
+        share = figure.value * operations / peak
+        yield Figure(**{**figure.__dict__, "share": share})
+
+
+def training_step(settings: ModelSettings, vocab_size: int, precision: str) -> Program:
+    """A function that makes one optimiser step on random tokens, its state carried on."""
+    model = RecurrentLanguageModel(settings, vocab_size)
+    generator = torch.Generator().manual_seed(0)
+    model.reset_parameters(generator)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    ids = torch.randint(vocab_size, (STEPS + 1, ROWS), generator=generator)
+    chosen = Precision(name=precision, reason="benchmark")
+    device = torch.device("cpu")
+
+    def step() -> None:
+        """Forward, backward, clip, update."""
+        optimizer.zero_grad()
+        with chosen.autocast(device):
+            logits, _ = model(ids[:-1])
+        loss = F.cross_entropy(logits.float().flatten(0, 1), ids[1:].flatten())
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    return step
+
+
+def temporary_run(path: Path, hidden: int) -> tuple[Path, Vocabulary]:
+    """A run of random weights on the built-in text's characters, and its vocabulary."""
+    text = built_in("corpora", "tales.txt").read_text(encoding="utf-8")
+    vocabulary = build_vocabulary(lambda: [text[:200_000]], VocabularySettings()).vocabulary
+    settings = ModelSettings(
+        num_layers=2, hidden_size=hidden, embedding_size=EMBEDDING, tie_weights=False
+    )
+    model = RecurrentLanguageModel(settings, len(vocabulary))
+    model.reset_parameters(torch.Generator().manual_seed(0))
+    path.mkdir(parents=True)
+    write_model_files(path, model_config(settings, vocabulary, "stream"), vocabulary)
+    write_weights(path, model)
+    return path, vocabulary
+
+
+def _engines(path: Path) -> dict[str, Engine]:
+    engines: dict[str, Engine] = {}
+    for name in ("torch", "numpy"):
+        engines[name] = load_run(path, engine=name).engine
+    if chosen_variant() is not None:
+        for weights in ("fp32", "bf16", "int8"):
+            engines[f"native {weights}"] = load_run(path, weights=weights).engine
+    return engines
+
+
+def _sampling(
+    engines: Mapping[str, Engine], vocabulary: Vocabulary, seconds: float
+) -> Iterator[Figure]:
+    """Tokens drawn one by one, of one sample and of several side by side."""
+    for samples in (1, STREAMS):
+
+        def drawing(engine: Engine, count: int = samples) -> Program:
+            """A function that draws samples with an engine."""
+            return lambda: _drop(
+                list(generate(engine, vocabulary, length=SAMPLE_TOKENS, samples=count))
+            )
+
+        medians = alternating({name: drawing(e) for name, e in engines.items()}, seconds)
+        group = "sampling" if samples == 1 else f"sampling {samples} at once"
+        yield from _figures(group, "tokens/s", SAMPLE_TOKENS * samples, medians)
+
+
+def _scoring(
+    engines: Mapping[str, Engine], vocabulary: Vocabulary, seconds: float
+) -> Iterator[Figure]:
+    """Likelihood of many sentences."""
+    text = built_in("corpora", "tales.txt").read_text(encoding="utf-8")
+    lines = [line for line in text[:60_000].split("\n") if line][:256]
+    documents = [vocabulary.encode(line).astype(np.int64) for line in lines]
+
+    def scoring(engine: Engine) -> Program:
+        """A function that scores the sentences with an engine."""
+        return lambda: _drop(document_nats(engine, documents))
+
+    medians = alternating({name: scoring(e) for name, e in engines.items()}, seconds)
+    tokens = sum(len(document) for document in documents)
+    yield from _figures("scoring", "tokens/s", tokens, medians)
+
+
+def _encoding(seconds: float) -> Iterator[Figure]:
+    """Text to ids in memory, by unit, in pieces as a corpus gives them."""
+    text = built_in("corpora", "tales.txt").read_text(encoding="utf-8")
+    size = len(text.encode("utf-8")) / 1e6
+    programs: dict[str, Program] = {}
+    for unit in ("char", "byte", "word"):
+        built = build_vocabulary(lambda: [text], VocabularySettings(unit=unit)).vocabulary
+        programs[unit] = lambda v=built: _drop(v.encode(text))  # type: ignore[misc]
+    for name, median in alternating(programs, seconds / 4).items():
+        yield Figure(group="encoding", name=name, value=size / median, unit="MB/s")
+
+
+def _starting(path: Path, seconds: float) -> Iterator[Figure]:
+    """Whole processes, from the command to its end."""
+    run = ["--run", str(path)]
+    commands = {
+        "--help": ["--help"],
+        "sample --len 1": ["-q", "sample", "--len", "1", "--seed", "1", *run],
+        "score, one sentence": ["-q", "score", "the fox", "--format", "scores", *run],
+        "next": ["-q", "next", "the fox", *run],
+        "sample --len 1 --engine torch": [
+            "-q", "sample", "--len", "1", "--seed", "1", "--engine", "torch", *run,
+        ],
+    }  # fmt: skip
+    programs = {name: _process(arguments) for name, arguments in commands.items()}
+    for name, median in alternating(programs, seconds / 4).items():
+        yield Figure(group="start-up", name=name, value=median, unit="s")
+
+
+def _process(arguments: list[str]) -> Program:
+    program = [sys.executable, "-c", "from charlm.cli import main; main()", *arguments]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return lambda: _drop(subprocess.run(program, check=True, env=dict(os.environ), **quiet))  # type: ignore[call-overload]

@@ -1,0 +1,70 @@
+"""The engine that runs torch's layers: on any device, for every cell."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from charlm.engine.interface import Ids, Logits, Nats, State
+from charlm.nn import model as network
+from charlm.nn.model import RecurrentLanguageModel
+
+Found = TypeVar("Found")
+
+
+class TorchEngine:
+    """Computes with a model where its weights lie. No gradient is kept."""
+
+    def __init__(self, model: RecurrentLanguageModel) -> None:
+        self.model = model
+        self.device = model.output.weight.device
+        self.name = f"torch {self.device.type}"
+        self.vocab_size = model.vocab_size
+
+    def initial_state(self, rows: int) -> State:
+        """The zero state."""
+        return _arrays(self.model.initial_state(rows))
+
+    def nats(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, State]:
+        """-ln P of the targets and the state after the inputs; the softmax is in float32."""
+        return self._read(inputs, state, lambda logits: _nats(logits, self._tensor(targets)))
+
+    def ranks(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, Ids, State]:
+        """As `nats`, and the rank of each target."""
+        wanted = self._tensor(targets)
+
+        def both(logits: Tensor) -> tuple[Nats, Ids]:
+            """Nats and ranks of the targets."""
+            own = logits.gather(-1, wanted[..., None])
+            ranks = (logits > own).sum(dim=-1) + 1
+            return _nats(logits, wanted), ranks.cpu().numpy()
+
+        (nats, ranks), after = self._read(inputs, state, both)
+        return nats, ranks, after
+
+    def logits(self, inputs: Ids, state: State) -> tuple[Logits, State]:
+        """Logits of the token after the inputs."""
+        return self._read(inputs, state, lambda logits: logits[-1].double().cpu().numpy())
+
+    @torch.inference_mode()
+    def _read(
+        self, inputs: Ids, state: State, wanted: Callable[[Tensor], Found]
+    ) -> tuple[Found, State]:
+        before = tuple(tuple(self._tensor(part) for part in layer) for layer in state)
+        logits, after = self.model(self._tensor(inputs), before)
+        return wanted(logits.float()), _arrays(after)
+
+    def _tensor(self, array: Ids | np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+
+def _nats(logits: Tensor, targets: Tensor) -> Nats:
+    nats = F.cross_entropy(logits.flatten(0, 1), targets.reshape(-1), reduction="none")
+    return nats.view_as(targets).double().cpu().numpy()
+
+
+def _arrays(state: network.State) -> State:
+    return tuple(tuple(part.detach().float().cpu().numpy() for part in layer) for layer in state)

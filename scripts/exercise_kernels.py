@@ -1,0 +1,106 @@
+"""Run every function of the compiled kernels over many shapes, beside numpy.
+
+    python scripts/exercise_kernels.py [--folder DIR] [--rounds 60] [--calls 10000]
+
+With --folder, libraries from there (as `scripts/sanitize` builds them). Prints the largest
+difference found, and the growth of the process's memory over many calls of one engine.
+"""
+
+import argparse
+import gc
+import resource
+from pathlib import Path
+
+import numpy as np
+
+from charlm.config import ModelSettings
+from charlm.engine import library
+from charlm.engine.interface import State
+from charlm.engine.native import NativeEngine
+from charlm.engine.plain import NumpyEngine
+from charlm.engine.weights import Weights, expected_shapes, weights_from
+
+
+def main() -> None:
+    """Exercise, compare, count."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--calls", type=int, default=10_000)
+    arguments = parser.parse_args()
+    if arguments.folder:
+        library.FOLDER = arguments.folder
+    for variant in library.variants():
+        worst = max(difference(variant, seed) for seed in range(arguments.rounds))
+        grown = growth(variant, arguments.calls)
+        print(
+            f"{variant:8} {arguments.rounds} shapes, largest difference {worst:.1e}; "
+            f"{grown} KB more after {arguments.calls} calls",
+            flush=True,
+        )
+        assert worst < 1e-4, "the kernels do not compute what numpy computes"
+
+
+def random_weights(random: np.random.Generator) -> Weights:
+    """Weights of a random shape."""
+    settings = ModelSettings(
+        cell=str(random.choice(["rnn", "lstm", "gru"])),
+        num_layers=int(random.integers(1, 4)),
+        hidden_size=int(random.integers(1, 70)),
+        embedding_size=int(random.integers(1, 40)),
+        tie_weights=False,
+    )
+    shapes = expected_shapes(settings, int(random.integers(2, 90)))
+    arrays = {
+        name: random.normal(0, 0.3, shape).astype(np.float32) for name, shape in shapes.items()
+    }
+    return weights_from(settings, arrays)
+
+
+def difference(variant: str, seed: int) -> float:
+    """The largest difference from numpy over all calls on one random model."""
+    random = np.random.default_rng(seed)
+    weights = random_weights(random)
+    native = NativeEngine(weights, variant, threads=int(random.integers(1, 5)))
+    plain = NumpyEngine(weights)
+    steps, rows = int(random.integers(1, 40)), int(random.integers(1, 40))
+    inputs, targets = (random.integers(0, weights.vocab_size, (steps, rows)) for _ in range(2))
+    state = native.initial_state(rows)
+    nats, after = native.nats(inputs, targets, state)
+    other, _, expected = plain.ranks(inputs, targets, state)
+    worst = max(float(np.abs(nats - other).max()), _apart(after, expected))
+    _, ranks, _ = native.ranks(inputs, targets, state)
+    assert ranks.min() >= 1
+    logits, after = native.logits(inputs, state)
+    others, _ = plain.logits(inputs, state)
+    uniform = random.random((steps, rows))
+    native.draw(logits, after, uniform, temperature=0.8, barred=0, restart=1)
+    for kind in ("bf16", "int8"):
+        NativeEngine(weights, variant, kind, threads=2).nats(inputs, targets, state)
+    return max(worst, float(np.abs(logits - others).max()))
+
+
+def growth(variant: str, calls: int) -> int:
+    """KB that the peak of the process's memory grows over so many calls, after a warm-up."""
+    weights = random_weights(np.random.default_rng(0))
+    engine = NativeEngine(weights, variant, threads=2)
+    ids = np.zeros((3, 2), np.int64)
+    state = engine.initial_state(2)
+    for number in range(calls + 200):
+        if number == 200:
+            gc.collect()
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        engine.nats(ids, ids, state)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+
+
+def _apart(left: State, right: State) -> float:
+    return max(
+        float(np.abs(a - b).max())
+        for parts, others in zip(left, right, strict=True)
+        for a, b in zip(parts, others, strict=True)
+    )
+
+
+if __name__ == "__main__":
+    main()

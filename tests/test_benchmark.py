@@ -1,0 +1,68 @@
+"""The benchmark measures what it says: every group, sane ratios, nothing left behind."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from charlm import benchmark
+from charlm.benchmark import Figure, alternating, run_benchmarks, temporary_run
+from charlm.cli import main
+from charlm.runs.verify import verify_run
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One round of everything, on little work, and no other processes."""
+    for name, value in {"LEAST_ROUNDS": 1, "SAMPLE_TOKENS": 4, "ROWS": 2, "STEPS": 3}.items():
+        monkeypatch.setattr(benchmark, name, value)
+    monkeypatch.setattr(benchmark, "_process", lambda arguments: lambda: None)
+
+
+def test_programs_take_turns() -> None:
+    """A, B, A, B: what slows the machine slows both; the median of each is told."""
+    calls: list[str] = []
+    medians = alternating({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 0.0)
+    assert "".join(calls) == "ab" * (1 + benchmark.LEAST_ROUNDS)
+    assert set(medians) == {"a", "b"}
+    assert all(value >= 0 for value in medians.values())
+
+
+@pytest.mark.usefixtures("brief")
+def test_every_group_is_measured() -> None:
+    """Each once, every speed a positive number, the first of a comparison the measure of it."""
+    figures = list(run_benchmarks(hidden=8, seconds=0.0))
+    groups = dict.fromkeys(figure.group for figure in figures)
+    assert list(groups) == [
+        "products", "memory", "training 2x8", "sampling", "sampling 16 at once", "scoring",
+        "encoding", "start-up",
+    ]  # fmt: skip
+    for figure in figures:
+        assert isinstance(figure, Figure)
+        assert figure.value > 0
+        assert math.isfinite(figure.value)
+    for group in ("training 2x8", "sampling", "scoring"):
+        mine = [figure for figure in figures if figure.group == group]
+        assert mine[0].ratio == 1.0
+        for figure in mine:
+            assert figure.ratio == pytest.approx(figure.value / mine[0].value)
+
+
+@pytest.mark.usefixtures("brief")
+def test_the_command_gives_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """For scripts: the machine and every figure."""
+    with pytest.raises(SystemExit) as end:
+        main(["bench", "--hidden", "8", "--seconds", "0.01", "--json"])
+    assert end.value.code == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["schema_version"] == 1
+    assert "threads" in content["machine"]
+    assert {figure["group"] for figure in content["figures"]} > {"sampling", "scoring"}
+
+
+def test_what_it_samples_from_is_a_whole_run(tmp_path: Path) -> None:
+    """So that commands can be started on it."""
+    path, vocabulary = temporary_run(tmp_path / "x", 4)
+    assert not [check for check in verify_run(path) if check.problems and check.name != "run.json"]
+    assert len(vocabulary) > 20

@@ -1,0 +1,367 @@
+"""Engines against a float64 loop over the formulas: every variant, cell, shape and thread count."""
+
+import ctypes
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers import engine as torch_engine
+from helpers import tiny_model
+
+from charlm.config import ModelSettings
+from charlm.engine.interface import Engine
+from charlm.engine.library import NEEDED, VARIABLE, chosen_variant, library_path, variants
+from charlm.engine.native import NativeEngine
+from charlm.engine.plain import NumpyEngine
+from charlm.engine.weights import GATES, Weights, weights_from
+from charlm.errors import EnvironmentFailure
+from charlm.nn.model import RecurrentLanguageModel
+from charlm.runs.tensors import model_tensors
+
+V = 7
+CELLS = list(GATES)
+VARIANTS = variants()
+ENGINES = ["numpy", "torch", *VARIANTS]
+every_cell = pytest.mark.parametrize("cell", CELLS)
+every_engine = pytest.mark.parametrize("name", ENGINES)
+every_variant = pytest.mark.parametrize("variant", VARIANTS)
+# hidden, embedding, layers, vocabulary, rows, steps: none a multiple of a panel, and some that are
+SHAPES = [
+    (3, 4, 2, 7, 1, 1),
+    (16, 16, 1, 16, 2, 5),
+    (17, 1, 3, 33, 13, 4),
+    (48, 20, 2, 2, 5, 9),
+    (33, 40, 2, 100, 29, 3),
+]
+
+
+def model_of(cell: str, **sizes) -> RecurrentLanguageModel:
+    return tiny_model(cell, sizes.pop("vocab_size", V), scale=3.0, **sizes)
+
+
+def weights_of(model: RecurrentLanguageModel) -> Weights:
+    arrays = {name: tensor.numpy() for name, tensor in model_tensors(model).items()}
+    return weights_from(model.settings, arrays)
+
+
+def engine_of(name: str, model: RecurrentLanguageModel, kind: str = "fp32", threads=1) -> Engine:
+    if name == "torch":
+        return torch_engine(model)
+    if name == "numpy":
+        return NumpyEngine(weights_of(model))
+    return NativeEngine(weights_of(model), name, kind, threads)
+
+
+def sigmoid(x):
+    return 1.0 / (1.0 + np.exp(-x))
+
+
+def slow_logits(weights: Weights, inputs, state):
+    """One token, one row, one layer at a time, in float64, straight from the formulas."""
+    hidden = weights.hidden_size
+    steps, rows = inputs.shape
+    logits = np.zeros((steps, rows, weights.vocab_size))
+    after = [[np.array(part, np.float64) for part in layer] for layer in state]
+    for t, row in itertools.product(range(steps), range(rows)):
+        x = weights.embedding[inputs[t, row]].astype(np.float64)
+        for number, layer in enumerate(weights.layers):
+            h = after[number][0][row]
+            into = layer.from_input.astype(np.float64) @ x + layer.input_bias
+            rec = layer.from_hidden.astype(np.float64) @ h + layer.hidden_bias
+            if weights.cell == "rnn":
+                h = np.tanh(into + rec)
+            elif weights.cell == "lstm":
+                i, f, g, o = np.split(into + rec, 4)
+                c = sigmoid(f) * after[number][1][row] + sigmoid(i) * np.tanh(g)
+                h = sigmoid(o) * np.tanh(c)
+                after[number][1][row] = c
+            else:
+                r = sigmoid(into[:hidden] + rec[:hidden])
+                z = sigmoid(into[hidden : 2 * hidden] + rec[hidden : 2 * hidden])
+                n = np.tanh(into[2 * hidden :] + r * rec[2 * hidden :])
+                h = (1.0 - z) * n + z * h
+            after[number][0][row] = h
+            x = h
+        logits[t, row] = weights.output.astype(np.float64) @ x + weights.output_bias
+    return logits, after
+
+
+def slow_nats(logits, targets):
+    top = logits.max(axis=-1, keepdims=True)
+    total = top[..., 0] + np.log(np.exp(logits - top).sum(axis=-1))
+    return total - np.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+
+
+def random_state(engine: Engine, rows: int, seed: int = 5):
+    random = np.random.default_rng(seed)
+    return tuple(
+        tuple(random.uniform(-0.9, 0.9, part.shape).astype(np.float32) for part in layer)
+        for layer in engine.initial_state(rows)
+    )
+
+
+def random_ids(vocab_size: int, steps: int, rows: int, seed: int = 6) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, vocab_size, (steps, rows))
+
+
+def assert_states_agree(found, expected, atol: float = 2e-6) -> None:
+    for layer, other in zip(found, expected, strict=True):
+        for part, value in zip(layer, other, strict=True):
+            assert part.dtype == np.float32
+            np.testing.assert_allclose(part, value, atol=atol, rtol=1e-5)
+
+
+# ------------------------------------------------------------------ one truth
+
+
+@every_cell
+@every_engine
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_every_engine_computes_the_formulas(name: str, cell: str, shape, threads: int) -> None:
+    """Nats, ranks, logits and states of the slow loop, to 1e-5, from a state carried in."""
+    hidden, embedding, layers, vocab_size, rows, steps = shape
+    sizes = {"hidden_size": hidden, "embedding_size": embedding, "num_layers": layers}
+    model = model_of(cell, vocab_size=vocab_size, **sizes)
+    engine = engine_of(name, model, threads=threads)
+    inputs, targets = (random_ids(vocab_size, steps, rows, seed) for seed in (1, 2))
+    state = random_state(engine, rows)
+    kept = [[part.copy() for part in layer] for layer in state]
+    logits, after = slow_logits(weights_of(model), inputs, state)
+    expected = slow_nats(logits, targets)
+    nats, ended = engine.nats(inputs, targets, state)
+    assert nats.dtype == np.float64
+    np.testing.assert_allclose(nats, expected, atol=1e-5, rtol=1e-5)
+    assert_states_agree(ended, after)
+    again, ranks, ended = engine.ranks(inputs, targets, state)
+    np.testing.assert_allclose(again, nats, atol=1e-6)
+    assert_states_agree(ended, after)
+    own = np.take_along_axis(logits, targets[..., None], axis=-1)
+    low, high = (logits > own + gap for gap in (1e-4, -1e-4))
+    assert ((ranks >= 1 + low.sum(axis=-1)) & (ranks <= high.sum(axis=-1))).all()
+    last, ended = engine.logits(inputs, state)
+    np.testing.assert_allclose(last, logits[-1], atol=2e-5, rtol=1e-5)
+    assert_states_agree(ended, after)
+    for layer, before in zip(state, kept, strict=True):
+        for part, value in zip(layer, before, strict=True):
+            assert (part == value).all()  # a state is a value
+
+
+@every_cell
+@every_engine
+def test_windows_of_any_length_are_one_reading(name: str, cell: str) -> None:
+    """Pieces with the state carried are the whole; more steps than a chunk of the kernels holds."""
+    engine = engine_of(name, model_of(cell, hidden_size=5), threads=2)
+    inputs, targets = (random_ids(V, 5000, 1, seed) for seed in (1, 2))
+    whole, last = engine.nats(inputs, targets, engine.initial_state(1))
+    for cuts in ([1, 2], [4999], [2048], [7, 2055, 4103]):
+        state, found = engine.initial_state(1), []
+        for piece, wanted in zip(np.split(inputs, cuts), np.split(targets, cuts), strict=True):
+            nats, state = engine.nats(piece, wanted, state)
+            found.append(nats)
+        np.testing.assert_allclose(np.concatenate(found), whole, atol=1e-5)
+        assert_states_agree(state, last, atol=1e-5)
+
+
+@every_cell
+@every_variant
+def test_kernels_do_not_depend_on_rows_or_threads(variant: str, cell: str) -> None:
+    """To the bit: what a row gives among others and alone, on one thread and on four."""
+    model = model_of(cell, hidden_size=40, embedding_size=9)
+    inputs, targets = (random_ids(V, 6, 31, seed) for seed in (1, 2))
+    one = engine_of(variant, model)
+    state = random_state(one, 31)
+    whole, after = one.nats(inputs, targets, state)
+    for threads in (2, 3, 4):
+        again, ended = engine_of(variant, model, threads=threads).nats(inputs, targets, state)
+        assert (again == whole).all()
+        assert all((a == b).all() for x, y in zip(after, ended, strict=True) for a, b in zip(x, y))  # noqa: B905
+    for rows in ([3], [30, 0], list(range(7)), list(range(12))):
+        some = tuple(tuple(part[rows] for part in layer) for layer in state)
+        nats, _ = one.nats(inputs[:, rows], targets[:, rows], some)
+        assert (nats == whole[:, rows]).all()
+
+
+@every_variant
+@pytest.mark.parametrize("kind", ["fp32", "bf16", "int8"])
+@every_cell
+def test_a_large_vocabulary_reads_embeddings_instead_of_the_table(
+    variant: str, kind: str, cell: str
+) -> None:
+    """Beyond the size of the table of input sides: still the formulas."""
+    sizes = {"hidden_size": 130, "embedding_size": 18, "num_layers": 1, "vocab_size": 33_000}
+    model = model_of(cell, **sizes)
+    engine = engine_of(variant, model, kind, threads=2)
+    inputs, targets = (random_ids(33_000, 3, 4, seed) for seed in (1, 2))
+    logits, _ = slow_logits(weights_of(model), inputs, engine.initial_state(4))
+    nats, _ = engine.nats(inputs, targets, engine.initial_state(4))
+    bound = {"fp32": 2e-5, "bf16": 0.1, "int8": 0.3}[kind]
+    np.testing.assert_allclose(nats, slow_nats(logits, targets), atol=bound)
+
+
+@every_variant
+@every_cell
+def test_smaller_weights_cost_little(variant: str, cell: str) -> None:
+    """bf16 and int8 weights: the mean divergence from fp32 is small, and int8 above nothing."""
+    model = model_of(cell, hidden_size=64, embedding_size=16)
+    inputs, targets = (random_ids(V, 50, 8, seed) for seed in (1, 2))
+    exact, found = engine_of(variant, model), {}
+    state = exact.initial_state(8)
+    nats, _ = exact.nats(inputs, targets, state)
+    for kind in ("bf16", "int8"):
+        rough, _ = engine_of(variant, model, kind).nats(inputs, targets, state)
+        found[kind] = np.abs(rough - nats).mean()
+    assert 0.0 < found["bf16"] < 0.01
+    assert 0.0 < found["int8"] < 0.03
+
+
+@every_cell
+def test_int8_is_the_same_on_every_processor(cell: str) -> None:
+    """Integer sums are exact, so the variants differ by the rounding of their gates only."""
+    model = model_of(cell, hidden_size=40, embedding_size=9)
+    inputs, targets = (random_ids(V, 4, 13, seed) for seed in (1, 2))
+    results = []
+    for variant in VARIANTS:
+        engine = engine_of(variant, model, "int8")
+        results.append(engine.nats(inputs, targets, engine.initial_state(13))[0])
+    for other in results[1:]:
+        np.testing.assert_allclose(other, results[0], atol=2e-2)
+        assert np.median(np.abs(other - results[0])) < 1e-5
+
+
+@every_variant
+def test_extreme_weights_give_no_nan(variant: str) -> None:
+    """Gates far outside of what exp can hold saturate; logits far apart give finite nats."""
+    model = model_of("lstm")
+    for parameter in model.parameters():
+        parameter.requires_grad_(False).mul_(1e4)
+    engine = engine_of(variant, model)
+    ids = random_ids(V, 9, 3)
+    nats, state = engine.nats(ids, ids, engine.initial_state(3))
+    assert np.isfinite(nats).all()
+    assert (nats >= 0).all()
+    assert all(np.isfinite(part).all() for layer in state for part in layer)
+
+
+# ------------------------------------------------------------------ drawing
+
+
+def slow_draw(engine, logits, state, uniform, temperature, barred, restart):
+    """The loop of `generation`, one token at a time."""
+    ids, nats = [], []
+    for numbers in uniform:
+        usable = logits.copy()
+        if barred >= 0:
+            usable[:, barred] = -np.inf
+        scaled = (usable - usable.max(axis=1, keepdims=True)) / (temperature or 1.0)
+        cumulative = np.cumsum(np.exp(scaled), axis=1)
+        drawn = (cumulative <= numbers[:, None] * cumulative[:, -1:]).sum(axis=1)
+        if temperature == 0:
+            drawn = usable.argmax(axis=1)
+        nats.append(slow_nats(logits, drawn))
+        going = (drawn != restart)[:, None]
+        state = tuple(tuple(part * going for part in layer) for layer in state)
+        logits, state = engine.logits(drawn[None, :], state)
+        ids.append(drawn)
+    return np.array(ids), np.array(nats), logits, state
+
+
+@every_variant
+@every_cell
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize(("barred", "restart"), [(-1, -1), (0, 1)])
+def test_a_whole_sample_is_drawn_as_token_by_token(
+    variant: str, cell: str, temperature: float, barred: int, restart: int
+) -> None:
+    """The same ids, nats, last logits and state, for several rows at once."""
+    engine = engine_of(variant, model_of(cell, hidden_size=20), threads=2)
+    assert isinstance(engine, NativeEngine)
+    state = random_state(engine, 3)
+    logits, state = engine.logits(random_ids(V, 1, 3), state)
+    uniform = np.random.default_rng(8).random((40, 3))
+    begin = logits.copy()
+    expected = slow_draw(engine, logits, state, uniform, temperature, barred, restart)
+    options = {"temperature": temperature, "barred": barred, "restart": restart}
+    ids, nats, last, after = engine.draw(logits, state, uniform, **options)
+    assert (ids == expected[0]).all()
+    np.testing.assert_allclose(nats, expected[1], atol=1e-5)
+    np.testing.assert_allclose(last, expected[2], atol=1e-5)
+    assert_states_agree(after, expected[3])
+    assert (logits == begin).all()
+    assert barred < 0 or not (ids == barred).any()
+
+
+# ------------------------------------------------------------------ misuse and choice
+
+
+@every_variant
+def test_ids_and_states_of_the_wrong_size_are_refused(variant: str) -> None:
+    """Nothing outside of the model's memory is ever read."""
+    engine = engine_of(variant, model_of("lstm"))
+    good, state = random_ids(V, 2, 3), engine.initial_state(3)
+    for value in (-1, V):
+        bad = good.copy()
+        bad[1, 2] = value
+        for call in (
+            lambda bad=bad: engine.nats(bad, good, state),
+            lambda bad=bad: engine.nats(good, bad, state),
+            lambda bad=bad: engine.logits(bad, state),
+        ):
+            with pytest.raises(IndexError, match="expected 0 to V - 1"):
+                call()
+    for call in (
+        lambda: engine.nats(good, good, engine.initial_state(2)),
+        lambda: engine.nats(good, good[:, :2], state),
+        lambda: engine.logits(good, engine.initial_state(4)),
+        lambda: engine.draw(np.zeros((2, V)), state, np.zeros((1, 3)), temperature=1.0),
+    ):
+        with pytest.raises(ValueError, match="expected equal"):
+            call()
+
+
+@pytest.mark.skipif(not VARIANTS, reason="no kernels were built")
+def test_the_variant_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an environment variable, with a sentence where it is not to be had."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert chosen_variant() == VARIANTS[0]
+    for variant in VARIANTS:
+        monkeypatch.setenv(VARIABLE, variant)
+        assert chosen_variant() == variant
+    monkeypatch.setenv(VARIABLE, "none")
+    assert chosen_variant() is None
+    monkeypatch.setenv(VARIABLE, "mmx")
+    with pytest.raises(EnvironmentFailure, match="'mmx'; expected none or one of"):
+        chosen_variant()
+
+
+@every_variant
+def test_each_library_has_the_vectors_of_its_name(variant: str) -> None:
+    """16, 8 and 4 floats: the flags of the build reached the compiler."""
+    lanes = ctypes.CDLL(str(library_path(variant))).charlm_lanes()
+    assert lanes == {"avx512": 16, "avx2": 8, "plain": 4}[variant]
+    assert variant in NEEDED
+
+
+def test_engines_import_no_torch() -> None:
+    """Sampling, scoring and evaluating a run load neither torch nor the trainer."""
+    code = (
+        "import sys, charlm; m = charlm.load(); list(m.sample(3, seed=1)); m.score('a');"
+        "m.next('a'); m.evaluate('abc'); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n", done.stderr
+
+
+def test_a_model_can_be_made_and_freed_many_times() -> None:
+    """Threads and memory go when the engine goes."""
+    if not VARIANTS:
+        pytest.skip("no kernels were built")
+    model = RecurrentLanguageModel(ModelSettings(num_layers=1, hidden_size=3, embedding_size=2), V)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False).fill_(0.1)
+    for _ in range(200):
+        engine = engine_of(VARIANTS[0], model, threads=3)
+        ids = random_ids(V, 2, 2)
+        engine.nats(ids, ids, engine.initial_state(2))
