@@ -69,6 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
     # and gain 1.2 times on a busy one. torch reads this when it is first imported.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")  # the parser would look for some, slowly
     Talk.command = shlex.join(["charlm", *(sys.argv[1:] if arguments is None else arguments)])
     status = 0
     try:
