@@ -137,6 +137,9 @@ class TrainingSettings:
     weight_decay: float = setting(0.01, "decoupled for adamw, L2 for the others")
     momentum: float = setting(0.0, "of sgd and rmsprop")
     beta2: float = setting(0.99, "second-moment decay of adamw and adam")
+    label_smoothing: float | None = setting(
+        None, "share of each target spread over all entries (Szegedy et al. 2016); None = by rule"
+    )
     schedule: str = setting("cosine", "learning rate over the run", SCHEDULE_NAMES)
     warmup: float = setting(0.02, "share of the run in which the learning rate rises linearly")
     final_rate: float = setting(0.02, "where cosine and linear end, as a share of the highest")
@@ -163,6 +166,7 @@ class TrainingSettings:
             **dict.fromkeys(positive, (1e-12, math.inf)),
             **dict.fromkeys(("weight_decay", "clip_norm", "save_minutes"), (0.0, math.inf)),
             **dict.fromkeys(("momentum", "beta2", "warmup", "final_rate"), (0.0, 1.0)),
+            label_smoothing=(0.0, 0.9),
             patience=(0, math.inf),
             seed=(0, 2**63 - 1),
         )

@@ -615,3 +615,20 @@ def test_the_state_between_windows_is_cut_off_from_the_graph() -> None:
     assert trainer.state is not None
     assert not any(part.requires_grad for layer in trainer.state for part in layer)
     assert trainer.generator.get_state().tolist() != seeded(5).get_state().tolist()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_label_smoothing_spreads_the_target_but_not_what_is_told(share: float) -> None:
+    """(1 - s) (-ln p(target)) + s mean(-ln p) is made smaller; the record tells -ln p(target)."""
+    trainer = make(label_smoothing=share, dropout={})
+    window = next(trainer.windows.epoch(trainer.counters.position))
+    with torch.no_grad():
+        logits, _ = trainer.model(torch.from_numpy(window.inputs))
+        surprise = -logits.double().log_softmax(dim=-1)
+        own = surprise.gather(-1, torch.from_numpy(window.targets)[..., None])[..., 0].mean()
+    loss, nats = trainer._loss(window)
+    assert float(nats) == pytest.approx(float(own), abs=1e-6)
+    expected = (1 - share) * float(own) + share * float(surprise.mean())
+    assert float(loss.detach()) == pytest.approx(expected, abs=1e-6)
+    assert loss.requires_grad
+    assert not nats.requires_grad

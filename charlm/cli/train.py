@@ -121,6 +121,10 @@ def train(
     clip_norm: Annotated[
         float | None, _flag("--clip-norm", FIT, "Largest gradient norm (1); 0 = any.")
     ] = None,
+    label_smoothing: Annotated[
+        float | None,
+        _flag("--label-smoothing", FIT, "Share of targets spread over all entries (by rule)."),
+    ] = None,
     evals: Annotated[int | None, _flag("--evals", FIT, "Validations in the run (8).")] = None,
     patience: Annotated[
         int | None, _flag("--patience", FIT, "Stop after so many without a gain (never).")
@@ -170,7 +174,7 @@ def train(
             "bptt": bptt, "stateless": stateless or None, "optimizer": optimizer,
             "learning_rate": learning_rate, "schedule": schedule, "warmup": warmup,
             "weight_decay": weight_decay, "momentum": momentum, "clip_norm": clip_norm,
-            "evals": evals, "patience": patience, "seed": seed, "device": device,
+            "label_smoothing": label_smoothing, "evals": evals, "patience": patience, "seed": seed, "device": device,
             "precision": precision, "threads": threads, "save_minutes": save_minutes,
         },
     }  # fmt: skip

@@ -164,7 +164,7 @@ class Trainer:
         return bool(self.stop_reason or self.counters.finished)
 
     def _step(self, window: Window) -> None:
-        loss = self._loss(window)
+        loss, nats = self._loss(window)
         fullness = self._fullness(window)
         (loss * fullness).backward()  # type: ignore[no-untyped-call]
         counters, settings = self.counters, self.settings
@@ -174,7 +174,7 @@ class Trainer:
             group["lr"] = self._learning_rate(fullness)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        counters.sum_nats += float(loss.detach()) * window.tokens
+        counters.sum_nats += float(nats) * window.tokens
         counters.sum_tokens += window.tokens
         counters.sum_clipped += int(0 < settings.clip_norm < self._norm)
         counters.step += 1
@@ -183,8 +183,11 @@ class Trainer:
         counters.offset = window.next.offset
         counters.seconds = max(counters.seconds, self.clock() - self._started)
 
-    def _loss(self, window: Window) -> Tensor:
-        """Mean nats per token of a window, in float32; the state goes on, cut off from the past."""
+    def _loss(self, window: Window) -> tuple[Tensor, Tensor]:
+        """What is made smaller, and the mean nats per token of a window, both in float32.
+
+        They are the same but for label smoothing. The state goes on, cut off from the past.
+        """
         inputs = torch.from_numpy(window.inputs).to(self.device)
         targets = torch.from_numpy(window.targets).to(self.device)
         before = None
@@ -194,7 +197,11 @@ class Trainer:
         with self.precision.autocast(self.device):
             logits, state = self.model(inputs, before, self.generator, only=real)
         self.state = tuple(tuple(part.detach().float() for part in layer) for layer in state)
-        return F.cross_entropy(logits.float(), targets[real])
+        logits, wanted = logits.float(), targets[real]
+        smoothing = self.settings.label_smoothing or 0.0
+        loss = F.cross_entropy(logits, wanted, label_smoothing=smoothing)
+        plain = F.cross_entropy(logits.detach(), wanted) if smoothing else loss.detach()
+        return loss, plain
 
     def _clipped_norm(self) -> float:
         limit = self.settings.clip_norm or math.inf
