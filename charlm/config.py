@@ -137,9 +137,13 @@ class TrainingSettings:
     weight_decay: float = setting(0.01, "decoupled for adamw, L2 for the others")
     momentum: float = setting(0.0, "of sgd and rmsprop")
     beta2: float = setting(0.99, "second-moment decay of adamw and adam")
-    label_smoothing: float | None = setting(
-        None, "share of each target spread over all entries (Szegedy et al. 2016); None = by rule"
+    label_smoothing: float = setting(
+        0.0, "share of each target spread over all entries (Szegedy et al. 2016)"
     )
+    average: float | None = setting(
+        None, "decay of the average of weights that is evaluated and kept; 0 = none, None = by rule"
+    )
+    calibrate: bool = setting(True, "fit one factor on all logits on the validation text")
     schedule: str = setting("cosine", "learning rate over the run", SCHEDULE_NAMES)
     warmup: float = setting(0.02, "share of the run in which the learning rate rises linearly")
     final_rate: float = setting(0.02, "where cosine and linear end, as a share of the highest")
@@ -167,6 +171,7 @@ class TrainingSettings:
             **dict.fromkeys(("weight_decay", "clip_norm", "save_minutes"), (0.0, math.inf)),
             **dict.fromkeys(("momentum", "beta2", "warmup", "final_rate"), (0.0, 1.0)),
             label_smoothing=(0.0, 0.9),
+            average=(0.0, 0.999999),
             patience=(0, math.inf),
             seed=(0, 2**63 - 1),
         )

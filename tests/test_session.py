@@ -568,3 +568,37 @@ def test_a_foreign_state_is_a_run_error(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, session.path / WEIGHTS)
     with pytest.raises(RunError):
         load(session.path)
+
+
+def test_a_run_that_is_too_sure_of_itself_is_calibrated(tmp_path: Path) -> None:
+    """Memorised text, another to validate on: the factor is below one, in the file, and told.
+
+    What the run records is what evaluating it gives, with every engine; a longer run goes on from
+    the weights without it.
+    """
+    held = tmp_path / "valid.txt"
+    held.write_text("bca cab dab bad acb\n" * 3)
+    chosen = settings().to_dict()
+    chosen["corpus"]["valid"] = [str(held)]
+    chosen["training"] |= {"epochs": 30.0, "steps": None, "learning_rate": 0.05, "evals": 1}
+    for name, calibrate in (("plain", False), ("fitted", True)):
+        chosen["training"]["calibrate"] = calibrate
+        corpus = Corpus.from_text("abc abd abc abd abc abc abd\n" * 8)
+        session = start(settings_from(chosen), tmp_path, name=name, corpus=corpus)
+        last = list(session.records())[-1]
+        assert isinstance(last, FinishedRecord)
+        assert last.valid is not None
+        assert whole(session.path)
+        if not calibrate:
+            before = last.valid
+            assert (last.logit_scale, last.valid_uncalibrated) == (1.0, None)
+            continue
+        assert 0.2 < last.logit_scale < 0.9
+        assert last.valid_uncalibrated == before
+        assert last.valid.nats < 0.95 * before.nats
+        for engine in ("torch", "numpy", "auto"):
+            found = load(session.path, engine=engine).evaluate(held.read_text())
+            assert found.nats == pytest.approx(last.valid.nats, rel=1e-5)
+    again = resume(tmp_path / "fitted", {"training": {"epochs": 31.0}})
+    assert all(isinstance(record, Record) for record in again.records())
+    assert whole(tmp_path / "fitted")

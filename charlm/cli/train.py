@@ -123,7 +123,15 @@ def train(
     ] = None,
     label_smoothing: Annotated[
         float | None,
-        _flag("--label-smoothing", FIT, "Share of targets spread over all entries (by rule)."),
+        _flag("--label-smoothing", FIT, "Share of targets spread over all entries (0)."),
+    ] = None,
+    average: Annotated[
+        float | None,
+        _flag("--average", FIT, "Decay of an average of weights that is kept; 0 = none (by rule)."),
+    ] = None,
+    calibrate: Annotated[
+        bool | None,
+        _flag("--calibrate/--no-calibrate", FIT, "Fit one factor on all logits at the end (yes)."),
     ] = None,
     evals: Annotated[int | None, _flag("--evals", FIT, "Validations in the run (8).")] = None,
     patience: Annotated[
@@ -174,7 +182,8 @@ def train(
             "bptt": bptt, "stateless": stateless or None, "optimizer": optimizer,
             "learning_rate": learning_rate, "schedule": schedule, "warmup": warmup,
             "weight_decay": weight_decay, "momentum": momentum, "clip_norm": clip_norm,
-            "label_smoothing": label_smoothing, "evals": evals, "patience": patience, "seed": seed, "device": device,
+            "label_smoothing": label_smoothing, "average": average, "calibrate": calibrate,
+            "evals": evals, "patience": patience, "seed": seed, "device": device,
             "precision": precision, "threads": threads, "save_minutes": save_minutes,
         },
     }  # fmt: skip

@@ -67,8 +67,14 @@ def expected_shapes(settings: ModelSettings, vocab_size: int) -> dict[str, tuple
     return shapes | {"output.bias": (vocab_size,)}
 
 
-def weights_from(settings: ModelSettings, tensors: Mapping[str, Array]) -> Weights:
-    """The weights of a model whose tensors have the expected names and shapes."""
+def weights_from(
+    settings: ModelSettings, tensors: Mapping[str, Array], logit_scale: float = 1.0
+) -> Weights:
+    """The weights of a model whose tensors have the expected names and shapes.
+
+    All logits are multiplied by `logit_scale`, in the output layer (and not in an embedding that
+    is tied to it).
+    """
     plain = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
     layers = tuple(
         LayerWeights(
@@ -79,10 +85,16 @@ def weights_from(settings: ModelSettings, tensors: Mapping[str, Array]) -> Weigh
         )
         for layer in range(settings.num_layers or 0)
     )
+    output, bias = (
+        plain["embedding.weight" if settings.tie_weights else "output.weight"],
+        plain["output.bias"],
+    )
+    if logit_scale != 1.0:
+        output, bias = output * np.float32(logit_scale), bias * np.float32(logit_scale)
     return Weights(
         cell=settings.cell,
         embedding=plain["embedding.weight"],
         layers=layers,
-        output=plain["embedding.weight" if settings.tie_weights else "output.weight"],
-        output_bias=plain["output.bias"],
+        output=output,
+        output_bias=bias,
     )

@@ -16,10 +16,13 @@ Found = TypeVar("Found")
 
 
 class TorchEngine:
-    """Computes with a model where its weights lie. No gradient is kept."""
+    """Computes with a model where its weights lie. No gradient is kept.
 
-    def __init__(self, model: RecurrentLanguageModel) -> None:
-        self.model = model
+    All logits are multiplied by `logit_scale`.
+    """
+
+    def __init__(self, model: RecurrentLanguageModel, logit_scale: float = 1.0) -> None:
+        self.model, self.logit_scale = model, logit_scale
         self.device = model.output.weight.device
         self.name = f"torch {self.device.type}"
         self.vocab_size = model.vocab_size
@@ -55,7 +58,7 @@ class TorchEngine:
     ) -> tuple[Found, State]:
         before = tuple(tuple(self._tensor(part) for part in layer) for layer in state)
         logits, after = self.model(self._tensor(inputs), before)
-        return wanted(logits.float()), _arrays(after)
+        return wanted(logits.float() * self.logit_scale), _arrays(after)
 
     def _tensor(self, array: Ids | np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)

@@ -77,6 +77,15 @@ def summary_table(record: Mapping[str, Any], finished: FinishedRecord) -> Table:
         pairs.append(
             ("the source's own", f"{own:.4f} bits/char; distance {distance:.4f} ({share})")
         )
+    if finished.valid_uncalibrated:
+        before = finished.valid_uncalibrated.nats_per_token
+        pairs.append(
+            (
+                "calibrated",
+                f"on the validation text, logits times {finished.logit_scale:.3f}; "
+                f"{before:.4f} nats/token before",
+            )
+        )
     if finished.valid:
         pairs.append(("best weights", f"of step {finished.best_step:,}"))
     else:

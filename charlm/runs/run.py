@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from charlm import __version__
 from charlm.config import ModelSettings
 from charlm.engine.interface import Engine
@@ -23,7 +25,7 @@ from charlm.runs.commit import (
     write_json,
 )
 from charlm.runs.layout import CONFIG, FORMAT, TOKENIZER, WEIGHTS, read_config
-from charlm.runs.weights import load_arrays
+from charlm.runs.weights import SCALE, load_arrays
 from charlm.text.vocabulary import Vocabulary, load_vocabulary
 
 if TYPE_CHECKING:
@@ -89,14 +91,28 @@ def vocabulary_bytes(vocabulary: Vocabulary) -> bytes:
 
 
 def write_weights(path: Path, model: "RecurrentLanguageModel") -> None:
-    """Replace the best weights.
+    """Replace the best weights by those of a model."""
+    from charlm.runs.tensors import model_tensors, tensors_to_bytes
+
+    _replace_weights(path, tensors_to_bytes(model_tensors(model)))
+
+
+def write_scale(path: Path, scale: float) -> None:
+    """Put the factor on all logits beside the best weights."""
+    import torch
+
+    from charlm.runs.tensors import tensors_from_file, tensors_to_bytes
+
+    tensors = tensors_from_file(path / WEIGHTS) | {SCALE: torch.tensor(scale)}
+    _replace_weights(path, tensors_to_bytes(tensors))
+
+
+def _replace_weights(path: Path, data: bytes) -> None:
+    """Write the weights' file.
 
     The manifest first allows the old and the new content, then the new one only, so that it is
     right at every moment, whenever the process dies.
     """
-    from charlm.runs.tensors import model_tensors, tensors_to_bytes
-
-    data = tensors_to_bytes(model_tensors(model))
     manifest = read_json(path / MANIFEST)
     entries = dict(manifest["files"])
     before = entries.get(WEIGHTS)
@@ -149,8 +165,12 @@ def load_engine(
     *,
     weights: str = "fp32",
     threads: int | None = None,
+    logit_scale: float | None = None,
 ) -> Engine:
     """The engine that computes with the weights of a file.
+
+    All logits are multiplied by `logit_scale`, by default by the factor that calibration left in
+    the file, if any.
 
     `native` are the compiled kernels, `auto` takes them where they are, else numpy. `weights`
     says how the kernels keep the weights: fp32, bf16 or int8. Raises UsageError for names that
@@ -162,8 +182,10 @@ def load_engine(
             f"one of {', '.join(WEIGHT_KINDS)}"
         )
     arrays = load_arrays(path, settings, vocab_size)
+    kept = float(arrays.pop(SCALE, np.float32(1.0)))
+    scale = kept if logit_scale is None else logit_scale
     if engine == "torch":
-        return _torch_engine(settings, vocab_size, arrays, weights)
+        return _torch_engine(settings, vocab_size, arrays, weights, scale)
     variant = chosen_variant()
     if variant is None or engine == "numpy":
         if engine == "native" or weights != "fp32":
@@ -171,12 +193,12 @@ def load_engine(
                 f"--engine {engine} --weights {weights} needs the compiled kernels, which are not "
                 "here. Install charlm again where there is a C++ compiler, or leave both out"
             )
-        return NumpyEngine(weights_from(settings, arrays))
-    return NativeEngine(weights_from(settings, arrays), variant, weights, threads)
+        return NumpyEngine(weights_from(settings, arrays, scale))
+    return NativeEngine(weights_from(settings, arrays, scale), variant, weights, threads)
 
 
 def _torch_engine(
-    settings: ModelSettings, vocab_size: int, arrays: dict[str, Any], weights: str
+    settings: ModelSettings, vocab_size: int, arrays: dict[str, Any], weights: str, scale: float
 ) -> Engine:
     import torch
 
@@ -188,7 +210,7 @@ def _torch_engine(
         raise UsageError(f"--engine torch with --weights {weights}; expected fp32 there")
     model = RecurrentLanguageModel(settings, vocab_size)
     put_weights(model, {name: torch.from_numpy(array) for name, array in arrays.items()})
-    return TorchEngine(model.requires_grad_(False))
+    return TorchEngine(model.requires_grad_(False), scale)
 
 
 def _model_settings(config: dict[str, Any], path: Path) -> ModelSettings:

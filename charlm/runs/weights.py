@@ -13,6 +13,8 @@ from charlm.engine.weights import expected_shapes
 from charlm.errors import RunError
 
 LARGEST_HEADER = 8 << 20
+SCALE = "output.scale"
+"""Name of the factor on all logits, where calibration has found one."""
 
 
 def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -39,6 +41,8 @@ def load_arrays(
     RunError when they differ or a weight is not finite.
     """
     found = {name: shape for name, (_, shape) in read_header(path).items()}
+    if found.get(SCALE) == ():
+        del found[SCALE]
     depth = settings.num_layers or 0
     if depth > len(found):  # a claim of many layers must not cost the time to list them
         raise RunError(
@@ -52,6 +56,8 @@ def load_arrays(
     broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if broken:
         raise RunError(f"{path}: {broken[0]} holds a value that is not finite; train again")
+    if SCALE in arrays and not arrays[SCALE] > 0.0:
+        raise RunError(f"{path}: {SCALE} is {arrays[SCALE]}; expected more than 0. Train again")
     return arrays
 
 

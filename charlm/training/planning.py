@@ -41,6 +41,9 @@ DEFAULT_ROWS = {"cpu": 16, "mps": 64, "cuda": 64}
 and to 1.019 with 16, in the same time: a processor gains nothing from more rows."""
 TOKENS_IN_A_STEP = 512
 """Tokens that a step should hold when documents are short."""
+SOON_MEMORISED = 1_000_000
+"""Tokens of short documents below which an average of weights is kept. On a list of names (0.2
+million) it gained 0.014 nats per character, and calibration after it 0.033."""
 BPTT = {"char": 64, "byte": 64, "word": 35, "bpe": 35}
 
 
@@ -256,7 +259,25 @@ class _Planner:
         seed = training.seed
         if seed is None:
             seed = self._chosen("training.seed", secrets.randbelow(2**32), "drawn at random")
-        return replace(training, learning_rate=rate, seed=seed, evals=self._evals(training))
+        return replace(
+            training,
+            learning_rate=rate,
+            seed=seed,
+            evals=self._evals(training),
+            average=self._average(training, model),
+        )
+
+    def _average(self, training: TrainingSettings, model: ModelSettings) -> float:
+        """An average over about the last tenth of the run, where documents are soon memorised."""
+        if training.average is not None:
+            return training.average
+        unit, text = self.dataset.vocabulary.unit, self.dataset.train
+        if unit not in ("char", "byte") or text.documents == 1 or self.tokens > SOON_MEMORISED:
+            return float(self._chosen("training.average", 0.0, "the text is not soon memorised"))
+        in_a_step = (training.batch_size or 1) * self.tokens / text.documents
+        steps = self._passes(training, model) * self.tokens / in_a_step
+        reason = "short documents are soon memorised"
+        return float(self._chosen("training.average", round(max(1 - 10 / steps, 0.9), 4), reason))
 
     def _evals(self, training: TrainingSettings) -> int:
         """Fewer validations where one costs more than a share of the training between two."""

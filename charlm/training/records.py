@@ -68,7 +68,11 @@ class SavedRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedRecord(Record):
-    """The end of this sitting: why, and the figures of the best weights."""
+    """The end of this sitting: why, and the figures of the best weights.
+
+    `logit_scale` is the factor that calibration found on the validation text, 1 where it found
+    nothing to gain; `valid_uncalibrated` are the figures without it.
+    """
 
     kind: ClassVar[str] = "finished"
 
@@ -76,6 +80,8 @@ class FinishedRecord(Record):
     best_step: int
     valid: Tally | None = None
     test: Tally | None = None
+    valid_uncalibrated: Tally | None = None
+    logit_scale: float = 1.0
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -86,6 +92,7 @@ class FinishedRecord(Record):
     def to_dict(self) -> dict[str, Any]:
         """As `Record.to_dict`, the tallies as their figures."""
         plain = Record.to_dict(self)
-        for name, tally in (("valid", self.valid), ("test", self.test)):
+        for name in ("valid", "test", "valid_uncalibrated"):
+            tally = getattr(self, name)
             plain[name] = tally.summary() if tally else None
         return plain

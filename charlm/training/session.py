@@ -21,7 +21,9 @@ from filelock import FileLock
 
 from charlm import __version__
 from charlm.config import ModelSettings, Settings, TrainingSettings, merge, settings_from
+from charlm.engine.interface import Engine
 from charlm.errors import EnvironmentFailure, RunError
+from charlm.inference.calibration import fit_scale, sample_of
 from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import (
     Precision,
@@ -41,7 +43,13 @@ from charlm.runs.data import corpus_record, read_data, write_data
 from charlm.runs.folders import check_name, check_writable, lock_run, new_folder
 from charlm.runs.layout import CARD, METRICS, RECORD, TOKENIZER, WEIGHTS, read_config, read_record
 from charlm.runs.locate import built_in
-from charlm.runs.run import load_engine, model_config, write_model_files, write_weights
+from charlm.runs.run import (
+    load_engine,
+    model_config,
+    write_model_files,
+    write_scale,
+    write_weights,
+)
 from charlm.runs.states import load_newest_state, save_state
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import (
@@ -55,6 +63,8 @@ from charlm.training.trainer import Trainer
 from charlm.units import Tally
 
 Origins = dict[str, str]
+LEAST_GAIN = 0.001
+"""Share of the validation nats that calibration must save to be kept."""
 BUILT_IN_CORPUS = "tales.txt"
 
 
@@ -136,7 +146,8 @@ class Session:
             write_weights(self.path, self.unsaved)
             self.unsaved = None
         if trainer.dataset.valid is None or not (self.path / WEIGHTS).exists():
-            write_weights(self.path, trainer.model)
+            with trainer.kept_weights():
+                write_weights(self.path, trainer.model)
         snapshot = trainer.snapshot()
         log = self.path / METRICS
         snapshot.counters["log_bytes"] = log.stat().st_size if log.exists() else 0
@@ -153,6 +164,9 @@ class Session:
         trainer = self.trainer
         counters = trainer.counters
         reason = trainer.stop_reason or counters.finished
+        valid, scale = trainer.best_tally, 1.0
+        if not trainer.stop_reason and trainer.settings.calibrate and valid:
+            valid, scale = self._calibrate(valid)
         test = self._test() if not trainer.stop_reason else None
         finished = FinishedRecord(
             step=counters.step,
@@ -161,8 +175,10 @@ class Session:
             seconds=round(counters.seconds, 3),
             reason=reason,
             best_step=counters.best_step or counters.step,
-            valid=trainer.best_tally,
+            valid=valid,
             test=test,
+            valid_uncalibrated=trainer.best_tally if scale != 1.0 else None,
+            logit_scale=scale,
             notes=self.notes,
         )
         self.record |= {
@@ -172,6 +188,25 @@ class Session:
         write_json(self.path / RECORD, self.record)
         write_file(self.path / CARD, model_card(self.path.name, self.record).encode("utf-8"))
         return finished
+
+    def _calibrate(self, before: Tally) -> tuple[Tally, float]:
+        """Fit the factor on all logits of the best weights; kept only where it gains something."""
+        model, text = self.trainer.model, self.trainer.dataset.valid
+        assert text is not None
+        path, part = self.path / WEIGHTS, sample_of(text)
+
+        def engine(scale: float) -> Engine:
+            """The best weights with their logits multiplied."""
+            return load_engine(path, model.settings, model.vocab_size, logit_scale=scale)
+
+        scale = fit_scale(lambda factor: evaluate(engine(factor), part).nats)
+        if scale == 1.0:
+            return before, 1.0
+        after = evaluate(engine(scale), text)
+        if after.nats > (1.0 - LEAST_GAIN) * before.nats:
+            return before, 1.0
+        write_scale(self.path, scale)
+        return after, scale
 
     def _test(self) -> Tally | None:
         """The test text under the best weights, once."""

@@ -7,6 +7,7 @@ loop needs to go on is in `Trainer.counters` and a handful of tensors, so a stat
 between any two steps, and a run that goes on from it equals one that never stopped.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from charlm.runs.states import SavedState
 from charlm.runs.tensors import model_tensors, put_weights
 from charlm.text.dataset import Dataset
 from charlm.text.windows import PADDING, Position, Reading, Window, Windows
+from charlm.training.averaging import WeightAverage
 from charlm.training.optim import build_optimizer, rate_share
 from charlm.training.records import EvaluationRecord, Record, StepRecord
 from charlm.units import Tally
@@ -92,6 +94,7 @@ class Trainer:
         self.optimizer = build_optimizer(self.model.parameters(), settings)
         self.generator = torch.Generator(device)
         self.generator.manual_seed(settings.seed or 0)
+        self.average = WeightAverage(self.model, settings.average) if settings.average else None
         self.counters = Counters()
         self.state: State | None = None
         self.stop_reason = ""
@@ -174,6 +177,8 @@ class Trainer:
             group["lr"] = self._learning_rate(fullness)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if self.average:
+            self.average.update(counters.step + 1)
         counters.sum_nats += float(nats) * window.tokens
         counters.sum_tokens += window.tokens
         counters.sum_clipped += int(0 < settings.clip_norm < self._norm)
@@ -198,7 +203,7 @@ class Trainer:
             logits, state = self.model(inputs, before, self.generator, only=real)
         self.state = tuple(tuple(part.detach().float() for part in layer) for layer in state)
         logits, wanted = logits.float(), targets[real]
-        smoothing = self.settings.label_smoothing or 0.0
+        smoothing = self.settings.label_smoothing
         loss = F.cross_entropy(logits, wanted, label_smoothing=smoothing)
         plain = F.cross_entropy(logits.detach(), wanted) if smoothing else loss.detach()
         return loss, plain
@@ -217,6 +222,10 @@ class Trainer:
             f"{self._norm:.4g}; expected finite numbers. Nothing of this step was kept. "
             "Try a smaller --learning-rate or --clip-norm"
         )
+
+    def kept_weights(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, the model holds the weights that are evaluated and kept: the average, if any."""
+        return self.average.applied() if self.average else contextlib.nullcontext()
 
     def check_weights(self) -> None:
         """Raise DivergenceError when a weight is not finite: such a model is never saved."""
@@ -286,12 +295,13 @@ class Trainer:
         counters = self.counters
         begun = self.clock()
         self.check_weights()
-        tally = evaluate(TorchEngine(self.model), self.dataset.valid)
-        best = counters.best_nats is None or tally.nats < counters.best_nats
-        if best:
-            counters.best_nats, counters.best_step = tally.nats, counters.step
-            counters.best_tally = tally.sums()
-            self.on_best(self.model)
+        with self.kept_weights():
+            tally = evaluate(TorchEngine(self.model), self.dataset.valid)
+            best = counters.best_nats is None or tally.nats < counters.best_nats
+            if best:
+                counters.best_nats, counters.best_step = tally.nats, counters.step
+                counters.best_tally = tally.sums()
+                self.on_best(self.model)
         counters.without_gain = 0 if best else counters.without_gain + 1
         if self.settings.schedule == "plateau" and not best:
             counters.plateau *= PLATEAU_FACTOR
@@ -312,6 +322,8 @@ class Trainer:
         tensors = {f"model.{k}": v for k, v in model_tensors(self.model).items()}
         tensors |= {f"optimizer.{k}": v for k, v in _optimizer_tensors(self.optimizer).items()}
         tensors |= {f"hidden.{k}": v for k, v in _state_tensors(self.state).items()}
+        if self.average:
+            tensors |= {f"average.{name}": t for name, t in self.average.tensors.items()}
         tensors["generator"] = self.generator.get_state()
         counters = asdict(self.counters)
         return SavedState(step=self.counters.step, tensors=tensors, counters=counters)
@@ -324,11 +336,13 @@ class Trainer:
                 for name, tensor in saved.tensors.items()
                 if name.startswith(f"{prefix}.")
             }
-            for prefix in ("model", "optimizer", "hidden")
+            for prefix in ("model", "optimizer", "hidden", "average")
         }
         try:
             put_weights(self.model, parts["model"])
             _restore_optimizer(self.optimizer, parts["optimizer"])
+            if self.average:
+                self.average.restore(parts["average"])
             self.state = _restored_state(parts["hidden"], self.device)
             self.generator.set_state(saved.tensors["generator"])
             self.counters = Counters(**saved.counters)

@@ -1,0 +1,47 @@
+"""A moving average of the weights, which evaluates better than the weights of any one step.
+
+Polyak & Juditsky 1992; the exponential form with a short memory in the beginning, as in Kingma &
+Ba 2015 (section 7.2) and TensorFlow's ExponentialMovingAverage.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class WeightAverage:
+    """average <- d average + (1 - d) weights, d = min(decay, (1 + n) / (10 + n)) at step n."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model, self.decay = model, decay
+        self.tensors = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after step number `step`, the first one being 1."""
+        decay = min(self.decay, (1.0 + step) / (10.0 + step))
+        weights = dict(self.model.named_parameters())
+        for name, average in self.tensors.items():
+            average.lerp_(weights[name], 1.0 - decay)
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """The model holds the average inside, and its own weights again afterwards."""
+        own = {name: weight.detach().clone() for name, weight in self.model.named_parameters()}
+        self._put(self.tensors)
+        try:
+            yield
+        finally:
+            self._put(own)
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from a saved average. Raises KeyError or RuntimeError when it does not fit."""
+        for name, average in self.tensors.items():
+            average.copy_(tensors[name])
+
+    @torch.no_grad()
+    def _put(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, weight in self.model.named_parameters():
+            weight.copy_(tensors[name])

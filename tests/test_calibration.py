@@ -1,0 +1,79 @@
+"""Calibration: the factor is where the likelihood is best, by hand and on a model."""
+
+import math
+
+import numpy as np
+import pytest
+from helpers import encoded_documents, encoded_stream, engine, tiny_model
+
+from charlm.engine.plain import NumpyEngine
+from charlm.engine.weights import weights_from
+from charlm.inference.calibration import fit_scale, sample_of
+from charlm.inference.likelihood import evaluate
+from charlm.nn.engine import TorchEngine
+from charlm.runs.tensors import model_tensors
+
+
+@pytest.mark.parametrize("best", [0.26, 0.6, 0.97, 1.0, 1.03, 1.4, 3.0])
+def test_the_least_of_a_convex_function_is_found(best: float) -> None:
+    """s - best ln s is least at s = best."""
+    calls = []
+
+    def nats(scale: float) -> float:
+        calls.append(scale)
+        return scale - best * math.log(scale)
+
+    assert fit_scale(nats) == pytest.approx(best, rel=0.02)
+    assert len(calls) == len(set(calls)) <= 18
+
+
+def test_the_factor_of_a_coin_is_that_of_its_frequencies() -> None:
+    """Logits (1, 0), heads in 70 of 100: at the best factor, P(heads) = 0.7."""
+
+    def nats(scale: float) -> float:
+        heads = 1 / (1 + math.exp(-scale))
+        return -(70 * math.log(heads) + 30 * math.log(1 - heads))
+
+    scale = fit_scale(nats)
+    assert 1 / (1 + math.exp(-scale)) == pytest.approx(0.7, abs=0.003)
+
+
+def test_a_flat_function_keeps_one() -> None:
+    """Nothing to gain, nothing changed."""
+    assert fit_scale(lambda _: 5.0) == 1.0
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_scaled_weights_are_scaled_logits(cell: str, tied: bool) -> None:
+    """Every engine multiplies the logits, bias included, and no embedding that is tied to them."""
+    sizes = {"embedding_size": 3} if tied else {}
+    model = tiny_model(cell, 6, scale=3.0, tie_weights=tied, **sizes)
+    ids = np.random.default_rng(1).integers(0, 6, (9, 2))
+    plain = engine(model)
+    logits, _ = plain.logits(ids, plain.initial_state(2))
+    arrays = {name: tensor.numpy() for name, tensor in model_tensors(model).items()}
+    scaled = [
+        TorchEngine(model, 0.7),
+        NumpyEngine(weights_from(model.settings, arrays, logit_scale=0.7)),
+    ]
+    for one in scaled:
+        found, _ = one.logits(ids, one.initial_state(2))
+        np.testing.assert_allclose(found, 0.7 * logits, atol=1e-5)
+
+
+def test_a_sample_of_a_text_is_whole_documents_or_its_beginning() -> None:
+    """Spread over the text; a short text is taken whole."""
+    documents = [[2] * number + [1] for number in range(20)]
+    text = encoded_documents(documents)
+    assert sample_of(text, 10_000) is text
+    part = sample_of(text, 100)
+    assert 50 <= len(part.ids) <= 150
+    lengths = np.diff(part.ends, prepend=0)
+    assert lengths[0] == 1
+    assert lengths[-1] == 20
+    assert part.ids[part.ends - 1].tolist() == [1] * part.documents
+    stream = sample_of(encoded_stream([2, 3] * 50), 7)
+    assert stream.ids.tolist() == [2, 3, 2, 3, 2, 3, 2]
+    assert stream.documents == 1
+    assert evaluate(engine(tiny_model()), part).tokens == len(part.ids)
