@@ -276,7 +276,7 @@ class _Planner:
             return float(self._chosen("training.average", 0.0, "the text is not soon memorised"))
         in_a_step = (training.batch_size or 1) * self.tokens / text.documents
         steps = self._passes(training, model) * self.tokens / in_a_step
-        reason = "short documents are soon memorised"
+        reason = "such documents are soon memorised"
         return float(self._chosen("training.average", round(max(1 - 10 / steps, 0.9), 4), reason))
 
     def _evals(self, training: TrainingSettings) -> int:
