@@ -16,7 +16,10 @@ from typing import Any, TypeVar
 
 from charlm.errors import UsageError
 
-CELL_NAMES = ("rnn", "lstm", "gru")
+CELL_NAMES = (
+    "rnn", "lstm", "gru", "lstm-peephole", "lstm-layernorm", "lstm-capped", "mlstm", "mogrifier",
+    "qrnn", "mingru", "minlstm", "esn",
+)  # fmt: skip
 UNIT_NAMES = ("char", "byte", "word", "bpe")
 WORD_RULES = ("text", "whitespace")
 NORMAL_FORMS = ("none", "nfc", "nfkc")
@@ -144,7 +147,9 @@ class TrainingSettings:
         None, "decay of the average of weights that is evaluated and kept; 0 = none, None = by rule"
     )
     calibrate: bool = setting(True, "fit one factor on all logits on the validation text")
-    schedule: str = setting("cosine", "learning rate over the run", SCHEDULE_NAMES)
+    schedule: str | None = setting(
+        None, "learning rate over the run; None = by rule", SCHEDULE_NAMES
+    )
     warmup: float = setting(0.02, "share of the run in which the learning rate rises linearly")
     final_rate: float = setting(0.02, "where cosine and linear end, as a share of the highest")
     clip_norm: float = setting(1.0, "largest global gradient norm; 0 = no clipping")

@@ -7,42 +7,146 @@ import pytest
 import torch
 from helpers import seeded
 
-from charlm.nn.cells import CELLS, RecurrentLayer, dropped, embedding_scale
+from charlm.nn.cells import CELLS, embedding_scale
+from charlm.nn.layers import RecurrentLayer, dropped
+from charlm.nn.parallel import scanned
+from charlm.nn.reservoir import SPECTRAL_RADIUS
 
 T, B, E, H = 5, 2, 4, 3
 TORCH = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
-Arrays = tuple[np.ndarray, ...]
+Arrays = tuple
+Weights = dict[str, np.ndarray]
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(-x))
 
 
-def rnn_step(wx: np.ndarray, uh: np.ndarray, state: Arrays) -> Arrays:
-    """h' = tanh(W x + U h + b)."""
-    return (np.tanh(wx + uh),)
+def layer_norm(x: np.ndarray) -> np.ndarray:
+    return (x - x.mean()) / np.sqrt(x.var() + 1e-5)
 
 
-def lstm_step(wx: np.ndarray, uh: np.ndarray, state: Arrays) -> Arrays:
+def positive(x: np.ndarray) -> np.ndarray:
+    return np.where(x >= 0, x + 0.5, sigmoid(x))
+
+
+def rnn_step(p: Weights, x: np.ndarray, state: Arrays) -> Arrays:
+    """h' = tanh(W x + b + U h + d)."""
+    w, u, b, d = p.values()
+    h = np.tanh(w @ x + b + u @ state[0] + d)
+    return h, (h,)
+
+
+def lstm_of(i, f, g, o, c: np.ndarray) -> Arrays:
     """c' = f c + i g; h' = o tanh(c')."""
-    i, f, g, o = np.split(wx + uh, 4)
-    c = sigmoid(f) * state[1] + sigmoid(i) * np.tanh(g)
-    return sigmoid(o) * np.tanh(c), c
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    h = sigmoid(o) * np.tanh(c)
+    return h, (h, c)
 
 
-def gru_step(wx: np.ndarray, uh: np.ndarray, state: Arrays) -> Arrays:
-    """n = tanh(W x + r (U h + b)); h' = (1 - z) n + z h."""
-    (rx, zx, nx), (rh, zh, nh) = np.split(wx, 3), np.split(uh, 3)
+def lstm_step(p: Weights, x: np.ndarray, state: Arrays) -> Arrays:
+    w, u, b, d = p.values()
+    return lstm_of(*np.split(w @ x + b + u @ state[0] + d, 4), state[1])
+
+
+def gru_step(p: Weights, x: np.ndarray, state: Arrays) -> Arrays:
+    """n = tanh(W x + b + r (U h + d)); h' = (1 - z) n + z h."""
+    w, u, b, d = p.values()
+    (rx, zx, nx), (rh, zh, nh) = np.split(w @ x + b, 3), np.split(u @ state[0] + d, 3)
     z = sigmoid(zx + zh)
     n = np.tanh(nx + sigmoid(rx + rh) * nh)
-    return ((1 - z) * n + z * state[0],)
+    h = (1 - z) * n + z * state[0]
+    return h, (h,)
 
 
-STEPS: dict[str, Callable[[np.ndarray, np.ndarray, Arrays], Arrays]] = {
+def peephole_step(p: Weights, x: np.ndarray, state: Arrays) -> Arrays:
+    """Input and forget gate see the old cell, the output gate the new one."""
+    h, c = state
+    i, f, g, o = np.split(p["weight_ih"] @ x + p["weight_hh"] @ h + p["bias"], 4)
+    see = p["peephole"]
+    c = sigmoid(f + see[1] * c) * c + sigmoid(i + see[0] * c) * np.tanh(g)
+    h = sigmoid(o + see[2] * c) * np.tanh(c)
+    return h, (h, c)
+
+
+def layernorm_step(p: Weights, x: np.ndarray, state: Arrays) -> Arrays:
+    h, c = state
+    into = layer_norm(p["weight_ih"] @ x) * p["gain_ih"]
+    rec = layer_norm(p["weight_hh"] @ h) * p["gain_hh"]
+    i, f, g, o = np.split(into + rec + p["bias"], 4)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    h = sigmoid(o) * np.tanh(layer_norm(c) * p["gain_c"] + p["bias_c"])
+    return h, (h, c)
+
+
+def capped_step(p: Weights, x: np.ndarray, state: Arrays) -> Arrays:
+    h, c = state
+    i, f, g, o = np.split(p["weight_ih"] @ x + p["weight_hh"] @ h + p["bias"], 4)
+    f = sigmoid(f)
+    c = f * c + np.minimum(sigmoid(i), 1 - f) * np.tanh(g)
+    h = sigmoid(o) * np.tanh(c)
+    return h, (h, c)
+
+
+def mlstm_step(p: Weights, x: np.ndarray, state: Arrays) -> Arrays:
+    h, c = state
+    m = (p["weight_mx"] @ x) * (p["weight_mh"] @ h)
+    gates = p["weight_ih"] @ x + p["weight_hh"] @ m + p["bias"]
+    return lstm_of(*np.split(gates, 4), c)
+
+
+def mogrifier_step(p: Weights, x: np.ndarray, state: Arrays) -> Arrays:
+    h, c = state
+    for number in range(5):
+        weight = p[f"gating.{number}"]
+        if number % 2 == 0:
+            x = 2 * sigmoid(weight @ h) * x
+        else:
+            h = 2 * sigmoid(weight @ x) * h
+    return lstm_of(*np.split(p["weight_ih"] @ x + p["weight_hh"] @ h + p["bias"], 4), c)
+
+
+def qrnn_step(p: Weights, x: np.ndarray, state: Arrays) -> Arrays:
+    c, before = state
+    z, f, o = np.split(p["weight_ih"] @ x + p["weight_before"] @ before + p["bias"], 3)
+    c = sigmoid(f) * c + (1 - sigmoid(f)) * np.tanh(z)
+    return sigmoid(o) * c, (c, x)
+
+
+def mingru_step(p: Weights, x: np.ndarray, state: Arrays) -> Arrays:
+    z, candidate = np.split(p["weight_ih"] @ x + p["bias"], 2)
+    h = (1 - sigmoid(z)) * state[0] + sigmoid(z) * positive(candidate)
+    return h, (h,)
+
+
+def minlstm_step(p: Weights, x: np.ndarray, state: Arrays) -> Arrays:
+    f, i, candidate = np.split(p["weight_ih"] @ x + p["bias"], 3)
+    f, i = sigmoid(f), sigmoid(i)
+    h = f / (f + i) * state[0] + i / (f + i) * positive(candidate)
+    return h, (h,)
+
+
+def esn_step(p: Weights, x: np.ndarray, state: Arrays) -> Arrays:
+    h = np.tanh(p["weight_ih"] @ x + p["weight_hh"] @ state[0] + p["bias"])
+    return h, (h,)
+
+
+STEPS: dict[str, Callable] = {
     "rnn": rnn_step,
     "lstm": lstm_step,
     "gru": gru_step,
+    "lstm-peephole": peephole_step,
+    "lstm-layernorm": layernorm_step,
+    "lstm-capped": capped_step,
+    "mlstm": mlstm_step,
+    "mogrifier": mogrifier_step,
+    "qrnn": qrnn_step,
+    "mingru": mingru_step,
+    "minlstm": minlstm_step,
+    "esn": esn_step,
 }
+"""(weights by name, x, state) -> (output, state after) of one row and step."""
+LSTMS = [cell for cell in CELLS if "lstm" in cell and cell != "minlstm"] + ["mogrifier"]
 every_cell = pytest.mark.parametrize("cell", CELLS)
 
 
@@ -52,7 +156,7 @@ def layer_of(cell: str, seed: int = 0) -> RecurrentLayer:
     layer.reset_parameters(seeded(seed))
     with torch.no_grad():
         for parameter in layer.parameters():
-            if parameter.dim() == 1:
+            if parameter.dim() == 1 or not parameter.any():
                 parameter.add_(torch.randn(parameter.shape, generator=seeded(seed + 1)))
     return layer.double()
 
@@ -61,7 +165,8 @@ def random_inputs(layer: RecurrentLayer, seed: int = 5) -> tuple[torch.Tensor, t
     generator = seeded(seed)
     x = torch.randn(T, B, E, generator=generator, dtype=torch.float64)
     state = tuple(
-        torch.randn(B, H, generator=generator, dtype=torch.float64) for _ in layer.initial_state(B)
+        torch.randn(part.shape, generator=generator, dtype=torch.float64)
+        for part in layer.initial_state(B)
     )
     return x, state
 
@@ -77,12 +182,12 @@ def test_a_cell_is_its_formula_step_by_step(cell: str) -> None:
     layer = layer_of(cell)
     x, state = random_inputs(layer)
     y, after = layer(x, state)
-    w, u, b, d = (parameter.detach().numpy() for parameter in layer.rnn.parameters())
+    weights = {name: value.detach().numpy() for name, value in layer.state_dict().items()}
     for row in range(B):
         now = tuple(part[row].numpy() for part in state)
         for step in range(T):
-            now = STEPS[cell](w @ x[step, row].numpy() + b, u @ now[0] + d, now)
-            np.testing.assert_allclose(y[step, row].detach().numpy(), now[0], atol=1e-10)
+            found, now = STEPS[cell](weights, x[step, row].numpy(), now)
+            np.testing.assert_allclose(y[step, row].detach().numpy(), found, atol=1e-10)
         for part, value in zip(after, now, strict=True):
             np.testing.assert_allclose(part[row].detach().numpy(), value, atol=1e-10)
 
@@ -147,18 +252,25 @@ def test_rows_do_not_touch_each_other(cell: str) -> None:
 
 @every_cell
 def test_fresh_weights_are_orthogonal_from_state_to_state(cell: str) -> None:
-    """Each gate's recurrent block keeps lengths; biases are zero but the LSTM's forget gate's 1."""
+    """Each gate's recurrent block keeps lengths; biases are zero but the forget gate's 1."""
     layer = CELLS[cell](E, H)
     layer.reset_parameters(seeded())
-    w, u, b, d = (parameter.detach() for parameter in layer.rnn.parameters())
-    for block in u.chunk(layer.gates):
-        torch.testing.assert_close(block @ block.T, torch.eye(H), atol=1e-6, rtol=0)
-    for block in w.chunk(layer.gates):
-        assert 0 < block.abs().max() <= (6 / (E + H)) ** 0.5
+    if cell == "esn":
+        return
+    weights = {name.replace("rnn.", ""): value for name, value in layer.state_dict().items()}
+    for name, weight in weights.items():
+        for block in weight.chunk(layer.gates) if name.startswith("weight") else ():
+            if name.startswith("weight_hh"):
+                torch.testing.assert_close(block @ block.T, torch.eye(H), atol=1e-6, rtol=0)
+            elif name.startswith("weight_ih"):
+                assert 0 < block.abs().max() <= (6 / (E + H)) ** 0.5
+    bias = weights["bias"] if "bias" in weights else weights["bias_ih_l0"] + weights["bias_hh_l0"]
     forget = torch.zeros(layer.gates * H)
-    if cell == "lstm":
+    if cell in LSTMS or cell == "qrnn":
         forget[H : 2 * H] = 1.0
-    assert torch.equal(b + d, forget)
+    if cell == "minlstm":
+        forget[:H] = 1.0
+    assert torch.equal(bias, forget)
 
 
 @every_cell
@@ -181,13 +293,72 @@ def test_building_a_layer_leaves_the_global_random_state_alone(cell: str) -> Non
 
 @every_cell
 def test_the_zero_state_is_zero_and_of_the_type_of_the_weights(cell: str) -> None:
-    """One tensor of shape (B, H), or two for the LSTM."""
-    state = layer_of(cell).initial_state(B)
-    assert len(state) == (2 if cell == "lstm" else 1)
-    for part in state:
-        assert part.shape == (B, H)
+    """One tensor of shape (B, H), two for the LSTMs; the QRNN keeps the input before."""
+    layer = layer_of(cell)
+    state = layer.initial_state(B)
+    assert len(state) == layer.parts == (2 if cell in [*LSTMS, "qrnn"] else 1)
+    for number, part in enumerate(state):
+        assert part.shape == (B, E if (cell, number) == ("qrnn", 1) else H)
         assert part.dtype == torch.float64
         assert not part.any()
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 64, 1000])
+def test_the_scan_is_the_loop(length: int) -> None:
+    """All steps at once as one after the other, for a thousand of them, gradients too."""
+    generator = seeded(4)
+    keep = torch.rand(length, B, H, generator=generator, dtype=torch.float64).requires_grad_()
+    add = torch.randn(length, B, H, generator=generator, dtype=torch.float64).requires_grad_()
+    start = torch.randn(B, H, generator=generator, dtype=torch.float64).requires_grad_()
+    h, loop = start, []
+    for step in range(length):
+        h = keep[step] * h + add[step]
+        loop.append(h)
+    expected, found = torch.stack(loop), scanned(keep, add, start)
+    torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10)
+    weights = torch.randn(length, B, H, generator=generator, dtype=torch.float64)
+    ours = torch.autograd.grad((found * weights).sum(), (keep, add, start))
+    theirs = torch.autograd.grad((expected * weights).sum(), (keep, add, start))
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-9, rtol=1e-9)
+
+
+def test_a_reservoir_has_its_spectral_radius_and_nothing_to_learn() -> None:
+    """Old inputs fade; the weights are saved but are no parameters."""
+    layer = CELLS["esn"](E, 50)
+    layer.reset_parameters(seeded())
+    radius = torch.linalg.eigvals(layer.weight_hh).abs().max()
+    assert float(radius) == pytest.approx(SPECTRAL_RADIUS, rel=1e-3)
+    assert 0.8 < float((layer.weight_hh == 0).float().mean()) < 0.95
+    assert list(layer.parameters()) == []
+    assert {"weight_ih", "weight_hh", "bias"} == set(layer.state_dict())
+
+
+def test_a_capped_cell_stays_within_one() -> None:
+    """Whatever the weights: c' is an average of c and g, or smaller."""
+    layer = layer_of("lstm-capped")
+    with torch.no_grad():
+        for weight in layer.parameters():
+            weight.mul_(20.0)
+    x = 5 * torch.randn(200, B, E, generator=seeded(), dtype=torch.float64)
+    _, (_, c) = layer(x, layer.initial_state(B))
+    assert float(c.detach().abs().max()) <= 1.0
+
+
+@every_cell
+def test_bfloat16_is_near(cell: str) -> None:
+    """Under autocast the outputs are those of float32 to a few hundredths."""
+    layer = CELLS[cell](16, 24)
+    layer.reset_parameters(seeded())
+    x = torch.randn(20, 4, 16, generator=seeded(1))
+    exact, _ = layer(x, layer.initial_state(4))
+    if cell in TORCH and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("oneDNN has no bfloat16 layers on this processor")
+    with torch.autocast("cpu", torch.bfloat16):
+        rough, state = layer(x, layer.initial_state(4))
+    error = (rough.float() - exact).norm() / exact.norm()
+    assert float(error.detach()) < 0.05
+    assert all(part.isfinite().all() for part in state)
 
 
 def test_dropout_keeps_the_mean_and_drops_the_share() -> None:

@@ -555,7 +555,7 @@ CHAIN = np.array(
 )
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", [cell for cell in CELLS if cell != "esn"])
 def test_a_source_of_known_entropy_is_learnt_and_not_beaten(cell: str) -> None:
     """An order-1 chain over four symbols: within 0.03 nats of its own log-loss, never below it.
 
@@ -571,8 +571,9 @@ def test_a_source_of_known_entropy_is_learnt_and_not_beaten(cell: str) -> None:
     entropy = float(-(stationary[:, None] * CHAIN * logs).sum())
     assert abs(np.mean(own) - entropy) < 0.03
     trainer = make(
-        encoded_stream(markov(4000, seed=1)), encoded_stream(valid), epochs=6.0, batch_size=8,
-        bptt=20, learning_rate=0.02, clip_norm=1.0, evals=1, dropout={},
+        encoded_stream(markov(4000, seed=1)), encoded_stream(valid), epochs=10.0 if cell == "mogrifier" else 6.0, batch_size=8,
+        bptt=20, learning_rate=0.05 if cell == "mogrifier" else 0.02, clip_norm=1.0, evals=1,
+        dropout={},
         model=tiny_model(cell, V, num_layers=1, hidden_size=8),
     )  # fmt: skip
     (record,) = evaluations(trainer)
@@ -632,3 +633,14 @@ def test_label_smoothing_spreads_the_target_but_not_what_is_told(share: float) -
     assert float(loss.detach()) == pytest.approx(expected, abs=1e-6)
     assert loss.requires_grad
     assert not nats.requires_grad
+
+
+def test_of_a_reservoir_only_the_output_layer_learns() -> None:
+    """Recurrence, inputs and embedding are to the bit what they were; the loss falls all the same."""
+    trainer = make(cell="esn", epochs=9.0, clip_norm=1.0, dropout={}, learning_rate=0.01)
+    untrained = copy.deepcopy(trainer.model)
+    before = untrained.state_dict()
+    records = evaluations(trainer)
+    assert records[-1].tally.nats < evaluate(engine(untrained), VALID).nats
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(value, before[name]) == (not name.startswith("output")), name

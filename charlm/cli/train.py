@@ -70,7 +70,9 @@ def train(
         Path | None, _flag("--vocab", VOCABULARY, "Use this tokenizer.json as it is.")
     ] = None,
     # Model
-    cell: Annotated[str | None, _flag("--cell", MODEL, "rnn, lstm or gru (lstm).")] = None,
+    cell: Annotated[
+        str | None, _flag("--cell", MODEL, "rnn, lstm, gru, or one of nine others (lstm).")
+    ] = None,
     layers: Annotated[int | None, _flag("--layers", MODEL, "Stacked layers (2).")] = None,
     hidden: Annotated[int | None, _flag("--hidden", MODEL, "Units in a layer (by rule).")] = None,
     embedding: Annotated[
@@ -111,7 +113,7 @@ def train(
         float | None, _flag("--learning-rate", FIT, "Highest learning rate (by rule).")
     ] = None,
     schedule: Annotated[
-        str | None, _flag("--schedule", FIT, "cosine, linear, constant, step, plateau (cosine).")
+        str | None, _flag("--schedule", FIT, "cosine, linear, constant, step, plateau (by rule).")
     ] = None,
     warmup: Annotated[float | None, _flag("--warmup", FIT, "Share of warm-up (0.02).")] = None,
     weight_decay: Annotated[

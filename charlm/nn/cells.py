@@ -2,43 +2,35 @@
 
 The built-in cells are one-layer `torch.nn` modules, which reach oneDNN and cuDNN. One layer each,
 because dropout between layers is then ours to draw (cuDNN keeps a hidden random state of its own).
+The others are in `stepwise`, `parallel` and `reservoir`; CELLS holds them all.
 """
 
 import math
-from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-LayerState = tuple[Tensor, ...]
-"""The state of a layer: (h,), or (h, c) for the LSTM, each of shape (B, H)."""
+from charlm.nn.layers import LayerState, RecurrentLayer, without_init
+from charlm.nn.parallel import MinGru, MinLstm, Qrnn
+from charlm.nn.reservoir import EchoState
+from charlm.nn.stepwise import (
+    CappedLstm,
+    LayerNormLstm,
+    MogrifierLstm,
+    MultiplicativeLstm,
+    PeepholeLstm,
+)
 
 
-M = TypeVar("M", bound=nn.Module)
+class TorchLayer(RecurrentLayer):
+    """One layer of a `torch.nn` recurrent cell."""
 
-
-def without_init(module_class: Callable[..., M], *arguments: int) -> M:
-    """A module whose weights are not set yet, so that the global random state is not drawn from."""
-    return module_class(*arguments, device="meta").to_empty(device=torch.get_default_device())
-
-
-class RecurrentLayer(nn.Module):
-    """One layer of a `torch.nn` recurrent cell; `gates` blocks of H rows in each weight matrix."""
-
-    gates = 1
-    parts = 1
     module_class: type[nn.RNNBase] = nn.RNN
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__()
-        self.input_size, self.hidden_size = input_size, hidden_size
+        super().__init__(input_size, hidden_size)
         self.rnn = without_init(self.module_class, input_size, hidden_size)
-
-    def initial_state(self, batch_size: int) -> LayerState:
-        """Zeros, shape (B, H) each."""
-        like = cast(Tensor, self.rnn.weight_hh_l0)
-        return tuple(like.new_zeros(batch_size, self.hidden_size) for _ in range(self.parts))
 
     def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """x (T, B, E) and the state before it -> h at every step (T, B, H) and the state after."""
@@ -60,11 +52,11 @@ class RecurrentLayer(nn.Module):
                     nn.init.zeros_(block)
 
 
-class ElmanLayer(RecurrentLayer):
+class ElmanLayer(TorchLayer):
     """h' = tanh(W x + U h + b) (Elman 1990)."""
 
 
-class LstmLayer(RecurrentLayer):
+class LstmLayer(TorchLayer):
     """Long short-term memory with a forget gate (Hochreiter & Schmidhuber 1997; Gers et al. 2000).
 
     i, f, o = sigmoid(W x + U h + b); g = tanh(...); c' = f c + i g; h' = o tanh(c').
@@ -82,22 +74,28 @@ class LstmLayer(RecurrentLayer):
         cast(Tensor, self.rnn.bias_ih_l0)[hidden : 2 * hidden] = 1.0
 
 
-class GruLayer(RecurrentLayer):
+class GruLayer(TorchLayer):
     """Gated recurrent unit (Cho et al. 2014), reset gate after the recurrent product."""
 
     gates = 3
     module_class = nn.GRU
 
 
-CELLS: dict[str, type[RecurrentLayer]] = {"rnn": ElmanLayer, "lstm": LstmLayer, "gru": GruLayer}
-
-
-def dropped(x: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
-    """Inverted dropout (Srivastava et al. 2014), drawn from `generator`; without one, x itself."""
-    if generator is None or share == 0.0:
-        return x
-    keep = torch.empty_like(x).bernoulli_(1.0 - share, generator=generator)
-    return x * keep.div_(1.0 - share)
+CELLS: dict[str, type[RecurrentLayer]] = {
+    "rnn": ElmanLayer,
+    "lstm": LstmLayer,
+    "gru": GruLayer,
+    "lstm-peephole": PeepholeLstm,
+    "lstm-layernorm": LayerNormLstm,
+    "lstm-capped": CappedLstm,
+    "mlstm": MultiplicativeLstm,
+    "mogrifier": MogrifierLstm,
+    "qrnn": Qrnn,
+    "mingru": MinGru,
+    "minlstm": MinLstm,
+    "esn": EchoState,
+}
+"""Every cell by the name that `--cell` takes."""
 
 
 def embedding_scale(embedding_size: int) -> float:

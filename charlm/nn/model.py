@@ -11,14 +11,8 @@ from torch import Tensor, nn
 
 from charlm.config import ModelSettings
 from charlm.errors import UsageError
-from charlm.nn.cells import (
-    CELLS,
-    LayerState,
-    RecurrentLayer,
-    dropped,
-    embedding_scale,
-    without_init,
-)
+from charlm.nn.cells import CELLS, embedding_scale
+from charlm.nn.layers import LayerState, RecurrentLayer, dropped, without_init
 
 State = tuple[LayerState, ...]
 """The recurrent state as a value: one entry for each layer, each a tuple of (B, H) tensors."""
@@ -42,6 +36,8 @@ class RecurrentLanguageModel(nn.Module):
         self.output = without_init(nn.Linear, hidden, vocab_size)
         if settings.tie_weights:
             self.output.weight = self.embedding.weight
+        if settings.cell == "esn":  # only the output layer learns
+            self.embedding.requires_grad_(False)
 
     def forward(
         self,
@@ -98,6 +94,8 @@ def sizes(settings: ModelSettings) -> tuple[int, int, int]:
     hidden, width, depth = settings.hidden_size, settings.embedding_size, settings.num_layers
     if hidden is None or width is None or depth is None:
         raise UsageError("hidden_size, embedding_size and num_layers are needed; give all three")
+    if settings.tie_weights and settings.cell == "esn":
+        raise UsageError("tie_weights with cell esn; its embedding is never trained. Use --no-tie")
     if settings.tie_weights and hidden != width:
         raise UsageError(f"tie_weights needs equal sizes; got embedding {width}, hidden {hidden}")
     return hidden, width, depth
@@ -107,6 +105,18 @@ def count_parameters(settings: ModelSettings, vocab_size: int) -> int:
     """Number of weights of a model of these settings, without building it."""
     with torch.device("meta"):
         return RecurrentLanguageModel(settings, vocab_size).parameter_count()
+
+
+def tensor_shapes(settings: ModelSettings, vocab_size: int) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each tensor that is saved, from a model without memory.
+
+    A tied output matrix is left out, being the embedding.
+    """
+    with torch.device("meta"):
+        tensors = RecurrentLanguageModel(settings, vocab_size).state_dict()
+    if settings.tie_weights:
+        tensors.pop("output.weight")
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def rows_of(state: State, rows: Tensor) -> State:

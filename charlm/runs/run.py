@@ -13,7 +13,7 @@ from charlm.engine.interface import Engine
 from charlm.engine.library import chosen_variant
 from charlm.engine.native import NativeEngine
 from charlm.engine.plain import NumpyEngine
-from charlm.engine.weights import weights_from
+from charlm.engine.weights import GATES, weights_from
 from charlm.errors import EnvironmentFailure, RunError, UsageError
 from charlm.runs.commit import (
     MANIFEST,
@@ -172,7 +172,8 @@ def load_engine(
     All logits are multiplied by `logit_scale`, by default by the factor that calibration left in
     the file, if any.
 
-    `native` are the compiled kernels, `auto` takes them where they are, else numpy. `weights`
+    `native` are the compiled kernels, `auto` takes them where they are, else numpy, and torch for
+    cells that only torch computes. `weights`
     says how the kernels keep the weights: fp32, bf16 or int8. Raises UsageError for names that
     are not known, EnvironmentFailure where the kernels are missing, RunError for a damaged file.
     """
@@ -184,8 +185,14 @@ def load_engine(
     arrays = load_arrays(path, settings, vocab_size)
     kept = float(arrays.pop(SCALE, np.float32(1.0)))
     scale = kept if logit_scale is None else logit_scale
+    if engine == "auto" and settings.cell not in GATES:
+        engine = "torch"
     if engine == "torch":
         return _torch_engine(settings, vocab_size, arrays, weights, scale)
+    if settings.cell not in GATES:
+        raise UsageError(
+            f"--engine {engine} with a model of cell {settings.cell}; expected torch or auto there"
+        )
     variant = chosen_variant()
     if variant is None or engine == "numpy":
         if engine == "native" or weights != "fp32":

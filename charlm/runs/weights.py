@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config import ModelSettings
-from charlm.engine.weights import expected_shapes
+from charlm.engine.weights import GATES, expected_shapes
 from charlm.errors import RunError
 
 LARGEST_HEADER = 8 << 20
@@ -49,7 +49,11 @@ def load_arrays(
             f"{path}: holds {len(found)} tensors, config.json expects {depth} layers. "
             "The run's files do not match"
         )
-    expected = expected_shapes(settings, vocab_size)
+    expected = (
+        expected_shapes(settings, vocab_size)
+        if settings.cell in GATES
+        else _torch_shapes(settings, vocab_size)
+    )
     if found != expected:
         raise RunError(f"{path}: {_difference(found, expected)}. The run's files do not match")
     arrays = _arrays_from_file(path)
@@ -59,6 +63,13 @@ def load_arrays(
     if SCALE in arrays and not arrays[SCALE] > 0.0:
         raise RunError(f"{path}: {SCALE} is {arrays[SCALE]}; expected more than 0. Train again")
     return arrays
+
+
+def _torch_shapes(settings: ModelSettings, vocab_size: int) -> dict[str, tuple[int, ...]]:
+    """Of cells that only torch computes."""
+    from charlm.nn.model import tensor_shapes
+
+    return tensor_shapes(settings, vocab_size)
 
 
 def _arrays_from_file(path: Path) -> dict[str, NDArray[np.float32]]:

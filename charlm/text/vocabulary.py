@@ -36,7 +36,7 @@ ASCII_WORDS = {
         r"\n|[\t\x0B\f\r ]+|[A-Za-z0-9_]+(?:'[A-Za-z0-9_]+)*|[^A-Za-z0-9_\t\x0B\f\r \n]"
     ),
 }
-"""What the patterns of `tokenizer_json.PRE_TOKENIZERS` cut out of ASCII text (NFC, NFKC: itself)."""
+"""What the patterns of `tokenizer_json.PRE_TOKENIZERS` cut out of ASCII text."""
 UNKNOWN_TEXT = "\N{REPLACEMENT CHARACTER}"
 
 

@@ -102,4 +102,4 @@ def rate_share(settings: TrainingSettings, progress: float) -> float:
     if progress < settings.warmup:
         return max(progress / settings.warmup, 1e-3)
     rest = (progress - settings.warmup) / max(1.0 - settings.warmup, 1e-12)
-    return SCHEDULES[settings.schedule](rest, settings.final_rate)
+    return SCHEDULES[settings.schedule or "cosine"](rest, settings.final_rate)
