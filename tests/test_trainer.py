@@ -570,9 +570,10 @@ def test_a_source_of_known_entropy_is_learnt_and_not_beaten(cell: str) -> None:
     logs = np.where(CHAIN > 0, np.log(np.where(CHAIN > 0, CHAIN, 1.0)), 0.0)
     entropy = float(-(stationary[:, None] * CHAIN * logs).sum())
     assert abs(np.mean(own) - entropy) < 0.03
+    slow = cell == "mogrifier"
     trainer = make(
-        encoded_stream(markov(4000, seed=1)), encoded_stream(valid), epochs=10.0 if cell == "mogrifier" else 6.0, batch_size=8,
-        bptt=20, learning_rate=0.05 if cell == "mogrifier" else 0.02, clip_norm=1.0, evals=1,
+        encoded_stream(markov(4000, seed=1)), encoded_stream(valid), epochs=10.0 if slow else 6.0,
+        learning_rate=0.05 if slow else 0.02, batch_size=8, bptt=20, clip_norm=1.0, evals=1,
         dropout={},
         model=tiny_model(cell, V, num_layers=1, hidden_size=8),
     )  # fmt: skip
@@ -636,11 +637,12 @@ def test_label_smoothing_spreads_the_target_but_not_what_is_told(share: float) -
 
 
 def test_of_a_reservoir_only_the_output_layer_learns() -> None:
-    """Recurrence, inputs and embedding are to the bit what they were; the loss falls all the same."""
+    """Recurrence, inputs and embedding stay to the bit what they were; the loss falls."""
     trainer = make(cell="esn", epochs=9.0, clip_norm=1.0, dropout={}, learning_rate=0.01)
     untrained = copy.deepcopy(trainer.model)
     before = untrained.state_dict()
-    records = evaluations(trainer)
-    assert records[-1].tally.nats < evaluate(engine(untrained), VALID).nats
+    list(trainer.run())
+    found, first = (evaluate(engine(model), STREAM).nats for model in (trainer.model, untrained))
+    assert found < first
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(value, before[name]) == (not name.startswith("output")), name
