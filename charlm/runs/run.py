@@ -193,6 +193,8 @@ def load_engine(
         raise UsageError(
             f"--engine {engine} with a model of cell {settings.cell}; expected torch or auto there"
         )
+    if engine == "numpy" and weights != "fp32":
+        raise UsageError(f"--engine numpy with --weights {weights}; expected fp32 there")
     variant = chosen_variant()
     if variant is None or engine == "numpy":
         if engine == "native" or weights != "fp32":
