@@ -110,6 +110,13 @@ class ModelSettings:
     dropout: float | None = setting(None, "share dropped between layers")
     input_dropout: float | None = setting(None, "share dropped after the embedding; None = half")
     output_dropout: float | None = setting(None, "share dropped before the output; None = same")
+    embedding_dropout: float = setting(0.0, "share of whole entries dropped from the embedding")
+    weight_drop: float = setting(
+        0.0, "share of recurrent weights dropped, one draw a window (DropConnect)"
+    )
+    variational: bool = setting(
+        False, "one dropout mask for all steps of a window (Gal & Ghahramani 2016)"
+    )
     tie_weights: bool | None = setting(
         None, "output matrix = embedding (Press & Wolf 2017); None = for words and bpe"
     )
@@ -117,7 +124,8 @@ class ModelSettings:
     def __post_init__(self) -> None:
         problems = _choice_problems(self)
         sizes = dict.fromkeys(("num_layers", "hidden_size", "embedding_size"), (1, 65536))
-        shares = dict.fromkeys(("dropout", "input_dropout", "output_dropout"), (0.0, 0.95))
+        names = "dropout", "input_dropout", "output_dropout", "embedding_dropout", "weight_drop"
+        shares = dict.fromkeys(names, (0.0, 0.95))
         problems += _range_problems(self, **sizes, **shares)
         known = self.hidden_size is not None and self.embedding_size is not None
         if self.tie_weights and known and self.hidden_size != self.embedding_size:
@@ -147,6 +155,8 @@ class TrainingSettings:
         None, "decay of the average of weights that is evaluated and kept; 0 = none, None = by rule"
     )
     calibrate: bool = setting(True, "fit one factor on all logits on the validation text")
+    activation_penalty: float = setting(0.0, "AR of Merity et al. 2017, on the last layer's output")
+    slowness_penalty: float = setting(0.0, "TAR of the same paper: on its change between steps")
     schedule: str | None = setting(
         None, "learning rate over the run; None = by rule", SCHEDULE_NAMES
     )
@@ -174,6 +184,7 @@ class TrainingSettings:
             **dict.fromkeys(least_one, (1, math.inf)),
             **dict.fromkeys(positive, (1e-12, math.inf)),
             **dict.fromkeys(("weight_decay", "clip_norm", "save_minutes"), (0.0, math.inf)),
+            **dict.fromkeys(("activation_penalty", "slowness_penalty"), (0.0, math.inf)),
             **dict.fromkeys(("momentum", "beta2", "warmup", "final_rate"), (0.0, 1.0)),
             label_smoothing=(0.0, 0.9),
             average=(0.0, 0.999999),

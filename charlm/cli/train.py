@@ -87,6 +87,16 @@ def train(
     output_dropout: Annotated[
         float | None, _flag("--output-dropout", MODEL, "Dropped before the output (the same).")
     ] = None,
+    embedding_dropout: Annotated[
+        float | None,
+        _flag("--embedding-dropout", MODEL, "Whole entries dropped from the embedding (0)."),
+    ] = None,
+    weight_drop: Annotated[
+        float | None, _flag("--weight-drop", MODEL, "Recurrent weights dropped (0).")
+    ] = None,
+    variational: Annotated[
+        bool, _flag("--variational", MODEL, "One dropout mask for all steps of a window.")
+    ] = False,
     tie: Annotated[
         bool | None,
         _flag("--tie/--no-tie", MODEL, "Output matrix = embedding (for words and bpe)."),
@@ -126,6 +136,12 @@ def train(
     label_smoothing: Annotated[
         float | None,
         _flag("--label-smoothing", FIT, "Share of targets spread over all entries (0)."),
+    ] = None,
+    activation_penalty: Annotated[
+        float | None, _flag("--activation-penalty", FIT, "AR: keeps the output small (0).")
+    ] = None,
+    slowness_penalty: Annotated[
+        float | None, _flag("--slowness-penalty", FIT, "TAR: keeps its changes small (0).")
     ] = None,
     average: Annotated[
         float | None,
@@ -177,14 +193,16 @@ def train(
         "model": {
             "cell": cell, "num_layers": layers, "hidden_size": hidden,
             "embedding_size": embedding, "dropout": dropout, "input_dropout": input_dropout,
-            "output_dropout": output_dropout, "tie_weights": tie,
+            "output_dropout": output_dropout, "embedding_dropout": embedding_dropout,
+            "weight_drop": weight_drop, "variational": variational or None, "tie_weights": tie,
         },
         "training": {
             "epochs": epochs, "steps": steps, "minutes": minutes, "batch_size": batch,
             "bptt": bptt, "stateless": stateless or None, "optimizer": optimizer,
             "learning_rate": learning_rate, "schedule": schedule, "warmup": warmup,
             "weight_decay": weight_decay, "momentum": momentum, "clip_norm": clip_norm,
-            "label_smoothing": label_smoothing, "average": average, "calibrate": calibrate,
+            "label_smoothing": label_smoothing, "activation_penalty": activation_penalty,
+            "slowness_penalty": slowness_penalty, "average": average, "calibrate": calibrate,
             "evals": evals, "patience": patience, "seed": seed, "device": device,
             "precision": precision, "threads": threads, "save_minutes": save_minutes,
         },

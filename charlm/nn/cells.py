@@ -27,6 +27,7 @@ class TorchLayer(RecurrentLayer):
     """One layer of a `torch.nn` recurrent cell."""
 
     module_class: type[nn.RNNBase] = nn.RNN
+    recurrent_weight = "rnn.weight_hh_l0"
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)

@@ -27,6 +27,8 @@ class RecurrentLayer(nn.Module):
 
     gates = 1
     parts = 1
+    recurrent_weight = ""
+    """Name of the matrix from state to gates, where there is one that is learnt."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -44,6 +46,26 @@ class RecurrentLayer(nn.Module):
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Fresh weights from the generator."""
         raise NotImplementedError
+
+
+def with_weight_dropped(
+    layer: RecurrentLayer,
+    x: Tensor,
+    state: LayerState,
+    share: float,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, LayerState]:
+    """A layer's forward pass, its recurrent weights dropped (Wan et al. 2013; Merity et al. 2017).
+
+    The dropped matrix stands in for the weight during this one call, on the same fast path; the
+    gradient reaches the weight itself. Without a generator the layer runs as it is.
+    """
+    if generator is None or share == 0.0:
+        found: tuple[Tensor, LayerState] = layer(x, state)
+        return found
+    weight = layer.get_parameter(layer.recurrent_weight)
+    given = {layer.recurrent_weight: dropped(weight, share, generator)}
+    return torch.func.functional_call(layer, given, (x, state))  # type: ignore[no-any-return]
 
 
 def dropped(x: Tensor, share: float, generator: torch.Generator | None) -> Tensor:

@@ -8,11 +8,18 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from charlm.config import ModelSettings
 from charlm.errors import UsageError
 from charlm.nn.cells import CELLS, embedding_scale
-from charlm.nn.layers import LayerState, RecurrentLayer, dropped, without_init
+from charlm.nn.layers import (
+    LayerState,
+    RecurrentLayer,
+    dropped,
+    with_weight_dropped,
+    without_init,
+)
 
 State = tuple[LayerState, ...]
 """The recurrent state as a value: one entry for each layer, each a tuple of (B, H) tensors."""
@@ -52,19 +59,46 @@ class RecurrentLanguageModel(nn.Module):
         drawn from `generator`; without one there is none. With `only`, a bool tensor (T, B), the
         logits of those n places alone are computed, shape (n, V).
         """
-        settings = self.settings
-        state = self.initial_state(ids.shape[1]) if state is None else state
-        x = dropped(self.embedding(ids), settings.input_dropout or 0.0, generator)  # (T, B, E)
-        after = []
-        for number, layer in enumerate(self.layers):
-            x, layer_state = layer(x, state[number])  # (T, B, H)
-            after.append(layer_state)
-            last = number == len(self.layers) - 1
-            share = settings.output_dropout if last else settings.dropout
-            x = dropped(x, share or 0.0, generator)
+        _, x, after = self.read(ids, state, generator)  # (T, B, H)
         if only is not None:
             x = x[only]  # (n, H)
-        return self.output(x), tuple(after)  # (T, B, V) or (n, V)
+        return self.output(x), after  # (T, B, V) or (n, V)
+
+    def read(
+        self, ids: Tensor, state: State | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, State]:
+        """What the output layer sees of ids (T, B): before and after its dropout, and the state.
+
+        Both of shape (T, B, H); without a generator they are the same.
+        """
+        settings = self.settings
+        state = self.initial_state(ids.shape[1]) if state is None else state
+        x = self._dropped(self._embedded(ids, generator), settings.input_dropout, generator)
+        after = []
+        raw = x  # (T, B, E)
+        for number, layer in enumerate(self.recurrent_layers()):
+            raw, layer_state = with_weight_dropped(
+                layer, x, state[number], settings.weight_drop, generator
+            )  # (T, B, H)
+            after.append(layer_state)
+            last = number == len(self.layers) - 1
+            x = self._dropped(raw, settings.output_dropout if last else settings.dropout, generator)
+        return raw, x, tuple(after)
+
+    def _embedded(self, ids: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Embeddings (T, B, E), whole entries dropped (Gal & Ghahramani 2016)."""
+        share = self.settings.embedding_dropout
+        if generator is None or share == 0.0:
+            return cast(Tensor, self.embedding(ids))
+        weight = self.embedding.weight
+        kept = dropped(weight.new_ones(len(weight), 1), share, generator)
+        return F.embedding(ids, weight * kept)
+
+    def _dropped(self, x: Tensor, share: float | None, generator: torch.Generator | None) -> Tensor:
+        """Dropout, one mask for all steps where it is variational."""
+        if not self.settings.variational or generator is None or not share:
+            return dropped(x, share or 0.0, generator)
+        return x * dropped(torch.ones_like(x[:1]), share, generator)
 
     def initial_state(self, batch_size: int) -> State:
         """The zero state for B rows."""
@@ -94,6 +128,11 @@ def sizes(settings: ModelSettings) -> tuple[int, int, int]:
     hidden, width, depth = settings.hidden_size, settings.embedding_size, settings.num_layers
     if hidden is None or width is None or depth is None:
         raise UsageError("hidden_size, embedding_size and num_layers are needed; give all three")
+    if settings.weight_drop and not CELLS[settings.cell].recurrent_weight:
+        raise UsageError(
+            f"weight_drop with cell {settings.cell}, which has no recurrent weights to learn; "
+            "expected another cell, or 0"
+        )
     if settings.tie_weights and settings.cell == "esn":
         raise UsageError("tie_weights with cell esn; its embedding is never trained. Use --no-tie")
     if settings.tie_weights and hidden != width:

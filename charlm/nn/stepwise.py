@@ -21,6 +21,7 @@ class StepwiseLstm(RecurrentLayer):
 
     gates = 4
     parts = 2
+    recurrent_weight = "weight_hh"
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)

@@ -200,13 +200,28 @@ class Trainer:
             before = rows_of(self.state, torch.from_numpy(window.rows).to(self.device))
         real = targets != PADDING
         with self.precision.autocast(self.device):
-            logits, state = self.model(inputs, before, self.generator, only=real)
+            raw, shown, state = self.model.read(inputs, before, self.generator)
+            logits = self.model.output(shown[real])
         self.state = tuple(tuple(part.detach().float() for part in layer) for layer in state)
         logits, wanted = logits.float(), targets[real]
         smoothing = self.settings.label_smoothing
         loss = F.cross_entropy(logits, wanted, label_smoothing=smoothing)
         plain = F.cross_entropy(logits.detach(), wanted) if smoothing else loss.detach()
-        return loss, plain
+        return loss + self._penalties(raw.float(), shown.float(), real), plain
+
+    def _penalties(self, raw: Tensor, shown: Tensor, real: Tensor) -> Tensor | float:
+        """AR and TAR (Merity et al. 2017): mean squares of the output and of its change.
+
+        AR of the output after its dropout, TAR of that before it; padding is left out.
+        """
+        settings, penalty = self.settings, 0.0
+        if settings.activation_penalty:
+            penalty = settings.activation_penalty * shown[real].pow(2).mean()
+        if settings.slowness_penalty and len(raw) > 1:
+            change = (raw[1:] - raw[:-1])[real[1:] & real[:-1]]
+            if len(change):
+                penalty = penalty + settings.slowness_penalty * change.pow(2).mean()
+        return penalty
 
     def _clipped_norm(self) -> float:
         limit = self.settings.clip_norm or math.inf

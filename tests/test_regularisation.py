@@ -1,0 +1,171 @@
+"""Regularisers: each drops what it says, where it says, and only in training."""
+
+import numpy as np
+import pytest
+import torch
+from helpers import encoded_stream, engine, seeded, tiny_model, vocabulary_of
+from torch.nn import functional as F
+
+from charlm.config import ModelSettings, TrainingSettings
+from charlm.errors import UsageError
+from charlm.inference.likelihood import evaluate
+from charlm.nn.cells import CELLS
+from charlm.nn.devices import Precision
+from charlm.nn.layers import dropped
+from charlm.nn.model import RecurrentLanguageModel
+from charlm.text.dataset import Dataset
+from charlm.training.trainer import Trainer
+
+T, B, V = 7, 3, 5
+IDS = torch.randint(V, (T, B), generator=seeded(3))
+WITH_WEIGHTS = [cell for cell in CELLS if CELLS[cell].recurrent_weight]
+every_cell = pytest.mark.parametrize("cell", WITH_WEIGHTS)
+
+
+def logits_of(model: RecurrentLanguageModel, seed: int | None = 1) -> torch.Tensor:
+    return model(IDS, generator=None if seed is None else seeded(seed))[0]
+
+
+# ------------------------------------------------------------------ weight drop
+
+
+@every_cell
+def test_weight_drop_is_the_same_model_with_fewer_weights(cell: str) -> None:
+    """What comes out is what the layers give when the drawn mask is put into their weights."""
+    model = tiny_model(cell, V, weight_drop=0.5)
+    found = logits_of(model)
+    generator = seeded(1)
+    with torch.no_grad():
+        for layer in model.recurrent_layers():
+            weight = layer.get_parameter(layer.recurrent_weight)
+            masked = dropped(weight, 0.5, generator)
+            assert (masked == 0).any()
+            weight.copy_(masked)
+    torch.testing.assert_close(found, logits_of(model, seed=None))
+
+
+@every_cell
+def test_weight_drop_is_off_without_a_generator(cell: str) -> None:
+    """Evaluation and sampling use every weight, and the weights themselves are never changed."""
+    model = tiny_model(cell, V, weight_drop=0.5)
+    plain = tiny_model(cell, V)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    logits_of(model)
+    torch.testing.assert_close(logits_of(model, None), logits_of(plain, None), rtol=0, atol=0)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not torch.equal(logits_of(model, 1), logits_of(model, 2))
+
+
+@every_cell
+def test_the_raw_weight_gets_the_gradient(cell: str) -> None:
+    """Where it was kept, and none where it was dropped; it broke silently in five code bases."""
+    model = tiny_model(cell, V, num_layers=1, weight_drop=0.5)
+    logits_of(model).logsumexp(dim=-1).sum().backward()
+    (layer,) = model.recurrent_layers()
+    weight = layer.get_parameter(layer.recurrent_weight)
+    mask = dropped(torch.ones_like(weight), 0.5, seeded(1))
+    assert weight.grad is not None
+    assert not weight.grad[mask == 0].any()
+    assert weight.grad[mask > 0].any()
+
+
+@pytest.mark.parametrize("cell", [cell for cell in CELLS if cell not in WITH_WEIGHTS])
+def test_weight_drop_without_recurrent_weights_is_refused(cell: str) -> None:
+    """Rather than doing nothing in silence."""
+    with pytest.raises(UsageError, match=f"weight_drop with cell {cell}"):
+        tiny_model(cell, V, weight_drop=0.5)
+
+
+# ------------------------------------------------------------------ masks
+
+
+def test_a_variational_mask_is_one_for_all_steps() -> None:
+    """The same units of a row are dropped at every step; plain dropout draws anew."""
+    for variational in (True, False):
+        settings = {"input_dropout": 0.5, "hidden_size": 40, "embedding_size": 40}
+        model = tiny_model("rnn", V, variational=variational, **settings)
+        x = model._dropped(torch.ones(T, B, 40), 0.5, seeded(2))
+        same = bool((x == x[:1]).all())
+        assert same == variational
+        assert set(x.unique().tolist()) == {0.0, 2.0}
+        assert not torch.equal(x[0, 0], x[0, 1])
+
+
+def test_embedding_dropout_drops_whole_entries() -> None:
+    """Every occurrence of an entry in the window or none, the others scaled up."""
+    model = tiny_model("lstm", 40, embedding_dropout=0.5)
+    ids = torch.arange(40).repeat(3)[:, None]
+    found = model._embedded(ids, seeded(4))[:, 0]
+    plain = model.embedding(ids)[:, 0]
+    gone = (found == 0).all(dim=1)
+    assert 5 < int(gone[:40].sum()) < 35
+    assert torch.equal(gone[:40], gone[40:80])
+    torch.testing.assert_close(found[~gone], 2 * plain[~gone])
+    assert torch.equal(model._embedded(ids, None)[:, 0], plain)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"weight_drop": 0.4}, {"variational": True, "dropout": 0.5, "output_dropout": 0.5},
+                 {"embedding_dropout": 0.4}],
+)  # fmt: skip
+def test_dropping_keeps_the_mean(settings: dict) -> None:
+    """Over many draws the logits of a linear model are those of the whole one, roughly."""
+    model = tiny_model("rnn", V, num_layers=1, **settings)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(0.05)  # tanh is a line here
+        whole = logits_of(model, None)
+        mean = torch.stack([logits_of(model, seed) for seed in range(600)]).mean(dim=0)
+        spread = (whole - whole.mean()).abs().max()
+    assert float((mean - whole).abs().max()) < 0.15 * float(spread)
+
+
+# ------------------------------------------------------------------ penalties
+
+
+def trainer_of(**settings) -> Trainer:
+    text = encoded_stream(np.random.default_rng(1).integers(0, V, 41))
+    dataset = Dataset(
+        name="x", document="stream", vocabulary=vocabulary_of("abc"),
+        train=text, valid=None, test=None, fingerprint="",
+    )  # fmt: skip
+    chosen = TrainingSettings(
+        epochs=1.0, batch_size=2, bptt=9, learning_rate=0.01, seed=1, **settings
+    )
+    return Trainer(
+        tiny_model("gru", V), dataset, chosen, device=torch.device("cpu"),
+        precision=Precision(name="fp32", reason="test"),
+    )  # fmt: skip
+
+
+def test_penalties_are_mean_squares() -> None:
+    """AR: mean h^2; TAR: mean (h_t - h_{t-1})^2; the nats that are told are without them."""
+    plain = trainer_of()
+    window = next(plain.windows.epoch(plain.counters.position))
+    loss, nats = plain._loss(window)
+    raw, shown, _ = plain.model.read(torch.from_numpy(window.inputs))
+    real = torch.from_numpy(window.targets) >= 0
+    small = shown[real].pow(2).mean()
+    both = (raw[1:] - raw[:-1])[real[1:] & real[:-1]]
+    for settings, penalty in (
+        ({"activation_penalty": 2.0}, 2.0 * small),
+        ({"slowness_penalty": 3.0}, 3.0 * both.pow(2).mean()),
+        ({"activation_penalty": 2.0, "slowness_penalty": 3.0},
+         2.0 * small + 3.0 * both.pow(2).mean()),
+    ):  # fmt: skip
+        found, told = trainer_of(**settings)._loss(window)
+        torch.testing.assert_close(found, loss + penalty)
+        torch.testing.assert_close(told, nats)
+
+
+def test_evaluation_knows_no_regulariser() -> None:
+    """All of them on: the tally is that of the same weights without."""
+    everything = ModelSettings(
+        num_layers=2, hidden_size=3, embedding_size=4, dropout=0.5, input_dropout=0.5,
+        output_dropout=0.5, embedding_dropout=0.5, weight_drop=0.5, variational=True,
+    )  # fmt: skip
+    model = RecurrentLanguageModel(everything, V)
+    model.reset_parameters(seeded(0))
+    text = encoded_stream(IDS.flatten().tolist())
+    assert evaluate(engine(model), text) == evaluate(engine(tiny_model("lstm", V)), text)
+    assert F.cross_entropy(logits_of(model).flatten(0, 1), IDS.flatten()).isfinite()
