@@ -214,7 +214,8 @@ class Trainer:
 
         AR of the output after its dropout, TAR of that before it; padding is left out.
         """
-        settings, penalty = self.settings, 0.0
+        settings = self.settings
+        penalty: Tensor | float = 0.0
         if settings.activation_penalty:
             penalty = settings.activation_penalty * shown[real].pow(2).mean()
         if settings.slowness_penalty and len(raw) > 1:
