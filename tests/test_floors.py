@@ -29,6 +29,7 @@ FLOORS = {
     "charlm.runs": 5,
     "charlm.training": 6,
     "charlm.benchmark": 6,
+    "charlm.worked_example": 6,
     "charlm.report": 7,
     "charlm.library": 7,
     "charlm.cli": 8,

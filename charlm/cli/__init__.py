@@ -6,7 +6,18 @@ import sys
 
 import typer
 
-from charlm.cli import bench, evaluate, info, next_token, sample, score, train, verify, vocab
+from charlm.cli import (
+    bench,
+    evaluate,
+    explain,
+    info,
+    next_token,
+    sample,
+    score,
+    train,
+    verify,
+    vocab,
+)
 from charlm.cli.output import Talk, close_streams, prepare_streams, say
 from charlm.errors import CharlmError
 
@@ -57,7 +68,7 @@ def common(
     Talk.stop_told = False
 
 
-for verb in (train, sample, score, evaluate, next_token, vocab, info, verify, bench):
+for verb in (train, sample, score, evaluate, next_token, vocab, info, verify, bench, explain):
     verb.register(app)
 
 

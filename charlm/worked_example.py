@@ -1,0 +1,170 @@
+"""The four-letter example of the textbooks: one word, one small cell, every number of it.
+
+The word "hello" has four letters; reading h, e, l, l a network should expect e, l, l, o (Karpathy,
+"The Unreasonable Effectiveness of Recurrent Neural Networks", 2015). Formulas as in torch.nn, with one
+bias; x is one-hot, so W x is a column of W.
+"""
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from charlm.errors import UsageError
+
+Named = dict[str, Tensor]
+"""Vectors of one step by what they are called, in the order in which they are computed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleStep:
+    """One letter read: the letter, the next one, every vector on the way, and -ln P of the next."""
+
+    letter: str
+    target: str
+    vectors: dict[str, list[float]]
+    probabilities: list[float]
+    nats: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkedExample:
+    """A trained example: its letters, weights, gradients of the mean nats, steps, and losses."""
+
+    cell: str
+    letters: list[str]
+    weights: dict[str, list[Any]]
+    gradients: dict[str, list[Any]]
+    steps: list[ExampleStep]
+    losses: list[float]
+    seconds: float
+
+
+def _rnn(w: Named, x: Tensor, state: Named) -> Named:
+    wx, uh = w["W"] @ x, w["U"] @ state["h"]
+    return {"W x": wx, "U h": uh, "h = tanh(W x + U h + b)": torch.tanh(wx + uh + w["b"])}
+
+
+def _lstm(w: Named, x: Tensor, state: Named) -> Named:
+    i, f, g, o = (w["W"] @ x + w["U"] @ state["h"] + w["b"]).chunk(4)
+    i, f, g, o = torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
+    c = f * state["c"] + i * g
+    return {
+        "i = sigmoid(...)": i,
+        "f = sigmoid(...)": f,
+        "g = tanh(...)": g,
+        "o = sigmoid(...)": o,
+        "c = f c + i g": c,
+        "h = o tanh(c)": o * torch.tanh(c),
+    }
+
+
+def _gru(w: Named, x: Tensor, state: Named) -> Named:
+    h = state["h"]
+    (rx, zx, nx), (rh, zh, nh) = (w["W"] @ x + w["b"]).chunk(3), (w["U"] @ h).chunk(3)
+    r, z = torch.sigmoid(rx + rh), torch.sigmoid(zx + zh)
+    n = torch.tanh(nx + r * nh)
+    return {
+        "r = sigmoid(...)": r,
+        "z = sigmoid(...)": z,
+        "n = tanh(W x + b + r (U h))": n,
+        "h = (1 - z) n + z h": (1 - z) * n + z * h,
+    }
+
+
+CELLS: dict[str, tuple[int, Callable[[Named, Tensor, Named], Named]]] = {
+    "rnn": (1, _rnn),
+    "lstm": (4, _lstm),
+    "gru": (3, _gru),
+}
+"""Blocks of H rows in W, U and b, and the vectors of one step."""
+
+
+def worked_example(
+    text: str = "hello", *, cell: str = "rnn", hidden: int = 3, updates: int = 100, seed: int = 1
+) -> WorkedExample:
+    """Train a cell to spell a word, from the zero state, and keep every number of the last pass.
+
+    `updates` steps of Adam with learning rate 0.1 on the mean nats of all letters but the first.
+    Raises UsageError for a text of fewer than two letters or a cell that is not written out here.
+    """
+    if len(text) < 2 or cell not in CELLS:
+        raise UsageError(
+            f"text {text!r} with cell {cell!r}; expected two letters or more, and one of "
+            f"{', '.join(CELLS)}"
+        )
+    begun = time.perf_counter()
+    letters = list(dict.fromkeys(text))
+    weights = _fresh(CELLS[cell][0], hidden, len(letters), seed)
+    optimizer = torch.optim.Adam(weights.values(), lr=0.1)
+    losses = []
+    for _ in range(updates):
+        optimizer.zero_grad()
+        loss = _forward(text, letters, cell, weights)[0]
+        loss.backward()  # type: ignore[no-untyped-call]
+        losses.append(float(loss.detach()))
+        optimizer.step()
+    optimizer.zero_grad()
+    loss, steps = _forward(text, letters, cell, weights)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return WorkedExample(
+        cell=cell,
+        letters=letters,
+        weights={name: value.tolist() for name, value in weights.items()},
+        gradients={name: _gradient(value).tolist() for name, value in weights.items()},
+        steps=steps,
+        losses=[*losses, float(loss.detach())],
+        seconds=time.perf_counter() - begun,
+    )
+
+
+def _gradient(weight: Tensor) -> Tensor:
+    return torch.zeros_like(weight) if weight.grad is None else weight.grad
+
+
+def _fresh(blocks: int, hidden: int, size: int, seed: int) -> Named:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {
+        "W": (blocks * hidden, size),
+        "U": (blocks * hidden, hidden),
+        "b": (blocks * hidden,),
+        "V": (size, hidden),
+        "d": (size,),
+    }
+    return {
+        name: (0.5 * torch.randn(shape, generator=generator, dtype=torch.float64)).requires_grad_()
+        for name, shape in shapes.items()
+    }
+
+
+def _forward(
+    text: str, letters: list[str], cell: str, weights: Named
+) -> tuple[Tensor, list[ExampleStep]]:
+    """Mean nats of every letter after the first, and what happened at each step."""
+    zero = weights["b"].new_zeros(weights["U"].shape[1])
+    state = {"h": zero, "c": zero}
+    steps, total = [], zero.sum()
+    for letter, target in itertools.pairwise(text):
+        index = torch.tensor(letters.index(letter))
+        x = F.one_hot(index, len(letters)).to(weights["W"].dtype)
+        vectors = {"x": x, **CELLS[cell][1](weights, x, state)}
+        state = {name[0]: value for name, value in vectors.items() if name[:3] in ("h =", "c =")}
+        logits = weights["V"] @ state["h"] + weights["d"]
+        vectors["V h + d"] = logits
+        surprise = -logits.log_softmax(dim=0)[letters.index(target)]
+        total = total + surprise
+        steps.append(
+            ExampleStep(
+                letter=letter,
+                target=target,
+                vectors={name: value.detach().tolist() for name, value in vectors.items()},
+                probabilities=logits.detach().softmax(dim=0).tolist(),
+                nats=float(surprise.detach()),
+            )
+        )
+    return total / (len(text) - 1), steps
