@@ -1,8 +1,8 @@
 """The four-letter example of the textbooks: one word, one small cell, every number of it.
 
 The word "hello" has four letters; reading h, e, l, l a network should expect e, l, l, o (Karpathy,
-"The Unreasonable Effectiveness of Recurrent Neural Networks", 2015). Formulas as in torch.nn, with one
-bias; x is one-hot, so W x is a column of W.
+"The Unreasonable Effectiveness of Recurrent Neural Networks", 2015). Formulas as in torch.nn, with
+one bias; x is one-hot, so W x is a column of W.
 """
 
 import itertools

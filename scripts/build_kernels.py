@@ -11,6 +11,7 @@ installed all the same and computes with numpy; the reason is printed.
 import argparse
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -58,11 +59,11 @@ class KernelBuildHook(Hook):  # type: ignore[misc]
         build_data["tag"] = f"py3-none-{tag}"
 
 
-def compiler() -> str | None:
-    """The C++ compiler: CXX where it is set, else the first that is there."""
+def compiler() -> list[str] | None:
+    """The C++ compiler: CXX where it is set (`ccache g++` too), else the first that is there."""
     wanted = os.environ.get("CXX")
-    names = [wanted] if wanted else ["c++", "g++", "clang++"]
-    return next((name for name in names if shutil.which(name)), None)
+    names = [shlex.split(wanted)] if wanted else [["c++"], ["g++"], ["clang++"]]
+    return next((name for name in names if name and shutil.which(name[0])), None)
 
 
 def build(force: bool = False) -> list[Path]:
@@ -77,17 +78,18 @@ def build(force: bool = False) -> list[Path]:
     return [path for path in results if path is not None]
 
 
-def _compile(program: str, variant: str, flags: tuple[str, ...], force: bool) -> Path | None:
+def _compile(program: list[str], variant: str, flags: tuple[str, ...], force: bool) -> Path | None:
     target = ENGINE / f"native_{variant}.so"
     if not force and target.exists() and target.stat().st_mtime >= SOURCE.stat().st_mtime:
         return target
     part = target.with_suffix(f".tmp-{os.getpid()}")
-    command = [program, *FLAGS, *flags, str(SOURCE), "-o", str(part)]
+    command = [*program, *FLAGS, *flags, str(SOURCE), "-o", str(part)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
         print(f"charlm: {variant} kernels were not compiled: {lines[0]}", file=sys.stderr)
         part.unlink(missing_ok=True)
+        target.unlink(missing_ok=True)  # what is there was compiled from another source
         return None
     if done.stderr:
         print(done.stderr, file=sys.stderr)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from helpers import encoded_documents, encoded_stream, engine, tiny_model
 
+from charlm.engine.library import variants
+from charlm.engine.native import NativeEngine
 from charlm.engine.plain import NumpyEngine
 from charlm.engine.weights import weights_from
 from charlm.inference.calibration import fit_scale, sample_of
@@ -56,6 +58,10 @@ def test_scaled_weights_are_scaled_logits(cell: str, tied: bool) -> None:
     scaled = [
         TorchEngine(model, 0.7),
         NumpyEngine(weights_from(model.settings, arrays, logit_scale=0.7)),
+        *(
+            NativeEngine(weights_from(model.settings, arrays, logit_scale=0.7), variant)
+            for variant in variants()
+        ),
     ]
     for one in scaled:
         found, _ = one.logits(ids, one.initial_state(2))
@@ -73,6 +79,8 @@ def test_a_sample_of_a_text_is_whole_documents_or_its_beginning() -> None:
     assert lengths[0] == 1
     assert lengths[-1] == 20
     assert part.ids[part.ends - 1].tolist() == [1] * part.documents
+    long = sample_of(encoded_documents([[2] * 5000, [3] * 5000]), 100)
+    assert len(long.ids) <= 200
     stream = sample_of(encoded_stream([2, 3] * 50), 7)
     assert stream.ids.tolist() == [2, 3, 2, 3, 2, 3, 2]
     assert stream.documents == 1

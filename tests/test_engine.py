@@ -2,8 +2,10 @@
 
 import ctypes
 import itertools
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -311,14 +313,48 @@ def test_ids_and_states_of_the_wrong_size_are_refused(variant: str) -> None:
         ):
             with pytest.raises(IndexError, match="expected 0 to V - 1"):
                 call()
+    wide = engine_of(variant, model_of("lstm", hidden_size=40)).initial_state(3)
+    deep = engine_of(variant, model_of("lstm", num_layers=3)).initial_state(3)
+    other = engine_of(variant, model_of("gru")).initial_state(3)
     for call in (
         lambda: engine.nats(good, good, engine.initial_state(2)),
         lambda: engine.nats(good, good[:, :2], state),
+        lambda: engine.nats(good, good[:1], state),
+        lambda: engine.nats(good, good, wide),
+        lambda: engine.nats(good, good, deep),
+        lambda: engine.nats(good, good, other),
+        lambda: engine.nats(good[:0], good[:0], state),
+        lambda: engine.nats(good[:, :0], good[:, :0], engine.initial_state(0)),
         lambda: engine.logits(good, engine.initial_state(4)),
+        lambda: engine.logits(good[:0], state),
         lambda: engine.draw(np.zeros((2, V)), state, np.zeros((1, 3)), temperature=1.0),
+        lambda: engine.draw(np.zeros((3, V + 1)), state, np.zeros((1, 3)), temperature=1.0),
     ):
-        with pytest.raises(ValueError, match="expected equal"):
+        with pytest.raises(ValueError, match="expected"):
             call()
+
+
+@every_variant
+def test_threads_of_python_share_an_engine_without_harm(variant: str) -> None:
+    """They wait for each other; once, two at a time mixed their numbers up."""
+    engine = engine_of(variant, model_of("lstm", hidden_size=30), threads=2)
+    texts = [random_ids(V, 40, 3, seed) for seed in range(8)]
+    expected = [engine.nats(ids, ids, engine.initial_state(3))[0] for ids in texts]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            found = pool.map(lambda ids: engine.nats(ids, ids, engine.initial_state(3))[0], texts)
+            for nats, right in zip(found, expected, strict=True):
+                assert (nats == right).all()
+
+
+@pytest.mark.skipif(not VARIANTS, reason="no kernels were built")
+def test_a_fork_is_told_instead_of_waiting_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers of an engine are not there in a child process."""
+    engine = engine_of(VARIANTS[0], model_of("lstm"), threads=2)
+    ids = random_ids(V, 2, 2)
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    with pytest.raises(RuntimeError, match="load it again"):
+        engine.nats(ids, ids, engine.initial_state(2))
 
 
 @pytest.mark.skipif(not VARIANTS, reason="no kernels were built")

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from charlm.config import Settings, settings_from
 from charlm.errors import CorpusError, DivergenceError, EnvironmentFailure, RunError, UsageError
+from charlm.inference.calibration import fit_scale
 from charlm.library import load
 from charlm.runs import data as data_module
 from charlm.runs.commit import TEMPORARY, read_json
@@ -600,5 +601,40 @@ def test_a_run_that_is_too_sure_of_itself_is_calibrated(tmp_path: Path) -> None:
             found = load(session.path, engine=engine).evaluate(held.read_text())
             assert found.nats == pytest.approx(last.valid.nats, rel=1e-5)
     again = resume(tmp_path / "fitted", {"training": {"epochs": 31.0}})
-    assert all(isinstance(record, Record) for record in again.records())
     assert whole(tmp_path / "fitted")
+    going_on = load(tmp_path / "fitted").evaluate(held.read_text())
+    assert going_on.nats == pytest.approx(before.nats, rel=1e-5)  # without the factor
+    last = list(again.records())[-1]
+    assert isinstance(last, FinishedRecord)
+    assert last.logit_scale < 0.9
+    assert whole(tmp_path / "fitted")
+
+
+def test_a_stop_during_the_last_measurements_loses_none_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while the finished run is calibrated: the test text is still read."""
+    held = tmp_path / "test.txt"
+    held.write_text("abc abd\n")
+    chosen = settings().to_dict()
+    chosen["corpus"]["test"] = [str(held)]
+    session = start(settings_from(chosen), tmp_path, name="x", corpus=Corpus.from_text(TEXT))
+
+    def interrupted(nats):
+        session.trainer.stop("interrupted")
+        return fit_scale(nats)
+
+    monkeypatch.setattr(session_module, "fit_scale", interrupted)
+    last = list(session.records())[-1]
+    assert isinstance(last, FinishedRecord)
+    assert last.complete
+    assert last.test is not None
+
+
+def test_kernels_that_cannot_be_had_are_told_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not after an hour, when the finished run is measured."""
+    monkeypatch.setenv("CHARLM_KERNELS", "mmx")
+    with pytest.raises(EnvironmentFailure, match="mmx"):
+        begun(tmp_path)

@@ -104,6 +104,7 @@ struct Buffer {
     void reserve(size_t n) {
         if (n <= size) return;
         size_t bytes = (n * sizeof(T) + 127) / 64 * 64;
+        size = 0;
         data.reset(static_cast<T*>(std::aligned_alloc(64, bytes)));
         if (!data) throw std::bad_alloc();
         size = n;
@@ -166,9 +167,6 @@ struct Matrix {
     static uint16_t bfloat16(float x) {  // round to nearest, ties to even
         uint32_t bits = load<uint32_t>(&x);
         return uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-    }
-    size_t bytes() const {
-        return stride() * panels * (kind == FLOAT32 ? 4 : kind == BFLOAT16 ? 2 : 1);
     }
 };
 
@@ -252,8 +250,6 @@ inline vi16 four_products(vi16 sum, const int8_t* w, uint32_t x) {
                                      _mm512_loadu_si512(w));
 #elif defined(__AVX2__)
     const __m256i xs = _mm256_cvtepu8_epi16(_mm_set1_epi32(int(x)));
-    const __m256i one = _mm256_set1_epi32(1);
-    (void)one;
     alignas(64) int32_t pairs[4][8];
     for (int part = 0; part < 4; part++) {
         const __m256i ws =
@@ -366,17 +362,14 @@ inline void pause() {
 class Team {
    public:
     explicit Team(int threads) : count_(threads < 1 ? 1 : threads) {
-        for (int id = 1; id < count_; id++) workers_.emplace_back([this, id] { work(id); });
-    }
-    ~Team() {
-        {
-            std::lock_guard<std::mutex> guard(mutex_);
-            ending_ = true;
-            turn_.fetch_add(1, std::memory_order_release);
+        try {
+            for (int id = 1; id < count_; id++) workers_.emplace_back([this, id] { work(id); });
+        } catch (...) {  // the system has no more threads
+            end();
+            throw;
         }
-        wake_.notify_all();
-        for (std::thread& worker : workers_) worker.join();
     }
+    ~Team() { end(); }
     int count() const { return count_; }
 
     // Runs job(id, team) on every thread and waits for all of them. Jobs do not throw.
@@ -408,6 +401,16 @@ class Team {
     }
 
    private:
+    void end() {
+        {
+            std::lock_guard<std::mutex> guard(mutex_);
+            ending_ = true;
+            turn_.fetch_add(1, std::memory_order_release);
+        }
+        wake_.notify_all();
+        for (std::thread& worker : workers_) worker.join();
+        workers_.clear();
+    }
     static void relax(int spins) {
         if (spins < 4000)
             pause();
@@ -448,7 +451,6 @@ class Team {
 enum Cell { RNN = 0, LSTM = 1, GRU = 2 };
 
 struct Layer {
-    int inputs = 0;           // floats of an input row: E, or the padded hidden size
     Matrix from_input, from_hidden;
     Buffer<float> bias;         // of the input side, [group][gate][16]
     Buffer<float> hidden_bias;  // of the hidden side (GRU), [group][gate][16]
@@ -461,7 +463,7 @@ constexpr size_t LARGEST_TABLE = size_t(4) << 20;  // floats
 
 struct Net {
     Cell cell;
-    int gates, parts, layers_count, embedding, hidden, padded, groups, vocab, threads;
+    int gates, parts, layers_count, hidden, padded, groups, vocab;
     Kind kind;
     std::vector<Layer> layers;
     Buffer<float> embeddings;  // [V][padded embedding]
@@ -478,11 +480,6 @@ struct Net {
     int width() const { return groups * gates * PANEL; }
 };
 
-// Where gate g of unit u stands in the panels of a layer.
-inline int place(const Net& net, int unit, int gate) {
-    return (unit / PANEL * net.gates + gate) * PANEL + unit % PANEL;
-}
-
 // New state of 16 units from both sides of their gates; the formulas of torch.nn.
 inline void pointwise(Cell cell, const float* in, const float* rec, const float* rec_bias,
                       const float* h_before, float* c, float* h) {
@@ -490,8 +487,6 @@ inline void pointwise(Cell cell, const float* in, const float* rec, const float*
         auto gate = [&](const float* from, int g) {
             return load<vf>(from + g * PANEL + v * LANES);
         };
-        vf* const unused = nullptr;
-        (void)unused;
         if (cell == LSTM) {
             const vf i = sigmoid_of(gate(in, 0) + gate(rec, 0));
             const vf f = sigmoid_of(gate(in, 1) + gate(rec, 1));
@@ -608,8 +603,8 @@ void read_chunk(Net& net, int steps, int rows, const int64_t* ids) {
                 const float* before = h[t % 2];
                 float* after = h[1 - t % 2];
                 const Rows a =
-                    prepared(net, before, padded, rows, net.bytes2.get() + (t % 2) * rows * padded,
-                             net.scales2.get() + (t % 2) * rows, id, threads);
+                    prepared(net, before, padded, rows, net.bytes2.get() + size_t(t % 2) * rows * padded,
+                             net.scales2.get() + size_t(t % 2) * rows, id, threads);
                 if (net.kind == INT8) team.barrier();
                 for (int group = mine.begin; group < mine.end; group++)
                     for (int r = 0; r < rows;) {
@@ -748,13 +743,11 @@ int charlm_new(int cell, int layers, int embedding, int hidden, int vocab, int k
         net->gates = cell == LSTM ? 4 : cell == GRU ? 3 : 1;
         net->parts = cell == LSTM ? 2 : 1;
         net->layers_count = layers;
-        net->embedding = embedding;
         net->hidden = hidden;
         net->padded = rounded(hidden, PANEL);
         net->groups = net->padded / PANEL;
         net->vocab = vocab;
         net->kind = Kind(kind);
-        net->threads = threads;
         net->embedding_padded = rounded(embedding, PANEL);
         net->team.reset(new Team(threads));
         net->layers.resize(layers);
@@ -779,7 +772,6 @@ int charlm_new(int cell, int layers, int embedding, int hidden, int vocab, int k
                     return row < 0 ? 0.0f : from[size_t(row) * columns + i];
                 };
             };
-            layer.inputs = inputs;
             layer.from_input.pack(net->kind, width, inputs, rounded(inputs, PANEL),
                                   weight(ih, inputs));
             layer.from_hidden.pack(net->kind, width, hidden, net->padded, weight(hh, hidden));

@@ -1,6 +1,8 @@
 """The engine of compiled kernels: whole windows, and whole samples, in one call."""
 
 import ctypes
+import os
+import threading
 import weakref
 
 import numpy as np
@@ -17,15 +19,19 @@ SMALL_MODEL = 200_000
 
 
 class NativeEngine:
-    """Computes with the kernels of native.cpp. One call at a time: not for several threads."""
+    """Computes with the kernels of native.cpp.
+
+    Calls from several Python threads wait for each other. After a fork it must be loaded again.
+    """
 
     def __init__(
         self, weights: Weights, variant: str, kind: str = "fp32", threads: int | None = None
     ) -> None:
-        self.weights, self.variant, self.kind = weights, variant, kind
+        self.variant, self.kind = variant, kind
+        self._shape = len(weights.layers), PARTS[weights.cell], weights.hidden_size
         self.name = f"native {variant}" + ("" if kind == "fp32" else f" {kind}")
         self.vocab_size = weights.vocab_size
-        self.threads = threads or self._usual_threads()
+        self.threads = threads or _usual_threads(weights)
         self._library = open_library(variant)
         handle = ctypes.c_void_p()
         layers = [
@@ -52,19 +58,13 @@ class NativeEngine:
         )
         _check(status)
         self._handle = handle
+        self._lock, self._process = threading.Lock(), os.getpid()
         weakref.finalize(self, self._library.charlm_free, handle)
-
-    def _usual_threads(self) -> int:
-        weights = self.weights
-        count = weights.output.size + sum(
-            layer.from_input.size + layer.from_hidden.size for layer in weights.layers
-        )
-        return 1 if count < SMALL_MODEL else default_threads()
 
     def initial_state(self, rows: int) -> State:
         """The zero state."""
-        weights = self.weights
-        return zero_state(len(weights.layers), PARTS[weights.cell], rows, weights.hidden_size)
+        layers, parts, hidden = self._shape
+        return zero_state(layers, parts, rows, hidden)
 
     def nats(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, State]:
         """-ln P of the targets and the state after the inputs."""
@@ -83,23 +83,36 @@ class NativeEngine:
         self, inputs: Ids, targets: Ids, state: Array, nats: Nats, ranks: np.ndarray | None
     ) -> None:
         steps, rows = inputs.shape
-        _same_rows(rows, state, targets.shape[1])
+        self._check_shapes(inputs, state, targets.shape == inputs.shape)
         pointer = None if ranks is None else ranks.ctypes.data
         inputs, targets = _plain(inputs, self.vocab_size), _plain(targets, self.vocab_size)
-        _check(
-            self._library.charlm_nats(
-                self._handle, steps, rows, inputs, targets, state, nats, pointer
+        self._call("charlm_nats", steps, rows, inputs, targets, state, nats, pointer)
+
+    def _call(self, name: str, *arguments: object) -> None:
+        """One function of the library, by one thread at a time."""
+        if os.getpid() != self._process:  # its workers are not here, and it would wait for ever
+            raise RuntimeError("the model was loaded before a fork; load it again in this process")
+        with self._lock:
+            _check(getattr(self._library, name)(self._handle, *arguments))
+
+    def _check_shapes(self, steps_rows: Ids | Nats, state: Array, others_fit: bool) -> None:
+        """Raise ValueError for shapes that do not fit: the kernels would read any memory."""
+        layers, parts, hidden = self._shape
+        expected = (layers, parts, steps_rows.shape[1], hidden)
+        if state.shape != expected or not others_fit or 0 in steps_rows.shape:
+            raise ValueError(
+                f"a state of shape {state.shape} with inputs of {steps_rows.shape}; expected "
+                f"{expected}, at least one step and row, and targets or logits of equal size"
             )
-        )
 
     def logits(self, inputs: Ids, state: State) -> tuple[Logits, State]:
         """Logits of the token after the inputs."""
         steps, rows = inputs.shape
         after = _flat(state)
-        _same_rows(rows, after)
+        self._check_shapes(inputs, after, True)
         logits = np.empty((rows, self.vocab_size), np.float32)
         inputs = _plain(inputs, self.vocab_size)
-        _check(self._library.charlm_logits(self._handle, steps, rows, inputs, after, logits))
+        self._call("charlm_logits", steps, rows, inputs, after, logits)
         return logits.astype(np.float64), self._state(after)
 
     def draw(
@@ -120,27 +133,22 @@ class NativeEngine:
         """
         steps, rows = uniform.shape
         after, last = _flat(state), np.array(logits, np.float32, order="C")
-        _same_rows(rows, after, len(last))
+        self._check_shapes(uniform, after, last.shape == (rows, self.vocab_size))
         ids, nats = np.empty((steps, rows), np.int64), np.empty((steps, rows))
-        _check(
-            self._library.charlm_draw(
-                self._handle,
-                steps,
-                rows,
-                temperature,
-                barred,
-                restart,
-                np.ascontiguousarray(uniform),
-                after,
-                last,
-                ids,
-                nats,
-            )
-        )
+        uniform = np.ascontiguousarray(uniform)
+        options = (temperature, barred, restart)
+        self._call("charlm_draw", steps, rows, *options, uniform, after, last, ids, nats)
         return ids, nats, last.astype(np.float64), self._state(after)
 
     def _state(self, flat: Array) -> State:
         return tuple(tuple(layer) for layer in flat)
+
+
+def _usual_threads(weights: Weights) -> int:
+    count = weights.output.size + sum(
+        layer.from_input.size + layer.from_hidden.size for layer in weights.layers
+    )
+    return 1 if count < SMALL_MODEL else default_threads()
 
 
 def _flat(state: State) -> Array:
@@ -154,11 +162,6 @@ def _plain(ids: Ids, vocab_size: int) -> Ids:
     if plain.size and (plain.min() < 0 or plain.max() >= vocab_size):
         raise IndexError(f"ids reach from {plain.min()} to {plain.max()}; expected 0 to V - 1")
     return plain
-
-
-def _same_rows(rows: int, state: Array, others: int | None = None) -> None:
-    if state.shape[2] != rows or others not in (None, rows):
-        raise ValueError(f"{rows} rows of inputs with a state of {state.shape[2]}; expected equal")
 
 
 def _check(status: int) -> None:

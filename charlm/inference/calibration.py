@@ -44,7 +44,7 @@ def fit_scale(nats: Callable[[float], float], tolerance: float = 0.01) -> float:
             break
         left, right = (left, x) if found < x else (x, right)
         x = found
-    best = min(points, key=lambda place: points[place])
+    best = min((place for place in points if abs(place) <= WIDEST), key=lambda x: points[x])
     return math.exp(best)
 
 
@@ -67,7 +67,9 @@ def sample_of(text: EncodedText, most: int = MOST_TOKENS) -> EncodedText:
         )
     pieces = np.split(np.asarray(text.ids), text.ends[:-1])
     wanted = max(1, round(len(pieces) * most / len(text.ids)))
-    chosen = [pieces[number] for number in np.linspace(0, len(pieces) - 1, wanted).astype(int)]
+    longest = max(1, 2 * most // wanted)  # of very long documents, the beginning
+    places = np.linspace(0, len(pieces) - 1, wanted).astype(int)
+    chosen = [pieces[number][:longest] for number in places]
     return EncodedText(
         ids=np.concatenate(chosen),
         ends=np.cumsum([len(piece) for piece in chosen], dtype=np.int64),

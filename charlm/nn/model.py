@@ -51,18 +51,14 @@ class RecurrentLanguageModel(nn.Module):
         ids: Tensor,
         state: State | None = None,
         generator: torch.Generator | None = None,
-        only: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """ids (T, B) and the state before them -> logits (T, B, V) and the state after them.
 
         Logits at t predict the token after ids[t]. Without a state, the zero state. Dropout is
-        drawn from `generator`; without one there is none. With `only`, a bool tensor (T, B), the
-        logits of those n places alone are computed, shape (n, V).
+        drawn from `generator`; without one there is none.
         """
         _, x, after = self.read(ids, state, generator)  # (T, B, H)
-        if only is not None:
-            x = x[only]  # (n, H)
-        return self.output(x), after  # (T, B, V) or (n, V)
+        return self.output(x), after  # (T, B, V)
 
     def read(
         self, ids: Tensor, state: State | None = None, generator: torch.Generator | None = None

@@ -25,7 +25,7 @@ from charlm.runs.commit import (
     write_json,
 )
 from charlm.runs.layout import CONFIG, FORMAT, TOKENIZER, WEIGHTS, read_config
-from charlm.runs.weights import SCALE, load_arrays
+from charlm.runs.weights import SCALE, load_arrays, read_header
 from charlm.text.vocabulary import Vocabulary, load_vocabulary
 
 if TYPE_CHECKING:
@@ -104,6 +104,17 @@ def write_scale(path: Path, scale: float) -> None:
     from charlm.runs.tensors import tensors_from_file, tensors_to_bytes
 
     tensors = tensors_from_file(path / WEIGHTS) | {SCALE: torch.tensor(scale)}
+    _replace_weights(path, tensors_to_bytes(tensors))
+
+
+def remove_scale(path: Path) -> None:
+    """Leave the factor on all logits out of the best weights, if it is there."""
+    if not (path / WEIGHTS).exists() or SCALE not in read_header(path / WEIGHTS):
+        return
+    from charlm.runs.tensors import tensors_from_file, tensors_to_bytes
+
+    tensors = tensors_from_file(path / WEIGHTS)
+    del tensors[SCALE]
     _replace_weights(path, tensors_to_bytes(tensors))
 
 
@@ -187,8 +198,10 @@ def load_engine(
     scale = kept if logit_scale is None else logit_scale
     if engine == "auto" and settings.cell not in GATES:
         engine = "torch"
+    if engine == "torch" and weights != "fp32":
+        raise UsageError(f"weights {weights} with a model that torch computes; expected fp32 there")
     if engine == "torch":
-        return _torch_engine(settings, vocab_size, arrays, weights, scale)
+        return _torch_engine(settings, vocab_size, arrays, scale)
     if settings.cell not in GATES:
         raise UsageError(
             f"--engine {engine} with a model of cell {settings.cell}; expected torch or auto there"
@@ -203,11 +216,17 @@ def load_engine(
                 "here. Install charlm again where there is a C++ compiler, or leave both out"
             )
         return NumpyEngine(weights_from(settings, arrays, scale))
-    return NativeEngine(weights_from(settings, arrays, scale), variant, weights, threads)
+    plain = weights_from(settings, arrays, scale)
+    try:
+        return NativeEngine(plain, variant, weights, threads)
+    except EnvironmentFailure:  # a library that cannot be loaded
+        if engine == "native" or weights != "fp32":
+            raise
+        return NumpyEngine(plain)
 
 
 def _torch_engine(
-    settings: ModelSettings, vocab_size: int, arrays: dict[str, Any], weights: str, scale: float
+    settings: ModelSettings, vocab_size: int, arrays: dict[str, Any], scale: float
 ) -> Engine:
     import torch
 
@@ -215,8 +234,6 @@ def _torch_engine(
     from charlm.nn.model import RecurrentLanguageModel
     from charlm.runs.tensors import put_weights
 
-    if weights != "fp32":
-        raise UsageError(f"--engine torch with --weights {weights}; expected fp32 there")
     model = RecurrentLanguageModel(settings, vocab_size)
     put_weights(model, {name: torch.from_numpy(array) for name, array in arrays.items()})
     return TorchEngine(model.requires_grad_(False), scale)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from charlm.config import CELL_NAMES
+from charlm.engine.weights import GATES
 from charlm.errors import CharlmError
 from charlm.runs.commit import MANIFEST, manifest_problems, read_json
 from charlm.runs.layout import CONFIG, RECORD, TOKENIZER, WEIGHTS, read_config, read_record
@@ -51,4 +53,5 @@ def _check(name: str, read: Any, manifest_of: Path | None = None) -> Check:
 def _load(path: Path) -> Any:
     from charlm.runs.run import load_run
 
-    return load_run(path)
+    cell = read_config(path)["model"].get("cell")
+    return load_run(path, engine="torch" if cell in CELL_NAMES and cell not in GATES else "numpy")

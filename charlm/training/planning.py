@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from charlm.config import ModelSettings, Settings, TrainingSettings
 from charlm.nn.cells import CELLS
 from charlm.nn.devices import Precision
-from charlm.nn.model import RecurrentLanguageModel
+from charlm.nn.model import RecurrentLanguageModel, sizes
 from charlm.text.dataset import Dataset
 from charlm.training.optim import OPTIMIZERS
 
@@ -96,6 +96,7 @@ class _Planner:
         model = self._model(training)
         training = self._length(training, model)
         model = self._dropout(model, training)
+        sizes(model)  # refuses what cannot be built, before anything is written
         training = self._rates(training, model)
         settings = replace(self.settings, model=model, training=training)
         return Plan(settings=settings, reasons=self.reasons)

@@ -22,6 +22,7 @@ from filelock import FileLock
 from charlm import __version__
 from charlm.config import ModelSettings, Settings, TrainingSettings, merge, settings_from
 from charlm.engine.interface import Engine
+from charlm.engine.library import chosen_variant
 from charlm.errors import EnvironmentFailure, RunError
 from charlm.inference.calibration import fit_scale, sample_of
 from charlm.inference.likelihood import evaluate
@@ -31,6 +32,7 @@ from charlm.nn.devices import (
     choose_precision,
     keep_freed_memory,
 )
+from charlm.nn.engine import TorchEngine
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.card import model_card
 from charlm.runs.commit import (
@@ -46,6 +48,7 @@ from charlm.runs.locate import built_in
 from charlm.runs.run import (
     load_engine,
     model_config,
+    remove_scale,
     write_model_files,
     write_scale,
     write_weights,
@@ -163,11 +166,12 @@ class Session:
     def _finish(self) -> FinishedRecord:
         trainer = self.trainer
         counters = trainer.counters
-        reason = trainer.stop_reason or counters.finished
+        stopped = trainer.stop_reason  # a stop that is asked for from here on comes too late
+        reason = stopped or counters.finished
         valid, scale = trainer.best_tally, 1.0
-        if not trainer.stop_reason and trainer.settings.calibrate and valid:
+        if not stopped and trainer.settings.calibrate and valid:
             valid, scale = self._calibrate(valid)
-        test = self._test() if not trainer.stop_reason else None
+        test = self._test() if not stopped else None
         finished = FinishedRecord(
             step=counters.step,
             epoch=counters.epoch,
@@ -191,18 +195,13 @@ class Session:
 
     def _calibrate(self, before: Tally) -> tuple[Tally, float]:
         """Fit the factor on all logits of the best weights; kept only where it gains something."""
-        model, text = self.trainer.model, self.trainer.dataset.valid
+        text = self.trainer.dataset.valid
         assert text is not None
-        path, part = self.path / WEIGHTS, sample_of(text)
-
-        def engine(scale: float) -> Engine:
-            """The best weights with their logits multiplied."""
-            return load_engine(path, model.settings, model.vocab_size, logit_scale=scale)
-
-        scale = fit_scale(lambda factor: evaluate(engine(factor), part).nats)
+        part = sample_of(text)
+        scale = fit_scale(lambda factor: evaluate(self._best(factor), part).nats)
         if scale == 1.0:
             return before, 1.0
-        after = evaluate(engine(scale), text)
+        after = evaluate(self._best(scale), text)
         if after.nats > (1.0 - LEAST_GAIN) * before.nats:
             return before, 1.0
         write_scale(self.path, scale)
@@ -210,11 +209,19 @@ class Session:
 
     def _test(self) -> Tally | None:
         """The test text under the best weights, once."""
-        dataset, model = self.trainer.dataset, self.trainer.model
-        if dataset.test is None:
-            return None
-        best = load_engine(self.path / WEIGHTS, model.settings, model.vocab_size)
-        return evaluate(best, dataset.test)
+        text = self.trainer.dataset.test
+        return None if text is None else evaluate(self._best(), text)
+
+    def _best(self, logit_scale: float | None = None) -> Engine:
+        """The best weights: on the device of the training, or on the CPU by the fastest engine."""
+        model, device = self.trainer.model, self.trainer.device
+        name = "auto" if device.type == "cpu" else "torch"
+        engine = load_engine(
+            self.path / WEIGHTS, model.settings, model.vocab_size, name, logit_scale=logit_scale
+        )
+        if isinstance(engine, TorchEngine):
+            return TorchEngine(engine.model.to(device), engine.logit_scale)
+        return engine
 
 
 def start(
@@ -234,6 +241,7 @@ def start(
     """
     check_writable(folder)
     check_name(folder, name)
+    chosen_variant()  # a variant that is forced and cannot be had is refused now, not at the end
     if not settings.corpus.sources and corpus is None:
         source = str(built_in("corpora", BUILT_IN_CORPUS))
         settings = replace(settings, corpus=replace(settings.corpus, sources=(source,)))
@@ -309,6 +317,7 @@ def _reopen(session: Session, log_bytes: int) -> None:
     """Clear away what a dead writer left, and put the log where the saved state stands."""
     remove_leftovers(session.path)
     remove_leftovers(session.path / "states")
+    remove_scale(session.path)
     log = session.path / METRICS
     with explained(session.path):
         if log.exists() and log.stat().st_size > log_bytes:
