@@ -5,7 +5,7 @@ import hashlib
 import re
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from charlm.errors import CorpusError, UsageError
@@ -129,6 +129,7 @@ def test_an_unknown_kind_of_document_is_refused():
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(data=b"\x00\x00\x00\x00\x88\xeb\xe0\x00", block=3, codec="shift_jis")
 @given(
     data=st.binary(max_size=24),
     block=SIZES,

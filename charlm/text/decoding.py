@@ -103,9 +103,11 @@ def _decoded(blocks: Iterator[bytes], label: str, encoding: str, errors: str) ->
     decoder = codecs.getincrementaldecoder(encoding)(handler)
     before, lines = 0, 1  # bytes given to the decoder; number of the line that they end in
     for block in chain(blocks, [b""]):
+        state = decoder.getstate()
         try:
             text = decoder.decode(block, final=not block)
         except UnicodeError as error:
+            decoder.setstate(state)  # some codecs forget the bytes that they held
             raise _invalid(error, block, before, lines, decoder, label, encoding) from error
         before += len(block)
         lines += text.count("\n")
