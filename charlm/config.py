@@ -107,6 +107,8 @@ class ModelSettings:
     num_layers: int | None = setting(None, "stacked recurrent layers")
     hidden_size: int | None = setting(None, "units in each recurrent layer")
     embedding_size: int | None = setting(None, "width of the token embedding")
+    parameters: int | None = setting(None, "weights in all, at most: the hidden size follows")
+    skip: bool = setting(False, "add the input of each layer but the first to its output")
     dropout: float | None = setting(None, "share dropped between layers")
     input_dropout: float | None = setting(None, "share dropped after the embedding; None = half")
     output_dropout: float | None = setting(None, "share dropped before the output; None = same")
@@ -127,6 +129,12 @@ class ModelSettings:
         names = "dropout", "input_dropout", "output_dropout", "embedding_dropout", "weight_drop"
         shares = dict.fromkeys(names, (0.0, 0.95))
         problems += _range_problems(self, **sizes, **shares)
+        problems += _range_problems(self, parameters=(1, 2**40))
+        if self.parameters and self.hidden_size:
+            problems.append(
+                f"hidden_size is {self.hidden_size} and parameters {self.parameters}; one of them "
+                "follows from the other, give one"
+            )
         known = self.hidden_size is not None and self.embedding_size is not None
         if self.tie_weights and known and self.hidden_size != self.embedding_size:
             problems.append(

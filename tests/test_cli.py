@@ -19,7 +19,8 @@ import charlm
 from charlm import library
 from charlm.cli import app, main
 from charlm.cli.output import Talk
-from charlm.errors import CharlmError
+from charlm.cli.train import count_of
+from charlm.errors import CharlmError, UsageError
 from charlm.runs import locate
 from charlm.runs.states import state_folders
 from charlm.training import session as session_module
@@ -634,7 +635,7 @@ def test_settings_from_a_file_and_flags_that_win(call: Call) -> None:
     assert record["settings"]["training"]["steps"] == 3
     assert record["origins"]["model.cell"] == "file run.toml"
     assert record["origins"]["training.steps"] == "flag"
-    assert record["origins"]["training.schedule"] == "default"
+    assert record["origins"]["training.warmup"] == "default"
     assert record["command"].startswith("charlm train ")
     assert record["command"].endswith("--config run.toml --steps 3")
 
@@ -799,3 +800,34 @@ def test_a_second_trainer_is_refused(call: Call, here: Path) -> None:
         child.communicate()
     status, _, err = call("train", "--resume", "--checkpoints", "c", "--steps", "3")
     assert status == 0, err
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("24M", 24_000_000), ("1.5k", 1500), ("7", 7), (" 2g ", 2 * 10**9)]
+)
+def test_numbers_of_weights_may_be_short(text: str, value: int) -> None:
+    """As people write them."""
+    assert count_of(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "M", "x", "2T", "inf", "nan"])
+def test_numbers_of_weights_that_are_none(text: str) -> None:
+    """Refused with an example."""
+    with pytest.raises(UsageError, match="2M or 500k"):
+        count_of(text)
+
+
+def test_a_number_of_weights_trains(
+    call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run has no more weights than that, and says so."""
+    (here / "a.txt").write_text("the cat sat on the mat. " * 40)
+    monkeypatch.setenv("CHARLM_CHECKPOINTS", str(here / "own"))
+    arguments = ["--params", "5k", "--skip", "--steps", "2", "--seed", "1", "--name", "p"]
+    status, _, err = call("train", "a.txt", *arguments)
+    assert status == 0, err
+    record = json.loads((here / "own" / "p" / "run.json").read_text())
+    assert 3_000 < record["parameters"] <= 5_000
+    assert call("sample", "--run", "p", "--len", "5")[0] == 0
+    assert call("verify", "--run", "p")[0] == 0
+    assert "skips" in call("sample", "--run", "p", "--engine", "native")[2]

@@ -195,7 +195,7 @@ def test_training_yields_records_and_makes_a_run(tmp_path: Path) -> None:
 
     origins = read_json(tmp_path / "r" / "run.json")["origins"]
     assert origins["model.hidden_size"] == "argument"
-    assert origins["training.schedule"] == "default"
+    assert origins["training.warmup"] == "default"
     assert origins["model.input_dropout"].startswith("rule: ")
 
 

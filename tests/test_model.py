@@ -245,3 +245,16 @@ def test_sizes_must_be_known_and_agree() -> None:
     object.__setattr__(tied, "embedding_size", 4)
     with pytest.raises(UsageError, match="embedding 4, hidden 3"):
         count_parameters(tied, V)
+
+
+@every_cell
+def test_a_skip_adds_the_input_of_a_layer_to_its_output(cell: str) -> None:
+    """Every layer but the first, whose input has another width."""
+    model = tiny_model(cell, skip=True)
+    ids = random_ids()
+    first, second = model.recurrent_layers()
+    below, _ = first(model.embedding(ids), first.initial_state(B))
+    above, _ = second(below, second.initial_state(B))
+    expected = model.output(above + below)
+    torch.testing.assert_close(model(ids)[0], expected)
+    assert not torch.allclose(tiny_model(cell)(ids)[0], expected)

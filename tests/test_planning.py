@@ -1,7 +1,7 @@
 """Planning: what was given stays, what was open is filled in, with a reason and within reason."""
 
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 
 import numpy as np
 import pytest
@@ -9,8 +9,10 @@ import torch
 from helpers import encoded_documents, encoded_stream, vocabulary_of
 
 from charlm.config import ModelSettings, Settings, TrainingSettings
+from charlm.errors import UsageError
 from charlm.nn.cells import CELLS
 from charlm.nn.devices import Precision
+from charlm.nn.model import count_parameters
 from charlm.text.dataset import Dataset, EncodedText
 from charlm.training import planning
 from charlm.training.planning import LADDER, Plan, plan
@@ -276,7 +278,7 @@ def test_every_setting_of_training_is_known_to_these_tests() -> None:
     names = {f.name for f in fields(TrainingSettings) if f.default is None}
     assert names == {*OPEN["training"], "epochs", "steps", "minutes", "threads"}
     names = {f.name for f in fields(ModelSettings) if f.default is None}
-    assert names == set(OPEN["model"])
+    assert names == {*OPEN["model"], "parameters"}
 
 
 @pytest.mark.parametrize("unit", VOCABULARIES)
@@ -289,3 +291,29 @@ def test_words_and_bpe_are_tied_where_sizes_allow(unit: str) -> None:
     assert planned(data, model=apart, steps=1).settings.model.tie_weights is False
     no = ModelSettings(tie_weights=False)
     assert planned(data, model=no, steps=1).settings.model.tie_weights is False
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("unit", ["char", "word"])
+@pytest.mark.parametrize("most", [2_000, 60_000])
+def test_a_budget_of_weights_is_used_but_not_exceeded(cell: str, unit: str, most: int) -> None:
+    """The largest hidden size that fits, for every cell; one unit more would be too many."""
+    model = ModelSettings(cell=cell, parameters=most)
+    result = planned(stream(50_000, unit=unit), model=model, steps=3).settings.model
+    vocab_size = len(VOCABULARIES[unit])
+    assert result.parameters is None
+    assert result.hidden_size
+    larger = planned(
+        stream(50_000, unit=unit),
+        model=replace(model, parameters=None, hidden_size=result.hidden_size + 1),
+        steps=3,
+    ).settings.model
+    assert count_parameters(result, vocab_size) <= most < count_parameters(larger, vocab_size)
+
+
+def test_a_budget_that_no_model_fits_is_refused() -> None:
+    """With what the smallest one needs; and with a hidden size as well it is a contradiction."""
+    with pytest.raises(UsageError, match=r"parameters is 3; expected at least \d+"):
+        planned(stream(50_000), model=ModelSettings(parameters=3), steps=3)
+    with pytest.raises(UsageError, match="give one"):
+        ModelSettings(parameters=3000, hidden_size=8)

@@ -349,7 +349,7 @@ def test_a_number_that_is_not_finite_stops_before_the_update(where: str, value: 
     if where == "gradient":
         trainer.model.output.bias.register_hook(lambda gradient: gradient * value)
     else:
-        trainer.model.register_forward_hook(lambda _, __, out: (out[0] * value, out[1]))
+        trainer.model.output.register_forward_hook(lambda _, __, out: out * value)
     with pytest.raises(DivergenceError, match=r"at step 4.*expected finite.*--learning-rate"):
         list(steps)
     changed = differences(trainer.snapshot(), before)

@@ -78,6 +78,12 @@ def train(
     embedding: Annotated[
         int | None, _flag("--embedding", MODEL, "Width of the embedding (by rule).")
     ] = None,
+    params: Annotated[
+        str | None, _flag("--params", MODEL, "Weights in all, such as 2M: sets --hidden.")
+    ] = None,
+    skip: Annotated[
+        bool, _flag("--skip", MODEL, "Add each layer's input to its output (residual).")
+    ] = False,
     dropout: Annotated[
         float | None, _flag("--dropout", MODEL, "Dropped between layers and, unless set, around.")
     ] = None,
@@ -192,7 +198,8 @@ def train(
         },
         "model": {
             "cell": cell, "num_layers": layers, "hidden_size": hidden,
-            "embedding_size": embedding, "dropout": dropout, "input_dropout": input_dropout,
+            "embedding_size": embedding, "parameters": count_of(params), "skip": skip or None,
+            "dropout": dropout, "input_dropout": input_dropout,
             "output_dropout": output_dropout, "embedding_dropout": embedding_dropout,
             "weight_drop": weight_drop, "variational": variational or None, "tie_weights": tie,
         },
@@ -219,6 +226,24 @@ def train(
         from charlm.cli.training import follow
 
         follow(session)
+
+
+def count_of(text: str | None) -> int | None:
+    """A number such as 24M or 500k. Raises UsageError for anything else."""
+    from charlm.errors import UsageError
+
+    if text is None:
+        return None
+    scales = {"k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
+    digits, scale = text.strip().lower(), 1
+    if digits and digits[-1] in scales:
+        digits, scale = digits[:-1], scales[digits[-1]]
+    try:
+        return round(float(digits) * scale)
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"--params is {text!r}; expected a number such as 2000000, 2M or 500k"
+        ) from error
 
 
 def _started(

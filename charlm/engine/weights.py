@@ -16,6 +16,11 @@ PARTS = {"rnn": 1, "lstm": 2, "gru": 1}
 """Arrays in the state of a layer."""
 
 
+def is_plain(settings: ModelSettings) -> bool:
+    """Whether the engines of this package can compute a model; torch computes every one."""
+    return settings.cell in GATES and not settings.skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class LayerWeights:
     """Of one layer, as torch.nn keeps them: (G H, inputs), (G H, H), (G H,), (G H,)."""

@@ -76,6 +76,8 @@ class RecurrentLanguageModel(nn.Module):
             raw, layer_state = with_weight_dropped(
                 layer, x, state[number], settings.weight_drop, generator
             )  # (T, B, H)
+            if settings.skip and number:
+                raw = raw + x
             after.append(layer_state)
             last = number == len(self.layers) - 1
             x = self._dropped(raw, settings.output_dropout if last else settings.dropout, generator)

@@ -13,7 +13,7 @@ from charlm.engine.interface import Engine
 from charlm.engine.library import chosen_variant
 from charlm.engine.native import NativeEngine
 from charlm.engine.plain import NumpyEngine
-from charlm.engine.weights import GATES, weights_from
+from charlm.engine.weights import is_plain, weights_from
 from charlm.errors import EnvironmentFailure, RunError, UsageError
 from charlm.runs.commit import (
     MANIFEST,
@@ -196,15 +196,16 @@ def load_engine(
     arrays = load_arrays(path, settings, vocab_size)
     kept = float(arrays.pop(SCALE, np.float32(1.0)))
     scale = kept if logit_scale is None else logit_scale
-    if engine == "auto" and settings.cell not in GATES:
+    if engine == "auto" and not is_plain(settings):
         engine = "torch"
     if engine == "torch" and weights != "fp32":
         raise UsageError(f"weights {weights} with a model that torch computes; expected fp32 there")
     if engine == "torch":
         return _torch_engine(settings, vocab_size, arrays, scale)
-    if settings.cell not in GATES:
+    if not is_plain(settings):
         raise UsageError(
-            f"--engine {engine} with a model of cell {settings.cell}; expected torch or auto there"
+            f"--engine {engine} with a model of cell {settings.cell}"
+            f"{' and skips' if settings.skip else ''}; expected torch or auto there"
         )
     if engine == "numpy" and weights != "fp32":
         raise UsageError(f"--engine numpy with --weights {weights}; expected fp32 there")

@@ -53,5 +53,6 @@ def _check(name: str, read: Any, manifest_of: Path | None = None) -> Check:
 def _load(path: Path) -> Any:
     from charlm.runs.run import load_run
 
-    cell = read_config(path)["model"].get("cell")
-    return load_run(path, engine="torch" if cell in CELL_NAMES and cell not in GATES else "numpy")
+    model = read_config(path)["model"]
+    plain = model.get("cell") not in set(CELL_NAMES) - GATES.keys() and not model.get("skip")
+    return load_run(path, engine="numpy" if plain else "torch")

@@ -20,9 +20,10 @@ import torch
 from torch.nn import functional as F
 
 from charlm.config import ModelSettings, Settings, TrainingSettings
+from charlm.errors import UsageError
 from charlm.nn.cells import CELLS
 from charlm.nn.devices import Precision
-from charlm.nn.model import RecurrentLanguageModel, sizes
+from charlm.nn.model import RecurrentLanguageModel, count_parameters, sizes
 from charlm.text.dataset import Dataset
 from charlm.training.optim import OPTIMIZERS, build_optimizer
 
@@ -145,20 +146,50 @@ class _Planner:
         hidden = model.hidden_size
         if hidden is None and model.tie_weights and model.embedding_size:
             hidden = self._chosen("model.hidden_size", model.embedding_size, "tied weights")
+        model = replace(model, num_layers=layers)
+        if hidden is None and model.parameters:
+            hidden = self._within(model, model.parameters)
+            reason = f"at most {model.parameters:,} weights"
+            hidden = self._chosen("model.hidden_size", hidden, reason)
         hidden = hidden or self._hidden_size(training)
-        width = model.embedding_size
-        if width is None:
-            narrow = self.dataset.vocabulary.unit in ("char", "byte") and not model.tie_weights
-            width = min(hidden, 128) if narrow else hidden
+        if model.embedding_size is None:
             self.reasons["model.embedding_size"] = "for these units"
-        tie = model.tie_weights
+        if model.tie_weights is None:
+            self.reasons["model.tie_weights"] = f"for {self.dataset.vocabulary.unit} units"
+        return replace(self._completed(model, hidden), parameters=None)
+
+    def _completed(self, model: ModelSettings, hidden: int) -> ModelSettings:
+        """The model with this hidden size, embedding and tying as they follow from it."""
+        unit = self.dataset.vocabulary.unit
+        width, tie = model.embedding_size, model.tie_weights
+        if width is None:
+            narrow = unit in ("char", "byte") and not tie
+            width = min(hidden, 128) if narrow else hidden
         if tie is None:
-            unit = self.dataset.vocabulary.unit
             tie = unit in ("word", "bpe") and width == hidden and model.cell != "esn"
-            self.reasons["model.tie_weights"] = f"for {unit} units"
         return replace(
-            model, num_layers=layers, hidden_size=hidden, embedding_size=width, tie_weights=tie
+            model, parameters=None, hidden_size=hidden, embedding_size=width, tie_weights=tie
         )
+
+    def _within(self, model: ModelSettings, most: int) -> int:
+        """The largest hidden size whose model has at most so many weights. Raises UsageError."""
+
+        def weights(hidden: int) -> int:
+            """Of the whole model."""
+            return count_parameters(self._completed(model, hidden), self.vocab_size)
+
+        low, high = 0, 1
+        while high < 65536 and weights(high) <= most:
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if weights(middle) <= most else (low, middle)
+        if low == 0:
+            raise UsageError(
+                f"parameters is {most:,}; expected at least {weights(1):,}, which one hidden unit "
+                "needs with this vocabulary"
+            )
+        return low
 
     def _hidden_size(self, training: TrainingSettings) -> int:
         cap = next((size for limit, size in CAPS if self.tokens < limit), LARGEST)
