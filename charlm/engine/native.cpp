@@ -655,6 +655,29 @@ void logits_of(const Net& net, const Rows& a, int first_row, int rows, float* ou
         add_bias(out + size_t(r) * panels * PANEL, net.output_bias.get(), panels * PANEL);
 }
 
+// Logits of hidden vectors [rows][padded] -> net.logits, the outputs shared among all threads.
+void team_logits(Net& net, const float* hidden, int rows) {
+    const int threads = net.team->count(), logits_row = net.output.panels * PANEL;
+    net.logits.reserve(size_t(rows) * logits_row);
+    net.team->run([&](int id) {
+        const Rows a = prepared(net, hidden, net.padded, rows, net.bytes.get(), net.scales.get(),
+                                id, threads);
+        net.team->barrier();
+        const Share mine = share_of(net.output.panels, id, threads);
+        const int count = (mine.end - mine.begin) * PANEL;
+        for (int r = 0; r < rows;) {
+            const int some = rows_at_once(rows - r);
+            float* to = net.logits.get() + size_t(r) * logits_row + mine.begin * PANEL;
+            block(net.output, mine.begin, mine.end - mine.begin, a, r, some, to,
+                  net.output.panels);
+            for (int m = 0; m < some; m++)
+                add_bias(to + size_t(m) * logits_row, net.output_bias.get() + mine.begin * PANEL,
+                         count);
+            r += some;
+        }
+    });
+}
+
 // ln of the sum of exponentials of V logits, and the number of logits above `own`.
 double log_sum(const float* logits, int vocab, float own, int32_t* above) {
     float most = logits[0];
@@ -884,7 +907,7 @@ int charlm_logits(void* handle, int steps, int rows, const int64_t* inputs, floa
     return guarded([&] {
         Net& net = *static_cast<Net*>(handle);
         load_state(net, rows, state);
-        const int threads = net.team->count(), padded = net.padded;
+        const int padded = net.padded;
         const int logits_row = net.output.panels * PANEL;
         net.logits.reserve(size_t(rows) * logits_row);
         const int at_once = chunk_steps(rows);
@@ -894,23 +917,7 @@ int charlm_logits(void* handle, int steps, int rows, const int64_t* inputs, floa
             read_chunk(net, now, rows, inputs + size_t(begin) * rows);
         }
         const float* last = net.y.get() + size_t(now - 1) * rows * padded;
-        net.team->run([&](int id) {
-            const Rows a = prepared(net, last, padded, rows, net.bytes.get(), net.scales.get(), id,
-                                    threads);
-            net.team->barrier();
-            const Share mine = share_of(net.output.panels, id, threads);
-            for (int r = 0; r < rows;) {
-                const int some = rows_at_once(rows - r);
-                float* to = net.logits.get() + size_t(r) * logits_row + mine.begin * PANEL;
-                block(net.output, mine.begin, mine.end - mine.begin, a, r, some, to,
-                      net.output.panels);
-                for (int m = 0; m < some; m++)
-                    add_bias(to + size_t(m) * logits_row,
-                             net.output_bias.get() + mine.begin * PANEL,
-                             (mine.end - mine.begin) * PANEL);
-                r += some;
-            }
-        });
+        team_logits(net, last, rows);
         for (int r = 0; r < rows; r++)
             std::memcpy(logits + size_t(r) * net.vocab, net.logits.get() + size_t(r) * logits_row,
                         sizeof(float) * net.vocab);
@@ -926,7 +933,7 @@ int charlm_draw(void* handle, int steps, int rows, double temperature, int barre
                 const double* uniform, float* state, float* logits, int64_t* ids, double* nats) {
     return guarded([&] {
         Net& net = *static_cast<Net*>(handle);
-        const int vocab = net.vocab, threads = net.team->count(), padded = net.padded;
+        const int vocab = net.vocab, padded = net.padded;
         const int logits_row = net.output.panels * PANEL;
         load_state(net, rows, state);
         net.logits.reserve(size_t(rows) * logits_row);
@@ -959,23 +966,7 @@ int charlm_draw(void* handle, int steps, int rows, double temperature, int barre
                         std::memset(part.get() + size_t(r) * padded, 0, sizeof(float) * padded);
             }
             read_chunk(net, 1, rows, drawn);
-            net.team->run([&](int id) {
-                const Rows a = prepared(net, net.y.get(), padded, rows, net.bytes.get(),
-                                        net.scales.get(), id, threads);
-                net.team->barrier();
-                const Share mine = share_of(net.output.panels, id, threads);
-                for (int r = 0; r < rows;) {
-                    const int some = rows_at_once(rows - r);
-                    float* to = net.logits.get() + size_t(r) * logits_row + mine.begin * PANEL;
-                    block(net.output, mine.begin, mine.end - mine.begin, a, r, some, to,
-                          net.output.panels);
-                    for (int m = 0; m < some; m++)
-                        add_bias(to + size_t(m) * logits_row,
-                                 net.output_bias.get() + mine.begin * PANEL,
-                                 (mine.end - mine.begin) * PANEL);
-                    r += some;
-                }
-            });
+            team_logits(net, net.y.get(), rows);
         }
         for (int r = 0; r < rows; r++)
             std::memcpy(logits + size_t(r) * vocab, net.logits.get() + size_t(r) * logits_row,
