@@ -597,6 +597,8 @@ def test_a_run_that_is_too_sure_of_itself_is_calibrated(tmp_path: Path) -> None:
         assert 0.2 < last.logit_scale < 0.9
         assert last.valid_uncalibrated == before
         assert last.valid.nats < 0.95 * before.nats
+        card = (session.path / "README.md").read_text("utf-8")
+        assert f"All logits are multiplied by {last.logit_scale:.3f}" in card
         for engine in ("torch", "numpy", "auto"):
             found = load(session.path, engine=engine).evaluate(held.read_text())
             assert found.nats == pytest.approx(last.valid.nats, rel=1e-5)

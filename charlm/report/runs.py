@@ -52,6 +52,15 @@ def _result_pairs(results: Json) -> list[tuple[str, str]]:
                 f"{number(tally['perplexity'], 2)}"
             )
             pairs.append((f"{name} result", figures))
+    before = results.get("valid_uncalibrated")
+    if before:
+        pairs.append(
+            (
+                "calibrated",
+                f"on the validation text, logits times {results['logit_scale']:.3f}; "
+                f"{number(before['nats_per_token'])} nats/token before",
+            )
+        )
     return pairs
 
 

@@ -83,4 +83,11 @@ def _results(results: Mapping[str, Any]) -> list[str]:
             for value in values
         ]
         lines.append(f"| {label} | " + " | ".join(shown) + " |")
+    before = results.get("valid_uncalibrated")
+    if before:
+        lines += [
+            "",
+            f"All logits are multiplied by {results['logit_scale']:.3f}, a factor fitted on the "
+            f"validation text; without it, {before['nats_per_token']:.4f} nats per token there.",
+        ]
     return [*lines, ""]
