@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 from helpers import engine as torch_engine
-from helpers import tiny_model
+from helpers import seeded, tiny_model
 
 from charlm.config import ModelSettings
 from charlm.engine.interface import Engine
@@ -40,7 +41,14 @@ SHAPES = [
 
 
 def model_of(cell: str, **sizes) -> RecurrentLanguageModel:
-    return tiny_model(cell, sizes.pop("vocab_size", V), scale=3.0, **sizes)
+    """A model whose biases are random too: fresh ones are zero and would hide a mistake."""
+    model = tiny_model(cell, sizes.pop("vocab_size", V), scale=3.0, **sizes)
+    generator = seeded(11)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() == 1:
+                weight.add_(0.5 * torch.randn(weight.shape, generator=generator))
+    return model
 
 
 def weights_of(model: RecurrentLanguageModel) -> Weights:
@@ -57,7 +65,7 @@ def engine_of(name: str, model: RecurrentLanguageModel, kind: str = "fp32", thre
 
 
 def sigmoid(x):
-    return 1.0 / (1.0 + np.exp(-x))
+    return 0.5 * (1.0 + np.tanh(0.5 * x))
 
 
 def slow_logits(weights: Weights, inputs, state):
@@ -216,7 +224,7 @@ def test_smaller_weights_cost_little(variant: str, cell: str) -> None:
         rough, _ = engine_of(variant, model, kind).nats(inputs, targets, state)
         found[kind] = np.abs(rough - nats).mean()
     assert 0.0 < found["bf16"] < 0.01
-    assert 0.0 < found["int8"] < 0.03
+    assert 0.0 < found["int8"] < 0.05
 
 
 @every_cell
@@ -245,6 +253,8 @@ def test_extreme_weights_give_no_nan(variant: str) -> None:
     assert np.isfinite(nats).all()
     assert (nats >= 0).all()
     assert all(np.isfinite(part).all() for layer in state for part in layer)
+    _, expected = slow_logits(weights_of(model), ids, engine.initial_state(3))
+    assert_states_agree(state, expected, atol=1e-5)
 
 
 # ------------------------------------------------------------------ drawing
