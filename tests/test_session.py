@@ -640,3 +640,23 @@ def test_kernels_that_cannot_be_had_are_told_before_training(
     monkeypatch.setenv("CHARLM_KERNELS", "mmx")
     with pytest.raises(EnvironmentFailure, match="mmx"):
         begun(tmp_path)
+
+
+def test_where_an_average_is_kept_the_last_one_may_take_the_place_of_the_best(
+    tmp_path: Path,
+) -> None:
+    """Once calibrated, the model that has read more is the better one; the record tells its step."""
+    held = tmp_path / "valid.txt"
+    held.write_text("abc abd cab abc abd\n" * 3)
+    chosen = settings().to_dict()
+    chosen["corpus"]["valid"] = [str(held)]
+    chosen["training"] |= {"epochs": 12.0, "steps": None, "learning_rate": 0.05, "average": 0.5}
+    corpus = Corpus.from_text("abc abd abc abd abc abc abd\n" * 8)
+    session = start(settings_from(chosen), tmp_path, name="x", corpus=corpus)
+    last = list(session.records())[-1]
+    assert isinstance(last, FinishedRecord)
+    assert last.valid is not None
+    found = load(session.path).evaluate(held.read_text())
+    assert found.nats == pytest.approx(last.valid.nats, rel=1e-5)
+    assert last.best_step in (session.trainer.counters.best_step, last.step)
+    assert whole(session.path)

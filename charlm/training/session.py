@@ -194,18 +194,34 @@ class Session:
         return finished
 
     def _calibrate(self, before: Tally) -> tuple[Tally, float]:
-        """Fit the factor on all logits of the best weights; kept only where it gains something."""
-        text = self.trainer.dataset.valid
-        assert text is not None
-        part = sample_of(text)
-        scale = fit_scale(lambda factor: evaluate(self._best(factor), part).nats)
-        if scale == 1.0:
-            return before, 1.0
-        after = evaluate(self._best(scale), text)
-        if after.nats > (1.0 - LEAST_GAIN) * before.nats:
+        """Fit the factor on all logits of the best weights; kept only where it gains something.
+
+        Where an average of weights is kept, the last one is fitted too, and takes the place of the
+        best where it is then the better one: longer training makes a model know more and be too
+        sure of it (names: 2.093 nats per character against 2.103).
+        """
+        trainer = self.trainer
+        enough = (1.0 - LEAST_GAIN) * before.nats
+        scale, after = self._fitted(self._best)
+        if trainer.average:
+            with trainer.kept_weights():
+                other, last = self._fitted(lambda factor: TorchEngine(trainer.model, factor or 1.0))
+                if other != 1.0 and last.nats < min(after.nats, enough):
+                    write_weights(self.path, trainer.model)
+                    trainer.counters.best_step = trainer.counters.step
+                    scale, after = other, last
+        if scale == 1.0 or after.nats > enough:
             return before, 1.0
         write_scale(self.path, scale)
         return after, scale
+
+    def _fitted(self, engine: Callable[[float | None], Engine]) -> tuple[float, Tally]:
+        """The best factor for an engine that is made with one, and the validation figures."""
+        text = self.trainer.dataset.valid
+        assert text is not None
+        part = sample_of(text)
+        scale = fit_scale(lambda factor: evaluate(engine(factor), part).nats)
+        return scale, evaluate(engine(scale), text)
 
     def _test(self) -> Tally | None:
         """The test text under the best weights, once."""
