@@ -645,7 +645,7 @@ def test_kernels_that_cannot_be_had_are_told_before_training(
 def test_where_an_average_is_kept_the_last_one_may_take_the_place_of_the_best(
     tmp_path: Path,
 ) -> None:
-    """Once calibrated, the model that has read more is the better one; the record tells its step."""
+    """Once calibrated, the model that has read more may be the better one; its step is told."""
     held = tmp_path / "valid.txt"
     held.write_text("abc abd cab abc abd\n" * 3)
     chosen = settings().to_dict()
