@@ -1,0 +1,99 @@
+"""Every cell at an equal number of weights and an equal time of training, as a table.
+
+    python scripts/compare_cells.py TEXT [--params 2M] [--minutes 6] [--cells lstm gru] [--seed 1]
+
+First the speed of each cell is measured (keep the machine quiet: this takes half a minute a cell),
+then each is trained for as many steps as the time holds at that speed, so that the results do not
+depend on what else runs meanwhile. Speeds and runs are kept under --checkpoints; what is there is
+not measured again.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from charlm.config import CELL_NAMES
+
+PROGRAM = [sys.executable, "-c", "from charlm.cli import main; main()", "-q", "train"]
+SPEED_MINUTES = 0.4
+
+
+def main() -> None:
+    """Measure, train, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("text")
+    parser.add_argument("--params", default="2M")
+    parser.add_argument("--minutes", type=float, default=6.0)
+    parser.add_argument("--cells", nargs="*", default=CELL_NAMES, choices=CELL_NAMES)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
+    parser.add_argument("--threads", type=int, help="of the trainings; the speeds use all cores")
+    options = parser.parse_args()
+    arguments = [options.text, "--params", options.params, "--seed", str(options.seed)]
+    speeds = {cell: speed(cell, arguments, options.checkpoints) for cell in options.cells}
+    print("| cell | hidden size | weights | tokens/s | passes | nats/char |")
+    print("|---|---:|---:|---:|---:|---:|")
+    threads = ["--threads", str(options.threads)] if options.threads else []
+    for cell, tokens_per_second in speeds.items():
+        tokens = tokens_per_second * 60 * options.minutes
+        found = trained(cell, [*arguments, *threads], tokens, options.checkpoints)
+        print(row(found, tokens_per_second), flush=True)
+    print(f"\n{options.params} weights, {options.minutes:g} minutes, seed {options.seed}, "
+          f"{date.today().isoformat()}, {os.cpu_count()} cores.")  # fmt: skip
+
+
+def speed(cell: str, arguments: list[str], checkpoints: Path) -> float:
+    """Tokens a second of training, validations apart."""
+    path = checkpoints / f"speed-{cell}"
+    if not finished(path):
+        train(path, [*arguments, "--cell", cell, "--minutes", str(SPEED_MINUTES)])
+    lines = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    steps = [record for record in map(json.loads, lines) if record["kind"] == "step"]
+    return float(steps[-1]["tokens_per_second"])
+
+
+def trained(cell: str, arguments: list[str], tokens: float, checkpoints: Path) -> dict[str, Any]:
+    """The record of a run over so many tokens."""
+    path = checkpoints / f"cell-{cell}"
+    if not finished(path):
+        plan = record(checkpoints / f"speed-{cell}")["settings"]["training"]
+        steps = round(tokens / (plan["batch_size"] * plan["bptt"]))
+        train(path, [*arguments, "--cell", cell, "--steps", str(steps)])
+    return record(path)
+
+
+def train(path: Path, arguments: list[str]) -> None:
+    """One run of charlm."""
+    place = ["--name", path.name, "--checkpoints", str(path.parent)]
+    subprocess.run([*PROGRAM, *arguments, *place], check=True)
+
+
+def finished(path: Path) -> bool:
+    """Whether the run is there, whole."""
+    return (path / "run.json").exists() and record(path)["status"] == "finished"
+
+
+def record(path: Path) -> dict[str, Any]:
+    """The content of run.json."""
+    content: dict[str, Any] = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    return content
+
+
+def row(found: dict[str, Any], tokens_per_second: float) -> str:
+    """One line of the table."""
+    settings, results = found["settings"], found["results"]
+    passes = results["tokens"] / found["corpus"]["parts"]["train"]["tokens"]
+    return (
+        f"| `{settings['model']['cell']}` | 2 x {settings['model']['hidden_size']} "
+        f"| {found['parameters']:,} | {tokens_per_second:,.0f} | {passes:.1f} "
+        f"| {results['valid']['nats_per_token']:.4f} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
