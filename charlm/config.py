@@ -24,10 +24,12 @@ UNIT_NAMES = ("char", "byte", "word", "bpe")
 WORD_RULES = ("text", "whitespace")
 NORMAL_FORMS = ("none", "nfc", "nfkc")
 DOCUMENT_NAMES = ("auto", "stream", "line", "paragraph", "file")
-OPTIMIZER_NAMES = ("adamw", "adam", "sgd", "rmsprop")
+OPTIMIZER_NAMES = ("adamw", "adam", "sgd", "nt-asgd", "rmsprop")
 SCHEDULE_NAMES = ("cosine", "linear", "constant", "step", "plateau")
 DEVICE_NAMES = ("auto", "cpu", "cuda", "mps")
 PRECISION_NAMES = ("auto", "fp32", "bf16")
+INIT_NAMES = ("orthogonal", "xavier", "he", "identity")
+DIRECTION_NAMES = ("forward", "backward", "both")
 
 T = TypeVar("T")
 
@@ -104,11 +106,31 @@ class ModelSettings:
     """Architecture of a recurrent language model. Sizes left None follow from the corpus."""
 
     cell: str = setting("lstm", "recurrent cell", CELL_NAMES)
+    nonlinearity: str = setting("tanh", "of cell rnn", ("tanh", "relu"))
+    mogrifier_rounds: int = setting(5, "gatings of input and state by each other, of mogrifier")
+    mogrifier_rank: int | None = setting(None, "rank of its gating matrices; None = full")
+    qrnn_window: int = setting(2, "tokens that a step of qrnn reads: 1 or 2")
+    spectral_radius: float = setting(0.95, "largest absolute eigenvalue of the reservoir of esn")
+    sparsity: float = setting(0.9, "share of recurrent weights of esn that are zero")
     num_layers: int | None = setting(None, "stacked recurrent layers")
     hidden_size: int | None = setting(None, "units in each recurrent layer")
     embedding_size: int | None = setting(None, "width of the token embedding")
+    one_hot: bool = setting(False, "one-hot input instead of an embedding")
     parameters: int | None = setting(None, "weights in all, at most: the hidden size follows")
     skip: bool = setting(False, "add the input of each layer but the first to its output")
+    learned_state: bool = setting(False, "learn the state that documents begin with; else zero")
+    mixture: int = setting(1, "softmaxes that are mixed (Yang et al. 2018)")
+    adaptive_softmax: bool = setting(
+        False, "frequent entries first, rare ones in clusters (Grave et al. 2017)"
+    )
+    direction: str = setting(
+        "forward", "how the text is read; both = a backward model beside it", DIRECTION_NAMES
+    )
+    recurrent_init: str | None = setting(
+        None, "orthogonal, xavier, he, identity or uniform:R; None = by cell"
+    )
+    input_init: str | None = setting(None, "the same for input weights; None = by cell")
+    forget_bias: float = setting(1.0, "first bias of forget gates (Jozefowicz et al. 2015)")
     dropout: float | None = setting(None, "share dropped between layers")
     input_dropout: float | None = setting(None, "share dropped after the embedding; None = half")
     output_dropout: float | None = setting(None, "share dropped before the output; None = same")
@@ -119,29 +141,77 @@ class ModelSettings:
     variational: bool = setting(
         False, "one dropout mask for all steps of a window (Gal & Ghahramani 2016)"
     )
+    state_dropout: float = setting(
+        0.0, "share of the state that steps read dropped, one mask a window (same paper)"
+    )
+    zoneout: float = setting(
+        0.0, "chance that a unit keeps its h of the step before (Krueger et al. 2017)"
+    )
+    zoneout_cell: float = setting(0.0, "the same for c")
     tie_weights: bool | None = setting(
         None, "output matrix = embedding (Press & Wolf 2017); None = for words and bpe"
     )
 
     def __post_init__(self) -> None:
-        problems = _choice_problems(self)
-        sizes = dict.fromkeys(("num_layers", "hidden_size", "embedding_size"), (1, 65536))
-        names = "dropout", "input_dropout", "output_dropout", "embedding_dropout", "weight_drop"
-        shares = dict.fromkeys(names, (0.0, 0.95))
-        problems += _range_problems(self, **sizes, **shares)
-        problems += _range_problems(self, parameters=(1, 2**40))
-        if self.parameters and self.hidden_size:
-            problems.append(
-                f"hidden_size is {self.hidden_size} and parameters {self.parameters}; one of them "
-                "follows from the other, give one"
-            )
-        known = self.hidden_size is not None and self.embedding_size is not None
-        if self.tie_weights and known and self.hidden_size != self.embedding_size:
-            problems.append(
-                f"tie_weights needs equal sizes, but embedding_size is {self.embedding_size} and "
-                f"hidden_size is {self.hidden_size}"
-            )
+        problems = _choice_problems(self) + self._size_problems() + self._pair_problems()
+        for name in ("recurrent_init", "input_init"):
+            value = getattr(self, name)
+            if value is not None and init_range(value) is None and value not in INIT_NAMES:
+                names = ", ".join(INIT_NAMES)
+                problems.append(f"{name} is {value!r}; expected {names} or uniform:R such as .1")
         _check(problems)
+
+    def _size_problems(self) -> list[str]:
+        sizes = "num_layers", "hidden_size", "embedding_size", "mogrifier_rank"
+        shares = (
+            "dropout", "input_dropout", "output_dropout", "embedding_dropout", "weight_drop",
+            "state_dropout", "zoneout", "zoneout_cell",
+        )  # fmt: skip
+        return _range_problems(
+            self,
+            **dict.fromkeys(sizes, (1, 65536)),
+            **dict.fromkeys(shares, (0.0, 0.95)),
+            parameters=(1, 2**40),
+            mixture=(1, 256),
+            mogrifier_rounds=(0, 64),
+            qrnn_window=(1, 2),
+            spectral_radius=(0.0, 100.0),
+            sparsity=(0.0, 1.0),
+            forget_bias=(-100.0, 100.0),
+        )
+
+    def _pair_problems(self) -> list[str]:
+        """Settings that contradict each other."""
+        hidden, width = self.hidden_size, self.embedding_size
+        unequal = None not in (hidden, width) and hidden != width
+        found = {
+            f"hidden_size is {hidden} and parameters {self.parameters}; one of them follows from "
+            "the other, give one": bool(self.parameters and hidden),
+            f"tie_weights needs equal sizes, but embedding_size is {width} and hidden_size is "
+            f"{hidden}": bool(self.tie_weights) and unequal and self.mixture == 1,
+            "tie_weights with one_hot, which has no embedding; give one of them": bool(
+                self.tie_weights and self.one_hot
+            ),
+            "tie_weights with adaptive_softmax, whose output matrices have other shapes; give one "
+            "of them": bool(self.tie_weights and self.adaptive_softmax),
+            "mixture with adaptive_softmax; give one of them": (
+                self.mixture > 1 and self.adaptive_softmax
+            ),
+            f"nonlinearity relu with cell {self.cell}; expected cell rnn": (
+                self.nonlinearity == "relu" and self.cell != "rnn"
+            ),
+        }
+        return [problem for problem, holds in found.items() if holds]
+
+
+def init_range(name: str) -> float | None:
+    """R of `uniform:R`; None for any other name."""
+    kind, _, reach = name.partition(":")
+    try:
+        found = float(reach)
+    except ValueError:
+        return None
+    return found if kind == "uniform" and 0.0 < found < math.inf else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,10 +221,16 @@ class TrainingSettings:
     stateless: bool = setting(False, "shuffled windows from the zero state, nothing carried over")
     batch_size: int | None = setting(None, "streams or documents side by side")
     bptt: int | None = setting(None, "tokens in a window of truncated back-propagation")
+    random_bptt: bool = setting(
+        False, "draw the length of each window around bptt (Merity et al. 2018)"
+    )
+    state_reset: float = setting(0.0, "chance that a row begins a window from the first state")
+    accumulate: int = setting(1, "windows whose gradients make one step")
     optimizer: str = setting("adamw", "optimiser", OPTIMIZER_NAMES)
     learning_rate: float | None = setting(None, "highest learning rate")
     weight_decay: float = setting(0.01, "decoupled for adamw, L2 for the others")
     momentum: float = setting(0.0, "of sgd and rmsprop")
+    beta1: float = setting(0.9, "first-moment decay of adamw and adam; 0 = none")
     beta2: float = setting(0.99, "second-moment decay of adamw and adam")
     label_smoothing: float = setting(
         0.0, "share of each target spread over all entries (Szegedy et al. 2016)"
@@ -162,6 +238,10 @@ class TrainingSettings:
     average: float | None = setting(
         None, "decay of the average of weights that is evaluated and kept; 0 = none, None = by rule"
     )
+    vectors: str | None = setting(
+        None, "file of word vectors (GloVe, word2vec, fastText) that the embedding begins with"
+    )
+    freeze_vectors: bool = setting(False, "do not train the embedding that vectors gave")
     calibrate: bool = setting(True, "fit one factor on all logits on the validation text")
     activation_penalty: float = setting(0.0, "AR of Merity et al. 2017, on the last layer's output")
     slowness_penalty: float = setting(0.0, "TAR of the same paper: on its change between steps")
@@ -185,7 +265,7 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         problems = _choice_problems(self)
-        least_one = ("batch_size", "bptt", "steps", "threads", "evals", "keep")
+        least_one = ("batch_size", "bptt", "steps", "threads", "evals", "keep", "accumulate")
         positive = ("learning_rate", "epochs", "minutes")
         problems += _range_problems(
             self,
@@ -193,7 +273,8 @@ class TrainingSettings:
             **dict.fromkeys(positive, (1e-12, math.inf)),
             **dict.fromkeys(("weight_decay", "clip_norm", "save_minutes"), (0.0, math.inf)),
             **dict.fromkeys(("activation_penalty", "slowness_penalty"), (0.0, math.inf)),
-            **dict.fromkeys(("momentum", "beta2", "warmup", "final_rate"), (0.0, 1.0)),
+            **dict.fromkeys(("momentum", "warmup", "final_rate", "state_reset"), (0.0, 1.0)),
+            **dict.fromkeys(("beta1", "beta2"), (0.0, 0.999999)),
             label_smoothing=(0.0, 0.9),
             average=(0.0, 0.999999),
             patience=(0, math.inf),
@@ -202,6 +283,10 @@ class TrainingSettings:
         lengths = [name for name in ("epochs", "steps", "minutes") if getattr(self, name)]
         if len(lengths) > 1:
             problems.append(f"{' and '.join(lengths)} were given; a run has one length, give one")
+        if self.freeze_vectors and not self.vectors:
+            problems.append("freeze_vectors without vectors; give a file of vectors")
+        if self.random_bptt and self.stateless:
+            problems.append("random_bptt with stateless, whose windows have one length; give one")
         _check(problems)
 
 
@@ -238,6 +323,34 @@ def settings_from(values: Mapping[str, Mapping[str, Any]], where: str = "setting
             raise UsageError(f"{where}: {section} is {content!r}; expected a table [{section}]")
         sections[section] = _build(SECTIONS[section], content, f"{where}: [{section}]")
     return Settings(**sections)
+
+
+def settings_in(pairs: typing.Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Nested values from pairs such as `zoneout=0.1`; values are TOML, or plain text.
+
+    Raises UsageError for what is not a pair and for a name that is not known.
+    """
+    nested: dict[str, dict[str, Any]] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--set {pair}: expected NAME=VALUE, such as --set zoneout=0.1")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        nested.setdefault(section_of(name.strip()), {})[name.strip()] = value
+    return nested
+
+
+def section_of(key: str) -> str:
+    """The section of the settings that a name belongs to. Raises UsageError with a near name."""
+    sections = {f.name: section for section, cls in SECTIONS.items() for f in fields(cls)}
+    if key not in sections:
+        near = difflib.get_close_matches(key, sections, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "expected a field of charlm.config"
+        raise UsageError(f"setting {key!r} is not known; {hint}")
+    return sections[key]
 
 
 def read_toml(path: Path) -> dict[str, dict[str, Any]]:

@@ -62,7 +62,7 @@ def trained(cell: str, arguments: list[str], tokens: float, checkpoints: Path) -
     path = checkpoints / f"cell-{cell}"
     if not finished(path):
         plan = record(checkpoints / f"speed-{cell}")["settings"]["training"]
-        steps = round(tokens / (plan["batch_size"] * plan["bptt"]))
+        steps = max(round(tokens / (plan["batch_size"] * plan["bptt"])), 1)
         train(path, [*arguments, "--cell", cell, "--steps", str(steps)])
     return record(path)
 

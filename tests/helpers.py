@@ -23,15 +23,39 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+STRUCTURES: dict[str, dict] = {
+    "skip": {"skip": True},
+    "one-hot": {"one_hot": True, "embedding_size": 5},
+    "learnt state": {"learned_state": True},
+    "learnt state of a GRU": {"learned_state": True, "cell": "gru"},
+    "mixture": {"mixture": 3},
+    "tied mixture": {"mixture": 2, "tie_weights": True},
+    "zoneout": {"zoneout": 0.3, "zoneout_cell": 0.2},
+    "zoneout of an RNN": {"zoneout": 0.3, "cell": "rnn"},
+    "relu": {"cell": "rnn", "nonlinearity": "relu"},
+    "narrow QRNN": {"cell": "qrnn", "qrnn_window": 1},
+    "low-rank mogrifier": {"cell": "mogrifier", "mogrifier_rounds": 2, "mogrifier_rank": 2},
+}
+"""What models are made of beside their cell, for vocabularies of five."""
+
+
 def tiny_model(
     cell: str = "lstm", vocab_size: int = 5, *, seed: int = 0, scale: float = 1.0, **settings
 ) -> RecurrentLanguageModel:
-    """Two layers of three units; `scale` times the usual output weights makes it opinionated."""
-    values = {"num_layers": 2, "hidden_size": 3, "embedding_size": 4} | settings
-    model = RecurrentLanguageModel(ModelSettings(cell=cell, **values), vocab_size)
+    """Two layers of three units; `scale` times the usual output weights makes it opinionated.
+
+    `cell` may also name one of STRUCTURES. A learnt state is drawn, or it would be zero.
+    """
+    named = STRUCTURES.get(cell, {"cell": cell})
+    values = {"num_layers": 2, "hidden_size": 3, "embedding_size": 4} | named | settings
+    model = RecurrentLanguageModel(ModelSettings(**values), vocab_size)
     model.reset_parameters(seeded(seed))
+    generator = seeded(seed + 1)
     with torch.no_grad():
-        model.output.weight.mul_(scale)
+        if scale != 1.0:
+            model.output.weight.mul_(scale)
+        for part in model.first_state:
+            part.normal_(generator=generator)
     return model.eval()
 
 

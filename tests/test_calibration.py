@@ -13,7 +13,7 @@ from charlm.engine.weights import weights_from
 from charlm.inference.calibration import fit_scale, sample_of
 from charlm.inference.likelihood import evaluate
 from charlm.nn.engine import TorchEngine
-from charlm.runs.tensors import model_tensors
+from charlm.nn.model import saved_tensors
 
 
 @pytest.mark.parametrize("best", [0.26, 0.6, 0.97, 1.0, 1.03, 1.4, 3.0])
@@ -54,7 +54,7 @@ def test_scaled_weights_are_scaled_logits(cell: str, tied: bool) -> None:
     ids = np.random.default_rng(1).integers(0, 6, (9, 2))
     plain = engine(model)
     logits, _ = plain.logits(ids, plain.initial_state(2))
-    arrays = {name: tensor.numpy() for name, tensor in model_tensors(model).items()}
+    arrays = {name: tensor.numpy() for name, tensor in saved_tensors(model).items()}
     scaled = [
         TorchEngine(model, 0.7),
         NumpyEngine(weights_from(model.settings, arrays, logit_scale=0.7)),

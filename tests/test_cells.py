@@ -1,16 +1,18 @@
 """Cells: each is what its formula says, in pieces as at once, with gradients that are right."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from helpers import seeded
 
+from charlm.config import ModelSettings
 from charlm.nn.cells import CELLS, embedding_scale
-from charlm.nn.layers import RecurrentLayer, dropped
+from charlm.nn.dropout import dropped
+from charlm.nn.layers import RecurrentLayer
 from charlm.nn.parallel import scanned
-from charlm.nn.reservoir import SPECTRAL_RADIUS
 
 T, B, E, H = 5, 2, 4, 3
 TORCH = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
@@ -95,15 +97,34 @@ def mlstm_step(p: Weights, x: np.ndarray, state: Arrays) -> Arrays:
     return lstm_of(*np.split(gates, 4), c)
 
 
-def mogrifier_step(p: Weights, x: np.ndarray, state: Arrays) -> Arrays:
+def relu_step(p: Weights, x: np.ndarray, state: Arrays) -> Arrays:
+    """h' = max(0, W x + b + U h + d)."""
+    w, u, b, d = p.values()
+    h = np.maximum(w @ x + b + u @ state[0] + d, 0)
+    return h, (h,)
+
+
+def mogrifier_step(p: Weights, x: np.ndarray, state: Arrays, rounds: int = 5) -> Arrays:
     h, c = state
-    for number in range(5):
-        weight = p[f"gating.{number}"]
+    for number in range(rounds):
+        weight = p[f"gating.{number}.factors.0"]
+        if f"gating.{number}.factors.1" in p:
+            weight = p[f"gating.{number}.factors.1"] @ weight
         if number % 2 == 0:
             x = 2 * sigmoid(weight @ h) * x
         else:
             h = 2 * sigmoid(weight @ x) * h
     return lstm_of(*np.split(p["weight_ih"] @ x + p["weight_hh"] @ h + p["bias"], 4), c)
+
+
+def low_rank_step(p: Weights, x: np.ndarray, state: Arrays) -> Arrays:
+    return mogrifier_step(p, x, state, rounds=4)
+
+
+def narrow_qrnn_step(p: Weights, x: np.ndarray, state: Arrays) -> Arrays:
+    z, f, o = np.split(p["weight_ih"] @ x + p["bias"], 3)
+    c = sigmoid(f) * state[0] + (1 - sigmoid(f)) * np.tanh(z)
+    return sigmoid(o) * c, (c,)
 
 
 def qrnn_step(p: Weights, x: np.ndarray, state: Arrays) -> Arrays:
@@ -144,15 +165,30 @@ STEPS: dict[str, Callable] = {
     "mingru": mingru_step,
     "minlstm": minlstm_step,
     "esn": esn_step,
+    "rnn relu": relu_step,
+    "mogrifier low-rank": low_rank_step,
+    "qrnn narrow": narrow_qrnn_step,
 }
 """(weights by name, x, state) -> (output, state after) of one row and step."""
-LSTMS = [cell for cell in CELLS if "lstm" in cell and cell != "minlstm"] + ["mogrifier"]
-every_cell = pytest.mark.parametrize("cell", CELLS)
+VARIANTS = {
+    "rnn relu": ModelSettings(cell="rnn", nonlinearity="relu"),
+    "mogrifier low-rank": ModelSettings(cell="mogrifier", mogrifier_rounds=4, mogrifier_rank=2),
+    "qrnn narrow": ModelSettings(cell="qrnn", qrnn_window=1),
+}
+"""Cells with settings of their own."""
+LSTMS = [cell for cell in STEPS if ("lstm" in cell and cell != "minlstm") or "mogri" in cell]
+every_cell = pytest.mark.parametrize("cell", [*CELLS, *VARIANTS])
+
+
+def built(cell: str, inputs: int = E, hidden: int = H, **settings) -> RecurrentLayer:
+    """The layer of this name, its weights not set."""
+    chosen = replace(VARIANTS.get(cell, ModelSettings(cell=cell.split()[0])), **settings)
+    return CELLS[chosen.cell](inputs, hidden, chosen)
 
 
 def layer_of(cell: str, seed: int = 0) -> RecurrentLayer:
     """A layer in double precision, its biases random as well."""
-    layer = CELLS[cell](E, H)
+    layer = built(cell)
     layer.reset_parameters(seeded(seed))
     with torch.no_grad():
         for parameter in layer.parameters():
@@ -173,7 +209,7 @@ def random_inputs(layer: RecurrentLayer, seed: int = 5) -> tuple[torch.Tensor, t
 
 def test_every_cell_has_its_formula_here() -> None:
     """A new cell needs a naive loop of its own in STEPS."""
-    assert set(STEPS) == set(CELLS)
+    assert set(STEPS) == {*CELLS, *VARIANTS}
 
 
 @every_cell
@@ -252,8 +288,11 @@ def test_rows_do_not_touch_each_other(cell: str) -> None:
 
 @every_cell
 def test_fresh_weights_are_orthogonal_from_state_to_state(cell: str) -> None:
-    """Each gate's recurrent block keeps lengths; biases are zero but the forget gate's 1."""
-    layer = CELLS[cell](E, H)
+    """Each gate's recurrent block keeps lengths; biases are zero but the forget gate's 1.
+
+    The identity, for an Elman layer with relu, is orthogonal too.
+    """
+    layer = built(cell)
     layer.reset_parameters(seeded())
     if cell == "esn":
         return
@@ -263,10 +302,11 @@ def test_fresh_weights_are_orthogonal_from_state_to_state(cell: str) -> None:
             if name.startswith("weight_hh"):
                 torch.testing.assert_close(block @ block.T, torch.eye(H), atol=1e-6, rtol=0)
             elif name.startswith("weight_ih"):
-                assert 0 < block.abs().max() <= (6 / (E + H)) ** 0.5
+                most = 6 / E if cell == "rnn relu" else 6 / (E + H)
+                assert 0 < block.abs().max() <= most**0.5
     bias = weights["bias"] if "bias" in weights else weights["bias_ih_l0"] + weights["bias_hh_l0"]
     forget = torch.zeros(layer.gates * H)
-    if cell in LSTMS or cell == "qrnn":
+    if cell in LSTMS or "qrnn" in cell:
         forget[H : 2 * H] = 1.0
     if cell == "minlstm":
         forget[:H] = 1.0
@@ -279,14 +319,15 @@ def test_the_same_seed_gives_the_same_weights(cell: str) -> None:
     first, again, other = (layer_of(cell, seed).state_dict() for seed in (1, 1, 2))
     for name, value in first.items():
         assert torch.equal(value, again[name])
-        assert not torch.equal(value, other[name])
+        if name != "rnn.weight_hh_l0" or cell != "rnn relu":  # the identity
+            assert not torch.equal(value, other[name])
 
 
 @every_cell
 def test_building_a_layer_leaves_the_global_random_state_alone(cell: str) -> None:
     """Randomness is an argument: nothing of torch's own generator is used up."""
     before = torch.get_rng_state()
-    layer = CELLS[cell](E, H)
+    layer = built(cell)
     layer.reset_parameters(seeded())
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -325,11 +366,13 @@ def test_the_scan_is_the_loop(length: int) -> None:
 
 def test_a_reservoir_has_its_spectral_radius_and_nothing_to_learn() -> None:
     """Old inputs fade; the weights are saved but are no parameters."""
-    layer = CELLS["esn"](E, 50)
-    layer.reset_parameters(seeded())
-    radius = torch.linalg.eigvals(layer.weight_hh).abs().max()
-    assert float(radius) == pytest.approx(SPECTRAL_RADIUS, rel=1e-3)
-    assert 0.8 < float((layer.weight_hh == 0).float().mean()) < 0.95
+    for radius, sparsity in ((0.95, 0.9), (1.3, 0.5)):
+        layer = built("esn", hidden=50, spectral_radius=radius, sparsity=sparsity)
+        layer.reset_parameters(seeded())
+        found = torch.linalg.eigvals(layer.weight_hh).abs().max()
+        assert float(found) == pytest.approx(radius, rel=1e-3)
+        zeros = float((layer.weight_hh == 0).float().mean())
+        assert zeros == pytest.approx(sparsity, abs=0.06)
     assert list(layer.parameters()) == []
     assert {"weight_ih", "weight_hh", "bias"} == set(layer.state_dict())
 
@@ -348,7 +391,7 @@ def test_a_capped_cell_stays_within_one() -> None:
 @every_cell
 def test_bfloat16_is_near(cell: str) -> None:
     """Under autocast the outputs are those of float32 to a few hundredths."""
-    layer = CELLS[cell](16, 24)
+    layer = built(cell, 16, 24)
     layer.reset_parameters(seeded())
     x = torch.randn(20, 4, 16, generator=seeded(1))
     exact, _ = layer(x, layer.initial_state(4))

@@ -46,7 +46,7 @@ def test_names_of_choices_are_those_of_the_tables() -> None:
     [
         ({"modle": {}}, ["'modle'", "did you mean 'model'?"]),
         ({"model": {"hiden_size": 3}}, ["[model]", "'hiden_size'", "did you mean 'hidden_size'?"]),
-        ({"model": {"zzz": 3}}, ["'zzz'", "expected one of cell, num_layers"]),
+        ({"model": {"zzz": 3}}, ["'zzz'", "expected one of cell, nonlinearity"]),
         ({"model": 3}, ["model is 3", "table [model]"]),
         ({"model": {"hidden_size": "3"}}, ["[model] hidden_size is '3'", "expected int"]),
         ({"model": {"hidden_size": 3.0}}, ["hidden_size is 3.0", "expected int"]),

@@ -20,8 +20,7 @@ from charlm.engine.native import NativeEngine
 from charlm.engine.plain import NumpyEngine
 from charlm.engine.weights import GATES, Weights, weights_from
 from charlm.errors import EnvironmentFailure
-from charlm.nn.model import RecurrentLanguageModel
-from charlm.runs.tensors import model_tensors
+from charlm.nn.model import RecurrentLanguageModel, saved_tensors
 
 V = 7
 CELLS = list(GATES)
@@ -52,7 +51,7 @@ def model_of(cell: str, **sizes) -> RecurrentLanguageModel:
 
 
 def weights_of(model: RecurrentLanguageModel) -> Weights:
-    arrays = {name: tensor.numpy() for name, tensor in model_tensors(model).items()}
+    arrays = {name: tensor.numpy() for name, tensor in saved_tensors(model).items()}
     return weights_from(model.settings, arrays)
 
 

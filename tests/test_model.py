@@ -34,7 +34,7 @@ def counted(cell: str, inputs: int) -> int:
     }.get(cell, 0)
     linear = {"qrnn": 3 * (2 * inputs + 1), "mingru": 2 * (inputs + 1), "minlstm": 3 * (inputs + 1)}
     if cell == "esn":
-        return 0
+        return H * (both + 1)
     return H * linear[cell] if cell in linear else gates * H * (both + 1) + extra
 
 

@@ -276,9 +276,10 @@ def test_a_long_validation_text_is_read_less_often() -> None:
 def test_every_setting_of_training_is_known_to_these_tests() -> None:
     """A new open setting must be planned: its default is None and it is filled in above."""
     names = {f.name for f in fields(TrainingSettings) if f.default is None}
-    assert names == {*OPEN["training"], "epochs", "steps", "minutes", "threads"}
+    assert names == {*OPEN["training"], "epochs", "steps", "minutes", "threads", "vectors"}
     names = {f.name for f in fields(ModelSettings) if f.default is None}
-    assert names == {*OPEN["model"], "parameters"}
+    by_cell = {"mogrifier_rank", "recurrent_init", "input_init"}
+    assert names == {*OPEN["model"], "parameters", *by_cell}
 
 
 @pytest.mark.parametrize("unit", VOCABULARIES)

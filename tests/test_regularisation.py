@@ -11,7 +11,7 @@ from charlm.errors import UsageError
 from charlm.inference.likelihood import evaluate
 from charlm.nn.cells import CELLS
 from charlm.nn.devices import Precision
-from charlm.nn.layers import dropped
+from charlm.nn.dropout import dropped
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.text.dataset import Dataset
 from charlm.training.trainer import Trainer

@@ -15,15 +15,15 @@ from charlm.config import ModelSettings
 from charlm.engine.weights import GATES, expected_shapes
 from charlm.errors import RunError
 from charlm.nn.cells import CELLS
-from charlm.nn.model import RecurrentLanguageModel
-from charlm.runs.tensors import model_tensors, put_weights, tensors_from_file, tensors_to_bytes
+from charlm.nn.model import RecurrentLanguageModel, saved_tensors
+from charlm.runs.tensors import put_weights, tensors_from_file, tensors_to_bytes
 from charlm.runs.weights import LARGEST_HEADER, load_arrays, read_header
 
 V = 5
 
 
 def saved(path: Path, model) -> Path:
-    path.write_bytes(tensors_to_bytes(model_tensors(model)))
+    path.write_bytes(tensors_to_bytes(saved_tensors(model)))
     return path
 
 
@@ -44,13 +44,13 @@ def test_saved_and_loaded_is_the_same_model(cell: str, tied: bool, tmp_path: Pat
     arrays = load_arrays(path, model.settings, V)
     loaded = RecurrentLanguageModel(model.settings, V)
     put_weights(loaded, {name: torch.from_numpy(array) for name, array in arrays.items()})
-    shapes = {name: tuple(tensor.shape) for name, tensor in model_tensors(model).items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in saved_tensors(model).items()}
     assert cell not in GATES or shapes == expected_shapes(model.settings, V)
     ids = torch.randint(V, (6, 2), generator=seeded())
     (logits, state), (again, after) = model(ids), loaded(ids)
     assert torch.equal(logits, again)
     assert all(torch.equal(a, b) for x, y in zip(state, after, strict=True) for a, b in zip(x, y))  # noqa: B905
-    assert tensors_to_bytes(model_tensors(loaded)) == path.read_bytes()
+    assert tensors_to_bytes(saved_tensors(loaded)) == path.read_bytes()
     assert ("output.weight" in read_header(path)) == (not tied)
     assert (loaded.output.weight is loaded.embedding.weight) == tied
 
@@ -60,7 +60,7 @@ def test_the_order_of_the_tensors_does_not_matter() -> None:
 
     safetensors 0.8 writes two entries of metadata in an order that is drawn for each file.
     """
-    tensors = model_tensors(tiny_model())
+    tensors = saved_tensors(tiny_model())
     turned = dict(reversed(tensors.items()))
     assert {tensors_to_bytes(turned) for _ in range(8)} == {tensors_to_bytes(tensors)}
     slanted = {"a": torch.arange(6.0).reshape(2, 3).T}

@@ -16,9 +16,23 @@ PARTS = {"rnn": 1, "lstm": 2, "gru": 1}
 """Arrays in the state of a layer."""
 
 
+def only_in_torch(settings: ModelSettings) -> list[str]:
+    """What of a model the engines of this package do not compute; torch computes all of it."""
+    found = {
+        f"cell {settings.cell}": settings.cell not in GATES,
+        "skips": settings.skip,
+        "a learnt first state": settings.learned_state,
+        "zoneout": bool(settings.zoneout or settings.zoneout_cell),
+        "a mixture of softmaxes": settings.mixture > 1,
+        "an adaptive softmax": settings.adaptive_softmax,
+        "relu": settings.nonlinearity != "tanh",
+    }
+    return [name for name, holds in found.items() if holds]
+
+
 def is_plain(settings: ModelSettings) -> bool:
-    """Whether the engines of this package can compute a model; torch computes every one."""
-    return settings.cell in GATES and not settings.skip
+    """Whether the engines of this package can compute a model."""
+    return not only_in_torch(settings)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,9 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from charlm.config import ModelSettings
 from charlm.nn.layers import LayerState, RecurrentLayer, without_init
 from charlm.nn.parallel import MinGru, MinLstm, Qrnn
 from charlm.nn.reservoir import EchoState
@@ -29,9 +31,17 @@ class TorchLayer(RecurrentLayer):
     module_class: type[nn.RNNBase] = nn.RNN
     recurrent_weight = "rnn.weight_hh_l0"
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(input_size, hidden_size)
-        self.rnn = without_init(self.module_class, input_size, hidden_size)
+    forget_bias = "rnn.bias_ih_l0"
+
+    def __init__(
+        self, input_size: int, hidden_size: int, settings: ModelSettings | None = None
+    ) -> None:
+        super().__init__(input_size, hidden_size, settings)
+        self.rnn = without_init(self.module_class, input_size, hidden_size, **self.options())
+
+    def options(self) -> dict[str, str]:
+        """What the torch module is made with, beside its sizes."""
+        return {}
 
     def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """x (T, B, E) and the state before it -> h at every step (T, B, H) and the state after."""
@@ -40,21 +50,20 @@ class TorchLayer(RecurrentLayer):
         after = after if isinstance(after, tuple) else (after,)
         return y, tuple(part.squeeze(0) for part in after)
 
-    @torch.no_grad()
-    def reset_parameters(self, generator: torch.Generator) -> None:
-        """Recurrent blocks orthogonal (Saxe et al. 2014), input blocks Xavier-uniform, no bias."""
-        for name, parameter in self.rnn.named_parameters():
-            for block in parameter.chunk(self.gates):
-                if name.startswith("weight_hh"):
-                    nn.init.orthogonal_(block, generator=generator)
-                elif name.startswith("weight_ih"):
-                    nn.init.xavier_uniform_(block, generator=generator)
-                else:
-                    nn.init.zeros_(block)
+    def products(self, x: Tensor, state: LayerState) -> tuple[list[Tensor], list[Tensor]]:
+        """W x + b and U h + b by gate, for one step."""
+        weights = cast(dict[str, Tensor], dict(self.rnn.named_parameters()))
+        into = F.linear(x, weights["weight_ih_l0"], weights["bias_ih_l0"])
+        back = F.linear(state[0], weights["weight_hh_l0"], weights["bias_hh_l0"])
+        return list(into.chunk(self.gates, dim=-1)), list(back.chunk(self.gates, dim=-1))
 
 
 class ElmanLayer(TorchLayer):
-    """h' = tanh(W x + U h + b) (Elman 1990)."""
+    """h' = tanh(W x + U h + b), or relu in place of tanh (Elman 1990; Le et al. 2015)."""
+
+    def options(self) -> dict[str, str]:
+        """The nonlinearity."""
+        return {"nonlinearity": self.settings.nonlinearity}
 
 
 class LstmLayer(TorchLayer):
@@ -65,14 +74,14 @@ class LstmLayer(TorchLayer):
 
     gates = 4
     parts = 2
+    forget_gate = 1
     module_class = nn.LSTM
 
-    @torch.no_grad()
-    def reset_parameters(self, generator: torch.Generator) -> None:
-        """As the others, and forget bias 1 (Jozefowicz et al. 2015): remember until told not to."""
-        super().reset_parameters(generator)
-        hidden = self.hidden_size
-        cast(Tensor, self.rnn.bias_ih_l0)[hidden : 2 * hidden] = 1.0
+    def gate_values(self, x: Tensor, state: LayerState) -> dict[str, Tensor]:
+        """Input, forget and output gate."""
+        into, back = self.products(x, state)
+        names = {"input": 0, "forget": 1, "output": 3}
+        return {name: torch.sigmoid(into[at] + back[at]) for name, at in names.items()}
 
 
 class GruLayer(TorchLayer):
@@ -80,6 +89,12 @@ class GruLayer(TorchLayer):
 
     gates = 3
     module_class = nn.GRU
+
+    def gate_values(self, x: Tensor, state: LayerState) -> dict[str, Tensor]:
+        """Reset and update gate."""
+        into, back = self.products(x, state)
+        names = {"reset": 0, "update": 1}
+        return {name: torch.sigmoid(into[at] + back[at]) for name, at in names.items()}
 
 
 CELLS: dict[str, type[RecurrentLayer]] = {

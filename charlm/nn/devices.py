@@ -119,8 +119,9 @@ def _probe(
             logits, _ = model(ids)
         logits.float().log_softmax(-1)[..., 0].mean().backward()
         times.append(time.perf_counter() - start)
-    recurrent = [p for p in model.layers.parameters() if p.dim() > 1]
-    return [p.grad.float().cpu() for p in recurrent if p.grad is not None], min(times)
+    recurrent = list(model.layers.parameters()) or list(model.parameters())  # none in a reservoir
+    matrices = [p for p in recurrent if p.dim() > 1 and p.grad is not None]
+    return [p.grad.float().cpu() for p in matrices if p.grad is not None], min(times)
 
 
 def _processor_has_bf16() -> bool:

@@ -23,7 +23,7 @@ class TorchEngine:
 
     def __init__(self, model: RecurrentLanguageModel, logit_scale: float = 1.0) -> None:
         self.model, self.logit_scale = model, logit_scale
-        self.device = model.output.weight.device
+        self.device = model.embedding.weight.device
         self.name = f"torch {self.device.type}"
         self.vocab_size = model.vocab_size
 

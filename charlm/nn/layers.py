@@ -1,10 +1,13 @@
 """What every recurrent layer is: a sequence and a state in, a sequence and a state out."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from charlm.config import ModelSettings
+from charlm.nn.initial import input_initialiser, recurrent_initialiser
 
 LayerState = tuple[Tensor, ...]
 """The state of a layer: (h,), or (h, c) for the LSTM, each of shape (B, H)."""
@@ -12,9 +15,10 @@ LayerState = tuple[Tensor, ...]
 M = TypeVar("M", bound=nn.Module)
 
 
-def without_init(module_class: Callable[..., M], *arguments: int) -> M:
+def without_init(module_class: Callable[..., M], *arguments: Any, **options: Any) -> M:
     """A module whose weights are not set yet, so that the global random state is not drawn from."""
-    return module_class(*arguments, device="meta").to_empty(device=torch.get_default_device())
+    module = module_class(*arguments, device="meta", **options)
+    return module.to_empty(device=torch.get_default_device())
 
 
 def empty_parameter(*shape: int) -> nn.Parameter:
@@ -23,16 +27,26 @@ def empty_parameter(*shape: int) -> nn.Parameter:
 
 
 class RecurrentLayer(nn.Module):
-    """One recurrent layer: `gates` blocks of H rows in its weights, `parts` in its state."""
+    """One recurrent layer: `gates` blocks of H rows in its weights, `parts` in its state.
+
+    A weight's name says what it is: `weight_hh` and `weight_mh` lead from the state, other
+    `weight...` from the input, `gain...` are factors.
+    """
 
     gates = 1
     parts = 1
     recurrent_weight = ""
     """Name of the matrix from state to gates, where there is one that is learnt."""
+    forget_gate: int | None = None
+    """Which block of the bias `forget_bias` belongs to."""
+    forget_bias = "bias"
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
+    def __init__(
+        self, input_size: int, hidden_size: int, settings: ModelSettings | None = None
+    ) -> None:
         super().__init__()
         self.input_size, self.hidden_size = input_size, hidden_size
+        self.settings = settings or ModelSettings()
 
     def initial_state(self, batch_size: int) -> LayerState:
         """Zeros, shape (B, H) each."""
@@ -43,34 +57,24 @@ class RecurrentLayer(nn.Module):
         """x (T, B, E) and the state before it -> h at every step (T, B, H) and the state after."""
         raise NotImplementedError
 
+    def gate_values(self, x: Tensor, state: LayerState) -> dict[str, Tensor]:  # noqa: ARG002
+        """The gates of one step, by name, each (B, H) from 0 to 1; none where a cell has none."""
+        return {}
+
+    @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Fresh weights from the generator."""
-        raise NotImplementedError
-
-
-def with_weight_dropped(
-    layer: RecurrentLayer,
-    x: Tensor,
-    state: LayerState,
-    share: float,
-    generator: torch.Generator | None,
-) -> tuple[Tensor, LayerState]:
-    """A layer's forward pass, its recurrent weights dropped (Wan et al. 2013; Merity et al. 2017).
-
-    The dropped matrix stands in for the weight during this one call, on the same fast path; the
-    gradient reaches the weight itself. Without a generator the layer runs as it is.
-    """
-    if generator is None or share == 0.0:
-        found: tuple[Tensor, LayerState] = layer(x, state)
-        return found
-    weight = layer.get_parameter(layer.recurrent_weight)
-    given = {layer.recurrent_weight: dropped(weight, share, generator)}
-    return torch.func.functional_call(layer, given, (x, state))  # type: ignore[no-any-return]
-
-
-def dropped(x: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
-    """Inverted dropout (Srivastava et al. 2014), drawn from `generator`; without one, x itself."""
-    if generator is None or share == 0.0:
-        return x
-    keep = torch.empty_like(x).bernoulli_(1.0 - share, generator=generator)
-    return x * keep.div_(1.0 - share)
+        """Fresh weights from the generator, block by block as in `initial`; gains 1, biases 0."""
+        recurrent = recurrent_initialiser(self.settings)
+        from_input = input_initialiser(self.settings)
+        for name, weight in self.named_parameters():
+            kind = name.rpartition(".")[2]
+            if not kind.startswith("weight"):
+                nn.init.constant_(weight, float(kind.startswith("gain")))
+                continue
+            fill = recurrent if kind.startswith(("weight_hh", "weight_mh")) else from_input
+            for block in weight.chunk(len(weight) // self.hidden_size):
+                fill(block, generator)
+        if self.forget_gate is not None:
+            begin = self.forget_gate * self.hidden_size
+            bias = self.get_parameter(self.forget_bias)
+            bias[begin : begin + self.hidden_size] = self.settings.forget_bias

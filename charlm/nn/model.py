@@ -13,14 +13,12 @@ from torch.nn import functional as F
 from charlm.config import ModelSettings
 from charlm.errors import UsageError
 from charlm.nn.cells import CELLS, embedding_scale
-from charlm.nn.layers import (
-    LayerState,
-    RecurrentLayer,
-    dropped,
-    with_weight_dropped,
-    without_init,
-)
+from charlm.nn.dropout import dropped, read_layer
+from charlm.nn.layers import LayerState, RecurrentLayer, without_init
+from charlm.nn.output import LEAST_ENTRIES, build_output
 
+LARGEST_ONE_HOT = 4096
+"""Entries up to which one-hot input is served: its matrix has the square of that."""
 State = tuple[LayerState, ...]
 """The recurrent state as a value: one entry for each layer, each a tuple of (B, H) tensors."""
 
@@ -33,18 +31,22 @@ class RecurrentLanguageModel(nn.Module):
 
     def __init__(self, settings: ModelSettings, vocab_size: int) -> None:
         super().__init__()
-        hidden, width, depth = sizes(settings)
+        hidden, width, depth = sizes(settings, vocab_size)
         self.settings, self.vocab_size = settings, vocab_size
         self.embedding = without_init(nn.Embedding, vocab_size, width)
+        if settings.one_hot or settings.cell == "esn":  # of a reservoir only the output learns
+            self.embedding.requires_grad_(False)
         cell = CELLS[settings.cell]
         self.layers = nn.ModuleList(
-            cell(width if layer == 0 else hidden, hidden) for layer in range(depth)
+            cell(width if layer == 0 else hidden, hidden, settings) for layer in range(depth)
         )
-        self.output = without_init(nn.Linear, hidden, vocab_size)
+        self.output = build_output(settings, hidden, width, vocab_size)
         if settings.tie_weights:
             self.output.weight = self.embedding.weight
-        if settings.cell == "esn":  # only the output layer learns
-            self.embedding.requires_grad_(False)
+        self.first_state = nn.ParameterList()
+        if settings.learned_state:
+            parts = [part for layer in self.recurrent_layers() for part in layer.initial_state(1)]
+            self.first_state.extend(nn.Parameter(torch.empty_like(part)) for part in parts)
 
     def forward(
         self,
@@ -54,7 +56,7 @@ class RecurrentLanguageModel(nn.Module):
     ) -> tuple[Tensor, State]:
         """ids (T, B) and the state before them -> logits (T, B, V) and the state after them.
 
-        Logits at t predict the token after ids[t]. Without a state, the zero state. Dropout is
+        Logits at t predict the token after ids[t]. Without a state, the first one. Dropout is
         drawn from `generator`; without one there is none.
         """
         _, x, after = self.read(ids, state, generator)  # (T, B, H)
@@ -73,9 +75,7 @@ class RecurrentLanguageModel(nn.Module):
         after = []
         raw = x  # (T, B, E)
         for number, layer in enumerate(self.recurrent_layers()):
-            raw, layer_state = with_weight_dropped(
-                layer, x, state[number], settings.weight_drop, generator
-            )  # (T, B, H)
+            raw, layer_state = read_layer(layer, x, state[number], settings, generator)  # (T, B, H)
             if settings.skip and number:
                 raw = raw + x
             after.append(layer_state)
@@ -99,8 +99,12 @@ class RecurrentLanguageModel(nn.Module):
         return x * dropped(torch.ones_like(x[:1]), share, generator)
 
     def initial_state(self, batch_size: int) -> State:
-        """The zero state for B rows."""
-        return tuple(layer.initial_state(batch_size) for layer in self.recurrent_layers())
+        """The state that B rows begin with: zero, or the learnt one."""
+        zeros = tuple(layer.initial_state(batch_size) for layer in self.recurrent_layers())
+        if not self.first_state:
+            return zeros
+        learnt = iter(self.first_state)
+        return tuple(tuple(next(learnt).repeat(batch_size, 1) for _ in layer) for layer in zeros)
 
     def recurrent_layers(self) -> list[RecurrentLayer]:
         """The stacked layers, from the input up."""
@@ -108,33 +112,49 @@ class RecurrentLanguageModel(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Fresh weights from the generator; the global random state is not touched."""
-        width = self.embedding.embedding_dim
-        nn.init.normal_(self.embedding.weight, 0.0, embedding_scale(width), generator=generator)
+        if self.settings.one_hot:
+            nn.init.eye_(self.embedding.weight)
+        else:
+            scale = embedding_scale(self.embedding.embedding_dim)
+            nn.init.normal_(self.embedding.weight, 0.0, scale, generator=generator)
         for layer in self.recurrent_layers():
             layer.reset_parameters(generator)
-        if not self.settings.tie_weights:
-            nn.init.xavier_uniform_(self.output.weight, generator=generator)
-        nn.init.zeros_(self.output.bias)
+        self.output.fill(generator, bool(self.settings.tie_weights))
+        for part in self.first_state:
+            nn.init.zeros_(part)
 
     def parameter_count(self) -> int:
-        """Number of weights, tied ones counted once."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        """Number of weights, tied ones counted once, those of a reservoir too."""
+        tensors = saved_tensors(self)
+        if self.settings.one_hot:  # the identity
+            tensors.pop("embedding.weight")
+        return sum(tensor.numel() for tensor in tensors.values())
 
 
-def sizes(settings: ModelSettings) -> tuple[int, int, int]:
-    """H, E and L of complete settings. Raises UsageError when one is missing or ties cannot be."""
+def sizes(settings: ModelSettings, vocab_size: int) -> tuple[int, int, int]:
+    """H, E and L of complete settings. Raises UsageError when one is missing or does not fit."""
     hidden, width, depth = settings.hidden_size, settings.embedding_size, settings.num_layers
     if hidden is None or width is None or depth is None:
         raise UsageError("hidden_size, embedding_size and num_layers are needed; give all three")
-    if settings.weight_drop and not CELLS[settings.cell].recurrent_weight:
-        raise UsageError(
-            f"weight_drop with cell {settings.cell}, which has no recurrent weights to learn; "
-            "expected another cell, or 0"
-        )
+    for name in ("weight_drop", "state_dropout", "zoneout", "zoneout_cell"):
+        if getattr(settings, name) and not CELLS[settings.cell].recurrent_weight:
+            raise UsageError(
+                f"{name} with cell {settings.cell}, which has no recurrent weights to learn; "
+                "expected another cell, or 0"
+            )
     if settings.tie_weights and settings.cell == "esn":
         raise UsageError("tie_weights with cell esn; its embedding is never trained. Use --no-tie")
-    if settings.tie_weights and hidden != width:
+    if settings.tie_weights and hidden != width and settings.mixture == 1:
         raise UsageError(f"tie_weights needs equal sizes; got embedding {width}, hidden {hidden}")
+    if settings.one_hot and (width != vocab_size or vocab_size > LARGEST_ONE_HOT):
+        raise UsageError(
+            f"one-hot input of {vocab_size:,} entries with embedding_size {width}; expected equal "
+            f"numbers up to {LARGEST_ONE_HOT:,}. Leave the size out, or use a learnt embedding"
+        )
+    if settings.adaptive_softmax and vocab_size < LEAST_ENTRIES:
+        raise UsageError(
+            f"adaptive_softmax with {vocab_size} entries; expected at least {LEAST_ENTRIES}"
+        )
     return hidden, width, depth
 
 
@@ -144,16 +164,19 @@ def count_parameters(settings: ModelSettings, vocab_size: int) -> int:
         return RecurrentLanguageModel(settings, vocab_size).parameter_count()
 
 
-def tensor_shapes(settings: ModelSettings, vocab_size: int) -> dict[str, tuple[int, ...]]:
-    """Name and shape of each tensor that is saved, from a model without memory.
-
-    A tied output matrix is left out, being the embedding.
-    """
-    with torch.device("meta"):
-        tensors = RecurrentLanguageModel(settings, vocab_size).state_dict()
-    if settings.tie_weights:
+def saved_tensors(model: RecurrentLanguageModel) -> dict[str, Tensor]:
+    """What is saved of a model, by name; a tied output matrix is left out, being the embedding."""
+    tensors = dict(model.state_dict())
+    if model.settings.tie_weights:
         tensors.pop("output.weight")
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return tensors
+
+
+def tensor_shapes(settings: ModelSettings, vocab_size: int) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each tensor that is saved, from a model without memory."""
+    with torch.device("meta"):
+        model = RecurrentLanguageModel(settings, vocab_size)
+    return {name: tuple(tensor.shape) for name, tensor in saved_tensors(model).items()}
 
 
 def rows_of(state: State, rows: Tensor) -> State:

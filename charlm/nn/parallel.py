@@ -1,9 +1,10 @@
 """Cells whose recurrence is linear in their state, so that all steps can be computed at once."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from charlm.config import ModelSettings
 from charlm.nn.layers import LayerState, RecurrentLayer, empty_parameter
 
 
@@ -26,17 +27,12 @@ def scanned(keep: Tensor, add: Tensor, start: Tensor) -> Tensor:
 class _LinearLayer(RecurrentLayer):
     """Gates from the inputs alone: `gates` blocks of H rows."""
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(input_size, hidden_size)
+    def __init__(
+        self, input_size: int, hidden_size: int, settings: ModelSettings | None = None
+    ) -> None:
+        super().__init__(input_size, hidden_size, settings)
         self.weight_ih = empty_parameter(self.gates * hidden_size, input_size)
         self.bias = empty_parameter(self.gates * hidden_size)
-
-    @torch.no_grad()
-    def reset_parameters(self, generator: torch.Generator) -> None:
-        """Xavier-uniform blocks, no bias."""
-        for block in self.weight_ih.chunk(self.gates):
-            nn.init.xavier_uniform_(block, generator=generator)
-        nn.init.zeros_(self.bias)
 
 
 def wide(x: Tensor) -> Tensor:
@@ -63,12 +59,13 @@ class MinGru(_LinearLayer):
 
 
 class MinLstm(_LinearLayer):
-    """h' = f' h + i' g(W_h x), f' = f / (f + i), i' = i / (f + i) (Feng et al. 2024, section 3.2).
+    """h' = f' h + i' g(W_h x), f' = f / (f + i), i' = i / (f + i).
 
-    The forget bias is 1.
+    Feng et al. 2024, section 3.2.
     """
 
     gates = 3
+    forget_gate = 0
 
     def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """See `RecurrentLayer.forward`."""
@@ -78,46 +75,38 @@ class MinLstm(_LinearLayer):
         h = scanned(keep, (1.0 - keep) * positive(candidate), wide(state[0]))
         return h.to(x.dtype), (h[-1],)
 
-    @torch.no_grad()
-    def reset_parameters(self, generator: torch.Generator) -> None:
-        """As the others; remember until told not to."""
-        super().reset_parameters(generator)
-        self.bias[: self.hidden_size] = 1.0
-
 
 class Qrnn(_LinearLayer):
-    """Quasi-recurrent layer with fo-pooling and a window of two (Bradbury et al. 2017).
+    """Quasi-recurrent layer with fo-pooling (Bradbury et al. 2017).
 
     z = tanh(W [x_{t-1}; x_t]), f, o = sigmoid(...), c' = f c + (1 - f) z, h = o c'. The state is
-    (c, x of the step before).
+    (c, x of the step before); with a window of one, W reads x_t alone and the state is (c,).
     """
 
     gates = 3
-    parts = 2
+    forget_gate = 1
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(input_size, hidden_size)
-        self.weight_before = empty_parameter(3 * hidden_size, input_size)
+    def __init__(
+        self, input_size: int, hidden_size: int, settings: ModelSettings | None = None
+    ) -> None:
+        super().__init__(input_size, hidden_size, settings)
+        self.parts = self.settings.qrnn_window
+        if self.parts == 2:
+            self.weight_before = empty_parameter(3 * hidden_size, input_size)
 
     def initial_state(self, batch_size: int) -> LayerState:
-        """Zeros: c (B, H) and the input before (B, E)."""
-        zeros = self.bias.new_zeros
-        return zeros(batch_size, self.hidden_size), zeros(batch_size, self.input_size)
+        """Zeros: c (B, H) and, with a window of two, the input before (B, E)."""
+        sizes = (self.hidden_size, self.input_size)[: self.parts]
+        return tuple(self.bias.new_zeros(batch_size, size) for size in sizes)
 
     def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """See `RecurrentLayer.forward`."""
-        c, last = state
-        before = torch.cat([last[None].to(x.dtype), x[:-1]])
-        both = F.linear(x, self.weight_ih, self.bias) + F.linear(before, self.weight_before)
-        z, f, o = wide(both).chunk(3, dim=-1)
+        side = F.linear(x, self.weight_ih, self.bias)
+        if self.parts == 2:
+            before = torch.cat([state[1][None].to(x.dtype), x[:-1]])
+            side = side + F.linear(before, self.weight_before)
+        z, f, o = wide(side).chunk(3, dim=-1)
         f = torch.sigmoid(f)
-        cells = scanned(f, (1.0 - f) * torch.tanh(z), wide(c))
-        return (torch.sigmoid(o) * cells).to(x.dtype), (cells[-1], wide(x[-1]))
-
-    @torch.no_grad()
-    def reset_parameters(self, generator: torch.Generator) -> None:
-        """As the others; forget bias 1."""
-        super().reset_parameters(generator)
-        for block in self.weight_before.chunk(3):
-            nn.init.xavier_uniform_(block, generator=generator)
-        self.bias[self.hidden_size : 2 * self.hidden_size] = 1.0
+        cells = scanned(f, (1.0 - f) * torch.tanh(z), wide(state[0]))
+        after = (cells[-1], wide(x[-1]))[: self.parts]
+        return (torch.sigmoid(o) * cells).to(x.dtype), after

@@ -4,12 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from charlm.config import ModelSettings
 from charlm.nn.layers import LayerState, RecurrentLayer
 
-SPECTRAL_RADIUS = 0.95
-"""Largest absolute eigenvalue of the recurrent matrix: below 1, so that old inputs fade."""
-SPARSITY = 0.9
-"""Share of recurrent weights that are zero."""
 INPUT_RANGE = 0.5
 
 
@@ -20,8 +17,10 @@ class EchoState(RecurrentLayer):
     The weights are buffers: no optimiser sees them, and they are saved with the model.
     """
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(input_size, hidden_size)
+    def __init__(
+        self, input_size: int, hidden_size: int, settings: ModelSettings | None = None
+    ) -> None:
+        super().__init__(input_size, hidden_size, settings)
         self.weight_ih: Tensor
         self.weight_hh: Tensor
         self.bias: Tensor
@@ -49,8 +48,11 @@ class EchoState(RecurrentLayer):
         nn.init.uniform_(self.bias, -0.1, 0.1, generator=generator)
         nn.init.uniform_(self.weight_hh, -1.0, 1.0, generator=generator)
         if self.hidden_size > 1:
-            kept = torch.empty_like(self.weight_hh).bernoulli_(1 - SPARSITY, generator=generator)
+            share = 1.0 - self.settings.sparsity
+            kept = torch.empty_like(self.weight_hh).bernoulli_(share, generator=generator)
             kept.fill_diagonal_(1.0)  # so that no matrix is nilpotent
             self.weight_hh *= kept
         radius = torch.linalg.eigvals(self.weight_hh.double()).abs().max()
-        self.weight_hh *= (SPECTRAL_RADIUS / radius.clamp_min(1e-12)).to(self.weight_hh.dtype)
+        self.weight_hh *= (self.settings.spectral_radius / radius.clamp_min(1e-12)).to(
+            self.weight_hh.dtype
+        )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charlm import __version__
 from charlm.config import ModelSettings
@@ -13,7 +14,7 @@ from charlm.engine.interface import Engine
 from charlm.engine.library import chosen_variant
 from charlm.engine.native import NativeEngine
 from charlm.engine.plain import NumpyEngine
-from charlm.engine.weights import is_plain, weights_from
+from charlm.engine.weights import Weights, is_plain, only_in_torch, weights_from
 from charlm.errors import EnvironmentFailure, RunError, UsageError
 from charlm.runs.commit import (
     MANIFEST,
@@ -26,6 +27,9 @@ from charlm.runs.commit import (
 )
 from charlm.runs.layout import CONFIG, FORMAT, TOKENIZER, WEIGHTS, read_config
 from charlm.runs.weights import SCALE, load_arrays, read_header
+from charlm.text.corpus import Corpus
+from charlm.text.dataset import EncodedText, encode_text
+from charlm.text.direction import BackwardVocabulary, mirrored
 from charlm.text.vocabulary import Vocabulary, load_vocabulary
 
 if TYPE_CHECKING:
@@ -53,6 +57,21 @@ class Run:
     def ends(self) -> bool:
         """Whether EOS is part of what the model has learnt."""
         return self.document != "stream" or self.vocabulary.line_ends_are_eos
+
+    @property
+    def backward(self) -> bool:
+        """Whether the model reads from the end to the beginning."""
+        return isinstance(self.vocabulary, BackwardVocabulary)
+
+    def encode(self, corpus: Corpus) -> EncodedText:
+        """A text in the order in which the model reads it."""
+        known = self.vocabulary
+        inner = known.inner if isinstance(known, BackwardVocabulary) else known
+        return self.as_read(encode_text(corpus.chunks, inner, corpus.document))
+
+    def as_read(self, text: EncodedText) -> EncodedText:
+        """An encoded text, turned round for a model that reads backward."""
+        return mirrored(text) if self.backward else text
 
 
 def model_config(settings: ModelSettings, vocabulary: Vocabulary, document: str) -> dict[str, Any]:
@@ -92,29 +111,24 @@ def vocabulary_bytes(vocabulary: Vocabulary) -> bytes:
 
 def write_weights(path: Path, model: "RecurrentLanguageModel") -> None:
     """Replace the best weights by those of a model."""
-    from charlm.runs.tensors import model_tensors, tensors_to_bytes
+    from charlm.nn.model import saved_tensors
+    from charlm.runs.tensors import tensors_to_bytes
 
-    _replace_weights(path, tensors_to_bytes(model_tensors(model)))
+    _replace_weights(path, tensors_to_bytes(saved_tensors(model)))
 
 
-def write_scale(path: Path, scale: float) -> None:
-    """Put the factor on all logits beside the best weights."""
+def write_scale(path: Path, scale: float | None) -> None:
+    """Put the factor on all logits beside the best weights; None takes it away, if it is there."""
+    if scale is None and SCALE not in read_header(path / WEIGHTS):
+        return
     import torch
 
     from charlm.runs.tensors import tensors_from_file, tensors_to_bytes
 
-    tensors = tensors_from_file(path / WEIGHTS) | {SCALE: torch.tensor(scale)}
-    _replace_weights(path, tensors_to_bytes(tensors))
-
-
-def remove_scale(path: Path) -> None:
-    """Leave the factor on all logits out of the best weights, if it is there."""
-    if not (path / WEIGHTS).exists() or SCALE not in read_header(path / WEIGHTS):
-        return
-    from charlm.runs.tensors import tensors_from_file, tensors_to_bytes
-
     tensors = tensors_from_file(path / WEIGHTS)
-    del tensors[SCALE]
+    tensors.pop(SCALE, None)
+    if scale is not None:
+        tensors[SCALE] = torch.tensor(scale)
     _replace_weights(path, tensors_to_bytes(tensors))
 
 
@@ -157,12 +171,13 @@ def load_run(
         raise RunError(
             f"{path}: has no {WEIGHTS} yet; go on training with: charlm train --resume --run {path}"
         )
+    backward = settings.direction == "backward"
     return Run(
         path=path,
         engine=load_engine(
             path / WEIGHTS, settings, len(vocabulary), engine, weights=weights, threads=threads
         ),
-        vocabulary=vocabulary,
+        vocabulary=BackwardVocabulary(vocabulary) if backward else vocabulary,
         document=config["document"],
         config=config,
     )
@@ -180,64 +195,88 @@ def load_engine(
 ) -> Engine:
     """The engine that computes with the weights of a file.
 
-    All logits are multiplied by `logit_scale`, by default by the factor that calibration left in
-    the file, if any.
-
-    `native` are the compiled kernels, `auto` takes them where they are, else numpy, and torch for
-    cells that only torch computes. `weights`
-    says how the kernels keep the weights: fp32, bf16 or int8. Raises UsageError for names that
-    are not known, EnvironmentFailure where the kernels are missing, RunError for a damaged file.
+    `native` are the compiled kernels; `auto` takes them where they are, else numpy, and torch for
+    models that only torch computes. `weights` says how the kernels keep the weights: fp32, bf16 or
+    int8. All logits are multiplied by `logit_scale`, by default by the factor that calibration
+    left in the file, if any. Raises UsageError for names that are not known or do not go together,
+    EnvironmentFailure where the kernels are missing, RunError for a damaged file.
     """
     if engine not in ENGINES or weights not in WEIGHT_KINDS:
         raise UsageError(
             f"engine is {engine!r}, weights {weights!r}; expected one of {', '.join(ENGINES)} and "
             f"one of {', '.join(WEIGHT_KINDS)}"
         )
+    if engine == "auto" and not is_plain(settings):
+        engine = "torch"
+    if engine in ("torch", "numpy") and weights != "fp32":
+        raise UsageError(f"weights {weights} with engine {engine}; expected fp32 there")
+    if engine != "torch" and not is_plain(settings):
+        raise UsageError(
+            f"--engine {engine} with a model of {' and '.join(only_in_torch(settings))}, which "
+            "only torch computes; expected torch or auto there"
+        )
     arrays = load_arrays(path, settings, vocab_size)
     kept = float(arrays.pop(SCALE, np.float32(1.0)))
     scale = kept if logit_scale is None else logit_scale
-    if engine == "auto" and not is_plain(settings):
-        engine = "torch"
-    if engine == "torch" and weights != "fp32":
-        raise UsageError(f"weights {weights} with a model that torch computes; expected fp32 there")
     if engine == "torch":
-        return _torch_engine(settings, vocab_size, arrays, scale)
-    if not is_plain(settings):
-        raise UsageError(
-            f"--engine {engine} with a model of cell {settings.cell}"
-            f"{' and skips' if settings.skip else ''}; expected torch or auto there"
-        )
-    if engine == "numpy" and weights != "fp32":
-        raise UsageError(f"--engine numpy with --weights {weights}; expected fp32 there")
-    variant = chosen_variant()
-    if variant is None or engine == "numpy":
-        if engine == "native" or weights != "fp32":
-            raise EnvironmentFailure(
-                f"--engine {engine} --weights {weights} needs the compiled kernels, which are not "
-                "here. Install charlm again where there is a C++ compiler, or leave both out"
-            )
-        return NumpyEngine(weights_from(settings, arrays, scale))
+        from charlm.nn.engine import TorchEngine
+
+        return TorchEngine(_torch_model(settings, vocab_size, arrays), scale)
     plain = weights_from(settings, arrays, scale)
+    if engine == "numpy":
+        return NumpyEngine(plain)
+    must = engine == "native" or weights != "fp32"
+    return _compiled_engine(plain, weights, threads, must=must)
+
+
+def _compiled_engine(plain: Weights, kind: str, threads: int | None, must: bool) -> Engine:
+    """The kernels; where they are not here or cannot be loaded, numpy, unless they must be."""
+    variant = chosen_variant()
+    if variant is None and must:
+        raise EnvironmentFailure(
+            f"--engine native --weights {kind} needs the compiled kernels, which are not here. "
+            "Install charlm again where there is a C++ compiler, or leave both out"
+        )
+    if variant is None:
+        return NumpyEngine(plain)
     try:
-        return NativeEngine(plain, variant, weights, threads)
-    except EnvironmentFailure:  # a library that cannot be loaded
-        if engine == "native" or weights != "fp32":
+        return NativeEngine(plain, variant, kind, threads)
+    except EnvironmentFailure:
+        if must:
             raise
         return NumpyEngine(plain)
 
 
-def _torch_engine(
-    settings: ModelSettings, vocab_size: int, arrays: dict[str, Any], scale: float
-) -> Engine:
+def read_embedding(path: Path) -> NDArray[np.float32]:
+    """The embedding of a run, shape (V, E). Raises RunError for damaged files."""
+    _, arrays = _settings_and_arrays(path)
+    return arrays["embedding.weight"]
+
+
+def torch_model(path: Path) -> "RecurrentLanguageModel":
+    """The model of a run in torch, on the CPU, as it was trained. Raises RunError."""
+    settings, arrays = _settings_and_arrays(path)
+    arrays.pop(SCALE, None)
+    return _torch_model(settings, read_config(path)["vocab_size"], arrays)
+
+
+def _settings_and_arrays(path: Path) -> tuple[ModelSettings, dict[str, NDArray[np.float32]]]:
+    config = read_config(path)
+    settings = _model_settings(config, path)
+    return settings, load_arrays(path / WEIGHTS, settings, config["vocab_size"])
+
+
+def _torch_model(
+    settings: ModelSettings, vocab_size: int, arrays: dict[str, Any]
+) -> "RecurrentLanguageModel":
     import torch
 
-    from charlm.nn.engine import TorchEngine
     from charlm.nn.model import RecurrentLanguageModel
     from charlm.runs.tensors import put_weights
 
     model = RecurrentLanguageModel(settings, vocab_size)
     put_weights(model, {name: torch.from_numpy(array) for name, array in arrays.items()})
-    return TorchEngine(model.requires_grad_(False), scale)
+    return model.requires_grad_(False)
 
 
 def _model_settings(config: dict[str, Any], path: Path) -> ModelSettings:

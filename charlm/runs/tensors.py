@@ -32,14 +32,6 @@ def tensors_from_file(path: Path) -> dict[str, Tensor]:
         raise RunError(f"{path}: not a valid safetensors file ({error})") from error
 
 
-def model_tensors(model: RecurrentLanguageModel) -> dict[str, Tensor]:
-    """The weights by name; a tied output matrix is left out, being the embedding."""
-    tensors = dict(model.state_dict())
-    if model.settings.tie_weights:
-        tensors.pop("output.weight")
-    return tensors
-
-
 def put_weights(model: RecurrentLanguageModel, tensors: dict[str, Tensor]) -> None:
     """Copy weights into a model of the same shapes."""
     if model.settings.tie_weights:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config import ModelSettings
-from charlm.engine.weights import GATES, expected_shapes
+from charlm.engine.weights import expected_shapes, is_plain
 from charlm.errors import RunError
 
 LARGEST_HEADER = 8 << 20
@@ -51,7 +51,7 @@ def load_arrays(
         )
     expected = (
         expected_shapes(settings, vocab_size)
-        if settings.cell in GATES
+        if is_plain(settings)
         else _torch_shapes(settings, vocab_size)
     )
     if found != expected:
@@ -66,7 +66,7 @@ def load_arrays(
 
 
 def _torch_shapes(settings: ModelSettings, vocab_size: int) -> dict[str, tuple[int, ...]]:
-    """Of cells that only torch computes."""
+    """Of models that only torch computes."""
     from charlm.nn.model import tensor_shapes
 
     return tensor_shapes(settings, vocab_size)

@@ -1,0 +1,112 @@
+"""Output layers: from what the last layer says to the probabilities of the next token.
+
+Each has `forward`, the logits of every entry (log-probabilities are logits too), and `nats`, what
+training makes smaller, which may be cheaper.
+"""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from charlm.config import ModelSettings
+from charlm.nn.layers import empty_parameter, without_init
+
+SHORTLIST, MIDDLE = 0.08, 0.35
+"""Shares of the vocabulary, frequent entries first, where the clusters of `Adaptive` end."""
+LEAST_ENTRIES = 50
+
+
+class Softmax(nn.Linear):
+    """One softmax over all entries: W h + b, W (V, H)."""
+
+    def nats(self, hidden: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+        """Mean of -ln P(target); hidden (N, H), targets (N,). A share `smoothing` goes to all."""
+        return F.cross_entropy(self(hidden).float(), targets, label_smoothing=smoothing)
+
+    def fill(self, generator: torch.Generator, tied: bool) -> None:
+        """Fresh weights; a tied matrix is filled by its embedding."""
+        if not tied:
+            nn.init.xavier_uniform_(self.weight, generator=generator)
+        nn.init.zeros_(self.bias)
+
+
+class Mixture(nn.Module):
+    """A mixture of K softmaxes (Yang et al. 2018, arxiv.org/abs/1711.03953).
+
+    P = sum_k pi_k softmax(W tanh(A_k h + a_k) + b), pi = softmax(C h); W is (V, E), which may be
+    tied to an embedding of any width. Breaks the limit on the rank of what one softmax can say.
+    """
+
+    def __init__(self, hidden_size: int, vocab_size: int, width: int, number: int) -> None:
+        super().__init__()
+        self.width, self.number = width, number
+        self.weight = empty_parameter(vocab_size, width)
+        self.bias = empty_parameter(vocab_size)
+        self.context_weight = empty_parameter(number * width, hidden_size)
+        self.context_bias = empty_parameter(number * width)
+        self.prior_weight = empty_parameter(number, hidden_size)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """hidden (..., H) -> ln P of every entry (..., V), in float32."""
+        context = torch.tanh(F.linear(hidden, self.context_weight, self.context_bias))
+        context = context.view(*hidden.shape[:-1], self.number, self.width)  # (..., K, E)
+        parts = F.linear(context, self.weight, self.bias).float().log_softmax(-1)  # (..., K, V)
+        prior = F.linear(hidden, self.prior_weight).float().log_softmax(-1)  # (..., K)
+        return torch.logsumexp(parts + prior[..., None], dim=-2)
+
+    def nats(self, hidden: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+        """See `Softmax.nats`."""
+        return F.cross_entropy(self(hidden), targets, label_smoothing=smoothing)
+
+    def fill(self, generator: torch.Generator, tied: bool) -> None:
+        """See `Softmax.fill`."""
+        weights = [self.context_weight, self.prior_weight] + ([] if tied else [self.weight])
+        for weight in weights:
+            nn.init.xavier_uniform_(weight, generator=generator)
+        nn.init.zeros_(self.context_bias)
+        nn.init.zeros_(self.bias)
+
+
+class Adaptive(nn.Module):
+    """Adaptive softmax (Grave et al. 2017, arxiv.org/abs/1609.04309), that of torch.nn.
+
+    Vocabularies are in the order of frequency; the rare entries are in two clusters with smaller
+    matrices, which training only computes for the targets that are in them.
+    """
+
+    def __init__(self, hidden_size: int, vocab_size: int) -> None:
+        super().__init__()
+        cutoffs = [round(share * vocab_size) for share in (SHORTLIST, MIDDLE)]
+        self.softmax = without_init(
+            nn.AdaptiveLogSoftmaxWithLoss, hidden_size, vocab_size, cutoffs=cutoffs
+        )
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """hidden (..., H) -> ln P of every entry (..., V), in float32."""
+        found = self.softmax.log_prob(hidden.reshape(-1, hidden.shape[-1])).float()
+        return found.view(*hidden.shape[:-1], -1)
+
+    def nats(self, hidden: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+        """See `Softmax.nats`; with smoothing all entries are computed."""
+        if smoothing:
+            return F.cross_entropy(self(hidden), targets, label_smoothing=smoothing)
+        return -cast(Tensor, self.softmax(hidden, targets).output).float().mean()
+
+    def fill(self, generator: torch.Generator, tied: bool) -> None:  # noqa: ARG002
+        """See `Softmax.fill`."""
+        for weight in self.softmax.parameters():
+            nn.init.xavier_uniform_(weight, generator=generator)
+
+
+OutputLayer = Softmax | Mixture | Adaptive
+
+
+def build_output(settings: ModelSettings, hidden: int, width: int, vocab_size: int) -> OutputLayer:
+    """The output layer that the settings name."""
+    if settings.adaptive_softmax:
+        return Adaptive(hidden, vocab_size)
+    if settings.mixture > 1:
+        return Mixture(hidden, vocab_size, width, settings.mixture)
+    return without_init(Softmax, hidden, vocab_size)
