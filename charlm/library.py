@@ -1,25 +1,26 @@
 """The library: `load` a run and use it, `train` a new one. Nothing is printed."""
 
-import difflib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.config import SECTIONS, Settings, settings_from
+from charlm.config import Settings, section_of, settings_from
 from charlm.engine.interface import State
-from charlm.errors import UsageError
+from charlm.errors import RunError, UsageError
+from charlm.inference.filling import Half, fill
 from charlm.inference.generation import NextToken, Piece, generate, next_tokens, read_prompt
 from charlm.inference.likelihood import evaluate
 from charlm.inference.samplers import Sampling, log_probabilities
 from charlm.inference.scoring import Score, Scorer
-from charlm.runs.locate import checkpoints_folder, find_run
-from charlm.runs.run import Run, load_run
+from charlm.runs.layout import BACKWARD
+from charlm.runs.locate import checkpoints_folder, find_run, is_run
+from charlm.runs.run import Run, load_run, read_embedding
 from charlm.text.corpus import Corpus
-from charlm.text.dataset import encode_text
+from charlm.text.vectors import nearest
 from charlm.units import Tally
 
 if TYPE_CHECKING:
@@ -62,8 +63,7 @@ class Model:
     def evaluate(self, text: str, *, reset_every: int | None = None) -> Tally:
         """The tally of a text, cut into documents by the rule that the model was trained with."""
         corpus = Corpus.from_text(text, document=self.run.document)
-        encoded = encode_text(corpus.chunks, self.vocabulary, self.run.document)
-        return evaluate(self.run.engine, encoded, reset_every=reset_every)
+        return evaluate(self.run.engine, self.run.encode(corpus), reset_every=reset_every)
 
     def sample(
         self, length: int = 500, *, seed: int | None = None, **options: Any
@@ -104,6 +104,42 @@ class Model:
     def next(self, prompt: str = "", *, top: int = 10) -> list[NextToken]:
         """The likeliest tokens after a prompt, with their probabilities."""
         return next_tokens(self.run.engine, self.vocabulary, prompt, top)
+
+    def fill(
+        self, text: str, *, top: int = 5, engine: str = "auto"
+    ) -> tuple[list[list[NextToken]], str]:
+        """The likeliest tokens for each gap `___` of a text, and the text with the best ones in.
+
+        Raises RunError unless the run was trained with direction `both`.
+        """
+        path = self.path / BACKWARD
+        if not is_run(path):
+            raise RunError(
+                f"{self.path} reads {'backward' if self.run.backward else 'forward'} only; gaps "
+                "need a run that was trained with: charlm train --direction both"
+            )
+        other = load_run(path, engine=engine)
+        forward, backward = (Half(engine=run.engine, ends=run.ends) for run in (self.run, other))
+        return fill(forward, backward, self.vocabulary, text, top)
+
+    @property
+    def embedding(self) -> NDArray[np.float32]:
+        """The learnt embedding, shape (V, E), a row for each entry of the vocabulary."""
+        return read_embedding(self.path)
+
+    def nearest(self, token: str, *, top: int = 10) -> list[tuple[str, float]]:
+        """The entries whose embeddings have the greatest cosine with that of a token.
+
+        Raises UsageError for what is not one token of the vocabulary.
+        """
+        ids = self._ids(token)
+        if len(ids) != 1 or ids[0] == self.vocabulary.unk:
+            raise UsageError(
+                f"{token!r} is not an entry of the vocabulary; expected one token of its "
+                f"{len(self.vocabulary):,}. List them with: charlm vocab"
+            )
+        found = nearest(self.embedding, int(ids[0]), top)
+        return [(self.vocabulary.token_text(index), cosine) for index, cosine in found]
 
     def state(self, text: str = "") -> ModelState:
         """The state after a text that starts a document."""
@@ -152,7 +188,7 @@ def train(
     Settings are the fields of `charlm.config` by name: `train("a.txt", unit="word", epochs=3)`.
     `text` trains on a text in memory. Raises CharlmError of the kind that fits.
     """
-    from charlm.training.session import start
+    from charlm.training.session import halves, start
 
     corpus = None
     if text is not None:
@@ -162,7 +198,7 @@ def train(
     origins = {f"{section_of(key)}.{key}": "argument" for key in settings}
     folder = checkpoints_folder(checkpoints)
     session = start(chosen, folder, name=name, corpus=corpus, origins=origins)
-    return session.records()
+    return (record for half in halves(session) for record in half.records())
 
 
 def flat_settings(values: dict[str, Any]) -> Settings:
@@ -171,16 +207,6 @@ def flat_settings(values: dict[str, Any]) -> Settings:
     for key, value in values.items():
         nested.setdefault(section_of(key), {})[key] = value
     return settings_from(nested)
-
-
-def section_of(key: str) -> str:
-    """The section of the settings that a name belongs to. Raises UsageError with a near name."""
-    sections = {f.name: section for section, cls in SECTIONS.items() for f in fields(cls)}
-    if key not in sections:
-        near = difflib.get_close_matches(key, sections, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "expected a field of charlm.config"
-        raise UsageError(f"setting {key!r} is not known; {hint}")
-    return sections[key]
 
 
 def fresh_seed() -> int:

@@ -10,11 +10,14 @@ from charlm.cli import (
     bench,
     evaluate,
     explain,
+    fill,
+    gradients,
     info,
     next_token,
     sample,
     score,
     train,
+    vectors,
     verify,
     vocab,
 )
@@ -68,7 +71,11 @@ def common(
     Talk.stop_told = False
 
 
-for verb in (train, sample, score, evaluate, next_token, vocab, info, verify, bench, explain):
+VERBS = (
+    train, sample, score, evaluate, next_token, fill, vocab, vectors, info, verify, gradients,
+    explain, bench,
+)  # fmt: skip
+for verb in VERBS:
     verb.register(app)
 
 

@@ -58,11 +58,11 @@ def evaluate(
     texts = _held_out(model) if not files else {}
     if files:
         from charlm.config import CorpusSettings
-        from charlm.text.dataset import encode_text, open_corpus
+        from charlm.text.dataset import open_corpus
 
         settings = CorpusSettings(column=column, encoding=encoding, errors=errors)
         corpus = open_corpus(files, settings, document or model.run.document)
-        texts = {"text": encode_text(corpus.chunks, model.vocabulary, corpus.document)}
+        texts = {"text": model.run.encode(corpus)}
         for note in corpus.notes:
             say(note)
     protocol = (
@@ -116,7 +116,7 @@ def _held_out(model: "Model") -> "dict[str, EncodedText]":
 
     folders = {name: model.path / "data" / name for name in ("valid", "test")}
     found = {
-        name: read_encoded(folder)
+        name: model.run.as_read(read_encoded(folder))
         for name, folder in folders.items()
         if (folder / "counts.json").exists()
     }

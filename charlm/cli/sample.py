@@ -101,7 +101,7 @@ def sample(
         allow_unk=allow_unk,
         unk_text=unk_text,
     )
-    start = prompt if echo else ""
+    start = prompt if echo and not model.run.backward else ""
     show = escape_controls if on_terminal() and not raw else str
     if json_lines:
         _write_json(pieces, count, start, chosen)

@@ -76,7 +76,10 @@ def train(
     layers: Annotated[int | None, _flag("--layers", MODEL, "Stacked layers (2).")] = None,
     hidden: Annotated[int | None, _flag("--hidden", MODEL, "Units in a layer (by rule).")] = None,
     embedding: Annotated[
-        int | None, _flag("--embedding", MODEL, "Width of the embedding (by rule).")
+        str | None, _flag("--embedding", MODEL, "Width of the embedding, or one-hot (by rule).")
+    ] = None,
+    vectors: Annotated[
+        Path | None, _flag("--vectors", MODEL, "Begin with vectors: GloVe, word2vec, fastText.")
     ] = None,
     params: Annotated[
         str | None, _flag("--params", MODEL, "Weights in all, such as 2M: sets --hidden.")
@@ -84,6 +87,18 @@ def train(
     skip: Annotated[
         bool, _flag("--skip", MODEL, "Add each layer's input to its output (residual).")
     ] = False,
+    init: Annotated[
+        str | None,
+        _flag("--init", MODEL, "Recurrent weights: orthogonal, xavier, he, identity, uniform:R."),
+    ] = None,
+    learned_state: Annotated[
+        bool, _flag("--learned-state", MODEL, "Learn the state that documents begin with.")
+    ] = False,
+    mos: Annotated[int | None, _flag("--mos", MODEL, "Mix so many softmaxes (1).")] = None,
+    direction: Annotated[
+        str | None,
+        _flag("--direction", MODEL, "Read the text forward, backward or both (forward)."),
+    ] = None,
     dropout: Annotated[
         float | None, _flag("--dropout", MODEL, "Dropped between layers and, unless set, around.")
     ] = None,
@@ -123,7 +138,7 @@ def train(
         bool, _flag("--stateless", FIT, "Shuffled windows, no state carried over.")
     ] = False,
     optimizer: Annotated[
-        str | None, _flag("--optimizer", FIT, "adamw, adam, sgd or rmsprop (adamw).")
+        str | None, _flag("--optimizer", FIT, "adamw, adam, sgd, nt-asgd, rmsprop (adamw).")
     ] = None,
     learning_rate: Annotated[
         float | None, _flag("--learning-rate", FIT, "Highest learning rate (by rule).")
@@ -171,6 +186,9 @@ def train(
     config: Annotated[
         Path | None, _flag("--config", RUNNING, "Settings from a TOML file; flags win.")
     ] = None,
+    more: Annotated[
+        list[str] | None, _flag("--set", RUNNING, "Any other setting: NAME=VALUE (see README).")
+    ] = None,
     seed: Annotated[int | None, _flag("--seed", RUNNING, "Seed of all draws (drawn).")] = None,
     device: Annotated[
         str | None, _flag("--device", RUNNING, "auto, cpu, cuda or mps (auto).")
@@ -187,6 +205,9 @@ def train(
 
     Example:  charlm train corpus.txt --minutes 5
     """
+    from charlm.config import merge, settings_in
+
+    one_hot = embedding == "one-hot"
     given: dict[str, dict[str, Any]] = {
         "corpus": {
             "sources": sources, "column": column, "document": document, "encoding": encoding,
@@ -198,7 +219,10 @@ def train(
         },
         "model": {
             "cell": cell, "num_layers": layers, "hidden_size": hidden,
-            "embedding_size": embedding, "parameters": count_of(params), "skip": skip or None,
+            "embedding_size": None if one_hot else width_of(embedding),
+            "one_hot": one_hot or None, "parameters": count_of(params), "skip": skip or None,
+            "recurrent_init": init, "learned_state": learned_state or None, "mixture": mos,
+            "direction": direction,
             "dropout": dropout, "input_dropout": input_dropout,
             "output_dropout": output_dropout, "embedding_dropout": embedding_dropout,
             "weight_drop": weight_drop, "variational": variational or None, "tie_weights": tie,
@@ -212,20 +236,44 @@ def train(
             "slowness_penalty": slowness_penalty, "average": average, "calibrate": calibrate,
             "evals": evals, "patience": patience, "seed": seed, "device": device,
             "precision": precision, "threads": threads, "save_minutes": save_minutes,
+            "vectors": str(vectors) if vectors else None,
         },
     }  # fmt: skip
     flags: dict[str, dict[str, Any]] = {
         section: {key: value for key, value in values.items() if value not in (None, [])}
         for section, values in given.items()
     }
+    flags = merge(flags, settings_in(more or []))
     if resume:
         session = _resumed(flags, run, checkpoints, config, name, vocab)
     else:
         session = _started(flags, run, checkpoints, config, name, vocab)
-    if session is not None:
-        from charlm.cli.training import follow
+    from charlm.cli.training import follow
+    from charlm.training.session import halves
 
-        follow(session)
+    number = 0
+    for number, half in enumerate(halves(session), start=1):
+        if number == 2:
+            say("the backward half")
+        follow(half)
+    if number == 0:
+        session.lock.release()
+        say(
+            f"run {session.path.name} is complete; train it longer with: "
+            "charlm train --resume --epochs N"
+        )
+
+
+def width_of(text: str | None) -> int | None:
+    """The value of --embedding as a number. Raises UsageError for anything else."""
+    from charlm.errors import UsageError
+
+    try:
+        return None if text is None else int(text)
+    except ValueError as error:
+        raise UsageError(
+            f"--embedding is {text!r}; expected a width such as 128, or one-hot"
+        ) from error
 
 
 def count_of(text: str | None) -> int | None:
@@ -290,8 +338,8 @@ def _resumed(
     config: Path | None,
     name: str | None,
     vocab: Path | None,
-) -> "Session | None":
-    """The session to go on with; None, said on stderr, where the run is complete already."""
+) -> "Session":
+    """The session to go on with; it may be complete already."""
     from charlm.errors import RunError, UsageError
     from charlm.runs.locate import checkpoints_folder, find_run, is_built_in, own_runs
 
@@ -312,9 +360,6 @@ def _resumed(
 
     changes = {section: values for section, values in flags.items() if values}
     session = resume(path, changes)
-    if session.complete:
-        session.lock.release()
-        say(f"run {path.name} is complete; train it longer with: charlm train --resume --epochs N")
-        return None
-    say(f"going on with {path.name} from step {session.trainer.counters.step:,}")
+    if not session.complete:
+        say(f"going on with {path.name} from step {session.trainer.counters.step:,}")
     return session

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charlm.engine.interface import Engine, Ids, Logits, Nats, State, rows_of
 from charlm.errors import UsageError
@@ -189,11 +190,18 @@ def _drawn(engine: Engine, place: _Place, uniform: Nats, rules: _Rules) -> tuple
         nats[step] = -log_probabilities(place.logits)[np.arange(len(numbers)), ids[step]]
         state = place.state
         if rules.documents:
-            going = (ids[step] != EOS)[:, None]
-            state = tuple(tuple(part * going for part in layer) for layer in state)
+            state = _renewed(state, engine.initial_state(len(numbers)), ids[step] == EOS)
         logits, state = engine.logits(ids[step][None, :], state)
         place = _Place(logits=logits, state=state)
     return ids, nats, place
+
+
+def _renewed(state: State, first: State, ended: NDArray[np.bool_]) -> State:
+    """The state, that of the ended rows (B,) being the first one again."""
+    return tuple(
+        tuple(np.where(ended[:, None], new, old) for new, old in zip(*parts, strict=True))
+        for parts in zip(first, state, strict=True)
+    )
 
 
 def _without_unk(logits: Logits) -> Logits:

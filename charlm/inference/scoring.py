@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.engine.interface import Engine, Ids, Nats, State
+from charlm.errors import UsageError
 from charlm.inference.likelihood import document_nats, stream_nats, tally
 from charlm.text.dataset import EncodedText, count_text
+from charlm.text.direction import BackwardVocabulary
 from charlm.text.tokenizer_json import EOS
 from charlm.text.vocabulary import Vocabulary
 from charlm.units import Tally
@@ -46,9 +48,14 @@ class Scorer:
     `end` tells whether the model has learnt where texts end (EOS is then part of every score);
     a model of one endless stream has not, and gives the probability that a text begins so.
     With `carry`, the texts are one stream: each is read from the state after the one before.
+    Raises UsageError for that under a model that reads backward.
     """
 
     def __init__(self, engine: Engine, vocabulary: Vocabulary, *, end: bool, carry: bool) -> None:
+        if carry and isinstance(vocabulary, BackwardVocabulary):
+            raise UsageError(
+                "one stream of texts with a model that reads backward; leave out carry"
+            )
         self.engine, self.vocabulary, self.end, self.carry = engine, vocabulary, end, carry
         self._state: State | None = None
         self._last = EOS

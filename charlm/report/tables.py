@@ -101,6 +101,14 @@ def next_table(tokens: Sequence[NextToken]) -> Table:
     return table
 
 
+def nearest_table(pairs: Sequence[tuple[str, float]]) -> Table:
+    """Neighbours and their cosines."""
+    table = plain_table("cosine", "<token")
+    for token, cosine in pairs:
+        table.add_row(f"{cosine:.4f}", Text(visible(token)))
+    return table
+
+
 def bench_table(figures: "Sequence[Figure]") -> Table:
     """One row for each measured speed, its ratio to the first of its group, and of the ceiling."""
     table = plain_table("<", "<", "speed", "<unit", "ratio", "of the ceiling")

@@ -10,6 +10,7 @@ checkpoints/<name>/
     MANIFEST.json       sizes and SHA-256 of the files above that must not change
     data/               the encoded text, so that the run can go on without the corpus
     states/step-N/      everything needed to go on from step N
+    backward/           the backward half of a run with --direction both: a run of its own
 """
 
 from pathlib import Path
@@ -22,6 +23,7 @@ from charlm.runs.commit import read_json
 FORMAT = 1
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
 RECORD, METRICS, CARD = "run.json", "metrics.jsonl", "README.md"
+BACKWARD = "backward"
 
 
 def read_config(path: Path) -> dict[str, Any]:

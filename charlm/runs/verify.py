@@ -1,14 +1,20 @@
 """Checking a run: every file against its manifest, its header, its format."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from charlm.config import CELL_NAMES
-from charlm.engine.weights import GATES
 from charlm.errors import CharlmError
 from charlm.runs.commit import MANIFEST, manifest_problems, read_json
-from charlm.runs.layout import CONFIG, RECORD, TOKENIZER, WEIGHTS, read_config, read_record
+from charlm.runs.layout import (
+    BACKWARD,
+    CONFIG,
+    RECORD,
+    TOKENIZER,
+    WEIGHTS,
+    read_config,
+    read_record,
+)
 from charlm.runs.states import state_folders, state_problems
 from charlm.text.dataset import SPLITS, read_encoded
 from charlm.text.vocabulary import load_vocabulary
@@ -37,6 +43,9 @@ def verify_run(path: Path) -> list[Check]:
     for folder in state_folders(path):
         problems = tuple(state_problems(folder))
         checks.append(Check(name=f"states/{folder.name}", problems=problems))
+    if (path / BACKWARD).exists():
+        halves = verify_run(path / BACKWARD)
+        checks += [replace(check, name=f"{BACKWARD}/{check.name}") for check in halves]
     return checks
 
 
@@ -53,6 +62,4 @@ def _check(name: str, read: Any, manifest_of: Path | None = None) -> Check:
 def _load(path: Path) -> Any:
     from charlm.runs.run import load_run
 
-    model = read_config(path)["model"]
-    plain = model.get("cell") not in set(CELL_NAMES) - GATES.keys() and not model.get("skip")
-    return load_run(path, engine="numpy" if plain else "torch")
+    return load_run(path)

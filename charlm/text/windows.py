@@ -55,13 +55,17 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How a text is read: rows side by side, window length, state carried or not, seed of order."""
+    """How a text is read: rows side by side, window length, state carried or not, seed of order.
+
+    With `random_bptt` the length of each window is drawn (see `random_cuts`).
+    """
 
     batch_size: int
     bptt: int
     stateless: bool = False
     seed: int = 0
     line_end: int | None = None
+    random_bptt: bool = False
 
 
 class Windows:
@@ -89,9 +93,10 @@ class Windows:
         lengths = stops - starts
         longest = int(lengths.max())
         fresh = fresh_starts(self.text, starts, self.reading.line_end)
-        for offset in range(first, longest, self.reading.bptt):
-            end = offset + self.reading.bptt
-            before = lengths > offset - self.reading.bptt
+        cuts = self._cuts(longest, epoch, number)
+        for index in range(int(np.searchsorted(cuts, first)), len(cuts) - 1):
+            offset, end = int(cuts[index]), int(cuts[index + 1])
+            before = lengths > (cuts[index - 1] if index else -1)
             rows = lengths > offset
             going_on = Position(epoch=epoch, group=number, offset=end)
             yield window(
@@ -103,6 +108,28 @@ class Windows:
                 fresh=fresh[rows],
                 rows=np.flatnonzero(rows[before]),
             )
+
+    def _cuts(self, longest: int, epoch: int, number: int) -> Int64:
+        """Where the windows of a group begin, and where the last one ends."""
+        reading = self.reading
+        if not reading.random_bptt:
+            return np.append(np.arange(0, longest, reading.bptt), longest + reading.bptt)
+        draws = np.random.default_rng([reading.seed, epoch, number])
+        return random_cuts(longest, reading.bptt, draws)
+
+
+def random_cuts(longest: int, bptt: int, draws: np.random.Generator) -> Int64:
+    """Ends of windows whose lengths are drawn (Merity et al. 2018, section 5).
+
+    Normal with deviation 5 around `bptt`, one time in twenty around half of it; at least 5 and at
+    most `bptt` + 20, since one long draw would need the most memory of all.
+    """
+    least = min(5, bptt)
+    count = longest // least + 1  # enough, however short they are
+    mean = np.where(draws.random(count) < 0.95, bptt, bptt / 2)
+    lengths = np.clip(np.rint(draws.normal(mean, 5.0)), least, bptt + 20)
+    cuts = np.append(0, np.cumsum(lengths)).astype(np.int64)
+    return cuts[: int(np.searchsorted(cuts, longest)) + 1]
 
 
 def window(

@@ -12,16 +12,22 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """average <- d average + (1 - d) weights, d = min(decay, (1 + n) / (10 + n)) at step n."""
+    """average <- d average + (1 - d) weights, d = min(decay, (1 + n) / (10 + n)) at step n.
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model, self.decay = model, decay
+    Without a decay the plain mean of all weights since step `since`: d = n / (1 + n), n steps on.
+    """
+
+    def __init__(self, model: nn.Module, decay: float | None, since: int = 0) -> None:
+        self.model, self.decay, self.since = model, decay, since
         self.tensors = {name: weight.detach().clone() for name, weight in model.named_parameters()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after step number `step`, the first one being 1."""
-        decay = min(self.decay, (1.0 + step) / (10.0 + step))
+        count = step - self.since
+        decay = count / (1.0 + count)
+        if self.decay is not None:
+            decay = min(self.decay, (1.0 + step) / (10.0 + step))
         weights = dict(self.model.named_parameters())
         for name, average in self.tensors.items():
             average.lerp_(weights[name], 1.0 - decay)

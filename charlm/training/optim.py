@@ -1,7 +1,7 @@
 """Optimisers by name, and the learning rate as a pure function of progress."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import nn
@@ -19,7 +19,7 @@ def _adam(kind: type[torch.optim.Adam]) -> Build:
         return kind(
             parameters,
             lr=settings.learning_rate or 0.0,
-            betas=(0.9, settings.beta2),
+            betas=(settings.beta1, settings.beta2),
             weight_decay=settings.weight_decay,
             fused=True,
         )
@@ -52,9 +52,24 @@ OPTIMIZERS: dict[str, tuple[Build, float]] = {
     "adamw": (_adam(torch.optim.AdamW), 4e-3),
     "adam": (_adam(torch.optim.Adam), 4e-3),
     "sgd": (_sgd, 1.0),
+    "nt-asgd": (_sgd, 10.0),
     "rmsprop": (_rmsprop, 2e-3),
 }
-"""Each optimiser with the learning rate that it starts from when none is given."""
+"""Each optimiser with the learning rate that it starts from when none is given.
+
+`nt-asgd` is sgd whose weights the trainer averages from some validation on (see `non_monotone`).
+"""
+NON_MONOTONE_INTERVAL = 5
+
+
+def non_monotone(nats: Sequence[float]) -> bool:
+    """Whether averaging is due after these validations (Merity et al. 2018, algorithm 1).
+
+    It is when the newest is worse than the best of all but the last five before it.
+    """
+    *before, newest = nats
+    earlier = before[:-NON_MONOTONE_INTERVAL]
+    return bool(earlier) and newest > min(earlier)
 
 
 def build_optimizer(

@@ -41,6 +41,15 @@ class StepRecord(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WarningRecord(Record):
+    """Something that the user should know of, as a sentence."""
+
+    kind: ClassVar[str] = "warning"
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationRecord(Record):
     """A full pass over the validation text; `best` when no earlier one was better."""
 

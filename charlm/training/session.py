@@ -43,12 +43,20 @@ from charlm.runs.commit import (
 )
 from charlm.runs.data import corpus_record, read_data, write_data
 from charlm.runs.folders import check_name, check_writable, lock_run, new_folder
-from charlm.runs.layout import CARD, METRICS, RECORD, TOKENIZER, WEIGHTS, read_config, read_record
-from charlm.runs.locate import built_in
+from charlm.runs.layout import (
+    BACKWARD,
+    CARD,
+    METRICS,
+    RECORD,
+    TOKENIZER,
+    WEIGHTS,
+    read_config,
+    read_record,
+)
+from charlm.runs.locate import built_in, is_run
 from charlm.runs.run import (
     load_engine,
     model_config,
-    remove_scale,
     write_model_files,
     write_scale,
     write_weights,
@@ -59,8 +67,16 @@ from charlm.text.dataset import (
     Dataset,
     load_dataset,
 )
+from charlm.text.direction import mirrored_dataset
 from charlm.text.vocabulary import load_vocabulary
 from charlm.training.planning import plan
+from charlm.training.pretrained import (
+    Pretrained,
+    begin_with,
+    coverage,
+    find_vectors,
+    with_width,
+)
 from charlm.training.records import FinishedRecord, Record, SavedRecord
 from charlm.training.trainer import Trainer
 from charlm.units import Tally
@@ -264,6 +280,13 @@ def start(
     frozen = load_vocabulary(vocabulary) if vocabulary else None
     dataset = load_dataset(settings.corpus, settings.vocabulary, corpus=corpus, vocabulary=frozen)
     settings = replace(settings, vocabulary=dataset.vocabulary.settings)
+    vectors = None
+    if settings.training.vectors:
+        vectors = find_vectors(Path(settings.training.vectors), dataset.vocabulary)
+        settings = with_width(settings, vectors)
+    if settings.model.direction == "both" and settings.training.minutes:
+        each = replace(settings.training, minutes=settings.training.minutes / 2.0)
+        settings = replace(settings, training=each)
     device, threads = _machine(settings.training)
     planned = plan(
         settings,
@@ -275,6 +298,30 @@ def start(
     )
     settings = planned.settings
     path = new_folder(folder, name, dataset.name)
+    session = _new_run(
+        path, settings, dataset, device, threads,
+        origins=_origins(settings, origins or {}, planned.reasons), command=command,
+        vectors=vectors,
+    )  # fmt: skip
+    session.notes += dataset.notes + _shrinking(planned.reasons)
+    if vectors:
+        session.notes.append(coverage(vectors, dataset))
+        save_state(path, session.trainer.snapshot(), settings.training.keep)
+    return session
+
+
+def _new_run(
+    path: Path,
+    settings: Settings,
+    dataset: Dataset,
+    device: torch.device,
+    threads: int,
+    *,
+    origins: Origins,
+    command: str,
+    vectors: Pretrained | None = None,
+) -> Session:
+    """Write what does not change of a run into its new, empty folder."""
     lock = lock_run(path)
     record = {
         "format": 1,
@@ -283,7 +330,7 @@ def start(
         "command": command,
         "status": "training",
         "settings": settings.to_dict(),
-        "origins": _origins(settings, origins or {}, planned.reasons),
+        "origins": origins,
         "corpus": corpus_record(dataset, settings),
         "machine": machine_record(device, threads),
     }
@@ -292,10 +339,44 @@ def start(
     write_model_files(
         path, model_config(settings.model, dataset.vocabulary, dataset.document), dataset.vocabulary
     )
-    session = _session(path, settings, dataset, record, lock, device)
+    session = _session(path, settings, dataset, record, lock, device, vectors)
     write_json(path / RECORD, session.record)
-    session.notes += dataset.notes + _shrinking(planned.reasons)
     return session
+
+
+def halves(session: Session) -> Iterator[Session]:
+    """The session, and after it that of the backward half, where the run has both directions.
+
+    A half that is complete already is passed over; one that was interrupted is the last.
+    """
+    if not session.complete:
+        yield session
+    if session.trainer.model.settings.direction != "both" or not session.complete:
+        return
+    session.lock.release()
+    backward = _backward_half(session.path)
+    if not backward.complete:
+        yield backward
+
+
+def _backward_half(path: Path) -> Session:
+    """The backward half of a run whose forward half is complete: begun, or gone on with."""
+    record = read_record(path)
+    if is_run(path / BACKWARD):
+        wanted = record["settings"]["training"]
+        there = read_record(path / BACKWARD)["settings"]["training"]
+        changes = {key: wanted[key] for key in RESUMABLE if wanted[key] != there[key]}
+        return resume(path / BACKWARD, {"training": changes})
+    settings = settings_from(record["settings"], str(path / RECORD))
+    settings = replace(settings, model=replace(settings.model, direction="backward"))
+    dataset = read_data(path, settings, load_vocabulary(path / TOKENIZER), record)
+    device, threads = _machine(settings.training, record["machine"].get("threads"))
+    with explained(path):
+        (path / BACKWARD).mkdir(exist_ok=True)
+    return _new_run(
+        path / BACKWARD, settings, dataset, device, threads,
+        origins=record["origins"], command=record["command"],
+    )  # fmt: skip
 
 
 def resume(path: Path, changes: Mapping[str, Mapping[str, Any]] | None = None) -> Session:
@@ -333,7 +414,8 @@ def _reopen(session: Session, log_bytes: int) -> None:
     """Clear away what a dead writer left, and put the log where the saved state stands."""
     remove_leftovers(session.path)
     remove_leftovers(session.path / "states")
-    remove_scale(session.path)
+    if (session.path / WEIGHTS).exists():
+        write_scale(session.path, None)
     log = session.path / METRICS
     with explained(session.path):
         if log.exists() and log.stat().st_size > log_bytes:
@@ -374,13 +456,20 @@ def _session(
     record: dict[str, Any],
     lock: FileLock,
     device: torch.device,
+    vectors: Pretrained | None = None,
 ) -> Session:
     training = settings.training
     model = RecurrentLanguageModel(settings.model, len(dataset.vocabulary))
     model.reset_parameters(torch.Generator().manual_seed(training.seed or 0))
+    if vectors:
+        begin_with(model, vectors)
+    if training.freeze_vectors:
+        model.embedding.requires_grad_(False)
     precision = _precision(training, settings.model, len(dataset.vocabulary), device, record)
     record["precision"] = {"name": precision.name, "reason": precision.reason}
     record["parameters"] = model.parameter_count()
+    if settings.model.direction == "backward":
+        dataset = mirrored_dataset(dataset)
     trainer = Trainer(model, dataset, training, device=device, precision=precision)
     session = Session(path=path, trainer=trainer, record=record, lock=lock)
     trainer.on_best = session.keep_best

@@ -11,31 +11,33 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from charlm.config import TrainingSettings
 from charlm.errors import DivergenceError, RunError
 from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import Precision
 from charlm.nn.engine import TorchEngine
-from charlm.nn.model import RecurrentLanguageModel, State, rows_of
+from charlm.nn.model import RecurrentLanguageModel, State, rows_of, saved_tensors
 from charlm.runs.states import SavedState
-from charlm.runs.tensors import model_tensors, put_weights
+from charlm.runs.tensors import put_weights
 from charlm.text.dataset import Dataset
 from charlm.text.windows import PADDING, Position, Reading, Window, Windows
 from charlm.training.averaging import WeightAverage
-from charlm.training.optim import build_optimizer, rate_share
-from charlm.training.records import EvaluationRecord, Record, StepRecord
+from charlm.training.optim import build_optimizer, non_monotone, rate_share
+from charlm.training.records import EvaluationRecord, Record, StepRecord, WarningRecord
 from charlm.units import Tally
 
 LOG_EVERY = 10
 """Steps between two step records."""
 PLATEAU_FACTOR = 0.25
+EXPLODING = 100.0
+"""Times the clipping length (or 1, if that is more) from which a gradient is told of."""
+MOST_WARNINGS = 10
 EVALUATION_SHARE = 0.1
 """With a time budget, validations take at most about this share of it."""
 
@@ -58,6 +60,9 @@ class Counters:
     best_tally: dict[str, float | int] | None = None
     without_gain: int = 0
     plateau: float = 1.0
+    validation_nats: list[float] = field(default_factory=list)
+    averaged_from: int = 0
+    warnings: int = 0
     sum_nats: float = 0.0
     sum_tokens: int = 0
     sum_clipped: int = 0
@@ -102,6 +107,9 @@ class Trainer:
         self.windows = Windows(dataset.train, self._reading())
         self._started = 0.0
         self._norm = 0.0
+        self._shares: list[float] = []  # of the rate, one for each window of the step so far
+        self._before = self.counters
+        self._warnings: list[str] = []
 
     def _reading(self) -> Reading:
         settings = self.settings
@@ -112,6 +120,7 @@ class Trainer:
             stateless=settings.stateless,
             seed=settings.seed or 0,
             line_end=self.dataset.vocabulary.line_end,
+            random_bptt=settings.random_bptt,
         )
 
     @property
@@ -137,7 +146,10 @@ class Trainer:
         self._started = self.clock() - self.counters.seconds
         while not self._ended():
             for window in self.windows.epoch(self.counters.position):
-                self._step(window)
+                self._learn(window)
+                if len(self._shares) < self.settings.accumulate and self.progress < 1.0:
+                    continue
+                self._update()
                 records = self._records()
                 for number, record in enumerate(records, start=1):
                     self.settled = number == len(records)
@@ -147,7 +159,10 @@ class Trainer:
 
     def _records(self) -> list[Record]:
         """What is to be told after a step; all of it is computed before any of it is told."""
-        records: list[Record] = []
+        records: list[Record] = [
+            WarningRecord(**self._place(), text=text) for text in self._warnings
+        ]
+        self._warnings = []
         if self.counters.step % LOG_EVERY == 0:
             records.append(self._step_record())
         if self._evaluation_is_due():
@@ -166,48 +181,73 @@ class Trainer:
         self.counters.finished = self.completion
         return bool(self.stop_reason or self.counters.finished)
 
-    def _step(self, window: Window) -> None:
+    def _learn(self, window: Window) -> None:
+        """Add the gradient of one window to that of the step."""
+        if not self._shares:
+            self._before = replace(self.counters)
         loss, nats = self._loss(window)
         fullness = self._fullness(window)
-        (loss * fullness).backward()  # type: ignore[no-untyped-call]
-        counters, settings = self.counters, self.settings
-        self._norm = self._clipped_norm()
+        (loss * (fullness / self.settings.accumulate)).backward()  # type: ignore[no-untyped-call]
         self._check_finite(loss)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate(fullness)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        if self.average:
-            self.average.update(counters.step + 1)
+        self._shares.append(fullness * self._length_share(window))
+        counters = self.counters
         counters.sum_nats += float(nats) * window.tokens
         counters.sum_tokens += window.tokens
-        counters.sum_clipped += int(0 < settings.clip_norm < self._norm)
-        counters.step += 1
         counters.tokens += window.tokens
         counters.epoch, counters.group = window.next.epoch, window.next.group
         counters.offset = window.next.offset
+
+    def _update(self) -> None:
+        """One step of the optimiser."""
+        counters, settings = self.counters, self.settings
+        self._norm = self._clipped_norm()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate(sum(self._shares) / len(self._shares))
+        self._shares = []
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        counters.step += 1
+        if self.average:
+            self.average.update(counters.step)
+        counters.sum_clipped += int(0 < settings.clip_norm < self._norm)
         counters.seconds = max(counters.seconds, self.clock() - self._started)
 
     def _loss(self, window: Window) -> tuple[Tensor, Tensor]:
         """What is made smaller, and the mean nats per token of a window, both in float32.
 
-        They are the same but for label smoothing. The state goes on, cut off from the past.
+        They are the same but for label smoothing and penalties. The state goes on, cut off from
+        the past.
         """
         inputs = torch.from_numpy(window.inputs).to(self.device)
         targets = torch.from_numpy(window.targets).to(self.device)
-        before = None
-        if not window.starts and self.state is not None:
-            before = rows_of(self.state, torch.from_numpy(window.rows).to(self.device))
+        before = self._state_before(window)
         real = targets != PADDING
+        smoothing = self.settings.label_smoothing
         with self.precision.autocast(self.device):
             raw, shown, state = self.model.read(inputs, before, self.generator)
-            logits = self.model.output(shown[real])
+            loss = self.model.output.nats(shown[real], targets[real], smoothing)
+            plain = loss.detach()
+            if smoothing:
+                with torch.no_grad():
+                    plain = self.model.output.nats(shown[real], targets[real])
         self.state = tuple(tuple(part.detach().float() for part in layer) for layer in state)
-        logits, wanted = logits.float(), targets[real]
-        smoothing = self.settings.label_smoothing
-        loss = F.cross_entropy(logits, wanted, label_smoothing=smoothing)
-        plain = F.cross_entropy(logits.detach(), wanted) if smoothing else loss.detach()
         return loss + self._penalties(raw.float(), shown.float(), real), plain
+
+    def _state_before(self, window: Window) -> State | None:
+        """The state that the rows of a window begin with; None is the model's first one."""
+        if window.starts or self.state is None:
+            return None
+        rows = torch.from_numpy(window.rows).to(self.device)
+        carried = rows_of(self.state, rows)
+        chance = self.settings.state_reset
+        if not chance:
+            return carried
+        first = self.model.initial_state(len(rows))
+        draws = torch.rand(len(rows), 1, generator=self.generator, device=self.device)
+        return tuple(
+            tuple(torch.where(draws < chance, new, old) for new, old in zip(*parts, strict=True))
+            for parts in zip(first, carried, strict=True)
+        )
 
     def _penalties(self, raw: Tensor, shown: Tensor, real: Tensor) -> Tensor | float:
         """AR and TAR (Merity et al. 2017): mean squares of the output and of its change.
@@ -225,19 +265,44 @@ class Trainer:
         return penalty
 
     def _clipped_norm(self) -> float:
+        """The gradient's norm before clipping. Raises DivergenceError when it is not finite."""
         limit = self.settings.clip_norm or math.inf
-        return float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        if not math.isfinite(norm):
+            broken = [name for name, g in self._gradients() if not g.isfinite().all()]
+            raise self._diverged(f"the gradient of {', '.join(broken[:3])} is not finite")
+        usual = max(self.settings.clip_norm, 1.0)
+        if norm > EXPLODING * usual and self.counters.warnings < MOST_WARNINGS:
+            largest, _ = max(self._gradients(), key=lambda item: float(item[1].norm()))
+            self.counters.warnings += 1
+            self._warnings.append(
+                f"step {self.counters.step + 1}: the gradient explodes, norm {norm:.3g}, "
+                f"most of it in {largest}; {self._text_position()}"
+            )
+        return norm
+
+    def _gradients(self) -> list[tuple[str, Tensor]]:
+        named = self.model.named_parameters()
+        return [(name, weight.grad) for name, weight in named if weight.grad is not None]
 
     def _check_finite(self, loss: Tensor) -> None:
-        if torch.isfinite(loss) and math.isfinite(self._norm):
-            return
+        if not torch.isfinite(loss):
+            raise self._diverged(f"the loss is {float(loss.detach()):.4g}")
+
+    def _diverged(self, what: str) -> DivergenceError:
+        """The error that says so, with step and place; the gradient is thrown away."""
+        place = self._text_position()
         self.optimizer.zero_grad()
-        raise DivergenceError(
-            f"training diverged at step {self.counters.step + 1} (epoch {self.counters.epoch + 1}, "
-            f"token {self.counters.tokens:,}): loss {float(loss.detach()):.4g}, gradient norm "
-            f"{self._norm:.4g}; expected finite numbers. Nothing of this step was kept. "
-            "Try a smaller --learning-rate or --clip-norm"
+        self.counters, self._shares = self._before, []
+        return DivergenceError(
+            f"training diverged at step {self.counters.step + 1}: {what}; {place}. Expected finite "
+            "numbers; nothing of this step was kept. Try a smaller --learning-rate or --clip-norm"
         )
+
+    def _text_position(self) -> str:
+        """Where in the text the newest window is."""
+        counters = self.counters
+        return f"epoch {counters.epoch + 1}, {counters.tokens:,} tokens read"
 
     def kept_weights(self) -> contextlib.AbstractContextManager[None]:
         """Inside, the model holds the weights that are evaluated and kept: the average, if any."""
@@ -265,10 +330,16 @@ class Trainer:
         same length and swell Adam's second moments.
         """
         settings = self.settings
-        typical = (settings.batch_size or 1) * (settings.bptt or 1)
+        steps = len(window.inputs) if settings.random_bptt else settings.bptt or 1
         mean = len(self.dataset.train.ids) / max(self.dataset.train.documents, 1)
-        typical = min(typical, math.ceil((settings.batch_size or 1) * mean))
+        typical = math.ceil((settings.batch_size or 1) * min(steps, mean))
         return min(1.0, 2.0 * window.tokens / typical)
+
+    def _length_share(self, window: Window) -> float:
+        """Where window lengths are drawn the rate goes with them (Merity et al. 2018)."""
+        if not self.settings.random_bptt:
+            return 1.0
+        return len(window.inputs) / (self.settings.bptt or 1)
 
     def _step_record(self) -> StepRecord:
         counters = self.counters
@@ -321,11 +392,22 @@ class Trainer:
         counters.without_gain = 0 if best else counters.without_gain + 1
         if self.settings.schedule == "plateau" and not best:
             counters.plateau *= PLATEAU_FACTOR
+        counters.validation_nats.append(tally.nats)
+        if self.settings.optimizer == "nt-asgd" and self.average is None:
+            self._begin_to_average(non_monotone(counters.validation_nats))
         counters.evaluations += 1
         counters.last_progress = self.progress
         counters.evaluation_seconds += self.clock() - begun
         counters.seconds = max(counters.seconds, self.clock() - self._started)
         return EvaluationRecord(**self._place(), progress=self.progress, best=best, tally=tally)
+
+    def _begin_to_average(self, due: bool) -> None:
+        """The plain mean of the weights from here on, where it is due."""
+        if due:
+            self.counters.averaged_from = self.counters.step
+        if self.counters.averaged_from:
+            since = self.counters.averaged_from
+            self.average = WeightAverage(self.model, None, since)
 
     @property
     def best_tally(self) -> Tally | None:
@@ -335,7 +417,7 @@ class Trainer:
 
     def snapshot(self) -> SavedState:
         """Everything needed to go on from here: weights, optimiser, state, draws, counters."""
-        tensors = {f"model.{k}": v for k, v in model_tensors(self.model).items()}
+        tensors = {f"model.{k}": v for k, v in saved_tensors(self.model).items()}
         tensors |= {f"optimizer.{k}": v for k, v in _optimizer_tensors(self.optimizer).items()}
         tensors |= {f"hidden.{k}": v for k, v in _state_tensors(self.state).items()}
         if self.average:
@@ -355,13 +437,14 @@ class Trainer:
             for prefix in ("model", "optimizer", "hidden", "average")
         }
         try:
+            self.counters = Counters(**saved.counters)
             put_weights(self.model, parts["model"])
             _restore_optimizer(self.optimizer, parts["optimizer"])
+            self._begin_to_average(due=False)
             if self.average:
                 self.average.restore(parts["average"])
             self.state = _restored_state(parts["hidden"], self.device)
             self.generator.set_state(saved.tensors["generator"])
-            self.counters = Counters(**saved.counters)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise RunError(f"the state of step {saved.step} does not fit: {error}") from error
 

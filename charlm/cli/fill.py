@@ -1,0 +1,48 @@
+"""`charlm fill`: the likeliest tokens for gaps in a text."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from charlm.cli.options import (
+    CheckpointsOption,
+    EngineOption,
+    JsonOption,
+    RunOption,
+    name_unknown,
+    open_model,
+)
+from charlm.cli.output import render, write, write_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("fill")(fill)
+
+
+def fill(
+    text: Annotated[str, typer.Argument(help="A text with gaps: ___ (three underscores).")],
+    top: Annotated[int, typer.Option("--top", min=1, help="How many for each gap.")] = 5,
+    as_json: JsonOption = False,
+    engine: EngineOption = "auto",
+    run: RunOption = None,
+    checkpoints: CheckpointsOption = None,
+) -> None:
+    """The likeliest words or characters for gaps, by a run trained with --direction both.
+
+    Example:  charlm fill "the ___ sat on the mat"
+    """
+    model = open_model(run, checkpoints, engine)
+    name_unknown(model, text.split("___"), "text")
+    gaps, filled = model.fill(text, top=top, engine=engine)
+    if as_json:
+        found = [[asdict(filling) for filling in gap] for gap in gaps]
+        write_json({"schema_version": 1, "text": text, "filled": filled, "gaps": found})
+        return
+    from charlm.report.tables import next_table
+
+    for gap in gaps:
+        render(next_table(gap))
+        write("\n")
+    write(filled + "\n")

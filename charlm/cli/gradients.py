@@ -1,0 +1,102 @@
+"""`charlm gradients`: how far back the gradient reaches, for a run or for cells side by side."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from charlm.cli.options import CheckpointsOption, JsonOption, RunOption, locate
+from charlm.cli.output import render, say, write, write_json
+
+if TYPE_CHECKING:
+    from charlm.training.gradients import GradientFlow
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("gradients")(gradients)
+
+
+def gradients(
+    text: Annotated[
+        list[str] | None,
+        typer.Argument(help="Text to measure on; without it, the run's held-out text."),
+    ] = None,
+    compare: Annotated[
+        str | None, typer.Option("--compare", help="Train tiny models of these cells: rnn,lstm.")
+    ] = None,
+    minutes: Annotated[
+        float, typer.Option("--minutes", min=0.001, help="With --compare: for each cell.")
+    ] = 1.0,
+    lags: Annotated[int, typer.Option("--lags", min=2, help="Tokens back.")] = 200,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="With --compare.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Picture: .svg, .png or .pdf (charlm[plot]).")
+    ] = None,
+    as_json: JsonOption = False,
+    run: RunOption = None,
+    checkpoints: CheckpointsOption = None,
+) -> None:
+    """How far back the gradient of a loss reaches, and what that says about the model.
+
+    Example:  charlm gradients --compare rnn,lstm,gru --out flow.svg
+    """
+    from charlm.report.gradients import check_picture, flow_parts, save_picture
+
+    if out:
+        check_picture(out)
+    flows = (
+        _compared(compare, text or [], minutes, lags, seed)
+        if compare
+        else [_of_run(locate(run, checkpoints), text or [], lags)]
+    )
+    if out:
+        from charlm.runs.commit import explained
+
+        with explained(out):
+            save_picture(flows, out)
+        say(f"wrote {out}")
+    if as_json:
+        write_json(
+            {"schema_version": 1,
+             "models": [{**asdict(flow), "diagnosis": flow.diagnosis} for flow in flows]}
+        )  # fmt: skip
+        return
+    for number, part in enumerate(flow_parts(flows)):
+        if number:
+            write("\n")
+        render(part)
+
+
+def _of_run(path: Path, sources: list[str], lags: int) -> "GradientFlow":
+    from charlm.config import CorpusSettings
+    from charlm.runs.run import load_run
+    from charlm.text.dataset import open_corpus
+    from charlm.training.gradients import run_flow
+
+    text = None
+    if sources:
+        run = load_run(path)
+        text = run.encode(open_corpus(sources, CorpusSettings(), run.document))
+    return run_flow(path, text, lags)
+
+
+def _compared(
+    names: str, sources: list[str], minutes: float, lags: int, seed: int
+) -> "list[GradientFlow]":
+    from charlm.library import flat_settings
+    from charlm.training.gradients import compared_flows
+
+    settings = [
+        flat_settings(
+            {"sources": tuple(sources), "cell": cell.strip(), "num_layers": 1, "hidden_size": 128,
+             "minutes": minutes, "seed": seed}
+        )
+        for cell in names.split(",")
+    ]  # fmt: skip
+    flows = []
+    for chosen, flow in zip(settings, compared_flows(settings, lags), strict=True):
+        say(f"trained {chosen.model.cell} for {minutes:g} minutes")
+        flows.append(flow)
+    return flows

@@ -1,0 +1,108 @@
+"""Gradient flow for people: a table of lags, a picture in the terminal or in a file."""
+
+import importlib
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from charlm.errors import EnvironmentFailure, UsageError
+from charlm.report.tables import plain_table
+from charlm.training.gradients import GradientFlow
+
+SHOWN_LAGS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+BARS = "▁▂▃▄▅▆▇█"
+DECADES = 8
+"""Powers of ten that the bars span, from the largest norm down."""
+PICTURES = (".svg", ".png", ".pdf")
+
+
+def flow_parts(flows: Sequence[GradientFlow]) -> Iterator[Text | Table]:
+    """The table of lags, what gates and weights are like, and a diagnosis of each model."""
+    yield lag_table(flows)
+    if any(layer.gates or layer.radii for flow in flows for layer in flow.layers):
+        yield weight_table(flows)
+    for flow in flows:
+        clipped = (
+            "" if flow.clipped is None else f" Clipped in {100 * flow.clipped:.0f} % of steps."
+        )
+        yield Text(f"{flow.name}: {flow.diagnosis}.{clipped}")
+
+
+def lag_table(flows: Sequence[GradientFlow]) -> Table:
+    """Norms at some lags, and all of them as bars on a logarithmic scale."""
+    last = min(len(layer.norms) for flow in flows for layer in flow.layers) - 1
+    lags = [lag for lag in SHOWN_LAGS if lag <= last]
+    title = "norm of d loss(t) / d state(t - k), by k"
+    table = plain_table(
+        "<model", "layer", *(str(lag) for lag in lags), "<1 to the end", title=title
+    )
+    for flow in flows:
+        for number, layer in enumerate(flow.layers, start=1):
+            values = [f"{layer.norms[lag]:.0e}" for lag in lags]
+            bars = Text(sparkline(layer.norms[1:]), style="cyan")
+            table.add_row(flow.name if number == 1 else "", str(number), *values, bars)
+    return table
+
+
+def sparkline(norms: Sequence[float], width: int = 20) -> str:
+    """Bars for norms, a logarithm each: full for the largest, empty DECADES powers of ten below."""
+    top = math.log10(max(max(norms), 1e-300))
+    picked = [norms[at * (len(norms) - 1) // max(width - 1, 1)] for at in range(width)]
+    heights = [(math.log10(max(norm, 1e-300)) - top) / DECADES + 1.0 for norm in picked]
+    return "".join(
+        " " if height < 0 else BARS[min(int(height * len(BARS)), len(BARS) - 1)]
+        for height in heights
+    )
+
+
+def weight_table(flows: Sequence[GradientFlow]) -> Table:
+    """Spectral radii, and for each gate how much of it is shut or wide open."""
+    table = plain_table("<model", "layer", "<spectral radii", "<gates below 0.1 / above 0.9")
+    for flow in flows:
+        for number, layer in enumerate(flow.layers, start=1):
+            gates = ", ".join(
+                f"{name} {100 * low:.0f} / {100 * high:.0f} %"
+                for name, (low, high) in layer.gates.items()
+            )
+            radii = " ".join(f"{radius:.2f}" for radius in layer.radii)
+            table.add_row(flow.name if number == 1 else "", str(number), radii, gates)
+    return table
+
+
+def check_picture(path: Path) -> None:
+    """Refuse, before anything is computed, a picture that could not be written."""
+    if path.suffix.lower() not in PICTURES:
+        raise UsageError(f"--out is {path}; expected a name that ends in {', '.join(PICTURES)}")
+    _figures()
+
+
+def _figures() -> Any:
+    """matplotlib.figure, which draws without a screen. Raises EnvironmentFailure without it."""
+    try:
+        return importlib.import_module("matplotlib.figure")
+    except ImportError as error:
+        raise EnvironmentFailure(
+            "pictures need matplotlib, which is not installed; install it with: "
+            "pip install 'charlm[plot]'"
+        ) from error
+
+
+def save_picture(flows: Sequence[GradientFlow], path: Path) -> None:
+    """The curves of all models in one figure: lag across, norm (logarithmic) up."""
+    figure = _figures().Figure(figsize=(7.0, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for flow in flows:
+        for number, layer in enumerate(flow.layers, start=1):
+            label = flow.name if len(flow.layers) == 1 else f"{flow.name}, layer {number}"
+            lags = range(1, len(layer.norms))
+            axes.semilogy(lags, [max(norm, 1e-30) for norm in layer.norms[1:]], label=label)
+    axes.set_xlabel("lag k (tokens)")
+    axes.set_ylabel("norm of d loss(t) / d state(t - k)")
+    axes.set_title("How far back a loss is felt")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path)

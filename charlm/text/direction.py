@@ -1,0 +1,71 @@
+"""Reading backward: the same tokens from the last to the first, documents still ended by EOS."""
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.text.dataset import Dataset, EncodedText
+from charlm.text.vocabulary import UNKNOWN_TEXT, Decoder, Ids, Vocabulary
+
+
+def mirrored(text: EncodedText) -> EncodedText:
+    """A text from its end to its beginning: `a b EOS c EOS` becomes `c EOS b a EOS`."""
+    ids = np.asarray(text.ids)[::-1]
+    if text.closed and len(ids):
+        ids = np.roll(ids, -1)  # the EOS that the last document ended with ends the last one again
+    ends = np.cumsum(np.diff(text.ends, prepend=0)[::-1], dtype=np.int64)
+    return replace(text, ids=np.ascontiguousarray(ids), ends=ends)
+
+
+def mirrored_dataset(dataset: Dataset) -> Dataset:
+    """All parts of a dataset, each from its end to its beginning."""
+    valid, test = (part and mirrored(part) for part in (dataset.valid, dataset.test))
+    return replace(dataset, train=mirrored(dataset.train), valid=valid, test=test)
+
+
+class BackwardVocabulary(Vocabulary):
+    """A vocabulary for a model that reads backward: text goes in and comes out the right way round.
+
+    `encode` gives the last token first. What a decoder is fed is known as text at its end only.
+    """
+
+    def __init__(self, inner: Vocabulary) -> None:
+        super().__init__(inner.settings, inner.tokens, inner.merges)
+        self.inner = inner
+        self.unit = inner.unit  # type: ignore[misc]
+
+    def encode_marked(self, text: str) -> tuple[Ids, NDArray[np.int64]]:
+        """See `Vocabulary.encode_marked`; of one document, so that there are no marks."""
+        ids, marks = self.inner.encode_marked(text)
+        return np.ascontiguousarray(ids[::-1]), len(ids) - marks[::-1]
+
+    def pieces(self, text: str) -> list[str]:
+        """See `Vocabulary.pieces`; the last one first."""
+        return self.inner.pieces(text)[::-1]
+
+    def decoder(self, unk_text: str = UNKNOWN_TEXT) -> Decoder:
+        """See `Vocabulary.decoder`."""
+        return _BackwardDecoder(self.inner, unk_text)
+
+    def token_text(self, index: int) -> str:
+        """See `Vocabulary.token_text`."""
+        return self.inner.token_text(index)
+
+
+class _BackwardDecoder(Decoder):
+    """Keeps what it is fed and gives all of it, turned round, at the end."""
+
+    def __init__(self, inner: Vocabulary, unk_text: str) -> None:
+        self.inner, self.unk_text = inner, unk_text
+        self.fed: list[int] = []
+
+    def feed(self, index: int) -> str:
+        """See `Decoder.feed`."""
+        self.fed.append(index)
+        return ""
+
+    def finish(self) -> str:
+        """See `Decoder.finish`."""
+        last_first, self.fed = self.fed[::-1], []
+        return self.inner.decode(last_first, self.unk_text)

@@ -1,0 +1,143 @@
+"""Word vectors in the formats of their makers: read those of GloVe, word2vec and fastText.
+
+Text files hold a word and its numbers on each line, word2vec's and fastText's after a line with
+both counts. word2vec's binary format has the same first line; then each word, a blank, and its
+numbers as 32-bit floats. Only the words that are asked for are kept in memory.
+"""
+
+import io
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.errors import CorpusError
+from charlm.text.files import TextFile, shown
+
+Vector = NDArray[np.float32]
+LONGEST_LINE = 1 << 20
+LONGEST_WORD = 1 << 12
+PEEKED = 1 << 12
+"""Bytes that are looked at to tell text from binary."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordVectors:
+    """Vectors of `width` numbers by word."""
+
+    width: int
+    by_word: dict[str, Vector]
+
+
+def read_vectors(path: Path, wanted: Collection[str]) -> WordVectors:
+    """The vectors of the wanted words in a file (`.gz .bz2 .xz .zst` as well).
+
+    Raises CorpusError with the place of the first line that is not a word and its numbers.
+    """
+    try:
+        with TextFile(shown(path), path).open() as file:
+            width, entries = _entries(io.BufferedReader(cast(io.RawIOBase, file)), shown(path))
+            found = {word: vector for word, vector in entries if word in wanted}
+    except (OSError, EOFError) as error:
+        raise CorpusError(
+            f"{shown(path)}: cannot be read ({error}). Give a file of word vectors"
+        ) from error
+    return WordVectors(width=width, by_word=found)
+
+
+def _entries(file: io.BufferedReader, name: str) -> tuple[int, Iterator[tuple[str, Vector]]]:
+    """The number of numbers of each entry, and the entries."""
+    first = file.readline(LONGEST_LINE)
+    counts = first.split()
+    if len(counts) == 2 and all(count.isdigit() for count in counts):
+        number, width = int(counts[0]), int(counts[1])
+        if _is_binary(file.peek(PEEKED)[:PEEKED], width):
+            return width, _binary_entries(file, number, width, name)
+        return width, _text_entries(file, width, name, 2)
+    width = len(counts) - 1
+    if width < 1:
+        raise CorpusError(
+            f"{name}: line 1 is {_excerpt(first)}; expected a word and its numbers, or the two "
+            "counts of word2vec's format"
+        )
+    return width, _text_entries(chain([first], file), width, name, 1)
+
+
+def _is_binary(start: bytes, width: int) -> bool:
+    """Whether what follows the counts is no line of a word and `width` numbers."""
+    parts = start.partition(b"\n")[0].split()[1 : 1 + width]
+    try:
+        numbers = [float(part) for part in (parts if b"\n" in start else parts[:-1])]
+    except ValueError:
+        return True
+    return b"\n" in start and len(numbers) < width
+
+
+def _text_entries(
+    lines: Iterable[bytes], width: int, name: str, first_line: int
+) -> Iterator[tuple[str, Vector]]:
+    """A word may hold blanks (some of GloVe's do): the numbers are counted from the right."""
+    for number, line in enumerate(lines, start=first_line):
+        if not line.strip():
+            continue
+        word, *parts = line.rstrip().rsplit(b" ", width)
+        try:
+            vector = np.array(parts, np.float32)
+            if len(vector) != width:
+                raise ValueError
+            yield word.decode("utf-8", "replace"), vector
+        except ValueError as error:
+            raise CorpusError(
+                f"{name}: line {number} is {_excerpt(line)}; expected a word and {width} numbers"
+            ) from error
+
+
+def _binary_entries(
+    file: io.BufferedReader, number: int, width: int, name: str
+) -> Iterator[tuple[str, Vector]]:
+    for entry in range(number):
+        word = _word(file)
+        data = file.read(4 * width)
+        if len(data) < 4 * width:
+            raise CorpusError(
+                f"{name}: ends in entry {entry + 1:,} of {number:,}; expected a whole file in "
+                "word2vec's binary format"
+            )
+        yield word.decode("utf-8", "replace"), np.frombuffer(data, "<f4").astype(np.float32)
+
+
+def _word(file: io.BufferedReader) -> bytes:
+    """What stands before the next blank; some writers end the entry before it with a line end."""
+    found = bytearray()
+    while len(found) < LONGEST_WORD and (byte := file.read(1)) not in (b"", b" "):
+        found += byte
+    return bytes(found).lstrip(b"\n")
+
+
+def _excerpt(line: bytes) -> str:
+    text = line[:40].decode("utf-8", "replace").strip()
+    return repr(text + " ..." if len(line) > 40 else text)
+
+
+def vector_lines(tokens: Sequence[str], matrix: NDArray[np.float32]) -> Iterator[str]:
+    """word2vec's text format, line by line; white space within a token is written as in Python."""
+    yield f"{len(tokens)} {matrix.shape[1]}\n"
+    for token, vector in zip(tokens, matrix, strict=True):
+        name = "".join(
+            c if not c.isspace() else c.encode("unicode_escape").decode().replace(" ", "\\x20")
+            for c in token
+        )
+        yield f"{name} {' '.join(f'{value:.6g}' for value in vector)}\n"
+
+
+def nearest(matrix: NDArray[np.float32], index: int, top: int) -> list[tuple[int, float]]:
+    """The rows of the greatest cosine with a row, and that cosine, greatest first; not itself."""
+    lengths = np.linalg.norm(matrix, axis=1)
+    cosines = matrix @ matrix[index] / np.maximum(lengths * lengths[index], 1e-30)
+    cosines[index] = -np.inf
+    order = np.argsort(-cosines, kind="stable")[: min(top, len(matrix) - 1)]
+    return [(int(at), float(cosines[at])) for at in order]

@@ -1,0 +1,231 @@
+"""How far back the gradient of a loss reaches: why gates were invented, measured.
+
+For a loss at token t and the state s of a layer k tokens before, ||d loss_t / d s_{t-k}|| falls
+with k where gradients vanish and grows where they explode (Bengio et al. 1994; Pascanu et al.
+2013).
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from charlm.config import Settings
+from charlm.errors import CorpusError
+from charlm.nn.layers import RecurrentLayer
+from charlm.nn.model import RecurrentLanguageModel, State
+from charlm.runs.layout import METRICS
+from charlm.runs.run import load_run, torch_model
+from charlm.text.dataset import EncodedText, read_encoded
+from charlm.training.session import start
+
+WARM_UP = 64
+"""Tokens that are read before, so that no state is the zero state."""
+ROWS = 32
+"""Places in the text that are averaged over."""
+NEAR_ZERO, NEAR_ONE = 0.1, 0.9
+"""Where a gate counts as saturated (Karpathy et al. 2015, section 4.3)."""
+FAINT = 0.01
+"""Share of the largest gradient below which a token is out of reach."""
+SHORT_REACH = 20
+GROWTH = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerFlow:
+    """One layer. `norms[k]` is the mean of ||d loss_t / d s_{t-k}||, s being the whole state.
+
+    `hidden_norms` are those of h alone. `gates`: for each gate the shares of its values below 0.1
+    and above 0.9. `radii`: the largest absolute eigenvalue of each block of recurrent weights.
+    """
+
+    norms: list[float]
+    hidden_norms: list[float]
+    gates: dict[str, tuple[float, float]]
+    radii: list[float]
+
+    @property
+    def reach(self) -> int:
+        """The largest lag at which the gradient is at least a hundredth of the largest."""
+        least = FAINT * max(self.norms)
+        return max(lag for lag, norm in enumerate(self.norms) if norm >= least)
+
+    @property
+    def growth(self) -> float:
+        """How many times the gradient at lag 1 the largest further back is."""
+        nearest = self.norms[min(1, len(self.norms) - 1)]
+        return max(self.norms[1:], default=nearest) / max(nearest, 1e-300)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientFlow:
+    """Of one model; `clipped` is the share of its training steps whose gradient was clipped."""
+
+    name: str
+    layers: list[LayerFlow]
+    clipped: float | None = None
+
+    @property
+    def diagnosis(self) -> str:
+        """One sentence: vanishing, exploding or healthy, and which knob to turn."""
+        worst = max(self.layers, key=lambda layer: layer.growth)
+        if not worst.growth <= GROWTH:
+            return (
+                f"exploding: further back the gradient is up to {worst.growth:.3g} times that of "
+                "the newest token. Lower --learning-rate or --clip-norm, or begin with "
+                "--init orthogonal"
+            )
+        reach = max(layer.reach for layer in self.layers)
+        if reach < SHORT_REACH:
+            return (
+                f"vanishing: what lies more than {reach} tokens back moves the loss by less than a "
+                "hundredth of what the newest token does. Use --cell lstm or gru, or a higher "
+                "forget bias (--set forget_bias=2)"
+            )
+        lags = len(self.layers[0].norms) - 1
+        more = " or more" if reach == lags else ""
+        return f"healthy: the gradient reaches back {reach} tokens{more} before it is a hundredth"
+
+
+def run_flow(path: Path, text: EncodedText | None = None, lags: int = 200) -> GradientFlow:
+    """The gradient flow of a trained run, on a text or on its own held-out text.
+
+    Raises CorpusError when that text is missing or too short.
+    """
+    run = load_run(path, engine="torch")
+    if text is None:
+        parts = [path / "data" / name for name in ("valid", "train")]
+        kept = [part for part in parts if part.exists()]
+        if not kept:
+            raise CorpusError("the run keeps no text; give one with --file")
+        text = run.as_read(read_encoded(kept[0]))
+    model = torch_model(path)
+    layers = gradient_flow(model, np.asarray(text.ids, np.int64), lags)
+    name = f"{path.name} ({model.settings.cell})"
+    return GradientFlow(name=name, layers=layers, clipped=clip_rate(path))
+
+
+def gradient_flow(
+    model: RecurrentLanguageModel, ids: NDArray[np.int64], lags: int, rows: int = ROWS
+) -> list[LayerFlow]:
+    """One `LayerFlow` for each layer, from `rows` places spread over a text of ids (N,).
+
+    Raises CorpusError when the text is shorter than one such place.
+    """
+    length = WARM_UP + lags + 2
+    if len(ids) < length:
+        raise CorpusError(
+            f"the text has {len(ids)} tokens; lags up to {lags} need at least {length}. Give a "
+            "longer text or fewer --lags"
+        )
+    begins = np.linspace(0, len(ids) - length, rows).astype(np.int64)
+    windows = torch.from_numpy(ids[begins[:, None] + np.arange(length)].T.copy())  # (T, B)
+    with torch.no_grad():
+        _, state = model(windows[:WARM_UP])
+    with _watched(model) as seen:
+        states, logits = _stepped(model, windows[WARM_UP:-1], state)
+    loss = F.cross_entropy(logits[-1], windows[-1], reduction="sum")
+    flat = [part for state in states for layer in state for part in layer]
+    gradients = torch.autograd.grad(loss, flat, allow_unused=True)
+    found = iter(g if g is not None else torch.zeros(1) for g in gradients)
+    by_step = [[[next(found) for _ in layer] for layer in state] for state in states]
+    return [
+        LayerFlow(
+            norms=[_norm(step[number]) for step in reversed(by_step)],
+            hidden_norms=[_norm(step[number][:1]) for step in reversed(by_step)],
+            gates=_saturation(layer, seen[number]),
+            radii=spectral_radii(layer),
+        )
+        for number, layer in enumerate(model.recurrent_layers())
+    ]
+
+
+class _watched:  # noqa: N801
+    """Inside, what each layer reads is kept: for each layer a list of (x, state)."""
+
+    def __init__(self, model: RecurrentLanguageModel) -> None:
+        self.layers = model.recurrent_layers()
+        self.seen: list[list[Any]] = [[] for _ in self.layers]
+
+    def __enter__(self) -> list[list[Any]]:
+        self.handles = [
+            layer.register_forward_pre_hook(lambda _, read, kept=kept: kept.append(read))
+            for layer, kept in zip(self.layers, self.seen, strict=True)
+        ]
+        return self.seen
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+
+def _stepped(
+    model: RecurrentLanguageModel, windows: Tensor, state: State
+) -> tuple[list[State], Tensor]:
+    """The state after each step, as leaves and nodes of one graph, and the last logits."""
+    states: list[State] = []
+    logits = torch.empty(0)
+    for ids in windows.unbind(0):
+        logits, state = model(ids[None], state)
+        if not states:  # the oldest states are where the gradient ends
+            state = tuple(tuple(p.detach().requires_grad_() for p in layer) for layer in state)
+        states.append(state)
+    return states, logits
+
+
+def _norm(parts: Sequence[Tensor]) -> float:
+    """Mean over the rows of the length of the gradient of some parts of a state."""
+    squares = sum(part.double().pow(2).sum(dim=-1) for part in parts)
+    return float(torch.as_tensor(squares).sqrt().mean())
+
+
+@torch.no_grad()
+def _saturation(layer: RecurrentLayer, read: list[Any]) -> dict[str, tuple[float, float]]:
+    values: dict[str, list[Tensor]] = {}
+    for x, state in read:
+        for name, gate in layer.gate_values(x[0], state).items():
+            values.setdefault(name, []).append(gate)
+    shares = {}
+    for name, gates in values.items():
+        every = torch.stack(gates)
+        below, above = every < NEAR_ZERO, every > NEAR_ONE
+        shares[name] = (float(below.float().mean()), float(above.float().mean()))
+    return shares
+
+
+@torch.no_grad()
+def spectral_radii(layer: RecurrentLayer) -> list[float]:
+    """The largest absolute eigenvalue of each block of recurrent weights; none without them."""
+    weight = dict(layer.state_dict()).get(layer.recurrent_weight or "weight_hh")
+    if weight is None:
+        return []
+    blocks = weight.double().chunk(len(weight) // layer.hidden_size)
+    return [float(torch.linalg.eigvals(block).abs().max()) for block in blocks]
+
+
+def clip_rate(path: Path) -> float | None:
+    """The share of a run's steps whose gradient was clipped; None where no step was logged."""
+    if not (path / METRICS).exists():
+        return None
+    lines = (path / METRICS).read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    shares = [record["clipped"] for record in records if record["kind"] == "step"]
+    return float(np.mean(shares)) if shares else None
+
+
+def compared_flows(settings: Sequence[Settings], lags: int = 200) -> Iterator[GradientFlow]:
+    """Train a model of each settings in a temporary folder, and yield its flow."""
+    with tempfile.TemporaryDirectory() as folder:
+        for chosen in settings:
+            session = start(chosen, Path(folder), name=chosen.model.cell)
+            for _ in session.records():
+                pass
+            yield run_flow(session.path, lags=lags)

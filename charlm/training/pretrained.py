@@ -1,0 +1,77 @@
+"""Embeddings that begin with word vectors which were trained elsewhere."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from charlm.config import Settings
+from charlm.errors import CorpusError, UsageError
+from charlm.nn.model import RecurrentLanguageModel
+from charlm.text.dataset import Dataset
+from charlm.text.vectors import read_vectors
+from charlm.text.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """Vectors (n, width) of the entries `ids` (n,) of a vocabulary."""
+
+    ids: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+
+
+def find_vectors(path: Path, vocabulary: Vocabulary) -> Pretrained:
+    """The vectors of a vocabulary's entries, or of their lower-case forms, in a file.
+
+    Raises CorpusError when the file holds none of them.
+    """
+    names = [vocabulary.token_text(index).strip() for index in range(len(vocabulary))]
+    wanted = {name for name in names if name} | {name.lower() for name in names if name}
+    found = read_vectors(path, wanted)
+    known = found.by_word
+    pairs = {
+        index: known[name] if name in known else known[name.lower()]
+        for index, name in enumerate(names)
+        if name in known or name.lower() in known
+    }
+    if not pairs:
+        raise CorpusError(
+            f"{path}: holds none of the {len(vocabulary):,} entries of the vocabulary; expected "
+            "vectors of the same units. Try --unit word"
+        )
+    ids = np.array(list(pairs), np.int64)
+    return Pretrained(ids=ids, vectors=np.stack(list(pairs.values())))
+
+
+def with_width(settings: Settings, found: Pretrained) -> Settings:
+    """The settings, the embedding as wide as the vectors. Raises UsageError if it is not to be."""
+    width = found.vectors.shape[1]
+    model = settings.model
+    if model.one_hot or model.embedding_size not in (None, width):
+        given = "one-hot" if model.one_hot else model.embedding_size
+        raise UsageError(
+            f"embedding is {given}, but the vectors have {width} numbers; leave one of them out"
+        )
+    return replace(settings, model=replace(model, embedding_size=width))
+
+
+@torch.no_grad()
+def begin_with(model: RecurrentLanguageModel, found: Pretrained) -> None:
+    """Put the vectors into the embedding; the entries without get numbers of the same spread."""
+    weight = model.embedding.weight
+    weight *= float(found.vectors.std()) / weight.std().clamp_min(1e-12)
+    weight[torch.from_numpy(found.ids)] = torch.from_numpy(found.vectors)
+
+
+def coverage(found: Pretrained, dataset: Dataset) -> str:
+    """A sentence on how much of the vocabulary and of the training text the vectors know."""
+    counts = np.bincount(dataset.train.ids, minlength=len(dataset.vocabulary))
+    share = counts[found.ids].sum() / max(counts.sum(), 1)
+    entries = len(dataset.vocabulary)
+    return (
+        f"vectors: {len(found.ids):,} of {entries:,} entries "
+        f"({100 * len(found.ids) / entries:.1f} %), {100 * share:.1f} % of the training tokens"
+    )
