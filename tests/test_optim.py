@@ -10,7 +10,13 @@ from charlm import config
 from charlm.config import TrainingSettings
 from charlm.nn.cells import CELLS
 from charlm.text.vocabulary import UNITS
-from charlm.training.optim import OPTIMIZERS, SCHEDULES, build_optimizer, rate_share
+from charlm.training.optim import (
+    OPTIMIZERS,
+    SCHEDULES,
+    build_optimizer,
+    non_monotone,
+    rate_share,
+)
 
 BY_HAND = {
     # at progress 0, 0.5 and 1 with final_rate 0.1
@@ -122,3 +128,25 @@ def test_names_in_the_settings_are_the_names_in_the_tables() -> None:
     assert tuple(SCHEDULES) == config.SCHEDULE_NAMES
     assert tuple(UNITS) == config.UNIT_NAMES
     assert set(config.DOCUMENT_NAMES) - {"auto"} == set(DOCUMENTS) - {"auto"}
+
+
+def test_averaging_is_due_when_the_newest_is_worse_than_the_best_of_long_ago() -> None:
+    """Algorithm 1 of Merity et al. 2018, by hand: n = 5."""
+    assert not non_monotone([5.0])
+    assert not non_monotone([3, 9, 9, 9, 9, 9])  # nothing is five validations older
+    assert non_monotone([3, 9, 9, 9, 9, 9, 9])
+    assert not non_monotone([3, 9, 9, 9, 9, 9, 2])
+    assert non_monotone([4, 3, 9, 9, 9, 9, 9, 3.5])
+
+
+def test_the_first_moment_has_its_decay() -> None:
+    """beta1 = 0 is Adam without momentum: after a gradient of zero a weight stands still."""
+    for beta1, moves in ((0.9, True), (0.0, False)):
+        weight = torch.nn.Parameter(torch.ones(1))
+        settings = TrainingSettings(beta1=beta1, learning_rate=0.1, weight_decay=0.0)
+        optimizer = build_optimizer([weight], settings)
+        for gradient in (1.0, 0.0):
+            before = weight.detach().clone()
+            weight.grad = torch.tensor([gradient])
+            optimizer.step()
+        assert (weight != before).item() == moves

@@ -8,7 +8,15 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from helpers import encoded_documents, encoded_stream, engine, seeded, tiny_model, vocabulary_of
+from helpers import (
+    STRUCTURES,
+    encoded_documents,
+    encoded_stream,
+    engine,
+    seeded,
+    tiny_model,
+    vocabulary_of,
+)
 
 from charlm.config import TrainingSettings
 from charlm.errors import DivergenceError, RunError
@@ -17,9 +25,10 @@ from charlm.nn.cells import CELLS
 from charlm.nn.devices import Precision
 from charlm.runs.states import SavedState
 from charlm.text.dataset import Dataset, EncodedText
+from charlm.text.windows import Position, Reading, Windows
 from charlm.training import trainer as trainer_module
 from charlm.training.optim import OPTIMIZERS
-from charlm.training.records import EvaluationRecord, Record, StepRecord
+from charlm.training.records import EvaluationRecord, Record, StepRecord, WarningRecord
 from charlm.training.trainer import Counters, Trainer
 
 VOCABULARY = vocabulary_of("abcd efgh")
@@ -158,6 +167,12 @@ SELECTION = [
     {"train": DOCUMENTS, "schedule": "step", "steps": 17},
     {"valid": None, "schedule": "linear", "optimizer": "sgd"},
     {"patience": 2, "evals": 9, "epochs": 4.0},
+    {"random_bptt": True, "bptt": 12, "epochs": 5.0},
+    {"state_reset": 0.3, "accumulate": 3, "epochs": 5.0},
+    {"train": DOCUMENTS, "accumulate": 2, "beta1": 0.0},
+    {"optimizer": "nt-asgd", "learning_rate": 0.5, "evals": 18, "epochs": 5.0, "clip_norm": 0.0},
+    {"average": 0.9},
+    *({"cell": name, "steps": 12} for name in STRUCTURES if name != "one-hot"),
 ]
 
 
@@ -653,3 +668,146 @@ def test_of_a_reservoir_only_the_output_layer_learns() -> None:
     assert found < first
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(value, before[name]) == (not name.startswith("output")), name
+
+
+# ------------------------------------------------------------------ recipes of the literature
+
+PLAIN = {
+    "optimizer": "sgd", "learning_rate": 0.5, "weight_decay": 0.0, "clip_norm": 0.0,
+    "schedule": "constant", "warmup": 0.0, "valid": None,
+}  # fmt: skip
+NO_DROPOUT = {"dropout": {}}
+
+
+def test_gradients_of_several_windows_make_one_step() -> None:
+    """w <- w - rate * mean of the gradients at the same weights, the state carried in between."""
+    trainer = make(**PLAIN, **NO_DROPOUT, accumulate=2, steps=1)
+    model = copy.deepcopy(trainer.model)
+    reading = Reading(batch_size=3, bptt=4, seed=5, line_end=VOCABULARY.line_end)
+    windows = list(Windows(STREAM, reading).epoch(Position()))[:2]
+    state, total = None, 0.0
+    for window in windows:
+        ids, targets = torch.from_numpy(window.inputs), torch.from_numpy(window.targets)
+        logits, state = model(ids, state)
+        state = tuple(tuple(part.detach() for part in layer) for layer in state)
+        real = targets >= 0
+        total = total + 0.5 * torch.nn.functional.cross_entropy(logits[real], targets[real])
+    total.backward()
+    list(trainer.run())
+    assert trainer.counters.tokens == sum(window.tokens for window in windows)
+    for (name, weight), old in zip(
+        trainer.model.named_parameters(), model.parameters(), strict=True
+    ):
+        torch.testing.assert_close(weight, old - 0.5 * old.grad, msg=name)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 100])
+def test_accumulation_loses_no_window(count: int) -> None:
+    """Every token is learnt from once in each pass; the last step may have fewer windows."""
+    trainer = make(accumulate=count, epochs=3.0, valid=None)
+    list(trainer.run())
+    assert trainer.seen == Counter({index: 3 * n for index, n in Counter(STREAM.ids).items()})
+    windows = sum(len(list(trainer.windows.epoch(Position(epoch=n)))) for n in range(3))
+    assert trainer.counters.step == -(-windows // count)
+
+
+def test_a_stop_waits_for_the_windows_of_the_step() -> None:
+    """Or going on would not equal not having stopped."""
+    trainer = make(accumulate=3, epochs=3.0, valid=None)
+    trainer.stop("at once")
+    trainer.stop_at = None
+    learnt = []
+    trainer.stop_reason = ""
+    original = trainer._learn
+    trainer._learn = lambda window: (learnt.append(1), trainer.stop("now"), original(window))
+    list(trainer.run())
+    assert len(learnt) == 3
+    assert trainer.counters.step == 1
+
+
+def test_rows_are_reset_with_their_chance_to_the_first_state() -> None:
+    """Some rows of some windows; all of them at 1, where every window stands alone."""
+    trainer = make(state_reset=0.5, valid=None, model=tiny_model("learnt state", V))
+    windows = trainer.windows.epoch(Position())
+    trainer._loss(next(windows))
+    carried, first = trainer.state, trainer.model.initial_state(3)
+    window = next(windows)
+    kinds = set()
+    for _ in range(40):
+        before = trainer._state_before(window)
+        for row in range(3):
+            fresh = torch.equal(before[0][0][row], first[0][0][row])
+            assert fresh or torch.equal(before[0][0][row], carried[0][0][row])
+            assert torch.equal(before[1][1][row], (first if fresh else carried)[1][1][row])
+            kinds.add((row, fresh))
+    assert len(kinds) == 6
+    trainer = make(state_reset=1.0, valid=None)
+    trainer._loss(window)
+    assert not any(part.any() for layer in trainer._state_before(window) for part in layer)
+
+
+def test_the_rate_goes_with_the_length_of_the_window() -> None:
+    """Where lengths are drawn (Merity et al. 2018)."""
+    settings = PLAIN | {"train": encoded_stream(random_tokens(600)), "batch_size": 1}
+    trainer = make(**settings, random_bptt=True, bptt=30, epochs=1.0)
+    lengths = [len(window.inputs) for window in trainer.windows.epoch(Position())]
+    list(trainer.run())
+    full = [min(1.0, 2 * size / size) for size in lengths]
+    expected = [0.5 * size / 30 * share for size, share in zip(lengths, full, strict=True)]
+    assert trainer.rates == pytest.approx(expected)
+    assert len(set(lengths)) > 5
+
+
+def test_averaging_begins_when_validation_stops_to_gain() -> None:
+    """NT-ASGD: sgd until then, from then on the plain mean of the weights is what is evaluated."""
+    settings = {"optimizer": "nt-asgd", "learning_rate": 2.0, "clip_norm": 0.0, "evals": 30,
+                "epochs": 6.0, "schedule": "constant"}  # fmt: skip
+    trainer, plain = make(**settings), make(**settings | {"optimizer": "sgd"})
+    seen, weights = [], []
+    for record in trainer.run():
+        if isinstance(record, EvaluationRecord):
+            seen.append(record.tally.nats)
+            if trainer.counters.averaged_from == trainer.counters.step:
+                weights = []
+    list(plain.run())
+    begun = trainer.counters.averaged_from
+    assert 0 < begun < trainer.counters.step
+    assert seen == trainer.counters.validation_nats
+    for weight, other in zip(trainer.model.parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(weight, other)
+    again = make(**settings)
+    for record in again.run():
+        if again.counters.step >= begun and isinstance(record, EvaluationRecord):
+            break
+    first = torch.nn.utils.parameters_to_vector(again.model.parameters()).clone()
+    weights = [first]
+    update = again._update
+    again._update = lambda: (
+        update(),
+        weights.append(torch.nn.utils.parameters_to_vector(again.model.parameters()).clone()),
+    )
+    list(again.run())
+    mean = torch.stack(weights).mean(dim=0)
+    with again.kept_weights():
+        found = torch.nn.utils.parameters_to_vector(again.model.parameters())
+        torch.testing.assert_close(found, mean)
+
+
+def test_a_gradient_that_explodes_is_named_with_step_and_place() -> None:
+    """Training goes on, clipped; the user is told where the gradient is, a few times at most."""
+    trainer = make(valid=None, epochs=9.0, clip_norm=0.5)
+    trainer.model.layers[1].rnn.weight_hh_l0.register_hook(lambda gradient: gradient * 1e6)
+    warnings = [record for record in trainer.run() if isinstance(record, WarningRecord)]
+    assert len(warnings) == trainer_module.MOST_WARNINGS
+    assert warnings[0].step == 1
+    for word in ("step 1: the gradient explodes", "layers.1.rnn.weight_hh_l0", "tokens read"):
+        assert word in warnings[0].text
+    assert warnings[1].text.startswith("step 2:")
+
+
+def test_a_broken_gradient_is_named_with_its_weights() -> None:
+    """Only those that it is in."""
+    trainer = make(valid=None)
+    trainer.model.layers[0].rnn.weight_ih_l0.register_hook(lambda gradient: gradient * np.nan)
+    with pytest.raises(DivergenceError, match=r"the gradient of layers\.0\.rnn\.weight_ih_l0 is"):
+        list(trainer.run())

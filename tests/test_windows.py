@@ -19,6 +19,7 @@ from charlm.text.windows import (
     Windows,
     cut_pieces,
     fresh_starts,
+    random_cuts,
 )
 
 LINE_END = 9
@@ -29,6 +30,7 @@ READINGS = st.builds(
     stateless=st.booleans(),
     seed=st.integers(0, 99),
     line_end=st.sampled_from([None, LINE_END]),
+    random_bptt=st.booleans(),
 )
 LENGTHS = st.lists(st.integers(0, 12), min_size=1, max_size=8)
 
@@ -50,6 +52,10 @@ def epoch(text: EncodedText, reading: Reading, position: Position | None = None)
 
 def plain(windows: list[Window]) -> list[tuple]:
     return [(w.inputs.tolist(), w.targets.tolist(), w.starts, w.tokens, w.next) for w in windows]
+
+
+def longest(reading: Reading) -> int:
+    return reading.bptt + 20 if reading.random_bptt else reading.bptt
 
 
 # ------------------------------------------------------------------ by hand
@@ -137,7 +143,7 @@ def test_every_token_is_a_target_exactly_once(text: EncodedText, reading: Readin
     assert sum(window.tokens for window in windows) == len(text.ids)
     for window in windows:
         assert window.inputs.shape == window.targets.shape
-        assert window.inputs.shape[0] <= reading.bptt
+        assert window.inputs.shape[0] <= longest(reading)
         assert window.inputs.shape[1] <= reading.batch_size
         assert window.tokens == (window.targets != PADDING).sum() > 0
 
@@ -254,3 +260,30 @@ def test_a_batch_larger_than_the_text_is_a_smaller_batch() -> None:
     for window in epoch(encoded_stream([5, 6, 7]), Reading(batch_size=8, bptt=1)):
         assert (window.targets != PADDING).any()
         assert window.targets.shape[1] <= 3
+
+
+def test_lengths_that_are_drawn_are_those_of_the_paper() -> None:
+    """(Merity et al. 2018): around bptt, one in twenty around half of it, never much longer."""
+    draws = np.random.default_rng(0)
+    lengths = np.diff(random_cuts(700_000, 70, draws))
+    short = lengths < 52
+    assert short.mean() == pytest.approx(0.05, abs=0.01)
+    assert lengths[~short].mean() == pytest.approx(70, abs=0.3)
+    assert lengths[short].mean() == pytest.approx(35, abs=1)
+    assert lengths[~short].std() == pytest.approx(5, abs=0.3)
+    assert lengths.max() <= 90
+    assert lengths.min() >= 5
+    for size in (1, 4, 5, 6, 69, 70, 71, 1000):
+        cuts = random_cuts(size, 70, draws)
+        assert cuts[0] == 0
+        assert cuts[-2] < size <= cuts[-1]
+
+
+def test_drawn_windows_differ_from_epoch_to_epoch_and_not_from_time_to_time() -> None:
+    """They depend on the seed, the epoch and the group only, so any place can be gone on from."""
+    text = encoded_stream(n % 99 for n in range(3000))
+    reading = Reading(batch_size=2, bptt=30, seed=3, random_bptt=True)
+    first = [w.inputs.shape[0] for w in epoch(text, reading)]
+    assert len(set(first)) > 5
+    assert first == [w.inputs.shape[0] for w in epoch(text, reading)]
+    assert first != [w.inputs.shape[0] for w in epoch(text, reading, Position(epoch=1))]

@@ -266,11 +266,14 @@ class Trainer:
 
     def _clipped_norm(self) -> float:
         """The gradient's norm before clipping. Raises DivergenceError when it is not finite."""
-        limit = self.settings.clip_norm or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        total = torch.nn.utils.get_total_norm([gradient for _, gradient in self._gradients()])
+        norm = float(total)
         if not math.isfinite(norm):
             broken = [name for name, g in self._gradients() if not g.isfinite().all()]
             raise self._diverged(f"the gradient of {', '.join(broken[:3])} is not finite")
+        if self.settings.clip_norm:
+            weights = list(self.model.parameters())
+            torch.nn.utils.clip_grads_with_norm_(weights, self.settings.clip_norm, total)
         usual = max(self.settings.clip_norm, 1.0)
         if norm > EXPLODING * usual and self.counters.warnings < MOST_WARNINGS:
             largest, _ = max(self._gradients(), key=lambda item: float(item[1].norm()))
