@@ -318,3 +318,28 @@ def test_a_budget_that_no_model_fits_is_refused() -> None:
         planned(stream(50_000), model=ModelSettings(parameters=3), steps=3)
     with pytest.raises(UsageError, match="give one"):
         ModelSettings(parameters=3000, hidden_size=8)
+
+
+def test_the_decay_of_an_average_stays_below_one() -> None:
+    """However many steps a fast machine may make in the minutes."""
+    names = encoded_documents([[2, 3, 4, 1]] * 500)
+    data = replace(stream(500), train=names, document="line")
+    result = planned(data, minutes=600.0, measure=lambda: 1e15)
+    assert 0.9 <= result.settings.training.average < 1.0
+
+
+def test_a_size_from_a_number_of_weights_needs_no_length() -> None:
+    """The speed is measured with a model of its own; it used to be refused for having both."""
+    settings = ModelSettings(parameters=20_000)
+    result = planned(stream(2000), model=settings, measure=None)
+    assert result.settings.model.hidden_size
+    assert count_parameters(result.settings.model, len(stream(2000).vocabulary)) <= 20_000
+
+
+def test_an_elman_network_gets_a_smaller_rate() -> None:
+    """At the usual one it learns nothing."""
+    rates = {
+        cell: planned(stream(50_000), model=ModelSettings(cell=cell)).settings.training
+        for cell in ("rnn", "lstm")
+    }
+    assert rates["rnn"].learning_rate == rates["lstm"].learning_rate / 4

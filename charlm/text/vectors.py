@@ -39,8 +39,9 @@ def read_vectors(path: Path, wanted: Collection[str]) -> WordVectors:
     Raises CorpusError with the place of the first line that is not a word and its numbers.
     """
     try:
-        with TextFile(shown(path), path).open() as file:
-            width, entries = _entries(io.BufferedReader(cast(io.RawIOBase, file)), shown(path))
+        raw = cast(io.RawIOBase, TextFile(shown(path), path).open())
+        with io.BufferedReader(raw) as file:
+            width, entries = _entries(file, shown(path))
             found = {word: vector for word, vector in entries if word in wanted}
     except (OSError, EOFError) as error:
         raise CorpusError(

@@ -1,7 +1,7 @@
 """How far back the gradient of a loss reaches: why gates were invented, measured.
 
-For a loss at token t and the state s of a layer k tokens before, ||d loss_t / d s_{t-k}|| falls
-with k where gradients vanish and grows where they explode (Bengio et al. 1994; Pascanu et al.
+For a loss at token t and the state s that a layer carried on k tokens before,
+||d loss_t / d s_{t-k}|| falls with k where gradients vanish and grows where they explode (Bengio et al. 1994; Pascanu et al.
 2013).
 """
 
@@ -170,13 +170,18 @@ class _watched:  # noqa: N801
 def _stepped(
     model: RecurrentLanguageModel, windows: Tensor, state: State
 ) -> tuple[list[State], Tensor]:
-    """The state after each step, as leaves and nodes of one graph, and the last logits."""
+    """The state after each step, as nodes of one graph, and the last logits.
+
+    Copies of what is carried on, so that nothing of the same step is computed from them: some
+    cells compute h from the c that they carry.
+    """
     states: list[State] = []
     logits = torch.empty(0)
     for ids in windows.unbind(0):
-        logits, state = model(ids[None], state)
+        logits, after = model(ids[None], state)
+        state = tuple(tuple(part.clone() for part in layer) for layer in after)
         if not states:  # the oldest states are where the gradient ends
-            state = tuple(tuple(p.detach().requires_grad_() for p in layer) for layer in state)
+            state = tuple(tuple(p.detach().requires_grad_() for p in layer) for layer in after)
         states.append(state)
     return states, logits
 

@@ -339,7 +339,8 @@ class _Planner:
         in_a_step = (training.batch_size or 1) * self.tokens / self.dataset.train.documents
         steps = self._passes(training, model) * self.tokens / in_a_step
         reason = "such documents are soon memorised"
-        return float(self._chosen("training.average", round(max(1 - 3 / steps, 0.9), 5), reason))
+        decay = round(min(max(1.0 - 3.0 / steps, 0.9), 0.9999), 5)
+        return float(self._chosen("training.average", decay, reason))
 
     def _evals(self, training: TrainingSettings) -> int:
         """Fewer validations where one costs more than a share of the training between two.

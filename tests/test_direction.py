@@ -1,0 +1,216 @@
+"""Reading backward, and filling gaps with both directions."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import encoded_documents, encoded_stream, engine, tiny_model, vocabulary_of
+
+from charlm.config import Settings, settings_from
+from charlm.errors import RunError, UsageError
+from charlm.inference.filling import Half, fill, rank
+from charlm.inference.likelihood import document_nats, evaluate
+from charlm.inference.scoring import Scorer
+from charlm.library import load
+from charlm.runs.verify import verify_run
+from charlm.text.corpus import Corpus
+from charlm.text.dataset import read_encoded
+from charlm.text.direction import BackwardVocabulary, mirrored
+from charlm.training.session import Session, halves, resume, start
+
+TEXT = "abc abd\nab ca\n" * 12
+EOS = 1
+
+
+# ------------------------------------------------------------------ reading backward
+
+
+def test_mirrored_by_hand() -> None:
+    """Documents still end with EOS; a stream is turned round as it is."""
+    text = mirrored(encoded_documents([[2, 3, EOS], [4, EOS], [5, 6, 7, EOS]]))
+    assert text.ids.tolist() == [7, 6, 5, EOS, 4, EOS, 3, 2, EOS]
+    assert text.ends.tolist() == [4, 6, 9]
+    assert mirrored(encoded_stream([2, 3, 4])).ids.tolist() == [4, 3, 2]
+    assert len(mirrored(encoded_stream([])).ids) == 0
+    again = mirrored(mirrored(encoded_documents([[2, 3, EOS], [4, EOS]])))
+    assert again.ids.tolist() == [2, 3, EOS, 4, EOS]
+
+
+@pytest.mark.parametrize("unit", ["char", "byte", "word", "bpe"])
+@pytest.mark.parametrize("text", ["", "the cat", "Äh 👩‍🚀 don't\n", "a  b"])
+def test_text_goes_in_and_comes_out_the_right_way_round(unit: str, text: str) -> None:
+    """The last token is the first id; what is decoded is the text again."""
+    plain = vocabulary_of("the cat sat, Äh 👩‍🚀 don't\n a  b", unit)
+    backward = BackwardVocabulary(plain)
+    assert backward.encode(text).tolist() == plain.encode(text)[::-1].tolist()
+    assert backward.pieces(text) == plain.pieces(text)[::-1]
+    assert backward.decode(backward.encode(text)) == plain.decode(plain.encode(text))
+    assert (len(backward), backward.unit) == (len(plain), unit)
+    assert backward.token_text(2) == plain.token_text(2)
+
+
+def settings(direction: str, **training) -> Settings:
+    values = {"steps": 8, "batch_size": 2, "bptt": 4, "seed": 1, "precision": "fp32",
+              "threads": 1, "learning_rate": 0.05} | training  # fmt: skip
+    model = {"hidden_size": 4, "num_layers": 1, "direction": direction}
+    return settings_from({"training": values, "model": model})
+
+
+def begun(folder: Path, direction: str, name: str = "x", **training) -> Session:
+    corpus = Corpus.from_text(TEXT, "line")
+    return start(settings(direction, **training), folder, name=name, corpus=corpus)
+
+
+def trained(folder: Path, direction: str, name: str = "x", **training) -> Path:
+    session = begun(folder, direction, name, **training)
+    for half in halves(session):
+        list(half.records())
+    return session.path
+
+
+def test_a_backward_model_is_a_forward_model_of_the_text_turned_round(tmp_path: Path) -> None:
+    """Its score of a sentence is that of the sentence backward; `eval` agrees with training."""
+    model = load(trained(tmp_path, "backward"))
+    ids = model.vocabulary.inner.encode("ab ca")[::-1].tolist()
+    (expected,) = document_nats(model.run.engine, [np.array([*ids, EOS])])
+    (score,) = model.score("ab ca", tokens=True)
+    assert -score.log_probability == pytest.approx(expected.sum())
+    assert [token.token for token in score.tokens] == ["a", "c", " ", "b", "a", "<eos>"]
+    told = json.loads((model.path / "run.json").read_text())["results"]["valid"]
+    kept = model.run.as_read(read_encoded(model.path / "data" / "valid"))
+    assert evaluate(model.run.engine, kept).nats == pytest.approx(told["nats"], rel=1e-6)
+    assert model.evaluate("ab ca\n").nats == pytest.approx(expected.sum())
+    sample = "".join(model.sample(12, seed=3))
+    pieces = list(model.generate(12, seed=3))
+    assert len(sample) == sum(piece.tokens for piece in pieces) == 12
+    assert [piece.text for piece in pieces[:-1]] == [""] * 12
+    with pytest.raises(UsageError, match="reads backward"):
+        Scorer(model.run.engine, model.vocabulary, end=True, carry=True)
+
+
+def test_what_comes_before_is_drawn_before_the_prompt(tmp_path: Path) -> None:
+    """The prompt is the end of the sample."""
+    model = load(trained(tmp_path, "backward"))
+    assert "".join(model.sample(5, seed=1, prompt="ab ca")).endswith("ab ca")
+
+
+def test_the_forward_half_is_a_forward_run(tmp_path: Path) -> None:
+    """The same bytes as a run without another half: nothing of what comes later leaks into it."""
+    both, alone = trained(tmp_path, "both"), trained(tmp_path, "forward", "y")
+    back = trained(tmp_path, "backward", "z")
+    name = "model.safetensors"
+    assert (both / name).read_bytes() == (alone / name).read_bytes()
+    assert (both / "backward" / name).read_bytes() == (back / name).read_bytes()
+    assert not any(check.problems for check in verify_run(both))
+    assert "backward/model.safetensors" in [check.name for check in verify_run(both)]
+    (both / "backward" / name).write_bytes(b"x")
+    assert any(check.problems for check in verify_run(both))
+
+
+@pytest.mark.parametrize("stop", ["forward", "between", "backward"])
+def test_two_halves_go_on_from_where_they_stopped(stop: str, tmp_path: Path) -> None:
+    """In the first half, between the halves, in the second; then nothing is left to do."""
+    whole = trained(tmp_path, "both", "whole")
+    session = begun(tmp_path, "both")
+    for number, half in enumerate(halves(session)):
+        if (stop, number) in (("forward", 0), ("backward", 1)):
+            half.trainer.stop("interrupted")
+        if (stop, number) == ("between", 1):
+            half.lock.release()
+            break
+        list(half.records())
+    for half in halves(resume(session.path)):
+        list(half.records())
+    for part in (".", "backward"):
+        first, second = (run / part / "model.safetensors" for run in (whole, session.path))
+        assert first.read_bytes() == second.read_bytes()
+    assert list(halves(resume(session.path))) == []
+
+
+def test_longer_training_is_for_both_halves(tmp_path: Path) -> None:
+    """`--resume --steps N` changes the second half as well."""
+    path = trained(tmp_path, "both")
+    for half in halves(resume(path, {"training": {"steps": 12}})):
+        list(half.records())
+    records = [json.loads((path / part / "run.json").read_text()) for part in (".", "backward")]
+    assert [record["results"]["step"] for record in records] == [12, 12]
+
+
+def test_minutes_are_shared_by_the_halves(tmp_path: Path) -> None:
+    """Each gets half of them."""
+    session = begun(tmp_path, "both", steps=None, minutes=3.0)
+    assert session.trainer.settings.minutes == 1.5
+    session.lock.release()
+
+
+# ------------------------------------------------------------------ gaps
+
+V = 6
+LEFT, RIGHT = np.array([2, 4, 3]), np.array([5, 2])
+
+
+def half(seed: int, ends: bool = True) -> Half:
+    return Half(engine=engine(tiny_model("lstm", V, seed=seed, scale=4.0)), ends=ends)
+
+
+def total(side: Half, ids: list[int]) -> float:
+    """ln P of a whole text."""
+    (nats,) = document_nats(side.engine, [np.array(ids + [EOS] * side.ends)])
+    return -float(nats.sum())
+
+
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("sides", [(LEFT, RIGHT), (LEFT[:0], RIGHT), (LEFT, RIGHT[:0])])
+def test_a_gap_is_ranked_by_the_probability_of_the_whole_text(ends: bool, sides) -> None:
+    """Brute force over all tokens: half of ln P forward plus half of ln P backward."""
+    forward, backward = half(1, ends), half(2, ends)
+    left, right = sides
+    ids, worth = rank(forward, backward, left, right)
+    assert sorted(ids.tolist()) == [2, 3, 4, 5]
+    expected = {
+        token: 0.5 * total(forward, [*left, token, *right])
+        + 0.5 * total(backward, [*right[::-1], token, *left[::-1]])
+        for token in range(2, V)
+    }
+    best = sorted(expected, key=lambda token: -expected[token])
+    assert ids.tolist() == best
+    # both leave out the part that is the same for every token
+    np.testing.assert_allclose(
+        np.diff(worth), np.diff([expected[token] for token in best]), atol=1e-5
+    )
+
+
+def test_a_short_list_keeps_the_likeliest() -> None:
+    """Two of four candidates."""
+    ids, _ = rank(half(1), half(2), LEFT, RIGHT, shortlist=2)
+    assert len(ids) == 2
+
+
+def test_gaps_are_filled_from_left_to_right() -> None:
+    """The second gap is ranked with the first one filled; UNK and EOS are never put in."""
+    vocabulary = vocabulary_of("abcd")
+    forward, backward = half(1), half(2)
+    gaps, filled = fill(forward, backward, vocabulary, "a___b___", top=3)
+    assert [len(gap) for gap in gaps] == [3, 3]
+    best = [gap[0].id for gap in gaps]
+    assert filled == f"a{vocabulary.tokens[best[0]]}b{vocabulary.tokens[best[1]]}"
+    a, b = (int(vocabulary.encode(letter)[0]) for letter in "ab")
+    first, _ = rank(forward, backward, np.array([a]), np.array([b, 0]))
+    second, _ = rank(forward, backward, np.array([a, best[0], b]), np.array([], np.int64))
+    assert best == [first[0], second[0]]
+    everything, _ = fill(forward, backward, vocabulary, "a___", top=9)
+    assert sum(filling.probability for filling in everything[0]) == pytest.approx(1.0)
+    with pytest.raises(UsageError, match="no gap in 'abc'"):
+        fill(forward, backward, vocabulary, "abc", top=3)
+
+
+def test_a_run_with_both_halves_fills(tmp_path: Path) -> None:
+    """And one without says which command makes one."""
+    model = load(trained(tmp_path, "both", steps=40))
+    gaps, filled = model.fill("ab ___a")
+    assert len(gaps[0]) == 5
+    assert len(filled) == 5
+    alone = load(trained(tmp_path, "forward", "y"))
+    with pytest.raises(RunError, match="--direction both"):
+        alone.fill("ab ___a")

@@ -1,0 +1,194 @@
+"""Word vectors: every format of their makers, only what is wanted, mistakes with their place."""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import tiny_model, vocabulary_of
+
+from charlm.config import Settings, settings_from
+from charlm.errors import CorpusError, UsageError
+from charlm.library import load
+from charlm.runs.states import state_folders
+from charlm.text.corpus import Corpus
+from charlm.text.vectors import nearest, read_vectors, vector_lines
+from charlm.training.pretrained import begin_with, find_vectors
+from charlm.training.session import resume, start
+
+WORDS = {"cat": [1.0, -2.0, 0.5], "naïve": [0.25, 0.0, -1e-3], "the": [3.0, 3.0, 3.0]}
+TEXT = "the cat sat. The cat sat on the mat. " * 9
+
+
+def text_of(words: dict[str, list[float]], header: bool) -> bytes:
+    lines = [f"{len(words)} 3"] if header else []
+    lines += [f"{word} {' '.join(map(str, values))}" for word, values in words.items()]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def binary_of(words: dict[str, list[float]], after: bytes) -> bytes:
+    entries = [w.encode() + b" " + struct.pack("<3f", *v) + after for w, v in words.items()]
+    return f"{len(words)} 3\n".encode() + b"".join(entries)
+
+
+FORMATS = {
+    "glove.txt": text_of(WORDS, header=False),
+    "fast.vec": text_of(WORDS, header=True),
+    "trailing.vec": text_of(WORDS, header=True).replace(b"\n", b" \n"),
+    "word2vec.bin": binary_of(WORDS, b"\n"),
+    "gensim.bin": binary_of(WORDS, b""),
+    "packed.txt.gz": gzip.compress(text_of(WORDS, header=False)),
+    "packed.bin.gz": gzip.compress(binary_of(WORDS, b"\n")),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_gives_the_wanted_words(name: str, tmp_path: Path) -> None:
+    """With and without counts, text and binary, packed; nothing else is kept."""
+    path = tmp_path / name
+    path.write_bytes(FORMATS[name])
+    found = read_vectors(path, {"cat", "naïve", "dog"})
+    assert found.width == 3
+    assert set(found.by_word) == {"cat", "naïve"}
+    for word, vector in found.by_word.items():
+        np.testing.assert_allclose(vector, WORDS[word], rtol=1e-6)
+
+
+def test_a_binary_file_whose_bytes_look_like_blanks_and_line_ends(tmp_path: Path) -> None:
+    """Numbers may hold any byte; a large one is told from text by its first entry."""
+    values = np.frombuffer(b" \n \n\t  \n  \n\n" * 3, "<f4")[:9].reshape(3, 3)
+    words = dict(zip(["a", "b", "c"], values.tolist(), strict=True))
+    path = tmp_path / "odd.bin"
+    path.write_bytes(binary_of(words, b"\n"))
+    found = read_vectors(path, set(words))
+    for word, vector in words.items():
+        np.testing.assert_array_equal(found.by_word[word], np.array(vector, np.float32))
+
+
+def test_a_word_may_hold_blanks(tmp_path: Path) -> None:
+    """As some of GloVe's 840B do: numbers are counted from the right."""
+    path = tmp_path / "v.txt"
+    path.write_text("cat 1 2\n. . . 3 4\n")
+    assert read_vectors(path, {". . ."}).by_word[". . ."].tolist() == [3.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", ["line 1 is ''", "expected a word and its numbers"]),
+        (b"word\n", ["line 1 is 'word'"]),
+        (b"a 1 2\nb 1 x\n", ["line 2 is 'b 1 x'", "a word and 2 numbers"]),
+        (b"a 1 2\n\nb 1\n", ["line 3 is 'b 1'"]),
+        (b"3 2\na 1 2\nb 1\n", ["line 3"]),
+        (binary_of(WORDS, b"\n")[:-9], ["ends in entry 3 of 3"]),
+        (binary_of(WORDS, b"\n").replace(b"3 3", b"9 3", 1), ["ends in entry 4 of 9"]),
+    ],
+)
+def test_a_damaged_file_is_named_with_its_place(content: bytes, words, tmp_path: Path) -> None:
+    """What was found, what was expected."""
+    path = tmp_path / "v.txt"
+    path.write_bytes(content)
+    with pytest.raises(CorpusError) as caught:
+        read_vectors(path, {"a"})
+    for word in ["v.txt", *words]:
+        assert word in str(caught.value)
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    """word2vec's text format; white space in a token does not break the lines."""
+    matrix = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    path = tmp_path / "v.txt"
+    path.write_text("".join(vector_lines(["a", " ", "\n", "über"], matrix)), encoding="utf-8")
+    found = read_vectors(path, {"a", "\\x20", "\\n", "über"})
+    np.testing.assert_allclose(np.stack(list(found.by_word.values())), matrix, rtol=1e-4)
+
+
+def test_neighbours_by_hand() -> None:
+    """Cosines of four vectors; a row is not its own neighbour, and zero is nobody's."""
+    matrix = np.array([[1, 0], [2, 2], [0, -3], [0, 0]], np.float32)
+    found = nearest(matrix, 0, 5)
+    assert [index for index, _ in found] == [1, 2, 3]
+    assert [cosine for _, cosine in found] == pytest.approx([0.5**0.5, 0.0, 0.0])
+    assert len(nearest(matrix, 0, 1)) == 1
+
+
+def vectors_file(folder: Path) -> Path:
+    path = folder / "v.txt"
+    path.write_bytes(text_of(WORDS, header=True))
+    return path
+
+
+def test_entries_find_their_vectors_by_case_or_lower_case(tmp_path: Path) -> None:
+    """`The` is read as `the` where there is no vector of its own; unknown ones keep theirs."""
+    vocabulary = vocabulary_of(TEXT, "word", words="whitespace")
+    found = find_vectors(vectors_file(tmp_path), vocabulary)
+    names = {vocabulary.token_text(int(index)) for index in found.ids}
+    assert names == {"the", "The", "cat"}
+    model = tiny_model("lstm", len(vocabulary), embedding_size=3)
+    before = model.embedding.weight.detach().clone()
+    begin_with(model, found)
+    after = model.embedding.weight.detach()
+    for index, vector in zip(found.ids, found.vectors, strict=True):
+        assert after[index].tolist() == vector.tolist()
+    others = [index for index in range(len(vocabulary)) if index not in found.ids]
+    ratio = after[others] / before[others]
+    torch.testing.assert_close(ratio, torch.full_like(ratio, float(ratio[0, 0])))
+
+
+def settings(folder: Path, **more) -> Settings:
+    given = more.pop("training", {})
+    training = {"vectors": str(vectors_file(folder)), "steps": 4, "batch_size": 2, "bptt": 4,
+                "seed": 1, "precision": "fp32", "threads": 1} | given  # fmt: skip
+    model = {"hidden_size": 4, "num_layers": 1} | more
+    vocabulary = {"unit": "word", "words": "whitespace"}
+    return settings_from({"training": training, "model": model, "vocabulary": vocabulary})
+
+
+def begun(folder: Path, **more):
+    corpus = Corpus.from_text(TEXT, "stream")
+    return start(settings(folder, **more), folder, name="x", corpus=corpus)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_run_begins_with_the_vectors_and_may_keep_them(frozen: bool, tmp_path: Path) -> None:
+    """The width follows, the coverage is told; frozen ones are the same afterwards."""
+    session = begun(tmp_path, training={"freeze_vectors": frozen})
+    assert session.trainer.model.settings.embedding_size == 3
+    (note,) = [note for note in session.notes if note.startswith("vectors:")]
+    assert "3 of" in note
+    assert "% of the training tokens" in note
+    list(session.records())
+    model = load(session.path)
+    row = model.embedding[model.vocabulary.ids["cat"]]
+    assert np.allclose(row, WORDS["cat"]) == frozen
+    names = [model.vocabulary.token_text(index) for index in range(len(model.vocabulary))]
+    assert model.nearest("cat", top=2)[0][0] in names
+    with pytest.raises(UsageError, match="'dog' is not an entry"):
+        model.nearest("dog")
+
+
+def test_a_run_that_died_at_once_goes_on_without_the_file(tmp_path: Path) -> None:
+    """The vectors are in its first state, so it ends as a run that did not die."""
+    whole = begun(tmp_path)
+    list(whole.records())
+    (tmp_path / "other").mkdir()
+    died = begun(tmp_path / "other")
+    assert [folder.name for folder in state_folders(died.path)] == ["step-0"]
+    died.lock.release()
+    (tmp_path / "other" / "v.txt").unlink()
+    list(resume(died.path).records())
+    name = "model.safetensors"
+    assert (died.path / name).read_bytes() == (whole.path / name).read_bytes()
+
+
+def test_vectors_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    """Another width, one-hot input, no word in common, nothing to freeze."""
+    for wrong in ({"embedding_size": 5}, {"one_hot": True}):
+        with pytest.raises(UsageError, match="the vectors have 3 numbers"):
+            begun(tmp_path, **wrong)
+    with pytest.raises(CorpusError, match="holds none of"):
+        find_vectors(vectors_file(tmp_path), vocabulary_of("xyz"))
+    with pytest.raises(UsageError, match="freeze_vectors without vectors"):
+        settings(tmp_path, training={"vectors": None, "freeze_vectors": True})
