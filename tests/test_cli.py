@@ -152,6 +152,17 @@ def test_no_command_is_the_help_and_exit_2(call: Call) -> None:
         (["train", "x", "--name", "a/b"], "--name"),
         (["train", "x", "--valid-frac", "0.95"], "valid_frac"),
         (["vocab", "x", "--unit", "chat"], "'chat'"),
+        (["train", "x", "--set", "zoneot=1"], "'zoneout'"),
+        (["train", "x", "--set", "zoneout"], "NAME=VALUE"),
+        (["train", "x", "--set", "zoneout=high"], "expected float"),
+        (["train", "x", "--embedding", "wide"], "one-hot"),
+        (["train", "x", "--init", "glorot"], "xavier"),
+        (["train", "x", "--direction", "left"], "backward"),
+        (["train", "x", "--mos", "0"], "mixture is 0"),
+        (["fill", "no gap"], "no gap"),
+        (["vectors", "nearest", "zebra"], "not an entry"),
+        (["gradients", "--out", "x.gif"], ".svg"),
+        (["gradients", "--compare", "rnn,tree"], "'tree'"),
     ],
 )
 def test_a_mistake_in_usage_is_exit_2_with_a_hint(arguments, told: str, call: Call) -> None:
@@ -831,3 +842,97 @@ def test_a_number_of_weights_trains(
     assert call("sample", "--run", "p", "--len", "5")[0] == 0
     assert call("verify", "--run", "p")[0] == 0
     assert "skips" in call("sample", "--run", "p", "--engine", "native")[2]
+
+
+# Directions, vectors, gradients
+
+
+def test_a_run_with_both_directions_fills_gaps(call: Call, here: Path) -> None:
+    """Trained, gone on with, verified; each gap as a table, the filled text last."""
+    (here / "a.txt").write_text(TEXT)
+    arguments = ["--direction", "both", "--name", "gaps", "--checkpoints", str(here), *TINY]
+    status, out, err = call("train", "a.txt", "--steps", "6", *arguments)
+    assert (status, out) == (0, "")
+    assert "the backward half" in err
+    here_too = ["--run", "gaps", "--checkpoints", str(here)]
+    status, _, err = call("train", "--resume", *here_too)
+    assert (status, "is complete" in err) == (0, True)
+    assert call("train", "--resume", "--steps", "8", *here_too)[0] == 0
+    assert call("verify", *here_too)[0] == 0
+    status, out, _ = call("fill", "ab ___a", *here_too, "--top", "3")
+    assert status == 0
+    *table, filled = out.splitlines()
+    assert len(table) == 5  # head, three tokens, a blank line
+    assert (filled[:3], filled[-1]) == ("ab ", "a")
+    status, out, _ = call("fill", "ab ___a", *here_too, "--json")
+    found = json.loads(out)
+    assert found["filled"] == filled
+    assert found["gaps"][0][0]["token"] == filled[3]
+    assert call("fill", "ab ___a", "--run", "stream")[0] == 4
+    assert call("sample", "--run", str(here / "gaps" / "backward"), "--len", "5")[0] == 0
+
+
+def test_vectors_come_out_and_go_in_again(call: Call, here: Path) -> None:
+    """Exported ones begin another run, frozen: they come out as they went in."""
+    assert call("vectors", "export", "--run", "lines", "--out", "v.txt")[0] == 0
+    status, out, _ = call("vectors", "export", "--run", "lines")
+    assert (status, out) == (0, (here / "v.txt").read_text())
+    (here / "a.txt").write_text(TEXT)
+    own = [value for value in TINY if value not in ("--embedding", "3")]
+    arguments = ["--vectors", "v.txt", "--set", "freeze_vectors=true", "--steps", "3", *own]
+    status, _, err = call("train", "a.txt", *arguments, "--checkpoints", str(here), "--name", "w")
+    assert (status, "vectors: " in err) == (0, True)
+    again = call("vectors", "export", "--run", "w", "--checkpoints", str(here))[1]
+    names = {line.split()[0]: line for line in out.splitlines()[1:]}
+    found = {line.split()[0]: line for line in again.splitlines()[1:]}
+    assert found["a"] == names["a"]
+    status, out, _ = call("vectors", "nearest", "a", "--run", "lines", "--top", "2", "--json")
+    assert len(json.loads(out)["nearest"]) == 2
+    assert call("vectors", "nearest", "a", "--run", "lines", "--top", "2")[1].count("\n") == 3
+
+
+def test_gradients_of_a_run_and_of_cells_side_by_side(
+    call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table and a sentence for each; as JSON every norm; a picture where it was asked for."""
+    (here / "long.txt").write_text(TEXT * 3)
+    status, out, _ = call("gradients", "long.txt", "--run", "stream", "--lags", "20")
+    assert status == 0
+    assert "stream (lstm)" in out
+    assert out.count("Clipped in") == 1
+    status, _, err = call("gradients", "--run", "stream", "--lags", "500")
+    assert (status, "need at least" in err) == (3, True)
+    arguments = ["--compare", "rnn,gru", "--minutes", "0.001", "--lags", "5", "--json"]
+    status, out, _ = call("gradients", "long.txt", *arguments, "--out", "x.svg")
+    assert status == 0
+    models = json.loads(out)["models"]
+    assert [model["name"] for model in models] == ["rnn (rnn)", "gru (gru)"]
+    assert all(len(model["layers"][0]["norms"]) == 6 for model in models)
+    assert (here / "x.svg").stat().st_size > 1000
+
+
+def test_any_other_setting_can_be_set(call: Call, here: Path) -> None:
+    """As a flag it wins over a file, and it is recorded as one."""
+    (here / "a.txt").write_text(TEXT)
+    (here / "c.toml").write_text("[model]\nzoneout = 0.4\nforget_bias = 3.0\n")
+    arguments = ["--config", "c.toml", "--set", "zoneout=0.2", "--set", "recurrent_init=uniform:.1"]
+    place = ["--checkpoints", str(here), "--name", "s", "--steps", "2"]
+    assert call("train", "a.txt", *arguments, *place, *TINY)[0] == 0
+    record = json.loads((here / "s" / "run.json").read_text())
+    model = record["settings"]["model"]
+    assert (model["zoneout"], model["forget_bias"], model["recurrent_init"]) == (
+        0.2, 3.0, "uniform:.1",
+    )  # fmt: skip
+    assert record["origins"]["model.zoneout"] == "flag"
+    assert record["origins"]["model.forget_bias"] == "file c.toml"
+
+
+def test_an_echo_state_network_trains_with_the_precision_that_is_chosen(
+    call: Call, here: Path
+) -> None:
+    """The story: the comparison of gradients found none in a reservoir, and failed."""
+    (here / "a.txt").write_text(TEXT)
+    own = [value for value in TINY if value not in ("--precision", "fp32")]
+    place = ["--checkpoints", str(here), "--steps", "2", "--name", "e"]
+    status, _, err = call("train", "a.txt", "--cell", "esn", *own, *place)
+    assert status == 0, err

@@ -33,8 +33,11 @@ def fill(
 
     Example:  charlm fill "the ___ sat on the mat"
     """
+    from charlm.inference.filling import around_gaps
+
+    pieces = around_gaps(text)
     model = open_model(run, checkpoints, engine)
-    name_unknown(model, text.split("___"), "text")
+    name_unknown(model, pieces, "text")
     gaps, filled = model.fill(text, top=top, engine=engine)
     if as_json:
         found = [[asdict(filling) for filling in gap] for gap in gaps]

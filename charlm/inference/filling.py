@@ -39,10 +39,7 @@ def fill(
     Gaps are filled from left to right: those before hold their best token, those after are read as
     UNK. Raises UsageError for a text without gaps.
     """
-    pieces = text.split(GAP)
-    if len(pieces) < 2:
-        raise UsageError(f"no gap in {text!r}; expected {GAP} where a token is missing")
-    parts = [vocabulary.encode(piece).astype(np.int64) for piece in pieces]
+    parts = [vocabulary.encode(piece).astype(np.int64) for piece in around_gaps(text)]
     found, done = [], parts[0]
     for number in range(1, len(parts)):
         rest = parts[number]
@@ -58,6 +55,14 @@ def fill(
         )
         done = np.concatenate([done, ids[:1], parts[number]])
     return found, vocabulary.decode(done)
+
+
+def around_gaps(text: str) -> list[str]:
+    """The pieces of a text between its gaps. Raises UsageError when there is no gap."""
+    pieces = text.split(GAP)
+    if len(pieces) < 2:
+        raise UsageError(f"no gap in {text!r}; expected {GAP} where a token is missing")
+    return pieces
 
 
 def rank(

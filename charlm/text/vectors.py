@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ def read_vectors(path: Path, wanted: Collection[str]) -> WordVectors:
     Raises CorpusError with the place of the first line that is not a word and its numbers.
     """
     try:
-        raw = cast(io.RawIOBase, TextFile(shown(path), path).open())
+        raw: Any = TextFile(shown(path), path).open()
         with io.BufferedReader(raw) as file:
             width, entries = _entries(file, shown(path))
             found = {word: vector for word, vector in entries if word in wanted}

@@ -1,8 +1,8 @@
 """How far back the gradient of a loss reaches: why gates were invented, measured.
 
 For a loss at token t and the state s that a layer carried on k tokens before,
-||d loss_t / d s_{t-k}|| falls with k where gradients vanish and grows where they explode (Bengio et al. 1994; Pascanu et al.
-2013).
+||d loss_t / d s_{t-k}|| falls with k where gradients vanish and grows where they explode
+(Bengio et al. 1994; Pascanu et al. 2013).
 """
 
 import json
@@ -96,21 +96,27 @@ class GradientFlow:
 
 
 def run_flow(path: Path, text: EncodedText | None = None, lags: int = 200) -> GradientFlow:
-    """The gradient flow of a trained run, on a text or on its own held-out text.
+    """The gradient flow of a trained run, on a text or on what it keeps, held-out text first.
 
     Raises CorpusError when that text is missing or too short.
     """
     run = load_run(path, engine="torch")
     if text is None:
-        parts = [path / "data" / name for name in ("valid", "train")]
-        kept = [part for part in parts if part.exists()]
-        if not kept:
-            raise CorpusError("the run keeps no text; give one with --file")
-        text = run.as_read(read_encoded(kept[0]))
+        folders = [path / "data" / name for name in ("valid", "train")]
+        parts = [read_encoded(folder) for folder in folders if folder.exists()]
+        if not parts:
+            raise CorpusError("the run keeps no text; give one to measure on")
+        long = [part for part in parts if len(part.ids) >= needed(lags)]
+        text = run.as_read(long[0] if long else parts[-1])
     model = torch_model(path)
     layers = gradient_flow(model, np.asarray(text.ids, np.int64), lags)
     name = f"{path.name} ({model.settings.cell})"
     return GradientFlow(name=name, layers=layers, clipped=clip_rate(path))
+
+
+def needed(lags: int) -> int:
+    """Tokens that one place needs: warm-up, one state for each lag, and the target."""
+    return WARM_UP + lags + 2
 
 
 def gradient_flow(
@@ -120,7 +126,7 @@ def gradient_flow(
 
     Raises CorpusError when the text is shorter than one such place.
     """
-    length = WARM_UP + lags + 2
+    length = needed(lags)
     if len(ids) < length:
         raise CorpusError(
             f"the text has {len(ids)} tokens; lags up to {lags} need at least {length}. Give a "
