@@ -81,7 +81,7 @@ def test_spectral_radii_of_known_matrices() -> None:
 
 def flow_of(norms: list[float]) -> GradientFlow:
     layer = LayerFlow(norms=norms, hidden_norms=norms, gates={"forget": (0.1, 0.6)}, radii=[1.0])
-    return GradientFlow(name="x", layers=[layer], clipped=0.25)
+    return GradientFlow(name="x", cell="rnn", layers=[layer], clipped=0.25)
 
 
 @pytest.mark.parametrize(

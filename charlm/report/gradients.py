@@ -13,7 +13,7 @@ from charlm.errors import EnvironmentFailure, UsageError
 from charlm.report.tables import plain_table
 from charlm.training.gradients import GradientFlow
 
-SHOWN_LAGS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+SHOWN_LAGS = (1, 5, 10, 20, 50, 100, 200)
 BARS = "▁▂▃▄▅▆▇█"
 DECADES = 8
 """Powers of ten that the bars span, from the largest norm down."""
@@ -37,9 +37,7 @@ def lag_table(flows: Sequence[GradientFlow]) -> Table:
     last = min(len(layer.norms) for flow in flows for layer in flow.layers) - 1
     lags = [lag for lag in SHOWN_LAGS if lag <= last]
     title = "norm of d loss(t) / d state(t - k), by k"
-    table = plain_table(
-        "<model", "layer", *(str(lag) for lag in lags), "<1 to the end", title=title
-    )
+    table = plain_table("<model", "layer", *(str(lag) for lag in lags), "<all lags", title=title)
     for flow in flows:
         for number, layer in enumerate(flow.layers, start=1):
             values = [f"{layer.norms[lag]:.0e}" for lag in lags]
@@ -48,7 +46,7 @@ def lag_table(flows: Sequence[GradientFlow]) -> Table:
     return table
 
 
-def sparkline(norms: Sequence[float], width: int = 20) -> str:
+def sparkline(norms: Sequence[float], width: int = 16) -> str:
     """Bars for norms, a logarithm each: full for the largest, empty DECADES powers of ten below."""
     top = math.log10(max(max(norms), 1e-300))
     picked = [norms[at * (len(norms) - 1) // max(width - 1, 1)] for at in range(width)]
@@ -99,7 +97,7 @@ def save_picture(flows: Sequence[GradientFlow], path: Path) -> None:
         for number, layer in enumerate(flow.layers, start=1):
             label = flow.name if len(flow.layers) == 1 else f"{flow.name}, layer {number}"
             lags = range(1, len(layer.norms))
-            axes.semilogy(lags, [max(norm, 1e-30) for norm in layer.norms[1:]], label=label)
+            axes.semilogy(lags, [norm or math.nan for norm in layer.norms[1:]], label=label)
     axes.set_xlabel("lag k (tokens)")
     axes.set_ylabel("norm of d loss(t) / d state(t - k)")
     axes.set_title("How far back a loss is felt")

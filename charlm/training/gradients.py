@@ -35,8 +35,14 @@ NEAR_ZERO, NEAR_ONE = 0.1, 0.9
 """Where a gate counts as saturated (Karpathy et al. 2015, section 4.3)."""
 FAINT = 0.01
 """Share of the largest gradient below which a token is out of reach."""
-SHORT_REACH = 20
+SHORT_REACH = 8
+"""Tokens that a gradient reaches at least in a network that learns words from letters."""
 GROWTH = 10.0
+KNOBS = {
+    "rnn": "Use --cell lstm or gru, or begin with --init orthogonal",
+    "lstm": "Use a higher forget bias (--set forget_bias=2) or a longer --bptt",
+}
+"""What helps against vanishing gradients, by cell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +76,7 @@ class GradientFlow:
     """Of one model; `clipped` is the share of its training steps whose gradient was clipped."""
 
     name: str
+    cell: str
     layers: list[LayerFlow]
     clipped: float | None = None
 
@@ -87,8 +94,7 @@ class GradientFlow:
         if reach < SHORT_REACH:
             return (
                 f"vanishing: what lies more than {reach} tokens back moves the loss by less than a "
-                "hundredth of what the newest token does. Use --cell lstm or gru, or a higher "
-                "forget bias (--set forget_bias=2)"
+                f"hundredth of what is nearest. {KNOBS.get(self.cell, 'Use a longer --bptt')}"
             )
         lags = len(self.layers[0].norms) - 1
         more = " or more" if reach == lags else ""
@@ -108,10 +114,10 @@ def run_flow(path: Path, text: EncodedText | None = None, lags: int = 200) -> Gr
             raise CorpusError("the run keeps no text; give one to measure on")
         long = [part for part in parts if len(part.ids) >= needed(lags)]
         text = run.as_read(long[0] if long else parts[-1])
-    model = torch_model(path)
+    model = torch_model(path).double()  # far back, float32 has no numbers small enough
     layers = gradient_flow(model, np.asarray(text.ids, np.int64), lags)
-    name = f"{path.name} ({model.settings.cell})"
-    return GradientFlow(name=name, layers=layers, clipped=clip_rate(path))
+    cell, clipped = model.settings.cell, clip_rate(path)
+    return GradientFlow(name=path.name, cell=cell, layers=layers, clipped=clipped)
 
 
 def needed(lags: int) -> int:
