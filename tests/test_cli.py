@@ -31,6 +31,7 @@ TINY = [
     "--bptt", "4", "--threads", "1", "--seed", "1", "--precision", "fp32", "--device", "cpu",
 ]  # fmt: skip
 VERBS = [command.name or command.callback.__name__ for command in app.registered_commands]
+VERBS += [group.typer_instance.info.name for group in app.registered_groups]
 READING = {
     "sample": ["--len", "9", "--seed", "1"],
     "score": ["abc", "abd"],

@@ -4,11 +4,13 @@ import contextlib
 import io
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from charlm.cli import main
+from charlm.config import SECTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -20,7 +22,8 @@ def commands() -> list[str]:
     """Every line of a shell block that calls charlm, without what follows a pipe."""
     lines = [line for language, block in BLOCKS if not language for line in block.splitlines()]
     stripped = [line.removeprefix("$ ").split("  #")[0].strip() for line in lines]
-    return sorted({line for line in stripped if line.startswith("charlm ")})
+    found = {line for line in stripped if line.startswith("charlm ")}
+    return sorted(found, key=lambda line: (not line.startswith("charlm train"), line))
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +41,14 @@ def test_every_command_runs(command: str, folder: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(folder)
     arguments = shlex.split(command)[1:]
     if arguments[0] == "train" and "--resume" not in arguments:
-        lengths = {"--minutes", "--epochs", "--name", "--layers", "--hidden"}
+        lengths = {"--minutes", "--epochs", "--layers", "--hidden"}
+        lengths |= {"--name"} if "--direction" not in arguments else set()
         while found := lengths & set(arguments):
             at = arguments.index(found.pop())
             del arguments[at : at + 2]
         arguments += TINY
+    if arguments[0] == "gradients":
+        arguments += ["corpus.txt", "--minutes", "0.001", "--lags", "9"]
     if arguments[0] == "eval" and "--file" not in arguments:
         arguments += ["--file", "test.txt"]
     out = io.StringIO()
@@ -76,6 +82,7 @@ def test_every_verb_is_in_the_table() -> None:
     from charlm.cli import app
 
     verbs = {command.name for command in app.registered_commands}
+    verbs |= {group.typer_instance.info.name for group in app.registered_groups}
     assert set(re.findall(r"^\| `charlm (\w+)", README, re.MULTILINE)) == verbs
 
 
@@ -86,6 +93,20 @@ def test_every_flag_that_is_named_exists() -> None:
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
     missing = {flag for flag in named if not re.search(rf'["/]{flag}["/]', source)} - {"--help"}
     assert not missing
+
+
+def test_every_other_setting_is_in_the_table_with_its_default() -> None:
+    """The rows of `--set` against the settings; what has a flag of its own need not be there."""
+    rows = re.findall(r"^\| (`[\w`, ]+`) \| (.+?) \|", README, re.MULTILINE)
+    named = {name for names, _ in rows for name in re.findall(r"`(\w+)`", names)}
+    known = {f.name: f.default for cls in SECTIONS.values() for f in fields(cls)}
+    flags = (ROOT / "charlm" / "cli" / "train.py").read_text(encoding="utf-8")
+    without = {name for name in known if f'"{name}":' not in flags}
+    assert without <= named
+    for names, defaults in rows:
+        for name, told in zip(re.findall(r"`(\w+)`", names), defaults.split(", "), strict=False):
+            if name in known and isinstance(known[name], float | int | bool):
+                assert told == str(known[name]).lower().removesuffix(".0"), name
 
 
 def test_every_path_of_the_tree_exists() -> None:

@@ -1,0 +1,68 @@
+"""How often the word that was removed from a sentence is found again, with and without its right.
+
+    python scripts/fill_accuracy.py RUN TEXT [--gaps 1000] [--seed 1]
+
+RUN was trained with --direction both; TEXT has a sentence on each line. Gaps are drawn at random
+among the words that the vocabulary knows. Three answers are compared: the forward model's next
+word, the forward model reading the whole sentence with each candidate, and both directions (charlm
+fill).
+"""
+
+import argparse
+import random
+from pathlib import Path
+
+import numpy as np
+
+import charlm
+from charlm.inference.filling import SHORTLIST, Half, Reader, rank
+from charlm.runs.layout import BACKWARD
+from charlm.text.tokenizer_json import EOS, UNK
+
+WAYS = ("forward, left only", "forward, whole sentence", "both directions")
+
+
+def main() -> None:
+    """Draw gaps, fill each in three ways, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("text", type=Path)
+    parser.add_argument("--gaps", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    model, other = charlm.load(options.run), charlm.load(options.run / BACKWARD)
+    forward, backward = (Half(engine=m.run.engine, ends=m.run.ends) for m in (model, other))
+    lines = options.text.read_text(encoding="utf-8").splitlines()
+    sentences = [model.vocabulary.encode(line.strip()).astype(np.int64) for line in lines]
+    places = [
+        (number, at)
+        for number, ids in enumerate(sentences)
+        for at, index in enumerate(ids)
+        if index not in (UNK, EOS)
+    ]
+    chosen = random.Random(options.seed).sample(places, min(options.gaps, len(places)))
+    hits = np.zeros((len(WAYS), 2), int)
+    for number, at in chosen:
+        ids = sentences[number]
+        found = answers(forward, backward, ids[:at], ids[at + 1 :])
+        for way, best in enumerate(found):
+            hits[way] += [ids[at] in best[:1], ids[at] in best[:5]]
+    print("| what is read | top 1 | top 5 |")
+    print("|---|---:|---:|")
+    for name, (first, five) in zip(WAYS, hits, strict=True):
+        print(f"| {name} | {100 * first / len(chosen):.1f} % | {100 * five / len(chosen):.1f} % |")
+    print(f"\n{len(chosen):,} of {len(places):,} known words, seed {options.seed}.")
+
+
+def answers(forward: Half, backward: Half, left: np.ndarray, right: np.ndarray) -> list[np.ndarray]:
+    """The candidates of each of WAYS, best first."""
+    ahead = Reader(forward, left)
+    ahead.next[[UNK, EOS]] = -np.inf
+    nexts = np.argsort(-ahead.next, kind="stable")[:SHORTLIST]
+    whole = nexts[np.argsort(-ahead.whole(nexts, right), kind="stable")]
+    both, _ = rank(forward, backward, left, right)
+    return [nexts, whole, both]
+
+
+if __name__ == "__main__":
+    main()
