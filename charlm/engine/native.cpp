@@ -10,7 +10,6 @@
 // that a thread which owns a group can compute the new state of its units without its neighbours.
 
 #include <atomic>
-#include <chrono>
 #include <cmath>
 #include <condition_variable>
 #include <cstdint>
@@ -187,47 +186,26 @@ inline void quantise(const float* x, int k, uint8_t* out, float* scale) {
     *scale = step;
 }
 
-// out[r][p][16] = rows r < M times panels p < P, by kind. `out` has PANEL * pitch floats a row.
-template <int M, int P>
-inline void tile_float(const float* w, size_t stride, int k, const Rows& a, int row, float* out,
-                       int pitch) {
-    vf acc[M][P][PARTS] = {};
-    for (int i = 0; i < k; i++) {
-        vf b[P][PARTS];
-#pragma GCC unroll 4
-        for (int p = 0; p < P; p++)
-#pragma GCC unroll 4
-            for (int v = 0; v < PARTS; v++)
-                b[p][v] = load<vf>(w + p * stride + size_t(i) * PANEL + v * LANES);
-#pragma GCC unroll 16
-        for (int m = 0; m < M; m++) {
-            const vf x = broadcast(a.f[size_t(row + m) * a.stride + i]);
-#pragma GCC unroll 4
-            for (int p = 0; p < P; p++)
-#pragma GCC unroll 4
-                for (int v = 0; v < PARTS; v++) acc[m][p][v] += x * b[p][v];
-        }
-    }
-    for (int m = 0; m < M; m++)
-        for (int p = 0; p < P; p++)
-            for (int v = 0; v < PARTS; v++)
-                store(out + (size_t(m) * pitch + p) * PANEL + v * LANES, acc[m][p][v]);
+inline vf weights_at(const float* w) { return load<vf>(w); }
+
+inline vf weights_at(const uint16_t* w) {
+    const vu bits = __builtin_convertvector(load<vh>(w), vu) << 16;
+    return load<vf>(&bits);
 }
 
-template <int M, int P>
-inline void tile_bfloat(const uint16_t* w, size_t stride, int k, const Rows& a, int row,
-                        float* out, int pitch) {
+// out[r][p][16] = rows r < M times panels p < P, of float32 or bfloat16 weights. `out` has
+// PANEL * pitch floats a row.
+template <int M, int P, typename Weight>
+inline void tile_floats(const Weight* w, size_t stride, int k, const Rows& a, int row, float* out,
+                        int pitch) {
     vf acc[M][P][PARTS] = {};
     for (int i = 0; i < k; i++) {
         vf b[P][PARTS];
 #pragma GCC unroll 4
         for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
-            for (int v = 0; v < PARTS; v++) {
-                const vh half = load<vh>(w + p * stride + size_t(i) * PANEL + v * LANES);
-                const vu bits = __builtin_convertvector(half, vu) << 16;
-                b[p][v] = load<vf>(&bits);
-            }
+            for (int v = 0; v < PARTS; v++)
+                b[p][v] = weights_at(w + p * stride + size_t(i) * PANEL + v * LANES);
 #pragma GCC unroll 16
         for (int m = 0; m < M; m++) {
             const vf x = broadcast(a.f[size_t(row + m) * a.stride + i]);
@@ -297,9 +275,9 @@ template <int M, int P>
 inline void tile(const Matrix& w, int panel, const Rows& a, int row, float* out, int pitch) {
     const size_t at = w.stride() * panel;
     if (w.kind == FLOAT32)
-        tile_float<M, P>(w.f.get() + at, w.stride(), w.k, a, row, out, pitch);
+        tile_floats<M, P>(w.f.get() + at, w.stride(), w.k, a, row, out, pitch);
     else if (w.kind == BFLOAT16)
-        tile_bfloat<M, P>(w.h.get() + at, w.stride(), w.k, a, row, out, pitch);
+        tile_floats<M, P>(w.h.get() + at, w.stride(), w.k, a, row, out, pitch);
     else
         tile_int8<M, P>(w, panel, a, row, out, pitch);
 }
