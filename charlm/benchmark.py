@@ -6,14 +6,13 @@ them.
 """
 
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,14 @@ from charlm.engine.interface import Engine
 from charlm.engine.library import chosen_variant
 from charlm.inference.generation import generate
 from charlm.inference.likelihood import document_nats
-from charlm.nn.devices import Precision, keep_freed_memory
-from charlm.nn.model import RecurrentLanguageModel
+from charlm.nn.cells import CELLS
+from charlm.nn.devices import (
+    Precision,
+    keep_freed_memory,
+    processor_has_bf16,
+    processor_name,
+)
+from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 from charlm.runs.locate import built_in
 from charlm.runs.run import load_run, model_config, write_model_files, write_weights
 from charlm.text.building import build_vocabulary
@@ -54,8 +59,13 @@ class Figure:
 Program = Callable[[], None]
 
 
-def run_benchmarks(*, hidden: int = HIDDEN, seconds: float = 4.0) -> Iterator[Figure]:
-    """Every figure, group by group, each group taking about so many seconds for each program."""
+def run_benchmarks(
+    *, hidden: int = HIDDEN, seconds: float = 4.0, cells: bool = False
+) -> Iterator[Figure]:
+    """Every figure, group by group, each group taking about so many seconds for each program.
+
+    With `cells`, training of every cell as well.
+    """
     keep_freed_memory()
     ceilings = dict(_ceilings(seconds))
     for (group, name), (value, unit) in ceilings.items():
@@ -64,6 +74,8 @@ def run_benchmarks(*, hidden: int = HIDDEN, seconds: float = 4.0) -> Iterator[Fi
         path, vocabulary = temporary_run(Path(folder) / "bench", hidden)
         peak = max(v for (group, _), (v, _) in ceilings.items() if group == "products")
         yield from _training(hidden, len(vocabulary), peak, seconds)
+        if cells:
+            yield from _cells(hidden, len(vocabulary), seconds)
         engines = _engines(path)
         yield from _sampling(engines, vocabulary, seconds)
         yield from _scoring(engines, vocabulary, seconds)
@@ -73,15 +85,8 @@ def run_benchmarks(*, hidden: int = HIDDEN, seconds: float = 4.0) -> Iterator[Fi
 
 def machine_name() -> str:
     """Processor, cores that may be used, torch and kernels."""
-    processor = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        processor = names[0] if names else processor
-    except OSError:
-        pass
     return (
-        f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"{processor_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"kernels {chosen_variant() or 'none'}"
     )
 
@@ -105,6 +110,7 @@ def alternating(programs: Mapping[str, Program], seconds: float) -> dict[str, fl
 def _figures(
     group: str, unit: str, amount: float, medians: Mapping[str, float], peak: float | None = None
 ) -> Iterator[Figure]:
+    """Speeds, with their ratios to the first and, where there is a `peak` speed, shares of it."""
     first = next(iter(medians.values()))
     for name, median in medians.items():
         value = amount / median
@@ -120,7 +126,7 @@ def _ceilings(seconds: float) -> Iterator[tuple[tuple[str, str], tuple[float, st
     exact = torch.randn(size, size)
     rough = exact.bfloat16()
     products: dict[str, Program] = {"fp32": lambda: _drop(exact @ exact)}
-    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if processor_has_bf16():
         products["bf16"] = lambda: _drop(rough @ rough)
     for name, median in alternating(products, seconds / 4).items():
         yield ("products", name), (2e-9 * size**3 / median, "GFLOP/s")
@@ -137,18 +143,29 @@ def _drop(_: Any) -> None:
 def _training(hidden: int, vocab_size: int, peak: float, seconds: float) -> Iterator[Figure]:
     """Whole optimiser steps of a 2-layer LSTM: forward, backward, clip, AdamW."""
     settings = ModelSettings(num_layers=2, hidden_size=hidden, embedding_size=EMBEDDING)
-    programs: dict[str, Program] = {}
-    for name in ("fp32", "bf16"):
-        if name == "fp32" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            programs[f"torch {name}"] = training_step(settings, vocab_size, name)
+    programs = {
+        f"torch {name}": training_step(settings, vocab_size, name) for name in _number_types()
+    }
     medians = alternating(programs, seconds)
-    tokens = ROWS * STEPS
-    first = 4 * hidden * (EMBEDDING + hidden)
-    weights = first + 8 * hidden * hidden + hidden * vocab_size
-    operations = 6e-9 * weights  # GFLOP for each token
-    for figure in _figures(f"training 2x{hidden}", "tokens/s", tokens, medians):
-        share = figure.value * operations / peak
-        yield Figure(**{**figure.__dict__, "share": share})
+    peak_tokens = peak / (6e-9 * multiplied_weights(settings, vocab_size))  # GFLOP for each token
+    group = f"training 2x{hidden}"
+    yield from _figures(group, "tokens/s", ROWS * STEPS, medians, peak_tokens)
+
+
+def _number_types() -> list[str]:
+    return ["fp32", "bf16"] if processor_has_bf16() else ["fp32"]
+
+
+def _cells(hidden: int, vocab_size: int, seconds: float) -> Iterator[Figure]:
+    """The same step for every cell, in the faster number type, beside the LSTM."""
+    sizes = ModelSettings(num_layers=2, hidden_size=hidden, embedding_size=EMBEDDING)
+    others = [cell for cell in CELLS if cell != "lstm"]
+    programs = {
+        cell: training_step(replace(sizes, cell=cell), vocab_size, _number_types()[-1])
+        for cell in ("lstm", *others)
+    }
+    medians = alternating(programs, seconds)
+    yield from _figures(f"cells 2x{hidden}", "tokens/s", ROWS * STEPS, medians)
 
 
 def training_step(settings: ModelSettings, vocab_size: int, precision: str) -> Program:

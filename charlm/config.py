@@ -28,6 +28,21 @@ OPTIMIZER_NAMES = ("adamw", "adam", "sgd", "nt-asgd", "rmsprop")
 SCHEDULE_NAMES = ("cosine", "linear", "constant", "step", "plateau")
 DEVICE_NAMES = ("auto", "cpu", "cuda", "mps")
 PRECISION_NAMES = ("auto", "fp32", "bf16")
+FORGETTING = tuple(c for c in CELL_NAMES if "lstm" in c or c in ("mogrifier", "qrnn"))
+LEARNT_RECURRENCE = tuple(c for c in CELL_NAMES if c not in ("qrnn", "mingru", "minlstm", "esn"))
+ONLY_FOR = {
+    "nonlinearity": ("rnn",),
+    "mogrifier_rounds": ("mogrifier",),
+    "mogrifier_rank": ("mogrifier",),
+    "qrnn_window": ("qrnn",),
+    "spectral_radius": ("esn",),
+    "sparsity": ("esn",),
+    "forget_bias": FORGETTING,
+    "recurrent_init": LEARNT_RECURRENCE,
+    "input_init": tuple(c for c in CELL_NAMES if c != "esn"),
+    "learned_state": tuple(c for c in CELL_NAMES if c != "esn"),
+}
+"""Settings of the model that only these cells listen to; others refuse them."""
 INIT_NAMES = ("orthogonal", "xavier", "he", "identity")
 DIRECTION_NAMES = ("forward", "backward", "both")
 
@@ -158,7 +173,7 @@ class ModelSettings:
             value = getattr(self, name)
             if value is not None and init_range(value) is None and value not in INIT_NAMES:
                 names = ", ".join(INIT_NAMES)
-                problems.append(f"{name} is {value!r}; expected {names} or uniform:R such as .1")
+                problems.append(f"{name} is {value!r}; expected {names} or one like uniform:0.1")
         _check(problems)
 
     def _size_problems(self) -> list[str]:
@@ -197,10 +212,13 @@ class ModelSettings:
             "mixture with adaptive_softmax; give one of them": (
                 self.mixture > 1 and self.adaptive_softmax
             ),
-            f"nonlinearity relu with cell {self.cell}; expected cell rnn": (
-                self.nonlinearity == "relu" and self.cell != "rnn"
-            ),
         }
+        defaults = {f.name: f.default for f in fields(self)}
+        for name, cells in ONLY_FOR.items():
+            value = getattr(self, name)
+            found[f"{name} {value} with cell {self.cell}; expected cell {' or '.join(cells)}"] = (
+                value != defaults[name] and self.cell in CELL_NAMES and self.cell not in cells
+            )
         return [problem for problem, holds in found.items() if holds]
 
 
@@ -228,7 +246,9 @@ class TrainingSettings:
     accumulate: int = setting(1, "windows whose gradients make one step")
     optimizer: str = setting("adamw", "optimiser", OPTIMIZER_NAMES)
     learning_rate: float | None = setting(None, "highest learning rate")
-    weight_decay: float = setting(0.01, "decoupled for adamw, L2 for the others")
+    weight_decay: float | None = setting(
+        None, "decoupled for adamw, L2 for the others; None = 0.01 for adamw, 0 for the others"
+    )
     momentum: float = setting(0.0, "of sgd and rmsprop")
     beta1: float = setting(0.9, "first-moment decay of adamw and adam; 0 = none")
     beta2: float = setting(0.99, "second-moment decay of adamw and adam")
@@ -287,6 +307,10 @@ class TrainingSettings:
             problems.append("freeze_vectors without vectors; give a file of vectors")
         if self.random_bptt and self.stateless:
             problems.append("random_bptt with stateless, whose windows have one length; give one")
+        if self.state_reset and self.stateless:
+            problems.append("state_reset with stateless, which carries no state; give one")
+        if self.average and self.optimizer == "nt-asgd":
+            problems.append("average with nt-asgd, which has one of its own; give one")
         _check(problems)
 
 
@@ -298,6 +322,12 @@ class Settings:
     vocabulary: VocabularySettings = VocabularySettings()
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
+
+    def __post_init__(self) -> None:
+        if self.model.tie_weights and self.training.freeze_vectors:
+            raise UsageError(
+                "tie_weights with freeze_vectors would freeze the output too; give one of them"
+            )
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Nested plain values, ready for JSON."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from charlm.inference.generation import NextToken, Piece, generate, next_tokens,
 from charlm.inference.likelihood import evaluate
 from charlm.inference.samplers import Sampling, log_probabilities
 from charlm.inference.scoring import Score, Scorer
-from charlm.runs.layout import BACKWARD
+from charlm.runs.layout import BACKWARD, WEIGHTS
 from charlm.runs.locate import checkpoints_folder, find_run, is_run
 from charlm.runs.run import Run, load_run, read_embedding
 from charlm.text.corpus import Corpus
@@ -41,8 +42,8 @@ class ModelState:
 class Model:
     """A trained model. Made by `load`; all methods are deterministic given their seed."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run, **options: Any) -> None:
+        self.run, self._options = run, options  # options of `load_run`, for the other half
         self.path, self.vocabulary, self.config = run.path, run.vocabulary, run.config
 
     def __repr__(self) -> str:
@@ -105,26 +106,40 @@ class Model:
         """The likeliest tokens after a prompt, with their probabilities."""
         return next_tokens(self.run.engine, self.vocabulary, prompt, top)
 
-    def fill(
-        self, text: str, *, top: int = 5, engine: str = "auto"
-    ) -> tuple[list[list[NextToken]], str]:
+    def fill(self, text: str, *, top: int = 5) -> tuple[list[list[NextToken]], str]:
         """The likeliest tokens for each gap `___` of a text, and the text with the best ones in.
 
         Raises RunError unless the run was trained with direction `both`.
         """
-        path = self.path / BACKWARD
-        if not is_run(path):
-            raise RunError(
-                f"{self.path} reads {'backward' if self.run.backward else 'forward'} only; gaps "
-                "need a run that was trained with: charlm train --direction both"
-            )
-        other = load_run(path, engine=engine)
-        forward, backward = (Half(engine=run.engine, ends=run.ends) for run in (self.run, other))
+        forward, backward = (
+            Half(engine=run.engine, ends=run.ends) for run in (self.run, self._backward_half)
+        )
         return fill(forward, backward, self.vocabulary, text, top)
+
+    @cached_property
+    def _backward_half(self) -> Run:
+        path = self.path / BACKWARD
+        if is_run(path) and (path / WEIGHTS).exists():
+            return load_run(path, **self._options)
+        if self.config["model"].get("direction") == "both":
+            raise RunError(
+                f"{self.path} has no backward half yet; go on with: charlm train --resume --run "
+                f"{self.path}"
+            )
+        raise RunError(
+            f"{self.path} reads {'backward' if self.run.backward else 'forward'} only; gaps need a "
+            "run that was trained with: charlm train --direction both"
+        )
 
     @property
     def embedding(self) -> NDArray[np.float32]:
-        """The learnt embedding, shape (V, E), a row for each entry of the vocabulary."""
+        """The learnt embedding, shape (V, E), a row for each entry of the vocabulary.
+
+        Raises UsageError for a model that has learnt none.
+        """
+        model = self.config["model"]
+        if model.get("one_hot") or model["cell"] == "esn":
+            raise UsageError("this model has no learnt embedding (one-hot input, or cell esn)")
         return read_embedding(self.path)
 
     def nearest(self, token: str, *, top: int = 10) -> list[tuple[str, float]]:
@@ -173,7 +188,8 @@ def load(
     weights: fp32, bf16 or int8. Raises RunError when there is no such run or its files are damaged.
     """
     path = find_run(None if run is None else str(run), checkpoints_folder(checkpoints))
-    return Model(load_run(path, engine=engine, weights=weights, threads=threads))
+    options: dict[str, Any] = {"engine": engine, "weights": weights, "threads": threads}
+    return Model(load_run(path, **options), **options)
 
 
 def train(

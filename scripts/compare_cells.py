@@ -11,6 +11,7 @@ not measured again.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import date
@@ -35,13 +36,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of the trainings; the speeds use all cores")
     options = parser.parse_args()
     arguments = [options.text, "--params", options.params, "--seed", str(options.seed)]
-    speeds = {cell: speed(cell, arguments, options.checkpoints) for cell in options.cells}
-    print("| cell | hidden size | weights | tokens/s | passes | nats/char |")
+    kind = f"{Path(options.text).stem}-{options.params}-seed{options.seed}"
+    folder = options.checkpoints / f"{kind}-{options.minutes:g}min"
+    speeds = {cell: speed(cell, arguments, folder) for cell in options.cells}
+    print("| cell | size | weights | tokens/s | passes | nats/char |")
     print("|---|---:|---:|---:|---:|---:|")
     threads = ["--threads", str(options.threads)] if options.threads else []
     for cell, tokens_per_second in speeds.items():
         tokens = tokens_per_second * 60 * options.minutes
-        found = trained(cell, [*arguments, *threads], tokens, options.checkpoints)
+        found = trained(cell, [*arguments, *threads], tokens, folder)
         print(row(found, tokens_per_second), flush=True)
     print(f"\n{options.params} weights, {options.minutes:g} minutes, seed {options.seed}, "
           f"{date.today().isoformat()}, {os.cpu_count()} cores.")  # fmt: skip
@@ -68,7 +71,8 @@ def trained(cell: str, arguments: list[str], tokens: float, checkpoints: Path) -
 
 
 def train(path: Path, arguments: list[str]) -> None:
-    """One run of charlm."""
+    """One run of charlm; what an interrupted one has left is thrown away."""
+    shutil.rmtree(path, ignore_errors=True)
     place = ["--name", path.name, "--checkpoints", str(path.parent)]
     subprocess.run([*PROGRAM, *arguments, *place], check=True)
 
@@ -86,10 +90,10 @@ def record(path: Path) -> dict[str, Any]:
 
 def row(found: dict[str, Any], tokens_per_second: float) -> str:
     """One line of the table."""
-    settings, results = found["settings"], found["results"]
+    model, results = found["settings"]["model"], found["results"]
     passes = results["tokens"] / found["corpus"]["parts"]["train"]["tokens"]
     return (
-        f"| `{settings['model']['cell']}` | 2 x {settings['model']['hidden_size']} "
+        f"| `{model['cell']}` | {model['num_layers']} x {model['hidden_size']} "
         f"| {found['parameters']:,} | {tokens_per_second:,.0f} | {passes:.1f} "
         f"| {results['valid']['nats_per_token']:.4f} |"
     )

@@ -89,10 +89,14 @@ def test_a_backward_model_is_a_forward_model_of_the_text_turned_round(tmp_path: 
         Scorer(model.run.engine, model.vocabulary, end=True, carry=True)
 
 
-def test_what_comes_before_is_drawn_before_the_prompt(tmp_path: Path) -> None:
-    """The prompt is the end of the sample."""
+def test_a_prompt_is_what_comes_after(tmp_path: Path) -> None:
+    """It is not part of what is drawn; a text to stop at is refused, being known too late."""
     model = load(trained(tmp_path, "backward"))
-    assert "".join(model.sample(5, seed=1, prompt="ab ca")).endswith("ab ca")
+    text = "".join(model.sample(5, seed=1, prompt="ab ca"))
+    assert len(text) == 5
+    assert text != "".join(model.sample(5, seed=1))
+    with pytest.raises(UsageError, match="stop with a model that reads backward"):
+        list(model.sample(5, seed=1, stop="a"))
 
 
 def test_the_forward_half_is_a_forward_run(tmp_path: Path) -> None:
@@ -139,9 +143,39 @@ def test_longer_training_is_for_both_halves(tmp_path: Path) -> None:
 
 def test_minutes_are_shared_by_the_halves(tmp_path: Path) -> None:
     """Each gets half of them."""
-    session = begun(tmp_path, "both", steps=None, minutes=3.0)
-    assert session.trainer.settings.minutes == 1.5
-    session.lock.release()
+    session = begun(tmp_path, "both", steps=None, minutes=0.002)
+    assert session.trainer.settings.minutes == 0.001
+    for half in halves(session):
+        list(half.records())
+    for half in halves(resume(session.path, {"training": {"minutes": 0.004}})):
+        assert half.trainer.settings.minutes == 0.002
+        list(half.records())
+
+
+def test_changes_reach_the_second_half_when_the_first_is_complete(tmp_path: Path) -> None:
+    """The story: they were read from the disk, where the first half had not written them."""
+    session = begun(tmp_path, "both")
+    for number, half in enumerate(halves(session)):
+        if number == 1:
+            half.trainer.stop("interrupted")
+        list(half.records())
+    changes = {"learning_rate": 0.01, "patience": 3}
+    (half,) = halves(resume(session.path, {"training": changes}))
+    found = half.trainer.settings
+    assert (found.learning_rate, found.patience) == (0.01, 3)
+    list(half.records())
+    assert json.loads((half.path / "run.json").read_text())["name"] == "x/backward"
+    assert "--run x/backward" in (half.path / "README.md").read_text()
+
+
+def test_a_half_that_died_while_it_was_begun_is_begun_again(tmp_path: Path) -> None:
+    """Without run.json there is nothing to go on with."""
+    whole, path = trained(tmp_path, "both", "whole"), trained(tmp_path, "both")
+    (path / "backward" / "run.json").unlink()
+    for half in halves(resume(path)):
+        list(half.records())
+    name = "backward/model.safetensors"
+    assert (path / name).read_bytes() == (whole / name).read_bytes()
 
 
 # ------------------------------------------------------------------ gaps
@@ -214,3 +248,7 @@ def test_a_run_with_both_halves_fills(tmp_path: Path) -> None:
     alone = load(trained(tmp_path, "forward", "y"))
     with pytest.raises(RunError, match="--direction both"):
         alone.fill("ab ___a")
+    session = begun(tmp_path, "both", "z")
+    list(session.records())
+    with pytest.raises(RunError, match="no backward half yet; go on with"):
+        load(session.path).fill("ab ___a")

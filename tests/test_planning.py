@@ -47,7 +47,7 @@ def planned(
     return plan(settings, data, device, lambda _: fp32, measure)
 
 
-OPEN = {"training": ("bptt", "batch_size", "learning_rate", "seed", "average",
+OPEN = {"training": ("bptt", "batch_size", "learning_rate", "weight_decay", "seed", "average",
                      "schedule"),
         "model": ("num_layers", "hidden_size", "embedding_size", "dropout",
                   "input_dropout", "output_dropout", "tie_weights")}  # fmt: skip
@@ -69,8 +69,8 @@ def test_nothing_is_left_open_and_every_choice_has_a_reason(unit: str, length, c
 
 
 GIVEN = {
-    "training": {"batch_size": 3, "bptt": 7, "epochs": 1.5, "learning_rate": 0.25, "seed": 11,
-                 "average": 0.5, "schedule": "step"},
+    "training": {"batch_size": 3, "bptt": 7, "epochs": 1.5, "learning_rate": 0.25,
+                 "weight_decay": 0.5, "seed": 11, "average": 0.5, "schedule": "step"},
     "model": {"num_layers": 1, "hidden_size": 48, "embedding_size": 5, "dropout": 0.15,
               "input_dropout": 0.05, "output_dropout": 0.45, "tie_weights": False},
 }  # fmt: skip

@@ -15,7 +15,7 @@ from helpers import (
 )
 from torch.nn import functional as F
 
-from charlm.config import ModelSettings
+from charlm.config import FORGETTING, LEARNT_RECURRENCE, ONLY_FOR, ModelSettings
 from charlm.engine.weights import is_plain
 from charlm.errors import UsageError
 from charlm.inference.generation import generate
@@ -200,12 +200,18 @@ def test_adaptive_softmax_is_a_distribution_and_trains_as_one() -> None:
     assert all(weight.grad is not None for weight in model.parameters())
     assert isinstance(model.output, Adaptive)
     assert model.output(hidden[0]).shape == (60,)
+    with torch.autocast("cpu", torch.bfloat16):  # torch's layer does not mix number types
+        for given in (hidden.detach(), hidden.detach().bfloat16()):
+            torch.testing.assert_close(model.output.nats(given, targets), found, atol=0.02, rtol=0)
+            assert model.output(given).dtype == torch.float32
 
 
 def test_adaptive_softmax_is_refused_where_it_cannot_be() -> None:
-    """Few entries, tied weights, a mixture."""
+    """Few entries, few units, tied weights, a mixture."""
     with pytest.raises(UsageError, match="adaptive_softmax with 5 entries"):
-        tiny_model("lstm", V, adaptive_softmax=True)
+        tiny_model("lstm", V, adaptive_softmax=True, hidden_size=16)
+    with pytest.raises(UsageError, match="hidden_size 15; expected"):
+        tiny_model("lstm", 60, adaptive_softmax=True, hidden_size=15)
     for other in ({"tie_weights": True}, {"mixture": 2}):
         with pytest.raises(UsageError, match="with adaptive_softmax"):
             ModelSettings(adaptive_softmax=True, **other)
@@ -259,9 +265,8 @@ def test_after_the_end_of_a_document_the_learnt_state_comes_again() -> None:
 @pytest.mark.parametrize("cell", ["lstm", "gru", "lstm-layernorm", "mogrifier"])
 def test_weights_begin_as_they_are_told_to(name: str, cell: str) -> None:
     """Recurrent and input weights apart, block by block; the forget bias as well."""
-    settings = ModelSettings(
-        cell=cell, recurrent_init=name, input_init="uniform:0.01", forget_bias=2.5
-    )
+    bias = {} if cell == "gru" else {"forget_bias": 2.5}
+    settings = ModelSettings(cell=cell, recurrent_init=name, input_init="uniform:0.01", **bias)
     layer = CELLS[cell](8, 8, settings)
     layer.reset_parameters(seeded(1))
     weights = {key.removeprefix("rnn."): value for key, value in layer.state_dict().items()}
@@ -309,7 +314,8 @@ def test_zoneout_keeps_units_with_its_chance_and_their_mean_in_evaluation() -> N
 @pytest.mark.parametrize("cell", RECURRENT)
 def test_zoneout_is_its_formula_step_by_step(cell: str) -> None:
     """h <- z h + (1 - z) h', c likewise with its own chance; in evaluation z is the chance."""
-    model = tiny_model(cell, V, zoneout=0.3, zoneout_cell=0.1, num_layers=1)
+    both = {"zoneout_cell": 0.1} if CELLS[cell].parts == 2 else {}
+    model = tiny_model(cell, V, zoneout=0.3, num_layers=1, **both)
     (layer,) = model.recurrent_layers()
     x = torch.randn(4, B, 4, generator=seeded(2))
     state = tuple(torch.randn(B, 3, generator=seeded(4)) for _ in range(layer.parts))
@@ -349,7 +355,34 @@ def test_cells_without_recurrent_weights_refuse(name: str, cell: str) -> None:
         tiny_model(cell, V, **{name: 0.5})
 
 
-def test_relu_is_for_elman_layers() -> None:
-    """torch has it for them only."""
-    with pytest.raises(UsageError, match="nonlinearity relu with cell gru"):
-        ModelSettings(cell="gru", nonlinearity="relu")
+@pytest.mark.parametrize(
+    ("cell", "name", "value"),
+    [
+        ("gru", "nonlinearity", "relu"),
+        ("lstm", "mogrifier_rounds", 3),
+        ("lstm", "spectral_radius", 0.5),
+        ("gru", "forget_bias", 2.0),
+        ("qrnn", "recurrent_init", "xavier"),
+        ("esn", "input_init", "xavier"),
+        ("esn", "learned_state", True),
+        ("mogrifier", "qrnn_window", 1),
+    ],
+)
+def test_settings_of_other_cells_are_refused(cell: str, name: str, value) -> None:
+    """Rather than being ignored in silence; every cell accepts its own and all defaults."""
+    with pytest.raises(UsageError, match=f"{name} {value} with cell {cell}; expected cell"):
+        ModelSettings(cell=cell, **{name: value})
+    for other in ONLY_FOR[name]:
+        assert getattr(ModelSettings(cell=other, **{name: value}), name) == value
+
+
+def test_the_cells_of_a_setting_are_those_that_have_it() -> None:
+    """Forget gates and recurrent weights, against the classes."""
+    assert set(FORGETTING) == {c for c in CELLS if CELLS[c].forget_gate is not None}
+    assert set(LEARNT_RECURRENCE) == set(RECURRENT)
+
+
+def test_zoneout_of_c_is_for_cells_that_have_one() -> None:
+    """A GRU has none."""
+    with pytest.raises(UsageError, match="zoneout_cell with cell gru, which has no c"):
+        tiny_model("gru", V, zoneout_cell=0.1)

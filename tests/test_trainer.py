@@ -725,6 +725,38 @@ def test_a_stop_waits_for_the_windows_of_the_step() -> None:
     assert trainer.counters.step == 1
 
 
+@pytest.mark.parametrize("stop", range(1, 13))
+def test_a_stop_in_any_window_of_a_step_goes_on_as_if_there_was_none(stop: int) -> None:
+    """At the end of an epoch too, where the windows of a step are from two of them."""
+    chosen = {"accumulate": 4, "epochs": 4.0, "bptt": 5, "valid": None}
+    whole = make(**chosen)
+    list(whole.run())
+    stopped = make(**chosen)
+    original, learnt = stopped._learn, []
+
+    def learn(window) -> None:
+        original(window)
+        learnt.append(window)
+        if len(learnt) == stop:
+            stopped.stop("now")
+
+    stopped._learn = learn
+    list(stopped.run())
+    final, _, _ = gone_on(stopped.snapshot(), **chosen)
+    assert differences(final, whole.snapshot()) == []
+
+
+def test_the_last_step_is_a_mean_of_the_windows_that_are_left() -> None:
+    """One window alone moves the weights as without accumulation."""
+    moved = []
+    for count in (1, 4):
+        trainer = make(**PLAIN, **NO_DROPOUT, accumulate=count, epochs=0.01)
+        list(trainer.run())
+        assert trainer.counters.step == 1
+        moved.append(torch.nn.utils.parameters_to_vector(trainer.model.parameters()))
+    torch.testing.assert_close(moved[0], moved[1])
+
+
 def test_rows_are_reset_with_their_chance_to_the_first_state() -> None:
     """Some rows of some windows; all of them at 1, where every window stands alone."""
     trainer = make(state_reset=0.5, valid=None, model=tiny_model("learnt state", V))

@@ -16,7 +16,7 @@ from charlm.runs.states import state_folders
 from charlm.text.corpus import Corpus
 from charlm.text.vectors import nearest, read_vectors, vector_lines
 from charlm.training.pretrained import begin_with, find_vectors
-from charlm.training.session import resume, start
+from charlm.training.session import halves, resume, start
 
 WORDS = {"cat": [1.0, -2.0, 0.5], "naïve": [0.25, 0.0, -1e-3], "the": [3.0, 3.0, 3.0]}
 TEXT = "the cat sat. The cat sat on the mat. " * 9
@@ -79,6 +79,7 @@ def test_a_word_may_hold_blanks(tmp_path: Path) -> None:
     [
         (b"", ["line 1 is ''", "expected a word and its numbers"]),
         (b"word\n", ["line 1 is 'word'"]),
+        (b"a 1 2\nb 1 nan\n", ["vector of 'b'", "not finite"]),
         (b"a 1 2\nb 1 x\n", ["line 2 is 'b 1 x'", "a word and 2 numbers"]),
         (b"a 1 2\n\nb 1\n", ["line 3 is 'b 1'"]),
         (b"3 2\na 1 2\nb 1\n", ["line 3"]),
@@ -91,7 +92,7 @@ def test_a_damaged_file_is_named_with_its_place(content: bytes, words, tmp_path:
     path = tmp_path / "v.txt"
     path.write_bytes(content)
     with pytest.raises(CorpusError) as caught:
-        read_vectors(path, {"a"})
+        read_vectors(path, {"a", "b"})
     for word in ["v.txt", *words]:
         assert word in str(caught.value)
 
@@ -170,12 +171,12 @@ def test_a_run_begins_with_the_vectors_and_may_keep_them(frozen: bool, tmp_path:
 
 
 def test_a_run_that_died_at_once_goes_on_without_the_file(tmp_path: Path) -> None:
-    """The vectors are in its first state, so it ends as a run that did not die."""
+    """The vectors are kept with it, so it ends as a run that did not die."""
     whole = begun(tmp_path)
     list(whole.records())
     (tmp_path / "other").mkdir()
     died = begun(tmp_path / "other")
-    assert [folder.name for folder in state_folders(died.path)] == ["step-0"]
+    assert state_folders(died.path) == []
     died.lock.release()
     (tmp_path / "other" / "v.txt").unlink()
     list(resume(died.path).records())
@@ -192,3 +193,43 @@ def test_vectors_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         find_vectors(vectors_file(tmp_path), vocabulary_of("xyz"))
     with pytest.raises(UsageError, match="freeze_vectors without vectors"):
         settings(tmp_path, training={"vectors": None, "freeze_vectors": True})
+
+
+def test_damaged_packed_files_are_refused(tmp_path: Path) -> None:
+    """As those of a corpus are."""
+    for name in ("v.txt.gz", "v.txt.xz", "v.txt.bz2"):
+        (tmp_path / name).write_bytes(gzip.compress(FORMATS["glove.txt"])[:-12] + b"x" * 9)
+        with pytest.raises(CorpusError, match="cannot be unpacked"):
+            read_vectors(tmp_path / name, {"cat"})
+    with pytest.raises(CorpusError, match="cannot be read"):
+        read_vectors(tmp_path / "none.txt", {"cat"})
+
+
+def test_a_first_word_with_a_blank_after_the_counts_is_text(tmp_path: Path) -> None:
+    """Its numbers are the last ones of the line."""
+    path = tmp_path / "v.txt"
+    path.write_text("2 3\n. . 0.1 0.2 0.3\ncat 1 2 3\n")
+    assert set(read_vectors(path, {"cat", ". ."}).by_word) == {"cat", ". ."}
+
+
+def test_exported_vectors_of_pieces_with_blanks_come_in_again(tmp_path: Path) -> None:
+    """` the` and `the` are two entries of a bpe vocabulary, each with a vector of its own."""
+    vocabulary = vocabulary_of(TEXT, "bpe")
+    names = [vocabulary.token_text(index) for index in range(len(vocabulary))]
+    assert any(name.startswith(" ") for name in names)
+    matrix = np.random.default_rng(0).normal(size=(len(names), 3)).astype(np.float32)
+    path = tmp_path / "v.txt"
+    path.write_text("".join(vector_lines(names, matrix)), encoding="utf-8")
+    found = find_vectors(path, vocabulary)
+    np.testing.assert_allclose(found.vectors, matrix[found.ids], rtol=1e-4)
+
+
+def test_both_halves_begin_with_the_vectors(tmp_path: Path) -> None:
+    """Frozen, they are the same in both at the end; the file is needed once only."""
+    session = begun(tmp_path, direction="both", training={"freeze_vectors": True})
+    (tmp_path / "v.txt").unlink()
+    for half in halves(session):
+        list(half.records())
+    for path in (session.path, session.path / "backward"):
+        model = load(path)
+        np.testing.assert_allclose(model.embedding[model.vocabulary.ids["cat"]], WORDS["cat"])

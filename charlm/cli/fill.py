@@ -38,7 +38,7 @@ def fill(
     pieces = around_gaps(text)
     model = open_model(run, checkpoints, engine)
     name_unknown(model, pieces, "text")
-    gaps, filled = model.fill(text, top=top, engine=engine)
+    gaps, filled = model.fill(text, top=top)
     if as_json:
         found = [[asdict(filling) for filling in gap] for gap in gaps]
         write_json({"schema_version": 1, "text": text, "filled": filled, "gaps": found})

@@ -27,10 +27,13 @@ def gradients(
         str | None, typer.Option("--compare", help="Train tiny models of these cells: rnn,lstm.")
     ] = None,
     minutes: Annotated[
-        float, typer.Option("--minutes", min=0.001, help="With --compare: for each cell.")
-    ] = 1.0,
+        float | None,
+        typer.Option("--minutes", min=0.001, help="With --compare: for each cell (1)."),
+    ] = None,
     lags: Annotated[int, typer.Option("--lags", min=2, help="Tokens back.")] = 200,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="With --compare.")] = 1,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="With --compare: of the trainings (1).")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Picture: .svg, .png or .pdf (charlm[plot]).")
     ] = None,
@@ -42,12 +45,17 @@ def gradients(
 
     Example:  charlm gradients --compare rnn,lstm,gru --out flow.svg
     """
+    from charlm.errors import UsageError
     from charlm.report.gradients import check_picture, flow_parts, save_picture
 
     if out:
         check_picture(out)
+    if compare and run:
+        raise UsageError("--compare trains models of its own; leave out --run")
+    if not compare and (minutes or seed is not None):
+        raise UsageError("--minutes and --seed are for --compare; leave them out, or compare cells")
     flows = (
-        _compared(compare, text or [], minutes, lags, seed)
+        _compared(compare, text or [], minutes or 1.0, lags, 1 if seed is None else seed)
         if compare
         else [_of_run(locate(run, checkpoints), text or [], lags)]
     )
@@ -71,15 +79,13 @@ def gradients(
 
 def _of_run(path: Path, sources: list[str], lags: int) -> "GradientFlow":
     from charlm.config import CorpusSettings
-    from charlm.runs.run import load_run
+    from charlm.runs.layout import read_config
     from charlm.text.dataset import open_corpus
     from charlm.training.gradients import run_flow
 
-    text = None
-    if sources:
-        run = load_run(path)
-        text = run.encode(open_corpus(sources, CorpusSettings(), run.document))
-    return run_flow(path, text, lags)
+    document = read_config(path)["document"]
+    corpus = open_corpus(sources, CorpusSettings(), document) if sources else None
+    return run_flow(path, corpus, lags)
 
 
 def _compared(
@@ -93,7 +99,7 @@ def _compared(
             {"sources": tuple(sources), "cell": cell.strip(), "num_layers": 1, "hidden_size": 128,
              "minutes": minutes, "seed": seed}
         )
-        for cell in names.split(",")
+        for cell in dict.fromkeys(names.split(","))
     ]  # fmt: skip
     flows = []
     for chosen, flow in zip(settings, compared_flows(settings, lags), strict=True):

@@ -1,5 +1,6 @@
 """`charlm sample`: draw novel text."""
 
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -101,6 +102,11 @@ def sample(
         allow_unk=allow_unk,
         unk_text=unk_text,
     )
+    if echo and model.run.backward:  # what is drawn comes before the prompt
+        from charlm.inference.generation import Piece
+
+        ends = [Piece(sample=number, text=prompt) for number in range(count)]
+        pieces = itertools.chain(pieces, ends)
     start = prompt if echo and not model.run.backward else ""
     show = escape_controls if on_terminal() and not raw else str
     if json_lines:

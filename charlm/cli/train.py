@@ -206,6 +206,7 @@ def train(
     Example:  charlm train corpus.txt --minutes 5
     """
     from charlm.config import merge, settings_in
+    from charlm.errors import UsageError
 
     one_hot = embedding == "one-hot"
     given: dict[str, dict[str, Any]] = {
@@ -243,7 +244,11 @@ def train(
         section: {key: value for key, value in values.items() if value not in (None, [])}
         for section, values in given.items()
     }
-    flags = merge(flags, settings_in(more or []))
+    also = settings_in(more or [])
+    for section, values in also.items():
+        for key in values.keys() & flags.get(section, {}).keys():
+            raise UsageError(f"{key} was given by --set and by a flag of its own; give one of them")
+    flags = merge(flags, also)
     if resume:
         session = _resumed(flags, run, checkpoints, config, name, vocab)
     else:

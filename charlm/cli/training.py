@@ -71,7 +71,7 @@ def _signals(session: "Session") -> Iterator[list[int]]:
 def _progress(session: "Session") -> "Iterator[Any]":
     """A function that shows a record: a bar on a terminal, lines now and then elsewhere."""
     from charlm.report.progress import evaluation_line, step_line
-    from charlm.training.records import EvaluationRecord, StepRecord
+    from charlm.training.records import EvaluationRecord, StepRecord, WarningRecord
 
     unit = session.record["settings"]["vocabulary"]["unit"]
     if Talk.level == 0:
@@ -87,6 +87,8 @@ def _progress(session: "Session") -> "Iterator[Any]":
                     bar.set_postfix_str(step_line(record, unit), refresh=True)
                 elif isinstance(record, EvaluationRecord):
                     bar.write(evaluation_line(record, unit), file=sys.stderr)
+                elif isinstance(record, WarningRecord):
+                    bar.write(record.text, file=sys.stderr)
 
             yield draw
         return
@@ -96,6 +98,8 @@ def _progress(session: "Session") -> "Iterator[Any]":
         """A plain line for each validation, and for a step now and then."""
         if isinstance(record, EvaluationRecord):
             say(evaluation_line(record, unit))
+        elif isinstance(record, WarningRecord):
+            say(record.text)
         elif isinstance(record, StepRecord) and record.seconds - last[0] >= PLAIN_STEP_GAP:
             last[0] = record.seconds
             say(f"{100 * record.progress:3.0f} % step {record.step:,}: {step_line(record, unit)}")

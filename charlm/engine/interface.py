@@ -27,7 +27,7 @@ class Engine(Protocol):
     vocab_size: int
 
     def initial_state(self, rows: int) -> State:
-        """The zero state."""
+        """The state that rows begin with: zero, or what the model has learnt."""
 
     def nats(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, State]:
         """-ln P of targets (T, B) after inputs (T, B), shape (T, B), and the state after them."""

@@ -20,7 +20,7 @@ from charlm.text.vocabulary import Vocabulary
 
 GAP = "___"
 SHORTLIST = 200
-"""Candidates of a gap that are scored with the whole text; no vocabulary of letters is larger."""
+"""Candidates of a gap that are scored with the whole text, at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,9 @@ def fill(
 ) -> tuple[list[list[NextToken]], str]:
     """The `top` likeliest tokens for each gap `___` of a text, and the text with the best ones.
 
-    Gaps are filled from left to right: those before hold their best token, those after are read as
-    UNK. Raises UsageError for a text without gaps.
+    Probabilities are among the SHORTLIST candidates that were looked at (or `top`, if that is
+    more). Gaps are filled from left to right: those before hold their best token, those after are
+    read as UNK. Raises UsageError for a text without gaps.
     """
     parts = [vocabulary.encode(piece).astype(np.int64) for piece in around_gaps(text)]
     found, done = [], parts[0]
@@ -45,7 +46,7 @@ def fill(
         rest = parts[number]
         for later in parts[number + 1 :]:
             rest = np.concatenate([rest, [UNK], later])
-        ids, scores = rank(forward, backward, done, rest)
+        ids, scores = rank(forward, backward, done, rest, max(SHORTLIST, top))
         chances = np.exp(scores - np.logaddexp.reduce(scores))
         found.append(
             [

@@ -16,6 +16,7 @@ from charlm.inference.samplers import (
     next_distribution,
     probabilities,
 )
+from charlm.text.direction import BackwardVocabulary
 from charlm.text.tokenizer_json import EOS, UNK
 from charlm.text.vocabulary import UNKNOWN_TEXT, Vocabulary
 
@@ -114,13 +115,16 @@ def generate(
     `stop`; otherwise EOS shows as a line end, and with `documents` (the model was trained on
     documents, not on a stream) the next one begins from the zero state. UNK is drawn only with
     `allow_unk`.
-    Raises UsageError for a negative length or no samples.
+    Raises UsageError for a negative length or no samples, and for `stop` under a model that reads
+    backward, whose text is known at its end only.
     """
     if length < 0 or samples < 1 or seed < 0:
         raise UsageError(
             f"length is {length}, samples {samples}, seed {seed}; expected 0 or more, 1 or more, "
             "and 0 or more"
         )
+    if stop and isinstance(vocabulary, BackwardVocabulary):
+        raise UsageError("stop with a model that reads backward; leave it out")
     sampling = sampling or Sampling()
     logits, state = read_prompt(engine, vocabulary.encode(prompt).astype(np.int64))
     place = _Place(logits=np.repeat(logits, samples, axis=0), state=rows_of(state, [0] * samples))
@@ -215,8 +219,9 @@ class _Text:
 
     def __init__(self, vocabulary: Vocabulary, prompt: str, unk_text: str, stop: str) -> None:
         self.decoder = vocabulary.decoder(unk_text)
-        for index in vocabulary.encode(prompt):
-            self.decoder.feed(int(index))
+        if not isinstance(vocabulary, BackwardVocabulary):
+            for index in vocabulary.encode(prompt):
+                self.decoder.feed(int(index))
         self.stop, self.held = stop, ""
 
     def add(self, index: int, until_eos: bool) -> tuple[str, bool]:

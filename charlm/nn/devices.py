@@ -9,6 +9,7 @@ import ctypes
 import platform
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -84,8 +85,10 @@ def bf16_problem(settings: ModelSettings, vocab_size: int, device: torch.device)
     """
     if device.type == "mps" or (device.type == "cuda" and not torch.cuda.is_bf16_supported()):
         return f"bfloat16 is not served on this {device.type} device"
-    if device.type == "cpu" and not _processor_has_bf16():
+    if device.type == "cpu" and not processor_has_bf16():
         return "this processor has no bfloat16 arithmetic"
+    if settings.cell == "esn":
+        return "a reservoir has no gradients to compare"
     try:
         exact, exact_seconds = _probe(settings, vocab_size, device, "fp32")
         rough, rough_seconds = _probe(settings, vocab_size, device, "bf16")
@@ -119,12 +122,11 @@ def _probe(
             logits, _ = model(ids)
         logits.float().log_softmax(-1)[..., 0].mean().backward()
         times.append(time.perf_counter() - start)
-    recurrent = list(model.layers.parameters()) or list(model.parameters())  # none in a reservoir
-    matrices = [p for p in recurrent if p.dim() > 1 and p.grad is not None]
-    return [p.grad.float().cpu() for p in matrices if p.grad is not None], min(times)
+    recurrent = [p for p in model.layers.parameters() if p.dim() > 1]
+    return [p.grad.float().cpu() for p in recurrent if p.grad is not None], min(times)
 
 
-def _processor_has_bf16() -> bool:
+def processor_has_bf16() -> bool:
     """Whether the processor itself computes in bfloat16 (AMX or AVX-512 BF16, or Arm's BF16)."""
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "_is_arm_bf16_supported")
     found = [getattr(torch.cpu, probe)() for probe in probes if hasattr(torch.cpu, probe)]
@@ -132,6 +134,15 @@ def _processor_has_bf16() -> bool:
         served = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
         return served and (any(found) or platform.machine() in ("arm64", "aarch64"))
     return False
+
+
+def processor_name() -> str:
+    """The processor's name, as the system tells it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def keep_freed_memory() -> bool:

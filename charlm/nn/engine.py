@@ -28,7 +28,7 @@ class TorchEngine:
         self.vocab_size = model.vocab_size
 
     def initial_state(self, rows: int) -> State:
-        """The zero state."""
+        """The state that rows begin with."""
         return _arrays(self.model.initial_state(rows))
 
     def nats(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, State]:

@@ -58,7 +58,7 @@ class RecurrentLayer(nn.Module):
         raise NotImplementedError
 
     def gate_values(self, x: Tensor, state: LayerState) -> dict[str, Tensor]:  # noqa: ARG002
-        """The gates of one step, by name, each (B, H) from 0 to 1; none where a cell has none."""
+        """The gates of one step, by name, each (B, H) from 0 to 1; of `lstm` and `gru` only."""
         return {}
 
     @torch.no_grad()

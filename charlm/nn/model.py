@@ -4,6 +4,8 @@ Letters used throughout: B batch, T time, V vocabulary, E embedding, H hidden, L
 Architecture as in Mikolov et al. 2010 and Zaremba et al. 2014 (arxiv.org/abs/1409.2329).
 """
 
+import math
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -15,7 +17,7 @@ from charlm.errors import UsageError
 from charlm.nn.cells import CELLS, embedding_scale
 from charlm.nn.dropout import dropped, read_layer
 from charlm.nn.layers import LayerState, RecurrentLayer, without_init
-from charlm.nn.output import LEAST_ENTRIES, build_output
+from charlm.nn.output import LEAST_ENTRIES, LEAST_HIDDEN, build_output
 
 LARGEST_ONE_HOT = 4096
 """Entries up to which one-hot input is served: its matrix has the square of that."""
@@ -151,9 +153,12 @@ def sizes(settings: ModelSettings, vocab_size: int) -> tuple[int, int, int]:
             f"one-hot input of {vocab_size:,} entries with embedding_size {width}; expected equal "
             f"numbers up to {LARGEST_ONE_HOT:,}. Leave the size out, or use a learnt embedding"
         )
-    if settings.adaptive_softmax and vocab_size < LEAST_ENTRIES:
+    if settings.zoneout_cell and CELLS[settings.cell].parts != 2:
+        raise UsageError(f"zoneout_cell with cell {settings.cell}, which has no c; use zoneout")
+    if settings.adaptive_softmax and (vocab_size < LEAST_ENTRIES or hidden < LEAST_HIDDEN):
         raise UsageError(
-            f"adaptive_softmax with {vocab_size} entries; expected at least {LEAST_ENTRIES}"
+            f"adaptive_softmax with {vocab_size} entries and hidden_size {hidden}; expected at "
+            f"least {LEAST_ENTRIES} and {LEAST_HIDDEN}"
         )
     return hidden, width, depth
 
@@ -177,6 +182,13 @@ def tensor_shapes(settings: ModelSettings, vocab_size: int) -> dict[str, tuple[i
     with torch.device("meta"):
         model = RecurrentLanguageModel(settings, vocab_size)
     return {name: tuple(tensor.shape) for name, tensor in saved_tensors(model).items()}
+
+
+def multiplied_weights(settings: ModelSettings, vocab_size: int) -> int:
+    """Weights that are multiplied for each token: all but the embedding, which is looked up."""
+    shapes = tensor_shapes(replace(settings, tie_weights=False), vocab_size)
+    del shapes["embedding.weight"]
+    return sum(math.prod(shape) for shape in shapes.values())
 
 
 def rows_of(state: State, rows: Tensor) -> State:

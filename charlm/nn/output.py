@@ -15,7 +15,8 @@ from charlm.nn.layers import empty_parameter, without_init
 
 SHORTLIST, MIDDLE = 0.08, 0.35
 """Shares of the vocabulary, frequent entries first, where the clusters of `Adaptive` end."""
-LEAST_ENTRIES = 50
+LEAST_ENTRIES, LEAST_HIDDEN = 50, 16
+"""Of the rarest cluster the matrices have a sixteenth of the hidden units."""
 
 
 class Softmax(nn.Linear):
@@ -72,8 +73,9 @@ class Mixture(nn.Module):
 class Adaptive(nn.Module):
     """Adaptive softmax (Grave et al. 2017, arxiv.org/abs/1609.04309), that of torch.nn.
 
-    Vocabularies are in the order of frequency; the rare entries are in two clusters with smaller
-    matrices, which training only computes for the targets that are in them.
+    Entries must be in the order of frequency, as those of words and characters are. The rare ones
+    are in two clusters with smaller matrices, which training only computes for the targets that
+    are in them. In float32: torch's layer does not mix number types.
     """
 
     def __init__(self, hidden_size: int, vocab_size: int) -> None:
@@ -85,14 +87,16 @@ class Adaptive(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden (..., H) -> ln P of every entry (..., V), in float32."""
-        found = self.softmax.log_prob(hidden.reshape(-1, hidden.shape[-1])).float()
+        with torch.autocast(hidden.device.type, enabled=False):
+            found = self.softmax.log_prob(hidden.reshape(-1, hidden.shape[-1]).float())
         return found.view(*hidden.shape[:-1], -1)
 
     def nats(self, hidden: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
         """See `Softmax.nats`; with smoothing all entries are computed."""
         if smoothing:
             return F.cross_entropy(self(hidden), targets, label_smoothing=smoothing)
-        return -cast(Tensor, self.softmax(hidden, targets).output).float().mean()
+        with torch.autocast(hidden.device.type, enabled=False):
+            return -cast(Tensor, self.softmax(hidden.float(), targets).output).mean()
 
     def fill(self, generator: torch.Generator, tied: bool) -> None:  # noqa: ARG002
         """See `Softmax.fill`."""

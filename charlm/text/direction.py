@@ -36,9 +36,9 @@ class BackwardVocabulary(Vocabulary):
         self.unit = inner.unit  # type: ignore[misc]
 
     def encode_marked(self, text: str) -> tuple[Ids, NDArray[np.int64]]:
-        """See `Vocabulary.encode_marked`; of one document, so that there are no marks."""
+        """See `Vocabulary.encode_marked`; what ended a document comes before it now."""
         ids, marks = self.inner.encode_marked(text)
-        return np.ascontiguousarray(ids[::-1]), len(ids) - marks[::-1]
+        return np.ascontiguousarray(ids[::-1]), len(ids) + 1 - marks[::-1]
 
     def pieces(self, text: str) -> list[str]:
         """See `Vocabulary.pieces`; the last one first."""

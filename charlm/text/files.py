@@ -17,7 +17,7 @@ import tempfile
 import weakref
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
@@ -49,12 +49,18 @@ def shown(name: str | os.PathLike[str]) -> str:
 
 def blocks(source: "TextFile | Spool", size: int = BLOCK_BYTES) -> Iterator[bytes]:
     """The bytes of a source, `size` at a time. CorpusError where they cannot be read."""
+    with readable(source.label), source.open() as stream:
+        while block := stream.read(size):
+            yield block
+
+
+@contextmanager
+def readable(label: str) -> Iterator[None]:
+    """Inside, a file that cannot be read or unpacked raises CorpusError with its name."""
     try:
-        with source.open() as stream:
-            while block := stream.read(size):
-                yield block
+        yield
     except _DAMAGED as error:
-        raise _unreadable(source.label, error) from error
+        raise _unreadable(label, error) from error
 
 
 def _unreadable(label: str, error: Exception) -> CorpusError:

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import CorpusError
-from charlm.text.files import TextFile, shown
+from charlm.text.files import TextFile, readable, shown
 
 Vector = NDArray[np.float32]
 LONGEST_LINE = 1 << 20
 LONGEST_WORD = 1 << 12
-PEEKED = 1 << 12
+PEEKED = 1 << 16
 """Bytes that are looked at to tell text from binary."""
 
 
@@ -38,15 +38,18 @@ def read_vectors(path: Path, wanted: Collection[str]) -> WordVectors:
 
     Raises CorpusError with the place of the first line that is not a word and its numbers.
     """
-    try:
-        raw: Any = TextFile(shown(path), path).open()
-        with io.BufferedReader(raw) as file:
-            width, entries = _entries(file, shown(path))
+    source = TextFile(shown(path), path)
+    with readable(source.label):
+        raw: Any = source.open()
+        with io.BufferedReader(raw, PEEKED) as file:
+            width, entries = _entries(file, source.label)
             found = {word: vector for word, vector in entries if word in wanted}
-    except (OSError, EOFError) as error:
-        raise CorpusError(
-            f"{shown(path)}: cannot be read ({error}). Give a file of word vectors"
-        ) from error
+    for word, vector in found.items():
+        if not np.isfinite(vector).all():
+            raise CorpusError(
+                f"{source.label}: the vector of {word!r} holds a number that is not finite; "
+                "expected finite ones. Make the file again, or leave that word out"
+            )
     return WordVectors(width=width, by_word=found)
 
 
@@ -70,12 +73,12 @@ def _entries(file: io.BufferedReader, name: str) -> tuple[int, Iterator[tuple[st
 
 def _is_binary(start: bytes, width: int) -> bool:
     """Whether what follows the counts is no line of a word and `width` numbers."""
-    parts = start.partition(b"\n")[0].split()[1 : 1 + width]
+    line, end, _ = start.partition(b"\n")
+    numbers = line.rstrip().rsplit(b" ", width)[1:]
     try:
-        numbers = [float(part) for part in (parts if b"\n" in start else parts[:-1])]
+        return len([float(number) for number in numbers]) < width or not end
     except ValueError:
         return True
-    return b"\n" in start and len(numbers) < width
 
 
 def _text_entries(
@@ -124,15 +127,19 @@ def _excerpt(line: bytes) -> str:
     return repr(text + " ..." if len(line) > 40 else text)
 
 
+def written_name(token: str) -> str:
+    """A token as files of vectors can hold it: white space is written as in Python."""
+    return "".join(
+        c if not c.isspace() else c.encode("unicode_escape").decode().replace(" ", "\\x20")
+        for c in token
+    )
+
+
 def vector_lines(tokens: Sequence[str], matrix: NDArray[np.float32]) -> Iterator[str]:
-    """word2vec's text format, line by line; white space within a token is written as in Python."""
+    """word2vec's text format, line by line, each token as its `written_name`."""
     yield f"{len(tokens)} {matrix.shape[1]}\n"
     for token, vector in zip(tokens, matrix, strict=True):
-        name = "".join(
-            c if not c.isspace() else c.encode("unicode_escape").decode().replace(" ", "\\x20")
-            for c in token
-        )
-        yield f"{name} {' '.join(f'{value:.6g}' for value in vector)}\n"
+        yield f"{written_name(token)} {' '.join(f'{value:.6g}' for value in vector)}\n"
 
 
 def nearest(matrix: NDArray[np.float32], index: int, top: int) -> list[tuple[int, float]]:

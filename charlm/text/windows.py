@@ -114,15 +114,16 @@ class Windows:
         reading = self.reading
         if not reading.random_bptt:
             return np.append(np.arange(0, longest, reading.bptt), longest + reading.bptt)
-        draws = np.random.default_rng([reading.seed, epoch, number])
+        draws = np.random.default_rng([reading.seed, epoch, number, 1])  # not the order's
         return random_cuts(longest, reading.bptt, draws)
 
 
 def random_cuts(longest: int, bptt: int, draws: np.random.Generator) -> Int64:
     """Ends of windows whose lengths are drawn (Merity et al. 2018, section 5).
 
-    Normal with deviation 5 around `bptt`, one time in twenty around half of it; at least 5 and at
-    most `bptt` + 20, since one long draw would need the most memory of all.
+    Normal with deviation 5 around `bptt`, one time in twenty around half of it; at least 5 (or
+    `bptt`, if that is less) and at most `bptt` + 20, since one long draw would need the most memory
+    of all. For a `bptt` of 20 or more; below, the least length makes windows longer on average.
     """
     least = min(5, bptt)
     count = longest // least + 1  # enough, however short they are

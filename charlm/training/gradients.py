@@ -5,6 +5,7 @@ For a loss at token t and the state s that a layer carried on k tokens before,
 (Bengio et al. 1994; Pascanu et al. 2013).
 """
 
+import contextlib
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,8 @@ from charlm.nn.layers import RecurrentLayer
 from charlm.nn.model import RecurrentLanguageModel, State
 from charlm.runs.layout import METRICS
 from charlm.runs.run import load_run, torch_model
-from charlm.text.dataset import EncodedText, read_encoded
+from charlm.text.corpus import Corpus
+from charlm.text.dataset import read_encoded
 from charlm.training.session import start
 
 WARM_UP = 64
@@ -48,6 +50,8 @@ KNOBS = {
 @dataclass(frozen=True, kw_only=True)
 class LayerFlow:
     """One layer. `norms[k]` is the mean of ||d loss_t / d s_{t-k}||, s being the whole state.
+
+    `norms[0]` is 0: what is carried on after a step has no part in the loss at that step.
 
     `hidden_norms` are those of h alone. `gates`: for each gate the shares of its values below 0.1
     and above 0.9. `radii`: the largest absolute eigenvalue of each block of recurrent weights.
@@ -101,13 +105,15 @@ class GradientFlow:
         return f"healthy: the gradient reaches back {reach} tokens{more} before it is a hundredth"
 
 
-def run_flow(path: Path, text: EncodedText | None = None, lags: int = 200) -> GradientFlow:
+def run_flow(path: Path, corpus: Corpus | None = None, lags: int = 200) -> GradientFlow:
     """The gradient flow of a trained run, on a text or on what it keeps, held-out text first.
 
-    Raises CorpusError when that text is missing or too short.
+    Documents are read as one stream. Raises CorpusError when the text is missing or too short.
     """
-    run = load_run(path, engine="torch")
-    if text is None:
+    run = load_run(path)
+    if corpus:
+        text = run.encode(corpus)
+    else:
         folders = [path / "data" / name for name in ("valid", "train")]
         parts = [read_encoded(folder) for folder in folders if folder.exists()]
         if not parts:
@@ -233,8 +239,11 @@ def clip_rate(path: Path) -> float | None:
     if not (path / METRICS).exists():
         return None
     lines = (path / METRICS).read_text(encoding="utf-8").splitlines()
-    records = [json.loads(line) for line in lines]
-    shares = [record["clipped"] for record in records if record["kind"] == "step"]
+    shares = []
+    for line in lines:
+        with contextlib.suppress(json.JSONDecodeError):  # a run that was killed ends in half a line
+            record = json.loads(line)
+            shares += [record["clipped"]] if record["kind"] == "step" else []
     return float(np.mean(shares)) if shares else None
 
 

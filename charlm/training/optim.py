@@ -20,7 +20,7 @@ def _adam(kind: type[torch.optim.Adam]) -> Build:
             parameters,
             lr=settings.learning_rate or 0.0,
             betas=(settings.beta1, settings.beta2),
-            weight_decay=settings.weight_decay,
+            weight_decay=settings.weight_decay or 0.0,
             fused=True,
         )
 
@@ -32,7 +32,7 @@ def _sgd(parameters: Iterable[nn.Parameter], settings: TrainingSettings) -> torc
         parameters,
         lr=settings.learning_rate or 0.0,
         momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
+        weight_decay=settings.weight_decay or 0.0,
     )
 
 
@@ -44,7 +44,7 @@ def _rmsprop(
         lr=settings.learning_rate or 0.0,
         alpha=0.95,
         momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
+        weight_decay=settings.weight_decay or 0.0,
     )
 
 

@@ -22,9 +22,14 @@ from torch.nn import functional as F
 from charlm.config import ModelSettings, Settings, TrainingSettings
 from charlm.errors import UsageError
 from charlm.nn.devices import Precision
-from charlm.nn.model import RecurrentLanguageModel, count_parameters, sizes, tensor_shapes
+from charlm.nn.model import (
+    RecurrentLanguageModel,
+    count_parameters,
+    multiplied_weights,
+    sizes,
+)
 from charlm.text.dataset import Dataset
-from charlm.training.optim import OPTIMIZERS, build_optimizer
+from charlm.training.optim import NON_MONOTONE_INTERVAL, OPTIMIZERS, build_optimizer
 
 DEFAULT_MINUTES = 7.0
 """Time that a run without a given length aims at, on the machine that it starts on."""
@@ -103,6 +108,11 @@ class _Planner:
         model = self._model(training)
         training = self._length(training, model)
         model = self._dropout(model, training)
+        if model.adaptive_softmax and self.dataset.vocabulary.unit in ("byte", "bpe"):
+            raise UsageError(
+                f"adaptive_softmax with {self.dataset.vocabulary.unit} units, whose entries are "
+                "not in the order of frequency; expected words or characters"
+            )
         sizes(model, self.vocab_size)  # refuses what cannot be built, before anything is written
         training = self._rates(training, model)
         settings = replace(self.settings, model=model, training=training)
@@ -222,12 +232,8 @@ class _Planner:
         return self._completed(replace(model, num_layers=model.num_layers or 2), hidden)
 
     def _weights(self, hidden: int) -> int:
-        """Weights that are multiplied for each token, for a hidden size: all but the embedding."""
-        model = replace(self._sized(hidden), tie_weights=False)
-        shapes = tensor_shapes(model, self.vocab_size)
-        if not model.one_hot:
-            del shapes["embedding.weight"]
-        return sum(math.prod(shape) for shape in shapes.values())
+        """Weights that are multiplied for each token, for a hidden size."""
+        return multiplied_weights(self._sized(hidden), self.vocab_size)
 
     def _budget_seconds(self, training: TrainingSettings) -> float | None:
         """Seconds that the run may take; None when its length is given in steps or passes."""
@@ -280,7 +286,7 @@ class _Planner:
         if training.epochs:
             return training.epochs
         if training.steps:
-            return training.steps * (training.batch_size or 1) * (training.bptt or 1) / self.tokens
+            return training.steps * _step_tokens(training) / self.tokens
         cost = OPERATIONS_PER_WEIGHT_AND_TOKEN * self._weights(model.hidden_size or 1)
         return self._speed() * 60.0 * (training.minutes or 0.0) * 0.9 / (cost * self.tokens)
 
@@ -304,6 +310,10 @@ class _Planner:
             if "sgd" not in training.optimizer:
                 rate *= RATE_SHARES.get(model.cell, 1.0) * (0.5 if large else 1.0)
             rate = self._chosen("training.learning_rate", rate, f"for {training.optimizer}")
+        decay = training.weight_decay
+        if decay is None:
+            decay = 0.01 if training.optimizer == "adamw" else 0.0
+            self._chosen("training.weight_decay", decay, f"for {training.optimizer}")
         seed = training.seed
         if seed is None:
             seed = self._chosen("training.seed", secrets.randbelow(2**32), "drawn at random")
@@ -317,6 +327,7 @@ class _Planner:
         return replace(
             training,
             learning_rate=rate,
+            weight_decay=decay,
             seed=seed,
             evals=self._evals(training),
             average=average,
@@ -336,30 +347,46 @@ class _Planner:
             return float(self._chosen("training.average", 0.0, "nt-asgd has one of its own"))
         if not self._soon_memorised():
             return float(self._chosen("training.average", 0.0, "the text is not soon memorised"))
-        in_a_step = (training.batch_size or 1) * self.tokens / self.dataset.train.documents
+        rows = (training.batch_size or 1) * training.accumulate
+        in_a_step = rows * self.tokens / self.dataset.train.documents
         steps = self._passes(training, model) * self.tokens / in_a_step
         reason = "such documents are soon memorised"
         decay = round(min(max(1.0 - 3.0 / steps, 0.9), 0.9999), 5)
         return float(self._chosen("training.average", decay, reason))
 
-    def _evals(self, training: TrainingSettings) -> int:
-        """Fewer validations where one costs more than a share of the training between two.
+    def _evals_to_listen_to(self, training: TrainingSettings) -> int:
+        """For nt-asgd one for each pass, unless the user said how many. Raises UsageError."""
+        least = NON_MONOTONE_INTERVAL + 2
+        if self.dataset.valid is None or training.evals < least:
+            there = 0 if self.dataset.valid is None else training.evals
+            raise UsageError(
+                f"nt-asgd with {there} validations; expected validation text and at least {least} "
+                "--evals, since it begins to average when they stop to gain"
+            )
+        passes = math.ceil(training.epochs or 0)
+        if training.evals != TrainingSettings().evals or passes <= training.evals:
+            return training.evals
+        return int(self._chosen("training.evals", passes, "nt-asgd listens to them"))
 
-        nt-asgd, which listens to them, is given one for each pass.
-        """
+    def _evals(self, training: TrainingSettings) -> int:
+        """Fewer validations where one costs more than a share of the training between two."""
         valid = self.dataset.valid
-        if training.optimizer == "nt-asgd" and training.epochs:
-            passes = max(training.evals, math.ceil(training.epochs))
-            return int(self._chosen("training.evals", passes, "nt-asgd listens to them"))
+        if training.optimizer == "nt-asgd":
+            return self._evals_to_listen_to(training)
         if valid is None or training.minutes:
             return training.evals
         tokens = self.tokens * (training.epochs or 1.0)
         if training.steps:
-            tokens = training.steps * (training.batch_size or 1) * (training.bptt or 1)
+            tokens = training.steps * _step_tokens(training)
         affordable = max(1, int(tokens / (4.0 * len(valid.ids))))
         if affordable < training.evals:
             self.reasons["training.evals"] = "the validation text is long beside the training"
         return min(training.evals, affordable)
+
+
+def _step_tokens(training: TrainingSettings) -> int:
+    """Most tokens of one step of the optimiser."""
+    return (training.batch_size or 1) * (training.bptt or 1) * training.accumulate
 
 
 def _step_seconds(

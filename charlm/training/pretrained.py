@@ -10,9 +10,14 @@ from numpy.typing import NDArray
 from charlm.config import Settings
 from charlm.errors import CorpusError, UsageError
 from charlm.nn.model import RecurrentLanguageModel
+from charlm.runs.commit import write_file
+from charlm.runs.tensors import tensors_from_file
 from charlm.text.dataset import Dataset
-from charlm.text.vectors import read_vectors
+from charlm.text.vectors import read_vectors, written_name
 from charlm.text.vocabulary import Vocabulary
+
+KEPT = "data/vectors/vectors.safetensors"
+"""Where the vectors that a run begins with are kept in its folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,14 +33,13 @@ def find_vectors(path: Path, vocabulary: Vocabulary) -> Pretrained:
 
     Raises CorpusError when the file holds none of them.
     """
-    names = [vocabulary.token_text(index).strip() for index in range(len(vocabulary))]
-    wanted = {name for name in names if name} | {name.lower() for name in names if name}
-    found = read_vectors(path, wanted)
-    known = found.by_word
+    names = [_names(vocabulary.token_text(index)) for index in range(len(vocabulary))]
+    known = read_vectors(path, {name for some in names for name in some}).by_word
     pairs = {
-        index: known[name] if name in known else known[name.lower()]
-        for index, name in enumerate(names)
-        if name in known or name.lower() in known
+        index: known[name]
+        for index, some in enumerate(names)
+        for name in reversed(some)  # the first one counts
+        if name in known
     }
     if not pairs:
         raise CorpusError(
@@ -44,6 +48,12 @@ def find_vectors(path: Path, vocabulary: Vocabulary) -> Pretrained:
         )
     ids = np.array(list(pairs), np.int64)
     return Pretrained(ids=ids, vectors=np.stack(list(pairs.values())))
+
+
+def _names(token: str) -> list[str]:
+    """What a token may be called in a file of vectors, the best name first."""
+    bare = token.strip()
+    return [name for name in (written_name(token), bare, bare.lower()) if name]
 
 
 def with_width(settings: Settings, found: Pretrained) -> Settings:
@@ -56,6 +66,22 @@ def with_width(settings: Settings, found: Pretrained) -> Settings:
             f"embedding is {given}, but the vectors have {width} numbers; leave one of them out"
         )
     return replace(settings, model=replace(model, embedding_size=width))
+
+
+def keep_vectors(path: Path, found: Pretrained) -> None:
+    """Write the vectors into a run's folder, so that a half or a resumed run can begin anew."""
+    from safetensors.numpy import save
+
+    (path / KEPT).parent.mkdir(parents=True, exist_ok=True)
+    write_file(path / KEPT, bytes(save({"ids": found.ids, "vectors": found.vectors})))
+
+
+def kept_vectors(path: Path) -> Pretrained | None:
+    """What `keep_vectors` wrote, if anything. Raises RunError when it is damaged."""
+    if not (path / KEPT).exists():
+        return None
+    tensors = tensors_from_file(path / KEPT)
+    return Pretrained(ids=tensors["ids"].numpy(), vectors=tensors["vectors"].numpy())
 
 
 @torch.no_grad()

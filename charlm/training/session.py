@@ -31,6 +31,7 @@ from charlm.nn.devices import (
     choose_device,
     choose_precision,
     keep_freed_memory,
+    processor_name,
 )
 from charlm.nn.engine import TorchEngine
 from charlm.nn.model import RecurrentLanguageModel
@@ -53,7 +54,7 @@ from charlm.runs.layout import (
     read_config,
     read_record,
 )
-from charlm.runs.locate import built_in, is_run
+from charlm.runs.locate import built_in
 from charlm.runs.run import (
     load_engine,
     model_config,
@@ -75,6 +76,8 @@ from charlm.training.pretrained import (
     begin_with,
     coverage,
     find_vectors,
+    keep_vectors,
+    kept_vectors,
     with_width,
 )
 from charlm.training.records import FinishedRecord, Record, SavedRecord
@@ -206,7 +209,7 @@ class Session:
             "results": finished.to_dict(),
         }
         write_json(self.path / RECORD, self.record)
-        write_file(self.path / CARD, model_card(self.path.name, self.record).encode("utf-8"))
+        write_file(self.path / CARD, model_card(self.record["name"], self.record).encode("utf-8"))
         return finished
 
     def _calibrate(self, before: Tally) -> tuple[Tally, float]:
@@ -287,6 +290,7 @@ def start(
     if settings.model.direction == "both" and settings.training.minutes:
         each = replace(settings.training, minutes=settings.training.minutes / 2.0)
         settings = replace(settings, training=each)
+        origins = {**(origins or {}), "training.minutes": "half of what was given, a direction"}
     device, threads = _machine(settings.training)
     planned = plan(
         settings,
@@ -306,7 +310,6 @@ def start(
     session.notes += dataset.notes + _shrinking(planned.reasons)
     if vectors:
         session.notes.append(coverage(vectors, dataset))
-        save_state(path, session.trainer.snapshot(), settings.training.keep)
     return session
 
 
@@ -323,9 +326,10 @@ def _new_run(
 ) -> Session:
     """Write what does not change of a run into its new, empty folder."""
     lock = lock_run(path)
+    backward = settings.model.direction == "backward" and path.name == BACKWARD
     record = {
         "format": 1,
-        "name": path.name,
+        "name": f"{path.parent.name}/{BACKWARD}" if backward else path.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
         "status": "training",
@@ -336,10 +340,12 @@ def _new_run(
     }
     with explained(path):
         write_data(path, dataset)
+        if vectors:
+            keep_vectors(path, vectors)
     write_model_files(
         path, model_config(settings.model, dataset.vocabulary, dataset.document), dataset.vocabulary
     )
-    session = _session(path, settings, dataset, record, lock, device, vectors)
+    session = _session(path, settings, dataset, record, lock, device)
     write_json(path / RECORD, session.record)
     return session
 
@@ -353,16 +359,20 @@ def halves(session: Session) -> Iterator[Session]:
         yield session
     if session.trainer.model.settings.direction != "both" or not session.complete:
         return
-    session.lock.release()
-    backward = _backward_half(session.path)
-    if not backward.complete:
-        yield backward
+    session.lock.acquire(timeout=0)  # nobody else trains the first half meanwhile
+    try:
+        backward = _backward_half(session)
+        if not backward.complete:
+            yield backward
+        backward.lock.release()
+    finally:
+        session.lock.release(force=True)
 
 
-def _backward_half(path: Path) -> Session:
+def _backward_half(forward: Session) -> Session:
     """The backward half of a run whose forward half is complete: begun, or gone on with."""
-    record = read_record(path)
-    if is_run(path / BACKWARD):
+    path, record = forward.path, forward.record
+    if (path / BACKWARD / RECORD).exists():
         wanted = record["settings"]["training"]
         there = read_record(path / BACKWARD)["settings"]["training"]
         changes = {key: wanted[key] for key in RESUMABLE if wanted[key] != there[key]}
@@ -375,7 +385,7 @@ def _backward_half(path: Path) -> Session:
         (path / BACKWARD).mkdir(exist_ok=True)
     return _new_run(
         path / BACKWARD, settings, dataset, device, threads,
-        origins=record["origins"], command=record["command"],
+        origins=record["origins"], command=record["command"], vectors=kept_vectors(path),
     )  # fmt: skip
 
 
@@ -443,10 +453,13 @@ def _resumed_settings(
                 f"{', '.join(RESUMABLE)}. Start a new run for it"
             )
     base = {section: dict(values) for section, values in record["settings"].items()}
-    lengths = {"epochs", "steps", "minutes"} & changes.get("training", {}).keys()
+    training = dict(changes.get("training", {}))
+    if base["model"].get("direction") == "both" and training.get("minutes"):
+        training["minutes"] /= 2.0
+    lengths = {"epochs", "steps", "minutes"} & training.keys()
     if lengths:
         base["training"] |= dict.fromkeys(("epochs", "steps", "minutes"))
-    return settings_from(merge(base, changes), str(RECORD))
+    return settings_from(merge(base, {"training": training}), str(RECORD))
 
 
 def _session(
@@ -456,12 +469,11 @@ def _session(
     record: dict[str, Any],
     lock: FileLock,
     device: torch.device,
-    vectors: Pretrained | None = None,
 ) -> Session:
     training = settings.training
     model = RecurrentLanguageModel(settings.model, len(dataset.vocabulary))
     model.reset_parameters(torch.Generator().manual_seed(training.seed or 0))
-    if vectors:
+    if vectors := kept_vectors(path):
         begin_with(model, vectors)
     if training.freeze_vectors:
         model.embedding.requires_grad_(False)
@@ -502,21 +514,13 @@ def machine_record(device: torch.device, threads: int) -> dict[str, Any]:
     """What the run was trained on, for run.json."""
     return {
         "device": device.type,
-        "device_name": torch.cuda.get_device_name() if device.type == "cuda" else _processor(),
+        "device_name": torch.cuda.get_device_name() if device.type == "cuda" else processor_name(),
         "threads": threads,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "charlm": __version__,
     }
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _origins(settings: Settings, given: Mapping[str, str], reasons: Mapping[str, str]) -> Origins:

@@ -144,7 +144,7 @@ class Trainer:
         Raises DivergenceError before the update when a loss or gradient is not finite.
         """
         self._started = self.clock() - self.counters.seconds
-        while not self._ended():
+        while self._shares or not self._ended():
             for window in self.windows.epoch(self.counters.position):
                 self._learn(window)
                 if len(self._shares) < self.settings.accumulate and self.progress < 1.0:
@@ -200,6 +200,9 @@ class Trainer:
     def _update(self) -> None:
         """One step of the optimiser."""
         counters, settings = self.counters, self.settings
+        if len(self._shares) < settings.accumulate:  # the run ends here
+            for _, gradient in self._gradients():
+                gradient *= settings.accumulate / len(self._shares)
         self._norm = self._clipped_norm()
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(sum(self._shares) / len(self._shares))
@@ -396,21 +399,15 @@ class Trainer:
         if self.settings.schedule == "plateau" and not best:
             counters.plateau *= PLATEAU_FACTOR
         counters.validation_nats.append(tally.nats)
-        if self.settings.optimizer == "nt-asgd" and self.average is None:
-            self._begin_to_average(non_monotone(counters.validation_nats))
+        waiting = self.settings.optimizer == "nt-asgd" and self.average is None
+        if waiting and non_monotone(counters.validation_nats):
+            counters.averaged_from = counters.step
+            self.average = WeightAverage(self.model, None, counters.step)
         counters.evaluations += 1
         counters.last_progress = self.progress
         counters.evaluation_seconds += self.clock() - begun
         counters.seconds = max(counters.seconds, self.clock() - self._started)
         return EvaluationRecord(**self._place(), progress=self.progress, best=best, tally=tally)
-
-    def _begin_to_average(self, due: bool) -> None:
-        """The plain mean of the weights from here on, where it is due."""
-        if due:
-            self.counters.averaged_from = self.counters.step
-        if self.counters.averaged_from:
-            since = self.counters.averaged_from
-            self.average = WeightAverage(self.model, None, since)
 
     @property
     def best_tally(self) -> Tally | None:
@@ -443,7 +440,8 @@ class Trainer:
             self.counters = Counters(**saved.counters)
             put_weights(self.model, parts["model"])
             _restore_optimizer(self.optimizer, parts["optimizer"])
-            self._begin_to_average(due=False)
+            if self.counters.averaged_from:
+                self.average = WeightAverage(self.model, None, self.counters.averaged_from)
             if self.average:
                 self.average.restore(parts["average"])
             self.state = _restored_state(parts["hidden"], self.device)
