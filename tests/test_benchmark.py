@@ -9,6 +9,7 @@ import pytest
 from charlm import benchmark
 from charlm.benchmark import Figure, alternating, run_benchmarks, temporary_run
 from charlm.cli import main
+from charlm.nn.cells import CELLS
 from charlm.runs.verify import verify_run
 
 
@@ -47,6 +48,14 @@ def test_every_group_is_measured() -> None:
         assert mine[0].ratio == 1.0
         for figure in mine:
             assert figure.ratio == pytest.approx(figure.value / mine[0].value)
+
+
+@pytest.mark.usefixtures("brief")
+def test_every_cell_is_measured_beside_the_lstm() -> None:
+    """Where it is asked for."""
+    figures = [f for f in run_benchmarks(hidden=8, seconds=0.0, cells=True) if "cells" in f.group]
+    assert {figure.name for figure in figures} == set(CELLS)
+    assert (figures[0].name, figures[0].ratio) == ("lstm", 1.0)
 
 
 @pytest.mark.usefixtures("brief")

@@ -76,6 +76,24 @@ def test_weight_drop_without_recurrent_weights_is_refused(cell: str) -> None:
         tiny_model(cell, V, weight_drop=0.5)
 
 
+def kernels(model: RecurrentLanguageModel) -> dict[str, int]:
+    """How often each recurrent kernel ran, forward and backward, in bfloat16."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = logits_of(model)
+        logits.float().logsumexp(dim=-1).sum().backward()
+    return {e.key: e.count for e in found.key_averages() if "rnn" in e.key or "lstm" in e.key}
+
+
+def test_weight_drop_stays_on_the_fast_path() -> None:
+    """oneDNN's layer as often as without; to fall off it is 75 times slower."""
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("oneDNN has no bfloat16 layers on this processor")
+    plain = kernels(tiny_model("lstm", V))
+    assert plain["aten::mkldnn_rnn_layer"] >= 2
+    assert kernels(tiny_model("lstm", V, weight_drop=0.5)) == plain
+
+
 # ------------------------------------------------------------------ masks
 
 

@@ -154,7 +154,8 @@ def differences(a: SavedState, b: SavedState) -> list[str]:
 
 def gone_on(saved: SavedState, **chosen) -> tuple[SavedState, list[dict], Watched]:
     """The end of a run that goes on from a snapshot in a fresh trainer with other fresh weights."""
-    trainer = make(**chosen, model=tiny_model(chosen.get("cell", "lstm"), V, seed=9, **DROPOUT))
+    dropout = chosen.get("dropout", DROPOUT)
+    trainer = make(**chosen, model=tiny_model(chosen.get("cell", "lstm"), V, seed=9, **dropout))
     trainer.restore(copied(saved))
     records = told(list(trainer.run()))
     return trainer.snapshot(), records, trainer
@@ -172,6 +173,9 @@ SELECTION = [
     {"train": DOCUMENTS, "accumulate": 2, "beta1": 0.0},
     {"optimizer": "nt-asgd", "learning_rate": 0.5, "evals": 18, "epochs": 5.0, "clip_norm": 0.0},
     {"average": 0.9},
+    {"dropout": {"weight_drop": 0.4}},
+    {"dropout": {"state_dropout": 0.4, "embedding_dropout": 0.3}, "cell": "gru"},
+    {"dropout": {"dropout": 0.4, "variational": True}, "cell": "lstm-peephole"},
     *({"cell": name, "steps": 12} for name in STRUCTURES if name != "one-hot"),
 ]
 

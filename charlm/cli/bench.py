@@ -19,6 +19,9 @@ def bench(
     seconds: Annotated[
         float, typer.Option("--seconds", min=0.01, help="For each program that is measured.")
     ] = 4.0,
+    cells: Annotated[
+        bool, typer.Option("--cells", help="Training of every cell as well, beside the LSTM.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure this machine: products, memory, training, sampling, scoring, encoding, start-up.
@@ -29,7 +32,7 @@ def bench(
     from charlm.benchmark import machine_name, run_benchmarks
 
     figures = []
-    for figure in run_benchmarks(hidden=hidden, seconds=seconds):
+    for figure in run_benchmarks(hidden=hidden, seconds=seconds, cells=cells):
         say(f"{figure.group}: {figure.name}: {figure.value:,.4g} {figure.unit}", level=2)
         figures.append(figure)
     if as_json:
