@@ -21,10 +21,8 @@ from filelock import FileLock
 
 from charlm import __version__
 from charlm.config import ModelSettings, Settings, TrainingSettings, merge, settings_from
-from charlm.engine.interface import Engine
 from charlm.engine.library import chosen_variant
 from charlm.errors import EnvironmentFailure, RunError
-from charlm.inference.calibration import fit_scale, sample_of
 from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import (
     Precision,
@@ -33,7 +31,6 @@ from charlm.nn.devices import (
     keep_freed_memory,
     processor_name,
 )
-from charlm.nn.engine import TorchEngine
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.card import model_card
 from charlm.runs.commit import (
@@ -56,7 +53,6 @@ from charlm.runs.layout import (
 )
 from charlm.runs.locate import built_in
 from charlm.runs.run import (
-    load_engine,
     model_config,
     write_model_files,
     write_scale,
@@ -70,6 +66,7 @@ from charlm.text.dataset import (
 )
 from charlm.text.direction import mirrored_dataset
 from charlm.text.vocabulary import load_vocabulary
+from charlm.training.calibrating import best_engine, calibrate
 from charlm.training.planning import plan
 from charlm.training.pretrained import (
     Pretrained,
@@ -82,11 +79,8 @@ from charlm.training.pretrained import (
 )
 from charlm.training.records import FinishedRecord, Record, SavedRecord
 from charlm.training.trainer import Trainer
-from charlm.units import Tally
 
 Origins = dict[str, str]
-LEAST_GAIN = 0.001
-"""Share of the validation nats that calibration must save to be kept."""
 BUILT_IN_CORPUS = "tales.txt"
 
 
@@ -189,8 +183,9 @@ class Session:
         reason = stopped or counters.finished
         valid, scale = trainer.best_tally, 1.0
         if not stopped and trainer.settings.calibrate and valid:
-            valid, scale = self._calibrate(valid)
-        test = self._test() if not stopped else None
+            valid, scale = calibrate(self.path, trainer, valid)
+        text = trainer.dataset.test
+        test = None if stopped or text is None else evaluate(best_engine(self.path, trainer), text)
         finished = FinishedRecord(
             step=counters.step,
             epoch=counters.epoch,
@@ -211,52 +206,6 @@ class Session:
         write_json(self.path / RECORD, self.record)
         write_file(self.path / CARD, model_card(self.record["name"], self.record).encode("utf-8"))
         return finished
-
-    def _calibrate(self, before: Tally) -> tuple[Tally, float]:
-        """Fit the factor on all logits of the best weights; kept only where it gains something.
-
-        Where an average of weights is kept, the last one is fitted too, and takes the place of the
-        best where it is then the better one: longer training makes a model know more and be too
-        sure of it (names: 2.093 nats per character against 2.103).
-        """
-        trainer = self.trainer
-        enough = (1.0 - LEAST_GAIN) * before.nats
-        scale, after = self._fitted(self._best)
-        if trainer.average:
-            with trainer.kept_weights():
-                other, last = self._fitted(lambda factor: TorchEngine(trainer.model, factor or 1.0))
-                if other != 1.0 and last.nats < min(after.nats, enough):
-                    write_weights(self.path, trainer.model)
-                    trainer.counters.best_step = trainer.counters.step
-                    scale, after = other, last
-        if scale == 1.0 or after.nats > enough:
-            return before, 1.0
-        write_scale(self.path, scale)
-        return after, scale
-
-    def _fitted(self, engine: Callable[[float | None], Engine]) -> tuple[float, Tally]:
-        """The best factor for an engine that is made with one, and the validation figures."""
-        text = self.trainer.dataset.valid
-        assert text is not None
-        part = sample_of(text)
-        scale = fit_scale(lambda factor: evaluate(engine(factor), part).nats)
-        return scale, evaluate(engine(scale), text)
-
-    def _test(self) -> Tally | None:
-        """The test text under the best weights, once."""
-        text = self.trainer.dataset.test
-        return None if text is None else evaluate(self._best(), text)
-
-    def _best(self, logit_scale: float | None = None) -> Engine:
-        """The best weights: on the device of the training, or on the CPU by the fastest engine."""
-        model, device = self.trainer.model, self.trainer.device
-        name = "auto" if device.type == "cpu" else "torch"
-        engine = load_engine(
-            self.path / WEIGHTS, model.settings, model.vocab_size, name, logit_scale=logit_scale
-        )
-        if isinstance(engine, TorchEngine):
-            return TorchEngine(engine.model.to(device), engine.logit_scale)
-        return engine
 
 
 def start(

@@ -28,6 +28,12 @@ from charlm.runs.tensors import put_weights
 from charlm.text.dataset import Dataset
 from charlm.text.windows import PADDING, Position, Reading, Window, Windows
 from charlm.training.averaging import WeightAverage
+from charlm.training.flat import (
+    optimizer_tensors,
+    restore_optimizer,
+    restored_state,
+    state_tensors,
+)
 from charlm.training.optim import build_optimizer, non_monotone, rate_share
 from charlm.training.records import EvaluationRecord, Record, StepRecord, WarningRecord
 from charlm.units import Tally
@@ -418,8 +424,8 @@ class Trainer:
     def snapshot(self) -> SavedState:
         """Everything needed to go on from here: weights, optimiser, state, draws, counters."""
         tensors = {f"model.{k}": v for k, v in saved_tensors(self.model).items()}
-        tensors |= {f"optimizer.{k}": v for k, v in _optimizer_tensors(self.optimizer).items()}
-        tensors |= {f"hidden.{k}": v for k, v in _state_tensors(self.state).items()}
+        tensors |= {f"optimizer.{k}": v for k, v in optimizer_tensors(self.optimizer).items()}
+        tensors |= {f"hidden.{k}": v for k, v in state_tensors(self.state).items()}
         if self.average:
             tensors |= {f"average.{name}": t for name, t in self.average.tensors.items()}
         tensors["generator"] = self.generator.get_state()
@@ -439,51 +445,12 @@ class Trainer:
         try:
             self.counters = Counters(**saved.counters)
             put_weights(self.model, parts["model"])
-            _restore_optimizer(self.optimizer, parts["optimizer"])
+            restore_optimizer(self.optimizer, parts["optimizer"])
             if self.counters.averaged_from:
                 self.average = WeightAverage(self.model, None, self.counters.averaged_from)
             if self.average:
                 self.average.restore(parts["average"])
-            self.state = _restored_state(parts["hidden"], self.device)
+            self.state = restored_state(parts["hidden"], self.device)
             self.generator.set_state(saved.tensors["generator"])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise RunError(f"the state of step {saved.step} does not fit: {error}") from error
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{index}.{name}": value
-        for index, entries in state.items()
-        for name, value in entries.items()
-        if isinstance(value, Tensor)
-    }
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    content = optimizer.state_dict()
-    entries: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        index, _, key = name.partition(".")
-        entries.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({**content, "state": entries})
-
-
-def _state_tensors(state: State | None) -> dict[str, Tensor]:
-    return {
-        f"{layer}.{part}": tensor
-        for layer, parts in enumerate(state or ())
-        for part, tensor in enumerate(parts)
-    }
-
-
-def _restored_state(tensors: dict[str, Tensor], device: torch.device) -> State | None:
-    layers: dict[int, dict[int, Tensor]] = {}
-    for name, tensor in tensors.items():
-        layer, part = name.split(".")
-        layers.setdefault(int(layer), {})[int(part)] = tensor.to(device)
-    if not layers:
-        return None
-    return tuple(
-        tuple(parts[part] for part in sorted(parts)) for _, parts in sorted(layers.items())
-    )
