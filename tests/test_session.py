@@ -21,6 +21,7 @@ from charlm.runs.commit import TEMPORARY, read_json
 from charlm.runs.states import state_folders
 from charlm.runs.verify import verify_run
 from charlm.text.corpus import Corpus
+from charlm.training import calibrating
 from charlm.training import session as session_module
 from charlm.training import trainer as trainer_module
 from charlm.training.records import FinishedRecord, Record, SavedRecord
@@ -626,7 +627,7 @@ def test_a_stop_during_the_last_measurements_loses_none_of_them(
         session.trainer.stop("interrupted")
         return fit_scale(nats)
 
-    monkeypatch.setattr(session_module, "fit_scale", interrupted)
+    monkeypatch.setattr(calibrating, "fit_scale", interrupted)
     last = list(session.records())[-1]
     assert isinstance(last, FinishedRecord)
     assert last.complete
