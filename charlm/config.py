@@ -4,6 +4,7 @@ A field's `doc` gives meaning, unit and special value. `None` means "decide from
 rule is in `training.planning`, and the value that it chose is saved with the run.
 """
 
+import contextlib
 import difflib
 import math
 import tomllib
@@ -365,12 +366,18 @@ def settings_in(pairs: typing.Iterable[str]) -> dict[str, dict[str, Any]]:
         name, equals, text = pair.partition("=")
         if not equals:
             raise UsageError(f"--set {pair}: expected NAME=VALUE, such as --set zoneout=0.1")
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text
-        nested.setdefault(section_of(name.strip()), {})[name.strip()] = value
+        nested.setdefault(section_of(name.strip()), {})[name.strip()] = _value_of(text)
     return nested
+
+
+def _value_of(text: str) -> Any:
+    """A TOML value, a number such as .5, else the text itself."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        with contextlib.suppress(ValueError):
+            return float(text)
+        return text
 
 
 def section_of(key: str) -> str:

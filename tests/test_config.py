@@ -17,6 +17,7 @@ from charlm.config import (
     merge,
     read_toml,
     settings_from,
+    settings_in,
 )
 from charlm.errors import UsageError
 from charlm.inference.samplers import RULES, Sampling
@@ -174,3 +175,29 @@ def test_later_layers_win_key_by_key() -> None:
     assert preset["model"] == {"cell": "lstm", "hidden_size": 8}
     with pytest.raises(UsageError, match=r"model is 3; expected a table \[model\]"):
         merge(preset, {"model": 3})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("pair", "section", "value"),
+    [
+        ("zoneout=0.5", "model", 0.5),
+        ("zoneout=.5", "model", 0.5),
+        ("random_bptt=true", "training", True),
+        ("accumulate = 3", "training", 3),
+        ("recurrent_init=uniform:.1", "model", "uniform:.1"),
+        ('recurrent_init="he"', "model", "he"),
+        ("sources=['a', 'b']", "corpus", ["a", "b"]),
+    ],
+)
+def test_a_pair_is_a_setting_of_its_section(pair: str, section: str, value) -> None:
+    """Values are TOML where they can be, else numbers, else text."""
+    name = pair.partition("=")[0].strip()
+    assert settings_in([pair]) == {section: {name: value}}
+    settings_from(settings_in([pair]))
+
+
+@pytest.mark.parametrize("pair", ["zoneout", "zoneot=1", "=3", ""])
+def test_what_is_no_pair_is_refused(pair: str) -> None:
+    """With what was expected."""
+    with pytest.raises(UsageError, match=r"expected|did you mean"):
+        settings_in([pair])
