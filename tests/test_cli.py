@@ -937,3 +937,21 @@ def test_an_echo_state_network_trains_with_the_precision_that_is_chosen(
     place = ["--checkpoints", str(here), "--steps", "2", "--name", "e"]
     status, _, err = call("train", "a.txt", "--cell", "esn", *own, *place)
     assert status == 0, err
+
+
+def test_runs_are_compared_on_a_text(call: Call, here: Path) -> None:
+    """A run against itself and another; a stream and documents pair line by line."""
+    (here / "t.txt").write_text("abc abd\nab ca\n" * 4)
+    status, out, _ = call("compare", "stream", "stream", "lines", "--file", "t.txt")
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["run", "stream", "stream", "lines"]
+    assert "no difference shown" in out.splitlines()[2]
+    status, out, _ = call("compare", "stream", "lines", "--file", "t.txt", "--json")
+    first, other = json.loads(out)["runs"]
+    assert first["difference"] is None
+    change = other["difference"]
+    assert change["low"] <= change["bits_per_byte"] <= change["high"]
+    told = other["bits_per_byte"] - first["bits_per_byte"]
+    assert change["bits_per_byte"] == pytest.approx(told, abs=1e-9)
+    assert call("compare", "stream", "--file", "t.txt")[0] == 2
+    assert call("compare", "stream", "lines")[0] == 2

@@ -8,6 +8,7 @@ import typer
 
 from charlm.cli import (
     bench,
+    compare,
     evaluate,
     explain,
     fill,
@@ -72,8 +73,8 @@ def common(
 
 
 VERBS = (
-    train, sample, score, evaluate, next_token, fill, vocab, vectors, info, verify, gradients,
-    explain, bench,
+    train, sample, score, evaluate, compare, next_token, fill, vocab, vectors, info, verify,
+    gradients, explain, bench,
 )  # fmt: skip
 for verb in VERBS:
     verb.register(app)

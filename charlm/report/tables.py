@@ -13,6 +13,7 @@ from charlm.units import LOG_BASES, Tally
 
 if TYPE_CHECKING:
     from charlm.benchmark import Figure
+    from charlm.inference.comparison import Difference, LineNats
 
 LABELS = {
     "tokens": "tokens",
@@ -97,6 +98,29 @@ def next_table(tokens: Sequence[NextToken]) -> Table:
         bar = "█" * round(BAR_WIDTH * token.probability / most)
         table.add_row(
             f"{token.probability:.4f}", Text(visible(token.token)), Text(bar, style="cyan")
+        )
+    return table
+
+
+def comparison_table(
+    found: "Sequence[LineNats]", differences: "Sequence[Difference | None]"
+) -> Table:
+    """One row for each run: its figures, and how it differs from the first."""
+    table = plain_table(
+        "<run", "nats/token", "bits/byte", "difference", "<95 % interval", "lines won", "<"
+    )
+    for one, change in zip(found, differences, strict=True):
+        figures = [number(one.tally.nats_per_token), number(one.tally.bits_per_byte)]
+        if change is None:
+            table.add_row(Text(one.name), *figures)
+            continue
+        table.add_row(
+            Text(one.name),
+            *figures,
+            f"{change.bits_per_byte:+.4f}",
+            f"{change.low:+.4f} to {change.high:+.4f}",
+            f"{100 * change.wins:.1f} %",
+            change.verdict,
         )
     return table
 

@@ -1,0 +1,63 @@
+"""`charlm compare`: which of several runs is better on a text, and whether it may be chance."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from charlm.cli.options import CheckpointsOption, EngineOption, JsonOption, open_model
+from charlm.cli.output import render, say, write_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("compare")(compare)
+
+
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Two or more runs, the first to compare with.")],
+    files: Annotated[
+        list[str] | None, typer.Option("--file", help="Text to compare them on, not blank lines.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap.")] = 0,
+    as_json: JsonOption = False,
+    engine: EngineOption = "auto",
+    checkpoints: CheckpointsOption = None,
+) -> None:
+    """Likelihoods of runs on one text, with intervals of their differences from the first.
+
+    Example:  charlm compare small large --file test.txt
+    """
+    from charlm.errors import UsageError
+
+    if len(runs) < 2 or not files:
+        raise UsageError("expected two runs or more, and a text with --file")
+    from charlm.config import CorpusSettings
+    from charlm.inference.comparison import difference, line_nats
+    from charlm.text.dataset import open_corpus
+
+    text = "".join(open_corpus(files, CorpusSettings(), "stream").chunks())
+    sizes = [len(line.encode("utf-8")) for line in text.split("\n")]
+    sizes = [size + 1 for size in sizes[:-1]] + ([sizes[-1]] if sizes[-1] else [])
+    found = []
+    for name in runs:
+        model = open_model(name, checkpoints, engine)
+        if model.run.backward:
+            raise UsageError(f"{name} reads backward; expected runs that read forward")
+        encoded = model.run.encode(open_corpus(files, CorpusSettings(), model.run.document))
+        found.append(line_nats(Path(name).name, model.run.engine, encoded, model.vocabulary))
+        say(f"read by {name}", level=2)
+    changes = [None] + [difference(found[0], other, sizes, seed=seed) for other in found[1:]]
+    if as_json:
+        rows: list[dict[str, Any]] = [
+            {"run": one.name, **one.tally.summary(),
+             "difference": change and {**asdict(change), "verdict": change.verdict}}
+            for one, change in zip(found, changes, strict=True)
+        ]  # fmt: skip
+        write_json({"schema_version": 1, "runs": rows})
+        return
+    from charlm.report.tables import comparison_table
+
+    say("differences in bits per byte from the first run; below zero is better")
+    render(comparison_table(found, changes))
