@@ -955,3 +955,18 @@ def test_runs_are_compared_on_a_text(call: Call, here: Path) -> None:
     assert change["bits_per_byte"] == pytest.approx(told, abs=1e-9)
     assert call("compare", "stream", "--file", "t.txt")[0] == 2
     assert call("compare", "stream", "lines")[0] == 2
+
+
+def test_a_cache_is_told_beside_the_plain_figures(call: Call) -> None:
+    """As a column of its own; its weight was chosen on validation text."""
+    status, out, err = call("eval", "--run", "stream", "--cache", "20", "--json")
+    assert status == 0
+    assert "chosen on the first" in err
+    found = json.loads(out)
+    assert list(found) == ["valid", "valid, cache"]
+    assert found["valid"]["tokens"] == found["valid, cache"]["tokens"]
+    plain = json.loads(call("eval", "--run", "stream", "--json")[1])
+    assert found["valid"]["nats"] == pytest.approx(plain["nats"], rel=1e-5)
+    for more in (["--weights", "int8"], ["--engine", "numpy"], ["--reset"]):
+        status, _, err = call("eval", "--run", "stream", "--cache", "20", *more)
+        assert (status, "--cache needs engine torch" in err) == (2, True)

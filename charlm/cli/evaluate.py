@@ -44,6 +44,10 @@ def evaluate(
         bool,
         typer.Option("--reset", help="Forget at each window, as transformer reports do."),
     ] = False,
+    cache: Annotated[
+        int | None,
+        typer.Option("--cache", min=1, help="Also with a neural cache of so many tokens."),
+    ] = None,
     as_json: JsonOption = False,
     engine: EngineOption = "auto",
     weights: WeightsOption = "fp32",
@@ -54,7 +58,11 @@ def evaluate(
 
     Example:  charlm eval --file test.txt
     """
-    model = open_model(run, checkpoints, engine, weights)
+    if cache and (reset or weights != "fp32" or engine not in ("auto", "torch")):
+        from charlm.errors import UsageError
+
+        raise UsageError("--cache needs engine torch, weights fp32, and no --reset")
+    model = open_model(run, checkpoints, "torch" if cache else engine, weights)
     texts = _held_out(model) if not files else {}
     if files:
         from charlm.config import CorpusSettings
@@ -76,6 +84,8 @@ def evaluate(
         name: tally_of(model.run.engine, text, reset_every=window if reset else None)
         for name, text in texts.items()
     }
+    if cache:
+        tallies |= _with_cache(model, texts, cache)
     if weights != "fp32":
         _tell_quality(model, texts, tallies, window if reset else None)
     if as_json:
@@ -87,6 +97,30 @@ def evaluate(
 
     say(protocol)
     render(tally_table(tallies))
+
+
+def _with_cache(model: "Model", texts: "dict[str, EncodedText]", size: int) -> "dict[str, Tally]":
+    """The tallies under a cache whose weight and theta are chosen on the validation text."""
+    from charlm.errors import UsageError
+    from charlm.inference.cache import TUNING_TOKENS, cached_tally, read_contexts, tuned
+    from charlm.nn.engine import TorchEngine
+    from charlm.text.dataset import read_encoded
+
+    engine, kept = model.run.engine, model.path / "data" / "valid"
+    assert isinstance(engine, TorchEngine), "it was asked for"
+    if not kept.exists():
+        raise UsageError(
+            "this run keeps no validation text to choose a cache on; leave out --cache"
+        )
+    chosen = tuned(read_contexts(engine, model.run.as_read(read_encoded(kept))), size)
+    say(
+        f"cache of {size:,}: weight {chosen.weight:g}, theta {chosen.theta:g}, chosen on the first "
+        f"{TUNING_TOKENS:,} tokens of the validation text"
+    )
+    return {
+        f"{name}, cache": cached_tally(read_contexts(engine, text), text, chosen)
+        for name, text in texts.items()
+    }
 
 
 def _tell_quality(

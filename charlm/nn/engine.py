@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from charlm.engine.interface import Ids, Logits, Nats, State
+from charlm.engine.interface import Array, Ids, Logits, Nats, State
 from charlm.nn import model as network
 from charlm.nn.model import RecurrentLanguageModel
 
@@ -51,6 +51,15 @@ class TorchEngine:
     def logits(self, inputs: Ids, state: State) -> tuple[Logits, State]:
         """Logits of the token after the inputs."""
         return self._read(inputs, state, lambda logits: logits[-1].double().cpu().numpy())
+
+    @torch.inference_mode()
+    def contexts(self, inputs: Ids, targets: Ids, state: State) -> tuple[Array, Nats, State]:
+        """What the output layer sees (T, B, H), the nats of the targets, and the state after."""
+        before = tuple(tuple(self._tensor(part) for part in layer) for layer in state)
+        _, shown, after = self.model.read(self._tensor(inputs), before)
+        logits = self.model.output(shown).float() * self.logit_scale
+        nats = _nats(logits, self._tensor(targets))
+        return shown.float().cpu().numpy(), nats, _arrays(after)
 
     @torch.inference_mode()
     def _read(

@@ -1,0 +1,110 @@
+"""The neural cache: the formula of its paper, nothing from the future, a distribution."""
+
+import numpy as np
+import pytest
+from helpers import encoded_documents, encoded_stream, engine, naive_nats, tiny_model
+
+from charlm.inference.cache import (
+    WEIGHTS,
+    Cache,
+    Contexts,
+    cached_nats,
+    cached_tally,
+    read_contexts,
+    tuned,
+)
+
+V, H = 5, 3
+
+
+def random_contexts(count: int = 40, seed: int = 0) -> Contexts:
+    draws = np.random.default_rng(seed)
+    return Contexts(
+        hidden=draws.normal(size=(count, H)).astype(np.float32),
+        targets=draws.integers(0, V, count),
+        nats=draws.uniform(0.5, 3.0, count),
+    )
+
+
+def naive(contexts: Contexts, cache: Cache) -> list[float]:
+    """Token by token, as the formula stands."""
+    found = [float(contexts.nats[0])]
+    h, x = contexts.hidden.astype(np.float64), contexts.targets
+    for t in range(1, len(x)):
+        past = range(max(0, t - cache.size), t)
+        chances = np.array([np.exp(cache.theta * h[t] @ h[i]) for i in past])
+        own = sum(chances[k] for k, i in enumerate(past) if x[i] == x[t]) / chances.sum()
+        plain = np.exp(-contexts.nats[t])
+        found.append(-np.log((1 - cache.weight) * plain + cache.weight * own))
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 100])
+@pytest.mark.parametrize("theta", [0.0, 0.5, 3.0])
+def test_it_is_its_formula(size: int, theta: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In blocks of any length, shorter and longer than the cache."""
+    contexts, cache = random_contexts(), Cache(size=size, weight=0.3, theta=theta)
+    expected = naive(contexts, cache)
+    for block in (1, 5, 256):
+        monkeypatch.setattr("charlm.inference.cache.BLOCK", block)
+        np.testing.assert_allclose(cached_nats(contexts, cache), expected, rtol=1e-5)
+
+
+def test_extreme_contexts_do_not_overflow() -> None:
+    """Products of thousands, and a future that is much liker than the past."""
+    contexts = random_contexts()
+    contexts.hidden[20:] *= 1000.0
+    found = cached_nats(contexts, Cache(size=30, weight=0.5, theta=1.0))
+    assert np.isfinite(found).all()
+
+
+def test_nothing_of_the_future_is_seen() -> None:
+    """Other tokens and contexts from a place on leave all nats before it alone."""
+    cache = Cache(size=10, weight=0.3, theta=0.5)
+    before = cached_nats(random_contexts(), cache)
+    changed = random_contexts()
+    changed.hidden[25:] += 1.0
+    changed.targets[25:] = (changed.targets[25:] + 1) % V
+    assert np.array_equal(cached_nats(changed, cache)[:25], before[:25])
+
+
+def test_probabilities_of_all_tokens_sum_to_one() -> None:
+    """The last token may be any; the model gives each a fifth."""
+    total = 0.0
+    for token in range(V):
+        contexts = random_contexts()
+        contexts.targets[-1], contexts.nats[-1] = token, np.log(V)
+        total += float(np.exp(-cached_nats(contexts, Cache(size=9, weight=0.4, theta=1.0))[-1]))
+    assert total == pytest.approx(1.0, rel=1e-6)
+
+
+def test_contexts_are_what_the_model_sees() -> None:
+    """Streams and documents: nats as one token at a time, h as the output layer gets it."""
+    model = tiny_model("lstm", V)
+    ids = [2, 3, 4, 2, 3, 3, 1, 4]
+    found = read_contexts(engine(model), encoded_stream(ids))
+    assert found.nats == pytest.approx(naive_nats(model, ids), rel=1e-5)
+    documents = [[2, 3, 1], [4, 1]]
+    found = read_contexts(engine(model), encoded_documents(documents))
+    expected = [value for document in documents for value in naive_nats(model, document)]
+    assert found.nats == pytest.approx(expected, rel=1e-5)
+    assert found.hidden.shape == (5, H)
+    np.testing.assert_allclose(found.hidden[0], found.hidden[3], rtol=1e-6)  # both begin anew
+
+
+def test_a_text_that_repeats_itself_gains_and_noise_does_not() -> None:
+    """Tuned: the greatest weight for repetition, the least for noise; the tally adds up."""
+    draws = np.random.default_rng(3)
+    hidden = np.tile(2 * draws.normal(size=(10, 8)), (30, 1)).astype(np.float32)
+    again = Contexts(
+        hidden=hidden, targets=np.tile(np.arange(10), 30), nats=np.full(300, np.log(10))
+    )
+    best = tuned(again, 50)
+    assert best.weight == max(WEIGHTS)
+    assert best.theta > 0
+    text = encoded_stream(again.targets)
+    assert cached_tally(again, text, best).nats < 0.9 * again.nats.sum()
+    noise = Contexts(
+        hidden=hidden, targets=draws.integers(0, 10, 300), nats=np.full(300, np.log(10))
+    )
+    assert tuned(noise, 50).weight == min(WEIGHTS)
