@@ -34,14 +34,24 @@ class Task:
 
 PTB = "{data}/ptb/ptb.train.txt --valid {data}/ptb/ptb.valid.txt --test {data}/ptb/ptb.test.txt"
 WIKI = "{data}/wikitext2/train.txt --valid {data}/wikitext2/valid.txt"
-WORDS = "--unit word --words whitespace --document line --layers 2 --hidden 200 --minutes 10"
+WORDS = "--unit word --words whitespace --document line --layers 2 --hidden 200"
+AWD = (
+    "--unit word --words whitespace --document stream --layers 3 --hidden 300 --embedding 300 "
+    "--tie --optimizer nt-asgd --learning-rate 30 --clip-norm 0.25 --batch 20 --bptt 70 "
+    "--set random_bptt=true --variational --dropout 0.25 --input-dropout 0.4 --output-dropout 0.4 "
+    "--embedding-dropout 0.1 --weight-drop 0.5 --activation-penalty 2 --slowness-penalty 1 "
+    "--weight-decay 1.2e-6 --evals 20 --minutes 22"
+)
+"""Settings of AWD-LSTM (Merity et al. 2018) on a smaller model."""
 LANGUAGES = ("ar", "en", "hi", "ko", "ru", "th", "zh", "ja_soseki")
 
 TASKS = {
     "tales": Task("", "bits_per_char", notes="default run on the built-in text"),
     "shakespeare": Task("{data}/tinyshakespeare/input.txt --valid-frac 0.1 --minutes 10"),
-    "ptb": Task(f"{PTB} {WORDS}", "perplexity", homophones="ptb_test", part="test"),
-    "wikitext2": Task(f"{WIKI} {WORDS}", "perplexity", homophones="wikitext2_test"),
+    "ptb": Task(f"{PTB} {WORDS} --minutes 10", "perplexity", homophones="ptb_test", part="test"),
+    "ptb-both": Task(f"{PTB} {WORDS} --direction both --minutes 20", "perplexity", part="test"),
+    "ptb-awd": Task(f"{PTB} {AWD}", "perplexity", part="test"),
+    "wikitext2": Task(f"{WIKI} {WORDS} --minutes 10", "perplexity", homophones="wikitext2_test"),
     "names": Task("{data}/names/names.txt --document line"),
 } | {
     f"language-{name}": Task(f"{{data}}/multilingual/{name}.txt --minutes 1", "bits_per_byte")
