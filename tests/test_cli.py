@@ -970,3 +970,12 @@ def test_a_cache_is_told_beside_the_plain_figures(call: Call) -> None:
     for more in (["--weights", "int8"], ["--engine", "numpy"], ["--reset"]):
         status, _, err = call("eval", "--run", "stream", "--cache", "20", *more)
         assert (status, "--cache needs engine torch" in err) == (2, True)
+
+
+def test_an_empty_text_is_refused_in_words(call: Call, here: Path) -> None:
+    """By the commands that have nothing to divide by; the story: both called it a bug."""
+    (here / "empty.txt").write_text("")
+    for arguments in (["compare", "stream", "lines"], ["eval", "--run", "stream", "--cache", "9"]):
+        status, out, err = call(*arguments, "--file", "empty.txt")
+        assert (status, out) == (3, "")
+        assert "the text is empty; expected" in err

@@ -16,6 +16,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.errors import CorpusError
 from charlm.inference.likelihood import WINDOW, tally
 from charlm.nn.engine import TorchEngine
 from charlm.text.dataset import EncodedText
@@ -55,8 +56,13 @@ class Cache:
 
 
 def read_contexts(engine: TorchEngine, text: EncodedText) -> Contexts:
-    """Read a text once: a stream in one go, documents each from the first state."""
+    """Read a text once: a stream in one go, documents each from the first state.
+
+    Raises CorpusError when it is empty.
+    """
     ids = np.asarray(text.ids, np.int64)
+    if len(ids) == 0:
+        raise CorpusError("the text is empty; expected at least one token to read with a cache")
     pieces = np.split(ids, text.ends[:-1]) if text.closed else [ids]
     hidden, nats = [], []
     for piece in pieces:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.engine.interface import Engine
-from charlm.errors import UsageError
+from charlm.errors import CorpusError, UsageError
 from charlm.inference.likelihood import tally, text_nats
 from charlm.text.dataset import EncodedText
 from charlm.text.tokenizer_json import EOS
@@ -60,9 +60,14 @@ class Difference:
 
 
 def line_nats(name: str, engine: Engine, text: EncodedText, vocabulary: Vocabulary) -> LineNats:
-    """Read a text once and cut its losses into lines: after each line end and each EOS."""
-    nats = text_nats(engine, text)
+    """Read a text once and cut its losses into lines: after each line end and each EOS.
+
+    Raises CorpusError when it is empty.
+    """
     ids = np.asarray(text.ids)
+    if len(ids) == 0:
+        raise CorpusError("the text is empty; expected at least one line to compare runs on")
+    nats = text_nats(engine, text)
     ends = np.flatnonzero(np.isin(ids, [EOS, vocabulary.line_end or EOS])) + 1
     if len(ends) == 0 or ends[-1] != len(ids):
         ends = np.append(ends, len(ids))

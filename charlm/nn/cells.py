@@ -6,7 +6,7 @@ The others are in `stepwise`, `parallel` and `reservoir`; CELLS holds them all.
 """
 
 import math
-from typing import cast
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +30,9 @@ class TorchLayer(RecurrentLayer):
 
     module_class: type[nn.RNNBase] = nn.RNN
     recurrent_weight = "rnn.weight_hh_l0"
-
     forget_bias = "rnn.bias_ih_l0"
+    gate_blocks: ClassVar[dict[str, int]] = {}
+    """Which blocks of rows are gates from 0 to 1."""
 
     def __init__(
         self, input_size: int, hidden_size: int, settings: ModelSettings | None = None
@@ -50,12 +51,13 @@ class TorchLayer(RecurrentLayer):
         after = after if isinstance(after, tuple) else (after,)
         return y, tuple(part.squeeze(0) for part in after)
 
-    def products(self, x: Tensor, state: LayerState) -> tuple[list[Tensor], list[Tensor]]:
-        """W x + b and U h + b by gate, for one step."""
-        weights = cast(dict[str, Tensor], dict(self.rnn.named_parameters()))
+    def gate_values(self, x: Tensor, state: LayerState) -> dict[str, Tensor]:
+        """See `RecurrentLayer.gate_values`: sigmoid(W x + U h + b) of the named blocks."""
+        weights = dict(self.rnn.named_parameters())
         into = F.linear(x, weights["weight_ih_l0"], weights["bias_ih_l0"])
         back = F.linear(state[0], weights["weight_hh_l0"], weights["bias_hh_l0"])
-        return list(into.chunk(self.gates, dim=-1)), list(back.chunk(self.gates, dim=-1))
+        blocks = torch.sigmoid(into + back).chunk(self.gates, dim=-1)
+        return {name: blocks[at] for name, at in self.gate_blocks.items()}
 
 
 class ElmanLayer(TorchLayer):
@@ -75,26 +77,16 @@ class LstmLayer(TorchLayer):
     gates = 4
     parts = 2
     forget_gate = 1
+    gate_blocks: ClassVar[dict[str, int]] = {"input": 0, "forget": 1, "output": 3}
     module_class = nn.LSTM
-
-    def gate_values(self, x: Tensor, state: LayerState) -> dict[str, Tensor]:
-        """Input, forget and output gate."""
-        into, back = self.products(x, state)
-        names = {"input": 0, "forget": 1, "output": 3}
-        return {name: torch.sigmoid(into[at] + back[at]) for name, at in names.items()}
 
 
 class GruLayer(TorchLayer):
     """Gated recurrent unit (Cho et al. 2014), reset gate after the recurrent product."""
 
     gates = 3
+    gate_blocks: ClassVar[dict[str, int]] = {"reset": 0, "update": 1}
     module_class = nn.GRU
-
-    def gate_values(self, x: Tensor, state: LayerState) -> dict[str, Tensor]:
-        """Reset and update gate."""
-        into, back = self.products(x, state)
-        names = {"reset": 0, "update": 1}
-        return {name: torch.sigmoid(into[at] + back[at]) for name, at in names.items()}
 
 
 CELLS: dict[str, type[RecurrentLayer]] = {

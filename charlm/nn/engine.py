@@ -33,13 +33,13 @@ class TorchEngine:
 
     def nats(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, State]:
         """-ln P of the targets and the state after the inputs; the softmax is in float32."""
-        return self._read(inputs, state, lambda logits: _nats(logits, self._tensor(targets)))
+        return self._read(inputs, state, lambda _, logits: _nats(logits, self._tensor(targets)))
 
     def ranks(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, Ids, State]:
         """As `nats`, and the rank of each target."""
         wanted = self._tensor(targets)
 
-        def both(logits: Tensor) -> tuple[Nats, Ids]:
+        def both(_: Tensor, logits: Tensor) -> tuple[Nats, Ids]:
             """Nats and ranks of the targets."""
             own = logits.gather(-1, wanted[..., None])
             ranks = (logits > own).sum(dim=-1) + 1
@@ -50,24 +50,28 @@ class TorchEngine:
 
     def logits(self, inputs: Ids, state: State) -> tuple[Logits, State]:
         """Logits of the token after the inputs."""
-        return self._read(inputs, state, lambda logits: logits[-1].double().cpu().numpy())
+        return self._read(inputs, state, lambda _, logits: logits[-1].double().cpu().numpy())
 
-    @torch.inference_mode()
     def contexts(self, inputs: Ids, targets: Ids, state: State) -> tuple[Array, Nats, State]:
         """What the output layer sees (T, B, H), the nats of the targets, and the state after."""
-        before = tuple(tuple(self._tensor(part) for part in layer) for layer in state)
-        _, shown, after = self.model.read(self._tensor(inputs), before)
-        logits = self.model.output(shown).float() * self.logit_scale
-        nats = _nats(logits, self._tensor(targets))
-        return shown.float().cpu().numpy(), nats, _arrays(after)
+        wanted = self._tensor(targets)
+
+        def both(shown: Tensor, logits: Tensor) -> tuple[Array, Nats]:
+            """Contexts and nats."""
+            return shown.float().cpu().numpy(), _nats(logits, wanted)
+
+        (contexts, nats), after = self._read(inputs, state, both)
+        return contexts, nats, after
 
     @torch.inference_mode()
     def _read(
-        self, inputs: Ids, state: State, wanted: Callable[[Tensor], Found]
+        self, inputs: Ids, state: State, wanted: Callable[[Tensor, Tensor], Found]
     ) -> tuple[Found, State]:
+        """What is wanted of the output layer's input and the logits, and the state after."""
         before = tuple(tuple(self._tensor(part) for part in layer) for layer in state)
-        logits, after = self.model(self._tensor(inputs), before)
-        return wanted(logits.float() * self.logit_scale), _arrays(after)
+        _, shown, after = self.model.read(self._tensor(inputs), before)
+        logits = self.model.output(shown).float() * self.logit_scale
+        return wanted(shown, logits), _arrays(after)
 
     def _tensor(self, array: Ids | np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
