@@ -26,7 +26,7 @@ WORD_RULES = ("text", "whitespace")
 NORMAL_FORMS = ("none", "nfc", "nfkc")
 DOCUMENT_NAMES = ("auto", "stream", "line", "paragraph", "file")
 OPTIMIZER_NAMES = ("adamw", "adam", "sgd", "nt-asgd", "rmsprop")
-SCHEDULE_NAMES = ("cosine", "linear", "constant", "step", "plateau")
+SCHEDULE_NAMES = ("cosine", "linear", "constant", "step", "plateau", "decay")
 DEVICE_NAMES = ("auto", "cpu", "cuda", "mps")
 PRECISION_NAMES = ("auto", "fp32", "bf16")
 FORGETTING = tuple(c for c in CELL_NAMES if "lstm" in c or c in ("mogrifier", "qrnn"))
@@ -35,6 +35,7 @@ ONLY_FOR = {
     "nonlinearity": ("rnn",),
     "mogrifier_rounds": ("mogrifier",),
     "mogrifier_rank": ("mogrifier",),
+    "cap_input_gate": ("mogrifier",),
     "qrnn_window": ("qrnn",),
     "spectral_radius": ("esn",),
     "sparsity": ("esn",),
@@ -125,11 +126,13 @@ class ModelSettings:
     nonlinearity: str = setting("tanh", "of cell rnn", ("tanh", "relu"))
     mogrifier_rounds: int = setting(5, "gatings of input and state by each other, of mogrifier")
     mogrifier_rank: int | None = setting(None, "rank of its gating matrices; None = full")
+    cap_input_gate: bool = setting(False, "its input gate at most 1 - forget gate")
     qrnn_window: int = setting(2, "tokens that a step of qrnn reads: 1 or 2")
     spectral_radius: float = setting(0.95, "largest absolute eigenvalue of the reservoir of esn")
     sparsity: float = setting(0.9, "share of recurrent weights of esn that are zero")
     num_layers: int | None = setting(None, "stacked recurrent layers")
     hidden_size: int | None = setting(None, "units in each recurrent layer")
+    last_hidden_size: int | None = setting(None, "units in the last one; None = the same")
     embedding_size: int | None = setting(None, "width of the token embedding")
     one_hot: bool = setting(False, "one-hot input instead of an embedding")
     parameters: int | None = setting(None, "weights in all, at most: the hidden size follows")
@@ -178,7 +181,9 @@ class ModelSettings:
         _check(problems)
 
     def _size_problems(self) -> list[str]:
-        sizes = "num_layers", "hidden_size", "embedding_size", "mogrifier_rank"
+        sizes = (
+            "num_layers", "hidden_size", "last_hidden_size", "embedding_size", "mogrifier_rank",
+        )  # fmt: skip
         shares = (
             "dropout", "input_dropout", "output_dropout", "embedding_dropout", "weight_drop",
             "state_dropout", "zoneout", "zoneout_cell",
@@ -198,13 +203,15 @@ class ModelSettings:
 
     def _pair_problems(self) -> list[str]:
         """Settings that contradict each other."""
-        hidden, width = self.hidden_size, self.embedding_size
+        hidden, width = self.last_hidden_size or self.hidden_size, self.embedding_size
         unequal = None not in (hidden, width) and hidden != width
         found = {
-            f"hidden_size is {hidden} and parameters {self.parameters}; one of them follows from "
-            "the other, give one": bool(self.parameters and hidden),
-            f"tie_weights needs equal sizes, but embedding_size is {width} and hidden_size is "
-            f"{hidden}": bool(self.tie_weights) and unequal and self.mixture == 1,
+            f"hidden_size is {self.hidden_size} and parameters {self.parameters}; one of them "
+            "follows from the other, give one": bool(self.parameters and self.hidden_size),
+            f"tie_weights needs equal sizes, but embedding_size is {width} and the last layer's "
+            f"hidden_size is {hidden}": bool(self.tie_weights) and unequal and self.mixture == 1,
+            "skip with last_hidden_size, whose layer has another size than its input; give one of "
+            "them": self.skip and bool(self.last_hidden_size),
             "tie_weights with one_hot, which has no embedding; give one of them": bool(
                 self.tie_weights and self.one_hot
             ),
@@ -259,6 +266,10 @@ class TrainingSettings:
     average: float | None = setting(
         None, "decay of the average of weights that is evaluated and kept; 0 = none, None = by rule"
     )
+    average_trigger: int = setting(
+        0, "validations without a gain that begin a mean of weights (Melis et al. 2020); 0 = none"
+    )
+    average_latest: float = setting(1.0, "share of the run after which it begins in any case")
     vectors: str | None = setting(
         None, "file of word vectors (GloVe, word2vec, fastText) that the embedding begins with"
     )
@@ -269,9 +280,16 @@ class TrainingSettings:
     schedule: str | None = setting(
         None, "learning rate over the run; None = by rule", SCHEDULE_NAMES
     )
+    decay: float = setting(0.5, "factor on the rate, of schedule decay")
+    decay_from: float = setting(1.0, "passes after which it comes first")
+    decay_every: float = setting(1.0, "passes after which it comes again")
+    decay_times: int = setting(0, "how often it comes; 0 = to the end")
     warmup: float = setting(0.02, "share of the run in which the learning rate rises linearly")
     final_rate: float = setting(0.02, "where cosine and linear end, as a share of the highest")
     clip_norm: float = setting(1.0, "largest global gradient norm; 0 = no clipping")
+    clip_value: float = setting(
+        0.0, "largest gradient of a single weight, instead of clip_norm; 0 = off"
+    )
     epochs: float | None = setting(None, "passes over the training text; None = by rule")
     steps: int | None = setting(None, "optimiser steps instead of epochs")
     minutes: float | None = setting(None, "wall-clock minutes instead of epochs")
@@ -292,10 +310,16 @@ class TrainingSettings:
             self,
             **dict.fromkeys(least_one, (1, math.inf)),
             **dict.fromkeys(positive, (1e-12, math.inf)),
-            **dict.fromkeys(("weight_decay", "clip_norm", "save_minutes"), (0.0, math.inf)),
+            **dict.fromkeys(
+                ("weight_decay", "clip_norm", "clip_value", "save_minutes"), (0.0, math.inf)
+            ),
             **dict.fromkeys(("activation_penalty", "slowness_penalty"), (0.0, math.inf)),
             **dict.fromkeys(("momentum", "warmup", "final_rate", "state_reset"), (0.0, 1.0)),
             **dict.fromkeys(("beta1", "beta2"), (0.0, 0.999999)),
+            **dict.fromkeys(("decay", "average_latest"), (0.0, 1.0)),
+            decay_from=(0.0, math.inf),
+            decay_every=(1e-6, math.inf),
+            **dict.fromkeys(("decay_times", "average_trigger"), (0, math.inf)),
             label_smoothing=(0.0, 0.9),
             average=(0.0, 0.999999),
             patience=(0, math.inf),
@@ -310,6 +334,8 @@ class TrainingSettings:
             problems.append("random_bptt with stateless, whose windows have one length; give one")
         if self.state_reset and self.stateless:
             problems.append("state_reset with stateless, which carries no state; give one")
+        if self.average_trigger and (self.average or self.optimizer == "nt-asgd"):
+            problems.append("average_trigger with average or nt-asgd, which average too; give one")
         if self.average and self.optimizer == "nt-asgd":
             problems.append("average with nt-asgd, which has one of its own; give one")
         _check(problems)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.config import Settings, section_of, settings_from
+from charlm.config import section_of, settings_from
 from charlm.engine.interface import State
 from charlm.errors import RunError, UsageError
 from charlm.inference.filling import Half, fill
@@ -17,6 +17,7 @@ from charlm.inference.generation import NextToken, Piece, generate, next_tokens,
 from charlm.inference.likelihood import evaluate
 from charlm.inference.samplers import Sampling, log_probabilities
 from charlm.inference.scoring import Score, Scorer
+from charlm.presets import overlay, preset_settings
 from charlm.runs.layout import BACKWARD, WEIGHTS
 from charlm.runs.locate import checkpoints_folder, find_run, is_run
 from charlm.runs.run import Run, load_run, read_embedding
@@ -197,12 +198,14 @@ def train(
     text: str | None = None,
     name: str | None = None,
     checkpoints: Path | None = None,
+    preset: str | None = None,
     **settings: Any,
 ) -> "Iterator[Record]":
     """Train a new run and yield its records; the last one is a FinishedRecord.
 
     Settings are the fields of `charlm.config` by name: `train("a.txt", unit="word", epochs=3)`.
-    `text` trains on a text in memory. Raises CharlmError of the kind that fits.
+    `text` trains on a text in memory, `preset` begins with a published recipe. Raises
+    CharlmError of the kind that fits.
     """
     from charlm.training.session import halves, start
 
@@ -210,19 +213,20 @@ def train(
     if text is not None:
         document = str(settings.get("document", "auto"))
         corpus = Corpus.from_text(text, document="stream" if document == "auto" else document)
-    chosen = flat_settings({"sources": sources, **settings})
+    recipe = preset_settings(preset) if preset else {}
+    chosen = settings_from(overlay(recipe, nested_settings({"sources": sources, **settings})))
     origins = {f"{section_of(key)}.{key}": "argument" for key in settings}
     folder = checkpoints_folder(checkpoints)
     session = start(chosen, folder, name=name, corpus=corpus, origins=origins)
     return (record for half in halves(session) for record in half.records())
 
 
-def flat_settings(values: dict[str, Any]) -> Settings:
-    """Settings from field names alone; a name belongs to one section only."""
+def nested_settings(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Settings by section from field names alone; a name belongs to one section only."""
     nested: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
         nested.setdefault(section_of(key), {})[key] = value
-    return settings_from(nested)
+    return nested
 
 
 def fresh_seed() -> int:

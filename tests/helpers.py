@@ -34,6 +34,9 @@ STRUCTURES: dict[str, dict] = {
     "zoneout of an RNN": {"zoneout": 0.3, "cell": "rnn"},
     "relu": {"cell": "rnn", "nonlinearity": "relu"},
     "narrow QRNN": {"cell": "qrnn", "qrnn_window": 1},
+    "capped mogrifier": {"cell": "mogrifier", "cap_input_gate": True},
+    "narrow last layer": {"last_hidden_size": 2},
+    "tied narrow last layer": {"last_hidden_size": 4, "tie_weights": True},
     "low-rank mogrifier": {"cell": "mogrifier", "mogrifier_rounds": 2, "mogrifier_rank": 2},
 }
 """What models are made of beside their cell, for vocabularies of five."""

@@ -79,7 +79,9 @@ def test_all_problems_are_in_one_message() -> None:
 
 def test_tied_weights_need_equal_sizes_once_both_are_known() -> None:
     """Unequal sizes are refused with both numbers; equal or open ones pass."""
-    with pytest.raises(UsageError, match="embedding_size is 4 and hidden_size is 3"):
+    with pytest.raises(
+        UsageError, match=r"embedding_size is 4 and the last layer.s hidden_size is 3"
+    ):
         ModelSettings(tie_weights=True, embedding_size=4, hidden_size=3)
     ModelSettings(tie_weights=True, embedding_size=3, hidden_size=3)
     ModelSettings(tie_weights=True, embedding_size=3)

@@ -22,6 +22,7 @@ FLOORS = {
     "charlm.errors": 0,
     "charlm.units": 0,
     "charlm.config": 1,
+    "charlm.presets": 2,
     "charlm.text": 2,
     "charlm.engine": 2,
     "charlm.nn": 3,

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import charlm
+from charlm.config import settings_from
 from charlm.errors import CorpusError, RunError, UsageError
-from charlm.library import Model, flat_settings
+from charlm.library import Model, nested_settings
 from charlm.training import session as session_module
 from charlm.training.records import FinishedRecord
 
@@ -230,7 +231,9 @@ def test_unknown_and_wrong_settings_are_named(wrong, told: str, tmp_path: Path) 
 
 def test_settings_by_their_names_alone_reach_their_sections() -> None:
     """A name belongs to one section only, so none has to be said."""
-    settings = flat_settings({"unit": "word", "cell": "gru", "epochs": 2, "valid_frac": 0.2})
+    settings = settings_from(
+        nested_settings({"unit": "word", "cell": "gru", "epochs": 2, "valid_frac": 0.2})
+    )
     found = settings.vocabulary.unit, settings.model.cell, settings.training.epochs
     assert found == ("word", "gru", 2.0)
     assert settings.corpus.valid_frac == 0.2

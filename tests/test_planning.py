@@ -278,7 +278,7 @@ def test_every_setting_of_training_is_known_to_these_tests() -> None:
     names = {f.name for f in fields(TrainingSettings) if f.default is None}
     assert names == {*OPEN["training"], "epochs", "steps", "minutes", "threads", "vectors"}
     names = {f.name for f in fields(ModelSettings) if f.default is None}
-    by_cell = {"mogrifier_rank", "recurrent_init", "input_init"}
+    by_cell = {"mogrifier_rank", "recurrent_init", "input_init", "last_hidden_size"}
     assert names == {*OPEN["model"], "parameters", *by_cell}
 
 

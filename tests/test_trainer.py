@@ -847,3 +847,36 @@ def test_a_broken_gradient_is_named_with_its_weights() -> None:
     trainer.model.layers[0].rnn.weight_ih_l0.register_hook(lambda gradient: gradient * np.nan)
     with pytest.raises(DivergenceError, match=r"the gradient of layers\.0\.rnn\.weight_ih_l0 is"):
         list(trainer.run())
+
+
+def test_gradients_are_clipped_one_by_one() -> None:
+    """With clip_value no weight of sgd moves by more than rate times it; the norm is not cut."""
+    settings = {"optimizer": "sgd", "learning_rate": 1.0, "schedule": "constant", "warmup": 0.0}
+    trainer = make(valid=None, steps=1, clip_value=1e-3, clip_norm=1e-9, weight_decay=0.0,
+                   dropout={}, **settings)  # fmt: skip
+    before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
+    list(trainer.run())
+    moves = torch.cat([(weight.detach() - before[name]).abs().flatten()
+                       for name, weight in trainer.model.named_parameters()])  # fmt: skip
+    assert 0.9e-3 < float(moves.max()) <= 1e-3 + 1e-6
+    assert float(moves.norm()) > 1.5e-3  # several were cut, none to the norm
+
+
+@pytest.mark.parametrize(
+    ("settings", "begun"),
+    [({"average_trigger": 2}, "stale"), ({"average_trigger": 99, "average_latest": 0.5}, "late")],
+)
+def test_a_mean_of_weights_begins_by_the_validations(settings, begun: str) -> None:
+    """After two without a gain, or at half of the run; from then on it is the plain mean."""
+    trainer = make(optimizer="sgd", learning_rate=3.0, clip_norm=0.0, evals=20, epochs=5.0,
+                   schedule="constant", dropout={}, **settings)  # fmt: skip
+    seen, stale, expected = [], 0, None
+    for record in trainer.run():
+        if isinstance(record, EvaluationRecord):
+            stale = 0 if record.best else stale + 1
+            due = stale >= 2 if begun == "stale" else record.progress >= 0.5
+            if due and expected is None:
+                expected = record.step
+        seen.append(record.step)
+    assert expected is not None
+    assert trainer.counters.averaged_from == expected

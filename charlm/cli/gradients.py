@@ -91,14 +91,15 @@ def _of_run(path: Path, sources: list[str], lags: int) -> "GradientFlow":
 def _compared(
     names: str, sources: list[str], minutes: float, lags: int, seed: int
 ) -> "list[GradientFlow]":
-    from charlm.library import flat_settings
+    from charlm.config import settings_from
+    from charlm.library import nested_settings
     from charlm.training.gradients import compared_flows
 
     settings = [
-        flat_settings(
+        settings_from(nested_settings(
             {"sources": tuple(sources), "cell": cell.strip(), "num_layers": 1, "hidden_size": 128,
              "minutes": minutes, "seed": seed}
-        )
+        ))
         for cell in dict.fromkeys(names.split(","))
     ]  # fmt: skip
     flows = []

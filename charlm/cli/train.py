@@ -183,6 +183,9 @@ def train(
     ] = False,
     run: RunOption = None,
     checkpoints: CheckpointsOption = None,
+    preset: Annotated[
+        str | None, _flag("--preset", RUNNING, "A published recipe, such as awd-ptb (see README).")
+    ] = None,
     config: Annotated[
         Path | None, _flag("--config", RUNNING, "Settings from a TOML file; flags win.")
     ] = None,
@@ -250,9 +253,9 @@ def train(
             raise UsageError(f"{key} was given by --set and by a flag of its own; give one of them")
     flags = merge(flags, also)
     if resume:
-        session = _resumed(flags, run, checkpoints, config, name, vocab)
+        session = _resumed(flags, run, checkpoints, config or preset, name, vocab)
     else:
-        session = _started(flags, run, checkpoints, config, name, vocab)
+        session = _started(flags, run, checkpoints, config, preset, name, vocab)
     from charlm.cli.training import follow
     from charlm.training.session import halves
 
@@ -304,11 +307,13 @@ def _started(
     run: str | None,
     checkpoints: Path | None,
     config: Path | None,
+    preset: str | None,
     name: str | None,
     vocab: Path | None,
 ) -> "Session":
-    from charlm.config import merge, read_toml, settings_from
+    from charlm.config import read_toml, settings_from
     from charlm.errors import UsageError
+    from charlm.presets import overlay, preset_settings
     from charlm.runs.locate import checkpoints_folder
 
     if run:
@@ -316,13 +321,18 @@ def _started(
     file = read_toml(config) if config else {}
     if config:
         settings_from(file, str(config))
-    lengths = {"epochs", "steps", "minutes"}
-    if lengths & flags["training"].keys():  # a length given as a flag replaces the file's
-        for key in lengths & file.get("training", {}).keys():
-            del file["training"][key]
-    settings = settings_from(merge(file, flags), "flags")
-    origins = {f"{s}.{k}": f"file {config}" for s, values in file.items() for k in values}
-    origins |= {f"{s}.{k}": "flag" for s, values in flags.items() for k in values}
+    recipe = preset_settings(preset) if preset else {}
+    settings = settings_from(overlay(overlay(recipe, file), flags), "flags")
+    origins = {
+        f"{section}.{key}": layer
+        for layer, nested in (
+            (f"preset {preset}", recipe),
+            (f"file {config}", file),
+            ("flag", flags),
+        )
+        for section, values in nested.items()
+        for key in values
+    }
     say("reading the text ...")
     from charlm.training.session import start
 
@@ -340,7 +350,7 @@ def _resumed(
     flags: dict[str, dict[str, Any]],
     run: str | None,
     checkpoints: Path | None,
-    config: Path | None,
+    config: object,
     name: str | None,
     vocab: Path | None,
 ) -> "Session":
@@ -349,7 +359,9 @@ def _resumed(
     from charlm.runs.locate import checkpoints_folder, find_run, is_built_in, own_runs
 
     if config or vocab or flags["corpus"].get("sources"):
-        raise UsageError("--resume goes on with a run as it was made; leave out text and files")
+        raise UsageError(
+            "--resume goes on with a run as it was made; leave out text, files and presets"
+        )
     folder = checkpoints_folder(checkpoints)
     wanted = run or name
     if wanted is None:

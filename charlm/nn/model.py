@@ -39,10 +39,12 @@ class RecurrentLanguageModel(nn.Module):
         if settings.one_hot or settings.cell == "esn":  # of a reservoir only the output learns
             self.embedding.requires_grad_(False)
         cell = CELLS[settings.cell]
+        last = settings.last_hidden_size or hidden
+        outs = [hidden] * (depth - 1) + [last]
         self.layers = nn.ModuleList(
-            cell(width if layer == 0 else hidden, hidden, settings) for layer in range(depth)
+            cell(into, out, settings) for into, out in zip([width, *outs], outs, strict=False)
         )
-        self.output = build_output(settings, hidden, width, vocab_size)
+        self.output = build_output(settings, last, width, vocab_size)
         if settings.tie_weights:
             self.output.weight = self.embedding.weight
         self.first_state = nn.ParameterList()
@@ -146,8 +148,9 @@ def sizes(settings: ModelSettings, vocab_size: int) -> tuple[int, int, int]:
             )
     if settings.tie_weights and settings.cell == "esn":
         raise UsageError("tie_weights with cell esn; its embedding is never trained. Use --no-tie")
-    if settings.tie_weights and hidden != width and settings.mixture == 1:
-        raise UsageError(f"tie_weights needs equal sizes; got embedding {width}, hidden {hidden}")
+    last = settings.last_hidden_size or hidden
+    if settings.tie_weights and last != width and settings.mixture == 1:
+        raise UsageError(f"tie_weights needs equal sizes; got embedding {width}, hidden {last}")
     if settings.one_hot and (width != vocab_size or vocab_size > LARGEST_ONE_HOT):
         raise UsageError(
             f"one-hot input of {vocab_size:,} entries with embedding_size {width}; expected equal "
@@ -155,9 +158,9 @@ def sizes(settings: ModelSettings, vocab_size: int) -> tuple[int, int, int]:
         )
     if settings.zoneout_cell and CELLS[settings.cell].parts != 2:
         raise UsageError(f"zoneout_cell with cell {settings.cell}, which has no c; use zoneout")
-    if settings.adaptive_softmax and (vocab_size < LEAST_ENTRIES or hidden < LEAST_HIDDEN):
+    if settings.adaptive_softmax and (vocab_size < LEAST_ENTRIES or last < LEAST_HIDDEN):
         raise UsageError(
-            f"adaptive_softmax with {vocab_size} entries and hidden_size {hidden}; expected at "
+            f"adaptive_softmax with {vocab_size} entries and hidden_size {last}; expected at "
             f"least {LEAST_ENTRIES} and {LEAST_HIDDEN}"
         )
     return hidden, width, depth

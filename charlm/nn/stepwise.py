@@ -12,10 +12,17 @@ from charlm.config import ModelSettings
 from charlm.nn.layers import LayerState, RecurrentLayer, empty_parameter
 
 
-def lstm_update(gates: Tensor, c: Tensor) -> LayerState:
-    """h' and c' of the plain LSTM: c' = f * c + i * g, h' = o * tanh(c')."""
+def lstm_update(gates: Tensor, c: Tensor, capped: bool = False) -> LayerState:
+    """h' and c' of the plain LSTM: c' = f * c + i * g, h' = o * tanh(c').
+
+    `capped`: the input gate is at most 1 - f (Melis et al. 2018, section 2), so that the cell stays
+    within [-1, 1].
+    """
     i, f, g, o = gates.chunk(4, dim=-1)
-    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    f, i = torch.sigmoid(f), torch.sigmoid(i)
+    if capped:
+        i = torch.minimum(i, 1.0 - f)
+    c = f * c + i * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(c), c
 
 
@@ -110,18 +117,12 @@ def normalised(x: Tensor) -> Tensor:
 
 
 class CappedLstm(StepwiseLstm):
-    """The input gate is at most what was forgotten (Melis et al. 2018, section 2).
-
-    c' = f * c + min(i, 1 - f) * g, so that the cell stays within [-1, 1].
-    """
+    """The input gate is at most what was forgotten: c' = f * c + min(i, 1 - f) * g."""
 
     def step(self, into: Tensor, state: LayerState) -> LayerState:
         """See the class."""
         h, c = state
-        i, f, g, o = (into + F.linear(h, self.weight_hh)).chunk(4, dim=-1)
-        f = torch.sigmoid(f)
-        c = f * c + torch.minimum(torch.sigmoid(i), 1.0 - f) * torch.tanh(g)
-        return torch.sigmoid(o) * torch.tanh(c), c
+        return lstm_update(into + F.linear(h, self.weight_hh), c, capped=True)
 
 
 class MultiplicativeLstm(StepwiseLstm):
@@ -155,7 +156,8 @@ class MogrifierLstm(StepwiseLstm):
 
     For r = 1 to `mogrifier_rounds`: odd r: x <- 2 sigmoid(Q_r h) * x; even r: h <- 2 sigmoid(R_r x)
     * h. Then an ordinary LSTM step on x and h. With a `mogrifier_rank` k, Q and R are products of
-    two matrices of k columns and k rows. They begin small, so that training starts near an LSTM.
+    two matrices of k columns and k rows; `cap_input_gate` holds i below 1 - f. Q and R begin small,
+    so that training starts near an LSTM.
     """
 
     def __init__(
@@ -181,7 +183,8 @@ class MogrifierLstm(StepwiseLstm):
                 x = gating(h) * x
             else:
                 h = gating(x) * h
-        return lstm_update(F.linear(x, self.weight_ih, self.bias) + F.linear(h, self.weight_hh), c)
+        gates = F.linear(x, self.weight_ih, self.bias) + F.linear(h, self.weight_hh)
+        return lstm_update(gates, c, self.settings.cap_input_gate)
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:

@@ -104,17 +104,34 @@ SCHEDULES: dict[str, Callable[[float, float], float]] = {
     "constant": _constant,
     "step": _step,
     "plateau": _constant,
+    "decay": _constant,
 }
 """Share of the highest rate after the warm-up, by progress from 0 to 1.
 
 `plateau` is constant here; the trainer divides it by four whenever validation does not improve.
+`decay` goes by passes over the text (see `decay_share`).
 """
 
 
-def rate_share(settings: TrainingSettings, progress: float) -> float:
-    """Share of the highest learning rate at a progress from 0 to 1, warm-up included."""
+def decay_share(settings: TrainingSettings, passes: float) -> float:
+    """Of schedule `decay`: the factor, once for each time that it has come.
+
+    It comes after `decay_from` passes and every `decay_every` from then on, at most `decay_times`.
+    """
+    times = math.floor((passes - settings.decay_from) / settings.decay_every + 1e-9) + 1
+    times = max(times, 0)
+    return settings.decay ** min(times, settings.decay_times or times)
+
+
+def rate_share(settings: TrainingSettings, progress: float, passes: float = 0.0) -> float:
+    """Share of the highest learning rate, warm-up included.
+
+    At a progress from 0 to 1, after so many passes over the text.
+    """
     progress = min(max(progress, 0.0), 1.0)
     if progress < settings.warmup:
         return max(progress / settings.warmup, 1e-3)
     rest = (progress - settings.warmup) / max(1.0 - settings.warmup, 1e-12)
+    if settings.schedule == "decay":
+        return decay_share(settings, passes)
     return SCHEDULES[settings.schedule or "cosine"](rest, settings.final_rate)

@@ -157,7 +157,8 @@ class _Planner:
         model = self.settings.model
         layers = model.num_layers or self._chosen("model.num_layers", 2, "two layers serve well")
         hidden = model.hidden_size
-        if hidden is None and model.tie_weights and model.embedding_size:
+        whole = model.last_hidden_size is None
+        if hidden is None and whole and model.tie_weights and model.embedding_size:
             hidden = self._chosen("model.hidden_size", model.embedding_size, "tied weights")
         model = replace(model, num_layers=layers)
         if hidden is None and model.parameters:
@@ -182,7 +183,7 @@ class _Planner:
             width = min(hidden, 128) if narrow else hidden
         if tie is None:
             fixed = model.one_hot or model.cell == "esn" or self.settings.training.freeze_vectors
-            fits = width == hidden or model.mixture > 1
+            fits = width == (model.last_hidden_size or hidden) or model.mixture > 1
             tie = unit in ("word", "bpe") and fits and not fixed and not model.adaptive_softmax
         return replace(
             model, parameters=None, hidden_size=hidden, embedding_size=width, tie_weights=tie
@@ -318,7 +319,7 @@ class _Planner:
         if seed is None:
             seed = self._chosen("training.seed", secrets.randbelow(2**32), "drawn at random")
         average = self._average(training, model)
-        averaged = bool(average) or training.optimizer == "nt-asgd"
+        averaged = bool(average or training.average_trigger) or training.optimizer == "nt-asgd"
         schedule = training.schedule or self._chosen(
             "training.schedule",
             "constant" if averaged else "cosine",
@@ -343,8 +344,8 @@ class _Planner:
         """An average over about the last third of the run, where documents are soon memorised."""
         if training.average is not None:
             return training.average
-        if training.optimizer == "nt-asgd":
-            return float(self._chosen("training.average", 0.0, "nt-asgd has one of its own"))
+        if training.optimizer == "nt-asgd" or training.average_trigger:
+            return float(self._chosen("training.average", 0.0, "it begins by the validations"))
         if not self._soon_memorised():
             return float(self._chosen("training.average", 0.0, "the text is not soon memorised"))
         rows = (training.batch_size or 1) * training.accumulate

@@ -140,6 +140,11 @@ class Trainer:
         whole = (settings.epochs or 1.0) * len(self.dataset.train.ids)
         return min(counters.tokens / whole, 1.0)
 
+    @property
+    def passes(self) -> float:
+        """Passes over the training text so far."""
+        return self.counters.tokens / max(len(self.dataset.train.ids), 1)
+
     def stop(self, reason: str) -> None:
         """Ask the loop to end after the step that it is in."""
         self.stop_reason = reason
@@ -280,7 +285,10 @@ class Trainer:
         if not math.isfinite(norm):
             broken = [name for name, g in self._gradients() if not g.isfinite().all()]
             raise self._diverged(f"the gradient of {', '.join(broken[:3])} is not finite")
-        if self.settings.clip_norm:
+        if self.settings.clip_value:
+            weights = list(self.model.parameters())
+            torch.nn.utils.clip_grad_value_(weights, self.settings.clip_value)
+        elif self.settings.clip_norm:
             weights = list(self.model.parameters())
             torch.nn.utils.clip_grads_with_norm_(weights, self.settings.clip_norm, total)
         usual = max(self.settings.clip_norm, 1.0)
@@ -332,7 +340,7 @@ class Trainer:
 
     def _learning_rate(self, fullness: float) -> float:
         """The scheduled rate, less where a window holds few tokens."""
-        share = rate_share(self.settings, self.progress) * self.counters.plateau
+        share = rate_share(self.settings, self.progress, self.passes) * self.counters.plateau
         return (self.settings.learning_rate or 0.0) * share * fullness
 
     def _fullness(self, window: Window) -> float:
@@ -405,8 +413,7 @@ class Trainer:
         if self.settings.schedule == "plateau" and not best:
             counters.plateau *= PLATEAU_FACTOR
         counters.validation_nats.append(tally.nats)
-        waiting = self.settings.optimizer == "nt-asgd" and self.average is None
-        if waiting and non_monotone(counters.validation_nats):
+        if self.average is None and self._average_is_due():
             counters.averaged_from = counters.step
             self.average = WeightAverage(self.model, None, counters.step)
         counters.evaluations += 1
@@ -414,6 +421,16 @@ class Trainer:
         counters.evaluation_seconds += self.clock() - begun
         counters.seconds = max(counters.seconds, self.clock() - self._started)
         return EvaluationRecord(**self._place(), progress=self.progress, best=best, tally=tally)
+
+    def _average_is_due(self) -> bool:
+        """Whether a mean of all weights begins after this validation."""
+        settings, counters = self.settings, self.counters
+        if settings.optimizer == "nt-asgd":
+            return non_monotone(counters.validation_nats)
+        late = self.progress >= settings.average_latest
+        return settings.average_trigger > 0 and (
+            late or counters.without_gain >= settings.average_trigger
+        )
 
     @property
     def best_tally(self) -> Tally | None:
