@@ -979,3 +979,35 @@ def test_an_empty_text_is_refused_in_words(call: Call, here: Path) -> None:
         status, out, err = call(*arguments, "--file", "empty.txt")
         assert (status, out) == (3, "")
         assert "the text is empty; expected" in err
+
+
+def test_methods_at_test_time_are_rows_under_the_plain_figures(call: Call) -> None:
+    """Each is told with what was chosen for it; the plain figures stay the same."""
+    plain = json.loads(call("eval", "--run", "stream", "--json")[1])
+    flags = ["--dynamic", "--temperature", "--with", "stream"]
+    status, out, err = call("eval", "--run", "stream", *flags, "--json")
+    assert status == 0
+    found = json.loads(out)
+    names = list(found)
+    assert names[0] == "valid"
+    assert {"valid, dynamic", "valid, mean of 2", "valid, fitted mixture"} <= set(names)
+    assert any(name.startswith("valid, temperature ") for name in names)
+    assert found["valid"]["nats"] == pytest.approx(plain["nats"], rel=1e-5)
+    same = found["valid, mean of 2"]["nats"]
+    assert same == pytest.approx(plain["nats"], rel=1e-5)  # with itself
+    assert {t["tokens"] for t in found.values()} == {plain["tokens"]}
+    assert "dynamic evaluation: rate" in err
+    status, out, _ = call("eval", "--run", "stream", *flags)
+    assert "gain" in out
+    assert "valid, dynamic" in out
+    assert max(len(line) for line in out.splitlines()) <= 80
+
+
+def test_methods_refuse_what_they_cannot_do(call: Call) -> None:
+    """Another vocabulary, one checkpoint, engines that cannot learn."""
+    status, _, err = call("eval", "--run", "stream", "--with", "tales")
+    assert (status, "tales has another vocabulary" in err) == (2, True)
+    status, _, err = call("eval", "--run", "stream", "--dynamic", "--engine", "native")
+    assert (status, "--dynamic needs engine torch" in err) == (2, True)
+    status, _, err = call("eval", "--run", "stream", "--average")
+    assert (status, "an average needs two" in err) == (2, True)

@@ -30,9 +30,7 @@ BY_HAND = {
 
 
 def settings(schedule: str, **values) -> TrainingSettings:
-    return TrainingSettings(
-        schedule=schedule, **({"warmup": 0.0, "final_rate": 0.1} | values)
-    )
+    return TrainingSettings(schedule=schedule, **({"warmup": 0.0, "final_rate": 0.1} | values))
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

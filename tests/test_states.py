@@ -13,6 +13,7 @@ from charlm.runs.states import (
     TENSORS,
     SavedState,
     load_newest_state,
+    mean_weights,
     save_state,
     state_folders,
     state_problems,
@@ -201,3 +202,14 @@ def test_a_crafted_state_is_a_run_error(tmp_path: Path) -> None:
     commit_folder(tmp_path / "states" / "step-3", files, about)
     with pytest.raises(RunError, match="safetensors"):
         load_newest_state(tmp_path)
+
+
+def test_the_mean_of_the_weights_of_whole_states(tmp_path: Path) -> None:
+    """Of steps 2 and 8 here: the state of step 5 is damaged, and other tensors are left out."""
+    folders = saved(tmp_path, 2, 5, 8)
+    (folders[1] / TENSORS).write_bytes(b"x")
+    weights, steps = mean_weights(tmp_path)
+    assert steps == [2, 8]
+    assert list(weights) == ["w"]
+    assert weights["w"].tolist() == [5.0, 5.0]
+    assert mean_weights(tmp_path / "nothing") == ({}, [])

@@ -48,6 +48,19 @@ def evaluate(
         int | None,
         typer.Option("--cache", min=1, help="Also with a neural cache of so many tokens."),
     ] = None,
+    dynamic: Annotated[
+        bool, typer.Option("--dynamic", help="Also learning on from the text as it is read.")
+    ] = False,
+    temperature: Annotated[
+        bool, typer.Option("--temperature", help="Also uncalibrated, and calibrated anew.")
+    ] = False,
+    average: Annotated[
+        bool, typer.Option("--average", help="Also with the mean of the kept checkpoints' weights.")
+    ] = False,
+    others: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="RUN", help="Also mixed with another run; may be repeated."),
+    ] = None,
     as_json: JsonOption = False,
     engine: EngineOption = "auto",
     weights: WeightsOption = "fp32",
@@ -58,11 +71,14 @@ def evaluate(
 
     Example:  charlm eval --file test.txt
     """
-    if cache and (reset or weights != "fp32" or engine not in ("auto", "torch")):
+    methods = {"--cache": bool(cache), "--dynamic": dynamic, "--temperature": temperature,
+               "--average": average, "--with": bool(others)}  # fmt: skip
+    wanted = [flag for flag, given in methods.items() if given]
+    if wanted and (reset or weights != "fp32" or engine not in ("auto", "torch")):
         from charlm.errors import UsageError
 
-        raise UsageError("--cache needs engine torch, weights fp32, and no --reset")
-    model = open_model(run, checkpoints, "torch" if cache else engine, weights)
+        raise UsageError(f"{wanted[0]} needs engine torch, weights fp32, and no --reset")
+    model = open_model(run, checkpoints, "torch" if wanted else engine, weights)
     texts = _held_out(model) if not files else {}
     if files:
         from charlm.config import CorpusSettings
@@ -84,8 +100,12 @@ def evaluate(
         name: tally_of(model.run.engine, text, reset_every=window if reset else None)
         for name, text in texts.items()
     }
-    if cache:
-        tallies |= _with_cache(model, texts, cache)
+    plain = dict(tallies)
+    if wanted:
+        from charlm.cli.methods import Methods
+
+        chosen = Methods(cache, dynamic, temperature, average, tuple(others or ()), checkpoints)
+        tallies |= chosen.tallies(model, texts)
     if weights != "fp32":
         _tell_quality(model, texts, tallies, window if reset else None)
     if as_json:
@@ -93,34 +113,12 @@ def evaluate(
                            **tally.summary()} for name, tally in tallies.items()}  # fmt: skip
         write_json(next(iter(contents.values())) if len(contents) == 1 else contents)
         return
-    from charlm.report.tables import tally_table
+    from charlm.report.tables import method_table, tally_table
 
     say(protocol)
-    render(tally_table(tallies))
-
-
-def _with_cache(model: "Model", texts: "dict[str, EncodedText]", size: int) -> "dict[str, Tally]":
-    """The tallies under a cache whose weight and theta are chosen on the validation text."""
-    from charlm.errors import UsageError
-    from charlm.inference.cache import TUNING_TOKENS, cached_tally, read_contexts, tuned
-    from charlm.nn.engine import TorchEngine
-    from charlm.text.dataset import read_encoded
-
-    engine, kept = model.run.engine, model.path / "data" / "valid"
-    assert isinstance(engine, TorchEngine), "it was asked for"
-    if not kept.exists():
-        raise UsageError(
-            "this run keeps no validation text to choose a cache on; leave out --cache"
-        )
-    chosen = tuned(read_contexts(engine, model.run.as_read(read_encoded(kept))), size)
-    say(
-        f"cache of {size:,}: weight {chosen.weight:g}, theta {chosen.theta:g}, chosen on the first "
-        f"{TUNING_TOKENS:,} tokens of the validation text"
-    )
-    return {
-        f"{name}, cache": cached_tally(read_contexts(engine, text), text, chosen)
-        for name, text in texts.items()
-    }
+    render(tally_table(plain))
+    if wanted:
+        render(method_table(tallies, plain))
 
 
 def _tell_quality(

@@ -51,6 +51,23 @@ def tally_table(tallies: Mapping[str, Tally]) -> Table:
     return table
 
 
+def method_table(tallies: Mapping[str, Tally], plain: Mapping[str, Tally]) -> Table:
+    """One row for each text and method, under that of the plain figures of the text."""
+    table = plain_table("<text, method", "nats/token", "bits/char", "perplexity", "gain")
+    for name, own in plain.items():
+        rows = {key: t for key, t in tallies.items() if key.startswith(f"{name}, ")}
+        for key, tally in {name: own, **rows}.items():
+            gain = 1.0 - tally.nats / own.nats if own.nats else 0.0
+            table.add_row(
+                Text(key),
+                number(tally.nats_per_token),
+                number(tally.bits_per_char),
+                number(tally.perplexity, 2),
+                "" if tally is own else f"{100 * gain:+.2f} %",
+            )
+    return table
+
+
 def score_table(scores: Sequence[Score], log_base: str, width: int) -> Table:
     """One row for each text; among several, the likeliest is marked and all are ranked."""
     unit = LOG_BASES[log_base]

@@ -78,6 +78,20 @@ def state_problems(folder: Path) -> list[str]:
     return manifest_problems(folder, manifest)
 
 
+def mean_weights(run: Path) -> tuple[dict[str, Tensor], list[int]]:
+    """The mean of the weights of all whole states of a run, and the steps that they are of."""
+    total: dict[str, Tensor] = {}
+    steps: list[int] = []
+    for folder in state_folders(run):
+        if state_problems(folder):
+            continue
+        found = tensors_from_file(folder / TENSORS)
+        weights = {k.removeprefix("model."): v for k, v in found.items() if k.startswith("model.")}
+        total = {k: v + total[k] for k, v in weights.items()} if total else weights
+        steps.append(_step_of(folder))
+    return {name: tensor / len(steps) for name, tensor in total.items()}, sorted(steps)
+
+
 def load_newest_state(run: Path) -> tuple[SavedState | None, list[str]]:
     """The newest state that is whole, and why newer ones were passed over."""
     skipped: list[str] = []

@@ -1,0 +1,160 @@
+"""What `charlm eval` can add to a model at test time, each a row of its own."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from charlm.cli.output import say
+
+if TYPE_CHECKING:
+    from charlm.library import Model
+    from charlm.nn.engine import TorchEngine
+    from charlm.text.dataset import EncodedText
+    from charlm.units import Tally
+
+    Rows = Iterator[tuple[str, Callable[[EncodedText], Tally]]]
+
+
+@dataclass(frozen=True)
+class Methods:
+    """Which methods are asked for. What they need is fitted on the run's validation text."""
+
+    cache: int | None
+    dynamic: bool
+    temperature: bool
+    average: bool
+    others: tuple[str, ...]
+    checkpoints: Path | None
+
+    def tallies(self, model: "Model", texts: "Mapping[str, EncodedText]") -> "dict[str, Tally]":
+        """The figures of each text under each method, by `text, method`."""
+        return {
+            f"{name}, {method}": tally_of(text)
+            for method, tally_of in self._methods(model)
+            for name, text in texts.items()
+        }
+
+    def _methods(self, model: "Model") -> "Rows":
+        from charlm.nn.engine import TorchEngine
+
+        engine = model.run.engine
+        assert isinstance(engine, TorchEngine), "it was asked for"
+        if self.temperature:
+            yield from _temperatures(model, engine)
+        if self.average:
+            yield _average(model, engine)
+        if self.cache:
+            yield _cache(model, engine, self.cache)
+        if self.dynamic:
+            yield _dynamic(model, engine)
+        if self.others:
+            yield from _mixtures(model, self.others, self.checkpoints)
+
+
+def _kept_text(model: "Model", name: str, purpose: str) -> "EncodedText":
+    """The validation or training text that a run keeps. Raises UsageError where it does not."""
+    from charlm.errors import UsageError
+    from charlm.text.dataset import read_encoded
+
+    folder = model.path / "data" / name
+    if not (folder / "counts.json").exists():
+        kind = {"valid": "validation", "train": "training"}[name]
+        raise UsageError(f"this run keeps no {kind} text to {purpose}; leave that option out")
+    return model.run.as_read(read_encoded(folder))
+
+
+def _temperatures(model: "Model", engine: "TorchEngine") -> "Rows":
+    from charlm.inference.calibration import fit_scale, sample_of
+    from charlm.inference.likelihood import evaluate
+    from charlm.nn.engine import TorchEngine
+
+    part = sample_of(_kept_text(model, "valid", "fit a temperature on"))
+    scale = fit_scale(lambda factor: evaluate(TorchEngine(engine.model, factor), part).nats)
+    if engine.logit_scale != 1.0:
+        yield "uncalibrated", lambda text: evaluate(TorchEngine(engine.model), text)
+    fitted = TorchEngine(engine.model, scale)
+    yield f"temperature {1.0 / scale:.3f}", lambda text: evaluate(fitted, text)
+
+
+def _average(model: "Model", engine: "TorchEngine") -> "tuple[str, Callable[[EncodedText], Tally]]":
+    from charlm.errors import UsageError
+    from charlm.inference.likelihood import evaluate
+    from charlm.nn.engine import TorchEngine
+    from charlm.nn.model import RecurrentLanguageModel
+    from charlm.runs.states import mean_weights
+    from charlm.runs.tensors import put_weights
+
+    weights, steps = mean_weights(model.path)
+    if len(steps) < 2:
+        raise UsageError(
+            f"this run keeps {len(steps)} checkpoint; an average needs two. Train with "
+            "--set keep=10 --save-minutes 0.5 to keep more of them"
+        )
+    averaged = RecurrentLanguageModel(engine.model.settings, engine.model.vocab_size)
+    put_weights(averaged, weights)
+    other = TorchEngine(averaged, engine.logit_scale)
+    say(f"average of the checkpoints at steps {', '.join(f'{step:,}' for step in steps)}")
+    return f"average of {len(steps)}", lambda text: evaluate(other, text)
+
+
+def _cache(
+    model: "Model", engine: "TorchEngine", size: int
+) -> "tuple[str, Callable[[EncodedText], Tally]]":
+    from charlm.inference.cache import TUNING_TOKENS, cached_tally, read_contexts, tuned
+
+    valid = _kept_text(model, "valid", "choose a cache on")
+    chosen = tuned(read_contexts(engine, valid), size)
+    say(
+        f"cache of {size:,}: weight {chosen.weight:g}, theta {chosen.theta:g}, chosen on the first "
+        f"{TUNING_TOKENS:,} tokens of the validation text"
+    )
+    return "cache", lambda text: cached_tally(read_contexts(engine, text), text, chosen)
+
+
+def _dynamic(model: "Model", engine: "TorchEngine") -> "tuple[str, Callable[[EncodedText], Tally]]":
+    from charlm.inference.dynamic import TUNING_TOKENS, dynamic_nats, gradient_rms, tuned
+    from charlm.inference.likelihood import tally
+
+    valid = _kept_text(model, "valid", "choose a rate on")
+    train = _kept_text(model, "train", "measure gradients on")
+    say("dynamic evaluation: measuring gradients on the training text ...", level=2)
+    rms = gradient_rms(engine, train)
+    chosen = tuned(engine, valid, rms)
+    say(
+        f"dynamic evaluation: rate {chosen.rate:g}, decay {chosen.decay:g}, pieces of "
+        f"{chosen.window}, chosen on the first {TUNING_TOKENS:,} tokens of the validation text"
+    )
+    return "dynamic", lambda text: tally(text, dynamic_nats(engine, text, rms, chosen))
+
+
+def _mixtures(model: "Model", names: tuple[str, ...], checkpoints: Path | None) -> "Rows":
+    """Equal weights, and weights fitted on the validation text."""
+    from charlm.cli.options import open_model
+    from charlm.errors import UsageError
+    from charlm.inference.likelihood import tally, text_nats
+    from charlm.inference.mixture import fitted_weights, mixed_nats
+
+    models = [model, *(open_model(name, checkpoints) for name in names)]
+    for name, other in zip(names, models[1:], strict=True):
+        same = other.vocabulary.to_json() == model.vocabulary.to_json()
+        if not same or other.run.backward != model.run.backward:
+            raise UsageError(
+                f"{name} has another vocabulary or direction than {model.path.name}; expected runs "
+                "that read the same tokens. Train it with --vocab of the first one"
+            )
+    engines = [one.run.engine for one in models]
+    valid = _kept_text(model, "valid", "fit weights on")
+    weights = fitted_weights([text_nats(engine, valid) for engine in engines])
+    told = ", ".join(
+        f"{one.path.name} {weight:.3f}" for one, weight in zip(models, weights, strict=True)
+    )
+    say(f"mixture: {told}, fitted on the validation text")
+    equal = [1.0 / len(models)] * len(models)
+
+    def mixed(text: "EncodedText", by: list[float]) -> "Tally":
+        """The figures of a text under a mixture."""
+        return tally(text, mixed_nats([text_nats(engine, text) for engine in engines], by))
+
+    yield f"mean of {len(models)}", lambda text: mixed(text, equal)
+    yield "fitted mixture", lambda text: mixed(text, weights)

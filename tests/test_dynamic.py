@@ -1,0 +1,149 @@
+"""Dynamic evaluation: its formula, nothing from the future, and the model left as it was."""
+
+import numpy as np
+import pytest
+import torch
+from helpers import encoded_documents, encoded_stream, engine, naive_nats, tiny_model
+from torch.nn import functional as F
+
+from charlm.errors import CorpusError
+from charlm.inference import dynamic
+from charlm.inference.dynamic import EPSILON, Dynamic, dynamic_nats, gradient_rms, tuned
+from charlm.nn.engine import TorchEngine
+
+V = 5
+TRAIN = encoded_stream(np.random.default_rng(1).integers(0, V, 300))
+TEXT = encoded_stream(np.random.default_rng(0).integers(0, V, 47))
+HOW = Dynamic(rate=1e-2, decay=0.1, window=6)
+
+
+def both(cell: str = "lstm") -> tuple[TorchEngine, dict]:
+    made = engine(tiny_model(cell, V))
+    return made, gradient_rms(made, TRAIN, HOW.window)
+
+
+def test_gradients_are_root_mean_squares_over_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two batches of two windows each, by hand."""
+    monkeypatch.setattr(dynamic, "STATISTICS_ROWS", 2)
+    model, text = tiny_model("gru", V), encoded_stream(range(5))
+    text = encoded_stream([0, 1, 2, 3, 4, 0, 2, 4, 1, 3, 0, 0, 1])
+    found = gradient_rms(engine(model), text, 3)
+    ids = torch.from_numpy(text.ids.astype(np.int64))
+    squares = {name: 0.0 for name, _ in model.named_parameters()}
+    for starts in ([0, 6], [3, 9]):  # four windows of three, every second one in a batch
+        model.zero_grad()
+        inputs = torch.stack([ids[s : s + 3] for s in starts], dim=1)
+        targets = torch.stack([ids[s + 1 : s + 4] for s in starts], dim=1)
+        F.cross_entropy(model(inputs)[0].flatten(0, 1), targets.flatten()).backward()
+        for name, weight in model.named_parameters():
+            squares[name] = squares[name] + weight.grad**2
+    for name, square in squares.items():
+        torch.testing.assert_close(found[name], (square / 2).sqrt())
+
+
+def test_it_is_its_formula() -> None:
+    """Three pieces, each step written out over all weights."""
+    source, rms = both("gru")
+    model = tiny_model("gru", V)
+    trained = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    mean = sum(float(r.sum()) for r in rms.values()) / sum(r.numel() for r in rms.values())
+    ids, expected, state = torch.from_numpy(TEXT.ids[:16].astype(np.int64)), [], None
+    inputs = torch.cat([torch.ones(1, dtype=torch.long), ids[:-1]])
+    for begin in range(0, 16, HOW.window):
+        span = slice(begin, min(begin + HOW.window, 16))
+        logits, after = model(inputs[span, None], state)
+        nats = F.cross_entropy(logits[:, 0], ids[span], reduction="none")
+        expected += nats.tolist()
+        model.zero_grad()
+        (nats.sum() / HOW.window).backward()
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                pull = (rms[name] / mean * HOW.decay).clamp(max=1.0)
+                step = HOW.rate * weight.grad / (rms[name] + EPSILON)
+                weight += pull * (trained[name] - weight) - step
+        state = tuple(tuple(part.detach() for part in layer) for layer in after)
+    found = dynamic_nats(source, encoded_stream(TEXT.ids[:16]), rms, HOW)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "mogrifier", "esn", "tied mixture", "one-hot"])
+def test_without_a_rate_it_is_the_plain_model(cell: str) -> None:
+    source, rms = both(cell)
+    found = dynamic_nats(source, TEXT, rms, Dynamic(rate=0.0, decay=0.5, window=6))
+    np.testing.assert_allclose(found, naive_nats(source.model, TEXT.ids), atol=1e-5)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "esn", "one-hot"])
+def test_the_model_is_left_as_it_was(cell: str) -> None:
+    """And what is never trained is not touched in the copy either."""
+    source, rms = both(cell)
+    before = {name: tensor.clone() for name, tensor in source.model.state_dict().items()}
+    dynamic_nats(source, TEXT, rms, HOW)
+    for name, tensor in source.model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    frozen = {"esn", "one-hot"} & {cell}
+    assert ("embedding.weight" in rms) == (not frozen)
+
+
+def test_nothing_is_known_before_it_is_paid_for() -> None:
+    """A later token changes no earlier figure, whatever piece it is in."""
+    source, rms = both()
+    found = dynamic_nats(source, TEXT, rms, HOW)
+    for at in (5, 6, 20, 46):
+        ids = TEXT.ids.copy()
+        ids[at] = (ids[at] + 1) % V
+        other = dynamic_nats(source, encoded_stream(ids), rms, HOW)
+        np.testing.assert_array_equal(other[:at], found[:at])
+        assert other[at] != found[at]
+
+
+def test_what_was_read_is_learnt() -> None:
+    """A text that says one thing over and over becomes likelier than the model alone finds it."""
+    source, rms = both()
+    text = encoded_stream([2, 3, 4] * 40)
+    plain = np.array(naive_nats(source.model, text.ids))
+    found = dynamic_nats(source, text, rms, HOW)
+    assert found[:6] == pytest.approx(plain[:6], abs=1e-5)
+    assert found[-30:].mean() < 0.8 * plain[-30:].mean()
+
+
+def test_documents_begin_anew_but_keep_what_was_learnt() -> None:
+    """The second of two like documents is likelier; the first figures are those of the model."""
+    source, rms = both()
+    text = encoded_documents([[2, 3, 4, 2, 3, 4, 1]] * 8)
+    found = dynamic_nats(source, text, rms, HOW).reshape(8, 7)
+    first = naive_nats(source.model, [2, 3, 4, 2, 3, 4])
+    assert found[0, :6] == pytest.approx(first, abs=1e-5)
+    assert found[7].sum() < found[0].sum()
+
+
+def test_the_factor_of_calibration_counts() -> None:
+    """Without a rate the nats are those of the scaled logits."""
+    source, rms = both()
+    scaled = TorchEngine(source.model, 2.0)
+    found = dynamic_nats(scaled, TEXT, rms, Dynamic(rate=0.0, decay=0.0))
+    other = dynamic_nats(source, TEXT, rms, Dynamic(rate=0.0, decay=0.0))
+    assert abs(found - other).max() > 0.01
+
+
+def test_the_best_of_the_grid_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the rates under the middle decay, then of the decays; only the beginning is looked at."""
+    source, rms = both()
+    monkeypatch.setattr(dynamic, "RATES", (1e-9, 1e-2, 10.0))
+    monkeypatch.setattr(dynamic, "TUNING_TOKENS", 60)
+    text = encoded_stream([2, 3, 4] * 40)
+    assert tuned(source, text, rms, 6).rate == 1e-2
+    lengths = []
+    plain = dynamic.dynamic_nats
+    monkeypatch.setattr(
+        dynamic,
+        "dynamic_nats",
+        lambda e, t, r, h: (lengths.append(len(t.ids)), plain(e, t, r, h))[1],
+    )
+    tuned(source, encoded_documents([[2, 3, 1]] * 50), rms, 6)
+    assert set(lengths) <= {60, 57}
+
+
+def test_a_training_text_that_is_too_short_is_refused() -> None:
+    with pytest.raises(CorpusError, match="has 3 tokens; dynamic evaluation needs at least 7"):
+        gradient_rms(engine(tiny_model("gru", V)), encoded_stream([1, 2, 3]), 6)
