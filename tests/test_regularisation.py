@@ -160,7 +160,7 @@ def test_penalties_are_mean_squares() -> None:
     """AR: mean h^2; TAR: mean (h_t - h_{t-1})^2; the nats that are told are without them."""
     plain = trainer_of()
     window = next(plain.windows.epoch(plain.counters.position))
-    loss, nats = plain._loss(window)
+    loss, nats, _ = plain._loss(window.inputs, window.targets, None)
     raw, shown, _ = plain.model.read(torch.from_numpy(window.inputs))
     real = torch.from_numpy(window.targets) >= 0
     small = shown[real].pow(2).mean()
@@ -171,7 +171,7 @@ def test_penalties_are_mean_squares() -> None:
         ({"activation_penalty": 2.0, "slowness_penalty": 3.0},
          2.0 * small + 3.0 * both.pow(2).mean()),
     ):  # fmt: skip
-        found, told = trainer_of(**settings)._loss(window)
+        found, told, _ = trainer_of(**settings)._loss(window.inputs, window.targets, None)
         torch.testing.assert_close(found, loss + penalty)
         torch.testing.assert_close(told, nats)
 

@@ -240,7 +240,7 @@ def pieces() -> list[str]:
     ]
 
 
-UNUSED = ("finished", "averaged_from", "warnings")
+UNUSED = ("finished", "averaged_from", "warnings", "parts")
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +257,7 @@ def whole_run() -> Watched:
 def test_each_piece_of_a_snapshot_is_needed(piece: str, whole_run: Watched) -> None:
     """Left out of the snapshot, at some step the run goes on differently: the tests above can fail.
 
-    `finished` is not needed, because it follows from the others; `averaged_from` and `warnings`
+    `finished` is not needed, because it follows from the others; `averaged_from`, `warnings` and `parts`
     are for other runs, with tests of their own.
     """
     detected = 0
@@ -654,7 +654,7 @@ def test_label_smoothing_spreads_the_target_but_not_what_is_told(share: float) -
         logits, _ = trainer.model(torch.from_numpy(window.inputs))
         surprise = -logits.double().log_softmax(dim=-1)
         own = surprise.gather(-1, torch.from_numpy(window.targets)[..., None])[..., 0].mean()
-    loss, nats = trainer._loss(window)
+    loss, nats, _ = trainer._loss(window.inputs, window.targets, None)
     assert float(nats) == pytest.approx(float(own), abs=1e-6)
     expected = (1 - share) * float(own) + share * float(surprise.mean())
     assert float(loss.detach()) == pytest.approx(expected, abs=1e-6)
@@ -765,7 +765,7 @@ def test_rows_are_reset_with_their_chance_to_the_first_state() -> None:
     """Some rows of some windows; all of them at 1, where every window stands alone."""
     trainer = make(state_reset=0.5, valid=None, model=tiny_model("learnt state", V))
     windows = trainer.windows.epoch(Position())
-    trainer._loss(next(windows))
+    trainer._learn(next(windows))
     carried, first = trainer.state, trainer.model.initial_state(3)
     window = next(windows)
     kinds = set()
@@ -778,7 +778,7 @@ def test_rows_are_reset_with_their_chance_to_the_first_state() -> None:
             kinds.add((row, fresh))
     assert len(kinds) == 6
     trainer = make(state_reset=1.0, valid=None)
-    trainer._loss(window)
+    trainer._learn(window)
     assert not any(part.any() for layer in trainer._state_before(window) for part in layer)
 
 
@@ -880,3 +880,45 @@ def test_a_mean_of_weights_begins_by_the_validations(settings, begun: str) -> No
         seen.append(record.step)
     assert expected is not None
     assert trainer.counters.averaged_from == expected
+
+
+class Cramped:
+    """A model whose device holds at most so many rows at once."""
+
+    def __init__(self, model, rows: int) -> None:
+        self.rows, self.plain, self.calls = rows, model.read, []
+
+    def __call__(self, ids, state=None, generator=None):
+        self.calls.append(ids.shape[1])
+        if ids.shape[1] > self.rows:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.plain(ids, state, generator)
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_too_little_memory_reads_the_rows_in_parts(rows: int, monkeypatch) -> None:
+    """From then on, told once for each halving; weights and losses as with enough of it."""
+    wanted = make(steps=12, dropout={}, valid=None)
+    expected = [record for record in wanted.run() if isinstance(record, StepRecord)]
+    trainer = make(steps=12, dropout={}, valid=None)
+    cramped = Cramped(trainer.model, rows)
+    monkeypatch.setattr(trainer.model, "read", cramped)
+    records = list(trainer.run())
+    warnings = [record.text for record in records if isinstance(record, WarningRecord)]
+    assert len(warnings) == {1: 2, 2: 1}[rows]
+    assert "too little memory for 3 rows at once; they are read in 2 parts" in warnings[0]
+    assert trainer.counters.parts == {1: 3, 2: 2}[rows]
+    assert max(cramped.calls[6:]) <= rows
+    for name, weight in wanted.model.named_parameters():
+        torch.testing.assert_close(trainer.model.get_parameter(name), weight, atol=1e-5, rtol=1e-4)
+    found = [record for record in records if isinstance(record, StepRecord)]
+    assert [r.nats_per_token for r in found] == pytest.approx(
+        [r.nats_per_token for r in expected], rel=1e-4
+    )
+
+
+def test_too_little_memory_for_a_single_row_is_an_error(monkeypatch) -> None:
+    trainer = make(steps=3, dropout={}, valid=None)
+    monkeypatch.setattr(trainer.model, "read", Cramped(trainer.model, 0))
+    with pytest.raises(torch.OutOfMemoryError):
+        list(trainer.run())

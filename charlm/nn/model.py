@@ -5,6 +5,7 @@ Architecture as in Mikolov et al. 2010 and Zaremba et al. 2014 (arxiv.org/abs/14
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -197,3 +198,13 @@ def multiplied_weights(settings: ModelSettings, vocab_size: int) -> int:
 def rows_of(state: State, rows: Tensor) -> State:
     """The state of some rows of the batch, in the order of `rows`."""
     return tuple(tuple(part[rows] for part in layer) for layer in state)
+
+
+def joined(states: Sequence[State]) -> State:
+    """The states of several batches as that of one, their rows in a row."""
+    if len(states) == 1:
+        return states[0]
+    return tuple(
+        tuple(torch.cat(parts) for parts in zip(*layers, strict=True))
+        for layers in zip(*states, strict=True)
+    )

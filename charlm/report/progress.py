@@ -8,9 +8,9 @@ from typing import Any
 from rich.table import Table
 
 from charlm.report.tables import pairs_table
-from charlm.report.text import duration, number
+from charlm.report.text import duration, number, shortened
 from charlm.runs.locate import built_in
-from charlm.training.records import EvaluationRecord, FinishedRecord, StepRecord
+from charlm.training.records import EvaluationRecord, FinishedRecord, Review, StepRecord
 from charlm.units import Tally, bits, perplexity
 
 
@@ -90,7 +90,24 @@ def summary_table(record: Mapping[str, Any], finished: FinishedRecord) -> Table:
         pairs.append(("best weights", f"of step {finished.best_step:,}"))
     else:
         pairs.append(("validation", "no text was held out; the newest weights are kept"))
+    if finished.review:
+        pairs += review_pairs(finished.review)
     return pairs_table(pairs)
+
+
+def review_pairs(review: Review) -> list[tuple[str, str]]:
+    """How it went and what would help, and what the model writes from memory."""
+    pairs = [("how it went" if not at else "", text) for at, text in enumerate(review.advice)]
+    memory = review.memory
+    if memory is None:
+        return pairs
+    text = f"longest run of text in samples that stands in the training text: {memory.overlap} "
+    pairs.append(("from memory", f"{text} tokens, {shortened(repr(memory.text), 60)}"))
+    if memory.novel is not None:
+        held = memory.novel_held_out
+        beside = "" if held is None else f"; of held-out text {100 * held:.0f} %"
+        pairs.append(("", f"windows of 8 tokens that do not: {100 * memory.novel:.0f} %{beside}"))
+    return pairs
 
 
 def source_log_loss(record: Mapping[str, Any]) -> float | None:

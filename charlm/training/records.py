@@ -76,6 +76,29 @@ class SavedRecord(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Memory:
+    """How much of what a model writes stands in its training text.
+
+    `overlap` tokens of `text` in a row stand there; `novel` is the share of its windows of eight
+    tokens that do not, `novel_held_out` the same share of the validation text.
+    """
+
+    overlap: int
+    text: str
+    novel: float | None
+    novel_held_out: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Review:
+    """Nats per token of a piece of the training text, what follows, and what was memorised."""
+
+    train_nats_per_token: float
+    advice: list[str]
+    memory: Memory | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class FinishedRecord(Record):
     """The end of this sitting: why, and the figures of the best weights.
 
@@ -92,6 +115,7 @@ class FinishedRecord(Record):
     valid_uncalibrated: Tally | None = None
     logit_scale: float = 1.0
     notes: list[str] = field(default_factory=list)
+    review: Review | None = None
 
     @property
     def complete(self) -> bool:

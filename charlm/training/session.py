@@ -78,6 +78,7 @@ from charlm.training.pretrained import (
     with_width,
 )
 from charlm.training.records import FinishedRecord, Record, SavedRecord
+from charlm.training.review import review
 from charlm.training.trainer import Trainer
 
 Origins = dict[str, str]
@@ -184,8 +185,9 @@ class Session:
         valid, scale = trainer.best_tally, 1.0
         if not stopped and trainer.settings.calibrate and valid:
             valid, scale = calibrate(self.path, trainer, valid)
-        text = trainer.dataset.test
-        test = None if stopped or text is None else evaluate(best_engine(self.path, trainer), text)
+        engine, text = best_engine(self.path, trainer), trainer.dataset.test
+        test = None if stopped or text is None else evaluate(engine, text)
+        known = valid.nats_per_token if valid else None
         finished = FinishedRecord(
             step=counters.step,
             epoch=counters.epoch,
@@ -198,6 +200,7 @@ class Session:
             valid_uncalibrated=trainer.best_tally if scale != 1.0 else None,
             logit_scale=scale,
             notes=self.notes,
+            review=None if stopped else review(trainer, engine, known),
         )
         self.record |= {
             "status": "finished" if finished.complete else "stopped",

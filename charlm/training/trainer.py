@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm.config import TrainingSettings
@@ -22,7 +24,7 @@ from charlm.errors import DivergenceError, RunError
 from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import Precision
 from charlm.nn.engine import TorchEngine
-from charlm.nn.model import RecurrentLanguageModel, State, rows_of, saved_tensors
+from charlm.nn.model import RecurrentLanguageModel, State, joined, rows_of, saved_tensors
 from charlm.runs.states import SavedState
 from charlm.runs.tensors import put_weights
 from charlm.text.dataset import Dataset
@@ -69,6 +71,7 @@ class Counters:
     validation_nats: list[float] = field(default_factory=list)
     averaged_from: int = 0
     warnings: int = 0
+    parts: int = 1
     sum_nats: float = 0.0
     sum_tokens: int = 0
     sum_clipped: int = 0
@@ -196,17 +199,56 @@ class Trainer:
         """Add the gradient of one window to that of the step."""
         if not self._shares:
             self._before = replace(self.counters)
-        loss, nats = self._loss(window)
         fullness = self._fullness(window)
-        (loss * (fullness / self.settings.accumulate)).backward()  # type: ignore[no-untyped-call]
-        self._check_finite(loss)
+        nats = self._gradient(window, fullness / self.settings.accumulate)
         self._shares.append(fullness * self._length_share(window))
         counters = self.counters
-        counters.sum_nats += float(nats) * window.tokens
+        counters.sum_nats += nats * window.tokens
         counters.sum_tokens += window.tokens
         counters.tokens += window.tokens
         counters.epoch, counters.group = window.next.epoch, window.next.group
         counters.offset = window.next.offset
+
+    def _gradient(self, window: Window, factor: float) -> float:
+        """Add `factor` times a window's gradient; its nats per token.
+
+        Where the device has too little memory, its rows are read in two parts, then four and so
+        on, from here to the end of the run: another draw of dropout, the same gradient otherwise.
+        """
+        before = self.state
+        while True:
+            try:
+                return self._gradient_in_parts(window, factor)
+            except torch.OutOfMemoryError:
+                rows = window.inputs.shape[1]
+                if self.counters.parts >= rows or self._shares:
+                    raise
+                self.optimizer.zero_grad()
+                self.state, self.counters.parts = before, min(2 * self.counters.parts, rows)
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                self._warnings.append(
+                    f"step {self.counters.step + 1}: too little memory for {rows} rows at once; "
+                    f"they are read in {self.counters.parts} parts from here on"
+                )
+
+    def _gradient_in_parts(self, window: Window, factor: float) -> float:
+        before, total = self._state_before(window), 0.0
+        states: list[State] = []
+        every = np.arange(window.inputs.shape[1])
+        for rows in np.array_split(every, min(self.counters.parts, len(every))):
+            chosen = torch.from_numpy(rows).to(self.device)
+            part = None if before is None else rows_of(before, chosen)
+            inputs, targets = window.inputs[:, rows], window.targets[:, rows]
+            share = int((targets != PADDING).sum()) / window.tokens
+            loss, nats, state = self._loss(inputs, targets, part)
+            states.append(state)
+            if share:  # rows that are all padding have no loss
+                (loss * (factor * share)).backward()  # type: ignore[no-untyped-call]
+                self._check_finite(loss)
+                total += float(nats) * share
+        self.state = joined(states)
+        return total
 
     def _update(self) -> None:
         """One step of the optimiser."""
@@ -226,15 +268,16 @@ class Trainer:
         counters.sum_clipped += int(0 < settings.clip_norm < self._norm)
         counters.seconds = max(counters.seconds, self.clock() - self._started)
 
-    def _loss(self, window: Window) -> tuple[Tensor, Tensor]:
-        """What is made smaller, and the mean nats per token of a window, both in float32.
+    def _loss(
+        self, ids: NDArray[np.int64], wanted: NDArray[np.int64], before: State | None
+    ) -> tuple[Tensor, Tensor, State]:
+        """What is made smaller, the mean nats per token of some rows, both in float32.
 
-        They are the same but for label smoothing and penalties. The state goes on, cut off from
-        the past.
+        They are the same but for label smoothing and penalties. And the state after them, cut off
+        from the past.
         """
-        inputs = torch.from_numpy(window.inputs).to(self.device)
-        targets = torch.from_numpy(window.targets).to(self.device)
-        before = self._state_before(window)
+        inputs, targets = torch.from_numpy(ids).to(self.device), torch.from_numpy(wanted)
+        targets = targets.to(self.device)
         real = targets != PADDING
         smoothing = self.settings.label_smoothing
         with self.precision.autocast(self.device):
@@ -244,8 +287,8 @@ class Trainer:
             if smoothing:
                 with torch.no_grad():
                     plain = self.model.output.nats(shown[real], targets[real])
-        self.state = tuple(tuple(part.detach().float() for part in layer) for layer in state)
-        return loss + self._penalties(raw.float(), shown.float(), real), plain
+        after = tuple(tuple(part.detach().float() for part in layer) for layer in state)
+        return loss + self._penalties(raw.float(), shown.float(), real), plain, after
 
     def _state_before(self, window: Window) -> State | None:
         """The state that the rows of a window begin with; None is the model's first one."""

@@ -1,0 +1,108 @@
+"""A look back at a finished run: over- or under-fitted, what would help, what it knows by heart."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from charlm.engine.interface import Engine
+from charlm.inference.calibration import sample_of
+from charlm.inference.generation import generate
+from charlm.inference.likelihood import evaluate
+from charlm.text.dataset import Dataset
+from charlm.text.ngrams import longest_overlap, novel_share
+from charlm.training.records import Memory, Review
+from charlm.training.trainer import Trainer
+
+SAMPLES, SAMPLE_TOKENS = 8, 250
+TRAINING_SAMPLE = 20_000
+MOST_COMPARED = 5_000_000
+"""Tokens of the training text that samples are compared with."""
+NGRAM = 8
+SMALL_GAP, LARGE_GAP = 0.05, 0.18
+"""Share by which new text may cost more nats than the training text: little learnt of what could
+be, and learnt by heart."""
+WORSE = 0.002
+"""Share by which the last validation must be worse than the best one to be called so."""
+
+
+def review(trainer: Trainer, engine: Engine, valid_nats: float | None) -> Review:
+    """Look at a finished run. `engine` computes with its best weights."""
+    dataset = trainer.dataset
+    train = evaluate(engine, sample_of(dataset.train, TRAINING_SAMPLE)).nats_per_token
+    model = trainer.model.settings
+    advice = diagnosis(
+        train, valid_nats, trainer.counters.validation_nats, trainer.passes, model.dropout or 0.0
+    )
+    memory = memory_of(engine, dataset) if model.direction != "backward" else None
+    return Review(train_nats_per_token=train, advice=advice, memory=memory)
+
+
+def diagnosis(
+    train: float, valid: float | None, validations: Sequence[float], passes: float, dropout: float
+) -> list[str]:
+    """Sentences: how a run went, and what would help most next.
+
+    `train` and `valid` are nats per token without dropout, `validations` all sums of nats in order.
+    """
+    if valid is None:
+        return ["no text was held out, so nobody knows how it would do on new text"]
+    gap = (valid - train) / max(train, 1e-9)
+    told = f"{train:.3f} nats/token on its training text, {valid:.3f} on new text"
+    best = min(range(len(validations)), key=lambda at: validations[at], default=0)
+    late = len(validations) - 1 - best
+    if late and validations[-1] > (1.0 + WORSE) * validations[best]:
+        share = 100.0 * (best + 1) / len(validations)
+        return [
+            f"over-fitted: validation was best after {share:.0f} % of the run and got worse since "
+            f"({told})",
+            f"what helps most: {_against_memory(dropout)}, or fewer passes",
+        ]
+    if gap > LARGE_GAP:
+        return [
+            f"it knows its training text {100 * gap:.0f} % better than new text ({told})",
+            f"what helps most: {_against_memory(dropout)}; a larger model would not",
+        ]
+    if gap < SMALL_GAP:
+        more = "less dropout, then " if dropout > 0.1 else ""
+        return [
+            f"under-fitted: it knows its training text hardly better than new text ({told}), after "
+            f"{passes:.1f} passes",
+            f"what helps most: {more}more time (--minutes), and a larger model with it",
+        ]
+    return [
+        f"well fitted ({told}), after {passes:.1f} passes",
+        "what helps most: more time (--minutes), or more text",
+    ]
+
+
+def _against_memory(dropout: float) -> str:
+    if dropout < 0.45:
+        return f"more text, then more dropout (--dropout {min(dropout + 0.15, 0.5):.2g})"
+    return "more text, or a smaller model"
+
+
+def memory_of(engine: Engine, dataset: Dataset, seed: int = 1) -> Memory | None:
+    """Compare samples of a model with its training text; None where the text is too short."""
+    vocabulary, train = dataset.vocabulary, np.asarray(dataset.train.ids[:MOST_COMPARED])
+    texts = [""] * SAMPLES
+    for piece in generate(
+        engine, vocabulary, length=SAMPLE_TOKENS, samples=SAMPLES, seed=seed,
+        documents=dataset.document != "stream",
+    ):  # fmt: skip
+        texts[piece.sample] += piece.text
+    ids = [vocabulary.encode(text).astype(np.int64) for text in texts]
+    found = [(longest_overlap(one, train), one) for one in ids if len(one)]
+    if not found:
+        return None
+    (length, place), longest = max(found, key=lambda item: item[0][0])
+    every = [novel_share(one, train, NGRAM) for one in ids]
+    shares = [share for share in every if not math.isnan(share)]
+    held = dataset.valid.ids[:TRAINING_SAMPLE] if dataset.valid is not None else ()
+    held_out = novel_share(np.asarray(held, np.int64), train, NGRAM)
+    return Memory(
+        overlap=length,
+        text=vocabulary.decode(longest[place : place + length]),
+        novel=float(np.mean(shares)) if shares else None,
+        novel_held_out=None if math.isnan(held_out) else held_out,
+    )

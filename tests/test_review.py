@@ -1,0 +1,93 @@
+"""The look back at a run: the right sentence for each curve, and what is known by heart."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from helpers import encoded_stream, engine, tiny_model, vocabulary_of
+
+from charlm.text.dataset import Dataset
+from charlm.training.review import SAMPLE_TOKENS, diagnosis, memory_of
+
+TEXT = "abcde" * 200
+FALLING = [9.0, 7.0, 6.0, 5.9]
+
+
+@pytest.mark.parametrize(
+    ("train", "valid", "validations", "told", "helps"),
+    [
+        (1.0, 1.3, [9.0, 6.0, 5.0, 5.2, 5.5], "over-fitted: validation was best after 60 %",
+         "more text, then more dropout (--dropout 0.35), or fewer passes"),
+        (1.0, 1.3, FALLING, "knows its training text 30 % better", "more text, then more dropout"),
+        (1.4, 1.42, FALLING, "under-fitted: it knows its training text hardly better",
+         "less dropout, then more time"),
+        (1.4, 1.55, FALLING, "well fitted (1.400 nats/token on its training text, 1.550 on new",
+         "more time (--minutes), or more text"),
+    ],
+)  # fmt: skip
+def test_each_curve_has_its_sentence(train, valid, validations, told, helps) -> None:
+    first, second = diagnosis(train, valid, validations, passes=3.0, dropout=0.2)
+    assert told in first
+    assert helps in second
+
+
+def test_a_best_validation_that_is_hardly_better_is_no_over_fitting() -> None:
+    """The last of a cosine is often within a thousandth of the best."""
+    first, _ = diagnosis(1.0, 1.1, [9.0, 5.0, 5.001], passes=1.0, dropout=0.0)
+    assert "well fitted" in first
+
+
+def test_without_held_out_text_nothing_is_claimed() -> None:
+    (only,) = diagnosis(1.0, None, [], passes=1.0, dropout=0.0)
+    assert "no text was held out" in only
+
+
+def dataset(train: str, valid: str | None) -> Dataset:
+    vocabulary = vocabulary_of(TEXT)
+    parts = [None if text is None else encoded_stream(vocabulary.encode(text).tolist())
+             for text in (train, valid)]  # fmt: skip
+    assert parts[0] is not None
+    return Dataset(
+        name="x", document="stream", vocabulary=vocabulary, train=parts[0], valid=parts[1],
+        test=None, fingerprint="",
+    )  # fmt: skip
+
+
+def test_what_is_known_by_heart_is_found() -> None:
+    """A model that can only say abcde... against a text of it: all of it stands there."""
+    data = dataset(TEXT, "edcba" * 10)
+    model = tiny_model("lstm", len(data.vocabulary), num_layers=1, embedding_size=7, hidden_size=7)
+    cycle = data.vocabulary.encode("abcdea").tolist()
+    with_torch_cycle(model, cycle)
+    memory = memory_of(engine(model), data)
+    assert memory is not None
+    assert memory.overlap >= SAMPLE_TOKENS - 2
+    assert memory.text[:10] in TEXT
+    assert memory.novel == pytest.approx(0.0, abs=0.02)
+    assert memory.novel_held_out == 1.0
+
+
+def with_torch_cycle(model, cycle: list[int]) -> None:
+    """Weights by hand: the state shows the last token alone, the output names the one after it."""
+    import torch
+
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.zero_()
+        size = model.vocab_size
+        model.embedding.weight.copy_(torch.eye(size, 7) * 50.0)
+        layer, h = model.layers[0].rnn, 7
+        layer.weight_ih_l0[2 * h : 3 * h] = torch.eye(h)  # candidate: the token read
+        layer.bias_ih_l0[:h], layer.bias_ih_l0[h : 2 * h], layer.bias_ih_l0[3 * h :] = 50, -50, 50
+        for before, after in pairwise(cycle):
+            model.output.weight[after, before] = 100.0
+        model.output.weight[cycle[0], 1] = 100.0  # a document begins with a
+
+
+def test_a_text_that_is_too_short_has_no_shares() -> None:
+    data = dataset("abc", None)
+    model = tiny_model("gru", len(data.vocabulary))
+    memory = memory_of(engine(model), data)
+    assert memory is not None
+    assert memory.novel_held_out is None
+    assert np.isfinite(memory.overlap)
