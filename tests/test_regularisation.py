@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import encoded_stream, engine, seeded, tiny_model, vocabulary_of
+from helpers import chi_square_fits, encoded_stream, engine, seeded, tiny_model, vocabulary_of
 from torch.nn import functional as F
 
 from charlm.config import ModelSettings, TrainingSettings
@@ -11,7 +11,7 @@ from charlm.errors import UsageError
 from charlm.inference.likelihood import evaluate
 from charlm.nn.cells import CELLS
 from charlm.nn.devices import Precision
-from charlm.nn.dropout import dropped
+from charlm.nn.dropout import drawn_bits, dropped
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.text.dataset import Dataset
 from charlm.training.trainer import Trainer
@@ -120,6 +120,25 @@ def test_embedding_dropout_drops_whole_entries() -> None:
     assert torch.equal(gone[:40], gone[40:80])
     torch.testing.assert_close(found[~gone], 2 * plain[~gone])
     assert torch.equal(model._embedded(ids, None)[:, 0], plain)
+
+
+@pytest.mark.parametrize("share", [0.0001, 0.1, 0.5, 0.95])
+def test_the_share_is_dropped_to_within_chance(share: float) -> None:
+    """Of 200,001 values, an odd number; what is kept is multiplied so that the mean stays."""
+    found = dropped(torch.ones(200_001), share, torch.Generator().manual_seed(3))
+    gone = float((found == 0).double().mean())
+    assert abs(gone - share) < 5 * (share * (1 - share) / 200_001) ** 0.5 + 1e-5
+    kept = found[found != 0].unique()
+    assert len(kept) == 1
+    assert float(kept[0]) == pytest.approx(1 / (1 - share), rel=1e-3)
+
+
+def test_draws_fill_their_whole_range_evenly() -> None:
+    """In each of the four places of a draw, the topmost bit included (chi square)."""
+    bits = drawn_bits(400_000, torch.Generator().manual_seed(1))
+    for place in range(4):
+        counts = torch.bincount((bits[place::4].int() + 32768) // 1024, minlength=64).numpy()
+        assert chi_square_fits(counts, np.full(64, 100_000 / 64))
 
 
 @pytest.mark.parametrize(

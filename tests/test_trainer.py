@@ -257,8 +257,8 @@ def whole_run() -> Watched:
 def test_each_piece_of_a_snapshot_is_needed(piece: str, whole_run: Watched) -> None:
     """Left out of the snapshot, at some step the run goes on differently: the tests above can fail.
 
-    `finished` is not needed, because it follows from the others; `averaged_from`, `warnings` and `parts`
-    are for other runs, with tests of their own.
+    `finished` is not needed, because it follows from the others; `averaged_from`, `warnings` and
+    `parts` are for other runs, with tests of their own.
     """
     detected = 0
     for step, saved in list(whole_run.snapshots.items())[4::5]:

@@ -8,6 +8,8 @@ from torch import Tensor
 from charlm.config import ModelSettings
 from charlm.nn.layers import LayerState, RecurrentLayer
 
+DRAWS = 1 << 16
+"""A share is a whole number of these parts."""
 Run = Callable[[Tensor, LayerState], tuple[Tensor, LayerState]]
 
 
@@ -15,8 +17,23 @@ def dropped(x: Tensor, share: float, generator: torch.Generator | None) -> Tenso
     """Inverted dropout (Srivastava et al. 2014), drawn from `generator`; without one, x itself."""
     if generator is None or share == 0.0:
         return x
-    keep = torch.empty_like(x).bernoulli_(1.0 - share, generator=generator)
-    return x * keep.div_(1.0 - share)
+    if x.device.type != "cpu":
+        keep = torch.empty_like(x).bernoulli_(1.0 - share, generator=generator)
+        return x * keep.div_(1.0 - share)
+    dropped_of = round(share * DRAWS)
+    kept = drawn_bits(x.numel(), generator).view(x.shape) >= dropped_of - DRAWS // 2
+    return x * kept.to(x.dtype).mul_(DRAWS / (DRAWS - dropped_of))
+
+
+def drawn_bits(count: int, generator: torch.Generator) -> Tensor:
+    """So many whole numbers from -32768 to 32767, four of them from one draw.
+
+    bernoulli_ draws once for each number, which took a tenth of a training step on a processor.
+    """
+    draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(
+        -(2**63), None, generator=generator
+    )
+    return draws.view(torch.int16)[:count]
 
 
 def read_layer(

@@ -101,7 +101,7 @@ def review_pairs(review: Review) -> list[tuple[str, str]]:
     memory = review.memory
     if memory is None:
         return pairs
-    text = f"longest run of text in samples that stands in the training text: {memory.overlap} "
+    text = f"longest run of text in samples that stands in the training text: {memory.overlap}"
     pairs.append(("from memory", f"{text} tokens, {shortened(repr(memory.text), 60)}"))
     if memory.novel is not None:
         held = memory.novel_held_out
