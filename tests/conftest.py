@@ -4,3 +4,28 @@ import os
 
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def call(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command in this process: exit code, stdout, stderr."""
+    from charlm.cli import main
+
+    def run(*arguments: str, stdin: bytes | None = None) -> tuple[int, str, str]:
+        capfd.readouterr()
+        Path("stdin").write_bytes(stdin or b"")
+        with Path("stdin").open(encoding="utf-8") as file, pytest.raises(SystemExit) as ended:
+            monkeypatch.setattr(sys, "stdin", file)
+            main(list(arguments))
+        out, err = capfd.readouterr()
+        return ended.value.code, out, err
+
+    return run

@@ -1,7 +1,7 @@
 """Tiny models, vocabularies and texts that the tests share."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from charlm.text.dataset import EncodedText, TextCounts
 from charlm.text.vocabulary import Vocabulary
 
 torch.set_num_threads(1)  # threads only wait for each other over tensors of three units
+
+Call = Callable[..., tuple[int, str, str]]
+"""The fixture `call`: runs a command, gives its exit code, stdout and stderr."""
 
 CORPUS = "the cat sat on the mat.\nthe dog sat on the log!\nÄh, don't – naïve 猫 👩‍🚀\r\n"
 

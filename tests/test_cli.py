@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import Call
 
 import charlm
 from charlm import library
@@ -41,7 +42,6 @@ READING = {
     "verify": [],
 }
 """Verbs that read a run, with arguments that make them short."""
-Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="session")
@@ -71,22 +71,6 @@ def here(tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(Talk, "level", 1)
     torch.set_num_threads(1)
     return tmp_path
-
-
-@pytest.fixture
-def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Runs a command in this process: exit code, stdout, stderr."""
-
-    def run(*arguments: str, stdin: bytes | None = None) -> tuple[int, str, str]:
-        capfd.readouterr()
-        Path("stdin").write_bytes(stdin or b"")
-        with Path("stdin").open(encoding="utf-8") as file, pytest.raises(SystemExit) as ended:
-            monkeypatch.setattr(sys, "stdin", file)
-            main(list(arguments))
-        out, err = capfd.readouterr()
-        return ended.value.code, out, err
-
-    return run
 
 
 def process(*arguments: str, **named) -> subprocess.Popen:
@@ -1011,3 +995,46 @@ def test_methods_refuse_what_they_cannot_do(call: Call) -> None:
     assert (status, "--dynamic needs engine torch" in err) == (2, True)
     status, _, err = call("eval", "--run", "stream", "--average")
     assert (status, "an average needs two" in err) == (2, True)
+
+
+def test_a_plan_is_shown_and_nothing_is_written(call: Call, here: Path) -> None:
+    """On stdout, with reasons; no run is made. With --resume it makes no sense."""
+    (here / "t.txt").write_text("to be or not to be, " * 200)
+    before = sorted((here / "runs").glob("*")) if (here / "runs").exists() else []
+    arguments = ["train", "t.txt", "--plan", "--steps", "50", "--checkpoints", "runs"]
+    status, out, _ = call(*arguments)
+    assert status == 0
+    assert "passes over the text" in out
+    assert "GB of memory" in out
+    assert "training.steps" in out
+    assert "flag" in out
+    after = sorted((here / "runs").glob("*")) if (here / "runs").exists() else []
+    assert after == before
+    status, _, err = call("train", "--resume", "--plan")
+    assert (status, "--plan with --resume" in err) == (2, True)
+
+
+def test_a_plan_that_needs_too_much_memory_is_refused(
+    call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is written, with what could be made smaller."""
+    monkeypatch.setattr("charlm.training.planning.free_memory", lambda: 10**8)
+    (here / "t.txt").write_text("to be or not to be, " * 200)
+    status, _, err = call("train", "t.txt", "--steps", "5", "--checkpoints", "runs")
+    assert status == 5
+    assert "GB of memory, 0.1 GB are free here. Use a smaller --batch (now " in err
+
+
+def test_a_search_tells_its_trials_and_the_best(call: Call, here: Path) -> None:
+    """A table of them, and how to go on with the best; as JSON too."""
+    (here / "t.txt").write_text("to be or not to be, " * 200)
+    arguments = ["search", "t.txt", "--minutes", "0.02", "--trial-minutes", "0.004", "--knobs",
+                 "dropout", "--set", "hidden_size=4", "--set", "num_layers=1", "--set",
+                 "threads=1", "--checkpoints", "runs"]  # fmt: skip
+    status, out, err = call(*arguments)
+    assert status == 0
+    assert "trial  nats/token  state" in out
+    assert "trial 0: " in err
+    assert "train longer with: charlm train t.txt --set dropout=" in err
+    found = json.loads(call(*arguments, "--json")[1])
+    assert found["trials"][0]["state"] == "complete"

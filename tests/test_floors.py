@@ -23,6 +23,7 @@ FLOORS = {
     "charlm.units": 0,
     "charlm.config": 1,
     "charlm.presets": 2,
+    "charlm.recipes": 3,
     "charlm.text": 2,
     "charlm.engine": 2,
     "charlm.nn": 3,

@@ -192,7 +192,9 @@ def test_a_prompt_is_the_same_however_it_is_read(at_once: int, monkeypatch) -> N
         for part, value in zip(layer, other, strict=True):
             np.testing.assert_allclose(part, value.numpy(), atol=1e-5, rtol=0)
     shapes = []
-    handle = MODEL.register_forward_pre_hook(lambda _, given: shapes.append(given[0].shape))
+    handle = MODEL.embedding.register_forward_pre_hook(
+        lambda _, given: shapes.append(given[0].shape)
+    )
     assert sampled(prompt="the cat sat", samples=3) == text
     handle.remove()
     assert sum(length for length, rows in shapes if rows == 1) == 12

@@ -15,8 +15,10 @@ from charlm.cli import (
     gradients,
     info,
     next_token,
+    reproduce,
     sample,
     score,
+    search,
     train,
     vectors,
     verify,
@@ -74,7 +76,7 @@ def common(
 
 VERBS = (
     train, sample, score, evaluate, compare, next_token, fill, vocab, vectors, info, verify,
-    gradients, explain, bench,
+    gradients, search, reproduce, explain, bench,
 )  # fmt: skip
 for verb in VERBS:
     verb.register(app)

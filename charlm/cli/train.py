@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from charlm.cli.options import CheckpointsOption, RunOption
-from charlm.cli.output import Talk, say
+from charlm.cli.output import Talk, render, say, write
 
 if TYPE_CHECKING:
+    from charlm.config import Settings
     from charlm.training.session import Session
 
 TEXT, VOCABULARY, MODEL, FIT, RUNNING = (
@@ -183,6 +184,9 @@ def train(
     ] = False,
     run: RunOption = None,
     checkpoints: CheckpointsOption = None,
+    plan: Annotated[
+        bool, _flag("--plan", RUNNING, "Say what would be trained, and why, and stop.")
+    ] = False,
     preset: Annotated[
         str | None, _flag("--preset", RUNNING, "A published recipe, such as awd-ptb (see README).")
     ] = None,
@@ -253,9 +257,16 @@ def train(
             raise UsageError(f"{key} was given by --set and by a flag of its own; give one of them")
     flags = merge(flags, also)
     if resume:
+        if plan:
+            raise UsageError("--plan with --resume, which goes on with a plan; give one of them")
         session = _resumed(flags, run, checkpoints, config or preset, name, vocab)
     else:
-        session = _started(flags, run, checkpoints, config, preset, name, vocab)
+        settings, origins = _settings(flags, run, config, preset)
+        say("reading the text ...")
+        if plan:
+            _show_plan(settings, origins, vocab)
+            return
+        session = _started(settings, origins, checkpoints, name, vocab)
     from charlm.cli.training import follow
     from charlm.training.session import halves
 
@@ -302,19 +313,13 @@ def count_of(text: str | None) -> int | None:
         ) from error
 
 
-def _started(
-    flags: dict[str, dict[str, Any]],
-    run: str | None,
-    checkpoints: Path | None,
-    config: Path | None,
-    preset: str | None,
-    name: str | None,
-    vocab: Path | None,
-) -> "Session":
+def _settings(
+    flags: dict[str, dict[str, Any]], run: str | None, config: Path | None, preset: str | None
+) -> "tuple[Settings, dict[str, str]]":
+    """Preset, file and flags as settings, and where each came from."""
     from charlm.config import read_toml, settings_from
     from charlm.errors import UsageError
     from charlm.presets import overlay, preset_settings
-    from charlm.runs.locate import checkpoints_folder
 
     if run:
         raise UsageError("--run names a run to go on with and needs --resume; a new one is --name")
@@ -333,7 +338,34 @@ def _started(
         for section, values in nested.items()
         for key in values
     }
-    say("reading the text ...")
+    return settings, origins
+
+
+def _show_plan(settings: "Settings", origins: dict[str, str], vocab: Path | None) -> None:
+    """The plan and the reasons for it, on stdout."""
+    from charlm.report.progress import describe_plan
+    from charlm.report.runs import setting_rows
+    from charlm.report.tables import plain_table
+    from charlm.training.session import prepare
+
+    ready = prepare(settings, origins=origins, vocabulary=vocab)
+    for note in ready.dataset.notes:
+        say(note)
+    write("\n".join(describe_plan(ready.record)) + "\n\n")
+    table = plain_table("<setting", "<value", "<why")
+    for row in setting_rows({**ready.record, "origins": ready.origins}, everything=False):
+        table.add_row(*row)
+    render(table)
+
+
+def _started(
+    settings: "Settings",
+    origins: dict[str, str],
+    checkpoints: Path | None,
+    name: str | None,
+    vocab: Path | None,
+) -> "Session":
+    from charlm.runs.locate import checkpoints_folder
     from charlm.training.session import start
 
     return start(

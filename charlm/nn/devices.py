@@ -157,3 +157,26 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
         return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
     return False
+
+
+def free_memory() -> int | None:
+    """Bytes of memory that this process may still take, as Linux tells it; None elsewhere.
+
+    What the machine has free, or what its control group leaves, if that is less.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                free = int(line.split()[1]) * 1024
+                break
+        else:
+            return None
+        with contextlib.suppress(OSError, ValueError):
+            group = Path("/sys/fs/cgroup")
+            limit = int((group / "memory.max").read_text(encoding="ascii"))
+            used = int((group / "memory.current").read_text(encoding="ascii"))
+            stat = (group / "memory.stat").read_text(encoding="ascii").split()
+            caches = int(stat[stat.index("inactive_file") + 1])
+            free = min(free, max(limit - used + caches, 0))
+        return free
+    return None

@@ -14,7 +14,7 @@ from charlm.training.records import EvaluationRecord, FinishedRecord, Review, St
 from charlm.units import Tally, bits, perplexity
 
 
-def describe_plan(record: Mapping[str, Any], path: Path) -> list[str]:
+def describe_plan(record: Mapping[str, Any], path: Path | None = None) -> list[str]:
     """What is about to be trained, in a few lines."""
     settings, corpus = record["settings"], record["corpus"]
     model, training = settings["model"], settings["training"]
@@ -31,8 +31,33 @@ def describe_plan(record: Mapping[str, Any], path: Path) -> list[str]:
         f"run    {length}, batch {training['batch_size']} x {training['bptt']}, "
         f"{training['optimizer']} {training['learning_rate']:g}, seed {training['seed']}, "
         f"{record['machine']['device']} {precision['name']} ({precision['reason']})",
-        f"into   {path}",
+        *_outlook(record),
+        *([f"into   {path}"] if path else []),
     ]
+
+
+def _outlook(record: Mapping[str, Any]) -> list[str]:
+    """Passes, memory and what may be expected; nothing for runs of before there were plans."""
+    planned = record.get("planned")
+    if not planned:
+        return []
+    line = (
+        f"plan   about {planned['passes']:.1f} passes over the text, "
+        f"{planned['memory_bytes'] / 1e9:.1f} GB of memory"
+    )
+    return [line, *([f"expect {_expectation(record)}"] if planned["expected"] else [])]
+
+
+def _expectation(record: Mapping[str, Any]) -> str:
+    expected, unit = record["planned"]["expected"], record["settings"]["vocabulary"]["unit"]
+    low, high = expected["low"], expected["high"]
+    if unit in ("word", "bpe"):
+        shown = f"perplexity {perplexity(expected['nats'], 1):.0f} " + (
+            f"({perplexity(low, 1):.0f} to {perplexity(high, 1):.0f})"
+        )
+    else:
+        shown = f"{expected['nats']:.2f} nats/token ({low:.2f} to {high:.2f})"
+    return f"about {shown} on the validation text, as measured runs on other texts went"
 
 
 def step_line(record: StepRecord, unit: str) -> str:
@@ -77,6 +102,9 @@ def summary_table(record: Mapping[str, Any], finished: FinishedRecord) -> Table:
         pairs.append(
             ("the source's own", f"{own:.4f} bits/char; distance {distance:.4f} ({share})")
         )
+    planned = record.get("planned") or {}
+    if finished.valid and planned.get("expected"):
+        pairs.append(("expected", _expectation(record)))
     if finished.valid_uncalibrated:
         before = finished.valid_uncalibrated.nats_per_token
         pairs.append(

@@ -1,9 +1,12 @@
 """What a run is, for people: from config.json and run.json alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+
+from charlm.report.tables import plain_table
 from charlm.report.text import duration, number
 
 Json = Mapping[str, Any]
@@ -74,3 +77,14 @@ def setting_rows(record: Json, *, everything: bool) -> list[tuple[str, str, str]
             if everything or why != "default":
                 rows.append((f"{section}.{key}", str(value), why))
     return rows
+
+
+def trial_table(rows: Sequence[Json]) -> Table:
+    """The trials of a search, the best first."""
+    names = list(dict.fromkeys(name for row in rows for name in row["values"]))
+    table = plain_table("trial", "nats/token", "<state", *names)
+    for row in rows:
+        values = [row["values"].get(name) for name in names]
+        shown = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in values]
+        table.add_row(str(row["number"]), number(row["nats_per_token"]), row["state"], *shown)
+    return table

@@ -31,7 +31,7 @@ from charlm.nn.devices import (
     keep_freed_memory,
     processor_name,
 )
-from charlm.nn.model import RecurrentLanguageModel
+from charlm.nn.model import RecurrentLanguageModel, count_parameters
 from charlm.runs.card import model_card
 from charlm.runs.commit import (
     explained,
@@ -67,7 +67,8 @@ from charlm.text.dataset import (
 from charlm.text.direction import mirrored_dataset
 from charlm.text.vocabulary import load_vocabulary
 from charlm.training.calibrating import best_engine, calibrate
-from charlm.training.planning import plan
+from charlm.training.expectation import expected
+from charlm.training.planning import Plan, check_memory, plan
 from charlm.training.pretrained import (
     Pretrained,
     begin_with,
@@ -211,6 +212,85 @@ class Session:
         return finished
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A run that is planned and not begun: nothing is written yet.
+
+    `record` holds what `run.json` will say of settings, text, machine and expectations.
+    """
+
+    plan: Plan
+    dataset: Dataset
+    device: torch.device
+    threads: int
+    origins: Origins
+    vectors: Pretrained | None
+    precision: Precision | None
+    record: dict[str, Any]
+
+
+def prepare(
+    settings: Settings,
+    *,
+    origins: Mapping[str, str] | None = None,
+    corpus: Corpus | None = None,
+    vocabulary: Path | None = None,
+) -> Prepared:
+    """Read the corpus and plan a run. Arguments and errors as in `start`."""
+    chosen_variant()  # a variant that is forced and cannot be had is refused now, not at the end
+    made_up = not settings.corpus.sources and corpus is None
+    if made_up:  # the built-in text, whose own entropy says more than texts by people do
+        source = str(built_in("corpora", BUILT_IN_CORPUS))
+        settings = replace(settings, corpus=replace(settings.corpus, sources=(source,)))
+    frozen = load_vocabulary(vocabulary) if vocabulary else None
+    dataset = load_dataset(settings.corpus, settings.vocabulary, corpus=corpus, vocabulary=frozen)
+    settings = replace(settings, vocabulary=dataset.vocabulary.settings)
+    vectors = None
+    if settings.training.vectors:
+        vectors = find_vectors(Path(settings.training.vectors), dataset.vocabulary)
+        settings = with_width(settings, vectors)
+    if settings.model.direction == "both" and settings.training.minutes:
+        each = replace(settings.training, minutes=settings.training.minutes / 2.0)
+        settings = replace(settings, training=each)
+        origins = {**(origins or {}), "training.minutes": "half of what was given, a direction"}
+    device, threads = _machine(settings.training)
+    vocab_size, wanted = len(dataset.vocabulary), settings.training.precision
+    found: dict[ModelSettings, Precision] = {}
+
+    def precision_of(model: ModelSettings) -> Precision:
+        """Measured once for each model."""
+        if model not in found:
+            found[model] = choose_precision(wanted, model, vocab_size, device)
+        return found[model]
+
+    planned = plan(settings, dataset, device, precision_of)
+    settings = planned.settings
+    check_memory(planned, device)
+    precision = precision_of(settings.model)
+    record = {
+        "settings": settings.to_dict(),
+        "corpus": corpus_record(dataset, settings),
+        "machine": machine_record(device, threads),
+        "precision": {"name": precision.name, "reason": precision.reason},
+        "parameters": count_parameters(settings.model, vocab_size),
+        "planned": {
+            "passes": planned.passes,
+            "memory_bytes": planned.memory,
+            "expected": None if made_up else expected(dataset, planned),
+        },
+    }
+    return Prepared(
+        plan=planned,
+        dataset=dataset,
+        device=device,
+        threads=threads,
+        origins=_origins(settings, origins or {}, planned.reasons),
+        vectors=vectors,
+        precision=precision,
+        record=record,
+    )
+
+
 def start(
     settings: Settings,
     folder: Path,
@@ -228,56 +308,19 @@ def start(
     """
     check_writable(folder)
     check_name(folder, name)
-    chosen_variant()  # a variant that is forced and cannot be had is refused now, not at the end
-    if not settings.corpus.sources and corpus is None:
-        source = str(built_in("corpora", BUILT_IN_CORPUS))
-        settings = replace(settings, corpus=replace(settings.corpus, sources=(source,)))
-    frozen = load_vocabulary(vocabulary) if vocabulary else None
-    dataset = load_dataset(settings.corpus, settings.vocabulary, corpus=corpus, vocabulary=frozen)
-    settings = replace(settings, vocabulary=dataset.vocabulary.settings)
-    vectors = None
-    if settings.training.vectors:
-        vectors = find_vectors(Path(settings.training.vectors), dataset.vocabulary)
-        settings = with_width(settings, vectors)
-    if settings.model.direction == "both" and settings.training.minutes:
-        each = replace(settings.training, minutes=settings.training.minutes / 2.0)
-        settings = replace(settings, training=each)
-        origins = {**(origins or {}), "training.minutes": "half of what was given, a direction"}
-    device, threads = _machine(settings.training)
-    planned = plan(
-        settings,
-        dataset,
-        device,
-        lambda model: choose_precision(
-            settings.training.precision, model, len(dataset.vocabulary), device
-        ),
-    )
-    settings = planned.settings
-    path = new_folder(folder, name, dataset.name)
-    session = _new_run(
-        path, settings, dataset, device, threads,
-        origins=_origins(settings, origins or {}, planned.reasons), command=command,
-        vectors=vectors,
-    )  # fmt: skip
-    session.notes += dataset.notes + _shrinking(planned.reasons)
-    if vectors:
-        session.notes.append(coverage(vectors, dataset))
+    ready = prepare(settings, origins=origins, corpus=corpus, vocabulary=vocabulary)
+    path = new_folder(folder, name, ready.dataset.name)
+    session = _new_run(path, ready, command=command)
+    session.notes += ready.dataset.notes + _shrinking(ready.plan.reasons)
+    if ready.vectors:
+        session.notes.append(coverage(ready.vectors, ready.dataset))
     return session
 
 
-def _new_run(
-    path: Path,
-    settings: Settings,
-    dataset: Dataset,
-    device: torch.device,
-    threads: int,
-    *,
-    origins: Origins,
-    command: str,
-    vectors: Pretrained | None = None,
-) -> Session:
+def _new_run(path: Path, ready: Prepared, *, command: str) -> Session:
     """Write what does not change of a run into its new, empty folder."""
     lock = lock_run(path)
+    settings, dataset = ready.plan.settings, ready.dataset
     backward = settings.model.direction == "backward" and path.name == BACKWARD
     record = {
         "format": 1,
@@ -285,19 +328,17 @@ def _new_run(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
         "status": "training",
-        "settings": settings.to_dict(),
-        "origins": origins,
-        "corpus": corpus_record(dataset, settings),
-        "machine": machine_record(device, threads),
+        "origins": ready.origins,
+        **ready.record,
     }
     with explained(path):
         write_data(path, dataset)
-        if vectors:
-            keep_vectors(path, vectors)
+        if ready.vectors:
+            keep_vectors(path, ready.vectors)
     write_model_files(
         path, model_config(settings.model, dataset.vocabulary, dataset.document), dataset.vocabulary
     )
-    session = _session(path, settings, dataset, record, lock, device)
+    session = _session(path, settings, dataset, record, lock, ready.device, ready.precision)
     write_json(path / RECORD, session.record)
     return session
 
@@ -335,10 +376,18 @@ def _backward_half(forward: Session) -> Session:
     device, threads = _machine(settings.training, record["machine"].get("threads"))
     with explained(path):
         (path / BACKWARD).mkdir(exist_ok=True)
-    return _new_run(
-        path / BACKWARD, settings, dataset, device, threads,
-        origins=record["origins"], command=record["command"], vectors=kept_vectors(path),
-    )  # fmt: skip
+    known = ("corpus", "machine", "precision", "parameters", "planned")
+    ready = Prepared(
+        plan=Plan(settings=settings, reasons={}),
+        dataset=dataset,
+        device=device,
+        threads=threads,
+        origins=record["origins"],
+        vectors=kept_vectors(path),
+        precision=None,
+        record={"settings": settings.to_dict()} | {k: record[k] for k in known if k in record},
+    )
+    return _new_run(path / BACKWARD, ready, command=record["command"])
 
 
 def resume(path: Path, changes: Mapping[str, Mapping[str, Any]] | None = None) -> Session:
@@ -421,6 +470,7 @@ def _session(
     record: dict[str, Any],
     lock: FileLock,
     device: torch.device,
+    precision: Precision | None = None,
 ) -> Session:
     training = settings.training
     model = RecurrentLanguageModel(settings.model, len(dataset.vocabulary))
@@ -429,7 +479,9 @@ def _session(
         begin_with(model, vectors)
     if training.freeze_vectors:
         model.embedding.requires_grad_(False)
-    precision = _precision(training, settings.model, len(dataset.vocabulary), device, record)
+    precision = precision or _precision(
+        training, settings.model, len(dataset.vocabulary), device, record
+    )
     record["precision"] = {"name": precision.name, "reason": precision.reason}
     record["parameters"] = model.parameter_count()
     if settings.model.direction == "backward":

@@ -1,0 +1,152 @@
+"""`charlm reproduce`: train a recipe and put its figures beside the published ones."""
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from charlm.cli.options import CheckpointsOption, JsonOption
+from charlm.cli.output import Talk, render, say, write_json
+
+if TYPE_CHECKING:
+    from charlm.recipes import Recipe
+    from charlm.training.session import Session
+    from charlm.units import Tally
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("reproduce")(reproduce)
+
+
+def reproduce(
+    name: Annotated[
+        str | None, typer.Argument(help="Which recipe; without it they are listed.")
+    ] = None,
+    data: Annotated[
+        Path,
+        typer.Option("--data", envvar="CHARLM_DATA", help="Folder of corpora.", metavar="DIR"),
+    ] = Path("data"),
+    budget: Annotated[
+        float | None,
+        typer.Option("--budget", min=0.001, help="Stop this sitting after so many minutes."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed, where none is published.")] = 1,
+    as_json: JsonOption = False,
+    checkpoints: CheckpointsOption = None,
+) -> None:
+    """Train a recipe on a known corpus, or go on with it; ours beside published, with protocol.
+
+    Example:  charlm reproduce ptb-word --data corpora --budget 30
+    """
+    from charlm.recipes import RECIPES, recipe
+
+    if name is None:
+        from charlm.report.reproductions import recipe_table
+
+        render(recipe_table(RECIPES))
+        return
+    chosen = recipe(name)
+    path = _trained(name, chosen, data, budget, seed, checkpoints)
+    tallies, complete = _tallies(path, chosen)
+    if as_json:
+        published = [{"who": who, "figure": figure} for who, figure in chosen.published]
+        rows = {key: tally.summary() for key, tally in tallies.items()}
+        write_json({"schema_version": 1, "recipe": name, "complete": complete, "ours": rows,
+                    "figure": chosen.figure, "protocol": chosen.protocol,
+                    "published": published})  # fmt: skip
+        return
+    from charlm.report.reproductions import comparison
+
+    if not complete:
+        say(f"not complete yet; go on with: charlm reproduce {name}")
+    render(comparison(chosen, tallies))
+    say(f"protocol: {chosen.protocol}")
+
+
+def _trained(
+    name: str, chosen: "Recipe", data: Path, budget: float | None, seed: int,
+    checkpoints: Path | None,
+) -> Path:  # fmt: skip
+    """The folder of the recipe's run, begun, gone on with, or complete already."""
+    from charlm.runs.layout import RECORD
+    from charlm.runs.locate import checkpoints_folder
+
+    folder = checkpoints_folder(checkpoints)
+    path = folder / f"reproduce-{name}"
+    if (path / RECORD).exists():
+        from charlm.training.session import resume
+
+        session = resume(path)
+        if session.complete:
+            session.lock.release()
+            return path
+        say(f"going on with {path.name} from step {session.trainer.counters.step:,}")
+    else:
+        session = _begun(path, chosen, data, seed)
+    _follow(session, budget)
+    return path
+
+
+def _begun(path: Path, chosen: "Recipe", data: Path, seed: int) -> "Session":
+    from charlm.config import merge, settings_from
+    from charlm.errors import CorpusError
+    from charlm.training.session import start
+
+    texts = {part: getattr(chosen, part) for part in ("train", "valid", "test")}
+    files = {part: data / place for part, place in texts.items() if place}
+    missing = [str(file) for file in files.values() if not file.exists()]
+    if missing:
+        raise CorpusError(
+            f"{missing[0]} is not there; expected the corpora below {data}. Name their folder "
+            "with --data or CHARLM_DATA"
+        )
+    corpus = {"sources": (str(files["train"]),)} | {
+        part: (str(files[part]),) for part in ("valid", "test") if part in files
+    }
+    given = merge(chosen.settings, {"corpus": corpus})
+    if "seed" not in given.get("training", {}):
+        given = merge(given, {"training": {"seed": seed}})
+    origins = {f"{s}.{k}": "recipe" for s, values in given.items() for k in values}
+    return start(
+        settings_from(given), path.parent, name=path.name, origins=origins, command=Talk.command
+    )
+
+
+def _follow(session: "Session", budget: float | None) -> None:
+    from charlm.cli.training import follow
+
+    if budget is None:
+        follow(session)
+        return
+    timer = threading.Timer(60.0 * budget, lambda: session.trainer.stop("the budget is used up"))
+    timer.daemon = True
+    timer.start()
+    try:
+        follow(session)
+    finally:
+        timer.cancel()
+
+
+def _tallies(path: Path, chosen: "Recipe") -> "tuple[dict[str, Tally], bool]":
+    """The figures of the part that is compared, plain and under each method of the recipe."""
+    from charlm.cli.methods import Methods
+    from charlm.inference.likelihood import evaluate
+    from charlm.library import load
+    from charlm.runs.layout import read_record
+    from charlm.text.dataset import read_encoded
+
+    methods = bool(chosen.cache or chosen.dynamic)
+    model = load(path, engine="torch" if methods else "auto")
+    text = model.run.as_read(read_encoded(path / "data" / chosen.part))
+    found = {chosen.part: evaluate(model.run.engine, text)}
+    if chosen.reset_every:
+        window = chosen.reset_every
+        label = f"{chosen.part}, windows of {window}"
+        found[label] = evaluate(model.run.engine, text, reset_every=window)
+    complete = read_record(path)["status"] == "finished"
+    if methods and complete:
+        wanted = Methods(chosen.cache, chosen.dynamic, False, False, (), None)
+        found |= wanted.tallies(model, {chosen.part: text})
+    return found, complete

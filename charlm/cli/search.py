@@ -1,0 +1,97 @@
+"""`charlm search`: try settings for a while and say which are best."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from charlm.cli.options import CheckpointsOption, JsonOption
+from charlm.cli.output import render, say, write_json
+
+if TYPE_CHECKING:
+    from charlm.training.search import TrialRecord
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("search")(search)
+
+
+def search(
+    sources: Annotated[
+        list[str] | None, typer.Argument(help="Text, as in train; none: the built-in text.")
+    ] = None,
+    minutes: Annotated[float, typer.Option("--minutes", min=0.001, help="Of this sitting.")] = 60.0,
+    trial_minutes: Annotated[
+        float,
+        typer.Option("--trial-minutes", min=0.001, help="Of each trial, if it is not stopped."),
+    ] = 3.0,
+    knobs: Annotated[
+        str | None, typer.Option("--knobs", help="What to vary, such as dropout,learning_rate.")
+    ] = None,
+    valid: Annotated[list[str] | None, typer.Option("--valid", help="Validation text.")] = None,
+    unit: Annotated[str | None, typer.Option("--unit", help="char, byte, word or bpe.")] = None,
+    document: Annotated[
+        str | None, typer.Option("--document", help="stream, line, paragraph or file.")
+    ] = None,
+    more: Annotated[
+        list[str] | None, typer.Option("--set", help="Any other setting: NAME=VALUE.")
+    ] = None,
+    name: Annotated[str, typer.Option("--name", help="Of the search; goes on with it.")] = "search",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the search.")] = 1,
+    as_json: JsonOption = False,
+    checkpoints: CheckpointsOption = None,
+) -> None:
+    """Random search with successive halving over a few settings; stop and go on at any time.
+
+    Example:  charlm search corpus.txt --minutes 120 --trial-minutes 3
+    """
+    from charlm.config import merge, settings_from, settings_in
+    from charlm.runs.folders import check_name, check_writable
+    from charlm.runs.locate import checkpoints_folder
+    from charlm.training.search import USUAL_KNOBS, results
+    from charlm.training.search import search as trials
+
+    given: dict[str, dict[str, Any]] = {
+        "corpus": {"sources": sources, "valid": valid, "document": document},
+        "vocabulary": {"unit": unit},
+        "training": {"seed": seed},
+    }
+    flags = {s: {k: v for k, v in values.items() if v is not None} for s, values in given.items()}
+    settings = settings_from(merge(flags, settings_in(more or [])), "flags")
+    chosen = tuple(part.strip() for part in knobs.split(",")) if knobs else USUAL_KNOBS
+    root = checkpoints_folder(checkpoints)
+    check_writable(root)
+    folder = root / name
+    if not folder.exists():
+        check_name(root, name)
+    for record in trials(
+        settings, folder, minutes=minutes, trial_minutes=trial_minutes, knobs=chosen, seed=seed
+    ):
+        say(_line(record))
+    rows = results(folder)
+    if as_json:
+        write_json({"schema_version": 1, "search": name, "trials": rows})
+        return
+    from charlm.report.runs import trial_table
+
+    render(trial_table(rows))
+    best = rows[0] if rows and rows[0]["state"] == "complete" else None
+    if best:
+        say(f"the best trial is a run: charlm sample --run {folder / _folder(best['number'])}")
+        values = " ".join(f"--set {key}={value}" for key, value in best["values"].items())
+        say(f"train longer with: charlm train {' '.join(sources or [])} {values}")
+
+
+def _folder(number: int) -> str:
+    return f"trial-{number:03d}"
+
+
+def _line(record: "TrialRecord") -> str:
+    values = ", ".join(f"{key} {_short(value)}" for key, value in record.values.items())
+    figure = "" if record.nats_per_token is None else f"{record.nats_per_token:.4f} nats/token, "
+    problem = f" ({record.problem})" if record.problem else ""
+    return f"trial {record.number}: {figure}{record.state}{problem}; {values}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

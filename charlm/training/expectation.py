@@ -1,0 +1,57 @@
+"""What a plan may be expected to reach on the validation text, from runs that were measured.
+
+How hard a text is shows in what n-grams make of it; how far a network gets beyond them shows in
+the operations that it spends on each token of the text. Measured runs of LSTMs on several texts
+(`scripts/measure_plans.py`, results beside it) give the quotient of their nats by those of the
+n-grams for some numbers of operations; between them it is read off.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from charlm.nn.model import count_parameters
+from charlm.text.dataset import Dataset
+from charlm.text.ngrams import ngram_nats
+from charlm.training.planning import OPERATIONS_PER_WEIGHT_AND_TOKEN, Plan
+
+MEASURED: dict[str, tuple[tuple[float, float], ...]] = {
+    "letters": ((6.28, 0.998), (6.96, 0.932), (7.27, 0.907), (7.92, 0.896)),
+    "words": ((7.03, 0.960), (8.2, 0.907)),
+}
+"""log10 of operations for each token of the text (all passes) -> nats / nats of n-grams."""
+SPREAD = 0.05
+"""Share by which measured runs lie beside the line."""
+MARGIN = 0.7
+"""How far beyond the measured points, in powers of ten, something is still said."""
+
+
+def expected(dataset: Dataset, plan: Plan) -> dict[str, Any] | None:
+    """Nats per token with the ends of the range, and the n-grams' own; None where nothing is known.
+
+    That is without validation text, for other cells than the LSTM, for pieces of words and bytes
+    of unlike scripts, and for runs much shorter or longer than the measured ones.
+    """
+    model, unit = plan.settings.model, dataset.vocabulary.unit
+    if dataset.valid is None or model.cell != "lstm" or unit == "bpe" or not len(dataset.valid.ids):
+        return None
+    points = MEASURED["words" if len(dataset.vocabulary) > 1000 and unit == "word" else "letters"]
+    work = multiplied(plan, len(dataset.vocabulary))
+    places, shares = zip(*points, strict=True)
+    if not places[0] - MARGIN <= work <= places[-1] + MARGIN:
+        return None
+    plain = ngram_nats(dataset.train.ids, dataset.valid.ids, len(dataset.vocabulary))
+    nats = plain * float(np.interp(work, places, shares))
+    return {
+        "nats": nats,
+        "low": nats * (1.0 - SPREAD),
+        "high": nats * (1.0 + SPREAD),
+        "ngram_nats": plain,
+    }
+
+
+def multiplied(plan: Plan, vocab_size: int) -> float:
+    """log10 of the operations that a plan spends on each token of the text."""
+    weights = count_parameters(plan.settings.model, vocab_size)
+    return math.log10(max(OPERATIONS_PER_WEIGHT_AND_TOKEN * weights * plan.passes, 1.0))

@@ -1,0 +1,244 @@
+"""Search for good settings: random points, the worse half stopped early, all of it resumable.
+
+Random search (Bergstra & Bengio 2012) with successive halving (Jamieson & Talwalkar 2016, in the
+asynchronous form of Li et al. 2020), through Optuna (the extra `search`). A search is a folder:
+`study.log` is Optuna's journal, `trial-N` the run of each trial.
+"""
+
+import importlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from charlm.config import Settings, section_of, settings_from
+from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError
+from charlm.presets import overlay
+from charlm.runs.commit import write_json
+from charlm.runs.layout import RECORD
+from charlm.training.records import EvaluationRecord
+from charlm.training.session import Session, prepare, resume, start
+from charlm.units import Tally
+
+STUDY, SETTINGS = "study.log", "search.json"
+HALVING = 2
+"""Of the trials that come to a validation, one of so many goes on."""
+EVALS = 8
+
+Suggest = Callable[[Any], Any]
+KNOBS: dict[str, Suggest] = {
+    "num_layers": lambda trial: trial.suggest_int("num_layers", 1, 3),
+    "hidden_size": lambda trial: trial.suggest_int("hidden_size", 64, 1024, log=True),
+    "dropout": lambda trial: trial.suggest_float("dropout", 0.0, 0.5, step=0.05),
+    "learning_rate": lambda trial: trial.suggest_float("learning_rate", 1e-3, 2e-2, log=True),
+    "batch_size": lambda trial: trial.suggest_categorical("batch_size", [8, 16, 32, 64]),
+    "bptt": lambda trial: trial.suggest_categorical("bptt", [16, 32, 64, 128]),
+    "weight_drop": lambda trial: trial.suggest_float("weight_drop", 0.0, 0.5, step=0.1),
+}
+"""What can be searched over, and where."""
+USUAL_KNOBS = ("num_layers", "hidden_size", "dropout", "learning_rate", "batch_size", "bptt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """The end of a trial: its values, the best validation figure, and how it ended.
+
+    `state` is complete, pruned (worse than others at the same point), failed, or stopped (the
+    time was up; it goes on in the next sitting).
+    """
+
+    number: int
+    values: dict[str, Any]
+    state: str
+    nats_per_token: float | None
+    seconds: float
+    problem: str = ""
+
+
+def search(
+    settings: Settings,
+    folder: Path,
+    *,
+    minutes: float,
+    trial_minutes: float,
+    knobs: Sequence[str] = USUAL_KNOBS,
+    seed: int = 1,
+    clock: Callable[[], float] = time.monotonic,
+    on_session: Callable[[Session], None] = lambda _: None,
+) -> Iterator[TrialRecord]:
+    """Try settings for so many minutes, and yield each trial when it ends.
+
+    Values of `knobs` take the place of those in `settings`. A search in a folder that holds one
+    goes on with it. Raises UsageError for unknown knobs and RunError where the folder's search is
+    another one.
+    """
+    unknown = [knob for knob in knobs if knob not in KNOBS]
+    if unknown or not knobs:
+        raise UsageError(f"knobs are {', '.join(knobs) or 'none'}; expected some of "
+                         f"{', '.join(KNOBS)}")  # fmt: skip
+    base = replace(settings, training=replace(settings.training, evals=EVALS))
+    nested = overlay(base.to_dict(), {"training": {"minutes": trial_minutes}})
+    study = _opened(folder, nested, knobs, seed)
+    if study.best_of() is None and not study.unfinished():
+        prepare(settings_from(nested))  # what is wrong with every trial is told now
+    deadline = clock() + 60.0 * minutes
+    while clock() < deadline:
+        yield _trial(study, nested, knobs, deadline, clock, on_session)
+
+
+def _trial(
+    study: "_Study", nested: dict[str, dict[str, Any]], knobs: Sequence[str], deadline: float,
+    clock: Callable[[], float], on_session: Callable[[Session], None],
+) -> TrialRecord:  # fmt: skip
+    begun = clock()
+    trial = study.next_trial()
+    values = {knob: KNOBS[knob](trial) for knob in knobs}
+    path = study.folder / f"trial-{trial.number:03d}"
+    state, problem, session = "complete", "", None
+    try:
+        session = _session(path, nested, values)
+        on_session(session)
+        state = _follow(session, trial, deadline, clock)
+    except CharlmError as error:
+        state, problem = "failed", str(error)
+    tally = session.trainer.best_tally if session else None
+    nats = tally.nats_per_token if isinstance(tally, Tally) else None
+    study.end(trial, state, nats)
+    return TrialRecord(
+        number=trial.number, values=values, state=state, nats_per_token=nats,
+        seconds=round(clock() - begun, 1), problem=problem,
+    )  # fmt: skip
+
+
+def _session(path: Path, nested: dict[str, dict[str, Any]], values: Mapping[str, Any]) -> Session:
+    if (path / RECORD).exists():
+        return resume(path)
+    chosen: dict[str, dict[str, Any]] = {}
+    for knob, value in values.items():
+        chosen.setdefault(section_of(knob), {})[knob] = value
+    settings = settings_from(overlay(nested, chosen))
+    return start(settings, path.parent, name=path.name)
+
+
+def _follow(session: Session, trial: Any, deadline: float, clock: Callable[[], float]) -> str:
+    """Train; report each validation and stop where Optuna says so or the time is up."""
+    state, told = "complete", max(_reported(trial), default=0)
+    for record in session.records():
+        if state != "complete":
+            continue  # the records of the end
+        if isinstance(record, EvaluationRecord):
+            number = round(record.progress * EVALS)
+            if number > told:  # the last two can fall together
+                trial.report(record.tally.nats_per_token, number)
+                told = number
+            if record.progress < 1.0 and trial.should_prune():
+                state = "pruned"
+                session.trainer.stop("pruned")
+        if state == "complete" and clock() >= deadline and not session.trainer.completion:
+            state = "stopped"
+            session.trainer.stop("the time is up")
+    return "stopped" if state == "complete" and session.trainer.stop_reason else state
+
+
+def _reported(trial: Any) -> list[int]:
+    """Points at which a trial that goes on was judged before."""
+    found = trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+    return [int(step) for step in found]
+
+
+class _Study:
+    """An Optuna study in a folder."""
+
+    def __init__(self, optuna: Any, folder: Path, seed: int) -> None:
+        self.optuna, self.folder = optuna, folder
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        backend = optuna.storages.journal.JournalFileBackend(str(folder / STUDY))
+        self.study = optuna.create_study(
+            storage=optuna.storages.JournalStorage(backend),
+            study_name="charlm",
+            load_if_exists=True,
+            sampler=optuna.samplers.RandomSampler(seed=seed),
+            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=HALVING),
+        )
+        # every sitting would draw the same points again
+        for _ in self.study.trials:
+            self.study.sampler.reseed_rng()
+
+    def unfinished(self) -> list[Any]:
+        """Trials that were begun and did not end."""
+        running = self.optuna.trial.TrialState.RUNNING
+        return list(self.study.get_trials(deepcopy=False, states=(running,)))
+
+    def next_trial(self) -> Any:
+        """One that did not end, else a new one."""
+        waiting = self.unfinished()
+        if waiting:
+            return self.optuna.trial.Trial(self.study, waiting[0]._trial_id)
+        return self.study.ask()
+
+    def end(self, trial: Any, state: str, nats: float | None) -> None:
+        """Tell the result; a stopped trial stays open."""
+        states = self.optuna.trial.TrialState
+        if state == "stopped":
+            return
+        if state == "failed" or nats is None:
+            self.study.tell(trial, state=states.FAIL)
+        elif state == "pruned":
+            self.study.tell(trial, state=states.PRUNED)
+        else:
+            self.study.tell(trial, nats)
+
+    def best_of(self) -> Any | None:
+        """The best complete trial, if any."""
+        complete = self.optuna.trial.TrialState.COMPLETE
+        found = self.study.get_trials(deepcopy=False, states=(complete,))
+        return min(found, key=lambda trial: trial.value, default=None)
+
+
+def _opened(
+    folder: Path, nested: dict[str, dict[str, Any]], knobs: Sequence[str], seed: int
+) -> _Study:
+    """The search in a folder. Raises RunError where it is of other settings or knobs."""
+    optuna = _optuna()
+    wanted = json.loads(json.dumps({"format": 1, "settings": nested, "knobs": list(knobs)}))
+    if (folder / SETTINGS).exists():
+        there = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        if there != wanted:
+            raise RunError(
+                f"{folder} holds a search over other texts, settings or knobs; expected the same "
+                "ones to go on with it. Give another --name"
+            )
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / SETTINGS, wanted)
+    return _Study(optuna, folder, seed)
+
+
+def _optuna() -> Any:
+    """Optuna. Raises EnvironmentFailure without it."""
+    try:
+        return importlib.import_module("optuna")
+    except ImportError as error:
+        raise EnvironmentFailure(
+            "a search needs optuna, which is not installed; install it with: "
+            "pip install 'charlm[search]'"
+        ) from error
+
+
+def results(folder: Path) -> list[dict[str, Any]]:
+    """All trials of a search, the best first: number, state, values, nats per token."""
+    study = _Study(_optuna(), folder, 0).study
+    rows = []
+    for trial in study.trials:
+        state = trial.state.name.lower()
+        reached = list(trial.intermediate_values.values())
+        nats = trial.value if trial.value is not None else min(reached, default=None)
+        rows.append(
+            {"number": trial.number, "state": state, "values": trial.params, "nats_per_token": nats}
+        )
+    order = {"complete": 0}
+    return sorted(
+        rows, key=lambda row: (order.get(row["state"], 1), row["nats_per_token"] or float("inf"))
+    )

@@ -1,0 +1,101 @@
+"""Recipes: settings that hold together, and ours beside published, stopped and gone on with."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from helpers import Call
+
+from charlm import recipes
+from charlm.config import merge, settings_from
+from charlm.errors import UsageError
+from charlm.recipes import RECIPES, recipe
+from charlm.training import session
+from charlm.units import Tally
+
+TEXT = "no it was n't black monday\nbut while the new york stock exchange did n't fall apart\n"
+SMALL = {
+    "model": {"hidden_size": 8, "embedding_size": 8, "num_layers": 1},
+    "training": {"steps": 30, "minutes": None, "epochs": None, "threads": 1, "evals": 2},
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_whole(name: str) -> None:
+    """Its settings are settings, its figure is one of a tally, its part has a text."""
+    chosen = RECIPES[name]
+    settings_from(chosen.settings)
+    assert chosen.figure in Tally().summary()
+    assert chosen.figure in recipes.FIGURES
+    assert chosen.part == "valid" or getattr(chosen, chosen.part)
+    assert chosen.published
+
+
+def test_an_unknown_recipe_is_refused() -> None:
+    with pytest.raises(UsageError, match="'ptb' is not known; expected one of shakespeare"):
+        recipe("ptb")
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty folder to work in, wide enough for the tables."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(session, "keep_freed_memory", lambda: True)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The recipe of words on a text of two lines, with a tiny model, in a folder of its own."""
+    plain = RECIPES["ptb-word"]
+    settings = merge(plain.settings, SMALL)
+    monkeypatch.setitem(RECIPES, "ptb-word", replace(plain, settings=settings))
+    (tmp_path / "ptb").mkdir()
+    for part in ("train", "valid", "test"):
+        (tmp_path / "ptb" / f"ptb.{part}.txt").write_text(TEXT * 20, encoding="utf-8")
+    monkeypatch.setenv("CHARLM_CHECKPOINTS", str(tmp_path / "runs"))
+    return tmp_path
+
+
+def test_ours_stand_beside_the_published(call: Call, small: Path) -> None:
+    """Plain and with the cache; the second call reads what the first one made."""
+    status, out, err = call("reproduce", "ptb-word", "--data", str(small))
+    assert status == 0
+    assert "published            115.0  Zaremba et al. small (README)" in out
+    assert out.count("ours") == 2
+    assert "cache" in out
+    assert "protocol: 82,430 tokens with line ends" in err
+    status, again, err = call("reproduce", "ptb-word", "--data", "elsewhere")
+    assert (status, again) == (0, out)
+    assert "going on" not in err
+    found = json.loads(call("reproduce", "ptb-word", "--json")[1])
+    assert found["complete"] is True
+    assert list(found["ours"]) == ["test", "test, cache"]
+    assert found["published"][0]["figure"] == 115.0
+
+
+def test_a_budget_ends_the_sitting_and_the_next_goes_on(
+    call: Call, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is saved, told as not complete, and gone on with."""
+    long = merge(RECIPES["ptb-word"].settings, {"training": {"steps": 3000}})
+    monkeypatch.setitem(RECIPES, "ptb-word", replace(RECIPES["ptb-word"], settings=long))
+    status, out, err = call("reproduce", "ptb-word", "--data", str(small), "--budget", "0.02")
+    assert status == 0
+    assert "not complete yet; go on with: charlm reproduce ptb-word" in err
+    assert out.count("ours") == 1
+    _, _, err = call("reproduce", "ptb-word", "--data", str(small), "--budget", "0.01")
+    assert "going on with reproduce-ptb-word from step" in err
+
+
+def test_missing_corpora_are_named(call: Call) -> None:
+    status, _, err = call("reproduce", "awd-wt2", "--data", "nowhere")
+    assert status == 3
+    assert "nowhere/wikitext2/train.txt is not there; expected the corpora below nowhere" in err
+
+
+def test_without_a_name_the_recipes_are_listed(call: Call) -> None:
+    status, out, _ = call("reproduce")
+    assert status == 0
+    assert all(name in out for name in RECIPES)

@@ -1,0 +1,147 @@
+"""Search: values in their ranges reach the runs, the worse stop early, and any stop can go on."""
+
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from charlm.config import Settings, settings_from
+from charlm.errors import EnvironmentFailure, RunError, UsageError
+from charlm.runs.layout import read_record
+from charlm.training import search as search_module
+from charlm.training.search import KNOBS, results, search
+
+TEXT = "the quick brown fox jumps over the lazy dog. " * 60
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    file = tmp_path / "text.txt"
+    file.write_text(TEXT, encoding="utf-8")
+    return settings_from({
+        "corpus": {"sources": [str(file)]},
+        "model": {"hidden_size": 4, "num_layers": 1},
+        "training": {"seed": 1, "batch_size": 4, "bptt": 8, "precision": "fp32", "threads": 1},
+    })  # fmt: skip
+
+
+def ticking(step: float):
+    """A clock that goes on by so many seconds with each look at it."""
+    count = itertools.count()
+    return lambda: step * next(count)
+
+
+TINY = {"trial_minutes": 0.004, "minutes": 1.0}
+
+
+def test_values_are_drawn_from_their_ranges_and_reach_the_runs(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Each trial is a whole run of its own, with the drawn values and the rest as given."""
+    folder = tmp_path / "s"
+    knobs = ("hidden_size", "dropout", "learning_rate")
+    found = list(
+        itertools.islice(search(settings, folder, knobs=knobs, minutes=9.0, trial_minutes=0.004), 3)
+    )
+    assert [record.number for record in found] == [0, 1, 2]
+    assert len({record.values["hidden_size"] for record in found}) > 1
+    for record in found:
+        assert set(record.values) == set(knobs)
+        assert 64 <= record.values["hidden_size"] <= 1024
+        kept = read_record(folder / f"trial-{record.number:03d}")["settings"]
+        assert kept["model"]["hidden_size"] == record.values["hidden_size"]
+        assert kept["training"]["learning_rate"] == record.values["learning_rate"]
+        assert kept["training"]["batch_size"] == 4
+    assert found[0].state == "complete"
+
+
+def test_the_worse_are_stopped_early(settings: Settings, tmp_path: Path, monkeypatch) -> None:
+    """A rate of nothing never gets to the end beside one that learns; the best comes first."""
+    draws = itertools.cycle([0.02, 1e-9])
+    monkeypatch.setitem(
+        KNOBS, "learning_rate",
+        lambda trial: trial.suggest_float("learning_rate", *[next(draws)] * 2),
+    )  # fmt: skip
+    folder = tmp_path / "s"
+    trials = search(settings, folder, knobs=("learning_rate",), minutes=9.0, trial_minutes=0.01)
+    found = list(itertools.islice(trials, 4))
+    states = {record.values["learning_rate"]: set() for record in found}
+    for record in found:
+        states[record.values["learning_rate"]].add(record.state)
+    assert states[1e-9] == {"pruned"}
+    assert "complete" in states[0.02]
+    rows = results(folder)
+    assert rows[0]["state"] == "complete"
+    assert rows[0]["values"]["learning_rate"] == 0.02
+    assert [row["nats_per_token"] for row in rows if row["state"] == "pruned"]
+
+
+def test_a_trial_that_was_cut_off_goes_on(settings: Settings, tmp_path: Path) -> None:
+    """The next sitting takes up the same trial with the same values, from where it stood."""
+    folder = tmp_path / "s"
+    one = {"knobs": ("dropout",), "trial_minutes": 0.02}
+    (first,) = search(settings, folder, minutes=1.0, clock=ticking(15.0), **one)
+    assert (first.number, first.state) == (0, "stopped")
+    before = read_record(folder / "trial-000")["results"]["step"]
+    second = next(iter(search(settings, folder, minutes=9.0, **one)))
+    assert (second.number, second.values) == (0, first.values)
+    assert second.state == "complete"
+    assert read_record(folder / "trial-000")["results"]["step"] > before
+    third = next(iter(search(settings, folder, minutes=9.0, **one)))
+    assert third.number == 1
+
+
+def test_a_trial_that_cannot_be_is_passed_over(
+    settings: Settings, tmp_path: Path, monkeypatch
+) -> None:
+    """Told with its problem; the search goes on."""
+    draws = itertools.cycle([0.5, 0.0])
+    monkeypatch.setitem(
+        KNOBS, "weight_drop", lambda trial: trial.suggest_float("weight_drop", *[next(draws)] * 2)
+    )
+    nested = settings.to_dict()
+    nested["model"]["cell"] = "qrnn"  # has no recurrent weights
+    trials = search(
+        settings_from(nested), tmp_path / "s", knobs=("weight_drop",), minutes=9.0,
+        trial_minutes=0.004,
+    )  # fmt: skip
+    first, second = itertools.islice(trials, 2)
+    assert first.state == "failed"
+    assert "weight_drop with cell qrnn" in first.problem
+    assert second.state == "complete"
+
+
+def test_another_search_in_the_same_folder_is_refused(settings: Settings, tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    next(iter(search(settings, folder, knobs=("dropout",), **TINY)))
+    with pytest.raises(RunError, match="holds a search over other texts, settings or knobs"):
+        next(iter(search(settings, folder, knobs=("bptt",), **TINY)))
+
+
+def test_unknown_knobs_are_refused(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="knobs are rate; expected some of num_layers"):
+        next(iter(search(settings, tmp_path / "s", knobs=("rate",), **TINY)))
+
+
+def test_without_optuna_the_extra_is_named(settings: Settings, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(EnvironmentFailure, match=r"pip install 'charlm\[search\]'"):
+        next(iter(search(settings, tmp_path / "s", **TINY)))
+    assert not (tmp_path / "s").exists()
+
+
+def test_what_is_wrong_with_every_trial_is_told_at_once(tmp_path: Path) -> None:
+    """A text that is not there: no folder of failed trials."""
+    missing = settings_from({"corpus": {"sources": [str(tmp_path / "no.txt")]}})
+    with pytest.raises(Exception, match=r"no\.txt"):
+        next(iter(search(missing, tmp_path / "s", **TINY)))
+
+
+def test_the_settings_of_a_search_are_kept_as_json(settings: Settings, tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    next(iter(search(settings, folder, knobs=("dropout",), **TINY)))
+    kept = json.loads((folder / search_module.SETTINGS).read_text(encoding="utf-8"))
+    assert kept["knobs"] == ["dropout"]
+    assert kept["settings"]["training"]["evals"] == search_module.EVALS
