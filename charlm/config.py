@@ -273,6 +273,9 @@ class TrainingSettings:
     vectors: str | None = setting(
         None, "file of word vectors (GloVe, word2vec, fastText) that the embedding begins with"
     )
+    frequency_bias: bool = setting(
+        True, "the output's bias begins at the logarithms of the tokens' frequencies"
+    )
     freeze_vectors: bool = setting(False, "do not train the embedding that vectors gave")
     calibrate: bool = setting(True, "fit one factor on all logits on the validation text")
     activation_penalty: float = setting(0.0, "AR of Merity et al. 2017, on the last layer's output")

@@ -32,7 +32,10 @@ WORDS: Nested = {
     "corpus": {"document": "stream"},
     "vocabulary": {"unit": "word", "words": "whitespace"},
 }
-PLAIN: dict[str, Any] = {"warmup": 0.0, "average": 0.0, "weight_decay": 0.0, "calibrate": False}
+PLAIN: dict[str, Any] = {
+    "warmup": 0.0, "average": 0.0, "weight_decay": 0.0, "calibrate": False,
+    "frequency_bias": False,
+}  # fmt: skip
 """What the recipes from before 2018 do not have."""
 
 
@@ -96,7 +99,7 @@ def _mogrifier(
             "weight_decay": decay, "clip_norm": 10.0, "batch_size": rows, "bptt": window,
             "steps": turns * steps, "evals": turns, "average_trigger": trigger,
             "average_latest": latest / turns, "state_reset": 0.01, "schedule": "constant",
-            "warmup": 0.0, "average": 0.0, "calibrate": True,
+            "warmup": 0.0, "average": 0.0, "calibrate": True, "frequency_bias": False,
         },
     })  # fmt: skip
 

@@ -156,7 +156,7 @@ def test_tiny_texts_shrink_batch_and_window(tokens: int) -> None:
     assert 1 <= training.bptt <= tokens
     assert training.batch_size >= 1
     assert training.batch_size == 1 or training.batch_size * training.bptt * 4 <= tokens
-    if tokens < 64:
+    if tokens < planning.BPTT["char"]:
         assert "shorter" in result.reasons["training.bptt"]
     assert "short" in result.reasons["training.batch_size"]
 
@@ -191,17 +191,10 @@ def test_a_graphics_card_takes_more_rows() -> None:
 
 
 def sizes(values, **fixed) -> list[int]:
-    """Hidden sizes for a range of one thing, the others fixed."""
-    return [planned(**(fixed | value)).settings.model.hidden_size for value in values]
-
-
-def test_more_time_never_makes_a_smaller_model() -> None:
-    """Monotone in the minutes, bounded by the text."""
-    data = stream(900_000)
-    found = sizes([{"minutes": m} for m in (0.1, 0.5, 1, 2, 5, 10, 30, 120)], data=data)
-    assert found == sorted(found)
-    assert found[0] < found[-1]
-    assert set(found) <= set(LADDER)
+    """Numbers of weights for a range of one thing, the others fixed."""
+    found = [planned(**(fixed | value)).settings.model for value in values]
+    assert all(model.hidden_size in LADDER for model in found)
+    return [count_parameters(model, 60) for model in found]
 
 
 def test_a_faster_machine_never_makes_a_smaller_model() -> None:
@@ -258,7 +251,8 @@ def test_the_default_run_on_a_megabyte_takes_about_its_minutes() -> None:
         result = planned(data, measure=lambda speed=speed: speed)
         model = result.settings.model
         gates, hidden, width = 4, model.hidden_size, model.embedding_size
-        weights = gates * hidden * (width + hidden) + gates * 2 * hidden * hidden
+        weights = gates * hidden * (width + hidden)
+        weights += (model.num_layers - 1) * gates * 2 * hidden * hidden
         weights += hidden * len(data.vocabulary)
         seconds = 6 * weights * result.settings.training.epochs * 900_000 / speed
         assert seconds <= 60 * planning.DEFAULT_MINUTES
@@ -283,8 +277,9 @@ def test_every_setting_of_training_is_known_to_these_tests() -> None:
 
 
 @pytest.mark.parametrize("unit", VOCABULARIES)
-def test_words_and_bpe_are_tied_where_sizes_allow(unit: str) -> None:
+def test_words_and_bpe_are_tied_where_sizes_allow(unit: str, monkeypatch) -> None:
     """By rule; not where the user's sizes differ, and never against the user's word."""
+    monkeypatch.setattr(planning, "LETTERS", 0)
     large = unit in ("word", "bpe")
     data = stream(50_000, unit=unit)
     assert planned(data, steps=1).settings.model.tie_weights is large
@@ -340,6 +335,50 @@ def test_an_elman_network_gets_a_smaller_rate() -> None:
     """At the usual one it learns nothing."""
     rates = {
         cell: planned(stream(50_000), model=ModelSettings(cell=cell)).settings.training
-        for cell in ("rnn", "lstm")
+        for cell in ("rnn", "gru", "lstm")
     }
-    assert rates["rnn"].learning_rate == rates["lstm"].learning_rate / 4
+    assert rates["gru"].learning_rate == rates["lstm"].learning_rate / 2
+    assert rates["rnn"].learning_rate == rates["gru"].learning_rate / 4
+
+
+def test_few_words_are_letters() -> None:
+    """Symbols between blanks, as Penn Treebank's characters come: windows, sizes, not tied."""
+    letters, words = (planned(stream(50_000, unit=unit), minutes=1.0) for unit in ("char", "word"))
+    for result in (letters, words):
+        assert result.settings.training.bptt == planning.BPTT["char"]
+        assert result.settings.model.tie_weights is False
+    assert letters.settings.model.embedding_size == words.settings.model.embedding_size
+
+
+@pytest.mark.parametrize(("speed", "layers"), [(1e10, 1), (2e11, 1), (5e12, 2)])
+def test_one_layer_until_it_would_be_too_wide(speed: float, layers: int) -> None:
+    """Two where the time is long, or not known; and what the user says always."""
+    data = stream(3_000_000)
+    model = planned(data, minutes=3.0, measure=lambda: speed).settings.model
+    assert model.num_layers == layers
+    assert layers == 2 or model.hidden_size <= planning.WIDEST_ALONE
+    assert planned(data, steps=9).settings.model.num_layers == 2
+    three = ModelSettings(num_layers=3)
+    assert planned(data, model=three, minutes=3.0).settings.model.num_layers == 3
+
+
+@pytest.mark.parametrize("unit", VOCABULARIES)
+def test_more_time_never_makes_a_smaller_model(unit: str) -> None:
+    """But for the change from one layer to two, which has more weights all the same."""
+    data = stream(2_500_000, unit=unit)
+    found = sizes([{"minutes": m} for m in (0.2, 1.0, 3.0, 10.0, 30.0, 100.0)], data=data)
+    assert found == sorted(found)
+    assert found[-1] > 4 * found[0]
+
+
+def test_passes_and_memory_are_told() -> None:
+    """Passes as given; memory grows with rows, window and size."""
+    data = stream(50_000)
+    assert planned(data, epochs=3.0).passes == 3.0
+    result = planned(data, steps=100, batch_size=4, bptt=10)
+    assert result.passes == pytest.approx(100 * 40 / 50_000)
+    small = result.memory
+    for more in ({"batch_size": 400}, {"bptt": 1000}):
+        assert planned(data, steps=100, **({"batch_size": 4, "bptt": 10} | more)).memory > small
+    wide = ModelSettings(hidden_size=2048)
+    assert planned(data, model=wide, steps=100, batch_size=4, bptt=10).memory > 2 * small

@@ -21,7 +21,10 @@ from charlm.training.optim import rate_share
 # What the papers, READMEs and configurations say, in their own units and by our names.
 WORDS = {"document": "stream", "unit": "word", "words": "whitespace"}
 BYTES = {"document": "stream", "unit": "byte"}
-OLD = {"warmup": 0.0, "average": 0.0, "weight_decay": 0.0, "calibrate": False}
+OLD = {
+    "warmup": 0.0, "average": 0.0, "weight_decay": 0.0, "calibrate": False,
+    "frequency_bias": False,
+}  # fmt: skip
 NO_DROPOUT = {"dropout": 0.0, "input_dropout": 0.0, "output_dropout": 0.0}
 ZAREMBA = WORDS | OLD | {
     "num_layers": 2, "tie_weights": False, "batch_size": 20, "optimizer": "sgd",
@@ -44,7 +47,7 @@ MOGRIFIER = {
     "cell": "mogrifier", "cap_input_gate": True, "skip": True, "forget_bias": 1.0,
     "optimizer": "adam", "beta1": 0.0, "beta2": 0.999, "clip_norm": 10.0, "state_reset": 0.01,
     "schedule": "constant", "warmup": 0.0, "average": 0.0, "average_latest": 0.8,
-    "calibrate": True,
+    "calibrate": True, "frequency_bias": False,
 }  # fmt: skip
 PUBLISHED = {
     "char-rnn": OLD | NO_DROPOUT | {

@@ -661,3 +661,24 @@ def test_where_an_average_is_kept_the_last_one_may_take_the_place_of_the_best(
     assert found.nats == pytest.approx(last.valid.nats, rel=1e-5)
     assert last.best_step in (session.trainer.counters.best_step, last.step)
     assert whole(session.path)
+
+
+def test_the_output_begins_at_the_frequencies(tmp_path: Path) -> None:
+    """Before the first step its bias is ln of the tokens' shares; without it, zero."""
+    text = "abacabad" * 50
+    for begins in (True, False):
+        settings = settings_from({
+            "corpus": {"valid_frac": 0.0},
+            "model": {"hidden_size": 4, "num_layers": 1},
+            "training": {"steps": 1, "frequency_bias": begins, "precision": "fp32"},
+        })  # fmt: skip
+        session = start(settings, tmp_path, corpus=Corpus.from_text(text, "stream"))
+        bias = session.trainer.model.output.bias.detach()
+        session.lock.release()
+        if not begins:
+            assert not bias.any()
+            continue
+        ids = session.trainer.dataset.vocabulary.encode("abc").tolist()
+        shares = bias.exp()
+        assert float(shares.sum()) == pytest.approx(1.0, abs=0.01)
+        assert shares[ids].tolist() == pytest.approx([0.5, 0.25, 0.125], abs=0.01)

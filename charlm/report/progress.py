@@ -51,7 +51,7 @@ def _outlook(record: Mapping[str, Any]) -> list[str]:
 def _expectation(record: Mapping[str, Any]) -> str:
     expected, unit = record["planned"]["expected"], record["settings"]["vocabulary"]["unit"]
     low, high = expected["low"], expected["high"]
-    if unit in ("word", "bpe"):
+    if unit in ("word", "bpe") and low > 2.0:
         shown = f"perplexity {perplexity(expected['nats'], 1):.0f} " + (
             f"({perplexity(low, 1):.0f} to {perplexity(high, 1):.0f})"
         )

@@ -1,10 +1,11 @@
 """Planning: the sizes and lengths that the user left open, from the corpus and this machine.
 
 The rule, in short. Training costs 6 operations for each weight and token, so a time and a measured
-speed give a number of operations C. The model gets sqrt(C / 18) weights, which lets it read about
-three tokens for each weight; a small text caps the size. Measured on 1 MB of Shakespeare, 9 minutes
-of two cores without bfloat16, by a prototype: 2 x 384 reached 1.513 nats per character in 5
-passes, 1 x 512 1.540.
+speed give a number of operations C. The model gets sqrt(C / 6r) weights, which lets it read about r
+tokens for each weight (r = 3 for letters, 0.3 for words, most of whose weights are the output's); a
+small text caps the size. One layer, while it is not too wide: it learns more in minutes than two of
+the same weights. The rules come from `scripts/measure_plans.py`; its results are beside it, and in
+`scripts/experiments/LOG.md` is what they say.
 """
 
 import math
@@ -35,12 +36,21 @@ from charlm.training.optim import NON_MONOTONE_INTERVAL, OPTIMIZERS, build_optim
 DEFAULT_MINUTES = 7.0
 """Time that a run without a given length aims at, on the machine that it starts on."""
 OPERATIONS_PER_WEIGHT_AND_TOKEN = 6
-TOKENS_PER_WEIGHT = 3
-LADDER = (32, 64, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024)
-"""Hidden sizes that a plan chooses from; always two layers."""
-CAPS = ((3_000, 32), (20_000, 64), (60_000, 128), (200_000, 192), (400_000, 256), (700_000, 384))
+TOKENS_PER_WEIGHT = {"char": 3.0, "byte": 3.0, "word": 0.3, "bpe": 0.6}
+LADDER = (32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640, 768, 896, 1024)
+"""Hidden sizes that a plan chooses from."""
+WIDEST_ALONE = 640
+"""Units beyond which two layers are planned in place of one."""
+CAPS = (
+    (3_000, 32), (20_000, 64), (60_000, 128), (200_000, 192), (400_000, 256), (700_000, 384),
+    (2_000_000, 640),
+)  # fmt: skip
 """Training tokens below which the hidden size is at most this; beyond the last, see LARGEST."""
-LARGEST = 512
+LARGEST = 1024
+MOST_WITHOUT_TIME = 512
+"""The hidden size is at most this where the length is given and the time is not known."""
+LETTERS = 256
+"""Entries below which tokens are treated as letters, whatever their unit is called."""
 MOST_PASSES = 16
 """Passes over a 1 MB text that a default run makes at most; smaller texts get more."""
 DEFAULT_ROWS = {"cpu": 16, "mps": 64, "cuda": 64}
@@ -53,11 +63,12 @@ SOON_MEMORISED = 1_000_000
 learning rate. On a list of names (0.2 million, 2 x 192) it gained 0.014 nats per character, and
 calibration after it 0.033; 15 passes are enough, 35 too many."""
 MOST_PASSES_MEMORISED = 7
-RATE_SHARES = {"rnn": 0.25}
-"""Cells that need a smaller rate. On Shakespeare, 2 million weights, 300 steps: an Elman network
-came to 2.19 nats per character at 0.001, to 3.20 at 0.002 and to nothing at 0.004; a GRU to 1.92 at
-0.004, 2.00 at 0.002."""
-BPTT = {"char": 64, "byte": 64, "word": 35, "bpe": 35}
+RATE_SHARES = {"rnn": 0.25, "lstm": 2.0}
+"""Cells that need a smaller rate or bear a larger one. On Shakespeare, 2 million weights, 300
+steps: an Elman network came to 2.19 nats per character at 0.001, to 3.20 at 0.002 and to nothing at
+0.004; a GRU to 1.92 at 0.004, 2.00 at 0.002. An LSTM of 384 units, one minute: 1.551 at 0.004,
+1.482 at 0.008 (windows of 64); 1.455 at 0.008, 1.481 at 0.016 (of 32)."""
+BPTT = {"char": 32, "byte": 32, "word": 35, "bpe": 35}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +165,7 @@ class _Planner:
 
     def _bptt(self, unit: str) -> int:
         """By unit; where documents are longer, so that they fit, up to 4 times that."""
-        usual, text = BPTT[unit], self.dataset.train
+        usual, text = BPTT["char" if self.vocab_size < LETTERS else unit], self.dataset.train
         if text.documents > 1:
             lengths = np.diff(text.ends, prepend=0)
             longest = int(lengths.max())
@@ -165,7 +176,7 @@ class _Planner:
     def _model(self, training: TrainingSettings) -> ModelSettings:
         """Layers and widths: as many weights as the time allows, capped by the text."""
         model = self.settings.model
-        layers = model.num_layers or self._chosen("model.num_layers", 2, "two layers serve well")
+        layers = model.num_layers or self._layers(training)
         hidden = model.hidden_size
         whole = model.last_hidden_size is None
         if hidden is None and whole and model.tie_weights and model.embedding_size:
@@ -175,12 +186,21 @@ class _Planner:
             hidden = self._within(model, model.parameters)
             reason = f"at most {model.parameters:,} weights"
             hidden = self._chosen("model.hidden_size", hidden, reason)
-        hidden = hidden or self._hidden_size(training)
+        hidden = hidden or self._hidden_size(training, layers)
         if model.embedding_size is None:
             self.reasons["model.embedding_size"] = "for these units"
         if model.tie_weights is None:
             self.reasons["model.tie_weights"] = f"for {self.dataset.vocabulary.unit} units"
         return replace(self._completed(model, hidden), parameters=None)
+
+    def _layers(self, training: TrainingSettings) -> int:
+        """One, while it need not be too wide; two where no time is given or it is long."""
+        if self._budget_seconds(training) is None:
+            return int(self._chosen("model.num_layers", 2, "the length is given, not the time"))
+        hidden = self.settings.model.hidden_size or self._fitting(training, 1)
+        if hidden <= WIDEST_ALONE:
+            return int(self._chosen("model.num_layers", 1, "one learns more in this time than two"))
+        return int(self._chosen("model.num_layers", 2, "one would have to be too wide"))
 
     def _completed(self, model: ModelSettings, hidden: int) -> ModelSettings:
         """The model with this hidden size, embedding and tying as they follow from it."""
@@ -189,12 +209,14 @@ class _Planner:
         if width is None and model.one_hot:
             width = self.vocab_size
         if width is None:
-            narrow = unit in ("char", "byte") and not tie
+            letters = unit in ("char", "byte") or self.vocab_size < LETTERS
+            narrow = letters and not tie
             width = min(hidden, 128) if narrow else hidden
         if tie is None:
             fixed = model.one_hot or model.cell == "esn" or self.settings.training.freeze_vectors
             fits = width == (model.last_hidden_size or hidden) or model.mixture > 1
-            tie = unit in ("word", "bpe") and fits and not fixed and not model.adaptive_softmax
+            many = unit in ("word", "bpe") and self.vocab_size >= LETTERS
+            tie = many and fits and not fixed and not model.adaptive_softmax
         return replace(
             model, parameters=None, hidden_size=hidden, embedding_size=width, tie_weights=tie
         )
@@ -219,17 +241,12 @@ class _Planner:
             )
         return low
 
-    def _hidden_size(self, training: TrainingSettings) -> int:
-        cap = next((size for limit, size in CAPS if self.tokens < limit), LARGEST)
-        budget = self._budget_seconds(training)
+    def _hidden_size(self, training: TrainingSettings, layers: int) -> int:
+        budget, cap = self._budget_seconds(training), self._cap()
         if budget is None:
             self.reasons["model.hidden_size"] = f"{self.tokens:,} training tokens"
-            return cap
-        weights = math.sqrt(
-            self._speed() * budget / (OPERATIONS_PER_WEIGHT_AND_TOKEN * TOKENS_PER_WEIGHT)
-        )
-        fitting = [size for size in LADDER if self._weights(size) <= weights and size <= cap]
-        hidden = max(fitting, default=LADDER[0])
+            return min(cap, MOST_WITHOUT_TIME)
+        hidden = self._fitting(training, layers)
         limit = "the text" if hidden == cap else "the time"
         self.reasons["model.hidden_size"] = (
             f"{self.tokens:,} training tokens, {budget / 60:.1f} minutes at "
@@ -237,14 +254,30 @@ class _Planner:
         )
         return hidden
 
-    def _sized(self, hidden: int) -> ModelSettings:
-        """The model that the user's settings make with this hidden size."""
-        model = self.settings.model
-        return self._completed(replace(model, num_layers=model.num_layers or 2), hidden)
+    def _cap(self) -> int:
+        """The largest hidden size for a text of this length."""
+        return next((size for limit, size in CAPS if self.tokens < limit), LARGEST)
 
-    def _weights(self, hidden: int) -> int:
+    def _fitting(self, training: TrainingSettings, layers: int) -> int:
+        """The largest hidden size that the time and the text allow."""
+        budget = self._budget_seconds(training)
+        assert budget is not None, "asked for where a time is known"
+        each = TOKENS_PER_WEIGHT[self.dataset.vocabulary.unit]
+        if self.vocab_size < LETTERS:
+            each = TOKENS_PER_WEIGHT["char"]
+        weights = math.sqrt(self._speed() * budget / (OPERATIONS_PER_WEIGHT_AND_TOKEN * each))
+        cap = self._cap()
+        fitting = [n for n in LADDER if self._weights(n, layers) <= weights and n <= cap]
+        return max(fitting, default=LADDER[0])
+
+    def _sized(self, hidden: int, layers: int) -> ModelSettings:
+        """The model that the user's settings make with this hidden size, and as many layers."""
+        model = self.settings.model
+        return self._completed(replace(model, num_layers=model.num_layers or layers), hidden)
+
+    def _weights(self, hidden: int, layers: int) -> int:
         """Weights that are multiplied for each token, for a hidden size."""
-        return multiplied_weights(self._sized(hidden), self.vocab_size)
+        return multiplied_weights(self._sized(hidden, layers), self.vocab_size)
 
     def _budget_seconds(self, training: TrainingSettings) -> float | None:
         """Seconds that the run may take; None when its length is given in steps or passes."""
@@ -262,9 +295,8 @@ class _Planner:
 
         In windows of the run's own shape: 16 rows reach two thirds of the speed of 32.
         """
-        cap = next((size for limit, size in CAPS if self.tokens < limit), LARGEST)
-        hidden = min(cap, 384)
-        settings = self._sized(hidden)
+        hidden = min(self._cap(), 384)
+        settings = self._sized(hidden, 1)
         model = RecurrentLanguageModel(settings, self.vocab_size)
         generator = torch.Generator().manual_seed(0)
         model.reset_parameters(generator)
@@ -274,13 +306,13 @@ class _Planner:
         optimizer = build_optimizer(model.parameters(), TrainingSettings(learning_rate=1e-9))
         times = [_step_seconds(model, ids, precision, optimizer) for _ in range(6)]
         seconds = statistics.median(times[1:])  # the first one allocates
-        return OPERATIONS_PER_WEIGHT_AND_TOKEN * self._weights(hidden) * ids.numel() / seconds
+        return OPERATIONS_PER_WEIGHT_AND_TOKEN * self._weights(hidden, 1) * ids.numel() / seconds
 
     def _length(self, training: TrainingSettings, model: ModelSettings) -> TrainingSettings:
         """Passes over the text, where neither passes, steps nor minutes were given."""
         if training.epochs or training.steps or training.minutes:
             return training
-        weights = self._weights(model.hidden_size or 1)
+        weights = multiplied_weights(model, self.vocab_size)
         cost = OPERATIONS_PER_WEIGHT_AND_TOKEN * weights * self.tokens
         possible = 0.85 * 60.0 * DEFAULT_MINUTES * self._speed() / cost
         most = MOST_PASSES_MEMORISED if self._soon_memorised() else MOST_PASSES
@@ -298,7 +330,7 @@ class _Planner:
             return training.epochs
         if training.steps:
             return training.steps * _step_tokens(training) / self.tokens
-        cost = OPERATIONS_PER_WEIGHT_AND_TOKEN * self._weights(model.hidden_size or 1)
+        cost = OPERATIONS_PER_WEIGHT_AND_TOKEN * multiplied_weights(model, self.vocab_size)
         return self._speed() * 60.0 * (training.minutes or 0.0) * 0.9 / (cost * self.tokens)
 
     def _dropout(self, model: ModelSettings, training: TrainingSettings) -> ModelSettings:
@@ -317,7 +349,7 @@ class _Planner:
         rate = training.learning_rate
         if rate is None:
             rate = OPTIMIZERS[training.optimizer][1]
-            large = (model.hidden_size or 0) > 640 or self.vocab_size > 5000
+            large = (model.hidden_size or 0) > WIDEST_ALONE
             if "sgd" not in training.optimizer:
                 rate *= RATE_SHARES.get(model.cell, 1.0) * (0.5 if large else 1.0)
             rate = self._chosen("training.learning_rate", rate, f"for {training.optimizer}")

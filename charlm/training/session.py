@@ -72,6 +72,7 @@ from charlm.training.planning import Plan, check_memory, plan
 from charlm.training.pretrained import (
     Pretrained,
     begin_with,
+    begin_with_frequencies,
     coverage,
     find_vectors,
     keep_vectors,
@@ -475,6 +476,8 @@ def _session(
     training = settings.training
     model = RecurrentLanguageModel(settings.model, len(dataset.vocabulary))
     model.reset_parameters(torch.Generator().manual_seed(training.seed or 0))
+    if training.frequency_bias:
+        begin_with_frequencies(model, dataset.train)
     if vectors := kept_vectors(path):
         begin_with(model, vectors)
     if training.freeze_vectors:
