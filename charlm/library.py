@@ -17,7 +17,7 @@ from charlm.inference.generation import NextToken, Piece, generate, next_tokens,
 from charlm.inference.likelihood import evaluate
 from charlm.inference.samplers import Sampling, log_probabilities
 from charlm.inference.scoring import Score, Scorer
-from charlm.presets import overlay, preset_settings
+from charlm.presets import layered, preset_settings
 from charlm.runs.layout import BACKWARD, WEIGHTS
 from charlm.runs.locate import checkpoints_folder, find_run, is_run
 from charlm.runs.run import Run, load_run, read_embedding
@@ -213,9 +213,10 @@ def train(
     if text is not None:
         document = str(settings.get("document", "auto"))
         corpus = Corpus.from_text(text, document="stream" if document == "auto" else document)
-    recipe = preset_settings(preset) if preset else {}
-    chosen = settings_from(overlay(recipe, nested_settings({"sources": sources, **settings})))
-    origins = {f"{section_of(key)}.{key}": "argument" for key in settings}
+    given = nested_settings({"sources": sources, **settings})
+    layers = [(f"preset {preset}", preset_settings(preset))] if preset else []
+    nested, origins = layered([*layers, ("argument", given)])
+    chosen = settings_from(nested)
     folder = checkpoints_folder(checkpoints)
     session = start(chosen, folder, name=name, corpus=corpus, origins=origins)
     return (record for half in halves(session) for record in half.records())

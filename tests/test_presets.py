@@ -15,7 +15,8 @@ from charlm.config import (
 )
 from charlm.errors import UsageError
 from charlm.nn.model import count_parameters
-from charlm.presets import PRESETS, overlay, preset_settings
+from charlm.presets import PRESETS, layered, overlay, preset_settings
+from charlm.runs.layout import read_record
 from charlm.training.optim import rate_share
 
 # What the papers, READMEs and configurations say, in their own units and by our names.
@@ -45,7 +46,7 @@ AWD_LETTERS = AWD | {
 }  # fmt: skip
 MOGRIFIER = {
     "cell": "mogrifier", "cap_input_gate": True, "skip": True, "forget_bias": 1.0,
-    "optimizer": "adam", "beta1": 0.0, "beta2": 0.999, "clip_norm": 10.0, "state_reset": 0.01,
+    "optimizer": "adam", "beta1": 0.0, "beta2": 0.999, "state_reset": 0.01,
     "schedule": "constant", "warmup": 0.0, "average": 0.0, "average_latest": 0.8,
     "calibrate": True, "frequency_bias": False,
 }  # fmt: skip
@@ -62,24 +63,24 @@ PUBLISHED = {
         "document": "stream", "valid_frac": 0.1, "unit": "char", "num_layers": 2,
         "hidden_size": 128, "embedding_size": 64, "forget_bias": 1.0, "batch_size": 50, "bptt": 50,
         "epochs": 50.0, "optimizer": "adam", "learning_rate": 0.002, "beta1": 0.9, "beta2": 0.999,
-        "clip_value": 5.0, "schedule": "decay", "decay": 0.5, "decay_from": 5.0,
+        "clip_value": 5.0, "schedule": "decay", "decay": 0.5, "decay_from": 4.0,
         "decay_every": 5.0, "evals": 50,
     },
     "zaremba-small": ZAREMBA | NO_DROPOUT | {
         "hidden_size": 200, "embedding_size": 200, "bptt": 20, "epochs": 13.0, "evals": 13,
         "learning_rate": 20.0, "clip_norm": 0.25,  # 1 and 5 on the sum over 20 steps
-        "decay": 0.5, "decay_from": 4.0, "recurrent_init": "uniform:0.1",
+        "decay": 0.5, "decay_from": 5.0, "recurrent_init": "uniform:0.1",
         "input_init": "uniform:0.1",
     },
     "zaremba-medium": ZAREMBA | {
         "hidden_size": 650, "embedding_size": 650, "bptt": 35, "epochs": 39.0, "evals": 39,
-        "learning_rate": 35.0, "clip_norm": 5 / 35, "decay": 1 / 1.2, "decay_from": 6.0,
+        "learning_rate": 35.0, "clip_norm": 5 / 35, "decay": 1 / 1.2, "decay_from": 7.0,
         "dropout": 0.5, "input_dropout": 0.5, "output_dropout": 0.5,
         "recurrent_init": "uniform:0.05", "input_init": "uniform:0.05",
     },
     "zaremba-large": ZAREMBA | {
         "hidden_size": 1500, "embedding_size": 1500, "bptt": 35, "epochs": 55.0, "evals": 55,
-        "learning_rate": 35.0, "clip_norm": 10 / 35, "decay": 1 / 1.15, "decay_from": 14.0,
+        "learning_rate": 35.0, "clip_norm": 10 / 35, "decay": 1 / 1.15, "decay_from": 15.0,
         "dropout": 0.65, "input_dropout": 0.65, "output_dropout": 0.65,
         "recurrent_init": "uniform:0.04", "input_init": "uniform:0.04",
     },
@@ -104,19 +105,22 @@ PUBLISHED = {
     "mogrifier-ptb": WORDS | MOGRIFIER | {
         "num_layers": 2, "parameters": 24_000_000, "mogrifier_rounds": 5, "mogrifier_rank": 84,
         "tie_weights": True, "input_dropout": 0.729, "dropout": 0.291, "state_dropout": 0.387,
-        "output_dropout": 0.716, "weight_decay": 2.52e-4, "learning_rate": 0.0023,
+        "output_dropout": 0.716, "weight_decay": 2.52e-4 / 70, "clip_norm": 10 / 70,
+        "learning_rate": 0.0023,  # L2 and clipping are of the sum over 70 steps
         "batch_size": 64, "bptt": 70, "steps": 200_000, "evals": 1000, "average_trigger": 50,
     },
     "mogrifier-ptb-char": WORDS | MOGRIFIER | {
         "num_layers": 2, "parameters": 24_000_000, "mogrifier_rounds": 4, "mogrifier_rank": 24,
         "tie_weights": False, "input_dropout": 0.279, "dropout": 0.0738, "state_dropout": 0.171,
-        "output_dropout": 0.235, "weight_decay": 2.56e-4, "learning_rate": 0.00374,
+        "output_dropout": 0.235, "weight_decay": 2.56e-4 / 150, "clip_norm": 10 / 150,
+        "learning_rate": 0.00374,
         "batch_size": 64, "bptt": 150, "steps": 100_000, "evals": 500, "average_trigger": 25,
     },
     "mogrifier-enwik8": BYTES | MOGRIFIER | {
         "num_layers": 4, "parameters": 48_000_000, "mogrifier_rounds": 6, "mogrifier_rank": 79,
         "tie_weights": False, "input_dropout": 0.0155, "dropout": 0.0086, "state_dropout": 0.0437,
-        "output_dropout": 0.138, "weight_decay": 9.93e-4, "learning_rate": 0.00102,
+        "output_dropout": 0.138, "weight_decay": 9.93e-4 / 500, "clip_norm": 10 / 500,
+        "learning_rate": 0.00102,
         "batch_size": 128, "bptt": 500, "steps": 40_000, "evals": 100, "average_trigger": 10,
     },
 }  # fmt: skip
@@ -186,15 +190,53 @@ def test_an_unknown_preset_is_refused_with_the_names_of_all() -> None:
 
 
 def test_rates_fall_as_published() -> None:
-    """torch-rnn halves every 5 passes; char-rnn begins at 10; AWD divides by ten twice, at most."""
+    """torch-rnn halves after 4, 9, 14 passes; char-rnn begins at 10; AWD divides by ten twice."""
 
     def rates(name: str, passes: list[float]) -> list[float]:
         settings = settings_from(PRESETS[name].settings).training
         return [rate_share(settings, 0.5, at) for at in passes]
 
-    assert rates("torch-rnn", [0, 4.99, 5, 9.9, 10, 15]) == [1, 1, 0.5, 0.5, 0.25, 0.125]
+    assert rates("torch-rnn", [0, 3.99, 4, 8.9, 9, 14]) == [1, 1, 0.5, 0.5, 0.25, 0.125]
     assert rates("char-rnn", [9.9, 10, 11]) == pytest.approx([1, 0.97, 0.97**2])
-    assert rates("zaremba-small", [3.9, 4, 5]) == [1, 0.5, 0.25]
+    assert rates("zaremba-small", [4.9, 5, 6]) == [1, 0.5, 0.25]
     assert rates("awd-enwik8", [24, 25, 34, 35, 45, 50]) == pytest.approx(
         [1, 0.1, 0.1, 0.01, 0.01, 0.01]
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "gone"),
+    [
+        ("char-rnn", {"training": {"clip_norm": 1.0}}, {"clip_value"}),
+        ("char-rnn", {"model": {"embedding_size": 64}}, {"one_hot"}),
+        ("zaremba-small", {"model": {"one_hot": True}}, {"embedding_size"}),
+        ("awd-ptb", {"training": {"optimizer": "adamw"}}, {"learning_rate"}),
+        ("mogrifier-ptb", {"model": {"hidden_size": 99}}, {"parameters"}),
+    ],
+)  # fmt: skip
+def test_what_a_flag_contradicts_goes(name: str, given: dict, gone: set) -> None:
+    """The story: a preset's clipping of single gradients won over --clip-norm without a word."""
+    nested, origins = layered([(f"preset {name}", preset_settings(name)), ("flag", given)])
+    assert not gone & {key for values in nested.values() for key in values}
+    settings_from(nested)
+    assert not any(origin.rpartition(".")[2] in gone for origin in origins)
+    ((section, values),) = given.items()
+    assert {origins[f"{section}.{key}"] for key in values} == {"flag"}
+
+
+def test_tied_sizes_go_together() -> None:
+    """AWD-LSTM with a narrower embedding has a narrower last layer."""
+    nested = overlay(preset_settings("awd-ptb"), {"model": {"embedding_size": 200}})
+    assert nested["model"]["last_hidden_size"] == 200
+    settings_from(nested)
+    both = {"model": {"embedding_size": 200, "last_hidden_size": 100, "tie_weights": False}}
+    assert overlay(preset_settings("awd-ptb"), both)["model"]["last_hidden_size"] == 100
+
+
+def test_where_a_setting_came_from_is_told_for_presets_too(tmp_path: Path) -> None:
+    """By the library: the preset, the argument, or the rule that filled it in."""
+    list(charlm.train(text=TEXT, checkpoints=tmp_path, preset="zaremba-small", **SMALL))
+    origins = read_record(next(tmp_path.iterdir()))["origins"]
+    assert origins["training.decay"] == "preset zaremba-small"
+    assert origins["training.steps"] == "argument"
+    assert origins["training.epochs"] == "default"

@@ -2,17 +2,19 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from charlm.inference.generation import NextToken
 from charlm.inference.scoring import Score, TokenScore
+from charlm.report import progress
 from charlm.report.formats import FORMATS, escaped, tsv_header
 from charlm.report.progress import evaluation_line, step_line
 from charlm.report.tables import next_table, score_table, tally_table, token_table
 from charlm.report.text import duration, number, shortened, visible
-from charlm.training.records import EvaluationRecord, StepRecord
+from charlm.training.records import EvaluationRecord, Memory, Review, StepRecord
 from charlm.units import Tally
 
 
@@ -129,3 +131,35 @@ def test_progress_speaks_the_unit_of_the_trade(unit: str, expected: str) -> None
     evaluation = EvaluationRecord(**place, best=True, tally=Tally(nats=5, tokens=5))
     line = evaluation_line(evaluation, unit)
     assert line == f" 50 % step 10: validation {expected}  1:01 min  best so far"
+
+
+def test_the_look_back_is_told_in_rows() -> None:
+    """Advice under one head, memory under another; what is not known is left out."""
+    memory = Memory(overlap=12, text="to be or not", novel=0.25, novel_held_out=0.5)
+    review = Review(train_nats_per_token=1.0, advice=["well fitted", "more text"], memory=memory)
+    rows = progress.review_pairs(review)
+    assert rows[0] == ("how it went", "well fitted")
+    assert rows[1] == ("", "more text")
+    assert "12 tokens, 'to be or not'" in rows[2][1].replace("␣", " ")
+    assert rows[3][1] == "windows of 8 tokens that do not: 25 %; of held-out text 50 %"
+    alone = replace(memory, novel=None, novel_held_out=None)
+    assert len(progress.review_pairs(replace(review, memory=alone))) == 3
+    assert len(progress.review_pairs(replace(review, memory=None))) == 2
+
+
+@pytest.mark.parametrize(
+    ("unit", "nats", "told"),
+    [("word", 5.0, "perplexity 148 (134 to 164)"), ("char", 1.5, "1.50 nats/token (1.40 to 1.60)"),
+     ("word", 1.5, "1.50 nats/token (1.40 to 1.60)")],
+)  # fmt: skip
+def test_an_expectation_is_told_in_the_unit_of_the_trade(unit: str, nats: float, told) -> None:
+    """Words as perplexity, but for symbols between blanks; and nothing where nothing is known."""
+    expected = {"nats": nats, "low": nats - 0.1, "high": nats + 0.1}
+    planned = {"passes": 2.25, "memory_bytes": 1.26e9, "expected": expected}
+    record = {"planned": planned, "settings": {"vocabulary": {"unit": unit}}}
+    first, second = progress._outlook(record)
+    assert first == "plan   about 2.2 passes over the text, 1.3 GB of memory"
+    assert told in second
+    planned["expected"] = None
+    assert progress._outlook(record) == [first]
+    assert progress._outlook({}) == []

@@ -5,13 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import Call
 
 from charlm import recipes
 from charlm.config import merge, settings_from
 from charlm.errors import UsageError
+from charlm.nn.devices import Precision
 from charlm.recipes import RECIPES, recipe
+from charlm.text.corpus import Corpus
+from charlm.text.dataset import load_dataset
 from charlm.training import session
+from charlm.training.planning import plan
 from charlm.units import Tally
 
 TEXT = "no it was n't black monday\nbut while the new york stock exchange did n't fall apart\n"
@@ -86,7 +91,32 @@ def test_a_budget_ends_the_sitting_and_the_next_goes_on(
     assert "not complete yet; go on with: charlm reproduce ptb-word" in err
     assert out.count("ours") == 1
     _, _, err = call("reproduce", "ptb-word", "--data", str(small), "--budget", "0.01")
-    assert "going on with reproduce-ptb-word from step" in err
+    assert "going on with recipe-ptb-word from step" in err
+
+
+def test_a_run_of_other_settings_is_not_taken_for_the_recipe(
+    call: Call, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The story: a run of ten minutes was shown as the recipe of three."""
+    assert call("reproduce", "ptb-word", "--data", str(small))[0] == 0
+    other = merge(RECIPES["ptb-word"].settings, {"training": {"steps": 31}})
+    monkeypatch.setitem(RECIPES, "ptb-word", replace(RECIPES["ptb-word"], settings=other))
+    status, _, err = call("reproduce", "ptb-word", "--data", str(small))
+    assert status == 4
+    assert "was made by another recipe of this name" in err
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_can_be_planned_as_it_is(name: str) -> None:
+    """With its own minutes; the story: tied weights of a given width broke the measuring."""
+    chosen = settings_from(merge(RECIPES[name].settings, {"training": {"seed": 1}}))
+    unit = "word" if chosen.vocabulary.unit == "word" else "char"
+    words = " ".join(f"w{number}" for number in range(300)) + "\n"
+    text = Corpus.from_text(words * 20 if unit == "word" else TEXT * 40, "stream")
+    data = load_dataset(replace(chosen.corpus, valid_frac=0.1), chosen.vocabulary, corpus=text)
+    fp32 = Precision(name="fp32", reason="test")
+    found = plan(chosen, data, torch.device("cpu"), lambda _: fp32, lambda: 1e11)
+    assert found.settings.model.hidden_size
 
 
 def test_missing_corpora_are_named(call: Call) -> None:

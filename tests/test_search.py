@@ -145,3 +145,36 @@ def test_the_settings_of_a_search_are_kept_as_json(settings: Settings, tmp_path:
     kept = json.loads((folder / search_module.SETTINGS).read_text(encoding="utf-8"))
     assert kept["knobs"] == ["dropout"]
     assert kept["settings"]["training"]["evals"] == search_module.EVALS
+
+
+def test_trials_that_all_fail_end_the_search(settings: Settings, tmp_path: Path) -> None:
+    """The text is gone in the second sitting; the story: thirty failed trials a second."""
+    folder = tmp_path / "s"
+    next(iter(search(settings, folder, knobs=("dropout",), **TINY)))
+    Path(settings.corpus.sources[0]).unlink()
+    with pytest.raises(RunError, match=r"5 trials in a row failed, the last because: .*text\.txt"):
+        list(search(settings, folder, knobs=("dropout",), minutes=9.0, trial_minutes=0.004))
+
+
+def test_two_searches_in_one_folder_do_not_meet(settings: Settings, tmp_path: Path) -> None:
+    """The second one is refused while the first one runs, and served afterwards."""
+    folder = tmp_path / "s"
+    first = search(settings, folder, knobs=("dropout",), **TINY)
+    next(first)
+    with pytest.raises(EnvironmentFailure, match="is being trained by"):
+        next(iter(search(settings, folder, knobs=("dropout",), **TINY)))
+    first.close()
+    assert next(iter(search(settings, folder, knobs=("dropout",), **TINY))).number == 1
+
+
+def test_stdin_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="stdin can be read only once"):
+        next(iter(search(settings_from({"corpus": {"sources": ["-"]}}), tmp_path / "s", **TINY)))
+
+
+def test_a_sitting_draws_new_points(settings: Settings, tmp_path: Path) -> None:
+    """And the same search from the same seed draws the same ones."""
+    one = {"knobs": ("learning_rate",), **TINY}
+    values = [next(iter(search(settings, tmp_path / "s", **one))).values for _ in range(2)]
+    assert values[0] != values[1]
+    assert next(iter(search(settings, tmp_path / "other", **one))).values == values[0]

@@ -19,7 +19,7 @@ from helpers import (
 )
 
 from charlm.config import TrainingSettings
-from charlm.errors import DivergenceError, RunError
+from charlm.errors import DivergenceError, EnvironmentFailure, RunError
 from charlm.inference.likelihood import evaluate
 from charlm.nn.cells import CELLS
 from charlm.nn.devices import Precision
@@ -920,5 +920,26 @@ def test_too_little_memory_reads_the_rows_in_parts(rows: int, monkeypatch) -> No
 def test_too_little_memory_for_a_single_row_is_an_error(monkeypatch) -> None:
     trainer = make(steps=3, dropout={}, valid=None)
     monkeypatch.setattr(trainer.model, "read", Cramped(trainer.model, 0))
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(EnvironmentFailure, match="too little memory for one row of this model"):
         list(trainer.run())
+
+
+def test_too_little_memory_in_the_middle_of_a_step_begins_it_again(monkeypatch) -> None:
+    """With accumulated windows; the story: only the first window of a step was served."""
+    wanted = make(steps=6, dropout={}, valid=None, accumulate=2)
+    list(wanted.run())
+    trainer = make(steps=6, dropout={}, valid=None, accumulate=2)
+    cramped = Cramped(trainer.model, 99)
+    monkeypatch.setattr(trainer.model, "read", cramped)
+
+    def smaller(*given):
+        if len(cramped.calls) == 3:
+            cramped.rows = 2  # the second window of the second step does not fit
+        return cramped(*given)
+
+    monkeypatch.setattr(trainer.model, "read", smaller)
+    list(trainer.run())
+    assert trainer.counters.parts == 2
+    assert trainer.counters.tokens == wanted.counters.tokens
+    for name, weight in wanted.model.named_parameters():
+        torch.testing.assert_close(trainer.model.get_parameter(name), weight, atol=1e-5, rtol=1e-4)

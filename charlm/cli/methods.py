@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from charlm.cli.output import say
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from charlm.library import Model
     from charlm.nn.engine import TorchEngine
     from charlm.text.dataset import EncodedText
@@ -40,6 +43,7 @@ class Methods:
 
         engine = model.run.engine
         assert isinstance(engine, TorchEngine), "it was asked for"
+        models = _with_others(model, self.others, self.checkpoints)  # refused before any work
         if self.temperature:
             yield from _temperatures(model, engine)
         if self.average:
@@ -49,7 +53,7 @@ class Methods:
         if self.dynamic:
             yield _dynamic(model, engine)
         if self.others:
-            yield from _mixtures(model, self.others, self.checkpoints)
+            yield from _mixtures(models)
 
 
 def _kept_text(model: "Model", name: str, purpose: str) -> "EncodedText":
@@ -107,7 +111,7 @@ def _cache(
     chosen = tuned(read_contexts(engine, valid), size)
     say(
         f"cache of {size:,}: weight {chosen.weight:g}, theta {chosen.theta:g}, chosen on the first "
-        f"{TUNING_TOKENS:,} tokens of the validation text"
+        f"{min(TUNING_TOKENS, len(valid.ids)):,} tokens of the validation text"
     )
     return "cache", lambda text: cached_tally(read_contexts(engine, text), text, chosen)
 
@@ -118,22 +122,21 @@ def _dynamic(model: "Model", engine: "TorchEngine") -> "tuple[str, Callable[[Enc
 
     valid = _kept_text(model, "valid", "choose a rate on")
     train = _kept_text(model, "train", "measure gradients on")
-    say("dynamic evaluation: measuring gradients on the training text ...", level=2)
+    say("dynamic evaluation learns as it reads; on a long text that takes minutes ...")
     rms = gradient_rms(engine, train)
     chosen = tuned(engine, valid, rms)
+    read = min(TUNING_TOKENS, len(valid.ids))
     say(
         f"dynamic evaluation: rate {chosen.rate:g}, decay {chosen.decay:g}, pieces of "
-        f"{chosen.window}, chosen on the first {TUNING_TOKENS:,} tokens of the validation text"
+        f"{chosen.window}, chosen on the first {read:,} tokens of the validation text"
     )
     return "dynamic", lambda text: tally(text, dynamic_nats(engine, text, rms, chosen))
 
 
-def _mixtures(model: "Model", names: tuple[str, ...], checkpoints: Path | None) -> "Rows":
-    """Equal weights, and weights fitted on the validation text."""
+def _with_others(model: "Model", names: tuple[str, ...], checkpoints: Path | None) -> "list[Model]":
+    """The model and those to mix it with. Raises UsageError where they read other tokens."""
     from charlm.cli.options import open_model
     from charlm.errors import UsageError
-    from charlm.inference.likelihood import tally, text_nats
-    from charlm.inference.mixture import fitted_weights, mixed_nats
 
     models = [model, *(open_model(name, checkpoints) for name in names)]
     for name, other in zip(names, models[1:], strict=True):
@@ -143,18 +146,29 @@ def _mixtures(model: "Model", names: tuple[str, ...], checkpoints: Path | None) 
                 f"{name} has another vocabulary or direction than {model.path.name}; expected runs "
                 "that read the same tokens. Train it with --vocab of the first one"
             )
+    return models
+
+
+def _mixtures(models: "list[Model]") -> "Rows":
+    """Equal weights, and weights fitted on the validation text."""
+    from charlm.inference.likelihood import tally, text_nats
+    from charlm.inference.mixture import fitted_weights, mixed_nats
+
     engines = [one.run.engine for one in models]
-    valid = _kept_text(model, "valid", "fit weights on")
+    valid = _kept_text(models[0], "valid", "fit weights on")
     weights = fitted_weights([text_nats(engine, valid) for engine in engines])
     told = ", ".join(
         f"{one.path.name} {weight:.3f}" for one, weight in zip(models, weights, strict=True)
     )
     say(f"mixture: {told}, fitted on the validation text")
     equal = [1.0 / len(models)] * len(models)
+    read: dict[int, list[NDArray[np.float64]]] = {}
 
     def mixed(text: "EncodedText", by: list[float]) -> "Tally":
-        """The figures of a text under a mixture."""
-        return tally(text, mixed_nats([text_nats(engine, text) for engine in engines], by))
+        """The figures of a text under a mixture; each model reads it once."""
+        if id(text) not in read:
+            read[id(text)] = [text_nats(engine, text) for engine in engines]
+        return tally(text, mixed_nats(read[id(text)], by))
 
     yield f"mean of {len(models)}", lambda text: mixed(text, equal)
     yield "fitted mixture", lambda text: mixed(text, weights)

@@ -2,12 +2,13 @@
 
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from charlm.cli.options import CheckpointsOption, JsonOption
-from charlm.cli.output import Talk, render, say, write_json
+from charlm.cli.output import Talk, render, say
+from charlm.cli.output import write_json as show_json
 
 if TYPE_CHECKING:
     from charlm.recipes import Recipe
@@ -53,14 +54,15 @@ def reproduce(
     if as_json:
         published = [{"who": who, "figure": figure} for who, figure in chosen.published]
         rows = {key: tally.summary() for key, tally in tallies.items()}
-        write_json({"schema_version": 1, "recipe": name, "complete": complete, "ours": rows,
+        show_json({"schema_version": 1, "recipe": name, "complete": complete, "ours": rows,
                     "figure": chosen.figure, "protocol": chosen.protocol,
                     "published": published})  # fmt: skip
         return
     from charlm.report.reproductions import comparison
 
     if not complete:
-        say(f"not complete yet; go on with: charlm reproduce {name}")
+        place = f" --checkpoints {checkpoints}" if checkpoints else ""
+        say(f"not complete yet; go on with: charlm reproduce {name}{place}")
     render(comparison(chosen, tallies))
     say(f"protocol: {chosen.protocol}")
 
@@ -74,10 +76,11 @@ def _trained(
     from charlm.runs.locate import checkpoints_folder
 
     folder = checkpoints_folder(checkpoints)
-    path = folder / f"reproduce-{name}"
+    path = folder / f"recipe-{name}"
     if (path / RECORD).exists():
         from charlm.training.session import resume
 
+        _check_same(path, chosen)
         session = resume(path)
         if session.complete:
             session.lock.release()
@@ -89,9 +92,30 @@ def _trained(
     return path
 
 
+def _check_same(path: Path, chosen: "Recipe") -> None:
+    """Raise RunError where a run was made by other settings than the recipe's."""
+    from charlm.errors import RunError
+    from charlm.runs.layout import read_record
+
+    if read_record(path).get("recipe") != _plain(chosen):
+        raise RunError(
+            f"{path} was made by another recipe of this name; expected a run of this one. Delete "
+            "it, or give another --checkpoints"
+        )
+
+
+def _plain(chosen: "Recipe") -> Any:
+    """The settings of a recipe as JSON keeps them."""
+    import json
+
+    return json.loads(json.dumps(chosen.settings))
+
+
 def _begun(path: Path, chosen: "Recipe", data: Path, seed: int) -> "Session":
     from charlm.config import merge, settings_from
     from charlm.errors import CorpusError
+    from charlm.runs.commit import write_json
+    from charlm.runs.layout import RECORD
     from charlm.training.session import start
 
     texts = {part: getattr(chosen, part) for part in ("train", "valid", "test")}
@@ -109,9 +133,12 @@ def _begun(path: Path, chosen: "Recipe", data: Path, seed: int) -> "Session":
     if "seed" not in given.get("training", {}):
         given = merge(given, {"training": {"seed": seed}})
     origins = {f"{s}.{k}": "recipe" for s, values in given.items() for k in values}
-    return start(
+    session = start(
         settings_from(given), path.parent, name=path.name, origins=origins, command=Talk.command
     )
+    session.record["recipe"] = _plain(chosen)
+    write_json(path / RECORD, session.record)
+    return session
 
 
 def _follow(session: "Session", budget: float | None) -> None:

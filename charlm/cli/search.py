@@ -1,5 +1,6 @@
 """`charlm search`: try settings for a while and say which are best."""
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -48,7 +49,7 @@ def search(
     from charlm.config import merge, settings_from, settings_in
     from charlm.runs.folders import check_name, check_writable
     from charlm.runs.locate import checkpoints_folder
-    from charlm.training.search import USUAL_KNOBS, results
+    from charlm.training.search import SETTINGS, USUAL_KNOBS, results, trial_name
     from charlm.training.search import search as trials
 
     given: dict[str, dict[str, Any]] = {
@@ -62,7 +63,7 @@ def search(
     root = checkpoints_folder(checkpoints)
     check_writable(root)
     folder = root / name
-    if not folder.exists():
+    if not name or not (folder / SETTINGS).exists():
         check_name(root, name)
     for record in trials(
         settings, folder, minutes=minutes, trial_minutes=trial_minutes, knobs=chosen, seed=seed
@@ -77,13 +78,15 @@ def search(
     render(trial_table(rows))
     best = rows[0] if rows and rows[0]["state"] == "complete" else None
     if best:
-        say(f"the best trial is a run: charlm sample --run {folder / _folder(best['number'])}")
-        values = " ".join(f"--set {key}={value}" for key, value in best["values"].items())
-        say(f"train longer with: charlm train {' '.join(sources or [])} {values}")
-
-
-def _folder(number: int) -> str:
-    return f"trial-{number:03d}"
+        say(f"the best trial is a run: charlm sample --run {folder / trial_name(best['number'])}")
+        pairs = [*(more or []), *(f"{key}={value}" for key, value in best["values"].items())]
+        command = ["charlm", "train", *(sources or [])]
+        for flag, given_values in (
+            ("--valid", valid), ("--unit", [unit]), ("--document", [document]), ("--set", pairs),
+        ):  # fmt: skip
+            for value in given_values or []:
+                command += [flag, value] if value is not None else []
+        say(f"train longer with: {shlex.join(command)}")
 
 
 def _line(record: "TrialRecord") -> str:

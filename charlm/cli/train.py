@@ -319,26 +319,18 @@ def _settings(
     """Preset, file and flags as settings, and where each came from."""
     from charlm.config import read_toml, settings_from
     from charlm.errors import UsageError
-    from charlm.presets import overlay, preset_settings
+    from charlm.presets import layered, preset_settings
 
     if run:
         raise UsageError("--run names a run to go on with and needs --resume; a new one is --name")
     file = read_toml(config) if config else {}
     if config:
         settings_from(file, str(config))
-    recipe = preset_settings(preset) if preset else {}
-    settings = settings_from(overlay(overlay(recipe, file), flags), "flags")
-    origins = {
-        f"{section}.{key}": layer
-        for layer, nested in (
-            (f"preset {preset}", recipe),
-            (f"file {config}", file),
-            ("flag", flags),
-        )
-        for section, values in nested.items()
-        for key in values
-    }
-    return settings, origins
+    layers = [(f"file {config}", file), ("flag", flags)]
+    if preset:
+        layers.insert(0, (f"preset {preset}", preset_settings(preset)))
+    nested, origins = layered(layers)
+    return settings_from(nested, "flags"), origins
 
 
 def _show_plan(settings: "Settings", origins: dict[str, str], vocab: Path | None) -> None:
@@ -346,10 +338,12 @@ def _show_plan(settings: "Settings", origins: dict[str, str], vocab: Path | None
     from charlm.report.progress import describe_plan
     from charlm.report.runs import setting_rows
     from charlm.report.tables import plain_table
+    from charlm.training.planning import memory_problem
     from charlm.training.session import prepare
 
     ready = prepare(settings, origins=origins, vocabulary=vocab)
-    for note in ready.dataset.notes:
+    problem = memory_problem(ready.plan, ready.device)
+    for note in [*ready.dataset.notes, *([problem] if problem else [])]:
         say(note)
     write("\n".join(describe_plan(ready.record)) + "\n\n")
     table = plain_table("<setting", "<value", "<why")

@@ -169,7 +169,7 @@ def tuned(
 ) -> Dynamic:
     """The rate and decay that give the beginning of a text the least nats.
 
-    First the best rate without decay, then the best decay with it.
+    First the best rate under the middle decay, then the best decay with it.
     """
     part = _beginning(text, TUNING_TOKENS)
 
@@ -187,5 +187,6 @@ def _beginning(text: EncodedText, most: int) -> EncodedText:
     if not text.closed:
         ids = np.asarray(text.ids[:most])
         return replace(text, ids=ids, ends=np.array([len(ids)], np.int64))
-    number = max(1, int(np.searchsorted(text.ends, most)))
-    return replace(text, ids=text.ids[: text.ends[number - 1]], ends=text.ends[:number])
+    number = max(1, int(np.searchsorted(text.ends, most, side="right")))
+    ends = np.minimum(text.ends[:number], most)
+    return replace(text, ids=text.ids[: ends[-1]], ends=ends)

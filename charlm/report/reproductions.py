@@ -10,6 +10,8 @@ from charlm.report.tables import plain_table
 from charlm.report.text import number
 from charlm.units import Tally
 
+TUNED = ("cache", "dynamic")
+"""Methods whose settings are chosen on the validation text."""
 DIGITS = {"perplexity": 1, "bits_per_token": 3, "nats_per_token": 4}
 
 
@@ -19,6 +21,8 @@ def comparison(recipe: Recipe, tallies: Mapping[str, Tally]) -> Table:
     table = plain_table("<who", f"{recipe.part} {FIGURES[recipe.figure]}", "<under")
     for name, tally in tallies.items():
         under = "the protocol below" if name == recipe.part else name.partition(", ")[2]
+        if recipe.part == "valid" and under in TUNED:
+            under += " (tuned on the beginning of this text)"
         table.add_row("ours", number(tally.summary()[recipe.figure], digits), Text(under))
     for who, figure in recipe.published:
         table.add_row("published", number(figure, digits), Text(who))

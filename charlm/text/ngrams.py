@@ -42,14 +42,15 @@ def _interpolated(
     """P_n of each token from P_{n-1}; the first tokens, without a whole history, keep theirs."""
     if min(len(train), len(other)) < length:
         return lower
-    seen, counts = np.unique(window_hashes(train, length), return_counts=True)
+    seen, first, counts = np.unique(
+        window_hashes(train, length), return_index=True, return_counts=True
+    )
     contexts = np.zeros(max(len(train) - length + 1, 0), np.uint64)
     wanted = np.zeros(len(other) - length + 1, np.uint64)
     if length > 1:
         contexts = window_hashes(train[:-1], length - 1)
         wanted = window_hashes(other[:-1], length - 1)
     histories, totals = np.unique(contexts, return_counts=True)
-    first = np.unique(window_hashes(train, length), return_index=True)[1]
     kinds_of, kinds = np.unique(contexts[first], return_counts=True)
     own = _looked_up(seen, counts, window_hashes(other, length))
     total = _looked_up(histories, totals, wanted)
@@ -75,7 +76,7 @@ def window_hashes(ids: NDArray[np.integer], length: int) -> Hashes:
     count = len(ids) - length + 1
     if count < 1:
         return np.empty(0, np.uint64)
-    single = _mixed(np.asarray(ids).astype(np.uint64) + np.uint64(1))
+    single = _mixed(np.asarray(ids).astype(np.int64).astype(np.uint64) + np.uint64(2))
     found, done = single, 1
     for bit in bin(length)[3:]:
         found = _mixed(found[: len(found) - done] * FACTOR + found[done:])
@@ -124,7 +125,15 @@ def in_corpus(
     return there[np.searchsorted(keys, own)]
 
 
-def novel_share(ids: NDArray[np.integer], corpus: NDArray[np.integer], length: int = 8) -> float:
-    """Share of the windows of so many ids that are not in the corpus; nan where there is none."""
+def novel_share(
+    ids: NDArray[np.integer], corpus: NDArray[np.integer], length: int = 8, apart: int | None = None
+) -> float:
+    """Share of the windows of so many ids that are not in the corpus; nan where there is none.
+
+    Windows that hold the id `apart`, which stands between texts, do not count.
+    """
     found = in_corpus(ids, corpus, length)
+    if apart is not None and len(found):
+        reaching = np.convolve(np.asarray(ids) == apart, np.ones(length, np.int64), "valid")
+        found = found[reaching == 0]
     return float(1.0 - found.mean()) if len(found) else float("nan")

@@ -30,8 +30,8 @@ MARGIN = 0.7
 def expected(dataset: Dataset, plan: Plan) -> dict[str, Any] | None:
     """Nats per token with the ends of the range, and the n-grams' own; None where nothing is known.
 
-    That is without validation text, for other cells than the LSTM, for pieces of words and bytes
-    of unlike scripts, and for runs much shorter or longer than the measured ones.
+    That is without validation text, for other cells than the LSTM, for pieces of words, and for
+    runs much shorter or longer than the measured ones.
     """
     model, unit = plan.settings.model, dataset.vocabulary.unit
     if dataset.valid is None or model.cell != "lstm" or unit == "bpe" or not len(dataset.valid.ids):

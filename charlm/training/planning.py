@@ -21,7 +21,7 @@ import torch
 from torch.nn import functional as F
 
 from charlm.config import ModelSettings, Settings, TrainingSettings
-from charlm.errors import EnvironmentFailure, UsageError
+from charlm.errors import UsageError
 from charlm.nn.cells import CELLS
 from charlm.nn.devices import Precision, free_memory
 from charlm.nn.model import (
@@ -30,6 +30,7 @@ from charlm.nn.model import (
     multiplied_weights,
     sizes,
 )
+from charlm.nn.output import SHORTLIST
 from charlm.text.dataset import Dataset
 from charlm.training.optim import NON_MONOTONE_INTERVAL, OPTIMIZERS, build_optimizer
 
@@ -197,7 +198,10 @@ class _Planner:
         """One, while it need not be too wide; two where no time is given or it is long."""
         if self._budget_seconds(training) is None:
             return int(self._chosen("model.num_layers", 2, "the length is given, not the time"))
-        hidden = self.settings.model.hidden_size or self._fitting(training, 1)
+        model = self.settings.model
+        hidden = model.hidden_size or self._fitting(training, 1)
+        if model.cell not in ("lstm", "gru"):
+            return int(self._chosen("model.num_layers", 2, "two layers serve well"))
         if hidden <= WIDEST_ALONE:
             return int(self._chosen("model.num_layers", 1, "one learns more in this time than two"))
         return int(self._chosen("model.num_layers", 2, "one would have to be too wide"))
@@ -212,6 +216,9 @@ class _Planner:
             letters = unit in ("char", "byte") or self.vocab_size < LETTERS
             narrow = letters and not tie
             width = min(hidden, 128) if narrow else hidden
+        alone = model.last_hidden_size is None and model.mixture == 1
+        if tie and alone and not model.one_hot:
+            width = hidden
         if tie is None:
             fixed = model.one_hot or model.cell == "esn" or self.settings.training.freeze_vectors
             fits = width == (model.last_hidden_size or hidden) or model.mixture > 1
@@ -432,27 +439,31 @@ def training_memory(model: ModelSettings, training: TrainingSettings, vocab_size
 
     Measured with torch 2.13 on a processor: 100 MB of buffers; for each weight the weight, its
     gradient and two moments; for each token and unit of a layer six numbers a gate and two more
-    (half as many again in cells that are computed step by step); 5.5 for each logit.
+    (half as many again in cells that are computed step by step); 5.5 for each logit, in a mixture
+    for each of its softmaxes, in an adaptive softmax for the frequent entries.
     """
     rows, window = training.batch_size or 1, training.bptt or 1
     gates = CELLS[model.cell].gates
     stepwise = 1.0 if model.cell in ("rnn", "lstm", "gru", "esn") else 1.5
     units = (model.num_layers or 1) * (model.hidden_size or 1)
-    numbers = rows * window * (units * (6.0 * gates + 2.0) * stepwise + 5.5 * vocab_size)
+    logits = 5.5 * vocab_size * model.mixture
+    if model.adaptive_softmax:
+        logits = 5.5 * vocab_size * SHORTLIST
+    numbers = rows * window * (units * (6.0 * gates + 2.0) * stepwise + logits)
     copies = 5 if training.average or training.average_trigger else 4
     return int(1e8 + 4.0 * (copies * count_parameters(model, vocab_size) + numbers))
 
 
-def check_memory(planned: Plan, device: torch.device) -> None:
-    """Raise EnvironmentFailure where a plan needs more memory than is free.
+def memory_problem(planned: Plan, device: torch.device) -> str | None:
+    """Why a plan needs more memory than is free; None where it does not.
 
     On an accelerator training goes on with parts of the rows, so only a processor is judged.
     """
     free = free_memory()
     if device.type != "cpu" or free is None or planned.memory <= free:
-        return
+        return None
     training, model = planned.settings.training, planned.settings.model
-    raise EnvironmentFailure(
+    return (
         f"training needs about {planned.memory / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are "
         f"free here. Use a smaller --batch (now {training.batch_size}), --bptt ({training.bptt}) "
         f"or --hidden ({model.hidden_size})"

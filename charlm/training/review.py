@@ -9,7 +9,7 @@ from charlm.engine.interface import Engine
 from charlm.inference.calibration import sample_of
 from charlm.inference.generation import generate
 from charlm.inference.likelihood import evaluate
-from charlm.text.dataset import Dataset
+from charlm.text.dataset import Dataset, EncodedText, TextCounts
 from charlm.text.ngrams import longest_overlap, novel_share
 from charlm.training.records import Memory, Review
 from charlm.training.trainer import Trainer
@@ -29,13 +29,24 @@ WORSE = 0.002
 def review(trainer: Trainer, engine: Engine, valid_nats: float | None) -> Review:
     """Look at a finished run. `engine` computes with its best weights."""
     dataset = trainer.dataset
-    train = evaluate(engine, sample_of(dataset.train, TRAINING_SAMPLE)).nats_per_token
+    train = evaluate(engine, end_of(dataset.train, TRAINING_SAMPLE)).nats_per_token
     model = trainer.model.settings
     advice = diagnosis(
         train, valid_nats, trainer.counters.validation_nats, trainer.passes, model.dropout or 0.0
     )
     memory = memory_of(engine, dataset) if model.direction != "backward" else None
     return Review(train_nats_per_token=train, advice=advice, memory=memory)
+
+
+def end_of(text: EncodedText, most: int) -> EncodedText:
+    """About `most` tokens of a text: documents from all over it, or the end of a stream.
+
+    The end is what stands nearest to a validation text that was cut off behind it.
+    """
+    if text.closed or len(text.ids) <= most:
+        return sample_of(text, most)
+    ids = np.asarray(text.ids[-most:])
+    return EncodedText(ids=ids, ends=np.array([most], np.int64), counts=TextCounts(), closed=False)
 
 
 def diagnosis(
@@ -51,7 +62,7 @@ def diagnosis(
     told = f"{train:.3f} nats/token on its training text, {valid:.3f} on new text"
     best = min(range(len(validations)), key=lambda at: validations[at], default=0)
     late = len(validations) - 1 - best
-    if late and validations[-1] > (1.0 + WORSE) * validations[best]:
+    if late > 0 and validations[-1] > (1.0 + WORSE) * validations[best]:
         share = 100.0 * (best + 1) / len(validations)
         return [
             f"over-fitted: validation was best after {share:.0f} % of the run and got worse since "
@@ -82,8 +93,8 @@ def _against_memory(dropout: float) -> str:
     return "more text, or a smaller model"
 
 
-def memory_of(engine: Engine, dataset: Dataset, seed: int = 1) -> Memory | None:
-    """Compare samples of a model with its training text; None where the text is too short."""
+def memory_of(engine: Engine, dataset: Dataset, seed: int = 1) -> Memory:
+    """Compare samples of a model with its training text."""
     vocabulary, train = dataset.vocabulary, np.asarray(dataset.train.ids[:MOST_COMPARED])
     texts = [""] * SAMPLES
     for piece in generate(
@@ -92,17 +103,15 @@ def memory_of(engine: Engine, dataset: Dataset, seed: int = 1) -> Memory | None:
     ):  # fmt: skip
         texts[piece.sample] += piece.text
     ids = [vocabulary.encode(text).astype(np.int64) for text in texts]
-    found = [(longest_overlap(one, train), one) for one in ids if len(one)]
-    if not found:
-        return None
-    (length, place), longest = max(found, key=lambda item: item[0][0])
-    every = [novel_share(one, train, NGRAM) for one in ids]
-    shares = [share for share in every if not math.isnan(share)]
+    apart = np.array([-1], np.int64)  # stands in no text, so that nothing reaches over it
+    joined = np.concatenate([part for one in ids for part in (one, apart)])
+    length, place = longest_overlap(joined, train)
+    novel = novel_share(joined, train, NGRAM, apart=-1)
     held = dataset.valid.ids[:TRAINING_SAMPLE] if dataset.valid is not None else ()
     held_out = novel_share(np.asarray(held, np.int64), train, NGRAM)
     return Memory(
         overlap=length,
-        text=vocabulary.decode(longest[place : place + length]),
-        novel=float(np.mean(shares)) if shares else None,
+        text=vocabulary.decode(joined[place : place + length]),
+        novel=None if math.isnan(novel) else novel,
         novel_held_out=None if math.isnan(held_out) else held_out,
     )

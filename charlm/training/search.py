@@ -17,6 +17,7 @@ from charlm.config import Settings, section_of, settings_from
 from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError
 from charlm.presets import overlay
 from charlm.runs.commit import write_json
+from charlm.runs.folders import lock_run
 from charlm.runs.layout import RECORD
 from charlm.training.records import EvaluationRecord
 from charlm.training.session import Session, prepare, resume, start
@@ -26,6 +27,8 @@ STUDY, SETTINGS = "study.log", "search.json"
 HALVING = 2
 """Of the trials that come to a validation, one of so many goes on."""
 EVALS = 8
+MOST_FAILED = 5
+"""Trials that may fail one after the other."""
 
 Suggest = Callable[[Any], Any]
 KNOBS: dict[str, Suggest] = {
@@ -71,8 +74,8 @@ def search(
     """Try settings for so many minutes, and yield each trial when it ends.
 
     Values of `knobs` take the place of those in `settings`. A search in a folder that holds one
-    goes on with it. Raises UsageError for unknown knobs and RunError where the folder's search is
-    another one.
+    goes on with it. Raises UsageError for unknown knobs, RunError where the folder's search is
+    another one or every trial fails, EnvironmentFailure while somebody else searches there.
     """
     unknown = [knob for knob in knobs if knob not in KNOBS]
     if unknown or not knobs:
@@ -80,12 +83,24 @@ def search(
                          f"{', '.join(KNOBS)}")  # fmt: skip
     base = replace(settings, training=replace(settings.training, evals=EVALS))
     nested = overlay(base.to_dict(), {"training": {"minutes": trial_minutes}})
+    if "-" in settings.corpus.sources:
+        raise UsageError("stdin can be read only once; give a search its text in a file")
     study = _opened(folder, nested, knobs, seed)
-    if study.best_of() is None and not study.unfinished():
-        prepare(settings_from(nested))  # what is wrong with every trial is told now
-    deadline = clock() + 60.0 * minutes
-    while clock() < deadline:
-        yield _trial(study, nested, knobs, deadline, clock, on_session)
+    lock = lock_run(folder)
+    try:
+        if study.best_of() is None and not study.unfinished():
+            prepare(settings_from(nested))  # what is wrong with every trial is told now
+        deadline, failed = clock() + 60.0 * minutes, 0
+        while clock() < deadline:
+            record = _trial(study, nested, knobs, deadline, clock, on_session)
+            yield record
+            failed = failed + 1 if record.state == "failed" else 0
+            if failed == MOST_FAILED:
+                raise RunError(
+                    f"{failed} trials in a row failed, the last because: {record.problem}"
+                )
+    finally:
+        lock.release()
 
 
 def _trial(
@@ -95,7 +110,7 @@ def _trial(
     begun = clock()
     trial = study.next_trial()
     values = {knob: KNOBS[knob](trial) for knob in knobs}
-    path = study.folder / f"trial-{trial.number:03d}"
+    path = study.folder / trial_name(trial.number)
     state, problem, session = "complete", "", None
     try:
         session = _session(path, nested, values)
@@ -110,6 +125,11 @@ def _trial(
         number=trial.number, values=values, state=state, nats_per_token=nats,
         seconds=round(clock() - begun, 1), problem=problem,
     )  # fmt: skip
+
+
+def trial_name(number: int) -> str:
+    """The folder of a trial in that of its search."""
+    return f"trial-{number:03d}"
 
 
 def _session(path: Path, nested: dict[str, dict[str, Any]], values: Mapping[str, Any]) -> Session:
@@ -155,16 +175,18 @@ class _Study:
         self.optuna, self.folder = optuna, folder
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         backend = optuna.storages.journal.JournalFileBackend(str(folder / STUDY))
+        storage = optuna.storages.JournalStorage(backend)
+        known = [study.study_name for study in storage.get_all_studies()]
+        drawn = (
+            len(storage.get_all_trials(storage.get_study_id_from_name("charlm"))) if known else 0
+        )
         self.study = optuna.create_study(
-            storage=optuna.storages.JournalStorage(backend),
+            storage=storage,
             study_name="charlm",
             load_if_exists=True,
-            sampler=optuna.samplers.RandomSampler(seed=seed),
+            sampler=optuna.samplers.RandomSampler(seed=seed + drawn),  # a sitting draws new points
             pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=HALVING),
         )
-        # every sitting would draw the same points again
-        for _ in self.study.trials:
-            self.study.sampler.reseed_rng()
 
     def unfinished(self) -> list[Any]:
         """Trials that were begun and did not end."""

@@ -68,7 +68,7 @@ from charlm.text.direction import mirrored_dataset
 from charlm.text.vocabulary import load_vocabulary
 from charlm.training.calibrating import best_engine, calibrate
 from charlm.training.expectation import expected
-from charlm.training.planning import Plan, check_memory, plan
+from charlm.training.planning import Plan, memory_problem, plan
 from charlm.training.pretrained import (
     Pretrained,
     begin_with,
@@ -202,15 +202,20 @@ class Session:
             valid_uncalibrated=trainer.best_tally if scale != 1.0 else None,
             logit_scale=scale,
             notes=self.notes,
-            review=None if stopped else review(trainer, engine, known),
         )
+        self._write_end(finished)
+        if not stopped:  # the run is whole; the look back at it may take a moment
+            finished = replace(finished, review=review(trainer, engine, known))
+            self._write_end(finished)
+        return finished
+
+    def _write_end(self, finished: FinishedRecord) -> None:
         self.record |= {
             "status": "finished" if finished.complete else "stopped",
             "results": finished.to_dict(),
         }
         write_json(self.path / RECORD, self.record)
         write_file(self.path / CARD, model_card(self.record["name"], self.record).encode("utf-8"))
-        return finished
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,7 +271,6 @@ def prepare(
 
     planned = plan(settings, dataset, device, precision_of)
     settings = planned.settings
-    check_memory(planned, device)
     precision = precision_of(settings.model)
     record = {
         "settings": settings.to_dict(),
@@ -310,6 +314,8 @@ def start(
     check_writable(folder)
     check_name(folder, name)
     ready = prepare(settings, origins=origins, corpus=corpus, vocabulary=vocabulary)
+    if problem := memory_problem(ready.plan, ready.device):
+        raise EnvironmentFailure(problem)
     path = new_folder(folder, name, ready.dataset.name)
     session = _new_run(path, ready, command=command)
     session.notes += ready.dataset.notes + _shrinking(ready.plan.reasons)
@@ -406,6 +412,8 @@ def resume(path: Path, changes: Mapping[str, Mapping[str, Any]] | None = None) -
         dataset = read_data(path, settings, vocabulary, record)
         saved, skipped = load_newest_state(path)
         device, threads = _machine(settings.training, record["machine"].get("threads"))
+        if changes:
+            record.pop("planned", None)  # it was another plan
         record |= {"settings": settings.to_dict()}
         session = _session(path, settings, dataset, record, lock, device)
         session.notes += [f"{problem}; passed over" for problem in skipped]

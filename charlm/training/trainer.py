@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm.config import TrainingSettings
-from charlm.errors import DivergenceError, RunError
+from charlm.errors import DivergenceError, EnvironmentFailure, RunError
 from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import Precision
 from charlm.nn.engine import TorchEngine
@@ -116,8 +116,11 @@ class Trainer:
         self.windows = Windows(dataset.train, self._reading())
         self._started = 0.0
         self._norm = 0.0
+        self._clipped = False
         self._shares: list[float] = []  # of the rate, one for each window of the step so far
-        self._before = self.counters
+        self._before = self.counters  # as the step began, with its state
+        self._state: State | None = None
+        self._windows: list[Window] = []
         self._warnings: list[str] = []
 
     def _reading(self) -> Reading:
@@ -196,11 +199,47 @@ class Trainer:
         return bool(self.stop_reason or self.counters.finished)
 
     def _learn(self, window: Window) -> None:
-        """Add the gradient of one window to that of the step."""
+        """Add the gradient of one window to that of the step.
+
+        Where the device has too little memory, the step is begun again with the rows in two parts,
+        then four and so on, and so is the rest of the run: another draw of dropout, the same
+        gradient otherwise. Raises EnvironmentFailure when single rows do not fit.
+        """
         if not self._shares:
-            self._before = replace(self.counters)
+            self._before, self._state, self._windows = replace(self.counters), self.state, []
+        self._windows.append(window)
+        waiting = [window]
+        while waiting:
+            try:
+                self._add(waiting[0])
+                del waiting[0]
+                continue
+            except torch.OutOfMemoryError:
+                pass  # what failed is freed when the exception is gone
+            waiting = list(self._windows)
+            self._read_in_more_parts(max(window.inputs.shape[1] for window in waiting))
+
+    def _read_in_more_parts(self, rows: int) -> None:
+        """Go back to the beginning of the step, and halve the number of rows read at once."""
+        parts = self.counters.parts
+        if parts >= rows:
+            raise EnvironmentFailure(
+                f"{self.device.type} has too little memory for one row of this model; expected "
+                "room for it. Use a smaller --bptt or --hidden"
+            )
+        self.optimizer.zero_grad()
+        self.state, self._shares = self._state, []
+        self.counters = replace(self._before, parts=min(2 * parts, rows))
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._warnings.append(
+            f"step {self.counters.step + 1}: too little memory for {rows} rows at once; they are "
+            f"read in {self.counters.parts} parts from here on"
+        )
+
+    def _add(self, window: Window) -> None:
         fullness = self._fullness(window)
-        nats = self._gradient(window, fullness / self.settings.accumulate)
+        nats = self._gradient_in_parts(window, fullness / self.settings.accumulate)
         self._shares.append(fullness * self._length_share(window))
         counters = self.counters
         counters.sum_nats += nats * window.tokens
@@ -209,30 +248,8 @@ class Trainer:
         counters.epoch, counters.group = window.next.epoch, window.next.group
         counters.offset = window.next.offset
 
-    def _gradient(self, window: Window, factor: float) -> float:
-        """Add `factor` times a window's gradient; its nats per token.
-
-        Where the device has too little memory, its rows are read in two parts, then four and so
-        on, from here to the end of the run: another draw of dropout, the same gradient otherwise.
-        """
-        before = self.state
-        while True:
-            try:
-                return self._gradient_in_parts(window, factor)
-            except torch.OutOfMemoryError:
-                rows = window.inputs.shape[1]
-                if self.counters.parts >= rows or self._shares:
-                    raise
-                self.optimizer.zero_grad()
-                self.state, self.counters.parts = before, min(2 * self.counters.parts, rows)
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
-                self._warnings.append(
-                    f"step {self.counters.step + 1}: too little memory for {rows} rows at once; "
-                    f"they are read in {self.counters.parts} parts from here on"
-                )
-
     def _gradient_in_parts(self, window: Window, factor: float) -> float:
+        """Add `factor` times a window's gradient, its rows in parts; its nats per token."""
         before, total = self._state_before(window), 0.0
         states: list[State] = []
         every = np.arange(window.inputs.shape[1])
@@ -265,7 +282,7 @@ class Trainer:
         counters.step += 1
         if self.average:
             self.average.update(counters.step)
-        counters.sum_clipped += int(0 < settings.clip_norm < self._norm)
+        counters.sum_clipped += int(self._clipped)
         counters.seconds = max(counters.seconds, self.clock() - self._started)
 
     def _loss(
@@ -328,11 +345,13 @@ class Trainer:
         if not math.isfinite(norm):
             broken = [name for name, g in self._gradients() if not g.isfinite().all()]
             raise self._diverged(f"the gradient of {', '.join(broken[:3])} is not finite")
-        if self.settings.clip_value:
-            weights = list(self.model.parameters())
-            torch.nn.utils.clip_grad_value_(weights, self.settings.clip_value)
+        weights, largest_value = list(self.model.parameters()), self.settings.clip_value
+        if largest_value:
+            highest = max(float(gradient.abs().max()) for _, gradient in self._gradients())
+            self._clipped = highest > largest_value
+            torch.nn.utils.clip_grad_value_(weights, largest_value)
         elif self.settings.clip_norm:
-            weights = list(self.model.parameters())
+            self._clipped = norm > self.settings.clip_norm
             torch.nn.utils.clip_grads_with_norm_(weights, self.settings.clip_norm, total)
         usual = max(self.settings.clip_norm, 1.0)
         if norm > EXPLODING * usual and self.counters.warnings < MOST_WARNINGS:
