@@ -2,7 +2,7 @@
 
 The rule, in short. Training costs 6 operations for each weight and token, so a time and a measured
 speed give a number of operations C. The model gets sqrt(C / 6r) weights, which lets it read about r
-tokens for each weight (r = 3 for letters, 0.3 for words, most of whose weights are the output's); a
+tokens for each weight (r = 2 for letters, 0.3 for words, most of whose weights are the output's); a
 small text caps the size. One layer, while it is not too wide: it learns more in minutes than two of
 the same weights. The rules come from `scripts/measure_plans.py`; its results are beside it, and in
 `scripts/experiments/LOG.md` is what they say.
@@ -37,10 +37,10 @@ from charlm.training.optim import NON_MONOTONE_INTERVAL, OPTIMIZERS, build_optim
 DEFAULT_MINUTES = 7.0
 """Time that a run without a given length aims at, on the machine that it starts on."""
 OPERATIONS_PER_WEIGHT_AND_TOKEN = 6
-TOKENS_PER_WEIGHT = {"char": 3.0, "byte": 3.0, "word": 0.3, "bpe": 0.6}
+TOKENS_PER_WEIGHT = {"char": 2.0, "byte": 2.0, "word": 0.3, "bpe": 0.6}
 LADDER = (32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640, 768, 896, 1024)
 """Hidden sizes that a plan chooses from."""
-WIDEST_ALONE = 640
+WIDEST_ALONE = 448
 """Units beyond which two layers are planned in place of one."""
 CAPS = (
     (3_000, 32), (20_000, 64), (60_000, 128), (200_000, 192), (400_000, 256), (700_000, 384),
@@ -54,9 +54,13 @@ LETTERS = 256
 """Entries below which tokens are treated as letters, whatever their unit is called."""
 MOST_PASSES = 16
 """Passes over a 1 MB text that a default run makes at most; smaller texts get more."""
-DEFAULT_ROWS = {"cpu": 16, "mps": 64, "cuda": 64}
-"""Rows of a stream. On the built-in text a 2x128 LSTM came to 1.106 bits per character with 32 rows
-and to 1.019 with 16, in the same time: a processor gains nothing from more rows."""
+DEFAULT_ROWS = {"cpu": 32, "mps": 64, "cuda": 64}
+"""Rows of a stream."""
+SHORT_RUN = 120.0
+"""Seconds of training below which a processor reads 16 rows, and windows of half the usual length:
+more steps are worth more than fast ones then. One minute of Shakespeare, 384 units: 1.455 with
+16 x 32, 1.482 with 16 x 64; three minutes, 512 units: 1.419 with 16 x 32, 1.386 with 16 x 64, 1.385
+with 32 x 64."""
 TOKENS_IN_A_STEP = 512
 """Tokens that a step should hold when documents are short."""
 SOON_MEMORISED = 1_000_000
@@ -69,7 +73,7 @@ RATE_SHARES = {"rnn": 0.25, "lstm": 2.0}
 steps: an Elman network came to 2.19 nats per character at 0.001, to 3.20 at 0.002 and to nothing at
 0.004; a GRU to 1.92 at 0.004, 2.00 at 0.002. An LSTM of 384 units, one minute: 1.551 at 0.004,
 1.482 at 0.008 (windows of 64); 1.455 at 0.008, 1.481 at 0.016 (of 32)."""
-BPTT = {"char": 32, "byte": 32, "word": 35, "bpe": 35}
+BPTT = {"char": 64, "byte": 64, "word": 70, "bpe": 70}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +152,7 @@ class _Planner:
         """Window length and rows, shrunk where the text is too short for them."""
         unit = self.dataset.vocabulary.unit
         text = self.dataset.train
-        bptt = training.bptt or self._bptt(unit)
+        bptt = training.bptt or self._bptt(unit, training)
         if bptt > self.tokens:
             bptt = self._chosen("training.bptt", self.tokens, "the whole text is shorter")
         mean = self.tokens / max(text.documents, 1)
@@ -158,21 +162,34 @@ class _Planner:
             self.reasons["training.batch_size"] = f"documents have {mean:.0f} tokens on average"
         elif rows is None:
             kind = self.device.type
-            rows = self._chosen("training.batch_size", DEFAULT_ROWS[kind], f"on {kind}")
+            rows = DEFAULT_ROWS[kind] // (2 if self._short(training) else 1)
+            rows = self._chosen("training.batch_size", rows, f"on {kind}, {self._time(training)}")
         most = max(1, self.tokens // (4 * bptt) if text.documents == 1 else text.documents)
         if rows > most:
             rows = self._chosen("training.batch_size", most, "the text is short")
         return replace(training, bptt=bptt, batch_size=rows)
 
-    def _bptt(self, unit: str) -> int:
-        """By unit; where documents are longer, so that they fit, up to 4 times that."""
-        usual, text = BPTT["char" if self.vocab_size < LETTERS else unit], self.dataset.train
+    def _short(self, training: TrainingSettings) -> bool:
+        """Whether a processor has little time for this run."""
+        budget = self._budget_seconds(training)
+        return self.device.type == "cpu" and budget is not None and budget < SHORT_RUN
+
+    def _time(self, training: TrainingSettings) -> str:
+        return "for a short time" if self._short(training) else "for this time"
+
+    def _bptt(self, unit: str, training: TrainingSettings) -> int:
+        """By unit and time; where documents are longer, so that they fit, up to 4 times that."""
+        kind = "char" if self.vocab_size < LETTERS else unit
+        usual, text = BPTT[kind], self.dataset.train
+        if self._short(training) and not training.stateless:
+            usual //= 2
         if text.documents > 1:
             lengths = np.diff(text.ends, prepend=0)
             longest = int(lengths.max())
             if longest > usual:
                 return int(self._chosen("training.bptt", min(longest, 4 * usual), "documents fit"))
-        return int(self._chosen("training.bptt", usual, f"for {unit} units"))
+        reason = f"for {unit} units {self._time(training)}"
+        return int(self._chosen("training.bptt", usual, reason))
 
     def _model(self, training: TrainingSettings) -> ModelSettings:
         """Layers and widths: as many weights as the time allows, capped by the text."""
@@ -300,7 +317,7 @@ class _Planner:
     def _measured_speed(self) -> float:
         """Operations a second of a training step of a middling model, here and now.
 
-        In windows of the run's own shape: 16 rows reach two thirds of the speed of 32.
+        In windows of the run's own shape: more rows and longer windows make faster steps.
         """
         hidden = min(self._cap(), 384)
         settings = self._sized(hidden, 1)
