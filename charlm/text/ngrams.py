@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Ids = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
-MOST_TRAINING = 1_000_000
+MOST_TRAINING = 3_000_000
 MOST_ORDER = 6
 MOST_JUDGED = 60_000
 """Tokens that are enough: the end of a longer training text, the beginning of a longer other."""

@@ -361,7 +361,8 @@ class _Planner:
         share = model.dropout
         if share is None:
             passes = self._passes(training, model)
-            share = round(min(0.02 * passes, 0.4) / 0.05) * 0.05
+            share = 0.03 * min(passes, 4.0) + 0.015 * max(passes - 4.0, 0.0)
+            share = round(min(share, 0.4) / 0.05) * 0.05
             share = self._chosen("model.dropout", round(share, 2), f"{passes:.1f} passes")
         into = model.input_dropout
         into = into if into is not None else self._chosen("model.input_dropout", share / 2, "half")

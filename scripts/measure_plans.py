@@ -1,0 +1,414 @@
+"""The measurements behind the planner's rules: settings tried at equal time on several corpora.
+
+    CHARLM_DATA=folder python scripts/measure_plans.py speeds
+    CHARLM_DATA=folder python scripts/measure_plans.py runs [--share 0/2] [--threads 1]
+    python scripts/measure_plans.py table
+
+With `--design validation`: on texts that the rules were not made from, the planner's own choice and
+eight random ones, each with the same time.
+
+`speeds` measures what each point trains in a second (keep the machine quiet). `runs` trains each
+for as many steps as its minutes hold at that speed, so its results do not depend on what else runs
+meanwhile; several can share the work. What is in the file of results is not measured again.
+Validation texts are cut to 100,000 tokens; figures are calibrated, as those of `charlm train` are.
+"""
+
+import argparse
+import copy
+import fcntl
+import json
+import os
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from charlm.config import CorpusSettings, Settings, VocabularySettings, settings_from
+from charlm.inference.calibration import fit_scale, sample_of
+from charlm.inference.likelihood import evaluate
+from charlm.nn.devices import choose_precision, keep_freed_memory, processor_name
+from charlm.nn.engine import TorchEngine
+from charlm.nn.model import RecurrentLanguageModel
+from charlm.text.dataset import Dataset, load_dataset
+from charlm.text.ngrams import ngram_nats
+from charlm.training.planning import plan
+from charlm.training.pretrained import begin_with_frequencies
+from charlm.training.trainer import Trainer
+
+RESULTS = Path(__file__).parent / "experiments" / "plans.jsonl"
+DATA = Path(os.environ.get("CHARLM_DATA", "data"))
+CPU = torch.device("cpu")
+VALID_TOKENS = 100_000
+TRAINING_SHARE = 0.95
+"""Share of the minutes that is spent on training; the rest is validation."""
+SPEED_SECONDS, ROUNDS = 1.0, 3
+
+Point = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A corpus of the grid: its settings, and the point that the others vary by one thing."""
+
+    files: tuple[str, ...]
+    valid: str | None = None
+    document: str | None = None
+    unit: str = "char"
+    words: str = "text"
+    centre: tuple[int, int, int, float] = (256, 16, 64, 4e-3)  # hidden, rows, window, rate
+
+    def settings(self) -> Settings:
+        """As `charlm train` would be told."""
+        corpus: dict[str, Any] = {"document": self.document} if self.document else {}
+        if self.valid:
+            corpus["valid"] = (str(DATA / self.valid),)
+        return Settings(
+            corpus=CorpusSettings(sources=tuple(str(DATA / f) for f in self.files), **corpus),
+            vocabulary=VocabularySettings(unit=self.unit, words=self.words),
+        )
+
+
+TEXTS = {
+    "shakespeare": Text(("tinyshakespeare/input.txt",)),
+    "ptb-char": Text(
+        ("ptb/ptb.char.train.txt",), "ptb/ptb.char.valid.txt", "stream", "word", "whitespace"
+    ),
+    "ptb-word": Text(
+        ("ptb/ptb.train.txt",), "ptb/ptb.valid.txt", "stream", "word", "whitespace",
+        centre=(200, 16, 35, 4e-3),
+    ),
+    "names": Text(("names/names.txt",), document="line", centre=(192, 64, 16, 4e-3)),
+    "japanese": Text(("multilingual/ja_soseki.txt",)),
+    "russian": Text(("multilingual/ru.txt",)),
+    "prose": Text(("prose20/prose20.valid.txt",)),
+    "wikitext2": Text(
+        ("wikitext2/train.txt",), "wikitext2/valid.txt", "stream", "word", "whitespace"
+    ),
+}  # fmt: skip
+LEFT_OUT = ("russian", "prose", "wikitext2")
+RANDOM_POINTS = 8
+
+
+def around(text: Text) -> Iterator[Point]:
+    """The centre, and the points that differ from it in one thing: where to look at all."""
+    hidden, rows, window, rate = text.centre
+    centre = point(2, hidden, rows, window, rate)
+    yield centre
+    yield centre | {"hidden_size": hidden * 3 // 2}
+    yield centre | {"hidden_size": hidden // 2}
+    yield centre | {"dropout": 0.2}
+    yield centre | {"learning_rate": rate * 2}
+    yield centre | {"learning_rate": rate / 2}
+    yield centre | {"batch_size": rows * 2}
+    yield centre | {"batch_size": rows // 2}
+    yield centre | {"bptt": window * 2}
+    yield centre | {"num_layers": 1, "hidden_size": hidden * 3 // 2}
+
+
+def point(
+    layers: int, hidden: int, rows: int, window: int, rate: float, dropout: float = 0.0
+) -> Point:
+    """A point by its values."""
+    return {
+        "num_layers": layers, "hidden_size": hidden, "batch_size": rows, "bptt": window,
+        "learning_rate": rate, "dropout": dropout,
+    }  # fmt: skip
+
+
+CLOSER: dict[tuple[str, float], list[tuple[int, int, int, int, float, float]]] = {
+    ("shakespeare", 1.0): [
+        (1, 384, 16, 64, 8e-3, 0.0), (1, 512, 16, 64, 8e-3, 0.0), (1, 384, 16, 32, 8e-3, 0.0),
+        (1, 256, 16, 64, 8e-3, 0.0), (1, 384, 16, 32, 16e-3, 0.0), (1, 384, 16, 16, 8e-3, 0.0),
+        (1, 384, 8, 32, 8e-3, 0.0), (2, 256, 16, 32, 8e-3, 0.0), (1, 256, 16, 32, 8e-3, 0.0),
+        (1, 512, 16, 32, 8e-3, 0.0),
+    ],
+    ("ptb-word", 1.0): [
+        (2, 200, 16, 35, 4e-3, 0.0), (1, 200, 16, 35, 8e-3, 0.0), (1, 300, 16, 20, 8e-3, 0.0),
+        (1, 200, 16, 20, 4e-3, 0.0), (1, 300, 32, 35, 8e-3, 0.0),
+    ],
+    ("names", 1.0): [
+        (2, 192, 64, 16, 4e-3, 0.0), (1, 256, 64, 16, 8e-3, 0.0), (1, 256, 32, 16, 8e-3, 0.0),
+        (1, 128, 64, 16, 8e-3, 0.0),
+    ],
+    ("japanese", 1.0): [
+        (2, 256, 16, 64, 4e-3, 0.0), (1, 384, 16, 32, 8e-3, 0.0), (1, 256, 16, 32, 8e-3, 0.0),
+        (1, 384, 16, 32, 4e-3, 0.0),
+    ],
+    ("ptb-char", 1.0): [
+        (1, 384, 16, 32, 8e-3, 0.0), (1, 256, 16, 32, 8e-3, 0.0), (1, 384, 16, 64, 8e-3, 0.0),
+    ],
+    ("shakespeare", 3.0): [
+        (1, 512, 16, 32, 8e-3, 0.1), (2, 384, 16, 32, 8e-3, 0.1), (1, 512, 32, 64, 8e-3, 0.1),
+        (1, 512, 16, 64, 8e-3, 0.1), (2, 384, 32, 64, 8e-3, 0.1),
+    ],
+    ("ptb-word", 3.0): [(1, 300, 16, 35, 8e-3, 0.1), (1, 300, 32, 70, 8e-3, 0.1)],
+    ("ptb-char", 3.0): [(1, 512, 32, 64, 8e-3, 0.0)],
+    ("shakespeare", 6.0): [(1, 640, 32, 64, 8e-3, 0.15), (2, 384, 32, 64, 8e-3, 0.15)],
+}  # fmt: skip
+"""What the first look left open: layers, size, rate and window together; layers, hidden size,
+rows, window, rate, dropout."""
+
+
+UNIGRAMS: list[tuple[str, tuple[int, int, int, int, float, float]]] = [
+    ("japanese", (1, 256, 16, 32, 8e-3, 0.0)), ("japanese", (1, 384, 16, 32, 8e-3, 0.0)),
+    ("ptb-word", (1, 200, 16, 35, 8e-3, 0.0)), ("shakespeare", (1, 384, 16, 32, 8e-3, 0.0)),
+]  # fmt: skip
+"""Points that are tried again with the output bias at the logarithms of the frequencies."""
+
+
+def design() -> Iterator[tuple[str, float, Point]]:
+    """Every point that is to be measured, with its text and minutes."""
+    for one in around(TEXTS["shakespeare"]):
+        yield "shakespeare", 1.0, one
+    for name, values in UNIGRAMS:
+        yield name, 1.0, point(*values) | {"unigrams": True}
+    for (name, minutes), points in CLOSER.items():
+        for values in points:  # the first minutes were measured without
+            yield name, minutes, point(*values) | ({"unigrams": True} if minutes > 1 else {})
+
+
+def validation() -> Iterator[tuple[str, float, Point]]:
+    """The plan's point and random ones, for each text that was left out and each time."""
+    for minutes in (1.0, 3.0):
+        for name in LEFT_OUT:
+            yield name, minutes, planned_point(name, minutes)
+            for number in range(RANDOM_POINTS):
+                yield name, minutes, random_point(number)
+
+
+def random_point(number: int) -> Point:
+    """A point drawn from where `charlm search` draws."""
+    draws = np.random.default_rng([5, number])
+    low, high = np.log(1e-3), np.log(2e-2)
+    return point(
+        int(draws.integers(1, 3)),
+        round(float(np.exp(draws.uniform(np.log(64), np.log(768))))),
+        int(draws.choice([8, 16, 32, 64])),
+        int(draws.choice([16, 32, 64, 128])),
+        round(float(np.exp(draws.uniform(low, high))), 5),
+        round(0.05 * int(draws.integers(0, 9)), 2),
+    ) | {"unigrams": True}
+
+
+def planned_point(name: str, minutes: float) -> Point:
+    """What the planner chooses; measured once, then read from the results."""
+    known = found("plan", name, minutes, {})
+    if known:
+        return dict(known["chosen"])
+    settings = settings_from(
+        TEXTS[name].settings().to_dict() | {"training": {"minutes": minutes, "seed": 1}}
+    )
+    planned = plan(settings, dataset_of(name), CPU, lambda model: precision(name, model)).settings
+    model, training = planned.model, planned.training
+    assert model.num_layers and model.hidden_size and training.batch_size and training.bptt
+    chosen = point(
+        model.num_layers, model.hidden_size, training.batch_size, training.bptt,
+        training.learning_rate or 0.0, model.dropout or 0.0,
+    ) | {"unigrams": True, "planned": True}  # fmt: skip
+    add("plan", name, minutes, {}, {"chosen": chosen})
+    return chosen
+
+
+DESIGNS = {"rules": design, "validation": validation}
+
+
+@cache
+def dataset_of(name: str) -> Dataset:
+    """A corpus with its validation text cut to a useful size."""
+    settings = TEXTS[name].settings()
+    dataset = load_dataset(settings.corpus, settings.vocabulary)
+    assert dataset.valid is not None
+    return replace(dataset, valid=sample_of(dataset.valid, VALID_TOKENS))
+
+
+def trainer_of(name: str, point: Point, steps: int) -> Trainer:
+    """A trainer at a point. What the point leaves open, the planner fills in."""
+    dataset = dataset_of(name)
+    model = {key: point[key] for key in ("num_layers", "hidden_size", "dropout")}
+    training = {key: point[key] for key in ("batch_size", "bptt", "learning_rate")}
+    letters = len(dataset.vocabulary) < 1000
+    if letters and TEXTS[name].unit == "word":
+        model |= {"tie_weights": False, "embedding_size": min(128, point["hidden_size"])}
+    settings = settings_from(
+        TEXTS[name].settings().to_dict()
+        | {"model": model, "training": training | {"steps": steps, "evals": 3, "seed": 1}}
+    )
+    planned = plan(settings, dataset, CPU, lambda model: precision(name, model)).settings
+    network = RecurrentLanguageModel(planned.model, len(dataset.vocabulary))
+    network.reset_parameters(torch.Generator().manual_seed(1))
+    if point.get("unigrams"):
+        begin_with_frequencies(network, dataset.train)
+    return Trainer(
+        network, dataset, planned.training, device=CPU, precision=precision(name, planned.model)
+    )
+
+
+def precision(name: str, model: Any) -> Any:
+    """As `charlm train` chooses it."""
+    return choose_precision("auto", model, len(dataset_of(name).vocabulary), CPU)
+
+
+def speeds(points: list[tuple[str, Point]]) -> Iterator[tuple[str, Point, float]]:
+    """Tokens a second of training: the fastest of ROUNDS rounds over all points in turn.
+
+    The machine is never quite quiet, and what disturbs it lasts for seconds.
+    """
+    best: dict[int, float] = {}
+    trainers = [trainer_of(name, point, 10**6) for name, point in points]
+    windows = [trainer.windows.epoch(trainer.counters.position) for trainer in trainers]
+    for _ in range(ROUNDS):
+        for at, trainer in enumerate(trainers):
+            times, begun = [], time.perf_counter()
+            for window in windows[at]:
+                start = time.perf_counter()
+                trainer._learn(window)
+                trainer._update()
+                times.append((time.perf_counter() - start, window.tokens))
+                if time.perf_counter() - begun > SPEED_SECONDS and len(times) > 6:
+                    break
+            seconds = statistics.median(s for s, _ in times[2:])
+            found = statistics.median(tokens for _, tokens in times[2:]) / seconds
+            best[at] = max(found, best.get(at, 0.0))
+    for at, (name, point) in enumerate(points):
+        yield name, point, best[at]
+
+
+def result(name: str, point: Point, minutes: float, tokens_per_second: float) -> dict[str, Any]:
+    """Train for as many steps as the minutes hold and evaluate, calibrated."""
+    tokens = tokens_per_second * 60.0 * minutes * TRAINING_SHARE
+    dataset = dataset_of(name)
+    lengths = len(dataset.train.ids) / max(dataset.train.documents, 1)
+    in_a_step = point["batch_size"] * min(point["bptt"], lengths)
+    trainer = trainer_of(name, point, max(10, round(tokens / in_a_step)))
+    best: list[RecurrentLanguageModel] = []
+
+    def keep(model: RecurrentLanguageModel) -> None:
+        """The best weights so far."""
+        best[:] = [copy.deepcopy(model)]
+
+    trainer.on_best = keep
+    for _ in trainer.run():
+        pass
+    assert dataset.valid is not None and trainer.best_tally is not None
+    part = sample_of(dataset.valid)
+    scale = fit_scale(lambda factor: evaluate(TorchEngine(best[0], factor), part).nats)
+    calibrated = evaluate(TorchEngine(best[0], scale), dataset.valid)
+    return {
+        "nats": round(calibrated.nats_per_token, 5),
+        "nats_uncalibrated": round(trainer.best_tally.nats_per_token, 5),
+        "passes": round(trainer.counters.tokens / len(dataset.train.ids), 3),
+        "steps": trainer.counters.step,
+        "weights": trainer.model.parameter_count(),
+        "train_tokens": len(dataset.train.ids),
+        "vocab_size": len(dataset.vocabulary),
+        "ngram_nats": round(plain_nats(name), 5),
+    }
+
+
+@cache
+def plain_nats(name: str) -> float:
+    """What n-grams make of the text."""
+    dataset = dataset_of(name)
+    assert dataset.valid is not None
+    return ngram_nats(dataset.train.ids, dataset.valid.ids, len(dataset.vocabulary))
+
+
+def main() -> None:
+    """Measure what is missing, or print what is there."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["speeds", "runs", "table"])
+    parser.add_argument("--share", default="0/1", help="this one of so many workers, such as 0/2")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--texts", nargs="*", default=list(TEXTS), choices=list(TEXTS))
+    parser.add_argument("--design", default="rules", choices=list(DESIGNS))
+    options = parser.parse_args()
+    points = [item for item in DESIGNS[options.design]() if item[0] in options.texts]
+    if options.what == "table":
+        print_table(points)
+        return
+    keep_freed_memory()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    number, of = map(int, options.share.split("/"))
+    if options.what == "speeds":
+        missing = []
+        for name, minutes, one in points:
+            pair = name, shape_of(one)
+            there = found("speed", name, None, pair[1]) or found("run", name, minutes, one)
+            if not there and pair not in missing:
+                missing.append(pair)
+        for name, one, pace in speeds(missing):
+            add("speed", name, None, one, {"tokens_per_second": round(pace)})
+        return
+    for at, (name, minutes, point) in enumerate(points):
+        if at % of == number and not found("run", name, minutes, point):
+            known = found("speed", name, None, shape_of(point))
+            if not known:
+                raise SystemExit(f"no speed of {name} {point}; run: measure_plans.py speeds")
+            measured = result(name, point, minutes, known["tokens_per_second"])
+            add("run", name, minutes, point, measured)
+
+
+def shape_of(point: Point) -> Point:
+    """What of a point decides its speed."""
+    return {key: value for key, value in point.items() if key not in ("unigrams", "planned")}
+
+
+def records() -> list[dict[str, Any]]:
+    """All results so far."""
+    if not RESULTS.exists():
+        return []
+    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+
+
+def found(kind: str, name: str, minutes: float | None, point: Point) -> dict[str, Any] | None:
+    """The result of this point, if it is there."""
+    wanted = {"kind": kind, "text": name, "minutes": minutes, "point": point}
+    return next((r for r in reversed(records()) if wanted.items() <= r.items()), None)
+
+
+def add(
+    kind: str, name: str, minutes: float | None, point: Point, measured: dict[str, Any]
+) -> None:
+    """Append a result to the file, safely beside other workers."""
+    place = {"kind": kind, "text": name, "minutes": minutes, "point": point}
+    machine = {"machine": processor_name(), "cores": os.cpu_count(), "torch": torch.__version__}
+    line = json.dumps(place | measured | machine | {"date": date.today().isoformat()})
+    RESULTS.parent.mkdir(exist_ok=True)
+    with RESULTS.open("a", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(line + "\n")
+    print(line, flush=True)
+
+
+def print_table(points: list[tuple[str, float, Point]]) -> None:
+    """A row for each point, the best of each text and time first."""
+    head = "size | rows x window | rate | dropout | frequencies | tokens/s | passes | nats |"
+    print(f"| text | minutes | {head}")
+    print("|---|---:|---|---|---:|---:|---|---:|---:|---:|")
+    groups = dict.fromkeys((name, minutes) for name, minutes, _ in points)
+    for name, minutes in groups:
+        runs = [
+            r for r in records()
+            if (r["kind"], r["text"], r["minutes"]) == ("run", name, minutes)
+        ]  # fmt: skip
+        for run in sorted(runs, key=lambda r: r["nats"]):
+            p, pace = run["point"], found("speed", name, None, shape_of(run["point"]))
+            print(
+                f"| {name} | {minutes:g} | {p['num_layers']} x {p['hidden_size']} "
+                f"| {p['batch_size']} x {p['bptt']} | {p['learning_rate']:g} | {p['dropout']:g} "
+                f"| {'yes' if p.get('unigrams') else 'no'} "
+                f"| {pace['tokens_per_second'] if pace else 0:,} | {run['passes']:.1f} "
+                f"| {run['nats']:.4f} |"
+            )
+
+
+if __name__ == "__main__":
+    main()

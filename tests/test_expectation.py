@@ -1,0 +1,88 @@
+"""Expectations: what was measured comes out again; nothing is claimed where nothing is known."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import encoded_stream, vocabulary_of
+
+from charlm.config import ModelSettings, Settings, TrainingSettings
+from charlm.nn.model import count_parameters
+from charlm.text.dataset import Dataset
+from charlm.text.ngrams import ngram_nats
+from charlm.training.expectation import MEASURED, SPREAD, expected
+from charlm.training.planning import OPERATIONS_PER_WEIGHT_AND_TOKEN, Plan
+
+DRAWN = np.random.default_rng(0).choice(8, 3000, p=[0.3, 0.2, 0.1, 0.1, 0.1, 0.1, 0.05, 0.05])
+
+
+def dataset(valid: bool = True, unit: str = "char") -> Dataset:
+    return Dataset(
+        name="x", document="stream", vocabulary=vocabulary_of(unit=unit),
+        train=encoded_stream(DRAWN[:2000]), valid=encoded_stream(DRAWN[2000:]) if valid else None,
+        test=None, fingerprint="",
+    )  # fmt: skip
+
+
+def plan_of(work: float, vocab_size: int, cell: str = "lstm") -> Plan:
+    """A plan that spends 10^work operations on each token of the text."""
+    model = ModelSettings(cell=cell, num_layers=1, hidden_size=64, embedding_size=16)
+    each = OPERATIONS_PER_WEIGHT_AND_TOKEN * count_parameters(model, vocab_size)
+    return Plan(
+        settings=Settings(model=model, training=TrainingSettings(epochs=1.0)), reasons={},
+        passes=10.0**work / each,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("at", range(len(MEASURED["letters"])))
+def test_a_measured_point_is_its_share_of_the_n_grams(at: int) -> None:
+    data = dataset()
+    work, share = MEASURED["letters"][at]
+    found = expected(data, plan_of(work, len(data.vocabulary)))
+    assert found is not None
+    plain = ngram_nats(data.train.ids, data.valid.ids, len(data.vocabulary))
+    assert found["ngram_nats"] == plain
+    assert found["nats"] == pytest.approx(share * plain, rel=1e-6)
+    assert found["low"] == pytest.approx(found["nats"] * (1 - SPREAD))
+    assert found["high"] == pytest.approx(found["nats"] * (1 + SPREAD))
+
+
+@pytest.mark.parametrize("kind", MEASURED)
+def test_more_work_is_never_expected_to_be_worse(kind: str) -> None:
+    """Points in order, shares falling: else the table is a typing error."""
+    places, shares = zip(*MEASURED[kind], strict=True)
+    assert list(places) == sorted(places)
+    assert list(shares) == sorted(shares, reverse=True)
+    assert all(0.5 < share < 1.5 for share in shares)
+    assert all(math.isfinite(place) for place in places)
+
+
+def test_nothing_is_claimed_where_nothing_is_known() -> None:
+    data = dataset()
+    size = len(data.vocabulary)
+    assert expected(dataset(valid=False), plan_of(7.0, size)) is None
+    assert expected(data, plan_of(7.0, size, cell="gru")) is None
+    assert expected(dataset(unit="bpe"), plan_of(7.0, len(dataset(unit="bpe").vocabulary))) is None
+    assert expected(data, plan_of(4.0, size)) is None
+    assert expected(data, plan_of(12.0, size)) is None
+
+
+def test_the_table_is_what_the_measurements_say() -> None:
+    """Each of the best measured runs lies within the range that is told for it."""
+    import json
+
+    file = Path(__file__).parent.parent / "scripts" / "experiments" / "plans.jsonl"
+    runs = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    runs = [run for run in runs if run["kind"] == "run"]
+    best = {}
+    for run in runs:
+        key = run["text"], run["minutes"]
+        if key not in best or run["nats"] < best[key]["nats"]:
+            best[key] = run
+    assert len(best) >= 4
+    for (text, minutes), run in best.items():
+        work = math.log10(6 * run["weights"] * run["passes"])
+        kind = "words" if text == "ptb-word" else "letters"
+        share = np.interp(work, *zip(*MEASURED[kind], strict=True))
+        assert run["nats"] == pytest.approx(share * run["ngram_nats"], rel=SPREAD), (text, minutes)
