@@ -24,7 +24,7 @@ from charlm.cli.train import count_of
 from charlm.errors import CharlmError, UsageError
 from charlm.runs import locate
 from charlm.runs.states import state_folders
-from charlm.training import session as session_module
+from charlm.training import preparing
 
 TEXT = "abc abd\nab ca\n" * 10
 TINY = [
@@ -50,7 +50,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     (folder / "text.txt").write_text(TEXT)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session_module, "keep_freed_memory", lambda: True)
+        patch.setattr(preparing, "keep_freed_memory", lambda: True)
         for name, more in (("stream", []), ("lines", ["--document", "line"])):
             with pytest.raises(SystemExit) as ended:
                 main(["-q", "train", str(folder / "text.txt"), "--checkpoints", str(folder / "x"),
@@ -67,7 +67,7 @@ def here(tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COLUMNS", "100")
     for name in ("FORCE_COLOR", "CHARLM_DEBUG"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(session_module, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(preparing, "keep_freed_memory", lambda: True)
     monkeypatch.setattr(Talk, "level", 1)
     torch.set_num_threads(1)
     return tmp_path
@@ -1018,7 +1018,7 @@ def test_a_plan_that_needs_too_much_memory_is_refused(
     call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before anything is written, with what could be made smaller."""
-    monkeypatch.setattr("charlm.training.planning.free_memory", lambda: 10**8)
+    monkeypatch.setattr("charlm.training.memory.free_memory", lambda: 10**8)
     (here / "t.txt").write_text("to be or not to be, " * 200)
     status, _, err = call("train", "t.txt", "--steps", "5", "--checkpoints", "runs")
     assert status == 5

@@ -13,7 +13,7 @@ import charlm
 from charlm.config import settings_from
 from charlm.errors import CorpusError, RunError, UsageError
 from charlm.library import Model, nested_settings
-from charlm.training import session as session_module
+from charlm.training import preparing
 from charlm.training.records import FinishedRecord
 
 TEXT = "abc abd\nab ca\n" * 10
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny runs of several kinds."""
     path = tmp_path_factory.mktemp("checkpoints")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session_module, "keep_freed_memory", lambda: True)
+        patch.setattr(preparing, "keep_freed_memory", lambda: True)
         for name, settings in KINDS.items():
             list(charlm.train(text=TEXT, name=name, checkpoints=path, **{**TINY, **settings}))
     return path

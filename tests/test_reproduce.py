@@ -15,7 +15,7 @@ from charlm.nn.devices import Precision
 from charlm.recipes import RECIPES, recipe
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import load_dataset
-from charlm.training import session
+from charlm.training import preparing
 from charlm.training.planning import plan
 from charlm.units import Tally
 
@@ -47,7 +47,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An empty folder to work in, wide enough for the tables."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr(session, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(preparing, "keep_freed_memory", lambda: True)
 
 
 @pytest.fixture

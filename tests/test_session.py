@@ -21,7 +21,7 @@ from charlm.runs.commit import TEMPORARY, read_json
 from charlm.runs.states import state_folders
 from charlm.runs.verify import verify_run
 from charlm.text.corpus import Corpus
-from charlm.training import calibrating
+from charlm.training import calibrating, preparing
 from charlm.training import session as session_module
 from charlm.training import trainer as trainer_module
 from charlm.training.records import FinishedRecord, Record, SavedRecord
@@ -35,7 +35,7 @@ WEIGHTS, STATE, METRICS = "model.safetensors", "state.safetensors", "metrics.jso
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A record every three steps, one thread, no change of the process's memory rules."""
     monkeypatch.setattr(trainer_module, "LOG_EVERY", 3)
-    monkeypatch.setattr(session_module, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(preparing, "keep_freed_memory", lambda: True)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)

@@ -338,11 +338,11 @@ def _show_plan(settings: "Settings", origins: dict[str, str], vocab: Path | None
     from charlm.report.progress import describe_plan
     from charlm.report.runs import setting_rows
     from charlm.report.tables import plain_table
-    from charlm.training.planning import memory_problem
-    from charlm.training.session import prepare
+    from charlm.training.memory import memory_problem
+    from charlm.training.preparing import prepare
 
     ready = prepare(settings, origins=origins, vocabulary=vocab)
-    problem = memory_problem(ready.plan, ready.device)
+    problem = memory_problem(ready.plan.memory, ready.plan.settings, ready.device)
     for note in [*ready.dataset.notes, *([problem] if problem else [])]:
         say(note)
     write("\n".join(describe_plan(ready.record)) + "\n\n")

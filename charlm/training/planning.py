@@ -22,16 +22,15 @@ from torch.nn import functional as F
 
 from charlm.config import ModelSettings, Settings, TrainingSettings
 from charlm.errors import UsageError
-from charlm.nn.cells import CELLS
-from charlm.nn.devices import Precision, free_memory
+from charlm.nn.devices import Precision
 from charlm.nn.model import (
     RecurrentLanguageModel,
     count_parameters,
     multiplied_weights,
     sizes,
 )
-from charlm.nn.output import SHORTLIST
 from charlm.text.dataset import Dataset
+from charlm.training.memory import training_memory
 from charlm.training.optim import NON_MONOTONE_INTERVAL, OPTIMIZERS, build_optimizer
 
 DEFAULT_MINUTES = 7.0
@@ -217,7 +216,7 @@ class _Planner:
             return int(self._chosen("model.num_layers", 2, "the length is given, not the time"))
         model = self.settings.model
         hidden = model.hidden_size or self._fitting(training, 1)
-        if model.cell not in ("lstm", "gru"):
+        if model.cell not in ("lstm", "gru") or self._soon_memorised():
             return int(self._chosen("model.num_layers", 2, "two layers serve well"))
         if hidden <= WIDEST_ALONE:
             return int(self._chosen("model.num_layers", 1, "one learns more in this time than two"))
@@ -376,7 +375,10 @@ class _Planner:
             rate = OPTIMIZERS[training.optimizer][1]
             large = (model.hidden_size or 0) > WIDEST_ALONE
             if "sgd" not in training.optimizer:
-                rate *= RATE_SHARES.get(model.cell, 1.0) * (0.5 if large else 1.0)
+                share = RATE_SHARES.get(model.cell, 1.0)
+                if self._soon_memorised():  # one layer at twice the rate: 2.105, not 2.093
+                    share = min(share, 1.0)
+                rate *= share * (0.5 if large else 1.0)
             rate = self._chosen("training.learning_rate", rate, f"for {training.optimizer}")
         decay = training.weight_decay
         if decay is None:
@@ -450,42 +452,6 @@ class _Planner:
         if affordable < training.evals:
             self.reasons["training.evals"] = "the validation text is long beside the training"
         return min(training.evals, affordable)
-
-
-def training_memory(model: ModelSettings, training: TrainingSettings, vocab_size: int) -> int:
-    """Bytes that training needs beyond the program itself, to within about a third.
-
-    Measured with torch 2.13 on a processor: 100 MB of buffers; for each weight the weight, its
-    gradient and two moments; for each token and unit of a layer six numbers a gate and two more
-    (half as many again in cells that are computed step by step); 5.5 for each logit, in a mixture
-    for each of its softmaxes, in an adaptive softmax for the frequent entries.
-    """
-    rows, window = training.batch_size or 1, training.bptt or 1
-    gates = CELLS[model.cell].gates
-    stepwise = 1.0 if model.cell in ("rnn", "lstm", "gru", "esn") else 1.5
-    units = (model.num_layers or 1) * (model.hidden_size or 1)
-    logits = 5.5 * vocab_size * model.mixture
-    if model.adaptive_softmax:
-        logits = 5.5 * vocab_size * SHORTLIST
-    numbers = rows * window * (units * (6.0 * gates + 2.0) * stepwise + logits)
-    copies = 5 if training.average or training.average_trigger else 4
-    return int(1e8 + 4.0 * (copies * count_parameters(model, vocab_size) + numbers))
-
-
-def memory_problem(planned: Plan, device: torch.device) -> str | None:
-    """Why a plan needs more memory than is free; None where it does not.
-
-    On an accelerator training goes on with parts of the rows, so only a processor is judged.
-    """
-    free = free_memory()
-    if device.type != "cpu" or free is None or planned.memory <= free:
-        return None
-    training, model = planned.settings.training, planned.settings.model
-    return (
-        f"training needs about {planned.memory / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are "
-        f"free here. Use a smaller --batch (now {training.batch_size}), --bptt ({training.bptt}) "
-        f"or --hidden ({model.hidden_size})"
-    )
 
 
 def _step_tokens(training: TrainingSettings) -> int:

@@ -19,8 +19,9 @@ from charlm.presets import overlay
 from charlm.runs.commit import write_json
 from charlm.runs.folders import lock_run
 from charlm.runs.layout import RECORD
+from charlm.training.preparing import prepare
 from charlm.training.records import EvaluationRecord
-from charlm.training.session import Session, prepare, resume, start
+from charlm.training.session import Session, resume, start
 from charlm.units import Tally
 
 STUDY, SETTINGS = "study.log", "search.json"

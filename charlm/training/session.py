@@ -7,8 +7,6 @@ what happens. The session holds the run's lock: one trainer for each run.
 import contextlib
 import copy
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,19 +17,14 @@ from typing import Any
 import torch
 from filelock import FileLock
 
-from charlm import __version__
 from charlm.config import ModelSettings, Settings, TrainingSettings, merge, settings_from
-from charlm.engine.library import chosen_variant
 from charlm.errors import EnvironmentFailure, RunError
 from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import (
     Precision,
-    choose_device,
     choose_precision,
-    keep_freed_memory,
-    processor_name,
 )
-from charlm.nn.model import RecurrentLanguageModel, count_parameters
+from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.card import model_card
 from charlm.runs.commit import (
     explained,
@@ -39,7 +32,7 @@ from charlm.runs.commit import (
     write_file,
     write_json,
 )
-from charlm.runs.data import corpus_record, read_data, write_data
+from charlm.runs.data import read_data, write_data
 from charlm.runs.folders import check_name, check_writable, lock_run, new_folder
 from charlm.runs.layout import (
     BACKWARD,
@@ -51,7 +44,6 @@ from charlm.runs.layout import (
     read_config,
     read_record,
 )
-from charlm.runs.locate import built_in
 from charlm.runs.run import (
     model_config,
     write_model_files,
@@ -62,29 +54,23 @@ from charlm.runs.states import load_newest_state, save_state
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import (
     Dataset,
-    load_dataset,
 )
 from charlm.text.direction import mirrored_dataset
 from charlm.text.vocabulary import load_vocabulary
 from charlm.training.calibrating import best_engine, calibrate
-from charlm.training.expectation import expected
-from charlm.training.planning import Plan, memory_problem, plan
+from charlm.training.memory import memory_problem
+from charlm.training.planning import Plan
+from charlm.training.preparing import Prepared, prepare, prepare_machine
 from charlm.training.pretrained import (
-    Pretrained,
     begin_with,
     begin_with_frequencies,
     coverage,
-    find_vectors,
     keep_vectors,
     kept_vectors,
-    with_width,
 )
 from charlm.training.records import FinishedRecord, Record, SavedRecord
 from charlm.training.review import review
 from charlm.training.trainer import Trainer
-
-Origins = dict[str, str]
-BUILT_IN_CORPUS = "tales.txt"
 
 
 @dataclass(kw_only=True)
@@ -218,84 +204,6 @@ class Session:
         write_file(self.path / CARD, model_card(self.record["name"], self.record).encode("utf-8"))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """A run that is planned and not begun: nothing is written yet.
-
-    `record` holds what `run.json` will say of settings, text, machine and expectations.
-    """
-
-    plan: Plan
-    dataset: Dataset
-    device: torch.device
-    threads: int
-    origins: Origins
-    vectors: Pretrained | None
-    precision: Precision | None
-    record: dict[str, Any]
-
-
-def prepare(
-    settings: Settings,
-    *,
-    origins: Mapping[str, str] | None = None,
-    corpus: Corpus | None = None,
-    vocabulary: Path | None = None,
-) -> Prepared:
-    """Read the corpus and plan a run. Arguments and errors as in `start`."""
-    chosen_variant()  # a variant that is forced and cannot be had is refused now, not at the end
-    made_up = not settings.corpus.sources and corpus is None
-    if made_up:  # the built-in text, whose own entropy says more than texts by people do
-        source = str(built_in("corpora", BUILT_IN_CORPUS))
-        settings = replace(settings, corpus=replace(settings.corpus, sources=(source,)))
-    frozen = load_vocabulary(vocabulary) if vocabulary else None
-    dataset = load_dataset(settings.corpus, settings.vocabulary, corpus=corpus, vocabulary=frozen)
-    settings = replace(settings, vocabulary=dataset.vocabulary.settings)
-    vectors = None
-    if settings.training.vectors:
-        vectors = find_vectors(Path(settings.training.vectors), dataset.vocabulary)
-        settings = with_width(settings, vectors)
-    if settings.model.direction == "both" and settings.training.minutes:
-        each = replace(settings.training, minutes=settings.training.minutes / 2.0)
-        settings = replace(settings, training=each)
-        origins = {**(origins or {}), "training.minutes": "half of what was given, a direction"}
-    device, threads = _machine(settings.training)
-    vocab_size, wanted = len(dataset.vocabulary), settings.training.precision
-    found: dict[ModelSettings, Precision] = {}
-
-    def precision_of(model: ModelSettings) -> Precision:
-        """Measured once for each model."""
-        if model not in found:
-            found[model] = choose_precision(wanted, model, vocab_size, device)
-        return found[model]
-
-    planned = plan(settings, dataset, device, precision_of)
-    settings = planned.settings
-    precision = precision_of(settings.model)
-    record = {
-        "settings": settings.to_dict(),
-        "corpus": corpus_record(dataset, settings),
-        "machine": machine_record(device, threads),
-        "precision": {"name": precision.name, "reason": precision.reason},
-        "parameters": count_parameters(settings.model, vocab_size),
-        "planned": {
-            "passes": planned.passes,
-            "memory_bytes": planned.memory,
-            "expected": None if made_up else expected(dataset, planned),
-        },
-    }
-    return Prepared(
-        plan=planned,
-        dataset=dataset,
-        device=device,
-        threads=threads,
-        origins=_origins(settings, origins or {}, planned.reasons),
-        vectors=vectors,
-        precision=precision,
-        record=record,
-    )
-
-
 def start(
     settings: Settings,
     folder: Path,
@@ -314,7 +222,7 @@ def start(
     check_writable(folder)
     check_name(folder, name)
     ready = prepare(settings, origins=origins, corpus=corpus, vocabulary=vocabulary)
-    if problem := memory_problem(ready.plan, ready.device):
+    if problem := memory_problem(ready.plan.memory, ready.plan.settings, ready.device):
         raise EnvironmentFailure(problem)
     path = new_folder(folder, name, ready.dataset.name)
     session = _new_run(path, ready, command=command)
@@ -380,7 +288,7 @@ def _backward_half(forward: Session) -> Session:
     settings = settings_from(record["settings"], str(path / RECORD))
     settings = replace(settings, model=replace(settings.model, direction="backward"))
     dataset = read_data(path, settings, load_vocabulary(path / TOKENIZER), record)
-    device, threads = _machine(settings.training, record["machine"].get("threads"))
+    device, threads = prepare_machine(settings.training, record["machine"].get("threads"))
     with explained(path):
         (path / BACKWARD).mkdir(exist_ok=True)
     known = ("corpus", "machine", "precision", "parameters", "planned")
@@ -411,7 +319,7 @@ def resume(path: Path, changes: Mapping[str, Mapping[str, Any]] | None = None) -
         vocabulary = load_vocabulary(path / TOKENIZER)
         dataset = read_data(path, settings, vocabulary, record)
         saved, skipped = load_newest_state(path)
-        device, threads = _machine(settings.training, record["machine"].get("threads"))
+        device, threads = prepare_machine(settings.training, record["machine"].get("threads"))
         if changes:
             record.pop("planned", None)  # it was another plan
         record |= {"settings": settings.to_dict()}
@@ -515,38 +423,6 @@ def _precision(
     if before and before["name"] == "fp32" and training.precision != "bf16":
         return Precision(name="fp32", reason=before["reason"])
     return choose_precision(training.precision, model, vocab_size, device)
-
-
-def _machine(training: TrainingSettings, threads: int | None = None) -> tuple[torch.device, int]:
-    keep_freed_memory()
-    wanted = training.threads or threads
-    if wanted and wanted != torch.get_num_threads():
-        torch.set_num_threads(min(wanted, os.cpu_count() or 1))
-    return choose_device(training.device), torch.get_num_threads()
-
-
-def machine_record(device: torch.device, threads: int) -> dict[str, Any]:
-    """What the run was trained on, for run.json."""
-    return {
-        "device": device.type,
-        "device_name": torch.cuda.get_device_name() if device.type == "cuda" else processor_name(),
-        "threads": threads,
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "charlm": __version__,
-    }
-
-
-def _origins(settings: Settings, given: Mapping[str, str], reasons: Mapping[str, str]) -> Origins:
-    """Where each setting came from: a flag, a file, a rule with its reason, or the default."""
-    origins = {}
-    for section, values in settings.to_dict().items():
-        for key in values:
-            name = f"{section}.{key}"
-            rule = f"rule: {reasons[name]}" if name in reasons else "default"
-            origins[name] = given.get(name) or rule
-    return origins
 
 
 def _shrinking(reasons: Mapping[str, str]) -> list[str]:

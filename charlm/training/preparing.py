@@ -1,0 +1,146 @@
+"""Before a run begins: its corpus is read, the whole of it is planned, and nothing is written."""
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from charlm import __version__
+from charlm.config import ModelSettings, Settings, TrainingSettings
+from charlm.engine.library import chosen_variant
+from charlm.nn.devices import (
+    Precision,
+    choose_device,
+    choose_precision,
+    keep_freed_memory,
+    processor_name,
+)
+from charlm.nn.model import count_parameters
+from charlm.runs.data import corpus_record
+from charlm.runs.locate import built_in
+from charlm.text.corpus import Corpus
+from charlm.text.dataset import Dataset, load_dataset
+from charlm.text.vocabulary import load_vocabulary
+from charlm.training.expectation import expected
+from charlm.training.planning import Plan, plan
+from charlm.training.pretrained import Pretrained, find_vectors, with_width
+
+Origins = dict[str, str]
+BUILT_IN_CORPUS = "tales.txt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A run that is planned and not begun: nothing is written yet.
+
+    `record` holds what `run.json` will say of settings, text, machine and expectations.
+    """
+
+    plan: Plan
+    dataset: Dataset
+    device: torch.device
+    threads: int
+    origins: Origins
+    vectors: Pretrained | None
+    precision: Precision | None
+    record: dict[str, Any]
+
+
+def prepare(
+    settings: Settings,
+    *,
+    origins: Mapping[str, str] | None = None,
+    corpus: Corpus | None = None,
+    vocabulary: Path | None = None,
+) -> Prepared:
+    """Read the corpus and plan a run. Arguments and errors as in `start`."""
+    chosen_variant()  # a variant that is forced and cannot be had is refused now, not at the end
+    made_up = not settings.corpus.sources and corpus is None
+    if made_up:  # the built-in text, whose own entropy says more than texts by people do
+        source = str(built_in("corpora", BUILT_IN_CORPUS))
+        settings = replace(settings, corpus=replace(settings.corpus, sources=(source,)))
+    frozen = load_vocabulary(vocabulary) if vocabulary else None
+    dataset = load_dataset(settings.corpus, settings.vocabulary, corpus=corpus, vocabulary=frozen)
+    settings = replace(settings, vocabulary=dataset.vocabulary.settings)
+    vectors = None
+    if settings.training.vectors:
+        vectors = find_vectors(Path(settings.training.vectors), dataset.vocabulary)
+        settings = with_width(settings, vectors)
+    if settings.model.direction == "both" and settings.training.minutes:
+        each = replace(settings.training, minutes=settings.training.minutes / 2.0)
+        settings = replace(settings, training=each)
+        origins = {**(origins or {}), "training.minutes": "half of what was given, a direction"}
+    device, threads = prepare_machine(settings.training)
+    vocab_size, wanted = len(dataset.vocabulary), settings.training.precision
+    found: dict[ModelSettings, Precision] = {}
+
+    def precision_of(model: ModelSettings) -> Precision:
+        """Measured once for each model."""
+        if model not in found:
+            found[model] = choose_precision(wanted, model, vocab_size, device)
+        return found[model]
+
+    planned = plan(settings, dataset, device, precision_of)
+    settings = planned.settings
+    precision = precision_of(settings.model)
+    record = {
+        "settings": settings.to_dict(),
+        "corpus": corpus_record(dataset, settings),
+        "machine": machine_record(device, threads),
+        "precision": {"name": precision.name, "reason": precision.reason},
+        "parameters": count_parameters(settings.model, vocab_size),
+        "planned": {
+            "passes": planned.passes,
+            "memory_bytes": planned.memory,
+            "expected": None if made_up else expected(dataset, planned),
+        },
+    }
+    return Prepared(
+        plan=planned,
+        dataset=dataset,
+        device=device,
+        threads=threads,
+        origins=_origins(settings, origins or {}, planned.reasons),
+        vectors=vectors,
+        precision=precision,
+        record=record,
+    )
+
+
+def prepare_machine(
+    training: TrainingSettings, threads: int | None = None
+) -> tuple[torch.device, int]:
+    """The device and the number of threads to train with, set for this process."""
+    keep_freed_memory()
+    wanted = training.threads or threads
+    if wanted and wanted != torch.get_num_threads():
+        torch.set_num_threads(min(wanted, os.cpu_count() or 1))
+    return choose_device(training.device), torch.get_num_threads()
+
+
+def machine_record(device: torch.device, threads: int) -> dict[str, Any]:
+    """What the run was trained on, for run.json."""
+    return {
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name() if device.type == "cuda" else processor_name(),
+        "threads": threads,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "charlm": __version__,
+    }
+
+
+def _origins(settings: Settings, given: Mapping[str, str], reasons: Mapping[str, str]) -> Origins:
+    """Where each setting came from: a flag, a file, a rule with its reason, or the default."""
+    origins = {}
+    for section, values in settings.to_dict().items():
+        for key in values:
+            name = f"{section}.{key}"
+            rule = f"rule: {reasons[name]}" if name in reasons else "default"
+            origins[name] = given.get(name) or rule
+    return origins
