@@ -1035,6 +1035,8 @@ def test_a_search_tells_its_trials_and_the_best(call: Call, here: Path) -> None:
     assert status == 0
     assert "trial  nats/token  state" in out
     assert "trial 0: " in err
-    assert "train longer with: charlm train t.txt --set dropout=" in err
+    (told,) = re.findall("train longer with: charlm train t.txt (.*)", err)
+    assert told.startswith("--set hidden_size=4 --set num_layers=1 --set threads=1 --set dropout=")
+    assert re.fullmatch(r"0(\.\d{1,2})?", told.rpartition("=")[2])
     found = json.loads(call(*arguments, "--json")[1])
     assert found["trials"][0]["state"] == "complete"

@@ -376,7 +376,7 @@ class _Planner:
             large = (model.hidden_size or 0) > WIDEST_ALONE
             if "sgd" not in training.optimizer:
                 share = RATE_SHARES.get(model.cell, 1.0)
-                if self._soon_memorised():  # one layer at twice the rate: 2.105, not 2.093
+                if self._soon_memorised():  # one layer at twice the rate: 2.105, not 2.085
                     share = min(share, 1.0)
                 rate *= share * (0.5 if large else 1.0)
             rate = self._chosen("training.learning_rate", rate, f"for {training.optimizer}")

@@ -110,7 +110,7 @@ def _trial(
 ) -> TrialRecord:  # fmt: skip
     begun = clock()
     trial = study.next_trial()
-    values = {knob: KNOBS[knob](trial) for knob in knobs}
+    values = {knob: tidy(KNOBS[knob](trial)) for knob in knobs}
     path = study.folder / trial_name(trial.number)
     state, problem, session = "complete", "", None
     try:
@@ -126,6 +126,11 @@ def _trial(
         number=trial.number, values=values, state=state, nats_per_token=nats,
         seconds=round(clock() - begun, 1), problem=problem,
     )  # fmt: skip
+
+
+def tidy(value: Any) -> Any:
+    """A drawn number with four digits, as it is used and told."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def trial_name(number: int) -> str:
@@ -259,7 +264,12 @@ def results(folder: Path) -> list[dict[str, Any]]:
         reached = list(trial.intermediate_values.values())
         nats = trial.value if trial.value is not None else min(reached, default=None)
         rows.append(
-            {"number": trial.number, "state": state, "values": trial.params, "nats_per_token": nats}
+            {
+                "number": trial.number,
+                "state": state,
+                "nats_per_token": nats,
+                "values": {name: tidy(value) for name, value in trial.params.items()},
+            }
         )
     order = {"complete": 0}
     return sorted(
