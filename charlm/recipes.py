@@ -9,9 +9,8 @@ from typing import Any
 
 from charlm.config import merge
 from charlm.errors import UsageError
-from charlm.presets import PRESETS
+from charlm.presets import PRESETS, WORDS, Nested
 
-Nested = dict[str, dict[str, Any]]
 FIGURES = {
     "perplexity": "perplexity", "bits_per_token": "bits/char", "nats_per_token": "nats/char",
 }  # fmt: skip
@@ -37,13 +36,8 @@ class Recipe:
     dynamic: bool = False
 
 
-def _words(minutes: float | None = None, **model: Any) -> Nested:
-    nested: Nested = {
-        "corpus": {"document": "stream"},
-        "vocabulary": {"unit": "word", "words": "whitespace"},
-        "model": model,
-    }
-    return merge(nested, {"training": {"minutes": minutes}}) if minutes else nested
+def _words(minutes: float, **model: Any) -> Nested:
+    return merge(WORDS, {"model": model, "training": {"minutes": minutes}})
 
 
 PTB: dict[str, Any] = {

@@ -12,7 +12,7 @@ from charlm.cli.options import (
     WeightsOption,
     open_model,
 )
-from charlm.cli.output import render, say, write_json
+from charlm.cli.output import render, say, write, write_json
 
 if TYPE_CHECKING:
     from charlm.library import Model
@@ -118,6 +118,7 @@ def evaluate(
     say(protocol)
     render(tally_table(plain))
     if wanted:
+        write("\n")
         render(method_table(tallies, plain))
 
 

@@ -22,7 +22,6 @@ from charlm.runs.layout import RECORD
 from charlm.training.preparing import prepare
 from charlm.training.records import EvaluationRecord
 from charlm.training.session import Session, resume, start
-from charlm.units import Tally
 
 STUDY, SETTINGS = "study.log", "search.json"
 HALVING = 2
@@ -70,7 +69,6 @@ def search(
     knobs: Sequence[str] = USUAL_KNOBS,
     seed: int = 1,
     clock: Callable[[], float] = time.monotonic,
-    on_session: Callable[[Session], None] = lambda _: None,
 ) -> Iterator[TrialRecord]:
     """Try settings for so many minutes, and yield each trial when it ends.
 
@@ -93,7 +91,7 @@ def search(
             prepare(settings_from(nested))  # what is wrong with every trial is told now
         deadline, failed = clock() + 60.0 * minutes, 0
         while clock() < deadline:
-            record = _trial(study, nested, knobs, deadline, clock, on_session)
+            record = _trial(study, nested, knobs, deadline, clock)
             yield record
             failed = failed + 1 if record.state == "failed" else 0
             if failed == MOST_FAILED:
@@ -106,7 +104,7 @@ def search(
 
 def _trial(
     study: "_Study", nested: dict[str, dict[str, Any]], knobs: Sequence[str], deadline: float,
-    clock: Callable[[], float], on_session: Callable[[Session], None],
+    clock: Callable[[], float],
 ) -> TrialRecord:  # fmt: skip
     begun = clock()
     trial = study.next_trial()
@@ -115,12 +113,11 @@ def _trial(
     state, problem, session = "complete", "", None
     try:
         session = _session(path, nested, values)
-        on_session(session)
         state = _follow(session, trial, deadline, clock)
     except CharlmError as error:
         state, problem = "failed", str(error)
     tally = session.trainer.best_tally if session else None
-    nats = tally.nats_per_token if isinstance(tally, Tally) else None
+    nats = tally.nats_per_token if tally else None
     study.end(trial, state, nats)
     return TrialRecord(
         number=trial.number, values=values, state=state, nats_per_token=nats,
