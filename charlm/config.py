@@ -29,6 +29,7 @@ OPTIMIZER_NAMES = ("adamw", "adam", "sgd", "nt-asgd", "rmsprop")
 SCHEDULE_NAMES = ("cosine", "linear", "constant", "step", "plateau", "decay")
 DEVICE_NAMES = ("auto", "cpu", "cuda", "mps")
 PRECISION_NAMES = ("auto", "fp32", "bf16")
+NONFINITE_NAMES = ("stop", "skip", "rewind")
 FORGETTING = tuple(c for c in CELL_NAMES if "lstm" in c or c in ("mogrifier", "qrnn"))
 LEARNT_RECURRENCE = tuple(c for c in CELL_NAMES if c not in ("qrnn", "mingru", "minlstm", "esn"))
 ONLY_FOR = {
@@ -293,6 +294,10 @@ class TrainingSettings:
     clip_value: float = setting(
         0.0, "largest gradient of a single weight, instead of clip_norm; 0 = off"
     )
+    on_nonfinite: str = setting(
+        "stop", "a loss or gradient that is not finite: stop, skip the step, or rewind to the "
+        "newest checkpoint at half the rate", NONFINITE_NAMES,
+    )  # fmt: skip
     epochs: float | None = setting(None, "passes over the training text; None = by rule")
     steps: int | None = setting(None, "optimiser steps instead of epochs")
     minutes: float | None = setting(None, "wall-clock minutes instead of epochs")

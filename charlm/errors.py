@@ -42,6 +42,13 @@ class EnvironmentFailure(CharlmError):
 
 
 class DivergenceError(CharlmError):
-    """Training met a loss or gradient that is not finite; nothing of it was saved."""
+    """Training met a loss or gradient that is not finite; nothing of it was saved.
+
+    `found` is the first part of the message alone, for those who know what to do.
+    """
 
     exit_code = 6
+
+    def __init__(self, message: str, found: str = "") -> None:
+        super().__init__(message)
+        self.found = found or message

@@ -35,6 +35,7 @@ FLOORS = {
     "charlm.report": 7,
     "charlm.library": 7,
     "charlm.cli": 8,
+    "charlm.__main__": 9,
 }
 """A new package or module of the top level says here which floor it is on."""
 

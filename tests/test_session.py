@@ -24,7 +24,7 @@ from charlm.text.corpus import Corpus
 from charlm.training import calibrating, preparing
 from charlm.training import session as session_module
 from charlm.training import trainer as trainer_module
-from charlm.training.records import FinishedRecord, Record, SavedRecord
+from charlm.training.records import EvaluationRecord, FinishedRecord, Record, SavedRecord
 from charlm.training.session import Session, resume, start
 
 TEXT = "abc abd\nab ca\n" * 8
@@ -515,6 +515,56 @@ def test_a_run_that_diverges_keeps_its_last_good_state(tmp_path: Path) -> None:
     assert session.trainer.counters.step == 6
     list(session.records())
     assert whole(session.path)
+
+
+def test_a_run_goes_back_when_a_number_is_not_finite(tmp_path: Path) -> None:
+    """To the newest state, at half the rate; the log tells each step once, and why it went back."""
+    session = begun(tmp_path, on_nonfinite="rewind", schedule="constant", warmup=0.0)
+    trainer = session.trainer
+
+    def spoil(_module, _inputs, out):
+        broken = trainer.counters.step == 7 and not trainer.counters.rewinds
+        return out * (float("nan") if broken else 1.0)
+
+    trainer.model.output.register_forward_hook(spoil)
+    records = list(session.records())
+    last = records[-1]
+    assert isinstance(last, FinishedRecord)
+    assert (last.reason, last.step, trainer.counters.rewinds) == ("complete", 12, 1)
+    assert whole(session.path)
+    lines = [line for line in log_of(session.path) if line["kind"] == "step"]
+    assert [line["step"] for line in lines] == [3, 6, 9, 12]
+    assert [line["learning_rate"] for line in lines] == [0.05, 0.05, 0.025, 0.025]
+    told = [line["text"] for line in log_of(session.path) if line["kind"] == "warning"]
+    assert len(told) == 1
+    assert told[0].startswith("step 8: the loss is nan")
+    assert "Went back to step 6, now at 0.5 times the rate; 1 of at most 10 times" in told[0]
+
+
+def test_weights_that_broke_between_saves_are_gone_back_from(tmp_path: Path) -> None:
+    """Found by the loss of the next step, or, after the last step, by the check before the save."""
+    for name, number in (("x", 6), ("y", 12)):
+        session = begun(tmp_path, name, on_nonfinite="rewind")
+        broken = False
+        for record in session.records():
+            if isinstance(record, EvaluationRecord) and record.step >= number and not broken:
+                broken = True
+                with torch.no_grad():
+                    session.trainer.model.output.bias.fill_(float("nan"))
+        assert session.trainer.counters.rewinds == 1
+        assert session.complete
+        assert whole(session.path)
+
+
+def test_going_back_has_an_end(tmp_path: Path) -> None:
+    """The last error is raised; what is on the disk is the state of the beginning, and finite."""
+    explodes = {"optimizer": "sgd", "clip_norm": 0.0, "learning_rate": 1e38, "warmup": 0.0}
+    session = begun(tmp_path, on_nonfinite="rewind", **explodes)
+    with pytest.raises(DivergenceError, match="diverged"):
+        list(session.records())
+    assert session.trainer.counters.rewinds == 10
+    assert whole(session.path)
+    assert np.isfinite(load(session.path, engine="numpy").run.engine.weights.output).all()
 
 
 def test_weights_that_broke_in_the_last_step_are_not_saved(tmp_path: Path) -> None:

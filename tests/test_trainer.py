@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import json
 import random
 from collections import Counter
 
@@ -240,7 +241,9 @@ def pieces() -> list[str]:
     ]
 
 
-UNUSED = ("finished", "averaged_from", "warnings", "parts")
+UNUSED = (
+    "finished", "averaged_from", "warnings", "parts", "skipped", "skipped_in_a_row", "rewinds",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -257,8 +260,8 @@ def whole_run() -> Watched:
 def test_each_piece_of_a_snapshot_is_needed(piece: str, whole_run: Watched) -> None:
     """Left out of the snapshot, at some step the run goes on differently: the tests above can fail.
 
-    `finished` is not needed, because it follows from the others; `averaged_from`, `warnings` and
-    `parts` are for other runs, with tests of their own.
+    `finished` is not needed, because it follows from the others; the rest of UNUSED is for other
+    runs, with tests of their own.
     """
     detected = 0
     for step, saved in list(whole_run.snapshots.items())[4::5]:
@@ -381,6 +384,105 @@ def test_a_number_that_is_not_finite_stops_before_the_update(where: str, value: 
     changed = differences(trainer.snapshot(), before)
     assert all(name.startswith("hidden.") or name == "generator" for name in changed)
     assert all(weight.isfinite().all() for weight in trainer.model.parameters())
+
+
+def broken_at(trainer: Trainer, steps: tuple[int, ...], where: str = "loss") -> Trainer:
+    """The trainer, with a NaN in the loss or the gradient of these steps, counted from 1."""
+
+    def spoilt(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor * (np.nan if trainer.counters.step + 1 in steps else 1.0)
+
+    if where == "gradient":
+        trainer.model.output.bias.register_hook(spoilt)
+    else:
+        trainer.model.output.register_forward_hook(lambda _, __, out: spoilt(out))
+    return trainer
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_step_that_is_not_finite_can_be_skipped(where: str, accumulate: int) -> None:
+    """Its text is passed over, weights and optimiser stay, a warning tells; the rest is learnt."""
+    chosen = {"on_nonfinite": "skip", "accumulate": accumulate, "epochs": 4.0, "train": DOCUMENTS}
+    trainer = broken_at(make(valid=None, **chosen), (4, 7), where)
+    trainer.watching = True
+    records = list(trainer.run())
+    plain = make(valid=None, **chosen)
+    plain.watching = True
+    list(plain.run())
+    assert trainer.counters.tokens == plain.counters.tokens
+    assert trainer.counters.skipped == 2
+    assert trainer.counters.skipped_in_a_row == 0
+    assert all(weight.isfinite().all() for weight in trainer.model.parameters())
+    for step in (3, 6):
+        changed = differences(trainer.snapshots[step], trainer.snapshots[step + 1])
+        assert not [name for name in changed if name.startswith(("model.", "optimizer."))]
+        if accumulate == 1:  # else the first window that is broken ends its step
+            after = trainer.snapshots[step + 1].counters
+            usual = plain.snapshots[step + 1].counters
+            for name in ("step", "tokens", "epoch", "group", "offset"):
+                assert after[name] == usual[name]
+    assert differences(trainer.snapshots[3], plain.snapshots[3]) == []
+    warnings = [record for record in records if isinstance(record, WarningRecord)]
+    assert [record.step for record in warnings] == [4, 7]
+    what = "the loss is nan" if where == "loss" else "the gradient of output.bias is not finite"
+    assert f"step 4: {what}" in warnings[0].text
+    assert "skipped" in warnings[0].text
+    steps = [record for record in records if isinstance(record, StepRecord)]
+    assert all(np.isfinite(record.nats_per_token) for record in steps)
+
+
+def test_going_on_after_a_skipped_step_equals_never_having_stopped() -> None:
+    """From every step, with the same two steps broken."""
+    chosen = {"on_nonfinite": "skip", "train": DOCUMENTS, "valid": None}
+    whole = broken_at(make(**chosen), (4, 5))
+    whole.watching = True
+    list(whole.run())
+    for saved in whole.snapshots.values():
+        other = broken_at(make(**chosen, model=tiny_model("lstm", V, seed=9, **DROPOUT)), (4, 5))
+        other.restore(copied(saved))
+        list(other.run())
+        assert differences(other.snapshot(), whole.snapshot()) == []
+
+
+def test_after_a_skipped_step_rows_begin_anew() -> None:
+    """No state is carried on from a window that was not finite, nor from the one before it."""
+    trainer = broken_at(make(valid=None, on_nonfinite="skip"), (4,), "gradient")
+    found = []
+    before = trainer._state_before
+    trainer._state_before = lambda window: found.append(trainer.state is None) or before(window)
+    list(trainer.run())
+    assert found[:6] == [True, False, False, False, True, False]
+
+
+def test_nothing_but_broken_steps_is_an_error_in_the_end() -> None:
+    """As many in a row as are allowed, and one more; fewer at a time go on for ever."""
+    most = trainer_module.MOST_SKIPPED
+    chosen = {"valid": None, "on_nonfinite": "skip", "steps": 3 * most}
+    every = tuple(range(2, 100))
+    trainer = broken_at(make(**chosen), every)
+    with pytest.raises(DivergenceError, match=rf"at step {most + 2}: the loss is nan"):
+        list(trainer.run())
+    assert trainer.counters.skipped == most
+    now_and_then = tuple(step for step in every if step % most)
+    trainer = broken_at(make(**chosen), now_and_then)
+    records = list(trainer.run())
+    assert trainer.counters.step == 3 * most
+    told = [record for record in records if isinstance(record, StepRecord)]
+    assert any(np.isnan(record.nats_per_token) for record in told)
+    assert all(json.dumps(record.to_dict(), allow_nan=False) for record in told)
+
+
+def test_a_restored_state_without_an_average_has_none() -> None:
+    """Back to before the mean of weights began."""
+    chosen = {"optimizer": "nt-asgd", "learning_rate": 0.5, "evals": 18, "epochs": 5.0}
+    trainer = make(**chosen, clip_norm=0.0)
+    trainer.watching = True
+    list(trainer.run())
+    assert trainer.average
+    trainer.restore(copied(trainer.snapshots[1]))
+    assert trainer.average is None
+    assert differences(trainer.snapshot(), trainer.snapshots[1]) == []
 
 
 def test_an_exploding_rate_is_found_out() -> None:

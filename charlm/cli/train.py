@@ -155,6 +155,9 @@ def train(
     clip_norm: Annotated[
         float | None, _flag("--clip-norm", FIT, "Largest gradient norm (1); 0 = any.")
     ] = None,
+    on_nonfinite: Annotated[
+        str | None, _flag("--on-nonfinite", FIT, "NaN or infinity: stop, skip or rewind (stop).")
+    ] = None,
     label_smoothing: Annotated[
         float | None,
         _flag("--label-smoothing", FIT, "Share of targets spread over all entries (0)."),
@@ -240,6 +243,7 @@ def train(
             "bptt": bptt, "stateless": stateless or None, "optimizer": optimizer,
             "learning_rate": learning_rate, "schedule": schedule, "warmup": warmup,
             "weight_decay": weight_decay, "momentum": momentum, "clip_norm": clip_norm,
+            "on_nonfinite": on_nonfinite,
             "label_smoothing": label_smoothing, "activation_penalty": activation_penalty,
             "slowness_penalty": slowness_penalty, "average": average, "calibrate": calibrate,
             "evals": evals, "patience": patience, "seed": seed, "device": device,

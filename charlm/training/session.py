@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock
 
 from charlm.config import ModelSettings, Settings, TrainingSettings, merge, settings_from
-from charlm.errors import EnvironmentFailure, RunError
+from charlm.errors import DivergenceError, EnvironmentFailure, RunError
 from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import (
     Precision,
@@ -50,7 +50,7 @@ from charlm.runs.run import (
     write_scale,
     write_weights,
 )
-from charlm.runs.states import load_newest_state, save_state
+from charlm.runs.states import load_newest_state, save_state, state_folders
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import (
     Dataset,
@@ -68,9 +68,13 @@ from charlm.training.pretrained import (
     keep_vectors,
     kept_vectors,
 )
-from charlm.training.records import FinishedRecord, Record, SavedRecord
+from charlm.training.records import FinishedRecord, Record, SavedRecord, WarningRecord
 from charlm.training.review import review
 from charlm.training.trainer import Trainer
+
+MOST_REWINDS = 10
+REWIND_FACTOR = 0.5
+"""On the rate, each time that a run goes back to a state because a number was not finite."""
 
 
 @dataclass(kw_only=True)
@@ -97,19 +101,53 @@ class Session:
         interval; only the last one raises EnvironmentFailure.
         """
         with self._locked():
-            saved_at = self.clock()
-            every = 60.0 * self.trainer.settings.save_minutes
-            for record in self.trainer.run():
-                self._log(record)
-                yield record
-                if self.trainer.settled and self.clock() - saved_at >= every:
-                    saved_at = self.clock()
-                    if saved := self._try_to_save():
-                        yield saved
-            yield self._save()
+            if self.trainer.settings.on_nonfinite == "rewind" and not state_folders(self.path):
+                self._save()
+            while True:
+                try:
+                    yield from self._trained()
+                    break
+                except DivergenceError as error:
+                    record = self._rewound(error)
+                    self._log(record)
+                    yield record
             finished = self._finish()
             self._log(finished)
             yield finished
+
+    def _trained(self) -> Iterator[Record]:
+        """Train to the end of this sitting and save; a DivergenceError leaves all saved whole."""
+        saved_at = self.clock()
+        every = 60.0 * self.trainer.settings.save_minutes
+        for record in self.trainer.run():
+            self._log(record)
+            yield record
+            if self.trainer.settled and self.clock() - saved_at >= every:
+                saved_at = self.clock()
+                if saved := self._try_to_save():
+                    yield saved
+        yield self._save()
+
+    def _rewound(self, error: DivergenceError) -> Record:
+        """Go back to the newest whole state at a lower rate; what happened. Or raise the error."""
+        trainer = self.trainer
+        now = trainer.counters
+        if trainer.settings.on_nonfinite != "rewind" or now.rewinds >= MOST_REWINDS:
+            raise error
+        saved, _ = load_newest_state(self.path)
+        if saved is None:
+            raise error
+        size = saved.counters.pop("log_bytes", 0)
+        trainer.restore(saved)
+        trainer.counters.after_rewind(now, REWIND_FACTOR)
+        trainer.settled = True
+        _cut_log(self.path, size)
+        text = (
+            f"{error.found}. Went back to step {saved.step}, now at "
+            f"{trainer.counters.plateau:.3g} times the rate; {now.rewinds + 1} of at most "
+            f"{MOST_REWINDS} times"
+        )
+        return WarningRecord(**trainer.place(), text=text)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -344,18 +382,23 @@ def _reopen(session: Session, log_bytes: int) -> None:
     remove_leftovers(session.path / "states")
     if (session.path / WEIGHTS).exists():
         write_scale(session.path, None)
-    log = session.path / METRICS
-    with explained(session.path):
-        if log.exists() and log.stat().st_size > log_bytes:
-            with log.open("r+b") as file:
-                file.truncate(log_bytes)
+    _cut_log(session.path, log_bytes)
     session.record["status"] = "training"
     write_json(session.path / RECORD, session.record)
 
 
+def _cut_log(path: Path, size: int) -> None:
+    """Put the log back to where a saved state stands: what follows will be done again."""
+    log = path / METRICS
+    with explained(path):
+        if log.exists() and log.stat().st_size > size:
+            with log.open("r+b") as file:
+                file.truncate(size)
+
+
 RESUMABLE = (
     "epochs", "steps", "minutes", "evals", "patience", "save_minutes", "keep", "learning_rate",
-    "weight_decay", "clip_norm", "device", "precision", "threads",
+    "weight_decay", "clip_norm", "on_nonfinite", "device", "precision", "threads",
 )  # fmt: skip
 """Training settings that may change when a run goes on."""
 

@@ -11,7 +11,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,10 @@ from charlm.nn.model import RecurrentLanguageModel, State, joined, rows_of, save
 from charlm.runs.states import SavedState
 from charlm.runs.tensors import put_weights
 from charlm.text.dataset import Dataset
-from charlm.text.windows import PADDING, Position, Reading, Window, Windows
+from charlm.text.windows import PADDING, Reading, Window, Windows
 from charlm.training.averaging import WeightAverage
+from charlm.training.clipping import clip, gradients
+from charlm.training.counters import Counters
 from charlm.training.flat import (
     optimizer_tensors,
     restore_optimizer,
@@ -43,44 +45,11 @@ from charlm.units import Tally
 LOG_EVERY = 10
 """Steps between two step records."""
 PLATEAU_FACTOR = 0.25
-EXPLODING = 100.0
-"""Times the clipping length (or 1, if that is more) from which a gradient is told of."""
 MOST_WARNINGS = 10
+MOST_SKIPPED = 20
+"""Steps in a row that are not finite and passed over, before training gives up."""
 EVALUATION_SHARE = 0.1
 """With a time budget, validations take at most about this share of it."""
-
-
-@dataclass(kw_only=True)
-class Counters:
-    """Where a run stands, in plain values."""
-
-    step: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    epoch: int = 0
-    group: int = 0
-    offset: int = 0
-    evaluations: int = 0
-    last_progress: float = 0.0
-    evaluation_seconds: float = 0.0
-    best_nats: float | None = None
-    best_step: int = 0
-    best_tally: dict[str, float | int] | None = None
-    without_gain: int = 0
-    plateau: float = 1.0
-    validation_nats: list[float] = field(default_factory=list)
-    averaged_from: int = 0
-    warnings: int = 0
-    parts: int = 1
-    sum_nats: float = 0.0
-    sum_tokens: int = 0
-    sum_clipped: int = 0
-    finished: str = ""
-
-    @property
-    def position(self) -> Position:
-        """Where reading goes on."""
-        return Position(epoch=self.epoch, group=self.group, offset=self.offset)
 
 
 class Trainer:
@@ -108,8 +77,8 @@ class Trainer:
         self.optimizer = build_optimizer(self.model.parameters(), settings)
         self.generator = torch.Generator(device)
         self.generator.manual_seed(settings.seed or 0)
-        self.average = WeightAverage(self.model, settings.average) if settings.average else None
         self.counters = Counters()
+        self.average = self._new_average()
         self.state: State | None = None
         self.stop_reason = ""
         self.settled = True
@@ -122,6 +91,13 @@ class Trainer:
         self._state: State | None = None
         self._windows: list[Window] = []
         self._warnings: list[str] = []
+
+    def _new_average(self) -> WeightAverage | None:
+        """The average that is kept by the settings and the counters, beginning at the weights."""
+        if self.settings.average:
+            return WeightAverage(self.model, self.settings.average)
+        since = self.counters.averaged_from
+        return WeightAverage(self.model, None, since) if since else None
 
     def _reading(self) -> Reading:
         settings = self.settings
@@ -158,15 +134,19 @@ class Trainer:
     def run(self) -> Iterator[Record]:
         """Train until the run is complete or asked to stop.
 
-        Raises DivergenceError before the update when a loss or gradient is not finite.
+        Raises DivergenceError before the update when a loss or gradient is not finite; with
+        `on_nonfinite` skip, only when that happens many times in a row.
         """
         self._started = self.clock() - self.counters.seconds
         while self._shares or not self._ended():
             for window in self.windows.epoch(self.counters.position):
-                self._learn(window)
-                if len(self._shares) < self.settings.accumulate and self.progress < 1.0:
-                    continue
-                self._update()
+                try:
+                    self._learn(window)
+                    if len(self._shares) < self.settings.accumulate and self.progress < 1.0:
+                        continue
+                    self._update()
+                except DivergenceError as error:
+                    self._pass_over(error)
                 records = self._records()
                 for number, record in enumerate(records, start=1):
                     self.settled = number == len(records)
@@ -177,7 +157,7 @@ class Trainer:
     def _records(self) -> list[Record]:
         """What is to be told after a step; all of it is computed before any of it is told."""
         records: list[Record] = [
-            WarningRecord(**self._place(), text=text) for text in self._warnings
+            WarningRecord(**self.place(), text=text) for text in self._warnings
         ]
         self._warnings = []
         if self.counters.step % LOG_EVERY == 0:
@@ -271,19 +251,40 @@ class Trainer:
         """One step of the optimiser."""
         counters, settings = self.counters, self.settings
         if len(self._shares) < settings.accumulate:  # the run ends here
-            for _, gradient in self._gradients():
+            for _, gradient in gradients(self.model):
                 gradient *= settings.accumulate / len(self._shares)
-        self._norm = self._clipped_norm()
+        self._clip()
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(sum(self._shares) / len(self._shares))
         self._shares = []
         self.optimizer.step()
         self.optimizer.zero_grad()
         counters.step += 1
+        counters.skipped_in_a_row = 0
         if self.average:
             self.average.update(counters.step)
         counters.sum_clipped += int(self._clipped)
         counters.seconds = max(counters.seconds, self.clock() - self._started)
+
+    def _pass_over(self, error: DivergenceError) -> None:
+        """Count a step that was not finite, and go on behind its text; or raise the error.
+
+        Weights, optimiser and average stay as they were; the rows go on from the first state.
+        """
+        before, windows = self._before, self._windows
+        row = before.skipped_in_a_row + 1
+        if self.settings.on_nonfinite != "skip" or row > MOST_SKIPPED:
+            raise error
+        after = windows[-1].next
+        tokens = before.tokens + sum(window.tokens for window in windows)
+        self.counters = replace(
+            before, step=before.step + 1, tokens=tokens, epoch=after.epoch, group=after.group,
+            offset=after.offset, parts=self.counters.parts, skipped=before.skipped + 1,
+            skipped_in_a_row=row,
+        )  # fmt: skip
+        self.state = None
+        self.counters.seconds = max(before.seconds, self.clock() - self._started)
+        self._warn(f"{error.found}; this step was skipped")
 
     def _loss(
         self, ids: NDArray[np.int64], wanted: NDArray[np.int64], before: State | None
@@ -338,34 +339,23 @@ class Trainer:
                 penalty = penalty + settings.slowness_penalty * change.pow(2).mean()
         return penalty
 
-    def _clipped_norm(self) -> float:
-        """The gradient's norm before clipping. Raises DivergenceError when it is not finite."""
-        total = torch.nn.utils.get_total_norm([gradient for _, gradient in self._gradients()])
-        norm = float(total)
-        if not math.isfinite(norm):
-            broken = [name for name, g in self._gradients() if not g.isfinite().all()]
-            raise self._diverged(f"the gradient of {', '.join(broken[:3])} is not finite")
-        weights, largest_value = list(self.model.parameters()), self.settings.clip_value
-        if largest_value:
-            highest = max(float(gradient.abs().max()) for _, gradient in self._gradients())
-            self._clipped = highest > largest_value
-            torch.nn.utils.clip_grad_value_(weights, largest_value)
-        elif self.settings.clip_norm:
-            self._clipped = norm > self.settings.clip_norm
-            torch.nn.utils.clip_grads_with_norm_(weights, self.settings.clip_norm, total)
-        usual = max(self.settings.clip_norm, 1.0)
-        if norm > EXPLODING * usual and self.counters.warnings < MOST_WARNINGS:
-            largest, _ = max(self._gradients(), key=lambda item: float(item[1].norm()))
-            self.counters.warnings += 1
-            self._warnings.append(
-                f"step {self.counters.step + 1}: the gradient explodes, norm {norm:.3g}, "
-                f"most of it in {largest}; {self._text_position()}"
+    def _clip(self) -> None:
+        """Clip the gradients. Raises DivergenceError when they are not finite."""
+        try:
+            clipped = clip(self.model, self.settings)
+        except DivergenceError as error:
+            raise self._diverged(str(error)) from error
+        self._norm, self._clipped = clipped.norm, clipped.cut
+        if clipped.explodes:
+            self._warn(
+                f"step {self.counters.step + 1}: {clipped.explodes}; {self._text_position()}"
             )
-        return norm
 
-    def _gradients(self) -> list[tuple[str, Tensor]]:
-        named = self.model.named_parameters()
-        return [(name, weight.grad) for name, weight in named if weight.grad is not None]
+    def _warn(self, text: str) -> None:
+        """Tell of something with the records of the step, a limited number of times."""
+        if self.counters.warnings < MOST_WARNINGS:
+            self.counters.warnings += 1
+            self._warnings.append(text)
 
     def _check_finite(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):
@@ -373,12 +363,13 @@ class Trainer:
 
     def _diverged(self, what: str) -> DivergenceError:
         """The error that says so, with step and place; the gradient is thrown away."""
-        place = self._text_position()
+        found = f"step {self._before.step + 1}: {what}; {self._text_position()}"
         self.optimizer.zero_grad()
         self.counters, self._shares = self._before, []
         return DivergenceError(
-            f"training diverged at step {self.counters.step + 1}: {what}; {place}. Expected finite "
-            "numbers; nothing of this step was kept. Try a smaller --learning-rate or --clip-norm"
+            f"training diverged at {found}. Expected finite numbers; nothing of this step was "
+            "kept. Try a smaller --learning-rate or --clip-norm, or --on-nonfinite rewind",
+            found,
         )
 
     def _text_position(self) -> str:
@@ -394,10 +385,11 @@ class Trainer:
         """Raise DivergenceError when a weight is not finite: such a model is never saved."""
         for name, weight in self.model.named_parameters():
             if not weight.isfinite().all():
+                found = f"{name} is not finite after step {self.counters.step}"
                 raise DivergenceError(
-                    f"training diverged: {name} is not finite after step {self.counters.step}; "
-                    "expected finite numbers. Nothing of it was saved. Try a smaller "
-                    "--learning-rate"
+                    f"training diverged: {found}; expected finite numbers. Nothing of it was "
+                    "saved. Try a smaller --learning-rate, or --on-nonfinite rewind",
+                    found,
                 )
 
     def _learning_rate(self, fullness: float) -> float:
@@ -426,10 +418,11 @@ class Trainer:
     def _step_record(self) -> StepRecord:
         counters = self.counters
         spent = counters.seconds - counters.evaluation_seconds
+        read = counters.sum_tokens  # none where every step was passed over
         record = StepRecord(
-            **self._place(),
+            **self.place(),
             progress=self.progress,
-            nats_per_token=counters.sum_nats / max(counters.sum_tokens, 1),
+            nats_per_token=counters.sum_nats / read if read else math.nan,
             learning_rate=self.optimizer.param_groups[0]["lr"],
             gradient_norm=self._norm,
             clipped=counters.sum_clipped / LOG_EVERY,
@@ -438,7 +431,8 @@ class Trainer:
         counters.sum_nats, counters.sum_tokens, counters.sum_clipped = 0.0, 0, 0
         return record
 
-    def _place(self) -> dict[str, Any]:
+    def place(self) -> dict[str, Any]:
+        """What every record tells: step, epoch, tokens, seconds."""
         counters = self.counters
         return {
             "step": counters.step,
@@ -482,7 +476,7 @@ class Trainer:
         counters.last_progress = self.progress
         counters.evaluation_seconds += self.clock() - begun
         counters.seconds = max(counters.seconds, self.clock() - self._started)
-        return EvaluationRecord(**self._place(), progress=self.progress, best=best, tally=tally)
+        return EvaluationRecord(**self.place(), progress=self.progress, best=best, tally=tally)
 
     def _average_is_due(self) -> bool:
         """Whether a mean of all weights begins after this validation."""
@@ -525,8 +519,7 @@ class Trainer:
             self.counters = Counters(**saved.counters)
             put_weights(self.model, parts["model"])
             restore_optimizer(self.optimizer, parts["optimizer"])
-            if self.counters.averaged_from:
-                self.average = WeightAverage(self.model, None, self.counters.averaged_from)
+            self.average = self._new_average()
             if self.average:
                 self.average.restore(parts["average"])
             self.state = restored_state(parts["hidden"], self.device)
