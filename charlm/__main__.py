@@ -1,6 +1,16 @@
-"""`python -m charlm`: the command line."""
+"""`python -m charlm`, and what the command `charlm` calls."""
 
-from charlm.cli import main
+import sys
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C while it is loaded ends with 130 and no traceback."""
+    try:
+        from charlm.cli import main as run
+    except KeyboardInterrupt:
+        sys.exit(130)
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -47,6 +47,7 @@ ONLY_FOR = {
 }
 """Settings of the model that only these cells listen to; others refuse them."""
 INIT_NAMES = ("orthogonal", "xavier", "he", "identity")
+MOST_LAYERS, MOST_COUNT = 256, 2**31
 DIRECTION_NAMES = ("forward", "backward", "both")
 
 T = TypeVar("T")
@@ -95,7 +96,9 @@ class CorpusSettings:
     errors: str = setting("strict", "what to do with invalid bytes", ("strict", "replace"))
     valid: tuple[str, ...] = setting((), "validation text; empty = the tail of the corpus")
     test: tuple[str, ...] = setting((), "test text, evaluated once at the end")
-    valid_frac: float = setting(0.1, "share of the corpus held out at its end; 0 = none")
+    valid_frac: float | None = setting(
+        None, "share of the corpus held out at its end; 0 = none, None = 0.1, at most 5 MB"
+    )
 
     def __post_init__(self) -> None:
         problems = _choice_problems(self) + _range_problems(self, valid_frac=(0.0, 0.9))
@@ -191,7 +194,7 @@ class ModelSettings:
         )  # fmt: skip
         return _range_problems(
             self,
-            **dict.fromkeys(sizes, (1, 65536)),
+            **dict.fromkeys(sizes, (1, 65536)) | {"num_layers": (1, MOST_LAYERS)},
             **dict.fromkeys(shares, (0.0, 0.95)),
             parameters=(1, 2**40),
             mixture=(1, 256),
@@ -316,7 +319,7 @@ class TrainingSettings:
         positive = ("learning_rate", "epochs", "minutes")
         problems += _range_problems(
             self,
-            **dict.fromkeys(least_one, (1, math.inf)),
+            **dict.fromkeys(least_one, (1, MOST_COUNT)),
             **dict.fromkeys(positive, (1e-12, math.inf)),
             **dict.fromkeys(
                 ("weight_decay", "clip_norm", "clip_value", "save_minutes"), (0.0, math.inf)
@@ -473,8 +476,9 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         if isinstance(items, list | tuple) and all(isinstance(item, str) for item in items):
             return tuple(items)
     elif wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        with contextlib.suppress(OverflowError):
+            return float(value)
     elif isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool)):
         return value
     expected = "list of texts" if typing.get_origin(wanted) is tuple else wanted.__name__
-    raise UsageError(f"{where} is {value!r}; expected {expected}")
+    raise UsageError(f"{where} is {value!r:.80}; expected {expected}")

@@ -13,8 +13,9 @@ import tempfile
 from pathlib import Path
 
 from charlm.config import settings_from
-from charlm.runs.commit import write_json
-from charlm.runs.layout import RECORD
+from charlm.reading import read_json
+from charlm.runs.commit import MANIFEST, write_json
+from charlm.runs.layout import write_record
 from charlm.training.session import start
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,9 +46,12 @@ def main() -> None:
                 print(json.dumps(record.to_dict()))
         session.record["corpus"]["sources"] = ["corpora/tales.txt"]
         session.record["settings"]["corpus"]["sources"] = ["corpora/tales.txt"]
-        write_json(session.path / RECORD, session.record)
+        write_record(session.path, session.record)
         shutil.rmtree(SHIPPED, ignore_errors=True)
         shutil.copytree(session.path, SHIPPED, ignore=lambda _, __: LEFT_OUT)
+        manifest = read_json(SHIPPED / MANIFEST)
+        listed = {name: e for name, e in manifest["files"].items() if (SHIPPED / name).exists()}
+        write_json(SHIPPED / MANIFEST, manifest | {"files": listed})
     size = sum(path.stat().st_size for path in SHIPPED.rglob("*"))
     print(f"{SHIPPED}: {size:,} bytes")
     if size > MOST_BYTES:

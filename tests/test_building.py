@@ -175,8 +175,8 @@ def test_no_token_crosses_the_border_of_a_safe_chunk() -> None:
     """The word "cats" cut by a chunk's end is put together before it is looked up."""
     text = "the cats and the dogs\nsat on the mat" + END + "the end"
     vocabulary = vocabulary_of(text, "word")
-    whole = vocabulary.encode(text).tolist()
+    whole = vocabulary.encode_marked(text)[0].tolist()
     for size in range(1, 12):
         chunks = safe_chunks(in_chunks(text, size), 8)
-        assert [index for chunk in chunks for index in vocabulary.encode(chunk)] == whole
+        assert [index for chunk in chunks for index in vocabulary.encode_marked(chunk)[0]] == whole
     assert UNK not in whole

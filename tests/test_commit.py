@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from charlm.errors import EnvironmentFailure, RunError
+from charlm.reading import read_json
 from charlm.runs.commit import (
     MANIFEST,
     TEMPORARY,
@@ -19,7 +20,6 @@ from charlm.runs.commit import (
     fingerprint,
     json_bytes,
     manifest_problems,
-    read_json,
     remove_folder,
     remove_leftovers,
     write_file,

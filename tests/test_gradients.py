@@ -121,7 +121,7 @@ def test_the_clip_rate_is_that_of_the_log(tmp_path: Path) -> None:
     lines = [
         '{"kind": "step", "clipped": 0.5}',
         '{"kind": "saved"}',
-        '{"kind": "step", "clipped": 0}',
+        '{"kind": "step", "clipped": 0.0}',
     ]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     assert clip_rate(tmp_path) == 0.25

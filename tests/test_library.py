@@ -192,7 +192,7 @@ def test_training_yields_records_and_makes_a_run(tmp_path: Path) -> None:
     assert records[-1].valid is not None
     model = charlm.load(tmp_path / "r")
     assert model.config["model"]["hidden_size"] == 4
-    from charlm.runs.commit import read_json
+    from charlm.reading import read_json
 
     origins = read_json(tmp_path / "r" / "run.json")["origins"]
     assert origins["model.hidden_size"] == "argument"

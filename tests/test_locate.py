@@ -131,7 +131,7 @@ def test_fresh_folders_never_collide(tmp_path: Path) -> None:
 
 GOOD = {
     "format": FORMAT, "vocab_size": 5, "document": "stream", "charlm": "9.9",
-    "model": {}, "vocabulary": {},
+    "model": {}, "vocabulary": {"unit": "char", "words": "text"},
 }  # fmt: skip
 
 
@@ -146,7 +146,7 @@ GOOD = {
         ({"format": 1.5}, "format is 1.5"),
         ({"vocab_size": -1}, "vocab_size is -1"),
         ({"vocab_size": 10**12}, "vocab_size is 1000000000000"),
-        ({"vocab_size": "5"}, "vocab_size is '5'"),
+        ({"vocab_size": "5"}, "vocab_size is str '5'; expected int"),
         ({"document": None}, "document is None"),
         ({"model": None}, "model is NoneType"),
         ({"vocabulary": [1]}, "vocabulary is list"),
@@ -182,6 +182,6 @@ def test_a_record_without_its_parts_is_refused(record, tmp_path: Path) -> None:
     """run.json is read by info and resume; what they need must be there."""
     from charlm.runs.commit import write_json
 
-    write_json(tmp_path / RECORD, record)
-    with pytest.raises(RunError, match=r"run\.json: .* expected a table"):
+    write_json(tmp_path / RECORD, {"format": 1} | record)
+    with pytest.raises(RunError, match=r"run\.json.name is missing; expected str"):
         read_record(tmp_path)

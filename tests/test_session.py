@@ -16,8 +16,9 @@ from charlm.config import Settings, settings_from
 from charlm.errors import CorpusError, DivergenceError, EnvironmentFailure, RunError, UsageError
 from charlm.inference.calibration import fit_scale
 from charlm.library import load
+from charlm.reading import read_json
 from charlm.runs import data as data_module
-from charlm.runs.commit import TEMPORARY, read_json
+from charlm.runs.commit import TEMPORARY
 from charlm.runs.states import state_folders
 from charlm.runs.verify import verify_run
 from charlm.text.corpus import Corpus
@@ -315,11 +316,11 @@ def fails(times: int, function):
     """The function, failing the first so many times as on a full disk."""
     left = [times]
 
-    def call(*arguments):
+    def call(*arguments, **named):
         if left[0]:
             left[0] -= 1
             raise EnvironmentFailure("cannot write: No space left on device")
-        return function(*arguments)
+        return function(*arguments, **named)
 
     return call
 

@@ -13,8 +13,9 @@ from helpers import engine, seeded, tiny_model, vocabulary_of
 
 from charlm.errors import EnvironmentFailure, RunError
 from charlm.library import train
+from charlm.reading import read_json
 from charlm.runs import run as run_module
-from charlm.runs.commit import MANIFEST, manifest_problems, read_json, write_json
+from charlm.runs.commit import MANIFEST, manifest_problems, write_json
 from charlm.runs.layout import CONFIG, RECORD, TOKENIZER, WEIGHTS
 from charlm.runs.run import load_run, model_config, write_model_files, write_weights
 from charlm.runs.verify import verify_run
@@ -216,7 +217,8 @@ def changed(path: Path, **changes) -> None:
     [
         ({"hidden_size": 10**9}, "hidden_size is 1000000000"),
         ({"num_layers": -1}, "num_layers is -1"),
-        ({"num_layers": 60000}, "60000 layers"),
+        ({"num_layers": 60000}, "num_layers is 60000"),
+        ({"num_layers": 200}, "200 layers"),
         ({"hidden_size": None}, "a size of the model is missing"),
         ({"hidden_size": "3"}, "hidden_size is '3'"),
         ({"cell": "lstn"}, "cell is 'lstn'"),

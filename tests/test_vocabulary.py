@@ -243,7 +243,7 @@ def test_ids_never_wrap_around(size: int, dtype: str) -> None:
     vocabulary = UNITS["char"](VocabularySettings(), tokens)
     assert vocabulary.dtype == np.dtype(dtype) == smallest_dtype(size)
     if size > 2:
-        ids = vocabulary.encode(tokens[-1] + END)
+        ids, _ = vocabulary.encode_marked(tokens[-1] + END)
         assert ids.tolist() == [size - 1, EOS]
         assert ids.dtype == np.dtype(dtype)
         ids = vocabulary.encode("z a")  # pure ASCII goes another, faster way

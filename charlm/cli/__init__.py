@@ -1,6 +1,7 @@
 """The command line: parse, call the library once, render. Heavy imports wait for the command."""
 
 import os
+import re
 import shlex
 import sys
 
@@ -24,8 +25,15 @@ from charlm.cli import (
     verify,
     vocab,
 )
-from charlm.cli.output import Talk, close_streams, prepare_streams, say
-from charlm.errors import CharlmError
+from charlm.cli.output import (
+    Talk,
+    close_streams,
+    escape_controls,
+    finish_output,
+    prepare_streams,
+    say,
+)
+from charlm.errors import CharlmError, UsageError
 
 HELP = """Recurrent language models over characters, bytes and words.
 
@@ -36,6 +44,8 @@ Example:  charlm train corpus.txt && charlm sample --len 500
 
 EPILOG = """Exit codes: 0 ok, 1 bug, 2 usage, 3 text, 4 run or model,
 5 machine (disk, memory, device), 6 training diverged, 130 interrupted, 143 terminated."""
+
+LONGEST_MESSAGE = 2000
 
 app = typer.Typer(
     name="charlm",
@@ -94,10 +104,12 @@ def main(arguments: list[str] | None = None) -> None:
     Talk.command = shlex.join(["charlm", *(sys.argv[1:] if arguments is None else arguments)])
     status = 0
     try:
+        _check_arguments(sys.argv[1:] if arguments is None else arguments)
         result = app(arguments, prog_name="charlm", standalone_mode=False)
         status = result if isinstance(result, int) else 0
         if status == 130 and not Talk.stop_told:  # the command parser has caught Ctrl-C
             say("charlm: interrupted")
+        finish_output()
     except CharlmError as error:
         status = _report(error, error.exit_code)
     except typer.Abort:
@@ -108,7 +120,7 @@ def main(arguments: list[str] | None = None) -> None:
         say("charlm: interrupted")
     except MemoryError as error:
         problem = "not enough memory; expected room for the text and the model. "
-        status = _report(CharlmError(problem + "Use a smaller --hidden or --batch"), 5, error)
+        status = _report(CharlmError(problem + "Use a smaller --hidden, --batch or --n"), 5, error)
     except Exception as error:
         status = _unexpected(error)
     finally:
@@ -116,9 +128,22 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(status)
 
 
+def _check_arguments(arguments: list[str]) -> None:
+    """Raise UsageError for bytes that are no text: no command knows what to do with them."""
+    for argument in arguments:
+        if not argument.isascii() and any("\ud800" <= c <= "\udfff" for c in argument):
+            found = argument.encode("utf-8", "backslashreplace").decode("utf-8")
+            raise UsageError(
+                f"argument {found!r} is not valid UTF-8; expected text in UTF-8. Convert it, or "
+                "give the file another name"
+            )
+
+
 def _report(error: Exception, status: int, cause: BaseException | None = None) -> int:
     _traceback(cause or error)
-    text = " ".join(str(error).split("\n"))
+    text = escape_controls(" ".join(str(error).split("\n")))
+    if len(text) > LONGEST_MESSAGE:
+        text = f"{text[:LONGEST_MESSAGE]} ..."
     Talk.level = max(Talk.level, 1)
     say(f"charlm: {text}")
     return status
@@ -132,6 +157,9 @@ def _unexpected(error: Exception) -> int:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "charlm"
         return _report(Exception(f"{error.format_message()} See: {path} --help"), error.exit_code)
+    if isinstance(error, ImportError) and re.search("map segment|allocate memory", str(error)):
+        text = f"not enough memory to load a library ({error}); expected room for it. Free some"
+        return _report(CharlmError(text), 5, error)
     problem = f"unexpected {type(error).__name__}: {error}. This is a bug in charlm; "
     return _report(Exception(problem + "run again with --debug and report it"), 1, error)
 

@@ -1,11 +1,14 @@
 """Where the command line writes: results to stdout, talk to stderr, both through here."""
 
+import contextlib
 import json
 import os
 import sys
 from typing import Any
 
 import typer
+
+from charlm.errors import EnvironmentFailure
 
 
 class Talk:
@@ -25,19 +28,45 @@ def say(text: str, *, level: int = 1) -> None:
     if Talk.level >= level:
         try:
             print(text, file=sys.stderr, flush=True)  # noqa: T201
-        except BrokenPipeError:
-            _silence(sys.stderr.fileno())
+        except OSError:  # a reader that has gone, a terminal that was closed, a full disk
+            _silence(2)
 
 
 def write(text: str, *, flush: bool = False) -> None:
-    """Part of the result, exactly, on stdout. A closed pipe (`| head`) ends quietly with 0."""
+    """Part of the result, exactly, on stdout. A closed pipe (`| head`) ends quietly with 0.
+
+    Raises EnvironmentFailure where it cannot be written, as on a full disk.
+    """
     try:
         sys.stdout.write(text)
         if flush:
             sys.stdout.flush()
     except BrokenPipeError:
-        _silence(sys.stdout.fileno())
+        _silence(1)
         raise typer.Exit(0) from None
+    except OSError as error:
+        raise _unwritten(error) from error
+
+
+def _unwritten(error: OSError) -> EnvironmentFailure:
+    _silence(1)
+    return EnvironmentFailure(
+        f"cannot write to stdout: {error.strerror}; expected room for the result. Free some "
+        "space, or write somewhere else"
+    )
+
+
+def finish_output() -> None:
+    """Write what is left of the result. A reader that has gone is not an error.
+
+    Raises EnvironmentFailure where it cannot be written.
+    """
+    try:
+        sys.stdout.flush()
+    except (BrokenPipeError, ValueError):
+        _silence(1)
+    except OSError as error:
+        raise _unwritten(error) from error
 
 
 def write_json(content: Any) -> None:
@@ -77,11 +106,11 @@ def prepare_streams() -> None:
 
 
 def close_streams() -> None:
-    """Flush what is left; a reader that has gone is not an error."""
+    """Flush what is left; nobody can be told any more of what fails."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (BrokenPipeError, ValueError):
+        except (OSError, ValueError):
             _silence(1 if stream is sys.stdout else 2)
 
 
@@ -99,3 +128,27 @@ def escape_controls(text: str) -> str:
         else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
+
+
+class Forgiving:
+    """A stream for progress: what cannot be written is not missed."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, or not."""
+        try:
+            self.stream.write(text)
+        except (OSError, ValueError):
+            _silence(2)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, or not."""
+        self.write("")
+        with contextlib.suppress(OSError, ValueError):
+            self.stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)

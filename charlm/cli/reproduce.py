@@ -114,8 +114,7 @@ def _plain(chosen: "Recipe") -> Any:
 def _begun(path: Path, chosen: "Recipe", data: Path, seed: int) -> "Session":
     from charlm.config import merge, settings_from
     from charlm.errors import CorpusError
-    from charlm.runs.commit import write_json
-    from charlm.runs.layout import RECORD
+    from charlm.runs.layout import write_record
     from charlm.training.session import start
 
     texts = {part: getattr(chosen, part) for part in ("train", "valid", "test")}
@@ -137,7 +136,7 @@ def _begun(path: Path, chosen: "Recipe", data: Path, seed: int) -> "Session":
         settings_from(given), path.parent, name=path.name, origins=origins, command=Talk.command
     )
     session.record["recipe"] = _plain(chosen)
-    write_json(path / RECORD, session.record)
+    write_record(path, session.record)
     return session
 
 

@@ -127,6 +127,8 @@ def stdin_lines() -> Iterator[list[str]]:
                 f"stdin: byte {begin + error.start}: 0x{error.object[error.start]:02x} is not "
                 "valid UTF-8. Convert it first, for example with iconv"
             ) from error
+        if not place:  # a byte-order mark
+            rest = rest.removeprefix("\ufeff")
         place += len(data)
         *lines, rest = rest.split("\n")
         if lines:

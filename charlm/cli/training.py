@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from charlm.cli.output import Talk, say
+from charlm.cli.output import Forgiving, Talk, say
 
 if TYPE_CHECKING:
     from charlm.training.records import FinishedRecord, Record
@@ -30,13 +30,22 @@ def follow(session: "Session") -> None:
     finished: FinishedRecord | None = None
     told = len(session.notes)
     with _signals(session) as status, _progress(session) as show:
-        for record in session.records():
-            show(record)
-            for note in session.notes[told:]:
-                say(note)
-            told = len(session.notes)
-            if isinstance(record, FinishedRecord):
-                finished = record
+        try:
+            for record in session.records():
+                show(record)
+                for note in session.notes[told:]:
+                    say(note)
+                told = len(session.notes)
+                if isinstance(record, FinishedRecord):
+                    finished = record
+        except KeyboardInterrupt:
+            if not status:
+                raise
+            say(
+                "stopped at once; what was saved before is kept: charlm train --resume "
+                f"--run {session.path}"
+            )
+            raise typer.Exit(status[0]) from None
     assert finished is not None, "a session ends with a FinishedRecord"
     _summary(session, finished)
     if status:
@@ -45,7 +54,10 @@ def follow(session: "Session") -> None:
 
 @contextlib.contextmanager
 def _signals(session: "Session") -> Iterator[list[int]]:
-    """Ctrl-C, SIGTERM and SIGHUP end after the step, saved; a second one ends at once."""
+    """Ctrl-C, SIGTERM and SIGHUP end after the step, saved; a second one ends at once.
+
+    What is ignored stays ignored (nohup). SIGUSR1 saves and goes on.
+    """
     status: list[int] = []
 
     def handle(number: int, frame: Any) -> None:
@@ -58,13 +70,23 @@ def _signals(session: "Session") -> Iterator[list[int]]:
         session.trainer.stop("interrupted" if number == signal.SIGINT else "terminated")
         say("\nstopping after this step and saving; once more to stop at once")
 
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {name: signal.signal(getattr(signal, name), handle) for name in names}
+    def save(number: int, frame: Any) -> None:
+        """Ask for a checkpoint after the step."""
+        del number, frame
+        session.save_now = True
+
+    handlers = dict.fromkeys(("SIGINT", "SIGTERM", "SIGHUP"), handle) | {"SIGUSR1": save}
+    numbers = {getattr(signal, n): handler for n, handler in handlers.items() if hasattr(signal, n)}
+    before = {
+        number: signal.signal(number, handler)
+        for number, handler in numbers.items()
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield status
     finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -86,9 +108,9 @@ def _progress(session: "Session") -> "Iterator[Any]":
                     bar.n = round(1000 * record.progress)
                     bar.set_postfix_str(step_line(record, unit), refresh=True)
                 elif isinstance(record, EvaluationRecord):
-                    bar.write(evaluation_line(record, unit), file=sys.stderr)
+                    bar.write(evaluation_line(record, unit), file=bar.fp)
                 elif isinstance(record, WarningRecord):
-                    bar.write(record.text, file=sys.stderr)
+                    bar.write(record.text, file=bar.fp)
 
             yield draw
         return
@@ -112,7 +134,7 @@ def _bar() -> Any:
 
     return tqdm(
         total=1000,
-        file=sys.stderr,
+        file=Forgiving(sys.stderr),
         dynamic_ncols=True,
         leave=False,
         bar_format="{percentage:3.0f}% |{bar:20}| {postfix} [{elapsed}<{remaining}]",
@@ -128,6 +150,8 @@ def _summary(session: "Session", finished: "FinishedRecord") -> None:
     if Talk.level == 0:
         return
     console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-    console.print(summary_table(session.record, finished))
+    with console.capture() as capture:
+        console.print(summary_table(session.record, finished))
+    say(capture.get().rstrip("\n"))
     for line in next_commands(session.path, finished):
         say(line)

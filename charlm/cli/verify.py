@@ -25,7 +25,7 @@ def verify(
     from charlm.runs.verify import verify_run
 
     checks = verify_run(path)
-    broken = [problem for check in checks for problem in check.problems]
+    broken = [check for check in checks if check.problems]
     if as_json:
         content = [asdict(check) for check in checks]
         write_json({"schema_version": 1, "run": str(path), "ok": not broken, "checks": content})

@@ -90,8 +90,8 @@ class _Pieces:
         self.engine, self.parts = engine, parts
         self.window = window_length(engine, parts)
         self.length = len(ids) // parts
-        self.targets = np.asarray(ids, np.int64).reshape(parts, self.length)
-        before = np.concatenate([[first_input], self.targets.reshape(-1)[:-1]])
+        self.targets = np.asarray(ids).reshape(parts, self.length)
+        before = np.concatenate([np.array([first_input], ids.dtype), ids[:-1]])
         self.inputs = before.reshape(parts, self.length)
         self.flat = np.zeros((parts, self.length))
         self.start = engine.initial_state(parts)
@@ -126,7 +126,8 @@ class _Pieces:
 
     def _step(self, rows: Ids, begin: int, state: State) -> State:
         end = min(begin + self.window, self.length)
-        inputs, targets = self.inputs[rows, begin:end].T, self.targets[rows, begin:end].T
+        inputs = self.inputs[rows, begin:end].T.astype(np.int64)
+        targets = self.targets[rows, begin:end].T.astype(np.int64)
         nats, state = self.engine.nats(inputs, targets, state)
         self.flat[rows, begin:end] = nats.T
         return state

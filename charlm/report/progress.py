@@ -117,7 +117,9 @@ def summary_table(record: Mapping[str, Any], finished: FinishedRecord) -> Table:
     if finished.valid:
         pairs.append(("best weights", f"of step {finished.best_step:,}"))
     else:
-        pairs.append(("validation", "no text was held out; the newest weights are kept"))
+        held_out = "valid" in record["corpus"]["parts"]
+        why = "not reached yet" if held_out else "no text was held out"
+        pairs.append(("validation", f"{why}; the newest weights are kept"))
     if finished.review:
         pairs += review_pairs(finished.review)
     return pairs_table(pairs)
@@ -145,7 +147,7 @@ def source_log_loss(record: Mapping[str, Any]) -> float | None:
     """
     settings = record["settings"]["corpus"]
     source = built_in("corpora", "tales.txt")
-    plain = settings["valid_frac"] == 0.1 and not settings["valid"]
+    plain = settings["valid_frac"] in (None, 0.1) and not settings["valid"]
     if not plain or record["corpus"]["document"] != "stream" or len(settings["sources"]) != 1:
         return None
     if Path(settings["sources"][0]).resolve() != source.resolve():

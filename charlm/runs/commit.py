@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ MANIFEST = "MANIFEST.json"
 TEMPORARY = ".tmp-"
 OLDER = "~"
 """Ends the name of a folder while a newer one takes its place."""
+LONGEST_NAME = 200
 
 
 @contextlib.contextmanager
@@ -134,36 +135,33 @@ def file_fingerprint(path: Path) -> dict[str, Any]:
         raise RunError(f"{path}: cannot be read ({error.strerror}); expected a file") from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises RunError when it is missing, damaged or not an object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"not valid JSON: {error}"
-        raise RunError(f"{path}: {reason}. Expected a file written by charlm") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{path}: holds {type(content).__name__}; expected a JSON object")
-    return content
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def manifest_problems(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+def manifest_problems(
+    folder: Path, manifest: Mapping[str, Any], required: Collection[str] = ()
+) -> list[str]:
     """What is wrong with the files that a manifest lists; empty when all are as written.
 
-    An entry may be a list of fingerprints: a file that is just being replaced may be either.
+    An entry may be a list: a file that is just being replaced may have any of these contents,
+    and may be missing where one of them is None. `required` names must be listed.
     """
-    entries = manifest.get("files")
+    entries, listing = manifest.get("files"), folder / MANIFEST
     if not isinstance(entries, dict) or not entries:
-        return [f"{folder / MANIFEST}: lists no files"]
-    problems = []
+        return [f"{listing}: lists no files"]
+    problems = [f"{listing}: does not list {name}" for name in required if name not in entries]
     for name, expected in sorted(entries.items()):
-        path = folder / name
         allowed = expected if isinstance(expected, list) else [expected]
-        if not path.is_file():
-            problems.append(f"{path}: missing")
-        elif file_fingerprint(path) not in allowed:
-            problems.append(f"{path}: not as written (size or SHA-256 differs)")
+        parts = Path(name).parts
+        if Path(name).is_absolute() or ".." in parts or not 0 < len(name) <= LONGEST_NAME:
+            problems.append(f"{listing}: lists {name[:80]!r}; expected a name inside of the folder")
+        else:
+            problems += _file_problems(folder / name, allowed)
     return problems
+
+
+def _file_problems(path: Path, allowed: Sequence[Any]) -> list[str]:
+    if not path.is_file():
+        return [] if None in allowed and not path.exists() else [f"{path}: missing"]
+    size = path.stat().st_size
+    sizes = [entry.get("size") for entry in allowed if isinstance(entry, dict)]
+    if size not in sizes or file_fingerprint(path) not in allowed:  # never hash what is too long
+        return [f"{path}: not as written (size or SHA-256 differs)"]
+    return []

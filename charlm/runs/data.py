@@ -7,8 +7,9 @@ from typing import Any
 
 from charlm.config import Settings
 from charlm.errors import CorpusError, RunError
-from charlm.runs.commit import MANIFEST, manifest_problems, read_json
-from charlm.runs.layout import WEIGHTS
+from charlm.runs.commit import manifest_problems
+from charlm.runs.layout import RECORD, WEIGHTS, read_manifest
+from charlm.runs.shapes import shown
 from charlm.text.dataset import (
     CACHED_FROM_BYTES,
     SPLITS,
@@ -62,13 +63,15 @@ def read_data(
     Raises RunError when what is kept has changed, CorpusError when the sources have.
     """
     corpus = record["corpus"]
+    if "train" not in corpus["parts"] or not set(SPLITS).issuperset(corpus["parts"]):
+        raise RunError(f"{path / RECORD}: parts are {shown(list(corpus['parts']))}; expected train")
     folders = {name: path / "data" / name for name in corpus["parts"]}
     if not all((folder / "counts.json").exists() for folder in folders.values()):
         return _read_again(settings, vocabulary, corpus)
     _check_unchanged(path)
     parts = {name: read_encoded(folder) for name, folder in folders.items()}
     for name, part in parts.items():
-        if len(part.ids) != corpus["parts"][name]["tokens"]:
+        if len(part.ids) != corpus["parts"][name]["tokens"] or not part.fits(len(vocabulary)):
             raise CorpusError(f"{folders[name]}: not the text that run.json tells of; delete it")
     return Dataset(
         name=corpus["name"],
@@ -83,14 +86,18 @@ def read_data(
 
 def _check_unchanged(path: Path) -> None:
     """Raise RunError when a file that must not change in a run has changed."""
-    manifest = read_json(path / MANIFEST)
-    entries = {name: e for name, e in (manifest.get("files") or {}).items() if name != WEIGHTS}
+    files = read_manifest(path).get("files")
+    known = files if isinstance(files, dict) else {}
+    entries = {name: entry for name, entry in known.items() if name != WEIGHTS}
     problems = manifest_problems(path, {"files": entries})
     if problems:
         raise RunError(f"{problems[0]}. Restore the run from a copy, or start a new one")
 
 
 def _read_again(settings: Settings, vocabulary: Vocabulary, corpus: Mapping[str, Any]) -> Dataset:
+    for name in corpus["sources"]:
+        if Path(name).is_fifo():
+            raise CorpusError(f"{name} is a named pipe; expected the text that the run began with")
     sources = replace(settings.corpus, sources=tuple(corpus["sources"]))
     dataset = load_dataset(sources, settings.vocabulary, vocabulary=vocabulary)
     if dataset.fingerprint != corpus["fingerprint"]:

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from charlm.errors import EnvironmentFailure, RunError, UsageError
 from charlm.runs.commit import explained
+from charlm.runs.layout import METRICS
 from charlm.runs.locate import fresh_run_folder
 
 
@@ -57,7 +58,7 @@ def lock_run(path: Path) -> FileLock:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        holder = owner.read_text(encoding="utf-8") if owner.exists() else "another process"
+        holder = owner.read_text("utf-8", "replace")[:80] if owner.is_file() else "another process"
         raise EnvironmentFailure(
             f"run {path.name} is being trained by {holder}; expected nobody. Wait, or stop it"
         ) from error
@@ -66,3 +67,20 @@ def lock_run(path: Path) -> FileLock:
     with contextlib.suppress(OSError):
         owner.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
     return lock
+
+
+def check_own(path: Path) -> None:
+    """Raise RunError when a part of a run is a link: training writes and deletes in place."""
+    for folder in (path, path / "states"):
+        for part in sorted(folder.glob("*")) + sorted(folder.glob(".owner")):
+            if part.is_symlink():
+                raise RunError(
+                    f"{part} is a link; expected a file or folder of the run itself, which "
+                    "training writes to. Put what it leads to in its place"
+                )
+    for name in ("states", "data"):
+        if (path / name).exists() and not (path / name).is_dir():
+            raise RunError(f"{path / name} is a file; expected a folder. Restore the run")
+    for name in (METRICS, ".owner"):
+        if (path / name).exists() and not (path / name).is_file():
+            raise RunError(f"{path / name} is not a regular file; expected one. Restore the run")

@@ -13,52 +13,101 @@ checkpoints/<name>/
     backward/           the backward half of a run with --direction both: a run of its own
 """
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 from charlm import __version__
-from charlm.errors import RunError
-from charlm.runs.commit import read_json
+from charlm.config import DOCUMENT_NAMES, settings_from
+from charlm.errors import RunError, UsageError
+from charlm.reading import parse_json, read_bytes, read_json
+from charlm.runs.commit import MANIFEST, json_bytes, write_json
+from charlm.runs.shapes import CONFIG_SHAPE, RECORD_SHAPE, check_shape, shown
 
 FORMAT = 1
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
 RECORD, METRICS, CARD = "run.json", "metrics.jsonl", "README.md"
 BACKWARD = "backward"
+KEPT_VECTORS = Path("data", "vectors", "vectors.safetensors")
+LARGEST_LOG = 1 << 30
+SEAL = "sha256"
+"""In run.json: of all the rest of it."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """config.json, its format and types checked. Raises RunError."""
     if not path.is_dir():
         raise RunError(f"{path}: no such run; expected a folder that charlm train wrote")
-    config = read_json(path / CONFIG)
-    version = config.get("format")
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise RunError(f"{path / CONFIG}: format is {version!r}; expected {FORMAT}")
-    if version > FORMAT:
+    where = path / CONFIG
+    config = read_json(where)
+    check_format(config, where)
+    check_shape(config, CONFIG_SHAPE, str(where))
+    size, document = config["vocab_size"], config["document"]
+    if not 2 <= size <= 2**31:
+        raise RunError(f"{where}: vocab_size is {size!r}; expected a number from 2 on")
+    if document not in DOCUMENT_NAMES:
         raise RunError(
-            f"{path / CONFIG}: format {version} is newer than {FORMAT}, which this charlm "
-            f"({__version__}) reads; made by charlm {config.get('charlm')}. Upgrade charlm"
+            f"{where}: document is {shown(document)}; expected one of {', '.join(DOCUMENT_NAMES)}"
         )
-    size, document = config.get("vocab_size"), config.get("document")
-    if not isinstance(size, int) or isinstance(size, bool) or not 2 <= size <= 2**31:
-        raise RunError(f"{path / CONFIG}: vocab_size is {size!r}; expected a number from 2 on")
-    if not isinstance(document, str):
-        raise RunError(f"{path / CONFIG}: document is {document!r}; expected a document rule")
-    _check_tables(config, ("model", "vocabulary"), path / CONFIG)
     return config
 
 
+def check_format(content: dict[str, Any], where: Path) -> None:
+    """Raise RunError when a file is of another format than this charlm reads."""
+    version = content.get("format")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise RunError(f"{where}: format is {shown(version)}; expected {FORMAT}")
+    if version > FORMAT:
+        maker = f"; made by charlm {str(content['charlm'])[:40]}" if "charlm" in content else ""
+        raise RunError(
+            f"{where}: format {version} is newer than {FORMAT}, which this charlm "
+            f"({__version__}) reads{maker}. Upgrade charlm"
+        )
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a run, its format checked. Raises RunError."""
+    manifest = read_json(path / MANIFEST)
+    check_format(manifest, path / MANIFEST)
+    return manifest
+
+
 def read_record(path: Path) -> dict[str, Any]:
-    """run.json, its main parts checked. Raises RunError."""
-    record = read_json(path / RECORD)
-    _check_tables(record, ("settings", "corpus", "machine"), path / RECORD)
-    _check_tables(record["settings"], ("vocabulary", "model", "training"), path / RECORD)
-    _check_tables(record["corpus"], ("parts",), path / RECORD)
+    """run.json, with settings that make sense, as it was written. Raises RunError."""
+    where = path / RECORD
+    record = read_json(where)
+    check_format(record, where)
+    check_shape(record, RECORD_SHAPE, str(where))
+    seal = record.pop(SEAL, None)
+    if seal is not None and seal != _seal(record):
+        raise RunError(f"{where}: not as written (its SHA-256 differs). Restore it from a copy")
+    try:
+        settings_from(record["settings"], str(where))
+    except UsageError as error:
+        raise RunError(f"{error}. Restore the run from a copy") from error
     return record
 
 
-def _check_tables(content: dict[str, Any], names: tuple[str, ...], path: Path) -> None:
-    for name in names:
-        if not isinstance(content.get(name), dict):
-            found = type(content[name]).__name__ if name in content else "nothing"
-            raise RunError(f"{path}: {name} is {found}; expected a table, as charlm train writes")
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of metrics.jsonl; a last line that was cut off by a crash is left out.
+
+    Raises RunError when another line is not one that charlm wrote.
+    """
+    where = path / METRICS
+    records = []
+    lines = read_bytes(where, LARGEST_LOG).split(b"\n")
+    for number, line in enumerate(lines[:-1], start=1):
+        record = parse_json(line, Path(f"{where}, line {number}"))
+        if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
+            raise RunError(f"{where}, line {number}: not a record; expected one by charlm train")
+        records.append(record)
+    return records
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Replace run.json, with its SHA-256 inside. Raises EnvironmentFailure."""
+    write_json(path / RECORD, record | {SEAL: _seal(record)})
+
+
+def _seal(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json_bytes(record)).hexdigest()

@@ -25,7 +25,10 @@ def built_in(kind: str, name: str) -> Path:
 
 def is_run(path: Path) -> bool:
     """Whether a folder is a run."""
-    return (path / CONFIG).is_file()
+    try:
+        return (path / CONFIG).is_file()
+    except OSError:  # no name for a file: too long
+        return False
 
 
 def own_runs(folder: Path) -> list[Path]:

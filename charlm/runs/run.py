@@ -1,6 +1,7 @@
 """A run in memory, and how its model files are written and read."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +22,11 @@ from charlm.runs.commit import (
     file_fingerprint,
     fingerprint,
     json_bytes,
-    read_json,
     write_file,
     write_json,
 )
-from charlm.runs.layout import CONFIG, FORMAT, TOKENIZER, WEIGHTS, read_config
+from charlm.runs.layout import CONFIG, FORMAT, TOKENIZER, WEIGHTS, read_config, read_manifest
+from charlm.runs.shapes import Each, check_shape
 from charlm.runs.weights import SCALE, load_arrays, read_header
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import EncodedText, encode_text
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 ENGINES = ("auto", "native", "numpy", "torch")
 WEIGHT_KINDS = ("fp32", "bf16", "int8")
+MAYBE_ENTRY = (dict, type(None))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,15 +140,15 @@ def _replace_weights(path: Path, data: bytes) -> None:
     The manifest first allows the old and the new content, then the new one only, so that it is
     right at every moment, whenever the process dies.
     """
-    manifest = read_json(path / MANIFEST)
+    manifest = read_manifest(path)
+    check_shape(manifest, {"files": Each((dict, Each(MAYBE_ENTRY, list)))}, str(path / MANIFEST))
     entries = dict(manifest["files"])
-    before = entries.get(WEIGHTS)
+    before = entries.get(WEIGHTS)  # not there yet is allowed until the first ones are
     if before == fingerprint(data):
         return
-    old = before if isinstance(before, list) else [before] if before else []
-    if old:
-        entries[WEIGHTS] = [*old, fingerprint(data)]
-        write_json(path / MANIFEST, manifest | {"files": entries})
+    old = before if isinstance(before, list) else [before]
+    entries[WEIGHTS] = [*old, fingerprint(data)]
+    write_json(path / MANIFEST, manifest | {"files": entries})
     write_file(path / WEIGHTS, data)
     entries[WEIGHTS] = fingerprint(data)
     write_json(path / MANIFEST, manifest | {"files": entries})
@@ -160,8 +162,8 @@ def load_run(
     `engine` and `weights` are as in `load_engine`.
     """
     config = read_config(path)
+    settings = model_settings(config, path)
     vocabulary = load_vocabulary(path / TOKENIZER)
-    settings = _model_settings(config, path)
     if len(vocabulary) != config["vocab_size"]:
         raise RunError(
             f"{path}: tokenizer.json has {len(vocabulary)} entries, config.json expects "
@@ -262,7 +264,7 @@ def torch_model(path: Path) -> "RecurrentLanguageModel":
 
 def _settings_and_arrays(path: Path) -> tuple[ModelSettings, dict[str, NDArray[np.float32]]]:
     config = read_config(path)
-    settings = _model_settings(config, path)
+    settings = model_settings(config, path)
     return settings, load_arrays(path / WEIGHTS, settings, config["vocab_size"])
 
 
@@ -279,7 +281,8 @@ def _torch_model(
     return model.requires_grad_(False)
 
 
-def _model_settings(config: dict[str, Any], path: Path) -> ModelSettings:
+def model_settings(config: Mapping[str, Any], path: Path) -> ModelSettings:
+    """The settings in a config.json, all sizes of which are known. Raises RunError."""
     from charlm.config import settings_from
 
     model = config.get("model")

@@ -12,15 +12,16 @@ from typing import Any
 from torch import Tensor
 
 from charlm.errors import RunError
+from charlm.reading import read_json
 from charlm.runs.commit import (
     MANIFEST,
     OLDER,
     commit_folder,
     json_bytes,
     manifest_problems,
-    read_json,
     remove_folder,
 )
+from charlm.runs.shapes import shown
 from charlm.runs.tensors import tensors_from_file, tensors_to_bytes
 
 TENSORS, COUNTERS = "state.safetensors", "state.json"
@@ -36,17 +37,19 @@ class SavedState:
     counters: dict[str, Any]
 
 
-def save_state(run: Path, state: SavedState, keep: int) -> Path:
+def save_state(run: Path, state: SavedState, keep: int, *, run_id: str | None = None) -> Path:
     """Commit a state, then delete all but it and the `keep - 1` before it.
 
-    States of later steps go too: they were damaged and passed over. Raises EnvironmentFailure.
+    States of later steps go too: they were damaged and passed over. With a `run_id` the state is
+    of use to that run only. Raises EnvironmentFailure.
     """
     folder = run / "states" / f"step-{state.step}"
     files = {
         TENSORS: tensors_to_bytes(state.tensors),
         COUNTERS: json_bytes(state.counters),
     }
-    commit_folder(folder, files, {"format": STATE_FORMAT, "step": state.step})
+    about = {"format": STATE_FORMAT, "step": state.step} | ({"run": run_id} if run_id else {})
+    commit_folder(folder, files, about)
     others = [other for other in state_folders(run) if other != folder]
     older = [other for other in others if _step_of(other) < state.step]
     for other in others:
@@ -66,16 +69,21 @@ def _step_of(folder: Path) -> int:
     return int(number) if number.isdecimal() else -1
 
 
-def state_problems(folder: Path) -> list[str]:
-    """What is wrong with a state; empty when it can be used."""
+def state_problems(folder: Path, run_id: str | None = None) -> list[str]:
+    """What is wrong with a state, of the run `run_id` if that is known; empty: it can be used."""
     try:
         manifest = read_json(folder / MANIFEST)
     except RunError as error:
         return [str(error)]
-    if manifest.get("format") != STATE_FORMAT:
-        found = manifest.get("format")
-        return [f"{folder}: state format is {found!r}; this charlm reads {STATE_FORMAT}"]
-    return manifest_problems(folder, manifest)
+    found = manifest.get("format")
+    if found != STATE_FORMAT:
+        return [f"{folder}: state format is {shown(found)}; this charlm reads {STATE_FORMAT}"]
+    if manifest.get("step") != _step_of(folder):
+        step = shown(manifest.get("step"))
+        return [f"{folder}: its manifest tells of step {step}; expected {_step_of(folder)}"]
+    if run_id and manifest.get("run", run_id) != run_id:
+        return [f"{folder}: a state of another run; expected one of {run_id}"]
+    return manifest_problems(folder, manifest, (TENSORS, COUNTERS))
 
 
 def mean_weights(run: Path) -> tuple[dict[str, Tensor], list[int]]:
@@ -92,11 +100,11 @@ def mean_weights(run: Path) -> tuple[dict[str, Tensor], list[int]]:
     return {name: tensor / len(steps) for name, tensor in total.items()}, sorted(steps)
 
 
-def load_newest_state(run: Path) -> tuple[SavedState | None, list[str]]:
-    """The newest state that is whole, and why newer ones were passed over."""
+def load_newest_state(run: Path, run_id: str | None = None) -> tuple[SavedState | None, list[str]]:
+    """The newest state that is whole and of this run, and why newer ones were passed over."""
     skipped: list[str] = []
     for folder in state_folders(run):
-        problems = state_problems(folder)
+        problems = state_problems(folder, run_id)
         if problems:
             skipped += problems
             continue

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from charlm.errors import RunError
 from charlm.nn.model import RecurrentLanguageModel
+from charlm.reading import file_size, read_bytes
 from charlm.runs.weights import read_header
 
 FORMAT_METADATA = {"format": "pt"}
@@ -27,7 +28,7 @@ def tensors_from_file(path: Path) -> dict[str, Tensor]:
 
     read_header(path)
     try:
-        return dict(load(path.read_bytes()))
+        return dict(load(read_bytes(path, file_size(path))))
     except (OSError, SafetensorError, ValueError, TypeError) as error:
         raise RunError(f"{path}: not a valid safetensors file ({error})") from error
 

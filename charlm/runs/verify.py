@@ -1,21 +1,28 @@
 """Checking a run: every file against its manifest, its header, its format."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from charlm.errors import CharlmError
-from charlm.runs.commit import MANIFEST, manifest_problems, read_json
+from charlm.runs.commit import MANIFEST, manifest_problems
 from charlm.runs.layout import (
     BACKWARD,
     CONFIG,
+    KEPT_VECTORS,
+    METRICS,
     RECORD,
     TOKENIZER,
     WEIGHTS,
     read_config,
+    read_manifest,
+    read_metrics,
     read_record,
 )
 from charlm.runs.states import state_folders, state_problems
+from charlm.runs.weights import read_header
 from charlm.text.dataset import SPLITS, read_encoded
 from charlm.text.vocabulary import load_vocabulary
 
@@ -32,16 +39,22 @@ def verify_run(path: Path) -> list[Check]:
     """Check every file of a run: readable, as written, of one model, usable for resuming."""
     checks = [_check(CONFIG, lambda: read_config(path))]
     checks.append(_check(TOKENIZER, lambda: load_vocabulary(path / TOKENIZER)))
-    checks.append(_check(MANIFEST, lambda: read_json(path / MANIFEST), path))
+    checks.append(_check_manifest(path))
+    run_id = None
     if (path / RECORD).exists():
         checks.append(_check(RECORD, lambda: read_record(path)))
+        run_id = None if checks[-1].problems else read_record(path).get("id")
+    if (path / METRICS).exists():
+        checks.append(_check(METRICS, lambda: read_metrics(path)))
     checks.append(_check(WEIGHTS, lambda: _load(path)))
     for name in SPLITS:
         folder = path / "data" / name
         if folder.exists():
-            checks.append(_check(f"data/{name}", lambda folder=folder: read_encoded(folder)))
+            checks.append(_check(f"data/{name}", partial(read_encoded, folder)))
+    if (path / KEPT_VECTORS).exists():
+        checks.append(_check(str(KEPT_VECTORS), lambda: read_header(path / KEPT_VECTORS)))
     for folder in state_folders(path):
-        problems = tuple(state_problems(folder))
+        problems = tuple(state_problems(folder, run_id))
         checks.append(Check(name=f"states/{folder.name}", problems=problems))
     if (path / BACKWARD).exists():
         halves = verify_run(path / BACKWARD)
@@ -49,14 +62,23 @@ def verify_run(path: Path) -> list[Check]:
     return checks
 
 
-def _check(name: str, read: Any, manifest_of: Path | None = None) -> Check:
+def _check(name: str, read: Callable[[], Any]) -> Check:
     try:
-        content = read()
+        read()
     except CharlmError as error:
         return Check(name=name, problems=(str(error),))
-    if manifest_of is None:
-        return Check(name=name)
-    return Check(name=name, problems=tuple(manifest_problems(manifest_of, content)))
+    return Check(name=name)
+
+
+def _check_manifest(path: Path) -> Check:
+    """The files that do not change and the weights: all of them listed, all as written."""
+    try:
+        manifest = read_manifest(path)
+    except CharlmError as error:
+        return Check(name=MANIFEST, problems=(str(error),))
+    required = [name for name in (CONFIG, TOKENIZER, WEIGHTS) if (path / name).exists()]
+    required += [file.relative_to(path).as_posix() for file in sorted(path.glob("data/*/*"))]
+    return Check(name=MANIFEST, problems=tuple(manifest_problems(path, manifest, required)))
 
 
 def _load(path: Path) -> Any:

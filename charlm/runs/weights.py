@@ -1,6 +1,5 @@
 """Weights of a run as arrays, checked against what its settings ask for before they are read."""
 
-import json
 import struct
 from pathlib import Path
 from typing import Any
@@ -10,25 +9,35 @@ from numpy.typing import NDArray
 
 from charlm.config import ModelSettings
 from charlm.engine.weights import expected_shapes, is_plain
-from charlm.errors import RunError
+from charlm.errors import RunError, UsageError
+from charlm.reading import file_size, parse_json, read_bytes
 
-LARGEST_HEADER = 8 << 20
+LARGEST_HEADER = 4 << 20
+LARGEST_WEIGHT = 1e15
+"""No trained weight comes near; with larger ones sums overflow."""
 SCALE = "output.scale"
 """Name of the factor on all logits, where calibration has found one."""
 
 
 def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Type and shape of each tensor, from the header alone. Raises RunError when damaged."""
+    """Type and shape of each tensor, from the header alone.
+
+    Raises RunError when it is damaged, or when the file is not as long as it says.
+    """
+    size = file_size(path)
     try:
         with path.open("rb") as file:
             start = file.read(8)
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else LARGEST_HEADER + 1
             if length > LARGEST_HEADER:
                 raise RunError(f"{path}: not a safetensors file; expected one written by charlm")
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(length), path)
         header.pop("__metadata__", None)
+        end = max((int(item["data_offsets"][1]) for item in header.values()), default=0)
+        if size != 8 + length + end:
+            raise ValueError(f"{size:,} bytes; expected {8 + length + end:,} by its header")
         return {name: (item["dtype"], tuple(item["shape"])) for name, item in header.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise RunError(f"{path}: not a valid safetensors file ({error})") from error
 
 
@@ -40,7 +49,11 @@ def load_arrays(
     Names and shapes are compared with the file's header before anything is allocated. Raises
     RunError when they differ or a weight is not finite.
     """
-    found = {name: shape for name, (_, shape) in read_header(path).items()}
+    header = read_header(path)
+    kinds = sorted({kind for kind, _ in header.values()} - {"F32"}, key=str)
+    if kinds:
+        raise RunError(f"{path}: holds numbers of type {kinds[0]}; expected F32. Train again")
+    found = {name: shape for name, (_, shape) in header.items()}
     if found.get(SCALE) == ():
         del found[SCALE]
     depth = settings.num_layers or 0
@@ -49,17 +62,21 @@ def load_arrays(
             f"{path}: holds {len(found)} tensors, config.json expects {depth} layers. "
             "The run's files do not match"
         )
-    expected = (
-        expected_shapes(settings, vocab_size)
-        if is_plain(settings)
-        else _torch_shapes(settings, vocab_size)
-    )
+    try:
+        shapes = expected_shapes if is_plain(settings) else _torch_shapes
+        expected = shapes(settings, vocab_size)
+    except UsageError as error:
+        raise RunError(f"{path}: {error}") from error
     if found != expected:
         raise RunError(f"{path}: {_difference(found, expected)}. The run's files do not match")
     arrays = _arrays_from_file(path)
-    broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
-    if broken:
-        raise RunError(f"{path}: {broken[0]} holds a value that is not finite; train again")
+    for name, array in arrays.items():
+        highest = float(np.maximum(array.max(initial=0.0), -array.min(initial=0.0)))
+        if not highest <= LARGEST_WEIGHT:  # not a number is not either
+            raise RunError(
+                f"{path}: {name} holds {highest:.0e}, which is not finite or beyond any trained "
+                "weight; train again"
+            )
     if SCALE in arrays and not arrays[SCALE] > 0.0:
         raise RunError(f"{path}: {SCALE} is {arrays[SCALE]}; expected more than 0. Train again")
     return arrays
@@ -77,7 +94,7 @@ def _arrays_from_file(path: Path) -> dict[str, NDArray[np.float32]]:
     from safetensors.numpy import load
 
     try:
-        return dict(load(path.read_bytes()))
+        return dict(load(read_bytes(path, file_size(path))))
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
         raise RunError(f"{path}: not a valid safetensors file ({error})") from error
 

@@ -78,7 +78,7 @@ def count_ids(chunks: Iterable[str], vocabulary: Vocabulary) -> NDArray[np.int64
     """How often each id stands in a text, shape (vocabulary size,)."""
     counts = np.zeros(len(vocabulary), np.int64)
     for chunk in safe_chunks(chunks):
-        counts += np.bincount(vocabulary.encode(chunk), minlength=len(vocabulary))
+        counts += np.bincount(vocabulary.encode_marked(chunk)[0], minlength=len(vocabulary))
     return counts
 
 
@@ -97,11 +97,11 @@ def safe_chunks(chunks: Iterable[str], size: int = 1 << 20) -> Iterator[str]:
         yield rest
 
 
-def _documents(chunks: Iterable[str]) -> Iterator[str]:
-    """Pieces of text without END marks, for the counting of the `tokenizers` library."""
+def _documents(chunks: Iterable[str], unit: str) -> Iterator[str]:
+    """Pieces of text without END marks, cut as the unit's vocabulary cuts them."""
     for chunk in safe_chunks(chunks):
         for document in chunk.split(END):
-            yield from cut_safely(document, 1 << 16)
+            yield from cut_safely(document, UNITS[unit].piece_chars)
 
 
 def _empty(settings: VocabularySettings) -> Vocabulary:
@@ -112,7 +112,8 @@ def _count_chars(read: Read, settings: VocabularySettings) -> dict[str, int]:
     normalizer = _empty(settings).normalizer()
     chunks = read()
     if normalizer is not None:
-        chunks = (normalizer.normalize_str(document) for document in _documents(chunks))
+        documents = _documents(chunks, settings.unit)
+        chunks = (normalizer.normalize_str(document) for document in documents)
     counts = np.zeros(0x110000, np.int64)
     for chunk in chunks:
         found = np.bincount(code_points(chunk))
@@ -128,10 +129,10 @@ def _count_words(read: Read, settings: VocabularySettings) -> dict[str, int]:
     trainer = WordLevelTrainer(
         vocab_size=2**31 - 1, min_frequency=0, show_progress=False, special_tokens=[]
     )
-    tokenizer.train_from_iterator(_documents(read()), trainer)
+    tokenizer.train_from_iterator(_documents(read(), settings.unit), trainer)
     entries = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     counts = np.zeros(len(entries), np.int64)
-    for batch in _batches(_documents(read()), 64):
+    for batch in _batches(_documents(read(), settings.unit), 64):
         for item in tokenizer.encode_batch_fast(batch):
             counts += np.bincount(item.ids, minlength=len(entries))
     return {token: int(counts[index]) for token, index in entries}
@@ -216,7 +217,7 @@ def _build_bpe(read: Read, settings: VocabularySettings) -> BuiltVocabulary:
         initial_alphabet=LETTERS,
         special_tokens=[],
     )
-    empty.tokenizer.train_from_iterator(_documents(read()), trainer)
+    empty.tokenizer.train_from_iterator(_documents(read(), settings.unit), trainer)
     trained: dict[str, Any] = json.loads(empty.tokenizer.to_str())["model"]
     tokens = sorted(trained["vocab"], key=trained["vocab"].__getitem__)
     merges = [(left, right) for left, right in trained["merges"]]

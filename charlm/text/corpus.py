@@ -4,12 +4,17 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from charlm.errors import CorpusError, UsageError
 from charlm.text import decoding
 from charlm.text.files import BLOCK_BYTES, Spool, TextFile, blocks
 from charlm.text.rows import Rows
 from charlm.text.sources import Reading, Source, find, safe_name, short_name
+
+MOST_NOTES = 20
+Stamps = tuple[tuple[int, ...], ...]
+"""Size, time of change and number of each file of a corpus."""
 
 END = "\udfff"
 """Stands in a chunk where a document ends: a lone surrogate, which no decoded text contains."""
@@ -60,6 +65,7 @@ class Corpus:
         self._encoding = decoding.codec_name(encoding)
         self._errors = errors
         self.notes = []
+        self._untold: set[str] = set()
         sources = [sources] if isinstance(sources, str) else sources
         reading = Reading(column=column, encoding=self._encoding, errors=errors)
         found = find(sources, reading, self._note)
@@ -68,13 +74,10 @@ class Corpus:
     @classmethod
     def from_text(cls, text: str, document: str = "stream", name: str = "text") -> "Corpus":
         """A corpus of a text in memory, taken as one file. CorpusError for a lone surrogate."""
-        if lone := re.search("[\ud800-\udfff]", text):
-            raise CorpusError(
-                f"The text has half of a surrogate pair, U+{ord(lone[0]):04X}, at character "
-                f"{lone.start()}, which no text can hold. Remove it."
-            )
+        check_text(text)
         corpus = cls.__new__(cls)
         corpus._encoding, corpus._errors, corpus.notes = "utf-8", "strict", []
+        corpus._untold = set()
         corpus._begin((name,), [_Memory(name, text)], document, safe_name(name))
         return corpus
 
@@ -92,6 +95,11 @@ class Corpus:
         self._found = found
         self._block_bytes = BLOCK_BYTES
         self._chunk_chars = CHUNK_CHARS
+
+    def stamps(self) -> Stamps:
+        """Size and times of each file, to know later whether one has changed."""
+        paths = [getattr(source, "path", None) for source in self._found]
+        return tuple(_stamp(path) for path in paths if isinstance(path, Path))
 
     def __repr__(self) -> str:
         return f"Corpus({list(self.sources)!r}, document={self.document!r})"
@@ -151,8 +159,30 @@ class Corpus:
             yield piece
 
     def _note(self, sentence: str) -> None:
-        if sentence not in self.notes:
+        if sentence in self.notes:
+            return
+        if len(self.notes) < MOST_NOTES:
             self.notes.append(sentence)
+        else:  # one of thousands of files each
+            self._untold.add(sentence)
+            self.notes[MOST_NOTES:] = [f"And {len(self._untold):,} more notes like these."]
+
+
+def check_text(text: str) -> None:
+    """Raise CorpusError for a lone surrogate, which no text can hold."""
+    if lone := re.search("[\ud800-\udfff]", text):
+        raise CorpusError(
+            f"The text has half of a surrogate pair, U+{ord(lone[0]):04X}, at character "
+            f"{lone.start()}, which no text can hold. Remove it."
+        )
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _check_choice(flag: str, value: str, choices: Sequence[str]) -> None:

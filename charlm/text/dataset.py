@@ -4,10 +4,14 @@ Small texts are encoded in memory. Large ones stream into a memory-mapped cache 
 integer type in the user's cache folder, keyed by content, vocabulary and document rule.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
+import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,14 +21,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config import CorpusSettings, VocabularySettings
-from charlm.errors import CorpusError, EnvironmentFailure
+from charlm.errors import CorpusError, EnvironmentFailure, RunError
+from charlm.reading import file_size, read_json
 from charlm.text.building import build_vocabulary, safe_chunks
-from charlm.text.corpus import END, Corpus, Extent, measure, span, split_point
+from charlm.text.corpus import END, Corpus, Extent, Stamps, measure, span, split_point
 from charlm.text.vocabulary import Vocabulary, code_points
 
 CACHED_FROM_BYTES = 64 << 20
 """Texts larger than this are encoded into the cache on disk instead of memory."""
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
+DTYPES = ("uint8", "uint16", "uint32")
+SUM = "sum"
+STALE_SECONDS = 86400.0
+FEWEST_TOKENS = 8
+"""A token stands for at most about so many bytes of text, when it is judged whether ids fit."""
+VALID_SHARE, VALID_CHARS = 0.1, 5_000_000
+"""What is held out where nothing else is said: so much of the text, at most so many characters."""
 SPLITS = ("train", "valid", "test")
 
 
@@ -55,6 +67,10 @@ class EncodedText:
         """How many documents there are."""
         return len(self.ends)
 
+    def fits(self, size: int) -> bool:
+        """Whether all ids are of a vocabulary of this size."""
+        return not len(self.ids) or max(int(part.max()) for part in pieces(self.ids)) < size
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
@@ -76,6 +92,22 @@ class Dataset:
             name
         ]
         return part
+
+
+PIECE = 1 << 20
+
+
+def pieces(ids: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """An array piece by piece, so that a mapped file is never in memory as a whole."""
+    return (ids[begin : begin + PIECE] for begin in range(0, len(ids), PIECE))
+
+
+def id_counts(ids: NDArray[Any], size: int) -> NDArray[np.int64]:
+    """How often each of the ids below `size` stands in a text, shape (size,)."""
+    counts = np.zeros(size, np.int64)
+    for part in pieces(ids):
+        counts += np.bincount(part, minlength=size)
+    return counts
 
 
 Read = Callable[[], Iterable[str]]
@@ -105,6 +137,8 @@ def load_dataset(
     encoded = {
         name: _encode_part(part, vocabulary, corpus.document, cache) for name, part in parts.items()
     }
+    for part in parts.values():
+        part.check()
     if len(encoded["train"].ids) == 0:
         raise CorpusError(f"{corpus.name} holds no word; expected text between the blanks")
     encoded = {name: text for name, text in encoded.items() if len(text.ids)}
@@ -129,6 +163,8 @@ class _Part:
     read: Read
     key: str
     bytes: int
+    check: Callable[[], None] = lambda: None
+    """Raises CorpusError when the files are no longer as they were when the part was measured."""
 
 
 def open_corpus(
@@ -146,6 +182,7 @@ def open_corpus(
 
 def _split(corpus: Corpus, settings: CorpusSettings) -> dict[str, _Part]:
     """The parts by name; the tail is held out for validation unless a file is given for it."""
+    before = corpus.stamps()
     whole = measure(corpus.chunks())
     by_document = corpus.document != "stream"
     least = 1 if by_document else 2
@@ -153,30 +190,50 @@ def _split(corpus: Corpus, settings: CorpusSettings) -> dict[str, _Part]:
     if count < least:
         found = "is empty" if count == 0 else "has one character"
         raise CorpusError(f"{corpus.name} {found}; expected at least two characters to learn from")
-    cut = count
-    if not settings.valid and settings.valid_frac > 0:
-        cut = max(split_point(whole, settings.valid_frac, documents=by_document), least)
-    parts = {"train": _span_part(corpus, whole, 0, None if cut == count else cut)}
+    cut, share = count, settings.valid_frac
+    if share is None:
+        share = min(VALID_SHARE, VALID_CHARS / max(whole.chars, 1))
+    if not settings.valid and share > 0:
+        cut = max(split_point(whole, share, documents=by_document), least)
+    parts = {"train": _span_part(corpus, whole, 0, None if cut == count else cut, before)}
     if cut < count:
-        parts["valid"] = _span_part(corpus, whole, cut, None)
+        parts["valid"] = _span_part(corpus, whole, cut, None, before)
     for name, sources in (("valid", settings.valid), ("test", settings.test)):
         if sources:
             other = open_corpus(sources, settings, corpus.document)
+            before = other.stamps()
             extent = measure(other.chunks())
             corpus.notes += [note for note in other.notes if note not in corpus.notes]
+            if extent.sha256 == whole.sha256:
+                corpus.notes.append(
+                    f"The {name} text is the training text itself; its figures tell nothing of "
+                    "new text."
+                )
             if extent.chars:
-                parts[name] = _span_part(other, extent, 0, None)
+                parts[name] = _span_part(other, extent, 0, None, before)
             else:
                 corpus.notes.append(f"The {name} text is empty; it was left out.")
     return parts
 
 
-def _span_part(corpus: Corpus, extent: Extent, start: int, stop: int | None) -> _Part:
+def _span_part(
+    corpus: Corpus, extent: Extent, start: int, stop: int | None, before: Stamps
+) -> _Part:
     by_document = corpus.document != "stream"
+
+    def check() -> None:
+        """Whether the files are as they were when they were measured."""
+        if corpus.stamps() != before:
+            raise CorpusError(
+                f"{corpus.name} has changed while it was read; expected the same text from the "
+                "first pass to the last. Run the command again"
+            )
+
     return _Part(
         read=lambda: span(corpus.chunks(), start, stop, documents=by_document),
         key=f"{extent.sha256}:{start}:{stop}",
         bytes=extent.bytes,
+        check=check,
     )
 
 
@@ -189,16 +246,17 @@ def encode_text(read: Read, vocabulary: Vocabulary, document: str) -> EncodedTex
         total += len(ids)
         counts = _add(counts, part)
     ids = np.concatenate(arrays) if arrays else np.empty(0, vocabulary.dtype)
-    return _finished(ids, np.concatenate([*ends, np.empty(0, np.int64)]), counts, document)
+    marks, closed = _ends(ends, total, document)
+    return EncodedText(ids=ids, ends=marks, counts=counts, closed=closed)
 
 
-def _finished(
-    ids: NDArray[Any], ends: NDArray[Any], counts: TextCounts, document: str
-) -> EncodedText:
-    closed = document != "stream"
-    if not closed:
-        ends = np.array([len(ids)] if len(ids) else [], np.int64)
-    return EncodedText(ids=ids, ends=ends.astype(np.int64), counts=counts, closed=closed)
+def _ends(
+    ends: list[NDArray[np.int64]], total: int, document: str
+) -> tuple[NDArray[np.int64], bool]:
+    """Where documents end in a text of so many tokens, and whether EOS ends them."""
+    if document == "stream":
+        return np.array([total] if total else [], np.int64), False
+    return np.concatenate([*ends, np.empty(0, np.int64)]).astype(np.int64), True
 
 
 def _encoded_chunks(
@@ -258,11 +316,45 @@ def _encode_part(
     key = json.dumps([CACHE_FORMAT, part.key, document, vocabulary.to_json()], sort_keys=True)
     folder = (cache or cache_folder()) / hashlib.sha256(key.encode()).hexdigest()[:32]
     try:
-        return read_encoded(folder)
+        return _read_cache(folder)
     except CorpusError:  # not there yet, or damaged
-        shutil.rmtree(folder, ignore_errors=True)
-    _write_cache(folder, part.read, vocabulary, document)
-    return read_encoded(folder)
+        _set_aside(folder)
+    _write_cache(folder, part, vocabulary, document)
+    return _read_cache(folder)
+
+
+def _read_cache(folder: Path) -> EncodedText:
+    """Encoded text from the cache. Raises CorpusError unless it is exactly what was written."""
+    encoded = read_encoded(folder)
+    try:
+        known = (folder / SUM).read_text(encoding="ascii")
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"{folder}: has no readable sum; delete it") from error
+    if known != _sum_of(folder):
+        raise CorpusError(f"{folder}: the encoded text is damaged (its SHA-256 differs); delete it")
+    return encoded
+
+
+def _sum_of(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for name in ("ids.bin", "ends.bin", "counts.json"):
+        with (folder / name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _set_aside(folder: Path) -> None:
+    """Remove a damaged folder, if it is there, so that no one sees a part of it."""
+    with contextlib.suppress(OSError):
+        aside = Path(tempfile.mkdtemp(prefix=".damaged-", dir=folder.parent))
+        folder.rename(aside / "x")
+    for old in folder.parent.glob(".*"):
+        with contextlib.suppress(OSError):
+            if (
+                old.name.startswith(".damaged-")
+                or time.time() - old.stat().st_mtime > STALE_SECONDS
+            ):
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def cache_folder() -> Path:
@@ -274,63 +366,75 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("charlm"))
 
 
-def _write_cache(folder: Path, read: Read, vocabulary: Vocabulary, document: str) -> None:
+def _write_cache(folder: Path, part: _Part, vocabulary: Vocabulary, document: str) -> None:
     """Encode into a folder of a temporary name, then rename it: it is there whole or not at all."""
-    building = folder.with_name(f".{folder.name}.{os.getpid()}")
+    building: Path | None = None
     try:
-        shutil.rmtree(building, ignore_errors=True)
-        building.mkdir(parents=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder.parent).free
+        if free < part.bytes * vocabulary.dtype.itemsize // FEWEST_TOKENS:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         counts = TextCounts()
         ends, total = [], 0
         with (building / "ids.bin").open("wb") as file:
-            for ids, marks, part in _encoded_chunks(read, vocabulary):
+            for ids, marks, size in _encoded_chunks(part.read, vocabulary):
                 file.write(np.ascontiguousarray(ids, vocabulary.dtype).tobytes())
                 ends.append(marks + total)
                 total += len(ids)
-                counts = _add(counts, part)
+                counts = _add(counts, size)
             file.flush()
             os.fsync(file.fileno())
-        marks = np.concatenate([*ends, np.empty(0, np.int64)])
-        encoded = _finished(np.empty(total, np.bool_), marks, counts, document)
-        _write_index(building, encoded, vocabulary.dtype)
+        places, closed = _ends(ends, total, document)
+        _write_index(building, places, counts, closed, vocabulary.dtype)
+        (building / SUM).write_text(_sum_of(building), encoding="ascii")
+        part.check()
         building.rename(folder)
     except OSError as error:
-        shutil.rmtree(building, ignore_errors=True)
-        if not (folder / "counts.json").exists():
+        if not (folder / SUM).exists():  # else somebody else was faster
             raise EnvironmentFailure(
                 f"cannot write the id cache in {folder.parent}: {error.strerror}. Free some space, "
                 "or name another folder with CHARLM_CACHE"
             ) from error
+    finally:
+        if building:
+            shutil.rmtree(building, ignore_errors=True)
 
 
 def write_encoded(folder: Path, encoded: EncodedText) -> None:
     """Save ids as plain binary (`ids.bin`, `ends.bin`) with their type and counts as JSON."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "ids.bin").write_bytes(np.ascontiguousarray(encoded.ids).tobytes())
-    _write_index(folder, encoded, encoded.ids.dtype)
+    _write_index(folder, encoded.ends, encoded.counts, encoded.closed, encoded.ids.dtype)
 
 
-def _write_index(folder: Path, encoded: EncodedText, dtype: np.dtype[Any]) -> None:
-    (folder / "ends.bin").write_bytes(encoded.ends.astype("<i8").tobytes())
-    content = asdict(encoded.counts) | {"closed": encoded.closed, "dtype": dtype.name}
+def _write_index(
+    folder: Path, ends: NDArray[np.int64], counts: TextCounts, closed: bool, dtype: np.dtype[Any]
+) -> None:
+    (folder / "ends.bin").write_bytes(ends.astype("<i8").tobytes())
+    content = asdict(counts) | {"closed": closed, "dtype": dtype.name}
     (folder / "counts.json").write_text(json.dumps(content, sort_keys=True), encoding="utf-8")
 
 
 def read_encoded(folder: Path) -> EncodedText:
     """Ids saved by `write_encoded`, memory-mapped. Raises CorpusError when they are damaged."""
     try:
-        content = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
-        dtype = np.dtype(content.pop("dtype"))
-        closed = bool(content.pop("closed"))
+        content = read_json(folder / "counts.json")
+        dtype, closed = content.pop("dtype"), content.pop("closed")
+        if dtype not in DTYPES or not isinstance(closed, bool):
+            raise ValueError(f"ids of type {dtype!r:.80}")
+        if any(type(value) is not int or value < 0 for value in content.values()):
+            raise ValueError("counts.json holds a count that is none")
         counts = TextCounts(**content)
+        size, ends_size = file_size(folder / "ids.bin"), file_size(folder / "ends.bin")
+        if ends_size % 8 or ends_size // 8 > size + 1:
+            raise ValueError(f"{ends_size} bytes of ends for {size} bytes of ids")
         ends = np.fromfile(folder / "ends.bin", dtype="<i8")
-        if dtype.kind != "u":
-            raise ValueError(f"ids of type {dtype}")
         ids: NDArray[Any] = np.empty(0, dtype)
-        if (folder / "ids.bin").stat().st_size:  # an empty file cannot be mapped
+        if size:  # an empty file cannot be mapped
             ids = np.memmap(folder / "ids.bin", dtype=dtype, mode="r")
         if int(ends[-1] if len(ends) else 0) != len(ids) or np.any(np.diff(ends, prepend=0) < 0):
             raise ValueError(f"{len(ids)} ids do not fit the ends of its documents")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RunError) as error:
         raise CorpusError(f"{folder}: the encoded text is damaged ({error}); delete it") from error
     return EncodedText(ids=ids, ends=ends, counts=counts, closed=closed)

@@ -137,7 +137,8 @@ def _invalid(
     other = "cp1252" if encoding.startswith("utf") else "utf-8"
     return CorpusError(
         f"{label}: line {lines}, byte {byte}: {found} is not valid {name}. "
-        f"Name the encoding (--encoding {other}) or replace such bytes (--errors replace)."
+        f"Convert it, for example with iconv; train and vocab also take --encoding {other} or "
+        f"--errors replace."
     )
 
 

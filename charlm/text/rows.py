@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from charlm.errors import CharlmError, CorpusError, EnvironmentFailure, UsageError
+from charlm.text.files import shown
 
 HUB_PREFIX = "hf:"
 TABLES = {".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 """File suffix → name of the reader in `datasets`."""
 
+ROWS_AT_ONCE = 500
 PEEK_ROWS = 100
 """Rows that are looked at to find the column with the text."""
 
@@ -39,6 +41,8 @@ class Rows:
     """Gives the rows with the types that `datasets` finds."""
     load_text: Callable[[list[str]], Iterable[Row]] | None = None
     """Where finding types changes the text: gives the rows as text; takes the columns' names."""
+    path: Path | None = None
+    """The file that they are read from, if it is one."""
 
     def texts(self, note: Callable[[str], None]) -> Iterator[str]:
         """The text of each row. Rows without one are skipped, and `note` is told how many.
@@ -96,7 +100,7 @@ def table_rows(
         """The rows with every cell as text."""
         return _load_file(path, suffix, options | {"features": _strings(columns)})
 
-    return Rows(label, column, load, load_text if TABLES[suffix] == "csv" else None)
+    return Rows(label, column, load, load_text if TABLES[suffix] == "csv" else None, path)
 
 
 def hub_rows(name: str, column: str | None) -> Rows:
@@ -160,11 +164,11 @@ def _guarded(label: str, load: Callable[[], Iterable[Row]]) -> Iterator[Row]:
         with _quiet():
             rows = iter(load())
         while True:
-            with _quiet():
-                row = next(rows, None)
-            if row is None:
+            with _quiet():  # which walks through all loggers: once for many rows
+                some = list(islice(rows, ROWS_AT_ONCE))
+            if not some:
                 return
-            yield row
+            yield from some
     except CharlmError:
         raise
     except Exception as error:  # datasets passes on what pyarrow, pandas, fsspec and the hub raise
@@ -213,7 +217,7 @@ def _only_text(label: str, rows: list[Row], columns: list[str]) -> str:
 
 
 def _listed(columns: list[str]) -> str:
-    return f"Its columns: {', '.join(columns)}."
+    return f"Its columns: {', '.join(shown(column) for column in columns)}."
 
 
 def _checked(text: object, label: str, number: int, column: str) -> str:

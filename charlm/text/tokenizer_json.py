@@ -4,13 +4,13 @@ Only the components written here are accepted back: a foreign file can carry pat
 end or values that crash the library, so it is compared with what we would have written.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from charlm.config import NORMAL_FORMS, VocabularySettings
 from charlm.errors import RunError
+from charlm.reading import parse_json, read_bytes
 
 # Unicode White_Space without "\n"; spelt out because \s differs between regex engines.
 BLANK = r"\t\x0B\f\r \x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}"
@@ -21,6 +21,8 @@ TEXT_WORDS = rf"\n|[{BLANK}]+|{WORD}|[^{LETTER}{BLANK}\n]"
 UNK, EOS = 0, 1
 UNK_TOKEN, EOS_TOKEN = "<unk>", "<eos>"
 LINE_END = "\n"
+LARGEST_FILE = 64 << 20
+"""Bytes of a tokenizer file: about a million entries."""
 
 
 def _letters() -> list[str]:
@@ -148,12 +150,7 @@ def parse_tokenizer_json(
 
 def read_tokenizer_file(path: Path) -> Any:
     """The JSON of a tokenizer file. Raises RunError when it is missing or not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(
-            f"{path}: cannot be read as JSON ({error}). Give a tokenizer.json."
-        ) from error
+    return parse_json(read_bytes(path, LARGEST_FILE), path)
 
 
 def _recognise(content: Json, where: str) -> VocabularySettings:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config import VocabularySettings
-from charlm.text.corpus import END
+from charlm.text.corpus import END, check_text
 from charlm.text.tokenizer_json import (
     EOS,
     LETTERS,
@@ -52,6 +52,8 @@ class Vocabulary(ABC):
     """
 
     unit: ClassVar[str]
+    piece_chars: ClassVar[int] = 1 << 16
+    """Characters that are encoded at once, at most; longer words are cut."""
     unk, eos = UNK, EOS
 
     def __init__(
@@ -85,7 +87,11 @@ class Vocabulary(ABC):
         return {token: index for index, token in enumerate(self.tokens)}
 
     def encode(self, text: str) -> Ids:
-        """Ids of a text, shape (tokens,), in the vocabulary's dtype."""
+        """Ids of a text, shape (tokens,), in the vocabulary's dtype.
+
+        Raises CorpusError for a lone surrogate, which no text can hold.
+        """
+        check_text(text)
         return self.encode_marked(text)[0]
 
     @abstractmethod
@@ -231,8 +237,6 @@ class ByteVocabulary(_CodeVocabulary):
 class _LibraryVocabulary(Vocabulary):
     """Shared by words and BPE: `tokenizers` does the cutting, in bounded pieces."""
 
-    piece_chars = 1 << 16
-
     def _piece_ids(self, pieces: list[str]) -> list[list[int]]:
         """Ids of each piece."""
         found = self.tokenizer.encode_batch_fast(pieces, add_special_tokens=False)
@@ -257,10 +261,13 @@ class _LibraryVocabulary(Vocabulary):
 
     def pieces(self, text: str) -> list[str]:
         """See `Vocabulary.pieces`."""
-        if not _normalizes(self.settings):
-            return [text[start:end] for start, end in self.tokenizer.encode(text).offsets]
-        text = self.tokenizer.normalizer.normalize_str(text)
-        return [text[start:end] for start, end in self._plain.encode(text).offsets]
+        plain = not _normalizes(self.settings)
+        found: list[str] = []
+        for part in cut_safely(text, self.piece_chars):
+            shown = part if plain else self.tokenizer.normalizer.normalize_str(part)
+            tokens = (self.tokenizer if plain else self._plain).encode(shown)
+            found += [shown[start:end] for start, end in tokens.offsets]
+        return found
 
     @cached_property
     def _plain(self) -> Any:

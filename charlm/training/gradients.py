@@ -5,8 +5,6 @@ For a loss at token t and the state s that a layer carried on k tokens before,
 (Bengio et al. 1994; Pascanu et al. 2013).
 """
 
-import contextlib
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ from charlm.config import Settings
 from charlm.errors import CorpusError
 from charlm.nn.layers import RecurrentLayer
 from charlm.nn.model import RecurrentLanguageModel, State
-from charlm.runs.layout import METRICS
+from charlm.runs.layout import METRICS, read_metrics
 from charlm.runs.run import load_run, torch_model
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import read_encoded
@@ -238,13 +236,9 @@ def clip_rate(path: Path) -> float | None:
     """The share of a run's steps whose gradient was clipped; None where no step was logged."""
     if not (path / METRICS).exists():
         return None
-    lines = (path / METRICS).read_text(encoding="utf-8").splitlines()
-    shares = []
-    for line in lines:
-        with contextlib.suppress(json.JSONDecodeError):  # a run that was killed ends in half a line
-            record = json.loads(line)
-            shares += [record["clipped"]] if record["kind"] == "step" else []
-    return float(np.mean(shares)) if shares else None
+    shares = [record.get("clipped") for record in read_metrics(path) if record["kind"] == "step"]
+    known = [share for share in shares if isinstance(share, float)]
+    return float(np.mean(known)) if known else None
 
 
 def compared_flows(settings: Sequence[Settings], lags: int = 200) -> Iterator[GradientFlow]:

@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 
 from charlm.config import Settings
-from charlm.errors import CorpusError, UsageError
+from charlm.errors import CorpusError, RunError, UsageError
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.commit import write_file
 from charlm.runs.tensors import tensors_from_file
-from charlm.text.dataset import Dataset, EncodedText
+from charlm.text.dataset import Dataset, EncodedText, id_counts
 from charlm.text.vectors import read_vectors, written_name
 from charlm.text.vocabulary import Vocabulary
 
@@ -81,20 +81,34 @@ def kept_vectors(path: Path) -> Pretrained | None:
     if not (path / KEPT).exists():
         return None
     tensors = tensors_from_file(path / KEPT)
-    return Pretrained(ids=tensors["ids"].numpy(), vectors=tensors["vectors"].numpy())
+    ids, vectors = tensors.get("ids"), tensors.get("vectors")
+    whole = (
+        ids is not None and vectors is not None and ids.dtype == torch.int64
+        and vectors.dtype == torch.float32 and ids.dim() == 1 and vectors.dim() == 2
+        and len(ids) == len(vectors) > 0 and bool((ids >= 0).all())
+        and bool(vectors.isfinite().all())
+    )  # fmt: skip
+    if not whole or ids is None or vectors is None:
+        raise RunError(f"{path / KEPT}: not the vectors that charlm train kept; restore it")
+    return Pretrained(ids=ids.numpy(), vectors=vectors.numpy())
 
 
 @torch.no_grad()
 def begin_with(model: RecurrentLanguageModel, found: Pretrained) -> None:
     """Put the vectors into the embedding; the entries without get numbers of the same spread."""
     weight = model.embedding.weight
+    if found.vectors.shape[1] != weight.shape[1] or int(found.ids.max()) >= len(weight):
+        raise RunError(
+            f"the kept vectors are {found.vectors.shape[1]} wide, of entries up to "
+            f"{found.ids.max()}; expected {weight.shape[1]}, below {len(weight)}. Restore the run"
+        )
     weight *= float(found.vectors.std()) / weight.std().clamp_min(1e-12)
     weight[torch.from_numpy(found.ids)] = torch.from_numpy(found.vectors)
 
 
 def coverage(found: Pretrained, dataset: Dataset) -> str:
     """A sentence on how much of the vocabulary and of the training text the vectors know."""
-    counts = np.bincount(dataset.train.ids, minlength=len(dataset.vocabulary))
+    counts = id_counts(dataset.train.ids, len(dataset.vocabulary))
     share = counts[found.ids].sum() / max(counts.sum(), 1)
     entries = len(dataset.vocabulary)
     return (
@@ -113,5 +127,5 @@ def begin_with_frequencies(model: RecurrentLanguageModel, text: EncodedText) -> 
     bias = getattr(model.output, "bias", None)
     if bias is None:
         return
-    counts = np.bincount(np.asarray(text.ids), minlength=model.vocab_size) + 0.5
+    counts = id_counts(text.ids, model.vocab_size) + 0.5
     bias.copy_(torch.from_numpy(np.log(counts / counts.sum())))

@@ -6,7 +6,9 @@ what happens. The session holds the run's lock: one trainer for each run.
 
 import contextlib
 import copy
+import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -28,29 +30,33 @@ from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.card import model_card
 from charlm.runs.commit import (
     explained,
+    json_bytes,
     remove_leftovers,
     write_file,
-    write_json,
 )
 from charlm.runs.data import read_data, write_data
-from charlm.runs.folders import check_name, check_writable, lock_run, new_folder
+from charlm.runs.folders import check_name, check_own, check_writable, lock_run, new_folder
 from charlm.runs.layout import (
     BACKWARD,
     CARD,
+    CONFIG,
+    FORMAT,
     METRICS,
     RECORD,
     TOKENIZER,
     WEIGHTS,
     read_config,
     read_record,
+    write_record,
 )
 from charlm.runs.run import (
     model_config,
+    model_settings,
     write_model_files,
     write_scale,
     write_weights,
 )
-from charlm.runs.states import load_newest_state, save_state, state_folders
+from charlm.runs.states import SavedState, load_newest_state, save_state, state_folders
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import (
     Dataset,
@@ -88,6 +94,8 @@ class Session:
     notes: list[str] = field(default_factory=list)
     clock: Callable[[], float] = time.monotonic
     unsaved: RecurrentLanguageModel | None = None
+    save_now: bool = False
+    """Save after the next step, whatever the interval is."""
 
     @property
     def complete(self) -> bool:
@@ -122,8 +130,9 @@ class Session:
         for record in self.trainer.run():
             self._log(record)
             yield record
-            if self.trainer.settled and self.clock() - saved_at >= every:
-                saved_at = self.clock()
+            due = self.save_now or self.clock() - saved_at >= every
+            if self.trainer.settled and due:
+                saved_at, self.save_now = self.clock(), False
                 if saved := self._try_to_save():
                     yield saved
         yield self._save()
@@ -134,10 +143,10 @@ class Session:
         now = trainer.counters
         if trainer.settings.on_nonfinite != "rewind" or now.rewinds >= MOST_REWINDS:
             raise error
-        saved, _ = load_newest_state(self.path)
+        saved, _ = load_newest_state(self.path, self.record.get("id"))
         if saved is None:
             raise error
-        size = saved.counters.pop("log_bytes", 0)
+        size = _log_size(saved)
         trainer.restore(saved)
         trainer.counters.after_rewind(now, REWIND_FACTOR)
         trainer.settled = True
@@ -194,7 +203,9 @@ class Session:
         snapshot = trainer.snapshot()
         log = self.path / METRICS
         snapshot.counters["log_bytes"] = log.stat().st_size if log.exists() else 0
-        folder = save_state(self.path, snapshot, trainer.settings.keep)
+        folder = save_state(
+            self.path, snapshot, trainer.settings.keep, run_id=self.record.get("id")
+        )
         return SavedRecord(
             step=counters.step,
             epoch=counters.epoch,
@@ -238,7 +249,7 @@ class Session:
             "status": "finished" if finished.complete else "stopped",
             "results": finished.to_dict(),
         }
-        write_json(self.path / RECORD, self.record)
+        write_record(self.path, self.record)
         write_file(self.path / CARD, model_card(self.record["name"], self.record).encode("utf-8"))
 
 
@@ -263,7 +274,11 @@ def start(
     if problem := memory_problem(ready.plan.memory, ready.plan.settings, ready.device):
         raise EnvironmentFailure(problem)
     path = new_folder(folder, name, ready.dataset.name)
-    session = _new_run(path, ready, command=command)
+    try:
+        session = _new_run(path, ready, command=command)
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)  # nothing could go on with it
+        raise
     session.notes += ready.dataset.notes + _shrinking(ready.plan.reasons)
     if ready.vectors:
         session.notes.append(coverage(ready.vectors, ready.dataset))
@@ -276,7 +291,7 @@ def _new_run(path: Path, ready: Prepared, *, command: str) -> Session:
     settings, dataset = ready.plan.settings, ready.dataset
     backward = settings.model.direction == "backward" and path.name == BACKWARD
     record = {
-        "format": 1,
+        "format": FORMAT,
         "name": f"{path.parent.name}/{BACKWARD}" if backward else path.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
@@ -291,9 +306,17 @@ def _new_run(path: Path, ready: Prepared, *, command: str) -> Session:
     write_model_files(
         path, model_config(settings.model, dataset.vocabulary, dataset.document), dataset.vocabulary
     )
+    record["id"] = run_id(path, ready.record)
     session = _session(path, settings, dataset, record, lock, ready.device, ready.precision)
-    write_json(path / RECORD, session.record)
+    write_record(path, session.record)
     return session
+
+
+def run_id(path: Path, record: Mapping[str, Any]) -> str:
+    """What tells the states of a run from those of others: of its text, vocabulary and settings."""
+    parts = [(path / name).read_bytes() for name in (CONFIG, TOKENIZER)]
+    parts.append(json_bytes([record["settings"], record["corpus"]]))
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
 def halves(session: Session) -> Iterator[Session]:
@@ -349,14 +372,16 @@ def resume(path: Path, changes: Mapping[str, Mapping[str, Any]] | None = None) -
     `changes` may change lengths, intervals and rates, not what the model or the text is.
     Raises RunError when the run is damaged, CorpusError when its text is gone.
     """
-    read_config(path)
+    config = read_config(path)
+    check_own(path)
     lock = lock_run(path)
     try:
         record = read_record(path)
+        _check_recorded(path, config, record)
         settings = _resumed_settings(record, changes or {})
         vocabulary = load_vocabulary(path / TOKENIZER)
         dataset = read_data(path, settings, vocabulary, record)
-        saved, skipped = load_newest_state(path)
+        saved, skipped = load_newest_state(path, record.get("id"))
         device, threads = prepare_machine(settings.training, record["machine"].get("threads"))
         if changes:
             record.pop("planned", None)  # it was another plan
@@ -365,7 +390,7 @@ def resume(path: Path, changes: Mapping[str, Mapping[str, Any]] | None = None) -
         session.notes += [f"{problem}; passed over" for problem in skipped]
         if threads != record["machine"].get("threads"):
             session.notes.append("the number of threads changed; results may differ in rounding")
-        size = saved.counters.pop("log_bytes", 0) if saved else 0
+        size = _log_size(saved) if saved else 0
         if saved:
             session.trainer.restore(saved)
         if not session.complete:
@@ -376,6 +401,32 @@ def resume(path: Path, changes: Mapping[str, Mapping[str, Any]] | None = None) -
     return session
 
 
+def _check_recorded(path: Path, config: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Raise RunError unless run.json tells of the model of config.json, and of a whole plan."""
+    settings = settings_from(record["settings"], str(path / RECORD))
+    if settings.model != model_settings(config, path):
+        raise RunError(
+            f"{path / RECORD}: tells of another model than {CONFIG}; expected the same one. "
+            "Restore the run from a copy"
+        )
+    training = settings.training
+    planned = ("batch_size", "bptt", "learning_rate", "schedule", "seed")
+    missing = [name for name in planned if getattr(training, name) is None]
+    missing += [] if training.epochs or training.steps or training.minutes else ["epochs"]
+    if missing:
+        raise RunError(
+            f"{path / RECORD}: training.{missing[0]} is missing; expected a whole plan. Restore "
+            "the run from a copy"
+        )
+
+
+def _log_size(saved: SavedState) -> int:
+    size = saved.counters.pop("log_bytes", 0)
+    if not isinstance(size, int) or size < 0:
+        raise RunError(f"the state of step {saved.step} tells of a log of {size!r:.80} bytes")
+    return size
+
+
 def _reopen(session: Session, log_bytes: int) -> None:
     """Clear away what a dead writer left, and put the log where the saved state stands."""
     remove_leftovers(session.path)
@@ -384,7 +435,7 @@ def _reopen(session: Session, log_bytes: int) -> None:
         write_scale(session.path, None)
     _cut_log(session.path, log_bytes)
     session.record["status"] = "training"
-    write_json(session.path / RECORD, session.record)
+    write_record(session.path, session.record)
 
 
 def _cut_log(path: Path, size: int) -> None:

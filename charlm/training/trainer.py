@@ -27,6 +27,7 @@ from charlm.nn.engine import TorchEngine
 from charlm.nn.model import RecurrentLanguageModel, State, joined, rows_of, saved_tensors
 from charlm.runs.states import SavedState
 from charlm.runs.tensors import put_weights
+from charlm.runs.weights import LARGEST_WEIGHT
 from charlm.text.dataset import Dataset
 from charlm.text.windows import PADDING, Reading, Window, Windows
 from charlm.training.averaging import WeightAverage
@@ -40,6 +41,7 @@ from charlm.training.flat import (
 )
 from charlm.training.optim import build_optimizer, non_monotone, rate_share
 from charlm.training.records import EvaluationRecord, Record, StepRecord, WarningRecord
+from charlm.training.snapshots import check_optimizer, check_state, check_weights, checked_counters
 from charlm.units import Tally
 
 LOG_EVERY = 10
@@ -382,9 +384,12 @@ class Trainer:
         return self.average.applied() if self.average else contextlib.nullcontext()
 
     def check_weights(self) -> None:
-        """Raise DivergenceError when a weight is not finite: such a model is never saved."""
+        """Raise DivergenceError when a weight is not finite, or beyond any that could be used.
+
+        Such a model is never saved.
+        """
         for name, weight in self.model.named_parameters():
-            if not weight.isfinite().all():
+            if not (weight.detach().abs() <= LARGEST_WEIGHT).all():
                 found = f"{name} is not finite after step {self.counters.step}"
                 raise DivergenceError(
                     f"training diverged: {found}; expected finite numbers. Nothing of it was "
@@ -516,13 +521,30 @@ class Trainer:
             for prefix in ("model", "optimizer", "hidden", "average")
         }
         try:
-            self.counters = Counters(**saved.counters)
+            counters = checked_counters(saved.counters)
+            if counters.step != saved.step:
+                raise ValueError(f"its counters tell of step {counters.step}")
+            check_weights(self.model, parts["model"])
+            check_optimizer(self.optimizer, parts["optimizer"], counters.step - counters.skipped)
+            state = restored_state(parts["hidden"], self.device)
+            check_state(self.model, state)
+            self.counters = counters
             put_weights(self.model, parts["model"])
             restore_optimizer(self.optimizer, parts["optimizer"])
             self.average = self._new_average()
             if self.average:
                 self.average.restore(parts["average"])
-            self.state = restored_state(parts["hidden"], self.device)
+            self.state = state
             self.generator.set_state(saved.tensors["generator"])
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            self._check_position()
+        except (KeyError, RuntimeError, TypeError, ValueError, IndexError) as error:
             raise RunError(f"the state of step {saved.step} does not fit: {error}") from error
+
+    def _check_position(self) -> None:
+        """Raise ValueError unless there is a window at the position, with rows of the state."""
+        following = next(iter(self.windows.epoch(self.counters.position)), None)
+        if following is None:
+            raise ValueError(f"nothing is at {self.counters.position}")
+        rows = 0 if following.starts or self.state is None else int(following.rows.max()) + 1
+        if self.state is not None and rows > len(self.state[0][0]):
+            raise ValueError(f"its hidden state has {len(self.state[0][0])} rows")

@@ -1,0 +1,104 @@
+"""Files of a run as bytes and JSON, when they are regular, not too large and well formed.
+
+A named pipe, a device or a file of many gigabytes in the place of a small file must not make a
+command wait or fill the memory.
+"""
+
+import json
+import math
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from charlm.errors import RunError
+
+JSON_BYTES = 16 << 20
+"""Largest JSON file of a run but the vocabulary."""
+
+
+def file_size(path: Path) -> int:
+    """Size in bytes of a regular file. Raises RunError for anything else."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    _check_regular(path, status.st_mode)
+    return status.st_size
+
+
+def read_bytes(path: Path, most: int = JSON_BYTES) -> bytes:
+    """The content of a regular file of at most so many bytes. Raises RunError."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        with os.fdopen(os.open(path, flags), "rb") as file:
+            status = os.fstat(file.fileno())
+            _check_regular(path, status.st_mode)
+            if status.st_size > most:
+                raise RunError(
+                    f"{path}: {status.st_size:,} bytes; expected at most {most:,}. It is not as "
+                    "charlm wrote it; restore it from a copy"
+                )
+            return file.read(most)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def read_json(path: Path, most: int = JSON_BYTES) -> dict[str, Any]:
+    """A JSON object from a file. Raises RunError when it is missing, damaged or not an object."""
+    content = parse_json(read_bytes(path, most), path)
+    if not isinstance(content, dict):
+        raise RunError(f"{path}: holds {type(content).__name__}; expected a JSON object")
+    return content
+
+
+def parse_json(data: bytes, path: Path) -> Any:
+    """JSON in UTF-8, without NaN, numbers beyond all bounds and names that stand twice.
+
+    Raises RunError that names the file.
+    """
+    try:
+        return json.loads(
+            data.decode("utf-8"),
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            parse_int=_short,
+            object_pairs_hook=_each_once,
+        )
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path}: not valid JSON: {error}. Expected a file by charlm") from error
+
+
+def _check_regular(path: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+        raise RunError(f"{path}: is {kind}; expected a file written by charlm")
+
+
+def _unreadable(path: Path, error: Exception) -> RunError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return RunError(f"{path}: {reason}. Expected a file written by charlm")
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text[:20]} is beyond all bounds")
+    return value
+
+
+def _short(text: str) -> int:
+    if len(text) > 20:
+        raise ValueError(f"{text[:20]}... is beyond all bounds")
+    return int(text)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a name stands twice in one table")
+    return content

@@ -1,0 +1,112 @@
+"""What the tables of a run's JSON files must hold: types, named once, checked in one place."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from charlm.errors import RunError
+
+NUMBER = (int, float)
+MAYBE = (int, float, type(None))
+MOST_SHOWN = 80
+
+
+@dataclass(frozen=True)
+class Each:
+    """A table of any names, or a list, whose values are all of one shape."""
+
+    shape: Any
+    kind: type = dict
+
+
+FIGURES = {"nats_per_token": MAYBE, "bits_per_char": MAYBE, "perplexity": MAYBE}
+MAYBE_FIGURES = (FIGURES, type(None))
+PART = dict.fromkeys(("tokens", "documents", "chars", "bytes", "words"), int)
+
+RECORD_SHAPE = {
+    "format": int,
+    "name": str,
+    "created": str,
+    "command": str,
+    "status": str,
+    "origins": Each(str),
+    "settings": Each(dict),
+    "corpus": {
+        "name": str,
+        "sources": Each(str, list),
+        "document": str,
+        "fingerprint": str,
+        "coverage": NUMBER,
+        "vocabulary": int,
+        "parts": Each(PART),
+    },
+    "machine": {"device_name": str, "threads": int},
+    "precision?": {"name": str, "reason": str},
+    "parameters?": int,
+    "planned?": dict,
+    "results?": {
+        "step": int,
+        "seconds": NUMBER,
+        "reason": str,
+        "logit_scale?": NUMBER,
+        "valid?": MAYBE_FIGURES,
+        "test?": MAYBE_FIGURES,
+        "valid_uncalibrated?": MAYBE_FIGURES,
+        "notes": Each(str, list),
+    },
+}
+"""run.json. A question mark ends names that may be missing."""
+
+CONFIG_SHAPE = {
+    "vocab_size": int,
+    "document": str,
+    "model": Each((str, int, float, bool, type(None))),
+    "vocabulary": {"unit": str, "words": str},
+    "charlm?": str,
+    "torch?": str,
+}
+
+
+def check_shape(content: Any, shape: Any, where: str) -> None:
+    """Raise RunError that names the first place where content is not of its shape."""
+    options = shape if isinstance(shape, tuple) else (shape,)
+    table = next((option for option in options if isinstance(option, dict | Each)), None)
+    if table is None or not isinstance(content, table.kind if isinstance(table, Each) else dict):
+        kinds = tuple(option for option in options if isinstance(option, type))
+        if not isinstance(content, kinds) or (isinstance(content, bool) and bool not in kinds):
+            found = f"{type(content).__name__} {shown(content)}"
+            raise RunError(f"{where} is {found}; expected {_names(shape)}, as charlm train writes")
+        return
+    for key, inner, value in _inner(content, table, where):
+        check_shape(value, inner, f"{where}.{shown(key)[1:-1]}")
+
+
+def _inner(content: Any, table: Any, where: str) -> list[tuple[str, Any, Any]]:
+    """Name, shape and value of each entry that must be looked at."""
+    if isinstance(table, Each):
+        pairs = content.items() if isinstance(content, Mapping) else enumerate(content)
+        return [(str(key), table.shape, value) for key, value in pairs]
+    found = []
+    for name, inner in table.items():
+        key = name.removesuffix("?")
+        if key in content:
+            found.append((key, inner, content[key]))
+        elif key == name:
+            raise RunError(f"{where}.{key} is missing; expected {_names(inner)}")
+    return found
+
+
+def _names(shape: Any) -> str:
+    if isinstance(shape, tuple):
+        return " or ".join(dict.fromkeys(_names(option) for option in shape))
+    if isinstance(shape, Each):
+        return "a list" if shape.kind is list else "a table"
+    if isinstance(shape, dict) or shape is dict:
+        return "a table"
+    return "nothing" if shape is type(None) else str(shape.__name__)
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
