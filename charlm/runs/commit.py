@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,15 @@ TEMPORARY = ".tmp-"
 OLDER = "~"
 """Ends the name of a folder while a newer one takes its place."""
 LONGEST_NAME = 200
+
+
+def _nothing(label: str) -> None:
+    """Happens at each point of writing."""
+    del label
+
+
+reached: Callable[[str], None] = _nothing
+"""Called by name at each point of writing; tests put in its place what fails or dies there."""
 
 
 @contextlib.contextmanager
@@ -40,10 +49,12 @@ def write_file(path: Path, data: bytes) -> None:
         try:
             write_synced(temporary, data)
             temporary.replace(path)
+            reached(f"{path.name} replaced")
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+        reached(f"{path.name} in place")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -60,9 +71,12 @@ def json_bytes(content: Any) -> bytes:
 def write_synced(path: Path, data: bytes) -> None:
     """Write a new file and wait until it is on the disk."""
     with path.open("wb") as file:
+        reached(f"{path.name} opened")
         file.write(data)
         file.flush()
+        reached(f"{path.name} written")
         os.fsync(file.fileno())
+    reached(f"{path.name} synced")
 
 
 def sync_folder(folder: Path) -> None:
@@ -87,19 +101,27 @@ def commit_folder(folder: Path, files: Mapping[str, bytes], about: Mapping[str, 
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
+            reached(f"{folder.name} begun")
             for name, data in files.items():
                 write_synced(temporary / name, data)
             entries = {name: fingerprint(data) for name, data in files.items()}
             write_synced(temporary / MANIFEST, json_bytes({**about, "files": entries}))
             sync_folder(temporary)
+            reached(f"{folder.name} complete")
             if folder.exists():
                 shutil.rmtree(older, ignore_errors=True)
                 folder.rename(older)
+                reached(f"{folder.name} set aside")
             temporary.rename(folder)
+            reached(f"{folder.name} renamed")
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
+            if older.exists() and not folder.exists():
+                with contextlib.suppress(OSError):
+                    older.rename(folder)
             raise
         sync_folder(folder.parent)
+        reached(f"{folder.name} in place")
         shutil.rmtree(older, ignore_errors=True)
 
 
@@ -108,6 +130,7 @@ def remove_folder(folder: Path) -> None:
     trash = folder.with_name(f"{TEMPORARY}trash-{folder.name}-{os.getpid()}")
     with contextlib.suppress(OSError):
         folder.rename(trash)
+        reached(f"{folder.name} to be deleted")
         shutil.rmtree(trash, ignore_errors=True)
 
 

@@ -95,6 +95,11 @@ def _check_unchanged(path: Path) -> None:
 
 
 def _read_again(settings: Settings, vocabulary: Vocabulary, corpus: Mapping[str, Any]) -> Dataset:
+    if not settings.corpus.sources or not corpus["sources"]:
+        raise RunError(
+            f"the text of {corpus['name']} that was kept with the run is gone, and run.json names "
+            "no other; expected the folder data. Restore the run from a copy"
+        )
     for name in corpus["sources"]:
         if Path(name).is_fifo():
             raise CorpusError(f"{name} is a named pipe; expected the text that the run began with")

@@ -10,8 +10,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from charlm.errors import EnvironmentFailure, RunError, UsageError
-from charlm.runs.commit import explained
-from charlm.runs.layout import METRICS
+from charlm.runs.commit import MANIFEST, TEMPORARY, explained
+from charlm.runs.layout import CONFIG, METRICS, TOKENIZER
 from charlm.runs.locate import fresh_run_folder
 
 
@@ -19,6 +19,8 @@ def new_folder(folder: Path, name: str | None, corpus_name: str) -> Path:
     """Create the folder of a new run: the given name, else one from the text and the time."""
     check_name(folder, name)
     with explained(folder):
+        if name and _was_never_begun(folder / name):
+            shutil.rmtree(folder / name)
         now = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}"
         return fresh_run_folder(folder, name or f"{corpus_name}-{now}")
 
@@ -29,11 +31,28 @@ def check_name(folder: Path, name: str | None) -> None:
         return
     if not name or Path(name).name != name or name.startswith("."):
         raise UsageError(f"--name is {name!r}; expected a plain name such as my-run")
-    if (folder / name).exists():
+    if (folder / name).exists() and not _was_never_begun(folder / name):
         raise RunError(
             f"run {name!r} is there already in {folder}. Go on with it: charlm train --resume "
             f"--run {name}; or choose another --name"
         )
+
+
+BEFORE_A_RUN = {CONFIG, TOKENIZER, MANIFEST, "data", ".lock", ".owner"}
+
+
+def _was_never_begun(path: Path) -> bool:
+    """Whether a folder holds nothing but what a process left that died before its run began."""
+    if not path.is_dir() or path.is_symlink():
+        return False
+    names = {part.name for part in path.iterdir() if not part.name.startswith(TEMPORARY)}
+    if not {".lock"} <= names <= BEFORE_A_RUN:
+        return False
+    try:
+        lock_run(path).release()
+    except EnvironmentFailure:  # it is just being begun
+        return False
+    return True
 
 
 def check_writable(folder: Path) -> None:

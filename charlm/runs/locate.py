@@ -32,9 +32,13 @@ def is_run(path: Path) -> bool:
 
 
 def own_runs(folder: Path) -> list[Path]:
-    """The user's runs in a folder, newest first; the built-in one is not among them."""
+    """The user's runs in a folder, newest first; the built-in one is not among them.
+
+    What a process left that died before its run began is none.
+    """
     built = built_in("checkpoints", BUILT_IN)
-    found = [path for path in folder.glob("*") if is_run(path) and path.resolve() != built]
+    begun = [path for path in folder.glob("*") if is_run(path) and (path / RECORD).exists()]
+    found = [path for path in begun if path.resolve() != built]
     return sorted(found, key=_changed, reverse=True)
 
 

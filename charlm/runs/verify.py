@@ -41,17 +41,17 @@ def verify_run(path: Path) -> list[Check]:
     checks.append(_check(TOKENIZER, lambda: load_vocabulary(path / TOKENIZER)))
     checks.append(_check_manifest(path))
     run_id = None
-    if (path / RECORD).exists():
+    if _is_there(path / RECORD):
         checks.append(_check(RECORD, lambda: read_record(path)))
         run_id = None if checks[-1].problems else read_record(path).get("id")
-    if (path / METRICS).exists():
+    if _is_there(path / METRICS):
         checks.append(_check(METRICS, lambda: read_metrics(path)))
     checks.append(_check(WEIGHTS, lambda: _load(path)))
     for name in SPLITS:
         folder = path / "data" / name
         if folder.exists():
             checks.append(_check(f"data/{name}", partial(read_encoded, folder)))
-    if (path / KEPT_VECTORS).exists():
+    if _is_there(path / KEPT_VECTORS):
         checks.append(_check(str(KEPT_VECTORS), lambda: read_header(path / KEPT_VECTORS)))
     for folder in state_folders(path):
         problems = tuple(state_problems(folder, run_id))
@@ -60,6 +60,11 @@ def verify_run(path: Path) -> list[Check]:
         halves = verify_run(path / BACKWARD)
         checks += [replace(check, name=f"{BACKWARD}/{check.name}") for check in halves]
     return checks
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is something of this name, if only a link that leads nowhere."""
+    return path.is_symlink() or path.exists()
 
 
 def _check(name: str, read: Callable[[], Any]) -> Check:

@@ -100,7 +100,8 @@ class Session:
     @property
     def complete(self) -> bool:
         """Whether the run has come to its end and everything of it is written."""
-        return self.record["status"] == "finished" and bool(self.trainer.completion)
+        ended = self.record["status"] == "finished" and self.record.get("whole", True)
+        return ended and bool(self.trainer.completion)
 
     def records(self) -> Iterator[Record]:
         """Train, save at intervals and at the end, and yield what happens.
@@ -119,9 +120,7 @@ class Session:
                     record = self._rewound(error)
                     self._log(record)
                     yield record
-            finished = self._finish()
-            self._log(finished)
-            yield finished
+            yield self._finish()
 
     def _trained(self) -> Iterator[Record]:
         """Train to the end of this sitting and save; a DivergenceError leaves all saved whole."""
@@ -238,19 +237,21 @@ class Session:
             logit_scale=scale,
             notes=self.notes,
         )
-        self._write_end(finished)
-        if not stopped:  # the run is whole; the look back at it may take a moment
+        if not stopped:  # the model is whole; the look back at it may take a moment
+            self._write_end(finished, whole=False)
             finished = replace(finished, review=review(trainer, engine, known))
-            self._write_end(finished)
+        self._log(finished)
+        self._write_end(finished, whole=True)
         return finished
 
-    def _write_end(self, finished: FinishedRecord) -> None:
+    def _write_end(self, finished: FinishedRecord, *, whole: bool) -> None:
         self.record |= {
             "status": "finished" if finished.complete else "stopped",
+            "whole": whole,
             "results": finished.to_dict(),
         }
-        write_record(self.path, self.record)
         write_file(self.path / CARD, model_card(self.record["name"], self.record).encode("utf-8"))
+        write_record(self.path, self.record)  # the last of all
 
 
 def start(
@@ -376,6 +377,8 @@ def resume(path: Path, changes: Mapping[str, Mapping[str, Any]] | None = None) -
     check_own(path)
     lock = lock_run(path)
     try:
+        for folder in (path, path / "states"):
+            remove_leftovers(folder)  # of a writer that died
         record = read_record(path)
         _check_recorded(path, config, record)
         settings = _resumed_settings(record, changes or {})
@@ -428,9 +431,7 @@ def _log_size(saved: SavedState) -> int:
 
 
 def _reopen(session: Session, log_bytes: int) -> None:
-    """Clear away what a dead writer left, and put the log where the saved state stands."""
-    remove_leftovers(session.path)
-    remove_leftovers(session.path / "states")
+    """Put the log where the saved state stands, and take back the calibration."""
     if (session.path / WEIGHTS).exists():
         write_scale(session.path, None)
     _cut_log(session.path, log_bytes)

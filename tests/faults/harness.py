@@ -1,0 +1,334 @@
+"""Faults on purpose: processes that die at a chosen moment, disks that fill, files that lie.
+
+Shared by the tests in this folder and by `scripts/torture`. A training runs in a forked child, so
+that it can be killed with SIGKILL; what it leaves on the disk is judged here.
+"""
+
+import contextlib
+import copy
+import errno
+import hashlib
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from charlm.config import Settings, settings_from
+from charlm.errors import CharlmError
+from charlm.runs import commit
+from charlm.runs.layout import read_config, read_record
+from charlm.runs.run import load_run
+from charlm.runs.states import state_folders
+from charlm.runs.verify import verify_run
+from charlm.text.corpus import Corpus
+from charlm.training.session import Session, resume, start
+
+TEXT = "abc abd\nab ca\n" * 8
+DIED = -signal.SIGKILL
+REFUSALS = (3, 4, 5)
+"""Exit codes of a refusal: the text, the run, the machine."""
+
+
+def tiny_settings(**training: Any) -> Settings:
+    """A model of three units, twelve steps, a save after every record."""
+    values = {
+        "steps": 12, "batch_size": 2, "bptt": 4, "evals": 3, "save_minutes": 0.0, "seed": 1,
+        "precision": "fp32", "device": "cpu", "threads": 1, "learning_rate": 0.05,
+    } | training  # fmt: skip
+    model = {"hidden_size": 3, "embedding_size": 2, "num_layers": 1, "dropout": 0.2}
+    return settings_from({"model": model, "training": values, "corpus": {"valid_frac": 0.05}})
+
+
+def begin(folder: Path, name: str = "x", **training: Any) -> Session:
+    """A new run."""
+    return start(tiny_settings(**training), folder, name=name, corpus=Corpus.from_text(TEXT))
+
+
+def go_on(path: Path) -> Session:
+    """The run in a folder, begun where nothing of use is there."""
+    if (path / "run.json").exists():
+        return resume(path)
+    return begin(path.parent, path.name)
+
+
+def train_on(path: Path) -> None:
+    """Go on to the end, or leave alone what is complete, as `charlm train --resume` does."""
+    session = go_on(path)
+    if session.complete:
+        session.lock.release()
+    else:
+        list(session.records())
+
+
+def finish(folder: Path, name: str = "x", **training: Any) -> Path:
+    """A run that was never disturbed."""
+    session = begin(folder, name, **training)
+    list(session.records())
+    return session.path
+
+
+def in_child(work: Callable[[], object], kill_after: float | None = None) -> int:
+    """Do something in a forked process: its exit code, or minus the signal that it died of.
+
+    A refusal exits with its code, anything unexpected with 1. `kill_after` so many seconds the
+    process is killed with SIGKILL.
+    """
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except CharlmError as error:
+            status = error.exit_code
+        finally:
+            os._exit(status)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+@dataclass
+class Points:
+    """Counts the labelled points of writing and does something at one of them."""
+
+    at: int
+    action: Callable[[], None]
+    label: str = ""
+    count: int = 0
+
+    def __call__(self, label: str) -> None:
+        self.count += 1
+        if self.count == self.at:
+            self.label = label
+            self.action()
+
+    def __enter__(self) -> "Points":
+        commit.reached = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        commit.reached = lambda label: None
+
+
+def die() -> None:
+    """As `kill -9` would have it."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def full() -> None:
+    """As a full disk would have it."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def newest_files(path: Path) -> dict[str, bytes]:
+    """What must be the same to the bit: best weights, newest state, the log but for times."""
+    newest = state_folders(path)[0]
+    timed = ("seconds", "tokens_per_second", "notes")
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text("utf-8").splitlines()]
+    log = [{key: value for key, value in line.items() if key not in timed} for line in lines]
+    return {
+        "weights": (path / "model.safetensors").read_bytes(),
+        newest.name: (newest / "state.safetensors").read_bytes(),
+        "log": json.dumps(log).encode(),
+    }
+
+
+def problems(path: Path) -> list[str]:
+    """All that verify finds, but that there are no weights before the first validation."""
+    found = [problem for check in verify_run(path) for problem in check.problems]
+    return [problem for problem in found if "has no model.safetensors yet" not in problem]
+
+
+@contextlib.contextmanager
+def limited_files(size: int) -> Iterator[None]:
+    """Inside, no file can grow beyond so many bytes: writing fails with EFBIG."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+# ------------------------------------------------------------------ files that lie
+
+VALUES: tuple[Any, ...] = (
+    None, True, False, 0, -1, 1, 2, 3.5, 10**9, 10**18, "", "x", "../../x", [], {}, [1], {"a": 1},
+)  # fmt: skip
+UNCHECKED = (".lock", ".owner", "README.md")
+
+
+def run_files(path: Path) -> list[Path]:
+    """Files of a run that something reads."""
+    return sorted(p for p in path.rglob("*") if p.is_file() and p.name not in UNCHECKED)
+
+
+def _places(content: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if isinstance(content, dict | list):
+        for key in content if isinstance(content, dict) else range(len(content)):
+            yield (*before, key)
+            yield from _places(content[key], (*before, key))
+
+
+def lie(data: bytes, draws: random.Random, *, is_json: bool) -> bytes:
+    """Other content: bits turned, cut, put in, left out; values of JSON replaced."""
+    if is_json and draws.random() < 0.6:
+        with contextlib.suppress(ValueError):
+            content = copy.deepcopy(json.loads(data))
+            *way, last = draws.choice(list(_places(content)))
+            inner = content
+            for key in way:
+                inner = inner[key]
+            if draws.random() < 0.25:
+                del inner[last]
+            else:
+                inner[last] = draws.choice(VALUES)
+            return json.dumps(content).encode()
+    found = bytearray(data)
+    kind = draws.random()
+    if kind < 0.6 and found:
+        for _ in range(draws.choice((1, 1, 2, 8))):
+            found[draws.randrange(len(found))] ^= 1 << draws.randrange(8)
+    elif kind < 0.75 and found:
+        del found[draws.randrange(len(found)) :]
+    elif kind < 0.9:
+        found += draws.randbytes(draws.choice((1, 8)))
+    elif found:
+        at = draws.randrange(len(found))
+        del found[at : at + draws.randrange(1, 9)]
+    return bytes(found)
+
+
+def mend_manifests(path: Path) -> None:
+    """Make the sums fit what is there, as somebody would who means harm."""
+    for folder in (path, *state_folders(path)):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+            manifest = json.loads((folder / "MANIFEST.json").read_bytes())
+            for name in manifest["files"]:
+                data = (folder / name).read_bytes()
+                sums = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+                manifest["files"][name] = sums
+            (folder / "MANIFEST.json").write_text(json.dumps(manifest))
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        record = json.loads((path / "run.json").read_bytes())
+        record.pop("sha256", None)  # without a sum nothing is compared
+        (path / "run.json").write_text(json.dumps(record))
+
+
+def read_weights(path: Path) -> str:
+    """A sum of what a reader gets from a run: logits and vocabulary."""
+    run = load_run(path, engine="numpy")
+    state = run.engine.initial_state(1)
+    logits, _ = run.engine.logits(np.array([[1], [2], [3]]), state)
+    found = np.asarray(logits).tobytes() + repr(run.vocabulary.tokens).encode()
+    return hashlib.sha256(found).hexdigest()
+
+
+def read_all(path: Path) -> str:
+    """A sum of what `info` tells of a run."""
+    from charlm.report.runs import run_pairs, setting_rows
+
+    config, record = read_config(path), read_record(path)
+    pairs = run_pairs(Path(path.name), config, record), setting_rows(record, everything=True)
+    return json.dumps([str(pair) for pair in pairs])
+
+
+def go_on_a_little(path: Path) -> None:
+    """Resume and train a few steps more."""
+    session = resume(path, {"training": {"steps": 15}})
+    try:
+        for _ in zip(session.trainer.run(), range(2), strict=False):
+            pass
+    finally:
+        session.lock.release()
+
+
+class TooSlowError(Exception):
+    """A call took longer than a refusal may take."""
+
+
+@contextlib.contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Inside, TooSlowError is raised after so many seconds."""
+
+    def ring(*_: object) -> None:
+        raise TooSlowError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@dataclass
+class Verdict:
+    """What became of one lie: refused, read as before, or something that must not be."""
+
+    refused: bool
+    seconds: float
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "load": read_weights, "info": read_all, "verify": problems, "resume": go_on_a_little,
+}  # fmt: skip
+
+
+def judge(path: Path, reader: str, limit: float = 10.0) -> Verdict:
+    """Read a run one way. Anything but a result or a refusal comes through as it was raised."""
+    begun = time.monotonic()
+    try:
+        with deadline(limit):
+            READERS[reader](path)
+    except CharlmError as error:
+        if error.exit_code not in REFUSALS:
+            raise
+        return Verdict(refused=True, seconds=time.monotonic() - begun)
+    return Verdict(refused=False, seconds=time.monotonic() - begun)
+
+
+class Liar:
+    """A run in a folder of its own, one file of which lies at a time."""
+
+    def __init__(self, run: Path, seed: int) -> None:
+        self.whole, self.draws = run, random.Random(seed)
+        self.folder = Path(tempfile.mkdtemp(prefix="charlm-lies-"))
+        self.path = self.folder / "x"
+        self.weights, self.told = read_weights(run), read_all(run)
+        self.fresh()
+
+    def fresh(self) -> None:
+        """The run as it was."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        shutil.copytree(self.whole, self.path)
+
+    def close(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def lie(self) -> tuple[Path, bool]:
+        """Change one file; which, and whether the sums were made to fit."""
+        path = self.draws.choice(run_files(self.path))
+        data = path.read_bytes()
+        told = lie(data, self.draws, is_json=path.suffix == ".json")
+        path.write_bytes(told)
+        mended = path.name != "MANIFEST.json" and self.draws.random() < 0.3
+        if mended:
+            mend_manifests(self.path)
+        return path, mended

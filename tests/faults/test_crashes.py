@@ -1,0 +1,197 @@
+"""A process that dies, or a disk that fails, at every point of writing: nothing is lost.
+
+As SQLite tests itself: the n-th point fails for every n, until a run comes through untouched.
+"""
+
+import contextlib
+import itertools
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from harness import (
+    DIED,
+    Points,
+    die,
+    finish,
+    full,
+    in_child,
+    limited_files,
+    newest_files,
+    problems,
+    train_on,
+)
+
+from charlm.errors import EnvironmentFailure
+from charlm.runs import commit
+from charlm.runs.states import state_folders
+from charlm.training import preparing
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forked children must not wait for threads that they do not have."""
+    monkeypatch.setattr(preparing, "keep_freed_memory", lambda: True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that was never disturbed."""
+    return finish(tmp_path_factory.mktemp("whole"))
+
+
+def killed_at(path: Path, number: int) -> int:
+    """Train in a child that dies at the point of this number."""
+
+    def work() -> None:
+        with Points(number, die):
+            train_on(path)
+
+    return in_child(work)
+
+
+def leftovers(path: Path) -> list[str]:
+    return [str(p) for p in path.rglob("*") if p.name.startswith(commit.TEMPORARY)]
+
+
+@pytest.mark.parametrize("first", range(1, 5))
+def test_killed_at_any_point_of_writing(first: int, whole: Path, tmp_path: Path) -> None:
+    """Every fourth point from this one: what is there is whole; going on ends as if nothing was.
+
+    Points before the run has begun leave nothing that the next try stumbles over.
+    """
+    expected = newest_files(whole)
+    survived = 0
+    for number in itertools.count(first, 4):
+        path = tmp_path / f"n{number}"
+        status = killed_at(path, number)
+        if status == 0:
+            break
+        assert status == DIED
+        survived += 1
+        if (path / "run.json").exists():
+            assert problems(path) == []
+        train_on(path)
+        assert problems(path) == []
+        assert leftovers(path) == []
+        assert newest_files(path) == expected
+        shutil.rmtree(path)
+    assert survived > 20
+
+
+def test_killed_again_while_going_on(whole: Path, tmp_path: Path) -> None:
+    """At a random point of each of many sittings, until one comes through."""
+    draws = random.Random(7)
+    path = tmp_path / "x"
+    kills = 0
+    while killed_at(path, draws.randrange(1, 60)) == DIED:
+        kills += 1
+        if (path / "run.json").exists():
+            assert problems(path) == []
+    assert kills >= 2
+    assert newest_files(path) == newest_files(whole)
+
+
+def test_killed_at_random_moments(whole: Path, tmp_path: Path) -> None:
+    """Not only where something is written."""
+    draws = random.Random(3)
+    path = tmp_path / "x"
+    for _ in range(5):
+        in_child(lambda: train_on(path), kill_after=draws.uniform(0.0, 0.25))
+    train_on(path)
+    assert newest_files(path) == newest_files(whole)
+    assert problems(path) == []
+
+
+@pytest.mark.parametrize("first", range(1, 4))
+def test_a_disk_that_fails_once_at_any_point(first: int, whole: Path, tmp_path: Path) -> None:
+    """Every third point: training goes on and saves later, or refuses with exit 5 and goes on then.
+
+    In the end all is as if the disk had been well.
+    """
+    expected = newest_files(whole)
+    for number in itertools.count(first, 3):
+        path = tmp_path / f"n{number}"
+        with Points(number, full) as points:
+            with contextlib.suppress(EnvironmentFailure):
+                train_on(path)
+        if not points.label:
+            break
+        if (path / "run.json").exists():
+            assert problems(path) == [], points.label
+        train_on(path)
+        assert problems(path) == [], points.label
+        assert newest_files(path)["weights"] == expected["weights"], points.label
+        shutil.rmtree(path)
+    assert number > 20
+
+
+@pytest.mark.parametrize("size", [0, 100, 700, 1500, 3000])
+def test_a_disk_that_stays_full(size: int, tmp_path: Path) -> None:
+    """No file grows beyond so much: exit 5, and what was saved before is as good as ever."""
+    path = finish(tmp_path, steps=6)
+    before = newest_files(path)
+
+    def work() -> None:
+        with limited_files(size):
+            list(go_on_longer(path).records())
+
+    assert in_child(work) in (0, 5)
+    assert problems(path) == []
+    assert state_folders(path)
+    list(go_on_longer(path).records())
+    assert newest_files(path) != before
+
+
+def go_on_longer(path: Path):
+    from charlm.training.session import resume
+
+    return resume(path, {"training": {"steps": 12}})
+
+
+SAVING = """
+import sys
+from pathlib import Path
+from charlm.errors import EnvironmentFailure
+from charlm.runs.commit import commit_folder, write_file
+folder = Path(sys.argv[1])
+try:
+    write_file(folder / "file", b"new" * 1000)
+    commit_folder(folder / "state", {"a": b"new" * 999, "b": b"n"}, {"format": 1})
+except EnvironmentFailure:
+    sys.exit(5)
+"""
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not here")
+@pytest.mark.parametrize("call", ["fsync:error=EIO", "write:error=ENOSPC", "rename:error=EIO"])
+def test_system_calls_that_fail(call: str, tmp_path: Path) -> None:
+    """The first three of each kind: exit 5, the old content or the new, no other."""
+    (tmp_path / "file").write_bytes(b"old")
+    commit.commit_folder(tmp_path / "state", {"a": b"old"}, {"format": 1})
+    outcomes = set()
+    for number in (1, 2, 3):
+        command = ["strace", "-f", "-qq", "-o", "/dev/null", f"--inject={call}:when={number}"]
+        traced = [*command, sys.executable, "-c", SAVING, str(tmp_path)]
+        status = subprocess.run(traced, stderr=subprocess.DEVNULL, check=False).returncode
+        outcomes.add(status)
+        assert (tmp_path / "file").read_bytes() in (b"old", b"new" * 1000)
+        manifest = commit.manifest_problems(tmp_path / "state", read_manifest(tmp_path / "state"))
+        assert manifest == []
+    assert outcomes <= {0, 5}
+    assert 5 in outcomes
+
+
+def read_manifest(folder: Path) -> dict:
+    from charlm.reading import read_json
+
+    return read_json(folder / commit.MANIFEST)
