@@ -31,7 +31,7 @@ CACHED_FROM_BYTES = 64 << 20
 """Texts larger than this are encoded into the cache on disk instead of memory."""
 CACHE_FORMAT = 2
 DTYPES = ("uint8", "uint16", "uint32")
-SUM = "sum"
+SUM, TRIES = "sum", 5
 STALE_SECONDS = 86400.0
 FEWEST_TOKENS = 8
 """A token stands for at most about so many bytes of text, when it is judged whether ids fit."""
@@ -315,11 +315,14 @@ def _encode_part(
         return encode_text(part.read, vocabulary, document)
     key = json.dumps([CACHE_FORMAT, part.key, document, vocabulary.to_json()], sort_keys=True)
     folder = (cache or cache_folder()) / hashlib.sha256(key.encode()).hexdigest()[:32]
-    try:
-        return _read_cache(folder)
-    except CorpusError:  # not there yet, or damaged
-        _set_aside(folder)
-    _write_cache(folder, part, vocabulary, document)
+    for _ in range(TRIES):  # others may build and clear away the same at the same time
+        there = folder.exists()
+        try:
+            return _read_cache(folder)
+        except CorpusError:  # not there yet, or damaged
+            if there:
+                _set_aside(folder)
+        _write_cache(folder, part, vocabulary, document)
     return _read_cache(folder)
 
 

@@ -105,6 +105,12 @@ class Spool:
         weakref.finalize(self, copy.close)  # it lives as long as this object
         try:
             with self.source() as source:
+                first = source.read(BLOCK_BYTES)
+                if first and not first.strip(b"\0"):
+                    raise CorpusError(
+                        f"{self.label} begins with {len(first):,} NULs; that is no text."
+                    )
+                copy.write(first)
                 shutil.copyfileobj(source, copy, BLOCK_BYTES)
             copy.flush()
         except OSError as error:
