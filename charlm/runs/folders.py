@@ -46,7 +46,7 @@ def _was_never_begun(path: Path) -> bool:
     if not path.is_dir() or path.is_symlink():
         return False
     names = {part.name for part in path.iterdir() if not part.name.startswith(TEMPORARY)}
-    if not {".lock"} <= names <= BEFORE_A_RUN:
+    if names and not {".lock"} <= names <= BEFORE_A_RUN:
         return False
     try:
         lock_run(path).release()
