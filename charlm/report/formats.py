@@ -75,8 +75,15 @@ def _log(score: Score, log_base: str) -> float:
 FORMATS: dict[str, Writer] = {"tsv": tsv, "jsonl": jsonl, "scores": scores}
 
 
+CONTROLS = {
+    code: chr(code).encode("unicode_escape").decode("ascii")
+    for code in (*range(0x20), *range(0x7F, 0xA0))
+}
+
+
 def escaped(text: str) -> str:
-    """Tabs, line ends and backslashes as \\t, \\n, \\r, \\\\, so that a field stays in its cell."""
-    for plain, escape in (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r")):
-        text = text.replace(plain, escape)
-    return text
+    """Backslashes, tabs, line ends and other control characters as escapes such as \\t and \\x1b.
+
+    So a field stays in its cell, and moves no cursor.
+    """
+    return text.replace("\\", "\\\\").translate(CONTROLS)

@@ -39,14 +39,14 @@ REFUSALS = (3, 4, 5)
 """Exit codes of a refusal: the text, the run, the machine."""
 
 
-def tiny_settings(**training: Any) -> Settings:
+def tiny_settings(*, valid_frac: float = 0.05, **training: Any) -> Settings:
     """A model of three units, twelve steps, a save after every record."""
     values = {
         "steps": 12, "batch_size": 2, "bptt": 4, "evals": 3, "save_minutes": 0.0, "seed": 1,
         "precision": "fp32", "device": "cpu", "threads": 1, "learning_rate": 0.05,
     } | training  # fmt: skip
     model = {"hidden_size": 3, "embedding_size": 2, "num_layers": 1, "dropout": 0.2}
-    return settings_from({"model": model, "training": values, "corpus": {"valid_frac": 0.05}})
+    return settings_from({"model": model, "training": values, "corpus": {"valid_frac": valid_frac}})
 
 
 def begin(folder: Path, name: str = "x", **training: Any) -> Session:
@@ -295,12 +295,13 @@ def judge(path: Path, reader: str, limit: float = 10.0) -> Verdict:
     begun = time.monotonic()
     try:
         with deadline(limit):
-            READERS[reader](path)
+            found = READERS[reader](path)
     except CharlmError as error:
         if error.exit_code not in REFUSALS:
             raise
         return Verdict(refused=True, seconds=time.monotonic() - begun)
-    return Verdict(refused=False, seconds=time.monotonic() - begun)
+    refused = reader == "verify" and bool(found)
+    return Verdict(refused=refused, seconds=time.monotonic() - begun)
 
 
 class Liar:

@@ -100,7 +100,7 @@ def test_lies_are_refused_or_make_no_difference(whole: Path, seed: int) -> None:
         for _ in range(LIES // 3):
             file, mended = liar.lie()
             told += sum(judge(liar.path, reader).refused for reader in ("load", "info", "verify"))
-            if not mended and not judge(liar.path, "verify").refused and not problems(liar.path):
+            if not mended and not judge(liar.path, "verify").refused:
                 assert read_weights(liar.path) == liar.weights, file
                 assert read_all(liar.path) == liar.told, file
             if liar.draws.random() < 0.2:
@@ -108,7 +108,7 @@ def test_lies_are_refused_or_make_no_difference(whole: Path, seed: int) -> None:
             liar.fresh()
     finally:
         liar.close()
-    assert told > LIES / 30
+    assert told > LIES / 10
 
 
 WRONG_RECORDS = [
@@ -280,7 +280,7 @@ def test_what_is_no_file_is_not_waited_for(name: str, kind: str, path: Path) -> 
     refusals = [judge(path, reader, limit=5.0).refused for reader in READERS]
     assert any(refusals)
     if name != ".owner":
-        assert judge(path, "verify").refused or problems(path)
+        assert judge(path, "verify").refused
 
 
 @pytest.mark.parametrize("part", [".owner", "metrics.jsonl", "states", "backward"])
@@ -366,7 +366,7 @@ LONG = {
 def test_json_that_is_none_is_refused(name: str, what: str, path: Path) -> None:
     """Deep, long, doubled, without bounds."""
     (path / name).write_text(LONG[what], encoding="utf-8")
-    assert judge(path, "verify", limit=5.0).refused or problems(path)
+    assert judge(path, "verify", limit=5.0).refused
     for reader in READERS:
         judge(path, reader, limit=5.0)
 
