@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from charlm.errors import EnvironmentFailure, RunError, UsageError
-from charlm.runs.commit import MANIFEST, TEMPORARY, explained
+from charlm.runs.commit import MANIFEST, TEMPORARY, TRASH, explained, remove_folder
 from charlm.runs.layout import CONFIG, METRICS, TOKENIZER
 from charlm.runs.locate import fresh_run_folder
 
@@ -19,8 +19,10 @@ def new_folder(folder: Path, name: str | None, corpus_name: str) -> Path:
     """Create the folder of a new run: the given name, else one from the text and the time."""
     check_name(folder, name)
     with explained(folder):
+        for trash in folder.glob(f"{TRASH}*"):  # of a process that died while it cleared up
+            shutil.rmtree(trash, ignore_errors=True)
         if name and _was_never_begun(folder / name):
-            shutil.rmtree(folder / name)
+            remove_folder(folder / name)
         now = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}"
         return fresh_run_folder(folder, name or f"{corpus_name}-{now}")
 

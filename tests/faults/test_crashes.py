@@ -88,6 +88,24 @@ def test_killed_at_any_point_of_writing(first: int, whole: Path, tmp_path: Path)
     assert survived > 20
 
 
+def test_killed_while_it_clears_away_what_never_began(tmp_path: Path) -> None:
+    """The name is as free as before, and nothing is left over."""
+    dead = begin(tmp_path)
+    dead.lock.release()
+    (dead.path / "run.json").unlink()
+    (dead.path / "README.md").unlink(missing_ok=True)
+
+    def work() -> None:
+        with Points(1, die):
+            begin(tmp_path)
+
+    assert in_child(work) == DIED
+    assert not dead.path.exists()
+    train_on(dead.path)
+    assert problems(dead.path) == []
+    assert leftovers(tmp_path) == []
+
+
 def test_killed_again_while_going_on(whole: Path, tmp_path: Path) -> None:
     """At a random point of each of many sittings, until one comes through."""
     draws = random.Random(7)
