@@ -17,6 +17,7 @@ import torch
 from harness import (
     DIED,
     Points,
+    begin,
     die,
     finish,
     full,
