@@ -131,7 +131,8 @@ def test_fresh_folders_never_collide(tmp_path: Path) -> None:
 
 GOOD = {
     "format": FORMAT, "vocab_size": 5, "document": "stream", "charlm": "9.9",
-    "model": {}, "vocabulary": {"unit": "char", "words": "text"},
+    "model": {"cell": "rnn", "num_layers": 1, "hidden_size": 2, "embedding_size": 2},
+    "vocabulary": {"unit": "char", "words": "text"},
 }  # fmt: skip
 
 

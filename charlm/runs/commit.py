@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm.errors import EnvironmentFailure, RunError
+from charlm.reading import parse_json, read_bytes
 
 MANIFEST = "MANIFEST.json"
 TEMPORARY = ".tmp-"
@@ -157,6 +158,21 @@ def file_fingerprint(path: Path) -> dict[str, Any]:
             return {"size": file.tell(), "sha256": digest}
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror}); expected a file") from error
+
+
+def read_written(path: Path) -> dict[str, Any]:
+    """A JSON object that `write_json` wrote, to the byte. Raises RunError for any other."""
+    data = read_bytes(path)
+    content = parse_json(data, path)
+    if not isinstance(content, dict):
+        raise RunError(f"{path}: holds {type(content).__name__}; expected a JSON object")
+    try:
+        same = data == json_bytes(content)
+    except ValueError:
+        same = False
+    if not same:
+        raise RunError(f"{path}: not as charlm writes it. Restore it from a copy")
+    return content
 
 
 def manifest_problems(

@@ -21,7 +21,7 @@ from charlm import __version__
 from charlm.config import DOCUMENT_NAMES, settings_from
 from charlm.errors import RunError, UsageError
 from charlm.reading import parse_json, read_bytes, read_json
-from charlm.runs.commit import MANIFEST, json_bytes, write_json
+from charlm.runs.commit import MANIFEST, json_bytes, read_written, write_json
 from charlm.runs.shapes import CONFIG_SHAPE, RECORD_SHAPE, check_shape, shown
 
 FORMAT = 1
@@ -67,7 +67,7 @@ def check_format(content: dict[str, Any], where: Path) -> None:
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a run, its format checked. Raises RunError."""
-    manifest = read_json(path / MANIFEST)
+    manifest = read_written(path / MANIFEST)
     check_format(manifest, path / MANIFEST)
     return manifest
 
@@ -75,7 +75,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 def read_record(path: Path) -> dict[str, Any]:
     """run.json, with settings that make sense, as it was written. Raises RunError."""
     where = path / RECORD
-    record = read_json(where)
+    record = read_written(where)
     check_format(record, where)
     check_shape(record, RECORD_SHAPE, str(where))
     seal = record.pop(SEAL, None)

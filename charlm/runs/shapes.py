@@ -60,7 +60,7 @@ RECORD_SHAPE = {
 CONFIG_SHAPE = {
     "vocab_size": int,
     "document": str,
-    "model": Each((str, int, float, bool, type(None))),
+    "model": {"cell": str, "num_layers": int, "hidden_size": int, "embedding_size": int},
     "vocabulary": {"unit": str, "words": str},
     "charlm?": str,
     "torch?": str,

@@ -19,6 +19,7 @@ from charlm.runs.commit import (
     commit_folder,
     json_bytes,
     manifest_problems,
+    read_written,
     remove_folder,
 )
 from charlm.runs.shapes import shown
@@ -72,7 +73,7 @@ def _step_of(folder: Path) -> int:
 def state_problems(folder: Path, run_id: str | None = None) -> list[str]:
     """What is wrong with a state, of the run `run_id` if that is known; empty: it can be used."""
     try:
-        manifest = read_json(folder / MANIFEST)
+        manifest = read_written(folder / MANIFEST)
     except RunError as error:
         return [str(error)]
     found = manifest.get("format")

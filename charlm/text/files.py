@@ -108,7 +108,8 @@ class Spool:
                 first = source.read(BLOCK_BYTES)
                 if first and not first.strip(b"\0"):
                     raise CorpusError(
-                        f"{self.label} begins with {len(first):,} NULs; that is no text."
+                        f"{self.label} begins with {len(first):,} NULs, which is no text. Give "
+                        "one in UTF-8."
                     )
                 copy.write(first)
                 shutil.copyfileobj(source, copy, BLOCK_BYTES)

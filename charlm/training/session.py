@@ -385,6 +385,11 @@ def resume(path: Path, changes: Mapping[str, Mapping[str, Any]] | None = None) -
         vocabulary = load_vocabulary(path / TOKENIZER)
         dataset = read_data(path, settings, vocabulary, record)
         saved, skipped = load_newest_state(path, record.get("id"))
+        if skipped and not saved:  # to begin again would write over the best weights
+            raise RunError(
+                f"{skipped[0]}, and no other state is whole; expected one to go on from. Restore "
+                f"the run from a copy, or delete {path / 'states'} to begin it again"
+            )
         device, threads = prepare_machine(settings.training, record["machine"].get("threads"))
         if changes:
             record.pop("planned", None)  # it was another plan

@@ -222,16 +222,16 @@ def mend_manifests(path: Path) -> None:
                 data = (folder / name).read_bytes()
                 sums = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
                 manifest["files"][name] = sums
-            (folder / "MANIFEST.json").write_text(json.dumps(manifest))
+            (folder / "MANIFEST.json").write_bytes(commit.json_bytes(manifest))
     with contextlib.suppress(OSError, ValueError, AttributeError):
         record = json.loads((path / "run.json").read_bytes())
         record.pop("sha256", None)  # without a sum nothing is compared
-        (path / "run.json").write_text(json.dumps(record))
+        (path / "run.json").write_bytes(commit.json_bytes(record))
 
 
 def read_weights(path: Path) -> str:
     """A sum of what a reader gets from a run: logits and vocabulary."""
-    run = load_run(path, engine="numpy")
+    run = load_run(path)
     state = run.engine.initial_state(1)
     logits, _ = run.engine.logits(np.array([[1], [2], [3]]), state)
     found = np.asarray(logits).tobytes() + repr(run.vocabulary.tokens).encode()

@@ -27,9 +27,9 @@ from harness import (
 from safetensors.torch import load_file, save_file
 
 from charlm.errors import CharlmError, CorpusError, RunError, UsageError
+from charlm.runs.commit import write_json
 from charlm.runs.states import state_folders
 from charlm.training import preparing
-from charlm.training.session import resume
 
 LIES = 300
 """Lies told in a run of the tests; `scripts/torture` tells many more."""
@@ -138,13 +138,29 @@ def test_a_record_that_makes_no_sense_is_refused_on_resume(way, to, path: Path) 
     assert (newest(path) / "state.safetensors").read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["run.json", "MANIFEST.json", "states/step-12/MANIFEST.json"])
+def test_files_that_hold_sums_are_as_they_were_written(name: str, path: Path) -> None:
+    """To the last line end: nothing is cut off or changed unnoticed."""
+    data = (path / name).read_bytes()
+    for wrong in (data[:-1], data + b" ", data.replace(b"  ", b"\t", 1)):
+        (path / name).write_bytes(wrong)
+        assert any("not as charlm writes it" in problem for problem in problems(path))
+
+
 def test_a_record_is_sealed(path: Path) -> None:
     """A number changed by somebody who knows JSON but not the sum."""
     content = json.loads((path / "run.json").read_bytes())
     content["results"]["valid"]["perplexity"] = 1.01
-    (path / "run.json").write_text(json.dumps(content))
+    write_json(path / "run.json", content)
     refused(path, "info", "not as written")
     assert any("not as written" in problem for problem in problems(path))
+
+
+@pytest.mark.parametrize("key", ["cell", "hidden_size", "num_layers"])
+def test_a_config_without_what_people_are_told_is_refused(key: str, path: Path) -> None:
+    """By info too, which builds no model."""
+    changed(path, "config.json", "model", key, to=KeyError)
+    refused(path, "info", f"model.{key} is missing")
 
 
 WRONG_COUNTERS = [
@@ -217,17 +233,14 @@ def test_states_that_fit_no_model_are_refused(what: str, path: Path) -> None:
     refused(path, "resume", "does not fit")
 
 
-def test_a_state_of_another_run_is_passed_over(path: Path, tmp_path: Path) -> None:
-    """Same text, same shapes, another seed; a state under another number; states of two mixed."""
+def test_a_state_of_another_run_is_refused(path: Path, tmp_path: Path) -> None:
+    """Same text, same shapes, another seed; a state under another number."""
     other = finish(tmp_path, "other", seed=2)
     before = newest(path).name
     shutil.rmtree(path / "states")
     shutil.copytree(other / "states", path / "states")
     assert all("another run" in problem for problem in problems(path)[:1])
-    session = resume(path)
-    assert session.trainer.counters.step == 0
-    assert any("another run" in note for note in session.notes)
-    session.lock.release()
+    refused(path, "resume", "another run.*no other state is whole")
     newest(other).rename(other / "states" / "step-99")
     assert any("step 12" in problem and "99" in problem for problem in problems(other)), before
 
@@ -318,7 +331,7 @@ def test_a_manifest_that_leaves_something_out_is_told(way, to, path: Path) -> No
         del inner[way[-1]]
     else:
         inner[way[-1]] = to
-    (path / "MANIFEST.json").write_text(json.dumps(content))
+    write_json(path / "MANIFEST.json", content)
     assert any("MANIFEST.json" in problem for problem in problems(path))
 
 
@@ -327,7 +340,7 @@ def test_a_manifest_names_nothing_outside(name: str, path: Path) -> None:
     """Nor what no file can be called."""
     content = json.loads((path / "MANIFEST.json").read_bytes())
     content["files"][name] = content["files"]["config.json"]
-    (path / "MANIFEST.json").write_text(json.dumps(content))
+    write_json(path / "MANIFEST.json", content)
     assert any("expected a name inside" in problem for problem in problems(path))
 
 
