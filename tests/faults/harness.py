@@ -54,16 +54,16 @@ def begin(folder: Path, name: str = "x", **training: Any) -> Session:
     return start(tiny_settings(**training), folder, name=name, corpus=Corpus.from_text(TEXT))
 
 
-def go_on(path: Path) -> Session:
+def go_on(path: Path, **training: Any) -> Session:
     """The run in a folder, begun where nothing of use is there."""
     if (path / "run.json").exists():
         return resume(path)
-    return begin(path.parent, path.name)
+    return begin(path.parent, path.name, **training)
 
 
-def train_on(path: Path) -> None:
+def train_on(path: Path, **training: Any) -> None:
     """Go on to the end, or leave alone what is complete, as `charlm train --resume` does."""
-    session = go_on(path)
+    session = go_on(path, **training)
     if session.complete:
         session.lock.release()
     else:
