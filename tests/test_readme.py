@@ -50,7 +50,7 @@ def test_every_command_runs(command: str, folder: Path, monkeypatch: pytest.Monk
     if arguments[0] == "gradients":
         arguments += ["corpus.txt", "--minutes", "0.001", "--lags", "9"]
     if arguments[0] == "bench":
-        arguments[arguments.index("--seconds") + 1] = "0.05"
+        arguments += ["--seconds", "0.05", "--hidden", "8"]
     if arguments[0] == "eval" and "--file" not in arguments:
         arguments += ["--file", "test.txt"]
     out = io.StringIO()
