@@ -164,7 +164,7 @@ def system_calls(bench: Bench) -> Iterator[Row]:
     if not shutil.which("strace"):
         yield Row("system calls of a save", 0, 0, "strace is not here")
         return
-    for fault in ("error=ENOSPC", "error=EIO", "signal=KILL"):
+    for fault in ("error=ENOSPC", "error=EIO", "error=EROFS", "error=EDQUOT", "signal=KILL"):
         injected = good = 0
         touched = [True]
         for call, number in _until_untouched(("write", "fsync", "rename", "mkdir"), touched):
@@ -211,7 +211,7 @@ def _manifests(states: list[Path]) -> list[dict[str, Any]]:
 def small_disk(folder: Path) -> Iterator[Path | None]:
     """A file system of sixteen megabytes, where one may be made."""
     place = folder / "disk"
-    place.mkdir()
+    place.mkdir(exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(place)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         yield None
@@ -541,8 +541,8 @@ def large_texts(bench: Bench) -> Iterator[Row]:
 
 TORTURES: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "kills": kills_at_random, "points": kills_at_points, "disk": disk_errors,
-    "calls": system_calls, "full": full_disk, "flips": bit_flips, "runs": damaged_runs,
-    "texts": hostile_texts, "settings": hostile_settings, "reads": reads_while_saving,
+    "calls": system_calls, "full": full_disk, "flips": bit_flips,
+    "runs": damaged_runs, "texts": hostile_texts, "settings": hostile_settings, "reads": reads_while_saving,
     "cache": cache_builders, "long": long_run, "large": large_texts,
 }  # fmt: skip
 
