@@ -542,8 +542,8 @@ def large_texts(bench: Bench) -> Iterator[Row]:
 TORTURES: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "kills": kills_at_random, "points": kills_at_points, "disk": disk_errors,
     "calls": system_calls, "full": full_disk, "flips": bit_flips,
-    "runs": damaged_runs, "texts": hostile_texts, "settings": hostile_settings, "reads": reads_while_saving,
-    "cache": cache_builders, "long": long_run, "large": large_texts,
+    "runs": damaged_runs, "texts": hostile_texts, "settings": hostile_settings,
+    "reads": reads_while_saving, "cache": cache_builders, "long": long_run, "large": large_texts,
 }  # fmt: skip
 
 
