@@ -97,7 +97,8 @@ class CorpusSettings:
     valid: tuple[str, ...] = setting((), "validation text; empty = the tail of the corpus")
     test: tuple[str, ...] = setting((), "test text, evaluated once at the end")
     valid_frac: float | None = setting(
-        None, "share of the corpus held out at its end; 0 = none, None = 0.1, at most 5 MB"
+        None,
+        "share held out at the end; 0 = none, None = 0.1, at most 5 million characters",
     )
 
     def __post_init__(self) -> None:

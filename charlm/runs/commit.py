@@ -17,7 +17,6 @@ from charlm.reading import parse_json, read_bytes
 
 MANIFEST = "MANIFEST.json"
 TEMPORARY = ".tmp-"
-TRASH = f"{TEMPORARY}trash-"
 OLDER = "~"
 """Ends the name of a folder while a newer one takes its place."""
 LONGEST_NAME = 200
@@ -129,7 +128,7 @@ def commit_folder(folder: Path, files: Mapping[str, bytes], about: Mapping[str, 
 
 def remove_folder(folder: Path) -> None:
     """Delete a folder: renamed first, so that a half-deleted one is never taken for whole."""
-    trash = folder.with_name(f"{TRASH}{folder.name}-{os.getpid()}")
+    trash = folder.with_name(f"{TEMPORARY}trash-{folder.name}-{os.getpid()}")
     with contextlib.suppress(OSError):
         folder.rename(trash)
         reached(f"{folder.name} to be deleted")

@@ -10,21 +10,39 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from charlm.errors import EnvironmentFailure, RunError, UsageError
-from charlm.runs.commit import MANIFEST, TEMPORARY, TRASH, explained, remove_folder
+from charlm.runs.commit import MANIFEST, TEMPORARY, explained
 from charlm.runs.layout import CONFIG, METRICS, TOKENIZER
 from charlm.runs.locate import fresh_run_folder
 
 
-def new_folder(folder: Path, name: str | None, corpus_name: str) -> Path:
-    """Create the folder of a new run: the given name, else one from the text and the time."""
+def new_folder(folder: Path, name: str | None, corpus_name: str) -> tuple[Path, FileLock]:
+    """Create the folder of a new run: the given name, else one from the text and the time.
+
+    Its lock comes with it. Raises EnvironmentFailure or, for a name that is taken, RunError.
+    """
     check_name(folder, name)
     with explained(folder):
-        for trash in folder.glob(f"{TRASH}*"):  # of a process that died while it cleared up
-            shutil.rmtree(trash, ignore_errors=True)
         if name and _was_never_begun(folder / name):
-            remove_folder(folder / name)
+            return folder / name, _taken_over(folder, name)
         now = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}"
-        return fresh_run_folder(folder, name or f"{corpus_name}-{now}")
+        path = fresh_run_folder(folder, name or f"{corpus_name}-{now}")
+    return path, lock_run(path)
+
+
+def _taken_over(folder: Path, name: str) -> FileLock:
+    """The lock of a folder whose run never began, cleared but for the lock."""
+    lock = lock_run(folder / name)
+    try:
+        check_name(folder, name)  # it may have begun in the meantime
+        for part in (folder / name).iterdir():
+            if part.is_dir():
+                shutil.rmtree(part)
+            elif part.name not in (".lock", ".owner"):
+                part.unlink()
+    except BaseException:
+        lock.release()
+        raise
+    return lock
 
 
 def check_name(folder: Path, name: str | None) -> None:
@@ -45,16 +63,11 @@ BEFORE_A_RUN = {CONFIG, TOKENIZER, MANIFEST, "data", ".lock", ".owner"}
 
 def _was_never_begun(path: Path) -> bool:
     """Whether a folder holds nothing but what a process left that died before its run began."""
-    if not path.is_dir() or path.is_symlink():
-        return False
-    names = {part.name for part in path.iterdir() if not part.name.startswith(TEMPORARY)}
-    if names and not {".lock"} <= names <= BEFORE_A_RUN:
-        return False
-    try:
-        lock_run(path).release()
-    except EnvironmentFailure:  # it is just being begun
-        return False
-    return True
+    with explained(path):
+        if not path.is_dir() or path.is_symlink() or any(p.is_symlink() for p in path.iterdir()):
+            return False
+        names = {part.name for part in path.iterdir() if not part.name.startswith(TEMPORARY)}
+    return not names or {".lock"} <= names <= BEFORE_A_RUN
 
 
 def check_writable(folder: Path) -> None:
@@ -79,7 +92,7 @@ def lock_run(path: Path) -> FileLock:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        holder = owner.read_text("utf-8", "replace")[:80] if owner.is_file() else "another process"
+        holder = _beginning(owner) if owner.is_file() else "another process"
         raise EnvironmentFailure(
             f"run {path.name} is being trained by {holder}; expected nobody. Wait, or stop it"
         ) from error
@@ -90,10 +103,15 @@ def lock_run(path: Path) -> FileLock:
     return lock
 
 
+def _beginning(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(80).decode("utf-8", "replace")
+
+
 def check_own(path: Path) -> None:
     """Raise RunError when a part of a run is a link: training writes and deletes in place."""
     for folder in (path, path / "states"):
-        for part in sorted(folder.glob("*")) + sorted(folder.glob(".owner")):
+        for part in sorted(folder.glob("*")):
             if part.is_symlink():
                 raise RunError(
                     f"{part} is a link; expected a file or folder of the run itself, which "

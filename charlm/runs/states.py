@@ -22,6 +22,7 @@ from charlm.runs.commit import (
     read_written,
     remove_folder,
 )
+from charlm.runs.layout import RECORD, read_record
 from charlm.runs.shapes import shown
 from charlm.runs.tensors import tensors_from_file, tensors_to_bytes
 
@@ -88,11 +89,15 @@ def state_problems(folder: Path, run_id: str | None = None) -> list[str]:
 
 
 def mean_weights(run: Path) -> tuple[dict[str, Tensor], list[int]]:
-    """The mean of the weights of all whole states of a run, and the steps that they are of."""
+    """The mean of the weights of all whole states of a run, and the steps that they are of.
+
+    Raises RunError when run.json is damaged.
+    """
     total: dict[str, Tensor] = {}
     steps: list[int] = []
+    run_id = read_record(run).get("id") if (run / RECORD).exists() else None
     for folder in state_folders(run):
-        if state_problems(folder):
+        if state_problems(folder, run_id):
             continue
         found = tensors_from_file(folder / TENSORS)
         weights = {k.removeprefix("model."): v for k, v in found.items() if k.startswith("model.")}

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -32,6 +33,7 @@ CACHED_FROM_BYTES = 64 << 20
 CACHE_FORMAT = 2
 DTYPES = ("uint8", "uint16", "uint32")
 SUM, TRIES = "sum", 5
+LEFTOVER = re.compile(r"\.damaged-.{8}|\.[0-9a-f]{32}\..{8}")
 STALE_SECONDS = 86400.0
 FEWEST_TOKENS = 8
 """A token stands for at most about so many bytes of text, when it is judged whether ids fit."""
@@ -330,10 +332,10 @@ def _read_cache(folder: Path) -> EncodedText:
     """Encoded text from the cache. Raises CorpusError unless it is exactly what was written."""
     encoded = read_encoded(folder)
     try:
-        known = (folder / SUM).read_text(encoding="ascii")
+        known, found = (folder / SUM).read_text(encoding="ascii"), _sum_of(folder)
     except (OSError, ValueError) as error:
         raise CorpusError(f"{folder}: has no readable sum; delete it") from error
-    if known != _sum_of(folder):
+    if known != found:
         raise CorpusError(f"{folder}: the encoded text is damaged (its SHA-256 differs); delete it")
     return encoded
 
@@ -351,12 +353,15 @@ def _set_aside(folder: Path) -> None:
     with contextlib.suppress(OSError):
         aside = Path(tempfile.mkdtemp(prefix=".damaged-", dir=folder.parent))
         folder.rename(aside / "x")
-    for old in folder.parent.glob(".*"):
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _clear_leftovers(cache: Path) -> None:
+    """Remove what builders left that died: folders of our own names, a day old."""
+    for old in cache.glob(".*"):
         with contextlib.suppress(OSError):
-            if (
-                old.name.startswith(".damaged-")
-                or time.time() - old.stat().st_mtime > STALE_SECONDS
-            ):
+            stale = time.time() - old.stat().st_mtime > STALE_SECONDS
+            if LEFTOVER.fullmatch(old.name) and stale and not old.is_symlink():
                 shutil.rmtree(old, ignore_errors=True)
 
 
@@ -374,6 +379,7 @@ def _write_cache(folder: Path, part: _Part, vocabulary: Vocabulary, document: st
     building: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        _clear_leftovers(folder.parent)
         free = shutil.disk_usage(folder.parent).free
         if free < part.bytes * vocabulary.dtype.itemsize // FEWEST_TOKENS:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -106,7 +106,7 @@ class Spool:
         try:
             with self.source() as source:
                 first = source.read(BLOCK_BYTES)
-                if first and not first.strip(b"\0"):
+                if len(first) == BLOCK_BYTES and not first.strip(b"\0"):
                     raise CorpusError(
                         f"{self.label} begins with {len(first):,} NULs, which is no text. Give "
                         "one in UTF-8."

@@ -20,7 +20,7 @@ HUB_PREFIX = "hf:"
 TABLES = {".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 """File suffix → name of the reader in `datasets`."""
 
-ROWS_AT_ONCE = 500
+ROWS_AT_ONCE, CHARS_AT_ONCE = 500, 1 << 20
 PEEK_ROWS = 100
 """Rows that are looked at to find the column with the text."""
 
@@ -165,7 +165,7 @@ def _guarded(label: str, load: Callable[[], Iterable[Row]]) -> Iterator[Row]:
             rows = iter(load())
         while True:
             with _quiet():  # which walks through all loggers: once for many rows
-                some = list(islice(rows, ROWS_AT_ONCE))
+                some = _some_rows(rows)
             if not some:
                 return
             yield from some
@@ -173,6 +173,18 @@ def _guarded(label: str, load: Callable[[], Iterable[Row]]) -> Iterator[Row]:
         raise
     except Exception as error:  # datasets passes on what pyarrow, pandas, fsspec and the hub raise
         raise _failure(label, error) from error
+
+
+def _some_rows(rows: Iterator[Row]) -> list[Row]:
+    """The next rows, fewer of them where they are long."""
+    some: list[Row] = []
+    size = 0
+    for row in islice(rows, ROWS_AT_ONCE):
+        some.append(row)
+        size += sum(len(cell) for cell in row.values() if isinstance(cell, str))
+        if size > CHARS_AT_ONCE:
+            break
+    return some
 
 
 def _failure(label: str, error: Exception) -> CharlmError:

@@ -28,10 +28,11 @@ def gradients(model: nn.Module) -> list[tuple[str, Tensor]]:
     return [(name, weight.grad) for name, weight in named if weight.grad is not None]
 
 
-def clip(model: nn.Module, settings: TrainingSettings) -> Clipped:
+def clip(model: nn.Module, settings: TrainingSettings, *, name_largest: bool = True) -> Clipped:
     """Cut all gradients by their common norm, or one by one (Pascanu et al. 2013).
 
-    Raises DivergenceError that names weights when a gradient is not finite.
+    Where they explode, `name_largest` looks for the weights that they do most. Raises
+    DivergenceError that names weights when a gradient is not finite.
     """
     named = gradients(model)
     total = torch.nn.utils.get_total_norm([gradient for _, gradient in named])
@@ -47,7 +48,7 @@ def clip(model: nn.Module, settings: TrainingSettings) -> Clipped:
         cut = norm > settings.clip_norm
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), settings.clip_norm, total)
     explodes = ""
-    if norm > EXPLODING * max(settings.clip_norm, 1.0):
+    if name_largest and norm > EXPLODING * max(settings.clip_norm, 1.0):
         largest, _ = max(named, key=lambda item: float(item[1].norm()))
         explodes = f"the gradient explodes, norm {norm:.3g}, most of it in {largest}"
     return Clipped(norm=norm, cut=cut, explodes=explodes)

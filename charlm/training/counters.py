@@ -48,7 +48,9 @@ class Counters:
         """
         self.rewinds = now.rewinds + 1
         self.plateau = min(self.plateau, now.plateau) * factor
+        self.parts = now.parts
         self.seconds = max(self.seconds, now.seconds)
+        self.evaluations = max(self.evaluations, now.evaluations)
         self.evaluation_seconds = max(self.evaluation_seconds, now.evaluation_seconds)
         self.best_nats, self.best_step = now.best_nats, now.best_step
         self.best_tally = now.best_tally

@@ -11,12 +11,12 @@ from charlm.config import Settings
 from charlm.errors import CorpusError, RunError, UsageError
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.commit import write_file
+from charlm.runs.layout import KEPT_VECTORS
 from charlm.runs.tensors import tensors_from_file
 from charlm.text.dataset import Dataset, EncodedText, id_counts
 from charlm.text.vectors import read_vectors, written_name
 from charlm.text.vocabulary import Vocabulary
 
-KEPT = "data/vectors/vectors.safetensors"
 """Where the vectors that a run begins with are kept in its folder."""
 
 
@@ -72,15 +72,15 @@ def keep_vectors(path: Path, found: Pretrained) -> None:
     """Write the vectors into a run's folder, so that a half or a resumed run can begin anew."""
     from safetensors.numpy import save
 
-    (path / KEPT).parent.mkdir(parents=True, exist_ok=True)
-    write_file(path / KEPT, bytes(save({"ids": found.ids, "vectors": found.vectors})))
+    (path / KEPT_VECTORS).parent.mkdir(parents=True, exist_ok=True)
+    write_file(path / KEPT_VECTORS, bytes(save({"ids": found.ids, "vectors": found.vectors})))
 
 
 def kept_vectors(path: Path) -> Pretrained | None:
     """What `keep_vectors` wrote, if anything. Raises RunError when it is damaged."""
-    if not (path / KEPT).exists():
+    if not (path / KEPT_VECTORS).exists():
         return None
-    tensors = tensors_from_file(path / KEPT)
+    tensors = tensors_from_file(path / KEPT_VECTORS)
     ids, vectors = tensors.get("ids"), tensors.get("vectors")
     whole = (
         ids is not None and vectors is not None and ids.dtype == torch.int64
@@ -89,7 +89,7 @@ def kept_vectors(path: Path) -> Pretrained | None:
         and bool(vectors.isfinite().all())
     )  # fmt: skip
     if not whole or ids is None or vectors is None:
-        raise RunError(f"{path / KEPT}: not the vectors that charlm train kept; restore it")
+        raise RunError(f"{path / KEPT_VECTORS}: not the vectors that charlm train kept; restore it")
     return Pretrained(ids=ids.numpy(), vectors=vectors.numpy())
 
 

@@ -8,6 +8,7 @@ import contextlib
 import copy
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -95,7 +96,9 @@ class Session:
     clock: Callable[[], float] = time.monotonic
     unsaved: RecurrentLanguageModel | None = None
     save_now: bool = False
-    """Save after the next step, whatever the interval is."""
+    """Save with the next record of training, whatever the interval is."""
+    rewound: list[WarningRecord] = field(default_factory=list)
+    """Each time that training went back to the newest state."""
 
     @property
     def complete(self) -> bool:
@@ -111,7 +114,7 @@ class Session:
         """
         with self._locked():
             if self.trainer.settings.on_nonfinite == "rewind" and not state_folders(self.path):
-                self._save()
+                self._try_to_save()
             while True:
                 try:
                     yield from self._trained()
@@ -150,12 +153,15 @@ class Session:
         trainer.counters.after_rewind(now, REWIND_FACTOR)
         trainer.settled = True
         _cut_log(self.path, size)
+        for earlier in self.rewound:  # to the same state
+            self._log(earlier)
         text = (
             f"{error.found}. Went back to step {saved.step}, now at "
             f"{trainer.counters.plateau:.3g} times the rate; {now.rewinds + 1} of at most "
             f"{MOST_REWINDS} times"
         )
-        return WarningRecord(**trainer.place(), text=text)
+        self.rewound.append(WarningRecord(**trainer.place(), text=text))
+        return self.rewound[-1]
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -165,12 +171,16 @@ class Session:
             self.lock.release()
 
     def _log(self, record: Record) -> None:
+        """Add a line to the log, whole or not at all: its disk may be full."""
         line = json.dumps(record.to_dict(), sort_keys=True, allow_nan=False) + "\n"
-        with (
-            contextlib.suppress(OSError),
-            (self.path / METRICS).open("a", encoding="utf-8") as file,
-        ):
-            file.write(line)
+        log = self.path / METRICS
+        with contextlib.suppress(OSError):
+            before = log.stat().st_size if log.exists() else 0
+            try:
+                with log.open("ab") as file:
+                    file.write(line.encode("utf-8"))
+            except OSError:
+                os.truncate(log, before)
 
     def keep_best(self, model: RecurrentLanguageModel) -> None:
         """Write the best weights; where that fails, keep them for the next save."""
@@ -205,6 +215,7 @@ class Session:
         folder = save_state(
             self.path, snapshot, trainer.settings.keep, run_id=self.record.get("id")
         )
+        self.rewound = []
         return SavedRecord(
             step=counters.step,
             epoch=counters.epoch,
@@ -274,9 +285,9 @@ def start(
     ready = prepare(settings, origins=origins, corpus=corpus, vocabulary=vocabulary)
     if problem := memory_problem(ready.plan.memory, ready.plan.settings, ready.device):
         raise EnvironmentFailure(problem)
-    path = new_folder(folder, name, ready.dataset.name)
+    path, lock = new_folder(folder, name, ready.dataset.name)
     try:
-        session = _new_run(path, ready, command=command)
+        session = _new_run(path, ready, lock, command=command)
     except BaseException:
         shutil.rmtree(path, ignore_errors=True)  # nothing could go on with it
         raise
@@ -286,9 +297,8 @@ def start(
     return session
 
 
-def _new_run(path: Path, ready: Prepared, *, command: str) -> Session:
+def _new_run(path: Path, ready: Prepared, lock: FileLock, *, command: str) -> Session:
     """Write what does not change of a run into its new, empty folder."""
-    lock = lock_run(path)
     settings, dataset = ready.plan.settings, ready.dataset
     backward = settings.model.direction == "backward" and path.name == BACKWARD
     record = {
@@ -364,7 +374,8 @@ def _backward_half(forward: Session) -> Session:
         precision=None,
         record={"settings": settings.to_dict()} | {k: record[k] for k in known if k in record},
     )
-    return _new_run(path / BACKWARD, ready, command=record["command"])
+    backward = path / BACKWARD
+    return _new_run(backward, ready, lock_run(backward), command=record["command"])
 
 
 def resume(path: Path, changes: Mapping[str, Mapping[str, Any]] | None = None) -> Session:

@@ -344,7 +344,8 @@ class Trainer:
     def _clip(self) -> None:
         """Clip the gradients. Raises DivergenceError when they are not finite."""
         try:
-            clipped = clip(self.model, self.settings)
+            told = self.counters.warnings >= MOST_WARNINGS
+            clipped = clip(self.model, self.settings, name_largest=not told)
         except DivergenceError as error:
             raise self._diverged(str(error)) from error
         self._norm, self._clipped = clipped.norm, clipped.cut
@@ -367,7 +368,7 @@ class Trainer:
         """The error that says so, with step and place; the gradient is thrown away."""
         found = f"step {self._before.step + 1}: {what}; {self._text_position()}"
         self.optimizer.zero_grad()
-        self.counters, self._shares = self._before, []
+        self.counters, self._shares = replace(self._before, parts=self.counters.parts), []
         return DivergenceError(
             f"training diverged at {found}. Expected finite numbers; nothing of this step was "
             "kept. Try a smaller --learning-rate or --clip-norm, or --on-nonfinite rewind",
@@ -388,8 +389,9 @@ class Trainer:
 
         Such a model is never saved.
         """
-        for name, weight in self.model.named_parameters():
-            if not (weight.detach().abs() <= LARGEST_WEIGHT).all():
+        weights = [(name, weight.detach()) for name, weight in self.model.named_parameters()]
+        for name, weight in [*weights, *(self.average.tensors.items() if self.average else ())]:
+            if not (weight.abs() <= LARGEST_WEIGHT).all():
                 found = f"{name} is not finite after step {self.counters.step}"
                 raise DivergenceError(
                     f"training diverged: {found}; expected finite numbers. Nothing of it was "
@@ -525,6 +527,7 @@ class Trainer:
             if counters.step != saved.step:
                 raise ValueError(f"its counters tell of step {counters.step}")
             check_weights(self.model, parts["model"])
+            check_weights(self.model, parts["average"])
             check_optimizer(self.optimizer, parts["optimizer"], counters.step - counters.skipped)
             state = restored_state(parts["hidden"], self.device)
             check_state(self.model, state)
@@ -537,6 +540,8 @@ class Trainer:
             self.state = state
             self.generator.set_state(saved.tensors["generator"])
             self._check_position()
+        except torch.OutOfMemoryError:
+            raise
         except (KeyError, RuntimeError, TypeError, ValueError, IndexError) as error:
             raise RunError(f"the state of step {saved.step} does not fit: {error}") from error
 

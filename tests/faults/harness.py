@@ -169,6 +169,20 @@ def limited_files(size: int) -> Iterator[None]:
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2, 3.5, 10**9, 10**18, "", "x", "../../x", [], {}, [1], {"a": 1},
 )  # fmt: skip
+SAVING = """
+import sys
+from pathlib import Path
+from charlm.errors import EnvironmentFailure
+from charlm.runs.commit import commit_folder, write_file
+folder = Path(sys.argv[1])
+try:
+    write_file(folder / "file", b"new" * 1000)
+    commit_folder(folder / "state", {"a": b"new" * 999, "b": b"n"}, {"format": 1})
+except EnvironmentFailure:
+    sys.exit(5)
+"""
+"""A save in a process of its own, for a tracer."""
+
 UNCHECKED = (".lock", ".owner", "README.md")
 
 

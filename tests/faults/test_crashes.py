@@ -16,6 +16,7 @@ import pytest
 import torch
 from harness import (
     DIED,
+    SAVING,
     Points,
     begin,
     die,
@@ -28,10 +29,12 @@ from harness import (
     train_on,
 )
 
-from charlm.errors import EnvironmentFailure
+from charlm.errors import EnvironmentFailure, RunError
 from charlm.runs import commit
+from charlm.runs.folders import check_name
 from charlm.runs.states import state_folders
 from charlm.training import preparing
+from charlm.training.records import WarningRecord
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +111,7 @@ def test_killed_while_it_clears_away_what_never_began(tmp_path: Path) -> None:
             begin(tmp_path)
 
     assert in_child(work) == DIED
-    assert not dead.path.exists()
+    assert (dead.path / ".lock").exists()
     train_on(dead.path)
     assert problems(dead.path) == []
     assert leftovers(tmp_path) == []
@@ -131,8 +134,9 @@ def test_killed_at_random_moments(whole: Path, tmp_path: Path) -> None:
     """Not only where something is written."""
     draws = random.Random(3)
     path = tmp_path / "x"
-    for _ in range(5):
-        in_child(lambda: train_on(path), kill_after=draws.uniform(0.0, 0.25))
+    ends = [in_child(lambda: train_on(path), kill_after=draws.uniform(0.0, 0.25)) for _ in range(5)]
+    assert set(ends) <= {DIED, 0}
+    assert DIED in ends
     train_on(path)
     assert newest_files(path) == newest_files(whole)
     assert problems(path) == []
@@ -183,18 +187,53 @@ def go_on_longer(path: Path):
     return resume(path, {"training": {"steps": 12}})
 
 
-SAVING = """
-import sys
-from pathlib import Path
-from charlm.errors import EnvironmentFailure
-from charlm.runs.commit import commit_folder, write_file
-folder = Path(sys.argv[1])
-try:
-    write_file(folder / "file", b"new" * 1000)
-    commit_folder(folder / "state", {"a": b"new" * 999, "b": b"n"}, {"format": 1})
-except EnvironmentFailure:
-    sys.exit(5)
-"""
+def test_two_that_take_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One begins while the other is between making its folder and locking it: one run, whole."""
+    from charlm.runs import folders
+
+    make, others = folders.fresh_run_folder, []
+
+    def slow(folder: Path, name: str) -> Path:
+        path = make(folder, name)
+        monkeypatch.setattr(folders, "fresh_run_folder", make)
+        others.append(begin(tmp_path))
+        return path
+
+    monkeypatch.setattr(folders, "fresh_run_folder", slow)
+    with pytest.raises(EnvironmentFailure, match="is being trained"):
+        begin(tmp_path)
+    list(others[0].records())
+    assert problems(tmp_path / "x") == []
+
+
+def test_half_a_line_in_the_log_is_taken_back(tmp_path: Path) -> None:
+    """Its disk is full for one record: the line is left out, the log is good afterwards."""
+    path = finish(tmp_path, steps=6)
+
+    def work() -> None:
+        session = go_on_longer(path)
+        records = session.records()
+        next(records)
+        with limited_files((path / "metrics.jsonl").stat().st_size + 20):
+            session._log(WarningRecord(**session.trainer.place(), text="x" * 50))
+        list(records)
+
+    assert in_child(work) == 0
+    assert problems(path) == []
+
+
+def test_a_name_is_not_taken_through_a_link(tmp_path: Path) -> None:
+    """Nothing is written to what a link leads to, and an empty folder stays as it is."""
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / ".lock").touch()
+    (tmp_path / "x" / ".owner").symlink_to(tmp_path / "victim")
+    with pytest.raises(RunError, match="is there already"):
+        begin(tmp_path)
+    assert (tmp_path / "victim").read_text() == "mine"
+    (tmp_path / "y").mkdir()
+    check_name(tmp_path, "y")
+    assert not list((tmp_path / "y").iterdir())
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace is not here")

@@ -1,8 +1,8 @@
 """Texts that change, lie or are odd: refused with one line, or read as what they are."""
 
 import io
+import os
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +50,7 @@ def test_a_text_that_changes_while_it_is_read_is_refused(
     path = tmp_path / "text.txt"
     whole = "to be or not to be\n" * 30
     path.write_text(whole)
-    time.sleep(0.01)
+    os.utime(path, (1e9, 1e9))
     build = dataset.build_vocabulary
 
     def disturbed(*arguments):
@@ -128,6 +128,22 @@ def test_a_source_that_breaks_off_leaves_nothing_in_the_cache(
     assert not list(cache.iterdir())
 
 
+def test_only_leftovers_of_builders_are_removed(cache: Path, tmp_path: Path) -> None:
+    """The cache may be somebody's home: nothing of another name is touched, however old."""
+    mine = [".ssh", ".damaged", ".git", f".{'0' * 31}.abcdefgh", "x"]
+    leftovers = [f".{'0' * 32}.abcdefgh", ".damaged-abcdefgh"]
+    for name in [*mine, *leftovers]:
+        (cache / name).mkdir(parents=True)
+        os.utime(cache / name, (1e9, 1e9))
+    (cache / f".{'1' * 32}.abcdefgh").mkdir()
+    path = tmp_path / "text.txt"
+    path.write_text("to be or not to be\n" * 9)
+    load(path, valid_frac=0.0)
+    left = {entry.name for entry in cache.iterdir()}
+    assert left >= {*mine, f".{'1' * 32}.abcdefgh"}
+    assert not left & set(leftovers)
+
+
 def test_a_cache_that_will_not_fit_is_refused_before_it_is_written(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,7 +167,8 @@ def test_a_word_without_end_is_counted_as_it_is_encoded(unit: str, lowercase: bo
     assert len(vocabulary.pieces(text)) == len(ids)
     assert vocabulary.unknown(text) == []
     assert not np.any(ids == 0)
-    assert vocabulary.unknown(text + " unseen") == ["unseen"] if unit == "word" else True
+    unseen = ["unseen"] if unit == "word" else []  # letters are always known to bpe
+    assert vocabulary.unknown(text + " unseen") == unseen
 
 
 @pytest.mark.parametrize("unit", UNITS)
@@ -231,7 +248,7 @@ def test_every_script_makes_a_dataset_or_one_refusal(text: str, unit: str) -> No
     try:
         found = load_dataset(*chosen, corpus=Corpus.from_text(text))
     except CorpusError as error:
-        assert "expected" in str(error) or "." in str(error)
+        assert len(str(error).split()) > 4
         return
     assert corpus_record(found, _settings(chosen))["parts"]["train"]["chars"] == len(text)
     if unit in ("char", "byte", "bpe"):
