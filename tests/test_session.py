@@ -542,6 +542,25 @@ def test_a_run_goes_back_when_a_number_is_not_finite(tmp_path: Path) -> None:
     assert "Went back to step 6, now at 0.5 times the rate; 1 of at most 10 times" in told[0]
 
 
+def test_going_back_takes_what_was_logged_since_out_of_the_log(tmp_path: Path) -> None:
+    """The state is of step 3, the log told of step 6; twice back to it, and both are told."""
+    session = begun(tmp_path, on_nonfinite="rewind", save_minutes=1e9, evals=1)
+    trainer = session.trainer
+
+    def spoil(_module, _inputs, out):
+        broken = trainer.counters.step == 7 and trainer.counters.rewinds < 2
+        return out * (float("nan") if broken else 1.0)
+
+    trainer.model.output.register_forward_hook(spoil)
+    records = session.records()
+    session.save_now = True
+    list(records)
+    kinds = [(line["kind"], line["step"]) for line in log_of(session.path)]
+    assert [step for kind, step in kinds if kind == "step"] == [3, 6, 9, 12]
+    assert [step for kind, step in kinds if kind == "warning"] == [3, 3]
+    assert whole(session.path)
+
+
 def test_weights_that_broke_between_saves_are_gone_back_from(tmp_path: Path) -> None:
     """Found by the loss of the next step, or, after the last step, by the check before the save."""
     for name, number in (("x", 6), ("y", 12)):
