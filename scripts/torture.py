@@ -343,7 +343,9 @@ def hostile_texts(bench: Bench) -> Iterator[Row]:
             good += error.exit_code == 3
         except Exception as error:
             print(f"hostile text {data!r}: {type(error).__name__}: {error}", file=sys.stderr)
-    note = f"{refused:,} refused with exit 3, the others decoded to what they were"
+    note = (
+        f"{refused:,} refused with exit 3; of the others streams and lines decode to what they were"
+    )
     yield Row("hostile texts", bench.amounts.texts, good, note)
 
 
