@@ -376,14 +376,16 @@ def cache_folder() -> Path:
 
 def _write_cache(folder: Path, part: _Part, vocabulary: Vocabulary, document: str) -> None:
     """Encode into a folder of a temporary name, then rename it: it is there whole or not at all."""
-    building: Path | None = None
+    own: Path | None = None  # for nobody else; what is renamed out of it has the usual rights
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _clear_leftovers(folder.parent)
         free = shutil.disk_usage(folder.parent).free
         if free < part.bytes * vocabulary.dtype.itemsize // FEWEST_TOKENS:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        own = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        building = own / "x"
+        building.mkdir()
         counts = TextCounts()
         ends, total = [], 0
         with (building / "ids.bin").open("wb") as file:
@@ -406,8 +408,8 @@ def _write_cache(folder: Path, part: _Part, vocabulary: Vocabulary, document: st
                 "or name another folder with CHARLM_CACHE"
             ) from error
     finally:
-        if building:
-            shutil.rmtree(building, ignore_errors=True)
+        if own:
+            shutil.rmtree(own, ignore_errors=True)
 
 
 def write_encoded(folder: Path, encoded: EncodedText) -> None:

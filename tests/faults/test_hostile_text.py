@@ -128,6 +128,21 @@ def test_a_source_that_breaks_off_leaves_nothing_in_the_cache(
     assert not list(cache.iterdir())
 
 
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_a_cache_has_the_usual_rights(mask: int, cache: Path, tmp_path: Path) -> None:
+    """As the umask says: others may share it, or not."""
+    path = tmp_path / "text.txt"
+    path.write_text("to be or not to be\n" * 9)
+    before = os.umask(mask)
+    try:
+        load(path, valid_frac=0.0)
+    finally:
+        os.umask(before)
+    (folder,) = cache.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o777 & ~mask
+    assert (folder / "ids.bin").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
 def test_only_leftovers_of_builders_are_removed(cache: Path, tmp_path: Path) -> None:
     """The cache may be somebody's home: nothing of another name is touched, however old."""
     mine = [".ssh", ".damaged", ".git", f".{'0' * 31}.abcdefgh", "x"]
