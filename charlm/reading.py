@@ -46,7 +46,12 @@ def read_bytes(path: Path, most: int = JSON_BYTES) -> bytes:
 
 def read_json(path: Path, most: int = JSON_BYTES) -> dict[str, Any]:
     """A JSON object from a file. Raises RunError when it is missing, damaged or not an object."""
-    content = parse_json(read_bytes(path, most), path)
+    return parse_object(read_bytes(path, most), path)
+
+
+def parse_object(data: bytes, path: Path) -> dict[str, Any]:
+    """As `parse_json`, a JSON object. Raises RunError for anything else."""
+    content = parse_json(data, path)
     if not isinstance(content, dict):
         raise RunError(f"{path}: holds {type(content).__name__}; expected a JSON object")
     return content

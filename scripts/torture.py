@@ -34,6 +34,7 @@ from rich.console import Console  # noqa: E402
 from charlm.config import CorpusSettings, Settings, VocabularySettings, settings_from  # noqa: E402
 from charlm.errors import CharlmError, EnvironmentFailure  # noqa: E402
 from charlm.library import load  # noqa: E402
+from charlm.reading import read_json  # noqa: E402
 from charlm.report.tables import plain_table  # noqa: E402
 from charlm.runs import commit  # noqa: E402
 from charlm.runs.states import state_folders, state_problems  # noqa: E402
@@ -171,9 +172,10 @@ def system_calls(bench: Bench) -> Iterator[Row]:
             injected += 1
             files = (folder / "file").read_bytes() in (b"old", b"new" * 1000)
             states = [path for path in (folder / "state", folder / "state~") if path.exists()]
-            manifests = _manifests(states)
-            whole = any(not commit.manifest_problems(path, manifest)
-                        for path, manifest in zip(states, manifests, strict=True))  # fmt: skip
+            whole = any(
+                not commit.manifest_problems(path, read_json(path / commit.MANIFEST))
+                for path in states
+            )
             good += files and whole
         yield Row(f"system calls of a save, {fault}", injected, good, "write, fsync, rename, mkdir")
 
@@ -185,12 +187,6 @@ def _until_untouched(calls: tuple[str, ...], touched: list[bool]) -> Iterator[tu
             yield call, number
             if not touched[0]:
                 break
-
-
-def _manifests(states: list[Path]) -> list[dict[str, Any]]:
-    from charlm.reading import read_json
-
-    return [read_json(path / commit.MANIFEST) for path in states]
 
 
 @contextlib.contextmanager
@@ -377,12 +373,7 @@ def reads_while_saving(bench: Bench) -> Iterator[Row]:
     session = harness.begin(bench.folder, "saving", steps=10**8, valid_frac=0.0)
     path = session.path
     session.lock.release(force=True)
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            for _ in harness.resume(path).records():
-                pass
-        os._exit(0)
+    child = harness.begin_child(lambda: list(harness.resume(path).records()))
     limit = time.monotonic() + 60.0
     while not (path / "model.safetensors").exists() and time.monotonic() < limit:
         time.sleep(0.01)
@@ -419,14 +410,7 @@ def cache_builders(bench: Bench) -> Iterator[Row]:
             if load_dataset(*options, cache=cache).train.ids.tobytes() != expected:
                 os._exit(9)
 
-        other = os.fork()
-        if other == 0:
-            status = 1
-            try:
-                build()
-                status = 0
-            finally:
-                os._exit(status)
+        other = harness.begin_child(build)
         mine = harness.in_child(build)
         _, theirs = os.waitpid(other, 0)
         good += mine == 0 == theirs and not list(cache.glob(".*"))

@@ -46,7 +46,7 @@ def train(
     valid: Annotated[list[str] | None, _flag("--valid", TEXT, "Validation text.")] = None,
     test: Annotated[list[str] | None, _flag("--test", TEXT, "Test text, read once.")] = None,
     valid_frac: Annotated[
-        float | None, _flag("--valid-frac", TEXT, "Share held out at the end (0.1).")
+        float | None, _flag("--valid-frac", TEXT, "Share held out at the end (0.1); 0 = none.")
     ] = None,
     # Vocabulary
     unit: Annotated[

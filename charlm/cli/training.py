@@ -71,7 +71,7 @@ def _signals(session: "Session") -> Iterator[list[int]]:
         say("\nstopping after this step and saving; once more to stop at once")
 
     def save(number: int, frame: Any) -> None:
-        """Ask for a checkpoint after the step."""
+        """Ask for a checkpoint with the next record."""
         del number, frame
         session.save_now = True
 

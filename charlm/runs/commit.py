@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm.errors import EnvironmentFailure, RunError
-from charlm.reading import parse_json, read_bytes
+from charlm.reading import parse_object, read_bytes
 
 MANIFEST = "MANIFEST.json"
 TEMPORARY = ".tmp-"
@@ -162,9 +162,7 @@ def file_fingerprint(path: Path) -> dict[str, Any]:
 def read_written(path: Path) -> dict[str, Any]:
     """A JSON object that `write_json` wrote, to the byte. Raises RunError for any other."""
     data = read_bytes(path)
-    content = parse_json(data, path)
-    if not isinstance(content, dict):
-        raise RunError(f"{path}: holds {type(content).__name__}; expected a JSON object")
+    content = parse_object(data, path)
     try:
         same = data == json_bytes(content)
     except ValueError:

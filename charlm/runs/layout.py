@@ -29,6 +29,7 @@ CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors
 RECORD, METRICS, CARD = "run.json", "metrics.jsonl", "README.md"
 BACKWARD = "backward"
 KEPT_VECTORS = Path("data", "vectors", "vectors.safetensors")
+"""Where the vectors that a run begins with are kept in its folder."""
 LARGEST_LOG = 1 << 30
 SEAL = "sha256"
 """In run.json: of all the rest of it."""

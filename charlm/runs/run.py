@@ -282,14 +282,11 @@ def _torch_model(
 
 
 def model_settings(config: Mapping[str, Any], path: Path) -> ModelSettings:
-    """The settings in a config.json, all sizes of which are known. Raises RunError."""
+    """The model's settings in a config.json that `read_config` gave. Raises RunError."""
     from charlm.config import settings_from
 
     model = config.get("model")
     try:
-        settings = settings_from({"model": model}, str(path / CONFIG)).model  # type: ignore[dict-item]
+        return settings_from({"model": model}, str(path / CONFIG)).model  # type: ignore[dict-item]
     except UsageError as error:
         raise RunError(str(error)) from error
-    if None in (settings.hidden_size, settings.embedding_size, settings.num_layers):
-        raise RunError(f"{path / CONFIG}: a size of the model is missing; expected all sizes")
-    return settings

@@ -40,10 +40,9 @@ def verify_run(path: Path) -> list[Check]:
     checks = [_check(CONFIG, lambda: read_config(path))]
     checks.append(_check(TOKENIZER, lambda: load_vocabulary(path / TOKENIZER)))
     checks.append(_check_manifest(path))
-    run_id = None
+    record: dict[str, Any] = {}
     if _is_there(path / RECORD):
-        checks.append(_check(RECORD, lambda: read_record(path)))
-        run_id = None if checks[-1].problems else read_record(path).get("id")
+        checks.append(_check(RECORD, lambda: record.update(read_record(path))))
     if _is_there(path / METRICS):
         checks.append(_check(METRICS, lambda: read_metrics(path)))
     checks.append(_check(WEIGHTS, lambda: _load(path)))
@@ -54,7 +53,7 @@ def verify_run(path: Path) -> list[Check]:
     if _is_there(path / KEPT_VECTORS):
         checks.append(_check(str(KEPT_VECTORS), lambda: read_header(path / KEPT_VECTORS)))
     for folder in state_folders(path):
-        problems = tuple(state_problems(folder, run_id))
+        problems = tuple(state_problems(folder, record.get("id")))
         checks.append(Check(name=f"states/{folder.name}", problems=problems))
     if (path / BACKWARD).exists():
         halves = verify_run(path / BACKWARD)

@@ -165,7 +165,7 @@ class _Part:
     read: Read
     key: str
     bytes: int
-    check: Callable[[], None] = lambda: None
+    check: Callable[[], None]
     """Raises CorpusError when the files are no longer as they were when the part was measured."""
 
 

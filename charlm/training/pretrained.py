@@ -17,8 +17,6 @@ from charlm.text.dataset import Dataset, EncodedText, id_counts
 from charlm.text.vectors import read_vectors, written_name
 from charlm.text.vocabulary import Vocabulary
 
-"""Where the vectors that a run begins with are kept in its folder."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrained:

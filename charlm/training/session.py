@@ -289,6 +289,7 @@ def start(
     try:
         session = _new_run(path, ready, lock, command=command)
     except BaseException:
+        lock.release()
         shutil.rmtree(path, ignore_errors=True)  # nothing could go on with it
         raise
     session.notes += ready.dataset.notes + _shrinking(ready.plan.reasons)

@@ -22,9 +22,9 @@ MOST = 2**53
 
 def checked_counters(content: Mapping[str, Any]) -> Counters:
     """Counters from the plain values of a state. Raises ValueError or TypeError for a misfit."""
-    counters = Counters(**content)
+    counters, fresh = Counters(**content), Counters()
     for f in fields(Counters):
-        value, default = getattr(counters, f.name), getattr(Counters(), f.name)
+        value, default = getattr(counters, f.name), getattr(fresh, f.name)
         numbers = [value] if isinstance(default, int | float) else []
         if f.name == "best_nats":
             numbers = [] if value is None else [value]

@@ -77,22 +77,28 @@ def finish(folder: Path, name: str = "x", **training: Any) -> Path:
     return session.path
 
 
+def begin_child(work: Callable[[], object]) -> int:
+    """The number of a forked process that does something and exits as `in_child` tells."""
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        work()
+        status = 0
+    except CharlmError as error:
+        status = error.exit_code
+    finally:
+        os._exit(status)
+
+
 def in_child(work: Callable[[], object], kill_after: float | None = None) -> int:
     """Do something in a forked process: its exit code, or minus the signal that it died of.
 
     A refusal exits with its code, anything unexpected with 1. `kill_after` so many seconds the
     process is killed with SIGKILL.
     """
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        except CharlmError as error:
-            status = error.exit_code
-        finally:
-            os._exit(status)
+    child = begin_child(work)
     if kill_after is not None:
         time.sleep(kill_after)
         with contextlib.suppress(ProcessLookupError):

@@ -60,9 +60,9 @@ def newest(path: Path) -> Path:
     return state_folders(path)[0]
 
 
-def changed(path: Path, file: str, *way: str | int, to: Any) -> None:
-    """Replace a value in a JSON file, and make the sums fit."""
-    content = json.loads((path / file).read_bytes())
+def replaced(path: Path, *way: str | int, to: Any) -> dict:
+    """What a JSON file holds with one value replaced, or left out where it is to be KeyError."""
+    content = json.loads(path.read_bytes())
     inner = content
     for key in way[:-1]:
         inner = inner[key]
@@ -70,7 +70,12 @@ def changed(path: Path, file: str, *way: str | int, to: Any) -> None:
         del inner[way[-1]]
     else:
         inner[way[-1]] = to
-    (path / file).write_text(json.dumps(content))
+    return content
+
+
+def changed(path: Path, file: str, *way: str | int, to: Any) -> None:
+    """Replace a value in a JSON file, and make the sums fit."""
+    (path / file).write_text(json.dumps(replaced(path / file, *way, to=to)))
     mend_manifests(path)
 
 
@@ -346,15 +351,7 @@ WRONG_MANIFESTS = [
 @pytest.mark.parametrize(("way", "to"), WRONG_MANIFESTS, ids=str)
 def test_a_manifest_that_leaves_something_out_is_told(way, to, path: Path) -> None:
     """A list with fewer names checks fewer files."""
-    content = json.loads((path / "MANIFEST.json").read_bytes())
-    inner = content
-    for key in way[:-1]:
-        inner = inner[key]
-    if to is KeyError:
-        del inner[way[-1]]
-    else:
-        inner[way[-1]] = to
-    write_json(path / "MANIFEST.json", content)
+    write_json(path / "MANIFEST.json", replaced(path / "MANIFEST.json", *way, to=to))
     assert any("MANIFEST.json" in problem for problem in problems(path))
 
 
