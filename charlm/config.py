@@ -98,7 +98,10 @@ class CorpusSettings:
     test: tuple[str, ...] = setting((), "test text, evaluated once at the end")
     valid_frac: float | None = setting(
         None,
-        "share held out at the end; 0 = none, None = 0.1, at most 5 million characters",
+        "share held out; 0 = none, None = 0.1, at most 5 million characters",
+    )
+    hold_out: str = setting(
+        "end", "what is held out: the end, or documents drawn at random", ("end", "random")
     )
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from charlm.config import merge
-from charlm.errors import UsageError
+from charlm.errors import CorpusError, UsageError
 from charlm.presets import PRESETS, WORDS, Nested
 
 FIGURES = {
@@ -34,6 +34,8 @@ class Recipe:
     """Also under windows of so many tokens from the zero state."""
     cache: int | None = None
     dynamic: bool = False
+    drawn: bool = False
+    """Whether the lines of `train` are parted as makemore does (`makemore_parts`)."""
 
 
 def _words(minutes: float, **model: Any) -> Nested:
@@ -74,10 +76,10 @@ RECIPES: dict[str, Recipe] = {
         dynamic=True, **SHAKESPEARE,
     ),
     "names": Recipe(
-        what="names, default run", train="names/names.txt", figure="nats_per_token", part="valid",
-        settings={"corpus": {"document": "line"}},
-        protocol="last 10 % of the lines, end symbols counted",
-        published=(("makemore, transformer (other names held out)", 1.92),),
+        what="names, default run", train="names/names.txt", figure="nats_per_token", part="test",
+        settings={"corpus": {"document": "line"}}, drawn=True,
+        protocol="makemore's own 1,000 names (drawn by its seed), end symbols counted",
+        published=(("makemore, transformer of 0.2 M weights", 1.92),),
     ),
     "ptb-word": Recipe(
         what="Penn Treebank words, 20 minutes",
@@ -112,6 +114,32 @@ for _name, _texts, _published in (
     RECIPES[_name] = Recipe(
         what=f"preset {_name}", settings=PRESETS[_name].settings, published=(_published,), **_texts
     )
+
+
+MAKEMORE_SEED, MAKEMORE_HELD_OUT = 3407, 1000
+
+
+def makemore_parts(text: str) -> dict[str, list[str]]:
+    """The lines of a text for training, validation and test.
+
+    The last thousand of a permutation are the test, as in makemore.py (torch's generator, its
+    seed); the thousand before them, which makemore trains on, choose the best weights here.
+    Raises CorpusError when there are too few lines.
+    """
+    import torch
+
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(lines) <= 2 * MAKEMORE_HELD_OUT:
+        raise CorpusError(
+            f"the text has {len(lines):,} lines; expected more than {2 * MAKEMORE_HELD_OUT:,}, of "
+            "which 1,000 are held out twice"
+        )
+    generator = torch.Generator().manual_seed(MAKEMORE_SEED)
+    order = torch.randperm(len(lines), generator=generator).tolist()
+    shuffled = [lines[at] for at in order]
+    rest, test = shuffled[:-MAKEMORE_HELD_OUT], shuffled[-MAKEMORE_HELD_OUT:]
+    train, valid = rest[:-MAKEMORE_HELD_OUT], rest[-MAKEMORE_HELD_OUT:]
+    return {"train": train, "valid": valid, "test": test}
 
 
 def recipe(name: str) -> Recipe:

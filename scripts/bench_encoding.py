@@ -15,7 +15,8 @@ from pathlib import Path
 
 from charlm.config import CorpusSettings, VocabularySettings
 from charlm.text.corpus import Corpus
-from charlm.text.dataset import encode_text, load_dataset
+from charlm.text.dataset import load_dataset
+from charlm.text.encoded import encode_text
 
 TALES = Path(__file__).resolve().parent.parent / "corpora" / "tales.txt"
 

@@ -394,11 +394,11 @@ def reads_while_saving(bench: Bench) -> Iterator[Row]:
 
 def cache_builders(bench: Bench) -> Iterator[Row]:
     """Processes that build the cache of one text at the same moment."""
-    from charlm.text import dataset
+    from charlm.text import idcache
 
     path = bench.folder / "cached.txt"
     path.write_text("to be or not to be\n" * 200)
-    dataset.CACHED_FROM_BYTES = 0
+    idcache.CACHED_FROM_BYTES = 0
     options = CorpusSettings(sources=(str(path),)), VocabularySettings()
     cache = bench.folder / "cache"
     expected = load_dataset(*options, cache=bench.folder / "cache0").train.ids.tobytes()
@@ -414,7 +414,7 @@ def cache_builders(bench: Bench) -> Iterator[Row]:
         mine = harness.in_child(build)
         _, theirs = os.waitpid(other, 0)
         good += mine == 0 == theirs and not list(cache.glob(".*"))
-    dataset.CACHED_FROM_BYTES = 64 << 20
+    idcache.CACHED_FROM_BYTES = 64 << 20
     yield Row("two builders of one cache", bench.amounts.builders, good)
 
 

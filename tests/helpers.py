@@ -11,7 +11,7 @@ from charlm.nn.engine import TorchEngine
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.text.building import build_vocabulary
 from charlm.text.corpus import Corpus
-from charlm.text.dataset import EncodedText, TextCounts
+from charlm.text.encoded import EncodedText, TextCounts
 from charlm.text.vocabulary import Vocabulary
 
 torch.set_num_threads(1)  # threads only wait for each other over tensors of three units

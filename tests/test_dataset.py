@@ -10,20 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.config import CorpusSettings, VocabularySettings
-from charlm.errors import CharlmError, CorpusError, EnvironmentFailure
-from charlm.text import dataset
+from charlm.errors import CharlmError, CorpusError, EnvironmentFailure, UsageError
+from charlm.text import idcache
 from charlm.text.corpus import END
-from charlm.text.dataset import (
-    Dataset,
+from charlm.text.dataset import Dataset, load_dataset
+from charlm.text.encoded import (
     EncodedText,
     TextCounts,
-    cache_folder,
     count_text,
     encode_text,
-    load_dataset,
     read_encoded,
     write_encoded,
 )
+from charlm.text.idcache import cache_folder
 from charlm.text.tokenizer_json import EOS, UNK
 from charlm.text.vocabulary import UNITS
 
@@ -76,6 +75,34 @@ def test_documents_are_held_out_whole() -> None:
     assert data.valid.ids.tolist() == [a, EOS]
     assert data.split("train") is data.train
     assert data.split("valid") is data.valid
+
+
+def test_documents_can_be_held_out_at_random() -> None:
+    """A share of them, drawn: no line is lost, none is in both, and the draw does not change."""
+    lines = [f"{number:03d}" for number in range(200)]
+    parts = [
+        load("\n".join(lines), "line", chunk=chunk, valid_frac=0.25, hold_out="random")
+        for chunk in (1 << 20, 7)
+    ]
+    found = [
+        [data.vocabulary.decode(part.ids).splitlines() for part in (data.train, data.valid)]
+        for data in parts
+        if data.valid
+    ]
+    assert found[0] == found[1]
+    train, valid = found[0]
+    assert sorted(train + valid) == lines
+    assert len(valid) == 50
+    assert train == sorted(train)
+    assert valid == sorted(valid) != lines[150:]
+    assert 5 < sum(line < "100" for line in valid) < 45
+    assert parts[0].fingerprint != load("\n".join(lines), "line", valid_frac=0.25).fingerprint
+
+
+def test_a_stream_has_no_documents_to_draw() -> None:
+    """The refusal says what to give."""
+    with pytest.raises(UsageError, match="one stream; expected documents to draw from"):
+        load("abcabc", hold_out="random")
 
 
 def test_a_stream_is_one_document_without_an_end() -> None:
@@ -216,7 +243,7 @@ def test_a_dataset_does_not_depend_on_chunks() -> None:
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
     """Every text is large enough for the cache, which is an empty folder."""
-    monkeypatch.setattr(dataset, "CACHED_FROM_BYTES", 0)
+    monkeypatch.setattr(idcache, "CACHED_FROM_BYTES", 0)
     monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / "cache"))
     assert cache_folder() == tmp_path / "cache"
     return tmp_path / "cache"
@@ -229,13 +256,13 @@ def test_the_cache_holds_what_memory_would(form: dict, document: str, cache, mon
     text = "to be\nor not\nto be 猫\n" * 3
     options = CorpusSettings(), VocabularySettings(**form)
     cached = load_dataset(*options, corpus=corpus_of(text, document, 7))
-    monkeypatch.setattr(dataset, "CACHED_FROM_BYTES", 1 << 20)
+    monkeypatch.setattr(idcache, "CACHED_FROM_BYTES", 1 << 20)
     memory = load_dataset(*options, corpus=corpus_of(text, document))
     for name in ("train", "valid"):
         assert isinstance(cached.split(name).ids, np.memmap)
         assert same(cached.split(name), memory.split(name))
-    monkeypatch.setattr(dataset, "CACHED_FROM_BYTES", 0)
-    monkeypatch.setattr(dataset, "_write_cache", lambda *_: pytest.fail("encoded again"))
+    monkeypatch.setattr(idcache, "CACHED_FROM_BYTES", 0)
+    monkeypatch.setattr(idcache, "_write_cache", lambda *_: pytest.fail("encoded again"))
     again = load_dataset(*options, corpus=corpus_of(text, document, 3))
     assert same(again.train, memory.train)
 

@@ -15,8 +15,8 @@ from charlm.inference.scoring import Scorer
 from charlm.library import load
 from charlm.runs.verify import verify_run
 from charlm.text.corpus import Corpus
-from charlm.text.dataset import read_encoded
 from charlm.text.direction import BackwardVocabulary, mirrored
+from charlm.text.encoded import read_encoded
 from charlm.training.session import Session, halves, resume, start
 
 TEXT = "abc abd\nab ca\n" * 12

@@ -13,7 +13,8 @@ from charlm.errors import UsageError
 from charlm.nn.cells import CELLS
 from charlm.nn.devices import Precision
 from charlm.nn.model import count_parameters
-from charlm.text.dataset import Dataset, EncodedText
+from charlm.text.dataset import Dataset
+from charlm.text.encoded import EncodedText
 from charlm.training import planning
 from charlm.training.planning import LADDER, Plan, plan
 

@@ -33,7 +33,7 @@ def test_every_recipe_is_whole(name: str) -> None:
     settings_from(chosen.settings)
     assert chosen.figure in Tally().summary()
     assert chosen.figure in recipes.FIGURES
-    assert chosen.part == "valid" or getattr(chosen, chosen.part)
+    assert chosen.part == "valid" or chosen.drawn or getattr(chosen, chosen.part)
     assert chosen.published
 
 
@@ -129,3 +129,37 @@ def test_without_a_name_the_recipes_are_listed(call: Call) -> None:
     status, out, _ = call("reproduce")
     assert status == 0
     assert all(name in out for name in RECIPES)
+
+
+def test_names_are_held_out_as_makemore_does(call: Call, tmp_path: Path) -> None:
+    """By its program's own lines: a thousand of a permutation drawn by torch's seed 3407."""
+    lines = [f"n{number}" for number in range(2500)]
+    torch.manual_seed(3407)
+    order = torch.randperm(len(lines)).tolist()
+    parts = recipes.makemore_parts("\n".join(f" {line} " for line in lines) + "\n\n")
+    assert parts["test"] == [lines[at] for at in order[-1000:]]
+    assert sorted(line for part in parts.values() for line in part) == sorted(lines)
+    assert [len(part) for part in parts.values()] == [500, 1000, 1000]
+
+
+def test_the_parts_of_a_list_are_kept_beside_its_run(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run's test text is the drawn one; too short a list is refused."""
+    plain = RECIPES["names"]
+    monkeypatch.setitem(RECIPES, "names", replace(plain, settings=merge(plain.settings, SMALL)))
+    (tmp_path / "names").mkdir()
+    path = tmp_path / "names" / "names.txt"
+    path.write_text("anna\n" * 2000, encoding="utf-8")
+    status, _, err = call("reproduce", "names", "--data", str(tmp_path))
+    assert status == 3
+    assert "has 2,000 lines; expected more than 2,000" in err
+    path.write_text("\n".join(["anna", "bob"] * 1250), encoding="utf-8")
+    status, out, _ = call("reproduce", "names", "--data", str(tmp_path))
+    assert status == 0
+    assert "1.9200  makemore" in out
+    record = json.loads((tmp_path / "checkpoints/recipe-names/run.json").read_text())
+    assert record["results"]["test"]["documents"] == 1000
+    assert [
+        len(Path(source).read_text().split()) for source in record["settings"]["corpus"]["test"]
+    ] == [1000]

@@ -25,7 +25,8 @@ from charlm.inference.likelihood import evaluate
 from charlm.nn.cells import CELLS
 from charlm.nn.devices import Precision
 from charlm.runs.states import SavedState
-from charlm.text.dataset import Dataset, EncodedText
+from charlm.text.dataset import Dataset
+from charlm.text.encoded import EncodedText
 from charlm.text.windows import Position, Reading, Windows
 from charlm.training import trainer as trainer_module
 from charlm.training.optim import OPTIMIZERS

@@ -9,7 +9,7 @@ from helpers import encoded_documents, encoded_stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.text.dataset import EncodedText
+from charlm.text.encoded import EncodedText
 from charlm.text.tokenizer_json import EOS
 from charlm.text.windows import (
     PADDING,

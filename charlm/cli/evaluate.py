@@ -16,7 +16,7 @@ from charlm.cli.output import render, say, write, write_json
 
 if TYPE_CHECKING:
     from charlm.library import Model
-    from charlm.text.dataset import EncodedText
+    from charlm.text.encoded import EncodedText
     from charlm.units import Tally
 
 
@@ -145,7 +145,7 @@ def _tell_quality(
 def _held_out(model: "Model") -> "dict[str, EncodedText]":
     """The validation and test text that the run keeps. Raises UsageError when there is none."""
     from charlm.errors import UsageError
-    from charlm.text.dataset import read_encoded
+    from charlm.text.encoded import read_encoded
 
     folders = {name: model.path / "data" / name for name in ("valid", "test")}
     found = {

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from charlm.library import Model
     from charlm.nn.engine import TorchEngine
-    from charlm.text.dataset import EncodedText
+    from charlm.text.encoded import EncodedText
     from charlm.units import Tally
 
     Rows = Iterator[tuple[str, Callable[[EncodedText], Tally]]]
@@ -59,7 +59,7 @@ class Methods:
 def _kept_text(model: "Model", name: str, purpose: str) -> "EncodedText":
     """The validation or training text that a run keeps. Raises UsageError where it does not."""
     from charlm.errors import UsageError
-    from charlm.text.dataset import read_encoded
+    from charlm.text.encoded import read_encoded
 
     folder = model.path / "data" / name
     if not (folder / "counts.json").exists():

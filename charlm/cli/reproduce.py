@@ -125,6 +125,8 @@ def _begun(path: Path, chosen: "Recipe", data: Path, seed: int) -> "Session":
             f"{missing[0]} is not there; expected the corpora below {data}. Name their folder "
             "with --data or CHARLM_DATA"
         )
+    if chosen.drawn:
+        files = _parted(files["train"], path.with_name(f"{path.name}-texts"))
     corpus = {"sources": (str(files["train"]),)} | {
         part: (str(files[part]),) for part in ("valid", "test") if part in files
     }
@@ -138,6 +140,18 @@ def _begun(path: Path, chosen: "Recipe", data: Path, seed: int) -> "Session":
     session.record["recipe"] = _plain(chosen)
     write_record(path, session.record)
     return session
+
+
+def _parted(source: Path, folder: Path) -> dict[str, Path]:
+    """The parts of a list as files of a folder, which the run then names as its texts."""
+    from charlm.recipes import makemore_parts
+
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for part, lines in makemore_parts(source.read_text(encoding="utf-8")).items():
+        files[part] = folder / f"{part}.txt"
+        files[part].write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return files
 
 
 def _follow(session: "Session", budget: float | None) -> None:
@@ -161,7 +175,7 @@ def _tallies(path: Path, chosen: "Recipe") -> "tuple[dict[str, Tally], bool]":
     from charlm.inference.likelihood import evaluate
     from charlm.library import load
     from charlm.runs.layout import read_record
-    from charlm.text.dataset import read_encoded
+    from charlm.text.encoded import read_encoded
 
     methods = bool(chosen.cache or chosen.dynamic)
     model = load(path, engine="torch" if methods else "auto")

@@ -46,7 +46,10 @@ def train(
     valid: Annotated[list[str] | None, _flag("--valid", TEXT, "Validation text.")] = None,
     test: Annotated[list[str] | None, _flag("--test", TEXT, "Test text, read once.")] = None,
     valid_frac: Annotated[
-        float | None, _flag("--valid-frac", TEXT, "Share held out at the end (0.1); 0 = none.")
+        float | None, _flag("--valid-frac", TEXT, "Share held out (0.1); 0 = none.")
+    ] = None,
+    hold_out: Annotated[
+        str | None, _flag("--hold-out", TEXT, "The end, or random documents (end).")
     ] = None,
     # Vocabulary
     unit: Annotated[
@@ -223,6 +226,7 @@ def train(
         "corpus": {
             "sources": sources, "column": column, "document": document, "encoding": encoding,
             "errors": errors, "valid": valid, "test": test, "valid_frac": valid_frac,
+            "hold_out": hold_out,
         },
         "vocabulary": {
             "unit": unit, "words": words, "min_count": min_count, "max_size": max_size,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from charlm.errors import CorpusError
 from charlm.inference.likelihood import WINDOW, tally
 from charlm.nn.engine import TorchEngine
-from charlm.text.dataset import EncodedText
+from charlm.text.encoded import EncodedText
 from charlm.text.tokenizer_json import EOS
 from charlm.units import Tally
 

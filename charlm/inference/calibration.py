@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from charlm.text.dataset import EncodedText, TextCounts
+from charlm.text.encoded import EncodedText, TextCounts
 
 FIRST_STEP = math.log(1.15)
 WIDEST = math.log(4.0)

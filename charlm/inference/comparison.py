@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from charlm.engine.interface import Engine
 from charlm.errors import CorpusError, UsageError
 from charlm.inference.likelihood import tally, text_nats
-from charlm.text.dataset import EncodedText
+from charlm.text.encoded import EncodedText
 from charlm.text.tokenizer_json import EOS
 from charlm.text.vocabulary import Vocabulary
 from charlm.units import Tally, bits

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from charlm.errors import CorpusError
 from charlm.nn.engine import TorchEngine
 from charlm.nn.model import RecurrentLanguageModel, State
-from charlm.text.dataset import EncodedText
+from charlm.text.encoded import EncodedText
 from charlm.text.tokenizer_json import EOS
 
 EPSILON = 2e-5

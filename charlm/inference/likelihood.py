@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.engine.interface import Engine, Ids, Nats, State, rows_of
-from charlm.text.dataset import EncodedText
+from charlm.text.encoded import EncodedText
 from charlm.text.tokenizer_json import EOS, UNK
 from charlm.units import Tally
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from charlm.engine.interface import Engine, Ids, Nats, State
 from charlm.errors import UsageError
 from charlm.inference.likelihood import document_nats, stream_nats, tally
-from charlm.text.dataset import EncodedText, count_text
 from charlm.text.direction import BackwardVocabulary
+from charlm.text.encoded import EncodedText, count_text
 from charlm.text.tokenizer_json import EOS
 from charlm.text.vocabulary import Vocabulary
 from charlm.units import Tally

@@ -10,14 +10,9 @@ from charlm.errors import CorpusError, RunError
 from charlm.runs.commit import manifest_problems
 from charlm.runs.layout import RECORD, WEIGHTS, read_manifest
 from charlm.runs.shapes import shown
-from charlm.text.dataset import (
-    CACHED_FROM_BYTES,
-    SPLITS,
-    Dataset,
-    load_dataset,
-    read_encoded,
-    write_encoded,
-)
+from charlm.text.dataset import SPLITS, Dataset, load_dataset
+from charlm.text.encoded import read_encoded, write_encoded
+from charlm.text.idcache import CACHED_FROM_BYTES
 from charlm.text.vocabulary import Vocabulary
 
 

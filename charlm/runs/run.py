@@ -29,8 +29,8 @@ from charlm.runs.layout import CONFIG, FORMAT, TOKENIZER, WEIGHTS, read_config, 
 from charlm.runs.shapes import Each, check_shape
 from charlm.runs.weights import SCALE, load_arrays, read_header
 from charlm.text.corpus import Corpus
-from charlm.text.dataset import EncodedText, encode_text
 from charlm.text.direction import BackwardVocabulary, mirrored
+from charlm.text.encoded import EncodedText, encode_text
 from charlm.text.vocabulary import Vocabulary, load_vocabulary
 
 if TYPE_CHECKING:

@@ -23,7 +23,8 @@ from charlm.runs.layout import (
 )
 from charlm.runs.states import state_folders, state_problems
 from charlm.runs.weights import read_header
-from charlm.text.dataset import SPLITS, read_encoded
+from charlm.text.dataset import SPLITS
+from charlm.text.encoded import read_encoded
 from charlm.text.vocabulary import load_vocabulary
 
 

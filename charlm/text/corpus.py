@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from charlm.errors import CorpusError, UsageError
 from charlm.text import decoding
 from charlm.text.files import BLOCK_BYTES, Spool, TextFile, blocks
@@ -296,6 +299,24 @@ def span(chunks: Iterable[str], start: int, stop: int | None, *, documents: bool
         if first < last:
             yield chunk[first:last]
         passed += chunk.count(END) if documents else len(chunk)
+
+
+def chosen_documents(chunks: Iterable[str], wanted: NDArray[np.bool_]) -> Iterator[str]:
+    """The documents of a text whose entry in `wanted`, shape (documents,), is true, with their END.
+
+    What follows the last END is the last document; beyond `wanted` there is none.
+    """
+    passed = 0  # ENDs in the chunks before
+    for chunk in chunks:
+        parts = chunk.split(END)
+        flags = wanted[passed : passed + len(parts)]
+        pairs = zip(parts[:-1], flags, strict=False)
+        kept = "".join([part + END for part, flag in pairs if flag])
+        if len(flags) == len(parts) and flags[-1]:
+            kept += parts[-1]
+        if kept:
+            yield kept
+        passed += len(parts) - 1
 
 
 def _character_place(chunk: str, number: int) -> int:

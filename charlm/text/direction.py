@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.text.dataset import Dataset, EncodedText
+from charlm.text.dataset import Dataset
+from charlm.text.encoded import EncodedText
 from charlm.text.vocabulary import UNKNOWN_TEXT, Decoder, Ids, Vocabulary
 
 

@@ -9,7 +9,7 @@ from charlm.inference.likelihood import evaluate
 from charlm.nn.engine import TorchEngine
 from charlm.runs.layout import WEIGHTS
 from charlm.runs.run import load_engine, write_scale, write_weights
-from charlm.text.dataset import EncodedText
+from charlm.text.encoded import EncodedText
 from charlm.training.trainer import Trainer
 from charlm.units import Tally
 

@@ -24,7 +24,7 @@ from charlm.nn.model import RecurrentLanguageModel, State
 from charlm.runs.layout import METRICS, read_metrics
 from charlm.runs.run import load_run, torch_model
 from charlm.text.corpus import Corpus
-from charlm.text.dataset import read_encoded
+from charlm.text.encoded import read_encoded
 from charlm.training.session import start
 
 WARM_UP = 64

@@ -13,7 +13,8 @@ from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.commit import write_file
 from charlm.runs.layout import KEPT_VECTORS
 from charlm.runs.tensors import tensors_from_file
-from charlm.text.dataset import Dataset, EncodedText, id_counts
+from charlm.text.dataset import Dataset
+from charlm.text.encoded import EncodedText, id_counts
 from charlm.text.vectors import read_vectors, written_name
 from charlm.text.vocabulary import Vocabulary
 

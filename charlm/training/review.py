@@ -9,7 +9,8 @@ from charlm.engine.interface import Engine
 from charlm.inference.calibration import sample_of
 from charlm.inference.generation import generate
 from charlm.inference.likelihood import evaluate
-from charlm.text.dataset import Dataset, EncodedText, TextCounts
+from charlm.text.dataset import Dataset
+from charlm.text.encoded import EncodedText, TextCounts
 from charlm.text.ngrams import longest_overlap, novel_share
 from charlm.training.records import Memory, Review
 from charlm.training.trainer import Trainer

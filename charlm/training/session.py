@@ -59,9 +59,7 @@ from charlm.runs.run import (
 )
 from charlm.runs.states import SavedState, load_newest_state, save_state, state_folders
 from charlm.text.corpus import Corpus
-from charlm.text.dataset import (
-    Dataset,
-)
+from charlm.text.dataset import Dataset
 from charlm.text.direction import mirrored_dataset
 from charlm.text.vocabulary import load_vocabulary
 from charlm.training.calibrating import best_engine, calibrate

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from charlm.config import CorpusSettings, VocabularySettings
 from charlm.errors import CorpusError, EnvironmentFailure
 from charlm.runs.data import corpus_record
-from charlm.text import dataset, files
+from charlm.text import dataset, encoded, files, idcache
 from charlm.text.building import build_vocabulary
 from charlm.text.corpus import Corpus
-from charlm.text.dataset import Dataset, id_counts, load_dataset
+from charlm.text.dataset import Dataset, load_dataset
+from charlm.text.encoded import id_counts
 from charlm.text.files import Spool
 from charlm.text.vocabulary import UNITS, Vocabulary
 
@@ -24,7 +25,7 @@ from charlm.text.vocabulary import UNITS, Vocabulary
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every text is large: encoded into this cache."""
-    monkeypatch.setattr(dataset, "CACHED_FROM_BYTES", 0)
+    monkeypatch.setattr(idcache, "CACHED_FROM_BYTES", 0)
     folder = tmp_path / "cache"
     monkeypatch.setenv("CHARLM_CACHE", str(folder))
     return folder
@@ -46,7 +47,7 @@ def test_a_text_that_changes_while_it_is_read_is_refused(
 ) -> None:
     """Measured, then changed, then encoded: nothing of it stays in the cache."""
     if not large:
-        monkeypatch.setattr(dataset, "CACHED_FROM_BYTES", 1 << 30)
+        monkeypatch.setattr(idcache, "CACHED_FROM_BYTES", 1 << 30)
     path = tmp_path / "text.txt"
     whole = "to be or not to be\n" * 30
     path.write_text(whole)
@@ -122,7 +123,7 @@ def test_a_source_that_breaks_off_leaves_nothing_in_the_cache(
         yield from ()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(dataset, "_encoded_chunks", broken)
+    monkeypatch.setattr(idcache, "encoded_chunks", broken)
     with pytest.raises(KeyboardInterrupt):
         load(path)
     assert not list(cache.iterdir())
@@ -165,8 +166,8 @@ def test_a_cache_that_will_not_fit_is_refused_before_it_is_written(
     """The space is looked at first."""
     path = tmp_path / "text.txt"
     path.write_text("to be or not to be\n" * 9)
-    usage = dataset.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(dataset.shutil, "disk_usage", lambda _: usage._replace(free=3))
+    usage = idcache.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(idcache.shutil, "disk_usage", lambda _: usage._replace(free=3))
     with pytest.raises(EnvironmentFailure, match="No space left"):
         load(path)
     assert not list(cache.iterdir())
@@ -248,7 +249,7 @@ def test_an_endless_stream_of_nothing_is_refused_at_once(monkeypatch) -> None:
 def test_ids_are_counted_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same as at once, without a copy of the whole text in wider numbers."""
     ids = np.random.default_rng(1).integers(0, 7, 1000).astype(np.uint8)
-    monkeypatch.setattr(dataset, "PIECE", 64)
+    monkeypatch.setattr(encoded, "PIECE", 64)
     assert id_counts(ids, 9).tolist() == np.bincount(ids, minlength=9).tolist()
 
 

@@ -1,0 +1,178 @@
+"""Encoded text: ids, the ends of documents, and the counts of what they stand for; on disk too."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.errors import CorpusError, RunError
+from charlm.reading import file_size, read_json
+from charlm.text.building import safe_chunks
+from charlm.text.corpus import END
+from charlm.text.vocabulary import Vocabulary, code_points
+
+DTYPES = ("uint8", "uint16", "uint32")
+Read = Callable[[], Iterable[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextCounts:
+    """Size of a text, whatever its unit; END counts as one character and one byte."""
+
+    chars: int = 0
+    bytes: int = 0
+    words: int = 0
+
+    def __add__(self, other: "TextCounts") -> "TextCounts":
+        """Of two texts together."""
+        return TextCounts(
+            chars=self.chars + other.chars,
+            bytes=self.bytes + other.bytes,
+            words=self.words + other.words,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedText:
+    """A text as ids, shape (tokens,), with the positions in it just after each document.
+
+    The last document always ends at the last token. `closed` tells whether documents end by EOS;
+    a stream does not, and is one document.
+    """
+
+    ids: NDArray[Any]
+    ends: NDArray[np.int64]
+    counts: TextCounts
+    closed: bool
+
+    @property
+    def documents(self) -> int:
+        """How many documents there are."""
+        return len(self.ends)
+
+    def fits(self, size: int) -> bool:
+        """Whether all ids are of a vocabulary of this size."""
+        return not len(self.ids) or max(int(part.max()) for part in pieces(self.ids)) < size
+
+
+PIECE = 1 << 20
+
+
+def pieces(ids: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """An array piece by piece, so that a mapped file is never in memory as a whole."""
+    return (ids[begin : begin + PIECE] for begin in range(0, len(ids), PIECE))
+
+
+def id_counts(ids: NDArray[Any], size: int) -> NDArray[np.int64]:
+    """How often each of the ids below `size` stands in a text, shape (size,)."""
+    counts = np.zeros(size, np.int64)
+    for part in pieces(ids):
+        counts += np.bincount(part, minlength=size)
+    return counts
+
+
+def encode_text(read: Read, vocabulary: Vocabulary, document: str) -> EncodedText:
+    """A text as ids, in memory."""
+    arrays, ends, counts, total = [], [], TextCounts(), 0
+    for ids, marks, part in encoded_chunks(read, vocabulary):
+        arrays.append(ids)
+        ends.append(marks + total)
+        total += len(ids)
+        counts += part
+    ids = np.concatenate(arrays) if arrays else np.empty(0, vocabulary.dtype)
+    marks, closed = document_ends(ends, total, document)
+    return EncodedText(ids=ids, ends=marks, counts=counts, closed=closed)
+
+
+def document_ends(
+    ends: list[NDArray[np.int64]], total: int, document: str
+) -> tuple[NDArray[np.int64], bool]:
+    """Where documents end in a text of so many tokens, and whether EOS ends them."""
+    if document == "stream":
+        return np.array([total] if total else [], np.int64), False
+    return np.concatenate([*ends, np.empty(0, np.int64)]).astype(np.int64), True
+
+
+def encoded_chunks(
+    read: Read, vocabulary: Vocabulary
+) -> Iterator[tuple[NDArray[Any], NDArray[np.int64], TextCounts]]:
+    """Ids, document ends and counts of one chunk after the other."""
+    settings = vocabulary.settings
+    direct = settings.unit in ("char", "byte") and vocabulary.normalizer() is None
+    after_blank = True
+    for chunk in read() if direct else safe_chunks(read()):
+        if not chunk:
+            continue
+        counts, after_blank = count_text(chunk, after_blank)
+        ids, marks = vocabulary.encode_marked(chunk)
+        yield ids, marks, counts
+
+
+def count_text(text: str, after_blank: bool = True) -> tuple[TextCounts, bool]:
+    """Characters, UTF-8 bytes and words (runs between blanks) of a piece of text.
+
+    `after_blank` tells whether a blank stood before it, so that a word cut in two by pieces is
+    counted once; the second result is the same for the text that follows.
+    """
+    if not text:
+        return TextCounts(), after_blank
+    if text.isascii():
+        size = len(text)
+        blank = np.frombuffer(text.encode("ascii").translate(ASCII_BLANKS), np.bool_)
+    else:
+        codes = code_points(text)
+        marks = codes == ord(END)
+        blank = np.take(BLANK_TABLE, codes, mode="clip") | marks
+        size = sum(int(np.count_nonzero(codes >= step)) for step in (0, 0x80, 0x800, 0x10000))
+        size -= 2 * int(np.count_nonzero(marks))
+    starts = int(np.count_nonzero(blank[:-1] > blank[1:])) + int(after_blank and not blank[0])
+    return TextCounts(chars=len(blank), bytes=size, words=starts), bool(blank[-1])
+
+
+LAST_BLANK = 0x3000
+BLANK_TABLE = np.array([chr(code).isspace() for code in range(LAST_BLANK + 1)] + [False])
+ASCII_BLANKS = BLANK_TABLE[:256].tobytes()
+
+
+def write_encoded(folder: Path, encoded: EncodedText) -> None:
+    """Save ids as plain binary (`ids.bin`, `ends.bin`) with their type and counts as JSON."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "ids.bin").write_bytes(np.ascontiguousarray(encoded.ids).tobytes())
+    write_index(folder, encoded.ends, encoded.counts, encoded.closed, encoded.ids.dtype)
+
+
+def write_index(
+    folder: Path, ends: NDArray[np.int64], counts: TextCounts, closed: bool, dtype: np.dtype[Any]
+) -> None:
+    """Save what `read_encoded` needs beside the ids."""
+    (folder / "ends.bin").write_bytes(ends.astype("<i8").tobytes())
+    content = asdict(counts) | {"closed": closed, "dtype": dtype.name}
+    (folder / "counts.json").write_text(json.dumps(content, sort_keys=True), encoding="utf-8")
+
+
+def read_encoded(folder: Path) -> EncodedText:
+    """Ids saved by `write_encoded`, memory-mapped. Raises CorpusError when they are damaged."""
+    try:
+        content = read_json(folder / "counts.json")
+        dtype, closed = content.pop("dtype"), content.pop("closed")
+        if dtype not in DTYPES or not isinstance(closed, bool):
+            raise ValueError(f"ids of type {dtype!r:.80}")
+        if any(type(value) is not int or value < 0 for value in content.values()):
+            raise ValueError("counts.json holds a count that is none")
+        counts = TextCounts(**content)
+        size, ends_size = file_size(folder / "ids.bin"), file_size(folder / "ends.bin")
+        if ends_size % 8 or ends_size // 8 > size + 1:
+            raise ValueError(f"{ends_size} bytes of ends for {size} bytes of ids")
+        ends = np.fromfile(folder / "ends.bin", dtype="<i8")
+        ids: NDArray[Any] = np.empty(0, dtype)
+        if size:  # an empty file cannot be mapped
+            ids = np.memmap(folder / "ids.bin", dtype=dtype, mode="r")
+        if int(ends[-1] if len(ends) else 0) != len(ids) or np.any(np.diff(ends, prepend=0) < 0):
+            raise ValueError(f"{len(ids)} ids do not fit the ends of its documents")
+    except (OSError, ValueError, TypeError, KeyError, RunError) as error:
+        raise CorpusError(f"{folder}: the encoded text is damaged ({error}); delete it") from error
+    return EncodedText(ids=ids, ends=ends, counts=counts, closed=closed)
