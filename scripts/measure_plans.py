@@ -38,6 +38,7 @@ from charlm.nn.engine import TorchEngine
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.text.ngrams import ngram_nats
+from charlm.text.windows import Window
 from charlm.training.planning import plan
 from charlm.training.pretrained import begin_with_frequencies
 from charlm.training.trainer import Trainer
@@ -262,22 +263,27 @@ def speeds(points: list[tuple[str, Point]]) -> Iterator[tuple[str, Point, float]
     """
     best: dict[int, float] = {}
     trainers = [trainer_of(name, point, 10**6) for name, point in points]
-    windows = [trainer.windows.epoch(trainer.counters.position) for trainer in trainers]
+    windows = [_for_ever(trainer) for trainer in trainers]
     for _ in range(ROUNDS):
         for at, trainer in enumerate(trainers):
             times, begun = [], time.perf_counter()
-            for window in windows[at]:
+            while len(times) <= 6 or time.perf_counter() - begun < SPEED_SECONDS:
+                window = next(windows[at])
                 start = time.perf_counter()
                 trainer._learn(window)
                 trainer._update()
                 times.append((time.perf_counter() - start, window.tokens))
-                if time.perf_counter() - begun > SPEED_SECONDS and len(times) > 6:
-                    break
             seconds = statistics.median(s for s, _ in times[2:])
             found = statistics.median(tokens for _, tokens in times[2:]) / seconds
             best[at] = max(found, best.get(at, 0.0))
     for at, (name, point) in enumerate(points):
         yield name, point, best[at]
+
+
+def _for_ever(trainer: Trainer) -> Iterator[Window]:
+    """The windows of one pass after the other: a short text has few in one."""
+    while True:
+        yield from trainer.windows.epoch(trainer.counters.position)
 
 
 def result(name: str, point: Point, minutes: float, tokens_per_second: float) -> dict[str, Any]:
