@@ -179,7 +179,7 @@ def test_penalties_are_mean_squares() -> None:
     """AR: mean h^2; TAR: mean (h_t - h_{t-1})^2; the nats that are told are without them."""
     plain = trainer_of()
     window = next(plain.windows.epoch(plain.counters.position))
-    loss, nats, _ = plain._loss(window.inputs, window.targets, None)
+    loss, nats, _ = plain.objective.of(window.inputs, window.targets, None)
     raw, shown, _ = plain.model.read(torch.from_numpy(window.inputs))
     real = torch.from_numpy(window.targets) >= 0
     small = shown[real].pow(2).mean()
@@ -190,7 +190,7 @@ def test_penalties_are_mean_squares() -> None:
         ({"activation_penalty": 2.0, "slowness_penalty": 3.0},
          2.0 * small + 3.0 * both.pow(2).mean()),
     ):  # fmt: skip
-        found, told, _ = trainer_of(**settings)._loss(window.inputs, window.targets, None)
+        found, told, _ = trainer_of(**settings).objective.of(window.inputs, window.targets, None)
         torch.testing.assert_close(found, loss + penalty)
         torch.testing.assert_close(told, nats)
 

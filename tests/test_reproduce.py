@@ -154,7 +154,16 @@ def test_the_parts_of_a_list_are_kept_beside_its_run(
     status, _, err = call("reproduce", "names", "--data", str(tmp_path))
     assert status == 3
     assert "has 2,000 lines; expected more than 2,000" in err
+    path.write_bytes(b"anna\xff\n" * 2500)
+    status, _, err = call("reproduce", "names", "--data", str(tmp_path))
+    assert status == 3
+    assert "not valid UTF-8" in err
     path.write_text("\n".join(["anna", "bob"] * 1250), encoding="utf-8")
+    (tmp_path / "checkpoints").write_text("in the way")
+    status, _, err = call("reproduce", "names", "--data", str(tmp_path))
+    assert status == 5
+    assert "cannot write" in err
+    (tmp_path / "checkpoints").unlink()
     status, out, _ = call("reproduce", "names", "--data", str(tmp_path))
     assert status == 0
     assert "1.9200  makemore" in out

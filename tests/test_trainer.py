@@ -757,7 +757,7 @@ def test_label_smoothing_spreads_the_target_but_not_what_is_told(share: float) -
         logits, _ = trainer.model(torch.from_numpy(window.inputs))
         surprise = -logits.double().log_softmax(dim=-1)
         own = surprise.gather(-1, torch.from_numpy(window.targets)[..., None])[..., 0].mean()
-    loss, nats, _ = trainer._loss(window.inputs, window.targets, None)
+    loss, nats, _ = trainer.objective.of(window.inputs, window.targets, None)
     assert float(nats) == pytest.approx(float(own), abs=1e-6)
     expected = (1 - share) * float(own) + share * float(surprise.mean())
     assert float(loss.detach()) == pytest.approx(expected, abs=1e-6)

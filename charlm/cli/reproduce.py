@@ -144,13 +144,22 @@ def _begun(path: Path, chosen: "Recipe", data: Path, seed: int) -> "Session":
 
 def _parted(source: Path, folder: Path) -> dict[str, Path]:
     """The parts of a list as files of a folder, which the run then names as its texts."""
+    from charlm.errors import EnvironmentFailure
     from charlm.recipes import makemore_parts
+    from charlm.text.corpus import Corpus
 
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {}
-    for part, lines in makemore_parts(source.read_text(encoding="utf-8")).items():
-        files[part] = folder / f"{part}.txt"
-        files[part].write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    parts = makemore_parts("".join(Corpus((str(source),), document="stream").chunks()))
+    files = {part: folder / f"{part}.txt" for part in parts}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for part, lines in parts.items():
+            content = "".join(line + "\n" for line in lines)
+            files[part].write_text(content, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"cannot write {folder}: {error.strerror}; expected room for the parts of the list. "
+            "Name another folder with --checkpoints"
+        ) from error
     return files
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm.config import TrainingSettings
@@ -39,6 +38,7 @@ from charlm.training.flat import (
     restored_state,
     state_tensors,
 )
+from charlm.training.objective import Objective
 from charlm.training.optim import build_optimizer, non_monotone, rate_share
 from charlm.training.records import EvaluationRecord, Record, StepRecord, WarningRecord
 from charlm.training.snapshots import check_optimizer, check_state, check_weights, checked_counters
@@ -79,6 +79,9 @@ class Trainer:
         self.optimizer = build_optimizer(self.model.parameters(), settings)
         self.generator = torch.Generator(device)
         self.generator.manual_seed(settings.seed or 0)
+        self.objective = Objective(
+            self.model, settings, device=device, precision=precision, generator=self.generator
+        )
         self.counters = Counters()
         self.average = self._new_average()
         self.state: State | None = None
@@ -240,7 +243,7 @@ class Trainer:
             part = None if before is None else rows_of(before, chosen)
             inputs, targets = window.inputs[:, rows], window.targets[:, rows]
             share = int((targets != PADDING).sum()) / window.tokens
-            loss, nats, state = self._loss(inputs, targets, part)
+            loss, nats, state = self.objective.of(inputs, targets, part)
             states.append(state)
             if share:  # rows that are all padding have no loss
                 (loss * (factor * share)).backward()  # type: ignore[no-untyped-call]
@@ -288,28 +291,6 @@ class Trainer:
         self.counters.seconds = max(before.seconds, self.clock() - self._started)
         self._warn(f"{error.found}; this step was skipped")
 
-    def _loss(
-        self, ids: NDArray[np.int64], wanted: NDArray[np.int64], before: State | None
-    ) -> tuple[Tensor, Tensor, State]:
-        """What is made smaller, the mean nats per token of some rows, both in float32.
-
-        They are the same but for label smoothing and penalties. And the state after them, cut off
-        from the past.
-        """
-        inputs, targets = torch.from_numpy(ids).to(self.device), torch.from_numpy(wanted)
-        targets = targets.to(self.device)
-        real = targets != PADDING
-        smoothing = self.settings.label_smoothing
-        with self.precision.autocast(self.device):
-            raw, shown, state = self.model.read(inputs, before, self.generator)
-            loss = self.model.output.nats(shown[real], targets[real], smoothing)
-            plain = loss.detach()
-            if smoothing:
-                with torch.no_grad():
-                    plain = self.model.output.nats(shown[real], targets[real])
-        after = tuple(tuple(part.detach().float() for part in layer) for layer in state)
-        return loss + self._penalties(raw.float(), shown.float(), real), plain, after
-
     def _state_before(self, window: Window) -> State | None:
         """The state that the rows of a window begin with; None is the model's first one."""
         if window.starts or self.state is None:
@@ -325,21 +306,6 @@ class Trainer:
             tuple(torch.where(draws < chance, new, old) for new, old in zip(*parts, strict=True))
             for parts in zip(first, carried, strict=True)
         )
-
-    def _penalties(self, raw: Tensor, shown: Tensor, real: Tensor) -> Tensor | float:
-        """AR and TAR (Merity et al. 2017): mean squares of the output and of its change.
-
-        AR of the output after its dropout, TAR of that before it; padding is left out.
-        """
-        settings = self.settings
-        penalty: Tensor | float = 0.0
-        if settings.activation_penalty:
-            penalty = settings.activation_penalty * shown[real].pow(2).mean()
-        if settings.slowness_penalty and len(raw) > 1:
-            change = (raw[1:] - raw[:-1])[real[1:] & real[:-1]]
-            if len(change):
-                penalty = penalty + settings.slowness_penalty * change.pow(2).mean()
-        return penalty
 
     def _clip(self) -> None:
         """Clip the gradients. Raises DivergenceError when they are not finite."""
