@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from charlm.errors import EnvironmentFailure
+from charlm.escapes import escape_unprintable
 
 
 class Talk:
@@ -122,12 +123,7 @@ def _silence(descriptor: int) -> None:
 
 def escape_controls(text: str) -> str:
     """Control characters, but for line ends and tabs, as visible escapes such as `\\x1b`."""
-    return "".join(
-        character
-        if character.isprintable() or character in "\n\t "
-        else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
+    return escape_unprintable(text, kept="\n\t")
 
 
 class Forgiving:

@@ -1,5 +1,7 @@
 """Small pieces of text that every report shares."""
 
+from charlm.escapes import escape_unprintable
+
 SYMBOLS = {"\n": "⏎", " ": "␣", "\t": "⇥", "\r": "␍", "": "∅"}
 """How blanks show in a table."""
 
@@ -11,12 +13,7 @@ def visible(token: str) -> str:
         return shown
     if token.isspace():
         return "".join(SYMBOLS.get(character, repr(character)[1:-1]) for character in token)
-    return "".join(
-        character
-        if character.isprintable()
-        else SYMBOLS.get(character) or character.encode("unicode_escape").decode("ascii")
-        for character in token
-    )
+    return "".join(c if c.isprintable() else SYMBOLS.get(c) or escape_unprintable(c) for c in token)
 
 
 def number(value: float | int | None, digits: int = 4) -> str:

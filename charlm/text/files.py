@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from charlm.errors import CorpusError, EnvironmentFailure
+from charlm.escapes import escape_unprintable
 
 BLOCK_BYTES = 1 << 20
 """Bytes asked of a file at a time."""
@@ -41,10 +42,7 @@ else:
 
 def shown(name: str | os.PathLike[str]) -> str:
     """A file name fit for a message: one line, with everything unprintable escaped."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii")
-        for c in os.fspath(name)
-    )
+    return escape_unprintable(os.fspath(name))
 
 
 def blocks(source: "TextFile | Spool", size: int = BLOCK_BYTES) -> Iterator[bytes]:
