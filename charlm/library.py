@@ -207,7 +207,7 @@ def train(
     `text` trains on a text in memory, `preset` begins with a published recipe. Raises
     CharlmError of the kind that fits.
     """
-    from charlm.training.session import halves, start
+    from charlm.training.opening import halves, start
 
     corpus = None
     if text is not None:

@@ -16,7 +16,7 @@ from charlm.config import settings_from
 from charlm.reading import read_json
 from charlm.runs.commit import MANIFEST, write_json
 from charlm.runs.layout import write_record
-from charlm.training.session import start
+from charlm.training.opening import start
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ROOT / "checkpoints" / "tales"

@@ -17,7 +17,8 @@ from charlm.runs.verify import verify_run
 from charlm.text.corpus import Corpus
 from charlm.text.direction import BackwardVocabulary, mirrored
 from charlm.text.encoded import read_encoded
-from charlm.training.session import Session, halves, resume, start
+from charlm.training.opening import halves, resume, start
+from charlm.training.session import Session
 
 TEXT = "abc abd\nab ca\n" * 12
 EOS = 1

@@ -25,8 +25,9 @@ from charlm.text.corpus import Corpus
 from charlm.training import calibrating, preparing
 from charlm.training import session as session_module
 from charlm.training import trainer as trainer_module
+from charlm.training.opening import resume, start
 from charlm.training.records import EvaluationRecord, FinishedRecord, Record, SavedRecord
-from charlm.training.session import Session, resume, start
+from charlm.training.session import Session
 
 TEXT = "abc abd\nab ca\n" * 8
 WEIGHTS, STATE, METRICS = "model.safetensors", "state.safetensors", "metrics.jsonl"

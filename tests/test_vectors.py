@@ -15,8 +15,8 @@ from charlm.library import load
 from charlm.runs.states import state_folders
 from charlm.text.corpus import Corpus
 from charlm.text.vectors import nearest, read_vectors, vector_lines
+from charlm.training.opening import halves, resume, start
 from charlm.training.pretrained import begin_with, find_vectors
-from charlm.training.session import halves, resume, start
 
 WORDS = {"cat": [1.0, -2.0, 0.5], "naïve": [0.25, 0.0, -1e-3], "the": [3.0, 3.0, 3.0]}
 TEXT = "the cat sat. The cat sat on the mat. " * 9

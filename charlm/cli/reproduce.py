@@ -78,7 +78,7 @@ def _trained(
     folder = checkpoints_folder(checkpoints)
     path = folder / f"recipe-{name}"
     if (path / RECORD).exists():
-        from charlm.training.session import resume
+        from charlm.training.opening import resume
 
         _check_same(path, chosen)
         session = resume(path)
@@ -115,7 +115,7 @@ def _begun(path: Path, chosen: "Recipe", data: Path, seed: int) -> "Session":
     from charlm.config import merge, settings_from
     from charlm.errors import CorpusError
     from charlm.runs.layout import write_record
-    from charlm.training.session import start
+    from charlm.training.opening import start
 
     texts = {part: getattr(chosen, part) for part in ("train", "valid", "test")}
     files = {part: data / place for part, place in texts.items() if place}

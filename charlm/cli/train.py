@@ -276,7 +276,7 @@ def train(
             return
         session = _started(settings, origins, checkpoints, name, vocab)
     from charlm.cli.training import follow
-    from charlm.training.session import halves
+    from charlm.training.opening import halves
 
     number = 0
     for number, half in enumerate(halves(session), start=1):
@@ -368,7 +368,7 @@ def _started(
     vocab: Path | None,
 ) -> "Session":
     from charlm.runs.locate import checkpoints_folder
-    from charlm.training.session import start
+    from charlm.training.opening import start
 
     return start(
         settings,
@@ -407,7 +407,7 @@ def _resumed(
         path = find_run(wanted, folder, trained=False)
     if is_built_in(path):
         raise RunError("the built-in run is only for reading; start your own: charlm train TEXT")
-    from charlm.training.session import resume
+    from charlm.training.opening import resume
 
     changes = {section: values for section, values in flags.items() if values}
     session = resume(path, changes)

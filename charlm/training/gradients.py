@@ -25,7 +25,7 @@ from charlm.runs.layout import METRICS, read_metrics
 from charlm.runs.run import load_run, torch_model
 from charlm.text.corpus import Corpus
 from charlm.text.encoded import read_encoded
-from charlm.training.session import start
+from charlm.training.opening import start
 
 WARM_UP = 64
 """Tokens that are read before, so that no state is the zero state."""

@@ -19,9 +19,10 @@ from charlm.presets import overlay
 from charlm.runs.commit import write_json
 from charlm.runs.folders import lock_run
 from charlm.runs.layout import RECORD
+from charlm.training.opening import resume, start
 from charlm.training.preparing import prepare
 from charlm.training.records import EvaluationRecord
-from charlm.training.session import Session, resume, start
+from charlm.training.session import Session
 
 STUDY, SETTINGS = "study.log", "search.json"
 HALVING = 2

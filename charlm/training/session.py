@@ -1,78 +1,30 @@
 """A sitting of training: a run directory, a trainer, and what is saved when.
 
-`start` makes a new run, `resume` goes on with one; both give a `Session`, whose `records()` yields
-what happens. The session holds the run's lock: one trainer for each run.
+`start` makes a new run, `resume` goes on with one (both in `opening`); they give a `Session`, whose
+`records()` yields what happens. The session holds the run's lock: one trainer for each run.
 """
 
 import contextlib
 import copy
-import hashlib
 import json
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock
 
-from charlm.config import ModelSettings, Settings, TrainingSettings, merge, settings_from
 from charlm.errors import DivergenceError, EnvironmentFailure, RunError
 from charlm.inference.likelihood import evaluate
-from charlm.nn.devices import (
-    Precision,
-    choose_precision,
-)
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.card import model_card
-from charlm.runs.commit import (
-    explained,
-    json_bytes,
-    remove_leftovers,
-    write_file,
-)
-from charlm.runs.data import read_data, write_data
-from charlm.runs.folders import check_name, check_own, check_writable, lock_run, new_folder
-from charlm.runs.layout import (
-    BACKWARD,
-    CARD,
-    CONFIG,
-    FORMAT,
-    METRICS,
-    RECORD,
-    TOKENIZER,
-    WEIGHTS,
-    read_config,
-    read_record,
-    write_record,
-)
-from charlm.runs.run import (
-    model_config,
-    model_settings,
-    write_model_files,
-    write_scale,
-    write_weights,
-)
+from charlm.runs.commit import explained, write_file
+from charlm.runs.layout import CARD, METRICS, WEIGHTS, write_record
+from charlm.runs.run import write_weights
 from charlm.runs.states import SavedState, load_newest_state, save_state, state_folders
-from charlm.text.corpus import Corpus
-from charlm.text.dataset import Dataset
-from charlm.text.direction import mirrored_dataset
-from charlm.text.vocabulary import load_vocabulary
 from charlm.training.calibrating import best_engine, calibrate
-from charlm.training.memory import memory_problem
-from charlm.training.planning import Plan
-from charlm.training.preparing import Prepared, prepare, prepare_machine
-from charlm.training.pretrained import (
-    begin_with,
-    begin_with_frequencies,
-    coverage,
-    keep_vectors,
-    kept_vectors,
-)
 from charlm.training.records import FinishedRecord, Record, SavedRecord, WarningRecord
 from charlm.training.review import review
 from charlm.training.trainer import Trainer
@@ -146,11 +98,11 @@ class Session:
         saved, _ = load_newest_state(self.path, self.record.get("id"))
         if saved is None:
             raise error
-        size = _log_size(saved)
+        size = log_size(saved)
         trainer.restore(saved)
         trainer.counters.after_rewind(now, REWIND_FACTOR)
         trainer.settled = True
-        _cut_log(self.path, size)
+        cut_log(self.path, size)
         for earlier in self.rewound:  # to the same state
             self._log(earlier)
         text = (
@@ -263,281 +215,18 @@ class Session:
         write_record(self.path, self.record)  # the last of all
 
 
-def start(
-    settings: Settings,
-    folder: Path,
-    *,
-    name: str | None = None,
-    origins: Mapping[str, str] | None = None,
-    corpus: Corpus | None = None,
-    vocabulary: Path | None = None,
-    command: str = "",
-) -> Session:
-    """A new run: read the corpus, plan, write everything that does not change.
-
-    `corpus` stands for the sources that the settings name; `vocabulary` is a frozen
-    tokenizer.json. Raises CharlmError of the kind that fits.
-    """
-    check_writable(folder)
-    check_name(folder, name)
-    ready = prepare(settings, origins=origins, corpus=corpus, vocabulary=vocabulary)
-    if problem := memory_problem(ready.plan.memory, ready.plan.settings, ready.device):
-        raise EnvironmentFailure(problem)
-    path, lock = new_folder(folder, name, ready.dataset.name)
-    try:
-        session = _new_run(path, ready, lock, command=command)
-    except BaseException:
-        lock.release()
-        shutil.rmtree(path, ignore_errors=True)  # nothing could go on with it
-        raise
-    session.notes += ready.dataset.notes + _shrinking(ready.plan.reasons)
-    if ready.vectors:
-        session.notes.append(coverage(ready.vectors, ready.dataset))
-    return session
-
-
-def _new_run(path: Path, ready: Prepared, lock: FileLock, *, command: str) -> Session:
-    """Write what does not change of a run into its new, empty folder."""
-    settings, dataset = ready.plan.settings, ready.dataset
-    backward = settings.model.direction == "backward" and path.name == BACKWARD
-    record = {
-        "format": FORMAT,
-        "name": f"{path.parent.name}/{BACKWARD}" if backward else path.name,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command,
-        "status": "training",
-        "origins": ready.origins,
-        **ready.record,
-    }
-    with explained(path):
-        write_data(path, dataset)
-        if ready.vectors:
-            keep_vectors(path, ready.vectors)
-    write_model_files(
-        path, model_config(settings.model, dataset.vocabulary, dataset.document), dataset.vocabulary
-    )
-    record["id"] = run_id(path, ready.record)
-    session = _session(path, settings, dataset, record, lock, ready.device, ready.precision)
-    write_record(path, session.record)
-    return session
-
-
-def run_id(path: Path, record: Mapping[str, Any]) -> str:
-    """What tells the states of a run from those of others: of its text, vocabulary and settings."""
-    parts = [(path / name).read_bytes() for name in (CONFIG, TOKENIZER)]
-    parts.append(json_bytes([record["settings"], record["corpus"]]))
-    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
-
-
-def halves(session: Session) -> Iterator[Session]:
-    """The session, and after it that of the backward half, where the run has both directions.
-
-    A half that is complete already is passed over; one that was interrupted is the last.
-    """
-    if not session.complete:
-        yield session
-    if session.trainer.model.settings.direction != "both" or not session.complete:
-        return
-    session.lock.acquire(timeout=0)  # nobody else trains the first half meanwhile
-    try:
-        backward = _backward_half(session)
-        if not backward.complete:
-            yield backward
-        backward.lock.release()
-    finally:
-        session.lock.release(force=True)
-
-
-def _backward_half(forward: Session) -> Session:
-    """The backward half of a run whose forward half is complete: begun, or gone on with."""
-    path, record = forward.path, forward.record
-    if (path / BACKWARD / RECORD).exists():
-        wanted = record["settings"]["training"]
-        there = read_record(path / BACKWARD)["settings"]["training"]
-        changes = {key: wanted[key] for key in RESUMABLE if wanted[key] != there[key]}
-        return resume(path / BACKWARD, {"training": changes})
-    settings = settings_from(record["settings"], str(path / RECORD))
-    settings = replace(settings, model=replace(settings.model, direction="backward"))
-    dataset = read_data(path, settings, load_vocabulary(path / TOKENIZER), record)
-    device, threads = prepare_machine(settings.training, record["machine"].get("threads"))
-    with explained(path):
-        (path / BACKWARD).mkdir(exist_ok=True)
-    known = ("corpus", "machine", "precision", "parameters", "planned")
-    ready = Prepared(
-        plan=Plan(settings=settings, reasons={}),
-        dataset=dataset,
-        device=device,
-        threads=threads,
-        origins=record["origins"],
-        vectors=kept_vectors(path),
-        precision=None,
-        record={"settings": settings.to_dict()} | {k: record[k] for k in known if k in record},
-    )
-    backward = path / BACKWARD
-    return _new_run(backward, ready, lock_run(backward), command=record["command"])
-
-
-def resume(path: Path, changes: Mapping[str, Mapping[str, Any]] | None = None) -> Session:
-    """Go on with a run from its newest whole state, or from its beginning where there is none.
-
-    `changes` may change lengths, intervals and rates, not what the model or the text is.
-    Raises RunError when the run is damaged, CorpusError when its text is gone.
-    """
-    config = read_config(path)
-    check_own(path)
-    lock = lock_run(path)
-    try:
-        for folder in (path, path / "states"):
-            remove_leftovers(folder)  # of a writer that died
-        record = read_record(path)
-        _check_recorded(path, config, record)
-        settings = _resumed_settings(record, changes or {})
-        vocabulary = load_vocabulary(path / TOKENIZER)
-        dataset = read_data(path, settings, vocabulary, record)
-        saved, skipped = load_newest_state(path, record.get("id"))
-        if skipped and not saved:  # to begin again would write over the best weights
-            raise RunError(
-                f"{skipped[0]}, and no other state is whole; expected one to go on from. Restore "
-                f"the run from a copy, or delete {path / 'states'} to begin it again"
-            )
-        device, threads = prepare_machine(settings.training, record["machine"].get("threads"))
-        if changes:
-            record.pop("planned", None)  # it was another plan
-        record |= {"settings": settings.to_dict()}
-        session = _session(path, settings, dataset, record, lock, device)
-        session.notes += [f"{problem}; passed over" for problem in skipped]
-        if threads != record["machine"].get("threads"):
-            session.notes.append("the number of threads changed; results may differ in rounding")
-        size = _log_size(saved) if saved else 0
-        if saved:
-            session.trainer.restore(saved)
-        if not session.complete:
-            _reopen(session, size)
-    except BaseException:
-        lock.release()
-        raise
-    return session
-
-
-def _check_recorded(path: Path, config: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-    """Raise RunError unless run.json tells of the model of config.json, and of a whole plan."""
-    settings = settings_from(record["settings"], str(path / RECORD))
-    if settings.model != model_settings(config, path):
-        raise RunError(
-            f"{path / RECORD}: tells of another model than {CONFIG}; expected the same one. "
-            "Restore the run from a copy"
-        )
-    training = settings.training
-    planned = ("batch_size", "bptt", "learning_rate", "schedule", "seed")
-    missing = [name for name in planned if getattr(training, name) is None]
-    missing += [] if training.epochs or training.steps or training.minutes else ["epochs"]
-    if missing:
-        raise RunError(
-            f"{path / RECORD}: training.{missing[0]} is missing; expected a whole plan. Restore "
-            "the run from a copy"
-        )
-
-
-def _log_size(saved: SavedState) -> int:
+def log_size(saved: SavedState) -> int:
+    """Bytes of the log when a state was saved, taken out of its counters. Raises RunError."""
     size = saved.counters.pop("log_bytes", 0)
     if not isinstance(size, int) or size < 0:
         raise RunError(f"the state of step {saved.step} tells of a log of {size!r:.80} bytes")
     return size
 
 
-def _reopen(session: Session, log_bytes: int) -> None:
-    """Put the log where the saved state stands, and take back the calibration."""
-    if (session.path / WEIGHTS).exists():
-        write_scale(session.path, None)
-    _cut_log(session.path, log_bytes)
-    session.record["status"] = "training"
-    write_record(session.path, session.record)
-
-
-def _cut_log(path: Path, size: int) -> None:
+def cut_log(path: Path, size: int) -> None:
     """Put the log back to where a saved state stands: what follows will be done again."""
     log = path / METRICS
     with explained(path):
         if log.exists() and log.stat().st_size > size:
             with log.open("r+b") as file:
                 file.truncate(size)
-
-
-RESUMABLE = (
-    "epochs", "steps", "minutes", "evals", "patience", "save_minutes", "keep", "learning_rate",
-    "weight_decay", "clip_norm", "on_nonfinite", "device", "precision", "threads",
-)  # fmt: skip
-"""Training settings that may change when a run goes on."""
-
-
-def _resumed_settings(
-    record: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]]
-) -> Settings:
-    for section, values in changes.items():
-        fixed = [key for key in values if section != "training" or key not in RESUMABLE]
-        if fixed:
-            raise RunError(
-                f"{section}.{fixed[0]} cannot change when a run goes on; expected one of "
-                f"{', '.join(RESUMABLE)}. Start a new run for it"
-            )
-    base = {section: dict(values) for section, values in record["settings"].items()}
-    training = dict(changes.get("training", {}))
-    if base["model"].get("direction") == "both" and training.get("minutes"):
-        training["minutes"] /= 2.0
-    lengths = {"epochs", "steps", "minutes"} & training.keys()
-    if lengths:
-        base["training"] |= dict.fromkeys(("epochs", "steps", "minutes"))
-    return settings_from(merge(base, {"training": training}), str(RECORD))
-
-
-def _session(
-    path: Path,
-    settings: Settings,
-    dataset: Dataset,
-    record: dict[str, Any],
-    lock: FileLock,
-    device: torch.device,
-    precision: Precision | None = None,
-) -> Session:
-    training = settings.training
-    model = RecurrentLanguageModel(settings.model, len(dataset.vocabulary))
-    model.reset_parameters(torch.Generator().manual_seed(training.seed or 0))
-    if training.frequency_bias:
-        begin_with_frequencies(model, dataset.train)
-    if vectors := kept_vectors(path):
-        begin_with(model, vectors)
-    if training.freeze_vectors:
-        model.embedding.requires_grad_(False)
-    precision = precision or _precision(
-        training, settings.model, len(dataset.vocabulary), device, record
-    )
-    record["precision"] = {"name": precision.name, "reason": precision.reason}
-    record["parameters"] = model.parameter_count()
-    if settings.model.direction == "backward":
-        dataset = mirrored_dataset(dataset)
-    trainer = Trainer(model, dataset, training, device=device, precision=precision)
-    session = Session(path=path, trainer=trainer, record=record, lock=lock)
-    trainer.on_best = session.keep_best
-    return session
-
-
-def _precision(
-    training: TrainingSettings,
-    model: ModelSettings,
-    vocab_size: int,
-    device: torch.device,
-    record: Mapping[str, Any],
-) -> Precision:
-    """As before where the run goes on on the same kind of device, else chosen anew."""
-    before = record.get("precision")
-    if before and before["name"] == "fp32" and training.precision != "bf16":
-        return Precision(name="fp32", reason=before["reason"])
-    return choose_precision(training.precision, model, vocab_size, device)
-
-
-def _shrinking(reasons: Mapping[str, str]) -> list[str]:
-    return [
-        f"{name.removeprefix('training.')} was made smaller: {reason}"
-        for name, reason in reasons.items()
-        if "short" in reason
-    ]

@@ -31,7 +31,8 @@ from charlm.runs.run import load_run
 from charlm.runs.states import state_folders
 from charlm.runs.verify import verify_run
 from charlm.text.corpus import Corpus
-from charlm.training.session import Session, resume, start
+from charlm.training.opening import resume, start
+from charlm.training.session import Session
 
 TEXT = "abc abd\nab ca\n" * 8
 DIED = -signal.SIGKILL

@@ -182,7 +182,7 @@ def test_a_disk_that_stays_full(size: int, tmp_path: Path) -> None:
 
 
 def go_on_longer(path: Path):
-    from charlm.training.session import resume
+    from charlm.training.opening import resume
 
     return resume(path, {"training": {"steps": 12}})
 

@@ -14,7 +14,7 @@ from harness import problems
 from charlm.library import load
 from charlm.runs.layout import FORMAT
 from charlm.training import preparing
-from charlm.training.session import resume
+from charlm.training.opening import resume
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 OLD = sorted(FIXTURES.glob("format-*"))
