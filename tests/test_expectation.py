@@ -12,7 +12,8 @@ from charlm.nn.model import count_parameters
 from charlm.text.dataset import Dataset
 from charlm.text.ngrams import ngram_nats
 from charlm.training.expectation import MEASURED, SPREAD, expected
-from charlm.training.planning import OPERATIONS_PER_WEIGHT_AND_TOKEN, Plan
+from charlm.training.planning import Plan
+from charlm.training.speed import OPERATIONS_PER_WEIGHT_AND_TOKEN
 
 DRAWN = np.random.default_rng(0).choice(8, 3000, p=[0.3, 0.2, 0.1, 0.1, 0.1, 0.1, 0.05, 0.05])
 
@@ -68,13 +69,17 @@ def test_nothing_is_claimed_where_nothing_is_known() -> None:
     assert expected(data, plan_of(12.0, size)) is None
 
 
+LEFT_OUT = "russian", "prose", "wikitext2"
+"""Texts that the plan was judged on, not made from."""
+
+
 def test_the_table_is_what_the_measurements_say() -> None:
-    """Each of the best measured runs lies within the range that is told for it."""
+    """Each of the best runs that it was made from lies within the range that is told for it."""
     import json
 
     file = Path(__file__).parent.parent / "scripts" / "experiments" / "plans.jsonl"
     runs = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    runs = [run for run in runs if run["kind"] == "run"]
+    runs = [run for run in runs if run["kind"] == "run" and run["text"] not in LEFT_OUT]
     best = {}
     for run in runs:
         key = run["text"], run["minutes"]

@@ -120,13 +120,13 @@ def test_settings_that_rules_do_not_touch_pass_through() -> None:
 @pytest.mark.parametrize("length", [{"steps": 5}, {"epochs": 2.0}])
 def test_a_given_length_needs_no_measurement(length, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then the sizes follow from the text alone."""
-    monkeypatch.setattr(planning, "_step_seconds", refused)
+    monkeypatch.setattr(planning, "measured_speed", refused)
     assert planned(stream(50_000), measure=None, **length).settings.model.hidden_size
 
 
 def test_a_given_speed_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """`measure` is called once and the machine is left alone."""
-    monkeypatch.setattr(planning, "_step_seconds", refused)
+    monkeypatch.setattr(planning, "measured_speed", refused)
     calls = []
     planned(stream(50_000), measure=lambda: calls.append(1) or SPEED)
     assert calls == [1]

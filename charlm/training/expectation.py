@@ -14,7 +14,8 @@ import numpy as np
 from charlm.nn.model import count_parameters
 from charlm.text.dataset import Dataset
 from charlm.text.ngrams import ngram_nats
-from charlm.training.planning import OPERATIONS_PER_WEIGHT_AND_TOKEN, Plan
+from charlm.training.planning import Plan
+from charlm.training.speed import OPERATIONS_PER_WEIGHT_AND_TOKEN
 
 MEASURED: dict[str, tuple[tuple[float, float], ...]] = {
     "letters": ((6.28, 0.99), (6.95, 0.92), (7.26, 0.905), (7.69, 0.881)),

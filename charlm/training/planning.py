@@ -10,32 +10,28 @@ the same weights. The rules come from `scripts/measure_plans.py`; its results ar
 
 import math
 import secrets
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from charlm.config import ModelSettings, Settings, TrainingSettings
 from charlm.errors import UsageError
 from charlm.nn.devices import Precision
 from charlm.nn.model import (
-    RecurrentLanguageModel,
     count_parameters,
     multiplied_weights,
     sizes,
 )
 from charlm.text.dataset import Dataset
 from charlm.training.memory import training_memory
-from charlm.training.optim import NON_MONOTONE_INTERVAL, OPTIMIZERS, build_optimizer
+from charlm.training.optim import NON_MONOTONE_INTERVAL, OPTIMIZERS
+from charlm.training.speed import OPERATIONS_PER_WEIGHT_AND_TOKEN, measured_speed
 
 DEFAULT_MINUTES = 7.0
 """Time that a run without a given length aims at, on the machine that it starts on."""
-OPERATIONS_PER_WEIGHT_AND_TOKEN = 6
 TOKENS_PER_WEIGHT = {"char": 2.0, "byte": 2.0, "word": 0.3, "bpe": 0.6}
 LADDER = (32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640, 768, 896, 1024)
 """Hidden sizes that a plan chooses from."""
@@ -314,22 +310,11 @@ class _Planner:
         return self.speed
 
     def _measured_speed(self) -> float:
-        """Operations a second of a training step of a middling model, here and now.
-
-        In windows of the run's own shape: more rows and longer windows make faster steps.
-        """
-        hidden = min(self._cap(), 384)
-        settings = self._sized(hidden, 1)
-        model = RecurrentLanguageModel(settings, self.vocab_size)
-        generator = torch.Generator().manual_seed(0)
-        model.reset_parameters(generator)
-        model.to(self.device)
-        precision = self.choose_precision(settings)
-        ids = torch.randint(self.vocab_size, self.shape, generator=generator).to(self.device)
-        optimizer = build_optimizer(model.parameters(), TrainingSettings(learning_rate=1e-9))
-        times = [_step_seconds(model, ids, precision, optimizer) for _ in range(6)]
-        seconds = statistics.median(times[1:])  # the first one allocates
-        return OPERATIONS_PER_WEIGHT_AND_TOKEN * self._weights(hidden, 1) * ids.numel() / seconds
+        """Of a middling model, in windows of the run's own shape."""
+        settings = self._sized(min(self._cap(), 384), 1)
+        return measured_speed(
+            settings, self.vocab_size, self.shape, self.device, self.choose_precision(settings)
+        )
 
     def _length(self, training: TrainingSettings, model: ModelSettings) -> TrainingSettings:
         """Passes over the text, where neither passes, steps nor minutes were given."""
@@ -457,24 +442,3 @@ class _Planner:
 def _step_tokens(training: TrainingSettings) -> int:
     """Most tokens of one step of the optimiser."""
     return (training.batch_size or 1) * (training.bptt or 1) * training.accumulate
-
-
-def _step_seconds(
-    model: RecurrentLanguageModel,
-    ids: torch.Tensor,
-    precision: Precision,
-    optimizer: torch.optim.Optimizer,
-) -> float:
-    """Seconds of one whole training step."""
-    if ids.device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    model.zero_grad()
-    with precision.autocast(ids.device):
-        logits, _ = model(ids)
-    F.cross_entropy(logits.float().flatten(0, 1), ids.flatten()).backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    if ids.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
