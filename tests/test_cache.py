@@ -1,10 +1,13 @@
 """The neural cache: the formula of its paper, nothing from the future, a distribution."""
 
+import itertools
+
 import numpy as np
 import pytest
 from helpers import encoded_documents, encoded_stream, engine, naive_nats, tiny_model
 
 from charlm.inference.cache import (
+    THETAS,
     WEIGHTS,
     Cache,
     Contexts,
@@ -90,6 +93,20 @@ def test_contexts_are_what_the_model_sees() -> None:
     assert found.nats == pytest.approx(expected, rel=1e-5)
     assert found.hidden.shape == (5, H)
     np.testing.assert_allclose(found.hidden[0], found.hidden[3], rtol=1e-6)  # both begin anew
+    for most in (1, 3, 4, 9):
+        part = read_contexts(engine(model), encoded_documents(documents), most)
+        assert part.targets.tolist() == [2, 3, 1, 4, 1][:most]
+        assert part.nats == pytest.approx(expected[:most], rel=1e-5)
+
+
+def test_the_best_of_the_grid_is_chosen() -> None:
+    """No other weight and theta has fewer nats."""
+    contexts = random_contexts()
+    best = tuned(contexts, 7)
+    least = cached_nats(contexts, best).sum()
+    for weight, theta in itertools.product(WEIGHTS, THETAS):
+        other = Cache(size=7, weight=weight, theta=theta)
+        assert cached_nats(contexts, other).sum() >= least - 1e-9
 
 
 def test_a_text_that_repeats_itself_gains_and_noise_does_not() -> None:

@@ -108,7 +108,7 @@ def _cache(
     from charlm.inference.cache import TUNING_TOKENS, cached_tally, read_contexts, tuned
 
     valid = _kept_text(model, "valid", "choose a cache on")
-    chosen = tuned(read_contexts(engine, valid), size)
+    chosen = tuned(read_contexts(engine, valid, TUNING_TOKENS), size)
     say(
         f"cache of {size:,}: weight {chosen.weight:g}, theta {chosen.theta:g}, chosen on the first "
         f"{min(TUNING_TOKENS, len(valid.ids)):,} tokens of the validation text"

@@ -9,9 +9,7 @@ h_i being what the output layer saw before token i, h what it sees now. Nothing 
 and theta are chosen on other text than that which is reported.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,15 +53,15 @@ class Cache:
     theta: float
 
 
-def read_contexts(engine: TorchEngine, text: EncodedText) -> Contexts:
-    """Read a text once: a stream in one go, documents each from the first state.
+def read_contexts(engine: TorchEngine, text: EncodedText, most: int | None = None) -> Contexts:
+    """Read a text once, or its first `most` tokens: a stream in one go, documents each anew.
 
     Raises CorpusError when it is empty.
     """
-    ids = np.asarray(text.ids, np.int64)
+    ids = np.asarray(text.ids[:most], np.int64)
     if len(ids) == 0:
         raise CorpusError("the text is empty; expected at least one token to read with a cache")
-    pieces = np.split(ids, text.ends[:-1]) if text.closed else [ids]
+    pieces = np.split(ids, text.ends[text.ends < len(ids)]) if text.closed else [ids]
     hidden, nats = [], []
     for piece in pieces:
         inputs, state = np.concatenate([[EOS], piece[:-1]]), engine.initial_state(1)
@@ -77,23 +75,33 @@ def read_contexts(engine: TorchEngine, text: EncodedText) -> Contexts:
 
 def cached_nats(contexts: Contexts, cache: Cache) -> NDArray[np.float64]:
     """-ln P of each token under the mixture; the first token has nothing to look back at."""
+    return _mixed(contexts, _own(contexts, cache.size, cache.theta), cache.weight)
+
+
+def _mixed(contexts: Contexts, own: NDArray[np.float64], weight: float) -> NDArray[np.float64]:
+    """-ln of (1 - weight) P + weight * own, where the cache holds something."""
     found = contexts.nats.copy()
-    for begin in range(1, len(found), BLOCK):
-        end = min(begin + BLOCK, len(found))
-        own = _cache_probability(contexts, begin, end, cache)
-        mixed = (1.0 - cache.weight) * np.exp(-contexts.nats[begin:end]) + cache.weight * own
-        found[begin:end] = -np.log(mixed)
+    found[1:] = -np.log((1.0 - weight) * np.exp(-contexts.nats[1:]) + weight * own[1:])
     return found
 
 
-def _cache_probability(
-    contexts: Contexts, begin: int, end: int, cache: Cache
+def _own(contexts: Contexts, size: int, theta: float) -> NDArray[np.float64]:
+    """What the cache alone gives each token, shape (N,); nothing to the first."""
+    own = np.zeros(len(contexts.nats))
+    for begin in range(1, len(own), BLOCK):
+        end = min(begin + BLOCK, len(own))
+        own[begin:end] = _block(contexts, begin, end, size, theta)
+    return own
+
+
+def _block(
+    contexts: Contexts, begin: int, end: int, size: int, theta: float
 ) -> NDArray[np.float64]:
-    """What the cache alone gives the tokens from `begin` to `end`, each with its own past."""
-    first = max(0, begin - cache.size)
-    scores = cache.theta * (contexts.hidden[begin:end] @ contexts.hidden[first:end].T)
+    """The same for the tokens from `begin` to `end`, each with its own past."""
+    first = max(0, begin - size)
+    scores = theta * (contexts.hidden[begin:end] @ contexts.hidden[first:end].T)
     place, past = np.arange(begin, end)[:, None], np.arange(first, end)[None]
-    seen = (past < place) & (past >= place - cache.size)
+    seen = (past < place) & (past >= place - size)
     scores = np.where(seen, scores, -np.inf)
     weights = np.exp(scores - scores.max(axis=1, keepdims=True))
     same = contexts.targets[begin:end, None] == contexts.targets[None, first:end]
@@ -103,12 +111,13 @@ def _cache_probability(
 def tuned(contexts: Contexts, size: int) -> Cache:
     """The cache of this size that gives a text the least nats, from a grid of weight and theta."""
     part = contexts.first(TUNING_TOKENS)
-    return min(_grid(size), key=lambda cache: float(cached_nats(part, cache).sum()))
-
-
-def _grid(size: int) -> Iterator[Cache]:
-    for weight, theta in product(WEIGHTS, THETAS):
-        yield Cache(size=size, weight=weight, theta=theta)
+    totals: dict[Cache, float] = {}
+    for theta in THETAS:
+        own = _own(part, size, theta)
+        for weight in WEIGHTS:
+            cache = Cache(size=size, weight=weight, theta=theta)
+            totals[cache] = float(_mixed(part, own, weight).sum())
+    return min(totals, key=totals.__getitem__)
 
 
 def cached_tally(contexts: Contexts, text: EncodedText, cache: Cache) -> Tally:
