@@ -3,6 +3,7 @@
     CHARLM_DATA=folder python scripts/measure_plans.py speeds
     CHARLM_DATA=folder python scripts/measure_plans.py runs [--share 0/2] [--threads 1]
     python scripts/measure_plans.py table
+    python scripts/measure_plans.py --design validation verdict
 
 With `--design validation`: on texts that the rules were not made from, the planner's own choice and
 eight random ones, each with the same time.
@@ -349,7 +350,7 @@ def plain_nats(name: str) -> float:
 def main() -> None:
     """Measure what is missing, or print what is there."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["speeds", "runs", "table"])
+    parser.add_argument("what", choices=["speeds", "runs", "table", "verdict"])
     parser.add_argument("--share", default="0/1", help="this one of so many workers, such as 0/2")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--texts", nargs="*", default=list(TEXTS), choices=list(TEXTS))
@@ -367,8 +368,8 @@ def main() -> None:
         for name, minutes, one in chosen
         if name in options.texts and options.minutes in (None, minutes)
     ]
-    if options.what == "table":
-        print_table(points)
+    if options.what in ("table", "verdict"):
+        (print_table if options.what == "table" else print_verdict)(points)
         return
     keep_freed_memory()
     if options.threads:
@@ -445,6 +446,30 @@ def print_table(points: list[tuple[str, float, Point]]) -> None:
                 f"| {pace['tokens_per_second'] if pace else 0:,} | {run['passes']:.1f} "
                 f"| {run['nats']:.4f} |"
             )
+
+
+def print_verdict(points: list[tuple[str, float, Point]]) -> None:
+    """For each text and time of the validation, the plan beside the best of the random points."""
+    print("| text | minutes | plan | nats | best random of | nats | the plan needs |")
+    print("|---|---:|---|---:|---|---:|---:|")
+    for name, minutes in dict.fromkeys((name, minutes) for name, minutes, _ in points):
+        group = [one for at, length, one in points if (at, length) == (name, minutes)]
+        done = [run for one in group if (run := found("run", name, minutes, one))]
+        own = next((run for run in done if run["point"].get("planned")), None)
+        others = [run for run in done if not run["point"].get("planned")]
+        if own and others:
+            best = min(others, key=lambda run: run["nats"])
+            more = 100.0 * (own["nats"] / best["nats"] - 1.0)
+            print(
+                f"| {name} | {minutes:g} | {size_of(own['point'])} | {own['nats']:.4f} "
+                f"| {len(others)}: {size_of(best['point'])} | {best['nats']:.4f} | {more:+.1f} % |"
+            )
+
+
+def size_of(one: Point) -> str:
+    """Layers, hidden size, rows and window of a point."""
+    shape = f"{one['num_layers']} x {one['hidden_size']}, {one['batch_size']} x {one['bptt']}"
+    return f"{shape}, {one['learning_rate']:g}"
 
 
 if __name__ == "__main__":
