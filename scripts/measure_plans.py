@@ -287,7 +287,8 @@ def speeds(points: list[tuple[str, Point]]) -> Iterator[tuple[str, Point, float]
     windows = [_for_ever(trainer) for trainer in trainers]
     for _ in range(ROUNDS):
         for at, trainer in enumerate(trainers):
-            times, begun = [], time.perf_counter()
+            times: list[tuple[float, int]] = []
+            begun = time.perf_counter()
             while len(times) <= 6 or time.perf_counter() - begun < SPEED_SECONDS:
                 window = next(windows[at])
                 start = time.perf_counter()
