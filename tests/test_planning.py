@@ -344,7 +344,7 @@ def test_an_elman_network_gets_a_smaller_rate() -> None:
 
 def test_few_words_are_letters() -> None:
     """Symbols between blanks, as Penn Treebank's characters come: windows, sizes, not tied."""
-    letters, words = (planned(stream(50_000, unit=unit), minutes=9.0) for unit in ("char", "word"))
+    letters, words = (planned(stream(600_000, unit=unit), minutes=9.0) for unit in ("char", "word"))
     for result in (letters, words):
         assert result.settings.training.bptt == planning.BPTT["char"]
         assert result.settings.model.tie_weights is False
@@ -395,3 +395,12 @@ def test_a_short_run_takes_more_and_smaller_steps() -> None:
     assert (alone.batch_size, alone.bptt) == (16, 64)
     given = planned(data, minutes=1.0, batch_size=5, bptt=7).settings.training
     assert (given.batch_size, given.bptt) == (5, 7)
+
+
+def test_a_text_that_is_read_many_times_takes_small_steps() -> None:
+    """However long the run is; documents keep the windows that they fit into."""
+    few, many = (planned(stream(size), minutes=5.0) for size in (200_000, 900_000))
+    assert (few.settings.training.batch_size, few.settings.training.bptt) == (16, 32)
+    assert (many.settings.training.batch_size, many.settings.training.bptt) == (32, 64)
+    assert "read many times" in few.reasons["training.bptt"]
+    assert planned(stream(200_000), epochs=50.0).settings.training.batch_size == 32
