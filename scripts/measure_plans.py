@@ -178,9 +178,9 @@ def design() -> Iterator[tuple[str, float, Point]]:
             yield name, minutes, point(*values) | ({"unigrams": True} if minutes > 1 else {})
 
 
-def validation() -> Iterator[tuple[str, float, Point]]:
+def validation(lengths: tuple[float, ...] = (1.0, 3.0)) -> Iterator[tuple[str, float, Point]]:
     """The plan's point and random ones, for each text that was left out and each time."""
-    for minutes in (1.0, 3.0):
+    for minutes in lengths:
         for name in LEFT_OUT:
             yield name, minutes, planned_point(name, minutes)
             for number in range(RANDOM_POINTS):
@@ -362,6 +362,8 @@ def main() -> None:
     )
     options = parser.parse_args()
     chosen = DESIGNS[options.design]()
+    if options.design == "validation" and options.minutes:
+        chosen = validation((options.minutes,))
     if options.finals:
         chosen = finals(options.finals, options.texts)
     points = [
