@@ -131,7 +131,7 @@ def test_without_a_name_the_recipes_are_listed(call: Call) -> None:
     assert all(name in out for name in RECIPES)
 
 
-def test_names_are_held_out_as_makemore_does(call: Call, tmp_path: Path) -> None:
+def test_names_are_held_out_as_makemore_does() -> None:
     """By its program's own lines: a thousand of a permutation drawn by torch's seed 3407."""
     lines = [f"n{number}" for number in range(2500)]
     torch.manual_seed(3407)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from charlm.config import CorpusSettings, VocabularySettings
 from charlm.errors import CorpusError, UsageError
-from charlm.text.building import build_vocabulary
+from charlm.text.building import Read, build_vocabulary
 from charlm.text.corpus import Corpus, Extent, Stamps, chosen_documents, measure, span, split_point
-from charlm.text.encoded import EncodedText, Read
+from charlm.text.encoded import EncodedText
 from charlm.text.idcache import Part, encode_part
 from charlm.text.vocabulary import Vocabulary
 

@@ -1,7 +1,7 @@
 """Encoded text: ids, the ends of documents, and the counts of what they stand for; on disk too."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from charlm.errors import CorpusError, RunError
 from charlm.reading import file_size, read_json
-from charlm.text.building import safe_chunks
+from charlm.text.building import Read, safe_chunks
 from charlm.text.corpus import END
 from charlm.text.vocabulary import Vocabulary, code_points
 
 DTYPES = ("uint8", "uint16", "uint32")
-Read = Callable[[], Iterable[str]]
 
 
 @dataclass(frozen=True, kw_only=True)

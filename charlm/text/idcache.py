@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from charlm.errors import CorpusError, EnvironmentFailure
+from charlm.text.building import Read
 from charlm.text.encoded import (
     EncodedText,
-    Read,
     TextCounts,
     document_ends,
     encode_text,

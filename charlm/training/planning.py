@@ -161,31 +161,31 @@ class _Planner:
             self.reasons["training.batch_size"] = f"documents have {mean:.0f} tokens on average"
         elif rows is None:
             kind = self.device.type
-            rows = DEFAULT_ROWS[kind] // (2 if self._short(training) else 1)
+            rows = DEFAULT_ROWS[kind] // (2 if self._small_steps(training) else 1)
             rows = self._chosen("training.batch_size", rows, f"on {kind}, {self._time(training)}")
         most = max(1, self.tokens // (4 * bptt) if text.documents == 1 else text.documents)
         if rows > most:
             rows = self._chosen("training.batch_size", most, "the text is short")
         return replace(training, bptt=bptt, batch_size=rows)
 
-    def _short(self, training: TrainingSettings) -> bool:
-        """Whether a processor should make more steps rather than fast ones."""
-        return self._time(training) != "for this time"
+    def _small_steps(self, training: TrainingSettings) -> str:
+        """For what a processor should make more steps rather than fast ones; empty for nothing."""
+        budget = self._budget_seconds(training)
+        if self.device.type != "cpu" or budget is None:
+            return ""
+        if budget < SHORT_RUN:
+            return "for a short time"
+        often = self.dataset.train.documents == 1 and budget > SOON_READ * self.tokens
+        return "for a text that is read many times" if often else ""
 
     def _time(self, training: TrainingSettings) -> str:
-        budget = self._budget_seconds(training)
-        if self.device.type == "cpu" and budget is not None:
-            if budget < SHORT_RUN:
-                return "for a short time"
-            if self.dataset.train.documents == 1 and budget > SOON_READ * self.tokens:
-                return "for a text that is read many times"
-        return "for this time"
+        return self._small_steps(training) or "for this time"
 
     def _bptt(self, unit: str, training: TrainingSettings) -> int:
         """By unit and time; where documents are longer, so that they fit, up to 4 times that."""
         kind = "char" if self.vocab_size < LETTERS else unit
         usual, text = BPTT[kind], self.dataset.train
-        if self._short(training) and not training.stateless:
+        if self._small_steps(training) and not training.stateless:
             usual //= 2
         if text.documents > 1:
             lengths = np.diff(text.ends, prepend=0)
