@@ -154,7 +154,8 @@ CLOSER: dict[tuple[str, float], list[tuple[int, int, int, int, float, float]]] =
     ],
     ("ptb-word", 3.0): [(1, 300, 16, 35, 8e-3, 0.1), (1, 300, 32, 70, 8e-3, 0.1)],
     ("ptb-char", 3.0): [(1, 512, 32, 64, 8e-3, 0.0)],
-    ("shakespeare", 6.0): [(1, 640, 32, 64, 8e-3, 0.15), (2, 384, 32, 64, 8e-3, 0.15)],
+    ("ptb-char", 10.0): [(2, 448, 32, 64, 8e-3, 0.05), (2, 320, 32, 64, 8e-3, 0.1)],
+    ("shakespeare", 10.0): [(2, 448, 32, 64, 8e-3, 0.15), (2, 384, 32, 64, 4e-3, 0.2)],
 }  # fmt: skip
 """What the first look left open: layers, size, rate and window together; layers, hidden size,
 rows, window, rate, dropout."""
