@@ -12,11 +12,12 @@ from charlm.config import ModelSettings, Settings, TrainingSettings
 from charlm.errors import UsageError
 from charlm.nn.cells import CELLS
 from charlm.nn.devices import Precision
-from charlm.nn.model import count_parameters
+from charlm.nn.model import count_parameters, multiplied_weights
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
-from charlm.training import planning
+from charlm.training import planning, speed
 from charlm.training.planning import LADDER, Plan, plan
+from charlm.training.speed import measured_speed
 
 CPU = torch.device("cpu")
 SPEED = 5e10  # operations a second; two cores
@@ -130,6 +131,36 @@ def test_a_given_speed_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) ->
     calls = []
     planned(stream(50_000), measure=lambda: calls.append(1) or SPEED)
     assert calls == [1]
+
+
+@pytest.mark.parametrize(("minutes", "seconds"), [(None, 0.0), (1.0, 0.3), (3.0, 0.9), (60.0, 5.0)])
+def test_a_longer_run_is_measured_for_longer(
+    minutes: float | None, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to five seconds; a run without a time for five steps only."""
+    asked: list[float] = []
+    monkeypatch.setattr(planning, "measured_speed", lambda *given: asked.append(given[-1]) or SPEED)
+    planned(stream(50_000), measure=None, minutes=minutes)
+    assert asked == [pytest.approx(seconds)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "steps", "median"), [(0.0, 5, 3.0), (9.0, 5, 3.0), (40.0, 9, 5.0)]
+)
+def test_the_speed_is_the_median_of_the_steps_that_the_seconds_hold(
+    seconds: float, steps: int, median: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At least five, and never the one that allocates."""
+    durations = iter([1e9, *range(1, 100)])
+    taken: list[float] = []
+    monkeypatch.setattr(
+        speed, "_step_seconds", lambda *_: taken.append(next(durations)) or taken[-1]
+    )
+    settings = ModelSettings(num_layers=1, hidden_size=4, embedding_size=4, tie_weights=False)
+    fp32 = Precision(name="fp32", reason="test")
+    rate = measured_speed(settings, 5, (3, 2), CPU, fp32, seconds)
+    assert len(taken) == steps + 1
+    assert rate == pytest.approx(6 * multiplied_weights(settings, 5) * 3 * 2 / median)
 
 
 def test_the_machine_is_measured_where_its_speed_matters() -> None:
@@ -248,14 +279,14 @@ def test_tied_weights_get_equal_sizes() -> None:
 def test_the_default_run_on_a_megabyte_takes_about_its_minutes() -> None:
     """6 operations for each weight and token, by the planned sizes, within the aimed-at time."""
     data = stream(900_000)
-    for speed in (5e9, 2e10, 1e11):
-        result = planned(data, measure=lambda speed=speed: speed)
+    for pace in (5e9, 2e10, 1e11):
+        result = planned(data, measure=lambda pace=pace: pace)
         model = result.settings.model
         gates, hidden, width = 4, model.hidden_size, model.embedding_size
         weights = gates * hidden * (width + hidden)
         weights += (model.num_layers - 1) * gates * 2 * hidden * hidden
         weights += hidden * len(data.vocabulary)
-        seconds = 6 * weights * result.settings.training.epochs * 900_000 / speed
+        seconds = 6 * weights * result.settings.training.epochs * 900_000 / pace
         assert seconds <= 60 * planning.DEFAULT_MINUTES
 
 

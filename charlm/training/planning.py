@@ -43,6 +43,9 @@ CAPS = (
 )  # fmt: skip
 """Training tokens below which the hidden size is at most this; beyond the last, see LARGEST."""
 LARGEST = 1024
+MEASURING_SHARE = 0.005
+"""Share of a given time, up to 5 seconds, in which the machine's speed is measured. Five steps were
+too few: 113, 156 and 204 billion operations a second within one minute of a quiet machine."""
 MOST_WITHOUT_TIME = 512
 """The hidden size is at most this where the length is given and the time is not known."""
 LETTERS = 256
@@ -319,10 +322,12 @@ class _Planner:
         return self.speed
 
     def _measured_speed(self) -> float:
-        """Of a middling model, in windows of the run's own shape."""
+        """Of a middling model, in windows of the run's own shape; longer for a longer run."""
         settings = self._sized(min(self._cap(), 384), 1)
+        seconds = min(60.0 * MEASURING_SHARE * (self.settings.training.minutes or 0.0), 5.0)
+        precision = self.choose_precision(settings)
         return measured_speed(
-            settings, self.vocab_size, self.shape, self.device, self.choose_precision(settings)
+            settings, self.vocab_size, self.shape, self.device, precision, seconds
         )
 
     def _length(self, training: TrainingSettings, model: ModelSettings) -> TrainingSettings:

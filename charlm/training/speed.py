@@ -13,6 +13,7 @@ from charlm.training.optim import build_optimizer
 
 OPERATIONS_PER_WEIGHT_AND_TOKEN = 6
 """Two for each of three products: forward, and backward for the inputs and for the weights."""
+LEAST_STEPS = 5
 
 
 def measured_speed(
@@ -21,10 +22,12 @@ def measured_speed(
     shape: tuple[int, int],
     device: torch.device,
     precision: Precision,
+    seconds: float = 0.0,
 ) -> float:
     """Operations a second of a training step of this model in windows of (steps, rows).
 
-    More rows and longer windows make faster steps. The median of five, after one that allocates.
+    More rows and longer windows make faster steps. The median, after a step that allocates, of as
+    many steps as `seconds` hold, but at least five: what disturbs a machine lasts for seconds.
     """
     model = RecurrentLanguageModel(settings, vocab_size)
     generator = torch.Generator().manual_seed(0)
@@ -32,10 +35,12 @@ def measured_speed(
     model.to(device)
     ids = torch.randint(vocab_size, shape, generator=generator).to(device)
     optimizer = build_optimizer(model.parameters(), TrainingSettings(learning_rate=1e-9))
-    times = [_step_seconds(model, ids, precision, optimizer) for _ in range(6)]
+    _step_seconds(model, ids, precision, optimizer)
+    times: list[float] = []
+    while len(times) < LEAST_STEPS or sum(times) < seconds:
+        times.append(_step_seconds(model, ids, precision, optimizer))
     weights = multiplied_weights(settings, vocab_size)
-    seconds = statistics.median(times[1:])
-    return OPERATIONS_PER_WEIGHT_AND_TOKEN * weights * ids.numel() / seconds
+    return OPERATIONS_PER_WEIGHT_AND_TOKEN * weights * ids.numel() / statistics.median(times)
 
 
 def _step_seconds(
