@@ -5,8 +5,9 @@
     python scripts/measure_plans.py table
     python scripts/measure_plans.py --design validation verdict
 
-With `--design validation`: on texts that the rules were not made from, the planner's own choice and
-eight random ones, each with the same time.
+With `--design passes`: how often small texts are best read. With `--design validation`: on texts
+that the rules were not made from, the planner's own choice and eight random ones, each with the
+same time.
 
 `speeds` measures what each point trains in a second (keep the machine quiet). `runs` trains each
 for as many steps as its minutes hold at that speed, so its results do not depend on what else runs
@@ -89,6 +90,8 @@ TEXTS = {
     ),
     "names": Text(("names/names.txt",), document="line", centre=(192, 64, 16, 4e-3)),
     "japanese": Text(("multilingual/ja_soseki.txt",)),
+    "english": Text(("multilingual/en.txt",)),
+    "arabic": Text(("multilingual/ar.txt",)),
     "russian": Text(("multilingual/ru.txt",)),
     "prose": Text(("prose20/prose20.valid.txt",)),
     "wikitext2": Text(
@@ -96,6 +99,9 @@ TEXTS = {
         judged_on=(20_000, 5_000),
     ),
 }  # fmt: skip
+SMALL = ("english", "arabic")
+SMALL_PASSES = ((15, 0.3), (25, 0.4), (35, 0.4), (50, 0.4), (100, 0.4))
+"""Passes over them, with the dropout that the planner takes for as many."""
 LEFT_OUT = ("russian", "prose", "wikitext2")
 RANDOM_POINTS = 8
 
@@ -153,7 +159,9 @@ CLOSER: dict[tuple[str, float], list[tuple[int, int, int, int, float, float]]] =
         (1, 512, 16, 64, 8e-3, 0.1), (2, 384, 32, 64, 8e-3, 0.1),
     ],
     ("ptb-word", 3.0): [(1, 300, 16, 35, 8e-3, 0.1), (1, 300, 32, 70, 8e-3, 0.1)],
-    ("ptb-char", 3.0): [(1, 512, 32, 64, 8e-3, 0.0)],
+    ("ptb-char", 3.0): [
+        (1, 512, 32, 64, 8e-3, 0.0), (1, 512, 32, 64, 8e-3, 0.05), (2, 384, 32, 64, 8e-3, 0.0),
+    ],
     ("ptb-char", 10.0): [(2, 448, 32, 64, 8e-3, 0.05), (2, 320, 32, 64, 8e-3, 0.1)],
     ("shakespeare", 10.0): [(2, 448, 32, 64, 8e-3, 0.15), (2, 384, 32, 64, 4e-3, 0.2)],
 }  # fmt: skip
@@ -177,6 +185,14 @@ def design() -> Iterator[tuple[str, float, Point]]:
     for (name, minutes), points in CLOSER.items():
         for values in points:  # the first minutes were measured without
             yield name, minutes, point(*values) | ({"unigrams": True} if minutes > 1 else {})
+
+
+def small() -> Iterator[tuple[str, float, Point]]:
+    """How often a small text is best read, however much time there is (0 minutes: not by time)."""
+    for name in SMALL:
+        for passes, dropout in SMALL_PASSES:
+            more = {"unigrams": True, "passes": passes}
+            yield name, 0.0, point(1, 192, 16, 32, 8e-3, dropout) | more
 
 
 def validation(lengths: tuple[float, ...] = (1.0, 3.0)) -> Iterator[tuple[str, float, Point]]:
@@ -228,18 +244,20 @@ def planned_point(name: str, minutes: float) -> Point:
     settings = settings_from(
         TEXTS[name].settings().to_dict() | {"training": {"minutes": minutes, "seed": 1}}
     )
-    planned = plan(settings, dataset_of(name), CPU, lambda model: precision(name, model)).settings
-    model, training = planned.model, planned.training
+    found_plan = plan(settings, dataset_of(name), CPU, lambda model: precision(name, model))
+    model, training = found_plan.settings.model, found_plan.settings.training
     assert model.num_layers and model.hidden_size and training.batch_size and training.bptt
     chosen = point(
         model.num_layers, model.hidden_size, training.batch_size, training.bptt,
         training.learning_rate or 0.0, model.dropout or 0.0,
     ) | {"unigrams": True, "planned": True}  # fmt: skip
+    if training.minutes != minutes:  # the text fills no more of them usefully
+        chosen["passes"] = round(found_plan.passes, 1)
     add("plan", name, minutes, {}, {"chosen": chosen})
     return chosen
 
 
-DESIGNS = {"rules": design, "validation": validation}
+DESIGNS = {"rules": design, "passes": small, "validation": validation}
 
 
 @cache
@@ -253,7 +271,7 @@ def dataset_of(name: str) -> Dataset:
 
 def trainer_of(name: str, point: Point, steps: int) -> Trainer:
     """A trainer at a point. What the point leaves open, the planner fills in."""
-    dataset = dataset_of(name)
+    dataset, evals = dataset_of(name), 10 if "passes" in point else 3
     model = {key: point[key] for key in ("num_layers", "hidden_size", "dropout")}
     training = {key: point[key] for key in ("batch_size", "bptt", "learning_rate")}
     letters = len(dataset.vocabulary) < 1000
@@ -261,7 +279,7 @@ def trainer_of(name: str, point: Point, steps: int) -> Trainer:
         model |= {"tie_weights": False, "embedding_size": min(128, point["hidden_size"])}
     settings = settings_from(
         TEXTS[name].settings().to_dict()
-        | {"model": model, "training": training | {"steps": steps, "evals": 3, "seed": 1}}
+        | {"model": model, "training": training | {"steps": steps, "evals": evals, "seed": 1}}
     )
     planned = plan(settings, dataset, CPU, lambda model: precision(name, model)).settings
     network = RecurrentLanguageModel(planned.model, len(dataset.vocabulary))
@@ -310,9 +328,11 @@ def _for_ever(trainer: Trainer) -> Iterator[Window]:
 
 
 def result(name: str, point: Point, minutes: float, tokens_per_second: float) -> dict[str, Any]:
-    """Train for as many steps as the minutes hold and evaluate, calibrated."""
-    tokens = tokens_per_second * 60.0 * minutes * TRAINING_SHARE
+    """Train for the point's passes, or as many steps as the minutes hold; evaluate, calibrated."""
     dataset = dataset_of(name)
+    tokens = tokens_per_second * 60.0 * minutes * TRAINING_SHARE
+    if "passes" in point:
+        tokens = float(point["passes"] * len(dataset.train.ids))
     lengths = len(dataset.train.ids) / max(dataset.train.documents, 1)
     in_a_step = point["batch_size"] * min(point["bptt"], lengths)
     trainer = trainer_of(name, point, max(10, round(tokens / in_a_step)))
@@ -392,6 +412,8 @@ def main() -> None:
     for at, (name, minutes, point) in enumerate(points):
         if at % of == number and not found("run", name, minutes, point):
             known = found("speed", name, None, shape_of(point))
+            if "passes" in point:
+                known = {"tokens_per_second": 0}
             if not known:
                 raise SystemExit(f"no speed of {name} {point}; run: measure_plans.py speeds")
             measured = result(name, point, minutes, known["tokens_per_second"])
@@ -400,7 +422,9 @@ def main() -> None:
 
 def shape_of(point: Point) -> Point:
     """What of a point decides its speed."""
-    return {key: value for key, value in point.items() if key not in ("unigrams", "planned")}
+    return {
+        key: value for key, value in point.items() if key not in ("unigrams", "planned", "passes")
+    }
 
 
 def records() -> list[dict[str, Any]]:

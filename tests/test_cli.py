@@ -1014,6 +1014,17 @@ def test_a_plan_is_shown_and_nothing_is_written(call: Call, here: Path) -> None:
     assert (status, "--plan with --resume" in err) == (2, True)
 
 
+def test_a_small_text_says_why_it_takes_less_than_its_minutes(call: Call, here: Path) -> None:
+    """In the plan's lines, and as the origin of the setting, which would else be the flag."""
+    (here / "t.txt").write_text("to be or not to be, " * 200)
+    why = "of 30: more passes over a text of this size gain nothing"
+    status, out, err = call("train", "t.txt", "--plan", "--minutes", "30", "--hidden", "8")
+    assert (status, why in out + err) == (0, False)
+    status, out, err = call("train", "t.txt", "--plan", "--minutes", "30")
+    assert (status, f"minutes ({why})" in out + err) == (0, True)
+    assert "rule: of 30:" in out
+
+
 def test_a_plan_that_needs_too_much_memory_is_refused(
     call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from charlm.config import ModelSettings, Settings, TrainingSettings
 from charlm.nn.model import count_parameters
 from charlm.text.dataset import Dataset
 from charlm.text.ngrams import ngram_nats
-from charlm.training.expectation import MEASURED, SPREAD, expected
+from charlm.training.expectation import MEASURED, MILLIONS, SPREAD, expected, kind_of
 from charlm.training.planning import Plan
 from charlm.training.speed import OPERATIONS_PER_WEIGHT_AND_TOKEN
 
@@ -69,6 +69,17 @@ def test_nothing_is_claimed_where_nothing_is_known() -> None:
     assert expected(data, plan_of(12.0, size)) is None
 
 
+@pytest.mark.parametrize(
+    ("unit", "vocab_size", "tokens", "kind"),
+    [("word", 10_000, 900_000, "words"), ("word", 10_000, MILLIONS, "words"),
+     ("word", 51, MILLIONS, "millions of letters"), ("char", 3_000, MILLIONS - 1, "letters"),
+     ("byte", 256, MILLIONS, "millions of letters")],
+)  # fmt: skip
+def test_the_line_follows_from_the_tokens(unit: str, vocab_size: int, tokens: int, kind) -> None:
+    """Symbols between blanks are letters; long texts have a line of their own."""
+    assert kind_of(unit, vocab_size, tokens) == kind
+
+
 LEFT_OUT = "russian", "prose", "wikitext2"
 """Texts that the plan was judged on, not made from."""
 
@@ -88,6 +99,7 @@ def test_the_table_is_what_the_measurements_say() -> None:
     assert len(best) >= 4
     for (text, minutes), run in best.items():
         work = math.log10(6 * run["weights"] * run["passes"])
-        kind = "words" if text == "ptb-word" else "letters"
+        unit = "word" if text.startswith("ptb") else "char"
+        kind = kind_of(unit, run["vocab_size"], run["train_tokens"])
         share = np.interp(work, *zip(*MEASURED[kind], strict=True))
         assert run["nats"] == pytest.approx(share * run["ngram_nats"], rel=SPREAD), (text, minutes)

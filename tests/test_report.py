@@ -114,7 +114,7 @@ def test_jsonl_is_json_whatever_the_figures() -> None:
 
 @pytest.mark.parametrize(
     ("unit", "expected"),
-    [("char", "1.443 bits/char (1.000 nats)"), ("word", "perplexity 2.7")],
+    [("char", "1.443 bits/char (1.000 nats)"), ("word", "perplexity 2.718")],
 )
 def test_progress_speaks_the_unit_of_the_trade(unit: str, expected: str) -> None:
     """Bits for characters and bytes, perplexity for words."""

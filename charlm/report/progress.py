@@ -23,6 +23,8 @@ def describe_plan(record: Mapping[str, Any], path: Path | None = None) -> list[s
     length = next(
         f"{training[key]:g} {key}" for key in ("epochs", "steps", "minutes") if training[key]
     )
+    why = (record.get("planned") or {}).get("length")
+    length += f" ({why})" if why else ""
     precision = record["precision"]
     return [
         f"text   {corpus['name']}: {parts} {unit} tokens, {corpus['vocabulary']:,} entries",
@@ -67,7 +69,8 @@ def step_line(record: StepRecord, unit: str) -> str:
 
 def _loss(nats: float, unit: str) -> str:
     if unit in ("word", "bpe"):
-        return f"perplexity {perplexity(nats, 1):.1f}"
+        found = perplexity(nats, 1)
+        return f"perplexity {found:.{1 if found >= 10 else 3}f}"  # symbols between blanks: near 3
     name = "char" if unit == "char" else "byte"
     return f"{bits(nats):.3f} bits/{name} ({nats:.3f} nats)"
 

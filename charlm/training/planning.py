@@ -70,6 +70,8 @@ SOON_MEMORISED = 1_000_000
 learning rate. On a list of names (0.2 million, 2 x 192) it gained 0.014 nats per character, and
 calibration after it 0.033; 15 passes are enough, 35 too many."""
 MOST_PASSES_MEMORISED = 7
+SOON_FULL = 300_000
+"""Tokens below which a time is not used up where the useful passes take less of it."""
 RATE_SHARES = {"rnn": 0.25, "lstm": 2.0}
 """Cells that need a smaller rate or bear a larger one. On Shakespeare, 2 million weights, 300
 steps: an Elman network came to 2.19 nats per character at 0.001, to 3.20 at 0.002 and to nothing at
@@ -332,19 +334,41 @@ class _Planner:
 
     def _length(self, training: TrainingSettings, model: ModelSettings) -> TrainingSettings:
         """Passes over the text, where neither passes, steps nor minutes were given."""
-        if training.epochs or training.steps or training.minutes:
+        if training.minutes:
+            return self._within_use(training, model)
+        if training.epochs or training.steps:
             return training
         weights = multiplied_weights(model, self.vocab_size)
         cost = OPERATIONS_PER_WEIGHT_AND_TOKEN * weights * self.tokens
         possible = 0.85 * 60.0 * DEFAULT_MINUTES * self._speed() / cost
-        most = MOST_PASSES_MEMORISED if self._soon_memorised() else MOST_PASSES
-        wanted = min(60.0, most * max(1.0, math.sqrt(1e6 / self.tokens)))
+        wanted = self._useful_passes()
         passes = max(min(possible, wanted), 0.01)
         passes = float(round(passes)) if passes >= 2.0 else round(passes, 2)
         self.reasons["training.epochs"] = (
             f"about {DEFAULT_MINUTES:.0f} minutes here" if possible < wanted else "a text this size"
         )
         return replace(training, epochs=passes)
+
+    def _useful_passes(self) -> float:
+        """Passes beyond which a text of this size is rather learnt by heart."""
+        most = MOST_PASSES_MEMORISED if self._soon_memorised() else MOST_PASSES
+        return min(60.0, most * max(1.0, math.sqrt(1e6 / self.tokens)))
+
+    def _within_use(self, training: TrainingSettings, model: ModelSettings) -> TrainingSettings:
+        """Fewer minutes than were given, where a small text fills no more of them usefully.
+
+        A model whose size the user chose is not learnt by heart by rule; it gets its minutes.
+        """
+        assert training.minutes
+        own = self.settings.model
+        if own.hidden_size or own.parameters or self.tokens > SOON_FULL:
+            return training
+        share = self._useful_passes() / self._passes(training, model)
+        if share >= 1.0:
+            return training
+        reason = f"of {training.minutes:g}: more passes over a text of this size gain nothing"
+        minutes = max(round(share * training.minutes, 2), 0.01)
+        return replace(training, minutes=self._chosen("training.minutes", minutes, reason))
 
     def _passes(self, training: TrainingSettings, model: ModelSettings) -> float:
         """Expected passes over the text."""

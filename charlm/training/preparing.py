@@ -95,6 +95,7 @@ def prepare(
         "parameters": count_parameters(settings.model, vocab_size),
         "planned": {
             "passes": planned.passes,
+            "length": planned.reasons.get("training.minutes"),
             "memory_bytes": planned.memory,
             "expected": None if made_up else expected(dataset, planned),
         },
@@ -141,6 +142,6 @@ def _origins(settings: Settings, given: Mapping[str, str], reasons: Mapping[str,
     for section, values in settings.to_dict().items():
         for key in values:
             name = f"{section}.{key}"
-            rule = f"rule: {reasons[name]}" if name in reasons else "default"
-            origins[name] = given.get(name) or rule
+            rule = f"rule: {reasons[name]}" if name in reasons else ""
+            origins[name] = rule or given.get(name) or "default"
     return origins
