@@ -133,6 +133,31 @@ def test_a_given_speed_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) ->
     assert calls == [1]
 
 
+def test_a_small_text_fills_no_more_minutes_than_it_is_worth() -> None:
+    """As many passes as a default run makes; the reason names what was given."""
+    result = planned(stream(50_000), minutes=30.0)
+    assert result.passes == pytest.approx(planned(stream(50_000)).passes, rel=0.01)
+    assert 0 < result.settings.training.minutes < 30.0
+    assert "30" in result.reasons["training.minutes"]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "minutes", "model"),
+    [
+        (planning.SOON_FULL + 1, 300.0, {}),
+        (50_000, 0.1, {}),
+        (50_000, 30.0, {"hidden_size": 16}),
+        (50_000, 30.0, {"parameters": 20_000}),
+    ],
+)
+def test_other_texts_short_times_and_models_of_a_given_size_get_their_minutes(
+    tokens: int, minutes: float, model: dict[str, int]
+) -> None:
+    result = planned(stream(tokens), model=ModelSettings(**model), minutes=minutes)
+    assert result.settings.training.minutes == minutes
+    assert "training.minutes" not in result.reasons
+
+
 @pytest.mark.parametrize(("minutes", "seconds"), [(None, 0.0), (1.0, 0.3), (3.0, 0.9), (60.0, 5.0)])
 def test_a_longer_run_is_measured_for_longer(
     minutes: float | None, seconds: float, monkeypatch: pytest.MonkeyPatch
