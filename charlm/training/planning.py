@@ -72,7 +72,7 @@ calibration after it 0.033; 15 passes are enough, 35 too many."""
 MOST_PASSES_MEMORISED = 7
 SOON_FULL = 300_000
 """Tokens below which a time is not used up where the useful passes take less of it. 100,000 letters
-read 100 times by 192 units gave models 1.1 and 1.3 % worse than read 50 times; longer texts were not
+read 100 times by 192 units gave models 1.1 and 1.3 % worse than read 50 times; longer texts: not
 tried."""
 RATE_SHARES = {"rnn": 0.25, "lstm": 2.0}
 """Cells that need a smaller rate or bear a larger one. On Shakespeare, 2 million weights, 300
