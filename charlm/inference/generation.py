@@ -16,9 +16,10 @@ from charlm.inference.samplers import (
     next_distribution,
     probabilities,
 )
+from charlm.text.decoders import UNKNOWN_TEXT
 from charlm.text.direction import BackwardVocabulary
 from charlm.text.tokenizer_json import EOS, UNK
-from charlm.text.vocabulary import UNKNOWN_TEXT, Vocabulary
+from charlm.text.vocabulary import Vocabulary
 
 READ_AT_ONCE = 4096
 """Tokens of a prompt read at once; bounds the memory, changes no result."""

@@ -5,7 +5,6 @@ ids go by count, descending, then by code point, so the same text gives the same
 Characters and bytes are encoded through a numpy table; words and BPE by the `tokenizers` library.
 """
 
-import codecs
 import json
 import re
 from abc import ABC, abstractmethod
@@ -19,6 +18,16 @@ from numpy.typing import NDArray
 
 from charlm.config import VocabularySettings
 from charlm.text.corpus import END, check_text
+from charlm.text.decoders import (
+    BYTE_OF_LETTER,
+    UNKNOWN_TEXT,
+    BlankDecoder,
+    BytesDecoder,
+    Decoder,
+    TableDecoder,
+    byte_name,
+    byte_strings,
+)
 from charlm.text.tokenizer_json import (
     EOS,
     LETTERS,
@@ -37,7 +46,6 @@ ASCII_WORDS = {
     ),
 }
 """What the patterns of `tokenizer_json.PRE_TOKENIZERS` cut out of ASCII text."""
-UNKNOWN_TEXT = "\N{REPLACEMENT CHARACTER}"
 
 
 def smallest_dtype(size: int) -> np.dtype[Any]:
@@ -99,7 +107,7 @@ class Vocabulary(ABC):
         """Ids of a text and the positions in them just after each END mark."""
 
     @abstractmethod
-    def decoder(self, unk_text: str = UNKNOWN_TEXT) -> "Decoder":
+    def decoder(self, unk_text: str = UNKNOWN_TEXT) -> Decoder:
         """A decoder that takes ids one by one and gives text as soon as it is complete."""
 
     @abstractmethod
@@ -186,7 +194,7 @@ class CharVocabulary(_CodeVocabulary):
     def _codes(self, text: str) -> NDArray[Any]:
         return code_points(text)
 
-    def decoder(self, unk_text: str = UNKNOWN_TEXT) -> "Decoder":
+    def decoder(self, unk_text: str = UNKNOWN_TEXT) -> Decoder:
         """See `Vocabulary.decoder`."""
         return TableDecoder([unk_text, LINE_END, *self.tokens[2:]])
 
@@ -218,9 +226,9 @@ class ByteVocabulary(_CodeVocabulary):
         mark = np.array([256], np.uint16)
         return np.concatenate([part for body in parts for part in (body, mark)][:-1])
 
-    def decoder(self, unk_text: str = UNKNOWN_TEXT) -> "Decoder":
+    def decoder(self, unk_text: str = UNKNOWN_TEXT) -> Decoder:
         """See `Vocabulary.decoder`."""
-        return BytesDecoder(_byte_strings(self.tokens), unk_text)
+        return BytesDecoder(byte_strings(self.tokens), unk_text)
 
     def pieces(self, text: str) -> list[str]:
         """See `Vocabulary.pieces`."""
@@ -297,7 +305,7 @@ class WordVocabulary(_LibraryVocabulary):
             result[number] = [known(word, UNK) for word in cut(piece)]
         return result
 
-    def decoder(self, unk_text: str = UNKNOWN_TEXT) -> "Decoder":
+    def decoder(self, unk_text: str = UNKNOWN_TEXT) -> Decoder:
         """See `Vocabulary.decoder`."""
         table = [unk_text, LINE_END, *self.tokens[2:]]
         return BlankDecoder(table) if self.line_ends_are_eos else TableDecoder(table)
@@ -308,14 +316,14 @@ class BpeVocabulary(_LibraryVocabulary):
 
     unit = "bpe"
 
-    def decoder(self, unk_text: str = UNKNOWN_TEXT) -> "Decoder":
+    def decoder(self, unk_text: str = UNKNOWN_TEXT) -> Decoder:
         """See `Vocabulary.decoder`."""
-        return BytesDecoder(_byte_strings(self.tokens), unk_text)
+        return BytesDecoder(byte_strings(self.tokens), unk_text)
 
     def token_text(self, index: int) -> str:
         """See `Vocabulary.token_text`."""
         name = super().token_text(index)
-        return name if index < 2 else byte_name(_byte_strings([name], skip=0)[0])
+        return name if index < 2 else byte_name(byte_strings([name], skip=0)[0])
 
 
 UNITS: dict[str, type[Vocabulary]] = {
@@ -327,58 +335,6 @@ def load_vocabulary(path: Path) -> Vocabulary:
     """The vocabulary of a `tokenizer.json` that charlm wrote. Raises RunError for anything else."""
     settings, tokens, merges = parse_tokenizer_json(read_tokenizer_file(path), str(path))
     return UNITS[settings.unit](settings, tokens, merges)
-
-
-class Decoder(ABC):
-    """Turns ids into text one by one; text that is not complete yet is held back."""
-
-    @abstractmethod
-    def feed(self, index: int) -> str:
-        """The text that this id completes."""
-
-    def finish(self) -> str:
-        """What is left at the end."""
-        return ""
-
-
-class TableDecoder(Decoder):
-    """Each id is its text."""
-
-    def __init__(self, table: list[str]) -> None:
-        self.table = table
-
-    def feed(self, index: int) -> str:
-        """See `Decoder.feed`."""
-        return self.table[index]
-
-
-class BlankDecoder(TableDecoder):
-    """Words with one blank between them, none around a line end."""
-
-    at_line_start = True
-
-    def feed(self, index: int) -> str:
-        """See `Decoder.feed`."""
-        text = self.table[index]
-        blank = "" if self.at_line_start or index == EOS else " "
-        self.at_line_start = index == EOS
-        return blank + text
-
-
-class BytesDecoder(Decoder):
-    """Bytes gathered until they are whole UTF-8 characters."""
-
-    def __init__(self, table: list[bytes], unk_text: str) -> None:
-        self.table = [unk_text.encode("utf-8"), b"\n", *table[2:]]
-        self.utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-
-    def feed(self, index: int) -> str:
-        """See `Decoder.feed`."""
-        return self.utf8.decode(self.table[index])
-
-    def finish(self) -> str:
-        """See `Decoder.finish`."""
-        return self.utf8.decode(b"", final=True)
 
 
 def code_points(text: str) -> NDArray[Any]:
@@ -416,20 +372,3 @@ def _safe_cut(text: str, start: int, stop: int) -> int:
 
 def _normalizes(settings: VocabularySettings) -> bool:
     return settings.lowercase or settings.normalize != "none"
-
-
-BYTE_OF_LETTER = {letter: byte for byte, letter in enumerate(LETTERS)}
-
-
-def _byte_strings(tokens: Sequence[str], skip: int = 2) -> list[bytes]:
-    """The bytes of byte-level tokens; the first `skip` are specials and stay empty."""
-    spelt = [bytes(BYTE_OF_LETTER[letter] for letter in token) for token in tokens[skip:]]
-    return [b""] * skip + spelt
-
-
-def byte_name(data: bytes) -> str:
-    """The text of bytes where they are whole UTF-8, else their hexadecimal form `<0xE2 0x80>`."""
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return "<" + " ".join(f"0x{byte:02X}" for byte in data) + ">"
