@@ -39,8 +39,9 @@ from charlm.training.flat import (
     state_tensors,
 )
 from charlm.training.objective import Objective
-from charlm.training.optim import build_optimizer, non_monotone, rate_share
+from charlm.training.optim import build_optimizer
 from charlm.training.records import EvaluationRecord, Record, StepRecord, WarningRecord
+from charlm.training.schedule import Schedule
 from charlm.training.snapshots import check_optimizer, check_state, check_weights, checked_counters
 from charlm.units import Tally
 
@@ -50,8 +51,6 @@ PLATEAU_FACTOR = 0.25
 MOST_WARNINGS = 10
 MOST_SKIPPED = 20
 """Steps in a row that are not finite and passed over, before training gives up."""
-EVALUATION_SHARE = 0.1
-"""With a time budget, validations take at most about this share of it."""
 
 
 class Trainer:
@@ -87,6 +86,7 @@ class Trainer:
         self.state: State | None = None
         self.stop_reason = ""
         self.settled = True
+        self.schedule = Schedule(settings, dataset.train)
         self.windows = Windows(dataset.train, self._reading())
         self._started = 0.0
         self._norm = 0.0
@@ -119,18 +119,12 @@ class Trainer:
     @property
     def progress(self) -> float:
         """Share of the run that is done, from 0 to 1."""
-        settings, counters = self.settings, self.counters
-        if settings.steps:
-            return min(counters.step / settings.steps, 1.0)
-        if settings.minutes:
-            return min(counters.seconds / (60.0 * settings.minutes), 1.0)
-        whole = (settings.epochs or 1.0) * len(self.dataset.train.ids)
-        return min(counters.tokens / whole, 1.0)
+        return self.schedule.progress(self.counters)
 
     @property
     def passes(self) -> float:
         """Passes over the training text so far."""
-        return self.counters.tokens / max(len(self.dataset.train.ids), 1)
+        return self.schedule.passes(self.counters)
 
     def stop(self, reason: str) -> None:
         """Ask the loop to end after the step that it is in."""
@@ -167,17 +161,14 @@ class Trainer:
         self._warnings = []
         if self.counters.step % LOG_EVERY == 0:
             records.append(self._step_record())
-        if self._evaluation_is_due():
+        if self.dataset.valid is not None and self.schedule.evaluation_is_due(self.counters):
             records.append(self._evaluate())
         return records
 
     @property
     def completion(self) -> str:
         """Why the run is over, `complete` or `patience`; empty while it is not."""
-        settings, counters = self.settings, self.counters
-        if settings.patience and counters.without_gain >= settings.patience:
-            return "patience"
-        return "complete" if self.progress >= 1.0 else ""
+        return self.schedule.completion(self.counters)
 
     def _ended(self) -> bool:
         self.counters.finished = self.completion
@@ -223,9 +214,9 @@ class Trainer:
         )
 
     def _add(self, window: Window) -> None:
-        fullness = self._fullness(window)
+        fullness = self.schedule.fullness(window)
         nats = self._gradient_in_parts(window, fullness / self.settings.accumulate)
-        self._shares.append(fullness * self._length_share(window))
+        self._shares.append(fullness * self.schedule.length_share(window))
         counters = self.counters
         counters.sum_nats += nats * window.tokens
         counters.sum_tokens += window.tokens
@@ -259,8 +250,9 @@ class Trainer:
             for _, gradient in gradients(self.model):
                 gradient *= settings.accumulate / len(self._shares)
         self._clip()
+        rate = self.schedule.learning_rate(counters, sum(self._shares) / len(self._shares))
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate(sum(self._shares) / len(self._shares))
+            group["lr"] = rate
         self._shares = []
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -365,29 +357,6 @@ class Trainer:
                     found,
                 )
 
-    def _learning_rate(self, fullness: float) -> float:
-        """The scheduled rate, less where a window holds few tokens."""
-        share = rate_share(self.settings, self.progress, self.passes) * self.counters.plateau
-        return (self.settings.learning_rate or 0.0) * share * fullness
-
-    def _fullness(self, window: Window) -> float:
-        """1, or less for windows with fewer than half of the usual tokens (the end of a group).
-
-        Their gradient is noise beside that of a full window; unscaled, it would be clipped to the
-        same length and swell Adam's second moments.
-        """
-        settings = self.settings
-        steps = len(window.inputs) if settings.random_bptt else settings.bptt or 1
-        mean = len(self.dataset.train.ids) / max(self.dataset.train.documents, 1)
-        typical = math.ceil((settings.batch_size or 1) * min(steps, mean))
-        return min(1.0, 2.0 * window.tokens / typical)
-
-    def _length_share(self, window: Window) -> float:
-        """Where window lengths are drawn the rate goes with them (Merity et al. 2018)."""
-        if not self.settings.random_bptt:
-            return 1.0
-        return len(window.inputs) / (self.settings.bptt or 1)
-
     def _step_record(self) -> StepRecord:
         counters = self.counters
         spent = counters.seconds - counters.evaluation_seconds
@@ -414,18 +383,6 @@ class Trainer:
             "seconds": round(counters.seconds, 3),
         }
 
-    def _evaluation_is_due(self) -> bool:
-        if self.dataset.valid is None:
-            return False
-        counters, settings = self.counters, self.settings
-        if self.progress >= 1.0:
-            return True
-        gap = 1.0 / settings.evals
-        if settings.minutes and counters.evaluations:
-            each = counters.evaluation_seconds / counters.evaluations
-            gap = max(gap, each / (EVALUATION_SHARE * 60.0 * settings.minutes))
-        return self.progress - counters.last_progress >= gap - 1e-9
-
     def _evaluate(self) -> EvaluationRecord:
         assert self.dataset.valid is not None
         counters = self.counters
@@ -442,7 +399,7 @@ class Trainer:
         if self.settings.schedule == "plateau" and not best:
             counters.plateau *= PLATEAU_FACTOR
         counters.validation_nats.append(tally.nats)
-        if self.average is None and self._average_is_due():
+        if self.average is None and self.schedule.average_is_due(counters):
             counters.averaged_from = counters.step
             self.average = WeightAverage(self.model, None, counters.step)
         counters.evaluations += 1
@@ -450,16 +407,6 @@ class Trainer:
         counters.evaluation_seconds += self.clock() - begun
         counters.seconds = max(counters.seconds, self.clock() - self._started)
         return EvaluationRecord(**self.place(), progress=self.progress, best=best, tally=tally)
-
-    def _average_is_due(self) -> bool:
-        """Whether a mean of all weights begins after this validation."""
-        settings, counters = self.settings, self.counters
-        if settings.optimizer == "nt-asgd":
-            return non_monotone(counters.validation_nats)
-        late = self.progress >= settings.average_latest
-        return settings.average_trigger > 0 and (
-            late or counters.without_gain >= settings.average_trigger
-        )
 
     @property
     def best_tally(self) -> Tally | None:
