@@ -413,6 +413,14 @@ def test_a_longer_run_is_accepted(tmp_path: Path) -> None:
     assert pairs[0].read_bytes() == pairs[1].read_bytes()
 
 
+def test_a_longer_run_is_validated_on_the_way(tmp_path: Path) -> None:
+    """As often as one of that length from its beginning, whatever was done before."""
+    path = finished(tmp_path, steps=12, evals=3)
+    session = resume(path, {"training": {"steps": 60, "evals": 5}})
+    found = [r.step for r in session.records() if isinstance(r, EvaluationRecord)]
+    assert found == [24, 36, 48, 60]
+
+
 @pytest.mark.parametrize("length", [{"epochs": 4.0}, {"steps": 20}, {"minutes": 1e-6}])
 def test_another_length_replaces_the_old_one(length, tmp_path: Path) -> None:
     """Passes instead of steps, and the other way round; run.json tells the new one."""
@@ -473,6 +481,21 @@ def test_stopping_saves_and_can_be_gone_on_with(tmp_path: Path) -> None:
     again = resume(session.path)
     list(again.records())
     assert same(session.path, complete)
+
+
+def test_before_the_first_validation_the_newest_weights_are_kept(tmp_path: Path) -> None:
+    """At every save, not those of the first one."""
+    session = begun(tmp_path, evals=1)
+    kept = []
+    for record in session.records():
+        if record.kind == "saved":
+            kept.append((session.path / WEIGHTS).read_bytes())
+            if record.step == 9:
+                session.trainer.stop("interrupted")
+    assert len(set(kept[:3])) == 3
+    weights = load(session.path, engine="torch").run.engine.model.state_dict()
+    ours = session.trainer.model.state_dict()
+    assert all(torch.equal(weights[name], ours[name]) for name in ours)
 
 
 def test_a_run_without_validation_keeps_its_newest_weights(tmp_path: Path) -> None:
@@ -730,8 +753,19 @@ def test_where_an_average_is_kept_the_last_one_may_take_the_place_of_the_best(
     assert last.valid is not None
     found = load(session.path).evaluate(held.read_text())
     assert found.nats == pytest.approx(last.valid.nats, rel=1e-5)
-    assert last.best_step in (session.trainer.counters.best_step, last.step)
+    assert last.best_step == last.step > first_best(session.path)
     assert whole(session.path)
+    again = resume(session.path, {"training": {"epochs": 13.0}}).trainer
+    assert again.counters.best_step == last.step  # of the weights that are there, without a factor
+    assert again.best_tally == last.valid_uncalibrated
+    found = load(session.path).evaluate(held.read_text())
+    assert found.nats == pytest.approx(again.counters.best_nats, rel=1e-5)
+
+
+def first_best(path: Path) -> int:
+    """The step of the best validation by the log."""
+    lines = (json.loads(line) for line in (path / METRICS).read_text("utf-8").splitlines())
+    return max(line["step"] for line in lines if line.get("best"))
 
 
 def test_the_output_begins_at_the_frequencies(tmp_path: Path) -> None:

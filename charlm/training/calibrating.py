@@ -17,16 +17,16 @@ LEAST_GAIN = 0.001
 """Share of the validation nats that calibration must save to be kept."""
 
 
-def calibrate(path: Path, trainer: Trainer, before: Tally) -> tuple[Tally, float]:
+def calibrate(path: Path, trainer: Trainer) -> tuple[Tally, float]:
     """Fit the factor on all logits of a run's best weights; kept only where it gains something.
 
-    `before` are the validation figures without it. Where an average of weights is kept, the last
-    one is fitted too, and takes the place of the best where it is then the better one: longer
-    training makes a model know more and be too sure of it (names: 2.093 nats per character against
-    2.103). Returns the figures and the factor, 1 where nothing was gained.
+    Where an average of weights is kept, the last one is fitted too, and takes the place of the best
+    where it is then the better one, in the counters too: longer training makes a model know more
+    and be too sure of it (names: 2.093 nats per character against 2.103). Returns the validation
+    figures and the factor, 1 where nothing was gained.
     """
-    text = trainer.dataset.valid
-    assert text is not None, "there are validation figures"
+    text, before = trainer.dataset.valid, trainer.best_tally
+    assert text is not None and before is not None, "there are validation figures"
     enough = (1.0 - LEAST_GAIN) * before.nats
     scale, after = _fitted(lambda factor: best_engine(path, trainer, factor), text)
     if trainer.average:
@@ -34,7 +34,7 @@ def calibrate(path: Path, trainer: Trainer, before: Tally) -> tuple[Tally, float
             other, last = _fitted(lambda factor: TorchEngine(trainer.model, factor), text)
             if other != 1.0 and last.nats < min(after.nats, enough):
                 write_weights(path, trainer.model)
-                trainer.counters.best_step = trainer.counters.step
+                trainer.take_as_best(evaluate(TorchEngine(trainer.model), text))
                 scale, after = other, last
     if scale == 1.0 or after.nats > enough:
         return before, 1.0

@@ -149,14 +149,14 @@ class Session:
             return None
 
     def _save(self) -> SavedRecord:
-        """Commit a state; without validation text the newest weights are the best ones."""
+        """Commit a state; until there is a validation the newest weights are the best ones."""
         trainer = self.trainer
         counters = trainer.counters
         trainer.check_weights()
         if self.unsaved is not None:
             write_weights(self.path, self.unsaved)
             self.unsaved = None
-        if trainer.dataset.valid is None or not (self.path / WEIGHTS).exists():
+        if counters.best_nats is None or not (self.path / WEIGHTS).exists():
             with trainer.kept_weights():
                 write_weights(self.path, trainer.model)
         snapshot = trainer.snapshot()
@@ -181,7 +181,10 @@ class Session:
         reason = stopped or counters.finished
         valid, scale = trainer.best_tally, 1.0
         if not stopped and trainer.settings.calibrate and valid:
-            valid, scale = calibrate(self.path, trainer, valid)
+            best = counters.best_step
+            valid, scale = calibrate(self.path, trainer)
+            if counters.best_step != best:  # other weights are kept now than the state tells of
+                self._save()
         engine, text = best_engine(self.path, trainer), trainer.dataset.test
         test = None if stopped or text is None else evaluate(engine, text)
         known = valid.nats_per_token if valid else None

@@ -392,8 +392,7 @@ class Trainer:
             tally = evaluate(TorchEngine(self.model), self.dataset.valid)
             best = counters.best_nats is None or tally.nats < counters.best_nats
             if best:
-                counters.best_nats, counters.best_step = tally.nats, counters.step
-                counters.best_tally = tally.sums()
+                self.take_as_best(tally)
                 self.on_best(self.model)
         counters.without_gain = 0 if best else counters.without_gain + 1
         if self.settings.schedule == "plateau" and not best:
@@ -407,6 +406,12 @@ class Trainer:
         counters.evaluation_seconds += self.clock() - begun
         counters.seconds = max(counters.seconds, self.clock() - self._started)
         return EvaluationRecord(**self.place(), progress=self.progress, best=best, tally=tally)
+
+    def take_as_best(self, tally: Tally) -> None:
+        """Note that the best weights are the newest ones, with these validation figures."""
+        counters = self.counters
+        counters.best_nats, counters.best_step = tally.nats, counters.step
+        counters.best_tally = tally.sums()
 
     @property
     def best_tally(self) -> Tally | None:
@@ -444,6 +449,7 @@ class Trainer:
             check_optimizer(self.optimizer, parts["optimizer"], counters.step - counters.skipped)
             state = restored_state(parts["hidden"], self.device)
             check_state(self.model, state)
+            counters.last_progress = min(counters.last_progress, self.schedule.progress(counters))
             self.counters = counters
             put_weights(self.model, parts["model"])
             restore_optimizer(self.optimizer, parts["optimizer"])
