@@ -1,5 +1,6 @@
 """Planning: what was given stays, what was open is filled in, with a reason and within reason."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 
@@ -432,13 +433,34 @@ def test_passes_and_memory_are_told() -> None:
     """Passes as given; memory grows with rows, window and size."""
     data = stream(50_000)
     assert planned(data, epochs=3.0).passes == 3.0
+    result = planned(data, steps=1250, batch_size=5, bptt=10)  # the random start parts one row
+    assert result.passes == pytest.approx(1.0, rel=0.01)
     result = planned(data, steps=100, batch_size=4, bptt=10)
-    assert result.passes == pytest.approx(100 * 40 / 50_000)
     small = result.memory
     for more in ({"batch_size": 400}, {"bptt": 1000}):
         assert planned(data, steps=100, **({"batch_size": 4, "bptt": 10} | more)).memory > small
     wide = ModelSettings(hidden_size=2048)
     assert planned(data, model=wide, steps=100, batch_size=4, bptt=10).memory > 2 * small
+
+
+NAMES = dataset(encoded_documents([[2] * (1 + n % 12) + [1] for n in range(3000)]))
+
+
+def test_padding_counts_neither_as_text_nor_as_work() -> None:
+    """Documents of 2 to 13 tokens: steps make the plan that as many passes do."""
+    names = replace(NAMES, document="line")
+    rows = planned(names, steps=1).settings.training.batch_size
+    by_steps = planned(names, steps=3 * math.ceil(3000 / rows))
+    by_passes = planned(names, epochs=3.0)
+    assert by_steps.passes == pytest.approx(3.0, rel=0.02)
+    assert by_steps.settings.model == by_passes.settings.model
+    averages = [found.settings.training.average for found in (by_steps, by_passes)]
+    assert averages[0] == pytest.approx(averages[1], abs=1e-3)
+    as_stream = replace(NAMES, train=encoded_stream(NAMES.train.ids))
+    model = ModelSettings(hidden_size=64, num_layers=1)
+    padded, full = (planned(data, model=model, minutes=0.01) for data in (names, as_stream))
+    mean, longest = 7.5, 13.0  # the share of a window that is filled
+    assert padded.passes == pytest.approx(full.passes * mean / longest, rel=0.05)
 
 
 def test_a_short_run_takes_more_and_smaller_steps() -> None:

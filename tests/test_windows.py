@@ -1,6 +1,7 @@
 """Windows: every token a target exactly once, the right inputs, any place to go on from."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -18,6 +19,7 @@ from charlm.text.windows import (
     Window,
     Windows,
     cut_pieces,
+    filling,
     fresh_starts,
     random_cuts,
 )
@@ -82,6 +84,19 @@ def test_two_documents_by_hand() -> None:
     rows = {tuple(window.targets[:, row]): window.inputs[:, row].tolist() for row in range(2)}
     assert rows == {(a, b, EOS): [EOS, a, b], (c, EOS, PADDING): [EOS, c, EOS]}
     assert window.tokens == 5
+
+
+@given(texts(), READINGS)
+def test_the_filling_is_that_of_the_windows_of_the_first_epoch(
+    text: EncodedText, reading: Reading
+) -> None:
+    """Counted from lengths alone; windows of drawn lengths are taken for usual ones."""
+    reading = replace(reading, random_bptt=False)
+    windows, found = epoch(text, reading), filling(text, reading)
+    places = [window.targets.size for window in windows]
+    assert found.tokens == pytest.approx(len(text.ids) / len(windows))
+    assert found.steps == pytest.approx(np.mean([len(window.targets) for window in windows]))
+    assert found.share == pytest.approx(len(text.ids) / sum(places))
 
 
 def rows_read(windows: list[Window]) -> list[list[int]]:

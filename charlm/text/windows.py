@@ -228,3 +228,28 @@ def order_groups(
     shuffled = order.permutation(len(lengths))
     rows = reading.batch_size
     return [shuffled[at : at + rows] for at in range(0, len(shuffled), rows)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filling:
+    """Averages of windows: their tokens, their steps, and the share of their places in use."""
+
+    tokens: float
+    steps: float
+    share: float
+
+
+def filling(text: EncodedText, reading: Reading) -> Filling:
+    """Of the windows of an epoch, counted without building them; drawn lengths count as `bptt`."""
+    order = np.random.default_rng([reading.seed, 0])
+    starts, stops = cut_pieces(text, reading, order)
+    lengths, bptt = stops - starts, reading.bptt
+    windows = tokens = steps = places = 0
+    for rows in order_groups(lengths, text, reading, order):
+        each = lengths[rows]
+        longest = int(each.max())
+        windows += -(-longest // bptt)
+        steps += longest
+        tokens += int(each.sum())
+        places += int(np.minimum(-(-each // bptt) * bptt, longest).sum())
+    return Filling(tokens=tokens / windows, steps=steps / windows, share=tokens / places)

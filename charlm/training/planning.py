@@ -26,6 +26,7 @@ from charlm.nn.model import (
     sizes,
 )
 from charlm.text.dataset import Dataset
+from charlm.text.windows import Filling, Reading, filling
 from charlm.training.memory import training_memory
 from charlm.training.optim import NON_MONOTONE_INTERVAL, OPTIMIZERS
 from charlm.training.speed import OPERATIONS_PER_WEIGHT_AND_TOKEN, measured_speed
@@ -126,12 +127,18 @@ class _Planner:
         self.tokens = max(len(dataset.train.ids), 1)
         self.vocab_size = len(dataset.vocabulary)
         self.speed: float | None = None
-        self.shape = (64, 16)
+        self.filling = Filling(tokens=1.0, steps=1.0, share=1.0)
+        self.rows = 1
 
     def plan(self) -> Plan:
         """Decide windows, model, length, dropout and rates, in this order."""
         training = self._windows(self.settings.training)
-        self.shape = min(training.bptt or 1, 64), min(training.batch_size or 1, 64)
+        assert training.batch_size and training.bptt, "windows are decided"
+        self.rows = training.batch_size
+        reading = Reading(
+            batch_size=self.rows, bptt=training.bptt, stateless=training.stateless, seed=0
+        )
+        self.filling = filling(self.dataset.train, reading)
         model = self._model(training)
         training = self._length(training, model)
         model = self._dropout(model, training)
@@ -321,8 +328,9 @@ class _Planner:
         return 60.0 * (training.minutes or DEFAULT_MINUTES)
 
     def _speed(self) -> float:
+        """Operations a second that are spent on tokens; padding takes its share."""
         if self.speed is None:
-            self.speed = (self.measure or self._measured_speed)()
+            self.speed = (self.measure or self._measured_speed)() * self.filling.share
         return self.speed
 
     def _measured_speed(self) -> float:
@@ -330,9 +338,8 @@ class _Planner:
         settings = self._sized(min(self._cap(), 384), 1)
         seconds = min(60.0 * MEASURING_SHARE * (self.settings.training.minutes or 0.0), 5.0)
         precision = self.choose_precision(settings)
-        return measured_speed(
-            settings, self.vocab_size, self.shape, self.device, precision, seconds
-        )
+        shape = min(max(round(self.filling.steps), 1), 64), min(self.rows, 64)
+        return measured_speed(settings, self.vocab_size, shape, self.device, precision, seconds)
 
     def _length(self, training: TrainingSettings, model: ModelSettings) -> TrainingSettings:
         """Passes over the text, where neither passes, steps nor minutes were given."""
@@ -377,7 +384,7 @@ class _Planner:
         if training.epochs:
             return training.epochs
         if training.steps:
-            return training.steps * _step_tokens(training) / self.tokens
+            return training.steps * self._step_tokens(training) / self.tokens
         cost = OPERATIONS_PER_WEIGHT_AND_TOKEN * multiplied_weights(model, self.vocab_size)
         return self._speed() * 60.0 * (training.minutes or 0.0) * 0.9 / (cost * self.tokens)
 
@@ -442,9 +449,7 @@ class _Planner:
             return float(self._chosen("training.average", 0.0, "it begins by the validations"))
         if not self._soon_memorised():
             return float(self._chosen("training.average", 0.0, "the text is not soon memorised"))
-        rows = (training.batch_size or 1) * training.accumulate
-        in_a_step = rows * self.tokens / self.dataset.train.documents
-        steps = self._passes(training, model) * self.tokens / in_a_step
+        steps = self._passes(training, model) * self.tokens / self._step_tokens(training)
         reason = "such documents are soon memorised"
         decay = round(min(max(1.0 - 3.0 / steps, 0.9), 0.9999), 5)
         return float(self._chosen("training.average", decay, reason))
@@ -472,13 +477,12 @@ class _Planner:
             return training.evals
         tokens = self.tokens * (training.epochs or 1.0)
         if training.steps:
-            tokens = training.steps * _step_tokens(training)
+            tokens = training.steps * self._step_tokens(training)
         affordable = max(1, int(tokens / (4.0 * len(valid.ids))))
         if affordable < training.evals:
             self.reasons["training.evals"] = "the validation text is long beside the training"
         return min(training.evals, affordable)
 
-
-def _step_tokens(training: TrainingSettings) -> int:
-    """Most tokens of one step of the optimiser."""
-    return (training.batch_size or 1) * (training.bptt or 1) * training.accumulate
+    def _step_tokens(self, training: TrainingSettings) -> float:
+        """Tokens of one step of the optimiser, on average."""
+        return self.filling.tokens * training.accumulate
