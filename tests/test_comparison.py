@@ -7,7 +7,7 @@ import pytest
 from helpers import encoded_documents, encoded_stream, engine, naive_nats, tiny_model, vocabulary_of
 
 from charlm.errors import UsageError
-from charlm.inference.comparison import LineNats, difference, line_nats
+from charlm.inference.comparison import BLOCK, LineNats, difference, line_nats
 from charlm.units import Tally, bits
 
 VOCABULARY = vocabulary_of("ab\n")
@@ -16,9 +16,11 @@ A, B = (VOCABULARY.ids[letter] for letter in "ab")
 V = len(VOCABULARY)
 
 
-def lines_of(nats: np.ndarray, name: str = "x") -> LineNats:
-    tally = Tally(nats=float(nats.sum()), tokens=10 * len(nats), bytes=10 * len(nats))
-    return LineNats(name=name, tally=tally, nats=nats, entries=("a", "b"))
+def lines_of(nats: np.ndarray, name: str = "x", oov: int = 0) -> LineNats:
+    """Lines of ten tokens and ten bytes each."""
+    tally = Tally(nats=float(nats.sum()), tokens=10 * len(nats), bytes=10 * len(nats), oov=oov)
+    tokens = np.repeat(nats / 10, 10)
+    return LineNats(name=name, tally=tally, nats=nats, tokens=tokens, entries=("a", "b"))
 
 
 def test_losses_are_cut_after_each_line_end() -> None:
@@ -42,24 +44,76 @@ def test_documents_are_lines_that_end_with_eos() -> None:
 
 def test_a_model_does_not_differ_from_itself() -> None:
     """Exactly, in every draw."""
-    one = lines_of(np.arange(1.0, 9.0))
-    found = difference(one, one, [10] * 8)
+    one = lines_of(np.arange(1.0, 29.0))
+    found = difference(one, one, [10] * 28)
     assert (found.bits_per_byte, found.low, found.high, found.wins) == (0.0, 0.0, 0.0, 0.0)
     assert (found.nats_per_token, found.verdict) == (0.0, "no difference shown")
 
 
 def test_differences_by_hand() -> None:
-    """Two lines of 10 and 30 bytes, 2 and 6 nats less: 0.2 nats a byte in every draw."""
-    first, other = lines_of(np.array([5.0, 9.0])), lines_of(np.array([3.0, 3.0]))
-    found = difference(first, other, [10, 30])
+    """Lines of 10 and 30 bytes, 2 and 6 nats less: 0.2 nats a byte in every draw."""
+    first, other = (lines_of(np.tile(nats, 10)) for nats in ([5.0, 9.0], [3.0, 3.0]))
+    sizes = [10, 30] * 10
+    found = difference(first, other, sizes)
     for value in (found.bits_per_byte, found.low, found.high):
         assert value == pytest.approx(bits(-0.2))
     assert (found.wins, found.verdict) == (1.0, "better")
+    assert (found.parts, found.block) == (20, None)
     assert found.nats_per_token == pytest.approx(-8 / 20)
-    back = difference(other, first, [10, 30])
+    back = difference(other, first, sizes)
     assert (back.bits_per_byte, back.verdict) == (-found.bits_per_byte, "worse")
     strange = replace(other, entries=("a", "c"))
-    assert difference(first, strange, [10, 30]).nats_per_token is None
+    assert difference(first, strange, sizes).nats_per_token is None
+
+
+def one_line(tokens: np.ndarray, *entries: str) -> LineNats:
+    tally = Tally(nats=float(tokens.sum()), tokens=len(tokens), bytes=len(tokens))
+    return LineNats(
+        name="x", tally=tally, nats=tokens.sum(keepdims=True), tokens=tokens, entries=entries
+    )
+
+
+def test_a_text_of_one_line_is_cut_into_blocks_of_tokens() -> None:
+    """Two models that differ by chance: an interval with a width, around no difference."""
+    noise = np.random.default_rng(3).normal(size=(2, 50 * BLOCK + 7))
+    first, other = one_line(noise[0], "a"), one_line(noise[1], "a")
+    found = difference(first, other, [noise.shape[1]])
+    assert (found.parts, found.block) == (51, BLOCK)
+    assert found.bits_per_byte == pytest.approx(bits(float((noise[1] - noise[0]).mean())))
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < found.bits_per_byte < found.high
+    assert found.verdict == "no difference shown"
+
+
+@pytest.mark.parametrize(("tokens", "entries"), [(50 * BLOCK, ("b",)), (3 * BLOCK, ("a",))])
+def test_where_few_parts_pair_there_is_no_verdict(tokens: int, entries: tuple[str, ...]) -> None:
+    """A text of one line and other tokens, or few tokens."""
+    first, other = one_line(np.ones(tokens), "a"), one_line(np.zeros(tokens), *entries)
+    found = difference(first, other, [tokens])
+    assert (found.low, found.high, found.verdict) == (None, None, "too few lines")
+    assert found.bits_per_byte == pytest.approx(bits(-1.0))
+
+
+@pytest.mark.parametrize(("oov", "verdict"), [(1, "better"), (80, "depends on the unknown tokens")])
+def test_unknown_tokens_may_decide(oov: int, verdict: str) -> None:
+    """A bit a byte less; at 8 bits for each of 400 bytes, 80 unknown ones cost more than that."""
+    first = lines_of(np.full(40, 20.0))
+    other = lines_of(first.nats - 10 * np.log(2.0), oov=oov)
+    found = difference(first, other, [10] * 40)
+    assert found.unknown == pytest.approx(8 * oov / 400)
+    assert found.verdict == verdict
+
+
+def test_a_file_that_ends_with_a_line_end_has_no_line_more() -> None:
+    """Its end symbol belongs to the last line; of an empty document it is a line."""
+    documents = [[A, LINE_END, 1], [1], [B, LINE_END, A, LINE_END, 1]]
+    model = tiny_model("gru", V)
+    found = line_nats("x", engine(model), encoded_documents(documents), VOCABULARY)
+    third = naive_nats(model, documents[2])
+    expected = [sum(naive_nats(model, one)) for one in documents[:2]]
+    expected += [sum(third[:2]), sum(third[2:])]
+    assert found.nats == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_interval_is_wrong_about_as_often_as_it_says() -> None:

@@ -2,7 +2,8 @@
 
 Losses are paired line by line, since every model reads lines, whatever its tokens are. The interval
 comes from a bootstrap over lines (Efron 1979; Koehn 2004 for such paired differences): tokens of a
-line depend on each other, lines much less.
+line depend on each other, lines much less. A text of few lines is cut into blocks of tokens
+instead, where the models read the same tokens.
 """
 
 from collections.abc import Sequence
@@ -22,18 +23,23 @@ from charlm.units import Tally, bits
 DRAWS = 2000
 """Texts that the bootstrap draws."""
 INTERVAL = 0.95
+LEAST_PARTS = 20
+"""Lines or blocks below which an interval would say more than is known."""
+BLOCK = 100
+"""Tokens of a block of a text of few lines."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LineNats:
     """What a model says of a text: its tally, and the nats of each line, shape (n,).
 
-    `entries` is the model's vocabulary.
+    `tokens` are the nats of each token, shape (N,); `entries` is the model's vocabulary.
     """
 
     name: str
     tally: Tally
     nats: NDArray[np.float64]
+    tokens: NDArray[np.float64]
     entries: tuple[str, ...]
 
 
@@ -41,34 +47,53 @@ class LineNats:
 class Difference:
     """How much more a model needs than another, in bits a byte: below zero it is the better one.
 
-    `low` and `high` bound 95 % of the bootstrap's draws; `wins` is the share of lines that the
-    model finds likelier. `nats_per_token` is the same difference where both read the same tokens.
+    `low` and `high` bound 95 % of the bootstrap's draws, over so many `parts` of the text, which
+    are lines, or blocks of `block` tokens; None where there are too few of them. `wins` is the
+    share of parts that the model finds likelier. `nats_per_token` is the same difference where both
+    read the same tokens. Unknown tokens cost a model next to nothing; `unknown` is how much more it
+    would need beside the first if each cost 8 bits for each byte of a usual token.
     """
 
     bits_per_byte: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     wins: float
-    nats_per_token: float | None
+    parts: int
+    block: int | None = None
+    nats_per_token: float | None = None
+    unknown: float = 0.0
 
     @property
     def verdict(self) -> str:
-        """`better`, `worse`, or `no difference shown`."""
-        if self.low <= 0.0 <= self.high:
-            return "no difference shown"
-        return "better" if self.high < 0.0 else "worse"
+        """`better`, `worse`, `no difference shown`, or why there is none."""
+        if self.low is None or self.high is None:
+            return "too few lines"
+        found = _verdict(self.low, self.high)
+        charged = _verdict(self.low + self.unknown, self.high + self.unknown)
+        return found if found == charged else "depends on the unknown tokens"
+
+
+def _verdict(low: float, high: float) -> str:
+    if low <= 0.0 <= high:
+        return "no difference shown"
+    return "better" if high < 0.0 else "worse"
 
 
 def line_nats(name: str, engine: Engine, text: EncodedText, vocabulary: Vocabulary) -> LineNats:
     """Read a text once and cut its losses into lines: after each line end and each EOS.
 
-    Raises CorpusError when it is empty.
+    An EOS that comes right after a line end is of the same line. Raises CorpusError when the text
+    is empty.
     """
     ids = np.asarray(text.ids)
     if len(ids) == 0:
         raise CorpusError("the text is empty; expected at least one line to compare runs on")
     nats = text_nats(engine, text)
-    ends = np.flatnonzero(np.isin(ids, [EOS, vocabulary.line_end or EOS])) + 1
+    line_end = vocabulary.line_end or EOS
+    at_end = np.isin(ids, [EOS, line_end])
+    if line_end != EOS:
+        at_end[:-1] &= (ids[:-1] != line_end) | (ids[1:] != EOS)
+    ends = np.flatnonzero(at_end) + 1
     if len(ends) == 0 or ends[-1] != len(ids):
         ends = np.append(ends, len(ids))
     begins = np.append(0, ends[:-1])
@@ -76,6 +101,7 @@ def line_nats(name: str, engine: Engine, text: EncodedText, vocabulary: Vocabula
         name=name,
         tally=tally(text, nats),
         nats=np.add.reduceat(nats, begins),
+        tokens=nats,
         entries=tuple(vocabulary.tokens),
     )
 
@@ -99,7 +125,33 @@ def difference(
             f"{len(other.nats)}; expected equal numbers. Leave out blank lines, or compare runs "
             "with one rule for documents"
         )
-    change = other.nats - first.nats
+    same = first.entries == other.entries and first.tally.tokens == other.tally.tokens
+    change, block = other.nats - first.nats, None
+    if len(change) < LEAST_PARTS and same:
+        block = BLOCK
+        cuts = np.arange(0, first.tally.tokens, block)
+        change = np.add.reduceat(other.tokens - first.tokens, cuts)
+        held = np.minimum(first.tally.tokens - cuts, block)
+        sizes = held * (sizes.sum() / first.tally.tokens)
+    low, high = _interval(change, sizes, draws, seed)
+    return Difference(
+        bits_per_byte=bits(float(change.sum() / sizes.sum())),
+        low=low,
+        high=high,
+        wins=float((change < 0.0).mean()),
+        parts=len(change),
+        block=block,
+        nats_per_token=float(change.sum()) / first.tally.tokens if same else None,
+        unknown=_charged(other.tally) - _charged(first.tally),
+    )
+
+
+def _interval(
+    change: NDArray[np.float64], sizes: NDArray[np.float64], draws: int, seed: int
+) -> tuple[float, float] | tuple[None, None]:
+    """The middle of the bootstrap's draws, in bits a byte; nothing where there are few parts."""
+    if len(change) < LEAST_PARTS:
+        return None, None
     random = np.random.default_rng(seed)
     found = np.empty(draws)
     for draw in range(draws):
@@ -107,11 +159,9 @@ def difference(
         found[draw] = change[chosen].sum() / sizes[chosen].sum()
     tail = (1.0 - INTERVAL) / 2.0
     low, high = np.quantile(found, [tail, 1.0 - tail])
-    same = first.entries == other.entries and first.tally.tokens == other.tally.tokens
-    return Difference(
-        bits_per_byte=bits(float(change.sum() / sizes.sum())),
-        low=bits(float(low)),
-        high=bits(float(high)),
-        wins=float((change < 0.0).mean()),
-        nats_per_token=float(change.sum()) / first.tally.tokens if same else None,
-    )
+    return bits(float(low)), bits(float(high))
+
+
+def _charged(found: Tally) -> float:
+    """Bits a byte of a text's unknown tokens at 8 bits for each byte of a usual token."""
+    return 8.0 * found.oov / max(found.tokens, 1)

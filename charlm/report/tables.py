@@ -123,11 +123,14 @@ def comparison_table(
     found: "Sequence[LineNats]", differences: "Sequence[Difference | None]"
 ) -> Table:
     """One row for each run: its figures, and how it differs from the first."""
+    unknown = any(one.tally.oov for one in found)
     table = plain_table(
-        "<run", "nats/token", "bits/byte", "difference", "<95 % interval", "lines won", "<"
-    )
+        "<run", "nats/token", "bits/byte", *(["OOV"] if unknown else []), "difference",
+        "<95 % interval", "won", "<",
+    )  # fmt: skip
     for one, change in zip(found, differences, strict=True):
         figures = [number(one.tally.nats_per_token), number(one.tally.bits_per_byte)]
+        figures += [f"{one.tally.oov:,}"] if unknown else []
         if change is None:
             table.add_row(Text(one.name), *figures)
             continue
@@ -135,7 +138,7 @@ def comparison_table(
             Text(one.name),
             *figures,
             f"{change.bits_per_byte:+.4f}",
-            f"{change.low:+.4f} to {change.high:+.4f}",
+            "" if change.low is None else f"{change.low:+.4f} to {change.high:+.4f}",
             f"{100 * change.wins:.1f} %",
             change.verdict,
         )
