@@ -220,6 +220,9 @@ def test_other_exceptions(
     [
         (["train", "missing.txt"], 3, "missing.txt"),
         (["eval", "--file", "missing.txt"], 3, "missing.txt"),
+        (["eval", "--document", "line"], 2, "--document is of no use without --file"),
+        (["eval", "--encoding", "latin-1"], 2, "--encoding is of no use without --file"),
+        (["eval", "--file", "t.txt", "--window", "9"], 2, "--window is of no use without --reset"),
         (["vocab", "missing.txt"], 3, "missing.txt"),
         (["score", "--file", "missing.txt"], 3, "missing.txt"),
         (["sample", "--prime-file", "missing.txt"], 3, "missing.txt"),
@@ -925,7 +928,7 @@ def test_an_echo_state_network_trains_with_the_precision_that_is_chosen(
 
 def test_runs_are_compared_on_a_text(call: Call, here: Path) -> None:
     """A run against itself and another; a stream and documents pair line by line."""
-    (here / "t.txt").write_text("abc abd\nab ca\n" * 4)
+    (here / "t.txt").write_text("abc abd\nab ca\n" * 20)
     status, out, _ = call("compare", "stream", "stream", "lines", "--file", "t.txt")
     assert status == 0
     assert [line.split()[0] for line in out.splitlines()] == ["run", "stream", "stream", "lines"]

@@ -99,6 +99,18 @@ def test_sums_by_hand() -> None:
     }
 
 
+def test_windows_that_forget_begin_anew_with_each_document() -> None:
+    """Documents that fit into a window cost what they do in a full pass."""
+    model, documents = MODELS["lstm"], [[2, 3, 4, 1], [0, 1], [2, 2, 1]]
+    text = encoded_documents(documents)
+    expected = naive_nats(model, [2, 3, 4]) + naive_nats(model, [1], first_input=4)
+    expected += naive_nats(model, [0, 1]) + naive_nats(model, [2, 2, 1])
+    np.testing.assert_allclose(windowed_nats(engine(model), text, 3), expected, atol=1e-5)
+    assert evaluate(engine(model), text, reset_every=4).nats == pytest.approx(
+        evaluate(engine(model), text).nats, abs=1e-5
+    )
+
+
 def test_windows_that_forget_by_hand() -> None:
     """reset_every 3: five tokens are read as three and two, each from the zero state."""
     model, ids = MODELS["lstm"], [2, 3, 4, 0, 1]

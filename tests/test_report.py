@@ -11,9 +11,10 @@ from charlm.inference.generation import NextToken
 from charlm.inference.scoring import Score, TokenScore
 from charlm.report import progress
 from charlm.report.formats import FORMATS, escaped, tsv_header
-from charlm.report.progress import evaluation_line, step_line
+from charlm.report.progress import evaluation_line, source_log_loss, step_line
 from charlm.report.tables import next_table, score_table, tally_table, token_table
 from charlm.report.text import duration, number, shortened, visible
+from charlm.runs.locate import built_in
 from charlm.training.records import EvaluationRecord, Memory, Review, StepRecord
 from charlm.units import Tally
 
@@ -163,3 +164,24 @@ def test_an_expectation_is_told_in_the_unit_of_the_trade(unit: str, nats: float,
     planned["expected"] = None
     assert progress._outlook(record) == [first]
     assert progress._outlook({}) == []
+
+
+BUILT_IN = {"valid_frac": None, "valid": (), "sources": [str(built_in("corpora", "tales.txt"))]}
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "known"),
+    [
+        ({}, True),
+        ({"unit": "word"}, True),
+        ({"unit": "word", "words": "whitespace"}, False),
+        ({"lowercase": True}, False),
+        ({"normalize": "nfkc"}, False),
+    ],
+)
+def test_the_source_is_only_beside_models_of_its_whole_text(vocabulary, known: bool) -> None:
+    """Tokens that leave something out of the text cost less than its source allows."""
+    whole = {"unit": "char", "words": "text", "lowercase": False, "normalize": "none"}
+    settings = {"corpus": BUILT_IN, "vocabulary": whole | vocabulary}
+    found = source_log_loss({"settings": settings, "corpus": {"document": "stream"}})
+    assert (found is not None) == known

@@ -94,6 +94,18 @@ def test_a_budget_ends_the_sitting_and_the_next_goes_on(
     assert "going on with recipe-ptb-word from step" in err
 
 
+def test_a_run_of_another_seed_is_not_taken_for_the_one_that_was_asked_for(
+    call: Call, small: Path
+) -> None:
+    """Refused, with the way out; without --seed the run goes on with its own."""
+    assert call("reproduce", "ptb-word", "--data", str(small), "--seed", "3")[0] == 0
+    status, _, err = call("reproduce", "ptb-word", "--data", str(small), "--seed", "2")
+    assert status == 4
+    assert "was begun with seed 3; expected --seed 3, or none" in err
+    for seed in ([], ["--seed", "3"]):
+        assert call("reproduce", "ptb-word", "--data", str(small), *seed)[0] == 0
+
+
 def test_a_run_of_other_settings_is_not_taken_for_the_recipe(
     call: Call, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,12 +1,15 @@
 """The look back at a run: the right sentence for each curve, and what is known by heart."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from helpers import encoded_stream, engine, tiny_model, vocabulary_of
+from helpers import encoded_documents, encoded_stream, engine, tiny_model, vocabulary_of
 
+from charlm.inference.generation import Piece
 from charlm.text.dataset import Dataset
+from charlm.training import review
 from charlm.training.review import SAMPLE_TOKENS, diagnosis, memory_of
 
 TEXT = "abcde" * 200
@@ -65,6 +68,22 @@ def test_what_is_known_by_heart_is_found() -> None:
     assert memory.text[:10] in TEXT
     assert memory.novel == pytest.approx(0.0, abs=0.02)
     assert memory.novel_held_out == 1.0
+
+
+def test_what_is_known_by_heart_reaches_over_the_ends_of_documents(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Lines abcd again and again: a sample of them is all from the training text."""
+    vocabulary = vocabulary_of("abcd\n" * 30)
+    line = [*vocabulary.encode("abcd").tolist(), vocabulary.eos]
+    train = encoded_documents([line] * 100)
+    data = replace(dataset(TEXT, None), vocabulary=vocabulary, train=train, document="line")
+    pieces = [Piece(sample=0, text=vocabulary.decode([index]), id=index) for index in line * 10]
+    monkeypatch.setattr(review, "generate", lambda *_, **__: iter(pieces))
+    memory = memory_of(engine(tiny_model("lstm", len(vocabulary))), data)
+    assert memory.overlap == 50
+    assert memory.novel == 0.0
+    assert memory.text == "abcd\n" * 10
 
 
 def with_torch_cycle(model, cycle: list[int]) -> None:

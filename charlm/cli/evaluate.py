@@ -38,8 +38,9 @@ def evaluate(
     encoding: Annotated[str, typer.Option("--encoding", help="Encoding of the text.")] = "utf-8",
     errors: Annotated[str, typer.Option("--errors", help="strict or replace.")] = "strict",
     window: Annotated[
-        int, typer.Option("--window", min=1, help="With --reset: tokens in a window.")
-    ] = 256,
+        int | None,
+        typer.Option("--window", min=1, help="With --reset: tokens in a window. (default: 256)"),
+    ] = None,
     reset: Annotated[
         bool,
         typer.Option("--reset", help="Forget at each window, as transformer reports do."),
@@ -78,6 +79,11 @@ def evaluate(
         from charlm.errors import UsageError
 
         raise UsageError(f"{wanted[0]} needs engine torch, weights fp32, and no --reset")
+    of_files = {"--document": document is not None, "--column": column is not None,
+                "--encoding": encoding != "utf-8", "--errors": errors != "strict"}  # fmt: skip
+    _check_meant({flag for flag, given in of_files.items() if given and not files}, "--file")
+    _check_meant({"--window"} if window and not reset else set(), "--reset")
+    reset_every = (window or 256) if reset else None
     model = open_model(run, checkpoints, "torch" if wanted else engine, weights)
     texts = _held_out(model) if not files else {}
     if files:
@@ -90,14 +96,14 @@ def evaluate(
         for note in corpus.notes:
             say(note)
     protocol = (
-        f"windows of {window} tokens, each from the zero state"
+        f"windows of {reset_every} tokens, each from the zero state"
         if reset
         else "one full pass, state carried"
     )
     from charlm.inference.likelihood import evaluate as tally_of
 
     tallies = {
-        name: tally_of(model.run.engine, text, reset_every=window if reset else None)
+        name: tally_of(model.run.engine, text, reset_every=reset_every)
         for name, text in texts.items()
     }
     plain = dict(tallies)
@@ -107,7 +113,7 @@ def evaluate(
         chosen = Methods(cache, dynamic, temperature, average, tuple(others or ()), checkpoints)
         tallies |= chosen.tallies(model, texts)
     if weights != "fp32":
-        _tell_quality(model, texts, tallies, window if reset else None)
+        _tell_quality(model, texts, tallies, reset_every)
     if as_json:
         contents = {name: {"schema_version": 1, "run": model.path.name, "protocol": protocol,
                            **tally.summary()} for name, tally in tallies.items()}  # fmt: skip
@@ -120,6 +126,14 @@ def evaluate(
     if wanted:
         write("\n")
         render(method_table(tallies, plain))
+
+
+def _check_meant(given: set[str], needs: str) -> None:
+    """Raise UsageError for a flag that would do nothing without another one."""
+    if given:
+        from charlm.errors import UsageError
+
+        raise UsageError(f"{min(given)} is of no use without {needs}; expected {needs} beside it")
 
 
 def _tell_quality(

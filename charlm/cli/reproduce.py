@@ -33,7 +33,7 @@ def reproduce(
         float | None,
         typer.Option("--budget", min=0.001, help="Stop this sitting after so many minutes."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed, where none is published.")] = 1,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed. (default: 1)")] = None,
     as_json: JsonOption = False,
     checkpoints: CheckpointsOption = None,
 ) -> None:
@@ -68,7 +68,7 @@ def reproduce(
 
 
 def _trained(
-    name: str, chosen: "Recipe", data: Path, budget: float | None, seed: int,
+    name: str, chosen: "Recipe", data: Path, budget: float | None, seed: int | None,
     checkpoints: Path | None,
 ) -> Path:  # fmt: skip
     """The folder of the recipe's run, begun, gone on with, or complete already."""
@@ -80,24 +80,31 @@ def _trained(
     if (path / RECORD).exists():
         from charlm.training.opening import resume
 
-        _check_same(path, chosen)
+        _check_same(path, chosen, seed)
         session = resume(path)
         if session.complete:
             session.lock.release()
             return path
         say(f"going on with {path.name} from step {session.trainer.counters.step:,}")
     else:
-        session = _begun(path, chosen, data, seed)
+        session = _begun(path, chosen, data, 1 if seed is None else seed)
     _follow(session, budget)
     return path
 
 
-def _check_same(path: Path, chosen: "Recipe") -> None:
-    """Raise RunError where a run was made by other settings than the recipe's."""
+def _check_same(path: Path, chosen: "Recipe", seed: int | None) -> None:
+    """Raise RunError where a run was made by other settings than the recipe's, or another seed."""
     from charlm.errors import RunError
     from charlm.runs.layout import read_record
 
-    if read_record(path).get("recipe") != _plain(chosen):
+    record = read_record(path)
+    there = record["settings"]["training"]["seed"]
+    if seed not in (None, there):
+        raise RunError(
+            f"{path} was begun with seed {there}; expected --seed {there}, or none. For another "
+            "seed give another --checkpoints"
+        )
+    if record.get("recipe") != _plain(chosen):
         raise RunError(
             f"{path} was made by another recipe of this name; expected a run of this one. Delete "
             "it, or give another --checkpoints"
@@ -130,9 +137,7 @@ def _begun(path: Path, chosen: "Recipe", data: Path, seed: int) -> "Session":
     corpus = {"sources": (str(files["train"]),)} | {
         part: (str(files[part]),) for part in ("valid", "test") if part in files
     }
-    given = merge(chosen.settings, {"corpus": corpus})
-    if "seed" not in given.get("training", {}):
-        given = merge(given, {"training": {"seed": seed}})
+    given = merge(chosen.settings, {"corpus": corpus, "training": {"seed": seed}})
     origins = {f"{s}.{k}": "recipe" for s, values in given.items() for k in values}
     session = start(
         settings_from(given), path.parent, name=path.name, origins=origins, command=Talk.command

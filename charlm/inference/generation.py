@@ -29,12 +29,16 @@ MOST_DRAWN_AT_ONCE = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """Newly drawn text of one sample; `nats` is -ln P of its tokens under the model itself."""
+    """Newly drawn text of one sample; `nats` is -ln P of its tokens under the model itself.
+
+    `id` is the token that was drawn; None for what is left of a text at its end.
+    """
 
     sample: int
     text: str
     tokens: int = 0
     nats: float = 0.0
+    id: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +147,9 @@ def generate(
             for row, number in enumerate(alive):
                 if row in ended:
                     continue
-                text, going = texts[number].add(int(ids[step, row]), until_eos)
-                yield Piece(sample=number, text=text, tokens=1, nats=float(nats[step, row]))
+                index, own = int(ids[step, row]), float(nats[step, row])
+                text, going = texts[number].add(index, until_eos)
+                yield Piece(sample=number, text=text, tokens=1, nats=own, id=index)
                 if not going:
                     ended.add(row)
         drawn, at_once = drawn + len(ids), min(2 * at_once, MOST_DRAWN_AT_ONCE)

@@ -6,6 +6,7 @@ read again from there until its states agree with those of the first reading.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -209,13 +210,19 @@ def text_nats(engine: Engine, text: EncodedText) -> Nats:
 def windowed_nats(engine: Engine, text: EncodedText, window: int) -> Nats:
     """Nats when the state is reset every `window` tokens, as transformer repositories report.
 
-    Each window is read from the zero state, its first input being the token before it. This is
-    a worse model than `text_nats` measures, and is only for comparison with such reports.
+    Each window is read from the zero state, its first input being the token before it; a document
+    begins a window of its own. This is a worse model than `text_nats` measures, and is only for
+    comparison with such reports.
     """
     ids = np.asarray(text.ids)
-    starts = list(range(0, len(ids), window))
-    documents = [ids[start : start + window] for start in starts]
-    firsts = [int(ids[start - 1]) if start else EOS for start in starts]
+    ends = [int(end) for end in text.ends] if text.closed else [len(ids)]
+    spans = [
+        (start, min(start + window, end))
+        for begin, end in pairwise([0, *ends])
+        for start in range(begin, end, window)
+    ]
+    documents = [ids[start:stop] for start, stop in spans]
+    firsts = [int(ids[start - 1]) if start else EOS for start, _ in spans]
     found = document_nats(engine, documents, first_inputs=firsts)
     return np.concatenate([*found, np.empty(0)])
 

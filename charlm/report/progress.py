@@ -98,7 +98,7 @@ def summary_table(record: Mapping[str, Any], finished: FinishedRecord) -> Table:
     for name, tally in (("validation", finished.valid), ("test", finished.test)):
         if tally:
             pairs.append((name, _figures(tally)))
-    own = source_log_loss(record)
+    own = None if finished.valid and finished.valid.oov else source_log_loss(record)
     if finished.valid and own:
         distance = finished.valid.bits_per_char - own
         share = f"{100 * distance / own:+.1f} %"
@@ -150,7 +150,10 @@ def source_log_loss(record: Mapping[str, Any]) -> float | None:
     """
     settings = record["settings"]["corpus"]
     source = built_in("corpora", "tales.txt")
+    cut = record["settings"]["vocabulary"]
     plain = settings["valid_frac"] in (None, 0.1) and not settings["valid"]
+    plain &= cut["normalize"] == "none" and not cut["lowercase"]
+    plain &= cut["unit"] != "word" or cut["words"] == "text"
     if not plain or record["corpus"]["document"] != "stream" or len(settings["sources"]) != 1:
         return None
     if Path(settings["sources"][0]).resolve() != source.resolve():

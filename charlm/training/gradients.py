@@ -93,12 +93,12 @@ class GradientFlow:
                 "--init orthogonal"
             )
         reach = max(layer.reach for layer in self.layers)
-        if reach < SHORT_REACH:
+        lags = len(self.layers[0].norms) - 1
+        if reach < min(SHORT_REACH, lags):
             return (
                 f"vanishing: what lies more than {reach} tokens back moves the loss by less than a "
                 f"hundredth of what is nearest. {KNOBS.get(self.cell, 'Use a longer --bptt')}"
             )
-        lags = len(self.layers[0].norms) - 1
         more = " or more" if reach == lags else ""
         return f"healthy: the gradient reaches back {reach} tokens{more} before it is a hundredth"
 

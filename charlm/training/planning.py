@@ -473,7 +473,7 @@ class _Planner:
         valid = self.dataset.valid
         if training.optimizer == "nt-asgd":
             return self._evals_to_listen_to(training)
-        if valid is None or training.minutes:
+        if valid is None or training.minutes or training.evals != TrainingSettings().evals:
             return training.evals
         tokens = self.tokens * (training.epochs or 1.0)
         if training.steps:

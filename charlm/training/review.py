@@ -9,9 +9,11 @@ from charlm.engine.interface import Engine
 from charlm.inference.calibration import sample_of
 from charlm.inference.generation import generate
 from charlm.inference.likelihood import evaluate
+from charlm.text.corpus import END
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText, TextCounts
 from charlm.text.ngrams import longest_overlap, novel_share
+from charlm.text.tokenizer_json import EOS
 from charlm.training.records import Memory, Review
 from charlm.training.trainer import Trainer
 
@@ -97,13 +99,13 @@ def _against_memory(dropout: float) -> str:
 def memory_of(engine: Engine, dataset: Dataset, seed: int = 1) -> Memory:
     """Compare samples of a model with its training text."""
     vocabulary, train = dataset.vocabulary, np.asarray(dataset.train.ids[:MOST_COMPARED])
-    texts = [""] * SAMPLES
+    texts, documents = [""] * SAMPLES, dataset.document != "stream"
     for piece in generate(
-        engine, vocabulary, length=SAMPLE_TOKENS, samples=SAMPLES, seed=seed,
-        documents=dataset.document != "stream",
-    ):  # fmt: skip
-        texts[piece.sample] += piece.text
-    ids = [vocabulary.encode(text).astype(np.int64) for text in texts]
+        engine, vocabulary, length=SAMPLE_TOKENS, samples=SAMPLES, seed=seed, documents=documents
+    ):
+        ends = documents and piece.id == EOS  # shown as a line end, which is another token
+        texts[piece.sample] += piece.text[:-1] + END if ends else piece.text
+    ids = [vocabulary.encode_marked(text)[0].astype(np.int64) for text in texts]
     apart = np.array([-1], np.int64)  # stands in no text, so that nothing reaches over it
     joined = np.concatenate([part for one in ids for part in (one, apart)])
     length, place = longest_overlap(joined, train)
