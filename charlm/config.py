@@ -73,6 +73,10 @@ def _choice_problems(settings: Any) -> list[str]:
     return problems
 
 
+TINY = 1e-12
+"""The least of numbers that must be above zero."""
+
+
 def _range_problems(settings: Any, **ranges: tuple[float, float]) -> list[str]:
     """Fields outside of low <= value <= high, or not finite; None is always allowed."""
     problems = []
@@ -80,8 +84,10 @@ def _range_problems(settings: Any, **ranges: tuple[float, float]) -> list[str]:
         value = getattr(settings, name)
         if value is None or (low <= value <= high and value != math.inf):
             continue
-        upper = "" if high == math.inf else f" and at most {high:g}"
-        problems.append(f"{name} is {value}; expected at least {low:g}{upper}")
+        lower = "more than 0" if low == TINY else f"at least {low:g}"
+        upper = f" and at most {high:g}" if high < math.inf else ""
+        upper = " and finite" if value == math.inf else upper
+        problems.append(f"{name} is {value}; expected {lower}{upper}")
     return problems
 
 
@@ -324,7 +330,7 @@ class TrainingSettings:
         problems += _range_problems(
             self,
             **dict.fromkeys(least_one, (1, MOST_COUNT)),
-            **dict.fromkeys(positive, (1e-12, math.inf)),
+            **dict.fromkeys(positive, (TINY, math.inf)),
             **dict.fromkeys(
                 ("weight_decay", "clip_norm", "clip_value", "save_minutes"), (0.0, math.inf)
             ),
@@ -426,7 +432,7 @@ def section_of(key: str) -> str:
     sections = {f.name: section for section, cls in SECTIONS.items() for f in fields(cls)}
     if key not in sections:
         near = difflib.get_close_matches(key, sections, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "expected a field of charlm.config"
+        hint = f"did you mean {near[0]!r}?" if near else "expected one of the README's tables"
         raise UsageError(f"setting {key!r} is not known; {hint}")
     return sections[key]
 

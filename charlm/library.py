@@ -18,7 +18,7 @@ from charlm.inference.likelihood import evaluate
 from charlm.inference.samplers import Sampling, log_probabilities
 from charlm.inference.scoring import Score, Scorer
 from charlm.presets import layered, preset_settings
-from charlm.runs.layout import BACKWARD, WEIGHTS
+from charlm.runs.layout import BACKWARD, TOKENIZER, WEIGHTS
 from charlm.runs.locate import checkpoints_folder, find_run, is_run
 from charlm.runs.run import Run, load_run, read_embedding
 from charlm.text.corpus import Corpus
@@ -152,7 +152,8 @@ class Model:
         if len(ids) != 1 or ids[0] == self.vocabulary.unk:
             raise UsageError(
                 f"{token!r} is not an entry of the vocabulary; expected one token of its "
-                f"{len(self.vocabulary):,}. List them with: charlm vocab"
+                f"{len(self.vocabulary):,}. "
+                f"They are in {self.path / TOKENIZER}"
             )
         found = nearest(self.embedding, int(ids[0]), top)
         return [(self.vocabulary.token_text(index), cosine) for index, cosine in found]

@@ -220,6 +220,9 @@ def test_other_exceptions(
     [
         (["train", "missing.txt"], 3, "missing.txt"),
         (["eval", "--file", "missing.txt"], 3, "missing.txt"),
+        (["train", "--name", "x" * 201], 2, "--name is longer than 200 bytes"),
+        (["train", "--minutes", "0"], 2, "minutes is 0.0; expected more than 0"),
+        (["train", "--minutes", "inf"], 2, "minutes is inf; expected more than 0 and finite"),
         (["eval", "--document", "line"], 2, "--document is of no use without --file"),
         (["eval", "--encoding", "latin-1"], 2, "--encoding is of no use without --file"),
         (["eval", "--file", "t.txt", "--window", "9"], 2, "--window is of no use without --reset"),
@@ -684,6 +687,14 @@ def test_a_reader_that_leaves_is_no_error(buffering: dict[str, str], here: Path)
         assert child.wait() == 0
 
 
+def test_help_that_nobody_reads_to_its_end_is_no_error(here: Path) -> None:
+    """`charlm --help | head -0`."""
+    with process("--help", cwd=here) as child:
+        assert child.stdout is not None
+        child.stdout.close()
+        assert child.wait(60) == 0
+
+
 def test_a_closed_stderr_sends_no_talk_into_the_result(here: Path, runs: Path) -> None:
     """`2>&-`: Python then has no stderr, and what is printed to none would land on stdout."""
     code = "from charlm.cli import main; main()"
@@ -966,6 +977,46 @@ def test_an_empty_text_is_refused_in_words(call: Call, here: Path) -> None:
         status, out, err = call(*arguments, "--file", "empty.txt")
         assert (status, out) == (3, "")
         assert "the text is empty; expected" in err
+
+
+def test_unknown_tokens_and_empty_texts_win_nothing(call: Call) -> None:
+    """No rank without tokens; no mark where one text holds more that the model does not know."""
+    status, out, err = call("score", "--run", "stream", "--format", "table", "abc", "ab\u732b", "")
+    assert status == 0
+    assert " *" not in out
+    assert [line.split()[0] for line in out.splitlines()[1:]] in (["1", "2", "-"], ["2", "1", "-"])
+    assert "1 of 3 texts hold unknown tokens" in err
+    _, out, err = call("score", "--run", "stream", "--format", "table", "abc", "abd", "")
+    assert out.count(" *") == 1
+    assert "unknown" not in err
+
+
+def test_lines_of_windows_are_scored_without_their_ends(call: Call, here: Path) -> None:
+    """Where the model does not know the carriage return; said once."""
+    (here / "plain.txt").write_bytes(b"abc\nabd\n")
+    (here / "windows.txt").write_bytes(b"abc\r\nabd\r\n")
+    _, plain, quiet = call("score", "--run", "stream", "--file", "plain.txt")
+    _, found, err = call("score", "--run", "stream", "--file", "windows.txt")
+    assert found == plain
+    assert err.count("carriage return") == 1
+    assert "carriage return" not in quiet
+
+
+def test_a_complete_run_says_how_it_is_made_longer(call: Call, here: Path) -> None:
+    """With its own name and unit, ready to be copied."""
+    status, _, err = call("train", "--resume", "--run", "stream")
+    assert status == 0
+    assert re.search(r"complete after [\d.]+ \w+, and nothing was changed", err)
+    assert re.search(r"charlm train --resume --run \S*stream --\w+ N", err)
+
+
+def test_a_narrow_terminal_cuts_no_number(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table is wider than the terminal rather than without its figures."""
+    _, wide, _ = call("eval", "--run", "stream", "--json")
+    nats = f"{json.loads(wide)['nats_per_token']:.4f}"
+    for columns in ("0", "12"):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert nats in call("eval", "--run", "stream")[1]
 
 
 def test_methods_at_test_time_are_rows_under_the_plain_figures(call: Call) -> None:

@@ -230,6 +230,8 @@ def test_gaps_are_filled_from_left_to_right() -> None:
     assert [len(gap) for gap in gaps] == [3, 3]
     best = [gap[0].id for gap in gaps]
     assert filled == f"a{vocabulary.tokens[best[0]]}b{vocabulary.tokens[best[1]]}"
+    _, filled = fill(forward, backward, vocabulary, "\u732b___\n", top=1)
+    assert (filled[0], filled[2:]) == ("\u732b", "\n")  # what was typed stays, known or not
     a, b = (int(vocabulary.encode(letter)[0]) for letter in "ab")
     first, _ = rank(forward, backward, np.array([a]), np.array([b, 0]))
     second, _ = rank(forward, backward, np.array([a, best[0], b]), np.array([], np.int64))

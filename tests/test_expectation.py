@@ -1,6 +1,7 @@
 """Expectations: what was measured comes out again; nothing is claimed where nothing is known."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,8 @@ def plan_of(work: float, vocab_size: int, cell: str = "lstm") -> Plan:
     model = ModelSettings(cell=cell, num_layers=1, hidden_size=64, embedding_size=16)
     each = OPERATIONS_PER_WEIGHT_AND_TOKEN * count_parameters(model, vocab_size)
     return Plan(
-        settings=Settings(model=model, training=TrainingSettings(epochs=1.0)), reasons={},
-        passes=10.0**work / each,
+        settings=Settings(model=model, training=TrainingSettings(epochs=1.0)),
+        reasons={"training.learning_rate": "for adamw"}, passes=10.0**work / each, steps=1000.0,
     )  # fmt: skip
 
 
@@ -65,6 +66,9 @@ def test_nothing_is_claimed_where_nothing_is_known() -> None:
     assert expected(dataset(valid=False), plan_of(7.0, size)) is None
     assert expected(data, plan_of(7.0, size, cell="gru")) is None
     assert expected(dataset(unit="bpe"), plan_of(7.0, len(dataset(unit="bpe").vocabulary))) is None
+    assert expected(data, replace(plan_of(7.0, size), steps=99.0)) is None
+    assert expected(data, replace(plan_of(7.0, size), reasons={})) is None  # a rate that was given
+    assert expected(data, plan_of(7.0, size)) is not None
     assert expected(data, plan_of(4.0, size)) is None
     assert expected(data, plan_of(12.0, size)) is None
 

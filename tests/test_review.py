@@ -34,6 +34,13 @@ def test_each_curve_has_its_sentence(train, valid, validations, told, helps) -> 
     assert helps in second
 
 
+def test_less_than_a_pass_is_never_over_fitted() -> None:
+    """The story: fewer passes were advised after 0.8 of one."""
+    first, second = diagnosis(3.2, 3.3, [9.0, 6.0, 6.2], passes=0.8, dropout=0.0)
+    assert first.startswith("under-fitted: it has read 80 % of its training text")
+    assert "more time" in second
+
+
 def test_a_best_validation_that_is_hardly_better_is_no_over_fitting() -> None:
     """The last of a cosine is often within a thousandth of the best."""
     first, _ = diagnosis(1.0, 1.1, [9.0, 5.0, 5.001], passes=1.0, dropout=0.0)

@@ -83,7 +83,7 @@ def test_a_trial_that_was_cut_off_goes_on(settings: Settings, tmp_path: Path) ->
     folder = tmp_path / "s"
     one = {"knobs": ("dropout",), "trial_minutes": 0.02}
     (first,) = search(settings, folder, minutes=1.0, clock=ticking(15.0), **one)
-    assert (first.number, first.state) == (0, "stopped")
+    assert (first.number, first.state) == (0, "paused")
     before = read_record(folder / "trial-000")["results"]["step"]
     second = next(iter(search(settings, folder, minutes=9.0, **one)))
     assert (second.number, second.values) == (0, first.values)

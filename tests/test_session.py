@@ -400,6 +400,24 @@ def test_a_crash_before_the_last_words_is_made_good(
     assert read_json(session.path / "run.json")["status"] == "finished"
 
 
+def test_lost_weights_come_back_with_the_figures_that_they_have(tmp_path: Path) -> None:
+    """The newest ones, by resuming the run that is complete but for them; said in a note."""
+    path = finished(tmp_path, learning_rate=3.0, evals=6, patience=0)
+    before = read_json(path / "run.json")["results"]
+    assert before["best_step"] < before["step"]
+    (path / WEIGHTS).unlink()
+    session = resume(path)
+    assert not session.complete
+    last = list(session.records())[-1]
+    assert isinstance(last, FinishedRecord)
+    assert last.best_step == last.step
+    assert last.valid is not None
+    assert last.valid.nats > before["valid"]["nats"]
+    assert "the newest weights take its place" in last.notes[-1]
+    assert whole(path)
+    assert resume(path).complete
+
+
 def test_a_longer_run_is_accepted(tmp_path: Path) -> None:
     """Steps raised again and again equal one run of that length, if the rate is constant."""
     constant = {"schedule": "constant", "warmup": 0.0, "evals": 1}

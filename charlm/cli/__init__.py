@@ -118,6 +118,8 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         status = 130
         say("charlm: interrupted")
+    except SystemExit:  # the parser's own way out when the reader of its help has gone
+        status = 0
     except MemoryError as error:
         problem = "not enough memory; expected room for the text and the model. "
         status = _report(CharlmError(problem + "Use a smaller --hidden, --batch or --n"), 5, error)

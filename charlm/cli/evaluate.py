@@ -93,6 +93,10 @@ def evaluate(
         settings = CorpusSettings(column=column, encoding=encoding, errors=errors)
         corpus = open_corpus(files, settings, document or model.run.document)
         texts = {"text": model.run.encode(corpus)}
+        if not len(texts["text"].ids):
+            from charlm.errors import CorpusError
+
+            raise CorpusError("the text is empty; expected at least one token to evaluate")
         for note in corpus.notes:
             say(note)
     protocol = (

@@ -11,6 +11,9 @@ import typer
 from charlm.errors import EnvironmentFailure
 from charlm.escapes import escape_unprintable
 
+WIDEST_KEPT = 120
+"""Columns up to which a table stays whole on a narrower terminal."""
+
 
 class Talk:
     """How much is said on stderr (0 --quiet, 1 normally, 2 --verbose), and what was called.
@@ -81,10 +84,16 @@ def write_json_line(content: Any) -> None:
 
 
 def render(renderable: Any) -> None:
-    """A table or text for people as the result; colour only on a terminal (NO_COLOR is kept)."""
+    """A table or text for people as the result; colour only on a terminal (NO_COLOR is kept).
+
+    A terminal that is too narrow breaks the lines of a table: no number of it is cut.
+    """
     from rich.console import Console
+    from rich.measure import Measurement
 
     console = Console(soft_wrap=False, highlight=False, emoji=False, markup=False)
+    roomy = console.options.update(width=WIDEST_KEPT)
+    console.width = max(console.width, Measurement.get(console, roomy, renderable).minimum)
     with console.capture() as capture:
         console.print(renderable)
     write(capture.get())

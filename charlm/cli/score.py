@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -72,13 +73,36 @@ def score(
     lines = stdin_lines() if from_stdin else iter([_file_lines(file)] if file else [texts])
     if texts and not from_stdin:
         name_unknown(model, texts, "sentences")
+    if "\r" in model.vocabulary.unknown("\r"):
+        lines = _plain_ends(lines)
     if output == "table":
-        _tables(scorer, [line for batch in lines for line in batch], log_base, tokens)
+        counts = _tables(scorer, [line for batch in lines for line in batch], log_base, tokens)
     else:
-        _lines(scorer, lines, output, log_base, tokens)
+        counts = _lines(scorer, lines, output, log_base, tokens)
+    _tell_unknown(counts)
 
 
-def _tables(scorer: "Scorer", texts: list[str], log_base: str, tokens: bool) -> None:
+def _plain_ends(batches: Iterator[list[str]]) -> Iterator[list[str]]:
+    """Lines without the carriage return that ends them in files of Windows; said once."""
+    told = False
+    for batch in batches:
+        if not told and any(line.endswith("\r") for line in batch):
+            told = True
+            say("lines end with a carriage return, which the model does not know; it is left out")
+        yield [line.removesuffix("\r") for line in batch]
+
+
+def _tell_unknown(counts: Counter[int]) -> None:
+    """Say so where texts hold different numbers of unknown tokens."""
+    if len(counts) > 1:
+        some = sum(count for oov, count in counts.items() if oov)
+        say(
+            f"{some:,} of {sum(counts.values()):,} texts hold unknown tokens, which cost next to "
+            "nothing: they look likelier than they are"
+        )
+
+
+def _tables(scorer: "Scorer", texts: list[str], log_base: str, tokens: bool) -> Counter[int]:
     from rich.console import Console
 
     from charlm.report.tables import score_table, token_table
@@ -89,24 +113,27 @@ def _tables(scorer: "Scorer", texts: list[str], log_base: str, tokens: bool) -> 
         for item in scores:
             write("\n")
             render(token_table(item, log_base))
+    return Counter(score.tally.oov for score in scores)
 
 
 def _lines(
     scorer: "Scorer", batches: Iterator[list[str]], output: str, log_base: str, tokens: bool
-) -> None:
+) -> Counter[int]:
     from charlm.report.formats import FORMATS, tsv_header
 
     if output == "tsv":
         write(tsv_header(log_base, tokens), flush=True)
-    number = 0
+    number, counts = 0, Counter[int]()
     for batch in batches:
         for start in range(0, len(batch), 256):
             part = batch[start : start + 256]
             found = scorer.score(part, tokens=tokens and output != "scores")
             for item in found:
                 number += 1
+                counts[item.tally.oov] += 1
                 write(FORMATS[output](number, item, log_base, tokens))
             write("", flush=True)
+    return counts
 
 
 def stdin_lines() -> Iterator[list[str]]:

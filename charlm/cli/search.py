@@ -76,6 +76,8 @@ def search(
     from charlm.report.runs import trial_table
 
     render(trial_table(rows))
+    if any(row["state"] == "paused" for row in rows):
+        say(f"a paused trial goes on with the next: charlm search ... --name {name}")
     best = rows[0] if rows and rows[0]["state"] == "complete" else None
     if best:
         say(f"the best trial is a run: charlm sample --run {folder / trial_name(best['number'])}")

@@ -285,10 +285,18 @@ def train(
         follow(half)
     if number == 0:
         session.lock.release()
-        say(
-            f"run {session.path.name} is complete; train it longer with: "
-            "charlm train --resume --epochs N"
-        )
+        say(_completed(session))
+
+
+def _completed(session: "Session") -> str:
+    """That nothing is left to do, how long the run was, and how to make it longer."""
+    training = session.trainer.settings
+    unit = next(n for n in ("minutes", "steps", "epochs") if getattr(training, n))
+    length = f"{getattr(training, unit):g} {unit if unit != 'epochs' else 'passes'}"
+    return (
+        f"run {session.path.name} is complete after {length}, and nothing was changed; train it "
+        f"longer with: charlm train --resume --run {session.path} --{unit} N"
+    )
 
 
 def width_of(text: str | None) -> int | None:

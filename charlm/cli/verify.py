@@ -36,5 +36,5 @@ def verify(
     if broken:
         raise RunError(
             f"{path}: {len(broken)} of {len(checks)} checks failed; expected none. Restore the "
-            "run from a copy, or go on from an older state with: charlm train --resume"
+            f"run from a copy, or go on from a whole state with: charlm train --resume --run {path}"
         )

@@ -40,8 +40,9 @@ def fill(
     more). Gaps are filled from left to right: those before hold their best token, those after are
     read as UNK. Raises UsageError for a text without gaps.
     """
-    parts = [vocabulary.encode(piece).astype(np.int64) for piece in around_gaps(text)]
-    found, done = [], parts[0]
+    pieces = around_gaps(text)
+    parts = [vocabulary.encode(piece).astype(np.int64) for piece in pieces]
+    found, done, filled = [], parts[0], pieces[0]
     for number in range(1, len(parts)):
         rest = parts[number]
         for later in parts[number + 1 :]:
@@ -55,7 +56,8 @@ def fill(
             ]
         )
         done = np.concatenate([done, ids[:1], parts[number]])
-    return found, vocabulary.decode(done)
+        filled += vocabulary.decode(ids[:1]) + pieces[number]
+    return found, filled
 
 
 def around_gaps(text: str) -> list[str]:

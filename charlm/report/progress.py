@@ -9,6 +9,7 @@ from rich.table import Table
 
 from charlm.report.tables import pairs_table
 from charlm.report.text import duration, number, shortened
+from charlm.runs.layout import BACKWARD
 from charlm.runs.locate import built_in
 from charlm.training.records import EvaluationRecord, FinishedRecord, Review, StepRecord
 from charlm.units import Tally, bits, perplexity
@@ -175,6 +176,8 @@ def _figures(tally: Tally) -> str:
 
 def next_commands(path: Path, finished: FinishedRecord) -> list[str]:
     """What to try next, ready to be copied."""
+    both = path.name == BACKWARD
+    path = path.parent if both else path
     run = f" --run {path.name}" if path.parent == Path("checkpoints") else f" --run {path}"
     if not finished.complete:
         return [f"saved; go on with: charlm train --resume{run}"]
@@ -183,6 +186,7 @@ def next_commands(path: Path, finished: FinishedRecord) -> list[str]:
         "next:",
         f"  charlm sample{run} --len 500",
         f'  charlm score{run} "some text of yours"',
-        f"  charlm eval{run}",
+        *([f"  charlm eval{run}"] if finished.valid or finished.test else []),
+        *([f'  charlm fill{run} "some ___ of yours"'] if both else []),
         f"  charlm info{run}",
     ]

@@ -69,15 +69,22 @@ def method_table(tallies: Mapping[str, Tally], plain: Mapping[str, Tally]) -> Ta
 
 
 def score_table(scores: Sequence[Score], log_base: str, width: int) -> Table:
-    """One row for each text; among several, the likeliest is marked and all are ranked."""
+    """One row for each text; among several all are ranked, and the likeliest is marked.
+
+    Texts without tokens have no rank; nothing is marked where numbers of unknown tokens differ,
+    which cost next to nothing.
+    """
     unit = LOG_BASES[log_base]
-    ranked = sorted(range(len(scores)), key=lambda at: -scores[at].log_probability)
+    held = [at for at, score in enumerate(scores) if score.tally.tokens]
+    ranked = sorted(held, key=lambda at: -scores[at].log_probability)
+    marked = len(ranked) > 1 and len({scores[at].tally.oov for at in held}) == 1
     places = {at: place for place, at in enumerate(ranked, start=1)}
     table = plain_table("rank", f"log{_base(log_base)} P", "tokens", "bits/char", "OOV", "<text")
     for at, score in enumerate(scores):
-        best = len(scores) > 1 and places[at] == 1
+        place = places.get(at, "-")
+        best = marked and place == 1
         table.add_row(
-            f"{places[at]}{' *' if best else '  '}" if len(scores) > 1 else "1",
+            f"{place}{' *' if best else '  '}" if len(scores) > 1 else str(place),
             number(score.log_probability / unit, 3),
             number(score.tally.tokens),
             number(score.tally.bits_per_char, 3),

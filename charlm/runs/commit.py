@@ -38,8 +38,8 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise EnvironmentFailure(
-            f"cannot write {path}: {error.strerror or error}. Free some space or allow writing "
-            "there, or choose another folder with --checkpoints"
+            f"cannot write {path}: {error.strerror or error}. Free some space, allow writing "
+            "there, or choose another place with --checkpoints or --out"
         ) from error
 
 

@@ -14,6 +14,9 @@ from charlm.runs.commit import MANIFEST, TEMPORARY, explained
 from charlm.runs.layout import CONFIG, METRICS, TOKENIZER
 from charlm.runs.locate import fresh_run_folder
 
+LONGEST_NAME = 200
+"""Bytes of a run's name; file systems take 255, temporary names are longer."""
+
 
 def new_folder(folder: Path, name: str | None, corpus_name: str) -> tuple[Path, FileLock]:
     """Create the folder of a new run: the given name, else one from the text and the time.
@@ -51,6 +54,8 @@ def check_name(folder: Path, name: str | None) -> None:
         return
     if not name or Path(name).name != name or name.startswith("."):
         raise UsageError(f"--name is {name!r}; expected a plain name such as my-run")
+    if len(name.encode("utf-8")) > LONGEST_NAME:
+        raise UsageError(f"--name is longer than {LONGEST_NAME} bytes; expected a shorter one")
     if (folder / name).exists() and not _was_never_begun(folder / name):
         raise RunError(
             f"run {name!r} is there already in {folder}. Go on with it: charlm train --resume "

@@ -137,8 +137,8 @@ def _invalid(
     other = "cp1252" if encoding.startswith("utf") else "utf-8"
     return CorpusError(
         f"{label}: line {lines}, byte {byte}: {found} is not valid {name}. "
-        f"Convert it, for example with iconv; train and vocab also take --encoding {other} or "
-        f"--errors replace."
+        f"Convert it, for example with iconv; train, eval and vocab also take --encoding {other} "
+        f"or --errors replace."
     )
 
 
@@ -183,7 +183,8 @@ def _refuse_other_than_text(head: bytes, label: str, encoding: str) -> None:
     if wide := _wide_encoding(head):
         raise CorpusError(
             f"{label} looks like {wide.upper()}, not {encoding.upper()}. "
-            f"Name its encoding: --encoding {wide}."
+            "Convert it, for example with iconv; train, eval and vocab also take "
+            f"--encoding {wide}."
         )
     controls = len(head) - len(head.translate(None, _CONTROLS))
     if controls > max(_FEW, len(head) / 10) or head.count(0) > max(_FEW, len(head) / 2):

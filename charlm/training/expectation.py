@@ -30,6 +30,8 @@ MILLIONS = 2_000_000
 """Letters from which a text is a long one."""
 SPREAD = 0.05
 """Share by which measured runs lie beside the line."""
+LEAST_STEPS = 250
+"""Steps below which nothing is said: all measured runs made many more."""
 MARGIN = 0.7
 """How far beyond the measured points, in powers of ten, something is still said."""
 
@@ -37,10 +39,12 @@ MARGIN = 0.7
 def expected(dataset: Dataset, plan: Plan) -> dict[str, Any] | None:
     """Nats per token with the ends of the range, and the n-grams' own; None where nothing is known.
 
-    That is without validation text, for other cells than the LSTM, for pieces of words, and for
-    runs much shorter or longer than the measured ones.
+    That is without validation text, for other cells than the LSTM, for pieces of words, for runs
+    much shorter or longer than the measured ones, and where the rates are not the plan's own.
     """
     model, unit = plan.settings.model, dataset.vocabulary.unit
+    if plan.steps < LEAST_STEPS or "training.learning_rate" not in plan.reasons:
+        return None
     if dataset.valid is None or model.cell != "lstm" or unit == "bpe" or not len(dataset.valid.ids):
         return None
     points = MEASURED[kind_of(unit, len(dataset.vocabulary), len(dataset.train.ids))]

@@ -91,6 +91,8 @@ class Plan:
     reasons: dict[str, str]
     passes: float = 0.0
     """Expected passes over the training text."""
+    steps: float = 0.0
+    """Expected steps of the optimiser."""
     memory: int = 0
     """Bytes that training needs, about."""
 
@@ -150,10 +152,12 @@ class _Planner:
         sizes(model, self.vocab_size)  # refuses what cannot be built, before anything is written
         training = self._rates(training, model)
         settings = replace(self.settings, model=model, training=training)
+        passes = self._passes(training, model)
         return Plan(
             settings=settings,
             reasons=self.reasons,
-            passes=self._passes(training, model),
+            passes=passes,
+            steps=passes * self.tokens / self._step_tokens(training),
             memory=training_memory(model, training, self.vocab_size),
         )
 

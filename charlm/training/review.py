@@ -63,6 +63,11 @@ def diagnosis(
         return ["no text was held out, so nobody knows how it would do on new text"]
     gap = (valid - train) / max(train, 1e-9)
     told = f"{train:.3f} nats/token on its training text, {valid:.3f} on new text"
+    if passes < 1.0:
+        return [
+            f"under-fitted: it has read {100 * passes:.0f} % of its training text once ({told})",
+            "what helps most: more time (--minutes)",
+        ]
     best = min(range(len(validations)), key=lambda at: validations[at], default=0)
     late = len(validations) - 1 - best
     if late > 0 and validations[-1] > (1.0 + WORSE) * validations[best]:

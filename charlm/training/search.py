@@ -49,7 +49,7 @@ USUAL_KNOBS = ("num_layers", "hidden_size", "dropout", "learning_rate", "batch_s
 class TrialRecord:
     """The end of a trial: its values, the best validation figure, and how it ended.
 
-    `state` is complete, pruned (worse than others at the same point), failed, or stopped (the
+    `state` is complete, pruned (worse than others at the same point), failed, or paused (the
     time was up; it goes on in the next sitting).
     """
 
@@ -161,9 +161,9 @@ def _follow(session: Session, trial: Any, deadline: float, clock: Callable[[], f
                 state = "pruned"
                 session.trainer.stop("pruned")
         if state == "complete" and clock() >= deadline and not session.trainer.completion:
-            state = "stopped"
+            state = "paused"
             session.trainer.stop("the time is up")
-    return "stopped" if state == "complete" and session.trainer.stop_reason else state
+    return "paused" if state == "complete" and session.trainer.stop_reason else state
 
 
 def _reported(trial: Any) -> list[int]:
@@ -205,9 +205,9 @@ class _Study:
         return self.study.ask()
 
     def end(self, trial: Any, state: str, nats: float | None) -> None:
-        """Tell the result; a stopped trial stays open."""
+        """Tell the result; a paused trial stays open."""
         states = self.optuna.trial.TrialState
-        if state == "stopped":
+        if state == "paused":
             return
         if state == "failed" or nats is None:
             self.study.tell(trial, state=states.FAIL)
@@ -258,7 +258,7 @@ def results(folder: Path) -> list[dict[str, Any]]:
     study = _Study(_optuna(), folder, 0).study
     rows = []
     for trial in study.trials:
-        state = trial.state.name.lower()
+        state = trial.state.name.lower().replace("running", "paused")
         reached = list(trial.intermediate_values.values())
         nats = trial.value if trial.value is not None else min(reached, default=None)
         rows.append(

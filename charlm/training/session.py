@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from charlm.errors import DivergenceError, EnvironmentFailure, RunError
 from charlm.inference.likelihood import evaluate
+from charlm.nn.engine import TorchEngine
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.card import model_card
 from charlm.runs.commit import explained, write_file
@@ -54,7 +55,7 @@ class Session:
     def complete(self) -> bool:
         """Whether the run has come to its end and everything of it is written."""
         ended = self.record["status"] == "finished" and self.record.get("whole", True)
-        return ended and bool(self.trainer.completion)
+        return ended and bool(self.trainer.completion) and (self.path / WEIGHTS).exists()
 
     def records(self) -> Iterator[Record]:
         """Train, save at intervals and at the end, and yield what happens.
@@ -156,9 +157,13 @@ class Session:
         if self.unsaved is not None:
             write_weights(self.path, self.unsaved)
             self.unsaved = None
-        if counters.best_nats is None or not (self.path / WEIGHTS).exists():
+        lost = counters.best_nats is not None and not (self.path / WEIGHTS).exists()
+        if counters.best_nats is None or lost:
             with trainer.kept_weights():
                 write_weights(self.path, trainer.model)
+                if lost and (valid := trainer.dataset.valid):
+                    trainer.take_as_best(evaluate(TorchEngine(trainer.model), valid))
+                    self.notes.append(f"{WEIGHTS} was gone; the newest weights take its place")
         snapshot = trainer.snapshot()
         log = self.path / METRICS
         snapshot.counters["log_bytes"] = log.stat().st_size if log.exists() else 0
