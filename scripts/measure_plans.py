@@ -164,8 +164,24 @@ CLOSER: dict[tuple[str, float], list[tuple[int, int, int, int, float, float]]] =
     ],
     ("japanese", 3.0): [(1, 320, 32, 64, 8e-3, 0.05)],
     ("names", 3.0): [(2, 192, 64, 16, 4e-3, 0.3)],
-    ("ptb-char", 10.0): [(2, 448, 32, 64, 8e-3, 0.05), (2, 320, 32, 64, 8e-3, 0.1)],
-    ("shakespeare", 10.0): [(2, 448, 32, 64, 8e-3, 0.15), (2, 384, 32, 64, 4e-3, 0.2)],
+    ("ptb-char", 10.0): [
+        (2, 448, 32, 64, 8e-3, 0.05), (2, 320, 32, 64, 8e-3, 0.1), (2, 448, 32, 64, 4e-3, 0.05),
+        (2, 448, 64, 64, 8e-3, 0.05),
+    ],
+    ("shakespeare", 10.0): [
+        (2, 448, 32, 64, 8e-3, 0.15), (2, 384, 32, 64, 4e-3, 0.2), (2, 448, 32, 64, 4e-3, 0.15),
+        (2, 448, 32, 64, 8e-3, 0.3), (2, 320, 32, 64, 8e-3, 0.15), (2, 448, 64, 64, 8e-3, 0.15),
+        (2, 448, 32, 128, 8e-3, 0.15),
+    ],
+    ("ptb-word", 10.0): [
+        (2, 448, 32, 70, 8e-3, 0.1), (1, 448, 32, 70, 8e-3, 0.1), (2, 448, 32, 70, 4e-3, 0.1),
+        (2, 448, 32, 70, 8e-3, 0.3), (2, 256, 32, 70, 8e-3, 0.2),
+    ],
+    ("japanese", 10.0): [
+        (2, 320, 32, 64, 8e-3, 0.15), (1, 448, 32, 64, 8e-3, 0.15), (2, 320, 32, 64, 4e-3, 0.15),
+        (2, 320, 32, 64, 8e-3, 0.3),
+    ],
+    ("names", 10.0): [(2, 256, 72, 16, 4e-3, 0.5)],
 }  # fmt: skip
 """What the first look left open: layers, size, rate and window together; layers, hidden size,
 rows, window, rate, dropout."""
@@ -204,24 +220,6 @@ def validation(lengths: tuple[float, ...] = (1.0, 3.0)) -> Iterator[tuple[str, f
             yield name, minutes, planned_point(name, minutes)
             for number in range(RANDOM_POINTS):
                 yield name, minutes, random_point(number)
-
-
-def finals(number: int, texts: list[str]) -> Iterator[tuple[str, float, Point]]:
-    """The same, but three minutes only for the random points that were best in one minute."""
-    for name, minutes, one in validation():
-        if name not in texts:
-            continue
-        if minutes == 1.0 or one.get("planned") or rank(name, one) < number:
-            yield name, minutes, one
-
-
-def rank(name: str, one: Point) -> int:
-    """How many random points were better than this one in a minute. Raises SystemExit."""
-    reached = [found("run", name, 1.0, random_point(number)) for number in range(RANDOM_POINTS)]
-    own = found("run", name, 1.0, one)
-    if own is None or None in reached:
-        raise SystemExit(f"the points of one minute on {name} are not all measured")
-    return sum(other["nats"] < own["nats"] for other in reached if other)
 
 
 def random_point(number: int) -> Point:
@@ -380,15 +378,10 @@ def main() -> None:
     parser.add_argument("--texts", nargs="*", default=list(TEXTS), choices=list(TEXTS))
     parser.add_argument("--design", default="rules", choices=list(DESIGNS))
     parser.add_argument("--minutes", type=float, help="only points of so many minutes")
-    parser.add_argument(
-        "--finals", type=int, help="of the validation, three minutes for so many random points"
-    )
     options = parser.parse_args()
     chosen = DESIGNS[options.design]()
     if options.design == "validation" and options.minutes:
         chosen = validation((options.minutes,))
-    if options.finals:
-        chosen = finals(options.finals, options.texts)
     points = [
         (name, minutes, one)
         for name, minutes, one in chosen

@@ -986,6 +986,7 @@ def test_unknown_tokens_and_empty_texts_win_nothing(call: Call) -> None:
     assert " *" not in out
     assert [line.split()[0] for line in out.splitlines()[1:]] in (["1", "2", "-"], ["2", "1", "-"])
     assert "1 of 3 texts hold unknown tokens" in err
+    assert "-0.000" not in out
     _, out, err = call("score", "--run", "stream", "--format", "table", "abc", "abd", "")
     assert out.count(" *") == 1
     assert "unknown" not in err

@@ -85,7 +85,7 @@ def score_table(scores: Sequence[Score], log_base: str, width: int) -> Table:
         best = marked and place == 1
         table.add_row(
             f"{place}{' *' if best else '  '}" if len(scores) > 1 else str(place),
-            number(score.log_probability / unit, 3),
+            number(score.log_probability / unit + 0.0, 3),  # none of an empty text, not minus none
             number(score.tally.tokens),
             number(score.tally.bits_per_char, 3),
             number(score.tally.oov),

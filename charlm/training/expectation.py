@@ -18,7 +18,7 @@ from charlm.training.planning import Plan
 from charlm.training.speed import OPERATIONS_PER_WEIGHT_AND_TOKEN
 
 MEASURED: dict[str, tuple[tuple[float, float], ...]] = {
-    "letters": ((6.28, 0.99), (6.95, 0.92), (7.26, 0.905), (7.69, 0.881)),
+    "letters": ((6.28, 0.99), (6.95, 0.92), (7.26, 0.905), (7.69, 0.881), (8.05, 0.876)),
     "millions of letters": ((6.28, 0.99), (6.97, 0.90), (7.41, 0.879), (8.09, 0.796)),
     "words": ((7.03, 0.938), (7.69, 0.870), (8.41, 0.843)),
 }
