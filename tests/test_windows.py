@@ -19,7 +19,6 @@ from charlm.text.windows import (
     Window,
     Windows,
     cut_pieces,
-    filling,
     fresh_starts,
     random_cuts,
 )
@@ -92,7 +91,7 @@ def test_the_filling_is_that_of_the_windows_of_the_first_epoch(
 ) -> None:
     """Counted from lengths alone; windows of drawn lengths are taken for usual ones."""
     reading = replace(reading, random_bptt=False)
-    windows, found = epoch(text, reading), filling(text, reading)
+    windows, found = epoch(text, reading), Windows(text, reading).filling()
     places = [window.targets.size for window in windows]
     assert found.tokens == pytest.approx(len(text.ids) / len(windows))
     assert found.steps == pytest.approx(np.mean([len(window.targets) for window in windows]))

@@ -25,6 +25,9 @@ from charlm.text.tokenizer_json import EOS
 PADDING = -1
 """The target of a position that is not part of any piece."""
 
+MOST_COUNTED = 2_000
+"""Groups that averages are taken of: they are drawn at random, and millions would take seconds."""
+
 Int64 = NDArray[np.int64]
 
 
@@ -68,6 +71,15 @@ class Reading:
     random_bptt: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Filling:
+    """Averages of windows: their tokens, their steps, and the share of their places in use."""
+
+    tokens: float
+    steps: float
+    share: float
+
+
 class Windows:
     """The windows of a text, epoch after epoch, from any position."""
 
@@ -77,15 +89,33 @@ class Windows:
 
     def epoch(self, position: Position) -> Iterator[Window]:
         """The rest of an epoch. The order depends on the seed and the number of the epoch only."""
-        order = np.random.default_rng([self.reading.seed, position.epoch])
-        starts, stops = cut_pieces(self.text, self.reading, order)
-        groups = order_groups(stops - starts, self.text, self.reading, order)
+        starts, stops, groups = self._pieces(position.epoch)
         for number in range(position.group, len(groups)):
             rows = groups[number]
             first = position.offset if number == position.group else 0
             last = number == len(groups) - 1
             after = Position(epoch=position.epoch + last, group=0 if last else number + 1)
             yield from self._group(starts[rows], stops[rows], first, after, position.epoch, number)
+
+    def filling(self) -> Filling:
+        """Of the first groups of an epoch, without building them; drawn lengths count as usual."""
+        starts, stops, groups = self._pieces(0)
+        bptt = self.reading.bptt
+        windows = tokens = steps = places = 0
+        for rows in groups[:MOST_COUNTED]:
+            lengths = stops[rows] - starts[rows]
+            longest = int(lengths.max())
+            windows += -(-longest // bptt)
+            steps += longest
+            tokens += int(lengths.sum())
+            places += int(np.minimum(-(-lengths // bptt) * bptt, longest).sum())
+        return Filling(tokens=tokens / windows, steps=steps / windows, share=tokens / places)
+
+    def _pieces(self, epoch: int) -> tuple[Int64, Int64, list[Int64]]:
+        """Where the pieces of an epoch start and stop, and which of them are read together."""
+        order = np.random.default_rng([self.reading.seed, epoch])
+        starts, stops = cut_pieces(self.text, self.reading, order)
+        return starts, stops, order_groups(stops - starts, self.text, self.reading, order)
 
     def _group(
         self, starts: Int64, stops: Int64, first: int, after: Position, epoch: int, number: int
@@ -228,28 +258,3 @@ def order_groups(
     shuffled = order.permutation(len(lengths))
     rows = reading.batch_size
     return [shuffled[at : at + rows] for at in range(0, len(shuffled), rows)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Filling:
-    """Averages of windows: their tokens, their steps, and the share of their places in use."""
-
-    tokens: float
-    steps: float
-    share: float
-
-
-def filling(text: EncodedText, reading: Reading) -> Filling:
-    """Of the windows of an epoch, counted without building them; drawn lengths count as `bptt`."""
-    order = np.random.default_rng([reading.seed, 0])
-    starts, stops = cut_pieces(text, reading, order)
-    lengths, bptt = stops - starts, reading.bptt
-    windows = tokens = steps = places = 0
-    for rows in order_groups(lengths, text, reading, order):
-        each = lengths[rows]
-        longest = int(each.max())
-        windows += -(-longest // bptt)
-        steps += longest
-        tokens += int(each.sum())
-        places += int(np.minimum(-(-each // bptt) * bptt, longest).sum())
-    return Filling(tokens=tokens / windows, steps=steps / windows, share=tokens / places)

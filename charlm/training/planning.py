@@ -26,7 +26,7 @@ from charlm.nn.model import (
     sizes,
 )
 from charlm.text.dataset import Dataset
-from charlm.text.windows import Filling, Reading, filling
+from charlm.text.windows import Filling, Reading, Windows
 from charlm.training.memory import training_memory
 from charlm.training.optim import NON_MONOTONE_INTERVAL, OPTIMIZERS
 from charlm.training.speed import OPERATIONS_PER_WEIGHT_AND_TOKEN, measured_speed
@@ -140,7 +140,7 @@ class _Planner:
         reading = Reading(
             batch_size=self.rows, bptt=training.bptt, stateless=training.stateless, seed=0
         )
-        self.filling = filling(self.dataset.train, reading)
+        self.filling = Windows(self.dataset.train, reading).filling()
         model = self._model(training)
         training = self._length(training, model)
         model = self._dropout(model, training)
