@@ -62,8 +62,8 @@ def compare(
     last = changes[-1]
     assert last is not None, "two runs or more"
     parts = f"blocks of {last.block} tokens" if last.block else "lines"
-    say(f"differences in bits per byte from the first run, over {last.parts} {parts}; below zero "
-        "is better")  # fmt: skip
+    over = "" if last.low is None else f", over {last.parts:,} {parts}"
+    say(f"differences in bits per byte from the first run{over}; below zero is better")
     if any(one.tally.oov for one in found):
         say("OOV: tokens that a run does not know cost it next to nothing, so they favour it")
     render(comparison_table(found, changes))

@@ -4,15 +4,18 @@ import contextlib
 import json
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from charlm.errors import EnvironmentFailure
 from charlm.escapes import escape_unprintable
 
-WIDEST_KEPT = 120
-"""Columns up to which a table stays whole on a narrower terminal."""
+if TYPE_CHECKING:
+    from rich.table import Table
+
+LEAST_TEXT = 10
+"""Columns that a text column of a table keeps, however narrow the terminal is."""
 
 
 class Talk:
@@ -84,19 +87,35 @@ def write_json_line(content: Any) -> None:
 
 
 def render(renderable: Any) -> None:
-    """A table or text for people as the result; colour only on a terminal (NO_COLOR is kept).
+    """A table or text for people as the result."""
+    write(drawn(renderable))
 
-    A terminal that is too narrow breaks the lines of a table: no number of it is cut.
+
+def drawn(renderable: Any, *, stderr: bool = False) -> str:
+    """What people see of a table or text; colour only on a terminal (NO_COLOR is kept).
+
+    A table is wider than a terminal that is too narrow for its numbers: none of them is cut.
     """
     from rich.console import Console
-    from rich.measure import Measurement
+    from rich.table import Table
 
-    console = Console(soft_wrap=False, highlight=False, emoji=False, markup=False)
-    roomy = console.options.update(width=WIDEST_KEPT)
-    console.width = max(console.width, Measurement.get(console, roomy, renderable).minimum)
+    console = Console(stderr=stderr, soft_wrap=False, highlight=False, emoji=False, markup=False)
+    if isinstance(renderable, Table):
+        console.width = max(console.width, _least_width(renderable))
     with console.capture() as capture:
         console.print(renderable)
-    write(capture.get())
+    return capture.get()
+
+
+def _least_width(table: "Table") -> int:
+    """Columns that the numbers of a table need, which stand to the right, and a little text."""
+    from rich.text import Text
+
+    width = 0
+    for column in table.columns:
+        cells = [Text(str(cell)).cell_len for cell in (column.header, *column.cells)]
+        width += 2 + (max(cells) if column.justify == "right" else min(max(cells), LEAST_TEXT))
+    return width
 
 
 def on_terminal() -> bool:

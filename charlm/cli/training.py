@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from charlm.cli.output import Forgiving, Talk, say
+from charlm.cli.output import Forgiving, Talk, drawn, say
 
 if TYPE_CHECKING:
     from charlm.training.records import FinishedRecord, Record
@@ -143,15 +143,10 @@ def _bar() -> Any:
 
 def _summary(session: "Session", finished: "FinishedRecord") -> None:
     """The closing table and the commands to try next, on stderr: training has no other result."""
-    from rich.console import Console
-
     from charlm.report.progress import next_commands, summary_table
 
     if Talk.level == 0:
         return
-    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-    with console.capture() as capture:
-        console.print(summary_table(session.record, finished))
-    say(capture.get().rstrip("\n"))
+    say(drawn(summary_table(session.record, finished), stderr=True).rstrip("\n"))
     for line in next_commands(session.path, finished):
         say(line)

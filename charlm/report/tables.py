@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -39,7 +40,9 @@ def plain_table(*columns: str, title: str | None = None) -> Table:
     table = Table(box=None, title=title, title_justify="left", pad_edge=False, header_style="bold")
     for column in columns:
         left = column.startswith("<")
-        table.add_column(column.removeprefix("<"), justify="left" if left else "right")
+        justify: JustifyMethod = "left" if left else "right"
+        name = column.removeprefix("<")
+        table.add_column(name, justify=justify, no_wrap=not left, overflow="fold")
     return table
 
 
