@@ -48,6 +48,7 @@ ONLY_FOR = {
 """Settings of the model that only these cells listen to; others refuse them."""
 INIT_NAMES = ("orthogonal", "xavier", "he", "identity")
 MOST_LAYERS, MOST_COUNT = 256, 2**31
+TINY = 1e-12  # the least of numbers that must be above zero
 DIRECTION_NAMES = ("forward", "backward", "both")
 
 T = TypeVar("T")
@@ -71,10 +72,6 @@ def _choice_problems(settings: Any) -> list[str]:
         if choices and value is not None and value not in choices:
             problems.append(f"{f.name} is {value!r}; expected one of {', '.join(choices)}")
     return problems
-
-
-TINY = 1e-12
-"""The least of numbers that must be above zero."""
 
 
 def _range_problems(settings: Any, **ranges: tuple[float, float]) -> list[str]:

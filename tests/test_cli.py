@@ -1020,6 +1020,24 @@ def test_a_narrow_terminal_cuts_no_number(call: Call, monkeypatch: pytest.Monkey
         assert nats in call("eval", "--run", "stream")[1]
 
 
+def test_a_long_word_does_not_widen_a_table(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only numbers may: the path of a run is broken, and nothing of it is lost."""
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = call("info", "--run", "stream")[1].splitlines()
+    assert max(len(line) for line in lines) <= 60
+    assert not any("…" in line for line in lines)
+
+
+def test_a_run_named_backward_is_no_half(call: Call, here: Path) -> None:
+    """What is advised after training is for the run itself."""
+    (here / "a.txt").write_text(TEXT)
+    flags = ["--name", "backward", "--checkpoints", str(here / "runs"), "--steps", "2", *TINY]
+    status, _, err = call("train", "a.txt", *flags)
+    assert status == 0
+    assert "charlm fill" not in err
+    assert re.search(r"charlm sample --run \S*backward ", err)
+
+
 def test_methods_at_test_time_are_rows_under_the_plain_figures(call: Call) -> None:
     """Each is told with what was chosen for it; the plain figures stay the same."""
     plain = json.loads(call("eval", "--run", "stream", "--json")[1])

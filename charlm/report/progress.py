@@ -10,7 +10,7 @@ from rich.table import Table
 from charlm.report.tables import pairs_table
 from charlm.report.text import duration, number, shortened
 from charlm.runs.layout import BACKWARD
-from charlm.runs.locate import built_in
+from charlm.runs.locate import built_in, is_run
 from charlm.training.records import EvaluationRecord, FinishedRecord, Review, StepRecord
 from charlm.units import Tally, bits, perplexity
 
@@ -176,7 +176,7 @@ def _figures(tally: Tally) -> str:
 
 def next_commands(path: Path, finished: FinishedRecord) -> list[str]:
     """What to try next, ready to be copied."""
-    both = path.name == BACKWARD
+    both = path.name == BACKWARD and is_run(path.parent)
     path = path.parent if both else path
     run = f" --run {path.name}" if path.parent == Path("checkpoints") else f" --run {path}"
     if not finished.complete:

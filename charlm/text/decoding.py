@@ -12,6 +12,7 @@ from itertools import chain
 from charlm.errors import CorpusError, UsageError
 
 ERRORS = ("strict", "replace")
+CONVERT = "Convert it, for example with iconv; train, eval and vocab also take --encoding"
 SNIFF_BYTES = 1 << 16
 """As much of a file's beginning is looked at to tell text from other things."""
 
@@ -137,8 +138,7 @@ def _invalid(
     other = "cp1252" if encoding.startswith("utf") else "utf-8"
     return CorpusError(
         f"{label}: line {lines}, byte {byte}: {found} is not valid {name}. "
-        f"Convert it, for example with iconv; train, eval and vocab also take --encoding {other} "
-        f"or --errors replace."
+        f"{CONVERT} {other} or --errors replace."
     )
 
 
@@ -182,9 +182,7 @@ def _refuse_other_than_text(head: bytes, label: str, encoding: str) -> None:
         return
     if wide := _wide_encoding(head):
         raise CorpusError(
-            f"{label} looks like {wide.upper()}, not {encoding.upper()}. "
-            "Convert it, for example with iconv; train, eval and vocab also take "
-            f"--encoding {wide}."
+            f"{label} looks like {wide.upper()}, not {encoding.upper()}. {CONVERT} {wide}."
         )
     controls = len(head) - len(head.translate(None, _CONTROLS))
     if controls > max(_FEW, len(head) / 10) or head.count(0) > max(_FEW, len(head) / 2):

@@ -161,7 +161,7 @@ class Session:
         if counters.best_nats is None or lost:
             with trainer.kept_weights():
                 write_weights(self.path, trainer.model)
-                if lost and (valid := trainer.dataset.valid):
+                if lost and (valid := trainer.dataset.valid) is not None:
                     trainer.take_as_best(evaluate(TorchEngine(trainer.model), valid))
                     self.notes.append(f"{WEIGHTS} was gone; the newest weights take its place")
         snapshot = trainer.snapshot()
