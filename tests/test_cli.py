@@ -853,6 +853,7 @@ def test_a_run_with_both_directions_fills_gaps(call: Call, here: Path) -> None:
     status, out, err = call("train", "a.txt", "--steps", "6", *arguments)
     assert (status, out) == (0, "")
     assert "the backward half" in err
+    assert f"charlm fill --run {here / 'gaps'} " in err  # the whole, not its half
     here_too = ["--run", "gaps", "--checkpoints", str(here)]
     status, _, err = call("train", "--resume", *here_too)
     assert (status, "is complete" in err) == (0, True)
@@ -1001,6 +1002,27 @@ def test_lines_of_windows_are_scored_without_their_ends(call: Call, here: Path) 
     assert found == plain
     assert err.count("carriage return") == 1
     assert "carriage return" not in quiet
+
+
+def test_a_model_that_knows_carriage_returns_reads_them(call: Call, here: Path) -> None:
+    """Those of bytes do: then they are part of the sentence."""
+    (here / "a.txt").write_text(TEXT)
+    (here / "lines.txt").write_bytes(b"abc\r\nabc\n")
+    where = ["--checkpoints", str(here)]
+    flags = ["--unit", "byte", "--name", "b", "--steps", "2"]
+    assert call("train", "a.txt", *flags, *where, *TINY)[0] == 0
+    _, out, err = call("score", "--run", "b", *where, "--file", "lines.txt")
+    assert "carriage return" not in err
+    counts = [line.split("\t")[2] for line in out.splitlines()[1:]]
+    assert counts == ["4", "3"]
+
+
+def test_an_empty_text_has_no_figures(call: Call, here: Path) -> None:
+    """Rather than a table of dashes."""
+    (here / "none.txt").write_text("")
+    status, out, err = call("eval", "--run", "stream", "--file", "none.txt")
+    assert (status, out) == (3, "")
+    assert "at least one token" in err
 
 
 def test_a_complete_run_says_how_it_is_made_longer(call: Call, here: Path) -> None:

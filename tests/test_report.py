@@ -11,11 +11,16 @@ from charlm.inference.generation import NextToken
 from charlm.inference.scoring import Score, TokenScore
 from charlm.report import progress
 from charlm.report.formats import FORMATS, escaped, tsv_header
-from charlm.report.progress import evaluation_line, source_log_loss, step_line
+from charlm.report.progress import (
+    evaluation_line,
+    source_log_loss,
+    step_line,
+    summary_table,
+)
 from charlm.report.tables import next_table, score_table, tally_table, token_table
 from charlm.report.text import duration, number, shortened, visible
 from charlm.runs.locate import built_in
-from charlm.training.records import EvaluationRecord, Memory, Review, StepRecord
+from charlm.training.records import EvaluationRecord, FinishedRecord, Memory, Review, StepRecord
 from charlm.units import Tally
 
 
@@ -185,3 +190,19 @@ def test_the_source_is_only_beside_models_of_its_whole_text(vocabulary, known: b
     settings = {"corpus": BUILT_IN, "vocabulary": whole | vocabulary}
     found = source_log_loss({"settings": settings, "corpus": {"document": "stream"}})
     assert (found is not None) == known
+
+
+@pytest.mark.parametrize(("oov", "known"), [(0, True), (1, False)])
+def test_the_source_is_not_beside_figures_with_unknown_tokens(oov: int, known: bool) -> None:
+    """They cost next to nothing: the model would seem to beat its source."""
+    whole = {"unit": "char", "words": "text", "lowercase": False, "normalize": "none"}
+    record = {
+        "name": "a",
+        "settings": {"corpus": BUILT_IN, "vocabulary": whole},
+        "corpus": {"document": "stream", "parts": {}},
+    }
+    valid = Tally(nats=2.0, tokens=2, chars=2, oov=oov)
+    finished = FinishedRecord(
+        step=1, epoch=0, tokens=2, seconds=1.0, reason="complete", best_step=1, valid=valid
+    )
+    assert ("the source's own" in drawn(summary_table(record, finished))) == known
