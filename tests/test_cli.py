@@ -215,6 +215,16 @@ def test_other_exceptions(
     assert re.search(told, err)
 
 
+@pytest.mark.parametrize(("verb", "told"), [("info", True), ("bench", False)])
+def test_a_run_in_the_place_of_a_text_is_told_where_it_belongs(
+    verb: str, told: bool, call: Call
+) -> None:
+    """Of commands that take a run; the parser alone says only that there is too much."""
+    status, _, err = call(verb, "stream", "stream")
+    assert status == 2
+    assert ("A run is named with --run." in err) == told
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "told"),
     [

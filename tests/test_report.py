@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from charlm.report import progress
 from charlm.report.formats import FORMATS, escaped, tsv_header
 from charlm.report.progress import (
     evaluation_line,
+    plain_step_line,
     source_log_loss,
     step_line,
     summary_table,
@@ -137,6 +139,20 @@ def test_progress_speaks_the_unit_of_the_trade(unit: str, expected: str) -> None
     evaluation = EvaluationRecord(**place, best=True, tally=Tally(nats=5, tokens=5))
     line = evaluation_line(evaluation, unit)
     assert line == f" 50 % step 10: validation {expected}  1:01 min  best so far"
+
+
+@pytest.mark.parametrize(
+    ("progress", "told"), [(0.0, None), (0.25, "1:00 min left"), (0.8, "5 s left"), (1.0, None)]
+)
+def test_a_plain_line_tells_the_time_left(progress: float, told: str | None) -> None:
+    """At the pace so far; nothing before the beginning and after the end."""
+    record = StepRecord(
+        step=1234, epoch=1, tokens=9, seconds=20.0, progress=progress, nats_per_token=math.log(2),
+        learning_rate=0.1, gradient_norm=1.0, clipped=0.0, tokens_per_second=1000.0,
+    )  # fmt: skip
+    line = plain_step_line(record, "char")
+    assert line.startswith(f"{100 * progress:3.0f} % step 1,234: 1.000 bits/char")
+    assert line.endswith(told or "tokens/s")
 
 
 def test_the_look_back_is_told_in_rows() -> None:

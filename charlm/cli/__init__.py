@@ -158,7 +158,11 @@ def _unexpected(error: Exception) -> int:
             return int(error.exit_code)
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "charlm"
-        return _report(Exception(f"{error.format_message()} See: {path} --help"), error.exit_code)
+        text = error.format_message()
+        takes_run = context and any(option.name == "run" for option in context.command.params)
+        if takes_run and "unexpected extra argument" in text:
+            text += " A run is named with --run."
+        return _report(Exception(f"{text} See: {path} --help"), error.exit_code)
     if isinstance(error, ImportError) and re.search("map segment|allocate memory", str(error)):
         text = f"not enough memory to load a library ({error}); expected room for it. Free some"
         return _report(CharlmError(text), 5, error)

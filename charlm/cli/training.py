@@ -92,7 +92,7 @@ def _signals(session: "Session") -> Iterator[list[int]]:
 @contextlib.contextmanager
 def _progress(session: "Session") -> "Iterator[Any]":
     """A function that shows a record: a bar on a terminal, lines now and then elsewhere."""
-    from charlm.report.progress import evaluation_line, step_line
+    from charlm.report.progress import evaluation_line, plain_step_line, step_line
     from charlm.training.records import EvaluationRecord, StepRecord, WarningRecord
 
     unit = session.record["settings"]["vocabulary"]["unit"]
@@ -124,7 +124,7 @@ def _progress(session: "Session") -> "Iterator[Any]":
             say(record.text)
         elif isinstance(record, StepRecord) and record.seconds - last[0] >= PLAIN_STEP_GAP:
             last[0] = record.seconds
-            say(f"{100 * record.progress:3.0f} % step {record.step:,}: {step_line(record, unit)}")
+            say(plain_step_line(record, unit))
 
     yield tell
 

@@ -68,6 +68,14 @@ def step_line(record: StepRecord, unit: str) -> str:
     return f"{_loss(record.nats_per_token, unit)}  {record.tokens_per_second:,.0f} tokens/s"
 
 
+def plain_step_line(record: StepRecord, unit: str) -> str:
+    """A step where there is no bar: how far it is, and the time left if the pace so far holds."""
+    line = f"{100 * record.progress:3.0f} % step {record.step:,}: {step_line(record, unit)}"
+    if not 0.0 < record.progress < 1.0:
+        return line
+    return f"{line}  {duration(record.seconds * (1.0 / record.progress - 1.0))} left"
+
+
 def _loss(nats: float, unit: str) -> str:
     if unit in ("word", "bpe"):
         found = perplexity(nats, 1)
