@@ -1027,6 +1027,29 @@ def test_a_model_that_knows_carriage_returns_reads_them(call: Call, here: Path) 
     assert counts == ["4", "3"]
 
 
+def test_sentences_in_other_encodings_are_scored(call: Call, here: Path) -> None:
+    """From a file, from stdin, and by compare; what is not valid may be replaced."""
+    (here / "utf.txt").write_text("abc\nabé\n", encoding="utf-8")
+    (here / "latin.txt").write_text("abc\nabé\n", encoding="latin-1")
+    plain = call("score", "--run", "stream", "--file", "utf.txt")[1]
+    other = ["--file", "latin.txt", "--encoding", "latin-1"]
+    assert call("score", "--run", "stream", *other)[1] == plain
+    with (here / "latin.txt").open("rb") as text:
+        child = process("score", "--run", "stream", "--encoding", "latin-1", stdin=text)
+        assert child.communicate(timeout=60)[0].decode() == plain
+    with (here / "latin.txt").open("rb") as text:
+        child = process("score", "--run", "stream", "--errors", "replace", stdin=text)
+        assert "ab\ufffd" in child.communicate(timeout=60)[0].decode()
+    status, _, err = call("score", "--run", "stream", "--file", "latin.txt")
+    assert (status, "--encoding cp1252" in err) == (3, True)
+    status, _, err = call("score", "--run", "stream", "--file", "latin.txt", "--errors", "replace")
+    assert (status, "replaced by U+FFFD" in err) == (0, True)
+    runs = ["compare", "stream", "lines"]
+    assert call(*runs, *other)[1] == call(*runs, "--file", "utf.txt")[1]
+    assert call("score", "ab", "--run", "stream", "--encoding", "latin-1")[0] == 2
+    assert call("score", "--run", "stream", "--file", "utf.txt", "--errors", "x")[0] == 2
+
+
 def test_an_empty_text_has_no_figures(call: Call, here: Path) -> None:
     """Rather than a table of dashes."""
     (here / "none.txt").write_text("")

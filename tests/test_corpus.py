@@ -160,7 +160,8 @@ def test_the_message_for_invalid_bytes_says_what_and_where_and_what_to_do(tmp_pa
     assert caught.value.exit_code == 3
     assert str(caught.value) == (
         f"{path}: line 3, byte 10: 0x92 is not valid UTF-8. Convert it, for example with "
-        f"iconv; train, eval and vocab also take --encoding cp1252 or --errors replace."
+        f"iconv; train, eval, score, compare and vocab also take --encoding cp1252 or --errors "
+        f"replace."
     )
     assert whole(path, encoding="cp1252") == "one\ntwo\nit’s"
 

@@ -6,7 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from charlm.cli.options import CheckpointsOption, EngineOption, JsonOption, open_model
+from charlm.cli.options import (
+    CheckpointsOption,
+    ColumnOption,
+    EncodingOption,
+    EngineOption,
+    ErrorsOption,
+    JsonOption,
+    open_model,
+)
 from charlm.cli.output import render, say, write_json
 
 
@@ -20,6 +28,9 @@ def compare(
     files: Annotated[
         list[str] | None, typer.Option("--file", help="Text to compare them on, not blank lines.")
     ] = None,
+    column: ColumnOption = None,
+    encoding: EncodingOption = "utf-8",
+    errors: ErrorsOption = "strict",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap.")] = 0,
     as_json: JsonOption = False,
     engine: EngineOption = "auto",
@@ -37,7 +48,8 @@ def compare(
     from charlm.inference.comparison import difference, line_nats
     from charlm.text.dataset import open_corpus
 
-    text = "".join(open_corpus(files, CorpusSettings(), "stream").chunks())
+    settings = CorpusSettings(column=column, encoding=encoding, errors=errors)
+    text = "".join(open_corpus(files, settings, "stream").chunks())
     sizes = [len(line.encode("utf-8")) for line in text.split("\n")]
     sizes = [size + 1 for size in sizes[:-1]] + ([sizes[-1]] if sizes[-1] else [])
     found = []
@@ -45,7 +57,7 @@ def compare(
         model = open_model(name, checkpoints, engine)
         if model.run.backward:
             raise UsageError(f"{name} reads backward; expected runs that read forward")
-        encoded = model.run.encode(open_corpus(files, CorpusSettings(), model.run.document))
+        encoded = model.run.encode(open_corpus(files, settings, model.run.document))
         found.append(line_nats(Path(name).name, model.run.engine, encoded, model.vocabulary))
         say(f"read by {name}", level=2)
     changes = [None] + [difference(found[0], other, sizes, seed=seed) for other in found[1:]]

@@ -6,10 +6,14 @@ import typer
 
 from charlm.cli.options import (
     CheckpointsOption,
+    ColumnOption,
+    EncodingOption,
     EngineOption,
+    ErrorsOption,
     JsonOption,
     RunOption,
     WeightsOption,
+    check_meant,
     open_model,
 )
 from charlm.cli.output import render, say, write, write_json
@@ -34,9 +38,9 @@ def evaluate(
         str | None,
         typer.Option("--document", help="stream, line, paragraph or file. (default: as trained)"),
     ] = None,
-    column: Annotated[str | None, typer.Option("--column", help="Column of a table.")] = None,
-    encoding: Annotated[str, typer.Option("--encoding", help="Encoding of the text.")] = "utf-8",
-    errors: Annotated[str, typer.Option("--errors", help="strict or replace.")] = "strict",
+    column: ColumnOption = None,
+    encoding: EncodingOption = "utf-8",
+    errors: ErrorsOption = "strict",
     window: Annotated[
         int | None,
         typer.Option("--window", min=1, help="With --reset: tokens in a window. (default: 256)"),
@@ -81,8 +85,8 @@ def evaluate(
         raise UsageError(f"{wanted[0]} needs engine torch, weights fp32, and no --reset")
     of_files = {"--document": document is not None, "--column": column is not None,
                 "--encoding": encoding != "utf-8", "--errors": errors != "strict"}  # fmt: skip
-    _check_meant({flag for flag, given in of_files.items() if given and not files}, "--file")
-    _check_meant({"--window"} if window and not reset else set(), "--reset")
+    check_meant({flag for flag, given in of_files.items() if given and not files}, "--file")
+    check_meant({"--window"} if window and not reset else set(), "--reset")
     reset_every = (window or 256) if reset else None
     model = open_model(run, checkpoints, "torch" if wanted else engine, weights)
     texts = _held_out(model) if not files else {}
@@ -130,14 +134,6 @@ def evaluate(
     if wanted:
         write("\n")
         render(method_table(tallies, plain))
-
-
-def _check_meant(given: set[str], needs: str) -> None:
-    """Raise UsageError for a flag that would do nothing without another one."""
-    if given:
-        from charlm.errors import UsageError
-
-        raise UsageError(f"{min(given)} is of no use without {needs}; expected {needs} beside it")
 
 
 def _tell_quality(

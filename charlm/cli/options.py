@@ -35,6 +35,9 @@ WeightsOption = Annotated[
     str,
     typer.Option("--weights", help="How the kernels keep the weights: fp32, bf16 or int8."),
 ]
+ColumnOption = Annotated[str | None, typer.Option("--column", help="Column of a table.")]
+EncodingOption = Annotated[str, typer.Option("--encoding", help="Encoding of the text.")]
+ErrorsOption = Annotated[str, typer.Option("--errors", help="strict or replace.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 
 
@@ -59,6 +62,14 @@ def open_model(
     model = load(path, engine=engine, weights=weights)
     say(f"engine {model.run.engine.name}", level=2)
     return model
+
+
+def check_meant(given: set[str], needs: str) -> None:
+    """Raise UsageError for a flag that would do nothing without another one."""
+    if given:
+        from charlm.errors import UsageError
+
+        raise UsageError(f"{min(given)} is of no use without {needs}; expected {needs} beside it")
 
 
 def name_unknown(model: "Model", texts: Iterable[str], what: str) -> None:

@@ -11,9 +11,12 @@ import typer
 
 from charlm.cli.options import (
     CheckpointsOption,
+    EncodingOption,
     EngineOption,
+    ErrorsOption,
     RunOption,
     WeightsOption,
+    check_meant,
     name_unknown,
     open_model,
 )
@@ -33,6 +36,8 @@ def register(app: typer.Typer) -> None:
 def score(
     texts: Annotated[list[str] | None, typer.Argument(help="Sentences; `-` is stdin.")] = None,
     file: Annotated[Path | None, typer.Option("--file", help="A sentence on each line.")] = None,
+    encoding: EncodingOption = "utf-8",
+    errors: ErrorsOption = "strict",
     tokens: Annotated[bool, typer.Option("--tokens", help="Show each token.")] = False,
     output: Annotated[
         str, typer.Option("--format", help="auto, table, tsv, jsonl or scores.")
@@ -51,6 +56,7 @@ def score(
     Example:  charlm score "the apple and pear salad" "the apple and pair salad"
     """
     from charlm.errors import UsageError
+    from charlm.text.decoding import ERRORS, codec_name
 
     texts = texts or []
     if output not in ("auto", "table", "tsv", "jsonl", "scores"):
@@ -59,6 +65,12 @@ def score(
         raise UsageError(f"--log-base is {log_base!r}; expected e, 2 or 10")
     if texts and file:
         raise UsageError("sentences and --file were both given; expected one of them")
+    encoding = codec_name(encoding)
+    if errors not in ERRORS:
+        raise UsageError(f"--errors is {errors!r}; expected {' or '.join(ERRORS)}")
+    if texts and texts != ["-"]:
+        meant = {"--encoding": encoding != "utf-8", "--errors": errors != "strict"}
+        check_meant({flag for flag, given in meant.items() if given}, "--file")
     from_stdin = (not texts and not file) or texts == ["-"] or str(file) == "-"
     if from_stdin and sys.stdin.isatty():
         raise UsageError("no sentences; give some as arguments, with --file, or on stdin")
@@ -70,7 +82,10 @@ def score(
     scorer = Scorer(model.run.engine, model.vocabulary, end=model.run.ends, carry=carry)
     if output == "auto":
         output = "table" if on_terminal() and not from_stdin else "tsv"
-    lines = stdin_lines() if from_stdin else iter([_file_lines(file)] if file else [texts])
+    if from_stdin:
+        lines = stdin_lines(encoding, errors)
+    else:
+        lines = iter([_file_lines(file, encoding, errors) if file else texts])
     if texts and not from_stdin:
         name_unknown(model, texts, "sentences")
     if "\r" in model.vocabulary.unknown("\r"):
@@ -136,13 +151,13 @@ def _lines(
     return counts
 
 
-def stdin_lines() -> Iterator[list[str]]:
+def stdin_lines(encoding: str = "utf-8", errors: str = "strict") -> Iterator[list[str]]:
     """Lines of stdin as soon as they are there, in batches of what has come so far."""
     import codecs
 
     from charlm.errors import CorpusError
 
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    decoder = codecs.getincrementaldecoder(encoding)(errors)
     rest, place, data = "", 0, b"-"
     while data:
         data = os.read(sys.stdin.fileno(), READ_BYTES)
@@ -152,7 +167,8 @@ def stdin_lines() -> Iterator[list[str]]:
         except UnicodeDecodeError as error:
             raise CorpusError(
                 f"stdin: byte {begin + error.start}: 0x{error.object[error.start]:02x} is not "
-                "valid UTF-8. Convert it first, for example with iconv"
+                f"valid {encoding.upper()}. Name its encoding with --encoding, such as cp1252, or "
+                "take what can be read with --errors replace"
             ) from error
         if not place:  # a byte-order mark
             rest = rest.removeprefix("\ufeff")
@@ -164,8 +180,11 @@ def stdin_lines() -> Iterator[list[str]]:
         yield [rest]
 
 
-def _file_lines(path: Path) -> list[str]:
+def _file_lines(path: Path, encoding: str, errors: str) -> list[str]:
     from charlm.text.corpus import END, Corpus
 
-    text = "".join(Corpus([str(path)], document="line").chunks())
+    corpus = Corpus([str(path)], document="line", encoding=encoding, errors=errors)
+    text = "".join(corpus.chunks())
+    for note in corpus.notes:
+        say(note)
     return text.removesuffix(END).split(END) if text else []

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charlm.cli.options import JsonOption
+from charlm.cli.options import ColumnOption, EncodingOption, ErrorsOption, JsonOption
 from charlm.cli.output import render, say, write, write_json
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ def vocab(
     ] = None,
     lowercase: Annotated[bool, typer.Option("--lowercase", help="Lower-case first.")] = False,
     normalize: Annotated[str, typer.Option("--normalize", help="none, nfc or nfkc.")] = "none",
-    column: Annotated[str | None, typer.Option("--column", help="Column of a table.")] = None,
-    encoding: Annotated[str, typer.Option("--encoding", help="Encoding of the text.")] = "utf-8",
-    errors: Annotated[str, typer.Option("--errors", help="strict or replace.")] = "strict",
+    column: ColumnOption = None,
+    encoding: EncodingOption = "utf-8",
+    errors: ErrorsOption = "strict",
     frozen: Annotated[
         Path | None, typer.Option("--vocab", help="Use this tokenizer.json instead of a new one.")
     ] = None,

@@ -12,7 +12,9 @@ from itertools import chain
 from charlm.errors import CorpusError, UsageError
 
 ERRORS = ("strict", "replace")
-CONVERT = "Convert it, for example with iconv; train, eval and vocab also take --encoding"
+CONVERT = (
+    "Convert it, for example with iconv; train, eval, score, compare and vocab also take --encoding"
+)
 SNIFF_BYTES = 1 << 16
 """As much of a file's beginning is looked at to tell text from other things."""
 
