@@ -111,9 +111,12 @@ for _name, _texts, _published in (
     ("mogrifier-ptb", PTB, ("the paper", 50.1)),
     ("mogrifier-ptb-char", PTB_CHAR, ("the paper", 1.120)),
 ):
+    _preset = PRESETS[_name]
+    _protocol = f"{_texts['protocol']}; not as published: {_preset.differs}"
     RECIPES[_name] = Recipe(
-        what=f"preset {_name}", settings=PRESETS[_name].settings, published=(_published,), **_texts
-    )
+        what=_preset.text, settings=_preset.settings, published=(_published,),
+        **_texts | {"protocol": _protocol},
+    )  # fmt: skip
 
 
 MAKEMORE_SEED, MAKEMORE_HELD_OUT = 3407, 1000

@@ -47,6 +47,8 @@ def test_every_command_runs(command: str, folder: Path, monkeypatch: pytest.Monk
             at = arguments.index(found.pop())
             del arguments[at : at + 2]
         arguments += TINY
+    if arguments[0] == "search":
+        arguments += ["--minutes", "0.02", "--trial-minutes", "0.005"]
     if arguments[0] == "gradients":
         arguments += ["corpus.txt", "--minutes", "0.001", "--lags", "9"]
     if arguments[0] == "bench":

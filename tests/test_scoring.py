@@ -100,6 +100,18 @@ def test_carried_texts_score_as_one_stream(unit: str, end: bool) -> None:
         start = stop
 
 
+@every_unit
+def test_carried_lines_have_their_line_ends_between_them(unit: str) -> None:
+    """Of a model of one stream: the sum is that of the text which the lines are of."""
+    plain = Scorer(engine(MODELS[unit]), VOCABULARIES[unit], end=False, carry=True, lines=True)
+    known = not VOCABULARIES[unit].unknown("\n")
+    ids = [index for text in TEXTS for index in ids_of(unit, text + "\n" * known, end=False)]
+    scores = plain.score(TEXTS, tokens=True)
+    assert sum(nats_of(scores)) == pytest.approx(sum(naive_nats(MODELS[unit], ids)), abs=1e-3)
+    assert [score.text for score in scores] == list(TEXTS)
+    assert sum(len(score.tokens) for score in scores) == len(ids)
+
+
 def test_carried_texts_may_come_in_any_batches() -> None:
     """The state outlives the call."""
     whole = nats_of(scorer(carry=True).score(TEXTS))

@@ -43,7 +43,8 @@ Example:  charlm train corpus.txt && charlm sample --len 500
 """
 
 EPILOG = """Exit codes: 0 ok, 1 bug, 2 usage, 3 text, 4 run or model,
-5 machine (disk, memory, device), 6 training diverged, 130 interrupted, 143 terminated."""
+5 machine (disk, memory, device), 6 training diverged, 129 terminal closed, 130 interrupted,
+143 terminated."""
 
 LONGEST_MESSAGE = 2000
 

@@ -33,6 +33,7 @@ def info(
     rows = setting_rows(record, everything=Talk.level > 1)
     if rows:
         table = plain_table("<setting", "<value", "<why")
+        table.columns[0].no_wrap = True
         for row in rows:
             table.add_row(*row)
         write("\n")

@@ -108,13 +108,13 @@ def drawn(renderable: Any, *, stderr: bool = False) -> str:
 
 
 def _least_width(table: "Table") -> int:
-    """Columns that the numbers of a table need, which stand to the right, and a little text."""
+    """Columns that a table needs for what may not be broken, such as numbers, and a little text."""
     from rich.text import Text
 
     width = 0
     for column in table.columns:
         cells = [Text(str(cell)).cell_len for cell in (column.header, *column.cells)]
-        width += 2 + (max(cells) if column.justify == "right" else min(max(cells), LEAST_TEXT))
+        width += 2 + (max(cells) if column.no_wrap else min(max(cells), LEAST_TEXT))
     return width
 
 

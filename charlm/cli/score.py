@@ -44,7 +44,7 @@ def score(
     ] = "auto",
     log_base: Annotated[str, typer.Option("--log-base", help="e, 2 or 10.")] = "e",
     carry: Annotated[
-        bool, typer.Option("--carry", help="Sentences are one stream, not independent.")
+        bool, typer.Option("--carry", help="Sentences are the lines of one stream.")
     ] = False,
     engine: EngineOption = "auto",
     weights: WeightsOption = "fp32",
@@ -70,7 +70,7 @@ def score(
         raise UsageError(f"--errors is {errors!r}; expected {' or '.join(ERRORS)}")
     if texts and texts != ["-"]:
         meant = {"--encoding": encoding != "utf-8", "--errors": errors != "strict"}
-        check_meant({flag for flag, given in meant.items() if given}, "--file")
+        check_meant({flag for flag, given in meant.items() if given}, "--file or stdin")
     from_stdin = (not texts and not file) or texts == ["-"] or str(file) == "-"
     if from_stdin and sys.stdin.isatty():
         raise UsageError("no sentences; give some as arguments, with --file, or on stdin")
@@ -79,7 +79,9 @@ def score(
         say("the model read one endless stream: scores are of texts as beginnings, without an end")
     from charlm.inference.scoring import Scorer
 
-    scorer = Scorer(model.run.engine, model.vocabulary, end=model.run.ends, carry=carry)
+    scorer = Scorer(
+        model.run.engine, model.vocabulary, end=model.run.ends, carry=carry, lines=carry
+    )
     if output == "auto":
         output = "table" if on_terminal() and not from_stdin else "tsv"
     if from_stdin:

@@ -47,16 +47,26 @@ class Scorer:
 
     `end` tells whether the model has learnt where texts end (EOS is then part of every score);
     a model of one endless stream has not, and gives the probability that a text begins so.
-    With `carry`, the texts are one stream: each is read from the state after the one before.
+    With `carry`, the texts are one stream: each is read from the state after the one before. With
+    `lines` each of them is a line, whose line end is part of it where no EOS is and it is known.
     Raises UsageError for that under a model that reads backward.
     """
 
-    def __init__(self, engine: Engine, vocabulary: Vocabulary, *, end: bool, carry: bool) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        vocabulary: Vocabulary,
+        *,
+        end: bool,
+        carry: bool,
+        lines: bool = False,
+    ) -> None:
         if carry and isinstance(vocabulary, BackwardVocabulary):
             raise UsageError(
                 "one stream of texts with a model that reads backward; leave out carry"
             )
         self.engine, self.vocabulary, self.end, self.carry = engine, vocabulary, end, carry
+        self._behind = "\n" if lines and not end and not vocabulary.unknown("\n") else ""
         self._state: State | None = None
         self._last = EOS
 
@@ -76,6 +86,7 @@ class Scorer:
         ]
 
     def _encode(self, text: str) -> EncodedText:
+        text += self._behind
         ids = self.vocabulary.encode(text).astype(np.int64)
         if self.end:
             ids = np.append(ids, EOS)
@@ -91,7 +102,7 @@ class Scorer:
         return Score(text=text, tally=tally(encoded, nats), tokens=details)
 
     def _tokens(self, text: str, encoded: EncodedText, nats: Nats) -> tuple[TokenScore, ...]:
-        names = self.vocabulary.pieces(text) + (["<eos>"] if self.end else [])
+        names = self.vocabulary.pieces(text + self._behind) + (["<eos>"] if self.end else [])
         ranks = token_ranks(self.engine, encoded.ids, self._state, self._last)
         unknown = encoded.ids == self.vocabulary.unk
         return tuple(

@@ -31,10 +31,9 @@ def comparison(recipe: Recipe, tallies: Mapping[str, Tally]) -> Table:
 
 def recipe_table(recipes: Mapping[str, Recipe]) -> Table:
     """What there is to reproduce."""
-    table = plain_table("<name", "<what", "<figure", "published")
+    table = plain_table("<name", "<what", "<published")
+    table.columns[0].no_wrap = True
     for name, recipe in recipes.items():
         figures = ", ".join(number(value, DIGITS[recipe.figure]) for _, value in recipe.published)
-        table.add_row(
-            name, Text(recipe.what), Text(f"{recipe.part} {FIGURES[recipe.figure]}"), figures
-        )
+        table.add_row(name, Text(recipe.what), Text(f"{figures} {FIGURES[recipe.figure]}"))
     return table
