@@ -13,7 +13,14 @@ from charlm.config import section_of, settings_from
 from charlm.engine.interface import State
 from charlm.errors import RunError, UsageError
 from charlm.inference.filling import Half, fill
-from charlm.inference.generation import NextToken, Piece, generate, next_tokens, read_prompt
+from charlm.inference.generation import (
+    NextToken,
+    Piece,
+    generate,
+    newest_document,
+    next_tokens,
+    read_prompt,
+)
 from charlm.inference.likelihood import evaluate
 from charlm.inference.samplers import Sampling, log_probabilities
 from charlm.inference.scoring import Score, Scorer
@@ -22,6 +29,7 @@ from charlm.runs.layout import BACKWARD, TOKENIZER, WEIGHTS
 from charlm.runs.locate import checkpoints_folder, find_run, is_run
 from charlm.runs.run import Run, load_run, read_embedding
 from charlm.text.corpus import Corpus
+from charlm.text.tokenizer_json import EOS
 from charlm.text.vectors import nearest
 from charlm.units import Tally
 
@@ -99,13 +107,15 @@ class Model:
             prompt=prompt,
             sampling=sampling,
             seed=chosen,
-            documents=self.run.document != "stream",
+            documents=self.run.begins_anew,
             **options,
         )
 
     def next(self, prompt: str = "", *, top: int = 10) -> list[NextToken]:
         """The likeliest tokens after a prompt, with their probabilities."""
-        return next_tokens(self.run.engine, self.vocabulary, prompt, top)
+        return next_tokens(
+            self.run.engine, self.vocabulary, prompt, top, documents=self.run.begins_anew
+        )
 
     def fill(self, text: str, *, top: int = 5) -> tuple[list[list[NextToken]], str]:
         """The likeliest tokens for each gap `___` of a text, and the text with the best ones in.
@@ -160,7 +170,10 @@ class Model:
 
     def state(self, text: str = "") -> ModelState:
         """The state after a text that starts a document."""
-        logits, hidden = read_prompt(self.run.engine, self._ids(text))
+        ids = self._ids(text)
+        if self.run.begins_anew:
+            ids = newest_document(ids)
+        logits, hidden = read_prompt(self.run.engine, ids)
         return ModelState(hidden=hidden, log_probabilities=log_probabilities(logits)[0])
 
     def step(self, state: ModelState, text: str) -> tuple[float, ModelState]:
@@ -168,6 +181,9 @@ class Model:
         total = 0.0
         for index in self._ids(text):
             total += float(state.log_probabilities[index])
+            if index == EOS and self.run.begins_anew:
+                state = self.state()
+                continue
             logits, hidden = read_prompt(self.run.engine, np.array([index]), state.hidden)
             state = ModelState(hidden=hidden, log_probabilities=log_probabilities(logits)[0])
         return total, state

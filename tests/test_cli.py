@@ -1066,6 +1066,29 @@ def test_a_complete_run_says_how_it_is_made_longer(call: Call, here: Path) -> No
     assert re.search(r"charlm train --resume --run \S*stream --\w+ N", err)
 
 
+def test_what_a_preset_is_not_is_told(call: Call, here: Path) -> None:
+    """Where its settings are asked for, and under the list of recipes its name."""
+    (here / "a.txt").write_text(TEXT)
+    status, _, err = call("train", "a.txt", "--preset", "zaremba-small", "--plan")
+    assert status == 0
+    assert "preset zaremba-small; not as published: embedding, output and biases" in err
+    rows = call("reproduce")[1]
+    assert re.search(r"^zaremba-small +Penn Treebank words, 2 x 200 +115\.0 perplexity", rows, re.M)
+
+
+def test_a_run_that_lost_its_patience_says_so(call: Call, here: Path) -> None:
+    """And not that it had the whole length."""
+    (here / "a.txt").write_text(TEXT)
+    flags = ["--patience", "1", "--evals", "12", "--learning-rate", "3", "--steps", "30"]
+    where = ["--checkpoints", str(here)]
+    assert call("train", "a.txt", "--name", "p", *flags, *where, *TINY)[0] == 0
+    status, _, err = call("train", "--resume", "--run", "p", *where)
+    assert status == 0
+    assert re.search(r"is over after [\d.]+ passes, since validation no longer improved", err)
+    status, _, err = call("train", "--resume", "--run", "p", "--steps", "35", *where)
+    assert (status, "nothing was changed" in err) == (0, False)
+
+
 def test_a_narrow_terminal_cuts_no_number(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table is wider than the terminal rather than without its figures."""
     _, wide, _ = call("eval", "--run", "stream", "--json")

@@ -256,3 +256,35 @@ def test_nothing_is_printed_and_no_global_random_state_is_touched(
     assert before[1] == np.random.get_state()[1].tolist()
     assert before[2] == random.getstate()
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("document", "anew"), [("line", True), ("paragraph", False)])
+def test_what_follows_an_end_begins_anew_where_training_did(
+    document: str, anew: bool, folder: Path
+) -> None:
+    """Blank-separated words end lines with EOS, inside of longer documents too."""
+    chosen = {"unit": "word", "words": "whitespace", "document": document}
+    name = f"blank-{document}"
+    text = "abc abd\nab ca\n\n" * 10
+    list(charlm.train(text=text, name=name, checkpoints=folder, **{**TINY, **chosen}))
+    model = charlm.load(name, checkpoints=folder)
+    first = [token.probability for token in model.next()]
+    after = [token.probability for token in model.next("abc abd\n")]
+    assert (after == pytest.approx(first, abs=1e-6)) == anew
+    starts = [model.state(text).log_probabilities for text in ("", "abc abd\n")]
+    assert np.allclose(*starts, atol=1e-6) == anew
+    log_probability, state = model.step(model.state("abc"), "abd\n")
+    assert log_probability < 0.0
+    probabilities = np.sort(np.exp(state.log_probabilities))[::-1]
+    assert probabilities[: len(after)] == pytest.approx(after, abs=1e-6)
+    pieces = list(model.generate(40, prompt="abc abd\n", seed=1))
+    drawn = list(model.generate(40, seed=1))
+    nats = [piece.nats for piece in drawn]
+    assert ([piece.nats for piece in pieces] == pytest.approx(nats, abs=1e-9)) == anew
+    ids = [piece.id for piece in drawn if piece.id is not None]
+    state, total = model.state(), 0.0
+    for index in ids:
+        total -= float(state.log_probabilities[index])
+        text = "\n" if index == 1 else model.vocabulary.token_text(index)
+        _, state = model.step(state, text)
+    assert sum(piece.nats for piece in drawn) == pytest.approx(total, abs=1e-4)

@@ -134,6 +134,13 @@ def test_a_given_speed_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) ->
     assert calls == [1]
 
 
+def test_an_average_that_waits_for_validations_needs_some() -> None:
+    """Without them it would never begin, and the run would keep its last weights."""
+    dataset = replace(stream(5_000), valid=None)
+    with pytest.raises(UsageError, match="average_trigger without validation text"):
+        planned(dataset, steps=3, average_trigger=2)
+
+
 def test_a_small_text_fills_no_more_minutes_than_it_is_worth() -> None:
     """As many passes as a default run makes; the reason names what was given."""
     result = planned(stream(50_000), minutes=30.0)

@@ -5,6 +5,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -616,6 +617,71 @@ def test_weights_that_broke_between_saves_are_gone_back_from(tmp_path: Path) -> 
         assert session.trainer.counters.rewinds == 1
         assert session.complete
         assert whole(session.path)
+
+
+def test_a_validation_that_is_not_finite_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long stream may overflow where the short ones of training do not; nothing of it is kept."""
+    evaluate = trainer_module.evaluate
+
+    def overflows(model, text):
+        found = evaluate(model, text)
+        broken = session.trainer.counters.step >= 8 and not session.trainer.counters.rewinds
+        return replace(found, nats=float("nan")) if broken else found
+
+    monkeypatch.setattr(trainer_module, "evaluate", overflows)
+    session = begun(tmp_path)
+    with pytest.raises(DivergenceError, match="step 8: the validation loss is nan"):
+        list(session.records())
+    assert whole(session.path)
+    assert session.trainer.counters.best_step == 4
+    session = begun(tmp_path, "y", on_nonfinite="rewind")
+    list(session.records())
+    assert session.complete
+    assert session.trainer.counters.rewinds == 1
+
+
+def test_new_best_weights_come_with_a_state_that_knows_them(tmp_path: Path) -> None:
+    """Whatever the time between saves is: the weights are not newer than their figures."""
+    session = begun(tmp_path, save_minutes=1e9)
+    records = list(session.records())
+    best = [r.step for r in records if isinstance(r, EvaluationRecord) and r.best]
+    saved = [record.step for record in records if isinstance(record, SavedRecord)]
+    assert best
+    assert set(best) <= set(saved)
+
+
+def test_a_run_goes_on_on_another_kind_of_device(tmp_path: Path) -> None:
+    """Its generator's state has another size there: what is drawn begins anew, and that is told."""
+    session = begun(tmp_path)
+    abandoned(session, 4)
+    trainer = session.trainer
+    saved = trainer.snapshot()
+    saved.tensors["generator"] = torch.zeros(16, dtype=torch.uint8)  # as CUDA's
+    trainer.restore(saved)
+    first = torch.rand(3, generator=trainer.generator)
+    trainer.restore(saved)
+    assert torch.equal(first, torch.rand(3, generator=trainer.generator))
+    assert "another kind of device" in trainer._records()[0].text
+    saved.tensors["generator"] = torch.zeros(17, dtype=torch.uint8)
+    with pytest.raises(RunError, match="does not fit"):
+        trainer.restore(saved)
+
+
+def test_a_run_that_lost_its_patience_can_be_made_longer(tmp_path: Path) -> None:
+    """A new length begins to wait again; without one it stays over."""
+    session = begun(tmp_path, patience=1, evals=12, learning_rate=3.0)
+    list(session.records())
+    stopped = session.trainer.counters.step
+    assert session.trainer.counters.finished == "patience"
+    again = resume(session.path)
+    again.lock.release()
+    assert again.complete
+    longer = resume(session.path, {"training": {"steps": 40}})
+    assert not longer.complete
+    list(longer.records())
+    assert longer.trainer.counters.step > stopped
 
 
 def test_going_back_has_an_end(tmp_path: Path) -> None:

@@ -985,6 +985,30 @@ def test_a_mean_of_weights_begins_by_the_validations(settings, begun: str) -> No
     assert trainer.counters.averaged_from == expected
 
 
+def test_skipped_steps_are_not_part_of_the_mean() -> None:
+    """It is that of the weights after each step that was made since it began."""
+    trainer = make(optimizer="sgd", evals=20, epochs=5.0, schedule="constant", dropout={},
+                   average_trigger=99, average_latest=0.3, on_nonfinite="skip")  # fmt: skip
+    spoilt, update, seen = {9, 10, 11}, trainer._update, []
+
+    def sometimes() -> None:
+        if trainer.counters.step in spoilt:
+            raise trainer._diverged("spoilt")
+        update()
+        if trainer.average:
+            seen.append(torch.cat([w.detach().flatten() for w in trainer.model.parameters()]))
+
+    trainer._update = sometimes
+    for _ in trainer.run():
+        if trainer.average and not seen:
+            start = torch.cat([w.detach().flatten() for w in trainer.model.parameters()])
+            spoilt |= {trainer.counters.step + 2, trainer.counters.step + 3}
+    assert trainer.counters.skipped == 5
+    found = torch.cat([tensor.flatten() for tensor in trainer.average.tensors.values()])
+    expected = torch.stack([start, *seen]).mean(dim=0)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
 class Cramped:
     """A model whose device holds at most so many rows at once."""
 

@@ -113,7 +113,7 @@ def _cache(
         f"cache of {size:,}: weight {chosen.weight:g}, theta {chosen.theta:g}, chosen on the first "
         f"{min(TUNING_TOKENS, len(valid.ids)):,} tokens of the validation text"
     )
-    return "cache", lambda text: cached_tally(read_contexts(engine, text), text, chosen)
+    return "cache", lambda text: cached_tally(engine, text, chosen)
 
 
 def _dynamic(model: "Model", engine: "TorchEngine") -> "tuple[str, Callable[[EncodedText], Tally]]":

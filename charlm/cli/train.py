@@ -77,7 +77,7 @@ def train(
     cell: Annotated[
         str | None, _flag("--cell", MODEL, "rnn, lstm, gru, or one of nine others (lstm).")
     ] = None,
-    layers: Annotated[int | None, _flag("--layers", MODEL, "Stacked layers (2).")] = None,
+    layers: Annotated[int | None, _flag("--layers", MODEL, "Stacked layers (by rule).")] = None,
     hidden: Annotated[int | None, _flag("--hidden", MODEL, "Units in a layer (by rule).")] = None,
     embedding: Annotated[
         str | None, _flag("--embedding", MODEL, "Width of the embedding, or one-hot (by rule).")
@@ -148,11 +148,11 @@ def train(
         float | None, _flag("--learning-rate", FIT, "Highest learning rate (by rule).")
     ] = None,
     schedule: Annotated[
-        str | None, _flag("--schedule", FIT, "cosine, linear, constant, step, plateau (by rule).")
+        str | None, _flag("--schedule", FIT, "cosine, linear, constant, step, plateau, decay.")
     ] = None,
     warmup: Annotated[float | None, _flag("--warmup", FIT, "Share of warm-up (0.02).")] = None,
     weight_decay: Annotated[
-        float | None, _flag("--weight-decay", FIT, "Weight decay (0.01).")
+        float | None, _flag("--weight-decay", FIT, "Weight decay (by rule).")
     ] = None,
     momentum: Annotated[float | None, _flag("--momentum", FIT, "Of sgd, rmsprop (0).")] = None,
     clip_norm: Annotated[
@@ -292,9 +292,12 @@ def _completed(session: "Session") -> str:
     """That nothing is left to do, how long the run was, and how to make it longer."""
     training = session.trainer.settings
     unit = next(n for n in ("minutes", "steps", "epochs") if getattr(training, n))
-    length = f"{getattr(training, unit):g} {unit if unit != 'epochs' else 'passes'}"
+    length = f"complete after {getattr(training, unit):g} {unit if unit != 'epochs' else 'passes'}"
+    if session.trainer.completion == "patience":
+        passes = session.trainer.passes
+        length = f"over after {passes:.1f} passes, since validation no longer improved"
     return (
-        f"run {session.path.name} is complete after {length}, and nothing was changed; train it "
+        f"run {session.path.name} is {length}, and nothing was changed; train it "
         f"longer with: charlm train --resume --run {session.path} --{unit} N"
     )
 
@@ -335,7 +338,7 @@ def _settings(
     """Preset, file and flags as settings, and where each came from."""
     from charlm.config import read_toml, settings_from
     from charlm.errors import UsageError
-    from charlm.presets import layered, preset_settings
+    from charlm.presets import PRESETS, layered, preset_settings
 
     if run:
         raise UsageError("--run names a run to go on with and needs --resume; a new one is --name")
@@ -345,6 +348,7 @@ def _settings(
     layers = [(f"file {config}", file), ("flag", flags)]
     if preset:
         layers.insert(0, (f"preset {preset}", preset_settings(preset)))
+        say(f"preset {preset}; not as published: {PRESETS[preset].differs}")
     nested, origins = layered(layers)
     return settings_from(nested, "flags"), origins
 
@@ -363,6 +367,7 @@ def _show_plan(settings: "Settings", origins: dict[str, str], vocab: Path | None
         say(note)
     write("\n".join(describe_plan(ready.record)) + "\n\n")
     table = plain_table("<setting", "<value", "<why")
+    table.columns[0].no_wrap = True
     for row in setting_rows({**ready.record, "origins": ready.origins}, everything=False):
         table.add_row(*row)
     render(table)

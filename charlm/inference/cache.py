@@ -9,6 +9,7 @@ h_i being what the output layer saw before token i, h what it sees now. Nothing 
 and theta are chosen on other text than that which is reported.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,17 +32,16 @@ TUNING_TOKENS = 50_000
 
 @dataclass(frozen=True, kw_only=True)
 class Contexts:
-    """A text as its model sees it: h before each token (N, H), the tokens, and their nats (N,)."""
+    """Tokens as their model sees them: h before each (N, H), the tokens, and their nats (N,)."""
 
     hidden: NDArray[np.float32]
     targets: NDArray[np.int64]
     nats: NDArray[np.float64]
 
-    def first(self, count: int) -> "Contexts":
-        """The first so many tokens."""
-        return Contexts(
-            hidden=self.hidden[:count], targets=self.targets[:count], nats=self.nats[:count]
-        )
+    def part(self, begin: int, end: int | None = None) -> "Contexts":
+        """Those of the tokens from `begin` to `end`."""
+        span = slice(begin, end)
+        return Contexts(hidden=self.hidden[span], targets=self.targets[span], nats=self.nats[span])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,24 +58,49 @@ def read_contexts(engine: TorchEngine, text: EncodedText, most: int | None = Non
 
     Raises CorpusError when it is empty.
     """
+    return _joined(list(_windows(engine, text, most)))
+
+
+def _windows(engine: TorchEngine, text: EncodedText, most: int | None) -> Iterator[Contexts]:
     ids = np.asarray(text.ids[:most], np.int64)
     if len(ids) == 0:
         raise CorpusError("the text is empty; expected at least one token to read with a cache")
     pieces = np.split(ids, text.ends[text.ends < len(ids)]) if text.closed else [ids]
-    hidden, nats = [], []
     for piece in pieces:
         inputs, state = np.concatenate([[EOS], piece[:-1]]), engine.initial_state(1)
         for begin in range(0, len(piece), WINDOW):
             span = slice(begin, begin + WINDOW)
             seen, found, state = engine.contexts(inputs[span, None], piece[span, None], state)
-            hidden.append(seen[:, 0])
-            nats.append(found[:, 0])
-    return Contexts(hidden=np.concatenate(hidden), targets=ids, nats=np.concatenate(nats))
+            yield Contexts(hidden=seen[:, 0], targets=piece[span], nats=found[:, 0])
 
 
-def cached_nats(contexts: Contexts, cache: Cache) -> NDArray[np.float64]:
-    """-ln P of each token under the mixture; the first token has nothing to look back at."""
-    return _mixed(contexts, _own(contexts, cache.size, cache.theta), cache.weight)
+def _blocks(windows: Iterator[Contexts]) -> Iterator[Contexts]:
+    """The same tokens, at least BLOCK at once: documents may be short."""
+    waiting: list[Contexts] = []
+    for window in windows:
+        waiting.append(window)
+        if sum(len(part.nats) for part in waiting) >= BLOCK:
+            yield _joined(waiting)
+            waiting = []
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(parts: Sequence[Contexts]) -> Contexts:
+    return Contexts(
+        hidden=np.concatenate([part.hidden for part in parts]),
+        targets=np.concatenate([part.targets for part in parts]),
+        nats=np.concatenate([part.nats for part in parts]),
+    )
+
+
+def cached_nats(contexts: Contexts, cache: Cache, known: int = 0) -> NDArray[np.float64]:
+    """-ln P under the mixture, of each token but the first `known`, which are only looked back at.
+
+    The first token of all has nothing to look back at.
+    """
+    own = _own(contexts, cache.size, cache.theta, known)
+    return _mixed(contexts, own, cache.weight)[known:]
 
 
 def _mixed(contexts: Contexts, own: NDArray[np.float64], weight: float) -> NDArray[np.float64]:
@@ -85,10 +110,10 @@ def _mixed(contexts: Contexts, own: NDArray[np.float64], weight: float) -> NDArr
     return found
 
 
-def _own(contexts: Contexts, size: int, theta: float) -> NDArray[np.float64]:
-    """What the cache alone gives each token, shape (N,); nothing to the first."""
+def _own(contexts: Contexts, size: int, theta: float, known: int = 0) -> NDArray[np.float64]:
+    """What the cache alone gives each token, shape (N,); nothing to the first and those known."""
     own = np.zeros(len(contexts.nats))
-    for begin in range(1, len(own), BLOCK):
+    for begin in range(max(known, 1), len(own), BLOCK):
         end = min(begin + BLOCK, len(own))
         own[begin:end] = _block(contexts, begin, end, size, theta)
     return own
@@ -110,7 +135,7 @@ def _block(
 
 def tuned(contexts: Contexts, size: int) -> Cache:
     """The cache of this size that gives a text the least nats, from a grid of weight and theta."""
-    part = contexts.first(TUNING_TOKENS)
+    part = contexts.part(0, TUNING_TOKENS)
     totals: dict[Cache, float] = {}
     for theta in THETAS:
         own = _own(part, size, theta)
@@ -120,6 +145,13 @@ def tuned(contexts: Contexts, size: int) -> Cache:
     return min(totals, key=totals.__getitem__)
 
 
-def cached_tally(contexts: Contexts, text: EncodedText, cache: Cache) -> Tally:
-    """The tally of a text under a model with a cache."""
-    return tally(text, cached_nats(contexts, cache))
+def cached_tally(engine: TorchEngine, text: EncodedText, cache: Cache) -> Tally:
+    """The tally of a text under a model with a cache; no more of it than the cache is held."""
+    past: list[Contexts] = []
+    nats: list[NDArray[np.float64]] = []
+    for new in _blocks(_windows(engine, text, None)):
+        seen = _joined([*past, new])
+        known = len(seen.nats) - len(new.nats)
+        nats.append(cached_nats(seen, cache, known))
+        past = [seen.part(-cache.size)]
+    return tally(text, np.concatenate(nats))

@@ -83,9 +83,21 @@ def read_prompt(engine: Engine, ids: Ids, state: State | None = None) -> tuple[L
     return logits, state
 
 
-def next_tokens(engine: Engine, vocabulary: Vocabulary, prompt: str, top: int) -> list[NextToken]:
-    """The likeliest tokens after a prompt, with their probabilities, likeliest first."""
-    logits, _ = read_prompt(engine, vocabulary.encode(prompt).astype(np.int64))
+def newest_document(ids: Ids) -> Ids:
+    """What of a prompt comes after its last EOS."""
+    ends = np.flatnonzero(ids == EOS)
+    return ids[ends[-1] + 1 :] if len(ends) else ids
+
+
+def next_tokens(
+    engine: Engine, vocabulary: Vocabulary, prompt: str, top: int, documents: bool = False
+) -> list[NextToken]:
+    """The likeliest tokens after a prompt, with their probabilities, likeliest first.
+
+    With `documents` each EOS of the prompt begins anew, as in `generate`.
+    """
+    ids = vocabulary.encode(prompt).astype(np.int64)
+    logits, _ = read_prompt(engine, newest_document(ids) if documents else ids)
     chances = probabilities(logits)[0]
     order = np.argsort(-chances, kind="stable")[:top]
     return [
@@ -117,9 +129,9 @@ def generate(
 
     Sample i draws from a generator of its own, seeded by (seed, i), so its text does not depend
     on how many others there are. A sample ends early at EOS (`until_eos`) or just before the text
-    `stop`; otherwise EOS shows as a line end, and with `documents` (the model was trained on
-    documents, not on a stream) the next one begins from the zero state. UNK is drawn only with
-    `allow_unk`.
+    `stop`; otherwise EOS shows as a line end, and with `documents` (in training EOS ended each
+    document and nothing else, see `Vocabulary.eos_begins_anew`) what follows one begins from the
+    zero state, in the prompt too. UNK is drawn only with `allow_unk`.
     Raises UsageError for a negative length or no samples, and for `stop` under a model that reads
     backward, whose text is known at its end only.
     """
@@ -131,7 +143,8 @@ def generate(
     if stop and isinstance(vocabulary, BackwardVocabulary):
         raise UsageError("stop with a model that reads backward; leave it out")
     sampling = sampling or Sampling()
-    logits, state = read_prompt(engine, vocabulary.encode(prompt).astype(np.int64))
+    ids = vocabulary.encode(prompt).astype(np.int64)
+    logits, state = read_prompt(engine, newest_document(ids) if documents else ids)
     place = _Place(logits=np.repeat(logits, samples, axis=0), state=rows_of(state, [0] * samples))
     rules = _Rules(sampling=sampling, allow_unk=allow_unk, documents=documents)
     texts = [_Text(vocabulary, prompt, unk_text, stop) for _ in range(samples)]

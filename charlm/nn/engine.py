@@ -50,7 +50,7 @@ class TorchEngine:
 
     def logits(self, inputs: Ids, state: State) -> tuple[Logits, State]:
         """Logits of the token after the inputs."""
-        return self._read(inputs, state, lambda _, logits: logits[-1].double().cpu().numpy())
+        return self._read(inputs, state, lambda _, found: found[-1].cpu().double().numpy(), last=1)
 
     def contexts(self, inputs: Ids, targets: Ids, state: State) -> tuple[Array, Nats, State]:
         """What the output layer sees (T, B, H), the nats of the targets, and the state after."""
@@ -65,11 +65,19 @@ class TorchEngine:
 
     @torch.inference_mode()
     def _read(
-        self, inputs: Ids, state: State, wanted: Callable[[Tensor, Tensor], Found]
+        self,
+        inputs: Ids,
+        state: State,
+        wanted: Callable[[Tensor, Tensor], Found],
+        last: int = 0,
     ) -> tuple[Found, State]:
-        """What is wanted of the output layer's input and the logits, and the state after."""
+        """What is wanted of the output layer's input and the logits, and the state after.
+
+        With `last`, only so many of the last steps have logits.
+        """
         before = tuple(tuple(self._tensor(part) for part in layer) for layer in state)
         _, shown, after = self.model.read(self._tensor(inputs), before)
+        shown = shown[-last:]
         logits = self.model.output(shown).float() * self.logit_scale
         return wanted(shown, logits), _arrays(after)
 
@@ -79,7 +87,7 @@ class TorchEngine:
 
 def _nats(logits: Tensor, targets: Tensor) -> Nats:
     nats = F.cross_entropy(logits.flatten(0, 1), targets.reshape(-1), reduction="none")
-    return nats.view_as(targets).double().cpu().numpy()
+    return nats.view_as(targets).cpu().double().numpy()
 
 
 def _arrays(state: network.State) -> State:

@@ -61,6 +61,11 @@ class Run:
         return self.document != "stream" or self.vocabulary.line_ends_are_eos
 
     @property
+    def begins_anew(self) -> bool:
+        """Whether what follows EOS begins from the zero state."""
+        return self.vocabulary.eos_begins_anew(self.document)
+
+    @property
     def backward(self) -> bool:
         """Whether the model reads from the end to the beginning."""
         return isinstance(self.vocabulary, BackwardVocabulary)

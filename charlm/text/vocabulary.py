@@ -140,6 +140,13 @@ class Vocabulary(ABC):
         """Whether a line end in the text is the end symbol (blank-separated words)."""
         return self.tokens[EOS] == LINE_END
 
+    def eos_begins_anew(self, document: str) -> bool:
+        """Whether what follows EOS begins from the zero state, for texts cut into such documents.
+
+        Not where lines inside of a document end with it too, nor in a stream.
+        """
+        return document == "line" or (document != "stream" and not self.line_ends_are_eos)
+
     def to_json(self) -> dict[str, Any]:
         """The content of `tokenizer.json`."""
         return tokenizer_json(self.settings, self.tokens, self.merges)

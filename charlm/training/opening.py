@@ -197,6 +197,8 @@ def resume(path: Path, changes: Mapping[str, Mapping[str, Any]] | None = None) -
         size = log_size(saved) if saved else 0
         if saved:
             session.trainer.restore(saved)
+        if saved and REOPENING & (changes or {}).get("training", {}).keys():
+            session.trainer.counters.without_gain = 0
         if not session.complete:
             _reopen(session, size)
     except BaseException:
@@ -233,6 +235,8 @@ def _reopen(session: Session, log_bytes: int) -> None:
     write_record(session.path, session.record)
 
 
+REOPENING = {"epochs", "steps", "minutes", "patience"}
+"""Training settings with which a run that had lost its patience begins to wait again."""
 RESUMABLE = (
     "epochs", "steps", "minutes", "evals", "patience", "save_minutes", "keep", "learning_rate",
     "weight_decay", "clip_norm", "on_nonfinite", "device", "precision", "threads",

@@ -449,6 +449,11 @@ class _Planner:
         """An average over about the last third of the run, where documents are soon memorised."""
         if training.average is not None:
             return training.average
+        if training.average_trigger and self.dataset.valid is None:
+            raise UsageError(
+                "average_trigger without validation text, which it listens to; expected some, or "
+                "average_trigger=0"
+            )
         if training.optimizer == "nt-asgd" or training.average_trigger:
             return float(self._chosen("training.average", 0.0, "it begins by the validations"))
         if not self._soon_memorised():

@@ -104,7 +104,7 @@ def _against_memory(dropout: float) -> str:
 def memory_of(engine: Engine, dataset: Dataset, seed: int = 1) -> Memory:
     """Compare samples of a model with its training text."""
     vocabulary, train = dataset.vocabulary, np.asarray(dataset.train.ids[:MOST_COMPARED])
-    texts, documents = [""] * SAMPLES, dataset.document != "stream"
+    texts, documents = [""] * SAMPLES, vocabulary.eos_begins_anew(dataset.document)
     for piece in generate(
         engine, vocabulary, length=SAMPLE_TOKENS, samples=SAMPLES, seed=seed, documents=documents
     ):

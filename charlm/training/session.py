@@ -134,7 +134,8 @@ class Session:
                 os.truncate(log, before)
 
     def keep_best(self, model: RecurrentLanguageModel) -> None:
-        """Write the best weights; where that fails, keep them for the next save."""
+        """Write the best weights, a state with their figures next; or keep them for that save."""
+        self.save_now = True
         try:
             write_weights(self.path, model)
             self.unsaved = None

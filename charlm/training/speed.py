@@ -50,8 +50,7 @@ def _step_seconds(
     optimizer: torch.optim.Optimizer,
 ) -> float:
     """Seconds of one whole training step."""
-    if ids.device.type == "cuda":
-        torch.cuda.synchronize()
+    _finish_queued(ids.device)
     start = time.perf_counter()
     model.zero_grad()
     with precision.autocast(ids.device):
@@ -59,6 +58,13 @@ def _step_seconds(
     F.cross_entropy(logits.float().flatten(0, 1), ids.flatten()).backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
-    if ids.device.type == "cuda":
-        torch.cuda.synchronize()
+    _finish_queued(ids.device)
     return time.perf_counter() - start
+
+
+def _finish_queued(device: torch.device) -> None:
+    """Wait for an accelerator, which only queues what it is given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -47,6 +47,8 @@ from charlm.units import Tally
 
 LOG_EVERY = 10
 """Steps between two step records."""
+GENERATOR_SIZES = {16, 5056}
+"""Bytes of the state of torch's generators: on CUDA, and on a processor."""
 PLATEAU_FACTOR = 0.25
 MOST_WARNINGS = 10
 MOST_SKIPPED = 20
@@ -259,7 +261,7 @@ class Trainer:
         counters.step += 1
         counters.skipped_in_a_row = 0
         if self.average:
-            self.average.update(counters.step)
+            self.average.update(counters.step - counters.skipped)
         counters.sum_clipped += int(self._clipped)
         counters.seconds = max(counters.seconds, self.clock() - self._started)
 
@@ -390,6 +392,8 @@ class Trainer:
         self.check_weights()
         with self.kept_weights():
             tally = evaluate(TorchEngine(self.model), self.dataset.valid)
+            if not math.isfinite(tally.nats):
+                raise self._broken_validation(tally.nats)
             best = counters.best_nats is None or tally.nats < counters.best_nats
             if best:
                 self.take_as_best(tally)
@@ -399,13 +403,22 @@ class Trainer:
             counters.plateau *= PLATEAU_FACTOR
         counters.validation_nats.append(tally.nats)
         if self.average is None and self.schedule.average_is_due(counters):
-            counters.averaged_from = counters.step
-            self.average = WeightAverage(self.model, None, counters.step)
+            counters.averaged_from = counters.step - counters.skipped
+            self.average = WeightAverage(self.model, None, counters.averaged_from)
         counters.evaluations += 1
         counters.last_progress = self.progress
         counters.evaluation_seconds += self.clock() - begun
         counters.seconds = max(counters.seconds, self.clock() - self._started)
         return EvaluationRecord(**self.place(), progress=self.progress, best=best, tally=tally)
+
+    def _broken_validation(self, nats: float) -> DivergenceError:
+        """The error of a validation that is not finite; its stream is longer than training's."""
+        found = f"step {self.counters.step}: the validation loss is {nats:.4g}"
+        return DivergenceError(
+            f"training diverged at {found}. Expected a finite number; best weights and checkpoint "
+            "of before are kept. Try a smaller --learning-rate, or --on-nonfinite rewind",
+            found,
+        )
 
     def take_as_best(self, tally: Tally) -> None:
         """Note that the best weights are the newest ones, with these validation figures."""
@@ -457,12 +470,25 @@ class Trainer:
             if self.average:
                 self.average.restore(parts["average"])
             self.state = state
-            self.generator.set_state(saved.tensors["generator"])
+            self._restore_draws(saved)
             self._check_position()
         except torch.OutOfMemoryError:
             raise
         except (KeyError, RuntimeError, TypeError, ValueError, IndexError) as error:
             raise RunError(f"the state of step {saved.step} does not fit: {error}") from error
+
+    def _restore_draws(self, saved: SavedState) -> None:
+        """Go on with the draws of dropout; another kind of device draws others, from a new seed."""
+        state = saved.tensors["generator"]
+        sizes = {len(state), len(self.generator.get_state())}
+        if sizes != GENERATOR_SIZES:
+            self.generator.set_state(state)
+            return
+        self.generator.manual_seed((self.settings.seed or 0) + saved.step)
+        self._warnings.append(
+            f"step {saved.step} was made on another kind of device; what is drawn at random "
+            "differs from here on"
+        )
 
     def _check_position(self) -> None:
         """Raise ValueError unless there is a window at the position, with rows of the state."""
