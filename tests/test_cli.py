@@ -197,6 +197,7 @@ def test_exit_codes_are_all_different() -> None:
     [
         (ZeroDivisionError("by zero"), 1, "unexpected ZeroDivisionError: by zero.*bug.*--debug"),
         (MemoryError(), 5, "not enough memory.*--hidden"),
+        (torch.OutOfMemoryError("CUDA out of memory"), 5, "device has too little memory.*--hidden"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )

@@ -261,13 +261,16 @@ def test_the_order_of_documents_does_not_matter() -> None:
     assert len(sums) == 1
 
 
-def test_memory_is_bounded_by_the_size_of_the_logits(monkeypatch) -> None:
-    """A large vocabulary makes shorter windows, and no other result."""
-    model, ids = MODELS["gru"], random_ids(50)
+@pytest.mark.parametrize("softmaxes", [1, 3])
+def test_memory_is_bounded_by_the_size_of_the_logits(softmaxes: int, monkeypatch) -> None:
+    """A large vocabulary or a mixture makes shorter windows, and no other result."""
+    model, ids = tiny_model("gru", V, mixture=softmaxes), random_ids(50)
     whole, _ = stream_nats(engine(model), ids)
     monkeypatch.setattr(likelihood, "LARGEST_LOGITS", 3 * V)
     lengths = []
-    handle = model.output.register_forward_hook(lambda _, __, out: lengths.append(out.numel()))
+    handle = model.output.register_forward_hook(
+        lambda _, __, out: lengths.append(out.numel() * softmaxes)
+    )
     np.testing.assert_allclose(stream_nats(engine(model), ids)[0], whole, atol=1e-5)
     handle.remove()
     assert max(lengths) <= 3 * V
@@ -289,7 +292,7 @@ class Counting:
 
     def __init__(self, inner) -> None:
         self.inner, self.tokens, self.calls = inner, 0, 0
-        self.vocab_size = inner.vocab_size
+        self.vocab_size, self.logits_each = inner.vocab_size, inner.logits_each
 
     def initial_state(self, rows: int):
         return self.inner.initial_state(rows)

@@ -167,6 +167,9 @@ def _unexpected(error: Exception) -> int:
     if isinstance(error, ImportError) and re.search("map segment|allocate memory", str(error)):
         text = f"not enough memory to load a library ({error}); expected room for it. Free some"
         return _report(CharlmError(text), 5, error)
+    if type(error).__name__ == "OutOfMemoryError":  # of torch, for an accelerator
+        text = "the device has too little memory; expected room for the model and a piece of text. "
+        return _report(CharlmError(text + "Use a smaller --hidden, or --device cpu"), 5, error)
     problem = f"unexpected {type(error).__name__}: {error}. This is a bug in charlm; "
     return _report(Exception(problem + "run again with --debug and report it"), 1, error)
 

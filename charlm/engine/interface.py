@@ -25,6 +25,8 @@ class Engine(Protocol):
     name: str
     """What computes, for people: `native avx512`, `numpy`, `torch cpu`."""
     vocab_size: int
+    logits_each: int
+    """Logits that are held for each token: V, or K V for a mixture of K softmaxes."""
 
     def initial_state(self, rows: int) -> State:
         """The state that rows begin with: zero, or what the model has learnt."""

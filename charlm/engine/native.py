@@ -30,7 +30,7 @@ class NativeEngine:
         self.variant, self.kind = variant, kind
         self._shape = len(weights.layers), PARTS[weights.cell], weights.hidden_size
         self.name = f"native {variant}" + ("" if kind == "fp32" else f" {kind}")
-        self.vocab_size = weights.vocab_size
+        self.vocab_size = self.logits_each = weights.vocab_size
         self.threads = threads or _usual_threads(weights)
         self._library = open_library(variant)
         handle = ctypes.c_void_p()

@@ -58,7 +58,7 @@ class NumpyEngine:
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
         self.name = "numpy"
-        self.vocab_size = weights.vocab_size
+        self.vocab_size = self.logits_each = weights.vocab_size
 
     def initial_state(self, rows: int) -> State:
         """The zero state."""

@@ -136,7 +136,7 @@ class _Pieces:
 
 def window_length(engine: Engine, rows: int) -> int:
     """Tokens that so many rows may be read at once without too many logits."""
-    return max(1, min(WINDOW, LARGEST_LOGITS // (rows * engine.vocab_size)))
+    return max(1, min(WINDOW, LARGEST_LOGITS // (rows * engine.logits_each)))
 
 
 def _write_rows(into: State, rows: Ids, values: State) -> None:

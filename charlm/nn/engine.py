@@ -26,6 +26,7 @@ class TorchEngine:
         self.device = model.embedding.weight.device
         self.name = f"torch {self.device.type}"
         self.vocab_size = model.vocab_size
+        self.logits_each = model.vocab_size * model.settings.mixture
 
     def initial_state(self, rows: int) -> State:
         """The state that rows begin with."""
