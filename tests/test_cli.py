@@ -1047,6 +1047,8 @@ def test_sentences_in_other_encodings_are_scored(call: Call, here: Path) -> None
     assert (status, "replaced by U+FFFD" in err) == (0, True)
     runs = ["compare", "stream", "lines"]
     assert call(*runs, *other)[1] == call(*runs, "--file", "utf.txt")[1]
+    replaced = call(*runs, "--file", "latin.txt", "--errors", "replace")[2]
+    assert replaced.count("replaced by U+FFFD") == 1
     assert call("score", "ab", "--run", "stream", "--encoding", "latin-1")[0] == 2
     assert call("score", "--run", "stream", "--file", "utf.txt", "--errors", "x")[0] == 2
 

@@ -49,7 +49,10 @@ def compare(
     from charlm.text.dataset import open_corpus
 
     settings = CorpusSettings(column=column, encoding=encoding, errors=errors)
-    text = "".join(open_corpus(files, settings, "stream").chunks())
+    corpus = open_corpus(files, settings, "stream")
+    text = "".join(corpus.chunks())
+    for note in corpus.notes:
+        say(note)
     sizes = [len(line.encode("utf-8")) for line in text.split("\n")]
     sizes = [size + 1 for size in sizes[:-1]] + ([sizes[-1]] if sizes[-1] else [])
     found = []
