@@ -17,8 +17,8 @@ from charlm.inference.generation import (
     NextToken,
     Piece,
     generate,
-    newest_document,
     next_tokens,
+    prompt_ids,
     read_prompt,
 )
 from charlm.inference.likelihood import evaluate
@@ -162,17 +162,14 @@ class Model:
         if len(ids) != 1 or ids[0] == self.vocabulary.unk:
             raise UsageError(
                 f"{token!r} is not an entry of the vocabulary; expected one token of its "
-                f"{len(self.vocabulary):,}. "
-                f"They are in {self.path / TOKENIZER}"
+                f"{len(self.vocabulary):,}. They are in {self.path / TOKENIZER}"
             )
         found = nearest(self.embedding, int(ids[0]), top)
         return [(self.vocabulary.token_text(index), cosine) for index, cosine in found]
 
     def state(self, text: str = "") -> ModelState:
         """The state after a text that starts a document."""
-        ids = self._ids(text)
-        if self.run.begins_anew:
-            ids = newest_document(ids)
+        ids = prompt_ids(self.vocabulary, text, self.run.begins_anew)
         logits, hidden = read_prompt(self.run.engine, ids)
         return ModelState(hidden=hidden, log_probabilities=log_probabilities(logits)[0])
 

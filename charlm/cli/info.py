@@ -26,15 +26,11 @@ def info(
     if as_json:
         write_json({"schema_version": 1, "path": str(path), "config": config, "run": record})
         return
-    from charlm.report.runs import run_pairs, setting_rows
-    from charlm.report.tables import pairs_table, plain_table
+    from charlm.report.runs import run_pairs, setting_rows, setting_table
+    from charlm.report.tables import pairs_table
 
     render(pairs_table(run_pairs(path, config, record)))
     rows = setting_rows(record, everything=Talk.level > 1)
     if rows:
-        table = plain_table("<setting", "<value", "<why")
-        table.columns[0].no_wrap = True
-        for row in rows:
-            table.add_row(*row)
         write("\n")
-        render(table)
+        render(setting_table(rows))

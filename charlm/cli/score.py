@@ -56,6 +56,7 @@ def score(
     Example:  charlm score "the apple and pear salad" "the apple and pair salad"
     """
     from charlm.errors import UsageError
+    from charlm.text.corpus import check_choice
     from charlm.text.decoding import ERRORS, codec_name
 
     texts = texts or []
@@ -66,8 +67,7 @@ def score(
     if texts and file:
         raise UsageError("sentences and --file were both given; expected one of them")
     encoding = codec_name(encoding)
-    if errors not in ERRORS:
-        raise UsageError(f"--errors is {errors!r}; expected {' or '.join(ERRORS)}")
+    check_choice("--errors", errors, ERRORS)
     if texts and texts != ["-"]:
         meant = {"--encoding": encoding != "utf-8", "--errors": errors != "strict"}
         check_meant({flag for flag, given in meant.items() if given}, "--file or stdin")

@@ -356,8 +356,7 @@ def _settings(
 def _show_plan(settings: "Settings", origins: dict[str, str], vocab: Path | None) -> None:
     """The plan and the reasons for it, on stdout."""
     from charlm.report.progress import describe_plan
-    from charlm.report.runs import setting_rows
-    from charlm.report.tables import plain_table
+    from charlm.report.runs import setting_rows, setting_table
     from charlm.training.memory import memory_problem
     from charlm.training.preparing import prepare
 
@@ -366,11 +365,8 @@ def _show_plan(settings: "Settings", origins: dict[str, str], vocab: Path | None
     for note in [*ready.dataset.notes, *([problem] if problem else [])]:
         say(note)
     write("\n".join(describe_plan(ready.record)) + "\n\n")
-    table = plain_table("<setting", "<value", "<why")
-    table.columns[0].no_wrap = True
-    for row in setting_rows({**ready.record, "origins": ready.origins}, everything=False):
-        table.add_row(*row)
-    render(table)
+    rows = setting_rows({**ready.record, "origins": ready.origins}, everything=False)
+    render(setting_table(rows))
 
 
 def _started(

@@ -83,10 +83,11 @@ def read_prompt(engine: Engine, ids: Ids, state: State | None = None) -> tuple[L
     return logits, state
 
 
-def newest_document(ids: Ids) -> Ids:
-    """What of a prompt comes after its last EOS."""
+def prompt_ids(vocabulary: Vocabulary, prompt: str, documents: bool) -> Ids:
+    """What is read of a prompt: with `documents` only what comes after its last EOS."""
+    ids = vocabulary.encode(prompt).astype(np.int64)
     ends = np.flatnonzero(ids == EOS)
-    return ids[ends[-1] + 1 :] if len(ends) else ids
+    return ids[ends[-1] + 1 :] if documents and len(ends) else ids
 
 
 def next_tokens(
@@ -96,8 +97,7 @@ def next_tokens(
 
     With `documents` each EOS of the prompt begins anew, as in `generate`.
     """
-    ids = vocabulary.encode(prompt).astype(np.int64)
-    logits, _ = read_prompt(engine, newest_document(ids) if documents else ids)
+    logits, _ = read_prompt(engine, prompt_ids(vocabulary, prompt, documents))
     chances = probabilities(logits)[0]
     order = np.argsort(-chances, kind="stable")[:top]
     return [
@@ -143,8 +143,7 @@ def generate(
     if stop and isinstance(vocabulary, BackwardVocabulary):
         raise UsageError("stop with a model that reads backward; leave it out")
     sampling = sampling or Sampling()
-    ids = vocabulary.encode(prompt).astype(np.int64)
-    logits, state = read_prompt(engine, newest_document(ids) if documents else ids)
+    logits, state = read_prompt(engine, prompt_ids(vocabulary, prompt, documents))
     place = _Place(logits=np.repeat(logits, samples, axis=0), state=rows_of(state, [0] * samples))
     rules = _Rules(sampling=sampling, allow_unk=allow_unk, documents=documents)
     texts = [_Text(vocabulary, prompt, unk_text, stop) for _ in range(samples)]

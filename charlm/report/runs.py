@@ -67,6 +67,15 @@ def _result_pairs(results: Json) -> list[tuple[str, str]]:
     return pairs
 
 
+def setting_table(rows: Sequence[tuple[str, str, str]]) -> Table:
+    """The rows of `setting_rows`; names of settings are never broken."""
+    table = plain_table("<setting", "<value", "<why")
+    table.columns[0].no_wrap = True
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def setting_rows(record: Json, *, everything: bool) -> list[tuple[str, str, str]]:
     """Settings that were chosen (by the user or a rule) with where they came from; or all."""
     origins = record.get("origins", {})

@@ -64,7 +64,7 @@ class Corpus:
         errors: str = "strict",
         column: str | None = None,
     ) -> None:
-        _check_choice("--errors", errors, decoding.ERRORS)
+        check_choice("--errors", errors, decoding.ERRORS)
         self._encoding = decoding.codec_name(encoding)
         self._errors = errors
         self.notes = []
@@ -91,7 +91,7 @@ class Corpus:
         document: str,
         name: str,
     ) -> None:
-        _check_choice("--document", document, ("auto", *DOCUMENTS))
+        check_choice("--document", document, ("auto", *DOCUMENTS))
         if document == "auto":
             document = "line" if all(isinstance(source, Rows) for source in found) else "stream"
         self.sources, self.document, self.name = sources, document, name
@@ -188,7 +188,8 @@ def _stamp(path: Path) -> tuple[int, ...]:
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def _check_choice(flag: str, value: str, choices: Sequence[str]) -> None:
+def check_choice(flag: str, value: str, choices: Sequence[str]) -> None:
+    """Raise UsageError for a value that is none of the choices."""
     if value not in choices:
         raise UsageError(f'{flag} "{value}" is not one of {", ".join(choices)}.')
 
