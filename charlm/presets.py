@@ -22,6 +22,7 @@ ALTERNATIVES = (
 """Of each group one setting decides: giving one takes the others of a lower layer away."""
 FOLLOWERS = {
     "optimizer": ("learning_rate", "beta1", "beta2", "momentum"),
+    "schedule": ("decay", "decay_from", "decay_every", "decay_times"),
 }
 """What belongs to a setting, and goes with it when an upper layer gives another one."""
 

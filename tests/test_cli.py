@@ -19,10 +19,13 @@ from helpers import Call
 import charlm
 from charlm import library
 from charlm.cli import app, main
+from charlm.cli import training as training_module
 from charlm.cli.output import Talk
 from charlm.cli.train import count_of
 from charlm.errors import CharlmError, UsageError
+from charlm.inference import likelihood
 from charlm.runs import locate
+from charlm.runs.layout import read_record, write_record
 from charlm.runs.states import state_folders
 from charlm.training import preparing
 
@@ -148,6 +151,18 @@ def test_no_command_is_the_help_and_exit_2(call: Call) -> None:
         (["vectors", "nearest", "zebra"], "not an entry"),
         (["gradients", "--out", "x.gif"], ".svg"),
         (["gradients", "--compare", "rnn,tree"], "'tree'"),
+        (["gradients", "--compare", "rnn", "-"], "stdin can be read only once"),
+        (["gradients", "--out", "missing/x.svg"], "can be written to"),
+        (["search", "x", "--valid", "-"], "stdin can be read only once"),
+        (["search", "x", "--set", "epochs=3"], "--trial-minutes"),
+        (["train", "x", "--vocab", "v.json", "--unit", "word"], "unit with --vocab"),
+        (["train", "x", "--vocab", "v.json", "--set", "min_count=2"], "min_count with --vocab"),
+        (["vocab", "x", "--vocab", "v.json", "--lowercase"], "--lowercase with --vocab"),
+        (["train", "--resume", "--run", "lines", "--name", "b"], "give one of them"),
+        (["train", "x", "--momentum", "0.9"], "momentum with optimizer adamw"),
+        (["train", "x", "--set", "decay=0.1"], "decay without schedule decay"),
+        (["train", "x", "--clip-norm", "0.25", "--set", "clip_value=1"], "clip_value"),
+        (["score", "a", "--tokens", "--format", "scores"], "--tokens with --format scores"),
     ],
 )
 def test_a_mistake_in_usage_is_exit_2_with_a_hint(arguments, told: str, call: Call) -> None:
@@ -532,7 +547,24 @@ def test_a_vocabulary_is_written_and_used_again(call: Call, here: Path) -> None:
     assert "charlm train TEXT --vocab v.json" in err
     train = ["train", "text.txt", "--vocab", "v.json", "--steps", "2", "--checkpoints", "c"]
     assert call(*train, "--name", "v", *TINY)[0] == 0
+    origins = json.loads(Path("c/v/run.json").read_text())["origins"]
+    assert origins["vocabulary.unit"] == "file v.json"
     assert Path("c/v/tokenizer.json").read_bytes() == Path("v.json").read_bytes()
+
+
+def test_ends_of_rows_are_no_part_of_a_vocabulary(call: Call, here: Path) -> None:
+    """The story: line ends that no row held led the list of what a second table left unknown."""
+    (here / "a.jsonl").write_text('{"text": "ab"}\n{"text": "ba"}\n')
+    (here / "b.jsonl").write_text('{"text": "abx"}\n{"text": "b"}\n{"text": null}\n')
+    first = ["vocab", "a.jsonl", "--oov", "b.jsonl", "--json", "--out", "v.json"]
+    status, out, err = call(*first)
+    assert status == 0
+    second = json.loads(out)["second_text"]
+    assert (second["tokens"], second["unknown"]) == (4, 1)
+    assert second["most_frequent_unknown"] == [["x", 1]]
+    assert "1 row without text" in err
+    frozen = json.loads(call("vocab", "a.jsonl", "--vocab", "v.json", "--json")[1])
+    assert frozen["tokens"] == json.loads(out)["tokens"] == 4
 
 
 def test_info_tells_where_sizes_came_from(call: Call) -> None:
@@ -963,6 +995,10 @@ def test_runs_are_compared_on_a_text(call: Call, here: Path) -> None:
     assert change["low"] <= change["bits_per_byte"] <= change["high"]
     told = other["bits_per_byte"] - first["bits_per_byte"]
     assert change["bits_per_byte"] == pytest.approx(told, abs=1e-9)
+    named = ["compare", "stream", "lines", "--json", "--file"]
+    with (here / "t.txt").open("rb") as text:
+        child = process(*named, "-", stdin=text)
+        assert child.communicate(timeout=60)[0].decode() == out
     assert call("compare", "stream", "--file", "t.txt")[0] == 2
     assert call("compare", "stream", "lines")[0] == 2
 
@@ -1041,6 +1077,10 @@ def test_sentences_in_other_encodings_are_scored(call: Call, here: Path) -> None
     with (here / "latin.txt").open("rb") as text:
         child = process("score", "--run", "stream", "--errors", "replace", stdin=text)
         assert "ab\ufffd" in child.communicate(timeout=60)[0].decode()
+    with (here / "latin.txt").open("rb") as text:
+        child = process("score", "--run", "stream", "--encoding", "utf-16", stdin=text)
+        told = child.communicate(timeout=60)[1].decode()
+        assert (child.returncode, "--encoding, such as utf-16-le" in told) == (3, True)
     status, _, err = call("score", "--run", "stream", "--file", "latin.txt")
     assert (status, "--encoding cp1252" in err) == (3, True)
     status, _, err = call("score", "--run", "stream", "--file", "latin.txt", "--errors", "replace")
@@ -1109,6 +1149,25 @@ def test_a_long_word_does_not_widen_a_table(call: Call, monkeypatch: pytest.Monk
     assert not any("…" in line for line in lines)
 
 
+def test_what_runs_say_moves_no_cursor(call: Call, runs: Path, here: Path) -> None:
+    """Somebody else's run.json: its commands and reasons are shown, not obeyed."""
+    shutil.copytree(runs / "lines", here / "other")
+    record = read_record(here / "other")
+    record["command"] = "charlm \x1b]52;c;aGk=\x1b\\"
+    record["origins"]["model.hidden_size"] = "\x1b[2J"
+    record["precision"]["reason"] = "\x9b2J"
+    write_record(here / "other", record)
+    place = ["--run", "other", "--checkpoints", str(here)]
+    for shown in (call("info", *place)[1], call("train", "--resume", *place, "--steps", "14")[2]):
+        assert not {"\x1b", "\x9b"} & set(shown)
+        assert "\\x9b2J" in shown
+
+
+def test_a_bar_begins_where_the_run_is() -> None:
+    """The story: minutes left were told as seconds after a resume, as if all steps were of now."""
+    assert training_module._bar(0.9).initial == 900
+
+
 def test_a_run_named_backward_is_no_half(call: Call, here: Path) -> None:
     """What is advised after training is for the run itself."""
     (here / "a.txt").write_text(TEXT)
@@ -1141,14 +1200,27 @@ def test_methods_at_test_time_are_rows_under_the_plain_figures(call: Call) -> No
     assert max(len(line) for line in out.splitlines()) <= 80
 
 
-def test_methods_refuse_what_they_cannot_do(call: Call) -> None:
-    """Another vocabulary, one checkpoint, engines that cannot learn."""
+def test_methods_refuse_what_they_cannot_do(
+    call: Call, runs: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another vocabulary, one checkpoint, engines that cannot learn, texts that are not kept."""
     status, _, err = call("eval", "--run", "stream", "--with", "tales")
     assert (status, "tales has another vocabulary" in err) == (2, True)
     status, _, err = call("eval", "--run", "stream", "--dynamic", "--engine", "native")
     assert (status, "--dynamic needs engine torch" in err) == (2, True)
+    monkeypatch.setattr(likelihood, "evaluate", None)  # they refuse it before they read anything
     status, _, err = call("eval", "--run", "stream", "--average")
     assert (status, "an average needs two" in err) == (2, True)
+    shutil.copytree(runs / "stream", here / "bare")
+    shutil.rmtree(here / "bare" / "data")
+    (here / "t.txt").write_text(TEXT)
+    for flags, purpose in (
+        (["--cache", "9"], "choose a cache"), (["--temperature"], "fit a temperature"),
+        (["--dynamic"], "choose a rate"), (["--with", "bare"], "fit weights"),
+    ):  # fmt: skip
+        place = ["--run", "bare", "--checkpoints", str(here), "--file", "t.txt"]
+        status, _, err = call("eval", *place, *flags)
+        assert (status, f"keeps no validation text to {purpose}" in err) == (2, True)
 
 
 def test_a_plan_is_shown_and_nothing_is_written(call: Call, here: Path) -> None:

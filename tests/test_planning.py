@@ -110,13 +110,21 @@ def refused() -> float:
 def test_settings_that_rules_do_not_touch_pass_through() -> None:
     """Optimiser, schedule, clipping and the others are the user's."""
     chosen = {"optimizer": "sgd", "momentum": 0.9, "schedule": "plateau", "clip_norm": 0.25}
-    result = planned(stream(5_000), steps=3, stateless=True, patience=4, **chosen)
+    result = planned(stream(5_000, 500), steps=3, stateless=True, patience=4, **chosen)
     before = asdict(TrainingSettings(steps=3, stateless=True, patience=4, **chosen))
     after = asdict(result.settings.training)
     open_names = {*OPEN["training"], "evals"}
     assert {k: v for k, v in after.items() if k not in open_names} == {
         k: v for k, v in before.items() if k not in open_names
     }
+
+
+@pytest.mark.parametrize("listener", [{"patience": 3}, {"schedule": "plateau"}])
+def test_what_listens_to_validations_needs_some(listener) -> None:
+    """Else the rate would stay as it is, and patience would never end."""
+    with pytest.raises(UsageError, match="without validation text, which it listens to"):
+        planned(stream(5_000), steps=3, **listener)
+    planned(stream(5_000, 500), steps=3, **listener)
 
 
 @pytest.mark.parametrize("length", [{"steps": 5}, {"epochs": 2.0}])

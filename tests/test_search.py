@@ -3,11 +3,12 @@
 import itertools
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from charlm.config import Settings, settings_from
+from charlm.config import ModelSettings, Settings, settings_from
 from charlm.errors import EnvironmentFailure, RunError, UsageError
 from charlm.runs.layout import read_record
 from charlm.training import search as search_module
@@ -170,6 +171,46 @@ def test_two_searches_in_one_folder_do_not_meet(settings: Settings, tmp_path: Pa
 def test_stdin_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="stdin can be read only once"):
         next(iter(search(settings_from({"corpus": {"sources": ["-"]}}), tmp_path / "s", **TINY)))
+
+
+def test_a_search_needs_text_to_judge_by(settings: Settings, tmp_path: Path) -> None:
+    """The story: an hour of trials that all counted as failed, and no word about it."""
+    nothing = replace(settings, corpus=replace(settings.corpus, valid_frac=0.0))
+    with pytest.raises(UsageError, match=r"without validation text.*--valid"):
+        next(iter(search(nothing, tmp_path / "s", **TINY)))
+
+
+def test_what_a_search_decides_itself_is_refused(settings: Settings, tmp_path: Path) -> None:
+    """Lengths, validations, and the size where it is searched over."""
+    for values, told in (({"steps": 9}, "steps with a search"), ({"evals": 20}, "evals is 20")):
+        other = replace(settings, training=replace(settings.training, **values))
+        with pytest.raises(UsageError, match=told):
+            next(iter(search(other, tmp_path / "s", **TINY)))
+    sized = replace(settings, model=ModelSettings(parameters=9000))
+    with pytest.raises(UsageError, match="parameters with the knob hidden_size"):
+        next(iter(search(sized, tmp_path / "s", **TINY)))
+    assert next(iter(search(sized, tmp_path / "s", knobs=("dropout",), **TINY))).number == 0
+
+
+def test_a_stopped_trial_is_told_with_its_best(settings: Settings, tmp_path: Path) -> None:
+    """Optuna keeps the last figure of a pruned one; the table tells what the lines told."""
+    folder = tmp_path / "s"
+    next(iter(search(settings, folder, knobs=("dropout",), **TINY)))
+    study = search_module._Study(search_module._optuna(), folder, 0)
+    trial = study.next_trial()
+    for step, nats in ((1, 2.05), (2, 2.3)):
+        trial.report(nats, step)
+    study.end(trial, "pruned", 2.05)
+    assert results(folder)[1]["nats_per_token"] == 2.05
+
+
+def test_notes_of_trials_are_told(settings: Settings, tmp_path: Path) -> None:
+    """Such as that bytes were replaced."""
+    file = tmp_path / "bad.txt"
+    file.write_bytes(b"the quick brown fox \xff jumps " * 60)
+    corpus = replace(settings.corpus, sources=(str(file),), errors="replace")
+    found = next(iter(search(replace(settings, corpus=corpus), tmp_path / "s", **TINY)))
+    assert any("U+FFFD" in note for note in found.notes)
 
 
 def test_a_sitting_draws_new_points(settings: Settings, tmp_path: Path) -> None:

@@ -143,11 +143,11 @@ def _check_arguments(arguments: list[str]) -> None:
 
 
 def _report(error: Exception, status: int, cause: BaseException | None = None) -> int:
+    Talk.level = max(Talk.level, 1)
     _traceback(cause or error)
     text = escape_controls(" ".join(str(error).split("\n")))
     if len(text) > LONGEST_MESSAGE:
         text = f"{text[:LONGEST_MESSAGE]} ..."
-    Talk.level = max(Talk.level, 1)
     say(f"charlm: {text}")
     return status
 

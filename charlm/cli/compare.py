@@ -60,7 +60,7 @@ def compare(
         model = open_model(name, checkpoints, engine)
         if model.run.backward:
             raise UsageError(f"{name} reads backward; expected runs that read forward")
-        encoded = model.run.encode(open_corpus(files, settings, model.run.document))
+        encoded = model.run.encode(corpus.cut(model.run.document))
         found.append(line_nats(Path(name).name, model.run.engine, encoded, model.vocabulary))
         say(f"read by {name}", level=2)
     changes = [None] + [difference(found[0], other, sizes, seed=seed) for other in found[1:]]

@@ -108,17 +108,18 @@ def evaluate(
         if reset
         else "one full pass, state carried"
     )
+    from charlm.cli.methods import Methods
     from charlm.inference.likelihood import evaluate as tally_of
 
+    chosen = Methods(cache, dynamic, temperature, average, tuple(others or ()), checkpoints)
+    if wanted:
+        chosen.check(model)
     tallies = {
         name: tally_of(model.run.engine, text, reset_every=reset_every)
         for name, text in texts.items()
     }
     plain = dict(tallies)
     if wanted:
-        from charlm.cli.methods import Methods
-
-        chosen = Methods(cache, dynamic, temperature, average, tuple(others or ()), checkpoints)
         tallies |= chosen.tallies(model, texts)
     if weights != "fp32":
         _tell_quality(model, texts, tallies, reset_every)

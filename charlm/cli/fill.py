@@ -13,7 +13,7 @@ from charlm.cli.options import (
     name_unknown,
     open_model,
 )
-from charlm.cli.output import render, write, write_json
+from charlm.cli.output import escape_controls, on_terminal, render, write, write_json
 
 
 def register(app: typer.Typer) -> None:
@@ -48,4 +48,4 @@ def fill(
     for gap in gaps:
         render(next_table(gap))
         write("\n")
-    write(filled + "\n")
+    write((escape_controls(filled) if on_terminal() else filled) + "\n")

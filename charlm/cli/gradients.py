@@ -59,22 +59,22 @@ def gradients(
         if compare
         else [_of_run(locate(run, checkpoints), text or [], lags)]
     )
+    if as_json:
+        write_json(
+            {"schema_version": 1,
+             "models": [{**asdict(flow), "diagnosis": flow.diagnosis} for flow in flows]}
+        )  # fmt: skip
+    else:
+        for number, part in enumerate(flow_parts(flows)):
+            if number:
+                write("\n")
+            render(part)
     if out:
         from charlm.runs.commit import explained
 
         with explained(out):
             save_picture(flows, out)
         say(f"wrote {out}")
-    if as_json:
-        write_json(
-            {"schema_version": 1,
-             "models": [{**asdict(flow), "diagnosis": flow.diagnosis} for flow in flows]}
-        )  # fmt: skip
-        return
-    for number, part in enumerate(flow_parts(flows)):
-        if number:
-            write("\n")
-        render(part)
 
 
 def _of_run(path: Path, sources: list[str], lags: int) -> "GradientFlow":

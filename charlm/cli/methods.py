@@ -10,6 +10,7 @@ from charlm.cli.output import say
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from charlm.library import Model
     from charlm.nn.engine import TorchEngine
@@ -30,6 +31,21 @@ class Methods:
     others: tuple[str, ...]
     checkpoints: Path | None
 
+    def check(self, model: "Model") -> None:
+        """Refuse, before any text is read, what the run keeps too little for. Raises UsageError."""
+        _with_others(model, self.others, self.checkpoints)
+        for given, name, purpose in (
+            (self.temperature, "valid", "fit a temperature on"),
+            (self.cache, "valid", "choose a cache on"),
+            (self.dynamic, "valid", "choose a rate on"),
+            (self.dynamic, "train", "measure gradients on"),
+            (self.others, "valid", "fit weights on"),
+        ):
+            if given:
+                _kept_text(model, name, purpose)
+        if self.average:
+            _averaged(model)
+
     def tallies(self, model: "Model", texts: "Mapping[str, EncodedText]") -> "dict[str, Tally]":
         """The figures of each text under each method, by `text, method`."""
         return {
@@ -43,7 +59,6 @@ class Methods:
 
         engine = model.run.engine
         assert isinstance(engine, TorchEngine), "it was asked for"
-        models = _with_others(model, self.others, self.checkpoints)  # refused before any work
         if self.temperature:
             yield from _temperatures(model, engine)
         if self.average:
@@ -53,7 +68,7 @@ class Methods:
         if self.dynamic:
             yield _dynamic(model, engine)
         if self.others:
-            yield from _mixtures(models)
+            yield from _mixtures(_with_others(model, self.others, self.checkpoints))
 
 
 def _kept_text(model: "Model", name: str, purpose: str) -> "EncodedText":
@@ -81,13 +96,10 @@ def _temperatures(model: "Model", engine: "TorchEngine") -> "Rows":
     yield f"temperature {1.0 / scale:.3f}", lambda text: evaluate(fitted, text)
 
 
-def _average(model: "Model", engine: "TorchEngine") -> "tuple[str, Callable[[EncodedText], Tally]]":
+def _averaged(model: "Model") -> "tuple[dict[str, Tensor], list[int]]":
+    """The mean of a run's checkpoints, and their steps. Raises UsageError where there is one."""
     from charlm.errors import UsageError
-    from charlm.inference.likelihood import evaluate
-    from charlm.nn.engine import TorchEngine
-    from charlm.nn.model import RecurrentLanguageModel
     from charlm.runs.states import mean_weights
-    from charlm.runs.tensors import put_weights
 
     weights, steps = mean_weights(model.path)
     if len(steps) < 2:
@@ -95,6 +107,16 @@ def _average(model: "Model", engine: "TorchEngine") -> "tuple[str, Callable[[Enc
             f"this run keeps {len(steps)} checkpoint; an average needs two. Train with "
             "--set keep=10 --save-minutes 0.5 to keep more of them"
         )
+    return weights, steps
+
+
+def _average(model: "Model", engine: "TorchEngine") -> "tuple[str, Callable[[EncodedText], Tally]]":
+    from charlm.inference.likelihood import evaluate
+    from charlm.nn.engine import TorchEngine
+    from charlm.nn.model import RecurrentLanguageModel
+    from charlm.runs.tensors import put_weights
+
+    weights, steps = _averaged(model)
     averaged = RecurrentLanguageModel(engine.model.settings, engine.model.vocab_size)
     put_weights(averaged, weights)
     other = TorchEngine(averaged, engine.logit_scale)

@@ -44,6 +44,14 @@ def reproduce(
     from charlm.recipes import RECIPES, recipe
 
     if name is None:
+        if as_json:
+            known = [
+                {"recipe": key, "what": one.what, "figure": one.figure, "protocol": one.protocol,
+                 "published": _published(one)}
+                for key, one in RECIPES.items()
+            ]  # fmt: skip
+            show_json({"schema_version": 1, "recipes": known})
+            return
         from charlm.report.reproductions import recipe_table
 
         render(recipe_table(RECIPES))
@@ -52,11 +60,10 @@ def reproduce(
     path = _trained(name, chosen, data, budget, seed, checkpoints)
     tallies, complete = _tallies(path, chosen)
     if as_json:
-        published = [{"who": who, "figure": figure} for who, figure in chosen.published]
         rows = {key: tally.summary() for key, tally in tallies.items()}
         show_json({"schema_version": 1, "recipe": name, "complete": complete, "ours": rows,
                     "figure": chosen.figure, "protocol": chosen.protocol,
-                    "published": published})  # fmt: skip
+                    "published": _published(chosen)})  # fmt: skip
         return
     from charlm.report.reproductions import comparison
 
@@ -65,6 +72,11 @@ def reproduce(
         say(f"not complete yet; go on with: charlm reproduce {name}{place}")
     render(comparison(chosen, tallies))
     say(f"protocol: {chosen.protocol}")
+
+
+def _published(chosen: "Recipe") -> list[dict[str, Any]]:
+    """Others' figures, for JSON."""
+    return [{"who": who, "figure": figure} for who, figure in chosen.published]
 
 
 def _trained(

@@ -64,6 +64,8 @@ def score(
         raise UsageError(f"--format is {output!r}; expected auto, table, tsv, jsonl or scores")
     if log_base not in ("e", "2", "10"):
         raise UsageError(f"--log-base is {log_base!r}; expected e, 2 or 10")
+    if tokens and output == "scores":
+        raise UsageError("--tokens with --format scores, which has none; expected another format")
     if texts and file:
         raise UsageError("sentences and --file were both given; expected one of them")
     encoding = codec_name(encoding)
@@ -171,6 +173,10 @@ def stdin_lines(encoding: str = "utf-8", errors: str = "strict") -> Iterator[lis
                 f"stdin: byte {begin + error.start}: 0x{error.object[error.start]:02x} is not "
                 f"valid {encoding.upper()}. Name its encoding with --encoding, such as cp1252, or "
                 "take what can be read with --errors replace"
+            ) from error
+        except UnicodeError as error:  # of utf-16 and utf-32: no byte-order mark
+            raise CorpusError(
+                f"stdin: {error}. Name its encoding with --encoding, such as {encoding}-le"
             ) from error
         if not place:  # a byte-order mark
             rest = rest.removeprefix("\ufeff")

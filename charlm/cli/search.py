@@ -65,9 +65,14 @@ def search(
     folder = root / name
     if not name or not (folder / SETTINGS).exists():
         check_name(root, name)
+    told: set[str] = set()
     for record in trials(
         settings, folder, minutes=minutes, trial_minutes=trial_minutes, knobs=chosen, seed=seed
     ):
+        for note in record.notes:
+            if note not in told:
+                say(note)
+        told |= set(record.notes)
         say(_line(record))
     rows = results(folder)
     if as_json:

@@ -264,6 +264,9 @@ def train(
         for key in values.keys() & flags.get(section, {}).keys():
             raise UsageError(f"{key} was given by --set and by a flag of its own; give one of them")
     flags = merge(flags, also)
+    if vocab and flags.get("vocabulary"):
+        known = ", ".join(flags["vocabulary"])
+        raise UsageError(f"{known} with --vocab, whose file decides that; give one of them")
     if resume:
         if plan:
             raise UsageError("--plan with --resume, which goes on with a plan; give one of them")
@@ -406,6 +409,8 @@ def _resumed(
             "--resume goes on with a run as it was made; leave out text, files and presets"
         )
     folder = checkpoints_folder(checkpoints)
+    if run and name:
+        raise UsageError("--run and --name with --resume; both name the run, give one of them")
     wanted = run or name
     if wanted is None:
         runs = own_runs(folder)

@@ -34,7 +34,7 @@ def follow(session: "Session") -> None:
             for record in session.records():
                 show(record)
                 for note in session.notes[told:]:
-                    say(note)
+                    show(note)
                 told = len(session.notes)
                 if isinstance(record, FinishedRecord):
                     finished = record
@@ -91,7 +91,7 @@ def _signals(session: "Session") -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def _progress(session: "Session") -> "Iterator[Any]":
-    """A function that shows a record: a bar on a terminal, lines now and then elsewhere."""
+    """A function that shows a record or note: a bar on a terminal, lines now and then elsewhere."""
     from charlm.report.progress import evaluation_line, plain_step_line, step_line
     from charlm.training.records import EvaluationRecord, StepRecord, WarningRecord
 
@@ -100,11 +100,13 @@ def _progress(session: "Session") -> "Iterator[Any]":
         yield str
         return
     if sys.stderr.isatty():
-        with _bar() as bar:
+        with _bar(session.trainer.progress) as bar:
 
-            def draw(record: "Record") -> None:
+            def draw(record: "Record | str") -> None:
                 """Move the bar, or write a line above it."""
-                if isinstance(record, StepRecord):
+                if isinstance(record, str):
+                    bar.write(record, file=bar.fp)
+                elif isinstance(record, StepRecord):
                     bar.n = round(1000 * record.progress)
                     bar.set_postfix_str(step_line(record, unit), refresh=True)
                 elif isinstance(record, EvaluationRecord):
@@ -116,9 +118,11 @@ def _progress(session: "Session") -> "Iterator[Any]":
         return
     last = [-PLAIN_STEP_GAP]
 
-    def tell(record: "Record") -> None:
-        """A plain line for each validation, and for a step now and then."""
-        if isinstance(record, EvaluationRecord):
+    def tell(record: "Record | str") -> None:
+        """A plain line for each validation and note, and for a step now and then."""
+        if isinstance(record, str):
+            say(record)
+        elif isinstance(record, EvaluationRecord):
             say(evaluation_line(record, unit))
         elif isinstance(record, WarningRecord):
             say(record.text)
@@ -129,11 +133,13 @@ def _progress(session: "Session") -> "Iterator[Any]":
     yield tell
 
 
-def _bar() -> Any:
+def _bar(progress: float) -> Any:
+    """A bar that begins where the run is, so that its pace is that of this sitting."""
     from tqdm import tqdm
 
     return tqdm(
         total=1000,
+        initial=round(1000 * progress),
         file=Forgiving(sys.stderr),
         dynamic_ncols=True,
         leave=False,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from charlm.cli.options import CheckpointsOption, JsonOption, RunOption, open_model
-from charlm.cli.output import render, say, write, write_json
+from charlm.cli.output import escape_controls, on_terminal, render, say, write, write_json
 
 app = typer.Typer(
     name="vectors",
@@ -38,7 +38,7 @@ def export(
     lines = vector_lines(names, model.embedding)
     if out is None:
         for line in lines:
-            write(line)
+            write(escape_controls(line) if on_terminal() else line)
         return
     with explained(out), out.open("w", encoding="utf-8", newline="") as file:
         file.writelines(lines)

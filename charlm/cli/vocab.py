@@ -51,11 +51,18 @@ def vocab(
     Example:  charlm vocab corpus.txt --unit word --max-size 10000 --out words.json
     """
     from charlm.config import CorpusSettings, VocabularySettings
+    from charlm.errors import UsageError
     from charlm.runs.locate import built_in
     from charlm.text.building import BuiltVocabulary, build_vocabulary, count_ids
     from charlm.text.dataset import open_corpus
     from charlm.text.vocabulary import load_vocabulary
 
+    flags = {"--unit": unit != "char", "--words": words != "text", "--min-count": min_count,
+             "--max-size": max_size, "--lowercase": lowercase,
+             "--normalize": normalize != "none"}  # fmt: skip
+    given = [flag for flag, value in flags.items() if value]
+    if frozen and given:
+        raise UsageError(f"{', '.join(given)} with --vocab, whose file decides that; give one")
     settings = VocabularySettings(
         unit=unit,
         words=words,
@@ -69,6 +76,8 @@ def vocab(
     if frozen:
         known = load_vocabulary(frozen)
         counts = count_ids(corpus.chunks(), known)
+        if not known.line_ends_are_eos:  # ends of documents are no part of the text
+            counts[known.eos] = 0
         built = BuiltVocabulary(vocabulary=known, counts=counts)
     else:
         built = build_vocabulary(corpus.chunks, settings)
@@ -103,16 +112,22 @@ def _content(built: "BuiltVocabulary", top: int) -> dict[str, Any]:
 
 def _second(built: "BuiltVocabulary", corpus: "Corpus") -> dict[str, Any]:
     """How much of a second text is unknown, and what of it is most frequent."""
-    from charlm.text.building import count_ids, safe_chunks
+    import numpy as np
+
+    from charlm.text.building import safe_chunks
     from charlm.text.corpus import END
 
     vocabulary = built.vocabulary
-    counts = count_ids(corpus.chunks(), vocabulary)
+    counts = np.zeros(len(vocabulary), np.int64)
     missing: Counter[str] = Counter()
     for chunk in safe_chunks(corpus.chunks()):
-        text = chunk.replace(END, "\n")
-        pairs = zip(vocabulary.pieces(text), vocabulary.encode(text), strict=True)
-        missing.update(piece for piece, index in pairs if index == vocabulary.unk)
+        for part in chunk.split(END):
+            ids = vocabulary.encode(part)
+            counts += np.bincount(ids, minlength=len(vocabulary))
+            pairs = zip(vocabulary.pieces(part), ids, strict=True)
+            missing.update(piece for piece, index in pairs if index == vocabulary.unk)
+    for note in corpus.notes:
+        say(note)
     total = int(counts.sum())
     return {
         "tokens": total,

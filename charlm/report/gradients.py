@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,8 @@ def check_picture(path: Path) -> None:
     """Refuse, before anything is computed, a picture that could not be written."""
     if path.suffix.lower() not in PICTURES:
         raise UsageError(f"--out is {path}; expected a name that ends in {', '.join(PICTURES)}")
+    if not os.access(path.parent, os.W_OK) or path.is_dir():
+        raise UsageError(f"--out is {path}; expected a file in a folder that can be written to")
     _figures()
 
 

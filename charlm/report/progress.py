@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from charlm.escapes import escape_unprintable
 from charlm.report.tables import pairs_table
 from charlm.report.text import duration, number, shortened
 from charlm.runs.layout import BACKWARD
@@ -27,7 +28,7 @@ def describe_plan(record: Mapping[str, Any], path: Path | None = None) -> list[s
     why = (record.get("planned") or {}).get("length")
     length += f" ({why})" if why else ""
     precision = record["precision"]
-    return [
+    lines = [
         f"text   {corpus['name']}: {parts} {unit} tokens, {corpus['vocabulary']:,} entries",
         f"model  {model['num_layers']} x {model['hidden_size']} {model['cell'].upper()}, "
         f"{record['parameters']:,} weights, dropout {model['dropout']:g}",
@@ -37,6 +38,7 @@ def describe_plan(record: Mapping[str, Any], path: Path | None = None) -> list[s
         *_outlook(record),
         *([f"into   {path}"] if path else []),
     ]
+    return [escape_unprintable(line) for line in lines]
 
 
 def _outlook(record: Mapping[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from charlm.escapes import escape_unprintable
 from charlm.report.tables import plain_table
 from charlm.report.text import duration, number
 
@@ -72,7 +73,7 @@ def setting_table(rows: Sequence[tuple[str, str, str]]) -> Table:
     table = plain_table("<setting", "<value", "<why")
     table.columns[0].no_wrap = True
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape_unprintable, row))
     return table
 
 

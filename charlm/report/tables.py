@@ -7,6 +7,7 @@ from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
+from charlm.escapes import escape_unprintable
 from charlm.inference.generation import NextToken
 from charlm.inference.scoring import Score
 from charlm.report.text import number, shortened, visible
@@ -181,11 +182,11 @@ def bench_table(figures: "Sequence[Figure]") -> Table:
 
 
 def pairs_table(pairs: Sequence[tuple[str, Any]], title: str | None = None) -> Table:
-    """Names and values."""
+    """Names and values; what a run's files say is made fit to be shown."""
     table = plain_table("<", "<", title=title)
     table.show_header = False
     for name, value in pairs:
-        table.add_row(Text(name, style="bold"), Text(str(value)))
+        table.add_row(Text(name, style="bold"), Text(escape_unprintable(str(value), kept="\n")))
     return table
 
 

@@ -1,5 +1,6 @@
 """A corpus: text of any size, read in chunks, as often as needed, with its documents marked."""
 
+import copy
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -83,6 +84,13 @@ class Corpus:
         corpus._untold = set()
         corpus._begin((name,), [_Memory(name, text)], document, safe_name(name))
         return corpus
+
+    def cut(self, document: str) -> "Corpus":
+        """The same text cut into documents otherwise; standard input is not read a second time."""
+        other = copy.copy(self)
+        other.notes, other._untold = [], set()
+        other._begin(self.sources, self._found, document, self.name)
+        return other
 
     def _begin(
         self,

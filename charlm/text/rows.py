@@ -78,7 +78,7 @@ class Rows:
                 yield _checked(text, self.label, number, column)
         if skipped:
             count = "1 row" if skipped == 1 else f"{skipped:,} rows"
-            note(f'{self.label}: {count} without text in the column "{column}" skipped.')
+            note(f'{self.label}: {count} without text in the column "{shown(column)}" skipped.')
 
 
 def table_rows(

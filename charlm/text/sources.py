@@ -71,6 +71,16 @@ def find(names: Sequence[str], reading: Reading, note: Note) -> list[Source]:
     return found
 
 
+def check_read_again(names: Iterable[str], who: str) -> None:
+    """Raise UsageError for a name whose text can be read only once: standard input, a pipe."""
+    for name in names:
+        if name == "-" or (not name.startswith(HUB_PREFIX) and Path(name).is_fifo()):
+            raise UsageError(
+                f"{who} reads its text several times, and {'stdin' if name == '-' else shown(name)}"
+                " can be read only once; give the text in a file"
+            )
+
+
 def short_name(name: str, found: Sequence[Source]) -> str:
     """A name for a run: letters, digits, dot, underscore and hyphen only, never empty or hidden."""
     if name == "-":

@@ -25,6 +25,7 @@ from charlm.runs.layout import METRICS, read_metrics
 from charlm.runs.run import load_run, torch_model
 from charlm.text.corpus import Corpus
 from charlm.text.encoded import read_encoded
+from charlm.text.sources import check_read_again
 from charlm.training.opening import start
 
 WARM_UP = 64
@@ -242,7 +243,12 @@ def clip_rate(path: Path) -> float | None:
 
 
 def compared_flows(settings: Sequence[Settings], lags: int = 200) -> Iterator[GradientFlow]:
-    """Train a model of each settings in a temporary folder, and yield its flow."""
+    """Train a model of each settings in a temporary folder, and yield its flow.
+
+    Raises UsageError for texts that can be read only once.
+    """
+    for chosen in settings:
+        check_read_again(chosen.corpus.sources, "a comparison of cells")
     with tempfile.TemporaryDirectory() as folder:
         for chosen in settings:
             session = start(chosen, Path(folder), name=chosen.model.cell)

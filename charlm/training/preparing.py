@@ -3,14 +3,14 @@
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from charlm import __version__
-from charlm.config import ModelSettings, Settings, TrainingSettings
+from charlm.config import ModelSettings, Settings, TrainingSettings, VocabularySettings
 from charlm.engine.library import chosen_variant
 from charlm.nn.devices import (
     Precision,
@@ -64,6 +64,8 @@ def prepare(
         source = str(built_in("corpora", BUILT_IN_CORPUS))
         settings = replace(settings, corpus=replace(settings.corpus, sources=(source,)))
     frozen = load_vocabulary(vocabulary) if vocabulary else None
+    names = (f.name for f in fields(VocabularySettings))
+    of_file = {f"vocabulary.{name}": f"file {vocabulary}" for name in names} if vocabulary else {}
     dataset = load_dataset(settings.corpus, settings.vocabulary, corpus=corpus, vocabulary=frozen)
     settings = replace(settings, vocabulary=dataset.vocabulary.settings)
     vectors = None
@@ -105,7 +107,7 @@ def prepare(
         dataset=dataset,
         device=device,
         threads=threads,
-        origins=_origins(settings, origins or {}, planned.reasons),
+        origins=_origins(settings, {**(origins or {}), **of_file}, planned.reasons),
         vectors=vectors,
         precision=precision,
         record=record,

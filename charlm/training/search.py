@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from charlm.config import Settings, section_of, settings_from
+from charlm.config import Settings, TrainingSettings, section_of, settings_from
 from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError
 from charlm.presets import overlay
 from charlm.runs.commit import write_json
 from charlm.runs.folders import lock_run
 from charlm.runs.layout import RECORD
+from charlm.text.sources import check_read_again
 from charlm.training.opening import resume, start
 from charlm.training.preparing import prepare
 from charlm.training.records import EvaluationRecord
@@ -50,7 +51,7 @@ class TrialRecord:
     """The end of a trial: its values, the best validation figure, and how it ended.
 
     `state` is complete, pruned (worse than others at the same point), failed, or paused (the
-    time was up; it goes on in the next sitting).
+    time was up; it goes on in the next sitting). `notes` are what the user should know of its text.
     """
 
     number: int
@@ -59,6 +60,7 @@ class TrialRecord:
     nats_per_token: float | None
     seconds: float
     problem: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def search(
@@ -81,15 +83,21 @@ def search(
     if unknown or not knobs:
         raise UsageError(f"knobs are {', '.join(knobs) or 'none'}; expected some of "
                          f"{', '.join(KNOBS)}")  # fmt: skip
+    _check_free(settings, knobs)
     base = replace(settings, training=replace(settings.training, evals=EVALS))
     nested = overlay(base.to_dict(), {"training": {"minutes": trial_minutes}})
-    if "-" in settings.corpus.sources:
-        raise UsageError("stdin can be read only once; give a search its text in a file")
+    corpus = settings.corpus
+    check_read_again((*corpus.sources, *corpus.valid, *corpus.test), "a search")
     study = _opened(folder, nested, knobs, seed)
     lock = lock_run(folder)
     try:
         if study.best_of() is None and not study.unfinished():
-            prepare(settings_from(nested))  # what is wrong with every trial is told now
+            ready = prepare(settings_from(nested))  # what is wrong with every trial is told now
+            if ready.dataset.valid is None:
+                raise UsageError(
+                    "a search without validation text, by which trials are judged; expected some: "
+                    "give it with --valid"
+                )
         deadline, failed = clock() + 60.0 * minutes, 0
         while clock() < deadline:
             record = _trial(study, nested, knobs, deadline, clock)
@@ -101,6 +109,25 @@ def search(
                 )
     finally:
         lock.release()
+
+
+def _check_free(settings: Settings, knobs: Sequence[str]) -> None:
+    """Raise UsageError for settings that a search decides itself."""
+    training = settings.training
+    for name in ("epochs", "steps", "minutes"):
+        if getattr(training, name):
+            raise UsageError(
+                f"{name} with a search, whose trials have a time each; expected --trial-minutes"
+            )
+    if training.evals not in (TrainingSettings().evals, EVALS):
+        raise UsageError(
+            f"evals is {training.evals}; expected {EVALS}, after which a search stops the worse "
+            "trials"
+        )
+    if settings.model.parameters and "hidden_size" in knobs:
+        raise UsageError(
+            "parameters with the knob hidden_size, which decides them; give --knobs without it"
+        )
 
 
 def _trial(
@@ -123,6 +150,7 @@ def _trial(
     return TrialRecord(
         number=trial.number, values=values, state=state, nats_per_token=nats,
         seconds=round(clock() - begun, 1), problem=problem,
+        notes=tuple(session.notes) if session else (),
     )  # fmt: skip
 
 
@@ -260,7 +288,8 @@ def results(folder: Path) -> list[dict[str, Any]]:
     for trial in study.trials:
         state = trial.state.name.lower().replace("running", "paused")
         reached = list(trial.intermediate_values.values())
-        nats = trial.value if trial.value is not None else min(reached, default=None)
+        whole = state == "complete"  # of a pruned one Optuna keeps the last, not the best
+        nats = trial.value if whole else min(reached, default=None)
         rows.append(
             {
                 "number": trial.number,
