@@ -366,6 +366,30 @@ def test_a_fork_is_told_instead_of_waiting_for_ever(monkeypatch: pytest.MonkeyPa
         engine.nats(ids, ids, engine.initial_state(2))
 
 
+FORKING = """
+import os, sys
+import numpy as np
+from helpers import tiny_model
+from test_engine import VARIANTS, engine_of, model_of
+engine = engine_of(VARIANTS[0], model_of("lstm"), threads=2)
+ids = np.zeros((2, 2), np.int64)
+engine.nats(ids, ids, engine.initial_state(2))
+child = os.fork()
+if not child:
+    del engine
+    sys.exit(7)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not VARIANTS or not hasattr(os, "fork"), reason="no kernels, or no fork")
+def test_a_child_ends_without_waiting_for_threads_that_it_has_not() -> None:
+    """The story: to free an engine, or to leave, joined the parent's workers for ever."""
+    here = os.path.dirname(__file__)  # noqa: PTH120
+    child = subprocess.run([sys.executable, "-c", FORKING], cwd=here, timeout=60, check=False)
+    assert child.returncode == 7
+
+
 @pytest.mark.skipif(not VARIANTS, reason="no kernels were built")
 def test_the_variant_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     """By an environment variable, with a sentence where it is not to be had."""

@@ -13,10 +13,11 @@ from charlm.config import ModelSettings, Settings, TrainingSettings
 from charlm.errors import UsageError
 from charlm.nn.cells import CELLS
 from charlm.nn.devices import Precision
-from charlm.nn.model import count_parameters, multiplied_weights
+from charlm.nn.model import RecurrentLanguageModel, count_parameters, multiplied_weights
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
 from charlm.training import planning, speed
+from charlm.training.opening import _shrinking
 from charlm.training.planning import LADDER, Plan, plan
 from charlm.training.speed import measured_speed
 
@@ -202,6 +203,99 @@ def test_the_speed_is_the_median_of_the_steps_that_the_seconds_hold(
     rate = measured_speed(settings, 5, (3, 2), CPU, fp32, seconds)
     assert len(taken) == steps + 1
     assert rate == pytest.approx(6 * multiplied_weights(settings, 5) * 3 * 2 / median)
+
+
+def test_what_is_measured_is_what_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adaptive softmax is not computed whole; dropped states are stepped through."""
+    settings = ModelSettings(
+        num_layers=1, hidden_size=16, embedding_size=4, tie_weights=False, adaptive_softmax=True,
+        state_dropout=0.5,
+    )  # fmt: skip
+    fp32 = Precision(name="fp32", reason="test")
+    monkeypatch.setattr(RecurrentLanguageModel, "forward", refused)
+    drawn: list[object] = []
+    read = RecurrentLanguageModel.read
+    monkeypatch.setattr(
+        RecurrentLanguageModel, "read", lambda *given: drawn.append(given[-1]) or read(*given)
+    )
+    assert measured_speed(settings, 60, (3, 2), CPU, fp32) > 0
+    assert all(isinstance(generator, torch.Generator) for generator in drawn)
+
+
+def test_the_machine_is_measured_within_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are halved until a step fits, by the estimate and where a device says so."""
+    shapes: list[tuple[int, int]] = []
+
+    def measure(_settings, _size, shape, *_) -> float:
+        shapes.append(shape)
+        if shape[1] > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return SPEED
+
+    monkeypatch.setattr(planning, "measured_speed", measure)
+    planned(stream(500_000), measure=None)
+    assert [rows for _, rows in shapes] == [32, 16, 8, 4]
+    shapes.clear()
+    monkeypatch.setattr("charlm.training.memory.free_memory", lambda: int(1.5e8))
+    planned(stream(500_000), measure=None, model=ModelSettings(mixture=200))
+    assert [rows for _, rows in shapes] == [1]
+    monkeypatch.setattr("charlm.training.memory.free_memory", lambda: 0)
+    shapes.clear()
+    planned(stream(500_000), measure=None)
+    assert shapes == [(1, 1)]
+
+
+@pytest.mark.parametrize(("tokens", "documents"), [(3_000_000, 3), (750_000, 5)])
+def test_long_documents_are_planned_as_one_text_is(tokens: int, documents: int) -> None:
+    """The story: two novels were two rows, and a few short ones learnt as a list of names is."""
+    ends = np.linspace(0, tokens, documents + 1).astype(np.int64)[1:]
+    text = replace(encoded_stream(np.zeros(tokens, np.uint8)), ends=ends, closed=True)
+    found = planned(dataset(text), minutes=5.0)
+    alone = planned(stream(tokens), minutes=5.0)
+    ours, theirs = found.settings.training, alone.settings.training
+    assert (ours.batch_size, ours.bptt, ours.average) == (theirs.batch_size, theirs.bptt, 0.0)
+    assert found.settings.model == alone.settings.model
+    assert ours.learning_rate == theirs.learning_rate
+
+
+def test_a_default_run_on_a_long_text_takes_its_minutes() -> None:
+    """Less than a hundredth of a pass, where a hundredth would take half an hour."""
+    result = planned(stream(100_000_000), measure=lambda: 1e8)
+    vocab_size = len(VOCABULARIES["char"])
+    cost = 6 * multiplied_weights(result.settings.model, vocab_size) * 1e8
+    seconds = result.settings.training.epochs * cost / 1e8
+    assert seconds <= 60 * planning.DEFAULT_MINUTES
+    assert result.settings.training.epochs < 0.01
+
+
+def test_a_number_of_weights_and_a_clustered_output_go_together() -> None:
+    """The search for the size begins where such an output can be built."""
+    words = dataset(encoded_stream(np.zeros(9000, np.uint8)), unit="word")
+    vocabulary = vocabulary_of(" ".join(f"w{n}" for n in range(200)), unit="word")
+    data = replace(words, vocabulary=vocabulary)
+    model = ModelSettings(parameters=60_000, adaptive_softmax=True, num_layers=1)
+    found = planned(data, model=model, steps=3).settings.model
+    assert found.hidden_size >= 16
+    with pytest.raises(UsageError, match=r"expected at least .*, which 16 hidden units need"):
+        planned(data, model=replace(model, parameters=100), steps=3)
+
+
+def test_a_number_of_weights_is_kept_where_the_size_follows_from_others() -> None:
+    """Tied weights make the layer as wide as the embedding; a mixture's need not be."""
+    tied = ModelSettings(parameters=5_000, tie_weights=True, embedding_size=64, num_layers=1)
+    with pytest.raises(UsageError, match="parameters is 5,000, but tied weights"):
+        planned(stream(9_000), model=tied, steps=3)
+    assert planned(stream(9_000), model=replace(tied, parameters=10**6), steps=3)
+    mixed = replace(tied, parameters=None, embedding_size=24, mixture=3)
+    assert planned(stream(9_000), model=mixed, steps=3).settings.model.hidden_size != 24
+
+
+def test_only_what_a_short_text_shrinks_is_called_smaller() -> None:
+    """Not what is small for a short time."""
+    minute = planned(stream(200_000), minutes=1.0)
+    assert _shrinking(minute.reasons) == []
+    short = planned(stream(60), steps=3)
+    assert [line.split()[0] for line in _shrinking(short.reasons)] == ["bptt", "batch_size"]
 
 
 def test_the_machine_is_measured_where_its_speed_matters() -> None:

@@ -10,9 +10,11 @@ import pytest
 
 from charlm.config import ModelSettings, Settings, settings_from
 from charlm.errors import EnvironmentFailure, RunError, UsageError
-from charlm.runs.layout import read_record
+from charlm.runs.layout import read_metrics, read_record
 from charlm.training import search as search_module
+from charlm.training.records import EvaluationRecord
 from charlm.training.search import KNOBS, results, search
+from charlm.training.trainer import Trainer
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 60
 
@@ -202,6 +204,76 @@ def test_a_stopped_trial_is_told_with_its_best(settings: Settings, tmp_path: Pat
         trial.report(nats, step)
     study.end(trial, "pruned", 2.05)
     assert results(folder)[1]["nats_per_token"] == 2.05
+
+
+def test_trials_are_judged_on_a_part_of_a_long_text(
+    settings: Settings, tmp_path: Path, monkeypatch
+) -> None:
+    """Else validations would fill the time of a trial; each trial is judged on the same part."""
+    monkeypatch.setattr(search_module, "JUDGED_TOKENS", 50)
+    found = next(iter(search(settings, tmp_path / "s", knobs=("dropout",), **TINY)))
+    kept = read_record(tmp_path / "s" / "trial-000")["results"]
+    assert (found.state, kept["valid"]["tokens"]) == ("complete", 50)
+
+
+def test_a_trial_is_judged_by_how_long_it_was_trained(
+    settings: Settings, tmp_path: Path, monkeypatch
+) -> None:
+    """The story: one whose validations are slow was judged beside others' second ones."""
+    validate = Trainer._evaluate
+
+    def slowly(trainer: Trainer) -> EvaluationRecord:
+        trainer.clock = lambda before=trainer.clock: before() + 0.1
+        return validate(trainer)
+
+    monkeypatch.setattr(Trainer, "_evaluate", slowly)
+    folder = tmp_path / "s"
+    next(iter(search(settings, folder, knobs=("dropout",), minutes=1.0, trial_minutes=0.02)))
+    study = search_module._Study(search_module._optuna(), folder, 0).study
+    records = [record for record in read_metrics(folder / "trial-000") if "best" in record]
+    told = sorted(study.trials[0].intermediate_values)
+    assert told[0] == round(8 * (records[0]["progress"] - 0.1 / 1.2))
+
+
+def test_a_trial_that_kills_its_process_is_given_up(settings: Settings, tmp_path: Path) -> None:
+    """After three deaths in a row; a pause in between is none."""
+    folder = tmp_path / "s"
+    next(iter(search(settings, folder, knobs=("dropout",), **TINY)))
+    study = search_module._Study(search_module._optuna(), folder, 0)
+    trial = study.next_trial()
+    study.begun(trial, 2)
+    study.end(trial, "paused", None)
+    assert study.begins(study.next_trial()) == 0
+    study.begun(trial, 2)
+    assert study.next_trial().number == trial.number
+    study.begun(trial, 3)
+    assert study.next_trial().number == trial.number + 1
+    assert {row["number"]: row["state"] for row in results(folder)}[trial.number] == "fail"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), MemoryError()])
+def test_a_trial_without_memory_has_failed(
+    error: Exception, settings: Settings, tmp_path: Path, monkeypatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(search_module, "_follow", fail)
+    found = next(iter(search(settings, tmp_path / "s", knobs=("dropout",), **TINY)))
+    assert (found.state, bool(found.problem)) == ("failed", True)
+
+
+def test_a_trial_that_the_user_stops_is_no_death(
+    settings: Settings, tmp_path: Path, monkeypatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search_module, "_follow", stop)
+    with pytest.raises(KeyboardInterrupt):
+        next(iter(search(settings, tmp_path / "s", knobs=("dropout",), **TINY)))
+    study = search_module._Study(search_module._optuna(), tmp_path / "s", 0)
+    assert study.begins(study.next_trial()) == 0
 
 
 def test_notes_of_trials_are_told(settings: Settings, tmp_path: Path) -> None:

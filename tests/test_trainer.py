@@ -21,6 +21,7 @@ from helpers import (
 
 from charlm.config import TrainingSettings
 from charlm.errors import DivergenceError, EnvironmentFailure, RunError
+from charlm.inference import likelihood
 from charlm.inference.likelihood import evaluate
 from charlm.nn.cells import CELLS
 from charlm.nn.devices import Precision
@@ -594,6 +595,7 @@ def test_slow_validations_are_made_less_often_when_time_is_short() -> None:
     many = len(evaluations(trainer))
     slow = Ticking()
     trainer = make(minutes=4.0, evals=100, clock=slow)
+    trainer._expected = 0.0
     validate = trainer._evaluate
 
     def slowly() -> EvaluationRecord:
@@ -606,6 +608,28 @@ def test_slow_validations_are_made_less_often_when_time_is_short() -> None:
     few = len(evaluations(trainer))
     assert few < many
     assert trainer.counters.evaluation_seconds <= 0.25 * 240
+
+
+@pytest.mark.parametrize(("tokens", "many"), [(40, True), (4000, False)])
+def test_the_first_validation_is_not_made_where_it_would_take_the_time(
+    tokens: int, many: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The story: of five minutes the first validation of a long text took six. It comes at the end.
+
+    Each token of validation takes a second of the clock, of a run that lasts 240.
+    """
+    clock = Ticking()
+
+    def evaluate(engine, text):
+        clock.now += len(text.ids)
+        return likelihood.evaluate(engine, text)
+
+    monkeypatch.setattr(trainer_module, "evaluate", evaluate)
+    monkeypatch.setattr(trainer_module, "SAMPLED_TOKENS", 5)
+    valid = encoded_stream(np.resize(VALID.ids, tokens))
+    found = evaluations(make(valid=valid, minutes=20.0 if many else 4.0, clock=clock))
+    assert (len(found) > 1) == many
+    assert found[-1].progress == 1.0
 
 
 def test_a_clock_that_jumps_back_makes_no_time_undone() -> None:
@@ -958,7 +982,7 @@ def test_a_broken_gradient_is_named_with_its_weights() -> None:
 def test_gradients_are_clipped_one_by_one() -> None:
     """With clip_value no weight of sgd moves by more than rate times it; the norm is not cut."""
     settings = {"optimizer": "sgd", "learning_rate": 1.0, "schedule": "constant", "warmup": 0.0}
-    trainer = make(valid=None, steps=1, clip_value=1e-3, clip_norm=1e-9, weight_decay=0.0,
+    trainer = make(valid=None, steps=1, clip_value=1e-3, clip_norm=1.0, weight_decay=0.0,
                    dropout={}, **settings)  # fmt: skip
     before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
     list(trainer.run())

@@ -18,6 +18,12 @@ SMALL_MODEL = 200_000
 """Weights below which one thread is faster than several that wait for each other."""
 
 
+def _free(library: ctypes.CDLL, handle: ctypes.c_void_p, process: int) -> None:
+    """Free an engine where it was made: after a fork its workers are not there to be joined."""
+    if os.getpid() == process:
+        library.charlm_free(handle)
+
+
 class NativeEngine:
     """Computes with the kernels of native.cpp.
 
@@ -59,7 +65,7 @@ class NativeEngine:
         _check(status)
         self._handle = handle
         self._lock, self._process = threading.Lock(), os.getpid()
-        weakref.finalize(self, self._library.charlm_free, handle)
+        weakref.finalize(self, _free, self._library, handle, self._process)
 
     def initial_state(self, rows: int) -> State:
         """The zero state."""
@@ -90,7 +96,7 @@ class NativeEngine:
 
     def _call(self, name: str, *arguments: object) -> None:
         """One function of the library, by one thread at a time."""
-        if os.getpid() != self._process:  # its workers are not here, and it would wait for ever
+        if os.getpid() != self._process:  # its workers are not here: it would wait for ever
             raise RuntimeError("the model was loaded before a fork; load it again in this process")
         with self._lock:
             _check(getattr(self._library, name)(self._handle, *arguments))

@@ -22,6 +22,8 @@ LARGEST_GRADIENT_ERROR = 0.05
 """Relative error up to which bfloat16 gradients count as right; correct ones stay below 0.01."""
 PROBE_SHAPE = (16, 32)
 """Steps and rows of the comparison."""
+MOST_PROBED = 2**26
+"""Logits of it, at 22 bytes each; fewer rows where there would be more."""
 MOST_TIMES_SLOWER = 10.0
 """bfloat16 that falls off its fast path is 75 times slower; small shapes alone cost a little."""
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -113,7 +115,9 @@ def _probe(
     model = RecurrentLanguageModel(settings, vocab_size)
     model.reset_parameters(generator)
     model.to(device)
-    ids = torch.randint(vocab_size, PROBE_SHAPE, generator=generator).to(device)
+    steps, most = PROBE_SHAPE
+    rows = max(1, min(most, MOST_PROBED // (steps * vocab_size * settings.mixture)))
+    ids = torch.randint(vocab_size, (steps, rows), generator=generator).to(device)
     times = []
     for _ in range(3):
         model.zero_grad()

@@ -28,10 +28,12 @@ def calibrate(path: Path, trainer: Trainer) -> tuple[Tally, float]:
     text, before = trainer.dataset.valid, trainer.best_tally
     assert text is not None and before is not None, "there are validation figures"
     enough = (1.0 - LEAST_GAIN) * before.nats
-    scale, after = _fitted(lambda factor: best_engine(path, trainer, factor), text)
+    scale = _fitted(lambda factor: best_engine(path, trainer, factor), text)
+    after = before if scale == 1.0 else evaluate(best_engine(path, trainer, scale), text)
     if trainer.average:
         with trainer.kept_weights():
-            other, last = _fitted(lambda factor: TorchEngine(trainer.model, factor), text)
+            other = _fitted(lambda factor: TorchEngine(trainer.model, factor), text)
+            last = evaluate(TorchEngine(trainer.model, other), text)
             if other != 1.0 and last.nats < min(after.nats, enough):
                 write_weights(path, trainer.model)
                 trainer.take_as_best(evaluate(TorchEngine(trainer.model), text))
@@ -42,11 +44,10 @@ def calibrate(path: Path, trainer: Trainer) -> tuple[Tally, float]:
     return after, scale
 
 
-def _fitted(engine: Callable[[float], Engine], text: EncodedText) -> tuple[float, Tally]:
-    """The best factor for an engine that is made with one, and its figures on the whole text."""
+def _fitted(engine: Callable[[float], Engine], text: EncodedText) -> float:
+    """The best factor for an engine that is made with one, on a part of the text."""
     part = sample_of(text)
-    scale = fit_scale(lambda factor: evaluate(engine(factor), part).nats)
-    return scale, evaluate(engine(scale), text)
+    return fit_scale(lambda factor: evaluate(engine(factor), part).nats)
 
 
 def best_engine(path: Path, trainer: Trainer, logit_scale: float | None = None) -> Engine:

@@ -36,7 +36,7 @@ from charlm.text.dataset import Dataset
 from charlm.text.direction import mirrored_dataset
 from charlm.text.vocabulary import load_vocabulary
 from charlm.training.memory import memory_problem
-from charlm.training.planning import Plan
+from charlm.training.planning import SHORT_TEXT, SHORTER_TEXT, Plan
 from charlm.training.preparing import Prepared, prepare, prepare_machine
 from charlm.training.pretrained import (
     begin_with,
@@ -313,5 +313,5 @@ def _shrinking(reasons: Mapping[str, str]) -> list[str]:
     return [
         f"{name.removeprefix('training.')} was made smaller: {reason}"
         for name, reason in reasons.items()
-        if "short" in reason
+        if reason in (SHORT_TEXT, SHORTER_TEXT)
     ]

@@ -25,9 +25,10 @@ from charlm.nn.model import (
     multiplied_weights,
     sizes,
 )
+from charlm.nn.output import LEAST_HIDDEN
 from charlm.text.dataset import Dataset
 from charlm.text.windows import Filling, Reading, Windows
-from charlm.training.memory import training_memory
+from charlm.training.memory import memory_problem, training_memory
 from charlm.training.optim import NON_MONOTONE_INTERVAL, OPTIMIZERS
 from charlm.training.speed import OPERATIONS_PER_WEIGHT_AND_TOKEN, measured_speed
 
@@ -80,7 +81,11 @@ RATE_SHARES = {"rnn": 0.25, "lstm": 2.0}
 steps: an Elman network came to 2.19 nats per character at 0.001, to 3.20 at 0.002 and to nothing at
 0.004; a GRU to 1.92 at 0.004, 2.00 at 0.002. An LSTM of 384 units, one minute: 1.551 at 0.004,
 1.482 at 0.008 (windows of 64); 1.455 at 0.008, 1.481 at 0.016 (of 32)."""
+SHORT_TEXT, SHORTER_TEXT = "the text is short", "the whole text is shorter"
+"""Why windows are smaller than they were to be: told at the start."""
 BPTT = {"char": 64, "byte": 64, "word": 70, "bpe": 70}
+LONG_DOCUMENTS = 1000
+"""Tokens of documents, on average, beyond which they are planned as one text is; not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,19 +176,20 @@ class _Planner:
         text = self.dataset.train
         bptt = training.bptt or self._bptt(unit, training)
         if bptt > self.tokens:
-            bptt = self._chosen("training.bptt", self.tokens, "the whole text is shorter")
+            bptt = self._chosen("training.bptt", self.tokens, SHORTER_TEXT)
         mean = self.tokens / max(text.documents, 1)
         rows = training.batch_size
-        if rows is None and text.documents > 1:
+        if rows is None and not self._as_stream():
             rows = min(max(round(TOKENS_IN_A_STEP / min(mean, bptt) / 8) * 8, 16), 256)
             self.reasons["training.batch_size"] = f"documents have {mean:.0f} tokens on average"
         elif rows is None:
             kind = self.device.type
             rows = DEFAULT_ROWS[kind] // (2 if self._small_steps(training) else 1)
-            rows = self._chosen("training.batch_size", rows, f"on {kind}, {self._time(training)}")
-        most = max(1, self.tokens // (4 * bptt) if text.documents == 1 else text.documents)
+            reason = ", ".join(filter(None, (f"on {kind}", self._time(training))))
+            rows = self._chosen("training.batch_size", rows, reason)
+        most = max(1, self.tokens // (4 * bptt), text.documents if text.documents > 1 else 1)
         if rows > most:
-            rows = self._chosen("training.batch_size", most, "the text is short")
+            rows = self._chosen("training.batch_size", most, SHORT_TEXT)
         return replace(training, bptt=bptt, batch_size=rows)
 
     def _small_steps(self, training: TrainingSettings) -> str:
@@ -193,11 +199,18 @@ class _Planner:
             return ""
         if budget < SHORT_RUN:
             return "for a short time"
-        often = self.dataset.train.documents == 1 and budget > SOON_READ * self.tokens
+        often = self._as_stream() and budget > SOON_READ * self.tokens
         return "for a text that is read many times" if often else ""
 
     def _time(self, training: TrainingSettings) -> str:
-        return self._small_steps(training) or "for this time"
+        """For what windows were chosen, as a reason."""
+        given = bool(training.steps or training.epochs)
+        return self._small_steps(training) or ("" if given else "for this time")
+
+    def _as_stream(self) -> bool:
+        """Whether documents are so long that they are read as one text is: in rows that go on."""
+        text = self.dataset.train
+        return self.tokens > LONG_DOCUMENTS * max(text.documents, 1) or text.documents <= 1
 
     def _bptt(self, unit: str, training: TrainingSettings) -> int:
         """By unit and time; where documents are longer, so that they fit, up to 4 times that."""
@@ -205,12 +218,13 @@ class _Planner:
         usual, text = BPTT[kind], self.dataset.train
         if self._small_steps(training) and not training.stateless:
             usual //= 2
-        if text.documents > 1:
+        if not self._as_stream():
             lengths = np.diff(text.ends, prepend=0)
             longest = int(lengths.max())
             if longest > usual:
-                return int(self._chosen("training.bptt", min(longest, 4 * usual), "documents fit"))
-        reason = f"for {unit} units {self._time(training)}"
+                fit = "documents fit" if longest <= 4 * usual else "most documents fit"
+                return int(self._chosen("training.bptt", min(longest, 4 * usual), fit))
+        reason = f"for {unit} units {self._time(training)}".rstrip()
         return int(self._chosen("training.bptt", usual, reason))
 
     def _model(self, training: TrainingSettings) -> ModelSettings:
@@ -219,8 +233,10 @@ class _Planner:
         layers = model.num_layers or self._layers(training)
         hidden = model.hidden_size
         whole = model.last_hidden_size is None
-        if hidden is None and whole and model.tie_weights and model.embedding_size:
+        equal = whole and model.mixture == 1
+        if hidden is None and equal and model.tie_weights and model.embedding_size:
             hidden = self._chosen("model.hidden_size", model.embedding_size, "tied weights")
+            self._check_most(replace(model, num_layers=layers), hidden)
         model = replace(model, num_layers=layers)
         if hidden is None and model.parameters:
             hidden = self._within(model, model.parameters)
@@ -274,18 +290,29 @@ class _Planner:
             """Of the whole model."""
             return count_parameters(self._completed(model, hidden), self.vocab_size)
 
-        low, high = 0, 1
+        least = LEAST_HIDDEN if model.adaptive_softmax else 1
+        low, high = least - 1, least
         while high < 65536 and weights(high) <= most:
             low, high = high, 2 * high
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if weights(middle) <= most else (low, middle)
-        if low == 0:
+        if low < least:
+            units = "one hidden unit needs" if least == 1 else f"{least} hidden units need"
             raise UsageError(
-                f"parameters is {most:,}; expected at least {weights(1):,}, which one hidden unit "
-                "needs with this vocabulary"
+                f"parameters is {most:,}; expected at least {weights(least):,}, which {units} with "
+                "this vocabulary"
             )
         return low
+
+    def _check_most(self, model: ModelSettings, hidden: int) -> None:
+        """Raise UsageError where a size that follows from others makes too many weights."""
+        found = count_parameters(self._completed(model, hidden), self.vocab_size)
+        if model.parameters and found > model.parameters:
+            raise UsageError(
+                f"parameters is {model.parameters:,}, but tied weights with embedding_size "
+                f"{hidden} make {found:,}; expected one of them, or --no-tie"
+            )
 
     def _hidden_size(self, training: TrainingSettings, layers: int) -> int:
         budget, cap = self._budget_seconds(training), self._cap()
@@ -293,7 +320,7 @@ class _Planner:
             self.reasons["model.hidden_size"] = f"{self.tokens:,} training tokens"
             return min(cap, MOST_WITHOUT_TIME)
         hidden = self._fitting(training, layers)
-        limit = "the text" if hidden == cap else "the time"
+        limit = "the time" if hidden < cap else "the text" if cap < LARGEST else "the largest"
         self.reasons["model.hidden_size"] = (
             f"{self.tokens:,} training tokens, {budget / 60:.1f} minutes at "
             f"{self._speed() / 1e9:.0f} billion operations a second; {limit} sets the size"
@@ -342,8 +369,24 @@ class _Planner:
         settings = self._sized(min(self._cap(), 384), 1)
         seconds = min(60.0 * MEASURING_SHARE * (self.settings.training.minutes or 0.0), 5.0)
         precision = self.choose_precision(settings)
-        shape = min(max(round(self.filling.steps), 1), 64), min(self.rows, 64)
-        return measured_speed(settings, self.vocab_size, shape, self.device, precision, seconds)
+        steps, rows = min(max(round(self.filling.steps), 1), 64), min(self.rows, 64)
+        while True:
+            shape, smallest = (steps, rows), steps * rows == 1
+            try:
+                if smallest or not self._too_large(settings, *shape):
+                    return measured_speed(
+                        settings, self.vocab_size, shape, self.device, precision, seconds
+                    )
+            except torch.OutOfMemoryError:
+                if smallest:
+                    raise
+            steps, rows = (steps, rows // 2) if rows > 1 else (steps // 2, rows)
+
+    def _too_large(self, model: ModelSettings, steps: int, rows: int) -> bool:
+        """Whether a step of this shape has no room here."""
+        shape = replace(self.settings.training, batch_size=rows, bptt=steps)
+        needed = training_memory(model, shape, self.vocab_size)
+        return memory_problem(needed, self.settings, self.device) is not None
 
     def _length(self, training: TrainingSettings, model: ModelSettings) -> TrainingSettings:
         """Passes over the text, where neither passes, steps nor minutes were given."""
@@ -355,8 +398,8 @@ class _Planner:
         cost = OPERATIONS_PER_WEIGHT_AND_TOKEN * weights * self.tokens
         possible = 0.85 * 60.0 * DEFAULT_MINUTES * self._speed() / cost
         wanted = self._useful_passes()
-        passes = max(min(possible, wanted), 0.01)
-        passes = float(round(passes)) if passes >= 2.0 else round(passes, 2)
+        passes = max(min(possible, wanted), self._step_tokens(training) / self.tokens)
+        passes = float(round(passes)) if passes >= 2.0 else float(f"{passes:.3g}")
         self.reasons["training.epochs"] = (
             f"about {DEFAULT_MINUTES:.0f} minutes here" if possible < wanted else "a text this size"
         )
@@ -453,7 +496,8 @@ class _Planner:
     def _soon_memorised(self) -> bool:
         """Whether the text is short documents of letters, and not many."""
         unit, text = self.dataset.vocabulary.unit, self.dataset.train
-        return unit in ("char", "byte") and text.documents > 1 and self.tokens <= SOON_MEMORISED
+        short = text.documents > 1 and not self._as_stream()
+        return unit in ("char", "byte") and short and self.tokens <= SOON_MEMORISED
 
     def _average(self, training: TrainingSettings, model: ModelSettings) -> float:
         """An average over about the last third of the run, where documents are soon memorised."""

@@ -15,10 +15,12 @@ from typing import Any
 
 from charlm.config import Settings, TrainingSettings, section_of, settings_from
 from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError
+from charlm.inference.calibration import sample_of
 from charlm.presets import overlay
 from charlm.runs.commit import write_json
 from charlm.runs.folders import lock_run
 from charlm.runs.layout import RECORD
+from charlm.text.dataset import Dataset
 from charlm.text.sources import check_read_again
 from charlm.training.opening import resume, start
 from charlm.training.preparing import prepare
@@ -29,6 +31,10 @@ STUDY, SETTINGS = "study.log", "search.json"
 HALVING = 2
 """Of the trials that come to a validation, one of so many goes on."""
 EVALS = 8
+BEGUN, MOST_BEGUN = "begun", 3
+"""A trial that was killed so many times, one after the other, is not begun again."""
+JUDGED_TOKENS = 40_000
+"""Of the validation text, about, that trials are judged on."""
 MOST_FAILED = 5
 """Trials that may fail one after the other."""
 
@@ -136,14 +142,19 @@ def _trial(
 ) -> TrialRecord:  # fmt: skip
     begun = clock()
     trial = study.next_trial()
+    study.begun(trial, study.begins(trial) + 1)
     values = {knob: tidy(KNOBS[knob](trial)) for knob in knobs}
     path = study.folder / trial_name(trial.number)
     state, problem, session = "complete", "", None
     try:
         session = _session(path, nested, values)
+        session.trainer.dataset = _judged_on(session.trainer.dataset)
         state = _follow(session, trial, deadline, clock)
-    except CharlmError as error:
-        state, problem = "failed", str(error)
+    except (CharlmError, MemoryError, RuntimeError) as error:  # torch's, where memory ran out
+        state, problem = "failed", str(error) or type(error).__name__
+    except BaseException:  # of the user: the trial is whole
+        study.begun(trial, 0)
+        raise
     tally = session.trainer.best_tally if session else None
     nats = tally.nats_per_token if tally else None
     study.end(trial, state, nats)
@@ -181,7 +192,7 @@ def _follow(session: Session, trial: Any, deadline: float, clock: Callable[[], f
         if state != "complete":
             continue  # the records of the end
         if isinstance(record, EvaluationRecord):
-            number = round(record.progress * EVALS)
+            number = round(session.trainer.counters.last_progress * EVALS)  # without its own time
             if number > told:  # the last two can fall together
                 trial.report(record.tally.nats_per_token, number)
                 told = number
@@ -192,6 +203,12 @@ def _follow(session: Session, trial: Any, deadline: float, clock: Callable[[], f
             state = "paused"
             session.trainer.stop("the time is up")
     return "paused" if state == "complete" and session.trainer.stop_reason else state
+
+
+def _judged_on(dataset: Dataset) -> Dataset:
+    """With a validation text that is read in moments, the same for all trials."""
+    valid = dataset.valid
+    return dataset if valid is None else replace(dataset, valid=sample_of(valid, JUDGED_TOKENS))
 
 
 def _reported(trial: Any) -> list[int]:
@@ -227,15 +244,26 @@ class _Study:
 
     def next_trial(self) -> Any:
         """One that did not end, else a new one."""
-        waiting = self.unfinished()
-        if waiting:
-            return self.optuna.trial.Trial(self.study, waiting[0]._trial_id)
+        for waiting in self.unfinished():
+            trial = self.optuna.trial.Trial(self.study, waiting._trial_id)
+            if self.begins(trial) < MOST_BEGUN:
+                return trial
+            self.end(trial, "failed", None)
         return self.study.ask()
+
+    def begins(self, trial: Any) -> int:
+        """How often a trial was begun and its process was killed, one after the other."""
+        return int(trial.user_attrs.get(BEGUN, 0))
+
+    def begun(self, trial: Any, times: int) -> None:
+        """Note how often; 0 where it came to an end that it can go on from."""
+        trial.set_user_attr(BEGUN, times)
 
     def end(self, trial: Any, state: str, nats: float | None) -> None:
         """Tell the result; a paused trial stays open."""
         states = self.optuna.trial.TrialState
         if state == "paused":
+            self.begun(trial, 0)
             return
         if state == "failed" or nats is None:
             self.study.tell(trial, state=states.FAIL)

@@ -3,12 +3,14 @@
 import statistics
 import time
 
+import numpy as np
 import torch
-from torch.nn import functional as F
+from numpy.typing import NDArray
 
 from charlm.config import ModelSettings, TrainingSettings
 from charlm.nn.devices import Precision
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
+from charlm.training.objective import Objective
 from charlm.training.optim import build_optimizer
 
 OPERATIONS_PER_WEIGHT_AND_TOKEN = 6
@@ -33,32 +35,31 @@ def measured_speed(
     generator = torch.Generator().manual_seed(0)
     model.reset_parameters(generator)
     model.to(device)
-    ids = torch.randint(vocab_size, shape, generator=generator).to(device)
-    optimizer = build_optimizer(model.parameters(), TrainingSettings(learning_rate=1e-9))
-    _step_seconds(model, ids, precision, optimizer)
+    ids = torch.randint(vocab_size, shape, generator=generator).numpy()
+    training = TrainingSettings(learning_rate=1e-9)
+    optimizer = build_optimizer(model.parameters(), training)
+    draws = torch.Generator(device)
+    objective = Objective(model, training, device=device, precision=precision, generator=draws)
+    _step_seconds(objective, ids, optimizer)
     times: list[float] = []
     while len(times) < LEAST_STEPS or sum(times) < seconds:
-        times.append(_step_seconds(model, ids, precision, optimizer))
+        times.append(_step_seconds(objective, ids, optimizer))
     weights = multiplied_weights(settings, vocab_size)
-    return OPERATIONS_PER_WEIGHT_AND_TOKEN * weights * ids.numel() / statistics.median(times)
+    return OPERATIONS_PER_WEIGHT_AND_TOKEN * weights * ids.size / statistics.median(times)
 
 
 def _step_seconds(
-    model: RecurrentLanguageModel,
-    ids: torch.Tensor,
-    precision: Precision,
-    optimizer: torch.optim.Optimizer,
+    objective: Objective, ids: NDArray[np.int64], optimizer: torch.optim.Optimizer
 ) -> float:
     """Seconds of one whole training step."""
-    _finish_queued(ids.device)
+    _finish_queued(objective.device)
     start = time.perf_counter()
-    model.zero_grad()
-    with precision.autocast(ids.device):
-        logits, _ = model(ids)
-    F.cross_entropy(logits.float().flatten(0, 1), ids.flatten()).backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.zero_grad()
+    loss, _, _ = objective.of(ids, ids, None)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(objective.model.parameters(), 1.0)
     optimizer.step()
-    _finish_queued(ids.device)
+    _finish_queued(objective.device)
     return time.perf_counter() - start
 
 
