@@ -67,7 +67,13 @@ class Model:
         part of its score where the model has learnt ends (`run.ends`).
         """
         items = [texts] if isinstance(texts, str) else list(texts)
-        scorer = Scorer(self.run.engine, self.vocabulary, end=self.run.ends, carry=carry)
+        scorer = Scorer(
+            self.run.engine,
+            self.vocabulary,
+            end=self.run.ends,
+            carry=carry,
+            anew=self.run.begins_anew,
+        )
         return scorer.score(items, tokens=tokens)
 
     def evaluate(self, text: str, *, reset_every: int | None = None) -> Tally:

@@ -1223,6 +1223,18 @@ def test_methods_refuse_what_they_cannot_do(
         assert (status, f"keeps no validation text to {purpose}" in err) == (2, True)
 
 
+def test_kept_text_of_another_vocabulary_is_no_bug(call: Call, runs: Path, here: Path) -> None:
+    """One damaged byte, or somebody else's run: told with the folder, exit 3."""
+    shutil.copytree(runs / "stream", here / "other")
+    for name in ("valid", "train"):
+        file = here / "other" / "data" / name / "ids.bin"
+        file.write_bytes(b"\xff" * len(file.read_bytes()))
+    place = ["--run", "other", "--checkpoints", str(here)]
+    for command in (["eval"], ["eval", "--temperature"], ["gradients", "--lags", "5"]):
+        status, _, err = call(*command, *place)
+        assert (status, "ids that tokenizer.json does not have" in err) == (3, True), err
+
+
 def test_a_plan_is_shown_and_nothing_is_written(call: Call, here: Path) -> None:
     """On stdout, with reasons; no run is made. With --resume it makes no sense."""
     (here / "t.txt").write_text("to be or not to be, " * 200)

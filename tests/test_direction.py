@@ -13,10 +13,12 @@ from charlm.inference.filling import Half, fill, rank
 from charlm.inference.likelihood import document_nats, evaluate
 from charlm.inference.scoring import Scorer
 from charlm.library import load
+from charlm.runs import data
 from charlm.runs.verify import verify_run
 from charlm.text.corpus import Corpus
 from charlm.text.direction import BackwardVocabulary, mirrored
 from charlm.text.encoded import read_encoded
+from charlm.training import opening
 from charlm.training.opening import halves, resume, start
 from charlm.training.session import Session
 
@@ -131,6 +133,18 @@ def test_two_halves_go_on_from_where_they_stopped(stop: str, tmp_path: Path) -> 
         first, second = (run / part / "model.safetensors" for run in (whole, session.path))
         assert first.read_bytes() == second.read_bytes()
     assert list(halves(resume(session.path))) == []
+
+
+def test_the_second_half_does_not_read_a_large_text_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The story: after the whole first half, stdin was found to be empty."""
+    monkeypatch.setattr(data, "CACHED_FROM_BYTES", 10)
+    session = begun(tmp_path, "both")
+    monkeypatch.setattr(opening, "read_data", None)
+    for half in halves(session):
+        list(half.records())
+    assert load(session.path).fill("a___c")
 
 
 def test_longer_training_is_for_both_halves(tmp_path: Path) -> None:

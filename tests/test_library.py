@@ -1,6 +1,7 @@
 """The library as documented: load, score, sample, next, state and step, evaluate, train."""
 
 import itertools
+import json
 import math
 import random
 from pathlib import Path
@@ -256,6 +257,40 @@ def test_nothing_is_printed_and_no_global_random_state_is_touched(
     assert before[1] == np.random.get_state()[1].tolist()
     assert before[2] == random.getstate()
     assert capfd.readouterr() == ("", "")
+
+
+def test_rows_of_several_lines_do_not_begin_anew_at_each(folder: Path, tmp_path: Path) -> None:
+    """Of a table: a row is a document, its line ends are EOS too, and training went on there."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"text": "abc abd\nab ca"}) + "\n" for _ in range(20)))
+    single = tmp_path / "single.jsonl"
+    single.write_text("".join(json.dumps({"text": "abc abd"}) + "\n" for _ in range(20)))
+    chosen = TINY | {"unit": "word", "words": "whitespace"}
+    for file, anew in ((rows, False), (single, True)):
+        name = f"{file.stem}-table"
+        list(charlm.train(str(file), name=name, checkpoints=folder, **chosen))
+        model = charlm.load(name, checkpoints=folder)
+        assert model.run.document == "line"
+        assert model.run.begins_anew == anew
+        starts = [model.state(text).log_probabilities for text in ("", "abc abd\n")]
+        assert np.allclose(*starts, atol=1e-6) == anew
+
+
+def test_sentences_with_line_ends_score_as_the_text_that_they_are(folder: Path) -> None:
+    """The story: `score` read on over an end where `eval` and training began anew."""
+    chosen = TINY | {"unit": "word", "words": "whitespace", "document": "line"}
+    text = "abc abd\nab ca\n" * 10
+    list(charlm.train(text=text, name="ends", checkpoints=folder, **chosen))
+    model = charlm.load("ends", checkpoints=folder)
+    (score,) = model.score("abc abd\nab ca", tokens=True)
+    whole = model.evaluate("abc abd\nab ca\n")
+    assert -score.log_probability == pytest.approx(whole.nats, rel=1e-5)
+    assert len(score.tokens) == whole.tokens == 6
+    apart = model.score(["abc abd", "ab ca"], tokens=True)
+    ranks = [token.rank for one in apart for token in one.tokens]
+    assert [token.rank for token in score.tokens] == ranks
+    carried = model.score("abc abd\nab ca", carry=True)[0]
+    assert -carried.log_probability != pytest.approx(whole.nats, rel=1e-5)
 
 
 @pytest.mark.parametrize(("document", "anew"), [("line", True), ("paragraph", False)])

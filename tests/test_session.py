@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,10 +21,11 @@ from charlm.library import load
 from charlm.reading import read_json
 from charlm.runs import data as data_module
 from charlm.runs.commit import TEMPORARY
+from charlm.runs.layout import read_record, write_record
 from charlm.runs.states import state_folders
 from charlm.runs.verify import verify_run
 from charlm.text.corpus import Corpus
-from charlm.training import calibrating, preparing
+from charlm.training import calibrating, opening, preparing
 from charlm.training import session as session_module
 from charlm.training import trainer as trainer_module
 from charlm.training.opening import resume, start
@@ -266,6 +268,66 @@ def test_a_large_text_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert same(session.path, complete)
 
 
+def test_a_large_text_is_found_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its validation text and patterns too."""
+    monkeypatch.setattr(data_module, "CACHED_FROM_BYTES", 10)
+    (tmp_path / "books").mkdir()
+    for name in ("books/text.txt", "valid.txt", "test.txt"):
+        (tmp_path / name).write_text(TEXT)
+    chosen = settings().to_dict()
+    chosen["corpus"] |= {"sources": ["books/*.txt"], "valid": ["valid.txt"], "test": ["test.txt"]}
+    monkeypatch.chdir(tmp_path)
+    session = start(settings_from(chosen), tmp_path / "b", name="x")
+    abandoned(session, 4)
+    monkeypatch.chdir(tmp_path / "books")
+    list(resume(session.path).records())
+    assert read_json(session.path / "run.json")["results"]["test"]
+
+
+def test_a_changed_vocabulary_is_refused_where_the_text_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text would be encoded by it, with what it no longer knows."""
+    session, _ = kept_outside(tmp_path, monkeypatch)
+    file = session.path / "tokenizer.json"
+    file.write_text(file.read_text().replace('"d"', '"x"'))
+    with pytest.raises(RunError, match=r"tokenizer\.json: not as written"):
+        resume(session.path)
+
+
+def test_a_text_from_a_terminal_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came through a pipe; to go on it has to come again."""
+    session, _ = kept_outside(tmp_path, monkeypatch)
+    record = read_record(session.path)
+    record["corpus"]["sources"] = ["-"]
+    write_record(session.path, record)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    with pytest.raises(CorpusError, match="came from stdin; expected it there again"):
+        resume(session.path)
+
+
+def test_a_folder_whose_name_is_no_text_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An old name in Latin-1; the record then names the text as it was given."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    (folder / "text.txt").write_text(TEXT)
+    monkeypatch.chdir(folder)
+    chosen = settings().to_dict()
+    chosen["corpus"]["sources"] = ["text.txt"]
+    session = start(settings_from(chosen), tmp_path / "runs", name="x")
+    list(session.records())
+    assert read_json(session.path / "run.json")["corpus"]["sources"] == ["text.txt"]
+
+
 def test_a_changed_text_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One byte more, or one replaced: the run would no longer be what it says it is."""
     session, corpus = kept_outside(tmp_path, monkeypatch)
@@ -417,6 +479,52 @@ def test_lost_weights_come_back_with_the_figures_that_they_have(tmp_path: Path) 
     assert "the newest weights take its place" in last.notes[-1]
     assert whole(path)
     assert resume(path).complete
+
+
+def test_lost_weights_come_back_without_validation_text(tmp_path: Path) -> None:
+    """The story: they were those of the manifest, so nothing was written, time and again."""
+    chosen = replace(settings(), corpus=replace(settings().corpus, valid_frac=0.0))
+    session = start(chosen, tmp_path, name="x", corpus=Corpus.from_text(TEXT))
+    list(session.records())
+    before = (session.path / WEIGHTS).read_bytes()
+    (session.path / WEIGHTS).unlink()
+    list(resume(session.path).records())
+    assert (session.path / WEIGHTS).read_bytes() == before
+    assert whole(session.path)
+
+
+@pytest.mark.parametrize("harm", ["a bit", "the end"])
+@pytest.mark.parametrize("more", [None, {"training": {"steps": 24}}])
+def test_damaged_weights_are_never_sealed_anew(harm: str, more, tmp_path: Path) -> None:
+    """The story: to take back a calibration wrote the damage into the manifest."""
+    path = finished(tmp_path)
+    data = (path / WEIGHTS).read_bytes()
+    harmed = data[:-9] + bytes([data[-9] ^ 1]) + data[-8:] if harm == "a bit" else data[:-9]
+    (path / WEIGHTS).write_bytes(harmed)
+    assert not whole(path)
+    session = resume(path, more)
+    assert any("a whole state takes its place" in note for note in session.notes)
+    list(session.records())
+    assert whole(path)
+    assert load(path).score("abc")
+
+
+def test_a_kill_while_a_run_is_made_longer_leaves_it_unfinished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its figures would be those of a calibration that its weights no longer have."""
+    path = finished(tmp_path)
+
+    def killed(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "write_scale", killed)
+        with pytest.raises(ZeroDivisionError):
+            resume(path, {"training": {"steps": 24}})
+    assert read_json(path / "run.json")["status"] == "training"
+    list(resume(path).records())
+    assert whole(path)
 
 
 def test_a_longer_run_is_accepted(tmp_path: Path) -> None:
@@ -844,6 +952,33 @@ def test_where_an_average_is_kept_the_last_one_may_take_the_place_of_the_best(
     assert again.best_tally == last.valid_uncalibrated
     found = load(session.path).evaluate(held.read_text())
     assert found.nats == pytest.approx(again.counters.best_nats, rel=1e-5)
+
+
+def test_a_kill_after_the_last_average_took_its_place_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state with its figures is saved before anything else is done."""
+    held = tmp_path / "valid.txt"
+    held.write_text("abc abd cab abc abd\n" * 3)
+    chosen = settings().to_dict()
+    chosen["corpus"]["valid"] = [str(held)]
+    chosen["training"] |= {"epochs": 12.0, "steps": None, "learning_rate": 0.05, "average": 0.5}
+    corpus = Corpus.from_text("abc abd abc abd abc abc abd\n" * 8)
+    session = start(settings_from(chosen), tmp_path, name="x", corpus=corpus)
+
+    def killed(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(calibrating, "write_scale", killed)
+        with pytest.raises(ZeroDivisionError):
+            list(session.records())
+    session.lock.release()
+    again = resume(session.path)
+    last = again.trainer.counters
+    assert last.best_step == last.step
+    found = load(session.path).evaluate(held.read_text())
+    assert found.nats == pytest.approx(last.best_nats, rel=1e-5)
 
 
 def first_best(path: Path) -> int:

@@ -414,3 +414,12 @@ def test_a_stream_that_breaks_off_is_an_error(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: rows())
     assert "hf:o/n cannot be fetched: timed out" in fails(EnvironmentFailure, "hf:o/n")
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_bytes_that_are_no_text_are_replaced_in_tables_too(suffix, here):
+    """The story: of JSON the reader replaces nothing where the encoding is called utf-8."""
+    before, after = {"jsonl": (b'{"text": "', b'"}\n'), "csv": (b"text\n", b"\n")}[suffix]
+    (here / f"a.{suffix}").write_bytes(before + b"a\xffb" + after)
+    assert read(f"a.{suffix}", errors="replace") == "a\ufffdb" + END
+    fails(CorpusError, f"a.{suffix}")

@@ -160,14 +160,9 @@ def _tell_quality(
 def _held_out(model: "Model") -> "dict[str, EncodedText]":
     """The validation and test text that the run keeps. Raises UsageError when there is none."""
     from charlm.errors import UsageError
-    from charlm.text.encoded import read_encoded
 
-    folders = {name: model.path / "data" / name for name in ("valid", "test")}
-    found = {
-        name: model.run.as_read(read_encoded(folder))
-        for name, folder in folders.items()
-        if (folder / "counts.json").exists()
-    }
+    kept = {name: model.run.kept(name) for name in ("valid", "test")}
+    found = {name: text for name, text in kept.items() if text is not None}
     if not found:
         raise UsageError("this run keeps no held-out text; give a text with --file")
     return found

@@ -74,13 +74,12 @@ class Methods:
 def _kept_text(model: "Model", name: str, purpose: str) -> "EncodedText":
     """The validation or training text that a run keeps. Raises UsageError where it does not."""
     from charlm.errors import UsageError
-    from charlm.text.encoded import read_encoded
 
-    folder = model.path / "data" / name
-    if not (folder / "counts.json").exists():
+    text = model.run.kept(name)
+    if text is None:
         kind = {"valid": "validation", "train": "training"}[name]
         raise UsageError(f"this run keeps no {kind} text to {purpose}; leave that option out")
-    return model.run.as_read(read_encoded(folder))
+    return text
 
 
 def _temperatures(model: "Model", engine: "TorchEngine") -> "Rows":

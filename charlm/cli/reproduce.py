@@ -198,14 +198,16 @@ def _follow(session: "Session", budget: float | None) -> None:
 def _tallies(path: Path, chosen: "Recipe") -> "tuple[dict[str, Tally], bool]":
     """The figures of the part that is compared, plain and under each method of the recipe."""
     from charlm.cli.methods import Methods
+    from charlm.errors import RunError
     from charlm.inference.likelihood import evaluate
     from charlm.library import load
     from charlm.runs.layout import read_record
-    from charlm.text.encoded import read_encoded
 
     methods = bool(chosen.cache or chosen.dynamic)
     model = load(path, engine="torch" if methods else "auto")
-    text = model.run.as_read(read_encoded(path / "data" / chosen.part))
+    text = model.run.kept(chosen.part)
+    if text is None:
+        raise RunError(f"{path}: keeps no {chosen.part} text; delete the run, and begin it again")
     found = {chosen.part: evaluate(model.run.engine, text)}
     if chosen.reset_every:
         window = chosen.reset_every

@@ -82,7 +82,12 @@ def score(
     from charlm.inference.scoring import Scorer
 
     scorer = Scorer(
-        model.run.engine, model.vocabulary, end=model.run.ends, carry=carry, lines=carry
+        model.run.engine,
+        model.vocabulary,
+        end=model.run.ends,
+        carry=carry,
+        lines=carry,
+        anew=model.run.begins_anew,
     )
     if output == "auto":
         output = "table" if on_terminal() and not from_stdin else "tsv"

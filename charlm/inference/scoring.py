@@ -49,6 +49,8 @@ class Scorer:
     a model of one endless stream has not, and gives the probability that a text begins so.
     With `carry`, the texts are one stream: each is read from the state after the one before. With
     `lines` each of them is a line, whose line end is part of it where no EOS is and it is known.
+    With `anew`, what follows an EOS inside of a text begins from the zero state, as in training on
+    such documents; `carry` asks for the opposite.
     Raises UsageError for that under a model that reads backward.
     """
 
@@ -60,6 +62,7 @@ class Scorer:
         end: bool,
         carry: bool,
         lines: bool = False,
+        anew: bool = False,
     ) -> None:
         if carry and isinstance(vocabulary, BackwardVocabulary):
             raise UsageError(
@@ -67,6 +70,7 @@ class Scorer:
             )
         self.engine, self.vocabulary, self.end, self.carry = engine, vocabulary, end, carry
         self._behind = "\n" if lines and not end and not vocabulary.unknown("\n") else ""
+        self._anew = anew and not carry
         self._state: State | None = None
         self._last = EOS
 
@@ -75,7 +79,9 @@ class Scorer:
         encoded = [self._encode(text) for text in texts]
         if self.carry:
             return [self._carried(*pair, tokens) for pair in zip(texts, encoded, strict=True)]
-        nats = document_nats(self.engine, [item.ids for item in encoded])
+        parts = [self._parts(item.ids) for item in encoded]
+        read = iter(document_nats(self.engine, [part for each in parts for part in each]))
+        nats = [np.concatenate([next(read) for _ in each]) for each in parts]
         return [
             Score(
                 text=text,
@@ -84,6 +90,13 @@ class Scorer:
             )
             for text, item, found in zip(texts, encoded, nats, strict=True)
         ]
+
+    def _parts(self, ids: Ids) -> list[Ids]:
+        """Ids cut behind each EOS where the next document begins there; else as they are."""
+        if not self._anew:
+            return [ids]
+        cuts = np.flatnonzero(ids == EOS) + 1
+        return np.split(ids, cuts[cuts < len(ids)])
 
     def _encode(self, text: str) -> EncodedText:
         text += self._behind
@@ -102,8 +115,10 @@ class Scorer:
         return Score(text=text, tally=tally(encoded, nats), tokens=details)
 
     def _tokens(self, text: str, encoded: EncodedText, nats: Nats) -> tuple[TokenScore, ...]:
+        first, *rest = self._parts(encoded.ids)
+        found = [token_ranks(self.engine, first, self._state, self._last)]
+        ranks = np.concatenate(found + [token_ranks(self.engine, part) for part in rest])
         names = self.vocabulary.pieces(text + self._behind) + (["<eos>"] if self.end else [])
-        ranks = token_ranks(self.engine, encoded.ids, self._state, self._last)
         unknown = encoded.ids == self.vocabulary.unk
         return tuple(
             TokenScore(

@@ -1,6 +1,9 @@
 """The text of a run: kept with it in encoded form, so that it can go on without the corpus."""
 
-from collections.abc import Mapping
+import contextlib
+import os
+import sys
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,11 +11,12 @@ from typing import Any
 from charlm.config import Settings
 from charlm.errors import CorpusError, RunError
 from charlm.runs.commit import manifest_problems
-from charlm.runs.layout import RECORD, WEIGHTS, read_manifest
+from charlm.runs.layout import CONFIG, RECORD, TOKENIZER, WEIGHTS, read_manifest
 from charlm.runs.shapes import shown
 from charlm.text.dataset import SPLITS, Dataset, load_dataset
 from charlm.text.encoded import read_encoded, write_encoded
 from charlm.text.idcache import CACHED_FROM_BYTES
+from charlm.text.rows import HUB_PREFIX
 from charlm.text.vocabulary import Vocabulary
 
 
@@ -21,9 +25,9 @@ def corpus_record(dataset: Dataset, settings: Settings) -> dict[str, Any]:
     parts = {name: dataset.split(name) for name in SPLITS}
     return {
         "name": dataset.name,
-        "sources": [
-            str(Path(s).resolve()) if Path(s).exists() else s for s in settings.corpus.sources
-        ],
+        "sources": [_absolute(name) for name in settings.corpus.sources],
+        "valid": [_absolute(name) for name in settings.corpus.valid],
+        "test": [_absolute(name) for name in settings.corpus.test],
         "document": dataset.document,
         "fingerprint": dataset.fingerprint,
         "coverage": dataset.coverage,
@@ -40,6 +44,17 @@ def corpus_record(dataset: Dataset, settings: Settings) -> dict[str, Any]:
             if part is not None
         },
     }
+
+
+def _absolute(name: str) -> str:
+    """The name of a text that can be found from any folder; as given where that is no text."""
+    if name == "-" or name.startswith(HUB_PREFIX):
+        return name
+    path = str(Path(name).resolve()) if Path(name).exists() else os.path.abspath(name)  # noqa: PTH100
+    with contextlib.suppress(UnicodeEncodeError):  # a folder whose name is no UTF-8
+        path.encode("utf-8")
+        return path
+    return name
 
 
 def write_data(path: Path, dataset: Dataset) -> None:
@@ -62,6 +77,7 @@ def read_data(
         raise RunError(f"{path / RECORD}: parts are {shown(list(corpus['parts']))}; expected train")
     folders = {name: path / "data" / name for name in corpus["parts"]}
     if not all((folder / "counts.json").exists() for folder in folders.values()):
+        _check_unchanged(path, (CONFIG, TOKENIZER))
         return _read_again(settings, vocabulary, corpus)
     _check_unchanged(path)
     parts = {name: read_encoded(folder) for name, folder in folders.items()}
@@ -79,11 +95,27 @@ def read_data(
     )
 
 
-def _check_unchanged(path: Path) -> None:
-    """Raise RunError when a file that must not change in a run has changed."""
+def weights_problem(path: Path) -> str:
+    """What is wrong with the best weights of a run; empty where they are as written, or no file."""
+    entry = _written(path).get(WEIGHTS)
+    if entry is None or not (path / WEIGHTS).is_file():
+        return ""
+    return "".join(manifest_problems(path, {"files": {WEIGHTS: entry}}))
+
+
+def _written(path: Path) -> dict[str, Any]:
+    """The files of a run's manifest."""
     files = read_manifest(path).get("files")
-    known = files if isinstance(files, dict) else {}
-    entries = {name: entry for name, entry in known.items() if name != WEIGHTS}
+    return files if isinstance(files, dict) else {}
+
+
+def _check_unchanged(path: Path, names: Collection[str] = ()) -> None:
+    """Raise RunError when a file that must not change in a run has changed; only of these names."""
+    entries = {
+        name: entry
+        for name, entry in _written(path).items()
+        if name in names or (not names and name != WEIGHTS)
+    }
     problems = manifest_problems(path, {"files": entries})
     if problems:
         raise RunError(f"{problems[0]}. Restore the run from a copy, or start a new one")
@@ -98,7 +130,15 @@ def _read_again(settings: Settings, vocabulary: Vocabulary, corpus: Mapping[str,
     for name in corpus["sources"]:
         if Path(name).is_fifo():
             raise CorpusError(f"{name} is a named pipe; expected the text that the run began with")
-    sources = replace(settings.corpus, sources=tuple(corpus["sources"]))
+    if "-" in corpus["sources"] and sys.stdin.isatty():
+        raise CorpusError("the text came from stdin; expected it there again")
+    given = settings.corpus
+    sources = replace(
+        given,
+        sources=tuple(corpus["sources"]),
+        valid=tuple(corpus.get("valid", given.valid)),  # older runs have none of these
+        test=tuple(corpus.get("test", given.test)),
+    )
     dataset = load_dataset(sources, settings.vocabulary, vocabulary=vocabulary)
     if dataset.fingerprint != corpus["fingerprint"]:
         raise CorpusError(

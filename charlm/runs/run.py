@@ -16,7 +16,7 @@ from charlm.engine.library import chosen_variant
 from charlm.engine.native import NativeEngine
 from charlm.engine.plain import NumpyEngine
 from charlm.engine.weights import Weights, is_plain, only_in_torch, weights_from
-from charlm.errors import EnvironmentFailure, RunError, UsageError
+from charlm.errors import CorpusError, EnvironmentFailure, RunError, UsageError
 from charlm.runs.commit import (
     MANIFEST,
     file_fingerprint,
@@ -30,7 +30,7 @@ from charlm.runs.shapes import Each, check_shape
 from charlm.runs.weights import SCALE, load_arrays, read_header
 from charlm.text.corpus import Corpus
 from charlm.text.direction import BackwardVocabulary, mirrored
-from charlm.text.encoded import EncodedText, encode_text
+from charlm.text.encoded import EncodedText, encode_text, read_encoded
 from charlm.text.vocabulary import Vocabulary, load_vocabulary
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ class Run:
     @property
     def begins_anew(self) -> bool:
         """Whether what follows EOS begins from the zero state."""
-        return self.vocabulary.eos_begins_anew(self.document)
+        inside = self.config.get("eos_inside", False)
+        return self.vocabulary.eos_begins_anew(self.document) and not inside
 
     @property
     def backward(self) -> bool:
@@ -76,13 +77,28 @@ class Run:
         inner = known.inner if isinstance(known, BackwardVocabulary) else known
         return self.as_read(encode_text(corpus.chunks, inner, corpus.document))
 
+    def kept(self, name: str) -> EncodedText | None:
+        """A part of the text that the run keeps (train, valid, test), as read; None without it.
+
+        Raises CorpusError where it is damaged, or another text than the vocabulary's.
+        """
+        folder = self.path / "data" / name
+        if not (folder / "counts.json").exists():
+            return None
+        text = read_encoded(folder)
+        if not text.fits(len(self.vocabulary)):
+            raise CorpusError(f"{folder}: ids that tokenizer.json does not have; delete the folder")
+        return self.as_read(text)
+
     def as_read(self, text: EncodedText) -> EncodedText:
         """An encoded text, turned round for a model that reads backward."""
         return mirrored(text) if self.backward else text
 
 
-def model_config(settings: ModelSettings, vocabulary: Vocabulary, document: str) -> dict[str, Any]:
-    """The content of config.json."""
+def model_config(
+    settings: ModelSettings, vocabulary: Vocabulary, document: str, *, eos_inside: bool = False
+) -> dict[str, Any]:
+    """The content of config.json. `eos_inside`: see `Dataset.eos_inside`."""
     import torch
 
     return {
@@ -93,6 +109,7 @@ def model_config(settings: ModelSettings, vocabulary: Vocabulary, document: str)
         "vocab_size": len(vocabulary),
         "vocabulary": asdict(vocabulary.settings),
         "document": document,
+        "eos_inside": eos_inside,
     }
 
 
@@ -149,7 +166,7 @@ def _replace_weights(path: Path, data: bytes) -> None:
     check_shape(manifest, {"files": Each((dict, Each(MAYBE_ENTRY, list)))}, str(path / MANIFEST))
     entries = dict(manifest["files"])
     before = entries.get(WEIGHTS)  # not there yet is allowed until the first ones are
-    if before == fingerprint(data):
+    if before == fingerprint(data) and (path / WEIGHTS).exists():
         return
     old = before if isinstance(before, list) else [before]
     entries[WEIGHTS] = [*old, fingerprint(data)]

@@ -34,6 +34,8 @@ RECORD_SHAPE = {
     "corpus": {
         "name": str,
         "sources": Each(str, list),
+        "valid?": Each(str, list),
+        "test?": Each(str, list),
         "document": str,
         "fingerprint": str,
         "coverage": NUMBER,
@@ -60,6 +62,7 @@ RECORD_SHAPE = {
 CONFIG_SHAPE = {
     "vocab_size": int,
     "document": str,
+    "eos_inside?": bool,
     "model": {"cell": str, "num_layers": int, "hidden_size": int, "embedding_size": int},
     "vocabulary": {"unit": str, "words": str},
     "charlm?": str,

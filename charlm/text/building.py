@@ -112,8 +112,8 @@ def _count_chars(read: Read, settings: VocabularySettings) -> dict[str, int]:
     normalizer = _empty(settings).normalizer()
     chunks = read()
     if normalizer is not None:
-        documents = _documents(chunks, settings.unit)
-        chunks = (normalizer.normalize_str(document) for document in documents)
+        batches = _batches(_documents(chunks, settings.unit), 256)
+        chunks = ("".join(map(normalizer.normalize_str, batch)) for batch in batches)
     counts = np.zeros(0x110000, np.int64)
     for chunk in chunks:
         found = np.bincount(code_points(chunk))
@@ -133,8 +133,10 @@ def _count_words(read: Read, settings: VocabularySettings) -> dict[str, int]:
     entries = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     counts = np.zeros(len(entries), np.int64)
     for batch in _batches(_documents(read(), settings.unit), 64):
-        for item in tokenizer.encode_batch_fast(batch):
-            counts += np.bincount(item.ids, minlength=len(entries))
+        found = tokenizer.encode_batch_fast(batch)
+        ids = np.concatenate([np.asarray(item.ids, np.int64) for item in found])
+        seen, times = np.unique(ids, return_counts=True)
+        counts[seen] += times
     return {token: int(counts[index]) for token, index in entries}
 
 

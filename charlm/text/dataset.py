@@ -18,6 +18,7 @@ from charlm.text.building import Read, build_vocabulary
 from charlm.text.corpus import Corpus, Extent, Stamps, chosen_documents, measure, span, split_point
 from charlm.text.encoded import EncodedText
 from charlm.text.idcache import Part, encode_part
+from charlm.text.tokenizer_json import EOS
 from charlm.text.vocabulary import Vocabulary
 
 VALID_SHARE, VALID_CHARS = 0.1, 5_000_000
@@ -40,6 +41,13 @@ class Dataset:
     fingerprint: str
     coverage: float = 1.0
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def eos_inside(self) -> bool:
+        """Whether EOS stands inside of documents too: blank-separated words, several lines each."""
+        if self.document == "stream" or not self.vocabulary.line_ends_are_eos:
+            return False
+        return int(np.count_nonzero(self.train.ids == EOS)) > self.train.documents
 
     def split(self, name: str) -> EncodedText | None:
         """The part of this name: train, valid or test."""

@@ -88,6 +88,8 @@ def table_rows(
     options: dict[str, Any] = {}
     if TABLES[suffix] != "parquet":
         options = {"encoding": encoding, "encoding_errors": errors}
+    if TABLES[suffix] == "json" and (encoding, errors) == ("utf-8", "replace"):
+        options["encoding"] = "utf8"  # the reader decodes, and replaces, what is not called utf-8
     if TABLES[suffix] == "csv":  # "NA" and "null" are words here; only an empty cell is missing
         options |= {"sep": "\t" if suffix == ".tsv" else ","}
         options |= {"keep_default_na": False, "na_values": [""]}

@@ -17,12 +17,13 @@ LEAST_GAIN = 0.001
 """Share of the validation nats that calibration must save to be kept."""
 
 
-def calibrate(path: Path, trainer: Trainer) -> tuple[Tally, float]:
+def calibrate(path: Path, trainer: Trainer, save: Callable[[], object]) -> tuple[Tally, float]:
     """Fit the factor on all logits of a run's best weights; kept only where it gains something.
 
     Where an average of weights is kept, the last one is fitted too, and takes the place of the best
     where it is then the better one, in the counters too: longer training makes a model know more
-    and be too sure of it (names: 2.093 nats per character against 2.103). Returns the validation
+    and be too sure of it (names: 2.093 nats per character against 2.103); `save` then saves a
+    state with its figures at once. Returns the validation
     figures and the factor, 1 where nothing was gained.
     """
     text, before = trainer.dataset.valid, trainer.best_tally
@@ -35,9 +36,11 @@ def calibrate(path: Path, trainer: Trainer) -> tuple[Tally, float]:
             other = _fitted(lambda factor: TorchEngine(trainer.model, factor), text)
             last = evaluate(TorchEngine(trainer.model, other), text)
             if other != 1.0 and last.nats < min(after.nats, enough):
+                plain = evaluate(TorchEngine(trainer.model), text)
                 write_weights(path, trainer.model)
-                trainer.take_as_best(evaluate(TorchEngine(trainer.model), text))
+                trainer.take_as_best(plain)
                 scale, after = other, last
+                save()
     if scale == 1.0 or after.nats > enough:
         return before, 1.0
     write_scale(path, scale)

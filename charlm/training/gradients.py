@@ -24,7 +24,6 @@ from charlm.nn.model import RecurrentLanguageModel, State
 from charlm.runs.layout import METRICS, read_metrics
 from charlm.runs.run import load_run, torch_model
 from charlm.text.corpus import Corpus
-from charlm.text.encoded import read_encoded
 from charlm.text.sources import check_read_again
 from charlm.training.opening import start
 
@@ -113,12 +112,11 @@ def run_flow(path: Path, corpus: Corpus | None = None, lags: int = 200) -> Gradi
     if corpus:
         text = run.encode(corpus)
     else:
-        folders = [path / "data" / name for name in ("valid", "train")]
-        parts = [read_encoded(folder) for folder in folders if folder.exists()]
+        parts = [part for name in ("valid", "train") if (part := run.kept(name)) is not None]
         if not parts:
             raise CorpusError("the run keeps no text; give one to measure on")
         long = [part for part in parts if len(part.ids) >= needed(lags)]
-        text = run.as_read(long[0] if long else parts[-1])
+        text = long[0] if long else parts[-1]
     model = torch_model(path).double()  # far back, float32 has no numbers small enough
     layers = gradient_flow(model, np.asarray(text.ids, np.int64), lags)
     cell, clipped = model.settings.cell, clip_rate(path)

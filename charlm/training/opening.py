@@ -16,7 +16,7 @@ from charlm.errors import EnvironmentFailure, RunError
 from charlm.nn.devices import Precision, choose_precision
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.commit import explained, json_bytes, remove_leftovers
-from charlm.runs.data import read_data, write_data
+from charlm.runs.data import read_data, weights_problem, write_data
 from charlm.runs.folders import check_name, check_own, check_writable, lock_run, new_folder
 from charlm.runs.layout import (
     BACKWARD,
@@ -99,9 +99,9 @@ def _new_run(path: Path, ready: Prepared, lock: FileLock, *, command: str) -> Se
         write_data(path, dataset)
         if ready.vectors:
             keep_vectors(path, ready.vectors)
-    write_model_files(
-        path, model_config(settings.model, dataset.vocabulary, dataset.document), dataset.vocabulary
-    )
+    vocabulary, document = dataset.vocabulary, dataset.document
+    config = model_config(settings.model, vocabulary, document, eos_inside=dataset.eos_inside)
+    write_model_files(path, config, vocabulary)
     record["id"] = run_id(path, ready.record)
     session = _session(path, settings, dataset, record, lock, ready.device, ready.precision)
     write_record(path, session.record)
@@ -141,10 +141,10 @@ def _backward_half(forward: Session) -> Session:
         wanted = record["settings"]["training"]
         there = read_record(path / BACKWARD)["settings"]["training"]
         changes = {key: wanted[key] for key in RESUMABLE if wanted[key] != there[key]}
-        return resume(path / BACKWARD, {"training": changes})
+        return resume(path / BACKWARD, {"training": changes}, dataset=forward.trainer.dataset)
     settings = settings_from(record["settings"], str(path / RECORD))
     settings = replace(settings, model=replace(settings.model, direction="backward"))
-    dataset = read_data(path, settings, load_vocabulary(path / TOKENIZER), record)
+    dataset = forward.trainer.dataset  # in the order of the text; stdin is not there twice
     device, threads = prepare_machine(settings.training, record["machine"].get("threads"))
     with explained(path):
         (path / BACKWARD).mkdir(exist_ok=True)
@@ -163,10 +163,16 @@ def _backward_half(forward: Session) -> Session:
     return _new_run(backward, ready, lock_run(backward), command=record["command"])
 
 
-def resume(path: Path, changes: Mapping[str, Mapping[str, Any]] | None = None) -> Session:
+def resume(
+    path: Path,
+    changes: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    dataset: Dataset | None = None,
+) -> Session:
     """Go on with a run from its newest whole state, or from its beginning where there is none.
 
-    `changes` may change lengths, intervals and rates, not what the model or the text is.
+    `changes` may change lengths, intervals and rates, not what the model or the text is. `dataset`
+    is its text, where that has been read. Best weights that are damaged are written again.
     Raises RunError when the run is damaged, CorpusError when its text is gone.
     """
     config = read_config(path)
@@ -179,7 +185,7 @@ def resume(path: Path, changes: Mapping[str, Mapping[str, Any]] | None = None) -
         _check_recorded(path, config, record)
         settings = _resumed_settings(record, changes or {})
         vocabulary = load_vocabulary(path / TOKENIZER)
-        dataset = read_data(path, settings, vocabulary, record)
+        dataset = dataset or read_data(path, settings, vocabulary, record)
         saved, skipped = load_newest_state(path, record.get("id"))
         if skipped and not saved:  # to begin again would write over the best weights
             raise RunError(
@@ -192,6 +198,9 @@ def resume(path: Path, changes: Mapping[str, Mapping[str, Any]] | None = None) -
         record |= {"settings": settings.to_dict()}
         session = _session(path, settings, dataset, record, lock, device)
         session.notes += [f"{problem}; passed over" for problem in skipped]
+        if saved and (problem := weights_problem(path)):
+            (path / WEIGHTS).unlink()
+            session.notes.append(f"{problem}; a whole state takes its place")
         if threads != record["machine"].get("threads"):
             session.notes.append("the number of threads changed; results may differ in rounding")
         size = log_size(saved) if saved else 0
@@ -227,12 +236,15 @@ def _check_recorded(path: Path, config: Mapping[str, Any], record: Mapping[str, 
 
 
 def _reopen(session: Session, log_bytes: int) -> None:
-    """Put the log where the saved state stands, and take back the calibration."""
+    """Put the log where the saved state stands, and take back the calibration.
+
+    First of all the run is no longer finished: a kill between these is then mended by the next.
+    """
+    session.record["status"] = "training"
+    write_record(session.path, session.record)
     if (session.path / WEIGHTS).exists():
         write_scale(session.path, None)
     cut_log(session.path, log_bytes)
-    session.record["status"] = "training"
-    write_record(session.path, session.record)
 
 
 REOPENING = {"epochs", "steps", "minutes", "patience"}

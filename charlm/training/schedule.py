@@ -1,7 +1,6 @@
 """What a run's settings ask for at a given moment: how far it is, what is due, at which rate."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from charlm.config import TrainingSettings
@@ -41,20 +40,19 @@ class Schedule:
             return "patience"
         return "complete" if self.progress(counters) >= 1.0 else ""
 
-    def evaluation_is_due(self, counters: Counters, expected: Callable[[], float]) -> bool:
-        """Whether a validation comes after this step, where there is a validation text.
+    def evaluation_is_due(self, counters: Counters, tokens: int) -> bool:
+        """Whether a validation comes after this step, on a text of so many tokens.
 
-        `expected` gives the seconds that the first one will take, where that matters.
+        Until there was one, it is expected to take as long as training on as many tokens does.
         """
         settings, progress = self.settings, self.progress(counters)
         if progress >= 1.0:
             return True
         gap = 1.0 / settings.evals
-        if progress - counters.last_progress < gap - 1e-9:
-            return False
         if settings.minutes:
-            known = counters.evaluations
-            each = counters.evaluation_seconds / known if known else expected()
+            each = counters.seconds * tokens / max(counters.tokens, 1)
+            if counters.evaluations:
+                each = counters.evaluation_seconds / counters.evaluations
             gap = max(gap, each / (EVALUATION_SHARE * 60.0 * settings.minutes))
         return progress - counters.last_progress >= gap - 1e-9
 

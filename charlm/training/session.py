@@ -187,10 +187,7 @@ class Session:
         reason = stopped or counters.finished
         valid, scale = trainer.best_tally, 1.0
         if not stopped and trainer.settings.calibrate and valid:
-            best = counters.best_step
-            valid, scale = calibrate(self.path, trainer)
-            if counters.best_step != best:  # other weights are kept now than the state tells of
-                self._save()
+            valid, scale = calibrate(self.path, trainer, self._save)
         engine, text = best_engine(self.path, trainer), trainer.dataset.test
         test = None if stopped or text is None else evaluate(engine, text)
         known = valid.nats_per_token if valid else None

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from charlm.config import TrainingSettings
 from charlm.errors import DivergenceError, EnvironmentFailure, RunError
-from charlm.inference.calibration import sample_of
 from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import Precision
 from charlm.nn.engine import TorchEngine
@@ -52,8 +51,6 @@ GENERATOR_SIZES = {16, 5056}
 """Bytes of the state of torch's generators: on CUDA, and on a processor."""
 PLATEAU_FACTOR = 0.25
 MOST_WARNINGS = 10
-SAMPLED_TOKENS = 4000
-"""Of the validation text, from which the time for all of it is foretold."""
 MOST_SKIPPED = 20
 """Steps in a row that are not finite and passed over, before training gives up."""
 
@@ -101,7 +98,6 @@ class Trainer:
         self._state: State | None = None
         self._windows: list[Window] = []
         self._warnings: list[str] = []
-        self._expected: float | None = None
 
     def _new_average(self) -> WeightAverage | None:
         """The average that is kept by the settings and the counters, beginning at the weights."""
@@ -167,8 +163,8 @@ class Trainer:
         self._warnings = []
         if self.counters.step % LOG_EVERY == 0:
             records.append(self._step_record())
-        due = self.schedule.evaluation_is_due
-        if self.dataset.valid is not None and due(self.counters, self._expected_seconds):
+        valid = self.dataset.valid
+        if valid is not None and self.schedule.evaluation_is_due(self.counters, len(valid.ids)):
             records.append(self._evaluate())
         return records
 
@@ -418,19 +414,6 @@ class Trainer:
         counters.evaluation_seconds += self.clock() - begun
         counters.seconds = max(counters.seconds, self.clock() - self._started)
         return EvaluationRecord(**self.place(), progress=self.progress, best=best, tally=tally)
-
-    def _expected_seconds(self) -> float:
-        """Of a validation, before there was one: measured on a piece of its text, once."""
-        if self._expected is None:
-            valid = self.dataset.valid
-            assert valid is not None, "there is validation text"
-            piece = sample_of(valid, SAMPLED_TOKENS)
-            begun = self.clock()
-            with self.kept_weights():
-                evaluate(TorchEngine(self.model), piece)
-            share = len(piece.ids) / max(len(valid.ids), 1)
-            self._expected = (self.clock() - begun) / max(share, 1e-9)
-        return self._expected
 
     def _broken_validation(self, nats: float) -> DivergenceError:
         """The error of a validation that is not finite; its stream is longer than training's."""
