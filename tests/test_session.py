@@ -929,17 +929,22 @@ def test_kernels_that_cannot_be_had_are_told_before_training(
         begun(tmp_path)
 
 
-def test_where_an_average_is_kept_the_last_one_may_take_the_place_of_the_best(
-    tmp_path: Path,
-) -> None:
-    """Once calibrated, the model that has read more may be the better one; its step is told."""
-    held = tmp_path / "valid.txt"
+def averaging(folder: Path) -> tuple[Session, Path]:
+    """A run whose last average is, calibrated, better than the best; and its validation text."""
+    held = folder / "valid.txt"
     held.write_text("abc abd cab abc abd\n" * 3)
     chosen = settings().to_dict()
     chosen["corpus"]["valid"] = [str(held)]
     chosen["training"] |= {"epochs": 12.0, "steps": None, "learning_rate": 0.05, "average": 0.5}
     corpus = Corpus.from_text("abc abd abc abd abc abc abd\n" * 8)
-    session = start(settings_from(chosen), tmp_path, name="x", corpus=corpus)
+    return start(settings_from(chosen), folder, name="x", corpus=corpus), held
+
+
+def test_where_an_average_is_kept_the_last_one_may_take_the_place_of_the_best(
+    tmp_path: Path,
+) -> None:
+    """Once calibrated, the model that has read more may be the better one; its step is told."""
+    session, held = averaging(tmp_path)
     last = list(session.records())[-1]
     assert isinstance(last, FinishedRecord)
     assert last.valid is not None
@@ -958,13 +963,7 @@ def test_a_kill_after_the_last_average_took_its_place_is_mended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A state with its figures is saved before anything else is done."""
-    held = tmp_path / "valid.txt"
-    held.write_text("abc abd cab abc abd\n" * 3)
-    chosen = settings().to_dict()
-    chosen["corpus"]["valid"] = [str(held)]
-    chosen["training"] |= {"epochs": 12.0, "steps": None, "learning_rate": 0.05, "average": 0.5}
-    corpus = Corpus.from_text("abc abd abc abd abc abc abd\n" * 8)
-    session = start(settings_from(chosen), tmp_path, name="x", corpus=corpus)
+    session, held = averaging(tmp_path)
 
     def killed(*_: object) -> None:
         raise ZeroDivisionError
