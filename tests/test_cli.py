@@ -1289,3 +1289,8 @@ def test_a_search_tells_its_trials_and_the_best(call: Call, here: Path) -> None:
     assert re.fullmatch(r"0(\.\d{1,2})?", told.rpartition("=")[2])
     found = json.loads(call(*arguments, "--json")[1])
     assert found["trials"][0]["state"] == "complete"
+    (here / "b.txt").write_bytes(b"to be or not \xff to be, " * 200)
+    more = ["--set", "errors=replace", "--name", "other", "--minutes", "0.05"]
+    status, _, err = call("search", "b.txt", *arguments[2:], *more)
+    assert (status, err.count("U+FFFD")) == (0, 1)
+    assert err.count("\ntrial ") > 1

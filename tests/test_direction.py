@@ -16,6 +16,7 @@ from charlm.library import load
 from charlm.runs import data
 from charlm.runs.verify import verify_run
 from charlm.text.corpus import Corpus
+from charlm.text.dataset import Dataset
 from charlm.text.direction import BackwardVocabulary, mirrored
 from charlm.text.encoded import read_encoded
 from charlm.training import opening
@@ -141,8 +142,15 @@ def test_the_second_half_does_not_read_a_large_text_again(
     """The story: after the whole first half, stdin was found to be empty."""
     monkeypatch.setattr(data, "CACHED_FROM_BYTES", 10)
     session = begun(tmp_path, "both")
-    monkeypatch.setattr(opening, "read_data", None)
-    for half in halves(session):
+    whole = session.trainer.dataset
+    monkeypatch.setattr(opening, "read_data", lambda *_: read.pop())
+    read: list[Dataset] = []
+    for number, half in enumerate(halves(session)):
+        if number == 1:
+            half.trainer.stop("interrupted")
+        list(half.records())
+    read.append(whole)  # once, for both halves
+    for half in halves(resume(session.path)):
         list(half.records())
     assert load(session.path).fill("a___c")
 

@@ -13,6 +13,7 @@ import torch
 import charlm
 from charlm.config import settings_from
 from charlm.errors import CorpusError, RunError, UsageError
+from charlm.inference.scoring import token_ranks
 from charlm.library import Model, nested_settings
 from charlm.training import preparing
 from charlm.training.records import FinishedRecord
@@ -289,7 +290,10 @@ def test_sentences_with_line_ends_score_as_the_text_that_they_are(folder: Path) 
     apart = model.score(["abc abd", "ab ca"], tokens=True)
     ranks = [token.rank for one in apart for token in one.tokens]
     assert [token.rank for token in score.tokens] == ranks
-    carried = model.score("abc abd\nab ca", carry=True)[0]
+    carried = model.score("abc abd\nab ca", carry=True, tokens=True)[0]
+    ids = np.array([token.id for token in carried.tokens])
+    assert [token.rank for token in carried.tokens] == token_ranks(model.run.engine, ids).tolist()
+    assert ranks != token_ranks(model.run.engine, ids).tolist()
     assert -carried.log_probability != pytest.approx(whole.nats, rel=1e-5)
 
 

@@ -93,6 +93,21 @@ def test_what_is_known_by_heart_reaches_over_the_ends_of_documents(
     assert memory.text == "abcd\n" * 10
 
 
+@pytest.mark.parametrize("lines", [1, 2])
+def test_samples_begin_anew_where_training_did(lines: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at the line ends inside of a row of blank-separated words."""
+    vocabulary = vocabulary_of("a b\n" * 30, unit="word", words="whitespace")
+    row = [*vocabulary.encode("a b").tolist(), vocabulary.eos] * lines
+    train = encoded_documents([row] * 50)
+    data = replace(dataset(TEXT, None), vocabulary=vocabulary, train=train, document="line")
+    asked = []
+    monkeypatch.setattr(
+        review, "generate", lambda *_, documents, **__: asked.append(documents) or iter(())
+    )
+    memory_of(engine(tiny_model("lstm", len(vocabulary))), data)
+    assert asked == [lines == 1]
+
+
 def with_torch_cycle(model, cycle: list[int]) -> None:
     """Weights by hand: the state shows the last token alone, the output names the one after it."""
     import torch

@@ -578,6 +578,16 @@ def test_plateau_divides_the_rate_after_each_validation_without_gain() -> None:
     assert not all(marks.values())
 
 
+@pytest.mark.parametrize(("optimizer", "twice"), [("adam", True), ("sgd", False)])
+def test_the_rate_of_sgd_does_not_go_with_what_a_window_holds(optimizer: str, twice: bool) -> None:
+    """Its gradient does already; of Adam's steps the size does not go with the gradient."""
+    trainer = make(optimizer=optimizer, schedule="constant", warmup=0.0, learning_rate=0.08)
+    list(trainer.run())
+    assert min(trainer.fullness) < 1.0
+    shares = trainer.fullness if twice else [1.0] * len(trainer.fullness)
+    assert trainer.rates == pytest.approx([0.08 * share for share in shares])
+
+
 def test_a_run_of_minutes_ends_in_time() -> None:
     """By the clock it was given: within one step and one validation of its budget."""
     trainer = make(minutes=2.0, clock=Ticking())
