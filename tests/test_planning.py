@@ -16,9 +16,10 @@ from charlm.nn.devices import Precision
 from charlm.nn.model import RecurrentLanguageModel, count_parameters, multiplied_weights
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
-from charlm.training import planning, speed
+from charlm.training import planning, rules, speed
 from charlm.training.opening import _shrinking
-from charlm.training.planning import LADDER, Plan, plan
+from charlm.training.planning import Plan, plan
+from charlm.training.rules import LADDER
 from charlm.training.speed import measured_speed
 
 CPU = torch.device("cpu")
@@ -161,7 +162,7 @@ def test_a_small_text_fills_no_more_minutes_than_it_is_worth() -> None:
 @pytest.mark.parametrize(
     ("tokens", "minutes", "model"),
     [
-        (planning.SOON_FULL + 1, 300.0, {}),
+        (rules.SOON_FULL + 1, 300.0, {}),
         (50_000, 0.1, {}),
         (50_000, 30.0, {"hidden_size": 16}),
         (50_000, 30.0, {"parameters": 20_000}),
@@ -264,7 +265,7 @@ def test_a_default_run_on_a_long_text_takes_its_minutes() -> None:
     vocab_size = len(VOCABULARIES["char"])
     cost = 6 * multiplied_weights(result.settings.model, vocab_size) * 1e8
     seconds = result.settings.training.epochs * cost / 1e8
-    assert seconds <= 60 * planning.DEFAULT_MINUTES
+    assert seconds <= 60 * rules.DEFAULT_MINUTES
     assert result.settings.training.epochs < 0.01
 
 
@@ -323,7 +324,7 @@ def test_tiny_texts_shrink_batch_and_window(tokens: int) -> None:
     assert 1 <= training.bptt <= tokens
     assert training.batch_size >= 1
     assert training.batch_size == 1 or training.batch_size * training.bptt * 4 <= tokens
-    if tokens < planning.BPTT["char"]:
+    if tokens < rules.BPTT["char"]:
         assert "shorter" in result.reasons["training.bptt"]
     assert "short" in result.reasons["training.batch_size"]
 
@@ -422,7 +423,7 @@ def test_the_default_run_on_a_megabyte_takes_about_its_minutes() -> None:
         weights += (model.num_layers - 1) * gates * 2 * hidden * hidden
         weights += hidden * len(data.vocabulary)
         seconds = 6 * weights * result.settings.training.epochs * 900_000 / pace
-        assert seconds <= 60 * planning.DEFAULT_MINUTES
+        assert seconds <= 60 * rules.DEFAULT_MINUTES
 
 
 def test_a_long_validation_text_is_read_less_often() -> None:
@@ -513,7 +514,7 @@ def test_few_words_are_letters() -> None:
     """Symbols between blanks, as Penn Treebank's characters come: windows, sizes, not tied."""
     letters, words = (planned(stream(600_000, unit=unit), minutes=9.0) for unit in ("char", "word"))
     for result in (letters, words):
-        assert result.settings.training.bptt == planning.BPTT["char"]
+        assert result.settings.training.bptt == rules.BPTT["char"]
         assert result.settings.model.tie_weights is False
     assert letters.settings.model.embedding_size == words.settings.model.embedding_size
 
@@ -524,7 +525,7 @@ def test_one_layer_until_it_would_be_too_wide(speed: float, layers: int) -> None
     data = stream(3_000_000)
     model = planned(data, minutes=3.0, measure=lambda: speed).settings.model
     assert model.num_layers == layers
-    assert layers == 2 or model.hidden_size <= planning.WIDEST_ALONE
+    assert layers == 2 or model.hidden_size <= rules.WIDEST_ALONE
     assert planned(data, steps=9).settings.model.num_layers == 2
     three = ModelSettings(num_layers=3)
     assert planned(data, model=three, minutes=3.0).settings.model.num_layers == 3

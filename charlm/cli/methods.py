@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from charlm.cli.output import say
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from charlm.library import Model
     from charlm.nn.engine import TorchEngine
@@ -95,7 +94,7 @@ def _temperatures(model: "Model", engine: "TorchEngine") -> "Rows":
     yield f"temperature {1.0 / scale:.3f}", lambda text: evaluate(fitted, text)
 
 
-def _averaged(model: "Model") -> "tuple[dict[str, Tensor], list[int]]":
+def _averaged(model: "Model") -> "tuple[dict[str, Any], list[int]]":
     """The mean of a run's checkpoints, and their steps. Raises UsageError where there is one."""
     from charlm.errors import UsageError
     from charlm.runs.states import mean_weights

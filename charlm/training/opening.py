@@ -36,7 +36,7 @@ from charlm.text.dataset import Dataset
 from charlm.text.direction import mirrored_dataset
 from charlm.text.vocabulary import load_vocabulary
 from charlm.training.memory import memory_problem
-from charlm.training.planning import SHORT_TEXT, SHORTER_TEXT, Plan
+from charlm.training.planning import Plan
 from charlm.training.preparing import Prepared, prepare, prepare_machine
 from charlm.training.pretrained import (
     begin_with,
@@ -45,6 +45,7 @@ from charlm.training.pretrained import (
     keep_vectors,
     kept_vectors,
 )
+from charlm.training.rules import SHORT_TEXT, SHORTER_TEXT
 from charlm.training.session import Session, cut_log, log_size
 from charlm.training.trainer import Trainer
 
