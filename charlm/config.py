@@ -346,7 +346,6 @@ class TrainingSettings:
         lengths = [name for name in ("epochs", "steps", "minutes") if getattr(self, name)]
         if len(lengths) > 1:
             problems.append(f"{' and '.join(lengths)} were given; a run has one length, give one")
-        problems += self._idle_problems()
         if self.freeze_vectors and not self.vectors:
             problems.append("freeze_vectors without vectors; give a file of vectors")
         if self.random_bptt and self.stateless:
@@ -359,10 +358,10 @@ class TrainingSettings:
             problems.append("average with nt-asgd, which has one of its own; give one")
         _check(problems)
 
-    def _idle_problems(self) -> list[str]:
-        """Settings that nothing would listen to."""
+    def check_listened(self) -> None:
+        """Raise UsageError for settings that nothing would listen to, and that a user gave."""
         defaults = {f.name: f.default for f in fields(self)}
-        problems = []
+        problems: list[str] = []
         if self.momentum and self.optimizer in ("adamw", "adam"):
             problems.append(
                 f"momentum with optimizer {self.optimizer}; expected sgd, nt-asgd or rmsprop, or "
@@ -376,7 +375,7 @@ class TrainingSettings:
                 problems.append(f"{name} without schedule decay; expected both or neither")
         if self.clip_value and self.clip_norm not in (0.0, defaults["clip_norm"]):
             problems.append("clip_norm with clip_value, which takes its place; give one of them")
-        return problems
+        _check(problems)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ from charlm.errors import CharlmError, UsageError
 from charlm.inference import likelihood
 from charlm.runs import locate
 from charlm.runs.layout import read_record, write_record
+from charlm.runs.run import Run
 from charlm.runs.states import state_folders
 from charlm.training import preparing
 
@@ -563,8 +564,11 @@ def test_ends_of_rows_are_no_part_of_a_vocabulary(call: Call, here: Path) -> Non
     assert (second["tokens"], second["unknown"]) == (4, 1)
     assert second["most_frequent_unknown"] == [["x", 1]]
     assert "1 row without text" in err
-    frozen = json.loads(call("vocab", "a.jsonl", "--vocab", "v.json", "--json")[1])
-    assert frozen["tokens"] == json.loads(out)["tokens"] == 4
+    words = ["--unit", "word", "--words", "whitespace", "--out", "w.json"]
+    for form, name in (([], "v.json"), (words, "w.json")):
+        built = json.loads(call("vocab", "a.jsonl", "--json", *form)[1])
+        frozen = json.loads(call("vocab", "a.jsonl", "--vocab", name, "--json")[1])
+        assert frozen["tokens"] == built["tokens"] == (2 if form else 4)
 
 
 def test_info_tells_where_sizes_came_from(call: Call) -> None:
@@ -1156,11 +1160,17 @@ def test_what_runs_say_moves_no_cursor(call: Call, runs: Path, here: Path) -> No
     record["command"] = "charlm \x1b]52;c;aGk=\x1b\\"
     record["origins"]["model.hidden_size"] = "\x1b[2J"
     record["precision"]["reason"] = "\x9b2J"
+    record["corpus"]["parts"]["\x1b[3J"] = record["corpus"]["parts"]["train"]
     write_record(here / "other", record)
     place = ["--run", "other", "--checkpoints", str(here)]
-    for shown in (call("info", *place)[1], call("train", "--resume", *place, "--steps", "14")[2]):
-        assert not {"\x1b", "\x9b"} & set(shown)
-        assert "\\x9b2J" in shown
+    shown = call("info", *place)[1]
+    assert not {"\x1b", "\x9b"} & set(shown)
+    assert "\\x9b2J" in shown
+    del record["corpus"]["parts"]["\x1b[3J"]
+    write_record(here / "other", record)
+    shown = call("train", "--resume", *place, "--steps", "14")[2]
+    assert not {"\x1b", "\x9b"} & set(shown)
+    assert "\\x9b2J" in shown
 
 
 def test_a_bar_begins_where_the_run_is() -> None:
@@ -1209,6 +1219,7 @@ def test_methods_refuse_what_they_cannot_do(
     status, _, err = call("eval", "--run", "stream", "--dynamic", "--engine", "native")
     assert (status, "--dynamic needs engine torch" in err) == (2, True)
     monkeypatch.setattr(likelihood, "evaluate", None)  # they refuse it before they read anything
+    monkeypatch.setattr(Run, "encode", None)
     status, _, err = call("eval", "--run", "stream", "--average")
     assert (status, "an average needs two" in err) == (2, True)
     shutil.copytree(runs / "stream", here / "bare")

@@ -155,6 +155,19 @@ def test_the_second_half_does_not_read_a_large_text_again(
     assert load(session.path).fill("a___c")
 
 
+def test_a_damaged_second_half_is_refused(tmp_path: Path) -> None:
+    """Though its text is that of the first, and need not be read."""
+    session = begun(tmp_path, "both")
+    for number, half in enumerate(halves(session)):
+        if number == 1:
+            half.trainer.stop("interrupted")
+        list(half.records())
+    file = session.path / "backward" / "tokenizer.json"
+    file.write_text(file.read_text().replace('"d"', '"x"'))
+    with pytest.raises(RunError, match=r"tokenizer\.json: not as written"):
+        list(halves(resume(session.path)))
+
+
 def test_longer_training_is_for_both_halves(tmp_path: Path) -> None:
     """`--resume --steps N` changes the second half as well."""
     path = trained(tmp_path, "both")

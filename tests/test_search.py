@@ -10,8 +10,9 @@ import pytest
 
 from charlm.config import ModelSettings, Settings, settings_from
 from charlm.errors import EnvironmentFailure, RunError, UsageError
-from charlm.runs.layout import read_metrics, read_record
+from charlm.runs.layout import read_record
 from charlm.training import search as search_module
+from charlm.training.opening import resume
 from charlm.training.records import EvaluationRecord
 from charlm.training.search import KNOBS, results, search
 from charlm.training.trainer import Trainer
@@ -220,19 +221,43 @@ def test_a_trial_is_judged_by_how_long_it_was_trained(
     settings: Settings, tmp_path: Path, monkeypatch
 ) -> None:
     """The story: one whose validations are slow was judged beside others' second ones."""
-    validate = Trainer._evaluate
+    validate, marks = Trainer._evaluate, []
 
     def slowly(trainer: Trainer) -> EvaluationRecord:
-        trainer.clock = lambda before=trainer.clock: before() + 0.1
-        return validate(trainer)
+        trainer.clock = lambda before=trainer.clock: before() + 0.3
+        record = validate(trainer)
+        marks.append((trainer.counters.last_progress, record.progress))
+        return record
 
     monkeypatch.setattr(Trainer, "_evaluate", slowly)
     folder = tmp_path / "s"
     next(iter(search(settings, folder, knobs=("dropout",), minutes=1.0, trial_minutes=0.02)))
     study = search_module._Study(search_module._optuna(), folder, 0).study
-    records = [record for record in read_metrics(folder / "trial-000") if "best" in record]
+    trained, with_validation = marks[0]
     told = sorted(study.trials[0].intermediate_values)
-    assert told[0] == round(8 * (records[0]["progress"] - 0.1 / 1.2))
+    assert told[0] == round(8 * trained) < round(8 * with_validation)
+
+
+def test_a_trial_can_be_trained_longer(settings: Settings, tmp_path: Path, monkeypatch) -> None:
+    """The story: judged on all of the text then, it never came to the sum of a part of it."""
+    monkeypatch.setattr(search_module, "JUDGED_TOKENS", 50)
+    next(iter(search(settings, tmp_path / "s", knobs=("dropout",), **TINY)))
+    session = resume(tmp_path / "s" / "trial-000", {"training": {"steps": 400}})
+    before = session.trainer.counters.step
+    last = list(session.records())[-1]
+    assert last.best_step > before
+    assert last.valid.tokens > 50
+
+
+def test_a_search_that_was_refused_leaves_nothing(settings: Settings, tmp_path: Path) -> None:
+    """So that its advice can be followed under the same name."""
+    nothing = replace(settings, corpus=replace(settings.corpus, valid_frac=0.0))
+    with pytest.raises(UsageError):
+        next(iter(search(nothing, tmp_path / "s", **TINY)))
+    held = tmp_path / "held.txt"
+    held.write_text(TEXT)
+    told = replace(settings, corpus=replace(settings.corpus, valid=(str(held),)))
+    assert next(iter(search(told, tmp_path / "s", **TINY))).number == 0
 
 
 def test_a_trial_that_kills_its_process_is_given_up(settings: Settings, tmp_path: Path) -> None:

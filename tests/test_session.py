@@ -273,7 +273,8 @@ def test_a_large_text_is_found_from_another_folder(
 ) -> None:
     """Its validation text and patterns too."""
     monkeypatch.setattr(data_module, "CACHED_FROM_BYTES", 10)
-    (tmp_path / "books").mkdir()
+    tmp_path = tmp_path / "[old]"
+    (tmp_path / "books").mkdir(parents=True)
     for name in ("books/text.txt", "valid.txt", "test.txt"):
         (tmp_path / name).write_text(TEXT)
     chosen = settings().to_dict()
@@ -503,7 +504,7 @@ def test_damaged_weights_are_never_sealed_anew(harm: str, more, tmp_path: Path) 
     (path / WEIGHTS).write_bytes(harmed)
     assert not whole(path)
     session = resume(path, more)
-    assert any("a whole state takes its place" in note for note in session.notes)
+    assert any("it is written again" in note for note in session.notes)
     list(session.records())
     assert whole(path)
     assert load(path).score("abc")
@@ -978,6 +979,54 @@ def test_a_kill_after_the_last_average_took_its_place_is_mended(
     assert last.best_step == last.step
     found = load(session.path).evaluate(held.read_text())
     assert found.nats == pytest.approx(last.best_nats, rel=1e-5)
+
+
+def test_the_last_state_is_of_what_was_trained_and_not_of_its_average(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the average takes the place of the best: a longer run goes on from the weights."""
+    session, _ = averaging(tmp_path)
+    records = session.records()
+    trained = {}
+    for record in records:
+        if not isinstance(record, FinishedRecord):
+            weights = session.trainer.model.named_parameters()
+            trained = {name: weight.detach().clone() for name, weight in weights}
+    assert record.best_step == record.step > first_best(session.path)
+    weights = dict(resume(session.path).trainer.model.named_parameters())
+    assert all(torch.equal(weights[name], weight) for name, weight in trained.items())
+
+
+def test_runs_with_settings_that_nothing_listens_to_can_be_read(tmp_path: Path) -> None:
+    """They are refused of those who give them, not of runs that were made before."""
+    path = finished(tmp_path)
+    record = read_record(path)
+    record["settings"]["training"] |= {"momentum": 0.9, "decay": 0.97}
+    write_record(path, record)
+    assert read_record(path)["settings"]["training"]["momentum"] == 0.9
+    list(resume(path, {"training": {"steps": 15}}).records())
+    with pytest.raises(UsageError, match="momentum with optimizer adamw"):
+        begun(tmp_path, "y", momentum=0.9)
+
+
+def test_patience_without_validation_text_is_refused_when_a_run_goes_on(tmp_path: Path) -> None:
+    chosen = replace(settings(), corpus=replace(settings().corpus, valid_frac=0.0))
+    session = start(chosen, tmp_path, name="x", corpus=Corpus.from_text(TEXT))
+    list(session.records())
+    with pytest.raises(UsageError, match="patience without validation text"):
+        resume(session.path, {"training": {"steps": 24, "patience": 2}})
+    list(resume(session.path, {"training": {"steps": 24}}).records())
+
+
+def test_damaged_weights_without_a_state_are_begun_again(tmp_path: Path) -> None:
+    """As the error of damaged states advises: delete them, and resume."""
+    path = finished(tmp_path)
+    data = (path / WEIGHTS).read_bytes()
+    (path / WEIGHTS).write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+    shutil.rmtree(path / "states")
+    list(resume(path).records())
+    assert whole(path)
+    assert (path / WEIGHTS).read_bytes() == data
 
 
 def first_best(path: Path) -> int:

@@ -89,6 +89,11 @@ def evaluate(
     check_meant({"--window"} if window and not reset else set(), "--reset")
     reset_every = (window or 256) if reset else None
     model = open_model(run, checkpoints, "torch" if wanted else engine, weights)
+    from charlm.cli.methods import Methods
+
+    chosen = Methods(cache, dynamic, temperature, average, tuple(others or ()), checkpoints)
+    if wanted:
+        chosen.check(model)
     texts = _held_out(model) if not files else {}
     if files:
         from charlm.config import CorpusSettings
@@ -108,12 +113,8 @@ def evaluate(
         if reset
         else "one full pass, state carried"
     )
-    from charlm.cli.methods import Methods
     from charlm.inference.likelihood import evaluate as tally_of
 
-    chosen = Methods(cache, dynamic, temperature, average, tuple(others or ()), checkpoints)
-    if wanted:
-        chosen.check(model)
     tallies = {
         name: tally_of(model.run.engine, text, reset_every=reset_every)
         for name, text in texts.items()

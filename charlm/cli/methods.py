@@ -1,7 +1,7 @@
 """What `charlm eval` can add to a model at test time, each a row of its own."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Rows = Iterator[tuple[str, Callable[[EncodedText], Tally]]]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Methods:
     """Which methods are asked for. What they need is fitted on the run's validation text."""
 
@@ -29,10 +29,12 @@ class Methods:
     average: bool
     others: tuple[str, ...]
     checkpoints: Path | None
+    models: "list[Model]" = field(default_factory=list, init=False)
+    averaged: "tuple[dict[str, Any], list[int]] | None" = field(default=None, init=False)
 
     def check(self, model: "Model") -> None:
         """Refuse, before any text is read, what the run keeps too little for. Raises UsageError."""
-        _with_others(model, self.others, self.checkpoints)
+        self.models = _with_others(model, self.others, self.checkpoints)
         for given, name, purpose in (
             (self.temperature, "valid", "fit a temperature on"),
             (self.cache, "valid", "choose a cache on"),
@@ -43,7 +45,7 @@ class Methods:
             if given:
                 _kept_text(model, name, purpose)
         if self.average:
-            _averaged(model)
+            self.averaged = _averaged(model)
 
     def tallies(self, model: "Model", texts: "Mapping[str, EncodedText]") -> "dict[str, Tally]":
         """The figures of each text under each method, by `text, method`."""
@@ -61,13 +63,13 @@ class Methods:
         if self.temperature:
             yield from _temperatures(model, engine)
         if self.average:
-            yield _average(model, engine)
+            yield _average(engine, *(self.averaged or _averaged(model)))
         if self.cache:
             yield _cache(model, engine, self.cache)
         if self.dynamic:
             yield _dynamic(model, engine)
         if self.others:
-            yield from _mixtures(_with_others(model, self.others, self.checkpoints))
+            yield from _mixtures(self.models or _with_others(model, self.others, self.checkpoints))
 
 
 def _kept_text(model: "Model", name: str, purpose: str) -> "EncodedText":
@@ -108,13 +110,14 @@ def _averaged(model: "Model") -> "tuple[dict[str, Any], list[int]]":
     return weights, steps
 
 
-def _average(model: "Model", engine: "TorchEngine") -> "tuple[str, Callable[[EncodedText], Tally]]":
+def _average(
+    engine: "TorchEngine", weights: dict[str, Any], steps: list[int]
+) -> "tuple[str, Callable[[EncodedText], Tally]]":
     from charlm.inference.likelihood import evaluate
     from charlm.nn.engine import TorchEngine
     from charlm.nn.model import RecurrentLanguageModel
     from charlm.runs.tensors import put_weights
 
-    weights, steps = _averaged(model)
     averaged = RecurrentLanguageModel(engine.model.settings, engine.model.vocab_size)
     put_weights(averaged, weights)
     other = TorchEngine(averaged, engine.logit_scale)

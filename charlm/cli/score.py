@@ -151,7 +151,7 @@ def _lines(
     for batch in batches:
         for start in range(0, len(batch), 256):
             part = batch[start : start + 256]
-            found = scorer.score(part, tokens=tokens and output != "scores")
+            found = scorer.score(part, tokens=tokens)
             for item in found:
                 number += 1
                 counts[item.tally.oov] += 1

@@ -76,8 +76,6 @@ def vocab(
     if frozen:
         known = load_vocabulary(frozen)
         counts = count_ids(corpus.chunks(), known)
-        if not known.line_ends_are_eos:  # ends of documents are no part of the text
-            counts[known.eos] = 0
         built = BuiltVocabulary(vocabulary=known, counts=counts)
     else:
         built = build_vocabulary(corpus.chunks, settings)
@@ -112,19 +110,15 @@ def _content(built: "BuiltVocabulary", top: int) -> dict[str, Any]:
 
 def _second(built: "BuiltVocabulary", corpus: "Corpus") -> dict[str, Any]:
     """How much of a second text is unknown, and what of it is most frequent."""
-    import numpy as np
-
-    from charlm.text.building import safe_chunks
+    from charlm.text.building import count_ids, safe_chunks
     from charlm.text.corpus import END
 
     vocabulary = built.vocabulary
-    counts = np.zeros(len(vocabulary), np.int64)
+    counts = count_ids(corpus.chunks(), vocabulary)
     missing: Counter[str] = Counter()
-    for chunk in safe_chunks(corpus.chunks()):
+    for chunk in safe_chunks(corpus.chunks()) if counts[vocabulary.unk] else ():
         for part in chunk.split(END):
-            ids = vocabulary.encode(part)
-            counts += np.bincount(ids, minlength=len(vocabulary))
-            pairs = zip(vocabulary.pieces(part), ids, strict=True)
+            pairs = zip(vocabulary.pieces(part), vocabulary.encode(part), strict=True)
             missing.update(piece for piece, index in pairs if index == vocabulary.unk)
     for note in corpus.notes:
         say(note)

@@ -186,7 +186,8 @@ def pairs_table(pairs: Sequence[tuple[str, Any]], title: str | None = None) -> T
     table = plain_table("<", "<", title=title)
     table.show_header = False
     for name, value in pairs:
-        table.add_row(Text(name, style="bold"), Text(escape_unprintable(str(value), kept="\n")))
+        shown = Text(escape_unprintable(str(value), kept="\n"))
+        table.add_row(Text(escape_unprintable(name), style="bold"), shown)
     return table
 
 

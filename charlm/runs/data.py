@@ -1,7 +1,7 @@
 """The text of a run: kept with it in encoded form, so that it can go on without the corpus."""
 
 import contextlib
-import os
+import glob
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -50,7 +50,9 @@ def _absolute(name: str) -> str:
     """The name of a text that can be found from any folder; as given where that is no text."""
     if name == "-" or name.startswith(HUB_PREFIX):
         return name
-    path = str(Path(name).resolve()) if Path(name).exists() else os.path.abspath(name)  # noqa: PTH100
+    here = str(Path.cwd())
+    path = str(Path(name).resolve()) if Path(name).exists() else f"{glob.escape(here)}/{name}"
+    path = name if Path(name).is_absolute() and not Path(name).exists() else path
     with contextlib.suppress(UnicodeEncodeError):  # a folder whose name is no UTF-8
         path.encode("utf-8")
         return path
@@ -77,9 +79,9 @@ def read_data(
         raise RunError(f"{path / RECORD}: parts are {shown(list(corpus['parts']))}; expected train")
     folders = {name: path / "data" / name for name in corpus["parts"]}
     if not all((folder / "counts.json").exists() for folder in folders.values()):
-        _check_unchanged(path, (CONFIG, TOKENIZER))
+        check_unchanged(path, (CONFIG, TOKENIZER))
         return _read_again(settings, vocabulary, corpus)
-    _check_unchanged(path)
+    check_unchanged(path)
     parts = {name: read_encoded(folder) for name, folder in folders.items()}
     for name, part in parts.items():
         if len(part.ids) != corpus["parts"][name]["tokens"] or not part.fits(len(vocabulary)):
@@ -109,7 +111,7 @@ def _written(path: Path) -> dict[str, Any]:
     return files if isinstance(files, dict) else {}
 
 
-def _check_unchanged(path: Path, names: Collection[str] = ()) -> None:
+def check_unchanged(path: Path, names: Collection[str] = ()) -> None:
     """Raise RunError when a file that must not change in a run has changed; only of these names."""
     entries = {
         name: entry
@@ -127,11 +129,6 @@ def _read_again(settings: Settings, vocabulary: Vocabulary, corpus: Mapping[str,
             f"the text of {corpus['name']} that was kept with the run is gone, and run.json names "
             "no other; expected the folder data. Restore the run from a copy"
         )
-    for name in corpus["sources"]:
-        if Path(name).is_fifo():
-            raise CorpusError(f"{name} is a named pipe; expected the text that the run began with")
-    if "-" in corpus["sources"] and sys.stdin.isatty():
-        raise CorpusError("the text came from stdin; expected it there again")
     given = settings.corpus
     sources = replace(
         given,
@@ -139,6 +136,11 @@ def _read_again(settings: Settings, vocabulary: Vocabulary, corpus: Mapping[str,
         valid=tuple(corpus.get("valid", given.valid)),  # older runs have none of these
         test=tuple(corpus.get("test", given.test)),
     )
+    for name in (*sources.sources, *sources.valid, *sources.test):
+        if Path(name).is_fifo():
+            raise CorpusError(f"{name} is a named pipe; expected the text that the run began with")
+        if name == "-" and sys.stdin.isatty():
+            raise CorpusError("the text came from stdin; expected it there again")
     dataset = load_dataset(sources, settings.vocabulary, vocabulary=vocabulary)
     if dataset.fingerprint != corpus["fingerprint"]:
         raise CorpusError(

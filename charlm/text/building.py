@@ -75,10 +75,12 @@ def build_vocabulary(read: Read, settings: VocabularySettings) -> BuiltVocabular
 
 
 def count_ids(chunks: Iterable[str], vocabulary: Vocabulary) -> NDArray[np.int64]:
-    """How often each id stands in a text, shape (vocabulary size,)."""
+    """How often each id stands in a text, END marks left out, shape (vocabulary size,)."""
     counts = np.zeros(len(vocabulary), np.int64)
     for chunk in safe_chunks(chunks):
-        counts += np.bincount(vocabulary.encode_marked(chunk)[0], minlength=len(vocabulary))
+        ids, ends = vocabulary.encode_marked(chunk)
+        counts += np.bincount(ids, minlength=len(vocabulary))
+        counts[vocabulary.eos] -= len(ends)
     return counts
 
 

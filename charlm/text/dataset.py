@@ -16,7 +16,7 @@ from charlm.config import CorpusSettings, VocabularySettings
 from charlm.errors import CorpusError, UsageError
 from charlm.text.building import Read, build_vocabulary
 from charlm.text.corpus import Corpus, Extent, Stamps, chosen_documents, measure, span, split_point
-from charlm.text.encoded import EncodedText
+from charlm.text.encoded import EncodedText, pieces
 from charlm.text.idcache import Part, encode_part
 from charlm.text.tokenizer_json import EOS
 from charlm.text.vocabulary import Vocabulary
@@ -47,7 +47,13 @@ class Dataset:
         """Whether EOS stands inside of documents too: blank-separated words, several lines each."""
         if self.document == "stream" or not self.vocabulary.line_ends_are_eos:
             return False
-        return int(np.count_nonzero(self.train.ids == EOS)) > self.train.documents
+        found = sum(int(np.count_nonzero(part == EOS)) for part in pieces(self.train.ids))
+        return found > self.train.documents
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether what follows EOS begins from the zero state."""
+        return self.vocabulary.eos_begins_anew(self.document) and not self.eos_inside
 
     def split(self, name: str) -> EncodedText | None:
         """The part of this name: train, valid or test."""

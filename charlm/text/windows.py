@@ -229,7 +229,7 @@ def _inner_cuts(
     if reading.stateless:
         return np.arange(begin + int(order.integers(1, reading.bptt + 1)), end, reading.bptt)
     share = (end - begin) / len(text.ids)
-    parts = max(round(share * reading.batch_size) - 1, 1)
+    parts = max(int(share * reading.batch_size) - 1, 1)  # no more pieces in all than rows
     step = (end - begin) / parts
     places = begin + (np.arange(parts) + order.random()) * step
     moved = {_line_start(text.ids, int(place), int(step / 8), reading.line_end) for place in places}

@@ -31,6 +31,7 @@ def calibrate(path: Path, trainer: Trainer, save: Callable[[], object]) -> tuple
     enough = (1.0 - LEAST_GAIN) * before.nats
     scale = _fitted(lambda factor: best_engine(path, trainer, factor), text)
     after = before if scale == 1.0 else evaluate(best_engine(path, trainer, scale), text)
+    best = trainer.counters.best_step
     if trainer.average:
         with trainer.kept_weights():
             other = _fitted(lambda factor: TorchEngine(trainer.model, factor), text)
@@ -40,7 +41,8 @@ def calibrate(path: Path, trainer: Trainer, save: Callable[[], object]) -> tuple
                 write_weights(path, trainer.model)
                 trainer.take_as_best(plain)
                 scale, after = other, last
-                save()
+    if trainer.counters.best_step != best:
+        save()  # of the weights that are trained, not of their average
     if scale == 1.0 or after.nats > enough:
         return before, 1.0
     write_scale(path, scale)

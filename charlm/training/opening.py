@@ -16,7 +16,7 @@ from charlm.errors import EnvironmentFailure, RunError
 from charlm.nn.devices import Precision, choose_precision
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.commit import explained, json_bytes, remove_leftovers
-from charlm.runs.data import read_data, weights_problem, write_data
+from charlm.runs.data import check_unchanged, read_data, weights_problem, write_data
 from charlm.runs.folders import check_name, check_own, check_writable, lock_run, new_folder
 from charlm.runs.layout import (
     BACKWARD,
@@ -36,7 +36,7 @@ from charlm.text.dataset import Dataset
 from charlm.text.direction import mirrored_dataset
 from charlm.text.vocabulary import load_vocabulary
 from charlm.training.memory import memory_problem
-from charlm.training.planning import Plan
+from charlm.training.planning import Plan, check_listeners
 from charlm.training.preparing import Prepared, prepare, prepare_machine
 from charlm.training.pretrained import (
     begin_with,
@@ -186,7 +186,11 @@ def resume(
         _check_recorded(path, config, record)
         settings = _resumed_settings(record, changes or {})
         vocabulary = load_vocabulary(path / TOKENIZER)
-        dataset = dataset or read_data(path, settings, vocabulary, record)
+        if dataset is None:
+            dataset = read_data(path, settings, vocabulary, record)
+        else:
+            check_unchanged(path)
+        check_listeners(settings.training, dataset)
         saved, skipped = load_newest_state(path, record.get("id"))
         if skipped and not saved:  # to begin again would write over the best weights
             raise RunError(
@@ -199,14 +203,14 @@ def resume(
         record |= {"settings": settings.to_dict()}
         session = _session(path, settings, dataset, record, lock, device)
         session.notes += [f"{problem}; passed over" for problem in skipped]
-        if saved and (problem := weights_problem(path)):
-            (path / WEIGHTS).unlink()
-            session.notes.append(f"{problem}; a whole state takes its place")
         if threads != record["machine"].get("threads"):
             session.notes.append("the number of threads changed; results may differ in rounding")
         size = log_size(saved) if saved else 0
         if saved:
             session.trainer.restore(saved)
+        if problem := weights_problem(path):
+            (path / WEIGHTS).unlink()
+            session.notes.append(f"{problem}; it is written again")
         if saved and REOPENING & (changes or {}).get("training", {}).keys():
             session.trainer.counters.without_gain = 0
         if not session.complete:

@@ -86,6 +86,14 @@ def plan(
     return planner.plan()
 
 
+def check_listeners(training: TrainingSettings, dataset: Dataset) -> None:
+    """Raise UsageError for what listens to validations where there are none."""
+    listeners = {"patience": training.patience > 0, "plateau": training.schedule == "plateau"}
+    for name, given in listeners.items():
+        if given and dataset.valid is None:
+            raise UsageError(f"{name} without validation text, which it listens to; expected some")
+
+
 class _Planner:
     def __init__(
         self,
@@ -417,7 +425,7 @@ class _Planner:
         return replace(model, dropout=share, input_dropout=into, output_dropout=out)
 
     def _rates(self, training: TrainingSettings, model: ModelSettings) -> TrainingSettings:
-        self._check_listeners(training)
+        check_listeners(training, self.dataset)
         rate = training.learning_rate
         if rate is None:
             rate = OPTIMIZERS[training.optimizer][1]
@@ -451,15 +459,6 @@ class _Planner:
             average=average,
             schedule=schedule,
         )
-
-    def _check_listeners(self, training: TrainingSettings) -> None:
-        """Raise UsageError for what listens to validations where there are none."""
-        listeners = {"patience": training.patience > 0, "plateau": training.schedule == "plateau"}
-        for name, given in listeners.items():
-            if given and self.dataset.valid is None:
-                raise UsageError(
-                    f"{name} without validation text, which it listens to; expected some"
-                )
 
     def _soon_memorised(self) -> bool:
         """Whether the text is short documents of letters, and not many."""

@@ -58,6 +58,7 @@ def prepare(
     vocabulary: Path | None = None,
 ) -> Prepared:
     """Read the corpus and plan a run. Arguments and errors as in `start`."""
+    settings.training.check_listened()
     chosen_variant()  # a variant that is forced and cannot be had is refused now, not at the end
     made_up = not settings.corpus.sources and corpus is None
     if made_up:  # the built-in text, whose own entropy says more than texts by people do

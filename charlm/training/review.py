@@ -104,10 +104,7 @@ def _against_memory(dropout: float) -> str:
 def memory_of(engine: Engine, dataset: Dataset, seed: int = 1) -> Memory:
     """Compare samples of a model with its training text."""
     vocabulary, train = dataset.vocabulary, np.asarray(dataset.train.ids[:MOST_COMPARED])
-    texts, documents = (
-        [""] * SAMPLES,
-        (vocabulary.eos_begins_anew(dataset.document) and not dataset.eos_inside),
-    )
+    texts, documents = [""] * SAMPLES, dataset.begins_anew
     for piece in generate(
         engine, vocabulary, length=SAMPLE_TOKENS, samples=SAMPLES, seed=seed, documents=documents
     ):

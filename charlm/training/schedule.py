@@ -67,7 +67,7 @@ class Schedule:
         )
 
     def learning_rate(self, counters: Counters, fullness: float) -> float:
-        """The scheduled rate, less where the windows of a step hold few tokens."""
+        """The scheduled rate, times what the windows of a step share of it (see `fullness`)."""
         share = rate_share(self.settings, self.progress(counters), self.passes(counters))
         return (self.settings.learning_rate or 0.0) * (share * counters.plateau) * fullness
 

@@ -94,16 +94,17 @@ def search(
     nested = overlay(base.to_dict(), {"training": {"minutes": trial_minutes}})
     corpus = settings.corpus
     check_read_again((*corpus.sources, *corpus.valid, *corpus.test), "a search")
+    _optuna()
+    if not (folder / SETTINGS).exists():
+        ready = prepare(settings_from(nested))  # what is wrong with every trial is told now
+        if ready.dataset.valid is None:
+            raise UsageError(
+                "a search without validation text, by which trials are judged; expected some: "
+                "give it with --valid"
+            )
     study = _opened(folder, nested, knobs, seed)
     lock = lock_run(folder)
     try:
-        if study.best_of() is None and not study.unfinished():
-            ready = prepare(settings_from(nested))  # what is wrong with every trial is told now
-            if ready.dataset.valid is None:
-                raise UsageError(
-                    "a search without validation text, by which trials are judged; expected some: "
-                    "give it with --valid"
-                )
         deadline, failed = clock() + 60.0 * minutes, 0
         while clock() < deadline:
             record = _trial(study, nested, knobs, deadline, clock)

@@ -398,7 +398,10 @@ class Trainer:
             tally = evaluate(TorchEngine(self.model), self.dataset.valid)
             if not math.isfinite(tally.nats):
                 raise self._broken_validation(tally.nats)
-            best = counters.best_nats is None or tally.nats < counters.best_nats
+            before = self.best_tally
+            if before and before.tokens != tally.tokens:  # of a part of this text: see `search`
+                before, counters.without_gain, counters.validation_nats = None, 0, []
+            best = before is None or tally.nats < before.nats
             if best:
                 self.take_as_best(tally)
                 self.on_best(self.model)
