@@ -1,7 +1,7 @@
 """The library: `load` a run and use it, `train` a new one. Nothing is printed."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,11 @@ from charlm.units import Tally
 
 if TYPE_CHECKING:
     from charlm.training.records import Record
+
+
+def _parted(piece: Piece) -> Piece:
+    """With a blank line behind what ends a paragraph."""
+    return replace(piece, text=piece.text + "\n") if piece.id == EOS and piece.text else piece
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,11 +107,12 @@ class Model:
         """Pieces of samples as they are drawn, with their nats.
 
         More options: samples, until_eos, stop, allow_unk, unk_text (see
-        `inference.generation.generate`). Without a seed one is drawn from the system.
+        `inference.generation.generate`). Without a seed one is drawn from the system. Paragraphs
+        are parted by a blank line, as in the text that they are from.
         """
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         chosen = fresh_seed() if seed is None else seed
-        return generate(
+        pieces = generate(
             self.run.engine,
             self.vocabulary,
             length=length,
@@ -116,6 +122,9 @@ class Model:
             documents=self.run.begins_anew,
             **options,
         )
+        if self.run.document != "paragraph" or not self.run.begins_anew or self.run.backward:
+            return pieces
+        return map(_parted, pieces)
 
     def next(self, prompt: str = "", *, top: int = 10) -> list[NextToken]:
         """The likeliest tokens after a prompt, with their probabilities."""
@@ -180,7 +189,11 @@ class Model:
         return ModelState(hidden=hidden, log_probabilities=log_probabilities(logits)[0])
 
     def step(self, state: ModelState, text: str) -> tuple[float, ModelState]:
-        """ln P(text | state) in nats, and the state after it; `state` itself stays as it is."""
+        """ln P(text | state) in nats, and the state after it; `state` itself stays as it is.
+
+        The end of a document is no text: ln P of it is
+        `state.log_probabilities[model.vocabulary.eos]`, and what follows begins from `state()`.
+        """
         total = 0.0
         for index in self._ids(text):
             total += float(state.log_probabilities[index])

@@ -149,6 +149,12 @@ def test_no_command_is_the_help_and_exit_2(call: Call) -> None:
         (["train", "x", "--direction", "left"], "backward"),
         (["train", "x", "--mos", "0"], "mixture is 0"),
         (["fill", "no gap"], "no gap"),
+        (["next", "The", "apple"], "into quotes"),
+        (["fill", "the", "___", "sat"], "into quotes"),
+        (["sample", "Once upon"], "--prime"),
+        (["sample", "--until-eos", "--run", "stream"], "--document line"),
+        (["score", "a", "--column", "text"], "--file"),
+        (["gradients", "--column", "text"], "a text"),
         (["vectors", "nearest", "zebra"], "not an entry"),
         (["gradients", "--out", "x.gif"], ".svg"),
         (["gradients", "--compare", "rnn,tree"], "'tree'"),
@@ -468,6 +474,20 @@ def test_a_line_in_is_a_line_out(call: Call, runs: Path) -> None:
     assert [item["sentence_id"] for item in items] == list(range(1, 7))
     Path("lines.txt").write_text(text)
     assert call("score", "--file", "lines.txt", "--format", "jsonl")[1] == out
+
+
+def test_a_column_of_a_table_is_scored(call: Call, here: Path) -> None:
+    """The story: the error told of --column, which there was not."""
+    (here / "t.csv").write_text("id,sentence\nx,abc\ny,abd\n")
+    status, _, err = call("score", "--file", "t.csv")
+    assert (status, "--column" in err) == (3, True)
+    out = call("score", "--file", "t.csv", "--column", "sentence")[1]
+    assert out == call("score", stdin=b"abc\nabd\n")[1]
+
+
+def test_a_stop_text_that_cannot_come_is_told(call: Call) -> None:
+    """Such as a backslash and an n, which the shell has left as they are."""
+    assert "stop text: not in the vocabulary" in call("sample", "--len", "5", "--stop", "\\n")[2]
 
 
 def test_no_line_is_no_score(call: Call) -> None:
@@ -1085,8 +1105,8 @@ def test_sentences_in_other_encodings_are_scored(call: Call, here: Path) -> None
         child = process("score", "--run", "stream", "--encoding", "utf-16", stdin=text)
         told = child.communicate(timeout=60)[1].decode()
         assert (child.returncode, "--encoding, such as utf-16-le" in told) == (3, True)
-    status, _, err = call("score", "--run", "stream", "--file", "latin.txt")
-    assert (status, "--encoding cp1252" in err) == (3, True)
+    status, out, err = call("score", "--run", "stream", "--file", "latin.txt")
+    assert (status, out, "--encoding cp1252" in err) == (3, "", True)
     status, _, err = call("score", "--run", "stream", "--file", "latin.txt", "--errors", "replace")
     assert (status, "replaced by U+FFFD" in err) == (0, True)
     runs = ["compare", "stream", "lines"]

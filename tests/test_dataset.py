@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from charlm.config import CorpusSettings, VocabularySettings
 from charlm.errors import CharlmError, CorpusError, EnvironmentFailure, UsageError
 from charlm.text import idcache
-from charlm.text.corpus import END
+from charlm.text.corpus import END, Corpus
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.text.encoded import (
     EncodedText,
@@ -346,3 +346,26 @@ def test_what_is_written_is_read(closed: bool, tmp_path) -> None:
     assert content == {"chars": 3, "bytes": 4, "words": 1, "closed": closed, "dtype": "uint16"}
     with pytest.raises(CharlmError):
         read_encoded(tmp_path / "nowhere")
+
+
+def test_a_text_that_its_vocabulary_does_not_know_is_told() -> None:
+    """The story: nearly all of it was UNK, and run.json told of a coverage of 1."""
+    plain = VocabularySettings()
+    known = load_dataset(CorpusSettings(), plain, corpus=Corpus.from_text("abc" * 50))
+    for text, share in (("abc" * 50, 1.0), ("xyza" * 50, 0.25)):
+        corpus = Corpus.from_text(text)
+        found = load_dataset(CorpusSettings(), plain, corpus=corpus, vocabulary=known.vocabulary)
+        assert found.coverage == pytest.approx(share, abs=0.01)
+        assert any("75 % of the training tokens" in note for note in found.notes) == (share < 1.0)
+    rare = " ".join(f"w{n}" for n in range(9000)) + " the cat" * 1500
+    words = VocabularySettings(unit="word", min_count=2)
+    found = load_dataset(CorpusSettings(), words, corpus=Corpus.from_text(rare))
+    assert any("--unit char or bpe" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(("document", "told"), [("line", True), ("stream", False)])
+def test_carriage_returns_that_end_documents_are_told(document: str, told: bool) -> None:
+    """Every name would be learnt with one; of a stream they are text like any other."""
+    corpus = Corpus.from_text("Anna\r\nBert\r\n" * 20, document)
+    found = load_dataset(CorpusSettings(), VocabularySettings(), corpus=corpus)
+    assert any("the CR is learnt" in note for note in found.notes) == told

@@ -277,6 +277,18 @@ def test_rows_of_several_lines_do_not_begin_anew_at_each(folder: Path, tmp_path:
         assert np.allclose(*starts, atol=1e-6) == anew
 
 
+def test_paragraphs_are_parted_as_in_their_text(folder: Path) -> None:
+    """By a blank line, so that samples can be cut again by the same rule."""
+    text = "ab\nba\n\nba\n\n" * 20
+    chosen = {**TINY, "document": "paragraph", "steps": 40, "learning_rate": 0.05}
+    list(charlm.train(text=text, name="verse", checkpoints=folder, **chosen))
+    model = charlm.load("verse", checkpoints=folder)
+    pieces = list(model.generate(200, seed=1))
+    ends = [piece.text for piece in pieces if piece.id == 1]
+    assert ends
+    assert {end[-2:] for end in ends} == {"\n\n"}
+
+
 def test_sentences_with_line_ends_score_as_the_text_that_they_are(folder: Path) -> None:
     """The story: `score` read on over an end where `eval` and training began anew."""
     chosen = TINY | {"unit": "word", "words": "whitespace", "document": "line"}

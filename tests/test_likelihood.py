@@ -317,3 +317,16 @@ def test_a_network_that_does_not_forget_costs_few_readings(monkeypatch) -> None:
     counting = Counting(ENGINES["lstm"])
     stream_nats(counting, ids, rows=32)
     assert counting.tokens <= 3 * len(ids)
+
+
+def test_states_are_not_kept_for_every_window() -> None:
+    """A stream of any length keeps few of them, and is read as before, where rows never agree."""
+    model = remembering_model(5)
+    ids = np.random.default_rng(0).integers(2, 5, 4 * 1024 + 7)
+    pieces = likelihood._Pieces(engine(model), ids[:4096], 4, 1, None)
+    pieces.window = 8
+    pieces.read()
+    assert len(pieces.marks) == 16 + 3  # 0 to 15, 16, 32 and 64 of 128
+    likelihood._settle(pieces)
+    whole, _ = stream_nats(engine(model), ids[:4096], rows=1)
+    assert np.allclose(pieces.flat.reshape(-1), whole, atol=1e-4)

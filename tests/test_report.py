@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from charlm.escapes import escape_controls
 from charlm.inference.generation import NextToken
 from charlm.inference.scoring import Score, TokenScore
 from charlm.report import progress
@@ -222,3 +223,17 @@ def test_the_source_is_not_beside_figures_with_unknown_tokens(oov: int, known: b
         step=1, epoch=0, tokens=2, seconds=1.0, reason="complete", best_step=1, valid=valid
     )
     assert ("the source's own" in drawn(summary_table(record, finished))) == known
+
+
+@pytest.mark.parametrize(
+    "text", ["\u3000\u8eca", "a\u00a0b", "\u0645\u06cc\u200c\u062e", "\ue000", "a\n\tb"]
+)
+def test_ordinary_text_is_shown_as_it_is(text: str) -> None:
+    """Though Python does not call wide blanks, joiners and private letters printable."""
+    assert escape_controls(text) == text
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "\x9b", "\r", "\x07", "\u202e", "\u2066", "\u2028"])
+def test_what_moves_a_cursor_or_turns_the_line_is_escaped(text: str) -> None:
+    assert escape_controls(text).isprintable()
+    assert escape_controls(text).startswith("\\")

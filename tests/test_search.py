@@ -11,6 +11,7 @@ import pytest
 from charlm.config import ModelSettings, Settings, settings_from
 from charlm.errors import EnvironmentFailure, RunError, UsageError
 from charlm.runs.layout import read_record
+from charlm.runs.locate import find_run
 from charlm.training import search as search_module
 from charlm.training.opening import resume
 from charlm.training.records import EvaluationRecord
@@ -215,6 +216,9 @@ def test_trials_are_judged_on_a_part_of_a_long_text(
     found = next(iter(search(settings, tmp_path / "s", knobs=("dropout",), **TINY)))
     kept = read_record(tmp_path / "s" / "trial-000")["results"]
     assert (found.state, kept["valid"]["tokens"]) == ("complete", 50)
+    card = (tmp_path / "s" / "trial-000" / "README.md").read_text()
+    assert "charlm sample --run s/trial-000" in card
+    assert find_run("s/trial-000", tmp_path).name == "trial-000"
 
 
 def test_a_trial_is_judged_by_how_long_it_was_trained(

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -337,7 +338,7 @@ def test_a_changed_text_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(CorpusError, match=r"changed since the run began.*SHA-256"):
             resume(session.path)
     corpus.unlink()
-    with pytest.raises(CorpusError, match=r"text\.txt"):
+    with pytest.raises(CorpusError, match=r"text\.txt is not there.*or a link to it"):
         resume(session.path)
 
 
@@ -526,6 +527,37 @@ def test_a_kill_while_a_run_is_made_longer_leaves_it_unfinished(
     assert read_json(path / "run.json")["status"] == "training"
     list(resume(path).records())
     assert whole(path)
+
+
+@pytest.mark.parametrize("more", [None, {"training": {"steps": 24}}])
+def test_a_finished_run_without_states_is_not_begun_again(more, tmp_path: Path) -> None:
+    """The story: shared without them to save space, it was trained anew over its weights."""
+    path = finished(tmp_path)
+    shutil.rmtree(path / "states")
+    before = {f.name: f.read_bytes() for f in path.iterdir() if f.is_file() and f.name[0] != "."}
+    with pytest.raises(RunError, match="would begin again over its weights"):
+        resume(path, more)
+    assert {name: (path / name).read_bytes() for name in before} == before
+    (path / WEIGHTS).unlink()
+    list(resume(path).records())
+    assert whole(path)
+
+
+def test_a_run_that_was_renamed_has_its_new_name(tmp_path: Path) -> None:
+    """In its card, whose commands would else name nothing."""
+    path = finished(tmp_path).rename(tmp_path / "new")
+    list(resume(path, {"training": {"steps": 24}}).records())
+    assert read_record(path)["name"] == "new"
+    assert "charlm sample --run new" in (path / "README.md").read_text()
+
+
+def test_a_session_may_be_followed_in_another_thread(tmp_path: Path) -> None:
+    """The story: its lock was never released, since another thread had taken it."""
+    session = begun(tmp_path)
+    thread = threading.Thread(target=lambda: list(session.records()))
+    thread.start()
+    thread.join(timeout=60)
+    resume(session.path, {"training": {"steps": 15}}).lock.release()
 
 
 def test_a_longer_run_is_accepted(tmp_path: Path) -> None:

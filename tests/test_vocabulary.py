@@ -397,3 +397,13 @@ def test_building_again_gives_the_same_file(name: str) -> None:
         for _ in range(2)
     ]
     assert json.dumps(build[0]) == json.dumps(build[1])
+
+
+def test_parts_of_a_character_are_named_and_not_shown_twice() -> None:
+    """The story: of a character in three byte tokens each was shown as all of it."""
+    vocabulary = vocabulary_of("the cat sat " * 50, unit="bpe")
+    pieces = vocabulary.pieces("the \u4e2d cat")
+    assert len(pieces) == len(vocabulary.encode("the \u4e2d cat"))
+    assert "\u4e2d" not in pieces
+    assert sum(piece.startswith("<0x") for piece in pieces) == 3
+    assert "".join(vocabulary.pieces("the cat sat")) == "the cat sat"

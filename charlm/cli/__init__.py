@@ -28,12 +28,12 @@ from charlm.cli import (
 from charlm.cli.output import (
     Talk,
     close_streams,
-    escape_controls,
     finish_output,
     prepare_streams,
     say,
 )
 from charlm.errors import CharlmError, UsageError
+from charlm.escapes import escape_controls
 
 HELP = """Recurrent language models over characters, bytes and words.
 
@@ -131,6 +131,13 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(status)
 
 
+EXTRA = {
+    "sample": "A text to begin from is given with --prime.",
+    **dict.fromkeys(("next", "fill"), "Put a text of several words into quotes."),
+}
+"""What is meant by an argument that a command does not take."""
+
+
 def _check_arguments(arguments: list[str]) -> None:
     """Raise UsageError for bytes that are no text: no command knows what to do with them."""
     for argument in arguments:
@@ -161,8 +168,8 @@ def _unexpected(error: Exception) -> int:
         path = context.command_path if context else "charlm"
         text = error.format_message()
         takes_run = context and any(option.name == "run" for option in context.command.params)
-        if takes_run and "unexpected extra argument" in text:
-            text += " A run is named with --run."
+        if context and takes_run and "unexpected extra argument" in text:
+            text += f" {EXTRA.get(str(context.info_name), 'A run is named with --run.')}"
         return _report(Exception(f"{text} See: {path} --help"), error.exit_code)
     if isinstance(error, ImportError) and re.search("map segment|allocate memory", str(error)):
         text = f"not enough memory to load a library ({error}); expected room for it. Free some"

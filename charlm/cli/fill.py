@@ -13,7 +13,8 @@ from charlm.cli.options import (
     name_unknown,
     open_model,
 )
-from charlm.cli.output import escape_controls, on_terminal, render, write, write_json
+from charlm.cli.output import on_terminal, render, write, write_json
+from charlm.escapes import escape_controls
 
 
 def register(app: typer.Typer) -> None:

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charlm.cli.options import CheckpointsOption, JsonOption, RunOption, locate
+from charlm.cli.options import (
+    CheckpointsOption,
+    ColumnOption,
+    JsonOption,
+    RunOption,
+    check_meant,
+    locate,
+)
 from charlm.cli.output import render, say, write, write_json
 
 if TYPE_CHECKING:
@@ -30,6 +37,7 @@ def gradients(
         float | None,
         typer.Option("--minutes", min=0.001, help="With --compare: for each cell (1)."),
     ] = None,
+    column: ColumnOption = None,
     lags: Annotated[int, typer.Option("--lags", min=2, help="Tokens back.")] = 200,
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="With --compare: of the trainings (1).")
@@ -50,14 +58,15 @@ def gradients(
 
     if out:
         check_picture(out)
+    check_meant({"--column"} if column is not None and not text else set(), "a text")
     if compare and run:
         raise UsageError("--compare trains models of its own; leave out --run")
     if not compare and (minutes or seed is not None):
         raise UsageError("--minutes and --seed are for --compare; leave them out, or compare cells")
     flows = (
-        _compared(compare, text or [], minutes or 1.0, lags, 1 if seed is None else seed)
+        _compared(compare, text or [], column, minutes or 1.0, lags, 1 if seed is None else seed)
         if compare
-        else [_of_run(locate(run, checkpoints), text or [], lags)]
+        else [_of_run(locate(run, checkpoints), text or [], column, lags)]
     )
     if as_json:
         write_json(
@@ -77,19 +86,19 @@ def gradients(
         say(f"wrote {out}")
 
 
-def _of_run(path: Path, sources: list[str], lags: int) -> "GradientFlow":
+def _of_run(path: Path, sources: list[str], column: str | None, lags: int) -> "GradientFlow":
     from charlm.config import CorpusSettings
     from charlm.runs.layout import read_config
     from charlm.text.dataset import open_corpus
     from charlm.training.gradients import run_flow
 
     document = read_config(path)["document"]
-    corpus = open_corpus(sources, CorpusSettings(), document) if sources else None
+    corpus = open_corpus(sources, CorpusSettings(column=column), document) if sources else None
     return run_flow(path, corpus, lags)
 
 
 def _compared(
-    names: str, sources: list[str], minutes: float, lags: int, seed: int
+    names: str, sources: list[str], column: str | None, minutes: float, lags: int, seed: int
 ) -> "list[GradientFlow]":
     from charlm.config import settings_from
     from charlm.library import nested_settings
@@ -97,8 +106,8 @@ def _compared(
 
     settings = [
         settings_from(nested_settings(
-            {"sources": tuple(sources), "cell": cell.strip(), "num_layers": 1, "hidden_size": 128,
-             "minutes": minutes, "seed": seed}
+            {"sources": tuple(sources), "column": column, "cell": cell.strip(), "num_layers": 1,
+             "hidden_size": 128, "minutes": minutes, "seed": seed}
         ))
         for cell in dict.fromkeys(names.split(","))
     ]  # fmt: skip

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from charlm.errors import EnvironmentFailure
-from charlm.escapes import escape_unprintable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -147,11 +146,6 @@ def _silence(descriptor: int) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, descriptor)
     os.close(nowhere)
-
-
-def escape_controls(text: str) -> str:
-    """Control characters, but for line ends and tabs, as visible escapes such as `\\x1b`."""
-    return escape_unprintable(text, kept="\n\t")
 
 
 class Forgiving:

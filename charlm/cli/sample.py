@@ -16,7 +16,8 @@ from charlm.cli.options import (
     name_unknown,
     open_model,
 )
-from charlm.cli.output import escape_controls, on_terminal, say, write, write_json_line
+from charlm.cli.output import on_terminal, say, write, write_json_line
+from charlm.escapes import escape_controls
 
 if TYPE_CHECKING:
     from charlm.inference.generation import Piece
@@ -51,7 +52,9 @@ def sample(
     until_eos: Annotated[
         bool, typer.Option("--until-eos", help="End a sample where the model ends a document.")
     ] = False,
-    stop: Annotated[str, typer.Option("--stop", help="End a sample before this text.")] = "",
+    stop: Annotated[
+        str, typer.Option("--stop", help="End a sample before this text: $'\\n'.")
+    ] = "",
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Same seed, same text. (default: drawn)")
     ] = None,
@@ -83,8 +86,14 @@ def sample(
     model = open_model(run, checkpoints, engine, weights)
     from charlm.library import fresh_seed
 
-    if prompt:
-        name_unknown(model, [prompt], "prime text")
+    if until_eos and not model.run.ends:
+        raise UsageError(
+            "--until-eos with a model of one endless stream, which has learnt no ends; expected "
+            "--stop, or a model trained with --document line"
+        )
+    for known, text in (("prime", prompt), ("stop", stop)):
+        if text:
+            name_unknown(model, [text], f"{known} text")
     chosen = fresh_seed() if seed is None else seed
     if seed is None:
         say(f"seed {chosen}")
@@ -140,12 +149,12 @@ def _gathered(
     pieces: "Iterator[Piece]", count: int, start: str
 ) -> tuple[list[str], list[int], list[float]]:
     """Text, number of tokens and nats of each sample."""
-    texts, tokens, nats = [start] * count, [0] * count, [0.0] * count
+    texts, tokens, nats = [[start] for _ in range(count)], [0] * count, [0.0] * count
     for piece in pieces:
-        texts[piece.sample] += piece.text
+        texts[piece.sample].append(piece.text)
         tokens[piece.sample] += piece.tokens
         nats[piece.sample] += piece.nats
-    return texts, tokens, nats
+    return ["".join(parts) for parts in texts], tokens, nats
 
 
 def _write_all(

@@ -1,5 +1,6 @@
 """`charlm score`: the probability of sentences."""
 
+import itertools
 import os
 import sys
 from collections import Counter
@@ -11,6 +12,7 @@ import typer
 
 from charlm.cli.options import (
     CheckpointsOption,
+    ColumnOption,
     EncodingOption,
     EngineOption,
     ErrorsOption,
@@ -38,6 +40,7 @@ def score(
     file: Annotated[Path | None, typer.Option("--file", help="A sentence on each line.")] = None,
     encoding: EncodingOption = "utf-8",
     errors: ErrorsOption = "strict",
+    column: ColumnOption = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="Show each token.")] = False,
     output: Annotated[
         str, typer.Option("--format", help="auto, table, tsv, jsonl or scores.")
@@ -73,6 +76,7 @@ def score(
     if texts and texts != ["-"]:
         meant = {"--encoding": encoding != "utf-8", "--errors": errors != "strict"}
         check_meant({flag for flag, given in meant.items() if given}, "--file or stdin")
+    check_meant({"--column"} if column is not None and not file else set(), "--file")
     from_stdin = (not texts and not file) or texts == ["-"] or str(file) == "-"
     if from_stdin and sys.stdin.isatty():
         raise UsageError("no sentences; give some as arguments, with --file, or on stdin")
@@ -94,7 +98,7 @@ def score(
     if from_stdin:
         lines = stdin_lines(encoding, errors)
     else:
-        lines = iter([_file_lines(file, encoding, errors) if file else texts])
+        lines = _file_lines(file, encoding, errors, column) if file else iter([texts])
     if texts and not from_stdin:
         name_unknown(model, texts, "sentences")
     if "\r" in model.vocabulary.unknown("\r"):
@@ -193,11 +197,21 @@ def stdin_lines(encoding: str = "utf-8", errors: str = "strict") -> Iterator[lis
         yield [rest]
 
 
-def _file_lines(path: Path, encoding: str, errors: str) -> list[str]:
+def _file_lines(path: Path, encoding: str, errors: str, column: str | None) -> Iterator[list[str]]:
+    """Lines of a file or rows of a table, in batches as they are read; the first at once."""
     from charlm.text.corpus import END, Corpus
 
-    corpus = Corpus([str(path)], document="line", encoding=encoding, errors=errors)
-    text = "".join(corpus.chunks())
-    for note in corpus.notes:
-        say(note)
-    return text.removesuffix(END).split(END) if text else []
+    corpus = Corpus([str(path)], document="line", encoding=encoding, errors=errors, column=column)
+    chunks = corpus.chunks()
+    first = next(chunks, "")
+
+    def lines() -> Iterator[list[str]]:
+        """What stands between the ends; the notes about the file at last."""
+        rest = ""
+        for chunk in itertools.chain([first], chunks):
+            *whole, rest = (rest + chunk).split(END)
+            yield whole
+        for note in corpus.notes:
+            say(note)
+
+    return lines()

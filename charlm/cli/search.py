@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charlm.cli.options import CheckpointsOption, JsonOption
+from charlm.cli.options import CheckpointsOption, ColumnOption, JsonOption
 from charlm.cli.output import render, say, write_json
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def search(
     knobs: Annotated[
         str | None, typer.Option("--knobs", help="What to vary, such as dropout,learning_rate.")
     ] = None,
+    column: ColumnOption = None,
     valid: Annotated[list[str] | None, typer.Option("--valid", help="Validation text.")] = None,
     unit: Annotated[str | None, typer.Option("--unit", help="char, byte, word or bpe.")] = None,
     document: Annotated[
@@ -53,7 +54,7 @@ def search(
     from charlm.training.search import search as trials
 
     given: dict[str, dict[str, Any]] = {
-        "corpus": {"sources": sources, "valid": valid, "document": document},
+        "corpus": {"sources": sources, "column": column, "valid": valid, "document": document},
         "vocabulary": {"unit": unit},
         "training": {"seed": seed},
     }
@@ -89,7 +90,8 @@ def search(
         pairs = [*(more or []), *(f"{key}={value}" for key, value in best["values"].items())]
         command = ["charlm", "train", *(sources or [])]
         for flag, given_values in (
-            ("--valid", valid), ("--unit", [unit]), ("--document", [document]), ("--set", pairs),
+            ("--column", [column]), ("--valid", valid), ("--unit", [unit]),
+            ("--document", [document]), ("--set", pairs),
         ):  # fmt: skip
             for value in given_values or []:
                 command += [flag, value] if value is not None else []

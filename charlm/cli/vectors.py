@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from charlm.cli.options import CheckpointsOption, JsonOption, RunOption, open_model
-from charlm.cli.output import escape_controls, on_terminal, render, say, write, write_json
+from charlm.cli.output import on_terminal, render, say, write, write_json
+from charlm.escapes import escape_controls
 
 app = typer.Typer(
     name="vectors",

@@ -65,11 +65,13 @@ def sample_of(text: EncodedText, most: int = MOST_TOKENS) -> EncodedText:
         return EncodedText(
             ids=ids, ends=np.array([len(ids)], np.int64), counts=TextCounts(), closed=False
         )
-    pieces = np.split(np.asarray(text.ids), text.ends[:-1])
-    wanted = max(1, round(len(pieces) * most / len(text.ids)))
+    documents = len(text.ends)
+    wanted = max(1, round(documents * most / len(text.ids)))
     longest = max(1, 2 * most // wanted)  # of very long documents, the beginning
-    places = np.linspace(0, len(pieces) - 1, wanted).astype(int)
-    chosen = [pieces[number][:longest] for number in places]
+    chosen = []
+    for number in np.linspace(0, documents - 1, wanted).astype(int):
+        begin = int(text.ends[number - 1]) if number else 0
+        chosen.append(np.asarray(text.ids[begin : min(int(text.ends[number]), begin + longest)]))
     return EncodedText(
         ids=np.concatenate(chosen),
         ends=np.cumsum([len(piece) for piece in chosen], dtype=np.int64),

@@ -24,6 +24,8 @@ LEAST_PIECE = 1024
 """A stream is not cut into pieces shorter than this many tokens."""
 SAME_STATE = 1e-5
 """Two states agree when no unit differs by more than this, relative to one plus its size."""
+ALL_MARKED = 16
+"""Windows after each of which the states are kept; beyond, after each power of two."""
 LARGEST_LOGITS = 1 << 25
 """Most logits held at once (rows x window x vocabulary)."""
 
@@ -77,7 +79,8 @@ def _settle(pieces: "_Pieces") -> None:
 class _Pieces:
     """A stream cut into parts of equal length that are read side by side.
 
-    `marks[w]` is the state of every row after its window w, from the latest reading of it.
+    `marks[w]` is the state of every row after its window w, from the latest reading of it: of the
+    first windows, and of ever fewer after them, so that memory does not go with the text.
     """
 
     def __init__(
@@ -100,15 +103,16 @@ class _Pieces:
             for all_rows, first in zip(self.start, state, strict=True):
                 for part, value in zip(all_rows, first, strict=True):
                     part[0] = value[0]
-        self.marks: list[State] = []
+        self.marks: dict[int, State] = {}
         self.after = self.start
 
     def read(self) -> None:
         """Read every row from its start state."""
         state, every = self.start, np.arange(self.parts)
-        for begin in range(0, self.length, self.window):
+        for number, begin in enumerate(range(0, self.length, self.window)):
             state = self._step(every, begin, state)
-            self.marks.append(rows_of(state, every))
+            if number < ALL_MARKED or number & (number - 1) == 0:
+                self.marks[number] = rows_of(state, every)
         self.after = rows_of(state, every)
 
     def correct(self, rows: list[int]) -> list[int]:
@@ -117,13 +121,23 @@ class _Pieces:
         state = rows_of(self.after, going - 1)
         for number, begin in enumerate(range(0, self.length, self.window)):
             state = self._step(going, begin, state)
-            differ = _differing(state, rows_of(self.marks[number], going))
-            if not differ.any():
+            if number in self.marks:
+                going, state = self._moved(going, state, self.marks[number])
+            if not len(going):
                 return []
-            going, state = going[differ], rows_of(state, np.flatnonzero(differ))
-            _write_rows(self.marks[number], going, state)
-        _write_rows(self.after, going, state)
+        going, state = self._moved(going, state, self.after)
         return [int(row) for row in going]
+
+    @staticmethod
+    def _moved(rows: Ids, state: State, known: State) -> tuple[Ids, State]:
+        """Rows whose state is another one than is known, which is then replaced; with their state.
+
+        Where it is the same, all that follows would be the same too.
+        """
+        differ = np.flatnonzero(_differing(state, rows_of(known, rows)))
+        rows, state = rows[differ], rows_of(state, differ)
+        _write_rows(known, rows, state)
+        return rows, state
 
     def _step(self, rows: Ids, begin: int, state: State) -> State:
         end = min(begin + self.window, self.length)

@@ -141,6 +141,11 @@ def _read_again(settings: Settings, vocabulary: Vocabulary, corpus: Mapping[str,
             raise CorpusError(f"{name} is a named pipe; expected the text that the run began with")
         if name == "-" and sys.stdin.isatty():
             raise CorpusError("the text came from stdin; expected it there again")
+        if Path(name).is_absolute() and not glob.has_magic(name) and not Path(name).exists():
+            raise CorpusError(
+                f"{name} is not there; expected the text that the run began with, or a link to it: "
+                "it is too large to be kept with the run"
+            )
     dataset = load_dataset(sources, settings.vocabulary, vocabulary=vocabulary)
     if dataset.fingerprint != corpus["fingerprint"]:
         raise CorpusError(

@@ -92,7 +92,7 @@ def check_writable(folder: Path) -> None:
 
 def lock_run(path: Path) -> FileLock:
     """The lock of a run, held by the operating system. Raises EnvironmentFailure when taken."""
-    lock = FileLock(str(path / ".lock"))
+    lock = FileLock(str(path / ".lock"), thread_local=False)  # released by any thread
     owner = path / ".owner"
     try:
         lock.acquire(timeout=0)

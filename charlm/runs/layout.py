@@ -28,6 +28,8 @@ FORMAT = 1
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
 RECORD, METRICS, CARD = "run.json", "metrics.jsonl", "README.md"
 BACKWARD = "backward"
+SEARCH = "search.json"
+"""In a folder of trials: what they are searched over."""
 KEPT_VECTORS = Path("data", "vectors", "vectors.safetensors")
 """Where the vectors that a run begins with are kept in its folder."""
 LARGEST_LOG = 1 << 30

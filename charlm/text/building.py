@@ -58,20 +58,23 @@ class BuiltVocabulary:
         return 1.0 - int(self.counts[UNK]) / total if total else 1.0
 
 
-def build_vocabulary(read: Read, settings: VocabularySettings) -> BuiltVocabulary:
+def build_vocabulary(
+    read: Read, settings: VocabularySettings, *, count: bool = True
+) -> BuiltVocabulary:
     """The vocabulary of a text, END marks left out.
 
     `read()` gives the text from its beginning, in chunks (see `Corpus.chunks`); it is called
-    once or twice, so that the text never has to be in memory.
+    once or twice, so that the text never has to be in memory. Without `count`, bytes and bpe,
+    whose vocabularies do not follow from the counts, are left uncounted: a pass less.
 
     Raises CorpusError when the text has so many distinct characters that it cannot be text.
     """
     if settings.unit == "byte":
-        return _build_bytes(read, settings)
+        return _build_bytes(read, settings, count=count)
     if settings.unit == "bpe":
-        return _build_bpe(read, settings)
-    count = _count_chars if settings.unit == "char" else _count_words
-    return _cut(count(read, settings), settings)
+        return _build_bpe(read, settings, count=count)
+    counting = _count_chars if settings.unit == "char" else _count_words
+    return _cut(counting(read, settings), settings)
 
 
 def count_ids(chunks: Iterable[str], vocabulary: Vocabulary) -> NDArray[np.int64]:
@@ -196,16 +199,15 @@ def _check_alphabet(size: int, settings: VocabularySettings) -> None:
         )
 
 
-def _build_bytes(read: Read, settings: VocabularySettings) -> BuiltVocabulary:
+def _build_bytes(read: Read, settings: VocabularySettings, *, count: bool) -> BuiltVocabulary:
     vocabulary = UNITS["byte"](
         replace(settings, min_count=1, max_size=258), [UNK_TOKEN, EOS_TOKEN, *LETTERS]
     )
-    counts = count_ids(read(), vocabulary)
-    counts[vocabulary.eos] = 0
+    counts = count_ids(read() if count else (), vocabulary)
     return BuiltVocabulary(vocabulary=vocabulary, counts=counts)
 
 
-def _build_bpe(read: Read, settings: VocabularySettings) -> BuiltVocabulary:
+def _build_bpe(read: Read, settings: VocabularySettings, *, count: bool) -> BuiltVocabulary:
     from tokenizers.trainers import BpeTrainer
 
     size = _most(settings)
@@ -230,6 +232,5 @@ def _build_bpe(read: Read, settings: VocabularySettings) -> BuiltVocabulary:
         [UNK_TOKEN, EOS_TOKEN, *tokens],
         merges,
     )
-    counts = count_ids(read(), vocabulary)
-    counts[vocabulary.eos] = 0
+    counts = count_ids(read() if count else (), vocabulary)
     return BuiltVocabulary(vocabulary=vocabulary, counts=counts)

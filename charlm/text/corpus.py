@@ -55,6 +55,8 @@ class Corpus:
     """A short name for a run of this text: letters, digits, dot, underscore and hyphen."""
     notes: list[str]
     """Sentences for the user that arose so far, each once."""
+    cr_ends: bool
+    """Whether documents that were read so far have CR LF in them, as Windows ends lines."""
 
     def __init__(
         self,
@@ -103,6 +105,7 @@ class Corpus:
         if document == "auto":
             document = "line" if all(isinstance(source, Rows) for source in found) else "stream"
         self.sources, self.document, self.name = sources, document, name
+        self.cr_ends = False
         self._found = found
         self._block_bytes = BLOCK_BYTES
         self._chunk_chars = CHUNK_CHARS
@@ -162,6 +165,7 @@ class Corpus:
 
     def _watched(self, source: TextFile | Spool | _Memory) -> Iterator[str]:
         for piece in self._pieces(source):
+            self.cr_ends = self.cr_ends or "\r\n" in piece
             if self.document == "paragraph" and "\n\r\n" in piece:
                 self._note(
                     f"{source.label} ends lines with CR LF; a line of CR alone does not part "

@@ -18,13 +18,15 @@ from charlm.text.building import Read, build_vocabulary
 from charlm.text.corpus import Corpus, Extent, Stamps, chosen_documents, measure, span, split_point
 from charlm.text.encoded import EncodedText, pieces
 from charlm.text.idcache import Part, encode_part
-from charlm.text.tokenizer_json import EOS
+from charlm.text.tokenizer_json import EOS, UNK
 from charlm.text.vocabulary import Vocabulary
 
 VALID_SHARE, VALID_CHARS = 0.1, 5_000_000
 """What is held out where nothing else is said: so much of the text, at most so many characters."""
 HOLD_OUT_SEED = 0
 """One draw for every run, so that runs on a text can be compared."""
+LEAST_COVERAGE = 0.9
+"""Share of the training tokens that are in the vocabulary below which it is told."""
 SPLITS = ("train", "valid", "test")
 
 
@@ -79,9 +81,9 @@ def load_dataset(
     corpus = corpus or open_corpus(settings.sources, settings)
     parts = _split(corpus, settings)
     notes = list(corpus.notes)
-    coverage = 1.0
+    coverage, given = 1.0, vocabulary is not None
     if vocabulary is None:
-        built = build_vocabulary(parts["train"].read, vocabulary_settings)
+        built = build_vocabulary(parts["train"].read, vocabulary_settings, count=False)
         vocabulary, coverage = built.vocabulary, built.coverage
         notes += built.notes
     encoded = {
@@ -92,6 +94,19 @@ def load_dataset(
     if len(encoded["train"].ids) == 0:
         raise CorpusError(f"{corpus.name} holds no word; expected text between the blanks")
     encoded = {name: text for name, text in encoded.items() if len(text.ids)}
+    if given:
+        coverage = _coverage(encoded["train"])
+    if coverage < LEAST_COVERAGE:
+        hint = "" if given or vocabulary.unit != "word" else (
+            ". For a script without blanks between its words use --unit char or bpe"
+        )  # fmt: skip
+        share = f"{100.0 * (1.0 - coverage):.0f} %"
+        notes.append(f"{share} of the training tokens are not in the vocabulary (UNK){hint}")
+    if corpus.cr_ends and corpus.document == "line":
+        notes.append(
+            "lines end with CR LF; the CR is learnt as a part of each line. Remove it with: "
+            "tr -d '\\r'"
+        )
     keys = "".join(part.key for part in parts.values())
     return Dataset(
         name=corpus.name,
@@ -104,6 +119,12 @@ def load_dataset(
         coverage=coverage,
         notes=notes,
     )
+
+
+def _coverage(text: EncodedText) -> float:
+    """Share of the tokens that are in the vocabulary."""
+    unknown = sum(int(np.count_nonzero(part == UNK)) for part in pieces(text.ids))
+    return 1.0 - unknown / max(len(text.ids), 1)
 
 
 def open_corpus(

@@ -112,7 +112,10 @@ class Vocabulary(ABC):
 
     @abstractmethod
     def pieces(self, text: str) -> list[str]:
-        """What each token of `encode(text)` looks like in the (normalised) text."""
+        """What each token of `encode(text)` looks like in the (normalised) text.
+
+        Where it is a part of a character, its name, as `token_text` gives it.
+        """
 
     def decode(self, ids: Iterable[int], unk_text: str = UNKNOWN_TEXT) -> str:
         """The text of ids; EOS shows as a line end, UNK as `unk_text`."""
@@ -281,7 +284,10 @@ class _LibraryVocabulary(Vocabulary):
         for part in cut_safely(text, self.piece_chars):
             shown = part if plain else self.tokenizer.normalizer.normalize_str(part)
             tokens = (self.tokenizer if plain else self._plain).encode(shown)
-            found += [shown[start:end] for start, end in tokens.offsets]
+            places = [(0, 0), *tokens.offsets, (len(shown), len(shown))]
+            for at, (start, end) in enumerate(tokens.offsets, start=1):
+                whole = places[at - 1][1] <= start and end <= places[at + 1][0]
+                found.append(shown[start:end] if whole else self.token_text(tokens.ids[at - 1]))
         return found
 
     @cached_property

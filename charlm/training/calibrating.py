@@ -50,9 +50,21 @@ def calibrate(path: Path, trainer: Trainer, save: Callable[[], object]) -> tuple
 
 
 def _fitted(engine: Callable[[float], Engine], text: EncodedText) -> float:
-    """The best factor for an engine that is made with one, on a part of the text."""
-    part = sample_of(text)
-    return fit_scale(lambda factor: evaluate(engine(factor), part).nats)
+    """The best factor for an engine that is made with one, on a part of the text.
+
+    1 where it gains too little there to be kept: the whole text, which may be long, is then not
+    read for it.
+    """
+    part, nats = sample_of(text), dict[float, float]()
+
+    def at(factor: float) -> float:
+        """Nats of the part, computed once."""
+        if factor not in nats:
+            nats[factor] = evaluate(engine(factor), part).nats
+        return nats[factor]
+
+    scale = fit_scale(at)
+    return scale if at(scale) <= (1.0 - LEAST_GAIN) * at(1.0) else 1.0
 
 
 def best_engine(path: Path, trainer: Trainer, logit_scale: float | None = None) -> Engine:

@@ -23,6 +23,7 @@ from charlm.runs.layout import (
     CONFIG,
     FORMAT,
     RECORD,
+    SEARCH,
     TOKENIZER,
     WEIGHTS,
     read_config,
@@ -86,10 +87,9 @@ def start(
 def _new_run(path: Path, ready: Prepared, lock: FileLock, *, command: str) -> Session:
     """Write what does not change of a run into its new, empty folder."""
     settings, dataset = ready.plan.settings, ready.dataset
-    backward = settings.model.direction == "backward" and path.name == BACKWARD
     record = {
         "format": FORMAT,
-        "name": f"{path.parent.name}/{BACKWARD}" if backward else path.name,
+        "name": _name_of(path, settings),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
         "status": "training",
@@ -107,6 +107,13 @@ def _new_run(path: Path, ready: Prepared, lock: FileLock, *, command: str) -> Se
     session = _session(path, settings, dataset, record, lock, ready.device, ready.precision)
     write_record(path, session.record)
     return session
+
+
+def _name_of(path: Path, settings: Settings) -> str:
+    """What a run is called: a half of one, and a trial of a search, with the folder around it."""
+    half = settings.model.direction == "backward" and path.name == BACKWARD
+    inner = half or (path.parent / SEARCH).exists()
+    return f"{path.parent.name}/{path.name}" if inner else path.name
 
 
 def run_id(path: Path, record: Mapping[str, Any]) -> str:
@@ -195,12 +202,19 @@ def resume(
         if skipped and not saved:  # to begin again would write over the best weights
             raise RunError(
                 f"{skipped[0]}, and no other state is whole; expected one to go on from. Restore "
-                f"the run from a copy, or delete {path / 'states'} to begin it again"
+                f"the run from a copy, or delete {path / 'states'} and {WEIGHTS} to begin it again"
+            )
+        problem = weights_problem(path)
+        there = (path / WEIGHTS).exists() and not problem
+        if not saved and there and record["status"] != "training":
+            raise RunError(
+                f"{path} has no states any more; to go on would begin again over its weights. Use "
+                f"it as it is, start a new run, or delete {WEIGHTS} to begin it again"
             )
         device, threads = prepare_machine(settings.training, record["machine"].get("threads"))
         if changes:
             record.pop("planned", None)  # it was another plan
-        record |= {"settings": settings.to_dict()}
+        record |= {"settings": settings.to_dict(), "name": _name_of(path, settings)}
         session = _session(path, settings, dataset, record, lock, device)
         session.notes += [f"{problem}; passed over" for problem in skipped]
         if threads != record["machine"].get("threads"):
@@ -208,7 +222,7 @@ def resume(
         size = log_size(saved) if saved else 0
         if saved:
             session.trainer.restore(saved)
-        if problem := weights_problem(path):
+        if problem:
             (path / WEIGHTS).unlink()
             session.notes.append(f"{problem}; it is written again")
         if saved and REOPENING & (changes or {}).get("training", {}).keys():

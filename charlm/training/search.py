@@ -19,7 +19,7 @@ from charlm.inference.calibration import sample_of
 from charlm.presets import overlay
 from charlm.runs.commit import write_json
 from charlm.runs.folders import lock_run
-from charlm.runs.layout import RECORD
+from charlm.runs.layout import RECORD, SEARCH
 from charlm.text.dataset import Dataset
 from charlm.text.sources import check_read_again
 from charlm.training.opening import resume, start
@@ -27,7 +27,7 @@ from charlm.training.preparing import prepare
 from charlm.training.records import EvaluationRecord
 from charlm.training.session import Session
 
-STUDY, SETTINGS = "study.log", "search.json"
+STUDY, SETTINGS = "study.log", SEARCH
 HALVING = 2
 """Of the trials that come to a validation, one of so many goes on."""
 EVALS = 8
