@@ -1,6 +1,7 @@
 """Building a vocabulary: count the tokens of a text, order them, cut the rare ones to UNK."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -24,6 +25,7 @@ from charlm.text.vocabulary import (
     UNITS,
     BpeVocabulary,
     Vocabulary,
+    WordVocabulary,
     code_points,
     cut_safely,
 )
@@ -128,21 +130,12 @@ def _count_chars(read: Read, settings: VocabularySettings) -> dict[str, int]:
 
 
 def _count_words(read: Read, settings: VocabularySettings) -> dict[str, int]:
-    from tokenizers.trainers import WordLevelTrainer
-
-    tokenizer = _empty(settings).tokenizer
-    trainer = WordLevelTrainer(
-        vocab_size=2**31 - 1, min_frequency=0, show_progress=False, special_tokens=[]
-    )
-    tokenizer.train_from_iterator(_documents(read(), settings.unit), trainer)
-    entries = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    counts = np.zeros(len(entries), np.int64)
-    for batch in _batches(_documents(read(), settings.unit), 64):
-        found = tokenizer.encode_batch_fast(batch)
-        ids = np.concatenate([np.asarray(item.ids, np.int64) for item in found])
-        seen, times = np.unique(ids, return_counts=True)
-        counts[seen] += times
-    return {token: int(counts[index]) for token, index in entries}
+    empty = _empty(settings)
+    assert isinstance(empty, WordVocabulary), "asked for words"
+    counts = Counter[str]()
+    for document in _documents(read(), settings.unit):
+        counts.update(empty.words(document))
+    return dict(counts)
 
 
 def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:

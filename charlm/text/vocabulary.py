@@ -46,6 +46,8 @@ ASCII_WORDS = {
     ),
 }
 """What the patterns of `tokenizer_json.PRE_TOKENIZERS` cut out of ASCII text."""
+FINE_CHARS = 256
+"""Characters of pieces of which those that are ASCII need no library."""
 
 
 def smallest_dtype(size: int) -> np.dtype[Any]:
@@ -312,11 +314,27 @@ class WordVocabulary(_LibraryVocabulary):
             found = super()._piece_ids([pieces[number] for number in slow])
             for number, ids in zip(slow, found, strict=True):
                 result[number] = ids
-        cut, known = ASCII_WORDS[self.settings.words].findall, self.ids.get
+        known = self.ids.get
         for number in sorted(set(range(len(pieces))) - set(slow)):
-            piece = pieces[number].lower() if self.settings.lowercase else pieces[number]
-            result[number] = [known(word, UNK) for word in cut(piece)]
+            result[number] = [known(word, UNK) for word in self._ascii_words(pieces[number])]
         return result
+
+    def words(self, text: str) -> list[str]:
+        """The words that a text is cut into, normalised, whether they are entries or not."""
+        found: list[str] = []
+        for part in _fine_parts(text):
+            if part.isascii():
+                found += self._ascii_words(part)
+                continue
+            normal = self.normalizer()
+            shown = normal.normalize_str(part) if normal else part
+            cut = self.tokenizer.pre_tokenizer.pre_tokenize_str(shown)
+            found += [word for word, _ in cut]
+        return found
+
+    def _ascii_words(self, text: str) -> list[str]:
+        cut = ASCII_WORDS[self.settings.words].findall
+        return cut(text.lower() if self.settings.lowercase else text)
 
     def decoder(self, unk_text: str = UNKNOWN_TEXT) -> Decoder:
         """See `Vocabulary.decoder`."""
@@ -370,6 +388,11 @@ def cut_safely(text: str, size: int) -> Iterator[str]:
         start = cut
     if start < len(text):
         yield text[start:]
+
+
+def _fine_parts(text: str) -> list[str]:
+    """A text, or short pieces of it where it is not all ASCII: most of them are, and are fast."""
+    return [text] if text.isascii() else list(cut_safely(text, FINE_CHARS))
 
 
 def _safe_cut(text: str, start: int, stop: int) -> int:

@@ -54,8 +54,8 @@ def test_a_text_that_changes_while_it_is_read_is_refused(
     os.utime(path, (1e9, 1e9))
     build = dataset.build_vocabulary
 
-    def disturbed(*arguments):
-        found = build(*arguments)
+    def disturbed(*arguments, **named):
+        found = build(*arguments, **named)
         path.write_text({"cut": whole[:99], "same length": whole[::-1], "emptied": ""}[change])
         return found
 
