@@ -179,32 +179,55 @@ def document_nats(
 
     Texts of similar length are read side by side; padding is never counted.
     """
-    results: list[Nats] = [np.empty(0)] * len(documents)
+    return [nats for nats, _ in _documents(engine, documents, rows, first_inputs, ranked=False)]
+
+
+def document_ranks(
+    engine: Engine, documents: Sequence[NDArray[Any]], rows: int = MOST_ROWS
+) -> list[tuple[Nats, Ids]]:
+    """As `document_nats`, and beside them one more than the number of tokens that were likelier."""
+    return _documents(engine, documents, rows, None, ranked=True)
+
+
+def _documents(
+    engine: Engine,
+    documents: Sequence[NDArray[Any]],
+    rows: int,
+    first_inputs: Sequence[int] | None,
+    *,
+    ranked: bool,
+) -> list[tuple[Nats, Ids]]:
+    """Nats and, where `ranked`, ranks (else zeros) of independent texts, in their order."""
+    results: list[tuple[Nats, Ids]] = [(np.empty(0), np.empty(0, np.int64))] * len(documents)
     order = sorted(range(len(documents)), key=lambda number: len(documents[number]))
     firsts = first_inputs or [EOS] * len(documents)
     for start in range(0, len(order), rows):
         group = order[start : start + rows]
         chosen = [documents[number] for number in group]
-        for number, nats in zip(
-            group, _group_nats(engine, chosen, [firsts[number] for number in group]), strict=True
-        ):
-            results[number] = nats
+        found = _group(engine, chosen, [firsts[number] for number in group], ranked)
+        for number, pair in zip(group, found, strict=True):
+            results[number] = pair
     return results
 
 
-def _group_nats(engine: Engine, group: list[NDArray[Any]], firsts: list[int]) -> list[Nats]:
+def _group(
+    engine: Engine, group: list[NDArray[Any]], firsts: list[int], ranked: bool
+) -> list[tuple[Nats, Ids]]:
     longest = max(len(ids) for ids in group)
     targets = np.full((longest, len(group)), EOS, np.int64)
     for row, ids in enumerate(group):
         targets[: len(ids), row] = ids
     inputs = np.concatenate([[firsts], targets[:-1]])
-    nats = np.zeros((longest, len(group)))
+    nats, ranks = np.zeros(targets.shape), np.zeros(targets.shape, np.int64)
     state = engine.initial_state(len(group))
     step = window_length(engine, len(group))
     for begin in range(0, longest, step):
         part = slice(begin, begin + step)
-        nats[part], state = engine.nats(inputs[part], targets[part], state)
-    return [nats[: len(ids), row] for row, ids in enumerate(group)]
+        if ranked:
+            nats[part], ranks[part], state = engine.ranks(inputs[part], targets[part], state)
+        else:
+            nats[part], state = engine.nats(inputs[part], targets[part], state)
+    return [(nats[: len(ids), row], ranks[: len(ids), row]) for row, ids in enumerate(group)]
 
 
 def text_nats(engine: Engine, text: EncodedText) -> Nats:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from charlm.engine.interface import Engine, Ids, Nats, State
 from charlm.errors import UsageError
-from charlm.inference.likelihood import document_nats, stream_nats, tally
+from charlm.inference.likelihood import document_nats, document_ranks, stream_nats, tally
 from charlm.text.direction import BackwardVocabulary
 from charlm.text.encoded import EncodedText, count_text
 from charlm.text.tokenizer_json import EOS
@@ -80,16 +80,21 @@ class Scorer:
         if self.carry:
             return [self._carried(*pair, tokens) for pair in zip(texts, encoded, strict=True)]
         parts = [self._parts(item.ids) for item in encoded]
-        read = iter(document_nats(self.engine, [part for each in parts for part in each]))
-        nats = [np.concatenate([next(read) for _ in each]) for each in parts]
-        return [
-            Score(
-                text=text,
-                tally=tally(item, found),
-                tokens=self._tokens(text, item, found) if tokens else (),
-            )
-            for text, item, found in zip(texts, encoded, nats, strict=True)
-        ]
+        every = [part for each in parts for part in each]
+        if not tokens:
+            read = iter(document_nats(self.engine, every))
+            nats = [np.concatenate([next(read) for _ in each]) for each in parts]
+            return [
+                Score(text=text, tally=tally(item, found))
+                for text, item, found in zip(texts, encoded, nats, strict=True)
+            ]
+        ranked = iter(document_ranks(self.engine, every))
+        scores = []
+        for text, item, each in zip(texts, encoded, parts, strict=True):
+            found, ranks = map(np.concatenate, zip(*(next(ranked) for _ in each), strict=True))
+            details = self._tokens(text, item, found, ranks)
+            scores.append(Score(text=text, tally=tally(item, found), tokens=details))
+        return scores
 
     def _parts(self, ids: Ids) -> list[Ids]:
         """Ids cut behind each EOS where the next document begins there; else as they are."""
@@ -109,15 +114,17 @@ class Scorer:
 
     def _carried(self, text: str, encoded: EncodedText, tokens: bool) -> Score:
         nats, after = stream_nats(self.engine, encoded.ids, self._state, self._last)
-        details = self._tokens(text, encoded, nats) if tokens else ()
+        details: tuple[TokenScore, ...] = ()
+        if tokens:
+            ranks = token_ranks(self.engine, encoded.ids, self._state, self._last)
+            details = self._tokens(text, encoded, nats, ranks)
         if len(encoded.ids):
             self._state, self._last = after, int(encoded.ids[-1])
         return Score(text=text, tally=tally(encoded, nats), tokens=details)
 
-    def _tokens(self, text: str, encoded: EncodedText, nats: Nats) -> tuple[TokenScore, ...]:
-        first, *rest = self._parts(encoded.ids)
-        found = [token_ranks(self.engine, first, self._state, self._last)]
-        ranks = np.concatenate(found + [token_ranks(self.engine, part) for part in rest])
+    def _tokens(
+        self, text: str, encoded: EncodedText, nats: Nats, ranks: Ids
+    ) -> tuple[TokenScore, ...]:
         names = self.vocabulary.pieces(text + self._behind) + (["<eos>"] if self.end else [])
         unknown = encoded.ids == self.vocabulary.unk
         return tuple(

