@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from charlm.config import ModelSettings
 from charlm.errors import EnvironmentFailure
@@ -109,7 +109,11 @@ def bf16_problem(settings: ModelSettings, vocab_size: int, device: torch.device)
 def _probe(
     settings: ModelSettings, vocab_size: int, device: torch.device, name: str
 ) -> tuple[list[Tensor], float]:
-    """Gradients of the recurrent weights for one small batch, and the fastest time of three."""
+    """Gradients of the recurrent weights for one small batch, and the fastest time of three.
+
+    Raises RuntimeError where torch's own layers take float16 for bfloat16, as those of cuDNN do:
+    without scaling, small gradients vanish in it, and the few tokens of a probe do not show it.
+    """
     precision = Precision(name=name, reason="probe")
     generator = torch.Generator().manual_seed(0)
     model = RecurrentLanguageModel(settings, vocab_size)
@@ -118,12 +122,18 @@ def _probe(
     steps, most = PROBE_SHAPE
     rows = max(1, min(most, MOST_PROBED // (steps * vocab_size * settings.mixture)))
     ids = torch.randint(vocab_size, (steps, rows), generator=generator).to(device)
+    computed: set[torch.dtype] = set()
+    for layer in model.modules():
+        if isinstance(layer, nn.RNNBase):
+            layer.register_forward_hook(lambda _, __, out: computed.add(out[0].dtype))
     times = []
     for _ in range(3):
         model.zero_grad()
         start = time.perf_counter()
         with precision.autocast(device):
             logits, _ = model(ids)
+        if torch.float16 in computed:
+            raise RuntimeError("its recurrent layers are computed in float16, which has no scale")
         logits.float().log_softmax(-1)[..., 0].mean().backward()
         times.append(time.perf_counter() - start)
     recurrent = [p for p in model.layers.parameters() if p.dim() > 1]
