@@ -1,6 +1,7 @@
 """Datasets: split first, exact counts whatever the chunks, the cache on disk the same as memory."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -369,3 +370,30 @@ def test_carriage_returns_that_end_documents_are_told(document: str, told: bool)
     corpus = Corpus.from_text("Anna\r\nBert\r\n" * 20, document)
     found = load_dataset(CorpusSettings(), VocabularySettings(), corpus=corpus)
     assert any("the CR is learnt" in note for note in found.notes) == told
+
+
+def test_texts_that_are_not_used_leave_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a month, when another text is encoded; what was read since then, and others', stays."""
+    monkeypatch.setattr(idcache, "CACHED_FROM_BYTES", 0)
+    cache = tmp_path / "cache"
+
+    def entries(text: str) -> set[str]:
+        load_dataset(
+            CorpusSettings(valid_frac=0.0), VocabularySettings(),
+            corpus=Corpus.from_text(text), cache=cache,
+        )  # fmt: skip
+        return {folder.name for folder in cache.iterdir()}
+
+    (first,) = entries("abc" * 20)
+    (cache / ("f" * 32)).mkdir()  # not of ours
+    os.utime(cache / ("f" * 32), (1e9, 1e9))
+    os.utime(cache / first, (1e9, 1e9))
+    assert first in entries("abc" * 20)  # is read, and young again
+    assert first in entries("bcd" * 20)
+    os.utime(cache / first, (1e9, 1e9))
+    left = entries("cde" * 20)
+    assert first not in left
+    assert "f" * 32 in left
+    assert len(left) == 3

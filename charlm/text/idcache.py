@@ -1,7 +1,8 @@
 """The cache of ids: large texts are encoded once, into memory-mapped files in the user's folder.
 
 What is in it is keyed by content, vocabulary and document rule, and summed, so that a damaged or
-half-written entry is never read.
+half-written entry is never read. What was not read for a month is removed when room is needed for
+another text.
 """
 
 import contextlib
@@ -37,7 +38,9 @@ CACHED_FROM_BYTES = 64 << 20
 CACHE_FORMAT = 2
 SUM, TRIES = "sum", 5
 LEFTOVER = re.compile(r"\.damaged-.{8}|\.[0-9a-f]{32}\..{8}")
+ENTRY = re.compile(r"[0-9a-f]{32}")
 STALE_SECONDS = 86400.0
+UNUSED_SECONDS = 30.0 * 86400.0
 FEWEST_TOKENS = 8
 """A token stands for at most about so many bytes of text, when it is judged whether ids fit."""
 
@@ -67,7 +70,10 @@ def encode_part(
     for _ in range(TRIES):  # others may build and clear away the same at the same time
         there = folder.exists()
         try:
-            return _read_cache(folder)
+            found = _read_cache(folder)
+            with contextlib.suppress(OSError):
+                os.utime(folder)  # it is in use
+            return found
         except CorpusError:  # not there yet, or damaged
             if there:
                 _set_aside(folder)
@@ -103,12 +109,17 @@ def _set_aside(folder: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _clear_leftovers(cache: Path) -> None:
-    """Remove what builders left that died: folders of our own names, a day old."""
-    for old in cache.glob(".*"):
+def _clear_old(cache: Path) -> None:
+    """Remove what builders left that died, a day old, and entries that were not read for a month.
+
+    Only folders of our own names; a process that has an entry open keeps what it has.
+    """
+    for old in cache.glob("*"):
         with contextlib.suppress(OSError):
-            stale = time.time() - old.stat().st_mtime > STALE_SECONDS
-            if LEFTOVER.fullmatch(old.name) and stale and not old.is_symlink():
+            age = 0.0 if old.is_symlink() else time.time() - old.stat().st_mtime
+            left = LEFTOVER.fullmatch(old.name) and age > STALE_SECONDS
+            unused = ENTRY.fullmatch(old.name) and (old / SUM).exists() and age > UNUSED_SECONDS
+            if left or unused:
                 shutil.rmtree(old, ignore_errors=True)
 
 
@@ -126,7 +137,7 @@ def _write_cache(folder: Path, part: Part, vocabulary: Vocabulary, document: str
     own: Path | None = None  # for nobody else; what is renamed out of it has the usual rights
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _clear_leftovers(folder.parent)
+        _clear_old(folder.parent)
         free = shutil.disk_usage(folder.parent).free
         if free < part.bytes * vocabulary.dtype.itemsize // FEWEST_TOKENS:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
