@@ -35,10 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", commands())
-def test_every_command_runs(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it stands there; training is cut to two steps of a tiny model, sampling to few tokens."""
-    monkeypatch.chdir(folder)
+def shortened(command: str) -> list[str]:
+    """Its arguments; training is cut to two steps of a tiny model, sampling to few tokens."""
     arguments = shlex.split(command)[1:]
     if arguments[0] == "train" and "--resume" not in arguments:
         lengths = {"--minutes", "--epochs", "--layers", "--hidden"}
@@ -55,12 +53,27 @@ def test_every_command_runs(command: str, folder: Path, monkeypatch: pytest.Monk
         arguments += ["--seconds", "0.05", "--hidden", "8"]
     if arguments[0] == "eval" and "--file" not in arguments:
         arguments += ["--file", "test.txt"]
+    return arguments
+
+
+def output_of(command: str) -> str:
+    """What it writes; it ends without an error."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as end:
-        main(arguments)
+        main(shortened(command))
     assert end.value.code == 0
-    if arguments[0] != "train":
-        assert out.getvalue()
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_runs(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands there. The run that it names is the one that another command has trained."""
+    monkeypatch.chdir(folder)
+    if "--run gaps" in command and not Path("checkpoints/gaps").exists():
+        output_of(next(other for other in commands() if "--name gaps" in other))
+    if "--name gaps" in command and Path("checkpoints/gaps").exists():
+        return  # has run already, for one of those
+    assert output_of(command) or command.startswith("charlm train")
 
 
 def test_the_library_example_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
