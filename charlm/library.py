@@ -1,7 +1,7 @@
 """The library: `load` a run and use it, `train` a new one. Nothing is printed."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,11 +35,6 @@ from charlm.units import Tally
 
 if TYPE_CHECKING:
     from charlm.training.records import Record
-
-
-def _parted(piece: Piece) -> Piece:
-    """With a blank line behind what ends a paragraph."""
-    return replace(piece, text=piece.text + "\n") if piece.id == EOS and piece.text else piece
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +107,7 @@ class Model:
         """
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         chosen = fresh_seed() if seed is None else seed
-        pieces = generate(
+        return generate(
             self.run.engine,
             self.vocabulary,
             length=length,
@@ -120,11 +115,9 @@ class Model:
             sampling=sampling,
             seed=chosen,
             documents=self.run.begins_anew,
+            parted=self.run.document == "paragraph" and self.run.begins_anew,
             **options,
         )
-        if self.run.document != "paragraph" or not self.run.begins_anew or self.run.backward:
-            return pieces
-        return map(_parted, pieces)
 
     def next(self, prompt: str = "", *, top: int = 10) -> list[NextToken]:
         """The likeliest tokens after a prompt, with their probabilities."""

@@ -487,7 +487,9 @@ def test_a_column_of_a_table_is_scored(call: Call, here: Path) -> None:
 
 def test_a_stop_text_that_cannot_come_is_told(call: Call) -> None:
     """Such as a backslash and an n, which the shell has left as they are."""
-    assert "stop text: not in the vocabulary" in call("sample", "--len", "5", "--stop", "\\n")[2]
+    told = "the model cannot write '\\\\', so it will not stop"
+    assert told in call("sample", "--len", "5", "--stop", "\\n")[2]
+    assert "stop text" not in call("sample", "--len", "5", "--stop", "\n", "--run", "lines")[2]
 
 
 def test_no_line_is_no_score(call: Call) -> None:

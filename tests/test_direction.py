@@ -1,6 +1,7 @@
 """Reading backward, and filling gaps with both directions."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,19 @@ def test_the_second_half_does_not_read_a_large_text_again(
             half.trainer.stop("interrupted")
         list(half.records())
     read.append(whole)  # once, for both halves
+    for half in halves(resume(session.path)):
+        list(half.records())
+    assert load(session.path).fill("a___c")
+
+
+def test_a_second_half_without_its_copy_of_the_text_goes_on(tmp_path: Path) -> None:
+    """It is that of the first half."""
+    session = begun(tmp_path, "both")
+    for number, half in enumerate(halves(session)):
+        if number == 1:
+            half.trainer.stop("interrupted")
+        list(half.records())
+    shutil.rmtree(session.path / "backward" / "data")
     for half in halves(resume(session.path)):
         list(half.records())
     assert load(session.path).fill("a___c")

@@ -287,6 +287,11 @@ def test_paragraphs_are_parted_as_in_their_text(folder: Path) -> None:
     ends = [piece.text for piece in pieces if piece.id == 1]
     assert ends
     assert {end[-2:] for end in ends} == {"\n\n"}
+    whole = "".join(piece.text for piece in pieces)
+    stopped = "".join(model.sample(200, seed=1, stop="\n\n"))
+    assert stopped == whole.split("\n\n")[0]
+    alone = "".join(model.sample(200, seed=1, until_eos=True, stop="\nz"))
+    assert alone == "".join(model.sample(200, seed=1, until_eos=True)) == stopped
 
 
 def test_sentences_with_line_ends_score_as_the_text_that_they_are(folder: Path) -> None:

@@ -228,14 +228,14 @@ def test_a_trial_is_judged_by_how_long_it_was_trained(
     validate, marks = Trainer._evaluate, []
 
     def slowly(trainer: Trainer) -> EvaluationRecord:
-        trainer.clock = lambda before=trainer.clock: before() + 0.3
+        trainer.clock = lambda before=trainer.clock: before() + 0.75
         record = validate(trainer)
         marks.append((trainer.counters.last_progress, record.progress))
         return record
 
     monkeypatch.setattr(Trainer, "_evaluate", slowly)
     folder = tmp_path / "s"
-    next(iter(search(settings, folder, knobs=("dropout",), minutes=1.0, trial_minutes=0.02)))
+    next(iter(search(settings, folder, knobs=("dropout",), minutes=1.0, trial_minutes=0.05)))
     study = search_module._Study(search_module._optuna(), folder, 0).study
     trained, with_validation = marks[0]
     told = sorted(study.trials[0].intermediate_values)
@@ -246,7 +246,8 @@ def test_a_trial_can_be_trained_longer(settings: Settings, tmp_path: Path, monke
     """The story: judged on all of the text then, it never came to the sum of a part of it."""
     monkeypatch.setattr(search_module, "JUDGED_TOKENS", 50)
     next(iter(search(settings, tmp_path / "s", knobs=("dropout",), **TINY)))
-    session = resume(tmp_path / "s" / "trial-000", {"training": {"steps": 400}})
+    steps = read_record(tmp_path / "s" / "trial-000")["results"]["step"] + 400
+    session = resume(tmp_path / "s" / "trial-000", {"training": {"steps": steps}})
     before = session.trainer.counters.step
     last = list(session.records())[-1]
     assert last.best_step > before

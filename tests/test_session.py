@@ -551,6 +551,24 @@ def test_a_run_that_was_renamed_has_its_new_name(tmp_path: Path) -> None:
     assert "charlm sample --run new" in (path / "README.md").read_text()
 
 
+def test_a_run_is_called_by_its_folder_from_wherever_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From inside of it too."""
+    path = finished(tmp_path)
+    monkeypatch.chdir(path)
+    list(resume(Path(), {"training": {"steps": 15}}).records())
+    assert read_record(path)["name"] == "x"
+
+
+def test_a_clipping_norm_beside_clipped_values_is_refused_when_a_run_goes_on(
+    tmp_path: Path,
+) -> None:
+    path = finished(tmp_path, clip_value=1.0)
+    with pytest.raises(UsageError, match="clip_norm of a run with clip_value"):
+        resume(path, {"training": {"steps": 15, "clip_norm": 0.5}})
+
+
 def test_a_session_may_be_followed_in_another_thread(tmp_path: Path) -> None:
     """The story: its lock was never released, since another thread had taken it."""
     session = begun(tmp_path)

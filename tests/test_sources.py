@@ -423,3 +423,9 @@ def test_bytes_that_are_no_text_are_replaced_in_tables_too(suffix, here):
     (here / f"a.{suffix}").write_bytes(before + b"a\xffb" + after)
     assert read(f"a.{suffix}", errors="replace") == "a\ufffdb" + END
     fails(CorpusError, f"a.{suffix}")
+
+
+def test_a_column_of_mixed_types_is_no_text(here):
+    """The story: read many rows at a time, its texts came as JSON, in quotes."""
+    (here / "a.jsonl").write_text('{"text": "hello"}\n{"text": 5}\n')
+    assert "row 2 holds int" in fails(CorpusError, "a.jsonl", column="text")

@@ -407,3 +407,14 @@ def test_parts_of_a_character_are_named_and_not_shown_twice() -> None:
     assert "\u4e2d" not in pieces
     assert sum(piece.startswith("<0x") for piece in pieces) == 3
     assert "".join(vocabulary.pieces("the cat sat")) == "the cat sat"
+
+
+@pytest.mark.parametrize("words", ["text", "whitespace"])
+@pytest.mark.parametrize(
+    "text", ["\u00e9" + "x" * 700 + " y", "\u4e2d" * 900, "a b " * 200 + "\u00e9"]
+)
+def test_words_are_counted_as_they_are_encoded(words: str, text: str) -> None:
+    """However long they are: the story was of fragments as entries, and of words that were none."""
+    vocabulary = vocabulary_of(text, unit="word", words=words)
+    assert UNK not in vocabulary.encode(text)
+    assert vocabulary.words(text) == vocabulary.pieces(text)

@@ -91,9 +91,12 @@ def sample(
             "--until-eos with a model of one endless stream, which has learnt no ends; expected "
             "--stop, or a model trained with --document line"
         )
-    for known, text in (("prime", prompt), ("stop", stop)):
-        if text:
-            name_unknown(model, [text], f"{known} text")
+    if prompt:
+        name_unknown(model, [prompt], "prime text")
+    written = set("".join(model.vocabulary.tokens[2:]))
+    never = [c for c in stop if c not in written and (c != "\n" or not model.run.ends)]
+    if never and model.vocabulary.unit in ("char", "word"):
+        say(f"stop text: the model cannot write {never[0]!r}, so it will not stop there")
     chosen = fresh_seed() if seed is None else seed
     if seed is None:
         say(f"seed {chosen}")

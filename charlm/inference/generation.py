@@ -124,14 +124,15 @@ def generate(
     allow_unk: bool = False,
     unk_text: str = UNKNOWN_TEXT,
     documents: bool = False,
+    parted: bool = False,
 ) -> Iterator[Piece]:
     """Pieces of text as they are drawn, at most `length` tokens for each of `samples` samples.
 
     Sample i draws from a generator of its own, seeded by (seed, i), so its text does not depend
     on how many others there are. A sample ends early at EOS (`until_eos`) or just before the text
-    `stop`; otherwise EOS shows as a line end, and with `documents` (in training EOS ended each
-    document and nothing else, see `Vocabulary.eos_begins_anew`) what follows one begins from the
-    zero state, in the prompt too. UNK is drawn only with `allow_unk`.
+    `stop`; otherwise EOS shows as a line end, with `parted` as two. With `documents` (in training
+    EOS ended each document and nothing else, see `Vocabulary.eos_begins_anew`) what follows one
+    begins from the zero state, in the prompt too. UNK is drawn only with `allow_unk`.
     Raises UsageError for a negative length or no samples, and for `stop` under a model that reads
     backward, whose text is known at its end only.
     """
@@ -146,7 +147,7 @@ def generate(
     logits, state = read_prompt(engine, prompt_ids(vocabulary, prompt, documents))
     place = _Place(logits=np.repeat(logits, samples, axis=0), state=rows_of(state, [0] * samples))
     rules = _Rules(sampling=sampling, allow_unk=allow_unk, documents=documents)
-    texts = [_Text(vocabulary, prompt, unk_text, stop) for _ in range(samples)]
+    texts = [_Text(vocabulary, prompt, unk_text, stop, parted) for _ in range(samples)]
     generators = [np.random.default_rng([seed, number]) for number in range(samples)]
     alive = list(range(samples))
     drawn, at_once = 0, 1
@@ -235,7 +236,10 @@ def _without_unk(logits: Logits) -> Logits:
 class _Text:
     """The text of one sample: decodes ids, holds back what may be the beginning of `stop`."""
 
-    def __init__(self, vocabulary: Vocabulary, prompt: str, unk_text: str, stop: str) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, prompt: str, unk_text: str, stop: str, parted: bool
+    ) -> None:
+        self.behind = "\n" if parted else ""
         self.decoder = vocabulary.decoder(unk_text)
         if not isinstance(vocabulary, BackwardVocabulary):
             for index in vocabulary.encode(prompt):
@@ -246,7 +250,7 @@ class _Text:
         """Text that is sure now, and whether the sample goes on."""
         if index == EOS and until_eos:
             return self.finish(), False
-        self.held += self.decoder.feed(index)
+        self.held += self.decoder.feed(index) + (self.behind if index == EOS else "")
         if not self.stop:
             return self._release(len(self.held)), True
         found = self.held.find(self.stop)

@@ -102,7 +102,7 @@ def load_dataset(
         )  # fmt: skip
         share = f"{100.0 * (1.0 - coverage):.0f} %"
         notes.append(f"{share} of the training tokens are not in the vocabulary (UNK){hint}")
-    if corpus.cr_ends and corpus.document == "line":
+    if corpus.cr_ends and corpus.document == "line" and not vocabulary.line_ends_are_eos:
         notes.append(
             "lines end with CR LF; the CR is learnt as a part of each line. Remove it with: "
             "tr -d '\\r'"

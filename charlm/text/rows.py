@@ -17,7 +17,7 @@ from charlm.errors import CharlmError, CorpusError, EnvironmentFailure, UsageErr
 from charlm.text.files import shown
 
 HUB_PREFIX = "hf:"
-ROWS_AT_ONCE = 100
+TABLE_ROWS = 100
 """Rows of a table that are read together: 100,000 lines of JSON in 0.6 s, one by one in 2.9 s."""
 TABLES = {".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 """File suffix → name of the reader in `datasets`."""
@@ -145,7 +145,11 @@ def _load_file(path: Path, suffix: str, options: dict[str, Any]) -> Iterator[Row
             cache_dir=folder,
             **options,
         )
-        for table in rows.with_format("arrow").iter(batch_size=ROWS_AT_ONCE):
+        kinds = {type(kind).__name__ for kind in (rows.features or {}).values()}
+        if "Json" in kinds:  # a column of mixed types, which only plain iteration decodes
+            yield from rows
+            return
+        for table in rows.with_format("arrow").iter(batch_size=TABLE_ROWS):
             yield from table.to_pylist()
 
 

@@ -10,6 +10,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -286,10 +287,11 @@ class _LibraryVocabulary(Vocabulary):
         for part in cut_safely(text, self.piece_chars):
             shown = part if plain else self.tokenizer.normalizer.normalize_str(part)
             tokens = (self.tokenizer if plain else self._plain).encode(shown)
-            places = [(0, 0), *tokens.offsets, (len(shown), len(shown))]
-            for at, (start, end) in enumerate(tokens.offsets, start=1):
+            ids, offsets = tokens.ids, tokens.offsets  # each is made anew when it is asked for
+            places = [(0, 0), *offsets, (len(shown), len(shown))]
+            for at, (start, end) in enumerate(offsets, start=1):
                 whole = places[at - 1][1] <= start and end <= places[at + 1][0]
-                found.append(shown[start:end] if whole else self.token_text(tokens.ids[at - 1]))
+                found.append(shown[start:end] if whole else self.token_text(ids[at - 1]))
         return found
 
     @cached_property
@@ -391,8 +393,15 @@ def cut_safely(text: str, size: int) -> Iterator[str]:
 
 
 def _fine_parts(text: str) -> list[str]:
-    """A text, or short pieces of it where it is not all ASCII: most of them are, and are fast."""
-    return [text] if text.isascii() else list(cut_safely(text, FINE_CHARS))
+    """A text, or short pieces of it where it is not all ASCII: most of them are, and are fast.
+
+    Only cut where no word can cross.
+    """
+    if text.isascii():
+        return [text]
+    parts = list(cut_safely(text, FINE_CHARS))
+    safe = all(left[-1] == LINE_END or right[0] == " " for left, right in pairwise(parts))
+    return parts if safe else [text]
 
 
 def _safe_cut(text: str, start: int, stop: int) -> int:

@@ -229,7 +229,9 @@ def _inner_cuts(
     if reading.stateless:
         return np.arange(begin + int(order.integers(1, reading.bptt + 1)), end, reading.bptt)
     share = (end - begin) / len(text.ids)
-    parts = max(int(share * reading.batch_size) - 1, 1)  # no more pieces in all than rows
+    parts = int(share * reading.batch_size) - 1  # no more pieces in all than rows, or documents
+    if parts < 1:
+        return np.empty(0, np.int64)
     step = (end - begin) / parts
     places = begin + (np.arange(parts) + order.random()) * step
     moved = {_line_start(text.ids, int(place), int(step / 8), reading.line_end) for place in places}

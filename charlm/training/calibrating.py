@@ -35,7 +35,7 @@ def calibrate(path: Path, trainer: Trainer, save: Callable[[], object]) -> tuple
     if trainer.average:
         with trainer.kept_weights():
             other = _fitted(lambda factor: TorchEngine(trainer.model, factor), text)
-            last = evaluate(TorchEngine(trainer.model, other), text)
+            last = evaluate(TorchEngine(trainer.model, other), text) if other != 1.0 else before
             if other != 1.0 and last.nats < min(after.nats, enough):
                 plain = evaluate(TorchEngine(trainer.model), text)
                 write_weights(path, trainer.model)

@@ -1,5 +1,6 @@
 """How sessions begin: with a new run, with one that goes on, with the other half of one."""
 
+import contextlib
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ import torch
 from filelock import FileLock
 
 from charlm.config import ModelSettings, Settings, TrainingSettings, merge, settings_from
-from charlm.errors import EnvironmentFailure, RunError
+from charlm.errors import EnvironmentFailure, RunError, UsageError
 from charlm.nn.devices import Precision, choose_precision
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.commit import explained, json_bytes, remove_leftovers
@@ -111,6 +112,9 @@ def _new_run(path: Path, ready: Prepared, lock: FileLock, *, command: str) -> Se
 
 def _name_of(path: Path, settings: Settings) -> str:
     """What a run is called: a half of one, and a trial of a search, with the folder around it."""
+    path = path.absolute()
+    if path.name in ("", ".."):
+        path = path.resolve()
     half = settings.model.direction == "backward" and path.name == BACKWARD
     inner = half or (path.parent / SEARCH).exists()
     return f"{path.parent.name}/{path.name}" if inner else path.name
@@ -196,7 +200,7 @@ def resume(
         if dataset is None:
             dataset = read_data(path, settings, vocabulary, record)
         else:
-            check_unchanged(path)
+            check_unchanged(path, (CONFIG, TOKENIZER))
         check_listeners(settings.training, dataset)
         saved, skipped = load_newest_state(path, record.get("id"))
         if skipped and not saved:  # to begin again would write over the best weights
@@ -214,7 +218,11 @@ def resume(
         device, threads = prepare_machine(settings.training, record["machine"].get("threads"))
         if changes:
             record.pop("planned", None)  # it was another plan
-        record |= {"settings": settings.to_dict(), "name": _name_of(path, settings)}
+        record |= {"settings": settings.to_dict()}
+        with contextlib.suppress(UnicodeEncodeError):  # of a folder that is no UTF-8
+            name = _name_of(path, settings)
+            name.encode("utf-8")
+            record["name"] = name
         session = _session(path, settings, dataset, record, lock, device)
         session.notes += [f"{problem}; passed over" for problem in skipped]
         if threads != record["machine"].get("threads"):
@@ -292,6 +300,8 @@ def _resumed_settings(
     lengths = {"epochs", "steps", "minutes"} & training.keys()
     if lengths:
         base["training"] |= dict.fromkeys(("epochs", "steps", "minutes"))
+    if training.get("clip_norm") and base["training"].get("clip_value"):
+        raise UsageError("clip_norm of a run with clip_value, which takes its place; leave it out")
     return settings_from(merge(base, {"training": training}), str(RECORD))
 
 
