@@ -365,6 +365,7 @@ def result(name: str, point: Point, minutes: float, tokens_per_second: float) ->
         "nats_uncalibrated": round(trainer.best_tally.nats_per_token, 5),
         "passes": round(trainer.counters.tokens / len(dataset.train.ids), 3),
         "steps": trainer.counters.step,
+        "precision": trainer.precision.name,
         "weights": trainer.model.parameter_count(),
         "train_tokens": len(dataset.train.ids),
         "vocab_size": len(dataset.vocabulary),

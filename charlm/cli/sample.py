@@ -93,7 +93,7 @@ def sample(
         )
     if prompt:
         name_unknown(model, [prompt], "prime text")
-    written = set("".join(model.vocabulary.tokens[2:]))
+    written = set("".join(model.vocabulary.tokens[2:] if stop else ()))
     never = [c for c in stop if c not in written and (c != "\n" or not model.run.ends)]
     if never and model.vocabulary.unit in ("char", "word"):
         say(f"stop text: the model cannot write {never[0]!r}, so it will not stop there")
