@@ -330,3 +330,5 @@ def test_states_are_not_kept_for_every_window() -> None:
     likelihood._settle(pieces)
     whole, _ = stream_nats(engine(model), ids[:4096], rows=1)
     assert np.allclose(pieces.flat.reshape(-1), whole, atol=1e-4)
+    pieces.marks.clear()
+    assert pieces.correct([1, 2, 3]) == []  # they end as they did before: nothing follows
