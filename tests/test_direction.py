@@ -137,6 +137,14 @@ def test_two_halves_go_on_from_where_they_stopped(stop: str, tmp_path: Path) -> 
     assert list(halves(resume(session.path))) == []
 
 
+def stop_in_the_second_half(session: Session) -> None:
+    """The first half is whole."""
+    for number, half in enumerate(halves(session)):
+        if number == 1:
+            half.trainer.stop("interrupted")
+        list(half.records())
+
+
 def test_the_second_half_does_not_read_a_large_text_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,10 +154,7 @@ def test_the_second_half_does_not_read_a_large_text_again(
     whole = session.trainer.dataset
     monkeypatch.setattr(opening, "read_data", lambda *_: read.pop())
     read: list[Dataset] = []
-    for number, half in enumerate(halves(session)):
-        if number == 1:
-            half.trainer.stop("interrupted")
-        list(half.records())
+    stop_in_the_second_half(session)
     read.append(whole)  # once, for both halves
     for half in halves(resume(session.path)):
         list(half.records())
@@ -159,10 +164,7 @@ def test_the_second_half_does_not_read_a_large_text_again(
 def test_a_second_half_without_its_copy_of_the_text_goes_on(tmp_path: Path) -> None:
     """It is that of the first half."""
     session = begun(tmp_path, "both")
-    for number, half in enumerate(halves(session)):
-        if number == 1:
-            half.trainer.stop("interrupted")
-        list(half.records())
+    stop_in_the_second_half(session)
     shutil.rmtree(session.path / "backward" / "data")
     for half in halves(resume(session.path)):
         list(half.records())
@@ -172,10 +174,7 @@ def test_a_second_half_without_its_copy_of_the_text_goes_on(tmp_path: Path) -> N
 def test_a_damaged_second_half_is_refused(tmp_path: Path) -> None:
     """Though its text is that of the first, and need not be read."""
     session = begun(tmp_path, "both")
-    for number, half in enumerate(halves(session)):
-        if number == 1:
-            half.trainer.stop("interrupted")
-        list(half.records())
+    stop_in_the_second_half(session)
     file = session.path / "backward" / "tokenizer.json"
     file.write_text(file.read_text().replace('"d"', '"x"'))
     with pytest.raises(RunError, match=r"tokenizer\.json: not as written"):
@@ -205,10 +204,7 @@ def test_minutes_are_shared_by_the_halves(tmp_path: Path) -> None:
 def test_changes_reach_the_second_half_when_the_first_is_complete(tmp_path: Path) -> None:
     """The story: they were read from the disk, where the first half had not written them."""
     session = begun(tmp_path, "both")
-    for number, half in enumerate(halves(session)):
-        if number == 1:
-            half.trainer.stop("interrupted")
-        list(half.records())
+    stop_in_the_second_half(session)
     changes = {"learning_rate": 0.01, "patience": 3}
     (half,) = halves(resume(session.path, {"training": changes}))
     found = half.trainer.settings

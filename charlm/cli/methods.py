@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Methods:
-    """Which methods are asked for. What they need is fitted on the run's validation text."""
+    """Which methods are asked for. What they need is fitted on the run's validation text.
+
+    `check` comes first, and keeps what it had to load.
+    """
 
     cache: int | None
     dynamic: bool
@@ -30,7 +33,7 @@ class Methods:
     others: tuple[str, ...]
     checkpoints: Path | None
     models: "list[Model]" = field(default_factory=list, init=False)
-    averaged: "tuple[dict[str, Any], list[int]] | None" = field(default=None, init=False)
+    averaged: "tuple[dict[str, Any], list[int]]" = field(default=({}, []), init=False)
 
     def check(self, model: "Model") -> None:
         """Refuse, before any text is read, what the run keeps too little for. Raises UsageError."""
@@ -63,13 +66,13 @@ class Methods:
         if self.temperature:
             yield from _temperatures(model, engine)
         if self.average:
-            yield _average(engine, *(self.averaged or _averaged(model)))
+            yield _average(engine, *self.averaged)
         if self.cache:
             yield _cache(model, engine, self.cache)
         if self.dynamic:
             yield _dynamic(model, engine)
         if self.others:
-            yield from _mixtures(self.models or _with_others(model, self.others, self.checkpoints))
+            yield from _mixtures(self.models)
 
 
 def _kept_text(model: "Model", name: str, purpose: str) -> "EncodedText":

@@ -216,5 +216,6 @@ def _tallies(path: Path, chosen: "Recipe") -> "tuple[dict[str, Tally], bool]":
     complete = read_record(path)["status"] == "finished"
     if methods and complete:
         wanted = Methods(chosen.cache, chosen.dynamic, False, False, (), None)
+        wanted.check(model)
         found |= wanted.tallies(model, {chosen.part: text})
     return found, complete

@@ -179,25 +179,22 @@ def document_nats(
 
     Texts of similar length are read side by side; padding is never counted.
     """
-    return [nats for nats, _ in _documents(engine, documents, rows, first_inputs, ranked=False)]
+    found = nats_and_ranks(engine, documents, rows, first_inputs, ranked=False)
+    return [nats for nats, _ in found]
 
 
-def document_ranks(
-    engine: Engine, documents: Sequence[NDArray[Any]], rows: int = MOST_ROWS
-) -> list[tuple[Nats, Ids]]:
-    """As `document_nats`, and beside them one more than the number of tokens that were likelier."""
-    return _documents(engine, documents, rows, None, ranked=True)
-
-
-def _documents(
+def nats_and_ranks(
     engine: Engine,
     documents: Sequence[NDArray[Any]],
-    rows: int,
-    first_inputs: Sequence[int] | None,
+    rows: int = MOST_ROWS,
+    first_inputs: Sequence[int] | None = None,
     *,
     ranked: bool,
 ) -> list[tuple[Nats, Ids]]:
-    """Nats and, where `ranked`, ranks (else zeros) of independent texts, in their order."""
+    """As `document_nats`, and beside them one more than the number of tokens that were likelier.
+
+    Where not `ranked`, zeros stand for that.
+    """
     results: list[tuple[Nats, Ids]] = [(np.empty(0), np.empty(0, np.int64))] * len(documents)
     order = sorted(range(len(documents)), key=lambda number: len(documents[number]))
     firsts = first_inputs or [EOS] * len(documents)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from charlm.engine.interface import Engine, Ids, Nats, State
 from charlm.errors import UsageError
-from charlm.inference.likelihood import document_nats, document_ranks, stream_nats, tally
+from charlm.inference.likelihood import nats_and_ranks, stream_nats, tally
 from charlm.text.direction import BackwardVocabulary
 from charlm.text.encoded import EncodedText, count_text
 from charlm.text.tokenizer_json import EOS
@@ -81,19 +81,12 @@ class Scorer:
             return [self._carried(*pair, tokens) for pair in zip(texts, encoded, strict=True)]
         parts = [self._parts(item.ids) for item in encoded]
         every = [part for each in parts for part in each]
-        if not tokens:
-            read = iter(document_nats(self.engine, every))
-            nats = [np.concatenate([next(read) for _ in each]) for each in parts]
-            return [
-                Score(text=text, tally=tally(item, found))
-                for text, item, found in zip(texts, encoded, nats, strict=True)
-            ]
-        ranked = iter(document_ranks(self.engine, every))
+        read = iter(nats_and_ranks(self.engine, every, ranked=tokens))
         scores = []
         for text, item, each in zip(texts, encoded, parts, strict=True):
-            found, ranks = map(np.concatenate, zip(*(next(ranked) for _ in each), strict=True))
-            details = self._tokens(text, item, found, ranks)
-            scores.append(Score(text=text, tally=tally(item, found), tokens=details))
+            nats, ranks = map(np.concatenate, zip(*(next(read) for _ in each), strict=True))
+            details = self._tokens(text, item, nats, ranks) if tokens else ()
+            scores.append(Score(text=text, tally=tally(item, nats), tokens=details))
         return scores
 
     def _parts(self, ids: Ids) -> list[Ids]:

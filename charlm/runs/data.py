@@ -50,9 +50,11 @@ def _absolute(name: str) -> str:
     """The name of a text that can be found from any folder; as given where that is no text."""
     if name == "-" or name.startswith(HUB_PREFIX):
         return name
-    here = str(Path.cwd())
-    path = str(Path(name).resolve()) if Path(name).exists() else f"{glob.escape(here)}/{name}"
-    path = name if Path(name).is_absolute() and not Path(name).exists() else path
+    path = name
+    if Path(name).exists():
+        path = str(Path(name).resolve())
+    elif not Path(name).is_absolute():  # a pattern
+        path = f"{glob.escape(str(Path.cwd()))}/{name}"
     with contextlib.suppress(UnicodeEncodeError):  # a folder whose name is no UTF-8
         path.encode("utf-8")
         return path

@@ -16,7 +16,7 @@ from charlm.config import CorpusSettings, VocabularySettings
 from charlm.errors import CorpusError, UsageError
 from charlm.text.building import Read, build_vocabulary
 from charlm.text.corpus import Corpus, Extent, Stamps, chosen_documents, measure, span, split_point
-from charlm.text.encoded import EncodedText, pieces
+from charlm.text.encoded import EncodedText, id_counts
 from charlm.text.idcache import Part, encode_part
 from charlm.text.tokenizer_json import EOS, UNK
 from charlm.text.vocabulary import Vocabulary
@@ -49,8 +49,8 @@ class Dataset:
         """Whether EOS stands inside of documents too: blank-separated words, several lines each."""
         if self.document == "stream" or not self.vocabulary.line_ends_are_eos:
             return False
-        found = sum(int(np.count_nonzero(part == EOS)) for part in pieces(self.train.ids))
-        return found > self.train.documents
+        counts = id_counts(self.train.ids, len(self.vocabulary))
+        return int(counts[EOS]) > self.train.documents
 
     @property
     def begins_anew(self) -> bool:
@@ -95,7 +95,8 @@ def load_dataset(
         raise CorpusError(f"{corpus.name} holds no word; expected text between the blanks")
     encoded = {name: text for name, text in encoded.items() if len(text.ids)}
     if given:
-        coverage = _coverage(encoded["train"])
+        counts = id_counts(encoded["train"].ids, len(vocabulary))
+        coverage = 1.0 - int(counts[UNK]) / int(counts.sum())
     if coverage < LEAST_COVERAGE:
         hint = "" if given or vocabulary.unit != "word" else (
             ". For a script without blanks between its words use --unit char or bpe"
@@ -119,12 +120,6 @@ def load_dataset(
         coverage=coverage,
         notes=notes,
     )
-
-
-def _coverage(text: EncodedText) -> float:
-    """Share of the tokens that are in the vocabulary."""
-    unknown = sum(int(np.count_nonzero(part == UNK)) for part in pieces(text.ids))
-    return 1.0 - unknown / max(len(text.ids), 1)
 
 
 def open_corpus(

@@ -1,6 +1,7 @@
 """Calibration at the end of a run: which weights are kept, and the factor on all their logits."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from charlm.engine.interface import Engine
@@ -23,8 +24,8 @@ def calibrate(path: Path, trainer: Trainer, save: Callable[[], object]) -> tuple
     Where an average of weights is kept, the last one is fitted too, and takes the place of the best
     where it is then the better one, in the counters too: longer training makes a model know more
     and be too sure of it (names: 2.093 nats per character against 2.103); `save` then saves a
-    state with its figures at once. Returns the validation
-    figures and the factor, 1 where nothing was gained.
+    state with its figures at once. Returns the validation figures and the factor, 1 where nothing
+    was gained.
     """
     text, before = trainer.dataset.valid, trainer.best_tally
     assert text is not None and before is not None, "there are validation figures"
@@ -36,7 +37,7 @@ def calibrate(path: Path, trainer: Trainer, save: Callable[[], object]) -> tuple
         with trainer.kept_weights():
             other = _fitted(lambda factor: TorchEngine(trainer.model, factor), text)
             last = evaluate(TorchEngine(trainer.model, other), text) if other != 1.0 else before
-            if other != 1.0 and last.nats < min(after.nats, enough):
+            if last.nats < min(after.nats, enough):
                 plain = evaluate(TorchEngine(trainer.model), text)
                 write_weights(path, trainer.model)
                 trainer.take_as_best(plain)
@@ -55,16 +56,10 @@ def _fitted(engine: Callable[[float], Engine], text: EncodedText) -> float:
     1 where it gains too little there to be kept: the whole text, which may be long, is then not
     read for it.
     """
-    part, nats = sample_of(text), dict[float, float]()
-
-    def at(factor: float) -> float:
-        """Nats of the part, computed once."""
-        if factor not in nats:
-            nats[factor] = evaluate(engine(factor), part).nats
-        return nats[factor]
-
-    scale = fit_scale(at)
-    return scale if at(scale) <= (1.0 - LEAST_GAIN) * at(1.0) else 1.0
+    part = sample_of(text)
+    nats = cache(lambda factor: evaluate(engine(factor), part).nats)
+    scale = fit_scale(nats)
+    return scale if nats(scale) <= (1.0 - LEAST_GAIN) * nats(1.0) else 1.0
 
 
 def best_engine(path: Path, trainer: Trainer, logit_scale: float | None = None) -> Engine:
