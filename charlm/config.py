@@ -89,14 +89,23 @@ def _range_problems(settings: Any, **ranges: tuple[float, float]) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorpusSettings:
-    """Which text, how it is decoded, where documents end, and what is held out."""
+class Reading:
+    """Rules for reading a text from its sources: format, columns, encoding."""
 
-    sources: tuple[str, ...] = setting((), "files, folders, globs, -, hf:name; none = built-in")
-    column: str | None = setting(None, "column of jsonl, csv, parquet or hub data to read")
-    document: str = setting("auto", "what a document is", DOCUMENT_NAMES)
+    column: str | None = setting(None, "column of a table: its name, or its number from 1")
     encoding: str = setting("utf-8", "encoding of the files")
     errors: str = setting("strict", "what to do with invalid bytes", ("strict", "replace"))
+
+    def __post_init__(self) -> None:
+        _check(_choice_problems(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusSettings(Reading):
+    """Which text, how it is read, where documents end, and what is held out."""
+
+    sources: tuple[str, ...] = setting((), "files, folders, globs, -, hf:name; none = built-in")
+    document: str = setting("auto", "what a document is", DOCUMENT_NAMES)
     valid: tuple[str, ...] = setting((), "validation text; empty = the tail of the corpus")
     test: tuple[str, ...] = setting((), "test text, evaluated once at the end")
     valid_frac: float | None = setting(

@@ -7,20 +7,20 @@ from typing import Annotated, Any
 import typer
 
 from charlm.cli.options import (
+    NO_FLAGS,
     CheckpointsOption,
-    ColumnOption,
-    EncodingOption,
     EngineOption,
-    ErrorsOption,
     JsonOption,
+    ReadingFlags,
     open_model,
+    takes_reading,
 )
 from charlm.cli.output import render, say, write_json
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("compare")(compare)
+    app.command("compare")(takes_reading(compare))
 
 
 def compare(
@@ -28,9 +28,7 @@ def compare(
     files: Annotated[
         list[str] | None, typer.Option("--file", help="Text to compare them on, not blank lines.")
     ] = None,
-    column: ColumnOption = None,
-    encoding: EncodingOption = "utf-8",
-    errors: ErrorsOption = "strict",
+    reading: ReadingFlags = NO_FLAGS,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap.")] = 0,
     as_json: JsonOption = False,
     engine: EngineOption = "auto",
@@ -48,8 +46,7 @@ def compare(
     from charlm.inference.comparison import difference, line_nats
     from charlm.text.dataset import open_corpus
 
-    settings = CorpusSettings(column=column, encoding=encoding, errors=errors)
-    corpus = open_corpus(files, settings, "stream")
+    corpus = open_corpus(files, CorpusSettings(**reading), "stream")
     text = "".join(corpus.chunks())
     for note in corpus.notes:
         say(note)

@@ -5,16 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from charlm.cli.options import (
+    NO_FLAGS,
     CheckpointsOption,
-    ColumnOption,
-    EncodingOption,
     EngineOption,
-    ErrorsOption,
     JsonOption,
+    ReadingFlags,
     RunOption,
     WeightsOption,
     check_meant,
     open_model,
+    reading_flags,
+    takes_reading,
 )
 from charlm.cli.output import render, say, write, write_json
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("eval")(evaluate)
+    app.command("eval")(takes_reading(evaluate))
 
 
 def evaluate(
@@ -38,9 +39,7 @@ def evaluate(
         str | None,
         typer.Option("--document", help="stream, line, paragraph or file. (default: as trained)"),
     ] = None,
-    column: ColumnOption = None,
-    encoding: EncodingOption = "utf-8",
-    errors: ErrorsOption = "strict",
+    reading: ReadingFlags = NO_FLAGS,
     window: Annotated[
         int | None,
         typer.Option("--window", min=1, help="With --reset: tokens in a window. (default: 256)"),
@@ -83,9 +82,8 @@ def evaluate(
         from charlm.errors import UsageError
 
         raise UsageError(f"{wanted[0]} needs engine torch, weights fp32, and no --reset")
-    of_files = {"--document": document is not None, "--column": column is not None,
-                "--encoding": encoding != "utf-8", "--errors": errors != "strict"}  # fmt: skip
-    check_meant({flag for flag, given in of_files.items() if given and not files}, "--file")
+    of_files = reading_flags(reading) | ({"--document"} if document is not None else set())
+    check_meant(of_files if not files else set(), "--file")
     check_meant({"--window"} if window and not reset else set(), "--reset")
     reset_every = (window or 256) if reset else None
     model = open_model(run, checkpoints, "torch" if wanted else engine, weights)
@@ -99,8 +97,7 @@ def evaluate(
         from charlm.config import CorpusSettings
         from charlm.text.dataset import open_corpus
 
-        settings = CorpusSettings(column=column, encoding=encoding, errors=errors)
-        corpus = open_corpus(files, settings, document or model.run.document)
+        corpus = open_corpus(files, CorpusSettings(**reading), document or model.run.document)
         texts = {"text": model.run.encode(corpus)}
         if not len(texts["text"].ids):
             from charlm.errors import CorpusError

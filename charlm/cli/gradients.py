@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from charlm.cli.options import (
+    NO_FLAGS,
     CheckpointsOption,
-    ColumnOption,
     JsonOption,
+    ReadingFlags,
     RunOption,
     check_meant,
     locate,
+    reading_flags,
+    takes_reading,
 )
 from charlm.cli.output import render, say, write, write_json
 
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("gradients")(gradients)
+    app.command("gradients")(takes_reading(gradients))
 
 
 def gradients(
@@ -37,7 +40,7 @@ def gradients(
         float | None,
         typer.Option("--minutes", min=0.001, help="With --compare: for each cell (1)."),
     ] = None,
-    column: ColumnOption = None,
+    reading: ReadingFlags = NO_FLAGS,
     lags: Annotated[int, typer.Option("--lags", min=2, help="Tokens back.")] = 200,
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="With --compare: of the trainings (1).")
@@ -58,15 +61,15 @@ def gradients(
 
     if out:
         check_picture(out)
-    check_meant({"--column"} if column is not None and not text else set(), "a text")
+    check_meant(reading_flags(reading) if not text else set(), "a text")
     if compare and run:
         raise UsageError("--compare trains models of its own; leave out --run")
     if not compare and (minutes or seed is not None):
         raise UsageError("--minutes and --seed are for --compare; leave them out, or compare cells")
     flows = (
-        _compared(compare, text or [], column, minutes or 1.0, lags, 1 if seed is None else seed)
+        _compared(compare, text or [], reading, minutes or 1.0, lags, 1 if seed is None else seed)
         if compare
-        else [_of_run(locate(run, checkpoints), text or [], column, lags)]
+        else [_of_run(locate(run, checkpoints), text or [], reading, lags)]
     )
     if as_json:
         write_json(
@@ -86,19 +89,19 @@ def gradients(
         say(f"wrote {out}")
 
 
-def _of_run(path: Path, sources: list[str], column: str | None, lags: int) -> "GradientFlow":
+def _of_run(path: Path, sources: list[str], reading: ReadingFlags, lags: int) -> "GradientFlow":
     from charlm.config import CorpusSettings
     from charlm.runs.layout import read_config
     from charlm.text.dataset import open_corpus
     from charlm.training.gradients import run_flow
 
     document = read_config(path)["document"]
-    corpus = open_corpus(sources, CorpusSettings(column=column), document) if sources else None
+    corpus = open_corpus(sources, CorpusSettings(**reading), document) if sources else None
     return run_flow(path, corpus, lags)
 
 
 def _compared(
-    names: str, sources: list[str], column: str | None, minutes: float, lags: int, seed: int
+    names: str, sources: list[str], reading: ReadingFlags, minutes: float, lags: int, seed: int
 ) -> "list[GradientFlow]":
     from charlm.config import settings_from
     from charlm.library import nested_settings
@@ -106,7 +109,7 @@ def _compared(
 
     settings = [
         settings_from(nested_settings(
-            {"sources": tuple(sources), "column": column, "cell": cell.strip(), "num_layers": 1,
+            {"sources": tuple(sources), **reading, "cell": cell.strip(), "num_layers": 1,
              "hidden_size": 128, "minutes": minutes, "seed": seed}
         ))
         for cell in dict.fromkeys(names.split(","))

@@ -1,8 +1,11 @@
 """Options and steps that several commands share."""
 
-from collections.abc import Iterable
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,10 +38,69 @@ WeightsOption = Annotated[
     str,
     typer.Option("--weights", help="How the kernels keep the weights: fp32, bf16 or int8."),
 ]
-ColumnOption = Annotated[str | None, typer.Option("--column", help="Column of a table.")]
-EncodingOption = Annotated[str, typer.Option("--encoding", help="Encoding of the text.")]
-ErrorsOption = Annotated[str, typer.Option("--errors", help="strict or replace.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
+ReadingFlags = Mapping[str, Any]
+"""Values of the flags in `READING_OPTIONS` that were typed, by their field of `Reading`."""
+NO_FLAGS: ReadingFlags = MappingProxyType({})
+"""Default for a parameter of this kind: no flag was typed."""
+
+
+def _reading(flag: str, help_text: str) -> Any:
+    return typer.Option(flag, help=help_text, show_default=False, rich_help_panel="Text")
+
+
+READING_OPTIONS: dict[str, Any] = {
+    "column": Annotated[str | None, _reading("--column", "Column of a table to read.")],
+    "encoding": Annotated[str | None, _reading("--encoding", "Encoding of the text (utf-8).")],
+    "errors": Annotated[str | None, _reading("--errors", "Invalid bytes: strict or replace.")],
+}
+"""Options of every command that reads texts, by their field of `charlm.config.Reading`."""
+
+
+def takes_reading(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `READING_OPTIONS` in place of its parameter `reading`.
+
+    The command receives `reading` as `ReadingFlags`.
+    """
+
+    @functools.wraps(command)
+    def wrapped(**values: Any) -> None:
+        """Collect the values of the options."""
+        typed = {name: values.pop(name) for name in READING_OPTIONS}
+        reading = {name: value for name, value in typed.items() if value is not None}
+        command(**values, reading=reading)
+
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        if parameter.name != "reading":
+            parameters.append(parameter)
+            continue
+        parameters += [
+            inspect.Parameter(name, parameter.KEYWORD_ONLY, default=None, annotation=option)
+            for name, option in READING_OPTIONS.items()
+        ]
+    plain = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    wrapped.__dict__["__signature__"] = inspect.Signature(plain)
+    wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in plain}
+    return wrapped
+
+
+def reading_flags(reading: ReadingFlags) -> set[str]:
+    """Return the flags that were typed, such as "--column"."""
+    return {_flag_of(name, value) for name, value in reading.items()}
+
+
+def reading_words(reading: ReadingFlags) -> list[str]:
+    """Return the words of a command line that give these flags again."""
+    words: list[str] = []
+    for name, value in reading.items():
+        flag = _flag_of(name, value)
+        words += [flag] if isinstance(value, bool) else [flag, str(value)]
+    return words
+
+
+def _flag_of(name: str, value: Any) -> str:
+    return f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
 
 
 def locate(run: str | None, checkpoints: Path | None, *, trained: bool = True) -> Path:

@@ -11,20 +11,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from charlm.cli.options import (
+    NO_FLAGS,
     CheckpointsOption,
-    ColumnOption,
-    EncodingOption,
     EngineOption,
-    ErrorsOption,
+    ReadingFlags,
     RunOption,
     WeightsOption,
     check_meant,
     name_unknown,
     open_model,
+    reading_flags,
+    takes_reading,
 )
 from charlm.cli.output import on_terminal, render, say, write
 
 if TYPE_CHECKING:
+    from charlm.config import Reading
     from charlm.inference.scoring import Scorer
 
 READ_BYTES = 1 << 16
@@ -32,15 +34,13 @@ READ_BYTES = 1 << 16
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("score")(score)
+    app.command("score")(takes_reading(score))
 
 
 def score(
     texts: Annotated[list[str] | None, typer.Argument(help="Sentences; `-` is stdin.")] = None,
     file: Annotated[Path | None, typer.Option("--file", help="A sentence on each line.")] = None,
-    encoding: EncodingOption = "utf-8",
-    errors: ErrorsOption = "strict",
-    column: ColumnOption = None,
+    reading: ReadingFlags = NO_FLAGS,
     tokens: Annotated[bool, typer.Option("--tokens", help="Show each token.")] = False,
     output: Annotated[
         str, typer.Option("--format", help="auto, table, tsv, jsonl or scores.")
@@ -58,9 +58,9 @@ def score(
 
     Example:  charlm score "the apple and pear salad" "the apple and pair salad"
     """
+    from charlm.config import Reading
     from charlm.errors import UsageError
-    from charlm.text.corpus import check_choice
-    from charlm.text.decoding import ERRORS, codec_name
+    from charlm.text.decoding import codec_name
 
     texts = texts or []
     if output not in ("auto", "table", "tsv", "jsonl", "scores"):
@@ -71,12 +71,10 @@ def score(
         raise UsageError("--tokens with --format scores, which has none; expected another format")
     if texts and file:
         raise UsageError("sentences and --file were both given; expected one of them")
-    encoding = codec_name(encoding)
-    check_choice("--errors", errors, ERRORS)
+    rules = Reading(**reading)
     if texts and texts != ["-"]:
-        meant = {"--encoding": encoding != "utf-8", "--errors": errors != "strict"}
-        check_meant({flag for flag, given in meant.items() if given}, "--file or stdin")
-    check_meant({"--column"} if column is not None and not file else set(), "--file")
+        check_meant(reading_flags(reading), "--file or stdin")
+    check_meant({"--column"} if rules.column is not None and not file else set(), "--file")
     from_stdin = (not texts and not file) or texts == ["-"] or str(file) == "-"
     if from_stdin and sys.stdin.isatty():
         raise UsageError("no sentences; give some as arguments, with --file, or on stdin")
@@ -96,9 +94,9 @@ def score(
     if output == "auto":
         output = "table" if on_terminal() and not from_stdin else "tsv"
     if from_stdin:
-        lines = stdin_lines(encoding, errors)
+        lines = stdin_lines(codec_name(rules.encoding), rules.errors)
     else:
-        lines = _file_lines(file, encoding, errors, column) if file else iter([texts])
+        lines = _file_lines(file, rules) if file else iter([texts])
     if texts and not from_stdin:
         name_unknown(model, texts, "sentences")
     if "\r" in model.vocabulary.unknown("\r"):
@@ -197,11 +195,11 @@ def stdin_lines(encoding: str = "utf-8", errors: str = "strict") -> Iterator[lis
         yield [rest]
 
 
-def _file_lines(path: Path, encoding: str, errors: str, column: str | None) -> Iterator[list[str]]:
+def _file_lines(path: Path, rules: "Reading") -> Iterator[list[str]]:
     """Lines of a file or rows of a table, in batches as they are read; the first at once."""
     from charlm.text.corpus import END, Corpus
 
-    corpus = Corpus([str(path)], document="line", encoding=encoding, errors=errors, column=column)
+    corpus = Corpus([str(path)], document="line", reading=rules)
     chunks = corpus.chunks()
     first = next(chunks, "")
 

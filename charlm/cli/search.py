@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charlm.cli.options import CheckpointsOption, ColumnOption, JsonOption
+from charlm.cli.options import (
+    NO_FLAGS,
+    CheckpointsOption,
+    JsonOption,
+    ReadingFlags,
+    reading_words,
+    takes_reading,
+)
 from charlm.cli.output import render, say, write_json
 
 if TYPE_CHECKING:
@@ -14,7 +21,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("search")(search)
+    app.command("search")(takes_reading(search))
 
 
 def search(
@@ -29,7 +36,7 @@ def search(
     knobs: Annotated[
         str | None, typer.Option("--knobs", help="What to vary, such as dropout,learning_rate.")
     ] = None,
-    column: ColumnOption = None,
+    reading: ReadingFlags = NO_FLAGS,
     valid: Annotated[list[str] | None, typer.Option("--valid", help="Validation text.")] = None,
     unit: Annotated[str | None, typer.Option("--unit", help="char, byte, word or bpe.")] = None,
     document: Annotated[
@@ -54,7 +61,7 @@ def search(
     from charlm.training.search import search as trials
 
     given: dict[str, dict[str, Any]] = {
-        "corpus": {"sources": sources, "column": column, "valid": valid, "document": document},
+        "corpus": {"sources": sources, **reading, "valid": valid, "document": document},
         "vocabulary": {"unit": unit},
         "training": {"seed": seed},
     }
@@ -88,10 +95,9 @@ def search(
     if best:
         say(f"the best trial is a run: charlm sample --run {folder / trial_name(best['number'])}")
         pairs = [*(more or []), *(f"{key}={value}" for key, value in best["values"].items())]
-        command = ["charlm", "train", *(sources or [])]
+        command = ["charlm", "train", *(sources or []), *reading_words(reading)]
         for flag, given_values in (
-            ("--column", [column]), ("--valid", valid), ("--unit", [unit]),
-            ("--document", [document]), ("--set", pairs),
+            ("--valid", valid), ("--unit", [unit]), ("--document", [document]), ("--set", pairs),
         ):  # fmt: skip
             for value in given_values or []:
                 command += [flag, value] if value is not None else []

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charlm.cli.options import CheckpointsOption, RunOption
+from charlm.cli.options import NO_FLAGS, CheckpointsOption, ReadingFlags, RunOption, takes_reading
 from charlm.cli.output import Talk, render, say, write
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ TEXT, VOCABULARY, MODEL, FIT, RUNNING = (
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("train")(train)
+    app.command("train")(takes_reading(train))
 
 
 def _flag(flag: str, panel: str, text: str, **options: Any) -> Any:
@@ -37,12 +37,10 @@ def train(
         typer.Argument(help="Files, folders, globs, - or hf:name; none: the built-in text."),
     ] = None,
     # Text
-    column: Annotated[str | None, _flag("--column", TEXT, "Column of a table to read.")] = None,
     document: Annotated[
         str | None, _flag("--document", TEXT, "Documents: stream, line, paragraph or file.")
     ] = None,
-    encoding: Annotated[str | None, _flag("--encoding", TEXT, "Encoding (utf-8).")] = None,
-    errors: Annotated[str | None, _flag("--errors", TEXT, "strict or replace (strict).")] = None,
+    reading: ReadingFlags = NO_FLAGS,
     valid: Annotated[list[str] | None, _flag("--valid", TEXT, "Validation text.")] = None,
     test: Annotated[list[str] | None, _flag("--test", TEXT, "Test text, read once.")] = None,
     valid_frac: Annotated[
@@ -224,9 +222,8 @@ def train(
     one_hot = embedding == "one-hot"
     given: dict[str, dict[str, Any]] = {
         "corpus": {
-            "sources": sources, "column": column, "document": document, "encoding": encoding,
-            "errors": errors, "valid": valid, "test": test, "valid_frac": valid_frac,
-            "hold_out": hold_out,
+            "sources": sources, "document": document, **reading,
+            "valid": valid, "test": test, "valid_frac": valid_frac, "hold_out": hold_out,
         },
         "vocabulary": {
             "unit": unit, "words": words, "min_count": min_count, "max_size": max_size,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charlm.cli.options import ColumnOption, EncodingOption, ErrorsOption, JsonOption
+from charlm.cli.options import NO_FLAGS, JsonOption, ReadingFlags, takes_reading
 from charlm.cli.output import render, say, write, write_json
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("vocab")(vocab)
+    app.command("vocab")(takes_reading(vocab))
 
 
 def vocab(
@@ -33,9 +33,7 @@ def vocab(
     ] = None,
     lowercase: Annotated[bool, typer.Option("--lowercase", help="Lower-case first.")] = False,
     normalize: Annotated[str, typer.Option("--normalize", help="none, nfc or nfkc.")] = "none",
-    column: ColumnOption = None,
-    encoding: EncodingOption = "utf-8",
-    errors: ErrorsOption = "strict",
+    reading: ReadingFlags = NO_FLAGS,
     frozen: Annotated[
         Path | None, typer.Option("--vocab", help="Use this tokenizer.json instead of a new one.")
     ] = None,
@@ -71,8 +69,8 @@ def vocab(
         lowercase=lowercase,
         normalize=normalize,
     )
-    decoding = CorpusSettings(column=column, encoding=encoding, errors=errors)
-    corpus = open_corpus(sources or [str(built_in("corpora", "tales.txt"))], decoding)
+    rules = CorpusSettings(**reading)
+    corpus = open_corpus(sources or [str(built_in("corpora", "tales.txt"))], rules)
     if frozen:
         known = load_vocabulary(frozen)
         counts = count_ids(corpus.chunks(), known)
@@ -83,7 +81,7 @@ def vocab(
         say(note)
     content = _content(built, top)
     if oov:
-        content["second_text"] = _second(built, open_corpus(oov, decoding))
+        content["second_text"] = _second(built, open_corpus(oov, rules))
     if out:
         _write(built, out)
     if as_json:

@@ -4,17 +4,19 @@ import copy
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.config import Reading
 from charlm.errors import CorpusError, UsageError
 from charlm.text import decoding
 from charlm.text.files import BLOCK_BYTES, Spool, TextFile, blocks
 from charlm.text.rows import Rows
-from charlm.text.sources import Reading, Source, find, safe_name, short_name
+from charlm.text.sources import Source, find, safe_name, short_name
 
 MOST_NOTES = 20
 Stamps = tuple[tuple[int, ...], ...]
@@ -42,7 +44,8 @@ class Corpus:
     """A text that can be read again and again, in chunks, with marks where documents end.
 
     `sources` are names as `charlm.text.sources` describes them. `document` is one of `DOCUMENTS` or
-    "auto": "line" where every source is a table, else "stream". `errors` is "strict" or "replace".
+    "auto": "line" where every source is a table, else "stream". `reading` says how they are read;
+    its fields may also be given by name, such as `encoding="cp1252"`.
     Names are looked up at once; the text is read by `chunks`. UsageError for an argument that makes
     no sense, CorpusError for a name that leads to no text.
     """
@@ -63,18 +66,15 @@ class Corpus:
         sources: Sequence[str],
         *,
         document: str = "auto",
-        encoding: str = "utf-8",
-        errors: str = "strict",
-        column: str | None = None,
+        reading: Reading | None = None,
+        **fields: Any,
     ) -> None:
-        check_choice("--errors", errors, decoding.ERRORS)
-        self._encoding = decoding.codec_name(encoding)
-        self._errors = errors
+        reading = replace(reading or Reading(), **fields)
+        self._reading = replace(reading, encoding=decoding.codec_name(reading.encoding))
         self.notes = []
         self._untold: set[str] = set()
         sources = [sources] if isinstance(sources, str) else sources
-        reading = Reading(column=column, encoding=self._encoding, errors=errors)
-        found = find(sources, reading, self._note)
+        found = find(sources, self._reading, self._note)
         self._begin(tuple(sources), found, document, short_name(sources[0], found))
 
     @classmethod
@@ -82,7 +82,7 @@ class Corpus:
         """A corpus of a text in memory, taken as one file. CorpusError for a lone surrogate."""
         check_text(text)
         corpus = cls.__new__(cls)
-        corpus._encoding, corpus._errors, corpus.notes = "utf-8", "strict", []
+        corpus._reading, corpus.notes = Reading(), []
         corpus._untold = set()
         corpus._begin((name,), [_Memory(name, text)], document, safe_name(name))
         return corpus
@@ -157,8 +157,8 @@ class Corpus:
                 blocks(source, self._block_bytes),
                 source.label,
                 self._note,
-                encoding=self._encoding,
-                errors=self._errors,
+                encoding=self._reading.encoding,
+                errors=self._reading.errors,
             )
             if piece
         )

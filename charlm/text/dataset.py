@@ -125,14 +125,8 @@ def load_dataset(
 def open_corpus(
     sources: Iterable[str], settings: CorpusSettings, document: str | None = None
 ) -> Corpus:
-    """The corpus of these sources under the decoding rules of the settings."""
-    return Corpus(
-        tuple(sources),
-        document=document or settings.document,
-        encoding=settings.encoding,
-        errors=settings.errors,
-        column=settings.column,
-    )
+    """Open these sources as a corpus, read by the rules of the settings."""
+    return Corpus(tuple(sources), document=document or settings.document, reading=settings)
 
 
 def _split(corpus: Corpus, settings: CorpusSettings) -> dict[str, Part]:

@@ -8,11 +8,12 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from charlm.config import Reading
 from charlm.errors import CharlmError, CorpusError, EnvironmentFailure, UsageError
 from charlm.text.files import shown
 
@@ -34,6 +35,20 @@ Row = Mapping[str, object]
 
 
 @dataclass(frozen=True)
+class Record:
+    """One row of a table: its text and its other cells."""
+
+    number: int
+    """Number among the rows of data, counted from 1; rows without text count too."""
+    line: int | None
+    """Line of the file that the row begins in; None where the format has no lines."""
+    text: str | None
+    """Cell of the column that is read; None where it is missing or empty."""
+    cells: Mapping[str, str] = field(default_factory=dict)
+    """Other cells by the name of their column, in the order of the file."""
+
+
+@dataclass(frozen=True)
 class Rows:
     """A table of which one column is text."""
 
@@ -52,6 +67,25 @@ class Rows:
         CorpusError where the table cannot be read or has no such column; EnvironmentFailure where
         the hub cannot be reached.
         """
+        skipped, column = 0, ""
+        for name, record in self._rows():
+            column = name
+            if record.text is None:
+                skipped += 1
+            else:
+                yield record.text
+        if skipped:
+            count = "1 row" if skipped == 1 else f"{skipped:,} rows"
+            note(f'{self.label}: {count} without text in the column "{shown(column)}" skipped.')
+
+    def records(self, note: Callable[[str], None]) -> Iterator[Record]:  # noqa: ARG002
+        """Every row in the order of the file, rows without text too.
+
+        Raises the errors of `texts`.
+        """
+        return (record for _, record in self._rows())
+
+    def _rows(self) -> Iterator[tuple[str, Record]]:
         rows: Iterator[Row] = _guarded(self.label, self.load)
         first = list(islice(rows, PEEK_ROWS))
         if not first:
@@ -66,27 +100,20 @@ class Rows:
             rows = _guarded(self.label, lambda: load_text(columns))
         else:
             rows = chain(first, rows)
-        yield from self._column(rows, column, note)
-
-    def _column(
-        self, rows: Iterable[Row], column: str, note: Callable[[str], None]
-    ) -> Iterator[str]:
-        skipped = 0
         for number, row in enumerate(rows, 1):
             text = row.get(column)
-            if text is None:
-                skipped += 1
-            else:
-                yield _checked(text, self.label, number, column)
-        if skipped:
-            count = "1 row" if skipped == 1 else f"{skipped:,} rows"
-            note(f'{self.label}: {count} without text in the column "{shown(column)}" skipped.')
+            text = None if text is None else _checked(text, self.label, number, column)
+            cells = {
+                name: "" if cell is None else str(cell)
+                for name, cell in row.items()
+                if name != column
+            }
+            yield column, Record(number, None, text, cells)
 
 
-def table_rows(
-    path: Path, label: str, suffix: str, column: str | None, *, encoding: str, errors: str
-) -> Rows:
+def table_rows(path: Path, label: str, suffix: str, reading: Reading) -> Rows:
     """The rows of a file; `suffix` is one of `TABLES`, without that of a compression."""
+    encoding, errors = reading.encoding, reading.errors
     options: dict[str, Any] = {}
     if TABLES[suffix] != "parquet":
         options = {"encoding": encoding, "encoding_errors": errors}
@@ -104,7 +131,7 @@ def table_rows(
         """The rows with every cell as text."""
         return _load_file(path, suffix, options | {"features": _strings(columns)})
 
-    return Rows(label, column, load, load_text if TABLES[suffix] == "csv" else None, path)
+    return Rows(label, reading.column, load, load_text if TABLES[suffix] == "csv" else None, path)
 
 
 def hub_rows(name: str, column: str | None) -> Rows:

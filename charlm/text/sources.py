@@ -14,9 +14,9 @@ import os
 import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from charlm.config import Reading
 from charlm.errors import CharlmError, CorpusError, UsageError
 from charlm.text.files import PACKED, Spool, TextFile, shown, stdin
 from charlm.text.rows import HUB_PREFIX, TABLES, Rows, hub_parts, hub_rows, table_rows
@@ -34,15 +34,6 @@ _NOT_TO_OPEN = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reading:
-    """How to read sources: the column of tables, the encoding, what to do about invalid bytes."""
-
-    column: str | None = None
-    encoding: str = "utf-8"
-    errors: str = "strict"
 
 
 def find(names: Sequence[str], reading: Reading, note: Note) -> list[Source]:
@@ -137,9 +128,7 @@ def _file(path: Path, reading: Reading) -> TextFile | Rows:
     packed = path.suffix.lower() in PACKED
     inner = Path(path.stem).suffix.lower() if packed else path.suffix.lower()
     if inner in TABLES:
-        return table_rows(
-            path, label, inner, reading.column, encoding=reading.encoding, errors=reading.errors
-        )
+        return table_rows(path, label, inner, reading)
     return TextFile(label, path)
 
 

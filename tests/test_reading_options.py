@@ -1,0 +1,42 @@
+"""Options that say how texts are read: the same ones for every command that reads a text."""
+
+import inspect
+from dataclasses import fields
+
+import pytest
+
+from charlm.cli import app
+from charlm.cli.options import READING_OPTIONS, reading_flags, reading_words
+from charlm.config import CorpusSettings, Reading
+from charlm.errors import UsageError
+from charlm.text.corpus import Corpus
+
+COMMANDS = {
+    command.name: command.callback for command in app.registered_commands if command.callback
+}
+
+
+@pytest.mark.parametrize("name", ["train", "eval", "score", "compare", "vocab", "search"])
+def test_every_command_that_reads_texts_takes_the_same_options(name: str) -> None:
+    """One for each field of `Reading`, none of them forgotten."""
+    parameters = inspect.signature(COMMANDS[name]).parameters
+    assert set(READING_OPTIONS) == {field.name for field in fields(Reading)}
+    for field in READING_OPTIONS:
+        assert parameters[field].default is None and "reading" not in parameters
+
+
+def test_flags_can_be_typed_again() -> None:
+    """Suggested commands repeat what was typed."""
+    reading = {"column": "a b", "encoding": "cp1252"}
+    assert reading_flags(reading) == {"--column", "--encoding"}
+    assert reading_words(reading) == ["--column", "a b", "--encoding", "cp1252"]
+
+
+def test_settings_are_rules_for_reading(tmp_path) -> None:
+    """A corpus takes them whole, or a field by its name; wrong values are refused."""
+    (tmp_path / "a.txt").write_bytes(b"\x93x\x94")
+    settings = CorpusSettings(encoding="cp1252", sources=("a",))
+    for options in ({"reading": settings}, {"encoding": "cp1252"}):
+        assert "".join(Corpus([str(tmp_path / "a.txt")], **options).chunks()) == "“x”"
+    with pytest.raises(UsageError, match="errors is 'ignore'; expected one of strict, replace"):
+        Reading(errors="ignore")
