@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.commands import command
 from charlm.config import section_of, settings_from
 from charlm.engine.interface import State
 from charlm.errors import RunError, UsageError
@@ -142,12 +143,12 @@ class Model:
             return load_run(path, **self._options)
         if self.config["model"].get("direction") == "both":
             raise RunError(
-                f"{self.path} has no backward half yet; go on with: charlm train --resume --run "
-                f"{self.path}"
+                f"{self.path} has no backward half yet; resume with: "
+                + command("train", "--resume", run=self.path)
             )
         raise RunError(
             f"{self.path} reads {'backward' if self.run.backward else 'forward'} only; gaps need a "
-            "run that was trained with: charlm train --direction both"
+            f"run that was trained with: {command('train', 'TEXT', '--direction', 'both')}"
         )
 
     @property

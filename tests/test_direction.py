@@ -298,5 +298,5 @@ def test_a_run_with_both_halves_fills(tmp_path: Path) -> None:
         alone.fill("ab ___a")
     session = begun(tmp_path, "both", "z")
     list(session.records())
-    with pytest.raises(RunError, match="no backward half yet; go on with"):
+    with pytest.raises(RunError, match="no backward half yet; resume with"):
         load(session.path).fill("ab ___a")

@@ -88,7 +88,7 @@ def test_a_budget_ends_the_sitting_and_the_next_goes_on(
     monkeypatch.setitem(RECIPES, "ptb-word", replace(RECIPES["ptb-word"], settings=long))
     status, out, err = call("reproduce", "ptb-word", "--data", str(small), "--budget", "0.02")
     assert status == 0
-    assert "not complete yet; go on with: charlm reproduce ptb-word" in err
+    assert "not complete yet; continue with: charlm " in err
     assert out.count("ours") == 1
     _, _, err = call("reproduce", "ptb-word", "--data", str(small), "--budget", "0.01")
     assert "going on with recipe-ptb-word from step" in err

@@ -68,8 +68,7 @@ def reproduce(
     from charlm.report.reproductions import comparison
 
     if not complete:
-        place = f" --checkpoints {checkpoints}" if checkpoints else ""
-        say(f"not complete yet; go on with: charlm reproduce {name}{place}")
+        say(f"not complete yet; continue with: {Talk.command}")
     render(comparison(chosen, tallies))
     say(f"protocol: {chosen.protocol}")
 

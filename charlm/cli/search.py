@@ -1,10 +1,10 @@
 """`charlm search`: try settings for a while and say which are best."""
 
-import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from charlm.cli.commands import command
 from charlm.cli.options import (
     NO_FLAGS,
     CheckpointsOption,
@@ -13,7 +13,7 @@ from charlm.cli.options import (
     reading_words,
     takes_reading,
 )
-from charlm.cli.output import render, say, write_json
+from charlm.cli.output import Talk, render, say, write_json
 
 if TYPE_CHECKING:
     from charlm.training.search import TrialRecord
@@ -90,18 +90,19 @@ def search(
 
     render(trial_table(rows))
     if any(row["state"] == "paused" for row in rows):
-        say(f"a paused trial goes on with the next: charlm search ... --name {name}")
+        say(f"continue the paused trials with: {Talk.command}")
     best = rows[0] if rows and rows[0]["state"] == "complete" else None
     if best:
-        say(f"the best trial is a run: charlm sample --run {folder / trial_name(best['number'])}")
+        trial = folder / trial_name(best["number"])
+        say(f"the best trial is a run: {command('sample', run=trial)}")
         pairs = [*(more or []), *(f"{key}={value}" for key, value in best["values"].items())]
-        command = ["charlm", "train", *(sources or []), *reading_words(reading)]
+        words = ["train", *(sources or []), *reading_words(reading)]
         for flag, given_values in (
             ("--valid", valid), ("--unit", [unit]), ("--document", [document]), ("--set", pairs),
         ):  # fmt: skip
             for value in given_values or []:
-                command += [flag, value] if value is not None else []
-        say(f"train longer with: {shlex.join(command)}")
+                words += [flag, value] if value is not None else []
+        say(f"train longer with: {command(*words, checkpoints=root)}")
 
 
 def _line(record: "TrialRecord") -> str:

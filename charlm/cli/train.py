@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from charlm.cli.commands import command
 from charlm.cli.options import NO_FLAGS, CheckpointsOption, ReadingFlags, RunOption, takes_reading
 from charlm.cli.output import Talk, render, say, write
 
@@ -298,7 +299,7 @@ def _completed(session: "Session") -> str:
         length = f"over after {passes:.1f} passes, since validation no longer improved"
     return (
         f"run {session.path.name} is {length}, and nothing was changed; train it "
-        f"longer with: charlm train --resume --run {session.path} --{unit} N"
+        f"longer with: {command('train', '--resume', f'--{unit}', 'N', run=session.path)}"
     )
 
 
@@ -412,12 +413,14 @@ def _resumed(
     if wanted is None:
         runs = own_runs(folder)
         if not runs:
-            raise RunError(f"no run in {folder} to go on with; start one with: charlm train TEXT")
+            words = command("train", "TEXT", checkpoints=folder)
+            raise RunError(f"no run in {folder} to resume; start one with: {words}")
         path = runs[0]
     else:
         path = find_run(wanted, folder, trained=False)
     if is_built_in(path):
-        raise RunError("the built-in run is only for reading; start your own: charlm train TEXT")
+        words = command("train", "TEXT", checkpoints=folder)
+        raise RunError(f"the built-in run is only for reading; train your own: {words}")
     from charlm.training.opening import resume
 
     changes = {section: values for section, values in flags.items() if values}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from charlm.cli.commands import command
 from charlm.cli.output import Forgiving, Talk, drawn, say
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ def follow(session: "Session") -> None:
             if not status:
                 raise
             say(
-                "stopped at once; what was saved before is kept: charlm train --resume "
-                f"--run {session.path}"
+                "stopped at once; the last checkpoint is kept, resume from it with: "
+                + command("train", "--resume", run=session.path)
             )
             raise typer.Exit(status[0]) from None
     assert finished is not None, "a session ends with a FinishedRecord"

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 import typer
 
+from charlm.cli.commands import command
 from charlm.cli.options import CheckpointsOption, JsonOption, RunOption, locate
 from charlm.cli.output import render, write_json
 
@@ -36,5 +37,6 @@ def verify(
     if broken:
         raise RunError(
             f"{path}: {len(broken)} of {len(checks)} checks failed; expected none. Restore the "
-            f"run from a copy, or go on from a whole state with: charlm train --resume --run {path}"
+            "run from a copy, or resume from a whole checkpoint with: "
+            + command("train", "--resume", run=path)
         )

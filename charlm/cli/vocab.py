@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from charlm.cli.commands import command
 from charlm.cli.options import NO_FLAGS, JsonOption, ReadingFlags, takes_reading
 from charlm.cli.output import render, say, write, write_json
 
@@ -134,7 +135,7 @@ def _write(built: "BuiltVocabulary", out: Path) -> None:
     from charlm.runs.run import vocabulary_bytes
 
     write_file(out, vocabulary_bytes(built.vocabulary))
-    say(f"wrote {out}; use it with: charlm train TEXT --vocab {out}")
+    say(f"wrote {out}; use it with: {command('train', 'TEXT', '--vocab', out)}")
 
 
 def _show(content: dict[str, Any]) -> None:

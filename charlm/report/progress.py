@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from charlm.commands import command
 from charlm.escapes import escape_unprintable
 from charlm.report.tables import pairs_table
 from charlm.report.text import duration, number, shortened
@@ -188,15 +189,10 @@ def next_commands(path: Path, finished: FinishedRecord) -> list[str]:
     """What to try next, ready to be copied."""
     both = path.name == BACKWARD and is_run(path.parent)
     path = path.parent if both else path
-    run = f" --run {path.name}" if path.parent == Path("checkpoints") else f" --run {path}"
     if not finished.complete:
-        return [f"saved; go on with: charlm train --resume{run}"]
-    return [
-        f"wrote {path}",
-        "next:",
-        f"  charlm sample{run} --len 500",
-        f'  charlm score{run} "some text of yours"',
-        *([f"  charlm eval{run}"] if finished.valid or finished.test else []),
-        *([f'  charlm fill{run} "some ___ of yours"'] if both else []),
-        f"  charlm info{run}",
-    ]
+        return [f"saved; resume with: {command('train', '--resume', run=path)}"]
+    words: list[tuple[object, ...]] = [("sample", "--len", 500), ("score", "some text of yours")]
+    words += [("eval",)] if finished.valid or finished.test else []
+    words += [("fill", "some ___ of yours")] if both else []
+    words += [("info",)]
+    return [f"wrote {path}", "next:", *(f"  {command(*some, run=path)}" for some in words)]

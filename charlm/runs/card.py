@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from charlm.commands import command
+
 NAMES = {
     "tokens": "tokens",
     "nats_per_token": "nats per token",
@@ -47,8 +49,8 @@ def model_card(name: str, record: Mapping[str, Any]) -> str:
         "## Use",
         "",
         "```",
-        f"charlm sample --run {name}",
-        f'charlm score --run {name} "some text"',
+        command("sample", "--run", name),
+        command("score", "--run", name, "some text"),
         "```",
         "",
     ]

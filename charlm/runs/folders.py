@@ -9,6 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from charlm.commands import command
 from charlm.errors import EnvironmentFailure, RunError, UsageError
 from charlm.runs.commit import MANIFEST, TEMPORARY, explained
 from charlm.runs.layout import CONFIG, METRICS, TOKENIZER
@@ -58,8 +59,8 @@ def check_name(folder: Path, name: str | None) -> None:
         raise UsageError(f"--name is longer than {LONGEST_NAME} bytes; expected a shorter one")
     if (folder / name).exists() and not _was_never_begun(folder / name):
         raise RunError(
-            f"run {name!r} is there already in {folder}. Go on with it: charlm train --resume "
-            f"--run {name}; or choose another --name"
+            f"run {name!r} is there already in {folder}. Choose another --name, or resume it with: "
+            + command("train", "--resume", run=folder / name)
         )
 
 

@@ -5,6 +5,7 @@ import os
 from importlib.resources import files
 from pathlib import Path
 
+from charlm.commands import CHECKPOINTS, CHECKPOINTS_VARIABLE
 from charlm.errors import RunError
 from charlm.runs.layout import CONFIG, RECORD, WEIGHTS
 
@@ -13,7 +14,7 @@ BUILT_IN = "tales"
 
 def checkpoints_folder(chosen: Path | None = None) -> Path:
     """Where runs are kept: the given folder, else CHARLM_CHECKPOINTS, else ./checkpoints."""
-    return chosen or Path(os.environ.get("CHARLM_CHECKPOINTS") or "checkpoints")
+    return chosen or Path(os.environ.get(CHECKPOINTS_VARIABLE) or CHECKPOINTS)
 
 
 def built_in(kind: str, name: str) -> Path:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm import __version__
+from charlm.commands import command
 from charlm.config import ModelSettings
 from charlm.engine.interface import Engine
 from charlm.engine.library import chosen_variant
@@ -193,7 +194,8 @@ def load_run(
         )
     if not (path / WEIGHTS).exists():
         raise RunError(
-            f"{path}: has no {WEIGHTS} yet; go on training with: charlm train --resume --run {path}"
+            f"{path}: has no {WEIGHTS} yet; resume training with: "
+            + command("train", "--resume", run=path)
         )
     backward = settings.direction == "backward"
     return Run(

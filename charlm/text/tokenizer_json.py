@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from charlm.commands import command
 from charlm.config import NORMAL_FORMS, VocabularySettings
 from charlm.errors import RunError
 from charlm.reading import parse_json, read_bytes
@@ -164,7 +165,8 @@ def _recognise(content: Json, where: str) -> VocabularySettings:
                 if frame == _frame(settings):
                     return settings
     raise RunError(
-        f"{where}: not a tokenizer that charlm wrote; make one with: charlm vocab TEXT --out FILE"
+        f"{where}: not a tokenizer that charlm wrote; make one with: "
+        + command("vocab", "TEXT", "--out", "FILE")
     )
 
 

@@ -1,0 +1,158 @@
+"""Commands that charlm suggests: built in one place, quoted for the shell, and they run."""
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from helpers import Call
+from hypothesis import given
+from hypothesis import strategies as st
+
+import charlm
+from charlm.cli import app
+from charlm.cli.output import Talk
+from charlm.commands import command
+
+PACKAGE = Path(charlm.__file__).parent
+VERBS = [c.name or c.callback.__name__ for c in app.registered_commands] + ["vectors"]
+HAND_WRITTEN = re.compile(rf"charlm ({'|'.join(VERBS)}) [^a-z]")
+TINY = [
+    "--hidden", "4", "--embedding", "3", "--layers", "1", "--batch", "2", "--bptt", "4",
+    "--threads", "1", "--seed", "1", "--precision", "fp32", "--device", "cpu",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, whose path has a blank in it, and no runs."""
+    folder = tmp_path / "my work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("CHARLM_CHECKPOINTS", raising=False)
+    monkeypatch.setattr(Talk, "level", 1)
+    Path("a text.txt").write_text("abc abd\nab ca\n" * 10)
+    return folder
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\0"))))
+def test_a_shell_reads_the_words_back(words: list[str]) -> None:
+    """Whatever quotes, blanks or wildcards are in them."""
+    assert shlex.split(command(*words)) == ["charlm", *words]
+
+
+def test_checkpoints_are_named_where_they_are_not_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run outside of the default folder is named by its path; a variable is no default."""
+    assert command("info", run=Path("checkpoints/x")) == "charlm info --run x"
+    assert command("info", run=Path("a b/x")) == "charlm info --run 'a b/x'"
+    assert command("search", checkpoints=Path("checkpoints")) == "charlm search"
+    assert command("search", checkpoints=Path("c")) == "charlm search --checkpoints c"
+    monkeypatch.setenv("CHARLM_CHECKPOINTS", "elsewhere")
+    assert command("info", run=Path("checkpoints/x")) == "charlm info --run checkpoints/x"
+    assert command("search", checkpoints=Path("elsewhere")).endswith("--checkpoints elsewhere")
+
+
+def literals(tree: ast.AST) -> list[str]:
+    """Strings of a module that are no docstrings; what an f-string fills in reads as {}."""
+    found, waiting = [], [tree]
+    while waiting:
+        node = waiting.pop()
+        children = list(ast.iter_child_nodes(node))
+        if isinstance(node, ast.JoinedStr):
+            parts = [p.value if isinstance(p, ast.Constant) else "{}" for p in node.values]
+            found.append("".join(map(str, parts)))
+            children = [p for p in children if not isinstance(p, ast.Constant)]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.append(node.value)
+        waiting += [
+            c for c in children
+            if not (isinstance(c, ast.Expr) and isinstance(c.value, ast.Constant))
+        ]  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.name)
+def test_no_message_writes_a_command_by_hand(path: Path) -> None:
+    """Only `charlm.commands` does: help has its examples in docstrings."""
+    for text in literals(ast.parse(path.read_text(encoding="utf-8"))):
+        for line in text.splitlines():
+            assert "Example:" in line or not HAND_WRITTEN.search(line), line
+
+
+def commands_in(messages: str) -> list[list[str]]:
+    """Arguments of the commands that messages suggest, with something in each placeholder."""
+    lines = [line.partition("charlm ") for line in messages.splitlines()]
+    found = [
+        shlex.split(rest) for before, name, rest in lines
+        if name and before.endswith(("with: ", "one: ", "own: ", "run: ", "  "))
+    ]  # fmt: skip
+    fills = {"TEXT": "a text.txt", "N": "6", "FILE": "out.json"}
+    return [[fills.get(word, word) for word in words] for words in found]
+
+
+def train(call: Call, *more: str) -> tuple[int, str, str]:
+    """Train a tiny model into a folder whose name has a blank in it."""
+    length = [] if "--resume" in more else ["a text.txt", "--steps", "4", *TINY]
+    return call("train", "--checkpoints", "my runs", *length, *more)
+
+
+def assert_they_run(call: Call, messages: str, verbs: list[str]) -> None:
+    """The suggested commands are of these verbs, and each ends with status 0."""
+    found = commands_in(messages)
+    assert [words[0] for words in found] == verbs, messages
+    for words in found:
+        more = ["--steps", "2", *TINY] if words[0] == "train" and "--resume" not in words else []
+        status, _, err = call(*words, *more)
+        assert status == 0, (words, err)
+
+
+def test_commands_after_training_run(call: Call) -> None:
+    """From a folder of runs that has to be quoted, and is not the default."""
+    status, _, err = train(call, "--name", "x")
+    assert status == 0
+    assert "'my runs/x'" in err
+    assert {"sample", "info"} <= {words[0] for words in commands_in(err)}
+    assert_they_run(call, err, [words[0] for words in commands_in(err)])
+
+
+def test_commands_of_errors_about_runs_run(call: Call) -> None:
+    """A name that is taken, a run that is complete, a folder without runs, the built-in run."""
+    train(call, "--name", "x")
+    assert_they_run(call, train(call, "--name", "x")[2], ["train"])
+    assert_they_run(call, train(call, "--resume", "--run", "x")[2], ["train"])
+    assert_they_run(call, call("train", "--resume", "--checkpoints", "no runs")[2], ["train"])
+    assert_they_run(call, train(call, "--resume", "--run", "tales")[2], ["train"])
+    assert_they_run(call, call("fill", "a ___", "--run", "my runs/x")[2], ["train"])
+
+
+def test_a_run_without_weights_or_with_damage_is_resumed_as_it_says(call: Call, here: Path) -> None:
+    """By path, because the folder is not the default one."""
+    train(call, "--name", "x", "--steps", "9")
+    (here / "my runs/x/model.safetensors").unlink()
+    assert commands_in(call("sample", "--run", "my runs/x")[2]) == [
+        ["train", "--resume", "--run", "my runs/x"]
+    ]
+    assert ["train", "--resume", "--run", "my runs/x"] in commands_in(
+        call("verify", "--run", "my runs/x")[2]
+    )
+
+
+def test_a_written_vocabulary_names_a_command_that_runs(call: Call) -> None:
+    """With its file quoted."""
+    err = call("vocab", "a text.txt", "--out", "my words.json")[2]
+    assert_they_run(call, err, ["train"])
+
+
+def test_a_search_names_commands_that_run(call: Call) -> None:
+    """How to sample the best trial, and how to train with its settings."""
+    err = call(
+        "search", "a text.txt", "--checkpoints", "my runs", "--minutes", "0.02",
+        "--trial-minutes", "0.004", "--set", "threads=1",
+    )[2]  # fmt: skip
+    found = commands_in(err)
+    assert {words[0] for words in found} <= {"search", "sample", "train"}
+    for words in found:
+        assert call(*words, *(["--steps", "2"] if words[0] == "train" else []))[0] == 0
