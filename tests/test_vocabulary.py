@@ -98,6 +98,40 @@ LIBRARY = {
 
 
 @every_vocabulary
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_the_tokenizers_library_decodes_as_charlm_does(name: str, data: st.DataObject) -> None:
+    """Any ids: UNK and EOS, cut characters and line ends included.
+
+    Tokenizers of characters and words once had no decoder: the library put blanks between them.
+    """
+    ids = data.draw(st.lists(st.integers(0, len(VOCABULARIES[name]) - 1), max_size=20))
+    ids += data.draw(st.lists(st.sampled_from([UNK, EOS]), max_size=3))
+    ids = data.draw(st.permutations(ids))
+    assert LIBRARY[name].decode(ids) == VOCABULARIES[name].decode(ids)
+    assert LIBRARY[name].decode(ids, skip_special_tokens=False) == VOCABULARIES[name].decode(ids)
+
+
+def test_a_word_that_looks_like_a_special_is_decoded_as_it_is() -> None:
+    """Between blanks, <eos> is a word like others, and <unk> may be a part of one."""
+    vocabulary = vocabulary_of("a <eos> b<unk>c a\n", unit="word", words="whitespace")
+    library = Tokenizer.from_str(json.dumps(vocabulary.to_json()))
+    ids = vocabulary.encode("a <eos> b<unk>c\na")
+    assert library.decode(ids.tolist()) == vocabulary.decode(ids) == "a <eos> b<unk>c\na"
+
+
+@every_vocabulary
+def test_files_of_older_versions_are_loaded(name: str, tmp_path) -> None:
+    """They had a decoder for bytes only."""
+    vocabulary = VOCABULARIES[name]
+    before = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    before = before | {"use_regex": True} if vocabulary.unit in ("byte", "bpe") else None
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(vocabulary.to_json() | {"decoder": before}), encoding="utf-8")
+    assert load_vocabulary(path).to_json() == vocabulary.to_json()
+
+
+@every_vocabulary
 @given(text=ANY)
 @settings(max_examples=40, deadline=None)
 def test_every_id_has_its_piece(name: str, text: str) -> None:

@@ -16,9 +16,8 @@ from charlm.inference.samplers import (
     next_distribution,
     probabilities,
 )
-from charlm.text.decoders import UNKNOWN_TEXT
 from charlm.text.direction import BackwardVocabulary
-from charlm.text.tokenizer_json import EOS, UNK
+from charlm.text.tokenizer_json import EOS, UNK, UNKNOWN_TEXT
 from charlm.text.vocabulary import Vocabulary
 
 READ_AT_ONCE = 4096

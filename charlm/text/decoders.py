@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from charlm.text.tokenizer_json import EOS, LETTERS
 
-UNKNOWN_TEXT = "\N{REPLACEMENT CHARACTER}"
 BYTE_OF_LETTER = {letter: byte for byte, letter in enumerate(LETTERS)}
 
 

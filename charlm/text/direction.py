@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.text.dataset import Dataset
-from charlm.text.decoders import UNKNOWN_TEXT, Decoder
+from charlm.text.decoders import Decoder
 from charlm.text.encoded import EncodedText
+from charlm.text.tokenizer_json import UNKNOWN_TEXT
 from charlm.text.vocabulary import Ids, Vocabulary
 
 

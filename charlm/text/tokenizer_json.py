@@ -22,6 +22,8 @@ TEXT_WORDS = rf"\n|[{BLANK}]+|{WORD}|[^{LETTER}{BLANK}\n]"
 UNK, EOS = 0, 1
 UNK_TOKEN, EOS_TOKEN = "<unk>", "<eos>"
 LINE_END = "\n"
+UNKNOWN_TEXT = "\N{REPLACEMENT CHARACTER}"
+_ONLY_UNK, _ONLY_EOS = rf"\A{UNK_TOKEN}\z", rf"\A{EOS_TOKEN}\z"
 LARGEST_FILE = 64 << 20
 """Bytes of a tokenizer file: about a million entries."""
 
@@ -107,8 +109,38 @@ def _model(settings: VocabularySettings, tokens: Sequence[str], merges: Sequence
     }
 
 
+def _replace(regex: str, content: str) -> Json:
+    return {"type": "Replace", "pattern": {"Regex": regex}, "content": content}
+
+
+def _decoder(settings: VocabularySettings) -> Json:
+    """Return the decoder that gives what `Vocabulary.decode` gives.
+
+    A tokenizer without a decoder puts a blank between any two tokens.
+    """
+    unknown = UNKNOWN_TEXT
+    if settings.unit in ("byte", "bpe"):
+        unknown, end = _spelt(UNKNOWN_TEXT), _spelt(LINE_END)
+        parts = [_replace(_ONLY_EOS, end), _byte_level(use_regex=True)]
+    elif eos_token(settings) == LINE_END:
+        # WordPiece puts a blank before each token but the first; no word begins with its prefix
+        parts = [{"type": "WordPiece", "prefix": " ", "cleanup": False}]
+        parts += [{"type": "Fuse"}, _replace(" ?\n ?", LINE_END)]
+    else:
+        parts = [_replace(_ONLY_EOS, LINE_END), {"type": "Fuse"}]
+    return {"type": "Sequence", "decoders": [_replace(_ONLY_UNK, unknown), *parts]}
+
+
+def _spelt(text: str) -> str:
+    return "".join(LETTERS[byte] for byte in text.encode("utf-8"))
+
+
+def _old_decoder(settings: VocabularySettings) -> Json | None:
+    """Return the decoder that older versions wrote."""
+    return _byte_level(use_regex=True) if settings.unit in ("byte", "bpe") else None
+
+
 def _frame(settings: VocabularySettings) -> Json:
-    byte_level = settings.unit in ("byte", "bpe")
     return {
         "version": "1.0",
         "truncation": None,
@@ -117,7 +149,7 @@ def _frame(settings: VocabularySettings) -> Json:
         "normalizer": _normalizer(settings),
         "pre_tokenizer": PRE_TOKENIZERS[_kind(settings)],
         "post_processor": None,
-        "decoder": _byte_level(use_regex=True) if byte_level else None,
+        "decoder": _decoder(settings),
     }
 
 
@@ -162,7 +194,8 @@ def _recognise(content: Json, where: str) -> VocabularySettings:
                 settings = VocabularySettings(
                     unit=unit, words=words or "text", normalize=normalize, lowercase=lowercase
                 )
-                if frame == _frame(settings):
+                known = _frame(settings)
+                if frame in (known, known | {"decoder": _old_decoder(settings)}):
                     return settings
     raise RunError(
         f"{where}: not a tokenizer that charlm wrote; make one with: "

@@ -21,7 +21,6 @@ from charlm.config import VocabularySettings
 from charlm.text.corpus import END, check_text
 from charlm.text.decoders import (
     BYTE_OF_LETTER,
-    UNKNOWN_TEXT,
     BlankDecoder,
     BytesDecoder,
     Decoder,
@@ -34,6 +33,7 @@ from charlm.text.tokenizer_json import (
     LETTERS,
     LINE_END,
     UNK,
+    UNKNOWN_TEXT,
     parse_tokenizer_json,
     read_tokenizer_file,
     tokenizer_json,
