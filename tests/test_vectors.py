@@ -85,6 +85,12 @@ def test_a_word_may_hold_blanks(tmp_path: Path) -> None:
         (b"3 2\na 1 2\nb 1\n", ["line 3"]),
         (binary_of(WORDS, b"\n")[:-9], ["ends in entry 3 of 3"]),
         (binary_of(WORDS, b"\n").replace(b"3 3", b"9 3", 1), ["ends in entry 4 of 9"]),
+        (binary_of(WORDS, b"\n").replace(b"3 3", b"2 3", 1), ["goes on after 2 entries"]),
+        (binary_of(WORDS, b"\n").replace(b"3 3", b"3 2", 1), ["goes on after 3 entries"]),
+        (b"2 4\na 0.1 0.2 0.3\nb 0.4 0.5 0.6\n", ["line 2", "3 fields", "a word and 4 numbers"]),
+        (b"2 2\na 0.1 0.2 0.3\nb 0.4 0.5 0.6\n", ["line 2", "3 fields", "a word and 2 numbers"]),
+        (b"2 3\na 0.1 0.2 x\nb 0.4 0.5 0.6\n", ["line 2", "a word and 3 numbers"]),
+        (b"a 1 2\nb 1 2 3\n", ["line 2", "3 fields"]),
     ],
 )
 def test_a_damaged_file_is_named_with_its_place(content: bytes, words, tmp_path: Path) -> None:
@@ -95,6 +101,41 @@ def test_a_damaged_file_is_named_with_its_place(content: bytes, words, tmp_path:
         read_vectors(path, {"a", "b"})
     for word in ["v.txt", *words]:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("width", [20, 22])
+def test_a_text_of_another_width_than_its_header_says_is_not_binary(
+    width: int, tmp_path: Path
+) -> None:
+    """It was once read as binary: the embedding began with ASCII bytes read as floats."""
+    rows = [f"{word} {' '.join(['0.25'] * width)}" for word in ("the", "cat", "sat")]
+    path = tmp_path / "v.vec"
+    path.write_text("\n".join(["3 21", *rows]) + "\n")
+    with pytest.raises(CorpusError, match=f"v.vec: line 2 .* {width} fields .* 21 numbers"):
+        read_vectors(path, {"the"})
+
+
+@pytest.mark.parametrize("name", ["fast.vec", "word2vec.bin", "glove.txt"])
+def test_a_byte_order_mark_is_dropped_and_reported(name: str, tmp_path: Path) -> None:
+    """Before, it was a part of the first word or of the first count."""
+    path = tmp_path / name
+    path.write_bytes(b"\xef\xbb\xbf" + FORMATS[name])
+    found = read_vectors(path, {"cat"})
+    assert found.by_word["cat"].tolist() == WORDS["cat"]
+    assert ["byte-order mark" in note for note in found.notes] == [True]
+
+
+@pytest.mark.parametrize(("said", "notes"), [(5, 1), (2, 1), (3, 0)])
+def test_another_number_of_rows_than_the_header_says_is_reported(
+    said: int, notes: int, tmp_path: Path
+) -> None:
+    """A file that was cut short between two lines has no other mark."""
+    path = tmp_path / "v.vec"
+    path.write_bytes(FORMATS["fast.vec"].replace(b"3 3", f"{said} 3".encode(), 1))
+    found = read_vectors(path, set(WORDS))
+    assert set(found.by_word) == set(WORDS)
+    assert len(found.notes) == notes
+    assert all(f"says {said} vectors, the file holds 3" in note for note in found.notes)
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ both counts. word2vec's binary format has the same first line; then each word, a
 numbers as 32-bit floats. Only the words that are asked for are kept in memory.
 """
 
+import codecs
 import io
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,62 +24,109 @@ LONGEST_LINE = 1 << 20
 LONGEST_WORD = 1 << 12
 PEEKED = 1 << 16
 """Bytes that are looked at to tell text from binary."""
+CONTROLS = bytes(set(range(32)) - set(b"\t\n\r")) + b"\x7f"
+"""Control characters that a text of vectors does not hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WordVectors:
-    """Vectors of `width` numbers by word."""
+    """Vectors of `width` numbers by word, and sentences about what was odd in their file."""
 
     width: int
     by_word: dict[str, Vector]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(kw_only=True)
+class _Layout:
+    """Form of a file: its first line of text, the counts that its header gives, binary or text."""
+
+    first: bytes
+    number: int | None
+    width: int
+    binary: bool
 
 
 def read_vectors(path: Path, wanted: Collection[str]) -> WordVectors:
-    """The vectors of the wanted words in a file (`.gz .bz2 .xz .zst` as well).
+    """Read the vectors of the wanted words from a file (`.gz .bz2 .xz .zst` as well).
 
     Raises CorpusError with the place of the first line that is not a word and its numbers.
     """
     source = TextFile(shown(path), path)
+    notes: list[str] = []
+    found: dict[str, Vector] = {}
     with readable(source.label):
         raw: Any = source.open()
         with io.BufferedReader(raw, PEEKED) as file:
-            width, entries = _entries(file, source.label)
-            found = {word: vector for word, vector in entries if word in wanted}
+            layout = _layout(file, source.label, notes)
+            count = 0
+            for word, vector in _entries(file, layout, source.label):
+                count += 1
+                if word in wanted:
+                    found[word] = vector
+    if layout.number not in (None, count):
+        short = ". It may be cut short" if count < (layout.number or 0) else ""
+        notes.append(
+            f"{source.label}: the first line says {layout.number:,} vectors, the file holds "
+            f"{count:,}{short}; all of them are used"
+        )
     for word, vector in found.items():
         if not np.isfinite(vector).all():
             raise CorpusError(
                 f"{source.label}: the vector of {word!r} holds a number that is not finite; "
                 "expected finite ones. Make the file again, or leave that word out"
             )
-    return WordVectors(width=width, by_word=found)
+    return WordVectors(width=layout.width, by_word=found, notes=tuple(notes))
 
 
-def _entries(file: io.BufferedReader, name: str) -> tuple[int, Iterator[tuple[str, Vector]]]:
-    """The number of numbers of each entry, and the entries."""
+def _layout(file: io.BufferedReader, name: str, notes: list[str]) -> _Layout:
+    """Read the first line and decide what the rest of the file is."""
     first = file.readline(LONGEST_LINE)
+    if first.startswith(codecs.BOM_UTF8):
+        notes.append(f"{name} begins with a byte-order mark; it was dropped")
+        first = first.removeprefix(codecs.BOM_UTF8)
     counts = first.split()
     if len(counts) == 2 and all(count.isdigit() for count in counts):
         number, width = int(counts[0]), int(counts[1])
-        if _is_binary(file.peek(PEEKED)[:PEEKED], width):
-            return width, _binary_entries(file, number, width, name)
-        return width, _text_entries(file, width, name, 2)
+        binary = _is_binary(file.peek(PEEKED)[:PEEKED], width)
+        return _Layout(first=first, number=number, width=width, binary=binary)
     width = len(counts) - 1
     if width < 1:
         raise CorpusError(
             f"{name}: line 1 is {_excerpt(first)}; expected a word and its numbers, or the two "
             "counts of word2vec's format"
         )
-    return width, _text_entries(chain([first], file), width, name, 1)
+    return _Layout(first=first, number=None, width=width, binary=False)
+
+
+def _entries(file: io.BufferedReader, layout: _Layout, name: str) -> Iterator[tuple[str, Vector]]:
+    if layout.binary:
+        return _binary_entries(file, layout.number or 0, layout.width, name)
+    if layout.number is not None:
+        return _text_entries(file, layout.width, name, 2)
+    return _text_entries(chain([layout.first], file), layout.width, name, 1)
 
 
 def _is_binary(start: bytes, width: int) -> bool:
-    """Whether what follows the counts is no line of a word and `width` numbers."""
+    """Whether what follows the counts is word2vec's binary format, not text.
+
+    A text with a mistake in its first row is still a text: it has a number there, and no control
+    characters, of which one byte in ten of 32-bit floats is one.
+    """
     line, end, _ = start.partition(b"\n")
     numbers = line.rstrip().rsplit(b" ", width)[1:]
+    if end and len(numbers) == width and all(map(_is_number, numbers)):
+        return False
+    controls = len(start) - len(start.translate(None, CONTROLS))
+    return 100 * controls > len(start) or not any(map(_is_number, line.split()[1:]))
+
+
+def _is_number(text: bytes) -> bool:
     try:
-        return len([float(number) for number in numbers]) < width or not end
+        float(text)
     except ValueError:
-        return True
+        return False
+    return True
 
 
 def _text_entries(
@@ -91,12 +139,15 @@ def _text_entries(
         word, *parts = line.rstrip().rsplit(b" ", width)
         try:
             vector = np.array(parts, np.float32)
-            if len(vector) != width:
+            last = word.rpartition(b" ")
+            if len(vector) != width or (last[0] and _is_number(last[2])):
                 raise ValueError
             yield word.decode("utf-8", "replace"), vector
         except ValueError as error:
+            count = max(len(line.split()) - 1, 0)
             raise CorpusError(
-                f"{name}: line {number} is {_excerpt(line)}; expected a word and {width} numbers"
+                f"{name}: line {number} is {_excerpt(line)}, {count} fields after the word; "
+                f"expected a word and {width} numbers. Correct that line, or the counts in line 1"
             ) from error
 
 
@@ -112,6 +163,11 @@ def _binary_entries(
                 "word2vec's binary format"
             )
         yield word.decode("utf-8", "replace"), np.frombuffer(data, "<f4").astype(np.float32)
+    if file.read(LONGEST_WORD).strip():
+        raise CorpusError(
+            f"{name}: goes on after {number:,} entries of {width} numbers, the counts in its first "
+            "line; expected its end there. Correct the counts, or make the file again"
+        )
 
 
 def _word(file: io.BufferedReader) -> bytes:

@@ -43,7 +43,6 @@ from charlm.training.preparing import Prepared, prepare, prepare_machine
 from charlm.training.pretrained import (
     begin_with,
     begin_with_frequencies,
-    coverage,
     keep_vectors,
     kept_vectors,
 )
@@ -80,8 +79,6 @@ def start(
         shutil.rmtree(path, ignore_errors=True)  # nothing could go on with it
         raise
     session.notes += ready.dataset.notes + _shrinking(ready.plan.reasons)
-    if ready.vectors:
-        session.notes.append(coverage(ready.vectors, ready.dataset))
     return session
 
 

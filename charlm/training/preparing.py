@@ -27,7 +27,7 @@ from charlm.text.dataset import Dataset, load_dataset
 from charlm.text.vocabulary import load_vocabulary
 from charlm.training.expectation import expected
 from charlm.training.planning import Plan, plan
-from charlm.training.pretrained import Pretrained, find_vectors, with_width
+from charlm.training.pretrained import Pretrained, coverage, find_vectors, with_width
 
 Origins = dict[str, str]
 BUILT_IN_CORPUS = "tales.txt"
@@ -73,6 +73,7 @@ def prepare(
     if settings.training.vectors:
         vectors = find_vectors(Path(settings.training.vectors), dataset.vocabulary)
         settings = with_width(settings, vectors)
+        dataset.notes.extend([*vectors.notes, coverage(vectors, dataset)])
     if settings.model.direction == "both" and settings.training.minutes:
         each = replace(settings.training, minutes=settings.training.minutes / 2.0)
         settings = replace(settings, training=each)

@@ -25,6 +25,7 @@ class Pretrained:
 
     ids: NDArray[np.int64]
     vectors: NDArray[np.float32]
+    notes: tuple[str, ...] = ()
 
 
 def find_vectors(path: Path, vocabulary: Vocabulary) -> Pretrained:
@@ -33,7 +34,8 @@ def find_vectors(path: Path, vocabulary: Vocabulary) -> Pretrained:
     Raises CorpusError when the file holds none of them.
     """
     names = [_names(vocabulary.token_text(index)) for index in range(len(vocabulary))]
-    known = read_vectors(path, {name for some in names for name in some}).by_word
+    read = read_vectors(path, {name for some in names for name in some})
+    known = read.by_word
     pairs = {
         index: known[name]
         for index, some in enumerate(names)
@@ -46,7 +48,7 @@ def find_vectors(path: Path, vocabulary: Vocabulary) -> Pretrained:
             "vectors of the same units. Try --unit word"
         )
     ids = np.array(list(pairs), np.int64)
-    return Pretrained(ids=ids, vectors=np.stack(list(pairs.values())))
+    return Pretrained(ids=ids, vectors=np.stack(list(pairs.values())), notes=read.notes)
 
 
 def _names(token: str) -> list[str]:
