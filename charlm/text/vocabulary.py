@@ -7,10 +7,11 @@ Characters and bytes are encoded through a numpy table; words and BPE by the `to
 
 import json
 import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise, starmap
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -381,7 +382,8 @@ def cut_safely(text: str, size: int) -> Iterator[str]:
     """Pieces of at most `size` characters, cut where no token of any unit can cross.
 
     After a line end, or before a single blank that stands between two other characters; only
-    where so many characters have neither, after `size` of them.
+    where so many characters have neither, after `size` of them, or a few before or after that, so
+    that no normal form reaches over the cut.
     """
     start = 0
     while len(text) - start > size:
@@ -400,8 +402,13 @@ def _fine_parts(text: str) -> list[str]:
     if text.isascii():
         return [text]
     parts = list(cut_safely(text, FINE_CHARS))
-    safe = all(left[-1] == LINE_END or right[0] == " " for left, right in pairwise(parts))
-    return parts if safe else [text]
+    return parts if all(starmap(_is_safe, pairwise(parts))) else [text]
+
+
+def _is_safe(left: str, right: str) -> bool:
+    """Whether no word crosses a cut: it is at a line end or at a single blank."""
+    single = right[0] == " " and not left[-1].isspace() and not right[1:2].isspace()
+    return left[-1] == LINE_END or single
 
 
 def _safe_cut(text: str, start: int, stop: int) -> int:
@@ -412,7 +419,19 @@ def _safe_cut(text: str, start: int, stop: int) -> int:
     while (blank := text.rfind(" ", start + 1, blank)) > 0:
         if not text[blank - 1].isspace() and not text[blank + 1].isspace():
             return blank
-    return stop
+    places = chain(range(stop, start, -1), range(stop + 1, len(text)))
+    return next((place for place in places if _begins_apart(text[place])), len(text))
+
+
+def _begins_apart(character: str) -> bool:
+    """Whether NFC and NFKC leave a character apart from what comes before it.
+
+    Combining marks join it, and vowels and final consonants of Hangul; a character whose
+    decomposition begins with one of them does so too.
+    """
+    first = unicodedata.normalize("NFKD", character)[0]
+    joins = unicodedata.combining(first) or unicodedata.category(first)[0] == "M"
+    return not joins and not "\u1160" <= first <= "\u11ff"
 
 
 def _normalizes(settings: VocabularySettings) -> bool:

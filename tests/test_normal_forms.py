@@ -1,0 +1,95 @@
+"""Normal forms: a text has the same ids however it is cut, as Unicode composes across any cut."""
+
+import sys
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from charlm.config import VocabularySettings
+from charlm.text.building import build_vocabulary, safe_chunks
+from charlm.text.encoded import encode_text
+from charlm.text.vocabulary import UNITS, WordVocabulary, _begins_apart, cut_safely
+
+NORMALS = [
+    {"normalize": "nfc"},
+    {"normalize": "nfkc"},
+    {"normalize": "nfkc", "lowercase": True},
+    {"lowercase": True},
+]
+# what composes with what is before it: marks, Hangul, kana with their half-width forms
+JOINING = st.text(
+    st.sampled_from(
+        "aE<\u0301\u0323\u0338\u3099かハ\uff8a\uff9e\u1112\u1161\u11ab\u314f\uac00"
+        "\u09c7\u09beİΣ\u00b4 \n"
+    ),
+    max_size=40,
+)
+
+
+@pytest.fixture
+def tiny_pieces(monkeypatch) -> int:
+    """Blocks of a few characters, as a long text without blanks has blocks of many."""
+    monkeypatch.setattr(safe_chunks, "__defaults__", (5,))
+    for unit in UNITS.values():
+        monkeypatch.setattr(unit, "piece_chars", 5)
+    return 5
+
+
+def normal_form(text: str, form: dict) -> str:
+    """The text as Python's own tables give it."""
+    if form.get("normalize"):
+        text = unicodedata.normalize(form["normalize"].upper(), text)
+    return "".join(c.lower() for c in text) if form.get("lowercase") else text
+
+
+@pytest.mark.parametrize("form", NORMALS, ids=str)
+@pytest.mark.parametrize("unit", ["char", "byte", "bpe"])
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_a_long_text_is_normalised_as_a_whole(unit, size, form, tiny_pieces) -> None:
+    """Before, a letter and its accent on two sides of a block's end stayed two characters."""
+    text = "e\u0301a\u0323\u0301か\u3099\u1112\u1161\u11abE\uff8a\uff9eo" * 4
+    chunks = [text[start : start + size] for start in range(0, len(text), size)]
+    built = build_vocabulary(lambda: chunks, VocabularySettings(unit=unit, **form))
+    encoded = encode_text(lambda: chunks, built.vocabulary, "stream")
+    assert built.vocabulary.decode(encoded.ids) == normal_form(text, form)
+    if unit != "bpe":  # its pieces may differ, as a cut in a word without end has always been
+        whole = build_vocabulary(lambda: [text], VocabularySettings(unit=unit, **form))
+        assert built.counts.tolist() == whole.counts.tolist()
+        assert encoded.ids.tolist() == whole.vocabulary.encode(text).tolist()
+
+
+@pytest.mark.parametrize("form", NORMALS, ids=str)
+@given(text=JOINING, size=st.integers(1, 6))
+@settings(max_examples=150, deadline=None)
+def test_pieces_normalised_are_the_text_normalised(form: dict, text: str, size: int) -> None:
+    """Wherever the limit falls."""
+    pieces = [normal_form(piece, form) for piece in cut_safely(text, size)]
+    assert "".join(pieces) == normal_form(text, form)
+
+
+def test_no_composition_reaches_over_a_cut() -> None:
+    """By Unicode's own table: what is the second half of a composed character never begins a piece.
+
+    Hangul is composed by rule; its vowels and final consonants are not in the table.
+    """
+    decompositions = (
+        unicodedata.decomposition(chr(code)).split() for code in range(sys.maxunicode)
+    )
+    seconds = {chr(int(d[1], 16)) for d in decompositions if len(d) == 2 and d[0][0] != "<"}
+    seconds |= set(map(chr, [*range(0x1161, 0x1176), *range(0x11A8, 0x11C3)]))
+    assert len(seconds) > 100
+    assert not any(map(_begins_apart, seconds))
+    marks = [chr(code) for code in range(sys.maxunicode) if unicodedata.combining(chr(code))]
+    assert not any(map(_begins_apart, marks))
+    assert all(map(_begins_apart, "aé猫\u1112 \n'"))
+
+
+def test_a_run_of_blanks_is_never_counted_in_two(monkeypatch) -> None:
+    """A word rule that looks at short pieces once took a cut between two blanks for a safe one."""
+    monkeypatch.setattr("charlm.text.vocabulary.FINE_CHARS", 4)
+    text = "éaé   b"
+    vocabulary = UNITS["word"](VocabularySettings(unit="word"), ["<unk>", "<eos>"])
+    assert isinstance(vocabulary, WordVocabulary)
+    assert vocabulary.words(text) == ["éaé", "   ", "b"]
