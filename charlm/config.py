@@ -326,7 +326,9 @@ class TrainingSettings:
     keep: int = setting(2, "checkpoints kept for resuming")
     seed: int | None = setting(None, "seed of every random draw; None = drawn and recorded")
     device: str = setting("auto", "where to compute", DEVICE_NAMES)
-    precision: str = setting("auto", "auto uses bf16 where it is right and fast", PRECISION_NAMES)
+    precision: str = setting(
+        "auto", "auto uses bf16 where the processor has it, for large models", PRECISION_NAMES
+    )
     threads: int | None = setting(None, "CPU threads; None = torch's choice")
 
     def __post_init__(self) -> None:

@@ -1,13 +1,13 @@
-"""Where a model computes and in which number type, decided by measurement where trust is not due.
+"""Where a model computes and in which number type, checked where trust is not due.
 
-The trap that makes the measurement necessary: with torch 2.13 on processors with AMX, the backward
-pass of nn.LSTM under bfloat16 autocast is silently wrong from hidden size 1024 on.
+The trap that makes the check necessary: with torch 2.13 on processors with AMX, the backward pass
+of nn.LSTM under bfloat16 autocast is silently wrong from hidden size 1024 on. No choice depends on
+a measured time: two runs of one seed would differ by what else the machine does.
 """
 
 import contextlib
 import ctypes
 import platform
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from charlm.config import ModelSettings
+from charlm.engine.library import processor_features
 from charlm.errors import EnvironmentFailure
-from charlm.nn.model import RecurrentLanguageModel
+from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 
 LARGEST_GRADIENT_ERROR = 0.05
 """Relative error up to which bfloat16 gradients count as right; correct ones stay below 0.01."""
@@ -24,8 +25,12 @@ PROBE_SHAPE = (16, 32)
 """Steps and rows of the comparison."""
 MOST_PROBED = 2**26
 """Logits of it, at 22 bytes each; fewer rows where there would be more."""
-MOST_TIMES_SLOWER = 10.0
-"""bfloat16 that falls off its fast path is 75 times slower; small shapes alone cost a little."""
+MIN_BF16_WEIGHTS = 100_000
+"""Multiplied weights below which `auto` stays with fp32 on a processor. Seconds in bf16 by seconds
+in fp32, least of four, one thread of an AMD EPYC, nine cells: 1.0 to 2.1 with up to 40,000 weights,
+0.7 to 1.5 with 60,000 to 150,000, 0.45 to 0.67 with more."""
+BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
+"""Features in /proc/cpuinfo of processors that compute in bfloat16, for builds without probes."""
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
@@ -66,12 +71,16 @@ def choose_device(name: str) -> torch.device:
 def choose_precision(
     requested: str, settings: ModelSettings, vocab_size: int, device: torch.device
 ) -> Precision:
-    """bf16 where it is asked for or, with `auto`, where it proves right and not slower.
+    """Return bf16 if it is asked for or, with `auto`, if it is right here and the model not small.
 
-    Raises EnvironmentFailure when bf16 was asked for and does not work here.
+    The choice follows from the processor's features, the model and the gradients of one small
+    batch; nothing is timed. Raises EnvironmentFailure if bf16 was asked for and does not work here.
     """
     if requested == "fp32":
         return Precision(name="fp32", reason="asked for")
+    weights = multiplied_weights(settings, vocab_size)
+    if requested == "auto" and device.type == "cpu" and weights < MIN_BF16_WEIGHTS:
+        return Precision(name="fp32", reason="bf16 is no faster for a model this small")
     problem = bf16_problem(settings, vocab_size, device)
     if problem is None:
         return Precision(name="bf16", reason="gradients agree with fp32 at these layer shapes")
@@ -85,15 +94,13 @@ def bf16_problem(settings: ModelSettings, vocab_size: int, device: torch.device)
 
     One forward and backward pass at the model's own layer shapes, in both types, compared.
     """
-    if device.type == "mps" or (device.type == "cuda" and not torch.cuda.is_bf16_supported()):
-        return f"bfloat16 is not served on this {device.type} device"
-    if device.type == "cpu" and not processor_has_bf16():
-        return "this processor has no bfloat16 arithmetic"
+    if problem := unserved_bf16(device):
+        return problem
     if settings.cell == "esn":
         return "a reservoir has no gradients to compare"
     try:
-        exact, exact_seconds = _probe(settings, vocab_size, device, "fp32")
-        rough, rough_seconds = _probe(settings, vocab_size, device, "bf16")
+        exact = _probe(settings, vocab_size, device, "fp32")
+        rough = _probe(settings, vocab_size, device, "bf16")
     except RuntimeError as error:
         return f"torch cannot run these layers in bfloat16 ({str(error).splitlines()[0]})"
     worst = max(
@@ -101,15 +108,22 @@ def bf16_problem(settings: ModelSettings, vocab_size: int, device: torch.device)
     )
     if not worst <= LARGEST_GRADIENT_ERROR:
         return f"bfloat16 gradients are {100 * worst:.0f} % off at these layer shapes"
-    if rough_seconds > MOST_TIMES_SLOWER * exact_seconds:
-        return f"bfloat16 is {rough_seconds / exact_seconds:.0f} times slower than fp32 here"
+    return None
+
+
+def unserved_bf16(device: torch.device) -> str | None:
+    """Explain why a device does not compute in bfloat16, or return None if it does."""
+    if device.type == "mps" or (device.type == "cuda" and not torch.cuda.is_bf16_supported()):
+        return f"bfloat16 is not served on this {device.type} device"
+    if device.type == "cpu" and not processor_has_bf16():
+        return "this processor has no bfloat16 arithmetic"
     return None
 
 
 def _probe(
     settings: ModelSettings, vocab_size: int, device: torch.device, name: str
-) -> tuple[list[Tensor], float]:
-    """Gradients of the recurrent weights for one small batch, and the fastest time of three.
+) -> list[Tensor]:
+    """Return the gradients of the recurrent weights for one small batch.
 
     Raises RuntimeError where torch's own layers take float16 for bfloat16, as those of cuDNN do:
     without scaling, small gradients vanish in it, and the few tokens of a probe do not show it.
@@ -126,27 +140,22 @@ def _probe(
     for layer in model.modules():
         if isinstance(layer, nn.RNNBase):
             layer.register_forward_hook(lambda _, __, out: computed.add(out[0].dtype))
-    times = []
-    for _ in range(3):
-        model.zero_grad()
-        start = time.perf_counter()
-        with precision.autocast(device):
-            logits, _ = model(ids)
-        if torch.float16 in computed:
-            raise RuntimeError("its recurrent layers are computed in float16, which has no scale")
-        logits.float().log_softmax(-1)[..., 0].mean().backward()
-        times.append(time.perf_counter() - start)
+    with precision.autocast(device):
+        logits, _ = model(ids)
+    if torch.float16 in computed:
+        raise RuntimeError("its recurrent layers are computed in float16, which has no scale")
+    logits.float().log_softmax(-1)[..., 0].mean().backward()
     recurrent = [p for p in model.layers.parameters() if p.dim() > 1]
-    return [p.grad.float().cpu() for p in recurrent if p.grad is not None], min(times)
+    return [p.grad.float().cpu() for p in recurrent if p.grad is not None]
 
 
 def processor_has_bf16() -> bool:
-    """Whether the processor itself computes in bfloat16 (AMX or AVX-512 BF16, or Arm's BF16)."""
+    """Report whether the processor computes in bfloat16 (AMX, AVX-512 BF16 or Arm's BF16)."""
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "_is_arm_bf16_supported")
     found = [getattr(torch.cpu, probe)() for probe in probes if hasattr(torch.cpu, probe)]
+    found += [bool(BF16_FLAGS & processor_features()), platform.machine() in ("arm64", "aarch64")]
     with contextlib.suppress(AttributeError, RuntimeError):
-        served = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-        return served and (any(found) or platform.machine() in ("arm64", "aarch64"))
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and any(found)
     return False
 
 

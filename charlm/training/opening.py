@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from charlm.config import ModelSettings, Settings, TrainingSettings, merge, settings_from
 from charlm.errors import EnvironmentFailure, RunError, UsageError
-from charlm.nn.devices import Precision, choose_precision
+from charlm.nn.devices import Precision, choose_precision, unserved_bf16
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.commit import explained, json_bytes, remove_leftovers
 from charlm.runs.data import check_unchanged, read_data, weights_problem, write_data
@@ -220,7 +220,14 @@ def resume(
             name = _name_of(path, settings)
             name.encode("utf-8")
             record["name"] = name
+        before = record.get("precision", {}).get("name")
         session = _session(path, settings, dataset, record, lock, device)
+        now = record["precision"]
+        if before not in (None, now["name"]):
+            session.notes.append(
+                f"the precision changed from {before} to {now['name']} ({now['reason']}); the "
+                "weights will differ from those of an uninterrupted run"
+            )
         session.notes += [f"{problem}; passed over" for problem in skipped]
         if threads != record["machine"].get("threads"):
             session.notes.append("the number of threads changed; results may differ in rounding")
@@ -340,10 +347,15 @@ def _precision(
     device: torch.device,
     record: Mapping[str, Any],
 ) -> Precision:
-    """As before where the run goes on on the same kind of device, else chosen anew."""
+    """Return the recorded choice of a run that resumes, unless another one was asked for.
+
+    Only if this processor or device has no bfloat16 a run that `auto` began in it goes to fp32.
+    """
     before = record.get("precision")
-    if before and before["name"] == "fp32" and training.precision != "bf16":
-        return Precision(name="fp32", reason=before["reason"])
+    if before and training.precision in ("auto", before["name"]):
+        kept = Precision(name=before["name"], reason=before["reason"])
+        if kept.name == "fp32" or unserved_bf16(device) is None:
+            return kept
     return choose_precision(training.precision, model, vocab_size, device)
 
 

@@ -1,0 +1,78 @@
+"""Runs that are the same twice: what a load on the machine must not change."""
+
+from pathlib import Path
+
+import pytest
+
+from charlm.config import settings_from
+from charlm.nn import devices
+from charlm.nn.devices import Precision
+from charlm.text.corpus import Corpus
+from charlm.training import opening, preparing
+from charlm.training.opening import resume, start
+from charlm.training.session import Session
+
+TEXT = "abc abd\nab ca\n" * 8
+CHOSEN = Precision(name="bf16", reason="gradients agree")
+UNSERVED = "this processor has no bfloat16 arithmetic"
+
+
+@pytest.fixture(autouse=True)
+def usual_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the process's memory rules as they are."""
+    monkeypatch.setattr(preparing, "keep_freed_memory", lambda: True)
+
+
+def begun(folder: Path, name: str = "x", **training) -> Session:
+    """Return a new session of a tiny model."""
+    values = {"steps": 3, "batch_size": 2, "bptt": 4, "seed": 1, "threads": 1} | training
+    model = {"hidden_size": 3, "embedding_size": 2, "num_layers": 1}
+    settings = settings_from({"training": values, "model": model})
+    return start(settings, folder, name=name, corpus=Corpus.from_text(TEXT, "stream"))
+
+
+def begun_in_bf16(folder: Path, monkeypatch: pytest.MonkeyPatch, **training) -> Path:
+    """Return a run of three steps that `auto` or `bf16` began in bf16."""
+    monkeypatch.setattr(preparing, "choose_precision", lambda *_: CHOSEN)
+    session = begun(folder, **training)
+    list(session.records())
+    return session.path
+
+
+def refused(*_: object) -> Precision:
+    raise AssertionError("the precision was chosen again")
+
+
+@pytest.mark.parametrize("asked", ["auto", "bf16"])
+def test_a_resumed_run_keeps_its_precision(
+    asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without another probe, as long as the processor computes in bfloat16."""
+    path = begun_in_bf16(tmp_path, monkeypatch, precision=asked)
+    monkeypatch.setattr(opening, "choose_precision", refused)
+    monkeypatch.setattr(devices, "processor_has_bf16", lambda: True)
+    for changes in ({"steps": 4}, {"steps": 4, "precision": asked}):
+        session = resume(path, {"training": changes})
+        assert session.trainer.precision == CHOSEN
+        assert session.record["precision"] == vars(CHOSEN)
+        assert not any("precision" in note for note in session.notes)
+        session.lock.release()
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"), [({"steps": 4}, UNSERVED), ({"precision": "fp32"}, "asked for")]
+)
+def test_a_change_of_precision_is_reported(
+    changes: dict[str, object], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a processor without bfloat16, and where the user asks for another one."""
+    path = begun_in_bf16(tmp_path, monkeypatch)
+    monkeypatch.setattr(devices, "processor_has_bf16", lambda: False)
+    monkeypatch.setattr(devices, "MIN_BF16_WEIGHTS", 0)
+    session = resume(path, {"training": changes})
+    assert session.trainer.precision == Precision(name="fp32", reason=why)
+    assert [note for note in session.notes if "precision" in note] == [
+        f"the precision changed from bf16 to fp32 ({why}); the weights will differ from those "
+        "of an uninterrupted run"
+    ]
+    session.lock.release()
