@@ -29,3 +29,11 @@ def call(
         return ended.value.code, out, err
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def no_lines_about_slow_phases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loaded machine must not change what a command says on stderr."""
+    from charlm.cli import display
+
+    monkeypatch.setattr(display, "TICK", 1e6)

@@ -22,6 +22,7 @@ FLOORS = {
     "charlm.commands": 0,
     "charlm.errors": 0,
     "charlm.escapes": 0,
+    "charlm.phases": 0,
     "charlm.units": 0,
     "charlm.reading": 1,
     "charlm.config": 1,

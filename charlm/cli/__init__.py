@@ -25,6 +25,7 @@ from charlm.cli import (
     verify,
     vocab,
 )
+from charlm.cli.display import shown_phases
 from charlm.cli.output import (
     Talk,
     close_streams,
@@ -106,7 +107,8 @@ def main(arguments: list[str] | None = None) -> None:
     status = 0
     try:
         _check_arguments(sys.argv[1:] if arguments is None else arguments)
-        result = app(arguments, prog_name="charlm", standalone_mode=False)
+        with shown_phases():
+            result = app(arguments, prog_name="charlm", standalone_mode=False)
         status = result if isinstance(result, int) else 0
         if status == 130 and not Talk.stop_told:  # the command parser has caught Ctrl-C
             say("charlm: interrupted")

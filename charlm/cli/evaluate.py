@@ -18,6 +18,7 @@ from charlm.cli.options import (
     takes_reading,
 )
 from charlm.cli.output import render, say, write, write_json
+from charlm.phases import phase
 
 if TYPE_CHECKING:
     from charlm.library import Model
@@ -98,7 +99,8 @@ def evaluate(
         from charlm.text.dataset import open_corpus
 
         corpus = open_corpus(files, CorpusSettings(**reading), document or model.run.document)
-        texts = {"text": model.run.encode(corpus)}
+        with phase("encoding the text"):
+            texts = {"text": model.run.encode(corpus)}
         if not len(texts["text"].ids):
             from charlm.errors import CorpusError
 
@@ -112,10 +114,10 @@ def evaluate(
     )
     from charlm.inference.likelihood import evaluate as tally_of
 
-    tallies = {
-        name: tally_of(model.run.engine, text, reset_every=reset_every)
-        for name, text in texts.items()
-    }
+    tallies = {}
+    for name, text in texts.items():
+        with phase(f"evaluating: {name}", total=len(text.ids)):
+            tallies[name] = tally_of(model.run.engine, text, reset_every=reset_every)
     plain = dict(tallies)
     if wanted:
         tallies |= chosen.tallies(model, texts)

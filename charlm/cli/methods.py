@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm.cli.output import say
+from charlm.phases import phase
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,11 +53,12 @@ class Methods:
 
     def tallies(self, model: "Model", texts: "Mapping[str, EncodedText]") -> "dict[str, Tally]":
         """The figures of each text under each method, by `text, method`."""
-        return {
-            f"{name}, {method}": tally_of(text)
-            for method, tally_of in self._methods(model)
-            for name, text in texts.items()
-        }
+        found = {}
+        for method, tally_of in self._methods(model):
+            for name, text in texts.items():
+                with phase(f"evaluating: {name}, {method}", total=len(text.ids)):
+                    found[f"{name}, {method}"] = tally_of(text)
+        return found
 
     def _methods(self, model: "Model") -> "Rows":
         from charlm.nn.engine import TorchEngine
@@ -92,7 +94,8 @@ def _temperatures(model: "Model", engine: "TorchEngine") -> "Rows":
     from charlm.nn.engine import TorchEngine
 
     part = sample_of(_kept_text(model, "valid", "fit a temperature on"))
-    scale = fit_scale(lambda factor: evaluate(TorchEngine(engine.model, factor), part).nats)
+    with phase("fitting the temperature"):
+        scale = fit_scale(lambda factor: evaluate(TorchEngine(engine.model, factor), part).nats)
     if engine.logit_scale != 1.0:
         yield "uncalibrated", lambda text: evaluate(TorchEngine(engine.model), text)
     fitted = TorchEngine(engine.model, scale)
@@ -134,7 +137,9 @@ def _cache(
     from charlm.inference.cache import TUNING_TOKENS, cached_tally, read_contexts, tuned
 
     valid = _kept_text(model, "valid", "choose a cache on")
-    chosen = tuned(read_contexts(engine, valid, TUNING_TOKENS), size)
+    with phase("reading the validation text", total=min(len(valid.ids), TUNING_TOKENS)):
+        contexts = read_contexts(engine, valid, TUNING_TOKENS)
+    chosen = tuned(contexts, size)
     say(
         f"cache of {size:,}: weight {chosen.weight:g}, theta {chosen.theta:g}, chosen on the first "
         f"{min(TUNING_TOKENS, len(valid.ids)):,} tokens of the validation text"
@@ -148,7 +153,6 @@ def _dynamic(model: "Model", engine: "TorchEngine") -> "tuple[str, Callable[[Enc
 
     valid = _kept_text(model, "valid", "choose a rate on")
     train = _kept_text(model, "train", "measure gradients on")
-    say("dynamic evaluation learns as it reads; on a long text that takes minutes ...")
     rms = gradient_rms(engine, train)
     chosen = tuned(engine, valid, rms)
     read = min(TUNING_TOKENS, len(valid.ids))
@@ -182,7 +186,8 @@ def _mixtures(models: "list[Model]") -> "Rows":
 
     engines = [one.run.engine for one in models]
     valid = _kept_text(models[0], "valid", "fit weights on")
-    weights = fitted_weights([text_nats(engine, valid) for engine in engines])
+    with phase("fitting the mixture", total=len(engines) * len(valid.ids)):
+        weights = fitted_weights([text_nats(engine, valid) for engine in engines])
     told = ", ".join(
         f"{one.path.name} {weight:.3f}" for one, weight in zip(models, weights, strict=True)
     )

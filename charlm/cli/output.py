@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import sys
+import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -29,13 +31,37 @@ class Talk:
     command = "charlm"
 
 
+class Line:
+    """The last line of a terminal, redrawn to show progress; what is said appears above it."""
+
+    lock = threading.RLock()
+    draw: Callable[[str], None] | None = None
+
+    @classmethod
+    def show(cls, draw: Callable[[str], None], text: str) -> None:
+        """Replace the line with a function that does that."""
+        with cls.lock:
+            cls.draw = draw
+            draw(text)
+
+    @classmethod
+    def clear(cls) -> None:
+        """Remove the line, if there is one."""
+        with cls.lock:
+            if cls.draw is not None:
+                cls.draw("")
+                cls.draw = None
+
+
 def say(text: str, *, level: int = 1) -> None:
     """A sentence for the person at the terminal, on stderr."""
     if Talk.level >= level:
-        try:
-            print(text, file=sys.stderr, flush=True)  # noqa: T201
-        except OSError:  # a reader that has gone, a terminal that was closed, a full disk
-            _silence(2)
+        with Line.lock:
+            Line.clear()
+            try:
+                print(text, file=sys.stderr, flush=True)  # noqa: T201
+            except OSError:  # a reader that has gone, a terminal that was closed, a full disk
+                _silence(2)
 
 
 def write(text: str, *, flush: bool = False) -> None:
@@ -43,6 +69,7 @@ def write(text: str, *, flush: bool = False) -> None:
 
     Raises EnvironmentFailure where it cannot be written, as on a full disk.
     """
+    Line.clear()
     try:
         sys.stdout.write(text)
         if flush:

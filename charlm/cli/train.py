@@ -8,6 +8,7 @@ import typer
 from charlm.cli.commands import command
 from charlm.cli.options import NO_FLAGS, CheckpointsOption, ReadingFlags, RunOption, takes_reading
 from charlm.cli.output import Talk, render, say, write
+from charlm.phases import phase
 
 if TYPE_CHECKING:
     from charlm.config import Settings
@@ -21,6 +22,7 @@ TEXT, VOCABULARY, MODEL, FIT, RUNNING = (
     "Run",
 )
 """Headings of the help."""
+LOADING = "loading PyTorch"
 
 
 def register(app: typer.Typer) -> None:
@@ -271,7 +273,6 @@ def train(
         session = _resumed(flags, run, checkpoints, config or preset, name, vocab)
     else:
         settings, origins = _settings(flags, run, config, preset)
-        say("reading the text ...")
         if plan:
             _show_plan(settings, origins, vocab)
             return
@@ -358,8 +359,10 @@ def _show_plan(settings: "Settings", origins: dict[str, str], vocab: Path | None
     """The plan and the reasons for it, on stdout."""
     from charlm.report.progress import describe_plan
     from charlm.report.runs import setting_rows, setting_table
-    from charlm.training.memory import memory_problem
-    from charlm.training.preparing import prepare
+
+    with phase(LOADING):
+        from charlm.training.memory import memory_problem
+        from charlm.training.preparing import prepare
 
     ready = prepare(settings, origins=origins, vocabulary=vocab)
     problem = memory_problem(ready.plan.memory, ready.plan.settings, ready.device)
@@ -378,7 +381,9 @@ def _started(
     vocab: Path | None,
 ) -> "Session":
     from charlm.runs.locate import checkpoints_folder
-    from charlm.training.opening import start
+
+    with phase(LOADING):
+        from charlm.training.opening import start
 
     return start(
         settings,
@@ -421,7 +426,8 @@ def _resumed(
     if is_built_in(path):
         words = command("train", "TEXT", checkpoints=folder)
         raise RunError(f"the built-in run is only for reading; train your own: {words}")
-    from charlm.training.opening import resume
+    with phase(LOADING):
+        from charlm.training.opening import resume
 
     changes = {section: values for section, values in flags.items() if values}
     session = resume(path, changes)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from charlm.cli.commands import command
-from charlm.cli.output import Forgiving, Talk, drawn, say
+from charlm.cli.output import Talk, drawn, say
+from charlm.phases import phase
 
 if TYPE_CHECKING:
     from charlm.training.records import FinishedRecord, Record
@@ -97,55 +98,28 @@ def _progress(session: "Session") -> "Iterator[Any]":
     from charlm.training.records import EvaluationRecord, StepRecord, WarningRecord
 
     unit = session.record["settings"]["vocabulary"]["unit"]
-    if Talk.level == 0:
-        yield str
-        return
-    if sys.stderr.isatty():
-        with _bar(session.trainer.progress) as bar:
+    told_at = -PLAIN_STEP_GAP
 
-            def draw(record: "Record | str") -> None:
-                """Move the bar, or write a line above it."""
-                if isinstance(record, str):
-                    bar.write(record, file=bar.fp)
-                elif isinstance(record, StepRecord):
-                    bar.n = round(1000 * record.progress)
-                    bar.set_postfix_str(step_line(record, unit), refresh=True)
-                elif isinstance(record, EvaluationRecord):
-                    bar.write(evaluation_line(record, unit), file=bar.fp)
-                elif isinstance(record, WarningRecord):
-                    bar.write(record.text, file=bar.fp)
+    with phase("training") as training:
+        training.reached = session.trainer.progress
 
-            yield draw
-        return
-    last = [-PLAIN_STEP_GAP]
+        def show(record: "Record | str") -> None:
+            """Move the bar, or write a line above it."""
+            nonlocal told_at
+            if isinstance(record, str):
+                say(record)
+            elif isinstance(record, EvaluationRecord):
+                training.reached = record.progress
+                say(evaluation_line(record, unit))
+            elif isinstance(record, WarningRecord):
+                say(record.text)
+            elif isinstance(record, StepRecord):
+                training.reached, training.detail = record.progress, step_line(record, unit)
+                if not sys.stderr.isatty() and record.seconds - told_at >= PLAIN_STEP_GAP:
+                    told_at = record.seconds
+                    say(plain_step_line(record, unit))
 
-    def tell(record: "Record | str") -> None:
-        """A plain line for each validation and note, and for a step now and then."""
-        if isinstance(record, str):
-            say(record)
-        elif isinstance(record, EvaluationRecord):
-            say(evaluation_line(record, unit))
-        elif isinstance(record, WarningRecord):
-            say(record.text)
-        elif isinstance(record, StepRecord) and record.seconds - last[0] >= PLAIN_STEP_GAP:
-            last[0] = record.seconds
-            say(plain_step_line(record, unit))
-
-    yield tell
-
-
-def _bar(progress: float) -> Any:
-    """A bar that begins where the run is, so that its pace is that of this sitting."""
-    from tqdm import tqdm
-
-    return tqdm(
-        total=1000,
-        initial=round(1000 * progress),
-        file=Forgiving(sys.stderr),
-        dynamic_ncols=True,
-        leave=False,
-        bar_format="{percentage:3.0f}% |{bar:20}| {postfix} [{elapsed}<{remaining}]",
-    )
+        yield show
 
 
 def _summary(session: "Session", finished: "FinishedRecord") -> None:

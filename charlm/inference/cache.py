@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from charlm.errors import CorpusError
 from charlm.inference.likelihood import WINDOW, tally
 from charlm.nn.engine import TorchEngine
+from charlm.phases import advance, phase
 from charlm.text.encoded import EncodedText
 from charlm.text.tokenizer_json import EOS
 from charlm.units import Tally
@@ -71,6 +72,7 @@ def _windows(engine: TorchEngine, text: EncodedText, most: int | None) -> Iterat
         for begin in range(0, len(piece), WINDOW):
             span = slice(begin, begin + WINDOW)
             seen, found, state = engine.contexts(inputs[span, None], piece[span, None], state)
+            advance(len(found))
             yield Contexts(hidden=seen[:, 0], targets=piece[span], nats=found[:, 0])
 
 
@@ -116,6 +118,7 @@ def _own(contexts: Contexts, size: int, theta: float, known: int = 0) -> NDArray
     for begin in range(max(known, 1), len(own), BLOCK):
         end = min(begin + BLOCK, len(own))
         own[begin:end] = _block(contexts, begin, end, size, theta)
+        advance(end - begin)
     return own
 
 
@@ -137,11 +140,12 @@ def tuned(contexts: Contexts, size: int) -> Cache:
     """The cache of this size that gives a text the least nats, from a grid of weight and theta."""
     part = contexts.part(0, TUNING_TOKENS)
     totals: dict[Cache, float] = {}
-    for theta in THETAS:
-        own = _own(part, size, theta)
-        for weight in WEIGHTS:
-            cache = Cache(size=size, weight=weight, theta=theta)
-            totals[cache] = float(_mixed(part, own, weight).sum())
+    with phase("choosing the weight of the cache", total=len(THETAS) * len(part.nats)):
+        for theta in THETAS:
+            own = _own(part, size, theta)
+            for weight in WEIGHTS:
+                cache = Cache(size=size, weight=weight, theta=theta)
+                totals[cache] = float(_mixed(part, own, weight).sum())
     return min(totals, key=totals.__getitem__)
 
 

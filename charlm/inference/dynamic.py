@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from charlm.errors import CorpusError
 from charlm.nn.engine import TorchEngine
 from charlm.nn.model import RecurrentLanguageModel, State
+from charlm.phases import advance, phase
 from charlm.text.encoded import EncodedText
 from charlm.text.tokenizer_json import EOS
 
@@ -57,14 +58,16 @@ def gradient_rms(engine: TorchEngine, text: EncodedText, window: int = WINDOW) -
     model = _learner_of(engine)
     squares = {name: torch.zeros_like(weight) for name, weight in _learnt(model)}
     count = 0
-    for inputs, targets in _batches(text, window):
-        model.zero_grad()
-        _, shown, _ = model.read(torch.from_numpy(inputs))
-        _mean_nats(model, shown, torch.from_numpy(targets), engine.logit_scale).backward()  # type: ignore[no-untyped-call]
-        for name, weight in _learnt(model):
-            if weight.grad is not None:
-                squares[name] += weight.grad**2
-        count += 1
+    with phase("measuring gradients", total=min(len(text.ids), STATISTICS_TOKENS)):
+        for inputs, targets in _batches(text, window):
+            model.zero_grad()
+            _, shown, _ = model.read(torch.from_numpy(inputs))
+            _mean_nats(model, shown, torch.from_numpy(targets), engine.logit_scale).backward()  # type: ignore[no-untyped-call]
+            for name, weight in _learnt(model):
+                if weight.grad is not None:
+                    squares[name] += weight.grad**2
+            count += 1
+            advance(inputs.size)
     return {name: (square / count).sqrt() for name, square in squares.items()}
 
 
@@ -120,6 +123,7 @@ class _Learner:
             span = slice(begin, begin + self.how.window)
             found, state = self._piece(inputs[span, None], ids[span, None], state)
             nats.append(found)
+            advance(len(found))
         return np.concatenate([*nats, np.empty(0)])
 
     def _piece(self, inputs: Ids, targets: Ids, state: State) -> tuple[NDArray[np.float64], State]:
@@ -178,8 +182,10 @@ def tuned(
         return float(dynamic_nats(engine, part, rms, how).sum())
 
     rates = [Dynamic(rate=rate, decay=DECAYS[1], window=window) for rate in RATES]
-    best = min(rates, key=nats)
-    return min((replace(best, decay=decay) for decay in DECAYS), key=nats)
+    tried = len(RATES) + len(DECAYS)
+    with phase("choosing the rate of dynamic evaluation", total=tried * len(part.ids)):
+        best = min(rates, key=nats)
+        return min((replace(best, decay=decay) for decay in DECAYS), key=nats)
 
 
 def _beginning(text: EncodedText, most: int) -> EncodedText:

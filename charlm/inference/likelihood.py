@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.engine.interface import Engine, Ids, Nats, State, rows_of
+from charlm.phases import advance
 from charlm.text.encoded import EncodedText
 from charlm.text.tokenizer_json import EOS, UNK
 from charlm.units import Tally
@@ -145,6 +146,7 @@ class _Pieces:
         targets = self.targets[rows, begin:end].T.astype(np.int64)
         nats, state = self.engine.nats(inputs, targets, state)
         self.flat[rows, begin:end] = nats.T
+        advance(nats.size)
         return state
 
 
@@ -224,6 +226,7 @@ def _group(
             nats[part], ranks[part], state = engine.ranks(inputs[part], targets[part], state)
         else:
             nats[part], state = engine.nats(inputs[part], targets[part], state)
+        advance(sum(min(max(len(ids) - begin, 0), step) for ids in group))
     return [(nats[: len(ids), row], ranks[: len(ids), row]) for row, ids in enumerate(group)]
 
 

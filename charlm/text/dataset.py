@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from charlm.config import CorpusSettings, VocabularySettings
 from charlm.errors import CorpusError, UsageError
+from charlm.phases import phase
 from charlm.text.building import Read, build_vocabulary
 from charlm.text.corpus import Corpus, Extent, Stamps, chosen_documents, measure, span, split_point
 from charlm.text.encoded import EncodedText, id_counts
@@ -83,12 +84,15 @@ def load_dataset(
     notes = list(corpus.notes)
     coverage, given = 1.0, vocabulary is not None
     if vocabulary is None:
-        built = build_vocabulary(parts["train"].read, vocabulary_settings, count=False)
+        with phase("building the vocabulary", total=parts["train"].chars):
+            built = build_vocabulary(parts["train"].watched, vocabulary_settings, count=False)
         vocabulary, coverage = built.vocabulary, built.coverage
         notes += built.notes
-    encoded = {
-        name: encode_part(part, vocabulary, corpus.document, cache) for name, part in parts.items()
-    }
+    with phase("encoding the text", total=sum(part.chars for part in parts.values())):
+        encoded = {
+            name: encode_part(part, vocabulary, corpus.document, cache)
+            for name, part in parts.items()
+        }
     for part in parts.values():
         part.check()
     if len(encoded["train"].ids) == 0:
@@ -132,7 +136,7 @@ def open_corpus(
 def _split(corpus: Corpus, settings: CorpusSettings) -> dict[str, Part]:
     """The parts by name; a share is held out for validation unless a file is given for it."""
     before = corpus.stamps()
-    whole = measure(corpus.chunks())
+    whole = _measured(corpus)
     by_document = corpus.document != "stream"
     least = 1 if by_document else 2
     count = whole.documents if by_document else whole.chars
@@ -162,7 +166,7 @@ def _split(corpus: Corpus, settings: CorpusSettings) -> dict[str, Part]:
         if sources:
             other = open_corpus(sources, settings, corpus.document)
             before = other.stamps()
-            extent = measure(other.chunks())
+            extent = _measured(other)
             corpus.notes += [note for note in other.notes if note not in corpus.notes]
             if extent.sha256 == whole.sha256:
                 corpus.notes.append(
@@ -176,13 +180,31 @@ def _split(corpus: Corpus, settings: CorpusSettings) -> dict[str, Part]:
     return parts
 
 
+def _measured(corpus: Corpus) -> Extent:
+    """The extent of a corpus, read from its beginning to its end."""
+    with phase(f"reading {corpus.name}") as reading:
+        read = 0
+
+        def watched() -> Iterator[str]:
+            """The chunks, with their sizes shown."""
+            nonlocal read
+            for chunk in corpus.chunks():
+                read += len(chunk)
+                reading.detail = f"{reading.name}: {read / 1e6:,.1f} million characters"
+                yield chunk
+
+        return measure(watched())
+
+
 def _span_part(
     corpus: Corpus, extent: Extent, start: int, stop: int | None, before: Stamps
 ) -> Part:
     documents = corpus.document != "stream"
+    count = extent.documents if documents else extent.chars
     return _part_of(
         corpus, extent, f"{start}:{stop}",
         lambda: span(corpus.chunks(), start, stop, documents=documents), before,
+        ((count if stop is None else stop) - start) / max(count, 1),
     )  # fmt: skip
 
 
@@ -194,7 +216,7 @@ def _drawn_parts(corpus: Corpus, extent: Extent, number: int, before: Stamps) ->
     return {
         name: _part_of(
             corpus, extent, f"random:{name}:{number}",
-            partial(_chosen, corpus, wanted), before,
+            partial(_chosen, corpus, wanted), before, float(wanted.mean()),
         )
         for name, wanted in (("train", training), ("valid", ~training))
     }  # fmt: skip
@@ -204,8 +226,18 @@ def _chosen(corpus: Corpus, wanted: NDArray[np.bool_]) -> Iterator[str]:
     return chosen_documents(corpus.chunks(), wanted)
 
 
-def _part_of(corpus: Corpus, extent: Extent, place: str, read: Read, before: Stamps) -> Part:
-    """A part that `read` reads, at a place of the whole text that a few words name."""
+def _part_of(
+    corpus: Corpus,
+    extent: Extent,
+    place: str,
+    read: Read,
+    before: Stamps,
+    fraction: float = 1.0,
+) -> Part:
+    """A part that `read` reads, at a place of the whole text that a few words name.
+
+    It is about this fraction of the whole text.
+    """
 
     def check() -> None:
         """Whether the files are as they were when they were measured."""
@@ -215,4 +247,10 @@ def _part_of(corpus: Corpus, extent: Extent, place: str, read: Read, before: Sta
                 "first pass to the last. Run the command again"
             )
 
-    return Part(read=read, key=f"{extent.sha256}:{place}", bytes=extent.bytes, check=check)
+    return Part(
+        read=read,
+        key=f"{extent.sha256}:{place}",
+        bytes=extent.bytes,
+        chars=round(fraction * extent.chars),
+        check=check,
+    )

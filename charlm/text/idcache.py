@@ -14,13 +14,14 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from charlm.errors import CorpusError, EnvironmentFailure
+from charlm.phases import counted
 from charlm.text.building import Read
 from charlm.text.encoded import (
     EncodedText,
@@ -52,8 +53,14 @@ class Part:
     read: Read
     key: str
     bytes: int
+    chars: int
+    """How many characters it has, about."""
     check: Callable[[], None]
     """Raises CorpusError when the files are no longer as they were when the part was measured."""
+
+    def watched(self) -> Iterator[str]:
+        """Read the part, and advance the phase that is open."""
+        return counted(self.read())
 
 
 def encode_part(
@@ -64,7 +71,7 @@ def encode_part(
     Raises EnvironmentFailure when the cache cannot be written.
     """
     if part.bytes <= CACHED_FROM_BYTES:
-        return encode_text(part.read, vocabulary, document)
+        return encode_text(part.watched, vocabulary, document)
     key = json.dumps([CACHE_FORMAT, part.key, document, vocabulary.to_json()], sort_keys=True)
     folder = (cache or cache_folder()) / hashlib.sha256(key.encode()).hexdigest()[:32]
     for _ in range(TRIES):  # others may build and clear away the same at the same time
@@ -147,7 +154,7 @@ def _write_cache(folder: Path, part: Part, vocabulary: Vocabulary, document: str
         counts = TextCounts()
         ends, total = [], 0
         with (building / "ids.bin").open("wb") as file:
-            for ids, marks, size in encoded_chunks(part.read, vocabulary):
+            for ids, marks, size in encoded_chunks(part.watched, vocabulary):
                 file.write(np.ascontiguousarray(ids, vocabulary.dtype).tobytes())
                 ends.append(marks + total)
                 total += len(ids)

@@ -16,6 +16,7 @@ from charlm.config import ModelSettings, Settings, TrainingSettings, merge, sett
 from charlm.errors import EnvironmentFailure, RunError, UsageError
 from charlm.nn.devices import Precision, choose_precision, unserved_bf16
 from charlm.nn.model import RecurrentLanguageModel
+from charlm.phases import phase
 from charlm.runs.commit import explained, json_bytes, remove_leftovers
 from charlm.runs.data import check_unchanged, read_data, weights_problem, write_data
 from charlm.runs.folders import check_name, check_own, check_writable, lock_run, new_folder
@@ -94,7 +95,7 @@ def _new_run(path: Path, ready: Prepared, lock: FileLock, *, command: str) -> Se
         "origins": ready.origins,
         **ready.record,
     }
-    with explained(path):
+    with explained(path), phase("writing the encoded text"):
         write_data(path, dataset)
         if ready.vectors:
             keep_vectors(path, ready.vectors)
@@ -195,11 +196,13 @@ def resume(
         settings = _resumed_settings(record, changes or {})
         vocabulary = load_vocabulary(path / TOKENIZER)
         if dataset is None:
-            dataset = read_data(path, settings, vocabulary, record)
+            with phase("reading the text of the run"):
+                dataset = read_data(path, settings, vocabulary, record)
         else:
             check_unchanged(path, (CONFIG, TOKENIZER))
         check_listeners(settings.training, dataset)
-        saved, skipped = load_newest_state(path, record.get("id"))
+        with phase("reading the checkpoint"):
+            saved, skipped = load_newest_state(path, record.get("id"))
         if skipped and not saved:  # to begin again would write over the best weights
             raise RunError(
                 f"{skipped[0]}, and no other state is whole; expected one to go on from. Restore "

@@ -20,6 +20,7 @@ from charlm.nn.devices import (
     processor_name,
 )
 from charlm.nn.model import count_parameters
+from charlm.phases import phase
 from charlm.runs.data import corpus_record
 from charlm.runs.locate import built_in
 from charlm.text.corpus import Corpus
@@ -71,7 +72,8 @@ def prepare(
     settings = replace(settings, vocabulary=dataset.vocabulary.settings)
     vectors = None
     if settings.training.vectors:
-        vectors = find_vectors(Path(settings.training.vectors), dataset.vocabulary)
+        with phase("reading the vectors"):
+            vectors = find_vectors(Path(settings.training.vectors), dataset.vocabulary)
         settings = with_width(settings, vectors)
         dataset.notes.extend([*vectors.notes, coverage(vectors, dataset)])
     if settings.model.direction == "both" and settings.training.minutes:
@@ -85,10 +87,13 @@ def prepare(
     def precision_of(model: ModelSettings) -> Precision:
         """Measured once for each model."""
         if model not in found:
-            found[model] = choose_precision(wanted, model, vocab_size, device)
+            with phase("comparing bf16 with fp32"):
+                found[model] = choose_precision(wanted, model, vocab_size, device)
         return found[model]
 
-    planned = plan(settings, dataset, device, precision_of)
+    with phase("planning"):
+        planned = plan(settings, dataset, device, precision_of)
+        expectation = None if made_up else expected(dataset, planned)
     settings = planned.settings
     precision = precision_of(settings.model)
     record = {
@@ -101,7 +106,7 @@ def prepare(
             "passes": planned.passes,
             "length": planned.reasons.get("training.minutes"),
             "memory_bytes": planned.memory,
-            "expected": None if made_up else expected(dataset, planned),
+            "expected": expectation,
         },
     }
     return Prepared(

@@ -9,6 +9,7 @@ from charlm.engine.interface import Engine
 from charlm.inference.calibration import sample_of
 from charlm.inference.generation import generate
 from charlm.inference.likelihood import evaluate
+from charlm.phases import advance, phase
 from charlm.text.corpus import END
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText, TextCounts
@@ -32,12 +33,17 @@ WORSE = 0.002
 def review(trainer: Trainer, engine: Engine, valid_nats: float | None) -> Review:
     """Look at a finished run. `engine` computes with its best weights."""
     dataset = trainer.dataset
-    train = evaluate(engine, end_of(dataset.train, TRAINING_SAMPLE)).nats_per_token
+    part = end_of(dataset.train, TRAINING_SAMPLE)
+    with phase("evaluating a part of the training text", total=len(part.ids)):
+        train = evaluate(engine, part).nats_per_token
     model = trainer.model.settings
     advice = diagnosis(
         train, valid_nats, trainer.counters.validation_nats, trainer.passes, model.dropout or 0.0
     )
-    memory = memory_of(engine, dataset) if model.direction != "backward" else None
+    memory = None
+    if model.direction != "backward":
+        with phase("checking what was memorised"):
+            memory = memory_of(engine, dataset)
     return Review(train_nats_per_token=train, advice=advice, memory=memory)
 
 
@@ -105,11 +111,14 @@ def memory_of(engine: Engine, dataset: Dataset, seed: int = 1) -> Memory:
     """Compare samples of a model with its training text."""
     vocabulary, train = dataset.vocabulary, np.asarray(dataset.train.ids[:MOST_COMPARED])
     texts, documents = [""] * SAMPLES, dataset.begins_anew
-    for piece in generate(
+    drawn = generate(
         engine, vocabulary, length=SAMPLE_TOKENS, samples=SAMPLES, seed=seed, documents=documents
-    ):
-        ends = documents and piece.id == EOS  # shown as a line end, which is another token
-        texts[piece.sample] += piece.text[:-1] + END if ends else piece.text
+    )
+    with phase("generating samples", total=SAMPLES * SAMPLE_TOKENS):
+        for piece in drawn:
+            ends = documents and piece.id == EOS  # shown as a line end, which is another token
+            texts[piece.sample] += piece.text[:-1] + END if ends else piece.text
+            advance()
     ids = [vocabulary.encode_marked(text)[0].astype(np.int64) for text in texts]
     apart = np.array([-1], np.int64)  # stands in no text, so that nothing reaches over it
     joined = np.concatenate([part for one in ids for part in (one, apart)])

@@ -20,6 +20,7 @@ from charlm.errors import DivergenceError, EnvironmentFailure, RunError
 from charlm.inference.likelihood import evaluate
 from charlm.nn.engine import TorchEngine
 from charlm.nn.model import RecurrentLanguageModel
+from charlm.phases import phase
 from charlm.runs.card import model_card
 from charlm.runs.commit import explained, write_file
 from charlm.runs.layout import CARD, METRICS, WEIGHTS, write_record
@@ -152,6 +153,10 @@ class Session:
 
     def _save(self) -> SavedRecord:
         """Commit a state; until there is a validation the newest weights are the best ones."""
+        with phase("saving a checkpoint"):
+            return self._committed()
+
+    def _committed(self) -> SavedRecord:
         trainer = self.trainer
         counters = trainer.counters
         trainer.check_weights()
@@ -187,9 +192,12 @@ class Session:
         reason = stopped or counters.finished
         valid, scale = trainer.best_tally, 1.0
         if not stopped and trainer.settings.calibrate and valid:
-            valid, scale = calibrate(self.path, trainer, self._save)
-        engine, text = best_engine(self.path, trainer), trainer.dataset.test
-        test = None if stopped or text is None else evaluate(engine, text)
+            with phase("calibrating"):
+                valid, scale = calibrate(self.path, trainer, self._save)
+        engine, text, test = best_engine(self.path, trainer), trainer.dataset.test, None
+        if not stopped and text is not None:
+            with phase("evaluating the test text", total=len(text.ids)):
+                test = evaluate(engine, text)
         known = valid.nats_per_token if valid else None
         finished = FinishedRecord(
             step=counters.step,

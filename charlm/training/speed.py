@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from charlm.config import ModelSettings, TrainingSettings
 from charlm.nn.devices import Precision
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
+from charlm.phases import phase
 from charlm.training.objective import Objective
 from charlm.training.optim import build_optimizer
 
@@ -40,10 +41,11 @@ def measured_speed(
     optimizer = build_optimizer(model.parameters(), training)
     draws = torch.Generator(device)
     objective = Objective(model, training, device=device, precision=precision, generator=draws)
-    _step_seconds(objective, ids, optimizer)
     times: list[float] = []
-    while len(times) < LEAST_STEPS or sum(times) < seconds:
-        times.append(_step_seconds(objective, ids, optimizer))
+    with phase("measuring the speed of this machine"):
+        _step_seconds(objective, ids, optimizer)
+        while len(times) < LEAST_STEPS or sum(times) < seconds:
+            times.append(_step_seconds(objective, ids, optimizer))
     weights = multiplied_weights(settings, vocab_size)
     return OPERATIONS_PER_WEIGHT_AND_TOKEN * weights * ids.size / statistics.median(times)
 

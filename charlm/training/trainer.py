@@ -24,6 +24,7 @@ from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import Precision
 from charlm.nn.engine import TorchEngine
 from charlm.nn.model import RecurrentLanguageModel, State, joined, rows_of, saved_tensors
+from charlm.phases import phase
 from charlm.runs.states import SavedState
 from charlm.runs.tensors import put_weights
 from charlm.runs.weights import LARGEST_WEIGHT
@@ -394,8 +395,10 @@ class Trainer:
         counters = self.counters
         begun = self.clock()
         self.check_weights()
+        validating = phase("validating", total=len(self.dataset.valid.ids))
         with self.kept_weights():
-            tally = evaluate(TorchEngine(self.model), self.dataset.valid)
+            with validating:
+                tally = evaluate(TorchEngine(self.model), self.dataset.valid)
             if not math.isfinite(tally.nats):
                 raise self._broken_validation(tally.nats)
             before = self.best_tally

@@ -1,0 +1,173 @@
+"""Phases of long work on stderr: a line that is redrawn on a terminal, plain lines in a pipe."""
+
+import contextlib
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from charlm.cli.output import Forgiving, Line, Talk, say
+from charlm.phases import Phase
+
+TICK = 0.25
+"""Seconds between two looks at the open phases."""
+DRAWN_AFTER = 0.5
+"""Seconds that a phase lasts before a terminal shows it."""
+PLAIN_AFTER = 2.0
+"""Seconds that a phase lasts before a pipe gets a line about it."""
+PLAIN_GAP = 30.0
+"""Seconds between two plain lines about one phase."""
+SPINNER = "|/-\\"
+BAR = 20
+"""Most columns of a bar."""
+
+
+class Display:
+    """A listener that shows the innermost phase that lasts.
+
+    `draw` replaces the line on a terminal; without it `say` writes plain lines. `clock` gives
+    seconds, `width` the columns of the terminal. Nothing is shown with --quiet.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[[str], None] | None = None,
+        *,
+        say: Callable[[str], None] = say,
+        clock: Callable[[], float] = time.monotonic,
+        width: Callable[[], int] = lambda: shutil.get_terminal_size().columns,
+    ) -> None:
+        self.draw, self.say, self.clock, self.width = draw, say, clock, width
+        self.shown: list[_Shown] = []
+        self.on_begin: Callable[[], None] = lambda: None
+        self._ticks = 0
+
+    def begin(self, phase: Phase) -> None:
+        """Take note of a phase."""
+        self.shown.append(_Shown(phase, self.clock()))
+        self.on_begin()
+
+    def end(self, phase: Phase) -> None:
+        """Forget a phase, and clear its line when no other is open."""
+        self.shown = [one for one in self.shown if one.phase is not phase]
+        if not self.shown:
+            Line.clear()
+
+    def tick(self) -> None:
+        """Show what is due now."""
+        open_phases, now = self.shown, self.clock()
+        if Talk.level == 0 or not open_phases:
+            return
+        self._ticks += 1
+        if self.draw is None:
+            self._tell(open_phases[-1], now)
+            return
+        lasting = [one for one in open_phases if now - one.begun >= DRAWN_AFTER]
+        if lasting:
+            line = lasting[-1].line(now, self.width(), SPINNER[self._ticks % len(SPINNER)])
+            Line.show(self.draw, line)
+
+    def _tell(self, one: "_Shown", now: float) -> None:
+        if one.phase.reached is not None:  # whose records have lines of their own
+            return
+        due = one.begun + PLAIN_AFTER if one.told_at is None else one.told_at + PLAIN_GAP
+        if now >= due:
+            one.told_at = now
+            fraction = one.phase.fraction
+            self.say(one.phase.name + (f": {100 * fraction:.0f} %" if fraction else " ..."))
+
+
+class _Shown:
+    """An open phase, when it began, and when a pipe was last informed of it."""
+
+    def __init__(self, phase: Phase, begun: float) -> None:
+        self.phase, self.begun = phase, begun
+        self.first: float | None = None  # the fraction at the first look
+        self.told_at: float | None = None
+
+    def line(self, now: float, width: int, spinner: str) -> str:
+        """One line about the phase, as wide as the terminal allows."""
+        fraction, seconds = self.phase.fraction, now - self.begun
+        text = self.phase.detail or self.phase.name
+        if fraction is None:
+            return fitted(f"{spinner} ", 0.0, text, clock_text(seconds), width, most=0)
+        if self.first is None:
+            self.first = fraction
+        gained = fraction - self.first
+        times = clock_text(seconds)
+        if gained > 0.0:
+            times += f", {clock_text(seconds * (1.0 - fraction) / gained)} left"
+        return fitted(f"{100 * fraction:3.0f}% ", fraction, text, times, width)
+
+
+def fitted(head: str, fraction: float, text: str, times: str, width: int, most: int = BAR) -> str:
+    """A line of less than `width` columns: the bar shrinks first, then the text; the times stay."""
+    room = width - 1 - len(head) - len(times) - 2
+    bar = min(most, room - len(text) - 3)
+    if bar >= 4:
+        filled = round(fraction * bar)
+        head += f"|{'#' * filled}{' ' * (bar - filled)}| "
+        room -= bar + 3
+    if len(text) > room:
+        text = text[: max(room - 1, 0)] + "…"
+    return f"{head}{text}  {times}"
+
+
+def clock_text(seconds: float) -> str:
+    """Seconds as `0:45`, `3:07` or `1:02:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+@contextlib.contextmanager
+def shown_phases() -> Iterator[None]:
+    """Show the phases of what is done inside on stderr."""
+    from charlm.phases import listening
+
+    display = Display(_line_writer() if sys.stderr.isatty() else None)
+    ended = threading.Event()
+
+    def look() -> None:
+        """Look at the phases now and then until the command has ended."""
+        while not ended.wait(TICK):
+            display.tick()
+
+    watcher = threading.Thread(target=look, daemon=True)
+
+    def watch() -> None:
+        """Begin to look with the first phase: most commands have none that lasts."""
+        if not watcher.is_alive() and not ended.is_set():
+            watcher.start()
+
+    display.on_begin = watch
+    try:
+        with listening(display):
+            yield
+    finally:
+        ended.set()
+        if watcher.is_alive():
+            watcher.join()
+        Line.clear()
+
+
+def _line_writer() -> Callable[[str], None]:
+    """A function that replaces the last line of stderr."""
+    printer: Any = None
+    stream = Forgiving(sys.stderr)
+
+    def draw(line: str) -> None:
+        """Replace the line; an empty one leaves the cursor at its beginning."""
+        nonlocal printer
+        if printer is None:
+            from tqdm import tqdm
+
+            printer = tqdm.status_printer(stream)
+        printer(line)
+        if not line:
+            stream.write("\r")
+            stream.flush()
+
+    return draw

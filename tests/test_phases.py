@@ -1,0 +1,202 @@
+"""Phases of long work: what the core reports, and what a terminal and a pipe show of it."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import encoded_documents, encoded_stream, engine, tiny_model
+
+from charlm.cli import display as displays
+from charlm.cli.display import BAR, DRAWN_AFTER, PLAIN_AFTER, PLAIN_GAP, Display, fitted
+from charlm.cli.output import Line, Talk
+from charlm.config import CorpusSettings, VocabularySettings
+from charlm.inference.likelihood import evaluate
+from charlm.phases import Phase, advance, counted, listening, phase
+from charlm.text.dataset import load_dataset
+
+
+class Recorder:
+    """A listener that keeps every phase, with how many were open around it."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[int, Phase]] = []
+        self.open: list[Phase] = []
+
+    def begin(self, phase: Phase) -> None:
+        self.all.append((len(self.open), phase))
+        self.open.append(phase)
+
+    def end(self, phase: Phase) -> None:
+        assert self.open.pop() is phase
+
+    @property
+    def names(self) -> list[str]:
+        return [phase.name for _, phase in self.all]
+
+
+class Screen:
+    """A display without a thread: a clock that is set by hand, and what was shown."""
+
+    def __init__(self, *, terminal: bool, width: int = 80) -> None:
+        self.now, self.lines = 0.0, []
+        show = self.lines.append
+        self.display = Display(
+            show if terminal else None, say=show, clock=lambda: self.now, width=lambda: width
+        )
+
+    def at(self, seconds: float) -> list[str]:
+        """What is shown at a moment."""
+        self.now = seconds
+        before = len(self.lines)
+        self.display.tick()
+        return self.lines[before:]
+
+
+def test_the_innermost_phase_advances_and_the_listener_is_informed() -> None:
+    recorder = Recorder()
+    with listening(recorder), phase("outer", total=4) as outer:
+        advance()
+        with phase("inner", total=2) as inner:
+            advance(3)
+            assert inner.fraction == 1.0  # never beyond the whole
+        advance()
+    assert outer.fraction == 0.5
+    assert [(depth, one.name) for depth, one in recorder.all] == [(0, "outer"), (1, "inner")]
+    assert recorder.open == []
+
+
+def test_without_a_listener_or_a_phase_nothing_happens() -> None:
+    advance()
+    with phase("alone") as alone:
+        assert list(counted(["ab", "c"])) == ["ab", "c"]
+    assert (alone.fraction, alone.done) == (None, 3)
+
+
+def test_a_phase_ends_with_an_error() -> None:
+    recorder = Recorder()
+    with pytest.raises(ValueError), listening(recorder), phase("work"):
+        raise ValueError
+    assert recorder.open == []
+
+
+@pytest.mark.parametrize("document", ["stream", "line"])
+@pytest.mark.parametrize("hold_out", ["end", "random"])
+def test_reading_a_corpus_names_its_phases_and_comes_to_the_end_of_each(
+    tmp_path: Path, document: str, hold_out: str
+) -> None:
+    if (document, hold_out) == ("stream", "random"):
+        return  # refused
+    path = tmp_path / "t.txt"
+    path.write_text("".join(f"line {n % 7}\n" for n in range(500)), encoding="utf-8")
+    recorder = Recorder()
+    settings = CorpusSettings(sources=(str(path),), document=document, hold_out=hold_out)
+    with listening(recorder):
+        load_dataset(settings, VocabularySettings(unit="word"))
+    assert recorder.names == ["reading t", "building the vocabulary", "encoding the text"]
+    for _, one in recorder.all[1:]:
+        assert one.total and one.done == pytest.approx(one.total, rel=0.02)
+
+
+def test_an_evaluation_advances_by_every_token() -> None:
+    model = engine(tiny_model())
+    stream = encoded_stream(np.arange(5000) % 5)
+    documents = encoded_documents([[2, 3, 1], [4] * 300 + [1], [1]])
+    for text in (stream, documents):
+        with phase("evaluating", total=len(text.ids)) as one:
+            evaluate(model, text)
+        assert one.fraction == 1.0
+    assert one.done == len(documents.ids)  # and of documents by no padding
+
+
+def test_a_pipe_gets_a_line_for_what_lasts_and_again_now_and_then() -> None:
+    screen = Screen(terminal=False)
+    one = Phase("encoding the text", total=200)
+    screen.display.begin(one)
+    assert screen.at(PLAIN_AFTER - 0.1) == []
+    assert screen.at(PLAIN_AFTER) == ["encoding the text ..."]
+    one.done = 50
+    assert screen.at(PLAIN_AFTER + PLAIN_GAP - 0.1) == []
+    assert screen.at(PLAIN_AFTER + PLAIN_GAP) == ["encoding the text: 25 %"]
+    screen.display.end(one)
+    assert screen.at(1000.0) == []
+
+
+def test_a_terminal_shows_the_innermost_phase_that_lasts() -> None:
+    screen = Screen(terminal=True)
+    outer, inner = Phase("training", reached=0.0), Phase("validating")
+    screen.display.begin(outer)
+    assert screen.at(DRAWN_AFTER / 2) == []
+    (first,) = screen.at(10.0)
+    assert first.startswith("  0% |" + " " * BAR + "| training")
+    screen.display.begin(inner)
+    outer.reached = 0.25
+    (second,) = screen.at(10.0 + DRAWN_AFTER / 2)
+    assert second.startswith(" 25% |#####") and second.endswith("0:10, 0:31 left")
+    (third,) = screen.at(12.0)
+    assert third[1:] == " validating  0:02"
+
+
+def test_quiet_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Talk, "level", 0)
+    for terminal in (True, False):
+        screen = Screen(terminal=terminal)
+        screen.display.begin(Phase("reading"))
+        assert screen.at(100.0) == []
+
+
+STEP = "1.363 bits/char (0.945 nats)  118,462 tokens/s"
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
+def test_a_line_fits_the_terminal_and_keeps_the_time_left(width: int) -> None:
+    """At 80 columns the time left was cut off, and a comma stood before the loss."""
+    line = fitted(" 43% ", 0.43, STEP, "1:02:03, 1:17:10 left", width)
+    assert len(line) < width and line.endswith("1:02:03, 1:17:10 left")
+    assert ", 1.363" not in line
+    if width >= 80:
+        assert STEP in line
+    if width >= 100:
+        assert "|####" in line
+
+
+def test_what_is_said_takes_the_place_of_the_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown = io.StringIO()
+    Line.show(lambda text: shown.write(f"[{text}]") and None, "43 %")
+    from charlm.cli.output import say
+
+    say("a note")
+    say("another")
+    assert shown.getvalue() == "[43 %][]"
+    assert capsys.readouterr().err == "a note\nanother\n"
+
+
+def test_a_command_names_its_phases(monkeypatch: pytest.MonkeyPatch, call, tmp_path: Path) -> None:
+    """Every part of a training and an evaluation that can take long has a name."""
+    monkeypatch.chdir(tmp_path)
+    recorder = Recorder()
+    monkeypatch.setattr(displays, "Display", lambda *_: recorder)
+    recorder.tick = lambda: None
+    Path("a.txt").write_text("the cat sat on the mat.\n" * 60, encoding="utf-8")
+    Path("b.txt").write_text("the cat sat.\n" * 5, encoding="utf-8")
+    sizes = ["--layers", "1", "--hidden", "4", "--batch", "2", "--bptt", "8", "--steps", "12"]
+    code, _, err = call("train", "a.txt", "--test", "b.txt", "--name", "m", *sizes)
+    assert code == 0, err
+    trained = recorder.names
+    for name in (
+        "loading PyTorch", "reading a", "reading b", "building the vocabulary",
+        "encoding the text", "planning", "writing the encoded text", "training", "validating",
+        "saving a checkpoint", "calibrating", "evaluating the test text",
+        "checking what was memorised",
+    ):  # fmt: skip
+        assert name in trained
+    recorder.all.clear()
+    assert call("eval", "--run", "m", "--cache", "10", "--dynamic", "--temperature")[0] == 0
+    for name in (
+        "evaluating: valid", "choosing the weight of the cache", "evaluating: valid, cache",
+        "measuring gradients", "choosing the rate of dynamic evaluation", "fitting the temperature",
+        "evaluating: test, dynamic",
+    ):  # fmt: skip
+        assert name in recorder.names
