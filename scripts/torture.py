@@ -15,6 +15,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests" / "faults"), str(ROOT)]
+sys.path[:0] = [str(ROOT / "tests" / "faults"), str(ROOT / "tests"), str(ROOT)]
 
 import harness  # type: ignore[import-not-found]  # noqa: E402
 import torch  # noqa: E402
@@ -98,8 +99,11 @@ def kills_at_random(bench: Bench) -> Iterator[Row]:
         path = bench.folder / f"kill{runs}"
         mine, status = 0, harness.DIED
         while status == harness.DIED:
-            after = draws.uniform(0.0, usual)
-            status = harness.in_child(lambda p=path: harness.train_on(p), after)
+            child = harness.begin_child(lambda p=path: harness.train_on(p))
+            time.sleep(draws.uniform(0.0, usual))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+            status = harness.end_of(child)
             mine += status == harness.DIED
         kills += mine
         if status:
@@ -282,14 +286,18 @@ def damaged_runs(bench: Bench) -> Iterator[Row]:
     for _ in range(bench.amounts.runs):
         file, mended = liar.lie()
         try:
-            verdicts = [harness.judge(liar.path, name) for name in ("load", "info", "verify")]
+            verdicts, begun = [], time.monotonic()
+            for name in ("load", "info", "verify"):
+                verdicts.append(harness.judge(liar.path, name))
+                if verdicts[-1].refused:
+                    slowest = max(slowest, time.monotonic() - begun)
+                begun = time.monotonic()
             if not mended and not verdicts[-1].refused:
                 same = harness.read_weights(liar.path) == liar.weights
                 if not same or harness.read_all(liar.path) != liar.told:
                     raise AssertionError(f"verify passes a damaged {file.name}")
             if liar.draws.random() < 0.02:
                 verdicts.append(harness.judge(liar.path, "resume"))
-            slowest = max([slowest, *(verdict.seconds for verdict in verdicts if verdict.refused)])
             refused += any(verdict.refused for verdict in verdicts)
             good += 1
         except Exception as error:  # whatever is no refusal is what is looked for

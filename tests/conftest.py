@@ -10,6 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import set_no_time_limits
+
+set_no_time_limits()
 
 
 @pytest.fixture

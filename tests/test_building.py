@@ -155,7 +155,7 @@ def test_a_text_of_almost_nothing_makes_a_small_vocabulary(form: dict, text: str
     "form", [*({"unit": unit} for unit in UNITS), {"unit": "word", "words": "whitespace"}], ids=str
 )
 @given(text=TEXTS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_counts_are_those_of_the_encoded_text(form: dict, text: str) -> None:
     """What was counted while building is what encoding the same text gives, marks left out."""
     result = built(text, **form)
@@ -163,7 +163,7 @@ def test_counts_are_those_of_the_encoded_text(form: dict, text: str) -> None:
 
 
 @given(chunks=st.lists(TEXTS, max_size=4), size=st.integers(1, 40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_safe_chunks_lose_nothing(chunks: list[str], size: int) -> None:
     """Chunks joined are the text, marks and all."""
     assert "".join(safe_chunks(chunks, size)) == "".join(chunks)

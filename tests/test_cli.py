@@ -1,5 +1,6 @@
 """The command line: exit codes, stdout that is the result and nothing else, talk on stderr."""
 
+import functools
 import json
 import os
 import re
@@ -8,13 +9,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import Call
+from waiting import PATIENCE, Ticking, wait_until
 
 import charlm
 from charlm import library
@@ -29,6 +29,7 @@ from charlm.runs.layout import read_record, write_record
 from charlm.runs.run import Run
 from charlm.runs.states import state_folders
 from charlm.training import preparing
+from charlm.training import search as search_module
 
 TEXT = "abc abd\nab ca\n" * 10
 TINY = [
@@ -761,7 +762,7 @@ def test_help_that_nobody_reads_to_its_end_is_no_error(here: Path) -> None:
     with process("--help", cwd=here) as child:
         assert child.stdout is not None
         child.stdout.close()
-        assert child.wait(60) == 0
+        assert child.wait(timeout=PATIENCE) == 0
 
 
 def test_a_closed_stderr_sends_no_talk_into_the_result(here: Path, runs: Path) -> None:
@@ -786,7 +787,7 @@ def test_a_text_comes_through_a_pipe_in_any_locale(here: Path) -> None:
     arguments = ["-q", "sample", "--len", "0", "--echo", "--prime-file", "p.txt"]
     Path("p.txt").write_bytes(TRICKY.encode())
     with process(*arguments, env=environment) as child:
-        out, err = child.communicate(timeout=120)
+        out, err = child.communicate(timeout=PATIENCE)
     assert (child.returncode, out, err) == (0, TRICKY.encode(), b"")
 
 
@@ -809,20 +810,11 @@ def lines_of(path: Path) -> int:
     return len(path.read_bytes().splitlines()) if path.exists() else 0
 
 
-def wait_for(ready: Callable[[], bool], child: subprocess.Popen) -> None:
-    """Look again and again until something is there; a child that ends before it is a failure."""
-    limit = time.monotonic() + 120
-    while not ready():
-        assert child.poll() is None, child.communicate()[1].decode()
-        assert time.monotonic() < limit
-        time.sleep(0.02)
-
-
 def in_training(name: str, *more: str) -> subprocess.Popen:
     Path("text.txt").write_text(TEXT)
     arguments = ["train", "text.txt", "--checkpoints", "c", "--name", name, *TINY, *more]
     child = process(*arguments)
-    wait_for(lambda: lines_of(Path(f"c/{name}/metrics.jsonl")) > 0, child)
+    wait_until(lambda: lines_of(Path(f"c/{name}/metrics.jsonl")) > 0, child)
     return child
 
 
@@ -833,7 +825,7 @@ def test_a_signal_saves_and_the_run_goes_on_later(
     """The step is finished, saved, and the command to go on with is told and works."""
     with in_training("s", "--steps", "100000000") as child:
         child.send_signal(number)
-        out, err = child.communicate(timeout=120)
+        out, err = child.communicate(timeout=PATIENCE)
     assert (child.returncode, out) == (status, b"")
     assert b"stopping after this step and saving" in err
     assert b"Traceback" not in err
@@ -850,7 +842,7 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(call: Call, here: Path
     """kill -9 after a checkpoint, then --resume to the end: byte by byte the uninterrupted run."""
     length = ["--steps", "600", "--evals", "2"]
     with in_training("k", *length, "--save-minutes", "0") as child:
-        wait_for(lambda: lines_of(Path("c/k/metrics.jsonl")) > 10, child)
+        wait_until(lambda: lines_of(Path("c/k/metrics.jsonl")) > 10, child)
         child.kill()
         child.communicate()
     assert child.returncode == -signal.SIGKILL
@@ -1024,7 +1016,7 @@ def test_runs_are_compared_on_a_text(call: Call, here: Path) -> None:
     named = ["compare", "stream", "lines", "--json", "--file"]
     with (here / "t.txt").open("rb") as text:
         child = process(*named, "-", stdin=text)
-        assert child.communicate(timeout=60)[0].decode() == out
+        assert child.communicate(timeout=PATIENCE)[0].decode() == out
     assert call("compare", "stream", "--file", "t.txt")[0] == 2
     assert call("compare", "stream", "lines")[0] == 2
 
@@ -1099,13 +1091,13 @@ def test_sentences_in_other_encodings_are_scored(call: Call, here: Path) -> None
     assert call("score", "--run", "stream", *other)[1] == plain
     with (here / "latin.txt").open("rb") as text:
         child = process("score", "--run", "stream", "--encoding", "latin-1", stdin=text)
-        assert child.communicate(timeout=60)[0].decode() == plain
+        assert child.communicate(timeout=PATIENCE)[0].decode() == plain
     with (here / "latin.txt").open("rb") as text:
         child = process("score", "--run", "stream", "--errors", "replace", stdin=text)
-        assert "ab\ufffd" in child.communicate(timeout=60)[0].decode()
+        assert "ab\ufffd" in child.communicate(timeout=PATIENCE)[0].decode()
     with (here / "latin.txt").open("rb") as text:
         child = process("score", "--run", "stream", "--encoding", "utf-16", stdin=text)
-        told = child.communicate(timeout=60)[1].decode()
+        told = child.communicate(timeout=PATIENCE)[1].decode()
         assert (child.returncode, "--encoding, such as utf-16-le" in told) == (3, True)
     status, out, err = call("score", "--run", "stream", "--file", "latin.txt")
     assert (status, out, "--encoding cp1252" in err) == (3, "", True)
@@ -1307,8 +1299,12 @@ def test_a_plan_that_needs_too_much_memory_is_refused(
     assert "GB of memory, 0.1 GB are free here. Use a smaller --batch (now " in err
 
 
-def test_a_search_tells_its_trials_and_the_best(call: Call, here: Path) -> None:
+def test_a_search_tells_its_trials_and_the_best(
+    call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A table of them, and how to go on with the best; as JSON too."""
+    counted = functools.partial(search_module.search, clock=Ticking(0.01))
+    monkeypatch.setattr(search_module, "search", counted)
     (here / "t.txt").write_text("to be or not to be, " * 200)
     arguments = ["search", "t.txt", "--minutes", "0.02", "--trial-minutes", "0.004", "--knobs",
                  "dropout", "--set", "hidden_size=4", "--set", "num_layers=1", "--set",

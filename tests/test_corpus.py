@@ -5,7 +5,7 @@ import hashlib
 import re
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from charlm.errors import CorpusError, UsageError
@@ -60,9 +60,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-@settings(
-    deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=80)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=3), block=SIZES, chunk=SIZES)
 def test_documents_do_not_depend_on_where_blocks_and_chunks_end(
     folder, document, texts, block, chunk
@@ -128,7 +126,6 @@ def test_an_unknown_kind_of_document_is_refused():
 # ------------------------------------------------------------------ decoding
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(data=b"\x00\x00\x00\x00\x88\xeb\xe0\x00", block=3, codec="shift_jis")
 @given(
     data=st.binary(max_size=24),

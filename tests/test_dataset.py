@@ -192,7 +192,7 @@ def test_a_given_vocabulary_is_used_as_it_is() -> None:
 
 
 @given(text=TEXTS, size=st.integers(1, 9))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_counts_are_those_of_python_whatever_the_chunks(text: str, size: int) -> None:
     """Characters, UTF-8 bytes and words; a mark is one character, one byte and a blank."""
     total, after_blank = [0, 0, 0], True
@@ -206,7 +206,7 @@ def test_counts_are_those_of_python_whatever_the_chunks(text: str, size: int) ->
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 @given(text=TEXTS, size=st.integers(1, 9))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_ids_and_counts_do_not_depend_on_chunks(form: dict, text: str, size: int) -> None:
     """Ids, ends and counts of a text read in pieces are those of the text read at once."""
     vocabulary = vocabulary_of("ab a\nb é猫", **form)

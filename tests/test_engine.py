@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers import engine as torch_engine
 from helpers import seeded, tiny_model
+from waiting import PATIENCE
 
 from charlm.config import ModelSettings
 from charlm.engine.interface import Engine
@@ -386,7 +387,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 def test_a_child_ends_without_waiting_for_threads_that_it_has_not() -> None:
     """The story: to free an engine, or to leave, joined the parent's workers for ever."""
     here = os.path.dirname(__file__)  # noqa: PTH120
-    child = subprocess.run([sys.executable, "-c", FORKING], cwd=here, timeout=60, check=False)
+    child = subprocess.run([sys.executable, "-c", FORKING], cwd=here, timeout=PATIENCE, check=False)
     assert child.returncode == 7
 
 

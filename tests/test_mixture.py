@@ -25,7 +25,7 @@ def test_far_apart_models_do_not_overflow() -> None:
     assert np.isfinite(mixed_nats([np.array([5.0]), np.array([1.0])], [1.0, 0.0])).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(2, 4), st.integers(0, 10**6))
 def test_fitted_weights_are_the_best_there_are(models: int, seed: int) -> None:
     """At the maximum each model's mean of P_k / P is at most 1, and 1 where its weight is not 0."""

@@ -40,7 +40,7 @@ def naive_nats(train: list[int], other: list[int], vocab_size: int, order: int) 
     return total / len(other)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(small_ids.filter(bool), small_ids.filter(bool))
 def test_the_model_is_its_formula(train: list[int], other: list[int]) -> None:
     """Of the order that fits best."""

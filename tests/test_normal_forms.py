@@ -62,7 +62,7 @@ def test_a_long_text_is_normalised_as_a_whole(unit, size, form, tiny_pieces) -> 
 
 @pytest.mark.parametrize("form", NORMALS, ids=str)
 @given(text=JOINING, size=st.integers(1, 6))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_pieces_normalised_are_the_text_normalised(form: dict, text: str, size: int) -> None:
     """Wherever the limit falls."""
     pieces = [normal_form(piece, form) for piece in cut_safely(text, size)]

@@ -159,7 +159,7 @@ ROWS = st.lists(
     top_p=st.floats(1e-300, 1.0),
     min_p=st.floats(0.0, 1.0),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_something_can_always_be_drawn(rows, temperature, top_k, top_p, min_p) -> None:
     """Any rules together: rows sum to one, what was impossible stays so, the likeliest stays in."""
     logits = np.array(rows)
@@ -179,7 +179,7 @@ def test_something_can_always_be_drawn(rows, temperature, top_k, top_p, min_p) -
 
 @pytest.mark.parametrize("rule", RULES)
 @given(rows=ROWS, value=st.floats(0.01, 1.0))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_rule_only_removes(rule: str, rows, value: float) -> None:
     """Logits are kept as they are or become minus infinity, and never all of them."""
     logits = np.array(rows)
@@ -189,7 +189,7 @@ def test_a_rule_only_removes(rule: str, rows, value: float) -> None:
 
 
 @given(rows=ROWS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_probabilities_are_the_exponentials_of_their_logarithms(rows) -> None:
     """Both sum to one, whatever is added to all logits."""
     logits = np.array(rows)

@@ -184,7 +184,7 @@ def test_a_uniform_model_finds_all_texts_alike() -> None:
 
 @pytest.mark.parametrize("unit", UNITS)
 @given(texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=9), max_size=4))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_any_text_can_be_scored(unit: str, texts: list[str]) -> None:
     """Any Unicode: finite, one score a text, its own counts."""
     for text, score in zip(texts, scorer(unit).score(texts, tokens=True), strict=True):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from waiting import Ticking
 
 from charlm.config import ModelSettings, Settings, settings_from
 from charlm.errors import EnvironmentFailure, RunError, UsageError
@@ -15,7 +16,7 @@ from charlm.runs.locate import find_run
 from charlm.training import search as search_module
 from charlm.training.opening import resume
 from charlm.training.records import EvaluationRecord
-from charlm.training.search import KNOBS, results, search
+from charlm.training.search import KNOBS, results
 from charlm.training.trainer import Trainer
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 60
@@ -32,13 +33,13 @@ def settings(tmp_path: Path) -> Settings:
     })  # fmt: skip
 
 
-def ticking(step: float):
-    """A clock that goes on by so many seconds with each look at it."""
-    count = itertools.count()
-    return lambda: step * next(count)
+def search(settings: Settings, folder: Path, *, tick: float = 0.01, **options):
+    """Search by a clock that counts its readings, one or two for each step."""
+    return search_module.search(settings, folder, clock=Ticking(tick), **options)
 
 
 TINY = {"trial_minutes": 0.004, "minutes": 1.0}
+"""Trials of 24 readings of the clock."""
 
 
 def test_values_are_drawn_from_their_ranges_and_reach_the_runs(
@@ -70,7 +71,7 @@ def test_the_worse_are_stopped_early(settings: Settings, tmp_path: Path, monkeyp
         lambda trial: trial.suggest_float("learning_rate", *[next(draws)] * 2),
     )  # fmt: skip
     folder = tmp_path / "s"
-    trials = search(settings, folder, knobs=("learning_rate",), minutes=9.0, trial_minutes=0.01)
+    trials = search(settings, folder, knobs=("learning_rate",), minutes=9.0, trial_minutes=0.05)
     found = list(itertools.islice(trials, 4))
     states = {record.values["learning_rate"]: set() for record in found}
     for record in found:
@@ -87,7 +88,7 @@ def test_a_trial_that_was_cut_off_goes_on(settings: Settings, tmp_path: Path) ->
     """The next sitting takes up the same trial with the same values, from where it stood."""
     folder = tmp_path / "s"
     one = {"knobs": ("dropout",), "trial_minutes": 0.02}
-    (first,) = search(settings, folder, minutes=1.0, clock=ticking(15.0), **one)
+    (first,) = search(settings, folder, minutes=0.01, **one)
     assert (first.number, first.state) == (0, "paused")
     before = read_record(folder / "trial-000")["results"]["step"]
     second = next(iter(search(settings, folder, minutes=9.0, **one)))
@@ -262,7 +263,7 @@ def test_a_search_that_was_refused_leaves_nothing(settings: Settings, tmp_path: 
     held = tmp_path / "held.txt"
     held.write_text(TEXT)
     told = replace(settings, corpus=replace(settings.corpus, valid=(str(held),)))
-    assert next(iter(search(told, tmp_path / "s", **TINY))).number == 0
+    assert next(iter(search(told, tmp_path / "s", knobs=("dropout",), **TINY))).number == 0
 
 
 def test_a_trial_that_kills_its_process_is_given_up(settings: Settings, tmp_path: Path) -> None:
@@ -311,7 +312,8 @@ def test_notes_of_trials_are_told(settings: Settings, tmp_path: Path) -> None:
     file = tmp_path / "bad.txt"
     file.write_bytes(b"the quick brown fox \xff jumps " * 60)
     corpus = replace(settings.corpus, sources=(str(file),), errors="replace")
-    found = next(iter(search(replace(settings, corpus=corpus), tmp_path / "s", **TINY)))
+    bad = replace(settings, corpus=corpus)
+    found = next(iter(search(bad, tmp_path / "s", knobs=("dropout",), **TINY)))
     assert any("U+FFFD" in note for note in found.notes)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from waiting import PATIENCE
 
 from charlm.config import Settings, settings_from
 from charlm.errors import CorpusError, DivergenceError, EnvironmentFailure, RunError, UsageError
@@ -574,7 +575,7 @@ def test_a_session_may_be_followed_in_another_thread(tmp_path: Path) -> None:
     session = begun(tmp_path)
     thread = threading.Thread(target=lambda: list(session.records()))
     thread.start()
-    thread.join(timeout=60)
+    thread.join(timeout=PATIENCE)
     resume(session.path, {"training": {"steps": 15}}).lock.release()
 
 

@@ -18,6 +18,7 @@ from helpers import (
     tiny_model,
     vocabulary_of,
 )
+from waiting import Ticking
 
 from charlm.config import TrainingSettings
 from charlm.errors import DivergenceError, EnvironmentFailure, RunError
@@ -62,17 +63,6 @@ def dataset_of(train: EncodedText, valid: EncodedText | None = VALID) -> Dataset
         name="x", document="stream", vocabulary=VOCABULARY, train=train, valid=valid, test=None,
         fingerprint="",
     )  # fmt: skip
-
-
-class Ticking:
-    """A clock on which every look takes a second."""
-
-    def __init__(self, step: float = 1.0) -> None:
-        self.now, self.step = 100.0, step
-
-    def __call__(self) -> float:
-        self.now += self.step
-        return self.now
 
 
 class Watched(Trainer):

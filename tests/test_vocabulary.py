@@ -49,7 +49,7 @@ def is_whitespace_words(vocabulary: Vocabulary) -> bool:
 
 @every_unit
 @given(text=ANY)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_decoding_undoes_encoding(name: str, text: str) -> None:
     """CRLF, emoji, NUL: all come back; a piece that is not known comes back as U+FFFD."""
     vocabulary = PLAIN[name]
@@ -84,7 +84,7 @@ def test_blank_separated_words_come_back_with_single_blanks() -> None:
 
 @every_vocabulary
 @given(text=ANY)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_ids_are_those_of_the_tokenizers_library(name: str, text: str) -> None:
     """Our tables and pieces give what `tokenizers` gives for the saved file, any text."""
     vocabulary = VOCABULARIES[name]
@@ -100,7 +100,7 @@ LIBRARY = {
 
 @every_vocabulary
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_tokenizers_library_decodes_as_charlm_does(name: str, data: st.DataObject) -> None:
     """Any ids: UNK and EOS, cut characters and line ends included.
 
@@ -134,7 +134,7 @@ def test_files_of_older_versions_are_loaded(name: str, tmp_path) -> None:
 
 @every_vocabulary
 @given(text=ANY)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_id_has_its_piece(name: str, text: str) -> None:
     """`pieces` goes along with `encode`, so that scores can be shown beside their text."""
     vocabulary = VOCABULARIES[name]
@@ -290,7 +290,7 @@ def test_ids_never_wrap_around(size: int, dtype: str) -> None:
 
 
 @given(text=ANY, size=st.integers(1, 8))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_pieces_of_a_text_are_the_text(text: str, size: int) -> None:
     """Nothing is lost or doubled where a text is cut; only marks make a piece longer than asked."""
     pieces = list(cut_safely(text, size))
@@ -309,7 +309,7 @@ def joins_what_is_before(character: str) -> bool:
     "form", [form for form in FORMS if form["unit"] in ("word", "bpe")], ids=str
 )
 @given(parts=st.lists(st.sampled_from(["cat", "don't", "\n", "", " 猫", "é\u0301", "  b", "."])))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_text_encoded_in_pieces_is_the_text_encoded_whole(form: dict, parts: list[str]) -> None:
     """Long texts are cut, where there is a line end or a single blank within reach."""
     text = " dog".join(parts)

@@ -148,7 +148,7 @@ def test_documents_begin_afresh_where_the_one_before_ends() -> None:
 
 
 @given(text=texts(), reading=READINGS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_every_token_is_a_target_exactly_once(text: EncodedText, reading: Reading) -> None:
     """Whatever the batch, the window and the cuts; nothing at the end is left out."""
     windows = epoch(text, reading)
@@ -163,7 +163,7 @@ def test_every_token_is_a_target_exactly_once(text: EncodedText, reading: Readin
 
 
 @given(text=texts(), reading=READINGS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_inputs_are_the_tokens_before_the_targets(text: EncodedText, reading: Reading) -> None:
     """Or the start symbol, at the start of a document and, for pieces, of a line."""
     before: dict[int, set[int]] = {}
@@ -185,7 +185,7 @@ def test_inputs_are_the_tokens_before_the_targets(text: EncodedText, reading: Re
 
 
 @given(text=texts(), reading=READINGS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_state_is_carried_through_rows_that_go_on(text: EncodedText, reading: Reading) -> None:
     """Between two starts each row is a run of the text, and no row holds two documents."""
     windows = epoch(text, reading)
@@ -200,7 +200,7 @@ def test_the_state_is_carried_through_rows_that_go_on(text: EncodedText, reading
 
 
 @given(text=texts(), reading=READINGS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_reading_goes_on_from_any_window(text: EncodedText, reading: Reading) -> None:
     """The rest of the epoch from a window's `next` is the rest; the last `next` is a new epoch."""
     windows = epoch(text, reading)
@@ -215,7 +215,7 @@ def test_reading_goes_on_from_any_window(text: EncodedText, reading: Reading) ->
 
 
 @given(text=texts(), reading=READINGS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_pieces_are_the_text_without_gap_or_overlap(text: EncodedText, reading: Reading) -> None:
     """Each begins where the one before stops; documents begin pieces."""
     starts, stops = cut_pieces(text, reading, np.random.default_rng(reading.seed))

@@ -149,6 +149,7 @@ def _trial(
     state, problem, session = "complete", "", None
     try:
         session = _session(path, nested, values)
+        session.clock = session.trainer.clock = clock
         session.trainer.dataset = _judged_on(session.trainer.dataset)
         state = _follow(session, trial, deadline, clock)
     except (CharlmError, MemoryError, RuntimeError) as error:  # torch's, where memory ran out

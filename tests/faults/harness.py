@@ -14,14 +14,16 @@ import random
 import resource
 import shutil
 import signal
+import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
+from waiting import bounded
 
 from charlm.config import Settings, settings_from
 from charlm.errors import CharlmError
@@ -93,19 +95,35 @@ def begin_child(work: Callable[[], object]) -> int:
         os._exit(status)
 
 
-def in_child(work: Callable[[], object], kill_after: float | None = None) -> int:
-    """Do something in a forked process: its exit code, or minus the signal that it died of.
-
-    A refusal exits with its code, anything unexpected with 1. `kill_after` so many seconds the
-    process is killed with SIGKILL.
-    """
-    child = begin_child(work)
-    if kill_after is not None:
-        time.sleep(kill_after)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
+def end_of(child: int) -> int:
+    """Wait for a child: its exit code, or minus the signal that it died of."""
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status)
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Do something in a forked process: its exit code, or minus the signal that it died of.
+
+    A refusal exits with its code, anything unexpected with 1.
+    """
+    return end_of(begin_child(work))
+
+
+def dying_at_call(number: int, work: Callable[[], object]) -> None:
+    """Do something, and die when it enters the Python function of this number."""
+    count = 0
+
+    def entered(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal count
+        count += event == "call"
+        if count == number:
+            die()
+
+    sys.setprofile(entered)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
 
 
 @dataclass
@@ -278,32 +296,11 @@ def go_on_a_little(path: Path) -> None:
         session.lock.release()
 
 
-class TooSlowError(Exception):
-    """A call took longer than a refusal may take."""
-
-
-@contextlib.contextmanager
-def deadline(seconds: float) -> Iterator[None]:
-    """Inside, TooSlowError is raised after so many seconds."""
-
-    def ring(*_: object) -> None:
-        raise TooSlowError
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
 @dataclass
 class Verdict:
     """What became of one lie: refused, read as before, or something that must not be."""
 
     refused: bool
-    seconds: float
 
 
 READERS: dict[str, Callable[[Path], object]] = {
@@ -311,18 +308,17 @@ READERS: dict[str, Callable[[Path], object]] = {
 }  # fmt: skip
 
 
-def judge(path: Path, reader: str, limit: float = 10.0) -> Verdict:
+def judge(path: Path, reader: str) -> Verdict:
     """Read a run one way. Anything but a result or a refusal comes through as it was raised."""
-    begun = time.monotonic()
     try:
-        with deadline(limit):
+        with bounded():
             found = READERS[reader](path)
     except CharlmError as error:
         if error.exit_code not in REFUSALS:
             raise
-        return Verdict(refused=True, seconds=time.monotonic() - begun)
+        return Verdict(refused=True)
     refused = reader == "verify" and bool(found)
-    return Verdict(refused=refused, seconds=time.monotonic() - begun)
+    return Verdict(refused=refused)
 
 
 class Liar:

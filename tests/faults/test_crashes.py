@@ -20,6 +20,7 @@ from harness import (
     Points,
     begin,
     die,
+    dying_at_call,
     finish,
     full,
     in_child,
@@ -28,6 +29,7 @@ from harness import (
     problems,
     train_on,
 )
+from waiting import python_calls
 
 from charlm.errors import EnvironmentFailure, RunError
 from charlm.runs import commit
@@ -131,10 +133,13 @@ def test_killed_again_while_going_on(whole: Path, tmp_path: Path) -> None:
 
 
 def test_killed_at_random_moments(whole: Path, tmp_path: Path) -> None:
-    """Not only where something is written."""
+    """Not only where something is written: when any Python function is entered."""
     draws = random.Random(3)
     path = tmp_path / "x"
-    ends = [in_child(lambda: train_on(path), kill_after=draws.uniform(0.0, 0.25)) for _ in range(5)]
+    calls = python_calls(lambda: train_on(tmp_path / "counted"))
+    ends = []
+    for number in (draws.randrange(1, calls) for _ in range(5)):
+        ends.append(in_child(lambda n=number: dying_at_call(n, lambda: train_on(path))))
     assert set(ends) <= {DIED, 0}
     assert DIED in ends
     train_on(path)

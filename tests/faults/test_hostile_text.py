@@ -256,7 +256,7 @@ def test_ids_are_counted_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 SCRIPTS = st.characters(codec="utf-8") | st.sampled_from("\x1b\r\n\t\0\u2028👩‍🚀ﷺ\U0010ffff")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(text=st.text(SCRIPTS, min_size=2, max_size=60), unit=st.sampled_from(list(UNITS)))
 def test_every_script_makes_a_dataset_or_one_refusal(text: str, unit: str) -> None:
     """Through splitting, counting, encoding and what run.json tells of it; decoding undoes it."""

@@ -25,7 +25,7 @@ PLAIN = Settings().to_dict()
 NAMES = [(section, name) for section, values in PLAIN.items() for name in values]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(chosen=st.lists(st.tuples(st.sampled_from(NAMES), JSON), min_size=1, max_size=3))
 def test_settings_of_any_values(chosen) -> None:
     """Settings, or a usage error that is short enough to read."""
@@ -38,7 +38,7 @@ def test_settings_of_any_values(chosen) -> None:
         assert len(str(error)) < 2000
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(content=JSON, shape=st.sampled_from([CONFIG_SHAPE, RECORD_SHAPE]))
 def test_tables_of_any_values(content, shape) -> None:
     """Neither config.json nor run.json, and the place is named."""
@@ -46,7 +46,7 @@ def test_tables_of_any_values(content, shape) -> None:
         check_shape(content, shape, "here")
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(data=st.binary(max_size=60) | JSON.map(lambda c: json.dumps(c).encode()))
 def test_bytes_that_may_be_json(data: bytes) -> None:
     """What Python's parser takes and is finite comes through as it is; the rest is refused."""

@@ -6,11 +6,11 @@ import pty
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE, wait_until
 
 from charlm.runs.verify import verify_run
 
@@ -28,7 +28,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def call(*arguments: str, **streams) -> subprocess.CompletedProcess:
     chosen = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | streams
-    return subprocess.run([*PROGRAM, *arguments], timeout=120, check=False, **chosen)
+    return subprocess.run([*PROGRAM, *arguments], timeout=PATIENCE, check=False, **chosen)
 
 
 @contextlib.contextmanager
@@ -38,11 +38,7 @@ def training(name: str, command: list[str], **streams) -> Iterator[subprocess.Po
                                **({"stderr": subprocess.DEVNULL} | streams))  # fmt: skip
     log = Path(f"c/{name}/metrics.jsonl")
     try:
-        for _ in range(1200):
-            if log.exists() and log.stat().st_size > 500:
-                break
-            assert process.poll() is None
-            time.sleep(0.05)
+        wait_until(lambda: log.exists() and log.stat().st_size > 500, process)
         yield process
     finally:
         process.kill()
@@ -78,7 +74,7 @@ def test_a_terminal_that_is_closed() -> None:
         os.close(slave)
         os.close(master)
         p.send_signal(signal.SIGHUP)
-        assert p.wait(60) == 128 + signal.SIGHUP
+        assert p.wait(timeout=PATIENCE) == 128 + signal.SIGHUP
     assert whole("h")
 
 
@@ -88,14 +84,10 @@ def test_nohup_is_kept() -> None:
     with training("n", ignoring, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGUSR1)
-        for _ in range(600):
-            if whole("n"):
-                break
-            time.sleep(0.05)
-        assert process.poll() is None
+        wait_until(lambda: whole("n"), process)
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=PATIENCE)
         assert process.returncode == 143
         assert b"charlm train --resume --run" in said
     assert whole("n")

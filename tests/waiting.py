@@ -1,0 +1,116 @@
+"""Time in tests: a clock that counts its readings, and waiting that no slow machine cuts short.
+
+No test asserts how long something takes; `test_no_wall_time.py` checks that none does.
+"""
+
+import contextlib
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+from hypothesis import HealthCheck, settings
+
+PATIENCE = 900.0
+"""Seconds after which a process counts as hanging; no test needs as much on a busy machine."""
+
+
+def set_no_time_limits() -> None:
+    """Let examples of hypothesis take as long as they need."""
+    settings.register_profile(
+        "any machine",
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    )
+    settings.load_profile("any machine")
+
+
+class Ticking:
+    """A clock that advances by `step` seconds with each reading."""
+
+    def __init__(self, step: float = 1.0) -> None:
+        self.now, self.step = 100.0, step
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+def wait_until(ready: Callable[[], bool], process: subprocess.Popen) -> None:
+    """Wait for a condition; fail if the process ends before it holds, or hangs."""
+    limit = time.monotonic() + PATIENCE
+    while not ready():
+        if process.poll() is not None:
+            said = process.communicate()[1] if process.stderr else b""
+            raise AssertionError(f"the process ended with {process.returncode}: {said.decode()}")
+        if time.monotonic() > limit:
+            raise AssertionError("the process hangs")
+        time.sleep(0.02)
+
+
+def python_calls(function: Callable[[], object]) -> int:
+    """Count the Python functions that a call of `function` enters: work, whatever the machine."""
+    count = 0
+
+    def entered(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(entered)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+class TooMuchWorkError(Exception):
+    """A call used more processor time than a refusal may use, or hangs."""
+
+
+ROOM = 2 << 30
+"""Bytes that a reader may take beyond what the process had before."""
+WORK = 60.0
+"""Seconds of processor time that a reader may use, some hundred times what it needs."""
+TIMERS = {
+    signal.SIGPROF: (signal.ITIMER_PROF, WORK), signal.SIGALRM: (signal.ITIMER_REAL, PATIENCE),
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def bounded() -> Iterator[None]:
+    """Limit work and memory, whatever the load of the machine; a hang ends after PATIENCE."""
+
+    def ring(*_: object) -> None:
+        raise TooMuchWorkError
+
+    before = {number: signal.signal(number, ring) for number in TIMERS}
+    for timer, seconds in TIMERS.values():
+        signal.setitimer(timer, seconds)
+    try:
+        with _limited_memory():
+            yield
+    finally:
+        for number, (timer, _) in TIMERS.items():
+            signal.setitimer(timer, 0)
+            signal.signal(number, before[number])
+
+
+@contextlib.contextmanager
+def _limited_memory() -> Iterator[None]:
+    """Limit the address space to ROOM more than it is, where the system tells how large it is."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(statm.read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
