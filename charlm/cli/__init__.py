@@ -26,6 +26,7 @@ from charlm.cli import (
     vocab,
 )
 from charlm.cli.display import shown_phases
+from charlm.cli.frame import App, DebugOption, QuietOption, VerboseOption, VersionOption, set_talk
 from charlm.cli.output import (
     Talk,
     close_streams,
@@ -49,7 +50,7 @@ EPILOG = """Exit codes: 0 ok, 1 bug, 2 usage, 3 text, 4 run or model,
 
 LONGEST_MESSAGE = 2000
 
-app = typer.Typer(
+app = App(
     name="charlm",
     help=HELP,
     epilog=EPILOG,
@@ -59,31 +60,18 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        from charlm import __version__
-        from charlm.cli.output import write
-
-        write(f"charlm {__version__}\n")
-        raise typer.Exit
-
-
 @app.callback()
 def common(
-    quiet: bool = typer.Option(False, "-q", "--quiet", help="Say nothing but errors."),
-    verbose: bool = typer.Option(False, "-v", "--verbose", help="Say more."),
-    debug: bool = typer.Option(
-        False, "--debug", envvar="CHARLM_DEBUG", help="Show a traceback with an error."
-    ),
-    version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
-    ),
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    debug: DebugOption = False,
+    version: VersionOption = False,
 ) -> None:
-    """Options that stand before the command."""
+    """Options that stand before or after the command."""
     del version
-    Talk.level = 0 if quiet else 2 if verbose else 1
-    Talk.debug = debug
-    Talk.stop_told = False
+    Talk.level, Talk.stop_told = 1, False
+    Talk.debug = os.environ.get("CHARLM_DEBUG", "").lower() not in ("", "0", "false", "no", "off")
+    set_talk(quiet, verbose, debug)
 
 
 VERBS = (
@@ -134,8 +122,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 EXTRA = {
-    "sample": "A text to begin from is given with --prime.",
+    "sample": "Expected one RUN; put a text to begin from into quotes, after --prime.",
     **dict.fromkeys(("next", "fill"), "Put a text of several words into quotes."),
+    **dict.fromkeys(("eval", "info", "verify", "export"), "Expected one RUN."),
 }
 """What is meant by an argument that a command does not take."""
 
@@ -171,7 +160,8 @@ def _unexpected(error: Exception) -> int:
         text = error.format_message()
         takes_run = context and any(option.name == "run" for option in context.command.params)
         if context and takes_run and "unexpected extra argument" in text:
-            text += f" {EXTRA.get(str(context.info_name), 'A run is named with --run.')}"
+            extra = EXTRA.get(str(context.info_name), "A run is named with --run.")
+            text = f"{text.removesuffix('.')}. {extra}"
         return _report(Exception(f"{text} See: {path} --help"), error.exit_code)
     if isinstance(error, ImportError) and re.search("map segment|allocate memory", str(error)):
         text = f"not enough memory to load a library ({error}); expected room for it. Free some"

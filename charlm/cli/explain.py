@@ -15,7 +15,10 @@ def register(app: typer.Typer) -> None:
 
 
 def explain(
-    text: Annotated[str, typer.Argument(help="The word to spell.")] = "hello",
+    text: Annotated[
+        str | None,
+        typer.Argument(help="The word to spell; - is stdin. (default: hello)", show_default=False),
+    ] = None,
     cell: Annotated[str, typer.Option("--cell", help="rnn, lstm or gru.")] = "rnn",
     hidden: Annotated[int, typer.Option("--hidden", min=1, help="Units of the cell.")] = 3,
     updates: Annotated[int, typer.Option("--updates", min=0, help="Steps of Adam.")] = 100,
@@ -28,7 +31,9 @@ def explain(
     """
     from charlm.worked_example import worked_example
 
-    example = worked_example(text, cell=cell, hidden=hidden, updates=updates, seed=seed)
+    example = worked_example(
+        "hello" if text is None else text, cell=cell, hidden=hidden, updates=updates, seed=seed
+    )
     if as_json:
         write_json({"schema_version": 1, **asdict(example)})
         return

@@ -23,7 +23,9 @@ def register(app: typer.Typer) -> None:
 
 
 def fill(
-    text: Annotated[str, typer.Argument(help="A text with gaps: ___ (three underscores).")],
+    text: Annotated[
+        str, typer.Argument(help="A text with gaps: ___ (three underscores); - is stdin.")
+    ],
     top: Annotated[int, typer.Option("--top", min=1, help="How many for each gap.")] = 5,
     as_json: JsonOption = False,
     engine: EngineOption = "auto",

@@ -23,7 +23,9 @@ def register(app: typer.Typer) -> None:
 
 
 def next_token(
-    prompt: Annotated[str, typer.Argument(help="Text so far.")] = "",
+    prompt: Annotated[
+        str | None, typer.Argument(help="Text so far; - is stdin.", show_default=False)
+    ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="How many.")] = 10,
     as_json: JsonOption = False,
     engine: EngineOption = "auto",
@@ -35,6 +37,7 @@ def next_token(
 
     Example:  charlm next "To be or not to "
     """
+    prompt = prompt or ""
     model = open_model(run, checkpoints, engine, weights)
     name_unknown(model, [prompt], "prompt")
     found = model.next(prompt, top=top)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 RunOption = Annotated[
     str | None,
-    typer.Option("--run", metavar="NAME|PATH", help="Which run; without it the newest."),
+    typer.Option("--run", metavar="NAME|PATH", help="Which run, or CHARLM_RUN; else the newest."),
 ]
 CheckpointsOption = Annotated[
     Path | None,

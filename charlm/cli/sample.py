@@ -32,7 +32,9 @@ def sample(
     length: Annotated[
         int, typer.Option("--len", min=0, help="Tokens to draw (at most, with --until-eos).")
     ] = 500,
-    prime: Annotated[str, typer.Option("--prime", help="Text to begin from.")] = "",
+    prime: Annotated[
+        str | None, typer.Option("--prime", help="Text to begin from; - is stdin.")
+    ] = None,
     prime_file: Annotated[
         Path | None, typer.Option("--prime-file", help="File with the text to begin from.")
     ] = None,
@@ -79,7 +81,7 @@ def sample(
 
     if prime and prime_file:
         raise UsageError("--prime and --prime-file were both given; expected one. Leave one out")
-    prompt = read_prime(prime_file) if prime_file else prime
+    prompt = read_prime(prime_file) if prime_file else prime or ""
     from charlm.inference.samplers import Sampling
 
     Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)  # refused at once

@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
+from charlm.cli.frame import App
 from charlm.cli.options import CheckpointsOption, JsonOption, RunOption, open_model
 from charlm.cli.output import on_terminal, render, say, write, write_json
 from charlm.escapes import escape_controls
 
-app = typer.Typer(
+app = App(
     name="vectors",
     help="The embedding that a model has learnt.\n\nExample:  charlm vectors nearest king",
     no_args_is_help=True,

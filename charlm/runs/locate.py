@@ -5,7 +5,7 @@ import os
 from importlib.resources import files
 from pathlib import Path
 
-from charlm.commands import CHECKPOINTS, CHECKPOINTS_VARIABLE
+from charlm.commands import CHECKPOINTS, CHECKPOINTS_VARIABLE, command
 from charlm.errors import RunError
 from charlm.runs.layout import CONFIG, RECORD, WEIGHTS
 
@@ -63,6 +63,11 @@ def find_run(run: str | None, folder: Path, *, trained: bool = True) -> Path:
     if run == BUILT_IN:
         return built_in("checkpoints", BUILT_IN)
     names = [path.name for path in own_runs(folder)] + [BUILT_IN]
+    if Path(run).is_file():
+        raise RunError(
+            f"{run} is a file; expected a run, a folder that charlm train wrote. Train on the file "
+            f"with: {command('train', run)}"
+        )
     near = difflib.get_close_matches(run, names, n=1)
     hint = f"Did you mean {near[0]}?" if near else f"Known runs: {', '.join(names[:8])}."
     raise RunError(f"no run {run!r} in {folder} or as a folder. {hint}")

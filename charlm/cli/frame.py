@@ -1,0 +1,198 @@
+"""What every command does alike: global flags after the command, its run, its standard input.
+
+`App` is a typer application whose commands pass through `framed`, which
+
+1. lets `-q`, `-v`, `--debug` and `--version` stand after the command too;
+2. takes the run as the argument RUN where the command has no other argument, and from CHARLM_RUN
+   where neither is given;
+3. reads `-` as standard input where an argument is a text itself, and refuses to ignore a text
+   that waits there (see `charlm.cli.stdin`).
+"""
+
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from charlm.cli.commands import command
+from charlm.cli.output import Talk, say
+from charlm.cli.stdin import PLAIN_TEXTS, check_unread, read_text
+
+PANEL = "Every command"
+RUN_VARIABLE = "CHARLM_RUN"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from charlm import __version__
+        from charlm.cli.output import write
+
+        write(f"charlm {__version__}\n")
+        raise typer.Exit
+
+
+QuietOption = Annotated[
+    bool, typer.Option("-q", "--quiet", help="Report errors only.", rich_help_panel=PANEL)
+]
+VerboseOption = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Report more.", rich_help_panel=PANEL)
+]
+DebugOption = Annotated[
+    bool,
+    typer.Option("--debug", help="Show a traceback with an error.", rich_help_panel=PANEL),
+]
+VersionOption = Annotated[
+    bool,
+    typer.Option(
+        "--version",
+        callback=_version,
+        is_eager=True,
+        help="Show the version and exit.",
+        rich_help_panel=PANEL,
+    ),
+]
+GLOBAL_FLAGS = {
+    "quiet": QuietOption,
+    "verbose": VerboseOption,
+    "debug": DebugOption,
+    "version": VersionOption,
+}
+"""Flags that stand before or after any command."""
+RunArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="RUN", help="Which run, as with --run.", show_default=False),
+]
+
+
+def set_talk(quiet: bool, verbose: bool, debug: bool) -> None:
+    """Apply the global flags that were given; one that was not leaves things as they are."""
+    if quiet or verbose:
+        Talk.level = 0 if quiet else 2
+    Talk.debug = Talk.debug or debug
+
+
+class App(typer.Typer):
+    """A typer application whose commands are framed."""
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[Any], Any]:
+        """Return a decorator that registers a function as a command and gives it back."""
+        register = super().command(name, **options)
+
+        def decorate(function: Callable[..., None]) -> Callable[..., None]:
+            """Register the framed function."""
+            register(framed(name or function.__name__, function))
+            return function
+
+        return decorate
+
+
+def framed(verb: str, function: Callable[..., None]) -> Callable[..., None]:
+    """Return a command with the steps around it that every command has."""
+    parameters = list(inspect.signature(function, eval_str=True).parameters.values())
+    takes_run = any(parameter.name == "run" for parameter in parameters)
+    added: dict[str, tuple[Any, Any]] = {name: (o, False) for name, o in GLOBAL_FLAGS.items()}
+    if takes_run and not any(map(_is_argument, parameters)):
+        added["run_argument"] = (RunArgument, None)
+
+    @functools.wraps(function)
+    def wrapped(**values: Any) -> None:
+        """Handle what is common, then run the command."""
+        own = {name: values.pop(name) for name in added}
+        set_talk(own["quiet"], own["verbose"], own["debug"])
+        if takes_run:
+            values["run"] = chosen_run(verb, values, own.get("run_argument"))
+        check_unread(verb, values)
+        text = PLAIN_TEXTS.get(verb)
+        if text and values[text] == "-":
+            values[text] = read_text()
+        function(**values)
+
+    every = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in parameters]
+    every += [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option)
+        for name, (option, default) in added.items()
+    ]
+    wrapped.__dict__["__signature__"] = inspect.Signature(every)
+    wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
+    return wrapped
+
+
+def _is_argument(parameter: inspect.Parameter) -> bool:
+    """Return whether a parameter is an argument and not an option."""
+    hints = getattr(parameter.annotation, "__metadata__", ())
+    return any(isinstance(hint, typer.models.ArgumentInfo) for hint in hints)
+
+
+def chosen_run(verb: str, values: dict[str, Any], argument: str | None) -> str | None:
+    """Return the run that was asked for: by --run, as an argument, or by CHARLM_RUN.
+
+    Raises UsageError where --run and an argument name two, and RunError, with how to give a text,
+    where the argument is no run.
+    """
+    run: str | None = values["run"]
+    if argument is None and verb == "gradients" and run is None:
+        argument = _run_among_texts(values)
+    if argument is not None:
+        if run is not None:
+            from charlm.errors import UsageError
+
+            raise UsageError(
+                f"runs {argument!r} and --run {run!r} were both given; expected one. Leave one out"
+            )
+        _check_run(argument, values, text_advice(verb, argument))
+        return argument
+    named = os.environ.get(RUN_VARIABLE)
+    if run is not None or not named or not _reads_run(verb, values):
+        return run
+    _check_run(named, values, f"The run is named by {RUN_VARIABLE}; set it to a run, or unset it")
+    say(f"run {named} (from {RUN_VARIABLE})")
+    return named
+
+
+def _reads_run(verb: str, values: dict[str, Any]) -> bool:
+    """Return whether this call of a command reads a run: some make new ones."""
+    if verb == "train":
+        return bool(values["resume"]) and not values["name"]
+    return not values.get("compare")
+
+
+def _run_among_texts(values: dict[str, Any]) -> str | None:
+    """Take the run out of a command's texts, if its only one is a run and no file."""
+    from charlm.errors import RunError
+    from charlm.runs.locate import checkpoints_folder, find_run, is_run
+
+    texts = values["text"] or []
+    if len(texts) != 1 or values["compare"]:
+        return None
+    path = Path(texts[0])
+    if path.exists() and not is_run(path):
+        return None
+    try:
+        find_run(texts[0], checkpoints_folder(values["checkpoints"]), trained=False)
+    except RunError:  # a text, such as - or hf:name, or a mistake that its reader explains
+        return None
+    values["text"] = None
+    return str(texts[0])
+
+
+def _check_run(run: str, values: dict[str, Any], advice: str) -> None:
+    from charlm.errors import RunError
+    from charlm.runs.locate import checkpoints_folder, find_run
+
+    try:
+        find_run(run, checkpoints_folder(values["checkpoints"]), trained=False)
+    except RunError as error:
+        raise RunError(f"{str(error).removesuffix('.')}. {advice}".rstrip(". ")) from error
+
+
+def text_advice(verb: str, argument: str) -> str:
+    """Return how a text is given to a command that was given one in place of a run."""
+    if verb == "sample":
+        return f"To begin from a text, use: {command('sample', '--prime', argument)}"
+    if verb == "eval":
+        return f"To evaluate a text, use: {command('eval', '--file', argument)}"
+    return ""

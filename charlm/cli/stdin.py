@@ -1,0 +1,121 @@
+"""Standard input: find out whether it holds a text that a command would ignore, and read it.
+
+A command that takes a text and was given none has a default: the built-in text, the newest run's
+held-out text, an empty prompt. Where standard input holds data at that moment, the default is not
+what was meant, so the command refuses (see `check_unread`). Whatever cannot be seen without waiting
+counts as no data: a terminal, /dev/null, a closed or empty stream, and a pipe whose writer is
+silent. So nothing hangs under cron, in CI or below a program that leaves its pipe open.
+"""
+
+import contextlib
+import os
+import stat
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from charlm.cli.commands import command
+
+
+class Slot(NamedTuple):
+    """Parameters of a command that give it a text, and how it is given standard input instead."""
+
+    parameters: tuple[str, ...]
+    advice: str
+
+
+SLOTS: dict[str, Slot] = {
+    "train": Slot(("sources", "resume"), f"Read it with: {command('train', '-')}"),
+    "vocab": Slot(("sources",), f"Read it with: {command('vocab', '-')}"),
+    "search": Slot(("sources",), "Save it as a file and name that, since each trial reads it"),
+    "gradients": Slot(("text",), f"Read it with: {command('gradients', '-')}"),
+    "eval": Slot(("files",), f"Read it with: {command('eval', '--file', '-')}"),
+    "sample": Slot(
+        ("prime", "prime_file"), f"Begin from it with: {command('sample', '--prime', '-')}"
+    ),
+    "next": Slot(("prompt",), f"Read it with: {command('next', '-')}"),
+    "explain": Slot(("text",), f"Read it with: {command('explain', '-')}"),
+}
+"""Commands with a default for a text that is not given. Others read standard input by themselves
+(score), require their text (fill, compare), or take none (info, bench)."""
+
+PLAIN_TEXTS = {"sample": "prime", "next": "prompt", "fill": "text", "explain": "text"}
+"""Parameter of a command that is a text itself, for which `-` means standard input."""
+
+
+NOT_GIVEN: tuple[Any, ...] = (None, False, [], ())
+"""Values of parameters that were not typed; an empty text was."""
+
+
+def check_unread(verb: str, values: Mapping[str, Any]) -> None:
+    """Raise UsageError where a command was given no text while standard input holds data."""
+    slot = SLOTS.get(verb)
+    if slot is None or any(values.get(name) not in NOT_GIVEN for name in slot.parameters):
+        return
+    if "-" in _words(values) or _file_names_text(values.get("config")):
+        return
+    size = waiting_bytes()
+    if size:
+        from charlm.errors import UsageError
+
+        raise UsageError(
+            f"stdin holds {size:,} bytes that charlm {verb} would not read; expected a text as an "
+            f"argument, or nothing on stdin. {slot.advice}, or ignore it with < {os.devnull}"
+        )
+
+
+def _words(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield every value of every parameter, as text."""
+    for value in values.values():
+        yield from map(str, value) if isinstance(value, (list, tuple)) else (str(value),)
+
+
+def _file_names_text(config: Path | None) -> bool:
+    """Return whether a file of settings names the text; what is wrong with it is found later."""
+    if config is None:
+        return False
+    import tomllib
+
+    try:
+        content = tomllib.loads(config.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return True
+    corpus = content.get("corpus")
+    return isinstance(corpus, dict) and bool(corpus.get("sources"))
+
+
+def waiting_bytes() -> int:
+    """Return how many bytes can be read from standard input now, without waiting; 0 if unknown.
+
+    A file counts from the place where it stands, a pipe or socket by what its writer has written.
+    """
+    try:
+        descriptor = sys.stdin.fileno()
+        kind = os.fstat(descriptor)
+        if stat.S_ISREG(kind.st_mode):
+            return max(0, kind.st_size - os.lseek(descriptor, 0, os.SEEK_CUR))
+        if stat.S_ISFIFO(kind.st_mode) or stat.S_ISSOCK(kind.st_mode):
+            return _buffered(descriptor)
+    except (OSError, ValueError, AttributeError):  # closed, replaced, or no file at all
+        return 0
+    return 0
+
+
+def _buffered(descriptor: int) -> int:
+    """Return the number of bytes in the buffer of a pipe or socket."""
+    with contextlib.suppress(ImportError, OSError):  # not on Windows
+        import fcntl
+        import termios
+
+        answer = fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4)
+        return int.from_bytes(answer, sys.byteorder)
+    return 0
+
+
+def read_text() -> str:
+    """Return the text on standard input, without one line end at its end. Raises CorpusError."""
+    from charlm.text.corpus import Corpus
+
+    text = "".join(Corpus(["-"], document="stream").chunks())
+    return text[:-2] if text.endswith("\r\n") else text.removesuffix("\n")

@@ -1,0 +1,226 @@
+"""What every command does alike: global flags, the run, and standard input."""
+
+import os
+import shutil
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from helpers import Call
+
+from charlm.cli import app, stdin
+from charlm.cli.output import Talk
+from charlm.runs.locate import built_in
+
+TEXTLESS = {"score", "fill", "compare", "info", "verify", "reproduce", "bench", "vectors"}
+"""Commands that read standard input by themselves, require their text, or take none."""
+SHORT = ["--len", "5", "--seed", "1"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder without runs, so that the built-in one is found."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("CHARLM_CHECKPOINTS", "CHARLM_RUN", "CHARLM_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Talk, "level", 1)
+    monkeypatch.setattr(Talk, "debug", False)
+    return tmp_path
+
+
+def verbs() -> list[list[str]]:
+    """Every command as it is typed, those of groups included."""
+    tree: Any = typer.main.get_command(app)
+    found = []
+    for name, one in tree.commands.items():
+        found += [[name, inner] for inner in one.commands] if hasattr(one, "commands") else [[name]]
+    return found
+
+
+# Global flags
+
+
+@pytest.mark.parametrize("words", verbs(), ids=" ".join)
+def test_every_command_has_the_global_flags(words: list[str], call: Call) -> None:
+    """After the command, shown in its help."""
+    status, out, _ = call(*words, "--help")
+    assert status == 0
+    assert all(flag in out for flag in ("--quiet", "-q", "--verbose", "-v", "--debug", "--version"))
+    status, out, err = call(*words, "--version")
+    assert (status, err) == (0, "")
+    assert (status, out) == call("--version")[:2]
+
+
+@pytest.mark.parametrize("flag", ["-q", "-v", "--quiet", "--verbose"])
+def test_a_flag_after_the_command_is_a_flag_before_it(flag: str, call: Call) -> None:
+    """The same talk, the same result."""
+    arguments = ["next", "the ", "--top", "2"]
+    after = call(*arguments, flag)
+    assert after == call(flag, *arguments)
+    assert after[2] != call(*arguments)[2]
+
+
+def test_debug_after_the_command_shows_a_traceback(call: Call) -> None:
+    """And does not stay on for the next command."""
+    assert "Traceback" in call("info", "--run", "nothing", "--debug")[2]
+    assert "Traceback" not in call("info", "--run", "nothing")[2]
+
+
+# The run
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["info"], ["verify"], ["sample", *SHORT], ["vectors", "export"], ["gradients", "--lags", "4"]],
+    ids=lambda words: words[0],
+)
+def test_a_run_may_be_an_argument(words: list[str], call: Call, here: Path) -> None:
+    """By name or by path, as with --run."""
+    shutil.copytree(built_in("checkpoints", "tales"), here / "copy")
+    for run in ("tales", "copy"):
+        wanted = call(*words, "--run", run)
+        assert call(*words, run) == wanted
+        assert wanted[0] == 0 or "gradients" in words  # which may want a text
+
+
+def test_a_text_in_the_place_of_a_run_is_explained(call: Call, here: Path) -> None:
+    """With the option that takes it."""
+    status, _, err = call("sample", "Once upon")
+    assert status == 4
+    assert "charlm sample --prime 'Once upon'" in err
+    (here / "a b.txt").write_text("abc")
+    status, _, err = call("eval", "a b.txt")
+    assert status == 4
+    assert "is a file" in err
+    assert "charlm eval --file 'a b.txt'" in err
+    assert "charlm train 'a b.txt'" in call("info", "--run", "a b.txt")[2]
+
+
+def test_two_runs_are_one_too_many(call: Call) -> None:
+    """Even if they are equal."""
+    status, _, err = call("info", "tales", "--run", "tales")
+    assert status == 2
+    assert "expected one" in err
+
+
+def test_a_variable_names_the_run(call: Call, monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
+    """Unless a flag or argument does; it is reported, and a mistake in it too."""
+    shutil.copytree(built_in("checkpoints", "tales"), here / "copy")
+    monkeypatch.setenv("CHARLM_RUN", "copy")
+    assert "run copy (from CHARLM_RUN)" in call("info")[2]
+    assert call("info")[1] == call("info", "copy")[1]
+    assert "CHARLM_RUN" not in call("info", "tales")[2]
+    monkeypatch.setenv("CHARLM_RUN", "nothing")
+    status, _, err = call("info")
+    assert status == 4
+    assert "CHARLM_RUN" in err
+
+
+def test_a_new_training_leaves_the_variable_alone(
+    call: Call, monkeypatch: pytest.MonkeyPatch, here: Path
+) -> None:
+    """It names a run to read; a resume reads one."""
+    (here / "t.txt").write_text("abc abd\n" * 40)
+    monkeypatch.setenv("CHARLM_RUN", "tales")
+    assert call("train", "t.txt", "--plan", "--hidden", "4", "--steps", "2", "--seed", "1")[0] == 0
+    assert "built-in run" in call("train", "--resume")[2]
+
+
+# Standard input
+
+
+def test_every_command_has_a_rule_for_standard_input() -> None:
+    """A new command says what it does with a text that waits there."""
+    assert {words[0] for words in verbs()} == set(stdin.SLOTS) | TEXTLESS
+
+
+@pytest.mark.parametrize("verb", stdin.SLOTS)
+def test_a_text_that_would_be_ignored_is_refused(verb: str, call: Call) -> None:
+    """With what to type instead, before anything is read or made."""
+    status, out, err = call(verb, stdin=b"to be or not\n")
+    assert (status, out) == (2, "")
+    assert "stdin holds 13 bytes" in err
+    assert stdin.SLOTS[verb].advice in err
+    assert "/dev/null" in err
+    assert not Path("checkpoints").exists()
+
+
+def test_a_command_that_has_its_text_leaves_standard_input_alone(call: Call, here: Path) -> None:
+    """So it can run in a loop that reads a list; an empty text is a text."""
+    assert call("sample", *SHORT, "--prime", "a", stdin=b"next line\n")[0] == 0
+    assert call("next", "", stdin=b"next line\n")[0] == 0
+    assert call("info", stdin=b"next line\n")[0] == 0
+    (here / "t.txt").write_text("abc abd\n" * 40)
+    (here / "c.toml").write_text('[corpus]\nsources = ["t.txt"]\n[training]\nsteps = 2\n')
+    plan = ["--plan", "--hidden", "4", "--seed", "1"]
+    assert call("train", "--config", "c.toml", *plan, stdin=b"next line\n")[0] == 0
+    (here / "c.toml").write_text("[training]\nsteps = 2\n")
+    assert call("train", "--config", "c.toml", *plan, stdin=b"next line\n")[0] == 2
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+@pytest.mark.parametrize(
+    ("with_dash", "with_text"),
+    [
+        (["next", "-"], ["next", "The dog"]),
+        (["sample", *SHORT, "--prime", "-"], ["sample", *SHORT, "--prime", "The dog"]),
+    ],
+)
+def test_a_dash_reads_standard_input(
+    with_dash: list[str], with_text: list[str], end: bytes, call: Call
+) -> None:
+    """Without the line end that echo and editors put at its end."""
+    assert call(*with_dash, stdin=b"The dog" + end) == call(*with_text)
+
+
+def test_a_dash_of_other_commands_reads_standard_input(call: Call) -> None:
+    """The run cannot fill gaps, but the text has arrived."""
+    assert "over the letters d o g" in call("explain", "-", "--updates", "1", stdin=b"dog\n")[1]
+    assert "no gap in 'abc'" in call("fill", "-", stdin=b"abc\n")[2]
+
+
+class Stream:
+    """A standard input with a file descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self.descriptor
+
+
+def test_waiting_bytes_are_counted_without_waiting(
+    monkeypatch: pytest.MonkeyPatch, here: Path
+) -> None:
+    """Pipes with and without a writer, sockets, files from where they stand, /dev/null, nothing."""
+
+    def count(descriptor: int) -> int:
+        monkeypatch.setattr(sys, "stdin", Stream(descriptor))
+        return stdin.waiting_bytes()
+
+    reading, writing = os.pipe()
+    assert count(reading) == 0  # the writer may be silent for ever
+    os.write(writing, b"abc")
+    assert count(reading) == 3
+    assert os.read(reading, 9) == b"abc"  # nothing was taken
+    os.close(writing)
+    assert count(reading) == 0  # the end
+    os.close(reading)
+    assert count(reading) == 0  # closed
+    one, other = socket.socketpair()
+    with one, other:
+        assert count(one.fileno()) == 0
+        other.sendall(b"abcd")
+        assert count(one.fileno()) == 4
+    (here / "a").write_bytes(b"abcdef")
+    for path, place, wanted in ((here / "a", 4, 2), (here / "a", 6, 0), (Path(os.devnull), 0, 0)):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.lseek(descriptor, place, os.SEEK_SET)
+        assert count(descriptor) == wanted
+        os.close(descriptor)
+    monkeypatch.setattr(sys, "stdin", None)
+    assert stdin.waiting_bytes() == 0
