@@ -79,7 +79,7 @@ class Model:
 
     def evaluate(self, text: str, *, reset_every: int | None = None) -> Tally:
         """The tally of a text, cut into documents by the rule that the model was trained with."""
-        corpus = Corpus.from_text(text, document=self.run.document)
+        corpus = Corpus.from_text(text, document=self.run.document, keep_cr=self.run.crlf)
         return evaluate(self.run.engine, self.run.encode(corpus), reset_every=reset_every)
 
     def sample(
@@ -239,7 +239,8 @@ def train(
     corpus = None
     if text is not None:
         document = str(settings.get("document", "auto"))
-        corpus = Corpus.from_text(text, document="stream" if document == "auto" else document)
+        document = "stream" if document == "auto" else document
+        corpus = Corpus.from_text(text, document, keep_cr=bool(settings.get("keep_cr", False)))
     given = nested_settings({"sources": sources, **settings})
     layers = [(f"preset {preset}", preset_settings(preset))] if preset else []
     nested, origins = layered([*layers, ("argument", given)])

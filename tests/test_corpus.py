@@ -2,6 +2,7 @@
 
 import codecs
 import hashlib
+import itertools
 import re
 
 import pytest
@@ -36,12 +37,16 @@ def whole(*sources, block: int = 1 << 20, **options) -> str:
     return "".join(tiny(Corpus([str(s) for s in sources], **options), block).chunks())
 
 
-def naive(texts: list[str], document: str) -> str:
+def naive(texts: list[str], document: str, *, keep_cr: bool = False, glue: bool = False) -> str:
     """The rules for documents, applied to whole texts."""
     if document == "stream":
-        return "".join(texts)
+        texts = [text for text in texts if text]
+        between = ["" if glue or text[-1] in "\r\n" else "\n" for text in texts]
+        return "".join(itertools.chain.from_iterable(zip(texts, [*between[:-1], ""], strict=False)))
     documents: list[str] = []
     for text in texts:
+        if document != "file" and not keep_cr:
+            text = text.replace("\r\n", "\n") if "\n" in text else text.replace("\r", "\n")
         if document == "file":
             documents += [text] if text else []
         elif document == "line":
@@ -61,28 +66,33 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 @settings(max_examples=80)
-@given(texts=st.lists(TEXTS, min_size=1, max_size=3), block=SIZES, chunk=SIZES)
+@given(
+    texts=st.lists(TEXTS, min_size=1, max_size=3),
+    block=SIZES,
+    chunk=SIZES,
+    rules=st.fixed_dictionaries({"keep_cr": st.booleans(), "glue": st.booleans()}),
+)
 def test_documents_do_not_depend_on_where_blocks_and_chunks_end(
-    folder, document, texts, block, chunk
+    folder, document, texts, block, chunk, rules
 ):
     """Files in any blocks and chunks give what the rules give for the whole texts."""
     paths = [folder / f"{number}.txt" for number in range(len(texts))]
     for path, text in zip(paths, texts, strict=True):
         path.write_bytes(text.encode())
-    corpus = tiny(Corpus([str(path) for path in paths], document=document), block, chunk)
+    corpus = tiny(Corpus([str(path) for path in paths], document=document, **rules), block, chunk)
     plain = [text.removeprefix("\ufeff") for text in texts]
     chunks = list(corpus.chunks())
-    assert "".join(chunks) == naive(plain, document) == "".join(corpus.chunks())
+    assert "".join(chunks) == naive(plain, document, **rules) == "".join(corpus.chunks())
     assert all(chunk <= len(part) < 2 * chunk for part in chunks[:-1])
     assert all(0 < len(part) < 2 * chunk for part in chunks[-1:])
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-@given(text=st.text(st.sampled_from("\n\nab"), max_size=12), chunk=SIZES)
-def test_a_text_in_memory_follows_the_same_rules(document, text, chunk):
+@given(text=st.text(st.sampled_from("\n\nab\r"), max_size=12), chunk=SIZES, keep=st.booleans())
+def test_a_text_in_memory_follows_the_same_rules(document, text, chunk, keep):
     """`from_text` gives what a file with the text would give."""
-    corpus = tiny(Corpus.from_text(text, document), chunk=chunk)
-    assert "".join(corpus.chunks()) == naive([text], document)
+    corpus = tiny(Corpus.from_text(text, document, keep_cr=keep), chunk=chunk)
+    assert "".join(corpus.chunks()) == naive([text], document, keep_cr=keep)
 
 
 def test_documents_by_hand():
@@ -103,16 +113,19 @@ def test_documents_by_hand():
 
 
 def test_only_line_feed_ends_a_line(tmp_path):
-    """CR, VT, FF, NEL and U+2028 stay in the text, and so do CR LF and NUL."""
+    """CR, VT, FF, NEL and U+2028 stay in the text, and so does NUL; CR LF is a line end too."""
     text = "a\rb\x0bc\x0cd\x85e\u2028f\x00g\r\nh"
     (tmp_path / "a.txt").write_bytes(text.encode())
-    assert whole(tmp_path / "a.txt", document="line") == text.replace("\n", END) + END
+    kept = whole(tmp_path / "a.txt", document="line", keep_cr=True)
+    assert kept == text.replace("\n", END) + END
+    assert whole(tmp_path / "a.txt", document="line") == text.replace("\r\n", END) + END
 
 
 def test_blank_lines_with_cr_are_pointed_out(tmp_path):
-    """A text with CR LF has no paragraphs by the rule, and a note says why."""
+    """Where the CR is kept, a text with CR LF has no paragraphs, and a note says why."""
     (tmp_path / "dos.txt").write_bytes(b"a\r\n\r\nb")
-    corpus = Corpus([str(tmp_path / "dos.txt")], document="paragraph")
+    assert whole(tmp_path / "dos.txt", document="paragraph") == f"a{END}b{END}"
+    corpus = Corpus([str(tmp_path / "dos.txt")], document="paragraph", keep_cr=True)
     assert "".join(corpus.chunks()) == f"a\r\n\r\nb{END}"
     assert "CR LF" in corpus.notes[0]
 
@@ -193,9 +206,9 @@ def test_replaced_places_are_counted(tmp_path, block):
 def test_a_byte_order_mark_is_dropped_with_a_note(tmp_path):
     """At the start of every file, once; elsewhere U+FEFF is a character."""
     for name in "ab":
-        (tmp_path / name).write_bytes(codecs.BOM_UTF8 + "x\ufeff".encode())
+        (tmp_path / name).write_bytes(codecs.BOM_UTF8 + "x\ufeff\n".encode())
     corpus = Corpus([str(tmp_path / "a"), str(tmp_path / "b")])
-    assert "".join(corpus.chunks()) == "x\ufeffx\ufeff"
+    assert "".join(corpus.chunks()) == "x\ufeff\nx\ufeff\n"
     assert corpus.notes == [
         f"{tmp_path}/{name} begins with a byte-order mark; it was dropped." for name in "ab"
     ]

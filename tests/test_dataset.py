@@ -364,12 +364,18 @@ def test_a_text_that_its_vocabulary_does_not_know_is_told() -> None:
     assert any("--unit char or bpe" in note for note in found.notes)
 
 
-@pytest.mark.parametrize(("document", "told"), [("line", True), ("stream", False)])
-def test_carriage_returns_that_end_documents_are_told(document: str, told: bool) -> None:
-    """Every name would be learnt with one; of a stream they are text like any other."""
-    corpus = Corpus.from_text("Anna\r\nBert\r\n" * 20, document)
+@pytest.mark.parametrize(
+    ("document", "keep", "crlf"),
+    [("line", False, False), ("line", True, True), ("stream", False, True), ("file", False, True)],
+)
+def test_a_model_knows_whether_its_lines_end_with_cr_lf(
+    document: str, keep: bool, crlf: bool
+) -> None:
+    """A list is learnt without the CR, or every name would end with one."""
+    corpus = Corpus.from_text("Anna\r\nBert\r\n" * 20, document, keep_cr=keep)
     found = load_dataset(CorpusSettings(), VocabularySettings(), corpus=corpus)
-    assert any("the CR is learnt" in note for note in found.notes) == told
+    assert found.crlf == crlf == ("\r" in found.vocabulary.ids)
+    assert any("--keep-cr" in note for note in found.notes) == (not crlf)
 
 
 def test_texts_that_are_not_used_leave_the_cache(

@@ -41,11 +41,11 @@ def here(tmp_path, monkeypatch):
 
 
 def test_files_are_read_in_the_order_given(here):
-    """Several names, nothing between them."""
-    (here / "b.txt").write_text("B")
-    (here / "a.txt").write_text("A")
+    """Several names, one after the other."""
+    (here / "b.txt").write_text("B\n")
+    (here / "a.txt").write_text("A\n")
     corpus = Corpus(["b.txt", "a.txt"])
-    assert "".join(corpus.chunks()) == "BA"
+    assert "".join(corpus.chunks()) == "B\nA\n"
     assert corpus.sources == ("b.txt", "a.txt")
     assert Corpus("a.txt").sources == ("a.txt",)
     assert (corpus.document, corpus.name, corpus.notes) == ("stream", "b", [])
@@ -55,7 +55,7 @@ def test_a_text_named_twice_is_read_twice_and_noted(here):
     """Even where the names differ."""
     (here / "a.txt").write_text("A")
     corpus = Corpus(["a.txt", str(here / "a.txt")])
-    assert "".join(corpus.chunks()) == "AA"
+    assert "".join(corpus.chunks()) == "A\nA"
     assert "named twice" in corpus.notes[0]
 
 
@@ -65,10 +65,10 @@ def test_a_folder_is_read_sorted_without_hidden_files(here):
         (here / "d" / name).parent.mkdir(parents=True, exist_ok=True)
         (here / "d" / name).write_text(f"<{name}>")
     os.mkfifo(here / "d" / "pipe")
-    assert read("d") == "<a/c.txt><a/z.md><b.txt>"
+    assert read("d") == "<a/c.txt>\n<a/z.md>\n<b.txt>"
     (here / "d" / "a" / "loop").symlink_to(here / "d", target_is_directory=True)
     corpus = Corpus(["d"])
-    assert "".join(corpus.chunks()) == "<a/c.txt><a/z.md><b.txt>"
+    assert "".join(corpus.chunks()) == "<a/c.txt>\n<a/z.md>\n<b.txt>"
     assert corpus.name == "d" and "d/a/loop" in corpus.notes[0]
 
 
@@ -101,7 +101,7 @@ def test_a_pattern_is_sorted_and_each_file_read_once(here):
     for name in ("b1", "a1", ".c1"):
         (here / f"{name}.txt").write_text(f"<{name}>")
     (here / "loop").symlink_to(here, target_is_directory=True)
-    assert read("*.txt") == read("**/*.txt") == "<a1><b1>"
+    assert read("*.txt") == read("**/*.txt") == "<a1>\n<b1>"
     assert Corpus(["*.txt"]).name == Corpus(["**/*.txt"]).name == "a1"
     assert [source.label for source in Corpus(["**/*.txt"])._found] == ["a1.txt", "b1.txt"]
     (here / "[x].txt").write_text("literal")
@@ -185,7 +185,7 @@ def test_standard_input_can_be_read_again(monkeypatch):
 def test_standard_input_named_twice_is_one_text_twice(monkeypatch):
     """The second naming does not find it empty."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"once")))
-    assert read("-", "-") == "onceonce"
+    assert read("-", "-") == "once\nonce"
 
 
 def test_no_standard_input_is_said(monkeypatch):
@@ -278,7 +278,7 @@ def test_rows_in_a_stream_stand_on_lines_of_their_own(here):
     (here / "a.jsonl").write_text('{"t": "a"}\n{"t": "b"}\n')
     (here / "x.txt").write_text("x")
     assert Corpus(["a.jsonl", "x.txt"]).document == "stream"
-    assert read("a.jsonl", "a.jsonl", "x.txt", "x.txt", "a.jsonl") == "a\nb\na\nb\nxx\na\nb"
+    assert read("a.jsonl", "a.jsonl", "x.txt", "x.txt", "a.jsonl") == "a\nb\na\nb\nx\nx\na\nb"
 
 
 def test_compressed_and_oddly_named_tables(here):

@@ -46,7 +46,8 @@ def compare(
     from charlm.inference.comparison import difference, line_nats
     from charlm.text.dataset import open_corpus
 
-    corpus = open_corpus(files, CorpusSettings(**reading), "stream")
+    rules = CorpusSettings(**{"keep_cr": True, **reading})  # every run reads the same text
+    corpus = open_corpus(files, rules, "stream")
     text = "".join(corpus.chunks())
     for note in corpus.notes:
         say(note)

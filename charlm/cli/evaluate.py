@@ -12,6 +12,7 @@ from charlm.cli.options import (
     ReadingFlags,
     RunOption,
     WeightsOption,
+    as_trained,
     check_meant,
     open_model,
     reading_flags,
@@ -98,7 +99,8 @@ def evaluate(
         from charlm.config import CorpusSettings
         from charlm.text.dataset import open_corpus
 
-        corpus = open_corpus(files, CorpusSettings(**reading), document or model.run.document)
+        rules = CorpusSettings(**as_trained(reading, model.run))
+        corpus = open_corpus(files, rules, document or model.run.document)
         with phase("encoding the text"):
             texts = {"text": model.run.encode(corpus)}
         if not len(texts["text"].ids):

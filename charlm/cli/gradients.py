@@ -95,8 +95,9 @@ def _of_run(path: Path, sources: list[str], reading: ReadingFlags, lags: int) ->
     from charlm.text.dataset import open_corpus
     from charlm.training.gradients import run_flow
 
-    document = read_config(path)["document"]
-    corpus = open_corpus(sources, CorpusSettings(**reading), document) if sources else None
+    config = read_config(path)
+    rules = CorpusSettings(**{"keep_cr": config.get("crlf", True), **reading})
+    corpus = open_corpus(sources, rules, config["document"]) if sources else None
     return run_flow(path, corpus, lags)
 
 

@@ -13,6 +13,7 @@ from charlm.cli.output import say
 
 if TYPE_CHECKING:
     from charlm.library import Model
+    from charlm.runs.run import Run
 
 RunOption = Annotated[
     str | None,
@@ -53,6 +54,12 @@ READING_OPTIONS: dict[str, Any] = {
     "column": Annotated[str | None, _reading("--column", "Column of a table to read.")],
     "encoding": Annotated[str | None, _reading("--encoding", "Encoding of the text (utf-8).")],
     "errors": Annotated[str | None, _reading("--errors", "Invalid bytes: strict or replace.")],
+    "keep_cr": Annotated[
+        bool | None, _reading("--keep-cr", "Keep the CR of CR LF in lines and paragraphs.")
+    ],
+    "glue": Annotated[
+        bool | None, _reading("--glue", "Put no line end between the files of a stream.")
+    ],
 }
 """Options of every command that reads texts, by their field of `charlm.config.Reading`."""
 
@@ -83,6 +90,11 @@ def takes_reading(command: Callable[..., None]) -> Callable[..., None]:
     wrapped.__dict__["__signature__"] = inspect.Signature(plain)
     wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in plain}
     return wrapped
+
+
+def as_trained(reading: ReadingFlags, run: "Run") -> ReadingFlags:
+    """Return the flags, line ends being read as in the text that a run was trained on."""
+    return {"keep_cr": run.crlf, **reading}
 
 
 def reading_flags(reading: ReadingFlags) -> set[str]:

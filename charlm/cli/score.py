@@ -17,6 +17,7 @@ from charlm.cli.options import (
     ReadingFlags,
     RunOption,
     WeightsOption,
+    as_trained,
     check_meant,
     name_unknown,
     open_model,
@@ -81,6 +82,7 @@ def score(
     model = open_model(run, checkpoints, engine, weights)
     if not model.run.ends:
         say("the model read one endless stream: scores are of texts as beginnings, without an end")
+    rules = Reading(**as_trained(reading, model.run))
     from charlm.inference.scoring import Scorer
 
     scorer = Scorer(
@@ -99,7 +101,7 @@ def score(
         lines = _file_lines(file, rules) if file else iter([texts])
     if texts and not from_stdin:
         name_unknown(model, texts, "sentences")
-    if "\r" in model.vocabulary.unknown("\r"):
+    if not rules.keep_cr:
         lines = _plain_ends(lines)
     if output == "table":
         counts = _tables(scorer, [line for batch in lines for line in batch], log_base, tokens)

@@ -75,8 +75,15 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
+OLD_READING = {"keep_cr": True, "glue": True}
+"""Rules for reading texts before they were settings."""
+
+
 def read_record(path: Path) -> dict[str, Any]:
-    """run.json, with settings that make sense, as it was written. Raises RunError."""
+    """Read run.json, with settings that make sense.
+
+    What older versions did without a setting is added to their settings. Raises RunError.
+    """
     where = path / RECORD
     record = read_written(where)
     check_format(record, where)
@@ -84,6 +91,9 @@ def read_record(path: Path) -> dict[str, Any]:
     seal = record.pop(SEAL, None)
     if seal is not None and seal != _seal(record):
         raise RunError(f"{where}: not as written (its SHA-256 differs). Restore it from a copy")
+    corpus = record["settings"].get("corpus")
+    if isinstance(corpus, dict):
+        record["settings"]["corpus"] = OLD_READING | corpus
     try:
         settings_from(record["settings"], str(where))
     except UsageError as error:

@@ -68,6 +68,15 @@ class Run:
         return self.vocabulary.eos_begins_anew(self.document) and not inside
 
     @property
+    def crlf(self) -> bool:
+        """Whether the model has learnt lines that end with CR LF, so that texts keep their CR.
+
+        Runs of older versions do not say; there it is whether the vocabulary knows CR.
+        """
+        known = self.config.get("crlf")
+        return bool(known) if known is not None else not self.vocabulary.unknown("\r")
+
+    @property
     def backward(self) -> bool:
         """Whether the model reads from the end to the beginning."""
         return isinstance(self.vocabulary, BackwardVocabulary)
@@ -97,9 +106,14 @@ class Run:
 
 
 def model_config(
-    settings: ModelSettings, vocabulary: Vocabulary, document: str, *, eos_inside: bool = False
+    settings: ModelSettings,
+    vocabulary: Vocabulary,
+    document: str,
+    *,
+    eos_inside: bool = False,
+    crlf: bool = False,
 ) -> dict[str, Any]:
-    """The content of config.json. `eos_inside`: see `Dataset.eos_inside`."""
+    """Return the content of config.json. `eos_inside` and `crlf` are as in `Dataset`."""
     import torch
 
     return {
@@ -111,6 +125,7 @@ def model_config(
         "vocabulary": asdict(vocabulary.settings),
         "document": document,
         "eos_inside": eos_inside,
+        "crlf": crlf,
     }
 
 

@@ -63,6 +63,7 @@ CONFIG_SHAPE = {
     "vocab_size": int,
     "document": str,
     "eos_inside?": bool,
+    "crlf?": bool,
     "model": {"cell": str, "num_layers": int, "hidden_size": int, "embedding_size": int},
     "vocabulary": {"unit": str, "words": str},
     "charlm?": str,

@@ -15,6 +15,7 @@ from charlm.config import Reading
 from charlm.errors import CorpusError, UsageError
 from charlm.text import decoding
 from charlm.text.files import BLOCK_BYTES, Spool, TextFile, blocks
+from charlm.text.line_ends import LineEnds
 from charlm.text.rows import Rows
 from charlm.text.sources import Source, find, safe_name, short_name
 
@@ -59,7 +60,7 @@ class Corpus:
     notes: list[str]
     """Sentences for the user that arose so far, each once."""
     cr_ends: bool
-    """Whether documents that were read so far have CR LF in them, as Windows ends lines."""
+    """Whether the text that was read to its end has lines in it that end with CR LF."""
 
     def __init__(
         self,
@@ -78,11 +79,16 @@ class Corpus:
         self._begin(tuple(sources), found, document, short_name(sources[0], found))
 
     @classmethod
-    def from_text(cls, text: str, document: str = "stream", name: str = "text") -> "Corpus":
-        """A corpus of a text in memory, taken as one file. CorpusError for a lone surrogate."""
+    def from_text(
+        cls, text: str, document: str = "stream", name: str = "text", *, keep_cr: bool = False
+    ) -> "Corpus":
+        """Make a corpus of a text in memory, taken as one file.
+
+        `keep_cr` is as in `Reading`. Raises CorpusError for a lone surrogate.
+        """
         check_text(text)
         corpus = cls.__new__(cls)
-        corpus._reading, corpus.notes = Reading(), []
+        corpus._reading, corpus.notes = Reading(keep_cr=keep_cr), []
         corpus._untold = set()
         corpus._begin((name,), [_Memory(name, text)], document, safe_name(name))
         return corpus
@@ -123,29 +129,44 @@ class Corpus:
 
         Memory does not grow with the text. CorpusError where the text cannot be read or decoded.
         """
-        pieces = self._stream() if self.document == "stream" else self._documents()
-        return _chunked(pieces, self._chunk_chars)
+        return _chunked(self._whole(), self._chunk_chars)
 
-    def _documents(self) -> Iterator[str]:
+    def _whole(self) -> Iterator[str]:
+        ends = LineEnds(self.document, keep=self._reading.keep_cr)
+        yield from self._stream(ends) if self.document == "stream" else self._documents(ends)
+        ends.report(self._note)
+        self.cr_ends = ends.kept_cr
+
+    def _documents(self, ends: LineEnds) -> Iterator[str]:
         for source in self._found:
             if isinstance(source, Rows):
                 for text in source.texts(self._note):
                     yield text
                     yield END
             else:
-                yield from _ENDINGS[self.document](self._watched(source))
+                yield from _ENDINGS[self.document](ends.read(self._pieces(source), source.label))
 
-    def _stream(self) -> Iterator[str]:
-        """All sources in a row, as they are; a table's rows stand on lines of their own."""
+    def _stream(self, ends: LineEnds) -> Iterator[str]:
+        """All sources in order, each on lines of its own, and so each row of a table."""
         last, in_rows = "\n", False
+        before, open_ended = "", []  # label of the file before; files without a final line end
         for source in self._found:
-            is_rows = isinstance(source, Rows)
-            pieces = source.texts(self._note) if isinstance(source, Rows) else self._pieces(source)
-            for piece in pieces:
-                if in_rows or (is_rows and last != "\n"):
+            if isinstance(source, Rows):
+                for piece in source.texts(self._note):
+                    if in_rows or last != "\n":
+                        yield "\n"
+                    yield piece
+                    in_rows, last = True, piece[-1:] or last
+                continue
+            begins = True
+            for piece in ends.read(self._pieces(source), source.label):
+                if begins and (in_rows or (last not in "\r\n" and not self._reading.glue)):
                     yield "\n"
+                    open_ended += [] if in_rows else [before]
                 yield piece
-                in_rows, last = is_rows, piece[-1:] or last
+                begins, in_rows, last, before = False, False, piece[-1], source.label
+        if open_ended:
+            self._note(_put_between(open_ended))
 
     def _pieces(self, source: TextFile | Spool | _Memory) -> Iterator[str]:
         if isinstance(source, _Memory):
@@ -163,16 +184,6 @@ class Corpus:
             if piece
         )
 
-    def _watched(self, source: TextFile | Spool | _Memory) -> Iterator[str]:
-        for piece in self._pieces(source):
-            self.cr_ends = self.cr_ends or "\r\n" in piece
-            if self.document == "paragraph" and "\n\r\n" in piece:
-                self._note(
-                    f"{source.label} ends lines with CR LF; a line of CR alone does not part "
-                    f"paragraphs here."
-                )
-            yield piece
-
     def _note(self, sentence: str) -> None:
         if sentence in self.notes:
             return
@@ -181,6 +192,15 @@ class Corpus:
         else:  # one of thousands of files each
             self._untold.add(sentence)
             self.notes[MOST_NOTES:] = [f"And {len(self._untold):,} more notes like these."]
+
+
+def _put_between(labels: Sequence[str]) -> str:
+    if len(labels) == 1:
+        return f"{labels[0]} has no line end at its end; one was put between it and the next file."
+    return (
+        f"{len(labels):,} files (the first is {labels[0]}) have no line end at their end; one was "
+        "put between each of them and the next file."
+    )
 
 
 def check_text(text: str) -> None:

@@ -43,6 +43,8 @@ class Dataset:
     test: EncodedText | None
     fingerprint: str
     coverage: float = 1.0
+    crlf: bool = False
+    """Whether the text, as it was read, has lines that end with CR LF."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -107,11 +109,6 @@ def load_dataset(
         )  # fmt: skip
         share = f"{100.0 * (1.0 - coverage):.0f} %"
         notes.append(f"{share} of the training tokens are not in the vocabulary (UNK){hint}")
-    if corpus.cr_ends and corpus.document == "line" and not vocabulary.line_ends_are_eos:
-        notes.append(
-            "lines end with CR LF; the CR is learnt as a part of each line. Remove it with: "
-            "tr -d '\\r'"
-        )
     keys = "".join(part.key for part in parts.values())
     return Dataset(
         name=corpus.name,
@@ -122,6 +119,7 @@ def load_dataset(
         test=encoded.get("test"),
         fingerprint=hashlib.sha256(keys.encode()).hexdigest(),
         coverage=coverage,
+        crlf=corpus.cr_ends,
         notes=notes,
     )
 

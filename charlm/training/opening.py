@@ -100,7 +100,9 @@ def _new_run(path: Path, ready: Prepared, lock: FileLock, *, command: str) -> Se
         if ready.vectors:
             keep_vectors(path, ready.vectors)
     vocabulary, document = dataset.vocabulary, dataset.document
-    config = model_config(settings.model, vocabulary, document, eos_inside=dataset.eos_inside)
+    config = model_config(
+        settings.model, vocabulary, document, eos_inside=dataset.eos_inside, crlf=dataset.crlf
+    )
     write_model_files(path, config, vocabulary)
     record["id"] = run_id(path, ready.record)
     session = _session(path, settings, dataset, record, lock, ready.device, ready.precision)

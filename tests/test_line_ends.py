@@ -1,0 +1,165 @@
+"""Line ends of files: CR LF, a lone CR, none at the end; what becomes of them, what is reported."""
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers import Call
+
+from charlm.errors import CorpusError
+from charlm.library import load, train
+from charlm.runs.layout import SEAL, read_config, read_record, write_record
+from charlm.text.corpus import END, Corpus
+from charlm.training.opening import resume
+
+TINY = {"hidden_size": 4, "num_layers": 1, "steps": 2, "batch_size": 1, "bptt": 8, "seed": 1,
+        "precision": "fp32", "threads": 1}  # fmt: skip
+NAMES = b"Anna\r\nBert\r\nClara\r\n"
+
+
+def corpus(folder: Path, files: dict[str, bytes], document: str = "line", **rules) -> Corpus:
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return Corpus([str(folder / name) for name in files], document=document, **rules)
+
+
+def read(found: Corpus) -> str:
+    return "".join(found.chunks())
+
+
+# ------------------------------------------------------------------ CR LF and CR
+
+
+def test_the_cr_of_a_list_is_dropped_and_reported_once(tmp_path) -> None:
+    """For all files in one sentence; --keep-cr keeps it, and then there is nothing to report."""
+    files = {"a.txt": NAMES, "b.txt": b"Dora\n", "c.txt": b"Emil\r\n"}
+    found = corpus(tmp_path, files)
+    assert read(found) == read(found) == END.join(["Anna", "Bert", "Clara", "Dora", "Emil", ""])
+    (note,) = found.notes
+    assert f"2 files (the first is {tmp_path}/a.txt) end lines with CR LF" in note
+    assert "--keep-cr" in note
+    kept = corpus(tmp_path, {"a.txt": NAMES}, keep_cr=True)
+    assert read(kept) == f"Anna\r{END}Bert\r{END}Clara\r{END}"
+    assert (kept.notes, kept.cr_ends, found.cr_ends) == ([], True, False)
+
+
+def test_paragraphs_of_windows_are_parted_by_blank_lines(tmp_path) -> None:
+    """They were one paragraph before, as a line of a CR alone is not blank."""
+    found = corpus(tmp_path, {"a.txt": b"a\r\nb\r\n\r\nc\r\n"}, "paragraph")
+    assert read(found) == f"a\nb{END}c{END}"
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 100])
+def test_a_lone_cr_ends_lines_in_a_file_of_an_old_mac(tmp_path, block: int) -> None:
+    """Where there is no LF; a stray CR in another file is text. Lists with it had no warning."""
+    found = corpus(tmp_path, {"mac.txt": b"Anna\rBert\rClara", "b.txt": b"Do\rra\nEmil\n"})
+    found._block_bytes = block
+    assert read(found) == END.join(["Anna", "Bert", "Clara", "Do\rra", "Emil", ""])
+    assert ["mac.txt ends lines with a lone CR" in note for note in found.notes] == [True]
+    kept = corpus(tmp_path, {"mac.txt": b"Anna\rBert"}, keep_cr=True)
+    assert read(kept) == f"Anna\rBert{END}"
+    assert "are not cut into lines" in kept.notes[0]
+
+
+@pytest.mark.parametrize("document", ["stream", "file"])
+def test_line_ends_that_differ_in_a_stream_are_kept_and_reported_once(tmp_path, document) -> None:
+    """Of one kind they are the text's own business."""
+    files = {"a.txt": NAMES, "b.txt": b"Dora\n", "c.txt": b"Emil\r\nFritz\n", "d.txt": b"Gustav\n"}
+    found = corpus(tmp_path, files, document)
+    assert read(found).replace(END, "") == b"".join(files.values()).decode()
+    (note,) = found.notes
+    assert note.startswith(f"Line ends differ: {tmp_path}/a.txt ends lines with CR LF; ")
+    assert "2 files (the first is" in note and "c.txt ends lines with both CR LF and LF" in note
+    for alike in ({"a.txt": NAMES, "b.txt": NAMES}, {"a.txt": b"x\n", "b.txt": b"y\n"}):
+        same = corpus(tmp_path, alike, document)
+        read(same)
+        assert same.notes == []
+    mac = corpus(tmp_path, {"a.txt": b"x\ry\r"}, document)
+    assert read(mac).rstrip(END) == "x\ry\r"
+    assert "lone CR" in mac.notes[0]
+
+
+# ------------------------------------------------------------------ files without a final line end
+
+
+def test_files_of_a_stream_are_not_glued(tmp_path) -> None:
+    """`one two` and `three four` once gave `twothree`."""
+    files = {"s1": b"one two", "e": b"", "s2": b"three four", "s3": b"five\n", "s4": b"six"}
+    found = corpus(tmp_path, files, "stream")
+    assert read(found) == "one two\nthree four\nfive\nsix"
+    (note,) = found.notes
+    assert note.startswith(f"2 files (the first is {tmp_path}/s1) have no line end at their end")
+    one = corpus(tmp_path, {"s1": b"a", "s2": b"b"}, "stream")
+    assert read(one) == "a\nb"
+    assert one.notes[0].startswith(f"{tmp_path}/s1 has no line end at its end")
+    glued = corpus(tmp_path, files, "stream", glue=True)
+    assert (read(glued), glued.notes) == ("one twothree fourfive\nsix", [])
+
+
+# ------------------------------------------------------------------ runs
+
+
+def run_of(tmp_path: Path, **options) -> Path:
+    record = list(train(checkpoints=tmp_path / "runs", name="r", **TINY, **options))[-1]
+    assert record.reason
+    return tmp_path / "runs" / "r"
+
+
+def test_a_text_in_memory_is_read_as_a_file_is(tmp_path) -> None:
+    """`train(text=...)` drops the CR of a list, and `evaluate` reads what the model has learnt."""
+    text = NAMES.decode() * 9
+    path = run_of(tmp_path, text=text, document="line")
+    model = load(path)
+    assert read_config(path)["crlf"] is False
+    assert "\r" not in model.vocabulary.ids
+    assert model.evaluate(text) == model.evaluate(text.replace("\r", ""))
+
+
+def test_a_model_of_cr_lf_is_evaluated_on_cr_lf(tmp_path, call: Call) -> None:
+    """Whatever the command: the text is read as the text that it was trained on."""
+    source = tmp_path / "names.txt"
+    source.write_bytes(NAMES * 9)
+    path = run_of(tmp_path, text=source.read_bytes().decode(), document="line", keep_cr=True)
+    code, out, err = call("eval", "--run", str(path), "--file", str(source), "--json")
+    assert code == 0, err
+    kept = load(path).evaluate(source.read_bytes().decode())
+    assert f'"tokens": {kept.tokens},' in out
+    assert kept.tokens == 27 * 2 + len("AnnaBertClara") * 9
+    code, out, err = call("score", "--run", str(path), "--file", str(source), "--format", "jsonl")
+    assert code == 0, err
+    assert json.loads(out.splitlines()[0])["text"] == "Anna\r"
+
+
+def test_a_run_of_an_older_version_goes_on_with_the_text_as_it_was_read(
+    tmp_path, monkeypatch
+) -> None:
+    """Files were glued and a CR was kept, without a setting that says so."""
+    monkeypatch.setattr("charlm.runs.data.CACHED_FROM_BYTES", 10)
+    files = {"a.txt": NAMES * 3 + b"Dora", "b.txt": NAMES * 3}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    sources = [str(tmp_path / name) for name in files]
+    old = {"keep_cr": True, "glue": True}
+    for document in ("stream", "line"):
+        run = list(train(*sources, checkpoints=tmp_path / document, name="r", document=document,
+                         **TINY, **old))  # fmt: skip
+        assert run
+        path = tmp_path / document / "r"
+        record = read_record(path)
+        for name in old:
+            del record["settings"]["corpus"][name]
+        write_record(path, record)
+        assert not {SEAL, *old} & record["settings"]["corpus"].keys()
+        session = resume(path, {"training": {"steps": 3}})
+        assert "\r" in session.trainer.dataset.vocabulary.ids
+        list(session.records())
+        assert read_record(path)["settings"]["corpus"]["keep_cr"] is True
+        session = resume(path, {"training": {"steps": 4}})  # the settings are written out now
+        session.lock.release()
+    new = list(train(*sources, checkpoints=tmp_path / "new", name="r", **TINY))
+    assert new
+    record = read_record(tmp_path / "new" / "r")
+    record["settings"]["corpus"]["glue"] = True
+    write_record(tmp_path / "new" / "r", record)
+    with pytest.raises(CorpusError, match="has changed"):
+        resume(tmp_path / "new" / "r", {"training": {"steps": 3}})
