@@ -6,13 +6,23 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from waiting import set_no_time_limits
 
 set_no_time_limits()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def steady_speed() -> Iterator[None]:
+    """Plan for a machine of one speed, so that no plan depends on this one or takes its time."""
+    from charlm.training import planning
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "measured_speed", lambda *_: 2e10)
+        yield
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import math
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,13 @@ def test_programs_take_turns() -> None:
     assert "".join(calls) == "ab" * (1 + benchmark.LEAST_ROUNDS)
     assert set(medians) == {"a", "b"}
     assert all(value >= 0 for value in medians.values())
+
+
+def test_a_start_is_a_process_that_ends_well() -> None:
+    """The command line in a new Python; one that fails is no figure."""
+    benchmark._process(["--version"])()
+    with pytest.raises(subprocess.CalledProcessError):
+        benchmark._process(["nothing"])()
 
 
 @pytest.mark.usefixtures("brief")

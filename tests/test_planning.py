@@ -261,10 +261,10 @@ def test_long_documents_are_planned_as_one_text_is(tokens: int, documents: int) 
 
 def test_a_default_run_on_a_long_text_takes_its_minutes() -> None:
     """Less than a hundredth of a pass, where a hundredth would take half an hour."""
-    result = planned(stream(100_000_000), measure=lambda: 1e8)
+    result = planned(stream(4_000_000), measure=lambda: 4e6)
     vocab_size = len(VOCABULARIES["char"])
-    cost = 6 * multiplied_weights(result.settings.model, vocab_size) * 1e8
-    seconds = result.settings.training.epochs * cost / 1e8
+    cost = 6 * multiplied_weights(result.settings.model, vocab_size) * 4e6
+    seconds = result.settings.training.epochs * cost / 4e6
     assert seconds <= 60 * rules.DEFAULT_MINUTES
     assert result.settings.training.epochs < 0.01
 

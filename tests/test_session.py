@@ -921,6 +921,7 @@ def test_a_run_that_is_too_sure_of_itself_is_calibrated(tmp_path: Path) -> None:
     chosen = settings().to_dict()
     chosen["corpus"]["valid"] = [str(held)]
     chosen["training"] |= {"epochs": 30.0, "steps": None, "learning_rate": 0.05, "evals": 1}
+    chosen["training"] |= {"batch_size": 4, "bptt": 8}
     for name, calibrate in (("plain", False), ("fitted", True)):
         chosen["training"]["calibrate"] = calibrate
         corpus = Corpus.from_text("abc abd abc abd abc abc abd\n" * 8)
