@@ -370,9 +370,10 @@ def test_a_fork_is_told_instead_of_waiting_for_ever(monkeypatch: pytest.MonkeyPa
 FORKING = """
 import os, sys
 import numpy as np
-from helpers import tiny_model
-from test_engine import VARIANTS, engine_of, model_of
-engine = engine_of(VARIANTS[0], model_of("lstm"), threads=2)
+import charlm
+from charlm.runs.run import load_run
+engine = load_run(charlm.load("tales").path, engine="native", threads=2).engine
+assert "torch" not in sys.modules
 ids = np.zeros((2, 2), np.int64)
 engine.nats(ids, ids, engine.initial_state(2))
 child = os.fork()
