@@ -331,7 +331,9 @@ class TrainingSettings:
     precision: str = setting(
         "auto", "auto uses bf16 where the processor has it, for large models", PRECISION_NAMES
     )
-    threads: int | None = setting(None, "CPU threads; None = torch's choice")
+    threads: int | None = setting(
+        None, "CPU threads; None = by the size of the model, at most the cores"
+    )
 
     def __post_init__(self) -> None:
         problems = _choice_problems(self)

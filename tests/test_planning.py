@@ -10,6 +10,7 @@ import torch
 from helpers import encoded_documents, encoded_stream, vocabulary_of
 
 from charlm.config import ModelSettings, Settings, TrainingSettings
+from charlm.engine import library
 from charlm.errors import UsageError
 from charlm.nn.cells import CELLS
 from charlm.nn.devices import Precision
@@ -20,7 +21,7 @@ from charlm.training import planning, rules, speed
 from charlm.training.opening import _shrinking
 from charlm.training.planning import Plan, plan
 from charlm.training.rules import LADDER
-from charlm.training.speed import measured_speed
+from charlm.training.speed import measured_speed, training_threads
 
 CPU = torch.device("cpu")
 SPEED = 5e10  # operations a second; two cores
@@ -129,11 +130,30 @@ def test_what_listens_to_validations_needs_some(listener) -> None:
     planned(stream(5_000, 500), steps=3, **listener)
 
 
-@pytest.mark.parametrize("length", [{"steps": 5}, {"epochs": 2.0}])
-def test_a_given_length_needs_no_measurement(length, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then the sizes follow from the text alone."""
+@pytest.mark.parametrize("length", [{}, {"steps": 5}, {"epochs": 2.0}])
+def test_only_a_given_time_needs_a_measurement(length, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The story: what a seeded run learnt depended on what else the machine did at its start."""
     monkeypatch.setattr(planning, "measured_speed", refused)
-    assert planned(stream(50_000), measure=None, **length).settings.model.hidden_size
+    result = planned(stream(50_000), measure=None, **length)
+    assert result.settings.model.hidden_size
+    assert not result.measured
+    monkeypatch.setattr(planning, "measured_speed", lambda *_: SPEED)
+    assert planned(stream(50_000), measure=None, minutes=2.0).measured
+
+
+def test_a_default_plan_counts_with_the_assumed_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the number type and the threads that the work is worth, with the word in the reason."""
+    monkeypatch.setattr(library, "default_threads", lambda: 2)
+    result = planned(stream(900_000), measure=None)
+    model = replace(result.settings.model, num_layers=1, hidden_size=384)
+    assert training_threads(model, 60, 32, CPU) == 2
+    assert result.speed == pytest.approx(2 * rules.NOMINAL_SPEED["fp32"], rel=0.01)
+    assert "120 billion operations a second (assumed)" in result.reasons["model.hidden_size"]
+    assert planned(stream(900_000), measure=None, threads=1).speed == pytest.approx(
+        rules.NOMINAL_SPEED["fp32"], rel=0.01
+    )
+    card = planned(stream(900_000), measure=None, device=torch.device("cuda"))
+    assert card.speed == pytest.approx(rules.NOMINAL_SPEED_OF_DEVICE["cuda"], rel=0.01)
 
 
 def test_a_given_speed_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,11 +196,11 @@ def test_other_texts_short_times_and_models_of_a_given_size_get_their_minutes(
     assert "training.minutes" not in result.reasons
 
 
-@pytest.mark.parametrize(("minutes", "seconds"), [(None, 0.0), (1.0, 0.3), (3.0, 0.9), (60.0, 5.0)])
+@pytest.mark.parametrize(("minutes", "seconds"), [(1.0, 0.3), (3.0, 0.9), (60.0, 5.0)])
 def test_a_longer_run_is_measured_for_longer(
-    minutes: float | None, seconds: float, monkeypatch: pytest.MonkeyPatch
+    minutes: float, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Up to five seconds; a run without a time for five steps only."""
+    """Up to five seconds."""
     asked: list[float] = []
     monkeypatch.setattr(planning, "measured_speed", lambda *given: asked.append(given[-1]) or SPEED)
     planned(stream(50_000), measure=None, minutes=minutes)
@@ -234,15 +254,15 @@ def test_the_machine_is_measured_within_its_memory(monkeypatch: pytest.MonkeyPat
         return SPEED
 
     monkeypatch.setattr(planning, "measured_speed", measure)
-    planned(stream(500_000), measure=None)
+    planned(stream(500_000), measure=None, minutes=7.0)
     assert [rows for _, rows in shapes] == [32, 16, 8, 4]
     shapes.clear()
     monkeypatch.setattr("charlm.training.memory.free_memory", lambda: int(1.5e8))
-    planned(stream(500_000), measure=None, model=ModelSettings(mixture=200))
+    planned(stream(500_000), measure=None, minutes=7.0, model=ModelSettings(mixture=200))
     assert [rows for _, rows in shapes] == [1]
     monkeypatch.setattr("charlm.training.memory.free_memory", lambda: 0)
     shapes.clear()
-    planned(stream(500_000), measure=None)
+    planned(stream(500_000), measure=None, minutes=7.0)
     assert shapes == [(1, 1)]
 
 
@@ -302,8 +322,10 @@ def test_only_what_a_short_text_shrinks_is_called_smaller() -> None:
 def test_the_machine_is_measured_where_its_speed_matters() -> None:
     """A positive number of operations a second, without touching the global random state."""
     before = torch.get_rng_state()
-    result = planned(stream(2_000), measure=None)
-    assert result.settings.training.epochs
+    result = planned(stream(2_000), measure=None, minutes=0.5)
+    assert result.settings.training.minutes
+    assert result.speed
+    assert result.speed > 0
     assert torch.equal(torch.get_rng_state(), before)
 
 

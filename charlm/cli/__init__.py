@@ -85,11 +85,6 @@ for verb in VERBS:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: the one place where errors become a line and a status."""
     prepare_streams()
-    # OpenMP threads that spin long while they wait slow each other down when other programs run;
-    # short spins cost nothing on a quiet machine (16.6 against 16.2 thousand tokens/s, 2x320 LSTM)
-    # and gain 1.2 times on a busy one. torch reads this when it is first imported.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")  # the parser would look for some, slowly
     Talk.command = shlex.join(["charlm", *(sys.argv[1:] if arguments is None else arguments)])
     status = 0

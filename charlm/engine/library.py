@@ -22,6 +22,8 @@ NEEDED = {
 """What a processor must have for each variant, the fastest first, as Linux names it."""
 VARIABLE = "CHARLM_KERNELS"
 """Environment variable that forces a variant, or `none`."""
+UNLIMITED = 2**20
+"""Cores of a process that no control group limits."""
 
 
 @cache
@@ -109,10 +111,38 @@ def declare(library: ctypes.CDLL) -> None:
 
 
 def default_threads() -> int:
-    """Processors that this process may use, at most OMP_NUM_THREADS where that is set."""
-    if hasattr(os, "sched_getaffinity"):
-        there = len(os.sched_getaffinity(0))
-    else:
-        there = os.cpu_count() or 1
+    """Return the cores that this process may use, at most OMP_NUM_THREADS if that is set."""
+    cores = min(_allowed_cores(), _core_quota(Path("/sys/fs/cgroup")))
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return min(there, int(asked)) if asked.isdecimal() and int(asked) else there
+    return min(cores, int(asked)) if asked.isdecimal() and int(asked) else cores
+
+
+def useful_threads(work: float, each: float) -> int:
+    """Return how many threads share the work if each must have at least `each`; at least one.
+
+    Threads wait for each other once a time step, so that several with little to do take longer
+    than one, the more so the more of them there are and the busier the machine is.
+    """
+    return max(1, min(default_threads(), int(work / each)))
+
+
+def _allowed_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _core_quota(groups: Path) -> int:
+    """Return the whole cores that a control group leaves a container, or UNLIMITED.
+
+    A container of two cores on a machine of 64 sees 64: threads beyond its quota are held back.
+    """
+    pairs = (("cpu.max", None), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))  # version 2, 1
+    for quota, period in pairs:
+        try:
+            found = (groups / quota).read_text(encoding="ascii").split()
+            found += (groups / period).read_text(encoding="ascii").split() if period else []
+            return max(1, int(found[0]) // int(found[1])) if int(found[0]) > 0 else UNLIMITED
+        except (OSError, ValueError, IndexError, ZeroDivisionError):  # none, or "max"
+            continue
+    return UNLIMITED

@@ -13,8 +13,8 @@ from charlm import __version__
 from charlm.commands import command
 from charlm.config import ModelSettings
 from charlm.engine.interface import Engine
-from charlm.engine.library import chosen_variant
-from charlm.engine.native import NativeEngine
+from charlm.engine.library import chosen_variant, useful_threads
+from charlm.engine.native import WEIGHTS_PER_THREAD, NativeEngine
 from charlm.engine.plain import NumpyEngine
 from charlm.engine.weights import Weights, is_plain, only_in_torch, weights_from
 from charlm.errors import CorpusError, EnvironmentFailure, RunError, UsageError
@@ -262,7 +262,7 @@ def load_engine(
     if engine == "torch":
         from charlm.nn.engine import TorchEngine
 
-        return TorchEngine(_torch_model(settings, vocab_size, arrays), scale)
+        return TorchEngine(_torch_model(settings, vocab_size, arrays, threads), scale)
     plain = weights_from(settings, arrays, scale)
     if engine == "numpy":
         return NumpyEngine(plain)
@@ -308,14 +308,17 @@ def _settings_and_arrays(path: Path) -> tuple[ModelSettings, dict[str, NDArray[n
 
 
 def _torch_model(
-    settings: ModelSettings, vocab_size: int, arrays: dict[str, Any]
+    settings: ModelSettings, vocab_size: int, arrays: dict[str, Any], threads: int | None = None
 ) -> "RecurrentLanguageModel":
+    """Return the model with these weights, and let torch use as many threads as are useful."""
     import torch
 
     from charlm.nn.model import RecurrentLanguageModel
     from charlm.runs.tensors import put_weights
 
     model = RecurrentLanguageModel(settings, vocab_size)
+    useful = useful_threads(model.parameter_count(), WEIGHTS_PER_THREAD)
+    torch.set_num_threads(threads or useful)
     put_weights(model, {name: torch.from_numpy(array) for name, array in arrays.items()})
     return model.requires_grad_(False)
 

@@ -53,7 +53,13 @@ from charlm.training.rules import (
     TOKENS_PER_WEIGHT,
     WIDEST_ALONE,
 )
-from charlm.training.speed import OPERATIONS_PER_WEIGHT_AND_TOKEN, measured_speed
+from charlm.training.speed import (
+    OPERATIONS_PER_WEIGHT_AND_TOKEN,
+    measured_speed,
+    nominal_speed,
+    set_threads,
+    training_threads,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +74,10 @@ class Plan:
     """Expected steps of the optimiser."""
     memory: int = 0
     """Bytes that training needs, about."""
+    speed: float | None = None
+    """Operations a second that the plan counts with, if any value depends on it."""
+    measured: bool = False
+    """Whether that speed was measured, so that another load makes another plan."""
 
 
 def plan(
@@ -79,8 +89,9 @@ def plan(
 ) -> Plan:
     """Fill in what the user left open.
 
-    `choose_precision` decides fp32 or bf16 for a model; `measure` gives the machine's speed in
-    operations a second (by default it is measured, only where a length or size depends on it).
+    `choose_precision` decides fp32 or bf16 for a model. `measure` gives the machine's speed in
+    operations a second; by default it is measured if minutes were given, whose sizes and passes
+    depend on it, and nominal otherwise, so that the plan is the same under any load.
     """
     planner = _Planner(settings, dataset, device, choose_precision, measure)
     return planner.plan()
@@ -140,6 +151,8 @@ class _Planner:
             passes=passes,
             steps=passes * self.tokens / self._step_tokens(training),
             memory=training_memory(model, training, self.vocab_size),
+            speed=self.speed,
+            measured=self.speed is not None and bool(self.settings.training.minutes),
         )
 
     def _chosen(self, name: str, value: Any, reason: str) -> Any:
@@ -299,7 +312,8 @@ class _Planner:
         limit = "the time" if hidden < cap else "the text" if cap < LARGEST else "the largest"
         self.reasons["model.hidden_size"] = (
             f"{self.tokens:,} training tokens, {budget / 60:.1f} minutes at "
-            f"{self._speed() / 1e9:.0f} billion operations a second; {limit} sets the size"
+            f"{self._speed() / 1e9:.0f} billion operations a second "
+            f"({'measured' if training.minutes else 'assumed'}); {limit} sets the size"
         )
         return hidden
 
@@ -337,14 +351,24 @@ class _Planner:
     def _speed(self) -> float:
         """Operations a second that are spent on tokens; padding takes its share."""
         if self.speed is None:
-            self.speed = (self.measure or self._measured_speed)() * self.filling.share
+            self.speed = (self.measure or self._middling_speed)() * self.filling.share
         return self.speed
 
-    def _measured_speed(self) -> float:
-        """Of a middling model, in windows of the run's own shape; longer for a longer run."""
+    def _middling_speed(self) -> float:
+        """Return the speed of a middling model: measured if minutes were given, else nominal."""
         settings = self._sized(min(self._cap(), 384), 1)
-        seconds = min(60.0 * MEASURING_SHARE * (self.settings.training.minutes or 0.0), 5.0)
+        threads = self.settings.training.threads or training_threads(
+            settings, self.vocab_size, self.rows, self.device
+        )
         precision = self.choose_precision(settings)
+        if not self.settings.training.minutes:
+            return nominal_speed(self.device, precision.name, threads)
+        set_threads(threads)
+        return self._measured_speed(settings, precision)
+
+    def _measured_speed(self, settings: ModelSettings, precision: Precision) -> float:
+        """Measure a model in windows of the run's own shape; longer for a longer run."""
+        seconds = min(60.0 * MEASURING_SHARE * (self.settings.training.minutes or 0.0), 5.0)
         steps, rows = min(max(round(self.filling.steps), 1), 64), min(self.rows, 64)
         while True:
             shape, smallest = (steps, rows), steps * rows == 1
@@ -377,7 +401,9 @@ class _Planner:
         passes = max(min(possible, wanted), self._step_tokens(training) / self.tokens)
         passes = float(round(passes)) if passes >= 2.0 else float(f"{passes:.3g}")
         self.reasons["training.epochs"] = (
-            f"about {DEFAULT_MINUTES:.0f} minutes here" if possible < wanted else "a text this size"
+            f"about {DEFAULT_MINUTES:.0f} minutes at the assumed speed"
+            if possible < wanted
+            else "a text this size"
         )
         return replace(training, epochs=passes)
 

@@ -1,6 +1,5 @@
 """Before a run begins: its corpus is read, the whole of it is planned, and nothing is written."""
 
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -13,6 +12,7 @@ from charlm import __version__
 from charlm.config import ModelSettings, Settings, TrainingSettings, VocabularySettings
 from charlm.engine.library import chosen_variant
 from charlm.nn.devices import (
+    PROBE_SHAPE,
     Precision,
     choose_device,
     choose_precision,
@@ -29,6 +29,7 @@ from charlm.text.vocabulary import load_vocabulary
 from charlm.training.expectation import expected
 from charlm.training.planning import Plan, plan
 from charlm.training.pretrained import Pretrained, coverage, find_vectors, with_width
+from charlm.training.speed import set_threads, training_threads
 
 Origins = dict[str, str]
 BUILT_IN_CORPUS = "tales.txt"
@@ -80,13 +81,20 @@ def prepare(
         each = replace(settings.training, minutes=settings.training.minutes / 2.0)
         settings = replace(settings, training=each)
         origins = {**(origins or {}), "training.minutes": "half of what was given, a direction"}
-    device, threads = prepare_machine(settings.training)
+    keep_freed_memory()
+    device = choose_device(settings.training.device)
     vocab_size, wanted = len(dataset.vocabulary), settings.training.precision
     found: dict[ModelSettings, Precision] = {}
 
+    def threads_of(model: ModelSettings, rows: int) -> int:
+        """Return what was asked for, or what the work of the model is worth."""
+        asked = settings.training.threads
+        return asked or training_threads(model, vocab_size, rows, device)
+
     def precision_of(model: ModelSettings) -> Precision:
-        """Measured once for each model."""
+        """Compare gradients once for each model."""
         if model not in found:
+            set_threads(threads_of(model, PROBE_SHAPE[1]))
             with phase("comparing bf16 with fp32"):
                 found[model] = choose_precision(wanted, model, vocab_size, device)
         return found[model]
@@ -96,6 +104,7 @@ def prepare(
         expectation = None if made_up else expected(dataset, planned)
     settings = planned.settings
     precision = precision_of(settings.model)
+    threads = set_threads(threads_of(settings.model, settings.training.batch_size or 1))
     record = {
         "settings": settings.to_dict(),
         "corpus": corpus_record(dataset, settings),
@@ -106,6 +115,8 @@ def prepare(
             "passes": planned.passes,
             "length": planned.reasons.get("training.minutes"),
             "memory_bytes": planned.memory,
+            "speed": planned.speed,
+            "speed_measured": planned.measured,
             "expected": expectation,
         },
     }
@@ -124,12 +135,10 @@ def prepare(
 def prepare_machine(
     training: TrainingSettings, threads: int | None = None
 ) -> tuple[torch.device, int]:
-    """The device and the number of threads to train with, set for this process."""
+    """Return the device and the threads of a run that resumes with its own number of threads."""
     keep_freed_memory()
-    wanted = training.threads or threads
-    if wanted and wanted != torch.get_num_threads():
-        torch.set_num_threads(min(wanted, os.cpu_count() or 1))
-    return choose_device(training.device), torch.get_num_threads()
+    wanted = training.threads or threads or torch.get_num_threads()
+    return choose_device(training.device), set_threads(wanted)
 
 
 def machine_record(device: torch.device, threads: int) -> dict[str, Any]:

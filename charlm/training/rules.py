@@ -20,6 +20,18 @@ LARGEST = 1024
 MEASURING_SHARE = 0.005
 """Share of a given time, up to 5 seconds, in which the machine's speed is measured. Five steps were
 too few: 113, 156 and 204 billion operations a second within one minute of a quiet machine."""
+OPERATIONS_PER_THREAD = 1e7
+"""Operations of a layer's forward pass in one time step that a thread must have to be worth waiting
+for. Gain of two threads over one, LSTM, 32 rows, bf16, a quiet AMD EPYC: 1.14 with 2 million, 0.98
+with 9, 1.47 with 26, 1.52 with 52, 1.89 with 180. On the same machine with three other programs two
+threads were 2 to 25 times slower than one, the smaller the model the worse."""
+NOMINAL_SPEED = {"bf16": 1.4e11, "fp32": 6e10}
+"""Operations a second of a thread that a plan without a given time counts with, so that it does not
+depend on what else the machine does. Measured: 220 to 350 billion in bf16 and 140 to 190 in fp32
+with one thread of a quiet AMD EPYC, 280 in bf16 with both of its cores; cautious in fp32, since
+processors without AVX-512 are slower."""
+NOMINAL_SPEED_OF_DEVICE = {"cuda": 2e12, "mps": 5e11}
+"""The same of accelerators; not measured."""
 MOST_WITHOUT_TIME = 512
 """The hidden size is at most this where the length is given and the time is not known."""
 LETTERS = 256

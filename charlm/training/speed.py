@@ -1,5 +1,6 @@
-"""How fast this machine trains, here and now."""
+"""How fast this machine trains: threads, the speed to count with, the speed here and now."""
 
+import os
 import statistics
 import time
 
@@ -8,15 +9,44 @@ import torch
 from numpy.typing import NDArray
 
 from charlm.config import ModelSettings, TrainingSettings
+from charlm.engine.library import default_threads, useful_threads
 from charlm.nn.devices import Precision
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 from charlm.phases import phase
 from charlm.training.objective import Objective
 from charlm.training.optim import build_optimizer
+from charlm.training.rules import (
+    NOMINAL_SPEED,
+    NOMINAL_SPEED_OF_DEVICE,
+    OPERATIONS_PER_THREAD,
+)
 
 OPERATIONS_PER_WEIGHT_AND_TOKEN = 6
 """Two for each of three products: forward, and backward for the inputs and for the weights."""
 LEAST_STEPS = 5
+
+
+def training_threads(
+    settings: ModelSettings, vocab_size: int, rows: int, device: torch.device
+) -> int:
+    """Return the threads to train with, by the work of a layer in one time step."""
+    if device.type != "cpu":
+        return default_threads()
+    work = 2.0 * rows * multiplied_weights(settings, vocab_size) / (settings.num_layers or 1)
+    return useful_threads(work, OPERATIONS_PER_THREAD)
+
+
+def set_threads(number: int) -> int:
+    """Let torch compute with this many threads, at most one for each core; return how many."""
+    number = min(number, os.cpu_count() or 1)
+    if number != torch.get_num_threads():
+        torch.set_num_threads(number)
+    return torch.get_num_threads()
+
+
+def nominal_speed(device: torch.device, precision: str, threads: int) -> float:
+    """Return the operations a second to count with where no time was given. Nothing is timed."""
+    return NOMINAL_SPEED_OF_DEVICE.get(device.type) or threads * NOMINAL_SPEED[precision]
 
 
 def measured_speed(

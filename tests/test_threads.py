@@ -1,0 +1,168 @@
+"""How many threads: by the work that there is for each, whatever the machine has."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import tiny_model
+
+from charlm.config import ModelSettings, TrainingSettings
+from charlm.engine import library
+from charlm.engine.library import default_threads, useful_threads
+from charlm.nn.cells import CELLS
+from charlm.runs import run as runs
+from charlm.training import speed
+from charlm.training.preparing import prepare_machine
+from charlm.training.speed import set_threads, training_threads
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def cores(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> int:
+    """A machine with this many cores."""
+    monkeypatch.setattr(library, "_allowed_cores", lambda: request.param)
+    monkeypatch.setattr(library, "_core_quota", lambda _: library.UNLIMITED)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    return int(request.param)
+
+
+def sized(hidden: int, **other) -> ModelSettings:
+    return ModelSettings(hidden_size=hidden, embedding_size=hidden, **{"num_layers": 1} | other)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 16, 64], indirect=True)
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_tiny_model_is_trained_by_one_thread(cores: int, cell: str) -> None:
+    """The story: on 16 cores small models were slow, since 16 threads waited for each other."""
+    del cores
+    assert training_threads(sized(32, cell=cell), 60, 32, CPU) == 1
+    assert training_threads(sized(128, cell=cell), 60, 1, CPU) == 1
+
+
+@pytest.mark.parametrize("cores", [16], indirect=True)
+def test_more_work_makes_more_threads_up_to_the_cores(cores: int) -> None:
+    """More units or rows never make fewer; layers are computed one after the other."""
+    widths = [training_threads(sized(n), 60, 32, CPU) for n in (32, 128, 256, 512, 1024, 4096)]
+    assert widths == sorted(widths)
+    assert (widths[0], widths[-1]) == (1, cores)
+    assert 1 < widths[2] < cores
+    rows = [training_threads(sized(256), 60, n, CPU) for n in (1, 8, 32, 128)]
+    assert rows == sorted(rows)
+    one, four = (training_threads(sized(256, num_layers=n), 60, 32, CPU) for n in (1, 4))
+    assert four <= one + 1
+
+
+@pytest.mark.parametrize("cores", [2], indirect=True)
+@pytest.mark.parametrize(("work", "threads"), [(0, 1), (99, 1), (199, 1), (200, 2), (10**9, 2)])
+def test_each_thread_has_the_least_work(cores: int, work: float, threads: int) -> None:
+    del cores
+    assert useful_threads(work, 100) == threads
+
+
+@pytest.mark.parametrize("cores", [16], indirect=True)
+@pytest.mark.parametrize(("asked", "threads"), [("4", 4), ("99", 16), ("0", 16), ("x", 16)])
+def test_the_environment_lowers_the_number(
+    cores: int, asked: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del cores
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert default_threads() == threads
+
+
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({"cpu.max": "200000 100000"}, 2),
+        ({"cpu.max": "250000 100000"}, 2),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu.max": "max 100000"}, library.UNLIMITED),
+        ({"cpu.max": ""}, library.UNLIMITED),
+        ({"cpu/cpu.cfs_quota_us": "400000", "cpu/cpu.cfs_period_us": "100000"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, library.UNLIMITED),
+        ({}, library.UNLIMITED),
+    ],
+)
+def test_a_container_uses_the_cores_of_its_quota(
+    files: dict[str, str], quota: int, tmp_path: Path
+) -> None:
+    """Both versions of Linux control groups; without a limit the affinity decides alone."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="ascii")
+    assert library._core_quota(tmp_path) == quota
+
+
+def test_a_quota_limits_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(library, "_allowed_cores", lambda: 64)
+    monkeypatch.setattr(library, "_core_quota", lambda _: 2)
+    assert default_threads() == 2
+
+
+@pytest.fixture
+def torch_threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers that torch is given; nothing is changed."""
+    given = [64]
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: given[-1])
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    return given
+
+
+def test_a_number_that_was_asked_for_is_taken(torch_threads: list[int]) -> None:
+    """As far as there are cores; a resumed run keeps its own, since sums round by it."""
+    assert set_threads(3) == 3
+    assert set_threads(99) == 64
+    assert prepare_machine(TrainingSettings(threads=5), 7)[1] == 5
+    assert prepare_machine(TrainingSettings(), 7)[1] == 7
+    assert torch_threads[-1] == 7
+
+
+@pytest.mark.parametrize("cores", [16], indirect=True)
+def test_models_that_torch_computes_are_read_by_useful_threads(
+    cores: int, torch_threads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One for a small model, whatever was set for another one before; or as many as asked for."""
+    del cores
+    model = tiny_model("mogrifier")
+    arrays = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    runs._torch_model(model.settings, 5, arrays)
+    assert torch_threads[-1] == 1
+    runs._torch_model(model.settings, 5, arrays, 3)
+    assert torch_threads[-1] == 3
+    monkeypatch.setattr(runs, "WEIGHTS_PER_THREAD", model.parameter_count() // 4)
+    runs._torch_model(model.settings, 5, arrays)
+    assert torch_threads[-1] == 4
+
+
+def test_nominal_speeds_grow_with_threads_on_a_processor() -> None:
+    """And not on a card, whose threads are its own."""
+    for name in ("fp32", "bf16"):
+        assert speed.nominal_speed(CPU, name, 4) == 4 * speed.nominal_speed(CPU, name, 1)
+    cards = {speed.nominal_speed(torch.device("cuda"), "fp32", n) for n in (1, 4)}
+    assert len(cards) == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "count"),
+    [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_the_library_sets_short_spins_before_torch_is_there(
+    environment: dict[str, str], count: str
+) -> None:
+    """The story: only the command line did, and the library was 8 to 15 times slower under load."""
+    code = (
+        "import sys, os, charlm; assert 'torch' not in sys.modules; "
+        "print(os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    clean = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=clean | environment, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == count
