@@ -93,7 +93,7 @@ class Reading:
     """Rules for reading a text from its sources: format, columns, encoding."""
 
     column: str | None = setting(None, "column of a table: its name, or its number from 1")
-    encoding: str = setting("utf-8", "encoding of the files")
+    encoding: str = setting("utf-8", "encoding of the files; auto = the own one of each")
     errors: str = setting("strict", "what to do with invalid bytes", ("strict", "replace"))
     keep_cr: bool = setting(False, "keep the CR of CR LF in documents of lines and paragraphs")
     glue: bool = setting(False, "join the files of a stream with no line end put between them")

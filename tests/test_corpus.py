@@ -164,16 +164,16 @@ def test_invalid_bytes_are_placed_as_by_a_decoder_of_the_whole(folder, data, blo
 def test_the_message_for_invalid_bytes_says_what_and_where_and_what_to_do(tmp_path):
     """Exit code 3, one line: file, line, offset, bytes, and two ways out."""
     path = tmp_path / "corpus.txt"
-    path.write_bytes(b"one\ntwo\nit\x92s")
+    path.write_bytes(b"one\ntwo\nit\x92s late, caf\xe9 na\xefve")
     with pytest.raises(CorpusError) as caught:
         whole(path)
     assert caught.value.exit_code == 3
     assert str(caught.value) == (
-        f"{path}: line 3, byte 10: 0x92 is not valid UTF-8. Convert it, for example with "
-        f"iconv; train, eval, score, compare and vocab also take --encoding cp1252 or --errors "
-        f"replace."
+        f"{path}: line 3, byte 10: 0x92 is not valid UTF-8; the file seems to be CP1252 (it could "
+        "be CP1250 too). Convert it, for example with iconv; train, eval, score, compare and vocab "
+        "also take --encoding cp1252 or --errors replace."
     )
-    assert whole(path, encoding="cp1252") == "one\ntwo\nit’s"
+    assert whole(path, encoding="cp1252") == "one\ntwo\nit’s late, café naïve"
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 100])

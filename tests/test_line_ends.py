@@ -115,8 +115,9 @@ def test_a_text_in_memory_is_read_as_a_file_is(tmp_path) -> None:
     assert model.evaluate(text) == model.evaluate(text.replace("\r", ""))
 
 
-def test_a_model_of_cr_lf_is_evaluated_on_cr_lf(tmp_path, call: Call) -> None:
+def test_a_model_of_cr_lf_is_evaluated_on_cr_lf(tmp_path, monkeypatch, call: Call) -> None:
     """Whatever the command: the text is read as the text that it was trained on."""
+    monkeypatch.chdir(tmp_path)
     source = tmp_path / "names.txt"
     source.write_bytes(NAMES * 9)
     path = run_of(tmp_path, text=source.read_bytes().decode(), document="line", keep_cr=True)

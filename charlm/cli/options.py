@@ -52,7 +52,9 @@ def _reading(flag: str, help_text: str) -> Any:
 
 READING_OPTIONS: dict[str, Any] = {
     "column": Annotated[str | None, _reading("--column", "Column of a table to read.")],
-    "encoding": Annotated[str | None, _reading("--encoding", "Encoding of the text (utf-8).")],
+    "encoding": Annotated[
+        str | None, _reading("--encoding", "Encoding of the text, or auto (utf-8).")
+    ],
     "errors": Annotated[str | None, _reading("--errors", "Invalid bytes: strict or replace.")],
     "keep_cr": Annotated[
         bool | None, _reading("--keep-cr", "Keep the CR of CR LF in lines and paragraphs.")

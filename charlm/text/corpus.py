@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from charlm.config import Reading
 from charlm.errors import CorpusError, UsageError
 from charlm.text import decoding
+from charlm.text.encodings import invalid, own_encoding
 from charlm.text.files import BLOCK_BYTES, Spool, TextFile, blocks
 from charlm.text.line_ends import LineEnds
 from charlm.text.rows import Rows
@@ -71,7 +72,9 @@ class Corpus:
         **fields: Any,
     ) -> None:
         reading = replace(reading or Reading(), **fields)
-        self._reading = replace(reading, encoding=decoding.codec_name(reading.encoding))
+        if reading.encoding != decoding.AUTO:
+            reading = replace(reading, encoding=decoding.codec_name(reading.encoding))
+        self._reading = reading
         self.notes = []
         self._untold: set[str] = set()
         sources = [sources] if isinstance(sources, str) else sources
@@ -113,6 +116,7 @@ class Corpus:
         self.sources, self.document, self.name = sources, document, name
         self.cr_ends = False
         self._found = found
+        self._encodings: dict[str, str] = {}
         self._block_bytes = BLOCK_BYTES
         self._chunk_chars = CHUNK_CHARS
 
@@ -171,18 +175,28 @@ class Corpus:
     def _pieces(self, source: TextFile | Spool | _Memory) -> Iterator[str]:
         if isinstance(source, _Memory):
             size, text = self._chunk_chars, source.text
-            return (text[start : start + size] for start in range(0, len(text), size))
-        return (
-            piece
+            yield from (text[start : start + size] for start in range(0, len(text), size))
+            return
+        encoding = self._encoding_of(source)
+        file, errors = blocks(source, self._block_bytes), self._reading.errors
+        try:
             for piece in decoding.decode(
-                blocks(source, self._block_bytes),
-                source.label,
-                self._note,
-                encoding=self._reading.encoding,
-                errors=self._reading.errors,
-            )
-            if piece
-        )
+                file, source.label, self._note, encoding=encoding, errors=errors
+            ):
+                if piece:
+                    yield piece
+        except decoding.EncodingError as error:
+            if self._reading.encoding == decoding.AUTO:
+                raise
+            files = [other for other in self._found if isinstance(other, TextFile | Spool)]
+            raise invalid(files, encoding, error) from error
+
+    def _encoding_of(self, source: TextFile | Spool) -> str:
+        if self._reading.encoding != decoding.AUTO:
+            return self._reading.encoding
+        if source.label not in self._encodings:
+            self._encodings[source.label] = own_encoding(source, self._note)
+        return self._encodings[source.label]
 
     def _note(self, sentence: str) -> None:
         if sentence in self.notes:

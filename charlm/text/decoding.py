@@ -12,9 +12,13 @@ from itertools import chain
 from charlm.errors import CorpusError, UsageError
 
 ERRORS = ("strict", "replace")
+AUTO = "auto"
+"""Name of an encoding that stands for the own one of each file; see `charlm.text.encodings`."""
 CONVERT = (
     "Convert it, for example with iconv; train, eval, score, compare and vocab also take --encoding"
 )
+LOOKS_LIKE = "looks like"
+"""Beginning of the place of an `EncodingError` for a whole file."""
 SNIFF_BYTES = 1 << 16
 """As much of a file's beginning is looked at to tell text from other things."""
 
@@ -62,8 +66,21 @@ _CONTROLS = bytes(set(range(1, 32)) - set(b"\t\n\r\f\v\x1b")) + b"\x7f"
 _FEW = 32  # so many control bytes or NULs may stand in any text, however short
 
 
+class EncodingError(CorpusError):
+    """Bytes that are not valid in the encoding by which they are read; `place` says where."""
+
+    def __init__(self, message: str, place: str) -> None:
+        super().__init__(message)
+        self.place = place
+
+
 def codec_name(encoding: str) -> str:
-    """Python's name of a text encoding, such as "utf-8". UsageError where there is none."""
+    """Return Python's name of a text encoding, such as "utf-8". UsageError where there is none."""
+    if encoding == AUTO:
+        raise UsageError(
+            "--encoding auto looks at a whole file first, which cannot be done here. Name the "
+            "encoding, such as --encoding cp1252."
+        )
     try:
         info = codecs.lookup(encoding)
         if not info._is_text_encoding or info.incrementaldecoder is None:
@@ -125,12 +142,13 @@ def _invalid(
     decoder: codecs.IncrementalDecoder,
     label: str,
     encoding: str,
-) -> CorpusError:
+) -> EncodingError:
     name = encoding.upper()
     if not isinstance(error, UnicodeDecodeError):  # a few codecs tell no place
-        return CorpusError(
+        return EncodingError(
             f"{label} is not valid {name}: {error}. "
-            f"Name its encoding, such as --encoding utf-16-le."
+            f"Name its encoding, such as --encoding utf-16-le.",
+            str(error),
         )
     held = len(error.object) - len(block)  # bytes of the character that the last block cut
     good = block[: max(0, error.start - held)]
@@ -138,9 +156,9 @@ def _invalid(
     byte = before - held + error.start
     found = " ".join(f"0x{value:02x}" for value in error.object[error.start : error.end][:4])
     other = "cp1252" if encoding.startswith("utf") else "utf-8"
-    return CorpusError(
-        f"{label}: line {lines}, byte {byte}: {found} is not valid {name}. "
-        f"{CONVERT} {other} or --errors replace."
+    place = f"line {lines}, byte {byte}: {found}"
+    return EncodingError(
+        f"{label}: {place} is not valid {name}. {CONVERT} {other} or --errors replace.", place
     )
 
 
@@ -182,9 +200,10 @@ def _refuse_other_than_text(head: bytes, label: str, encoding: str) -> None:
         raise CorpusError(f"{label} is {kind}, not text. Unpack or convert it to plain text.")
     if encoding.startswith(("utf-16", "utf-32")):
         return
-    if wide := _wide_encoding(head):
-        raise CorpusError(
-            f"{label} looks like {wide.upper()}, not {encoding.upper()}. {CONVERT} {wide}."
+    if wide := wide_encoding(head):
+        raise EncodingError(
+            f"{label} looks like {wide.upper()}, not {encoding.upper()}. {CONVERT} {wide}.",
+            f"{LOOKS_LIKE} {wide.upper()}",
         )
     controls = len(head) - len(head.translate(None, _CONTROLS))
     if controls > max(_FEW, len(head) / 10) or head.count(0) > max(_FEW, len(head) / 2):
@@ -194,8 +213,8 @@ def _refuse_other_than_text(head: bytes, label: str, encoding: str) -> None:
         )
 
 
-def _wide_encoding(head: bytes) -> str:
-    """ "utf-16…" or "utf-32…" where the mark, or the places of the NULs, say so; else nothing."""
+def wide_encoding(head: bytes) -> str:
+    """Return "utf-16…" or "utf-32…" where a mark, or the places of the NULs, say so; else ""."""
     for mark, name in _WIDE_MARKS.items():
         if head.startswith(mark):
             return name

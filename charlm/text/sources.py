@@ -14,10 +14,13 @@ import os
 import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from charlm.config import Reading
 from charlm.errors import CharlmError, CorpusError, UsageError
+from charlm.text.decoding import AUTO
+from charlm.text.encodings import own_encoding
 from charlm.text.files import PACKED, Spool, TextFile, shown, stdin
 from charlm.text.rows import HUB_PREFIX, TABLES, Rows, hub_parts, hub_rows, table_rows
 
@@ -109,17 +112,17 @@ def _find(name: str, reading: Reading, note: Note) -> Iterable[Source]:
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
-        return [_file(path, reading) for path in _glob_or_fail(name, error)]
+        return [_file(path, reading, note) for path in _glob_or_fail(name, error)]
     if stat.S_ISDIR(mode):
-        return [_file(path, reading) for path in _walk(path, note)]
+        return [_file(path, reading, note) for path in _walk(path, note)]
     if stat.S_ISFIFO(mode):
         return [Spool(shown(name), lambda: path.open("rb"))]
     if kind := _NOT_TO_OPEN.get(stat.S_IFMT(mode)):
         raise CorpusError(f"{shown(name)} is {kind}, not text. Give a file, a folder or - (stdin).")
-    return [_file(path, reading)]
+    return [_file(path, reading, note)]
 
 
-def _file(path: Path, reading: Reading) -> TextFile | Rows:
+def _file(path: Path, reading: Reading, note: Note) -> TextFile | Rows:
     name, label = path.name.lower(), shown(path)
     if name.endswith(_ARCHIVES):
         raise CorpusError(
@@ -128,6 +131,8 @@ def _file(path: Path, reading: Reading) -> TextFile | Rows:
     packed = path.suffix.lower() in PACKED
     inner = Path(path.stem).suffix.lower() if packed else path.suffix.lower()
     if inner in TABLES:
+        if reading.encoding == AUTO and inner != ".parquet":
+            reading = replace(reading, encoding=own_encoding(TextFile(label, path), note))
         return table_rows(path, label, inner, reading)
     return TextFile(label, path)
 

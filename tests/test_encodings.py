@@ -1,0 +1,139 @@
+"""Encodings that files seem to have: recognised, listed all at once, and read with `auto`."""
+
+import codecs
+
+import pytest
+from helpers import Call
+
+from charlm.errors import CorpusError, UsageError
+from charlm.text.corpus import END, Corpus
+from charlm.text.decoding import codec_name
+from charlm.text.encodings import MAX_LISTED, recognise
+
+TEXTS = {
+    "French": ("Le café était fermé à cause de la fête. Où êtes-vous allé, « mon » garçon ?\n",
+               ("cp1252", "mac_roman")),
+    "Spanish": ("¿Qué pasó, señor? Mañana será otro día, dijo el niño.\n", ("cp1252", "latin-1")),
+    "Polish": ("Zażółć gęślą jaźń. Wszyscy ludzie rodzą się wolni i równi.\n",
+               ("cp1250", "iso8859_2")),
+    "Russian": ("Все люди рождаются свободными и равными в своём достоинстве.\n",
+                ("cp1251", "koi8_r", "cp866", "iso8859_5")),
+    "Greek": ("Όλοι οι άνθρωποι γεννιούνται ελεύθεροι και ίσοι στην αξιοπρέπεια.\n", ("cp1253",)),
+    "Arabic": ("يولد جميع الناس أحراراً متساوين في الكرامة والحقوق.\n", ("cp1256",)),
+    "Japanese": ("吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。\n",
+                 ("shift_jis", "euc_jp")),
+    "Chinese": ("人人生而自由，在尊严和权利上一律平等。他们赋有理性和良心。\n",
+                ("gb18030", "big5")),
+    "Korean": ("모든 인간은 태어날 때부터 자유로우며 그 존엄과 권리에 있어 동등하다.\n",
+               ("euc_kr",)),
+}  # fmt: skip
+CASES = [(language, codec) for language, (_, codecs_of) in TEXTS.items() for codec in codecs_of]
+WIDE = ("utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
+
+
+def read(corpus: Corpus) -> str:
+    return "".join(corpus.chunks())
+
+
+def text_of(language: str, codec: str) -> str:
+    return TEXTS[language][0].encode(codec, "ignore").decode(codec)
+
+
+@pytest.mark.parametrize("times", [1, 30])
+@pytest.mark.parametrize(("language", "codec"), CASES)
+def test_auto_reads_a_text_in_the_encoding_that_it_was_written_in(
+    tmp_path, language: str, codec: str, times: int
+) -> None:
+    """And reports by which one, as a guess."""
+    text = text_of(language, codec) * times
+    (tmp_path / "a.txt").write_bytes(("plain\n" * times + text).encode(codec))
+    corpus = Corpus([str(tmp_path / "a.txt")], encoding="auto")
+    assert read(corpus) == read(corpus) == "plain\n" * times + text
+    (note,) = corpus.notes
+    assert note.startswith(f"{tmp_path}/a.txt was read as ") and "--encoding" in note
+
+
+@pytest.mark.parametrize("codec", WIDE)
+def test_auto_reads_each_file_by_its_own_mark(tmp_path, codec: str) -> None:
+    """Or by its NULs; the others of the folder as what they are."""
+    (tmp_path / "a.txt").write_bytes(("naïve 猫 text\n" * 9).encode(codec))
+    (tmp_path / "b.txt").write_bytes("naïve 猫\n".encode())
+    corpus = Corpus([str(tmp_path)], encoding="auto")
+    assert read(corpus) == "naïve 猫 text\n" * 9 + "naïve 猫\n"
+    assert all(f"{tmp_path}/a.txt" in note for note in corpus.notes) and corpus.notes
+
+
+def test_what_is_utf_8_to_its_end_is_never_taken_for_anything_else(tmp_path) -> None:
+    """One byte at the end of a long file decides, and lines without it do not count."""
+    good = ("plain text without anything\n" * 9999).encode()
+    assert str(recognise([good, "é\n".encode()])) == "UTF-8"
+    assert str(recognise([good + b"caf\xc3", b"\xa9"])) == "UTF-8"
+    bad = recognise([good, "La fête à la forêt où j'étais née\n".encode("cp1252")])
+    assert bad is not None and (bad.name, bad.sure) == ("cp1252", False)
+    assert recognise([b"a\xc3"]) != recognise([b"a"])
+    assert recognise([]) == recognise([b"a"])
+
+
+def test_all_badly_encoded_files_are_listed_at_once(tmp_path) -> None:
+    """With the place and the encoding that each seems to have; only the first was named before."""
+    (tmp_path / "a.txt").write_text("fine\n")
+    for number, (language, codec) in enumerate([("French", "cp1252"), ("Russian", "koi8_r")]):
+        (tmp_path / f"b{number}.txt").write_bytes(text_of(language, codec).encode(codec))
+    (tmp_path / "c.txt").write_bytes("wide text\n".encode("utf-16"))
+    (tmp_path / "d.txt").write_text("naïve\n")
+    with pytest.raises(CorpusError) as caught:
+        read(Corpus([str(tmp_path)]))
+    first, *lines, last = str(caught.value).splitlines()
+    assert first == "3 of 5 files are not valid UTF-8:"
+    assert lines[0].startswith(f"  {tmp_path}/b0.txt: line 1, byte 6: 0xe9; it seems to be CP1252")
+    assert lines[1].startswith(f"  {tmp_path}/b1.txt: line 1, byte 0: 0xf7; it seems to be KOI8_R")
+    assert lines[2] == f"  {tmp_path}/c.txt: looks like UTF-16"
+    assert "--encoding auto" in last and "--errors replace" in last
+    french, russian = text_of("French", "cp1252"), text_of("Russian", "koi8_r")
+    expected = f"fine\n{french}{russian}wide text\nnaïve\n"
+    assert read(Corpus([str(tmp_path)], encoding="auto")) == expected
+
+
+def test_a_long_list_of_bad_files_is_cut(tmp_path) -> None:
+    """Thousands of lines help nobody."""
+    for number in range(MAX_LISTED + 2):
+        (tmp_path / f"{number:03}.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(CorpusError, match=r"(?s)52 of 52 files.*\n  and 2 more\n") as caught:
+        read(Corpus([str(tmp_path)]))
+    assert str(caught.value).count("seems to be") == MAX_LISTED
+
+
+def test_a_table_is_decoded_by_auto_too(tmp_path) -> None:
+    """A spreadsheet saved by an older program."""
+    (tmp_path / "a.csv").write_bytes("text,n\ncafé à la forêt,1\n".encode("cp1252"))
+    (tmp_path / "b.jsonl").write_bytes(codecs.BOM_UTF8 + '{"text": "naïve"}\n'.encode())
+    corpus = Corpus([str(tmp_path / "a.csv")], encoding="auto")
+    assert read(corpus) == f"café à la forêt{END}"
+    assert "a.csv was read as CP1252" in corpus.notes[0]
+
+
+def test_what_no_encoding_fits_is_refused(tmp_path, monkeypatch) -> None:
+    """The user has to name one."""
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9")
+    monkeypatch.setattr("charlm.text.encodings._likeliest", lambda _: None)
+    with pytest.raises(CorpusError, match=r"was not recognised.*--encoding"):
+        read(Corpus([str(tmp_path / "a.txt")], encoding="auto"))
+
+
+def test_auto_is_refused_where_a_text_is_read_as_it_comes() -> None:
+    """It is no encoding of Python's."""
+    with pytest.raises(UsageError, match="--encoding auto looks at a whole file"):
+        codec_name("auto")
+
+
+def test_the_flag_at_the_command_line(tmp_path, monkeypatch, call: Call) -> None:
+    """`charlm vocab` counts letters of both files, and reports the guess on stderr."""
+    monkeypatch.chdir(tmp_path)
+    tmp_path = tmp_path / "texts"
+    tmp_path.mkdir()
+    (tmp_path / "a.txt").write_bytes("Où êtes-vous, à la fête ?\n".encode("cp1252"))
+    (tmp_path / "b.txt").write_bytes("Où êtes-vous, à la fête ?\n".encode())
+    code, _, err = call("vocab", str(tmp_path))
+    assert code == 3 and "seems to be CP1252" in err
+    code, out, err = call("vocab", str(tmp_path), "--encoding", "auto", "--json")
+    assert code == 0 and "a.txt was read as CP1252" in err and '"ê"' in out
