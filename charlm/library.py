@@ -22,10 +22,12 @@ from charlm.inference.generation import (
     prompt_ids,
     read_prompt,
 )
+from charlm.inference.items import Items, Rules
 from charlm.inference.likelihood import evaluate
 from charlm.inference.samplers import Sampling, log_probabilities
 from charlm.inference.scoring import Score, Scorer
 from charlm.presets import layered, preset_settings
+from charlm.runs.known import known_documents
 from charlm.runs.layout import BACKWARD, TOKENIZER, WEIGHTS
 from charlm.runs.locate import checkpoints_folder, find_run, is_run
 from charlm.runs.run import Run, load_run, read_embedding
@@ -118,6 +120,54 @@ class Model:
             documents=self.run.begins_anew,
             parted=self.run.document == "paragraph" and self.run.begins_anew,
             **options,
+        )
+
+    def items(
+        self,
+        count: int = 1,
+        *,
+        length: int = 500,
+        unique: bool = False,
+        new: bool = False,
+        match: str = "",
+        min_len: int = 0,
+        max_len: int | None = None,
+        attempts: int | None = None,
+        prompt: str = "",
+        seed: int | None = None,
+        **options: Any,
+    ) -> Items:
+        """Return whole documents as they are generated, such as lines: iterate over the result.
+
+        See `inference.items.Rules` for what is kept; `new` skips documents of the run's text. More
+        options as in `generate`. Raises UsageError for a model of continuous text, and RunError
+        while iterating where `attempts` do not suffice.
+        """
+        if count < 1 or (attempts is not None and attempts < 1):
+            raise UsageError(f"count is {count}, attempts {attempts}; expected 1 or more of each")
+        if not self.run.ends:
+            raise UsageError(
+                "this model has read one continuous text, which has no items; expected a model "
+                f"trained with: {command('train', 'TEXT', '--document', 'line')}"
+            )
+        known = known_documents(self.run) if new else None
+        chosen = fresh_seed() if seed is None else seed
+        chosen_options = {**options, "length": length, "prompt": prompt, "until_eos": True}
+
+        def tries(first: int, samples: int) -> Iterator[Piece]:
+            """Generate attempts from `first` on."""
+            return self.generate(seed=chosen, first=first, samples=samples, **chosen_options)
+
+        return Items(
+            generate=tries,
+            count=count,
+            length=length,
+            rules=Rules(
+                unique=unique, is_known=known, match=match, min_len=min_len, max_len=max_len
+            ),
+            limit=attempts,
+            prompt=prompt,
+            backward=self.run.backward,
         )
 
     def next(self, prompt: str = "", *, top: int = 10) -> list[NextToken]:

@@ -386,11 +386,11 @@ def test_the_windowed_protocol_is_named(call: Call) -> None:
 
 def test_a_sample_is_exactly_the_text_of_the_library(call: Call, runs: Path) -> None:
     """Nothing more and nothing less, however often."""
-    expected = "".join(charlm.load(runs / "lines").sample(50, seed=3))
+    expected = "".join(charlm.load(runs / "stream").sample(50, seed=3))
     for _ in range(2):
-        status, out, _ = call("sample", "--len", "50", "--seed", "3")
+        status, out, _ = call("sample", "stream", "--len", "50", "--seed", "3")
         assert (status, out) == (0, expected)
-    assert call("sample", "--len", "50", "--seed", "4")[1] != expected
+    assert call("sample", "stream", "--len", "50", "--seed", "4")[1] != expected
 
 
 def test_a_seed_that_was_drawn_is_told(call: Call) -> None:
@@ -402,8 +402,8 @@ def test_a_seed_that_was_drawn_is_told(call: Call) -> None:
 
 def test_length_zero_writes_nothing(call: Call) -> None:
     """Not even a line end; with --echo exactly the prompt."""
-    assert call("sample", "--len", "0")[:2] == (0, "")
-    assert call("sample", "--len", "0", "--prime", "ab", "--echo")[:2] == (0, "ab")
+    assert call("sample", "stream", "--len", "0")[:2] == (0, "")
+    assert call("sample", "stream", "--len", "0", "--prime", "ab", "--echo")[:2] == (0, "ab")
 
 
 def test_several_samples(call: Call) -> None:
@@ -745,7 +745,7 @@ def test_two_lengths_are_refused_but_a_flag_replaces_that_of_a_file(call: Call) 
 @pytest.mark.parametrize("buffering", [{}, {"PYTHONUNBUFFERED": "1"}])
 def test_a_reader_that_leaves_is_no_error(buffering: dict[str, str], here: Path) -> None:
     """`charlm sample | head -c 10`: ten bytes, exit 0, not a word."""
-    arguments = ["-q", "sample", "--len", "1000000000", "--seed", "1"]
+    arguments = ["-q", "sample", "stream", "--len", "1000000000", "--seed", "1"]
     with process(*arguments, env=os.environ | buffering) as child:
         assert child.stdout is not None
         assert len(child.stdout.read(10)) == 10
@@ -766,9 +766,11 @@ def test_help_that_nobody_reads_to_its_end_is_no_error(here: Path) -> None:
 def test_a_closed_stderr_sends_no_talk_into_the_result(here: Path, runs: Path) -> None:
     """`2>&-`: Python then has no stderr, and what is printed to none would land on stdout."""
     code = "from charlm.cli import main; main()"
-    line = shlex.join([sys.executable, "-c", code, "sample", "--len", "20", "--seed", "1"])
+    line = shlex.join(
+        [sys.executable, "-c", code, "sample", "stream", "--len", "20", "--seed", "1"]
+    )
     done = subprocess.run(["sh", "-c", f"{line} 2>&-"], stdout=subprocess.PIPE, check=True)
-    assert done.stdout.decode() == "".join(charlm.load(runs / "lines").sample(20, seed=1))
+    assert done.stdout.decode() == "".join(charlm.load(runs / "stream").sample(20, seed=1))
 
 
 def test_a_closed_stdout_is_no_error(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -782,7 +784,7 @@ def test_a_closed_stdout_is_no_error(call: Call, monkeypatch: pytest.MonkeyPatch
 def test_a_text_comes_through_a_pipe_in_any_locale(here: Path) -> None:
     """LANG=C and an ASCII terminal do not matter: UTF-8 in, UTF-8 out."""
     environment = os.environ | {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    arguments = ["-q", "sample", "--len", "0", "--echo", "--prime-file", "p.txt"]
+    arguments = ["-q", "sample", "stream", "--len", "0", "--echo", "--prime-file", "p.txt"]
     Path("p.txt").write_bytes(TRICKY.encode())
     with process(*arguments, env=environment) as child:
         out, err = child.communicate(timeout=PATIENCE)

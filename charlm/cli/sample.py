@@ -2,9 +2,10 @@
 
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,7 @@ from charlm.cli.options import (
     EngineOption,
     RunOption,
     WeightsOption,
+    check_meant,
     name_unknown,
     open_model,
 )
@@ -21,6 +23,7 @@ from charlm.escapes import escape_controls
 
 if TYPE_CHECKING:
     from charlm.inference.generation import Piece
+    from charlm.inference.items import Item, Items
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 def sample(
     length: Annotated[
-        int, typer.Option("--len", min=0, help="Tokens to draw (at most, with --until-eos).")
+        int, typer.Option("--len", min=0, help="Tokens of each sample; of items, at most.")
     ] = 500,
     prime: Annotated[
         str | None, typer.Option("--prime", help="Text to begin from; - is stdin.")
@@ -50,9 +53,40 @@ def sample(
     min_p: Annotated[
         float, typer.Option("--min-p", help="Only tokens at least this likely beside the best.")
     ] = 0.0,
-    count: Annotated[int, typer.Option("--n", min=1, help="Samples, drawn side by side.")] = 1,
+    count: Annotated[int, typer.Option("--n", min=1, help="Number of samples or items.")] = 1,
     until_eos: Annotated[
-        bool, typer.Option("--until-eos", help="End a sample where the model ends a document.")
+        bool | None,
+        typer.Option(
+            "--until-eos/--no-until-eos",
+            help="Items: end each sample where the model ends a document. (default: for lines)",
+            show_default=False,
+        ),
+    ] = None,
+    unique: Annotated[bool, typer.Option("--unique", help="Items: none twice.")] = False,
+    new: Annotated[
+        bool, typer.Option("--new", help="Items: none that is in the run's own text.")
+    ] = False,
+    match: Annotated[
+        str, typer.Option("--match", metavar="REGEX", help="Items: only those with a match.")
+    ] = "",
+    min_len: Annotated[
+        int, typer.Option("--min-len", min=0, help="Items: at least N characters.")
+    ] = 0,
+    max_len: Annotated[
+        int | None, typer.Option("--max-len", min=0, help="Items: at most N characters.")
+    ] = None,
+    attempts: Annotated[
+        int | None,
+        typer.Option("--attempts", min=1, help="Items: give up after N. (default: 100 an item)"),
+    ] = None,
+    separator: Annotated[
+        str | None,
+        typer.Option(
+            "--separator", help="Text between samples. (default: blank line; of lines, line end)"
+        ),
+    ] = None,
+    print0: Annotated[
+        bool, typer.Option("--print0", help="End each sample with NUL, for xargs -0.")
     ] = False,
     stop: Annotated[
         str, typer.Option("--stop", help="End a sample before this text: $'\\n'.")
@@ -73,7 +107,7 @@ def sample(
     run: RunOption = None,
     checkpoints: CheckpointsOption = None,
 ) -> None:
-    """Draw novel text from a model.
+    """Generate new text. A model of lines, such as names, gives items: whole lines.
 
     Example:  charlm sample --len 300 --temperature 0.8 --prime "Once upon"
     """
@@ -81,6 +115,10 @@ def sample(
 
     if prime and prime_file:
         raise UsageError("--prime and --prime-file were both given; expected one. Leave one out")
+    if json_lines and (print0 or separator is not None):
+        raise UsageError("--json has a line for each sample; leave out --separator and --print0")
+    if print0 and separator is not None:
+        raise UsageError("--print0 and --separator were both given; expected one. Leave one out")
     prompt = read_prime(prime_file) if prime_file else prime or ""
     from charlm.inference.samplers import Sampling
 
@@ -88,6 +126,18 @@ def sample(
     model = open_model(run, checkpoints, engine, weights)
     from charlm.library import fresh_seed
 
+    filters = {"--unique": unique, "--new": new, "--match": bool(match), "--min-len": min_len > 0,
+               "--max-len": max_len is not None}  # fmt: skip
+    given = {flag for flag, value in filters.items() if value}
+    lines = model.run.document == "line"
+    whole = lines if until_eos is None else until_eos
+    if attempts is not None:
+        check_meant({"--attempts"} if not given else set(), "a rule such as --unique")
+    if given and not whole:
+        raise UsageError(
+            f"{min(given)} is for items, and this model gives continuous text; expected "
+            + ("--until-eos" if model.run.ends else "a model trained with --document line")
+        )
     if until_eos and not model.run.ends:
         raise UsageError(
             "--until-eos with a model of one endless stream, which has learnt no ends; expected "
@@ -102,33 +152,36 @@ def sample(
     chosen = fresh_seed() if seed is None else seed
     if seed is None:
         say(f"seed {chosen}")
-    pieces = model.generate(
-        length,
-        prompt=prompt,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        seed=chosen,
-        samples=count,
-        until_eos=until_eos,
-        stop=stop,
-        allow_unk=allow_unk,
-        unk_text=unk_text,
-    )
+    options: dict[str, Any] = {
+        "length": length, "prompt": prompt, "temperature": temperature, "top_k": top_k,
+        "top_p": top_p, "min_p": min_p, "seed": chosen, "stop": stop, "allow_unk": allow_unk,
+        "unk_text": unk_text,
+    }  # fmt: skip
+    show = escape_controls if on_terminal() and not raw else str
+    layout = Layout(separator=separator, print0=print0, lines=lines and whole, show=show)
+    if whole and (lines or given or count > 1):
+        items = model.items(
+            count, unique=unique, new=new, match=match, min_len=min_len, max_len=max_len,
+            attempts=attempts, **options,
+        )  # fmt: skip
+        try:
+            _write_items(items, prompt if echo else "", chosen if json_lines else None, layout)
+        finally:
+            _report_items(items, bool(given))
+        return
+    pieces = model.generate(samples=count, until_eos=whole, **options)
     if echo and model.run.backward:  # what is drawn comes before the prompt
         from charlm.inference.generation import Piece
 
         ends = [Piece(sample=number, text=prompt) for number in range(count)]
         pieces = itertools.chain(pieces, ends)
     start = prompt if echo and not model.run.backward else ""
-    show = escape_controls if on_terminal() and not raw else str
     if json_lines:
         _write_json(pieces, count, start, chosen)
-    elif count == 1:
+    elif count == 1 and not print0:
         _stream(pieces, start, show)
     else:
-        _write_all(pieces, count, start, show)
+        layout.write(_gathered(pieces, count, start)[0])
 
 
 def read_prime(path: Path) -> str:
@@ -162,12 +215,70 @@ def _gathered(
     return ["".join(parts) for parts in texts], tokens, nats
 
 
-def _write_all(
-    pieces: "Iterator[Piece]", count: int, start: str, show: Callable[[str], str]
-) -> None:
-    """Several samples, one after the other, each ended by a line end."""
-    for text in _gathered(pieces, count, start)[0]:
-        write(show(text) + ("" if text.endswith("\n") else "\n"))
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Layout of several samples: what comes between or after them.
+
+    By default lines are ended by a line end, and other samples have a blank line between them. A
+    separator stands exactly between samples, so that splitting there gives them back; `print0` ends
+    each with NUL. `show` makes a text fit for a terminal.
+    """
+
+    separator: str | None
+    print0: bool
+    lines: bool
+    show: Callable[[str], str]
+
+    def write(self, texts: Iterable[str]) -> None:
+        """Write samples as they come."""
+        last = ""
+        for number, text in enumerate(texts):
+            last = self._around(self.show(text), number == 0)
+            write(last, flush=on_terminal())
+        if self.separator is not None and on_terminal() and not last.endswith("\n"):
+            write("\n")
+
+    def _around(self, text: str, first: bool) -> str:
+        """Return a sample with what is written before and after it."""
+        if self.print0:
+            return text + "\0"
+        if self.separator is not None:
+            return text if first else self.separator + text
+        if self.lines:
+            return text + "\n"
+        return ("" if first else "\n") + text + ("" if text.endswith("\n") else "\n")
+
+
+def _write_items(items: "Items", prompt: str, seed: int | None, layout: Layout) -> None:
+    """Write items as they are found, with the prompt; with a seed as lines of JSON."""
+
+    def text_of(item: "Item") -> str:
+        """Return an item with the prompt on its side."""
+        return item.text + prompt if items.backward else prompt + item.text
+
+    if seed is None:
+        layout.write(map(text_of, items))
+        return
+    for number, item in enumerate(items):
+        write_json_line(
+            {
+                "schema_version": 1,
+                "sample": number,
+                "seed": seed,
+                "text": text_of(item),
+                "tokens": item.tokens,
+                "log_probability": -item.nats,
+                "attempt": item.attempt,
+            }
+        )
+
+
+def _report_items(items: "Items", chosen: bool) -> None:
+    """Report what was left out to find the items that were asked for, and which were cut off."""
+    if chosen and items.found == items.count:
+        say(f"{items.count:,} items in {items.attempts:,} attempts{items.reasons()}")
+    if items.cut:
+        say(f"{items.cut:,} items were cut at {items.length:,} tokens; allow more with --len")
 
 
 def _write_json(pieces: "Iterator[Piece]", count: int, start: str, seed: int) -> None:

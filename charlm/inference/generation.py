@@ -117,6 +117,7 @@ def generate(
     prompt: str = "",
     sampling: Sampling | None = None,
     samples: int = 1,
+    first: int = 0,
     seed: int = 0,
     until_eos: bool = False,
     stop: str = "",
@@ -127,7 +128,7 @@ def generate(
 ) -> Iterator[Piece]:
     """Pieces of text as they are drawn, at most `length` tokens for each of `samples` samples.
 
-    Sample i draws from a generator of its own, seeded by (seed, i), so its text does not depend
+    Sample i has a generator of its own, seeded by (seed, first + i), so its text does not depend
     on how many others there are. A sample ends early at EOS (`until_eos`) or just before the text
     `stop`; otherwise EOS shows as a line end, with `parted` as two. With `documents` (in training
     EOS ended each document and nothing else, see `Vocabulary.eos_begins_anew`) what follows one
@@ -147,7 +148,7 @@ def generate(
     place = _Place(logits=np.repeat(logits, samples, axis=0), state=rows_of(state, [0] * samples))
     rules = _Rules(sampling=sampling, allow_unk=allow_unk, documents=documents)
     texts = [_Text(vocabulary, prompt, unk_text, stop, parted) for _ in range(samples)]
-    generators = [np.random.default_rng([seed, number]) for number in range(samples)]
+    generators = [np.random.default_rng([seed, first + number]) for number in range(samples)]
     alive = list(range(samples))
     drawn, at_once = 0, 1
     while drawn < length and alive:

@@ -1,0 +1,293 @@
+"""Items: whole documents by rules, the same whatever the batch; and how samples are parted."""
+
+import itertools
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import Call, engine, tiny_model, vocabulary_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+import charlm
+from charlm.cli.output import Talk
+from charlm.errors import CharlmError, RunError, UsageError
+from charlm.inference.generation import Piece, generate
+from charlm.inference.items import Items, Rules
+from charlm.runs.known import known_documents
+from charlm.text.tokenizer_json import EOS
+
+NAMES = ["ab", "abc", "ba", "bab", "cab", "cc", "aab", "bca", "acb", "cba"] * 3
+Draw = Any
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny runs of lines, of paragraphs and of one stream."""
+    folder = tmp_path_factory.mktemp("runs")
+    names = "".join(f"{name}\n" for name in NAMES)
+    settings = {"hidden_size": 4, "embedding_size": 3, "num_layers": 1, "batch_size": 2, "bptt": 4,
+                "threads": 1, "seed": 1, "device": "cpu", "steps": 8}  # fmt: skip
+    for name in ("line", "paragraph", "stream"):
+        text = names.replace("\n", "\n\n") if name == "paragraph" else names
+        list(charlm.train(text=text, name=name, checkpoints=folder, document=name, **settings))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, with the tiny runs as those that are found."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CHARLM_CHECKPOINTS", str(runs))
+    monkeypatch.delenv("CHARLM_RUN", raising=False)
+    monkeypatch.setattr(Talk, "level", 1)
+    return tmp_path
+
+
+# The search for items
+
+
+def said(texts: list[str], *, length: int = 9) -> Draw:
+    """Return a generator whose attempts say these texts in turn, ended unless they are too long."""
+
+    def draw(first: int, samples: int) -> Iterator[Piece]:
+        for step in range(length):
+            for number in range(samples):
+                text = texts[(first + number) % len(texts)]
+                if step < len(text):
+                    yield Piece(sample=number, text=text[step], tokens=1, nats=1.0, id=5)
+                elif step == len(text):
+                    yield Piece(sample=number, text="", tokens=1, nats=0.5, id=EOS)
+
+    return draw
+
+
+def found(texts: list[str], count: int, **options: Any) -> Items:
+    """Return the search over texts that are said in turn."""
+    limit = options.pop("limit", None)
+    rules = Rules(**options)
+    return Items(generate=said(texts), count=count, length=9, rules=rules, limit=limit)
+
+
+words = st.lists(st.text("abc", max_size=4), min_size=1, max_size=12)
+
+
+@given(words, st.integers(1, 30), st.booleans(), st.integers(0, 3))
+def test_items_are_what_a_plain_loop_keeps(
+    texts: list[str], count: int, unique: bool, min_len: int
+) -> None:
+    """Tried one by one in their order, until there are enough or none is left."""
+    limit, wanted = 40, []
+    for attempt in range(limit):
+        text = texts[attempt % len(texts)]
+        if len(text) >= min_len and not (unique and text in [t for t, _ in wanted]):
+            wanted.append((text, attempt))
+    items = found(texts, count, unique=unique, min_len=min_len, limit=limit)
+    if len(wanted) < count:
+        kept = []
+        with pytest.raises(RunError, match=f"{len(wanted)} of {count} items"):
+            kept += [(item.text, item.attempt) for item in items]
+        assert (items.found, items.attempts) == (len(wanted), limit)
+        assert items.found + sum(items.rejected.values()) == limit
+        return
+    assert [(item.text, item.attempt) for item in items] == wanted[:count]
+    assert items.attempts == wanted[count - 1][1] + 1
+    assert items.found + sum(items.rejected.values()) == items.attempts
+
+
+def test_each_rule_leaves_out_what_it_says() -> None:
+    """And is counted under its own name."""
+    items = found(
+        ["a", "abcd", "bbb", "abb", "abc", "abc", "aba"], 2, unique=True, min_len=2, max_len=3,
+        match="^a", is_known=lambda text: text == "abb",
+    )  # fmt: skip
+    assert [item.text for item in items] == ["abc", "aba"]
+    assert items.rejected == {
+        "shorter than --min-len": 1, "longer than --max-len": 1, "without a match": 1,
+        "in the training text": 1, "repeated": 1,
+    }  # fmt: skip
+
+
+def test_rules_are_about_the_item_with_its_prompt() -> None:
+    """What comes after the last line of the prompt, on the side that the model reads to."""
+    for backward, whole in ((False, "yza"), (True, "ayz")):
+        items = Items(generate=said(["a"]), count=1, length=9, prompt="x\nyz", backward=backward,
+                      rules=Rules(match=f"^{whole}$", min_len=3, max_len=3))  # fmt: skip
+        assert [(item.text, item.whole) for item in items] == [("a", whole)]
+
+
+def test_an_item_that_does_not_end_is_cut() -> None:
+    """And its nats and tokens are those of all its pieces."""
+    items = Items(generate=said(["abcdefghij", "ab"]), count=2, length=9)
+    cut, whole = items
+    assert (cut.text, cut.tokens, cut.nats, cut.cut) == ("abcdefghi", 9, 9.0, True)
+    assert (whole.text, whole.tokens, whole.nats, whole.cut) == ("ab", 3, 2.5, False)
+    assert items.cut == 1
+
+
+@pytest.mark.parametrize(
+    ("rules", "found"),
+    [({"match": "("}, "regular expression"), ({"min_len": 3, "max_len": 2}, "--max-len"),
+     ({"min_len": -1}, "--min-len is -1")],
+)  # fmt: skip
+def test_rules_that_make_no_sense_are_refused(rules: dict[str, Any], found: str) -> None:
+    """With the flag that is wrong."""
+    with pytest.raises(UsageError, match=found):
+        Rules(**rules)
+
+
+def test_a_later_sample_is_the_same_as_among_the_first() -> None:
+    """`first` skips samples, whose generators are their own."""
+    model, vocabulary = engine(tiny_model(scale=4.0)), vocabulary_of("abc")
+    options: dict[str, Any] = {"length": 12, "seed": 3}
+
+    def texts(first: int, samples: int) -> list[str]:
+        pieces = list(generate(model, vocabulary, samples=samples, first=first, **options))
+        return ["".join(p.text for p in pieces if p.sample == n) for n in range(samples)]
+
+    assert texts(0, 5) == [*texts(0, 2), *texts(2, 3)]
+    assert len(set(texts(0, 5))) == 5
+
+
+# Documents of the run
+
+
+@pytest.mark.parametrize("settings", [
+    {"unit": "char"}, {"unit": "byte"}, {"unit": "word"}, {"unit": "bpe", "max_size": 270},
+    {"unit": "char", "lowercase": True}, {"unit": "char", "direction": "backward"},
+    {"unit": "word", "words": "whitespace"}, {"unit": "char", "document": "paragraph"},
+])  # fmt: skip
+def test_the_documents_of_a_run_are_known(settings: dict[str, Any], here: Path) -> None:
+    """Those held out too; and nothing else, parts of documents included."""
+    names = [f"{a}{b} {c}" for a, b, c in itertools.product("aB", "bé", "cde")] * 3
+    end = "\n\n" if settings.get("document") == "paragraph" else "\n"
+    given = {"document": "line", "steps": 1, "hidden_size": 4, "embedding_size": 3, "seed": 1,
+             "num_layers": 1, "batch_size": 2, "bptt": 4, "threads": 1} | settings  # fmt: skip
+    list(charlm.train(text=end.join(names) + end, name="r", checkpoints=here, **given))
+    model = charlm.load(here / "r")
+    is_known = known_documents(model.run)
+    assert all(is_known(name) for name in names)
+    if settings.get("lowercase"):
+        assert is_known("Ab c")
+    assert not any(is_known(text) for text in ("ab", "ab c ab c", "ca b", "c"))
+
+
+def test_a_run_without_its_text_reads_the_sources_again(here: Path) -> None:
+    """As long as they are there, and unchanged."""
+    (here / "names.txt").write_text("".join(f"{name}\n" for name in NAMES))
+    settings = {"hidden_size": 4, "num_layers": 1, "steps": 1, "seed": 1, "threads": 1}
+    list(charlm.train("names.txt", document="line", name="r", checkpoints=here, **settings))
+    shutil.rmtree(here / "r/data")
+    assert known_documents(charlm.load(here / "r").run)("abc")
+    (here / "names.txt").unlink()
+    with pytest.raises(CharlmError, match="is not there"):
+        known_documents(charlm.load(here / "r").run)
+
+
+# The command
+
+
+def test_a_model_of_lines_gives_items(call: Call, runs: Path) -> None:
+    """One a line; each is what the library draws to its end."""
+    status, out, _ = call("sample", "line", "--n", "5", "--seed", "1")
+    assert status == 0
+    items = list(charlm.load(runs / "line").items(5, seed=1))
+    assert out == "".join(f"{item.text}\n" for item in items)
+    assert call("sample", "line", "--n", "2", "--seed", "1")[1] == out[: len(out) - sum(
+        len(item.text) + 1 for item in items[2:]
+    )]  # fmt: skip
+    plain = call("sample", "line", "--no-until-eos", "--seed", "1", "--len", "40")[1]
+    assert plain.startswith(items[0].text + "\n")
+
+
+def test_filters_hold_for_every_item_and_attempts_are_reported(call: Call) -> None:
+    """The number of attempts is that of the last item's, and one."""
+    flags = ["--unique", "--new", "--match", "^a", "--min-len", "2", "--max-len", "9"]
+    status, out, err = call("sample", "line", "--n", "8", "--seed", "1", *flags)
+    assert status == 0
+    lines = out.splitlines()
+    assert len(set(lines)) == 8
+    assert not set(lines) & set(NAMES)
+    assert all(line.startswith("a") and 2 <= len(line) <= 9 for line in lines)
+    found = call("sample", "line", "--n", "8", "--seed", "1", "--json", *flags)[1].splitlines()
+    records = [json.loads(line) for line in found]
+    assert [record["text"] for record in records] == lines
+    assert [record["sample"] for record in records] == list(range(8))
+    assert f"8 items in {records[-1]['attempt'] + 1} attempts (" in err
+
+
+def test_too_few_items_are_an_error_after_those_that_were_found(call: Call) -> None:
+    """With what was left out and why."""
+    status, out, err = call(
+        "sample", "line", "--temperature", "0", "--n", "3", "--unique", "--attempts", "7"
+    )
+    assert status == 4
+    assert len(out.splitlines()) == 1
+    assert "1 of 3 items were found in 7 attempts (6 repeated)" in err
+    assert "--attempts" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["stream", "--unique"], "--unique is for items"),
+        (["stream", "--new"], "--document line"),
+        (["paragraph", "--match", "a"], "expected --until-eos"),
+        (["line", "--no-until-eos", "--min-len", "2"], "expected --until-eos"),
+        (["line", "--attempts", "5"], "--attempts is of no use"),
+        (["line", "--print0", "--separator", "x"], "--print0 and --separator"),
+        (["line", "--json", "--print0"], "--json"),
+        (["line", "--json", "--separator", "x"], "--json"),
+        (["line", "--min-len", "3", "--max-len", "2"], "--max-len"),
+    ],
+)
+def test_options_without_effect_are_refused(arguments: list[str], told: str, call: Call) -> None:
+    """With the option that they need, before anything is written."""
+    status, out, err = call("sample", *arguments, "--seed", "1")
+    assert (status, out) == (2, "")
+    assert told in err
+
+
+@pytest.mark.parametrize("run", ["line", "paragraph", "stream"])
+def test_samples_can_be_parted_again(run: str, call: Call, runs: Path) -> None:
+    """Exactly, by a separator or by NUL."""
+    model = charlm.load(runs / run)
+    flags = ["sample", run, "--n", "3", "--seed", "1", "--len", "20"]
+    if run == "line":
+        texts = [item.text for item in model.items(3, seed=1, length=20)]
+    else:
+        pieces = list(model.generate(20, samples=3, seed=1))
+        texts = ["".join(p.text for p in pieces if p.sample == number) for number in range(3)]
+    assert call(*flags, "--separator", "<|>")[1].split("<|>") == texts
+    assert call(*flags, "--print0")[1].split("\0") == [*texts, ""]
+    end = "\n" if run == "line" else "\n\n"
+    shown = [text.removesuffix("\n") for text in texts]
+    assert call(*flags)[1] == end.join(shown) + "\n"
+
+
+def test_items_of_paragraphs_have_rules_with_until_eos(call: Call) -> None:
+    """Any model that has learnt ends gives items on request."""
+    status, out, _ = call(
+        "sample", "paragraph", "--until-eos", "--n", "3", "--unique", "--new", "--seed", "1"
+    )
+    assert status == 0
+    paragraphs = out.removesuffix("\n").split("\n\n")
+    assert len(set(paragraphs)) == 3
+    assert not set(paragraphs) & set(NAMES)
+
+
+def test_an_item_that_was_cut_is_reported(call: Call) -> None:
+    """With the option that lets it end."""
+    err = call("sample", "line", "--n", "4", "--len", "1", "--seed", "1")[2]
+    assert "cut at 1 tokens; allow more with --len" in err
+
+
+def test_library_items_need_a_model_with_ends(runs: Path) -> None:
+    """And counts that make sense."""
+    with pytest.raises(UsageError, match="--document line"):
+        charlm.load(runs / "stream").items(2)
+    with pytest.raises(UsageError, match="count is 0"):
+        charlm.load(runs / "line").items(0)
