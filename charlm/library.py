@@ -25,7 +25,7 @@ from charlm.inference.generation import (
 from charlm.inference.items import Items, Rules
 from charlm.inference.likelihood import evaluate
 from charlm.inference.samplers import Sampling, log_probabilities
-from charlm.inference.scoring import Score, Scorer
+from charlm.inference.scoring import Scorer, Scores
 from charlm.presets import layered, preset_settings
 from charlm.runs.known import known_documents
 from charlm.runs.layout import BACKWARD, TOKENIZER, WEIGHTS
@@ -62,12 +62,18 @@ class Model:
         return f"charlm.Model({str(self.path)!r})"
 
     def score(
-        self, texts: str | Sequence[str], *, tokens: bool = False, carry: bool = False
-    ) -> list[Score]:
+        self,
+        texts: str | Sequence[str],
+        *,
+        tokens: bool = False,
+        carry: bool = False,
+        unk_penalty: float | None = None,
+    ) -> Scores:
         """The log-probability of each text, and with `tokens` of each token.
 
         Texts are independent of each other, or with `carry` one stream. The end of a text is
-        part of its score where the model has learnt ends (`run.ends`).
+        part of its score where the model has learnt ends (`run.ends`). `unk_penalty` is the price
+        of an unknown token in nats in `penalized_log_probability`, by default `run.unk_penalty`.
         """
         items = [texts] if isinstance(texts, str) else list(texts)
         scorer = Scorer(
@@ -76,6 +82,7 @@ class Model:
             end=self.run.ends,
             carry=carry,
             anew=self.run.begins_anew,
+            unk_penalty=self.run.unk_penalty if unk_penalty is None else unk_penalty,
         )
         return scorer.score(items, tokens=tokens)
 

@@ -480,7 +480,7 @@ def test_a_column_of_a_table_is_scored(call: Call, here: Path) -> None:
     (here / "t.csv").write_text("id,sentence\nx,abc\ny,abd\n")
     status, _, err = call("score", "--file", "t.csv")
     assert (status, "--column" in err) == (3, True)
-    out = call("score", "--file", "t.csv", "--column", "sentence")[1]
+    out = call("score", "--file", "t.csv", "--column", "sentence", "--keep", "")[1]
     assert out == call("score", stdin=b"abc\nabd\n")[1]
 
 
@@ -518,9 +518,9 @@ def test_bases_of_the_logarithm(call: Call) -> None:
 
 
 def test_fields_of_tables_for_programs_stay_in_their_cells(call: Call) -> None:
-    """Tabs and backslashes in a text are escaped; per token the nats add up."""
+    """A text with a tab is in quotes; per token the nats add up."""
     _, out, _ = call("score", "a\tb\\", "--format", "tsv")
-    assert out.splitlines()[1].split("\t")[-1] == "a\\tb\\\\"
+    assert out.splitlines()[1].endswith('\t"a\tb\\"')
     _, out, _ = call("score", "abc", "--format", "tsv", "--tokens")
     rows = [line.split("\t") for line in out.splitlines()[1:]]
     total = sum(float(row[3]) for row in rows)
@@ -1065,21 +1065,24 @@ def test_lines_of_windows_are_scored_without_their_ends(call: Call, here: Path) 
     _, plain, quiet = call("score", "--run", "stream", "--file", "plain.txt")
     _, found, err = call("score", "--run", "stream", "--file", "windows.txt")
     assert found == plain
+    assert err.count("CR LF") == 1
+    assert "CR LF" not in quiet
+    _, piped, err = call("score", "--run", "stream", stdin=b"abc\r\nabd\r\n")
+    assert piped == plain
     assert err.count("carriage return") == 1
-    assert "carriage return" not in quiet
 
 
 def test_a_model_that_knows_carriage_returns_reads_them(call: Call, here: Path) -> None:
-    """Those of bytes do: then they are part of the sentence."""
+    """Those of bytes do: with --keep-cr they are part of the sentence."""
     (here / "a.txt").write_text(TEXT)
     (here / "lines.txt").write_bytes(b"abc\r\nabc\n")
     where = ["--checkpoints", str(here)]
     flags = ["--unit", "byte", "--name", "b", "--steps", "2"]
     assert call("train", "a.txt", *flags, *where, *TINY)[0] == 0
-    _, out, err = call("score", "--run", "b", *where, "--file", "lines.txt")
+    more = ["--format", "jsonl", "--keep-cr"]
+    _, out, err = call("score", "--run", "b", *where, "--file", "lines.txt", *more)
     assert "carriage return" not in err
-    counts = [line.split("\t")[2] for line in out.splitlines()[1:]]
-    assert counts == ["4", "3"]
+    assert [json.loads(line)["tokens"] for line in out.splitlines()] == [4, 3]
 
 
 def test_sentences_in_other_encodings_are_scored(call: Call, here: Path) -> None:

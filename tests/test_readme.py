@@ -33,6 +33,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("readme")
     for name in ("corpus.txt", "train.txt", "valid.txt", "test.txt", "names.txt", "sentences.txt"):
         (path / name).write_text("the apple and pear salad\n" * 40, encoding="utf-8")
+    pairs = "item\tcondition\tsentence_bad\n1\ta\tthe apple and pair salad\n"
+    (path / "pairs.tsv").write_text(pairs, encoding="utf-8")
     return path
 
 

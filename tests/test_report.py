@@ -12,7 +12,7 @@ from charlm.escapes import escape_controls
 from charlm.inference.generation import NextToken
 from charlm.inference.scoring import Score, TokenScore
 from charlm.report import progress
-from charlm.report.formats import FORMATS, escaped, tsv_header
+from charlm.report.formats import FORMATS, ScoredRow
 from charlm.report.progress import (
     evaluation_line,
     plain_step_line,
@@ -75,7 +75,8 @@ def test_text_is_never_taken_for_markup() -> None:
 
 def test_the_likeliest_of_several_is_marked() -> None:
     """Ranked by log-probability, in the order given."""
-    lines = drawn(score_table([scored("aa", 4.0), scored("bb", 2.0)], "e", 80)).splitlines()
+    pair = [scored("aa", 4.0), scored("bb", 2.0)]
+    lines = drawn(score_table(pair, "e", 80, rank=True)).splitlines()
     assert lines[1].split()[:2] == ["2", "-4.000"]
     assert lines[2].split()[:3] == ["1", "*", "-2.000"]
 
@@ -95,28 +96,26 @@ def test_tables_fit_the_terminal(width: int) -> None:
 
 def test_log_bases_differ_by_their_factor() -> None:
     """2 nats are 2 / ln 2 bits and 2 / ln 10 tens."""
-    found = [float(FORMATS["scores"](1, scored(), base, False)) for base in ("e", "2", "10")]
+    row = ScoredRow(number=1, score=scored())
+    found = [float(FORMATS["scores"](base).lines(row)) for base in ("e", "2", "10")]
     assert found == pytest.approx([-2.0, -2.885390, -0.868589], abs=1e-6)
 
 
-def test_tsv_keeps_a_field_in_its_cell() -> None:
-    """Tabs and line ends are escaped, the header names the base, one row a text."""
-    line = FORMATS["tsv"](3, scored("a\tb\n\\"), "2", False)
-    assert line.count("\n") == 1
-    assert len(line.split("\t")) == len(tsv_header("2", False).split("\t"))
-    assert "base_2" in tsv_header("2", True)
-    assert escaped("a\tb\n\\") == "a\\tb\\n\\\\"
-
-
 def test_tsv_of_tokens_has_a_row_for_each() -> None:
-    """Sentence, place, token, surprisal, rank, unknown."""
-    rows = FORMATS["tsv"](1, scored(), "e", True).splitlines()
-    assert rows == ["1\t1\ta\t1.000000\t1\t0", "1\t2\tb\t1.000000\t1\t1"]
+    """Sentence, place, token, surprisal, rank, unknown, surprisal with the penalty, kept cells."""
+    score = replace(scored(), unk_penalty=0.5)
+    row = ScoredRow(number=7, score=score, kept={"item": "x"})
+    rows = FORMATS["tsv"](tokens=True, kept=["item"]).lines(row).splitlines()
+    assert rows == [
+        "7\t1\ta\t1.000000\t1\t0\t1.000000\tx",
+        "7\t2\tb\t1.000000\t1\t1\t1.500000\tx",
+    ]
 
 
 def test_jsonl_is_json_whatever_the_figures() -> None:
     """Figures that are not finite become null."""
-    content = json.loads(FORMATS["jsonl"](1, scored("a", float("inf")), "e", True))
+    row = ScoredRow(number=1, score=scored("a", float("inf")))
+    content = json.loads(FORMATS["jsonl"](tokens=True).lines(row))
     assert content["log_probability"] is None
     assert content["token_scores"][0]["token"] == "a"
 
@@ -137,9 +136,10 @@ def test_progress_speaks_the_unit_of_the_trade(unit: str, expected: str) -> None
         tokens_per_second=12345.6,
     )
     assert step_line(step, unit) == f"{expected}  12,346 tokens/s"
-    evaluation = EvaluationRecord(**place, best=True, tally=Tally(nats=5, tokens=5))
+    evaluation = EvaluationRecord(**place, best=True, tally=Tally(nats=5, tokens=5, words=5))
     line = evaluation_line(evaluation, unit)
-    assert line == f" 50 % step 10: validation {expected}  1:01 min  best so far"
+    beside = " (2.7 per word)" if unit == "word" else ""
+    assert line == f" 50 % step 10: validation {expected}{beside}  1:01 min  best so far"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import sys
+from typing import Any
 
 import typer
 
@@ -157,6 +158,7 @@ def _unexpected(error: Exception) -> int:
         if context and takes_run and "unexpected extra argument" in text:
             extra = EXTRA.get(str(context.info_name), "A run is named with --run.")
             text = f"{text.removesuffix('.')}. {extra}"
+        text += _with_dash(error)
         return _report(Exception(f"{text} See: {path} --help"), error.exit_code)
     if isinstance(error, ImportError) and re.search("map segment|allocate memory", str(error)):
         text = f"not enough memory to load a library ({error}); expected room for it. Free some"
@@ -166,6 +168,23 @@ def _unexpected(error: Exception) -> int:
         return _report(CharlmError(text + "Use a smaller --hidden, or --device cpu"), 5, error)
     problem = f"unexpected {type(error).__name__}: {error}. This is a bug in charlm; "
     return _report(Exception(problem + "run again with --debug and report it"), 1, error)
+
+
+def _with_dash(error: Any) -> str:
+    """Explain how to pass an argument that begins with "-", if one was read as an option."""
+    option, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
+    if not option or not context or not hasattr(error, "possibilities"):
+        return ""
+    if not any(parameter.param_type_name == "argument" for parameter in context.command.params):
+        return ""
+    for word in shlex.split(Talk.command)[1:]:
+        is_typo = error.possibilities and word.startswith("--") and " " not in word
+        if word.startswith(option) and not is_typo:
+            return (
+                f'. An argument that begins with "-" comes last, after "--": {context.command_path}'
+                f" -- {shlex.quote(word)}"
+            )
+    return ""
 
 
 def _traceback(error: BaseException) -> None:

@@ -12,8 +12,11 @@ from charlm.cli.options import (
     EngineOption,
     JsonOption,
     ReadingFlags,
+    UnkPenaltyOption,
     open_model,
     takes_reading,
+    unk_penalty_of,
+    unk_reason,
 )
 from charlm.cli.output import render, say, write_json
 
@@ -29,12 +32,15 @@ def compare(
         list[str] | None, typer.Option("--file", help="Text to compare them on, not blank lines.")
     ] = None,
     reading: ReadingFlags = NO_FLAGS,
+    unk_penalty: UnkPenaltyOption = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap.")] = 0,
     as_json: JsonOption = False,
     engine: EngineOption = "auto",
     checkpoints: CheckpointsOption = None,
 ) -> None:
     """Likelihoods of runs on one text, with intervals of their differences from the first.
+
+    Unknown tokens (UNK) cost --unk-penalty in the differences, for each run its own by default.
 
     Example:  charlm compare small large --file test.txt
     """
@@ -45,6 +51,7 @@ def compare(
     from charlm.config import CorpusSettings
     from charlm.inference.comparison import difference, line_nats
     from charlm.text.dataset import open_corpus
+    from charlm.units import finite
 
     rules = CorpusSettings(**{"keep_cr": True, **reading})  # every run reads the same text
     corpus = open_corpus(files, rules, "stream")
@@ -59,12 +66,25 @@ def compare(
         if model.run.backward:
             raise UsageError(f"{name} reads backward; expected runs that read forward")
         encoded = model.run.encode(corpus.cut(model.run.document))
-        found.append(line_nats(Path(name).name, model.run.engine, encoded, model.vocabulary))
+        penalty = unk_penalty_of(model, unk_penalty)
+        found.append(
+            line_nats(
+                Path(name).name,
+                model.run.engine,
+                encoded,
+                model.vocabulary,
+                unk_penalty=penalty,
+            )
+        )
+        if penalty and found[-1].tally.oov:
+            why = "" if unk_penalty is not None else f", ln {unk_reason(model)}"
+            say(f"{name}: each unknown token (UNK) costs {penalty:.3f} nats more{why}")
         say(f"read by {name}", level=2)
     changes = [None] + [difference(found[0], other, sizes, seed=seed) for other in found[1:]]
     if as_json:
         rows: list[dict[str, Any]] = [
-            {"run": one.name, **one.tally.summary(),
+            {"run": one.name, **one.tally.summary(), "unk_penalty": one.unk_penalty,
+             "penalized_bits_per_byte": finite(one.penalized_bits_per_byte),
              "difference": change and {**asdict(change), "verdict": change.verdict}}
             for one, change in zip(found, changes, strict=True)
         ]  # fmt: skip
@@ -77,6 +97,8 @@ def compare(
     parts = f"blocks of {last.block} tokens" if last.block else "lines"
     over = "" if last.low is None else f", over {last.parts:,} {parts}"
     say(f"differences in bits per byte from the first run{over}; below zero is better")
-    if any(one.tally.oov for one in found):
-        say("OOV: tokens that a run does not know cost it next to nothing, so they favour it")
+    if any(one.tally.oov and one.unk_penalty for one in found):
+        say("differences include the penalty for unknown tokens; --unk-penalty changes it")
+    if any(one.tally.oov and not one.unk_penalty for one in found):
+        say("OOV: unknown tokens without a penalty cost a run next to nothing, so they favour it")
     render(comparison_table(found, changes))

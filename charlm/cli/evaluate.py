@@ -75,6 +75,10 @@ def evaluate(
 ) -> None:
     """Likelihood of a text: nats, bits per character and byte, perplexity, counts.
 
+    Perplexity per token is exp(nats / number of tokens); blanks and line ends are tokens too,
+    except with --words whitespace. Perplexity per word is exp(nats / number of words), the whole
+    text being charged to what its blanks separate: compare models of other units by this one.
+
     Example:  charlm eval --file test.txt
     """
     methods = {"--cache": bool(cache), "--dynamic": dynamic, "--temperature": temperature,

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -38,6 +39,29 @@ EngineOption = Annotated[
 WeightsOption = Annotated[
     str,
     typer.Option("--weights", help="How the kernels keep the weights: fp32, bf16 or int8."),
+]
+
+
+def _check_penalty(value: float | None) -> float | None:
+    if value is not None and not 0.0 <= value < math.inf:
+        from charlm.errors import UsageError
+
+        raise UsageError(
+            f"--unk-penalty is {value}; expected nats, a number from 0 on. 0 switches it off"
+        )
+    return value
+
+
+UnkPenaltyOption = Annotated[
+    float | None,
+    typer.Option(
+        "--unk-penalty",
+        metavar="NATS",
+        callback=_check_penalty,
+        help="Cost of each unknown token (UNK) beyond -ln P(UNK); 0 is off. "
+        "(default: ln of the number of types that UNK stands for)",
+        show_default=False,
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 ReadingFlags = Mapping[str, Any]
@@ -138,6 +162,22 @@ def open_model(
     model = load(path, engine=engine, weights=weights)
     say(f"engine {model.run.engine.name}", level=2)
     return model
+
+
+def unk_penalty_of(model: "Model", typed: float | None) -> float:
+    """Return the penalty in nats: as typed, else that of the run."""
+    return model.run.unk_penalty if typed is None else typed
+
+
+def unk_reason(model: "Model") -> str:
+    """Return how many types UNK stands for, and where the number is from."""
+    types = f"{model.run.unk_types:,.0f}"
+    if model.run.unk_types_recorded:
+        return f"{types}, the number of types that UNK stands for, estimated from the training text"
+    return (
+        f"{types}, the number of entries of the vocabulary (the run does not record how many "
+        "types UNK stands for)"
+    )
 
 
 def check_meant(given: set[str], needs: str) -> None:

@@ -1,10 +1,11 @@
 """`charlm score`: the probability of sentences."""
 
-import itertools
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from charlm.cli.options import (
     EngineOption,
     ReadingFlags,
     RunOption,
+    UnkPenaltyOption,
     WeightsOption,
     as_trained,
     check_meant,
@@ -23,14 +25,24 @@ from charlm.cli.options import (
     open_model,
     reading_flags,
     takes_reading,
+    unk_penalty_of,
+    unk_reason,
 )
 from charlm.cli.output import on_terminal, render, say, write
+from charlm.escapes import escape_controls
 
 if TYPE_CHECKING:
     from charlm.config import Reading
-    from charlm.inference.scoring import Scorer
+    from charlm.inference.scoring import Score, Scorer
+    from charlm.library import Model
+    from charlm.report.formats import Writer
+    from charlm.text.corpus import Corpus
+    from charlm.text.rows import Record
 
 READ_BYTES = 1 << 16
+BATCH = 256
+"""Sentences that are scored at once."""
+CHOICES = ("auto", "table", "tsv", "csv", "jsonl", "scores")
 
 
 def register(app: typer.Typer) -> None:
@@ -40,11 +52,35 @@ def register(app: typer.Typer) -> None:
 
 def score(
     texts: Annotated[list[str] | None, typer.Argument(help="Sentences; `-` is stdin.")] = None,
-    file: Annotated[Path | None, typer.Option("--file", help="A sentence on each line.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", help="A sentence on each line, or a table with --column."),
+    ] = None,
     reading: ReadingFlags = NO_FLAGS,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--keep",
+            metavar="COLUMNS",
+            help="Other columns of a table to copy to the output, such as item,condition. "
+            "(default: all in tsv, csv and jsonl)",
+            show_default=False,
+        ),
+    ] = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="Show each token.")] = False,
+    rank: Annotated[
+        bool,
+        typer.Option(
+            "--rank", help="Rank the lines of a file or of stdin; arguments are always ranked."
+        ),
+    ] = False,
+    unk_penalty: UnkPenaltyOption = None,
     output: Annotated[
-        str, typer.Option("--format", help="auto, table, tsv, jsonl or scores.")
+        str,
+        typer.Option(
+            "--format",
+            help="auto, table, tsv, csv, jsonl or scores (the penalized log-probability alone).",
+        ),
     ] = "auto",
     log_base: Annotated[str, typer.Option("--log-base", help="e, 2 or 10.")] = "e",
     carry: Annotated[
@@ -57,6 +93,14 @@ def score(
 ) -> None:
     """Log-probability of sentences: from arguments, --file, or stdin (a line in, a line out).
 
+    Several sentences given as arguments are ranked. Unknown tokens (UNK) cost --unk-penalty in
+    the penalized log-probability, which decides the ranks. A row without text gets a row without
+    figures (nan in the format scores).
+
+    Perplexity per word (ppl/word) is exp(nats / number of words); words are what blanks separate.
+
+    A text that begins with "-" comes after "--": charlm score -- "- who is there"
+
     Example:  charlm score "the apple and pear salad" "the apple and pair salad"
     """
     from charlm.config import Reading
@@ -64,18 +108,24 @@ def score(
     from charlm.text.decoding import codec_name
 
     texts = texts or []
-    if output not in ("auto", "table", "tsv", "jsonl", "scores"):
-        raise UsageError(f"--format is {output!r}; expected auto, table, tsv, jsonl or scores")
+    if output not in CHOICES:
+        raise UsageError(f"--format is {output!r}; expected one of {', '.join(CHOICES)}")
     if log_base not in ("e", "2", "10"):
         raise UsageError(f"--log-base is {log_base!r}; expected e, 2 or 10")
-    if tokens and output == "scores":
-        raise UsageError("--tokens with --format scores, which has none; expected another format")
+    if output == "scores" and (tokens or keep):
+        flag = "--tokens" if tokens else "--keep"
+        raise UsageError(f"{flag} with --format scores, which has none; expected another format")
     if texts and file:
         raise UsageError("sentences and --file were both given; expected one of them")
+    if rank and output not in ("auto", "table"):
+        raise UsageError(f"--rank with --format {output}; only the format table shows ranks")
+    if rank and carry:
+        raise UsageError("--rank with --carry: lines of one stream are no alternatives; give one")
     rules = Reading(**reading)
     if texts and texts != ["-"]:
         check_meant(reading_flags(reading), "--file or stdin")
     check_meant({"--column"} if rules.column is not None and not file else set(), "--file")
+    check_meant({"--keep"} if keep is not None and not file else set(), "--file")
     from_stdin = (not texts and not file) or texts == ["-"] or str(file) == "-"
     if from_stdin and sys.stdin.isatty():
         raise UsageError("no sentences; give some as arguments, with --file, or on stdin")
@@ -92,76 +142,202 @@ def score(
         carry=carry,
         lines=carry,
         anew=model.run.begins_anew,
+        unk_penalty=unk_penalty_of(model, unk_penalty),
     )
     if output == "auto":
-        output = "table" if on_terminal() and not from_stdin else "tsv"
+        output = "table" if rank or (on_terminal() and not from_stdin) else "tsv"
     if from_stdin:
-        lines = stdin_lines(codec_name(rules.encoding), rules.errors)
+        batches = _numbered(stdin_lines(codec_name(rules.encoding), rules.errors))
+        if not rules.keep_cr:
+            batches = _plain_ends(batches)
+    elif file:
+        batches = _file_batches(file, rules)
     else:
-        lines = _file_lines(file, rules) if file else iter([texts])
-    if texts and not from_stdin:
+        batches = _numbered([texts])
         name_unknown(model, texts, "sentences")
-    if not rules.keep_cr:
-        lines = _plain_ends(lines)
+    alternatives = rank or (len(texts) > 1 and not from_stdin and not carry)
+    request = _Request(
+        scorer=scorer, log_base=log_base, tokens=tokens, rank=alternatives, keep=_names(keep)
+    )
     if output == "table":
-        counts = _tables(scorer, [line for batch in lines for line in batch], log_base, tokens)
+        counts = _tables(request, batches)
     else:
-        counts = _lines(scorer, lines, output, log_base, tokens)
-    _tell_unknown(counts)
+        counts = _lines(request, batches, output)
+    _warn_of_unknown(model, counts, unk_penalty)
 
 
-def _plain_ends(batches: Iterator[list[str]]) -> Iterator[list[str]]:
-    """Lines without the carriage return that ends them in files of Windows; said once."""
-    told = False
+@dataclass(frozen=True, kw_only=True)
+class _Request:
+    """What to compute and what to show of it."""
+
+    scorer: "Scorer"
+    log_base: str
+    tokens: bool
+    rank: bool
+    keep: list[str] | None
+
+    def scored(self, batch: "Sequence[Record]") -> "list[tuple[Record, Score | None]]":
+        """Return the rows of a batch with their scores, None for a row without text."""
+        texts = [row.text for row in batch if row.text is not None]
+        found = iter(self.scorer.score(texts, tokens=self.tokens))
+        return [(row, None if row.text is None else next(found)) for row in batch]
+
+    def columns(self, batch: "Iterable[Record]") -> list[str]:
+        """Return the other columns to show, as far as a batch has them.
+
+        Raises UsageError for a column of --keep that the batch does not have.
+        """
+        from charlm.errors import UsageError
+
+        present = list(dict.fromkeys(name for row in batch for name in row.cells))
+        for name in self.keep or ():
+            if name not in present:
+                raise UsageError(
+                    f"--keep names the column {name!r}; expected another column than the scored "
+                    f"one: {', '.join(present) or 'the text has none'}. Correct --keep"
+                )
+        return present if self.keep is None else self.keep
+
+
+def _names(keep: list[str] | None) -> list[str] | None:
+    """Return the names of columns in the values of --keep, which are lines of CSV."""
+    import csv
+
+    if keep is None:
+        return None
+    return list(dict.fromkeys(name for row in csv.reader(keep) for name in row if name))
+
+
+def _numbered(batches: Iterable[list[str]]) -> "Iterator[list[Record]]":
+    """Number lines from 1."""
+    from charlm.text.rows import Record
+
+    number = 0
     for batch in batches:
-        if not told and any(line.endswith("\r") for line in batch):
-            told = True
-            say("lines end with a carriage return, which the model does not know; it is left out")
-        yield [line.removesuffix("\r") for line in batch]
+        yield [Record(number + at, number + at, text) for at, text in enumerate(batch, start=1)]
+        number += len(batch)
 
 
-def _tell_unknown(counts: Counter[int]) -> None:
-    """Say so where texts hold different numbers of unknown tokens."""
-    if len(counts) > 1:
-        some = sum(count for oov, count in counts.items() if oov)
+def _plain_ends(batches: "Iterator[list[Record]]") -> "Iterator[list[Record]]":
+    """Remove the carriage return that ends lines from Windows; report it once."""
+    reported = False
+    for batch in batches:
+        if not reported and any(row.text and row.text.endswith("\r") for row in batch):
+            reported = True
+            say("lines end with a carriage return; it was left out. Keep it with --keep-cr")
+        yield [replace(row, text=row.text and row.text.removesuffix("\r")) for row in batch]
+
+
+def _warn_of_unknown(model: "Model", counts: Counter[int], typed: float | None) -> None:
+    """Report unknown tokens, what each costs, and why."""
+    some = sum(count for oov, count in counts.items() if oov)
+    if not some:
+        return
+    penalty = unk_penalty_of(model, typed)
+    found = f"{some:,} of {sum(counts.values()):,} texts hold unknown tokens (UNK)"
+    if penalty:
+        why = "" if typed is not None else f", ln {unk_reason(model)}"
         say(
-            f"{some:,} of {sum(counts.values()):,} texts hold unknown tokens, which cost next to "
-            "nothing: they look likelier than they are"
+            f"{found}. Each such token costs {penalty:.3f} nats in the penalized log-probability"
+            f"{why}; --unk-penalty changes this"
         )
+    elif len(counts) > 1:
+        say(f"{found} without a penalty: they look likelier than they are (see --unk-penalty)")
 
 
-def _tables(scorer: "Scorer", texts: list[str], log_base: str, tokens: bool) -> Counter[int]:
+def _tables(request: _Request, batches: "Iterator[list[Record]]") -> Counter[int]:
     from rich.console import Console
 
     from charlm.report.tables import score_table, token_table
 
-    scores = scorer.score(texts, tokens=tokens)
-    render(score_table(scores, log_base, Console().width))
-    if tokens:
-        for item in scores:
+    rows = [row for batch in batches for row in batch]
+    columns = request.columns(rows) if request.keep else []
+    scores = [score for _, score in request.scored(rows)]
+    table = score_table(
+        scores,
+        request.log_base,
+        Console().width,
+        rank=request.rank,
+        words=request.scorer.vocabulary.unit == "word",
+        kept={name: [row.cells.get(name, "") for row in rows] for name in columns},
+    )
+    render(table)
+    for score in scores if request.tokens else ():
+        if score:
             write("\n")
-            render(token_table(item, log_base))
-    return Counter(score.tally.oov for score in scores)
+            render(token_table(score, request.log_base))
+    return Counter(score.tally.oov for score in scores if score)
 
 
-def _lines(
-    scorer: "Scorer", batches: Iterator[list[str]], output: str, log_base: str, tokens: bool
-) -> Counter[int]:
-    from charlm.report.formats import FORMATS, tsv_header
+def _lines(request: _Request, batches: "Iterator[list[Record]]", output: str) -> Counter[int]:
+    from charlm.report.formats import FORMATS, ScoredRow
 
-    if output == "tsv":
-        write(tsv_header(log_base, tokens), flush=True)
-    number, counts = 0, Counter[int]()
-    for batch in batches:
-        for start in range(0, len(batch), 256):
-            part = batch[start : start + 256]
-            found = scorer.score(part, tokens=tokens)
-            for item in found:
-                number += 1
-                counts[item.tally.oov] += 1
-                write(FORMATS[output](number, item, log_base, tokens))
+    show = escape_controls if on_terminal() else str
+    counts = Counter[int]()
+    writer = FORMATS[output](request.log_base, tokens=request.tokens)
+    kept = _Kept(request, writer)
+    for number, batch in enumerate(batches):
+        if not number:
+            kept.begin(batch)
+            write(show(writer.header()), flush=True)
+        for start in range(0, len(batch), BATCH):
+            for row, found in request.scored(batch[start : start + BATCH]):
+                cells = kept.cells(row)
+                line = writer.lines(ScoredRow(number=row.number, score=found, kept=cells))
+                write(show(line))
+                if found:
+                    counts[found.tally.oov] += 1
             write("", flush=True)
+    if not kept.begun:
+        write(show(writer.header()))
     return counts
+
+
+@dataclass
+class _Kept:
+    """The other columns of a table that go to the output, and what they are called there."""
+
+    request: _Request
+    writer: "Writer"
+    names: dict[str, str] = field(default_factory=dict)
+    """Name in the output by name in the input; empty for a column that is left out."""
+    begun: bool = False
+
+    def begin(self, batch: "Sequence[Record]") -> None:
+        """Choose the columns from the first rows."""
+        self._add(self.request.columns(batch))
+        self.begun = True
+
+    def _add(self, columns: Sequence[str]) -> None:
+        from charlm.report.formats import output_names
+
+        self.names = output_names([*self.names, *columns], self.writer.own_columns)
+        self.writer.kept = list(self.names.values())
+        for name in columns:
+            if self.names[name] != name:
+                say(
+                    f'the column "{name}" of the input is called "{self.names[name]}" in the '
+                    "output, which has a column of that name"
+                )
+
+    def cells(self, row: "Record") -> dict[str, str]:
+        """Return the cells of a row to copy, by their names in the output."""
+        if self.request.keep is None:
+            late = [name for name in row.cells if name not in self.names]
+            self._add_late(row.number, late)
+        return {self.names[name]: cell for name, cell in row.cells.items() if self.names.get(name)}
+
+    def _add_late(self, number: int, columns: list[str]) -> None:
+        """Take columns that the first rows did not have, if there is no header that lacks them."""
+        if columns and not self.writer.header():
+            self._add(columns)
+            return
+        for name in columns:
+            self.names[name] = ""
+            say(
+                f'the column "{name}" is first seen in row {number:,}, after the header was '
+                "written; it is left out. Use --format jsonl"
+            )
 
 
 def stdin_lines(encoding: str = "utf-8", errors: str = "strict") -> Iterator[list[str]]:
@@ -197,21 +373,29 @@ def stdin_lines(encoding: str = "utf-8", errors: str = "strict") -> Iterator[lis
         yield [rest]
 
 
-def _file_lines(path: Path, rules: "Reading") -> Iterator[list[str]]:
+def _file_batches(path: Path, rules: "Reading") -> "Iterator[list[Record]]":
     """Lines of a file or rows of a table, in batches as they are read; the first at once."""
-    from charlm.text.corpus import END, Corpus
+    from charlm.text.corpus import Corpus
 
     corpus = Corpus([str(path)], document="line", reading=rules)
-    chunks = corpus.chunks()
-    first = next(chunks, "")
+    records = corpus.records()
+    first = list(islice(records, BATCH))
+    return _batches(corpus, first, records)
 
-    def lines() -> Iterator[list[str]]:
-        """What stands between the ends; the notes about the file at last."""
-        rest = ""
-        for chunk in itertools.chain([first], chunks):
-            *whole, rest = (rest + chunk).split(END)
-            yield whole
-        for note in corpus.notes:
-            say(note)
 
-    return lines()
+def _batches(
+    corpus: "Corpus", first: "list[Record]", records: "Iterator[Record]"
+) -> "Iterator[list[Record]]":
+    """Batches of records; the notes about the file as they come."""
+    batch, reported = first, 0
+    while batch:
+        reported = _report_notes(corpus, reported)
+        yield batch
+        batch = list(islice(records, BATCH))
+    _report_notes(corpus, reported)
+
+
+def _report_notes(corpus: "Corpus", reported: int) -> int:
+    for note in corpus.notes[reported:]:
+        say(note)
+    return len(corpus.notes)

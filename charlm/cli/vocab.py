@@ -52,7 +52,12 @@ def vocab(
     from charlm.config import CorpusSettings, VocabularySettings
     from charlm.errors import UsageError
     from charlm.runs.locate import built_in
-    from charlm.text.building import BuiltVocabulary, build_vocabulary, count_ids
+    from charlm.text.building import (
+        BuiltVocabulary,
+        build_vocabulary,
+        count_ids,
+        count_unk_types,
+    )
     from charlm.text.dataset import open_corpus
     from charlm.text.vocabulary import load_vocabulary
 
@@ -74,8 +79,11 @@ def vocab(
     corpus = open_corpus(sources or [str(built_in("corpora", "tales.txt"))], rules)
     if frozen:
         known = load_vocabulary(frozen)
-        counts = count_ids(corpus.chunks(), known)
-        built = BuiltVocabulary(vocabulary=known, counts=counts)
+        built = BuiltVocabulary(
+            vocabulary=known,
+            counts=count_ids(corpus.chunks(), known),
+            unk_types=count_unk_types(corpus.chunks, known),
+        )
     else:
         built = build_vocabulary(corpus.chunks, settings)
     for note in [*corpus.notes, *built.notes]:
@@ -101,6 +109,7 @@ def _content(built: "BuiltVocabulary", top: int) -> dict[str, Any]:
         "tokens": int(counts.sum()),
         "unknown": int(counts[vocabulary.unk]),
         "coverage": built.coverage,
+        "unk_types": built.unk_types,
         "min_count": vocabulary.settings.min_count,
         "most_frequent": entries[:top],
         "least_frequent": entries[len(entries) - min(top, max(len(entries) - top, 0)) :],
@@ -149,6 +158,8 @@ def _show(content: dict[str, Any]) -> None:
         ("unknown", number(content["unknown"])),
         ("coverage", f"{100 * content['coverage']:.3f} %"),
     ]
+    if (types := content["unk_types"]) is not None and content["unit"] in ("char", "word"):
+        pairs.append(("UNK stands for", f"{types:,.0f} types, estimated"))
     second = content.get("second_text")
     if second:
         rate = f"{100 * second['oov_rate']:.3f} % of {second['tokens']:,} tokens"

@@ -33,7 +33,8 @@ BLOCK = 100
 class LineNats:
     """What a model says of a text: its tally, and the nats of each line, shape (n,).
 
-    `tokens` are the nats of each token, shape (N,); `entries` is the model's vocabulary.
+    `tokens` are the nats of each token, shape (N,); `entries` is the model's vocabulary. Both nats
+    include `unk_penalty` for each unknown token, the tally does not.
     """
 
     name: str
@@ -41,6 +42,12 @@ class LineNats:
     nats: NDArray[np.float64]
     tokens: NDArray[np.float64]
     entries: tuple[str, ...]
+    unk_penalty: float = 0.0
+
+    @property
+    def penalized_bits_per_byte(self) -> float:
+        """Bits per byte of the text with the penalty for unknown tokens."""
+        return bits(float(self.nats.sum()) / max(self.tally.bytes, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +57,9 @@ class Difference:
     `low` and `high` bound 95 % of the bootstrap's draws, over so many `parts` of the text, which
     are lines, or blocks of `block` tokens; None where there are too few of them. `wins` is the
     share of parts that the model finds likelier. `nats_per_token` is the same difference where both
-    read the same tokens. Unknown tokens cost a model next to nothing; `unknown` is how much more it
-    would need beside the first if each cost 8 bits for each byte of a usual token.
+    read the same tokens. Unknown tokens without a penalty cost a model next to nothing; `unknown`
+    is how much more it would need beside the first if each of those cost 8 bits for each byte of a
+    usual token.
     """
 
     bits_per_byte: float
@@ -79,16 +87,24 @@ def _verdict(low: float, high: float) -> str:
     return "better" if high < 0.0 else "worse"
 
 
-def line_nats(name: str, engine: Engine, text: EncodedText, vocabulary: Vocabulary) -> LineNats:
+def line_nats(
+    name: str,
+    engine: Engine,
+    text: EncodedText,
+    vocabulary: Vocabulary,
+    *,
+    unk_penalty: float = 0.0,
+) -> LineNats:
     """Read a text once and cut its losses into lines: after each line end and each EOS.
 
-    An EOS that comes right after a line end is of the same line. Raises CorpusError when the text
-    is empty.
+    An EOS that comes right after a line end is of the same line. `unk_penalty` nats are added to
+    each unknown token. Raises CorpusError when the text is empty.
     """
     ids = np.asarray(text.ids)
     if len(ids) == 0:
         raise CorpusError("the text is empty; expected at least one line to compare runs on")
     nats = text_nats(engine, text)
+    penalized = nats + unk_penalty * (ids == vocabulary.unk)
     line_end = vocabulary.line_end or EOS
     at_end = np.isin(ids, [EOS, line_end])
     if line_end != EOS:
@@ -100,9 +116,10 @@ def line_nats(name: str, engine: Engine, text: EncodedText, vocabulary: Vocabula
     return LineNats(
         name=name,
         tally=tally(text, nats),
-        nats=np.add.reduceat(nats, begins),
-        tokens=nats,
+        nats=np.add.reduceat(penalized, begins),
+        tokens=penalized,
         entries=tuple(vocabulary.tokens),
+        unk_penalty=unk_penalty,
     )
 
 
@@ -142,7 +159,7 @@ def difference(
         parts=len(change),
         block=block,
         nats_per_token=float(change.sum()) / first.tally.tokens if same else None,
-        unknown=_charged(other.tally) - _charged(first.tally),
+        unknown=_uncharged(other) - _uncharged(first),
     )
 
 
@@ -162,6 +179,9 @@ def _interval(
     return bits(float(low)), bits(float(high))
 
 
-def _charged(found: Tally) -> float:
-    """Bits a byte of a text's unknown tokens at 8 bits for each byte of a usual token."""
-    return 8.0 * found.oov / max(found.tokens, 1)
+def _uncharged(found: LineNats) -> float:
+    """Return the bits per byte of unknown tokens without a penalty.
+
+    Each costs 8 bits for each byte of a usual token.
+    """
+    return 0.0 if found.unk_penalty else 8.0 * found.tally.oov / max(found.tally.tokens, 1)

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.engine.interface import Engine, Ids, Nats, State
-from charlm.errors import UsageError
+from charlm.errors import EnvironmentFailure, UsageError
 from charlm.inference.likelihood import nats_and_ranks, stream_nats, tally
 from charlm.text.direction import BackwardVocabulary
 from charlm.text.encoded import EncodedText, count_text
@@ -30,16 +32,103 @@ class TokenScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """A scored text: its tally, and its tokens where they were asked for."""
+    """A scored text: its tally, and its tokens where they were asked for.
+
+    `unk_penalty` is the price of each unknown token in nats, beyond -ln P(UNK).
+    """
 
     text: str
     tally: Tally
     tokens: tuple[TokenScore, ...] = ()
+    unk_penalty: float = 0.0
 
     @property
     def log_probability(self) -> float:
         """ln P(text), in nats; end symbol included where the model has learnt one."""
         return -self.tally.nats
+
+    @property
+    def penalized_log_probability(self) -> float:
+        """`log_probability` less `unk_penalty` for each unknown token: compare texts by this one.
+
+        UNK stands for many types, so P(UNK) is more than the probability of any one of them.
+        """
+        return self.log_probability - self.unk_penalty * self.tally.oov
+
+
+class Scores(list[Score]):
+    """Scores in the order of their texts: a list that notebooks show as a table."""
+
+    def __repr__(self) -> str:
+        shown = [f"{score.log_probability:.3f} {score.text!r:.40}" for score in self[:MOST_SHOWN]]
+        more = [f"{len(self) - MOST_SHOWN:,} more"] if len(self) > MOST_SHOWN else []
+        return f"Scores({', '.join([*shown, *more])})"
+
+    def _repr_html_(self) -> str:
+        """Return a table of the first scores for a notebook."""
+        names = ("text", "log_probability", "penalized_log_probability", "tokens", "oov",
+                 "bits_per_char")  # fmt: skip
+        head = "".join(f"<th>{name}</th>" for name in names)
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{_html(row[name])}</td>" for name in names) + "</tr>"
+            for row in self._rows(self[:MOST_SHOWN])
+        )
+        more = f"<p>{len(self) - MOST_SHOWN:,} more</p>" if len(self) > MOST_SHOWN else ""
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{more}"
+
+    def to_pandas(self, *, tokens: bool = False) -> Any:
+        """Return a pandas DataFrame with a row for each text, or for each token with `tokens`.
+
+        `sentence_id` counts the texts from 1. Log-probabilities and surprisals are in nats.
+        Raises EnvironmentFailure without pandas, UsageError for scores without tokens.
+        """
+        try:
+            pandas = import_module("pandas")
+        except ImportError as error:
+            raise EnvironmentFailure(
+                "to_pandas needs pandas, which is not installed; expected it beside charlm. "
+                "Install it with: pip install pandas"
+            ) from error
+        if not tokens:
+            return pandas.DataFrame(self._rows(self), columns=list(self._rows([EMPTY])[0]))
+        if any(score.tally.tokens and not score.tokens for score in self):
+            raise UsageError(
+                "these scores hold no tokens; expected scores made with score(..., tokens=True)"
+            )
+        names = ["sentence_id", "token_id", *TOKEN_COLUMNS, "penalized_surprisal"]
+        return pandas.DataFrame(self._token_rows(), columns=names)
+
+    @staticmethod
+    def _rows(scores: Sequence[Score]) -> list[dict[str, Any]]:
+        return [
+            {
+                "sentence_id": number,
+                "text": score.text,
+                "log_probability": score.log_probability,
+                "penalized_log_probability": score.penalized_log_probability,
+                "unk_penalty": score.unk_penalty,
+                **score.tally.summary(),
+            }
+            for number, score in enumerate(scores, start=1)
+        ]
+
+    def _token_rows(self) -> list[tuple[Any, ...]]:
+        return [
+            (number, place, token.token, token.nats, token.rank, token.oov,
+             token.nats + score.unk_penalty * token.oov)
+            for number, score in enumerate(self, start=1)
+            for place, token in enumerate(score.tokens, start=1)
+        ]  # fmt: skip
+
+
+MOST_SHOWN = 20
+"""Scores that `Scores` shows."""
+TOKEN_COLUMNS = ("token", "surprisal", "rank", "oov")
+EMPTY = Score(text="", tally=Tally())
+
+
+def _html(value: object) -> str:
+    return escape(f"{value:.4f}" if isinstance(value, float) else str(value))
 
 
 class Scorer:
@@ -50,7 +139,7 @@ class Scorer:
     With `carry`, the texts are one stream: each is read from the state after the one before. With
     `lines` each of them is a line, whose line end is part of it where no EOS is and it is known.
     With `anew`, what follows an EOS inside of a text begins from the zero state, as in training on
-    such documents; `carry` asks for the opposite.
+    such documents; `carry` asks for the opposite. `unk_penalty` is passed to every score.
     Raises UsageError for that under a model that reads backward.
     """
 
@@ -63,6 +152,7 @@ class Scorer:
         carry: bool,
         lines: bool = False,
         anew: bool = False,
+        unk_penalty: float = 0.0,
     ) -> None:
         if carry and isinstance(vocabulary, BackwardVocabulary):
             raise UsageError(
@@ -71,22 +161,24 @@ class Scorer:
         self.engine, self.vocabulary, self.end, self.carry = engine, vocabulary, end, carry
         self._behind = "\n" if lines and not end and not vocabulary.unknown("\n") else ""
         self._anew = anew and not carry
+        self.unk_penalty = unk_penalty
         self._state: State | None = None
         self._last = EOS
 
-    def score(self, texts: Sequence[str], *, tokens: bool = False) -> list[Score]:
+    def score(self, texts: Sequence[str], *, tokens: bool = False) -> Scores:
         """Scores in the order of the texts; with `tokens`, each token's nats and rank as well."""
         encoded = [self._encode(text) for text in texts]
         if self.carry:
-            return [self._carried(*pair, tokens) for pair in zip(texts, encoded, strict=True)]
+            pairs = zip(texts, encoded, strict=True)
+            return Scores(self._carried(*pair, tokens) for pair in pairs)
         parts = [self._parts(item.ids) for item in encoded]
         every = [part for each in parts for part in each]
         read = iter(nats_and_ranks(self.engine, every, ranked=tokens))
-        scores = []
+        scores = Scores()
         for text, item, each in zip(texts, encoded, parts, strict=True):
             nats, ranks = map(np.concatenate, zip(*(next(read) for _ in each), strict=True))
             details = self._tokens(text, item, nats, ranks) if tokens else ()
-            scores.append(Score(text=text, tally=tally(item, nats), tokens=details))
+            scores.append(self._score(text, item, nats, details))
         return scores
 
     def _parts(self, ids: Ids) -> list[Ids]:
@@ -113,7 +205,14 @@ class Scorer:
             details = self._tokens(text, encoded, nats, ranks)
         if len(encoded.ids):
             self._state, self._last = after, int(encoded.ids[-1])
-        return Score(text=text, tally=tally(encoded, nats), tokens=details)
+        return self._score(text, encoded, nats, details)
+
+    def _score(
+        self, text: str, encoded: EncodedText, nats: Nats, tokens: tuple[TokenScore, ...]
+    ) -> Score:
+        return Score(
+            text=text, tally=tally(encoded, nats), tokens=tokens, unk_penalty=self.unk_penalty
+        )
 
     def _tokens(
         self, text: str, encoded: EncodedText, nats: Nats, ranks: Ids

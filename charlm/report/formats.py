@@ -1,89 +1,189 @@
-"""Formats of scores for programs: one table of writers, each from a score to lines of text."""
+"""Formats of scores for programs: one writer each, from scored rows to lines of text.
+
+`tsv` and `csv` are read back exactly by pandas.read_csv, by R's read.delim and read.csv, and by
+charlm: a field with a separator, a quote or a line end is in double quotes, its own quotes doubled.
+The header of `tsv` has the name of the text column in quotes, which tells charlm to read quotes.
+"""
 
 import json
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from charlm.inference.scoring import Score
-from charlm.units import LOG_BASES, finite
+from charlm.units import LOG_BASES, Tally, finite
 
-Writer = Callable[[int, Score, str, bool], str]
-"""(number of the text from 1 on, score, log base, with tokens) -> lines, each ended."""
-
-
-def tsv_header(log_base: str, tokens: bool) -> str:
-    """The first line of the `tsv` format; the base of the logarithm is in a column's name."""
-    if tokens:
-        columns = ["sentence_id", "token_id", "token", f"surprisal_base_{log_base}", "rank", "oov"]
-    else:
-        columns = [
-            "sentence_id", f"log_probability_base_{log_base}", "tokens", "oov",
-            "bits_per_char", "text",
-        ]  # fmt: skip
-    return "\t".join(columns) + "\n"
+MISSING_SCORE = "nan"
+"""What stands in `scores` for a row without text: a number to numpy, pandas, R and awk."""
 
 
-def tsv(number: int, score: Score, log_base: str, tokens: bool) -> str:
-    """Tab-separated, a line for each text or with `tokens` for each token."""
-    unit = LOG_BASES[log_base]
-    if not tokens:
-        figures = (number, f"{_log(score, log_base):.6f}", score.tally.tokens,
-                   score.tally.oov, f"{score.tally.bits_per_char:.6f}")  # fmt: skip
-        return "\t".join(map(str, figures)) + "\t" + escaped(score.text) + "\n"
-    lines = [
-        f"{number}\t{at}\t{escaped(token.token)}\t{token.nats / unit:.6f}\t{token.rank}"
-        f"\t{int(token.oov)}\n"
-        for at, token in enumerate(score.tokens, start=1)
-    ]
-    return "".join(lines)
+@dataclass(frozen=True, kw_only=True)
+class ScoredRow:
+    """One row of the input with its score.
 
-
-def jsonl(number: int, score: Score, log_base: str, tokens: bool) -> str:
-    """One JSON object a text."""
-    unit = LOG_BASES[log_base]
-    content: dict[str, object] = {
-        "schema_version": 1,
-        "sentence_id": number,
-        "text": score.text,
-        "log_base": log_base,
-        "log_probability": finite(_log(score, log_base)),
-        **score.tally.summary(),
-    }
-    if tokens:
-        content["token_scores"] = [
-            {
-                "token": token.token,
-                "surprisal": finite(token.nats / unit),
-                "rank": token.rank,
-                "oov": token.oov,
-            }
-            for token in score.tokens
-        ]
-    return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def scores(number: int, score: Score, log_base: str, tokens: bool) -> str:
-    """The log-probability alone, a line for each text."""
-    del number, tokens
-    return f"{_log(score, log_base):.6f}\n"
-
-
-def _log(score: Score, log_base: str) -> float:
-    """The logarithm of P(text) to this base; 0 and not -0 for an empty text."""
-    return score.log_probability / LOG_BASES[log_base] + 0.0
-
-
-FORMATS: dict[str, Writer] = {"tsv": tsv, "jsonl": jsonl, "scores": scores}
-
-
-CONTROLS = {
-    code: chr(code).encode("unicode_escape").decode("ascii")
-    for code in (*range(0x20), *range(0x7F, 0xA0))
-}
-
-
-def escaped(text: str) -> str:
-    """Backslashes, tabs, line ends and other control characters as escapes such as \\t and \\x1b.
-
-    So a field stays in its cell, and moves no cursor.
+    `number` counts the rows of the input from 1. `score` is None for a row without text. `kept` are
+    the cells of its other columns, by their names in the output.
     """
-    return text.replace("\\", "\\\\").translate(CONTROLS)
+
+    number: int
+    score: Score | None
+    kept: Mapping[str, str] = field(default_factory=dict)
+
+
+class Writer(ABC):
+    """A format. `tokens` asks for a line for each token, `kept` are the columns passed through."""
+
+    def __init__(self, log_base: str = "e", *, tokens: bool = False, kept: Sequence[str] = ()):
+        self.log_base, self.tokens, self.kept = log_base, tokens, kept
+
+    @property
+    def own_columns(self) -> list[str]:
+        """The names of the columns that charlm fills in."""
+        return []
+
+    def header(self) -> str:
+        """The first lines, each ended."""
+        return ""
+
+    @abstractmethod
+    def lines(self, row: ScoredRow) -> str:
+        """The lines of a row, each ended; there is at least one."""
+
+    def _log(self, nats: float) -> float:
+        """A log-probability in nats to the base of the output; 0 and not -0 for an empty text."""
+        return nats / LOG_BASES[self.log_base] + 0.0
+
+
+class _Delimited(Writer):
+    """Shared by `tsv` and `csv`: a header, then a line for each text or for each token."""
+
+    separator: str
+    quoted_name: bool
+
+    @property
+    def own_columns(self) -> list[str]:
+        """See `Writer.own_columns`."""
+        base = f"base_{self.log_base}"
+        if self.tokens:
+            return ["sentence_id", "token_id", "token", f"surprisal_{base}", "rank", "oov",
+                    f"penalized_surprisal_{base}"]  # fmt: skip
+        return ["sentence_id", f"log_probability_{base}", "tokens", "oov", "bits_per_char",
+                f"penalized_log_probability_{base}", "text"]  # fmt: skip
+
+    def header(self) -> str:
+        """See `Writer.header`."""
+        marked = ("token" if self.tokens else "text") if self.quoted_name else None
+        names = [f'"{name}"' if name == marked else self._field(name) for name in self.own_columns]
+        return self.separator.join([*names, *map(self._field, self.kept)]) + "\n"
+
+    def lines(self, row: ScoredRow) -> str:
+        """See `Writer.lines`."""
+        kept = [row.kept.get(name, "") for name in self.kept]
+        found = list(self._token_cells(row.score) if self.tokens else self._text_cells(row.score))
+        empty = [[""] * (len(self.own_columns) - 1)]
+        return "".join(
+            self.separator.join(map(self._field, [str(row.number), *cells, *kept])) + "\n"
+            for cells in found or empty
+        )
+
+    def _text_cells(self, score: Score | None) -> Iterable[list[str]]:
+        if score is None:
+            return
+        tally = score.tally
+        yield [
+            f"{self._log(score.log_probability):.6f}", str(tally.tokens), str(tally.oov),
+            f"{tally.bits_per_char:.6f}" if tally.chars else "",
+            f"{self._log(score.penalized_log_probability):.6f}", score.text,
+        ]  # fmt: skip
+
+    def _token_cells(self, score: Score | None) -> Iterable[list[str]]:
+        for place, token in enumerate(score.tokens if score else (), start=1):
+            price = score.unk_penalty if score and token.oov else 0.0
+            yield [
+                str(place), token.token, f"{self._log(token.nats):.6f}", str(token.rank),
+                str(int(token.oov)), f"{self._log(token.nats + price):.6f}",
+            ]  # fmt: skip
+
+    def _field(self, text: str) -> str:
+        if any(mark in text for mark in (self.separator, '"', "\n", "\r")):
+            return '"' + text.replace('"', '""') + '"'
+        return text
+
+
+class Tsv(_Delimited):
+    """Tab-separated values."""
+
+    separator, quoted_name = "\t", True
+
+
+class Csv(_Delimited):
+    """Comma-separated values."""
+
+    separator, quoted_name = ",", False
+
+
+class Jsonl(Writer):
+    """One JSON object a row."""
+
+    @property
+    def own_columns(self) -> list[str]:
+        """See `Writer.own_columns`."""
+        return list(self._content(ScoredRow(number=1, score=None)))
+
+    def lines(self, row: ScoredRow) -> str:
+        """See `Writer.lines`."""
+        content = self._content(row) | dict(row.kept)
+        return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def _content(self, row: ScoredRow) -> dict[str, object]:
+        score = row.score
+        empty: dict[str, object] = dict.fromkeys(Tally().summary())
+        content: dict[str, object] = {
+            "schema_version": 1,
+            "sentence_id": row.number,
+            "text": score and score.text,
+            "log_base": self.log_base,
+            "log_probability": score and finite(self._log(score.log_probability)),
+            "penalized_log_probability": score
+            and finite(self._log(score.penalized_log_probability)),
+            "unk_penalty": score and score.unk_penalty,
+            **(score.tally.summary() if score else empty),
+        }
+        if self.tokens:
+            content["token_scores"] = [
+                {
+                    "token": token.token,
+                    "surprisal": finite(self._log(token.nats)),
+                    "rank": token.rank,
+                    "oov": token.oov,
+                }
+                for token in (score.tokens if score else ())
+            ]
+        return content
+
+
+class Numbers(Writer):
+    """The penalized log-probability alone, a line for each row."""
+
+    def lines(self, row: ScoredRow) -> str:
+        """See `Writer.lines`."""
+        if row.score is None:
+            return f"{MISSING_SCORE}\n"
+        return f"{self._log(row.score.penalized_log_probability):.6f}\n"
+
+
+FORMATS: dict[str, type[Writer]] = {"tsv": Tsv, "csv": Csv, "jsonl": Jsonl, "scores": Numbers}
+
+
+def output_names(columns: Iterable[str], own: Iterable[str]) -> dict[str, str]:
+    """The name in the output of each input column: its own, or `input_NAME` where that is taken."""
+    columns, taken = list(columns), set(own)
+    used = taken | {name for name in columns if name not in taken}
+    names = {}
+    for column in columns:
+        name = column
+        while column in taken and name in used:
+            name = f"input_{name}"
+        used.add(name)
+        names[column] = name
+    return names

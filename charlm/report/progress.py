@@ -10,7 +10,7 @@ from rich.table import Table
 from charlm.commands import command
 from charlm.escapes import escape_unprintable
 from charlm.report.tables import pairs_table
-from charlm.report.text import duration, number, shortened
+from charlm.report.text import duration, number, shortened, word_perplexity
 from charlm.runs.layout import BACKWARD
 from charlm.runs.locate import built_in, is_run
 from charlm.training.records import EvaluationRecord, FinishedRecord, Review, StepRecord
@@ -92,7 +92,8 @@ def evaluation_line(record: EvaluationRecord, unit: str) -> str:
     mark = "  best so far" if record.best else ""
     return (
         f"{100 * record.progress:3.0f} % step {record.step:,}: validation "
-        f"{_loss(record.tally.nats_per_token, unit)}  {duration(record.seconds)}{mark}"
+        f"{_loss(record.tally.nats_per_token, unit)}"
+        f"{word_perplexity(record.tally.word_perplexity, unit)}  {duration(record.seconds)}{mark}"
     )
 
 
@@ -109,7 +110,8 @@ def summary_table(record: Mapping[str, Any], finished: FinishedRecord) -> Table:
     ]  # fmt: skip
     for name, tally in (("validation", finished.valid), ("test", finished.test)):
         if tally:
-            pairs.append((name, _figures(tally)))
+            unit = record["settings"]["vocabulary"]["unit"]
+            pairs.append((name, _figures(tally, unit)))
     own = None if finished.valid and finished.valid.oov else source_log_loss(record)
     if finished.valid and own:
         distance = finished.valid.bits_per_char - own
@@ -174,10 +176,10 @@ def source_log_loss(record: Mapping[str, Any]) -> float | None:
     return float(facts["log_loss_bits_per_char_last_tenth"])
 
 
-def _figures(tally: Tally) -> str:
+def _figures(tally: Tally, unit: str) -> str:
     figures = (
         f"{number(tally.nats_per_token)} nats/token, {number(tally.bits_per_char)} bits/char, "
-        f"perplexity {number(tally.perplexity, 2)}"
+        f"perplexity {number(tally.perplexity, 2)}{word_perplexity(tally.word_perplexity, unit)}"
     )
     if tally.oov:
         without = number(tally.perplexity_without_oov, 2)

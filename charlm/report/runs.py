@@ -8,7 +8,7 @@ from rich.table import Table
 
 from charlm.escapes import escape_unprintable
 from charlm.report.tables import plain_table
-from charlm.report.text import duration, number
+from charlm.report.text import duration, number, word_perplexity
 
 Json = Mapping[str, Any]
 
@@ -30,7 +30,7 @@ def run_pairs(path: Path, config: Json, record: Json) -> list[tuple[str, str]]:
     for name, part in corpus["parts"].items():
         size = f"{part['tokens']:,} tokens, {part['documents']:,} documents"
         pairs.append((f"  {name}", f"{size}, {part['bytes']:,} bytes"))
-    pairs += _result_pairs(record.get("results") or {})
+    pairs += _result_pairs(record.get("results") or {}, config["vocabulary"]["unit"])
     precision = record.get("precision", {})
     pairs += [
         ("machine", f"{machine['device_name']}, {machine['threads']} threads"),
@@ -43,7 +43,7 @@ def run_pairs(path: Path, config: Json, record: Json) -> list[tuple[str, str]]:
     return pairs
 
 
-def _result_pairs(results: Json) -> list[tuple[str, str]]:
+def _result_pairs(results: Json, unit: str) -> list[tuple[str, str]]:
     if not results:
         return []
     pairs = [("trained", f"{results['step']:,} steps, {duration(results['seconds'])}")]
@@ -54,6 +54,7 @@ def _result_pairs(results: Json) -> list[tuple[str, str]]:
                 f"{number(tally['nats_per_token'])} nats/token, "
                 f"{number(tally['bits_per_char'])} bits/char, perplexity "
                 f"{number(tally['perplexity'], 2)}"
+                f"{word_perplexity(tally.get('word_perplexity'), unit)}"
             )
             pairs.append((f"{name} result", figures))
     before = results.get("valid_uncalibrated")

@@ -28,7 +28,7 @@ LABELS = {
     "bits_per_token": "bits per token",
     "bits_per_char": "bits per character",
     "bits_per_byte": "bits per byte",
-    "perplexity": "perplexity",
+    "perplexity": "perplexity per token",
     "perplexity_without_oov": "perplexity without OOV",
     "perplexity_without_eos": "perplexity without EOS",
     "word_perplexity": "perplexity per word",
@@ -57,7 +57,9 @@ def tally_table(tallies: Mapping[str, Tally]) -> Table:
 
 def method_table(tallies: Mapping[str, Tally], plain: Mapping[str, Tally]) -> Table:
     """One row for each text and method, under that of the plain figures of the text."""
-    table = plain_table("<text, method", "nats/token", "bits/char", "perplexity", "gain")
+    table = plain_table(
+        "<text, method", "nats/token", "bits/char", "perplexity", "per word", "gain"
+    )
     for name, own in plain.items():
         rows = {key: t for key, t in tallies.items() if key.startswith(f"{name}, ")}
         for key, tally in {name: own, **rows}.items():
@@ -67,36 +69,75 @@ def method_table(tallies: Mapping[str, Tally], plain: Mapping[str, Tally]) -> Ta
                 number(tally.nats_per_token),
                 number(tally.bits_per_char),
                 number(tally.perplexity, 2),
+                number(tally.word_perplexity, 1),
                 "" if tally is own else f"{100 * gain:+.2f} %",
             )
     return table
 
 
-def score_table(scores: Sequence[Score], log_base: str, width: int) -> Table:
-    """One row for each text; among several all are ranked, and the likeliest is marked.
+def score_table(
+    scores: Sequence[Score | None],
+    log_base: str,
+    width: int,
+    *,
+    rank: bool = False,
+    words: bool = False,
+    kept: Mapping[str, Sequence[str]] | None = None,
+) -> Table:
+    """Return a row for each text, None being a row without text.
 
-    Texts without tokens have no rank; nothing is marked where numbers of unknown tokens differ,
-    which cost next to nothing.
+    `rank` ranks the texts by their penalized log-probability and marks the likeliest; texts
+    without tokens have no rank. `words` adds the perplexity per word, `kept` adds cells of other
+    columns. The penalized log-probability is a column where unknown tokens make it differ.
     """
-    unit = LOG_BASES[log_base]
-    held = [at for at, score in enumerate(scores) if score.tally.tokens]
-    ranked = sorted(held, key=lambda at: -scores[at].log_probability)
-    marked = len(ranked) > 1 and len({scores[at].tally.oov for at in held}) == 1
-    places = {at: place for place, at in enumerate(ranked, start=1)}
-    table = plain_table("rank", f"log{_base(log_base)} P", "tokens", "bits/char", "OOV", "<text")
+    unit, kept = LOG_BASES[log_base], kept or {}
+    places, best = _ranks(scores) if rank else ({}, None)
+    log_name = f"log{_base(log_base)} P"
+    columns = {
+        "rank": rank,
+        log_name: True,
+        "penalized": any(score and score.unk_penalty and score.tally.oov for score in scores),
+        "tokens": True,
+        "bits/char": True,
+        "ppl/word": words,
+        "OOV": True,
+    }
+    shown = [name for name, is_shown in columns.items() if is_shown]
+    table = plain_table(*shown, *(f"<{escape_unprintable(name)}" for name in kept), "<text")
+    used = 2 + sum(2 + max(len(name), 6) for name in shown)
     for at, score in enumerate(scores):
-        place = places.get(at, "-")
-        best = marked and place == 1
+        cells = {"rank": f"{places.get(at, '-')}{' *' if at == best else '  '}"}
+        if score:
+            cells |= {
+                log_name: number(score.log_probability / unit + 0.0, 3),  # 0 and not -0
+                "penalized": number(score.penalized_log_probability / unit + 0.0, 3),
+                "tokens": number(score.tally.tokens),
+                "bits/char": number(score.tally.bits_per_char, 3),
+                "ppl/word": number(score.tally.word_perplexity, 1),
+                "OOV": number(score.tally.oov),
+            }
         table.add_row(
-            f"{place}{' *' if best else '  '}" if len(scores) > 1 else str(place),
-            number(score.log_probability / unit + 0.0, 3),  # none of an empty text, not minus none
-            number(score.tally.tokens),
-            number(score.tally.bits_per_char, 3),
-            number(score.tally.oov),
-            Text(shortened(score.text, max(width - 42, 16))),
-            style="bold green" if best else "",
+            *(cells.get(name, "-") for name in shown),
+            *(Text(shortened(column[at], max(width // 4, 16))) for column in kept.values()),
+            Text(shortened(score.text, max(width - used, 16)) if score else "(no text)"),
+            style="bold green" if at == best else "",
         )
     return table
+
+
+def _ranks(scores: Sequence[Score | None]) -> tuple[dict[int, int], int | None]:
+    """Return the rank of each text by its place in the list, and the place of the best.
+
+    There is no best one among fewer than two, nor where texts differ in their numbers of unknown
+    tokens and these have no penalty: they look likelier than they are.
+    """
+    held = {at: score for at, score in enumerate(scores) if score and score.tally.tokens}
+    order = sorted(held, key=lambda at: -held[at].penalized_log_probability)
+    fair = len({score.tally.oov for score in held.values()}) == 1 or all(
+        score.unk_penalty for score in held.values()
+    )
+    best = order[0] if len(order) > 1 and fair else None
+    return {at: place for place, at in enumerate(order, start=1)}, best
 
 
 def token_table(score: Score, log_base: str) -> Table:
@@ -135,13 +176,16 @@ def comparison_table(
 ) -> Table:
     """One row for each run: its figures, and how it differs from the first."""
     unknown = any(one.tally.oov for one in found)
+    penalized = any(one.tally.oov and one.unk_penalty for one in found)
     table = plain_table(
-        "<run", "nats/token", "bits/byte", *(["OOV"] if unknown else []), "difference",
+        "<run", "nats/token", "bits/byte", *(["OOV"] if unknown else []),
+        *(["penalized"] if penalized else []), "difference",
         "<95 % interval", "won", "<",
     )  # fmt: skip
     for one, change in zip(found, differences, strict=True):
         figures = [number(one.tally.nats_per_token), number(one.tally.bits_per_byte)]
         figures += [f"{one.tally.oov:,}"] if unknown else []
+        figures += [number(one.penalized_bits_per_byte)] if penalized else []
         if change is None:
             table.add_row(Text(one.name), *figures)
             continue

@@ -1,5 +1,7 @@
 """Small pieces of text that every report shares."""
 
+import math
+
 from charlm.escapes import escape_unprintable
 
 SYMBOLS = {"\n": "⏎", " ": "␣", "\t": "⇥", "\r": "␍", "": "∅"}
@@ -23,6 +25,15 @@ def number(value: float | int | None, digits: int = 4) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:,.{digits}f}"
+
+
+def word_perplexity(value: float | None, unit: str) -> str:
+    """The perplexity per word as an addition to that per token, of units that are not letters.
+
+    A word model that keeps blanks counts them as tokens, so its perplexity per token is far lower.
+    """
+    known = value is not None and not math.isnan(value)
+    return f" ({number(value, 1)} per word)" if known and unit in ("word", "bpe") else ""
 
 
 def duration(seconds: float) -> str:

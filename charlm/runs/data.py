@@ -11,7 +11,7 @@ from typing import Any
 from charlm.config import Settings
 from charlm.errors import CorpusError, RunError
 from charlm.runs.commit import manifest_problems
-from charlm.runs.layout import CONFIG, RECORD, TOKENIZER, WEIGHTS, read_manifest
+from charlm.runs.layout import CONFIG, RECORD, TOKENIZER, WEIGHTS, read_config, read_manifest
 from charlm.runs.shapes import shown
 from charlm.text.dataset import SPLITS, Dataset, load_dataset
 from charlm.text.encoded import read_encoded, write_encoded
@@ -79,10 +79,13 @@ def read_data(
     corpus = record["corpus"]
     if "train" not in corpus["parts"] or not set(SPLITS).issuperset(corpus["parts"]):
         raise RunError(f"{path / RECORD}: parts are {shown(list(corpus['parts']))}; expected train")
+    config = read_config(path)
+    crlf, unk_types = bool(config.get("crlf")), config.get("unk_types")
     folders = {name: path / "data" / name for name in corpus["parts"]}
     if not all((folder / "counts.json").exists() for folder in folders.values()):
         check_unchanged(path, (CONFIG, TOKENIZER))
-        return _read_again(settings, vocabulary, corpus)
+        again = _read_again(settings, vocabulary, corpus)
+        return replace(again, crlf=crlf, unk_types=unk_types)
     check_unchanged(path)
     parts = {name: read_encoded(folder) for name, folder in folders.items()}
     for name, part in parts.items():
@@ -96,6 +99,8 @@ def read_data(
         valid=parts.get("valid"),
         test=parts.get("test"),
         fingerprint=corpus["fingerprint"],
+        crlf=crlf,
+        unk_types=unk_types,
     )
 
 
@@ -148,7 +153,7 @@ def _read_again(settings: Settings, vocabulary: Vocabulary, corpus: Mapping[str,
                 f"{name} is not there; expected the text that the run began with, or a link to it: "
                 "it is too large to be kept with the run"
             )
-    dataset = load_dataset(sources, settings.vocabulary, vocabulary=vocabulary)
+    dataset = load_dataset(sources, settings.vocabulary, vocabulary=vocabulary, count_types=False)
     if dataset.fingerprint != corpus["fingerprint"]:
         raise CorpusError(
             f"{corpus['name']} has changed since the run began (its SHA-256 is another one); "

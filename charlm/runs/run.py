@@ -1,6 +1,7 @@
 """A run in memory, and how its model files are written and read."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,6 +78,32 @@ class Run:
         return bool(known) if known is not None else not self.vocabulary.unknown("\r")
 
     @property
+    def unk_types(self) -> float:
+        """Estimated number of types that UNK stands for, at least 1.
+
+        As recorded when the run was made (see `estimate_unk_types`); a run that does not record it
+        counts as many as its vocabulary has entries.
+        """
+        if self.vocabulary.unit in ("byte", "bpe"):
+            return 1.0
+        entries = len(self.vocabulary) - 2
+        return float(max(1.0, self.config.get("unk_types", entries)))
+
+    @property
+    def unk_types_recorded(self) -> bool:
+        """Whether `unk_types` is the run's own estimate."""
+        return "unk_types" in self.config or self.vocabulary.unit in ("byte", "bpe")
+
+    @property
+    def unk_penalty(self) -> float:
+        """Nats that an unknown token costs beyond -ln P(UNK): ln `unk_types`.
+
+        P(UNK) is the probability of all types that UNK stands for together; divided evenly among
+        them it is the probability of one, so that texts with and without UNK can be compared.
+        """
+        return math.log(self.unk_types)
+
+    @property
     def backward(self) -> bool:
         """Whether the model reads from the end to the beginning."""
         return isinstance(self.vocabulary, BackwardVocabulary)
@@ -112,8 +139,9 @@ def model_config(
     *,
     eos_inside: bool = False,
     crlf: bool = False,
+    unk_types: float | None = None,
 ) -> dict[str, Any]:
-    """Return the content of config.json. `eos_inside` and `crlf` are as in `Dataset`."""
+    """Return the content of config.json. The other arguments are as in `Dataset`."""
     import torch
 
     return {
@@ -126,6 +154,7 @@ def model_config(
         "document": document,
         "eos_inside": eos_inside,
         "crlf": crlf,
+        **({} if unk_types is None else {"unk_types": unk_types}),
     }
 
 

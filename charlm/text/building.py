@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -46,11 +46,14 @@ DEFAULT_SIZES = {"word": 50_000, "bpe": 4_096}
 class BuiltVocabulary:
     """A vocabulary with what was counted while it was built.
 
-    `counts[i]` is how often id i stands in the text (UNK: everything below the cut).
+    `counts[i]` is how often id i stands in the text (UNK: everything below the cut). `unk_types`
+    is the estimated number of types that UNK stands for (see `estimate_unk_types`), or None where
+    the types were not counted.
     """
 
     vocabulary: Vocabulary
     counts: NDArray[np.int64]
+    unk_types: float | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -75,8 +78,44 @@ def build_vocabulary(
         return _build_bytes(read, settings, count=count)
     if settings.unit == "bpe":
         return _build_bpe(read, settings, count=count)
-    counting = _count_chars if settings.unit == "char" else _count_words
-    return _cut(counting(read, settings), settings)
+    return _cut(COUNTING[settings.unit](read, settings), settings)
+
+
+def unseen_types(counts: Iterable[int]) -> float:
+    """Estimate how many types a text does not contain, from how often its types occur.
+
+    The lower bound of Chao (1984) in its bias-corrected form, f1 (f1 - 1) / (2 (f2 + 1)), where
+    f1 types occur once and f2 types occur twice.
+    """
+    occurrences = Counter(counts)
+    once, twice = occurrences[1], occurrences[2]
+    return once * (once - 1) / (2 * (twice + 1))
+
+
+def estimate_unk_types(counts: Mapping[str, int], known: Iterable[str], literal: int = 0) -> float:
+    """Estimate how many types UNK stands for, at least 1.
+
+    `counts` has every type of the training text, `known` are the entries of the vocabulary. UNK
+    stands for the types that are not entries and for those that the text does not contain. A text
+    with `literal` UNK tokens does not show their types; they count as many as there are entries,
+    or as many as there are such tokens if that is less.
+    """
+    entries = set(known)
+    cut = sum(token not in entries for token in counts)
+    hidden = min(literal, len(entries))
+    return max(1.0, float(hidden), cut + unseen_types(counts.values()))
+
+
+def count_unk_types(read: Read, vocabulary: Vocabulary) -> float:
+    """Estimate how many types of a training text UNK stands for in a given vocabulary."""
+    settings = vocabulary.settings
+    if settings.unit not in COUNTING:
+        return 1.0
+    counts = COUNTING[settings.unit](read, settings)
+    literal = counts.pop(UNK_TOKEN, 0) if settings.unit == "word" else 0
+    if vocabulary.line_ends_are_eos:
+        counts.pop(LINE_END, None)
+    return estimate_unk_types(counts, vocabulary.tokens[2:], literal)
 
 
 def count_ids(chunks: Iterable[str], vocabulary: Vocabulary) -> NDArray[np.int64]:
@@ -138,6 +177,13 @@ def _count_words(read: Read, settings: VocabularySettings) -> dict[str, int]:
     return dict(counts)
 
 
+COUNTING: dict[str, Callable[[Read, VocabularySettings], dict[str, int]]] = {
+    "char": _count_chars,
+    "word": _count_words,
+}
+"""How the types of each unit that can have unknown ones are counted."""
+
+
 def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
@@ -166,7 +212,10 @@ def _cut(counts: dict[str, int], settings: VocabularySettings) -> BuiltVocabular
     known = [counts[token] for token in kept]
     unknown = literal_unk + sum(counts.values()) - sum(known)
     return BuiltVocabulary(
-        vocabulary=vocabulary, counts=np.array([unknown, eos_count, *known]), notes=notes
+        vocabulary=vocabulary,
+        counts=np.array([unknown, eos_count, *known]),
+        unk_types=estimate_unk_types(counts, kept, literal_unk),
+        notes=notes,
     )
 
 
@@ -197,7 +246,7 @@ def _build_bytes(read: Read, settings: VocabularySettings, *, count: bool) -> Bu
         replace(settings, min_count=1, max_size=258), [UNK_TOKEN, EOS_TOKEN, *LETTERS]
     )
     counts = count_ids(read() if count else (), vocabulary)
-    return BuiltVocabulary(vocabulary=vocabulary, counts=counts)
+    return BuiltVocabulary(vocabulary=vocabulary, counts=counts, unk_types=1.0)
 
 
 def _build_bpe(read: Read, settings: VocabularySettings, *, count: bool) -> BuiltVocabulary:
@@ -226,4 +275,4 @@ def _build_bpe(read: Read, settings: VocabularySettings, *, count: bool) -> Buil
         merges,
     )
     counts = count_ids(read() if count else (), vocabulary)
-    return BuiltVocabulary(vocabulary=vocabulary, counts=counts)
+    return BuiltVocabulary(vocabulary=vocabulary, counts=counts, unk_types=1.0)

@@ -17,7 +17,7 @@ from charlm.text import decoding
 from charlm.text.encodings import invalid, own_encoding
 from charlm.text.files import BLOCK_BYTES, Spool, TextFile, blocks
 from charlm.text.line_ends import LineEnds
-from charlm.text.rows import Rows
+from charlm.text.rows import Record, Rows
 from charlm.text.sources import Source, find, safe_name, short_name
 
 MOST_NOTES = 20
@@ -140,6 +140,24 @@ class Corpus:
         yield from self._stream(ends) if self.document == "stream" else self._documents(ends)
         ends.report(self._note)
         self.cr_ends = ends.kept_cr
+
+    def records(self) -> Iterator[Record]:
+        """Yield each row of the tables and each line of the other texts, numbered from 1.
+
+        Nothing is left out: a row without text has the text None. Raises the errors of `chunks`.
+        """
+        number = 0
+        ends = LineEnds("line", keep=self._reading.keep_cr)
+        for source in self._found:
+            if isinstance(source, Rows):
+                rows: Iterable[Record] = source.records(self._note)
+            else:
+                pieces = ends.read(self._pieces(source), source.label)
+                rows = (Record(at, at, text) for at, text in enumerate(_lines(pieces), start=1))
+            for row in rows:
+                number += 1
+                yield row if row.number == number else replace(row, number=number)
+        ends.report(self._note)
 
     def _documents(self, ends: LineEnds) -> Iterator[str]:
         for source in self._found:
@@ -266,6 +284,20 @@ def _ended_files(pieces: Iterable[str]) -> Iterator[str]:
         yield piece
     if piece:
         yield END
+
+
+def _lines(pieces: Iterable[str]) -> Iterator[str]:
+    r"""Yield what each "\n" of a text ends, and the rest after the last one unless it is empty."""
+    rest: list[str] = []
+    for piece in pieces:
+        first, *others = piece.split("\n")
+        rest.append(first)
+        if others:
+            yield "".join(rest)
+            yield from others[:-1]
+            rest = others[-1:]
+    if last := "".join(rest):
+        yield last
 
 
 def _ended_lines(pieces: Iterable[str]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from charlm.config import CorpusSettings, VocabularySettings
 from charlm.errors import CorpusError, UsageError
 from charlm.phases import phase
-from charlm.text.building import Read, build_vocabulary
+from charlm.text.building import Read, build_vocabulary, count_unk_types
 from charlm.text.corpus import Corpus, Extent, Stamps, chosen_documents, measure, span, split_point
 from charlm.text.encoded import EncodedText, id_counts
 from charlm.text.idcache import Part, encode_part
@@ -45,6 +45,8 @@ class Dataset:
     coverage: float = 1.0
     crlf: bool = False
     """Whether the text, as it was read, has lines that end with CR LF."""
+    unk_types: float | None = None
+    """Estimated number of types that UNK stands for; None where it is not known."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -75,21 +77,27 @@ def load_dataset(
     corpus: Corpus | None = None,
     vocabulary: Vocabulary | None = None,
     cache: Path | None = None,
+    count_types: bool = True,
 ) -> Dataset:
     """Read, split, build the vocabulary (unless one is given) and encode.
 
     `corpus` stands for `settings.sources` where it is given; `cache` is the folder for large
-    texts. Raises CorpusError for text that is empty or cannot be read.
+    texts. Without `count_types`, the types that UNK stands for in a given vocabulary are not
+    counted, which saves a pass. Raises CorpusError for text that is empty or cannot be read.
     """
     corpus = corpus or open_corpus(settings.sources, settings)
     parts = _split(corpus, settings)
     notes = list(corpus.notes)
     coverage, given = 1.0, vocabulary is not None
+    unk_types: float | None = None
     if vocabulary is None:
         with phase("building the vocabulary", total=parts["train"].chars):
             built = build_vocabulary(parts["train"].watched, vocabulary_settings, count=False)
-        vocabulary, coverage = built.vocabulary, built.coverage
+        vocabulary, coverage, unk_types = built.vocabulary, built.coverage, built.unk_types
         notes += built.notes
+    elif count_types:
+        with phase("counting what UNK stands for", total=parts["train"].chars):
+            unk_types = count_unk_types(parts["train"].watched, vocabulary)
     with phase("encoding the text", total=sum(part.chars for part in parts.values())):
         encoded = {
             name: encode_part(part, vocabulary, corpus.document, cache)
@@ -120,6 +128,7 @@ def load_dataset(
         fingerprint=hashlib.sha256(keys.encode()).hexdigest(),
         coverage=coverage,
         crlf=corpus.cr_ends,
+        unk_types=unk_types,
         notes=notes,
     )
 

@@ -101,7 +101,12 @@ def _new_run(path: Path, ready: Prepared, lock: FileLock, *, command: str) -> Se
             keep_vectors(path, ready.vectors)
     vocabulary, document = dataset.vocabulary, dataset.document
     config = model_config(
-        settings.model, vocabulary, document, eos_inside=dataset.eos_inside, crlf=dataset.crlf
+        settings.model,
+        vocabulary,
+        document,
+        eos_inside=dataset.eos_inside,
+        crlf=dataset.crlf,
+        unk_types=dataset.unk_types,
     )
     write_model_files(path, config, vocabulary)
     record["id"] = run_id(path, ready.record)
