@@ -52,7 +52,7 @@ def written(name: str, rows: list[tuple[str | None, str]], *, tokens: bool = Fal
 @pytest.mark.parametrize(("name", "separator"), [("tsv", "\t"), ("csv", ",")])
 @given(rows=ROWS)
 @example(rows=[(text, text) for text in AWKWARD])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_pandas_reads_each_row_and_field_back(name: str, separator: str, rows: list) -> None:
     """Its default reader has every row; without its own missing values, every character."""
     data = written(name, rows).encode()
@@ -71,7 +71,7 @@ def test_pandas_reads_each_row_and_field_back(name: str, separator: str, rows: l
 @pytest.mark.parametrize(("name", "separator"), [("tsv", "\t"), ("csv", ",")])
 @given(rows=ROWS)
 @example(rows=[(text, text) for text in AWKWARD])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_tokens_carry_their_sentence_and_its_cells(name: str, separator: str, rows: list) -> None:
     """A row for each token; a text without tokens has one row without figures."""
     data = written(name, rows, tokens=True).encode()
@@ -92,7 +92,7 @@ def test_tokens_carry_their_sentence_and_its_cells(name: str, separator: str, ro
 @pytest.mark.parametrize("name", ["tsv", "csv"])
 @given(rows=ROWS)
 @example(rows=[(text, text) for text in AWKWARD])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_csv_module_reads_it_back(name: str, rows: list) -> None:
     """An independent reader without guesses: what R's read.delim does too."""
     separator = {"tsv": "\t", "csv": ","}[name]
@@ -103,7 +103,7 @@ def test_the_csv_module_reads_it_back(name: str, rows: list) -> None:
 
 
 @given(rows=ROWS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_json_lines_hold_every_row(rows: list) -> None:
     """Null for a row without text."""
     found = [json.loads(line) for line in written("jsonl", rows).split("\n")[:-1]]
