@@ -24,6 +24,8 @@ CELL_NAMES = (
 UNIT_NAMES = ("char", "byte", "word", "bpe")
 WORD_RULES = ("text", "whitespace")
 NORMAL_FORMS = ("none", "nfc", "nfkc")
+FORMAT_NAMES = ("auto", "text", "csv", "tsv", "jsonl", "json", "parquet")
+QUOTING_NAMES = ("auto", "csv", "none")
 DOCUMENT_NAMES = ("auto", "stream", "line", "paragraph", "file")
 OPTIMIZER_NAMES = ("adamw", "adam", "sgd", "nt-asgd", "rmsprop")
 SCHEDULE_NAMES = ("cosine", "linear", "constant", "step", "plateau", "decay")
@@ -92,14 +94,26 @@ def _range_problems(settings: Any, **ranges: tuple[float, float]) -> list[str]:
 class Reading:
     """Rules for reading a text from its sources: format, columns, encoding."""
 
+    input_format: str = setting("auto", "what the source is; auto = by its suffix", FORMAT_NAMES)
     column: str | None = setting(None, "column of a table: its name, or its number from 1")
+    header: bool | None = setting(None, "whether the first row holds names; None = yes, if it may")
+    delimiter: str = setting("auto", "character between fields; auto = tab, or found in the csv")
+    quoting: str = setting("auto", "csv: quotes enclose fields; none: they are text", QUOTING_NAMES)
     encoding: str = setting("utf-8", "encoding of the files; auto = the own one of each")
     errors: str = setting("strict", "what to do with invalid bytes", ("strict", "replace"))
     keep_cr: bool = setting(False, "keep the CR of CR LF in documents of lines and paragraphs")
     glue: bool = setting(False, "join the files of a stream with no line end put between them")
 
     def __post_init__(self) -> None:
-        _check(_choice_problems(self))
+        _check(self.problems())
+
+    def problems(self) -> list[str]:
+        """Say which values are not among the choices."""
+        problems = _choice_problems(self)
+        known = self.delimiter in ("auto", "tab", "\\t") or len(self.delimiter) == 1
+        if not known or self.delimiter in '"\r\n':
+            problems.append(f"delimiter is {self.delimiter!r}; expected one character, or tab")
+        return problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +133,7 @@ class CorpusSettings(Reading):
     )
 
     def __post_init__(self) -> None:
-        problems = _choice_problems(self) + _range_problems(self, valid_frac=(0.0, 0.9))
+        problems = self.problems() + _range_problems(self, valid_frac=(0.0, 0.9))
         _check(problems)
 
 

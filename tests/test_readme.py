@@ -35,6 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (path / name).write_text("the apple and pear salad\n" * 40, encoding="utf-8")
     pairs = "item\tcondition\tsentence_bad\n1\ta\tthe apple and pair salad\n"
     (path / "pairs.tsv").write_text(pairs, encoding="utf-8")
+    (path / "list.csv").write_text("".join(f"{number},apple\n" for number in range(9)))
     return path
 
 
@@ -122,7 +123,8 @@ def test_every_other_setting_is_in_the_table_with_its_default() -> None:
     rows = re.findall(r"^\| (`[\w`, ]+`) \| (.+?) \|", README, re.MULTILINE)
     named = {name for names, _ in rows for name in re.findall(r"`(\w+)`", names)}
     known = {f.name: f.default for cls in SECTIONS.values() for f in fields(cls)}
-    flags = (ROOT / "charlm" / "cli" / "train.py").read_text(encoding="utf-8")
+    homes = (ROOT / "charlm" / "cli" / name for name in ("train.py", "options.py"))
+    flags = "".join(home.read_text(encoding="utf-8") for home in homes)
     without = {name for name in known if f'"{name}":' not in flags}
     assert without <= named
     for names, defaults in rows:

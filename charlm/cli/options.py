@@ -75,7 +75,24 @@ def _reading(flag: str, help_text: str) -> Any:
 
 
 READING_OPTIONS: dict[str, Any] = {
-    "column": Annotated[str | None, _reading("--column", "Column of a table to read.")],
+    "input_format": Annotated[
+        str | None,
+        _reading("--input-format", "text, csv, tsv, jsonl, json or parquet (by the suffix)."),
+    ],
+    "column": Annotated[
+        str | None, _reading("--column", "Column of a table: its name, or its number from 1.")
+    ],
+    "header": Annotated[
+        bool | None,
+        _reading("--header/--no-header", "The first row of a table names its columns."),
+    ],
+    "delimiter": Annotated[
+        str | None, _reading("--delimiter", "Between the fields of a table: a character, or tab.")
+    ],
+    "quoting": Annotated[
+        str | None,
+        _reading("--quoting", "Quotes in a table: csv (enclose fields) or none (are text)."),
+    ],
     "encoding": Annotated[
         str | None, _reading("--encoding", "Encoding of the text, or auto (utf-8).")
     ],
@@ -88,6 +105,10 @@ READING_OPTIONS: dict[str, Any] = {
     ],
 }
 """Options of every command that reads texts, by their field of `charlm.config.Reading`."""
+
+
+TABLE_OPTIONS = ("column", "header", "delimiter", "quoting")
+"""Options of `READING_OPTIONS` that only tables listen to."""
 
 
 def takes_reading(command: Callable[..., None]) -> Callable[..., None]:

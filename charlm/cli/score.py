@@ -4,7 +4,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +13,7 @@ import typer
 
 from charlm.cli.options import (
     NO_FLAGS,
+    TABLE_OPTIONS,
     CheckpointsOption,
     EngineOption,
     ReadingFlags,
@@ -122,11 +123,16 @@ def score(
     if rank and carry:
         raise UsageError("--rank with --carry: lines of one stream are no alternatives; give one")
     rules = Reading(**reading)
+    from_stdin = (not texts and not file) or texts == ["-"] or str(file) == "-"
+    piped_table = from_stdin and rules.input_format not in ("auto", "text")
     if texts and texts != ["-"]:
         check_meant(reading_flags(reading), "--file or stdin")
-    check_meant({"--column"} if rules.column is not None and not file else set(), "--file")
-    check_meant({"--keep"} if keep is not None and not file else set(), "--file")
-    from_stdin = (not texts and not file) or texts == ["-"] or str(file) == "-"
+    check_meant(
+        {"--keep"} if keep is not None and not file and not piped_table else set(), "--file"
+    )
+    if from_stdin and not piped_table:
+        tables = {name: value for name, value in reading.items() if name in TABLE_OPTIONS}
+        check_meant(reading_flags(tables), "--file or --input-format")
     if from_stdin and sys.stdin.isatty():
         raise UsageError("no sentences; give some as arguments, with --file, or on stdin")
     model = open_model(run, checkpoints, engine, weights)
@@ -146,7 +152,9 @@ def score(
     )
     if output == "auto":
         output = "table" if rank or (on_terminal() and not from_stdin) else "tsv"
-    if from_stdin:
+    if piped_table:
+        batches = _file_batches(Path("-"), rules)
+    elif from_stdin:
         batches = _numbered(stdin_lines(codec_name(rules.encoding), rules.errors))
         if not rules.keep_cr:
             batches = _plain_ends(batches)
@@ -225,7 +233,7 @@ def _plain_ends(batches: "Iterator[list[Record]]") -> "Iterator[list[Record]]":
         if not reported and any(row.text and row.text.endswith("\r") for row in batch):
             reported = True
             say("lines end with a carriage return; it was left out. Keep it with --keep-cr")
-        yield [replace(row, text=row.text and row.text.removesuffix("\r")) for row in batch]
+        yield [row._replace(text=row.text and row.text.removesuffix("\r")) for row in batch]
 
 
 def _warn_of_unknown(model: "Model", counts: Counter[int], typed: float | None) -> None:

@@ -156,7 +156,7 @@ class Corpus:
                 rows = (Record(at, at, text) for at, text in enumerate(_lines(pieces), start=1))
             for row in rows:
                 number += 1
-                yield row if row.number == number else replace(row, number=number)
+                yield row if row.number == number else row._replace(number=number)
         ends.report(self._note)
 
     def _documents(self, ends: LineEnds) -> Iterator[str]:

@@ -7,6 +7,7 @@ a byte-order mark at the start of a file goes, with a note.
 import codecs
 import re
 from collections.abc import Callable, Iterable, Iterator
+from io import StringIO
 from itertools import chain
 
 from charlm.errors import CorpusError, UsageError
@@ -21,6 +22,9 @@ LOOKS_LIKE = "looks like"
 """Beginning of the place of an `EncodingError` for a whole file."""
 SNIFF_BYTES = 1 << 16
 """As much of a file's beginning is looked at to tell text from other things."""
+
+MAX_LINE_CHARS = 1 << 27
+"""Characters of the longest row of a table; longer ones come from a quote that is never closed."""
 
 _MARK = "\udffe"  # stands for replaced bytes until they are counted; no decoded text contains it
 codecs.register_error("charlm.mark", lambda error: (_MARK, error.end))  # type: ignore[attr-defined]
@@ -175,6 +179,33 @@ def _without_surrogates(text: str, label: str, encoding: str) -> str:
     return text
 
 
+def line_batches(pieces: Iterable[str], label: str) -> Iterator[list[str]]:
+    r"""Cut a text into lines with their ends, which are "\n", or "\r" if the first piece has none.
+
+    "\r\n" needs no care: the "\r" stays before the "\n".
+    """
+    held: list[str] = []
+    size, end = 0, ""
+    for piece in pieces:
+        if not end and ("\n" in piece or "\r" in piece[:-1]):
+            end = "\n" if "\n" in piece else "\r"
+        if not end or end not in piece:
+            held.append(piece)
+            size += len(piece)
+            if size > MAX_LINE_CHARS:
+                raise CorpusError(
+                    f"{label} has a line of more than {MAX_LINE_CHARS:,} characters, which is no "
+                    f"row of a table. Give it as plain text: --input-format text."
+                )
+            continue
+        lines = list(StringIO("".join([*held, piece]), newline=end))
+        held = [] if lines[-1].endswith(end) else [lines.pop()]
+        size = len(held[0]) if held else 0
+        yield lines
+    if last := "".join(held):
+        yield [last]
+
+
 # ------------------------------------------------------------------ is it text?
 
 
@@ -197,7 +228,10 @@ def _refuse_other_than_text(head: bytes, label: str, encoding: str) -> None:
     if head[257:262] == b"ustar":
         kind = "a tar archive"
     if kind:
-        raise CorpusError(f"{label} is {kind}, not text. Unpack or convert it to plain text.")
+        advice = "Unpack or convert it to plain text."
+        if kind == _MAGIC[b"PAR1"]:
+            advice = "Read it with --input-format parquet."
+        raise CorpusError(f"{label} is {kind}, not text. {advice}")
     if encoding.startswith(("utf-16", "utf-32")):
         return
     if wide := wide_encoding(head):

@@ -80,8 +80,13 @@ class TextFile:
 
     def open(self) -> IO[bytes]:
         """The file's text as bytes, from the start. OSError where it cannot be opened."""
-        unpack = PACKED.get(self.path.suffix.lower())
+        unpack = self.unpacks
         return unpack(self.path) if unpack else self.path.open("rb")
+
+    @property
+    def unpacks(self) -> Callable[[Path], IO[bytes]] | None:
+        """Function that unpacks the file; None if it is not compressed."""
+        return PACKED.get(self.path.suffix.lower())
 
 
 @dataclass
@@ -96,7 +101,7 @@ class Spool:
         """The bytes from the start; several readers do not disturb one another."""
         if self._copy is None:
             self._copy = self._spool()
-        return io.BufferedReader(_View(self._copy))
+        return io.BufferedReader(_View(self._copy, self))
 
     def _spool(self) -> IO[bytes]:
         copy = cast(IO[bytes], tempfile.TemporaryFile())  # noqa: SIM115
@@ -132,13 +137,28 @@ def stdin() -> AbstractContextManager[IO[bytes]]:
 class _View(io.RawIOBase):
     """A reading position of its own in a shared file."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], owner: object) -> None:
         self._file = file
+        self._owner = owner  # it closes the file when nothing refers to it
         self._position = 0
 
     def readable(self) -> bool:
         """Always."""
         return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move this position, not that of other readers."""
+        self._file.seek(self._position)
+        self._position = self._file.seek(offset, whence)
+        return self._position
+
+    def tell(self) -> int:
+        """Return this position."""
+        return self._position
 
     def readinto(self, buffer: Any) -> int:
         """Fills the buffer from this position."""

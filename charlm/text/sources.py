@@ -2,7 +2,7 @@
 
     corpus.txt     a file                  corpus.txt.gz   also .bz2 .xz .zst, unpacked in passing
     corpora/       every file inside       "books/*.txt"   a pattern
-    -              standard input          rows.jsonl      .ndjson .csv .tsv .parquet: see `rows`
+    -              standard input          rows.jsonl      .ndjson .json .csv .tsv .parquet
     hf:org/name    a dataset of the hub
 
 Archives of several files are refused, and nothing is written beside the user's files.
@@ -13,20 +13,16 @@ import glob
 import os
 import stat
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from charlm.config import Reading
 from charlm.errors import CharlmError, CorpusError, UsageError
-from charlm.text.decoding import AUTO
-from charlm.text.encodings import own_encoding
 from charlm.text.files import PACKED, Spool, TextFile, shown, stdin
-from charlm.text.rows import HUB_PREFIX, TABLES, Rows, hub_parts, hub_rows, table_rows
+from charlm.text.rows import HUB_PREFIX, Note, Rows, hub_parts, hub_rows
+from charlm.text.tables import TABLES, table_rows
 
 Source = TextFile | Spool | Rows
-Note = Callable[[str], None]
-"""Receives one sentence for the user."""
 
 _ARCHIVES = (
     *(".zip", ".7z", ".rar", ".tar", ".tgz", ".tbz2", ".txz", ".tzst"),
@@ -57,12 +53,43 @@ def find(names: Sequence[str], reading: Reading, note: Note) -> list[Source]:
                 source = once.setdefault(source.label, source)
             found.append(source)
     _note_twice(found, note)
-    if reading.column is not None and not any(isinstance(source, Rows) for source in found):
+    kinds = [_kind(source, reading) for source in found]
+    _check_meant(kinds, reading)
+    return [
+        table_rows(source, kind, reading) if kind and not isinstance(source, Rows) else source
+        for source, kind in zip(found, kinds, strict=True)
+    ]
+
+
+def _kind(source: Source, reading: Reading) -> str | None:
+    """Name the format of a table, "hub" for a dataset of the hub; None for plain text."""
+    if isinstance(source, Rows):
+        return "hub"
+    if reading.input_format != "auto":
+        return reading.input_format if reading.input_format != "text" else None
+    if isinstance(source, Spool):
+        return None
+    path = source.path
+    packed = path.suffix.lower() in PACKED
+    return TABLES.get(Path(path.stem).suffix.lower() if packed else path.suffix.lower())
+
+
+def _check_meant(kinds: Sequence[str | None], reading: Reading) -> None:
+    """Raise UsageError for an option of tables if no source is a table that it concerns."""
+    if reading.column is not None and not any(kinds):
         raise UsageError(
-            f'--column "{reading.column}" was given, but plain text has no columns. '
-            f"Leave it out or name a .jsonl, .csv, .tsv, .parquet or hf: source."
+            f'--column "{reading.column}" was given, but plain text has no columns. Leave it out, '
+            f"name a .jsonl, .json, .csv, .tsv, .parquet or hf: source, or add --input-format."
         )
-    return found
+    flags = {"--header" if reading.header else "--no-header": reading.header is not None,
+             "--delimiter": reading.delimiter != "auto",
+             "--quoting": reading.quoting != "auto"}  # fmt: skip
+    given = [flag for flag, is_given in flags.items() if is_given]
+    if given and not {"csv", "tsv"} & set(kinds):
+        raise UsageError(
+            f"{given[0]} was given, but no source is a table of separated fields. Leave it out, "
+            f"name a .csv or .tsv file, or add --input-format csv or tsv."
+        )
 
 
 def check_read_again(names: Iterable[str], who: str) -> None:
@@ -112,28 +139,22 @@ def _find(name: str, reading: Reading, note: Note) -> Iterable[Source]:
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
-        return [_file(path, reading, note) for path in _glob_or_fail(name, error)]
+        return [_file(path) for path in _glob_or_fail(name, error)]
     if stat.S_ISDIR(mode):
-        return [_file(path, reading, note) for path in _walk(path, note)]
+        return [_file(path) for path in _walk(path, note)]
     if stat.S_ISFIFO(mode):
         return [Spool(shown(name), lambda: path.open("rb"))]
     if kind := _NOT_TO_OPEN.get(stat.S_IFMT(mode)):
         raise CorpusError(f"{shown(name)} is {kind}, not text. Give a file, a folder or - (stdin).")
-    return [_file(path, reading, note)]
+    return [_file(path)]
 
 
-def _file(path: Path, reading: Reading, note: Note) -> TextFile | Rows:
+def _file(path: Path) -> TextFile:
     name, label = path.name.lower(), shown(path)
     if name.endswith(_ARCHIVES):
         raise CorpusError(
             f"{label} is an archive. Unpack it and give the folder or its text files."
         )
-    packed = path.suffix.lower() in PACKED
-    inner = Path(path.stem).suffix.lower() if packed else path.suffix.lower()
-    if inner in TABLES:
-        if reading.encoding == AUTO and inner != ".parquet":
-            reading = replace(reading, encoding=own_encoding(TextFile(label, path), note))
-        return table_rows(path, label, inner, reading)
     return TextFile(label, path)
 
 

@@ -1,0 +1,51 @@
+"""Tables in files, read strictly and as a stream: which reader each format has.
+
+A cell is the text that the file holds, never a number or a date that it looks like. A row that does
+not fit its table is refused with its line, so that no text moves to another column or is lost.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from charlm.config import Reading
+from charlm.text import delimited, jsonrows, parquet
+from charlm.text.decoding import AUTO, decode
+from charlm.text.encodings import own_encoding
+from charlm.text.files import Spool, TextFile, blocks
+from charlm.text.rows import Note, Record, Rows
+
+TABLES = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+}
+"""File suffix → format of the table."""
+
+
+def table_rows(source: TextFile | Spool, kind: str, reading: Reading) -> Rows:
+    """Find the rows of a file; `kind` is one of the values of `TABLES`."""
+    label = source.label
+
+    def read(note: Note, cells: bool) -> tuple[str, Iterator[Record]]:
+        """Open the table."""
+        if kind == "parquet":
+            return parquet.open_table(source, reading, note, cells)
+        encoding = reading.encoding
+        if encoding == AUTO:
+            encoding = own_encoding(source, note)
+        pieces = decode(blocks(source), label, note, encoding=encoding, errors=reading.errors)
+        return READERS[kind](pieces, label, reading, note, cells)
+
+    return Rows(label, read, source.path if isinstance(source, TextFile) else None)
+
+
+READERS: dict[str, Callable[..., tuple[str, Iterator[Record]]]] = {
+    "csv": partial(delimited.open_table, kind="csv"),
+    "tsv": partial(delimited.open_table, kind="tsv"),
+    "jsonl": partial(jsonrows.open_table, values=jsonrows.lines_of),
+    "json": partial(jsonrows.open_table, values=jsonrows.values_of),
+}
+"""Function that opens a table of decoded text, by its format."""

@@ -1,0 +1,393 @@
+"""Tables in files: what is written is read back, and what does not fit is refused with its line."""
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pandas
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charlm.errors import CorpusError, UsageError
+from charlm.text import decoding, delimited, jsonrows
+from charlm.text.corpus import END, Corpus
+from charlm.text.decoding import line_batches
+from charlm.text.rows import Number, Rows
+from charlm.text.tables import TABLES
+
+no_note = lambda sentence: None  # noqa: E731
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def texts(name: str, content: str | bytes, **options) -> list[str]:
+    return corpus_of(name, content, **options)[1]
+
+
+def corpus_of(name: str, content: str | bytes, **options) -> tuple[Corpus, list[str]]:
+    Path(name).write_bytes(content.encode() if isinstance(content, str) else content)
+    corpus = Corpus([name], **options)
+    return corpus, "".join(corpus.chunks()).split(END)[:-1]
+
+
+def records(name: str, content: str | bytes, **options) -> list[tuple]:
+    corpus, _ = corpus_of(name, content, **options)
+    (rows,) = corpus._found
+    assert isinstance(rows, Rows)
+    return [(r.number, r.line, r.text, dict(r.cells)) for r in rows.records(no_note)]
+
+
+def refused(name: str, content: str | bytes, **options) -> str:
+    with pytest.raises(CorpusError) as caught:
+        texts(name, content, **options)
+    assert "\n" not in str(caught.value) and str(caught.value).startswith(name)
+    return str(caught.value)
+
+
+# ------------------------------------------------------------------ what is written is read back
+
+ANY = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+PLAIN = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\t\r\n"), max_size=8)
+
+
+def in_pieces(text: str, cuts: list[int]) -> list[str]:
+    places = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
+    return [text[a:b] for a, b in pairwise(places)]
+
+
+def opened(module, content: str, cuts: list[int], reading, **named) -> list[tuple]:
+    _, found = module.open_table(
+        iter(in_pieces(content, cuts)), "x", reading, no_note, True, **named
+    )
+    return [(r.number, r.text, dict(r.cells)) for r in found]
+
+
+def rules(**fields):
+    from charlm.config import Reading
+
+    return Reading(**fields)
+
+
+@given(
+    st.lists(st.tuples(ANY, ANY), min_size=1, max_size=5),
+    st.sampled_from(",;|\t"),
+    st.sampled_from(["\n", "\r\n"]),
+    st.lists(st.integers(0, 999), max_size=4),
+)
+def test_csv_is_read_as_python_writes_it(rows, delimiter, end, cuts) -> None:
+    """Whatever the delimiter, which is found; cut anywhere; cells with quotes and line ends."""
+    file = io.StringIO()
+    quoting = csv.QUOTE_ALL if end == "\n" else csv.QUOTE_MINIMAL  # which leaves "\r" bare there
+    writer = csv.writer(file, delimiter=delimiter, lineterminator=end, quoting=quoting)
+    writer.writerows([("text", "other"), *rows])
+    found = opened(delimited, file.getvalue(), cuts, rules(), kind="csv")
+    assert found == [(n, a or None, {"other": b}) for n, (a, b) in enumerate(rows, 1)]
+
+
+@given(st.lists(st.tuples(PLAIN, PLAIN), min_size=1, max_size=5), st.sampled_from(["\n", "\r\n"]))
+def test_tsv_is_read_as_it_stands(rows, end) -> None:
+    """No quote means anything, at the beginning of a field or elsewhere."""
+    content = "".join("\t".join(row) + end for row in [("text", "other"), *rows])
+    found = opened(delimited, content, [], rules(), kind="tsv")
+    assert found == [(n, a or None, {"other": b}) for n, (a, b) in enumerate(rows, 1)]
+
+
+@given(
+    st.lists(st.tuples(ANY, ANY), min_size=1, max_size=5),
+    st.sampled_from(["lines", "array", "indented", "in a row"]),
+    st.lists(st.integers(0, 999), max_size=4),
+)
+def test_json_is_read_as_python_writes_it(rows, form, cuts) -> None:
+    """On lines, as an array, over several lines, one object after another; cut anywhere."""
+    values = [{"text": a, "n": [1.50, {b: None}]} for a, b in rows]
+    content = {
+        "lines": "\n".join(json.dumps(v) for v in values),
+        "array": json.dumps(values, ensure_ascii=False),
+        "indented": json.dumps(values, indent=2),
+        "in a row": "".join(json.dumps(v, indent=1) for v in values),
+    }[form]
+    read = jsonrows.lines_of if form == "lines" else jsonrows.values_of
+    found = opened(jsonrows, content, cuts, rules(), values=read)
+    assert [(number, text) for number, text, _ in found] == [
+        (n, a) for n, (a, _) in enumerate(rows, 1)
+    ]
+    assert [json.loads(cells["n"]) for _, _, cells in found] == [v["n"] for v in values]
+
+
+@given(ANY, st.lists(st.integers(0, 999), max_size=6))
+def test_lines_do_not_depend_on_where_the_text_is_cut(text, cuts) -> None:
+    r"""Joined, they are the text; each but the last ends with "\n"."""
+    lines = [line for batch in line_batches(iter(in_pieces(text, cuts)), "x") for line in batch]
+    assert "".join(lines) == text
+    assert lines == list(io.StringIO(text, newline="\n")) or "\r" in text
+
+
+def test_pandas_reads_the_same(here) -> None:
+    """An independent reader of the same file, quotes and line ends and all."""
+    content = 'id,text\n1,"a ""b"", c\nd"\n2,é\n3,\n4,NA\n'
+    expected = pandas.read_csv(io.StringIO(content), keep_default_na=False)["text"].tolist()
+    assert [text or "" for _, _, text, _ in records("a.csv", content)] == expected
+
+
+# ------------------------------------------------------------------ tsv
+
+
+def test_quotes_in_tsv_are_text(here) -> None:
+    """The story: a sentence that begins with a quote swallowed the rows up to the next quote."""
+    assert texts("q.tsv", 'sentence\n"Come in.\nHe said "no".\nlast\n') == [
+        '"Come in.', 'He said "no".', "last",
+    ]  # fmt: skip
+    content = 'text\tn\n"He said\t1\nfine\t2\nshe said"\t3\nlast\t4\n'
+    assert records("d.tsv", content) == [
+        (1, 2, '"He said', {"n": "1"}), (2, 3, "fine", {"n": "2"}),
+        (3, 4, 'she said"', {"n": "3"}), (4, 5, "last", {"n": "4"}),
+    ]  # fmt: skip
+
+
+def test_quotes_enclose_fields_where_a_name_is_in_quotes(here) -> None:
+    """As R writes it; reported, and --quoting none undoes it."""
+    content = '"text"\tn\n"a\tb"\t1\n"c ""d"""\t2\n'
+    corpus, found = corpus_of("r.tsv", content)
+    assert found == ["a\tb", 'c "d"'] and "--quoting none" in corpus.notes[0]
+    assert texts("r.tsv", content, quoting="csv") == found
+    assert "line 2 has 3 fields, expected 2" in refused("r.tsv", content, quoting="none")
+    assert texts("t.tsv", 'text\n"a"\n', quoting="csv") == ["a"]
+
+
+def test_an_empty_cell_of_one_column_is_a_row(here) -> None:
+    """A blank line there is the only way to write it; elsewhere it is no row, and reported."""
+    assert [row[:3] for row in records("o.tsv", "text\na\n\nb\n")] == [
+        (1, 2, "a"), (2, 3, None), (3, 4, "b"),
+    ]  # fmt: skip
+    assert [row[2] for row in records("n.tsv", "\na\n\nb\n", header=False)] == [
+        None, "a", None, "b",
+    ]  # fmt: skip
+    corpus, found = corpus_of("b.csv", "text,n\n\na,1\n\nb,2\n\n")
+    assert found == ["a", "b"] and "b.csv: 3 blank lines skipped." in corpus.notes
+
+
+# ------------------------------------------------------------------ rows and headers
+
+
+def test_a_row_with_too_many_fields_shifts_nothing(here) -> None:
+    """The story: with one field more than the header, the labels were scored."""
+    content = "text,label\nThe cat sat,pos,\nThe dog ran,neg,\n"
+    corpus, found = corpus_of("a.csv", content, column="text")
+    assert found == ["The cat sat", "The dog ran"]
+    assert "empty fields after the last column in 2 rows" in corpus.notes[0]
+    for name, content in [("b.csv", "text,n\na,1\nb,2,3\n"), ("b.tsv", "text\tn\na\t1\nb\t2\t3\n")]:
+        assert "line 3 has 3 fields, expected 2" in refused(name, content)
+    assert "line 3 has 1 field, expected 2" in refused("c.csv", "text,n\na,1\nb\n")
+    assert "--input-format text" in refused("d.csv", "text\nno\nyes, but\n")
+    assert texts("e.csv", "text,n,\na,1\nb,2\n") == ["a", "b"]
+
+
+def test_the_line_of_a_fault_is_that_of_the_file(here) -> None:
+    """Also after cells that go over several lines, and blank lines."""
+    assert "line 6 has 1 field" in refused("a.csv", 'text,n\n"a\nb",1\n\nc,2\nd\n')
+    assert "line 5: text after the closing quote" in refused(
+        "b.csv", 'text,n\n"a\nb",1\nc,2\n"x" y,3\n'
+    )
+    message = refused("c.csv", 'text,n\n"a\nb",1\nc,2\n"xy,3\nfoo,4\n')
+    assert "begins in line 5 opens a quote that is never closed" in message
+    assert "--quoting none" in message
+    assert "line 3: a carriage return" in refused("d.csv", "text,n\na,1\nb\rc,2\n")
+
+
+def test_a_quote_that_is_never_closed_does_not_fill_the_memory(here, monkeypatch) -> None:
+    """There is a longest row, in lines and in quotes."""
+    monkeypatch.setattr(delimited, "MAX_LINE_CHARS", 1000)
+    monkeypatch.setattr(decoding, "MAX_LINE_CHARS", 1000)
+    assert "never closed" in refused("a.csv", 'text\n"a\n' + "b\n" * 3000)
+    with pytest.raises(CorpusError, match="a line of more than 1,000"):
+        list(line_batches(["b" * 600, "b" * 600, "\n"], "a"))
+
+
+def test_delimiters_are_found_and_reported(here) -> None:
+    """The story: a table of semicolons was one column, and commas in its texts made two."""
+    for mark, name in [(";", "semicolons"), ("|", "vertical bars"), ("\t", "tabs")]:
+        content = f"id{mark}text\n1{mark}the cat, sat\n2{mark}the dog ran\n"
+        corpus, found = corpus_of("f.csv", content)
+        assert found == ["the cat, sat", "the dog ran"]
+        assert f'the column "text" is read; fields are separated by {name}' in corpus.notes[0]
+    assert texts("g.csv", "text~n\na,b~1\n", delimiter="~") == ["a,b"]
+    assert texts("h.csv", "text\tn\na,b\t1\n", delimiter="tab") == ["a,b"]
+    with pytest.raises(UsageError, match="delimiter is '::'"):
+        Corpus(["g.csv"], delimiter="::")
+
+
+def test_a_header_that_is_data_is_refused(here) -> None:
+    """The story: the first row was lost without a word. What may be a name is reported."""
+    content = "1,the cat sat\n2,the dog ran\n"
+    assert "--no-header --column 2" in refused("g.csv", content)
+    assert texts("g.csv", content, header=False) == ["the cat sat", "the dog ran"]
+    assert texts("g.csv", content, header=False, column="2") == ["the cat sat", "the dog ran"]
+    assert texts("g.csv", content, header=True) == ["the dog ran"]
+    assert "looks like data" in refused("i.tsv", "The cat sat on the mat.\nA dog.\n")
+    corpus, found = corpus_of("w.tsv", "cat\ndog\n")
+    assert found == ["dog"] and "if it is data, add --no-header" in corpus.notes[0]
+    assert "add --no-header" in refused("h.csv", "the cat sat,pos\nthe dog ran,neg\n")
+
+
+def test_columns_are_found_by_number(here) -> None:
+    """A name goes before a number; names that stand twice need one."""
+    content = "a,a,,2\nw,x,y,z\n"
+    assert 'has 2 columns "a"' in refused("d.csv", content, column="a")
+    assert texts("d.csv", content, column="1", header=True) == ["w"]
+    assert texts("d.csv", content, column="2", header=True) == ["z"]
+    ((_, _, text, cells),) = records("d.csv", content, column="3", header=True)
+    assert (text, cells) == ("y", {"a": "w", "a.1": "x", "2": "z"})
+    assert 'no column "5"' in refused("d.csv", "a,b\nw,x\n", column="5")
+
+
+def test_a_table_of_names_only_is_reported(here) -> None:
+    """It may be a list of one text without a header."""
+    corpus, found = corpus_of("h.csv", "hello\n")
+    assert found == [] and "no other row" in corpus.notes[0] and "--no-header" in corpus.notes[0]
+    assert texts("h.csv", "hello\n", header=False) == ["hello"]
+
+
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        (b"\xef\xbb\xbftext,n\r\na,1\r\nb,2\r\n", {}),
+        (b"text,n\ra,1\rb,2\r", {}),
+        ("text,n\na,1\nb,2\n".encode("utf-16"), {"encoding": "utf-16"}),
+        (b"\n\ntext,n\na,1\nb,2", {}),
+    ],
+)
+def test_marks_line_ends_and_encodings(here, content, options) -> None:
+    """A byte-order mark, line ends of Windows and of old Macs, UTF-16, no last line end."""
+    assert texts("a.csv", content, **options) == ["a", "b"]
+
+
+# ------------------------------------------------------------------ JSON
+
+
+def test_other_columns_never_matter(here) -> None:
+    """The story: a column that came late, or changed its type, stopped the reading."""
+    rows = [{"text": "a" * 1000} for _ in range(11)] + [{"text": "b", "n": 1}]
+    content = "".join(json.dumps(row) + "\n" for row in rows)
+    content += '{"text": "c", "n": "x"}\n{"n": {"y": [1e999, ' + "9" * 5000 + ']}, "text": "d"}\n'
+    assert "".join(texts("a.jsonl", content)) == "a" * 11000 + "bcd"
+
+
+def test_json_that_is_no_table_is_refused(here) -> None:
+    """With the line, what was expected and what to do."""
+    for name, content, words in [
+        ("a.jsonl", '{"text": "a"}\n\n[1]\n', "line 3 holds a list, expected an object"),
+        ("b.jsonl", '{"text": "a"}\n{"text":\n', "line 2 is not valid JSON (character"),
+        ("c.jsonl", '{"text": ' + "[" * 100_000, "inside one another too deeply"),
+        ("d.json", '[{"text": "a"},\n {"text": "b"}', "line 2 holds the end of the file"),
+        ("e.json", '[{"text": "a"}\n {"text": "b"}]', "line 2 holds '{', expected , or ]"),
+        ("f.json", '[{"text": "a"},]', "not valid JSON"),
+        ("g.json", '[{"text": "a"}]\n[]', "line 2 goes on after the end of the array"),
+        ("h.json", '[{"text": nul}]' + " " * 99, "not valid JSON"),
+        ("i.json", '{"data": [{"text": "x"}]}', "no column of text. Its columns: data."),
+        ("j.json", "[1, 2]", "line 1 holds the number 1"),
+    ]:
+        assert words in refused(name, content)
+
+
+def test_json_texts_without_names(here) -> None:
+    """An array of texts, a text on each line; an empty array has no rows."""
+    assert texts("a.json", '["a", "b"]') == texts("a.jsonl", '"a"\n"b"\n') == ["a", "b"]
+    assert texts("b.json", " [ ] ") == texts("c.json", "") == []
+
+
+def test_numbers_are_kept_as_they_are_written(here) -> None:
+    """In the cells that are passed through."""
+    content = '{"text": "a", "n": 0.10, "m": 12345678901234567890123, "o": [1.0, true, null]}'
+    ((_, _, _, cells),) = records("a.jsonl", content)
+    assert cells == {"n": "0.10", "m": "12345678901234567890123", "o": "[1.0, true, null]"}
+    assert not isinstance("1", Number)
+
+
+# ------------------------------------------------------------------ Parquet
+
+
+def parquet(**columns) -> bytes:
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns), file)
+    return file.getvalue()
+
+
+def test_parquet_of_no_rows_and_of_other_types(here) -> None:
+    """No rows are no fault; a column of numbers is."""
+    nothing = parquet(text=pyarrow.array([], pyarrow.string()))
+    assert texts("a.parquet", nothing) == []
+    content = parquet(n=[1, 2], text=["a", None], d=[{"x": 1.5}, None])
+    assert records("b.parquet", content) == [
+        (1, None, "a", {"n": "1", "d": '{"x": 1.5}'}), (2, None, None, {"n": "2", "d": ""}),
+    ]  # fmt: skip
+    assert 'column "n" holds int64' in refused("b.parquet", content, column="n")
+    coded = pyarrow.array(["x", "y", "x"]).dictionary_encode()
+    assert texts("c.parquet", parquet(**{"a.b": coded})) == ["x", "y", "x"]
+    assert "cannot be read as Parquet" in refused("d.parquet", content[:-9])
+
+
+# ------------------------------------------------------------------ every format
+
+CONTENT = {
+    "csv": b"text,n\na,1\nb,2\n",
+    "tsv": b"text\tn\na\t1\nb\t2\n",
+    "jsonl": b'{"text": "a", "n": 1}\n{"text": "b", "n": 2}\n',
+    "json": b'[{"text": "a", "n": 1}, {"text": "b", "n": 2}]',
+    "parquet": parquet(text=["a", "b"], n=[1, 2]),
+}
+
+
+@pytest.mark.parametrize("kind", CONTENT)
+def test_every_format_by_suffix_by_name_packed_and_piped(kind, here, monkeypatch) -> None:
+    """The same rows; records and texts can be read again and again."""
+    content = CONTENT[kind]
+    expected = [(1, "a", {"n": "1"}), (2, "b", {"n": "2"})]
+    for suffix, pack in [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)]:
+        assert texts(f"p.{kind}.{suffix}", pack(content)) == ["a", "b"]
+    for found in (records(f"a.{kind}", content), records("a.txt", content, input_format=kind)):
+        assert [(n, text, cells) for n, _, text, cells in found] == expected
+    assert kind in TABLES.values()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    corpus = Corpus(["-", "-"], input_format=kind)
+    assert ["".join(corpus.chunks()) for _ in range(2)] == [f"a{END}b{END}" * 2] * 2
+    if kind == "parquet":
+        assert "--input-format parquet" in refused("a", content)
+    else:
+        assert texts(f"a.{kind}", content, input_format="text", document="file") == [
+            content.decode()
+        ]
+
+
+def test_a_folder_of_tables_and_texts(here) -> None:
+    """Each file by its suffix; a stream where not all are tables."""
+    Path("d").mkdir()
+    Path("d/a.csv").write_text("text,n\na,1\n")
+    Path("d/b.txt").write_text("b\n")
+    Path("d/c.json").write_text('["c"]')
+    corpus = Corpus(["d"])
+    assert (corpus.document, "".join(corpus.chunks())) == ("stream", "a\nb\nc")
+
+
+def test_options_of_tables_need_one() -> None:
+    """They would do nothing to plain text."""
+    name = __file__
+    for fields, flag in [
+        ({"column": "x"}, "--column"), ({"delimiter": ";"}, "--delimiter"),
+        ({"quoting": "none"}, "--quoting"), ({"header": False}, "--no-header"),
+        ({"header": True}, "--header"),
+    ]:  # fmt: skip
+        with pytest.raises(UsageError, match=flag):
+            Corpus([name], **fields)
