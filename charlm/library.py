@@ -31,7 +31,8 @@ from charlm.runs.known import known_documents
 from charlm.runs.layout import BACKWARD, TOKENIZER, WEIGHTS
 from charlm.runs.locate import checkpoints_folder, find_run, is_run
 from charlm.runs.run import Run, load_run, read_embedding
-from charlm.text.corpus import Corpus
+from charlm.text.corpus import Corpus, check_text
+from charlm.text.prompts import open_document, with_ends
 from charlm.text.tokenizer_json import EOS
 from charlm.text.vectors import nearest
 from charlm.units import Tally
@@ -121,7 +122,7 @@ class Model:
             self.run.engine,
             self.vocabulary,
             length=length,
-            prompt=prompt,
+            prompt=self.context(prompt),
             sampling=sampling,
             seed=chosen,
             documents=self.run.begins_anew,
@@ -180,7 +181,24 @@ class Model:
     def next(self, prompt: str = "", *, top: int = 10) -> list[NextToken]:
         """The likeliest tokens after a prompt, with their probabilities."""
         return next_tokens(
-            self.run.engine, self.vocabulary, prompt, top, documents=self.run.begins_anew
+            self.run.engine,
+            self.vocabulary,
+            self.context(prompt),
+            top,
+            documents=self.run.begins_anew,
+        )
+
+    def context(self, prompt: str) -> str:
+        """Return the part of a prompt that the model reads: the document that it leaves open.
+
+        For a model of lines it is the last line, for one of paragraphs the last paragraph.
+        """
+        return open_document(
+            prompt,
+            self.run.document,
+            anew=self.run.begins_anew,
+            backward=self.run.backward,
+            crlf=self.run.crlf,
         )
 
     def fill(self, text: str, *, top: int = 5) -> tuple[list[list[NextToken]], str]:
@@ -188,6 +206,13 @@ class Model:
 
         Raises RunError unless the run was trained with direction `both`.
         """
+        if self.run.document == "line":
+            text = text.removesuffix("\n")
+        if self.run.document == "line" and "\n" in text:
+            raise UsageError(
+                f"{text!r} has several lines, and this model reads each line as a text of its own; "
+                "expected one line. Fill them one by one"
+            )
         forward, backward = (
             Half(engine=run.engine, ends=run.ends) for run in (self.run, self._backward_half)
         )
@@ -224,7 +249,7 @@ class Model:
 
         Raises UsageError for what is not one token of the vocabulary.
         """
-        ids = self._ids(token)
+        ids = self.vocabulary.encode(token)
         if len(ids) != 1 or ids[0] == self.vocabulary.unk:
             raise UsageError(
                 f"{token!r} is not an entry of the vocabulary; expected one token of its "
@@ -235,7 +260,7 @@ class Model:
 
     def state(self, text: str = "") -> ModelState:
         """The state after a text that starts a document."""
-        ids = prompt_ids(self.vocabulary, text, self.run.begins_anew)
+        ids = prompt_ids(self.vocabulary, self.context(text), self.run.begins_anew)
         logits, hidden = read_prompt(self.run.engine, ids)
         return ModelState(hidden=hidden, log_probabilities=log_probabilities(logits)[0])
 
@@ -256,7 +281,9 @@ class Model:
         return total, state
 
     def _ids(self, text: str) -> NDArray[np.int64]:
-        return self.vocabulary.encode(text).astype(np.int64)
+        check_text(text)
+        marked = with_ends(text, self.run.document, crlf=self.run.crlf)
+        return self.vocabulary.encode_marked(marked)[0].astype(np.int64)
 
 
 def load(

@@ -39,7 +39,7 @@ def next_token(
     """
     prompt = prompt or ""
     model = open_model(run, checkpoints, engine, weights)
-    name_unknown(model, [prompt], "prompt")
+    name_unknown(model, [model.context(prompt)], "prompt")
     found = model.next(prompt, top=top)
     if as_json:
         write_json({"schema_version": 1, "prompt": prompt, "next": [asdict(t) for t in found]})

@@ -125,6 +125,7 @@ def sample(
     Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)  # refused at once
     model = open_model(run, checkpoints, engine, weights)
     from charlm.library import fresh_seed
+    from charlm.text.prompts import of_file
 
     filters = {"--unique": unique, "--new": new, "--match": bool(match), "--min-len": min_len > 0,
                "--max-len": max_len is not None}  # fmt: skip
@@ -143,8 +144,10 @@ def sample(
             "--until-eos with a model of one endless stream, which has learnt no ends; expected "
             "--stop, or a model trained with --document line"
         )
+    if prime_file:
+        prompt = of_file(prompt, model.run.document)
     if prompt:
-        name_unknown(model, [prompt], "prime text")
+        name_unknown(model, [model.context(prompt)], "prime text")
     written = set("".join(model.vocabulary.tokens[2:] if stop else ()))
     never = [c for c in stop if c not in written and (c != "\n" or not model.run.ends)]
     if never and model.vocabulary.unit in ("char", "word"):

@@ -1,0 +1,130 @@
+"""Prompts: line ends in them end documents as in texts, whatever the method or the command."""
+
+import numpy as np
+import pytest
+from helpers import Call
+
+from charlm.errors import CorpusError, UsageError
+from charlm.library import Model, load, train
+from charlm.text.corpus import END, Corpus
+from charlm.text.prompts import of_file, open_document, with_ends
+
+TINY = {"hidden_size": 6, "num_layers": 1, "steps": 4, "batch_size": 2, "bptt": 8, "seed": 1,
+        "precision": "fp32", "threads": 1, "learning_rate": 0.1}  # fmt: skip
+KINDS = {
+    "lines": {"document": "line"},
+    "bytes": {"document": "line", "unit": "byte"},
+    "words": {"document": "line", "unit": "word", "words": "whitespace", "min_count": 1},
+    "paragraphs": {"document": "paragraph"},
+    "backward": {"document": "line", "direction": "backward"},
+}
+TEXT = "an bo\n\nbo an\nan an\n\nna\n" * 9
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> dict[str, Model]:
+    folder = tmp_path_factory.mktemp("prompts")
+    for name, kind in KINDS.items():
+        assert list(train(text=TEXT, checkpoints=folder, name=name, **TINY, **kind))
+    return {name: load(folder / name) for name in KINDS}
+
+
+def chances(model: Model, prompt: str) -> list[float]:
+    """In the order of the ids."""
+    found = model.next(prompt, top=len(model.vocabulary))
+    return [token.probability for token in sorted(found, key=lambda token: token.id)]
+
+
+@pytest.mark.parametrize("kind", ["lines", "bytes", "words", "backward"])
+def test_a_line_end_in_a_prompt_ends_the_document(models: dict[str, Model], kind: str) -> None:
+    """`an` and a line end once gave the continuation of `an` and UNK."""
+    model = models[kind]
+    assert chances(model, "an\n" if kind != "backward" else "\nan") == chances(model, "")
+    several = "bo\nna\nan" if kind != "backward" else "an\nna\nbo"
+    for prompt in (several, several.replace("\n", "\r\n")):
+        assert chances(model, prompt) == chances(model, "an") != chances(model, "")
+    assert model.context(several) == "an"
+    np.testing.assert_array_equal(
+        model.state(several).log_probabilities, model.state("an").log_probabilities
+    )
+
+
+@pytest.mark.parametrize("kind", ["lines", "bytes", "words", "paragraphs"])
+def test_samples_go_on_from_the_document_that_is_open(models: dict[str, Model], kind: str) -> None:
+    """The same seed gives the same text, whatever documents came before."""
+    model, between = models[kind], "\n\n" if kind == "paragraphs" else "\n"
+    text = "".join(model.sample(30, prompt="an", seed=3))
+    assert "".join(model.sample(30, prompt=f"bo bo{between}an", seed=3)) == text
+    assert "".join(model.sample(30, prompt=f"an{between}", seed=3)) == "".join(
+        model.sample(30, seed=3)
+    )
+
+
+def test_blank_lines_end_a_paragraph_and_a_line_end_does_not(models: dict[str, Model]) -> None:
+    """One line end is a token of paragraphs."""
+    model = models["paragraphs"]
+    assert chances(model, "an\n\n\nbo\nan") == chances(model, "bo\nan") != chances(model, "an")
+    assert chances(model, "an\r\n\r\nbo\r\nan") == chances(model, "bo\nan")
+    assert chances(model, "\nbo") == chances(model, "bo")
+
+
+@pytest.mark.parametrize("kind", ["lines", "bytes", "words"])
+def test_a_step_over_a_line_end_is_a_step_over_eos(models: dict[str, Model], kind: str) -> None:
+    """ln P of a line with its end is its score."""
+    model = models[kind]
+    total, state = model.step(model.state(), "an bo\n")
+    assert total == pytest.approx(model.score("an bo")[0].log_probability)
+    np.testing.assert_array_equal(state.log_probabilities, model.state().log_probabilities)
+
+
+@pytest.mark.parametrize(
+    ("document", "prompt", "expected"),
+    [
+        ("stream", "a\n\nb\r\n", "a\n\nb\r\n"),
+        ("file", "a\n\nb\n", "a\n\nb\n"),
+        ("line", "a\nb", "b"),
+        ("line", "a\n", ""),
+        ("line", "", ""),
+        ("paragraph", "a\nb\n\nc\nd\n", "c\nd\n"),
+        ("paragraph", "a\n\n", ""),
+    ],
+)
+def test_the_open_document_by_hand(document: str, prompt: str, expected: str) -> None:
+    """As a text of these documents that goes on after the prompt would be cut."""
+    assert open_document(prompt, document, anew=True) == expected
+    if document != "file":
+        whole = "".join(Corpus.from_text(f"{prompt}x", document).chunks())
+        assert whole.removesuffix(END).endswith(f"{expected}x")
+        assert whole.removesuffix(END).rpartition(END)[2] == f"{expected}x"
+
+
+def test_rules_without_a_new_beginning_and_of_cr_lf() -> None:
+    """Blank-separated words of paragraphs: EOS ends lines too, and the state goes on."""
+    assert open_document("a\n\n\nb\nc", "paragraph", anew=False) == "a\nb\nc"
+    assert open_document("a\r\nb", "line", anew=True, crlf=True) == "b"
+    assert with_ends("a\r\nb", "line", crlf=True) == f"a\r{END}b"
+    with pytest.raises(CorpusError, match="surrogate"):
+        open_document(f"a{END}b", "line", anew=True)
+
+
+def test_the_last_line_end_of_a_file_is_no_end_of_a_document(
+    models: dict[str, Model], tmp_path, monkeypatch, call: Call
+) -> None:
+    """Every editor writes one; `--prime-file` goes on with the last line."""
+    monkeypatch.chdir(tmp_path)
+    assert [of_file(t, "line") for t in ("an\n", "an\r\n", "an", "an\n\n")] == ["an"] * 3 + ["an\n"]
+    assert of_file("an\n", "stream") == "an\n"
+    options = ("sample", "--run", str(models["lines"].path), "--len", "20", "--seed", "3")
+    for name, text in {"a.txt": "an\n", "b.txt": "bo\r\nan\r\n", "c.txt": "an"}.items():
+        (tmp_path / name).write_bytes(text.encode())
+    outputs = [call(*options, "--prime", "an")]
+    outputs += [call(*options, "--prime-file", name) for name in ("a.txt", "b.txt", "c.txt")]
+    assert outputs == [outputs[0]] * 4
+    assert outputs[0][0] == 0
+    assert "not in the vocabulary" not in outputs[0][2]
+
+
+def test_gaps_are_filled_in_one_line(models: dict[str, Model]) -> None:
+    """A model of lines reads each as a text of its own."""
+    with pytest.raises(UsageError, match="has several lines"):
+        models["lines"].fill("a ___\nb")
