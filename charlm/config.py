@@ -449,21 +449,41 @@ def settings_from(values: Mapping[str, Mapping[str, Any]], where: str = "setting
 
 
 def settings_in(pairs: typing.Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Nested values from pairs such as `zoneout=0.1`; values are TOML, or plain text.
+    """Return nested values from pairs such as `zoneout=0.1` or `model.zoneout=0.1`.
 
-    Raises UsageError for what is not a pair and for a name that is not known.
+    Raises UsageError for what is not a pair, for an unknown name, and for a name with the wrong
+    section.
     """
     nested: dict[str, dict[str, Any]] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
             raise UsageError(f"--set {pair}: expected NAME=VALUE, such as --set zoneout=0.1")
-        nested.setdefault(section_of(name.strip()), {})[name.strip()] = _value_of(text)
+        given, _, key = name.strip().rpartition(".")
+        section = section_of(key)
+        if given not in ("", section):
+            raise UsageError(
+                f"--set {name.strip()}: no such setting; expected {section}.{key}, or {key} alone"
+            )
+        kind = typing.get_type_hints(SECTIONS[section])[key]
+        nested.setdefault(section, {})[key] = _value_of(text.strip(), kind)
     return nested
 
 
-def _value_of(text: str) -> Any:
-    """A TOML value, a number such as .5, else the text itself."""
+BOOLEANS = dict.fromkeys(("true", "yes", "1"), True) | dict.fromkeys(("false", "no", "0"), False)
+
+
+def _value_of(text: str, kind: Any) -> Any:
+    """Return the value that a text has for a setting of a kind; what fits none is refused later.
+
+    Yes and no may be written in several ways, texts without quotes; the rest is TOML, or a number
+    such as .5.
+    """
+    kinds = typing.get_args(kind) or (kind,)
+    if bool in kinds:
+        return BOOLEANS.get(text.lower(), text)
+    if str in kinds and typing.get_origin(kind) is not tuple and not text.startswith(('"', "'")):
+        return text
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -10,6 +10,9 @@
 Every message has three parts: what was found, what was expected, what to do.
 """
 
+import operator
+from typing import SupportsIndex
+
 
 class CharlmError(Exception):
     """Base of every error raised on purpose; `exit_code` is the status of the command line."""
@@ -52,3 +55,13 @@ class DivergenceError(CharlmError):
     def __init__(self, message: str, found: str = "") -> None:
         super().__init__(message)
         self.found = found or message
+
+
+def check_count(name: str, value: SupportsIndex, minimum: int) -> None:
+    """Raise UsageError unless a value is a whole number of at least `minimum`."""
+    try:
+        fits = operator.index(value) >= minimum
+    except TypeError:
+        fits = False
+    if not fits:
+        raise UsageError(f"{name} is {value!r}; expected a whole number, {minimum} or more")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from charlm.commands import command
 from charlm.config import section_of, settings_from
 from charlm.engine.interface import State
-from charlm.errors import RunError, UsageError
+from charlm.errors import RunError, UsageError, check_count
 from charlm.inference.filling import Half, fill
 from charlm.inference.generation import (
     NextToken,
@@ -151,8 +151,9 @@ class Model:
         options as in `generate`. Raises UsageError for a model of continuous text, and RunError
         while iterating where `attempts` do not suffice.
         """
-        if count < 1 or (attempts is not None and attempts < 1):
-            raise UsageError(f"count is {count}, attempts {attempts}; expected 1 or more of each")
+        check_count("count", count, 1)
+        if attempts is not None:
+            check_count("attempts", attempts, 1)
         if not self.run.ends:
             raise UsageError(
                 "this model has read one continuous text, which has no items; expected a model "

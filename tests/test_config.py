@@ -1,6 +1,7 @@
 """Settings: mistakes are told in words, all at once; TOML and plain values in and out."""
 
 import math
+import typing
 from dataclasses import Field, FrozenInstanceError, fields
 from typing import Any
 
@@ -189,16 +190,49 @@ def test_later_layers_win_key_by_key() -> None:
         ("recurrent_init=uniform:.1", "model", "uniform:.1"),
         ('recurrent_init="he"', "model", "he"),
         ("sources=['a', 'b']", "corpus", ["a", "b"]),
+        ("training.batch_size=9", "training", 9),
+        (" model.zoneout = .5", "model", 0.5),
+        ("column=2", "corpus", "2"),
     ],
 )
 def test_a_pair_is_a_setting_of_its_section(pair: str, section: str, value) -> None:
-    """Values are TOML where they can be, else numbers, else text."""
-    name = pair.partition("=")[0].strip()
+    """Values are TOML where they can be, else numbers, else text; names may have a section."""
+    name = pair.partition("=")[0].strip().rpartition(".")[2]
     assert settings_in([pair]) == {section: {name: value}}
     settings_from(settings_in([pair]))
 
 
-@pytest.mark.parametrize("pair", ["zoneout", "zoneot=1", "=3", ""])
+BOOLEAN_NAMES = [
+    name
+    for cls in SECTIONS.values()
+    for name, kind in typing.get_type_hints(cls).items()
+    if kind is bool or bool in typing.get_args(kind)
+]
+
+
+@pytest.mark.parametrize("name", BOOLEAN_NAMES)
+def test_yes_and_no_may_be_written_in_several_ways(name: str) -> None:
+    """In any case, for every setting that is one or the other; nothing else is."""
+    for value, texts in ((True, ["true", "yes", "1"]), (False, ["false", "no", "0"])):
+        for text in (form for word in texts for form in (word, word.title(), word.upper())):
+            (values,) = settings_in([f"{name}={text}"]).values()
+            assert values == {name: value}
+            assert values[name] is value
+    with pytest.raises(UsageError, match="expected bool"):
+        settings_from(settings_in([f"{name}=2"]))
+
+
+def test_the_names_that_info_prints_are_those_of_set() -> None:
+    """Every setting under its section; under another section it is refused with the right one."""
+    for section, cls in SECTIONS.items():
+        for field in fields(cls):
+            assert list(settings_in([f"{section}.{field.name}=1"])) == [section]
+            for other in SECTIONS.keys() - {section}:
+                with pytest.raises(UsageError, match=f"expected {section}.{field.name}, or"):
+                    settings_in([f"{other}.{field.name}=1"])
+
+
+@pytest.mark.parametrize("pair", ["zoneout", "zoneot=1", "=3", "", "model.zoneot=1", "model.=1"])
 def test_what_is_no_pair_is_refused(pair: str) -> None:
     """With what was expected."""
     with pytest.raises(UsageError, match=r"expected|did you mean"):

@@ -107,7 +107,7 @@ def test_text_comes_as_it_is_drawn() -> None:
 @pytest.mark.parametrize("options", [{"length": -1}, {"length": 3, "samples": 0}])
 def test_lengths_and_numbers_that_make_no_sense_are_refused(options: dict) -> None:
     """With the values in the message."""
-    with pytest.raises(UsageError, match=r"length is -?\d+, samples \d+"):
+    with pytest.raises(UsageError, match=r"(length is -1|samples is 0); expected a whole number"):
         list(generate(engine(MODEL), VOCABULARY, **options))
 
 
@@ -334,7 +334,6 @@ def test_next_tokens_are_sorted_and_sum_to_one(name: str, prompt: str) -> None:
     assert sum(chances) == pytest.approx(1.0, abs=1e-9)
     assert sorted(token.id for token in whole) == list(range(len(vocabulary)))
     assert next_tokens(engine(model), vocabulary, prompt, 3) == whole[:3]
-    assert next_tokens(engine(model), vocabulary, prompt, 0) == []
     for token in whole[:3]:
         assert token.token == vocabulary.token_text(token.id)
         nats = naive_nats(model, [*vocabulary.encode(prompt).tolist(), token.id])[-1]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.engine.interface import Engine, Ids, Nats, rows_of
-from charlm.errors import UsageError
+from charlm.errors import UsageError, check_count
 from charlm.inference.generation import NextToken, read_prompt
 from charlm.inference.likelihood import window_length
 from charlm.inference.samplers import log_probabilities
@@ -38,8 +38,9 @@ def fill(
 
     Probabilities are among the SHORTLIST candidates that were looked at (or `top`, if that is
     more). Gaps are filled from left to right: those before hold their best token, those after are
-    read as UNK. Raises UsageError for a text without gaps.
+    read as UNK. Raises UsageError for a text without gaps, and unless `top` is 1 or more.
     """
+    check_count("top", top, 1)
     pieces = around_gaps(text)
     parts = [vocabulary.encode(piece).astype(np.int64) for piece in pieces]
     found, done, filled = [], parts[0], pieces[0]

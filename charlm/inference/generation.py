@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.engine.interface import Engine, Ids, Logits, Nats, State, rows_of
-from charlm.errors import UsageError
+from charlm.errors import UsageError, check_count
 from charlm.inference.samplers import (
     Sampling,
     draw,
@@ -94,8 +94,10 @@ def next_tokens(
 ) -> list[NextToken]:
     """The likeliest tokens after a prompt, with their probabilities, likeliest first.
 
-    With `documents` each EOS of the prompt begins anew, as in `generate`.
+    With `documents` each EOS of the prompt begins anew, as in `generate`. Raises UsageError unless
+    `top` is 1 or more.
     """
+    check_count("top", top, 1)
     logits, _ = read_prompt(engine, prompt_ids(vocabulary, prompt, documents))
     chances = probabilities(logits)[0]
     order = np.argsort(-chances, kind="stable")[:top]
@@ -136,11 +138,10 @@ def generate(
     Raises UsageError for a negative length or no samples, and for `stop` under a model that reads
     backward, whose text is known at its end only.
     """
-    if length < 0 or samples < 1 or seed < 0:
-        raise UsageError(
-            f"length is {length}, samples {samples}, seed {seed}; expected 0 or more, 1 or more, "
-            "and 0 or more"
-        )
+    for name, value, minimum in (
+        ("length", length, 0), ("samples", samples, 1), ("first", first, 0), ("seed", seed, 0)
+    ):  # fmt: skip
+        check_count(name, value, minimum)
     if stop and isinstance(vocabulary, BackwardVocabulary):
         raise UsageError("stop with a model that reads backward; leave it out")
     sampling = sampling or Sampling()

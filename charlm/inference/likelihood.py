@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.engine.interface import Engine, Ids, Nats, State, rows_of
+from charlm.errors import check_count
 from charlm.phases import advance
 from charlm.text.encoded import EncodedText
 from charlm.text.tokenizer_json import EOS, UNK
@@ -287,5 +288,7 @@ def evaluate(engine: Engine, text: EncodedText, *, reset_every: int | None = Non
 
     `reset_every` switches to the windowed protocol of `windowed_nats`.
     """
+    if reset_every is not None:
+        check_count("reset_every", reset_every, 1)
     found = text_nats(engine, text) if not reset_every else windowed_nats(engine, text, reset_every)
     return tally(text, found)

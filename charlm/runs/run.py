@@ -18,7 +18,7 @@ from charlm.engine.library import chosen_variant, useful_threads
 from charlm.engine.native import WEIGHTS_PER_THREAD, NativeEngine
 from charlm.engine.plain import NumpyEngine
 from charlm.engine.weights import Weights, is_plain, only_in_torch, weights_from
-from charlm.errors import CorpusError, EnvironmentFailure, RunError, UsageError
+from charlm.errors import CorpusError, EnvironmentFailure, RunError, UsageError, check_count
 from charlm.runs.commit import (
     MANIFEST,
     file_fingerprint,
@@ -228,6 +228,8 @@ def load_run(
 
     `engine` and `weights` are as in `load_engine`.
     """
+    if threads is not None:
+        check_count("threads", threads, 1)
     config = read_config(path)
     settings = model_settings(config, path)
     vocabulary = load_vocabulary(path / TOKENIZER)

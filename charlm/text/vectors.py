@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.errors import CorpusError
+from charlm.errors import CorpusError, check_count
 from charlm.text.files import TextFile, readable, shown
 
 Vector = NDArray[np.float32]
@@ -199,7 +199,11 @@ def vector_lines(tokens: Sequence[str], matrix: NDArray[np.float32]) -> Iterator
 
 
 def nearest(matrix: NDArray[np.float32], index: int, top: int) -> list[tuple[int, float]]:
-    """The rows of the greatest cosine with a row, and that cosine, greatest first; not itself."""
+    """Return the `top` rows of the greatest cosine with a row, and that cosine; not itself.
+
+    Raises UsageError unless `top` is 1 or more.
+    """
+    check_count("top", top, 1)
     lengths = np.linalg.norm(matrix, axis=1)
     cosines = matrix @ matrix[index] / np.maximum(lengths * lengths[index], 1e-30)
     cosines[index] = -np.inf
