@@ -180,6 +180,7 @@ def test_a_dash_of_other_commands_reads_standard_input(call: Call) -> None:
     """The run cannot fill gaps, but the text has arrived."""
     assert "over the letters d o g" in call("explain", "-", "--updates", "1", stdin=b"dog\n")[1]
     assert "no gap in 'abc'" in call("fill", "-", stdin=b"abc\n")[2]
+    assert "- for stdin" in call("fill", stdin=b"abc\n")[2]
 
 
 class Stream:

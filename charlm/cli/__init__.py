@@ -159,6 +159,8 @@ def _unexpected(error: Exception) -> int:
             extra = EXTRA.get(str(context.info_name), "A run is named with --run.")
             text = f"{text.removesuffix('.')}. {extra}"
         text += _with_dash(error)
+        if context and context.info_name == "fill" and "Missing argument" in text:
+            text += " Give a text with gaps, or - for stdin."
         return _report(Exception(f"{text} See: {path} --help"), error.exit_code)
     if isinstance(error, ImportError) and re.search("map segment|allocate memory", str(error)):
         text = f"not enough memory to load a library ({error}); expected room for it. Free some"
