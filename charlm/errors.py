@@ -27,9 +27,16 @@ class UsageError(CharlmError, ValueError):
 
 
 class CorpusError(CharlmError):
-    """Text that cannot be found, read, decoded or used."""
+    """Text that cannot be found, read, decoded or used.
+
+    `place` is where bytes are not valid in the encoding by which they are read, else empty.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, place: str = "") -> None:
+        super().__init__(message)
+        self.place = place
 
 
 class RunError(CharlmError):

@@ -139,11 +139,14 @@ def _check_arguments(arguments: list[str]) -> None:
 def _report(error: Exception, status: int, cause: BaseException | None = None) -> int:
     Talk.level = max(Talk.level, 1)
     _traceback(cause or error)
-    text = escape_controls(" ".join(str(error).split("\n")))
-    if len(text) > LONGEST_MESSAGE:
-        text = f"{text[:LONGEST_MESSAGE]} ..."
+    lines = re.sub("\n(?!  )", " ", str(error)).split("\n")  # a list is indented
+    text = "\n".join(_cut(escape_controls(line)) for line in lines)
     say(f"charlm: {text}")
     return status
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= LONGEST_MESSAGE else f"{line[:LONGEST_MESSAGE]} ..."
 
 
 def _unexpected(error: Exception) -> int:

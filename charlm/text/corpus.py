@@ -203,8 +203,8 @@ class Corpus:
             ):
                 if piece:
                     yield piece
-        except decoding.EncodingError as error:
-            if self._reading.encoding == decoding.AUTO:
+        except CorpusError as error:
+            if not error.place or self._reading.encoding == decoding.AUTO:
                 raise
             files = [other for other in self._found if isinstance(other, TextFile | Spool)]
             raise invalid(files, encoding, error) from error

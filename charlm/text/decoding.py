@@ -19,7 +19,7 @@ CONVERT = (
     "Convert it, for example with iconv; train, eval, score, compare and vocab also take --encoding"
 )
 LOOKS_LIKE = "looks like"
-"""Beginning of the place of an `EncodingError` for a whole file."""
+"""Beginning of the place of a `CorpusError` for a whole file."""
 SNIFF_BYTES = 1 << 16
 """As much of a file's beginning is looked at to tell text from other things."""
 
@@ -68,14 +68,6 @@ _WIDE_MARKS = {
 }
 _CONTROLS = bytes(set(range(1, 32)) - set(b"\t\n\r\f\v\x1b")) + b"\x7f"
 _FEW = 32  # so many control bytes or NULs may stand in any text, however short
-
-
-class EncodingError(CorpusError):
-    """Bytes that are not valid in the encoding by which they are read; `place` says where."""
-
-    def __init__(self, message: str, place: str) -> None:
-        super().__init__(message)
-        self.place = place
 
 
 def codec_name(encoding: str) -> str:
@@ -146,10 +138,10 @@ def _invalid(
     decoder: codecs.IncrementalDecoder,
     label: str,
     encoding: str,
-) -> EncodingError:
+) -> CorpusError:
     name = encoding.upper()
     if not isinstance(error, UnicodeDecodeError):  # a few codecs tell no place
-        return EncodingError(
+        return CorpusError(
             f"{label} is not valid {name}: {error}. "
             f"Name its encoding, such as --encoding utf-16-le.",
             str(error),
@@ -161,7 +153,7 @@ def _invalid(
     found = " ".join(f"0x{value:02x}" for value in error.object[error.start : error.end][:4])
     other = "cp1252" if encoding.startswith("utf") else "utf-8"
     place = f"line {lines}, byte {byte}: {found}"
-    return EncodingError(
+    return CorpusError(
         f"{label}: {place} is not valid {name}. {CONVERT} {other} or --errors replace.", place
     )
 
@@ -235,7 +227,7 @@ def _refuse_other_than_text(head: bytes, label: str, encoding: str) -> None:
     if encoding.startswith(("utf-16", "utf-32")):
         return
     if wide := wide_encoding(head):
-        raise EncodingError(
+        raise CorpusError(
             f"{label} looks like {wide.upper()}, not {encoding.upper()}. {CONVERT} {wide}.",
             f"{LOOKS_LIKE} {wide.upper()}",
         )

@@ -9,7 +9,6 @@ from charlm.text.decoding import (
     CONVERT,
     LOOKS_LIKE,
     SNIFF_BYTES,
-    EncodingError,
     decode,
     wide_encoding,
 )
@@ -88,9 +87,7 @@ def own_encoding(source: TextFile | Spool, note: Callable[[str], None]) -> str:
     return guess.name
 
 
-def invalid(
-    sources: Sequence[TextFile | Spool], encoding: str, error: EncodingError
-) -> EncodingError:
+def invalid(sources: Sequence[TextFile | Spool], encoding: str, error: CorpusError) -> CorpusError:
     """Return an error that names every file that is not valid in an encoding.
 
     It names the encoding that each seems to have. `error` is that of the first one.
@@ -101,7 +98,7 @@ def invalid(
         (source, place), guess = bad[0], recognise(blocks(bad[0][0]))
         if place.startswith(LOOKS_LIKE) or not guess or guess.name == encoding:
             return error
-        return EncodingError(
+        return CorpusError(
             f"{source.label}: {place} is not valid {name}; the file seems to be {guess}. {CONVERT} "
             f"{guess.name} or --errors replace.",
             place,
@@ -109,9 +106,9 @@ def invalid(
     listed = [f"\n  {_seems(*item)}" for item in bad[:MAX_LISTED]]
     if len(bad) > MAX_LISTED:
         listed.append(f"\n  and {len(bad) - MAX_LISTED:,} more")
-    return EncodingError(
-        f"{len(bad):,} of {len(sources):,} files are not valid {name}:{''.join(listed)}\n{CONVERT} "
-        "auto, which reads each file by its own encoding, or --errors replace.",
+    return CorpusError(
+        f"{len(bad):,} of {len(sources):,} files are not valid {name}. {CONVERT} auto, which reads "
+        f"each file by its own encoding, or --errors replace.{''.join(listed)}",
         error.place,
     )
 
@@ -128,10 +125,8 @@ def _invalid_place(source: TextFile | Spool, encoding: str) -> str:
             blocks(source), source.label, lambda _: None, encoding=encoding, errors="strict"
         ):
             pass
-    except EncodingError as error:
+    except CorpusError as error:
         return error.place
-    except CorpusError:
-        pass
     return ""
 
 
