@@ -2,7 +2,7 @@
 
     import charlm
     lm = charlm.load("checkpoints/x")
-    print("".join(lm.sample(200, seed=1)))
+    print(lm.sample(200, seed=1))
 
 Names are looked up when they are first used, so that importing charlm imports no torch.
 """
@@ -19,7 +19,8 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 if TYPE_CHECKING:
     from charlm.errors import CharlmError
-    from charlm.library import Model, load, train
+    from charlm.fitting import fit, train
+    from charlm.library import Model, load
     from charlm.units import Tally
 
 __version__ = "0.1.0"
@@ -28,11 +29,12 @@ _HOMES = {
     "CharlmError": "charlm.errors",
     "Model": "charlm.library",
     "Tally": "charlm.units",
+    "fit": "charlm.fitting",
     "load": "charlm.library",
-    "train": "charlm.library",
+    "train": "charlm.fitting",
 }
 
-__all__ = ["CharlmError", "Model", "Tally", "__version__", "load", "train"]
+__all__ = ["CharlmError", "Model", "Tally", "__version__", "fit", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,16 +1,15 @@
-"""The library: `load` a run and use it, `train` a new one. Nothing is printed."""
+"""The library: `load` a run and use it. Nothing is printed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.commands import command
-from charlm.config import section_of, settings_from
 from charlm.engine.interface import State
 from charlm.errors import RunError, UsageError, check_count
 from charlm.inference.filling import Half, fill
@@ -26,9 +25,9 @@ from charlm.inference.items import Items, Rules
 from charlm.inference.likelihood import evaluate
 from charlm.inference.samplers import Sampling, log_probabilities
 from charlm.inference.scoring import Scorer, Scores
-from charlm.presets import layered, preset_settings
+from charlm.listing import Listing
 from charlm.runs.known import known_documents
-from charlm.runs.layout import BACKWARD, TOKENIZER, WEIGHTS
+from charlm.runs.layout import BACKWARD, METRICS, TOKENIZER, WEIGHTS, read_metrics
 from charlm.runs.locate import checkpoints_folder, find_run, is_run
 from charlm.runs.run import Run, load_run, read_embedding
 from charlm.text.corpus import Corpus, check_text
@@ -36,9 +35,6 @@ from charlm.text.prompts import open_document, with_ends
 from charlm.text.tokenizer_json import EOS
 from charlm.text.vectors import nearest
 from charlm.units import Tally
-
-if TYPE_CHECKING:
-    from charlm.training.records import Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,16 +47,53 @@ class ModelState:
     hidden: State
     log_probabilities: NDArray[np.float64]
 
+    def __repr__(self) -> str:
+        expected = -float(np.dot(np.exp(self.log_probabilities), self.log_probabilities))
+        return f"ModelState({len(self.log_probabilities):,} entries, entropy {expected:.3f} nats)"
+
+
+class NextTokens(Listing[NextToken]):
+    """Possible next tokens, likeliest first."""
+
+
+class History(Listing[dict[str, Any]]):
+    """The records of a run's training, as its `metrics.jsonl` has them, oldest first."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the records without the values that are themselves tables."""
+        return [
+            {name: value for name, value in record.items() if not isinstance(value, dict | list)}
+            for record in self
+        ]
+
+    def __repr__(self) -> str:
+        return f"History({len(self):,} records)"
+
 
 class Model:
-    """A trained model. Made by `load`; all methods are deterministic given their seed."""
+    """A trained model. Made by `load`; all methods are deterministic given their seed.
+
+    A model can be pickled and copied: the copy is loaded again from the run's folder with the
+    same options, so process pools can take it, and it sees the weights that are there then.
+    """
 
     def __init__(self, run: Run, **options: Any) -> None:
         self.run, self._options = run, options  # options of `load_run`, for the other half
         self.path, self.vocabulary, self.config = run.path, run.vocabulary, run.config
 
     def __repr__(self) -> str:
-        return f"charlm.Model({str(self.path)!r})"
+        model, unit = self.config["model"], self.vocabulary.unit
+        shape = f"{model['num_layers']} x {model['hidden_size']} {model['cell'].upper()}"
+        return f"Model({str(self.path)!r}, {shape}, {len(self.vocabulary):,} {unit} entries)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load_again, (str(self.path.resolve()), self._options)
+
+    @property
+    def history(self) -> History:
+        """The records of the training; empty for a run without a log, like the built-in one."""
+        log = self.path / METRICS
+        return History(read_metrics(self.path) if log.exists() else [])
 
     def score(
         self,
@@ -92,11 +125,29 @@ class Model:
         corpus = Corpus.from_text(text, document=self.run.document, keep_cr=self.run.crlf)
         return evaluate(self.run.engine, self.run.encode(corpus), reset_every=reset_every)
 
-    def sample(
+    def sample(self, length: int = 500, *, seed: int | None = None, **options: Any) -> str:
+        """Return one sample as a string; options as in `generate`.
+
+        Raises UsageError for more than one sample, which `samples` gives.
+        """
+        if max(options.get("n", 1), options.get("samples", 1)) > 1:
+            raise UsageError("sample gives one text; for several use model.samples(n)")
+        return "".join(self.stream(length, seed=seed, **options))
+
+    def stream(
         self, length: int = 500, *, seed: int | None = None, **options: Any
     ) -> Iterator[str]:
-        """Pieces of one sample as they are drawn; options as in `generate`."""
+        """Return the pieces of one sample as they are generated; options as in `generate`."""
         return (piece.text for piece in self.generate(length, seed=seed, **options))
+
+    def samples(
+        self, n: int, length: int = 500, *, seed: int | None = None, **options: Any
+    ) -> list[str]:
+        """Return `n` samples, generated side by side; options as in `generate`."""
+        texts = [""] * n
+        for piece in self.generate(length, seed=seed, samples=n, **options):
+            texts[piece.sample] += piece.text
+        return texts
 
     def generate(
         self,
@@ -113,9 +164,13 @@ class Model:
         """Pieces of samples as they are drawn, with their nats.
 
         More options: samples, until_eos, stop, allow_unk, unk_text (see
-        `inference.generation.generate`). Without a seed one is drawn from the system. Paragraphs
-        are parted by a blank line, as in the text that they are from.
+        `inference.generation.generate`); `len`, `prime` and `n`, the flags of `charlm sample`, are
+        other names of length, prompt and samples. Without a seed one is drawn from the system.
+        Paragraphs are parted by a blank line, as in the text that they are from.
         """
+        length, prompt = options.pop("len", length), options.pop("prime", prompt)
+        if "n" in options:
+            options["samples"] = options.pop("n")
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         chosen = fresh_seed() if seed is None else seed
         return generate(
@@ -151,6 +206,8 @@ class Model:
         options as in `generate`. Raises UsageError for a model of continuous text, and RunError
         while iterating where `attempts` do not suffice.
         """
+        count, length = options.pop("n", count), options.pop("len", length)
+        prompt = options.pop("prime", prompt)
         check_count("count", count, 1)
         if attempts is not None:
             check_count("attempts", attempts, 1)
@@ -179,14 +236,16 @@ class Model:
             backward=self.run.backward,
         )
 
-    def next(self, prompt: str = "", *, top: int = 10) -> list[NextToken]:
+    def next(self, prompt: str = "", *, top: int = 10) -> NextTokens:
         """The likeliest tokens after a prompt, with their probabilities."""
-        return next_tokens(
-            self.run.engine,
-            self.vocabulary,
-            self.context(prompt),
-            top,
-            documents=self.run.begins_anew,
+        return NextTokens(
+            next_tokens(
+                self.run.engine,
+                self.vocabulary,
+                self.context(prompt),
+                top,
+                documents=self.run.begins_anew,
+            )
         )
 
     def context(self, prompt: str) -> str:
@@ -305,42 +364,9 @@ def load(
     return Model(load_run(path, **options), **options)
 
 
-def train(
-    *sources: str,
-    text: str | None = None,
-    name: str | None = None,
-    checkpoints: Path | None = None,
-    preset: str | None = None,
-    **settings: Any,
-) -> "Iterator[Record]":
-    """Train a new run and yield its records; the last one is a FinishedRecord.
-
-    Settings are the fields of `charlm.config` by name: `train("a.txt", unit="word", epochs=3)`.
-    `text` trains on a text in memory, `preset` begins with a published recipe. Raises
-    CharlmError of the kind that fits.
-    """
-    from charlm.training.opening import halves, start
-
-    corpus = None
-    if text is not None:
-        document = str(settings.get("document", "auto"))
-        document = "stream" if document == "auto" else document
-        corpus = Corpus.from_text(text, document, keep_cr=bool(settings.get("keep_cr", False)))
-    given = nested_settings({"sources": sources, **settings})
-    layers = [(f"preset {preset}", preset_settings(preset))] if preset else []
-    nested, origins = layered([*layers, ("argument", given)])
-    chosen = settings_from(nested)
-    folder = checkpoints_folder(checkpoints)
-    session = start(chosen, folder, name=name, corpus=corpus, origins=origins)
-    return (record for half in halves(session) for record in half.records())
-
-
-def nested_settings(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Settings by section from field names alone; a name belongs to one section only."""
-    nested: dict[str, dict[str, Any]] = {}
-    for key, value in values.items():
-        nested.setdefault(section_of(key), {})[key] = value
-    return nested
+def _load_again(path: str, options: dict[str, Any]) -> Model:
+    """Load a model that was pickled or copied."""
+    return Model(load_run(Path(path), **options), **options)
 
 
 def fresh_seed() -> int:

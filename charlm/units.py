@@ -50,6 +50,12 @@ class Tally:
     eos_nats: float = 0.0
     documents: int = 0
 
+    def __repr__(self) -> str:
+        return (
+            f"Tally({self.bits_per_char:.4f} bits/char, perplexity {self.perplexity:.2f}, "
+            f"{self.tokens:,} tokens)"
+        )
+
     def __add__(self, other: "Tally") -> "Tally":
         """The tally of both texts, field by field."""
         return Tally(

@@ -389,7 +389,7 @@ def reads_while_saving(bench: Bench) -> Iterator[Row]:
     for _ in range(bench.amounts.reads):
         try:
             run = load(path, engine="numpy")
-            good += len("".join(run.sample(10, seed=1))) == 10
+            good += len(run.sample(10, seed=1)) == 10
             sums.add(harness.read_weights(path))
         except CharlmError as error:
             print(f"read while saving: {error}", file=sys.stderr)

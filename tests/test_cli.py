@@ -21,8 +21,8 @@ from charlm import library
 from charlm.cli import app, main
 from charlm.cli import training as training_module
 from charlm.cli.output import Talk
-from charlm.cli.train import count_of
 from charlm.errors import CharlmError, UsageError
+from charlm.flags import count_of
 from charlm.inference import likelihood
 from charlm.runs import locate
 from charlm.runs.layout import read_record, write_record
@@ -386,7 +386,7 @@ def test_the_windowed_protocol_is_named(call: Call) -> None:
 
 def test_a_sample_is_exactly_the_text_of_the_library(call: Call, runs: Path) -> None:
     """Nothing more and nothing less, however often."""
-    expected = "".join(charlm.load(runs / "stream").sample(50, seed=3))
+    expected = charlm.load(runs / "stream").sample(50, seed=3)
     for _ in range(2):
         status, out, _ = call("sample", "stream", "--len", "50", "--seed", "3")
         assert (status, out) == (0, expected)
@@ -770,7 +770,7 @@ def test_a_closed_stderr_sends_no_talk_into_the_result(here: Path, runs: Path) -
         [sys.executable, "-c", code, "sample", "stream", "--len", "20", "--seed", "1"]
     )
     done = subprocess.run(["sh", "-c", f"{line} 2>&-"], stdout=subprocess.PIPE, check=True)
-    assert done.stdout.decode() == "".join(charlm.load(runs / "stream").sample(20, seed=1))
+    assert done.stdout.decode() == charlm.load(runs / "stream").sample(20, seed=1)
 
 
 def test_a_closed_stdout_is_no_error(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

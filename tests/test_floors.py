@@ -24,8 +24,10 @@ FLOORS = {
     "charlm.escapes": 0,
     "charlm.phases": 0,
     "charlm.units": 0,
+    "charlm.listing": 1,
     "charlm.reading": 1,
     "charlm.config": 1,
+    "charlm.flags": 2,
     "charlm.presets": 2,
     "charlm.recipes": 3,
     "charlm.text": 2,
@@ -38,6 +40,7 @@ FLOORS = {
     "charlm.worked_example": 6,
     "charlm.report": 7,
     "charlm.library": 7,
+    "charlm.fitting": 8,
     "charlm.cli": 8,
     "charlm.__main__": 9,
 }

@@ -13,8 +13,9 @@ import torch
 import charlm
 from charlm.config import settings_from
 from charlm.errors import CorpusError, RunError, UsageError
+from charlm.flags import by_section
 from charlm.inference.scoring import token_ranks
-from charlm.library import Model, nested_settings
+from charlm.library import Model
 from charlm.training import preparing
 from charlm.training.records import FinishedRecord
 
@@ -154,12 +155,12 @@ def test_evaluate_cuts_documents_as_in_training(folder: Path) -> None:
 
 def test_a_sample_is_decided_by_its_seed(model: Model) -> None:
     """Twice the same, another seed another text; pieces are strings that come one by one."""
-    texts = ["".join(model.sample(40, seed=seed)) for seed in (1, 1, 2)]
+    texts = [model.sample(40, seed=seed) for seed in (1, 1, 2)]
     assert texts[0] == texts[1]
     assert texts[0] != texts[2]
-    some = list(itertools.islice(model.sample(10**9, seed=1), 5))
+    some = list(itertools.islice(model.stream(10**9, seed=1), 5))
     assert texts[0].startswith("".join(some))
-    assert "".join(model.sample(0, seed=1)) == ""
+    assert model.sample(0, seed=1) == ""
 
 
 def test_without_a_seed_samples_differ(stream: Model) -> None:
@@ -169,20 +170,20 @@ def test_without_a_seed_samples_differ(stream: Model) -> None:
         torch.manual_seed(0)
         np.random.seed(0)
         random.seed(0)
-        texts.add("".join(stream.sample(60)))
+        texts.add(stream.sample(60))
     assert len(texts) > 1
 
 
 def test_options_of_sampling_are_passed_on(stream: Model) -> None:
     """Greedy is the likeliest next token; values that make no sense are usage errors."""
-    greedy = "".join(stream.sample(1, temperature=0.0, prompt="ab"))
+    greedy = stream.sample(1, temperature=0.0, prompt="ab")
     best = next(t for t in stream.next("ab", top=2) if t.id != stream.vocabulary.unk)
     assert greedy == best.token
     for wrong in ({"temperature": -1.0}, {"temperature": math.nan}, {"top_p": 1.5}, {"top_k": -1}):
         with pytest.raises(UsageError):
-            list(stream.sample(1, seed=1, **wrong))
+            stream.sample(1, seed=1, **wrong)
     with pytest.raises(UsageError, match="length"):
-        list(stream.sample(-1, seed=1))
+        stream.sample(-1, seed=1)
     pieces = list(stream.generate(3, samples=2, seed=1))
     assert {piece.sample for piece in pieces} == {0, 1}
 
@@ -234,7 +235,7 @@ def test_unknown_and_wrong_settings_are_named(wrong, told: str, tmp_path: Path) 
 def test_settings_by_their_names_alone_reach_their_sections() -> None:
     """A name belongs to one section only, so none has to be said."""
     settings = settings_from(
-        nested_settings({"unit": "word", "cell": "gru", "epochs": 2, "valid_frac": 0.2})
+        by_section({"unit": "word", "cell": "gru", "epochs": 2, "valid_frac": 0.2})
     )
     found = settings.vocabulary.unit, settings.model.cell, settings.training.epochs
     assert found == ("word", "gru", 2.0)
@@ -250,7 +251,7 @@ def test_nothing_is_printed_and_no_global_random_state_is_touched(
     list(charlm.train(text=TEXT, checkpoints=tmp_path, **settings))
     model = charlm.load("stream", checkpoints=folder)
     model.score("abc", tokens=True)
-    list(model.sample(5))
+    model.sample(5)
     model.next("a")
     model.evaluate("abc")
     model.step(model.state("a"), "b")
@@ -288,10 +289,10 @@ def test_paragraphs_are_parted_as_in_their_text(folder: Path) -> None:
     assert ends
     assert {end[-2:] for end in ends} == {"\n\n"}
     whole = "".join(piece.text for piece in pieces)
-    stopped = "".join(model.sample(200, seed=1, stop="\n\n"))
+    stopped = model.sample(200, seed=1, stop="\n\n")
     assert stopped == whole.split("\n\n")[0]
-    alone = "".join(model.sample(200, seed=1, until_eos=True, stop="\nz"))
-    assert alone == "".join(model.sample(200, seed=1, until_eos=True)) == stopped
+    alone = model.sample(200, seed=1, until_eos=True, stop="\nz")
+    assert alone == model.sample(200, seed=1, until_eos=True) == stopped
 
 
 def test_sentences_with_line_ends_score_as_the_text_that_they_are(folder: Path) -> None:

@@ -8,10 +8,12 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import typer
 
 from charlm import benchmark
-from charlm.cli import main
+from charlm.cli import app, main
 from charlm.config import SECTIONS
+from charlm.flags import FLAGS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -90,6 +92,7 @@ def test_the_library_example_runs(folder: Path, monkeypatch: pytest.MonkeyPatch)
     with contextlib.redirect_stdout(out):
         exec(compile(block, "README.md", "exec"), {})
     assert "finished 20" in out.getvalue()
+    assert "Model('checkpoints/" in out.getvalue()
 
 
 def test_the_scripts_at_the_top_exist() -> None:
@@ -102,8 +105,6 @@ def test_the_scripts_at_the_top_exist() -> None:
 
 def test_every_verb_is_in_the_table() -> None:
     """And the table names no verb that is not there."""
-    from charlm.cli import app
-
     verbs = {command.name for command in app.registered_commands}
     verbs |= {group.typer_instance.info.name for group in app.registered_groups}
     assert set(re.findall(r"^\| `charlm (\w+)", README, re.MULTILINE)) == verbs
@@ -123,9 +124,8 @@ def test_every_other_setting_is_in_the_table_with_its_default() -> None:
     rows = re.findall(r"^\| (`[\w`, ]+`) \| (.+?) \|", README, re.MULTILINE)
     named = {name for names, _ in rows for name in re.findall(r"`(\w+)`", names)}
     known = {f.name: f.default for cls in SECTIONS.values() for f in fields(cls)}
-    homes = (ROOT / "charlm" / "cli" / name for name in ("train.py", "options.py"))
-    flags = "".join(home.read_text(encoding="utf-8") for home in homes)
-    without = {name for name in known if f'"{name}":' not in flags}
+    options = {option.name for option in typer.main.get_command(app).commands["train"].params}
+    without = set(known) - {FLAGS.get(name, name) for name in options} - {"one_hot"}
     assert without <= named
     for names, defaults in rows:
         for name, told in zip(re.findall(r"`(\w+)`", names), defaults.split(", "), strict=False):

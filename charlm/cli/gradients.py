@@ -105,11 +105,11 @@ def _compared(
     names: str, sources: list[str], reading: ReadingFlags, minutes: float, lags: int, seed: int
 ) -> "list[GradientFlow]":
     from charlm.config import settings_from
-    from charlm.library import nested_settings
+    from charlm.flags import by_section
     from charlm.training.gradients import compared_flows
 
     settings = [
-        settings_from(nested_settings(
+        settings_from(by_section(
             {"sources": tuple(sources), **reading, "cell": cell.strip(), "num_layers": 1,
              "hidden_size": 128, "minutes": minutes, "seed": seed}
         ))

@@ -66,8 +66,8 @@ def train(
         int | None, _flag("--max-size", VOCABULARY, "Most entries, UNK and EOS included.")
     ] = None,
     lowercase: Annotated[
-        bool, _flag("--lowercase", VOCABULARY, "Lower-case the text first.")
-    ] = False,
+        bool | None, _flag("--lowercase", VOCABULARY, "Lower-case the text first.")
+    ] = None,
     normalize: Annotated[
         str | None, _flag("--normalize", VOCABULARY, "none, nfc or nfkc (none).")
     ] = None,
@@ -90,15 +90,15 @@ def train(
         str | None, _flag("--params", MODEL, "Weights in all, such as 2M: sets --hidden.")
     ] = None,
     skip: Annotated[
-        bool, _flag("--skip", MODEL, "Add each layer's input to its output (residual).")
-    ] = False,
+        bool | None, _flag("--skip", MODEL, "Add each layer's input to its output (residual).")
+    ] = None,
     init: Annotated[
         str | None,
         _flag("--init", MODEL, "Recurrent weights: orthogonal, xavier, he, identity, uniform:R."),
     ] = None,
     learned_state: Annotated[
-        bool, _flag("--learned-state", MODEL, "Learn the state that documents begin with.")
-    ] = False,
+        bool | None, _flag("--learned-state", MODEL, "Learn the state that documents begin with.")
+    ] = None,
     mos: Annotated[int | None, _flag("--mos", MODEL, "Mix so many softmaxes (1).")] = None,
     direction: Annotated[
         str | None,
@@ -121,8 +121,8 @@ def train(
         float | None, _flag("--weight-drop", MODEL, "Recurrent weights dropped (0).")
     ] = None,
     variational: Annotated[
-        bool, _flag("--variational", MODEL, "One dropout mask for all steps of a window.")
-    ] = False,
+        bool | None, _flag("--variational", MODEL, "One dropout mask for all steps of a window.")
+    ] = None,
     tie: Annotated[
         bool | None,
         _flag("--tie/--no-tie", MODEL, "Output matrix = embedding (for words and bpe)."),
@@ -140,8 +140,8 @@ def train(
         int | None, _flag("--bptt", FIT, "Tokens in a window of back-propagation (by rule).")
     ] = None,
     stateless: Annotated[
-        bool, _flag("--stateless", FIT, "Shuffled windows, no state carried over.")
-    ] = False,
+        bool | None, _flag("--stateless", FIT, "Shuffled windows, no state carried over.")
+    ] = None,
     optimizer: Annotated[
         str | None, _flag("--optimizer", FIT, "adamw, adam, sgd, nt-asgd, rmsprop (adamw).")
     ] = None,
@@ -221,44 +221,29 @@ def train(
     """
     from charlm.config import merge, settings_in
     from charlm.errors import UsageError
+    from charlm.flags import by_section
 
-    one_hot = embedding == "one-hot"
-    given: dict[str, dict[str, Any]] = {
-        "corpus": {
-            "sources": sources, "document": document, **reading,
-            "valid": valid, "test": test, "valid_frac": valid_frac, "hold_out": hold_out,
-        },
-        "vocabulary": {
-            "unit": unit, "words": words, "min_count": min_count, "max_size": max_size,
-            "lowercase": lowercase or None, "normalize": normalize,
-        },
-        "model": {
-            "cell": cell, "num_layers": layers, "hidden_size": hidden,
-            "embedding_size": None if one_hot else width_of(embedding),
-            "one_hot": one_hot or None, "parameters": count_of(params), "skip": skip or None,
-            "recurrent_init": init, "learned_state": learned_state or None, "mixture": mos,
-            "direction": direction,
-            "dropout": dropout, "input_dropout": input_dropout,
-            "output_dropout": output_dropout, "embedding_dropout": embedding_dropout,
-            "weight_drop": weight_drop, "variational": variational or None, "tie_weights": tie,
-        },
-        "training": {
-            "epochs": epochs, "steps": steps, "minutes": minutes, "batch_size": batch,
-            "bptt": bptt, "stateless": stateless or None, "optimizer": optimizer,
-            "learning_rate": learning_rate, "schedule": schedule, "warmup": warmup,
-            "weight_decay": weight_decay, "momentum": momentum, "clip_norm": clip_norm,
-            "on_nonfinite": on_nonfinite,
-            "label_smoothing": label_smoothing, "activation_penalty": activation_penalty,
-            "slowness_penalty": slowness_penalty, "average": average, "calibrate": calibrate,
-            "evals": evals, "patience": patience, "seed": seed, "device": device,
-            "precision": precision, "threads": threads, "save_minutes": save_minutes,
-            "vectors": str(vectors) if vectors else None,
-        },
-    }  # fmt: skip
-    flags: dict[str, dict[str, Any]] = {
-        section: {key: value for key, value in values.items() if value not in (None, [])}
-        for section, values in given.items()
-    }
+    flags = by_section({
+        "sources": sources, "document": document, **reading,
+        "valid": valid, "test": test, "valid_frac": valid_frac, "hold_out": hold_out,
+        "unit": unit, "words": words, "min_count": min_count, "max_size": max_size,
+        "lowercase": lowercase, "normalize": normalize,
+        "cell": cell, "layers": layers, "hidden": hidden, "embedding": embedding,
+        "params": params, "skip": skip, "init": init, "learned_state": learned_state,
+        "mos": mos, "direction": direction,
+        "dropout": dropout, "input_dropout": input_dropout, "output_dropout": output_dropout,
+        "embedding_dropout": embedding_dropout, "weight_drop": weight_drop,
+        "variational": variational, "tie": tie,
+        "epochs": epochs, "steps": steps, "minutes": minutes, "batch": batch, "bptt": bptt,
+        "stateless": stateless, "optimizer": optimizer, "learning_rate": learning_rate,
+        "schedule": schedule, "warmup": warmup, "weight_decay": weight_decay,
+        "momentum": momentum, "clip_norm": clip_norm, "on_nonfinite": on_nonfinite,
+        "label_smoothing": label_smoothing, "activation_penalty": activation_penalty,
+        "slowness_penalty": slowness_penalty, "average": average, "calibrate": calibrate,
+        "evals": evals, "patience": patience, "seed": seed, "device": device,
+        "precision": precision, "threads": threads, "save_minutes": save_minutes,
+        "vectors": vectors,
+    })  # fmt: skip
     also = settings_in(more or [])
     for section, values in also.items():
         for key in values.keys() & flags.get(section, {}).keys():
@@ -302,36 +287,6 @@ def _completed(session: "Session") -> str:
         f"run {session.path.name} is {length}, and nothing was changed; train it "
         f"longer with: {command('train', '--resume', f'--{unit}', 'N', run=session.path)}"
     )
-
-
-def width_of(text: str | None) -> int | None:
-    """The value of --embedding as a number. Raises UsageError for anything else."""
-    from charlm.errors import UsageError
-
-    try:
-        return None if text is None else int(text)
-    except ValueError as error:
-        raise UsageError(
-            f"--embedding is {text!r}; expected a width such as 128, or one-hot"
-        ) from error
-
-
-def count_of(text: str | None) -> int | None:
-    """A number such as 24M or 500k. Raises UsageError for anything else."""
-    from charlm.errors import UsageError
-
-    if text is None:
-        return None
-    scales = {"k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
-    digits, scale = text.strip().lower(), 1
-    if digits and digits[-1] in scales:
-        digits, scale = digits[:-1], scales[digits[-1]]
-    try:
-        return round(float(digits) * scale)
-    except (ValueError, OverflowError) as error:
-        raise UsageError(
-            f"--params is {text!r}; expected a number such as 2000000, 2M or 500k"
-        ) from error
 
 
 def _settings(
@@ -407,7 +362,7 @@ def _resumed(
     from charlm.errors import RunError, UsageError
     from charlm.runs.locate import checkpoints_folder, find_run, is_built_in, own_runs
 
-    if config or vocab or flags["corpus"].get("sources"):
+    if config or vocab or flags.get("corpus", {}).get("sources"):
         raise UsageError(
             "--resume goes on with a run as it was made; leave out text, files and presets"
         )

@@ -4,6 +4,7 @@ import ctypes
 import os
 import threading
 import weakref
+from collections.abc import Callable
 
 import numpy as np
 
@@ -18,6 +19,8 @@ WEIGHTS_PER_THREAD = 200_000
 """Weights that a thread must have to be worth waiting for. Gain of two threads over one, drawing
 one text on a quiet AMD EPYC: 0.76 with 38,000 weights, 1.06 with 140,000, 1.16 with 260,000, 1.23
 with 410,000, 1.57 with 820,000."""
+FORKED = threading.Lock()
+"""Held while an engine is loaded again in a forked process, so that two threads do it once."""
 
 
 def _free(library: ctypes.CDLL, handle: ctypes.c_void_p, process: int) -> None:
@@ -29,18 +32,29 @@ def _free(library: ctypes.CDLL, handle: ctypes.c_void_p, process: int) -> None:
 class NativeEngine:
     """Computes with the kernels of native.cpp.
 
-    Calls from several Python threads wait for each other. After a fork it must be loaded again.
+    Calls from several Python threads wait for each other. In a process that began as a fork the
+    kernels have no threads, so the first call there loads them again with the weights that
+    `reread` returns.
     """
 
     def __init__(
-        self, weights: Weights, variant: str, kind: str = "fp32", threads: int | None = None
+        self,
+        weights: Weights,
+        variant: str,
+        kind: str = "fp32",
+        threads: int | None = None,
+        reread: "Callable[[], Weights] | None" = None,
     ) -> None:
         self.variant, self.kind = variant, kind
         self._shape = len(weights.layers), PARTS[weights.cell], weights.hidden_size
         self.name = f"native {variant}" + ("" if kind == "fp32" else f" {kind}")
         self.vocab_size = self.logits_each = weights.vocab_size
         self.threads = threads or _usual_threads(weights)
-        self._library = open_library(variant)
+        self._library, self._reread = open_library(variant), reread
+        self._begin(weights)
+
+    def _begin(self, weights: Weights) -> None:
+        """Load the kernels with their weights and threads in this process."""
         handle = ctypes.c_void_p()
         layers = [
             array
@@ -56,7 +70,7 @@ class NativeEngine:
             weights.embedding.shape[1],
             weights.hidden_size,
             weights.vocab_size,
-            KINDS[kind],
+            KINDS[self.kind],
             self.threads,
             weights.embedding,
             pointers,
@@ -99,9 +113,17 @@ class NativeEngine:
     def _call(self, name: str, *arguments: object) -> None:
         """One function of the library, by one thread at a time."""
         if os.getpid() != self._process:  # its workers are not here: it would wait for ever
-            raise RuntimeError("the model was loaded before a fork; load it again in this process")
+            self._begin_in_fork()
         with self._lock:
             _check(getattr(self._library, name)(self._handle, *arguments))
+
+    def _begin_in_fork(self) -> None:
+        """Load the kernels again in a forked process. Raises RuntimeError without `reread`."""
+        if self._reread is None:
+            raise RuntimeError("the model was loaded before a fork; load it again in this process")
+        with FORKED:
+            if os.getpid() != self._process:
+                self._begin(self._reread())
 
     def _check_shapes(self, steps_rows: Ids | Nats, state: Array, others_fit: bool) -> None:
         """Raise ValueError for shapes that do not fit: the kernels would read any memory."""

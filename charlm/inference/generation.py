@@ -39,6 +39,9 @@ class Piece:
     nats: float = 0.0
     id: int | None = None
 
+    def __repr__(self) -> str:
+        return f"Piece({self.text!r}, sample {self.sample}, {self.nats:.3f} nats)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class NextToken:
@@ -47,6 +50,9 @@ class NextToken:
     id: int
     token: str
     probability: float
+
+    def __repr__(self) -> str:
+        return f"NextToken({self.token!r}, {self.probability:.4f})"
 
 
 @runtime_checkable

@@ -29,6 +29,9 @@ class TokenScore:
     rank: int
     oov: bool
 
+    def __repr__(self) -> str:
+        return f"TokenScore({self.token!r}, {self.nats:.3f} nats, rank {self.rank})"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
@@ -41,6 +44,10 @@ class Score:
     tally: Tally
     tokens: tuple[TokenScore, ...] = ()
     unk_penalty: float = 0.0
+
+    def __repr__(self) -> str:
+        text = self.text if len(self.text) <= 40 else self.text[:37] + "..."
+        return f"Score({text!r}, ln P {self.log_probability:.3f}, {self.tally.tokens} tokens)"
 
     @property
     def log_probability(self) -> float:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -287,6 +287,7 @@ def load_engine(
             f"--engine {engine} with a model of {' and '.join(only_in_torch(settings))}, which "
             "only torch computes; expected torch or auto there"
         )
+    stamp = _stamp(path)
     arrays = load_arrays(path, settings, vocab_size)
     kept = float(arrays.pop(SCALE, np.float32(1.0)))
     scale = kept if logit_scale is None else logit_scale
@@ -298,10 +299,30 @@ def load_engine(
     if engine == "numpy":
         return NumpyEngine(plain)
     must = engine == "native" or weights != "fp32"
-    return _compiled_engine(plain, weights, threads, must=must)
+
+    def reread() -> Weights:
+        """Read the weights again. Raises RunError if the file is no longer the same."""
+        if _stamp(path) != stamp:
+            raise RunError(
+                f"{path} has changed since the model was loaded, and this process is a fork that "
+                "has to read it again. Call charlm.load in this process"
+            )
+        again = load_arrays(path, settings, vocab_size)
+        again.pop(SCALE, None)
+        return weights_from(settings, again, scale)
+
+    return _compiled_engine(plain, weights, threads, reread, must=must)
 
 
-def _compiled_engine(plain: Weights, kind: str, threads: int | None, must: bool) -> Engine:
+def _stamp(path: Path) -> tuple[int, int]:
+    """Return the size and the time of a file, to know whether it has been replaced."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _compiled_engine(
+    plain: Weights, kind: str, threads: int | None, reread: Callable[[], Weights], *, must: bool
+) -> Engine:
     """The kernels; where they are not here or cannot be loaded, numpy, unless they must be."""
     variant = chosen_variant()
     if variant is None and must:
@@ -312,7 +333,7 @@ def _compiled_engine(plain: Weights, kind: str, threads: int | None, must: bool)
     if variant is None:
         return NumpyEngine(plain)
     try:
-        return NativeEngine(plain, variant, kind, threads)
+        return NativeEngine(plain, variant, kind, threads, reread)
     except EnvironmentFailure:
         if must:
             raise

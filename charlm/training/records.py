@@ -11,11 +11,22 @@ class Record:
     """Something that happened at a step. `seconds` is the time trained so far, all sittings."""
 
     kind: ClassVar[str] = "record"
+    shown: ClassVar[tuple[str, ...]] = ()
+    """Fields that the short form shows, beside the step."""
 
     step: int
     epoch: int
     tokens: int
     seconds: float
+
+    def __repr__(self) -> str:
+        values = ((name, getattr(self, name)) for name in self.shown)
+        parts = [
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value!r:.100}"
+            for name, value in values
+            if value is not None
+        ]
+        return f"{type(self).__name__}({', '.join([f'step {self.step:,}', *parts])})"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; numbers that are not finite become None."""
@@ -26,11 +37,12 @@ class Record:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class StepRecord(Record):
     """Training since the last such record: mean nats per token, gradient norm before clipping."""
 
     kind: ClassVar[str] = "step"
+    shown: ClassVar[tuple[str, ...]] = ("progress", "nats_per_token")
 
     progress: float
     nats_per_token: float
@@ -40,20 +52,22 @@ class StepRecord(Record):
     tokens_per_second: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class WarningRecord(Record):
     """Something that the user should know of, as a sentence."""
 
     kind: ClassVar[str] = "warning"
+    shown: ClassVar[tuple[str, ...]] = ("text",)
 
     text: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class EvaluationRecord(Record):
     """A full pass over the validation text; `best` when no earlier one was better."""
 
     kind: ClassVar[str] = "evaluation"
+    shown: ClassVar[tuple[str, ...]] = ("tally", "best")
 
     progress: float
     best: bool
@@ -66,11 +80,12 @@ class EvaluationRecord(Record):
         return plain
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SavedRecord(Record):
     """A checkpoint from which training can go on."""
 
     kind: ClassVar[str] = "saved"
+    shown: ClassVar[tuple[str, ...]] = ("path",)
 
     path: str
 
@@ -98,18 +113,21 @@ class Review:
     memory: Memory | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class FinishedRecord(Record):
     """The end of this sitting: why, and the figures of the best weights.
 
     `logit_scale` is the factor that calibration found on the validation text, 1 where it found
-    nothing to gain; `valid_uncalibrated` are the figures without it.
+    nothing to gain; `valid_uncalibrated` are the figures without it. `path` is the run's folder;
+    it is not in `to_dict`, since files of a run can be moved.
     """
 
     kind: ClassVar[str] = "finished"
+    shown: ClassVar[tuple[str, ...]] = ("reason", "valid", "test", "path")
 
     reason: str
     best_step: int
+    path: str = ""
     valid: Tally | None = None
     test: Tally | None = None
     valid_uncalibrated: Tally | None = None
@@ -125,6 +143,7 @@ class FinishedRecord(Record):
     def to_dict(self) -> dict[str, Any]:
         """As `Record.to_dict`, the tallies as their figures."""
         plain = Record.to_dict(self)
+        del plain["path"]
         for name in ("valid", "test", "valid_uncalibrated"):
             tally = getattr(self, name)
             plain[name] = tally.summary() if tally else None

@@ -206,6 +206,7 @@ class Session:
             seconds=round(counters.seconds, 3),
             reason=reason,
             best_step=counters.best_step or counters.step,
+            path=str(self.path),
             valid=valid,
             test=test,
             valid_uncalibrated=trainer.best_tally if scale != 1.0 else None,

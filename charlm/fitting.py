@@ -1,0 +1,218 @@
+"""Training from Python: `fit` trains at once and returns the model, `train` yields the records."""
+
+import contextlib
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from charlm.config import read_toml, settings_from
+from charlm.errors import UsageError
+from charlm.flags import by_section
+from charlm.library import Model, load
+from charlm.presets import layered, preset_settings
+from charlm.runs.locate import checkpoints_folder
+from charlm.text.corpus import Corpus
+
+if TYPE_CHECKING:
+    from charlm.training.records import Record
+    from charlm.training.session import Session
+
+
+class Training(Iterator["Record"]):
+    """The training of a new run in `path`. Iterate over it to train; the last record ends it.
+
+    Nothing is trained before the first `next`. One that is dropped before that warns.
+    """
+
+    def __init__(self, session: "Session") -> None:
+        self.path, self._sessions, self._begun = session.path, [session], False
+        self.unit = str(session.record["settings"]["vocabulary"]["unit"])
+        self._records = _records(self._sessions)
+
+    def __repr__(self) -> str:
+        state = "begun" if self._begun else "not begun; iterate over it, or call charlm.fit"
+        return f"Training({str(self.path)!r}, {state})"
+
+    def __next__(self) -> "Record":
+        self._begun = True
+        return next(self._records)
+
+    def stop(self) -> None:
+        """Ask for an end after the step at hand, with everything saved; iterate on until then."""
+        self._sessions[-1].trainer.stop("interrupted")
+
+    def close(self) -> None:
+        """Stop training at once; what is saved can be resumed with `charlm train --resume`."""
+        self._begun = True
+        self._records.close()
+        self._sessions[0].lock.release()
+
+    def __del__(self) -> None:
+        if getattr(self, "_begun", True):
+            return
+        warnings.warn(
+            f"the training of {self.path} was never begun: charlm.train is an iterator of "
+            "records. Iterate over it, or call charlm.fit, which trains at once",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        self.close()
+
+
+def _records(sessions: "list[Session]") -> "Generator[Record, None, None]":
+    """Train the first session, and add that of the backward half, if there is one, when it begins.
+
+    This is no method: a generator that held its `Training` would keep it from being dropped.
+    """
+    from charlm.training.opening import halves
+
+    for number, half in enumerate(halves(sessions[0])):
+        sessions[number:] = [half]
+        yield from half.records()
+
+
+def train(*sources: str | Path, text: str | None = None, **options: Any) -> Training:
+    """Return the training of a new run: an iterator of records, the last one a FinishedRecord.
+
+    Options are those of `fit`. Raises CharlmError of the kind that fits.
+    """
+    return Training(_session(sources, text, **options))
+
+
+def fit(
+    *sources: str | Path, text: str | None = None, progress: bool | None = None, **options: Any
+) -> Model:
+    """Train a new model on files, or on a `text` in memory, and return it.
+
+    Settings have the names of the flags of `charlm train`, or their own names as `charlm info`
+    shows them: `fit("a.txt", unit="word", hidden=128, epochs=3)`. Other options: `name` and
+    `checkpoints` (where the run goes), `preset`, `config` (a TOML file) and `vocab` (a
+    tokenizer.json). A bar shows the progress in a notebook and on a terminal; `progress` switches
+    it on or off. An interrupt (Ctrl-C, or the stop button of a notebook) saves before it raises
+    KeyboardInterrupt. Raises CharlmError of the kind that fits.
+    """
+    training = train(*sources, text=text, **options)
+    with contextlib.closing(training), _saved_first(training), _bar(training, progress) as show:
+        for record in training:
+            show(record)
+    return load(training.path)
+
+
+@contextlib.contextmanager
+def _saved_first(training: Training) -> Iterator[None]:
+    """Inside, a first interrupt stops the training after its step; a second one at once.
+
+    Raises KeyboardInterrupt at the end if there was one. Only the main thread of Python is
+    interrupted, and a program's own handler stays.
+    """
+    interrupts: list[int] = []
+
+    def handle(number: int, frame: Any) -> None:
+        if interrupts:
+            signal.default_int_handler(number, frame)
+        interrupts.append(number)
+        training.stop()
+
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if interrupts:
+        raise KeyboardInterrupt(
+            f"training was stopped and saved; use it with charlm.load({str(training.path)!r})"
+        )
+
+
+def _session(
+    sources: tuple[str | Path, ...],
+    text: str | None,
+    *,
+    name: str | None = None,
+    checkpoints: str | Path | None = None,
+    preset: str | None = None,
+    config: str | Path | None = None,
+    vocab: str | Path | None = None,
+    **settings: Any,
+) -> "Session":
+    from charlm.training.opening import start
+
+    given = by_section({"sources": tuple(map(str, sources)), **settings})
+    if vocab and (known := given.get("vocabulary")):
+        raise UsageError(
+            f"{', '.join(known)} with vocab, whose file decides that; give one of them"
+        )
+    corpus = None
+    if text is not None:
+        if sources:
+            raise UsageError("text and files were both given; give one of them")
+        corpus = _in_memory(text, **given.get("corpus", {}))
+    layers = [("argument", given)]
+    if config:
+        layers.insert(0, (f"file {config}", read_toml(Path(config))))
+        settings_from(layers[0][1], str(config))
+    if preset:
+        layers.insert(0, (f"preset {preset}", preset_settings(preset)))
+    nested, origins = layered(layers)
+    return start(
+        settings_from(nested),
+        checkpoints_folder(Path(checkpoints) if checkpoints else None),
+        name=name,
+        origins=origins,
+        corpus=corpus,
+        vocabulary=Path(vocab) if vocab else None,
+    )
+
+
+def _in_memory(
+    text: str, *, document: str = "auto", keep_cr: bool = False, **others: Any
+) -> Corpus:
+    """Return a text in memory as a corpus; `others` are settings that files alone need."""
+    del others
+    return Corpus.from_text(text, "stream" if document == "auto" else document, keep_cr=keep_cr)
+
+
+@contextlib.contextmanager
+def _bar(training: Training, progress: bool | None) -> "Iterator[Callable[[Record], None]]":
+    """Show a bar inside, and give the function that moves it by a record."""
+    if progress is False:
+        yield lambda _: None
+        return
+    with warnings.catch_warnings():  # without ipywidgets the bar is text; tqdm would advise
+        warnings.simplefilter("ignore")
+        from tqdm.auto import tqdm
+    from charlm.report.progress import step_line
+    from charlm.training.records import FinishedRecord, StepRecord
+
+    shown = progress or in_notebook()
+    unit = training.unit
+    with tqdm(
+        total=1000,
+        disable=False if shown else None,  # None: only on a terminal
+        dynamic_ncols=True,
+        bar_format="{percentage:3.0f}% |{bar}| {desc} [{elapsed}<{remaining}]",
+    ) as bar:
+
+        def show(record: "Record") -> None:
+            if isinstance(record, StepRecord):
+                bar.n = round(1000 * record.progress)
+                bar.set_description_str(step_line(record, unit))
+            elif isinstance(record, FinishedRecord) and record.complete:
+                bar.n = bar.total
+                bar.refresh()
+
+        yield show
+
+
+def in_notebook() -> bool:
+    """Return whether the process is the kernel of a notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return shell is not None and "IPKernelApp" in shell.config

@@ -1,0 +1,417 @@
+"""Training from Python: `fit`, `train`, names of settings, progress, results, copies of models."""
+
+import copy
+import fcntl
+import multiprocessing
+import os
+import pickle
+import pty
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import types
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+
+import charlm
+from charlm.cli import app
+from charlm.config import settings_from
+from charlm.engine.library import chosen_variant
+from charlm.errors import EnvironmentFailure, RunError, UsageError
+from charlm.fitting import in_notebook
+from charlm.flags import FLAGS, HOMES, by_section
+from charlm.library import Model
+from charlm.listing import SHOWN_ROWS, Listing
+from charlm.runs.run import torch_model
+from charlm.text.corpus import Corpus
+from charlm.training import preparing
+
+TEXT = "abc abd\nab ca\n" * 10
+TINY = {
+    "hidden": 4, "embedding": 3, "layers": 1, "dropout": 0.1, "steps": 12, "batch": 2, "bptt": 4,
+    "seed": 1, "precision": "fp32", "device": "cpu", "threads": 1, "learning_rate": 0.05,
+}  # fmt: skip
+RUN_OPTIONS = {
+    "name", "resume", "run", "checkpoints", "plan", "preset", "config", "more", "vocab", "help",
+    "version", "quiet", "verbose", "debug",
+}  # fmt: skip
+"""Parameters of `charlm train` that are no settings."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("fitting")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preparing, "keep_freed_memory", lambda: True)
+        charlm.fit(text=TEXT, name="a", checkpoints=path, **TINY)
+    return path
+
+
+@pytest.fixture
+def model(folder: Path) -> Model:
+    return charlm.load("a", checkpoints=folder)
+
+
+# Training
+
+
+def test_fit_is_train_to_its_end(tmp_path: Path, model: Model) -> None:
+    """The same weights; the model that comes back is the run's."""
+    records = list(charlm.train(text=TEXT, checkpoints=tmp_path, name="b", **TINY))
+    assert Path(records[-1].path) == tmp_path / "b"
+    other = charlm.load(tmp_path / "b")
+    assert other.score("abc")[0].log_probability == model.score("abc")[0].log_probability
+    assert model.config["model"]["hidden_size"] == 4
+    names = {name for record in records for name in record.to_dict()}
+    assert "path" in names  # of what was saved
+    assert "path" not in records[-1].to_dict()  # a run's files can be moved
+
+
+def test_files_may_be_paths_and_settings_come_from_a_file(tmp_path: Path) -> None:
+    """What is given as an argument wins over the file."""
+    (tmp_path / "t.txt").write_text(TEXT)
+    (tmp_path / "c.toml").write_text("[model]\ncell = 'gru'\nhidden_size = 5\n")
+    model = charlm.fit(tmp_path / "t.txt", config=tmp_path / "c.toml", checkpoints=tmp_path, **TINY)
+    assert (model.config["model"]["cell"], model.config["model"]["hidden_size"]) == ("gru", 4)
+    with pytest.raises(UsageError, match="text and files were both given"):
+        charlm.fit(tmp_path / "t.txt", text=TEXT, checkpoints=tmp_path)
+    with pytest.raises(UsageError, match="unit with vocab"):
+        charlm.fit(text=TEXT, unit="word", vocab=tmp_path / "tokenizer.json", checkpoints=tmp_path)
+
+
+def test_a_vocabulary_is_taken_as_it_is(tmp_path: Path, folder: Path) -> None:
+    """As with --vocab."""
+    vocab = folder / "a" / "tokenizer.json"
+    model = charlm.fit(text="abc ab\n" * 20, vocab=vocab, checkpoints=tmp_path, **TINY)
+    assert (model.path / "tokenizer.json").read_bytes() == vocab.read_bytes()
+
+
+def test_training_that_is_dropped_warns_and_frees_its_run(tmp_path: Path) -> None:
+    """Nothing is trained by a call alone, and silence about it cost people an evening."""
+    training = charlm.train(text=TEXT, checkpoints=tmp_path, name="x", **TINY)
+    assert "not begun; iterate over it, or call charlm.fit" in repr(training)
+    with pytest.warns(RuntimeWarning, match="never begun.*charlm.fit"):
+        del training
+    from charlm.training.opening import resume
+
+    list(resume(tmp_path / "x").records())  # the lock is free
+    assert charlm.load(tmp_path / "x").path.name == "x"
+
+
+def test_training_ends_without_a_warning_where_it_was_meant(tmp_path: Path) -> None:
+    """Closed before it began, stopped on the way, or iterated to the end."""
+    charlm.train(text=TEXT, checkpoints=tmp_path, **TINY).close()
+    training = charlm.train(text=TEXT, checkpoints=tmp_path, **{**TINY, "steps": 1000})
+    next(training)
+    training.stop()
+    assert [record.reason for record in training if record.kind == "finished"] == ["interrupted"]
+    assert "begun" in repr(training)
+
+
+def test_an_interrupt_saves_before_it_raises(tmp_path: Path) -> None:
+    """What was trained until then can be loaded; the handler is Python's own again."""
+    from charlm.training.session import Session
+
+    logged: list[object] = []
+    with pytest.MonkeyPatch.context() as patch:
+        log = Session._log
+
+        def interrupt(self: Session, record: object) -> None:
+            """Press the button once, at the first record."""
+            if not logged:
+                os.kill(os.getpid(), signal.SIGINT)
+            logged.append(record)
+            log(self, record)
+
+        patch.setattr(Session, "_log", interrupt)
+        with pytest.raises(KeyboardInterrupt, match="saved"):
+            charlm.fit(
+                text=TEXT, checkpoints=tmp_path, name="i", **{**TINY, "steps": 10**6, "evals": 1}
+            )
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert charlm.load(tmp_path / "i").history[-1]["reason"] == "interrupted"
+
+
+# Names of settings
+
+
+def test_every_flag_of_train_is_a_keyword() -> None:
+    """By the name of the parameter, which is the flag's; a new flag is tested unasked."""
+    command = typer.main.get_command(app).commands["train"]
+    options = {o.name: o.opts for o in command.params if o.name not in RUN_OPTIONS}
+    assert {name for name in options if name not in HOMES and name not in FLAGS} == set()
+    del options["sources"]
+    for name, names in options.items():
+        flag = name.replace("_", "-")
+        assert {f"--{flag}", f"--no-{flag}"} & set(names), (name, names)
+    assert set(FLAGS) <= set(options)
+    assert set(FLAGS.values()) <= set(HOMES)
+
+
+def test_flags_and_settings_are_two_names_of_one_thing() -> None:
+    """Both give the same settings; given twice they are refused."""
+    by_flag = {
+        "layers": 2, "hidden": 128, "batch": 16, "init": "xavier", "mos": 3, "tie": True,
+        "params": None, "embedding": "12", "min_count": 2, "valid_frac": 0.2,
+    }  # fmt: skip
+    by_name = {
+        "num_layers": 2, "hidden_size": 128, "batch_size": 16, "recurrent_init": "xavier",
+        "mixture": 3, "tie_weights": True, "embedding_size": 12, "min_count": 2,
+        "valid_frac": 0.2,
+    }  # fmt: skip
+    assert settings_from(by_section(by_flag)) == settings_from(by_section(by_name))
+    assert by_section({"embedding": "one-hot"}) == {"model": {"one_hot": True}}
+    assert by_section({"params": "1.5M"}) == {"model": {"parameters": 1_500_000}}
+    assert by_section({"params": 200}) == {"model": {"parameters": 200}}
+    assert by_section({"vectors": Path("v.txt")}) == {"training": {"vectors": "v.txt"}}
+    with pytest.raises(UsageError, match="hidden and hidden_size are two names of one setting"):
+        by_section({"hidden": 4, "hidden_size": 4})
+    for wrong, told in (({"hiden": 3}, "'hidden'"), ({"embedding": "wide"}, "one-hot")):
+        with pytest.raises(UsageError, match=told):
+            by_section(wrong)
+
+
+# Progress
+
+
+SCRIPT = """
+import sys, charlm
+charlm.fit(text={text!r}, checkpoints={folder!r}, **{options!r})
+"""
+
+
+def on_a_terminal(folder: Path, **more: object) -> str:
+    """What `fit` writes to stderr where that is a terminal."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    options = {**TINY, "steps": 3, **more}
+    code = SCRIPT.format(text=TEXT, folder=str(folder), options=options)
+    done = subprocess.run([sys.executable, "-c", code], stderr=theirs, check=False)
+    os.close(theirs)
+    shown = b""
+    try:
+        while block := os.read(ours, 65536):
+            shown += block
+    except OSError:  # the end of a terminal whose other side is closed
+        pass
+    os.close(ours)
+    assert done.returncode == 0, shown
+    return shown.decode()
+
+
+def test_a_bar_on_a_terminal_only(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Not in a pipe unless asked for, and not on a terminal where it is switched off."""
+    shown = on_a_terminal(tmp_path)
+    assert "100%" in shown
+    assert all(len(line) <= 80 for line in shown.replace("\r", "\n").split("\n"))
+    assert on_a_terminal(tmp_path, progress=False) == ""
+    charlm.fit(text=TEXT, checkpoints=tmp_path, **TINY)
+    assert capfd.readouterr() == ("", "")
+    charlm.fit(text=TEXT, checkpoints=tmp_path, progress=True, **TINY)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "100%" in err
+    assert "bits/char" in err
+
+
+def test_a_bar_in_a_notebook(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its stderr is no terminal, so tqdm alone would stay silent."""
+    assert not in_notebook()
+    shell = types.SimpleNamespace(config={"IPKernelApp": {}})
+    notebook = types.SimpleNamespace(get_ipython=lambda: shell)
+    monkeypatch.setitem(sys.modules, "IPython", notebook)
+    assert in_notebook()
+    charlm.fit(text=TEXT, checkpoints=tmp_path, **TINY)
+    assert "100%" in capfd.readouterr().err
+    charlm.fit(text=TEXT, checkpoints=tmp_path, progress=False, **TINY)
+    assert capfd.readouterr().err == ""
+
+
+# Results
+
+
+def test_what_a_user_sees_is_short(model: Model) -> None:
+    """One line each, of at most 120 characters, with its main figure."""
+    state = model.state("ab")
+    (score,) = model.score("abc " * 30, tokens=True)
+    records = list(charlm.train(text=TEXT, checkpoints=model.path.parent, **TINY))
+    things = [
+        model, state, score, score.tally, score.tokens[0], model.next("a", top=1)[0],
+        next(model.generate(3, seed=1)), Corpus.from_text(TEXT), model.history, *records[:-1],
+    ]  # fmt: skip
+    for thing in things:
+        shown = repr(thing).replace(str(model.path.parent.resolve()), "")
+        assert shown.startswith(f"{type(thing).__name__}("), shown
+        assert "\n" not in shown
+        assert len(shown.replace(str(model.path.parent), "")) <= 120, shown
+    assert "1 x 4 LSTM" in repr(model)
+    assert f"{score.log_probability:.3f}" in repr(score)
+    assert "progress" in repr(next(r for r in records if r.kind == "step"))
+    assert "reason 'complete'" in repr(records[-1])
+
+
+def test_results_are_tables(model: Model) -> None:
+    """For pandas and for notebooks, with the rows of the list."""
+    pandas = pytest.importorskip("pandas")
+    frame = model.next("a", top=3).to_pandas()
+    assert isinstance(frame, pandas.DataFrame)
+    assert list(frame.columns) == ["id", "token", "probability"]
+    assert list(frame["id"]) == [token.id for token in model.next("a", top=3)]
+    history = model.history.to_pandas()
+    assert list(history["kind"])[-1] == "finished"
+    assert history["nats_per_token"].notna().sum() >= 1
+    html = model.next("a", top=3)._repr_html_()
+    assert html.count("<tr>") == 4
+
+
+def test_tables_are_escaped_and_cut() -> None:
+    """A notebook shows what a token is, and runs none."""
+
+    class Words(Listing[str]):
+        """One column."""
+
+        def rows(self) -> list[dict[str, object]]:
+            """The words."""
+            return [{"word": word} for word in self]
+
+    html = Words(["<b>", "\x1b"])._repr_html_()
+    assert "&lt;b&gt;" in html
+    assert "\x1b" not in html
+    assert f"{5:,} more rows" in Words("abcde" * (SHOWN_ROWS // 5 + 1))._repr_html_()
+    assert Words()._repr_html_().count("<td") == 0
+
+
+def test_without_pandas_the_error_says_what_to_install(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list itself needs none."""
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(EnvironmentFailure, match=r"pip install 'charlm\[pandas\]'"):
+        model.next("a").to_pandas()
+
+
+def test_a_run_without_a_log_has_an_empty_history() -> None:
+    """The one that ships."""
+    assert charlm.load("tales").history == []
+
+
+# Samples
+
+
+def test_sample_is_the_stream_joined(model: Model) -> None:
+    """Several samples are those of the same seed; flags of the command are other names."""
+    whole = model.sample(30, seed=3)
+    assert "".join(model.stream(30, seed=3)) == whole
+    assert model.sample(len=30, seed=3) == whole
+    assert model.sample(30, seed=3, prime="ab") == model.sample(30, seed=3, prompt="ab")
+    several = model.samples(3, 30, seed=3)
+    assert (len(several), several[0]) == (3, whole)
+    assert len(set(several)) == 3
+    assert {piece.sample for piece in model.generate(5, seed=3, n=2)} == {0, 1}
+    for name in ("n", "samples"):
+        with pytest.raises(UsageError, match=r"model.samples\(n\)"):
+            model.sample(5, **{name: 2})
+
+
+# Copies
+
+
+def score_of(model: Model) -> float:
+    return model.score("abc ab")[0].log_probability
+
+
+@pytest.mark.parametrize("engine", ["numpy", "torch", "auto"])
+def test_a_copy_is_loaded_again_with_its_options(folder: Path, engine: str) -> None:
+    """By pickle and by copy; the engine is the same kind."""
+    model = charlm.load("a", checkpoints=folder, engine=engine, threads=1)
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), copy.copy(model)):
+        assert other is not model
+        assert type(other.run.engine) is type(model.run.engine)
+        assert score_of(other) == score_of(model)
+        assert other.path == model.path.resolve()
+    assert len(pickle.dumps(model)) < 2000  # a path and options, no weights
+
+
+def test_results_can_be_pickled(model: Model) -> None:
+    """They come back from a pool as they were."""
+    state, (score,) = model.state("ab"), model.score("abc", tokens=True)
+    assert pickle.loads(pickle.dumps(score)) == score
+    again = pickle.loads(pickle.dumps(state))
+    assert model.step(again, "c")[0] == model.step(state, "c")[0]
+    assert pickle.loads(pickle.dumps(model.next("a"))) == model.next("a")
+
+
+def test_a_pool_of_new_processes_takes_a_model(model: Model) -> None:
+    """Spawned: each loads it from its folder."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        assert list(pool.map(score_of, [model, model])) == [score_of(model)] * 2
+
+
+FORKED = """
+import os, sys, charlm
+model = charlm.load({path!r}, engine="native", threads=3)
+before = model.score("abc ab")[0].log_probability
+child = os.fork()
+if not child:
+    {child}
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def forked(path: Path, child: str) -> int:
+    code = FORKED.format(path=str(path), child=child)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False)
+    return done.returncode
+
+
+needs_kernels = pytest.mark.skipif(
+    chosen_variant() is None or not hasattr(os, "fork"), reason="no kernels, or no fork"
+)
+
+
+@needs_kernels
+def test_a_forked_process_computes_with_its_parents_model(folder: Path) -> None:
+    """Its threads are not there after a fork; they are begun again, with the same result."""
+    same = "os._exit(7 if model.score('abc ab')[0].log_probability == before else 8)"
+    assert forked(folder / "a", same) == 7
+
+
+@needs_kernels
+def test_a_forked_process_refuses_weights_that_have_changed(folder: Path) -> None:
+    """It would go on with another model than its parent."""
+    child = """
+    weights = model.path / "model.safetensors"
+    os.utime(weights, ns=(1, 1))
+    try:
+        model.score("abc")
+    except charlm.CharlmError as error:
+        os._exit(7 if "has changed" in str(error) else 8)
+    os._exit(9)"""
+    copied = folder / "changed"
+    shutil.copytree(folder / "a", copied)
+    assert forked(copied, child.strip()) == 7
+
+
+def test_a_copy_of_a_run_that_is_gone_is_refused(tmp_path: Path) -> None:
+    """With the error of `load`."""
+    model = charlm.fit(text=TEXT, checkpoints=tmp_path, name="gone", **TINY)
+    data = pickle.dumps(model)
+    (tmp_path / "gone").rename(tmp_path / "away")
+    with pytest.raises(RunError, match="gone"):
+        pickle.loads(data)
+
+
+def test_weights_are_those_of_the_best_step(model: Model) -> None:
+    """`fit` loads what the run keeps."""
+    kept = torch_model(model.path).state_dict()["embedding.weight"].numpy()
+    assert np.array_equal(kept, model.embedding)
