@@ -112,6 +112,15 @@ def test_a_table_is_decoded_by_auto_too(tmp_path) -> None:
     assert "a.csv was read as CP1252" in corpus.notes[0]
 
 
+def test_badly_encoded_tables_are_listed_too(tmp_path) -> None:
+    """A folder of spreadsheets and texts."""
+    for name in ("a.csv", "b.csv", "c.txt"):
+        (tmp_path / name).write_bytes("text,n\ncafé à la forêt,1\n".encode("cp1252"))
+    with pytest.raises(CorpusError, match="3 of 3 files") as caught:
+        read(Corpus([str(tmp_path)]))
+    assert str(caught.value).count("line 2, byte 10: 0xe9; it seems to be CP1252") == 3
+
+
 def test_what_no_encoding_fits_is_refused(tmp_path, monkeypatch) -> None:
     """The user has to name one."""
     (tmp_path / "a.txt").write_bytes(b"caf\xe9")

@@ -137,7 +137,12 @@ class Corpus:
 
     def _whole(self) -> Iterator[str]:
         ends = LineEnds(self.document, keep=self._reading.keep_cr)
-        yield from self._stream(ends) if self.document == "stream" else self._documents(ends)
+        try:
+            yield from self._stream(ends) if self.document == "stream" else self._documents(ends)
+        except CorpusError as error:
+            if not error.place or self._reading.encoding == decoding.AUTO:
+                raise
+            raise invalid(self._text_files(), self._reading.encoding, error) from error
         ends.report(self._note)
         self.cr_ends = ends.kept_cr
 
@@ -197,17 +202,23 @@ class Corpus:
             return
         encoding = self._encoding_of(source)
         file, errors = blocks(source, self._block_bytes), self._reading.errors
-        try:
-            for piece in decoding.decode(
-                file, source.label, self._note, encoding=encoding, errors=errors
+        for piece in decoding.decode(
+            file, source.label, self._note, encoding=encoding, errors=errors
+        ):
+            if piece:
+                yield piece
+
+    def _text_files(self) -> list[TextFile | Spool]:
+        """All files of bytes in an encoding, tables among them."""
+        files: list[TextFile | Spool] = []
+        for source in self._found:
+            if isinstance(source, TextFile | Spool):
+                files.append(source)
+            elif (
+                isinstance(source, Rows) and source.path and ".parquet" not in source.path.suffixes
             ):
-                if piece:
-                    yield piece
-        except CorpusError as error:
-            if not error.place or self._reading.encoding == decoding.AUTO:
-                raise
-            files = [other for other in self._found if isinstance(other, TextFile | Spool)]
-            raise invalid(files, encoding, error) from error
+                files.append(TextFile(source.label, source.path))
+        return files
 
     def _encoding_of(self, source: TextFile | Spool) -> str:
         if self._reading.encoding != decoding.AUTO:

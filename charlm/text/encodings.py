@@ -151,6 +151,8 @@ def _likeliest(sample: bytes) -> Guess | None:
     found.sort()
     best, _, name = found[0]
     text = sample.decode(name, "replace")
-    alike = [other for quality, _, other in found[1:] if quality[0] == best[0]]
+    alike = [
+        other for (mess, fit), _, other in found[1:] if mess == best[0] and fit < best[1] + 0.1
+    ]
     rivals = [other for other in alike if sample.decode(other, "replace") != text]
     return Guess(name, sure=False, rivals=tuple(rivals[:MAX_RIVALS]))
