@@ -4,7 +4,9 @@ Sums are added and divided once at the end; averages are never averaged.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 NATS_PER_BIT = math.log(2.0)
 LOG_BASES = {"e": 1.0, "2": math.log(2.0), "10": math.log(10.0)}
@@ -125,6 +127,25 @@ class Tally:
     def sums(self) -> dict[str, float | int]:
         """The raw sums, enough to rebuild the tally: `Tally(**tally.sums())`."""
         return asdict(self)
+
+
+def flat_figures(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record with the figures of each text at its top level: `valid_nats_per_token`, ...
+
+    Records that older versions wrote hold them in tables: `tally` or `valid`, `test`,
+    `valid_uncalibrated`. What is flat already stays as it is.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        if key not in FIGURES:
+            flat[key] = value
+        elif isinstance(value, Mapping):
+            flat |= {f"{FIGURES[key]}_{name}": figure for name, figure in value.items()}
+    return flat
+
+
+FIGURES = {key: key for key in ("valid", "test", "valid_uncalibrated")} | {"tally": "valid"}
+"""Keys of tables of figures in records, and how the figures are named in flat ones."""
 
 
 def finite(value: float | int) -> float | int | None:

@@ -137,6 +137,16 @@ def test_a_terminal_shows_the_innermost_phase_that_lasts() -> None:
     assert third[1:] == " validating  0:02"
 
 
+def test_the_time_left_is_of_this_session() -> None:
+    """The story: minutes left were shown as seconds after a resume, as if all steps were new."""
+    screen = Screen(terminal=True)
+    one = Phase("training", reached=0.9)
+    screen.display.begin(one)
+    assert screen.at(1.0)[0].endswith("  0:01")
+    one.reached = 0.91
+    assert screen.at(10.0)[0].endswith("0:10, 1:30 left")
+
+
 def test_quiet_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Talk, "level", 0)
     for terminal in (True, False):

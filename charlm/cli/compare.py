@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,14 @@ from charlm.cli.options import (
     unk_reason,
 )
 from charlm.cli.output import render, say, write_json
+from charlm.phases import phase
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from charlm.inference.comparison import Difference
+    from charlm.library import Model
+    from charlm.text.encoded import EncodedText
 
 
 def register(app: typer.Typer) -> None:
@@ -40,47 +48,42 @@ def compare(
 ) -> None:
     """Likelihoods of runs on one text, with intervals of their differences from the first.
 
-    Unknown tokens (UNK) cost --unk-penalty in the differences, for each run its own by default.
+    Without --file they are compared on the text that all of them held out. Unknown tokens (UNK)
+    cost --unk-penalty in the differences, for each run its own by default.
 
     Example:  charlm compare small large --file test.txt
     """
     from charlm.errors import UsageError
 
-    if len(runs) < 2 or not files:
-        raise UsageError("expected two runs or more, and a text with --file")
-    from charlm.config import CorpusSettings
+    if len(runs) < 2:
+        raise UsageError(f"found {len(runs)} run; expected two runs or more to compare")
     from charlm.inference.comparison import difference, line_nats
-    from charlm.text.dataset import open_corpus
     from charlm.units import finite
 
-    rules = CorpusSettings(**{"keep_cr": True, **reading})  # every run reads the same text
-    corpus = open_corpus(files, rules, "stream")
-    text = "".join(corpus.chunks())
-    for note in corpus.notes:
-        say(note)
-    sizes = [len(line.encode("utf-8")) for line in text.split("\n")]
-    sizes = [size + 1 for size in sizes[:-1]] + ([sizes[-1]] if sizes[-1] else [])
-    found = []
-    for name in runs:
-        model = open_model(name, checkpoints, engine)
+    models = [open_model(name, checkpoints, engine) for name in runs]
+    for name, model in zip(runs, models, strict=True):
         if model.run.backward:
             raise UsageError(f"{name} reads backward; expected runs that read forward")
-        encoded = model.run.encode(corpus.cut(model.run.document))
+    texts, sizes = _of_files(models, files, reading) if files else _held_out(models)
+    found = []
+    for name, model, text in zip(runs, models, texts, strict=True):
         penalty = unk_penalty_of(model, unk_penalty)
-        found.append(
-            line_nats(
-                Path(name).name,
-                model.run.engine,
-                encoded,
-                model.vocabulary,
-                unk_penalty=penalty,
+        with phase(f"evaluating {name}", total=len(text.ids)):
+            found.append(
+                line_nats(
+                    Path(name).name,
+                    model.run.engine,
+                    text,
+                    model.vocabulary,
+                    unk_penalty=penalty,
+                )
             )
-        )
         if penalty and found[-1].tally.oov:
             why = "" if unk_penalty is not None else f", ln {unk_reason(model)}"
             say(f"{name}: each unknown token (UNK) costs {penalty:.3f} nats more{why}")
         say(f"read by {name}", level=2)
-    changes = [None] + [difference(found[0], other, sizes, seed=seed) for other in found[1:]]
+    changes: list[Difference | None] = [None]
+    changes += [difference(found[0], other, sizes, seed=seed) for other in found[1:]]
     if as_json:
         rows: list[dict[str, Any]] = [
             {"run": one.name, **one.tally.summary(), "unk_penalty": one.unk_penalty,
@@ -102,3 +105,49 @@ def compare(
     if any(one.tally.oov and not one.unk_penalty for one in found):
         say("OOV: unknown tokens without a penalty cost a run next to nothing, so they favour it")
     render(comparison_table(found, changes))
+
+
+def _of_files(
+    models: "list[Model]", files: list[str], reading: "Mapping[str, Any]"
+) -> "tuple[list[EncodedText], Sequence[float]]":
+    """Return files as each run reads them, and the bytes of each line."""
+    from charlm.config import CorpusSettings
+    from charlm.text.dataset import open_corpus
+
+    rules = CorpusSettings(**{"keep_cr": True, **reading})  # every run reads the same text
+    corpus = open_corpus(files, rules, "stream")
+    text = "".join(corpus.chunks())
+    for note in corpus.notes:
+        say(note)
+    sizes = [len(line.encode("utf-8")) for line in text.split("\n")]
+    sizes = [size + 1 for size in sizes[:-1]] + ([sizes[-1]] if sizes[-1] else [])
+    return [model.run.encode(corpus.cut(model.run.document)) for model in models], sizes
+
+
+def _held_out(models: "list[Model]") -> "tuple[list[EncodedText], Sequence[float]]":
+    """Return the text that all runs held out, and the bytes of each line. Raises UsageError."""
+    from charlm.errors import UsageError
+    from charlm.inference.comparison import bytes_of_lines
+    from charlm.runs.layout import read_record
+    from charlm.text.tokenizer_json import UNK
+
+    first, *others = [read_record(model.path)["corpus"] for model in models]
+    for model, other in zip(models[1:], others, strict=True):
+        if other["fingerprint"] != first["fingerprint"]:
+            raise UsageError(
+                f"{models[0].path.name} and {model.path.name} were trained on different texts, or "
+                "held out other parts of them; expected one text for all runs. Give it with --file"
+            )
+    for part in ("test", "valid"):
+        texts = [text for model in models if (text := model.run.kept(part)) is not None]
+        if len(texts) == len(models):
+            break
+    else:
+        raise UsageError("these runs keep no held-out text; give a text with --file")
+    name = {"test": "test", "valid": "validation"}[part]
+    say(f"compared on the {name} text of these runs, {texts[0].counts.bytes:,} bytes")
+    if part == "valid":
+        say("this text also chose the best weights of each run; for a fair test give --file")
+    unknown = [int((text.ids == UNK).sum()) for text in texts]
+    exact = unknown.index(min(unknown))  # its tokens say most about the bytes of a line
+    return texts, bytes_of_lines(texts[exact], models[exact].vocabulary).tolist()

@@ -164,10 +164,13 @@ def _flag_of(name: str, value: Any) -> str:
 
 def locate(run: str | None, checkpoints: Path | None, *, trained: bool = True) -> Path:
     """The folder of the run that the options name, told on stderr where it was not named."""
-    from charlm.runs.locate import checkpoints_folder, find_run, is_built_in
+    from charlm.runs.locate import best_trial, checkpoints_folder, find_run, is_built_in
 
     path = find_run(run, checkpoints_folder(checkpoints), trained=trained)
-    if run is None:
+    if best_trial(path.parent) == path:
+        if run is None or Path(run).name != path.name:
+            say(f"run {path.parent.name}/{path.name} (the best trial of a search)")
+    elif run is None:
         kind = "the built-in model" if is_built_in(path) else "the newest run"
         say(f"run {path.name} ({kind})")
     return path

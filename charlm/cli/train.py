@@ -1,18 +1,19 @@
 """`charlm train`: fit a model to a text, or go on with a run."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from charlm.cli.commands import command
-from charlm.cli.options import NO_FLAGS, CheckpointsOption, ReadingFlags, RunOption, takes_reading
-from charlm.cli.output import Talk, render, say, write
-from charlm.phases import phase
-
-if TYPE_CHECKING:
-    from charlm.config import Settings
-    from charlm.training.session import Session
+from charlm.cli.options import (
+    NO_FLAGS,
+    CheckpointsOption,
+    JsonOption,
+    ReadingFlags,
+    RunOption,
+    check_meant,
+    takes_reading,
+)
 
 TEXT, VOCABULARY, MODEL, FIT, RUNNING = (
     "Text",
@@ -22,7 +23,6 @@ TEXT, VOCABULARY, MODEL, FIT, RUNNING = (
     "Run",
 )
 """Headings of the help."""
-LOADING = "loading PyTorch"
 
 
 def register(app: typer.Typer) -> None:
@@ -135,6 +135,15 @@ def train(
     minutes: Annotated[
         float | None, _flag("--minutes", FIT, "Minutes instead; sizes follow from them.")
     ] = None,
+    more_minutes: Annotated[
+        float | None, _flag("--more-minutes", FIT, "With --resume: so many minutes more.")
+    ] = None,
+    more_epochs: Annotated[
+        float | None, _flag("--more-epochs", FIT, "With --resume: so many passes more.")
+    ] = None,
+    more_steps: Annotated[
+        int | None, _flag("--more-steps", FIT, "With --resume: so many steps more.")
+    ] = None,
     batch: Annotated[int | None, _flag("--batch", FIT, "Rows side by side (by rule).")] = None,
     bptt: Annotated[
         int | None, _flag("--bptt", FIT, "Tokens in a window of back-propagation (by rule).")
@@ -189,8 +198,16 @@ def train(
     resume: Annotated[
         bool, _flag("--resume", RUNNING, "Go on with the newest run, or with --run.")
     ] = False,
+    go_on: Annotated[
+        bool,
+        _flag("--continue", RUNNING, "Start the run --name, resume it, or leave it if complete."),
+    ] = False,
+    overwrite: Annotated[
+        bool, _flag("--overwrite", RUNNING, "Replace the run --name if there is one.")
+    ] = False,
     run: RunOption = None,
     checkpoints: CheckpointsOption = None,
+    as_json: JsonOption = False,
     plan: Annotated[
         bool, _flag("--plan", RUNNING, "Say what would be trained, and why, and stop.")
     ] = False,
@@ -252,140 +269,31 @@ def train(
     if vocab and flags.get("vocabulary"):
         known = ", ".join(flags["vocabulary"])
         raise UsageError(f"{known} with --vocab, whose file decides that; give one of them")
+    lengths = {"minutes": more_minutes, "epochs": more_epochs, "steps": more_steps}
+    longer = {unit: value for unit, value in lengths.items() if value is not None}
+    ways = {"--resume": resume, "--continue": go_on, "--overwrite": overwrite, "--plan": plan}
+    chosen = [flag for flag, given in ways.items() if given]
+    if len(chosen) > 1:
+        raise UsageError(f"{chosen[0]} with {chosen[1]}; give one of them")
+    check_meant({f"--more-{unit}" for unit in longer} if not resume else set(), "--resume")
+    check_meant(set(chosen) & {"--continue", "--overwrite"} if not name else set(), "--name")
+    from charlm.cli import beginning
+    from charlm.cli.training import follow_all, write_result
+
+    request = beginning.Request(
+        flags=flags, config=config, preset=preset, vocab=vocab, name=name, run=run,
+        checkpoints=checkpoints, more=longer,
+    )  # fmt: skip
+    if plan:
+        beginning.show_plan(request, as_json=as_json)
+        return
     if resume:
-        if plan:
-            raise UsageError("--plan with --resume, which goes on with a plan; give one of them")
-        session = _resumed(flags, run, checkpoints, config or preset, name, vocab)
+        session = beginning.resume(request)
+    elif go_on:
+        session = beginning.start_or_continue(request)
     else:
-        settings, origins = _settings(flags, run, config, preset)
-        if plan:
-            _show_plan(settings, origins, vocab)
-            return
-        session = _started(settings, origins, checkpoints, name, vocab)
-    from charlm.cli.training import follow
-    from charlm.training.opening import halves
-
-    number = 0
-    for number, half in enumerate(halves(session), start=1):
-        if number == 2:
-            say("the backward half")
-        follow(half)
-    if number == 0:
-        session.lock.release()
-        say(_completed(session))
-
-
-def _completed(session: "Session") -> str:
-    """That nothing is left to do, how long the run was, and how to make it longer."""
-    training = session.trainer.settings
-    unit = next(n for n in ("minutes", "steps", "epochs") if getattr(training, n))
-    length = f"complete after {getattr(training, unit):g} {unit if unit != 'epochs' else 'passes'}"
-    if session.trainer.completion == "patience":
-        passes = session.trainer.passes
-        length = f"over after {passes:.1f} passes, since validation no longer improved"
-    return (
-        f"run {session.path.name} is {length}, and nothing was changed; train it "
-        f"longer with: {command('train', '--resume', f'--{unit}', 'N', run=session.path)}"
-    )
-
-
-def _settings(
-    flags: dict[str, dict[str, Any]], run: str | None, config: Path | None, preset: str | None
-) -> "tuple[Settings, dict[str, str]]":
-    """Preset, file and flags as settings, and where each came from."""
-    from charlm.config import read_toml, settings_from
-    from charlm.errors import UsageError
-    from charlm.presets import PRESETS, layered, preset_settings
-
-    if run:
-        raise UsageError("--run names a run to go on with and needs --resume; a new one is --name")
-    file = read_toml(config) if config else {}
-    if config:
-        settings_from(file, str(config))
-    layers = [(f"file {config}", file), ("flag", flags)]
-    if preset:
-        layers.insert(0, (f"preset {preset}", preset_settings(preset)))
-        say(f"preset {preset}; not as published: {PRESETS[preset].differs}")
-    nested, origins = layered(layers)
-    return settings_from(nested, "flags"), origins
-
-
-def _show_plan(settings: "Settings", origins: dict[str, str], vocab: Path | None) -> None:
-    """The plan and the reasons for it, on stdout."""
-    from charlm.report.progress import describe_plan
-    from charlm.report.runs import setting_rows, setting_table
-
-    with phase(LOADING):
-        from charlm.training.memory import memory_problem
-        from charlm.training.preparing import prepare
-
-    ready = prepare(settings, origins=origins, vocabulary=vocab)
-    problem = memory_problem(ready.plan.memory, ready.plan.settings, ready.device)
-    for note in [*ready.dataset.notes, *([problem] if problem else [])]:
-        say(note)
-    write("\n".join(describe_plan(ready.record)) + "\n\n")
-    rows = setting_rows({**ready.record, "origins": ready.origins}, everything=False)
-    render(setting_table(rows))
-
-
-def _started(
-    settings: "Settings",
-    origins: dict[str, str],
-    checkpoints: Path | None,
-    name: str | None,
-    vocab: Path | None,
-) -> "Session":
-    from charlm.runs.locate import checkpoints_folder
-
-    with phase(LOADING):
-        from charlm.training.opening import start
-
-    return start(
-        settings,
-        checkpoints_folder(checkpoints),
-        name=name,
-        origins=origins,
-        vocabulary=vocab,
-        command=Talk.command,
-    )
-
-
-def _resumed(
-    flags: dict[str, dict[str, Any]],
-    run: str | None,
-    checkpoints: Path | None,
-    config: object,
-    name: str | None,
-    vocab: Path | None,
-) -> "Session":
-    """The session to go on with; it may be complete already."""
-    from charlm.errors import RunError, UsageError
-    from charlm.runs.locate import checkpoints_folder, find_run, is_built_in, own_runs
-
-    if config or vocab or flags.get("corpus", {}).get("sources"):
-        raise UsageError(
-            "--resume goes on with a run as it was made; leave out text, files and presets"
-        )
-    folder = checkpoints_folder(checkpoints)
-    if run and name:
-        raise UsageError("--run and --name with --resume; both name the run, give one of them")
-    wanted = run or name
-    if wanted is None:
-        runs = own_runs(folder)
-        if not runs:
-            words = command("train", "TEXT", checkpoints=folder)
-            raise RunError(f"no run in {folder} to resume; start one with: {words}")
-        path = runs[0]
-    else:
-        path = find_run(wanted, folder, trained=False)
-    if is_built_in(path):
-        words = command("train", "TEXT", checkpoints=folder)
-        raise RunError(f"the built-in run is only for reading; train your own: {words}")
-    with phase(LOADING):
-        from charlm.training.opening import resume
-
-    changes = {section: values for section, values in flags.items() if values}
-    session = resume(path, changes)
-    if not session.complete:
-        say(f"going on with {path.name} from step {session.trainer.counters.step:,}")
-    return session
+        session = beginning.start(request, overwrite=overwrite)
+    status = follow_all(session)
+    write_result(session, as_json=as_json)
+    if status:
+        raise typer.Exit(status)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from charlm.cli.commands import command
-from charlm.cli.output import Talk, drawn, say
+from charlm.cli.output import Talk, drawn, say, write, write_json
+from charlm.escapes import escape_unprintable
 from charlm.phases import phase
 
 if TYPE_CHECKING:
@@ -18,6 +19,40 @@ if TYPE_CHECKING:
 
 PLAIN_STEP_GAP = 30.0
 """Seconds between two plain progress lines where stderr is not a terminal."""
+
+
+def follow_all(session: "Session") -> int:
+    """Train a run in all its directions; returns 130 or 143 when interrupted, else 0."""
+    from charlm.cli.beginning import completed
+    from charlm.training.opening import halves
+
+    number = 0
+    try:
+        for number, half in enumerate(halves(session), start=1):
+            if number == 2:
+                say("the backward half")
+            follow(half)
+    except typer.Exit as ended:
+        return ended.exit_code
+    if number == 0:
+        session.lock.release()
+        say(completed(session))
+    return 0
+
+
+def write_result(session: "Session", *, as_json: bool) -> None:
+    """Write the path of a finished run to stdout, or its final record."""
+    from charlm.units import flat_figures
+
+    record = session.record
+    if record["status"] != "finished":
+        return
+    if not as_json:
+        write(f"{session.path}\n")
+        return
+    results = {key: value for key, value in record["results"].items() if key != "kind"}
+    about = {"name": record["name"], "path": str(session.path), "status": record["status"]}
+    write_json({"schema_version": 1, **about, **flat_figures(results)})
 
 
 def follow(session: "Session") -> None:
@@ -123,11 +158,41 @@ def _progress(session: "Session") -> "Iterator[Any]":
 
 
 def _summary(session: "Session", finished: "FinishedRecord") -> None:
-    """The closing table and the commands to try next, on stderr: training has no other result."""
+    """Show the closing table, a sample and the commands to try next, on stderr."""
     from charlm.report.progress import next_commands, summary_table
 
     if Talk.level == 0:
         return
     say(drawn(summary_table(session.record, finished), stderr=True).rstrip("\n"))
-    for line in next_commands(session.path, finished):
+    if finished.complete and (text := _sample(session)):
+        say("a sample:")
+        for line in text.splitlines():
+            say(f"  {escape_unprintable(line)}".rstrip())
+    for line in next_commands(session.path, session.record, finished):
         say(line)
+
+
+SAMPLE_TOKENS = {"word": 40, "bpe": 60}
+"""Tokens of the sample after training, where they are not letters."""
+SAMPLE_LETTERS, SAMPLE_TRIES = 200, 8
+
+
+def _sample(session: "Session") -> str:
+    """Return one sample of a finished run: an item of a list, else some text.
+
+    Nothing for the backward half of a run.
+    """
+    from charlm.library import load
+    from charlm.runs.layout import BACKWARD
+
+    if session.path.name == BACKWARD:
+        return ""
+    with phase("sampling"):
+        model = load(session.path)
+        items = model.run.begins_anew
+        unit = model.vocabulary.unit
+        length = SAMPLE_TOKENS.get(unit, SAMPLE_LETTERS) * (2 if items else 1)
+        texts = [""] * (SAMPLE_TRIES if items else 1)  # an item may be empty
+        for piece in model.generate(length, seed=1, samples=len(texts), until_eos=items):
+            texts[piece.sample] += piece.text
+    return next((text for text in texts if text.strip()), "")

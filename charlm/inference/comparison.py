@@ -16,7 +16,7 @@ from charlm.engine.interface import Engine
 from charlm.errors import CorpusError, UsageError
 from charlm.inference.likelihood import tally, text_nats
 from charlm.text.encoded import EncodedText
-from charlm.text.tokenizer_json import EOS
+from charlm.text.tokenizer_json import EOS, UNK
 from charlm.text.vocabulary import Vocabulary
 from charlm.units import Tally, bits
 
@@ -100,33 +100,51 @@ def line_nats(
     An EOS that comes right after a line end is of the same line. `unk_penalty` nats are added to
     each unknown token. Raises CorpusError when the text is empty.
     """
-    ids = np.asarray(text.ids)
-    if len(ids) == 0:
+    if len(text.ids) == 0:
         raise CorpusError("the text is empty; expected at least one line to compare runs on")
     nats = text_nats(engine, text)
-    penalized = nats + unk_penalty * (ids == vocabulary.unk)
-    line_end = vocabulary.line_end or EOS
-    at_end = np.isin(ids, [EOS, line_end])
-    if line_end != EOS:
-        at_end[:-1] &= (ids[:-1] != line_end) | (ids[1:] != EOS)
-    ends = np.flatnonzero(at_end) + 1
-    if len(ends) == 0 or ends[-1] != len(ids):
-        ends = np.append(ends, len(ids))
-    begins = np.append(0, ends[:-1])
+    penalized = nats + unk_penalty * (np.asarray(text.ids) == vocabulary.unk)
     return LineNats(
         name=name,
         tally=tally(text, nats),
-        nats=np.add.reduceat(penalized, begins),
+        nats=np.add.reduceat(penalized, _line_begins(text, vocabulary)),
         tokens=penalized,
         entries=tuple(vocabulary.tokens),
         unk_penalty=unk_penalty,
     )
 
 
+def _line_begins(text: EncodedText, vocabulary: Vocabulary) -> NDArray[np.int64]:
+    """Return where lines begin: after each line end and each EOS."""
+    ids = np.asarray(text.ids)
+    line_end = vocabulary.line_end or EOS
+    at_end = np.isin(ids, [EOS, line_end])
+    if line_end != EOS:
+        at_end[:-1] &= (ids[:-1] != line_end) | (ids[1:] != EOS)
+    begins = np.flatnonzero(at_end) + 1
+    return np.append(0, begins[begins < len(ids)])
+
+
+def bytes_of_lines(text: EncodedText, vocabulary: Vocabulary) -> NDArray[np.float64]:
+    """Return the bytes of each line of an encoded text, shape (n,).
+
+    The bytes of the whole text are exact. Those of a line are exact where the vocabulary loses
+    nothing; an unknown token counts as its name is long, and the lines share the rest.
+    """
+    if vocabulary.unit in ("byte", "bpe"):  # a letter of an entry stands for a byte
+        each = [len(token) for token in vocabulary.tokens]
+        each[UNK] = each[EOS] = 1
+    else:
+        each = [len(vocabulary.token_text(i).encode("utf-8")) for i in range(len(vocabulary))]
+    sizes = np.maximum(np.array(each, np.float64), 1.0)[np.asarray(text.ids)]
+    lines = np.add.reduceat(sizes, _line_begins(text, vocabulary))
+    return np.asarray(lines * (text.counts.bytes / lines.sum()))
+
+
 def difference(
     first: LineNats,
     other: LineNats,
-    line_bytes: Sequence[int],
+    line_bytes: Sequence[float],
     *,
     draws: int = DRAWS,
     seed: int = 0,

@@ -187,14 +187,37 @@ def _figures(tally: Tally, unit: str) -> str:
     return figures
 
 
-def next_commands(path: Path, finished: FinishedRecord) -> list[str]:
-    """What to try next, ready to be copied."""
-    both = path.name == BACKWARD and is_run(path.parent)
-    path = path.parent if both else path
+def next_commands(path: Path, record: Mapping[str, Any], finished: FinishedRecord) -> list[str]:
+    """Return what to try next with a model of this kind, ready to be copied."""
+    half = path.name == BACKWARD and is_run(path.parent)
+    path = path.parent if half else path
     if not finished.complete:
         return [f"saved; resume with: {command('train', '--resume', run=path)}"]
-    words: list[tuple[object, ...]] = [("sample", "--len", 500), ("score", "some text of yours")]
-    words += [("eval",)] if finished.valid or finished.test else []
-    words += [("fill", "some ___ of yours")] if both else []
-    words += [("info",)]
-    return [f"wrote {path}", "next:", *(f"  {command(*some, run=path)}" for some in words)]
+    direction = record["settings"]["model"].get("direction", "forward")
+    if direction == "both":  # its other half comes next
+        return []
+    words: list[tuple[object, ...]] = [
+        ("sample", *_sample_options(record)),
+        *([("score", *_texts_to_score(record))] if not half else []),
+        *([("eval",)] if finished.valid or finished.test else []),
+        *([("fill", "some ___ of yours")] if half else []),
+        ("info",),
+    ]
+    return ["next:", *(f"  {command(*some, run=path)}" for some in words)]
+
+
+def _sample_options(record: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return how many items, paragraphs or tokens to sample: what a first look needs."""
+    document = record["corpus"]["document"]
+    if document == "line":
+        return ("--n", 10)
+    if document == "paragraph":
+        return ("--n", 3)
+    return ("--len", 500 if record["settings"]["vocabulary"]["unit"] in ("char", "byte") else 100)
+
+
+def _texts_to_score(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return texts to score: two alternatives where a text is a line."""
+    if record["corpus"]["document"] == "line":
+        return ("one line of yours", "another line")
+    return ("some text of yours",)

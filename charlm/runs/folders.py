@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from charlm.commands import command
 from charlm.errors import EnvironmentFailure, RunError, UsageError
 from charlm.runs.commit import MANIFEST, TEMPORARY, explained
-from charlm.runs.layout import CONFIG, METRICS, TOKENIZER
+from charlm.runs.layout import BACKWARD, CARD, CONFIG, METRICS, RECORD, TOKENIZER, WEIGHTS
 from charlm.runs.locate import fresh_run_folder
 
 LONGEST_NAME = 200
@@ -49,19 +49,63 @@ def _taken_over(folder: Path, name: str) -> FileLock:
     return lock
 
 
-def check_name(folder: Path, name: str | None) -> None:
-    """Refuse a name that is taken or leads out of the folder, before the text is read."""
+def check_name(folder: Path, name: str | None, *, overwrite: bool = False) -> None:
+    """Refuse a name that is taken or leads out of the folder, before the text is read.
+
+    With `overwrite` the name may be that of a run that can be removed.
+    """
     if name is None:
         return
     if not name or Path(name).name != name or name.startswith("."):
         raise UsageError(f"--name is {name!r}; expected a plain name such as my-run")
     if len(name.encode("utf-8")) > LONGEST_NAME:
         raise UsageError(f"--name is longer than {LONGEST_NAME} bytes; expected a shorter one")
-    if (folder / name).exists() and not _was_never_begun(folder / name):
+    if overwrite:
+        _check_removable(folder / name)
+    elif (folder / name).exists() and not _was_never_begun(folder / name):
         raise RunError(
-            f"run {name!r} is there already in {folder}. Choose another --name, or resume it with: "
+            f"run {name!r} is there already in {folder}. Choose another --name, train it again "
+            "with --overwrite, or resume it with: "
             + command("train", "--resume", run=folder / name)
         )
+
+
+PARTS_OF_A_RUN = {
+    CONFIG, TOKENIZER, WEIGHTS, RECORD, METRICS, CARD, MANIFEST, BACKWARD,
+    "data", "states", ".lock", ".owner",
+}  # fmt: skip
+"""Files and folders that charlm writes into the folder of a run."""
+
+
+def _check_removable(path: Path) -> None:
+    """Raise RunError unless a path is free, or a run that holds nothing but what charlm wrote."""
+    if not path.exists() and not path.is_symlink():
+        return
+    if _was_never_begun(path):
+        return
+    with explained(path):
+        if path.is_symlink() or not path.is_dir() or not (path / CONFIG).exists():
+            raise RunError(f"{path} is not a run; expected one to overwrite. Use another --name")
+        names = {part.name for part in path.iterdir() if not part.name.startswith(TEMPORARY)}
+    if others := sorted(names - PARTS_OF_A_RUN):
+        raise RunError(
+            f"{path} holds {others[0]}, which charlm did not write; expected only a run. Move it "
+            "away, or use another --name"
+        )
+
+
+def remove_run(path: Path) -> None:
+    """Remove a run that nobody trains. Raises RunError or EnvironmentFailure for anything else."""
+    _check_removable(path)
+    if not path.exists() or _was_never_begun(path):
+        return
+    lock = lock_run(path)
+    try:
+        with explained(path):
+            (path / CONFIG).unlink()  # from here on it is no run
+            shutil.rmtree(path)
+    finally:
+        lock.release()
 
 
 BEFORE_A_RUN = {CONFIG, TOKENIZER, MANIFEST, "data", ".lock", ".owner"}

@@ -23,6 +23,7 @@ from charlm.errors import RunError, UsageError
 from charlm.reading import parse_json, read_bytes, read_json
 from charlm.runs.commit import MANIFEST, json_bytes, read_written, write_json
 from charlm.runs.shapes import CONFIG_SHAPE, RECORD_SHAPE, check_shape, shown
+from charlm.units import flat_figures
 
 FORMAT = 1
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
@@ -30,6 +31,8 @@ RECORD, METRICS, CARD = "run.json", "metrics.jsonl", "README.md"
 BACKWARD = "backward"
 SEARCH = "search.json"
 """In a folder of trials: what they are searched over."""
+BEST = "best.json"
+"""In a folder of trials: which of them is the best."""
 KEPT_VECTORS = Path("data", "vectors", "vectors.safetensors")
 """Where the vectors that a run begins with are kept in its folder."""
 LARGEST_LOG = 1 << 30
@@ -104,6 +107,8 @@ def read_record(path: Path) -> dict[str, Any]:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The records of metrics.jsonl; a last line that was cut off by a crash is left out.
 
+    Records of older versions are given as those of this one: figures at the top level.
+
     Raises RunError when another line is not one that charlm wrote.
     """
     where = path / METRICS
@@ -113,7 +118,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         record = parse_json(line, Path(f"{where}, line {number}"))
         if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
             raise RunError(f"{where}, line {number}: not a record; expected one by charlm train")
-        records.append(record)
+        records.append(flat_figures(record))
     return records
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from charlm.commands import CHECKPOINTS, CHECKPOINTS_VARIABLE, command
 from charlm.errors import RunError
-from charlm.runs.layout import CONFIG, RECORD, WEIGHTS
+from charlm.reading import read_json
+from charlm.runs.layout import BEST, CONFIG, RECORD, WEIGHTS
 
 BUILT_IN = "tales"
 
@@ -43,6 +44,29 @@ def own_runs(folder: Path) -> list[Path]:
     return sorted(found, key=_changed, reverse=True)
 
 
+def best_trial(folder: Path) -> Path | None:
+    """Return the best trial of a search in a folder, or None where there is none."""
+    try:
+        name = read_json(folder / BEST).get("trial")
+    except RunError:
+        return None
+    path = folder / str(name)
+    return path if Path(str(name)).name == name and is_run(path) else None
+
+
+def newest_run(folder: Path, *, trained: bool = True) -> Path | None:
+    """Return the newest run of a folder, where a search counts as its best trial; or None.
+
+    With `trained`, runs without weights are left out.
+    """
+    found = [(_changed(path), path) for path in own_runs(folder)]
+    for best in folder.glob(f"*/{BEST}"):
+        if (trial := best_trial(best.parent)) is not None:
+            found.append(((best.stat().st_mtime, trial.name), trial))
+    usable = [one for one in found if not trained or (one[1] / WEIGHTS).exists()]
+    return max(usable)[1] if usable else None
+
+
 def _changed(path: Path) -> tuple[float, str]:
     times = [(path / name).stat().st_mtime for name in (WEIGHTS, RECORD) if (path / name).exists()]
     return max(times, default=0.0), path.name
@@ -51,15 +75,17 @@ def _changed(path: Path) -> tuple[float, str]:
 def find_run(run: str | None, folder: Path, *, trained: bool = True) -> Path:
     """The run of this name or path; without one the newest, else the built-in one.
 
+    The name of a search means its best trial.
     With `trained`, a run without weights is passed over when looking for the newest.
     Raises RunError with the nearest name when there is no such run.
     """
     if run is None:
-        own = [path for path in own_runs(folder) if not trained or (path / WEIGHTS).exists()]
-        return own[0] if own else built_in("checkpoints", BUILT_IN)
+        return newest_run(folder, trained=trained) or built_in("checkpoints", BUILT_IN)
     for path in (folder / run, Path(run)):
         if is_run(path):
             return path
+        if (trial := best_trial(path)) is not None:
+            return trial
     if run == BUILT_IN:
         return built_in("checkpoints", BUILT_IN)
     names = [path.name for path in own_runs(folder)] + [BUILT_IN]

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,14 @@ from charlm.nn.model import RecurrentLanguageModel
 from charlm.phases import phase
 from charlm.runs.commit import explained, json_bytes, remove_leftovers
 from charlm.runs.data import check_unchanged, read_data, weights_problem, write_data
-from charlm.runs.folders import check_name, check_own, check_writable, lock_run, new_folder
+from charlm.runs.folders import (
+    check_name,
+    check_own,
+    check_writable,
+    lock_run,
+    new_folder,
+    remove_run,
+)
 from charlm.runs.layout import (
     BACKWARD,
     CONFIG,
@@ -38,6 +45,13 @@ from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset
 from charlm.text.direction import mirrored_dataset
 from charlm.text.vocabulary import load_vocabulary
+from charlm.training.lengths import (
+    UNITS,
+    check_not_shorter,
+    rate_note,
+    trained_so_far,
+    with_more,
+)
 from charlm.training.memory import memory_problem
 from charlm.training.planning import Plan, check_listeners
 from charlm.training.preparing import Prepared, prepare, prepare_machine
@@ -61,17 +75,21 @@ def start(
     corpus: Corpus | None = None,
     vocabulary: Path | None = None,
     command: str = "",
+    overwrite: bool = False,
 ) -> Session:
     """A new run: read the corpus, plan, write everything that does not change.
 
     `corpus` stands for the sources that the settings name; `vocabulary` is a frozen
-    tokenizer.json. Raises CharlmError of the kind that fits.
+    tokenizer.json. With `overwrite` the run takes the place of one of this name, which is removed
+    when all else is ready. Raises CharlmError of the kind that fits.
     """
     check_writable(folder)
-    check_name(folder, name)
+    check_name(folder, name, overwrite=overwrite)
     ready = prepare(settings, origins=origins, corpus=corpus, vocabulary=vocabulary)
     if problem := memory_problem(ready.plan.memory, ready.plan.settings, ready.device):
         raise EnvironmentFailure(problem)
+    if name and overwrite:
+        remove_run(folder / name)
     path, lock = new_folder(folder, name, ready.dataset.name)
     try:
         session = _new_run(path, ready, lock, command=command)
@@ -184,12 +202,15 @@ def resume(
     path: Path,
     changes: Mapping[str, Mapping[str, Any]] | None = None,
     *,
+    more: Mapping[str, float] | None = None,
     dataset: Dataset | None = None,
 ) -> Session:
     """Go on with a run from its newest whole state, or from its beginning where there is none.
 
-    `changes` may change lengths, intervals and rates, not what the model or the text is. `dataset`
-    is its text, where that has been read. Best weights that are damaged are written again.
+    `changes` may change lengths, intervals and rates, not what the model or the text is. `more`
+    makes the run longer by epochs, steps or minutes, counted from its newest state. `dataset`
+    is its text, where that has been read. Raises UsageError where a length is less than what was
+    trained already. Best weights that are damaged are written again.
     Raises RunError when the run is damaged, CorpusError when its text is gone.
     """
     config = read_config(path)
@@ -200,7 +221,8 @@ def resume(
             remove_leftovers(folder)  # of a writer that died
         record = read_record(path)
         _check_recorded(path, config, record)
-        settings = _resumed_settings(record, changes or {})
+        changes = {key: dict(values) for key, values in (changes or {}).items()}
+        settings = _resumed_settings(record, changes)
         vocabulary = load_vocabulary(path / TOKENIZER)
         if dataset is None:
             with phase("reading the text of the run"):
@@ -222,20 +244,23 @@ def resume(
                 f"{path} has no states any more; to go on would begin again over its weights. Use "
                 f"it as it is, start a new run, or delete {WEIGHTS} to begin it again"
             )
+        before = settings_from(record["settings"]).training
+        counters = saved.counters if saved else {}
+        settings = _with_length(settings, record, changes, more or {}, counters)
         device, threads = prepare_machine(settings.training, record["machine"].get("threads"))
-        if changes:
+        if changes or more:
             record.pop("planned", None)  # it was another plan
         record |= {"settings": settings.to_dict()}
         with contextlib.suppress(UnicodeEncodeError):  # of a folder that is no UTF-8
             name = _name_of(path, settings)
             name.encode("utf-8")
             record["name"] = name
-        before = record.get("precision", {}).get("name")
+        precision = record.get("precision", {}).get("name")
         session = _session(path, settings, dataset, record, lock, device)
         now = record["precision"]
-        if before not in (None, now["name"]):
+        if precision not in (None, now["name"]):
             session.notes.append(
-                f"the precision changed from {before} to {now['name']} ({now['reason']}); the "
+                f"the precision changed from {precision} to {now['name']} ({now['reason']}); the "
                 "weights will differ from those of an uninterrupted run"
             )
         session.notes += [f"{problem}; passed over" for problem in skipped]
@@ -247,8 +272,12 @@ def resume(
         if problem:
             (path / WEIGHTS).unlink()
             session.notes.append(f"{problem}; it is written again")
-        if saved and REOPENING & (changes or {}).get("training", {}).keys():
+        changed = (more or {}).keys() | changes.get("training", {}).keys()
+        if saved and REOPENING & changed:
             session.trainer.counters.without_gain = 0
+        if saved and set(UNITS) & changed and "learning_rate" not in changed:
+            note = rate_note(before, session.trainer)
+            session.notes += [note] if note and not session.complete else []
         if not session.complete:
             _reopen(session, size)
     except BaseException:
@@ -317,6 +346,31 @@ def _resumed_settings(
     if training.get("clip_norm") and base["training"].get("clip_value"):
         raise UsageError("clip_norm of a run with clip_value, which takes its place; leave it out")
     return settings_from(merge(base, {"training": training}), str(RECORD))
+
+
+def _with_length(
+    settings: Settings,
+    record: Mapping[str, Any],
+    changes: Mapping[str, Mapping[str, Any]],
+    more: Mapping[str, float],
+    counters: Mapping[str, Any],
+) -> Settings:
+    """Return the settings with the length that is asked for. Raises UsageError for a wrong one."""
+    training = record["settings"]["training"]
+    trained = trained_so_far(counters, record["corpus"]["parts"]["train"]["tokens"])
+    directions = 2 if settings.model.direction == "both" else 1
+    given = set(UNITS) & changes.get("training", {}).keys()
+    if more and given:
+        raise UsageError(
+            f"--{min(given)} with --more-{min(more)}; expected one of them: the length of the "
+            "whole run, or what is added to it"
+        )
+    if more:
+        total = with_more(more, training, trained, directions)
+        return _resumed_settings(record, {"training": {**changes.get("training", {}), **total}})
+    if given:
+        check_not_shorter(asdict(settings.training), training, trained, directions)
+    return settings
 
 
 def _session(

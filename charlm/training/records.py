@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-from charlm.units import Tally, finite
+from charlm.units import Tally, finite, flat_figures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +74,8 @@ class EvaluationRecord(Record):
     tally: Tally
 
     def to_dict(self) -> dict[str, Any]:
-        """As `Record.to_dict`, the tally as its figures."""
-        plain = Record.to_dict(self)
-        plain["tally"] = self.tally.summary()
-        return plain
+        """Return plain values; the figures are named `valid_nats_per_token` and so on."""
+        return flat_figures(Record.to_dict(self) | {"tally": self.tally.summary()})
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -141,7 +139,11 @@ class FinishedRecord(Record):
         return self.reason in ("complete", "patience")
 
     def to_dict(self) -> dict[str, Any]:
-        """As `Record.to_dict`, the tallies as their figures."""
+        """Return plain values; the figures are named `valid_...`, `test_...` and so on."""
+        return flat_figures(self.results())
+
+    def results(self) -> dict[str, Any]:
+        """Return plain values, the figures of each text in a table of its own, as in run.json."""
         plain = Record.to_dict(self)
         del plain["path"]
         for name in ("valid", "test", "valid_uncalibrated"):

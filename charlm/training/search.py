@@ -19,7 +19,7 @@ from charlm.inference.calibration import sample_of
 from charlm.presets import overlay
 from charlm.runs.commit import write_json
 from charlm.runs.folders import lock_run
-from charlm.runs.layout import RECORD, SEARCH
+from charlm.runs.layout import BEST, RECORD, SEARCH
 from charlm.text.dataset import Dataset
 from charlm.text.sources import check_read_again
 from charlm.training.opening import resume, start
@@ -108,6 +108,7 @@ def search(
         deadline, failed = clock() + 60.0 * minutes, 0
         while clock() < deadline:
             record = _trial(study, nested, knobs, deadline, clock)
+            study.note_best()
             yield record
             failed = failed + 1 if record.state == "failed" else 0
             if failed == MOST_FAILED:
@@ -273,6 +274,12 @@ class _Study:
             self.study.tell(trial, state=states.PRUNED)
         else:
             self.study.tell(trial, nats)
+
+    def note_best(self) -> None:
+        """Write which trial is the best, if any, so that it is found like a run."""
+        if (best := self.best_of()) is not None:
+            found = {"trial": trial_name(best.number), "nats_per_token": best.value}
+            write_json(self.folder / BEST, {"format": 1, **found})
 
     def best_of(self) -> Any | None:
         """The best complete trial, if any."""

@@ -224,7 +224,7 @@ class Session:
         self.record |= {
             "status": "finished" if finished.complete else "stopped",
             "whole": whole,
-            "results": finished.to_dict(),
+            "results": finished.results(),
         }
         write_file(self.path / CARD, model_card(self.record["name"], self.record).encode("utf-8"))
         write_record(self.path, self.record)  # the last of all

@@ -1,0 +1,201 @@
+"""Start, plan or resume a training session from the flags of `charlm train`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from charlm.cli.commands import command
+from charlm.cli.output import Talk, render, say, write, write_json
+from charlm.phases import phase
+
+if TYPE_CHECKING:
+    from charlm.training.session import Session
+
+LOADING = "loading PyTorch"
+PLANNED = {"batch_size", "bptt", "epochs", "steps", "minutes", "evals", "parameters"}
+"""Settings that a plan may replace by others than those that were given."""
+LENGTHS = ("epochs", "steps", "minutes")
+Nested = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The flags of a training: settings by section, where they come from, and which run."""
+
+    flags: Nested
+    config: Path | None = None
+    preset: str | None = None
+    vocab: Path | None = None
+    name: str | None = None
+    run: str | None = None
+    checkpoints: Path | None = None
+    more: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of runs."""
+        from charlm.runs.locate import checkpoints_folder
+
+        return checkpoints_folder(self.checkpoints)
+
+    def layered(self) -> tuple[Nested, dict[str, str]]:
+        """Return preset, file and flags as settings by section, and where each came from."""
+        from charlm.config import read_toml, settings_from
+        from charlm.errors import UsageError
+        from charlm.presets import PRESETS, layered, preset_settings
+
+        if self.run:
+            raise UsageError(
+                "--run names a run to go on with and needs --resume; a new one is --name"
+            )
+        file = read_toml(self.config) if self.config else {}
+        if self.config:
+            settings_from(file, str(self.config))
+        layers = [(f"file {self.config}", file), ("flag", self.flags)]
+        if self.preset:
+            layers.insert(0, (f"preset {self.preset}", preset_settings(self.preset)))
+            say(f"preset {self.preset}; not as published: {PRESETS[self.preset].differs}")
+        return layered(layers)
+
+
+def show_plan(request: Request, *, as_json: bool) -> None:
+    """Write the plan and the reasons for it to stdout."""
+    from charlm.config import settings_from
+
+    nested, origins = request.layered()
+    settings = settings_from(nested, "flags")
+    with phase(LOADING):
+        from charlm.training.memory import memory_problem
+        from charlm.training.preparing import prepare
+
+    ready = prepare(settings, origins=origins, vocabulary=request.vocab)
+    problem = memory_problem(ready.plan.memory, ready.plan.settings, ready.device)
+    for note in [*ready.dataset.notes, *([problem] if problem else [])]:
+        say(note)
+    record = {**ready.record, "origins": ready.origins}
+    if as_json:
+        write_json({"schema_version": 1, **record})
+        return
+    from charlm.report.progress import describe_plan
+    from charlm.report.runs import setting_rows, setting_table
+
+    write("\n".join(describe_plan(record)) + "\n\n")
+    render(setting_table(setting_rows(record, everything=False)))
+
+
+def start(request: Request, *, overwrite: bool = False) -> "Session":
+    """Start a new run, with `overwrite` in the place of the run of this name."""
+    from charlm.config import settings_from
+
+    nested, origins = request.layered()
+    settings = settings_from(nested, "flags")
+    with phase(LOADING):
+        from charlm.training import opening
+
+    return opening.start(
+        settings,
+        request.folder,
+        name=request.name,
+        origins=origins,
+        vocabulary=request.vocab,
+        command=Talk.command,
+        overwrite=overwrite,
+    )
+
+
+def start_or_continue(request: Request) -> "Session":
+    """Start the run of this name, or resume it. Raises UsageError for settings that differ.
+
+    A length that is greater than that of the run makes it longer; a smaller one changes nothing.
+    The text of a run that exists is not read again.
+    """
+    from charlm.runs.layout import RECORD, read_record
+
+    path = request.folder / str(request.name)
+    if not (path / RECORD).exists():
+        return start(request)
+    nested, _ = request.layered()
+    return _resumed(path, _longer(nested, read_record(path), path.name), {})
+
+
+def _longer(nested: Nested, record: dict[str, Any], name: str) -> Nested:
+    """Return the length that is given if it is greater than that of a run.
+
+    Raises UsageError where the run was made with other settings than are given now.
+    """
+    from charlm.config import settings_from
+    from charlm.errors import UsageError
+
+    given, recorded, longer = settings_from(nested, "flags").to_dict(), record["settings"], {}
+    for section, key in ((section, key) for section, values in nested.items() for key in values):
+        before, now = recorded[section].get(key), given[section][key]
+        origin = record.get("origins", {}).get(f"{section}.{key}", "")
+        replaced = key in PLANNED and origin not in ("flag", "default")
+        if before == now or replaced or key == "parameters":
+            continue
+        if key not in LENGTHS or before is None:
+            raise UsageError(
+                f"run {name} was made with {key} {before}, not {now}; expected the settings that "
+                "it was made with. Use --overwrite to train it again, or another --name"
+            )
+        if now > before:
+            longer[key] = now
+    return {"training": longer} if longer else {}
+
+
+def resume(request: Request) -> "Session":
+    """Resume the run that is named, or the newest one; it may be complete already."""
+    from charlm.errors import RunError, UsageError
+    from charlm.runs.locate import find_run, is_built_in, own_runs
+
+    flags, folder = request.flags, request.folder
+    if request.config or request.preset or request.vocab or flags.get("corpus", {}).get("sources"):
+        raise UsageError(
+            "--resume goes on with a run as it was made; leave out text, files and presets"
+        )
+    if request.run and request.name:
+        raise UsageError("--run and --name with --resume; both name the run, give one of them")
+    wanted = request.run or request.name
+    if wanted is None:
+        runs = own_runs(folder)
+        if not runs:
+            words = command("train", "TEXT", checkpoints=folder)
+            raise RunError(f"no run in {folder} to resume; start one with: {words}")
+        path = runs[0]
+    else:
+        path = find_run(wanted, folder, trained=False)
+    if is_built_in(path):
+        words = command("train", "TEXT", checkpoints=folder)
+        raise RunError(f"the built-in run is only for reading; train your own: {words}")
+    changes = {section: values for section, values in flags.items() if values}
+    return _resumed(path, changes, request.more)
+
+
+def _resumed(path: Path, changes: Nested, more: dict[str, float]) -> "Session":
+    with phase(LOADING):
+        from charlm.training import opening
+
+    session = opening.resume(path, changes, more=more)
+    if not session.complete:
+        say(f"going on with {path.name} from step {session.trainer.counters.step:,}")
+    return session
+
+
+def completed(session: "Session") -> str:
+    """Return a sentence about a run that is complete: how long it was, and how to train it more."""
+    from dataclasses import asdict
+
+    from charlm.training.lengths import UNITS, length_of
+
+    trainer = session.trainer
+    unit, value = length_of(asdict(trainer.settings))
+    if unit == "minutes" and trainer.model.settings.direction == "both":
+        value *= 2.0
+    length, amount = f"complete after {value:g} {UNITS[unit]}", f"{value:g}"
+    if trainer.completion == "patience":
+        length = f"over after {trainer.passes:.1f} passes, since validation no longer improved"
+    words = command("train", "--resume", f"--more-{unit}", amount, run=session.path)
+    return (
+        f"run {session.path.name} is {length}, and nothing was changed; to train it {amount} "
+        f"{UNITS[unit]} more: {words}"
+    )

@@ -1,0 +1,87 @@
+"""Lengths of a run that is resumed: what "more" adds to, what is refused, what the rate does."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from charlm.config import TrainingSettings
+from charlm.errors import UsageError
+from charlm.training.trainer import Trainer
+
+UNITS = {"epochs": "passes", "steps": "steps", "minutes": "minutes"}
+"""Settings that give the length of a run, of which one is set, and what they are called."""
+NEAR = 0.02
+"""A run within this fraction of its length has all of it: the last step may end later."""
+NOTABLE_CHANGE = 1.2
+"""Factor from which on a change of the learning rate is reported."""
+
+
+def length_of(training: Mapping[str, Any]) -> tuple[str, float]:
+    """Return the setting that gives the length of a run, and its value."""
+    return next((unit, float(training[unit])) for unit in UNITS if training[unit])
+
+
+def trained_so_far(counters: Mapping[str, Any], train_tokens: int) -> dict[str, float]:
+    """Return how long a run was trained, in each unit, by the counters of its checkpoint."""
+    return {
+        "epochs": counters.get("tokens", 0) / max(train_tokens, 1),
+        "steps": float(counters.get("step", 0)),
+        "minutes": counters.get("seconds", 0.0) / 60.0,
+    }
+
+
+def with_more(
+    more: Mapping[str, float],
+    training: Mapping[str, Any],
+    trained: Mapping[str, float],
+    directions: int = 1,
+) -> dict[str, float]:
+    """Return the length of the whole run that is trained so much `more`, in the same unit.
+
+    Minutes are shared by the `directions` of a run; steps and epochs are of each of them.
+    Raises UsageError unless there is one unit, and more than nothing of it.
+    """
+    if len(more) != 1 or min(more.values()) <= 0:
+        given = ", ".join(f"--more-{unit} {value:g}" for unit, value in more.items())
+        raise UsageError(f"{given}; expected one of them, above zero")
+    ((unit, added),) = more.items()
+    before, recorded = trained[unit], training[unit]
+    if recorded and abs(before - recorded) <= NEAR * recorded:
+        before = recorded  # a round number
+    if unit == "minutes":
+        before *= directions
+    total = float(f"{before + added:.6g}")
+    return {unit: round(total) if unit == "steps" else total}
+
+
+def check_not_shorter(
+    wanted: Mapping[str, Any],
+    training: Mapping[str, Any],
+    trained: Mapping[str, float],
+    directions: int = 1,
+) -> None:
+    """Raise UsageError where the wanted length is less than what the run was trained already."""
+    unit, total = length_of(wanted)
+    done = trained[unit]
+    if total >= done or total == training[unit]:
+        return
+    factor = directions if unit == "minutes" else 1
+    given, before = factor * total, float(f"{factor * done:.3g}")
+    raise UsageError(
+        f"--{unit} {given:g} is the length of the whole run, which was trained {before:g} "
+        f"{UNITS[unit]} already; expected more than that. To train it {given:g} {UNITS[unit]} "
+        f"more, use --more-{unit} {given:g}"
+    )
+
+
+def rate_note(before: TrainingSettings, trainer: Trainer) -> str | None:
+    """Return a sentence where a new length changes the learning rate at once, else None."""
+    schedule, counters = trainer.schedule, trainer.counters
+    old = type(schedule)(before, schedule.text).learning_rate(counters, 1.0)
+    new, highest = schedule.learning_rate(counters, 1.0), trainer.settings.learning_rate or 0.0
+    if not old or not new or 1.0 / NOTABLE_CHANGE < new / old < NOTABLE_CHANGE:
+        return None
+    return (
+        f"the learning rate goes from {old:.2g} to {new:.2g} at once: the run has a new length, "
+        f"and is at {100 * trainer.progress:.0f} % of its {trainer.settings.schedule} schedule. "
+        f"To go on at {old:.2g}, add --learning-rate {highest * old / new:.2g}"
+    )

@@ -1,0 +1,256 @@
+"""How long a resumed run is trained, and what `charlm train` writes, overwrites and continues."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from helpers import Call
+
+from charlm.errors import UsageError
+from charlm.runs.layout import read_metrics, read_record
+from charlm.training.lengths import check_not_shorter, trained_so_far, with_more
+from charlm.units import flat_figures
+
+TEXT = "the cat sat on the mat.\n" * 60
+NAMES = "".join(f"{name}\n" for name in ("anna", "bob", "carl", "dora")) * 40
+SIZES = ["--layers", "1", "--hidden", "4", "--batch", "2", "--bptt", "8", "--seed", "1"]
+SIZES += ["--threads", "1", "--precision", "fp32", "--checkpoints", "c"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(TEXT, encoding="utf-8")
+    Path("names.txt").write_text(NAMES, encoding="utf-8")
+    return tmp_path
+
+
+def train(call: Call, *more: str) -> tuple[int, str, str]:
+    steps = [] if {"--steps", "--minutes", "--epochs"} & set(more) else ["--steps", "12"]
+    return call("train", "text.txt", "--name", "r", *SIZES, *steps, *more)
+
+
+def resume(call: Call, *more: str) -> tuple[int, str, str]:
+    return call("train", "--resume", "--run", "r", "--checkpoints", "c", *more)
+
+
+def training(**lengths: float) -> dict[str, float | None]:
+    return {"epochs": None, "steps": None, "minutes": None} | lengths
+
+
+# Lengths
+
+
+COUNTERS = {"tokens": 4000, "step": 40, "seconds": 30.5}
+TRAINED = trained_so_far(COUNTERS, 1000)
+
+
+def test_what_was_trained_is_known_in_every_unit() -> None:
+    assert TRAINED == {"epochs": 4.0, "steps": 40.0, "minutes": 30.5 / 60.0}
+    assert trained_so_far({}, 1000) == {"epochs": 0.0, "steps": 0.0, "minutes": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("more", "recorded", "total"),
+    [
+        ({"steps": 30}, training(steps=40), {"steps": 70}),
+        ({"steps": 30}, training(steps=60), {"steps": 70}),  # interrupted: from where it is
+        ({"steps": 30}, training(minutes=0.5), {"steps": 70}),  # another unit
+        ({"epochs": 1.5}, training(steps=40), {"epochs": 5.5}),
+        ({"minutes": 2}, training(minutes=0.5), {"minutes": 2.5}),  # not 2.50833
+    ],
+)
+def test_more_is_added_to_what_was_trained(more: dict, recorded: dict, total: dict) -> None:
+    assert with_more(more, recorded, TRAINED) == total
+
+
+def test_minutes_are_of_both_directions() -> None:
+    assert with_more({"minutes": 2}, training(minutes=0.5), TRAINED, 2) == {"minutes": 3}
+    assert with_more({"steps": 2}, training(steps=40), TRAINED, 2) == {"steps": 42}
+
+
+@pytest.mark.parametrize("more", [{"steps": 0}, {"minutes": -1.0}, {"steps": 1, "epochs": 1.0}])
+def test_more_is_one_length_above_zero(more: dict) -> None:
+    with pytest.raises(UsageError, match=r"--more-(steps|minutes)"):
+        with_more(more, training(steps=40), TRAINED)
+
+
+def test_a_length_below_what_was_trained_is_refused() -> None:
+    """The story: --resume --steps 30 of a run of 60 said that it is complete after 30 steps."""
+    with pytest.raises(UsageError, match="use --more-steps 30"):
+        check_not_shorter(training(steps=30), training(steps=40), TRAINED)
+    with pytest.raises(UsageError, match=r"--epochs 3 .* trained 4 passes already"):
+        check_not_shorter(training(epochs=3), training(steps=40), TRAINED)
+    check_not_shorter(training(steps=50), training(steps=60), TRAINED)  # of an interrupted run
+    check_not_shorter(training(minutes=0.5), training(minutes=0.5), TRAINED)  # ended a bit later
+
+
+def test_more_steps_are_trained_and_the_message_can_be_typed(call: Call) -> None:
+    assert train(call)[0] == 0
+    status, out, err = resume(call)
+    assert (status, out) == (0, "c/r\n")
+    assert "complete after 12 steps, and nothing was changed" in err
+    words = shlex.split(err[err.index("charlm train --resume") :])
+    assert words[3:5] == ["--more-steps", "12"]
+    assert call(*words[1:])[0] == 0
+    assert read_record(Path("c/r"))["results"]["step"] == 24
+    assert read_record(Path("c/r"))["settings"]["training"]["steps"] == 24
+
+
+def test_more_of_another_unit_and_a_length_that_is_no_longer(call: Call) -> None:
+    assert train(call)[0] == 0
+    status, _, err = resume(call, "--steps", "6")
+    assert status == 2
+    assert "was trained 12 steps already" in err and "--more-steps 6" in err
+    assert read_record(Path("c/r"))["settings"]["training"]["steps"] == 12
+    assert resume(call, "--more-steps", "3", "--steps", "20")[0] == 2
+    before = read_record(Path("c/r"))["results"]["tokens"]
+    assert resume(call, "--more-epochs", "1")[0] == 0
+    record = read_record(Path("c/r"))
+    tokens = record["corpus"]["parts"]["train"]["tokens"]
+    assert tokens <= record["results"]["tokens"] - before <= tokens + 16
+    assert train(call, "--name", "s", "--more-steps", "3")[0] == 2  # needs --resume
+
+
+def test_a_rate_that_rises_at_once_is_reported(call: Call) -> None:
+    """The story: a finished run of the cosine schedule went from 0.00017 to 0.0033 unannounced."""
+    assert train(call, "--steps", "40", "--schedule", "cosine")[0] == 0
+    _, _, err = resume(call, "--more-steps", "40")
+    old, new = map(float, re.findall(r"rate goes from (\S+) to (\S+) at once", err)[0])
+    wanted = float(re.findall(r"To go on at \S+, add --learning-rate (\S+)", err)[0])
+    rates = [r["learning_rate"] for r in read_metrics(Path("c/r")) if r["kind"] == "step"]
+    assert old < rates[3] < new  # the rate of step 40, just before the schedule's end
+    assert rates[4] < new < 10 * rates[4]
+    _, _, err = resume(call, "--more-steps", "40", "--learning-rate", str(wanted))
+    assert "at once" not in err
+
+
+def test_an_unchanged_length_reports_no_rate(call: Call) -> None:
+    assert train(call, "--schedule", "constant", "--steps", "10")[0] == 0
+    assert "at once" not in resume(call, "--more-steps", "10")[2]
+
+
+# Results
+
+
+def test_json_is_the_final_record(call: Call) -> None:
+    """Flat figures, and the name and path of the run; as well where nothing is left to do."""
+    status, out, _ = train(call, "--json")
+    found = json.loads(out)
+    assert (status, found["path"], found["name"], found["status"]) == (0, "c/r", "r", "finished")
+    assert (found["step"], found["reason"]) == (12, "complete")
+    assert found["valid_nats_per_token"] > 0
+    assert json.loads(resume(call, "--json")[1]) == found
+
+
+def test_json_of_a_plan(call: Call) -> None:
+    status, out, _ = train(call, "--plan", "--json")
+    found = json.loads(out)
+    assert status == 0
+    assert found["settings"]["model"]["hidden_size"] == 4
+    assert found["origins"]["model.hidden_size"] == "flag"
+    assert not Path("c").exists()
+
+
+def test_figures_of_a_validation_are_at_the_top_of_the_log(call: Call) -> None:
+    train(call)
+    records = read_metrics(Path("c/r"))
+    lines = Path("c/r/metrics.jsonl").read_text("utf-8").splitlines()
+    assert records == [json.loads(line) for line in lines]
+    for kind in ("evaluation", "finished"):
+        (record, *_) = [one for one in records if one["kind"] == kind]
+        assert record["valid_nats_per_token"] > 0 and record["valid_bits_per_char"] > 0
+        assert not any(isinstance(value, dict) for key, value in record.items() if key != "review")
+
+
+def test_a_log_of_before_is_read_like_one_of_now() -> None:
+    records = read_metrics(Path(__file__).parent / "fixtures" / "format-1")
+    found = [one for one in records if one["kind"] == "evaluation"]
+    assert found and all(one["valid_nats_per_token"] > 0 for one in found)
+    assert not any("tally" in one for one in found)
+
+
+def test_flat_figures_change_nothing_twice() -> None:
+    record = {"kind": "finished", "valid": {"nats": 1.0}, "test": None, "tally": {"oov": 2}}
+    flat = {"kind": "finished", "valid_nats": 1.0, "valid_oov": 2}
+    assert flat_figures(record) == flat == flat_figures(flat)
+
+
+# A name that is taken
+
+
+def test_a_name_that_is_taken_is_overwritten_if_asked(call: Call) -> None:
+    train(call)
+    before = read_record(Path("c/r"))["created"], Path("c/r/config.json").stat().st_ino
+    assert train(call)[0] == 4
+    assert train(call, "--overwrite", "--unit", "byte")[0] == 0
+    record = read_record(Path("c/r"))
+    assert (record["created"], Path("c/r/config.json").stat().st_ino) != before
+    assert record["settings"]["vocabulary"]["unit"] == "byte"
+    assert train(call, "--overwrite", "--hidden", "0")[0] == 2  # and nothing is lost
+    assert read_record(Path("c/r")) == record
+
+
+def test_what_charlm_did_not_write_is_not_overwritten(call: Call) -> None:
+    train(call)
+    Path("c/r/notes.txt").write_text("mine")
+    status, _, err = train(call, "--overwrite")
+    assert status == 4 and "notes.txt" in err
+    Path("c/other").mkdir()
+    Path("c/other/thesis.txt").write_text("mine")
+    assert train(call, "--name", "other", "--overwrite")[0] == 4
+    assert Path("c/other/thesis.txt").exists() and Path("c/r/model.safetensors").exists()
+
+
+def test_continue_starts_resumes_and_leaves_alone(call: Call) -> None:
+    """For a Makefile: one command, whatever is there."""
+    status, out, _ = train(call, "--continue")
+    assert (status, out) == (0, "c/r\n")
+    log = Path("c/r/metrics.jsonl").read_bytes()
+    status, out, err = train(call, "--continue")
+    assert (status, out) == (0, "c/r\n") and "nothing was changed" in err
+    assert Path("c/r/metrics.jsonl").read_bytes() == log
+    assert train(call, "--continue", "--steps", "20")[0] == 0
+    assert read_record(Path("c/r"))["results"]["step"] == 20
+    assert "nothing was changed" in train(call, "--continue")[2]  # 12 steps are fewer
+    status, _, err = train(call, "--continue", "--dropout", "0.5")
+    assert status == 2 and "made with dropout" in err and "--overwrite" in err
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--continue", "--overwrite"], ["--continue", "--resume"], ["--overwrite", "--plan"],
+        ["--resume", "--plan"],
+    ],
+)  # fmt: skip
+def test_ways_to_begin_exclude_each_other(call: Call, flags: list[str]) -> None:
+    status, _, err = train(call, *flags)
+    assert status == 2 and "give one of them" in err
+    assert call("train", "text.txt", "--continue")[0] == 2  # needs --name
+
+
+# Advice
+
+
+KINDS = {
+    "stream": (["text.txt"], "sample --len 500"),
+    "words": (["text.txt", "--unit", "word"], "sample --len 100"),
+    "lines": (["names.txt", "--document", "line"], "sample --n 10"),
+    "paragraphs": (["text.txt", "--document", "paragraph", "--valid-frac", "0"], "sample --n 3"),
+    "both": (["text.txt", "--direction", "both"], "fill 'some ___ of yours'"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_advice_fits_the_kind_of_model_and_shows_a_sample(call: Call, kind: str) -> None:
+    arguments, expected = KINDS[kind]
+    status, _, err = call("train", *arguments, "--name", "k", "--steps", "12", *SIZES)
+    assert status == 0, err
+    assert f"charlm {expected}" in err
+    assert err.count("a sample:\n  ") == 1 and err.count("next:") == 1
+    for line in err.splitlines():
+        if line.startswith("  charlm "):
+            assert call(*shlex.split(line)[1:])[0] == 0, line
