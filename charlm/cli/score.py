@@ -155,7 +155,8 @@ def score(
     if piped_table:
         batches = _file_batches(Path("-"), rules)
     elif from_stdin:
-        batches = _numbered(stdin_lines(codec_name(rules.encoding), rules.errors))
+        piped = stdin_lines(codec_name(rules.encoding), rules.errors)
+        batches = _numbered(_advised(piped) if rules.input_format == "auto" else piped)
         if not rules.keep_cr:
             batches = _plain_ends(batches)
     elif file:
@@ -214,6 +215,16 @@ def _names(keep: list[str] | None) -> list[str] | None:
     if keep is None:
         return None
     return list(dict.fromkeys(name for row in csv.reader(keep) for name in row if name))
+
+
+def _advised(batches: Iterator[list[str]]) -> Iterator[list[str]]:
+    """Report what the first lines are if they are more than plain text, such as a table."""
+    from charlm.text.kinds import advice_for
+
+    for number, batch in enumerate(batches):
+        if number == 0 and (advice := advice_for("\n".join([*batch, ""]))):
+            say(f"standard input {advice}")
+        yield batch
 
 
 def _numbered(batches: Iterable[list[str]]) -> "Iterator[list[Record]]":

@@ -16,6 +16,7 @@ from charlm.errors import CorpusError, UsageError
 from charlm.text import decoding
 from charlm.text.encodings import invalid, own_encoding
 from charlm.text.files import BLOCK_BYTES, Spool, TextFile, blocks
+from charlm.text.kinds import advice_for
 from charlm.text.line_ends import LineEnds
 from charlm.text.rows import Record, Rows
 from charlm.text.sources import Source, find, safe_name, short_name
@@ -202,10 +203,14 @@ class Corpus:
             return
         encoding = self._encoding_of(source)
         file, errors = blocks(source, self._block_bytes), self._reading.errors
+        unseen = self._reading.input_format == "auto"  # "text" is meant as it is
         for piece in decoding.decode(
             file, source.label, self._note, encoding=encoding, errors=errors
         ):
             if piece:
+                if unseen and (advice := advice_for(piece)):
+                    self._note(f"{source.label} {advice}")
+                unseen = False
                 yield piece
 
     def _text_files(self) -> list[TextFile | Spool]:

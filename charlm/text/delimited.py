@@ -127,11 +127,11 @@ def _delimiter(head: list[str], reading: Reading, kind: str, quoted: bool) -> st
     if kind == "tsv":
         return "\t"
     splits = [delimiter for delimiter in DELIMITERS if any(delimiter in line for line in head[:1])]
-    fits = [delimiter for delimiter in splits if _fits(head, delimiter, quoted)]
+    fits = [delimiter for delimiter in splits if fits(head, delimiter, quoted)]
     return (fits or splits or [","])[0]
 
 
-def _fits(head: list[str], delimiter: str, quoted: bool) -> bool:
+def fits(head: list[str], delimiter: str, quoted: bool) -> bool:
     """Test whether a delimiter cuts the first row into several fields, and all others likewise."""
     size = 0
     lines = [line for line in head if (size := size + len(line)) <= HEAD_CHARS] or head[:1]

@@ -1,0 +1,90 @@
+"""What is more than plain text is recognised, and plain text is not taken for anything else."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from charlm.runs.locate import built_in
+from charlm.text.corpus import Corpus
+from charlm.text.kinds import advice_for
+
+CONLL_U = (
+    "# sent_id = 1\n# text = The cat\n1\tThe\tthe\tDET\t_\t_\t2\tdet\t_\t_\n"
+    "2\tcat\tcat\tNOUN\t_\t_\t0\troot\t_\t_\n\n1\tA\ta\tDET\t_\t_\t2\tdet\t_\t_\n"
+)
+CONLL_2003 = (
+    "-DOCSTART- -X- -X- O\n\nEU NNP B-NP B-ORG\nrejects VBZ B-VP O\n\nPeter NNP B-NP B-PER\n"
+)
+HTML = "<p>One.</p>\n<p>Two.</p>\n<div>Three.</div>\n<ul><li>Four.</li></ul>\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[{"text": "a"},\n {"text": "b"}]', "--input-format json."),
+        (json.dumps([{"text": "a" * 99_999}]), "--input-format json."),
+        ('{\n  "text": "a"\n}', "--input-format json."),
+        ('["a", "b"]', "--input-format json."),
+        ('{"text": "a"}\n{"text": "b"}\n', "--input-format jsonl."),
+        ("<!DOCTYPE html>\n<title>x</title>", "pandoc -t plain"),
+        ('<?xml version="1.0"?>\n<a/>', "pandoc -t plain"),
+        (HTML, "pandoc -t plain"),
+        (CONLL_U, "NF ? $2 "),
+        (CONLL_2003, "NF ? $1 "),
+        ("1\tthe cat\n2\ta dog\n", "--input-format tsv --column N, and --no-header"),
+        ("id\ttext\r\n1\tthe cat\r\n", "--input-format tsv"),
+        ("id,text\n1,the cat\n2,a dog\n", "(commas between the fields)"),
+        ("id;text\n1;the cat, sat\n2;a dog\n", "(semicolons between the fields)"),
+        ('text,label\n"Well, no.",neg\nyes,pos\n', "--input-format csv"),
+    ],
+)
+def test_what_is_more_than_plain_text_is_recognised(text, words) -> None:
+    """With the flag or the command that reads it properly."""
+    assert words in advice_for(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\n",
+        "The cat, which sat, ran.\nA dog, it said, came.\nSo, it is, he said.\n",
+        "Smith, John\nDoe, Jane\nRoe, Jim\n",
+        "[1] A note.\n[2] Another.\n",
+        "[Scene: a wood]\nEnter two.\n",
+        "{He smiles} Yes.\n{She nods} No.\n",
+        "the <unk> of <unk> <eos>\n" * 99,
+        "a < b and c > d\n" * 9,
+        "def f(x):\n\treturn x\n\nclass A:\n\tpass\n",
+        "O I see\nO no O\n",
+        "1. First\n2. Second\n\n3. Third\n",
+        "apple\nbanana\ncherry\n",
+        "# A title\n\nSome text | and more.\n",
+        "\u4f60\u597d\uff0c\u4e16\u754c\u3002\n" * 5,
+        "0 O\n1 O\n",
+    ],
+)
+def test_plain_text_is_plain_text(text) -> None:
+    """Nothing is said of it."""
+    assert advice_for(text) == ""
+
+
+@pytest.mark.parametrize("name", ["tales.txt"])
+def test_the_text_that_ships_is_plain(name) -> None:
+    """And any part of it."""
+    text = Path(built_in("corpora", name)).read_text(encoding="utf-8")
+    assert not any(advice_for(text[start : start + 3000]) for start in range(0, len(text), 3000))
+
+
+def test_a_corpus_reports_it_once(tmp_path) -> None:
+    """Not where the format was typed; reading twice reports it once."""
+    path = tmp_path / "a.txt"
+    path.write_text("id\ttext\n1\tthe cat\n2\ta dog\n")
+    corpus = Corpus([str(path)])
+    for _ in range(2):
+        assert "".join(corpus.chunks()) == path.read_text()
+    (note,) = corpus.notes
+    assert note.startswith(f"{path} looks like a table (tabs between the fields)")
+    typed = Corpus([str(path)], input_format="text")
+    assert list(typed.chunks()) and not typed.notes
