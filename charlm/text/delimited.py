@@ -127,8 +127,8 @@ def _delimiter(head: list[str], reading: Reading, kind: str, quoted: bool) -> st
     if kind == "tsv":
         return "\t"
     splits = [delimiter for delimiter in DELIMITERS if any(delimiter in line for line in head[:1])]
-    fits = [delimiter for delimiter in splits if fits(head, delimiter, quoted)]
-    return (fits or splits or [","])[0]
+    fitting = [delimiter for delimiter in splits if fits(head, delimiter, quoted)]
+    return (fitting or splits or [","])[0]
 
 
 def fits(head: list[str], delimiter: str, quoted: bool) -> bool:
