@@ -20,15 +20,18 @@ from typing import Protocol
 class Phase:
     """A part of the work that takes a while.
 
-    `done` of `total` is finished, in any unit; without a `total`, `reached` may give the fraction.
-    `detail` is shown beside the name or in its place.
+    `done` of `total` is finished; without a `total`, `reached` may give the fraction, or `unit`
+    what is counted by `done`. `detail` is shown in the place of the name. A phase that is `told`
+    has lines of its own where there is no terminal.
     """
 
     name: str
     total: float | None = None
+    unit: str = ""
     done: float = 0.0
     reached: float | None = None
     detail: str = ""
+    told: bool = False
 
     @property
     def fraction(self) -> float | None:
@@ -36,6 +39,12 @@ class Phase:
         if self.total:
             return min(self.done / self.total, 1.0)
         return self.reached
+
+    @property
+    def text(self) -> str:
+        """The detail, else the name, with what has been counted."""
+        counted = f": {self.done:,.0f} {self.unit}" if self.unit and self.done else ""
+        return self.detail or self.name + counted
 
 
 class Listener(Protocol):
@@ -63,9 +72,9 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 @contextmanager
-def phase(name: str, total: float | None = None) -> Iterator[Phase]:
-    """Name what is done inside; `total` is the amount of work, if it is known."""
-    current, listener = Phase(name, total), _listener.get()
+def phase(name: str, total: float | None = None, unit: str = "") -> Iterator[Phase]:
+    """Name what is done inside; `total` is the amount of work, if it is known, else its `unit`."""
+    current, listener = Phase(name, total, unit), _listener.get()
     token = _innermost.set(current)
     if listener is not None:
         listener.begin(current)

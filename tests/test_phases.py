@@ -122,6 +122,24 @@ def test_a_pipe_gets_a_line_for_what_lasts_and_again_now_and_then() -> None:
     assert screen.at(1000.0) == []
 
 
+def test_what_is_counted_is_shown_where_no_end_is_known() -> None:
+    for terminal, expected in ((True, " reading a: 1,500 characters  0:40"), (False, "reading a:")):
+        screen = Screen(terminal=terminal)
+        with listening(screen.display), phase("reading a", unit="characters"):
+            list(counted(["a" * 1000, "b" * 500]))
+            (line,) = screen.at(40.0)
+        assert line.endswith(expected) if terminal else line == "reading a: 1,500 characters"
+
+
+def test_a_phase_with_lines_of_its_own_gets_no_others() -> None:
+    """Training in a pipe, whose steps and validations are lines already."""
+    screen = Screen(terminal=False)
+    screen.display.begin(Phase("training", reached=0.5, told=True))
+    assert screen.at(100.0) == []
+    screen.display.begin(Phase("validating", reached=0.5))
+    assert screen.at(200.0) == ["validating: 50 %"]
+
+
 def test_a_terminal_shows_the_innermost_phase_that_lasts() -> None:
     screen = Screen(terminal=True)
     outer, inner = Phase("training", reached=0.0), Phase("validating")

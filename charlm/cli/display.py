@@ -70,13 +70,15 @@ class Display:
             Line.show(self.draw, line)
 
     def _tell(self, one: "_Shown", now: float) -> None:
-        if one.phase.reached is not None:  # whose records have lines of their own
+        if one.phase.told:
             return
         due = one.begun + PLAIN_AFTER if one.told_at is None else one.told_at + PLAIN_GAP
         if now >= due:
             one.told_at = now
-            fraction = one.phase.fraction
-            self.say(one.phase.name + (f": {100 * fraction:.0f} %" if fraction else " ..."))
+            fraction, text = one.phase.fraction, one.phase.text
+            if fraction:
+                text = f"{one.phase.name}: {100 * fraction:.0f} %"
+            self.say(text if fraction or text != one.phase.name else f"{text} ...")
 
 
 class _Shown:
@@ -90,7 +92,7 @@ class _Shown:
     def line(self, now: float, width: int, spinner: str) -> str:
         """One line about the phase, as wide as the terminal allows."""
         fraction, seconds = self.phase.fraction, now - self.begun
-        text = self.phase.detail or self.phase.name
+        text = self.phase.text
         if fraction is None:
             return fitted(f"{spinner} ", 0.0, text, clock_text(seconds), width, most=0)
         if self.first is None:

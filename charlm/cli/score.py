@@ -4,6 +4,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -31,6 +32,7 @@ from charlm.cli.options import (
 )
 from charlm.cli.output import on_terminal, render, say, write
 from charlm.escapes import escape_controls
+from charlm.phases import phase
 
 if TYPE_CHECKING:
     from charlm.config import Reading
@@ -168,10 +170,11 @@ def score(
     request = _Request(
         scorer=scorer, log_base=log_base, tokens=tokens, rank=alternatives, keep=_names(keep)
     )
-    if output == "table":
-        counts = _tables(request, batches)
-    else:
-        counts = _lines(request, batches, output)
+    with phase("scoring", unit="tokens") if file else nullcontext():
+        if output == "table":
+            counts = _tables(request, batches)
+        else:
+            counts = _lines(request, batches, output)
     _warn_of_unknown(model, counts, unk_penalty)
 
 

@@ -136,7 +136,7 @@ def _progress(session: "Session") -> "Iterator[Any]":
     told_at = -PLAIN_STEP_GAP
 
     with phase("training") as training:
-        training.reached = session.trainer.progress
+        training.reached, training.told = session.trainer.progress, True
 
         def show(record: "Record | str") -> None:
             """Move the bar, or write a line above it."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from charlm.config import CorpusSettings, VocabularySettings
 from charlm.errors import CorpusError, UsageError
-from charlm.phases import phase
+from charlm.phases import counted, phase
 from charlm.text.building import Read, build_vocabulary, count_unk_types
 from charlm.text.corpus import Corpus, Extent, Stamps, chosen_documents, measure, span, split_point
 from charlm.text.encoded import EncodedText, id_counts
@@ -189,18 +189,8 @@ def _split(corpus: Corpus, settings: CorpusSettings) -> dict[str, Part]:
 
 def _measured(corpus: Corpus) -> Extent:
     """The extent of a corpus, read from its beginning to its end."""
-    with phase(f"reading {corpus.name}") as reading:
-        read = 0
-
-        def watched() -> Iterator[str]:
-            """The chunks, with their sizes shown."""
-            nonlocal read
-            for chunk in corpus.chunks():
-                read += len(chunk)
-                reading.detail = f"{reading.name}: {read / 1e6:,.1f} million characters"
-                yield chunk
-
-        return measure(watched())
+    with phase(f"reading {corpus.name}", unit="characters"):
+        return measure(counted(corpus.chunks()))
 
 
 def _span_part(

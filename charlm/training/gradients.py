@@ -21,6 +21,7 @@ from charlm.config import Settings
 from charlm.errors import CorpusError
 from charlm.nn.layers import RecurrentLayer
 from charlm.nn.model import RecurrentLanguageModel, State
+from charlm.phases import phase
 from charlm.runs.layout import METRICS, read_metrics
 from charlm.runs.run import load_run, torch_model
 from charlm.text.corpus import Corpus
@@ -250,6 +251,7 @@ def compared_flows(settings: Sequence[Settings], lags: int = 200) -> Iterator[Gr
     with tempfile.TemporaryDirectory() as folder:
         for chosen in settings:
             session = start(chosen, Path(folder), name=chosen.model.cell)
-            for _ in session.records():
-                pass
+            with phase(f"training {chosen.model.cell}") as training:
+                for _ in session.records():
+                    training.reached = session.trainer.progress
             yield run_flow(session.path, lags=lags)

@@ -16,6 +16,7 @@ from typing import Any
 from charlm.config import Settings, TrainingSettings, section_of, settings_from
 from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError
 from charlm.inference.calibration import sample_of
+from charlm.phases import Phase, phase
 from charlm.presets import overlay
 from charlm.runs.commit import write_json
 from charlm.runs.folders import lock_run
@@ -152,7 +153,8 @@ def _trial(
         session = _session(path, nested, values)
         session.clock = session.trainer.clock = clock
         session.trainer.dataset = _judged_on(session.trainer.dataset)
-        state = _follow(session, trial, deadline, clock)
+        with phase(f"training trial {trial.number}") as training:
+            state = _follow(session, trial, deadline, clock, training)
     except (CharlmError, MemoryError, RuntimeError) as error:  # torch's, where memory ran out
         state, problem = "failed", str(error) or type(error).__name__
     except BaseException:  # of the user: the trial is whole
@@ -188,10 +190,13 @@ def _session(path: Path, nested: dict[str, dict[str, Any]], values: Mapping[str,
     return start(settings, path.parent, name=path.name)
 
 
-def _follow(session: Session, trial: Any, deadline: float, clock: Callable[[], float]) -> str:
+def _follow(
+    session: Session, trial: Any, deadline: float, clock: Callable[[], float], training: Phase
+) -> str:
     """Train; report each validation and stop where Optuna says so or the time is up."""
     state, told = "complete", max(_reported(trial), default=0)
     for record in session.records():
+        training.reached = session.trainer.progress
         if state != "complete":
             continue  # the records of the end
         if isinstance(record, EvaluationRecord):
