@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from charlm.config import CorpusSettings, VocabularySettings
 from charlm.errors import CorpusError, UsageError
 from charlm.phases import counted, phase
+from charlm.text.advice import MAX_COMPARED_CHARS, list_advice, shared_advice, size_advice
 from charlm.text.building import Read, build_vocabulary, count_unk_types
 from charlm.text.corpus import Corpus, Extent, Stamps, chosen_documents, measure, span, split_point
 from charlm.text.encoded import EncodedText, id_counts
@@ -117,6 +119,8 @@ def load_dataset(
         )  # fmt: skip
         share = f"{100.0 * (1.0 - coverage):.0f} %"
         notes.append(f"{share} of the training tokens are not in the vocabulary (UNK){hint}")
+    train = encoded["train"]
+    notes += size_advice(len(train.ids), train.counts.chars, vocabulary.unit)
     keys = "".join(part.key for part in parts.values())
     return Dataset(
         name=corpus.name,
@@ -143,7 +147,7 @@ def open_corpus(
 def _split(corpus: Corpus, settings: CorpusSettings) -> dict[str, Part]:
     """The parts by name; a share is held out for validation unless a file is given for it."""
     before = corpus.stamps()
-    whole = _measured(corpus)
+    whole, head = _measured(corpus)
     by_document = corpus.document != "stream"
     least = 1 if by_document else 2
     count = whole.documents if by_document else whole.chars
@@ -173,7 +177,7 @@ def _split(corpus: Corpus, settings: CorpusSettings) -> dict[str, Part]:
         if sources:
             other = open_corpus(sources, settings, corpus.document)
             before = other.stamps()
-            extent = _measured(other)
+            extent, _ = _measured(other)
             corpus.notes += [note for note in other.notes if note not in corpus.notes]
             if extent.sha256 == whole.sha256:
                 corpus.notes.append(
@@ -184,13 +188,20 @@ def _split(corpus: Corpus, settings: CorpusSettings) -> dict[str, Part]:
                 parts[name] = _part_of(other, extent, "0:None", other.chunks, before)
             else:
                 corpus.notes.append(f"The {name} text is empty; it was left out.")
+    end_only = "valid" in parts and not settings.valid and settings.hold_out == "end"
+    corpus.notes += list_advice(head, corpus.document, ends_held_out=end_only)
+    if by_document and "valid" in parts and whole.chars <= MAX_COMPARED_CHARS:
+        train, held_out = parts["train"].read(), parts["valid"].read()
+        corpus.notes += shared_advice(train, held_out, corpus.document)
     return parts
 
 
-def _measured(corpus: Corpus) -> Extent:
-    """The extent of a corpus, read from its beginning to its end."""
+def _measured(corpus: Corpus) -> tuple[Extent, str]:
+    """Read a corpus from its beginning to its end; return its extent and its first chunk."""
     with phase(f"reading {corpus.name}", unit="characters"):
-        return measure(counted(corpus.chunks()))
+        chunks = corpus.chunks()
+        head = next(chunks, "")
+        return measure(counted(chain([head], chunks))), head
 
 
 def _span_part(

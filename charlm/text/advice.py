@@ -1,0 +1,132 @@
+"""Advice on a text before training: signs of a list, repeats in the held-out part, few tokens.
+
+Each function returns sentences with the flag that helps; none for ordinary prose, verse or code.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from statistics import median, quantiles
+
+from charlm.text.corpus import END
+
+HEAD_CHARS = 1 << 20
+"""Characters at the beginning of a text that are looked at."""
+MIN_ENTRIES = 20
+"""Lines below which nothing is said about a list."""
+MAX_ENTRY_CHARS, MAX_ENTRY_WORDS = 40, 3
+"""Nine of ten entries of a list have at most this many characters, half of them so few words."""
+MAX_SORTED_CHARS = 100
+"""The same bound on characters where the lines are sorted, as no running text is."""
+MAX_BLANK, MAX_MARKED, MAX_REPEATED = 0.02, 0.1, 0.5
+"""Fractions of lines that a list has at most: blank, with marks of sentences or code, repeated."""
+MIN_WORDY = 0.8
+"""Fraction of lines that hold a letter; a column of numbers is no list of entries."""
+SORTED = 0.9
+"""Fraction of neighbours in order; by chance it is 0.5, for 20 lines with a deviation of 0.07."""
+MIN_SHARED = 0.05
+"""Fraction of held-out documents that are in the training text too, from which it is reported."""
+MAX_COMPARED_CHARS = 20_000_000
+"""Characters of a text up to which its documents are compared."""
+FEW_TOKENS = 1000
+"""A training text of fewer tokens teaches a model next to nothing."""
+
+_SENTENCE_ENDS = frozenset(".,;:!?…-–—\"'”’»。、！？」।۔؟")
+_CODE = frozenset("{}[]()=<>;|\\/#@*")
+
+
+def list_advice(head: str, document: str, *, ends_held_out: bool) -> list[str]:
+    """Return advice on a list that is read as one stream, or whose end alone is held out.
+
+    `head` is the beginning of the text with its END marks.
+    """
+    if document not in ("stream", "line"):
+        return []
+    whole = head[:HEAD_CHARS]
+    lines = whole.split("\n" if document == "stream" else END)
+    lines = lines[:-1] or lines  # the last one may be cut
+    entries = [stripped for line in lines if (stripped := line.strip())]
+    if len(entries) < MIN_ENTRIES:
+        return []
+    in_order = _is_sorted(entries)
+    if document == "line":
+        if not (in_order and ends_held_out):
+            return []
+        return [
+            "The lines are sorted, so the held-out last ones are not like the others. Hold out "
+            "lines from all over the text with --hold-out random"
+        ]
+    if not _is_list(lines, entries, in_order):
+        return []
+    size = f"half of them of {median(map(len, entries)):.0f} characters or fewer"
+    order = ", sorted" if in_order else ""
+    return [
+        f"The text looks like a list ({len(entries):,} lines or more, {size}{order}), and is read "
+        "as one stream. To read each line as a text of its own use: "
+        "--document line --hold-out random"
+    ]
+
+
+def _is_sorted(entries: Sequence[str]) -> bool:
+    folded = [entry.casefold() for entry in entries]
+    pairs = [(left, right) for left, right in pairwise(folded) if left != right]
+    rising = sum(left < right for left, right in pairs)
+    most = max(rising, len(pairs) - rising)
+    return len(pairs) >= MIN_ENTRIES - 1 and most >= SORTED * len(pairs)
+
+
+def _is_list(lines: Sequence[str], entries: Sequence[str], in_order: bool) -> bool:
+    count = len(entries)
+    marked = sum(entry[-1] in _SENTENCE_ENDS or not _CODE.isdisjoint(entry) for entry in entries)
+    indented = sum(line[:1].isspace() for line in lines)
+    wordy = sum(any(map(str.isalpha, entry)) for entry in entries)
+    ninth = quantiles(map(len, entries), n=10)[-1]
+    short = ninth <= MAX_ENTRY_CHARS and (
+        median(len(entry.split()) for entry in entries) <= MAX_ENTRY_WORDS
+    )
+    return (
+        (short or (in_order and ninth <= MAX_SORTED_CHARS))
+        and len(lines) - count <= MAX_BLANK * len(lines)
+        and marked <= MAX_MARKED * count
+        and indented <= MAX_MARKED * count
+        and wordy >= MIN_WORDY * count
+        and count - len(set(entries)) <= MAX_REPEATED * count
+    )
+
+
+def shared_advice(train: Iterable[str], held_out: Iterable[str], document: str) -> list[str]:
+    """Return advice where many held-out documents are in the training text too.
+
+    Both texts come in chunks, with END behind each document.
+    """
+    known = set(map(hash, _documents(train)))
+    count = shared = 0
+    for text in _documents(held_out):
+        count += 1
+        shared += hash(text) in known
+    if shared < max(2, MIN_SHARED * count):
+        return []
+    how = ", such as with: awk '!seen[$0]++'" if document == "line" else ""
+    return [
+        f"{100 * shared / count:.0f} % of the held-out documents ({shared:,} of {count:,}) are in "
+        "the training text too, so the validation figures look better than they are. Remove the "
+        f"repeats{how}"
+    ]
+
+
+def _documents(chunks: Iterable[str]) -> Iterator[str]:
+    rest = ""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(END)
+        yield from (text for text in whole if text.strip())
+
+
+def size_advice(tokens: int, chars: int, unit: str) -> list[str]:
+    """Return advice on a training text of few tokens."""
+    if tokens >= FEW_TOKENS:
+        return []
+    what = {"char": "characters", "byte": "bytes", "word": "words and blanks"}.get(unit, "tokens")
+    other = f", or use --unit char ({chars:,} characters)" if unit in ("word", "bpe") else ""
+    return [
+        f"The training text has {tokens:,} {what}; a model learns little from fewer than "
+        f"{FEW_TOKENS:,}. Give more text{other}"
+    ]

@@ -1,0 +1,169 @@
+"""Advice on a text: lists, sorted lists, repeats and few tokens are reported, nothing else is."""
+
+import random
+import string
+from pathlib import Path
+
+import pytest
+
+from charlm.config import CorpusSettings, VocabularySettings
+from charlm.text.advice import FEW_TOKENS, list_advice, shared_advice, size_advice
+from charlm.text.corpus import END, Corpus
+from charlm.text.dataset import load_dataset
+
+ROOT = Path(__file__).parent.parent
+RNG = random.Random(0)
+
+
+def names(count: int, *, words: int = 1) -> list[str]:
+    """Entries as lists have them: a few letters each, most of them once."""
+    return [
+        " ".join(
+            "".join(RNG.choices(string.ascii_lowercase, k=RNG.randint(3, 9))) for _ in range(words)
+        )
+        for _ in range(count)
+    ]
+
+
+def stream(lines: list[str]) -> list[str]:
+    return list_advice("\n".join(lines) + "\n", "stream", ends_held_out=True)
+
+
+VERSE = """\
+Shall I compare thee to a summer's day?
+Thou art more lovely and more temperate:
+Rough winds do shake the darling buds of May,
+And summer's lease hath all too short a date;
+Sometime too hot the eye of heaven shines,
+And often is his gold complexion dimm'd;
+And every fair from fair sometime declines,
+By chance or nature's changing course untrimm'd;
+But thy eternal summer shall not fade,
+Nor lose possession of that fair thou ow'st;
+Nor shall death brag thou wander'st in his shade,
+When in eternal lines to time thou grow'st:
+So long as men can breathe or eyes can see,
+So long lives this, and this gives life to thee.
+"""
+SHORT_VERSE = """\
+so much depends
+upon
+
+a red wheel
+barrow
+
+glazed with rain
+water
+
+beside the white
+chickens
+"""
+PLAY = """\
+First Citizen:
+Speak, speak.
+
+All:
+Resolved. resolved.
+
+Second Citizen:
+Would you proceed especially against him?
+
+All:
+Against him first.
+"""
+RUNNING = {
+    "verse": VERSE * 3,
+    "short verse": SHORT_VERSE * 9,
+    "a play": PLAY * 9,
+    "prose": (ROOT / "corpora" / "tales.txt").read_text(encoding="utf-8"),
+    "a README": (ROOT / "README.md").read_text(encoding="utf-8"),
+    "Python": (ROOT / "charlm" / "library.py").read_text(encoding="utf-8"),
+    "C++": (ROOT / "charlm" / "engine" / "native.cpp").read_text(encoding="utf-8"),
+    "settings": (ROOT / "pyproject.toml").read_text(encoding="utf-8") * 3,
+    "numbers": "".join(f"{number * 0.37:.2f}\n" for number in range(99)),
+    "a word on each line": "the cat sat on the mat and the dog ".replace(" ", "\n") * 9,
+    "a protein": "".join(f"{''.join(RNG.choices('ACDEFGH', k=60))}\n" for _ in range(99)),
+    "one long line": "word " * 9999,
+    "nothing": "",
+    "a few names": "\n".join(["Anna", "Bert", "Clara"]),
+}
+
+
+@pytest.mark.parametrize("kind", RUNNING)
+def test_running_text_is_never_called_a_list(kind: str) -> None:
+    """Poems and plays have short lines, code and settings have short lines without a full stop."""
+    assert list_advice(RUNNING[kind], "stream", ends_held_out=True) == []
+
+
+@pytest.mark.parametrize("words", [1, 2, 3])
+def test_a_list_that_is_read_as_a_stream_is_reported(words: int) -> None:
+    """With the flags that read it as one."""
+    (note,) = stream(names(60, words=words))
+    assert "looks like a list" in note
+    assert note.endswith("--document line --hold-out random")
+    assert "sorted" not in note
+
+
+def test_a_sorted_list_of_titles_is_a_list_though_its_lines_are_long() -> None:
+    """No running text has nine of ten lines in order; upwards or downwards."""
+    titles = [name.title() for name in names(60, words=8)]
+    assert stream(titles) == []
+    for order in (sorted(titles), sorted(titles, reverse=True)):
+        (note,) = stream(order)
+        assert ", sorted)" in note
+
+
+def test_a_sorted_list_of_lines_needs_another_hold_out() -> None:
+    """All held-out names would begin with the last letters; not where a file is held out."""
+    entries = sorted(names(60))
+    text = "".join(entry + END for entry in entries)
+    (note,) = list_advice(text, "line", ends_held_out=True)
+    assert "--hold-out random" in note
+    assert list_advice(text, "line", ends_held_out=False) == []
+    shuffled = RNG.sample(entries, len(entries))
+    assert list_advice("".join(entry + END for entry in shuffled), "line", ends_held_out=True) == []
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_held_out_documents_that_were_trained_on_are_counted(size: int) -> None:
+    """Wherever the chunks end; blank documents do not count, nor do a few repeats."""
+    train = "".join(f"n{number}{END}" for number in range(100)) + END
+    held_out = f"n5{END}{END}n7{END} {END}new{END}newer{END}"
+    cut = [[text[at : at + size] for at in range(0, len(text), size)] for text in (train, held_out)]
+    (note,) = shared_advice(*cut, "line")
+    assert note.startswith("50 % of the held-out documents (2 of 4)")
+    assert "awk" in note
+    assert (
+        shared_advice([train], [f"n5{END}" + "".join(f"x{n}{END}" for n in range(99))], "line")
+        == []
+    )
+
+
+def test_a_text_of_few_tokens_is_reported() -> None:
+    """With the unit that makes more of it."""
+    assert size_advice(FEW_TOKENS, 9999, "word") == []
+    assert "5 words" in size_advice(5, 30, "word")[0]
+    assert "--unit char (30 characters)" in size_advice(5, 30, "word")[0]
+    assert "--unit char" not in size_advice(5, 5, "char")[0]
+
+
+def test_all_of_it_is_reported_when_a_text_is_read(tmp_path: Path) -> None:
+    """And nothing of it for the flags that were advised."""
+    entries = sorted(set(names(400)))
+    (tmp_path / "names.txt").write_text("\n".join(entries))
+    source = (str(tmp_path / "names.txt"),)
+
+    def notes(**settings) -> list[str]:
+        found = load_dataset(CorpusSettings(sources=source, **settings), VocabularySettings())
+        return [note for note in found.notes if "hold" in note or "held" in note]
+
+    assert "--document line --hold-out random" in notes()[0]
+    assert "--hold-out random" in notes(document="line")[0]
+    assert notes(document="line", hold_out="random") == []
+    (tmp_path / "names.txt").write_text("\n".join(entries * 2))
+    (note,) = notes(document="line", hold_out="random")
+    assert "are in the training text too" in note
+    few = load_dataset(
+        CorpusSettings(), VocabularySettings(unit="word"), corpus=Corpus.from_text("one two three")
+    )
+    assert any("--unit char" in note for note in few.notes)
