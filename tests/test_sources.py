@@ -13,6 +13,7 @@ import datasets
 import pytest
 
 from charlm.errors import CorpusError, EnvironmentFailure, UsageError
+from charlm.runs.data import _absolute
 from charlm.text import files
 from charlm.text.corpus import END, Corpus
 from charlm.text.rows import hub_parts
@@ -107,6 +108,22 @@ def test_a_pattern_is_sorted_and_each_file_read_once(here):
     (here / "[x].txt").write_text("literal")
     assert read("[x].txt") == "literal"
     assert "pattern *.md" in fails(CorpusError, "*.md")
+
+
+def test_folders_with_brackets_in_their_names(here):
+    """The story: a pattern in such a folder matched nothing, and neither did its resumed run."""
+    for folder in ("a[1]", "a[1]/b*", "a1"):
+        (here / folder).mkdir()
+        (here / folder / "x.txt").write_text(f"<{folder}>")
+    assert read("a[1]/*.txt") == read("a[1]/x.txt") == "<a[1]>"
+    assert read("a[1]/b*/*.txt") == read("./a[1]/b*/x.*") == "<a[1]/b*>"
+    assert read("a[1]/**/*.txt") == read("a[1]") == "<a[1]/b*>\n<a[1]>"
+    assert read("a[!2]/*.txt") == "<a1>"
+    assert "a[1]/y.txt does not exist" in fails(CorpusError, "a[1]/y.txt")
+    os.chdir("a[1]")
+    names = [_absolute(name) for name in ("b*/*.txt", "b*/x.txt")]
+    os.chdir(here)
+    assert [read(name) for name in names] == ["<a[1]/b*>"] * 2
 
 
 def test_a_missing_file_brings_a_near_name_to_mind(here):

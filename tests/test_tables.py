@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm.errors import CorpusError, UsageError
-from charlm.text import decoding, delimited, jsonrows
+from charlm.errors import CorpusError, EnvironmentFailure, UsageError
+from charlm.text import decoding, delimited, files, jsonrows
 from charlm.text.corpus import END, Corpus
 from charlm.text.decoding import line_batches
 from charlm.text.rows import Number, Rows
@@ -369,6 +369,23 @@ def test_every_format_by_suffix_by_name_packed_and_piped(kind, here, monkeypatch
         assert texts(f"a.{kind}", content, input_format="text", document="file") == [
             content.decode()
         ]
+
+
+def test_packed_tables_that_cannot_be_unpacked_say_what_to_do(here, monkeypatch) -> None:
+    """The story: "Compression type zstd not supported", and nothing more."""
+    if files._zstd is None:
+        monkeypatch.setitem(sys.modules, "zstandard", None)
+        Path("a.jsonl.zst").write_bytes(b"x")
+        with pytest.raises(EnvironmentFailure, match=r'pip install "charlm\[zstd\]"'):
+            list(Corpus(["a.jsonl.zst"]).chunks())
+    for name, content, words in [
+        ("b.csv.lz4", b"\x04\x22\x4d\x18" + bytes(9), "packed by lz4, not text. Unpack"),
+        ("c.csv", gzip.compress(b"text\na\n"), "rename it to end in .gz"),
+        ("d.csv.gz", b"text\na\n", "cannot be unpacked as .gz"),
+        ("e.jsonl.gz", gzip.compress(CONTENT["jsonl"])[:-9], "cannot be unpacked as .gz"),
+        ("f.parquet.gz", b"PAR1", "cannot be unpacked as .gz"),
+    ]:
+        assert words in refused(name, content)
 
 
 def test_a_folder_of_tables_and_texts(here) -> None:

@@ -17,6 +17,7 @@ from charlm.text.dataset import SPLITS, Dataset, load_dataset
 from charlm.text.encoded import read_encoded, write_encoded
 from charlm.text.idcache import CACHED_FROM_BYTES
 from charlm.text.rows import HUB_PREFIX
+from charlm.text.sources import literal_folders
 from charlm.text.vocabulary import Vocabulary
 
 
@@ -54,7 +55,8 @@ def _absolute(name: str) -> str:
     if Path(name).exists():
         path = str(Path(name).resolve())
     elif not Path(name).is_absolute():  # a pattern
-        path = f"{glob.escape(str(Path.cwd()))}/{name}"
+        folder, pattern = literal_folders(name)
+        path = f"{glob.escape(str(Path.cwd()))}/{glob.escape(folder)}{pattern}"
     with contextlib.suppress(UnicodeEncodeError):  # a folder whose name is no UTF-8
         path.encode("utf-8")
         return path

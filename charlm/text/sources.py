@@ -191,14 +191,24 @@ def _walk(top: Path, note: Note) -> list[Path]:
 
 def _glob_or_fail(name: str, error: Exception) -> list[Path]:
     """The files that match a pattern, sorted, each once; an error where there are none."""
-    if not glob.has_magic(name):
+    folder, pattern = literal_folders(name)
+    if not glob.has_magic(pattern):
         raise _missing(name, error) from error
     # pathlib's own patterns match hidden files
-    matches = (Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207
+    found = glob.glob(glob.escape(folder) + pattern, recursive=True)  # noqa: PTH207
+    matches = map(Path, found)
     files = {path.resolve(): path for path in sorted(matches, reverse=True) if path.is_file()}
     if not files:
         raise CorpusError(f"No file matches the pattern {shown(name)}. Check it, or quote it.")
     return sorted(files.values())
+
+
+def literal_folders(pattern: str) -> tuple[str, str]:
+    """Cut off the folders at the beginning that exist under just that name, such as "a[1]"."""
+    separators = (os.sep, os.altsep)
+    ends = (place for place in range(len(pattern) - 1, 0, -1) if pattern[place] in separators)
+    place = next((place for place in ends if Path(pattern[:place]).is_dir()), 0)
+    return pattern[:place], pattern[place:]
 
 
 def _missing(name: str, error: Exception) -> CharlmError:
