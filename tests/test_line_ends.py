@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from helpers import Call
 
+from charlm import load, train
 from charlm.errors import CorpusError
-from charlm.library import load, train
 from charlm.runs.layout import SEAL, read_config, read_record, write_record
 from charlm.text.corpus import END, Corpus
 from charlm.training.opening import resume

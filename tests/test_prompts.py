@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from helpers import Call
 
+from charlm import load, train
 from charlm.errors import CorpusError, UsageError
-from charlm.library import Model, load, train
+from charlm.library import Model
 from charlm.text.corpus import END, Corpus
 from charlm.text.prompts import of_file, open_document, with_ends
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from helpers import engine, seeded, tiny_model, vocabulary_of
 
+from charlm import train
 from charlm.errors import EnvironmentFailure, RunError
-from charlm.library import train
 from charlm.reading import read_json
 from charlm.runs import run as run_module
 from charlm.runs.commit import MANIFEST, manifest_problems, write_json
