@@ -102,6 +102,28 @@ def test_the_csv_module_reads_it_back(name: str, rows: list) -> None:
     assert [row[-2:] for row in found] == [[text or "", cell] for text, cell in rows]
 
 
+@pytest.mark.parametrize("tokens", [False, True])
+@pytest.mark.parametrize("name", ["tsv", "csv"])
+@given(rows=ROWS)
+@example(rows=[(text, text) for text in AWKWARD])
+@settings(max_examples=50)
+def test_charlm_reads_it_back(
+    name: str, tokens: bool, rows: list, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The story: of four sentences it read two; a text that is empty is none when it is read."""
+    path = tmp_path_factory.mktemp("again") / f"scores.{name}"
+    path.write_bytes(written(name, rows, tokens=tokens).encode())
+    column = "token" if tokens else "text"
+    found = list(Corpus([str(path)], reading=Reading(column=column)).records())
+    expected = [
+        (str(at), part or None, cell)
+        for at, (text, cell) in enumerate(rows, start=1)
+        for part in ((list(text or "") or [None]) if tokens else [text])
+    ]
+    assert [(row.cells["sentence_id"], row.text, row.cells["item"]) for row in found] == expected
+    assert [row.number for row in found] == list(range(1, len(expected) + 1))
+
+
 @given(rows=ROWS)
 @settings(max_examples=50)
 def test_json_lines_hold_every_row(rows: list) -> None:
@@ -131,10 +153,12 @@ COLUMNS = st.lists(st.sampled_from(["a", "text", "input_text", "input_input_text
 @given(columns=COLUMNS)
 def test_no_column_of_the_input_is_lost_to_one_of_the_output(columns: list[str]) -> None:
     """Names stay unless they are taken, and all differ."""
-    names = output_names(columns, ["text", "tokens"])
+    names = output_names(columns, ["text", "input_text"])
     assert list(names) == columns
-    assert len({*names.values(), "text", "tokens"}) == len(columns) + 2
-    assert all(name == column for column, name in names.items() if column != "text")
+    assert len({*names.values(), "text", "input_text"}) == len(columns) + 2
+    assert all(
+        name == column for column, name in names.items() if column not in ("text", "input_text")
+    )
 
 
 # The records of a corpus
