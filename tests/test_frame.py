@@ -140,7 +140,8 @@ def test_every_command_has_a_rule_for_standard_input() -> None:
 @pytest.mark.parametrize("verb", stdin.SLOTS)
 def test_a_text_that_would_be_ignored_is_refused(verb: str, call: Call) -> None:
     """With what to type instead, before anything is read or made."""
-    status, out, err = call(verb, stdin=b"to be or not\n")
+    short = {"train": ["--device", "mps"], "search": ["--minutes", "0.001"]}.get(verb, [])
+    status, out, err = call(verb, *short, stdin=b"to be or not\n")
     assert (status, out) == (2, "")
     assert "stdin holds 13 bytes" in err
     assert stdin.SLOTS[verb].advice in err
