@@ -116,6 +116,7 @@ class Model:
             end=self.run.ends,
             carry=carry,
             anew=self.run.begins_anew,
+            document=self.run.prompt_document,
             unk_penalty=self.run.unk_penalty if unk_penalty is None else unk_penalty,
         )
         return scorer.score(items, tokens=tokens)
@@ -255,7 +256,7 @@ class Model:
         """
         return open_document(
             prompt,
-            self.run.document,
+            self.run.prompt_document,
             anew=self.run.begins_anew,
             backward=self.run.backward,
             crlf=self.run.crlf,
@@ -266,9 +267,10 @@ class Model:
 
         Raises RunError unless the run was trained with direction `both`.
         """
-        if self.run.document == "line":
+        one_line = self.run.prompt_document == "line"
+        if one_line:
             text = text.removesuffix("\n")
-        if self.run.document == "line" and "\n" in text:
+        if one_line and "\n" in text:
             raise UsageError(
                 f"{text!r} has several lines, and this model reads each line as a text of its own; "
                 "expected one line. Fill them one by one"
@@ -342,7 +344,7 @@ class Model:
 
     def _ids(self, text: str) -> NDArray[np.int64]:
         check_text(text)
-        marked = with_ends(text, self.run.document, crlf=self.run.crlf)
+        marked = with_ends(text, self.run.prompt_document, crlf=self.run.crlf)
         return self.vocabulary.encode_marked(marked)[0].astype(np.int64)
 
 

@@ -78,6 +78,37 @@ def test_a_step_over_a_line_end_is_a_step_over_eos(models: dict[str, Model], kin
     np.testing.assert_array_equal(state.log_probabilities, model.state().log_probabilities)
 
 
+@pytest.mark.parametrize("kind", ["lines", "bytes", "words", "backward"])
+def test_sentences_of_several_lines_are_scored_as_documents(
+    models: dict[str, Model], kind: str
+) -> None:
+    """The score of lines together is the sum of their scores; the last line end is the end."""
+    model = models[kind]
+    whole = model.score("an bo\nna", tokens=True)[0]
+    parts = model.score(["an bo", "na"])
+    assert whole.log_probability == pytest.approx(sum(part.log_probability for part in parts))
+    assert not any(token.oov for token in whole.tokens)
+    ended = model.score("an bo\n", tokens=True)[0]
+    assert ended.log_probability == pytest.approx(parts[0].log_probability)
+    assert ended.text == "an bo\n"
+
+
+@pytest.mark.parametrize("unit", ["char", "byte", "word", "bpe"])
+def test_a_cell_of_several_lines_is_one_document(tmp_path, unit: str) -> None:
+    """A line end is a token there, so a prompt of several lines is read whole."""
+    (tmp_path / "a.jsonl").write_text('{"text": "an\\nbo"}\n{"text": "bo\\nan na"}\n' * 20)
+    settings = {"unit": unit, "min_count": 1, "hold_out": "random"}
+    assert list(
+        train(str(tmp_path / "a.jsonl"), checkpoints=tmp_path, name="x", **TINY, **settings)
+    )
+    model = load(tmp_path / "x")
+    assert (model.run.document, model.run.prompt_document) == ("line", "file")
+    assert model.context("an\nbo") == "an\nbo"
+    assert chances(model, "an\nbo") != chances(model, "bo")
+    tokens = model.score("an\nbo", tokens=True)[0].tokens
+    assert [token.id for token in tokens].count(model.vocabulary.eos) == 1
+
+
 @pytest.mark.parametrize(
     ("document", "prompt", "expected"),
     [

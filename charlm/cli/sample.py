@@ -145,7 +145,7 @@ def sample(
             "--stop, or a model trained with --document line"
         )
     if prime_file:
-        prompt = of_file(prompt, model.run.document)
+        prompt = of_file(prompt, model.run.prompt_document)
     if prompt:
         name_unknown(model, [model.context(prompt)], "prime text")
     written = set("".join(model.vocabulary.tokens[2:] if stop else ()))

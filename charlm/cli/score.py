@@ -150,6 +150,7 @@ def score(
         carry=carry,
         lines=carry,
         anew=model.run.begins_anew,
+        document=model.run.prompt_document,
         unk_penalty=unk_penalty_of(model, unk_penalty),
     )
     if output == "auto":

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from charlm.engine.interface import Engine, Ids, Nats, State
 from charlm.errors import EnvironmentFailure, UsageError
 from charlm.inference.likelihood import nats_and_ranks, stream_nats, tally
+from charlm.text.corpus import check_text
 from charlm.text.direction import BackwardVocabulary
 from charlm.text.encoded import EncodedText, count_text
+from charlm.text.prompts import with_ends
 from charlm.text.tokenizer_json import EOS
 from charlm.text.vocabulary import Vocabulary
 from charlm.units import Tally
@@ -146,7 +148,9 @@ class Scorer:
     With `carry`, the texts are one stream: each is read from the state after the one before. With
     `lines` each of them is a line, whose line end is part of it where no EOS is and it is known.
     With `anew`, what follows an EOS inside of a text begins from the zero state, as in training on
-    such documents; `carry` asks for the opposite. `unk_penalty` is passed to every score.
+    such documents; `carry` asks for the opposite. Where `document` is "line", a line end inside
+    of a text ends a document, as in training, except with `carry`. `unk_penalty` is passed to every
+    score.
     Raises UsageError for that under a model that reads backward.
     """
 
@@ -159,6 +163,7 @@ class Scorer:
         carry: bool,
         lines: bool = False,
         anew: bool = False,
+        document: str = "stream",
         unk_penalty: float = 0.0,
     ) -> None:
         if carry and isinstance(vocabulary, BackwardVocabulary):
@@ -169,6 +174,7 @@ class Scorer:
         self._behind = "\n" if lines and not end and not vocabulary.unknown("\n") else ""
         self._anew = anew and not carry
         self.unk_penalty = unk_penalty
+        self._by_line = document == "line" and end and not carry
         self._state: State | None = None
         self._last = EOS
 
@@ -195,9 +201,15 @@ class Scorer:
         cuts = np.flatnonzero(ids == EOS) + 1
         return np.split(ids, cuts[cuts < len(ids)])
 
+    def _body(self, text: str) -> str:
+        """The text as it is read: a line end at its end is its end where lines are documents."""
+        return text.removesuffix("\n") if self._by_line else text + self._behind
+
     def _encode(self, text: str) -> EncodedText:
-        text += self._behind
-        ids = self.vocabulary.encode(text).astype(np.int64)
+        text = self._body(text)
+        check_text(text)
+        marked = with_ends(text, "line", crlf=True) if self._by_line else text
+        ids = self.vocabulary.encode_marked(marked)[0].astype(np.int64)
         if self.end:
             ids = np.append(ids, EOS)
         counts, _ = count_text(text + "\n" if self.end else text)
@@ -224,7 +236,7 @@ class Scorer:
     def _tokens(
         self, text: str, encoded: EncodedText, nats: Nats, ranks: Ids
     ) -> tuple[TokenScore, ...]:
-        names = self.vocabulary.pieces(text + self._behind) + (["<eos>"] if self.end else [])
+        names = self.vocabulary.pieces(self._body(text)) + (["<eos>"] if self.end else [])
         unknown = encoded.ids == self.vocabulary.unk
         return tuple(
             TokenScore(

@@ -104,6 +104,19 @@ class Run:
         return math.log(self.unk_types)
 
     @property
+    def prompt_document(self) -> str:
+        """The rule by which prompts and sentences are cut into documents, as the text was.
+
+        Cells of tables are documents of "line" too, but may hold several lines: these are "file".
+        Runs of older versions do not say so; there it is whether the vocabulary knows a line end.
+        """
+        if self.document != "line":
+            return self.document
+        known = self.vocabulary.unit in ("char", "word") and not self.vocabulary.unknown("\n")
+        inside = known and not self.vocabulary.line_ends_are_eos
+        return "file" if self.config.get("line_ends_inside", inside) else "line"
+
+    @property
     def backward(self) -> bool:
         """Whether the model reads from the end to the beginning."""
         return isinstance(self.vocabulary, BackwardVocabulary)
@@ -139,6 +152,7 @@ def model_config(
     *,
     eos_inside: bool = False,
     crlf: bool = False,
+    line_ends_inside: bool = False,
     unk_types: float | None = None,
 ) -> dict[str, Any]:
     """Return the content of config.json. The other arguments are as in `Dataset`."""
@@ -154,6 +168,7 @@ def model_config(
         "document": document,
         "eos_inside": eos_inside,
         "crlf": crlf,
+        "line_ends_inside": line_ends_inside,
         **({} if unk_types is None else {"unk_types": unk_types}),
     }
 

@@ -64,6 +64,7 @@ CONFIG_SHAPE = {
     "document": str,
     "eos_inside?": bool,
     "crlf?": bool,
+    "line_ends_inside?": bool,
     "unk_types?": NUMBER,
     "model": {"cell": str, "num_layers": int, "hidden_size": int, "embedding_size": int},
     "vocabulary": {"unit": str, "words": str},

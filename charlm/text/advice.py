@@ -43,7 +43,9 @@ def list_advice(head: str, document: str, *, ends_held_out: bool) -> list[str]:
         return []
     whole = head[:HEAD_CHARS]
     lines = whole.split("\n" if document == "stream" else END)
-    lines = lines[:-1] or lines  # the last one may be cut
+    cut = len(head) >= HEAD_CHARS
+    if cut or not lines[-1]:
+        lines.pop()
     entries = [stripped for line in lines if (stripped := line.strip())]
     if len(entries) < MIN_ENTRIES:
         return []
@@ -59,8 +61,9 @@ def list_advice(head: str, document: str, *, ends_held_out: bool) -> list[str]:
         return []
     size = f"half of them of {median(map(len, entries)):.0f} characters or fewer"
     order = ", sorted" if in_order else ""
+    more = " or more" if cut else ""
     return [
-        f"The text looks like a list ({len(entries):,} lines or more, {size}{order}), and is read "
+        f"The text looks like a list ({len(entries):,} lines{more}, {size}{order}), and is read "
         "as one stream. To read each line as a text of its own use: "
         "--document line --hold-out random"
     ]

@@ -60,6 +60,14 @@ class Dataset:
         return int(counts[EOS]) > self.train.documents
 
     @property
+    def line_ends_inside(self) -> bool:
+        """Whether line ends are tokens inside of documents of lines: cells that hold several."""
+        end = self.vocabulary.line_end
+        if self.document != "line" or end is None or end == EOS:
+            return False
+        return bool(id_counts(self.train.ids, len(self.vocabulary))[end])
+
+    @property
     def begins_anew(self) -> bool:
         """Whether what follows EOS begins from the zero state."""
         return self.vocabulary.eos_begins_anew(self.document) and not self.eos_inside

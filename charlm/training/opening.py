@@ -124,6 +124,7 @@ def _new_run(path: Path, ready: Prepared, lock: FileLock, *, command: str) -> Se
         document,
         eos_inside=dataset.eos_inside,
         crlf=dataset.crlf,
+        line_ends_inside=dataset.line_ends_inside,
         unk_types=dataset.unk_types,
     )
     write_model_files(path, config, vocabulary)
