@@ -233,9 +233,16 @@ class Model:
                 unique=unique, is_known=known, match=match, min_len=min_len, max_len=max_len
             ),
             limit=attempts,
-            prompt=prompt,
+            prompt=self._begun_item(prompt),
             backward=self.run.backward,
         )
+
+    def _begun_item(self, prompt: str) -> str:
+        """Return the part of a prompt that belongs to the item which it leaves open."""
+        text = self.context(prompt)
+        if not self.vocabulary.line_ends_are_eos:
+            return text
+        return text.partition("\n")[0] if self.run.backward else text.rpartition("\n")[2]
 
     def next(self, prompt: str = "", *, top: int = 10) -> NextTokens:
         """The likeliest tokens after a prompt, with their probabilities."""

@@ -18,6 +18,7 @@ from charlm.commands import command
 PACKAGE = Path(charlm.__file__).parent
 VERBS = [c.name or c.callback.__name__ for c in app.registered_commands] + ["vectors"]
 HAND_WRITTEN = re.compile(rf"charlm ({'|'.join(VERBS)}) [^a-z]")
+SUGGESTED = rf"(?:: |^  )charlm ((?:{'|'.join(VERBS)})\b.*)$"
 TINY = [
     "--hidden", "4", "--embedding", "3", "--layers", "1", "--batch", "2", "--bptt", "4",
     "--threads", "1", "--seed", "1", "--precision", "fp32", "--device", "cpu",
@@ -84,11 +85,7 @@ def test_no_message_writes_a_command_by_hand(path: Path) -> None:
 
 def commands_in(messages: str) -> list[list[str]]:
     """Arguments of the commands that messages suggest, with something in each placeholder."""
-    lines = [line.partition("charlm ") for line in messages.splitlines()]
-    found = [
-        shlex.split(rest) for before, name, rest in lines
-        if name and before.endswith(("with: ", "one: ", "own: ", "run: ", "  "))
-    ]  # fmt: skip
+    found = [shlex.split(words) for words in re.findall(SUGGESTED, messages, re.MULTILINE)]
     fills = {"TEXT": "a text.txt", "N": "6", "FILE": "out.json"}
     return [[fills.get(word, word) for word in words] for words in found]
 

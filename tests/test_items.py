@@ -112,9 +112,9 @@ def test_each_rule_leaves_out_what_it_says() -> None:
 
 
 def test_rules_are_about_the_item_with_its_prompt() -> None:
-    """What comes after the last line of the prompt, on the side that the model reads to."""
+    """On the side that the model reads to."""
     for backward, whole in ((False, "yza"), (True, "ayz")):
-        items = Items(generate=said(["a"]), count=1, length=9, prompt="x\nyz", backward=backward,
+        items = Items(generate=said(["a"]), count=1, length=9, prompt="yz", backward=backward,
                       rules=Rules(match=f"^{whole}$", min_len=3, max_len=3))  # fmt: skip
         assert [(item.text, item.whole) for item in items] == [("a", whole)]
 
@@ -283,6 +283,24 @@ def test_an_item_that_was_cut_is_reported(call: Call) -> None:
     """With the option that lets it end."""
     err = call("sample", "line", "--n", "4", "--len", "1", "--seed", "1")[2]
     assert "cut at 1 tokens; allow more with --len" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "document", "start"),
+    [("", "line", "ba"), ("", "paragraph", "ab\nba"), ("text", "line", "ba"),
+     ("text", "paragraph", "ab\nba"), ("whitespace", "paragraph", "ba"),
+     ("whitespace", "stream", "ba")],
+)  # fmt: skip
+def test_an_item_is_whole_with_what_its_prompt_leaves_open(
+    words: str, document: str, start: str, here: Path
+) -> None:
+    """The last line or paragraph; the last line where line ends are ends for the model."""
+    settings = {"hidden_size": 4, "num_layers": 1, "steps": 1, "seed": 1, "threads": 1}
+    text = "ab\n\nba\nab\n\n" * 20
+    cut = {"unit": "word", "words": words} if words else {"unit": "char"}
+    list(charlm.train(text=text, document=document, name="r", checkpoints=here, **cut, **settings))
+    (item,) = charlm.load(here / "r").items(1, prompt="cc\n\nab\nba", seed=1, length=9)
+    assert item.whole == start + item.text
 
 
 def test_library_items_need_a_model_with_ends(runs: Path) -> None:

@@ -86,8 +86,8 @@ class Rules:
 class Items:
     """Items as they are generated; iterate once. Counts what was left out on the way.
 
-    `length` is the limit of tokens that `generate` keeps. `prompt` and `backward` say how an item
-    is made whole: a model that reads backward writes what comes before its prompt. `attempts` grows
+    `length` is the limit of tokens that `generate` keeps. `prompt` is the part of an item that is
+    there before, `backward` means that the model writes what comes before it. `attempts` grows
     with each item tried, `rejected` counts the reasons.
     """
 
@@ -148,8 +148,7 @@ class Items:
             nats[piece.sample] += piece.nats
             last[piece.sample] = last[piece.sample] if piece.id is None else piece.id
         for number in range(size):
-            text = "".join(texts[number])
-            start = self.prompt.rpartition("\n")[2]
+            text, start = "".join(texts[number]), self.prompt
             yield Item(
                 text=text,
                 whole=text + start if self.backward else start + text,
