@@ -49,8 +49,9 @@ def with_more(
         before = recorded  # a round number
     if unit == "minutes":
         before *= directions
-    total = float(f"{before + added:.6g}")
-    return {unit: round(total) if unit == "steps" else total}
+    digits = ".3g" if unit == "minutes" and added >= 0.01 * before else ".6g"
+    total = float(f"{before + added:{digits}}")
+    return {unit: round(before + added) if unit == "steps" else total}
 
 
 def check_not_shorter(
