@@ -81,6 +81,15 @@ def test_the_likeliest_of_several_is_marked() -> None:
     assert lines[2].split()[:3] == ["1", "*", "-2.000"]
 
 
+def test_alternatives_can_be_told_apart_at_80_columns() -> None:
+    """They may differ at their ends only, and then take several lines; others are cut."""
+    pair = [scored("the king said that the castle was old and " + end, 2.0) for end in ("a", "b")]
+    ranked = drawn(score_table(pair, "e", 80, rank=True, words=True))
+    assert ranked.split()[-1] == "b"
+    assert "…" not in ranked
+    assert "…" in drawn(score_table(pair, "e", 60))
+
+
 @pytest.mark.parametrize("width", [40, 80])
 def test_tables_fit_the_terminal(width: int) -> None:
     """No line is wider than the terminal."""

@@ -34,6 +34,8 @@ LABELS = {
     "word_perplexity": "perplexity per word",
 }
 BAR_WIDTH = 24
+TEXT_LINES = 4
+"""Lines that a ranked text has in a table before it is cut."""
 
 
 def plain_table(*columns: str, title: str | None = None) -> Table:
@@ -87,8 +89,9 @@ def score_table(
     """Return a row for each text, None being a row without text.
 
     `rank` ranks the texts by their penalized log-probability and marks the likeliest; texts
-    without tokens have no rank. `words` adds the perplexity per word, `kept` adds cells of other
-    columns. The penalized log-probability is a column where unknown tokens make it differ.
+    without tokens have no rank. `words` shows the perplexity per word in place of bits per
+    character, `kept` adds cells of other columns. The penalized log-probability is a column if
+    unknown tokens make it differ.
     """
     unit, kept = LOG_BASES[log_base], kept or {}
     places, best = _ranks(scores) if rank else ({}, None)
@@ -98,31 +101,40 @@ def score_table(
         log_name: True,
         "penalized": any(score and score.unk_penalty and score.tally.oov for score in scores),
         "tokens": True,
-        "bits/char": True,
+        "bits/char": not words,
         "ppl/word": words,
         "OOV": True,
     }
     shown = [name for name, is_shown in columns.items() if is_shown]
     table = plain_table(*shown, *(f"<{escape_unprintable(name)}" for name in kept), "<text")
-    used = 2 + sum(2 + max(len(name), 6) for name in shown)
-    for at, score in enumerate(scores):
-        cells = {"rank": f"{places.get(at, '-')}{' *' if at == best else '  '}"}
-        if score:
-            cells |= {
-                log_name: number(score.log_probability / unit + 0.0, 3),  # 0 and not -0
-                "penalized": number(score.penalized_log_probability / unit + 0.0, 3),
-                "tokens": number(score.tally.tokens),
-                "bits/char": number(score.tally.bits_per_char, 3),
-                "ppl/word": number(score.tally.word_perplexity, 1),
-                "OOV": number(score.tally.oov),
-            }
+    rows = [
+        {"rank": f"{places.get(at, '-')}{' *' if at == best else '  '}"}
+        | (_figures(score, log_name, unit) if score else {})
+        for at, score in enumerate(scores)
+    ]
+    used = sum(2 + max(map(len, (name, *(row.get(name, "") for row in rows)))) for name in shown)
+    room = max(width - used, 16)
+    longest = TEXT_LINES * room if rank else room  # alternatives may differ at their ends only
+    for at, (score, cells) in enumerate(zip(scores, rows, strict=True)):
         table.add_row(
             *(cells.get(name, "-") for name in shown),
             *(Text(shortened(column[at], max(width // 4, 16))) for column in kept.values()),
-            Text(shortened(score.text, max(width - used, 16)) if score else "(no text)"),
+            Text(shortened(score.text, longest) if score else "(no text)"),
             style="bold green" if at == best else "",
         )
     return table
+
+
+def _figures(score: Score, log_name: str, unit: float) -> dict[str, str]:
+    """Return the figures of a score by the name of their column."""
+    return {
+        log_name: number(score.log_probability / unit + 0.0, 3),  # 0 and not -0 of an empty text
+        "penalized": number(score.penalized_log_probability / unit + 0.0, 3),
+        "tokens": number(score.tally.tokens),
+        "bits/char": number(score.tally.bits_per_char, 3),
+        "ppl/word": number(score.tally.word_perplexity, 1),
+        "OOV": number(score.tally.oov),
+    }
 
 
 def _ranks(scores: Sequence[Score | None]) -> tuple[dict[int, int], int | None]:
