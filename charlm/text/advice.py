@@ -54,8 +54,8 @@ def list_advice(head: str, document: str, *, ends_held_out: bool) -> list[str]:
         if not (in_order and ends_held_out):
             return []
         return [
-            "The lines are sorted, so the held-out last ones are not like the others. Hold out "
-            "lines from all over the text with --hold-out random"
+            "The documents are sorted, so the held-out last ones are not like the others. Hold out "
+            "some from all over the text with --hold-out random"
         ]
     if not _is_list(lines, entries, in_order):
         return []
