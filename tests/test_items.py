@@ -17,6 +17,7 @@ from charlm.cli.output import Talk
 from charlm.errors import CharlmError, RunError, UsageError
 from charlm.inference.generation import Piece, generate
 from charlm.inference.items import Items, Rules
+from charlm.phases import Phase, listening
 from charlm.runs.known import known_documents
 from charlm.text.tokenizer_json import EOS
 
@@ -126,6 +127,24 @@ def test_an_item_that_does_not_end_is_cut() -> None:
     assert (cut.text, cut.tokens, cut.nats, cut.cut) == ("abcdefghi", 9, 9.0, True)
     assert (whole.text, whole.tokens, whole.nats, whole.cut) == ("ab", 3, 2.5, False)
     assert items.cut == 1
+
+
+def test_a_search_is_a_phase_that_counts_attempts() -> None:
+    """None is open while an item is used."""
+    open_phases: list[Phase] = []
+    counts: list[float] = []
+
+    class Listener:
+        def begin(self, phase: Phase) -> None:
+            open_phases.append(phase)
+
+        def end(self, phase: Phase) -> None:
+            counts.append(open_phases.pop().done)
+
+    with listening(Listener()):
+        for _ in found(["a", "b", "ab"], 3, match="a.", limit=30):
+            assert not open_phases
+    assert sum(counts) >= 9
 
 
 @pytest.mark.parametrize(

@@ -210,11 +210,15 @@ def _gathered(
     pieces: "Iterator[Piece]", count: int, start: str
 ) -> tuple[list[str], list[int], list[float]]:
     """Text, number of tokens and nats of each sample."""
+    from charlm.phases import advance, phase
+
     texts, tokens, nats = [[start] for _ in range(count)], [0] * count, [0.0] * count
-    for piece in pieces:
-        texts[piece.sample].append(piece.text)
-        tokens[piece.sample] += piece.tokens
-        nats[piece.sample] += piece.nats
+    with phase("generating samples", unit="tokens"):
+        for piece in pieces:
+            texts[piece.sample].append(piece.text)
+            tokens[piece.sample] += piece.tokens
+            nats[piece.sample] += piece.nats
+            advance(piece.tokens)
     return ["".join(parts) for parts in texts], tokens, nats
 
 

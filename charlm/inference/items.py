@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from charlm.errors import RunError, UsageError
 from charlm.inference.generation import Piece
+from charlm.phases import advance, phase
 from charlm.text.tokenizer_json import EOS
 
 MAX_BATCH = 256
@@ -109,29 +110,40 @@ class Items:
         seen: set[str] = set()
         started, batch = 0, min(self.count, MAX_BATCH)
         while self.found < self.count and started < limit:
-            batch = min(batch, limit - started)
-            for item in self._batch(started, batch):
-                self.attempts += 1
-                problem = self.rules.problem(item.whole)
-                if not problem and self.rules.unique and item.whole in seen:
-                    problem = "repeated"
-                if problem:
-                    self.rejected[problem] += 1
-                    continue
-                if self.rules.unique:
-                    seen.add(item.whole)
-                self.found += 1
-                self.cut += item.cut
-                yield item
-                if self.found == self.count:
-                    return
-            started += batch
-            batch = min(2 * batch, MAX_BATCH)
+            kept: list[Item] = []
+            with phase("searching for items", unit="attempts"):
+                while not kept and started < limit:
+                    batch = min(batch, limit - started)
+                    kept += self._kept(started, batch, seen)
+                    advance(batch)
+                    started += batch
+                    batch = min(2 * batch, MAX_BATCH)
+            yield from kept
+        if self.found == self.count:
+            return
         raise RunError(
             f"{self.found:,} of {self.count:,} items were found in {self.attempts:,} attempts"
             f"{self.reasons()}; expected all of them. Ask for fewer with --n, relax the rules, "
             "raise --temperature, or allow more with --attempts"
         )
+
+    def _kept(self, first: int, size: int, seen: set[str]) -> Iterator[Item]:
+        """Yield what the rules keep of the attempts from `first` on, until there is enough."""
+        for item in self._batch(first, size):
+            self.attempts += 1
+            problem = self.rules.problem(item.whole)
+            if not problem and self.rules.unique and item.whole in seen:
+                problem = "repeated"
+            if problem:
+                self.rejected[problem] += 1
+                continue
+            if self.rules.unique:
+                seen.add(item.whole)
+            self.found += 1
+            self.cut += item.cut
+            yield item
+            if self.found == self.count:
+                return
 
     def reasons(self) -> str:
         """Return the counts of what was left out, in brackets, the greatest first; or nothing."""

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config import settings_from
+from charlm.phases import phase
 from charlm.runs.data import read_data
 from charlm.runs.layout import read_record
 from charlm.runs.run import Run
@@ -24,9 +25,10 @@ def known_documents(run: Run) -> Callable[[str], bool]:
     record = read_record(run.path)
     known = run.vocabulary
     vocabulary = known.inner if isinstance(known, BackwardVocabulary) else known
-    dataset = read_data(run.path, settings_from(record["settings"]), vocabulary, record)
-    parts = [part for part in (dataset.train, dataset.valid, dataset.test) if part is not None]
-    hashes = np.unique(np.concatenate([_hashes(part) for part in parts]))
+    with phase("reading the text of the run"):
+        dataset = read_data(run.path, settings_from(record["settings"]), vocabulary, record)
+        parts = [part for part in (dataset.train, dataset.valid, dataset.test) if part is not None]
+        hashes = np.unique(np.concatenate([_hashes(part) for part in parts]))
 
     def is_known(text: str) -> bool:
         """Return whether a text is one of the documents."""
