@@ -9,8 +9,11 @@ import typer
 from charlm.cli.commands import command
 from charlm.cli.options import NO_FLAGS, JsonOption, ReadingFlags, takes_reading
 from charlm.cli.output import render, say, write, write_json
+from charlm.phases import counted, phase
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from charlm.text.building import BuiltVocabulary
     from charlm.text.corpus import Corpus
 
@@ -77,15 +80,22 @@ def vocab(
     )
     rules = CorpusSettings(**reading)
     corpus = open_corpus(sources or [str(built_in("corpora", "tales.txt"))], rules)
+
+    def read() -> "Iterator[str]":
+        """Read the text, and show how much of it was read."""
+        return counted(corpus.chunks())
+
     if frozen:
         known = load_vocabulary(frozen)
-        built = BuiltVocabulary(
-            vocabulary=known,
-            counts=count_ids(corpus.chunks(), known),
-            unk_types=count_unk_types(corpus.chunks, known),
-        )
+        with phase("counting the tokens", unit="characters"):
+            built = BuiltVocabulary(
+                vocabulary=known,
+                counts=count_ids(read(), known),
+                unk_types=count_unk_types(read, known),
+            )
     else:
-        built = build_vocabulary(corpus.chunks, settings)
+        with phase("building the vocabulary", unit="characters"):
+            built = build_vocabulary(read, settings)
     for note in [*corpus.notes, *built.notes]:
         say(note)
     content = _content(built, top)
@@ -122,7 +132,8 @@ def _second(built: "BuiltVocabulary", corpus: "Corpus") -> dict[str, Any]:
     from charlm.text.corpus import END
 
     vocabulary = built.vocabulary
-    counts = count_ids(corpus.chunks(), vocabulary)
+    with phase("reading the second text", unit="characters"):
+        counts = count_ids(counted(corpus.chunks()), vocabulary)
     missing: Counter[str] = Counter()
     for chunk in safe_chunks(corpus.chunks()) if counts[vocabulary.unk] else ():
         for part in chunk.split(END):
