@@ -96,7 +96,7 @@ def requirements(project: dict[str, object], end: str, torch: str | None) -> lis
 def environment(folder: Path, combination: Combination, wanted: list[str], log: Path) -> Path:
     """Return the Python of an environment with these requirements; make it if it is not there."""
     place, python = folder / combination.name, folder / combination.name / "bin" / "python"
-    text = "\n".join([str(combination.python), *wanted])
+    text = "\n".join([str(ROOT), str(combination.python), *wanted])
     mark, stamp = place / "complete", hashlib.sha256(text.encode()).hexdigest()
     if not mark.exists() or mark.read_text() != stamp:
         shutil.rmtree(place, ignore_errors=True)
