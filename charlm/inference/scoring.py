@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.engine.interface import Engine, Ids, Nats, State
-from charlm.errors import EnvironmentFailure, UsageError
+from charlm.errors import UsageError
 from charlm.inference.likelihood import nats_and_ranks, stream_nats, tally
+from charlm.listing import Listing
 from charlm.text.corpus import check_text
 from charlm.text.direction import BackwardVocabulary
 from charlm.text.encoded import EncodedText, count_text
@@ -65,79 +64,64 @@ class Score:
         return self.log_probability - self.unk_penalty * self.tally.oov
 
 
-class Scores(list[Score]):
+class Scores(Listing[Score]):
     """Scores in the order of their texts: a list that notebooks show as a table."""
 
     def __repr__(self) -> str:
-        shown = [f"{score.log_probability:.3f} {score.text!r:.40}" for score in self[:MOST_SHOWN]]
-        more = [f"{len(self) - MOST_SHOWN:,} more"] if len(self) > MOST_SHOWN else []
-        return f"Scores({', '.join([*shown, *more])})"
+        more = f", and {len(self) - MAX_SHOWN:,} more" if len(self) > MAX_SHOWN else ""
+        return f"Scores([{', '.join(map(repr, self[:MAX_SHOWN]))}{more}])"
 
-    def _repr_html_(self) -> str:
-        """Return a table of the first scores for a notebook."""
-        names = ("text", "log_probability", "penalized_log_probability", "tokens", "oov",
-                 "bits_per_char")  # fmt: skip
-        head = "".join(f"<th>{name}</th>" for name in names)
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{_html(row[name])}</td>" for name in names) + "</tr>"
-            for row in self._rows(self[:MOST_SHOWN])
-        )
-        more = f"<p>{len(self) - MOST_SHOWN:,} more</p>" if len(self) > MOST_SHOWN else ""
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{more}"
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the text and the figures of each score; log-probabilities are in nats."""
+        return [
+            {
+                "text": score.text,
+                "log_probability": score.log_probability,
+                "penalized_log_probability": score.penalized_log_probability,
+                **{name: score.tally.summary()[name] for name in FIGURES},
+            }
+            for score in self
+        ]
 
     def to_pandas(self, *, tokens: bool = False) -> Any:
-        """Return a pandas DataFrame with a row for each text, or for each token with `tokens`.
+        """Return a pandas.DataFrame with one row for each text, or for each token with `tokens`.
 
-        `sentence_id` counts the texts from 1. Log-probabilities and surprisals are in nats.
-        Raises EnvironmentFailure without pandas, UsageError for scores without tokens.
+        In that of tokens, `sentence_id` counts the texts from 1. Raises EnvironmentFailure if
+        pandas is not installed, UsageError for scores without tokens.
         """
-        try:
-            pandas = import_module("pandas")
-        except ImportError as error:
-            raise EnvironmentFailure(
-                "to_pandas needs pandas, which is not installed; expected it beside charlm. "
-                "Install it with: pip install pandas"
-            ) from error
         if not tokens:
-            return pandas.DataFrame(self._rows(self), columns=list(self._rows([EMPTY])[0]))
+            return super().to_pandas()
         if any(score.tally.tokens and not score.tokens for score in self):
             raise UsageError(
                 "these scores hold no tokens; expected scores made with score(..., tokens=True)"
             )
-        names = ["sentence_id", "token_id", *TOKEN_COLUMNS, "penalized_surprisal"]
-        return pandas.DataFrame(self._token_rows(), columns=names)
-
-    @staticmethod
-    def _rows(scores: Sequence[Score]) -> list[dict[str, Any]]:
-        return [
+        return _TokenRows(
             {
                 "sentence_id": number,
-                "text": score.text,
-                "log_probability": score.log_probability,
-                "penalized_log_probability": score.penalized_log_probability,
-                "unk_penalty": score.unk_penalty,
-                **score.tally.summary(),
+                "token_id": place,
+                "token": token.token,
+                "surprisal": token.nats,
+                "rank": token.rank,
+                "oov": token.oov,
+                "penalized_surprisal": token.nats + score.unk_penalty * token.oov,
             }
-            for number, score in enumerate(scores, start=1)
-        ]
-
-    def _token_rows(self) -> list[tuple[Any, ...]]:
-        return [
-            (number, place, token.token, token.nats, token.rank, token.oov,
-             token.nats + score.unk_penalty * token.oov)
             for number, score in enumerate(self, start=1)
             for place, token in enumerate(score.tokens, start=1)
-        ]  # fmt: skip
+        ).to_pandas()
 
 
-MOST_SHOWN = 20
-"""Scores that `Scores` shows."""
-TOKEN_COLUMNS = ("token", "surprisal", "rank", "oov")
-EMPTY = Score(text="", tally=Tally())
+class _TokenRows(Listing[dict[str, Any]]):
+    """Rows of tokens."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows themselves."""
+        return list(self)
 
 
-def _html(value: object) -> str:
-    return escape(f"{value:.4f}" if isinstance(value, float) else str(value))
+MAX_SHOWN = 10
+"""Scores that the repr of `Scores` shows."""
+FIGURES = ("tokens", "words", "chars", "oov", "bits_per_char", "perplexity", "word_perplexity")
+"""Figures of a tally that are columns of a table of scores."""
 
 
 class Scorer:
