@@ -243,7 +243,7 @@ def test_a_column_that_is_called_as_one_of_the_output_keeps_its_cells(
     head, row = (line.split("\t") for line in out.splitlines())
     assert head[-3:] == ['"text"', "input_text", "input_oov"]
     assert row[-3:] == ["the pear", "x", "y"]
-    assert '"text" of the input is called "input_text"' in err
+    assert 'have new names: "input_text" for "text", "input_oov" for "oov"' in err
 
 
 def test_keys_that_come_late_are_kept_or_reported(

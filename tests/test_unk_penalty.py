@@ -196,6 +196,28 @@ def test_a_run_keeps_what_unk_stands_for(words: Path) -> None:
     assert old.unk_types == len(old.vocabulary) - 2
 
 
+@pytest.mark.parametrize(("stated", "types"), [(-5, 1.0), (0.5, 1.0), (7, 7.0)])
+def test_a_number_of_types_that_is_stated_is_at_least_one(
+    stated: float, types: float, words: Path
+) -> None:
+    """A run is a folder of files that anybody may have written."""
+    write_json(words / CONFIG, read_config(words) | {"unk_types": stated})
+    run = charlm.load(words).run
+    assert run.unk_types == types
+    assert math.isfinite(run.unk_penalty)
+
+
+def test_both_halves_of_a_run_keep_it(here: Path) -> None:
+    """The backward half is of the same text."""
+    list(charlm.train(
+        text=WORDS * 3, name="both", checkpoints=here / "x", unit="word", min_count=4,
+        direction="both", steps=2, hidden_size=4, embedding_size=3, num_layers=1, batch_size=2,
+        bptt=4, valid_frac=0.0, document="line", seed=1, threads=1, precision="fp32",
+    ))  # fmt: skip
+    found = [read_config(path)["unk_types"] for path in (here / "x/both", here / "x/both/backward")]
+    assert found[0] == found[1] > 1
+
+
 def test_the_penalty_is_shown_and_can_be_changed(call: Call, words: Path) -> None:
     """On stderr with its reason, in a column of its own, in JSON; the raw column never changes."""
     texts = ["the cat saw us", "the unicorn saw us"]

@@ -336,12 +336,10 @@ class _Kept:
 
         self.names = output_names([*self.names, *columns], self.writer.own_columns)
         self.writer.kept = list(self.names.values())
-        for name in columns:
-            if self.names[name] != name:
-                say(
-                    f'the column "{name}" of the input is called "{self.names[name]}" in the '
-                    "output, which has a column of that name"
-                )
+        renamed = [name for name in columns if self.names[name] != name]
+        if renamed:
+            pairs = ", ".join(f'"{self.names[name]}" for "{name}"' for name in renamed)
+            say(f"columns of the input whose names the output needs have new names: {pairs}")
 
     def cells(self, row: "Record") -> dict[str, str]:
         """Return the cells of a row to copy, by their names in the output."""
