@@ -161,12 +161,12 @@ def _reads_run(verb: str, values: dict[str, Any]) -> bool:
 
 
 def _run_among_texts(values: dict[str, Any]) -> str | None:
-    """Take the run out of a command's texts, if its only one is a run and no file."""
+    """Take the run out of a command's texts, if the first of them is a run and no file."""
     from charlm.errors import RunError
     from charlm.runs.locate import checkpoints_folder, find_run, is_run
 
     texts = values["text"] or []
-    if len(texts) != 1 or values["compare"]:
+    if not texts or values["compare"]:
         return None
     path = Path(texts[0])
     if path.exists() and not is_run(path):
@@ -175,7 +175,7 @@ def _run_among_texts(values: dict[str, Any]) -> str | None:
         find_run(texts[0], checkpoints_folder(values["checkpoints"]), trained=False)
     except RunError:  # a text, such as - or hf:name, or a mistake that its reader explains
         return None
-    values["text"] = None
+    values["text"] = texts[1:] or None
     return str(texts[0])
 
 
