@@ -211,7 +211,7 @@ def test_a_quote_that_is_never_closed_does_not_fill_the_memory(here, monkeypatch
     """There is a longest row, in lines and in quotes."""
     monkeypatch.setattr(delimited, "MAX_LINE_CHARS", 1000)
     monkeypatch.setattr(decoding, "MAX_LINE_CHARS", 1000)
-    assert "never closed" in refused("a.csv", 'text\n"a\n' + "b\n" * 3000)
+    assert "never closed" in refused("a.csv", 'text\n"a\n' + "b\n" * 3000 + '"\n')
     with pytest.raises(CorpusError, match="a line of more than 1,000"):
         list(line_batches(["b" * 600, "b" * 600, "\n"], "a"))
 
@@ -305,6 +305,7 @@ def test_json_that_is_no_table_is_refused(here) -> None:
 def test_json_texts_without_names(here) -> None:
     """An array of texts, a text on each line; an empty array has no rows."""
     assert texts("a.json", '["a", "b"]') == texts("a.jsonl", '"a"\n"b"\n') == ["a", "b"]
+    assert texts("d.json", '[{"p": "a", "n": 1}]') == ["a"]
     assert texts("b.json", " [ ] ") == texts("c.json", "") == []
 
 
@@ -401,6 +402,8 @@ def test_a_folder_of_tables_and_texts(here) -> None:
 def test_options_of_tables_need_one() -> None:
     """They would do nothing to plain text."""
     name = __file__
+    with pytest.raises(UsageError, match="--input-format"):
+        Corpus(["hf:o/n"], input_format="csv")
     for fields, flag in [
         ({"column": "x"}, "--column"), ({"delimiter": ";"}, "--delimiter"),
         ({"quoting": "none"}, "--quoting"), ({"header": False}, "--no-header"),

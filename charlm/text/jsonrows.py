@@ -119,8 +119,6 @@ class _JsonReader:
                 if self._may_go_on(error) and self._more():
                     continue
                 raise problem from error
-            if end == len(self._text) and type(value) is Number and self._more():
-                continue
             self._place = end
             return value
 

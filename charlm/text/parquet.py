@@ -21,8 +21,6 @@ def open_table(
     source: TextFile | Spool, reading: Reading, note: Note, cells: bool
 ) -> tuple[str, Iterator[Record]]:
     """Open a table: the column that is read, and the records."""
-    import pyarrow
-
     label = source.label
     file = _parquet_file(source)
     schema = file.schema_arrow
@@ -41,7 +39,7 @@ def open_table(
         """Read batch after batch."""
         number, others = 0, NO_CELLS
         for batch in _batches(file, label, names if cells else [column]):
-            found = batch.column(column).cast(pyarrow.string()).to_pylist()
+            found = batch.column(column).to_pylist()
             rows = batch.to_pylist() if cells else [others] * len(found)
             for text, row in zip(found, rows, strict=True):
                 number += 1

@@ -81,6 +81,11 @@ def _check_meant(kinds: Sequence[str | None], reading: Reading) -> None:
             f'--column "{reading.column}" was given, but plain text has no columns. Leave it out, '
             f"name a .jsonl, .json, .csv, .tsv, .parquet or hf: source, or add --input-format."
         )
+    if reading.input_format != "auto" and set(kinds) == {"hub"}:
+        raise UsageError(
+            f"--input-format {reading.input_format} was given, but the format of a dataset of the "
+            f"hub is known. Leave it out."
+        )
     flags = {"--header" if reading.header else "--no-header": reading.header is not None,
              "--delimiter": reading.delimiter != "auto",
              "--quoting": reading.quoting != "auto"}  # fmt: skip
