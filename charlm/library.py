@@ -117,6 +117,7 @@ class Model:
             carry=carry,
             anew=self.run.begins_anew,
             document=self.run.prompt_document,
+            crlf=self.run.crlf,
             unk_penalty=self.run.unk_penalty if unk_penalty is None else unk_penalty,
         )
         return scorer.score(items, tokens=tokens)

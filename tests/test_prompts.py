@@ -88,6 +88,7 @@ def test_sentences_of_several_lines_are_scored_as_documents(
     parts = model.score(["an bo", "na"])
     assert whole.log_probability == pytest.approx(sum(part.log_probability for part in parts))
     assert not any(token.oov for token in whole.tokens)
+    assert model.score("an bo\r\nna\r\n")[0].tally == whole.tally
     ended = model.score("an bo\n", tokens=True)[0]
     assert ended.log_probability == pytest.approx(parts[0].log_probability)
     assert ended.text == "an bo\n"
@@ -154,6 +155,19 @@ def test_the_last_line_end_of_a_file_is_no_end_of_a_document(
     assert outputs == [outputs[0]] * 4
     assert outputs[0][0] == 0
     assert "not in the vocabulary" not in outputs[0][2]
+
+
+def test_an_end_of_a_document_is_not_reported_as_unknown(
+    models: dict[str, Model], tmp_path, monkeypatch, call: Call
+) -> None:
+    """Nor is it an unknown token in the figures; a letter that is not known is."""
+    monkeypatch.chdir(tmp_path)
+    run = ("--run", str(models["lines"].path))
+    for text, unknown in {"an\nbo": False, "an\r\nbo\r\n": False, "an\nxo": True}.items():
+        for command in (["score", text], ["next", text]):
+            status, _, err = call(*command, *run)
+            assert (status, "read as UNK: 'x'" in err) == (0, unknown)
+            assert "\\n" not in err and "\\r" not in err
 
 
 def test_gaps_are_filled_in_one_line(models: dict[str, Model]) -> None:

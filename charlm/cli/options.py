@@ -213,8 +213,13 @@ def check_meant(given: set[str], needs: str) -> None:
 
 
 def name_unknown(model: "Model", texts: Iterable[str], what: str) -> None:
-    """Say once which pieces of the texts the vocabulary does not know."""
-    found = (piece for text in texts for piece in model.vocabulary.unknown(text))
+    """Report once which pieces of the texts the vocabulary does not know; no document ends."""
+    from charlm.text.corpus import END
+    from charlm.text.prompts import with_ends
+
+    rule, crlf = model.run.prompt_document, model.run.crlf
+    documents = (part for text in texts for part in with_ends(text, rule, crlf=crlf).split(END))
+    found = (piece for part in documents for piece in model.vocabulary.unknown(part))
     unknown = list(dict.fromkeys(found))
     if unknown:
         shown = ", ".join(repr(piece) for piece in unknown[:10])

@@ -151,6 +151,7 @@ def score(
         lines=carry,
         anew=model.run.begins_anew,
         document=model.run.prompt_document,
+        crlf=model.run.crlf,
         unk_penalty=unk_penalty_of(model, unk_penalty),
     )
     if output == "auto":

@@ -133,7 +133,8 @@ class Scorer:
     `lines` each of them is a line, whose line end is part of it where no EOS is and it is known.
     With `anew`, what follows an EOS inside of a text begins from the zero state, as in training on
     such documents; `carry` asks for the opposite. Where `document` is "line", a line end inside
-    of a text ends a document, as in training, except with `carry`. `unk_penalty` is passed to every
+    of a text ends a document, as in training, except with `carry`; without `crlf` a CR LF is one
+    line end. `unk_penalty` is passed to every
     score.
     Raises UsageError for that under a model that reads backward.
     """
@@ -148,6 +149,7 @@ class Scorer:
         lines: bool = False,
         anew: bool = False,
         document: str = "stream",
+        crlf: bool = True,
         unk_penalty: float = 0.0,
     ) -> None:
         if carry and isinstance(vocabulary, BackwardVocabulary):
@@ -158,6 +160,7 @@ class Scorer:
         self._behind = "\n" if lines and not end and not vocabulary.unknown("\n") else ""
         self._anew = anew and not carry
         self.unk_penalty = unk_penalty
+        self._crlf = crlf
         self._by_line = document == "line" and end and not carry
         self._state: State | None = None
         self._last = EOS
@@ -187,7 +190,9 @@ class Scorer:
 
     def _body(self, text: str) -> str:
         """The text as it is read: a line end at its end is its end where lines are documents."""
-        return text.removesuffix("\n") if self._by_line else text + self._behind
+        if not self._by_line:
+            return text + self._behind
+        return (text if self._crlf else text.replace("\r\n", "\n")).removesuffix("\n")
 
     def _encode(self, text: str) -> EncodedText:
         text = self._body(text)
