@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from charlm.config import read_toml, settings_from
 from charlm.errors import UsageError
 from charlm.flags import by_section
 from charlm.library import Model, load
+from charlm.phases import Phase, listening
 from charlm.presets import layered, preset_settings
 from charlm.runs.locate import checkpoints_folder
 from charlm.text.corpus import Corpus
@@ -95,10 +96,11 @@ def fit(
     it on or off. An interrupt (Ctrl-C, or the stop button of a notebook) saves before it raises
     KeyboardInterrupt. Raises CharlmError of the kind that fits.
     """
-    training = train(*sources, text=text, **options)
-    with contextlib.closing(training), _saved_first(training), _bar(training, progress) as show:
-        for record in training:
-            show(record)
+    with _shown(progress) as bar, listening(bar):
+        training = train(*sources, text=text, **options)
+        with contextlib.closing(training), _saved_first(training):
+            for record in training:
+                bar.show(record, training.unit)
     return load(training.path)
 
 
@@ -180,36 +182,51 @@ def _in_memory(
     return Corpus.from_text(text, "stream" if document == "auto" else document, keep_cr=keep_cr)
 
 
+class _Bar:
+    """A listener that shows phases and records on a bar of tqdm, or nowhere without one."""
+
+    def __init__(self, bar: Any = None) -> None:
+        self._bar = bar
+
+    def begin(self, phase: Phase) -> None:
+        """Show the name of a phase."""
+        if self._bar is not None:
+            self._bar.set_description_str(phase.name)
+
+    def end(self, phase: Phase) -> None:
+        """Leave its name until there is something else to show."""
+
+    def show(self, record: "Record", unit: str) -> None:
+        """Move the bar to a record."""
+        from charlm.report.progress import step_line
+        from charlm.training.records import FinishedRecord, StepRecord
+
+        if self._bar is None:
+            return
+        if isinstance(record, StepRecord):
+            self._bar.n = round(self._bar.total * record.progress)
+            self._bar.set_description_str(step_line(record, unit))
+        elif isinstance(record, FinishedRecord):
+            self._bar.n = self._bar.total if record.complete else self._bar.n
+            self._bar.set_description_str(record.reason)
+
+
 @contextlib.contextmanager
-def _bar(training: Training, progress: bool | None) -> "Iterator[Callable[[Record], None]]":
-    """Show a bar inside, and give the function that moves it by a record."""
+def _shown(progress: bool | None) -> Iterator[_Bar]:
+    """Give a bar: by default one in a notebook or on a terminal only."""
     if progress is False:
-        yield lambda _: None
+        yield _Bar()
         return
     with warnings.catch_warnings():  # without ipywidgets the bar is text; tqdm would advise
         warnings.simplefilter("ignore")
         from tqdm.auto import tqdm
-    from charlm.report.progress import step_line
-    from charlm.training.records import FinishedRecord, StepRecord
-
-    shown = progress or in_notebook()
-    unit = training.unit
     with tqdm(
         total=1000,
-        disable=False if shown else None,  # None: only on a terminal
+        disable=False if progress or in_notebook() else None,  # None: only on a terminal
         dynamic_ncols=True,
         bar_format="{percentage:3.0f}% |{bar}| {desc} [{elapsed}<{remaining}]",
     ) as bar:
-
-        def show(record: "Record") -> None:
-            if isinstance(record, StepRecord):
-                bar.n = round(1000 * record.progress)
-                bar.set_description_str(step_line(record, unit))
-            elif isinstance(record, FinishedRecord) and record.complete:
-                bar.n = bar.total
-                bar.refresh()
-
-        yield show
+        yield _Bar(bar)
 
 
 def in_notebook() -> bool:

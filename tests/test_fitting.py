@@ -193,7 +193,7 @@ def on_a_terminal(folder: Path, **more: object) -> str:
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     options = {**TINY, "steps": 3, **more}
     code = SCRIPT.format(text=TEXT, folder=str(folder), options=options)
-    done = subprocess.run([sys.executable, "-c", code], stderr=theirs, check=False)
+    child = subprocess.Popen([sys.executable, "-c", code], stderr=theirs)
     os.close(theirs)
     shown = b""
     try:
@@ -202,7 +202,7 @@ def on_a_terminal(folder: Path, **more: object) -> str:
     except OSError:  # the end of a terminal whose other side is closed
         pass
     os.close(ours)
-    assert done.returncode == 0, shown
+    assert child.wait() == 0, shown
     return shown.decode()
 
 
@@ -210,6 +210,7 @@ def test_a_bar_on_a_terminal_only(tmp_path: Path, capfd: pytest.CaptureFixture[s
     """Not in a pipe unless asked for, and not on a terminal where it is switched off."""
     shown = on_a_terminal(tmp_path)
     assert "100%" in shown
+    assert "planning" in shown  # a phase
     assert all(len(line) <= 80 for line in shown.replace("\r", "\n").split("\n"))
     assert on_a_terminal(tmp_path, progress=False) == ""
     charlm.fit(text=TEXT, checkpoints=tmp_path, **TINY)
