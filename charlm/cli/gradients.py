@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from charlm.training.gradients import GradientFlow
 
 
+LAGS = 200
+"""Tokens back that are measured on a text."""
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command("gradients")(takes_reading(gradients))
@@ -31,17 +35,24 @@ def register(app: typer.Typer) -> None:
 def gradients(
     text: Annotated[
         list[str] | None,
-        typer.Argument(help="Text to measure on; without it, the run's held-out text."),
+        typer.Argument(
+            help="Text to measure on; without it, the run's held-out text, or with --compare a "
+            "task with a known lag."
+        ),
     ] = None,
     compare: Annotated[
         str | None, typer.Option("--compare", help="Train tiny models of these cells: rnn,lstm.")
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option("--minutes", min=0.001, help="With --compare: for each cell (1)."),
+        typer.Option(
+            "--minutes", min=0.001, help="With --compare: for each cell (1; the task has steps)."
+        ),
     ] = None,
     reading: ReadingFlags = NO_FLAGS,
-    lags: Annotated[int, typer.Option("--lags", min=2, help="Tokens back.")] = 200,
+    lags: Annotated[
+        int | None, typer.Option("--lags", min=2, help="Tokens back (200; 100 for the task).")
+    ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="With --compare: of the trainings (1).")
     ] = None,
@@ -66,11 +77,15 @@ def gradients(
         raise UsageError("--compare trains models of its own; leave out --run")
     if not compare and (minutes or seed is not None):
         raise UsageError("--minutes and --seed are for --compare; leave them out, or compare cells")
-    flows = (
-        _compared(compare, text or [], reading, minutes or 1.0, lags, 1 if seed is None else seed)
-        if compare
-        else [_of_run(locate(run, checkpoints), text or [], reading, lags)]
-    )
+    if compare:
+        chosen_seed = 1 if seed is None else seed
+        flows = (
+            _compared(compare, text, reading, minutes or 1.0, lags or LAGS, chosen_seed)
+            if text
+            else _recalled(compare, minutes, lags, chosen_seed)
+        )
+    else:
+        flows = [_of_run(locate(run, checkpoints), text or [], reading, lags or LAGS)]
     if as_json:
         write_json(
             {"schema_version": 1,
@@ -118,5 +133,26 @@ def _compared(
     flows = []
     for chosen, flow in zip(settings, compared_flows(settings, lags), strict=True):
         say(f"trained {chosen.model.cell} for {minutes:g} minutes")
+        flows.append(flow)
+    return flows
+
+
+def _recalled(
+    names: str, minutes: float | None, lags: int | None, seed: int
+) -> "list[GradientFlow]":
+    """Compare cells on the task of recalling a letter, and say what it is."""
+    from charlm.training.recall import LAG, LETTERS, recall_flows, recall_settings, recall_text
+
+    lag = lags or LAG
+    cells = dict.fromkeys(name.strip() for name in names.split(","))
+    settings = [recall_settings(cell, seed=seed, minutes=minutes) for cell in cells]
+    example = recall_text(8, seed).partition("\n")[0]
+    say(
+        f"task   recall a letter after up to {lag} tokens, such as {example}; measured at {lag}, "
+        f"guessing gives {100 / len(LETTERS):.0f} %"
+    )
+    flows = []
+    for chosen, flow in zip(settings, recall_flows(settings, lag), strict=True):
+        say(f"trained {chosen.model.cell}")
         flows.append(flow)
     return flows

@@ -18,11 +18,16 @@ SHOWN_LAGS = (1, 5, 10, 20, 50, 100, 200)
 BARS = "▁▂▃▄▅▆▇█"
 DECADES = 8
 """Powers of ten that the bars span, from the largest norm down."""
+PLOT_DECADES = 12
+"""Powers of ten that the plot of characters spans at most."""
+MARKS = "ox+*#@%&"
+"""Marks of the curves, in their order."""
 PICTURES = (".svg", ".png", ".pdf")
 
 
 def flow_parts(flows: Sequence[GradientFlow]) -> Iterator[Text | Table]:
-    """The table of lags, what gates and weights are like, and a diagnosis of each model."""
+    """The curves, the table of lags, what gates and weights are like, and a diagnosis of each."""
+    yield curve_plot(flows)
     yield lag_table(flows)
     if any(layer.gates or layer.radii for flow in flows for layer in flow.layers):
         yield weight_table(flows)
@@ -31,6 +36,55 @@ def flow_parts(flows: Sequence[GradientFlow]) -> Iterator[Text | Table]:
             "" if flow.clipped is None else f" Clipped in {100 * flow.clipped:.0f} % of steps."
         )
         yield Text(f"{flow.name}: {flow.diagnosis}.{clipped}")
+
+
+def curve_plot(flows: Sequence[GradientFlow], width: int = 66, height: int = 12) -> Text:
+    """Return all curves in one plot of characters: lag across, logarithm of the norm up.
+
+    Each curve is of the share that is left of the largest norm, over at most PLOT_DECADES powers
+    of ten; a curve that falls below them ends there. Later curves are drawn over earlier ones.
+    """
+    curves = [
+        (label, _decades(layer.norms[1:]))
+        for flow in flows
+        for label, layer in zip(_labels(flow), flow.layers, strict=True)
+    ]
+    lowest = min((v for _, values in curves for v in values if v > -math.inf), default=0.0)
+    depth = min(max(math.ceil(-lowest), 1), PLOT_DECADES)
+    grid = [[" "] * width for _ in range(height)]
+    marks = [MARKS[number % len(MARKS)] for number in range(len(curves))]
+    for mark, (_, values) in zip(marks, curves, strict=True):
+        for column in range(width):
+            value = values[round(column * (len(values) - 1) / (width - 1))]
+            if value >= -depth:
+                grid[round(-value / depth * (height - 1))][column] = mark
+    last = max((len(values) for _, values in curves), default=1)
+    lines = ["share left of the largest gradient"]
+    for number, row in enumerate(grid):
+        exponent = round(number * depth / (height - 1))
+        new = number == 0 or exponent != round((number - 1) * depth / (height - 1))
+        tick = ("1" if exponent == 0 else f"1e-{exponent:02d}") if new else ""
+        lines.append(f"{tick:>6} |{''.join(row)}".rstrip())
+    lines.append(f"{'':>6} +{'-' * width}")
+    lines.append(f"{'':>8}1{f'{last} tokens back':>{width - 1}}")
+    legend = "   ".join(f"{mark} {label}" for mark, (label, _) in zip(marks, curves, strict=True))
+    return Text("\n".join([*lines, f"{'':>8}{legend}"]))
+
+
+def _decades(norms: Sequence[float]) -> list[float]:
+    """Return log10 of each norm as a share of the largest; -inf for 0 and for what is no number."""
+    top = max((norm for norm in norms if math.isfinite(norm)), default=0.0)
+    return [
+        math.log10(norm / top) if top > 0.0 and math.isfinite(norm) and norm > 0.0 else -math.inf
+        for norm in norms
+    ]
+
+
+def _labels(flow: GradientFlow) -> list[str]:
+    """Return a name for each layer of a model."""
+    if len(flow.layers) == 1:
+        return [flow.name]
+    return [f"{flow.name}, layer {number}" for number in range(1, len(flow.layers) + 1)]
 
 
 def lag_table(flows: Sequence[GradientFlow]) -> Table:
@@ -97,8 +151,7 @@ def save_picture(flows: Sequence[GradientFlow], path: Path) -> None:
     figure = _figures().Figure(figsize=(7.0, 4.2), layout="constrained")
     axes = figure.subplots()
     for flow in flows:
-        for number, layer in enumerate(flow.layers, start=1):
-            label = flow.name if len(flow.layers) == 1 else f"{flow.name}, layer {number}"
+        for label, layer in zip(_labels(flow), flow.layers, strict=True):
             lags = range(1, len(layer.norms))
             axes.semilogy(lags, [norm or math.nan for norm in layer.norms[1:]], label=label)
     axes.set_xlabel("lag k (tokens)")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from charlm import __version__
 from charlm.commands import command
-from charlm.config import ModelSettings
+from charlm.config import ModelSettings, settings_from
 from charlm.engine.interface import Engine
 from charlm.engine.library import chosen_variant, useful_threads
 from charlm.engine.native import WEIGHTS_PER_THREAD, NativeEngine
@@ -27,7 +27,16 @@ from charlm.runs.commit import (
     write_file,
     write_json,
 )
-from charlm.runs.layout import CONFIG, FORMAT, TOKENIZER, WEIGHTS, read_config, read_manifest
+from charlm.runs.layout import (
+    CONFIG,
+    FORMAT,
+    TOKENIZER,
+    WEIGHTS,
+    read_config,
+    read_manifest,
+    read_record,
+)
+from charlm.runs.locate import is_built_in
 from charlm.runs.shapes import Each, check_shape
 from charlm.runs.weights import SCALE, load_arrays, read_header
 from charlm.text.corpus import Corpus
@@ -128,17 +137,28 @@ class Run:
         return self.as_read(encode_text(corpus.chunks, inner, corpus.document))
 
     def kept(self, name: str) -> EncodedText | None:
-        """A part of the text that the run keeps (train, valid, test), as read; None without it.
+        """Return a part of the run's text (train, valid, test), as read; None without it.
 
+        The text is the one that the run keeps; for the built-in run the one that ships with it.
         Raises CorpusError where it is damaged, or another text than the vocabulary's.
         """
         folder = self.path / "data" / name
         if not (folder / "counts.json").exists():
-            return None
+            return self._shipped(name) if is_built_in(self.path) else None
         text = read_encoded(folder)
         if not text.fits(len(self.vocabulary)):
             raise CorpusError(f"{folder}: ids that tokenizer.json does not have; delete the folder")
         return self.as_read(text)
+
+    def _shipped(self, name: str) -> EncodedText | None:
+        """Return a part of the text that ships with the built-in run."""
+        from charlm.runs.data import read_data
+
+        record = read_record(self.path)
+        known = self.vocabulary
+        inner = known.inner if isinstance(known, BackwardVocabulary) else known
+        part = read_data(self.path, settings_from(record["settings"]), inner, record).split(name)
+        return None if part is None else self.as_read(part)
 
     def as_read(self, text: EncodedText) -> EncodedText:
         """An encoded text, turned round for a model that reads backward."""
@@ -392,8 +412,6 @@ def _torch_model(
 
 def model_settings(config: Mapping[str, Any], path: Path) -> ModelSettings:
     """The model's settings in a config.json that `read_config` gave. Raises RunError."""
-    from charlm.config import settings_from
-
     model = config.get("model")
     try:
         return settings_from({"model": model}, str(path / CONFIG)).model  # type: ignore[dict-item]

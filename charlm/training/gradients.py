@@ -36,11 +36,13 @@ NEAR_ZERO, NEAR_ONE = 0.1, 0.9
 """Where a gate counts as saturated (Karpathy et al. 2015, section 4.3)."""
 FAINT = 0.01
 """Share of the largest gradient below which a token is out of reach."""
+VANISHED = 1e-6
+"""Share of the largest gradient below which nothing is learned from a token in practice."""
 SHORT_REACH = 8
 """Tokens that a gradient reaches at least in a network that learns words from letters."""
 GROWTH = 10.0
 KNOBS = {
-    "rnn": "Use --cell lstm or gru, or begin with --init orthogonal",
+    "rnn": "Use --cell lstm or gru",
     "lstm": "Use a higher forget bias (--set forget_bias=2) or a longer --bptt",
 }
 """What helps against vanishing gradients, by cell."""
@@ -82,6 +84,13 @@ class GradientFlow:
     cell: str
     layers: list[LayerFlow]
     clipped: float | None = None
+    recalled: float | None = None
+    """Fraction of letters recalled in the task of `training.recall`; None for real text."""
+
+    @property
+    def left(self) -> float:
+        """The gradient at the largest lag as a fraction of the largest one, in the best layer."""
+        return max(layer.norms[-1] / max(*layer.norms, 1e-300) for layer in self.layers)
 
     @property
     def diagnosis(self) -> str:
@@ -95,10 +104,21 @@ class GradientFlow:
             )
         reach = max(layer.reach for layer in self.layers)
         lags = len(self.layers[0].norms) - 1
+        knob = KNOBS.get(self.cell, "Use a longer --bptt")
+        amount = f"{100 * self.left:.0f} %" if self.left >= FAINT else f"{self.left:.1g}"
+        left = f"{amount} of the gradient is left {lags} tokens back"
+        if self.recalled is not None:
+            left += f", where the letter is; {100 * self.recalled:.0f} % of letters recalled"
+            return f"healthy: {left}" if self.left >= FAINT else f"vanishing: {left}. {knob}"
         if reach < min(SHORT_REACH, lags):
             return (
                 f"vanishing: what lies more than {reach} tokens back moves the loss by less than a "
-                f"hundredth of what is nearest. {KNOBS.get(self.cell, 'Use a longer --bptt')}"
+                f"hundredth of what is nearest. {knob}"
+            )
+        if self.left < VANISHED:
+            return (
+                f"vanishing: {left}, and a hundredth {reach} tokens back. If the text needs a "
+                f"longer memory: {knob}"
             )
         more = " or more" if reach == lags else ""
         return f"healthy: the gradient reaches back {reach} tokens{more} before it is a hundredth"
@@ -146,8 +166,16 @@ def gradient_flow(
     windows = torch.from_numpy(ids[begins[:, None] + np.arange(length)].T.copy())  # (T, B)
     with torch.no_grad():
         _, state = model(windows[:WARM_UP])
+    return window_flows(model, windows[WARM_UP:], state)
+
+
+def window_flows(model: RecurrentLanguageModel, windows: Tensor, state: State) -> list[LayerFlow]:
+    """Return one `LayerFlow` for each layer, of the loss at the last tokens of windows (T, B).
+
+    They are read from `state`; the last lag, T - 2, is that of the state after their first tokens.
+    """
     with _watched(model) as seen:
-        states, logits = _stepped(model, windows[WARM_UP:-1], state)
+        states, logits = _stepped(model, windows[:-1], state)
     loss = F.cross_entropy(logits[-1], windows[-1], reduction="sum")
     flat = [part for state in states for layer in state for part in layer]
     gradients = torch.autograd.grad(loss, flat, allow_unused=True)

@@ -1,0 +1,152 @@
+"""The task with a known lag: its text, what is measured on it, and that it teaches."""
+
+import json
+import random
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import Call
+from torch.nn import functional as F
+
+import charlm
+from charlm.report.gradients import PLOT_DECADES, curve_plot
+from charlm.runs.layout import read_record
+from charlm.runs.run import load_run, torch_model
+from charlm.text.corpus import Corpus
+from charlm.training import recall
+from charlm.training.gradients import GradientFlow, LayerFlow
+from charlm.training.opening import start
+from charlm.training.recall import LETTERS, recall_flow, recall_flows, recall_settings, recall_text
+
+
+def test_the_text_is_letters_gaps_and_the_same_letters() -> None:
+    """Decided by the seed; gaps of all lengths below the lag, letters as often as one another."""
+    text = recall_text(7, seed=1)
+    assert text == recall_text(7, seed=1)
+    assert text != recall_text(7, seed=2)
+    lines = text.splitlines()
+    found = [re.fullmatch(r"([a-h])([xy]*)\?\1", line) for line in lines]
+    assert all(found)
+    assert {len(match[2]) for match in found} == set(range(7))
+    counts = [sum(match[1] == letter for match in found) for letter in LETTERS]
+    assert min(counts) > len(lines) / len(LETTERS) / 1.3
+
+
+def test_the_largest_lag_is_that_of_the_state_after_the_letter(tmp_path: Path) -> None:
+    """Against a leaf in its place: read on from there, one loss, one gradient."""
+    lag = 6
+    (settings,) = [recall_settings("lstm", seed=1, steps=3)]
+    session = start(settings, tmp_path, corpus=Corpus.from_text(recall_text(lag, 1), "line"))
+    list(session.records())
+    flow = recall_flow(session.path, lag)
+    (layer,) = flow.layers
+    assert len(layer.norms) == lag + 1
+    model, vocabulary = torch_model(session.path).double(), load_run(session.path).vocabulary
+    expected = []
+    draw = random.Random(recall.MEASURED_SEED)
+    for letter in LETTERS * recall.MEASURED_EACH:
+        noise = "".join(draw.choices("xy", k=lag - 1))
+        ids = torch.from_numpy(vocabulary.encode(f"{letter}{noise}?{letter}").astype(int))
+        with torch.no_grad():
+            _, state = model(torch.tensor([[1], [int(ids[0])]]))
+        state = tuple(tuple(p.clone().requires_grad_() for p in one) for one in state)
+        logits, _ = model(ids[1:-1, None], state)
+        loss = F.cross_entropy(logits[-1], ids[-1:])
+        gradients = torch.autograd.grad(loss, state[0])
+        expected.append(sum(float(g.pow(2).sum()) for g in gradients) ** 0.5)
+    assert layer.norms[lag] == pytest.approx(sum(expected) / len(expected), rel=1e-6)
+
+
+def test_a_short_lag_teaches_in_seconds() -> None:
+    """A letter 40 tokens back reaches the lstm and not the rnn, long before either recalls it."""
+    settings = [recall_settings(cell, seed=1, steps=150) for cell in ("rnn", "lstm")]
+    rnn, lstm = recall_flows(settings, 40)
+    assert rnn.diagnosis.startswith("vanishing: ")
+    assert lstm.diagnosis.startswith("healthy: ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_default_comparison_teaches(seed: int) -> None:
+    """The lstm recalls all letters over 100 tokens, the rnn guesses, and the gradients say why."""
+    settings = [recall_settings(cell, seed=seed) for cell in ("rnn", "lstm")]
+    rnn, lstm = recall_flows(settings)
+    assert lstm.recalled == 1.0
+    assert lstm.left > 0.1
+    assert rnn.recalled < 0.5
+    assert rnn.left < 1e-4
+    assert rnn.diagnosis.startswith("vanishing: ")
+    assert "--cell lstm" in rnn.diagnosis
+
+
+def flow_of(norms: list[float], name: str = "x", recalled: float | None = None) -> GradientFlow:
+    layer = LayerFlow(norms=norms, hidden_norms=norms, gates={}, radii=[])
+    return GradientFlow(name=name, cell="rnn", layers=[layer], recalled=recalled)
+
+
+@pytest.mark.parametrize(
+    ("norms", "recalled", "words"),
+    [
+        ([10 ** (-7.5 * k / 200) for k in range(201)], None,
+         ["vanishing: 3e-08 of the gradient is left 200 tokens back", "a hundredth 53 tokens"]),
+        ([10 ** (-7.5 * k / 100) for k in range(101)], 0.125,
+         ["vanishing: 3e-08", "100 tokens back, where the letter is", "12 % of letters", "lstm"]),
+        ([1.0] * 101, 1.0, ["healthy: 100 % of the gradient", "100 % of letters recalled"]),
+        ([10 ** (-5 * k / 200) for k in range(201)], None, ["healthy"]),
+    ],
+)  # fmt: skip
+def test_the_verdict_says_vanishing_where_little_is_left(norms, recalled, words) -> None:
+    """The story: 3e-08 after 200 tokens was called healthy."""
+    for word in words:
+        assert word in flow_of(norms, recalled=recalled).diagnosis
+
+
+def test_all_curves_are_in_one_plot() -> None:
+    """A flat one at the top, a falling one down to the bottom; each has a mark in the legend."""
+    falling = flow_of([10.0**-k for k in range(101)], "rnn")
+    shown = curve_plot([falling, flow_of([1.0] * 101, "lstm")]).plain.splitlines()
+    assert all(len(line) <= 79 for line in shown)
+    rows = [line.split("|", 1) for line in shown if "|" in line]
+    assert rows[0][1].count("x") == len(rows[0][1])
+    assert shown[-1].split() == ["o", "rnn", "x", "lstm"]
+    columns = [row.index("o") for _, row in rows[1:] if "o" in row]
+    assert all(a < b for a, b in pairwise(columns))
+    assert rows[-1][0].strip() == f"1e-{PLOT_DECADES}"
+    assert "100 tokens back" in shown[-2]
+    for odd in ([0.0, 0.0, 0.0], [0.0, float("nan"), 1.0], [0.0, 1e-5, 1e-5]):
+        assert curve_plot([flow_of(odd)]).plain
+
+
+def test_the_command_compares_on_the_task(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a text; the table says what it was, and a cell that is not known is refused first."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(recall, "STEPS", 2)
+    status, out, err = call("gradients", "--compare", "rnn,gru", "--lags", "9")
+    assert status == 0, err
+    assert "recall a letter after up to 9 tokens" in err
+    assert "rnn: " in out
+    assert "gru: " in out
+    assert "o rnn   x gru" in out
+    arguments = ["--compare", "rnn", "--lags", "9", "--minutes", "0.002", "--json", "--seed", "2"]
+    status, out, _ = call("gradients", *arguments)
+    (model,) = json.loads(out)["models"]
+    assert (status, len(model["layers"][0]["norms"])) == (0, 10)
+    assert 0.0 <= model["recalled"] <= 1.0
+    assert call("gradients", "--compare", "rnn,tree")[0] == 2
+
+
+def test_the_built_in_run_has_its_text(call: Call) -> None:
+    """It keeps none, and the text ships: the held-out part is the one that its figures are of."""
+    model = charlm.load("tales")
+    valid = model.run.kept("valid")
+    recorded = read_record(model.path)["corpus"]["parts"]["valid"]
+    assert valid is not None
+    assert len(valid.ids) == recorded["tokens"]
+    status, out, err = call("gradients", "--run", "tales", "--lags", "5")
+    assert status == 0, err
+    assert "tales: healthy" in out
