@@ -1,6 +1,8 @@
 """What is more than plain text is recognised, and plain text is not taken for anything else."""
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -30,8 +32,8 @@ HTML = "<p>One.</p>\n<p>Two.</p>\n<div>Three.</div>\n<ul><li>Four.</li></ul>\n"
         ("<!DOCTYPE html>\n<title>x</title>", "pandoc -t plain"),
         ('<?xml version="1.0"?>\n<a/>', "pandoc -t plain"),
         (HTML, "pandoc -t plain"),
-        (CONLL_U, "NF ? $2 "),
-        (CONLL_2003, "NF ? $1 "),
+        (CONLL_U, 'printf "%s ", $2'),
+        (CONLL_2003, 'printf "%s ", $1'),
         ("1\tthe cat\n2\ta dog\n", "--input-format tsv --column N, and --no-header"),
         ("id\ttext\r\n1\tthe cat\r\n", "--input-format tsv"),
         ("id,text\n1,the cat\n2,a dog\n", "(commas between the fields)"),
@@ -42,6 +44,21 @@ HTML = "<p>One.</p>\n<p>Two.</p>\n<div>Three.</div>\n<ul><li>Four.</li></ul>\n"
 def test_what_is_more_than_plain_text_is_recognised(text, words) -> None:
     """With the flag or the command that reads it properly."""
     assert words in advice_for(text)
+
+
+@pytest.mark.skipif(shutil.which("awk") is None, reason="awk is not installed")
+def test_the_programs_for_conll_put_sentences_on_lines() -> None:
+    """A word that begins with # is a word where there are no comments."""
+    for text, expected in [
+        (CONLL_U, "The cat \nA "),
+        (CONLL_2003, "-DOCSTART- \nEU rejects \nPeter "),
+        ("#tag O\nsays B-PER\n\nhe O\n", "#tag says \nhe "),
+    ]:
+        program = advice_for(text).partition("awk '")[2].removesuffix("'.")
+        command = ["awk", program]
+        assert (
+            subprocess.run(command, input=text, capture_output=True, text=True).stdout == expected
+        )
 
 
 @pytest.mark.parametrize(

@@ -44,11 +44,10 @@ def advice_for(head: str) -> str:
             "looks like HTML or XML and is read as plain text, with its tags. Convert it first, "
             "for example with: pandoc -t plain."
         )
-    if word := _conll(lines):
+    if program := _conll(lines):
         return (
             "looks like CoNLL, a word and its tags on each line, and is read as plain text, with "
-            "its tags. Put one sentence on each line first, for example with: awk '!/^#/ {printf "
-            f'"%s", NF ? ${word} " " : "\\n"}}\'.'
+            f"its tags. Put one sentence on each line first, for example with: awk '{program}'."
         )
     if table := _table(lines):
         return (
@@ -79,17 +78,19 @@ def _parsed(line: str) -> object:
     return value
 
 
-def _conll(lines: list[str]) -> int:
-    """Return the number of the field with the word if the lines are CoNLL, else 0."""
+def _conll(lines: list[str]) -> str:
+    """Return the program of awk that puts sentences on lines if the lines are CoNLL."""
     rows = [line.split() for line in lines if line.strip() and not line.startswith("#")]
     if len(rows) < 2 or any(len(row) < 2 for row in rows):
-        return 0
+        return ""
     rows_of_ten = [line for line in lines if re.match(r"[\d.-]+\t", line) and line.count("\t") == 9]
     if len(rows_of_ten) == len(rows):
-        return 2
+        return r'/^[0-9]+\t/ {printf "%s ", $2} /^$/ {print ""}'
     in_groups = len(rows) < len([line for line in lines if not line.startswith("#")])
     tagged = all(_ENTITY_TAG.fullmatch(row[-1]) for row in rows)
-    return 1 if tagged and (in_groups or any(row[-1] != "O" for row in rows)) else 0
+    if tagged and (in_groups or any(row[-1] != "O" for row in rows)):
+        return r'NF {printf "%s ", $1} !NF {print ""}'
+    return ""
 
 
 def _table(lines: list[str]) -> tuple[str, str] | None:
