@@ -34,20 +34,6 @@ PRECISION_NAMES = ("auto", "fp32", "bf16")
 NONFINITE_NAMES = ("stop", "skip", "rewind")
 FORGETTING = tuple(c for c in CELL_NAMES if "lstm" in c or c in ("mogrifier", "qrnn"))
 LEARNT_RECURRENCE = tuple(c for c in CELL_NAMES if c not in ("qrnn", "mingru", "minlstm", "esn"))
-ONLY_FOR = {
-    "nonlinearity": ("rnn",),
-    "mogrifier_rounds": ("mogrifier",),
-    "mogrifier_rank": ("mogrifier",),
-    "cap_input_gate": ("mogrifier",),
-    "qrnn_window": ("qrnn",),
-    "spectral_radius": ("esn",),
-    "sparsity": ("esn",),
-    "forget_bias": FORGETTING,
-    "recurrent_init": LEARNT_RECURRENCE,
-    "input_init": tuple(c for c in CELL_NAMES if c != "esn"),
-    "learned_state": tuple(c for c in CELL_NAMES if c != "esn"),
-}
-"""Settings of the model that only these cells listen to; others refuse them."""
 INIT_NAMES = ("orthogonal", "xavier", "he", "identity")
 MOST_LAYERS, MOST_COUNT = 256, 2**31
 TINY = 1e-12  # the least of numbers that must be above zero
@@ -257,12 +243,6 @@ class ModelSettings:
                 self.mixture > 1 and self.adaptive_softmax
             ),
         }
-        defaults = {f.name: f.default for f in fields(self)}
-        for name, cells in ONLY_FOR.items():
-            value = getattr(self, name)
-            found[f"{name} {value} with cell {self.cell}; expected cell {' or '.join(cells)}"] = (
-                value != defaults[name] and self.cell in CELL_NAMES and self.cell not in cells
-            )
         return [problem for problem, holds in found.items() if holds]
 
 
@@ -385,25 +365,6 @@ class TrainingSettings:
             problems.append("average_trigger with average or nt-asgd, which average too; give one")
         if self.average and self.optimizer == "nt-asgd":
             problems.append("average with nt-asgd, which has one of its own; give one")
-        _check(problems)
-
-    def check_listened(self) -> None:
-        """Raise UsageError for settings that nothing would listen to, and that a user gave."""
-        defaults = {f.name: f.default for f in fields(self)}
-        problems: list[str] = []
-        if self.momentum and self.optimizer in ("adamw", "adam"):
-            problems.append(
-                f"momentum with optimizer {self.optimizer}; expected sgd, nt-asgd or rmsprop, or "
-                "beta1 in its place"
-            )
-        for name in ("beta1", "beta2"):
-            if getattr(self, name) != defaults[name] and self.optimizer not in ("adamw", "adam"):
-                problems.append(f"{name} with optimizer {self.optimizer}; expected adamw or adam")
-        for name in ("decay", "decay_from", "decay_every", "decay_times"):
-            if getattr(self, name) != defaults[name] and self.schedule != "decay":
-                problems.append(f"{name} without schedule decay; expected both or neither")
-        if self.clip_value and self.clip_norm not in (0.0, defaults["clip_norm"]):
-            problems.append("clip_norm with clip_value, which takes its place; give one of them")
         _check(problems)
 
 

@@ -15,7 +15,7 @@ from helpers import (
 )
 from torch.nn import functional as F
 
-from charlm.config import FORGETTING, LEARNT_RECURRENCE, ONLY_FOR, ModelSettings
+from charlm.config import FORGETTING, LEARNT_RECURRENCE, ModelSettings
 from charlm.engine.weights import is_plain
 from charlm.errors import UsageError
 from charlm.inference.generation import generate
@@ -353,27 +353,6 @@ def test_cells_without_recurrent_weights_refuse(name: str, cell: str) -> None:
     """Rather than doing something else in silence."""
     with pytest.raises(UsageError, match=f"{name} with cell {cell}"):
         tiny_model(cell, V, **{name: 0.5})
-
-
-@pytest.mark.parametrize(
-    ("cell", "name", "value"),
-    [
-        ("gru", "nonlinearity", "relu"),
-        ("lstm", "mogrifier_rounds", 3),
-        ("lstm", "spectral_radius", 0.5),
-        ("gru", "forget_bias", 2.0),
-        ("qrnn", "recurrent_init", "xavier"),
-        ("esn", "input_init", "xavier"),
-        ("esn", "learned_state", True),
-        ("mogrifier", "qrnn_window", 1),
-    ],
-)
-def test_settings_of_other_cells_are_refused(cell: str, name: str, value) -> None:
-    """Rather than being ignored in silence; every cell accepts its own and all defaults."""
-    with pytest.raises(UsageError, match=f"{name} {value} with cell {cell}; expected cell"):
-        ModelSettings(cell=cell, **{name: value})
-    for other in ONLY_FOR[name]:
-        assert getattr(ModelSettings(cell=other, **{name: value}), name) == value
 
 
 def test_the_cells_of_a_setting_are_those_that_have_it() -> None:

@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from charlm.config import ModelSettings, Settings, TrainingSettings, merge, settings_from
 from charlm.errors import EnvironmentFailure, RunError, UsageError
+from charlm.listening import listened
 from charlm.nn.devices import Precision, choose_precision, unserved_bf16
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.phases import phase
@@ -344,9 +345,9 @@ def _resumed_settings(
     lengths = {"epochs", "steps", "minutes"} & training.keys()
     if lengths:
         base["training"] |= dict.fromkeys(("epochs", "steps", "minutes"))
-    if training.get("clip_norm") and base["training"].get("clip_value"):
-        raise UsageError("clip_norm of a run with clip_value, which takes its place; leave it out")
-    return settings_from(merge(base, {"training": training}), str(RECORD))
+    settings = settings_from(merge(base, {"training": training}), str(RECORD))
+    listened(settings, {f"training.{name}": "flag" for name in training})
+    return settings
 
 
 def _with_length(

@@ -11,6 +11,7 @@ import torch
 from charlm import __version__
 from charlm.config import ModelSettings, Settings, TrainingSettings, VocabularySettings
 from charlm.engine.library import chosen_variant
+from charlm.listening import VALIDATION, listened
 from charlm.nn.devices import (
     PROBE_SHAPE,
     Precision,
@@ -60,7 +61,7 @@ def prepare(
     vocabulary: Path | None = None,
 ) -> Prepared:
     """Read the corpus and plan a run. Arguments and errors as in `start`."""
-    settings.training.check_listened()
+    settings = _listened(settings, origins)
     chosen_variant()  # a variant that is forced and cannot be had is refused now, not at the end
     made_up = not settings.corpus.sources and corpus is None
     if made_up:  # the built-in text, whose own entropy says more than texts by people do
@@ -70,6 +71,8 @@ def prepare(
     names = (f.name for f in fields(VocabularySettings))
     of_file = {f"vocabulary.{name}": f"file {vocabulary}" for name in names} if vocabulary else {}
     dataset = load_dataset(settings.corpus, settings.vocabulary, corpus=corpus, vocabulary=frozen)
+    facts = {VALIDATION: dataset.valid is not None, "document": dataset.document}
+    _listened(settings, origins, facts)
     settings = replace(settings, vocabulary=dataset.vocabulary.settings)
     vectors = None
     if settings.training.vectors:
@@ -103,6 +106,7 @@ def prepare(
         planned = plan(settings, dataset, device, precision_of)
         expectation = None if made_up else expected(dataset, planned)
     settings = planned.settings
+    _listened(settings, origins, facts)
     precision = precision_of(settings.model)
     threads = set_threads(threads_of(settings.model, settings.training.batch_size or 1))
     record = {
@@ -130,6 +134,13 @@ def prepare(
         precision=precision,
         record=record,
     )
+
+
+def _listened(
+    settings: Settings, origins: Mapping[str, str] | None, known: Mapping[str, Any] | None = None
+) -> Settings:
+    """Check what the user gave; without origins, as for trials of a search, the caller has."""
+    return settings if origins is None else listened(settings, origins, known)
 
 
 def prepare_machine(

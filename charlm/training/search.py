@@ -16,6 +16,7 @@ from typing import Any
 from charlm.config import Settings, TrainingSettings, section_of, settings_from
 from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError
 from charlm.inference.calibration import sample_of
+from charlm.listening import given, listened
 from charlm.phases import Phase, phase
 from charlm.presets import overlay
 from charlm.runs.commit import write_json
@@ -91,6 +92,7 @@ def search(
         raise UsageError(f"knobs are {', '.join(knobs) or 'none'}; expected some of "
                          f"{', '.join(KNOBS)}")  # fmt: skip
     _check_free(settings, knobs)
+    listened(settings, given(settings))
     base = replace(settings, training=replace(settings.training, evals=EVALS))
     nested = overlay(base.to_dict(), {"training": {"minutes": trial_minutes}})
     corpus = settings.corpus

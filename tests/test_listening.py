@@ -1,0 +1,305 @@
+"""The table of which setting listens when, held to what they do to a tiny run."""
+
+import hashlib
+import itertools
+import random
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+import typer
+
+from charlm import listening
+from charlm.cli import app
+from charlm.config import (
+    CELL_NAMES,
+    OPTIMIZER_NAMES,
+    SCHEDULE_NAMES,
+    UNIT_NAMES,
+    CorpusSettings,
+    Settings,
+    VocabularySettings,
+    merge,
+    section_of,
+    settings_from,
+)
+from charlm.errors import CharlmError, UsageError
+from charlm.listening import (
+    DEFAULTS,
+    DROPPED,
+    FLAGS,
+    LISTENS,
+    VALIDATION,
+    broken_condition,
+    given,
+    listened,
+)
+from charlm.nn.devices import Precision
+from charlm.nn.model import RecurrentLanguageModel
+from charlm.presets import PRESETS, layered
+from charlm.text.corpus import Corpus
+from charlm.text.dataset import Dataset, load_dataset
+from charlm.text.direction import mirrored_dataset
+from charlm.training.planning import plan
+from charlm.training.preparing import prepare
+from charlm.training.pretrained import begin_with_frequencies
+from charlm.training.trainer import Trainer
+
+CPU = torch.device("cpu")
+Nested = dict[str, dict[str, Any]]
+WORDS = ["The", "cat", "saw", "a", "dog", "and", "tHe", "e\u0301t\u00e9", "bird", "fish", "don't"]
+ROWS = [" ".join((WORDS * 2)[at : at + 3]) for at in range(11)] + ["quiz \ufb01n", "ox"]
+TEXT = "".join(f"{row}\n" + ("\n" if at % 4 == 3 else "") for at, row in enumerate(ROWS * 3))
+TEXT += "jay kw\n"  # what comes once
+
+
+def nested(**values: Any) -> Nested:
+    """Return settings by section from names alone."""
+    found: Nested = {}
+    for name, value in values.items():
+        found.setdefault(section_of(name), {})[name] = value
+    return found
+
+
+BASE = nested(
+    document="line", num_layers=2, hidden_size=6, dropout=0.2, tie_weights=False, steps=8, evals=4,
+    batch_size=2, bptt=5, seed=1, learning_rate=0.3, weight_decay=0.01, average=0.0,
+)  # fmt: skip
+OTHERS: dict[str, Any] = {
+    "valid_frac": 0.3, "hold_out": "random", "document": "paragraph", "unit": "word",
+    "words": "whitespace", "min_count": 9, "max_size": 9, "lowercase": True, "normalize": "nfkc",
+    "nonlinearity": "relu", "mogrifier_rounds": 2, "mogrifier_rank": 2, "cap_input_gate": True,
+    "qrnn_window": 1, "spectral_radius": 0.5, "sparsity": 0.5, "num_layers": 3, "hidden_size": 7,
+    "last_hidden_size": 5, "embedding_size": 7, "one_hot": True, "skip": True,
+    "learned_state": True, "mixture": 2, "direction": "backward", "recurrent_init": "uniform:0.3",
+    "input_init": "uniform:0.3", "forget_bias": 2.0, "dropout": 0.4, "input_dropout": 0.4,
+    "output_dropout": 0.4, "embedding_dropout": 0.4, "weight_drop": 0.4, "variational": True,
+    "state_dropout": 0.4, "zoneout": 0.4, "zoneout_cell": 0.4, "tie_weights": True,
+    "stateless": True, "batch_size": 3, "bptt": 4, "random_bptt": True, "state_reset": 0.9,
+    "accumulate": 2, "learning_rate": 0.2, "weight_decay": 0.3, "momentum": 0.7, "beta1": 0.5,
+    "beta2": 0.5, "label_smoothing": 0.3, "average": 0.5, "average_latest": 0.2,
+    "frequency_bias": False, "activation_penalty": 1.0,
+    "slowness_penalty": 1.0, "decay": 0.3, "decay_from": 0.05, "decay_every": 0.05,
+    "decay_times": 1, "warmup": 0.5, "final_rate": 0.5, "clip_norm": 1e-3, "clip_value": 1e-3,
+    "steps": 6, "evals": 2, "seed": 2,
+}  # fmt: skip
+"""For each setting a value whose effect is large."""
+UNTRIED = {
+    "errors", "encoding", "sources", "column", "header", "delimiter", "quoting", "input_format",
+    "keep_cr", "glue", "valid", "test",  # of files; see test_sources and test_tables
+    "parameters", "adaptive_softmax", "vectors", "freeze_vectors",  # of other models
+    "optimizer", "cell", "schedule",  # modes themselves
+    "patience", "average_trigger",  # of validations that gain nothing; see test_trainer
+    "calibrate", "on_nonfinite", "epochs", "minutes", "save_minutes", "keep", "device",
+    "precision", "threads",
+}  # fmt: skip
+MODES: dict[str, Nested] = {"base": {}}
+for _name, _values in (
+    ("unit", UNIT_NAMES), ("cell", CELL_NAMES), ("optimizer", OPTIMIZER_NAMES),
+    ("schedule", SCHEDULE_NAMES),
+):  # fmt: skip
+    MODES |= {f"{_name} {value}": nested(**{_name: value}) for value in _values}
+MODES["schedule decay"] = nested(schedule="decay", decay_from=0.02, decay_every=0.02)
+MODES |= {
+    "stream": nested(document="stream"),
+    "paragraphs": nested(document="paragraph"),
+    "nothing held out": nested(valid_frac=0.0),
+    "one layer": nested(num_layers=1),
+    "stateless": nested(stateless=True),
+    "one-hot": nested(one_hot=True),
+    "mixture": nested(mixture=2),
+    "tied": nested(tie_weights=True),
+    "backward": nested(direction="backward"),
+    "no dropout": nested(dropout=0.0),
+    "no rounds": nested(cell="mogrifier", mogrifier_rounds=0),
+    "clip_value": nested(clip_value=0.01),
+    "average_trigger": nested(average_trigger=100),
+    "one decay": nested(schedule="decay", decay_from=0.02, decay_times=1),
+    "narrow": nested(last_hidden_size=5),
+    "skip": nested(skip=True),
+}
+
+
+def other_value(name: str, mode: Nested) -> Any:
+    """Return the value to try: pieces of words need at least 258 entries."""
+    if name == "max_size" and mode.get("vocabulary", {}).get("unit") in ("byte", "bpe"):
+        return 260
+    return OTHERS[name]
+
+
+@cache
+def dataset_of(corpus: CorpusSettings, vocabulary: VocabularySettings) -> Dataset:
+    return load_dataset(corpus, vocabulary, corpus=Corpus.from_text(TEXT, corpus.document))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A tiny run: a sum of everything that it shows, and the settings that it was made with."""
+
+    shown: str
+    settings: Settings
+    facts: dict[str, Any]
+
+    def refuses(self, name: str) -> bool:
+        """Return whether the table refuses this setting of the run."""
+        try:
+            listened(self.settings, {f"{section_of(name)}.{name}": "flag"}, self.facts)
+        except UsageError:
+            return True
+        return False
+
+
+def trial(values: Nested) -> Trial:
+    """Train for eight steps; the sum is of text, records and weights."""
+    settings = settings_from(values)
+    data = dataset_of(settings.corpus, settings.vocabulary)
+    fp32 = Precision(name="fp32", reason="test")
+    settings = plan(settings, data, CPU, lambda _: fp32, lambda: 5e10).settings
+    model, training = settings.model, settings.training
+    network = RecurrentLanguageModel(model, len(data.vocabulary))
+    network.reset_parameters(torch.Generator().manual_seed(training.seed or 0))
+    if training.frequency_bias:
+        begin_with_frequencies(network, data.train)
+    read = mirrored_dataset(data) if model.direction == "backward" else data
+    trainer = Trainer(network, read, training, device=CPU, precision=fp32, clock=lambda: 0.0)
+    found = hashlib.sha256(read.train.ids.tobytes())
+    for record in trainer.run():
+        shown = record.to_dict() | {"seconds": 0.0, "tokens_per_second": 0.0}
+        found.update(repr(shown).encode())
+    with trainer.kept_weights():
+        for name, tensor in network.state_dict().items():
+            found.update(name.encode() + tensor.numpy().tobytes())
+    facts = {VALIDATION: data.valid is not None, "document": data.document}
+    return Trial(found.hexdigest(), settings, facts)
+
+
+cached = cache(lambda mode: trial(merge(BASE, MODES[mode])))
+
+
+def pairs() -> list[tuple[str, str]]:
+    """Return all settings in the base mode, all that a mode decides, and some of the rest."""
+    every = [
+        (mode, name) for mode, name in itertools.product(MODES, OTHERS)
+        if not any(name in values for values in MODES[mode].values())
+    ]  # fmt: skip
+    decided = {
+        (mode, name) for mode, name in every
+        if mode == "base"
+        or {c.fact for c in LISTENS.get(name, ())} & {f for v in MODES[mode].values() for f in v}
+    }  # fmt: skip
+    rest = [pair for pair in every if pair not in decided]
+    return sorted(decided | set(random.Random(0).sample(rest, 150)))
+
+
+@pytest.mark.parametrize(("mode", "name"), pairs())
+def test_what_is_refused_has_no_effect_and_the_rest_has_one(mode: str, name: str) -> None:
+    """In both directions; what the model itself refuses cannot be tried."""
+    values = merge(BASE, MODES[mode], nested(**{name: other_value(name, MODES[mode])}))
+    try:
+        found = trial(values)
+    except CharlmError:
+        return
+    if name in ("nonlinearity", "learned_state") and found.refuses(name):
+        return  # they would do something else than they say
+    assert (found.shown == cached(mode).shown) is found.refuses(name)
+
+
+def test_every_setting_is_tried_or_named() -> None:
+    """A new setting comes into one of the lists above."""
+    assert {*OTHERS, *UNTRIED} == set(DEFAULTS)
+    assert not UNTRIED & OTHERS.keys()
+
+
+def test_the_table_names_settings() -> None:
+    """And facts that are settings or follow from some."""
+    assert LISTENS.keys() <= DEFAULTS.keys()
+    facts = {condition.fact for found in LISTENS.values() for condition in found}
+    assert facts <= {*DEFAULTS, VALIDATION, DROPPED}
+
+
+def test_flags_are_those_of_train() -> None:
+    """Each setting that has a flag of its own with its value, and no other."""
+    command = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
+    options = {o for p in command.params for o in (*p.opts, *p.secondary_opts) if o[:2] == "--"}
+    assert set(FLAGS.values()) <= options
+    names = {f"--{name.replace('_', '-')}": name for name in DEFAULTS}
+    assert {names[option] for option in options & names.keys()} - {"calibrate"} <= FLAGS.keys()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"unit": "byte", "max_size": 100},
+         "--max-size 100 has no effect with --unit byte; expected unit char, word or bpe. Leave "
+         "out --max-size"),
+        ({"words": "whitespace"},
+         "--words whitespace has no effect with --unit char; expected unit word. Leave out "
+         "--words"),
+        ({"cell": "gru", "qrnn_window": 1},
+         "--set qrnn_window=1 has no effect with --cell gru; expected cell qrnn. Leave out "
+         "qrnn_window"),
+        ({"decay": 0.1},
+         "--set decay=0.1 has no effect without schedule; expected schedule decay. Leave out "
+         "decay"),
+        ({"num_layers": 1, "skip": True},
+         "--skip has no effect with --layers 1; expected num_layers above 1. Leave out --skip"),
+        ({"valid_frac": 0.0, "patience": 3},
+         "--patience 3 has no effect without validation text; expected some: a valid text, or "
+         "valid_frac above 0. Leave out --patience"),
+        ({"valid": ("a b",), "valid_frac": 0.2},
+         "--valid-frac 0.2 has no effect with --valid a b; expected one of the two, since a valid "
+         "text takes the place of a held-out part. Leave out --valid-frac"),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_what_was_typed_expected_and_to_do(
+    values: dict[str, Any], message: str
+) -> None:
+    settings = settings_from(nested(**values))
+    origins = dict.fromkeys(given(settings), "flag")
+    with pytest.raises(UsageError) as caught:
+        listened(settings, origins)
+    assert str(caught.value) == message
+    name = next(name for name in values if broken_condition(name, listening._facts(settings)))
+    with pytest.raises(UsageError, match=rf"^{name} .* has no effect .*Leave out {name}$"):
+        listened(settings, dict.fromkeys(origins, "file my.toml"))
+
+
+def test_all_of_them_are_in_one_message() -> None:
+    settings = settings_from(nested(beta1=0.5, beta2=0.5, optimizer="sgd", max_size=9, unit="byte"))
+    with pytest.raises(UsageError, match=r"max_size 9 .*; beta1 0.5 .*; beta2 0.5 "):
+        listened(settings, given(settings))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "flags", [{"cell": "gru"}, {"optimizer": "rmsprop"}, {"unit": "byte"}, {"num_layers": 1}]
+)
+def test_values_of_a_preset_are_never_refused(preset: str, flags: dict[str, Any]) -> None:
+    """Those that an upper layer leaves without effect go back to their defaults."""
+    layers = [(f"preset {preset}", PRESETS[preset].settings), ("flag", nested(**flags))]
+    values, origins = layered(layers)
+    found = listened(settings_from(values), origins)
+    facts = listening._facts(found)
+    for name in LISTENS:
+        assert (
+            facts[name] == DEFAULTS[name]
+            or not broken_condition(name, facts)
+            or (facts[name] is False)
+        )
+    assert listened(settings_from(PRESETS[preset].settings), {}) == settings_from(
+        PRESETS[preset].settings
+    )
+
+
+def test_what_the_plan_decides_is_checked_after_it() -> None:
+    """One layer that a plan chose, and a text whose documents are found by its look."""
+    for values, word in (
+        ({"skip": True, "minutes": 0.01, "batch_size": 2, "bptt": 4}, "--skip .* with --layers 1"),
+        ({"keep_cr": True, "steps": 1}, "--keep-cr .* with --document stream"),
+    ):
+        settings = settings_from(nested(**values))
+        corpus = Corpus.from_text(TEXT * 30, "stream")
+        with pytest.raises(UsageError, match=word):
+            prepare(settings, origins=dict.fromkeys(given(settings), "flag"), corpus=corpus)
