@@ -126,6 +126,21 @@ def test_another_search_in_the_same_folder_is_refused(settings: Settings, tmp_pa
         next(iter(search(settings, folder, knobs=("bptt",), **TINY)))
 
 
+def test_a_search_of_an_older_version_goes_on(settings: Settings, tmp_path: Path) -> None:
+    """It has no settings that came later; its texts are read as they were."""
+    folder = tmp_path / "s"
+    one = {"knobs": ("dropout",), **TINY}
+    next(iter(search(settings, folder, **one)))
+    content = json.loads((folder / "search.json").read_text())
+    del content["settings"]["corpus"]["keep_cr"], content["settings"]["corpus"]["glue"]
+    del content["settings"]["model"]["mixture"]
+    (folder / "search.json").write_text(json.dumps(content))
+    trial = next(iter(search(settings, folder, **one)))
+    assert trial.number == 1
+    corpus = read_record(folder / "trial-001")["settings"]["corpus"]
+    assert (corpus["keep_cr"], corpus["glue"]) == (True, True)
+
+
 def test_unknown_knobs_are_refused(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="knobs are rate; expected some of num_layers"):
         next(iter(search(settings, tmp_path / "s", knobs=("rate",), **TINY)))

@@ -199,8 +199,9 @@ def _split(corpus: Corpus, settings: CorpusSettings) -> dict[str, Part]:
     end_only = "valid" in parts and not settings.valid and settings.hold_out == "end"
     corpus.notes += list_advice(head, corpus.document, ends_held_out=end_only)
     if by_document and "valid" in parts and whole.chars <= MAX_COMPARED_CHARS:
-        train, held_out = parts["train"].read(), parts["valid"].read()
-        corpus.notes += shared_advice(train, held_out, corpus.document)
+        with phase("looking for repeats in the held-out part"):
+            train, held_out = parts["train"].read(), parts["valid"].read()
+            corpus.notes += shared_advice(train, held_out, corpus.document)
     return parts
 
 

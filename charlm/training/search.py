@@ -21,7 +21,7 @@ from charlm.phases import Phase, phase
 from charlm.presets import overlay
 from charlm.runs.commit import write_json
 from charlm.runs.folders import lock_run
-from charlm.runs.layout import BEST, RECORD, SEARCH
+from charlm.runs.layout import BEST, OLD_READING, RECORD, SEARCH
 from charlm.text.dataset import Dataset
 from charlm.text.sources import check_read_again
 from charlm.training.opening import resume, start
@@ -298,12 +298,21 @@ class _Study:
 def _opened(
     folder: Path, nested: dict[str, dict[str, Any]], knobs: Sequence[str], seed: int
 ) -> _Study:
-    """The search in a folder. Raises RunError where it is of other settings or knobs."""
+    """Open the search in a folder. Raises RunError where it is of other settings or knobs.
+
+    One of an older version goes on with the texts as they were read then; `nested` is changed so.
+    Other settings that it did not have count as the same.
+    """
     optuna = _optuna()
     wanted = json.loads(json.dumps({"format": 1, "settings": nested, "knobs": list(knobs)}))
     if (folder / SETTINGS).exists():
         there = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        if there != wanted:
+        before = there.get("settings", {})
+        if "keep_cr" not in before.get("corpus", {}):
+            nested["corpus"] |= OLD_READING
+            wanted["settings"]["corpus"] |= OLD_READING
+        known = {name: values | before.get(name, {}) for name, values in nested.items()}
+        if there | {"settings": json.loads(json.dumps(known))} != wanted:
             raise RunError(
                 f"{folder} holds a search over other texts, settings or knobs; expected the same "
                 "ones to go on with it. Give another --name"
