@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import encoded_documents, encoded_stream, engine, tiny_model
+from rich.cells import cell_len
 
 from charlm.cli import display as displays
 from charlm.cli.display import BAR, DRAWN_AFTER, PLAIN_AFTER, PLAIN_GAP, Display, fitted
@@ -186,6 +187,18 @@ def test_a_line_fits_the_terminal_and_keeps_the_time_left(width: int) -> None:
         assert STEP in line
     if width >= 100:
         assert "|####" in line
+
+
+@pytest.mark.parametrize("name", ["reading 日本語の文章の長い長い名前", "reading a\nb\x1b[31m"])
+def test_any_name_fits_on_one_line(name: str) -> None:
+    """Characters of two columns are counted as such; control characters are escaped."""
+    for width in (30, 40, 60):
+        line = fitted("| ", 0.0, name, "0:45", width, most=0)
+        assert cell_len(line) < width and line.endswith("0:45")
+        assert line.isprintable()
+    screen = Screen(terminal=False)
+    screen.display.begin(Phase(name))
+    assert all(line.isprintable() for line in screen.at(100.0))
 
 
 def test_what_is_said_takes_the_place_of_the_line(

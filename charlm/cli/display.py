@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from charlm.cli.output import Forgiving, Line, Talk, say
+from charlm.escapes import escape_unprintable
 from charlm.phases import Phase
 
 TICK = 0.25
@@ -78,7 +79,9 @@ class Display:
             fraction, text = one.phase.fraction, one.phase.text
             if fraction:
                 text = f"{one.phase.name}: {100 * fraction:.0f} %"
-            self.say(text if fraction or text != one.phase.name else f"{text} ...")
+            elif text == one.phase.name:
+                text += " ..."
+            self.say(escape_unprintable(text))
 
 
 class _Shown:
@@ -106,14 +109,17 @@ class _Shown:
 
 def fitted(head: str, fraction: float, text: str, times: str, width: int, most: int = BAR) -> str:
     """A line of less than `width` columns: the bar shrinks first, then the text; the times stay."""
+    from tqdm.utils import disp_len, disp_trim  # of characters that take two columns
+
+    text = escape_unprintable(text)
     room = width - 1 - len(head) - len(times) - 2
-    bar = min(most, room - len(text) - 3)
+    bar = min(most, room - disp_len(text) - 3)
     if bar >= 4:
         filled = round(fraction * bar)
         head += f"|{'#' * filled}{' ' * (bar - filled)}| "
         room -= bar + 3
-    if len(text) > room:
-        text = text[: max(room - 1, 0)] + "…"
+    if disp_len(text) > room:
+        text = disp_trim(text, max(room - 1, 0)) + "…"
     return f"{head}{text}  {times}"
 
 
