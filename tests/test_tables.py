@@ -176,7 +176,7 @@ def test_an_empty_cell_of_one_column_is_a_row(here) -> None:
         None, "a", None, "b",
     ]  # fmt: skip
     corpus, found = corpus_of("b.csv", "text,n\n\na,1\n\nb,2\n\n")
-    assert found == ["a", "b"] and "b.csv: 3 blank lines skipped." in corpus.notes
+    assert found == ["a", "b"] and "b.csv: 2 blank lines skipped." in corpus.notes
 
 
 # ------------------------------------------------------------------ rows and headers
@@ -397,6 +397,18 @@ def test_a_folder_of_tables_and_texts(here) -> None:
     Path("d/c.json").write_text('["c"]')
     corpus = Corpus(["d"])
     assert (corpus.document, "".join(corpus.chunks())) == ("stream", "a\nb\nc")
+
+
+def test_tables_that_are_alike_are_reported_once(here) -> None:
+    """The story: each file of a folder had a report of its own, and other notes were not shown."""
+    for number in range(30):
+        Path(f"{number:02}.csv").write_text(f"id,text\n1,{number}\n\n")
+    Path("30.jsonl").write_text('{"id": 1, "text": "30"}\n')
+    corpus = Corpus(["*.csv", "30.jsonl"])
+    for again in (corpus, corpus, corpus.cut("line")):
+        assert "".join(again.chunks()) == "".join(f"{n}{END}" for n in range(31))
+        reports = [note for note in again.notes if 'the column "text" is read' in note]
+        assert [note.partition(":")[0] for note in reports] == ["00.csv", "30.jsonl"]
 
 
 def test_options_of_tables_need_one() -> None:

@@ -24,10 +24,18 @@ Fields = tuple[int, list[str]]
 
 
 def open_table(
-    pieces: Iterator[str], label: str, reading: Reading, note: Note, cells: bool, *, kind: str
+    pieces: Iterator[str],
+    label: str,
+    reading: Reading,
+    note: Note,
+    cells: bool,
+    *,
+    kind: str,
+    report: Note | None = None,
 ) -> tuple[str, Iterator[Record]]:
     """Open a table of the kind csv or tsv: the column that is read, and the records.
 
+    `report` receives how the table is read, `note` what is odd in it, as in the other formats.
     CorpusError for a row that does not fit the header or is no CSV, with its line.
     """
     batches = line_batches(pieces, label)
@@ -58,7 +66,7 @@ def open_table(
     index = _column_index(label, names, peeked, reading)
     unique = _unique(names)
     if reading.column != unique[index] or (kind == "tsv" and quoted) or delimiter not in ",\t":
-        note(_choice(label, unique, index, delimiter, quoted, reading, kind))
+        (report or note)(_choice(label, unique, index, delimiter, quoted, reading, kind))
     return unique[index], _delimited_records(chain(peeked, fitted), unique, index, cells)
 
 
@@ -190,16 +198,17 @@ def _fitted(rows: Iterable[Fields], names: list[str], label: str, note: Note) ->
     Empty fields at the end of a row may be too many or missing. A blank line is an empty cell in a
     table of one column, and no row in others.
     """
-    width, blank, longer = len(names), 0, 0
+    width, blank, last_blank, longer = len(names), 0, 0, 0
     for line, row in rows:
         if len(row) != width:
             if width > 1 and len(row) < 2 and not "".join(row).strip():
-                blank += 1
+                last_blank += 1  # blank lines at the end of the file part nothing
                 continue
             if row and not _matches(row, names):
                 raise _ragged(label, line, row, names)
             longer += len(row) > width
             row = row[:width] + [""] * (width - len(row))
+        blank, last_blank = blank + last_blank, 0
         yield line, row
     if blank:
         note(f"{label}: {'1 blank line' if blank == 1 else f'{blank:,} blank lines'} skipped.")

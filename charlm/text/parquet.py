@@ -18,7 +18,7 @@ BATCH_ROWS = 500
 
 
 def open_table(
-    source: TextFile | Spool, reading: Reading, note: Note, cells: bool
+    source: TextFile | Spool, reading: Reading, report: Note, cells: bool
 ) -> tuple[str, Iterator[Record]]:
     """Open a table: the column that is read, and the records."""
     label = source.label
@@ -33,7 +33,7 @@ def open_table(
             f"text. {listed(names)} Choose another with --column."
         )
     if reading.column is None and len(names) > 1:
-        note(f'{label}: the column "{shown(column)}" is read. {listed(names)}')
+        report(f'{label}: the column "{shown(column)}" is read. {listed(names)}')
 
     def records() -> Iterator[Record]:
         """Read batch after batch."""

@@ -55,8 +55,11 @@ def find(names: Sequence[str], reading: Reading, note: Note) -> list[Source]:
     _note_twice(found, note)
     kinds = [_kind(source, reading) for source in found]
     _check_meant(kinds, reading)
+    reported: dict[str, str] = {}
     return [
-        table_rows(source, kind, reading) if kind and not isinstance(source, Rows) else source
+        table_rows(source, kind, reading, reported)
+        if kind and not isinstance(source, Rows)
+        else source
         for source, kind in zip(found, kinds, strict=True)
     ]
 

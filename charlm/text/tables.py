@@ -25,19 +25,31 @@ TABLES = {
 """File suffix → format of the table."""
 
 
-def table_rows(source: TextFile | Spool, kind: str, reading: Reading) -> Rows:
-    """Find the rows of a file; `kind` is one of the values of `TABLES`."""
+def table_rows(
+    source: TextFile | Spool, kind: str, reading: Reading, reported: dict[str, str]
+) -> Rows:
+    """Find the rows of a file; `kind` is one of the values of `TABLES`.
+
+    `reported` is shared by the tables of a corpus: how they are read is reported for the first of
+    those that are alike.
+    """
     label = source.label
 
     def read(note: Note, cells: bool) -> tuple[str, Iterator[Record]]:
         """Open the table."""
+
+        def report(sentence: str) -> None:
+            """Note how this table is read, unless another was read in the same way."""
+            if reported.setdefault(sentence.removeprefix(label), label) == label:
+                note(sentence)
+
         if kind == "parquet":
-            return parquet.open_table(source, reading, note, cells)
+            return parquet.open_table(source, reading, report, cells)
         encoding = reading.encoding
         if encoding == AUTO:
             encoding = own_encoding(source, note)
         pieces = decode(blocks(source), label, note, encoding=encoding, errors=reading.errors)
-        return READERS[kind](pieces, label, reading, note, cells)
+        return READERS[kind](pieces, label, reading, note, cells, report=report)
 
     return Rows(label, read, source.path if isinstance(source, TextFile) else None)
 
