@@ -20,7 +20,7 @@ from charlm.config import (
 )
 from charlm.errors import UsageError
 
-VALIDATION, DROPPED = "validation text", "dropout"
+VALIDATION, DROPPED = "validation text", "any dropout"
 """Facts that follow from several settings, or from the text."""
 
 
@@ -139,7 +139,7 @@ def listened(
     rules are not the user's. `known` are facts that stand for open settings, such as VALIDATION.
     Raises UsageError with all problems.
     """
-    facts = _facts(settings) | dict(known or {})
+    facts = facts_of(settings) | dict(known or {})
     problems, unused = [], []
     for name, value in facts.items():
         off = value is False and name != "header"
@@ -162,7 +162,7 @@ def given(settings: Settings) -> dict[str, str]:
     """Return origins that call every value that is not the default an argument."""
     return {
         f"{section_of(name)}.{name}": "argument"
-        for name, value in _facts(settings).items()
+        for name, value in facts_of(settings).items()
         if name in DEFAULTS and value not in (None, DEFAULTS[name])
     }
 
@@ -178,7 +178,7 @@ def broken_condition(name: str, facts: Mapping[str, Any]) -> Condition | None:
     return None
 
 
-def _facts(settings: Settings) -> dict[str, Any]:
+def facts_of(settings: Settings) -> dict[str, Any]:
     """Return all settings by name, and the facts that follow from several; None is open."""
     facts: dict[str, Any] = {}
     for section in SECTIONS:

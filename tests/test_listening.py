@@ -217,6 +217,7 @@ def test_the_table_names_settings() -> None:
     assert LISTENS.keys() <= DEFAULTS.keys()
     facts = {condition.fact for found in LISTENS.values() for condition in found}
     assert facts <= {*DEFAULTS, VALIDATION, DROPPED}
+    assert not {VALIDATION, DROPPED} & DEFAULTS.keys()
 
 
 def test_flags_are_those_of_train() -> None:
@@ -261,7 +262,7 @@ def test_a_refusal_says_what_was_typed_expected_and_to_do(
     with pytest.raises(UsageError) as caught:
         listened(settings, origins)
     assert str(caught.value) == message
-    name = next(name for name in values if broken_condition(name, listening._facts(settings)))
+    name = next(name for name in values if broken_condition(name, listening.facts_of(settings)))
     with pytest.raises(UsageError, match=rf"^{name} .* has no effect .*Leave out {name}$"):
         listened(settings, dict.fromkeys(origins, "file my.toml"))
 
@@ -281,7 +282,7 @@ def test_values_of_a_preset_are_never_refused(preset: str, flags: dict[str, Any]
     layers = [(f"preset {preset}", PRESETS[preset].settings), ("flag", nested(**flags))]
     values, origins = layered(layers)
     found = listened(settings_from(values), origins)
-    facts = listening._facts(found)
+    facts = listening.facts_of(found)
     for name in LISTENS:
         assert (
             facts[name] == DEFAULTS[name]

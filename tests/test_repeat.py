@@ -1,12 +1,16 @@
 """Runs that are the same twice: what a load on the machine must not change."""
 
+import json
+import shlex
 from pathlib import Path
 
 import pytest
+from helpers import Call
 
 from charlm.config import settings_from
 from charlm.nn import devices
 from charlm.nn.devices import Precision
+from charlm.report.repeating import repeat_command
 from charlm.text.corpus import Corpus
 from charlm.training import opening, preparing
 from charlm.training.opening import resume, start
@@ -76,3 +80,49 @@ def test_a_change_of_precision_is_reported(
         "of an uninterrupted run"
     ]
     session.lock.release()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        [],
+        ["--unit", "word", "--min-count", "2", "--cell", "gru", "--tie"],
+        ["--embedding", "one-hot", "--document", "line", "--hold-out", "random"],
+        ["--vocab", "v.json", "--preset", "torch-rnn", "--epochs", "0.5", "--hidden", "5"],
+        ["--set", "recurrent_init=uniform:0.2", "--no-calibrate", "--valid", "my text.txt"],
+        ["--direction", "both", "--skip", "--layers", "2", "--optimizer", "sgd"],
+    ],
+)
+def test_the_command_that_info_names_gives_the_same_weights(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    """To the bit, whatever was left to rules and to the machine."""
+    monkeypatch.chdir(tmp_path)
+    Path("my text.txt").write_text(TEXT * 4, encoding="utf-8")
+    if "--vocab" in flags:
+        assert call("vocab", "my text.txt", "--out", "v.json")[0] == 0
+    size = [] if "--preset" in flags else ["--hidden", "6", "--steps", "4"]
+    assert call("train", "my text.txt", *size, *flags, "--name", "a")[0] == 0
+    again = json.loads(call("info", "--run", "a", "--json")[1])["repeat"]
+    assert again in call("info", "--run", "a")[1].splitlines()
+    assert call(*shlex.split(again)[1:], "--name", "b")[0] == 0
+    for name in ("model.safetensors", "tokenizer.json", "config.json"):
+        assert (Path("checkpoints/a") / name).read_bytes() == (
+            Path("checkpoints/b") / name
+        ).read_bytes()
+
+
+def test_a_run_of_some_minutes_names_its_steps(tmp_path: Path) -> None:
+    """The clock decided its length; text that was not kept cannot be read again."""
+    session = begun(tmp_path)
+    list(session.records())
+    record = dict(session.record)
+    assert repeat_command(session.path, record) is None
+    other = {**record["settings"], "training": {"of_a_later_version": 1}}
+    assert repeat_command(session.path, record | {"settings": other}) is None
+    record["settings"]["corpus"]["sources"] = ["a.txt"]
+    record["settings"]["training"] |= {"steps": None, "minutes": 2.0}
+    again = repeat_command(session.path, record)
+    assert again
+    assert "--steps 3" in again
+    assert "--minutes" not in again

@@ -23,8 +23,13 @@ def info(
 
     config = read_config(path)
     record = read_record(path)
+    from charlm.report.repeating import repeat_command
+
     if as_json:
-        write_json({"schema_version": 1, "path": str(path), "config": config, "run": record})
+        write_json(
+            {"schema_version": 1, "path": str(path), "config": config, "run": record,
+             "repeat": repeat_command(path, record)}
+        )  # fmt: skip
         return
     from charlm.report.runs import run_pairs, setting_rows, setting_table
     from charlm.report.tables import pairs_table
@@ -34,3 +39,8 @@ def info(
     if rows:
         write("\n")
         render(setting_table(rows))
+    again = repeat_command(path, record)
+    if again:
+        clock = record["settings"]["training"].get("minutes")
+        nearest = "the clock ended it; a run that can be repeated, of as many steps"
+        write(f"\n{nearest if clock else 'to train it again, bit for bit'}:\n{again}\n")

@@ -51,6 +51,8 @@ def _outlook(record: Mapping[str, Any]) -> list[str]:
         f"plan   about {planned['passes']:.1f} passes over the text, "
         f"{planned['memory_bytes'] / 1e9:.1f} GB of memory"
     )
+    if planned.get("speed_measured"):
+        line += "; another load makes another plan"
     return [line, *([f"expect {_expectation(record)}"] if planned["expected"] else [])]
 
 

@@ -1,0 +1,70 @@
+"""The command that trains a run again, bit for bit, from what its record says."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from charlm.commands import command
+from charlm.config import settings_from
+from charlm.errors import UsageError
+from charlm.listening import DEFAULTS, FLAGS, VALIDATION, broken_condition, facts_of
+from charlm.runs.layout import RECORD, TOKENIZER
+
+Json = Mapping[str, Any]
+
+
+def repeat_command(path: Path, record: Json) -> str | None:
+    """Return the command with every choice of rules, plan and machine written out, or None.
+
+    A run that the clock ended has the number of its steps in place of its minutes: it is the
+    nearest that can be repeated. None without text that can be read again (stdin, memory).
+    """
+    try:
+        settings = settings_from(record["settings"], str(path / RECORD))
+    except UsageError:  # of another version of charlm
+        return None
+    sources = settings.corpus.sources
+    if not sources or "-" in sources:
+        return None
+    facts = facts_of(settings) | {VALIDATION: "valid" in record["corpus"]["parts"]}
+    values = {name: value for name, value in facts.items() if name in DEFAULTS} | _machine(record)
+    steps = (record.get("results") or {}).get("step")
+    if values["minutes"] and steps:
+        values |= {"minutes": None, "steps": steps}
+    elif values["minutes"] and values["direction"] == "both":
+        values["minutes"] *= 2.0
+    if values["one_hot"]:
+        values["embedding_size"] = None
+    words, skipped = _vocabulary(path, record)
+    for name, value in values.items():
+        plain = value is None or value == DEFAULTS[name]
+        if name not in (*skipped, "sources") and not plain and not broken_condition(name, facts):
+            words += _words(name, value)
+    return command("train", *sources, *words)
+
+
+def _machine(record: Json) -> dict[str, Any]:
+    """Return what the machine decided."""
+    machine, precision = record["machine"], record.get("precision") or {}
+    found = {"threads": machine.get("threads"), "device": machine.get("device")}
+    return found | {"precision": precision.get("name")}
+
+
+def _vocabulary(path: Path, record: Json) -> tuple[list[str], set[str]]:
+    """Return the words for a frozen vocabulary, and settings that rules decide again or a file."""
+    origins, names = record.get("origins", {}), record["settings"]["vocabulary"]
+    found = {name: str(origins.get(f"vocabulary.{name}", "default")) for name in names}
+    if all(origin.startswith("file ") and origin.endswith(".json") for origin in found.values()):
+        return ["--vocab", str(path / TOKENIZER)], set(names)
+    return [], {name for name, origin in found.items() if origin == "default"}
+
+
+def _words(name: str, value: Any) -> list[str]:
+    """Return the words of a setting: its flag if it has one, else --set."""
+    if isinstance(value, tuple):
+        return [word for item in value for word in (FLAGS[name], item)]
+    if name in FLAGS and isinstance(value, bool):
+        return [FLAGS[name]]
+    if name in FLAGS:
+        return [FLAGS[name], str(value)]
+    return ["--set", f"{name}={str(value).lower() if isinstance(value, bool) else value}"]
