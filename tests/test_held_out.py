@@ -9,6 +9,7 @@ import pytest
 from helpers import Call, vocabulary_of
 from waiting import Ticking
 
+import charlm
 from charlm.config import settings_from
 from charlm.errors import RunError
 from charlm.inference.comparison import bytes_of_lines
@@ -100,6 +101,8 @@ def test_after_a_search_its_best_trial_is_the_default(call: Call) -> None:
         status, out, err = call("info", "--json", *run)
         assert (status, json.loads(out)["path"]) == (0, str(expected))
         assert f"run search/{expected.name} (the best trial of a search)" in err
+    for name in (None, "search", "checkpoints/search"):
+        assert charlm.load(name).path == expected
     assert call("train", "a.txt", "--name", "later", *SIZES)[0] == 0
     assert find_run(None, Path("checkpoints")).name == "later"
 

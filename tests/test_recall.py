@@ -12,6 +12,7 @@ from helpers import Call
 from torch.nn import functional as F
 
 import charlm
+from charlm.inference.likelihood import evaluate
 from charlm.report.gradients import PLOT_DECADES, curve_plot
 from charlm.runs.layout import read_record
 from charlm.runs.run import load_run, torch_model
@@ -144,9 +145,11 @@ def test_the_built_in_run_has_its_text(call: Call) -> None:
     """It keeps none, and the text ships: the held-out part is the one that its figures are of."""
     model = charlm.load("tales")
     valid = model.run.kept("valid")
-    recorded = read_record(model.path)["corpus"]["parts"]["valid"]
+    figures = read_record(model.path)["results"]["valid"]
     assert valid is not None
-    assert len(valid.ids) == recorded["tokens"]
+    found = evaluate(model.run.engine, valid)
+    assert found.tokens == figures["tokens"]
+    assert found.nats_per_token == pytest.approx(figures["nats_per_token"], rel=1e-3)
     status, out, err = call("gradients", "--run", "tales", "--lags", "5")
     assert status == 0, err
     assert "tales: healthy" in out
