@@ -141,8 +141,11 @@ def test_the_command_compares_on_the_task(
     assert call("gradients", "--compare", "rnn,tree")[0] == 2
 
 
-def test_the_built_in_run_has_its_text(call: Call) -> None:
+def test_the_built_in_run_has_its_text(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It keeps none, and the text ships: the held-out part is the one that its figures are of."""
+    monkeypatch.chdir(tmp_path)
     model = charlm.load("tales")
     valid = model.run.kept("valid")
     figures = read_record(model.path)["results"]["valid"]
