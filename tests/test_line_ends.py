@@ -140,10 +140,10 @@ def test_a_run_of_an_older_version_goes_on_with_the_text_as_it_was_read(
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     sources = [str(tmp_path / name) for name in files]
-    old = {"keep_cr": True, "glue": True}
-    for document in ("stream", "line"):
+    old = {"keep_cr", "glue"}
+    for document, rule in {"stream": {"glue": True}, "line": {"keep_cr": True}}.items():
         run = list(train(*sources, checkpoints=tmp_path / document, name="r", document=document,
-                         **TINY, **old))  # fmt: skip
+                         **TINY, **rule))  # fmt: skip
         assert run
         path = tmp_path / document / "r"
         record = read_record(path)

@@ -98,7 +98,7 @@ def test_sentences_of_several_lines_are_scored_as_documents(
 def test_a_cell_of_several_lines_is_one_document(tmp_path, unit: str) -> None:
     """A line end is a token there, so a prompt of several lines is read whole."""
     (tmp_path / "a.jsonl").write_text('{"text": "an\\nbo"}\n{"text": "bo\\nan na"}\n' * 20)
-    settings = {"unit": unit, "min_count": 1, "hold_out": "random"}
+    settings = {"unit": unit, "hold_out": "random"}
     assert list(
         train(str(tmp_path / "a.jsonl"), checkpoints=tmp_path, name="x", **TINY, **settings)
     )
