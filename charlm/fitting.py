@@ -91,8 +91,10 @@ def fit(
 
     Settings have the names of the flags of `charlm train`, or their own names as `charlm info`
     shows them: `fit("a.txt", unit="word", hidden=128, epochs=3)`. Other options: `name` and
-    `checkpoints` (where the run goes), `preset`, `config` (a TOML file) and `vocab` (a
-    tokenizer.json). A bar shows the progress in a notebook and on a terminal; `progress` switches
+    `checkpoints` (where the run goes), `overwrite` (replace the run of that name), `preset`,
+    `config` (a TOML file) and `vocab` (a tokenizer.json).
+
+    A bar shows the progress in a notebook and on a terminal; `progress` switches
     it on or off. An interrupt (Ctrl-C, or the stop button of a notebook) saves before it raises
     KeyboardInterrupt. Raises CharlmError of the kind that fits.
     """
@@ -143,6 +145,7 @@ def _session(
     preset: str | None = None,
     config: str | Path | None = None,
     vocab: str | Path | None = None,
+    overwrite: bool = False,
     **settings: Any,
 ) -> "Session":
     from charlm.training.opening import start
@@ -171,6 +174,7 @@ def _session(
         origins=origins,
         corpus=corpus,
         vocabulary=Path(vocab) if vocab else None,
+        overwrite=overwrite,
     )
 
 

@@ -359,7 +359,7 @@ class Model:
 def load(
     run: str | Path | None = None,
     *,
-    checkpoints: Path | None = None,
+    checkpoints: str | Path | None = None,
     engine: str = "auto",
     weights: str = "fp32",
     threads: int | None = None,
@@ -369,7 +369,8 @@ def load(
     `engine` is auto, native (compiled kernels), numpy or torch; `weights` how the kernels keep the
     weights: fp32, bf16 or int8. Raises RunError when there is no such run or its files are damaged.
     """
-    path = find_run(None if run is None else str(run), checkpoints_folder(checkpoints))
+    folder = checkpoints_folder(None if checkpoints is None else Path(checkpoints))
+    path = find_run(None if run is None else str(run), folder)
     options: dict[str, Any] = {"engine": engine, "weights": weights, "threads": threads}
     return Model(load_run(path, **options), **options)
 

@@ -24,7 +24,7 @@ import charlm
 from charlm.cli import app
 from charlm.config import settings_from
 from charlm.engine.library import chosen_variant
-from charlm.errors import EnvironmentFailure, RunError, UsageError
+from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError
 from charlm.fitting import in_notebook
 from charlm.flags import FLAGS, HOMES, by_section
 from charlm.library import Model
@@ -40,7 +40,8 @@ TINY = {
 }  # fmt: skip
 RUN_OPTIONS = {
     "name", "resume", "run", "checkpoints", "plan", "preset", "config", "more", "vocab", "help",
-    "version", "quiet", "verbose", "debug",
+    "version", "quiet", "verbose", "debug", "as_json", "overwrite", "go_on",
+    "more_minutes", "more_steps", "more_epochs",
 }  # fmt: skip
 """Parameters of `charlm train` that are no settings."""
 
@@ -66,7 +67,7 @@ def test_fit_is_train_to_its_end(tmp_path: Path, model: Model) -> None:
     """The same weights; the model that comes back is the run's."""
     records = list(charlm.train(text=TEXT, checkpoints=tmp_path, name="b", **TINY))
     assert Path(records[-1].path) == tmp_path / "b"
-    other = charlm.load(tmp_path / "b")
+    other = charlm.load("b", checkpoints=str(tmp_path))
     assert other.score("abc")[0].log_probability == model.score("abc")[0].log_probability
     assert model.config["model"]["hidden_size"] == 4
     names = {name for record in records for name in record.to_dict()}
@@ -91,6 +92,17 @@ def test_a_vocabulary_is_taken_as_it_is(tmp_path: Path, folder: Path) -> None:
     vocab = folder / "a" / "tokenizer.json"
     model = charlm.fit(text="abc ab\n" * 20, vocab=vocab, checkpoints=tmp_path, **TINY)
     assert (model.path / "tokenizer.json").read_bytes() == vocab.read_bytes()
+
+
+def test_a_cell_that_is_run_again_can_replace_its_run(tmp_path: Path) -> None:
+    """As with --overwrite; without it the name is refused."""
+    charlm.fit(text=TEXT, checkpoints=tmp_path, name="x", **TINY)
+    with pytest.raises(CharlmError, match="overwrite"):
+        charlm.fit(text=TEXT, checkpoints=tmp_path, name="x", **TINY)
+    again = {**TINY, "hidden": 5}
+    model = charlm.fit(text=TEXT, checkpoints=tmp_path, name="x", overwrite=True, **again)
+    assert model.path == tmp_path / "x"
+    assert model.config["model"]["hidden_size"] == 5
 
 
 def test_training_that_is_dropped_warns_and_frees_its_run(tmp_path: Path) -> None:
