@@ -26,6 +26,16 @@ AWKWARD = [
 TEXTS = st.one_of(st.sampled_from(AWKWARD), st.text(st.characters(codec="utf-8"), max_size=9))
 ROWS = st.lists(st.tuples(st.one_of(st.none(), TEXTS), TEXTS), min_size=1, max_size=6)
 
+READS_NUL = tuple(int(part) for part in pandas.__version__.split(".")[:2]) >= (3, 1)
+"""Whether this pandas keeps a NUL character; before 3.1 it ended the field."""
+
+
+def readable(rows: list[tuple[str | None, str]]) -> list[tuple[str | None, str]]:
+    """Return the rows without the character that an old pandas cannot read."""
+    if READS_NUL:
+        return rows
+    return [(text and text.replace("\0", "0"), cell.replace("\0", "0")) for text, cell in rows]
+
 
 def scored(text: str) -> Score:
     """A score whose tokens are the characters, every second one unknown."""
@@ -55,6 +65,7 @@ def written(name: str, rows: list[tuple[str | None, str]], *, tokens: bool = Fal
 @settings(max_examples=150)
 def test_pandas_reads_each_row_and_field_back(name: str, separator: str, rows: list) -> None:
     """Its default reader has every row; without its own missing values, every character."""
+    rows = readable(rows)
     data = written(name, rows).encode()
     default = pandas.read_csv(io.BytesIO(data), sep=separator)
     assert default.sentence_id.tolist() == list(range(1, len(rows) + 1))
@@ -74,6 +85,7 @@ def test_pandas_reads_each_row_and_field_back(name: str, separator: str, rows: l
 @settings(max_examples=100)
 def test_tokens_carry_their_sentence_and_its_cells(name: str, separator: str, rows: list) -> None:
     """A row for each token; a text without tokens has one row without figures."""
+    rows = readable(rows)
     data = written(name, rows, tokens=True).encode()
     assert len(pandas.read_csv(io.BytesIO(data), sep=separator)) == sum(
         len(text or " ") for text, _ in rows
