@@ -42,5 +42,6 @@ def info(
     again = repeat_command(path, record)
     if again:
         clock = record["settings"]["training"].get("minutes")
-        nearest = "the clock ended it; a run that can be repeated, of as many steps"
-        write(f"\n{nearest if clock else 'to train it again, bit for bit'}:\n{again}\n")
+        exact = "train it again, bit for bit on this machine:"
+        nearest = "the clock ended it; train one of as many steps:"
+        write(f"\n{nearest if clock else exact}\n{again}\n")

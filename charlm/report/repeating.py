@@ -26,7 +26,9 @@ def repeat_command(path: Path, record: Json) -> str | None:
     sources = settings.corpus.sources
     if not sources or "-" in sources:
         return None
-    facts = facts_of(settings) | {VALIDATION: "valid" in record["corpus"]["parts"]}
+    corpus = record["corpus"]
+    known = {VALIDATION: "valid" in corpus["parts"], "document": corpus["document"]}
+    facts = facts_of(settings) | known
     values = {name: value for name, value in facts.items() if name in DEFAULTS} | _machine(record)
     steps = (record.get("results") or {}).get("step")
     if values["minutes"] and steps:
