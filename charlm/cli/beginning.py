@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charlm.cli.commands import command
 from charlm.cli.output import Talk, render, say, write, write_json
+from charlm.commands import command
 from charlm.phases import phase
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from typing import Annotated, Any
 
 import typer
 
-from charlm.cli.commands import command
 from charlm.cli.output import Talk, say
 from charlm.cli.stdin import PLAIN_TEXTS, check_unread, read_text
+from charlm.commands import command
 
 PANEL = "Every command"
 RUN_VARIABLE = "CHARLM_RUN"

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charlm.cli.commands import command
 from charlm.cli.options import (
     NO_FLAGS,
     CheckpointsOption,
@@ -14,6 +13,7 @@ from charlm.cli.options import (
     takes_reading,
 )
 from charlm.cli.output import Talk, render, say, write_json
+from charlm.commands import command
 
 if TYPE_CHECKING:
     from charlm.training.search import TrialRecord

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from charlm.cli.commands import command
+from charlm.commands import command
 
 
 class Slot(NamedTuple):

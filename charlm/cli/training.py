@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from charlm.cli.commands import command
 from charlm.cli.output import Talk, drawn, say, write, write_json
+from charlm.commands import command
 from charlm.escapes import escape_unprintable
 from charlm.phases import phase
 

@@ -4,9 +4,9 @@ from dataclasses import asdict
 
 import typer
 
-from charlm.cli.commands import command
 from charlm.cli.options import CheckpointsOption, JsonOption, RunOption, locate
 from charlm.cli.output import render, write_json
+from charlm.commands import command
 
 
 def register(app: typer.Typer) -> None:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charlm.cli.commands import command
 from charlm.cli.options import NO_FLAGS, JsonOption, ReadingFlags, takes_reading
 from charlm.cli.output import render, say, write, write_json
+from charlm.commands import command
 from charlm.phases import counted, phase
 
 if TYPE_CHECKING:

@@ -1,3 +1,0 @@
-"""Suggested commands for the command line; see `charlm.commands`."""
-
-from charlm.commands import command as command
