@@ -16,7 +16,9 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("name", ["train", "eval", "score", "compare", "vocab", "search"])
+@pytest.mark.parametrize(
+    "name", ["train", "eval", "score", "compare", "vocab", "search", "gradients"]
+)
 def test_every_command_that_reads_texts_takes_the_same_options(name: str) -> None:
     """One for each field of `Reading`, none of them forgotten."""
     parameters = inspect.signature(COMMANDS[name]).parameters

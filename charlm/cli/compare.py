@@ -14,7 +14,6 @@ from charlm.cli.options import (
     ReadingFlags,
     UnkPenaltyOption,
     open_model,
-    takes_reading,
     unk_penalty_of,
     unk_reason,
 )
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("compare")(takes_reading(compare))
+    app.command("compare")(compare)
 
 
 def compare(

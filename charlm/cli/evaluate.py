@@ -16,7 +16,6 @@ from charlm.cli.options import (
     check_meant,
     open_model,
     reading_flags,
-    takes_reading,
 )
 from charlm.cli.output import render, say, write, write_json
 from charlm.phases import phase
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("eval")(takes_reading(evaluate))
+    app.command("eval")(evaluate)
 
 
 def evaluate(

@@ -5,7 +5,9 @@
 1. lets `-q`, `-v`, `--debug` and `--version` stand after the command too;
 2. takes the run as the argument RUN where the command has no other argument, and from CHARLM_RUN
    where neither is given;
-3. reads `-` as standard input where an argument is a text itself, and refuses to ignore a text
+3. gives a command with the parameter `reading` the options of `READING_OPTIONS` in its place, and
+   their values as `ReadingFlags`;
+4. reads `-` as standard input where an argument is a text itself, and refuses to ignore a text
    that waits there (see `charlm.cli.stdin`).
 """
 
@@ -18,6 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
+from charlm.cli.options import READING_OPTIONS
 from charlm.cli.output import Talk, say
 from charlm.cli.stdin import PLAIN_TEXTS, check_unread, read_text
 from charlm.commands import command
@@ -93,7 +96,8 @@ class App(typer.Typer):
 def framed(verb: str, function: Callable[..., None]) -> Callable[..., None]:
     """Return a command with the steps around it that every command has."""
     parameters = list(inspect.signature(function, eval_str=True).parameters.values())
-    takes_run = any(parameter.name == "run" for parameter in parameters)
+    names = {parameter.name for parameter in parameters}
+    takes_run, takes_reading = "run" in names, "reading" in names
     added: dict[str, tuple[Any, Any]] = {name: (o, False) for name, o in GLOBAL_FLAGS.items()}
     if takes_run and not any(map(_is_argument, parameters)):
         added["run_argument"] = (RunArgument, None)
@@ -103,6 +107,9 @@ def framed(verb: str, function: Callable[..., None]) -> Callable[..., None]:
         """Handle what is common, then run the command."""
         own = {name: values.pop(name) for name in added}
         set_talk(own["quiet"], own["verbose"], own["debug"])
+        if takes_reading:
+            typed = {name: values.pop(name) for name in READING_OPTIONS}
+            values["reading"] = {k: value for k, value in typed.items() if value is not None}
         if takes_run:
             values["run"] = chosen_run(verb, values, own.get("run_argument"))
         check_unread(verb, values)
@@ -111,14 +118,22 @@ def framed(verb: str, function: Callable[..., None]) -> Callable[..., None]:
             values[text] = read_text()
         function(**values)
 
-    every = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in parameters]
-    every += [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option)
-        for name, (option, default) in added.items()
-    ]
+    every: list[inspect.Parameter] = []
+    for parameter in parameters:
+        if parameter.name == "reading":
+            every += [_option(name, option) for name, option in READING_OPTIONS.items()]
+        else:
+            every.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
+    every += [_option(name, option, default) for name, (option, default) in added.items()]
     wrapped.__dict__["__signature__"] = inspect.Signature(every)
     wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
     return wrapped
+
+
+def _option(name: str, option: Any, default: Any = None) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option
+    )
 
 
 def _is_argument(parameter: inspect.Parameter) -> bool:

@@ -15,7 +15,6 @@ from charlm.cli.options import (
     check_meant,
     locate,
     reading_flags,
-    takes_reading,
 )
 from charlm.cli.output import render, say, write, write_json
 
@@ -29,7 +28,7 @@ LAGS = 200
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("gradients")(takes_reading(gradients))
+    app.command("gradients")(gradients)
 
 
 def gradients(

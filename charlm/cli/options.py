@@ -1,9 +1,7 @@
 """Options and steps that several commands share."""
 
-import functools
-import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -104,39 +102,11 @@ READING_OPTIONS: dict[str, Any] = {
         bool | None, _reading("--glue", "Put no line end between the files of a stream.")
     ],
 }
-"""Options of every command that reads texts, by their field of `charlm.config.Reading`."""
+"""Options of a command with a parameter `reading`, by their field of `charlm.config.Reading`."""
 
 
 TABLE_OPTIONS = ("column", "header", "delimiter", "quoting")
 """Options of `READING_OPTIONS` that only tables listen to."""
-
-
-def takes_reading(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `READING_OPTIONS` in place of its parameter `reading`.
-
-    The command receives `reading` as `ReadingFlags`.
-    """
-
-    @functools.wraps(command)
-    def wrapped(**values: Any) -> None:
-        """Collect the values of the options."""
-        typed = {name: values.pop(name) for name in READING_OPTIONS}
-        reading = {name: value for name, value in typed.items() if value is not None}
-        command(**values, reading=reading)
-
-    parameters: list[inspect.Parameter] = []
-    for parameter in inspect.signature(command, eval_str=True).parameters.values():
-        if parameter.name != "reading":
-            parameters.append(parameter)
-            continue
-        parameters += [
-            inspect.Parameter(name, parameter.KEYWORD_ONLY, default=None, annotation=option)
-            for name, option in READING_OPTIONS.items()
-        ]
-    plain = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
-    wrapped.__dict__["__signature__"] = inspect.Signature(plain)
-    wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in plain}
-    return wrapped
 
 
 def as_trained(reading: ReadingFlags, run: "Run") -> ReadingFlags:

@@ -26,7 +26,6 @@ from charlm.cli.options import (
     name_unknown,
     open_model,
     reading_flags,
-    takes_reading,
     unk_penalty_of,
     unk_reason,
 )
@@ -50,7 +49,7 @@ CHOICES = ("auto", "table", "tsv", "csv", "jsonl", "scores")
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("score")(takes_reading(score))
+    app.command("score")(score)
 
 
 def score(

@@ -10,7 +10,6 @@ from charlm.cli.options import (
     JsonOption,
     ReadingFlags,
     reading_words,
-    takes_reading,
 )
 from charlm.cli.output import Talk, render, say, write_json
 from charlm.commands import command
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("search")(takes_reading(search))
+    app.command("search")(search)
 
 
 def search(

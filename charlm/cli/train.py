@@ -12,7 +12,6 @@ from charlm.cli.options import (
     ReadingFlags,
     RunOption,
     check_meant,
-    takes_reading,
 )
 
 TEXT, VOCABULARY, MODEL, FIT, RUNNING = (
@@ -27,7 +26,7 @@ TEXT, VOCABULARY, MODEL, FIT, RUNNING = (
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("train")(takes_reading(train))
+    app.command("train")(train)
 
 
 def _flag(flag: str, panel: str, text: str, **options: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charlm.cli.options import NO_FLAGS, JsonOption, ReadingFlags, takes_reading
+from charlm.cli.options import NO_FLAGS, JsonOption, ReadingFlags
 from charlm.cli.output import render, say, write, write_json
 from charlm.commands import command
 from charlm.phases import counted, phase
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("vocab")(takes_reading(vocab))
+    app.command("vocab")(vocab)
 
 
 def vocab(
