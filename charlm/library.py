@@ -26,7 +26,6 @@ from charlm.inference.likelihood import evaluate
 from charlm.inference.samplers import Sampling, log_probabilities
 from charlm.inference.scoring import Scorer, Scores
 from charlm.listing import Listing
-from charlm.runs.known import known_documents
 from charlm.runs.layout import BACKWARD, METRICS, TOKENIZER, WEIGHTS, read_metrics
 from charlm.runs.locate import checkpoints_folder, find_run, is_run
 from charlm.runs.run import Run, load_run, read_embedding
@@ -218,7 +217,11 @@ class Model:
                 "this model has read one continuous text, which has no items; expected a model "
                 f"trained with: {command('train', 'TEXT', '--document', 'line')}"
             )
-        known = known_documents(self.run) if new else None
+        known = None
+        if new:
+            from charlm.runs.known import known_documents
+
+            known = known_documents(self.run)
         chosen = fresh_seed() if seed is None else seed
         chosen_options = {**options, "length": length, "prompt": prompt, "until_eos": True}
 
