@@ -392,6 +392,8 @@ class Settings:
 
 
 SECTIONS: dict[str, type] = {f.name: typing.cast(type, f.type) for f in fields(Settings)}
+HOMES = {f.name: section for section, cls in SECTIONS.items() for f in fields(cls)}
+"""The section that each setting belongs to."""
 
 
 def settings_from(values: Mapping[str, Mapping[str, Any]], where: str = "settings") -> Settings:
@@ -409,58 +411,13 @@ def settings_from(values: Mapping[str, Mapping[str, Any]], where: str = "setting
     return Settings(**sections)
 
 
-def settings_in(pairs: typing.Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return nested values from pairs such as `zoneout=0.1` or `model.zoneout=0.1`.
-
-    Raises UsageError for what is not a pair, for an unknown name, and for a name with the wrong
-    section.
-    """
-    nested: dict[str, dict[str, Any]] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise UsageError(f"--set {pair}: expected NAME=VALUE, such as --set zoneout=0.1")
-        given, _, key = name.strip().rpartition(".")
-        section = section_of(key)
-        if given not in ("", section):
-            raise UsageError(
-                f"--set {name.strip()}: no such setting; expected {section}.{key}, or {key} alone"
-            )
-        kind = typing.get_type_hints(SECTIONS[section])[key]
-        nested.setdefault(section, {})[key] = _value_of(text.strip(), kind)
-    return nested
-
-
-BOOLEANS = dict.fromkeys(("true", "yes", "1"), True) | dict.fromkeys(("false", "no", "0"), False)
-
-
-def _value_of(text: str, kind: Any) -> Any:
-    """Return the value that a text has for a setting of a kind; what fits none is refused later.
-
-    Yes and no may be written in several ways, texts without quotes; the rest is TOML, or a number
-    such as .5.
-    """
-    kinds = typing.get_args(kind) or (kind,)
-    if bool in kinds:
-        return BOOLEANS.get(text.lower(), text)
-    if str in kinds and typing.get_origin(kind) is not tuple and not text.startswith(('"', "'")):
-        return text
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        with contextlib.suppress(ValueError):
-            return float(text)
-        return text
-
-
 def section_of(key: str) -> str:
     """The section of the settings that a name belongs to. Raises UsageError with a near name."""
-    sections = {f.name: section for section, cls in SECTIONS.items() for f in fields(cls)}
-    if key not in sections:
-        near = difflib.get_close_matches(key, sections, n=1)
+    if key not in HOMES:
+        near = difflib.get_close_matches(key, HOMES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "expected one of the README's tables"
         raise UsageError(f"setting {key!r} is not known; {hint}")
-    return sections[key]
+    return HOMES[key]
 
 
 def read_toml(path: Path) -> dict[str, dict[str, Any]]:

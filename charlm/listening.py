@@ -19,6 +19,7 @@ from charlm.config import (
     section_of,
 )
 from charlm.errors import UsageError
+from charlm.flags import flag_of, words_of
 
 VALIDATION, DROPPED = "validation text", "any dropout"
 """Facts that follow from several settings, or from the text."""
@@ -107,26 +108,6 @@ LISTENS: dict[str, tuple[Condition, ...]] = {
 """Conditions under which a setting has an effect, all of which must hold. What is not named here
 always has one, or is refused where the model is built. To switch off what is off is no fault."""
 
-FLAGS = {
-    "num_layers": "--layers",
-    "hidden_size": "--hidden",
-    "batch_size": "--batch",
-    "header": "--no-header",
-} | {
-    name: f"--{name.replace('_', '-')}"
-    for name in (
-        "input_format", "column", "delimiter", "quoting", "encoding", "errors", "keep_cr", "glue",
-        "document", "valid", "test", "valid_frac", "hold_out", "unit", "words", "min_count",
-        "max_size", "lowercase", "normalize", "cell", "skip", "learned_state", "direction",
-        "dropout", "input_dropout", "output_dropout", "embedding_dropout", "weight_drop",
-        "variational", "epochs", "steps", "minutes", "bptt", "stateless", "optimizer",
-        "learning_rate", "schedule", "warmup", "weight_decay", "momentum", "clip_norm",
-        "on_nonfinite", "label_smoothing", "activation_penalty", "slowness_penalty", "average",
-        "evals", "patience", "seed", "device", "precision", "threads", "save_minutes", "vectors",
-    )
-}  # fmt: skip
-"""Settings with a flag of their own that has the setting as its value; others go with --set."""
-
 DEFAULTS = {f.name: f.default for section in SECTIONS.values() for f in fields(section)}
 
 
@@ -204,19 +185,16 @@ def _problem(
         beside = f"with {_written(fact, there, origin)}"
     return (
         f"{ours} has no effect {beside}; expected {broken.expected}. Leave out "
-        f"{FLAGS.get(name, name) if origin == 'flag' else name}"
+        f"{flag_of(name) or name if origin == 'flag' else name}"
     )
 
 
 def _written(name: str, value: Any, origin: str) -> str:
     """Write a setting as the user did: a flag, or a name of a file or of the library."""
+    if origin == "flag":
+        return " ".join(words_of(name, value))
     shown = " ".join(value) if isinstance(value, tuple) else str(value)
-    shown = shown.lower() if isinstance(value, bool) else shown
-    if origin != "flag":
-        return f"{name} {shown}"
-    if name not in FLAGS:
-        return f"--set {name}={shown}"
-    return FLAGS[name] if isinstance(value, bool) else f"{FLAGS[name]} {shown}"
+    return f"{name} {shown.lower() if isinstance(value, bool) else shown}"
 
 
 def _defaulted(settings: Settings, names: Collection[str]) -> Settings:

@@ -18,9 +18,9 @@ from charlm.config import (
     merge,
     read_toml,
     settings_from,
-    settings_in,
 )
 from charlm.errors import UsageError
+from charlm.flags import settings_in
 from charlm.inference.samplers import RULES, Sampling
 from charlm.nn.cells import CELLS
 from charlm.text.vocabulary import UNITS

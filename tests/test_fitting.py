@@ -22,11 +22,11 @@ import typer
 
 import charlm
 from charlm.cli import app
-from charlm.config import settings_from
+from charlm.config import HOMES, settings_from
 from charlm.engine.library import chosen_variant
 from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError
 from charlm.fitting import in_notebook
-from charlm.flags import FLAGS, HOMES, by_section
+from charlm.flags import FLAGS, by_section
 from charlm.library import Model
 from charlm.listing import SHOWN_ROWS, Listing
 from charlm.runs.run import torch_model

@@ -29,7 +29,7 @@ FLOORS = {
     "charlm.config": 1,
     "charlm.flags": 2,
     "charlm.presets": 2,
-    "charlm.listening": 2,
+    "charlm.listening": 3,
     "charlm.recipes": 3,
     "charlm.text": 2,
     "charlm.engine": 2,

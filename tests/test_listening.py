@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-import typer
 
 from charlm import listening
-from charlm.cli import app
 from charlm.config import (
     CELL_NAMES,
     OPTIMIZER_NAMES,
@@ -29,7 +27,6 @@ from charlm.errors import CharlmError, UsageError
 from charlm.listening import (
     DEFAULTS,
     DROPPED,
-    FLAGS,
     LISTENS,
     VALIDATION,
     broken_condition,
@@ -220,21 +217,15 @@ def test_the_table_names_settings() -> None:
     assert not {VALIDATION, DROPPED} & DEFAULTS.keys()
 
 
-def test_flags_are_those_of_train() -> None:
-    """Each setting that has a flag of its own with its value, and no other."""
-    command = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
-    options = {o for p in command.params for o in (*p.opts, *p.secondary_opts) if o[:2] == "--"}
-    assert set(FLAGS.values()) <= options
-    names = {f"--{name.replace('_', '-')}": name for name in DEFAULTS}
-    assert {names[option] for option in options & names.keys()} - {"calibrate"} <= FLAGS.keys()
-
-
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"unit": "byte", "max_size": 100},
          "--max-size 100 has no effect with --unit byte; expected unit char, word or bpe. Leave "
          "out --max-size"),
+        ({"cell": "qrnn", "recurrent_init": "xavier"},
+         "--init xavier has no effect with --cell qrnn; expected cell rnn, lstm, gru, "
+         "lstm-peephole, lstm-layernorm, lstm-capped, mlstm or mogrifier. Leave out --init"),
         ({"words": "whitespace"},
          "--words whitespace has no effect with --unit char; expected unit word. Leave out "
          "--words"),

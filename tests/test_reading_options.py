@@ -6,7 +6,7 @@ from dataclasses import fields
 import pytest
 
 from charlm.cli import app
-from charlm.cli.options import READING_OPTIONS, reading_flags, reading_words
+from charlm.cli.options import READING_OPTIONS, reading_flags
 from charlm.config import CorpusSettings, Reading
 from charlm.errors import UsageError
 from charlm.text.corpus import Corpus
@@ -27,11 +27,11 @@ def test_every_command_that_reads_texts_takes_the_same_options(name: str) -> Non
         assert parameters[field].default is None and "reading" not in parameters
 
 
-def test_flags_can_be_typed_again() -> None:
-    """Suggested commands repeat what was typed."""
-    reading = {"column": "a b", "encoding": "cp1252"}
-    assert reading_flags(reading) == {"--column", "--encoding"}
-    assert reading_words(reading) == ["--column", "a b", "--encoding", "cp1252"]
+def test_messages_name_the_flags_that_were_typed() -> None:
+    """A flag of two forms in the one that was typed."""
+    reading = {"column": "a b", "encoding": "cp1252", "header": False}
+    assert reading_flags(reading) == {"--column", "--encoding", "--no-header"}
+    assert reading_flags({"header": True}) == {"--header"}
 
 
 def test_settings_are_rules_for_reading(tmp_path) -> None:

@@ -116,20 +116,9 @@ def as_trained(reading: ReadingFlags, run: "Run") -> ReadingFlags:
 
 def reading_flags(reading: ReadingFlags) -> set[str]:
     """Return the flags that were typed, such as "--column"."""
-    return {_flag_of(name, value) for name, value in reading.items()}
+    from charlm.flags import words_of
 
-
-def reading_words(reading: ReadingFlags) -> list[str]:
-    """Return the words of a command line that give these flags again."""
-    words: list[str] = []
-    for name, value in reading.items():
-        flag = _flag_of(name, value)
-        words += [flag] if isinstance(value, bool) else [flag, str(value)]
-    return words
-
-
-def _flag_of(name: str, value: Any) -> str:
-    return f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
+    return {words_of(name, value)[0] for name, value in reading.items()}
 
 
 def locate(run: str | None, checkpoints: Path | None, *, trained: bool = True) -> Path:

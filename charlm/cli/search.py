@@ -9,7 +9,6 @@ from charlm.cli.options import (
     CheckpointsOption,
     JsonOption,
     ReadingFlags,
-    reading_words,
 )
 from charlm.cli.output import Talk, render, say, write_json
 from charlm.commands import command
@@ -53,19 +52,17 @@ def search(
 
     Example:  charlm search corpus.txt --minutes 120 --trial-minutes 3
     """
-    from charlm.config import merge, settings_from, settings_in
+    from charlm.config import settings_from
+    from charlm.flags import by_section, with_pairs, words_of
     from charlm.runs.folders import check_name, check_writable
     from charlm.runs.locate import checkpoints_folder
     from charlm.training.search import SETTINGS, USUAL_KNOBS, results, trial_name
     from charlm.training.search import search as trials
 
-    given: dict[str, dict[str, Any]] = {
-        "corpus": {"sources": sources, **reading, "valid": valid, "document": document},
-        "vocabulary": {"unit": unit},
-        "training": {"seed": seed},
-    }
-    flags = {s: {k: v for k, v in values.items() if v is not None} for s, values in given.items()}
-    settings = settings_from(merge(flags, settings_in(more or [])), "flags")
+    typed = {**reading, "valid": valid, "unit": unit, "document": document}
+    given = {name: value for name, value in typed.items() if value is not None}
+    flags = by_section({"sources": sources, **given, "seed": seed})
+    settings = settings_from(with_pairs(flags, more or []), "flags")
     chosen = tuple(part.strip() for part in knobs.split(",")) if knobs else USUAL_KNOBS
     root = checkpoints_folder(checkpoints)
     check_writable(root)
@@ -94,14 +91,10 @@ def search(
     if best:
         trial = folder / trial_name(best["number"])
         say(f"the best trial is a run: {command('sample', run=trial)}")
+        words = [word for name, value in given.items() for word in words_of(name, value)]
         pairs = [*(more or []), *(f"{key}={value}" for key, value in best["values"].items())]
-        words = ["train", *(sources or []), *reading_words(reading)]
-        for flag, given_values in (
-            ("--valid", valid), ("--unit", [unit]), ("--document", [document]), ("--set", pairs),
-        ):  # fmt: skip
-            for value in given_values or []:
-                words += [flag, value] if value is not None else []
-        say(f"train longer with: {command(*words, checkpoints=root)}")
+        words += [word for pair in pairs for word in ("--set", pair)]
+        say(f"train longer with: {command('train', *(sources or []), *words, checkpoints=root)}")
 
 
 def _line(record: "TrialRecord") -> str:

@@ -235,11 +235,10 @@ def train(
 
     Example:  charlm train corpus.txt --minutes 5
     """
-    from charlm.config import merge, settings_in
     from charlm.errors import UsageError
-    from charlm.flags import by_section
+    from charlm.flags import by_section, with_pairs
 
-    flags = by_section({
+    typed = by_section({
         "sources": sources, "document": document, **reading,
         "valid": valid, "test": test, "valid_frac": valid_frac, "hold_out": hold_out,
         "unit": unit, "words": words, "min_count": min_count, "max_size": max_size,
@@ -260,11 +259,7 @@ def train(
         "precision": precision, "threads": threads, "save_minutes": save_minutes,
         "vectors": vectors,
     })  # fmt: skip
-    also = settings_in(more or [])
-    for section, values in also.items():
-        for key in values.keys() & flags.get(section, {}).keys():
-            raise UsageError(f"{key} was given by --set and by a flag of its own; give one of them")
-    flags = merge(flags, also)
+    flags = with_pairs(typed, more or [])
     if vocab and flags.get("vocabulary"):
         known = ", ".join(flags["vocabulary"])
         raise UsageError(f"{known} with --vocab, whose file decides that; give one of them")

@@ -7,7 +7,8 @@ from typing import Any
 from charlm.commands import command
 from charlm.config import settings_from
 from charlm.errors import UsageError
-from charlm.listening import DEFAULTS, FLAGS, VALIDATION, broken_condition, facts_of
+from charlm.flags import words_of
+from charlm.listening import DEFAULTS, VALIDATION, broken_condition, facts_of
 from charlm.runs.layout import RECORD, TOKENIZER
 
 Json = Mapping[str, Any]
@@ -41,7 +42,7 @@ def repeat_command(path: Path, record: Json) -> str | None:
     for name, value in values.items():
         plain = value is None or value == DEFAULTS[name]
         if name not in (*skipped, "sources") and not plain and not broken_condition(name, facts):
-            words += _words(name, value)
+            words += words_of(name, value)
     return command("train", *sources, *words)
 
 
@@ -59,14 +60,3 @@ def _vocabulary(path: Path, record: Json) -> tuple[list[str], set[str]]:
     if all(origin.startswith("file ") and origin.endswith(".json") for origin in found.values()):
         return ["--vocab", str(path / TOKENIZER)], set(names)
     return [], {name for name, origin in found.items() if origin == "default"}
-
-
-def _words(name: str, value: Any) -> list[str]:
-    """Return the words of a setting: its flag if it has one, else --set."""
-    if isinstance(value, tuple):
-        return [word for item in value for word in (FLAGS[name], item)]
-    if name in FLAGS and isinstance(value, bool):
-        return [FLAGS[name]]
-    if name in FLAGS:
-        return [FLAGS[name], str(value)]
-    return ["--set", f"{name}={str(value).lower() if isinstance(value, bool) else value}"]
