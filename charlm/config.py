@@ -34,6 +34,8 @@ PRECISION_NAMES = ("auto", "fp32", "bf16")
 NONFINITE_NAMES = ("stop", "skip", "rewind")
 FORGETTING = tuple(c for c in CELL_NAMES if "lstm" in c or c in ("mogrifier", "qrnn"))
 LEARNT_RECURRENCE = tuple(c for c in CELL_NAMES if c not in ("qrnn", "mingru", "minlstm", "esn"))
+LENGTHS = ("epochs", "steps", "minutes")
+"""Settings that give the length of a training, of which one is set."""
 INIT_NAMES = ("orthogonal", "xavier", "he", "identity")
 MOST_LAYERS, MOST_COUNT = 256, 2**31
 TINY = 1e-12  # the least of numbers that must be above zero
@@ -352,7 +354,7 @@ class TrainingSettings:
             patience=(0, math.inf),
             seed=(0, 2**63 - 1),
         )
-        lengths = [name for name in ("epochs", "steps", "minutes") if getattr(self, name)]
+        lengths = [name for name in LENGTHS if getattr(self, name)]
         if len(lengths) > 1:
             problems.append(f"{' and '.join(lengths)} were given; a run has one length, give one")
         if self.freeze_vectors and not self.vectors:

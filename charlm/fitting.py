@@ -9,12 +9,12 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charlm.config import read_toml, settings_from
+from charlm.config import settings_from
 from charlm.errors import UsageError
 from charlm.flags import by_section
 from charlm.library import Model, load
 from charlm.phases import Phase, listening
-from charlm.presets import layered, preset_settings
+from charlm.presets import combined
 from charlm.runs.locate import checkpoints_folder
 from charlm.text.corpus import Corpus
 
@@ -160,13 +160,8 @@ def _session(
         if sources:
             raise UsageError("text and files were both given; give one of them")
         corpus = _in_memory(text, **given.get("corpus", {}))
-    layers = [("argument", given)]
-    if config:
-        layers.insert(0, (f"file {config}", read_toml(Path(config))))
-        settings_from(layers[0][1], str(config))
-    if preset:
-        layers.insert(0, (f"preset {preset}", preset_settings(preset)))
-    nested, origins = layered(layers)
+    file = Path(config) if config else None
+    nested, origins = combined(given, "argument", preset=preset, config=file)
     return start(
         settings_from(nested),
         checkpoints_folder(Path(checkpoints) if checkpoints else None),

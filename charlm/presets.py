@@ -7,14 +7,15 @@ T, which is the same training. What a recipe has and these settings have not is 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from charlm.config import merge
+from charlm.config import LENGTHS, merge, read_toml, settings_from
 from charlm.errors import UsageError
 
 Nested = dict[str, dict[str, Any]]
 ALTERNATIVES = (
-    ("epochs", "steps", "minutes"),
+    LENGTHS,
     ("hidden_size", "parameters"),
     ("clip_norm", "clip_value"),
     ("embedding_size", "one_hot"),
@@ -304,6 +305,24 @@ def overlay(
     if width and "last_hidden_size" in nested.get("model", {}) and "last_hidden_size" not in given:
         nested["model"]["last_hidden_size"] = width  # they are tied in every recipe that has both
     return nested
+
+
+def combined(
+    given: Nested, origin: str, *, preset: str | None = None, config: Path | None = None
+) -> tuple[Nested, dict[str, str]]:
+    """Return the values of a preset, a TOML file and the user by section, and where each is from.
+
+    `given` are the user's, called `origin`. Later ones win. Raises UsageError for a file or a
+    preset that makes no sense.
+    """
+    layers = [(origin, given)]
+    if config:
+        file = read_toml(config)
+        settings_from(file, str(config))
+        layers.insert(0, (f"file {config}", file))
+    if preset:
+        layers.insert(0, (f"preset {preset}", preset_settings(preset)))
+    return layered(layers)
 
 
 def layered(layers: Sequence[tuple[str, Nested]]) -> tuple[Nested, dict[str, str]]:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 LOADING = "loading PyTorch"
 PLANNED = {"batch_size", "bptt", "epochs", "steps", "minutes", "evals", "parameters"}
 """Settings that a plan may replace by others than those that were given."""
-LENGTHS = ("epochs", "steps", "minutes")
 Nested = dict[str, dict[str, Any]]
 
 
@@ -40,22 +39,17 @@ class Request:
 
     def layered(self) -> tuple[Nested, dict[str, str]]:
         """Return preset, file and flags as settings by section, and where each came from."""
-        from charlm.config import read_toml, settings_from
         from charlm.errors import UsageError
-        from charlm.presets import PRESETS, layered, preset_settings
+        from charlm.presets import PRESETS, combined
 
         if self.run:
             raise UsageError(
                 "--run names a run to go on with and needs --resume; a new one is --name"
             )
-        file = read_toml(self.config) if self.config else {}
-        if self.config:
-            settings_from(file, str(self.config))
-        layers = [(f"file {self.config}", file), ("flag", self.flags)]
+        found = combined(self.flags, "flag", preset=self.preset, config=self.config)
         if self.preset:
-            layers.insert(0, (f"preset {self.preset}", preset_settings(self.preset)))
             say(f"preset {self.preset}; not as published: {PRESETS[self.preset].differs}")
-        return layered(layers)
+        return found
 
 
 def show_plan(request: Request, *, as_json: bool) -> None:
@@ -123,7 +117,7 @@ def _longer(nested: Nested, record: dict[str, Any], name: str) -> Nested:
 
     Raises UsageError where the run was made with other settings than are given now.
     """
-    from charlm.config import settings_from
+    from charlm.config import LENGTHS, settings_from
     from charlm.errors import UsageError
 
     given, recorded, longer = settings_from(nested, "flags").to_dict(), record["settings"], {}

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from charlm.commands import command
+from charlm.config import LENGTHS
 from charlm.escapes import escape_unprintable
 from charlm.report.tables import pairs_table
 from charlm.report.text import duration, number, shortened, word_perplexity
@@ -23,9 +24,7 @@ def describe_plan(record: Mapping[str, Any], path: Path | None = None) -> list[s
     model, training = settings["model"], settings["training"]
     unit = settings["vocabulary"]["unit"]
     parts = ", ".join(f"{name} {part['tokens']:,}" for name, part in corpus["parts"].items())
-    length = next(
-        f"{training[key]:g} {key}" for key in ("epochs", "steps", "minutes") if training[key]
-    )
+    length = next(f"{training[key]:g} {key}" for key in LENGTHS if training[key])
     why = (record.get("planned") or {}).get("length")
     length += f" ({why})" if why else ""
     precision = record["precision"]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from charlm.commands import command
+from charlm.config import LENGTHS
 
 NAMES = {
     "tokens": "tokens",
@@ -19,9 +20,7 @@ def model_card(name: str, record: Mapping[str, Any]) -> str:
     settings, corpus = record["settings"], record["corpus"]
     model, training = settings["model"], settings["training"]
     unit = settings["vocabulary"]["unit"]
-    length = next(
-        f"{training[key]:g} {key}" for key in ("epochs", "steps", "minutes") if training[key]
-    )
+    length = next(f"{training[key]:g} {key}" for key in LENGTHS if training[key])
     lines = [
         "---",
         "library_name: charlm",

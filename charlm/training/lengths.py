@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from charlm.config import TrainingSettings
+from charlm.config import LENGTHS, TrainingSettings
 from charlm.errors import UsageError
 from charlm.training.trainer import Trainer
 
 UNITS = {"epochs": "passes", "steps": "steps", "minutes": "minutes"}
-"""Settings that give the length of a run, of which one is set, and what they are called."""
+"""Names of the units in which the settings of `LENGTHS` are counted."""
 NEAR = 0.02
 """A run within this fraction of its length has all of it: the last step may end later."""
 NOTABLE_CHANGE = 1.2
@@ -17,7 +17,7 @@ NOTABLE_CHANGE = 1.2
 
 def length_of(training: Mapping[str, Any]) -> tuple[str, float]:
     """Return the setting that gives the length of a run, and its value."""
-    return next((unit, float(training[unit])) for unit in UNITS if training[unit])
+    return next((unit, float(training[unit])) for unit in LENGTHS if training[unit])
 
 
 def trained_so_far(counters: Mapping[str, Any], train_tokens: int) -> dict[str, float]:

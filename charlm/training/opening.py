@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 
-from charlm.config import ModelSettings, Settings, TrainingSettings, merge, settings_from
+from charlm.config import LENGTHS, ModelSettings, Settings, TrainingSettings, merge, settings_from
 from charlm.errors import EnvironmentFailure, RunError, UsageError
 from charlm.listening import listened
 from charlm.nn.devices import Precision, choose_precision, unserved_bf16
@@ -47,7 +47,6 @@ from charlm.text.dataset import Dataset
 from charlm.text.direction import mirrored_dataset
 from charlm.text.vocabulary import load_vocabulary
 from charlm.training.lengths import (
-    UNITS,
     check_not_shorter,
     rate_note,
     trained_so_far,
@@ -277,7 +276,7 @@ def resume(
         changed = (more or {}).keys() | changes.get("training", {}).keys()
         if saved and REOPENING & changed:
             session.trainer.counters.without_gain = 0
-        if saved and set(UNITS) & changed and "learning_rate" not in changed:
+        if saved and set(LENGTHS) & changed and "learning_rate" not in changed:
             note = rate_note(before, session.trainer)
             session.notes += [note] if note and not session.complete else []
         if not session.complete:
@@ -319,10 +318,10 @@ def _reopen(session: Session, log_bytes: int) -> None:
     cut_log(session.path, log_bytes)
 
 
-REOPENING = {"epochs", "steps", "minutes", "patience"}
+REOPENING = {*LENGTHS, "patience"}
 """Training settings with which a run that had lost its patience begins to wait again."""
 RESUMABLE = (
-    "epochs", "steps", "minutes", "evals", "patience", "save_minutes", "keep", "learning_rate",
+    *LENGTHS, "evals", "patience", "save_minutes", "keep", "learning_rate",
     "weight_decay", "clip_norm", "on_nonfinite", "device", "precision", "threads",
 )  # fmt: skip
 """Training settings that may change when a run goes on."""
@@ -342,9 +341,8 @@ def _resumed_settings(
     training = dict(changes.get("training", {}))
     if base["model"].get("direction") == "both" and training.get("minutes"):
         training["minutes"] /= 2.0
-    lengths = {"epochs", "steps", "minutes"} & training.keys()
-    if lengths:
-        base["training"] |= dict.fromkeys(("epochs", "steps", "minutes"))
+    if set(LENGTHS) & training.keys():
+        base["training"] |= dict.fromkeys(LENGTHS)
     settings = settings_from(merge(base, {"training": training}), str(RECORD))
     listened(settings, {f"training.{name}": "flag" for name in training})
     return settings
@@ -361,7 +359,7 @@ def _with_length(
     training = record["settings"]["training"]
     trained = trained_so_far(counters, record["corpus"]["parts"]["train"]["tokens"])
     directions = 2 if settings.model.direction == "both" else 1
-    given = set(UNITS) & changes.get("training", {}).keys()
+    given = set(LENGTHS) & changes.get("training", {}).keys()
     if more and given:
         raise UsageError(
             f"--{min(given)} with --more-{min(more)}; expected one of them: the length of the "

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from charlm.config import Settings, TrainingSettings, section_of, settings_from
+from charlm.config import LENGTHS, Settings, TrainingSettings, section_of, settings_from
 from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError
 from charlm.inference.calibration import sample_of
 from charlm.listening import given, listened
@@ -125,7 +125,7 @@ def search(
 def _check_free(settings: Settings, knobs: Sequence[str]) -> None:
     """Raise UsageError for settings that a search decides itself."""
     training = settings.training
-    for name in ("epochs", "steps", "minutes"):
+    for name in LENGTHS:
         if getattr(training, name):
             raise UsageError(
                 f"{name} with a search, whose trials have a time each; expected --trial-minutes"
