@@ -109,17 +109,26 @@ class Model:
         of an unknown token in nats in `penalized_log_probability`, by default `run.unk_penalty`.
         """
         items = [texts] if isinstance(texts, str) else list(texts)
-        scorer = Scorer(
+        return self.scorer(carry=carry, unk_penalty=unk_penalty).score(items, tokens=tokens)
+
+    def scorer(
+        self, *, carry: bool = False, lines: bool = False, unk_penalty: float | None = None
+    ) -> Scorer:
+        """Return a scorer of texts as the model has learnt them, for texts that come bit by bit.
+
+        `carry` and `unk_penalty` are as in `score`; `lines` is as in `Scorer`.
+        """
+        return Scorer(
             self.run.engine,
             self.vocabulary,
             end=self.run.ends,
             carry=carry,
+            lines=lines,
             anew=self.run.begins_anew,
             document=self.run.prompt_document,
             crlf=self.run.crlf,
             unk_penalty=self.run.unk_penalty if unk_penalty is None else unk_penalty,
         )
-        return scorer.score(items, tokens=tokens)
 
     def evaluate(self, text: str, *, reset_every: int | None = None) -> Tally:
         """The tally of a text, cut into documents by the rule that the model was trained with."""

@@ -107,22 +107,11 @@ def score(
     """
     from charlm.config import Reading
     from charlm.errors import UsageError
-    from charlm.text.decoding import codec_name
 
     texts = texts or []
-    if output not in CHOICES:
-        raise UsageError(f"--format is {output!r}; expected one of {', '.join(CHOICES)}")
-    if log_base not in ("e", "2", "10"):
-        raise UsageError(f"--log-base is {log_base!r}; expected e, 2 or 10")
-    if output == "scores" and (tokens or keep):
-        flag = "--tokens" if tokens else "--keep"
-        raise UsageError(f"{flag} with --format scores, which has none; expected another format")
+    _check_form(output, log_base, tokens=tokens, keep=keep, rank=rank, carry=carry)
     if texts and file:
         raise UsageError("sentences and --file were both given; expected one of them")
-    if rank and output not in ("auto", "table"):
-        raise UsageError(f"--rank with --format {output}; only the format table shows ranks")
-    if rank and carry:
-        raise UsageError("--rank with --carry: lines of one stream are no alternatives; give one")
     rules = Reading(**reading)
     from_stdin = (not texts and not file) or texts == ["-"] or str(file) == "-"
     piped_table = from_stdin and rules.input_format not in ("auto", "text")
@@ -140,30 +129,12 @@ def score(
     if not model.run.ends:
         say("the model read one endless stream: scores are of texts as beginnings, without an end")
     rules = Reading(**as_trained(reading, model.run))
-    from charlm.inference.scoring import Scorer
-
-    scorer = Scorer(
-        model.run.engine,
-        model.vocabulary,
-        end=model.run.ends,
-        carry=carry,
-        lines=carry,
-        anew=model.run.begins_anew,
-        document=model.run.prompt_document,
-        crlf=model.run.crlf,
-        unk_penalty=unk_penalty_of(model, unk_penalty),
-    )
+    scorer = model.scorer(carry=carry, lines=carry, unk_penalty=unk_penalty)
     if output == "auto":
         output = "table" if rank or (on_terminal() and not from_stdin) else "tsv"
-    if piped_table:
-        batches = _file_batches(Path("-"), rules)
-    elif from_stdin:
-        piped = stdin_lines(codec_name(rules.encoding), rules.errors)
-        batches = _numbered(_advised(piped) if rules.input_format == "auto" else piped)
-        if not rules.keep_cr:
-            batches = _plain_ends(batches)
-    elif file:
-        batches = _file_batches(file, rules)
+    if from_stdin or file:
+        piped = from_stdin and not piped_table
+        batches = _stdin_batches(rules) if piped else _file_batches(file or Path("-"), rules)
     else:
         batches = _numbered([texts])
         name_unknown(model, texts, "sentences")
@@ -177,6 +148,31 @@ def score(
         else:
             counts = _lines(request, batches, output)
     _warn_of_unknown(model, counts, unk_penalty)
+
+
+def _check_form(
+    output: str,
+    log_base: str,
+    *,
+    tokens: bool,
+    keep: list[str] | None,
+    rank: bool,
+    carry: bool,
+) -> None:
+    """Raise UsageError for options of the output that make no sense, alone or together."""
+    from charlm.errors import UsageError
+
+    if output not in CHOICES:
+        raise UsageError(f"--format is {output!r}; expected one of {', '.join(CHOICES)}")
+    if log_base not in ("e", "2", "10"):
+        raise UsageError(f"--log-base is {log_base!r}; expected e, 2 or 10")
+    if output == "scores" and (tokens or keep):
+        flag = "--tokens" if tokens else "--keep"
+        raise UsageError(f"{flag} with --format scores, which has none; expected another format")
+    if rank and output not in ("auto", "table"):
+        raise UsageError(f"--rank with --format {output}; only the format table shows ranks")
+    if rank and carry:
+        raise UsageError("--rank with --carry: lines of one stream are no alternatives; give one")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,6 +215,15 @@ def _names(keep: list[str] | None) -> list[str] | None:
     if keep is None:
         return None
     return list(dict.fromkeys(name for row in csv.reader(keep) for name in row if name))
+
+
+def _stdin_batches(rules: "Reading") -> "Iterator[list[Record]]":
+    """Return the lines of standard input as they come."""
+    from charlm.text.decoding import codec_name
+
+    lines = stdin_lines(codec_name(rules.encoding), rules.errors)
+    batches = _numbered(_advised(lines) if rules.input_format == "auto" else lines)
+    return batches if rules.keep_cr else _plain_ends(batches)
 
 
 def _advised(batches: Iterator[list[str]]) -> Iterator[list[str]]:
