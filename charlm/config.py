@@ -74,7 +74,8 @@ def _range_problems(settings: Any, **ranges: tuple[float, float]) -> list[str]:
         lower = "more than 0" if low == TINY else f"at least {low:g}"
         upper = f" and at most {high:g}" if high < math.inf else ""
         upper = " and finite" if value == math.inf else upper
-        problems.append(f"{name} is {value}; expected {lower}{upper}")
+        shown = f"{value:g}" if isinstance(value, float) else value
+        problems.append(f"{name} is {shown}; expected {lower}{upper}")
     return problems
 
 
@@ -356,7 +357,9 @@ class TrainingSettings:
         )
         lengths = [name for name in LENGTHS if getattr(self, name)]
         if len(lengths) > 1:
-            problems.append(f"{' and '.join(lengths)} were given; a run has one length, give one")
+            problems.append(
+                f"{' and '.join(lengths)} were given; expected one length of the run. Give one"
+            )
         if self.freeze_vectors and not self.vectors:
             problems.append("freeze_vectors without vectors; give a file of vectors")
         if self.random_bptt and self.stateless:

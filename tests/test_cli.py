@@ -129,7 +129,7 @@ def test_no_command_is_the_help_and_exit_2(call: Call) -> None:
         (["sample", "--len", "-1"], "--len"),
         (["sample", "--temperature", "-1"], "temperature"),
         (["sample", "--temperature", "nan"], "temperature"),
-        (["sample", "--top-p", "1.5"], "top_p"),
+        (["sample", "--top-p", "1.5"], "--top-p is 1.5"),
         (["sample", "--prime", "a", "--prime-file", "b"], "--prime-file"),
         (["score", "--format", "xml", "a"], "xml"),
         (["score", "--log-base", "7", "a"], "7"),
@@ -137,9 +137,9 @@ def test_no_command_is_the_help_and_exit_2(call: Call) -> None:
         (["train", "x", "--unit", "chat"], "'chat'"),
         (["train", "x", "--steps", "3", "--epochs", "2"], "one length"),
         (["train", "x", "--run", "stream"], "--resume"),
-        (["train", "x", "--resume"], "--resume"),
+        (["train", "x", "y", "--resume"], "--resume"),
         (["train", "x", "--name", "a/b"], "--name"),
-        (["train", "x", "--valid-frac", "0.95"], "valid_frac"),
+        (["train", "x", "--valid-frac", "0.95"], "--valid-frac is 0.95"),
         (["vocab", "x", "--unit", "chat"], "'chat'"),
         (["train", "x", "--set", "zoneot=1"], "'zoneout'"),
         (["train", "x", "--set", "zoneout"], "NAME=VALUE"),
@@ -147,7 +147,7 @@ def test_no_command_is_the_help_and_exit_2(call: Call) -> None:
         (["train", "x", "--embedding", "wide"], "one-hot"),
         (["train", "x", "--init", "glorot"], "xavier"),
         (["train", "x", "--direction", "left"], "backward"),
-        (["train", "x", "--mos", "0"], "mixture is 0"),
+        (["train", "x", "--mos", "0"], "--mos is 0"),
         (["fill", "no gap"], "no gap"),
         (["next", "The", "apple"], "into quotes"),
         (["fill", "the", "___", "sat"], "into quotes"),
@@ -252,7 +252,7 @@ def test_more_arguments_than_one_run_are_refused(verb: str, told: bool, call: Ca
         (["train", "missing.txt"], 3, "missing.txt"),
         (["eval", "--file", "missing.txt"], 3, "missing.txt"),
         (["train", "--name", "x" * 201], 2, "--name is longer than 200 bytes"),
-        (["train", "--minutes", "0"], 2, "minutes is 0.0; expected more than 0"),
+        (["train", "--minutes", "0"], 2, "--minutes is 0; expected more than 0"),
         (["train", "--minutes", "inf"], 2, "minutes is inf; expected more than 0 and finite"),
         (["eval", "--document", "line"], 2, "--document is of no use without --file"),
         (["eval", "--encoding", "latin-1"], 2, "--encoding is of no use without --file"),
@@ -1125,7 +1125,7 @@ def test_a_complete_run_says_how_it_is_made_longer(call: Call, here: Path) -> No
     """With its own name and unit, ready to be copied."""
     status, _, err = call("train", "--resume", "--run", "stream")
     assert status == 0
-    assert re.search(r"complete after [\d.]+ \w+, and nothing was changed", err)
+    assert re.search(r"complete after [\d.]+ \w+, so nothing was changed", err)
     assert re.search(r"charlm train --resume --more-\w+ [\d.]+ --run \S*stream", err)
 
 

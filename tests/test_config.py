@@ -90,7 +90,7 @@ def test_tied_weights_need_equal_sizes_once_both_are_known() -> None:
 
 def test_a_run_has_one_length() -> None:
     """Epochs and minutes together would leave open which one holds."""
-    with pytest.raises(UsageError, match=r"epochs and minutes were given; .* give one"):
+    with pytest.raises(UsageError, match=r"epochs and minutes were given; .* Give one"):
         TrainingSettings(epochs=1, minutes=2)
     with pytest.raises(UsageError, match="epochs and steps and minutes"):
         TrainingSettings(epochs=1, steps=3, minutes=2)
@@ -100,7 +100,7 @@ def test_a_run_has_one_length() -> None:
 @pytest.mark.parametrize("value", [-1.0, math.nan, math.inf, 0.0])
 def test_rates_are_positive_and_finite(value: float) -> None:
     """NaN compares false with everything and inf is below inf; both are refused all the same."""
-    with pytest.raises(UsageError, match=f"learning_rate is {value}"):
+    with pytest.raises(UsageError, match=f"learning_rate is {value:g}"):
         TrainingSettings(learning_rate=value)
 
 

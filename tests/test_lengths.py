@@ -91,7 +91,7 @@ def test_more_steps_are_trained_and_the_message_can_be_typed(call: Call) -> None
     assert train(call)[0] == 0
     status, out, err = resume(call)
     assert (status, out) == (0, "c/r\n")
-    assert "complete after 12 steps, and nothing was changed" in err
+    assert "complete after 12 steps, so nothing was changed" in err
     words = shlex.split(err[err.index("charlm train --resume") :])
     assert words[3:5] == ["--more-steps", "12"]
     assert call(*words[1:])[0] == 0

@@ -131,7 +131,7 @@ def test_equal_ones_are_kept_or_dropped_by_their_ids(rule: str) -> None:
 )
 def test_values_out_of_range_are_refused(name: str, value: float) -> None:
     """With the value in the message; it is a ValueError as well."""
-    with pytest.raises(UsageError, match=f"{name} is {value}; expected"):
+    with pytest.raises(UsageError, match=f"{name} is {value:g}; expected"):
         Sampling(**{name: value})
     with pytest.raises(ValueError, match="expected"):
         Sampling(**{name: value})

@@ -27,7 +27,15 @@ from charlm.cli import (
     vocab,
 )
 from charlm.cli.display import shown_phases
-from charlm.cli.frame import App, DebugOption, QuietOption, VerboseOption, VersionOption, set_talk
+from charlm.cli.frame import (
+    App,
+    DebugOption,
+    QuietOption,
+    VerboseOption,
+    VersionOption,
+    joined_lines,
+    set_talk,
+)
 from charlm.cli.output import (
     Talk,
     close_streams,
@@ -54,7 +62,7 @@ LONGEST_MESSAGE = 2000
 app = App(
     name="charlm",
     help=HELP,
-    epilog=EPILOG,
+    epilog=joined_lines(EPILOG),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -98,7 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
             say("charlm: interrupted")
         finish_output()
     except CharlmError as error:
-        status = _report(error, error.exit_code)
+        status = _report(_with_flags(error), error.exit_code, error)
     except typer.Abort:
         status = 130
         say("charlm: interrupted")
@@ -136,6 +144,20 @@ def _check_arguments(arguments: list[str]) -> None:
             )
 
 
+def _words() -> list[str]:
+    """Return the words of the command line, without the program's name."""
+    return shlex.split(Talk.command)[1:]
+
+
+def _with_flags(error: CharlmError) -> Exception:
+    """Return an error of usage with the flags that were typed in place of settings' names."""
+    if not isinstance(error, UsageError):
+        return error
+    from charlm.cli.usage import with_flags
+
+    return Exception(with_flags(str(error), _words()))
+
+
 def _report(error: Exception, status: int, cause: BaseException | None = None) -> int:
     Talk.level = max(Talk.level, 1)
     _traceback(cause or error)
@@ -155,8 +177,8 @@ def _unexpected(error: Exception) -> int:
         if not error.format_message():  # `charlm` alone: its help has been shown
             return int(error.exit_code)
         context = getattr(error, "ctx", None)
-        path = context.command_path if context else "charlm"
-        text = error.format_message()
+        path = context.command_path if context else _command_path()
+        text = _parse_problem(error)
         takes_run = context and any(option.name == "run" for option in context.command.params)
         if context and takes_run and "unexpected extra argument" in text:
             extra = EXTRA.get(str(context.info_name), "A run is named with --run.")
@@ -164,6 +186,7 @@ def _unexpected(error: Exception) -> int:
         text += _with_dash(error)
         if context and context.info_name == "fill" and "Missing argument" in text:
             text += " Give a text with gaps, or - for stdin."
+        text = text if text.endswith((".", "?")) else f"{text}."
         return _report(Exception(f"{text} See: {path} --help"), error.exit_code)
     if isinstance(error, ImportError) and re.search("map segment|allocate memory", str(error)):
         text = f"not enough memory to load a library ({error}); expected room for it. Free some"
@@ -175,6 +198,22 @@ def _unexpected(error: Exception) -> int:
     return _report(Exception(problem + "run again with --debug and report it"), 1, error)
 
 
+def _parse_problem(error: Any) -> str:
+    """Return what an error of the command parser found, with the value that was typed."""
+    text = str(error.format_message())
+    if "Invalid value" in text:
+        from charlm.cli.usage import bad_value
+
+        return bad_value(error, _words()) or text
+    return text
+
+
+def _command_path() -> str:
+    """Return the program's name with the command that was typed, if there was one."""
+    names = {verb.name or "" for verb in app.registered_commands}
+    return " ".join(["charlm", *[word for word in _words() if word in names][:1]])
+
+
 def _with_dash(error: Any) -> str:
     """Explain how to pass an argument that begins with "-", if one was read as an option."""
     option, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
@@ -182,11 +221,11 @@ def _with_dash(error: Any) -> str:
         return ""
     if not any(parameter.param_type_name == "argument" for parameter in context.command.params):
         return ""
-    for word in shlex.split(Talk.command)[1:]:
+    for word in _words():
         is_typo = error.possibilities and word.startswith("--") and " " not in word
         if word.startswith(option) and not is_typo:
             return (
-                f'. An argument that begins with "-" comes last, after "--": {context.command_path}'
+                f'. Put an argument that begins with "-" last, after "--": {context.command_path}'
                 f" -- {shlex.quote(word)}"
             )
     return ""

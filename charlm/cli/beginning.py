@@ -190,6 +190,6 @@ def completed(session: "Session") -> str:
         length = f"over after {trainer.passes:.1f} passes, since validation no longer improved"
     words = command("train", "--resume", f"--more-{unit}", amount, run=session.path)
     return (
-        f"run {session.path.name} is {length}, and nothing was changed; to train it {amount} "
-        f"{UNITS[unit]} more: {words}"
+        f"run {session.path.name} is {length}, so nothing was changed. To train it for {amount} "
+        f"more {UNITS[unit]}: {words}"
     )

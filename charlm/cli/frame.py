@@ -14,6 +14,7 @@
 import functools
 import inspect
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -93,6 +94,11 @@ class App(typer.Typer):
         return decorate
 
 
+def joined_lines(text: str) -> str:
+    """Return a text with the lines of each paragraph joined, so help wraps at any width."""
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", text)
+
+
 def framed(verb: str, function: Callable[..., None]) -> Callable[..., None]:
     """Return a command with the steps around it that every command has."""
     parameters = list(inspect.signature(function, eval_str=True).parameters.values())
@@ -125,6 +131,7 @@ def framed(verb: str, function: Callable[..., None]) -> Callable[..., None]:
         else:
             every.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
     every += [_option(name, option, default) for name, (option, default) in added.items()]
+    wrapped.__doc__ = joined_lines(inspect.getdoc(function) or "")
     wrapped.__dict__["__signature__"] = inspect.Signature(every)
     wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
     return wrapped
@@ -156,7 +163,8 @@ def chosen_run(verb: str, values: dict[str, Any], argument: str | None) -> str |
             from charlm.errors import UsageError
 
             raise UsageError(
-                f"runs {argument!r} and --run {run!r} were both given; expected one. Leave one out"
+                f"argument {argument!r} and --run {run!r} both name a run; expected one. "
+                + (text_advice(verb, argument) or "Leave one out")
             )
         _check_run(argument, values, text_advice(verb, argument))
         return argument
@@ -201,13 +209,14 @@ def _check_run(run: str, values: dict[str, Any], advice: str) -> None:
     try:
         find_run(run, checkpoints_folder(values["checkpoints"]), trained=False)
     except RunError as error:
-        raise RunError(f"{str(error).removesuffix('.')}. {advice}".rstrip(". ")) from error
+        problem = str(error) if str(error).endswith((".", "?")) else f"{error}."
+        raise RunError(f"{problem} {advice}".rstrip(". ")) from error
 
 
 def text_advice(verb: str, argument: str) -> str:
     """Return how a text is given to a command that was given one in place of a run."""
     if verb == "sample":
-        return f"To begin from a text, use: {command('sample', '--prime', argument)}"
+        return f"To start from a text, use: {command('sample', '--prime', argument)}"
     if verb == "eval":
         return f"To evaluate a text, use: {command('eval', '--file', argument)}"
     return ""

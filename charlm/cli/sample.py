@@ -36,10 +36,10 @@ def sample(
         int, typer.Option("--len", min=0, help="Tokens of each sample; of items, at most.")
     ] = 500,
     prime: Annotated[
-        str | None, typer.Option("--prime", help="Text to begin from; - is stdin.")
+        str | None, typer.Option("--prime", help="Text to start from; - is stdin.")
     ] = None,
     prime_file: Annotated[
-        Path | None, typer.Option("--prime-file", help="File with the text to begin from.")
+        Path | None, typer.Option("--prime-file", help="File with the text to start from.")
     ] = None,
     echo: Annotated[bool, typer.Option("--echo", help="Write the prime text too.")] = False,
     temperature: Annotated[
@@ -58,16 +58,16 @@ def sample(
         bool | None,
         typer.Option(
             "--until-eos/--no-until-eos",
-            help="Items: end each sample where the model ends a document. (default: for lines)",
+            help="Items: end each sample where the model ends a document. (default for lines)",
             show_default=False,
         ),
     ] = None,
-    unique: Annotated[bool, typer.Option("--unique", help="Items: none twice.")] = False,
+    unique: Annotated[bool, typer.Option("--unique", help="Items: no duplicates.")] = False,
     new: Annotated[
-        bool, typer.Option("--new", help="Items: none that is in the run's own text.")
+        bool, typer.Option("--new", help="Items: none from the run's own text.")
     ] = False,
     match: Annotated[
-        str, typer.Option("--match", metavar="REGEX", help="Items: only those with a match.")
+        str, typer.Option("--match", metavar="REGEX", help="Items: only those that match.")
     ] = "",
     min_len: Annotated[
         int, typer.Option("--min-len", min=0, help="Items: at least N characters.")
@@ -77,31 +77,33 @@ def sample(
     ] = None,
     attempts: Annotated[
         int | None,
-        typer.Option("--attempts", min=1, help="Items: give up after N. (default: 100 an item)"),
+        typer.Option("--attempts", min=1, help="Items: give up after N. (default: 100 per item)"),
     ] = None,
     separator: Annotated[
         str | None,
         typer.Option(
-            "--separator", help="Text between samples. (default: blank line; of lines, line end)"
+            "--separator",
+            help="Text between samples, such as $'\\n--\\n'. "
+            "(default: a blank line; for items, a line end)",
         ),
     ] = None,
     print0: Annotated[
         bool, typer.Option("--print0", help="End each sample with NUL, for xargs -0.")
     ] = False,
     stop: Annotated[
-        str, typer.Option("--stop", help="End a sample before this text: $'\\n'.")
+        str, typer.Option("--stop", help="End a sample before this text, such as $'\\n'.")
     ] = "",
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Same seed, same text. (default: drawn)")
+        int | None, typer.Option("--seed", min=0, help="Same seed, same text. (default: a new one)")
     ] = None,
-    allow_unk: Annotated[bool, typer.Option("--allow-unk", help="Let UNK be drawn.")] = False,
+    allow_unk: Annotated[bool, typer.Option("--allow-unk", help="Allow UNK in samples.")] = False,
     unk_text: Annotated[
-        str, typer.Option("--unk-text", help="How a drawn UNK reads.")
+        str, typer.Option("--unk-text", help="Text that stands for UNK.")
     ] = "\N{REPLACEMENT CHARACTER}",
     raw: Annotated[
-        bool, typer.Option("--raw", help="Control characters as they are on a terminal too.")
+        bool, typer.Option("--raw", help="Write control characters unchanged, even on a terminal.")
     ] = False,
-    json_lines: Annotated[bool, typer.Option("--json", help="One JSON object a sample.")] = False,
+    json_lines: Annotated[bool, typer.Option("--json", help="One JSON object per sample.")] = False,
     engine: EngineOption = "auto",
     weights: WeightsOption = "fp32",
     run: RunOption = None,

@@ -9,33 +9,33 @@ silent. So nothing hangs under cron, in CI or below a program that leaves its pi
 
 import contextlib
 import os
+import shlex
 import stat
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from charlm.commands import command
+from charlm.cli.output import Talk
 
 
 class Slot(NamedTuple):
     """Parameters of a command that give it a text, and how it is given standard input instead."""
 
     parameters: tuple[str, ...]
-    advice: str
+    words: tuple[str, ...]
+    purpose: str = "Read it"
 
 
 SLOTS: dict[str, Slot] = {
-    "train": Slot(("sources", "resume"), f"Read it with: {command('train', '-')}"),
-    "vocab": Slot(("sources",), f"Read it with: {command('vocab', '-')}"),
-    "search": Slot(("sources",), "Save it as a file and name that, since each trial reads it"),
-    "gradients": Slot(("text",), f"Read it with: {command('gradients', '-')}"),
-    "eval": Slot(("files",), f"Read it with: {command('eval', '--file', '-')}"),
-    "sample": Slot(
-        ("prime", "prime_file"), f"Begin from it with: {command('sample', '--prime', '-')}"
-    ),
-    "next": Slot(("prompt",), f"Read it with: {command('next', '-')}"),
-    "explain": Slot(("text",), f"Read it with: {command('explain', '-')}"),
+    "train": Slot(("sources", "resume"), ("-",)),
+    "vocab": Slot(("sources",), ("-",)),
+    "search": Slot(("sources",), ()),
+    "gradients": Slot(("text",), ("-",)),
+    "eval": Slot(("files",), ("--file", "-")),
+    "sample": Slot(("prime", "prime_file"), ("--prime", "-"), "Start from it"),
+    "next": Slot(("prompt",), ("-",)),
+    "explain": Slot(("text",), ("-",)),
 }
 """Commands with a default for a text that is not given. Others read standard input by themselves
 (score), require their text (fill, compare), or take none (info, bench)."""
@@ -61,8 +61,15 @@ def check_unread(verb: str, values: Mapping[str, Any]) -> None:
 
         raise UsageError(
             f"stdin holds {size:,} bytes that charlm {verb} would not read; expected a text as an "
-            f"argument, or nothing on stdin. {slot.advice}, or ignore it with < {os.devnull}"
+            f"argument, or nothing on stdin. {_advice(slot)}, or ignore it with < {os.devnull}"
         )
+
+
+def _advice(slot: Slot) -> str:
+    """Return how to use standard input: the command that was typed, with the missing words."""
+    if not slot.words:
+        return "Save it as a file and name the file, since each trial reads it"
+    return f"{slot.purpose} with: {Talk.command} {shlex.join(slot.words)}"
 
 
 def _words(values: Mapping[str, Any]) -> Iterator[str]:

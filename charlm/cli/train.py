@@ -98,7 +98,7 @@ def train(
     learned_state: Annotated[
         bool | None, _flag("--learned-state", MODEL, "Learn the state that documents begin with.")
     ] = None,
-    mos: Annotated[int | None, _flag("--mos", MODEL, "Mix so many softmaxes (1).")] = None,
+    mos: Annotated[int | None, _flag("--mos", MODEL, "Number of softmaxes to mix (1).")] = None,
     direction: Annotated[
         str | None,
         _flag("--direction", MODEL, "Read the text forward, backward or both (forward)."),
@@ -135,13 +135,13 @@ def train(
         float | None, _flag("--minutes", FIT, "Minutes instead; sizes follow from them.")
     ] = None,
     more_minutes: Annotated[
-        float | None, _flag("--more-minutes", FIT, "With --resume: so many minutes more.")
+        float | None, _flag("--more-minutes", FIT, "With --resume: train N minutes longer.")
     ] = None,
     more_epochs: Annotated[
-        float | None, _flag("--more-epochs", FIT, "With --resume: so many passes more.")
+        float | None, _flag("--more-epochs", FIT, "With --resume: train N passes longer.")
     ] = None,
     more_steps: Annotated[
-        int | None, _flag("--more-steps", FIT, "With --resume: so many steps more.")
+        int | None, _flag("--more-steps", FIT, "With --resume: train N steps longer.")
     ] = None,
     batch: Annotated[int | None, _flag("--batch", FIT, "Rows side by side (by rule).")] = None,
     bptt: Annotated[
@@ -190,12 +190,12 @@ def train(
     ] = None,
     evals: Annotated[int | None, _flag("--evals", FIT, "Validations in the run (8).")] = None,
     patience: Annotated[
-        int | None, _flag("--patience", FIT, "Stop after so many without a gain (never).")
+        int | None, _flag("--patience", FIT, "Stop after N validations without a gain (never).")
     ] = None,
     # Run
     name: Annotated[str | None, _flag("--name", RUNNING, "Name of the run.")] = None,
     resume: Annotated[
-        bool, _flag("--resume", RUNNING, "Go on with the newest run, or with --run.")
+        bool, _flag("--resume", RUNNING, "Resume the newest run, or the one of --run.")
     ] = False,
     go_on: Annotated[
         bool,
@@ -219,7 +219,7 @@ def train(
     more: Annotated[
         list[str] | None, _flag("--set", RUNNING, "Any other setting: NAME=VALUE (see README).")
     ] = None,
-    seed: Annotated[int | None, _flag("--seed", RUNNING, "Seed of all draws (drawn).")] = None,
+    seed: Annotated[int | None, _flag("--seed", RUNNING, "Random seed (a new one).")] = None,
     device: Annotated[
         str | None, _flag("--device", RUNNING, "auto, cpu, cuda or mps (auto).")
     ] = None,
@@ -238,6 +238,8 @@ def train(
     from charlm.errors import UsageError
     from charlm.flags import by_section, with_pairs
 
+    if resume and sources and len(sources) == 1 and not run and not name:
+        run, sources = sources[0], None
     typed = by_section({
         "sources": sources, "document": document, **reading,
         "valid": valid, "test": test, "valid_frac": valid_frac, "hold_out": hold_out,

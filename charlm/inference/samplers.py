@@ -34,13 +34,13 @@ class Sampling:
     def __post_init__(self) -> None:
         problems = []
         if not 0.0 <= self.temperature < np.inf:
-            problems.append(f"temperature is {self.temperature}; expected 0 or more")
+            problems.append(f"temperature is {self.temperature:g}; expected 0 or more")
         if self.top_k < 0:
             problems.append(f"top_k is {self.top_k}; expected 0 (all) or more")
         if not 0.0 < self.top_p <= 1.0:
-            problems.append(f"top_p is {self.top_p}; expected more than 0, at most 1")
+            problems.append(f"top_p is {self.top_p:g}; expected more than 0, at most 1")
         if not 0.0 <= self.min_p <= 1.0:
-            problems.append(f"min_p is {self.min_p}; expected 0 to 1")
+            problems.append(f"min_p is {self.min_p:g}; expected 0 to 1")
         if problems:
             raise UsageError("; ".join(problems))
 

@@ -1,0 +1,75 @@
+"""Messages about wrong command lines: what was typed, what was expected, what to do."""
+
+from pathlib import Path
+
+import pytest
+from helpers import Call
+
+from charlm.cli import app
+from charlm.cli.frame import joined_lines
+from charlm.cli.usage import with_flags
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder without runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CHARLM_CHECKPOINTS", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("sample --n 0", "--n is '0'; expected a whole number of at least 1. See: charlm sample"),
+        ("sample --n=x", "--n is 'x'; expected a whole number of at least 1. See: charlm sample"),
+        ("sample --temperature x", "--temperature is 'x'; expected a number. See: charlm sample"),
+        ("train --minutes five", "--minutes is 'five'; expected a number. See: charlm train"),
+        ("search --minutes 0", "--minutes is '0'; expected a number of at least 0.001. See"),
+        ("sample --prime", "requires an argument. See: charlm sample --help"),
+        ("--colour", "No such option: --colour. See: charlm --help"),
+        ("sample --temperature -1", "--temperature is -1; expected 0 or more"),
+        ("sample --top-p 2", "--top-p is 2; expected more than 0, at most 1"),
+        ("train x.txt --unit words", "--unit is 'words'; expected one of char"),
+        ("train x.txt --hidden 0", "--hidden is 0; expected at least 1"),
+        ("train x.txt --set hidden_size=0", "charlm: hidden_size is 0; expected"),
+        ("train x.txt --minutes 1 --epochs 3", "--epochs and --minutes were given; expected one"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_flag(words: str, problem: str, call: Call) -> None:
+    """The flag and the value as they were typed, the values that are possible, one command."""
+    status, out, err = call(*words.split())
+    assert (status, out) == (2, "")
+    assert problem in err
+
+
+def test_only_flags_that_were_typed_are_named() -> None:
+    """A name from a file stays, and so does a name in quotes or inside another name."""
+    message = "dropout is 2; hidden_size is 0; 'hidden_size' and input_dropout is 3"
+    assert with_flags(message, ["train", "--lr", "3"]) == message
+    assert with_flags(message, ["train", "--", "--dropout"]) == message
+    assert with_flags(message, ["train", "--dropout", "2", "--hidden=0"]) == (
+        "--dropout is 2; --hidden is 0; 'hidden_size' and input_dropout is 3"
+    )
+
+
+def test_paragraphs_of_help_wrap_at_any_width() -> None:
+    """A line of the source is not a line of the help; a blank line parts paragraphs."""
+    assert joined_lines("One\ntwo.\n\nThree\nfour.") == "One two.\n\nThree four."
+    for one in app.registered_commands:
+        paragraphs = (one.callback.__doc__ or "").split("\n\n") if one.callback else []
+        assert paragraphs and not any("\n" in paragraph.strip() for paragraph in paragraphs)
+
+
+def test_a_run_may_follow_resume(call: Call) -> None:
+    """`--resume` takes no text, so an argument beside it is the run."""
+    status, _, err = call("train", "--resume", "nothing")
+    assert status == 4
+    assert "no run 'nothing'" in err
+
+
+def test_advice_for_stdin_repeats_the_command(call: Call) -> None:
+    """What was typed, with the words that were missing."""
+    status, _, err = call("sample", "--run", "tales", "--len", "5", stdin=b"Once upon")
+    assert status == 2
+    assert "Start from it with: charlm sample --run tales --len 5 --prime -, or" in err
