@@ -14,8 +14,9 @@ import pytest
 from waiting import set_no_time_limits
 
 set_no_time_limits()
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a command with & of a script
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:  # behind & in a script, or under nohup
+        signal.signal(number, usual)
 
 
 @pytest.fixture(scope="session", autouse=True)
