@@ -16,6 +16,7 @@ from charlm.inference.filling import Half, fill
 from charlm.inference.generation import (
     NextToken,
     Piece,
+    gathered,
     generate,
     next_tokens,
     prompt_ids,
@@ -154,10 +155,8 @@ class Model:
         self, n: int, length: int = 500, *, seed: int | None = None, **options: Any
     ) -> list[str]:
         """Return `n` samples, generated side by side; options as in `generate`."""
-        texts = [""] * n
-        for piece in self.generate(length, seed=seed, samples=n, **options):
-            texts[piece.sample] += piece.text
-        return texts
+        pieces = self.generate(length, seed=seed, samples=n, **options)
+        return [sample.text for sample in gathered(pieces, n)]
 
     def generate(
         self,

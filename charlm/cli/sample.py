@@ -22,7 +22,7 @@ from charlm.cli.output import on_terminal, say, write, write_json_line
 from charlm.escapes import escape_controls
 
 if TYPE_CHECKING:
-    from charlm.inference.generation import Piece
+    from charlm.inference.generation import Piece, Sample
     from charlm.inference.items import Item, Items
 
 
@@ -182,11 +182,12 @@ def sample(
         pieces = itertools.chain(pieces, ends)
     start = prompt if echo and not model.run.backward else ""
     if json_lines:
-        _write_json(pieces, count, start, chosen)
+        for number, one in enumerate(_gathered(pieces, count)):
+            write_json_line(_record(one, start + one.text, number, chosen))
     elif count == 1 and not print0:
         _stream(pieces, start, show)
     else:
-        layout.write(_gathered(pieces, count, start)[0])
+        layout.write(start + one.text for one in _gathered(pieces, count))
 
 
 def read_prime(path: Path) -> str:
@@ -208,20 +209,19 @@ def _stream(pieces: "Iterator[Piece]", start: str, show: Callable[[str], str]) -
         sys.stdout.write("\n")
 
 
-def _gathered(
-    pieces: "Iterator[Piece]", count: int, start: str
-) -> tuple[list[str], list[int], list[float]]:
-    """Text, number of tokens and nats of each sample."""
+def _gathered(pieces: "Iterator[Piece]", count: int) -> "list[Sample]":
+    """Return the samples when all of them are generated."""
+    from charlm.inference.generation import gathered
     from charlm.phases import advance, phase
 
-    texts, tokens, nats = [[start] for _ in range(count)], [0] * count, [0.0] * count
-    with phase("generating samples", unit="tokens"):
+    def watched() -> "Iterator[Piece]":
+        """Report how far the samples are."""
         for piece in pieces:
-            texts[piece.sample].append(piece.text)
-            tokens[piece.sample] += piece.tokens
-            nats[piece.sample] += piece.nats
             advance(piece.tokens)
-    return ["".join(parts) for parts in texts], tokens, nats
+            yield piece
+
+    with phase("generating samples", unit="tokens"):
+        return gathered(watched(), count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,17 +269,18 @@ def _write_items(items: "Items", prompt: str, seed: int | None, layout: Layout) 
         layout.write(map(text_of, items))
         return
     for number, item in enumerate(items):
-        write_json_line(
-            {
-                "schema_version": 1,
-                "sample": number,
-                "seed": seed,
-                "text": text_of(item),
-                "tokens": item.tokens,
-                "log_probability": -item.nats,
-                "attempt": item.attempt,
-            }
-        )
+        write_json_line({**_record(item, text_of(item), number, seed), "attempt": item.attempt})
+
+
+def _record(sample: "Sample | Item", text: str, number: int, seed: int) -> dict[str, Any]:
+    return {
+        "schema_version": 1,
+        "sample": number,
+        "seed": seed,
+        "text": text,
+        "tokens": sample.tokens,
+        "log_probability": -sample.nats,
+    }
 
 
 def _report_items(items: "Items", chosen: bool) -> None:
@@ -288,18 +289,3 @@ def _report_items(items: "Items", chosen: bool) -> None:
         say(f"{items.count:,} items in {items.attempts:,} attempts{items.reasons()}")
     if items.cut:
         say(f"{items.cut:,} items were cut at {items.length:,} tokens; allow more with --len")
-
-
-def _write_json(pieces: "Iterator[Piece]", count: int, start: str, seed: int) -> None:
-    texts, tokens, nats = _gathered(pieces, count, start)
-    for number in range(count):
-        write_json_line(
-            {
-                "schema_version": 1,
-                "sample": number,
-                "seed": seed,
-                "text": texts[number],
-                "tokens": tokens[number],
-                "log_probability": -nats[number],
-            }
-        )

@@ -192,7 +192,6 @@ def _sample(session: "Session") -> str:
         items = model.run.begins_anew
         unit = model.vocabulary.unit
         length = SAMPLE_TOKENS.get(unit, SAMPLE_LETTERS) * (2 if items else 1)
-        texts = [""] * (SAMPLE_TRIES if items else 1)  # an item may be empty
-        for piece in model.generate(length, seed=1, samples=len(texts), until_eos=items):
-            texts[piece.sample] += piece.text
+        tries = SAMPLE_TRIES if items else 1  # an item may be empty
+        texts = model.samples(tries, length, seed=1, until_eos=items)
     return next((text for text in texts if text.strip()), "")

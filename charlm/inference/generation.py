@@ -1,6 +1,6 @@
 """Generation: text drawn token by token, the state carried, several samples side by side."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -41,6 +41,32 @@ class Piece:
 
     def __repr__(self) -> str:
         return f"Piece({self.text!r}, sample {self.sample}, {self.nats:.3f} nats)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A whole sample: its pieces joined, their tokens and nats, and the last token's id."""
+
+    text: str
+    tokens: int
+    nats: float
+    last: int | None
+
+
+def gathered(pieces: Iterable[Piece], samples: int) -> list[Sample]:
+    """Join the pieces of samples that were generated side by side."""
+    parts: list[list[Piece]] = [[] for _ in range(samples)]
+    for piece in pieces:
+        parts[piece.sample].append(piece)
+    return [
+        Sample(
+            text="".join(piece.text for piece in own),
+            tokens=sum(piece.tokens for piece in own),
+            nats=sum(piece.nats for piece in own),
+            last=next((piece.id for piece in reversed(own) if piece.id is not None), None),
+        )
+        for own in parts
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

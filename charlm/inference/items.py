@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from charlm.errors import RunError, UsageError
-from charlm.inference.generation import Piece
+from charlm.inference.generation import Piece, gathered
 from charlm.phases import advance, phase
 from charlm.text.tokenizer_json import EOS
 
@@ -152,20 +152,13 @@ class Items:
 
     def _batch(self, first: int, size: int) -> Iterator[Item]:
         """Generate the attempts from `first` on and yield them in order."""
-        texts: list[list[str]] = [[] for _ in range(size)]
-        tokens, nats, last = [0] * size, [0.0] * size, [-1] * size
-        for piece in self.generate(first, size):
-            texts[piece.sample].append(piece.text)
-            tokens[piece.sample] += piece.tokens
-            nats[piece.sample] += piece.nats
-            last[piece.sample] = last[piece.sample] if piece.id is None else piece.id
-        for number in range(size):
-            text, start = "".join(texts[number]), self.prompt
+        for number, sample in enumerate(gathered(self.generate(first, size), size)):
+            text, start = sample.text, self.prompt
             yield Item(
                 text=text,
                 whole=text + start if self.backward else start + text,
                 attempt=first + number,
-                tokens=tokens[number],
-                nats=nats[number],
-                cut=tokens[number] == self.length and last[number] != EOS,
+                tokens=sample.tokens,
+                nats=sample.nats,
+                cut=sample.tokens == self.length and sample.last != EOS,
             )
