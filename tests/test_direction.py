@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import encoded_documents, encoded_stream, engine, tiny_model, vocabulary_of
+from waiting import Ticking
 
 from charlm.config import Settings, settings_from
 from charlm.errors import RunError, UsageError
@@ -195,9 +196,11 @@ def test_minutes_are_shared_by_the_halves(tmp_path: Path) -> None:
     session = begun(tmp_path, "both", steps=None, minutes=0.002)
     assert session.trainer.settings.minutes == 0.001
     for half in halves(session):
+        half.trainer.clock = Ticking(0.01)
         list(half.records())
     for half in halves(resume(session.path, {"training": {"minutes": 0.004}})):
         assert half.trainer.settings.minutes == 0.002
+        half.trainer.clock = Ticking(0.01)
         list(half.records())
 
 
