@@ -110,11 +110,11 @@ def _of_files(
     models: "list[Model]", files: list[str], reading: "Mapping[str, Any]"
 ) -> "tuple[list[EncodedText], Sequence[float]]":
     """Return files as each run reads them, and the bytes of each line."""
-    from charlm.config import CorpusSettings
-    from charlm.text.dataset import open_corpus
+    from charlm.config import Reading
+    from charlm.text.corpus import Corpus
 
-    rules = CorpusSettings(**{"keep_cr": True, **reading})  # every run reads the same text
-    corpus = open_corpus(files, rules, "stream")
+    rules = Reading(**{"keep_cr": True, **reading})  # every run reads the same text
+    corpus = Corpus(files, document="stream", reading=rules)
     text = "".join(corpus.chunks())
     for note in corpus.notes:
         say(note)

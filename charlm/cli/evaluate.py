@@ -99,11 +99,11 @@ def evaluate(
         chosen.check(model)
     texts = _held_out(model) if not files else {}
     if files:
-        from charlm.config import CorpusSettings
-        from charlm.text.dataset import open_corpus
+        from charlm.config import Reading
+        from charlm.text.corpus import Corpus
 
-        rules = CorpusSettings(**as_trained(reading, model.run))
-        corpus = open_corpus(files, rules, document or model.run.document)
+        rules = Reading(**as_trained(reading, model.run))
+        corpus = Corpus(files, document=document or model.run.document, reading=rules)
         with phase("encoding the text"):
             texts = {"text": model.run.encode(corpus)}
         if not len(texts["text"].ids):

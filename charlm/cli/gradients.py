@@ -104,14 +104,14 @@ def gradients(
 
 
 def _of_run(path: Path, sources: list[str], reading: ReadingFlags, lags: int) -> "GradientFlow":
-    from charlm.config import CorpusSettings
+    from charlm.config import Reading
     from charlm.runs.layout import read_config
-    from charlm.text.dataset import open_corpus
+    from charlm.text.corpus import Corpus
     from charlm.training.gradients import run_flow
 
     config = read_config(path)
-    rules = CorpusSettings(**{"keep_cr": config.get("crlf", True), **reading})
-    corpus = open_corpus(sources, rules, config["document"]) if sources else None
+    rules = Reading(**{"keep_cr": config.get("crlf", True), **reading})
+    corpus = Corpus(sources, document=config["document"], reading=rules) if sources else None
     return run_flow(path, corpus, lags)
 
 

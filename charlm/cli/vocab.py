@@ -52,7 +52,7 @@ def vocab(
 
     Example:  charlm vocab corpus.txt --unit word --max-size 10000 --out words.json
     """
-    from charlm.config import CorpusSettings, VocabularySettings
+    from charlm.config import Reading, VocabularySettings
     from charlm.errors import UsageError
     from charlm.runs.locate import built_in
     from charlm.text.building import (
@@ -61,7 +61,7 @@ def vocab(
         count_ids,
         count_unk_types,
     )
-    from charlm.text.dataset import open_corpus
+    from charlm.text.corpus import Corpus
     from charlm.text.vocabulary import load_vocabulary
 
     flags = {"--unit": unit != "char", "--words": words != "text", "--min-count": min_count,
@@ -78,8 +78,8 @@ def vocab(
         lowercase=lowercase,
         normalize=normalize,
     )
-    rules = CorpusSettings(**reading)
-    corpus = open_corpus(sources or [str(built_in("corpora", "tales.txt"))], rules)
+    rules = Reading(**reading)
+    corpus = Corpus(sources or [str(built_in("corpora", "tales.txt"))], reading=rules)
 
     def read() -> "Iterator[str]":
         """Read the text, and show how much of it was read."""
@@ -100,7 +100,7 @@ def vocab(
         say(note)
     content = _content(built, top)
     if oov:
-        content["second_text"] = _second(built, open_corpus(oov, rules))
+        content["second_text"] = _second(built, Corpus(oov, reading=rules))
     if out:
         _write(built, out)
     if as_json:
