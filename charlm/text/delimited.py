@@ -31,11 +31,11 @@ def open_table(
     cells: bool,
     *,
     kind: str,
-    report: Note | None = None,
+    report: Note,
 ) -> tuple[str, Iterator[Record]]:
     """Open a table of the kind csv or tsv: the column that is read, and the records.
 
-    `report` receives how the table is read, `note` what is odd in it, as in the other formats.
+    `report` receives how the table is read, `note` what is odd in it.
     CorpusError for a row that does not fit the header or is no CSV, with its line.
     """
     batches = line_batches(pieces, label)
@@ -66,7 +66,7 @@ def open_table(
     index = _column_index(label, names, peeked, reading)
     unique = _unique(names)
     if reading.column != unique[index] or (kind == "tsv" and quoted) or delimiter not in ",\t":
-        (report or note)(_choice(label, unique, index, delimiter, quoted, reading, kind))
+        report(_choice(label, unique, index, delimiter, quoted, reading, kind))
     return unique[index], _delimited_records(chain(peeked, fitted), unique, index, cells)
 
 
