@@ -70,7 +70,7 @@ def in_pieces(text: str, cuts: list[int]) -> list[str]:
 
 def opened(module, content: str, cuts: list[int], reading, **named) -> list[tuple]:
     _, found = module.open_table(
-        iter(in_pieces(content, cuts)), "x", reading, no_note, True, **named
+        iter(in_pieces(content, cuts)), "x", reading, no_note, True, report=no_note, **named
     )
     return [(r.number, r.text, dict(r.cells)) for r in found]
 
