@@ -30,16 +30,16 @@ class Training(Iterator["Record"]):
     """
 
     def __init__(self, session: "Session") -> None:
-        self.path, self._sessions, self._begun = session.path, [session], False
+        self.path, self._sessions, self._started = session.path, [session], False
         self.unit = str(session.record["settings"]["vocabulary"]["unit"])
         self._records = _records(self._sessions)
 
     def __repr__(self) -> str:
-        state = "begun" if self._begun else "not begun; iterate over it, or call charlm.fit"
+        state = "started" if self._started else "not started; iterate over it, or call charlm.fit"
         return f"Training({str(self.path)!r}, {state})"
 
     def __next__(self) -> "Record":
-        self._begun = True
+        self._started = True
         return next(self._records)
 
     def stop(self) -> None:
@@ -48,15 +48,15 @@ class Training(Iterator["Record"]):
 
     def close(self) -> None:
         """Stop training at once; what is saved can be resumed with `charlm train --resume`."""
-        self._begun = True
+        self._started = True
         self._records.close()
         self._sessions[0].lock.release()
 
     def __del__(self) -> None:
-        if getattr(self, "_begun", True):
+        if getattr(self, "_started", True):
             return
         warnings.warn(
-            f"the training of {self.path} was never begun: charlm.train is an iterator of "
+            f"the training of {self.path} was never started: charlm.train returns an iterator of "
             "records. Iterate over it, or call charlm.fit, which trains at once",
             RuntimeWarning,
             stacklevel=2,

@@ -1,6 +1,8 @@
 """The library: `load` a run and use it. Nothing is printed."""
 
-from collections.abc import Iterator, Sequence
+import difflib
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -110,6 +112,9 @@ class Model:
         of an unknown token in nats in `penalized_log_probability`, by default `run.unk_penalty`.
         """
         items = [texts] if isinstance(texts, str) else list(texts)
+        for number, item in enumerate(items):
+            if not isinstance(item, str):
+                raise UsageError(f"texts[{number}] is {item!r:.80}; expected a str")
         return self.scorer(carry=carry, unk_penalty=unk_penalty).score(items, tokens=tokens)
 
     def scorer(
@@ -142,7 +147,10 @@ class Model:
         Raises UsageError for more than one sample, which `samples` gives.
         """
         if max(options.get("n", 1), options.get("samples", 1)) > 1:
-            raise UsageError("sample gives one text; for several use model.samples(n)")
+            count = max(options.get("n", 1), options.get("samples", 1))
+            raise UsageError(
+                f"sample returns one text; {count} were asked for. Use model.samples({count})"
+            )
         return "".join(self.stream(length, seed=seed, **options))
 
     def stream(
@@ -180,6 +188,7 @@ class Model:
         length, prompt = options.pop("len", length), options.pop("prime", prompt)
         if "n" in options:
             options["samples"] = options.pop("n")
+        _check_options(options)
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         chosen = fresh_seed() if seed is None else seed
         return generate(
@@ -217,6 +226,7 @@ class Model:
         """
         count, length = options.pop("n", count), options.pop("len", length)
         prompt = options.pop("prime", prompt)
+        _check_options(options)
         check_count("count", count, 1)
         if attempts is not None:
             check_count("attempts", attempts, 1)
@@ -365,6 +375,20 @@ class Model:
         check_text(text)
         marked = with_ends(text, self.run.prompt_document, crlf=self.run.crlf)
         return self.vocabulary.encode_marked(marked)[0].astype(np.int64)
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Raise UsageError for an option that `Model.generate` does not have, with the nearest one."""
+    known = set(inspect.signature(Model.generate).parameters) - {"self", "options"}
+    known |= set(inspect.signature(generate).parameters) - {
+        "engine", "vocabulary", "sampling", "documents", "parted"
+    }  # fmt: skip
+    for name in options.keys() - known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)  # temp for temperature
+        hint = (
+            f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(sorted(known))}"
+        )
+        raise UsageError(f"option {name!r} is not known; {hint}")
 
 
 def load(

@@ -108,8 +108,8 @@ def test_a_cell_that_is_run_again_can_replace_its_run(tmp_path: Path) -> None:
 def test_training_that_is_dropped_warns_and_frees_its_run(tmp_path: Path) -> None:
     """Nothing is trained by a call alone, and silence about it cost people an evening."""
     training = charlm.train(text=TEXT, checkpoints=tmp_path, name="x", **TINY)
-    assert "not begun; iterate over it, or call charlm.fit" in repr(training)
-    with pytest.warns(RuntimeWarning, match="never begun.*charlm.fit"):
+    assert "not started; iterate over it, or call charlm.fit" in repr(training)
+    with pytest.warns(RuntimeWarning, match="never started.*charlm.fit"):
         del training
     from charlm.training.opening import resume
 
@@ -124,7 +124,7 @@ def test_training_ends_without_a_warning_where_it_was_meant(tmp_path: Path) -> N
     next(training)
     training.stop()
     assert [record.reason for record in training if record.kind == "finished"] == ["interrupted"]
-    assert "begun" in repr(training)
+    assert "started" in repr(training)
 
 
 def test_an_interrupt_saves_before_it_raises(tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_sample_is_the_stream_joined(model: Model) -> None:
     assert len(set(several)) == 3
     assert {piece.sample for piece in model.generate(5, seed=3, n=2)} == {0, 1}
     for name in ("n", "samples"):
-        with pytest.raises(UsageError, match=r"model.samples\(n\)"):
+        with pytest.raises(UsageError, match=r"model.samples\(2\)"):
             model.sample(5, **{name: 2})
 
 

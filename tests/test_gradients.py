@@ -89,7 +89,7 @@ def flow_of(norms: list[float]) -> GradientFlow:
     [
         ([0.5**k for k in range(101)], ["vanishing", "more than 6 tokens", "--cell lstm"]),
         ([1.05**k for k in range(101)], ["exploding", "--clip-norm"]),
-        ([0.96**k for k in range(201)], ["healthy", "112 tokens before"]),
+        ([0.96**k for k in range(201)], ["healthy", "for 112 tokens"]),
         ([1.0] * 101, ["healthy", "100 tokens or more"]),
         ([0.7**k for k in range(6)], ["healthy", "5 tokens or more"]),  # nobody looked further
         ([0.3**k for k in range(6)], ["vanishing", "more than 3 tokens"]),

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -345,3 +346,23 @@ def test_what_follows_an_end_begins_anew_where_training_did(
         text = "\n" if index == 1 else model.vocabulary.token_text(index)
         _, state = model.step(state, text)
     assert sum(piece.nats for piece in drawn) == pytest.approx(total, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("use", "problem"),
+    [
+        (lambda model: model.sample(5, temp=1.0), r"option 'temp' is not known; did you mean 'te"),
+        (lambda model: model.samples(2, 5, lenght=1), r"'lenght' is not known; did you mean 'leng"),
+        (lambda model: model.sample(5, zzz=1), r"'zzz' is not known; expected one of allow_unk, "),
+        (lambda model: model.items(2, temp=1.0), r"option 'temp' is not known"),
+        (lambda model: model.sample(5, n=3), r"3 were asked for. Use model.samples\(3\)"),
+        (lambda model: model.score(["a", 1]), r"texts\[1\] is 1; expected a str"),
+        (lambda model: model.score([float("nan")]), r"texts\[0\] is nan; expected a str"),
+    ],
+)
+def test_a_wrong_argument_is_refused_by_its_name(
+    use: Callable[[Model], object], problem: str
+) -> None:
+    """Not by an error of a function that the caller never saw."""
+    with pytest.raises(UsageError, match=problem):
+        use(charlm.load("tales"))

@@ -73,9 +73,10 @@ def gradients(
         check_picture(out)
     check_meant(reading_flags(reading) if not text else set(), "a text")
     if compare and run:
-        raise UsageError("--compare trains models of its own; leave out --run")
-    if not compare and (minutes or seed is not None):
-        raise UsageError("--minutes and --seed are for --compare; leave them out, or compare cells")
+        raise UsageError("--compare trains models of its own and reads no run; leave out --run")
+    trains = {"--minutes": minutes, "--seed": seed}
+    typed = {flag for flag, value in trains.items() if value is not None}
+    check_meant(typed if not compare else set(), "--compare")
     if compare:
         chosen_seed = 1 if seed is None else seed
         flows = (

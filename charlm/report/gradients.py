@@ -41,7 +41,7 @@ def flow_parts(flows: Sequence[GradientFlow]) -> Iterator[Text | Table]:
 def curve_plot(flows: Sequence[GradientFlow], width: int = 66, height: int = 12) -> Text:
     """Return all curves in one plot of characters: lag across, logarithm of the norm up.
 
-    Each curve is of the share that is left of the largest norm, over at most PLOT_DECADES powers
+    Each curve shows the norm as a fraction of the largest norm, over at most PLOT_DECADES powers
     of ten; a curve that falls below them ends there. Later curves are drawn over earlier ones.
     """
     curves = [
@@ -59,7 +59,7 @@ def curve_plot(flows: Sequence[GradientFlow], width: int = 66, height: int = 12)
             if value >= -depth:
                 grid[round(-value / depth * (height - 1))][column] = mark
     last = max((len(values) for _, values in curves), default=1)
-    lines = ["share left of the largest gradient"]
+    lines = ["gradient as a fraction of its largest value"]
     for number, row in enumerate(grid):
         exponent = round(number * depth / (height - 1))
         new = number == 0 or exponent != round((number - 1) * depth / (height - 1))
@@ -156,7 +156,7 @@ def save_picture(flows: Sequence[GradientFlow], path: Path) -> None:
             axes.semilogy(lags, [norm or math.nan for norm in layer.norms[1:]], label=label)
     axes.set_xlabel("lag k (tokens)")
     axes.set_ylabel("norm of d loss(t) / d state(t - k)")
-    axes.set_title("How far back a loss is felt")
+    axes.set_title("How far back the gradient reaches")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path)

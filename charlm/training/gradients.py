@@ -98,8 +98,8 @@ class GradientFlow:
         worst = max(self.layers, key=lambda layer: layer.growth)
         if not worst.growth <= GROWTH:
             return (
-                f"exploding: further back the gradient is up to {worst.growth:.3g} times that of "
-                "the newest token. Lower --learning-rate or --clip-norm, or begin with "
+                f"exploding: further back, the gradient is up to {worst.growth:.3g} times the "
+                "gradient at the newest token. Lower --learning-rate or --clip-norm, or start with "
                 "--init orthogonal"
             )
         reach = max(layer.reach for layer in self.layers)
@@ -112,8 +112,8 @@ class GradientFlow:
             return f"healthy: {left}" if self.left >= FAINT else f"vanishing: {left}. {knob}"
         if reach < min(SHORT_REACH, lags):
             return (
-                f"vanishing: what lies more than {reach} tokens back moves the loss by less than a "
-                f"hundredth of what is nearest. {knob}"
+                f"vanishing: more than {reach} tokens back, the gradient is below a hundredth of "
+                f"its largest value. {knob}"
             )
         if self.left < VANISHED:
             return (
@@ -121,7 +121,10 @@ class GradientFlow:
                 f"longer memory: {knob}"
             )
         more = " or more" if reach == lags else ""
-        return f"healthy: the gradient reaches back {reach} tokens{more} before it is a hundredth"
+        return (
+            "healthy: the gradient is above a hundredth of its largest value for "
+            f"{reach} tokens{more}"
+        )
 
 
 def run_flow(path: Path, corpus: Corpus | None = None, lags: int = 200) -> GradientFlow:
