@@ -11,6 +11,7 @@
    that waits there (see `charlm.cli.stdin`).
 """
 
+import contextlib
 import functools
 import inspect
 import os
@@ -192,8 +193,9 @@ def _run_among_texts(values: dict[str, Any]) -> str | None:
     if not texts or values["compare"]:
         return None
     path = Path(texts[0])
-    if path.exists() and not is_run(path):
-        return None
+    with contextlib.suppress(OSError):  # a text that is too long for a name
+        if path.exists() and not is_run(path):
+            return None
     try:
         find_run(texts[0], checkpoints_folder(values["checkpoints"]), trained=False)
     except RunError:  # a text, such as - or hf:name, or a mistake that its reader explains

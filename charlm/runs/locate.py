@@ -27,9 +27,14 @@ def built_in(kind: str, name: str) -> Path:
 
 def is_run(path: Path) -> bool:
     """Whether a folder is a run."""
+    return is_file(path / CONFIG)
+
+
+def is_file(path: Path) -> bool:
+    """Return whether there is such a file; not where its name is too long for one."""
     try:
-        return (path / CONFIG).is_file()
-    except OSError:  # no name for a file: too long
+        return path.is_file()
+    except OSError:
         return False
 
 
@@ -89,7 +94,7 @@ def find_run(run: str | None, folder: Path, *, trained: bool = True) -> Path:
     if run == BUILT_IN:
         return built_in("checkpoints", BUILT_IN)
     names = [path.name for path in own_runs(folder)] + [BUILT_IN]
-    if Path(run).is_file():
+    if is_file(Path(run)):
         raise RunError(
             f"{run} is a file; expected a run, a folder that charlm train wrote. Train on the file "
             f"with: {command('train', run)}"

@@ -63,6 +63,7 @@ from charlm.training.pretrained import (
 )
 from charlm.training.rules import SHORT_TEXT, SHORTER_TEXT
 from charlm.training.session import Session, cut_log, log_size
+from charlm.training.snapshots import counters_of
 from charlm.training.trainer import Trainer
 
 
@@ -246,7 +247,8 @@ def resume(
                 f"it as it is, start a new run, or delete {WEIGHTS} to begin it again"
             )
         before = settings_from(record["settings"]).training
-        counters = saved.counters if saved else {}
+        size = log_size(saved) if saved else 0
+        counters = asdict(counters_of(saved)) if saved else {}
         settings = _with_length(settings, record, changes, more or {}, counters)
         device, threads = prepare_machine(settings.training, record["machine"].get("threads"))
         if changes or more:
@@ -267,7 +269,6 @@ def resume(
         session.notes += [f"{problem}; passed over" for problem in skipped]
         if threads != record["machine"].get("threads"):
             session.notes.append("the number of threads changed; results may differ in rounding")
-        size = log_size(saved) if saved else 0
         if saved:
             session.trainer.restore(saved)
         if problem:

@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from charlm.errors import RunError
 from charlm.nn.model import RecurrentLanguageModel, State
+from charlm.runs.states import SavedState
 from charlm.training.counters import Counters
 from charlm.training.flat import optimizer_tensors
 from charlm.units import Tally
@@ -43,6 +45,17 @@ def checked_counters(content: Mapping[str, Any]) -> Counters:
                 raise ValueError(f"{f.name} is {number}")
     if counters.parts < 1 or not 0.0 < counters.plateau <= 1.0:
         raise ValueError(f"parts are {counters.parts}, plateau is {counters.plateau}")
+    return counters
+
+
+def counters_of(saved: SavedState) -> Counters:
+    """Return the counters of a checkpoint. Raises RunError where they make no sense."""
+    try:
+        counters = checked_counters(saved.counters)
+        if counters.step != saved.step:
+            raise ValueError(f"its counters tell of step {counters.step}")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"the state of step {saved.step} does not fit: {error}") from error
     return counters
 
 

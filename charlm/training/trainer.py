@@ -43,7 +43,7 @@ from charlm.training.objective import Objective
 from charlm.training.optim import build_optimizer
 from charlm.training.records import EvaluationRecord, Record, StepRecord, WarningRecord
 from charlm.training.schedule import Schedule
-from charlm.training.snapshots import check_optimizer, check_state, check_weights, checked_counters
+from charlm.training.snapshots import check_optimizer, check_state, check_weights, counters_of
 from charlm.units import Tally
 
 LOG_EVERY = 10
@@ -464,9 +464,7 @@ class Trainer:
             for prefix in ("model", "optimizer", "hidden", "average")
         }
         try:
-            counters = checked_counters(saved.counters)
-            if counters.step != saved.step:
-                raise ValueError(f"its counters tell of step {counters.step}")
+            counters = counters_of(saved)
             check_weights(self.model, parts["model"])
             check_weights(self.model, parts["average"])
             check_optimizer(self.optimizer, parts["optimizer"], counters.step - counters.skipped)
