@@ -6,15 +6,17 @@ import sys
 import threading
 import warnings
 from collections.abc import Generator, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charlm.config import settings_from
+from charlm.config import CorpusSettings, Reading, settings_from
 from charlm.errors import UsageError
 from charlm.flags import by_section
 from charlm.library import Model, load
 from charlm.phases import Phase, listening
 from charlm.presets import combined
+from charlm.report.text import shortened
 from charlm.runs.locate import checkpoints_folder
 from charlm.text.corpus import Corpus
 
@@ -150,35 +152,63 @@ def _session(
 ) -> "Session":
     from charlm.training.opening import start
 
-    given = by_section({"sources": tuple(map(str, sources)), **settings})
+    given = by_section({"sources": _checked(sources), **settings})
     if vocab and (known := given.get("vocabulary")):
         raise UsageError(
             f"{', '.join(known)} with vocab, whose file decides that; give one of them"
         )
-    corpus = None
-    if text is not None:
-        if sources:
-            raise UsageError("text and files were both given; give one of them")
-        corpus = _in_memory(text, **given.get("corpus", {}))
+    if name is not None and not isinstance(name, str):
+        raise UsageError(f"name is {name!r}; expected a string such as 'my-run'")
     file = Path(config) if config else None
     nested, origins = combined(given, "argument", preset=preset, config=file)
+    checked = settings_from(nested)
     return start(
-        settings_from(nested),
+        checked,
         checkpoints_folder(Path(checkpoints) if checkpoints else None),
         name=name,
         origins=origins,
-        corpus=corpus,
+        corpus=None if text is None else _in_memory(text, checked.corpus),
         vocabulary=Path(vocab) if vocab else None,
         overwrite=overwrite,
     )
 
 
-def _in_memory(
-    text: str, *, document: str = "auto", keep_cr: bool = False, **others: Any
-) -> Corpus:
-    """Return a text in memory as a corpus; `others` are settings that files alone need."""
-    del others
-    return Corpus.from_text(text, "stream" if document == "auto" else document, keep_cr=keep_cr)
+def _checked(sources: tuple[Any, ...]) -> tuple[str, ...]:
+    """Return sources as strings. Raises UsageError for a list of them, or a text."""
+    for source in sources:
+        if not isinstance(source, str | Path):
+            kind = type(source).__name__
+            raise UsageError(
+                f"a source is a {kind}; expected the paths of files one by one: fit(*files)"
+            )
+        if "\n" in str(source):
+            raise UsageError(
+                f"the source {shortened(repr(source), 40)} has a line end; expected the path of a "
+                "file. Give a text as text=..."
+            )
+    return tuple(map(str, sources))
+
+
+OF_FILES = {f.name for f in fields(Reading)} - {"keep_cr"}
+"""Settings that a text in memory does not need."""
+
+
+def _in_memory(text: str, settings: CorpusSettings) -> Corpus:
+    """Return a text in memory as a corpus. Raises UsageError for settings that files alone need."""
+    if not isinstance(text, str):
+        raise UsageError(f"text is a {type(text).__name__}; expected a string. Decode or join it")
+    if settings.sources:
+        raise UsageError("text and files were both given; give one of them")
+    plain = CorpusSettings()
+    for name in sorted(OF_FILES):
+        value = getattr(settings, name)
+        if value != getattr(plain, name):
+            raise UsageError(
+                f"{name} {value} has no effect with a text in memory; expected files. Leave out "
+                f"{name}"
+            )
+    document = "stream" if settings.document == "auto" else settings.document
+    return Corpus.from_text(text, document, keep_cr=settings.keep_cr)
 
 
 class _Bar:
@@ -213,7 +243,7 @@ class _Bar:
 @contextlib.contextmanager
 def _shown(progress: bool | None) -> Iterator[_Bar]:
     """Give a bar: by default one in a notebook or on a terminal only."""
-    if progress is False:
+    if progress is False or sys.stderr is None:  # none in a program without a console
         yield _Bar()
         return
     with warnings.catch_warnings():  # without ipywidgets the bar is text; tqdm would advise

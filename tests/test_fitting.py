@@ -87,6 +87,61 @@ def test_files_may_be_paths_and_settings_come_from_a_file(tmp_path: Path) -> Non
         charlm.fit(text=TEXT, unit="word", vocab=tmp_path / "tokenizer.json", checkpoints=tmp_path)
 
 
+@pytest.mark.parametrize("value", [["t.txt"], 3, b"t.txt", "abc abd\nab ca\n"])
+def test_a_source_that_is_no_path_is_refused(value: object, tmp_path: Path) -> None:
+    """A list, a number and a text are common mistakes; none of them names a file."""
+    with pytest.raises(UsageError, match=r"expected the path.*(fit\(\*files\)|text=)") as problem:
+        charlm.fit(value, checkpoints=tmp_path, **TINY)  # type: ignore[arg-type]
+    assert len(str(problem.value)) < 150
+
+
+def test_a_text_and_a_name_are_strings(tmp_path: Path) -> None:
+    """Other types are refused before anything is written."""
+    with pytest.raises(UsageError, match="text is a bytes; expected a string"):
+        charlm.fit(text=TEXT.encode(), checkpoints=tmp_path, **TINY)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="name is 3; expected a string"):
+        charlm.fit(text=TEXT, name=3, checkpoints=tmp_path, **TINY)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("column", "x"), ("glue", True), ("encoding", "latin-1"), ("header", False),
+     ("delimiter", ";"), ("input_format", "csv"), ("quoting", "none"), ("errors", "replace")],
+)  # fmt: skip
+def test_a_text_in_memory_refuses_settings_of_files(
+    name: str, value: object, tmp_path: Path
+) -> None:
+    """Each would have no effect, whether it is an argument or comes from a file of settings."""
+    with pytest.raises(UsageError, match=f"{name} .* has no effect with a text in memory"):
+        charlm.fit(text=TEXT, checkpoints=tmp_path, **TINY, **{name: value})
+    config = tmp_path / "c.toml"
+    shown = str(value).lower() if isinstance(value, bool) else repr(value)
+    config.write_text(f"[corpus]\n{name} = {shown}\n")
+    with pytest.raises(UsageError, match=f"{name} .* has no effect with a text in memory"):
+        charlm.fit(text=TEXT, checkpoints=tmp_path, config=config, **TINY)
+
+
+def test_a_text_in_memory_is_read_by_the_settings_of_a_file(tmp_path: Path) -> None:
+    """A document rule of the file holds as one that is an argument does; sources are refused."""
+    config = tmp_path / "c.toml"
+    config.write_text("[corpus]\ndocument = 'line'\n")
+    model = charlm.fit(text=TEXT, checkpoints=tmp_path, config=config, name="x", **TINY)
+    other = charlm.fit(text=TEXT, checkpoints=tmp_path, document="line", name="y", **TINY)
+    assert model.score("abc")[0] == other.score("abc")[0]
+    assert model.config["document"] == "line"
+    config.write_text("[corpus]\nsources = ['a.txt']\n")
+    with pytest.raises(UsageError, match="text and files were both given"):
+        charlm.fit(text=TEXT, checkpoints=tmp_path, config=config, **TINY)
+
+
+def test_no_bar_without_a_stream_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program without a console has no stderr."""
+    monkeypatch.setattr(sys, "stderr", None)
+    for progress in (None, True):
+        charlm.fit(text=TEXT, checkpoints=tmp_path, progress=progress, **TINY)
+
+
 def test_a_vocabulary_is_taken_as_it_is(tmp_path: Path, folder: Path) -> None:
     """As with --vocab."""
     vocab = folder / "a" / "tokenizer.json"
