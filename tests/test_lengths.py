@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from helpers import Call
 
+from charlm.cli import beginning
 from charlm.errors import UsageError
 from charlm.runs.layout import read_metrics, read_record
 from charlm.training.lengths import check_not_shorter, trained_so_far, with_more
+from charlm.training.session import Session
 from charlm.units import flat_figures
 
 TEXT = "the cat sat on the mat.\n" * 60
@@ -217,6 +219,23 @@ def test_continue_starts_resumes_and_leaves_alone(call: Call) -> None:
     assert "nothing was changed" in train(call, "--continue")[2]  # 12 steps are fewer
     status, _, err = train(call, "--continue", "--dropout", "0.5")
     assert status == 2 and "made with dropout" in err and "--overwrite" in err
+
+
+def test_continue_resumes_what_another_process_started_meanwhile(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two recipes of one Makefile look for the run at once; the later one finds its name taken."""
+    real = beginning.start
+
+    def second(request: beginning.Request) -> Session:
+        monkeypatch.setattr(beginning, "start", real)
+        assert train(call, "--continue")[0] == 0  # the first recipe
+        return real(request)
+
+    monkeypatch.setattr(beginning, "start", second)
+    status, out, err = train(call, "--continue")
+    assert (status, out) == (0, "c/r\n")
+    assert "nothing was changed" in err
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from helpers import Call
 from charlm.config import settings_from
 from charlm.nn import devices
 from charlm.nn.devices import Precision
-from charlm.report.repeating import repeat_command
+from charlm.report.repeating import repeat_command, repeat_note
+from charlm.runs.layout import read_record
 from charlm.text.corpus import Corpus
 from charlm.training import opening, preparing
 from charlm.training.opening import resume, start
@@ -110,6 +111,33 @@ def test_the_command_that_info_names_gives_the_same_weights(
         assert (Path("checkpoints/a") / name).read_bytes() == (
             Path("checkpoints/b") / name
         ).read_bytes()
+
+
+def test_a_run_whose_settings_changed_is_not_called_the_same(tmp_path: Path, call: Call) -> None:
+    """The first steps went at other rates, so that no command repeats them; a plain stop is none.
+
+    A run of the clock cannot be repeated to the bit either.
+    """
+    path = begun(tmp_path).path
+    source = tmp_path / "a.txt"
+    record = read_record(path)
+    record["settings"]["corpus"]["sources"] = [str(source)]
+    assert repeat_note(record) == "train it again, bit for bit on this machine:"
+    clock = {**record["settings"], "training": {**record["settings"]["training"], "minutes": 1.0}}
+    assert repeat_note(record | {"settings": clock}).startswith("the clock ended it")
+
+    source.write_text(TEXT, encoding="utf-8")
+    folder = str(tmp_path / "runs")
+    size = ["--hidden", "3", "--layers", "1", "--batch", "2", "--bptt", "4", "--steps", "3"]
+    assert call("train", str(source), *size, "--name", "a", "--checkpoints", folder)[0] == 0
+    same, changed = "bit for bit", "its settings changed when it was resumed"
+    assert same in call("info", "--run", f"{folder}/a")[1]
+    assert call("train", "--resume", "--run", f"{folder}/a")[0] == 0
+    assert same in call("info", "--run", f"{folder}/a")[1]
+    assert call("train", "--resume", "--run", f"{folder}/a", "--more-steps", "2")[0] == 0
+    shown = call("info", "--run", f"{folder}/a")[1]
+    assert changed in shown
+    assert same not in shown
 
 
 def test_a_run_of_some_minutes_names_its_steps(tmp_path: Path) -> None:

@@ -103,11 +103,16 @@ def start_or_continue(request: Request) -> "Session":
     A length that is greater than that of the run makes it longer; a smaller one changes nothing.
     The text of a run that exists is not read again.
     """
+    from charlm.errors import RunError
     from charlm.runs.layout import RECORD, read_record
 
     path = request.folder / str(request.name)
     if not (path / RECORD).exists():
-        return start(request)
+        try:
+            return start(request)
+        except RunError:  # another process may have started it meanwhile
+            if not (path / RECORD).exists():
+                raise
     nested, _ = request.layered()
     return _resumed(path, _longer(nested, read_record(path), path.name), {})
 

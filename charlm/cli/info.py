@@ -23,7 +23,7 @@ def info(
 
     config = read_config(path)
     record = read_record(path)
-    from charlm.report.repeating import repeat_command
+    from charlm.report.repeating import repeat_command, repeat_note
 
     if as_json:
         write_json(
@@ -41,7 +41,4 @@ def info(
         render(setting_table(rows))
     again = repeat_command(path, record)
     if again:
-        clock = record["settings"]["training"].get("minutes")
-        exact = "train it again, bit for bit on this machine:"
-        nearest = "the clock ended it; train one of as many steps:"
-        write(f"\n{nearest if clock else exact}\n{again}\n")
+        write(f"\n{repeat_note(record)}\n{again}\n")

@@ -46,6 +46,15 @@ def repeat_command(path: Path, record: Json) -> str | None:
     return command("train", *sources, *words)
 
 
+def repeat_note(record: Json) -> str:
+    """Return a sentence that introduces the command: whether it gives the same weights."""
+    if record["settings"]["training"].get("minutes"):
+        return "the clock ended it; train one of as many steps:"
+    if not record.get("planned"):  # taken away where other settings came with --resume
+        return "its settings changed when it was resumed; train one with the last of them:"
+    return "train it again, bit for bit on this machine:"
+
+
 def _machine(record: Json) -> dict[str, Any]:
     """Return what the machine decided."""
     machine, precision = record["machine"], record.get("precision") or {}
