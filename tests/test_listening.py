@@ -226,6 +226,12 @@ def test_the_table_names_settings() -> None:
         ({"cell": "qrnn", "recurrent_init": "xavier"},
          "--init xavier has no effect with --cell qrnn; expected cell rnn, lstm, gru, "
          "lstm-peephole, lstm-layernorm, lstm-capped, mlstm or mogrifier. Leave out --init"),
+        ({"header": True, "input_format": "text"},
+        "--header has no effect with --input-format text; expected input_format auto, csv or tsv. "
+        "Leave out --header"),
+        ({"header": False, "input_format": "text"},
+        "--no-header has no effect with --input-format text; expected input_format auto, csv or "
+        "tsv. Leave out --no-header"),
         ({"words": "whitespace"},
          "--words whitespace has no effect with --unit char; expected unit word. Leave out "
          "--words"),

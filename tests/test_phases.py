@@ -1,6 +1,11 @@
 """Phases of long work: what the core reports, and what a terminal and a pipe show of it."""
 
+import fcntl
 import io
+import pty
+import struct
+import sys
+import termios
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +14,15 @@ from helpers import encoded_documents, encoded_stream, engine, tiny_model
 from rich.cells import cell_len
 
 from charlm.cli import display as displays
-from charlm.cli.display import BAR, DRAWN_AFTER, PLAIN_AFTER, PLAIN_GAP, Display, fitted
+from charlm.cli.display import (
+    BAR,
+    DRAWN_AFTER,
+    PLAIN_AFTER,
+    PLAIN_GAP,
+    Display,
+    fitted,
+    stderr_width,
+)
 from charlm.cli.output import Line, Talk
 from charlm.config import CorpusSettings, VocabularySettings
 from charlm.inference.likelihood import evaluate
@@ -189,6 +202,19 @@ def test_a_line_fits_the_terminal_and_keeps_the_time_left(width: int) -> None:
         assert STEP in line
     if width >= 100:
         assert "|####" in line
+
+
+def test_the_width_is_that_of_the_terminal_on_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With stdout in a pipe, as in $(charlm train), lines were 80 columns wide on any terminal."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 47, 0, 0))
+    monkeypatch.delenv("COLUMNS", raising=False)
+    with open(follower, "w") as terminal, open(leader, "rb"):  # noqa: PTH123
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert stderr_width() == 47
+        monkeypatch.setenv("COLUMNS", "60")
+        assert stderr_width() == 60
+        monkeypatch.undo()
 
 
 @pytest.mark.parametrize("name", ["reading 日本語の文章の長い長い名前", "reading a\nb\x1b[31m"])

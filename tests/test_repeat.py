@@ -113,6 +113,36 @@ def test_the_command_that_info_names_gives_the_same_weights(
         ).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("name", "lines", "flags"),
+    [
+        ("a.csv", "text;n\nthe cat;1\n" + "a dog sat;2\n" * 20, ["--header", "--column", "text"]),
+        ("a.csv", "the cat;1\n" + "a dog sat;2\n" * 20, ["--no-header", "--column", "1"]),
+        ("a.tsv", 'text\tn\n"the cat"\t1\n' + "a\t2\n" * 20, ["--quoting", "csv", "--header"]),
+        ("-a.txt", TEXT, ["--keep-cr", "--document", "line"]),
+    ],
+)
+def test_the_command_reads_the_text_as_the_run_did(
+    name: str, lines: str, flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    call: Call,
+) -> None:  # fmt: skip
+    """Tables with and without a header, and a file whose name begins like a flag."""
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text(lines, encoding="utf-8")
+    size = ["--hidden", "3", "--layers", "1", "--steps", "1", "--batch", "2", "--bptt", "4"]
+    assert call("train", *flags, *size, "--name", "a", "--", name)[0] == 0
+    again = json.loads(call("info", "--run", "a", "--json")[1])["repeat"]
+    assert call(*shlex.split(again)[1:], "--name", "b")[0] == 0
+    first, second = (Path("checkpoints") / run / "data" for run in "ab")
+    parts = [part.relative_to(first) for part in first.rglob("*.bin")]
+    assert parts
+    assert all((first / part).read_bytes() == (second / part).read_bytes() for part in parts)
+    assert (
+        read_record(first.parent)["corpus"]["parts"]
+        == (read_record(second.parent)["corpus"]["parts"])
+    )
+
+
 def test_a_run_whose_settings_changed_is_not_called_the_same(tmp_path: Path, call: Call) -> None:
     """The first steps went at other rates, so that no command repeats them; a plain stop is none.
 

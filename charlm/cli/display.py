@@ -1,6 +1,7 @@
 """Phases of long work on stderr: a line that is redrawn on a terminal, plain lines in a pipe."""
 
 import contextlib
+import os
 import shutil
 import sys
 import threading
@@ -25,6 +26,15 @@ BAR = 20
 """Most columns of a bar."""
 
 
+def stderr_width() -> int:
+    """Return the columns of the terminal on stderr; stdout may be a pipe, as in $(charlm train)."""
+    with contextlib.suppress(OSError, ValueError):
+        found = os.get_terminal_size(sys.stderr.fileno()).columns
+        if found and not os.environ.get("COLUMNS"):
+            return found
+    return shutil.get_terminal_size().columns
+
+
 class Display:
     """A listener that shows the innermost phase that lasts.
 
@@ -38,7 +48,7 @@ class Display:
         *,
         say: Callable[[str], None] = say,
         clock: Callable[[], float] = time.monotonic,
-        width: Callable[[], int] = lambda: shutil.get_terminal_size().columns,
+        width: Callable[[], int] = stderr_width,
     ) -> None:
         self.draw, self.say, self.clock, self.width = draw, say, clock, width
         self.shown: list[_Shown] = []

@@ -43,7 +43,8 @@ def repeat_command(path: Path, record: Json) -> str | None:
         plain = value is None or value == DEFAULTS[name]
         if name not in (*skipped, "sources") and not plain and not broken_condition(name, facts):
             words += words_of(name, value)
-    return command("train", *sources, *words)
+    paths = (f"./{source}" if source.startswith("-") else source for source in sources)
+    return command("train", *paths, *words)
 
 
 def repeat_note(record: Json) -> str:
