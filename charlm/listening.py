@@ -185,7 +185,7 @@ def _problem(
         beside = f"with {_written(fact, there, origin)}"
     return (
         f"{ours} has no effect {beside}; expected {broken.expected}. Leave out "
-        f"{flag_of(name) or name if origin == 'flag' else name}"
+        f"{words_of(name, value)[0] if origin == 'flag' and flag_of(name) else name}"
     )
 
 
