@@ -6,12 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.config import settings_from
 from charlm.phases import phase
-from charlm.runs.data import read_data
-from charlm.runs.layout import read_record
 from charlm.runs.run import Run
-from charlm.text.direction import BackwardVocabulary
 from charlm.text.encoded import EncodedText
 from charlm.text.tokenizer_json import EOS
 
@@ -22,11 +18,9 @@ def known_documents(run: Run) -> Callable[[str], bool]:
     The texts are those kept with the run, else its sources, which must not have changed. Documents
     are remembered by 64-bit hashes. Raises RunError or CorpusError where there is no text any more.
     """
-    record = read_record(run.path)
-    known = run.vocabulary
-    vocabulary = known.inner if isinstance(known, BackwardVocabulary) else known
+    vocabulary = run.text_vocabulary
     with phase("reading the text of the run"):
-        dataset = read_data(run.path, settings_from(record["settings"]), vocabulary, record)
+        dataset = run.dataset
         parts = [part for part in (dataset.train, dataset.valid, dataset.test) if part is not None]
         hashes = np.unique(np.concatenate([_hashes(part) for part in parts]))
 

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ from charlm.text.vocabulary import Vocabulary, load_vocabulary
 
 if TYPE_CHECKING:
     from charlm.nn.model import RecurrentLanguageModel
+    from charlm.text.dataset import Dataset
 
 ENGINES = ("auto", "native", "numpy", "torch")
 WEIGHT_KINDS = ("fp32", "bf16", "int8")
@@ -130,11 +132,15 @@ class Run:
         """Whether the model reads from the end to the beginning."""
         return isinstance(self.vocabulary, BackwardVocabulary)
 
+    @property
+    def text_vocabulary(self) -> Vocabulary:
+        """The vocabulary in the order of the text, whichever way the model reads."""
+        known = self.vocabulary
+        return known.inner if isinstance(known, BackwardVocabulary) else known
+
     def encode(self, corpus: Corpus) -> EncodedText:
         """A text in the order in which the model reads it."""
-        known = self.vocabulary
-        inner = known.inner if isinstance(known, BackwardVocabulary) else known
-        return self.as_read(encode_text(corpus.chunks, inner, corpus.document))
+        return self.as_read(encode_text(corpus.chunks, self.text_vocabulary, corpus.document))
 
     def kept(self, name: str) -> EncodedText | None:
         """Return a part of the run's text (train, valid, test), as read; None without it.
@@ -144,21 +150,24 @@ class Run:
         """
         folder = self.path / "data" / name
         if not (folder / "counts.json").exists():
-            return self._shipped(name) if is_built_in(self.path) else None
+            part = self.dataset.split(name) if is_built_in(self.path) else None
+            return part and self.as_read(part)
         text = read_encoded(folder)
         if not text.fits(len(self.vocabulary)):
             raise CorpusError(f"{folder}: ids that tokenizer.json does not have; delete the folder")
         return self.as_read(text)
 
-    def _shipped(self, name: str) -> EncodedText | None:
-        """Return a part of the text that ships with the built-in run."""
+    @cached_property
+    def dataset(self) -> "Dataset":
+        """The text of the run in its own order: the one it keeps, else its sources, read again.
+
+        Raises RunError or CorpusError if there is no such text any more, or if it has changed.
+        """
         from charlm.runs.data import read_data
 
         record = read_record(self.path)
-        known = self.vocabulary
-        inner = known.inner if isinstance(known, BackwardVocabulary) else known
-        part = read_data(self.path, settings_from(record["settings"]), inner, record).split(name)
-        return None if part is None else self.as_read(part)
+        settings = settings_from(record["settings"])
+        return read_data(self.path, settings, self.text_vocabulary, record)
 
     def as_read(self, text: EncodedText) -> EncodedText:
         """An encoded text, turned round for a model that reads backward."""
