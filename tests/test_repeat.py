@@ -143,11 +143,14 @@ def test_the_command_reads_the_text_as_the_run_did(
     )
 
 
-def test_a_run_whose_settings_changed_is_not_called_the_same(tmp_path: Path, call: Call) -> None:
+def test_a_run_whose_settings_changed_is_not_called_the_same(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first steps went at other rates, so that no command repeats them; a plain stop is none.
 
     A run of the clock cannot be repeated to the bit either.
     """
+    monkeypatch.chdir(tmp_path)
     path = begun(tmp_path).path
     source = tmp_path / "a.txt"
     record = read_record(path)
