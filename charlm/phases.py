@@ -21,8 +21,8 @@ class Phase:
     """A part of the work that takes a while.
 
     `done` of `total` is finished; without a `total`, `reached` may give the fraction, or `unit`
-    what is counted by `done`. `detail` is shown in the place of the name. A phase that is `told`
-    has lines of its own where there is no terminal.
+    what is counted by `done`. `detail` is shown in the place of the name. A phase with
+    `own_lines` reports itself where there is no terminal.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Phase:
     done: float = 0.0
     reached: float | None = None
     detail: str = ""
-    told: bool = False
+    own_lines: bool = False
 
     @property
     def fraction(self) -> float | None:

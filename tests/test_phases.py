@@ -150,7 +150,7 @@ def test_what_is_counted_is_shown_where_no_end_is_known() -> None:
 def test_a_phase_with_lines_of_its_own_gets_no_others() -> None:
     """Training in a pipe, whose steps and validations are lines already."""
     screen = Screen(terminal=False)
-    screen.display.begin(Phase("training", reached=0.5, told=True))
+    screen.display.begin(Phase("training", reached=0.5, own_lines=True))
     assert screen.at(100.0) == []
     screen.display.begin(Phase("validating", reached=0.5))
     assert screen.at(200.0) == ["validating: 50 %"]

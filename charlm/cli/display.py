@@ -73,19 +73,19 @@ class Display:
             return
         self._ticks += 1
         if self.draw is None:
-            self._tell(open_phases[-1], now)
+            self._report(open_phases[-1], now)
             return
         lasting = [one for one in open_phases if now - one.begun >= DRAWN_AFTER]
         if lasting:
             line = lasting[-1].line(now, self.width(), SPINNER[self._ticks % len(SPINNER)])
             Line.show(self.draw, line)
 
-    def _tell(self, one: "_Shown", now: float) -> None:
-        if one.phase.told:
+    def _report(self, one: "_Shown", now: float) -> None:
+        if one.phase.own_lines:
             return
-        due = one.begun + PLAIN_AFTER if one.told_at is None else one.told_at + PLAIN_GAP
+        due = one.begun + PLAIN_AFTER if one.reported_at is None else one.reported_at + PLAIN_GAP
         if now >= due:
-            one.told_at = now
+            one.reported_at = now
             fraction, text = one.phase.fraction, one.phase.text
             if fraction:
                 text = f"{one.phase.name}: {100 * fraction:.0f} %"
@@ -100,7 +100,7 @@ class _Shown:
     def __init__(self, phase: Phase, begun: float) -> None:
         self.phase, self.begun = phase, begun
         self.first: float | None = None  # the fraction at the first look
-        self.told_at: float | None = None
+        self.reported_at: float | None = None
 
     def line(self, now: float, width: int, spinner: str) -> str:
         """One line about the phase, as wide as the terminal allows."""

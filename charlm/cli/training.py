@@ -65,14 +65,14 @@ def follow(session: "Session") -> None:
     for line in describe_plan(session.record, session.path):
         say(line)
     finished: FinishedRecord | None = None
-    told = len(session.notes)
+    reported = len(session.notes)
     with _signals(session) as status, _progress(session) as show:
         try:
             for record in session.records():
                 show(record)
-                for note in session.notes[told:]:
+                for note in session.notes[reported:]:
                     show(note)
-                told = len(session.notes)
+                reported = len(session.notes)
                 if isinstance(record, FinishedRecord):
                     finished = record
         except KeyboardInterrupt:
@@ -133,14 +133,14 @@ def _progress(session: "Session") -> "Iterator[Any]":
     from charlm.training.records import EvaluationRecord, StepRecord, WarningRecord
 
     unit = session.record["settings"]["vocabulary"]["unit"]
-    told_at = -PLAIN_STEP_GAP
+    reported_at = -PLAIN_STEP_GAP
 
     with phase("training") as training:
-        training.reached, training.told = session.trainer.progress, True
+        training.reached, training.own_lines = session.trainer.progress, True
 
         def show(record: "Record | str") -> None:
             """Move the bar, or write a line above it."""
-            nonlocal told_at
+            nonlocal reported_at
             if isinstance(record, str):
                 say(record)
             elif isinstance(record, EvaluationRecord):
@@ -150,8 +150,8 @@ def _progress(session: "Session") -> "Iterator[Any]":
                 say(record.text)
             elif isinstance(record, StepRecord):
                 training.reached, training.detail = record.progress, step_line(record, unit)
-                if not sys.stderr.isatty() and record.seconds - told_at >= PLAIN_STEP_GAP:
-                    told_at = record.seconds
+                if not sys.stderr.isatty() and record.seconds - reported_at >= PLAIN_STEP_GAP:
+                    reported_at = record.seconds
                     say(plain_step_line(record, unit))
 
         yield show
