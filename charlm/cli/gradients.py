@@ -12,6 +12,7 @@ from charlm.cli.options import (
     JsonOption,
     ReadingFlags,
     RunOption,
+    as_trained,
     check_meant,
     locate,
     reading_flags,
@@ -106,13 +107,15 @@ def gradients(
 
 def _of_run(path: Path, sources: list[str], reading: ReadingFlags, lags: int) -> "GradientFlow":
     from charlm.config import Reading
-    from charlm.runs.layout import read_config
+    from charlm.runs.run import load_run
     from charlm.text.corpus import Corpus
     from charlm.training.gradients import run_flow
 
-    config = read_config(path)
-    rules = Reading(**{"keep_cr": config.get("crlf", True), **reading})
-    corpus = Corpus(sources, document=config["document"], reading=rules) if sources else None
+    corpus = None
+    if sources:
+        run = load_run(path)
+        rules = Reading(**as_trained(reading, run))
+        corpus = Corpus(sources, document=run.document, reading=rules)
     return run_flow(path, corpus, lags)
 
 

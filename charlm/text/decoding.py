@@ -12,7 +12,6 @@ from itertools import chain
 
 from charlm.errors import CorpusError, UsageError
 
-ERRORS = ("strict", "replace")
 AUTO = "auto"
 """Name of an encoding that stands for the own one of each file; see `charlm.text.encodings`."""
 CONVERT = (
