@@ -1,16 +1,20 @@
 """How long a resumed run is trained, and what `charlm train` writes, overwrites and continues."""
 
 import json
+import os
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import Call
 
 from charlm.cli import beginning
 from charlm.errors import UsageError
+from charlm.runs import data
 from charlm.runs.layout import read_metrics, read_record
+from charlm.training import opening
 from charlm.training.lengths import check_not_shorter, trained_so_far, with_more
 from charlm.training.session import Session
 from charlm.units import flat_figures
@@ -219,6 +223,114 @@ def test_continue_starts_resumes_and_leaves_alone(call: Call) -> None:
     assert "nothing was changed" in train(call, "--continue")[2]  # 12 steps are fewer
     status, _, err = train(call, "--continue", "--dropout", "0.5")
     assert status == 2 and "made with dropout" in err and "--overwrite" in err
+
+
+def test_continue_takes_other_settings_of_the_machine(call: Call) -> None:
+    """They leave a complete run alone, as does another way to write the path of the text."""
+    assert train(call, "--continue")[0] == 0
+    log = Path("c/r/run.json").read_bytes()
+    for other in (["--save-minutes", "9"], ["--device", "cpu"], ["--set", "keep=1"]):
+        assert train(call, "--continue", *other)[0] == 0
+    words = ["--name", "r", *SIZES, "--steps", "12", "--continue"]
+    assert call("train", str(Path("text.txt").resolve()), *words)[0] == 0
+    assert Path("c/r/run.json").read_bytes() == log
+
+
+def test_continue_refuses_another_text_or_vocabulary(call: Call) -> None:
+    """A Makefile calls it because the text has changed; exit 0 would leave the old model."""
+    assert train(call, "--continue")[0] == 0
+    for text, flag in ((TEXT, []), (NAMES, ["--vocab", "other.json"])):
+        Path("other.txt").write_text(text, encoding="utf-8")
+        assert call("vocab", "other.txt", "--out", "other.json")[0] == 0
+        status, _, err = train(call, "--continue", *flag)
+        assert (status, "another vocabulary than other.json" in err) == ((2, True) if flag else
+                                                                         (0, False))  # fmt: skip
+    Path("text.txt").write_text(TEXT + "a new line.\n", encoding="utf-8")
+    status, _, err = train(call, "--continue")
+    assert status == 2 and "it has changed" in err and "--overwrite" in err
+    status, _, err = call("train", "--name", "r", "--checkpoints", "c", "--continue")
+    assert status == 0 and "nothing was changed" in err  # no text was given
+    Path("text.txt").unlink()
+    assert train(call, "--continue")[0] == 0
+
+
+def test_a_large_text_older_than_the_run_is_not_read_again(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert train(call, "--continue")[0] == 0
+    monkeypatch.setattr(data, "READ_AGAIN_BYTES", 10)
+    os.utime("text.txt", (1, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "text_fingerprint", lambda *_: "not called")
+        assert train(call, "--continue")[0] == 0
+    os.utime("text.txt")
+    assert train(call, "--continue")[0] == 0
+    monkeypatch.setattr(data, "text_fingerprint", lambda *_: "called")
+    assert train(call, "--continue")[0] == 2
+
+
+def test_continue_after_more_of_another_unit(call: Call) -> None:
+    """The steps that are asked for were trained; the run's length is in passes now."""
+    assert train(call, "--continue")[0] == 0
+    assert resume(call, "--more-epochs", "0.05")[0] == 0
+    assert "nothing was changed" in train(call, "--continue")[2]
+    assert train(call, "--continue", "--steps", "999")[0] == 2
+
+
+@pytest.mark.parametrize(("minutes", "total"), [("0.001", 0.002), ("0.002", 0.002), ("4", 4.0)])
+def test_continue_counts_the_minutes_of_both_directions(
+    minutes: str, total: float, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    """The record has those of one; a smaller number changes nothing, a greater one is taken."""
+    assert train(call, "--direction", "both", "--minutes", "0.002")[0] == 0
+    lengths: list[float] = []
+    real = opening.resume
+
+    def first(path: Path, changes: dict, **options: object) -> Session:
+        lengths.append(changes.get("training", {}).get("minutes", 0.002))
+        return real(path, {}, **options)
+
+    monkeypatch.setattr(opening, "resume", first)
+    assert train(call, "--direction", "both", "--minutes", minutes, "--continue")[0] == 0
+    assert lengths[0] == total
+
+
+def test_a_half_that_is_longer_already_keeps_its_length(call: Call) -> None:
+    """Halves that were trained for some minutes have different numbers of steps."""
+    assert train(call, "--direction", "both", "--steps", "6")[0] == 0
+    assert call("train", "--resume", "--run", "c/r/backward", "--more-steps", "9")[0] == 0
+    for _ in range(2):
+        assert resume(call, "--more-steps", "3")[0] == 0
+    steps = [read_record(Path("c/r") / half)["results"]["step"] for half in ("", "backward")]
+    assert steps == [12, 15]
+    assert resume(call, "--more-steps", "8")[0] == 0
+    steps = [read_record(Path("c/r") / half)["results"]["step"] for half in ("", "backward")]
+    assert steps == [20, 20]
+    assert "nothing was changed" in resume(call)[2]
+
+
+def test_another_number_of_threads_is_reported_once(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not again by the next session, which has the same number."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert train(call)[0] == 0
+    note = "the number of threads changed"
+    assert note in resume(call, "--threads", "2", "--more-steps", "2")[2]
+    assert note not in resume(call, "--more-steps", "2")[2]
+    torch.set_num_threads(1)
+
+
+def test_validations_are_spread_over_the_new_length_of_a_shorter_run(call: Call) -> None:
+    """The first step after the change was taken for one long after a validation: patience ended."""
+    status, _, _ = train(
+        call, "--steps", "100", "--evals", "10", "--patience", "1", "--learning-rate", "9"
+    )
+    assert status == 0
+    stopped = read_record(Path("c/r"))["results"]["step"]
+    assert stopped < 50
+    assert resume(call, "--more-steps", "40")[0] == 0
+    assert read_record(Path("c/r"))["results"]["step"] >= stopped + 4
 
 
 def test_continue_resumes_what_another_process_started_meanwhile(

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 LOADING = "loading PyTorch"
 PLANNED = {"batch_size", "bptt", "epochs", "steps", "minutes", "evals", "parameters"}
 """Settings that a plan may replace by others than those that were given."""
+MACHINE = {"device", "threads", "save_minutes", "keep"}
+"""Settings of the machine and of checkpoints, which may change from one session to the next."""
+PATHS = ("sources", "valid", "test")
 Nested = dict[str, dict[str, Any]]
 
 
@@ -101,7 +104,6 @@ def start_or_continue(request: Request) -> "Session":
     """Start the run of this name, or resume it. Raises UsageError for settings that differ.
 
     A length that is greater than that of the run makes it longer; a smaller one changes nothing.
-    The text of a run that exists is not read again.
     """
     from charlm.errors import RunError
     from charlm.runs.layout import RECORD, read_record
@@ -114,32 +116,69 @@ def start_or_continue(request: Request) -> "Session":
             if not (path / RECORD).exists():
                 raise
     nested, _ = request.layered()
-    return _resumed(path, _longer(nested, read_record(path), path.name), {})
+    record = read_record(path)
+    changes = _changes(nested, record, path.name)
+    _check_text(nested, record, path, request.vocab)
+    return _resumed(path, changes, {})
 
 
-def _longer(nested: Nested, record: dict[str, Any], name: str) -> Nested:
-    """Return the length that is given if it is greater than that of a run.
+def _changes(nested: Nested, record: dict[str, Any], name: str) -> Nested:
+    """Return what changes in a run: a length that is greater than its own, and how it is run.
 
     Raises UsageError where the run was made with other settings than are given now.
     """
     from charlm.config import LENGTHS, settings_from
-    from charlm.errors import UsageError
+    from charlm.runs.data import absolute
 
-    given, recorded, longer = settings_from(nested, "flags").to_dict(), record["settings"], {}
+    given, recorded, changes = settings_from(nested, "flags").to_dict(), record["settings"], {}
+    results = record.get("results") or {}
     for section, key in ((section, key) for section, values in nested.items() for key in values):
         before, now = recorded[section].get(key), given[section][key]
         origin = record.get("origins", {}).get(f"{section}.{key}", "")
-        replaced = key in PLANNED and origin not in ("flag", "default")
+        halved = key == "minutes" and recorded["model"].get("direction") == "both"
+        replaced = key in PLANNED and origin not in ("flag", "default") and not halved
         if before == now or replaced or key == "parameters":
             continue
-        if key not in LENGTHS or before is None:
-            raise UsageError(
-                f"run {name} was made with {key} {before}, not {now}; expected the settings that "
-                "it was made with. Use --overwrite to train it again, or another --name"
-            )
-        if now > before:
-            longer[key] = now
-    return {"training": longer} if longer else {}
+        if key in PATHS and absolute(now) == record["corpus"].get(key):
+            continue
+        if key in MACHINE:
+            changes[key] = now
+        elif key in LENGTHS and before is not None:
+            before *= 2.0 if halved else 1.0
+            changes |= {key: now} if now > before * (1.0 + 1e-9) else {}
+        elif not (key == "steps" and results.get("step", 0) >= now):
+            raise _made_otherwise(f"with {key} {before}, not {now}", "the settings", name)
+    return {"training": changes} if changes else {}
+
+
+def _check_text(nested: Nested, record: dict[str, Any], path: Path, vocab: Path | None) -> None:
+    """Raise UsageError where the text or vocabulary that is given is not that of the run."""
+    from dataclasses import replace
+
+    from charlm.config import settings_from
+    from charlm.runs.data import text_changed
+    from charlm.runs.layout import TOKENIZER
+    from charlm.runs.run import vocabulary_bytes
+    from charlm.text.vocabulary import load_vocabulary
+
+    if vocab:
+        own, other = (vocabulary_bytes(load_vocabulary(p)) for p in (path / TOKENIZER, vocab))
+        if own != other:
+            raise _made_otherwise(f"with another vocabulary than {vocab}", "the same", path.name)
+    given = settings_from(nested, "flags").corpus
+    if given.sources:
+        before = settings_from(record["settings"]).corpus
+        if text_changed(replace(before, **{key: getattr(given, key) for key in PATHS}), record):
+            raise _made_otherwise("from another text: it has changed", "the text", path.name)
+
+
+def _made_otherwise(how: str, expected: str, name: str) -> Exception:
+    from charlm.errors import UsageError
+
+    return UsageError(
+        f"run {name} was made {how}; expected {expected} that it was made with. Use --overwrite "
+        "to train it again, or another --name"
+    )
 
 
 def resume(request: Request) -> "Session":

@@ -3,23 +3,27 @@
 import contextlib
 import glob
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from charlm.config import Settings
+from charlm.config import CorpusSettings, Settings
 from charlm.errors import CorpusError, RunError
 from charlm.runs.commit import manifest_problems
 from charlm.runs.layout import CONFIG, RECORD, TOKENIZER, WEIGHTS, read_config, read_manifest
 from charlm.runs.locate import built_in, is_built_in
 from charlm.runs.shapes import shown
-from charlm.text.dataset import SPLITS, Dataset, load_dataset
+from charlm.text.dataset import SPLITS, Dataset, load_dataset, open_corpus, text_fingerprint
 from charlm.text.encoded import read_encoded, write_encoded
 from charlm.text.idcache import CACHED_FROM_BYTES
 from charlm.text.rows import HUB_PREFIX
 from charlm.text.sources import literal_folders
 from charlm.text.vocabulary import Vocabulary
+
+READ_AGAIN_BYTES = 100 << 20
+"""Size up to which a text is read again to see whether it has changed, however old its files."""
 
 
 def corpus_record(dataset: Dataset, settings: Settings) -> dict[str, Any]:
@@ -27,9 +31,9 @@ def corpus_record(dataset: Dataset, settings: Settings) -> dict[str, Any]:
     parts = {name: dataset.split(name) for name in SPLITS}
     return {
         "name": dataset.name,
-        "sources": [_absolute(name) for name in settings.corpus.sources],
-        "valid": [_absolute(name) for name in settings.corpus.valid],
-        "test": [_absolute(name) for name in settings.corpus.test],
+        "sources": absolute(settings.corpus.sources),
+        "valid": absolute(settings.corpus.valid),
+        "test": absolute(settings.corpus.test),
         "document": dataset.document,
         "fingerprint": dataset.fingerprint,
         "coverage": dataset.coverage,
@@ -46,6 +50,11 @@ def corpus_record(dataset: Dataset, settings: Settings) -> dict[str, Any]:
             if part is not None
         },
     }
+
+
+def absolute(names: Iterable[str]) -> list[str]:
+    """Return the names of texts so that they can be found from any folder."""
+    return [_absolute(name) for name in names]
 
 
 def _absolute(name: str) -> str:
@@ -107,6 +116,28 @@ def read_data(
         crlf=crlf,
         unk_types=unk_types,
     )
+
+
+def text_changed(settings: CorpusSettings, record: Mapping[str, Any]) -> bool:
+    """Return whether the text that the settings name is another one than that of a run.
+
+    Large files that are older than the run are not read. Text that cannot be read again, such as
+    standard input, or that is gone counts as unchanged.
+    """
+    names = (*settings.sources, *settings.valid, *settings.test)
+    if any(n == "-" or n.startswith(HUB_PREFIX) or Path(n).is_fifo() for n in names):
+        return False
+    corpus = record["corpus"]
+    begun = datetime.fromisoformat(record["created"]).timestamp()
+    try:
+        opened = open_corpus(names, settings, corpus["document"])
+        stamps = [stamp for stamp in opened.stamps() if stamp]
+        older = all(changed < 1e9 * begun for _, changed, *_ in stamps)
+        if older and sum(size for size, *_ in stamps) > READ_AGAIN_BYTES:
+            return False
+        return bool(text_fingerprint(settings, corpus["document"]) != corpus["fingerprint"])
+    except CorpusError:
+        return False
 
 
 def weights_problem(path: Path) -> str:

@@ -4,7 +4,7 @@ Small texts are encoded in memory, large ones into the cache on disk (`charlm.te
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -129,7 +129,6 @@ def load_dataset(
         notes.append(f"{share} of the training tokens are not in the vocabulary (UNK){hint}")
     train = encoded["train"]
     notes += size_advice(len(train.ids), train.counts.chars, vocabulary.unit)
-    keys = "".join(part.key for part in parts.values())
     return Dataset(
         name=corpus.name,
         document=corpus.document,
@@ -137,12 +136,22 @@ def load_dataset(
         train=encoded["train"],
         valid=encoded.get("valid"),
         test=encoded.get("test"),
-        fingerprint=hashlib.sha256(keys.encode()).hexdigest(),
+        fingerprint=_fingerprint(parts),
         coverage=coverage,
         crlf=corpus.cr_ends,
         unk_types=unk_types,
         notes=notes,
     )
+
+
+def text_fingerprint(settings: CorpusSettings, document: str) -> str:
+    """Read a text that is cut in these documents, and return the fingerprint of its dataset."""
+    return _fingerprint(_split(open_corpus(settings.sources, settings, document), settings))
+
+
+def _fingerprint(parts: Mapping[str, Part]) -> str:
+    keys = "".join(part.key for part in parts.values())
+    return hashlib.sha256(keys.encode()).hexdigest()
 
 
 def open_corpus(

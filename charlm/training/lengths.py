@@ -1,5 +1,6 @@
 """Lengths of a run that is resumed: what "more" adds to, what is refused, what the rate does."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,9 +41,9 @@ def with_more(
     Minutes are shared by the `directions` of a run; steps and epochs are of each of them.
     Raises UsageError unless there is one unit, and more than nothing of it.
     """
-    if len(more) != 1 or min(more.values()) <= 0:
+    if len(more) != 1 or not 0 < min(more.values()) < math.inf:
         given = ", ".join(f"--more-{unit} {value:g}" for unit, value in more.items())
-        raise UsageError(f"{given}; expected one of them, above zero")
+        raise UsageError(f"{given}; expected one of them, above zero and finite")
     ((unit, added),) = more.items()
     before, recorded = trained[unit], training[unit]
     if recorded and abs(before - recorded) <= NEAR * recorded:
@@ -54,6 +55,14 @@ def with_more(
     return {unit: round(before + added) if unit == "steps" else total}
 
 
+def is_shorter(
+    wanted: Mapping[str, Any], training: Mapping[str, Any], trained: Mapping[str, float]
+) -> bool:
+    """Return whether the wanted length is less than what the run was trained already."""
+    unit, total = length_of(wanted)
+    return total < trained[unit] and total != training[unit]
+
+
 def check_not_shorter(
     wanted: Mapping[str, Any],
     training: Mapping[str, Any],
@@ -63,7 +72,7 @@ def check_not_shorter(
     """Raise UsageError where the wanted length is less than what the run was trained already."""
     unit, total = length_of(wanted)
     done = trained[unit]
-    if total >= done or total == training[unit]:
+    if not is_shorter(wanted, training, trained):
         return
     factor = directions if unit == "minutes" else 1
     given, before = factor * total, float(f"{factor * done:.3g}")
@@ -72,6 +81,15 @@ def check_not_shorter(
         f"{UNITS[unit]} already; expected more than that. To train it {given:g} {UNITS[unit]} "
         f"more, use --more-{unit} {given:g}"
     )
+
+
+def last_progress(before: TrainingSettings, trainer: Trainer) -> float:
+    """Return the place of the newest validation as a fraction of the new length of a run."""
+    schedule, counters = trainer.schedule, trainer.counters
+    old = type(schedule)(before, schedule.text).progress(counters)
+    if not old or trainer.progress <= old:  # longer: the trainer has seen to it
+        return counters.last_progress
+    return min(counters.last_progress * trainer.progress / old, trainer.progress)
 
 
 def rate_note(before: TrainingSettings, trainer: Trainer) -> str | None:

@@ -48,6 +48,8 @@ from charlm.text.direction import mirrored_dataset
 from charlm.text.vocabulary import load_vocabulary
 from charlm.training.lengths import (
     check_not_shorter,
+    is_shorter,
+    last_progress,
     rate_note,
     trained_so_far,
     with_more,
@@ -178,7 +180,9 @@ def _backward_half(forward: Session) -> Session:
         wanted = record["settings"]["training"]
         there = read_record(path / BACKWARD)["settings"]["training"]
         changes = {key: wanted[key] for key in RESUMABLE if wanted[key] != there[key]}
-        return resume(path / BACKWARD, {"training": changes}, dataset=forward.trainer.dataset)
+        return resume(
+            path / BACKWARD, {"training": changes}, dataset=forward.trainer.dataset, half=True
+        )
     settings = settings_from(record["settings"], str(path / RECORD))
     settings = replace(settings, model=replace(settings.model, direction="backward"))
     dataset = forward.trainer.dataset  # in the order of the text; stdin is not there twice
@@ -206,12 +210,14 @@ def resume(
     *,
     more: Mapping[str, float] | None = None,
     dataset: Dataset | None = None,
+    half: bool = False,
 ) -> Session:
     """Go on with a run from its newest whole state, or from its beginning where there is none.
 
     `changes` may change lengths, intervals and rates, not what the model or the text is. `more`
     makes the run longer by epochs, steps or minutes, counted from its newest state. `dataset`
-    is its text, where that has been read. Raises UsageError where a length is less than what was
+    is its text, where that has been read. A `half` that was trained longer than its changes say
+    keeps its length. Raises UsageError where a length is less than what was
     trained already. Best weights that are damaged are written again.
     Raises RunError when the run is damaged, CorpusError when its text is gone.
     """
@@ -249,9 +255,9 @@ def resume(
         before = settings_from(record["settings"]).training
         size = log_size(saved) if saved else 0
         counters = asdict(counters_of(saved)) if saved else {}
-        settings = _with_length(settings, record, changes, more or {}, counters)
+        settings = _with_length(settings, record, changes, more or {}, counters, half=half)
         device, threads = prepare_machine(settings.training, record["machine"].get("threads"))
-        if changes or more:
+        if more or changes.get("training", {}).keys() - {"save_minutes", "keep"}:
             record.pop("planned", None)  # it was another plan
         record |= {"settings": settings.to_dict()}
         with contextlib.suppress(UnicodeEncodeError):  # of a folder that is no UTF-8
@@ -269,6 +275,7 @@ def resume(
         session.notes += [f"{problem}; passed over" for problem in skipped]
         if threads != record["machine"].get("threads"):
             session.notes.append("the number of threads changed; results may differ in rounding")
+            record["machine"]["threads"] = threads
         if saved:
             session.trainer.restore(saved)
         if problem:
@@ -277,6 +284,8 @@ def resume(
         changed = (more or {}).keys() | changes.get("training", {}).keys()
         if saved and REOPENING & changed:
             session.trainer.counters.without_gain = 0
+        if saved and set(LENGTHS) & changed:
+            session.trainer.counters.last_progress = last_progress(before, session.trainer)
         if saved and set(LENGTHS) & changed and "learning_rate" not in changed:
             note = rate_note(before, session.trainer)
             session.notes += [note] if note and not session.complete else []
@@ -355,6 +364,8 @@ def _with_length(
     changes: Mapping[str, Mapping[str, Any]],
     more: Mapping[str, float],
     counters: Mapping[str, Any],
+    *,
+    half: bool = False,
 ) -> Settings:
     """Return the settings with the length that is asked for. Raises UsageError for a wrong one."""
     training = record["settings"]["training"]
@@ -369,6 +380,9 @@ def _with_length(
     if more:
         total = with_more(more, training, trained, directions)
         return _resumed_settings(record, {"training": {**changes.get("training", {}), **total}})
+    if given and half and is_shorter(asdict(settings.training), training, trained):
+        others = {k: v for k, v in changes["training"].items() if k not in LENGTHS}
+        return _resumed_settings(record, {"training": others})
     if given:
         check_not_shorter(asdict(settings.training), training, trained, directions)
     return settings
