@@ -281,8 +281,14 @@ def compared_flows(settings: Sequence[Settings], lags: int = 200) -> Iterator[Gr
         check_read_again(chosen.corpus.sources, "a comparison of cells")
     with tempfile.TemporaryDirectory() as folder:
         for chosen in settings:
-            session = start(chosen, Path(folder), name=chosen.model.cell)
-            with phase(f"training {chosen.model.cell}") as training:
-                for _ in session.records():
-                    training.reached = session.trainer.progress
-            yield run_flow(session.path, lags=lags)
+            yield run_flow(trained(chosen, Path(folder)), lags=lags)
+
+
+def trained(settings: Settings, folder: Path, corpus: Corpus | None = None) -> Path:
+    """Train a model that is named after its cell, and return its run. Arguments as in `start`."""
+    cell = settings.model.cell
+    session = start(settings, folder, name=cell, corpus=corpus)
+    with phase(f"training {cell}") as training:
+        for _ in session.records():
+            training.reached = session.trainer.progress
+    return session.path

@@ -17,13 +17,10 @@ import torch
 
 from charlm.config import Settings, settings_from
 from charlm.flags import by_section
-from charlm.phases import phase
 from charlm.runs.run import load_run, torch_model
 from charlm.text.corpus import Corpus
 from charlm.text.tokenizer_json import EOS
-from charlm.training.gradients import GradientFlow, clip_rate, window_flows
-from charlm.training.opening import start
-from charlm.training.records import StepRecord
+from charlm.training.gradients import GradientFlow, clip_rate, trained, window_flows
 
 LETTERS = "abcdefgh"
 NOISE, CUE = "xy", "?"
@@ -72,12 +69,7 @@ def recall_flows(settings: Sequence[Settings], lag: int = LAG) -> Iterator[Gradi
             bptt = max(chosen.training.bptt or 0, lag + 4)  # a whole line
             chosen = replace(chosen, training=replace(chosen.training, bptt=bptt))
             corpus = Corpus.from_text(recall_text(lag, chosen.training.seed or 0), "line")
-            session = start(chosen, Path(folder), name=chosen.model.cell, corpus=corpus)
-            with phase(f"training {chosen.model.cell}") as training:
-                for record in session.records():
-                    if isinstance(record, StepRecord):
-                        training.reached = record.progress
-            yield recall_flow(session.path, lag)
+            yield recall_flow(trained(chosen, Path(folder), corpus), lag)
 
 
 def recall_flow(path: Path, lag: int) -> GradientFlow:
