@@ -38,6 +38,7 @@ LENGTHS = ("epochs", "steps", "minutes")
 """Settings that give the length of a training, of which one is set."""
 INIT_NAMES = ("orthogonal", "xavier", "he", "identity")
 MOST_LAYERS, MOST_COUNT = 256, 2**31
+LARGE = 2**31  # bounds from here on are named only where they are passed
 TINY = 1e-12  # the least of numbers that must be above zero
 DIRECTION_NAMES = ("forward", "backward", "both")
 
@@ -72,8 +73,9 @@ def _range_problems(settings: Any, **ranges: tuple[float, float]) -> list[str]:
         if value is None or (low <= value <= high and value != math.inf):
             continue
         lower = "more than 0" if low == TINY else f"at least {low:g}"
-        upper = f" and at most {high:g}" if high < math.inf else ""
+        upper = f" and at most {high:g}" if high < LARGE else ""
         upper = " and finite" if value == math.inf else upper
+        upper = f" and at most {high:,}" if value > high and not upper else upper
         shown = f"{value:g}" if isinstance(value, float) else value
         problems.append(f"{name} is {shown}; expected {lower}{upper}")
     return problems

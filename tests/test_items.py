@@ -301,7 +301,7 @@ def test_items_of_paragraphs_have_rules_with_until_eos(call: Call) -> None:
 def test_an_item_that_was_cut_is_reported(call: Call) -> None:
     """With the option that lets it end."""
     err = call("sample", "line", "--n", "4", "--len", "1", "--seed", "1")[2]
-    assert "cut at 1 tokens; allow more with --len" in err
+    assert "cut at 1 token; allow more with --len" in err
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from helpers import Call
 from charlm.cli import app
 from charlm.cli.frame import joined_lines
 from charlm.cli.usage import with_flags
+from charlm.report.text import counted
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +74,39 @@ def test_advice_for_stdin_repeats_the_command(call: Call) -> None:
     status, _, err = call("sample", "--run", "tales", "--len", "5", stdin=b"Once upon")
     assert status == 2
     assert "Start from it with: charlm sample --run tales --len 5 --prime -, or" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("train x.txt --seed -1", "--seed is -1; expected at least 0\n"),
+        ("train x.txt --steps 0", "--steps is 0; expected at least 1\n"),
+        ("train x.txt --steps 3000000000", "expected at least 1 and at most 2,147,483,648\n"),
+        ("train x.txt --mos 0", "--mos is 0; expected at least 1 and at most 256\n"),
+    ],
+)
+def test_a_bound_that_nobody_meets_is_named_only_where_it_is_passed(
+    words: str, problem: str, call: Call
+) -> None:
+    """No `at most 9.22337e+18` beside a seed of -1."""
+    assert call(*words.split())[2].endswith(problem)
+
+
+@pytest.mark.parametrize("flag", ["--stop", "--separator"])
+def test_an_escape_that_is_taken_literally_is_reported(flag: str, call: Call) -> None:
+    """A shell passes backslash and n on; the report says how a line end is written."""
+    words = ["sample", "--run", "tales", "--len", "3", "--seed", "1", "--n", "2", flag]
+    assert rf"{flag} '\\n--' is taken literally" in call(*words, r"\n--")[2]
+    assert r"use $'\n--' in bash" in call(*words, r"\n--")[2]
+    assert "literally" not in call(*words, "\n--")[2]
+
+
+def test_numbers_and_nouns_agree() -> None:
+    """One step, two steps."""
+    assert [counted(n, "step") for n in (0, 1, 2000)] == ["0 steps", "1 step", "2,000 steps"]
+
+
+def test_tables_have_no_blanks_at_the_ends_of_lines(call: Call) -> None:
+    """In a pipe or a copied block they are only in the way."""
+    _, out, _ = call("next", "--run", "tales", "--top", "3", "the ")
+    assert out and not any(line.endswith(" ") for line in out.splitlines())

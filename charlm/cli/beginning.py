@@ -47,7 +47,7 @@ class Request:
 
         if self.run:
             raise UsageError(
-                "--run names a run to go on with and needs --resume; a new one is --name"
+                "--run names a run to resume, so it needs --resume. Name a new run with --name"
             )
         found = combined(self.flags, "flag", preset=self.preset, config=self.config)
         if self.preset:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -130,7 +131,7 @@ def drawn(renderable: Any, *, stderr: bool = False) -> str:
         console.width = max(console.width, _least_width(renderable))
     with console.capture() as capture:
         console.print(renderable)
-    return capture.get()
+    return re.sub(" +$", "", capture.get(), flags=re.MULTILINE)
 
 
 def _least_width(table: "Table") -> int:

@@ -1,6 +1,7 @@
 """`charlm sample`: draw novel text."""
 
 import itertools
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -154,6 +155,7 @@ def sample(
     never = [c for c in stop if c not in written and (c != "\n" or not model.run.ends)]
     if never and model.vocabulary.unit in ("char", "word"):
         say(f"stop text: the model cannot write {never[0]!r}, so it will not stop there")
+    _note_escapes({"--stop": stop, "--separator": separator or ""})
     chosen = fresh_seed() if seed is None else seed
     if seed is None:
         say(f"seed {chosen}")
@@ -188,6 +190,20 @@ def sample(
         _stream(pieces, start, show)
     else:
         layout.write(start + one.text for one in _gathered(pieces, count))
+
+
+ESCAPES = re.compile(r"\\[nrt0]")
+"""A line end, tab or NUL as programmers write it: two characters to a shell."""
+
+
+def _note_escapes(texts: dict[str, str]) -> None:
+    """Report a text that holds an escape such as backslash n, which nothing interprets."""
+    for flag, text in texts.items():
+        if ESCAPES.search(text):
+            quoted = text.replace("'", "\\'")
+            say(
+                f"{flag} {text!r} is taken literally; for a line end or tab use $'{quoted}' in bash"
+            )
 
 
 def read_prime(path: Path) -> str:
@@ -285,7 +301,11 @@ def _record(sample: "Sample | Item", text: str, number: int, seed: int) -> dict[
 
 def _report_items(items: "Items", chosen: bool) -> None:
     """Report what was left out to find the items that were asked for, and which were cut off."""
+    from charlm.report.text import counted
+
     if chosen and items.found == items.count:
-        say(f"{items.count:,} items in {items.attempts:,} attempts{items.reasons()}")
+        found, attempts = counted(items.count, "item"), counted(items.attempts, "attempt")
+        say(f"{found} in {attempts}{items.reasons()}")
     if items.cut:
-        say(f"{items.cut:,} items were cut at {items.length:,} tokens; allow more with --len")
+        cut, length = counted(items.cut, "item"), counted(items.length, "token")
+        say(f"{cut} {'was' if items.cut == 1 else 'were'} cut at {length}; allow more with --len")

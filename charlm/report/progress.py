@@ -11,7 +11,7 @@ from charlm.commands import command
 from charlm.config import LENGTHS
 from charlm.escapes import escape_unprintable
 from charlm.report.tables import pairs_table
-from charlm.report.text import duration, number, shortened, word_perplexity
+from charlm.report.text import counted, duration, number, shortened, word_perplexity
 from charlm.runs.layout import BACKWARD
 from charlm.runs.locate import built_in, is_run
 from charlm.training.records import EvaluationRecord, FinishedRecord, Review, StepRecord
@@ -47,12 +47,17 @@ def _outlook(record: Mapping[str, Any]) -> list[str]:
     if not planned:
         return []
     line = (
-        f"plan   about {planned['passes']:.1f} passes over the text, "
+        f"plan   about {_passes(planned['passes'])} passes over the text, "
         f"{planned['memory_bytes'] / 1e9:.1f} GB of memory"
     )
     if planned.get("speed_measured"):
         line += "; another load makes another plan"
     return [line, *([f"expect {_expectation(record)}"] if planned["expected"] else [])]
+
+
+def _passes(passes: float) -> str:
+    """Return a number of passes, of less than a tenth with one digit that counts."""
+    return f"{passes:.1f}" if passes >= 0.1 else f"{passes:.1g}"
 
 
 def _expectation(record: Mapping[str, Any]) -> str:
@@ -106,7 +111,7 @@ def summary_table(record: Mapping[str, Any], finished: FinishedRecord) -> Table:
     }
     pairs: list[tuple[str, str]] = [
         ("run", f"{record['name']}: {reasons.get(finished.reason, finished.reason)}"),
-        ("trained", f"{finished.step:,} steps, {finished.tokens:,} tokens, "
+        ("trained", f"{counted(finished.step, 'step')}, {counted(finished.tokens, 'token')}, "
                     f"{duration(finished.seconds)}"),
     ]  # fmt: skip
     for name, tally in (("validation", finished.valid), ("test", finished.test)):

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from charlm.escapes import escape_unprintable
 from charlm.report.tables import plain_table
-from charlm.report.text import duration, number, word_perplexity
+from charlm.report.text import counted, duration, number, word_perplexity
 
 Json = Mapping[str, Any]
 
@@ -28,12 +28,12 @@ def run_pairs(path: Path, config: Json, record: Json) -> list[tuple[str, str]]:
         ("text", f"{corpus['name']}, cut into documents by: {corpus['document']}"),
     ]
     for name, part in corpus["parts"].items():
-        size = f"{part['tokens']:,} tokens, {part['documents']:,} documents"
-        pairs.append((f"  {name}", f"{size}, {part['bytes']:,} bytes"))
+        size = f"{counted(part['tokens'], 'token')}, {counted(part['documents'], 'document')}"
+        pairs.append((f"  {name}", f"{size}, {counted(part['bytes'], 'byte')}"))
     pairs += _result_pairs(record.get("results") or {}, config["vocabulary"]["unit"])
     precision = record.get("precision", {})
     pairs += [
-        ("machine", f"{machine['device_name']}, {machine['threads']} threads"),
+        ("machine", f"{machine['device_name']}, {counted(machine['threads'], 'thread')}"),
         ("precision", f"{precision.get('name')} ({precision.get('reason')})"),
         ("made", f"{record.get('created')} with charlm {config.get('charlm')}, "
                  f"torch {config.get('torch')}"),
@@ -46,7 +46,7 @@ def run_pairs(path: Path, config: Json, record: Json) -> list[tuple[str, str]]:
 def _result_pairs(results: Json, unit: str) -> list[tuple[str, str]]:
     if not results:
         return []
-    pairs = [("trained", f"{results['step']:,} steps, {duration(results['seconds'])}")]
+    pairs = [("trained", f"{counted(results['step'], 'step')}, {duration(results['seconds'])}")]
     for name in ("valid", "test"):
         tally = results.get(name)
         if tally:
