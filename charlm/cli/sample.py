@@ -144,8 +144,8 @@ def sample(
         )
     if until_eos and not model.run.ends:
         raise UsageError(
-            "--until-eos with a model of one endless stream, which has learnt no ends; expected "
-            "--stop, or a model trained with --document line"
+            "--until-eos was given, but this model was trained on continuous text, where no text "
+            "ends; expected --stop, or a model trained with --document line"
         )
     if prime_file:
         prompt = of_file(prompt, model.run.prompt_document)

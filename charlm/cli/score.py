@@ -127,7 +127,7 @@ def score(
         raise UsageError("no sentences; give some as arguments, with --file, or on stdin")
     model = open_model(run, checkpoints, engine, weights)
     if not model.run.ends:
-        say("the model read one endless stream: scores are of texts as beginnings, without an end")
+        say("This model was trained on continuous text, so the end of a sentence is not scored")
     rules = Reading(**as_trained(reading, model.run))
     scorer = model.scorer(carry=carry, lines=carry, unk_penalty=unk_penalty)
     if output == "auto":

@@ -127,8 +127,8 @@ FIGURES = ("tokens", "words", "chars", "oov", "bits_per_char", "perplexity", "wo
 class Scorer:
     """Scores texts under a model.
 
-    `end` tells whether the model has learnt where texts end (EOS is then part of every score);
-    a model of one endless stream has not, and gives the probability that a text begins so.
+    With `end`, the model has learnt where texts end, and EOS is part of every score. A model of
+    continuous text has not, so its scores are those of the beginning of a text.
     With `carry`, the texts are one stream: each is read from the state after the one before. With
     `lines` each of them is a line, whose line end is part of it where no EOS is and it is known.
     With `anew`, what follows an EOS inside of a text begins from the zero state, as in training on
