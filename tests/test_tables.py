@@ -296,7 +296,7 @@ def test_json_that_is_no_table_is_refused(here) -> None:
         ("f.json", '[{"text": "a"},]', "not valid JSON"),
         ("g.json", '[{"text": "a"}]\n[]', "line 2 goes on after the end of the array"),
         ("h.json", '[{"text": nul}]' + " " * 99, "not valid JSON"),
-        ("i.json", '{"data": [{"text": "x"}]}', "no column of text. Its columns: data."),
+        ("i.json", '{"data": {"text": "x"}}', "is one object (data) with no array of rows"),
         ("j.json", "[1, 2]", "line 1 holds the number 1"),
     ]:
         assert words in refused(name, content)

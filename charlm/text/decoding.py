@@ -215,7 +215,17 @@ def _sniffed(blocks: Iterator[bytes], label: str, encoding: str) -> Iterator[byt
     return chain(first, blocks)
 
 
+def refuse_pointer(head: bytes, label: str) -> None:
+    """Raise CorpusError for a file that Git LFS left in the place of the real one."""
+    if head.startswith(b"version https://git-lfs.github.com/spec/"):
+        raise CorpusError(
+            f"{label} is a pointer of Git LFS, expected the file that it stands for. Fetch that "
+            f"with: git lfs pull"
+        )
+
+
 def _refuse_other_than_text(head: bytes, label: str, encoding: str) -> None:
+    refuse_pointer(head, label)
     for magic, (suffix, kind) in _PACKED.items():
         if head.startswith(magic) and (magic != b"BZh" or re.match(rb"BZh[1-9](1AY|\x17rE)", head)):
             raise CorpusError(

@@ -18,6 +18,10 @@ DELIMITER_NAMES = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "vertica
 HEAD_CHARS = 1 << 18
 """Characters at the beginning of a table that delimiters are tried on."""
 
+_EXCEL_LINE = re.compile(r"sep=(.)", re.IGNORECASE)
+"""First line that names the delimiter, for Excel."""
+_MISSING = frozenset(("NA", "NaN", "nan", "<NA>"))
+"""Words that R and pandas write for a missing cell."""
 _NUMBER = re.compile(r"[+-]?(\d[\d,. ]*|[.,]\d+)([eE][+-]?\d+)?%?|true|false", re.IGNORECASE)
 Fields = tuple[int, list[str]]
 """Line that a row begins in, and its fields."""
@@ -40,18 +44,32 @@ def open_table(
     """
     batches = line_batches(pieces, label)
     head = _head(batches)
+    declared = _EXCEL_LINE.fullmatch(head[0].rstrip("\r\n")) if head and kind == "csv" else None
+    before = 1 if declared else 0  # lines before the table
+    head = head[before:]
     lines = chain(head, chain.from_iterable(batches))
     quoted = _is_quoted(head, reading, kind)
-    delimiter = _delimiter(head, reading, kind, quoted)
-    rows = _quoted_rows(lines, delimiter, label) if quoted else _literal_rows(lines, delimiter)
+    delimiter = declared[1] if declared else _delimiter(head, reading, kind, quoted)
+    rows = (
+        _quoted_rows(lines, delimiter, label, before)
+        if quoted
+        else _literal_rows(lines, delimiter, before)
+    )
     begin: list[Fields] = []  # blank lines, and the first row after them
     for fields in rows:
         begin.append(fields)
         if "".join(fields[1]).strip():
             break
     else:
+        note(f"{label} has no rows.")
         return reading.column or "", iter(())
     names = begin[-1][1]
+    if quoted and reading.header is not False and _has_row_names(head, names, delimiter):
+        names = ["", *names]
+        report(
+            f"{label}: each row begins with its number, for which the first row has no name, as R "
+            f'writes it; these numbers are the column "1".'
+        )
     if reading.header is False:
         names = [str(number) for number in range(1, len(names) + 1)]
         rows = chain(begin, rows)
@@ -67,7 +85,8 @@ def open_table(
     unique = _unique(names)
     if reading.column != unique[index] or (kind == "tsv" and quoted) or delimiter not in ",\t":
         report(_choice(label, unique, index, delimiter, quoted, reading, kind))
-    return unique[index], _delimited_records(chain(peeked, fitted), unique, index, cells)
+    found = _delimited_records(chain(peeked, fitted), unique, index, cells)
+    return unique[index], _watched(found, label, unique[index], note, literal=not quoted)
 
 
 def _choice(
@@ -99,6 +118,53 @@ def _delimited_records(
         if with_cells:
             cells = {name: row[place] for place, name in others}
         yield Record(number, line, row[index] or None, cells)
+
+
+def _watched(
+    records: Iterable[Record], label: str, column: str, note: Note, *, literal: bool
+) -> Iterator[Record]:
+    """Give the records on, and report texts that are rather marks of the program that wrote them.
+
+    These are the letters NA and, where quotes are text (`literal`), quotes that enclose fields.
+    """
+    missing = enclosed = doubled = 0
+    for record in records:
+        text = record.text
+        if text in _MISSING:
+            missing += 1
+        elif literal and text and text[0] == text[-1] == '"':
+            enclosed += 1
+            inner = text[1:-1]
+            doubled += '""' in inner and '"' not in inner.replace('""', "")
+        yield record
+    if missing:
+        note(
+            f'{label}: {_count(missing, "text")} of the column "{shown(column)}" '
+            f"{'is' if missing == 1 else 'are'} NA or NaN, read as these letters. If they stand "
+            f'for no text, leave the cells empty, in R with: na = ""'
+        )
+    if doubled:
+        note(
+            f"{label}: {_count(doubled, 'text')} of {enclosed:,} in quotes "
+            f"{'has' if doubled == 1 else 'have'} doubled quotes inside, as where quotes enclose "
+            f"fields; they are read as they are. To remove such quotes add --quoting csv."
+        )
+
+
+def _count(number: int, what: str) -> str:
+    return f"1 {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def _has_row_names(head: list[str], names: list[str], delimiter: str) -> bool:
+    """Test whether R wrote numbers of rows, in quotes before the fields that have a name."""
+    lines = [line for line in head if not line.isspace()]
+    if not all(names) or not all(line[0] == '"' for line in lines):
+        return False
+    rows: list[list[str]] = []
+    with suppress(CorpusError):  # the head ends inside quotes
+        rows += (row for _, row in _quoted_rows(lines, delimiter, ""))
+    numbers = {row[0] for row in rows[1:] if len(row) == len(names) + 1 and row[0].isdecimal()}
+    return len(rows) > 1 and len(numbers) == len(rows) - 1
 
 
 def _head(batches: Iterator[list[str]]) -> list[str]:
@@ -156,17 +222,19 @@ def _matches(row: list[str], names: list[str]) -> bool:
     return not any(row[len(names) :]) and not any(names[len(row) :])
 
 
-def _quoted_rows(lines: Iterable[str], delimiter: str, label: str) -> Iterator[Fields]:
-    """Cut lines into rows by the rules of CSV."""
+def _quoted_rows(
+    lines: Iterable[str], delimiter: str, label: str, before: int = 0
+) -> Iterator[Fields]:
+    """Cut lines into rows by the rules of CSV; `before` counts the lines of the file before."""
     csv.field_size_limit(MAX_LINE_CHARS)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    line = 1
+    line = before + 1
     try:
         for row in reader:
             yield line, row
-            line = reader.line_num + 1
+            line = before + reader.line_num + 1
     except csv.Error as error:
-        raise _malformed(label, str(error), line, reader.line_num) from error
+        raise _malformed(label, str(error), line, before + reader.line_num) from error
 
 
 def _malformed(label: str, reason: str, begin: int, line: int) -> CorpusError:
@@ -181,13 +249,14 @@ def _malformed(label: str, reason: str, begin: int, line: int) -> CorpusError:
         found = f"line {line:,}: {reason}"
     return CorpusError(
         f"{label}: {found}; expected CSV, where quotes enclose a whole field and a quote inside it "
-        f"is doubled. Correct the line, or add --quoting none to read quotes as text."
+        f'is doubled. Correct the line, for a table of R with qmethod = "double"; or add --quoting '
+        f"none to read quotes as text."
     )
 
 
-def _literal_rows(lines: Iterable[str], delimiter: str) -> Iterator[Fields]:
+def _literal_rows(lines: Iterable[str], delimiter: str, before: int = 0) -> Iterator[Fields]:
     """Cut lines into rows at each delimiter; quotes are characters like others."""
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines, before + 1):
         bare = line.removesuffix("\n").removesuffix("\r")
         yield number, bare.split(delimiter) if bare else []
 
@@ -199,6 +268,7 @@ def _fitted(rows: Iterable[Fields], names: list[str], label: str, note: Note) ->
     table of one column, and no row in others.
     """
     width, blank, last_blank, longer = len(names), 0, 0, 0
+    repeated: list[int] = []  # lines
     for line, row in rows:
         if len(row) != width:
             if width > 1 and len(row) < 2 and not "".join(row).strip():
@@ -209,7 +279,15 @@ def _fitted(rows: Iterable[Fields], names: list[str], label: str, note: Note) ->
             longer += len(row) > width
             row = row[:width] + [""] * (width - len(row))
         blank, last_blank = blank + last_blank, 0
+        if row == names:
+            repeated.append(line)
         yield line, row
+    if repeated:
+        more = f" and {len(repeated) - 1:,} more" if len(repeated) > 1 else ""
+        note(
+            f"{label}: line {repeated[0]:,}{more} repeats the first row, as where tables were "
+            f"joined; it is read as data. Remove it."
+        )
     if blank:
         note(f"{label}: {'1 blank line' if blank == 1 else f'{blank:,} blank lines'} skipped.")
     if longer:
@@ -220,7 +298,16 @@ def _fitted(rows: Iterable[Fields], names: list[str], label: str, note: Note) ->
 def _ragged(label: str, line: int, row: list[str], names: list[str]) -> CorpusError:
     found = "1 field" if len(row) == 1 else f"{len(row):,} fields"
     advice = "Complete the row, or name the character between fields with --delimiter."
-    if len(row) > len(names):
+    if len(row) < len(names) and any(cell[:1] == '"' or cell[-1:] == '"' for cell in row):
+        advice = "If quotes enclose fields, add --quoting csv; else complete the row."
+    elif any(cell.startswith(' "') for cell in row):
+        advice = "Remove the blank before a quote: quotes enclose a field only at its beginning."
+    elif len(row) == len(names) + 1 and row[0] in ("1", '"1"'):
+        advice = (
+            "If its first field is the name of a row, as R writes it, write the table again with "
+            "row.names = FALSE; else put a field that contains the delimiter in quotes."
+        )
+    elif len(row) > len(names):
         advice = (
             "Put a field that contains the delimiter in quotes, or give every column a name "
             "in the first row."
@@ -228,7 +315,8 @@ def _ragged(label: str, line: int, row: list[str], names: list[str]) -> CorpusEr
         if len(names) == 1:
             advice += " A list with one text on each line is read with --input-format text."
     return CorpusError(
-        f"{label}: line {line:,} has {found}, expected {len(names):,} as in the first row. {advice}"
+        f"{label}: line {line:,} has {found}, expected {len(names):,} as in the first row "
+        f'("{shown(names[0][:60])}"{", ..." if len(names) > 1 else ""}). {advice}'
     )
 
 

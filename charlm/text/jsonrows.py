@@ -3,12 +3,13 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from itertools import chain
+from itertools import chain, islice
 
 from charlm.config import Reading
 from charlm.errors import CorpusError
 from charlm.text.decoding import MAX_LINE_CHARS, line_batches
-from charlm.text.rows import Note, Number, Record, kind_of, named_records
+from charlm.text.files import shown
+from charlm.text.rows import MAX_LISTED, Note, Number, Record, kind_of, named_records
 
 _DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=Number)
 _BLANK = re.compile(r"[ \t\r\n]*")
@@ -23,7 +24,7 @@ def open_table(
     note: Note,
     cells: bool,
     *,
-    values: Callable[[Iterator[str], str], Iterator[tuple[int, object]]],
+    values: Callable[[Iterator[str], str], Iterator[tuple[int | None, object]]],
     report: Note,
 ) -> tuple[str, Iterator[Record]]:
     """Open a table: the column that is read, and the records; `values` reads the rows.
@@ -32,24 +33,61 @@ def open_table(
     unused.
     """
     del note
-    found = values(pieces, label)
+    found: Iterator[tuple[int | None, object]] = values(pieces, label)
+    if values is values_of:
+        found = _rows_of_member(found, label, reading.column, report)
     rows = ((line, _json_row(label, line, value)) for line, value in found)
     return named_records(label, rows, reading.column, report, cells, _json_text)
 
 
-def _json_row(label: str, line: int, value: object) -> Mapping[str, object]:
+def _rows_of_member(
+    found: Iterator[tuple[int | None, object]], label: str, column: str | None, note: Note
+) -> Iterator[tuple[int | None, object]]:
+    """Give the values of a file, or those of the array in its only object: {"data": [{...}, ...]}.
+
+    CorpusError for an object that is no row and has no such array, or several.
+    """
+    first = list(islice(found, 2))
+    only = first[0][1] if len(first) == 1 else None
+    if type(only) is not dict or type(only.get("text" if column is None else column)) is str:
+        return chain(first, found)
+    lists = {name: member for name, member in only.items() if isinstance(member, list)}
+    tables = {name: rows for name, rows in lists.items() if _all_are(dict, rows)}
+    if not tables and len(lists) == 1:
+        tables = {name: rows for name, rows in lists.items() if _all_are(str, rows)}
+    if len(tables) == 1:
+        ((name, rows),) = tables.items()
+        note(f'{label} is one object; the rows are those of its array "{shown(name)}".')
+        return ((None, row) for row in rows)
+    nested = any(isinstance(member, list | dict) for member in only.values())
+    if tables or (nested and not any(type(member) is str for member in only.values())):
+        names = ", ".join(shown(name) for name in list(only)[:MAX_LISTED])
+        raise CorpusError(
+            f"{label} is one object ({names}) with {'several arrays' if tables else 'no array'} of "
+            f"rows, expected an array of objects. Write it so, for example with pandas: "
+            f'to_json(orient="records").'
+        )
+    return chain(first, found)
+
+
+def _all_are(kind: type, values: list[object]) -> bool:
+    return bool(values) and all(type(value) is kind for value in values)
+
+
+def _json_row(label: str, line: int | None, value: object) -> Mapping[str, object]:
     if type(value) is dict:
         return value
     if type(value) is str:
         return {"text": value}
+    place = "a row" if line is None else f"line {line:,}"
     raise CorpusError(
-        f'{label}: line {line:,} holds {kind_of(value)}, expected an object such as {{"text": '
+        f'{label}: {place} holds {kind_of(value)}, expected an object such as {{"text": '
         f'"..."}} or a text in quotes. Use --input-format json for one array of such values, text '
         f"for plain text."
     )
 
 
-def lines_of(pieces: Iterator[str], label: str) -> Iterator[tuple[int, object]]:
+def lines_of(pieces: Iterator[str], label: str) -> Iterator[tuple[int | None, object]]:
     """Read a value from each line; blank lines hold none."""
     decode_line = _DECODER.decode
     for line, text in enumerate(chain.from_iterable(line_batches(pieces, label)), 1):
@@ -143,7 +181,7 @@ class _JsonReader:
         )  # fmt: skip
 
 
-def values_of(pieces: Iterator[str], label: str) -> Iterator[tuple[int, object]]:
+def values_of(pieces: Iterator[str], label: str) -> Iterator[tuple[int | None, object]]:
     """Read the values of one array, or values one after another."""
     reader = _JsonReader(pieces, label)
     in_array = reader.peek() == "["

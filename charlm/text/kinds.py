@@ -29,11 +29,7 @@ def advice_for(head: str) -> str:
 
     The sentence goes on after the name of the file; it is empty for plain text.
     """
-    head = head[:HEAD_CHARS]
-    lines = [line.removesuffix("\r") for line in head.split("\n")]
-    if len(head) == HEAD_CHARS or not lines[-1]:
-        lines = lines[:-1]  # cut short, or nothing after the last line end
-    lines = lines[:MAX_LINES]
+    head, lines = _beginning(head)
     if kind := _json(head, lines):
         return (
             f"looks like JSON and is read as plain text, with its marks. To read its texts add "
@@ -56,6 +52,39 @@ def advice_for(head: str) -> str:
             f"the first line is data."
         )
     return ""
+
+
+def misnamed(head: str, kind: str) -> str:
+    """Return what is the matter with a file that is no table of its kind, csv or tsv.
+
+    The sentences go on after the name of the file; they are empty for a table.
+    """
+    head, lines = _beginning(head)
+    if found := _json(head, lines):
+        return (
+            f"looks like JSON, expected a table by its name. Add --input-format {found} or {kind}."
+        )
+    if _MARKUP.match(head):
+        return (
+            "looks like HTML or XML, expected a table by its name. It may be a page with an error: "
+            f"look into it and fetch the table again, or add --input-format {kind}."
+        )
+    table = _table(lines) if kind == "tsv" and not any("\t" in line for line in lines) else None
+    if table:
+        return (
+            f"has {table[1]} between the fields, expected tabs by its name. Add --input-format "
+            f"{table[0]} or {kind}."
+        )
+    return ""
+
+
+def _beginning(head: str) -> tuple[str, list[str]]:
+    """Return the characters and the whole lines that are looked at."""
+    head = head[:HEAD_CHARS]
+    lines = [line.removesuffix("\r") for line in head.split("\n")]
+    if len(head) == HEAD_CHARS or not lines[-1]:
+        lines = lines[:-1]  # cut short, or nothing after the last line end
+    return head, lines[:MAX_LINES]
 
 
 def _json(head: str, lines: list[str]) -> str:

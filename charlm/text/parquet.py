@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from charlm.config import Reading
 from charlm.errors import CorpusError
+from charlm.text.decoding import refuse_pointer
 from charlm.text.files import Spool, TextFile, readable, shown
 from charlm.text.rows import NO_CELLS, Note, Record, checked_text, chosen_column, listed
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     import pyarrow
     import pyarrow.parquet
 
+MAGIC = b"PAR1"
+"""First bytes of each file."""
 BATCH_ROWS = 500
 """Rows that are read together."""
 
@@ -25,6 +28,13 @@ def open_table(
     file = _parquet_file(source)
     schema = file.schema_arrow
     names: list[str] = schema.names
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise CorpusError(
+            f'{label} has {names.count(twice[0])} columns "{shown(twice[0])}", expected names that '
+            f"differ. Rename one, for example with pyarrow's Table.rename_columns."
+        )
+    if not file.metadata.num_rows:
+        report(f"{label} has no rows. {listed(names)}")
     texts = [name for name in names if _holds_text(schema.field(name).type)]
     column = chosen_column(label, names, texts, reading.column)
     if column not in texts:
@@ -74,6 +84,14 @@ def _parquet_file(source: TextFile | Spool) -> "pyarrow.parquet.ParquetFile":
         else:
             spool = source if isinstance(source, Spool) else Spool(source.label, source.open)
             file = spool.open()
+    with readable(source.label), source.open() as stream:
+        begin = stream.read(1024)
+    refuse_pointer(begin, source.label)
+    if not begin.startswith(MAGIC):
+        raise CorpusError(
+            f"{source.label} is not Parquet: its first bytes are {begin[:4]!r}, expected "
+            f"{MAGIC!r}. Fetch it again, or name its format with --input-format."
+        )
     try:
         return pyarrow.parquet.ParquetFile(file)
     except (pyarrow.ArrowException, OSError) as error:
@@ -102,6 +120,8 @@ def _no_parquet(label: str, error: Exception) -> CorpusError:
 def _cell_text(cell: object) -> str:
     if cell is None or isinstance(cell, str):
         return cell or ""
+    if isinstance(cell, bytes):
+        return cell.decode(errors="backslashreplace")
     if isinstance(cell, bool | list | dict):
         return json.dumps(cell, ensure_ascii=False, default=str)
     return str(cell)

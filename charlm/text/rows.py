@@ -129,6 +129,7 @@ def named_records(
     """
     first = list(islice(rows, PEEK_ROWS))
     if not first:
+        note(f"{label} has no rows.")
         return wanted or "", iter(())
     columns = list(dict.fromkeys(chain.from_iterable(row for _, row in first)))
     texts = [name for name in columns if any(type(row.get(name)) is str for _, row in first)]

@@ -6,12 +6,15 @@ not fit its table is refused with its line, so that no text moves to another col
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain
 
 from charlm.config import Reading
+from charlm.errors import CorpusError
 from charlm.text import delimited, jsonrows, parquet
 from charlm.text.decoding import AUTO, decode
 from charlm.text.encodings import own_encoding
 from charlm.text.files import Spool, TextFile, blocks
+from charlm.text.kinds import misnamed
 from charlm.text.rows import Note, Record, Rows
 
 TABLES = {
@@ -49,6 +52,11 @@ def table_rows(
         if encoding == AUTO:
             encoding = own_encoding(source, note)
         pieces = decode(blocks(source), label, note, encoding=encoding, errors=reading.errors)
+        if kind in ("csv", "tsv") and reading.input_format == "auto":
+            head = next((piece for piece in pieces if piece), "")
+            if problem := misnamed(head, kind):
+                raise CorpusError(f"{label} {problem}")
+            pieces = chain([head], pieces)
         return READERS[kind](pieces, label, reading, note, cells, report=report)
 
     return Rows(label, read, source.path if isinstance(source, TextFile) else None)

@@ -1,0 +1,166 @@
+"""Tables as other programs write them: Excel, R, pandas, Git LFS; read as meant, or refused."""
+
+import json
+from pathlib import Path
+
+import pandas
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from charlm.errors import CorpusError
+from charlm.text.corpus import Corpus
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def read(name: str, content: str | bytes | None = None, **options) -> tuple[list, str]:
+    """Return the rows as (line, text, cells), and all notes."""
+    if content is not None:
+        Path(name).write_bytes(content.encode() if isinstance(content, str) else content)
+    corpus = Corpus([name], **options)
+    rows = [(row.line, row.text, dict(row.cells)) for row in corpus.records()]
+    return rows, " ".join(corpus.notes)
+
+
+def refused(name: str, content: str | bytes | None = None, **options) -> str:
+    with pytest.raises(CorpusError) as caught:
+        read(name, content, **options)
+    return str(caught.value)
+
+
+def test_the_delimiter_that_excel_declares() -> None:
+    """Its first line is no row, and lines are counted from the beginning of the file."""
+    rows, notes = read("a.csv", "sep=;\r\nid;text\r\n1;a, b\r\n")
+    assert rows == [(3, "a, b", {"id": "1"})]
+    assert "semicolons" in notes
+    assert "line 3 has 1 field" in refused("b.csv", "sep=|\nid|text\n1\n2|a\n")
+
+
+@pytest.mark.parametrize(("name", "mark"), [("a.tsv", "\t"), ("a.csv", ","), ("b.csv", ";")])
+def test_the_numbers_of_rows_that_r_writes(name: str, mark: str) -> None:
+    """`write.table` gives no name to their column, which shifts the other names by one."""
+    lines = [["text", "n"], ["1", "the cat", "3"], ["7", "the dog", "4"]]
+    content = "\n".join(mark.join(f'"{cell}"' for cell in line) for line in lines)
+    rows, notes = read(name, content)
+    assert rows == [(2, "the cat", {"1": "1", "n": "3"}), (3, "the dog", {"1": "7", "n": "4"})]
+    assert "begins with its number" in notes
+
+
+def test_one_field_too_many_shifts_nothing() -> None:
+    """Fields that are no numbers of rows are refused, though each row has one more."""
+    assert "line 2 has 3 fields" in refused("a.csv", '"text","n"\n"a","1","x"\n"b","2","x"\n')
+    assert "line 2 has 3 fields" in refused("b.csv", '"text","n"\n"1","1","x"\n"1","2","x"\n')
+    message = refused("c.tsv", "id\ttext\n1\t1\tthe cat\n")
+    assert "row.names = FALSE" in message and '("id", ...)' in message
+
+
+def test_escaped_quotes_of_r_are_refused_with_advice() -> None:
+    """Its default is a backslash, which is no CSV."""
+    assert 'qmethod = "double"' in refused("a.csv", '"text"\n"he said \\"no\\" then"\n')
+
+
+def test_blanks_before_quotes_are_refused_with_advice() -> None:
+    """A quote after a blank is a character, so the delimiter in it counts."""
+    assert "Remove the blank before" in refused("a.csv", 'id, text\n1, "a, b"\n')
+
+
+def test_missing_texts_of_r_and_pandas_are_reported() -> None:
+    """NA may be a word, so it stays; whoever meant a missing cell reads of it."""
+    rows, notes = read("a.csv", "text\nNA\nan NA\nNaN\n")
+    assert [text for _, text, _ in rows] == ["NA", "an NA", "NaN"]
+    assert '2 texts of the column "text" are NA or NaN' in notes
+
+
+def test_tables_that_were_joined_are_reported() -> None:
+    """The second header is a row: none is dropped, but it is reported with its line."""
+    rows, notes = read("a.csv", "id,text\n1,a\nid,text\n1,b\nid,text\n")
+    assert [text for _, text, _ in rows] == ["a", "text", "b", "text"]
+    assert "line 3 and 1 more repeats the first row" in notes
+
+
+def test_quotes_that_enclose_fields_of_a_tsv_are_reported() -> None:
+    """Excel and pandas double a quote inside a field; a sentence in quotes has none inside."""
+    frame = pandas.DataFrame({"id": [1, 2], "text": ['He said "no".', "b"]})
+    frame.to_csv("a.tsv", sep="\t", index=False)
+    rows, notes = read("a.tsv")
+    assert rows[0][1] == '"He said ""no""."' and "add --quoting csv" in notes
+    rows, notes = read("a.tsv", quoting="csv")
+    assert rows[0][1] == 'He said "no".' and "doubled" not in notes
+    assert "--quoting" not in read("b.tsv", 'text\tn\n"Come in."\t1\n"No" or "yes"\t2\n')[1]
+    assert "add --quoting csv" in refused("c.tsv", 'id\ttext\n1\t"two\nlines"\n')
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", '{"text": "a", "n": 1}\n{"text": "b", "n": 2}\n', "--input-format jsonl"),
+        ("a.tsv", '[\n {"text": "a"}\n]\n', "--input-format json or tsv"),
+        ("b.csv", "<!DOCTYPE html>\n<html>404</html>\n", "looks like HTML"),
+        ("c.tsv", "id,text\n1,a b\n2,b c\n", "has commas between the fields, expected tabs"),
+        ("d.tsv", "id;text\n1;a b\n2;b c\n", "--input-format csv"),
+        ("e.parquet", "id,text\n1,a\n", "first bytes are b'id,t', expected b'PAR1'"),
+    ],
+)
+def test_a_file_with_the_name_of_another_format(name: str, content: str, words: str) -> None:
+    """It would be read as one column of nonsense; the flag that is advised reads it."""
+    assert words in refused(name, content)
+    if name.endswith("v"):
+        assert read(name, input_format=name[-3:], column="1")[0]
+
+
+@pytest.mark.parametrize("suffix", ["txt", "csv", "tsv", "json", "jsonl", "parquet"])
+def test_a_pointer_of_git_lfs_is_no_text(suffix: str) -> None:
+    """It has three lines of text in the place of the file."""
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    assert "git lfs pull" in refused(f"a.{suffix}", pointer)
+
+
+ROWS = [{"text": "a", "n": 1}, {"text": "b", "n": 2}]
+
+
+def test_the_rows_in_an_object_are_read() -> None:
+    """The other members are about the table, such as its version, and no texts."""
+    rows, notes = read("a.json", json.dumps({"version": "1.0", "data": ROWS}))
+    assert rows == [(None, "a", {"n": "1"}), (None, "b", {"n": "2"})]
+    assert 'its array "data"' in notes
+    assert [text for _, text, _ in read("b.json", '{"words": ["a", "b"]}')[0]] == ["a", "b"]
+    assert read("c.json", json.dumps(ROWS[0] | {"more": ROWS}))[0][0][1] == "a"  # one row
+    assert "several arrays of rows" in refused("d.json", json.dumps({"a": ROWS, "b": ROWS}))
+
+
+@pytest.mark.parametrize("form", ["columns", "index", "split", "values", "list"])
+def test_other_forms_of_pandas_are_refused(form: str) -> None:
+    """None of them is taken for one row."""
+    frame = pandas.DataFrame(ROWS)
+    content = json.dumps(frame.to_dict("list")) if form == "list" else frame.to_json(orient=form)
+    message = refused("a.json", content)
+    assert "expected an " in message and ("records" in message or form == "values")
+    assert len(read("b.json", frame.to_json(orient="records"))[0]) == 2
+
+
+def test_two_columns_of_one_name_in_parquet_are_refused() -> None:
+    """Pyarrow finds neither by its name."""
+    cells = [pyarrow.array(["a"]), pyarrow.array(["b"])]
+    pyarrow.parquet.write_table(pyarrow.table(cells, names=["text", "text"]), "a.parquet")
+    assert 'has 2 columns "text"' in refused("a.parquet")
+
+
+def test_bytes_of_parquet_are_kept_as_text() -> None:
+    """Other programs write strings without saying that they are text."""
+    table = pyarrow.table({"text": ["a", "b"], "id": pyarrow.array(["é".encode(), b"\xff"])})
+    pyarrow.parquet.write_table(table, "a.parquet")
+    assert [cells["id"] for _, _, cells in read("a.parquet")[0]] == ["é", "\\xff"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.csv", ""), ("a.tsv", "\n\n"), ("a.json", "[]"), ("a.jsonl", "\n"), ("b.csv", "\ufeff")],
+)
+def test_a_table_of_no_rows_is_reported(name: str, content: str) -> None:
+    """Nothing would be scored without a word."""
+    rows, notes = read(name, content)
+    assert not rows and f"{name} has no rows." in notes
