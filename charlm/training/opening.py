@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +41,7 @@ from charlm.runs.layout import (
     write_record,
 )
 from charlm.runs.run import model_config, model_settings, write_model_files, write_scale
-from charlm.runs.states import load_newest_state
+from charlm.runs.states import SavedState, load_newest_state
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset
 from charlm.text.direction import mirrored_dataset
@@ -238,20 +238,7 @@ def resume(
         else:
             check_unchanged(path, (CONFIG, TOKENIZER))
         check_listeners(settings.training, dataset)
-        with phase("reading the checkpoint"):
-            saved, skipped = load_newest_state(path, record.get("id"))
-        if skipped and not saved:  # to begin again would write over the best weights
-            raise RunError(
-                f"{skipped[0]}, and no other state is whole; expected one to go on from. Restore "
-                f"the run from a copy, or delete {path / 'states'} and {WEIGHTS} to begin it again"
-            )
-        problem = weights_problem(path)
-        there = (path / WEIGHTS).exists() and not problem
-        if not saved and there and record["status"] != "training":
-            raise RunError(
-                f"{path} has no states any more; to go on would begin again over its weights. Use "
-                f"it as it is, start a new run, or delete {WEIGHTS} to begin it again"
-            )
+        saved, skipped, problem = _newest_state(path, record)
         before = settings_from(record["settings"]).training
         size = log_size(saved) if saved else 0
         counters = asdict(counters_of(saved)) if saved else {}
@@ -266,35 +253,73 @@ def resume(
             record["name"] = name
         precision = record.get("precision", {}).get("name")
         session = _session(path, settings, dataset, record, lock, device)
-        now = record["precision"]
-        if precision not in (None, now["name"]):
-            session.notes.append(
-                f"the precision changed from {precision} to {now['name']} ({now['reason']}); the "
-                "weights will differ from those of an uninterrupted run"
-            )
-        session.notes += [f"{problem}; passed over" for problem in skipped]
-        if threads != record["machine"].get("threads"):
-            session.notes.append("the number of threads changed; results may differ in rounding")
-            record["machine"]["threads"] = threads
+        session.notes += [f"{one}; passed over" for one in skipped]
+        _note_machine(session, precision, threads)
         if saved:
             session.trainer.restore(saved)
         if problem:
             (path / WEIGHTS).unlink()
             session.notes.append(f"{problem}; it is written again")
-        changed = (more or {}).keys() | changes.get("training", {}).keys()
-        if saved and REOPENING & changed:
-            session.trainer.counters.without_gain = 0
-        if saved and set(LENGTHS) & changed:
-            session.trainer.counters.last_progress = last_progress(before, session.trainer)
-        if saved and set(LENGTHS) & changed and "learning_rate" not in changed:
-            note = rate_note(before, session.trainer)
-            session.notes += [note] if note and not session.complete else []
+        if saved:
+            changed = (more or {}).keys() | changes.get("training", {}).keys()
+            _apply_length(session, before, changed)
         if not session.complete:
             _reopen(session, size)
     except BaseException:
         lock.release()
         raise
     return session
+
+
+def _newest_state(
+    path: Path, record: Mapping[str, Any]
+) -> tuple[SavedState | None, list[str], str | None]:
+    """Return the newest whole state, why others are not, and what is wrong with the weights.
+
+    Raises RunError if no state is left and to begin again would write over the best weights.
+    """
+    with phase("reading the checkpoint"):
+        saved, skipped = load_newest_state(path, record.get("id"))
+    if skipped and not saved:
+        raise RunError(
+            f"{skipped[0]}, and no other state is whole; expected one to go on from. Restore "
+            f"the run from a copy, or delete {path / 'states'} and {WEIGHTS} to begin it again"
+        )
+    problem = weights_problem(path)
+    there = (path / WEIGHTS).exists() and not problem
+    if not saved and there and record["status"] != "training":
+        raise RunError(
+            f"{path} has no states any more; to go on would begin again over its weights. Use "
+            f"it as it is, start a new run, or delete {WEIGHTS} to begin it again"
+        )
+    return saved, skipped, problem
+
+
+def _note_machine(session: Session, precision: str | None, threads: int) -> None:
+    """Report and record a precision or a number of threads that is not that of the run before."""
+    record = session.record
+    now = record["precision"]
+    if precision not in (None, now["name"]):
+        session.notes.append(
+            f"the precision changed from {precision} to {now['name']} ({now['reason']}); the "
+            "weights will differ from those of an uninterrupted run"
+        )
+    if threads != record["machine"].get("threads"):
+        session.notes.append("the number of threads changed; results may differ in rounding")
+        record["machine"]["threads"] = threads
+
+
+def _apply_length(session: Session, before: TrainingSettings, changed: Set[str]) -> None:
+    """Fit a restored session to its changed settings: its patience, schedule and learning rate."""
+    counters = session.trainer.counters
+    if REOPENING & changed:
+        counters.without_gain = 0
+    if not set(LENGTHS) & changed:
+        return
+    counters.last_progress = last_progress(before, session.trainer)
+    if "learning_rate" not in changed:
+        note = rate_note(before, session.trainer)
+        session.notes += [note] if note and not session.complete else []
 
 
 def _check_recorded(path: Path, config: Mapping[str, Any], record: Mapping[str, Any]) -> None:
