@@ -108,6 +108,8 @@ LISTENS: dict[str, tuple[Condition, ...]] = {
 """Conditions under which a setting has an effect, all of which must hold. What is not named here
 always has one, or is refused where the model is built. To switch off what is off is no fault."""
 
+OFF_AT_ZERO = {"clip_norm", "valid_frac"}
+"""Settings that are off at 0, which is not their default."""
 DEFAULTS = {f.name: f.default for section in SECTIONS.values() for f in fields(section)}
 
 
@@ -123,7 +125,7 @@ def listened(
     facts = facts_of(settings) | dict(known or {})
     problems, unused = [], []
     for name, value in facts.items():
-        off = value is False and name != "header"
+        off = (value is False and name != "header") or (value == 0 and name in OFF_AT_ZERO)
         if name not in LISTENS or off or value == DEFAULTS[name]:
             continue
         broken = broken_condition(name, facts)

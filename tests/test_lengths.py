@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from helpers import Call
 
 from charlm.cli import beginning
 from charlm.errors import UsageError
-from charlm.runs import data
+from charlm.runs import commit, data
 from charlm.runs.layout import read_metrics, read_record
+from charlm.runs.locate import own_runs
 from charlm.training import opening
 from charlm.training.lengths import check_not_shorter, trained_so_far, with_more
 from charlm.training.session import Session
@@ -223,6 +225,38 @@ def test_continue_starts_resumes_and_leaves_alone(call: Call) -> None:
     assert "nothing was changed" in train(call, "--continue")[2]  # 12 steps are fewer
     status, _, err = train(call, "--continue", "--dropout", "0.5")
     assert status == 2 and "made with dropout" in err and "--overwrite" in err
+
+
+def test_a_process_that_dies_while_it_removes_a_run_blocks_nothing(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is renamed first; what is left of it is no run, and the next one removes it."""
+    train(call)
+
+    def die(label: str) -> None:
+        if label == "run r set aside":
+            raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commit, "reached", die)
+        train(call, "--overwrite")
+    assert [path.name for path in Path("c").iterdir()] != ["r"]
+    assert not own_runs(Path("c"))
+    assert train(call)[0] == 0
+    assert train(call, "--overwrite")[0] == 0
+    assert [path.name for path in Path("c").iterdir()] == ["r"]
+
+
+@pytest.mark.parametrize("flags", [[], ["--continue"], ["--overwrite"]])
+def test_a_name_that_is_no_run_is_not_to_be_overwritten(call: Call, flags: list[str]) -> None:
+    """The advice is one that can be followed."""
+    for name, kind in (("search.json", "a search"), ("notes.txt", "no run")):
+        shutil.rmtree("c", ignore_errors=True)
+        Path("c/r").mkdir(parents=True)
+        (Path("c/r") / name).write_text("{}")
+        status, _, err = train(call, *flags)
+        assert status == 4 and "--resume" not in err and "with --overwrite" not in err
+        assert f"is {kind}" in err if flags != ["--overwrite"] else "is not a run" in err
 
 
 def test_continue_takes_other_settings_of_the_machine(call: Call) -> None:

@@ -264,6 +264,15 @@ def test_a_refusal_says_what_was_typed_expected_and_to_do(
         listened(settings, dict.fromkeys(origins, "file my.toml"))
 
 
+@pytest.mark.parametrize(
+    "values", [{"clip_value": 1.0, "clip_norm": 0.0}, {"valid": ("a",), "valid_frac": 0.0}]
+)
+def test_zero_switches_off_what_is_off(values: dict[str, Any]) -> None:
+    """A user writes `--clip-norm 0 --set clip_value=1` to be clear."""
+    settings = settings_from(nested(**values))
+    assert listened(settings, given(settings)) == settings
+
+
 def test_all_of_them_are_in_one_message() -> None:
     settings = settings_from(nested(beta1=0.5, beta2=0.5, optimizer="sgd", max_size=9, unit="byte"))
     with pytest.raises(UsageError, match=r"max_size 9 .*; beta1 0.5 .*; beta2 0.5 "):

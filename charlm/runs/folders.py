@@ -11,9 +11,19 @@ from filelock import FileLock, Timeout
 
 from charlm.commands import command
 from charlm.errors import EnvironmentFailure, RunError, UsageError
+from charlm.runs import commit
 from charlm.runs.commit import MANIFEST, TEMPORARY, explained
-from charlm.runs.layout import BACKWARD, CARD, CONFIG, METRICS, RECORD, TOKENIZER, WEIGHTS
-from charlm.runs.locate import fresh_run_folder
+from charlm.runs.layout import (
+    BACKWARD,
+    CARD,
+    CONFIG,
+    METRICS,
+    RECORD,
+    SEARCH,
+    TOKENIZER,
+    WEIGHTS,
+)
+from charlm.runs.locate import fresh_run_folder, is_run
 
 LONGEST_NAME = 200
 """Bytes of a run's name; file systems take 255, temporary names are longer."""
@@ -63,6 +73,12 @@ def check_name(folder: Path, name: str | None, *, overwrite: bool = False) -> No
     if overwrite:
         _check_removable(folder / name)
     elif (folder / name).exists() and not _was_never_begun(folder / name):
+        if not is_run(folder / name):
+            found = "a search" if (folder / name / SEARCH).exists() else "no run"
+            raise RunError(
+                f"{folder / name} is there already and is {found}; expected a free name. Choose "
+                "another --name"
+            )
         raise RunError(
             f"run {name!r} is there already in {folder}. Choose another --name, train it again "
             "with --overwrite, or resume it with: "
@@ -102,8 +118,11 @@ def remove_run(path: Path) -> None:
     lock = lock_run(path)
     try:
         with explained(path):
-            (path / CONFIG).unlink()  # from here on it is no run
-            shutil.rmtree(path)
+            trash = path.with_name(f"{TEMPORARY}trash-{path.name}")
+            shutil.rmtree(trash, ignore_errors=True)  # of a process that died while it removed
+            path.rename(trash)
+            commit.reached(f"run {path.name} set aside")
+            shutil.rmtree(trash)
     finally:
         lock.release()
 

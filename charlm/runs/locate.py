@@ -8,6 +8,7 @@ from pathlib import Path
 from charlm.commands import CHECKPOINTS, CHECKPOINTS_VARIABLE, command
 from charlm.errors import RunError
 from charlm.reading import read_json
+from charlm.runs.commit import TEMPORARY
 from charlm.runs.layout import BEST, CONFIG, RECORD, WEIGHTS
 
 BUILT_IN = "tales"
@@ -26,8 +27,8 @@ def built_in(kind: str, name: str) -> Path:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder is a run."""
-    return is_file(path / CONFIG)
+    """Return whether a folder is a run, and not one that is being removed."""
+    return is_file(path / CONFIG) and not path.name.startswith(TEMPORARY)
 
 
 def is_file(path: Path) -> bool:
