@@ -303,8 +303,8 @@ def test_a_text_that_begins_with_a_dash(verb: str, text: str, call: Call) -> Non
 
 def test_a_mistyped_option_is_not_taken_for_a_text(call: Call) -> None:
     """Where one of nearly that name is known."""
-    assert "comes last" not in call("score", "--formt", "x")[2]
-    assert "comes last" in call("score", "--some text", "x")[2]
+    assert "Put an argument that begins" not in call("score", "--formt", "x")[2]
+    assert "Put an argument that begins" in call("score", "--some text", "x")[2]
 
 
 # Scores in the library

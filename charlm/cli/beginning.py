@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charlm.cli.output import Talk, render, say, write, write_json
+from charlm.cli.output import Talk, render, say, say_notes, write, write_json
 from charlm.commands import command
 from charlm.phases import phase
 
@@ -67,8 +67,7 @@ def show_plan(request: Request, *, as_json: bool) -> None:
 
     ready = prepare(settings, origins=origins, vocabulary=request.vocab)
     problem = memory_problem(ready.plan.memory, ready.plan.settings, ready.device)
-    for note in [*ready.dataset.notes, *([problem] if problem else [])]:
-        say(note)
+    say_notes([*ready.dataset.notes, *([problem] if problem else [])])
     record = {**ready.record, "origins": ready.origins}
     if as_json:
         write_json({"schema_version": 1, **record})

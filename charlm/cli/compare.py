@@ -17,7 +17,7 @@ from charlm.cli.options import (
     unk_penalty_of,
     unk_reason,
 )
-from charlm.cli.output import render, say, write_json
+from charlm.cli.output import render, say, say_notes, write_json
 from charlm.phases import phase
 
 if TYPE_CHECKING:
@@ -116,8 +116,7 @@ def _of_files(
     rules = Reading(**{"keep_cr": True, **reading})  # every run reads the same text
     corpus = Corpus(files, document="stream", reading=rules)
     text = "".join(corpus.chunks())
-    for note in corpus.notes:
-        say(note)
+    say_notes(corpus.notes)
     sizes = [len(line.encode("utf-8")) for line in text.split("\n")]
     sizes = [size + 1 for size in sizes[:-1]] + ([sizes[-1]] if sizes[-1] else [])
     return [model.run.encode(corpus.cut(model.run.document)) for model in models], sizes

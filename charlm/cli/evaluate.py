@@ -17,7 +17,7 @@ from charlm.cli.options import (
     open_model,
     reading_flags,
 )
-from charlm.cli.output import render, say, write, write_json
+from charlm.cli.output import render, say, say_notes, write, write_json
 from charlm.phases import phase
 
 if TYPE_CHECKING:
@@ -110,8 +110,7 @@ def evaluate(
             from charlm.errors import CorpusError
 
             raise CorpusError("the text is empty; expected at least one token to evaluate")
-        for note in corpus.notes:
-            say(note)
+        say_notes(corpus.notes)
     protocol = (
         f"windows of {reset_every} tokens, each from the zero state"
         if reset

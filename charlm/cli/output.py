@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -63,6 +63,13 @@ def say(text: str, *, level: int = 1) -> None:
                 print(text, file=sys.stderr, flush=True)  # noqa: T201
             except OSError:  # a reader that has gone, a terminal that was closed, a full disk
                 _silence(2)
+
+
+def say_notes(notes: Sequence[str], said: int = 0) -> int:
+    """Report the notes after the first `said`; return how many there are now."""
+    for note in notes[said:]:
+        say(note)
+    return len(notes)
 
 
 def write(text: str, *, flush: bool = False) -> None:

@@ -29,7 +29,7 @@ from charlm.cli.options import (
     unk_penalty_of,
     unk_reason,
 )
-from charlm.cli.output import on_terminal, render, say, write
+from charlm.cli.output import on_terminal, render, say, say_notes, write
 from charlm.escapes import escape_controls
 from charlm.phases import phase
 
@@ -415,13 +415,7 @@ def _batches(
     """Batches of records; the notes about the file as they come."""
     batch, reported = first, 0
     while batch:
-        reported = _report_notes(corpus, reported)
+        reported = say_notes(corpus.notes, reported)
         yield batch
         batch = list(islice(records, BATCH))
-    _report_notes(corpus, reported)
-
-
-def _report_notes(corpus: "Corpus", reported: int) -> int:
-    for note in corpus.notes[reported:]:
-        say(note)
-    return len(corpus.notes)
+    say_notes(corpus.notes, reported)

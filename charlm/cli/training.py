@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from charlm.cli.output import Talk, drawn, say, write, write_json
+from charlm.cli.output import Talk, drawn, say, say_notes, write, write_json
 from charlm.commands import command
 from charlm.escapes import escape_unprintable
 from charlm.phases import phase
@@ -60,19 +60,15 @@ def follow(session: "Session") -> None:
     from charlm.report.progress import describe_plan
     from charlm.training.records import FinishedRecord
 
-    for note in session.notes:
-        say(note)
+    reported = say_notes(session.notes)
     for line in describe_plan(session.record, session.path):
         say(line)
     finished: FinishedRecord | None = None
-    reported = len(session.notes)
     with _signals(session) as status, _progress(session) as show:
         try:
             for record in session.records():
                 show(record)
-                for note in session.notes[reported:]:
-                    show(note)
-                reported = len(session.notes)
+                reported = say_notes(session.notes, reported)
                 if isinstance(record, FinishedRecord):
                     finished = record
         except KeyboardInterrupt:
@@ -128,7 +124,7 @@ def _signals(session: "Session") -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def _progress(session: "Session") -> "Iterator[Any]":
-    """A function that shows a record or note: a bar on a terminal, lines now and then elsewhere."""
+    """A function that shows a record: a bar on a terminal, lines now and then elsewhere."""
     from charlm.report.progress import evaluation_line, plain_step_line, step_line
     from charlm.training.records import EvaluationRecord, StepRecord, WarningRecord
 
@@ -138,12 +134,10 @@ def _progress(session: "Session") -> "Iterator[Any]":
     with phase("training") as training:
         training.reached, training.own_lines = session.trainer.progress, True
 
-        def show(record: "Record | str") -> None:
+        def show(record: "Record") -> None:
             """Move the bar, or write a line above it."""
             nonlocal reported_at
-            if isinstance(record, str):
-                say(record)
-            elif isinstance(record, EvaluationRecord):
+            if isinstance(record, EvaluationRecord):
                 training.reached = record.progress
                 say(evaluation_line(record, unit))
             elif isinstance(record, WarningRecord):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from charlm.cli.options import NO_FLAGS, JsonOption, ReadingFlags
-from charlm.cli.output import render, say, write, write_json
+from charlm.cli.output import render, say, say_notes, write, write_json
 from charlm.commands import command
 from charlm.phases import counted, phase
 
@@ -96,8 +96,7 @@ def vocab(
     else:
         with phase("building the vocabulary", unit="characters"):
             built = build_vocabulary(read, settings)
-    for note in [*corpus.notes, *built.notes]:
-        say(note)
+    say_notes([*corpus.notes, *built.notes])
     content = _content(built, top)
     if oov:
         content["second_text"] = _second(built, Corpus(oov, reading=rules))
@@ -139,8 +138,7 @@ def _second(built: "BuiltVocabulary", corpus: "Corpus") -> dict[str, Any]:
         for part in chunk.split(END):
             pairs = zip(vocabulary.pieces(part), vocabulary.encode(part), strict=True)
             missing.update(piece for piece, index in pairs if index == vocabulary.unk)
-    for note in corpus.notes:
-        say(note)
+    say_notes(corpus.notes)
     total = int(counts.sum())
     return {
         "tokens": total,
