@@ -1,6 +1,9 @@
 """Tables as other programs write them: Excel, R, pandas, Git LFS; read as meant, or refused."""
 
+import gzip
 import json
+import os
+import threading
 from pathlib import Path
 
 import pandas
@@ -8,6 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from charlm.cli.score import stdin_lines
 from charlm.errors import CorpusError
 from charlm.text.corpus import Corpus
 
@@ -164,3 +168,32 @@ def test_a_table_of_no_rows_is_reported(name: str, content: str) -> None:
     """Nothing would be scored without a word."""
     rows, notes = read(name, content)
     assert not rows and f"{name} has no rows." in notes
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("the cat\n".encode("utf-16"), "--encoding utf-16"),
+        (gzip.compress(b"the cat\n"), "is gzip data, not text. Unpack it"),
+        (b"PAR1" + bytes(100), "Read it with --input-format parquet"),
+    ],
+    ids=["utf-16", "gzip", "parquet"],
+)
+def test_what_is_no_text_on_stdin_is_named(data: bytes, words: str, monkeypatch) -> None:
+    """As in files; that a byte is not valid UTF-8 would help nobody."""
+    Path("x").write_bytes(data)
+    with Path("x").open() as file:
+        monkeypatch.setattr("sys.stdin", file)
+        with pytest.raises(CorpusError) as caught:
+            list(stdin_lines())
+    assert words in str(caught.value)
+
+
+def test_a_pipe_with_the_name_of_a_table_is_one() -> None:
+    """As a file of that name."""
+    os.mkfifo("a.csv")
+    writer = threading.Thread(target=Path("a.csv").write_text, args=("id,text\n1,a\n",))
+    writer.start()
+    rows, _ = read("a.csv")
+    writer.join()
+    assert rows == [(2, "a", {"id": "1"})]

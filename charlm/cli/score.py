@@ -371,11 +371,14 @@ def stdin_lines(encoding: str = "utf-8", errors: str = "strict") -> Iterator[lis
     import codecs
 
     from charlm.errors import CorpusError
+    from charlm.text.decoding import refuse_other_than_text
 
     decoder = codecs.getincrementaldecoder(encoding)(errors)
     rest, place, data = "", 0, b"-"
     while data:
         data = os.read(sys.stdin.fileno(), READ_BYTES)
+        if not place:
+            refuse_other_than_text(data, "standard input", encoding)
         begin = place - len(decoder.getstate()[0])  # a character may be cut in two
         try:
             rest += decoder.decode(data, final=not data)

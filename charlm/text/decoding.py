@@ -211,7 +211,7 @@ def _sniffed(blocks: Iterator[bytes], label: str, encoding: str) -> Iterator[byt
     first: list[bytes] = []
     while sum(map(len, first)) < SNIFF_BYTES and (block := next(blocks, b"")):
         first.append(block)
-    _refuse_other_than_text(b"".join(first)[:SNIFF_BYTES], label, encoding)
+    refuse_other_than_text(b"".join(first)[:SNIFF_BYTES], label, encoding)
     return chain(first, blocks)
 
 
@@ -224,7 +224,8 @@ def refuse_pointer(head: bytes, label: str) -> None:
         )
 
 
-def _refuse_other_than_text(head: bytes, label: str, encoding: str) -> None:
+def refuse_other_than_text(head: bytes, label: str, encoding: str) -> None:
+    """Raise CorpusError for bytes at the beginning of a file that are no text in the encoding."""
     refuse_pointer(head, label)
     for magic, (suffix, kind) in _PACKED.items():
         if head.startswith(magic) and (magic != b"BZh" or re.match(rb"BZh[1-9](1AY|\x17rE)", head)):

@@ -70,10 +70,8 @@ def _kind(source: Source, reading: Reading) -> str | None:
         return "hub"
     if reading.input_format != "auto":
         return reading.input_format if reading.input_format != "text" else None
-    if isinstance(source, Spool):
-        return None
-    path = source.path
-    packed = path.suffix.lower() in PACKED
+    path = source.path if isinstance(source, TextFile) else Path(source.label)
+    packed = isinstance(source, TextFile) and path.suffix.lower() in PACKED
     return TABLES.get(Path(path.stem).suffix.lower() if packed else path.suffix.lower())
 
 
