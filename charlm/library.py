@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,7 +32,7 @@ from charlm.inference.scoring import Scorer, Scores
 from charlm.listing import Listing
 from charlm.runs.layout import BACKWARD, METRICS, TOKENIZER, WEIGHTS, read_metrics
 from charlm.runs.locate import checkpoints_folder, find_run, is_run
-from charlm.runs.run import Run, load_run, read_embedding
+from charlm.runs.run import Run, file_stamp, load_run, read_embedding
 from charlm.text.corpus import Corpus, check_text
 from charlm.text.prompts import open_document, with_ends
 from charlm.text.tokenizer_json import EOS
@@ -76,12 +77,14 @@ class Model:
     """A trained model. Made by `load`; all methods are deterministic given their seed.
 
     A model can be pickled and copied: the copy is loaded again from the run's folder with the
-    same options, so process pools can take it, and it sees the weights that are there then.
+    same options, so process pools can take it. It has the weights that are there then, and warns
+    if they are others than those of the model.
     """
 
     def __init__(self, run: Run, **options: Any) -> None:
         self.run, self._options = run, options  # options of `load_run`, for the other half
         self.path, self.vocabulary, self.config = run.path, run.vocabulary, run.config
+        self._stamp = file_stamp(run.path / WEIGHTS)
 
     def __repr__(self) -> str:
         model, unit = self.config["model"], self.vocabulary.unit
@@ -89,7 +92,7 @@ class Model:
         return f"Model({str(self.path)!r}, {shape}, {len(self.vocabulary):,} {unit} entries)"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _load_again, (str(self.path.resolve()), self._options)
+        return _load_again, (str(self.path.resolve()), self._options, self._stamp)
 
     @property
     def history(self) -> History:
@@ -410,9 +413,17 @@ def load(
     return Model(load_run(path, **options), **options)
 
 
-def _load_again(path: str, options: dict[str, Any]) -> Model:
-    """Load a model that was pickled or copied."""
-    return Model(load_run(Path(path), **options), **options)
+def _load_again(path: str, options: dict[str, Any], stamp: tuple[int, int]) -> Model:
+    """Load a model that was pickled or copied; warn if its weights were replaced since."""
+    model = Model(load_run(Path(path), **options), **options)
+    if model._stamp != stamp:
+        warnings.warn(
+            f"the weights of {path} have changed since the model was loaded; its copy has the new "
+            "ones. Call charlm.load again to have them everywhere",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return model
 
 
 def fresh_seed() -> int:

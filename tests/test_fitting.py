@@ -13,6 +13,7 @@ import subprocess
 import sys
 import termios
 import types
+import warnings
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -477,6 +478,20 @@ def test_a_copy_of_a_run_that_is_gone_is_refused(tmp_path: Path) -> None:
     (tmp_path / "gone").rename(tmp_path / "away")
     with pytest.raises(RunError, match="gone"):
         pickle.loads(data)
+
+
+def test_a_copy_warns_of_weights_that_were_trained_again(tmp_path: Path) -> None:
+    """It has others than the model; a copy of the same weights is silent."""
+    model = charlm.fit(text=TEXT, checkpoints=tmp_path, name="x", **TINY)
+    data = pickle.dumps(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pickle.loads(data)
+        copy.copy(model)
+    charlm.fit(text=TEXT, checkpoints=tmp_path, name="x", overwrite=True, **{**TINY, "seed": 2})
+    for make in (lambda: pickle.loads(data), lambda: copy.deepcopy(model)):
+        with pytest.warns(RuntimeWarning, match="have changed since the model was loaded"):
+            assert score_of(make()) != score_of(model)
 
 
 def test_weights_are_those_of_the_best_step(model: Model) -> None:

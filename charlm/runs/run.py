@@ -331,7 +331,7 @@ def load_engine(
             f"--engine {engine} with a model of {' and '.join(only_in_torch(settings))}, which "
             "only torch computes; expected torch or auto there"
         )
-    stamp = _stamp(path)
+    stamp = file_stamp(path)
     arrays = load_arrays(path, settings, vocab_size)
     kept = float(arrays.pop(SCALE, np.float32(1.0)))
     scale = kept if logit_scale is None else logit_scale
@@ -346,7 +346,7 @@ def load_engine(
 
     def reread() -> Weights:
         """Read the weights again. Raises RunError if the file is no longer the same."""
-        if _stamp(path) != stamp:
+        if file_stamp(path) != stamp:
             raise RunError(
                 f"{path} has changed since the model was loaded, and this process is a fork that "
                 "has to read it again. Call charlm.load in this process"
@@ -358,7 +358,7 @@ def load_engine(
     return _compiled_engine(plain, weights, threads, reread, must=must)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def file_stamp(path: Path) -> tuple[int, int]:
     """Return the size and the time of a file, to know whether it has been replaced."""
     found = path.stat()
     return found.st_size, found.st_mtime_ns
