@@ -465,6 +465,10 @@ def _build(cls: type[T], content: Mapping[str, Any], where: str) -> T:
     return cls(**converted)
 
 
+KIND_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+"""Kinds of values, for people."""
+
+
 def _convert(value: Any, kind: Any, where: str) -> Any:
     """The value as its annotated type: ints pass as floats, lists as tuples, bools as bools."""
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
@@ -480,5 +484,5 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
             return float(value)
     elif isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool)):
         return value
-    expected = "list of texts" if typing.get_origin(wanted) is tuple else wanted.__name__
+    expected = "a list of texts" if typing.get_origin(wanted) is tuple else KIND_NAMES[wanted]
     raise UsageError(f"{where} is {value!r:.80}; expected {expected}")

@@ -143,7 +143,7 @@ def test_no_command_is_the_help_and_exit_2(call: Call) -> None:
         (["vocab", "x", "--unit", "chat"], "'chat'"),
         (["train", "x", "--set", "zoneot=1"], "'zoneout'"),
         (["train", "x", "--set", "zoneout"], "NAME=VALUE"),
-        (["train", "x", "--set", "zoneout=high"], "expected float"),
+        (["train", "x", "--set", "zoneout=high"], "expected a number"),
         (["train", "x", "--embedding", "wide"], "one-hot"),
         (["train", "x", "--init", "glorot"], "xavier"),
         (["train", "x", "--direction", "left"], "backward"),
@@ -254,9 +254,9 @@ def test_more_arguments_than_one_run_are_refused(verb: str, told: bool, call: Ca
         (["train", "--name", "x" * 201], 2, "--name is longer than 200 bytes"),
         (["train", "--minutes", "0"], 2, "--minutes is 0; expected more than 0"),
         (["train", "--minutes", "inf"], 2, "minutes is inf; expected more than 0 and finite"),
-        (["eval", "--document", "line"], 2, "--document is of no use without --file"),
-        (["eval", "--encoding", "latin-1"], 2, "--encoding is of no use without --file"),
-        (["eval", "--file", "t.txt", "--window", "9"], 2, "--window is of no use without --reset"),
+        (["eval", "--document", "line"], 2, "--document has no effect without --file"),
+        (["eval", "--encoding", "latin-1"], 2, "--encoding has no effect without --file"),
+        (["eval", "--file", "t.txt", "--window", "9"], 2, "--window has no effect without --reset"),
         (["vocab", "missing.txt"], 3, "missing.txt"),
         (["score", "--file", "missing.txt"], 3, "missing.txt"),
         (["sample", "--prime-file", "missing.txt"], 3, "missing.txt"),
@@ -687,7 +687,7 @@ def test_the_built_in_run_is_not_trained(
     assert "(the built-in model)" in call("next", "a", "--checkpoints", "none")[2]
     status, _, err = call("train", "--resume", "--run", "tales", "--checkpoints", "none")
     assert status == 4
-    assert "built-in run is only for reading" in err
+    assert "built-in run is read-only" in err
     assert "no run in none" in call("train", "--resume", "--checkpoints", "none")[2]
 
 
@@ -714,7 +714,7 @@ def test_settings_from_a_file_and_flags_that_win(call: Call) -> None:
     [
         ('[model]\nhiden_size = 3\n', "hiden_size.*did you mean 'hidden_size'"),
         ('[modle]\nhidden_size = 3\n', "modle.*did you mean 'model'"),
-        ('[model]\nhidden_size = "3"\n', "hidden_size is '3'.*expected int"),
+        ('[model]\nhidden_size = "3"\n', "hidden_size is '3'.*expected a whole number"),
         ('model = 3\n', "model is 3.*expected a table"),
         ('[model\n', r"run\.toml: not valid TOML.*line 1"),
         ('[training]\nsteps = 2\nepochs = 3.0\n', "one length"),

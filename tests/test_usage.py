@@ -34,6 +34,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("train x.txt --unit words", "--unit is 'words'; expected one of char"),
         ("train x.txt --hidden 0", "--hidden is 0; expected at least 1"),
         ("train x.txt --set hidden_size=0", "charlm: hidden_size is 0; expected"),
+        ("train x.txt --set skip=maybe", "charlm: skip is 'maybe'; expected true or false"),
+        ("sample --run tales --engine gpu", "--engine is 'gpu'; expected one of auto, native, num"),
+        ("sample --run tales --weights fp16", "--weights is 'fp16'; expected one of fp32, bf16"),
+        ("train x.txt --continue", "--continue has no effect without --name. Add --name, or"),
         ("train x.txt --minutes 1 --epochs 3", "--epochs and --minutes were given; expected one"),
     ],
 )

@@ -188,7 +188,8 @@ def resume(request: Request) -> "Session":
     flags, folder = request.flags, request.folder
     if request.config or request.preset or request.vocab or flags.get("corpus", {}).get("sources"):
         raise UsageError(
-            "--resume goes on with a run as it was made; leave out text, files and presets"
+            "--resume uses the text and the settings of the run; leave out the text, --config, "
+            "--preset and --vocab"
         )
     if request.run and request.name:
         raise UsageError("--run and --name with --resume; both name the run, give one of them")
@@ -203,7 +204,7 @@ def resume(request: Request) -> "Session":
         path = find_run(wanted, folder, trained=False)
     if is_built_in(path):
         words = command("train", "TEXT", checkpoints=folder)
-        raise RunError(f"the built-in run is only for reading; train your own: {words}")
+        raise RunError(f"the built-in run is read-only; train your own: {words}")
     changes = {section: values for section, values in flags.items() if values}
     return _resumed(path, changes, request.more)
 

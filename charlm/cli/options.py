@@ -168,7 +168,8 @@ def check_meant(given: set[str], needs: str) -> None:
     if given:
         from charlm.errors import UsageError
 
-        raise UsageError(f"{min(given)} is of no use without {needs}; expected {needs} beside it")
+        flag = min(given)
+        raise UsageError(f"{flag} has no effect without {needs}. Add {needs}, or leave out {flag}")
 
 
 def name_unknown(model: "Model", texts: Iterable[str], what: str) -> None:

@@ -137,10 +137,14 @@ def sample(
     whole = lines if until_eos is None else until_eos
     if attempts is not None:
         check_meant({"--attempts"} if not given else set(), "a rule such as --unique")
+    if given and until_eos is False:
+        raise UsageError(
+            f"{min(given)} is for items; expected no --no-until-eos beside it. Leave one out"
+        )
     if given and not whole:
         raise UsageError(
             f"{min(given)} is for items, and this model gives continuous text; expected "
-            + ("--until-eos" if model.run.ends else "a model trained with --document line")
+            + ("--until-eos too" if model.run.ends else "a model trained with --document line")
         )
     if until_eos and not model.run.ends:
         raise UsageError(

@@ -60,11 +60,12 @@ def with_flags(message: str, words: list[str]) -> str:
     """
     from charlm.flags import FLAGS
 
+    message = re.sub(r"^flags: (?:\[\w+\] )?", "", message)
     before_end = words[: words.index("--")] if "--" in words else words
     for flag in dict.fromkeys(w.partition("=")[0] for w in before_end if w.startswith("--")):
         key = flag[2:].replace("-", "_")
         name = re.escape(FLAGS.get(key, key))
         after = r"(?![-\w='\"])" if "_" in name else r"(?= (?:is|and|were|was|with)\b)"
         start = r"(?<!\] )(?<![-\w.='\"])" if "_" in name else r"(?:(?<=^)|(?<=; )|(?<= and ))"
-        message = re.sub(start + name + after, flag, message)
+        message = re.sub(rf"{start}(?:[a-z]+\.)?{name}{after}", flag, message)
     return message

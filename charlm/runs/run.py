@@ -317,11 +317,11 @@ def load_engine(
     left in the file, if any. Raises UsageError for names that are not known or do not go together,
     EnvironmentFailure where the kernels are missing, RunError for a damaged file.
     """
-    if engine not in ENGINES or weights not in WEIGHT_KINDS:
-        raise UsageError(
-            f"engine is {engine!r}, weights {weights!r}; expected one of {', '.join(ENGINES)} and "
-            f"one of {', '.join(WEIGHT_KINDS)}"
-        )
+    for name, value, choices in (
+        ("engine", engine, ENGINES), ("weights", weights, WEIGHT_KINDS)
+    ):  # fmt: skip
+        if value not in choices:
+            raise UsageError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
     if engine == "auto" and not is_plain(settings):
         engine = "torch"
     if engine in ("torch", "numpy") and weights != "fp32":

@@ -369,8 +369,8 @@ def _resumed_settings(
         fixed = [key for key in values if section != "training" or key not in RESUMABLE]
         if fixed:
             raise RunError(
-                f"{section}.{fixed[0]} cannot change when a run goes on; expected one of "
-                f"{', '.join(RESUMABLE)}. Start a new run for it"
+                f"{section}.{fixed[0]} cannot change when a run is resumed; expected one of "
+                f"{', '.join(RESUMABLE)}. Start a new run to change it"
             )
     base = {section: dict(values) for section, values in record["settings"].items()}
     training = dict(changes.get("training", {}))

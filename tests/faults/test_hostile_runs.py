@@ -442,7 +442,7 @@ def test_numbers_too_long_for_a_setting() -> None:
     """An integer of 400 digits where a number is expected."""
     from charlm.config import settings_from
 
-    with pytest.raises(UsageError, match="expected float"):
+    with pytest.raises(UsageError, match="expected a number"):
         settings_from({"model": {"dropout": 10**400}})
 
 
