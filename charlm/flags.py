@@ -53,7 +53,9 @@ def by_section(values: Mapping[str, Any]) -> Nested:
             near = difflib.get_close_matches(name, [*HOMES, *FLAGS], n=1)
             hint = f"did you mean {near[0]!r}?" if near else "expected one of the README's tables"
             raise UsageError(f"setting {name!r} is not known; {hint}")
-        if value is None or value == [] or value == ():
+        if getattr(value, "shape", None) == ():
+            value = value.item()  # a number of numpy or torch
+        if value is None or (isinstance(value, list | tuple) and not value):
             continue
         setting, plain = _plain(name, value)
         if setting in names:
@@ -72,6 +74,8 @@ def _plain(name: str, value: Any) -> tuple[str, Any]:
         return "one_hot", True
     if isinstance(value, Path):
         return setting, str(value)
+    if isinstance(value, list | tuple):
+        return setting, [str(one) if isinstance(one, Path) else one for one in value]
     if isinstance(value, str) and setting in ("embedding_size", "parameters"):
         read = width_of if setting == "embedding_size" else count_of
         return setting, read(value)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import typer
 
 import charlm
@@ -221,6 +222,17 @@ def test_every_flag_of_train_is_a_keyword() -> None:
         assert {f"--{flag}", f"--no-{flag}"} & set(names), (name, names)
     assert set(FLAGS) <= set(options)
     assert set(FLAGS.values()) <= set(HOMES)
+
+
+def test_numbers_of_numpy_and_torch_are_numbers() -> None:
+    """As loops over np.logspace give them; an array is no number."""
+    given = {"hidden": np.int64(8), "learning_rate": torch.tensor(0.5), "skip": np.bool_(True)}
+    found = by_section(given)
+    assert found == {"model": {"hidden_size": 8, "skip": True}, "training": {"learning_rate": 0.5}}
+    assert settings_from(found).model.hidden_size == 8
+    with pytest.raises(UsageError, match="hidden"):
+        settings_from(by_section({"hidden": np.array([8, 9])}))
+    assert settings_from(by_section({"valid": [Path("a"), "b"]})).corpus.valid == ("a", "b")
 
 
 def test_flags_and_settings_are_two_names_of_one_thing() -> None:
