@@ -13,6 +13,7 @@ import pytest
 
 from charlm.cli.score import stdin_lines
 from charlm.errors import CorpusError
+from charlm.text import jsonrows
 from charlm.text.corpus import Corpus
 
 
@@ -84,6 +85,7 @@ def test_tables_that_were_joined_are_reported() -> None:
     rows, notes = read("a.csv", "id,text\n1,a\nid,text\n1,b\nid,text\n")
     assert [text for _, text, _ in rows] == ["a", "text", "b", "text"]
     assert "line 3 and 1 more repeats the first row" in notes
+    assert "line 3 repeats" in read("b.csv", "\ufeffid,text\n1,a\n\ufeffid,text\n1,b\n")[1]
 
 
 def test_quotes_that_enclose_fields_of_a_tsv_are_reported() -> None:
@@ -197,3 +199,18 @@ def test_a_pipe_with_the_name_of_a_table_is_one() -> None:
     rows, _ = read("a.csv")
     writer.join()
     assert rows == [(2, "a", {"id": "1"})]
+
+
+def test_a_column_that_is_not_there() -> None:
+    """The one that is meant may differ by a letter or its case."""
+    assert 'Did you mean "Sentence"?' in refused("a.csv", "ID,Sentence\n1,a\n", column="sentence")
+    assert "Give --column one of them." in refused("a.csv", column="text")
+
+
+def test_a_value_of_json_that_is_too_long_is_refused(monkeypatch) -> None:
+    """It would fill the memory; and it need not be invalid."""
+    monkeypatch.setattr(jsonrows, "MAX_LINE_CHARS", 2_000_000)
+    content = json.dumps({"data": [{"text": "a" * 1000}] * 5000})
+    assert "value that begins in line 1 has more than 2,000,000" in refused("a.json", content)
+    monkeypatch.setattr(jsonrows, "MAX_LINE_CHARS", 20_000_000)
+    assert len(read("a.json")[0]) == 5000

@@ -268,6 +268,7 @@ def _fitted(rows: Iterable[Fields], names: list[str], label: str, note: Note) ->
     table of one column, and no row in others.
     """
     width, blank, last_blank, longer = len(names), 0, 0, 0
+    headers = (names, ["\ufeff" + names[0], *names[1:]])  # as it is, as of a whole file
     repeated: list[int] = []  # lines
     for line, row in rows:
         if len(row) != width:
@@ -279,7 +280,7 @@ def _fitted(rows: Iterable[Fields], names: list[str], label: str, note: Note) ->
             longer += len(row) > width
             row = row[:width] + [""] * (width - len(row))
         blank, last_blank = blank + last_blank, 0
-        if row == names:
+        if row in headers:
             repeated.append(line)
         yield line, row
     if repeated:

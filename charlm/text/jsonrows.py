@@ -160,17 +160,26 @@ class _JsonReader:
                 value, end = _DECODER.raw_decode(self._text, self._place)
             except (json.JSONDecodeError, RecursionError) as error:
                 problem = self._problem(error)
-                if self._may_go_on(error) and self._more():
-                    continue
+                if self._is_cut(error):
+                    self._check_size()
+                    if self._more():
+                        continue
                 raise problem from error
             self._place = end
             return value
 
-    def _may_go_on(self, error: Exception) -> bool:
-        cut = isinstance(error, json.JSONDecodeError) and (
+    def _is_cut(self, error: Exception) -> bool:
+        return isinstance(error, json.JSONDecodeError) and (
             error.msg.startswith("Unterminated") or error.pos > len(self._text) - _CUT_SHORT
         )
-        return cut and len(self._text) - self._place <= MAX_LINE_CHARS
+
+    def _check_size(self) -> None:
+        if len(self._text) - self._place > MAX_LINE_CHARS:
+            raise CorpusError(
+                f"{self._label}: the value that begins in line {self.line():,} has more than "
+                f"{MAX_LINE_CHARS:,} characters, expected an array of shorter rows. "
+                f"Write JSON lines, or correct a quote that is never closed."
+            )
 
     def _problem(self, error: Exception) -> CorpusError:
         place = getattr(error, "pos", self._place)

@@ -3,6 +3,7 @@
 Files are read by `charlm.text.tables`.
 """
 
+import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -171,7 +172,12 @@ def chosen_column(
     if wanted is not None:
         if wanted in columns:
             return wanted
-        raise CorpusError(f'{label} has no column "{wanted}". {listed(columns)} Use --column.')
+        near = {name.casefold(): name for name in columns}
+        alike = difflib.get_close_matches(wanted.casefold(), near, n=1)
+        advice = (
+            f'Did you mean "{shown(near[alike[0]])}"?' if alike else "Give --column one of them."
+        )
+        raise CorpusError(f'{label} has no column "{shown(wanted)}". {listed(columns)} {advice}')
     if "text" in texts:
         return "text"
     if len(texts) == 1:
