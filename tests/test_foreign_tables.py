@@ -214,3 +214,12 @@ def test_a_value_of_json_that_is_too_long_is_refused(monkeypatch) -> None:
     assert "value that begins in line 1 has more than 2,000,000" in refused("a.json", content)
     monkeypatch.setattr(jsonrows, "MAX_LINE_CHARS", 20_000_000)
     assert len(read("a.json")[0]) == 5000
+
+
+def test_a_text_of_one_column_keeps_the_delimiter_at_its_end() -> None:
+    """Nobody knows whether the comma is a mark of the sentence; it is not lost."""
+    content = "text\nHello there,\nand you\n"
+    assert "line 2 has 2 fields, expected 1" in refused("a.csv", content)
+    assert [text for _, text, _ in read("a.csv", quoting="none", delimiter="tab")[0]] == [
+        "Hello there,", "and you"
+    ]  # fmt: skip

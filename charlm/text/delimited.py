@@ -264,8 +264,9 @@ def _literal_rows(lines: Iterable[str], delimiter: str, before: int = 0) -> Iter
 def _fitted(rows: Iterable[Fields], names: list[str], label: str, note: Note) -> Iterator[Fields]:
     """Give the rows as many fields as the header has; CorpusError for a row with others.
 
-    Empty fields at the end of a row may be too many or missing. A blank line is an empty cell in a
-    table of one column, and no row in others.
+    Empty fields at the end of a row may be too many or missing; in a table of one column they may
+    be the end of a text. A blank line is an empty cell in a table of one column, and no row in
+    others.
     """
     width, blank, last_blank, longer = len(names), 0, 0, 0
     headers = (names, ["\ufeff" + names[0], *names[1:]])  # as it is, as of a whole file
@@ -275,7 +276,7 @@ def _fitted(rows: Iterable[Fields], names: list[str], label: str, note: Note) ->
             if width > 1 and len(row) < 2 and not "".join(row).strip():
                 last_blank += 1  # blank lines at the end of the file part nothing
                 continue
-            if row and not _matches(row, names):
+            if row and (width == 1 or not _matches(row, names)):
                 raise _ragged(label, line, row, names)
             longer += len(row) > width
             row = row[:width] + [""] * (width - len(row))
