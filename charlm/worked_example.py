@@ -93,11 +93,10 @@ def worked_example(
     `updates` steps of Adam with learning rate 0.1 on the mean nats of all letters but the first.
     Raises UsageError for a text of fewer than two letters or a cell that is not written out here.
     """
-    if len(text) < 2 or cell not in CELLS:
-        raise UsageError(
-            f"text {text!r} with cell {cell!r}; expected two letters or more, and one of "
-            f"{', '.join(CELLS)}"
-        )
+    if len(text) < 2:
+        raise UsageError(f"text is {text!r}; expected two letters or more")
+    if cell not in CELLS:
+        raise UsageError(f"cell is {cell!r}; expected one of {', '.join(CELLS)}")
     begun = time.perf_counter()
     letters = list(dict.fromkeys(text))
     weights = _fresh(CELLS[cell][0], hidden, len(letters), seed)

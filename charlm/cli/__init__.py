@@ -210,8 +210,13 @@ def _parse_problem(error: Any) -> str:
 
 def _command_path() -> str:
     """Return the program's name with the command that was typed, if there was one."""
-    names = {verb.name or "" for verb in app.registered_commands}
-    return " ".join(["charlm", *[word for word in _words() if word in names][:1]])
+    node: Any = typer.main.get_command(app)
+    path = ["charlm"]
+    for word in _words():
+        inner = getattr(node, "commands", {}).get(word)
+        if inner is not None:
+            path, node = [*path, word], inner
+    return " ".join(path)
 
 
 def _with_dash(error: Any) -> str:

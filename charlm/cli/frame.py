@@ -165,7 +165,7 @@ def chosen_run(verb: str, values: dict[str, Any], argument: str | None) -> str |
 
             raise UsageError(
                 f"argument {argument!r} and --run {run!r} both name a run; expected one. "
-                + (text_advice(verb, argument) or "Leave one out")
+                + (text_advice(verb, argument, run) or "Leave one out")
             )
         _check_run(argument, values, text_advice(verb, argument))
         return argument
@@ -215,10 +215,11 @@ def _check_run(run: str, values: dict[str, Any], advice: str) -> None:
         raise RunError(f"{problem} {advice}".rstrip(". ")) from error
 
 
-def text_advice(verb: str, argument: str) -> str:
-    """Return how a text is given to a command that was given one in place of a run."""
+def text_advice(verb: str, argument: str, run: str | None = None) -> str:
+    """Return how to give a text to a command that got it in place of a run, beside `run` or not."""
+    named = ("--run", run) if run else ()
     if verb == "sample":
-        return f"To start from a text, use: {command('sample', '--prime', argument)}"
+        return f"To start from a text, use: {command('sample', '--prime', argument, *named)}"
     if verb == "eval":
-        return f"To evaluate a text, use: {command('eval', '--file', argument)}"
+        return f"To evaluate a text, use: {command('eval', '--file', argument, *named)}"
     return ""

@@ -157,9 +157,9 @@ def sample(
         name_unknown(model, [model.context(prompt)], "prime text")
     written = set("".join(model.vocabulary.tokens[2:] if stop else ()))
     never = [c for c in stop if c not in written and (c != "\n" or not model.run.ends)]
-    if never and model.vocabulary.unit in ("char", "word"):
-        say(f"stop text: the model cannot write {never[0]!r}, so it will not stop there")
     _note_escapes({"--stop": stop, "--separator": separator or ""})
+    if never and not ESCAPES.search(stop) and model.vocabulary.unit in ("char", "word"):
+        say(f"stop text: the model cannot write {never[0]!r}, so it will not stop there")
     chosen = fresh_seed() if seed is None else seed
     if seed is None:
         say(f"seed {chosen}")
