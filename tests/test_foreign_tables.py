@@ -84,7 +84,7 @@ def test_tables_that_were_joined_are_reported() -> None:
     """The second header is a row: none is dropped, but it is reported with its line."""
     rows, notes = read("a.csv", "id,text\n1,a\nid,text\n1,b\nid,text\n")
     assert [text for _, text, _ in rows] == ["a", "text", "b", "text"]
-    assert "line 3 and 1 more repeats the first row" in notes
+    assert "2 lines (the first is line 3) repeat the first row" in notes
     assert "line 3 repeats" in read("b.csv", "\ufeffid,text\n1,a\n\ufeffid,text\n1,b\n")[1]
 
 

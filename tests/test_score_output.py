@@ -228,6 +228,17 @@ def test_an_empty_cell_is_a_row_in_its_place(call: Call, here: Path) -> None:
     assert "(no text)" in shown.splitlines()[2]
 
 
+@pytest.mark.parametrize(("name", "content"), [("a.txt", ""), ("a.csv", "text,n\n,1\n")])
+def test_a_file_without_text_is_reported(call: Call, here: Path, name: str, content: str) -> None:
+    """Its output is a header and empty rows alone, which might be thought a failure."""
+    (here / name).write_text(content)
+    code, out, err = call("score", "--file", name)
+    assert code == 0 and out.startswith("sentence_id")
+    assert "no text was found, so nothing was scored" in err
+    (here / name).write_text(content + "the cat,2\n")
+    assert "no text" not in call("score", "--file", name)[2]
+
+
 def test_columns_to_keep_are_chosen(call: Call, here: Path) -> None:
     """By names with commas between them; in the table for people only where asked for."""
     (here / "t.csv").write_text('text,item,"a,b",c\nthe pear,7,8,9\n')

@@ -147,6 +147,8 @@ def score(
             counts = _tables(request, batches)
         else:
             counts = _lines(request, batches, output)
+    if not counts:
+        say("no text was found, so nothing was scored")
     _warn_of_unknown(model, counts, unk_penalty)
 
 

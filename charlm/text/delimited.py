@@ -285,10 +285,15 @@ def _fitted(rows: Iterable[Fields], names: list[str], label: str, note: Note) ->
             repeated.append(line)
         yield line, row
     if repeated:
-        more = f" and {len(repeated) - 1:,} more" if len(repeated) > 1 else ""
+        first, single = f"line {repeated[0]:,}", len(repeated) == 1
+        found = (
+            f"{first} repeats"
+            if single
+            else f"{len(repeated):,} lines (the first is {first}) repeat"
+        )
         note(
-            f"{label}: line {repeated[0]:,}{more} repeats the first row, as where tables were "
-            f"joined; it is read as data. Remove it."
+            f"{label}: {found} the first row, as where tables were joined, and "
+            f"{'is' if single else 'are'} read as data. Remove such lines."
         )
     if blank:
         note(f"{label}: {'1 blank line' if blank == 1 else f'{blank:,} blank lines'} skipped.")
