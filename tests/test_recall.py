@@ -12,6 +12,7 @@ from helpers import Call
 from torch.nn import functional as F
 
 import charlm
+from charlm.config import CELL_NAMES
 from charlm.inference.likelihood import evaluate
 from charlm.report.gradients import PLOT_DECADES, curve_plot
 from charlm.runs.layout import read_record
@@ -36,10 +37,11 @@ def test_the_text_is_letters_gaps_and_the_same_letters() -> None:
     assert min(counts) > len(lines) / len(LETTERS) / 1.3
 
 
-def test_the_largest_lag_is_that_of_the_state_after_the_letter(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cell", CELL_NAMES)
+def test_the_largest_lag_is_that_of_the_state_after_the_letter(cell: str, tmp_path: Path) -> None:
     """Against a leaf in its place: read on from there, one loss, one gradient."""
     lag = 6
-    (settings,) = [recall_settings("lstm", seed=1, steps=3)]
+    settings = recall_settings(cell, seed=1, steps=3)
     session = start(settings, tmp_path, corpus=Corpus.from_text(recall_text(lag, 1), "line"))
     list(session.records())
     flow = recall_flow(session.path, lag)

@@ -226,11 +226,17 @@ def _stepped(
     logits = torch.empty(0)
     for ids in windows.unbind(0):
         logits, after = model(ids[None], state)
-        state = tuple(tuple(part.clone() for part in layer) for layer in after)
+        state = tuple(tuple(_node(part) for part in layer) for layer in after)
         if not states:  # the oldest states are where the gradient ends
             state = tuple(tuple(p.detach().requires_grad_() for p in layer) for layer in after)
         states.append(state)
     return states, logits
+
+
+def _node(part: Tensor) -> Tensor:
+    """Return a copy of a part of a state; one that no weight made, such as a token's, is a leaf."""
+    copied = part.clone()
+    return copied if copied.requires_grad else copied.requires_grad_()
 
 
 def _norm(parts: Sequence[Tensor]) -> float:
