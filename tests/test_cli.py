@@ -262,7 +262,7 @@ def test_more_arguments_than_one_run_are_refused(verb: str, told: bool, call: Ca
         (["sample", "--prime-file", "missing.txt"], 3, "missing.txt"),
         (["sample", "--run", "strem"], 4, "Did you mean stream?"),
         (["train", "--resume", "--run", "strem"], 4, "Did you mean stream?"),
-        (["train", "text.txt", "--name", "lines"], 4, "is there already"),
+        (["train", "text.txt", "--name", "lines"], 4, "already exists"),
         (["train", "text.txt", "--checkpoints", "text.txt"], 5, "text.txt"),
         (["train", "text.txt", "--device", "mps"], 5, "mps"),
         (["train", "text.txt", "--vocab", "text.txt"], 4, "text.txt"),

@@ -874,7 +874,7 @@ def test_weights_that_broke_in_the_last_step_are_not_saved(tmp_path: Path) -> No
 def test_names_are_taken_once(tmp_path: Path) -> None:
     """A given name that is there is refused; without one, runs of the same second differ."""
     finished(tmp_path)
-    with pytest.raises(RunError, match=r"'x' is there already.*--resume"):
+    with pytest.raises(RunError, match=r"'x' already exists.*--resume"):
         begun(tmp_path)
     corpus = Corpus.from_text(TEXT)
     paths = [start(settings(steps=1), tmp_path, corpus=corpus).path for _ in range(3)]

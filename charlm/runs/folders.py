@@ -76,11 +76,11 @@ def check_name(folder: Path, name: str | None, *, overwrite: bool = False) -> No
         if not is_run(folder / name):
             found = "a search" if (folder / name / SEARCH).exists() else "no run"
             raise RunError(
-                f"{folder / name} is there already and is {found}; expected a free name. Choose "
+                f"{folder / name} already exists and is {found}; expected a free name. Choose "
                 "another --name"
             )
         raise RunError(
-            f"run {name!r} is there already in {folder}. Choose another --name, train it again "
+            f"run {name!r} already exists in {folder}. Choose another --name, train it again "
             "with --overwrite, or resume it with: "
             + command("train", "--resume", run=folder / name)
         )

@@ -43,7 +43,8 @@ def with_more(
     """
     if len(more) != 1 or not 0 < min(more.values()) < math.inf:
         given = ", ".join(f"--more-{unit} {value:g}" for unit, value in more.items())
-        raise UsageError(f"{given}; expected one of them, above zero and finite")
+        one = "a finite number above 0" if len(more) == 1 else "one of them, a number above 0"
+        raise UsageError(f"{given}; expected {one}")
     ((unit, added),) = more.items()
     before, recorded = trained[unit], training[unit]
     if recorded and abs(before - recorded) <= NEAR * recorded:
@@ -77,9 +78,9 @@ def check_not_shorter(
     factor = directions if unit == "minutes" else 1
     given, before = factor * total, float(f"{factor * done:.3g}")
     raise UsageError(
-        f"--{unit} {given:g} is the length of the whole run, which was trained {before:g} "
-        f"{UNITS[unit]} already; expected more than that. To train it {given:g} {UNITS[unit]} "
-        f"more, use --more-{unit} {given:g}"
+        f"--{unit} {given:g} sets the length of the whole run, which already has {before:g} "
+        f"{UNITS[unit]}; expected more than that. To train it for {given:g} more {UNITS[unit]}, "
+        f"use --more-{unit} {given:g}"
     )
 
 

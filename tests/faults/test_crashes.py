@@ -233,7 +233,7 @@ def test_a_name_is_not_taken_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / ".lock").touch()
     (tmp_path / "x" / ".owner").symlink_to(tmp_path / "victim")
-    with pytest.raises(RunError, match="is there already"):
+    with pytest.raises(RunError, match="already exists"):
         begin(tmp_path)
     assert (tmp_path / "victim").read_text() == "mine"
     (tmp_path / "y").mkdir()

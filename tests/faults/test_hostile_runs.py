@@ -455,7 +455,7 @@ def test_what_never_began_is_in_nobodys_way(tmp_path: Path) -> None:
     session.lock.release()
     (session.path / "run.json").unlink()
     (session.path / "mine.txt").write_text("mine")
-    with pytest.raises(CharlmError, match="is there already"):
+    with pytest.raises(CharlmError, match="already exists"):
         begin(tmp_path, "x")
 
 
