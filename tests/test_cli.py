@@ -484,9 +484,10 @@ def test_a_column_of_a_table_is_scored(call: Call, here: Path) -> None:
 
 
 def test_a_stop_text_that_cannot_come_is_told(call: Call) -> None:
-    """Such as a backslash and an n, which the shell has left as they are."""
-    told = "the model cannot write '\\\\', so it will not stop"
-    assert told in call("sample", "--len", "5", "--stop", "\\n")[2]
+    """Such as a cat, or a backslash and an n, which the shell has left as they are."""
+    told = "the model cannot write '猫', so it will not stop"
+    assert told in call("sample", "--len", "5", "--stop", "猫")[2]
+    assert "is taken literally" in call("sample", "--len", "5", "--stop", "\\n")[2]
     assert "stop text" not in call("sample", "--len", "5", "--stop", "\n", "--run", "lines")[2]
 
 

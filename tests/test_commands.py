@@ -153,6 +153,7 @@ def test_a_search_names_commands_that_run(call: Call, monkeypatch: pytest.Monkey
     err = call(
         "search", "a text.txt", "--checkpoints", "my runs", "--minutes", "0.02",
         "--trial-minutes", "0.004", "--set", "threads=1",
+        "--knobs", "dropout", "--set", "hidden_size=4", "--set", "num_layers=1",
     )[2]  # fmt: skip
     found = commands_in(err)
     assert {"sample", "train"} <= {words[0] for words in found} <= {"search", "sample", "train"}

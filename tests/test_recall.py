@@ -71,8 +71,10 @@ def test_a_short_lag_teaches_in_seconds() -> None:
     assert lstm.diagnosis.startswith("healthy: ")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=SLOW) for seed in (2, 3))])
 def test_the_default_comparison_teaches(seed: int) -> None:
     """The lstm recalls all letters over 100 tokens, the rnn guesses, and the gradients say why."""
     settings = [recall_settings(cell, seed=seed) for cell in ("rnn", "lstm")]

@@ -373,7 +373,7 @@ def stdin_lines(encoding: str = "utf-8", errors: str = "strict") -> Iterator[lis
     import codecs
 
     from charlm.errors import CorpusError
-    from charlm.text.decoding import refuse_other_than_text
+    from charlm.text.decoding import placeless, refuse_other_than_text
 
     decoder = codecs.getincrementaldecoder(encoding)(errors)
     rest, place, data = "", 0, b"-"
@@ -384,15 +384,16 @@ def stdin_lines(encoding: str = "utf-8", errors: str = "strict") -> Iterator[lis
         begin = place - len(decoder.getstate()[0])  # a character may be cut in two
         try:
             rest += decoder.decode(data, final=not data)
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:  # without a place: utf-16 without a byte-order mark
+            reason = placeless(error)
+            if reason or not isinstance(error, UnicodeDecodeError):
+                raise CorpusError(
+                    f"stdin: {reason}. Name its encoding with --encoding, such as {encoding}-le"
+                ) from error
             raise CorpusError(
                 f"stdin: byte {begin + error.start}: 0x{error.object[error.start]:02x} is not "
                 f"valid {encoding.upper()}. Name its encoding with --encoding, such as cp1252, or "
                 "take what can be read with --errors replace"
-            ) from error
-        except UnicodeError as error:  # of utf-16 and utf-32: no byte-order mark
-            raise CorpusError(
-                f"stdin: {error}. Name its encoding with --encoding, such as {encoding}-le"
             ) from error
         if not place:  # a byte-order mark
             rest = rest.removeprefix("\ufeff")

@@ -135,6 +135,16 @@ def _decoded(blocks: Iterator[bytes], label: str, encoding: str, errors: str) ->
         yield text
 
 
+def placeless(error: UnicodeError) -> str:
+    """Return what is wrong with a text as a whole, such as a missing byte-order mark, or nothing.
+
+    Python up to 3.12 gives no place for a missing mark, later versions that of the first bytes.
+    """
+    if isinstance(error, UnicodeDecodeError):
+        return error.reason if "BOM" in error.reason else ""
+    return str(error)
+
+
 def _invalid(
     error: UnicodeError,
     block: bytes,
@@ -145,11 +155,11 @@ def _invalid(
     encoding: str,
 ) -> CorpusError:
     name = encoding.upper()
-    if not isinstance(error, UnicodeDecodeError):  # a few codecs tell no place
+    if (reason := placeless(error)) or not isinstance(error, UnicodeDecodeError):
         return CorpusError(
-            f"{label} is not valid {name}: {error}. "
+            f"{label} is not valid {name}: {reason}. "
             f"Name its encoding, such as --encoding utf-16-le.",
-            str(error),
+            reason,
         )
     held = len(error.object) - len(block)  # bytes of the character that the last block cut
     good = block[: max(0, error.start - held)]
