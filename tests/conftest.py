@@ -8,7 +8,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from waiting import set_no_time_limits
@@ -31,15 +30,19 @@ def steady_speed() -> Iterator[None]:
 
 @pytest.fixture
 def call(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., tuple[int, str, str]]:
     """Runs a command in this process: exit code, stdout, stderr."""
     from charlm.cli import main
 
+    waiting = tmp_path_factory.mktemp("streams") / "stdin"
+
     def run(*arguments: str, stdin: bytes | None = None) -> tuple[int, str, str]:
         capfd.readouterr()
-        Path("stdin").write_bytes(stdin or b"")
-        with Path("stdin").open(encoding="utf-8") as file, pytest.raises(SystemExit) as ended:
+        waiting.write_bytes(stdin or b"")
+        with waiting.open(encoding="utf-8") as file, pytest.raises(SystemExit) as ended:
             monkeypatch.setattr(sys, "stdin", file)
             main(list(arguments))
         out, err = capfd.readouterr()

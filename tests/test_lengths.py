@@ -17,7 +17,12 @@ from charlm.runs import commit, data
 from charlm.runs.layout import read_metrics, read_record
 from charlm.runs.locate import own_runs
 from charlm.training import opening
-from charlm.training.lengths import check_not_shorter, trained_so_far, with_more
+from charlm.training.lengths import (
+    check_not_shorter,
+    counted_length,
+    trained_so_far,
+    with_more,
+)
 from charlm.training.session import Session
 from charlm.units import flat_figures
 
@@ -419,3 +424,12 @@ def test_the_advice_fits_the_kind_of_model_and_shows_a_sample(call: Call, kind: 
     for line in err.splitlines():
         if line.startswith("  charlm "):
             assert call(*shlex.split(line)[1:])[0] == 0, line
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [(1, "steps", "1 step"), (1, "epochs", "1 pass"), (2.5, "epochs", "2.5 passes")],
+)
+def test_a_length_has_its_noun(value: float, unit: str, text: str) -> None:
+    assert counted_length(value, unit) == text
+    assert counted_length(value, unit, "more ") == text.replace(" ", " more ")

@@ -223,17 +223,17 @@ def completed(session: "Session") -> str:
     """Return a sentence about a run that is complete: how long it was, and how to train it more."""
     from dataclasses import asdict
 
-    from charlm.training.lengths import UNITS, length_of
+    from charlm.training.lengths import counted_length, length_of
 
     trainer = session.trainer
     unit, value = length_of(asdict(trainer.settings))
     if unit == "minutes" and trainer.model.settings.direction == "both":
         value *= 2.0
-    length, amount = f"complete after {value:g} {UNITS[unit]}", f"{value:g}"
+    length = f"complete after {counted_length(value, unit)}"
     if trainer.completion == "patience":
         length = f"over after {trainer.passes:.1f} passes, since validation no longer improved"
-    words = command("train", "--resume", f"--more-{unit}", amount, run=session.path)
+    words = command("train", "--resume", f"--more-{unit}", f"{value:g}", run=session.path)
     return (
-        f"run {session.path.name} is {length}, so nothing was changed. To train it for {amount} "
-        f"more {UNITS[unit]}: {words}"
+        f"run {session.path.name} is {length}, so nothing was changed. To train it for "
+        f"{counted_length(value, unit, 'more ')}: {words}"
     )

@@ -8,8 +8,8 @@ from charlm.config import LENGTHS, TrainingSettings
 from charlm.errors import UsageError
 from charlm.training.trainer import Trainer
 
-UNITS = {"epochs": "passes", "steps": "steps", "minutes": "minutes"}
-"""Names of the units in which the settings of `LENGTHS` are counted."""
+NOUNS = {"epochs": ("pass", "passes"), "steps": ("step", "steps"), "minutes": ("minute", "minutes")}
+"""What the settings of `LENGTHS` count: one of them, and several."""
 NEAR = 0.02
 """A run within this fraction of its length has all of it: the last step may end later."""
 NOTABLE_CHANGE = 1.2
@@ -19,6 +19,11 @@ NOTABLE_CHANGE = 1.2
 def length_of(training: Mapping[str, Any]) -> tuple[str, float]:
     """Return the setting that gives the length of a run, and its value."""
     return next((unit, float(training[unit])) for unit in LENGTHS if training[unit])
+
+
+def counted_length(value: float, unit: str, more: str = "") -> str:
+    """Return a length with its noun: "1 step", "2.5 passes", with `more` "3 more minutes"."""
+    return f"{value:g} {more}{NOUNS[unit][value != 1.0]}"
 
 
 def trained_so_far(counters: Mapping[str, Any], train_tokens: int) -> dict[str, float]:
@@ -78,9 +83,9 @@ def check_not_shorter(
     factor = directions if unit == "minutes" else 1
     given, before = factor * total, float(f"{factor * done:.3g}")
     raise UsageError(
-        f"--{unit} {given:g} sets the length of the whole run, which already has {before:g} "
-        f"{UNITS[unit]}; expected more than that. To train it for {given:g} more {UNITS[unit]}, "
-        f"use --more-{unit} {given:g}"
+        f"--{unit} {given:g} sets the length of the whole run, which already has "
+        f"{counted_length(before, unit)}; expected more than that. To train it for "
+        f"{counted_length(given, unit, 'more ')}, use --more-{unit} {given:g}"
     )
 
 
