@@ -73,6 +73,21 @@ def test_a_folder_is_read_sorted_without_hidden_files(here):
     assert corpus.name == "d" and "d/a/loop" in corpus.notes[0]
 
 
+def test_runs_in_a_folder_of_texts_are_skipped(here):
+    """`charlm train .` read the files of its own runs as text."""
+    for name, kept in {"a": ("config.json", "run.json"), "b": ("search.json",)}.items():
+        (here / "checkpoints" / name).mkdir(parents=True)
+        for file in kept:
+            (here / "checkpoints" / name / file).write_text("{}")
+    (here / "t.txt").write_text("text")
+    (here / "poems").mkdir()
+    (here / "poems" / "config.json").write_text('["a poem"]')  # no run: it is read
+    corpus = Corpus(["."], document="stream")
+    assert "".join(corpus.chunks()) == "a poem\ntext"
+    note = "checkpoints/a and 1 more were skipped: runs of charlm hold no text to train on."
+    assert note in corpus.notes
+
+
 def test_a_loop_outside_the_folder_is_entered_once(here):
     """A link may lead out of the folder; what is there is read once."""
     (here / "d").mkdir()

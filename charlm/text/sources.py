@@ -164,16 +164,24 @@ def _file(path: Path) -> TextFile:
     return TextFile(label, path)
 
 
+_RUN_FILES = (("config.json", "run.json"), ("search.json",))
+"""Files by which a folder is known as a run, or as a search with its trials."""
+
+
 def _walk(top: Path, note: Note) -> list[Path]:
     """Every file under a folder that is neither hidden nor special; each folder is entered once."""
     files: list[Path] = []
+    runs: list[Path] = []
     seen = {top.resolve()}
 
     def enter(folder: Path, name: str) -> bool:
-        """Whether to read a folder: not hidden, not read before."""
+        """Return whether to read a folder: not hidden, not a run of charlm, not read before."""
         inner = folder / name
         real = inner.resolve()
         if name.startswith("."):
+            return False
+        if any(all((inner / file).is_file() for file in kept) for kept in _RUN_FILES):
+            runs.append(inner)
             return False
         if real in seen:
             note(f"{shown(inner)} leads to a folder that was read already; it was skipped.")
@@ -189,6 +197,10 @@ def _walk(top: Path, note: Note) -> list[Path]:
         folder = Path(here)
         folders[:] = [name for name in sorted(folders) if enter(folder, name)]
         files += [folder / name for name in names if not name.startswith(".")]
+    if runs:
+        others = f" and {len(runs) - 1:,} more" if len(runs) > 1 else ""
+        verb = "were" if others else "was"
+        note(f"{shown(runs[0])}{others} {verb} skipped: runs of charlm hold no text to train on.")
     files = sorted(path for path in files if path.is_file())
     if not files:
         raise CorpusError(f"{shown(top)} has no files in it that are not hidden. Put text into it.")
