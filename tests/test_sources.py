@@ -88,6 +88,14 @@ def test_runs_in_a_folder_of_texts_are_skipped(here):
     assert note in corpus.notes
 
 
+def test_a_name_with_blanks_that_was_not_quoted(here):
+    (here / "my poems.txt").write_text("text")
+    message = fails(CorpusError, "my", "poems.txt")
+    assert message == (
+        "my poems.txt was given as 2 names. Put a name with blanks into quotes: 'my poems.txt'."
+    )
+
+
 def test_a_loop_outside_the_folder_is_entered_once(here):
     """A link may lead out of the folder; what is there is read once."""
     (here / "d").mkdir()

@@ -158,7 +158,7 @@ def _write(built: "BuiltVocabulary", out: Path) -> None:
 
 def _show(content: dict[str, Any]) -> None:
     from charlm.report.tables import pairs_table, plain_table
-    from charlm.report.text import number, visible
+    from charlm.report.text import counted, number, visible
 
     pairs = [
         ("unit", content["unit"]),
@@ -168,7 +168,7 @@ def _show(content: dict[str, Any]) -> None:
         ("coverage", f"{100 * content['coverage']:.3f} %"),
     ]
     if (types := content["unk_types"]) is not None and content["unit"] in ("char", "word"):
-        pairs.append(("UNK stands for", f"{types:,.0f} types, estimated"))
+        pairs.append(("UNK stands for", f"{counted(round(types), 'type')}, estimated"))
     second = content.get("second_text")
     if second:
         rate = f"{100 * second['oov_rate']:.3f} % of {second['tokens']:,} tokens"

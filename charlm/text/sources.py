@@ -11,6 +11,7 @@ Archives of several files are refused, and nothing is written beside the user's 
 import difflib
 import glob
 import os
+import shlex
 import stat
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -44,6 +45,12 @@ def find(names: Sequence[str], reading: Reading, note: Note) -> list[Source]:
     if not names:
         raise UsageError(
             "No text was named. Give a file, a folder, a pattern, hf:name or - (stdin)."
+        )
+    joined = " ".join(names)
+    if len(names) > 1 and not all(map(_is_there, names)) and _is_there(joined):
+        raise CorpusError(
+            f"{shown(joined)} was given as {len(names)} names. Put a name with blanks into quotes: "
+            f"{shlex.quote(joined)}."
         )
     found: list[Source] = []
     once: dict[str, Spool] = {}
@@ -132,6 +139,14 @@ def safe_name(text: str) -> str:
 
 def _stem(path: Path) -> str:
     return Path(path.stem).stem if path.suffix.lower() in PACKED else path.stem
+
+
+def _is_there(name: str) -> bool:
+    """Return whether a file or folder has this name."""
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _find(name: str, reading: Reading, note: Note) -> Iterable[Source]:
