@@ -75,15 +75,17 @@ def test_a_folder_is_read_sorted_without_hidden_files(here):
 
 def test_runs_in_a_folder_of_texts_are_skipped(here):
     """`charlm train .` read the files of its own runs as text."""
-    for name, kept in {"a": ("config.json", "run.json"), "b": ("search.json",)}.items():
+    for name, kept in {"a": ("config.json", "run.json"), "b": ("search.json", "study.log")}.items():
         (here / "checkpoints" / name).mkdir(parents=True)
         for file in kept:
             (here / "checkpoints" / name / file).write_text("{}")
     (here / "t.txt").write_text("text")
     (here / "poems").mkdir()
     (here / "poems" / "config.json").write_text('["a poem"]')  # no run: it is read
+    (here / "queries").mkdir()
+    (here / "queries" / "search.json").write_text('["a query"]')  # nor is this a search
     corpus = Corpus(["."], document="stream")
-    assert "".join(corpus.chunks()) == "a poem\ntext"
+    assert "".join(corpus.chunks()) == "a poem\na query\ntext"
     note = "checkpoints/a and 1 more were skipped: runs of charlm hold no text to train on."
     assert note in corpus.notes
 

@@ -179,7 +179,7 @@ def _file(path: Path) -> TextFile:
     return TextFile(label, path)
 
 
-_RUN_FILES = (("config.json", "run.json"), ("search.json",))
+_RUN_FILES = (("config.json", "run.json"), ("search.json", "study.log"))
 """Files by which a folder is known as a run, or as a search with its trials."""
 
 
