@@ -18,20 +18,20 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
+    from charlm.api.fit import fit, train
+    from charlm.api.model import Model, load
     from charlm.errors import CharlmError
-    from charlm.fitting import fit, train
-    from charlm.library import Model, load
     from charlm.units import Tally
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "CharlmError": "charlm.errors",
-    "Model": "charlm.library",
+    "Model": "charlm.api.model",
     "Tally": "charlm.units",
-    "fit": "charlm.fitting",
-    "load": "charlm.library",
-    "train": "charlm.fitting",
+    "fit": "charlm.api.fit",
+    "load": "charlm.api.model",
+    "train": "charlm.api.fit",
 }
 
 __all__ = ["CharlmError", "Model", "Tally", "__version__", "fit", "load", "train"]

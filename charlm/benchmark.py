@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from charlm.config import ModelSettings, VocabularySettings
-from charlm.engine.interface import Engine
-from charlm.engine.library import chosen_variant
+from charlm.backends.interface import Engine
+from charlm.backends.kernel_library import chosen_variant
+from charlm.config.settings import ModelSettings, VocabularySettings
 from charlm.inference.generation import generate
 from charlm.inference.likelihood import document_nats
 from charlm.nn.cells import CELLS
@@ -35,13 +35,13 @@ from charlm.nn.devices import (
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 from charlm.runs.locate import built_in
 from charlm.runs.run import load_run, model_config, write_model_files, write_weights
-from charlm.text.building import build_vocabulary
-from charlm.text.vocabulary import Vocabulary
+from charlm.text.tokenizers.building import build_vocabulary
+from charlm.text.tokenizers.vocabulary import Vocabulary
 
 HIDDEN, EMBEDDING, ROWS, STEPS = 512, 128, 64, 64
 SAMPLE_TOKENS = 192
 STREAMS = 16
-LEAST_ROUNDS = 3
+MIN_ROUNDS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ def alternating(programs: Mapping[str, Program], seconds: float) -> dict[str, fl
         program()  # the first time allocates and compiles
     begun = time.perf_counter()
     rounds = 0
-    while rounds < LEAST_ROUNDS or time.perf_counter() - begun < seconds * len(programs):
+    while rounds < MIN_ROUNDS or time.perf_counter() - begun < seconds * len(programs):
         rounds += 1
         for name, program in programs.items():
             start = time.perf_counter()

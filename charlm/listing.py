@@ -5,7 +5,7 @@ import importlib
 from typing import Any, TypeVar
 
 from charlm.errors import EnvironmentFailure
-from charlm.escapes import escape_unprintable
+from charlm.files.escapes import escape_unprintable
 
 T = TypeVar("T")
 SHOWN_ROWS = 30

@@ -1,4 +1,4 @@
-"""Compile the kernels of charlm/engine/native.cpp, one library for each instruction set.
+"""Compile the kernels of charlm/backends/native.cpp, one library for each instruction set.
 
 Run by the installation (as a hatchling build hook) and by hand after a change:
 
@@ -25,8 +25,8 @@ try:
 except ImportError:  # run by hand
     Hook = object
 
-ENGINE = Path(__file__).resolve().parent.parent / "charlm" / "engine"
-SOURCE = ENGINE / "native.cpp"
+BACKENDS = Path(__file__).resolve().parent.parent / "charlm" / "backends"
+SOURCE = BACKENDS / "native.cpp"
 FLAGS = (
     "-O3", "-std=c++17", "-fPIC", "-shared", "-pthread", "-fvisibility=default", "-Wall",
     "-Wextra", "-Wno-psabi", "-fno-math-errno", "-fno-trapping-math",
@@ -53,7 +53,7 @@ class KernelBuildHook(Hook):  # type: ignore[misc]
         del version
         if self.target_name != "wheel" or not build():
             return
-        build_data["artifacts"].append("charlm/engine/native_*.so")
+        build_data["artifacts"].append("charlm/backends/native_*.so")
         build_data["pure_python"] = False
         tag = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["tag"] = f"py3-none-{tag}"
@@ -79,7 +79,7 @@ def build(force: bool = False) -> list[Path]:
 
 
 def _compile(program: list[str], variant: str, flags: tuple[str, ...], force: bool) -> Path | None:
-    target = ENGINE / f"native_{variant}.so"
+    target = BACKENDS / f"native_{variant}.so"
     if not force and target.exists() and target.stat().st_mtime >= SOURCE.stat().st_mtime:
         return target
     part = target.with_suffix(f".tmp-{os.getpid()}")

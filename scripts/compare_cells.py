@@ -18,7 +18,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from charlm.config import CELL_NAMES
+from charlm.config.settings import CELL_NAMES
 
 PROGRAM = [sys.executable, "-c", "from charlm.cli import main; main()", "-q", "train"]
 SPEED_MINUTES = 0.4

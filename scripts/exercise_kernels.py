@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from charlm.config import ModelSettings
-from charlm.engine import library
-from charlm.engine.interface import State
-from charlm.engine.native import NativeEngine
-from charlm.engine.plain import NumpyEngine
-from charlm.engine.weights import Weights, expected_shapes, weights_from
+from charlm.backends import kernel_library
+from charlm.backends.interface import State
+from charlm.backends.native import NativeEngine
+from charlm.backends.numpy_backend import NumpyEngine
+from charlm.backends.weights import Weights, expected_shapes, weights_from
+from charlm.config.settings import ModelSettings
 
 
 def main() -> None:
@@ -29,8 +29,8 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=10_000)
     arguments = parser.parse_args()
     if arguments.folder:
-        library.FOLDER = arguments.folder
-    for variant in library.variants():
+        kernel_library.FOLDER = arguments.folder
+    for variant in kernel_library.variants():
         worst = max(difference(variant, seed) for seed in range(arguments.rounds))
         grown = growth(variant, arguments.calls)
         print(

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 import charlm
-from charlm.inference.filling import SHORTLIST, Half, Reader, rank
+from charlm.inference.infill import SHORTLIST, Half, Reader, rank
 from charlm.runs.layout import BACKWARD
-from charlm.text.tokenizer_json import EOS, UNK
+from charlm.text.tokenizers.tokenizer_json import EOS, UNK
 
 WAYS = ("forward, left only", "forward, whole sentence", "both directions")
 

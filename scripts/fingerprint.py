@@ -52,7 +52,7 @@ def main() -> None:
 def hashes(folder: Path, name: str) -> list[str]:
     """Return the hashes of the weights, the log, a sample and the scores of a run."""
     run = folder / "checkpoints" / name
-    weights = {}
+    weights: dict[str, bytes] = {}
     for path in sorted(run.rglob("model.safetensors")):
         tensors = load_file(path)
         tensors.pop("output.scale", None)  # older commits kept the calibration factor here

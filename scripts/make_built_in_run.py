@@ -12,16 +12,16 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from charlm.config import settings_from
-from charlm.reading import read_json
-from charlm.runs.commit import MANIFEST, write_json
+from charlm.config.settings import settings_from
+from charlm.files.atomic import MANIFEST, write_json
+from charlm.files.safe_read import read_json
 from charlm.runs.layout import write_record
 from charlm.training.opening import start
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ROOT / "checkpoints" / "tales"
 LEFT_OUT = ("data", "states", ".lock", ".owner", "metrics.jsonl")
-MOST_BYTES = 2_000_000
+MAX_BYTES = 2_000_000
 
 
 def main() -> None:
@@ -54,8 +54,8 @@ def main() -> None:
         write_json(SHIPPED / MANIFEST, manifest | {"files": listed})
     size = sum(path.stat().st_size for path in SHIPPED.rglob("*"))
     print(f"{SHIPPED}: {size:,} bytes")
-    if size > MOST_BYTES:
-        raise SystemExit(f"{size:,} bytes; expected at most {MOST_BYTES:,}")
+    if size > MAX_BYTES:
+        raise SystemExit(f"{size:,} bytes; expected at most {MAX_BYTES:,}")
 
 
 if __name__ == "__main__":

@@ -33,16 +33,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from charlm.config import CorpusSettings, Settings, VocabularySettings, settings_from
-from charlm.inference.calibration import fit_scale, sample_of
+from charlm.config.settings import CorpusSettings, Settings, VocabularySettings, settings_from
+from charlm.inference.adapt.calibration import fit_scale, sample_of
 from charlm.inference.likelihood import evaluate
+from charlm.ngram.baseline import ngram_nats
 from charlm.nn.devices import choose_precision, keep_freed_memory, processor_name
-from charlm.nn.engine import TorchEngine
 from charlm.nn.model import RecurrentLanguageModel
+from charlm.nn.torch_backend import TorchEngine
 from charlm.text.dataset import Dataset, load_dataset
-from charlm.text.ngrams import ngram_nats
 from charlm.text.windows import Window
-from charlm.training.planning import plan
+from charlm.training.plan.planning import plan
 from charlm.training.pretrained import begin_with_frequencies
 from charlm.training.trainer import Trainer
 

@@ -32,16 +32,16 @@ import harness  # type: ignore[import-not-found]  # noqa: E402
 import torch  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-from charlm.config import CorpusSettings, Settings, VocabularySettings, settings_from  # noqa: E402
+from charlm.api.model import load  # noqa: E402
+from charlm.config.settings import CorpusSettings, Settings, VocabularySettings, settings_from  # noqa: E402
 from charlm.errors import CharlmError, EnvironmentFailure  # noqa: E402
-from charlm.library import load  # noqa: E402
-from charlm.reading import read_json  # noqa: E402
+from charlm.files import atomic  # noqa: E402
+from charlm.files.safe_read import read_json  # noqa: E402
 from charlm.report.tables import plain_table  # noqa: E402
-from charlm.runs import commit  # noqa: E402
 from charlm.runs.states import state_folders, state_problems  # noqa: E402
 from charlm.text.corpus import Corpus  # noqa: E402
 from charlm.text.dataset import load_dataset  # noqa: E402
-from charlm.text.vocabulary import UNITS  # noqa: E402
+from charlm.text.tokenizers.vocabulary import UNITS  # noqa: E402
 from charlm.training import trainer as trainer_module  # noqa: E402
 
 
@@ -163,7 +163,7 @@ def system_calls(bench: Bench) -> Iterator[Row]:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             (folder / "file").write_bytes(b"old")
-            commit.commit_folder(folder / "state", {"a": b"old", "b": b""}, {"format": 1})
+            atomic.commit_folder(folder / "state", {"a": b"old", "b": b""}, {"format": 1})
             log = bench.folder / "strace"
             command = ["strace", "-f", "-qq", "-o", str(log), f"--trace={call}",
                        f"--inject={call}:{fault}:when={number}"]  # fmt: skip
@@ -177,7 +177,7 @@ def system_calls(bench: Bench) -> Iterator[Row]:
             files = (folder / "file").read_bytes() in (b"old", b"new" * 1000)
             states = [path for path in (folder / "state", folder / "state~") if path.exists()]
             whole = any(
-                not commit.manifest_problems(path, read_json(path / commit.MANIFEST))
+                not atomic.manifest_problems(path, read_json(path / atomic.MANIFEST))
                 for path in states
             )
             good += files and whole

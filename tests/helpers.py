@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import torch
 
-from charlm.config import ModelSettings, VocabularySettings
-from charlm.nn.engine import TorchEngine
+from charlm.config.settings import ModelSettings, VocabularySettings
 from charlm.nn.model import RecurrentLanguageModel
-from charlm.text.building import build_vocabulary
+from charlm.nn.torch_backend import TorchEngine
 from charlm.text.corpus import Corpus
 from charlm.text.encoded import EncodedText, TextCounts
-from charlm.text.vocabulary import Vocabulary
+from charlm.text.tokenizers.building import build_vocabulary
+from charlm.text.tokenizers.vocabulary import Vocabulary
 
 torch.set_num_threads(1)  # threads only wait for each other over tensors of three units
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from charlm.config import CorpusSettings, VocabularySettings
+from charlm.config.settings import CorpusSettings, VocabularySettings
 from charlm.text.advice import FEW_TOKENS, list_advice, shared_advice, size_advice
 from charlm.text.corpus import END, Corpus
 from charlm.text.dataset import load_dataset
@@ -77,8 +77,8 @@ RUNNING = {
     "a play": PLAY * 9,
     "prose": (ROOT / "corpora" / "tales.txt").read_text(encoding="utf-8"),
     "a README": (ROOT / "README.md").read_text(encoding="utf-8"),
-    "Python": (ROOT / "charlm" / "library.py").read_text(encoding="utf-8"),
-    "C++": (ROOT / "charlm" / "engine" / "native.cpp").read_text(encoding="utf-8"),
+    "Python": (ROOT / "charlm" / "api" / "model.py").read_text(encoding="utf-8"),
+    "C++": (ROOT / "charlm" / "backends" / "native.cpp").read_text(encoding="utf-8"),
     "settings": (ROOT / "pyproject.toml").read_text(encoding="utf-8") * 3,
     "numbers": "".join(f"{number * 0.37:.2f}\n" for number in range(99)),
     "a word on each line": "the cat sat on the mat and the dog ".replace(" ", "\n") * 9,

@@ -17,7 +17,7 @@ from charlm.runs.verify import verify_run
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """One round of everything, on little work, and no other processes."""
-    for name, value in {"LEAST_ROUNDS": 1, "SAMPLE_TOKENS": 4, "ROWS": 2, "STEPS": 3}.items():
+    for name, value in {"MIN_ROUNDS": 1, "SAMPLE_TOKENS": 4, "ROWS": 2, "STEPS": 3}.items():
         monkeypatch.setattr(benchmark, name, value)
     monkeypatch.setattr(benchmark, "_process", lambda arguments: lambda: None)
 
@@ -26,7 +26,7 @@ def test_programs_take_turns() -> None:
     """A, B, A, B: what slows the machine slows both; the median of each is told."""
     calls: list[str] = []
     medians = alternating({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 0.0)
-    assert "".join(calls) == "ab" * (1 + benchmark.LEAST_ROUNDS)
+    assert "".join(calls) == "ab" * (1 + benchmark.MIN_ROUNDS)
     assert set(medians) == {"a", "b"}
     assert all(value >= 0 for value in medians.values())
 

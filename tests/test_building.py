@@ -5,13 +5,18 @@ from helpers import CORPUS, vocabulary_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.config import VocabularySettings
+from charlm.config.settings import VocabularySettings
 from charlm.errors import CorpusError, UsageError
-from charlm.text import building
-from charlm.text.building import BuiltVocabulary, build_vocabulary, count_ids, safe_chunks
 from charlm.text.corpus import END
-from charlm.text.tokenizer_json import LETTERS, UNK
-from charlm.text.vocabulary import UNITS
+from charlm.text.tokenizers import building
+from charlm.text.tokenizers.building import (
+    BuiltVocabulary,
+    build_vocabulary,
+    count_ids,
+    safe_chunks,
+)
+from charlm.text.tokenizers.tokenizer_json import LETTERS, UNK
+from charlm.text.tokenizers.vocabulary import UNITS
 
 TEXTS = st.text(st.sampled_from("aab é猫\n " + END), max_size=60)
 
@@ -94,7 +99,7 @@ def test_a_text_that_writes_unk_itself_is_taken_at_its_word(monkeypatch) -> None
 
 def test_more_characters_than_any_script_has_are_refused(monkeypatch) -> None:
     """A picture read as text once made a model of 241 GB (char-rnn PR #12)."""
-    monkeypatch.setattr(building, "LARGEST_ALPHABET", 3)
+    monkeypatch.setattr(building, "MAX_ALPHABET", 3)
     assert len(built("abc").vocabulary) == 5
     with pytest.raises(CorpusError, match=r"4 distinct characters.*--unit byte.*--max-size"):
         built("abcd")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import encoded_documents, encoded_stream, engine, naive_nats, tiny_model
 
-from charlm.inference.cache import (
+from charlm.inference.adapt.cache import (
     THETAS,
     WEIGHTS,
     Cache,
@@ -49,7 +49,7 @@ def test_it_is_its_formula(size: int, theta: float, monkeypatch: pytest.MonkeyPa
     contexts, cache = random_contexts(), Cache(size=size, weight=0.3, theta=theta)
     expected = naive(contexts, cache)
     for block in (1, 5, 256):
-        monkeypatch.setattr("charlm.inference.cache.BLOCK", block)
+        monkeypatch.setattr("charlm.inference.adapt.cache.BLOCK", block)
         np.testing.assert_allclose(cached_nats(contexts, cache), expected, rtol=1e-5)
 
 

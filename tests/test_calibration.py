@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from helpers import encoded_documents, encoded_stream, engine, tiny_model
 
-from charlm.engine.library import variants
-from charlm.engine.native import NativeEngine
-from charlm.engine.plain import NumpyEngine
-from charlm.engine.weights import weights_from
-from charlm.inference.calibration import fit_scale, sample_of
+from charlm.backends.kernel_library import variants
+from charlm.backends.native import NativeEngine
+from charlm.backends.numpy_backend import NumpyEngine
+from charlm.backends.weights import weights_from
+from charlm.inference.adapt.calibration import fit_scale, sample_of
 from charlm.inference.likelihood import evaluate
-from charlm.nn.engine import TorchEngine
 from charlm.nn.model import saved_tensors
+from charlm.nn.torch_backend import TorchEngine
 
 
 @pytest.mark.parametrize("best", [0.26, 0.6, 0.97, 1.0, 1.03, 1.4, 3.0])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import seeded
 
-from charlm.config import ModelSettings
+from charlm.config.settings import ModelSettings
 from charlm.nn.cells import CELLS, embedding_scale
 from charlm.nn.dropout import dropped
 from charlm.nn.layers import RecurrentLayer

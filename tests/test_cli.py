@@ -17,11 +17,11 @@ from helpers import Call
 from waiting import PATIENCE, Ticking, wait_until
 
 import charlm
-from charlm import library
+from charlm.api import model as library
 from charlm.cli import app, main
-from charlm.cli.output import Talk
+from charlm.cli.output import Verbosity
+from charlm.config.flags import count_of
 from charlm.errors import CharlmError, UsageError
-from charlm.flags import count_of
 from charlm.inference import likelihood
 from charlm.runs import locate
 from charlm.runs.layout import read_record, write_record
@@ -72,7 +72,7 @@ def here(tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("FORCE_COLOR", "CHARLM_DEBUG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(preparing, "keep_freed_memory", lambda: True)
-    monkeypatch.setattr(Talk, "level", 1)
+    monkeypatch.setattr(Verbosity, "level", 1)
     torch.set_num_threads(1)
     return tmp_path
 
@@ -1290,7 +1290,7 @@ def test_a_plan_that_needs_too_much_memory_is_refused(
     call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before anything is written, with what could be made smaller."""
-    monkeypatch.setattr("charlm.training.memory.free_memory", lambda: 10**8)
+    monkeypatch.setattr("charlm.training.plan.memory.free_memory", lambda: 10**8)
     (here / "t.txt").write_text("to be or not to be, " * 200)
     status, _, err = call("train", "t.txt", "--steps", "5", "--checkpoints", "runs")
     assert status == 5

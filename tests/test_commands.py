@@ -14,7 +14,7 @@ from waiting import Ticking
 
 import charlm
 from charlm.cli import app
-from charlm.cli.output import Talk
+from charlm.cli.output import Verbosity
 from charlm.commands import command
 from charlm.training import search as search_module
 
@@ -35,7 +35,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.delenv("CHARLM_CHECKPOINTS", raising=False)
-    monkeypatch.setattr(Talk, "level", 1)
+    monkeypatch.setattr(Verbosity, "level", 1)
     Path("a text.txt").write_text("abc abd\nab ca\n" * 10)
     return folder
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from charlm.errors import EnvironmentFailure, RunError
-from charlm.reading import read_json
-from charlm.runs.commit import (
+from charlm.files.atomic import (
     MANIFEST,
     TEMPORARY,
     commit_folder,
@@ -25,6 +24,7 @@ from charlm.runs.commit import (
     write_file,
     write_json,
 )
+from charlm.files.safe_read import read_json
 
 OLD, NEW = b"the old content", b"another content, and longer"
 FILES = {"a.bin": b"\x00\x01\x02 six", "b.json": b'{"x": 1}'}

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from charlm import config
-from charlm.config import (
+from charlm.config import settings as config
+from charlm.config.flags import settings_in
+from charlm.config.settings import (
     SECTIONS,
     CorpusSettings,
     ModelSettings,
@@ -20,10 +21,9 @@ from charlm.config import (
     settings_from,
 )
 from charlm.errors import UsageError
-from charlm.flags import settings_in
 from charlm.inference.samplers import RULES, Sampling
 from charlm.nn.cells import CELLS
-from charlm.text.vocabulary import UNITS
+from charlm.text.tokenizers.vocabulary import UNITS
 
 FIELDS = [(name, field) for name, cls in SECTIONS.items() for field in fields(cls)]
 

@@ -14,7 +14,7 @@ from charlm.text.corpus import (
     DOCUMENTS,
     END,
     Corpus,
-    Extent,
+    TextStats,
     measure,
     span,
     split_point,
@@ -312,7 +312,7 @@ def cut(text: str, size: int) -> list[str]:
 @given(text=MARKED, size=SIZES)
 def test_the_extent_does_not_depend_on_chunks(text, size):
     """Counts and sum are those of the whole text."""
-    assert measure(cut(text, size)) == Extent(
+    assert measure(cut(text, size)) == TextStats(
         chars=len(text),
         documents=text.count(END),
         bytes=len(text.replace(END, "\n").encode()),
@@ -349,8 +349,8 @@ def test_a_span_stops_reading_at_its_end():
         list(span(chunks(), 0, 4, documents=False))
 
 
-def extent(chars: int, documents: int) -> Extent:
-    return Extent(chars=chars, documents=documents, bytes=chars, sha256="")
+def extent(chars: int, documents: int) -> TextStats:
+    return TextStats(chars=chars, documents=documents, bytes=chars, sha256="")
 
 
 def test_the_tail_of_a_split():

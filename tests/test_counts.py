@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import charlm
+from charlm.api.model import Model
 from charlm.errors import UsageError, check_count
-from charlm.library import Model
 from charlm.runs.locate import built_in
 
 

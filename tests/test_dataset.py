@@ -10,7 +10,7 @@ from helpers import corpus_of, vocabulary_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.config import CorpusSettings, VocabularySettings
+from charlm.config.settings import CorpusSettings, VocabularySettings
 from charlm.errors import CharlmError, CorpusError, EnvironmentFailure, UsageError
 from charlm.text import idcache
 from charlm.text.corpus import END, Corpus
@@ -24,8 +24,8 @@ from charlm.text.encoded import (
     write_encoded,
 )
 from charlm.text.idcache import cache_folder
-from charlm.text.tokenizer_json import EOS, UNK
-from charlm.text.vocabulary import UNITS
+from charlm.text.tokenizers.tokenizer_json import EOS, UNK
+from charlm.text.tokenizers.vocabulary import UNITS
 
 CHARACTERS = st.sampled_from("ab \n\t\x1c\x85\u3000é猫🚀") | st.characters(codec="utf-8")
 TEXTS = st.lists(st.text(CHARACTERS, max_size=15), min_size=1, max_size=5).map(END.join)

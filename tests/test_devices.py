@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from charlm.config import ModelSettings
+from charlm.config.settings import ModelSettings
 from charlm.errors import EnvironmentFailure
 from charlm.nn import devices
 from charlm.nn.devices import choose_device, choose_precision
@@ -141,7 +141,7 @@ def test_a_large_output_is_probed_with_fewer_rows(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(devices.RecurrentLanguageModel, "forward", watched)
     for most, expected in ((2**26, 32), (16 * 7 * 5, 5), (1, 1)):
-        monkeypatch.setattr(devices, "MOST_PROBED", most)
+        monkeypatch.setattr(devices, "MAX_PROBED", most)
         devices._probe(SETTINGS, 7, CPU, "fp32")
         assert rows[-1] == expected
 

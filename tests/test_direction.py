@@ -9,12 +9,12 @@ import pytest
 from helpers import encoded_documents, encoded_stream, engine, tiny_model, vocabulary_of
 from waiting import Ticking
 
-from charlm.config import Settings, settings_from
+from charlm.api.model import load
+from charlm.config.settings import Settings, settings_from
 from charlm.errors import RunError, UsageError
-from charlm.inference.filling import Half, fill, rank
+from charlm.inference.infill import Half, fill, rank
 from charlm.inference.likelihood import document_nats, evaluate
 from charlm.inference.scoring import Scorer
-from charlm.library import load
 from charlm.runs import data
 from charlm.runs.verify import verify_run
 from charlm.text.corpus import Corpus

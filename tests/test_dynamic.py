@@ -7,9 +7,9 @@ from helpers import encoded_documents, encoded_stream, engine, naive_nats, tiny_
 from torch.nn import functional as F
 
 from charlm.errors import CorpusError
-from charlm.inference import dynamic
-from charlm.inference.dynamic import EPSILON, Dynamic, dynamic_nats, gradient_rms, tuned
-from charlm.nn.engine import TorchEngine
+from charlm.inference.adapt import dynamic
+from charlm.inference.adapt.dynamic import EPSILON, Dynamic, dynamic_nats, gradient_rms, tuned
+from charlm.nn.torch_backend import TorchEngine
 
 V = 5
 TRAIN = encoded_stream(np.random.default_rng(1).integers(0, V, 300))

@@ -7,8 +7,8 @@ from helpers import Call
 
 from charlm.errors import CorpusError, UsageError
 from charlm.text.corpus import END, Corpus
-from charlm.text.decoding import codec_name
-from charlm.text.encodings import MAX_LISTED, recognise
+from charlm.text.sources.decoding import codec_name
+from charlm.text.sources.encodings import MAX_LISTED, recognise
 
 TEXTS = {
     "French": ("Le café était fermé à cause de la fête. Où êtes-vous allé, « mon » garçon ?\n",
@@ -124,7 +124,7 @@ def test_badly_encoded_tables_are_listed_too(tmp_path) -> None:
 def test_what_no_encoding_fits_is_refused(tmp_path, monkeypatch) -> None:
     """The user has to name one."""
     (tmp_path / "a.txt").write_bytes(b"caf\xe9")
-    monkeypatch.setattr("charlm.text.encodings._likeliest", lambda _: None)
+    monkeypatch.setattr("charlm.text.sources.encodings._likeliest", lambda _: None)
     with pytest.raises(CorpusError, match=r"was not recognised.*--encoding"):
         read(Corpus([str(tmp_path / "a.txt")], encoding="auto"))
 

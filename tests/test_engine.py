@@ -14,12 +14,12 @@ from helpers import engine as torch_engine
 from helpers import seeded, tiny_model
 from waiting import PATIENCE
 
-from charlm.config import ModelSettings
-from charlm.engine.interface import Engine
-from charlm.engine.library import NEEDED, VARIABLE, chosen_variant, library_path, variants
-from charlm.engine.native import NativeEngine
-from charlm.engine.plain import NumpyEngine
-from charlm.engine.weights import GATES, Weights, weights_from
+from charlm.backends.interface import Engine
+from charlm.backends.kernel_library import NEEDED, VARIABLE, chosen_variant, library_path, variants
+from charlm.backends.native import NativeEngine
+from charlm.backends.numpy_backend import NumpyEngine
+from charlm.backends.weights import GATES, Weights, weights_from
+from charlm.config.settings import ModelSettings
 from charlm.errors import EnvironmentFailure
 from charlm.nn.model import RecurrentLanguageModel, saved_tensors
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from helpers import encoded_stream, vocabulary_of
 
-from charlm.config import ModelSettings, Settings, TrainingSettings
+from charlm.config.settings import ModelSettings, Settings, TrainingSettings
+from charlm.ngram.baseline import ngram_nats
 from charlm.nn.model import count_parameters
 from charlm.text.dataset import Dataset
-from charlm.text.ngrams import ngram_nats
-from charlm.training.expectation import MEASURED, MILLIONS, SPREAD, expected, kind_of
-from charlm.training.planning import Plan
-from charlm.training.speed import OPERATIONS_PER_WEIGHT_AND_TOKEN
+from charlm.training.plan.expectation import MEASURED, MILLIONS, SPREAD, expected, kind_of
+from charlm.training.plan.planning import Plan
+from charlm.training.plan.speed import OPERATIONS_PER_WEIGHT_AND_TOKEN
 
 DRAWN = np.random.default_rng(0).choice(8, 3000, p=[0.3, 0.2, 0.1, 0.1, 0.1, 0.1, 0.05, 0.05])
 

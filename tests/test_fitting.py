@@ -23,13 +23,13 @@ import torch
 import typer
 
 import charlm
+from charlm.api.fit import in_notebook
+from charlm.api.model import Model
+from charlm.backends.kernel_library import chosen_variant
 from charlm.cli import app
-from charlm.config import HOMES, settings_from
-from charlm.engine.library import chosen_variant
+from charlm.config.flags import FLAGS, by_section
+from charlm.config.settings import HOMES, settings_from
 from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError
-from charlm.fitting import in_notebook
-from charlm.flags import FLAGS, by_section
-from charlm.library import Model
 from charlm.listing import SHOWN_ROWS, Listing
 from charlm.runs.run import torch_model
 from charlm.text.corpus import Corpus

@@ -8,8 +8,8 @@ import pytest
 import typer
 
 from charlm.cli import app
-from charlm.config import HOMES, SECTIONS
-from charlm.flags import FLAGS, SET_ONLY, WITH_NO, by_section, with_pairs, words_of
+from charlm.config.flags import FLAGS, SET_ONLY, WITH_NO, by_section, with_pairs, words_of
+from charlm.config.settings import HOMES, SECTIONS
 
 TRAIN = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
 FIELDS = {field.name: field for cls in SECTIONS.values() for field in fields(cls)}

@@ -13,8 +13,8 @@ import pytest
 
 from charlm.cli.score import stdin_lines
 from charlm.errors import CorpusError
-from charlm.text import jsonrows
 from charlm.text.corpus import Corpus
+from charlm.text.sources import json_rows
 
 
 @pytest.fixture(autouse=True)
@@ -209,10 +209,10 @@ def test_a_column_that_is_not_there() -> None:
 
 def test_a_value_of_json_that_is_too_long_is_refused(monkeypatch) -> None:
     """It would fill the memory; and it need not be invalid."""
-    monkeypatch.setattr(jsonrows, "MAX_LINE_CHARS", 2_000_000)
+    monkeypatch.setattr(json_rows, "MAX_LINE_CHARS", 2_000_000)
     content = json.dumps({"data": [{"text": "a" * 1000}] * 5000})
     assert "value that begins in line 1 has more than 2,000,000" in refused("a.json", content)
-    monkeypatch.setattr(jsonrows, "MAX_LINE_CHARS", 20_000_000)
+    monkeypatch.setattr(json_rows, "MAX_LINE_CHARS", 20_000_000)
     assert len(read("a.json")[0]) == 5000
 
 

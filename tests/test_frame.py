@@ -12,7 +12,7 @@ import typer
 from helpers import Call
 
 from charlm.cli import app, stdin
-from charlm.cli.output import Talk
+from charlm.cli.output import Verbosity
 from charlm.runs.locate import built_in
 
 TEXTLESS = {"score", "fill", "compare", "info", "verify", "reproduce", "bench", "vectors"}
@@ -26,8 +26,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("CHARLM_CHECKPOINTS", "CHARLM_RUN", "CHARLM_DEBUG"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(Talk, "level", 1)
-    monkeypatch.setattr(Talk, "debug", False)
+    monkeypatch.setattr(Verbosity, "level", 1)
+    monkeypatch.setattr(Verbosity, "debug", False)
     return tmp_path
 
 

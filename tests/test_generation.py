@@ -22,8 +22,8 @@ from charlm.inference.samplers import Sampling
 from charlm.inference.scoring import Scorer
 from charlm.nn.cells import CELLS
 from charlm.nn.model import RecurrentLanguageModel
-from charlm.text.tokenizer_json import EOS, UNK
-from charlm.text.vocabulary import UNITS
+from charlm.text.tokenizers.tokenizer_json import EOS, UNK
+from charlm.text.tokenizers.vocabulary import UNITS
 
 FORMS = {unit: {"unit": unit} for unit in UNITS} | {
     "whitespace": {"unit": "word", "words": "whitespace"}

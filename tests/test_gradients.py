@@ -12,9 +12,7 @@ from rich.console import Console
 from torch.nn import functional as F
 
 from charlm.errors import CorpusError, EnvironmentFailure, UsageError
-from charlm.nn.cells import CELLS
-from charlm.report.gradients import check_picture, flow_parts, save_picture, sparkline
-from charlm.training.gradients import (
+from charlm.inspect.gradients import (
     WARM_UP,
     GradientFlow,
     LayerFlow,
@@ -22,6 +20,8 @@ from charlm.training.gradients import (
     gradient_flow,
     spectral_radii,
 )
+from charlm.nn.cells import CELLS
+from charlm.report.gradients import check_picture, flow_parts, save_picture, sparkline
 
 V = 5
 IDS = np.random.default_rng(0).integers(0, V, 400)

@@ -10,7 +10,7 @@ from helpers import Call, vocabulary_of
 from waiting import Ticking
 
 import charlm
-from charlm.config import settings_from
+from charlm.config.settings import settings_from
 from charlm.errors import RunError
 from charlm.inference.comparison import bytes_of_lines
 from charlm.runs.locate import best_trial, find_run

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import charlm
-from charlm.cli.output import Talk
+from charlm.cli.output import Verbosity
 from charlm.errors import CharlmError, RunError, UsageError
 from charlm.inference.generation import Piece, generate
 from charlm.inference.items import Items, Rules
 from charlm.phases import Phase, listening
 from charlm.runs.known import known_documents
-from charlm.text.tokenizer_json import EOS
+from charlm.text.tokenizers.tokenizer_json import EOS
 
 NAMES = ["ab", "abc", "ba", "bab", "cab", "cc", "aab", "bca", "acb", "cba"] * 3
 Draw = Any
@@ -44,7 +44,7 @@ def here(tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CHARLM_CHECKPOINTS", str(runs))
     monkeypatch.delenv("CHARLM_RUN", raising=False)
-    monkeypatch.setattr(Talk, "level", 1)
+    monkeypatch.setattr(Verbosity, "level", 1)
     return tmp_path
 
 

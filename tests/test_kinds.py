@@ -9,7 +9,7 @@ import pytest
 
 from charlm.runs.locate import built_in
 from charlm.text.corpus import Corpus
-from charlm.text.kinds import advice_for
+from charlm.text.sources.kinds import advice_for
 
 CONLL_U = (
     "# sent_id = 1\n# text = The cat\n1\tThe\tthe\tDET\t_\t_\t2\tdet\t_\t_\n"

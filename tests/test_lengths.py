@@ -13,7 +13,8 @@ from helpers import Call
 
 from charlm.cli import beginning
 from charlm.errors import UsageError
-from charlm.runs import commit, data
+from charlm.files import atomic
+from charlm.runs import data
 from charlm.runs.layout import read_metrics, read_record
 from charlm.runs.locate import own_runs
 from charlm.training import opening
@@ -244,7 +245,7 @@ def test_a_process_that_dies_while_it_removes_a_run_blocks_nothing(
             raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(commit, "reached", die)
+        patch.setattr(atomic, "reached", die)
         train(call, "--overwrite")
     assert [path.name for path in Path("c").iterdir()] != ["r"]
     assert not own_runs(Path("c"))

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import charlm
-from charlm.config import settings_from
+from charlm.api.model import Model
+from charlm.config.flags import by_section
+from charlm.config.settings import settings_from
 from charlm.errors import CorpusError, RunError, UsageError
-from charlm.flags import by_section
 from charlm.inference.scoring import token_ranks
-from charlm.library import Model
 from charlm.training import preparing
 from charlm.training.records import FinishedRecord
 
@@ -196,7 +196,7 @@ def test_training_yields_records_and_makes_a_run(tmp_path: Path) -> None:
     assert records[-1].valid is not None
     model = charlm.load(tmp_path / "r")
     assert model.config["model"]["hidden_size"] == 4
-    from charlm.reading import read_json
+    from charlm.files.safe_read import read_json
 
     origins = read_json(tmp_path / "r" / "run.json")["origins"]
     assert origins["model.hidden_size"] == "argument"

@@ -27,7 +27,7 @@ from charlm.inference.likelihood import (
     windowed_nats,
 )
 from charlm.nn.cells import CELLS
-from charlm.text.tokenizer_json import EOS, UNK
+from charlm.text.tokenizers.tokenizer_json import EOS, UNK
 
 V = 5
 MODELS = {cell: tiny_model(cell, V, scale=3.0) for cell in CELLS}
@@ -150,7 +150,7 @@ def test_a_stream_scores_the_same_however_it_is_read(
 
     A state that never forgets makes every piece wrong until it is read again to its end.
     """
-    monkeypatch.setattr(likelihood, "LEAST_PIECE", 3)
+    monkeypatch.setattr(likelihood, "MIN_PIECE", 3)
     monkeypatch.setattr(likelihood, "WINDOW", window)
     model, ids = MODELS[name], random_ids(length)
     nats, after = stream_nats(engine(model), ids, rows=rows)
@@ -168,7 +168,7 @@ EXPECTED = {name: naive_nats(model, random_ids(100)) for name, model in MODELS.i
 @every_model
 def test_a_stream_goes_on_from_the_state_given(name: str, monkeypatch) -> None:
     """score(ab) = score(a) + score(b | a) at any cut, whatever state a itself began with."""
-    monkeypatch.setattr(likelihood, "LEAST_PIECE", 3)
+    monkeypatch.setattr(likelihood, "MIN_PIECE", 3)
     model, ids = MODELS[name], random_ids(40)
     start = random_state(model)
     whole, last = stream_nats(engine(model), ids, start, first_input=2)
@@ -183,7 +183,7 @@ def test_a_stream_goes_on_from_the_state_given(name: str, monkeypatch) -> None:
 
 def test_reading_a_stream_leaves_the_state_given_alone(monkeypatch) -> None:
     """The state is a value: the caller may use it again."""
-    monkeypatch.setattr(likelihood, "LEAST_PIECE", 3)
+    monkeypatch.setattr(likelihood, "MIN_PIECE", 3)
     model = MODELS["lstm"]
     state = random_state(model)
     kept = flat(state).copy()
@@ -243,8 +243,8 @@ def test_the_tally_of_a_text_does_not_depend_on_its_reading(
     expected = [nats for ids in parts for nats in naive_nats(model, ids)]
     for window, least, most in [(1, 3, 2), (7, 1024, 32), (64, 4, 32)]:
         monkeypatch.setattr(likelihood, "WINDOW", window)
-        monkeypatch.setattr(likelihood, "LEAST_PIECE", least)
-        monkeypatch.setattr(likelihood, "MOST_ROWS", most)
+        monkeypatch.setattr(likelihood, "MIN_PIECE", least)
+        monkeypatch.setattr(likelihood, "MAX_ROWS", most)
         np.testing.assert_allclose(text_nats(engine(model), text), expected, atol=2e-4)
         result = evaluate(engine(model), text)
         assert result.nats == pytest.approx(sum(expected), rel=1e-5)
@@ -266,7 +266,7 @@ def test_memory_is_bounded_by_the_size_of_the_logits(softmaxes: int, monkeypatch
     """A large vocabulary or a mixture makes shorter windows, and no other result."""
     model, ids = tiny_model("gru", V, mixture=softmaxes), random_ids(50)
     whole, _ = stream_nats(engine(model), ids)
-    monkeypatch.setattr(likelihood, "LARGEST_LOGITS", 3 * V)
+    monkeypatch.setattr(likelihood, "MAX_LOGITS", 3 * V)
     lengths = []
     handle = model.output.register_forward_hook(
         lambda _, __, out: lengths.append(out.numel() * softmaxes)
@@ -308,7 +308,7 @@ def test_a_network_that_does_not_forget_costs_few_readings(monkeypatch) -> None:
 
     The story: a GRU early in its training took 84 of the 90 seconds of a run to be validated.
     """
-    monkeypatch.setattr(likelihood, "LEAST_PIECE", 8)
+    monkeypatch.setattr(likelihood, "MIN_PIECE", 8)
     ids = random_ids(32 * 8)
     counting = Counting(ENGINES["never forgets"])
     nats, _ = stream_nats(counting, ids, rows=32)

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from charlm import listening
-from charlm.config import (
+from charlm.config import unused
+from charlm.config.presets import PRESETS, layered
+from charlm.config.settings import (
     CELL_NAMES,
     OPTIMIZER_NAMES,
     SCHEDULE_NAMES,
@@ -23,8 +24,7 @@ from charlm.config import (
     section_of,
     settings_from,
 )
-from charlm.errors import CharlmError, UsageError
-from charlm.listening import (
+from charlm.config.unused import (
     DEFAULTS,
     DROPPED,
     LISTENS,
@@ -33,13 +33,13 @@ from charlm.listening import (
     given,
     listened,
 )
+from charlm.errors import CharlmError, UsageError
 from charlm.nn.devices import Precision
 from charlm.nn.model import RecurrentLanguageModel
-from charlm.presets import PRESETS, layered
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.text.direction import mirrored_dataset
-from charlm.training.planning import plan
+from charlm.training.plan.planning import plan
 from charlm.training.preparing import prepare
 from charlm.training.pretrained import begin_with_frequencies
 from charlm.training.trainer import Trainer
@@ -259,7 +259,7 @@ def test_a_refusal_says_what_was_typed_expected_and_to_do(
     with pytest.raises(UsageError) as caught:
         listened(settings, origins)
     assert str(caught.value) == message
-    name = next(name for name in values if broken_condition(name, listening.facts_of(settings)))
+    name = next(name for name in values if broken_condition(name, unused.facts_of(settings)))
     with pytest.raises(UsageError, match=rf"^{name} .* has no effect .*Leave out {name}$"):
         listened(settings, dict.fromkeys(origins, "file my.toml"))
 
@@ -288,7 +288,7 @@ def test_values_of_a_preset_are_never_refused(preset: str, flags: dict[str, Any]
     layers = [(f"preset {preset}", PRESETS[preset].settings), ("flag", nested(**flags))]
     values, origins = layered(layers)
     found = listened(settings_from(values), origins)
-    facts = listening.facts_of(found)
+    facts = unused.facts_of(found)
     for name in LISTENS:
         assert (
             facts[name] == DEFAULTS[name]

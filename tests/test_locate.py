@@ -155,7 +155,7 @@ GOOD = {
 )
 def test_a_config_of_another_format_is_refused(changes, told: str, tmp_path: Path) -> None:
     """A newer format names its charlm and says what to do; wrong types are named."""
-    from charlm.runs.commit import write_json
+    from charlm.files.atomic import write_json
 
     write_json(tmp_path / CONFIG, GOOD)
     assert read_config(tmp_path) == GOOD
@@ -181,7 +181,7 @@ def test_a_config_with_numbers_beyond_all_bounds_is_refused(tmp_path: Path) -> N
 )  # fmt: skip
 def test_a_record_without_its_parts_is_refused(record, tmp_path: Path) -> None:
     """run.json is read by info and resume; what they need must be there."""
-    from charlm.runs.commit import write_json
+    from charlm.files.atomic import write_json
 
     write_json(tmp_path / RECORD, {"format": 1} | record)
     with pytest.raises(RunError, match=r"run\.json.name is missing; expected str"):

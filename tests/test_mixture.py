@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.inference.mixture import fitted_weights, mixed_nats
+from charlm.inference.adapt.mixture import fitted_weights, mixed_nats
 
 
 def drawn(models: int, tokens: int = 200, seed: int = 0) -> list[np.ndarray]:

@@ -5,7 +5,7 @@ import torch
 from helpers import seeded, tiny_model
 from torch.nn import functional as F
 
-from charlm.config import ModelSettings
+from charlm.config.settings import ModelSettings
 from charlm.errors import UsageError
 from charlm.nn.cells import CELLS
 from charlm.nn.model import (

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.text import ngrams
-from charlm.text.ngrams import (
+from charlm.ngram import baseline
+from charlm.ngram.baseline import (
     in_corpus,
     longest_overlap,
     ngram_nats,
@@ -51,7 +51,7 @@ def test_the_model_is_its_formula(train: list[int], other: list[int]) -> None:
 
 def test_probabilities_sum_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over all tokens after the same history, seen or not."""
-    monkeypatch.setattr(ngrams, "MOST_ORDER", 3)
+    monkeypatch.setattr(baseline, "MAX_ORDER", 3)
     train = np.random.default_rng(0).integers(0, 4, 50)
     for history in ([0, 1], [3, 3], [2, 0]):
         last = []
@@ -66,7 +66,7 @@ def ngram_nats_of(train: np.ndarray, other: list[int]) -> float:
     """Of order 3 exactly, where `ngram_nats` takes the best."""
     chances = np.full(len(other), 0.25)
     for length in (1, 2, 3):
-        chances = ngrams._interpolated(train, np.array(other), length, chances)
+        chances = baseline._interpolated(train, np.array(other), length, chances)
     return float(-np.log(chances).mean())
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.config import VocabularySettings
-from charlm.text.building import build_vocabulary, safe_chunks
+from charlm.config.settings import VocabularySettings
 from charlm.text.encoded import encode_text
-from charlm.text.vocabulary import UNITS, WordVocabulary, _begins_apart, cut_safely
+from charlm.text.tokenizers.building import build_vocabulary, safe_chunks
+from charlm.text.tokenizers.vocabulary import UNITS, WordVocabulary, _begins_apart, cut_safely
 
 NORMALS = [
     {"normalize": "nfc"},
@@ -88,7 +88,7 @@ def test_no_composition_reaches_over_a_cut() -> None:
 
 def test_a_run_of_blanks_is_never_counted_in_two(monkeypatch) -> None:
     """A word rule that looks at short pieces once took a cut between two blanks for a safe one."""
-    monkeypatch.setattr("charlm.text.vocabulary.FINE_CHARS", 4)
+    monkeypatch.setattr("charlm.text.tokenizers.vocabulary.FINE_CHARS", 4)
     text = "éaé   b"
     vocabulary = UNITS["word"](VocabularySettings(unit="word"), ["<unk>", "<eos>"])
     assert isinstance(vocabulary, WordVocabulary)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from charlm import config
-from charlm.config import TrainingSettings
+from charlm.config import settings as config
+from charlm.config.settings import TrainingSettings
 from charlm.nn.cells import CELLS
-from charlm.text.vocabulary import UNITS
+from charlm.text.tokenizers.vocabulary import UNITS
 from charlm.training.optim import (
     OPTIMIZERS,
     SCHEDULES,

@@ -23,8 +23,8 @@ from charlm.cli.display import (
     fitted,
     stderr_width,
 )
-from charlm.cli.output import Line, Talk
-from charlm.config import CorpusSettings, VocabularySettings
+from charlm.cli.output import Line, Verbosity
+from charlm.config.settings import CorpusSettings, VocabularySettings
 from charlm.inference.likelihood import evaluate
 from charlm.phases import Phase, advance, counted, listening, phase
 from charlm.text.dataset import load_dataset
@@ -182,7 +182,7 @@ def test_the_time_left_is_of_this_session() -> None:
 
 
 def test_quiet_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Talk, "level", 0)
+    monkeypatch.setattr(Verbosity, "level", 0)
     for terminal in (True, False):
         screen = Screen(terminal=terminal)
         screen.display.begin(Phase("reading"))

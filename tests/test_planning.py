@@ -9,19 +9,19 @@ import pytest
 import torch
 from helpers import encoded_documents, encoded_stream, vocabulary_of
 
-from charlm.config import ModelSettings, Settings, TrainingSettings
-from charlm.engine import library
+from charlm.backends import kernel_library
+from charlm.config.settings import ModelSettings, Settings, TrainingSettings
 from charlm.errors import UsageError
 from charlm.nn.cells import CELLS
 from charlm.nn.devices import Precision
 from charlm.nn.model import RecurrentLanguageModel, count_parameters, multiplied_weights
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
-from charlm.training import planning, rules, speed
 from charlm.training.opening import _shrinking
-from charlm.training.planning import Plan, plan
-from charlm.training.rules import LADDER
-from charlm.training.speed import measured_speed, training_threads
+from charlm.training.plan import constants, planning, speed
+from charlm.training.plan.constants import LADDER
+from charlm.training.plan.planning import Plan, plan
+from charlm.training.plan.speed import measured_speed, training_threads
 
 CPU = torch.device("cpu")
 SPEED = 5e10  # operations a second; two cores
@@ -143,17 +143,17 @@ def test_only_a_given_time_needs_a_measurement(length, monkeypatch: pytest.Monke
 
 def test_a_default_plan_counts_with_the_assumed_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the number type and the threads that the work is worth, with the word in the reason."""
-    monkeypatch.setattr(library, "default_threads", lambda: 2)
+    monkeypatch.setattr(kernel_library, "default_threads", lambda: 2)
     result = planned(stream(900_000), measure=None)
     model = replace(result.settings.model, num_layers=1, hidden_size=384)
     assert training_threads(model, 60, 32, CPU) == 2
-    assert result.speed == pytest.approx(2 * rules.NOMINAL_SPEED["fp32"], rel=0.01)
+    assert result.speed == pytest.approx(2 * constants.NOMINAL_SPEED["fp32"], rel=0.01)
     assert "120 billion operations a second (assumed)" in result.reasons["model.hidden_size"]
     assert planned(stream(900_000), measure=None, threads=1).speed == pytest.approx(
-        rules.NOMINAL_SPEED["fp32"], rel=0.01
+        constants.NOMINAL_SPEED["fp32"], rel=0.01
     )
     card = planned(stream(900_000), measure=None, device=torch.device("cuda"))
-    assert card.speed == pytest.approx(rules.NOMINAL_SPEED_OF_DEVICE["cuda"], rel=0.01)
+    assert card.speed == pytest.approx(constants.NOMINAL_SPEED_OF_DEVICE["cuda"], rel=0.01)
 
 
 def test_a_given_speed_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +182,7 @@ def test_a_small_text_fills_no_more_minutes_than_it_is_worth() -> None:
 @pytest.mark.parametrize(
     ("tokens", "minutes", "model"),
     [
-        (rules.SOON_FULL + 1, 300.0, {}),
+        (constants.SOON_FULL + 1, 300.0, {}),
         (50_000, 0.1, {}),
         (50_000, 30.0, {"hidden_size": 16}),
         (50_000, 30.0, {"parameters": 20_000}),
@@ -257,10 +257,10 @@ def test_the_machine_is_measured_within_its_memory(monkeypatch: pytest.MonkeyPat
     planned(stream(500_000), measure=None, minutes=7.0)
     assert [rows for _, rows in shapes] == [32, 16, 8, 4]
     shapes.clear()
-    monkeypatch.setattr("charlm.training.memory.free_memory", lambda: int(1.5e8))
+    monkeypatch.setattr("charlm.training.plan.memory.free_memory", lambda: int(1.5e8))
     planned(stream(500_000), measure=None, minutes=7.0, model=ModelSettings(mixture=200))
     assert [rows for _, rows in shapes] == [1]
-    monkeypatch.setattr("charlm.training.memory.free_memory", lambda: 0)
+    monkeypatch.setattr("charlm.training.plan.memory.free_memory", lambda: 0)
     shapes.clear()
     planned(stream(500_000), measure=None, minutes=7.0)
     assert shapes == [(1, 1)]
@@ -285,7 +285,7 @@ def test_a_default_run_on_a_long_text_takes_its_minutes() -> None:
     vocab_size = len(VOCABULARIES["char"])
     cost = 6 * multiplied_weights(result.settings.model, vocab_size) * 4e6
     seconds = result.settings.training.epochs * cost / 4e6
-    assert seconds <= 60 * rules.DEFAULT_MINUTES
+    assert seconds <= 60 * constants.DEFAULT_MINUTES
     assert result.settings.training.epochs < 0.01
 
 
@@ -346,7 +346,7 @@ def test_tiny_texts_shrink_batch_and_window(tokens: int) -> None:
     assert 1 <= training.bptt <= tokens
     assert training.batch_size >= 1
     assert training.batch_size == 1 or training.batch_size * training.bptt * 4 <= tokens
-    if tokens < rules.BPTT["char"]:
+    if tokens < constants.BPTT["char"]:
         assert "shorter" in result.reasons["training.bptt"]
     assert "short" in result.reasons["training.batch_size"]
 
@@ -445,7 +445,7 @@ def test_the_default_run_on_a_megabyte_takes_about_its_minutes() -> None:
         weights += (model.num_layers - 1) * gates * 2 * hidden * hidden
         weights += hidden * len(data.vocabulary)
         seconds = 6 * weights * result.settings.training.epochs * 900_000 / pace
-        assert seconds <= 60 * rules.DEFAULT_MINUTES
+        assert seconds <= 60 * constants.DEFAULT_MINUTES
 
 
 def test_a_long_validation_text_is_read_less_often() -> None:
@@ -536,7 +536,7 @@ def test_few_words_are_letters() -> None:
     """Symbols between blanks, as Penn Treebank's characters come: windows, sizes, not tied."""
     letters, words = (planned(stream(600_000, unit=unit), minutes=9.0) for unit in ("char", "word"))
     for result in (letters, words):
-        assert result.settings.training.bptt == rules.BPTT["char"]
+        assert result.settings.training.bptt == constants.BPTT["char"]
         assert result.settings.model.tie_weights is False
     assert letters.settings.model.embedding_size == words.settings.model.embedding_size
 
@@ -547,7 +547,7 @@ def test_one_layer_until_it_would_be_too_wide(speed: float, layers: int) -> None
     data = stream(3_000_000)
     model = planned(data, minutes=3.0, measure=lambda: speed).settings.model
     assert model.num_layers == layers
-    assert layers == 2 or model.hidden_size <= rules.WIDEST_ALONE
+    assert layers == 2 or model.hidden_size <= constants.WIDEST_ALONE
     assert planned(data, steps=9).settings.model.num_layers == 2
     three = ModelSettings(num_layers=3)
     assert planned(data, model=three, minutes=3.0).settings.model.num_layers == 3

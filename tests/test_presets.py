@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 import charlm
-from charlm.config import (
+from charlm.config.presets import PRESETS, layered, overlay, preset_settings
+from charlm.config.settings import (
     CorpusSettings,
     ModelSettings,
     TrainingSettings,
@@ -15,7 +16,6 @@ from charlm.config import (
 )
 from charlm.errors import UsageError
 from charlm.nn.model import count_parameters
-from charlm.presets import PRESETS, layered, overlay, preset_settings
 from charlm.runs.layout import read_record
 from charlm.training.optim import rate_share
 

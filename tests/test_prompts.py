@@ -5,8 +5,8 @@ import pytest
 from helpers import Call
 
 from charlm import load, train
+from charlm.api.model import Model
 from charlm.errors import CorpusError, UsageError
-from charlm.library import Model
 from charlm.text.corpus import END, Corpus
 from charlm.text.prompts import of_file, open_document, with_ends
 

@@ -7,7 +7,7 @@ import pytest
 
 from charlm.cli import app
 from charlm.cli.options import READING_OPTIONS, reading_flags
-from charlm.config import CorpusSettings, Reading
+from charlm.config.settings import CorpusSettings, Reading
 from charlm.errors import UsageError
 from charlm.text.corpus import Corpus
 

@@ -12,8 +12,8 @@ import typer
 
 from charlm import benchmark
 from charlm.cli import app, main
-from charlm.config import SECTIONS
-from charlm.flags import FLAGS
+from charlm.config.flags import FLAGS
+from charlm.config.settings import SECTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -75,7 +75,7 @@ def output_of(command: str) -> str:
 def test_every_command_runs(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it stands there. The run that it names is the one that another command has trained."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(benchmark, "LEAST_ROUNDS", 1)
+    monkeypatch.setattr(benchmark, "MIN_ROUNDS", 1)
     monkeypatch.setattr(benchmark, "_process", lambda arguments: lambda: None)
     if "--run gaps" in command and not Path("checkpoints/gaps").exists():
         output_of(next(other for other in commands() if "--name gaps" in other))

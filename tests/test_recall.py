@@ -12,16 +12,16 @@ from helpers import Call
 from torch.nn import functional as F
 
 import charlm
-from charlm.config import CELL_NAMES
+from charlm.config.settings import CELL_NAMES
 from charlm.inference.likelihood import evaluate
+from charlm.inspect import recall
+from charlm.inspect.gradients import GradientFlow, LayerFlow
+from charlm.inspect.recall import LETTERS, recall_flow, recall_flows, recall_settings, recall_text
 from charlm.report.gradients import PLOT_DECADES, curve_plot
 from charlm.runs.layout import read_record
 from charlm.runs.run import load_run, torch_model
 from charlm.text.corpus import Corpus
-from charlm.training import recall
-from charlm.training.gradients import GradientFlow, LayerFlow
 from charlm.training.opening import start
-from charlm.training.recall import LETTERS, recall_flow, recall_flows, recall_settings, recall_text
 
 
 def test_the_text_is_letters_gaps_and_the_same_letters() -> None:

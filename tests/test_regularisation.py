@@ -6,7 +6,7 @@ import torch
 from helpers import chi_square_fits, encoded_stream, engine, seeded, tiny_model, vocabulary_of
 from torch.nn import functional as F
 
-from charlm.config import ModelSettings, TrainingSettings
+from charlm.config.settings import ModelSettings, TrainingSettings
 from charlm.errors import UsageError
 from charlm.inference.likelihood import evaluate
 from charlm.nn.cells import CELLS

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helpers import Call
 
-from charlm.config import settings_from
+from charlm.config.settings import settings_from
 from charlm.nn import devices
 from charlm.nn.devices import Precision
 from charlm.report.repeating import repeat_command, repeat_note

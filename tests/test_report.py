@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from charlm.escapes import escape_controls
+from charlm.files.escapes import escape_controls
 from charlm.inference.generation import NextToken
 from charlm.inference.scoring import Score, TokenScore
 from charlm.report import progress

@@ -8,15 +8,15 @@ import pytest
 import torch
 from helpers import Call
 
-from charlm import recipes
-from charlm.config import merge, settings_from
+from charlm.config import recipes
+from charlm.config.recipes import RECIPES, recipe
+from charlm.config.settings import merge, settings_from
 from charlm.errors import UsageError
 from charlm.nn.devices import Precision
-from charlm.recipes import RECIPES, recipe
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import load_dataset
 from charlm.training import preparing
-from charlm.training.planning import plan
+from charlm.training.plan.planning import plan
 from charlm.units import Tally
 
 TEXT = "no it was n't black monday\nbut while the new york stock exchange did n't fall apart\n"

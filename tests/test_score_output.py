@@ -11,11 +11,11 @@ from helpers import CORPUS, Call, engine, tiny_model, vocabulary_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from charlm.config import Reading
+from charlm.config.settings import Reading
 from charlm.inference.scoring import Score, Scorer, Scores, TokenScore
 from charlm.report.formats import FORMATS, ScoredRow, output_names
 from charlm.text.corpus import Corpus
-from charlm.text.rows import Record, Rows
+from charlm.text.sources.rows import Record, Rows
 from charlm.units import Tally
 
 AWKWARD = [

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.inference.scoring import Score, Scorer, token_ranks
-from charlm.text.tokenizer_json import EOS, UNK
-from charlm.text.vocabulary import UNITS
+from charlm.text.tokenizers.tokenizer_json import EOS, UNK
+from charlm.text.tokenizers.vocabulary import UNITS
 from charlm.units import Tally
 
 TEXTS = ["the cat", "", "a dog sat on the mat", "zebra!", "the cat", "naïve 猫"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from waiting import Ticking
 
-from charlm.config import ModelSettings, Settings, settings_from
+from charlm.config.settings import ModelSettings, Settings, settings_from
 from charlm.errors import EnvironmentFailure, RunError, UsageError
 from charlm.runs.layout import read_record
 from charlm.runs.locate import find_run

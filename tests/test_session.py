@@ -16,13 +16,13 @@ import torch
 from safetensors.torch import save_file
 from waiting import PATIENCE
 
-from charlm.config import Settings, settings_from
+from charlm.api.model import load
+from charlm.config.settings import Settings, settings_from
 from charlm.errors import CorpusError, DivergenceError, EnvironmentFailure, RunError, UsageError
-from charlm.inference.calibration import fit_scale
-from charlm.library import load
-from charlm.reading import read_json
+from charlm.files.atomic import TEMPORARY
+from charlm.files.safe_read import read_json
+from charlm.inference.adapt.calibration import fit_scale
 from charlm.runs import data as data_module
-from charlm.runs.commit import TEMPORARY
 from charlm.runs.layout import read_record, write_record
 from charlm.runs.states import state_folders
 from charlm.runs.verify import verify_run

@@ -14,9 +14,9 @@ import pytest
 
 from charlm.errors import CorpusError, EnvironmentFailure, UsageError
 from charlm.runs.data import _absolute
-from charlm.text import files
 from charlm.text.corpus import END, Corpus
-from charlm.text.rows import hub_parts
+from charlm.text.sources import files
+from charlm.text.sources.rows import hub_parts
 
 
 def read(*names, **options) -> str:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from charlm.errors import EnvironmentFailure, RunError
-from charlm.runs.commit import MANIFEST, TEMPORARY
+from charlm.files.atomic import MANIFEST, TEMPORARY
 from charlm.runs.states import (
     COUNTERS,
     TENSORS,
@@ -176,7 +176,7 @@ def test_a_failed_save_leaves_the_older_states(
     def full(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("charlm.runs.commit.write_synced", full)
+    monkeypatch.setattr("charlm.files.atomic.write_synced", full)
     with pytest.raises(EnvironmentFailure, match="No space left"):
         saved(tmp_path, 3, keep=2)
     assert {path.name for path in (tmp_path / "states").iterdir()} == {"step-1", "step-2"}
@@ -195,7 +195,7 @@ def test_counters_that_are_not_json_are_not_saved(tmp_path: Path) -> None:
 
 def test_a_crafted_state_is_a_run_error(tmp_path: Path) -> None:
     """A manifest that vouches for content that is no state is refused, not followed."""
-    from charlm.runs.commit import commit_folder
+    from charlm.files.atomic import commit_folder
 
     about = {"format": 1, "step": 3}
     files = {TENSORS: b"\x80\x04K\x01.", COUNTERS: b"{}"}

@@ -15,8 +15,8 @@ from helpers import (
 )
 from torch.nn import functional as F
 
-from charlm.config import FORGETTING, LEARNT_RECURRENCE, ModelSettings
-from charlm.engine.weights import is_plain
+from charlm.backends.weights import is_plain
+from charlm.config.settings import FORGETTING, LEARNT_RECURRENCE, ModelSettings
 from charlm.errors import UsageError
 from charlm.inference.generation import generate
 from charlm.inference.likelihood import evaluate

@@ -18,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm.errors import CorpusError, EnvironmentFailure, UsageError
-from charlm.text import decoding, delimited, files, jsonrows
 from charlm.text.corpus import END, Corpus
-from charlm.text.decoding import line_batches
-from charlm.text.rows import Number, Rows
-from charlm.text.tables import TABLES
+from charlm.text.sources import decoding, delimited, files, json_rows
+from charlm.text.sources.decoding import line_batches
+from charlm.text.sources.rows import Number, Rows
+from charlm.text.sources.tables import TABLES
 
 no_note = lambda sentence: None  # noqa: E731
 
@@ -76,7 +76,7 @@ def opened(module, content: str, cuts: list[int], reading, **named) -> list[tupl
 
 
 def rules(**fields):
-    from charlm.config import Reading
+    from charlm.config.settings import Reading
 
     return Reading(**fields)
 
@@ -119,8 +119,8 @@ def test_json_is_read_as_python_writes_it(rows, form, cuts) -> None:
         "indented": json.dumps(values, indent=2),
         "in a row": "".join(json.dumps(v, indent=1) for v in values),
     }[form]
-    read = jsonrows.lines_of if form == "lines" else jsonrows.values_of
-    found = opened(jsonrows, content, cuts, rules(), values=read)
+    read = json_rows.lines_of if form == "lines" else json_rows.values_of
+    found = opened(json_rows, content, cuts, rules(), values=read)
     assert [(number, text) for number, text, _ in found] == [
         (n, a) for n, (a, _) in enumerate(rows, 1)
     ]

@@ -9,14 +9,14 @@ import pytest
 import torch
 from helpers import tiny_model
 
-from charlm.config import ModelSettings, TrainingSettings
-from charlm.engine import library
-from charlm.engine.library import default_threads, useful_threads
+from charlm.backends import kernel_library
+from charlm.backends.kernel_library import default_threads, useful_threads
+from charlm.config.settings import ModelSettings, TrainingSettings
 from charlm.nn.cells import CELLS
 from charlm.runs import run as runs
-from charlm.training import speed
+from charlm.training.plan import speed
+from charlm.training.plan.speed import set_threads, training_threads
 from charlm.training.preparing import prepare_machine
-from charlm.training.speed import set_threads, training_threads
 
 CPU = torch.device("cpu")
 
@@ -24,8 +24,8 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def cores(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> int:
     """A machine with this many cores."""
-    monkeypatch.setattr(library, "_allowed_cores", lambda: request.param)
-    monkeypatch.setattr(library, "_core_quota", lambda _: library.UNLIMITED)
+    monkeypatch.setattr(kernel_library, "_allowed_cores", lambda: request.param)
+    monkeypatch.setattr(kernel_library, "_core_quota", lambda _: kernel_library.UNLIMITED)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     return int(request.param)
 
@@ -79,11 +79,14 @@ def test_the_environment_lowers_the_number(
         ({"cpu.max": "200000 100000"}, 2),
         ({"cpu.max": "250000 100000"}, 2),
         ({"cpu.max": "50000 100000"}, 1),
-        ({"cpu.max": "max 100000"}, library.UNLIMITED),
-        ({"cpu.max": ""}, library.UNLIMITED),
+        ({"cpu.max": "max 100000"}, kernel_library.UNLIMITED),
+        ({"cpu.max": ""}, kernel_library.UNLIMITED),
         ({"cpu/cpu.cfs_quota_us": "400000", "cpu/cpu.cfs_period_us": "100000"}, 4),
-        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, library.UNLIMITED),
-        ({}, library.UNLIMITED),
+        (
+            {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"},
+            kernel_library.UNLIMITED,
+        ),
+        ({}, kernel_library.UNLIMITED),
     ],
 )
 def test_a_container_uses_the_cores_of_its_quota(
@@ -93,13 +96,13 @@ def test_a_container_uses_the_cores_of_its_quota(
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, encoding="ascii")
-    assert library._core_quota(tmp_path) == quota
+    assert kernel_library._core_quota(tmp_path) == quota
 
 
 def test_a_quota_limits_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(library, "_allowed_cores", lambda: 64)
-    monkeypatch.setattr(library, "_core_quota", lambda _: 2)
+    monkeypatch.setattr(kernel_library, "_allowed_cores", lambda: 64)
+    monkeypatch.setattr(kernel_library, "_core_quota", lambda _: 2)
     assert default_threads() == 2
 
 

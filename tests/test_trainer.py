@@ -20,7 +20,7 @@ from helpers import (
 )
 from waiting import Ticking
 
-from charlm.config import TrainingSettings
+from charlm.config.settings import TrainingSettings
 from charlm.errors import DivergenceError, EnvironmentFailure, RunError
 from charlm.inference.likelihood import evaluate
 from charlm.nn.cells import CELLS
@@ -31,7 +31,7 @@ from charlm.text.encoded import EncodedText
 from charlm.text.windows import Position, Reading, Windows
 from charlm.training import trainer as trainer_module
 from charlm.training.records import EvaluationRecord, Record, StepRecord, WarningRecord
-from charlm.training.trainer import Counters, Trainer
+from charlm.training.trainer import Trainer, TrainState
 
 VOCABULARY = vocabulary_of("abcd efgh")
 V = len(VOCABULARY)
@@ -76,14 +76,16 @@ class Watched(Trainer):
         self.snapshots: dict[int, SavedState] = {}
         self.seen: Counter[int] = Counter()
         self.rates: list[float] = []
-        self.fullness: list[float] = []
+        self.token_fraction: list[float] = []
 
     def _learn(self, window) -> None:
         if self.watching and not self._shares:
             self.snapshots[self.counters.step] = copied(self.snapshot())
         super()._learn(window)
         self.seen.update(window.targets[window.targets >= 0].tolist())
-        self.fullness.append(min(1.0, 2.0 * window.tokens / (self.windows.reading.batch_size * 4)))
+        self.token_fraction.append(
+            min(1.0, 2.0 * window.tokens / (self.windows.reading.batch_size * 4))
+        )
 
     def _update(self) -> None:
         super()._update()
@@ -262,7 +264,7 @@ def test_each_piece_of_a_snapshot_is_needed(piece: str, whole_run: Watched) -> N
         broken = copied(saved)
         fresh = make(**VACUITY, model=tiny_model("lstm", V, seed=9, **DROPOUT))
         if piece in broken.counters:
-            broken.counters[piece] = vars(Counters())[piece]
+            broken.counters[piece] = vars(TrainState())[piece]
         elif piece.startswith("optimizer."):
             for name in [n for n in broken.tensors if n.startswith("optimizer.")]:
                 if name.endswith(f".{piece.partition('.')[2]}"):
@@ -451,7 +453,7 @@ def test_after_a_skipped_step_rows_begin_anew() -> None:
 
 def test_nothing_but_broken_steps_is_an_error_in_the_end() -> None:
     """As many in a row as are allowed, and one more; fewer at a time go on for ever."""
-    most = trainer_module.MOST_SKIPPED
+    most = trainer_module.MAX_SKIPPED
     chosen = {"valid": None, "on_nonfinite": "skip", "steps": 3 * most}
     every = tuple(range(2, 100))
     trainer = broken_at(make(**chosen), every)
@@ -561,8 +563,8 @@ def test_plateau_divides_the_rate_after_each_validation_without_gain() -> None:
     trainer = make(schedule="plateau", evals=6, warmup=0.0, steps=12, learning_rate=0.08)
     marks = {record.step: record.best for record in evaluations(trainer)}
     rate, expected = 0.08, []
-    for step, fullness in enumerate(trainer.fullness, start=1):
-        expected.append(rate * fullness)
+    for step, token_fraction in enumerate(trainer.token_fraction, start=1):
+        expected.append(rate * token_fraction)
         rate = rate if marks.get(step, True) else rate / 4
     assert trainer.rates == pytest.approx(expected)
     assert not all(marks.values())
@@ -573,8 +575,8 @@ def test_the_rate_of_sgd_does_not_go_with_what_a_window_holds(optimizer: str, tw
     """Its gradient does already; of Adam's steps the size does not go with the gradient."""
     trainer = make(optimizer=optimizer, schedule="constant", warmup=0.0, learning_rate=0.08)
     list(trainer.run())
-    assert min(trainer.fullness) < 1.0
-    shares = trainer.fullness if twice else [1.0] * len(trainer.fullness)
+    assert min(trainer.token_fraction) < 1.0
+    shares = trainer.token_fraction if twice else [1.0] * len(trainer.token_fraction)
     assert trainer.rates == pytest.approx([0.08 * share for share in shares])
 
 
@@ -951,7 +953,7 @@ def test_a_gradient_that_explodes_is_named_with_step_and_place() -> None:
     trainer = make(valid=None, epochs=9.0, clip_norm=0.5)
     trainer.model.layers[1].rnn.weight_hh_l0.register_hook(lambda gradient: gradient * 1e6)
     warnings = [record for record in trainer.run() if isinstance(record, WarningRecord)]
-    assert len(warnings) == trainer_module.MOST_WARNINGS
+    assert len(warnings) == trainer_module.MAX_WARNINGS
     assert warnings[0].step == 1
     for word in ("step 1: the gradient explodes", "layers.1.rnn.weight_hh_l0", "tokens read"):
         assert word in warnings[0].text

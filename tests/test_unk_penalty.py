@@ -22,21 +22,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import charlm
-from charlm.config import CorpusSettings, VocabularySettings
+from charlm.config.settings import CorpusSettings, VocabularySettings
+from charlm.files.atomic import write_json
 from charlm.inference.comparison import difference, line_nats
 from charlm.inference.scoring import Scorer
 from charlm.report.tables import score_table
-from charlm.runs.commit import write_json
 from charlm.runs.layout import CONFIG, read_config
-from charlm.text.building import (
+from charlm.text.corpus import Corpus
+from charlm.text.dataset import load_dataset
+from charlm.text.tokenizers.building import (
     build_vocabulary,
     count_unk_types,
     estimate_unk_types,
     unseen_types,
 )
-from charlm.text.corpus import Corpus
-from charlm.text.dataset import load_dataset
-from charlm.text.tokenizer_json import UNK
+from charlm.text.tokenizers.tokenizer_json import UNK
 
 WORDS = "the cat saw a dog . the dog saw a bird . the bird saw the cat . an owl saw us .\n"
 

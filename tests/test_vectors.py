@@ -9,9 +9,9 @@ import pytest
 import torch
 from helpers import tiny_model, vocabulary_of
 
-from charlm.config import Settings, settings_from
+from charlm.api.model import load
+from charlm.config.settings import Settings, settings_from
 from charlm.errors import CorpusError, UsageError
-from charlm.library import load
 from charlm.runs.states import state_folders
 from charlm.text.corpus import Corpus
 from charlm.text.vectors import nearest, read_vectors, vector_lines

@@ -13,9 +13,9 @@ from helpers import engine, seeded, tiny_model, vocabulary_of
 
 from charlm import train
 from charlm.errors import EnvironmentFailure, RunError
-from charlm.reading import read_json
+from charlm.files.atomic import MANIFEST, manifest_problems, write_json
+from charlm.files.safe_read import read_json
 from charlm.runs import run as run_module
-from charlm.runs.commit import MANIFEST, manifest_problems, write_json
 from charlm.runs.layout import CONFIG, RECORD, TOKENIZER, WEIGHTS
 from charlm.runs.run import load_run, model_config, write_model_files, write_weights
 from charlm.runs.verify import verify_run

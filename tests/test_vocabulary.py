@@ -12,12 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from charlm.config import VocabularySettings
+from charlm.config.settings import VocabularySettings
 from charlm.errors import RunError
-from charlm.text.building import build_vocabulary
 from charlm.text.corpus import END
-from charlm.text.tokenizer_json import EOS, LETTERS, UNK, tokenizer_json
-from charlm.text.vocabulary import UNITS, Vocabulary, cut_safely, load_vocabulary, smallest_dtype
+from charlm.text.tokenizers.building import build_vocabulary
+from charlm.text.tokenizers.tokenizer_json import EOS, LETTERS, UNK, tokenizer_json
+from charlm.text.tokenizers.vocabulary import (
+    UNITS,
+    Vocabulary,
+    cut_safely,
+    load_vocabulary,
+    smallest_dtype,
+)
 
 ANY = st.text(
     st.one_of(

@@ -12,13 +12,13 @@ import torch
 from helpers import seeded, tiny_model
 from waiting import python_calls
 
-from charlm.config import ModelSettings
-from charlm.engine.weights import GATES, expected_shapes
+from charlm.backends.weights import GATES, expected_shapes
+from charlm.config.settings import ModelSettings
 from charlm.errors import RunError
 from charlm.nn.cells import CELLS
 from charlm.nn.model import RecurrentLanguageModel, saved_tensors
 from charlm.runs.tensors import put_weights, tensors_from_file, tensors_to_bytes
-from charlm.runs.weights import LARGEST_HEADER, load_arrays, read_header
+from charlm.runs.weights import MAX_HEADER, load_arrays, read_header
 
 V = 5
 
@@ -120,7 +120,7 @@ DAMAGED = {
     "no header": struct.pack("<Q", 8),
     "huge header": struct.pack("<Q", 100_000_000) + b"{}",
     "endless header": struct.pack("<Q", 2**64 - 1) + b"{}",
-    "just too large": struct.pack("<Q", LARGEST_HEADER + 1) + b" " * 16,
+    "just too large": struct.pack("<Q", MAX_HEADER + 1) + b" " * 16,
     "not JSON": safetensors(b"\x80\x04K\x01."),
     "a list": safetensors([1, 2]),
     "a number": safetensors(3),

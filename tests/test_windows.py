@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.text.encoded import EncodedText
-from charlm.text.tokenizer_json import EOS
+from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.text.windows import (
     PADDING,
     Position,

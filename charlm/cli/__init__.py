@@ -37,14 +37,14 @@ from charlm.cli.frame import (
     set_talk,
 )
 from charlm.cli.output import (
-    Talk,
+    Verbosity,
     close_streams,
     finish_output,
     prepare_streams,
     say,
 )
 from charlm.errors import CharlmError, UsageError
-from charlm.escapes import escape_controls
+from charlm.files.escapes import escape_controls
 
 HELP = """Recurrent language models over characters, bytes and words.
 
@@ -57,7 +57,7 @@ EPILOG = """Exit codes: 0 ok, 1 bug, 2 usage, 3 text, 4 run or model,
 5 machine (disk, memory, device), 6 training diverged, 129 terminal closed, 130 interrupted,
 143 terminated."""
 
-LONGEST_MESSAGE = 2000
+MAX_MESSAGE = 2000
 
 app = App(
     name="charlm",
@@ -78,8 +78,14 @@ def common(
 ) -> None:
     """Options that stand before or after the command."""
     del version
-    Talk.level, Talk.stop_told = 1, False
-    Talk.debug = os.environ.get("CHARLM_DEBUG", "").lower() not in ("", "0", "false", "no", "off")
+    Verbosity.level, Verbosity.stop_told = 1, False
+    Verbosity.debug = os.environ.get("CHARLM_DEBUG", "").lower() not in (
+        "",
+        "0",
+        "false",
+        "no",
+        "off",
+    )
     set_talk(quiet, verbose, debug)
 
 
@@ -95,14 +101,14 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: the one place where errors become a line and a status."""
     prepare_streams()
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")  # the parser would look for some, slowly
-    Talk.command = shlex.join(["charlm", *(sys.argv[1:] if arguments is None else arguments)])
+    Verbosity.command = shlex.join(["charlm", *(sys.argv[1:] if arguments is None else arguments)])
     status = 0
     try:
         _check_arguments(sys.argv[1:] if arguments is None else arguments)
         with shown_phases():
             result = app(arguments, prog_name="charlm", standalone_mode=False)
         status = result if isinstance(result, int) else 0
-        if status == 130 and not Talk.stop_told:  # the command parser has caught Ctrl-C
+        if status == 130 and not Verbosity.stop_told:  # the command parser has caught Ctrl-C
             say("charlm: interrupted")
         finish_output()
     except CharlmError as error:
@@ -146,7 +152,7 @@ def _check_arguments(arguments: list[str]) -> None:
 
 def _words() -> list[str]:
     """Return the words of the command line, without the program's name."""
-    return shlex.split(Talk.command)[1:]
+    return shlex.split(Verbosity.command)[1:]
 
 
 def _with_flags(error: CharlmError) -> Exception:
@@ -159,7 +165,7 @@ def _with_flags(error: CharlmError) -> Exception:
 
 
 def _report(error: Exception, status: int, cause: BaseException | None = None) -> int:
-    Talk.level = max(Talk.level, 1)
+    Verbosity.level = max(Verbosity.level, 1)
     _traceback(cause or error)
     lines = re.sub("\n(?!  )", " ", str(error)).split("\n")  # a list is indented
     text = "\n".join(_cut(escape_controls(line)) for line in lines)
@@ -168,7 +174,7 @@ def _report(error: Exception, status: int, cause: BaseException | None = None) -
 
 
 def _cut(line: str) -> str:
-    return line if len(line) <= LONGEST_MESSAGE else f"{line[:LONGEST_MESSAGE]} ..."
+    return line if len(line) <= MAX_MESSAGE else f"{line[:MAX_MESSAGE]} ..."
 
 
 def _unexpected(error: Exception) -> int:
@@ -237,7 +243,7 @@ def _with_dash(error: Any) -> str:
 
 
 def _traceback(error: BaseException) -> None:
-    if Talk.debug:
+    if Verbosity.debug:
         import traceback
 
         say("".join(traceback.format_exception(error)).rstrip())

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charlm.cli.output import Talk, render, say, say_notes, write, write_json
+from charlm.cli.output import Verbosity, render, say, say_notes, write, write_json
 from charlm.commands import command
 from charlm.phases import phase
 
@@ -42,8 +42,8 @@ class Request:
 
     def layered(self) -> tuple[Nested, dict[str, str]]:
         """Return preset, file and flags as settings by section, and where each came from."""
+        from charlm.config.presets import PRESETS, combined
         from charlm.errors import UsageError
-        from charlm.presets import PRESETS, combined
 
         if self.run:
             raise UsageError(
@@ -57,12 +57,12 @@ class Request:
 
 def show_plan(request: Request, *, as_json: bool) -> None:
     """Write the plan and the reasons for it to stdout."""
-    from charlm.config import settings_from
+    from charlm.config.settings import settings_from
 
     nested, origins = request.layered()
     settings = settings_from(nested, "flags")
     with phase(LOADING):
-        from charlm.training.memory import memory_problem
+        from charlm.training.plan.memory import memory_problem
         from charlm.training.preparing import prepare
 
     ready = prepare(settings, origins=origins, vocabulary=request.vocab)
@@ -81,7 +81,7 @@ def show_plan(request: Request, *, as_json: bool) -> None:
 
 def start(request: Request, *, overwrite: bool = False) -> "Session":
     """Start a new run, with `overwrite` in the place of the run of this name."""
-    from charlm.config import settings_from
+    from charlm.config.settings import settings_from
 
     nested, origins = request.layered()
     settings = settings_from(nested, "flags")
@@ -94,7 +94,7 @@ def start(request: Request, *, overwrite: bool = False) -> "Session":
         name=request.name,
         origins=origins,
         vocabulary=request.vocab,
-        command=Talk.command,
+        command=Verbosity.command,
         overwrite=overwrite,
     )
 
@@ -126,7 +126,7 @@ def _changes(nested: Nested, record: dict[str, Any], name: str) -> Nested:
 
     Raises UsageError where the run was made with other settings than are given now.
     """
-    from charlm.config import LENGTHS, settings_from
+    from charlm.config.settings import LENGTHS, settings_from
     from charlm.runs.data import absolute
 
     given, recorded, changes = settings_from(nested, "flags").to_dict(), record["settings"], {}
@@ -154,11 +154,11 @@ def _check_text(nested: Nested, record: dict[str, Any], path: Path, vocab: Path 
     """Raise UsageError where the text or vocabulary that is given is not that of the run."""
     from dataclasses import replace
 
-    from charlm.config import settings_from
+    from charlm.config.settings import settings_from
     from charlm.runs.data import text_changed
     from charlm.runs.layout import TOKENIZER
     from charlm.runs.run import vocabulary_bytes
-    from charlm.text.vocabulary import load_vocabulary
+    from charlm.text.tokenizers.vocabulary import load_vocabulary
 
     if vocab:
         own, other = (vocabulary_bytes(load_vocabulary(p)) for p in (path / TOKENIZER, vocab))

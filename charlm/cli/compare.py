@@ -23,8 +23,8 @@ from charlm.phases import phase
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from charlm.api.model import Model
     from charlm.inference.comparison import Difference
-    from charlm.library import Model
     from charlm.text.encoded import EncodedText
 
 
@@ -110,7 +110,7 @@ def _of_files(
     models: "list[Model]", files: list[str], reading: "Mapping[str, Any]"
 ) -> "tuple[list[EncodedText], Sequence[float]]":
     """Return files as each run reads them, and the bytes of each line."""
-    from charlm.config import Reading
+    from charlm.config.settings import Reading
     from charlm.text.corpus import Corpus
 
     rules = Reading(**{"keep_cr": True, **reading})  # every run reads the same text
@@ -127,7 +127,7 @@ def _held_out(models: "list[Model]") -> "tuple[list[EncodedText], Sequence[float
     from charlm.errors import UsageError
     from charlm.inference.comparison import bytes_of_lines
     from charlm.runs.layout import read_record
-    from charlm.text.tokenizer_json import UNK
+    from charlm.text.tokenizers.tokenizer_json import UNK
 
     first, *others = [read_record(model.path)["corpus"] for model in models]
     for model, other in zip(models[1:], others, strict=True):

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from charlm.cli.output import Forgiving, Line, Talk, say
-from charlm.escapes import escape_unprintable
+from charlm.cli.output import Forgiving, Line, Verbosity, say
+from charlm.files.escapes import escape_unprintable
 from charlm.phases import Phase
 
 TICK = 0.25
@@ -69,7 +69,7 @@ class Display:
     def tick(self) -> None:
         """Show what is due now."""
         open_phases, now = self.shown, self.clock()
-        if Talk.level == 0 or not open_phases:
+        if Verbosity.level == 0 or not open_phases:
             return
         self._ticks += 1
         if self.draw is None:

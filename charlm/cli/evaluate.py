@@ -21,7 +21,7 @@ from charlm.cli.output import render, say, say_notes, write, write_json
 from charlm.phases import phase
 
 if TYPE_CHECKING:
-    from charlm.library import Model
+    from charlm.api.model import Model
     from charlm.text.encoded import EncodedText
     from charlm.units import Tally
 
@@ -92,14 +92,14 @@ def evaluate(
     check_meant({"--window"} if window and not reset else set(), "--reset")
     reset_every = (window or 256) if reset else None
     model = open_model(run, checkpoints, "torch" if wanted else engine, weights)
-    from charlm.cli.methods import Methods
+    from charlm.cli.test_time import Methods
 
     chosen = Methods(cache, dynamic, temperature, average, tuple(others or ()), checkpoints)
     if wanted:
         chosen.check(model)
     texts = _held_out(model) if not files else {}
     if files:
-        from charlm.config import Reading
+        from charlm.config.settings import Reading
         from charlm.text.corpus import Corpus
 
         rules = Reading(**as_trained(reading, model.run))
@@ -148,8 +148,8 @@ def _tell_quality(
     reset_every: int | None,
 ) -> None:
     """What the smaller weights cost: the same texts under the weights as they were trained."""
+    from charlm.api.model import load
     from charlm.inference.likelihood import evaluate as tally_of
-    from charlm.library import load
 
     exact = load(model.path).run.engine
     for name, text in texts.items():

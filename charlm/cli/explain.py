@@ -29,7 +29,7 @@ def explain(
 
     Example:  charlm explain hello --cell lstm
     """
-    from charlm.worked_example import worked_example
+    from charlm.inspect.worked_example import worked_example
 
     example = worked_example(
         "hello" if text is None else text, cell=cell, hidden=hidden, updates=updates, seed=seed

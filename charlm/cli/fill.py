@@ -14,7 +14,7 @@ from charlm.cli.options import (
     open_model,
 )
 from charlm.cli.output import on_terminal, render, write, write_json
-from charlm.escapes import escape_controls
+from charlm.files.escapes import escape_controls
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +36,7 @@ def fill(
 
     Example:  charlm fill "the ___ sat on the mat"
     """
-    from charlm.inference.filling import around_gaps
+    from charlm.inference.infill import around_gaps
 
     pieces = around_gaps(text)
     model = open_model(run, checkpoints, engine)

@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import typer
 
 from charlm.cli.options import READING_OPTIONS
-from charlm.cli.output import Talk, say
+from charlm.cli.output import Verbosity, say
 from charlm.cli.stdin import PLAIN_TEXTS, check_unread, read_text
 from charlm.commands import command
 
@@ -76,8 +76,8 @@ RunArgument = Annotated[
 def set_talk(quiet: bool, verbose: bool, debug: bool) -> None:
     """Apply the global flags that were given; one that was not leaves things as they are."""
     if quiet or verbose:
-        Talk.level = 0 if quiet else 2
-    Talk.debug = Talk.debug or debug
+        Verbosity.level = 0 if quiet else 2
+    Verbosity.debug = Verbosity.debug or debug
 
 
 class App(typer.Typer):

@@ -20,7 +20,7 @@ from charlm.cli.options import (
 from charlm.cli.output import render, say, write, write_json
 
 if TYPE_CHECKING:
-    from charlm.training.gradients import GradientFlow
+    from charlm.inspect.gradients import GradientFlow
 
 
 LAGS = 200
@@ -98,7 +98,7 @@ def gradients(
                 write("\n")
             render(part)
     if out:
-        from charlm.runs.commit import explained
+        from charlm.files.atomic import explained
 
         with explained(out):
             save_picture(flows, out)
@@ -106,10 +106,10 @@ def gradients(
 
 
 def _of_run(path: Path, sources: list[str], reading: ReadingFlags, lags: int) -> "GradientFlow":
-    from charlm.config import Reading
+    from charlm.config.settings import Reading
+    from charlm.inspect.gradients import run_flow
     from charlm.runs.run import load_run
     from charlm.text.corpus import Corpus
-    from charlm.training.gradients import run_flow
 
     corpus = None
     if sources:
@@ -122,9 +122,9 @@ def _of_run(path: Path, sources: list[str], reading: ReadingFlags, lags: int) ->
 def _compared(
     names: str, sources: list[str], reading: ReadingFlags, minutes: float, lags: int, seed: int
 ) -> "list[GradientFlow]":
-    from charlm.config import settings_from
-    from charlm.flags import by_section
-    from charlm.training.gradients import compared_flows
+    from charlm.config.flags import by_section
+    from charlm.config.settings import settings_from
+    from charlm.inspect.gradients import compared_flows
 
     settings = [
         settings_from(by_section(
@@ -144,7 +144,7 @@ def _recalled(
     names: str, minutes: float | None, lags: int | None, seed: int
 ) -> "list[GradientFlow]":
     """Compare cells on the task of recalling a letter, and say what it is."""
-    from charlm.training.recall import LAG, LETTERS, recall_flows, recall_settings, recall_text
+    from charlm.inspect.recall import LAG, LETTERS, recall_flows, recall_settings, recall_text
 
     lag = lags or LAG
     cells = dict.fromkeys(name.strip() for name in names.split(","))

@@ -3,7 +3,7 @@
 import typer
 
 from charlm.cli.options import CheckpointsOption, JsonOption, RunOption, locate
-from charlm.cli.output import Talk, render, write, write_json
+from charlm.cli.output import Verbosity, render, write, write_json
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +35,7 @@ def info(
     from charlm.report.tables import pairs_table
 
     render(pairs_table(run_pairs(path, config, record)))
-    rows = setting_rows(record, everything=Talk.level > 1)
+    rows = setting_rows(record, everything=Verbosity.level > 1)
     if rows:
         write("\n")
         render(setting_table(rows))

@@ -11,7 +11,7 @@ import typer
 from charlm.cli.output import say
 
 if TYPE_CHECKING:
-    from charlm.library import Model
+    from charlm.api.model import Model
     from charlm.runs.run import Run
 
 RunOption = Annotated[
@@ -102,7 +102,7 @@ READING_OPTIONS: dict[str, Any] = {
         bool | None, _reading("--glue", "Put no line end between the files of a stream.")
     ],
 }
-"""Options of a command with a parameter `reading`, by their field of `charlm.config.Reading`."""
+"""Options of a command with a parameter `reading`, by their field of `Reading`."""
 
 
 TABLE_OPTIONS = ("column", "header", "delimiter", "quoting")
@@ -116,7 +116,7 @@ def as_trained(reading: ReadingFlags, run: "Run") -> ReadingFlags:
 
 def reading_flags(reading: ReadingFlags) -> set[str]:
     """Return the flags that were typed, such as "--column"."""
-    from charlm.flags import words_of
+    from charlm.config.flags import words_of
 
     return {words_of(name, value)[0] for name, value in reading.items()}
 
@@ -140,7 +140,7 @@ def open_model(
 ) -> "Model":
     """The model of the run that the options name."""
     path = locate(run, checkpoints)
-    from charlm.library import load
+    from charlm.api.model import load
 
     model = load(path, engine=engine, weights=weights)
     say(f"engine {model.run.engine.name}", level=2)

@@ -16,11 +16,11 @@ from charlm.errors import EnvironmentFailure
 if TYPE_CHECKING:
     from rich.table import Table
 
-LEAST_TEXT = 10
+MIN_TEXT = 10
 """Columns that a text column of a table keeps, however narrow the terminal is."""
 
 
-class Talk:
+class Verbosity:
     """How much is said on stderr (0 --quiet, 1 normally, 2 --verbose), and what was called.
 
     `stop_told` is true when a command has already said that it was interrupted.
@@ -56,7 +56,7 @@ class Line:
 
 def say(text: str, *, level: int = 1) -> None:
     """A sentence for the person at the terminal, on stderr."""
-    if Talk.level >= level:
+    if Verbosity.level >= level:
         with Line.lock:
             Line.clear()
             try:
@@ -148,7 +148,7 @@ def _least_width(table: "Table") -> int:
     width = 0
     for column in table.columns:
         cells = [Text(str(cell)).cell_len for cell in (column.header, *column.cells)]
-        width += 2 + (max(cells) if column.no_wrap else min(max(cells), LEAST_TEXT))
+        width += 2 + (max(cells) if column.no_wrap else min(max(cells), MIN_TEXT))
     return width
 
 

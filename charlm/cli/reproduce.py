@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from charlm.cli.options import CheckpointsOption, JsonOption
-from charlm.cli.output import Talk, render, say
+from charlm.cli.output import Verbosity, render, say
 from charlm.cli.output import write_json as show_json
 
 if TYPE_CHECKING:
-    from charlm.recipes import Recipe
+    from charlm.config.recipes import Recipe
     from charlm.training.session import Session
     from charlm.units import Tally
 
@@ -41,7 +41,7 @@ def reproduce(
 
     Example:  charlm reproduce ptb-word --data corpora --budget 30
     """
-    from charlm.recipes import RECIPES, recipe
+    from charlm.config.recipes import RECIPES, recipe
 
     if name is None:
         if as_json:
@@ -68,7 +68,7 @@ def reproduce(
     from charlm.report.reproductions import comparison
 
     if not complete:
-        say(f"not complete yet; continue with: {Talk.command}")
+        say(f"not complete yet; continue with: {Verbosity.command}")
     render(comparison(chosen, tallies))
     say(f"protocol: {chosen.protocol}")
 
@@ -130,7 +130,7 @@ def _plain(chosen: "Recipe") -> Any:
 
 
 def _begun(path: Path, chosen: "Recipe", data: Path, seed: int) -> "Session":
-    from charlm.config import merge, settings_from
+    from charlm.config.settings import merge, settings_from
     from charlm.errors import CorpusError
     from charlm.runs.layout import write_record
     from charlm.training.opening import start
@@ -151,7 +151,11 @@ def _begun(path: Path, chosen: "Recipe", data: Path, seed: int) -> "Session":
     given = merge(chosen.settings, {"corpus": corpus, "training": {"seed": seed}})
     origins = {f"{s}.{k}": "recipe" for s, values in given.items() for k in values}
     session = start(
-        settings_from(given), path.parent, name=path.name, origins=origins, command=Talk.command
+        settings_from(given),
+        path.parent,
+        name=path.name,
+        origins=origins,
+        command=Verbosity.command,
     )
     session.record["recipe"] = _plain(chosen)
     write_record(path, session.record)
@@ -160,8 +164,8 @@ def _begun(path: Path, chosen: "Recipe", data: Path, seed: int) -> "Session":
 
 def _parted(source: Path, folder: Path) -> dict[str, Path]:
     """The parts of a list as files of a folder, which the run then names as its texts."""
+    from charlm.config.recipes import makemore_parts
     from charlm.errors import EnvironmentFailure
-    from charlm.recipes import makemore_parts
     from charlm.text.corpus import Corpus
 
     parts = makemore_parts("".join(Corpus((str(source),), document="stream").chunks()))
@@ -180,7 +184,7 @@ def _parted(source: Path, folder: Path) -> dict[str, Path]:
 
 
 def _follow(session: "Session", budget: float | None) -> None:
-    from charlm.cli.training import follow
+    from charlm.cli.progress import follow
 
     if budget is None:
         follow(session)
@@ -196,10 +200,10 @@ def _follow(session: "Session", budget: float | None) -> None:
 
 def _tallies(path: Path, chosen: "Recipe") -> "tuple[dict[str, Tally], bool]":
     """The figures of the part that is compared, plain and under each method of the recipe."""
-    from charlm.cli.methods import Methods
+    from charlm.api.model import load
+    from charlm.cli.test_time import Methods
     from charlm.errors import RunError
     from charlm.inference.likelihood import evaluate
-    from charlm.library import load
     from charlm.runs.layout import read_record
 
     methods = bool(chosen.cache or chosen.dynamic)

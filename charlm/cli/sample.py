@@ -20,7 +20,7 @@ from charlm.cli.options import (
     open_model,
 )
 from charlm.cli.output import on_terminal, say, write, write_json_line
-from charlm.escapes import escape_controls
+from charlm.files.escapes import escape_controls
 
 if TYPE_CHECKING:
     from charlm.inference.generation import Piece, Sample
@@ -127,7 +127,7 @@ def sample(
 
     Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)  # refused at once
     model = open_model(run, checkpoints, engine, weights)
-    from charlm.library import fresh_seed
+    from charlm.api.model import fresh_seed
     from charlm.text.prompts import of_file
 
     filters = {"--unique": unique, "--new": new, "--match": bool(match), "--min-len": min_len > 0,

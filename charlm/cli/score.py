@@ -30,16 +30,16 @@ from charlm.cli.options import (
     unk_reason,
 )
 from charlm.cli.output import on_terminal, render, say, say_notes, write
-from charlm.escapes import escape_controls
+from charlm.files.escapes import escape_controls
 from charlm.phases import phase
 
 if TYPE_CHECKING:
-    from charlm.config import Reading
+    from charlm.api.model import Model
+    from charlm.config.settings import Reading
     from charlm.inference.scoring import Score, Scorer
-    from charlm.library import Model
     from charlm.report.formats import Writer
     from charlm.text.corpus import Corpus
-    from charlm.text.rows import Record
+    from charlm.text.sources.rows import Record
 
 READ_BYTES = 1 << 16
 BATCH = 256
@@ -105,7 +105,7 @@ def score(
 
     Example:  charlm score "the apple and pear salad" "the apple and pair salad"
     """
-    from charlm.config import Reading
+    from charlm.config.settings import Reading
     from charlm.errors import UsageError
 
     texts = texts or []
@@ -221,7 +221,7 @@ def _names(keep: list[str] | None) -> list[str] | None:
 
 def _stdin_batches(rules: "Reading") -> "Iterator[list[Record]]":
     """Return the lines of standard input as they come."""
-    from charlm.text.decoding import codec_name
+    from charlm.text.sources.decoding import codec_name
 
     lines = stdin_lines(codec_name(rules.encoding), rules.errors)
     batches = _numbered(_advised(lines) if rules.input_format == "auto" else lines)
@@ -230,7 +230,7 @@ def _stdin_batches(rules: "Reading") -> "Iterator[list[Record]]":
 
 def _advised(batches: Iterator[list[str]]) -> Iterator[list[str]]:
     """Report what the first lines are if they are more than plain text, such as a table."""
-    from charlm.text.kinds import advice_for
+    from charlm.text.sources.kinds import advice_for
 
     for number, batch in enumerate(batches):
         if number == 0 and (advice := advice_for("\n".join([*batch, ""]))):
@@ -240,7 +240,7 @@ def _advised(batches: Iterator[list[str]]) -> Iterator[list[str]]:
 
 def _numbered(batches: Iterable[list[str]]) -> "Iterator[list[Record]]":
     """Number lines from 1."""
-    from charlm.text.rows import Record
+    from charlm.text.sources.rows import Record
 
     number = 0
     for batch in batches:
@@ -373,7 +373,7 @@ def stdin_lines(encoding: str = "utf-8", errors: str = "strict") -> Iterator[lis
     import codecs
 
     from charlm.errors import CorpusError
-    from charlm.text.decoding import placeless, refuse_other_than_text
+    from charlm.text.sources.decoding import placeless, refuse_other_than_text
 
     decoder = codecs.getincrementaldecoder(encoding)(errors)
     rest, place, data = "", 0, b"-"

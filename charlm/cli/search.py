@@ -10,7 +10,7 @@ from charlm.cli.options import (
     JsonOption,
     ReadingFlags,
 )
-from charlm.cli.output import Talk, render, say, write_json
+from charlm.cli.output import Verbosity, render, say, write_json
 from charlm.commands import command
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def search(
 
     Example:  charlm search corpus.txt --minutes 120 --trial-minutes 3
     """
-    from charlm.config import settings_from
-    from charlm.flags import by_section, with_pairs, words_of
+    from charlm.config.flags import by_section, with_pairs, words_of
+    from charlm.config.settings import settings_from
     from charlm.runs.folders import check_name, check_writable
     from charlm.runs.locate import checkpoints_folder
     from charlm.training.search import SETTINGS, USUAL_KNOBS, results, trial_name
@@ -86,7 +86,7 @@ def search(
 
     render(trial_table(rows))
     if any(row["state"] == "paused" for row in rows):
-        say(f"continue the paused trials with: {Talk.command}")
+        say(f"continue the paused trials with: {Verbosity.command}")
     best = rows[0] if rows and rows[0]["state"] == "complete" else None
     if best:
         trial = folder / trial_name(best["number"])

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from charlm.cli.output import Talk
+from charlm.cli.output import Verbosity
 
 
 class Slot(NamedTuple):
@@ -69,7 +69,7 @@ def _advice(slot: Slot) -> str:
     """Return how to use standard input: the command that was typed, with the missing words."""
     if not slot.words:
         return "Save it as a file and name the file, since each trial reads it"
-    return f"{slot.purpose} with: {Talk.command} {shlex.join(slot.words)}"
+    return f"{slot.purpose} with: {Verbosity.command} {shlex.join(slot.words)}"
 
 
 def _words(values: Mapping[str, Any]) -> Iterator[str]:

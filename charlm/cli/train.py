@@ -235,8 +235,8 @@ def train(
 
     Example:  charlm train corpus.txt --minutes 5
     """
+    from charlm.config.flags import by_section, with_pairs
     from charlm.errors import UsageError
-    from charlm.flags import by_section, with_pairs
 
     if resume and sources and len(sources) == 1 and not run and not name:
         run, sources = sources[0], None
@@ -274,7 +274,7 @@ def train(
     check_meant({f"--more-{unit}" for unit in longer} if not resume else set(), "--resume")
     check_meant(set(chosen) & {"--continue", "--overwrite"} if not name else set(), "--name")
     from charlm.cli import beginning
-    from charlm.cli.training import follow_all, write_result
+    from charlm.cli.progress import follow_all, write_result
 
     request = beginning.Request(
         flags=flags, config=config, preset=preset, vocab=vocab, name=name, run=run,

@@ -58,7 +58,7 @@ def with_flags(message: str, words: list[str]) -> str:
     with_flags("hidden_size is 0; expected 1 or more", ["train", "--hidden", "0"])
         --hidden is 0; expected 1 or more
     """
-    from charlm.flags import FLAGS
+    from charlm.config.flags import FLAGS
 
     message = re.sub(r"^flags: (?:\[\w+\] )?", "", message)
     before_end = words[: words.index("--")] if "--" in words else words

@@ -8,7 +8,7 @@ import typer
 from charlm.cli.frame import App
 from charlm.cli.options import CheckpointsOption, JsonOption, RunOption, open_model
 from charlm.cli.output import on_terminal, render, say, write, write_json
-from charlm.escapes import escape_controls
+from charlm.files.escapes import escape_controls
 
 app = App(
     name="vectors",
@@ -32,7 +32,7 @@ def export(
 
     Example:  charlm vectors export --out vectors.txt
     """
-    from charlm.runs.commit import explained
+    from charlm.files.atomic import explained
     from charlm.text.vectors import vector_lines
 
     model = open_model(run, checkpoints)

@@ -14,8 +14,8 @@ from charlm.phases import counted, phase
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from charlm.text.building import BuiltVocabulary
     from charlm.text.corpus import Corpus
+    from charlm.text.tokenizers.building import BuiltVocabulary
 
 
 def register(app: typer.Typer) -> None:
@@ -52,17 +52,17 @@ def vocab(
 
     Example:  charlm vocab corpus.txt --unit word --max-size 10000 --out words.json
     """
-    from charlm.config import Reading, VocabularySettings
+    from charlm.config.settings import Reading, VocabularySettings
     from charlm.errors import UsageError
     from charlm.runs.locate import built_in
-    from charlm.text.building import (
+    from charlm.text.corpus import Corpus
+    from charlm.text.tokenizers.building import (
         BuiltVocabulary,
         build_vocabulary,
         count_ids,
         count_unk_types,
     )
-    from charlm.text.corpus import Corpus
-    from charlm.text.vocabulary import load_vocabulary
+    from charlm.text.tokenizers.vocabulary import load_vocabulary
 
     flags = {"--unit": unit != "char", "--words": words != "text", "--min-count": min_count,
              "--max-size": max_size, "--lowercase": lowercase,
@@ -127,8 +127,8 @@ def _content(built: "BuiltVocabulary", top: int) -> dict[str, Any]:
 
 def _second(built: "BuiltVocabulary", corpus: "Corpus") -> dict[str, Any]:
     """How much of a second text is unknown, and what of it is most frequent."""
-    from charlm.text.building import count_ids, safe_chunks
     from charlm.text.corpus import END
+    from charlm.text.tokenizers.building import count_ids, safe_chunks
 
     vocabulary = built.vocabulary
     with phase("reading the second text", unit="characters"):
@@ -149,7 +149,7 @@ def _second(built: "BuiltVocabulary", corpus: "Corpus") -> dict[str, Any]:
 
 
 def _write(built: "BuiltVocabulary", out: Path) -> None:
-    from charlm.runs.commit import write_file
+    from charlm.files.atomic import write_file
     from charlm.runs.run import vocabulary_bytes
 
     write_file(out, vocabulary_bytes(built.vocabulary))

@@ -12,18 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.engine.interface import Engine
+from charlm.backends.interface import Engine
 from charlm.errors import CorpusError, UsageError
 from charlm.inference.likelihood import tally, text_nats
 from charlm.text.encoded import EncodedText
-from charlm.text.tokenizer_json import EOS, UNK
-from charlm.text.vocabulary import Vocabulary
+from charlm.text.tokenizers.tokenizer_json import EOS, UNK
+from charlm.text.tokenizers.vocabulary import Vocabulary
 from charlm.units import Tally, bits
 
 DRAWS = 2000
 """Texts that the bootstrap draws."""
 INTERVAL = 0.95
-LEAST_PARTS = 20
+MIN_PARTS = 20
 """Lines or blocks below which an interval would say more than is known."""
 BLOCK = 100
 """Tokens of a block of a text of few lines."""
@@ -162,7 +162,7 @@ def difference(
         )
     same = first.entries == other.entries and first.tally.tokens == other.tally.tokens
     change, block = other.nats - first.nats, None
-    if len(change) < LEAST_PARTS and same:
+    if len(change) < MIN_PARTS and same:
         block = BLOCK
         cuts = np.arange(0, first.tally.tokens, block)
         change = np.add.reduceat(other.tokens - first.tokens, cuts)
@@ -185,7 +185,7 @@ def _interval(
     change: NDArray[np.float64], sizes: NDArray[np.float64], draws: int, seed: int
 ) -> tuple[float, float] | tuple[None, None]:
     """The middle of the bootstrap's draws, in bits a byte; nothing where there are few parts."""
-    if len(change) < LEAST_PARTS:
+    if len(change) < MIN_PARTS:
         return None, None
     random = np.random.default_rng(seed)
     found = np.empty(draws)

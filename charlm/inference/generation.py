@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.engine.interface import Engine, Ids, Logits, Nats, State, rows_of
+from charlm.backends.interface import Engine, Ids, Logits, Nats, State, rows_of
 from charlm.errors import UsageError, check_count
 from charlm.inference.samplers import (
     Sampling,
@@ -17,12 +17,12 @@ from charlm.inference.samplers import (
     probabilities,
 )
 from charlm.text.direction import BackwardVocabulary
-from charlm.text.tokenizer_json import EOS, UNK, UNKNOWN_TEXT
-from charlm.text.vocabulary import Vocabulary
+from charlm.text.tokenizers.tokenizer_json import EOS, UNK, UNKNOWN_TEXT
+from charlm.text.tokenizers.vocabulary import Vocabulary
 
 READ_AT_ONCE = 4096
 """Tokens of a prompt read at once; bounds the memory, changes no result."""
-MOST_DRAWN_AT_ONCE = 64
+MAX_DRAWN_AT_ONCE = 64
 """Tokens that an engine draws in one call; the first calls draw fewer, so that text comes soon."""
 
 
@@ -198,7 +198,7 @@ def generate(
                 yield Piece(sample=number, text=text, tokens=1, nats=own, id=index)
                 if not going:
                     ended.add(row)
-        drawn, at_once = drawn + len(ids), min(2 * at_once, MOST_DRAWN_AT_ONCE)
+        drawn, at_once = drawn + len(ids), min(2 * at_once, MAX_DRAWN_AT_ONCE)
         keep = [row for row in range(len(alive)) if row not in ended]
         if ended:
             alive = [alive[row] for row in keep]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from charlm.errors import RunError, UsageError
 from charlm.inference.generation import Piece, gathered
 from charlm.phases import advance, phase
-from charlm.text.tokenizer_json import EOS
+from charlm.text.tokenizers.tokenizer_json import EOS
 
 MAX_BATCH = 256
 """Attempts side by side; the first batches are as small as the number of items allows."""

@@ -12,23 +12,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.engine.interface import Engine, Ids, Nats, State, rows_of
+from charlm.backends.interface import Engine, Ids, Nats, State, rows_of
 from charlm.errors import check_count
 from charlm.phases import advance
 from charlm.text.encoded import EncodedText
-from charlm.text.tokenizer_json import EOS, UNK
+from charlm.text.tokenizers.tokenizer_json import EOS, UNK
 from charlm.units import Tally
 
 WINDOW = 256
 """Tokens read at once; bounds the memory, changes no result."""
-MOST_ROWS = 32
-LEAST_PIECE = 1024
+MAX_ROWS = 32
+MIN_PIECE = 1024
 """A stream is not cut into pieces shorter than this many tokens."""
 SAME_STATE = 1e-5
 """Two states agree when no unit differs by more than this, relative to one plus its size."""
 ALL_MARKED = 16
 """Windows after each of which the states are kept; beyond, after each power of two."""
-LARGEST_LOGITS = 1 << 25
+MAX_LOGITS = 1 << 25
 """Most logits held at once (rows x window x vocabulary)."""
 
 
@@ -37,7 +37,7 @@ def stream_nats(
     ids: NDArray[Any],
     state: State | None = None,
     first_input: int = EOS,
-    rows: int = MOST_ROWS,
+    rows: int = MAX_ROWS,
 ) -> tuple[Nats, State]:
     """Nats of each token of one endless text, shape (N,), read from `state`, and the state after.
 
@@ -45,7 +45,7 @@ def stream_nats(
     """
     if len(ids) == 0:
         return np.empty(0), engine.initial_state(1) if state is None else state
-    parts = max(1, min(rows, len(ids) // LEAST_PIECE))
+    parts = max(1, min(rows, len(ids) // MIN_PIECE))
     size = len(ids) // parts
     pieces = _Pieces(engine, ids[: parts * size], parts, first_input, state)
     pieces.read()
@@ -153,7 +153,7 @@ class _Pieces:
 
 def window_length(engine: Engine, rows: int) -> int:
     """Tokens that so many rows may be read at once without too many logits."""
-    return max(1, min(WINDOW, LARGEST_LOGITS // (rows * engine.logits_each)))
+    return max(1, min(WINDOW, MAX_LOGITS // (rows * engine.logits_each)))
 
 
 def _write_rows(into: State, rows: Ids, values: State) -> None:
@@ -175,7 +175,7 @@ def _differing(left: State, right: State) -> NDArray[np.bool_]:
 def document_nats(
     engine: Engine,
     documents: Sequence[NDArray[Any]],
-    rows: int = MOST_ROWS,
+    rows: int = MAX_ROWS,
     first_inputs: Sequence[int] | None = None,
 ) -> list[Nats]:
     """Nats of each token of independent texts, each read from the zero state and start symbol.
@@ -189,7 +189,7 @@ def document_nats(
 def nats_and_ranks(
     engine: Engine,
     documents: Sequence[NDArray[Any]],
-    rows: int = MOST_ROWS,
+    rows: int = MAX_ROWS,
     first_inputs: Sequence[int] | None = None,
     *,
     ranked: bool,
@@ -236,10 +236,10 @@ def text_nats(engine: Engine, text: EncodedText) -> Nats:
     if not text.closed:
         return stream_nats(engine, text.ids)[0]
     pieces = np.split(np.asarray(text.ids), text.ends[:-1])
-    short = [piece for piece in pieces if len(piece) <= MOST_ROWS * LEAST_PIECE]
+    short = [piece for piece in pieces if len(piece) <= MAX_ROWS * MIN_PIECE]
     found = iter(document_nats(engine, short))
     nats = [
-        next(found) if len(piece) <= MOST_ROWS * LEAST_PIECE else stream_nats(engine, piece)[0]
+        next(found) if len(piece) <= MAX_ROWS * MIN_PIECE else stream_nats(engine, piece)[0]
         for piece in pieces
     ]
     return np.concatenate([*nats, np.empty(0)])

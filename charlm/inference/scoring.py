@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.engine.interface import Engine, Ids, Nats, State
+from charlm.backends.interface import Engine, Ids, Nats, State
 from charlm.errors import UsageError
 from charlm.inference.likelihood import nats_and_ranks, stream_nats, tally
 from charlm.listing import Listing
@@ -15,8 +15,8 @@ from charlm.text.corpus import check_text
 from charlm.text.direction import BackwardVocabulary
 from charlm.text.encoded import EncodedText, count_text
 from charlm.text.prompts import with_ends
-from charlm.text.tokenizer_json import EOS
-from charlm.text.vocabulary import Vocabulary
+from charlm.text.tokenizers.tokenizer_json import EOS
+from charlm.text.tokenizers.vocabulary import Vocabulary
 from charlm.units import Tally
 
 

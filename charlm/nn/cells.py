@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from charlm.config import ModelSettings
+from charlm.config.settings import ModelSettings
 from charlm.nn.layers import LayerState, RecurrentLayer, without_init
 from charlm.nn.parallel import MinGru, MinLstm, Qrnn
 from charlm.nn.reservoir import EchoState

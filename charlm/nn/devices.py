@@ -14,16 +14,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from charlm.config import ModelSettings
-from charlm.engine.library import processor_features
+from charlm.backends.kernel_library import processor_features
+from charlm.config.settings import ModelSettings
 from charlm.errors import EnvironmentFailure
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 
-LARGEST_GRADIENT_ERROR = 0.05
+MAX_GRADIENT_ERROR = 0.05
 """Relative error up to which bfloat16 gradients count as right; correct ones stay below 0.01."""
 PROBE_SHAPE = (16, 32)
 """Steps and rows of the comparison."""
-MOST_PROBED = 2**26
+MAX_PROBED = 2**26
 """Logits of it, at 22 bytes each; fewer rows where there would be more."""
 MIN_BF16_WEIGHTS = 100_000
 """Multiplied weights below which `auto` stays with fp32 on a processor. Seconds in bf16 by seconds
@@ -106,7 +106,7 @@ def bf16_problem(settings: ModelSettings, vocab_size: int, device: torch.device)
     worst = max(
         float((a - b).norm() / a.norm().clamp_min(1e-30)) for a, b in zip(exact, rough, strict=True)
     )
-    if not worst <= LARGEST_GRADIENT_ERROR:
+    if not worst <= MAX_GRADIENT_ERROR:
         return f"bfloat16 gradients are {100 * worst:.0f} % off at these layer shapes"
     return None
 
@@ -134,7 +134,7 @@ def _probe(
     model.reset_parameters(generator)
     model.to(device)
     steps, most = PROBE_SHAPE
-    rows = max(1, min(most, MOST_PROBED // (steps * vocab_size * settings.mixture)))
+    rows = max(1, min(most, MAX_PROBED // (steps * vocab_size * settings.mixture)))
     ids = torch.randint(vocab_size, (steps, rows), generator=generator).to(device)
     computed: set[torch.dtype] = set()
     for layer in model.modules():

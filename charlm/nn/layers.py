@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from charlm.config import ModelSettings
+from charlm.config.settings import ModelSettings
 from charlm.nn.initial import input_initialiser, recurrent_initialiser
 
 LayerState = tuple[Tensor, ...]

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from charlm.config import ModelSettings
+from charlm.config.settings import ModelSettings
 from charlm.errors import UsageError
 from charlm.nn.cells import CELLS, embedding_scale
 from charlm.nn.dropout import dropped, read_layer
 from charlm.nn.layers import LayerState, RecurrentLayer, without_init
-from charlm.nn.output import LEAST_ENTRIES, LEAST_HIDDEN, build_output
+from charlm.nn.output import MIN_ENTRIES, MIN_HIDDEN, build_output
 
-LARGEST_ONE_HOT = 4096
+MAX_ONE_HOT = 4096
 """Entries up to which one-hot input is served: its matrix has the square of that."""
 State = tuple[LayerState, ...]
 """The recurrent state as a value: one entry for each layer, each a tuple of (B, H) tensors."""
@@ -152,17 +152,17 @@ def sizes(settings: ModelSettings, vocab_size: int) -> tuple[int, int, int]:
     last = settings.last_hidden_size or hidden
     if settings.tie_weights and last != width and settings.mixture == 1:
         raise UsageError(f"tie_weights needs equal sizes; got embedding {width}, hidden {last}")
-    if settings.one_hot and (width != vocab_size or vocab_size > LARGEST_ONE_HOT):
+    if settings.one_hot and (width != vocab_size or vocab_size > MAX_ONE_HOT):
         raise UsageError(
             f"one-hot input of {vocab_size:,} entries with embedding_size {width}; expected equal "
-            f"numbers up to {LARGEST_ONE_HOT:,}. Leave the size out, or use a learnt embedding"
+            f"numbers up to {MAX_ONE_HOT:,}. Leave the size out, or use a learnt embedding"
         )
     if settings.zoneout_cell and CELLS[settings.cell].parts != 2:
         raise UsageError(f"zoneout_cell with cell {settings.cell}, which has no c; use zoneout")
-    if settings.adaptive_softmax and (vocab_size < LEAST_ENTRIES or last < LEAST_HIDDEN):
+    if settings.adaptive_softmax and (vocab_size < MIN_ENTRIES or last < MIN_HIDDEN):
         raise UsageError(
             f"adaptive_softmax with {vocab_size} entries and hidden_size {last}; expected at "
-            f"least {LEAST_ENTRIES} and {LEAST_HIDDEN}"
+            f"least {MIN_ENTRIES} and {MIN_HIDDEN}"
         )
     return hidden, width, depth
 

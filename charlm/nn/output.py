@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from charlm.config import ModelSettings
+from charlm.config.settings import ModelSettings
 from charlm.nn.layers import empty_parameter, without_init
 
 SHORTLIST, MIDDLE = 0.08, 0.35
 """Shares of the vocabulary, frequent entries first, where the clusters of `Adaptive` end."""
-LEAST_ENTRIES, LEAST_HIDDEN = 50, 16
+MIN_ENTRIES, MIN_HIDDEN = 50, 16
 """Of the rarest cluster the matrices have a sixteenth of the hidden units."""
 
 

@@ -6,9 +6,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from charlm.inspect.worked_example import ExampleStep, WorkedExample
 from charlm.report.tables import plain_table
 from charlm.report.text import visible
-from charlm.worked_example import ExampleStep, WorkedExample
 
 
 def example_parts(example: WorkedExample) -> Iterator[Text | Table]:

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from charlm.errors import EnvironmentFailure, UsageError
+from charlm.inspect.gradients import GradientFlow
 from charlm.report.tables import plain_table
-from charlm.training.gradients import GradientFlow
 
 SHOWN_LAGS = (1, 5, 10, 20, 50, 100, 200)
 BARS = "▁▂▃▄▅▆▇█"

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from charlm.commands import command
-from charlm.config import settings_from
+from charlm.config.flags import words_of
+from charlm.config.settings import settings_from
+from charlm.config.unused import DEFAULTS, VALIDATION, broken_condition, facts_of
 from charlm.errors import UsageError
-from charlm.flags import words_of
-from charlm.listening import DEFAULTS, VALIDATION, broken_condition, facts_of
 from charlm.runs.layout import RECORD, TOKENIZER
 
 Json = Mapping[str, Any]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from rich.table import Table
 from rich.text import Text
 
-from charlm.recipes import FIGURES, Recipe
+from charlm.config.recipes import FIGURES, Recipe
 from charlm.report.tables import plain_table
 from charlm.report.text import number
 from charlm.units import Tally

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from charlm.escapes import escape_unprintable
+from charlm.files.escapes import escape_unprintable
 from charlm.report.tables import plain_table
 from charlm.report.text import counted, duration, number, word_perplexity
 

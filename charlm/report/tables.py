@@ -7,7 +7,7 @@ from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from charlm.escapes import escape_unprintable
+from charlm.files.escapes import escape_unprintable
 from charlm.inference.generation import NextToken
 from charlm.inference.scoring import Score
 from charlm.report.text import number, shortened, visible

@@ -2,7 +2,7 @@
 
 import math
 
-from charlm.escapes import escape_unprintable
+from charlm.files.escapes import escape_unprintable
 
 SYMBOLS = {"\n": "⏎", " ": "␣", "\t": "⇥", "\r": "␍", "": "∅"}
 """How blanks show in a table."""

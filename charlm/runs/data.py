@@ -9,18 +9,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from charlm.config import CorpusSettings, Settings
+from charlm.config.settings import CorpusSettings, Settings
 from charlm.errors import CorpusError, RunError
-from charlm.runs.commit import manifest_problems
+from charlm.files.atomic import manifest_problems
 from charlm.runs.layout import CONFIG, RECORD, TOKENIZER, WEIGHTS, read_config, read_manifest
 from charlm.runs.locate import built_in, is_built_in
 from charlm.runs.shapes import shown
 from charlm.text.dataset import SPLITS, Dataset, load_dataset, open_corpus, text_fingerprint
 from charlm.text.encoded import read_encoded, write_encoded
 from charlm.text.idcache import CACHED_FROM_BYTES
-from charlm.text.rows import HUB_PREFIX
-from charlm.text.sources import literal_folders
-from charlm.text.vocabulary import Vocabulary
+from charlm.text.sources.names import literal_folders
+from charlm.text.sources.rows import HUB_PREFIX
+from charlm.text.tokenizers.vocabulary import Vocabulary
 
 READ_AGAIN_BYTES = 100 << 20
 """Size up to which a text is read again to see whether it has changed, however old its files."""

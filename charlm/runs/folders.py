@@ -11,8 +11,8 @@ from filelock import FileLock, Timeout
 
 from charlm.commands import command
 from charlm.errors import EnvironmentFailure, RunError, UsageError
-from charlm.runs import commit
-from charlm.runs.commit import MANIFEST, TEMPORARY, explained
+from charlm.files import atomic
+from charlm.files.atomic import MANIFEST, TEMPORARY, explained
 from charlm.runs.layout import (
     BACKWARD,
     CARD,
@@ -25,7 +25,7 @@ from charlm.runs.layout import (
 )
 from charlm.runs.locate import fresh_run_folder, is_run
 
-LONGEST_NAME = 200
+MAX_NAME = 200
 """Bytes of a run's name; file systems take 255, temporary names are longer."""
 
 
@@ -68,8 +68,8 @@ def check_name(folder: Path, name: str | None, *, overwrite: bool = False) -> No
         return
     if not name or Path(name).name != name or name.startswith("."):
         raise UsageError(f"--name is {name!r}; expected a plain name such as my-run")
-    if len(name.encode("utf-8")) > LONGEST_NAME:
-        raise UsageError(f"--name is longer than {LONGEST_NAME} bytes; expected a shorter one")
+    if len(name.encode("utf-8")) > MAX_NAME:
+        raise UsageError(f"--name is longer than {MAX_NAME} bytes; expected a shorter one")
     if overwrite:
         _check_removable(folder / name)
     elif (folder / name).exists() and not _was_never_begun(folder / name):
@@ -121,7 +121,7 @@ def remove_run(path: Path) -> None:
             trash = path.with_name(f"{TEMPORARY}trash-{path.name}")
             shutil.rmtree(trash, ignore_errors=True)  # of a process that died while it removed
             path.rename(trash)
-            commit.reached(f"run {path.name} set aside")
+            atomic.reached(f"run {path.name} set aside")
             shutil.rmtree(trash)
     finally:
         lock.release()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from charlm.phases import phase
 from charlm.runs.run import Run
 from charlm.text.encoded import EncodedText
-from charlm.text.tokenizer_json import EOS
+from charlm.text.tokenizers.tokenizer_json import EOS
 
 
 def known_documents(run: Run) -> Callable[[str], bool]:

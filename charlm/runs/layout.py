@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from charlm import __version__
-from charlm.config import DOCUMENT_NAMES, settings_from
+from charlm.config.settings import DOCUMENT_NAMES, settings_from
 from charlm.errors import RunError, UsageError
-from charlm.reading import parse_json, read_bytes, read_json
-from charlm.runs.commit import MANIFEST, json_bytes, read_written, write_json
+from charlm.files.atomic import MANIFEST, json_bytes, read_written, write_json
+from charlm.files.safe_read import parse_json, read_bytes, read_json
 from charlm.runs.shapes import CONFIG_SHAPE, RECORD_SHAPE, check_shape, shown
 from charlm.units import flat_figures
 
@@ -35,7 +35,7 @@ BEST = "best.json"
 """In a folder of trials: which of them is the best."""
 KEPT_VECTORS = Path("data", "vectors", "vectors.safetensors")
 """Where the vectors that a run begins with are kept in its folder."""
-LARGEST_LOG = 1 << 30
+MAX_LOG = 1 << 30
 SEAL = "sha256"
 """In run.json: of all the rest of it."""
 
@@ -113,7 +113,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """
     where = path / METRICS
     records = []
-    lines = read_bytes(where, LARGEST_LOG).split(b"\n")
+    lines = read_bytes(where, MAX_LOG).split(b"\n")
     for number, line in enumerate(lines[:-1], start=1):
         record = parse_json(line, Path(f"{where}, line {number}"))
         if not isinstance(record, dict) or not isinstance(record.get("kind"), str):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from charlm.commands import CHECKPOINTS, CHECKPOINTS_VARIABLE, command
 from charlm.errors import RunError
-from charlm.reading import read_json
-from charlm.runs.commit import TEMPORARY
+from charlm.files.atomic import TEMPORARY
+from charlm.files.safe_read import read_json
 from charlm.runs.layout import BEST, CONFIG, RECORD, WEIGHTS
 
 BUILT_IN = "tales"

@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm import __version__
+from charlm.backends.interface import Engine
+from charlm.backends.kernel_library import chosen_variant, useful_threads
+from charlm.backends.native import WEIGHTS_PER_THREAD, NativeEngine
+from charlm.backends.numpy_backend import NumpyEngine
+from charlm.backends.weights import Weights, is_plain, only_in_torch, weights_from
 from charlm.commands import command
-from charlm.config import ModelSettings, settings_from
-from charlm.engine.interface import Engine
-from charlm.engine.library import chosen_variant, useful_threads
-from charlm.engine.native import WEIGHTS_PER_THREAD, NativeEngine
-from charlm.engine.plain import NumpyEngine
-from charlm.engine.weights import Weights, is_plain, only_in_torch, weights_from
+from charlm.config.settings import ModelSettings, settings_from
 from charlm.errors import CorpusError, EnvironmentFailure, RunError, UsageError, check_count
-from charlm.runs.commit import (
+from charlm.files.atomic import (
     MANIFEST,
     file_fingerprint,
     fingerprint,
@@ -43,7 +43,7 @@ from charlm.runs.weights import SCALE, load_arrays, read_header
 from charlm.text.corpus import Corpus
 from charlm.text.direction import BackwardVocabulary, mirrored
 from charlm.text.encoded import EncodedText, encode_text, read_encoded
-from charlm.text.vocabulary import Vocabulary, load_vocabulary
+from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary
 
 if TYPE_CHECKING:
     from charlm.nn.model import RecurrentLanguageModel
@@ -336,7 +336,7 @@ def load_engine(
     kept = float(arrays.pop(SCALE, np.float32(1.0)))
     scale = kept if logit_scale is None else logit_scale
     if engine == "torch":
-        from charlm.nn.engine import TorchEngine
+        from charlm.nn.torch_backend import TorchEngine
 
         return TorchEngine(_torch_model(settings, vocab_size, arrays, threads), scale)
     plain = weights_from(settings, arrays, scale)

@@ -8,7 +8,7 @@ from charlm.errors import RunError
 
 NUMBER = (int, float)
 MAYBE = (int, float, type(None))
-MOST_SHOWN = 80
+MAX_SHOWN = 80
 
 
 @dataclass(frozen=True)
@@ -115,4 +115,4 @@ def _names(shape: Any) -> str:
 def shown(value: Any) -> str:
     """A value for a message, cut where it is long."""
     text = repr(value)
-    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

@@ -12,8 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from charlm.errors import RunError
-from charlm.reading import read_json
-from charlm.runs.commit import (
+from charlm.files.atomic import (
     MANIFEST,
     OLDER,
     commit_folder,
@@ -22,6 +21,7 @@ from charlm.runs.commit import (
     read_written,
     remove_folder,
 )
+from charlm.files.safe_read import read_json
 from charlm.runs.layout import RECORD, read_record
 from charlm.runs.shapes import shown
 from charlm.runs.tensors import tensors_from_file, tensors_to_bytes

@@ -5,8 +5,8 @@ from pathlib import Path
 from torch import Tensor
 
 from charlm.errors import RunError
+from charlm.files.safe_read import file_size, read_bytes
 from charlm.nn.model import RecurrentLanguageModel
-from charlm.reading import file_size, read_bytes
 from charlm.runs.weights import read_header
 
 FORMAT_METADATA = {"format": "pt"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm.errors import CharlmError
-from charlm.runs.commit import MANIFEST, manifest_problems
+from charlm.files.atomic import MANIFEST, manifest_problems
 from charlm.runs.layout import (
     BACKWARD,
     CONFIG,
@@ -25,7 +25,7 @@ from charlm.runs.states import state_folders, state_problems
 from charlm.runs.weights import read_header
 from charlm.text.dataset import SPLITS
 from charlm.text.encoded import read_encoded
-from charlm.text.vocabulary import load_vocabulary
+from charlm.text.tokenizers.vocabulary import load_vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)

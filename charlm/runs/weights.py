@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.config import ModelSettings
-from charlm.engine.weights import expected_shapes, is_plain
+from charlm.backends.weights import expected_shapes, is_plain
+from charlm.config.settings import ModelSettings
 from charlm.errors import RunError, UsageError
-from charlm.reading import file_size, parse_json, read_bytes
+from charlm.files.safe_read import file_size, parse_json, read_bytes
 
-LARGEST_HEADER = 4 << 20
-LARGEST_WEIGHT = 1e15
+MAX_HEADER = 4 << 20
+MAX_WEIGHT = 1e15
 """No trained weight comes near; with larger ones sums overflow."""
 SCALE = "output.scale"
 """Name of the factor on all logits, where calibration has found one."""
@@ -28,8 +28,8 @@ def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     try:
         with path.open("rb") as file:
             start = file.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else LARGEST_HEADER + 1
-            if length > LARGEST_HEADER:
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else MAX_HEADER + 1
+            if length > MAX_HEADER:
                 raise RunError(f"{path}: not a safetensors file; expected one written by charlm")
             header = parse_json(file.read(length), path)
         header.pop("__metadata__", None)
@@ -72,7 +72,7 @@ def load_arrays(
     arrays = _arrays_from_file(path)
     for name, array in arrays.items():
         highest = float(np.maximum(array.max(initial=0.0), -array.min(initial=0.0)))
-        if not highest <= LARGEST_WEIGHT:  # not a number is not either
+        if not highest <= MAX_WEIGHT:  # not a number is not either
             raise RunError(
                 f"{path}: {name} holds {highest:.0e}, which is not finite or beyond any trained "
                 "weight; train again"

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.config import Reading
+from charlm.config.settings import Reading
 from charlm.errors import CorpusError, UsageError
-from charlm.text import decoding
-from charlm.text.encodings import invalid, own_encoding
-from charlm.text.files import BLOCK_BYTES, Spool, TextFile, blocks
-from charlm.text.kinds import advice_for
-from charlm.text.line_ends import LineEnds
-from charlm.text.rows import Record, Rows
-from charlm.text.sources import Source, find, safe_name, short_name
+from charlm.text.sources import decoding
+from charlm.text.sources.encodings import invalid, own_encoding
+from charlm.text.sources.files import BLOCK_BYTES, Spool, TextFile, blocks
+from charlm.text.sources.kinds import advice_for
+from charlm.text.sources.line_ends import LineEnds
+from charlm.text.sources.names import Source, find, safe_name, short_name
+from charlm.text.sources.rows import Record, Rows
 
-MOST_NOTES = 20
+MAX_NOTES = 20
 Stamps = tuple[tuple[int, ...], ...]
 """Size, time of change and number of each file of a corpus."""
 
@@ -46,7 +46,7 @@ class _Memory:
 class Corpus:
     """A text that can be read again and again, in chunks, with marks where documents end.
 
-    `sources` are names as `charlm.text.sources` describes them. `document` is one of `DOCUMENTS` or
+    `sources` are names as `charlm.text.sources.names` says. `document` is one of `DOCUMENTS` or
     "auto": "line" where every source is a table, else "stream". `reading` says how they are read;
     its fields may also be given by name, such as `encoding="cp1252"`.
     Names are looked up at once; the text is read by `chunks`. UsageError for an argument that makes
@@ -235,11 +235,11 @@ class Corpus:
     def _note(self, sentence: str) -> None:
         if sentence in self.notes:
             return
-        if len(self.notes) < MOST_NOTES:
+        if len(self.notes) < MAX_NOTES:
             self.notes.append(sentence)
         else:  # one of thousands of files each
             self._untold.add(sentence)
-            self.notes[MOST_NOTES:] = [f"And {len(self._untold):,} more notes like these."]
+            self.notes[MAX_NOTES:] = [f"And {len(self._untold):,} more notes like these."]
 
 
 def _put_between(labels: Sequence[str]) -> str:
@@ -351,7 +351,7 @@ _ENDINGS: dict[str, Callable[[Iterable[str]], Iterator[str]]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Extent:
+class TextStats:
     """How long a text with its marks is, and a sum to know it by again."""
 
     chars: int
@@ -364,7 +364,7 @@ class Extent:
     """Hexadecimal, over the text in UTF-8 with "surrogatepass" for the ENDs."""
 
 
-def measure(chunks: Iterable[str]) -> Extent:
+def measure(chunks: Iterable[str]) -> TextStats:
     """The extent of a text, in one pass; it does not depend on where the chunks end."""
     digest = hashlib.sha256()
     chars = documents = size = 0
@@ -375,7 +375,7 @@ def measure(chunks: Iterable[str]) -> Extent:
         documents += chunk.count(END)
         size += len(data)
     size -= documents * (len(END.encode("utf-8", "surrogatepass")) - 1)
-    return Extent(chars=chars, documents=documents, bytes=size, sha256=digest.hexdigest())
+    return TextStats(chars=chars, documents=documents, bytes=size, sha256=digest.hexdigest())
 
 
 def span(chunks: Iterable[str], start: int, stop: int | None, *, documents: bool) -> Iterator[str]:
@@ -426,7 +426,7 @@ def _document_place(chunk: str, number: int) -> int:
     return len(chunk) - len(parts[-1]) if len(parts) > number else len(chunk)
 
 
-def split_point(extent: Extent, fraction: float, *, documents: bool) -> int:
+def split_point(extent: TextStats, fraction: float, *, documents: bool) -> int:
     """Number of the character, or document, at which the last `fraction` of a text begins.
 
     Of two or more documents at least one is on either side, unless the fraction is 0: then the tail

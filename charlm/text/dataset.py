@@ -13,22 +13,30 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.config import CorpusSettings, VocabularySettings
+from charlm.config.settings import CorpusSettings, VocabularySettings
 from charlm.errors import CorpusError, UsageError
 from charlm.phases import counted, phase
 from charlm.text.advice import MAX_COMPARED_CHARS, list_advice, shared_advice, size_advice
-from charlm.text.building import Read, build_vocabulary, count_unk_types
-from charlm.text.corpus import Corpus, Extent, Stamps, chosen_documents, measure, span, split_point
+from charlm.text.corpus import (
+    Corpus,
+    Stamps,
+    TextStats,
+    chosen_documents,
+    measure,
+    span,
+    split_point,
+)
 from charlm.text.encoded import EncodedText, id_counts
 from charlm.text.idcache import Part, encode_part
-from charlm.text.tokenizer_json import EOS, UNK
-from charlm.text.vocabulary import Vocabulary
+from charlm.text.tokenizers.building import Read, build_vocabulary, count_unk_types
+from charlm.text.tokenizers.tokenizer_json import EOS, UNK
+from charlm.text.tokenizers.vocabulary import Vocabulary
 
 VALID_SHARE, VALID_CHARS = 0.1, 5_000_000
 """What is held out where nothing else is said: so much of the text, at most so many characters."""
 HOLD_OUT_SEED = 0
 """One draw for every run, so that runs on a text can be compared."""
-LEAST_COVERAGE = 0.9
+MIN_COVERAGE = 0.9
 """Share of the training tokens that are in the vocabulary below which it is told."""
 SPLITS = ("train", "valid", "test")
 
@@ -121,7 +129,7 @@ def load_dataset(
     if given:
         counts = id_counts(encoded["train"].ids, len(vocabulary))
         coverage = 1.0 - int(counts[UNK]) / int(counts.sum())
-    if coverage < LEAST_COVERAGE:
+    if coverage < MIN_COVERAGE:
         hint = "" if given or vocabulary.unit != "word" else (
             ". For a script without blanks between its words use --unit char or bpe"
         )  # fmt: skip
@@ -214,7 +222,7 @@ def _split(corpus: Corpus, settings: CorpusSettings) -> dict[str, Part]:
     return parts
 
 
-def _measured(corpus: Corpus) -> tuple[Extent, str]:
+def _measured(corpus: Corpus) -> tuple[TextStats, str]:
     """Read a corpus from its beginning to its end; return its extent and its first chunk."""
     with phase(f"reading {corpus.name}", unit="characters"):
         chunks = corpus.chunks()
@@ -223,7 +231,7 @@ def _measured(corpus: Corpus) -> tuple[Extent, str]:
 
 
 def _span_part(
-    corpus: Corpus, extent: Extent, start: int, stop: int | None, before: Stamps
+    corpus: Corpus, extent: TextStats, start: int, stop: int | None, before: Stamps
 ) -> Part:
     documents = corpus.document != "stream"
     count = extent.documents if documents else extent.chars
@@ -234,7 +242,7 @@ def _span_part(
     )  # fmt: skip
 
 
-def _drawn_parts(corpus: Corpus, extent: Extent, number: int, before: Stamps) -> dict[str, Part]:
+def _drawn_parts(corpus: Corpus, extent: TextStats, number: int, before: Stamps) -> dict[str, Part]:
     """So many documents for training and the others for validation: the same draw each time."""
     order = np.random.default_rng(HOLD_OUT_SEED).permutation(extent.documents)
     training = np.zeros(extent.documents, np.bool_)
@@ -254,7 +262,7 @@ def _chosen(corpus: Corpus, wanted: NDArray[np.bool_]) -> Iterator[str]:
 
 def _part_of(
     corpus: Corpus,
-    extent: Extent,
+    extent: TextStats,
     place: str,
     read: Read,
     before: Stamps,

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.text.dataset import Dataset
-from charlm.text.decoders import Decoder
 from charlm.text.encoded import EncodedText
-from charlm.text.tokenizer_json import UNKNOWN_TEXT
-from charlm.text.vocabulary import Ids, Vocabulary
+from charlm.text.tokenizers.decoders import Decoder
+from charlm.text.tokenizers.tokenizer_json import UNKNOWN_TEXT
+from charlm.text.tokenizers.vocabulary import Ids, Vocabulary
 
 
 def mirrored(text: EncodedText) -> EncodedText:

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import CorpusError, RunError
-from charlm.reading import file_size, read_json
-from charlm.text.building import Read, safe_chunks
+from charlm.files.safe_read import file_size, read_json
 from charlm.text.corpus import END
-from charlm.text.vocabulary import Vocabulary, code_points
+from charlm.text.tokenizers.building import Read, safe_chunks
+from charlm.text.tokenizers.vocabulary import Vocabulary, code_points
 
 DTYPES = ("uint8", "uint16", "uint32")
 

@@ -22,7 +22,6 @@ import numpy as np
 
 from charlm.errors import CorpusError, EnvironmentFailure
 from charlm.phases import counted
-from charlm.text.building import Read
 from charlm.text.encoded import (
     EncodedText,
     TextCounts,
@@ -32,7 +31,8 @@ from charlm.text.encoded import (
     read_encoded,
     write_index,
 )
-from charlm.text.vocabulary import Vocabulary
+from charlm.text.tokenizers.building import Read
+from charlm.text.tokenizers.vocabulary import Vocabulary
 
 CACHED_FROM_BYTES = 64 << 20
 """Texts larger than this are encoded into the cache on disk instead of memory."""
@@ -42,7 +42,7 @@ LEFTOVER = re.compile(r"\.damaged-.{8}|\.[0-9a-f]{32}\..{8}")
 ENTRY = re.compile(r"[0-9a-f]{32}")
 STALE_SECONDS = 86400.0
 UNUSED_SECONDS = 30.0 * 86400.0
-FEWEST_TOKENS = 8
+MIN_TOKENS = 8
 """A token stands for at most about so many bytes of text, when it is judged whether ids fit."""
 
 
@@ -146,7 +146,7 @@ def _write_cache(folder: Path, part: Part, vocabulary: Vocabulary, document: str
         folder.parent.mkdir(parents=True, exist_ok=True)
         _clear_old(folder.parent)
         free = shutil.disk_usage(folder.parent).free
-        if free < part.bytes * vocabulary.dtype.itemsize // FEWEST_TOKENS:
+        if free < part.bytes * vocabulary.dtype.itemsize // MIN_TOKENS:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         own = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         building = own / "x"

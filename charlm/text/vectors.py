@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import CorpusError, check_count
-from charlm.text.files import TextFile, readable, shown
+from charlm.text.sources.files import TextFile, readable, shown
 
 Vector = NDArray[np.float32]
-LONGEST_LINE = 1 << 20
-LONGEST_WORD = 1 << 12
+MAX_LINE = 1 << 20
+MAX_WORD = 1 << 12
 PEEKED = 1 << 16
 """Bytes that are looked at to tell text from binary."""
 CONTROLS = bytes(set(range(32)) - set(b"\t\n\r")) + b"\x7f"
@@ -81,7 +81,7 @@ def read_vectors(path: Path, wanted: Collection[str]) -> WordVectors:
 
 def _layout(file: io.BufferedReader, name: str, notes: list[str]) -> _Layout:
     """Read the first line and decide what the rest of the file is."""
-    first = file.readline(LONGEST_LINE)
+    first = file.readline(MAX_LINE)
     if first.startswith(codecs.BOM_UTF8):
         notes.append(f"{name} begins with a byte-order mark; it was dropped")
         first = first.removeprefix(codecs.BOM_UTF8)
@@ -163,7 +163,7 @@ def _binary_entries(
                 "word2vec's binary format"
             )
         yield word.decode("utf-8", "replace"), np.frombuffer(data, "<f4").astype(np.float32)
-    if file.read(LONGEST_WORD).strip():
+    if file.read(MAX_WORD).strip():
         raise CorpusError(
             f"{name}: goes on after {number:,} entries of {width} numbers, the counts in its first "
             "line; expected its end there. Correct the counts, or make the file again"
@@ -173,7 +173,7 @@ def _binary_entries(
 def _word(file: io.BufferedReader) -> bytes:
     """What stands before the next blank; some writers end the entry before it with a line end."""
     found = bytearray()
-    while len(found) < LONGEST_WORD and (byte := file.read(1)) not in (b"", b" "):
+    while len(found) < MAX_WORD and (byte := file.read(1)) not in (b"", b" "):
         found += byte
     return bytes(found).lstrip(b"\n")
 

@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.text.encoded import EncodedText
-from charlm.text.tokenizer_json import EOS
+from charlm.text.tokenizers.tokenizer_json import EOS
 
 PADDING = -1
 """The target of a position that is not part of any piece."""
 
-MOST_COUNTED = 2_000
+MAX_COUNTED = 2_000
 """Groups that averages are taken of: they are drawn at random, and millions would take seconds."""
 
 Int64 = NDArray[np.int64]
@@ -72,7 +72,7 @@ class Reading:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Filling:
+class WindowStats:
     """Averages of windows: their tokens, their steps, and the share of their places in use."""
 
     tokens: float
@@ -97,19 +97,19 @@ class Windows:
             after = Position(epoch=position.epoch + last, group=0 if last else number + 1)
             yield from self._group(starts[rows], stops[rows], first, after, position.epoch, number)
 
-    def filling(self) -> Filling:
+    def filling(self) -> WindowStats:
         """Of the first groups of an epoch, without building them; drawn lengths count as usual."""
         starts, stops, groups = self._pieces(0)
         bptt = self.reading.bptt
         windows = tokens = steps = places = 0
-        for rows in groups[:MOST_COUNTED]:
+        for rows in groups[:MAX_COUNTED]:
             lengths = stops[rows] - starts[rows]
             longest = int(lengths.max())
             windows += -(-longest // bptt)
             steps += longest
             tokens += int(lengths.sum())
             places += int(np.minimum(-(-lengths // bptt) * bptt, longest).sum())
-        return Filling(tokens=tokens / windows, steps=steps / windows, share=tokens / places)
+        return WindowStats(tokens=tokens / windows, steps=steps / windows, share=tokens / places)
 
     def _pieces(self, epoch: int) -> tuple[Int64, Int64, list[Int64]]:
         """Where the pieces of an epoch start and stop, and which of them are read together."""

@@ -4,17 +4,17 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from charlm.engine.interface import Engine
-from charlm.inference.calibration import fit_scale, sample_of
+from charlm.backends.interface import Engine
+from charlm.inference.adapt.calibration import fit_scale, sample_of
 from charlm.inference.likelihood import evaluate
-from charlm.nn.engine import TorchEngine
+from charlm.nn.torch_backend import TorchEngine
 from charlm.runs.layout import WEIGHTS
 from charlm.runs.run import load_engine, write_scale, write_weights
 from charlm.text.encoded import EncodedText
 from charlm.training.trainer import Trainer
 from charlm.units import Tally
 
-LEAST_GAIN = 0.001
+MIN_GAIN = 0.001
 """Share of the validation nats that calibration must save to be kept."""
 
 
@@ -29,7 +29,7 @@ def calibrate(path: Path, trainer: Trainer, save: Callable[[], object]) -> tuple
     """
     text, before = trainer.dataset.valid, trainer.best_tally
     assert text is not None and before is not None, "there are validation figures"
-    enough = (1.0 - LEAST_GAIN) * before.nats
+    enough = (1.0 - MIN_GAIN) * before.nats
     scale = _fitted(lambda factor: best_engine(path, trainer, factor), text)
     after = before if scale == 1.0 else evaluate(best_engine(path, trainer, scale), text)
     best = trainer.counters.best_step
@@ -59,7 +59,7 @@ def _fitted(engine: Callable[[float], Engine], text: EncodedText) -> float:
     part = sample_of(text)
     nats = cache(lambda factor: evaluate(engine(factor), part).nats)
     scale = fit_scale(nats)
-    return scale if nats(scale) <= (1.0 - LEAST_GAIN) * nats(1.0) else 1.0
+    return scale if nats(scale) <= (1.0 - MIN_GAIN) * nats(1.0) else 1.0
 
 
 def best_engine(path: Path, trainer: Trainer, logit_scale: float | None = None) -> Engine:

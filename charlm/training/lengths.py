@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from charlm.config import LENGTHS, TrainingSettings
+from charlm.config.settings import LENGTHS, TrainingSettings
 from charlm.errors import UsageError
 from charlm.training.trainer import Trainer
 

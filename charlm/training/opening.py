@@ -12,13 +12,20 @@ from typing import Any
 import torch
 from filelock import FileLock
 
-from charlm.config import LENGTHS, ModelSettings, Settings, TrainingSettings, merge, settings_from
+from charlm.config.settings import (
+    LENGTHS,
+    ModelSettings,
+    Settings,
+    TrainingSettings,
+    merge,
+    settings_from,
+)
+from charlm.config.unused import listened
 from charlm.errors import EnvironmentFailure, RunError, UsageError
-from charlm.listening import listened
+from charlm.files.atomic import explained, json_bytes, remove_leftovers
 from charlm.nn.devices import Precision, choose_precision, unserved_bf16
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.phases import phase
-from charlm.runs.commit import explained, json_bytes, remove_leftovers
 from charlm.runs.data import check_unchanged, read_data, weights_problem, write_data
 from charlm.runs.folders import (
     check_name,
@@ -45,7 +52,7 @@ from charlm.runs.states import SavedState, load_newest_state
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset
 from charlm.text.direction import mirrored_dataset
-from charlm.text.vocabulary import load_vocabulary
+from charlm.text.tokenizers.vocabulary import load_vocabulary
 from charlm.training.lengths import (
     check_not_shorter,
     is_shorter,
@@ -54,8 +61,9 @@ from charlm.training.lengths import (
     trained_so_far,
     with_more,
 )
-from charlm.training.memory import memory_problem
-from charlm.training.planning import Plan, check_listeners
+from charlm.training.plan.constants import SHORT_TEXT, SHORTER_TEXT
+from charlm.training.plan.memory import memory_problem
+from charlm.training.plan.planning import Plan, check_unused_settings
 from charlm.training.preparing import Prepared, prepare, prepare_machine
 from charlm.training.pretrained import (
     begin_with,
@@ -63,7 +71,6 @@ from charlm.training.pretrained import (
     keep_vectors,
     kept_vectors,
 )
-from charlm.training.rules import SHORT_TEXT, SHORTER_TEXT
 from charlm.training.session import Session, cut_log, log_size
 from charlm.training.snapshots import counters_of
 from charlm.training.trainer import Trainer
@@ -237,7 +244,7 @@ def resume(
                 dataset = read_data(path, settings, vocabulary, record)
         else:
             check_unchanged(path, (CONFIG, TOKENIZER))
-        check_listeners(settings.training, dataset)
+        check_unused_settings(settings.training, dataset)
         saved, skipped, problem = _newest_state(path, record)
         before = settings_from(record["settings"]).training
         size = log_size(saved) if saved else 0

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from charlm import __version__
-from charlm.config import ModelSettings, Settings, TrainingSettings, VocabularySettings
-from charlm.engine.library import chosen_variant
-from charlm.listening import VALIDATION, listened
+from charlm.backends.kernel_library import chosen_variant
+from charlm.config.settings import ModelSettings, Settings, TrainingSettings, VocabularySettings
+from charlm.config.unused import VALIDATION, listened
 from charlm.nn.devices import (
     PROBE_SHAPE,
     Precision,
@@ -26,11 +26,11 @@ from charlm.runs.data import corpus_record
 from charlm.runs.locate import built_in
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset, load_dataset
-from charlm.text.vocabulary import load_vocabulary
-from charlm.training.expectation import expected
-from charlm.training.planning import Plan, plan
+from charlm.text.tokenizers.vocabulary import load_vocabulary
+from charlm.training.plan.expectation import expected
+from charlm.training.plan.planning import Plan, plan
+from charlm.training.plan.speed import set_threads, training_threads
 from charlm.training.pretrained import Pretrained, coverage, find_vectors, with_width
-from charlm.training.speed import set_threads, training_threads
 
 Origins = dict[str, str]
 BUILT_IN_CORPUS = "tales.txt"

@@ -7,16 +7,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from charlm.config import Settings
+from charlm.config.settings import Settings
 from charlm.errors import CorpusError, RunError, UsageError
+from charlm.files.atomic import write_file
 from charlm.nn.model import RecurrentLanguageModel
-from charlm.runs.commit import write_file
 from charlm.runs.layout import KEPT_VECTORS
 from charlm.runs.tensors import tensors_from_file
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText, id_counts
+from charlm.text.tokenizers.vocabulary import Vocabulary
 from charlm.text.vectors import read_vectors, written_name
-from charlm.text.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)

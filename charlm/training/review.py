@@ -5,22 +5,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from charlm.engine.interface import Engine
-from charlm.inference.calibration import sample_of
+from charlm.backends.interface import Engine
+from charlm.inference.adapt.calibration import sample_of
 from charlm.inference.generation import generate
 from charlm.inference.likelihood import evaluate
+from charlm.ngram.baseline import longest_overlap, novel_share
 from charlm.phases import advance, phase
 from charlm.text.corpus import END
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText, TextCounts
-from charlm.text.ngrams import longest_overlap, novel_share
-from charlm.text.tokenizer_json import EOS
+from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.training.records import Memory, Review
 from charlm.training.trainer import Trainer
 
 SAMPLES, SAMPLE_TOKENS = 8, 250
 TRAINING_SAMPLE = 20_000
-MOST_COMPARED = 5_000_000
+MAX_COMPARED = 5_000_000
 """Tokens of the training text that samples are compared with."""
 NGRAM = 8
 SMALL_GAP, LARGE_GAP = 0.05, 0.18
@@ -109,7 +109,7 @@ def _against_memory(dropout: float) -> str:
 
 def memory_of(engine: Engine, dataset: Dataset, seed: int = 1) -> Memory:
     """Compare samples of a model with its training text."""
-    vocabulary, train = dataset.vocabulary, np.asarray(dataset.train.ids[:MOST_COMPARED])
+    vocabulary, train = dataset.vocabulary, np.asarray(dataset.train.ids[:MAX_COMPARED])
     texts, documents = [""] * SAMPLES, dataset.begins_anew
     drawn = generate(
         engine, vocabulary, length=SAMPLE_TOKENS, samples=SAMPLES, seed=seed, documents=documents

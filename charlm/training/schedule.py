@@ -3,11 +3,11 @@
 import math
 from dataclasses import dataclass
 
-from charlm.config import TrainingSettings
+from charlm.config.settings import TrainingSettings
 from charlm.text.encoded import EncodedText
 from charlm.text.windows import Window
-from charlm.training.counters import Counters
 from charlm.training.optim import non_monotone, rate_share
+from charlm.training.train_state import TrainState
 
 EVALUATION_SHARE = 0.1
 """With a time budget, validations take at most about this share of it."""
@@ -20,7 +20,7 @@ class Schedule:
     settings: TrainingSettings
     text: EncodedText
 
-    def progress(self, counters: Counters) -> float:
+    def progress(self, counters: TrainState) -> float:
         """Share of the run that is done, from 0 to 1."""
         settings = self.settings
         if settings.steps:
@@ -30,17 +30,17 @@ class Schedule:
         whole = (settings.epochs or 1.0) * len(self.text.ids)
         return min(counters.tokens / whole, 1.0)
 
-    def passes(self, counters: Counters) -> float:
+    def passes(self, counters: TrainState) -> float:
         """Passes over the training text so far."""
         return counters.tokens / max(len(self.text.ids), 1)
 
-    def completion(self, counters: Counters) -> str:
+    def completion(self, counters: TrainState) -> str:
         """Why the run is over, `complete` or `patience`; empty while it is not."""
         if self.settings.patience and counters.without_gain >= self.settings.patience:
             return "patience"
         return "complete" if self.progress(counters) >= 1.0 else ""
 
-    def evaluation_is_due(self, counters: Counters, tokens: int) -> bool:
+    def evaluation_is_due(self, counters: TrainState, tokens: int) -> bool:
         """Whether a validation comes after this step, on a text of so many tokens.
 
         Until there was one, it is expected to take as long as training on as many tokens does.
@@ -56,7 +56,7 @@ class Schedule:
             gap = max(gap, each / (EVALUATION_SHARE * 60.0 * settings.minutes))
         return progress - counters.last_progress >= gap - 1e-9
 
-    def average_is_due(self, counters: Counters) -> bool:
+    def average_is_due(self, counters: TrainState) -> bool:
         """Whether a mean of all weights begins after the newest validation."""
         settings = self.settings
         if settings.optimizer == "nt-asgd":
@@ -66,12 +66,12 @@ class Schedule:
             late or counters.without_gain >= settings.average_trigger
         )
 
-    def learning_rate(self, counters: Counters, fullness: float) -> float:
-        """The scheduled rate, times what the windows of a step share of it (see `fullness`)."""
+    def learning_rate(self, counters: TrainState, token_fraction: float) -> float:
+        """Return the scheduled rate times the token fraction of the step (see `token_fraction`)."""
         share = rate_share(self.settings, self.progress(counters), self.passes(counters))
-        return (self.settings.learning_rate or 0.0) * (share * counters.plateau) * fullness
+        return (self.settings.learning_rate or 0.0) * (share * counters.plateau) * token_fraction
 
-    def fullness(self, window: Window) -> float:
+    def token_fraction(self, window: Window) -> float:
         """1, or less for windows with fewer than half of the usual tokens (the end of a group).
 
         Their gradient is noise beside that of a full window; unscaled, it would be clipped to the

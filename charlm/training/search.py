@@ -13,17 +13,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from charlm.config import LENGTHS, Settings, TrainingSettings, section_of, settings_from
+from charlm.config.presets import overlay
+from charlm.config.settings import LENGTHS, Settings, TrainingSettings, section_of, settings_from
+from charlm.config.unused import given, listened
 from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError
-from charlm.inference.calibration import sample_of
-from charlm.listening import given, listened
+from charlm.files.atomic import write_json
+from charlm.inference.adapt.calibration import sample_of
 from charlm.phases import Phase, phase
-from charlm.presets import overlay
-from charlm.runs.commit import write_json
 from charlm.runs.folders import lock_run
 from charlm.runs.layout import BEST, OLD_READING, RECORD, SEARCH
 from charlm.text.dataset import Dataset
-from charlm.text.sources import check_read_again
+from charlm.text.sources.names import check_read_again
 from charlm.training.opening import resume, start
 from charlm.training.preparing import prepare
 from charlm.training.records import EvaluationRecord
@@ -33,11 +33,11 @@ STUDY, SETTINGS = "study.log", SEARCH
 HALVING = 2
 """Of the trials that come to a validation, one of so many goes on."""
 EVALS = 8
-BEGUN, MOST_BEGUN = "begun", 3
+BEGUN, MAX_BEGUN = "begun", 3
 """A trial that was killed so many times, one after the other, is not begun again."""
 JUDGED_TOKENS = 40_000
 """Of the validation text, about, that trials are judged on."""
-MOST_FAILED = 5
+MAX_FAILED = 5
 """Trials that may fail one after the other."""
 
 Suggest = Callable[[Any], Any]
@@ -114,7 +114,7 @@ def search(
             study.note_best()
             yield record
             failed = failed + 1 if record.state == "failed" else 0
-            if failed == MOST_FAILED:
+            if failed == MAX_FAILED:
                 raise RunError(
                     f"{failed} trials in a row failed, the last because: {record.problem}"
                 )
@@ -256,7 +256,7 @@ class _Study:
         """One that did not end, else a new one."""
         for waiting in self.unfinished():
             trial = self.optuna.trial.Trial(self.study, waiting._trial_id)
-            if self.begins(trial) < MOST_BEGUN:
+            if self.begins(trial) < MAX_BEGUN:
                 return trial
             self.end(trial, "failed", None)
         return self.study.ask()

@@ -17,12 +17,12 @@ from typing import Any
 from filelock import FileLock
 
 from charlm.errors import DivergenceError, EnvironmentFailure, RunError
+from charlm.files.atomic import explained, write_file
 from charlm.inference.likelihood import evaluate
-from charlm.nn.engine import TorchEngine
 from charlm.nn.model import RecurrentLanguageModel
+from charlm.nn.torch_backend import TorchEngine
 from charlm.phases import phase
 from charlm.runs.card import model_card
-from charlm.runs.commit import explained, write_file
 from charlm.runs.layout import CARD, METRICS, WEIGHTS, write_record
 from charlm.runs.run import write_weights
 from charlm.runs.states import SavedState, load_newest_state, save_state, state_folders
@@ -31,7 +31,7 @@ from charlm.training.records import FinishedRecord, Record, SavedRecord, Warning
 from charlm.training.review import review
 from charlm.training.trainer import Trainer
 
-MOST_REWINDS = 10
+MAX_REWINDS = 10
 REWIND_FACTOR = 0.5
 """On the rate, each time that a run goes back to a state because a number was not finite."""
 
@@ -95,7 +95,7 @@ class Session:
         """Go back to the newest whole state at a lower rate; what happened. Or raise the error."""
         trainer = self.trainer
         now = trainer.counters
-        if trainer.settings.on_nonfinite != "rewind" or now.rewinds >= MOST_REWINDS:
+        if trainer.settings.on_nonfinite != "rewind" or now.rewinds >= MAX_REWINDS:
             raise error
         saved, _ = load_newest_state(self.path, self.record.get("id"))
         if saved is None:
@@ -110,7 +110,7 @@ class Session:
         text = (
             f"{error.found}. Went back to step {saved.step}, now at "
             f"{trainer.counters.plateau:.3g} times the rate; {now.rewinds + 1} of at most "
-            f"{MOST_REWINDS} times"
+            f"{MAX_REWINDS} times"
         )
         self.rewound.append(WarningRecord(**trainer.place(), text=text))
         return self.rewound[-1]

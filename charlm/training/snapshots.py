@@ -15,17 +15,17 @@ from torch import Tensor
 from charlm.errors import RunError
 from charlm.nn.model import RecurrentLanguageModel, State
 from charlm.runs.states import SavedState
-from charlm.training.counters import Counters
 from charlm.training.flat import optimizer_tensors
+from charlm.training.train_state import TrainState
 from charlm.units import Tally
 
 MOST = 2**53
 
 
-def checked_counters(content: Mapping[str, Any]) -> Counters:
-    """Counters from the plain values of a state. Raises ValueError or TypeError for a misfit."""
-    counters, fresh = Counters(**content), Counters()
-    for f in fields(Counters):
+def checked_counters(content: Mapping[str, Any]) -> TrainState:
+    """TrainState from the plain values of a state. Raises ValueError or TypeError for a misfit."""
+    counters, fresh = TrainState(**content), TrainState()
+    for f in fields(TrainState):
         value, default = getattr(counters, f.name), getattr(fresh, f.name)
         numbers = [value] if isinstance(default, int | float) else []
         if f.name == "best_nats":
@@ -48,7 +48,7 @@ def checked_counters(content: Mapping[str, Any]) -> Counters:
     return counters
 
 
-def counters_of(saved: SavedState) -> Counters:
+def counters_of(saved: SavedState) -> TrainState:
     """Return the counters of a checkpoint. Raises RunError where they make no sense."""
     try:
         counters = checked_counters(saved.counters)

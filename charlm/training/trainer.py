@@ -18,32 +18,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from charlm.config import TrainingSettings
+from charlm.config.settings import TrainingSettings
 from charlm.errors import DivergenceError, EnvironmentFailure, RunError
 from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import Precision
-from charlm.nn.engine import TorchEngine
 from charlm.nn.model import RecurrentLanguageModel, State, joined, rows_of, saved_tensors
+from charlm.nn.torch_backend import TorchEngine
 from charlm.phases import phase
 from charlm.runs.states import SavedState
 from charlm.runs.tensors import put_weights
-from charlm.runs.weights import LARGEST_WEIGHT
+from charlm.runs.weights import MAX_WEIGHT
+from charlm.tasks.language_model import Objective
 from charlm.text.dataset import Dataset
 from charlm.text.windows import PADDING, Reading, Window, Windows
 from charlm.training.averaging import WeightAverage
 from charlm.training.clipping import clip, gradients
-from charlm.training.counters import Counters
 from charlm.training.flat import (
     optimizer_tensors,
     restore_optimizer,
     restored_state,
     state_tensors,
 )
-from charlm.training.objective import Objective
 from charlm.training.optim import build_optimizer
 from charlm.training.records import EvaluationRecord, Record, StepRecord, WarningRecord
 from charlm.training.schedule import Schedule
 from charlm.training.snapshots import check_optimizer, check_state, check_weights, counters_of
+from charlm.training.train_state import TrainState
 from charlm.units import Tally
 
 LOG_EVERY = 10
@@ -51,8 +51,8 @@ LOG_EVERY = 10
 GENERATOR_SIZES = {16, 5056}
 """Bytes of the state of torch's generators: on CUDA, and on a processor."""
 PLATEAU_FACTOR = 0.25
-MOST_WARNINGS = 10
-MOST_SKIPPED = 20
+MAX_WARNINGS = 10
+MAX_SKIPPED = 20
 """Steps in a row that are not finite and passed over, before training gives up."""
 
 
@@ -84,7 +84,7 @@ class Trainer:
         self.objective = Objective(
             self.model, settings, device=device, precision=precision, generator=self.generator
         )
-        self.counters = Counters()
+        self.counters = TrainState()
         self.average = self._new_average()
         self.state: State | None = None
         self.stop_reason = ""
@@ -218,11 +218,11 @@ class Trainer:
         )
 
     def _add(self, window: Window) -> None:
-        fullness = self.schedule.fullness(window)
-        nats = self._gradient_in_parts(window, fullness / self.settings.accumulate)
+        token_fraction = self.schedule.token_fraction(window)
+        nats = self._gradient_in_parts(window, token_fraction / self.settings.accumulate)
         share = self.schedule.length_share(window)
         if "sgd" not in self.settings.optimizer:  # whose steps do not go with the gradient's size
-            share *= fullness
+            share *= token_fraction
         self._shares.append(share)
         counters = self.counters
         counters.sum_nats += nats * window.tokens
@@ -277,7 +277,7 @@ class Trainer:
         """
         before, windows = self._before, self._windows
         row = before.skipped_in_a_row + 1
-        if self.settings.on_nonfinite != "skip" or row > MOST_SKIPPED:
+        if self.settings.on_nonfinite != "skip" or row > MAX_SKIPPED:
             raise error
         after = windows[-1].next
         tokens = before.tokens + sum(window.tokens for window in windows)
@@ -309,7 +309,7 @@ class Trainer:
     def _clip(self) -> None:
         """Clip the gradients. Raises DivergenceError when they are not finite."""
         try:
-            told = self.counters.warnings >= MOST_WARNINGS
+            told = self.counters.warnings >= MAX_WARNINGS
             clipped = clip(self.model, self.settings, name_largest=not told)
         except DivergenceError as error:
             raise self._diverged(str(error)) from error
@@ -321,7 +321,7 @@ class Trainer:
 
     def _warn(self, text: str) -> None:
         """Tell of something with the records of the step, a limited number of times."""
-        if self.counters.warnings < MOST_WARNINGS:
+        if self.counters.warnings < MAX_WARNINGS:
             self.counters.warnings += 1
             self._warnings.append(text)
 
@@ -356,7 +356,7 @@ class Trainer:
         """
         weights = [(name, weight.detach()) for name, weight in self.model.named_parameters()]
         for name, weight in [*weights, *(self.average.tensors.items() if self.average else ())]:
-            if not (weight.abs() <= LARGEST_WEIGHT).all():
+            if not (weight.abs() <= MAX_WEIGHT).all():
                 found = f"{name} is not finite after step {self.counters.step}"
                 raise DivergenceError(
                     f"training diverged: {found}; expected finite numbers. Nothing of it was "

@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 from waiting import bounded
 
-from charlm.config import Settings, settings_from
+from charlm.config.settings import Settings, settings_from
 from charlm.errors import CharlmError
-from charlm.runs import commit
+from charlm.files import atomic
 from charlm.runs.layout import read_config, read_record
 from charlm.runs.run import load_run
 from charlm.runs.states import state_folders
@@ -142,11 +142,11 @@ class Points:
             self.action()
 
     def __enter__(self) -> "Points":
-        commit.reached = self
+        atomic.reached = self
         return self
 
     def __exit__(self, *_: object) -> None:
-        commit.reached = lambda label: None
+        atomic.reached = lambda label: None
 
 
 def die() -> None:
@@ -198,7 +198,7 @@ SAVING = """
 import sys
 from pathlib import Path
 from charlm.errors import EnvironmentFailure
-from charlm.runs.commit import commit_folder, write_file
+from charlm.files.atomic import commit_folder, write_file
 folder = Path(sys.argv[1])
 try:
     write_file(folder / "file", b"new" * 1000)
@@ -261,11 +261,11 @@ def mend_manifests(path: Path) -> None:
                 data = (folder / name).read_bytes()
                 sums = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
                 manifest["files"][name] = sums
-            (folder / "MANIFEST.json").write_bytes(commit.json_bytes(manifest))
+            (folder / "MANIFEST.json").write_bytes(atomic.json_bytes(manifest))
     with contextlib.suppress(OSError, ValueError, AttributeError):
         record = json.loads((path / "run.json").read_bytes())
         record.pop("sha256", None)  # without a sum nothing is compared
-        (path / "run.json").write_bytes(commit.json_bytes(record))
+        (path / "run.json").write_bytes(atomic.json_bytes(record))
 
 
 def read_weights(path: Path) -> str:

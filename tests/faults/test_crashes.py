@@ -32,7 +32,7 @@ from harness import (
 from waiting import python_calls
 
 from charlm.errors import EnvironmentFailure, RunError
-from charlm.runs import commit
+from charlm.files import atomic
 from charlm.runs.folders import check_name
 from charlm.runs.states import state_folders
 from charlm.training import preparing
@@ -66,7 +66,7 @@ def killed_at(path: Path, number: int, **training) -> int:
 
 
 def leftovers(path: Path) -> list[str]:
-    return [str(p) for p in path.rglob("*") if p.name.startswith(commit.TEMPORARY)]
+    return [str(p) for p in path.rglob("*") if p.name.startswith(atomic.TEMPORARY)]
 
 
 SHORT = {"steps": 4, "evals": 1, "keep": 1}
@@ -246,7 +246,7 @@ def test_a_name_is_not_taken_through_a_link(tmp_path: Path) -> None:
 def test_system_calls_that_fail(call: str, tmp_path: Path) -> None:
     """The first three of each kind: exit 5, the old content or the new, no other."""
     (tmp_path / "file").write_bytes(b"old")
-    commit.commit_folder(tmp_path / "state", {"a": b"old"}, {"format": 1})
+    atomic.commit_folder(tmp_path / "state", {"a": b"old"}, {"format": 1})
     outcomes = set()
     for number in (1, 2, 3):
         command = ["strace", "-f", "-qq", "-o", "/dev/null", f"--inject={call}:when={number}"]
@@ -254,13 +254,13 @@ def test_system_calls_that_fail(call: str, tmp_path: Path) -> None:
         status = subprocess.run(traced, stderr=subprocess.DEVNULL, check=False).returncode
         outcomes.add(status)
         assert (tmp_path / "file").read_bytes() in (b"old", b"new" * 1000)
-        manifest = commit.manifest_problems(tmp_path / "state", read_manifest(tmp_path / "state"))
+        manifest = atomic.manifest_problems(tmp_path / "state", read_manifest(tmp_path / "state"))
         assert manifest == []
     assert outcomes <= {0, 5}
     assert 5 in outcomes
 
 
 def read_manifest(folder: Path) -> dict:
-    from charlm.reading import read_json
+    from charlm.files.safe_read import read_json
 
-    return read_json(folder / commit.MANIFEST)
+    return read_json(folder / atomic.MANIFEST)

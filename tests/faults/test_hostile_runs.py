@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from waiting import bounded
 
 from charlm.errors import CharlmError, CorpusError, RunError, UsageError
-from charlm.runs.commit import write_json
+from charlm.files.atomic import write_json
 from charlm.runs.states import state_folders
 from charlm.training import preparing
 
@@ -440,7 +440,7 @@ def test_names_too_long_for_a_file_are_no_run() -> None:
 
 def test_numbers_too_long_for_a_setting() -> None:
     """An integer of 400 digits where a number is expected."""
-    from charlm.config import settings_from
+    from charlm.config.settings import settings_from
 
     with pytest.raises(UsageError, match="expected a number"):
         settings_from({"model": {"dropout": 10**400}})

@@ -10,16 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.config import CorpusSettings, VocabularySettings
+from charlm.config.settings import CorpusSettings, VocabularySettings
 from charlm.errors import CorpusError, EnvironmentFailure
 from charlm.runs.data import corpus_record
-from charlm.text import dataset, encoded, files, idcache
-from charlm.text.building import build_vocabulary
+from charlm.text import dataset, encoded, idcache
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.text.encoded import id_counts
-from charlm.text.files import Spool
-from charlm.text.vocabulary import UNITS, Vocabulary
+from charlm.text.sources import files
+from charlm.text.sources.files import Spool
+from charlm.text.tokenizers.building import build_vocabulary
+from charlm.text.tokenizers.vocabulary import UNITS, Vocabulary
 
 
 @pytest.fixture
@@ -272,7 +273,7 @@ def test_every_script_makes_a_dataset_or_one_refusal(text: str, unit: str) -> No
 
 
 def _settings(chosen):
-    from charlm.config import Settings
+    from charlm.config.settings import Settings
 
     return Settings(corpus=chosen[0], vocabulary=chosen[1])
 

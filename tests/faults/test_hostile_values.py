@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.config import Settings, settings_from
+from charlm.config.settings import Settings, settings_from
 from charlm.errors import RunError, UsageError
-from charlm.reading import parse_json, read_bytes
+from charlm.files.safe_read import parse_json, read_bytes
 from charlm.runs.shapes import CONFIG_SHAPE, RECORD_SHAPE, check_shape
 
 LEAVES = st.one_of(

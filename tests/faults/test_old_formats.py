@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from harness import problems
 
-from charlm.library import load
+from charlm.api.model import load
 from charlm.runs.layout import FORMAT
 from charlm.training import preparing
 from charlm.training.opening import resume

@@ -52,7 +52,7 @@ def whole(name: str) -> bool:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_a_full_disk_behind_the_streams() -> None:
-    """Talk that cannot be written is not missed; a result that cannot be is exit 5."""
+    """Verbosity that cannot be written is not missed; a result that cannot be is exit 5."""
     with Path("/dev/full").open("w") as full:
         found = call("sample", "--len", "20", "--seed", "1", stderr=full)
         assert (found.returncode, len(found.stdout)) == (0, 20)

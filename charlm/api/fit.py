@@ -1,0 +1,264 @@
+"""Training from Python: `fit` trains at once and returns the model, `train` yields the records."""
+
+import contextlib
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Generator, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from charlm.api.model import Model, load
+from charlm.config.flags import by_section
+from charlm.config.presets import combined
+from charlm.config.settings import CorpusSettings, Reading, settings_from
+from charlm.errors import UsageError
+from charlm.phases import Phase, listening
+from charlm.report.text import shortened
+from charlm.runs.locate import checkpoints_folder
+from charlm.text.corpus import Corpus
+
+if TYPE_CHECKING:
+    from charlm.training.records import Record
+    from charlm.training.session import Session
+
+
+class Training(Iterator["Record"]):
+    """The training of a new run in `path`. Iterate over it to train; the last record ends it.
+
+    Nothing is trained before the first `next`. One that is dropped before that warns.
+    """
+
+    def __init__(self, session: "Session") -> None:
+        self.path, self._sessions, self._started = session.path, [session], False
+        self.unit = str(session.record["settings"]["vocabulary"]["unit"])
+        self._records = _records(self._sessions)
+
+    def __repr__(self) -> str:
+        state = "started" if self._started else "not started; iterate over it, or call charlm.fit"
+        return f"Training({str(self.path)!r}, {state})"
+
+    def __next__(self) -> "Record":
+        self._started = True
+        return next(self._records)
+
+    def stop(self) -> None:
+        """Ask for an end after the step at hand, with everything saved; iterate on until then."""
+        self._sessions[-1].trainer.stop("interrupted")
+
+    def close(self) -> None:
+        """Stop training at once; what is saved can be resumed with `charlm train --resume`."""
+        self._started = True
+        self._records.close()
+        self._sessions[0].lock.release()
+
+    def __del__(self) -> None:
+        if getattr(self, "_started", True):
+            return
+        warnings.warn(
+            f"the training of {self.path} was never started: charlm.train returns an iterator of "
+            "records. Iterate over it, or call charlm.fit, which trains at once",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        self.close()
+
+
+def _records(sessions: "list[Session]") -> "Generator[Record, None, None]":
+    """Train the first session, and add that of the backward half, if there is one, when it begins.
+
+    This is no method: a generator that held its `Training` would keep it from being dropped.
+    """
+    from charlm.training.opening import halves
+
+    for number, half in enumerate(halves(sessions[0])):
+        sessions[number:] = [half]
+        yield from half.records()
+
+
+def train(*sources: str | Path, text: str | None = None, **options: Any) -> Training:
+    """Return the training of a new run: an iterator of records, the last one a FinishedRecord.
+
+    Options are those of `fit`. Raises CharlmError of the kind that fits.
+    """
+    return Training(_session(sources, text, **options))
+
+
+def fit(
+    *sources: str | Path, text: str | None = None, progress: bool | None = None, **options: Any
+) -> Model:
+    """Train a new model on files, or on a `text` in memory, and return it.
+
+    Settings have the names of the flags of `charlm train`, or their own names as `charlm info`
+    shows them: `fit("a.txt", unit="word", hidden=128, epochs=3)`. Other options: `name` and
+    `checkpoints` (where the run goes), `overwrite` (replace the run of that name), `preset`,
+    `config` (a TOML file) and `vocab` (a tokenizer.json).
+
+    A bar shows the progress in a notebook and on a terminal; `progress` switches
+    it on or off. An interrupt (Ctrl-C, or the stop button of a notebook) saves before it raises
+    KeyboardInterrupt. Raises CharlmError of the kind that fits.
+    """
+    with _shown(progress) as bar, listening(bar):
+        training = train(*sources, text=text, **options)
+        with contextlib.closing(training), _saved_first(training):
+            for record in training:
+                bar.show(record, training.unit)
+    return load(training.path)
+
+
+@contextlib.contextmanager
+def _saved_first(training: Training) -> Iterator[None]:
+    """Inside, a first interrupt stops the training after its step; a second one at once.
+
+    Raises KeyboardInterrupt at the end if there was one. Only the main thread of Python is
+    interrupted, and a program's own handler stays.
+    """
+    interrupts: list[int] = []
+
+    def handle(number: int, frame: Any) -> None:
+        if interrupts:
+            signal.default_int_handler(number, frame)
+        interrupts.append(number)
+        training.stop()
+
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if interrupts:
+        raise KeyboardInterrupt(
+            f"training was stopped and saved; use it with charlm.load({str(training.path)!r})"
+        )
+
+
+def _session(
+    sources: tuple[str | Path, ...],
+    text: str | None,
+    *,
+    name: str | None = None,
+    checkpoints: str | Path | None = None,
+    preset: str | None = None,
+    config: str | Path | None = None,
+    vocab: str | Path | None = None,
+    overwrite: bool = False,
+    **settings: Any,
+) -> "Session":
+    from charlm.training.opening import start
+
+    given = by_section({"sources": _checked(sources), **settings})
+    if vocab and (known := given.get("vocabulary")):
+        raise UsageError(
+            f"{', '.join(known)} with vocab, whose file decides that; give one of them"
+        )
+    if name is not None and not isinstance(name, str):
+        raise UsageError(f"name is {name!r}; expected a string such as 'my-run'")
+    file = Path(config) if config else None
+    nested, origins = combined(given, "argument", preset=preset, config=file)
+    checked = settings_from(nested)
+    return start(
+        checked,
+        checkpoints_folder(Path(checkpoints) if checkpoints else None),
+        name=name,
+        origins=origins,
+        corpus=None if text is None else _in_memory(text, checked.corpus),
+        vocabulary=Path(vocab) if vocab else None,
+        overwrite=overwrite,
+    )
+
+
+def _checked(sources: tuple[Any, ...]) -> tuple[str, ...]:
+    """Return sources as strings. Raises UsageError for a list of them, or a text."""
+    for source in sources:
+        if not isinstance(source, str | Path):
+            kind = type(source).__name__
+            raise UsageError(
+                f"a source is a {kind}; expected the paths of files one by one: fit(*files)"
+            )
+        if "\n" in str(source):
+            raise UsageError(
+                f"the source {shortened(repr(source), 40)} has a line end; expected the path of a "
+                "file. Give a text as text=..."
+            )
+    return tuple(map(str, sources))
+
+
+OF_FILES = {f.name for f in fields(Reading)} - {"keep_cr"}
+"""Settings that a text in memory does not need."""
+
+
+def _in_memory(text: str, settings: CorpusSettings) -> Corpus:
+    """Return a text in memory as a corpus. Raises UsageError for settings that files alone need."""
+    if not isinstance(text, str):
+        raise UsageError(f"text is a {type(text).__name__}; expected a string. Decode or join it")
+    if settings.sources:
+        raise UsageError("text and files were both given; give one of them")
+    plain = CorpusSettings()
+    for name in sorted(OF_FILES):
+        value = getattr(settings, name)
+        if value != getattr(plain, name):
+            raise UsageError(
+                f"{name} {value} has no effect with a text in memory; expected files. Leave out "
+                f"{name}"
+            )
+    document = "stream" if settings.document == "auto" else settings.document
+    return Corpus.from_text(text, document, keep_cr=settings.keep_cr)
+
+
+class _Bar:
+    """A listener that shows phases and records on a bar of tqdm, or nowhere without one."""
+
+    def __init__(self, bar: Any = None) -> None:
+        self._bar = bar
+
+    def begin(self, phase: Phase) -> None:
+        """Show the name of a phase."""
+        if self._bar is not None:
+            self._bar.set_description_str(phase.name)
+
+    def end(self, phase: Phase) -> None:
+        """Leave its name until there is something else to show."""
+
+    def show(self, record: "Record", unit: str) -> None:
+        """Move the bar to a record."""
+        from charlm.report.progress import step_line
+        from charlm.training.records import FinishedRecord, StepRecord
+
+        if self._bar is None:
+            return
+        if isinstance(record, StepRecord):
+            self._bar.n = round(self._bar.total * record.progress)
+            self._bar.set_description_str(step_line(record, unit))
+        elif isinstance(record, FinishedRecord):
+            self._bar.n = self._bar.total if record.complete else self._bar.n
+            self._bar.set_description_str(record.reason)
+
+
+@contextlib.contextmanager
+def _shown(progress: bool | None) -> Iterator[_Bar]:
+    """Give a bar: by default one in a notebook or on a terminal only."""
+    if progress is False or sys.stderr is None:  # none in a program without a console
+        yield _Bar()
+        return
+    with warnings.catch_warnings():  # without ipywidgets the bar is text; tqdm would advise
+        warnings.simplefilter("ignore")
+        from tqdm.auto import tqdm
+    with tqdm(
+        total=1000,
+        disable=False if progress or in_notebook() else None,  # None: only on a terminal
+        dynamic_ncols=True,
+        bar_format="{percentage:3.0f}% |{bar}| {desc} [{elapsed}<{remaining}]",
+    ) as bar:
+        yield _Bar(bar)
+
+
+def in_notebook() -> bool:
+    """Return whether the process is the kernel of a notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return shell is not None and "IPKernelApp" in shell.config

@@ -1,0 +1,433 @@
+"""The library: `load` a run and use it. Nothing is printed."""
+
+import difflib
+import inspect
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.backends.interface import State
+from charlm.commands import command
+from charlm.errors import RunError, UsageError, check_count
+from charlm.inference.generation import (
+    NextToken,
+    Piece,
+    gathered,
+    generate,
+    next_tokens,
+    prompt_ids,
+    read_prompt,
+)
+from charlm.inference.infill import Half, fill
+from charlm.inference.items import Items, Rules
+from charlm.inference.likelihood import evaluate
+from charlm.inference.samplers import Sampling, log_probabilities
+from charlm.inference.scoring import Scorer, Scores
+from charlm.listing import Listing
+from charlm.runs.layout import BACKWARD, METRICS, TOKENIZER, WEIGHTS, read_metrics
+from charlm.runs.locate import checkpoints_folder, find_run, is_run
+from charlm.runs.run import Run, file_stamp, load_run, read_embedding
+from charlm.text.corpus import Corpus, check_text
+from charlm.text.prompts import open_document, with_ends
+from charlm.text.tokenizers.tokenizer_json import EOS
+from charlm.text.vectors import nearest
+from charlm.units import Tally
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelState:
+    """Where a model stands in a text: its recurrent state and what it expects next, in nats.
+
+    `log_probabilities` has shape (V,): ln P(token | text so far) by token id.
+    """
+
+    hidden: State
+    log_probabilities: NDArray[np.float64]
+
+    def __repr__(self) -> str:
+        expected = -float(np.dot(np.exp(self.log_probabilities), self.log_probabilities))
+        return f"ModelState({len(self.log_probabilities):,} entries, entropy {expected:.3f} nats)"
+
+
+class NextTokens(Listing[NextToken]):
+    """Possible next tokens, likeliest first."""
+
+
+class History(Listing[dict[str, Any]]):
+    """The records of a run's training, as its `metrics.jsonl` has them, oldest first."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the records without the values that are themselves tables."""
+        return [
+            {name: value for name, value in record.items() if not isinstance(value, dict | list)}
+            for record in self
+        ]
+
+    def __repr__(self) -> str:
+        return f"History({len(self):,} records)"
+
+
+class Model:
+    """A trained model. Made by `load`; all methods are deterministic given their seed.
+
+    A model can be pickled and copied: the copy is loaded again from the run's folder with the
+    same options, so process pools can take it. It has the weights that are there then, and warns
+    if they are others than those of the model.
+    """
+
+    def __init__(self, run: Run, **options: Any) -> None:
+        self.run, self._options = run, options  # options of `load_run`, for the other half
+        self.path, self.vocabulary, self.config = run.path, run.vocabulary, run.config
+        self._stamp = file_stamp(run.path / WEIGHTS)
+
+    def __repr__(self) -> str:
+        model, unit = self.config["model"], self.vocabulary.unit
+        shape = f"{model['num_layers']} x {model['hidden_size']} {model['cell'].upper()}"
+        return f"Model({str(self.path)!r}, {shape}, {len(self.vocabulary):,} {unit} entries)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load_again, (str(self.path.resolve()), self._options, self._stamp)
+
+    @property
+    def history(self) -> History:
+        """The records of the training; empty for a run without a log, like the built-in one."""
+        log = self.path / METRICS
+        return History(read_metrics(self.path) if log.exists() else [])
+
+    def score(
+        self,
+        texts: str | Sequence[str],
+        *,
+        tokens: bool = False,
+        carry: bool = False,
+        unk_penalty: float | None = None,
+    ) -> Scores:
+        """The log-probability of each text, and with `tokens` of each token.
+
+        Texts are independent of each other, or with `carry` one stream. The end of a text is
+        part of its score where the model has learnt ends (`run.ends`). `unk_penalty` is the price
+        of an unknown token in nats in `penalized_log_probability`, by default `run.unk_penalty`.
+        """
+        items = [texts] if isinstance(texts, str) else list(texts)
+        for number, item in enumerate(items):
+            if not isinstance(item, str):
+                raise UsageError(f"texts[{number}] is {item!r:.80}; expected a str")
+        return self.scorer(carry=carry, unk_penalty=unk_penalty).score(items, tokens=tokens)
+
+    def scorer(
+        self, *, carry: bool = False, lines: bool = False, unk_penalty: float | None = None
+    ) -> Scorer:
+        """Return a scorer of texts as the model has learnt them, for texts that come bit by bit.
+
+        `carry` and `unk_penalty` are as in `score`; `lines` is as in `Scorer`.
+        """
+        return Scorer(
+            self.run.engine,
+            self.vocabulary,
+            end=self.run.ends,
+            carry=carry,
+            lines=lines,
+            anew=self.run.begins_anew,
+            document=self.run.prompt_document,
+            crlf=self.run.crlf,
+            unk_penalty=self.run.unk_penalty if unk_penalty is None else unk_penalty,
+        )
+
+    def evaluate(self, text: str, *, reset_every: int | None = None) -> Tally:
+        """The tally of a text, cut into documents by the rule that the model was trained with."""
+        corpus = Corpus.from_text(text, document=self.run.document, keep_cr=self.run.crlf)
+        return evaluate(self.run.engine, self.run.encode(corpus), reset_every=reset_every)
+
+    def sample(self, length: int = 500, *, seed: int | None = None, **options: Any) -> str:
+        """Return one sample as a string; options as in `generate`.
+
+        Raises UsageError for more than one sample, which `samples` gives.
+        """
+        if max(options.get("n", 1), options.get("samples", 1)) > 1:
+            count = max(options.get("n", 1), options.get("samples", 1))
+            raise UsageError(
+                f"sample returns one text; {count} were asked for. Use model.samples({count})"
+            )
+        return "".join(self.stream(length, seed=seed, **options))
+
+    def stream(
+        self, length: int = 500, *, seed: int | None = None, **options: Any
+    ) -> Iterator[str]:
+        """Return the pieces of one sample as they are generated; options as in `generate`."""
+        return (piece.text for piece in self.generate(length, seed=seed, **options))
+
+    def samples(
+        self, n: int, length: int = 500, *, seed: int | None = None, **options: Any
+    ) -> list[str]:
+        """Return `n` samples, generated side by side; options as in `generate`."""
+        pieces = self.generate(length, seed=seed, samples=n, **options)
+        return [sample.text for sample in gathered(pieces, n)]
+
+    def generate(
+        self,
+        length: int = 500,
+        *,
+        prompt: str = "",
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        seed: int | None = None,
+        **options: Any,
+    ) -> Iterator[Piece]:
+        """Pieces of samples as they are drawn, with their nats.
+
+        More options: samples, until_eos, stop, allow_unk, unk_text (see
+        `inference.generation.generate`); `len`, `prime` and `n`, the flags of `charlm sample`, are
+        other names of length, prompt and samples. Without a seed one is drawn from the system.
+        Paragraphs are parted by a blank line, as in the text that they are from.
+        """
+        length, prompt = options.pop("len", length), options.pop("prime", prompt)
+        if "n" in options:
+            options["samples"] = options.pop("n")
+        _check_options(options)
+        sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+        chosen = fresh_seed() if seed is None else seed
+        return generate(
+            self.run.engine,
+            self.vocabulary,
+            length=length,
+            prompt=self.context(prompt),
+            sampling=sampling,
+            seed=chosen,
+            documents=self.run.begins_anew,
+            parted=self.run.document == "paragraph" and self.run.begins_anew,
+            **options,
+        )
+
+    def items(
+        self,
+        count: int = 1,
+        *,
+        length: int = 500,
+        unique: bool = False,
+        new: bool = False,
+        match: str = "",
+        min_len: int = 0,
+        max_len: int | None = None,
+        attempts: int | None = None,
+        prompt: str = "",
+        seed: int | None = None,
+        **options: Any,
+    ) -> Items:
+        """Return whole documents as they are generated, such as lines: iterate over the result.
+
+        See `inference.items.Rules` for what is kept; `new` skips documents of the run's text. More
+        options as in `generate`. Raises UsageError for a model of continuous text, and RunError
+        while iterating where `attempts` do not suffice.
+        """
+        count, length = options.pop("n", count), options.pop("len", length)
+        prompt = options.pop("prime", prompt)
+        _check_options(options)
+        check_count("count", count, 1)
+        if attempts is not None:
+            check_count("attempts", attempts, 1)
+        if not self.run.ends:
+            raise UsageError(
+                "this model has read one continuous text, which has no items; expected a model "
+                f"trained with: {command('train', 'TEXT', '--document', 'line')}"
+            )
+        known = None
+        if new:
+            from charlm.runs.known import known_documents
+
+            known = known_documents(self.run)
+        chosen = fresh_seed() if seed is None else seed
+        chosen_options = {**options, "length": length, "prompt": prompt, "until_eos": True}
+
+        def tries(first: int, samples: int) -> Iterator[Piece]:
+            """Generate attempts from `first` on."""
+            return self.generate(seed=chosen, first=first, samples=samples, **chosen_options)
+
+        return Items(
+            generate=tries,
+            count=count,
+            length=length,
+            rules=Rules(
+                unique=unique, is_known=known, match=match, min_len=min_len, max_len=max_len
+            ),
+            limit=attempts,
+            prompt=self._begun_item(prompt),
+            backward=self.run.backward,
+        )
+
+    def _begun_item(self, prompt: str) -> str:
+        """Return the part of a prompt that belongs to the item which it leaves open."""
+        text = self.context(prompt)
+        if not self.vocabulary.line_ends_are_eos:
+            return text
+        return text.partition("\n")[0] if self.run.backward else text.rpartition("\n")[2]
+
+    def next(self, prompt: str = "", *, top: int = 10) -> NextTokens:
+        """The likeliest tokens after a prompt, with their probabilities."""
+        return NextTokens(
+            next_tokens(
+                self.run.engine,
+                self.vocabulary,
+                self.context(prompt),
+                top,
+                documents=self.run.begins_anew,
+            )
+        )
+
+    def context(self, prompt: str) -> str:
+        """Return the part of a prompt that the model reads: the document that it leaves open.
+
+        For a model of lines it is the last line, for one of paragraphs the last paragraph.
+        """
+        return open_document(
+            prompt,
+            self.run.prompt_document,
+            anew=self.run.begins_anew,
+            backward=self.run.backward,
+            crlf=self.run.crlf,
+        )
+
+    def fill(self, text: str, *, top: int = 5) -> tuple[list[list[NextToken]], str]:
+        """The likeliest tokens for each gap `___` of a text, and the text with the best ones in.
+
+        Raises RunError unless the run was trained with direction `both`.
+        """
+        one_line = self.run.prompt_document == "line"
+        if one_line:
+            text = text.removesuffix("\n")
+        if one_line and "\n" in text:
+            raise UsageError(
+                f"{text!r} has several lines, and this model reads each line as a text of its own; "
+                "expected one line. Fill them one by one"
+            )
+        forward, backward = (
+            Half(engine=run.engine, ends=run.ends) for run in (self.run, self._backward_half)
+        )
+        return fill(forward, backward, self.vocabulary, text, top)
+
+    @cached_property
+    def _backward_half(self) -> Run:
+        path = self.path / BACKWARD
+        if is_run(path) and (path / WEIGHTS).exists():
+            return load_run(path, **self._options)
+        if self.config["model"].get("direction") == "both":
+            raise RunError(
+                f"{self.path} has no backward half yet; resume with: "
+                + command("train", "--resume", run=self.path)
+            )
+        raise RunError(
+            f"{self.path} reads {'backward' if self.run.backward else 'forward'} only; gaps need a "
+            f"run that was trained with: {command('train', 'TEXT', '--direction', 'both')}"
+        )
+
+    @property
+    def embedding(self) -> NDArray[np.float32]:
+        """The learnt embedding, shape (V, E), a row for each entry of the vocabulary.
+
+        Raises UsageError for a model that has learnt none.
+        """
+        model = self.config["model"]
+        if model.get("one_hot") or model["cell"] == "esn":
+            raise UsageError("this model has no learnt embedding (one-hot input, or cell esn)")
+        return read_embedding(self.path)
+
+    def nearest(self, token: str, *, top: int = 10) -> list[tuple[str, float]]:
+        """The entries whose embeddings have the greatest cosine with that of a token.
+
+        Raises UsageError for what is not one token of the vocabulary.
+        """
+        ids = self.vocabulary.encode(token)
+        if len(ids) != 1 or ids[0] == self.vocabulary.unk:
+            raise UsageError(
+                f"{token!r} is not an entry of the vocabulary; expected one token of its "
+                f"{len(self.vocabulary):,}. They are in {self.path / TOKENIZER}"
+            )
+        found = nearest(self.embedding, int(ids[0]), top)
+        return [(self.vocabulary.token_text(index), cosine) for index, cosine in found]
+
+    def state(self, text: str = "") -> ModelState:
+        """The state after a text that starts a document."""
+        ids = prompt_ids(self.vocabulary, self.context(text), self.run.begins_anew)
+        logits, hidden = read_prompt(self.run.engine, ids)
+        return ModelState(hidden=hidden, log_probabilities=log_probabilities(logits)[0])
+
+    def step(self, state: ModelState, text: str) -> tuple[float, ModelState]:
+        """ln P(text | state) in nats, and the state after it; `state` itself stays as it is.
+
+        The end of a document is no text: ln P of it is
+        `state.log_probabilities[model.vocabulary.eos]`, and what follows begins from `state()`.
+        """
+        total = 0.0
+        for index in self._ids(text):
+            total += float(state.log_probabilities[index])
+            if index == EOS and self.run.begins_anew:
+                state = self.state()
+                continue
+            logits, hidden = read_prompt(self.run.engine, np.array([index]), state.hidden)
+            state = ModelState(hidden=hidden, log_probabilities=log_probabilities(logits)[0])
+        return total, state
+
+    def _ids(self, text: str) -> NDArray[np.int64]:
+        check_text(text)
+        marked = with_ends(text, self.run.prompt_document, crlf=self.run.crlf)
+        return self.vocabulary.encode_marked(marked)[0].astype(np.int64)
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Raise UsageError for an option that `Model.generate` does not have, with the nearest one."""
+    known = set(inspect.signature(Model.generate).parameters) - {"self", "options"}
+    known |= set(inspect.signature(generate).parameters) - {
+        "engine", "vocabulary", "sampling", "documents", "parted"
+    }  # fmt: skip
+    for name in options.keys() - known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)  # temp for temperature
+        hint = (
+            f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(sorted(known))}"
+        )
+        raise UsageError(f"option {name!r} is not known; {hint}")
+
+
+def load(
+    run: str | Path | None = None,
+    *,
+    checkpoints: str | Path | None = None,
+    engine: str = "auto",
+    weights: str = "fp32",
+    threads: int | None = None,
+) -> Model:
+    """The model of a run: a name, a path, or without one the newest run (else the built-in one).
+
+    `engine` is auto, native (compiled kernels), numpy or torch; `weights` how the kernels keep the
+    weights: fp32, bf16 or int8. Raises RunError when there is no such run or its files are damaged.
+    """
+    folder = checkpoints_folder(None if checkpoints is None else Path(checkpoints))
+    path = find_run(None if run is None else str(run), folder)
+    options: dict[str, Any] = {"engine": engine, "weights": weights, "threads": threads}
+    return Model(load_run(path, **options), **options)
+
+
+def _load_again(path: str, options: dict[str, Any], stamp: tuple[int, int]) -> Model:
+    """Load a model that was pickled or copied; warn if its weights were replaced since."""
+    model = Model(load_run(Path(path), **options), **options)
+    if model._stamp != stamp:
+        warnings.warn(
+            f"the weights of {path} have changed since the model was loaded; its copy has the new "
+            "ones. Call charlm.load again to have them everywhere",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return model
+
+
+def fresh_seed() -> int:
+    """A seed from the system's entropy, short enough to be typed again."""
+    import secrets
+
+    return secrets.randbelow(2**31)

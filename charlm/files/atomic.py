@@ -1,0 +1,204 @@
+"""Atomic writing: a file or folder is there whole, or not at all, after any crash.
+
+Write under a temporary name, sync, rename, sync the folder (Pillai et al., OSDI 2014).
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from charlm.errors import EnvironmentFailure, RunError
+from charlm.files.safe_read import parse_object, read_bytes
+
+MANIFEST = "MANIFEST.json"
+TEMPORARY = ".tmp-"
+OLDER = "~"
+"""Ends the name of a folder while a newer one takes its place."""
+MAX_NAME = 200
+
+
+def _nothing(label: str) -> None:
+    """Happens at each point of writing."""
+    del label
+
+
+reached: Callable[[str], None] = _nothing
+"""Called by name at each point of writing; tests put in its place what fails or dies there."""
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an OSError of writing into an EnvironmentFailure that names the path and a way out."""
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"cannot write {path}: {error.strerror or error}. Free some space, allow writing "
+            "there, or choose another place with --checkpoints or --out"
+        ) from error
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Replace a file by new content in one step. Raises EnvironmentFailure."""
+    with explained(path):
+        temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
+        try:
+            write_synced(temporary, data)
+            temporary.replace(path)
+            reached(f"{path.name} replaced")
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+        reached(f"{path.name} in place")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace a JSON file in one step; keys sorted, no NaN."""
+    write_file(path, json_bytes(content))
+
+
+def json_bytes(content: Any) -> bytes:
+    """Readable JSON with sorted keys. Raises ValueError for NaN and infinities."""
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode("utf-8")
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a new file and wait until it is on the disk."""
+    with path.open("wb") as file:
+        reached(f"{path.name} opened")
+        file.write(data)
+        file.flush()
+        reached(f"{path.name} written")
+        os.fsync(file.fileno())
+    reached(f"{path.name} synced")
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk (where the system can do that)."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def commit_folder(folder: Path, files: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
+    """Create `folder` with these files and a manifest of sizes and SHA-256, written last.
+
+    An older folder of that name is replaced; meanwhile it is `folder~`, so that one of the two is
+    there at every moment. Raises EnvironmentFailure, leaving no trace.
+    """
+    temporary = folder.with_name(f"{TEMPORARY}{folder.name}-{os.getpid()}")
+    older = folder.with_name(f"{folder.name}{OLDER}")
+    with explained(folder):
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            reached(f"{folder.name} begun")
+            for name, data in files.items():
+                write_synced(temporary / name, data)
+            entries = {name: fingerprint(data) for name, data in files.items()}
+            write_synced(temporary / MANIFEST, json_bytes({**about, "files": entries}))
+            sync_folder(temporary)
+            reached(f"{folder.name} complete")
+            if folder.exists():
+                shutil.rmtree(older, ignore_errors=True)
+                folder.rename(older)
+                reached(f"{folder.name} set aside")
+            temporary.rename(folder)
+            reached(f"{folder.name} renamed")
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if older.exists() and not folder.exists():
+                with contextlib.suppress(OSError):
+                    older.rename(folder)
+            raise
+        sync_folder(folder.parent)
+        reached(f"{folder.name} in place")
+        shutil.rmtree(older, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder: renamed first, so that a half-deleted one is never taken for whole."""
+    trash = folder.with_name(f"{TEMPORARY}trash-{folder.name}-{os.getpid()}")
+    with contextlib.suppress(OSError):
+        folder.rename(trash)
+        reached(f"{folder.name} to be deleted")
+        shutil.rmtree(trash, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a writer that died left under temporary names."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def fingerprint(data: bytes) -> dict[str, Any]:
+    """Size and SHA-256 of content."""
+    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def file_fingerprint(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file. Raises RunError when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return {"size": file.tell(), "sha256": digest}
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror}); expected a file") from error
+
+
+def read_written(path: Path) -> dict[str, Any]:
+    """A JSON object that `write_json` wrote, to the byte. Raises RunError for any other."""
+    data = read_bytes(path)
+    content = parse_object(data, path)
+    try:
+        same = data == json_bytes(content)
+    except ValueError:
+        same = False
+    if not same:
+        raise RunError(f"{path}: not as charlm writes it. Restore it from a copy")
+    return content
+
+
+def manifest_problems(
+    folder: Path, manifest: Mapping[str, Any], required: Collection[str] = ()
+) -> list[str]:
+    """What is wrong with the files that a manifest lists; empty when all are as written.
+
+    An entry may be a list: a file that is just being replaced may have any of these contents,
+    and may be missing where one of them is None. `required` names must be listed.
+    """
+    entries, listing = manifest.get("files"), folder / MANIFEST
+    if not isinstance(entries, dict) or not entries:
+        return [f"{listing}: lists no files"]
+    problems = [f"{listing}: does not list {name}" for name in required if name not in entries]
+    for name, expected in sorted(entries.items()):
+        allowed = expected if isinstance(expected, list) else [expected]
+        parts = Path(name).parts
+        if Path(name).is_absolute() or ".." in parts or not 0 < len(name) <= MAX_NAME:
+            problems.append(f"{listing}: lists {name[:80]!r}; expected a name inside of the folder")
+        else:
+            problems += _file_problems(folder / name, allowed)
+    return problems
+
+
+def _file_problems(path: Path, allowed: Sequence[Any]) -> list[str]:
+    if not path.is_file():
+        return [] if None in allowed and not path.exists() else [f"{path}: missing"]
+    size = path.stat().st_size
+    sizes = [entry.get("size") for entry in allowed if isinstance(entry, dict)]
+    if size not in sizes or file_fingerprint(path) not in allowed:  # never hash what is too long
+        return [f"{path}: not as written (size or SHA-256 differs)"]
+    return []

@@ -1,0 +1,1 @@
+"""Test-time methods: cache, dynamic evaluation, mixtures, calibration."""

@@ -1,0 +1,1 @@
+"""Views into a model: gradients, recall, the worked example."""

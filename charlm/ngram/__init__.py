@@ -1,0 +1,1 @@
+"""N-gram models, the baseline of every report."""

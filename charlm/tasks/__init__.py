@@ -1,0 +1,1 @@
+"""Tasks: what is learned from the states of an encoder."""

@@ -1,0 +1,1 @@
+"""Sources of text: files, tables, the hub."""

@@ -1,0 +1,158 @@
+"""Encodings of files: which one a file seems to have, by its byte-order mark or by its content."""
+
+import codecs
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from charlm.errors import CorpusError
+from charlm.text.sources.decoding import (
+    CONVERT,
+    LOOKS_LIKE,
+    SNIFF_BYTES,
+    decode,
+    wide_encoding,
+)
+from charlm.text.sources.files import Spool, TextFile, blocks
+
+COMMON = (
+    *("cp1252", "cp1251", "cp932", "gb18030", "euc_jp", "cp949", "big5", "cp1250", "iso8859_2"),
+    *("cp1253", "cp1254", "cp1255", "cp1256", "koi8_r", "cp874", "iso2022_jp", "cp866"),
+    *("mac_roman", "iso8859_5"),
+)
+"""Encodings that are looked for, the most frequent first; rarer ones fit too many texts."""
+SAMPLE_BYTES = 1 << 16
+"""Bytes of lines with other than ASCII characters that are enough to recognise an encoding."""
+MAX_RIVALS = 3
+MAX_LISTED = 50
+"""Files that an error lists one by one."""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """An encoding that a file seems to have."""
+
+    name: str
+    """Python's name of the encoding."""
+    sure: bool
+    """Whether the file says so itself: by a byte-order mark, or as valid UTF-8."""
+    rivals: tuple[str, ...] = ()
+    """Encodings that fit as well and give another text."""
+
+    def __str__(self) -> str:
+        """Name it, with its rivals, for a message."""
+        shown = self.name.upper()
+        if self.sure or not self.rivals:
+            return shown
+        return f"{shown} (it could be {' or '.join(map(str.upper, self.rivals))} too)"
+
+
+def recognise(blocks: Iterable[bytes]) -> Guess | None:
+    """Return the encoding that the bytes of a file seem to have, or None where none fits.
+
+    A file is UTF-8 where all of it is valid.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    valid, head, rest, sample = True, b"", b"", b""
+    for block in blocks:
+        head += block[: SNIFF_BYTES - len(head)]
+        valid = valid and _is_valid(decoder, block)
+        if len(sample) < SAMPLE_BYTES:
+            *lines, rest = (rest + block).split(b"\n")
+            if len(rest) > SAMPLE_BYTES:  # a text without lines
+                lines, rest = [*lines, rest], b""
+            sample += b"".join(line + b"\n" for line in lines if not line.isascii())
+        elif not valid:
+            break
+    if wide := wide_encoding(head):
+        return Guess(wide, sure=True)
+    if valid and _is_valid(decoder, b"", final=True):
+        return Guess("utf-8", sure=True)
+    return _likeliest((sample + rest)[: 2 * SAMPLE_BYTES])
+
+
+def own_encoding(source: TextFile | Spool, note: Callable[[str], None]) -> str:
+    """Return the encoding of a file by its own content; `note` receives what is not UTF-8.
+
+    Raises CorpusError where no encoding fits.
+    """
+    guess = recognise(blocks(source))
+    if guess is None:
+        raise CorpusError(
+            f"{source.label}: its encoding was not recognised. Expected UTF-8 or another frequent "
+            "one. Name it with --encoding, or convert the file, for example with iconv."
+        )
+    if guess.name != "utf-8":
+        reason = "" if guess.sure else ", by the look of it"
+        note(f"{source.label} was read as {guess}{reason}. Name another with --encoding.")
+    return guess.name
+
+
+def invalid(sources: Sequence[TextFile | Spool], encoding: str, error: CorpusError) -> CorpusError:
+    """Return an error that names every file that is not valid in an encoding.
+
+    It names the encoding that each seems to have. `error` is that of the first one.
+    """
+    name = encoding.upper()
+    bad = [(source, place) for source in sources if (place := _invalid_place(source, encoding))]
+    if len(bad) == 1:
+        (source, place), guess = bad[0], recognise(blocks(bad[0][0]))
+        if place.startswith(LOOKS_LIKE) or not guess or guess.name == encoding:
+            return error
+        return CorpusError(
+            f"{source.label}: {place} is not valid {name}; the file seems to be {guess}. {CONVERT} "
+            f"{guess.name} or --errors replace.",
+            place,
+        )
+    listed = [f"\n  {_seems(*item)}" for item in bad[:MAX_LISTED]]
+    if len(bad) > MAX_LISTED:
+        listed.append(f"\n  and {len(bad) - MAX_LISTED:,} more")
+    return CorpusError(
+        f"{len(bad):,} of {len(sources):,} files are not valid {name}. {CONVERT} auto, which reads "
+        f"each file by its own encoding, or --errors replace.{''.join(listed)}",
+        error.place,
+    )
+
+
+def _seems(source: TextFile | Spool, place: str) -> str:
+    guess = None if place.startswith(LOOKS_LIKE) else recognise(blocks(source))
+    return f"{source.label}: {place}" + (f"; it seems to be {guess.name.upper()}" if guess else "")
+
+
+def _invalid_place(source: TextFile | Spool, encoding: str) -> str:
+    """Where a file is not valid in an encoding; empty where it is, or where it is no text."""
+    try:
+        for _ in decode(
+            blocks(source), source.label, lambda _: None, encoding=encoding, errors="strict"
+        ):
+            pass
+    except CorpusError as error:
+        return error.place
+    return ""
+
+
+def _is_valid(decoder: codecs.IncrementalDecoder, block: bytes, *, final: bool = False) -> bool:
+    try:
+        decoder.decode(block, final)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _likeliest(sample: bytes) -> Guess | None:
+    from charset_normalizer import from_bytes
+
+    found = []
+    for match in from_bytes(sample, cp_isolation=list(COMMON), enable_fallback=False):
+        quality = (round(match.chaos, 2), -round(match.coherence, 2))
+        names = {match.encoding, *match.could_be_from_charset}
+        found += [(quality, COMMON.index(name), name) for name in names if name in COMMON]
+    if not found:
+        return None
+    found.sort()
+    best, _, name = found[0]
+    text = sample.decode(name, "replace")
+    alike = [
+        other for (mess, fit), _, other in found[1:] if mess == best[0] and fit < best[1] + 0.1
+    ]
+    rivals = [other for other in alike if sample.decode(other, "replace") != text]
+    return Guess(name, sure=False, rivals=tuple(rivals[:MAX_RIVALS]))

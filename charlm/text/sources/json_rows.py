@@ -1,0 +1,232 @@
+"""Rows of JSON: a value on each line, or an array, with one row in memory at a time."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, islice
+
+from charlm.config.settings import Reading
+from charlm.errors import CorpusError
+from charlm.text.sources.decoding import MAX_LINE_CHARS, line_batches
+from charlm.text.sources.files import shown
+from charlm.text.sources.rows import MAX_LISTED, Note, Number, Record, kind_of, named_records
+
+_DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=Number)
+_BLANK = re.compile(r"[ \t\r\n]*")
+_CUT_SHORT = 16
+"""An error so near to the end of what has been read may be a value that is cut there."""
+
+
+def open_table(
+    pieces: Iterator[str],
+    label: str,
+    reading: Reading,
+    note: Note,
+    cells: bool,
+    *,
+    values: Callable[[Iterator[str], str], Iterator[tuple[int | None, object]]],
+    report: Note,
+) -> tuple[str, Iterator[Record]]:
+    """Open a table: the column that is read, and the records; `values` reads the rows.
+
+    `report` receives how the table is read; nothing in it is odd and accepted, so that `note` stays
+    unused.
+    """
+    del note
+    found: Iterator[tuple[int | None, object]] = values(pieces, label)
+    if values is values_of:
+        found = _rows_of_member(found, label, reading.column, report)
+    rows = ((line, _json_row(label, line, value)) for line, value in found)
+    return named_records(label, rows, reading.column, report, cells, _json_text)
+
+
+def _rows_of_member(
+    found: Iterator[tuple[int | None, object]], label: str, column: str | None, note: Note
+) -> Iterator[tuple[int | None, object]]:
+    """Give the values of a file, or those of the array in its only object: {"data": [{...}, ...]}.
+
+    CorpusError for an object that is no row and has no such array, or several.
+    """
+    first = list(islice(found, 2))
+    only = first[0][1] if len(first) == 1 else None
+    if type(only) is not dict or type(only.get("text" if column is None else column)) is str:
+        return chain(first, found)
+    lists = {name: member for name, member in only.items() if isinstance(member, list)}
+    tables = {name: rows for name, rows in lists.items() if _all_are(dict, rows)}
+    if not tables and len(lists) == 1:
+        tables = {name: rows for name, rows in lists.items() if _all_are(str, rows)}
+    if len(tables) == 1:
+        ((name, rows),) = tables.items()
+        note(f'{label} is one object; the rows are those of its array "{shown(name)}".')
+        return ((None, row) for row in rows)
+    nested = any(isinstance(member, list | dict) for member in only.values())
+    if tables or (nested and not any(type(member) is str for member in only.values())):
+        names = ", ".join(shown(name) for name in list(only)[:MAX_LISTED])
+        raise CorpusError(
+            f"{label} is one object ({names}) with {'several arrays' if tables else 'no array'} of "
+            f"rows, expected an array of objects. Write it so, for example with pandas: "
+            f'to_json(orient="records").'
+        )
+    return chain(first, found)
+
+
+def _all_are(kind: type, values: list[object]) -> bool:
+    return bool(values) and all(type(value) is kind for value in values)
+
+
+def _json_row(label: str, line: int | None, value: object) -> Mapping[str, object]:
+    if type(value) is dict:
+        return value
+    if type(value) is str:
+        return {"text": value}
+    place = "a row" if line is None else f"line {line:,}"
+    raise CorpusError(
+        f'{label}: {place} holds {kind_of(value)}, expected an object such as {{"text": '
+        f'"..."}} or a text in quotes. Use --input-format json for one array of such values, text '
+        f"for plain text."
+    )
+
+
+def lines_of(pieces: Iterator[str], label: str) -> Iterator[tuple[int | None, object]]:
+    """Read a value from each line; blank lines hold none."""
+    decode_line = _DECODER.decode
+    for line, text in enumerate(chain.from_iterable(line_batches(pieces, label)), 1):
+        if text.isspace():
+            continue
+        try:
+            yield line, decode_line(text.rstrip())
+        except (json.JSONDecodeError, RecursionError) as error:
+            advice = "Correct it, or name another format with --input-format (json, text)."
+            raise _no_json(label, line, error, "one JSON value on each line", advice) from error
+
+
+def _no_json(label: str, line: int, error: Exception, expected: str, advice: str) -> CorpusError:
+    reason = (
+        f"character {error.colno:,}: {error.msg}"
+        if isinstance(error, json.JSONDecodeError)
+        else "lists or objects inside one another too deeply"
+    )
+    return CorpusError(
+        f"{label}: line {line:,} is not valid JSON ({reason}), expected {expected}. {advice}"
+    )
+
+
+class _JsonReader:
+    """The values of a JSON text one after another, with no more of it in memory than one needs."""
+
+    def __init__(self, pieces: Iterator[str], label: str) -> None:
+        self._pieces, self._label = pieces, label
+        self._text, self._place = "", 0
+        self._line, self._counted = 1, 0  # line of the place up to which line ends are counted
+        self._more()
+
+    def _more(self) -> bool:
+        """Read on, at least as much as is held: then long values take linear time."""
+        held = [self._text[self._place :]]
+        least, size = len(held[0]), 0
+        for piece in self._pieces:
+            held.append(piece)
+            size += len(piece)
+            if size > least:
+                break
+        self.line()
+        self._text, self._place, self._counted = "".join(held), 0, 0
+        return size > 0
+
+    def peek(self) -> str:
+        """Return the next character that is not blank; nothing at the end."""
+        while True:
+            match = _BLANK.match(self._text, self._place)
+            self._place = match.end() if match else self._place
+            if self._place < len(self._text):
+                return self._text[self._place]
+            if not self._more():
+                return ""
+
+    def skip(self) -> None:
+        """Pass over one character."""
+        self._place += 1
+
+    def line(self) -> int:
+        """Return the line of the place reached."""
+        self._line += self._text.count("\n", self._counted, self._place)
+        self._counted = self._place
+        return self._line
+
+    def value(self) -> object:
+        """Read the value that begins here. CorpusError if there is none."""
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._text, self._place)
+            except (json.JSONDecodeError, RecursionError) as error:
+                problem = self._problem(error)
+                if self._is_cut(error):
+                    self._check_size()
+                    if self._more():
+                        continue
+                raise problem from error
+            self._place = end
+            return value
+
+    def _is_cut(self, error: Exception) -> bool:
+        return isinstance(error, json.JSONDecodeError) and (
+            error.msg.startswith("Unterminated") or error.pos > len(self._text) - _CUT_SHORT
+        )
+
+    def _check_size(self) -> None:
+        if len(self._text) - self._place > MAX_LINE_CHARS:
+            raise CorpusError(
+                f"{self._label}: the value that begins in line {self.line():,} has more than "
+                f"{MAX_LINE_CHARS:,} characters, expected an array of shorter rows. "
+                f"Write JSON lines, or correct a quote that is never closed."
+            )
+
+    def _problem(self, error: Exception) -> CorpusError:
+        place = getattr(error, "pos", self._place)
+        line = self.line() + self._text.count("\n", self._place, place)
+        return _no_json(
+            self._label, line, error, "an array of objects, or objects one after another",
+            "Correct it, or name another format with --input-format (jsonl, text).",
+        )  # fmt: skip
+
+
+def values_of(pieces: Iterator[str], label: str) -> Iterator[tuple[int | None, object]]:
+    """Read the values of one array, or values one after another."""
+    reader = _JsonReader(pieces, label)
+    in_array = reader.peek() == "["
+    if in_array:
+        reader.skip()
+    after = ""
+    while (next_one := reader.peek()) and not (in_array and next_one == "]" and after != ","):
+        yield reader.line(), reader.value()
+        after = reader.peek()
+        if in_array and after == ",":
+            reader.skip()
+        elif in_array and after != "]":
+            break
+    if in_array:
+        if reader.peek() != "]":
+            found = repr(after) if after else "the end of the file"
+            raise CorpusError(
+                f"{label}: line {reader.line():,} holds {found}, "
+                f"expected , or ] in an array of JSON. The file is cut short or damaged; fetch it "
+                f"again, or name another format with --input-format."
+            )
+        reader.skip()
+        if reader.peek():
+            raise CorpusError(
+                f"{label}: line {reader.line():,} goes on after the end of the array, expected one "
+                f"array. Give each array in a file of its own."
+            )
+
+
+def _json_text(value: object) -> str:
+    """Write a value as JSON, numbers as they were."""
+    if type(value) is Number:
+        return value
+    if isinstance(value, dict):
+        pairs = (f"{json.dumps(k, ensure_ascii=False)}: {_json_text(v)}" for k, v in value.items())
+        return "{" + ", ".join(pairs) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_json_text, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)

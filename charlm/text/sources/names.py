@@ -1,0 +1,269 @@
+"""Where text comes from: the names that a user gives become sources that can be read again.
+
+    corpus.txt     a file                  corpus.txt.gz   also .bz2 .xz .zst, unpacked in passing
+    corpora/       every file inside       "books/*.txt"   a pattern
+    -              standard input          rows.jsonl      .ndjson .json .csv .tsv .parquet
+    hf:org/name    a dataset of the hub
+
+Archives of several files are refused, and nothing is written beside the user's files.
+"""
+
+import difflib
+import glob
+import os
+import shlex
+import stat
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from charlm.config.settings import Reading
+from charlm.errors import CharlmError, CorpusError, UsageError
+from charlm.text.sources.files import PACKED, Spool, TextFile, shown, stdin
+from charlm.text.sources.rows import HUB_PREFIX, Note, Rows, hub_parts, hub_rows
+from charlm.text.sources.tables import TABLES, table_rows
+
+Source = TextFile | Spool | Rows
+
+_ARCHIVES = (
+    *(".zip", ".7z", ".rar", ".tar", ".tgz", ".tbz2", ".txz", ".tzst"),
+    *(".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst"),
+)
+_NOT_TO_OPEN = {
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def find(names: Sequence[str], reading: Reading, note: Note) -> list[Source]:
+    """The sources behind the names, in the order given; a folder's or pattern's sorted by path.
+
+    CorpusError where a name leads to nothing or to something that is not text; UsageError where it
+    makes no sense.
+    """
+    if not names:
+        raise UsageError(
+            "No text was named. Give a file, a folder, a pattern, hf:name or - (stdin)."
+        )
+    joined = " ".join(names)
+    if len(names) > 1 and not all(map(_is_there, names)) and _is_there(joined):
+        raise CorpusError(
+            f"{shown(joined)} was given as {len(names)} names. Put a name with blanks into quotes: "
+            f"{shlex.quote(joined)}."
+        )
+    found: list[Source] = []
+    once: dict[str, Spool] = {}
+    for name in names:
+        for source in _find(name, reading, note):
+            if isinstance(source, Spool):
+                source = once.setdefault(source.label, source)
+            found.append(source)
+    _note_twice(found, note)
+    kinds = [_kind(source, reading) for source in found]
+    _check_meant(kinds, reading)
+    reported: dict[str, str] = {}
+    return [
+        table_rows(source, kind, reading, reported)
+        if kind and not isinstance(source, Rows)
+        else source
+        for source, kind in zip(found, kinds, strict=True)
+    ]
+
+
+def _kind(source: Source, reading: Reading) -> str | None:
+    """Name the format of a table, "hub" for a dataset of the hub; None for plain text."""
+    if isinstance(source, Rows):
+        return "hub"
+    if reading.input_format != "auto":
+        return reading.input_format if reading.input_format != "text" else None
+    path = source.path if isinstance(source, TextFile) else Path(source.label)
+    packed = isinstance(source, TextFile) and path.suffix.lower() in PACKED
+    return TABLES.get(Path(path.stem).suffix.lower() if packed else path.suffix.lower())
+
+
+def _check_meant(kinds: Sequence[str | None], reading: Reading) -> None:
+    """Raise UsageError for an option of tables if no source is a table that it concerns."""
+    if reading.column is not None and not any(kinds):
+        raise UsageError(
+            f'--column "{reading.column}" was given, but plain text has no columns. Leave it out, '
+            f"name a .jsonl, .json, .csv, .tsv, .parquet or hf: source, or add --input-format."
+        )
+    if reading.input_format != "auto" and set(kinds) == {"hub"}:
+        raise UsageError(
+            f"--input-format {reading.input_format} was given, but the format of a dataset of the "
+            f"hub is known. Leave it out."
+        )
+    flags = {"--header" if reading.header else "--no-header": reading.header is not None,
+             "--delimiter": reading.delimiter != "auto",
+             "--quoting": reading.quoting != "auto"}  # fmt: skip
+    given = [flag for flag, is_given in flags.items() if is_given]
+    if given and not {"csv", "tsv"} & set(kinds):
+        raise UsageError(
+            f"{given[0]} was given, but no source is a table of separated fields. Leave it out, "
+            f"name a .csv or .tsv file, or add --input-format csv or tsv."
+        )
+
+
+def check_read_again(names: Iterable[str], who: str) -> None:
+    """Raise UsageError for a name whose text can be read only once: standard input, a pipe."""
+    for name in names:
+        if name == "-" or (not name.startswith(HUB_PREFIX) and Path(name).is_fifo()):
+            raise UsageError(
+                f"{who} reads its text several times, and {'stdin' if name == '-' else shown(name)}"
+                " can be read only once; give the text in a file"
+            )
+
+
+def short_name(name: str, found: Sequence[Source]) -> str:
+    """A name for a run: letters, digits, dot, underscore and hyphen only, never empty or hidden."""
+    if name == "-":
+        return "stdin"
+    if name.startswith(HUB_PREFIX):
+        return safe_name(hub_parts(name)["path"].rpartition("/")[2])
+    path = Path(name)
+    if path.is_dir():
+        return safe_name(path.resolve().name)
+    return safe_name(_stem(path if path.exists() else Path(found[0].label)))
+
+
+def safe_name(text: str) -> str:
+    """The text with everything but letters, digits, dot and underscore made a hyphen."""
+    plain = unicodedata.normalize("NFKD", text)
+    plain = "".join(c for c in plain if not unicodedata.combining(c))
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "._") else "-" for c in plain)
+    while "--" in safe:
+        safe = safe.replace("--", "-")
+    return safe.strip("-.")[:80] or "text"
+
+
+def _stem(path: Path) -> str:
+    return Path(path.stem).stem if path.suffix.lower() in PACKED else path.stem
+
+
+def _is_there(name: str) -> bool:
+    """Return whether a file or folder has this name."""
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _find(name: str, reading: Reading, note: Note) -> Iterable[Source]:
+    if name == "-":
+        return [Spool("standard input", stdin)]
+    if name.startswith(HUB_PREFIX):
+        return [hub_rows(name, reading.column)]
+    path = Path(name)
+    if not name:
+        raise UsageError("A text was named by an empty word. Give a file, a folder or - (stdin).")
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        return [_file(path) for path in _glob_or_fail(name, error)]
+    if stat.S_ISDIR(mode):
+        return [_file(path) for path in _walk(path, note)]
+    if stat.S_ISFIFO(mode):
+        return [Spool(shown(name), lambda: path.open("rb"))]
+    if kind := _NOT_TO_OPEN.get(stat.S_IFMT(mode)):
+        raise CorpusError(f"{shown(name)} is {kind}, not text. Give a file, a folder or - (stdin).")
+    return [_file(path)]
+
+
+def _file(path: Path) -> TextFile:
+    name, label = path.name.lower(), shown(path)
+    if name.endswith(_ARCHIVES):
+        raise CorpusError(
+            f"{label} is an archive. Unpack it and give the folder or its text files."
+        )
+    return TextFile(label, path)
+
+
+_RUN_FILES = (("config.json", "run.json"), ("search.json", "study.log"))
+"""Files by which a folder is known as a run, or as a search with its trials."""
+
+
+def _walk(top: Path, note: Note) -> list[Path]:
+    """Every file under a folder that is neither hidden nor special; each folder is entered once."""
+    files: list[Path] = []
+    runs: list[Path] = []
+    seen = {top.resolve()}
+
+    def enter(folder: Path, name: str) -> bool:
+        """Return whether to read a folder: not hidden, not a run of charlm, not read before."""
+        inner = folder / name
+        real = inner.resolve()
+        if name.startswith("."):
+            return False
+        if any(all((inner / file).is_file() for file in kept) for kept in _RUN_FILES):
+            runs.append(inner)
+            return False
+        if real in seen:
+            note(f"{shown(inner)} leads to a folder that was read already; it was skipped.")
+            return False
+        seen.add(real)
+        return True
+
+    def fail(error: OSError) -> None:
+        """Turn a folder that cannot be listed into a CorpusError."""
+        raise CorpusError(f"{shown(error.filename)} cannot be read: {error.strerror}.") from error
+
+    for here, folders, names in os.walk(top, onerror=fail, followlinks=True):
+        folder = Path(here)
+        folders[:] = [name for name in sorted(folders) if enter(folder, name)]
+        files += [folder / name for name in names if not name.startswith(".")]
+    if runs:
+        others = f" and {len(runs) - 1:,} more" if len(runs) > 1 else ""
+        verb = "were" if others else "was"
+        note(f"{shown(runs[0])}{others} {verb} skipped: runs of charlm hold no text to train on.")
+    files = sorted(path for path in files if path.is_file())
+    if not files:
+        raise CorpusError(f"{shown(top)} has no files in it that are not hidden. Put text into it.")
+    return files
+
+
+def _glob_or_fail(name: str, error: Exception) -> list[Path]:
+    """The files that match a pattern, sorted, each once; an error where there are none."""
+    folder, pattern = literal_folders(name)
+    if not glob.has_magic(pattern):
+        raise _missing(name, error) from error
+    # pathlib's own patterns match hidden files
+    found = glob.glob(glob.escape(folder) + pattern, recursive=True)  # noqa: PTH207
+    matches = map(Path, found)
+    files = {path.resolve(): path for path in sorted(matches, reverse=True) if path.is_file()}
+    if not files:
+        raise CorpusError(f"No file matches the pattern {shown(name)}. Check it, or quote it.")
+    return sorted(files.values())
+
+
+def literal_folders(pattern: str) -> tuple[str, str]:
+    """Cut off the folders at the beginning that exist under just that name, such as "a[1]"."""
+    separators = (os.sep, os.altsep)
+    ends = (place for place in range(len(pattern) - 1, 0, -1) if pattern[place] in separators)
+    place = next((place for place in ends if Path(pattern[:place]).is_dir()), 0)
+    return pattern[:place], pattern[place:]
+
+
+def _missing(name: str, error: Exception) -> CharlmError:
+    path = Path(name)
+    if "://" in name:
+        return CorpusError(f"{shown(name)} is an address. Fetch it first, or name hf:org/dataset.")
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        reason = getattr(error, "strerror", None) or str(error)
+        return CorpusError(f"{shown(name)} cannot be read: {reason}.")
+    try:
+        beside = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return CorpusError(f"{shown(name)} does not exist, nor does its folder.")
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    advice = f"Did you mean {shown(path.parent / near[0])}?" if near else "Check the name."
+    return CorpusError(f"{shown(name)} does not exist. {advice}")
+
+
+def _note_twice(found: Iterable[Source], note: Note) -> None:
+    seen: set[str] = set()
+    for source in found:
+        key = str(source.path.resolve()) if isinstance(source, TextFile) else source.label
+        if key in seen:
+            note(f"{source.label} is named twice; its text is read twice.")
+        seen.add(key)

@@ -1,0 +1,127 @@
+"""Rows of Parquet files, of which only the columns that are needed are read."""
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from charlm.config.settings import Reading
+from charlm.errors import CorpusError
+from charlm.text.sources.decoding import refuse_pointer
+from charlm.text.sources.files import Spool, TextFile, readable, shown
+from charlm.text.sources.rows import NO_CELLS, Note, Record, checked_text, chosen_column, listed
+
+if TYPE_CHECKING:
+    import pyarrow
+    import pyarrow.parquet
+
+MAGIC = b"PAR1"
+"""First bytes of each file."""
+BATCH_ROWS = 500
+"""Rows that are read together."""
+
+
+def open_table(
+    source: TextFile | Spool, reading: Reading, report: Note, cells: bool
+) -> tuple[str, Iterator[Record]]:
+    """Open a table: the column that is read, and the records."""
+    label = source.label
+    file = _parquet_file(source)
+    schema = file.schema_arrow
+    names: list[str] = schema.names
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise CorpusError(
+            f'{label} has {names.count(twice[0])} columns "{shown(twice[0])}", expected names that '
+            f"differ. Rename one, for example with pyarrow's Table.rename_columns."
+        )
+    if not file.metadata.num_rows:
+        report(f"{label} has no rows. {listed(names)}")
+    texts = [name for name in names if _holds_text(schema.field(name).type)]
+    column = chosen_column(label, names, texts, reading.column)
+    if column not in texts:
+        raise CorpusError(
+            f'{label}: the column "{shown(column)}" holds {schema.field(column).type}, expected '
+            f"text. {listed(names)} Choose another with --column."
+        )
+    if reading.column is None and len(names) > 1:
+        report(f'{label}: the column "{shown(column)}" is read. {listed(names)}')
+
+    def records() -> Iterator[Record]:
+        """Read batch after batch."""
+        number, others = 0, NO_CELLS
+        for batch in _batches(file, label, names if cells else [column]):
+            found = batch.column(column).to_pylist()
+            rows = batch.to_pylist() if cells else [others] * len(found)
+            for text, row in zip(found, rows, strict=True):
+                number += 1
+                if text is not None:
+                    text = checked_text(text, f"{label}: row {number:,}", column)
+                if cells:
+                    others = {k: _cell_text(cell) for k, cell in row.items() if k != column}
+                yield Record(number, None, text, others)
+
+    return column, records()
+
+
+def _holds_text(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    is_view = getattr(types, "is_string_view", lambda _: False)
+    return bool(
+        types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind) or is_view(kind)
+    )
+
+
+def _parquet_file(source: TextFile | Spool) -> "pyarrow.parquet.ParquetFile":
+    import pyarrow
+    import pyarrow.parquet
+
+    with readable(source.label):  # the index is at the end: what cannot be sought is copied
+        if isinstance(source, TextFile) and source.unpacks is None:
+            source.open().close()
+            file: Any = str(source.path)
+        else:
+            spool = source if isinstance(source, Spool) else Spool(source.label, source.open)
+            file = spool.open()
+    with readable(source.label), source.open() as stream:
+        begin = stream.read(1024)
+    refuse_pointer(begin, source.label)
+    if not begin.startswith(MAGIC):
+        raise CorpusError(
+            f"{source.label} is not Parquet: its first bytes are {begin[:4]!r}, expected "
+            f"{MAGIC!r}. Fetch it again, or name its format with --input-format."
+        )
+    try:
+        return pyarrow.parquet.ParquetFile(file)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _no_parquet(source.label, error) from error
+
+
+def _batches(
+    file: "pyarrow.parquet.ParquetFile", label: str, columns: list[str]
+) -> "Iterator[pyarrow.RecordBatch]":
+    import pyarrow
+
+    try:
+        yield from file.iter_batches(batch_size=BATCH_ROWS, columns=columns)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _no_parquet(label, error) from error
+
+
+def _no_parquet(label: str, error: Exception) -> CorpusError:
+    reason = " ".join(str(error).split())[:200].rstrip(".")
+    return CorpusError(
+        f"{label} cannot be read as Parquet ({reason}), expected a whole Parquet file. It is "
+        f"damaged, cut short or misnamed: fetch it again, or name its format with --input-format."
+    )
+
+
+def _cell_text(cell: object) -> str:
+    if cell is None or isinstance(cell, str):
+        return cell or ""
+    if isinstance(cell, bytes):
+        return cell.decode(errors="backslashreplace")
+    if isinstance(cell, bool | list | dict):
+        return json.dumps(cell, ensure_ascii=False, default=str)
+    return str(cell)

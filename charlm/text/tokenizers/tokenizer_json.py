@@ -1,0 +1,238 @@
+"""The `tokenizer.json` of each unit: a file that the `tokenizers` library loads with the same ids.
+
+Only the components written here are accepted back: a foreign file can carry patterns that never
+end or values that crash the library, so it is compared with what we would have written.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from charlm.commands import command
+from charlm.config.settings import NORMAL_FORMS, VocabularySettings
+from charlm.errors import RunError
+from charlm.files.safe_read import parse_json, read_bytes
+
+# Unicode White_Space without "\n"; spelt out because \s differs between regex engines.
+BLANK = r"\t\x0B\f\r \x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}"
+LETTER = r"\p{L}\p{M}\p{N}_"
+WORD = rf"[{LETTER}]+(?:['’][{LETTER}]+)*"
+TEXT_WORDS = rf"\n|[{BLANK}]+|{WORD}|[^{LETTER}{BLANK}\n]"
+
+UNK, EOS = 0, 1
+UNK_TOKEN, EOS_TOKEN = "<unk>", "<eos>"
+LINE_END = "\n"
+UNKNOWN_TEXT = "\N{REPLACEMENT CHARACTER}"
+_ONLY_UNK, _ONLY_EOS = rf"\A{UNK_TOKEN}\z", rf"\A{EOS_TOKEN}\z"
+MAX_FILE = 64 << 20
+"""Bytes of a tokenizer file: about a million entries."""
+
+
+def _letters() -> list[str]:
+    """GPT-2's printable letter for each byte: itself where printable, else from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    spare = iter(range(0x100, 0x200))
+    return [chr(byte if byte in printable else next(spare)) for byte in range(256)]
+
+
+LETTERS = _letters()
+"""The letters that byte-level tokens are spelt in, by the value of the byte."""
+
+Json = dict[str, Any]
+
+
+def _split(pattern: str, behavior: str) -> Json:
+    return {
+        "type": "Split",
+        "pattern": {"Regex": pattern},
+        "behavior": behavior,
+        "invert": False,
+    }
+
+
+def _sequence(*parts: Json) -> Json:
+    return {"type": "Sequence", "pretokenizers": list(parts)}
+
+
+def _byte_level(use_regex: bool) -> Json:
+    return {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": use_regex,
+    }
+
+
+PRE_TOKENIZERS: dict[tuple[str, str], Json] = {
+    ("char", ""): _split(r"[\s\S]", "Isolated"),
+    ("byte", ""): _byte_level(use_regex=False),
+    ("word", "whitespace"): _sequence(_split(r"\n", "Isolated"), _split(rf"[{BLANK}]+", "Removed")),
+    ("word", "text"): _split(TEXT_WORDS, "Isolated"),
+    ("bpe", ""): _sequence(_split(r"\n", "Isolated"), _byte_level(use_regex=True)),
+}
+"""How each unit cuts text into tokens. Lines are cut first, so a text can be encoded in pieces."""
+
+
+def _kind(settings: VocabularySettings) -> tuple[str, str]:
+    return settings.unit, settings.words if settings.unit == "word" else ""
+
+
+def eos_token(settings: VocabularySettings) -> str:
+    """The entry at the end symbol's id; for blank-separated words that is the line end itself."""
+    return LINE_END if _kind(settings) == ("word", "whitespace") else EOS_TOKEN
+
+
+def _normalizer(settings: VocabularySettings) -> Json | None:
+    parts: list[Json] = []
+    if settings.normalize != "none":
+        parts.append({"type": settings.normalize.upper()})
+    if settings.lowercase:
+        parts.append({"type": "Lowercase"})
+    return {"type": "Sequence", "normalizers": parts} if parts else None
+
+
+def _model(settings: VocabularySettings, tokens: Sequence[str], merges: Sequence[Any]) -> Json:
+    entries = {token: index for index, token in enumerate(tokens)}
+    if settings.unit in ("char", "word"):
+        return {"type": "WordLevel", "vocab": entries, "unk_token": UNK_TOKEN}
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        "vocab": entries,
+        "merges": [list(pair) for pair in merges],
+    }
+
+
+def _replace(regex: str, content: str) -> Json:
+    return {"type": "Replace", "pattern": {"Regex": regex}, "content": content}
+
+
+def _decoder(settings: VocabularySettings) -> Json:
+    """Return the decoder that gives what `Vocabulary.decode` gives.
+
+    A tokenizer without a decoder puts a blank between any two tokens.
+    """
+    unknown = UNKNOWN_TEXT
+    if settings.unit in ("byte", "bpe"):
+        unknown, end = _spelt(UNKNOWN_TEXT), _spelt(LINE_END)
+        parts = [_replace(_ONLY_EOS, end), _byte_level(use_regex=True)]
+    elif eos_token(settings) == LINE_END:
+        # WordPiece puts a blank before each token but the first; no word begins with its prefix
+        parts = [{"type": "WordPiece", "prefix": " ", "cleanup": False}]
+        parts += [{"type": "Fuse"}, _replace(" ?\n ?", LINE_END)]
+    else:
+        parts = [_replace(_ONLY_EOS, LINE_END), {"type": "Fuse"}]
+    return {"type": "Sequence", "decoders": [_replace(_ONLY_UNK, unknown), *parts]}
+
+
+def _spelt(text: str) -> str:
+    return "".join(LETTERS[byte] for byte in text.encode("utf-8"))
+
+
+def _old_decoder(settings: VocabularySettings) -> Json | None:
+    """Return the decoder that older versions wrote."""
+    return _byte_level(use_regex=True) if settings.unit in ("byte", "bpe") else None
+
+
+def _frame(settings: VocabularySettings) -> Json:
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": _normalizer(settings),
+        "pre_tokenizer": PRE_TOKENIZERS[_kind(settings)],
+        "post_processor": None,
+        "decoder": _decoder(settings),
+    }
+
+
+def tokenizer_json(
+    settings: VocabularySettings, tokens: Sequence[str], merges: Sequence[Any] = ()
+) -> Json:
+    """The content of `tokenizer.json` for these tokens, in the order of their ids."""
+    return _frame(settings) | {"model": _model(settings, tokens, merges)}
+
+
+def parse_tokenizer_json(
+    content: Any, where: str
+) -> tuple[VocabularySettings, list[str], list[tuple[str, str]]]:
+    """Settings, tokens in order of their ids, and BPE merges of a file that charlm wrote.
+
+    Raises RunError when anything in it is not what charlm writes.
+    """
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise RunError(f"{where}: not a tokenizer file; expected the JSON that charlm vocab writes")
+    settings = _recognise(content, where)
+    tokens = _tokens(content["model"].get("vocab"), where)
+    if tokens[:2] != [UNK_TOKEN, eos_token(settings)]:
+        raise RunError(f"{where}: entries 0 and 1 are {tokens[:2]}; expected UNK and EOS")
+    merges = _merges(content["model"].get("merges", []), where)
+    if content["model"] != _model(settings, tokens, merges) or not _can_make(
+        settings.unit, tokens[2:], merges
+    ):
+        raise RunError(f"{where}: its model part is not of the form that charlm writes")
+    return settings, tokens, merges
+
+
+def read_tokenizer_file(path: Path) -> Any:
+    """The JSON of a tokenizer file. Raises RunError when it is missing or not JSON."""
+    return parse_json(read_bytes(path, MAX_FILE), path)
+
+
+def _recognise(content: Json, where: str) -> VocabularySettings:
+    frame = {key: value for key, value in content.items() if key != "model"}
+    for unit, words in PRE_TOKENIZERS:
+        for normalize in NORMAL_FORMS:
+            for lowercase in (False, True):
+                settings = VocabularySettings(
+                    unit=unit, words=words or "text", normalize=normalize, lowercase=lowercase
+                )
+                known = _frame(settings)
+                if frame in (known, known | {"decoder": _old_decoder(settings)}):
+                    return settings
+    raise RunError(
+        f"{where}: not a tokenizer that charlm wrote; make one with: "
+        + command("vocab", "TEXT", "--out", "FILE")
+    )
+
+
+def _tokens(vocab: Any, where: str) -> list[str]:
+    if not isinstance(vocab, dict) or len(vocab) < 2:
+        raise RunError(f"{where}: has no vocabulary; expected a table from token to id")
+    tokens: list[str | None] = [None] * len(vocab)
+    for token, index in vocab.items():
+        valid = isinstance(index, int) and not isinstance(index, bool) and 0 <= index < len(tokens)
+        if not valid or tokens[index] is not None:
+            raise RunError(
+                f"{where}: id {index!r} is invalid; expected 0 to {len(tokens) - 1} once"
+            )
+        tokens[index] = token
+    return [token for token in tokens if token is not None]
+
+
+def _can_make(unit: str, tokens: list[str], merges: list[tuple[str, str]]) -> bool:
+    """Whether a unit can have these entries; others would fail later, in the middle of a text."""
+    known, letters = set(tokens), set(LETTERS)
+    if unit == "byte":
+        return tokens == LETTERS and not merges
+    if unit == "bpe":
+        parts = {part for left, right in merges for part in (left, right, left + right)}
+        return letters | parts <= known and all(letters.issuperset(token) for token in tokens)
+    whole = all(len(token) == 1 if unit == "char" else token for token in tokens)
+    return whole and not any("\ud800" <= letter <= "\udfff" for letter in "".join(tokens))
+
+
+def _merges(merges: Any, where: str) -> list[tuple[str, str]]:
+    if isinstance(merges, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)
+        for pair in merges
+    ):
+        return [(left, right) for left, right in merges]
+    raise RunError(f"{where}: its merges are damaged; expected pairs of texts")

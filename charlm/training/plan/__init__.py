@@ -1,0 +1,1 @@
+"""The planner: sizes, speed, memory and expected loss of a training."""

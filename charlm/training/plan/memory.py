@@ -1,0 +1,45 @@
+"""How much memory a training needs, and whether it is there."""
+
+import torch
+
+from charlm.config.settings import ModelSettings, Settings, TrainingSettings
+from charlm.nn.cells import CELLS
+from charlm.nn.devices import free_memory
+from charlm.nn.model import count_parameters
+from charlm.nn.output import SHORTLIST
+
+
+def training_memory(model: ModelSettings, training: TrainingSettings, vocab_size: int) -> int:
+    """Bytes that training needs beyond the program itself, to within about a third.
+
+    Measured with torch 2.13 on a processor: 100 MB of buffers; for each weight the weight, its
+    gradient and two moments; for each token and unit of a layer six numbers a gate and two more
+    (half as many again in cells that are computed step by step); 5.5 for each logit, in a mixture
+    for each of its softmaxes, in an adaptive softmax for the frequent entries.
+    """
+    rows, window = training.batch_size or 1, training.bptt or 1
+    gates = CELLS[model.cell].gates
+    stepwise = 1.0 if model.cell in ("rnn", "lstm", "gru", "esn") else 1.5
+    units = (model.num_layers or 1) * (model.hidden_size or 1)
+    logits = 5.5 * vocab_size * model.mixture
+    if model.adaptive_softmax:
+        logits = 5.5 * vocab_size * SHORTLIST
+    numbers = rows * window * (units * (6.0 * gates + 2.0) * stepwise + logits)
+    copies = 5 if training.average or training.average_trigger else 4
+    return int(1e8 + 4.0 * (copies * count_parameters(model, vocab_size) + numbers))
+
+
+def memory_problem(needed: int, settings: Settings, device: torch.device) -> str | None:
+    """Why the bytes needed are more than are free; None where it does not.
+
+    On an accelerator training goes on with parts of the rows, so only a processor is judged.
+    """
+    free = free_memory()
+    if device.type != "cpu" or free is None or needed <= free:
+        return None
+    training, model = settings.training, settings.model
+    return (
+        f"training needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are "
+        f"free here. Use a smaller --batch (now {training.batch_size}), --bptt ({training.bptt}) "
+        f"or --hidden ({model.hidden_size})"
+    )

@@ -1,0 +1,103 @@
+"""How fast this machine trains: threads, the speed to count with, the speed here and now."""
+
+import os
+import statistics
+import time
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from charlm.backends.kernel_library import default_threads, useful_threads
+from charlm.config.settings import ModelSettings, TrainingSettings
+from charlm.nn.devices import Precision
+from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
+from charlm.phases import phase
+from charlm.tasks.language_model import Objective
+from charlm.training.optim import build_optimizer
+from charlm.training.plan.constants import (
+    NOMINAL_SPEED,
+    NOMINAL_SPEED_OF_DEVICE,
+    OPERATIONS_PER_THREAD,
+)
+
+OPERATIONS_PER_WEIGHT_AND_TOKEN = 6
+"""Two for each of three products: forward, and backward for the inputs and for the weights."""
+MIN_STEPS = 5
+
+
+def training_threads(
+    settings: ModelSettings, vocab_size: int, rows: int, device: torch.device
+) -> int:
+    """Return the threads to train with, by the work of a layer in one time step."""
+    if device.type != "cpu":
+        return default_threads()
+    work = 2.0 * rows * multiplied_weights(settings, vocab_size) / (settings.num_layers or 1)
+    return useful_threads(work, OPERATIONS_PER_THREAD)
+
+
+def set_threads(number: int) -> int:
+    """Let torch compute with this many threads, at most one for each core; return how many."""
+    number = min(number, os.cpu_count() or 1)
+    if number != torch.get_num_threads():
+        torch.set_num_threads(number)
+    return torch.get_num_threads()
+
+
+def nominal_speed(device: torch.device, precision: str, threads: int) -> float:
+    """Return the operations a second to count with where no time was given. Nothing is timed."""
+    return NOMINAL_SPEED_OF_DEVICE.get(device.type) or threads * NOMINAL_SPEED[precision]
+
+
+def measured_speed(
+    settings: ModelSettings,
+    vocab_size: int,
+    shape: tuple[int, int],
+    device: torch.device,
+    precision: Precision,
+    seconds: float = 0.0,
+) -> float:
+    """Operations a second of a training step of this model in windows of (steps, rows).
+
+    More rows and longer windows make faster steps. The median, after a step that allocates, of as
+    many steps as `seconds` hold, but at least five: what disturbs a machine lasts for seconds.
+    """
+    model = RecurrentLanguageModel(settings, vocab_size)
+    generator = torch.Generator().manual_seed(0)
+    model.reset_parameters(generator)
+    model.to(device)
+    ids = torch.randint(vocab_size, shape, generator=generator).numpy()
+    training = TrainingSettings(learning_rate=1e-9)
+    optimizer = build_optimizer(model.parameters(), training)
+    draws = torch.Generator(device)
+    objective = Objective(model, training, device=device, precision=precision, generator=draws)
+    times: list[float] = []
+    with phase("measuring the speed of this machine"):
+        _step_seconds(objective, ids, optimizer)
+        while len(times) < MIN_STEPS or sum(times) < seconds:
+            times.append(_step_seconds(objective, ids, optimizer))
+    weights = multiplied_weights(settings, vocab_size)
+    return OPERATIONS_PER_WEIGHT_AND_TOKEN * weights * ids.size / statistics.median(times)
+
+
+def _step_seconds(
+    objective: Objective, ids: NDArray[np.int64], optimizer: torch.optim.Optimizer
+) -> float:
+    """Seconds of one whole training step."""
+    _finish_queued(objective.device)
+    start = time.perf_counter()
+    optimizer.zero_grad()
+    loss, _, _ = objective.of(ids, ids, None)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(objective.model.parameters(), 1.0)
+    optimizer.step()
+    _finish_queued(objective.device)
+    return time.perf_counter() - start
+
+
+def _finish_queued(device: torch.device) -> None:
+    """Wait for an accelerator, which only queues what it is given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    elif device.type == "mps":
+        torch.mps.synchronize()
