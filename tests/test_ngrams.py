@@ -1,5 +1,6 @@
 """N-grams against dictionaries and loops, and overlaps against Python's own search."""
 
+import itertools
 import math
 from collections import Counter, defaultdict
 
@@ -72,6 +73,14 @@ def ngram_nats_of(train: np.ndarray, other: list[int]) -> float:
 
 def test_an_empty_text_has_no_figure() -> None:
     assert math.isnan(ngram_nats(np.array([1, 2]), np.array([], np.int64), 4))
+
+
+@pytest.mark.parametrize("length", [2, 3, 4, 5, 8, 9])
+def test_windows_of_the_same_tokens_in_another_order_differ(length: int) -> None:
+    """Every order of `length` different tokens has a number of its own."""
+    orders = list(itertools.islice(itertools.permutations(range(length)), 500))
+    hashes = [int(window_hashes(np.array(order), length)[0]) for order in orders]
+    assert len(set(hashes)) == len(orders)
 
 
 @given(small_ids, st.integers(1, 20))

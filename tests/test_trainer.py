@@ -521,6 +521,21 @@ def test_a_step_record_tells_of_the_steps_since_the_last() -> None:
     assert all(a.progress < b.progress for a, b in itertools.pairwise(records))
 
 
+def test_the_logged_training_loss_is_the_loss_of_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With frozen weights, the loss logged for one epoch equals the evaluation of its text.
+
+    The windows hold unequal numbers of tokens, so a mean over windows would differ.
+    """
+    frozen = {"optimizer": "sgd", "learning_rate": 1e-9, "weight_decay": 0.0, "dropout": {}}
+    trainer = make(DOCUMENTS, None, **frozen, epochs=1.0, model=tiny_model("lstm", V, scale=9.0))
+    windows = list(trainer.windows.epoch(Position()))
+    assert len({window.tokens for window in windows}) > 1
+    monkeypatch.setattr(trainer_module, "LOG_EVERY", len(windows))
+    (record,) = trainer.run()
+    tally = evaluate(engine(trainer.model), DOCUMENTS)
+    assert record.nats_per_token == pytest.approx(tally.nats / tally.tokens, rel=1e-6)
+
+
 def evaluations(trainer: Trainer) -> list[EvaluationRecord]:
     return [record for record in trainer.run() if isinstance(record, EvaluationRecord)]
 
