@@ -25,7 +25,7 @@ FLOORS = {
     "charlm.units": 0,
     "charlm.files": 1,
     "charlm.listing": 2,
-    "charlm.config": 2,
+    "charlm.config": 1,
     "charlm.text": 3,
     "charlm.ngram": 3,
     "charlm.backends": 3,
@@ -43,7 +43,7 @@ FLOORS = {
 }
 """A new package or module of the top level says here which floor it is on."""
 
-ONLY_ON = {"rich": (9, 11), "typer": (11,), "tqdm": (10, 11), "torch": (2, 4, 5, 6, 7, 8, 9, 10)}
+ONLY_ON = {"rich": (9, 11), "typer": (11,), "tqdm": (10, 11), "torch": (4, 5, 6, 7, 8, 9, 10)}
 HEAVY = ("torch", "numpy", "datasets", "tokenizers")
 
 

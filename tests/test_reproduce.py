@@ -15,7 +15,7 @@ from charlm.errors import UsageError
 from charlm.nn.devices import Precision
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import load_dataset
-from charlm.training import preparing
+from charlm.training import makemore, preparing
 from charlm.training.plan.planning import plan
 from charlm.units import Tally
 
@@ -148,7 +148,7 @@ def test_names_are_held_out_as_makemore_does() -> None:
     lines = [f"n{number}" for number in range(2500)]
     torch.manual_seed(3407)
     order = torch.randperm(len(lines)).tolist()
-    parts = recipes.makemore_parts("\n".join(f" {line} " for line in lines) + "\n\n")
+    parts = makemore.split_lines("\n".join(f" {line} " for line in lines) + "\n\n")
     assert parts["test"] == [lines[at] for at in order[-1000:]]
     assert sorted(line for part in parts.values() for line in part) == sorted(lines)
     assert [len(part) for part in parts.values()] == [500, 1000, 1000]

@@ -164,11 +164,11 @@ def _begun(path: Path, chosen: "Recipe", data: Path, seed: int) -> "Session":
 
 def _parted(source: Path, folder: Path) -> dict[str, Path]:
     """The parts of a list as files of a folder, which the run then names as its texts."""
-    from charlm.config.recipes import makemore_parts
     from charlm.errors import EnvironmentFailure
     from charlm.text.corpus import Corpus
+    from charlm.training.makemore import split_lines
 
-    parts = makemore_parts("".join(Corpus((str(source),), document="stream").chunks()))
+    parts = split_lines("".join(Corpus((str(source),), document="stream").chunks()))
     files = {part: folder / f"{part}.txt" for part in parts}
     try:
         folder.mkdir(parents=True, exist_ok=True)

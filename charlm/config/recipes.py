@@ -9,7 +9,7 @@ from typing import Any
 
 from charlm.config.presets import PRESETS, WORDS, Nested
 from charlm.config.settings import merge
-from charlm.errors import CorpusError, UsageError
+from charlm.errors import UsageError
 
 FIGURES = {
     "perplexity": "perplexity", "bits_per_token": "bits/char", "nats_per_token": "nats/char",
@@ -35,7 +35,7 @@ class Recipe:
     cache: int | None = None
     dynamic: bool = False
     drawn: bool = False
-    """Whether the lines of `train` are parted as makemore does (`makemore_parts`)."""
+    """True if the lines of `train` are split as in makemore (`training.makemore`)."""
 
 
 def _words(minutes: float, **model: Any) -> Nested:
@@ -117,32 +117,6 @@ for _name, _texts, _published in (
         what=_preset.text, settings=_preset.settings, published=(_published,),
         **_texts | {"protocol": _protocol},
     )  # fmt: skip
-
-
-MAKEMORE_SEED, MAKEMORE_HELD_OUT = 3407, 1000
-
-
-def makemore_parts(text: str) -> dict[str, list[str]]:
-    """The lines of a text for training, validation and test.
-
-    The last thousand of a permutation are the test, as in makemore.py (torch's generator, its
-    seed); the thousand before them, which makemore trains on, choose the best weights here.
-    Raises CorpusError when there are too few lines.
-    """
-    import torch
-
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if len(lines) <= 2 * MAKEMORE_HELD_OUT:
-        raise CorpusError(
-            f"the text has {len(lines):,} lines; expected more than {2 * MAKEMORE_HELD_OUT:,}, of "
-            "which 1,000 are held out twice"
-        )
-    generator = torch.Generator().manual_seed(MAKEMORE_SEED)
-    order = torch.randperm(len(lines), generator=generator).tolist()
-    shuffled = [lines[at] for at in order]
-    rest, test = shuffled[:-MAKEMORE_HELD_OUT], shuffled[-MAKEMORE_HELD_OUT:]
-    train, valid = rest[:-MAKEMORE_HELD_OUT], rest[-MAKEMORE_HELD_OUT:]
-    return {"train": train, "valid": valid, "test": test}
 
 
 def recipe(name: str) -> Recipe:
