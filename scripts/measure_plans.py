@@ -42,7 +42,7 @@ from charlm.nn.model import RecurrentLanguageModel
 from charlm.nn.torch_backend import TorchEngine
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.text.windows import Window
-from charlm.training.plan.planning import plan
+from charlm.training.plan.planner import plan
 from charlm.training.pretrained import begin_with_frequencies
 from charlm.training.trainer import Trainer
 

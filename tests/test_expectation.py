@@ -13,7 +13,7 @@ from charlm.ngram.baseline import ngram_nats
 from charlm.nn.model import count_parameters
 from charlm.text.dataset import Dataset
 from charlm.training.plan.expectation import MEASURED, MILLIONS, SPREAD, expected, kind_of
-from charlm.training.plan.planning import Plan
+from charlm.training.plan.planner import Plan
 from charlm.training.plan.speed import OPERATIONS_PER_WEIGHT_AND_TOKEN
 
 DRAWN = np.random.default_rng(0).choice(8, 3000, p=[0.3, 0.2, 0.1, 0.1, 0.1, 0.1, 0.05, 0.05])

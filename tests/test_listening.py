@@ -39,7 +39,7 @@ from charlm.nn.model import RecurrentLanguageModel
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.text.direction import mirrored_dataset
-from charlm.training.plan.planning import plan
+from charlm.training.plan.planner import plan
 from charlm.training.preparing import prepare
 from charlm.training.pretrained import begin_with_frequencies
 from charlm.training.trainer import Trainer

@@ -16,7 +16,7 @@ from charlm.nn.devices import Precision
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import load_dataset
 from charlm.training import makemore, preparing
-from charlm.training.plan.planning import plan
+from charlm.training.plan.planner import plan
 from charlm.units import Tally
 
 TEXT = "no it was n't black monday\nbut while the new york stock exchange did n't fall apart\n"

@@ -1,7 +1,7 @@
 """Settings: frozen dataclasses, one for each concern, with TOML in and plain dictionaries out.
 
 A field's `doc` gives meaning, unit and special value. `None` means "decide from the corpus": the
-rule is in `training.planning`, and the value that it chose is saved with the run.
+rule is in `training.plan.planner`, and the value that it chose is saved with the run.
 """
 
 import contextlib

@@ -63,7 +63,7 @@ from charlm.training.lengths import (
 )
 from charlm.training.plan.constants import SHORT_TEXT, SHORTER_TEXT
 from charlm.training.plan.memory import memory_problem
-from charlm.training.plan.planning import Plan, check_unused_settings
+from charlm.training.plan.planner import Plan, check_unused_settings
 from charlm.training.preparing import Prepared, prepare, prepare_machine
 from charlm.training.pretrained import (
     begin_with,

@@ -28,7 +28,7 @@ from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.text.tokenizers.vocabulary import load_vocabulary
 from charlm.training.plan.expectation import expected
-from charlm.training.plan.planning import Plan, plan
+from charlm.training.plan.planner import Plan, plan
 from charlm.training.plan.speed import set_threads, training_threads
 from charlm.training.pretrained import Pretrained, coverage, find_vectors, with_width
 

@@ -14,7 +14,7 @@ import numpy as np
 from charlm.ngram.baseline import ngram_nats
 from charlm.nn.model import count_parameters
 from charlm.text.dataset import Dataset
-from charlm.training.plan.planning import Plan
+from charlm.training.plan.planner import Plan
 from charlm.training.plan.speed import OPERATIONS_PER_WEIGHT_AND_TOKEN
 
 MEASURED: dict[str, tuple[tuple[float, float], ...]] = {

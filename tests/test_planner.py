@@ -18,9 +18,9 @@ from charlm.nn.model import RecurrentLanguageModel, count_parameters, multiplied
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
 from charlm.training.opening import _shrinking
-from charlm.training.plan import constants, planning, speed
+from charlm.training.plan import constants, planner, speed
 from charlm.training.plan.constants import LADDER
-from charlm.training.plan.planning import Plan, plan
+from charlm.training.plan.planner import Plan, plan
 from charlm.training.plan.speed import measured_speed, training_threads
 
 CPU = torch.device("cpu")
@@ -133,11 +133,11 @@ def test_what_listens_to_validations_needs_some(listener) -> None:
 @pytest.mark.parametrize("length", [{}, {"steps": 5}, {"epochs": 2.0}])
 def test_only_a_given_time_needs_a_measurement(length, monkeypatch: pytest.MonkeyPatch) -> None:
     """The story: what a seeded run learnt depended on what else the machine did at its start."""
-    monkeypatch.setattr(planning, "measured_speed", refused)
+    monkeypatch.setattr(planner, "measured_speed", refused)
     result = planned(stream(50_000), measure=None, **length)
     assert result.settings.model.hidden_size
     assert not result.measured
-    monkeypatch.setattr(planning, "measured_speed", lambda *_: SPEED)
+    monkeypatch.setattr(planner, "measured_speed", lambda *_: SPEED)
     assert planned(stream(50_000), measure=None, minutes=2.0).measured
 
 
@@ -158,7 +158,7 @@ def test_a_default_plan_counts_with_the_assumed_speed(monkeypatch: pytest.Monkey
 
 def test_a_given_speed_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """`measure` is called once and the machine is left alone."""
-    monkeypatch.setattr(planning, "measured_speed", refused)
+    monkeypatch.setattr(planner, "measured_speed", refused)
     calls = []
     planned(stream(50_000), measure=lambda: calls.append(1) or SPEED)
     assert calls == [1]
@@ -202,7 +202,7 @@ def test_a_longer_run_is_measured_for_longer(
 ) -> None:
     """Up to five seconds."""
     asked: list[float] = []
-    monkeypatch.setattr(planning, "measured_speed", lambda *given: asked.append(given[-1]) or SPEED)
+    monkeypatch.setattr(planner, "measured_speed", lambda *given: asked.append(given[-1]) or SPEED)
     planned(stream(50_000), measure=None, minutes=minutes)
     assert asked == [pytest.approx(seconds)]
 
@@ -253,7 +253,7 @@ def test_the_machine_is_measured_within_its_memory(monkeypatch: pytest.MonkeyPat
             raise torch.OutOfMemoryError("CUDA out of memory")
         return SPEED
 
-    monkeypatch.setattr(planning, "measured_speed", measure)
+    monkeypatch.setattr(planner, "measured_speed", measure)
     planned(stream(500_000), measure=None, minutes=7.0)
     assert [rows for _, rows in shapes] == [32, 16, 8, 4]
     shapes.clear()
@@ -491,7 +491,7 @@ def test_every_setting_of_training_is_known_to_these_tests() -> None:
 @pytest.mark.parametrize("unit", VOCABULARIES)
 def test_words_and_bpe_are_tied_where_sizes_allow(unit: str, monkeypatch) -> None:
     """By rule; not where the user's sizes differ, and never against the user's word."""
-    monkeypatch.setattr(planning, "LETTERS", 0)
+    monkeypatch.setattr(planner, "LETTERS", 0)
     large = unit in ("word", "bpe")
     data = stream(50_000, unit=unit)
     assert planned(data, steps=1).settings.model.tie_weights is large
