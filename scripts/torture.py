@@ -38,7 +38,7 @@ from charlm.errors import CharlmError, EnvironmentFailure  # noqa: E402
 from charlm.files import atomic  # noqa: E402
 from charlm.files.safe_read import read_json  # noqa: E402
 from charlm.report.tables import plain_table  # noqa: E402
-from charlm.runs.states import state_folders, state_problems  # noqa: E402
+from charlm.runs.checkpoints import checkpoint_folders, checkpoint_problems  # noqa: E402
 from charlm.text.corpus import Corpus  # noqa: E402
 from charlm.text.dataset import load_dataset  # noqa: E402
 from charlm.text.tokenizers.vocabulary import UNITS  # noqa: E402
@@ -259,7 +259,7 @@ def bit_flips(bench: Bench) -> Iterator[Row]:
         found += bool(_anything_wrong(path))
         file.write_bytes(whole)
     yield Row("bits turned in a checkpoint", bench.amounts.flips, found, "found by verify")
-    state = state_folders(path)[0]
+    state = checkpoint_folders(path)[0]
     cut = found = 0
     for file in sorted(state.iterdir()):
         whole = file.read_bytes()
@@ -267,7 +267,7 @@ def bit_flips(bench: Bench) -> Iterator[Row]:
         for length in range(0, len(whole), step):
             file.write_bytes(whole[:length])
             cut += 1
-            found += bool(state_problems(state))
+            found += bool(checkpoint_problems(state))
         file.write_bytes(whole)
     yield Row("files of a state cut short", cut, found, "every length" if step == 1 else "")
 

@@ -24,9 +24,9 @@ from charlm.config.flags import count_of
 from charlm.errors import CharlmError, UsageError
 from charlm.inference import likelihood
 from charlm.runs import locate
+from charlm.runs.checkpoints import checkpoint_folders
 from charlm.runs.layout import read_record, write_record
 from charlm.runs.run import Run
-from charlm.runs.states import state_folders
 from charlm.training import preparing
 from charlm.training import search as search_module
 
@@ -831,7 +831,7 @@ def test_a_signal_saves_and_the_run_goes_on_later(
     assert b"Traceback" not in err
     (command,) = (line for line in err.decode().splitlines() if "resume with: charlm" in line)
     assert call("verify", "--run", "c/s")[0] == 0
-    step = int(state_folders(Path("c/s"))[0].name.removeprefix("step-"))
+    step = int(checkpoint_folders(Path("c/s"))[0].name.removeprefix("step-"))
     arguments = shlex.split(command.partition("resume with: ")[2])[1:]
     status, _, err = call(*arguments, "--checkpoints", "c", "--steps", str(step + 5))
     assert status == 0

@@ -23,8 +23,8 @@ from charlm.files.atomic import TEMPORARY
 from charlm.files.safe_read import read_json
 from charlm.inference.adapt.calibration import fit_scale
 from charlm.runs import data as data_module
+from charlm.runs.checkpoints import checkpoint_folders
 from charlm.runs.layout import read_record, write_record
-from charlm.runs.states import state_folders
 from charlm.runs.verify import verify_run
 from charlm.text.corpus import Corpus
 from charlm.training import calibrating, opening, preparing
@@ -92,7 +92,7 @@ def log_of(path: Path) -> list[dict]:
 
 def same(a: Path, b: Path) -> bool:
     """Model, newest state and log of two runs: byte by byte, the log but for times."""
-    newest = [state_folders(path)[0] for path in (a, b)]
+    newest = [checkpoint_folders(path)[0] for path in (a, b)]
     assert newest[0].name == newest[1].name
     pairs = [(a / WEIGHTS, b / WEIGHTS), (newest[0] / STATE, newest[1] / STATE)]
     return all(x.read_bytes() == y.read_bytes() for x, y in pairs) and log_of(a) == log_of(b)
@@ -210,7 +210,7 @@ def test_damaged_states_are_passed_over_and_said(tmp_path: Path) -> None:
     complete = finished(tmp_path, name="whole")
     session = begun(tmp_path)
     abandoned(session, 9)
-    newest = state_folders(session.path)[0]
+    newest = checkpoint_folders(session.path)[0]
     (newest / STATE).write_bytes(b"rubbish")
     again = resume(session.path)
     assert any("passed over" in note and newest.name in note for note in again.notes)
@@ -392,7 +392,7 @@ def fails(times: int, function):
     return call
 
 
-@pytest.mark.parametrize("what", ["save_state", "write_weights"])
+@pytest.mark.parametrize("what", ["save_checkpoint", "write_weights"])
 def test_a_failed_save_is_survived_and_tried_again(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -410,7 +410,7 @@ def test_a_failed_save_is_survived_and_tried_again(
     assert session.notes == records[-1].notes
     assert (session.path / WEIGHTS).read_bytes() == (complete / WEIGHTS).read_bytes()
     assert whole(session.path)
-    assert state_folders(session.path)[0].name == "step-12"
+    assert checkpoint_folders(session.path)[0].name == "step-12"
 
 
 def test_a_failed_last_save_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -421,7 +421,9 @@ def test_a_failed_last_save_is_an_error(tmp_path: Path, monkeypatch: pytest.Monk
     for record in records:
         if isinstance(record, SavedRecord):
             break
-    monkeypatch.setattr(session_module, "save_state", fails(99, session_module.save_state))
+    monkeypatch.setattr(
+        session_module, "save_checkpoint", fails(99, session_module.save_checkpoint)
+    )
     with pytest.raises(EnvironmentFailure, match="No space left"):
         list(records)
     monkeypatch.undo()
@@ -590,7 +592,7 @@ def test_a_longer_run_is_accepted(tmp_path: Path) -> None:
         session = resume(path, {"training": {"steps": steps}})
         assert not session.complete
         assert list(session.records())[-1].step == steps
-    pairs = [state_folders(run)[0] / STATE for run in (path, complete)]
+    pairs = [checkpoint_folders(run)[0] / STATE for run in (path, complete)]
     assert pairs[0].read_bytes() == pairs[1].read_bytes()
 
 
@@ -717,7 +719,7 @@ def test_a_run_that_diverges_keeps_its_last_good_state(tmp_path: Path) -> None:
                 with torch.no_grad():
                     session.trainer.model.output.bias.fill_(float("nan"))
     assert whole(session.path)
-    assert state_folders(session.path)[0].name == "step-6"
+    assert checkpoint_folders(session.path)[0].name == "step-6"
     assert np.isfinite(load(session.path, engine="numpy").run.engine.weights.output).all()
     session = resume(session.path)
     assert session.trainer.counters.step == 6
@@ -867,7 +869,7 @@ def test_weights_that_broke_in_the_last_step_are_not_saved(tmp_path: Path) -> No
             if record.step == 12 and record.kind == "evaluation":
                 with torch.no_grad():
                     session.trainer.model.output.bias.fill_(float("inf"))
-    assert state_folders(session.path)[0].name == "step-9"
+    assert checkpoint_folders(session.path)[0].name == "step-9"
     assert whole(session.path)
 
 
@@ -901,12 +903,12 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_text_is_read(tmp_pat
 
 def test_a_foreign_state_is_a_run_error(tmp_path: Path) -> None:
     """A state of another model, with a manifest that is right."""
-    from charlm.runs.states import SavedState, save_state
+    from charlm.runs.checkpoints import Checkpoint, save_checkpoint
 
     session = begun(tmp_path)
     abandoned(session, 4)
-    state = SavedState(step=99, tensors={"model.x": torch.zeros(2)}, counters={"step": 99})
-    save_state(session.path, state, keep=5)
+    state = Checkpoint(step=99, tensors={"model.x": torch.zeros(2)}, counters={"step": 99})
+    save_checkpoint(session.path, state, keep=5)
     with pytest.raises(RunError, match="state of step 99 does not fit"):
         resume(session.path)
     save_file({"a": torch.zeros(1)}, session.path / WEIGHTS)

@@ -25,7 +25,7 @@ from charlm.errors import DivergenceError, EnvironmentFailure, RunError
 from charlm.inference.likelihood import evaluate
 from charlm.nn.cells import CELLS
 from charlm.nn.devices import Precision
-from charlm.runs.states import SavedState
+from charlm.runs.checkpoints import Checkpoint
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
 from charlm.text.windows import Position, Reading, Windows
@@ -73,7 +73,7 @@ class Watched(Trainer):
 
     def __init__(self, *arguments, **named) -> None:
         super().__init__(*arguments, **named)
-        self.snapshots: dict[int, SavedState] = {}
+        self.snapshots: dict[int, Checkpoint] = {}
         self.seen: Counter[int] = Counter()
         self.rates: list[float] = []
         self.token_fraction: list[float] = []
@@ -94,9 +94,9 @@ class Watched(Trainer):
             self.stop("test")
 
 
-def copied(saved: SavedState) -> SavedState:
+def copied(saved: Checkpoint) -> Checkpoint:
     tensors = {name: tensor.clone() for name, tensor in saved.tensors.items()}
-    return SavedState(step=saved.step, tensors=tensors, counters=copy.deepcopy(saved.counters))
+    return Checkpoint(step=saved.step, tensors=tensors, counters=copy.deepcopy(saved.counters))
 
 
 def make(
@@ -131,7 +131,7 @@ def told(records: list[Record]) -> list[dict]:
     return [record.to_dict() for record in records]
 
 
-def differences(a: SavedState, b: SavedState) -> list[str]:
+def differences(a: Checkpoint, b: Checkpoint) -> list[str]:
     """Names of tensors and counters in which two states are not exactly the same."""
     names = sorted(a.tensors.keys() | b.tensors.keys())
     found = [
@@ -145,7 +145,7 @@ def differences(a: SavedState, b: SavedState) -> list[str]:
     return found + [key for key in sorted(keys) if a.counters.get(key) != b.counters.get(key)]
 
 
-def gone_on(saved: SavedState, **chosen) -> tuple[SavedState, list[dict], Watched]:
+def gone_on(saved: Checkpoint, **chosen) -> tuple[Checkpoint, list[dict], Watched]:
     """The end of a run that goes on from a snapshot in a fresh trainer with other fresh weights."""
     dropout = chosen.get("dropout", DROPOUT)
     trainer = make(**chosen, model=tiny_model(chosen.get("cell", "lstm"), V, seed=9, **dropout))

@@ -12,7 +12,7 @@ from helpers import tiny_model, vocabulary_of
 from charlm.api.model import load
 from charlm.config.settings import Settings, settings_from
 from charlm.errors import CorpusError, UsageError
-from charlm.runs.states import state_folders
+from charlm.runs.checkpoints import checkpoint_folders
 from charlm.text.corpus import Corpus
 from charlm.text.vectors import nearest, read_vectors, vector_lines
 from charlm.training.opening import halves, resume, start
@@ -217,7 +217,7 @@ def test_a_run_that_died_at_once_goes_on_without_the_file(tmp_path: Path) -> Non
     list(whole.records())
     (tmp_path / "other").mkdir()
     died = begun(tmp_path / "other")
-    assert state_folders(died.path) == []
+    assert checkpoint_folders(died.path) == []
     died.lock.release()
     (tmp_path / "other" / "v.txt").unlink()
     list(resume(died.path).records())

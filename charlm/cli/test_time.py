@@ -105,7 +105,7 @@ def _temperatures(model: "Model", engine: "TorchEngine") -> "Rows":
 def _averaged(model: "Model") -> "tuple[dict[str, Any], list[int]]":
     """The mean of a run's checkpoints, and their steps. Raises UsageError where there is one."""
     from charlm.errors import UsageError
-    from charlm.runs.states import mean_weights
+    from charlm.runs.checkpoints import mean_weights
 
     weights, steps = mean_weights(model.path)
     if len(steps) < 2:

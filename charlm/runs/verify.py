@@ -8,6 +8,7 @@ from typing import Any
 
 from charlm.errors import CharlmError
 from charlm.files.atomic import MANIFEST, manifest_problems
+from charlm.runs.checkpoints import checkpoint_folders, checkpoint_problems
 from charlm.runs.layout import (
     BACKWARD,
     CONFIG,
@@ -21,7 +22,6 @@ from charlm.runs.layout import (
     read_metrics,
     read_record,
 )
-from charlm.runs.states import state_folders, state_problems
 from charlm.runs.weights import read_header
 from charlm.text.dataset import SPLITS
 from charlm.text.encoded import read_encoded
@@ -53,8 +53,8 @@ def verify_run(path: Path) -> list[Check]:
             checks.append(_check(f"data/{name}", partial(read_encoded, folder)))
     if _is_there(path / KEPT_VECTORS):
         checks.append(_check(str(KEPT_VECTORS), lambda: read_header(path / KEPT_VECTORS)))
-    for folder in state_folders(path):
-        problems = tuple(state_problems(folder, record.get("id")))
+    for folder in checkpoint_folders(path):
+        problems = tuple(checkpoint_problems(folder, record.get("id")))
         checks.append(Check(name=f"states/{folder.name}", problems=problems))
     if (path / BACKWARD).exists():
         halves = verify_run(path / BACKWARD)

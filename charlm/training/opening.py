@@ -26,6 +26,7 @@ from charlm.files.atomic import explained, json_bytes, remove_leftovers
 from charlm.nn.devices import Precision, choose_precision, unserved_bf16
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.phases import phase
+from charlm.runs.checkpoints import Checkpoint, load_newest_checkpoint
 from charlm.runs.data import check_unchanged, read_data, weights_problem, write_data
 from charlm.runs.folders import (
     check_name,
@@ -48,7 +49,6 @@ from charlm.runs.layout import (
     write_record,
 )
 from charlm.runs.run import model_config, model_settings, write_model_files, write_scale
-from charlm.runs.states import SavedState, load_newest_state
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset
 from charlm.text.direction import mirrored_dataset
@@ -280,13 +280,13 @@ def resume(
 
 def _newest_state(
     path: Path, record: Mapping[str, Any]
-) -> tuple[SavedState | None, list[str], str | None]:
+) -> tuple[Checkpoint | None, list[str], str | None]:
     """Return the newest whole state, why others are not, and what is wrong with the weights.
 
     Raises RunError if no state is left and to begin again would write over the best weights.
     """
     with phase("reading the checkpoint"):
-        saved, skipped = load_newest_state(path, record.get("id"))
+        saved, skipped = load_newest_checkpoint(path, record.get("id"))
     if skipped and not saved:
         raise RunError(
             f"{skipped[0]}, and no other state is whole; expected one to go on from. Restore "

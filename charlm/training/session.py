@@ -23,9 +23,14 @@ from charlm.nn.model import RecurrentLanguageModel
 from charlm.nn.torch_backend import TorchEngine
 from charlm.phases import phase
 from charlm.runs.card import model_card
+from charlm.runs.checkpoints import (
+    Checkpoint,
+    checkpoint_folders,
+    load_newest_checkpoint,
+    save_checkpoint,
+)
 from charlm.runs.layout import CARD, METRICS, WEIGHTS, write_record
 from charlm.runs.run import write_weights
-from charlm.runs.states import SavedState, load_newest_state, save_state, state_folders
 from charlm.training.calibrating import best_engine, calibrate
 from charlm.training.records import FinishedRecord, Record, SavedRecord, WarningRecord
 from charlm.training.review import review
@@ -65,7 +70,7 @@ class Session:
         interval; only the last one raises EnvironmentFailure.
         """
         with self._locked():
-            if self.trainer.settings.on_nonfinite == "rewind" and not state_folders(self.path):
+            if self.trainer.settings.on_nonfinite == "rewind" and not checkpoint_folders(self.path):
                 self._try_to_save()
             while True:
                 try:
@@ -97,7 +102,7 @@ class Session:
         now = trainer.counters
         if trainer.settings.on_nonfinite != "rewind" or now.rewinds >= MAX_REWINDS:
             raise error
-        saved, _ = load_newest_state(self.path, self.record.get("id"))
+        saved, _ = load_newest_checkpoint(self.path, self.record.get("id"))
         if saved is None:
             raise error
         size = log_size(saved)
@@ -173,7 +178,7 @@ class Session:
         snapshot = trainer.snapshot()
         log = self.path / METRICS
         snapshot.counters["log_bytes"] = log.stat().st_size if log.exists() else 0
-        folder = save_state(
+        folder = save_checkpoint(
             self.path, snapshot, trainer.settings.keep, run_id=self.record.get("id")
         )
         self.rewound = []
@@ -230,7 +235,7 @@ class Session:
         write_record(self.path, self.record)  # the last of all
 
 
-def log_size(saved: SavedState) -> int:
+def log_size(saved: Checkpoint) -> int:
     """Bytes of the log when a state was saved, taken out of its counters. Raises RunError."""
     size = saved.counters.pop("log_bytes", 0)
     if not isinstance(size, int) or size < 0:

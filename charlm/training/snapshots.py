@@ -14,7 +14,7 @@ from torch import Tensor
 
 from charlm.errors import RunError
 from charlm.nn.model import RecurrentLanguageModel, State
-from charlm.runs.states import SavedState
+from charlm.runs.checkpoints import Checkpoint
 from charlm.training.flat import optimizer_tensors
 from charlm.training.train_state import TrainState
 from charlm.units import Tally
@@ -48,7 +48,7 @@ def checked_counters(content: Mapping[str, Any]) -> TrainState:
     return counters
 
 
-def counters_of(saved: SavedState) -> TrainState:
+def counters_of(saved: Checkpoint) -> TrainState:
     """Return the counters of a checkpoint. Raises RunError where they make no sense."""
     try:
         counters = checked_counters(saved.counters)

@@ -25,7 +25,7 @@ from charlm.nn.devices import Precision
 from charlm.nn.model import RecurrentLanguageModel, State, joined, rows_of, saved_tensors
 from charlm.nn.torch_backend import TorchEngine
 from charlm.phases import phase
-from charlm.runs.states import SavedState
+from charlm.runs.checkpoints import Checkpoint
 from charlm.runs.tensors import put_weights
 from charlm.runs.weights import MAX_WEIGHT
 from charlm.tasks.language_model import Objective
@@ -442,7 +442,7 @@ class Trainer:
         found = self.counters.best_tally
         return Tally(**found) if found else None  # type: ignore[arg-type]
 
-    def snapshot(self) -> SavedState:
+    def snapshot(self) -> Checkpoint:
         """Everything needed to go on from here: weights, optimiser, state, draws, counters."""
         tensors = {f"model.{k}": v for k, v in saved_tensors(self.model).items()}
         tensors |= {f"optimizer.{k}": v for k, v in optimizer_tensors(self.optimizer).items()}
@@ -451,9 +451,9 @@ class Trainer:
             tensors |= {f"average.{name}": t for name, t in self.average.tensors.items()}
         tensors["generator"] = self.generator.get_state()
         counters = asdict(self.counters)
-        return SavedState(step=self.counters.step, tensors=tensors, counters=counters)
+        return Checkpoint(step=self.counters.step, tensors=tensors, counters=counters)
 
-    def restore(self, saved: SavedState) -> None:
+    def restore(self, saved: Checkpoint) -> None:
         """Go on from a snapshot. Raises RunError when it does not fit this model."""
         parts = {
             prefix: {
@@ -485,7 +485,7 @@ class Trainer:
         except (KeyError, RuntimeError, TypeError, ValueError, IndexError) as error:
             raise RunError(f"the state of step {saved.step} does not fit: {error}") from error
 
-    def _restore_draws(self, saved: SavedState) -> None:
+    def _restore_draws(self, saved: Checkpoint) -> None:
         """Go on with the draws of dropout; another kind of device draws others, from a new seed."""
         state = saved.tensors["generator"]
         sizes = {len(state), len(self.generator.get_state())}

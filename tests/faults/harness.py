@@ -28,9 +28,9 @@ from waiting import bounded
 from charlm.config.settings import Settings, settings_from
 from charlm.errors import CharlmError
 from charlm.files import atomic
+from charlm.runs.checkpoints import checkpoint_folders
 from charlm.runs.layout import read_config, read_record
 from charlm.runs.run import load_run
-from charlm.runs.states import state_folders
 from charlm.runs.verify import verify_run
 from charlm.text.corpus import Corpus
 from charlm.training.opening import resume, start
@@ -161,7 +161,7 @@ def full() -> None:
 
 def newest_files(path: Path) -> dict[str, bytes]:
     """What must be the same to the bit: best weights, newest state, the log but for times."""
-    newest = state_folders(path)[0]
+    newest = checkpoint_folders(path)[0]
     timed = ("seconds", "tokens_per_second", "notes")
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text("utf-8").splitlines()]
     log = [{key: value for key, value in line.items() if key not in timed} for line in lines]
@@ -254,7 +254,7 @@ def lie(data: bytes, draws: random.Random, *, is_json: bool) -> bytes:
 
 def mend_manifests(path: Path) -> None:
     """Make the sums fit what is there, as somebody would who means harm."""
-    for folder in (path, *state_folders(path)):
+    for folder in (path, *checkpoint_folders(path)):
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
             manifest = json.loads((folder / "MANIFEST.json").read_bytes())
             for name in manifest["files"]:

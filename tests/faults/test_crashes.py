@@ -33,8 +33,8 @@ from waiting import python_calls
 
 from charlm.errors import EnvironmentFailure, RunError
 from charlm.files import atomic
+from charlm.runs.checkpoints import checkpoint_folders
 from charlm.runs.folders import check_name
-from charlm.runs.states import state_folders
 from charlm.training import preparing
 from charlm.training.records import WarningRecord
 
@@ -181,7 +181,7 @@ def test_a_disk_that_stays_full(size: int, tmp_path: Path) -> None:
 
     assert in_child(work) in (0, 5)
     assert problems(path) == []
-    assert state_folders(path)
+    assert checkpoint_folders(path)
     list(go_on_longer(path).records())
     assert newest_files(path) != before
 

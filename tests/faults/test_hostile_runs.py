@@ -28,7 +28,7 @@ from waiting import bounded
 
 from charlm.errors import CharlmError, CorpusError, RunError, UsageError
 from charlm.files.atomic import write_json
-from charlm.runs.states import state_folders
+from charlm.runs.checkpoints import checkpoint_folders
 from charlm.training import preparing
 
 LIES = 300
@@ -57,7 +57,7 @@ def path(whole: Path, tmp_path: Path) -> Path:
 
 
 def newest(path: Path) -> Path:
-    return state_folders(path)[0]
+    return checkpoint_folders(path)[0]
 
 
 def replaced(path: Path, *way: str | int, to: Any) -> dict:
@@ -180,14 +180,14 @@ WRONG_COUNTERS = [
 @pytest.mark.parametrize(("name", "value"), WRONG_COUNTERS, ids=str)
 def test_counters_that_make_no_sense_are_refused(name: str, value: Any, path: Path) -> None:
     """A position outside of the text would be waited for without end."""
-    for folder in state_folders(path):
+    for folder in checkpoint_folders(path):
         changed(path, f"states/{folder.name}/state.json", name, to=value)
     refused(path, "resume")
 
 
 def retold(path: Path, change: Callable[[dict], None]) -> None:
     """Other tensors in all states, with sums that fit."""
-    for folder in state_folders(path):
+    for folder in checkpoint_folders(path):
         tensors = load_file(folder / "state.safetensors")
         change(tensors)
         save_file(tensors, folder / "state.safetensors", metadata={"format": "pt"})
@@ -271,7 +271,7 @@ def test_averages_that_fit_no_model_are_refused(wrong, tmp_path: Path) -> None:
 @pytest.mark.parametrize("other", ["seed", "size"])
 def test_states_of_other_runs_are_not_averaged(other: str, path: Path, tmp_path: Path) -> None:
     """Neither of the same shape nor of another one."""
-    from charlm.runs.states import mean_weights
+    from charlm.runs.checkpoints import mean_weights
 
     chosen = {"seed": 2} if other == "seed" else {"learning_rate": 0.01}
     weights, steps = mean_weights(path)

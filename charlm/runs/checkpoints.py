@@ -31,7 +31,7 @@ STATE_FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class SavedState:
+class Checkpoint:
     """Named tensors and plain counters at one step."""
 
     step: int
@@ -39,7 +39,7 @@ class SavedState:
     counters: dict[str, Any]
 
 
-def save_state(run: Path, state: SavedState, keep: int, *, run_id: str | None = None) -> Path:
+def save_checkpoint(run: Path, state: Checkpoint, keep: int, *, run_id: str | None = None) -> Path:
     """Commit a state, then delete all but it and the `keep - 1` before it.
 
     States of later steps go too: they were damaged and passed over. With a `run_id` the state is
@@ -52,7 +52,7 @@ def save_state(run: Path, state: SavedState, keep: int, *, run_id: str | None = 
     }
     about = {"format": STATE_FORMAT, "step": state.step} | ({"run": run_id} if run_id else {})
     commit_folder(folder, files, about)
-    others = [other for other in state_folders(run) if other != folder]
+    others = [other for other in checkpoint_folders(run) if other != folder]
     older = [other for other in others if _step_of(other) < state.step]
     for other in others:
         if other not in older[: keep - 1]:
@@ -60,7 +60,7 @@ def save_state(run: Path, state: SavedState, keep: int, *, run_id: str | None = 
     return folder
 
 
-def state_folders(run: Path) -> list[Path]:
+def checkpoint_folders(run: Path) -> list[Path]:
     """The folders of states, newest step first, valid or not."""
     found = [path for path in (run / "states").glob("step-*") if _step_of(path) >= 0]
     return sorted(found, key=_step_of, reverse=True)
@@ -71,7 +71,7 @@ def _step_of(folder: Path) -> int:
     return int(number) if number.isdecimal() else -1
 
 
-def state_problems(folder: Path, run_id: str | None = None) -> list[str]:
+def checkpoint_problems(folder: Path, run_id: str | None = None) -> list[str]:
     """What is wrong with a state, of the run `run_id` if that is known; empty: it can be used."""
     try:
         manifest = read_written(folder / MANIFEST)
@@ -96,8 +96,8 @@ def mean_weights(run: Path) -> tuple[dict[str, Tensor], list[int]]:
     total: dict[str, Tensor] = {}
     steps: list[int] = []
     run_id = read_record(run).get("id") if (run / RECORD).exists() else None
-    for folder in state_folders(run):
-        if state_problems(folder, run_id):
+    for folder in checkpoint_folders(run):
+        if checkpoint_problems(folder, run_id):
             continue
         found = tensors_from_file(folder / TENSORS)
         weights = {k.removeprefix("model."): v for k, v in found.items() if k.startswith("model.")}
@@ -106,15 +106,17 @@ def mean_weights(run: Path) -> tuple[dict[str, Tensor], list[int]]:
     return {name: tensor / len(steps) for name, tensor in total.items()}, sorted(steps)
 
 
-def load_newest_state(run: Path, run_id: str | None = None) -> tuple[SavedState | None, list[str]]:
+def load_newest_checkpoint(
+    run: Path, run_id: str | None = None
+) -> tuple[Checkpoint | None, list[str]]:
     """The newest state that is whole and of this run, and why newer ones were passed over."""
     skipped: list[str] = []
-    for folder in state_folders(run):
-        problems = state_problems(folder, run_id)
+    for folder in checkpoint_folders(run):
+        problems = checkpoint_problems(folder, run_id)
         if problems:
             skipped += problems
             continue
         counters = read_json(folder / COUNTERS)
         tensors = tensors_from_file(folder / TENSORS)
-        return SavedState(step=_step_of(folder), tensors=tensors, counters=counters), skipped
+        return Checkpoint(step=_step_of(folder), tensors=tensors, counters=counters), skipped
     return None, skipped

@@ -8,34 +8,34 @@ import torch
 
 from charlm.errors import EnvironmentFailure, RunError
 from charlm.files.atomic import MANIFEST, TEMPORARY
-from charlm.runs.states import (
+from charlm.runs.checkpoints import (
     COUNTERS,
     TENSORS,
-    SavedState,
-    load_newest_state,
+    Checkpoint,
+    checkpoint_folders,
+    checkpoint_problems,
+    load_newest_checkpoint,
     mean_weights,
-    save_state,
-    state_folders,
-    state_problems,
+    save_checkpoint,
 )
 
 
-def state(step: int, value: float = 1.0) -> SavedState:
+def state(step: int, value: float = 1.0) -> Checkpoint:
     tensors = {"model.w": torch.full((2,), value), "generator": torch.zeros(3, dtype=torch.uint8)}
-    return SavedState(step=step, tensors=tensors, counters={"step": step, "best_nats": None})
+    return Checkpoint(step=step, tensors=tensors, counters={"step": step, "best_nats": None})
 
 
 def saved(run: Path, *steps: int, keep: int = 9) -> list[Path]:
-    return [save_state(run, state(step, float(step)), keep) for step in steps]
+    return [save_checkpoint(run, state(step, float(step)), keep) for step in steps]
 
 
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     """Tensors exactly, counters as they were, and nothing to complain about."""
     (folder,) = saved(tmp_path, 7)
-    found, skipped = load_newest_state(tmp_path)
+    found, skipped = load_newest_checkpoint(tmp_path)
     assert found is not None
     assert skipped == []
-    assert state_problems(folder) == []
+    assert checkpoint_problems(folder) == []
     assert found.step == 7
     assert found.counters == {"step": 7, "best_nats": None}
     for name, tensor in state(7, 7.0).tensors.items():
@@ -44,19 +44,19 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
 
 def test_a_run_without_states_has_none(tmp_path: Path) -> None:
     """Nothing saved yet, or nothing but what is no state."""
-    assert load_newest_state(tmp_path) == (None, [])
+    assert load_newest_checkpoint(tmp_path) == (None, [])
     (tmp_path / "states" / "step-x").mkdir(parents=True)
     (tmp_path / "states" / f"{TEMPORARY}step-9-1").mkdir()
     (tmp_path / "states" / ".DS_Store").write_bytes(b"")
-    assert load_newest_state(tmp_path) == (None, [])
-    assert state_folders(tmp_path) == []
+    assert load_newest_checkpoint(tmp_path) == (None, [])
+    assert checkpoint_folders(tmp_path) == []
 
 
 def test_newest_means_the_highest_step(tmp_path: Path) -> None:
     """By number, not by letters or by time."""
     saved(tmp_path, 9, 20, 100)
-    assert [path.name for path in state_folders(tmp_path)] == ["step-100", "step-20", "step-9"]
-    found, _ = load_newest_state(tmp_path)
+    assert [path.name for path in checkpoint_folders(tmp_path)] == ["step-100", "step-20", "step-9"]
+    found, _ = load_newest_checkpoint(tmp_path)
     assert found is not None
     assert found.step == 100
 
@@ -74,8 +74,8 @@ def test_a_passed_over_state_takes_no_place_of_a_whole_one(tmp_path: Path) -> No
     """Damaged states of later steps go when an earlier step is saved; the new one is never lost."""
     damage_tensors_cut(saved(tmp_path, 50)[0])
     saved(tmp_path, 9, keep=1)
-    assert [path.name for path in state_folders(tmp_path)] == ["step-9"]
-    found, skipped = load_newest_state(tmp_path)
+    assert [path.name for path in checkpoint_folders(tmp_path)] == ["step-9"]
+    found, skipped = load_newest_checkpoint(tmp_path)
     assert found is not None
     assert (found.step, skipped) == (9, [])
 
@@ -128,19 +128,19 @@ def test_a_damaged_state_is_passed_over_with_a_reason(damage, tmp_path: Path) ->
     """The newest whole one is taken; the reason names the folder that was left out."""
     folders = saved(tmp_path, 2, 3)
     damage(folders[1])
-    found, skipped = load_newest_state(tmp_path)
+    found, skipped = load_newest_checkpoint(tmp_path)
     assert found is not None
     assert found.step == 2
     assert skipped
     assert all("step-3" in reason for reason in skipped)
-    assert state_problems(folders[1]) == skipped
+    assert checkpoint_problems(folders[1]) == skipped
 
 
 def test_all_damaged_is_none_with_all_reasons(tmp_path: Path) -> None:
     """The run then begins again; nothing is lost silently."""
     for folder in saved(tmp_path, 1, 2, 3):
         damage_tensors_cut(folder)
-    found, skipped = load_newest_state(tmp_path)
+    found, skipped = load_newest_checkpoint(tmp_path)
     assert found is None
     assert [reason.count("step-") for reason in skipped] == [1, 1, 1]
 
@@ -148,8 +148,8 @@ def test_all_damaged_is_none_with_all_reasons(tmp_path: Path) -> None:
 def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
     """As after a resume that was stopped at once."""
     saved(tmp_path, 5)
-    save_state(tmp_path, state(5, 8.0), keep=2)
-    found, skipped = load_newest_state(tmp_path)
+    save_checkpoint(tmp_path, state(5, 8.0), keep=2)
+    found, skipped = load_newest_checkpoint(tmp_path)
     assert found is not None
     assert skipped == []
     assert found.tensors["model.w"].tolist() == [8.0, 8.0]
@@ -160,7 +160,7 @@ def test_a_crash_while_replacing_falls_back_to_the_same_step(tmp_path: Path) -> 
     """The older state of a step waits under `step-5~` until the newer one has its name."""
     (folder,) = saved(tmp_path, 5)
     folder.rename(folder.with_name("step-5~"))
-    found, skipped = load_newest_state(tmp_path)
+    found, skipped = load_newest_checkpoint(tmp_path)
     assert found is not None
     assert (found.step, skipped) == (5, [])
     saved(tmp_path, 5)
@@ -180,17 +180,17 @@ def test_a_failed_save_leaves_the_older_states(
     with pytest.raises(EnvironmentFailure, match="No space left"):
         saved(tmp_path, 3, keep=2)
     assert {path.name for path in (tmp_path / "states").iterdir()} == {"step-1", "step-2"}
-    found, skipped = load_newest_state(tmp_path)
+    found, skipped = load_newest_checkpoint(tmp_path)
     assert found is not None
     assert (found.step, skipped) == (2, [])
 
 
 def test_counters_that_are_not_json_are_not_saved(tmp_path: Path) -> None:
     """A NaN among the counters is a mistake of ours, found when writing and not when reading."""
-    bad = SavedState(step=1, tensors=state(1).tensors, counters={"best_nats": float("nan")})
+    bad = Checkpoint(step=1, tensors=state(1).tensors, counters={"best_nats": float("nan")})
     with pytest.raises(ValueError, match="JSON"):
-        save_state(tmp_path, bad, keep=1)
-    assert state_folders(tmp_path) == []
+        save_checkpoint(tmp_path, bad, keep=1)
+    assert checkpoint_folders(tmp_path) == []
 
 
 def test_a_crafted_state_is_a_run_error(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_crafted_state_is_a_run_error(tmp_path: Path) -> None:
     files = {TENSORS: b"\x80\x04K\x01.", COUNTERS: b"{}"}
     commit_folder(tmp_path / "states" / "step-3", files, about)
     with pytest.raises(RunError, match="safetensors"):
-        load_newest_state(tmp_path)
+        load_newest_checkpoint(tmp_path)
 
 
 def test_the_mean_of_the_weights_of_whole_states(tmp_path: Path) -> None:
