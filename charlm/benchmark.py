@@ -33,7 +33,7 @@ from charlm.nn.devices import (
     processor_name,
 )
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
-from charlm.runs.locate import built_in
+from charlm.runs.built_in import built_in_text
 from charlm.runs.run import load_run, model_config, write_model_files, write_weights
 from charlm.text.tokenizers.building import build_vocabulary
 from charlm.text.tokenizers.vocabulary import Vocabulary
@@ -193,7 +193,7 @@ def training_step(settings: ModelSettings, vocab_size: int, precision: str) -> P
 
 def temporary_run(path: Path, hidden: int) -> tuple[Path, Vocabulary]:
     """A run of random weights on the built-in text's characters, and its vocabulary."""
-    text = built_in("corpora", "tales.txt").read_text(encoding="utf-8")
+    text = built_in_text().read_text(encoding="utf-8")
     vocabulary = build_vocabulary(lambda: [text[:200_000]], VocabularySettings()).vocabulary
     settings = ModelSettings(
         num_layers=2, hidden_size=hidden, embedding_size=EMBEDDING, tie_weights=False
@@ -237,7 +237,7 @@ def _scoring(
     engines: Mapping[str, Engine], vocabulary: Vocabulary, seconds: float
 ) -> Iterator[Figure]:
     """Likelihood of many sentences."""
-    text = built_in("corpora", "tales.txt").read_text(encoding="utf-8")
+    text = built_in_text().read_text(encoding="utf-8")
     lines = [line for line in text[:60_000].split("\n") if line][:256]
     documents = [vocabulary.encode(line).astype(np.int64) for line in lines]
 
@@ -252,7 +252,7 @@ def _scoring(
 
 def _encoding(seconds: float) -> Iterator[Figure]:
     """Text to ids in memory, by unit, in pieces as a corpus gives them."""
-    text = built_in("corpora", "tales.txt").read_text(encoding="utf-8")
+    text = built_in_text().read_text(encoding="utf-8")
     size = len(text.encode("utf-8")) / 1e6
     programs: dict[str, Program] = {}
     for unit in ("char", "byte", "word"):

@@ -16,7 +16,7 @@ import numpy as np
 
 import charlm
 from charlm.inference.infill import SHORTLIST, Half, Reader, rank
-from charlm.runs.layout import BACKWARD
+from charlm.runs.pair import backward_half
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK
 
 WAYS = ("forward, left only", "forward, whole sentence", "both directions")
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--gaps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    model, other = charlm.load(options.run), charlm.load(options.run / BACKWARD)
+    model, other = charlm.load(options.run), charlm.load(backward_half(options.run))
     forward, backward = (Half(engine=m.run.engine, ends=m.run.ends) for m in (model, other))
     lines = options.text.read_text(encoding="utf-8").splitlines()
     sentences = [model.vocabulary.encode(line.strip()).astype(np.int64) for line in lines]

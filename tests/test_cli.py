@@ -23,7 +23,7 @@ from charlm.cli.output import Verbosity
 from charlm.config.flags import count_of
 from charlm.errors import CharlmError, UsageError
 from charlm.inference import likelihood
-from charlm.runs import locate
+from charlm.runs import built_in
 from charlm.runs.checkpoints import checkpoint_folders
 from charlm.runs.layout import read_record, write_record
 from charlm.runs.run import Run
@@ -683,7 +683,7 @@ def test_the_built_in_run_is_not_trained(
     call: Call, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It can be read, and says what it is, but not gone on with."""
-    monkeypatch.setattr(locate, "built_in", lambda kind, name: runs / "stream")
+    monkeypatch.setattr(built_in, "shipped", lambda kind, name: runs / "stream")
     assert call("next", "a", "--checkpoints", "none", "--json")[0] == 0
     assert "(the built-in model)" in call("next", "a", "--checkpoints", "none")[2]
     status, _, err = call("train", "--resume", "--run", "tales", "--checkpoints", "none")

@@ -9,13 +9,13 @@ import pytest
 import charlm
 from charlm.api.model import Model
 from charlm.errors import UsageError, check_count
-from charlm.runs.locate import built_in
+from charlm.runs.built_in import shipped
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
     """The model that ships with charlm."""
-    return charlm.load(built_in("checkpoints", "tales"))
+    return charlm.load(shipped("checkpoints", "tales"))
 
 
 CALLS: dict[str, tuple[Callable[[Model, Any], Any], int]] = {

@@ -13,7 +13,7 @@ from helpers import Call
 
 from charlm.cli import app, stdin
 from charlm.cli.output import Verbosity
-from charlm.runs.locate import built_in
+from charlm.runs.built_in import shipped
 
 TEXTLESS = {"score", "fill", "compare", "info", "verify", "reproduce", "bench", "vectors"}
 """Commands that read standard input by themselves, require their text, or take none."""
@@ -79,7 +79,7 @@ def test_debug_after_the_command_shows_a_traceback(call: Call) -> None:
 )
 def test_a_run_may_be_an_argument(words: list[str], call: Call, here: Path) -> None:
     """By name or by path, as with --run."""
-    shutil.copytree(built_in("checkpoints", "tales"), here / "copy")
+    shutil.copytree(shipped("checkpoints", "tales"), here / "copy")
     for run in ("tales", "copy"):
         wanted = call(*words, "--run", run)
         assert call(*words, run) == wanted
@@ -119,7 +119,7 @@ def test_two_runs_are_one_too_many(call: Call) -> None:
 
 def test_a_variable_names_the_run(call: Call, monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
     """Unless a flag or argument does; it is reported, and a mistake in it too."""
-    shutil.copytree(built_in("checkpoints", "tales"), here / "copy")
+    shutil.copytree(shipped("checkpoints", "tales"), here / "copy")
     monkeypatch.setenv("CHARLM_RUN", "copy")
     assert "run copy (from CHARLM_RUN)" in call("info")[2]
     assert call("info")[1] == call("info", "copy")[1]

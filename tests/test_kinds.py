@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from charlm.runs.locate import built_in
+from charlm.runs.built_in import shipped
 from charlm.text.corpus import Corpus
 from charlm.text.sources.kinds import advice_for
 
@@ -90,7 +90,7 @@ def test_plain_text_is_plain_text(text) -> None:
 @pytest.mark.parametrize("name", ["tales.txt"])
 def test_the_text_that_ships_is_plain(name) -> None:
     """And any part of it."""
-    text = Path(built_in("corpora", name)).read_text(encoding="utf-8")
+    text = Path(shipped("corpora", name)).read_text(encoding="utf-8")
     assert not any(advice_for(text[start : start + 3000]) for start in range(0, len(text), 3000))
 
 

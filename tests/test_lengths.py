@@ -12,6 +12,7 @@ import torch
 from helpers import Call
 
 from charlm.cli import beginning
+from charlm.config.settings import ModelSettings
 from charlm.errors import UsageError
 from charlm.files import atomic
 from charlm.runs import data
@@ -59,6 +60,7 @@ def training(**lengths: float) -> dict[str, float | None]:
 
 COUNTERS = {"tokens": 4000, "step": 40, "seconds": 30.5}
 TRAINED = trained_so_far(COUNTERS, 1000)
+PAIR = ModelSettings(direction="both")
 
 
 def test_what_was_trained_is_known_in_every_unit() -> None:
@@ -81,8 +83,8 @@ def test_more_is_added_to_what_was_trained(more: dict, recorded: dict, total: di
 
 
 def test_minutes_are_of_both_directions() -> None:
-    assert with_more({"minutes": 2}, training(minutes=0.5), TRAINED, 2) == {"minutes": 3}
-    assert with_more({"steps": 2}, training(steps=40), TRAINED, 2) == {"steps": 42}
+    assert with_more({"minutes": 2}, training(minutes=0.5), TRAINED, PAIR) == {"minutes": 3}
+    assert with_more({"steps": 2}, training(steps=40), TRAINED, PAIR) == {"steps": 42}
 
 
 @pytest.mark.parametrize("more", [{"steps": 0}, {"minutes": -1.0}, {"steps": 1, "epochs": 1.0}])

@@ -6,14 +6,13 @@ from pathlib import Path
 import pytest
 
 from charlm.errors import RunError
-from charlm.runs import locate
+from charlm.runs import built_in
+from charlm.runs.built_in import is_built_in
 from charlm.runs.layout import CONFIG, FORMAT, RECORD, WEIGHTS, read_config, read_record
 from charlm.runs.locate import (
-    built_in,
     checkpoints_folder,
     find_run,
     fresh_run_folder,
-    is_built_in,
     own_runs,
 )
 
@@ -31,7 +30,7 @@ def make_run(folder: Path, name: str, *, time: int, trained: bool = True) -> Pat
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A stand-in for the model that ships with charlm."""
     path = make_run(tmp_path / "package" / "checkpoints", "tales", time=10**9)
-    monkeypatch.setattr(locate, "built_in", lambda kind, name: tmp_path / "package" / kind / name)
+    monkeypatch.setattr(built_in, "shipped", lambda kind, name: tmp_path / "package" / kind / name)
     return path
 
 
@@ -109,7 +108,7 @@ def test_the_built_in_run_is_known_as_such(tmp_path: Path, shipped: Path) -> Non
 
 def test_what_ships_is_found_from_a_checkout() -> None:
     """The built-in corpus is there."""
-    assert built_in("corpora", "tales.txt").is_file()
+    assert built_in.built_in_text().is_file()
 
 
 def test_the_folder_of_runs(monkeypatch: pytest.MonkeyPatch) -> None:

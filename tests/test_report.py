@@ -16,13 +16,12 @@ from charlm.report.formats import FORMATS, ScoredRow
 from charlm.report.progress import (
     evaluation_line,
     plain_step_line,
-    source_log_loss,
     step_line,
     summary_table,
 )
 from charlm.report.tables import next_table, score_table, tally_table, token_table
 from charlm.report.text import duration, number, shortened, visible
-from charlm.runs.locate import built_in
+from charlm.runs.built_in import shipped, source_log_loss
 from charlm.training.records import EvaluationRecord, FinishedRecord, Memory, Review, StepRecord
 from charlm.units import Tally
 
@@ -197,7 +196,7 @@ def test_an_expectation_is_told_in_the_unit_of_the_trade(unit: str, nats: float,
     assert progress._outlook({}) == []
 
 
-BUILT_IN = {"valid_frac": None, "valid": (), "sources": [str(built_in("corpora", "tales.txt"))]}
+BUILT_IN = {"valid_frac": None, "valid": (), "sources": [str(shipped("corpora", "tales.txt"))]}
 
 
 @pytest.mark.parametrize(

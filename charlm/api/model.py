@@ -30,8 +30,9 @@ from charlm.inference.likelihood import evaluate
 from charlm.inference.samplers import Sampling, log_probabilities
 from charlm.inference.scoring import Scorer, Scores
 from charlm.listing import Listing
-from charlm.runs.layout import BACKWARD, METRICS, TOKENIZER, WEIGHTS, read_metrics
+from charlm.runs.layout import METRICS, TOKENIZER, WEIGHTS, read_metrics
 from charlm.runs.locate import checkpoints_folder, find_run, is_run
+from charlm.runs.pair import backward_half, is_pair
 from charlm.runs.run import Run, file_stamp, load_run, read_embedding
 from charlm.text.corpus import Corpus, check_text
 from charlm.text.prompts import open_document, with_ends
@@ -314,10 +315,10 @@ class Model:
 
     @cached_property
     def _backward_half(self) -> Run:
-        path = self.path / BACKWARD
+        path = backward_half(self.path)
         if is_run(path) and (path / WEIGHTS).exists():
             return load_run(path, **self._options)
-        if self.config["model"].get("direction") == "both":
+        if is_pair(self.config["model"]):
             raise RunError(
                 f"{self.path} has no backward half yet; resume with: "
                 + command("train", "--resume", run=self.path)

@@ -128,14 +128,15 @@ def _changes(nested: Nested, record: dict[str, Any], name: str) -> Nested:
     """
     from charlm.config.settings import LENGTHS, settings_from
     from charlm.runs.data import absolute
+    from charlm.runs.pair import length_factor
 
     given, recorded, changes = settings_from(nested, "flags").to_dict(), record["settings"], {}
     results = record.get("results") or {}
     for section, key in ((section, key) for section, values in nested.items() for key in values):
         before, now = recorded[section].get(key), given[section][key]
         origin = record.get("origins", {}).get(f"{section}.{key}", "")
-        halved = key == "minutes" and recorded["model"].get("direction") == "both"
-        replaced = key in PLANNED and origin not in ("flag", "default") and not halved
+        factor = length_factor(key, recorded["model"])
+        replaced = key in PLANNED and origin not in ("flag", "default") and factor == 1
         if before == now or replaced or key == "parameters":
             continue
         if key in PATHS and absolute(now) == record["corpus"].get(key):
@@ -143,7 +144,7 @@ def _changes(nested: Nested, record: dict[str, Any], name: str) -> Nested:
         if key in MACHINE:
             changes[key] = now
         elif key in LENGTHS and before is not None:
-            before *= 2.0 if halved else 1.0
+            before *= factor
             changes |= {key: now} if now > before * (1.0 + 1e-9) else {}
         elif not (key == "steps" and results.get("step", 0) >= now):
             raise _made_otherwise(f"with {key} {before}, not {now}", "the settings", name)
@@ -183,7 +184,8 @@ def _made_otherwise(how: str, expected: str, name: str) -> Exception:
 def resume(request: Request) -> "Session":
     """Resume the run that is named, or the newest one; it may be complete already."""
     from charlm.errors import RunError, UsageError
-    from charlm.runs.locate import find_run, is_built_in, own_runs
+    from charlm.runs.built_in import is_built_in
+    from charlm.runs.locate import find_run, own_runs
 
     flags, folder = request.flags, request.folder
     if request.config or request.preset or request.vocab or flags.get("corpus", {}).get("sources"):
@@ -223,12 +225,12 @@ def completed(session: "Session") -> str:
     """Return a sentence about a run that is complete: how long it was, and how to train it more."""
     from dataclasses import asdict
 
+    from charlm.runs.pair import length_factor
     from charlm.training.lengths import counted_length, length_of
 
     trainer = session.trainer
     unit, value = length_of(asdict(trainer.settings))
-    if unit == "minutes" and trainer.model.settings.direction == "both":
-        value *= 2.0
+    value *= length_factor(unit, trainer.model.settings)
     length = f"complete after {counted_length(value, unit)}"
     if trainer.completion == "patience":
         length = f"over after {trainer.passes:.1f} passes, since validation no longer improved"

@@ -123,7 +123,8 @@ def reading_flags(reading: ReadingFlags) -> set[str]:
 
 def locate(run: str | None, checkpoints: Path | None, *, trained: bool = True) -> Path:
     """The folder of the run that the options name, told on stderr where it was not named."""
-    from charlm.runs.locate import best_trial, checkpoints_folder, find_run, is_built_in
+    from charlm.runs.built_in import is_built_in
+    from charlm.runs.locate import best_trial, checkpoints_folder, find_run
 
     path = find_run(run, checkpoints_folder(checkpoints), trained=trained)
     if best_trial(path.parent) == path:

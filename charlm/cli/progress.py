@@ -177,9 +177,9 @@ def _sample(session: "Session") -> str:
     Nothing for the backward half of a run.
     """
     from charlm.api.model import load
-    from charlm.runs.layout import BACKWARD
+    from charlm.runs.pair import is_backward_half
 
-    if session.path.name == BACKWARD:
+    if is_backward_half(session.path):
         return ""
     with phase("sampling"):
         model = load(session.path)

@@ -54,7 +54,7 @@ def vocab(
     """
     from charlm.config.settings import Reading, VocabularySettings
     from charlm.errors import UsageError
-    from charlm.runs.locate import built_in
+    from charlm.runs.built_in import built_in_text
     from charlm.text.corpus import Corpus
     from charlm.text.tokenizers.building import (
         BuiltVocabulary,
@@ -79,7 +79,7 @@ def vocab(
         normalize=normalize,
     )
     rules = Reading(**reading)
-    corpus = Corpus(sources or [str(built_in("corpora", "tales.txt"))], reading=rules)
+    corpus = Corpus(sources or [str(built_in_text())], reading=rules)
 
     def read() -> "Iterator[str]":
         """Read the text, and show how much of it was read."""

@@ -1,6 +1,5 @@
 """Lines and tables about training: the plan, a step, a validation, the end."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ from charlm.config.settings import LENGTHS
 from charlm.files.escapes import escape_unprintable
 from charlm.report.tables import pairs_table
 from charlm.report.text import counted, duration, number, shortened, word_perplexity
-from charlm.runs.layout import BACKWARD
-from charlm.runs.locate import built_in, is_run
+from charlm.runs.built_in import source_log_loss
+from charlm.runs.pair import is_backward_half, is_pair
 from charlm.training.records import EvaluationRecord, FinishedRecord, Review, StepRecord
 from charlm.units import Tally, bits, perplexity
 
@@ -163,25 +162,6 @@ def review_pairs(review: Review) -> list[tuple[str, str]]:
     return pairs
 
 
-def source_log_loss(record: Mapping[str, Any]) -> float | None:
-    """Bits per character of the built-in grammar on the tail of its own text, if that was read.
-
-    No model can be better on average: what a model needs beyond it is its distance from perfect.
-    """
-    settings = record["settings"]["corpus"]
-    source = built_in("corpora", "tales.txt")
-    cut = record["settings"]["vocabulary"]
-    plain = settings["valid_frac"] in (None, 0.1) and not settings["valid"]
-    plain &= cut["normalize"] == "none" and not cut["lowercase"]
-    plain &= cut["unit"] != "word" or cut["words"] == "text"
-    if not plain or record["corpus"]["document"] != "stream" or len(settings["sources"]) != 1:
-        return None
-    if Path(settings["sources"][0]).resolve() != source.resolve():
-        return None
-    facts = json.loads(source.with_suffix(".json").read_text(encoding="utf-8"))
-    return float(facts["log_loss_bits_per_char_last_tenth"])
-
-
 def _figures(tally: Tally, unit: str) -> str:
     figures = (
         f"{number(tally.nats_per_token)} nats/token, {number(tally.bits_per_char)} bits/char, "
@@ -195,12 +175,11 @@ def _figures(tally: Tally, unit: str) -> str:
 
 def next_commands(path: Path, record: Mapping[str, Any], finished: FinishedRecord) -> list[str]:
     """Return what to try next with a model of this kind, ready to be copied."""
-    half = path.name == BACKWARD and is_run(path.parent)
+    half = is_backward_half(path)
     path = path.parent if half else path
     if not finished.complete:
         return [f"saved; resume with: {command('train', '--resume', run=path)}"]
-    direction = record["settings"]["model"].get("direction", "forward")
-    if direction == "both":  # its other half comes next
+    if is_pair(record["settings"]["model"]):  # its other half comes next
         return []
     words: list[tuple[object, ...]] = [
         ("sample", *_sample_options(record)),

@@ -10,6 +10,7 @@ from charlm.config.settings import settings_from
 from charlm.config.unused import DEFAULTS, VALIDATION, broken_condition, facts_of
 from charlm.errors import UsageError
 from charlm.runs.layout import RECORD, TOKENIZER
+from charlm.runs.pair import length_factor
 
 Json = Mapping[str, Any]
 
@@ -34,8 +35,8 @@ def repeat_command(path: Path, record: Json) -> str | None:
     steps = (record.get("results") or {}).get("step")
     if values["minutes"] and steps:
         values |= {"minutes": None, "steps": steps}
-    elif values["minutes"] and values["direction"] == "both":
-        values["minutes"] *= 2.0
+    elif values["minutes"]:
+        values["minutes"] *= length_factor("minutes", settings.model)
     if values["one_hot"]:
         values["embedding_size"] = None
     words, skipped = _vocabulary(path, record)

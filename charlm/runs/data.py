@@ -12,8 +12,8 @@ from typing import Any
 from charlm.config.settings import CorpusSettings, Settings
 from charlm.errors import CorpusError, RunError
 from charlm.files.atomic import manifest_problems
+from charlm.runs.built_in import shipped_sources
 from charlm.runs.layout import CONFIG, RECORD, TOKENIZER, WEIGHTS, read_config, read_manifest
-from charlm.runs.locate import built_in, is_built_in
 from charlm.runs.shapes import shown
 from charlm.text.dataset import SPLITS, Dataset, load_dataset, open_corpus, text_fingerprint
 from charlm.text.encoded import read_encoded, write_encoded
@@ -89,8 +89,8 @@ def read_data(
     Raises RunError when what is kept has changed, CorpusError when the sources have.
     """
     corpus = record["corpus"]
-    if is_built_in(path):
-        corpus = {**corpus, "sources": [str(built_in("corpora", "tales.txt"))]}
+    if sources := shipped_sources(path):
+        corpus = {**corpus, "sources": sources}
     if "train" not in corpus["parts"] or not set(SPLITS).issuperset(corpus["parts"]):
         raise RunError(f"{path / RECORD}: parts are {shown(list(corpus['parts']))}; expected train")
     config = read_config(path)

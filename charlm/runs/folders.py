@@ -14,7 +14,6 @@ from charlm.errors import EnvironmentFailure, RunError, UsageError
 from charlm.files import atomic
 from charlm.files.atomic import MANIFEST, TEMPORARY, explained
 from charlm.runs.layout import (
-    BACKWARD,
     CARD,
     CONFIG,
     METRICS,
@@ -24,6 +23,7 @@ from charlm.runs.layout import (
     WEIGHTS,
 )
 from charlm.runs.locate import fresh_run_folder, is_run
+from charlm.runs.pair import BACKWARD
 
 MAX_NAME = 200
 """Bytes of a run's name; file systems take 255, temporary names are longer."""

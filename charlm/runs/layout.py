@@ -28,7 +28,6 @@ from charlm.units import flat_figures
 FORMAT = 1
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
 RECORD, METRICS, CARD = "run.json", "metrics.jsonl", "README.md"
-BACKWARD = "backward"
 SEARCH = "search.json"
 """In a folder of trials: what they are searched over."""
 BEST = "best.json"

@@ -2,28 +2,19 @@
 
 import difflib
 import os
-from importlib.resources import files
 from pathlib import Path
 
 from charlm.commands import CHECKPOINTS, CHECKPOINTS_VARIABLE, command
 from charlm.errors import RunError
 from charlm.files.atomic import TEMPORARY
 from charlm.files.safe_read import read_json
+from charlm.runs.built_in import BUILT_IN_RUNS, built_in_run, is_built_in
 from charlm.runs.layout import BEST, CONFIG, RECORD, WEIGHTS
-
-BUILT_IN = "tales"
 
 
 def checkpoints_folder(chosen: Path | None = None) -> Path:
     """Where runs are kept: the given folder, else CHARLM_CHECKPOINTS, else ./checkpoints."""
     return chosen or Path(os.environ.get(CHECKPOINTS_VARIABLE) or CHECKPOINTS)
-
-
-def built_in(kind: str, name: str) -> Path:
-    """A file or folder that ships with charlm: `corpora/...` or `checkpoints/...`."""
-    package = Path(str(files("charlm")))
-    installed = package / "_built_in" / kind / name
-    return installed if installed.exists() else package.parent / kind / name
 
 
 def is_run(path: Path) -> bool:
@@ -44,10 +35,8 @@ def own_runs(folder: Path) -> list[Path]:
 
     What a process left that died before its run began is none.
     """
-    built = built_in("checkpoints", BUILT_IN)
     begun = [path for path in folder.glob("*") if is_run(path) and (path / RECORD).exists()]
-    found = [path for path in begun if path.resolve() != built]
-    return sorted(found, key=_changed, reverse=True)
+    return sorted((path for path in begun if not is_built_in(path)), key=_changed, reverse=True)
 
 
 def best_trial(folder: Path) -> Path | None:
@@ -86,15 +75,15 @@ def find_run(run: str | None, folder: Path, *, trained: bool = True) -> Path:
     Raises RunError with the nearest name when there is no such run.
     """
     if run is None:
-        return newest_run(folder, trained=trained) or built_in("checkpoints", BUILT_IN)
+        return newest_run(folder, trained=trained) or built_in_run()
     for path in (folder / run, Path(run)):
         if is_run(path):
             return path
         if (trial := best_trial(path)) is not None:
             return trial
-    if run == BUILT_IN:
-        return built_in("checkpoints", BUILT_IN)
-    names = [path.name for path in own_runs(folder)] + [BUILT_IN]
+    if run in BUILT_IN_RUNS:
+        return built_in_run(run)
+    names = [*(path.name for path in own_runs(folder)), *BUILT_IN_RUNS]
     if is_file(Path(run)):
         raise RunError(
             f"{run} is a file; expected a run, a folder that charlm train wrote. Train on the file "
@@ -103,11 +92,6 @@ def find_run(run: str | None, folder: Path, *, trained: bool = True) -> Path:
     near = difflib.get_close_matches(run, names, n=1)
     hint = f"Did you mean {near[0]}?" if near else f"Known runs: {', '.join(names[:8])}."
     raise RunError(f"no run {run!r} in {folder} or as a folder. {hint}")
-
-
-def is_built_in(path: Path) -> bool:
-    """Whether a run is the one that ships with charlm."""
-    return path.resolve() == built_in("checkpoints", BUILT_IN).resolve()
 
 
 def fresh_run_folder(folder: Path, name: str) -> Path:

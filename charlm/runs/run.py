@@ -28,6 +28,7 @@ from charlm.files.atomic import (
     write_file,
     write_json,
 )
+from charlm.runs.built_in import shipped_sources
 from charlm.runs.layout import (
     CONFIG,
     FORMAT,
@@ -37,7 +38,6 @@ from charlm.runs.layout import (
     read_manifest,
     read_record,
 )
-from charlm.runs.locate import is_built_in
 from charlm.runs.shapes import Each, check_shape
 from charlm.runs.weights import SCALE, load_arrays, read_header
 from charlm.text.corpus import Corpus
@@ -150,7 +150,7 @@ class Run:
         """
         folder = self.path / "data" / name
         if not (folder / "counts.json").exists():
-            part = self.dataset.split(name) if is_built_in(self.path) else None
+            part = self.dataset.split(name) if shipped_sources(self.path) else None
             return part and self.as_read(part)
         text = read_encoded(folder)
         if not text.fits(len(self.vocabulary)):

@@ -10,7 +10,6 @@ from charlm.errors import CharlmError
 from charlm.files.atomic import MANIFEST, manifest_problems
 from charlm.runs.checkpoints import checkpoint_folders, checkpoint_problems
 from charlm.runs.layout import (
-    BACKWARD,
     CONFIG,
     KEPT_VECTORS,
     METRICS,
@@ -22,6 +21,7 @@ from charlm.runs.layout import (
     read_metrics,
     read_record,
 )
+from charlm.runs.pair import BACKWARD, backward_half
 from charlm.runs.weights import read_header
 from charlm.text.dataset import SPLITS
 from charlm.text.encoded import read_encoded
@@ -56,8 +56,8 @@ def verify_run(path: Path) -> list[Check]:
     for folder in checkpoint_folders(path):
         problems = tuple(checkpoint_problems(folder, record.get("id")))
         checks.append(Check(name=f"states/{folder.name}", problems=problems))
-    if (path / BACKWARD).exists():
-        halves = verify_run(path / BACKWARD)
+    if backward_half(path).exists():
+        halves = verify_run(backward_half(path))
         checks += [replace(check, name=f"{BACKWARD}/{check.name}") for check in halves]
     return checks
 

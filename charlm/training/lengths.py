@@ -4,8 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from charlm.config.settings import LENGTHS, TrainingSettings
+from charlm.config.settings import LENGTHS, ModelSettings, TrainingSettings
 from charlm.errors import UsageError
+from charlm.runs.pair import length_factor
 from charlm.training.trainer import Trainer
 
 NOUNS = {"epochs": ("pass", "passes"), "steps": ("step", "steps"), "minutes": ("minute", "minutes")}
@@ -39,11 +40,10 @@ def with_more(
     more: Mapping[str, float],
     training: Mapping[str, Any],
     trained: Mapping[str, float],
-    directions: int = 1,
+    model: ModelSettings = ModelSettings(),  # noqa: B008 - frozen
 ) -> dict[str, float]:
     """Return the length of the whole run that is trained so much `more`, in the same unit.
 
-    Minutes are shared by the `directions` of a run; steps and epochs are of each of them.
     Raises UsageError unless there is one unit, and more than nothing of it.
     """
     if len(more) != 1 or not 0 < min(more.values()) < math.inf:
@@ -54,8 +54,7 @@ def with_more(
     before, recorded = trained[unit], training[unit]
     if recorded and abs(before - recorded) <= NEAR * recorded:
         before = recorded  # a round number
-    if unit == "minutes":
-        before *= directions
+    before *= length_factor(unit, model)
     digits = ".3g" if unit == "minutes" and added >= 0.01 * before else ".6g"
     total = float(f"{before + added:{digits}}")
     return {unit: round(before + added) if unit == "steps" else total}
@@ -73,14 +72,14 @@ def check_not_shorter(
     wanted: Mapping[str, Any],
     training: Mapping[str, Any],
     trained: Mapping[str, float],
-    directions: int = 1,
+    model: ModelSettings = ModelSettings(),  # noqa: B008 - frozen
 ) -> None:
     """Raise UsageError where the wanted length is less than what the run was trained already."""
     unit, total = length_of(wanted)
     done = trained[unit]
     if not is_shorter(wanted, training, trained):
         return
-    factor = directions if unit == "minutes" else 1
+    factor = length_factor(unit, model)
     given, before = factor * total, float(f"{factor * done:.3g}")
     raise UsageError(
         f"--{unit} {given:g} sets the length of the whole run, which already has "

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,6 @@ from charlm.runs.folders import (
     remove_run,
 )
 from charlm.runs.layout import (
-    BACKWARD,
     CONFIG,
     FORMAT,
     RECORD,
@@ -47,6 +46,13 @@ from charlm.runs.layout import (
     read_config,
     read_record,
     write_record,
+)
+from charlm.runs.pair import (
+    backward_half,
+    backward_settings,
+    is_backward_half,
+    is_pair,
+    length_factor,
 )
 from charlm.runs.run import model_config, model_settings, write_model_files, write_scale
 from charlm.text.corpus import Corpus
@@ -116,7 +122,7 @@ def _new_run(path: Path, ready: Prepared, lock: FileLock, *, command: str) -> Se
     settings, dataset = ready.plan.settings, ready.dataset
     record = {
         "format": FORMAT,
-        "name": _name_of(path, settings),
+        "name": _name_of(path),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
         "status": "training",
@@ -144,13 +150,12 @@ def _new_run(path: Path, ready: Prepared, lock: FileLock, *, command: str) -> Se
     return session
 
 
-def _name_of(path: Path, settings: Settings) -> str:
+def _name_of(path: Path) -> str:
     """What a run is called: a half of one, and a trial of a search, with the folder around it."""
     path = path.absolute()
     if path.name in ("", ".."):
         path = path.resolve()
-    half = settings.model.direction == "backward" and path.name == BACKWARD
-    inner = half or (path.parent / SEARCH).exists()
+    inner = is_backward_half(path) or (path.parent / SEARCH).exists()
     return f"{path.parent.name}/{path.name}" if inner else path.name
 
 
@@ -168,7 +173,7 @@ def halves(session: Session) -> Iterator[Session]:
     """
     if not session.complete:
         yield session
-    if session.trainer.model.settings.direction != "both" or not session.complete:
+    if not is_pair(session.trainer.model.settings) or not session.complete:
         return
     session.lock.acquire(timeout=0)  # nobody else trains the first half meanwhile
     try:
@@ -183,19 +188,17 @@ def halves(session: Session) -> Iterator[Session]:
 def _backward_half(forward: Session) -> Session:
     """The backward half of a run whose forward half is complete: begun, or gone on with."""
     path, record = forward.path, forward.record
-    if (path / BACKWARD / RECORD).exists():
+    backward = backward_half(path)
+    if (backward / RECORD).exists():
         wanted = record["settings"]["training"]
-        there = read_record(path / BACKWARD)["settings"]["training"]
+        there = read_record(backward)["settings"]["training"]
         changes = {key: wanted[key] for key in RESUMABLE if wanted[key] != there[key]}
-        return resume(
-            path / BACKWARD, {"training": changes}, dataset=forward.trainer.dataset, half=True
-        )
-    settings = settings_from(record["settings"], str(path / RECORD))
-    settings = replace(settings, model=replace(settings.model, direction="backward"))
+        return resume(backward, {"training": changes}, dataset=forward.trainer.dataset, half=True)
+    settings = backward_settings(settings_from(record["settings"], str(path / RECORD)))
     dataset = forward.trainer.dataset  # in the order of the text; stdin is not there twice
     device, threads = prepare_machine(settings.training, record["machine"].get("threads"))
     with explained(path):
-        (path / BACKWARD).mkdir(exist_ok=True)
+        backward.mkdir(exist_ok=True)
     known = ("corpus", "machine", "precision", "parameters", "planned")
     ready = Prepared(
         plan=Plan(settings=settings, reasons={}),
@@ -207,7 +210,6 @@ def _backward_half(forward: Session) -> Session:
         precision=None,
         record={"settings": settings.to_dict()} | {k: record[k] for k in known if k in record},
     )
-    backward = path / BACKWARD
     return _new_run(backward, ready, lock_run(backward), command=record["command"])
 
 
@@ -255,7 +257,7 @@ def resume(
             record.pop("planned", None)  # it was another plan
         record |= {"settings": settings.to_dict()}
         with contextlib.suppress(UnicodeEncodeError):  # of a folder that is no UTF-8
-            name = _name_of(path, settings)
+            name = _name_of(path)
             name.encode("utf-8")
             record["name"] = name
         precision = record.get("precision", {}).get("name")
@@ -381,8 +383,8 @@ def _resumed_settings(
             )
     base = {section: dict(values) for section, values in record["settings"].items()}
     training = dict(changes.get("training", {}))
-    if base["model"].get("direction") == "both" and training.get("minutes"):
-        training["minutes"] /= 2.0
+    if training.get("minutes"):
+        training["minutes"] /= length_factor("minutes", base["model"])
     if set(LENGTHS) & training.keys():
         base["training"] |= dict.fromkeys(LENGTHS)
     settings = settings_from(merge(base, {"training": training}), str(RECORD))
@@ -402,7 +404,6 @@ def _with_length(
     """Return the settings with the length that is asked for. Raises UsageError for a wrong one."""
     training = record["settings"]["training"]
     trained = trained_so_far(counters, record["corpus"]["parts"]["train"]["tokens"])
-    directions = 2 if settings.model.direction == "both" else 1
     given = set(LENGTHS) & changes.get("training", {}).keys()
     if more and given:
         raise UsageError(
@@ -410,13 +411,13 @@ def _with_length(
             "whole run, or what is added to it"
         )
     if more:
-        total = with_more(more, training, trained, directions)
+        total = with_more(more, training, trained, settings.model)
         return _resumed_settings(record, {"training": {**changes.get("training", {}), **total}})
     if given and half and is_shorter(asdict(settings.training), training, trained):
         others = {k: v for k, v in changes["training"].items() if k not in LENGTHS}
         return _resumed_settings(record, {"training": others})
     if given:
-        check_not_shorter(asdict(settings.training), training, trained, directions)
+        check_not_shorter(asdict(settings.training), training, trained, settings.model)
     return settings
 
 

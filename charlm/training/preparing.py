@@ -22,8 +22,9 @@ from charlm.nn.devices import (
 )
 from charlm.nn.model import count_parameters
 from charlm.phases import phase
+from charlm.runs.built_in import built_in_text
 from charlm.runs.data import corpus_record
-from charlm.runs.locate import built_in
+from charlm.runs.pair import length_factor
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.text.tokenizers.vocabulary import load_vocabulary
@@ -33,7 +34,6 @@ from charlm.training.plan.speed import set_threads, training_threads
 from charlm.training.pretrained import Pretrained, coverage, find_vectors, with_width
 
 Origins = dict[str, str]
-BUILT_IN_CORPUS = "tales.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ def prepare(
     chosen_variant()  # a variant that is forced and cannot be had is refused now, not at the end
     made_up = not settings.corpus.sources and corpus is None
     if made_up:  # the built-in text, whose own entropy says more than texts by people do
-        source = str(built_in("corpora", BUILT_IN_CORPUS))
+        source = str(built_in_text())
         settings = replace(settings, corpus=replace(settings.corpus, sources=(source,)))
     frozen = load_vocabulary(vocabulary) if vocabulary else None
     names = (f.name for f in fields(VocabularySettings))
@@ -80,8 +80,9 @@ def prepare(
             vectors = find_vectors(Path(settings.training.vectors), dataset.vocabulary)
         settings = with_width(settings, vectors)
         dataset.notes.extend([*vectors.notes, coverage(vectors, dataset)])
-    if settings.model.direction == "both" and settings.training.minutes:
-        each = replace(settings.training, minutes=settings.training.minutes / 2.0)
+    factor = length_factor("minutes", settings.model)
+    if factor > 1 and settings.training.minutes:
+        each = replace(settings.training, minutes=settings.training.minutes / factor)
         settings = replace(settings, training=each)
         origins = {**(origins or {}), "training.minutes": "half of what was given, a direction"}
     keep_freed_memory()

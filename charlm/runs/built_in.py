@@ -1,0 +1,75 @@
+"""Texts and models that ship with charlm, and how they are recognised.
+
+`tales` is text that a grammar of known entropy made, and a model of that text.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+BUILT_IN_RUNS: dict[str, str | None] = {"tales": "tales.txt"}
+"""Models that ship with charlm, and the file of `corpora/` that each was trained on.
+
+None if the text of a model does not ship.
+"""
+DEFAULT_RUN = "tales"
+"""The model that is used when there is no other run."""
+BUILT_IN_TEXT = "tales.txt"
+"""The text that `charlm train` reads when none is given."""
+
+
+def shipped(kind: str, name: str) -> Path:
+    """Return the path of a file or folder that ships: `corpora/...` or `checkpoints/...`."""
+    package = Path(str(files("charlm")))
+    installed = package / "_built_in" / kind / name
+    return installed if installed.exists() else package.parent / kind / name
+
+
+def built_in_text() -> Path:
+    """Return the path of the built-in text."""
+    return shipped("corpora", BUILT_IN_TEXT)
+
+
+def built_in_run(name: str = DEFAULT_RUN) -> Path:
+    """Return the path of a built-in model."""
+    return shipped("checkpoints", name)
+
+
+def is_built_in(run: Path) -> bool:
+    """Return whether a run ships with charlm."""
+    return any(run.resolve() == built_in_run(name).resolve() for name in BUILT_IN_RUNS)
+
+
+def shipped_sources(run: Path) -> list[str] | None:
+    """Return the text of a built-in model; None if that does not ship, or for any other run."""
+    text = BUILT_IN_RUNS.get(run.resolve().name) if is_built_in(run) else None
+    return [str(shipped("corpora", text))] if text else None
+
+
+def is_built_in_text(sources: Sequence[str]) -> bool:
+    """Return whether these sources are the built-in text."""
+    return len(sources) == 1 and Path(sources[0]).resolve() == built_in_text().resolve()
+
+
+def source_log_loss(record: Mapping[str, Any]) -> float | None:
+    """Return the bits per character of the grammar on the end of its own text, or None.
+
+    No model can do better on average, so a model's distance from this figure is its distance from
+    perfect. None unless the run of `record` was validated on exactly that end of the built-in text.
+    """
+    corpus, cut = record["settings"]["corpus"], record["settings"]["vocabulary"]
+    comparable = (
+        is_built_in_text(corpus["sources"])
+        and record["corpus"]["document"] == "stream"
+        and corpus["valid_frac"] in (None, 0.1)
+        and not corpus["valid"]
+        and cut["normalize"] == "none"
+        and not cut["lowercase"]
+        and (cut["unit"] != "word" or cut["words"] == "text")
+    )
+    if not comparable:
+        return None
+    facts = json.loads(built_in_text().with_suffix(".json").read_text(encoding="utf-8"))
+    return float(facts["log_loss_bits_per_char_last_tenth"])
