@@ -18,7 +18,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from charlm.config.settings import CELL_NAMES
+from charlm.config.cells import CELLS
 
 PROGRAM = [sys.executable, "-c", "from charlm.cli import main; main()", "-q", "train"]
 SPEED_MINUTES = 0.4
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("text")
     parser.add_argument("--params", default="2M")
     parser.add_argument("--minutes", type=float, default=6.0)
-    parser.add_argument("--cells", nargs="*", default=CELL_NAMES, choices=CELL_NAMES)
+    parser.add_argument("--cells", nargs="*", default=list(CELLS), choices=CELLS)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
     parser.add_argument("--threads", type=int, help="of the trainings; the speeds use all cores")

@@ -10,7 +10,7 @@ import pytest
 from charlm import benchmark
 from charlm.benchmark import Figure, alternating, run_benchmarks, temporary_run
 from charlm.cli import main
-from charlm.nn.cells import CELLS
+from charlm.config.cells import CELLS
 from charlm.runs.verify import verify_run
 
 

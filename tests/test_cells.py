@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 import torch
 from helpers import seeded
+from torch.nn import functional as F
 
+import charlm
+from charlm.config.cells import CELLS, CellSpec
 from charlm.config.settings import ModelSettings
-from charlm.nn.cells import CELLS, embedding_scale
+from charlm.errors import UsageError
+from charlm.nn.cells import embedding_scale
 from charlm.nn.dropout import dropped
-from charlm.nn.layers import RecurrentLayer
+from charlm.nn.layers import RecurrentLayer, build_layer, empty_parameter
 from charlm.nn.parallel import scanned
 
 T, B, E, H = 5, 2, 4, 3
@@ -176,14 +180,13 @@ VARIANTS = {
     "qrnn narrow": ModelSettings(cell="qrnn", qrnn_window=1),
 }
 """Cells with settings of their own."""
-LSTMS = [cell for cell in STEPS if ("lstm" in cell and cell != "minlstm") or "mogri" in cell]
 every_cell = pytest.mark.parametrize("cell", [*CELLS, *VARIANTS])
 
 
 def built(cell: str, inputs: int = E, hidden: int = H, **settings) -> RecurrentLayer:
     """The layer of this name, its weights not set."""
     chosen = replace(VARIANTS.get(cell, ModelSettings(cell=cell.split()[0])), **settings)
-    return CELLS[chosen.cell](inputs, hidden, chosen)
+    return build_layer(inputs, hidden, chosen)
 
 
 def layer_of(cell: str, seed: int = 0) -> RecurrentLayer:
@@ -205,6 +208,40 @@ def random_inputs(layer: RecurrentLayer, seed: int = 5) -> tuple[torch.Tensor, t
         for part in layer.initial_state(B)
     )
     return x, state
+
+
+class LeakyLayer(RecurrentLayer):
+    """h' = (h + tanh(W x + U h + b)) / 2, a cell that charlm does not have."""
+
+    def __init__(self, input_size: int, hidden_size: int, settings: ModelSettings) -> None:
+        super().__init__(input_size, hidden_size, settings)
+        self.weight_ih = empty_parameter(hidden_size, input_size)
+        self.weight_hh = empty_parameter(hidden_size, hidden_size)
+        self.bias = empty_parameter(hidden_size)
+
+    def forward(self, x, state):
+        (h,) = state
+        outputs = []
+        for into in F.linear(x, self.weight_ih, self.bias):
+            h = (h + torch.tanh(into + F.linear(h, self.weight_hh))) / 2
+            outputs.append(h)
+        return torch.stack(outputs), (h,)
+
+
+def test_a_class_and_its_row_are_all_that_a_cell_needs(monkeypatch, tmp_path) -> None:
+    """Train, save, load, score and sample with a cell that is added at run time."""
+    spec = CellSpec(layer=f"{__name__}:{LeakyLayer.__name__}", summary="leaky Elman network")
+    monkeypatch.setitem(CELLS, "leaky", spec)
+    options = {"hidden_size": 8, "num_layers": 1, "steps": 4, "dropout": 0.1, "state_dropout": 0.1}
+    model = charlm.fit(
+        text="the cat sat\n" * 40, cell="leaky", seed=1, checkpoints=tmp_path, **options
+    )
+    loaded = charlm.load(model.path)
+    assert loaded.config["model"]["cell"] == "leaky"
+    assert loaded.score("the cat").rows() == model.score("the cat").rows()
+    assert len(loaded.sample(20, seed=3)) == 20
+    with pytest.raises(UsageError, match=r"forget_bias 2\.0 has no effect with cell leaky"):
+        charlm.fit(text="ab", cell="leaky", forget_bias=2.0, checkpoints=tmp_path, steps=1)
 
 
 def test_every_cell_has_its_formula_here() -> None:
@@ -294,22 +331,20 @@ def test_fresh_weights_are_orthogonal_from_state_to_state(cell: str) -> None:
     """
     layer = built(cell)
     layer.reset_parameters(seeded())
-    if cell == "esn":
+    if not layer.spec.learns_input:
         return
     weights = {name.replace("rnn.", ""): value for name, value in layer.state_dict().items()}
     for name, weight in weights.items():
-        for block in weight.chunk(layer.gates) if name.startswith("weight") else ():
+        for block in weight.chunk(len(layer.spec.blocks)) if name.startswith("weight") else ():
             if name.startswith("weight_hh"):
                 torch.testing.assert_close(block @ block.T, torch.eye(H), atol=1e-6, rtol=0)
             elif name.startswith("weight_ih"):
                 most = 6 / E if cell == "rnn relu" else 6 / (E + H)
                 assert 0 < block.abs().max() <= most**0.5
     bias = weights["bias"] if "bias" in weights else weights["bias_ih_l0"] + weights["bias_hh_l0"]
-    forget = torch.zeros(layer.gates * H)
-    if cell in LSTMS or "qrnn" in cell:
-        forget[H : 2 * H] = 1.0
-    if cell == "minlstm":
-        forget[:H] = 1.0
+    forget = torch.zeros(len(layer.spec.blocks) * H)
+    if (gate := layer.spec.forget_gate) is not None:
+        forget[gate * H : (gate + 1) * H] = 1.0
     assert torch.equal(bias, forget)
 
 
@@ -337,9 +372,9 @@ def test_the_zero_state_is_zero_and_of_the_type_of_the_weights(cell: str) -> Non
     """One tensor of shape (B, H), two for the LSTMs; the QRNN keeps the input before."""
     layer = layer_of(cell)
     state = layer.initial_state(B)
-    assert len(state) == layer.parts == (2 if cell in [*LSTMS, "qrnn"] else 1)
-    for number, part in enumerate(state):
-        assert part.shape == (B, E if (cell, number) == ("qrnn", 1) else H)
+    names = layer.spec.state[:1] if cell == "qrnn narrow" else layer.spec.state
+    for name, part in zip(names, state, strict=True):
+        assert part.shape == (B, E if name == "x" else H)
         assert part.dtype == torch.float64
         assert not part.any()
 

@@ -22,7 +22,6 @@ from charlm.config.settings import (
 )
 from charlm.errors import UsageError
 from charlm.inference.samplers import RULES, Sampling
-from charlm.nn.cells import CELLS
 from charlm.text.tokenizers.vocabulary import UNITS
 
 FIELDS = [(name, field) for name, cls in SECTIONS.items() for field in fields(cls)]
@@ -38,7 +37,6 @@ def test_every_setting_says_what_it_means(section: str, field: Field[Any]) -> No
 
 def test_names_of_choices_are_those_of_the_tables() -> None:
     """config.py may not import the tables of the floors above it, so it is held to them here."""
-    assert set(config.CELL_NAMES) == set(CELLS)
     assert set(config.UNIT_NAMES) == set(UNITS)
     assert set(RULES) < set(Sampling.__dataclass_fields__)
 

@@ -18,13 +18,14 @@ from charlm.backends.interface import Engine
 from charlm.backends.kernel_library import NEEDED, VARIABLE, chosen_variant, library_path, variants
 from charlm.backends.native import NativeEngine
 from charlm.backends.numpy_backend import NumpyEngine
-from charlm.backends.weights import GATES, Weights, weights_from
+from charlm.backends.weights import Weights, weights_from
+from charlm.config import cells
 from charlm.config.settings import ModelSettings
 from charlm.errors import EnvironmentFailure
 from charlm.nn.model import RecurrentLanguageModel, saved_tensors
 
 V = 7
-CELLS = list(GATES)
+CELLS = [name for name, spec in cells.CELLS.items() if spec.numpy_step]
 VARIANTS = variants()
 ENGINES = ["numpy", "torch", *VARIANTS]
 every_cell = pytest.mark.parametrize("cell", CELLS)

@@ -15,12 +15,12 @@ from helpers import (
     vocabulary_of,
 )
 
+from charlm.config.cells import CELLS
 from charlm.errors import UsageError
 from charlm.inference import generation
 from charlm.inference.generation import Piece, generate, next_tokens, read_prompt
 from charlm.inference.samplers import Sampling
 from charlm.inference.scoring import Scorer
-from charlm.nn.cells import CELLS
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK
 from charlm.text.tokenizers.vocabulary import UNITS

@@ -11,6 +11,7 @@ from helpers import STRUCTURES, tiny_model
 from rich.console import Console
 from torch.nn import functional as F
 
+from charlm.config.cells import CELLS
 from charlm.errors import CorpusError, EnvironmentFailure, UsageError
 from charlm.inspect.gradients import (
     WARM_UP,
@@ -20,7 +21,6 @@ from charlm.inspect.gradients import (
     gradient_flow,
     spectral_radii,
 )
-from charlm.nn.cells import CELLS
 from charlm.report.gradients import check_picture, flow_parts, save_picture, sparkline
 
 V = 5

@@ -17,6 +17,7 @@ from helpers import (
     uniform_model,
 )
 
+from charlm.config.cells import CELLS
 from charlm.inference import likelihood
 from charlm.inference.likelihood import (
     document_nats,
@@ -26,7 +27,6 @@ from charlm.inference.likelihood import (
     text_nats,
     windowed_nats,
 )
-from charlm.nn.cells import CELLS
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK
 
 V = 5

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from charlm.config import unused
+from charlm.config.cells import CELLS
 from charlm.config.presets import PRESETS, layered
 from charlm.config.settings import (
-    CELL_NAMES,
     OPTIMIZER_NAMES,
     SCHEDULE_NAMES,
     UNIT_NAMES,
@@ -94,7 +94,7 @@ UNTRIED = {
 }  # fmt: skip
 MODES: dict[str, Nested] = {"base": {}}
 for _name, _values in (
-    ("unit", UNIT_NAMES), ("cell", CELL_NAMES), ("optimizer", OPTIMIZER_NAMES),
+    ("unit", UNIT_NAMES), ("cell", CELLS), ("optimizer", OPTIMIZER_NAMES),
     ("schedule", SCHEDULE_NAMES),
 ):  # fmt: skip
     MODES |= {f"{_name} {value}": nested(**{_name: value}) for value in _values}

@@ -8,7 +8,6 @@ from torch import nn
 
 from charlm.config import settings as config
 from charlm.config.settings import TrainingSettings
-from charlm.nn.cells import CELLS
 from charlm.text.tokenizers.vocabulary import UNITS
 from charlm.training.optim import (
     OPTIMIZERS,
@@ -126,7 +125,6 @@ def test_names_in_the_settings_are_the_names_in_the_tables() -> None:
     """config.py cannot import the tables of higher floors, so the names are compared here."""
     from charlm.text.corpus import DOCUMENTS
 
-    assert tuple(CELLS) == config.CELL_NAMES
     assert tuple(OPTIMIZERS) == config.OPTIMIZER_NAMES
     assert tuple(SCHEDULES) == config.SCHEDULE_NAMES
     assert tuple(UNITS) == config.UNIT_NAMES

@@ -10,9 +10,9 @@ import torch
 from helpers import encoded_documents, encoded_stream, vocabulary_of
 
 from charlm.backends import kernel_library
+from charlm.config.cells import CELLS
 from charlm.config.settings import ModelSettings, Settings, TrainingSettings
 from charlm.errors import UsageError
-from charlm.nn.cells import CELLS
 from charlm.nn.devices import Precision
 from charlm.nn.model import RecurrentLanguageModel, count_parameters, multiplied_weights
 from charlm.text.dataset import Dataset

@@ -12,7 +12,7 @@ from helpers import Call
 from torch.nn import functional as F
 
 import charlm
-from charlm.config.settings import CELL_NAMES
+from charlm.config.cells import CELLS
 from charlm.inference.likelihood import evaluate
 from charlm.inspect import recall
 from charlm.inspect.gradients import GradientFlow, LayerFlow
@@ -37,7 +37,7 @@ def test_the_text_is_letters_gaps_and_the_same_letters() -> None:
     assert min(counts) > len(lines) / len(LETTERS) / 1.3
 
 
-@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_the_largest_lag_is_that_of_the_state_after_the_letter(cell: str, tmp_path: Path) -> None:
     """Against a leaf in its place: read on from there, one loss, one gradient."""
     lag = 6

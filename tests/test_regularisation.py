@@ -6,10 +6,10 @@ import torch
 from helpers import chi_square_fits, encoded_stream, engine, seeded, tiny_model, vocabulary_of
 from torch.nn import functional as F
 
+from charlm.config.cells import CELLS
 from charlm.config.settings import ModelSettings, TrainingSettings
 from charlm.errors import UsageError
 from charlm.inference.likelihood import evaluate
-from charlm.nn.cells import CELLS
 from charlm.nn.devices import Precision
 from charlm.nn.dropout import drawn_bits, dropped
 from charlm.nn.model import RecurrentLanguageModel
@@ -18,7 +18,7 @@ from charlm.training.trainer import Trainer
 
 T, B, V = 7, 3, 5
 IDS = torch.randint(V, (T, B), generator=seeded(3))
-WITH_WEIGHTS = [cell for cell in CELLS if CELLS[cell].recurrent_weight]
+WITH_WEIGHTS = [cell for cell in CELLS if CELLS[cell].learns_recurrence]
 every_cell = pytest.mark.parametrize("cell", WITH_WEIGHTS)
 
 

@@ -16,13 +16,14 @@ from helpers import (
 from torch.nn import functional as F
 
 from charlm.backends.weights import is_plain
-from charlm.config.settings import FORGETTING, LEARNT_RECURRENCE, ModelSettings
+from charlm.config.cells import CELLS
+from charlm.config.settings import ModelSettings
 from charlm.errors import UsageError
 from charlm.inference.generation import generate
 from charlm.inference.likelihood import evaluate
-from charlm.nn.cells import CELLS
 from charlm.nn.dropout import dropped, read_layer, zoned_out
 from charlm.nn.initial import INITS, initialiser
+from charlm.nn.layers import build_layer
 from charlm.nn.model import RecurrentLanguageModel, count_parameters, saved_tensors
 from charlm.nn.output import Adaptive
 from charlm.runs.run import load_engine
@@ -31,7 +32,7 @@ from charlm.runs.tensors import tensors_to_bytes
 T, B, V = 6, 2, 5
 IDS = torch.randint(V, (T, B), generator=seeded(3))
 every_structure = pytest.mark.parametrize("name", STRUCTURES)
-RECURRENT = [cell for cell in CELLS if CELLS[cell].recurrent_weight]
+RECURRENT = [cell for cell in CELLS if CELLS[cell].learns_recurrence]
 
 
 def adaptive_model(vocab_size: int = 60) -> RecurrentLanguageModel:
@@ -267,7 +268,7 @@ def test_weights_begin_as_they_are_told_to(name: str, cell: str) -> None:
     """Recurrent and input weights apart, block by block; the forget bias as well."""
     bias = {} if cell == "gru" else {"forget_bias": 2.5}
     settings = ModelSettings(cell=cell, recurrent_init=name, input_init="uniform:0.01", **bias)
-    layer = CELLS[cell](8, 8, settings)
+    layer = build_layer(8, 8, settings)
     layer.reset_parameters(seeded(1))
     weights = {key.removeprefix("rnn."): value for key, value in layer.state_dict().items()}
     blocks = next(v for k, v in weights.items() if k.startswith("weight_hh")).split(8)
@@ -314,11 +315,11 @@ def test_zoneout_keeps_units_with_its_chance_and_their_mean_in_evaluation() -> N
 @pytest.mark.parametrize("cell", RECURRENT)
 def test_zoneout_is_its_formula_step_by_step(cell: str) -> None:
     """h <- z h + (1 - z) h', c likewise with its own chance; in evaluation z is the chance."""
-    both = {"zoneout_cell": 0.1} if CELLS[cell].parts == 2 else {}
+    both = {"zoneout_cell": 0.1} if "c" in CELLS[cell].state else {}
     model = tiny_model(cell, V, zoneout=0.3, num_layers=1, **both)
     (layer,) = model.recurrent_layers()
     x = torch.randn(4, B, 4, generator=seeded(2))
-    state = tuple(torch.randn(B, 3, generator=seeded(4)) for _ in range(layer.parts))
+    state = tuple(torch.randn(B, 3, generator=seeded(4)) for _ in layer.spec.state)
     found, after = read_layer(layer, x, state, model.settings, None)
     for step in range(4):
         _, new = layer(x[step : step + 1], state)
@@ -336,7 +337,7 @@ def test_state_dropout_is_one_mask_on_what_steps_read(cell: str) -> None:
     model = tiny_model(cell, V, state_dropout=0.5, num_layers=1)
     (layer,) = model.recurrent_layers()
     x = torch.randn(4, B, 4, generator=seeded(2))
-    state = tuple(torch.randn(B, 3, generator=seeded(4)) for _ in range(layer.parts))
+    state = tuple(torch.randn(B, 3, generator=seeded(4)) for _ in layer.spec.state)
     found, _ = read_layer(layer, x, state, model.settings, seeded(7))
     plain, _ = read_layer(layer, x, state, model.settings, None)
     assert torch.equal(plain, layer(x, state)[0])
@@ -353,12 +354,6 @@ def test_cells_without_recurrent_weights_refuse(name: str, cell: str) -> None:
     """Rather than doing something else in silence."""
     with pytest.raises(UsageError, match=f"{name} with cell {cell}"):
         tiny_model(cell, V, **{name: 0.5})
-
-
-def test_the_cells_of_a_setting_are_those_that_have_it() -> None:
-    """Forget gates and recurrent weights, against the classes."""
-    assert set(FORGETTING) == {c for c in CELLS if CELLS[c].forget_gate is not None}
-    assert set(LEARNT_RECURRENCE) == set(RECURRENT)
 
 
 def test_zoneout_of_c_is_for_cells_that_have_one() -> None:

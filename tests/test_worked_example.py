@@ -10,10 +10,10 @@ import torch
 
 from charlm.cli import main
 from charlm.errors import UsageError
-from charlm.inspect.worked_example import CELLS, WorkedExample, worked_example
+from charlm.inspect.worked_example import STEPS, WorkedExample, worked_example
 
 TORCH = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
-every_cell = pytest.mark.parametrize("cell", CELLS)
+every_cell = pytest.mark.parametrize("cell", STEPS)
 
 
 def mean_nats(example: WorkedExample, weights: dict, text: str) -> float:

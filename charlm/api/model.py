@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from charlm.backends.interface import State
 from charlm.commands import command
+from charlm.config.cells import CELLS
 from charlm.errors import RunError, UsageError, check_count
 from charlm.inference.generation import (
     NextToken,
@@ -335,8 +336,10 @@ class Model:
         Raises UsageError for a model that has learnt none.
         """
         model = self.config["model"]
-        if model.get("one_hot") or model["cell"] == "esn":
-            raise UsageError("this model has no learnt embedding (one-hot input, or cell esn)")
+        if model.get("one_hot") or not CELLS[model["cell"]].learns_input:
+            raise UsageError(
+                f"this model has no learnt embedding (one-hot input, or cell {model['cell']})"
+            )
         return read_embedding(self.path)
 
     def nearest(self, token: str, *, top: int = 10) -> list[tuple[str, float]]:

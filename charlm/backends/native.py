@@ -10,9 +10,9 @@ import numpy as np
 
 from charlm.backends.interface import Array, Ids, Logits, Nats, State, zero_state
 from charlm.backends.kernel_library import open_library, useful_threads
-from charlm.backends.weights import PARTS, Weights
+from charlm.backends.weights import Weights
+from charlm.config.cells import CELLS
 
-CELLS = {"rnn": 0, "lstm": 1, "gru": 2}
 KINDS = {"fp32": 0, "bf16": 1, "int8": 2}
 """How weights are kept: 4, 2 or 1 bytes each. Sums are in float32, for int8 exact in int32."""
 WEIGHTS_PER_THREAD = 200_000
@@ -46,7 +46,7 @@ class NativeEngine:
         reread: "Callable[[], Weights] | None" = None,
     ) -> None:
         self.variant, self.kind = variant, kind
-        self._shape = len(weights.layers), PARTS[weights.cell], weights.hidden_size
+        self._shape = len(weights.layers), len(CELLS[weights.cell].state), weights.hidden_size
         self.name = f"native {variant}" + ("" if kind == "fp32" else f" {kind}")
         self.vocab_size = self.logits_each = weights.vocab_size
         self.threads = threads or _usual_threads(weights)
@@ -65,7 +65,7 @@ class NativeEngine:
         ]  # fmt: skip
         pointers = (ctypes.c_void_p * len(layers))(*[array.ctypes.data for array in layers])
         status = self._library.charlm_new(
-            CELLS[weights.cell],
+            CELLS[weights.cell].native_code,
             len(weights.layers),
             weights.embedding.shape[1],
             weights.hidden_size,

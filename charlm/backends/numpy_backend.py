@@ -17,7 +17,9 @@ from charlm.backends.interface import (
     log_softmax_sum,
     zero_state,
 )
-from charlm.backends.weights import PARTS, LayerWeights, Weights
+from charlm.backends.weights import LayerWeights, Weights
+from charlm.config.cells import CELLS
+from charlm.config.class_path import resolve
 
 Parts = tuple[Array, ...]
 Step = Callable[[LayerWeights, Array, Parts], Parts]
@@ -27,12 +29,14 @@ def _sigmoid(x: Array) -> Array:
     return np.asarray(0.5 * np.tanh(0.5 * x) + 0.5, np.float32)
 
 
-def _rnn(layer: LayerWeights, side: Array, state: Parts) -> Parts:
+def rnn_step(layer: LayerWeights, side: Array, state: Parts) -> Parts:
+    """Return the state after one step of an Elman layer; `side` is W x + b."""
     (h,) = state
     return (np.tanh(side + h @ layer.from_hidden.T + layer.hidden_bias),)
 
 
-def _lstm(layer: LayerWeights, side: Array, state: Parts) -> Parts:
+def lstm_step(layer: LayerWeights, side: Array, state: Parts) -> Parts:
+    """Return the state after one step of an LSTM layer; `side` is W x + b."""
     h, c = state
     gates = side + h @ layer.from_hidden.T + layer.hidden_bias
     i, f, g, o = np.split(gates, 4, axis=1)
@@ -40,16 +44,14 @@ def _lstm(layer: LayerWeights, side: Array, state: Parts) -> Parts:
     return _sigmoid(o) * np.tanh(c), c
 
 
-def _gru(layer: LayerWeights, side: Array, state: Parts) -> Parts:
+def gru_step(layer: LayerWeights, side: Array, state: Parts) -> Parts:
+    """Return the state after one step of a GRU layer; `side` is W x + b."""
     (h,) = state
     rec = np.split(h @ layer.from_hidden.T + layer.hidden_bias, 3, axis=1)
     into = np.split(side, 3, axis=1)
     r, z = _sigmoid(into[0] + rec[0]), _sigmoid(into[1] + rec[1])
     n = np.tanh(into[2] + r * rec[2])
     return (n + z * (h - n),)
-
-
-STEPS: dict[str, Step] = {"rnn": _rnn, "lstm": _lstm, "gru": _gru}
 
 
 class NumpyEngine:
@@ -63,7 +65,9 @@ class NumpyEngine:
     def initial_state(self, rows: int) -> State:
         """The zero state."""
         weights = self.weights
-        return zero_state(len(weights.layers), PARTS[weights.cell], rows, weights.hidden_size)
+        return zero_state(
+            len(weights.layers), len(CELLS[weights.cell].state), rows, weights.hidden_size
+        )
 
     def nats(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, State]:
         """-ln P of the targets and the state after the inputs."""
@@ -92,7 +96,7 @@ class NumpyEngine:
     def _read(self, inputs: Ids, state: State) -> tuple[Array, State]:
         """Hidden vectors of the last layer, (T, B, H), and the state after the inputs."""
         weights = self.weights
-        step = STEPS[weights.cell]
+        step: Step = resolve(CELLS[weights.cell].numpy_step)
         x = weights.embedding[inputs]  # (T, B, E)
         after = []
         for layer, parts in zip(weights.layers, state, strict=True):

@@ -6,20 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.config.cells import CELLS
 from charlm.config.settings import ModelSettings
 
 Array = NDArray[np.float32]
-
-GATES = {"rnn": 1, "lstm": 4, "gru": 3}
-"""Blocks of H rows in the weight matrices of each cell that the engines of this package compute."""
-PARTS = {"rnn": 1, "lstm": 2, "gru": 1}
-"""Arrays in the state of a layer."""
 
 
 def only_in_torch(settings: ModelSettings) -> list[str]:
     """What of a model the engines of this package do not compute; torch computes all of it."""
     found = {
-        f"cell {settings.cell}": settings.cell not in GATES,
+        f"cell {settings.cell}": not CELLS[settings.cell].numpy_step,
         "skips": settings.skip,
         "a last layer of another size": settings.last_hidden_size
         not in (None, settings.hidden_size),
@@ -74,7 +70,7 @@ LAYER_NAMES = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 def expected_shapes(settings: ModelSettings, vocab_size: int) -> dict[str, tuple[int, ...]]:
     """Name and shape of each tensor in the file of a model; a tied output matrix is left out."""
     hidden, width = settings.hidden_size or 0, settings.embedding_size or 0
-    rows = GATES[settings.cell] * hidden
+    rows = len(CELLS[settings.cell].blocks) * hidden
     shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (vocab_size, width)}
     for layer in range(settings.num_layers or 0):
         inputs = hidden if layer else width

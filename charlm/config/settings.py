@@ -10,17 +10,14 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from charlm.config.cells import CELLS
 from charlm.errors import UsageError
 
-CELL_NAMES = (
-    "rnn", "lstm", "gru", "lstm-peephole", "lstm-layernorm", "lstm-capped", "mlstm", "mogrifier",
-    "qrnn", "mingru", "minlstm", "esn",
-)  # fmt: skip
 UNIT_NAMES = ("char", "byte", "word", "bpe")
 WORD_RULES = ("text", "whitespace")
 NORMAL_FORMS = ("none", "nfc", "nfkc")
@@ -32,8 +29,6 @@ SCHEDULE_NAMES = ("cosine", "linear", "constant", "step", "plateau", "decay")
 DEVICE_NAMES = ("auto", "cpu", "cuda", "mps")
 PRECISION_NAMES = ("auto", "fp32", "bf16")
 NONFINITE_NAMES = ("stop", "skip", "rewind")
-FORGETTING = tuple(c for c in CELL_NAMES if "lstm" in c or c in ("mogrifier", "qrnn"))
-LEARNT_RECURRENCE = tuple(c for c in CELL_NAMES if c not in ("qrnn", "mingru", "minlstm", "esn"))
 LENGTHS = ("epochs", "steps", "minutes")
 """Settings that give the length of a training, of which one is set."""
 INIT_NAMES = ("orthogonal", "xavier", "he", "identity")
@@ -45,7 +40,7 @@ DIRECTION_NAMES = ("forward", "backward", "both")
 T = TypeVar("T")
 
 
-def setting(default: Any, doc: str, choices: tuple[str, ...] = ()) -> Any:
+def setting(default: Any, doc: str, choices: Collection[str] = ()) -> Any:
     """A dataclass field with its one-line documentation and, for names, the choices."""
     return field(default=default, metadata={"doc": doc, "choices": choices})
 
@@ -149,7 +144,7 @@ class VocabularySettings:
 class ModelSettings:
     """Architecture of a recurrent language model. Sizes left None follow from the corpus."""
 
-    cell: str = setting("lstm", "recurrent cell", CELL_NAMES)
+    cell: str = setting("lstm", "recurrent cell", CELLS)
     nonlinearity: str = setting("tanh", "of cell rnn", ("tanh", "relu"))
     mogrifier_rounds: int = setting(5, "gatings of input and state by each other, of mogrifier")
     mogrifier_rank: int | None = setting(None, "rank of its gating matrices; None = full")

@@ -9,11 +9,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from charlm.config.cells import CELLS, CellSpec
 from charlm.config.flags import flag_of, words_of
 from charlm.config.settings import (
-    CELL_NAMES,
-    FORGETTING,
-    LEARNT_RECURRENCE,
     OPTIMIZER_NAMES,
     SECTIONS,
     Settings,
@@ -53,8 +51,16 @@ def _above(fact: str, least: int) -> Condition:
     return Condition(fact, lambda value: value > least, f"{fact} above {least}")
 
 
-MOGRIFIER, ESN = _one_of("cell", "mogrifier"), _one_of("cell", "esn")
-LEARNT_INPUT = _one_of("cell", *(c for c in CELL_NAMES if c != "esn"))
+def _cells(holds: Callable[[CellSpec], bool]) -> Condition:
+    names = [name for name, spec in CELLS.items() if holds(spec)]
+    return replace(_one_of("cell", *names), holds=lambda cell: holds(CELLS[cell]))
+
+
+def _cells_with(setting: str) -> Condition:
+    return _cells(lambda spec: setting in spec.settings)
+
+
+LEARNT_INPUT = _cells(lambda spec: spec.learns_input)
 ADAMS = _one_of("optimizer", "adamw", "adam")
 DECAY = replace(_one_of("schedule", "decay"), by_rule=False)
 VALID = _on(VALIDATION, "some: a valid text, or valid_frac above 0")
@@ -72,15 +78,10 @@ LISTENS: dict[str, tuple[Condition, ...]] = {
     "words": (_one_of("unit", "word"),),
     "min_count": (_one_of("unit", "char", "word", "bpe"),),
     "max_size": (_one_of("unit", "char", "word", "bpe"),),
-    "nonlinearity": (_one_of("cell", "rnn"),),
-    "mogrifier_rounds": (MOGRIFIER,),
-    "mogrifier_rank": (MOGRIFIER, _above("mogrifier_rounds", 0)),
-    "cap_input_gate": (MOGRIFIER,),
-    "qrnn_window": (_one_of("cell", "qrnn"),),
-    "spectral_radius": (ESN,),
-    "sparsity": (ESN,),
-    "forget_bias": (_one_of("cell", *FORGETTING),),
-    "recurrent_init": (_one_of("cell", *LEARNT_RECURRENCE),),
+    **{name: (_cells_with(name),) for spec in CELLS.values() for name in spec.settings},
+    "mogrifier_rank": (_cells_with("mogrifier_rank"), _above("mogrifier_rounds", 0)),
+    "forget_bias": (_cells(lambda spec: spec.forget_gate is not None),),
+    "recurrent_init": (_cells(lambda spec: spec.learns_recurrence),),
     "input_init": (LEARNT_INPUT,),
     "learned_state": (LEARNT_INPUT,),
     "skip": (_above("num_layers", 1),),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from charlm.config.cells import CELLS
 from charlm.config.settings import Settings
 from charlm.errors import CorpusError
 from charlm.nn.layers import RecurrentLayer
@@ -41,11 +42,6 @@ VANISHED = 1e-6
 SHORT_REACH = 8
 """Tokens that a gradient reaches at least in a network that learns words from letters."""
 GROWTH = 10.0
-KNOBS = {
-    "rnn": "Use --cell lstm or gru",
-    "lstm": "Use a higher forget bias (--set forget_bias=2) or a longer --bptt",
-}
-"""What helps against vanishing gradients, by cell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +100,7 @@ class GradientFlow:
             )
         reach = max(layer.reach for layer in self.layers)
         lags = len(self.layers[0].norms) - 1
-        knob = KNOBS.get(self.cell, "Use a longer --bptt")
+        knob = CELLS[self.cell].gradient_advice
         amount = f"{100 * self.left:.0f} %" if self.left >= FAINT else f"{self.left:.1g}"
         left = f"{amount} of the gradient is left {lags} tokens back"
         if self.recalled is not None:
@@ -262,7 +258,7 @@ def _saturation(layer: RecurrentLayer, read: list[Any]) -> dict[str, tuple[float
 @torch.no_grad()
 def spectral_radii(layer: RecurrentLayer) -> list[float]:
     """The largest absolute eigenvalue of each block of recurrent weights; none without them."""
-    weight = dict(layer.state_dict()).get(layer.recurrent_weight or "weight_hh")
+    weight = dict(layer.state_dict()).get(layer.recurrent_weight)
     if weight is None:
         return []
     blocks = weight.double().chunk(len(weight) // layer.hidden_size)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from charlm.config.cells import CELLS
 from charlm.errors import UsageError
 
 Named = dict[str, Tensor]
@@ -77,12 +78,12 @@ def _gru(w: Named, x: Tensor, state: Named) -> Named:
     }
 
 
-CELLS: dict[str, tuple[int, Callable[[Named, Tensor, Named], Named]]] = {
-    "rnn": (1, _rnn),
-    "lstm": (4, _lstm),
-    "gru": (3, _gru),
+STEPS: dict[str, Callable[[Named, Tensor, Named], Named]] = {
+    "rnn": _rnn,
+    "lstm": _lstm,
+    "gru": _gru,
 }
-"""Blocks of H rows in W, U and b, and the vectors of one step."""
+"""The vectors of one step, by cell."""
 
 
 def worked_example(
@@ -95,11 +96,11 @@ def worked_example(
     """
     if len(text) < 2:
         raise UsageError(f"text is {text!r}; expected two letters or more")
-    if cell not in CELLS:
-        raise UsageError(f"cell is {cell!r}; expected one of {', '.join(CELLS)}")
+    if cell not in STEPS:
+        raise UsageError(f"cell is {cell!r}; expected one of {', '.join(STEPS)}")
     begun = time.perf_counter()
     letters = list(dict.fromkeys(text))
-    weights = _fresh(CELLS[cell][0], hidden, len(letters), seed)
+    weights = _fresh(len(CELLS[cell].blocks), hidden, len(letters), seed)
     optimizer = torch.optim.Adam(weights.values(), lr=0.1)
     losses = []
     for _ in range(updates):
@@ -151,7 +152,7 @@ def _forward(
     for letter, target in itertools.pairwise(text):
         index = torch.tensor(letters.index(letter))
         x = F.one_hot(index, len(letters)).to(weights["W"].dtype)
-        vectors = {"x": x, **CELLS[cell][1](weights, x, state)}
+        vectors = {"x": x, **STEPS[cell](weights, x, state)}
         state = {name[0]: value for name, value in vectors.items() if name[:3] in ("h =", "c =")}
         logits = weights["V"] @ state["h"] + weights["d"]
         vectors["V h + d"] = logits

@@ -2,27 +2,18 @@
 
 The built-in cells are one-layer `torch.nn` modules, which reach oneDNN and cuDNN. One layer each,
 because dropout between layers is then ours to draw (cuDNN keeps a hidden random state of its own).
-The others are in `stepwise`, `parallel` and `reservoir`; CELLS holds them all.
+The others are in `stepwise`, `parallel` and `reservoir`.
 """
 
 import math
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from charlm.config.cells import CANDIDATE
 from charlm.config.settings import ModelSettings
 from charlm.nn.layers import LayerState, RecurrentLayer, without_init
-from charlm.nn.parallel import MinGru, MinLstm, Qrnn
-from charlm.nn.reservoir import EchoState
-from charlm.nn.stepwise import (
-    CappedLstm,
-    LayerNormLstm,
-    MogrifierLstm,
-    MultiplicativeLstm,
-    PeepholeLstm,
-)
 
 
 class TorchLayer(RecurrentLayer):
@@ -30,13 +21,9 @@ class TorchLayer(RecurrentLayer):
 
     module_class: type[nn.RNNBase] = nn.RNN
     recurrent_weight = "rnn.weight_hh_l0"
-    forget_bias = "rnn.bias_ih_l0"
-    gate_blocks: ClassVar[dict[str, int]] = {}
-    """Which blocks of rows are gates from 0 to 1."""
+    gate_bias = "rnn.bias_ih_l0"
 
-    def __init__(
-        self, input_size: int, hidden_size: int, settings: ModelSettings | None = None
-    ) -> None:
+    def __init__(self, input_size: int, hidden_size: int, settings: ModelSettings) -> None:
         super().__init__(input_size, hidden_size, settings)
         self.rnn = without_init(self.module_class, input_size, hidden_size, **self.options())
 
@@ -47,7 +34,7 @@ class TorchLayer(RecurrentLayer):
     def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """x (T, B, E) and the state before it -> h at every step (T, B, H) and the state after."""
         before = tuple(part.unsqueeze(0) for part in state)  # (1, B, H) each
-        y, after = self.rnn(x, before if self.parts > 1 else before[0])
+        y, after = self.rnn(x, before if len(before) > 1 else before[0])
         after = after if isinstance(after, tuple) else (after,)
         return y, tuple(part.squeeze(0) for part in after)
 
@@ -56,8 +43,9 @@ class TorchLayer(RecurrentLayer):
         weights = dict(self.rnn.named_parameters())
         into = F.linear(x, weights["weight_ih_l0"], weights["bias_ih_l0"])
         back = F.linear(state[0], weights["weight_hh_l0"], weights["bias_hh_l0"])
-        blocks = torch.sigmoid(into + back).chunk(self.gates, dim=-1)
-        return {name: blocks[at] for name, at in self.gate_blocks.items()}
+        blocks = torch.sigmoid(into + back).chunk(len(self.spec.blocks), dim=-1)
+        named = zip(self.spec.blocks, blocks, strict=True)
+        return {name: block for name, block in named if name != CANDIDATE}
 
 
 class ElmanLayer(TorchLayer):
@@ -74,36 +62,13 @@ class LstmLayer(TorchLayer):
     i, f, o = sigmoid(W x + U h + b); g = tanh(...); c' = f c + i g; h' = o tanh(c').
     """
 
-    gates = 4
-    parts = 2
-    forget_gate = 1
-    gate_blocks: ClassVar[dict[str, int]] = {"input": 0, "forget": 1, "output": 3}
     module_class = nn.LSTM
 
 
 class GruLayer(TorchLayer):
     """Gated recurrent unit (Cho et al. 2014), reset gate after the recurrent product."""
 
-    gates = 3
-    gate_blocks: ClassVar[dict[str, int]] = {"reset": 0, "update": 1}
     module_class = nn.GRU
-
-
-CELLS: dict[str, type[RecurrentLayer]] = {
-    "rnn": ElmanLayer,
-    "lstm": LstmLayer,
-    "gru": GruLayer,
-    "lstm-peephole": PeepholeLstm,
-    "lstm-layernorm": LayerNormLstm,
-    "lstm-capped": CappedLstm,
-    "mlstm": MultiplicativeLstm,
-    "mogrifier": MogrifierLstm,
-    "qrnn": Qrnn,
-    "mingru": MinGru,
-    "minlstm": MinLstm,
-    "esn": EchoState,
-}
-"""Every cell by the name that `--cell` takes."""
 
 
 def embedding_scale(embedding_size: int) -> float:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from charlm.backends.kernel_library import processor_features
+from charlm.config.cells import CELLS
 from charlm.config.settings import ModelSettings
 from charlm.errors import EnvironmentFailure
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
@@ -96,7 +97,7 @@ def bf16_problem(settings: ModelSettings, vocab_size: int, device: torch.device)
     """
     if problem := unserved_bf16(device):
         return problem
-    if settings.cell == "esn":
+    if not CELLS[settings.cell].learns_input:
         return "a reservoir has no gradients to compare"
     try:
         exact = _probe(settings, vocab_size, device, "fp32")

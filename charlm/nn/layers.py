@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from charlm.config.cells import CELLS
+from charlm.config.class_path import resolve
 from charlm.config.settings import ModelSettings
 from charlm.nn.initial import input_initialiser, recurrent_initialiser
 
@@ -27,31 +29,26 @@ def empty_parameter(*shape: int) -> nn.Parameter:
 
 
 class RecurrentLayer(nn.Module):
-    """One recurrent layer: `gates` blocks of H rows in its weights, `parts` in its state.
+    """One recurrent layer of a cell whose facts are in its row of `CELLS`.
 
-    A weight's name says what it is: `weight_hh` and `weight_mh` lead from the state, other
+    The name of a weight tells its kind: `weight_hh` and `weight_mh` lead from the state, other
     `weight...` from the input, `gain...` are factors.
     """
 
-    gates = 1
-    parts = 1
-    recurrent_weight = ""
-    """Name of the matrix from state to gates, where there is one that is learnt."""
-    forget_gate: int | None = None
-    """Which block of the bias `forget_bias` belongs to."""
-    forget_bias = "bias"
+    recurrent_weight = "weight_hh"
+    """Name of the matrix from state to gates, if there is one."""
+    gate_bias = "bias"
+    """Name of the bias that `forget_bias` is added to."""
 
-    def __init__(
-        self, input_size: int, hidden_size: int, settings: ModelSettings | None = None
-    ) -> None:
+    def __init__(self, input_size: int, hidden_size: int, settings: ModelSettings) -> None:
         super().__init__()
         self.input_size, self.hidden_size = input_size, hidden_size
-        self.settings = settings or ModelSettings()
+        self.settings, self.spec = settings, CELLS[settings.cell]
 
     def initial_state(self, batch_size: int) -> LayerState:
         """Zeros, shape (B, H) each."""
         like = next(self.parameters())
-        return tuple(like.new_zeros(batch_size, self.hidden_size) for _ in range(self.parts))
+        return tuple(like.new_zeros(batch_size, self.hidden_size) for _ in self.spec.state)
 
     def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """x (T, B, E) and the state before it -> h at every step (T, B, H) and the state after."""
@@ -74,7 +71,13 @@ class RecurrentLayer(nn.Module):
             fill = recurrent if kind.startswith(("weight_hh", "weight_mh")) else from_input
             for block in weight.chunk(len(weight) // self.hidden_size):
                 fill(block, generator)
-        if self.forget_gate is not None:
-            begin = self.forget_gate * self.hidden_size
-            bias = self.get_parameter(self.forget_bias)
+        if self.spec.forget_gate is not None:
+            begin = self.spec.forget_gate * self.hidden_size
+            bias = self.get_parameter(self.gate_bias)
             bias[begin : begin + self.hidden_size] = self.settings.forget_bias
+
+
+def build_layer(input_size: int, hidden_size: int, settings: ModelSettings) -> RecurrentLayer:
+    """Return a layer of the cell that the settings name; its weights are not set."""
+    layer: RecurrentLayer = resolve(CELLS[settings.cell].layer)(input_size, hidden_size, settings)
+    return layer

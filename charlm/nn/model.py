@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from charlm.config.cells import CELLS
 from charlm.config.settings import ModelSettings
 from charlm.errors import UsageError
-from charlm.nn.cells import CELLS, embedding_scale
+from charlm.nn.cells import embedding_scale
 from charlm.nn.dropout import dropped, read_layer
-from charlm.nn.layers import LayerState, RecurrentLayer, without_init
+from charlm.nn.layers import LayerState, RecurrentLayer, build_layer, without_init
 from charlm.nn.output import MIN_ENTRIES, MIN_HIDDEN, build_output
 
 MAX_ONE_HOT = 4096
@@ -37,13 +38,13 @@ class RecurrentLanguageModel(nn.Module):
         hidden, width, depth = sizes(settings, vocab_size)
         self.settings, self.vocab_size = settings, vocab_size
         self.embedding = without_init(nn.Embedding, vocab_size, width)
-        if settings.one_hot or settings.cell == "esn":  # of a reservoir only the output learns
+        if settings.one_hot or not CELLS[settings.cell].learns_input:
             self.embedding.requires_grad_(False)
-        cell = CELLS[settings.cell]
         last = settings.last_hidden_size or hidden
         outs = [hidden] * (depth - 1) + [last]
         self.layers = nn.ModuleList(
-            cell(into, out, settings) for into, out in zip([width, *outs], outs, strict=False)
+            build_layer(into, out, settings)
+            for into, out in zip([width, *outs], outs, strict=False)
         )
         self.output = build_output(settings, last, width, vocab_size)
         if settings.tie_weights:
@@ -141,14 +142,17 @@ def sizes(settings: ModelSettings, vocab_size: int) -> tuple[int, int, int]:
     hidden, width, depth = settings.hidden_size, settings.embedding_size, settings.num_layers
     if hidden is None or width is None or depth is None:
         raise UsageError("hidden_size, embedding_size and num_layers are needed; give all three")
+    spec = CELLS[settings.cell]
     for name in ("weight_drop", "state_dropout", "zoneout", "zoneout_cell"):
-        if getattr(settings, name) and not CELLS[settings.cell].recurrent_weight:
+        if getattr(settings, name) and not spec.learns_recurrence:
             raise UsageError(
                 f"{name} with cell {settings.cell}, which has no recurrent weights to learn; "
                 "expected another cell, or 0"
             )
-    if settings.tie_weights and settings.cell == "esn":
-        raise UsageError("tie_weights with cell esn; its embedding is never trained. Use --no-tie")
+    if settings.tie_weights and not spec.learns_input:
+        raise UsageError(
+            f"tie_weights with cell {settings.cell}; its embedding is never trained. Use --no-tie"
+        )
     last = settings.last_hidden_size or hidden
     if settings.tie_weights and last != width and settings.mixture == 1:
         raise UsageError(f"tie_weights needs equal sizes; got embedding {width}, hidden {last}")
@@ -157,7 +161,7 @@ def sizes(settings: ModelSettings, vocab_size: int) -> tuple[int, int, int]:
             f"one-hot input of {vocab_size:,} entries with embedding_size {width}; expected equal "
             f"numbers up to {MAX_ONE_HOT:,}. Leave the size out, or use a learnt embedding"
         )
-    if settings.zoneout_cell and CELLS[settings.cell].parts != 2:
+    if settings.zoneout_cell and "c" not in spec.state:
         raise UsageError(f"zoneout_cell with cell {settings.cell}, which has no c; use zoneout")
     if settings.adaptive_softmax and (vocab_size < MIN_ENTRIES or last < MIN_HIDDEN):
         raise UsageError(

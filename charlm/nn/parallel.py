@@ -25,14 +25,13 @@ def scanned(keep: Tensor, add: Tensor, start: Tensor) -> Tensor:
 
 
 class _LinearLayer(RecurrentLayer):
-    """Gates from the inputs alone: `gates` blocks of H rows."""
+    """A layer whose blocks depend on the inputs alone."""
 
-    def __init__(
-        self, input_size: int, hidden_size: int, settings: ModelSettings | None = None
-    ) -> None:
+    def __init__(self, input_size: int, hidden_size: int, settings: ModelSettings) -> None:
         super().__init__(input_size, hidden_size, settings)
-        self.weight_ih = empty_parameter(self.gates * hidden_size, input_size)
-        self.bias = empty_parameter(self.gates * hidden_size)
+        rows = len(self.spec.blocks) * hidden_size
+        self.weight_ih = empty_parameter(rows, input_size)
+        self.bias = empty_parameter(rows)
 
 
 def wide(x: Tensor) -> Tensor:
@@ -48,8 +47,6 @@ def positive(x: Tensor) -> Tensor:
 class MinGru(_LinearLayer):
     """h' = (1 - z) h + z g(W_h x), z = sigmoid(W_z x) (Feng et al. 2024, section 3.1)."""
 
-    gates = 2
-
     def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """See `RecurrentLayer.forward`."""
         z, candidate = wide(F.linear(x, self.weight_ih, self.bias)).chunk(2, dim=-1)
@@ -63,9 +60,6 @@ class MinLstm(_LinearLayer):
 
     Feng et al. 2024, section 3.2.
     """
-
-    gates = 3
-    forget_gate = 0
 
     def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """See `RecurrentLayer.forward`."""
@@ -83,30 +77,24 @@ class Qrnn(_LinearLayer):
     (c, x of the step before); with a window of one, W reads x_t alone and the state is (c,).
     """
 
-    gates = 3
-    forget_gate = 1
-
-    def __init__(
-        self, input_size: int, hidden_size: int, settings: ModelSettings | None = None
-    ) -> None:
+    def __init__(self, input_size: int, hidden_size: int, settings: ModelSettings) -> None:
         super().__init__(input_size, hidden_size, settings)
-        self.parts = self.settings.qrnn_window
-        if self.parts == 2:
+        if settings.qrnn_window == 2:
             self.weight_before = empty_parameter(3 * hidden_size, input_size)
 
     def initial_state(self, batch_size: int) -> LayerState:
         """Zeros: c (B, H) and, with a window of two, the input before (B, E)."""
-        sizes = (self.hidden_size, self.input_size)[: self.parts]
+        sizes = (self.hidden_size, self.input_size)[: self.settings.qrnn_window]
         return tuple(self.bias.new_zeros(batch_size, size) for size in sizes)
 
     def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """See `RecurrentLayer.forward`."""
         side = F.linear(x, self.weight_ih, self.bias)
-        if self.parts == 2:
+        if self.settings.qrnn_window == 2:
             before = torch.cat([state[1][None].to(x.dtype), x[:-1]])
             side = side + F.linear(before, self.weight_before)
         z, f, o = wide(side).chunk(3, dim=-1)
         f = torch.sigmoid(f)
         cells = scanned(f, (1.0 - f) * torch.tanh(z), wide(state[0]))
-        after = (cells[-1], wide(x[-1]))[: self.parts]
+        after = (cells[-1], wide(x[-1]))[: self.settings.qrnn_window]
         return (torch.sigmoid(o) * cells).to(x.dtype), after

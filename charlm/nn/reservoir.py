@@ -17,9 +17,7 @@ class EchoState(RecurrentLayer):
     The weights are buffers: no optimiser sees them, and they are saved with the model.
     """
 
-    def __init__(
-        self, input_size: int, hidden_size: int, settings: ModelSettings | None = None
-    ) -> None:
+    def __init__(self, input_size: int, hidden_size: int, settings: ModelSettings) -> None:
         super().__init__(input_size, hidden_size, settings)
         self.weight_ih: Tensor
         self.weight_hh: Tensor

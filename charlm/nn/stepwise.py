@@ -29,14 +29,7 @@ def lstm_update(gates: Tensor, c: Tensor, capped: bool = False) -> LayerState:
 class StepwiseLstm(RecurrentLayer):
     """What the variants share: one product for the inputs of all steps, then a loop."""
 
-    gates = 4
-    parts = 2
-    forget_gate = 1
-    recurrent_weight = "weight_hh"
-
-    def __init__(
-        self, input_size: int, hidden_size: int, settings: ModelSettings | None = None
-    ) -> None:
+    def __init__(self, input_size: int, hidden_size: int, settings: ModelSettings) -> None:
         super().__init__(input_size, hidden_size, settings)
         self.weight_ih = empty_parameter(4 * hidden_size, input_size)
         self.weight_hh = empty_parameter(4 * hidden_size, hidden_size)
@@ -66,9 +59,7 @@ class PeepholeLstm(StepwiseLstm):
     o = sigmoid(W x + U h + p_o * c'), h' = o * tanh(c'). Peepholes begin closed.
     """
 
-    def __init__(
-        self, input_size: int, hidden_size: int, settings: ModelSettings | None = None
-    ) -> None:
+    def __init__(self, input_size: int, hidden_size: int, settings: ModelSettings) -> None:
         super().__init__(input_size, hidden_size, settings)
         self.peephole = empty_parameter(3, hidden_size)
 
@@ -88,9 +79,7 @@ class LayerNormLstm(StepwiseLstm):
     over its units, divides by their deviation, and multiplies by a learnt gain.
     """
 
-    def __init__(
-        self, input_size: int, hidden_size: int, settings: ModelSettings | None = None
-    ) -> None:
+    def __init__(self, input_size: int, hidden_size: int, settings: ModelSettings) -> None:
         super().__init__(input_size, hidden_size, settings)
         self.gain_ih = empty_parameter(4 * hidden_size)
         self.gain_hh = empty_parameter(4 * hidden_size)
@@ -131,9 +120,7 @@ class MultiplicativeLstm(StepwiseLstm):
     m = (W_m x) * (U_m h), then an LSTM whose recurrent product reads m in place of h.
     """
 
-    def __init__(
-        self, input_size: int, hidden_size: int, settings: ModelSettings | None = None
-    ) -> None:
+    def __init__(self, input_size: int, hidden_size: int, settings: ModelSettings) -> None:
         super().__init__(input_size, hidden_size, settings)
         self.weight_mx = empty_parameter(hidden_size, input_size)
         self.weight_mh = empty_parameter(hidden_size, hidden_size)
@@ -160,9 +147,7 @@ class MogrifierLstm(StepwiseLstm):
     so that training starts near an LSTM.
     """
 
-    def __init__(
-        self, input_size: int, hidden_size: int, settings: ModelSettings | None = None
-    ) -> None:
+    def __init__(self, input_size: int, hidden_size: int, settings: ModelSettings) -> None:
         super().__init__(input_size, hidden_size, settings)
         sizes = (hidden_size, input_size), (input_size, hidden_size)
         self.gating = nn.ModuleList(

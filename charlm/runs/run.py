@@ -18,6 +18,7 @@ from charlm.backends.native import WEIGHTS_PER_THREAD, NativeEngine
 from charlm.backends.numpy_backend import NumpyEngine
 from charlm.backends.weights import Weights, is_plain, only_in_torch, weights_from
 from charlm.commands import command
+from charlm.config.cells import CELLS
 from charlm.config.settings import ModelSettings, settings_from
 from charlm.errors import CorpusError, EnvironmentFailure, RunError, UsageError, check_count
 from charlm.files.atomic import (
@@ -368,7 +369,7 @@ def _compiled_engine(
     plain: Weights, kind: str, threads: int | None, reread: Callable[[], Weights], *, must: bool
 ) -> Engine:
     """The kernels; where they are not here or cannot be loaded, numpy, unless they must be."""
-    variant = chosen_variant()
+    variant = None if CELLS[plain.cell].native_code is None else chosen_variant()
     if variant is None and must:
         raise EnvironmentFailure(
             f"--engine native --weights {kind} needs the compiled kernels, which are not here. "

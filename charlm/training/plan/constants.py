@@ -60,11 +60,6 @@ SOON_FULL = 300_000
 """Tokens below which a time is not used up where the useful passes take less of it. 100,000 letters
 read 100 times by 192 units gave models 1.1 and 1.3 % worse than read 50 times; longer texts: not
 tried."""
-RATE_SHARES = {"rnn": 0.25, "lstm": 2.0}
-"""Cells that need a smaller rate or bear a larger one. On Shakespeare, 2 million weights, 300
-steps: an Elman network came to 2.19 nats per character at 0.001, to 3.20 at 0.002 and to nothing at
-0.004; a GRU to 1.92 at 0.004, 2.00 at 0.002. An LSTM of 384 units, one minute: 1.551 at 0.004,
-1.482 at 0.008 (windows of 64); 1.455 at 0.008, 1.481 at 0.016 (of 32)."""
 SHORT_TEXT, SHORTER_TEXT = "the text is short", "the whole text is shorter"
 """Why windows are smaller than they were to be: told at the start."""
 BPTT = {"char": 64, "byte": 64, "word": 70, "bpe": 70}

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from charlm.config.cells import CELLS
 from charlm.ngram.baseline import ngram_nats
 from charlm.nn.model import count_parameters
 from charlm.text.dataset import Dataset
@@ -45,7 +46,9 @@ def expected(dataset: Dataset, plan: Plan) -> dict[str, Any] | None:
     model, unit = plan.settings.model, dataset.vocabulary.unit
     if plan.steps < MIN_STEPS or "training.learning_rate" not in plan.reasons:
         return None
-    if dataset.valid is None or model.cell != "lstm" or unit == "bpe" or not len(dataset.valid.ids):
+    if not CELLS[model.cell].has_expectation or unit == "bpe":
+        return None
+    if dataset.valid is None or not len(dataset.valid.ids):
         return None
     points = MEASURED[kind_of(unit, len(dataset.vocabulary), len(dataset.train.ids))]
     work = multiplied(plan, len(dataset.vocabulary))

@@ -2,8 +2,8 @@
 
 import torch
 
+from charlm.config.cells import CELLS
 from charlm.config.settings import ModelSettings, Settings, TrainingSettings
-from charlm.nn.cells import CELLS
 from charlm.nn.devices import free_memory
 from charlm.nn.model import count_parameters
 from charlm.nn.output import SHORTLIST
@@ -18,13 +18,12 @@ def training_memory(model: ModelSettings, training: TrainingSettings, vocab_size
     for each of its softmaxes, in an adaptive softmax for the frequent entries.
     """
     rows, window = training.batch_size or 1, training.bptt or 1
-    gates = CELLS[model.cell].gates
-    stepwise = 1.0 if model.cell in ("rnn", "lstm", "gru", "esn") else 1.5
+    spec = CELLS[model.cell]
     units = (model.num_layers or 1) * (model.hidden_size or 1)
     logits = 5.5 * vocab_size * model.mixture
     if model.adaptive_softmax:
         logits = 5.5 * vocab_size * SHORTLIST
-    numbers = rows * window * (units * (6.0 * gates + 2.0) * stepwise + logits)
+    numbers = rows * window * (units * (6.0 * len(spec.blocks) + 2.0) * spec.memory_factor + logits)
     copies = 5 if training.average or training.average_trigger else 4
     return int(1e8 + 4.0 * (copies * count_parameters(model, vocab_size) + numbers))
 

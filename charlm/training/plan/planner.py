@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from charlm.config.cells import CELLS
 from charlm.config.settings import ModelSettings, Settings, TrainingSettings
 from charlm.errors import UsageError
 from charlm.nn.devices import Precision
@@ -41,7 +42,6 @@ from charlm.training.plan.constants import (
     MAX_PASSES_MEMORISED,
     MAX_WITHOUT_TIME,
     MEASURING_SHARE,
-    RATE_SHARES,
     SHORT_RUN,
     SHORT_TEXT,
     SHORTER_TEXT,
@@ -244,7 +244,7 @@ class _Planner:
             return int(self._chosen("model.num_layers", 2, "the length is given, not the time"))
         model = self.settings.model
         hidden = model.hidden_size or self._fitting(training, 1)
-        if model.cell not in ("lstm", "gru") or self._is_small_corpus_of_documents():
+        if not CELLS[model.cell].best_with_one_layer or self._is_small_corpus_of_documents():
             return int(self._chosen("model.num_layers", 2, "two layers serve well"))
         if hidden <= WIDEST_ALONE:
             return int(self._chosen("model.num_layers", 1, "one learns more in this time than two"))
@@ -264,7 +264,8 @@ class _Planner:
         if tie and alone and not model.one_hot:
             width = hidden
         if tie is None:
-            fixed = model.one_hot or model.cell == "esn" or self.settings.training.freeze_vectors
+            learned = CELLS[model.cell].learns_input and not self.settings.training.freeze_vectors
+            fixed = model.one_hot or not learned
             fits = width == (model.last_hidden_size or hidden) or model.mixture > 1
             many = unit in ("word", "bpe") and self.vocab_size >= LETTERS
             tie = many and fits and not fixed and not model.adaptive_softmax
@@ -457,7 +458,7 @@ class _Planner:
             rate = OPTIMIZERS[training.optimizer][1]
             large = (model.hidden_size or 0) > WIDEST_ALONE
             if "sgd" not in training.optimizer:
-                share = RATE_SHARES.get(model.cell, 1.0)
+                share = CELLS[model.cell].rate_factor
                 if (
                     self._is_small_corpus_of_documents()
                 ):  # one layer at twice the rate: 2.105, not 2.085
