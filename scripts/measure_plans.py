@@ -40,8 +40,8 @@ from charlm.ngram.baseline import ngram_nats
 from charlm.nn.devices import choose_precision, keep_freed_memory, processor_name
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.nn.torch_backend import TorchEngine
+from charlm.text.batches import Batch
 from charlm.text.dataset import Dataset, load_dataset
-from charlm.text.windows import Window
 from charlm.training.plan.planner import plan
 from charlm.training.pretrained import begin_with_frequencies
 from charlm.training.trainer import Trainer
@@ -65,7 +65,7 @@ class Text:
     document: str | None = None
     unit: str = "char"
     words: str = "text"
-    centre: tuple[int, int, int, float] = (256, 16, 64, 4e-3)  # hidden, rows, window, rate
+    centre: tuple[int, int, int, float] = (256, 16, 64, 4e-3)  # hidden, rows, batch, rate
     judged_on: tuple[int, int] = (100_000, 40_000)  # tokens, of which for calibration
 
     def settings(self) -> Settings:
@@ -108,8 +108,8 @@ RANDOM_POINTS = 8
 
 def around(text: Text) -> Iterator[Point]:
     """The centre, and the points that differ from it in one thing: where to look at all."""
-    hidden, rows, window, rate = text.centre
-    centre = point(2, hidden, rows, window, rate)
+    hidden, rows, batch, rate = text.centre
+    centre = point(2, hidden, rows, batch, rate)
     yield centre
     yield centre | {"hidden_size": hidden * 3 // 2}
     yield centre | {"hidden_size": hidden // 2}
@@ -118,16 +118,16 @@ def around(text: Text) -> Iterator[Point]:
     yield centre | {"learning_rate": rate / 2}
     yield centre | {"batch_size": rows * 2}
     yield centre | {"batch_size": rows // 2}
-    yield centre | {"bptt": window * 2}
+    yield centre | {"bptt": batch * 2}
     yield centre | {"num_layers": 1, "hidden_size": hidden * 3 // 2}
 
 
 def point(
-    layers: int, hidden: int, rows: int, window: int, rate: float, dropout: float = 0.0
+    layers: int, hidden: int, rows: int, batch: int, rate: float, dropout: float = 0.0
 ) -> Point:
     """A point by its values."""
     return {
-        "num_layers": layers, "hidden_size": hidden, "batch_size": rows, "bptt": window,
+        "num_layers": layers, "hidden_size": hidden, "batch_size": rows, "bptt": batch,
         "learning_rate": rate, "dropout": dropout,
     }  # fmt: skip
 
@@ -194,8 +194,8 @@ CLOSER: dict[tuple[str, float], list[tuple[int, int, int, int, float, float]]] =
     ],
     ("names", 10.0): [(2, 256, 72, 16, 4e-3, 0.5)],
 }  # fmt: skip
-"""What the first look left open: layers, size, rate and window together; layers, hidden size,
-rows, window, rate, dropout."""
+"""What the first look left open: layers, size, rate and batch together; layers, hidden size,
+rows, batch, rate, dropout."""
 
 
 UNIGRAMS: list[tuple[str, tuple[int, int, int, int, float, float]]] = [
@@ -320,11 +320,11 @@ def speeds(points: list[tuple[str, Point]]) -> Iterator[tuple[str, Point, float]
             times: list[tuple[float, int]] = []
             begun = time.perf_counter()
             while len(times) <= 6 or time.perf_counter() - begun < SPEED_SECONDS:
-                window = next(windows[at])
+                batch = next(windows[at])
                 start = time.perf_counter()
-                trainer._learn(window)
+                trainer._learn(batch)
                 trainer._update()
-                times.append((time.perf_counter() - start, window.tokens))
+                times.append((time.perf_counter() - start, batch.tokens))
             seconds = statistics.median(s for s, _ in times[2:])
             found = statistics.median(tokens for _, tokens in times[2:]) / seconds
             best[at] = max(found, best.get(at, 0.0))
@@ -332,10 +332,10 @@ def speeds(points: list[tuple[str, Point]]) -> Iterator[tuple[str, Point, float]
         yield name, point, best[at]
 
 
-def _for_ever(trainer: Trainer) -> Iterator[Window]:
+def _for_ever(trainer: Trainer) -> Iterator[Batch]:
     """The windows of one pass after the other: a short text has few in one."""
     while True:
-        yield from trainer.windows.epoch(trainer.counters.position)
+        yield from trainer.batches.epoch(trainer.counters.position)
 
 
 def result(name: str, point: Point, minutes: float, tokens_per_second: float) -> dict[str, Any]:
@@ -463,7 +463,7 @@ def add(
 
 def print_table(points: list[tuple[str, float, Point]]) -> None:
     """A row for each point, the best of each text and time first."""
-    head = "size | rows x window | rate | dropout | frequencies | tokens/s | passes | nats |"
+    head = "size | rows x batch | rate | dropout | frequencies | tokens/s | passes | nats |"
     print(f"| text | minutes | {head}")
     print("|---|---:|---|---|---:|---:|---|---:|---:|---:|")
     groups = dict.fromkeys((name, minutes) for name, minutes, _ in points)
@@ -502,7 +502,7 @@ def print_verdict(points: list[tuple[str, float, Point]]) -> None:
 
 
 def size_of(one: Point) -> str:
-    """Layers, hidden size, rows and window of a point."""
+    """Layers, hidden size, rows and batch of a point."""
     shape = f"{one['num_layers']} x {one['hidden_size']}, {one['batch_size']} x {one['bptt']}"
     return f"{shape}, {one['learning_rate']:g}"
 

@@ -178,7 +178,7 @@ def trainer_of(**settings) -> Trainer:
 def test_penalties_are_mean_squares() -> None:
     """AR: mean h^2; TAR: mean (h_t - h_{t-1})^2; the nats that are told are without them."""
     plain = trainer_of()
-    window = next(plain.windows.epoch(plain.counters.position))
+    window = next(plain.batches.epoch(plain.counters.position))
     loss, nats, _ = plain.objective.of(window.inputs, window.targets, None)
     raw, shown, _ = plain.model.read(torch.from_numpy(window.inputs))
     real = torch.from_numpy(window.targets) >= 0

@@ -26,9 +26,9 @@ from charlm.errors import DivergenceError, EnvironmentFailure, RunError
 from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import Precision
 from charlm.runs.checkpoints import Checkpoint
+from charlm.text.batches import Batches, BatchSpec, Position
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
-from charlm.text.windows import Position, Reading, Windows
 from charlm.training import trainer as trainer_module
 from charlm.training.records import EvaluationRecord, Record, StepRecord, WarningRecord
 from charlm.training.trainer import Trainer, TrainState
@@ -84,7 +84,7 @@ class Watched(Trainer):
         super()._learn(window)
         self.seen.update(window.targets[window.targets >= 0].tolist())
         self.token_fraction.append(
-            min(1.0, 2.0 * window.tokens / (self.windows.reading.batch_size * 4))
+            min(1.0, 2.0 * window.tokens / (self.batches.spec.batch_size * 4))
         )
 
     def _update(self) -> None:
@@ -528,7 +528,7 @@ def test_the_logged_training_loss_is_the_loss_of_the_text(monkeypatch: pytest.Mo
     """
     frozen = {"optimizer": "sgd", "learning_rate": 1e-9, "weight_decay": 0.0, "dropout": {}}
     trainer = make(DOCUMENTS, None, **frozen, epochs=1.0, model=tiny_model("lstm", V, scale=9.0))
-    windows = list(trainer.windows.epoch(Position()))
+    windows = list(trainer.batches.epoch(Position()))
     assert len({window.tokens for window in windows}) > 1
     monkeypatch.setattr(trainer_module, "LOG_EVERY", len(windows))
     (record,) = trainer.run()
@@ -783,7 +783,7 @@ def test_the_state_between_windows_is_cut_off_from_the_graph() -> None:
 def test_label_smoothing_spreads_the_target_but_not_what_is_told(share: float) -> None:
     """(1 - s) (-ln p(target)) + s mean(-ln p) is made smaller; the record tells -ln p(target)."""
     trainer = make(label_smoothing=share, dropout={})
-    window = next(trainer.windows.epoch(trainer.counters.position))
+    window = next(trainer.batches.epoch(trainer.counters.position))
     with torch.no_grad():
         logits, _ = trainer.model(torch.from_numpy(window.inputs))
         surprise = -logits.double().log_softmax(dim=-1)
@@ -821,8 +821,8 @@ def test_gradients_of_several_windows_make_one_step() -> None:
     """w <- w - rate * mean of the gradients at the same weights, the state carried in between."""
     trainer = make(**PLAIN, **NO_DROPOUT, accumulate=2, steps=1)
     model = copy.deepcopy(trainer.model)
-    reading = Reading(batch_size=3, bptt=4, seed=5, line_end=VOCABULARY.line_end)
-    windows = list(Windows(STREAM, reading).epoch(Position()))[:2]
+    reading = BatchSpec(batch_size=3, bptt=4, seed=5, line_end=VOCABULARY.line_end)
+    windows = list(Batches(STREAM, reading).epoch(Position()))[:2]
     state, total = None, 0.0
     for window in windows:
         ids, targets = torch.from_numpy(window.inputs), torch.from_numpy(window.targets)
@@ -845,7 +845,7 @@ def test_accumulation_loses_no_window(count: int) -> None:
     trainer = make(accumulate=count, epochs=3.0, valid=None)
     list(trainer.run())
     assert trainer.seen == Counter({index: 3 * n for index, n in Counter(STREAM.ids).items()})
-    windows = sum(len(list(trainer.windows.epoch(Position(epoch=n)))) for n in range(3))
+    windows = sum(len(list(trainer.batches.epoch(Position(epoch=n)))) for n in range(3))
     assert trainer.counters.step == -(-windows // count)
 
 
@@ -898,7 +898,7 @@ def test_the_last_step_is_a_mean_of_the_windows_that_are_left() -> None:
 def test_rows_are_reset_with_their_chance_to_the_first_state() -> None:
     """Some rows of some windows; all of them at 1, where every window stands alone."""
     trainer = make(state_reset=0.5, valid=None, model=tiny_model("learnt state", V))
-    windows = trainer.windows.epoch(Position())
+    windows = trainer.batches.epoch(Position())
     trainer._learn(next(windows))
     carried, first = trainer.state, trainer.model.initial_state(3)
     window = next(windows)
@@ -920,7 +920,7 @@ def test_the_rate_goes_with_the_length_of_the_window() -> None:
     """Where lengths are drawn (Merity et al. 2018)."""
     settings = PLAIN | {"train": encoded_stream(random_tokens(600)), "batch_size": 1}
     trainer = make(**settings, random_bptt=True, bptt=30, epochs=1.0)
-    lengths = [len(window.inputs) for window in trainer.windows.epoch(Position())]
+    lengths = [len(window.inputs) for window in trainer.batches.epoch(Position())]
     list(trainer.run())
     full = [min(1.0, 2 * size / size) for size in lengths]
     expected = [0.5 * size / 30 * share for size, share in zip(lengths, full, strict=True)]

@@ -1,4 +1,4 @@
-"""WindowStats gaps: which token stands between what is left of it and what is right of it.
+"""Filling gaps: which token stands between what is left of it and what is right of it.
 
 A forward and a backward model each say it exactly, by Bayes' rule: P(token | left, right) is
 proportional to the probability of the whole text with the token in the gap. The two answers are

@@ -8,7 +8,7 @@ from torch import Tensor
 from charlm.config.settings import TrainingSettings
 from charlm.nn.devices import Precision
 from charlm.nn.model import RecurrentLanguageModel, State
-from charlm.text.windows import PADDING
+from charlm.text.batches import PADDING
 
 
 class Objective:

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 
 from charlm.config.settings import TrainingSettings
+from charlm.text.batches import Batch
 from charlm.text.encoded import EncodedText
-from charlm.text.windows import Window
 from charlm.training.optim import non_monotone, rate_share
 from charlm.training.train_state import TrainState
 
@@ -71,20 +71,20 @@ class Schedule:
         share = rate_share(self.settings, self.progress(counters), self.passes(counters))
         return (self.settings.learning_rate or 0.0) * (share * counters.plateau) * token_fraction
 
-    def token_fraction(self, window: Window) -> float:
+    def token_fraction(self, batch: Batch) -> float:
         """1, or less for windows with fewer than half of the usual tokens (the end of a group).
 
-        Their gradient is noise beside that of a full window; unscaled, it would be clipped to the
+        Their gradient is noise beside that of a full batch; unscaled, it would be clipped to the
         same length and swell Adam's second moments.
         """
         settings = self.settings
-        steps = len(window.inputs) if settings.random_bptt else settings.bptt or 1
+        steps = len(batch.inputs) if settings.random_bptt else settings.bptt or 1
         mean = len(self.text.ids) / max(self.text.documents, 1)
         typical = math.ceil((settings.batch_size or 1) * min(steps, mean))
-        return min(1.0, 2.0 * window.tokens / typical)
+        return min(1.0, 2.0 * batch.tokens / typical)
 
-    def length_share(self, window: Window) -> float:
-        """Where window lengths are drawn the rate goes with them (Merity et al. 2018)."""
+    def length_share(self, batch: Batch) -> float:
+        """Where batch lengths are drawn the rate goes with them (Merity et al. 2018)."""
         if not self.settings.random_bptt:
             return 1.0
-        return len(window.inputs) / (self.settings.bptt or 1)
+        return len(batch.inputs) / (self.settings.bptt or 1)

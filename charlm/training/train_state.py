@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from charlm.text.windows import Position
+from charlm.text.batches import Position
 
 
 @dataclass(kw_only=True)

@@ -29,8 +29,8 @@ from charlm.runs.checkpoints import Checkpoint
 from charlm.runs.tensors import put_weights
 from charlm.runs.weights import MAX_WEIGHT
 from charlm.tasks.language_model import Objective
+from charlm.text.batches import PADDING, Batch, Batches, BatchSpec
 from charlm.text.dataset import Dataset
-from charlm.text.windows import PADDING, Reading, Window, Windows
 from charlm.training.averaging import WeightAverage
 from charlm.training.clipping import clip, gradients
 from charlm.training.flat import (
@@ -90,14 +90,14 @@ class Trainer:
         self.stop_reason = ""
         self.settled = True
         self.schedule = Schedule(settings, dataset.train)
-        self.windows = Windows(dataset.train, self._reading())
+        self.batches = Batches(dataset.train, self._batch_spec())
         self._started = 0.0
         self._norm = 0.0
         self._clipped = False
         self._shares: list[float] = []  # of the rate, one for each window of the step so far
         self._before = self.counters  # as the step began, with its state
         self._state: State | None = None
-        self._windows: list[Window] = []
+        self._windows: list[Batch] = []
         self._warnings: list[str] = []
 
     def _new_average(self) -> WeightAverage | None:
@@ -107,10 +107,10 @@ class Trainer:
         since = self.counters.averaged_from
         return WeightAverage(self.model, None, since) if since else None
 
-    def _reading(self) -> Reading:
+    def _batch_spec(self) -> BatchSpec:
         settings = self.settings
         assert settings.batch_size and settings.bptt, "planned settings have sizes"
-        return Reading(
+        return BatchSpec(
             batch_size=settings.batch_size,
             bptt=settings.bptt,
             stateless=settings.stateless,
@@ -141,7 +141,7 @@ class Trainer:
         """
         self._started = self.clock() - self.counters.seconds
         while self._shares or not self._ended():
-            for window in self.windows.epoch(self.counters.position):
+            for window in self.batches.epoch(self.counters.position):
                 try:
                     self._learn(window)
                     if len(self._shares) < self.settings.accumulate and self.progress < 1.0:
@@ -178,7 +178,7 @@ class Trainer:
         self.counters.finished = self.completion
         return bool(self.stop_reason or self.counters.finished)
 
-    def _learn(self, window: Window) -> None:
+    def _learn(self, window: Batch) -> None:
         """Add the gradient of one window to that of the step.
 
         Where the device has too little memory, the step is begun again with the rows in two parts,
@@ -217,7 +217,7 @@ class Trainer:
             f"read in {self.counters.parts} parts from here on"
         )
 
-    def _add(self, window: Window) -> None:
+    def _add(self, window: Batch) -> None:
         token_fraction = self.schedule.token_fraction(window)
         nats = self._gradient_in_parts(window, token_fraction / self.settings.accumulate)
         share = self.schedule.length_share(window)
@@ -231,7 +231,7 @@ class Trainer:
         counters.epoch, counters.group = window.next.epoch, window.next.group
         counters.offset = window.next.offset
 
-    def _gradient_in_parts(self, window: Window, factor: float) -> float:
+    def _gradient_in_parts(self, window: Batch, factor: float) -> float:
         """Add `factor` times a window's gradient, its rows in parts; its nats per token."""
         before, total = self._state_before(window), 0.0
         states: list[State] = []
@@ -290,11 +290,11 @@ class Trainer:
         self.counters.seconds = max(before.seconds, self.clock() - self._started)
         self._warn(f"{error.found}; this step was skipped")
 
-    def _state_before(self, window: Window) -> State | None:
+    def _state_before(self, window: Batch) -> State | None:
         """The state that the rows of a window begin with; None is the model's first one."""
-        if window.starts or self.state is None:
+        if window.first or self.state is None:
             return None
-        rows = torch.from_numpy(window.rows).to(self.device)
+        rows = torch.from_numpy(window.kept).to(self.device)
         carried = rows_of(self.state, rows)
         chance = self.settings.state_reset
         if not chance:
@@ -500,9 +500,9 @@ class Trainer:
 
     def _check_position(self) -> None:
         """Raise ValueError unless there is a window at the position, with rows of the state."""
-        following = next(iter(self.windows.epoch(self.counters.position)), None)
+        following = next(iter(self.batches.epoch(self.counters.position)), None)
         if following is None:
             raise ValueError(f"nothing is at {self.counters.position}")
-        rows = 0 if following.starts or self.state is None else int(following.rows.max()) + 1
+        rows = 0 if following.first or self.state is None else int(following.kept.max()) + 1
         if self.state is not None and rows > len(self.state[0][0]):
             raise ValueError(f"its hidden state has {len(self.state[0][0])} rows")

@@ -26,8 +26,8 @@ from charlm.nn.model import (
     sizes,
 )
 from charlm.nn.output import MIN_HIDDEN
+from charlm.text.batches import Batches, BatchSpec, BatchStats
 from charlm.text.dataset import Dataset
-from charlm.text.windows import Reading, Windows, WindowStats
 from charlm.training.optim import NON_MONOTONE_INTERVAL, OPTIMIZERS
 from charlm.training.plan.constants import (
     BPTT,
@@ -121,7 +121,7 @@ class _Planner:
         self.tokens = max(len(dataset.train.ids), 1)
         self.vocab_size = len(dataset.vocabulary)
         self.speed: float | None = None
-        self.filling = WindowStats(tokens=1.0, steps=1.0, share=1.0)
+        self.filling = BatchStats(tokens=1.0, steps=1.0, token_fraction=1.0)
         self.rows = 1
 
     def plan(self) -> Plan:
@@ -129,10 +129,10 @@ class _Planner:
         training = self._windows(self.settings.training)
         assert training.batch_size and training.bptt, "windows are decided"
         self.rows = training.batch_size
-        reading = Reading(
+        spec = BatchSpec(
             batch_size=self.rows, bptt=training.bptt, stateless=training.stateless, seed=0
         )
-        self.filling = Windows(self.dataset.train, reading).filling()
+        self.filling = Batches(self.dataset.train, spec).stats()
         model = self._model(training)
         training = self._length(training, model)
         model = self._dropout(model, training)
@@ -352,7 +352,7 @@ class _Planner:
     def _speed(self) -> float:
         """Operations a second that are spent on tokens; padding takes its share."""
         if self.speed is None:
-            self.speed = (self.measure or self._middling_speed)() * self.filling.share
+            self.speed = (self.measure or self._middling_speed)() * self.filling.token_fraction
         return self.speed
 
     def _middling_speed(self) -> float:

@@ -1,4 +1,4 @@
-"""Windows: every token a target exactly once, the right inputs, any place to go on from."""
+"""Batches: every token a target exactly once, the right inputs, any place to go on from."""
 
 from collections import Counter
 from dataclasses import replace
@@ -10,22 +10,22 @@ from helpers import encoded_documents, encoded_stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from charlm.text.batches import (
+    PADDING,
+    Batch,
+    Batches,
+    BatchSpec,
+    Position,
+    begins_text,
+    cut_segments,
+    random_window_ends,
+)
 from charlm.text.encoded import EncodedText
 from charlm.text.tokenizers.tokenizer_json import EOS
-from charlm.text.windows import (
-    PADDING,
-    Position,
-    Reading,
-    Window,
-    Windows,
-    cut_pieces,
-    fresh_starts,
-    random_cuts,
-)
 
 LINE_END = 9
-READINGS = st.builds(
-    Reading,
+SPECS = st.builds(
+    BatchSpec,
     batch_size=st.integers(1, 5),
     bptt=st.integers(1, 6),
     stateless=st.booleans(),
@@ -47,30 +47,30 @@ def texts(draw) -> EncodedText:
     return encoded_documents([[*document, EOS] for document in documents])
 
 
-def epoch(text: EncodedText, reading: Reading, position: Position | None = None) -> list[Window]:
-    return list(Windows(text, reading).epoch(position or Position()))
+def epoch(text: EncodedText, spec: BatchSpec, position: Position | None = None) -> list[Batch]:
+    return list(Batches(text, spec).epoch(position or Position()))
 
 
-def plain(windows: list[Window]) -> list[tuple]:
-    return [(w.inputs.tolist(), w.targets.tolist(), w.starts, w.tokens, w.next) for w in windows]
+def plain(batches: list[Batch]) -> list[tuple]:
+    return [(w.inputs.tolist(), w.targets.tolist(), w.first, w.tokens, w.next) for w in batches]
 
 
-def longest(reading: Reading) -> int:
-    return reading.bptt + 20 if reading.random_bptt else reading.bptt
+def longest(spec: BatchSpec) -> int:
+    return spec.bptt + 20 if spec.random_bptt else spec.bptt
 
 
 # ------------------------------------------------------------------ by hand
 
 
 def test_six_characters_by_hand() -> None:
-    """ "abcdef" in windows of four: a is predicted from the start symbol, f is not cut off."""
+    """ "abcdef" in batches of four: a is predicted from the start symbol, f is not cut off."""
     a, b, c, d, e, f = range(2, 8)
-    first, second = epoch(encoded_stream([a, b, c, d, e, f]), Reading(batch_size=1, bptt=4))
+    first, second = epoch(encoded_stream([a, b, c, d, e, f]), BatchSpec(batch_size=1, bptt=4))
     assert first.inputs[:, 0].tolist() == [EOS, a, b, c]
     assert first.targets[:, 0].tolist() == [a, b, c, d]
     assert second.inputs[:, 0].tolist() == [d, e]
     assert second.targets[:, 0].tolist() == [e, f]
-    assert [first.starts, second.starts] == [True, False]
+    assert [first.first, second.first] == [True, False]
     assert [first.tokens, second.tokens] == [4, 2]
     assert first.next == Position(epoch=0, group=0, offset=4)
     assert second.next == Position(epoch=1, group=0, offset=0)
@@ -79,36 +79,36 @@ def test_six_characters_by_hand() -> None:
 def test_two_documents_by_hand() -> None:
     """ "ab" and "c" side by side: the shorter is padded, and padding is no target."""
     a, b, c = 2, 3, 4
-    (window,) = epoch(encoded_documents([[a, b, EOS], [c, EOS]]), Reading(batch_size=2, bptt=8))
-    rows = {tuple(window.targets[:, row]): window.inputs[:, row].tolist() for row in range(2)}
+    (batch,) = epoch(encoded_documents([[a, b, EOS], [c, EOS]]), BatchSpec(batch_size=2, bptt=8))
+    rows = {tuple(batch.targets[:, row]): batch.inputs[:, row].tolist() for row in range(2)}
     assert rows == {(a, b, EOS): [EOS, a, b], (c, EOS, PADDING): [EOS, c, EOS]}
-    assert window.tokens == 5
+    assert batch.tokens == 5
 
 
-@given(texts(), READINGS)
+@given(texts(), SPECS)
 def test_the_filling_is_that_of_the_windows_of_the_first_epoch(
-    text: EncodedText, reading: Reading
+    text: EncodedText, spec: BatchSpec
 ) -> None:
-    """Counted from lengths alone; windows of drawn lengths are taken for usual ones."""
-    reading = replace(reading, random_bptt=False)
-    windows, found = epoch(text, reading), Windows(text, reading).filling()
-    places = [window.targets.size for window in windows]
-    assert found.tokens == pytest.approx(len(text.ids) / len(windows))
-    assert found.steps == pytest.approx(np.mean([len(window.targets) for window in windows]))
-    assert found.share == pytest.approx(len(text.ids) / sum(places))
+    """Counted from lengths alone; batches of drawn lengths are taken for usual ones."""
+    spec = replace(spec, random_bptt=False)
+    batches, found = epoch(text, spec), Batches(text, spec).stats()
+    places = [batch.targets.size for batch in batches]
+    assert found.tokens == pytest.approx(len(text.ids) / len(batches))
+    assert found.steps == pytest.approx(np.mean([len(batch.targets) for batch in batches]))
+    assert found.token_fraction == pytest.approx(len(text.ids) / sum(places))
 
 
-def rows_read(windows: list[Window]) -> list[list[int]]:
-    """What each row of each group holds from its start to its end, windows put together."""
+def rows_read(batches: list[Batch]) -> list[list[int]]:
+    """What each row of each group holds from its start to its end, batches put together."""
     runs: list[list[int]] = []
     going: list[list[int]] = []
-    for window in windows:
-        if window.starts:
-            going = [[] for _ in range(window.targets.shape[1])]
+    for batch in batches:
+        if batch.first:
+            going = [[] for _ in range(batch.targets.shape[1])]
             runs += going
         else:
-            going = [going[row] for row in window.rows]
-        for run, column in zip(going, window.targets.T, strict=True):
+            going = [going[row] for row in batch.kept]
+        for run, column in zip(going, batch.targets.T, strict=True):
             run += column[column != PADDING].tolist()
             assert column[0] != PADDING
     return runs
@@ -117,108 +117,108 @@ def rows_read(windows: list[Window]) -> list[list[int]]:
 def test_two_rows_of_a_stream_by_hand() -> None:
     """The second row goes on where the first stops, and reads the token before it first."""
     ids = list(range(20, 32))
-    windows = epoch(encoded_stream(ids), Reading(batch_size=2, bptt=6))
-    first, second = rows_read(windows)
+    batches = epoch(encoded_stream(ids), BatchSpec(batch_size=2, bptt=6))
+    first, second = rows_read(batches)
     assert len(first) > 0
     assert len(second) > 0
     assert first + second == ids
-    assert windows[0].inputs[0].tolist() == [EOS, first[-1]]
+    assert batches[0].inputs[0].tolist() == [EOS, first[-1]]
 
 
 def test_a_row_that_begins_a_line_reads_the_start_symbol() -> None:
     """After a line end a piece is told that it starts afresh, as at the beginning of the text."""
     text = encoded_stream([20, LINE_END, 22, 23])
-    assert fresh_starts(text, np.array([0, 1, 2, 3]), LINE_END).tolist() == [
+    assert begins_text(text, np.array([0, 1, 2, 3]), LINE_END).tolist() == [
         True,
         False,
         True,
         False,
     ]
-    assert fresh_starts(text, np.array([0, 2]), None).tolist() == [True, False]
+    assert begins_text(text, np.array([0, 2]), None).tolist() == [True, False]
 
 
 def test_documents_begin_afresh_where_the_one_before_ends() -> None:
     """Only at the starts of documents, which a search from the wrong side once missed."""
     text = encoded_documents([[5, 6], [7], [8, 5]], closed=False)
-    found = fresh_starts(text, np.arange(5), None)
+    found = begins_text(text, np.arange(5), None)
     assert found.tolist() == [True, False, True, True, False]
 
 
 # ------------------------------------------------------------------ laws
 
 
-@given(text=texts(), reading=READINGS)
+@given(text=texts(), spec=SPECS)
 @settings(max_examples=300)
-def test_every_token_is_a_target_exactly_once(text: EncodedText, reading: Reading) -> None:
-    """Whatever the batch, the window and the cuts; nothing at the end is left out."""
-    windows = epoch(text, reading)
-    targets = np.concatenate([window.targets.reshape(-1) for window in windows])
+def test_every_token_is_a_target_exactly_once(text: EncodedText, spec: BatchSpec) -> None:
+    """Whatever the batch, the batch and the cuts; nothing at the end is left out."""
+    batches = epoch(text, spec)
+    targets = np.concatenate([batch.targets.reshape(-1) for batch in batches])
     assert Counter(targets[targets != PADDING].tolist()) == Counter(text.ids.tolist())
-    assert sum(window.tokens for window in windows) == len(text.ids)
-    for window in windows:
-        assert window.inputs.shape == window.targets.shape
-        assert window.inputs.shape[0] <= longest(reading)
-        assert window.inputs.shape[1] <= reading.batch_size
-        assert window.tokens == (window.targets != PADDING).sum() > 0
+    assert sum(batch.tokens for batch in batches) == len(text.ids)
+    for batch in batches:
+        assert batch.inputs.shape == batch.targets.shape
+        assert batch.inputs.shape[0] <= longest(spec)
+        assert batch.inputs.shape[1] <= spec.batch_size
+        assert batch.tokens == (batch.targets != PADDING).sum() > 0
 
 
-@given(text=texts(), reading=READINGS)
+@given(text=texts(), spec=SPECS)
 @settings(max_examples=300)
-def test_inputs_are_the_tokens_before_the_targets(text: EncodedText, reading: Reading) -> None:
+def test_inputs_are_the_tokens_before_the_targets(text: EncodedText, spec: BatchSpec) -> None:
     """Or the start symbol, at the start of a document and, for pieces, of a line."""
     before: dict[int, set[int]] = {}
     for previous, index in pairwise([EOS, *text.ids.tolist()]):
         before.setdefault(index, set()).add(previous)
-    for window in epoch(text, reading):
-        for row in range(window.targets.shape[1]):
-            for step in range(window.targets.shape[0]):
-                target, given_one = int(window.targets[step, row]), int(window.inputs[step, row])
+    for batch in epoch(text, spec):
+        for row in range(batch.targets.shape[1]):
+            for step in range(batch.targets.shape[0]):
+                target, given_one = int(batch.targets[step, row]), int(batch.inputs[step, row])
                 if target == PADDING:
                     continue
                 afresh = (
                     given_one == EOS
                     and step == 0
-                    and window.starts
-                    and before[target] <= {EOS, reading.line_end}
+                    and batch.first
+                    and before[target] <= {EOS, spec.line_end}
                 )
                 assert given_one in before[target] or afresh
 
 
-@given(text=texts(), reading=READINGS)
+@given(text=texts(), spec=SPECS)
 @settings(max_examples=200)
-def test_the_state_is_carried_through_rows_that_go_on(text: EncodedText, reading: Reading) -> None:
+def test_the_state_is_carried_through_rows_that_go_on(text: EncodedText, spec: BatchSpec) -> None:
     """Between two starts each row is a run of the text, and no row holds two documents."""
-    windows = epoch(text, reading)
-    assert windows[0].starts
+    batches = epoch(text, spec)
+    assert batches[0].first
     ids = text.ids.tolist()
-    for run in rows_read(windows):
+    for run in rows_read(batches):
         assert any(ids[start : start + len(run)] == run for start in range(len(ids)))
         if text.closed:
             assert EOS not in run[:-1]
-        if reading.stateless:
-            assert len(run) <= reading.bptt
+        if spec.stateless:
+            assert len(run) <= spec.bptt
 
 
-@given(text=texts(), reading=READINGS)
+@given(text=texts(), spec=SPECS)
 @settings(max_examples=150)
-def test_reading_goes_on_from_any_window(text: EncodedText, reading: Reading) -> None:
-    """The rest of the epoch from a window's `next` is the rest; the last `next` is a new epoch."""
-    windows = epoch(text, reading)
-    whole = plain(windows)
-    for number, window in enumerate(windows[:-1]):
-        assert window.next.epoch == 0
-        assert plain(epoch(text, reading, window.next)) == whole[number + 1 :]
-    assert windows[-1].next == Position(epoch=1, group=0, offset=0)
-    second = epoch(text, reading, windows[-1].next)
+def test_reading_goes_on_from_any_window(text: EncodedText, spec: BatchSpec) -> None:
+    """The rest of the epoch from a batch's `next` is the rest; the last `next` is a new epoch."""
+    batches = epoch(text, spec)
+    whole = plain(batches)
+    for number, batch in enumerate(batches[:-1]):
+        assert batch.next.epoch == 0
+        assert plain(epoch(text, spec, batch.next)) == whole[number + 1 :]
+    assert batches[-1].next == Position(epoch=1, group=0, offset=0)
+    second = epoch(text, spec, batches[-1].next)
     assert second[-1].next == Position(epoch=2)
-    assert plain(epoch(text, reading, Position(epoch=1))) == plain(second)
+    assert plain(epoch(text, spec, Position(epoch=1))) == plain(second)
 
 
-@given(text=texts(), reading=READINGS)
+@given(text=texts(), spec=SPECS)
 @settings(max_examples=100)
-def test_pieces_are_the_text_without_gap_or_overlap(text: EncodedText, reading: Reading) -> None:
+def test_pieces_are_the_text_without_gap_or_overlap(text: EncodedText, spec: BatchSpec) -> None:
     """Each begins where the one before stops; documents begin pieces."""
-    starts, stops = cut_pieces(text, reading, np.random.default_rng(reading.seed))
+    starts, stops = cut_segments(text, spec, np.random.default_rng(spec.seed))
     assert starts[0] == 0
     assert stops[-1] == len(text.ids)
     assert (starts[1:] == stops[:-1]).all()
@@ -235,21 +235,21 @@ STREAM = encoded_stream(range(20, 120))
 @pytest.mark.parametrize("text", [DOCUMENTS, STREAM], ids=["documents", "stream"])
 @pytest.mark.parametrize("stateless", [False, True])
 def test_the_order_changes_with_seed_and_epoch_and_nothing_else(text, stateless: bool) -> None:
-    """Same seed and epoch: the same windows; another seed or epoch: others."""
-    reading = Reading(batch_size=4, bptt=5, stateless=stateless, seed=1)
-    first = plain(epoch(text, reading))
-    assert plain(epoch(text, reading)) == first
+    """Same seed and epoch: the same batches; another seed or epoch: others."""
+    spec = BatchSpec(batch_size=4, bptt=5, stateless=stateless, seed=1)
+    first = plain(epoch(text, spec))
+    assert plain(epoch(text, spec)) == first
     targets = [item[1] for item in first]
-    assert [item[1] for item in plain(epoch(text, reading, Position(epoch=1)))] != targets
-    other = Reading(batch_size=4, bptt=5, stateless=stateless, seed=2)
+    assert [item[1] for item in plain(epoch(text, spec, Position(epoch=1)))] != targets
+    other = BatchSpec(batch_size=4, bptt=5, stateless=stateless, seed=2)
     assert [item[1] for item in plain(epoch(text, other))] != targets
 
 
 def test_rows_of_a_stream_begin_at_lines_where_they_can() -> None:
     """Of a hundred tokens with a line end at every third, each row but the first starts a line."""
     ids = [LINE_END if n % 3 == 2 else 20 + n for n in range(200)]
-    reading = Reading(batch_size=4, bptt=8, line_end=LINE_END)
-    starts, _ = cut_pieces(encoded_stream(ids), reading, np.random.default_rng(0))
+    spec = BatchSpec(batch_size=4, bptt=8, line_end=LINE_END)
+    starts, _ = cut_segments(encoded_stream(ids), spec, np.random.default_rng(0))
     assert len(starts) == 4
     assert all(ids[start - 1] == LINE_END for start in starts[1:])
 
@@ -257,29 +257,29 @@ def test_rows_of_a_stream_begin_at_lines_where_they_can() -> None:
 def test_groups_hold_documents_of_all_lengths() -> None:
     """Groups of one length made the model swing between ends (names: 2.42 instead of 2.34)."""
     documents = [[20 + n] * 1 for n in range(32)] + [[90 + n] * 8 for n in range(32)]
-    windows = epoch(encoded_documents(documents), Reading(batch_size=8, bptt=64))
-    mixed = [len(set((w.targets != PADDING).sum(axis=0).tolist())) > 1 for w in windows]
+    batches = epoch(encoded_documents(documents), BatchSpec(batch_size=8, bptt=64))
+    mixed = [len(set((w.targets != PADDING).sum(axis=0).tolist())) > 1 for w in batches]
     assert sum(mixed) > len(mixed) / 2
 
 
 def test_a_long_document_among_short_ones_is_cut_for_the_other_rows() -> None:
     """One document of 90 tokens and ten of one: no row reads 90 tokens alone."""
     text = encoded_documents([[20 + n for n in range(90)], *([[5]] * 10)])
-    starts, stops = cut_pieces(text, Reading(batch_size=5, bptt=4), np.random.default_rng(0))
+    starts, stops = cut_segments(text, BatchSpec(batch_size=5, bptt=4), np.random.default_rng(0))
     assert (stops - starts).max() <= 30
 
 
 def test_a_batch_larger_than_the_text_is_a_smaller_batch() -> None:
-    """Three tokens in eight rows of windows of one: never an empty row."""
-    for window in epoch(encoded_stream([5, 6, 7]), Reading(batch_size=8, bptt=1)):
-        assert (window.targets != PADDING).any()
-        assert window.targets.shape[1] <= 3
+    """Three tokens in eight rows of batches of one: never an empty row."""
+    for batch in epoch(encoded_stream([5, 6, 7]), BatchSpec(batch_size=8, bptt=1)):
+        assert (batch.targets != PADDING).any()
+        assert batch.targets.shape[1] <= 3
 
 
 def test_lengths_that_are_drawn_are_those_of_the_paper() -> None:
     """(Merity et al. 2018): around bptt, one in twenty around half of it, never much longer."""
     draws = np.random.default_rng(0)
-    lengths = np.diff(random_cuts(700_000, 70, draws))
+    lengths = np.diff(random_window_ends(700_000, 70, draws))
     short = lengths < 52
     assert short.mean() == pytest.approx(0.05, abs=0.01)
     assert lengths[~short].mean() == pytest.approx(70, abs=0.3)
@@ -288,7 +288,7 @@ def test_lengths_that_are_drawn_are_those_of_the_paper() -> None:
     assert lengths.max() <= 90
     assert lengths.min() >= 5
     for size in (1, 4, 5, 6, 69, 70, 71, 1000):
-        cuts = random_cuts(size, 70, draws)
+        cuts = random_window_ends(size, 70, draws)
         assert cuts[0] == 0
         assert cuts[-2] < size <= cuts[-1]
 
@@ -296,17 +296,17 @@ def test_lengths_that_are_drawn_are_those_of_the_paper() -> None:
 def test_drawn_windows_differ_from_epoch_to_epoch_and_not_from_time_to_time() -> None:
     """They depend on the seed, the epoch and the group only, so any place can be gone on from."""
     text = encoded_stream(n % 99 for n in range(3000))
-    reading = Reading(batch_size=2, bptt=30, seed=3, random_bptt=True)
-    first = [w.inputs.shape[0] for w in epoch(text, reading)]
+    spec = BatchSpec(batch_size=2, bptt=30, seed=3, random_bptt=True)
+    first = [w.inputs.shape[0] for w in epoch(text, spec)]
     assert len(set(first)) > 5
-    assert first == [w.inputs.shape[0] for w in epoch(text, reading)]
-    assert first != [w.inputs.shape[0] for w in epoch(text, reading, Position(epoch=1))]
+    assert first == [w.inputs.shape[0] for w in epoch(text, spec)]
+    assert first != [w.inputs.shape[0] for w in epoch(text, spec, Position(epoch=1))]
 
 
 @pytest.mark.parametrize("documents", range(2, 40))
 def test_long_documents_are_no_more_pieces_than_rows(documents: int) -> None:
     """The story: three equal novels made 33 pieces for 32 rows, and one row half of the steps."""
     text = encoded_documents([[2] * 999 + [EOS]] * documents)
-    starts, _ = cut_pieces(text, Reading(batch_size=32, bptt=8), np.random.default_rng(0))
+    starts, _ = cut_segments(text, BatchSpec(batch_size=32, bptt=8), np.random.default_rng(0))
     assert documents <= len(starts) <= max(32, documents)
     assert len(starts) >= 32 - documents
