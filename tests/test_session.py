@@ -22,11 +22,13 @@ from charlm.errors import CorpusError, DivergenceError, EnvironmentFailure, RunE
 from charlm.files.atomic import TEMPORARY
 from charlm.files.safe_read import read_json
 from charlm.inference.adapt.calibration import fit_scale
+from charlm.inference.likelihood import evaluate
 from charlm.runs import data as data_module
 from charlm.runs.checkpoints import checkpoint_folders
 from charlm.runs.layout import read_record, write_record
 from charlm.runs.verify import verify_run
 from charlm.text.corpus import Corpus
+from charlm.text.encoded import encode_text
 from charlm.training import calibrating, opening, preparing
 from charlm.training import session as session_module
 from charlm.training import trainer as trainer_module
@@ -1016,6 +1018,48 @@ def test_where_an_average_is_kept_the_last_one_may_take_the_place_of_the_best(
     assert again.best_tally == last.valid_uncalibrated
     found = load(session.path).evaluate(held.read_text())
     assert found.nats == pytest.approx(again.counters.best_nats, rel=1e-5)
+
+
+def test_the_last_average_must_gain_enough_over_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gain enough over itself is not: the best weights stay, with their own figures."""
+    (tmp_path / "first").mkdir()
+    session, held = averaging(tmp_path / "first")
+    *records, last = session.records()
+    best = min(record.tally.nats for record in records if isinstance(record, EvaluationRecord))
+    over_best = 1.0 - last.valid.nats / best
+    over_itself = 1.0 - last.valid.nats / last.valid_uncalibrated.nats
+    assert over_best < over_itself
+    monkeypatch.setattr(calibrating, "MIN_GAIN", (over_best + over_itself) / 2.0)
+    session, held = averaging(tmp_path)
+    *_, last = session.records()
+    assert (last.logit_scale, last.valid.nats) == (1.0, best)
+    assert last.best_step == first_best(session.path)
+    assert load(session.path).evaluate(held.read_text()).nats == pytest.approx(best, rel=1e-5)
+
+
+def test_a_factor_that_only_helps_the_sample_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is fitted on a sample of the validation text, and judged by the whole of it."""
+    chosen = settings().to_dict()
+    chosen["training"] |= {"epochs": 30.0, "steps": None, "learning_rate": 0.05, "evals": 1}
+    text = "abc abd abc abd abc abc abd\n" * 9
+    (tmp_path / "valid.txt").write_text(text)
+    chosen["corpus"]["valid"] = [str(tmp_path / "valid.txt")]
+    session = start(settings_from(chosen), tmp_path, name="x", corpus=Corpus.from_text(text))
+    unlike = encode_text(
+        lambda: iter(["bca cab dab bad acb\n" * 3]), session.trainer.dataset.vocabulary, "stream"
+    )
+    monkeypatch.setattr(calibrating, "sample_of", lambda _: unlike)
+    *_, last = session.records()
+    assert (last.logit_scale, last.valid_uncalibrated) == (1.0, None)
+    nats = [
+        evaluate(calibrating.best_engine(session.path, session.trainer, scale), unlike).nats
+        for scale in (1.0, 0.5)
+    ]
+    assert nats[1] < 0.9 * nats[0]  # the sample alone would have kept a factor
 
 
 def test_a_kill_after_the_last_average_took_its_place_is_mended(
