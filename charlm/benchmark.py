@@ -35,6 +35,7 @@ from charlm.nn.devices import (
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 from charlm.runs.built_in import built_in_text
 from charlm.runs.run import load_run, model_config, write_model_files, write_weights
+from charlm.text.boundaries import STREAM
 from charlm.text.tokenizers.building import build_vocabulary
 from charlm.text.tokenizers.vocabulary import Vocabulary
 
@@ -201,7 +202,7 @@ def temporary_run(path: Path, hidden: int) -> tuple[Path, Vocabulary]:
     model = RecurrentLanguageModel(settings, len(vocabulary))
     model.reset_parameters(torch.Generator().manual_seed(0))
     path.mkdir(parents=True)
-    write_model_files(path, model_config(settings, vocabulary, "stream"), vocabulary)
+    write_model_files(path, model_config(settings, vocabulary, STREAM), vocabulary)
     write_weights(path, model)
     return path, vocabulary
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 import charlm
-from charlm.inference.infill import SHORTLIST, Half, Reader, rank
+from charlm.backends.interface import Engine
+from charlm.inference.infill import SHORTLIST, Reader, rank
 from charlm.runs.pair import backward_half
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK
 
@@ -31,7 +32,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     model, other = charlm.load(options.run), charlm.load(backward_half(options.run))
-    forward, backward = (Half(engine=m.run.engine, ends=m.run.ends) for m in (model, other))
+    end = model.run.boundaries.has_ends
+    forward, backward = model.run.engine, other.run.engine
     lines = options.text.read_text(encoding="utf-8").splitlines()
     sentences = [model.vocabulary.encode(line.strip()).astype(np.int64) for line in lines]
     places = [
@@ -44,7 +46,7 @@ def main() -> None:
     hits = np.zeros((len(WAYS), 2), int)
     for number, at in chosen:
         ids = sentences[number]
-        found = answers(forward, backward, ids[:at], ids[at + 1 :])
+        found = answers(forward, backward, ids[:at], ids[at + 1 :], end)
         for way, best in enumerate(found):
             hits[way] += [ids[at] in best[:1], ids[at] in best[:5]]
     print("| what is read | top 1 | top 5 |")
@@ -54,13 +56,15 @@ def main() -> None:
     print(f"\n{len(chosen):,} of {len(places):,} known words, seed {options.seed}.")
 
 
-def answers(forward: Half, backward: Half, left: np.ndarray, right: np.ndarray) -> list[np.ndarray]:
+def answers(
+    forward: Engine, backward: Engine, left: np.ndarray, right: np.ndarray, end: bool
+) -> list[np.ndarray]:
     """The candidates of each of WAYS, best first."""
-    ahead = Reader(forward, left)
+    ahead = Reader(forward, left, end)
     ahead.next[[UNK, EOS]] = -np.inf
     nexts = np.argsort(-ahead.next, kind="stable")[:SHORTLIST]
     whole = nexts[np.argsort(-ahead.whole(nexts, right), kind="stable")]
-    both, _ = rank(forward, backward, left, right)
+    both, _ = rank(forward, backward, left, right, end=end)
     return [nexts, whole, both]
 
 

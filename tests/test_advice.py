@@ -8,8 +8,9 @@ import pytest
 
 from charlm.config.settings import CorpusSettings, VocabularySettings
 from charlm.text.advice import FEW_TOKENS, list_advice, shared_advice, size_advice
-from charlm.text.corpus import END, Corpus
+from charlm.text.corpus import Corpus
 from charlm.text.dataset import load_dataset
+from charlm.text.documents import END
 
 ROOT = Path(__file__).parent.parent
 RNG = random.Random(0)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from charlm.config.settings import VocabularySettings
 from charlm.errors import CorpusError, UsageError
-from charlm.text.corpus import END
+from charlm.text.documents import END
 from charlm.text.tokenizers import building
 from charlm.text.tokenizers.building import (
     BuiltVocabulary,

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from charlm.config.settings import CorpusSettings, VocabularySettings
 from charlm.errors import CharlmError, CorpusError, EnvironmentFailure, UsageError
 from charlm.text import idcache
-from charlm.text.corpus import END, Corpus
+from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset, load_dataset
+from charlm.text.documents import END
 from charlm.text.encoded import (
     EncodedText,
     TextCounts,
@@ -374,7 +375,7 @@ def test_a_model_knows_whether_its_lines_end_with_cr_lf(
     """A list is learnt without the CR, or every name would end with one."""
     corpus = Corpus.from_text("Anna\r\nBert\r\n" * 20, document, keep_cr=keep)
     found = load_dataset(CorpusSettings(), VocabularySettings(), corpus=corpus)
-    assert found.crlf == crlf == ("\r" in found.vocabulary.ids)
+    assert found.boundaries.crlf == crlf == ("\r" in found.vocabulary.ids)
     assert any("--keep-cr" in note for note in found.notes) == (not crlf)
 
 

@@ -10,9 +10,10 @@ from helpers import encoded_documents, encoded_stream, engine, tiny_model, vocab
 from waiting import Ticking
 
 from charlm.api.model import load
+from charlm.backends.interface import Engine
 from charlm.config.settings import Settings, settings_from
 from charlm.errors import RunError, UsageError
-from charlm.inference.infill import Half, fill, rank
+from charlm.inference.infill import fill, rank
 from charlm.inference.likelihood import document_nats, evaluate
 from charlm.inference.scoring import Scorer
 from charlm.runs import data
@@ -92,7 +93,7 @@ def test_a_backward_model_is_a_forward_model_of_the_text_turned_round(tmp_path: 
     assert len(sample) == sum(piece.tokens for piece in pieces) == 12
     assert [piece.text for piece in pieces[:-1]] == [""] * 12
     with pytest.raises(UsageError, match="reads backward"):
-        Scorer(model.run.engine, model.vocabulary, end=True, carry=True)
+        Scorer(model.run.engine, model.vocabulary, model.run.boundaries, carry=True)
 
 
 def test_a_prompt_is_what_comes_after(tmp_path: Path) -> None:
@@ -233,27 +234,27 @@ V = 6
 LEFT, RIGHT = np.array([2, 4, 3]), np.array([5, 2])
 
 
-def half(seed: int, ends: bool = True) -> Half:
-    return Half(engine=engine(tiny_model("lstm", V, seed=seed, scale=4.0)), ends=ends)
+def half(seed: int) -> Engine:
+    return engine(tiny_model("lstm", V, seed=seed, scale=4.0))
 
 
-def total(side: Half, ids: list[int]) -> float:
+def total(side: Engine, ids: list[int], end: bool) -> float:
     """ln P of a whole text."""
-    (nats,) = document_nats(side.engine, [np.array(ids + [EOS] * side.ends)])
+    (nats,) = document_nats(side, [np.array(ids + [EOS] * end)])
     return -float(nats.sum())
 
 
-@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("end", [True, False])
 @pytest.mark.parametrize("sides", [(LEFT, RIGHT), (LEFT[:0], RIGHT), (LEFT, RIGHT[:0])])
-def test_a_gap_is_ranked_by_the_probability_of_the_whole_text(ends: bool, sides) -> None:
+def test_a_gap_is_ranked_by_the_probability_of_the_whole_text(end: bool, sides) -> None:
     """Brute force over all tokens: half of ln P forward plus half of ln P backward."""
-    forward, backward = half(1, ends), half(2, ends)
+    forward, backward = half(1), half(2)
     left, right = sides
-    ids, worth = rank(forward, backward, left, right)
+    ids, worth = rank(forward, backward, left, right, end=end)
     assert sorted(ids.tolist()) == [2, 3, 4, 5]
     expected = {
-        token: 0.5 * total(forward, [*left, token, *right])
-        + 0.5 * total(backward, [*right[::-1], token, *left[::-1]])
+        token: 0.5 * total(forward, [*left, token, *right], end)
+        + 0.5 * total(backward, [*right[::-1], token, *left[::-1]], end)
         for token in range(2, V)
     }
     best = sorted(expected, key=lambda token: -expected[token])
@@ -266,7 +267,7 @@ def test_a_gap_is_ranked_by_the_probability_of_the_whole_text(ends: bool, sides)
 
 def test_a_short_list_keeps_the_likeliest() -> None:
     """Two of four candidates."""
-    ids, _ = rank(half(1), half(2), LEFT, RIGHT, shortlist=2)
+    ids, _ = rank(half(1), half(2), LEFT, RIGHT, shortlist=2, end=True)
     assert len(ids) == 2
 
 
@@ -274,20 +275,20 @@ def test_gaps_are_filled_from_left_to_right() -> None:
     """The second gap is ranked with the first one filled; UNK and EOS are never put in."""
     vocabulary = vocabulary_of("abcd")
     forward, backward = half(1), half(2)
-    gaps, filled = fill(forward, backward, vocabulary, "a___b___", top=3)
+    gaps, filled = fill(forward, backward, vocabulary, "a___b___", top=3, end=True)
     assert [len(gap) for gap in gaps] == [3, 3]
     best = [gap[0].id for gap in gaps]
     assert filled == f"a{vocabulary.tokens[best[0]]}b{vocabulary.tokens[best[1]]}"
-    _, filled = fill(forward, backward, vocabulary, "\u732b___\n", top=1)
+    _, filled = fill(forward, backward, vocabulary, "\u732b___\n", top=1, end=True)
     assert (filled[0], filled[2:]) == ("\u732b", "\n")  # what was typed stays, known or not
     a, b = (int(vocabulary.encode(letter)[0]) for letter in "ab")
-    first, _ = rank(forward, backward, np.array([a]), np.array([b, 0]))
-    second, _ = rank(forward, backward, np.array([a, best[0], b]), np.array([], np.int64))
+    first, _ = rank(forward, backward, np.array([a]), np.array([b, 0]), end=True)
+    second, _ = rank(forward, backward, np.array([a, best[0], b]), np.array([], np.int64), end=True)
     assert best == [first[0], second[0]]
-    everything, _ = fill(forward, backward, vocabulary, "a___", top=9)
+    everything, _ = fill(forward, backward, vocabulary, "a___", top=9, end=True)
     assert sum(filling.probability for filling in everything[0]) == pytest.approx(1.0)
     with pytest.raises(UsageError, match="no gap in 'abc'"):
-        fill(forward, backward, vocabulary, "abc", top=3)
+        fill(forward, backward, vocabulary, "abc", top=3, end=True)
 
 
 def test_a_run_with_both_halves_fills(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import pytest
 from helpers import Call
 
 from charlm.errors import CorpusError, UsageError
-from charlm.text.corpus import END, Corpus
+from charlm.text.corpus import Corpus
+from charlm.text.documents import END
 from charlm.text.sources.decoding import codec_name
 from charlm.text.sources.encodings import MAX_LISTED, recognise
 

@@ -21,7 +21,7 @@ DRAWN = np.random.default_rng(0).choice(8, 3000, p=[0.3, 0.2, 0.1, 0.1, 0.1, 0.1
 
 def dataset(valid: bool = True, unit: str = "char") -> Dataset:
     return Dataset(
-        name="x", document="stream", vocabulary=vocabulary_of(unit=unit),
+        name="x", vocabulary=vocabulary_of(unit=unit),
         train=encoded_stream(DRAWN[:2000]), valid=encoded_stream(DRAWN[2000:]) if valid else None,
         test=None, fingerprint="",
     )  # fmt: skip

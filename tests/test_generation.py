@@ -22,6 +22,7 @@ from charlm.inference.generation import Piece, generate, next_tokens, read_promp
 from charlm.inference.samplers import Sampling
 from charlm.inference.scoring import Scorer
 from charlm.nn.model import RecurrentLanguageModel
+from charlm.text.boundaries import STREAM
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK
 from charlm.text.tokenizers.vocabulary import UNITS
 
@@ -150,7 +151,7 @@ def test_nats_of_pieces_are_those_of_the_scorer(sampling: Sampling) -> None:
     options = {"length": 25, "sampling": sampling, "prompt": "the", "samples": 2}
     pieces = list(generate(engine(model), VOCABULARY, **options))
     for sample, text in enumerate(texts_of(pieces, 2)):
-        scorer = Scorer(engine(model), VOCABULARY, end=False, carry=True)
+        scorer = Scorer(engine(model), VOCABULARY, STREAM, carry=True)
         _, continuation = scorer.score(["the", text])
         assert continuation.tally.tokens == 25
         drawn = sum(piece.nats for piece in pieces if piece.sample == sample)

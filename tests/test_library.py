@@ -81,7 +81,7 @@ def test_step_by_step_is_the_score(model: Model) -> None:
     for piece in ("abc", " ", "ab"):
         nats, state = model.step(state, piece)
         total += nats
-    end = state.log_probabilities[model.vocabulary.eos] if model.run.ends else 0.0
+    end = state.log_probabilities[model.vocabulary.eos] if model.run.boundaries.has_ends else 0.0
     assert total + end == pytest.approx(model.score(text)[0].log_probability, abs=1e-5)
 
 
@@ -120,7 +120,7 @@ def test_scores_do_not_depend_on_their_company(model: Model) -> None:
         assert alone.log_probability == pytest.approx(score.log_probability, abs=1e-5)
         assert alone.tally.tokens == score.tally.tokens
     assert model.score([]) == []
-    assert together[1].tally.tokens == int(model.run.ends)
+    assert together[1].tally.tokens == int(model.run.boundaries.has_ends)
 
 
 def test_token_scores_sum_to_the_score(model: Model) -> None:
@@ -273,8 +273,8 @@ def test_rows_of_several_lines_do_not_begin_anew_at_each(folder: Path, tmp_path:
         name = f"{file.stem}-table"
         list(charlm.train(str(file), name=name, checkpoints=folder, **chosen))
         model = charlm.load(name, checkpoints=folder)
-        assert model.run.document == "line"
-        assert model.run.begins_anew == anew
+        assert model.run.boundaries.document == "line"
+        assert model.run.boundaries.resets == anew
         starts = [model.state(text).log_probabilities for text in ("", "abc abd\n")]
         assert np.allclose(*starts, atol=1e-6) == anew
 

@@ -9,7 +9,8 @@ from helpers import Call
 from charlm import load, train
 from charlm.errors import CorpusError
 from charlm.runs.layout import SEAL, read_config, read_record, write_record
-from charlm.text.corpus import END, Corpus
+from charlm.text.corpus import Corpus
+from charlm.text.documents import END
 from charlm.training.opening import resume
 
 TINY = {"hidden_size": 4, "num_layers": 1, "steps": 2, "batch_size": 1, "bptt": 8, "seed": 1,
@@ -40,7 +41,7 @@ def test_the_cr_of_a_list_is_dropped_and_reported_once(tmp_path) -> None:
     assert "--keep-cr" in note
     kept = corpus(tmp_path, {"a.txt": NAMES}, keep_cr=True)
     assert read(kept) == f"Anna\r{END}Bert\r{END}Clara\r{END}"
-    assert (kept.notes, kept.cr_ends, found.cr_ends) == ([], True, False)
+    assert (kept.notes, kept.crlf, found.crlf) == ([], True, False)
 
 
 def test_paragraphs_of_windows_are_parted_by_blank_lines(tmp_path) -> None:
@@ -50,7 +51,7 @@ def test_paragraphs_of_windows_are_parted_by_blank_lines(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 100])
-def test_a_lone_cr_ends_lines_in_a_file_of_an_old_mac(tmp_path, block: int) -> None:
+def test_a_lone_crlf_lines_in_a_file_of_an_old_mac(tmp_path, block: int) -> None:
     """Where there is no LF; a stray CR in another file is text. Lists with it had no warning."""
     found = corpus(tmp_path, {"mac.txt": b"Anna\rBert\rClara", "b.txt": b"Do\rra\nEmil\n"})
     found._block_bytes = block

@@ -168,7 +168,7 @@ def trial(values: Nested) -> Trial:
     with trainer.kept_weights():
         for name, tensor in network.state_dict().items():
             found.update(name.encode() + tensor.numpy().tobytes())
-    facts = {VALIDATION: data.valid is not None, "document": data.document}
+    facts = {VALIDATION: data.valid is not None, "document": data.boundaries.document}
     return Trial(found.hexdigest(), settings, facts)
 
 

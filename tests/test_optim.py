@@ -123,12 +123,9 @@ def test_plain_sgd_by_hand() -> None:
 
 def test_names_in_the_settings_are_the_names_in_the_tables() -> None:
     """config.py cannot import the tables of higher floors, so the names are compared here."""
-    from charlm.text.corpus import DOCUMENTS
-
     assert tuple(OPTIMIZERS) == config.OPTIMIZER_NAMES
     assert tuple(SCHEDULES) == config.SCHEDULE_NAMES
     assert tuple(UNITS) == config.UNIT_NAMES
-    assert set(config.DOCUMENT_NAMES) - {"auto"} == set(DOCUMENTS) - {"auto"}
 
 
 def test_averaging_is_due_when_the_newest_is_worse_than_the_best_of_long_ago() -> None:

@@ -15,6 +15,7 @@ from charlm.config.settings import ModelSettings, Settings, TrainingSettings
 from charlm.errors import UsageError
 from charlm.nn.devices import Precision
 from charlm.nn.model import RecurrentLanguageModel, count_parameters, multiplied_weights
+from charlm.text.boundaries import Boundaries
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
 from charlm.training.opening import _shrinking
@@ -30,7 +31,7 @@ VOCABULARIES = {unit: vocabulary_of(unit=unit) for unit in ("char", "byte", "wor
 
 def dataset(train: EncodedText, valid: EncodedText | None = None, unit: str = "char") -> Dataset:
     return Dataset(
-        name="x", document="stream", vocabulary=VOCABULARIES[unit], train=train, valid=valid,
+        name="x", vocabulary=VOCABULARIES[unit], train=train, valid=valid,
         test=None, fingerprint="",
     )  # fmt: skip
 
@@ -530,7 +531,7 @@ def test_a_budget_that_no_model_fits_is_refused() -> None:
 def test_the_decay_of_an_average_stays_below_one() -> None:
     """However many steps a fast machine may make in the minutes."""
     names = encoded_documents([[2, 3, 4, 1]] * 500)
-    data = replace(stream(500), train=names, document="line")
+    data = replace(stream(500), train=names, boundaries=Boundaries(document="line"))
     result = planned(data, minutes=600.0, measure=lambda: 1e15)
     assert 0.9 <= result.settings.training.average < 1.0
 
@@ -602,7 +603,7 @@ NAMES = dataset(encoded_documents([[2] * (1 + n % 12) + [1] for n in range(3000)
 
 def test_padding_counts_neither_as_text_nor_as_work() -> None:
     """Documents of 2 to 13 tokens: steps make the plan that as many passes do."""
-    names = replace(NAMES, document="line")
+    names = replace(NAMES, boundaries=Boundaries(document="line"))
     rows = planned(names, steps=1).settings.training.batch_size
     by_steps = planned(names, steps=3 * math.ceil(3000 / rows))
     by_passes = planned(names, epochs=3.0)

@@ -163,7 +163,7 @@ def test_dropping_keeps_the_mean(settings: dict) -> None:
 def trainer_of(**settings) -> Trainer:
     text = encoded_stream(np.random.default_rng(1).integers(0, V, 41))
     dataset = Dataset(
-        name="x", document="stream", vocabulary=vocabulary_of("abc"),
+        name="x", vocabulary=vocabulary_of("abc"),
         train=text, valid=None, test=None, fingerprint="",
     )  # fmt: skip
     chosen = TrainingSettings(

@@ -8,6 +8,7 @@ import pytest
 from helpers import encoded_documents, encoded_stream, engine, tiny_model, vocabulary_of
 
 from charlm.inference.generation import Piece
+from charlm.text.boundaries import Boundaries
 from charlm.text.dataset import Dataset
 from charlm.training import review
 from charlm.training.review import SAMPLE_TOKENS, diagnosis, memory_of
@@ -58,7 +59,7 @@ def dataset(train: str, valid: str | None) -> Dataset:
              for text in (train, valid)]  # fmt: skip
     assert parts[0] is not None
     return Dataset(
-        name="x", document="stream", vocabulary=vocabulary, train=parts[0], valid=parts[1],
+        name="x", vocabulary=vocabulary, train=parts[0], valid=parts[1],
         test=None, fingerprint="",
     )  # fmt: skip
 
@@ -84,7 +85,12 @@ def test_what_is_known_by_heart_reaches_over_the_ends_of_documents(
     vocabulary = vocabulary_of("abcd\n" * 30)
     line = [*vocabulary.encode("abcd").tolist(), vocabulary.eos]
     train = encoded_documents([line] * 100)
-    data = replace(dataset(TEXT, None), vocabulary=vocabulary, train=train, document="line")
+    data = replace(
+        dataset(TEXT, None),
+        vocabulary=vocabulary,
+        train=train,
+        boundaries=Boundaries(document="line"),
+    )
     pieces = [Piece(sample=0, text=vocabulary.decode([index]), id=index) for index in line * 10]
     monkeypatch.setattr(review, "generate", lambda *_, **__: iter(pieces))
     memory = memory_of(engine(tiny_model("lstm", len(vocabulary))), data)
@@ -99,13 +105,14 @@ def test_samples_begin_anew_where_training_did(lines: int, monkeypatch: pytest.M
     vocabulary = vocabulary_of("a b\n" * 30, unit="word", words="whitespace")
     row = [*vocabulary.encode("a b").tolist(), vocabulary.eos] * lines
     train = encoded_documents([row] * 50)
-    data = replace(dataset(TEXT, None), vocabulary=vocabulary, train=train, document="line")
+    boundaries = Boundaries.of_text(train, vocabulary, "line", crlf=False)
+    data = replace(dataset(TEXT, None), vocabulary=vocabulary, train=train, boundaries=boundaries)
     asked = []
     monkeypatch.setattr(
-        review, "generate", lambda *_, documents, **__: asked.append(documents) or iter(())
+        review, "generate", lambda *_, boundaries, **__: asked.append(boundaries) or iter(())
     )
     memory_of(engine(tiny_model("lstm", len(vocabulary))), data)
-    assert asked == [lines == 1]
+    assert [boundaries.resets for boundaries in asked] == [lines == 1]
 
 
 def with_torch_cycle(model, cycle: list[int]) -> None:

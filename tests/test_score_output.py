@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from charlm.config.settings import Reading
 from charlm.inference.scoring import Score, Scorer, Scores, TokenScore
 from charlm.report.formats import FORMATS, ScoredRow, output_names
+from charlm.text.boundaries import Boundaries
 from charlm.text.corpus import Corpus
 from charlm.text.sources.rows import Record, Rows
 from charlm.units import Tally
@@ -323,7 +324,7 @@ def test_a_mistyped_option_is_not_taken_for_a_text(call: Call) -> None:
 
 def scores_of(texts: list[str], *, tokens: bool = False) -> Scores:
     model = tiny_model("lstm", len(VOCABULARY), scale=3.0)
-    over = Scorer(engine(model), VOCABULARY, end=True, carry=False, unk_penalty=2.0)
+    over = Scorer(engine(model), VOCABULARY, Boundaries(document="file"), unk_penalty=2.0)
     return over.score(texts, tokens=tokens)
 
 

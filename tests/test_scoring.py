@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.inference.scoring import Score, Scorer, token_ranks
+from charlm.text.boundaries import STREAM, Boundaries
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK
 from charlm.text.tokenizers.vocabulary import UNITS
 from charlm.units import Tally
@@ -24,7 +25,8 @@ either_end = pytest.mark.parametrize("end", [True, False])
 
 
 def scorer(unit: str = "char", *, end: bool = True, carry: bool = False) -> Scorer:
-    return Scorer(engine(MODELS[unit]), VOCABULARIES[unit], end=end, carry=carry)
+    boundaries = Boundaries(document="file" if end else "stream")
+    return Scorer(engine(MODELS[unit]), VOCABULARIES[unit], boundaries, carry=carry)
 
 
 def ids_of(unit: str, text: str, end: bool) -> list[int]:
@@ -103,7 +105,7 @@ def test_carried_texts_score_as_one_stream(unit: str, end: bool) -> None:
 @every_unit
 def test_carried_lines_have_their_line_ends_between_them(unit: str) -> None:
     """Of a model of one stream: the sum is that of the text which the lines are of."""
-    plain = Scorer(engine(MODELS[unit]), VOCABULARIES[unit], end=False, carry=True, lines=True)
+    plain = Scorer(engine(MODELS[unit]), VOCABULARIES[unit], STREAM, carry=True, lines=True)
     known = not VOCABULARIES[unit].unknown("\n")
     ids = [index for text in TEXTS for index in ids_of(unit, text + "\n" * known, end=False)]
     scores = plain.score(TEXTS, tokens=True)
@@ -176,7 +178,9 @@ def test_unknown_tokens_are_flagged_and_can_be_left_out() -> None:
 def test_a_uniform_model_finds_all_texts_alike() -> None:
     """ln V for each token and the end."""
     vocabulary = VOCABULARIES["char"]
-    uniform = Scorer(engine(uniform_model(len(vocabulary))), vocabulary, end=True, carry=False)
+    uniform = Scorer(
+        engine(uniform_model(len(vocabulary))), vocabulary, Boundaries(document="file")
+    )
     for score in uniform.score(TEXTS):
         expected = (len(score.text) + 1) * math.log(len(vocabulary))
         assert score.tally.nats == pytest.approx(expected, rel=1e-6)

@@ -14,7 +14,8 @@ import pytest
 
 from charlm.errors import CorpusError, EnvironmentFailure, UsageError
 from charlm.runs.data import _absolute
-from charlm.text.corpus import END, Corpus
+from charlm.text.corpus import Corpus
+from charlm.text.documents import END
 from charlm.text.sources import files
 from charlm.text.sources.rows import hub_parts
 

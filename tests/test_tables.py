@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm.errors import CorpusError, EnvironmentFailure, UsageError
-from charlm.text.corpus import END, Corpus
+from charlm.text.corpus import Corpus
+from charlm.text.documents import END
 from charlm.text.sources import decoding, delimited, files, json_rows
 from charlm.text.sources.decoding import line_batches
 from charlm.text.sources.rows import Number, Rows

@@ -60,7 +60,7 @@ VALID = encoded_stream([3, 3, 3, 5, 5, 5, 5, 4])  # unlike the training text: it
 
 def dataset_of(train: EncodedText, valid: EncodedText | None = VALID) -> Dataset:
     return Dataset(
-        name="x", document="stream", vocabulary=VOCABULARY, train=train, valid=valid, test=None,
+        name="x", vocabulary=VOCABULARY, train=train, valid=valid, test=None,
         fingerprint="",
     )  # fmt: skip
 

@@ -28,6 +28,7 @@ from charlm.inference.comparison import difference, line_nats
 from charlm.inference.scoring import Scorer
 from charlm.report.tables import score_table
 from charlm.runs.layout import CONFIG, read_config
+from charlm.text.boundaries import STREAM
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import load_dataset
 from charlm.text.tokenizers.building import (
@@ -125,7 +126,7 @@ def test_the_wrong_sentence_does_not_win_by_its_unknown_words() -> None:
     model = engine(uniform_model(len(vocabulary)))
     texts = ["the cat the cat", "zzz yyy zzz"]
     for penalty, best in ((0.0, 1), (5.0, 0)):
-        over = Scorer(model, vocabulary, end=False, carry=False, unk_penalty=penalty)
+        over = Scorer(model, vocabulary, STREAM, unk_penalty=penalty)
         scores = over.score(texts)
         values = [score.penalized_log_probability for score in scores]
         assert int(np.argmax(values)) == best

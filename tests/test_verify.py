@@ -19,6 +19,7 @@ from charlm.runs import run as run_module
 from charlm.runs.layout import CONFIG, RECORD, TOKENIZER, WEIGHTS
 from charlm.runs.run import load_run, model_config, write_model_files, write_weights
 from charlm.runs.verify import verify_run
+from charlm.text.boundaries import Boundaries
 
 TEXT = "abc abd\n" * 12
 
@@ -45,7 +46,9 @@ def path(trained: Path, tmp_path: Path) -> Path:
 def fresh_run(path: Path, model) -> Path:
     vocabulary = vocabulary_of("abc")
     path.mkdir()
-    write_model_files(path, model_config(model.settings, vocabulary, "line"), vocabulary)
+    write_model_files(
+        path, model_config(model.settings, vocabulary, Boundaries(document="line")), vocabulary
+    )
     return path
 
 
@@ -76,7 +79,7 @@ def test_a_saved_run_gives_identical_logits(tmp_path: Path) -> None:
         strict=True,
     ):
         assert repr(mine) == repr(other)
-    assert (loaded.document, loaded.ends) == ("line", True)
+    assert (loaded.boundaries.document, loaded.boundaries.has_ends) == ("line", True)
     assert loaded.vocabulary.encode("cab").tolist() == vocabulary_of("abc").encode("cab").tolist()
     assert not any(weight.requires_grad for weight in theirs.model.parameters())
 

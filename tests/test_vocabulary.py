@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from charlm.config.settings import VocabularySettings
 from charlm.errors import RunError
-from charlm.text.corpus import END
+from charlm.text.documents import END
 from charlm.text.tokenizers.building import build_vocabulary
 from charlm.text.tokenizers.tokenizer_json import EOS, LETTERS, UNK, tokenizer_json
 from charlm.text.tokenizers.vocabulary import (

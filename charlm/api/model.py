@@ -25,7 +25,7 @@ from charlm.inference.generation import (
     prompt_ids,
     read_prompt,
 )
-from charlm.inference.infill import Half, fill
+from charlm.inference.infill import fill
 from charlm.inference.items import Items, Rules
 from charlm.inference.likelihood import evaluate
 from charlm.inference.samplers import Sampling, log_probabilities
@@ -35,8 +35,8 @@ from charlm.runs.layout import METRICS, TOKENIZER, WEIGHTS, read_metrics
 from charlm.runs.locate import checkpoints_folder, find_run, is_run
 from charlm.runs.pair import backward_half, is_pair
 from charlm.runs.run import Run, file_stamp, load_run, read_embedding
-from charlm.text.corpus import Corpus, check_text
-from charlm.text.prompts import open_document, with_ends
+from charlm.text.corpus import Corpus
+from charlm.text.documents import check_text
 from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.text.vectors import nearest
 from charlm.units import Tally
@@ -113,7 +113,7 @@ class Model:
         """The log-probability of each text, and with `tokens` of each token.
 
         Texts are independent of each other, or with `carry` one stream. The end of a text is
-        part of its score where the model has learnt ends (`run.ends`). `unk_penalty` is the price
+        part of its score where the model has learnt ends. `unk_penalty` is the price
         of an unknown token in nats in `penalized_log_probability`, by default `run.unk_penalty`.
         """
         items = [texts] if isinstance(texts, str) else list(texts)
@@ -132,18 +132,16 @@ class Model:
         return Scorer(
             self.run.engine,
             self.vocabulary,
-            end=self.run.ends,
+            self.run.boundaries,
             carry=carry,
             lines=lines,
-            anew=self.run.begins_anew,
-            document=self.run.prompt_document,
-            crlf=self.run.crlf,
             unk_penalty=self.run.unk_penalty if unk_penalty is None else unk_penalty,
         )
 
     def evaluate(self, text: str, *, reset_every: int | None = None) -> Tally:
         """The tally of a text, cut into documents by the rule that the model was trained with."""
-        corpus = Corpus.from_text(text, document=self.run.document, keep_cr=self.run.crlf)
+        rules = self.run.boundaries
+        corpus = Corpus.from_text(text, rules.document, keep_cr=rules.crlf)
         return evaluate(self.run.engine, self.run.encode(corpus), reset_every=reset_every)
 
     def sample(self, length: int = 500, *, seed: int | None = None, **options: Any) -> str:
@@ -203,8 +201,7 @@ class Model:
             prompt=self.context(prompt),
             sampling=sampling,
             seed=chosen,
-            documents=self.run.begins_anew,
-            parted=self.run.document == "paragraph" and self.run.begins_anew,
+            boundaries=self.run.boundaries,
             **options,
         )
 
@@ -235,7 +232,7 @@ class Model:
         check_count("count", count, 1)
         if attempts is not None:
             check_count("attempts", attempts, 1)
-        if not self.run.ends:
+        if not self.run.boundaries.has_ends:
             raise UsageError(
                 "this model has read one continuous text, which has no items; expected a model "
                 f"trained with: {command('train', 'TEXT', '--document', 'line')}"
@@ -279,7 +276,7 @@ class Model:
                 self.vocabulary,
                 self.context(prompt),
                 top,
-                documents=self.run.begins_anew,
+                self.run.boundaries,
             )
         )
 
@@ -288,20 +285,14 @@ class Model:
 
         For a model of lines it is the last line, for one of paragraphs the last paragraph.
         """
-        return open_document(
-            prompt,
-            self.run.prompt_document,
-            anew=self.run.begins_anew,
-            backward=self.run.backward,
-            crlf=self.run.crlf,
-        )
+        return self.run.boundaries.open_document(prompt, backward=self.run.backward)
 
     def fill(self, text: str, *, top: int = 5) -> tuple[list[list[NextToken]], str]:
         """The likeliest tokens for each gap `___` of a text, and the text with the best ones in.
 
         Raises RunError unless the run was trained with direction `both`.
         """
-        one_line = self.run.prompt_document == "line"
+        one_line = self.run.boundaries.text_document == "line"
         if one_line:
             text = text.removesuffix("\n")
         if one_line and "\n" in text:
@@ -309,10 +300,14 @@ class Model:
                 f"{text!r} has several lines, and this model reads each line as a text of its own; "
                 "expected one line. Fill them one by one"
             )
-        forward, backward = (
-            Half(engine=run.engine, ends=run.ends) for run in (self.run, self._backward_half)
+        return fill(
+            self.run.engine,
+            self._backward_half.engine,
+            self.vocabulary,
+            text,
+            top,
+            end=self.run.boundaries.has_ends,
         )
-        return fill(forward, backward, self.vocabulary, text, top)
 
     @cached_property
     def _backward_half(self) -> Run:
@@ -358,7 +353,7 @@ class Model:
 
     def state(self, text: str = "") -> ModelState:
         """The state after a text that starts a document."""
-        ids = prompt_ids(self.vocabulary, self.context(text), self.run.begins_anew)
+        ids = prompt_ids(self.vocabulary, self.context(text), self.run.boundaries)
         logits, hidden = read_prompt(self.run.engine, ids)
         return ModelState(hidden=hidden, log_probabilities=log_probabilities(logits)[0])
 
@@ -371,7 +366,7 @@ class Model:
         total = 0.0
         for index in self._ids(text):
             total += float(state.log_probabilities[index])
-            if index == EOS and self.run.begins_anew:
+            if index == EOS and self.run.boundaries.resets:
                 state = self.state()
                 continue
             logits, hidden = read_prompt(self.run.engine, np.array([index]), state.hidden)
@@ -380,7 +375,7 @@ class Model:
 
     def _ids(self, text: str) -> NDArray[np.int64]:
         check_text(text)
-        marked = with_ends(text, self.run.prompt_document, crlf=self.run.crlf)
+        marked = self.run.boundaries.mark(text)
         return self.vocabulary.encode_marked(marked)[0].astype(np.int64)
 
 
@@ -388,7 +383,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
     """Raise UsageError for an option that `Model.generate` does not have, with the nearest one."""
     known = set(inspect.signature(Model.generate).parameters) - {"self", "options"}
     known |= set(inspect.signature(generate).parameters) - {
-        "engine", "vocabulary", "sampling", "documents", "parted"
+        "engine", "vocabulary", "sampling", "boundaries"
     }  # fmt: skip
     for name in options.keys() - known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)  # temp for temperature

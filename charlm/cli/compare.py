@@ -119,7 +119,7 @@ def _of_files(
     say_notes(corpus.notes)
     sizes = [len(line.encode("utf-8")) for line in text.split("\n")]
     sizes = [size + 1 for size in sizes[:-1]] + ([sizes[-1]] if sizes[-1] else [])
-    return [model.run.encode(corpus.cut(model.run.document)) for model in models], sizes
+    return [model.run.encode(corpus.cut(model.run.boundaries.document)) for model in models], sizes
 
 
 def _held_out(models: "list[Model]") -> "tuple[list[EncodedText], Sequence[float]]":

@@ -103,7 +103,7 @@ def evaluate(
         from charlm.text.corpus import Corpus
 
         rules = Reading(**as_trained(reading, model.run))
-        corpus = Corpus(files, document=document or model.run.document, reading=rules)
+        corpus = Corpus(files, document=document or model.run.boundaries.document, reading=rules)
         with phase("encoding the text"):
             texts = {"text": model.run.encode(corpus)}
         if not len(texts["text"].ids):

@@ -115,7 +115,7 @@ def _of_run(path: Path, sources: list[str], reading: ReadingFlags, lags: int) ->
     if sources:
         run = load_run(path)
         rules = Reading(**as_trained(reading, run))
-        corpus = Corpus(sources, document=run.document, reading=rules)
+        corpus = Corpus(sources, document=run.boundaries.document, reading=rules)
     return run_flow(path, corpus, lags)
 
 

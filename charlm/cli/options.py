@@ -111,7 +111,7 @@ TABLE_OPTIONS = ("column", "header", "delimiter", "quoting")
 
 def as_trained(reading: ReadingFlags, run: "Run") -> ReadingFlags:
     """Return the flags, line ends being read as in the text that a run was trained on."""
-    return {"keep_cr": run.crlf, **reading}
+    return {"keep_cr": run.boundaries.crlf, **reading}
 
 
 def reading_flags(reading: ReadingFlags) -> set[str]:
@@ -175,12 +175,11 @@ def check_meant(given: set[str], needs: str) -> None:
 
 def name_unknown(model: "Model", texts: Iterable[str], what: str) -> None:
     """Report once which pieces of the texts the vocabulary does not know; no document ends."""
-    from charlm.text.corpus import END
-    from charlm.text.prompts import with_ends
+    from charlm.text.documents import END
 
-    rule, crlf = model.run.prompt_document, model.run.crlf
-    documents = (part for text in texts for part in with_ends(text, rule, crlf=crlf).split(END))
-    found = (piece for part in documents for piece in model.vocabulary.unknown(part))
+    mark = model.run.boundaries.mark
+    documents = (document for text in texts for document in mark(text).split(END))
+    found = (piece for document in documents for piece in model.vocabulary.unknown(document))
     unknown = list(dict.fromkeys(found))
     if unknown:
         shown = ", ".join(repr(piece) for piece in unknown[:10])

@@ -183,7 +183,7 @@ def _sample(session: "Session") -> str:
         return ""
     with phase("sampling"):
         model = load(session.path)
-        items = model.run.begins_anew
+        items = model.run.boundaries.resets
         unit = model.vocabulary.unit
         length = SAMPLE_TOKENS.get(unit, SAMPLE_LETTERS) * (2 if items else 1)
         tries = SAMPLE_TRIES if items else 1  # an item may be empty

@@ -128,12 +128,12 @@ def sample(
     Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)  # refused at once
     model = open_model(run, checkpoints, engine, weights)
     from charlm.api.model import fresh_seed
-    from charlm.text.prompts import of_file
 
     filters = {"--unique": unique, "--new": new, "--match": bool(match), "--min-len": min_len > 0,
                "--max-len": max_len is not None}  # fmt: skip
     given = {flag for flag, value in filters.items() if value}
-    lines = model.run.document == "line"
+    boundaries = model.run.boundaries
+    lines = boundaries.document == "line"
     whole = lines if until_eos is None else until_eos
     if attempts is not None:
         check_meant({"--attempts"} if not given else set(), "a rule such as --unique")
@@ -144,19 +144,19 @@ def sample(
     if given and not whole:
         raise UsageError(
             f"{min(given)} is for items, and this model gives continuous text; expected "
-            + ("--until-eos too" if model.run.ends else "a model trained with --document line")
+            + ("--until-eos too" if boundaries.has_ends else "a model trained with --document line")
         )
-    if until_eos and not model.run.ends:
+    if until_eos and not boundaries.has_ends:
         raise UsageError(
             "--until-eos was given, but this model was trained on continuous text, where no text "
             "ends; expected --stop, or a model trained with --document line"
         )
     if prime_file:
-        prompt = of_file(prompt, model.run.prompt_document)
+        prompt = boundaries.file_prompt(prompt)
     if prompt:
         name_unknown(model, [model.context(prompt)], "prime text")
     written = set("".join(model.vocabulary.tokens[2:] if stop else ()))
-    never = [c for c in stop if c not in written and (c != "\n" or not model.run.ends)]
+    never = [c for c in stop if c not in written and (c != "\n" or not boundaries.has_ends)]
     _note_escapes({"--stop": stop, "--separator": separator or ""})
     if never and not ESCAPES.search(stop) and model.vocabulary.unit in ("char", "word"):
         say(f"stop text: the model cannot write {never[0]!r}, so it will not stop there")

@@ -126,7 +126,7 @@ def score(
     if from_stdin and sys.stdin.isatty():
         raise UsageError("no sentences; give some as arguments, with --file, or on stdin")
     model = open_model(run, checkpoints, engine, weights)
-    if not model.run.ends:
+    if not model.run.boundaries.has_ends:
         say("This model was trained on continuous text, so the end of a sentence is not scored")
     rules = Reading(**as_trained(reading, model.run))
     scorer = model.scorer(carry=carry, lines=carry, unk_penalty=unk_penalty)

@@ -122,7 +122,7 @@ def _buffered(descriptor: int) -> int:
 
 def read_text() -> str:
     """Return the text on standard input, without one line end at its end. Raises CorpusError."""
+    from charlm.text.boundaries import strip_line_end
     from charlm.text.corpus import Corpus
 
-    text = "".join(Corpus(["-"], document="stream").chunks())
-    return text[:-2] if text.endswith("\r\n") else text.removesuffix("\n")
+    return strip_line_end("".join(Corpus(["-"], document="stream").chunks()))

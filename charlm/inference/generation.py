@@ -16,6 +16,7 @@ from charlm.inference.samplers import (
     next_distribution,
     probabilities,
 )
+from charlm.text.boundaries import STREAM, Boundaries
 from charlm.text.direction import BackwardVocabulary
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK, UNKNOWN_TEXT
 from charlm.text.tokenizers.vocabulary import Vocabulary
@@ -114,23 +115,24 @@ def read_prompt(engine: Engine, ids: Ids, state: State | None = None) -> tuple[L
     return logits, state
 
 
-def prompt_ids(vocabulary: Vocabulary, prompt: str, documents: bool) -> Ids:
-    """What is read of a prompt: with `documents` only what comes after its last EOS."""
-    ids = vocabulary.encode(prompt).astype(np.int64)
-    ends = np.flatnonzero(ids == EOS)
-    return ids[ends[-1] + 1 :] if documents and len(ends) else ids
+def prompt_ids(vocabulary: Vocabulary, prompt: str, boundaries: Boundaries) -> Ids:
+    """Return the ids of a prompt that the model reads."""
+    return boundaries.open_ids(vocabulary.encode(prompt).astype(np.int64))
 
 
 def next_tokens(
-    engine: Engine, vocabulary: Vocabulary, prompt: str, top: int, documents: bool = False
+    engine: Engine,
+    vocabulary: Vocabulary,
+    prompt: str,
+    top: int,
+    boundaries: Boundaries = STREAM,
 ) -> list[NextToken]:
-    """The likeliest tokens after a prompt, with their probabilities, likeliest first.
+    """Return the `top` most probable tokens after a prompt, most probable first.
 
-    With `documents` each EOS of the prompt begins anew, as in `generate`. Raises UsageError unless
-    `top` is 1 or more.
+    Raises UsageError unless `top` is 1 or more.
     """
     check_count("top", top, 1)
-    logits, _ = read_prompt(engine, prompt_ids(vocabulary, prompt, documents))
+    logits, _ = read_prompt(engine, prompt_ids(vocabulary, prompt, boundaries))
     chances = probabilities(logits)[0]
     order = np.argsort(-chances, kind="stable")[:top]
     return [
@@ -157,18 +159,16 @@ def generate(
     stop: str = "",
     allow_unk: bool = False,
     unk_text: str = UNKNOWN_TEXT,
-    documents: bool = False,
-    parted: bool = False,
+    boundaries: Boundaries = STREAM,
 ) -> Iterator[Piece]:
-    """Pieces of text as they are drawn, at most `length` tokens for each of `samples` samples.
+    """Generate `samples` samples side by side, each of at most `length` tokens; yield their pieces.
 
-    Sample i has a generator of its own, seeded by (seed, first + i), so its text does not depend
-    on how many others there are. A sample ends early at EOS (`until_eos`) or just before the text
-    `stop`; otherwise EOS shows as a line end, with `parted` as two. With `documents` (in training
-    EOS ended each document and nothing else, see `Vocabulary.eos_begins_anew`) what follows one
-    begins from the zero state, in the prompt too. UNK is drawn only with `allow_unk`.
-    Raises UsageError for a negative length or no samples, and for `stop` under a model that reads
-    backward, whose text is known at its end only.
+    Sample i has its own generator, seeded by (seed, first + i), so its text does not depend on the
+    number of samples. A sample ends early at EOS (`until_eos`) or before the text `stop`. Otherwise
+    an EOS appears as the separator of `boundaries`, which also decide whether the state resets
+    there. UNK is generated only with `allow_unk`. Raises UsageError for a negative length, for no
+    samples, and for `stop` with a model that reads backward, whose text is complete only at the
+    end.
     """
     for name, value, minimum in (
         ("length", length, 0), ("samples", samples, 1), ("first", first, 0), ("seed", seed, 0)
@@ -177,10 +177,12 @@ def generate(
     if stop and isinstance(vocabulary, BackwardVocabulary):
         raise UsageError("stop with a model that reads backward; leave it out")
     sampling = sampling or Sampling()
-    logits, state = read_prompt(engine, prompt_ids(vocabulary, prompt, documents))
+    logits, state = read_prompt(engine, prompt_ids(vocabulary, prompt, boundaries))
     place = _Place(logits=np.repeat(logits, samples, axis=0), state=rows_of(state, [0] * samples))
-    rules = _Rules(sampling=sampling, allow_unk=allow_unk, documents=documents)
-    texts = [_Text(vocabulary, prompt, unk_text, stop, parted) for _ in range(samples)]
+    rules = _Rules(sampling=sampling, allow_unk=allow_unk, restart=EOS if boundaries.resets else -1)
+    texts = [
+        _Text(vocabulary, prompt, unk_text, stop, boundaries.separator) for _ in range(samples)
+    ]
     generators = [np.random.default_rng([seed, first + number]) for number in range(samples)]
     alive = list(range(samples))
     drawn, at_once = 0, 1
@@ -217,11 +219,11 @@ class _Place:
 
 @dataclass(frozen=True, kw_only=True)
 class _Rules:
-    """How tokens are drawn; with `documents`, a row that has drawn EOS begins anew."""
+    """Rules of sampling; the state resets after the token `restart` (-1: never)."""
 
     sampling: Sampling
     allow_unk: bool
-    documents: bool
+    restart: int
 
 
 def _drawn(engine: Engine, place: _Place, uniform: Nats, rules: _Rules) -> tuple[Ids, Nats, _Place]:
@@ -236,7 +238,7 @@ def _drawn(engine: Engine, place: _Place, uniform: Nats, rules: _Rules) -> tuple
             uniform,
             temperature=rules.sampling.temperature,
             barred=-1 if rules.allow_unk else UNK,
-            restart=EOS if rules.documents else -1,
+            restart=rules.restart,
         )
         return ids, nats, _Place(logits=logits, state=state)
     ids, nats = np.empty(uniform.shape, np.int64), np.empty(uniform.shape)
@@ -245,15 +247,16 @@ def _drawn(engine: Engine, place: _Place, uniform: Nats, rules: _Rules) -> tuple
         ids[step] = draw(next_distribution(usable, rules.sampling), numbers)
         nats[step] = -log_probabilities(place.logits)[np.arange(len(numbers)), ids[step]]
         state = place.state
-        if rules.documents:
-            state = _renewed(state, engine.initial_state(len(numbers)), ids[step] == EOS)
+        if rules.restart >= 0:
+            ended = ids[step] == rules.restart
+            state = _reset(state, engine.initial_state(len(numbers)), ended)
         logits, state = engine.logits(ids[step][None, :], state)
         place = _Place(logits=logits, state=state)
     return ids, nats, place
 
 
-def _renewed(state: State, first: State, ended: NDArray[np.bool_]) -> State:
-    """The state, that of the ended rows (B,) being the first one again."""
+def _reset(state: State, first: State, ended: NDArray[np.bool_]) -> State:
+    """Return the state with the first state in the rows (B,) that have ended."""
     return tuple(
         tuple(np.where(ended[:, None], new, old) for new, old in zip(*parts, strict=True))
         for parts in zip(first, state, strict=True)
@@ -270,9 +273,9 @@ class _Text:
     """The text of one sample: decodes ids, holds back what may be the beginning of `stop`."""
 
     def __init__(
-        self, vocabulary: Vocabulary, prompt: str, unk_text: str, stop: str, parted: bool
+        self, vocabulary: Vocabulary, prompt: str, unk_text: str, stop: str, separator: str
     ) -> None:
-        self.behind = "\n" if parted else ""
+        self.blank_line = separator.removeprefix("\n")  # the decoder gives one line end
         self.decoder = vocabulary.decoder(unk_text)
         if not isinstance(vocabulary, BackwardVocabulary):
             for index in vocabulary.encode(prompt):
@@ -283,7 +286,7 @@ class _Text:
         """Text that is sure now, and whether the sample goes on."""
         if index == EOS and until_eos:
             return self.finish(), False
-        self.held += self.decoder.feed(index) + (self.behind if index == EOS else "")
+        self.held += self.decoder.feed(index) + (self.blank_line if index == EOS else "")
         if not self.stop:
             return self._release(len(self.held)), True
         found = self.held.find(self.stop)

@@ -5,8 +5,6 @@ proportional to the probability of the whole text with the token in the gap. The
 combined as the geometric mean, which ranks by the sum of their logarithms.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,16 +21,8 @@ SHORTLIST = 200
 """Candidates of a gap that are scored with the whole text, at least."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Half:
-    """One reading direction: an engine, and whether its model has learnt where texts end."""
-
-    engine: Engine
-    ends: bool
-
-
 def fill(
-    forward: Half, backward: Half, vocabulary: Vocabulary, text: str, top: int
+    forward: Engine, backward: Engine, vocabulary: Vocabulary, text: str, top: int, *, end: bool
 ) -> tuple[list[list[NextToken]], str]:
     """The `top` likeliest tokens for each gap `___` of a text, and the text with the best ones.
 
@@ -48,7 +38,7 @@ def fill(
         rest = parts[number]
         for later in parts[number + 1 :]:
             rest = np.concatenate([rest, [UNK], later])
-        ids, scores = rank(forward, backward, done, rest, max(SHORTLIST, top))
+        ids, scores = rank(forward, backward, done, rest, max(SHORTLIST, top), end=end)
         chances = np.exp(scores - np.logaddexp.reduce(scores))
         found.append(
             [
@@ -70,13 +60,19 @@ def around_gaps(text: str) -> list[str]:
 
 
 def rank(
-    forward: Half, backward: Half, left: Ids, right: Ids, shortlist: int = SHORTLIST
+    forward: Engine,
+    backward: Engine,
+    left: Ids,
+    right: Ids,
+    shortlist: int = SHORTLIST,
+    *,
+    end: bool,
 ) -> tuple[Ids, NDArray[np.float64]]:
     """Candidates for the gap between two texts, best first, and ln of what each is worth.
 
     Only the `shortlist` with the greatest P(token | left) P(token | right) are looked at.
     """
-    ahead, behind = Reader(forward, left), Reader(backward, right[::-1])
+    ahead, behind = Reader(forward, left, end), Reader(backward, right[::-1], end)
     near = ahead.next + behind.next
     near[[UNK, EOS]] = -np.inf
     candidates = np.argsort(-near, kind="stable")[: min(shortlist, len(near) - 2)]
@@ -91,24 +87,24 @@ class Reader:
     `next` is ln P(token | before), shape (V,).
     """
 
-    def __init__(self, half: Half, before: Ids) -> None:
-        self.half = half
-        logits, self.state = read_prompt(half.engine, before)
+    def __init__(self, engine: Engine, before: Ids, end: bool) -> None:
+        self.engine, self.end = engine, end
+        logits, self.state = read_prompt(engine, before)
         self.next: Nats = log_probabilities(logits)[0]
 
     def whole(self, candidates: Ids, after: Ids) -> NDArray[np.float64]:
         """ln P(candidate and all that comes after it | before), shape (K,)."""
         worth = self.next[candidates]
-        targets = np.append(after, EOS) if self.half.ends else after
+        targets = np.append(after, EOS) if self.end else after
         if len(targets) == 0:
             return worth
         rows = len(candidates)
         wanted = np.repeat(targets[:, None], rows, axis=1)  # (T, K)
         inputs = np.concatenate([candidates[None], wanted[:-1]])
-        engine, state = self.half.engine, rows_of(self.state, [0] * rows)
-        step = window_length(engine, rows)
+        state = rows_of(self.state, [0] * rows)
+        step = window_length(self.engine, rows)
         for begin in range(0, len(wanted), step):
             span = slice(begin, begin + step)
-            nats, state = engine.nats(inputs[span], wanted[span], state)
+            nats, state = self.engine.nats(inputs[span], wanted[span], state)
             worth = worth - nats.sum(axis=0)
         return worth

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,10 @@ from charlm.backends.interface import Engine, Ids, Nats, State
 from charlm.errors import UsageError
 from charlm.inference.likelihood import nats_and_ranks, stream_nats, tally
 from charlm.listing import Listing
-from charlm.text.corpus import check_text
+from charlm.text.boundaries import Boundaries
 from charlm.text.direction import BackwardVocabulary
+from charlm.text.documents import check_text
 from charlm.text.encoded import EncodedText, count_text
-from charlm.text.prompts import with_ends
 from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.text.tokenizers.vocabulary import Vocabulary
 from charlm.units import Tally
@@ -125,43 +126,34 @@ FIGURES = ("tokens", "words", "chars", "oov", "bits_per_char", "perplexity", "wo
 
 
 class Scorer:
-    """Scores texts under a model.
+    """A scorer of texts under one model.
 
-    With `end`, the model has learnt where texts end, and EOS is part of every score. A model of
-    continuous text has not, so its scores are those of the beginning of a text.
-    With `carry`, the texts are one stream: each is read from the state after the one before. With
-    `lines` each of them is a line, whose line end is part of it where no EOS is and it is known.
-    With `anew`, what follows an EOS inside of a text begins from the zero state, as in training on
-    such documents; `carry` asks for the opposite. Where `document` is "line", a line end inside
-    of a text ends a document, as in training, except with `carry`; without `crlf` a CR LF is one
-    line end. `unk_penalty` is passed to every
-    score.
-    Raises UsageError for that under a model that reads backward.
+    `boundaries` decide whether EOS is part of a score, and where a text is cut into documents that
+    are read from the zero state. With `carry`, the texts are one stream instead: each is read from
+    the state after the text before. With `carry` and `lines` each text is a line of the stream; if
+    no EOS ends it, its line end is scored too. `unk_penalty` is passed to every score. Raises
+    UsageError for `carry` with a model that reads backward.
     """
 
     def __init__(
         self,
         engine: Engine,
         vocabulary: Vocabulary,
+        boundaries: Boundaries,
         *,
-        end: bool,
-        carry: bool,
+        carry: bool = False,
         lines: bool = False,
-        anew: bool = False,
-        document: str = "stream",
-        crlf: bool = True,
         unk_penalty: float = 0.0,
     ) -> None:
         if carry and isinstance(vocabulary, BackwardVocabulary):
             raise UsageError(
                 "one stream of texts with a model that reads backward; leave out carry"
             )
-        self.engine, self.vocabulary, self.end, self.carry = engine, vocabulary, end, carry
-        self._behind = "\n" if lines and not end and not vocabulary.unknown("\n") else ""
-        self._anew = anew and not carry
+        self.engine, self.vocabulary, self.carry = engine, vocabulary, carry
+        self.boundaries, self.end = boundaries, boundaries.has_ends
         self.unk_penalty = unk_penalty
-        self._crlf = crlf
-        self._by_line = document == "line" and end and not carry
+        line_end = lines and not self.end and not vocabulary.unknown("\n")
+        self._suffix = "\n" if line_end else ""
         self._state: State | None = None
         self._last = EOS
 
@@ -171,33 +163,31 @@ class Scorer:
         if self.carry:
             pairs = zip(texts, encoded, strict=True)
             return Scores(self._carried(*pair, tokens) for pair in pairs)
-        parts = [self._parts(item.ids) for item in encoded]
-        every = [part for each in parts for part in each]
-        read = iter(nats_and_ranks(self.engine, every, ranked=tokens))
+        documents = [self._documents(item.ids) for item in encoded]
+        read = iter(nats_and_ranks(self.engine, list(chain(*documents)), ranked=tokens))
         scores = Scores()
-        for text, item, each in zip(texts, encoded, parts, strict=True):
-            nats, ranks = map(np.concatenate, zip(*(next(read) for _ in each), strict=True))
+        for text, item, own in zip(texts, encoded, documents, strict=True):
+            nats, ranks = map(np.concatenate, zip(*(next(read) for _ in own), strict=True))
             details = self._tokens(text, item, nats, ranks) if tokens else ()
             scores.append(self._score(text, item, nats, details))
         return scores
 
-    def _parts(self, ids: Ids) -> list[Ids]:
-        """Ids cut behind each EOS where the next document begins there; else as they are."""
-        if not self._anew:
+    def _documents(self, ids: Ids) -> list[Ids]:
+        """Cut ids after each EOS where the state resets."""
+        if not self.boundaries.resets:
             return [ids]
         cuts = np.flatnonzero(ids == EOS) + 1
         return np.split(ids, cuts[cuts < len(ids)])
 
     def _body(self, text: str) -> str:
-        """The text as it is read: a line end at its end is its end where lines are documents."""
-        if not self._by_line:
-            return text + self._behind
-        return (text if self._crlf else text.replace("\r\n", "\n")).removesuffix("\n")
+        """Return the text whose tokens are scored, without EOS."""
+        return text + self._suffix if self.carry else self.boundaries.scored_text(text)
 
     def _encode(self, text: str) -> EncodedText:
         text = self._body(text)
         check_text(text)
-        marked = with_ends(text, "line", crlf=True) if self._by_line else text
+        by_line = self.boundaries.text_document == "line" and not self.carry
+        marked = self.boundaries.mark(text) if by_line else text
         ids = self.vocabulary.encode_marked(marked)[0].astype(np.int64)
         if self.end:
             ids = np.append(ids, EOS)

@@ -15,6 +15,7 @@ from charlm.files.atomic import manifest_problems
 from charlm.runs.built_in import shipped_sources
 from charlm.runs.layout import CONFIG, RECORD, TOKENIZER, WEIGHTS, read_config, read_manifest
 from charlm.runs.shapes import shown
+from charlm.text.boundaries import Boundaries
 from charlm.text.dataset import SPLITS, Dataset, load_dataset, open_corpus, text_fingerprint
 from charlm.text.encoded import read_encoded, write_encoded
 from charlm.text.idcache import CACHED_FROM_BYTES
@@ -34,7 +35,7 @@ def corpus_record(dataset: Dataset, settings: Settings) -> dict[str, Any]:
         "sources": absolute(settings.corpus.sources),
         "valid": absolute(settings.corpus.valid),
         "test": absolute(settings.corpus.test),
-        "document": dataset.document,
+        "document": dataset.boundaries.document,
         "fingerprint": dataset.fingerprint,
         "coverage": dataset.coverage,
         "vocabulary": len(dataset.vocabulary),
@@ -94,12 +95,13 @@ def read_data(
     if "train" not in corpus["parts"] or not set(SPLITS).issuperset(corpus["parts"]):
         raise RunError(f"{path / RECORD}: parts are {shown(list(corpus['parts']))}; expected train")
     config = read_config(path)
-    crlf, unk_types = bool(config.get("crlf")), config.get("unk_types")
+    boundaries = Boundaries.from_config(config, vocabulary)
+    unk_types = config.get("unk_types")
     folders = {name: path / "data" / name for name in corpus["parts"]}
     if not all((folder / "counts.json").exists() for folder in folders.values()):
         check_unchanged(path, (CONFIG, TOKENIZER))
         again = _read_again(settings, vocabulary, corpus)
-        return replace(again, crlf=crlf, unk_types=unk_types)
+        return replace(again, boundaries=boundaries, unk_types=unk_types)
     check_unchanged(path)
     parts = {name: read_encoded(folder) for name, folder in folders.items()}
     for name, part in parts.items():
@@ -107,13 +109,12 @@ def read_data(
             raise CorpusError(f"{folders[name]}: not the text that run.json tells of; delete it")
     return Dataset(
         name=corpus["name"],
-        document=corpus["document"],
         vocabulary=vocabulary,
         train=parts["train"],
         valid=parts.get("valid"),
         test=parts.get("test"),
         fingerprint=corpus["fingerprint"],
-        crlf=crlf,
+        boundaries=boundaries,
         unk_types=unk_types,
     )
 

@@ -41,6 +41,7 @@ from charlm.runs.layout import (
 )
 from charlm.runs.shapes import Each, check_shape
 from charlm.runs.weights import SCALE, load_arrays, read_header
+from charlm.text.boundaries import Boundaries
 from charlm.text.corpus import Corpus
 from charlm.text.direction import BackwardVocabulary, mirrored
 from charlm.text.encoded import EncodedText, encode_text, read_encoded
@@ -59,35 +60,14 @@ MAYBE_ENTRY = (dict, type(None))
 class Run:
     """A trained model with its vocabulary, in memory.
 
-    `document` is the rule that the training text was cut by; `ends` tells whether the model has
-    learnt where documents end.
+    `boundaries` are the rules about documents that the model was trained with.
     """
 
     path: Path
     engine: Engine
     vocabulary: Vocabulary
-    document: str
+    boundaries: Boundaries
     config: dict[str, Any]
-
-    @property
-    def ends(self) -> bool:
-        """Whether EOS is part of what the model has learnt."""
-        return self.document != "stream" or self.vocabulary.line_ends_are_eos
-
-    @property
-    def begins_anew(self) -> bool:
-        """Whether what follows EOS begins from the zero state."""
-        inside = self.config.get("eos_inside", False)
-        return self.vocabulary.eos_begins_anew(self.document) and not inside
-
-    @property
-    def crlf(self) -> bool:
-        """Whether the model has learnt lines that end with CR LF, so that texts keep their CR.
-
-        Runs of older versions do not say; there it is whether the vocabulary knows CR.
-        """
-        known = self.config.get("crlf")
-        return bool(known) if known is not None else not self.vocabulary.unknown("\r")
 
     @property
     def unk_types(self) -> float:
@@ -114,19 +94,6 @@ class Run:
         them it is the probability of one, so that texts with and without UNK can be compared.
         """
         return math.log(self.unk_types)
-
-    @property
-    def prompt_document(self) -> str:
-        """The rule by which prompts and sentences are cut into documents, as the text was.
-
-        Cells of tables are documents of "line" too, but may hold several lines: these are "file".
-        Runs of older versions do not say so; there it is whether the vocabulary knows a line end.
-        """
-        if self.document != "line":
-            return self.document
-        known = self.vocabulary.unit in ("char", "word") and not self.vocabulary.unknown("\n")
-        inside = known and not self.vocabulary.line_ends_are_eos
-        return "file" if self.config.get("line_ends_inside", inside) else "line"
 
     @property
     def backward(self) -> bool:
@@ -178,11 +145,7 @@ class Run:
 def model_config(
     settings: ModelSettings,
     vocabulary: Vocabulary,
-    document: str,
-    *,
-    eos_inside: bool = False,
-    crlf: bool = False,
-    line_ends_inside: bool = False,
+    boundaries: Boundaries,
     unk_types: float | None = None,
 ) -> dict[str, Any]:
     """Return the content of config.json. The other arguments are as in `Dataset`."""
@@ -195,10 +158,7 @@ def model_config(
         "model": asdict(settings),
         "vocab_size": len(vocabulary),
         "vocabulary": asdict(vocabulary.settings),
-        "document": document,
-        "eos_inside": eos_inside,
-        "crlf": crlf,
-        "line_ends_inside": line_ends_inside,
+        **boundaries.to_config(),
         **({} if unk_types is None else {"unk_types": unk_types}),
     }
 
@@ -295,7 +255,7 @@ def load_run(
             path / WEIGHTS, settings, len(vocabulary), engine, weights=weights, threads=threads
         ),
         vocabulary=BackwardVocabulary(vocabulary) if backward else vocabulary,
-        document=config["document"],
+        boundaries=Boundaries.from_config(config, vocabulary),
         config=config,
     )
 

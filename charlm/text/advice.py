@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from statistics import median, quantiles
 
-from charlm.text.corpus import END
+from charlm.text.documents import END
 
 HEAD_CHARS = 1 << 20
 """Characters at the beginning of a text that are looked at."""

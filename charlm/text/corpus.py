@@ -1,18 +1,14 @@
 """A corpus: text of any size, read in chunks, as often as needed, with its documents marked."""
 
 import copy
-import hashlib
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from charlm.config.settings import Reading
+from charlm.config.settings import DOCUMENT_NAMES, Reading
 from charlm.errors import CorpusError, UsageError
+from charlm.text.documents import END, check_text, lines, mark_file
 from charlm.text.sources import decoding
 from charlm.text.sources.encodings import invalid, own_encoding
 from charlm.text.sources.files import BLOCK_BYTES, Spool, TextFile, blocks
@@ -24,12 +20,6 @@ from charlm.text.sources.rows import Record, Rows
 MAX_NOTES = 20
 Stamps = tuple[tuple[int, ...], ...]
 """Size, time of change and number of each file of a corpus."""
-
-END = "\udfff"
-"""Stands in a chunk where a document ends: a lone surrogate, which no decoded text contains."""
-
-DOCUMENTS = ("stream", "line", "paragraph", "file")
-"""What a document may be: one endless text, a line, lines between blank ones, a file."""
 
 CHUNK_CHARS = 1 << 20
 """A chunk has about so many characters, and fewer than twice as many."""
@@ -46,22 +36,22 @@ class _Memory:
 class Corpus:
     """A text that can be read again and again, in chunks, with marks where documents end.
 
-    `sources` are names as `charlm.text.sources.names` says. `document` is one of `DOCUMENTS` or
-    "auto": "line" where every source is a table, else "stream". `reading` says how they are read;
-    its fields may also be given by name, such as `encoding="cp1252"`.
-    Names are looked up at once; the text is read by `chunks`. UsageError for an argument that makes
-    no sense, CorpusError for a name that leads to no text.
+    `sources` are names as in `charlm.text.sources.names`. `document` is one of `DOCUMENT_NAMES`;
+    "auto" is "line" if every source is a table, else "stream". `reading` holds the rules for
+    reading; its fields can be given by name too, such as `encoding="cp1252"`. Names are looked up
+    at once; `chunks` reads the text. Raises UsageError for an invalid argument, CorpusError for a
+    name without a text.
     """
 
     sources: tuple[str, ...]
     """The names as given."""
     document: str
-    """What a document is, one of `DOCUMENTS`; in a table every row is one unless it is "stream"."""
+    """Unit of the text: stream, line, paragraph or file. Rows of tables are lines."""
     name: str
     """A short name for a run of this text: letters, digits, dot, underscore and hyphen."""
     notes: list[str]
     """Sentences for the user that arose so far, each once."""
-    cr_ends: bool
+    crlf: bool
     """Whether the text that was read to its end has lines in it that end with CR LF."""
 
     def __init__(
@@ -111,11 +101,13 @@ class Corpus:
         document: str,
         name: str,
     ) -> None:
-        check_choice("--document", document, ("auto", *DOCUMENTS))
+        if document not in DOCUMENT_NAMES:
+            names = ", ".join(DOCUMENT_NAMES)
+            raise UsageError(f'--document "{document}" is not one of {names}.')
         if document == "auto":
             document = "line" if all(isinstance(source, Rows) for source in found) else "stream"
         self.sources, self.document, self.name = sources, document, name
-        self.cr_ends = False
+        self.crlf = False
         self._found = found
         self._encodings: dict[str, str] = {}
         self._block_bytes = BLOCK_BYTES
@@ -145,7 +137,7 @@ class Corpus:
                 raise
             raise invalid(self._text_files(), self._reading.encoding, error) from error
         ends.report(self._note)
-        self.cr_ends = ends.kept_cr
+        self.crlf = ends.kept_cr
 
     def records(self) -> Iterator[Record]:
         """Yield each row of the tables and each line of the other texts, numbered from 1.
@@ -159,7 +151,7 @@ class Corpus:
                 rows: Iterable[Record] = source.records(self._note)
             else:
                 pieces = ends.read(self._pieces(source), source.label)
-                rows = (Record(at, at, text) for at, text in enumerate(_lines(pieces), start=1))
+                rows = (Record(at, at, text) for at, text in enumerate(lines(pieces), start=1))
             for row in rows:
                 number += 1
                 yield row if row.number == number else row._replace(number=number)
@@ -172,7 +164,8 @@ class Corpus:
                     yield text
                     yield END
             else:
-                yield from _ENDINGS[self.document](ends.read(self._pieces(source), source.label))
+                pieces = ends.read(self._pieces(source), source.label)
+                yield from mark_file(pieces, self.document)
 
     def _stream(self, ends: LineEnds) -> Iterator[str]:
         """All sources in order, each on lines of its own, and so each row of a table."""
@@ -251,27 +244,12 @@ def _put_between(labels: Sequence[str]) -> str:
     )
 
 
-def check_text(text: str) -> None:
-    """Raise CorpusError for a lone surrogate, which no text can hold."""
-    if lone := re.search("[\ud800-\udfff]", text):
-        raise CorpusError(
-            f"The text has half of a surrogate pair, U+{ord(lone[0]):04X}, at character "
-            f"{lone.start()}, which no text can hold. Remove it."
-        )
-
-
 def _stamp(path: Path) -> tuple[int, ...]:
     try:
         status = path.stat()
     except OSError:
         return ()
     return status.st_size, status.st_mtime_ns, status.st_ino
-
-
-def check_choice(flag: str, value: str, choices: Sequence[str]) -> None:
-    """Raise UsageError for a value that is none of the choices."""
-    if value not in choices:
-        raise UsageError(f'{flag} "{value}" is not one of {", ".join(choices)}.')
 
 
 def _chunked(pieces: Iterable[str], size: int) -> Iterator[str]:
@@ -288,156 +266,3 @@ def _chunked(pieces: Iterable[str], size: int) -> Iterator[str]:
                 held, count = [], 0
     if count:
         yield "".join(held)
-
-
-# ------------------------------------------------------------------ where documents end in a file
-
-
-def _ended_files(pieces: Iterable[str]) -> Iterator[str]:
-    """END after the file; an empty file is no document."""
-    piece = ""
-    for piece in pieces:
-        yield piece
-    if piece:
-        yield END
-
-
-def _lines(pieces: Iterable[str]) -> Iterator[str]:
-    r"""Yield what each "\n" of a text ends, and the rest after the last one unless it is empty."""
-    rest: list[str] = []
-    for piece in pieces:
-        first, *others = piece.split("\n")
-        rest.append(first)
-        if others:
-            yield "".join(rest)
-            yield from others[:-1]
-            rest = others[-1:]
-    if last := "".join(rest):
-        yield last
-
-
-def _ended_lines(pieces: Iterable[str]) -> Iterator[str]:
-    r"""END in place of every "\n", and after a last line that has none."""
-    piece = ""
-    for piece in pieces:
-        yield piece.replace("\n", END)
-    if piece and piece[-1] != "\n":
-        yield END
-
-
-def _ended_paragraphs(pieces: Iterable[str]) -> Iterator[str]:
-    r"""END in place of two or more "\n", and in place of what "\n" the file ends with."""
-    begun, held = False, ""  # held: line ends of which the next piece decides what they are
-    for piece in pieces:
-        text = held + piece if begun else piece.lstrip("\n")
-        body = text.rstrip("\n")
-        held = text[len(body) :][:2]
-        if body:
-            begun = True
-            yield _BLANK_LINES.sub(END, body)
-    if begun:
-        yield END
-
-
-_BLANK_LINES = re.compile("\n\n+")
-_ENDINGS: dict[str, Callable[[Iterable[str]], Iterator[str]]] = {
-    "line": _ended_lines,
-    "paragraph": _ended_paragraphs,
-    "file": _ended_files,
-}
-
-
-# ------------------------------------------------------------------ measuring and splitting
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextStats:
-    """How long a text with its marks is, and a sum to know it by again."""
-
-    chars: int
-    """Characters (code points), each END counted as one."""
-    documents: int
-    """Number of ENDs; 0 for a stream."""
-    bytes: int
-    """Bytes in UTF-8, each END counted as one."""
-    sha256: str
-    """Hexadecimal, over the text in UTF-8 with "surrogatepass" for the ENDs."""
-
-
-def measure(chunks: Iterable[str]) -> TextStats:
-    """The extent of a text, in one pass; it does not depend on where the chunks end."""
-    digest = hashlib.sha256()
-    chars = documents = size = 0
-    for chunk in chunks:
-        data = chunk.encode("utf-8", "surrogatepass")
-        digest.update(data)
-        chars += len(chunk)
-        documents += chunk.count(END)
-        size += len(data)
-    size -= documents * (len(END.encode("utf-8", "surrogatepass")) - 1)
-    return TextStats(chars=chars, documents=documents, bytes=size, sha256=digest.hexdigest())
-
-
-def span(chunks: Iterable[str], start: int, stop: int | None, *, documents: bool) -> Iterator[str]:
-    """The part of a text from character `start` up to, not including, `stop`; None means the end.
-
-    With `documents`, both count documents from 0, and a document comes with its END; what follows
-    the last END is the document after it.
-    """
-    place = _document_place if documents else _character_place
-    passed = 0  # characters or documents in the chunks before
-    for chunk in chunks:
-        if stop is not None and passed >= stop:
-            return
-        first = place(chunk, start - passed)
-        last = len(chunk) if stop is None else place(chunk, stop - passed)
-        if first < last:
-            yield chunk[first:last]
-        passed += chunk.count(END) if documents else len(chunk)
-
-
-def chosen_documents(chunks: Iterable[str], wanted: NDArray[np.bool_]) -> Iterator[str]:
-    """The documents of a text whose entry in `wanted`, shape (documents,), is true, with their END.
-
-    What follows the last END is the last document; beyond `wanted` there is none.
-    """
-    passed = 0  # ENDs in the chunks before
-    for chunk in chunks:
-        parts = chunk.split(END)
-        flags = wanted[passed : passed + len(parts)]
-        pairs = zip(parts[:-1], flags, strict=False)
-        kept = "".join([part + END for part, flag in pairs if flag])
-        if len(flags) == len(parts) and flags[-1]:
-            kept += parts[-1]
-        if kept:
-            yield kept
-        passed += len(parts) - 1
-
-
-def _character_place(chunk: str, number: int) -> int:
-    return min(max(number, 0), len(chunk))
-
-
-def _document_place(chunk: str, number: int) -> int:
-    """Where in the chunk the document begins that `number` ENDs of the chunk come before."""
-    if number <= 0:
-        return 0
-    parts = chunk.split(END, number)
-    return len(chunk) - len(parts[-1]) if len(parts) > number else len(chunk)
-
-
-def split_point(extent: TextStats, fraction: float, *, documents: bool) -> int:
-    """Number of the character, or document, at which the last `fraction` of a text begins.
-
-    Of two or more documents at least one is on either side, unless the fraction is 0: then the tail
-    is empty. UsageError for a fraction below 0, or of 1 and more.
-    """
-    if not 0 <= fraction < 1:
-        raise UsageError(
-            f"A fraction of {fraction} of the text cannot be kept aside. Use 0 to 0.99."
-        )
-    total = extent.documents if documents else extent.chars
-    point = int(total * (1 - fraction))
-    if documents and fraction > 0 and total >= 2:
-        point = min(max(point, 1), total - 1)
-    return point

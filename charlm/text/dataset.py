@@ -17,19 +17,13 @@ from charlm.config.settings import CorpusSettings, VocabularySettings
 from charlm.errors import CorpusError, UsageError
 from charlm.phases import counted, phase
 from charlm.text.advice import MAX_COMPARED_CHARS, list_advice, shared_advice, size_advice
-from charlm.text.corpus import (
-    Corpus,
-    Stamps,
-    TextStats,
-    chosen_documents,
-    measure,
-    span,
-    split_point,
-)
+from charlm.text.boundaries import STREAM, Boundaries
+from charlm.text.corpus import Corpus, Stamps
+from charlm.text.documents import TextStats, scan, select_documents, span, split_point
 from charlm.text.encoded import EncodedText, id_counts
 from charlm.text.idcache import Part, encode_part
 from charlm.text.tokenizers.building import Read, build_vocabulary, count_unk_types
-from charlm.text.tokenizers.tokenizer_json import EOS, UNK
+from charlm.text.tokenizers.tokenizer_json import UNK
 from charlm.text.tokenizers.vocabulary import Vocabulary
 
 VALID_SHARE, VALID_CHARS = 0.1, 5_000_000
@@ -46,39 +40,16 @@ class Dataset:
     """Training text and, where there is any, validation and test text, with their vocabulary."""
 
     name: str
-    document: str
     vocabulary: Vocabulary
     train: EncodedText
     valid: EncodedText | None
     test: EncodedText | None
     fingerprint: str
+    boundaries: Boundaries = STREAM
     coverage: float = 1.0
-    crlf: bool = False
-    """Whether the text, as it was read, has lines that end with CR LF."""
     unk_types: float | None = None
     """Estimated number of types that UNK stands for; None where it is not known."""
     notes: list[str] = field(default_factory=list)
-
-    @property
-    def eos_inside(self) -> bool:
-        """Whether EOS stands inside of documents too: blank-separated words, several lines each."""
-        if self.document == "stream" or not self.vocabulary.line_ends_are_eos:
-            return False
-        counts = id_counts(self.train.ids, len(self.vocabulary))
-        return int(counts[EOS]) > self.train.documents
-
-    @property
-    def line_ends_inside(self) -> bool:
-        """Whether line ends are tokens inside of documents of lines: cells that hold several."""
-        end = self.vocabulary.line_end
-        if self.document != "line" or end is None or end == EOS:
-            return False
-        return bool(id_counts(self.train.ids, len(self.vocabulary))[end])
-
-    @property
-    def begins_anew(self) -> bool:
-        """Whether what follows EOS begins from the zero state."""
-        return self.vocabulary.eos_begins_anew(self.document) and not self.eos_inside
 
     def split(self, name: str) -> EncodedText | None:
         """The part of this name: train, valid or test."""
@@ -139,14 +110,13 @@ def load_dataset(
     notes += size_advice(len(train.ids), train.counts.chars, vocabulary.unit)
     return Dataset(
         name=corpus.name,
-        document=corpus.document,
         vocabulary=vocabulary,
-        train=encoded["train"],
+        train=train,
         valid=encoded.get("valid"),
         test=encoded.get("test"),
         fingerprint=_fingerprint(parts),
+        boundaries=Boundaries.of_text(train, vocabulary, corpus.document, crlf=corpus.crlf),
         coverage=coverage,
-        crlf=corpus.cr_ends,
         unk_types=unk_types,
         notes=notes,
     )
@@ -227,7 +197,7 @@ def _measured(corpus: Corpus) -> tuple[TextStats, str]:
     with phase(f"reading {corpus.name}", unit="characters"):
         chunks = corpus.chunks()
         head = next(chunks, "")
-        return measure(counted(chain([head], chunks))), head
+        return scan(counted(chain([head], chunks))), head
 
 
 def _span_part(
@@ -257,7 +227,7 @@ def _drawn_parts(corpus: Corpus, extent: TextStats, number: int, before: Stamps)
 
 
 def _chosen(corpus: Corpus, wanted: NDArray[np.bool_]) -> Iterator[str]:
-    return chosen_documents(corpus.chunks(), wanted)
+    return select_documents(corpus.chunks(), wanted)
 
 
 def _part_of(

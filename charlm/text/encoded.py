@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from charlm.errors import CorpusError, RunError
 from charlm.files.safe_read import file_size, read_json
-from charlm.text.corpus import END
+from charlm.text.documents import END
 from charlm.text.tokenizers.building import Read, safe_chunks
 from charlm.text.tokenizers.vocabulary import Vocabulary, code_points
 

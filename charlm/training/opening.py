@@ -133,16 +133,8 @@ def _new_run(path: Path, ready: Prepared, lock: FileLock, *, command: str) -> Se
         write_data(path, dataset)
         if ready.vectors:
             keep_vectors(path, ready.vectors)
-    vocabulary, document = dataset.vocabulary, dataset.document
-    config = model_config(
-        settings.model,
-        vocabulary,
-        document,
-        eos_inside=dataset.eos_inside,
-        crlf=dataset.crlf,
-        line_ends_inside=dataset.line_ends_inside,
-        unk_types=dataset.unk_types,
-    )
+    vocabulary = dataset.vocabulary
+    config = model_config(settings.model, vocabulary, dataset.boundaries, dataset.unk_types)
     write_model_files(path, config, vocabulary)
     record["id"] = run_id(path, ready.record)
     session = _session(path, settings, dataset, record, lock, ready.device, ready.precision)

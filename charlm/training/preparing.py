@@ -71,7 +71,7 @@ def prepare(
     names = (f.name for f in fields(VocabularySettings))
     of_file = {f"vocabulary.{name}": f"file {vocabulary}" for name in names} if vocabulary else {}
     dataset = load_dataset(settings.corpus, settings.vocabulary, corpus=corpus, vocabulary=frozen)
-    facts = {VALIDATION: dataset.valid is not None, "document": dataset.document}
+    facts = {VALIDATION: dataset.valid is not None, "document": dataset.boundaries.document}
     _listened(settings, origins, facts)
     settings = replace(settings, vocabulary=dataset.vocabulary.settings)
     vectors = None

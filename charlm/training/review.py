@@ -11,8 +11,8 @@ from charlm.inference.generation import generate
 from charlm.inference.likelihood import evaluate
 from charlm.ngram.baseline import longest_overlap, novel_share
 from charlm.phases import advance, phase
-from charlm.text.corpus import END
 from charlm.text.dataset import Dataset
+from charlm.text.documents import END
 from charlm.text.encoded import EncodedText, TextCounts
 from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.training.records import Memory, Review
@@ -110,14 +110,16 @@ def _against_memory(dropout: float) -> str:
 def memory_of(engine: Engine, dataset: Dataset, seed: int = 1) -> Memory:
     """Compare samples of a model with its training text."""
     vocabulary, train = dataset.vocabulary, np.asarray(dataset.train.ids[:MAX_COMPARED])
-    texts, documents = [""] * SAMPLES, dataset.begins_anew
+    texts, boundaries = [""] * SAMPLES, dataset.boundaries
     drawn = generate(
-        engine, vocabulary, length=SAMPLE_TOKENS, samples=SAMPLES, seed=seed, documents=documents
+        engine, vocabulary, length=SAMPLE_TOKENS, samples=SAMPLES, seed=seed, boundaries=boundaries
     )
     with phase("generating samples", total=SAMPLES * SAMPLE_TOKENS):
         for piece in drawn:
-            ends = documents and piece.id == EOS  # shown as a line end, which is another token
-            texts[piece.sample] += piece.text[:-1] + END if ends else piece.text
+            text = piece.text
+            if boundaries.resets and piece.id == EOS:  # the separator would be other tokens
+                text = text.removesuffix(boundaries.separator) + END
+            texts[piece.sample] += text
             advance()
     ids = [vocabulary.encode_marked(text)[0].astype(np.int64) for text in texts]
     apart = np.array([-1], np.int64)  # stands in no text, so that nothing reaches over it

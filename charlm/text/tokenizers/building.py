@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from charlm.config.settings import VocabularySettings
 from charlm.errors import CorpusError, UsageError
-from charlm.text.corpus import END
+from charlm.text.documents import END
 from charlm.text.tokenizers.tokenizer_json import (
     EOS_TOKEN,
     LETTERS,

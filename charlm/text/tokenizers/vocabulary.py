@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config.settings import VocabularySettings
-from charlm.text.corpus import END, check_text
+from charlm.text.documents import END, check_text
 from charlm.text.tokenizers.decoders import (
     BYTE_OF_LETTER,
     BlankDecoder,
@@ -146,13 +146,6 @@ class Vocabulary(ABC):
     def line_ends_are_eos(self) -> bool:
         """Whether a line end in the text is the end symbol (blank-separated words)."""
         return self.tokens[EOS] == LINE_END
-
-    def eos_begins_anew(self, document: str) -> bool:
-        """Whether what follows EOS begins from the zero state, for texts cut into such documents.
-
-        Not where lines inside of a document end with it too, nor in a stream.
-        """
-        return document == "line" or (document != "stream" and not self.line_ends_are_eos)
 
     def to_json(self) -> dict[str, Any]:
         """The content of `tokenizer.json`."""

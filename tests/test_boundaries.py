@@ -7,8 +7,9 @@ from helpers import Call
 from charlm import load, train
 from charlm.api.model import Model
 from charlm.errors import CorpusError, UsageError
-from charlm.text.corpus import END, Corpus
-from charlm.text.prompts import of_file, open_document, with_ends
+from charlm.text.boundaries import STREAM, Boundaries
+from charlm.text.corpus import Corpus
+from charlm.text.documents import END
 
 TINY = {"hidden_size": 6, "num_layers": 1, "steps": 4, "batch_size": 2, "bptt": 8, "seed": 1,
         "precision": "fp32", "threads": 1, "learning_rate": 0.1}  # fmt: skip
@@ -103,7 +104,7 @@ def test_a_cell_of_several_lines_is_one_document(tmp_path, unit: str) -> None:
         train(str(tmp_path / "a.jsonl"), checkpoints=tmp_path, name="x", **TINY, **settings)
     )
     model = load(tmp_path / "x")
-    assert (model.run.document, model.run.prompt_document) == ("line", "file")
+    assert (model.run.boundaries.document, model.run.boundaries.text_document) == ("line", "file")
     assert model.context("an\nbo") == "an\nbo"
     assert chances(model, "an\nbo") != chances(model, "bo")
     tokens = model.score("an\nbo", tokens=True)[0].tokens
@@ -124,7 +125,7 @@ def test_a_cell_of_several_lines_is_one_document(tmp_path, unit: str) -> None:
 )
 def test_the_open_document_by_hand(document: str, prompt: str, expected: str) -> None:
     """As a text of these documents that goes on after the prompt would be cut."""
-    assert open_document(prompt, document, anew=True) == expected
+    assert Boundaries(document=document).open_document(prompt) == expected
     if document != "file":
         whole = "".join(Corpus.from_text(f"{prompt}x", document).chunks())
         assert whole.removesuffix(END).endswith(f"{expected}x")
@@ -133,11 +134,13 @@ def test_the_open_document_by_hand(document: str, prompt: str, expected: str) ->
 
 def test_rules_without_a_new_beginning_and_of_cr_lf() -> None:
     """Blank-separated words of paragraphs: EOS ends lines too, and the state goes on."""
-    assert open_document("a\n\n\nb\nc", "paragraph", anew=False) == "a\nb\nc"
-    assert open_document("a\r\nb", "line", anew=True, crlf=True) == "b"
-    assert with_ends("a\r\nb", "line", crlf=True) == f"a\r{END}b"
+    words = Boundaries(document="paragraph", line_end_is_eos=True, eos_inside=True)
+    assert words.open_document("a\n\n\nb\nc") == "a\nb\nc"
+    windows = Boundaries(document="line", crlf=True)
+    assert windows.open_document("a\r\nb") == "b"
+    assert windows.mark("a\r\nb") == f"a\r{END}b"
     with pytest.raises(CorpusError, match="surrogate"):
-        open_document(f"a{END}b", "line", anew=True)
+        windows.open_document(f"a{END}b")
 
 
 def test_the_last_line_end_of_a_file_is_no_end_of_a_document(
@@ -145,8 +148,10 @@ def test_the_last_line_end_of_a_file_is_no_end_of_a_document(
 ) -> None:
     """Every editor writes one; `--prime-file` goes on with the last line."""
     monkeypatch.chdir(tmp_path)
-    assert [of_file(t, "line") for t in ("an\n", "an\r\n", "an", "an\n\n")] == ["an"] * 3 + ["an\n"]
-    assert of_file("an\n", "stream") == "an\n"
+    prompts = [Boundaries(document="line").file_prompt(text) for text in ("an\n", "an\r\n", "an")]
+    assert prompts == ["an"] * 3
+    assert Boundaries(document="line").file_prompt("an\n\n") == "an\n"
+    assert STREAM.file_prompt("an\n") == "an\n"
     options = ("sample", "--run", str(models["lines"].path), "--len", "20", "--seed", "3")
     for name, text in {"a.txt": "an\n", "b.txt": "bo\r\nan\r\n", "c.txt": "an"}.items():
         (tmp_path / name).write_bytes(text.encode())
