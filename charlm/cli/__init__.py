@@ -15,6 +15,7 @@ from charlm.cli import (
     explain,
     fill,
     gradients,
+    guide,
     info,
     next_token,
     reproduce,
@@ -91,7 +92,7 @@ def common(
 
 VERBS = (
     train, sample, score, evaluate, compare, next_token, fill, vocab, vectors, info, verify,
-    gradients, search, reproduce, explain, bench,
+    gradients, search, reproduce, explain, bench, guide,
 )  # fmt: skip
 for verb in VERBS:
     verb.register(app)

@@ -1,0 +1,223 @@
+"""The README and the guide: every command, code block, flag, link and file that they name."""
+
+import contextlib
+import io
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from helpers import Call
+
+import write_guide
+from charlm import benchmark
+from charlm.cli import app
+from charlm.cli import guide as pages
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = {path.stem: path for path in write_guide.PAGES}
+TEXTS = {name: path.read_text(encoding="utf-8") for name, path in PAGES.items()}
+README = TEXTS["README"]
+TINY = ["--steps=2", "--hidden=4", "--batch=2", "--bptt=8", "--layers=1", "--seed=1", "--threads=1"]
+LENGTHS = ("--minutes", "--epochs", "--steps", "--layers", "--hidden", "--params", "--more-minutes")
+every_page = pytest.mark.parametrize("page", PAGES)
+
+
+def blocks(page: str, *languages: str) -> list[str]:
+    """Return the code blocks of a page that are in one of these languages."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```", TEXTS[page], re.MULTILINE | re.DOTALL)
+    return [block for language, block in found if language in languages]
+
+
+def commands(page: str) -> list[str]:
+    """Return the lines of the shell blocks of a page that call charlm."""
+    lines = [line for block in blocks(page, "", "console") for line in block.splitlines()]
+    calls = [line.removeprefix("$ ").split("  #")[0].strip() for line in lines]
+    return [line for line in calls if re.search(r"(^|[ (])charlm [a-z-]", line)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with the texts that the pages name."""
+    text = "the apple and pear salad\n" * 40
+    for name in ("corpus", "train", "valid", "test", "names", "sentences", "old", "shakespeare"):
+        (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "novels").mkdir()
+    (tmp_path / "novels" / "one.txt").write_text(text, encoding="utf-8")
+    pairs = "item\tcondition\tsentence_bad\n1\ta\tthe apple and pair salad\n"
+    (tmp_path / "pairs.tsv").write_text(pairs, encoding="utf-8")
+    (tmp_path / "list.csv").write_text("".join(f"{number},apple\n" for number in range(9)))
+    (tmp_path / "reviews.csv").write_text("id,text\n" + "1,the apple and pear\n" * 40)
+    (tmp_path / "FOLDER" / "ptb").mkdir(parents=True)
+    for part in ("train", "valid", "test"):
+        (tmp_path / "FOLDER" / "ptb" / f"ptb.{part}.txt").write_text(text)
+    for block in blocks("settings", "toml"):
+        (tmp_path / "settings.toml").write_text(block, encoding="utf-8")
+    for name in ("CHARLM_CHECKPOINTS", "CHARLM_RUN", "CHARLM_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(benchmark, "MIN_ROUNDS", 1)
+    monkeypatch.setattr(benchmark, "_process", lambda arguments: lambda: None)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def shortened(arguments: list[str]) -> list[str]:
+    """Return arguments that take less time: two steps of a tiny model, little to measure."""
+    verb = next(word for word in arguments if not word.startswith("-"))
+    if verb == "train":
+        for at in [i for i, word in enumerate(arguments) if word in LENGTHS][::-1]:
+            del arguments[at : at + 2]
+        if "--resume" not in arguments:
+            return [*arguments, *TINY]
+    extra = {
+        "train": ["--more-steps", "1"],
+        "search": ["--minutes", "0.02", "--trial-minutes", "0.005"],
+        "reproduce": ["--budget", "0.001"] if "--budget" in arguments else [],
+        "gradients": ["corpus.txt", "--lags", "9"],
+        "bench": ["--seconds", "0.01", "--hidden", "8"],
+    }
+    if verb == "gradients" and "--compare" in arguments:
+        extra[verb] += ["--minutes", "0.001"]
+    if verb == "eval" and "--file" not in arguments:
+        return [*arguments, "--file", "test.txt"]
+    return arguments + extra.get(verb, [])
+
+
+def run(line: str, call: Call) -> tuple[int, str, str]:
+    """Run a line of a shell: a command, what is piped or redirected to it, `name=$(command)`."""
+    line = re.sub(r"^\w+=\$\((.*)\)$", r"\1", line)
+    before, _, command = line.rpartition(" | ")
+    command, _, file = command.partition(" < ")
+    stdin = Path(file).read_bytes() if file else None
+    if before:
+        stdin = subprocess.run(before, shell=True, capture_output=True, check=True).stdout
+    return call(*shortened(shlex.split(command)[1:]), stdin=stdin)
+
+
+@every_page
+def test_every_command_runs(page: str, call: Call, folder: Path) -> None:
+    """From top to bottom in one folder, as a reader would type them."""
+    if "charlm eval" in TEXTS[page]:  # a small run, to be the newest one
+        call(*shortened(["train", "corpus.txt", "--name", "tiny"]))
+    for line in commands(page):
+        status, out, err = run(line, call)
+        assert status == 0, f"{line}\n{err}"
+        assert out or err, line
+
+
+@every_page
+def test_every_python_block_runs(page: str, folder: Path) -> None:
+    """Each block by itself."""
+    for block in blocks(page, "python"):
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(compile(block, page, "exec"), {})
+        assert out.getvalue()
+
+
+@every_page
+def test_every_flag_exists(page: str) -> None:
+    """A flag that was renamed makes a page wrong."""
+    tree: Any = typer.main.get_command(app)
+    groups = [command for command in tree.commands.values() if hasattr(command, "commands")]
+    every = [*tree.commands.values(), *(one for group in groups for one in group.commands.values())]
+    options = [option for command in every for option in command.params]
+    known = {flag for option in options for flag in (*option.opts, *option.secondary_opts)}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", TEXTS[page])) <= known | {"--help"}
+
+
+@every_page
+def test_every_link_and_file_exists(page: str) -> None:
+    """Links from page to page, and the files of the repository that a page names."""
+    links = re.findall(r"\]\(((?!http)[^)#]+)|src=\"([^\"]+)", TEXTS[page])
+    files = [PAGES[page].parent / (link or image) for link, image in links]
+    assert [file for file in files if not file.exists()] == []
+    names = re.findall(r"`(?:python )?((?:scripts|tests|corpora|charlm)/[\w/.-]+)", TEXTS[page])
+    assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+@every_page
+def test_generated_tables_are_up_to_date(page: str) -> None:
+    """If not, run: python scripts/write_guide.py."""
+    assert write_guide.with_tables(TEXTS[page]) == TEXTS[page]
+
+
+# README
+
+
+def test_the_readme_is_short_and_begins_with_the_two_scripts() -> None:
+    """At most 200 lines; `scripts/demo` and `scripts/test` are in the first block."""
+    assert README.count("\n") <= 200
+    first = blocks("README", "", "console")[0]
+    for name in ("scripts/demo", "scripts/test"):
+        assert name in first
+        assert (ROOT / name).stat().st_mode & 0o111
+
+
+def test_the_readme_lists_every_command_and_page() -> None:
+    """And names none that does not exist."""
+    verbs = {command.name for command in app.registered_commands}
+    verbs |= {group.typer_instance.info.name for group in app.registered_groups}
+    assert set(re.findall(r"^\| `charlm (\w+)", README, re.MULTILINE)) == verbs
+    assert set(re.findall(r"\]\(charlm/guide/(\w+)\.md\)", README)) == set(pages.page_names())
+
+
+def test_every_path_of_the_tree_exists() -> None:
+    """The listing of the repository."""
+    text = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    names = re.findall(r"(?:^|  )([\w/.]+/)\s", text, re.MULTILINE)
+    assert len(names) >= 12
+    assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+# charlm guide
+
+
+def test_the_guide_lists_its_pages(call: Call) -> None:
+    """A page per line, with what it is about."""
+    status, out, err = call("guide")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    for name, line in zip(pages.page_names(), lines, strict=False):
+        assert line.split()[0] == name
+        assert len(line.split()) > 3
+        assert len(line) <= 80
+
+
+@pytest.mark.parametrize("typed", ["settings", "set", "Settings.md"])
+def test_a_page_is_found_by_its_name_or_the_beginning_of_it(typed: str, call: Call) -> None:
+    """A pipe gets the Markdown as it is."""
+    assert call("guide", typed) == (0, TEXTS["settings"], "")
+
+
+@pytest.mark.parametrize(
+    ("typed", "pages_named"),
+    [("setings", ["settings"]), ("s", ["samples", "scores", "settings"]), ("dropout", ["cells"])],
+)
+def test_an_unknown_page_is_answered_with_near_ones(
+    typed: str, pages_named: list[str], call: Call
+) -> None:
+    """By spelling, by the beginning, or by the word in the text."""
+    status, out, err = call("guide", typed)
+    assert (status, out) == (2, "")
+    for name in pages_named:
+        assert f"charlm guide {name}" in err
+
+
+def test_a_terminal_gets_the_page_rendered(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Headings without #, and links as commands."""
+    monkeypatch.setattr(pages, "on_terminal", lambda: True)
+    status, out, _ = call("guide", "cells")
+    assert status == 0
+    assert "# " not in out
+    assert "charlm guide settings" in out
+
+
+def test_a_page_is_shown_without_heavy_imports() -> None:
+    """At once: no torch, no numpy, and no Markdown for a pipe."""
+    code = "import sys; from charlm.cli.guide import guide; guide('cells'); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "numpy", "rich.markdown"} & set(done.stdout.split())
