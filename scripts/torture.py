@@ -34,6 +34,7 @@ from rich.console import Console  # noqa: E402
 
 from charlm.api.model import load  # noqa: E402
 from charlm.config.settings import CorpusSettings, Settings, VocabularySettings, settings_from  # noqa: E402
+from charlm.config.text_units import UNITS  # noqa: E402
 from charlm.errors import CharlmError, EnvironmentFailure  # noqa: E402
 from charlm.files import atomic  # noqa: E402
 from charlm.files.safe_read import read_json  # noqa: E402
@@ -41,7 +42,6 @@ from charlm.report.tables import plain_table  # noqa: E402
 from charlm.runs.checkpoints import checkpoint_folders, checkpoint_problems  # noqa: E402
 from charlm.text.corpus import Corpus  # noqa: E402
 from charlm.text.dataset import load_dataset  # noqa: E402
-from charlm.text.tokenizers.vocabulary import UNITS  # noqa: E402
 from charlm.training import trainer as trainer_module  # noqa: E402
 
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.config.settings import VocabularySettings
+from charlm.config.text_units import UNITS
 from charlm.errors import CorpusError, UsageError
 from charlm.text.documents import END
 from charlm.text.tokenizers import building
@@ -16,7 +17,6 @@ from charlm.text.tokenizers.building import (
     safe_chunks,
 )
 from charlm.text.tokenizers.tokenizer_json import LETTERS, UNK
-from charlm.text.tokenizers.vocabulary import UNITS
 
 TEXTS = st.text(st.sampled_from("aab é猫\n " + END), max_size=60)
 

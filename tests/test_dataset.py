@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.config.settings import CorpusSettings, VocabularySettings
+from charlm.config.text_units import UNITS
 from charlm.errors import CharlmError, CorpusError, EnvironmentFailure, UsageError
 from charlm.text import idcache
 from charlm.text.corpus import Corpus
@@ -26,7 +27,6 @@ from charlm.text.encoded import (
 )
 from charlm.text.idcache import cache_folder
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK
-from charlm.text.tokenizers.vocabulary import UNITS
 
 CHARACTERS = st.sampled_from("ab \n\t\x1c\x85\u3000é猫🚀") | st.characters(codec="utf-8")
 TEXTS = st.lists(st.text(CHARACTERS, max_size=15), min_size=1, max_size=5).map(END.join)

@@ -16,6 +16,7 @@ from helpers import (
 )
 
 from charlm.config.cells import CELLS
+from charlm.config.text_units import UNITS
 from charlm.errors import UsageError
 from charlm.inference import generation
 from charlm.inference.generation import Piece, generate, next_tokens, read_prompt
@@ -24,7 +25,6 @@ from charlm.inference.scoring import Scorer
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.text.boundaries import STREAM
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK
-from charlm.text.tokenizers.vocabulary import UNITS
 
 FORMS = {unit: {"unit": unit} for unit in UNITS} | {
     "whitespace": {"unit": "word", "words": "whitespace"}

@@ -16,7 +16,6 @@ from charlm.config.presets import PRESETS, layered
 from charlm.config.settings import (
     OPTIMIZER_NAMES,
     SCHEDULE_NAMES,
-    UNIT_NAMES,
     CorpusSettings,
     Settings,
     VocabularySettings,
@@ -24,6 +23,7 @@ from charlm.config.settings import (
     section_of,
     settings_from,
 )
+from charlm.config.text_units import UNITS
 from charlm.config.unused import (
     DEFAULTS,
     DROPPED,
@@ -94,7 +94,7 @@ UNTRIED = {
 }  # fmt: skip
 MODES: dict[str, Nested] = {"base": {}}
 for _name, _values in (
-    ("unit", UNIT_NAMES), ("cell", CELLS), ("optimizer", OPTIMIZER_NAMES),
+    ("unit", UNITS), ("cell", CELLS), ("optimizer", OPTIMIZER_NAMES),
     ("schedule", SCHEDULE_NAMES),
 ):  # fmt: skip
     MODES |= {f"{_name} {value}": nested(**{_name: value}) for value in _values}

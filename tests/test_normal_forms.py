@@ -8,9 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.config.settings import VocabularySettings
+from charlm.config.text_units import UNITS
 from charlm.text.encoded import encode_text
 from charlm.text.tokenizers.building import build_vocabulary, safe_chunks
-from charlm.text.tokenizers.vocabulary import UNITS, WordVocabulary, _begins_apart, cut_safely
+from charlm.text.tokenizers.vocabulary import (
+    WordVocabulary,
+    _begins_apart,
+    cut_safely,
+    vocabulary_class,
+)
 
 NORMALS = [
     {"normalize": "nfc"},
@@ -32,8 +38,8 @@ JOINING = st.text(
 def tiny_pieces(monkeypatch) -> int:
     """Blocks of a few characters, as a long text without blanks has blocks of many."""
     monkeypatch.setattr(safe_chunks, "__defaults__", (5,))
-    for unit in UNITS.values():
-        monkeypatch.setattr(unit, "piece_chars", 5)
+    for unit in UNITS:
+        monkeypatch.setattr(vocabulary_class(unit), "piece_chars", 5)
     return 5
 
 
@@ -90,6 +96,6 @@ def test_a_run_of_blanks_is_never_counted_in_two(monkeypatch) -> None:
     """A word rule that looks at short pieces once took a cut between two blanks for a safe one."""
     monkeypatch.setattr("charlm.text.tokenizers.vocabulary.FINE_CHARS", 4)
     text = "éaé   b"
-    vocabulary = UNITS["word"](VocabularySettings(unit="word"), ["<unk>", "<eos>"])
+    vocabulary = WordVocabulary(VocabularySettings(unit="word"), ["<unk>", "<eos>"])
     assert isinstance(vocabulary, WordVocabulary)
     assert vocabulary.words(text) == ["éaé", "   ", "b"]

@@ -8,7 +8,6 @@ from torch import nn
 
 from charlm.config import settings as config
 from charlm.config.settings import TrainingSettings
-from charlm.text.tokenizers.vocabulary import UNITS
 from charlm.training.optim import (
     OPTIMIZERS,
     SCHEDULES,
@@ -125,7 +124,6 @@ def test_names_in_the_settings_are_the_names_in_the_tables() -> None:
     """config.py cannot import the tables of higher floors, so the names are compared here."""
     assert tuple(OPTIMIZERS) == config.OPTIMIZER_NAMES
     assert tuple(SCHEDULES) == config.SCHEDULE_NAMES
-    assert tuple(UNITS) == config.UNIT_NAMES
 
 
 def test_averaging_is_due_when_the_newest_is_worse_than_the_best_of_long_ago() -> None:

@@ -12,6 +12,7 @@ from helpers import encoded_documents, encoded_stream, vocabulary_of
 from charlm.backends import kernel_library
 from charlm.config.cells import CELLS
 from charlm.config.settings import ModelSettings, Settings, TrainingSettings
+from charlm.config.text_units import UNITS
 from charlm.errors import UsageError
 from charlm.nn.devices import Precision
 from charlm.nn.model import RecurrentLanguageModel, count_parameters, multiplied_weights
@@ -347,7 +348,7 @@ def test_tiny_texts_shrink_batch_and_window(tokens: int) -> None:
     assert 1 <= training.bptt <= tokens
     assert training.batch_size >= 1
     assert training.batch_size == 1 or training.batch_size * training.bptt * 4 <= tokens
-    if tokens < constants.BPTT["char"]:
+    if tokens < UNITS["char"].bptt:
         assert "shorter" in result.reasons["training.bptt"]
     assert "short" in result.reasons["training.batch_size"]
 
@@ -558,7 +559,7 @@ def test_few_words_are_letters() -> None:
     """Symbols between blanks, as Penn Treebank's characters come: windows, sizes, not tied."""
     letters, words = (planned(stream(600_000, unit=unit), minutes=9.0) for unit in ("char", "word"))
     for result in (letters, words):
-        assert result.settings.training.bptt == constants.BPTT["char"]
+        assert result.settings.training.bptt == UNITS["char"].bptt
         assert result.settings.model.tie_weights is False
     assert letters.settings.model.embedding_size == words.settings.model.embedding_size
 

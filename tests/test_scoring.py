@@ -8,10 +8,10 @@ from helpers import CORPUS, engine, naive_nats, tiny_model, uniform_model, vocab
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from charlm.config.text_units import UNITS
 from charlm.inference.scoring import Score, Scorer, token_ranks
 from charlm.text.boundaries import STREAM, Boundaries
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK
-from charlm.text.tokenizers.vocabulary import UNITS
 from charlm.units import Tally
 
 TEXTS = ["the cat", "", "a dog sat on the mat", "zebra!", "the cat", "naïve 猫"]

@@ -4,6 +4,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,14 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+import charlm
 from charlm.config.settings import VocabularySettings
-from charlm.errors import RunError
+from charlm.config.text_units import UNITS
+from charlm.errors import RunError, UsageError
 from charlm.text.documents import END
 from charlm.text.tokenizers.building import build_vocabulary
-from charlm.text.tokenizers.tokenizer_json import EOS, LETTERS, UNK, tokenizer_json
+from charlm.text.tokenizers.tokenizer_json import EOS, LETTERS, UNK, split, tokenizer_json
 from charlm.text.tokenizers.vocabulary import (
-    UNITS,
+    CharVocabulary,
     Vocabulary,
+    WordVocabulary,
     cut_safely,
     load_vocabulary,
     smallest_dtype,
@@ -281,7 +285,7 @@ def test_ids_never_wrap_around(size: int, dtype: str) -> None:
         chr(code) for code in range(0xE000, 0x14000)
     ]
     tokens = ["<unk>", "<eos>", *letters[: size - 2]]
-    vocabulary = UNITS["char"](VocabularySettings(), tokens)
+    vocabulary = CharVocabulary(VocabularySettings(), tokens)
     assert vocabulary.dtype == np.dtype(dtype) == smallest_dtype(size)
     if size > 2:
         ids, _ = vocabulary.encode_marked(tokens[-1] + END)
@@ -320,7 +324,7 @@ def test_a_text_encoded_in_pieces_is_the_text_encoded_whole(form: dict, parts: l
     """Long texts are cut, where there is a line end or a single blank within reach."""
     text = " dog".join(parts)
     vocabulary = VOCABULARIES["-".join(str(value) for value in form.values())]
-    small = UNITS[form["unit"]](vocabulary.settings, vocabulary.tokens, vocabulary.merges)
+    small = type(vocabulary)(vocabulary.settings, vocabulary.tokens, vocabulary.merges)
     small.piece_chars = 12
     small.tokenizer = vocabulary.tokenizer
     assert small.encode(text).tolist() == vocabulary.encode(text).tolist()
@@ -466,3 +470,36 @@ def test_words_are_counted_as_they_are_encoded(words: str, text: str) -> None:
     vocabulary = vocabulary_of(text, unit="word", words=words)
     assert UNK not in vocabulary.encode(text)
     assert vocabulary.words(text) == vocabulary.pieces(text)
+
+
+class PairVocabulary(WordVocabulary):
+    """Pairs of characters, a unit that charlm does not have."""
+
+    @staticmethod
+    def pre_tokenizer(settings: VocabularySettings) -> dict:
+        return split(r"[\s\S]{1,2}", "Isolated")
+
+    def _ascii_words(self, text: str) -> list[str]:
+        return [text[start : start + 2] for start in range(0, len(text), 2)]
+
+
+def test_a_class_and_its_row_are_all_that_a_unit_needs(monkeypatch, tmp_path) -> None:
+    """Build, train, save, load, score and sample with a unit that is added at run time."""
+    spec = replace(
+        UNITS["word"], vocabulary=f"{__name__}:{PairVocabulary.__name__}",
+        summary="pairs of characters", settings=("min_count",), whole_words=False,
+    )  # fmt: skip
+    monkeypatch.setitem(UNITS, "pair", spec)
+    options = {"unit": "pair", "min_count": 1, "hidden_size": 8, "num_layers": 1, "steps": 3}
+    text = "the cat sat on the mat.\n" * 40
+    model = charlm.fit(text=text, seed=1, document="stream", checkpoints=tmp_path, **options)
+    loaded = charlm.load(model.path)
+    assert (loaded.vocabulary.unit, loaded.vocabulary.pieces("the ca")) == (
+        "pair",
+        ["th", "e ", "ca"],
+    )
+    assert loaded.score("the cat").rows() == model.score("the cat").rows()
+    assert loaded.score("zzzz").rows()[0]["oov"] == 2
+    assert len(loaded.sample(20, seed=3)) == 40
+    with pytest.raises(UsageError, match="words whitespace has no effect with unit pair"):
+        charlm.fit(text=text, unit="pair", words="whitespace", checkpoints=tmp_path, steps=1)

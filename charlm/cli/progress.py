@@ -166,9 +166,7 @@ def _summary(session: "Session", finished: "FinishedRecord") -> None:
         say(line)
 
 
-SAMPLE_TOKENS = {"word": 40, "bpe": 60}
-"""Tokens of the sample after training, where they are not letters."""
-SAMPLE_LETTERS, SAMPLE_TRIES = 200, 8
+SAMPLE_TRIES = 8
 
 
 def _sample(session: "Session") -> str:
@@ -184,8 +182,7 @@ def _sample(session: "Session") -> str:
     with phase("sampling"):
         model = load(session.path)
         items = model.run.boundaries.resets
-        unit = model.vocabulary.unit
-        length = SAMPLE_TOKENS.get(unit, SAMPLE_LETTERS) * (2 if items else 1)
+        length = model.vocabulary.spec.preview_tokens * (2 if items else 1)
         tries = SAMPLE_TRIES if items else 1  # an item may be empty
         texts = model.samples(tries, length, seed=1, until_eos=items)
     return next((text for text in texts if text.strip()), "")

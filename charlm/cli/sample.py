@@ -158,7 +158,7 @@ def sample(
     written = set("".join(model.vocabulary.tokens[2:] if stop else ()))
     never = [c for c in stop if c not in written and (c != "\n" or not boundaries.has_ends)]
     _note_escapes({"--stop": stop, "--separator": separator or ""})
-    if never and not ESCAPES.search(stop) and model.vocabulary.unit in ("char", "word"):
+    if never and not ESCAPES.search(stop) and not model.vocabulary.spec.byte_level:
         say(f"stop text: the model cannot write {never[0]!r}, so it will not stop there")
     chosen = fresh_seed() if seed is None else seed
     if seed is None:

@@ -288,7 +288,7 @@ def _tables(request: _Request, batches: "Iterator[list[Record]]") -> Counter[int
         request.log_base,
         Console().width,
         rank=request.rank,
-        words=request.scorer.vocabulary.unit == "word",
+        words=request.scorer.vocabulary.spec.whole_words,
         kept={name: [row.cells.get(name, "") for row in rows] for name in columns},
     )
     render(table)

@@ -157,6 +157,7 @@ def _write(built: "BuiltVocabulary", out: Path) -> None:
 
 
 def _show(content: dict[str, Any]) -> None:
+    from charlm.config.text_units import UNITS
     from charlm.report.tables import pairs_table, plain_table
     from charlm.report.text import counted, number, visible
 
@@ -167,7 +168,7 @@ def _show(content: dict[str, Any]) -> None:
         ("unknown", number(content["unknown"])),
         ("coverage", f"{100 * content['coverage']:.3f} %"),
     ]
-    if (types := content["unk_types"]) is not None and content["unit"] in ("char", "word"):
+    if (types := content["unk_types"]) is not None and not UNITS[content["unit"]].byte_level:
         pairs.append(("UNK stands for", f"{counted(round(types), 'type')}, estimated"))
     second = content.get("second_text")
     if second:

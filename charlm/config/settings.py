@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from charlm.config.cells import CELLS
+from charlm.config.text_units import UNITS
 from charlm.errors import UsageError
 
-UNIT_NAMES = ("char", "byte", "word", "bpe")
 WORD_RULES = ("text", "whitespace")
 NORMAL_FORMS = ("none", "nfc", "nfkc")
 FORMAT_NAMES = ("auto", "text", "csv", "tsv", "jsonl", "json", "parquet")
@@ -127,7 +127,7 @@ class CorpusSettings(Reading):
 class VocabularySettings:
     """What a token is and which tokens are kept."""
 
-    unit: str = setting("char", "what a token is", UNIT_NAMES)
+    unit: str = setting("char", "what a token is", UNITS)
     words: str = setting("text", "how words are cut: text is reversible", WORD_RULES)
     min_count: int | None = setting(None, "rarer tokens become UNK; None = by rule")
     max_size: int | None = setting(None, "most entries, UNK and EOS included; None = by rule")

@@ -17,6 +17,7 @@ from charlm.config.settings import (
     Settings,
     section_of,
 )
+from charlm.config.text_units import UNITS
 from charlm.errors import UsageError
 
 VALIDATION, DROPPED = "validation text", "any dropout"
@@ -60,6 +61,11 @@ def _cells_with(setting: str) -> Condition:
     return _cells(lambda spec: setting in spec.settings)
 
 
+def _units_with(setting: str) -> Condition:
+    names = [name for name, spec in UNITS.items() if setting in spec.settings]
+    return replace(_one_of("unit", *names), holds=lambda unit: setting in UNITS[unit].settings)
+
+
 LEARNT_INPUT = _cells(lambda spec: spec.learns_input)
 ADAMS = _one_of("optimizer", "adamw", "adam")
 DECAY = replace(_one_of("schedule", "decay"), by_rule=False)
@@ -75,9 +81,7 @@ LISTENS: dict[str, tuple[Condition, ...]] = {
     "glue": (_one_of("document", "stream"),),
     "valid_frac": (NO_FILE,),
     "hold_out": (NO_FILE, VALID),
-    "words": (_one_of("unit", "word"),),
-    "min_count": (_one_of("unit", "char", "word", "bpe"),),
-    "max_size": (_one_of("unit", "char", "word", "bpe"),),
+    **{name: (_units_with(name),) for spec in UNITS.values() for name in spec.settings},
     **{name: (_cells_with(name),) for spec in CELLS.values() for name in spec.settings},
     "mogrifier_rank": (_cells_with("mogrifier_rank"), _above("mogrifier_rounds", 0)),
     "forget_bias": (_cells(lambda spec: spec.forget_gate is not None),),

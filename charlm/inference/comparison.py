@@ -131,7 +131,7 @@ def bytes_of_lines(text: EncodedText, vocabulary: Vocabulary) -> NDArray[np.floa
     The bytes of the whole text are exact. Those of a line are exact where the vocabulary loses
     nothing; an unknown token counts as its name is long, and the lines share the rest.
     """
-    if vocabulary.unit in ("byte", "bpe"):  # a letter of an entry stands for a byte
+    if vocabulary.spec.byte_level:  # a letter of an entry stands for a byte
         each = [len(token) for token in vocabulary.tokens]
         each[UNK] = each[EOS] = 1
     else:

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from charlm.commands import command
 from charlm.config.settings import LENGTHS
+from charlm.config.text_units import UNITS
 from charlm.files.escapes import escape_unprintable
 from charlm.report.tables import pairs_table
 from charlm.report.text import counted, duration, number, shortened, word_perplexity
@@ -62,7 +63,7 @@ def _passes(passes: float) -> str:
 def _expectation(record: Mapping[str, Any]) -> str:
     expected, unit = record["planned"]["expected"], record["settings"]["vocabulary"]["unit"]
     low, high = expected["low"], expected["high"]
-    if unit in ("word", "bpe") and low > 2.0:
+    if not UNITS[unit].letter and low > 2.0:
         shown = f"perplexity {perplexity(expected['nats'], 1):.0f} " + (
             f"({perplexity(low, 1):.0f} to {perplexity(high, 1):.0f})"
         )
@@ -85,11 +86,11 @@ def plain_step_line(record: StepRecord, unit: str) -> str:
 
 
 def _loss(nats: float, unit: str) -> str:
-    if unit in ("word", "bpe"):
+    letter = UNITS[unit].letter
+    if not letter:
         found = perplexity(nats, 1)
         return f"perplexity {found:.{1 if found >= 10 else 3}f}"  # symbols between blanks: near 3
-    name = "char" if unit == "char" else "byte"
-    return f"{bits(nats):.3f} bits/{name} ({nats:.3f} nats)"
+    return f"{bits(nats):.3f} bits/{letter} ({nats:.3f} nats)"
 
 
 def evaluation_line(record: EvaluationRecord, unit: str) -> str:
@@ -198,7 +199,7 @@ def _sample_options(record: Mapping[str, Any]) -> tuple[object, ...]:
         return ("--n", 10)
     if document == "paragraph":
         return ("--n", 3)
-    return ("--len", 500 if record["settings"]["vocabulary"]["unit"] in ("char", "byte") else 100)
+    return ("--len", 500 if UNITS[record["settings"]["vocabulary"]["unit"]].letter else 100)
 
 
 def _texts_to_score(record: Mapping[str, Any]) -> tuple[str, ...]:

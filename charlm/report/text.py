@@ -2,6 +2,7 @@
 
 import math
 
+from charlm.config.text_units import UNITS
 from charlm.files.escapes import escape_unprintable
 
 SYMBOLS = {"\n": "⏎", " ": "␣", "\t": "⇥", "\r": "␍", "": "∅"}
@@ -38,7 +39,7 @@ def word_perplexity(value: float | None, unit: str) -> str:
     A word model that keeps blanks counts them as tokens, so its perplexity per token is far lower.
     """
     known = value is not None and not math.isnan(value)
-    return f" ({number(value, 1)} per word)" if known and unit in ("word", "bpe") else ""
+    return f" ({number(value, 1)} per word)" if known and not UNITS[unit].letter else ""
 
 
 def duration(seconds: float) -> str:

@@ -76,7 +76,7 @@ class Run:
         As recorded when the run was made (see `estimate_unk_types`); a run that does not record it
         counts as many as its vocabulary has entries.
         """
-        if self.vocabulary.unit in ("byte", "bpe"):
+        if self.vocabulary.spec.byte_level:
             return 1.0
         entries = len(self.vocabulary) - 2
         return float(max(1.0, self.config.get("unk_types", entries)))
@@ -84,7 +84,7 @@ class Run:
     @property
     def unk_types_recorded(self) -> bool:
         """Whether `unk_types` is the run's own estimate."""
-        return "unk_types" in self.config or self.vocabulary.unit in ("byte", "bpe")
+        return "unk_types" in self.config or self.vocabulary.spec.byte_level
 
     @property
     def unk_penalty(self) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from statistics import median, quantiles
 
+from charlm.config.text_units import UNITS
 from charlm.text.documents import END
 
 HEAD_CHARS = 1 << 20
@@ -127,9 +128,9 @@ def size_advice(tokens: int, chars: int, unit: str) -> list[str]:
     """Return advice on a training text of few tokens."""
     if tokens >= FEW_TOKENS:
         return []
-    what = {"char": "characters", "byte": "bytes", "word": "words and blanks"}.get(unit, "tokens")
-    other = f", or use --unit char ({chars:,} characters)" if unit in ("word", "bpe") else ""
+    spec = UNITS[unit]
+    other = "" if spec.letter else f", or use --unit char ({chars:,} characters)"
     return [
-        f"The training text has {tokens:,} {what}; a model learns little from fewer than "
+        f"The training text has {tokens:,} {spec.plural}; a model learns little from fewer than "
         f"{FEW_TOKENS:,}. Give more text{other}"
     ]

@@ -56,7 +56,7 @@ class Boundaries:
         For facts that older versions did not record, the entries of the vocabulary decide.
         """
         eos = vocabulary.line_ends_are_eos
-        known = vocabulary.unit in ("char", "word") and not vocabulary.unknown("\n")
+        known = not vocabulary.spec.byte_level and not vocabulary.unknown("\n")
         return cls(
             document=config["document"],
             line_end_is_eos=eos,

@@ -101,7 +101,7 @@ def load_dataset(
         counts = id_counts(encoded["train"].ids, len(vocabulary))
         coverage = 1.0 - int(counts[UNK]) / int(counts.sum())
     if coverage < MIN_COVERAGE:
-        hint = "" if given or vocabulary.unit != "word" else (
+        hint = "" if given or not vocabulary.spec.whole_words else (
             ". For a script without blanks between its words use --unit char or bpe"
         )  # fmt: skip
         share = f"{100.0 * (1.0 - coverage):.0f} %"

@@ -36,7 +36,6 @@ class BackwardVocabulary(Vocabulary):
     def __init__(self, inner: Vocabulary) -> None:
         super().__init__(inner.settings, inner.tokens, inner.merges)
         self.inner = inner
-        self.unit = inner.unit  # type: ignore[misc]
 
     def encode_marked(self, text: str) -> tuple[Ids, NDArray[np.int64]]:
         """See `Vocabulary.encode_marked`; what ended a document comes before it now."""

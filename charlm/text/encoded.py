@@ -100,8 +100,7 @@ def encoded_chunks(
     read: Read, vocabulary: Vocabulary
 ) -> Iterator[tuple[NDArray[Any], NDArray[np.int64], TextCounts]]:
     """Ids, document ends and counts of one chunk after the other."""
-    settings = vocabulary.settings
-    direct = settings.unit in ("char", "byte") and vocabulary.normalizer() is None
+    direct = vocabulary.spec.letter and vocabulary.normalizer() is None
     after_blank = True
     for chunk in read() if direct else safe_chunks(read()):
         if not chunk:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.config.settings import CorpusSettings, VocabularySettings
+from charlm.config.text_units import UNITS
 from charlm.errors import CorpusError, EnvironmentFailure
 from charlm.runs.data import corpus_record
 from charlm.text import dataset, encoded, idcache
@@ -20,7 +21,7 @@ from charlm.text.encoded import id_counts
 from charlm.text.sources import files
 from charlm.text.sources.files import Spool
 from charlm.text.tokenizers.building import build_vocabulary
-from charlm.text.tokenizers.vocabulary import UNITS, Vocabulary
+from charlm.text.tokenizers.vocabulary import Vocabulary
 
 
 @pytest.fixture

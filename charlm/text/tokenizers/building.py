@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.config.class_path import resolve
 from charlm.config.settings import VocabularySettings
+from charlm.config.text_units import UNITS
 from charlm.errors import CorpusError, UsageError
 from charlm.text.documents import END
 from charlm.text.tokenizers.tokenizer_json import (
@@ -22,12 +24,12 @@ from charlm.text.tokenizers.tokenizer_json import (
     eos_token,
 )
 from charlm.text.tokenizers.vocabulary import (
-    UNITS,
     BpeVocabulary,
     Vocabulary,
     WordVocabulary,
     code_points,
     cut_safely,
+    vocabulary_class,
 )
 
 SMALL_ALPHABET = 512
@@ -37,9 +39,6 @@ MAX_ALPHABET = 20_000
 FEW_WORDS = 10_000
 """Below this many words in all, words seen once are kept."""
 Read = Callable[[], Iterable[str]]
-
-DEFAULT_SIZES = {"word": 50_000, "bpe": 4_096}
-"""Most entries of a vocabulary when `max_size` is not given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,11 +73,8 @@ def build_vocabulary(
 
     Raises CorpusError when the text has so many distinct characters that it cannot be text.
     """
-    if settings.unit == "byte":
-        return _build_bytes(read, settings, count=count)
-    if settings.unit == "bpe":
-        return _build_bpe(read, settings, count=count)
-    return _cut(COUNTING[settings.unit](read, settings), settings)
+    built: BuiltVocabulary = resolve(UNITS[settings.unit].builder)(read, settings, count=count)
+    return built
 
 
 def unseen_types(counts: Iterable[int]) -> float:
@@ -109,10 +105,10 @@ def estimate_unk_types(counts: Mapping[str, int], known: Iterable[str], literal:
 def count_unk_types(read: Read, vocabulary: Vocabulary) -> float:
     """Estimate how many types of a training text UNK stands for in a given vocabulary."""
     settings = vocabulary.settings
-    if settings.unit not in COUNTING:
+    if vocabulary.spec.byte_level:
         return 1.0
-    counts = COUNTING[settings.unit](read, settings)
-    literal = counts.pop(UNK_TOKEN, 0) if settings.unit == "word" else 0
+    counts = _count_types(read, settings)
+    literal = counts.pop(UNK_TOKEN, 0) if vocabulary.spec.whole_words else 0
     if vocabulary.line_ends_are_eos:
         counts.pop(LINE_END, None)
     return estimate_unk_types(counts, vocabulary.tokens[2:], literal)
@@ -147,14 +143,15 @@ def _documents(chunks: Iterable[str], unit: str) -> Iterator[str]:
     """Pieces of text without END marks, cut as the unit's vocabulary cuts them."""
     for chunk in safe_chunks(chunks):
         for document in chunk.split(END):
-            yield from cut_safely(document, UNITS[unit].piece_chars)
+            yield from cut_safely(document, vocabulary_class(unit).piece_chars)
 
 
 def _empty(settings: VocabularySettings) -> Vocabulary:
-    return UNITS[settings.unit](settings, [UNK_TOKEN, eos_token(settings)])
+    return vocabulary_class(settings.unit)(settings, [UNK_TOKEN, eos_token(settings)])
 
 
-def _count_chars(read: Read, settings: VocabularySettings) -> dict[str, int]:
+def count_chars(read: Read, settings: VocabularySettings) -> dict[str, int]:
+    """Count the characters of a text."""
     normalizer = _empty(settings).normalizer()
     chunks = read()
     if normalizer is not None:
@@ -168,7 +165,8 @@ def _count_chars(read: Read, settings: VocabularySettings) -> dict[str, int]:
     return {chr(code): int(counts[code]) for code in np.flatnonzero(counts)}
 
 
-def _count_words(read: Read, settings: VocabularySettings) -> dict[str, int]:
+def count_words(read: Read, settings: VocabularySettings) -> dict[str, int]:
+    """Count the words of a text."""
     empty = _empty(settings)
     assert isinstance(empty, WordVocabulary), "asked for words"
     counts = Counter[str]()
@@ -177,11 +175,9 @@ def _count_words(read: Read, settings: VocabularySettings) -> dict[str, int]:
     return dict(counts)
 
 
-COUNTING: dict[str, Callable[[Read, VocabularySettings], dict[str, int]]] = {
-    "char": _count_chars,
-    "word": _count_words,
-}
-"""How the types of each unit that can have unknown ones are counted."""
+def _count_types(read: Read, settings: VocabularySettings) -> dict[str, int]:
+    counts: dict[str, int] = resolve(UNITS[settings.unit].type_counter)(read, settings)
+    return counts
 
 
 def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -190,23 +186,24 @@ def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
         yield batch
 
 
-def _cut(counts: dict[str, int], settings: VocabularySettings) -> BuiltVocabulary:
-    notes = []
+def build_counted(read: Read, settings: VocabularySettings, *, count: bool) -> BuiltVocabulary:  # noqa: ARG001
+    """Build a vocabulary of the most frequent types; they are counted in any case."""
+    spec, counts, notes = UNITS[settings.unit], _count_types(read, settings), []
     special = eos_token(settings)
     eos_count = counts.pop(special, 0) if special == LINE_END else 0
-    literal_unk = counts.pop(UNK_TOKEN, 0) if settings.unit == "word" else 0
+    literal_unk = counts.pop(UNK_TOKEN, 0) if spec.whole_words else 0
     if literal_unk:
         notes.append(
             f"The text holds {literal_unk:,} literal <unk>; they are the unknown token UNK."
         )
     least = settings.min_count or _default_min_count(counts, settings, bool(literal_unk))
-    if settings.unit == "char":
+    if spec.letter:
         _check_alphabet(len(counts), settings)
     kept = sorted(
         (token for token, count in counts.items() if count >= least),
         key=lambda token: (-counts[token], token),
     )[: _most(settings) - 2]
-    vocabulary = UNITS[settings.unit](
+    vocabulary = vocabulary_class(settings.unit)(
         replace(settings, min_count=least, max_size=_most(settings)), [UNK_TOKEN, special, *kept]
     )
     known = [counts[token] for token in kept]
@@ -224,13 +221,13 @@ def _default_min_count(counts: dict[str, int], settings: VocabularySettings, has
 
     What was seen once is the best guess at how often the unseen turns up (Good-Turing).
     """
-    if settings.unit == "char":
+    if UNITS[settings.unit].letter:
         return 1 if len(counts) <= SMALL_ALPHABET else 2
     return 1 if has_unk or sum(counts.values()) < FEW_WORDS else 2
 
 
 def _most(settings: VocabularySettings) -> int:
-    return settings.max_size or DEFAULT_SIZES.get(settings.unit, 2**31)
+    return settings.max_size or UNITS[settings.unit].default_size
 
 
 def _check_alphabet(size: int, settings: VocabularySettings) -> None:
@@ -241,15 +238,17 @@ def _check_alphabet(size: int, settings: VocabularySettings) -> None:
         )
 
 
-def _build_bytes(read: Read, settings: VocabularySettings, *, count: bool) -> BuiltVocabulary:
-    vocabulary = UNITS["byte"](
+def build_bytes(read: Read, settings: VocabularySettings, *, count: bool) -> BuiltVocabulary:
+    """Build the vocabulary of all bytes."""
+    vocabulary = vocabulary_class(settings.unit)(
         replace(settings, min_count=1, max_size=258), [UNK_TOKEN, EOS_TOKEN, *LETTERS]
     )
     counts = count_ids(read() if count else (), vocabulary)
     return BuiltVocabulary(vocabulary=vocabulary, counts=counts, unk_types=1.0)
 
 
-def _build_bpe(read: Read, settings: VocabularySettings, *, count: bool) -> BuiltVocabulary:
+def build_bpe(read: Read, settings: VocabularySettings, *, count: bool) -> BuiltVocabulary:
+    """Train byte-pair encoding on a text."""
     from tokenizers.trainers import BpeTrainer
 
     size = _most(settings)

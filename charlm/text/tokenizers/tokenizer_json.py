@@ -5,11 +5,14 @@ end or values that crash the library, so it is compared with what we would have 
 """
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from charlm.commands import command
-from charlm.config.settings import NORMAL_FORMS, VocabularySettings
+from charlm.config.class_path import resolve
+from charlm.config.settings import NORMAL_FORMS, WORD_RULES, VocabularySettings
+from charlm.config.text_units import UNITS, UnitSpec
 from charlm.errors import RunError
 from charlm.files.safe_read import parse_json, read_bytes
 
@@ -41,7 +44,8 @@ LETTERS = _letters()
 Json = dict[str, Any]
 
 
-def _split(pattern: str, behavior: str) -> Json:
+def split(pattern: str, behavior: str) -> Json:
+    """Return a cut at a pattern; `behavior` is what becomes of the match."""
     return {
         "type": "Split",
         "pattern": {"Regex": pattern},
@@ -50,11 +54,13 @@ def _split(pattern: str, behavior: str) -> Json:
     }
 
 
-def _sequence(*parts: Json) -> Json:
+def sequence(*parts: Json) -> Json:
+    """Return cuts that follow each other."""
     return {"type": "Sequence", "pretokenizers": list(parts)}
 
 
-def _byte_level(use_regex: bool) -> Json:
+def byte_level(use_regex: bool) -> Json:
+    """Return the spelling of UTF-8 bytes in LETTERS, with the regex cut into words."""
     return {
         "type": "ByteLevel",
         "add_prefix_space": False,
@@ -63,23 +69,21 @@ def _byte_level(use_regex: bool) -> Json:
     }
 
 
-PRE_TOKENIZERS: dict[tuple[str, str], Json] = {
-    ("char", ""): _split(r"[\s\S]", "Isolated"),
-    ("byte", ""): _byte_level(use_regex=False),
-    ("word", "whitespace"): _sequence(_split(r"\n", "Isolated"), _split(rf"[{BLANK}]+", "Removed")),
-    ("word", "text"): _split(TEXT_WORDS, "Isolated"),
-    ("bpe", ""): _sequence(_split(r"\n", "Isolated"), _byte_level(use_regex=True)),
+WORD_CUTS: dict[str, Json] = {
+    "whitespace": sequence(split(r"\n", "Isolated"), split(rf"[{BLANK}]+", "Removed")),
+    "text": split(TEXT_WORDS, "Isolated"),
 }
-"""How each unit cuts text into tokens. Lines are cut first, so a text can be encoded in pieces."""
+"""How words are cut, by the setting `words`."""
 
 
-def _kind(settings: VocabularySettings) -> tuple[str, str]:
-    return settings.unit, settings.words if settings.unit == "word" else ""
+def by_blanks(settings: VocabularySettings) -> bool:
+    """Report whether tokens are the words between blanks."""
+    return UNITS[settings.unit].whole_words and settings.words == "whitespace"
 
 
 def eos_token(settings: VocabularySettings) -> str:
     """The entry at the end symbol's id; for blank-separated words that is the line end itself."""
-    return LINE_END if _kind(settings) == ("word", "whitespace") else EOS_TOKEN
+    return LINE_END if by_blanks(settings) else EOS_TOKEN
 
 
 def _normalizer(settings: VocabularySettings) -> Json | None:
@@ -93,7 +97,7 @@ def _normalizer(settings: VocabularySettings) -> Json | None:
 
 def _model(settings: VocabularySettings, tokens: Sequence[str], merges: Sequence[Any]) -> Json:
     entries = {token: index for index, token in enumerate(tokens)}
-    if settings.unit in ("char", "word"):
+    if not UNITS[settings.unit].byte_level:
         return {"type": "WordLevel", "vocab": entries, "unk_token": UNK_TOKEN}
     return {
         "type": "BPE",
@@ -119,9 +123,9 @@ def _decoder(settings: VocabularySettings) -> Json:
     A tokenizer without a decoder puts a blank between any two tokens.
     """
     unknown = UNKNOWN_TEXT
-    if settings.unit in ("byte", "bpe"):
+    if UNITS[settings.unit].byte_level:
         unknown, end = _spelt(UNKNOWN_TEXT), _spelt(LINE_END)
-        parts = [_replace(_ONLY_EOS, end), _byte_level(use_regex=True)]
+        parts = [_replace(_ONLY_EOS, end), byte_level(use_regex=True)]
     elif eos_token(settings) == LINE_END:
         # WordPiece puts a blank before each token but the first; no word begins with its prefix
         parts = [{"type": "WordPiece", "prefix": " ", "cleanup": False}]
@@ -137,7 +141,7 @@ def _spelt(text: str) -> str:
 
 def _old_decoder(settings: VocabularySettings) -> Json | None:
     """Return the decoder that older versions wrote."""
-    return _byte_level(use_regex=True) if settings.unit in ("byte", "bpe") else None
+    return byte_level(use_regex=True) if UNITS[settings.unit].byte_level else None
 
 
 def _frame(settings: VocabularySettings) -> Json:
@@ -147,7 +151,7 @@ def _frame(settings: VocabularySettings) -> Json:
         "padding": None,
         "added_tokens": [],
         "normalizer": _normalizer(settings),
-        "pre_tokenizer": PRE_TOKENIZERS[_kind(settings)],
+        "pre_tokenizer": _class(settings.unit).pre_tokenizer(settings),
         "post_processor": None,
         "decoder": _decoder(settings),
     }
@@ -174,9 +178,8 @@ def parse_tokenizer_json(
     if tokens[:2] != [UNK_TOKEN, eos_token(settings)]:
         raise RunError(f"{where}: entries 0 and 1 are {tokens[:2]}; expected UNK and EOS")
     merges = _merges(content["model"].get("merges", []), where)
-    if content["model"] != _model(settings, tokens, merges) or not _can_make(
-        settings.unit, tokens[2:], merges
-    ):
+    valid = _class(settings.unit).can_hold(tokens[2:], merges)
+    if not valid or content["model"] != _model(settings, tokens, merges):
         raise RunError(f"{where}: its model part is not of the form that charlm writes")
     return settings, tokens, merges
 
@@ -188,19 +191,27 @@ def read_tokenizer_file(path: Path) -> Any:
 
 def _recognise(content: Json, where: str) -> VocabularySettings:
     frame = {key: value for key, value in content.items() if key != "model"}
-    for unit, words in PRE_TOKENIZERS:
-        for normalize in NORMAL_FORMS:
-            for lowercase in (False, True):
-                settings = VocabularySettings(
-                    unit=unit, words=words or "text", normalize=normalize, lowercase=lowercase
-                )
-                known = _frame(settings)
-                if frame in (known, known | {"decoder": _old_decoder(settings)}):
-                    return settings
+    forms = [(unit, rule) for unit, spec in UNITS.items() for rule in _word_rules(spec)]
+    for (unit, words), normalize, lowercase in product(forms, NORMAL_FORMS, (False, True)):
+        settings = VocabularySettings(
+            unit=unit, words=words, normalize=normalize, lowercase=lowercase
+        )
+        known = _frame(settings)
+        if frame in (known, known | {"decoder": _old_decoder(settings)}):
+            return settings
     raise RunError(
         f"{where}: not a tokenizer that charlm wrote; make one with: "
         + command("vocab", "TEXT", "--out", "FILE")
     )
+
+
+def _word_rules(spec: UnitSpec) -> Sequence[str]:
+    return WORD_RULES if "words" in spec.settings else ("text",)
+
+
+def _class(unit: str) -> Any:
+    """Return the vocabulary class of a unit, which is in a module that imports this one."""
+    return resolve(UNITS[unit].vocabulary)
 
 
 def _tokens(vocab: Any, where: str) -> list[str]:
@@ -217,16 +228,9 @@ def _tokens(vocab: Any, where: str) -> list[str]:
     return [token for token in tokens if token is not None]
 
 
-def _can_make(unit: str, tokens: list[str], merges: list[tuple[str, str]]) -> bool:
-    """Whether a unit can have these entries; others would fail later, in the middle of a text."""
-    known, letters = set(tokens), set(LETTERS)
-    if unit == "byte":
-        return tokens == LETTERS and not merges
-    if unit == "bpe":
-        parts = {part for left, right in merges for part in (left, right, left + right)}
-        return letters | parts <= known and all(letters.issuperset(token) for token in tokens)
-    whole = all(len(token) == 1 if unit == "char" else token for token in tokens)
-    return whole and not any("\ud800" <= letter <= "\udfff" for letter in "".join(tokens))
+def no_surrogates(tokens: Sequence[str]) -> bool:
+    """Report whether tokens are free of halves of surrogate pairs, which no text can hold."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in "".join(tokens))
 
 
 def _merges(merges: Any, where: str) -> list[tuple[str, str]]:

@@ -18,7 +18,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.config.class_path import resolve
 from charlm.config.settings import VocabularySettings
+from charlm.config.text_units import UNITS, UnitSpec
 from charlm.text.documents import END, check_text
 from charlm.text.tokenizers.decoders import (
     BYTE_OF_LETTER,
@@ -35,8 +37,14 @@ from charlm.text.tokenizers.tokenizer_json import (
     LINE_END,
     UNK,
     UNKNOWN_TEXT,
+    WORD_CUTS,
+    Json,
+    byte_level,
+    no_surrogates,
     parse_tokenizer_json,
     read_tokenizer_file,
+    sequence,
+    split,
     tokenizer_json,
 )
 
@@ -47,7 +55,7 @@ ASCII_WORDS = {
         r"\n|[\t\x0B\f\r ]+|[A-Za-z0-9_]+(?:'[A-Za-z0-9_]+)*|[^A-Za-z0-9_\t\x0B\f\r \n]"
     ),
 }
-"""What the patterns of `tokenizer_json.PRE_TOKENIZERS` cut out of ASCII text."""
+"""What the patterns of `tokenizer_json.WORD_CUTS` cut out of ASCII text."""
 FINE_CHARS = 256
 """Characters of pieces of which those that are ASCII need no library."""
 
@@ -63,7 +71,6 @@ class Vocabulary(ABC):
     END marks inside of a text (see `text.corpus`) become EOS.
     """
 
-    unit: ClassVar[str]
     piece_chars: ClassVar[int] = 1 << 16
     """Characters that are encoded at once, at most; longer words are cut."""
     unk, eos = UNK, EOS
@@ -78,8 +85,31 @@ class Vocabulary(ABC):
         self.tokens = list(tokens)
         self.merges = list(merges)
 
+    @staticmethod
+    def pre_tokenizer(settings: VocabularySettings) -> Json:
+        """Return how `tokenizers` cuts a text into tokens, as in `tokenizer.json`.
+
+        Lines must be cut first, so that a text can be encoded in pieces.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def can_hold(tokens: list[str], merges: list[tuple[str, str]]) -> bool:
+        """Report whether a file may have these entries (beside UNK and EOS) and merges."""
+        raise NotImplementedError
+
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @property
+    def unit(self) -> str:
+        """The name of the unit."""
+        return self.settings.unit
+
+    @property
+    def spec(self) -> UnitSpec:
+        """Facts about the unit."""
+        return UNITS[self.unit]
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -140,7 +170,7 @@ class Vocabulary(ABC):
         """The id of the line end, where it is a token of its own."""
         if self.line_ends_are_eos:
             return EOS
-        return self.ids.get(LETTERS[0x0A] if self.unit in ("byte", "bpe") else LINE_END)
+        return self.ids.get(LETTERS[0x0A] if self.spec.byte_level else LINE_END)
 
     @property
     def line_ends_are_eos(self) -> bool:
@@ -179,7 +209,15 @@ class _CodeVocabulary(Vocabulary):
 class CharVocabulary(_CodeVocabulary):
     """Unicode code points."""
 
-    unit = "char"
+    @staticmethod
+    def pre_tokenizer(settings: VocabularySettings) -> Json:  # noqa: ARG004
+        """See `Vocabulary.pre_tokenizer`."""
+        return split(r"[\s\S]", "Isolated")
+
+    @staticmethod
+    def can_hold(tokens: list[str], merges: list[tuple[str, str]]) -> bool:  # noqa: ARG004
+        """See `Vocabulary.can_hold`."""
+        return all(len(token) == 1 for token in tokens) and no_surrogates(tokens)
 
     @cached_property
     def table(self) -> NDArray[Any]:  # type: ignore[override]
@@ -215,7 +253,15 @@ class CharVocabulary(_CodeVocabulary):
 class ByteVocabulary(_CodeVocabulary):
     """UTF-8 bytes: byte b has id b + 2, whatever the corpus, and nothing is unknown."""
 
-    unit = "byte"
+    @staticmethod
+    def pre_tokenizer(settings: VocabularySettings) -> Json:  # noqa: ARG004
+        """See `Vocabulary.pre_tokenizer`."""
+        return byte_level(use_regex=False)
+
+    @staticmethod
+    def can_hold(tokens: list[str], merges: list[tuple[str, str]]) -> bool:
+        """See `Vocabulary.can_hold`."""
+        return tokens == LETTERS and not merges
 
     @cached_property
     def table(self) -> NDArray[Any]:  # type: ignore[override]
@@ -299,8 +345,17 @@ class _LibraryVocabulary(Vocabulary):
 class WordVocabulary(_LibraryVocabulary):
     """Words: reversible pieces of text, or whatever stands between blanks with EOS at line ends."""
 
-    unit = "word"
     piece_chars = 1 << 12
+
+    @staticmethod
+    def pre_tokenizer(settings: VocabularySettings) -> Json:
+        """See `Vocabulary.pre_tokenizer`."""
+        return WORD_CUTS[settings.words]
+
+    @staticmethod
+    def can_hold(tokens: list[str], merges: list[tuple[str, str]]) -> bool:  # noqa: ARG004
+        """See `Vocabulary.can_hold`."""
+        return all(tokens) and no_surrogates(tokens)
 
     def _piece_ids(self, pieces: list[str]) -> list[list[int]]:
         """ASCII pieces by Python's own regular expressions, ten times faster; the same ids."""
@@ -341,7 +396,17 @@ class WordVocabulary(_LibraryVocabulary):
 class BpeVocabulary(_LibraryVocabulary):
     """Byte-pair encoding over UTF-8 bytes (Sennrich et al. 2016); nothing is unknown."""
 
-    unit = "bpe"
+    @staticmethod
+    def pre_tokenizer(settings: VocabularySettings) -> Json:  # noqa: ARG004
+        """See `Vocabulary.pre_tokenizer`."""
+        return sequence(split(r"\n", "Isolated"), byte_level(use_regex=True))
+
+    @staticmethod
+    def can_hold(tokens: list[str], merges: list[tuple[str, str]]) -> bool:
+        """See `Vocabulary.can_hold`."""
+        known, letters = set(tokens), set(LETTERS)
+        parts = {part for left, right in merges for part in (left, right, left + right)}
+        return letters | parts <= known and all(letters.issuperset(token) for token in tokens)
 
     def decoder(self, unk_text: str = UNKNOWN_TEXT) -> Decoder:
         """See `Vocabulary.decoder`."""
@@ -353,15 +418,16 @@ class BpeVocabulary(_LibraryVocabulary):
         return name if index < 2 else byte_name(byte_strings([name], skip=0)[0])
 
 
-UNITS: dict[str, type[Vocabulary]] = {
-    cls.unit: cls for cls in (CharVocabulary, ByteVocabulary, WordVocabulary, BpeVocabulary)
-}
+def vocabulary_class(unit: str) -> type[Vocabulary]:
+    """Return the vocabulary class of a unit."""
+    cls: type[Vocabulary] = resolve(UNITS[unit].vocabulary)
+    return cls
 
 
 def load_vocabulary(path: Path) -> Vocabulary:
     """The vocabulary of a `tokenizer.json` that charlm wrote. Raises RunError for anything else."""
     settings, tokens, merges = parse_tokenizer_json(read_tokenizer_file(path), str(path))
-    return UNITS[settings.unit](settings, tokens, merges)
+    return vocabulary_class(settings.unit)(settings, tokens, merges)
 
 
 def code_points(text: str) -> NDArray[Any]:

@@ -6,7 +6,6 @@ Most are of `scripts/measure_plans.py`; its results are beside it, and what they
 
 DEFAULT_MINUTES = 7.0
 """Time that a run without a given length aims at, on the machine that it starts on."""
-TOKENS_PER_WEIGHT = {"char": 2.0, "byte": 2.0, "word": 0.3, "bpe": 0.6}
 LADDER = (32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640, 768, 896, 1024)
 """Hidden sizes that a plan chooses from."""
 WIDEST_ALONE = 448
@@ -62,6 +61,5 @@ read 100 times by 192 units gave models 1.1 and 1.3 % worse than read 50 times; 
 tried."""
 SHORT_TEXT, SHORTER_TEXT = "the text is short", "the whole text is shorter"
 """Why windows are smaller than they were to be: told at the start."""
-BPTT = {"char": 64, "byte": 64, "word": 70, "bpe": 70}
 LONG_DOCUMENTS = 1000
 """Tokens of documents, on average, beyond which they are planned as one text is; not measured."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from charlm.config.cells import CELLS
+from charlm.config.text_units import UNITS
 from charlm.ngram.baseline import ngram_nats
 from charlm.nn.model import count_parameters
 from charlm.text.dataset import Dataset
@@ -46,7 +47,7 @@ def expected(dataset: Dataset, plan: Plan) -> dict[str, Any] | None:
     model, unit = plan.settings.model, dataset.vocabulary.unit
     if plan.steps < MIN_STEPS or "training.learning_rate" not in plan.reasons:
         return None
-    if not CELLS[model.cell].has_expectation or unit == "bpe":
+    if not (CELLS[model.cell].has_expectation and UNITS[unit].expectation):
         return None
     if dataset.valid is None or not len(dataset.valid.ids):
         return None
@@ -67,7 +68,7 @@ def expected(dataset: Dataset, plan: Plan) -> dict[str, Any] | None:
 
 def kind_of(unit: str, vocab_size: int, tokens: int) -> str:
     """The line of MEASURED for a text: what its tokens are, and how many there are."""
-    if unit == "word" and vocab_size > 1000:
+    if UNITS[unit].expectation == "words" and vocab_size > 1000:
         return "words"
     return "letters" if tokens < MILLIONS else "millions of letters"
 

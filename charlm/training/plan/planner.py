@@ -18,6 +18,7 @@ import torch
 
 from charlm.config.cells import CELLS
 from charlm.config.settings import ModelSettings, Settings, TrainingSettings
+from charlm.config.text_units import UNITS, UnitSpec
 from charlm.errors import UsageError
 from charlm.nn.devices import Precision
 from charlm.nn.model import (
@@ -30,7 +31,6 @@ from charlm.text.batches import Batches, BatchSpec, BatchStats
 from charlm.text.dataset import Dataset
 from charlm.training.optim import NON_MONOTONE_INTERVAL, OPTIMIZERS
 from charlm.training.plan.constants import (
-    BPTT,
     CAPS,
     DEFAULT_MINUTES,
     DEFAULT_ROWS,
@@ -49,7 +49,6 @@ from charlm.training.plan.constants import (
     SOON_MEMORISED,
     SOON_READ,
     TOKENS_IN_A_STEP,
-    TOKENS_PER_WEIGHT,
     WIDEST_ALONE,
 )
 from charlm.training.plan.memory import memory_problem, training_memory
@@ -136,7 +135,7 @@ class _Planner:
         model = self._model(training)
         training = self._length(training, model)
         model = self._dropout(model, training)
-        if model.adaptive_softmax and self.dataset.vocabulary.unit in ("byte", "bpe"):
+        if model.adaptive_softmax and self.dataset.vocabulary.spec.byte_level:
             raise UsageError(
                 f"adaptive_softmax with {self.dataset.vocabulary.unit} units, whose entries are "
                 "not in the order of frequency; expected words or characters"
@@ -161,9 +160,8 @@ class _Planner:
 
     def _windows(self, training: TrainingSettings) -> TrainingSettings:
         """Window length and rows, shrunk where the text is too short for them."""
-        unit = self.dataset.vocabulary.unit
         text = self.dataset.train
-        bptt = training.bptt or self._bptt(unit, training)
+        bptt = training.bptt or self._bptt(training)
         if bptt > self.tokens:
             bptt = self._chosen("training.bptt", self.tokens, SHORTER_TEXT)
         mean = self.tokens / max(text.documents, 1)
@@ -201,10 +199,13 @@ class _Planner:
         text = self.dataset.train
         return self.tokens > LONG_DOCUMENTS * max(text.documents, 1) or text.documents <= 1
 
-    def _bptt(self, unit: str, training: TrainingSettings) -> int:
+    def _unit(self) -> UnitSpec:
+        """Return the facts of the text's unit; tokens of few types are planned as characters."""
+        return UNITS["char"] if self.vocab_size < LETTERS else self.dataset.vocabulary.spec
+
+    def _bptt(self, training: TrainingSettings) -> int:
         """By unit and time; where documents are longer, so that they fit, up to 4 times that."""
-        kind = "char" if self.vocab_size < LETTERS else unit
-        usual, text = BPTT[kind], self.dataset.train
+        usual, text = self._unit().bptt, self.dataset.train
         if self._small_steps(training) and not training.stateless:
             usual //= 2
         if not self._as_stream():
@@ -213,7 +214,7 @@ class _Planner:
             if longest > usual:
                 fit = "documents fit" if longest <= 4 * usual else "most documents fit"
                 return int(self._chosen("training.bptt", min(longest, 4 * usual), fit))
-        reason = f"for {unit} units {self._time(training)}".rstrip()
+        reason = f"for {self.dataset.vocabulary.unit} units {self._time(training)}".rstrip()
         return int(self._chosen("training.bptt", usual, reason))
 
     def _model(self, training: TrainingSettings) -> ModelSettings:
@@ -252,12 +253,11 @@ class _Planner:
 
     def _completed(self, model: ModelSettings, hidden: int) -> ModelSettings:
         """The model with this hidden size, embedding and tying as they follow from it."""
-        unit = self.dataset.vocabulary.unit
+        letters = bool(self._unit().letter)
         width, tie = model.embedding_size, model.tie_weights
         if width is None and model.one_hot:
             width = self.vocab_size
         if width is None:
-            letters = unit in ("char", "byte") or self.vocab_size < LETTERS
             narrow = letters and not tie
             width = min(hidden, 128) if narrow else hidden
         alone = model.last_hidden_size is None and model.mixture == 1
@@ -267,8 +267,7 @@ class _Planner:
             learned = CELLS[model.cell].learns_input and not self.settings.training.freeze_vectors
             fixed = model.one_hot or not learned
             fits = width == (model.last_hidden_size or hidden) or model.mixture > 1
-            many = unit in ("word", "bpe") and self.vocab_size >= LETTERS
-            tie = many and fits and not fixed and not model.adaptive_softmax
+            tie = not letters and fits and not fixed and not model.adaptive_softmax
         return replace(
             model, parameters=None, hidden_size=hidden, embedding_size=width, tie_weights=tie
         )
@@ -326,9 +325,7 @@ class _Planner:
         """The largest hidden size that the time and the text allow."""
         budget = self._budget_seconds(training)
         assert budget is not None, "asked for where a time is known"
-        each = TOKENS_PER_WEIGHT[self.dataset.vocabulary.unit]
-        if self.vocab_size < LETTERS:
-            each = TOKENS_PER_WEIGHT["char"]
+        each = self._unit().tokens_per_weight
         weights = math.sqrt(self._speed() * budget / (OPERATIONS_PER_WEIGHT_AND_TOKEN * each))
         cap = self._cap()
         fitting = [n for n in LADDER if self._weights(n, layers) <= weights and n <= cap]
@@ -491,9 +488,9 @@ class _Planner:
 
     def _is_small_corpus_of_documents(self) -> bool:
         """Whether the text is short documents of letters, and not many."""
-        unit, text = self.dataset.vocabulary.unit, self.dataset.train
+        vocabulary, text = self.dataset.vocabulary, self.dataset.train
         short = text.documents > 1 and not self._as_stream()
-        return unit in ("char", "byte") and short and self.tokens <= SOON_MEMORISED
+        return bool(vocabulary.spec.letter) and short and self.tokens <= SOON_MEMORISED
 
     def _average(self, training: TrainingSettings, model: ModelSettings) -> float:
         """An average over about the last third of the run, where documents are soon memorised."""

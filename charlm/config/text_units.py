@@ -1,0 +1,91 @@
+"""The units that a text may be cut into, `--unit`: one row for each, with every fact about it.
+
+A new unit is a subclass of `charlm.text.tokenizers.vocabulary.Vocabulary` and its row here. Rows
+name classes and functions by import path, so that this module imports neither numpy nor tokenizers.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitSpec:
+    """Facts about one unit."""
+
+    vocabulary: str
+    """Import path of its vocabulary class."""
+    builder: str
+    """Import path of the function that builds a vocabulary of a text (see `build_vocabulary`)."""
+    summary: str
+    """One line for help texts."""
+    letter: str = ""
+    """Name of the letter that each token is, in which bits are counted; empty for longer tokens."""
+    byte_level: bool = False
+    """Whether tokens spell UTF-8 bytes, so that no text is unknown; tokens of other units are types
+    counted in the text, by frequency, and the others are UNK."""
+    whole_words: bool = False
+    """Whether tokens are whole words, so that a text may contain the word <unk>."""
+    type_counter: str = ""
+    """Import path of the function that counts the types of a text; empty for byte-level units."""
+    settings: tuple[str, ...] = ()
+    """Vocabulary settings that this unit reads and some other unit does not."""
+    default_size: int = 2**31
+    """Most entries of a vocabulary if `max_size` is not given."""
+    plural: str = "tokens"
+    """Name of several tokens, in advice."""
+    tokens_per_weight: float = 2.0
+    """Training tokens for each weight of a model that learns most in a given time."""
+    bptt: int = 64
+    """Default window length, in tokens."""
+    expectation: str = ""
+    """Kind of measured runs from which a plan can say what to expect; empty without any."""
+    preview_tokens: int = 200
+    """Length of the sample after training."""
+
+
+UNITS: dict[str, UnitSpec] = {
+    "char": UnitSpec(
+        vocabulary="charlm.text.tokenizers.vocabulary:CharVocabulary",
+        builder="charlm.text.tokenizers.building:build_counted",
+        summary="Unicode characters",
+        letter="char",
+        type_counter="charlm.text.tokenizers.building:count_chars",
+        settings=("min_count", "max_size"),
+        plural="characters",
+        expectation="letters",
+    ),
+    "byte": UnitSpec(
+        vocabulary="charlm.text.tokenizers.vocabulary:ByteVocabulary",
+        builder="charlm.text.tokenizers.building:build_bytes",
+        summary="UTF-8 bytes",
+        letter="byte",
+        byte_level=True,
+        plural="bytes",
+        expectation="letters",
+    ),
+    "word": UnitSpec(
+        vocabulary="charlm.text.tokenizers.vocabulary:WordVocabulary",
+        builder="charlm.text.tokenizers.building:build_counted",
+        summary="words",
+        whole_words=True,
+        type_counter="charlm.text.tokenizers.building:count_words",
+        settings=("words", "min_count", "max_size"),
+        default_size=50_000,
+        plural="words and blanks",
+        tokens_per_weight=0.3,
+        bptt=70,
+        expectation="words",
+        preview_tokens=40,
+    ),
+    "bpe": UnitSpec(
+        vocabulary="charlm.text.tokenizers.vocabulary:BpeVocabulary",
+        builder="charlm.text.tokenizers.building:build_bpe",
+        summary="pieces of words (byte-pair encoding, Sennrich et al. 2016)",
+        byte_level=True,
+        settings=("min_count", "max_size"),
+        default_size=4_096,
+        tokens_per_weight=0.6,
+        bptt=70,
+        preview_tokens=60,
+    ),
+}
+"""Every unit, by the name that `--unit` takes."""
