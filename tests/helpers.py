@@ -96,10 +96,10 @@ def corpus_of(text: str, document: str = "stream", chunk: int = 1 << 20) -> Corp
 
 
 def encoded_stream(ids: Iterable[int]) -> EncodedText:
-    return encoded_documents([list(ids)], closed=False)
+    return encoded_documents([list(ids)], is_stream=True)
 
 
-def encoded_documents(documents: list[list[int]], closed: bool = True) -> EncodedText:
+def encoded_documents(documents: list[list[int]], is_stream: bool = False) -> EncodedText:
     """Documents in a row, each with the EOS that it was given, or one stream."""
     ids = [index for document in documents for index in document]
     ends = np.cumsum([len(document) for document in documents], dtype=np.int64)
@@ -107,7 +107,7 @@ def encoded_documents(documents: list[list[int]], closed: bool = True) -> Encode
         ids=np.array(ids, np.uint8),
         ends=ends,
         counts=TextCounts(chars=len(ids), bytes=2 * len(ids), words=3),
-        closed=closed,
+        is_stream=is_stream,
     )
 
 

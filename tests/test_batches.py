@@ -139,7 +139,7 @@ def test_a_row_that_begins_a_line_reads_the_start_symbol() -> None:
 
 def test_documents_begin_afresh_where_the_one_before_ends() -> None:
     """Only at the starts of documents, which a search from the wrong side once missed."""
-    text = encoded_documents([[5, 6], [7], [8, 5]], closed=False)
+    text = encoded_documents([[5, 6], [7], [8, 5]], is_stream=True)
     found = begins_text(text, np.arange(5), None)
     assert found.tolist() == [True, False, True, True, False]
 
@@ -193,7 +193,7 @@ def test_the_state_is_carried_through_rows_that_go_on(text: EncodedText, spec: B
     ids = text.ids.tolist()
     for run in rows_read(batches):
         assert any(ids[start : start + len(run)] == run for start in range(len(ids)))
-        if text.closed:
+        if not text.is_stream:
             assert EOS not in run[:-1]
         if spec.stateless:
             assert len(run) <= spec.bptt

@@ -43,7 +43,7 @@ def same(left: EncodedText, right: EncodedText) -> bool:
         np.array_equal(left.ids, right.ids)
         and left.ids.dtype == right.ids.dtype
         and left.ends.tolist() == right.ends.tolist()
-        and (left.counts, left.closed) == (right.counts, right.closed)
+        and (left.counts, left.is_stream) == (right.counts, right.is_stream)
     )
 
 
@@ -72,7 +72,7 @@ def test_documents_are_held_out_whole() -> None:
     assert data.train.ids.tolist() == [a, b, EOS, b, EOS, EOS]
     assert data.train.ends.tolist() == [3, 5, 6]
     assert data.train.documents == 3
-    assert data.train.closed
+    assert not data.train.is_stream
     assert data.valid is not None
     assert data.valid.ids.tolist() == [a, EOS]
     assert data.split("train") is data.train
@@ -112,7 +112,7 @@ def test_a_stream_is_one_document_without_an_end() -> None:
     data = load("a\nb\n", valid_frac=0)
     assert EOS not in data.train.ids
     assert data.train.ends.tolist() == [4]
-    assert not data.train.closed
+    assert data.train.is_stream
     assert data.valid is None
 
 
@@ -311,7 +311,7 @@ def test_a_damaged_cache_is_told_and_made_again(what: str, cache) -> None:
         ids=first.train.ids.copy(),
         ends=first.train.ends,
         counts=first.train.counts,
-        closed=first.train.closed,
+        is_stream=first.train.is_stream,
     )
     if damage is None:
         (folder / name).unlink()
@@ -340,7 +340,7 @@ def test_what_is_written_is_read(closed: bool, tmp_path) -> None:
             ids=np.array(ids, np.uint16),
             ends=np.array(ends, np.int64),
             counts=TextCounts(chars=3, bytes=4, words=1),
-            closed=closed,
+            is_stream=not closed,
         )
         write_encoded(tmp_path / "x", encoded)
         assert same(read_encoded(tmp_path / "x"), encoded)

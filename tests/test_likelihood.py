@@ -238,7 +238,7 @@ def test_the_tally_of_a_text_does_not_depend_on_its_reading(
     """Long documents are read as streams, short ones side by side: one number."""
     documents = [[*random_ids(length, length).tolist(), EOS] for length in (0, 2, 9, 5, 30, 20)]
     parts = documents if closed else [[index for document in documents for index in document]]
-    text = encoded_documents(parts, closed=closed)
+    text = encoded_documents(parts, is_stream=not closed)
     model = MODELS[name]
     expected = [nats for ids in parts for nats in naive_nats(model, ids)]
     for window, least, most in [(1, 3, 2), (7, 1024, 32), (64, 4, 32)]:

@@ -272,7 +272,7 @@ def test_the_machine_is_measured_within_its_memory(monkeypatch: pytest.MonkeyPat
 def test_long_documents_are_planned_as_one_text_is(tokens: int, documents: int) -> None:
     """The story: two novels were two rows, and a few short ones learnt as a list of names is."""
     ends = np.linspace(0, tokens, documents + 1).astype(np.int64)[1:]
-    text = replace(encoded_stream(np.zeros(tokens, np.uint8)), ends=ends, closed=True)
+    text = replace(encoded_stream(np.zeros(tokens, np.uint8)), ends=ends, is_stream=False)
     found = planned(dataset(text), minutes=5.0)
     alone = planned(stream(tokens), minutes=5.0)
     ours, theirs = found.settings.training, alone.settings.training

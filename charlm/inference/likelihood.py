@@ -233,7 +233,7 @@ def _group(
 
 def text_nats(engine: Engine, text: EncodedText) -> Nats:
     """Nats of every token of a text, shape (N,): documents apart, a stream in one go."""
-    if not text.closed:
+    if text.is_stream:
         return stream_nats(engine, text.ids)[0]
     pieces = np.split(np.asarray(text.ids), text.ends[:-1])
     short = [piece for piece in pieces if len(piece) <= MAX_ROWS * MIN_PIECE]
@@ -253,7 +253,7 @@ def windowed_nats(engine: Engine, text: EncodedText, window: int) -> Nats:
     comparison with such reports.
     """
     ids = np.asarray(text.ids)
-    ends = [int(end) for end in text.ends] if text.closed else [len(ids)]
+    ends = [len(ids)] if text.is_stream else [int(end) for end in text.ends]
     spans = [
         (start, min(start + window, end))
         for begin, end in pairwise([0, *ends])

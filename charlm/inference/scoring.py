@@ -193,7 +193,7 @@ class Scorer:
             ids = np.append(ids, EOS)
         counts, _ = count_text(text + "\n" if self.end else text)
         ends = np.array([len(ids)], np.int64)
-        return EncodedText(ids=ids, ends=ends, counts=counts, closed=self.end)
+        return EncodedText(ids=ids, ends=ends, counts=counts, is_stream=not self.end)
 
     def _carried(self, text: str, encoded: EncodedText, tokens: bool) -> Score:
         nats, after = stream_nats(self.engine, encoded.ids, self._state, self._last)

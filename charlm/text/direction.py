@@ -15,7 +15,7 @@ from charlm.text.tokenizers.vocabulary import Ids, Vocabulary
 def mirrored(text: EncodedText) -> EncodedText:
     """A text from its end to its beginning: `a b EOS c EOS` becomes `c EOS b a EOS`."""
     ids = np.asarray(text.ids)[::-1]
-    if text.closed and len(ids):
+    if len(ids) and not text.is_stream:
         ids = np.roll(ids, -1)  # the EOS that the last document ended with ends the last one again
     ends = np.cumsum(np.diff(text.ends, prepend=0)[::-1], dtype=np.int64)
     return replace(text, ids=np.ascontiguousarray(ids), ends=ends)

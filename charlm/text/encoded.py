@@ -39,14 +39,14 @@ class TextCounts:
 class EncodedText:
     """A text as ids, shape (tokens,), with the positions in it just after each document.
 
-    The last document always ends at the last token. `closed` tells whether documents end by EOS;
-    a stream does not, and is one document.
+    The last document ends at the last token. Each document ends with EOS. A stream is one document
+    without EOS at its end.
     """
 
     ids: NDArray[Any]
     ends: NDArray[np.int64]
     counts: TextCounts
-    closed: bool
+    is_stream: bool
 
     @property
     def documents(self) -> int:
@@ -83,17 +83,17 @@ def encode_text(read: Read, vocabulary: Vocabulary, document: str) -> EncodedTex
         total += len(ids)
         counts += part
     ids = np.concatenate(arrays) if arrays else np.empty(0, vocabulary.dtype)
-    marks, closed = document_ends(ends, total, document)
-    return EncodedText(ids=ids, ends=marks, counts=counts, closed=closed)
+    is_stream = document == "stream"
+    return EncodedText(
+        ids=ids, ends=join_ends(ends, total, is_stream), counts=counts, is_stream=is_stream
+    )
 
 
-def document_ends(
-    ends: list[NDArray[np.int64]], total: int, document: str
-) -> tuple[NDArray[np.int64], bool]:
-    """Where documents end in a text of so many tokens, and whether EOS ends them."""
-    if document == "stream":
-        return np.array([total] if total else [], np.int64), False
-    return np.concatenate([*ends, np.empty(0, np.int64)]).astype(np.int64), True
+def join_ends(ends: list[NDArray[np.int64]], total: int, is_stream: bool) -> NDArray[np.int64]:
+    """Return the positions after each document in a text of `total` tokens."""
+    if is_stream:
+        return np.array([total] if total else [], np.int64)
+    return np.concatenate([*ends, np.empty(0, np.int64)]).astype(np.int64)
 
 
 def encoded_chunks(
@@ -140,15 +140,19 @@ def write_encoded(folder: Path, encoded: EncodedText) -> None:
     """Save ids as plain binary (`ids.bin`, `ends.bin`) with their type and counts as JSON."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "ids.bin").write_bytes(np.ascontiguousarray(encoded.ids).tobytes())
-    write_index(folder, encoded.ends, encoded.counts, encoded.closed, encoded.ids.dtype)
+    write_index(folder, encoded.ends, encoded.counts, encoded.is_stream, encoded.ids.dtype)
 
 
 def write_index(
-    folder: Path, ends: NDArray[np.int64], counts: TextCounts, closed: bool, dtype: np.dtype[Any]
+    folder: Path,
+    ends: NDArray[np.int64],
+    counts: TextCounts,
+    is_stream: bool,
+    dtype: np.dtype[Any],
 ) -> None:
     """Save what `read_encoded` needs beside the ids."""
     (folder / "ends.bin").write_bytes(ends.astype("<i8").tobytes())
-    content = asdict(counts) | {"closed": closed, "dtype": dtype.name}
+    content = asdict(counts) | {"closed": not is_stream, "dtype": dtype.name}
     (folder / "counts.json").write_text(json.dumps(content, sort_keys=True), encoding="utf-8")
 
 
@@ -173,4 +177,4 @@ def read_encoded(folder: Path) -> EncodedText:
             raise ValueError(f"{len(ids)} ids do not fit the ends of its documents")
     except (OSError, ValueError, TypeError, KeyError, RunError) as error:
         raise CorpusError(f"{folder}: the encoded text is damaged ({error}); delete it") from error
-    return EncodedText(ids=ids, ends=ends, counts=counts, closed=closed)
+    return EncodedText(ids=ids, ends=ends, counts=counts, is_stream=not closed)

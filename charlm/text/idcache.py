@@ -25,9 +25,9 @@ from charlm.phases import counted
 from charlm.text.encoded import (
     EncodedText,
     TextCounts,
-    document_ends,
     encode_text,
     encoded_chunks,
+    join_ends,
     read_encoded,
     write_index,
 )
@@ -161,8 +161,9 @@ def _write_cache(folder: Path, part: Part, vocabulary: Vocabulary, document: str
                 counts += size
             file.flush()
             os.fsync(file.fileno())
-        places, closed = document_ends(ends, total, document)
-        write_index(building, places, counts, closed, vocabulary.dtype)
+        is_stream = document == "stream"
+        joined = join_ends(ends, total, is_stream)
+        write_index(building, joined, counts, is_stream, vocabulary.dtype)
         (building / SUM).write_text(_sum_of(building), encoding="ascii")
         part.check()
         building.rename(folder)

@@ -52,10 +52,12 @@ def end_of(text: EncodedText, most: int) -> EncodedText:
 
     The end is what stands nearest to a validation text that was cut off behind it.
     """
-    if text.closed or len(text.ids) <= most:
+    if not text.is_stream or len(text.ids) <= most:
         return sample_of(text, most)
     ids = np.asarray(text.ids[-most:])
-    return EncodedText(ids=ids, ends=np.array([most], np.int64), counts=TextCounts(), closed=False)
+    return EncodedText(
+        ids=ids, ends=np.array([most], np.int64), counts=TextCounts(), is_stream=True
+    )
 
 
 def diagnosis(

@@ -66,7 +66,7 @@ def _windows(engine: TorchEngine, text: EncodedText, most: int | None) -> Iterat
     ids = np.asarray(text.ids[:most], np.int64)
     if len(ids) == 0:
         raise CorpusError("the text is empty; expected at least one token to read with a cache")
-    pieces = np.split(ids, text.ends[text.ends < len(ids)]) if text.closed else [ids]
+    pieces = [ids] if text.is_stream else np.split(ids, text.ends[text.ends < len(ids)])
     for piece in pieces:
         inputs, state = np.concatenate([[EOS], piece[:-1]]), engine.initial_state(1)
         for begin in range(0, len(piece), WINDOW):

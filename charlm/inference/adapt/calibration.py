@@ -60,10 +60,10 @@ def sample_of(text: EncodedText, most: int = MAX_TOKENS) -> EncodedText:
     """About `most` tokens of a text: documents from all over it, or a stream's beginning."""
     if len(text.ids) <= most:
         return text
-    if not text.closed:
+    if text.is_stream:
         ids = np.asarray(text.ids[:most])
         return EncodedText(
-            ids=ids, ends=np.array([len(ids)], np.int64), counts=TextCounts(), closed=False
+            ids=ids, ends=np.array([len(ids)], np.int64), counts=TextCounts(), is_stream=True
         )
     documents = len(text.ends)
     wanted = max(1, round(documents * most / len(text.ids)))
@@ -76,5 +76,5 @@ def sample_of(text: EncodedText, most: int = MAX_TOKENS) -> EncodedText:
         ids=np.concatenate(chosen),
         ends=np.cumsum([len(piece) for piece in chosen], dtype=np.int64),
         counts=TextCounts(),
-        closed=True,
+        is_stream=False,
     )

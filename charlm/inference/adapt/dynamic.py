@@ -95,7 +95,7 @@ def dynamic_nats(
     A stream is read in one go, documents each from the first state; what was learnt is kept.
     """
     learner = _Learner(engine, rms, how)
-    ends = text.ends if text.closed else [len(text.ids)]
+    ends = [len(text.ids)] if text.is_stream else text.ends
     ids = np.asarray(text.ids, np.int64)
     found = [learner.read(ids[begin:end]) for begin, end in pairwise([0, *ends])]
     return np.concatenate([*found, np.empty(0)])
@@ -190,7 +190,7 @@ def tuned(
 
 def _beginning(text: EncodedText, most: int) -> EncodedText:
     """The first documents of a text, or of a stream the first tokens, about so many tokens."""
-    if not text.closed:
+    if text.is_stream:
         ids = np.asarray(text.ids[:most])
         return replace(text, ids=ids, ends=np.array([len(ids)], np.int64))
     number = max(1, int(np.searchsorted(text.ends, most, side="right")))
