@@ -33,13 +33,13 @@ def guide(
     if topic is None:
         width = max(map(len, page_names()))
         lines = [f"{name:{width}}  {summary(name)}\n" for name in page_names()]
-        write("".join(lines) + "\nRead a page with: charlm guide TOPIC\n")
+        write("".join(lines) + f"\nRead a page with: {command('guide', 'TOPIC')}\n")
         return
     text = page_text(find_page(topic))
     if on_terminal():
         from rich.markdown import Markdown
 
-        render(Markdown(LINK.sub(r"\1 (`charlm guide \2`)", text), hyperlinks=False))
+        render(Markdown(LINK.sub(r"\1 (`charlm guide` \2)", text), hyperlinks=False))
     else:
         write(text)
 
@@ -75,7 +75,7 @@ def find_page(topic: str) -> str:
     hint = f"Try: {', '.join(command('guide', name) for name in near)}" if near else ""
     raise UsageError(
         f"the guide has no page {topic!r}; expected one of {', '.join(names)}. "
-        + (hint or "List them with: charlm guide")
+        + (hint or f"List them with: {command('guide')}")
     )
 
 
