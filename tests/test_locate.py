@@ -7,7 +7,7 @@ import pytest
 
 from charlm.errors import RunError
 from charlm.runs import built_in
-from charlm.runs.built_in import is_built_in
+from charlm.runs.built_in import BUILT_IN_RUNS, DEFAULT_RUN, is_built_in
 from charlm.runs.layout import CONFIG, FORMAT, RECORD, WEIGHTS, read_config, read_record
 from charlm.runs.locate import (
     checkpoints_folder,
@@ -29,7 +29,7 @@ def make_run(folder: Path, name: str, *, time: int, trained: bool = True) -> Pat
 @pytest.fixture
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A stand-in for the model that ships with charlm."""
-    path = make_run(tmp_path / "package" / "checkpoints", "tales", time=10**9)
+    path = make_run(tmp_path / "package" / "checkpoints", DEFAULT_RUN, time=10**9)
     monkeypatch.setattr(built_in, "shipped", lambda kind, name: tmp_path / "package" / kind / name)
     return path
 
@@ -74,9 +74,9 @@ def test_by_name_and_by_path(tmp_path: Path, shipped: Path) -> None:
     assert find_run("a", folder) == a
     assert find_run(str(elsewhere), folder) == elsewhere
     assert find_run(f"{elsewhere}/", folder) == elsewhere
-    assert find_run("tales", folder) == shipped
-    own = make_run(folder, "tales", time=1)
-    assert find_run("tales", folder) == own
+    assert find_run(DEFAULT_RUN, folder) == shipped
+    own = make_run(folder, DEFAULT_RUN, time=1)
+    assert find_run(DEFAULT_RUN, folder) == own
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_by_name_and_by_path(tmp_path: Path, shipped: Path) -> None:
     [
         ("shakspeare", "Did you mean shakespeare?"),
         ("tails", "Did you mean tales?"),
-        ("xyz", "Known runs: shakespeare, tales"),
+        ("xyz", f"Known runs: shakespeare, {', '.join(BUILT_IN_RUNS)}"),
     ],
 )
 def test_an_unknown_name_is_told_its_neighbours(

@@ -1,6 +1,7 @@
 """Texts and models that ship with charlm, and how they are recognised.
 
-`tales` is text that a grammar of known entropy made, and a model of that text.
+`tales` is text that a grammar of known entropy made, and a model of that text. `prose` is a model
+of English novels, whose text does not ship.
 """
 
 import json
@@ -9,13 +10,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-BUILT_IN_RUNS: dict[str, str | None] = {"tales": "tales.txt"}
+BUILT_IN_RUNS: dict[str, str | None] = {"prose": None, "tales": "tales.txt"}
 """Models that ship with charlm, and the file of `corpora/` that each was trained on.
 
 None if the text of a model does not ship.
 """
-DEFAULT_RUN = "tales"
-"""The model that is used when there is no other run."""
 BUILT_IN_TEXT = "tales.txt"
 """The text that `charlm train` reads when none is given."""
 
@@ -25,6 +24,10 @@ def shipped(kind: str, name: str) -> Path:
     package = Path(str(files("charlm")))
     installed = package / "_built_in" / kind / name
     return installed if installed.exists() else package.parent / kind / name
+
+
+DEFAULT_RUN = next(name for name in BUILT_IN_RUNS if shipped("checkpoints", name).exists())
+"""The model that is used when there is no other run."""
 
 
 def built_in_text() -> Path:
