@@ -4,7 +4,7 @@
     lm = charlm.load("checkpoints/x")
     print(lm.sample(200, seed=1))
 
-Names are looked up when they are first used, so that importing charlm imports no torch.
+Each name is imported when it is first used, so `import charlm` does not import torch.
 """
 
 import importlib
@@ -18,28 +18,19 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
-    from charlm.api.fit import fit, train
     from charlm.api.model import Model, load
+    from charlm.api.training import fit, train
     from charlm.errors import CharlmError
     from charlm.units import Tally
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "CharlmError": "charlm.errors",
-    "Model": "charlm.api.model",
-    "Tally": "charlm.units",
-    "fit": "charlm.api.fit",
-    "load": "charlm.api.model",
-    "train": "charlm.api.fit",
-}
-
 __all__ = ["CharlmError", "Model", "Tally", "__version__", "fit", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in __all__:
+        return getattr(importlib.import_module("charlm.api"), name)
     raise AttributeError(f"module 'charlm' has no attribute {name!r}")
 
 

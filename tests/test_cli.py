@@ -551,7 +551,7 @@ def test_a_character_may_come_in_two_parts(call: Call, monkeypatch: pytest.Monke
     """However the pipe cuts the bytes, the lines are the same, and so is the place of an error."""
     data = "abc ä猫\n\nab\n".encode()
     whole = call("score", "--format", "jsonl", stdin=data)
-    monkeypatch.setattr("charlm.cli.score.READ_BYTES", 1)
+    monkeypatch.setattr("charlm.cli.stdin.READ_BYTES", 1)
     assert call("score", "--format", "jsonl", stdin=data) == whole
     assert "byte 5: 0xff" in call("score", "--format", "jsonl", stdin=b"ab\xc3\xa4\n\xff")[2]
 

@@ -23,8 +23,8 @@ import torch
 import typer
 
 import charlm
-from charlm.api.fit import in_notebook
 from charlm.api.model import Model
+from charlm.api.training import in_notebook
 from charlm.backends.kernel_library import chosen_variant
 from charlm.cli import app
 from charlm.config.flags import FLAGS, by_section

@@ -145,7 +145,8 @@ def test_datasets_and_tokenizers_wait_for_a_function(module: str) -> None:
 def test_a_command_imports_heavy_things_when_it_runs(module: str) -> None:
     """So that help is there at once."""
     for imported in imports(module, inside=False):
-        allowed = imported.startswith("charlm.cli") or FLOORS.get(home(imported), 9) <= 1
+        lazy = imported == "charlm.api"  # it imports a name when that is first used
+        allowed = lazy or imported.startswith("charlm.cli") or FLOORS.get(home(imported), 9) <= 1
         assert allowed or packages({imported}) <= set(sys.stdlib_module_names) | {"typer"}
 
 
@@ -157,7 +158,7 @@ def calls(module: str) -> set[str]:
 def test_nothing_prints_but_the_output_of_the_command_line(module: str) -> None:
     """The library is silent; standard streams are touched by the command line only."""
     assert "print" not in calls(module) or module == "charlm.cli.output"
-    if home(module) != "charlm.cli" and module != "charlm.api.fit":  # its bar needs a stream
+    if home(module) != "charlm.cli" and module != "charlm.api.training":  # its bar needs a stream
         names = {ast.unparse(n) for n in ast.walk(tree_of(module)) if isinstance(n, ast.Attribute)}
         assert not names & {"sys.stdout", "sys.stderr"}
 

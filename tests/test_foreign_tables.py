@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from charlm.cli.score import stdin_lines
+from charlm.cli.stdin import stdin_lines
 from charlm.errors import CorpusError
 from charlm.text.corpus import Corpus
 from charlm.text.sources import json_rows

@@ -19,7 +19,8 @@ from charlm.report.progress import (
     step_line,
     summary_table,
 )
-from charlm.report.tables import next_table, score_table, tally_table, token_table
+from charlm.report.scores import score_table, token_table
+from charlm.report.tables import next_table, tally_table
 from charlm.report.text import duration, number, shortened, visible
 from charlm.runs.built_in import shipped, source_log_loss
 from charlm.training.records import EvaluationRecord, FinishedRecord, Memory, Review, StepRecord

@@ -26,7 +26,7 @@ from charlm.config.settings import CorpusSettings, VocabularySettings
 from charlm.files.atomic import write_json
 from charlm.inference.comparison import difference, line_nats
 from charlm.inference.scoring import Scorer
-from charlm.report.tables import score_table
+from charlm.report.scores import score_table
 from charlm.runs.layout import CONFIG, read_config
 from charlm.text.boundaries import STREAM
 from charlm.text.corpus import Corpus

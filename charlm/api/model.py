@@ -4,7 +4,6 @@ import difflib
 import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.backends.interface import State
+from charlm.api.results import History, ModelState, NextTokens
 from charlm.commands import command
 from charlm.config.cells import CELLS
 from charlm.errors import RunError, UsageError, check_count
@@ -30,7 +29,6 @@ from charlm.inference.items import Items, Rules
 from charlm.inference.likelihood import evaluate
 from charlm.inference.samplers import Sampling, log_probabilities
 from charlm.inference.scoring import Scorer, Scores
-from charlm.listing import Listing
 from charlm.runs.layout import METRICS, TOKENIZER, WEIGHTS, read_metrics
 from charlm.runs.locate import checkpoints_folder, find_run, is_run
 from charlm.runs.pair import backward_half, is_pair
@@ -38,41 +36,8 @@ from charlm.runs.run import Run, file_stamp, load_run, read_embedding
 from charlm.text.corpus import Corpus
 from charlm.text.documents import check_text
 from charlm.text.tokenizers.tokenizer_json import EOS
-from charlm.text.vectors import nearest
+from charlm.text.vectors import nearest, vector_lines
 from charlm.units import Tally
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelState:
-    """Where a model stands in a text: its recurrent state and what it expects next, in nats.
-
-    `log_probabilities` has shape (V,): ln P(token | text so far) by token id.
-    """
-
-    hidden: State
-    log_probabilities: NDArray[np.float64]
-
-    def __repr__(self) -> str:
-        expected = -float(np.dot(np.exp(self.log_probabilities), self.log_probabilities))
-        return f"ModelState({len(self.log_probabilities):,} entries, entropy {expected:.3f} nats)"
-
-
-class NextTokens(Listing[NextToken]):
-    """Possible next tokens, likeliest first."""
-
-
-class History(Listing[dict[str, Any]]):
-    """The records of a run's training, as its `metrics.jsonl` has them, oldest first."""
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the records without the values that are themselves tables."""
-        return [
-            {name: value for name, value in record.items() if not isinstance(value, dict | list)}
-            for record in self
-        ]
-
-    def __repr__(self) -> str:
-        return f"History({len(self):,} records)"
 
 
 class Model:
@@ -95,6 +60,11 @@ class Model:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _load_again, (str(self.path.resolve()), self._options, self._stamp)
+
+    @property
+    def weights(self) -> str:
+        """Format in which the kernels keep the weights: fp32, bf16 or int8."""
+        return str(self._options.get("weights", "fp32"))
 
     @property
     def history(self) -> History:
@@ -336,6 +306,11 @@ class Model:
                 f"this model has no learnt embedding (one-hot input, or cell {model['cell']})"
             )
         return read_embedding(self.path)
+
+    def vector_lines(self) -> Iterator[str]:
+        """Return the embedding as lines in word2vec's text format."""
+        names = [self.vocabulary.token_text(index) for index in range(len(self.vocabulary))]
+        return vector_lines(names, self.embedding)
 
     def nearest(self, token: str, *, top: int = 10) -> list[tuple[str, float]]:
         """The entries whose embeddings have the greatest cosine with that of a token.

@@ -1,10 +1,11 @@
-"""`charlm explain`: the textbook's four-letter example, with every number."""
+"""`charlm explain`: show the four-letter example of the textbooks in numbers."""
 
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from charlm import api
 from charlm.cli.options import JsonOption
 from charlm.cli.output import render, write, write_json
 
@@ -17,23 +18,22 @@ def register(app: typer.Typer) -> None:
 def explain(
     text: Annotated[
         str | None,
-        typer.Argument(help="The word to spell; - is stdin. (default: hello)", show_default=False),
+        typer.Argument(help="Word to spell; - is stdin. (default: hello)", show_default=False),
     ] = None,
     cell: Annotated[str, typer.Option("--cell", help="rnn, lstm or gru.")] = "rnn",
     hidden: Annotated[int, typer.Option("--hidden", min=1, help="Units of the cell.")] = 3,
-    updates: Annotated[int, typer.Option("--updates", min=0, help="Steps of Adam.")] = 100,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the first weights.")] = 1,
+    updates: Annotated[
+        int, typer.Option("--updates", min=0, help="Number of steps of Adam.")
+    ] = 100,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the initial weights.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a tiny cell to spell a word, and show each step of the forward pass in numbers.
+    """Show a tiny network spell a word, with every number.
 
     Example:  charlm explain hello --cell lstm
     """
-    from charlm.inspect.worked_example import worked_example
-
-    example = worked_example(
-        "hello" if text is None else text, cell=cell, hidden=hidden, updates=updates, seed=seed
-    )
+    word = "hello" if text is None else text
+    example = api.worked_example(word, cell=cell, hidden=hidden, updates=updates, seed=seed)
     if as_json:
         write_json({"schema_version": 1, **asdict(example)})
         return

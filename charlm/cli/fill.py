@@ -1,10 +1,11 @@
-"""`charlm fill`: the likeliest tokens for gaps in a text."""
+"""`charlm fill`: fill gaps in a text."""
 
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from charlm import api
 from charlm.cli.options import (
     CheckpointsOption,
     EngineOption,
@@ -24,27 +25,25 @@ def register(app: typer.Typer) -> None:
 
 def fill(
     text: Annotated[
-        str, typer.Argument(help="A text with gaps: ___ (three underscores); - is stdin.")
+        str, typer.Argument(help="Text with gaps: ___ (three underscores); - is stdin.")
     ],
-    top: Annotated[int, typer.Option("--top", min=1, help="How many for each gap.")] = 5,
+    top: Annotated[int, typer.Option("--top", min=1, help="Number of tokens for each gap.")] = 5,
     as_json: JsonOption = False,
     engine: EngineOption = "auto",
     run: RunOption = None,
     checkpoints: CheckpointsOption = None,
 ) -> None:
-    """The likeliest words or characters for gaps, by a run trained with --direction both.
+    """Fill gaps in a text, with a run trained with --direction both.
 
     Example:  charlm fill "the ___ sat on the mat"
     """
-    from charlm.inference.infill import around_gaps
-
-    pieces = around_gaps(text)
+    pieces = api.around_gaps(text)
     model = open_model(run, checkpoints, engine)
     name_unknown(model, pieces, "text")
     gaps, filled = model.fill(text, top=top)
     if as_json:
-        found = [[asdict(filling) for filling in gap] for gap in gaps]
-        write_json({"schema_version": 1, "text": text, "filled": filled, "gaps": found})
+        rows = [[asdict(token) for token in gap] for gap in gaps]
+        write_json({"schema_version": 1, "text": text, "filled": filled, "gaps": rows})
         return
     from charlm.report.tables import next_table
 

@@ -1,7 +1,8 @@
-"""`charlm info`: what a run is and how it was made. Loads no torch."""
+"""`charlm info`: show what a run is and how it was made, without torch."""
 
 import typer
 
+from charlm import api
 from charlm.cli.options import CheckpointsOption, JsonOption, RunOption, locate
 from charlm.cli.output import Verbosity, render, write, write_json
 
@@ -14,31 +15,23 @@ def register(app: typer.Typer) -> None:
 def info(
     as_json: JsonOption = False, run: RunOption = None, checkpoints: CheckpointsOption = None
 ) -> None:
-    """What a run is: model, text, results, and why each size was chosen.
+    """Show a run: model, text, results, settings and their origins.
 
     Example:  charlm info --run tales
     """
     path = locate(run, checkpoints, trained=False)
-    from charlm.runs.layout import read_config, read_record
-
-    config = read_config(path)
-    record = read_record(path)
-    from charlm.report.repeating import repeat_command, repeat_note
-
+    about = api.describe_run(path)
     if as_json:
-        write_json(
-            {"schema_version": 1, "path": str(path), "config": config, "run": record,
-             "repeat": repeat_command(path, record)}
-        )  # fmt: skip
+        write_json({"schema_version": 1, **about})
         return
+    from charlm.report.repeating import repeat_note
     from charlm.report.runs import run_pairs, setting_rows, setting_table
     from charlm.report.tables import pairs_table
 
-    render(pairs_table(run_pairs(path, config, record)))
-    rows = setting_rows(record, everything=Verbosity.level > 1)
-    if rows:
+    record = about["run"]
+    render(pairs_table(run_pairs(path, about["config"], record)))
+    if rows := setting_rows(record, everything=Verbosity.level > 1):
         write("\n")
         render(setting_table(rows))
-    again = repeat_command(path, record)
-    if again:
-        write(f"\n{repeat_note(record)}\n{again}\n")
+    if about["repeat"]:
+        write(f"\n{repeat_note(record)}\n{about['repeat']}\n")

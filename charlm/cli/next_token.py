@@ -1,4 +1,4 @@
-"""`charlm next`: what comes next, with probabilities."""
+"""`charlm next`: show the likeliest next tokens."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -26,24 +26,24 @@ def next_token(
     prompt: Annotated[
         str | None, typer.Argument(help="Text so far; - is stdin.", show_default=False)
     ] = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="How many.")] = 10,
+    top: Annotated[int, typer.Option("--top", min=1, help="Number of tokens to show.")] = 10,
     as_json: JsonOption = False,
     engine: EngineOption = "auto",
     weights: WeightsOption = "fp32",
     run: RunOption = None,
     checkpoints: CheckpointsOption = None,
 ) -> None:
-    """The likeliest next tokens after a text.
+    """Show the likeliest next tokens after a text.
 
     Example:  charlm next "To be or not to "
     """
     prompt = prompt or ""
     model = open_model(run, checkpoints, engine, weights)
     name_unknown(model, [model.context(prompt)], "prompt")
-    found = model.next(prompt, top=top)
+    tokens = model.next(prompt, top=top)
     if as_json:
-        write_json({"schema_version": 1, "prompt": prompt, "next": [asdict(t) for t in found]})
+        write_json({"schema_version": 1, "prompt": prompt, "next": [asdict(t) for t in tokens]})
         return
     from charlm.report.tables import next_table
 
-    render(next_table(found))
+    render(next_table(tokens))

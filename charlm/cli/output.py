@@ -152,6 +152,13 @@ def _least_width(table: "Table") -> int:
     return width
 
 
+def terminal_width() -> int:
+    """Return the columns of the terminal, as rich counts them."""
+    from rich.console import Console
+
+    return Console().width
+
+
 def on_terminal() -> bool:
     """Whether stdout is a terminal."""
     return sys.stdout.isatty()

@@ -23,7 +23,7 @@ PLAIN_STEP_GAP = 30.0
 
 def follow_all(session: "Session") -> int:
     """Train a run in all its directions; returns 130 or 143 when interrupted, else 0."""
-    from charlm.cli.beginning import completed
+    from charlm.report.progress import complete_line
     from charlm.training.opening import halves
 
     number = 0
@@ -36,7 +36,7 @@ def follow_all(session: "Session") -> int:
         return ended.exit_code
     if number == 0:
         session.lock.release()
-        say(completed(session))
+        say(complete_line(session))
     return 0
 
 

@@ -1,15 +1,14 @@
-"""`charlm sample`: draw novel text."""
+"""`charlm sample`: generate new text."""
 
 import itertools
-import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from charlm import api
 from charlm.cli.options import (
     CheckpointsOption,
     EngineOption,
@@ -19,12 +18,17 @@ from charlm.cli.options import (
     name_unknown,
     open_model,
 )
-from charlm.cli.output import on_terminal, say, write, write_json_line
+from charlm.cli.output import on_terminal, say, say_notes, write, write_json_line
+from charlm.cli.stdin import read_file
+from charlm.errors import UsageError
 from charlm.files.escapes import escape_controls
+from charlm.phases import advance, phase
 
 if TYPE_CHECKING:
+    from charlm.api import Model
     from charlm.inference.generation import Piece, Sample
     from charlm.inference.items import Item, Items
+    from charlm.report.samples import Layout
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +38,8 @@ def register(app: typer.Typer) -> None:
 
 def sample(
     length: Annotated[
-        int, typer.Option("--len", min=0, help="Tokens of each sample; of items, at most.")
+        int,
+        typer.Option("--len", min=0, help="Length of each sample in tokens; of items, at most."),
     ] = 500,
     prime: Annotated[
         str | None, typer.Option("--prime", help="Text to start from; - is stdin.")
@@ -45,14 +50,24 @@ def sample(
     echo: Annotated[bool, typer.Option("--echo", help="Write the prime text too.")] = False,
     temperature: Annotated[
         float,
-        typer.Option("--temperature", help="Below 1 safer, above 1 wilder; 0 = the likeliest."),
+        typer.Option(
+            "--temperature", help="Below 1: safer; above 1: wilder; 0: always the likeliest token."
+        ),
     ] = 1.0,
-    top_k: Annotated[int, typer.Option("--top-k", help="Only the k likeliest; 0 = all.")] = 0,
+    top_k: Annotated[
+        int, typer.Option("--top-k", help="Keep only the k likeliest tokens; 0: all.")
+    ] = 0,
     top_p: Annotated[
-        float, typer.Option("--top-p", help="Only the likeliest that hold this much together.")
+        float,
+        typer.Option(
+            "--top-p", help="Keep the likeliest tokens that together have this probability."
+        ),
     ] = 1.0,
     min_p: Annotated[
-        float, typer.Option("--min-p", help="Only tokens at least this likely beside the best.")
+        float,
+        typer.Option(
+            "--min-p", help="Keep tokens with at least this fraction of the best probability."
+        ),
     ] = 0.0,
     count: Annotated[int, typer.Option("--n", min=1, help="Number of samples or items.")] = 1,
     until_eos: Annotated[
@@ -65,7 +80,7 @@ def sample(
     ] = None,
     unique: Annotated[bool, typer.Option("--unique", help="Items: no duplicates.")] = False,
     new: Annotated[
-        bool, typer.Option("--new", help="Items: none from the run's own text.")
+        bool, typer.Option("--new", help="Items: none that is in the training text.")
     ] = False,
     match: Annotated[
         str, typer.Option("--match", metavar="REGEX", help="Items: only those that match.")
@@ -78,7 +93,9 @@ def sample(
     ] = None,
     attempts: Annotated[
         int | None,
-        typer.Option("--attempts", min=1, help="Items: give up after N. (default: 100 per item)"),
+        typer.Option(
+            "--attempts", min=1, help="Items: stop after N attempts. (default: 100 per item)"
+        ),
     ] = None,
     separator: Annotated[
         str | None,
@@ -95,11 +112,14 @@ def sample(
         str, typer.Option("--stop", help="End a sample before this text, such as $'\\n'.")
     ] = "",
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Same seed, same text. (default: a new one)")
+        int | None,
+        typer.Option(
+            "--seed", min=0, help="Seed; the same seed gives the same text. (default: random)"
+        ),
     ] = None,
     allow_unk: Annotated[bool, typer.Option("--allow-unk", help="Allow UNK in samples.")] = False,
     unk_text: Annotated[
-        str, typer.Option("--unk-text", help="Text that stands for UNK.")
+        str, typer.Option("--unk-text", help="Text to write for UNK.")
     ] = "\N{REPLACEMENT CHARACTER}",
     raw: Annotated[
         bool, typer.Option("--raw", help="Write control characters unchanged, even on a terminal.")
@@ -110,121 +130,108 @@ def sample(
     run: RunOption = None,
     checkpoints: CheckpointsOption = None,
 ) -> None:
-    """Generate new text. A model of lines, such as names, gives items: whole lines.
+    """Generate new text.
+
+    A model of lines, such as names, gives items: whole lines.
 
     Example:  charlm sample --len 300 --temperature 0.8 --prime "Once upon"
     """
-    from charlm.errors import UsageError
-
-    if prime and prime_file:
-        raise UsageError("--prime and --prime-file were both given; expected one. Leave one out")
-    if json_lines and (print0 or separator is not None):
-        raise UsageError("--json has a line for each sample; leave out --separator and --print0")
-    if print0 and separator is not None:
-        raise UsageError("--print0 and --separator were both given; expected one. Leave one out")
-    prompt = read_prime(prime_file) if prime_file else prime or ""
-    from charlm.inference.samplers import Sampling
-
-    Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)  # refused at once
-    model = open_model(run, checkpoints, engine, weights)
-    from charlm.api.model import fresh_seed
-
-    filters = {"--unique": unique, "--new": new, "--match": bool(match), "--min-len": min_len > 0,
-               "--max-len": max_len is not None}  # fmt: skip
-    given = {flag for flag, value in filters.items() if value}
-    boundaries = model.run.boundaries
-    lines = boundaries.document == "line"
-    whole = lines if until_eos is None else until_eos
-    if attempts is not None:
-        check_meant({"--attempts"} if not given else set(), "a rule such as --unique")
-    if given and until_eos is False:
-        raise UsageError(
-            f"{min(given)} is for items; expected no --no-until-eos beside it. Leave one out"
-        )
-    if given and not whole:
-        raise UsageError(
-            f"{min(given)} is for items, and this model gives continuous text; expected "
-            + ("--until-eos too" if boundaries.has_ends else "a model trained with --document line")
-        )
-    if until_eos and not boundaries.has_ends:
-        raise UsageError(
-            "--until-eos was given, but this model was trained on continuous text, where no text "
-            "ends; expected --stop, or a model trained with --document line"
-        )
-    if prime_file:
-        prompt = boundaries.file_prompt(prompt)
-    if prompt:
-        name_unknown(model, [model.context(prompt)], "prime text")
-    written = set("".join(model.vocabulary.tokens[2:] if stop else ()))
-    never = [c for c in stop if c not in written and (c != "\n" or not boundaries.has_ends)]
-    _note_escapes({"--stop": stop, "--separator": separator or ""})
-    if never and not ESCAPES.search(stop) and not model.vocabulary.spec.byte_level:
-        say(f"stop text: the model cannot write {never[0]!r}, so it will not stop there")
-    chosen = fresh_seed() if seed is None else seed
-    if seed is None:
-        say(f"seed {chosen}")
+    _check_one({"--json": json_lines, "--print0": print0, "--separator": separator is not None})
+    _check_one({"--prime": bool(prime), "--prime-file": bool(prime_file)})
     options: dict[str, Any] = {
-        "length": length, "prompt": prompt, "temperature": temperature, "top_k": top_k,
-        "top_p": top_p, "min_p": min_p, "seed": chosen, "stop": stop, "allow_unk": allow_unk,
-        "unk_text": unk_text,
+        "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
     }  # fmt: skip
+    api.Sampling(**options)  # raises before the model is loaded
+    model = open_model(run, checkpoints, engine, weights)
+    rules = {"--unique": unique, "--new": new, "--match": bool(match), "--min-len": min_len > 0,
+             "--max-len": max_len is not None}  # fmt: skip
+    filters = {flag for flag, given in rules.items() if given}
+    whole = _is_whole(model, until_eos, filters, attempts)
+    prompt = _prompt(model, prime or "", prime_file)
+    from charlm.report.samples import Layout, text_notes
+
+    say_notes(
+        text_notes(model.vocabulary, stop, separator or "", ends=model.run.boundaries.has_ends)
+    )
+    if seed is None:
+        seed = api.fresh_seed()
+        say(f"seed {seed}")
+    options |= {"length": length, "prompt": prompt, "seed": seed, "stop": stop,
+                "allow_unk": allow_unk, "unk_text": unk_text}  # fmt: skip
+    lines = model.run.boundaries.document == "line"
     show = escape_controls if on_terminal() and not raw else str
     layout = Layout(separator=separator, print0=print0, lines=lines and whole, show=show)
-    if whole and (lines or given or count > 1):
+    added = prompt if echo else ""
+    if whole and (lines or filters or count > 1):
         items = model.items(
             count, unique=unique, new=new, match=match, min_len=min_len, max_len=max_len,
             attempts=attempts, **options,
         )  # fmt: skip
-        try:
-            _write_items(items, prompt if echo else "", chosen if json_lines else None, layout)
-        finally:
-            _report_items(items, bool(given))
+        _write_items(items, added, seed if json_lines else None, layout, filtered=bool(filters))
         return
     pieces = model.generate(samples=count, until_eos=whole, **options)
-    if echo and model.run.backward:  # what is drawn comes before the prompt
-        from charlm.inference.generation import Piece
-
-        ends = [Piece(sample=number, text=prompt) for number in range(count)]
-        pieces = itertools.chain(pieces, ends)
-    start = prompt if echo and not model.run.backward else ""
+    start, end = ("", added) if model.run.backward else (added, "")
     if json_lines:
         for number, one in enumerate(_gathered(pieces, count)):
-            write_json_line(_record(one, start + one.text, number, chosen))
+            _write_record(one, start + one.text + end, number, seed)
     elif count == 1 and not print0:
-        _stream(pieces, start, show)
+        _stream(itertools.chain([start], (piece.text for piece in pieces), [end]), show)
     else:
-        layout.write(start + one.text for one in _gathered(pieces, count))
+        _write_layout(layout, (start + one.text + end for one in _gathered(pieces, count)))
 
 
-ESCAPES = re.compile(r"\\[nrt0]")
-"""A line end, tab or NUL as programmers write it: two characters to a shell."""
+def _check_one(given: dict[str, bool]) -> None:
+    """Raise UsageError if more than one of these flags was given."""
+    flags = [flag for flag, is_given in given.items() if is_given]
+    if len(flags) > 1:
+        raise UsageError(f"{flags[0]} and {flags[1]} were both given; expected one. Leave one out")
 
 
-def _note_escapes(texts: dict[str, str]) -> None:
-    """Report a text that holds an escape such as backslash n, which nothing interprets."""
-    for flag, text in texts.items():
-        if ESCAPES.search(text):
-            quoted = text.replace("'", "\\'")
-            say(
-                f"{flag} {text!r} is taken literally; for a line end or tab use $'{quoted}' in bash"
+def _is_whole(
+    model: "Model", until_eos: bool | None, filters: set[str], attempts: int | None
+) -> bool:
+    """Return whether samples are whole documents. Raises UsageError for flags that do not fit."""
+    if attempts is not None:
+        check_meant({"--attempts"} if not filters else set(), "a rule such as --unique")
+    whole = model.run.boundaries.document == "line" if until_eos is None else until_eos
+    if filters and until_eos is False:
+        raise UsageError(
+            f"{min(filters)} is for items, but --no-until-eos was given; expected one of them. "
+            "Leave one out"
+        )
+    if filters and not whole:
+        raise UsageError(
+            f"{min(filters)} is for items, but this model gives continuous text; expected "
+            + (
+                "--until-eos too"
+                if model.run.boundaries.has_ends
+                else "a model trained with --document line"
             )
+        )
+    if until_eos and not model.run.boundaries.has_ends:
+        raise UsageError(
+            "--until-eos was given, but this model was trained on continuous text, in which no "
+            "document ends; expected --stop, or a model trained with --document line"
+        )
+    return whole
 
 
-def read_prime(path: Path) -> str:
-    """The text of a file, `-` being stdin. Raises CorpusError."""
-    from charlm.text.corpus import Corpus
+def _prompt(model: "Model", prime: str, file: Path | None) -> str:
+    """Return the text to start from, and report what of it the vocabulary does not know."""
+    if file:
+        prime = model.run.boundaries.file_prompt(read_file(file))
+    if prime:
+        name_unknown(model, [model.context(prime)], "prime text")
+    return prime
 
-    return "".join(Corpus([str(path)], document="stream").chunks())
 
-
-def _stream(pieces: "Iterator[Piece]", start: str, show: Callable[[str], str]) -> None:
-    """Text as it is drawn; on a terminal the prompt comes back on a line of its own."""
-    last = start
-    write(show(start))
-    for piece in pieces:
-        if piece.text:
-            last = piece.text
-            write(show(piece.text), flush=on_terminal())
+def _stream(texts: Iterator[str], show: Callable[[str], str]) -> None:
+    """Write text as it is generated; on a terminal the shell's prompt gets a line of its own."""
+    last = ""
+    for text in texts:
+        if text:
+            last = text
+            write(show(text), flush=on_terminal())
     if on_terminal() and last and not last.endswith("\n"):
         sys.stdout.write("\n")
 
@@ -232,10 +239,9 @@ def _stream(pieces: "Iterator[Piece]", start: str, show: Callable[[str], str]) -
 def _gathered(pieces: "Iterator[Piece]", count: int) -> "list[Sample]":
     """Return the samples when all of them are generated."""
     from charlm.inference.generation import gathered
-    from charlm.phases import advance, phase
 
     def watched() -> "Iterator[Piece]":
-        """Report how far the samples are."""
+        """Advance the phase with each piece."""
         for piece in pieces:
             advance(piece.tokens)
             yield piece
@@ -244,72 +250,36 @@ def _gathered(pieces: "Iterator[Piece]", count: int) -> "list[Sample]":
         return gathered(watched(), count)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """Layout of several samples: what comes between or after them.
-
-    By default lines are ended by a line end, and other samples have a blank line between them. A
-    separator stands exactly between samples, so that splitting there gives them back; `print0` ends
-    each with NUL. `show` makes a text fit for a terminal.
-    """
-
-    separator: str | None
-    print0: bool
-    lines: bool
-    show: Callable[[str], str]
-
-    def write(self, texts: Iterable[str]) -> None:
-        """Write samples as they come."""
-        last = ""
-        for number, text in enumerate(texts):
-            last = self._around(self.show(text), number == 0)
-            write(last, flush=on_terminal())
-        if self.separator is not None and on_terminal() and not last.endswith("\n"):
-            write("\n")
-
-    def _around(self, text: str, first: bool) -> str:
-        """Return a sample with what is written before and after it."""
-        if self.print0:
-            return text + "\0"
-        if self.separator is not None:
-            return text if first else self.separator + text
-        if self.lines:
-            return text + "\n"
-        return ("" if first else "\n") + text + ("" if text.endswith("\n") else "\n")
+def _write_layout(layout: "Layout", texts: Iterator[str]) -> None:
+    """Write samples as they come."""
+    last = ""
+    for last in layout.pieces(texts):
+        write(last, flush=on_terminal())
+    if layout.separator is not None and on_terminal() and not last.endswith("\n"):
+        write("\n")
 
 
-def _write_items(items: "Items", prompt: str, seed: int | None, layout: Layout) -> None:
-    """Write items as they are found, with the prompt; with a seed as lines of JSON."""
+def _write_record(sample: "Sample | Item", text: str, number: int, seed: int) -> None:
+    from charlm.report.samples import sample_record
+
+    write_json_line(sample_record(sample, text, number, seed))
+
+
+def _write_items(
+    items: "Items", prompt: str, seed: int | None, layout: "Layout", *, filtered: bool
+) -> None:
+    """Write items with the prompt as they are found, with a seed as lines of JSON; then notes."""
+    from charlm.report.samples import item_notes
 
     def text_of(item: "Item") -> str:
         """Return an item with the prompt on its side."""
         return item.text + prompt if items.backward else prompt + item.text
 
-    if seed is None:
-        layout.write(map(text_of, items))
-        return
-    for number, item in enumerate(items):
-        write_json_line({**_record(item, text_of(item), number, seed), "attempt": item.attempt})
-
-
-def _record(sample: "Sample | Item", text: str, number: int, seed: int) -> dict[str, Any]:
-    return {
-        "schema_version": 1,
-        "sample": number,
-        "seed": seed,
-        "text": text,
-        "tokens": sample.tokens,
-        "log_probability": -sample.nats,
-    }
-
-
-def _report_items(items: "Items", chosen: bool) -> None:
-    """Report what was left out to find the items that were asked for, and which were cut off."""
-    from charlm.report.text import counted
-
-    if chosen and items.found == items.count:
-        found, attempts = counted(items.count, "item"), counted(items.attempts, "attempt")
-        say(f"{found} in {attempts}{items.reasons()}")
-    if items.cut:
-        cut, length = counted(items.cut, "item"), counted(items.length, "token")
-        say(f"{cut} {'was' if items.cut == 1 else 'were'} cut at {length}; allow more with --len")
+    try:
+        if seed is None:
+            _write_layout(layout, map(text_of, items))
+            return
+        for number, item in enumerate(items):
+            _write_record(item, text_of(item), number, seed)
+    finally:
+        say_notes(item_notes(items, filtered=filtered))

@@ -7,16 +7,23 @@ counts as no data: a terminal, /dev/null, a closed or empty stream, and a pipe w
 silent. So nothing hangs under cron, in CI or below a program that leaves its pipe open.
 """
 
+import codecs
 import contextlib
 import os
 import shlex
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from charlm.cli.output import Verbosity
+from charlm.cli.output import Verbosity, say
+from charlm.errors import CorpusError, UsageError
+
+if TYPE_CHECKING:
+    from charlm.text.sources.rows import Record
+
+READ_BYTES = 1 << 16
 
 
 class Slot(NamedTuple):
@@ -57,8 +64,6 @@ def check_unread(verb: str, values: Mapping[str, Any]) -> None:
         return
     size = waiting_bytes()
     if size:
-        from charlm.errors import UsageError
-
         raise UsageError(
             f"stdin holds {size:,} bytes that charlm {verb} would not read; expected a text as an "
             f"argument, or nothing on stdin. {_advice(slot)}, or ignore it with < {os.devnull}"
@@ -121,8 +126,92 @@ def _buffered(descriptor: int) -> int:
 
 
 def read_text() -> str:
-    """Return the text on standard input, without one line end at its end. Raises CorpusError."""
+    """Return the text on standard input without its last line end. Raises CorpusError."""
     from charlm.text.boundaries import strip_line_end
+
+    return strip_line_end(read_file(Path("-")))
+
+
+def read_file(path: Path) -> str:
+    """Return the text of a file, or of standard input for `-`. Raises CorpusError."""
     from charlm.text.corpus import Corpus
 
-    return strip_line_end("".join(Corpus(["-"], document="stream").chunks()))
+    return "".join(Corpus([str(path)], document="stream").chunks())
+
+
+def stdin_sentences(reading: Mapping[str, Any]) -> "Iterator[list[Record]]":
+    """Yield the lines of standard input as they arrive, numbered from 1.
+
+    Reports once if they look like a table, or end with a carriage return that is left out.
+    """
+    from charlm.config.settings import Reading
+    from charlm.text.sources.decoding import codec_name
+
+    rules = Reading(**reading)
+    lines = stdin_lines(codec_name(rules.encoding), rules.errors)
+    batches = numbered(_advised(lines) if rules.input_format == "auto" else lines)
+    return batches if rules.keep_cr else _without_cr(batches)
+
+
+def _advised(batches: Iterator[list[str]]) -> Iterator[list[str]]:
+    """Report if the first lines are more than plain text, such as a table."""
+    from charlm.text.sources.kinds import advice_for
+
+    for number, batch in enumerate(batches):
+        if number == 0 and (advice := advice_for("\n".join([*batch, ""]))):
+            say(f"standard input {advice}")
+        yield batch
+
+
+def numbered(batches: Iterable[list[str]]) -> "Iterator[list[Record]]":
+    """Yield lines as records, numbered from 1."""
+    from charlm.text.sources.rows import Record
+
+    number = 0
+    for batch in batches:
+        yield [Record(number + at, number + at, text) for at, text in enumerate(batch, start=1)]
+        number += len(batch)
+
+
+def _without_cr(batches: "Iterator[list[Record]]") -> "Iterator[list[Record]]":
+    """Remove the carriage return at the end of lines from Windows; report it once."""
+    reported = False
+    for batch in batches:
+        if not reported and any(row.text and row.text.endswith("\r") for row in batch):
+            reported = True
+            say("lines end with a carriage return; it was left out. Keep it with --keep-cr")
+        yield [row._replace(text=row.text and row.text.removesuffix("\r")) for row in batch]
+
+
+def stdin_lines(encoding: str = "utf-8", errors: str = "strict") -> Iterator[list[str]]:
+    """Yield lines of stdin as soon as they arrive, in batches. Raises CorpusError."""
+    from charlm.text.sources.decoding import placeless, refuse_other_than_text
+
+    decoder = codecs.getincrementaldecoder(encoding)(errors)
+    rest, place, data = "", 0, b"-"
+    while data:
+        data = os.read(sys.stdin.fileno(), READ_BYTES)
+        if not place:
+            refuse_other_than_text(data, "standard input", encoding)
+        begin = place - len(decoder.getstate()[0])  # a character may be cut in two
+        try:
+            rest += decoder.decode(data, final=not data)
+        except UnicodeError as error:  # without a place: utf-16 without a byte-order mark
+            reason = placeless(error)
+            if reason or not isinstance(error, UnicodeDecodeError):
+                raise CorpusError(
+                    f"stdin: {reason}. Name its encoding with --encoding, such as {encoding}-le"
+                ) from error
+            raise CorpusError(
+                f"stdin: byte {begin + error.start}: 0x{error.object[error.start]:02x} is not "
+                f"valid {encoding.upper()}. Name its encoding with --encoding, such as cp1252, or "
+                "take what can be read with --errors replace"
+            ) from error
+        if not place:  # a byte-order mark
+            rest = rest.removeprefix("\ufeff")
+        place += len(data)
+        *lines, rest = rest.split("\n")
+        if lines:
+            yield lines
+    if rest:
+        yield [rest]

@@ -273,10 +273,11 @@ def train(
         raise UsageError(f"{chosen[0]} with {chosen[1]}; give one of them")
     check_meant({f"--more-{unit}" for unit in longer} if not resume else set(), "--resume")
     check_meant(set(chosen) & {"--continue", "--overwrite"} if not name else set(), "--name")
+    from charlm import api
     from charlm.cli import beginning
     from charlm.cli.progress import follow_all, write_result
 
-    request = beginning.Request(
+    request = api.Request(
         flags=flags, config=config, preset=preset, vocab=vocab, name=name, run=run,
         checkpoints=checkpoints, more=longer,
     )  # fmt: skip

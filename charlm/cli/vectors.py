@@ -1,4 +1,4 @@
-"""`charlm vectors`: the embedding that a model has learnt, as a file or by its neighbours."""
+"""`charlm vectors`: export the learned embedding, or show nearest neighbours in it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,11 +8,13 @@ import typer
 from charlm.cli.frame import App
 from charlm.cli.options import CheckpointsOption, JsonOption, RunOption, open_model
 from charlm.cli.output import on_terminal, render, say, write, write_json
+from charlm.files.atomic import explained
 from charlm.files.escapes import escape_controls
 
 app = App(
     name="vectors",
-    help="The embedding that a model has learnt.\n\nExample:  charlm vectors nearest king",
+    help="Export the learned embedding or show neighbours.\n\n"
+    "Example:  charlm vectors nearest king",
     no_args_is_help=True,
 )
 
@@ -24,7 +26,9 @@ def register(parent: typer.Typer) -> None:
 
 @app.command("export")
 def export(
-    out: Annotated[Path | None, typer.Option("--out", help="File; without it, stdout.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File to write. (default: stdout)")
+    ] = None,
     run: RunOption = None,
     checkpoints: CheckpointsOption = None,
 ) -> None:
@@ -32,39 +36,35 @@ def export(
 
     Example:  charlm vectors export --out vectors.txt
     """
-    from charlm.files.atomic import explained
-    from charlm.text.vectors import vector_lines
-
     model = open_model(run, checkpoints)
-    names = [model.vocabulary.token_text(index) for index in range(len(model.vocabulary))]
-    lines = vector_lines(names, model.embedding)
+    lines = model.vector_lines()
     if out is None:
         for line in lines:
             write(escape_controls(line) if on_terminal() else line)
         return
     with explained(out), out.open("w", encoding="utf-8", newline="") as file:
         file.writelines(lines)
-    say(f"wrote {len(names):,} vectors to {out}")
+    say(f"wrote {len(model.vocabulary):,} vectors to {out}")
 
 
 @app.command("nearest")
 def nearest(
-    token: Annotated[str, typer.Argument(help="A token of the vocabulary.")],
-    top: Annotated[int, typer.Option("--top", min=1, help="How many.")] = 10,
+    token: Annotated[str, typer.Argument(help="Token of the vocabulary.")],
+    top: Annotated[int, typer.Option("--top", min=1, help="Number of tokens to show.")] = 10,
     as_json: JsonOption = False,
     run: RunOption = None,
     checkpoints: CheckpointsOption = None,
 ) -> None:
-    """The tokens whose vectors point the same way: neighbours by cosine.
+    """Show the tokens with the most similar vectors, by cosine.
 
     Example:  charlm vectors nearest king
     """
     model = open_model(run, checkpoints)
-    found = model.nearest(token, top=top)
+    pairs = model.nearest(token, top=top)
     if as_json:
-        pairs = [{"token": name, "cosine": cosine} for name, cosine in found]
-        write_json({"schema_version": 1, "token": token, "nearest": pairs})
+        rows = [{"token": name, "cosine": cosine} for name, cosine in pairs]
+        write_json({"schema_version": 1, "token": token, "nearest": rows})
         return
     from charlm.report.tables import nearest_table
 
-    render(nearest_table(found))
+    render(nearest_table(pairs))

@@ -1,12 +1,14 @@
-"""`charlm verify`: is a run whole?"""
+"""`charlm verify`: check the files of a run."""
 
 from dataclasses import asdict
 
 import typer
 
+from charlm import api
 from charlm.cli.options import CheckpointsOption, JsonOption, RunOption, locate
 from charlm.cli.output import render, write_json
 from charlm.commands import command
+from charlm.errors import RunError
 
 
 def register(app: typer.Typer) -> None:
@@ -17,15 +19,12 @@ def register(app: typer.Typer) -> None:
 def verify(
     as_json: JsonOption = False, run: RunOption = None, checkpoints: CheckpointsOption = None
 ) -> None:
-    """Check every file of a run against its sizes, checksums and format; exit 0 or 4.
+    """Check every file of a run: sizes, checksums, formats. Exits with 0 or 4.
 
     Example:  charlm verify --run tales
     """
     path = locate(run, checkpoints, trained=False)
-    from charlm.errors import RunError
-    from charlm.runs.verify import verify_run
-
-    checks = verify_run(path)
+    checks = api.verify_run(path)
     broken = [check for check in checks if check.problems]
     if as_json:
         content = [asdict(check) for check in checks]

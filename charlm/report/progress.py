@@ -1,8 +1,9 @@
 """Lines and tables about training: the plan, a step, a validation, the end."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -13,9 +14,13 @@ from charlm.files.escapes import escape_unprintable
 from charlm.report.tables import pairs_table
 from charlm.report.text import counted, duration, number, shortened, word_perplexity
 from charlm.runs.built_in import source_log_loss
-from charlm.runs.pair import is_backward_half, is_pair
+from charlm.runs.pair import is_backward_half, is_pair, length_factor
+from charlm.training.lengths import counted_length, length_of
 from charlm.training.records import EvaluationRecord, FinishedRecord, Review, StepRecord
 from charlm.units import Tally, bits, perplexity
+
+if TYPE_CHECKING:
+    from charlm.training.session import Session
 
 
 def describe_plan(record: Mapping[str, Any], path: Path | None = None) -> list[str]:
@@ -190,6 +195,21 @@ def next_commands(path: Path, record: Mapping[str, Any], finished: FinishedRecor
         ("info",),
     ]
     return ["next:", *(f"  {command(*some, run=path)}" for some in words)]
+
+
+def complete_line(session: "Session") -> str:
+    """Say that a run is complete, after which length, and how to train it for longer."""
+    path, trainer = session.path, session.trainer
+    unit, value = length_of(asdict(trainer.settings))
+    value *= length_factor(unit, trainer.model.settings)
+    length = f"complete after {counted_length(value, unit)}"
+    if trainer.completion == "patience":
+        length = f"over after {trainer.passes:.1f} passes, since validation no longer improved"
+    words = command("train", "--resume", f"--more-{unit}", f"{value:g}", run=path)
+    return (
+        f"run {path.name} is {length}, so nothing was changed. To train it for "
+        f"{counted_length(value, unit, 'more ')}: {words}"
+    )
 
 
 def _sample_options(record: Mapping[str, Any]) -> tuple[object, ...]:

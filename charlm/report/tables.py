@@ -9,9 +9,8 @@ from rich.text import Text
 
 from charlm.files.escapes import escape_unprintable
 from charlm.inference.generation import NextToken
-from charlm.inference.scoring import Score
-from charlm.report.text import number, shortened, visible
-from charlm.units import LOG_BASES, Tally
+from charlm.report.text import number, visible
+from charlm.units import Tally
 
 if TYPE_CHECKING:
     from charlm.benchmark import Figure
@@ -34,8 +33,6 @@ LABELS = {
     "word_perplexity": "perplexity per word",
 }
 BAR_WIDTH = 24
-TEXT_LINES = 4
-"""Lines that a ranked text has in a table before it is cut."""
 
 
 def plain_table(*columns: str, title: str | None = None) -> Table:
@@ -77,100 +74,6 @@ def method_table(tallies: Mapping[str, Tally], plain: Mapping[str, Tally]) -> Ta
     return table
 
 
-def score_table(
-    scores: Sequence[Score | None],
-    log_base: str,
-    width: int,
-    *,
-    rank: bool = False,
-    words: bool = False,
-    kept: Mapping[str, Sequence[str]] | None = None,
-) -> Table:
-    """Return a row for each text, None being a row without text.
-
-    `rank` ranks the texts by their penalized log-probability and marks the likeliest; texts
-    without tokens have no rank. `words` shows the perplexity per word in place of bits per
-    character, `kept` adds cells of other columns. The penalized log-probability is a column if
-    unknown tokens make it differ.
-    """
-    unit, kept = LOG_BASES[log_base], kept or {}
-    places, best = _ranks(scores) if rank else ({}, None)
-    log_name = f"log{_base(log_base)} P"
-    columns = {
-        "rank": rank,
-        log_name: True,
-        "penalized": any(score and score.unk_penalty and score.tally.oov for score in scores),
-        "tokens": True,
-        "bits/char": not words,
-        "ppl/word": words,
-        "OOV": True,
-    }
-    shown = [name for name, is_shown in columns.items() if is_shown]
-    table = plain_table(*shown, *(f"<{escape_unprintable(name)}" for name in kept), "<text")
-    rows = [
-        {"rank": f"{places.get(at, '-')}{' *' if at == best else '  '}"}
-        | (_figures(score, log_name, unit) if score else {})
-        for at, score in enumerate(scores)
-    ]
-    used = sum(2 + max(map(len, (name, *(row.get(name, "") for row in rows)))) for name in shown)
-    room = max(width - used, 16)
-    longest = TEXT_LINES * room if rank else room  # alternatives may differ at their ends only
-    for at, (score, cells) in enumerate(zip(scores, rows, strict=True)):
-        table.add_row(
-            *(cells.get(name, "-") for name in shown),
-            *(Text(shortened(column[at], max(width // 4, 16))) for column in kept.values()),
-            Text(shortened(score.text, longest) if score else "(no text)"),
-            style="bold green" if at == best else "",
-        )
-    return table
-
-
-def _figures(score: Score, log_name: str, unit: float) -> dict[str, str]:
-    """Return the figures of a score by the name of their column."""
-    return {
-        log_name: number(score.log_probability / unit + 0.0, 3),  # 0 and not -0 of an empty text
-        "penalized": number(score.penalized_log_probability / unit + 0.0, 3),
-        "tokens": number(score.tally.tokens),
-        "bits/char": number(score.tally.bits_per_char, 3),
-        "ppl/word": number(score.tally.word_perplexity, 1),
-        "OOV": number(score.tally.oov),
-    }
-
-
-def _ranks(scores: Sequence[Score | None]) -> tuple[dict[int, int], int | None]:
-    """Return the rank of each text by its place in the list, and the place of the best.
-
-    There is no best one among fewer than two, nor where texts differ in their numbers of unknown
-    tokens and these have no penalty: they look likelier than they are.
-    """
-    held = {at: score for at, score in enumerate(scores) if score and score.tally.tokens}
-    order = sorted(held, key=lambda at: -held[at].penalized_log_probability)
-    fair = len({score.tally.oov for score in held.values()}) == 1 or all(
-        score.unk_penalty for score in held.values()
-    )
-    best = order[0] if len(order) > 1 and fair else None
-    return {at: place for place, at in enumerate(order, start=1)}, best
-
-
-def token_table(score: Score, log_base: str) -> Table:
-    """One row for each token of a text: surprisal, its bar, rank, running sum."""
-    unit = LOG_BASES[log_base]
-    head = {"e": "nats", "2": "bits", "10": "log10"}[log_base]
-    table = plain_table("<token", head, "rank", "sum", "<surprisal")
-    total = 0.0
-    most = max((token.nats for token in score.tokens), default=1.0) or 1.0
-    for token in score.tokens:
-        total += token.nats
-        table.add_row(
-            Text(visible(token.token) + (" (UNK)" if token.oov else "")),
-            number(token.nats / unit, 3),
-            str(token.rank),
-            number(total / unit, 3),
-            Text("█" * round(BAR_WIDTH * token.nats / most), style="cyan"),
-        )
-    return table
-
-
 def next_table(tokens: Sequence[NextToken]) -> Table:
     """The likeliest continuations with bars."""
     table = plain_table("probability", "<token", "<")
@@ -181,6 +84,25 @@ def next_table(tokens: Sequence[NextToken]) -> Table:
             f"{token.probability:.4f}", Text(visible(token.token)), Text(bar, style="cyan")
         )
     return table
+
+
+def comparison_notes(
+    runs: "Sequence[LineNats]", differences: "Sequence[Difference | None]"
+) -> list[str]:
+    """Return sentences that explain the table of a comparison."""
+    last = differences[-1]
+    over = ""
+    if last and last.low is not None:
+        parts = f"blocks of {last.block} tokens" if last.block else "lines"
+        over = f", over {last.parts:,} {parts}"
+    notes = [f"differences in bits per byte from the first run{over}; below zero is better"]
+    if any(run.tally.oov and run.unk_penalty for run in runs):
+        notes.append("differences include the penalty for unknown tokens; --unk-penalty changes it")
+    if any(run.tally.oov and not run.unk_penalty for run in runs):
+        notes.append(
+            "OOV: unknown tokens without a penalty cost a run next to nothing, so they favour it"
+        )
+    return notes
 
 
 def comparison_table(
@@ -245,7 +167,3 @@ def pairs_table(pairs: Sequence[tuple[str, Any]], title: str | None = None) -> T
         shown = Text(escape_unprintable(str(value), kept="\n"))
         table.add_row(Text(escape_unprintable(name), style="bold"), shown)
     return table
-
-
-def _base(log_base: str) -> str:
-    return {"e": "e", "2": "2", "10": "10"}[log_base]

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm.api.model import Model, load
+from charlm.api.sessions import Request, start_run
 from charlm.config.flags import by_section
-from charlm.config.presets import combined
 from charlm.config.settings import CorpusSettings, Reading, settings_from
 from charlm.errors import UsageError
 from charlm.phases import Phase, listening
 from charlm.report.text import shortened
-from charlm.runs.locate import checkpoints_folder
 from charlm.text.corpus import Corpus
 
 if TYPE_CHECKING:
@@ -150,8 +149,6 @@ def _session(
     overwrite: bool = False,
     **settings: Any,
 ) -> "Session":
-    from charlm.training.opening import start
-
     given = by_section({"sources": _checked(sources), **settings})
     if vocab and (known := given.get("vocabulary")):
         raise UsageError(
@@ -159,18 +156,19 @@ def _session(
         )
     if name is not None and not isinstance(name, str):
         raise UsageError(f"name is {name!r}; expected a string such as 'my-run'")
-    file = Path(config) if config else None
-    nested, origins = combined(given, "argument", preset=preset, config=file)
-    checked = settings_from(nested)
-    return start(
-        checked,
-        checkpoints_folder(Path(checkpoints) if checkpoints else None),
+    request = Request(
+        flags=given,
+        config=Path(config) if config else None,
+        preset=preset,
+        vocab=Path(vocab) if vocab else None,
         name=name,
-        origins=origins,
-        corpus=None if text is None else _in_memory(text, checked.corpus),
-        vocabulary=Path(vocab) if vocab else None,
-        overwrite=overwrite,
+        checkpoints=Path(checkpoints) if checkpoints else None,
+        source="argument",
     )
+    corpus = None
+    if text is not None:
+        corpus = _in_memory(text, settings_from(request.combined()[0]).corpus)
+    return start_run(request, corpus=corpus, overwrite=overwrite)
 
 
 def _checked(sources: tuple[Any, ...]) -> tuple[str, ...]:

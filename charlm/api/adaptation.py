@@ -1,0 +1,174 @@
+"""Methods that adapt a model to a text while it is read, fitted on the run's validation text."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from charlm.api.methods import Methods
+from charlm.api.model import Model, load
+from charlm.errors import UsageError
+from charlm.inference.adapt import cache, dynamic
+from charlm.inference.adapt.calibration import fit_scale, sample_of
+from charlm.inference.adapt.mixture import fitted_weights, mixed_nats
+from charlm.inference.likelihood import evaluate, tally, text_nats
+from charlm.nn.model import RecurrentLanguageModel
+from charlm.nn.torch_backend import TorchEngine
+from charlm.phases import phase
+from charlm.runs.checkpoints import mean_weights
+from charlm.runs.tensors import put_weights
+from charlm.text.encoded import EncodedText
+from charlm.units import Tally
+
+Method = tuple[str, Callable[[EncodedText], Tally]]
+"""Name of a method, and the function that evaluates a text with it."""
+
+
+class Adaptation:
+    """Methods that are ready to use: the other models and the averaged weights are loaded.
+
+    `notes` say which settings were fitted. Raises UsageError, before any text is read, if the run
+    keeps too little for one of the methods.
+    """
+
+    def __init__(self, model: Model, methods: Methods) -> None:
+        if not isinstance(model.run.engine, TorchEngine):
+            raise UsageError(
+                f"the model runs on engine {model.run.engine.name}; expected torch, which "
+                "adaptation needs. Use --engine torch"
+            )
+        self.model, self.methods, self.engine = model, methods, model.run.engine
+        self.notes: list[str] = []
+        self.models = _with_others(model, methods)
+        for given, name, purpose in (
+            (methods.temperature, "valid", "fit a temperature on"),
+            (methods.cache, "valid", "choose a cache on"),
+            (methods.dynamic, "valid", "choose a rate on"),
+            (methods.dynamic, "train", "measure gradients on"),
+            (methods.others, "valid", "fit weights on"),
+        ):
+            if given:
+                _kept_text(model, name, purpose)
+        self.averaged = _averaged(model) if methods.average else ({}, [])
+
+    def tallies(self, texts: Mapping[str, EncodedText]) -> dict[str, Tally]:
+        """Return the tally of each text with each method, by "text, method"."""
+        tallies = {}
+        for method, evaluate_text in self._ready():
+            for name, text in texts.items():
+                with phase(f"evaluating: {name}, {method}", total=len(text.ids)):
+                    tallies[f"{name}, {method}"] = evaluate_text(text)
+        return tallies
+
+    def _ready(self) -> Iterator[Method]:
+        if self.methods.temperature:
+            yield from self._temperatures()
+        if self.methods.average:
+            yield self._average()
+        if self.methods.cache:
+            yield self._cache(self.methods.cache)
+        if self.methods.dynamic:
+            yield self._dynamic()
+        if self.methods.others:
+            yield from self._mixtures()
+
+    def _temperatures(self) -> Iterator[Method]:
+        model = self.engine.model
+        part = sample_of(_kept_text(self.model, "valid", "fit a temperature on"))
+        with phase("fitting the temperature"):
+            scale = fit_scale(lambda factor: evaluate(TorchEngine(model, factor), part).nats)
+        if self.engine.logit_scale != 1.0:
+            yield "uncalibrated", lambda text: evaluate(TorchEngine(model), text)
+        fitted = TorchEngine(model, scale)
+        yield f"temperature {1.0 / scale:.3f}", lambda text: evaluate(fitted, text)
+
+    def _average(self) -> Method:
+        weights, steps = self.averaged
+        model = self.engine.model
+        averaged = RecurrentLanguageModel(model.settings, model.vocab_size)
+        put_weights(averaged, weights)
+        engine = TorchEngine(averaged, self.engine.logit_scale)
+        numbers = ", ".join(f"{step:,}" for step in steps)
+        self.notes.append(f"average of the checkpoints at steps {numbers}")
+        return f"average of {len(steps)}", lambda text: evaluate(engine, text)
+
+    def _cache(self, size: int) -> Method:
+        valid = _kept_text(self.model, "valid", "choose a cache on")
+        tokens = min(len(valid.ids), cache.TUNING_TOKENS)
+        with phase("reading the validation text", total=tokens):
+            contexts = cache.read_contexts(self.engine, valid, cache.TUNING_TOKENS)
+        chosen = cache.tuned(contexts, size)
+        self.notes.append(
+            f"cache of {size:,}: weight {chosen.weight:g}, theta {chosen.theta:g}, chosen on the "
+            f"first {tokens:,} tokens of the validation text"
+        )
+        return "cache", lambda text: cache.cached_tally(self.engine, text, chosen)
+
+    def _dynamic(self) -> Method:
+        valid = _kept_text(self.model, "valid", "choose a rate on")
+        train = _kept_text(self.model, "train", "measure gradients on")
+        rms = dynamic.gradient_rms(self.engine, train)
+        chosen = dynamic.tuned(self.engine, valid, rms)
+        tokens = min(dynamic.TUNING_TOKENS, len(valid.ids))
+        self.notes.append(
+            f"dynamic evaluation: rate {chosen.rate:g}, decay {chosen.decay:g}, pieces of "
+            f"{chosen.window}, chosen on the first {tokens:,} tokens of the validation text"
+        )
+        return "dynamic", lambda text: tally(
+            text, dynamic.dynamic_nats(self.engine, text, rms, chosen)
+        )
+
+    def _mixtures(self) -> Iterator[Method]:
+        """Yield the mixtures with equal weights, and with weights fitted on the validation text."""
+        engines = [model.run.engine for model in self.models]
+        valid = _kept_text(self.model, "valid", "fit weights on")
+        with phase("fitting the mixture", total=len(engines) * len(valid.ids)):
+            weights = fitted_weights([text_nats(engine, valid) for engine in engines])
+        names = [model.path.name for model in self.models]
+        pairs = ", ".join(f"{n} {weight:.3f}" for n, weight in zip(names, weights, strict=True))
+        self.notes.append(f"mixture: {pairs}, fitted on the validation text")
+        equal = [1.0 / len(engines)] * len(engines)
+        losses: dict[int, list[NDArray[np.float64]]] = {}
+
+        def mixed(text: EncodedText, weights: list[float]) -> Tally:
+            """Return the tally of a text under a mixture; each model reads the text once."""
+            if id(text) not in losses:
+                losses[id(text)] = [text_nats(engine, text) for engine in engines]
+            return tally(text, mixed_nats(losses[id(text)], weights))
+
+        yield f"mean of {len(engines)}", lambda text: mixed(text, equal)
+        yield "fitted mixture", lambda text: mixed(text, weights)
+
+
+def _kept_text(model: Model, name: str, purpose: str) -> EncodedText:
+    """Return a text that the run keeps. Raises UsageError if it does not keep it."""
+    text = model.run.kept(name)
+    if text is None:
+        kind = {"valid": "validation", "train": "training"}[name]
+        raise UsageError(f"this run keeps no {kind} text to {purpose}; leave that option out")
+    return text
+
+
+def _averaged(model: Model) -> tuple[dict[str, Tensor], list[int]]:
+    """Return the mean weights of a run's checkpoints, and the steps of these."""
+    weights, steps = mean_weights(model.path)
+    if len(steps) < 2:
+        raise UsageError(
+            f"this run keeps {len(steps)} checkpoint; an average needs two. Train with "
+            "--set keep=10 --save-minutes 0.5 to keep more of them"
+        )
+    return weights, steps
+
+
+def _with_others(model: Model, methods: Methods) -> list[Model]:
+    """Return the model and those to mix it with. Raises UsageError if their tokens differ."""
+    others = [load(name, checkpoints=methods.checkpoints) for name in methods.others]
+    for name, other in zip(methods.others, others, strict=True):
+        same = other.vocabulary.to_json() == model.vocabulary.to_json()
+        if not same or other.run.backward != model.run.backward:
+            raise UsageError(
+                f"{name} has another vocabulary or direction than {model.path.name}; expected runs "
+                "that read the same tokens. Train it with --vocab of the first one"
+            )
+    return [model, *others]

@@ -1,0 +1,113 @@
+"""Comparison of runs on one text, with confidence intervals of their differences."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from charlm.api.model import Model
+from charlm.config.settings import Reading
+from charlm.errors import UsageError
+from charlm.inference.comparison import (
+    Difference,
+    LineNats,
+    bytes_of_lines,
+    difference,
+    line_nats,
+)
+from charlm.phases import phase
+from charlm.report.scores import unk_note
+from charlm.runs.layout import read_record
+from charlm.text.corpus import Corpus
+from charlm.text.encoded import EncodedText
+from charlm.text.tokenizers.tokenizer_json import UNK
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Losses of runs on one text, and how each run differs from the first (None for the first).
+
+    `notes` are about the text and about unknown tokens.
+    """
+
+    runs: list[LineNats]
+    differences: list[Difference | None]
+    notes: list[str]
+
+
+def compare_runs(
+    models: Sequence[Model],
+    files: Sequence[str] | None = None,
+    *,
+    reading: Mapping[str, Any] | None = None,
+    unk_penalty: float | None = None,
+    seed: int = 0,
+) -> Comparison:
+    """Compare models on files, or on the text that all their runs held out.
+
+    `reading` has fields of `Reading`; `unk_penalty` is the cost of an unknown token in nats, by
+    default that of each run; `seed` is that of the bootstrap. Raises UsageError for fewer than two
+    models, for one that reads backward, and for runs that held out different texts.
+    """
+    if len(models) < 2:
+        raise UsageError(f"found {len(models)} run; expected two runs or more to compare")
+    for model in models:
+        if model.run.backward:
+            raise UsageError(f"{model.path.name} reads backward; expected runs that read forward")
+    notes: list[str] = []
+    texts, sizes = _of_files(models, files, reading, notes) if files else _held_out(models, notes)
+    losses = []
+    for model, text in zip(models, texts, strict=True):
+        penalty = model.run.unk_penalty if unk_penalty is None else unk_penalty
+        name = model.path.name
+        with phase(f"evaluating {name}", total=len(text.ids)):
+            losses.append(
+                line_nats(name, model.run.engine, text, model.vocabulary, unk_penalty=penalty)
+            )
+        if penalty and losses[-1].tally.oov:
+            notes.append(f"{name}: {unk_note(model.run, unk_penalty)}")
+    others = [difference(losses[0], other, sizes, seed=seed) for other in losses[1:]]
+    return Comparison(runs=losses, differences=[None, *others], notes=notes)
+
+
+def _of_files(
+    models: Sequence[Model],
+    files: Sequence[str],
+    reading: Mapping[str, Any] | None,
+    notes: list[str],
+) -> tuple[list[EncodedText], Sequence[float]]:
+    """Return files as each run reads them, and the number of bytes of each line."""
+    rules = Reading(**{"keep_cr": True, **(reading or {})})  # every run reads the same text
+    corpus = Corpus(files, document="stream", reading=rules)
+    text = "".join(corpus.chunks())
+    notes += corpus.notes
+    sizes = [len(line.encode("utf-8")) for line in text.split("\n")]
+    sizes = [size + 1 for size in sizes[:-1]] + ([sizes[-1]] if sizes[-1] else [])
+    return [model.run.encode(corpus.cut(model.run.boundaries.document)) for model in models], sizes
+
+
+def _held_out(
+    models: Sequence[Model], notes: list[str]
+) -> tuple[list[EncodedText], Sequence[float]]:
+    """Return the text that all runs held out, and the number of bytes of each line."""
+    first, *others = [read_record(model.path)["corpus"] for model in models]
+    for model, other in zip(models[1:], others, strict=True):
+        if other["fingerprint"] != first["fingerprint"]:
+            raise UsageError(
+                f"{models[0].path.name} and {model.path.name} were trained on different texts, or "
+                "held out different parts of them; expected one text for all runs. Use --file"
+            )
+    for part in ("test", "valid"):
+        texts = [text for model in models if (text := model.run.kept(part)) is not None]
+        if len(texts) == len(models):
+            break
+    else:
+        raise UsageError("these runs keep no held-out text; expected one to compare on. Use --file")
+    name = {"test": "test", "valid": "validation"}[part]
+    notes.append(f"compared on the {name} text of these runs, {texts[0].counts.bytes:,} bytes")
+    if part == "valid":
+        notes.append(
+            "this text also chose the best weights of each run; for a fair test use --file"
+        )
+    unknown = [int((text.ids == UNK).sum()) for text in texts]
+    exact = unknown.index(min(unknown))  # its tokens say most about the bytes of a line
+    return texts, bytes_of_lines(texts[exact], models[exact].vocabulary).tolist()

@@ -1,0 +1,110 @@
+"""Evaluation of a model on its held-out text or on files, plain and with adaptation methods."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from charlm.api.methods import Methods
+from charlm.api.model import Model, load
+from charlm.config.settings import Reading
+from charlm.errors import CorpusError, UsageError
+from charlm.inference.likelihood import evaluate
+from charlm.phases import phase
+from charlm.text.corpus import Corpus
+from charlm.text.encoded import EncodedText
+from charlm.units import Tally
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Tallies of texts: `plain` by the name of the text, `adapted` by "text, method".
+
+    `notes` are about the text and about settings that were fitted.
+    """
+
+    protocol: str
+    plain: dict[str, Tally]
+    adapted: dict[str, Tally]
+    notes: list[str]
+
+
+def evaluate_run(
+    model: Model,
+    files: Sequence[str] | None = None,
+    *,
+    document: str | None = None,
+    reading: Mapping[str, Any] | None = None,
+    reset_every: int | None = None,
+    methods: Methods | None = None,
+) -> Evaluation:
+    """Return the tallies of files, or of the text that the run held out.
+
+    `document` and `reading` (fields of `Reading`) say how files are read, by default as in
+    training. `reset_every` resets the state after that many tokens. Raises UsageError if the run
+    keeps too little text, CorpusError for a text that is empty or cannot be read.
+    """
+    adaptation = None
+    if methods:
+        from charlm.api.adaptation import Adaptation
+
+        adaptation = Adaptation(model, methods)
+    notes: list[str] = []
+    if files:
+        rules = Reading(**{"keep_cr": model.run.boundaries.crlf, **(reading or {})})
+        texts = {
+            "text": _read(model, files, document or model.run.boundaries.document, rules, notes)
+        }
+    else:
+        texts = held_out_texts(model)
+    plain = {}
+    for name, text in texts.items():
+        with phase(f"evaluating: {name}", total=len(text.ids)):
+            plain[name] = evaluate(model.run.engine, text, reset_every=reset_every)
+    adapted = adaptation.tallies(texts) if adaptation else {}
+    notes += adaptation.notes if adaptation else []
+    if model.weights != "fp32":
+        notes += _cost_of_weights(model, texts, plain, reset_every)
+    protocol = "one full pass, state carried"
+    if reset_every:
+        protocol = f"windows of {reset_every} tokens, each from the zero state"
+    return Evaluation(protocol=protocol, plain=plain, adapted=adapted, notes=notes)
+
+
+def held_out_texts(model: Model) -> dict[str, EncodedText]:
+    """Return the validation and test text that a run keeps. Raises UsageError if it keeps none."""
+    kept = {name: model.run.kept(name) for name in ("valid", "test")}
+    texts = {name: text for name, text in kept.items() if text is not None}
+    if not texts:
+        raise UsageError("this run keeps no held-out text; expected one to evaluate. Use --file")
+    return texts
+
+
+def _read(
+    model: Model, files: Sequence[str], document: str, rules: Reading, notes: list[str]
+) -> EncodedText:
+    corpus = Corpus(files, document=document, reading=rules)
+    with phase("encoding the text"):
+        text = model.run.encode(corpus)
+    notes += corpus.notes
+    if not len(text.ids):
+        raise CorpusError("the text is empty; expected at least one token. Use another --file")
+    return text
+
+
+def _cost_of_weights(
+    model: Model,
+    texts: Mapping[str, EncodedText],
+    tallies: Mapping[str, Tally],
+    reset_every: int | None,
+) -> list[str]:
+    """Compare the loss with that of the fp32 weights, in one sentence for each text."""
+    exact = load(model.path).run.engine
+    sentences = []
+    for name, text in texts.items():
+        before = evaluate(exact, text, reset_every=reset_every).nats_per_token
+        after = tallies[name].nats_per_token
+        sentences.append(
+            f"{name}: {after:.5f} nats/token with {model.run.engine.name} weights, "
+            f"{before:.5f} with fp32 ({after - before:+.5f})"
+        )
+    return sentences

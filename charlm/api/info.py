@@ -1,0 +1,21 @@
+"""Description of a run from its JSON files alone, without torch."""
+
+from pathlib import Path
+from typing import Any
+
+from charlm.report.repeating import repeat_command
+from charlm.runs.layout import read_config, read_record
+
+
+def describe_run(path: Path) -> dict[str, Any]:
+    """Return `config` and `run` as stored, and `repeat`, the command that trains the run again.
+
+    `repeat` is None if the text cannot be read again. Raises RunError for a damaged run.
+    """
+    config, record = read_config(path), read_record(path)
+    return {
+        "path": str(path),
+        "config": config,
+        "run": record,
+        "repeat": repeat_command(path, record),
+    }

@@ -1,0 +1,28 @@
+"""Choice of methods that adapt a model to a text (see `adaptation`)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Methods:
+    """Methods that adapt a model to a text while it is read; their settings are fitted.
+
+    They need a model that was loaded with engine "torch".
+    """
+
+    cache: int | None = None
+    """Size of a neural cache, in tokens."""
+    dynamic: bool = False
+    """Gradient steps on the text that was just read."""
+    temperature: bool = False
+    """Logits without the run's calibration, and calibrated again."""
+    average: bool = False
+    """The mean of the weights of the kept checkpoints."""
+    others: tuple[str, ...] = ()
+    """Runs whose predictions are mixed with those of the model."""
+    checkpoints: Path | None = None
+    """Folder in which `others` are looked up."""
+
+    def __bool__(self) -> bool:
+        return bool(self.cache or self.dynamic or self.temperature or self.average or self.others)

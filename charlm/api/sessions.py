@@ -1,0 +1,213 @@
+"""Training sessions from requests: plan, start or resume a run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from charlm.commands import command
+from charlm.config.presets import combined
+from charlm.config.settings import LENGTHS, settings_from
+from charlm.errors import RunError, UsageError
+from charlm.phases import phase
+from charlm.runs.built_in import is_built_in
+from charlm.runs.data import absolute, text_changed
+from charlm.runs.layout import RECORD, TOKENIZER, read_record
+from charlm.runs.locate import checkpoints_folder, find_run, own_runs
+from charlm.runs.pair import length_factor
+from charlm.runs.run import vocabulary_bytes
+from charlm.text.corpus import Corpus
+from charlm.text.tokenizers.vocabulary import load_vocabulary
+
+if TYPE_CHECKING:
+    from charlm.training.preparing import Prepared
+    from charlm.training.session import Session
+
+LOADING = "loading PyTorch"
+PLANNED = {"batch_size", "bptt", "epochs", "steps", "minutes", "evals", "parameters"}
+"""Settings that a plan may replace by values other than those given."""
+MACHINE = {"device", "threads", "save_minutes", "keep"}
+"""Settings of the machine and of checkpoints, which may change from session to session."""
+PATHS = ("sources", "valid", "test")
+Nested = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to train: settings by section, where they come from, and the run.
+
+    `flags` are settings that were given one by one; `source` names them in origins ("flag" or
+    "argument"). `more` are lengths to add to a run that is resumed.
+    """
+
+    flags: Nested
+    config: Path | None = None
+    preset: str | None = None
+    vocab: Path | None = None
+    name: str | None = None
+    run: str | None = None
+    checkpoints: Path | None = None
+    more: dict[str, float] = field(default_factory=dict)
+    source: str = "flag"
+
+    @property
+    def folder(self) -> Path:
+        """The folder of runs."""
+        return checkpoints_folder(self.checkpoints)
+
+    @property
+    def where(self) -> tuple[str, ...]:
+        """The word before errors about settings, by which the command line knows flags."""
+        return ("flags",) if self.source == "flag" else ()
+
+    def combined(self) -> tuple[Nested, dict[str, str]]:
+        """Return preset, file and flags as settings by section, and the origin of each."""
+        if self.run:
+            raise UsageError(
+                "--run names a run to resume, so it needs --resume. Name a new run with --name"
+            )
+        return combined(self.flags, self.source, preset=self.preset, config=self.config)
+
+
+def plan_run(request: Request) -> "Prepared":
+    """Return the plan of a new run; nothing is written and nothing is trained."""
+    nested, origins = request.combined()
+    settings = settings_from(nested, "flags")
+    with phase(LOADING):
+        from charlm.training.preparing import prepare
+
+    return prepare(settings, origins=origins, vocabulary=request.vocab)
+
+
+def plan_notes(ready: "Prepared") -> list[str]:
+    """Return the notes on a plan: those on its text, and a warning if memory will not suffice."""
+    from charlm.training.plan.memory import memory_problem
+
+    problem = memory_problem(ready.plan.memory, ready.plan.settings, ready.device)
+    return [*ready.dataset.notes, *([problem] if problem else [])]
+
+
+def start_run(
+    request: Request, *, corpus: Corpus | None = None, command: str = "", overwrite: bool = False
+) -> "Session":
+    """Start a new run on its text or on a `corpus` in memory.
+
+    `command` is kept in the record; with `overwrite` a run of the same name is replaced.
+    """
+    nested, origins = request.combined()
+    settings = settings_from(nested, *request.where)
+    with phase(LOADING):
+        from charlm.training import opening
+
+    return opening.start(
+        settings,
+        request.folder,
+        name=request.name,
+        origins=origins,
+        corpus=corpus,
+        vocabulary=request.vocab,
+        command=command,
+        overwrite=overwrite,
+    )
+
+
+def start_or_resume(request: Request, *, command: str = "") -> "Session":
+    """Start the run of this name, or resume it if it exists.
+
+    A length greater than that of the run makes it longer; a smaller one changes nothing. Raises
+    UsageError if the run was made with other settings or another text.
+    """
+    path = request.folder / str(request.name)
+    if not (path / RECORD).exists():
+        try:
+            return start_run(request, command=command)
+        except RunError:  # another process may have started it meanwhile
+            if not (path / RECORD).exists():
+                raise
+    nested, _ = request.combined()
+    record = read_record(path)
+    changes = _changes(nested, record, path.name)
+    _check_text(nested, record, path, request.vocab)
+    return _resumed(path, changes, {})
+
+
+def _changes(nested: Nested, record: Mapping[str, Any], name: str) -> Nested:
+    """Return the settings to change in a run: a greater length, and those of the machine.
+
+    Raises UsageError if the run was made with other settings.
+    """
+    given, recorded, changes = settings_from(nested, "flags").to_dict(), record["settings"], {}
+    results = record.get("results") or {}
+    for section, key in ((section, key) for section, values in nested.items() for key in values):
+        before, now = recorded[section].get(key), given[section][key]
+        origin = record.get("origins", {}).get(f"{section}.{key}", "")
+        factor = length_factor(key, recorded["model"])
+        replaced = key in PLANNED and origin not in ("flag", "default") and factor == 1
+        if before == now or replaced or key == "parameters":
+            continue
+        if key in PATHS and absolute(now) == record["corpus"].get(key):
+            continue
+        if key in MACHINE:
+            changes[key] = now
+        elif key in LENGTHS and before is not None:
+            before *= factor
+            changes |= {key: now} if now > before * (1.0 + 1e-9) else {}
+        elif not (key == "steps" and results.get("step", 0) >= now):
+            raise _made_otherwise(f"with {key} {before}, not {now}", "the settings", name)
+    return {"training": changes} if changes else {}
+
+
+def _check_text(nested: Nested, record: dict[str, Any], path: Path, vocab: Path | None) -> None:
+    """Raise UsageError if the given text or vocabulary differs from that of the run."""
+    if vocab:
+        own, other = (vocabulary_bytes(load_vocabulary(p)) for p in (path / TOKENIZER, vocab))
+        if own != other:
+            raise _made_otherwise(f"with another vocabulary than {vocab}", "the same", path.name)
+    given = settings_from(nested, "flags").corpus
+    if given.sources:
+        before = settings_from(record["settings"]).corpus
+        if text_changed(replace(before, **{key: getattr(given, key) for key in PATHS}), record):
+            raise _made_otherwise("from another text: it has changed", "the text", path.name)
+
+
+def _made_otherwise(how: str, expected: str, name: str) -> UsageError:
+    return UsageError(
+        f"run {name} was made {how}; expected {expected} that it was made with. Use --overwrite "
+        "to train it again, or another --name"
+    )
+
+
+def resume_run(request: Request) -> "Session":
+    """Resume the named run, or the newest one; it may be complete already.
+
+    Raises UsageError for a text or settings that only a new run takes, RunError if there is no run
+    to resume.
+    """
+    flags, folder = request.flags, request.folder
+    if request.config or request.preset or request.vocab or flags.get("corpus", {}).get("sources"):
+        raise UsageError(
+            "--resume uses the text and the settings of the run; leave out the text, --config, "
+            "--preset and --vocab"
+        )
+    if request.run and request.name:
+        raise UsageError("--run and --name with --resume; both name the run, give one of them")
+    name = request.run or request.name
+    start = command("train", "TEXT", checkpoints=folder)
+    if name is not None:
+        path = find_run(name, folder, trained=False)
+    else:
+        runs = own_runs(folder)
+        if not runs:
+            raise RunError(f"no run in {folder} to resume; start one with: {start}")
+        path = runs[0]
+    if is_built_in(path):
+        raise RunError(f"the built-in run is read-only; train your own: {start}")
+    changes = {section: values for section, values in flags.items() if values}
+    return _resumed(path, changes, request.more)
+
+
+def _resumed(path: Path, changes: Nested, more: dict[str, float]) -> "Session":
+    with phase(LOADING):
+        from charlm.training import opening
+
+    return opening.resume(path, changes, more=more)

@@ -1,0 +1,87 @@
+"""Layout of samples: separators, records for programs, and notes."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from charlm.inference.generation import Sample
+from charlm.inference.items import Item, Items
+from charlm.report.text import counted
+from charlm.text.tokenizers.vocabulary import Vocabulary
+
+ESCAPES = re.compile(r"\\[nrt0]")
+"""A line end, tab or NUL as programmers write it: two characters to a shell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What is written between or after samples.
+
+    By default each line ends with a line end, and other samples are separated by a blank line. A
+    `separator` is written exactly between samples, so splitting at it gives them back; `print0`
+    ends each with NUL. `show` makes a text fit for a terminal.
+    """
+
+    separator: str | None
+    print0: bool
+    lines: bool
+    show: Callable[[str], str]
+
+    def pieces(self, texts: Iterable[str]) -> Iterator[str]:
+        """Yield each sample with what is written before and after it."""
+        for number, text in enumerate(texts):
+            yield self._around(self.show(text), first=number == 0)
+
+    def _around(self, text: str, *, first: bool) -> str:
+        if self.print0:
+            return text + "\0"
+        if self.separator is not None:
+            return text if first else self.separator + text
+        if self.lines:
+            return text + "\n"
+        return ("" if first else "\n") + text + ("" if text.endswith("\n") else "\n")
+
+
+def sample_record(sample: Sample | Item, text: str, number: int, seed: int) -> dict[str, Any]:
+    """Return a sample as a line of JSON; `text` may include the prompt."""
+    record = {
+        "schema_version": 1,
+        "sample": number,
+        "seed": seed,
+        "text": text,
+        "tokens": sample.tokens,
+        "log_probability": -sample.nats,
+    }
+    return {**record, "attempt": sample.attempt} if isinstance(sample, Item) else record
+
+
+def item_notes(items: Items, *, filtered: bool) -> list[str]:
+    """Return notes on items that were left out and on items that were cut off."""
+    notes = []
+    if filtered and items.found == items.count:
+        found, attempts = counted(items.count, "item"), counted(items.attempts, "attempt")
+        notes.append(f"{found} in {attempts}{items.reasons()}")
+    if items.cut:
+        cut, length = counted(items.cut, "item"), counted(items.length, "token")
+        verb = "was" if items.cut == 1 else "were"
+        notes.append(f"{cut} {verb} cut at {length}; allow more with --len")
+    return notes
+
+
+def text_notes(vocabulary: Vocabulary, stop: str, separator: str, *, ends: bool) -> list[str]:
+    """Return notes on a stop text and a separator that will not work as they were meant.
+
+    `ends` is true for a model that ends documents, which it can do at a line end.
+    """
+    notes = [
+        f"{flag} {text!r} is taken literally; for a line end or tab use "
+        + "$'{}' in bash".format(text.replace("'", "\\'"))
+        for flag, text in (("--stop", stop), ("--separator", separator))
+        if ESCAPES.search(text)
+    ]
+    known = set("".join(vocabulary.tokens[2:] if stop else ()))
+    never = [c for c in stop if c not in known and (c != "\n" or not ends)]
+    if never and not ESCAPES.search(stop) and not vocabulary.spec.byte_level:
+        notes.append(f"stop text: the model cannot write {never[0]!r}, so it will not stop there")
+    return notes

@@ -1,0 +1,237 @@
+"""Scores for people and programs: tables, and lines in the formats of `report.formats`."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rich.table import Table
+from rich.text import Text
+
+from charlm.errors import UsageError
+from charlm.files.escapes import escape_unprintable
+from charlm.inference.scoring import Score
+from charlm.report.formats import ScoredRow, Writer, output_names
+from charlm.report.tables import BAR_WIDTH, plain_table
+from charlm.report.text import number, shortened, visible
+from charlm.runs.run import Run
+from charlm.text.sources.rows import Record
+from charlm.units import LOG_BASES
+
+TEXT_LINES = 4
+"""Number of lines of a table that a ranked text may take before it is cut."""
+Rows = list[tuple[Record, Score | None]]
+"""Rows of the input with their scores; a row without text has none."""
+
+
+def score_table(
+    scores: Sequence[Score | None],
+    log_base: str,
+    width: int,
+    *,
+    rank: bool = False,
+    words: bool = False,
+    kept: Mapping[str, Sequence[str]] | None = None,
+) -> Table:
+    """Return a row for each text, None being a row without text.
+
+    `rank` ranks the texts by their penalized log-probability and marks the likeliest; texts
+    without tokens have no rank. `words` shows the perplexity per word in place of bits per
+    character, `kept` adds cells of other columns. The penalized log-probability is a column if
+    unknown tokens make it differ.
+    """
+    unit, kept = LOG_BASES[log_base], kept or {}
+    places, best = _ranks(scores) if rank else ({}, None)
+    log_name = f"log{log_base} P"
+    columns = {
+        "rank": rank,
+        log_name: True,
+        "penalized": any(score and score.unk_penalty and score.tally.oov for score in scores),
+        "tokens": True,
+        "bits/char": not words,
+        "ppl/word": words,
+        "OOV": True,
+    }
+    shown = [name for name, is_shown in columns.items() if is_shown]
+    table = plain_table(*shown, *(f"<{escape_unprintable(name)}" for name in kept), "<text")
+    rows = [
+        {"rank": f"{places.get(at, '-')}{' *' if at == best else '  '}"}
+        | (_figures(score, log_name, unit) if score else {})
+        for at, score in enumerate(scores)
+    ]
+    used = sum(2 + max(map(len, (name, *(row.get(name, "") for row in rows)))) for name in shown)
+    room = max(width - used, 16)
+    longest = TEXT_LINES * room if rank else room  # alternatives may differ at their ends only
+    for at, (score, cells) in enumerate(zip(scores, rows, strict=True)):
+        table.add_row(
+            *(cells.get(name, "-") for name in shown),
+            *(Text(shortened(column[at], max(width // 4, 16))) for column in kept.values()),
+            Text(shortened(score.text, longest) if score else "(no text)"),
+            style="bold green" if at == best else "",
+        )
+    return table
+
+
+def _figures(score: Score, log_name: str, unit: float) -> dict[str, str]:
+    """Return the figures of a score by the name of their column."""
+    return {
+        log_name: number(score.log_probability / unit + 0.0, 3),  # 0 and not -0 of an empty text
+        "penalized": number(score.penalized_log_probability / unit + 0.0, 3),
+        "tokens": number(score.tally.tokens),
+        "bits/char": number(score.tally.bits_per_char, 3),
+        "ppl/word": number(score.tally.word_perplexity, 1),
+        "OOV": number(score.tally.oov),
+    }
+
+
+def _ranks(scores: Sequence[Score | None]) -> tuple[dict[int, int], int | None]:
+    """Return the rank of each text by its place in the list, and the place of the best.
+
+    There is no best one among fewer than two, nor where texts differ in their numbers of unknown
+    tokens and these have no penalty: they look likelier than they are.
+    """
+    held = {at: score for at, score in enumerate(scores) if score and score.tally.tokens}
+    order = sorted(held, key=lambda at: -held[at].penalized_log_probability)
+    fair = len({score.tally.oov for score in held.values()}) == 1 or all(
+        score.unk_penalty for score in held.values()
+    )
+    best = order[0] if len(order) > 1 and fair else None
+    return {at: place for place, at in enumerate(order, start=1)}, best
+
+
+def token_table(score: Score, log_base: str) -> Table:
+    """One row for each token of a text: surprisal, its bar, rank, running sum."""
+    unit = LOG_BASES[log_base]
+    head = {"e": "nats", "2": "bits", "10": "log10"}[log_base]
+    table = plain_table("<token", head, "rank", "sum", "<surprisal")
+    total = 0.0
+    most = max((token.nats for token in score.tokens), default=1.0) or 1.0
+    for token in score.tokens:
+        total += token.nats
+        table.add_row(
+            Text(visible(token.token) + (" (UNK)" if token.oov else "")),
+            number(token.nats / unit, 3),
+            str(token.rank),
+            number(total / unit, 3),
+            Text("█" * round(BAR_WIDTH * token.nats / most), style="cyan"),
+        )
+    return table
+
+
+@dataclass
+class Columns:
+    """Columns of the input that are copied to the output, and their names there.
+
+    `keep` names them; None keeps all. `notes` report columns that were renamed or left out.
+    """
+
+    keep: Sequence[str] | None
+    writer: Writer
+    notes: list[str] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+    """Name in the output by name in the input; empty for a column that is left out."""
+
+    def begin(self, rows: Iterable[Record]) -> None:
+        """Choose the columns from the first rows. Raises UsageError for an unknown one."""
+        self._add(kept_columns(self.keep, rows))
+
+    def _add(self, columns: Sequence[str]) -> None:
+        self.names = output_names([*self.names, *columns], self.writer.own_columns)
+        self.writer.kept = list(self.names.values())
+        renamed = [name for name in columns if self.names[name] != name]
+        if renamed:
+            pairs = ", ".join(f'"{self.names[name]}" for "{name}"' for name in renamed)
+            self.notes.append(
+                f"columns of the input were renamed, since the output has these names: {pairs}"
+            )
+
+    def cells(self, row: Record) -> dict[str, str]:
+        """Return the cells of a row to copy, by their names in the output."""
+        if self.keep is None:
+            self._add_late(row.number, [name for name in row.cells if name not in self.names])
+        return {self.names[name]: cell for name, cell in row.cells.items() if self.names.get(name)}
+
+    def _add_late(self, number: int, columns: list[str]) -> None:
+        """Add columns that the first rows did not have, unless a header lacks them."""
+        if columns and not self.writer.header():
+            self._add(columns)
+            return
+        for name in columns:
+            self.names[name] = ""
+            self.notes.append(
+                f'the column "{name}" first appears in row {number:,}, after the header was '
+                "written, so it is left out. Use --format jsonl"
+            )
+
+
+def kept_columns(keep: Sequence[str] | None, rows: Iterable[Record]) -> Sequence[str]:
+    """Return the columns of rows to copy: those named, or all for None.
+
+    Raises UsageError for a column that the rows do not have.
+    """
+    present = list(dict.fromkeys(name for row in rows for name in row.cells))
+    for name in keep or ():
+        if name not in present:
+            raise UsageError(
+                f"--keep names the column {name!r}; expected another column than the scored "
+                f"one: {', '.join(present) or 'the text has none'}. Correct --keep"
+            )
+    return present if keep is None else keep
+
+
+def score_lines(batches: Iterable[Rows], columns: Columns, counts: Counter[int]) -> Iterator[str]:
+    """Yield the header, then the lines of each batch, all in the format of the writer.
+
+    `counts` counts the scored texts by their number of unknown tokens.
+    """
+    header = False
+    for batch in batches:
+        if not header:
+            columns.begin(row for row, _ in batch)
+            yield columns.writer.header()
+        header = True
+        lines = []
+        for row, score in batch:
+            scored = ScoredRow(number=row.number, score=score, kept=columns.cells(row))
+            lines.append(columns.writer.lines(scored))
+            if score:
+                counts[score.tally.oov] += 1
+        yield "".join(lines)
+    if not header:
+        yield columns.writer.header()
+
+
+def unk_note(run: Run, penalty: float | None) -> str:
+    """Describe the cost of an unknown token; `penalty` is None for that of the run."""
+    if penalty is not None:
+        return f"each unknown token (UNK) costs {penalty:.3f} nats more"
+    return f"each unknown token (UNK) costs {run.unk_penalty:.3f} nats more, {_unk_reason(run)}"
+
+
+def _unk_reason(run: Run) -> str:
+    types = f"ln {run.unk_types:,.0f}"
+    if run.unk_types_recorded:
+        return f"{types}, the number of types that UNK stands for, estimated from the training text"
+    return (
+        f"{types}, the number of entries of the vocabulary (the run does not record how many "
+        "types UNK stands for)"
+    )
+
+
+def unknown_warning(run: Run, counts: Counter[int], penalty: float | None) -> str:
+    """Return a warning about texts with unknown tokens, or "".
+
+    `counts` has the number of texts by their number of unknown tokens, `penalty` is None for that
+    of the run.
+    """
+    some = sum(count for oov, count in counts.items() if oov)
+    known = f"{some:,} of {sum(counts.values()):,} texts contain unknown tokens (UNK)"
+    price = run.unk_penalty if penalty is None else penalty
+    if some and price:
+        why = "" if penalty is not None else f", {_unk_reason(run)}"
+        return (
+            f"{known}. Each of them costs {price:.3f} nats in the penalized log-probability{why}; "
+            "--unk-penalty changes this"
+        )
+    if some and len(counts) > 1:
+        return f"{known} without a penalty, so they look likelier than they are (see --unk-penalty)"
+    return ""
