@@ -849,7 +849,7 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(call: Call, here: Path
     assert json.loads(Path("c/k/run.json").read_text())["status"] == "training"
     status, _, err = call("train", "--resume", "--checkpoints", "c", "--save-minutes", "9")
     assert status == 0
-    assert "going on with k from step" in err
+    assert "resuming k from step" in err
     assert trained(call, "u", *length)[0] == 0
     for name in ("model.safetensors", "states/step-600/state.safetensors"):
         assert Path(f"c/k/{name}").read_bytes() == Path(f"c/u/{name}").read_bytes()
@@ -1051,7 +1051,7 @@ def test_unknown_tokens_and_empty_texts_win_nothing(call: Call) -> None:
     assert status == 0
     assert " *" not in out
     assert [line.split()[0] for line in out.splitlines()[1:]] in (["1", "2", "-"], ["2", "1", "-"])
-    assert "1 of 3 texts hold unknown tokens" in err
+    assert "1 of 3 texts contain unknown tokens" in err
     assert "-0.000" not in out
     _, out, err = call("score", "--run", "stream", "--format", "table", "abc", "abd", "")
     assert out.count(" *") == 1

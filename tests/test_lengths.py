@@ -11,7 +11,7 @@ import pytest
 import torch
 from helpers import Call
 
-from charlm.cli import beginning
+from charlm.api import sessions
 from charlm.config.settings import ModelSettings
 from charlm.errors import UsageError
 from charlm.files import atomic
@@ -380,14 +380,14 @@ def test_continue_resumes_what_another_process_started_meanwhile(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two recipes of one Makefile look for the run at once; the later one finds its name taken."""
-    real = beginning.start
+    real = sessions.start_run
 
-    def second(request: beginning.Request) -> Session:
-        monkeypatch.setattr(beginning, "start", real)
+    def second(request: sessions.Request, *, command: str) -> Session:
+        monkeypatch.setattr(sessions, "start_run", real)
         assert train(call, "--continue")[0] == 0  # the first recipe
-        return real(request)
+        return real(request, command=command)
 
-    monkeypatch.setattr(beginning, "start", second)
+    monkeypatch.setattr(sessions, "start_run", second)
     status, out, err = train(call, "--continue")
     assert (status, out) == (0, "c/r\n")
     assert "nothing was changed" in err

@@ -73,7 +73,7 @@ def test_ours_stand_beside_the_published(call: Call, small: Path) -> None:
     assert "protocol: 82,430 tokens with line ends" in err
     status, again, err = call("reproduce", "ptb-word", "--data", "elsewhere")
     assert (status, again) == (0, out)
-    assert "going on" not in err
+    assert "resuming" not in err
     found = json.loads(call("reproduce", "ptb-word", "--json")[1])
     assert found["complete"] is True
     assert list(found["ours"]) == ["test", "test, cache"]
@@ -91,7 +91,7 @@ def test_a_budget_ends_the_sitting_and_the_next_goes_on(
     assert "not complete yet; continue with: charlm " in err
     assert out.count("ours") == 1
     _, _, err = call("reproduce", "ptb-word", "--data", str(small), "--budget", "0.01")
-    assert "going on with recipe-ptb-word from step" in err
+    assert "resuming recipe-ptb-word from step" in err
 
 
 def test_a_run_of_another_seed_is_not_taken_for_the_one_that_was_asked_for(
@@ -101,7 +101,7 @@ def test_a_run_of_another_seed_is_not_taken_for_the_one_that_was_asked_for(
     assert call("reproduce", "ptb-word", "--data", str(small), "--seed", "3")[0] == 0
     status, _, err = call("reproduce", "ptb-word", "--data", str(small), "--seed", "2")
     assert status == 4
-    assert "was begun with seed 3; expected --seed 3, or none" in err
+    assert "was started with seed 3; expected --seed 3, or none" in err
     for seed in ([], ["--seed", "3"]):
         assert call("reproduce", "ptb-word", "--data", str(small), *seed)[0] == 0
 
@@ -134,7 +134,7 @@ def test_every_recipe_can_be_planned_as_it_is(name: str) -> None:
 def test_missing_corpora_are_named(call: Call) -> None:
     status, _, err = call("reproduce", "awd-wt2", "--data", "nowhere")
     assert status == 3
-    assert "nowhere/wikitext2/train.txt is not there; expected the corpora below nowhere" in err
+    assert "nowhere/wikitext2/train.txt does not exist; expected the corpora below nowhere" in err
 
 
 def test_without_a_name_the_recipes_are_listed(call: Call) -> None:

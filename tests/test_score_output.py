@@ -267,7 +267,7 @@ def test_a_column_that_is_called_as_one_of_the_output_keeps_its_cells(
     head, row = (line.split("\t") for line in out.splitlines())
     assert head[-3:] == ['"text"', "input_text", "input_oov"]
     assert row[-3:] == ["the pear", "x", "y"]
-    assert 'have new names: "input_text" for "text", "input_oov" for "oov"' in err
+    assert 'were renamed, since the output has these names: "input_text" for "text", ' in err
 
 
 def test_keys_that_come_late_are_kept_or_reported(
@@ -282,7 +282,7 @@ def test_keys_that_come_late_are_kept_or_reported(
     _, out, err = call("score", "--file", "t.jsonl")
     assert len(out.splitlines()) == 258
     assert "late" not in out
-    assert '"late" is first seen in row 257' in err
+    assert '"late" first appears in row 257' in err
 
 
 def test_only_alternatives_are_ranked(call: Call, here: Path) -> None:

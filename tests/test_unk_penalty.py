@@ -226,7 +226,7 @@ def test_the_penalty_is_shown_and_can_be_changed(call: Call, words: Path) -> Non
     table = pandas.read_csv(io.StringIO(out), sep="\t")
     raw, priced = table.log_probability_base_e, table.penalized_log_probability_base_e
     assert (raw - priced).tolist() == pytest.approx([0.0, math.log(10)], abs=2e-6)
-    assert "1 of 2 texts hold unknown tokens (UNK). Each such token costs 2.303 nats" in err
+    assert "1 of 2 texts contain unknown tokens (UNK). Each of them costs 2.303 nats" in err
     assert "ln 10, the number of types that UNK stands for" in err
     for typed, cost in (("0", 0.0), ("1.5", 1.5)):
         _, out, err = call("score", *texts, "--format", "jsonl", "--unk-penalty", typed)
