@@ -1101,7 +1101,7 @@ def test_sentences_in_other_encodings_are_scored(call: Call, here: Path) -> None
     with (here / "latin.txt").open("rb") as text:
         child = process("score", "--run", "stream", "--encoding", "utf-16", stdin=text)
         told = child.communicate(timeout=PATIENCE)[1].decode()
-        assert (child.returncode, "--encoding, such as utf-16-le" in told) == (3, True)
+        assert (child.returncode, "such as --encoding utf-16-le" in told) == (3, True)
     status, out, err = call("score", "--run", "stream", "--file", "latin.txt")
     assert (status, out, "--encoding cp1252" in err) == (3, "", True)
     status, _, err = call("score", "--run", "stream", "--file", "latin.txt", "--errors", "replace")

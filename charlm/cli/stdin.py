@@ -7,7 +7,6 @@ counts as no data: a terminal, /dev/null, a closed or empty stream, and a pipe w
 silent. So nothing hangs under cron, in CI or below a program that leaves its pipe open.
 """
 
-import codecs
 import contextlib
 import os
 import shlex
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from charlm.cli.output import Verbosity, say
-from charlm.errors import CorpusError, UsageError
+from charlm.errors import UsageError
 
 if TYPE_CHECKING:
     from charlm.text.sources.rows import Record
@@ -185,32 +184,14 @@ def _without_cr(batches: "Iterator[list[Record]]") -> "Iterator[list[Record]]":
 
 def stdin_lines(encoding: str = "utf-8", errors: str = "strict") -> Iterator[list[str]]:
     """Yield lines of stdin as soon as they arrive, in batches. Raises CorpusError."""
-    from charlm.text.sources.decoding import placeless, refuse_other_than_text
+    from charlm.text.sources.decoding import decode
 
-    decoder = codecs.getincrementaldecoder(encoding)(errors)
-    rest, place, data = "", 0, b"-"
-    while data:
-        data = os.read(sys.stdin.fileno(), READ_BYTES)
-        if not place:
-            refuse_other_than_text(data, "standard input", encoding)
-        begin = place - len(decoder.getstate()[0])  # a character may be cut in two
-        try:
-            rest += decoder.decode(data, final=not data)
-        except UnicodeError as error:  # without a place: utf-16 without a byte-order mark
-            reason = placeless(error)
-            if reason or not isinstance(error, UnicodeDecodeError):
-                raise CorpusError(
-                    f"stdin: {reason}. Name its encoding with --encoding, such as {encoding}-le"
-                ) from error
-            raise CorpusError(
-                f"stdin: byte {begin + error.start}: 0x{error.object[error.start]:02x} is not "
-                f"valid {encoding.upper()}. Name its encoding with --encoding, such as cp1252, or "
-                "take what can be read with --errors replace"
-            ) from error
-        if not place:  # a byte-order mark
-            rest = rest.removeprefix("\ufeff")
-        place += len(data)
-        *lines, rest = rest.split("\n")
+    blocks = iter(lambda: os.read(sys.stdin.fileno(), READ_BYTES), b"")
+    rest = ""
+    for piece in decode(
+        blocks, "standard input", say, encoding=encoding, errors=errors, sniff_bytes=1
+    ):
+        *lines, rest = (rest + piece).split("\n")
         if lines:
             yield lines
     if rest:

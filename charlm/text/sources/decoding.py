@@ -95,14 +95,21 @@ def codec_name(encoding: str) -> str:
 
 
 def decode(
-    blocks: Iterable[bytes], label: str, note: Callable[[str], None], *, encoding: str, errors: str
+    blocks: Iterable[bytes],
+    label: str,
+    note: Callable[[str], None],
+    *,
+    encoding: str,
+    errors: str,
+    sniff_bytes: int = SNIFF_BYTES,
 ) -> Iterator[str]:
     """The text of one file, a piece for each block; `label` names the file in messages.
 
     CorpusError where the bytes are not text, or not valid in the encoding and `errors` is "strict".
-    With "replace" each invalid place becomes U+FFFD, and `note` is told how many there were.
+    With "replace" each invalid place becomes U+FFFD, and `note` gets their number. The first
+    `sniff_bytes` bytes are read before there is any text; 1 gives the text of a pipe as it comes.
     """
-    blocks = _sniffed(iter(blocks), label, encoding)
+    blocks = _sniffed(iter(blocks), label, encoding, sniff_bytes)
     pieces = _decoded(blocks, label, encoding, errors)
     first = next((piece for piece in pieces if piece), "")
     if first.startswith("\ufeff"):
@@ -216,10 +223,10 @@ def line_batches(pieces: Iterable[str], label: str) -> Iterator[list[str]]:
 # ------------------------------------------------------------------ is it text?
 
 
-def _sniffed(blocks: Iterator[bytes], label: str, encoding: str) -> Iterator[bytes]:
+def _sniffed(blocks: Iterator[bytes], label: str, encoding: str, size: int) -> Iterator[bytes]:
     """The same blocks, after a look at the first of them."""
     first: list[bytes] = []
-    while sum(map(len, first)) < SNIFF_BYTES and (block := next(blocks, b"")):
+    while sum(map(len, first)) < size and (block := next(blocks, b"")):
         first.append(block)
     refuse_other_than_text(b"".join(first)[:SNIFF_BYTES], label, encoding)
     return chain(first, blocks)
