@@ -23,7 +23,8 @@ from torch.nn import functional as F
 from charlm.backends.interface import Engine
 from charlm.backends.kernel_library import chosen_variant
 from charlm.config.cells import CELLS
-from charlm.config.settings import ModelSettings, VocabularySettings
+from charlm.config.corpus import VocabularySettings
+from charlm.config.model import ModelSettings
 from charlm.inference.generation import generate
 from charlm.inference.likelihood import document_nats
 from charlm.nn.devices import (

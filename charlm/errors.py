@@ -10,8 +10,13 @@
 Every message has three parts: what was found, what was expected, what to do.
 """
 
+import contextlib
+import difflib
 import operator
-from typing import SupportsIndex
+from collections.abc import Collection, Iterator, Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import Any, SupportsIndex
 
 
 class CharlmError(Exception):
@@ -64,6 +69,45 @@ class DivergenceError(CharlmError):
         self.found = found or message
 
 
+_NAMES: ContextVar[Mapping[str, str]] = ContextVar("names", default=MappingProxyType({}))
+
+
+@contextlib.contextmanager
+def naming(names: Mapping[str, str]) -> Iterator[None]:
+    """Inside, messages write settings and options as the user did: {"top_p": "--top-p"}."""
+    token = _NAMES.set(names)
+    try:
+        yield
+    finally:
+        _NAMES.reset(token)
+
+
+def named(name: str) -> str:
+    """Return a setting or option as its user wrote it: a flag, a keyword, or its own name."""
+    return _NAMES.get().get(name, name)
+
+
+def nearest(name: str, names: Collection[str]) -> str:
+    """Return "did you mean 'lstm'?" for a misspelt name; "" if no name is near."""
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def choice_problem(name: str, value: Any, choices: Collection[str]) -> str:
+    """Return what is wrong with an option that must be one of the names; "" if nothing is."""
+    if value in choices:
+        return ""
+    near = nearest(str(value), choices)
+    hint = f" ({near})" if near else ""
+    return f"{named(name)} is {value!r}; expected one of {', '.join(choices)}{hint}"
+
+
+def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
+    """Raise UsageError, with the nearest name, unless a value is one of the names."""
+    if problem := choice_problem(name, value, choices):
+        raise UsageError(problem)
+
+
 def check_count(name: str, value: SupportsIndex, minimum: int) -> None:
     """Raise UsageError unless a value is a whole number of at least `minimum`."""
     try:
@@ -71,4 +115,4 @@ def check_count(name: str, value: SupportsIndex, minimum: int) -> None:
     except TypeError:
         fits = False
     if not fits:
-        raise UsageError(f"{name} is {value!r}; expected a whole number, {minimum} or more")
+        raise UsageError(f"{named(name)} is {value!r}; expected a whole number, {minimum} or more")

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from charlm.config.settings import CorpusSettings, VocabularySettings
+from charlm.config.corpus import CorpusSettings, VocabularySettings
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import load_dataset
 from charlm.text.encoded import encode_text

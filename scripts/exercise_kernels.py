@@ -18,7 +18,7 @@ from charlm.backends.interface import State
 from charlm.backends.native import NativeEngine
 from charlm.backends.numpy_backend import NumpyEngine
 from charlm.backends.weights import Weights, expected_shapes, weights_from
-from charlm.config.settings import ModelSettings
+from charlm.config.model import ModelSettings
 
 
 def main() -> None:

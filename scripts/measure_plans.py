@@ -33,7 +33,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from charlm.config.settings import CorpusSettings, Settings, VocabularySettings, settings_from
+from charlm.config.corpus import CorpusSettings, VocabularySettings
+from charlm.config.settings import Settings, settings_from
 from charlm.inference.adapt.calibration import fit_scale, sample_of
 from charlm.inference.likelihood import evaluate
 from charlm.ngram.baseline import ngram_nats

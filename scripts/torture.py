@@ -33,7 +33,8 @@ import torch  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from charlm.api.model import load  # noqa: E402
-from charlm.config.settings import CorpusSettings, Settings, VocabularySettings, settings_from  # noqa: E402
+from charlm.config.corpus import CorpusSettings, VocabularySettings  # noqa: E402
+from charlm.config.settings import Settings, settings_from  # noqa: E402
 from charlm.config.text_units import UNITS  # noqa: E402
 from charlm.errors import CharlmError, EnvironmentFailure  # noqa: E402
 from charlm.files import atomic  # noqa: E402

@@ -20,13 +20,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
-from charlm.config.flags import flag_of
 from charlm.config.presets import PRESETS
-from charlm.config.settings import SECTIONS
+from charlm.report.settings import markdown_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "charlm" / "guide").glob("*.md"))]
@@ -48,32 +45,7 @@ def rows(head: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
 
 def settings_tables() -> str:
     """Return a table for each section of the settings."""
-    text = ""
-    for section, cls in SECTIONS.items():
-        lines = [
-            (f"`{typed_name(f.name)}`", shown_default(f.default), meaning(f)) for f in fields(cls)
-        ]
-        head = ("flag, or name for `--set`", "default", "meaning")
-        text += f"\n## [{section}]\n\n" + rows(head, lines)
-    return text + "\n"
-
-
-def typed_name(name: str) -> str:
-    """Return the flag of a setting, or its name if it has none."""
-    return flag_of(name) or name
-
-
-def shown_default(default: Any) -> str:
-    """Return a default as it is typed."""
-    if default in (None, ()):
-        return ""
-    return str(default).lower() if isinstance(default, bool) else f"{default}".removesuffix(".0")
-
-
-def meaning(setting: Any) -> str:
-    """Return the help of a setting with its choices."""
-    choices = ", ".join(setting.metadata.get("choices", ()))
-    return str(setting.metadata["doc"]) + (f" ({choices})" if choices else "")
+    return "\n" + "\n".join(markdown_tables()) + "\n"
 
 
 def presets_table() -> str:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import torch
 
-from charlm.config.settings import ModelSettings, VocabularySettings
+from charlm.config.corpus import VocabularySettings
+from charlm.config.model import ModelSettings
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.nn.torch_backend import TorchEngine
 from charlm.text.corpus import Corpus

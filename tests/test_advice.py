@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from charlm.config.settings import CorpusSettings, VocabularySettings
+from charlm.config.corpus import CorpusSettings, VocabularySettings
 from charlm.text.advice import FEW_TOKENS, list_advice, shared_advice, size_advice
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import load_dataset

@@ -5,7 +5,7 @@ from helpers import CORPUS, vocabulary_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.config.settings import VocabularySettings
+from charlm.config.corpus import VocabularySettings
 from charlm.config.text_units import UNITS
 from charlm.errors import CorpusError, UsageError
 from charlm.text.documents import END

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import charlm
 from charlm.config.cells import CELLS, CellSpec
-from charlm.config.settings import ModelSettings
+from charlm.config.model import ModelSettings
 from charlm.errors import UsageError
 from charlm.nn.cells import embedding_scale
 from charlm.nn.dropout import dropped

@@ -20,7 +20,8 @@ import charlm
 from charlm.api import model as library
 from charlm.cli import app, main
 from charlm.cli.output import Verbosity
-from charlm.config.flags import count_of
+from charlm.config.fields import scaled_number
+from charlm.config.flags import by_section
 from charlm.errors import CharlmError, UsageError
 from charlm.inference import likelihood
 from charlm.runs import built_in
@@ -878,14 +879,14 @@ def test_a_second_trainer_is_refused(call: Call, here: Path) -> None:
 )
 def test_numbers_of_weights_may_be_short(text: str, value: int) -> None:
     """As people write them."""
-    assert count_of(text) == value
+    assert scaled_number(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "M", "x", "2T", "inf", "nan"])
 def test_numbers_of_weights_that_are_none(text: str) -> None:
     """Refused with an example."""
     with pytest.raises(UsageError, match="2M or 500k"):
-        count_of(text)
+        by_section({"params": text})
 
 
 def test_a_number_of_weights_trains(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from charlm.config.settings import DOCUMENT_NAMES
+from charlm.config.corpus import DOCUMENT_NAMES
 from charlm.errors import CorpusError, UsageError
 from charlm.text.corpus import Corpus
 from charlm.text.documents import END, TextStats, scan, span, split_point

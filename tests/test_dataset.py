@@ -10,7 +10,7 @@ from helpers import corpus_of, vocabulary_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.config.settings import CorpusSettings, VocabularySettings
+from charlm.config.corpus import CorpusSettings, VocabularySettings
 from charlm.config.text_units import UNITS
 from charlm.errors import CharlmError, CorpusError, EnvironmentFailure, UsageError
 from charlm.text import idcache

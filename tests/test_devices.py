@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from charlm.config.settings import ModelSettings
+from charlm.config.model import ModelSettings
 from charlm.errors import EnvironmentFailure
 from charlm.nn import devices
 from charlm.nn.devices import choose_device, choose_precision

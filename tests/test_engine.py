@@ -20,7 +20,7 @@ from charlm.backends.native import NativeEngine
 from charlm.backends.numpy_backend import NumpyEngine
 from charlm.backends.weights import Weights, weights_from
 from charlm.config import cells
-from charlm.config.settings import ModelSettings
+from charlm.config.model import ModelSettings
 from charlm.errors import EnvironmentFailure
 from charlm.nn.model import RecurrentLanguageModel, saved_tensors
 

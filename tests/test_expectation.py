@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from helpers import encoded_stream, vocabulary_of
 
-from charlm.config.settings import ModelSettings, Settings, TrainingSettings
+from charlm.config.model import ModelSettings
+from charlm.config.settings import Settings
+from charlm.config.training import TrainingSettings
 from charlm.ngram.baseline import ngram_nats
 from charlm.nn.model import count_parameters
 from charlm.text.dataset import Dataset

@@ -15,7 +15,18 @@ from charlm.cli import app, stdin
 from charlm.cli.output import Verbosity
 from charlm.runs.built_in import shipped
 
-TEXTLESS = {"score", "fill", "compare", "info", "verify", "reproduce", "bench", "guide", "vectors"}
+TEXTLESS = {
+    "settings",
+    "score",
+    "fill",
+    "compare",
+    "info",
+    "verify",
+    "reproduce",
+    "bench",
+    "guide",
+    "vectors",
+}
 """Commands that read standard input by themselves, require their text, or take none."""
 SHORT = ["--len", "5", "--seed", "1"]
 

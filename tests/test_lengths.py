@@ -12,7 +12,7 @@ import torch
 from helpers import Call
 
 from charlm.api import sessions
-from charlm.config.settings import ModelSettings
+from charlm.config.model import ModelSettings
 from charlm.errors import UsageError
 from charlm.files import atomic
 from charlm.runs import data

@@ -6,7 +6,7 @@ from helpers import seeded, tiny_model
 from torch.nn import functional as F
 
 from charlm.config.cells import CELLS
-from charlm.config.settings import ModelSettings
+from charlm.config.model import ModelSettings
 from charlm.errors import UsageError
 from charlm.nn.model import (
     RecurrentLanguageModel,

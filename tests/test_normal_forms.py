@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.config.settings import VocabularySettings
+from charlm.config.corpus import VocabularySettings
 from charlm.config.text_units import UNITS
 from charlm.text.encoded import encode_text
 from charlm.text.tokenizers.building import build_vocabulary, safe_chunks

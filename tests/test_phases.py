@@ -24,7 +24,7 @@ from charlm.cli.display import (
     stderr_width,
 )
 from charlm.cli.output import Line, Verbosity
-from charlm.config.settings import CorpusSettings, VocabularySettings
+from charlm.config.corpus import CorpusSettings, VocabularySettings
 from charlm.inference.likelihood import evaluate
 from charlm.phases import Phase, advance, counted, listening, phase
 from charlm.text.dataset import load_dataset

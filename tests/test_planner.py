@@ -11,8 +11,10 @@ from helpers import encoded_documents, encoded_stream, vocabulary_of
 
 from charlm.backends import kernel_library
 from charlm.config.cells import CELLS
-from charlm.config.settings import ModelSettings, Settings, TrainingSettings
+from charlm.config.model import ModelSettings
+from charlm.config.settings import Settings
 from charlm.config.text_units import UNITS
+from charlm.config.training import TrainingSettings
 from charlm.errors import UsageError
 from charlm.nn.devices import Precision
 from charlm.nn.model import RecurrentLanguageModel, count_parameters, multiplied_weights

@@ -6,14 +6,11 @@ from pathlib import Path
 import pytest
 
 import charlm
+from charlm.config.corpus import CorpusSettings, VocabularySettings
+from charlm.config.model import ModelSettings
 from charlm.config.presets import PRESETS, layered, overlay, preset_settings
-from charlm.config.settings import (
-    CorpusSettings,
-    ModelSettings,
-    TrainingSettings,
-    VocabularySettings,
-    settings_from,
-)
+from charlm.config.settings import settings_from
+from charlm.config.training import TrainingSettings
 from charlm.errors import UsageError
 from charlm.nn.model import count_parameters
 from charlm.runs.layout import read_record

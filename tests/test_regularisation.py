@@ -7,7 +7,8 @@ from helpers import chi_square_fits, encoded_stream, engine, seeded, tiny_model,
 from torch.nn import functional as F
 
 from charlm.config.cells import CELLS
-from charlm.config.settings import ModelSettings, TrainingSettings
+from charlm.config.model import ModelSettings
+from charlm.config.training import TrainingSettings
 from charlm.errors import UsageError
 from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import Precision

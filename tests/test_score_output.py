@@ -11,7 +11,7 @@ from helpers import CORPUS, Call, engine, tiny_model, vocabulary_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from charlm.config.settings import Reading
+from charlm.config.corpus import ReadSettings
 from charlm.inference.scoring import Score, Scorer, Scores, TokenScore
 from charlm.report.formats import FORMATS, ScoredRow, output_names
 from charlm.text.boundaries import Boundaries
@@ -127,7 +127,7 @@ def test_charlm_reads_it_back(
     path = tmp_path_factory.mktemp("again") / f"scores.{name}"
     path.write_bytes(written(name, rows, tokens=tokens).encode())
     column = "token" if tokens else "text"
-    found = list(Corpus([str(path)], reading=Reading(column=column)).records())
+    found = list(Corpus([str(path)], reading=ReadSettings(column=column)).records())
     expected = [
         (str(at), part or None, cell)
         for at, (text, cell) in enumerate(rows, start=1)
@@ -181,7 +181,7 @@ def test_no_column_of_the_input_is_lost_to_one_of_the_output(columns: list[str])
 def test_lines_are_numbered_however_the_text_is_cut(text: str, size: int) -> None:
     """A line for each line end, and what is left after the last one."""
     corpus = Corpus.from_text(text, "line")
-    corpus._reading = Reading(keep_cr=True)
+    corpus._reading = ReadSettings(keep_cr=True)
     corpus._chunk_chars = size
     expected = text.split("\n")
     expected = expected[:-1] if expected[-1] == "" else expected

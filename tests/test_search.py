@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from waiting import Ticking
 
-from charlm.config.settings import ModelSettings, Settings, settings_from
+from charlm.config.model import ModelSettings
+from charlm.config.settings import Settings, settings_from
 from charlm.errors import EnvironmentFailure, RunError, UsageError
 from charlm.runs.layout import read_record
 from charlm.runs.locate import find_run
@@ -142,7 +143,7 @@ def test_a_search_of_an_older_version_goes_on(settings: Settings, tmp_path: Path
 
 
 def test_unknown_knobs_are_refused(settings: Settings, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="knobs are rate; expected some of num_layers"):
+    with pytest.raises(UsageError, match="knobs is rate; expected some of num_layers"):
         next(iter(search(settings, tmp_path / "s", knobs=("rate",), **TINY)))
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from charlm.backends.weights import is_plain
 from charlm.config.cells import CELLS
-from charlm.config.settings import ModelSettings
+from charlm.config.model import ModelSettings
 from charlm.errors import UsageError
 from charlm.inference.generation import generate
 from charlm.inference.likelihood import evaluate

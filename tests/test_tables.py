@@ -77,9 +77,9 @@ def opened(module, content: str, cuts: list[int], reading, **named) -> list[tupl
 
 
 def rules(**fields):
-    from charlm.config.settings import Reading
+    from charlm.config.corpus import ReadSettings
 
-    return Reading(**fields)
+    return ReadSettings(**fields)
 
 
 @given(

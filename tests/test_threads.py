@@ -12,7 +12,8 @@ from helpers import tiny_model
 from charlm.backends import kernel_library
 from charlm.backends.kernel_library import default_threads, useful_threads
 from charlm.config.cells import CELLS
-from charlm.config.settings import ModelSettings, TrainingSettings
+from charlm.config.model import ModelSettings
+from charlm.config.training import TrainingSettings
 from charlm.runs import run as runs
 from charlm.training.plan import speed
 from charlm.training.plan.speed import set_threads, training_threads

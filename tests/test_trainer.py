@@ -21,7 +21,7 @@ from helpers import (
 from waiting import Ticking
 
 from charlm.config.cells import CELLS
-from charlm.config.settings import TrainingSettings
+from charlm.config.training import TrainingSettings
 from charlm.errors import DivergenceError, EnvironmentFailure, RunError
 from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import Precision

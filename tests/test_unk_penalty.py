@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import charlm
-from charlm.config.settings import CorpusSettings, VocabularySettings
+from charlm.config.corpus import CorpusSettings, VocabularySettings
 from charlm.files.atomic import write_json
 from charlm.inference.comparison import difference, line_nats
 from charlm.inference.scoring import Scorer

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from helpers import Call
 
+import charlm
 from charlm.cli import app
 from charlm.cli.frame import joined_lines
-from charlm.cli.usage import with_flags
+from charlm.errors import UsageError
 from charlm.report.text import counted
 
 
@@ -42,6 +43,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("train x.txt --set skip=maybe", "charlm: skip is 'maybe'; expected true or false"),
         ("sample --run tales --engine gpu", "--engine is 'gpu'; expected one of auto, native, num"),
         ("sample --run tales --weights fp16", "--weights is 'fp16'; expected one of fp32, bf16"),
+        ("train x.txt --cell lstn", "esn (did you mean 'lstm'?)"),
+        ("train x.txt --stateless --set random_bptt=true", "random_bptt with --stateless, whose"),
+        ("train x.txt --tie --embedding one-hot", "--tie with --embedding one-hot, which has no"),
+        ("search --knobs= x.txt", "--knobs is empty; expected some of num_layers"),
         ("train x.txt --continue", "--continue has no effect without --name. Add --name, or"),
         ("train x.txt --minutes 1 --epochs 3", "--epochs and --minutes were given; expected one"),
     ],
@@ -53,14 +58,22 @@ def test_a_wrong_value_is_named_with_its_flag(words: str, problem: str, call: Ca
     assert problem in err
 
 
-def test_only_flags_that_were_typed_are_named() -> None:
-    """A name from a file stays, and so does a name in quotes or inside another name."""
-    message = "dropout is 2; hidden_size is 0; 'hidden_size' and input_dropout is 3"
-    assert with_flags(message, ["train", "--lr", "3"]) == message
-    assert with_flags(message, ["train", "--", "--dropout"]) == message
-    assert with_flags(message, ["train", "--dropout", "2", "--hidden=0"]) == (
-        "--dropout is 2; --hidden is 0; 'hidden_size' and input_dropout is 3"
-    )
+def test_messages_use_the_spelling_of_the_user(call: Call) -> None:
+    """An alias as it was typed; a name of a file or of --set stays; keywords of the library."""
+    for flag in ("--valid-frac", "--valid-fraction"):
+        assert f"{flag} is 7; expected" in call("train", "x.txt", flag, "7")[2]
+    Path("my.toml").write_text("[model]\nhidden_size = 0\n", encoding="utf-8")
+    _, _, err = call("train", "x.txt", "--config", "my.toml", "--hidden", "3")
+    assert "my.toml: hidden_size is 0; expected at least 1" in err
+    for name in ("hidden", "hidden_size"):
+        with pytest.raises(UsageError, match=f"^{name} is 0; expected at least 1"):
+            charlm.train("x.txt", **{name: 0})
+
+
+def test_a_flag_and_its_alias_are_one_setting(call: Call) -> None:
+    """Given twice it is refused."""
+    _, _, err = call("train", "x.txt", "--valid-frac", "0.1", "--valid-fraction", "0.2")
+    assert "--valid-fraction and --valid-frac are names of one setting" in err
 
 
 def test_paragraphs_of_help_wrap_at_any_width() -> None:

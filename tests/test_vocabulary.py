@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 import charlm
-from charlm.config.settings import VocabularySettings
+from charlm.config.corpus import VocabularySettings
 from charlm.config.text_units import UNITS
 from charlm.errors import RunError, UsageError
 from charlm.text.documents import END

@@ -14,7 +14,7 @@ from waiting import python_calls
 
 from charlm.backends.weights import expected_shapes
 from charlm.config.cells import CELLS
-from charlm.config.settings import ModelSettings
+from charlm.config.model import ModelSettings
 from charlm.errors import RunError
 from charlm.nn.model import RecurrentLanguageModel, saved_tensors
 from charlm.runs.tensors import put_weights, tensors_from_file, tensors_to_bytes

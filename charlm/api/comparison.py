@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from charlm.api.model import Model
-from charlm.config.settings import Reading
+from charlm.config.corpus import ReadSettings
 from charlm.errors import UsageError
 from charlm.inference.comparison import (
     Difference,
@@ -76,7 +76,7 @@ def _of_files(
     notes: list[str],
 ) -> tuple[list[EncodedText], Sequence[float]]:
     """Return files as each run reads them, and the number of bytes of each line."""
-    rules = Reading(**{"keep_cr": True, **(reading or {})})  # every run reads the same text
+    rules = ReadSettings(**{"keep_cr": True, **(reading or {})})  # every run reads the same text
     corpus = Corpus(files, document="stream", reading=rules)
     text = "".join(corpus.chunks())
     notes += corpus.notes

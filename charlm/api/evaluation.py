@@ -6,7 +6,7 @@ from typing import Any
 
 from charlm.api.methods import Methods
 from charlm.api.model import Model, load
-from charlm.config.settings import Reading
+from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError
 from charlm.inference.likelihood import evaluate
 from charlm.phases import phase
@@ -50,7 +50,7 @@ def evaluate_run(
         adaptation = Adaptation(model, methods)
     notes: list[str] = []
     if files:
-        rules = Reading(**{"keep_cr": model.run.boundaries.crlf, **(reading or {})})
+        rules = ReadSettings(**{"keep_cr": model.run.boundaries.crlf, **(reading or {})})
         texts = {
             "text": _read(model, files, document or model.run.boundaries.document, rules, notes)
         }
@@ -80,7 +80,7 @@ def held_out_texts(model: Model) -> dict[str, EncodedText]:
 
 
 def _read(
-    model: Model, files: Sequence[str], document: str, rules: Reading, notes: list[str]
+    model: Model, files: Sequence[str], document: str, rules: ReadSettings, notes: list[str]
 ) -> EncodedText:
     corpus = Corpus(files, document=document, reading=rules)
     with phase("encoding the text"):

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from charlm.config.corpus import ReadSettings
 from charlm.config.flags import by_section
-from charlm.config.settings import Reading, settings_from
+from charlm.config.settings import settings_from
 from charlm.inspect.gradients import GradientFlow, compared_flows, run_flow
 from charlm.inspect.recall import LAG, LETTERS, recall_flows, recall_settings, recall_text
 from charlm.runs.run import load_run
@@ -30,7 +31,7 @@ def run_gradients(
     corpus = None
     if files:
         run = load_run(path)
-        rules = Reading(**{"keep_cr": run.boundaries.crlf, **(reading or {})})
+        rules = ReadSettings(**{"keep_cr": run.boundaries.crlf, **(reading or {})})
         corpus = Corpus(files, document=run.boundaries.document, reading=rules)
     return run_flow(path, corpus, lags or LAGS)
 

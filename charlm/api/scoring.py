@@ -5,7 +5,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from charlm.config.settings import Reading
+from charlm.config.corpus import ReadSettings
 from charlm.inference.scoring import Score, Scorer
 from charlm.text.corpus import Corpus
 from charlm.text.sources.rows import Record
@@ -21,7 +21,7 @@ class Sentences:
     """
 
     def __init__(self, path: Path, reading: Mapping[str, Any]) -> None:
-        corpus = Corpus([str(path)], document="line", reading=Reading(**reading))
+        corpus = Corpus([str(path)], document="line", reading=ReadSettings(**reading))
         self.notes, self._records = corpus.notes, corpus.records()
         self._first = list(islice(self._records, BATCH))
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from charlm.commands import command
 from charlm.config.presets import combined
-from charlm.config.settings import LENGTHS, settings_from
+from charlm.config.settings import settings_from
+from charlm.config.training import LENGTHS
 from charlm.errors import RunError, UsageError
 from charlm.phases import phase
 from charlm.runs.built_in import is_built_in
@@ -55,24 +56,21 @@ class Request:
         """The folder of runs."""
         return checkpoints_folder(self.checkpoints)
 
-    @property
-    def where(self) -> tuple[str, ...]:
-        """The word before errors about settings, by which the command line knows flags."""
-        return ("flags",) if self.source == "flag" else ()
-
     def combined(self) -> tuple[Nested, dict[str, str]]:
         """Return preset, file and flags as settings by section, and the origin of each."""
         if self.run:
             raise UsageError(
                 "--run names a run to resume, so it needs --resume. Name a new run with --name"
             )
-        return combined(self.flags, self.source, preset=self.preset, config=self.config)
+        return combined(
+            self.flags, self.source, preset=self.preset, config=self.config, vocab=self.vocab
+        )
 
 
 def plan_run(request: Request) -> "Prepared":
     """Return the plan of a new run; nothing is written and nothing is trained."""
     nested, origins = request.combined()
-    settings = settings_from(nested, "flags")
+    settings = settings_from(nested)
     with phase(LOADING):
         from charlm.training.preparing import prepare
 
@@ -95,7 +93,7 @@ def start_run(
     `command` is kept in the record; with `overwrite` a run of the same name is replaced.
     """
     nested, origins = request.combined()
-    settings = settings_from(nested, *request.where)
+    settings = settings_from(nested)
     with phase(LOADING):
         from charlm.training import opening
 
@@ -136,7 +134,7 @@ def _changes(nested: Nested, record: Mapping[str, Any], name: str) -> Nested:
 
     Raises UsageError if the run was made with other settings.
     """
-    given, recorded, changes = settings_from(nested, "flags").to_dict(), record["settings"], {}
+    given, recorded, changes = settings_from(nested).to_dict(), record["settings"], {}
     results = record.get("results") or {}
     for section, key in ((section, key) for section, values in nested.items() for key in values):
         before, now = recorded[section].get(key), given[section][key]
@@ -163,7 +161,7 @@ def _check_text(nested: Nested, record: dict[str, Any], path: Path, vocab: Path 
         own, other = (vocabulary_bytes(load_vocabulary(p)) for p in (path / TOKENIZER, vocab))
         if own != other:
             raise _made_otherwise(f"with another vocabulary than {vocab}", "the same", path.name)
-    given = settings_from(nested, "flags").corpus
+    given = settings_from(nested).corpus
     if given.sources:
         before = settings_from(record["settings"]).corpus
         if text_changed(replace(before, **{key: getattr(given, key) for key in PATHS}), record):

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from charlm.api.model import Model, load
 from charlm.api.sessions import Request, start_run
-from charlm.config.flags import by_section
-from charlm.config.settings import CorpusSettings, Reading, settings_from
-from charlm.errors import UsageError
+from charlm.config.corpus import CorpusSettings, ReadSettings
+from charlm.config.flags import by_section, names_given
+from charlm.config.settings import settings_from
+from charlm.errors import UsageError, naming
 from charlm.phases import Phase, listening
 from charlm.report.text import shortened
 from charlm.text.corpus import Corpus
@@ -150,10 +151,6 @@ def _session(
     **settings: Any,
 ) -> "Session":
     given = by_section({"sources": _checked(sources), **settings})
-    if vocab and (known := given.get("vocabulary")):
-        raise UsageError(
-            f"{', '.join(known)} with vocab, whose file decides that; give one of them"
-        )
     if name is not None and not isinstance(name, str):
         raise UsageError(f"name is {name!r}; expected a string such as 'my-run'")
     request = Request(
@@ -166,9 +163,10 @@ def _session(
         source="argument",
     )
     corpus = None
-    if text is not None:
-        corpus = _in_memory(text, settings_from(request.combined()[0]).corpus)
-    return start_run(request, corpus=corpus, overwrite=overwrite)
+    with naming(names_given(settings)):
+        if text is not None:
+            corpus = _in_memory(text, settings_from(request.combined()[0]).corpus)
+        return start_run(request, corpus=corpus, overwrite=overwrite)
 
 
 def _checked(sources: tuple[Any, ...]) -> tuple[str, ...]:
@@ -187,7 +185,7 @@ def _checked(sources: tuple[Any, ...]) -> tuple[str, ...]:
     return tuple(map(str, sources))
 
 
-OF_FILES = {f.name for f in fields(Reading)} - {"keep_cr"}
+OF_FILES = {f.name for f in fields(ReadSettings)} - {"keep_cr"}
 """Settings that a text in memory does not need."""
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config.cells import CELLS
-from charlm.config.settings import ModelSettings
+from charlm.config.model import ModelSettings
 
 Array = NDArray[np.float32]
 

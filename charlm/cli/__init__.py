@@ -22,6 +22,7 @@ from charlm.cli import (
     sample,
     score,
     search,
+    settings,
     train,
     vectors,
     verify,
@@ -92,7 +93,7 @@ def common(
 
 VERBS = (
     train, sample, score, evaluate, compare, next_token, fill, vocab, vectors, info, verify,
-    gradients, search, reproduce, explain, bench, guide,
+    gradients, search, reproduce, explain, bench, settings, guide,
 )  # fmt: skip
 for verb in VERBS:
     verb.register(app)
@@ -113,7 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
             say("charlm: interrupted")
         finish_output()
     except CharlmError as error:
-        status = _report(_with_flags(error), error.exit_code, error)
+        status = _report(error, error.exit_code, error)
     except typer.Abort:
         status = 130
         say("charlm: interrupted")
@@ -154,15 +155,6 @@ def _check_arguments(arguments: list[str]) -> None:
 def _words() -> list[str]:
     """Return the words of the command line, without the program's name."""
     return shlex.split(Verbosity.command)[1:]
-
-
-def _with_flags(error: CharlmError) -> Exception:
-    """Return an error of usage with the flags that were typed in place of settings' names."""
-    if not isinstance(error, UsageError):
-        return error
-    from charlm.cli.usage import with_flags
-
-    return Exception(with_flags(str(error), _words()))
 
 
 def _report(error: Exception, status: int, cause: BaseException | None = None) -> int:

@@ -5,9 +5,10 @@
 1. lets `-q`, `-v`, `--debug` and `--version` stand after the command too;
 2. takes the run as the argument RUN where the command has no other argument, and from CHARLM_RUN
    where neither is given;
-3. gives a command with the parameter `reading` the options of `READING_OPTIONS` in its place, and
-   their values as `ReadingFlags`;
-4. reads `-` as standard input where an argument is a text itself, and refuses to ignore a text
+3. gives a command the options of settings in place of a parameter that is marked with
+   `SettingOptions`, and the typed ones as a mapping;
+4. lets messages name the flags of options and of typed settings (see `errors.naming`);
+5. reads `-` as standard input where an argument is a text itself, and refuses to ignore a text
    that waits there (see `charlm.cli.stdin`).
 """
 
@@ -16,16 +17,20 @@ import functools
 import inspect
 import os
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from charlm.cli.options import READING_OPTIONS
+from charlm.cli.options import SettingOptions
 from charlm.cli.output import Verbosity, say
 from charlm.cli.stdin import PLAIN_TEXTS, check_unread, read_text
 from charlm.commands import command
+from charlm.config.flags import words_of
+from charlm.config.settings import table
+from charlm.errors import naming
 
 PANEL = "Every command"
 RUN_VARIABLE = "CHARLM_RUN"
@@ -104,7 +109,9 @@ def framed(verb: str, function: Callable[..., None]) -> Callable[..., None]:
     """Return a command with the steps around it that every command has."""
     parameters = list(inspect.signature(function, eval_str=True).parameters.values())
     names = {parameter.name for parameter in parameters}
-    takes_run, takes_reading = "run" in names, "reading" in names
+    marked = {p.name: marks[0] for p in parameters if (marks := _marks(p))}
+    flags = {p.name: flag for p in parameters if (flag := _flag(p))}
+    takes_run = "run" in names
     added: dict[str, tuple[Any, Any]] = {name: (o, False) for name, o in GLOBAL_FLAGS.items()}
     if takes_run and not any(map(_is_argument, parameters)):
         added["run_argument"] = (RunArgument, None)
@@ -114,21 +121,23 @@ def framed(verb: str, function: Callable[..., None]) -> Callable[..., None]:
         """Handle what is common, then run the command."""
         own = {name: values.pop(name) for name in added}
         set_talk(own["quiet"], own["verbose"], own["debug"])
-        if takes_reading:
-            typed = {name: values.pop(name) for name in READING_OPTIONS}
-            values["reading"] = {k: value for k, value in typed.items() if value is not None}
         if takes_run:
             values["run"] = chosen_run(verb, values, own.get("run_argument"))
         check_unread(verb, values)
+        typed: dict[str, Any] = {}
+        for name, mark in marked.items():
+            values[name] = mark.typed(values)
+            typed |= values[name]
         text = PLAIN_TEXTS.get(verb)
         if text and values[text] == "-":
             values[text] = read_text()
-        function(**values)
+        with naming(flags | typed_flags(typed)):
+            function(**values)
 
     every: list[inspect.Parameter] = []
     for parameter in parameters:
-        if parameter.name == "reading":
-            every += [_option(name, option) for name, option in READING_OPTIONS.items()]
+        if parameter.name in marked:
+            every += [_option(*item) for item in marked[parameter.name].options().items()]
         else:
             every.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
     every += [_option(name, option, default) for name, (option, default) in added.items()]
@@ -142,6 +151,32 @@ def _option(name: str, option: Any, default: Any = None) -> inspect.Parameter:
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option
     )
+
+
+def _marks(parameter: inspect.Parameter) -> list[SettingOptions]:
+    hints = getattr(parameter.annotation, "__metadata__", ())
+    return [hint for hint in hints if isinstance(hint, SettingOptions)]
+
+
+def _flag(parameter: inspect.Parameter) -> str:
+    """Return the flag of an option; "" for an argument."""
+    hints = getattr(parameter.annotation, "__metadata__", ())
+    options = (hint for hint in hints if isinstance(hint, typer.models.OptionInfo))
+    words = (str(word) for one in options for word in (one.default, *(one.param_decls or ())))
+    flags = [word.partition("/")[0] for word in words if word.startswith("-")]
+    return max(flags, key=len, default="")
+
+
+def typed_flags(typed: dict[str, Any]) -> dict[str, str]:
+    """Return the flags of settings in the spelling that was typed."""
+    words = {word.partition("=")[0] for word in shlex.split(Verbosity.command)}
+    flags = {}
+    for name, value in typed.items():
+        spellings = [*words_of(name, value)[:1], *table()[name].flags]
+        flags[name] = next((flag for flag in spellings if flag in words), spellings[0])
+    if typed.get("embedding_size") == "one-hot":
+        flags["one_hot"] = "--embedding one-hot"
+    return flags
 
 
 def _is_argument(parameter: inspect.Parameter) -> bool:

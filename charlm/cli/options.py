@@ -1,7 +1,8 @@
 """Options and steps that several commands share."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from charlm.cli.output import say
+from charlm.config.corpus import ReadSettings
+from charlm.config.flags import words_of
+from charlm.config.settings import Setting, table
+from charlm.errors import UsageError
 
 if TYPE_CHECKING:
     from charlm.api.model import Model
@@ -42,8 +47,6 @@ WeightsOption = Annotated[
 
 def _check_penalty(value: float | None) -> float | None:
     if value is not None and not 0.0 <= value < math.inf:
-        from charlm.errors import UsageError
-
         raise UsageError(
             f"--unk-penalty is {value}; expected nats, a number from 0 on. 0 switches it off"
         )
@@ -62,62 +65,108 @@ UnkPenaltyOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
-ReadingFlags = Mapping[str, Any]
-"""Values of the flags in `READING_OPTIONS` that were typed, by their field of `Reading`."""
-NO_FLAGS: ReadingFlags = MappingProxyType({})
+SettingFlags = Mapping[str, Any]
+"""Values of the settings whose flags were typed, by the settings' names."""
+NO_FLAGS: SettingFlags = MappingProxyType({})
 """Default for a parameter of this kind: no flag was typed."""
 
 
-def _reading(flag: str, help_text: str) -> Any:
-    return typer.Option(flag, help=help_text, show_default=False, rich_help_panel="Text")
+ALIAS = "_alias"
+"""Ending of the parameter for another spelling of a flag."""
 
 
-READING_OPTIONS: dict[str, Any] = {
-    "input_format": Annotated[
-        str | None,
-        _reading("--input-format", "text, csv, tsv, jsonl, json or parquet (by the suffix)."),
-    ],
-    "column": Annotated[
-        str | None, _reading("--column", "Column of a table: its name, or its number from 1.")
-    ],
-    "header": Annotated[
-        bool | None,
-        _reading("--header/--no-header", "The first row of a table names its columns."),
-    ],
-    "delimiter": Annotated[
-        str | None, _reading("--delimiter", "Between the fields of a table: a character, or tab.")
-    ],
-    "quoting": Annotated[
-        str | None,
-        _reading("--quoting", "Quotes in a table: csv (enclose fields) or none (are text)."),
-    ],
-    "encoding": Annotated[
-        str | None, _reading("--encoding", "Encoding of the text, or auto (utf-8).")
-    ],
-    "errors": Annotated[str | None, _reading("--errors", "Invalid bytes: strict or replace.")],
-    "keep_cr": Annotated[
-        bool | None, _reading("--keep-cr", "Keep the CR of CR LF in lines and paragraphs.")
-    ],
-    "glue": Annotated[
-        bool | None, _reading("--glue", "Put no line end between the files of a stream.")
-    ],
-}
-"""Options of a command with a parameter `reading`, by their field of `Reading`."""
+@dataclass(frozen=True)
+class SettingOptions:
+    """Mark of a command's parameter that stands for the flags of several settings."""
+
+    names: Callable[[], Iterable[str]]
+
+    def options(self) -> dict[str, Any]:
+        """Return an annotated option for each flag of the settings; aliases are hidden."""
+        settings = table()
+        return {
+            f"{name}{ALIAS * number}": _option_of(settings[name], flag, hidden=number > 0)
+            for name in self.names()
+            for number, flag in enumerate(settings[name].flags)
+        }
+
+    def typed(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Take the values of the options from those of the command; return the typed ones."""
+        given: dict[str, Any] = {}
+        for option in self.options():
+            value, name = values.pop(option), option.removesuffix(ALIAS)
+            if value is not None and name in given:
+                flags = " and ".join(table()[name].flags)
+                raise UsageError(f"{flags} are names of one setting; give one of them")
+            given |= {name: value} if value is not None else {}
+        return given
 
 
-TABLE_OPTIONS = ("column", "header", "delimiter", "quoting")
-"""Options of `READING_OPTIONS` that only tables listen to."""
+def _option_of(setting: Setting, flag: str, *, hidden: bool) -> Any:
+    kind: Any = list[str] if setting.type is tuple else setting.type
+    if setting.spec.parse or setting.spec.unit == "file":
+        kind = Path if setting.spec.unit == "file" else str
+    return Annotated[
+        kind | None,
+        typer.Option(
+            f"{flag}/--no-{flag[2:]}" if setting.spec.has_no else flag,
+            help=help_line(setting),
+            rich_help_panel=setting.panel,
+            show_default=False,
+            hidden=hidden,
+        ),
+    ]
 
 
-def as_trained(reading: ReadingFlags, run: "Run") -> ReadingFlags:
+def help_line(setting: Setting) -> str:
+    """Return the help of a setting: its meaning, the names it takes, its default."""
+    default = setting.default_text
+    return f"{setting.meaning} ({default})." if default else f"{setting.meaning}."
+
+
+def reading_settings() -> list[str]:
+    """Return the settings that every command that reads a text takes."""
+    return [each.name for each in fields(ReadSettings)]
+
+
+def every_setting() -> list[str]:
+    """Return all settings; the rules for reading a text come last."""
+    reading = reading_settings()
+    return [*(name for name in table() if name not in reading), *reading]
+
+
+def vocabulary_settings() -> list[str]:
+    """Return the settings of the vocabulary."""
+    return [name for name, setting in table().items() if setting.section == "vocabulary"]
+
+
+def text_settings() -> list[str]:
+    """Return the settings of the text that a search takes."""
+    return ["document", "valid", "unit", *reading_settings()]
+
+
+ReadingFlags = Annotated[SettingFlags, SettingOptions(reading_settings)]
+"""Flags that say how a text is read."""
+
+
+def table_flags(reading: SettingFlags) -> set[str]:
+    """Return the typed flags that only a table of some format needs."""
+    settings = table()
+    needed = {
+        name: value
+        for name, value in reading.items()
+        if any(need.fact == "input_format" for need in settings[name].spec.needs)
+    }
+    return reading_flags(needed)
+
+
+def as_trained(reading: SettingFlags, run: "Run") -> SettingFlags:
     """Return the flags, line ends being read as in the text that a run was trained on."""
     return {"keep_cr": run.boundaries.crlf, **reading}
 
 
-def reading_flags(reading: ReadingFlags) -> set[str]:
+def reading_flags(reading: SettingFlags) -> set[str]:
     """Return the flags that were typed, such as "--column"."""
-    from charlm.config.flags import words_of
-
     return {words_of(name, value)[0] for name, value in reading.items()}
 
 
@@ -167,8 +216,6 @@ def unk_reason(model: "Model") -> str:
 def check_meant(given: set[str], needs: str) -> None:
     """Raise UsageError for a flag that would do nothing without another one."""
     if given:
-        from charlm.errors import UsageError
-
         flag = min(given)
         raise UsageError(f"{flag} has no effect without {needs}. Add {needs}, or leave out {flag}")
 

@@ -14,7 +14,6 @@ import typer
 from charlm import api
 from charlm.cli.options import (
     NO_FLAGS,
-    TABLE_OPTIONS,
     CheckpointsOption,
     EngineOption,
     ReadingFlags,
@@ -26,6 +25,7 @@ from charlm.cli.options import (
     name_unknown,
     open_model,
     reading_flags,
+    table_flags,
 )
 from charlm.cli.output import on_terminal, render, say, say_notes, terminal_width, write
 from charlm.cli.stdin import numbered, stdin_sentences
@@ -146,8 +146,7 @@ def _check_source(
     if keep is not None and not file and not (from_stdin and table):
         check_meant({"--keep"}, "--file")
     if from_stdin and not table:
-        of_tables = {name: value for name, value in reading.items() if name in TABLE_OPTIONS}
-        check_meant(reading_flags(of_tables), "--file or --input-format")
+        check_meant(table_flags(reading), "--file or --input-format")
     if from_stdin and sys.stdin.isatty():
         raise UsageError("no sentences; expected some as arguments, with --file, or on stdin")
     return from_stdin

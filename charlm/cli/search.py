@@ -1,5 +1,6 @@
-"""`charlm search`: try settings for a while and say which are best."""
+"""`charlm search`: try settings for a while and report the best ones."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,12 +9,16 @@ from charlm.cli.options import (
     NO_FLAGS,
     CheckpointsOption,
     JsonOption,
-    ReadingFlags,
+    SettingFlags,
+    SettingOptions,
+    text_settings,
 )
 from charlm.cli.output import Verbosity, render, say, write_json
 from charlm.commands import command
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from charlm.training.search import TrialRecord
 
 
@@ -26,58 +31,50 @@ def search(
     sources: Annotated[
         list[str] | None, typer.Argument(help="Text, as in train; none: the built-in text.")
     ] = None,
-    minutes: Annotated[float, typer.Option("--minutes", min=0.001, help="Of this sitting.")] = 60.0,
+    minutes: Annotated[
+        float, typer.Option("--minutes", min=0.001, help="Length of this session.")
+    ] = 60.0,
     trial_minutes: Annotated[
         float,
-        typer.Option("--trial-minutes", min=0.001, help="Of each trial, if it is not stopped."),
+        typer.Option("--trial-minutes", min=0.001, help="Length of a trial that is not stopped."),
     ] = 3.0,
     knobs: Annotated[
-        str | None, typer.Option("--knobs", help="What to vary, such as dropout,learning_rate.")
+        str | None, typer.Option("--knobs", help="Settings to vary, such as dropout,learning_rate.")
     ] = None,
-    reading: ReadingFlags = NO_FLAGS,
-    valid: Annotated[list[str] | None, typer.Option("--valid", help="Validation text.")] = None,
-    unit: Annotated[str | None, typer.Option("--unit", help="char, byte, word or bpe.")] = None,
-    document: Annotated[
-        str | None, typer.Option("--document", help="stream, line, paragraph or file.")
+    settings: Annotated[SettingFlags, SettingOptions(text_settings)] = NO_FLAGS,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other setting: NAME=VALUE (see charlm settings)."),
     ] = None,
-    more: Annotated[
-        list[str] | None, typer.Option("--set", help="Any other setting: NAME=VALUE.")
-    ] = None,
-    name: Annotated[str, typer.Option("--name", help="Of the search; goes on with it.")] = "search",
+    name: Annotated[
+        str, typer.Option("--name", help="Name of the search; an existing one is resumed.")
+    ] = "search",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the search.")] = 1,
     as_json: JsonOption = False,
     checkpoints: CheckpointsOption = None,
 ) -> None:
-    """Random search with successive halving over a few settings; stop and go on at any time.
+    """Random search with successive halving over a few settings; stop and resume at any time.
 
     Example:  charlm search corpus.txt --minutes 120 --trial-minutes 3
     """
-    from charlm.config.flags import by_section, with_pairs, words_of
+    from charlm.config.flags import by_section, with_pairs
     from charlm.config.settings import settings_from
     from charlm.runs.folders import check_name, check_writable
     from charlm.runs.locate import checkpoints_folder
-    from charlm.training.search import SETTINGS, USUAL_KNOBS, results, trial_name
+    from charlm.training.search import SETTINGS, USUAL_KNOBS, results
     from charlm.training.search import search as trials
 
-    typed = {**reading, "valid": valid, "unit": unit, "document": document}
-    given = {name: value for name, value in typed.items() if value is not None}
-    flags = by_section({"sources": sources, **given, "seed": seed})
-    settings = settings_from(with_pairs(flags, more or []), "flags")
-    chosen = tuple(part.strip() for part in knobs.split(",")) if knobs else USUAL_KNOBS
+    flags = by_section({"sources": sources, **settings, "seed": seed})
+    chosen = settings_from(with_pairs(flags, pairs or []))
     root = checkpoints_folder(checkpoints)
     check_writable(root)
     folder = root / name
     if not name or not (folder / SETTINGS).exists():
         check_name(root, name)
-    told: set[str] = set()
-    for record in trials(
-        settings, folder, minutes=minutes, trial_minutes=trial_minutes, knobs=chosen, seed=seed
-    ):
-        for note in record.notes:
-            if note not in told:
-                say(note)
-        told |= set(record.notes)
-        say(_line(record))
+    names = USUAL_KNOBS if knobs is None else tuple(part.strip() for part in knobs.split(","))
+    _report(trials(
+        chosen, folder, minutes=minutes, trial_minutes=trial_minutes, knobs=names, seed=seed
+    ))  # fmt: skip
     rows = results(folder)
     if as_json:
         write_json({"schema_version": 1, "search": name, "trials": rows})
@@ -87,14 +84,38 @@ def search(
     render(trial_table(rows))
     if any(row["state"] == "paused" for row in rows):
         say(f"continue the paused trials with: {Verbosity.command}")
-    best = rows[0] if rows and rows[0]["state"] == "complete" else None
-    if best:
-        trial = folder / trial_name(best["number"])
-        say(f"the best trial is a run: {command('sample', run=trial)}")
-        words = [word for name, value in given.items() for word in words_of(name, value)]
-        pairs = [*(more or []), *(f"{key}={value}" for key, value in best["values"].items())]
-        words += [word for pair in pairs for word in ("--set", pair)]
-        say(f"train longer with: {command('train', *(sources or []), *words, checkpoints=root)}")
+    if rows and rows[0]["state"] == "complete":
+        _advise(rows[0], folder, [*(sources or []), *_typed_words(settings, pairs or [])])
+
+
+def _report(records: "Iterable[TrialRecord]") -> None:
+    """Write a line for each trial, and each note about its text once."""
+    notes: dict[str, None] = {}
+    for record in records:
+        for note in record.notes:
+            if note not in notes:
+                say(note)
+        notes |= dict.fromkeys(record.notes)
+        say(_line(record))
+
+
+def _typed_words(settings: SettingFlags, pairs: list[str]) -> list[str]:
+    """Return the settings as they were typed."""
+    from charlm.config.flags import words_of
+
+    words = [word for name, value in settings.items() for word in words_of(name, value)]
+    return words + [word for pair in pairs for word in ("--set", pair)]
+
+
+def _advise(best: dict[str, Any], folder: Path, words: list[str]) -> None:
+    """Say where the best trial is, and how to train longer with its settings."""
+    from charlm.training.search import trial_name
+
+    trial = folder / trial_name(best["number"])
+    say(f"the best trial is a run: {command('sample', run=trial)}")
+    values = [word for key, value in best["values"].items() for word in ("--set", f"{key}={value}")]
+    longer = command("train", *words, *values, checkpoints=folder.parent)
+    say(f"train longer with: {longer}")
 
 
 def _line(record: "TrialRecord") -> str:

@@ -143,10 +143,10 @@ def stdin_sentences(reading: Mapping[str, Any]) -> "Iterator[list[Record]]":
 
     Reports once if they look like a table, or end with a carriage return that is left out.
     """
-    from charlm.config.settings import Reading
+    from charlm.config.corpus import ReadSettings
     from charlm.text.sources.decoding import codec_name
 
-    rules = Reading(**reading)
+    rules = ReadSettings(**reading)
     lines = stdin_lines(codec_name(rules.encoding), rules.errors)
     batches = numbered(_advised(lines) if rules.input_format == "auto" else lines)
     return batches if rules.keep_cr else _without_cr(batches)

@@ -1,11 +1,12 @@
 """Messages about wrong command lines, with flags and values as they were typed."""
 
 import inspect
-import re
 import typing
 from typing import Any
 
 import typer
+
+from charlm.config.fields import plain_number
 
 KINDS: dict[type, str] = {int: "a whole number", float: "a number"}
 """Names of the types of values that the parser converts."""
@@ -47,25 +48,6 @@ def _expected(context: Any, name: str | None) -> str:
     option = next((hint for hint in hints if isinstance(hint, typer.models.ParameterInfo)), None)
     if not kind or option is None:
         return ""
-    bounds = [f"at least {option.min:g}"] if option.min is not None else []
-    bounds += [f"at most {option.max:g}"] if option.max is not None else []
+    bounds = [f"at least {plain_number(option.min)}"] if option.min is not None else []
+    bounds += [f"at most {plain_number(option.max)}"] if option.max is not None else []
     return f"{kind} of {' and '.join(bounds)}" if bounds else kind
-
-
-def with_flags(message: str, words: list[str]) -> str:
-    """Return a message about settings that names the flags that were typed for them.
-
-    with_flags("hidden_size is 0; expected 1 or more", ["train", "--hidden", "0"])
-        --hidden is 0; expected 1 or more
-    """
-    from charlm.config.flags import FLAGS
-
-    message = re.sub(r"^flags: (?:\[\w+\] )?", "", message)
-    before_end = words[: words.index("--")] if "--" in words else words
-    for flag in dict.fromkeys(w.partition("=")[0] for w in before_end if w.startswith("--")):
-        key = flag[2:].replace("-", "_")
-        name = re.escape(FLAGS.get(key, key))
-        after = r"(?![-\w='\"])" if "_" in name else r"(?= (?:is|and|were|was|with)\b)"
-        start = r"(?<!\] )(?<![-\w.='\"])" if "_" in name else r"(?:(?<=^)|(?<=; )|(?<= and ))"
-        message = re.sub(rf"{start}(?:[a-z]+\.)?{name}{after}", flag, message)
-    return message

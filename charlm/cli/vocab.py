@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charlm.cli.options import NO_FLAGS, JsonOption, ReadingFlags
+from charlm.cli.options import (
+    NO_FLAGS,
+    JsonOption,
+    ReadingFlags,
+    SettingFlags,
+    SettingOptions,
+    vocabulary_settings,
+)
 from charlm.cli.output import render, say, say_notes, write, write_json
 from charlm.commands import command
 from charlm.phases import counted, phase
@@ -14,6 +21,7 @@ from charlm.phases import counted, phase
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from charlm.config.corpus import VocabularySettings
     from charlm.text.corpus import Corpus
     from charlm.text.tokenizers.building import BuiltVocabulary
 
@@ -24,23 +32,14 @@ def register(app: typer.Typer) -> None:
 
 
 def vocab(
-    sources: Annotated[list[str] | None, typer.Argument(help="Text; without it, built-in.")] = None,
-    unit: Annotated[str, typer.Option("--unit", help="char, byte, word or bpe.")] = "char",
-    words: Annotated[
-        str, typer.Option("--words", help="How words are cut: text or whitespace.")
-    ] = "text",
-    min_count: Annotated[
-        int | None, typer.Option("--min-count", min=1, help="Rarer tokens become UNK.")
+    sources: Annotated[
+        list[str] | None, typer.Argument(help="Text; none: the built-in text.")
     ] = None,
-    max_size: Annotated[
-        int | None, typer.Option("--max-size", min=3, help="Most entries, UNK and EOS included.")
-    ] = None,
-    lowercase: Annotated[bool, typer.Option("--lowercase", help="Lower-case first.")] = False,
-    normalize: Annotated[str, typer.Option("--normalize", help="none, nfc or nfkc.")] = "none",
-    reading: ReadingFlags = NO_FLAGS,
+    settings: Annotated[SettingFlags, SettingOptions(vocabulary_settings)] = NO_FLAGS,
     frozen: Annotated[
         Path | None, typer.Option("--vocab", help="Use this tokenizer.json instead of a new one.")
     ] = None,
+    reading: ReadingFlags = NO_FLAGS,
     oov: Annotated[
         list[str] | None, typer.Option("--oov", help="Second text: how much of it is unknown?")
     ] = None,
@@ -52,50 +51,17 @@ def vocab(
 
     Example:  charlm vocab corpus.txt --unit word --max-size 10000 --out words.json
     """
-    from charlm.config.settings import Reading, VocabularySettings
-    from charlm.errors import UsageError
+    from charlm.config.corpus import ReadSettings
+    from charlm.config.flags import by_section, check_frozen
+    from charlm.config.settings import settings_from
     from charlm.runs.built_in import built_in_text
     from charlm.text.corpus import Corpus
-    from charlm.text.tokenizers.building import (
-        BuiltVocabulary,
-        build_vocabulary,
-        count_ids,
-        count_unk_types,
-    )
-    from charlm.text.tokenizers.vocabulary import load_vocabulary
 
-    flags = {"--unit": unit != "char", "--words": words != "text", "--min-count": min_count,
-             "--max-size": max_size, "--lowercase": lowercase,
-             "--normalize": normalize != "none"}  # fmt: skip
-    given = [flag for flag, value in flags.items() if value]
-    if frozen and given:
-        raise UsageError(f"{', '.join(given)} with --vocab, whose file decides that; give one")
-    settings = VocabularySettings(
-        unit=unit,
-        words=words,
-        min_count=min_count,
-        max_size=max_size,
-        lowercase=lowercase,
-        normalize=normalize,
-    )
-    rules = Reading(**reading)
+    given = by_section(settings)
+    check_frozen(frozen, given)
+    rules = ReadSettings(**reading)
     corpus = Corpus(sources or [str(built_in_text())], reading=rules)
-
-    def read() -> "Iterator[str]":
-        """Read the text, and show how much of it was read."""
-        return counted(corpus.chunks())
-
-    if frozen:
-        known = load_vocabulary(frozen)
-        with phase("counting the tokens", unit="characters"):
-            built = BuiltVocabulary(
-                vocabulary=known,
-                counts=count_ids(read(), known),
-                unk_types=count_unk_types(read, known),
-            )
-    else:
-        with phase("building the vocabulary", unit="characters"):
-            built = build_vocabulary(read, settings)
+    built = _built(corpus, settings_from(given).vocabulary, frozen)
     say_notes([*corpus.notes, *built.notes])
     content = _content(built, top)
     if oov:
@@ -106,6 +72,34 @@ def vocab(
         write_json({"schema_version": 1, **content})
     else:
         _show(content)
+
+
+def _built(
+    corpus: "Corpus", settings: "VocabularySettings", frozen: Path | None
+) -> "BuiltVocabulary":
+    """Return the vocabulary of a text with its counts, or a finished one with those of the text."""
+    from charlm.text.tokenizers.building import (
+        BuiltVocabulary,
+        build_vocabulary,
+        count_ids,
+        count_unk_types,
+    )
+    from charlm.text.tokenizers.vocabulary import load_vocabulary
+
+    def read() -> "Iterator[str]":
+        """Read the text, and show how much of it was read."""
+        return counted(corpus.chunks())
+
+    if frozen is None:
+        with phase("building the vocabulary", unit="characters"):
+            return build_vocabulary(read, settings)
+    known = load_vocabulary(frozen)
+    with phase("counting the tokens", unit="characters"):
+        return BuiltVocabulary(
+            vocabulary=known,
+            counts=count_ids(read(), known),
+            unk_types=count_unk_types(read, known),
+        )
 
 
 def _content(built: "BuiltVocabulary", top: int) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from charlm.config.settings import LENGTHS, merge, read_toml, settings_from
+from charlm.config.flags import check_frozen
+from charlm.config.settings import Nested, merge, read_toml, settings_from
+from charlm.config.training import LENGTHS
 from charlm.errors import UsageError
 
-Nested = dict[str, dict[str, Any]]
 ALTERNATIVES = (
     LENGTHS,
     ("hidden_size", "parameters"),
@@ -308,13 +309,19 @@ def overlay(
 
 
 def combined(
-    given: Nested, origin: str, *, preset: str | None = None, config: Path | None = None
+    given: Nested,
+    origin: str,
+    *,
+    preset: str | None = None,
+    config: Path | None = None,
+    vocab: Path | None = None,
 ) -> tuple[Nested, dict[str, str]]:
     """Return the values of a preset, a TOML file and the user by section, and where each is from.
 
-    `given` are the user's, called `origin`. Later ones win. Raises UsageError for a file or a
-    preset that makes no sense.
+    `given` are the user's, called `origin`; later layers win. Raises UsageError for a file or a
+    preset that makes no sense, and for settings of the vocabulary beside the file `vocab`.
     """
+    check_frozen(vocab, given)
     layers = [(origin, given)]
     if config:
         file = read_toml(config)

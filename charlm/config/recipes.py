@@ -7,8 +7,8 @@ charlm. Settings are those of a preset, or a time for the planner to fill.
 from dataclasses import dataclass
 from typing import Any
 
-from charlm.config.presets import PRESETS, WORDS, Nested
-from charlm.config.settings import merge
+from charlm.config.presets import PRESETS, WORDS
+from charlm.config.settings import Nested, merge
 from charlm.errors import UsageError
 
 FIGURES = {

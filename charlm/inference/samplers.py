@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.errors import UsageError
+from charlm.errors import UsageError, named
 
 Logits = NDArray[np.float64]
 """Unnormalised log-probabilities, shape (n, V)."""
@@ -34,13 +34,13 @@ class Sampling:
     def __post_init__(self) -> None:
         problems = []
         if not 0.0 <= self.temperature < np.inf:
-            problems.append(f"temperature is {self.temperature:g}; expected 0 or more")
+            problems.append(f"{named('temperature')} is {self.temperature:g}; expected 0 or more")
         if self.top_k < 0:
-            problems.append(f"top_k is {self.top_k}; expected 0 (all) or more")
+            problems.append(f"{named('top_k')} is {self.top_k}; expected 0 (all) or more")
         if not 0.0 < self.top_p <= 1.0:
-            problems.append(f"top_p is {self.top_p:g}; expected more than 0, at most 1")
+            problems.append(f"{named('top_p')} is {self.top_p:g}; expected more than 0, at most 1")
         if not 0.0 <= self.min_p <= 1.0:
-            problems.append(f"min_p is {self.min_p:g}; expected 0 to 1")
+            problems.append(f"{named('min_p')} is {self.min_p:g}; expected 0 to 1")
         if problems:
             raise UsageError("; ".join(problems))
 

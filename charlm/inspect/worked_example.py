@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from charlm.config.cells import CELLS
-from charlm.errors import UsageError
+from charlm.errors import UsageError, check_choice
 
 Named = dict[str, Tensor]
 """Vectors of one step by what they are called, in the order in which they are computed."""
@@ -96,8 +96,7 @@ def worked_example(
     """
     if len(text) < 2:
         raise UsageError(f"text is {text!r}; expected two letters or more")
-    if cell not in STEPS:
-        raise UsageError(f"cell is {cell!r}; expected one of {', '.join(STEPS)}")
+    check_choice("cell", cell, STEPS)
     begun = time.perf_counter()
     letters = list(dict.fromkeys(text))
     weights = _fresh(len(CELLS[cell].blocks), hidden, len(letters), seed)

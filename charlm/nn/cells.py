@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from charlm.config.cells import CANDIDATE
-from charlm.config.settings import ModelSettings
+from charlm.config.model import ModelSettings
 from charlm.nn.layers import LayerState, RecurrentLayer, without_init
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from charlm.backends.kernel_library import processor_features
 from charlm.config.cells import CELLS
-from charlm.config.settings import ModelSettings
+from charlm.config.model import ModelSettings
 from charlm.errors import EnvironmentFailure
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 

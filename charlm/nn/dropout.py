@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from charlm.config.settings import ModelSettings
+from charlm.config.model import ModelSettings
 from charlm.nn.layers import LayerState, RecurrentLayer
 
 DRAWS = 1 << 16

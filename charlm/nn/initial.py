@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from charlm.config.settings import ModelSettings, init_range
+from charlm.config.model import ModelSettings, init_range
 
 Initialiser = Callable[[Tensor, torch.Generator], object]
 

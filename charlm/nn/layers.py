@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from charlm.config.cells import CELLS
 from charlm.config.class_path import resolve
-from charlm.config.settings import ModelSettings
+from charlm.config.model import ModelSettings
 from charlm.nn.initial import input_initialiser, recurrent_initialiser
 
 LayerState = tuple[Tensor, ...]

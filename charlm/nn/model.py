@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from charlm.config.cells import CELLS
-from charlm.config.settings import ModelSettings
-from charlm.errors import UsageError
+from charlm.config.model import ModelSettings
+from charlm.errors import UsageError, named
 from charlm.nn.cells import embedding_scale
 from charlm.nn.dropout import dropped, read_layer
 from charlm.nn.layers import LayerState, RecurrentLayer, build_layer, without_init
@@ -146,27 +146,35 @@ def sizes(settings: ModelSettings, vocab_size: int) -> tuple[int, int, int]:
     for name in ("weight_drop", "state_dropout", "zoneout", "zoneout_cell"):
         if getattr(settings, name) and not spec.learns_recurrence:
             raise UsageError(
-                f"{name} with cell {settings.cell}, which has no recurrent weights to learn; "
+                f"{named(name)} with cell {settings.cell}, which has no recurrent weights to "
+                "learn; "
                 "expected another cell, or 0"
             )
     if settings.tie_weights and not spec.learns_input:
         raise UsageError(
-            f"tie_weights with cell {settings.cell}; its embedding is never trained. Use --no-tie"
+            f"{named('tie_weights')} with cell {settings.cell}; its embedding is never trained. "
+            "Use --no-tie"
         )
     last = settings.last_hidden_size or hidden
     if settings.tie_weights and last != width and settings.mixture == 1:
-        raise UsageError(f"tie_weights needs equal sizes; got embedding {width}, hidden {last}")
+        raise UsageError(
+            f"{named('tie_weights')} needs equal sizes; got embedding {width}, hidden {last}"
+        )
     if settings.one_hot and (width != vocab_size or vocab_size > MAX_ONE_HOT):
         raise UsageError(
-            f"one-hot input of {vocab_size:,} entries with embedding_size {width}; expected equal "
-            f"numbers up to {MAX_ONE_HOT:,}. Leave the size out, or use a learnt embedding"
+            f"one-hot input of {vocab_size:,} entries with {named('embedding_size')} {width}; "
+            "expected "
+            f"equal numbers up to {MAX_ONE_HOT:,}. Leave the size out, or use a learnt embedding"
         )
     if settings.zoneout_cell and "c" not in spec.state:
-        raise UsageError(f"zoneout_cell with cell {settings.cell}, which has no c; use zoneout")
+        raise UsageError(
+            f"{named('zoneout_cell')} with cell {settings.cell}, which has no c; use zoneout"
+        )
     if settings.adaptive_softmax and (vocab_size < MIN_ENTRIES or last < MIN_HIDDEN):
         raise UsageError(
-            f"adaptive_softmax with {vocab_size} entries and hidden_size {last}; expected at "
-            f"least {MIN_ENTRIES} and {MIN_HIDDEN}"
+            f"{named('adaptive_softmax')} with {vocab_size} entries and {named('hidden_size')} "
+            f"{last}; "
+            f"expected at least {MIN_ENTRIES} and {MIN_HIDDEN}"
         )
     return hidden, width, depth
 

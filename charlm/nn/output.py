@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from charlm.config.settings import ModelSettings
+from charlm.config.model import ModelSettings
 from charlm.nn.layers import empty_parameter, without_init
 
 SHORTLIST, MIDDLE = 0.08, 0.35

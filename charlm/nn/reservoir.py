@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from charlm.config.settings import ModelSettings
+from charlm.config.model import ModelSettings
 from charlm.nn.layers import LayerState, RecurrentLayer
 
 INPUT_RANGE = 0.5

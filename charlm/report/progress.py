@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from charlm.commands import command
-from charlm.config.settings import LENGTHS
 from charlm.config.text_units import UNITS
+from charlm.config.training import LENGTHS
 from charlm.files.escapes import escape_unprintable
 from charlm.report.tables import pairs_table
 from charlm.report.text import counted, duration, number, shortened, word_perplexity

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from charlm.commands import command
+from charlm.config.fields import VALIDATION
 from charlm.config.flags import words_of
-from charlm.config.settings import settings_from
-from charlm.config.unused import DEFAULTS, VALIDATION, broken_condition, facts_of
+from charlm.config.settings import settings_from, table
+from charlm.config.unused import facts_of, missing_need
 from charlm.errors import UsageError
 from charlm.runs.layout import RECORD, TOKENIZER
 from charlm.runs.pair import length_factor
@@ -31,7 +32,8 @@ def repeat_command(path: Path, record: Json) -> str | None:
     corpus = record["corpus"]
     known = {VALIDATION: "valid" in corpus["parts"], "document": corpus["document"]}
     facts = facts_of(settings) | known
-    values = {name: value for name, value in facts.items() if name in DEFAULTS} | _machine(record)
+    known_settings = table()
+    values = {name: facts[name] for name in known_settings} | _machine(record)
     steps = (record.get("results") or {}).get("step")
     if values["minutes"] and steps:
         values |= {"minutes": None, "steps": steps}
@@ -41,8 +43,9 @@ def repeat_command(path: Path, record: Json) -> str | None:
         values["embedding_size"] = None
     words, skipped = _vocabulary(path, record)
     for name, value in values.items():
-        plain = value is None or value == DEFAULTS[name]
-        if name not in (*skipped, "sources") and not plain and not broken_condition(name, facts):
+        setting = known_settings[name]
+        plain = value is None or value == setting.default
+        if name not in (*skipped, "sources") and not plain and not missing_need(setting, facts):
             words += words_of(name, value)
     paths = (f"./{source}" if source.startswith("-") else source for source in sources)
     return command("train", *paths, *words)

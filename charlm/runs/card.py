@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from charlm.commands import command
-from charlm.config.settings import LENGTHS
+from charlm.config.training import LENGTHS
 
 NAMES = {
     "tokens": "tokens",

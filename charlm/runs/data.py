@@ -9,7 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from charlm.config.settings import CorpusSettings, Settings
+from charlm.config.corpus import CorpusSettings
+from charlm.config.settings import Settings
 from charlm.errors import CorpusError, RunError
 from charlm.files.atomic import manifest_problems
 from charlm.runs.built_in import shipped_sources

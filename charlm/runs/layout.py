@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from charlm import __version__
-from charlm.config.settings import DOCUMENT_NAMES, settings_from
+from charlm.config.corpus import DOCUMENT_NAMES
+from charlm.config.settings import settings_from
 from charlm.errors import RunError, UsageError
 from charlm.files.atomic import MANIFEST, json_bytes, read_written, write_json
 from charlm.files.safe_read import parse_json, read_bytes, read_json

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from charlm.config.settings import ModelSettings, Settings
+from charlm.config.model import ModelSettings
+from charlm.config.settings import Settings
 from charlm.runs.locate import is_run
 
 BACKWARD = "backward"

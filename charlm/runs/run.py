@@ -19,8 +19,17 @@ from charlm.backends.numpy_backend import NumpyEngine
 from charlm.backends.weights import Weights, is_plain, only_in_torch, weights_from
 from charlm.commands import command
 from charlm.config.cells import CELLS
-from charlm.config.settings import ModelSettings, settings_from
-from charlm.errors import CorpusError, EnvironmentFailure, RunError, UsageError, check_count
+from charlm.config.model import ModelSettings
+from charlm.config.settings import settings_from
+from charlm.errors import (
+    CorpusError,
+    EnvironmentFailure,
+    RunError,
+    UsageError,
+    check_choice,
+    check_count,
+    named,
+)
 from charlm.files.atomic import (
     MANIFEST,
     file_fingerprint,
@@ -281,12 +290,13 @@ def load_engine(
     for name, value, choices in (
         ("engine", engine, ENGINES), ("weights", weights, WEIGHT_KINDS)
     ):  # fmt: skip
-        if value not in choices:
-            raise UsageError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+        check_choice(name, value, choices)
     if engine == "auto" and not is_plain(settings):
         engine = "torch"
     if engine in ("torch", "numpy") and weights != "fp32":
-        raise UsageError(f"weights {weights} with engine {engine}; expected fp32 there")
+        raise UsageError(
+            f"{named('weights')} {weights} with {named('engine')} {engine}; expected fp32 there"
+        )
     if engine != "torch" and not is_plain(settings):
         raise UsageError(
             f"--engine {engine} with a model of {' and '.join(only_in_torch(settings))}, which "

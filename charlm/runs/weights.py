@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.backends.weights import expected_shapes, is_plain
-from charlm.config.settings import ModelSettings
+from charlm.config.model import ModelSettings
 from charlm.errors import RunError, UsageError
 from charlm.files.safe_read import file_size, parse_json, read_bytes
 

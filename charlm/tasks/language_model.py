@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from charlm.config.settings import TrainingSettings
+from charlm.config.training import TrainingSettings
 from charlm.nn.devices import Precision
 from charlm.nn.model import RecurrentLanguageModel, State
 from charlm.text.batches import PADDING

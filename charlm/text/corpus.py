@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from charlm.config.settings import DOCUMENT_NAMES, Reading
+from charlm.config.corpus import DOCUMENT_NAMES, ReadSettings
 from charlm.errors import CorpusError, UsageError
 from charlm.text.documents import END, check_text, lines, mark_file
 from charlm.text.sources import decoding
@@ -59,10 +59,10 @@ class Corpus:
         sources: Sequence[str],
         *,
         document: str = "auto",
-        reading: Reading | None = None,
+        reading: ReadSettings | None = None,
         **fields: Any,
     ) -> None:
-        reading = replace(reading or Reading(), **fields)
+        reading = replace(reading or ReadSettings(), **fields)
         if reading.encoding != decoding.AUTO:
             reading = replace(reading, encoding=decoding.codec_name(reading.encoding))
         self._reading = reading
@@ -78,11 +78,11 @@ class Corpus:
     ) -> "Corpus":
         """Make a corpus of a text in memory, taken as one file.
 
-        `keep_cr` is as in `Reading`. Raises CorpusError for a lone surrogate.
+        `keep_cr` is as in `ReadSettings`. Raises CorpusError for a lone surrogate.
         """
         check_text(text)
         corpus = cls.__new__(cls)
-        corpus._reading, corpus.notes = Reading(keep_cr=keep_cr), []
+        corpus._reading, corpus.notes = ReadSettings(keep_cr=keep_cr), []
         corpus._untold = set()
         corpus._begin((name,), [_Memory(name, text)], document, safe_name(name))
         return corpus

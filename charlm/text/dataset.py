@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.config.settings import CorpusSettings, VocabularySettings
-from charlm.errors import CorpusError, UsageError
+from charlm.config.corpus import CorpusSettings, VocabularySettings
+from charlm.errors import CorpusError, UsageError, named
 from charlm.phases import counted, phase
 from charlm.text.advice import MAX_COMPARED_CHARS, list_advice, shared_advice, size_advice
 from charlm.text.boundaries import STREAM, Boundaries
@@ -151,7 +151,8 @@ def _split(corpus: Corpus, settings: CorpusSettings) -> dict[str, Part]:
         raise CorpusError(f"{corpus.name} {found}; expected at least two characters to learn from")
     if settings.hold_out == "random" and not by_document:
         raise UsageError(
-            "hold_out is 'random', and the text is one stream; expected documents to draw from. "
+            f"{named('hold_out')} is 'random', and the text is one stream; expected documents to "
+            "draw from. "
             "Say what they are with --document line, paragraph or file"
         )
     cut, share = count, settings.valid_frac

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from charlm.config.settings import TrainingSettings
+from charlm.config.training import TrainingSettings
 from charlm.errors import DivergenceError
 
 EXPLODING = 100.0

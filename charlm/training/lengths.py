@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from charlm.config.settings import LENGTHS, ModelSettings, TrainingSettings
+from charlm.config.model import ModelSettings
+from charlm.config.training import LENGTHS, TrainingSettings
 from charlm.errors import UsageError
 from charlm.runs.pair import length_factor
 from charlm.training.trainer import Trainer

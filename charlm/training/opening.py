@@ -12,15 +12,10 @@ from typing import Any
 import torch
 from filelock import FileLock
 
-from charlm.config.settings import (
-    LENGTHS,
-    ModelSettings,
-    Settings,
-    TrainingSettings,
-    merge,
-    settings_from,
-)
-from charlm.config.unused import listened
+from charlm.config.model import ModelSettings
+from charlm.config.settings import Settings, merge, settings_from
+from charlm.config.training import LENGTHS, TrainingSettings
+from charlm.config.unused import drop_unused
 from charlm.errors import EnvironmentFailure, RunError, UsageError
 from charlm.files.atomic import explained, json_bytes, remove_leftovers
 from charlm.nn.devices import Precision, choose_precision, unserved_bf16
@@ -380,7 +375,7 @@ def _resumed_settings(
     if set(LENGTHS) & training.keys():
         base["training"] |= dict.fromkeys(LENGTHS)
     settings = settings_from(merge(base, {"training": training}), str(RECORD))
-    listened(settings, {f"training.{name}": "flag" for name in training})
+    drop_unused(settings, {f"training.{name}": "flag" for name in training})
     return settings
 
 

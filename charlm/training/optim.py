@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import nn
 
-from charlm.config.settings import TrainingSettings
+from charlm.config.training import TrainingSettings
 
 Build = Callable[[Iterable[nn.Parameter], TrainingSettings], torch.optim.Optimizer]
 

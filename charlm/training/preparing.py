@@ -10,8 +10,12 @@ import torch
 
 from charlm import __version__
 from charlm.backends.kernel_library import chosen_variant
-from charlm.config.settings import ModelSettings, Settings, TrainingSettings, VocabularySettings
-from charlm.config.unused import VALIDATION, listened
+from charlm.config.corpus import VocabularySettings
+from charlm.config.fields import VALIDATION
+from charlm.config.model import ModelSettings
+from charlm.config.settings import Settings
+from charlm.config.training import TrainingSettings
+from charlm.config.unused import drop_unused
 from charlm.nn.devices import (
     PROBE_SHAPE,
     Precision,
@@ -141,7 +145,7 @@ def _listened(
     settings: Settings, origins: Mapping[str, str] | None, known: Mapping[str, Any] | None = None
 ) -> Settings:
     """Check what the user gave; without origins, as for trials of a search, the caller has."""
-    return settings if origins is None else listened(settings, origins, known)
+    return settings if origins is None else drop_unused(settings, origins, known)
 
 
 def prepare_machine(

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from charlm.config.settings import Settings
-from charlm.errors import CorpusError, RunError, UsageError
+from charlm.errors import CorpusError, RunError, UsageError, named
 from charlm.files.atomic import write_file
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.layout import KEPT_VECTORS
@@ -64,7 +64,8 @@ def with_width(settings: Settings, found: Pretrained) -> Settings:
     if model.one_hot or model.embedding_size not in (None, width):
         given = "one-hot" if model.one_hot else model.embedding_size
         raise UsageError(
-            f"embedding is {given}, but the vectors have {width} numbers; leave one of them out"
+            f"{named('embedding_size')} is {given}, but the vectors have {width} numbers; leave "
+            "one of them out"
         )
     return replace(settings, model=replace(model, embedding_size=width))
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from charlm.config.settings import TrainingSettings
+from charlm.config.training import TrainingSettings
 from charlm.text.batches import Batch
 from charlm.text.encoded import EncodedText
 from charlm.training.optim import non_monotone, rate_share

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from charlm.config.presets import overlay
-from charlm.config.settings import LENGTHS, Settings, TrainingSettings, section_of, settings_from
-from charlm.config.unused import given, listened
-from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError
+from charlm.config.settings import Settings, find_setting, settings_from
+from charlm.config.training import LENGTHS, TrainingSettings
+from charlm.config.unused import drop_unused, origins_of_arguments
+from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError, named
 from charlm.files.atomic import write_json
 from charlm.inference.adapt.calibration import sample_of
 from charlm.phases import Phase, phase
@@ -89,10 +90,10 @@ def search(
     """
     unknown = [knob for knob in knobs if knob not in KNOBS]
     if unknown or not knobs:
-        raise UsageError(f"knobs are {', '.join(knobs) or 'none'}; expected some of "
+        raise UsageError(f"{named('knobs')} is {', '.join(knobs) or 'empty'}; expected some of "
                          f"{', '.join(KNOBS)}")  # fmt: skip
     _check_free(settings, knobs)
-    listened(settings, given(settings))
+    drop_unused(settings, origins_of_arguments(settings))
     base = replace(settings, training=replace(settings.training, evals=EVALS))
     nested = overlay(base.to_dict(), {"training": {"minutes": trial_minutes}})
     corpus = settings.corpus
@@ -128,16 +129,19 @@ def _check_free(settings: Settings, knobs: Sequence[str]) -> None:
     for name in LENGTHS:
         if getattr(training, name):
             raise UsageError(
-                f"{name} with a search, whose trials have a time each; expected --trial-minutes"
+                f"{named(name)} with a search, whose trials have a time each; expected "
+                "--trial-minutes"
             )
     if training.evals not in (TrainingSettings().evals, EVALS):
         raise UsageError(
-            f"evals is {training.evals}; expected {EVALS}, after which a search stops the worse "
+            f"{named('evals')} is {training.evals}; expected {EVALS}, after which a search stops "
+            "the worse "
             "trials"
         )
     if settings.model.parameters and "hidden_size" in knobs:
         raise UsageError(
-            "parameters with the knob hidden_size, which decides them; give --knobs without it"
+            f"{named('parameters')} with the knob hidden_size, which decides them; give --knobs "
+            "without it"
         )
 
 
@@ -187,7 +191,7 @@ def _session(path: Path, nested: dict[str, dict[str, Any]], values: Mapping[str,
         return resume(path)
     chosen: dict[str, dict[str, Any]] = {}
     for knob, value in values.items():
-        chosen.setdefault(section_of(knob), {})[knob] = value
+        chosen.setdefault(find_setting(knob).section, {})[knob] = value
     settings = settings_from(overlay(nested, chosen))
     return start(settings, path.parent, name=path.name)
 

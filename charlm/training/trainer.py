@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from charlm.config.settings import TrainingSettings
+from charlm.config.training import TrainingSettings
 from charlm.errors import DivergenceError, EnvironmentFailure, RunError
 from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import Precision

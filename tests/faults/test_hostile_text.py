@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.config.settings import CorpusSettings, VocabularySettings
+from charlm.config.corpus import CorpusSettings, VocabularySettings
 from charlm.config.text_units import UNITS
 from charlm.errors import CorpusError, EnvironmentFailure
 from charlm.runs.data import corpus_record

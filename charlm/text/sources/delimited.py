@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, islice
 
-from charlm.config.settings import Reading
+from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
 from charlm.text.sources.decoding import MAX_LINE_CHARS, line_batches
 from charlm.text.sources.files import shown
@@ -30,7 +30,7 @@ Fields = tuple[int, list[str]]
 def open_table(
     pieces: Iterator[str],
     label: str,
-    reading: Reading,
+    reading: ReadSettings,
     note: Note,
     cells: bool,
     *,
@@ -95,7 +95,7 @@ def _choice(
     index: int,
     delimiter: str,
     quoted: bool,
-    reading: Reading,
+    reading: ReadSettings,
     kind: str,
 ) -> str:
     """Report how a table is read, if any of it was not typed."""
@@ -177,7 +177,7 @@ def _head(batches: Iterator[list[str]]) -> list[str]:
     return head
 
 
-def _is_quoted(head: list[str], reading: Reading, kind: str) -> bool:
+def _is_quoted(head: list[str], reading: ReadSettings, kind: str) -> bool:
     """Decide whether quotes enclose fields: in CSV, and in TSV if a name in its header has them."""
     if reading.quoting != "auto":
         return reading.quoting == "csv"
@@ -189,12 +189,12 @@ def _is_quoted(head: list[str], reading: Reading, kind: str) -> bool:
     return any(len(name) > 1 and name[0] == name[-1] == '"' for name in names)
 
 
-def _typed_delimiter(reading: Reading) -> str | None:
+def _typed_delimiter(reading: ReadSettings) -> str | None:
     names = {"auto": None, "tab": "\t", "\\t": "\t"}
     return names.get(reading.delimiter, reading.delimiter)
 
 
-def _delimiter(head: list[str], reading: Reading, kind: str, quoted: bool) -> str:
+def _delimiter(head: list[str], reading: ReadSettings, kind: str, quoted: bool) -> str:
     """Choose the delimiter: as typed, a tab in TSV, in CSV one that fits every row of the head."""
     if typed := _typed_delimiter(reading):
         return typed
@@ -327,7 +327,7 @@ def _ragged(label: str, line: int, row: list[str], names: list[str]) -> CorpusEr
     )
 
 
-def _column_index(label: str, names: list[str], rows: list[Fields], reading: Reading) -> int:
+def _column_index(label: str, names: list[str], rows: list[Fields], reading: ReadSettings) -> int:
     """Choose the column that is read, by its name or its number from 1."""
     wanted = reading.column
     taken = wanted if wanted is not None else "text"

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, islice
 
-from charlm.config.settings import Reading
+from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
 from charlm.text.sources.decoding import MAX_LINE_CHARS, line_batches
 from charlm.text.sources.files import shown
@@ -20,7 +20,7 @@ _CUT_SHORT = 16
 def open_table(
     pieces: Iterator[str],
     label: str,
-    reading: Reading,
+    reading: ReadSettings,
     note: Note,
     cells: bool,
     *,

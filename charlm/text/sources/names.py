@@ -17,7 +17,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from charlm.config.settings import Reading
+from charlm.config.corpus import ReadSettings
 from charlm.errors import CharlmError, CorpusError, UsageError
 from charlm.text.sources.files import PACKED, Spool, TextFile, shown, stdin
 from charlm.text.sources.rows import HUB_PREFIX, Note, Rows, hub_parts, hub_rows
@@ -36,7 +36,7 @@ _NOT_TO_OPEN = {
 }
 
 
-def find(names: Sequence[str], reading: Reading, note: Note) -> list[Source]:
+def find(names: Sequence[str], reading: ReadSettings, note: Note) -> list[Source]:
     """The sources behind the names, in the order given; a folder's or pattern's sorted by path.
 
     CorpusError where a name leads to nothing or to something that is not text; UsageError where it
@@ -71,7 +71,7 @@ def find(names: Sequence[str], reading: Reading, note: Note) -> list[Source]:
     ]
 
 
-def _kind(source: Source, reading: Reading) -> str | None:
+def _kind(source: Source, reading: ReadSettings) -> str | None:
     """Name the format of a table, "hub" for a dataset of the hub; None for plain text."""
     if isinstance(source, Rows):
         return "hub"
@@ -82,7 +82,7 @@ def _kind(source: Source, reading: Reading) -> str | None:
     return TABLES.get(Path(path.stem).suffix.lower() if packed else path.suffix.lower())
 
 
-def _check_meant(kinds: Sequence[str | None], reading: Reading) -> None:
+def _check_meant(kinds: Sequence[str | None], reading: ReadSettings) -> None:
     """Raise UsageError for an option of tables if no source is a table that it concerns."""
     if reading.column is not None and not any(kinds):
         raise UsageError(
@@ -149,7 +149,7 @@ def _is_there(name: str) -> bool:
         return False
 
 
-def _find(name: str, reading: Reading, note: Note) -> Iterable[Source]:
+def _find(name: str, reading: ReadSettings, note: Note) -> Iterable[Source]:
     if name == "-":
         return [Spool("standard input", stdin)]
     if name.startswith(HUB_PREFIX):

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from charlm.config.settings import Reading
+from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
 from charlm.text.sources.decoding import refuse_pointer
 from charlm.text.sources.files import Spool, TextFile, readable, shown
@@ -21,7 +21,7 @@ BATCH_ROWS = 500
 
 
 def open_table(
-    source: TextFile | Spool, reading: Reading, report: Note, cells: bool
+    source: TextFile | Spool, reading: ReadSettings, report: Note, cells: bool
 ) -> tuple[str, Iterator[Record]]:
     """Open a table: the column that is read, and the records."""
     label = source.label

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
 
-from charlm.config.settings import Reading
+from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
 from charlm.text.sources import delimited, json_rows, parquet
 from charlm.text.sources.decoding import AUTO, decode
@@ -29,7 +29,7 @@ TABLES = {
 
 
 def table_rows(
-    source: TextFile | Spool, kind: str, reading: Reading, reported: dict[str, str]
+    source: TextFile | Spool, kind: str, reading: ReadSettings, reported: dict[str, str]
 ) -> Rows:
     """Find the rows of a file; `kind` is one of the values of `TABLES`.
 

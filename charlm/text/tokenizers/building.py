@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config.class_path import resolve
-from charlm.config.settings import VocabularySettings
+from charlm.config.corpus import VocabularySettings
 from charlm.config.text_units import UNITS
-from charlm.errors import CorpusError, UsageError
+from charlm.errors import CorpusError, UsageError, named
 from charlm.text.documents import END
 from charlm.text.tokenizers.tokenizer_json import (
     EOS_TOKEN,
@@ -254,7 +254,7 @@ def build_bpe(read: Read, settings: VocabularySettings, *, count: bool) -> Built
     size = _most(settings)
     if size < 258:
         raise UsageError(
-            f"max_size is {size}; bpe needs at least 258 entries (256 bytes, UNK, EOS)"
+            f"{named('max_size')} is {size}; bpe needs at least 258 entries (256 bytes, UNK, EOS)"
         )
     empty = BpeVocabulary(settings, [UNK_TOKEN, EOS_TOKEN, *LETTERS])
     trainer = BpeTrainer(

@@ -11,7 +11,7 @@ from typing import Any
 
 from charlm.commands import command
 from charlm.config.class_path import resolve
-from charlm.config.settings import NORMAL_FORMS, WORD_RULES, VocabularySettings
+from charlm.config.corpus import NORMAL_FORMS, WORD_RULES, VocabularySettings
 from charlm.config.text_units import UNITS, UnitSpec
 from charlm.errors import RunError
 from charlm.files.safe_read import parse_json, read_bytes

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config.class_path import resolve
-from charlm.config.settings import VocabularySettings
+from charlm.config.corpus import VocabularySettings
 from charlm.config.text_units import UNITS, UnitSpec
 from charlm.text.documents import END, check_text
 from charlm.text.tokenizers.decoders import (

@@ -3,7 +3,9 @@
 import torch
 
 from charlm.config.cells import CELLS
-from charlm.config.settings import ModelSettings, Settings, TrainingSettings
+from charlm.config.model import ModelSettings
+from charlm.config.settings import Settings
+from charlm.config.training import TrainingSettings
 from charlm.nn.devices import free_memory
 from charlm.nn.model import count_parameters
 from charlm.nn.output import SHORTLIST

@@ -17,9 +17,11 @@ import numpy as np
 import torch
 
 from charlm.config.cells import CELLS
-from charlm.config.settings import ModelSettings, Settings, TrainingSettings
+from charlm.config.model import ModelSettings
+from charlm.config.settings import Settings
 from charlm.config.text_units import UNITS, UnitSpec
-from charlm.errors import UsageError
+from charlm.config.training import TrainingSettings
+from charlm.errors import UsageError, named
 from charlm.nn.devices import Precision
 from charlm.nn.model import (
     count_parameters,
@@ -101,7 +103,9 @@ def check_unused_settings(training: TrainingSettings, dataset: Dataset) -> None:
     listeners = {"patience": training.patience > 0, "plateau": training.schedule == "plateau"}
     for name, given in listeners.items():
         if given and dataset.valid is None:
-            raise UsageError(f"{name} without validation text, which it listens to; expected some")
+            raise UsageError(
+                f"{named(name)} without validation text, which it listens to; expected some"
+            )
 
 
 class _Planner:
@@ -137,7 +141,8 @@ class _Planner:
         model = self._dropout(model, training)
         if model.adaptive_softmax and self.dataset.vocabulary.spec.byte_level:
             raise UsageError(
-                f"adaptive_softmax with {self.dataset.vocabulary.unit} units, whose entries are "
+                f"{named('adaptive_softmax')} with {self.dataset.vocabulary.unit} units, whose "
+                "entries are "
                 "not in the order of frequency; expected words or characters"
             )
         sizes(model, self.vocab_size)  # refuses what cannot be built, before anything is written
@@ -289,8 +294,8 @@ class _Planner:
         if low < least:
             units = "one hidden unit needs" if least == 1 else f"{least} hidden units need"
             raise UsageError(
-                f"parameters is {most:,}; expected at least {weights(least):,}, which {units} with "
-                "this vocabulary"
+                f"{named('parameters')} is {most:,}; expected at least {weights(least):,}, which "
+                f"{units} with this vocabulary"
             )
         return low
 
@@ -299,8 +304,9 @@ class _Planner:
         found = count_parameters(self._completed(model, hidden), self.vocab_size)
         if model.parameters and found > model.parameters:
             raise UsageError(
-                f"parameters is {model.parameters:,}, but tied weights with embedding_size "
-                f"{hidden} make {found:,}; expected one of them, or --no-tie"
+                f"{named('parameters')} is {model.parameters:,}, but tied weights with "
+                f"{named('embedding_size')} {hidden} make {found:,}; expected one of them, or "
+                "--no-tie"
             )
 
     def _hidden_size(self, training: TrainingSettings, layers: int) -> int:
@@ -498,7 +504,8 @@ class _Planner:
             return training.average
         if training.average_trigger and self.dataset.valid is None:
             raise UsageError(
-                "average_trigger without validation text, which it listens to; expected some, or "
+                f"{named('average_trigger')} without validation text, which it listens to; "
+                "expected some, or "
                 "average_trigger=0"
             )
         if training.optimizer == "nt-asgd" or training.average_trigger:

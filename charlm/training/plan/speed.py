@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from charlm.backends.kernel_library import default_threads, useful_threads
-from charlm.config.settings import ModelSettings, TrainingSettings
+from charlm.config.model import ModelSettings
+from charlm.config.training import TrainingSettings
 from charlm.nn.devices import Precision
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 from charlm.phases import phase

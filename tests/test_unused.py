@@ -10,29 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from charlm.config import unused
 from charlm.config.cells import CELLS
+from charlm.config.corpus import CorpusSettings, VocabularySettings
+from charlm.config.fields import DROPPED, VALIDATION
 from charlm.config.presets import PRESETS, layered
-from charlm.config.settings import (
-    OPTIMIZER_NAMES,
-    SCHEDULE_NAMES,
-    CorpusSettings,
-    Settings,
-    VocabularySettings,
-    merge,
-    section_of,
-    settings_from,
-)
-from charlm.config.text_units import UNITS
-from charlm.config.unused import (
-    DEFAULTS,
-    DROPPED,
-    LISTENS,
-    VALIDATION,
-    broken_condition,
-    given,
-    listened,
-)
+from charlm.config.settings import Settings, find_setting, merge, settings_from, table
+from charlm.config.unused import drop_unused, facts_of, missing_need, origins_of_arguments
 from charlm.errors import CharlmError, UsageError
 from charlm.nn.devices import Precision
 from charlm.nn.model import RecurrentLanguageModel
@@ -56,7 +39,7 @@ def nested(**values: Any) -> Nested:
     """Return settings by section from names alone."""
     found: Nested = {}
     for name, value in values.items():
-        found.setdefault(section_of(name), {})[name] = value
+        found.setdefault(find_setting(name).section, {})[name] = value
     return found
 
 
@@ -92,10 +75,11 @@ UNTRIED = {
     "calibrate", "on_nonfinite", "epochs", "minutes", "save_minutes", "keep", "device",
     "precision", "threads",
 }  # fmt: skip
+NAMES = {name: setting.spec.names() for name, setting in table().items()}
 MODES: dict[str, Nested] = {"base": {}}
 for _name, _values in (
-    ("unit", UNITS), ("cell", CELLS), ("optimizer", OPTIMIZER_NAMES),
-    ("schedule", SCHEDULE_NAMES),
+    ("unit", NAMES["unit"]), ("cell", CELLS), ("optimizer", NAMES["optimizer"]),
+    ("schedule", NAMES["schedule"]),
 ):  # fmt: skip
     MODES |= {f"{_name} {value}": nested(**{_name: value}) for value in _values}
 MODES["schedule decay"] = nested(schedule="decay", decay_from=0.02, decay_every=0.02)
@@ -142,7 +126,7 @@ class Trial:
     def refuses(self, name: str) -> bool:
         """Return whether the table refuses this setting of the run."""
         try:
-            listened(self.settings, {f"{section_of(name)}.{name}": "flag"}, self.facts)
+            drop_unused(self.settings, {f"{find_setting(name).section}.{name}": "flag"}, self.facts)
         except UsageError:
             return True
         return False
@@ -184,7 +168,8 @@ def pairs() -> list[tuple[str, str]]:
     decided = {
         (mode, name) for mode, name in every
         if mode == "base"
-        or {c.fact for c in LISTENS.get(name, ())} & {f for v in MODES[mode].values() for f in v}
+        or {need.fact for need in find_setting(name).spec.needs}
+        & {f for v in MODES[mode].values() for f in v}
     }  # fmt: skip
     rest = [pair for pair in every if pair not in decided]
     return sorted(decided | set(random.Random(0).sample(rest, 150)))
@@ -205,63 +190,61 @@ def test_what_is_refused_has_no_effect_and_the_rest_has_one(mode: str, name: str
 
 def test_every_setting_is_tried_or_named() -> None:
     """A new setting comes into one of the lists above."""
-    assert {*OTHERS, *UNTRIED} == set(DEFAULTS)
+    assert {*OTHERS, *UNTRIED} == set(table())
     assert not UNTRIED & OTHERS.keys()
 
 
-def test_the_table_names_settings() -> None:
-    """And facts that are settings or follow from some."""
-    assert LISTENS.keys() <= DEFAULTS.keys()
-    facts = {condition.fact for found in LISTENS.values() for condition in found}
-    assert facts <= {*DEFAULTS, VALIDATION, DROPPED}
-    assert not {VALIDATION, DROPPED} & DEFAULTS.keys()
+def test_conditions_are_on_settings_or_known_facts() -> None:
+    """A misspelt fact would be a KeyError in the middle of a user's command."""
+    facts = {need.fact for setting in table().values() for need in setting.spec.needs}
+    assert facts <= {*table(), VALIDATION, DROPPED}
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"unit": "byte", "max_size": 100},
-         "--max-size 100 has no effect with --unit byte; expected unit char, word or bpe. Leave "
+         "--max-size 100 has no effect with --unit byte; expected --unit char, word or bpe. Leave "
          "out --max-size"),
         ({"cell": "qrnn", "recurrent_init": "xavier"},
-         "--init xavier has no effect with --cell qrnn; expected cell rnn, lstm, gru, "
+         "--init xavier has no effect with --cell qrnn; expected --cell rnn, lstm, gru, "
          "lstm-peephole, lstm-layernorm, lstm-capped, mlstm or mogrifier. Leave out --init"),
         ({"header": True, "input_format": "text"},
-        "--header has no effect with --input-format text; expected input_format auto, csv or tsv. "
-        "Leave out --header"),
+         "--header has no effect with --input-format text; expected --input-format auto, csv or "
+         "tsv. Leave out --header"),
         ({"header": False, "input_format": "text"},
-        "--no-header has no effect with --input-format text; expected input_format auto, csv or "
+        "--no-header has no effect with --input-format text; expected --input-format auto, csv or "
         "tsv. Leave out --no-header"),
         ({"words": "whitespace"},
-         "--words whitespace has no effect with --unit char; expected unit word. Leave out "
+         "--words whitespace has no effect with --unit char; expected --unit word. Leave out "
          "--words"),
         ({"cell": "gru", "qrnn_window": 1},
-         "--set qrnn_window=1 has no effect with --cell gru; expected cell qrnn. Leave out "
+         "--set qrnn_window=1 has no effect with --cell gru; expected --cell qrnn. Leave out "
          "qrnn_window"),
         ({"decay": 0.1},
-         "--set decay=0.1 has no effect without schedule; expected schedule decay. Leave out "
+         "--set decay=0.1 has no effect without --schedule; expected --schedule decay. Leave out "
          "decay"),
         ({"num_layers": 1, "skip": True},
-         "--skip has no effect with --layers 1; expected num_layers above 1. Leave out --skip"),
+         "--skip has no effect with --layers 1; expected --layers above 1. Leave out --skip"),
         ({"valid_frac": 0.0, "patience": 3},
-         "--patience 3 has no effect without validation text; expected some: a valid text, or "
-         "valid_frac above 0. Leave out --patience"),
+         "--patience 3 has no effect without validation text; expected some: --valid, or "
+         "--valid-fraction above 0. Leave out --patience"),
         ({"valid": ("a b",), "valid_frac": 0.2},
-         "--valid-frac 0.2 has no effect with --valid a b; expected one of the two, since a valid "
-         "text takes the place of a held-out part. Leave out --valid-frac"),
+         "--valid-fraction 0.2 has no effect with --valid a b; expected one of them: a validation "
+         "text takes the place of a held-out part. Leave out --valid-fraction"),
     ],
 )  # fmt: skip
 def test_a_refusal_says_what_was_typed_expected_and_to_do(
     values: dict[str, Any], message: str
 ) -> None:
     settings = settings_from(nested(**values))
-    origins = dict.fromkeys(given(settings), "flag")
+    origins = dict.fromkeys(origins_of_arguments(settings), "flag")
     with pytest.raises(UsageError) as caught:
-        listened(settings, origins)
+        drop_unused(settings, origins)
     assert str(caught.value) == message
-    name = next(name for name in values if broken_condition(name, unused.facts_of(settings)))
+    name = next(name for name in values if missing_need(find_setting(name), facts_of(settings)))
     with pytest.raises(UsageError, match=rf"^{name} .* has no effect .*Leave out {name}$"):
-        listened(settings, dict.fromkeys(origins, "file my.toml"))
+        drop_unused(settings, dict.fromkeys(origins, "file my.toml"))
 
 
 @pytest.mark.parametrize(
@@ -270,13 +253,13 @@ def test_a_refusal_says_what_was_typed_expected_and_to_do(
 def test_zero_switches_off_what_is_off(values: dict[str, Any]) -> None:
     """A user writes `--clip-norm 0 --set clip_value=1` to be clear."""
     settings = settings_from(nested(**values))
-    assert listened(settings, given(settings)) == settings
+    assert drop_unused(settings, origins_of_arguments(settings)) == settings
 
 
 def test_all_of_them_are_in_one_message() -> None:
     settings = settings_from(nested(beta1=0.5, beta2=0.5, optimizer="sgd", max_size=9, unit="byte"))
     with pytest.raises(UsageError, match=r"max_size 9 .*; beta1 0.5 .*; beta2 0.5 "):
-        listened(settings, given(settings))
+        drop_unused(settings, origins_of_arguments(settings))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -287,15 +270,15 @@ def test_values_of_a_preset_are_never_refused(preset: str, flags: dict[str, Any]
     """Those that an upper layer leaves without effect go back to their defaults."""
     layers = [(f"preset {preset}", PRESETS[preset].settings), ("flag", nested(**flags))]
     values, origins = layered(layers)
-    found = listened(settings_from(values), origins)
-    facts = unused.facts_of(found)
-    for name in LISTENS:
+    found = drop_unused(settings_from(values), origins)
+    facts = facts_of(found)
+    for name, setting in table().items():
         assert (
-            facts[name] == DEFAULTS[name]
-            or not broken_condition(name, facts)
+            facts[name] == setting.default
+            or not missing_need(setting, facts)
             or (facts[name] is False)
         )
-    assert listened(settings_from(PRESETS[preset].settings), {}) == settings_from(
+    assert drop_unused(settings_from(PRESETS[preset].settings), {}) == settings_from(
         PRESETS[preset].settings
     )
 
@@ -309,4 +292,8 @@ def test_what_the_plan_decides_is_checked_after_it() -> None:
         settings = settings_from(nested(**values))
         corpus = Corpus.from_text(TEXT * 30, "stream")
         with pytest.raises(UsageError, match=word):
-            prepare(settings, origins=dict.fromkeys(given(settings), "flag"), corpus=corpus)
+            prepare(
+                settings,
+                origins=dict.fromkeys(origins_of_arguments(settings), "flag"),
+                corpus=corpus,
+            )

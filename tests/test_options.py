@@ -1,13 +1,12 @@
 """Options that say how texts are read: the same ones for every command that reads a text."""
 
 import inspect
-from dataclasses import fields
 
 import pytest
 
 from charlm.cli import app
-from charlm.cli.options import READING_OPTIONS, reading_flags
-from charlm.config.settings import CorpusSettings, Reading
+from charlm.cli.options import reading_flags, reading_settings
+from charlm.config.corpus import CorpusSettings, ReadSettings
 from charlm.errors import UsageError
 from charlm.text.corpus import Corpus
 
@@ -20,10 +19,9 @@ COMMANDS = {
     "name", ["train", "eval", "score", "compare", "vocab", "search", "gradients"]
 )
 def test_every_command_that_reads_texts_takes_the_same_options(name: str) -> None:
-    """One for each field of `Reading`, none of them forgotten."""
+    """One for each field of `ReadSettings`, none of them forgotten."""
     parameters = inspect.signature(COMMANDS[name]).parameters
-    assert set(READING_OPTIONS) == {field.name for field in fields(Reading)}
-    for field in READING_OPTIONS:
+    for field in reading_settings():
         assert parameters[field].default is None and "reading" not in parameters
 
 
@@ -41,4 +39,4 @@ def test_settings_are_rules_for_reading(tmp_path) -> None:
     for options in ({"reading": settings}, {"encoding": "cp1252"}):
         assert "".join(Corpus([str(tmp_path / "a.txt")], **options).chunks()) == "“x”"
     with pytest.raises(UsageError, match="errors is 'ignore'; expected one of strict, replace"):
-        Reading(errors="ignore")
+        ReadSettings(errors="ignore")

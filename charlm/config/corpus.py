@@ -1,0 +1,151 @@
+"""Settings of the text: where it is, how it is read, and what its tokens are."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from charlm.config.fields import (
+    MAX_COUNT,
+    Need,
+    check,
+    field_problems,
+    one_of,
+    row_with,
+    setting,
+    validation_text,
+    without,
+)
+from charlm.config.text_units import UNITS
+from charlm.errors import named
+
+DOCUMENT_NAMES = ("auto", "stream", "line", "paragraph", "file")
+NORMAL_FORMS = ("none", "nfc", "nfkc")
+WORD_RULES = ("text", "whitespace")
+TABLE = (one_of("input_format", "auto", "csv", "tsv", "jsonl", "json", "parquet"),)
+SEPARATED = (one_of("input_format", "auto", "csv", "tsv"),)
+
+
+def _read_by_unit(name: str) -> tuple[Need, ...]:
+    """Return the condition that the unit reads this setting."""
+    return (row_with("unit", UNITS, lambda unit: name in unit.settings),)
+
+
+NO_FILE = without("valid", "a validation text takes the place of a held-out part")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadSettings:
+    """Rules for reading a text from its sources: format, columns, encoding."""
+
+    panel: ClassVar[str] = "Text"
+
+    input_format: str = setting(
+        "auto",
+        "Format of the text",
+        default_note="by suffix",
+        choices=("auto", "text", "csv", "tsv", "jsonl", "json", "parquet"),
+    )
+    column: str | None = setting(
+        None, "Column of a table: its name, or its number from 1", needs=TABLE
+    )
+    header: bool | None = setting(
+        None,
+        "First row of a table names its columns",
+        has_no=True,
+        default_note="if it may",
+        needs=SEPARATED,
+    )
+    delimiter: str = setting(
+        "auto", "Character between the fields of a table, or tab", needs=SEPARATED
+    )
+    quoting: str = setting(
+        "auto",
+        "Quotes enclose the fields of a table, or are text",
+        choices=("auto", "csv", "none"),
+        needs=SEPARATED,
+    )
+    encoding: str = setting("utf-8", "Encoding of the files, or auto")
+    errors: str = setting("strict", "Treatment of invalid bytes", choices=("strict", "replace"))
+    keep_cr: bool = setting(
+        False,
+        "Keep the CR of CR LF in lines and paragraphs",
+        needs=(one_of("document", "line", "paragraph"),),
+    )
+    glue: bool = setting(
+        False,
+        "Join the files of a stream without a line end between them",
+        needs=(one_of("document", "stream"),),
+    )
+
+    def __post_init__(self) -> None:
+        check(self.problems())
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the values."""
+        problems = field_problems(self)
+        known = self.delimiter in ("auto", "tab", "\\t") or len(self.delimiter) == 1
+        if not known or self.delimiter in '"\r\n':
+            problems.append(
+                f"{named('delimiter')} is {self.delimiter!r}; expected one character, or tab"
+            )
+        return problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusSettings(ReadSettings):
+    """The text: where it is, how it is read, where documents end, and what is held out."""
+
+    sources: tuple[str, ...] = setting(
+        (), "Files, folders, globs, - or hf:name", flag=None, default_note="the built-in text"
+    )
+    document: str = setting("auto", "Unit of independent text", choices=DOCUMENT_NAMES)
+    valid: tuple[str, ...] = setting((), "Validation text", default_note="the end of the text")
+    test: tuple[str, ...] = setting((), "Test text, read once at the end")
+    valid_frac: float | None = setting(
+        None,
+        "Fraction held out; 0 = none",
+        flag="--valid-fraction",
+        aliases=("--valid-frac",),
+        at_least=0.0,
+        at_most=0.9,
+        default_note="0.1, at most 5 million characters",
+        needs=(NO_FILE,),
+    )
+    hold_out: str = setting(
+        "end", "Held-out part", choices=("end", "random"), needs=(NO_FILE, validation_text())
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocabularySettings:
+    """Tokens: what they are, and which of them are kept."""
+
+    panel: ClassVar[str] = "Vocabulary"
+
+    unit: str = setting("char", "Unit of text", choices=UNITS)
+    words: str = setting(
+        "text",
+        "Rule that cuts words",
+        choices=WORD_RULES,
+        needs=_read_by_unit("words"),
+    )
+    min_count: int | None = setting(
+        None,
+        "Rarer tokens become UNK",
+        at_least=1,
+        default_note="by rule",
+        needs=_read_by_unit("min_count"),
+    )
+    max_size: int | None = setting(
+        None,
+        "Largest size, UNK and EOS included",
+        at_least=3,
+        limit=MAX_COUNT,
+        unit="entries",
+        default_note="by rule",
+        needs=_read_by_unit("max_size"),
+    )
+    lowercase: bool = setting(False, "Lower-case the text first")
+    normalize: str = setting("none", "Unicode normal form applied first", choices=NORMAL_FORMS)
+
+    def __post_init__(self) -> None:
+        check(field_problems(self))

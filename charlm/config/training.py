@@ -1,0 +1,217 @@
+"""Settings of the training: length, optimiser, schedule, averages, checkpoints, machine."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from charlm.config.fields import (
+    MAX_COUNT,
+    Need,
+    above,
+    check,
+    field_problems,
+    one_of,
+    setting,
+    validation_text,
+    without,
+)
+from charlm.config.model import LEARNS_INPUT
+from charlm.errors import named
+
+LENGTHS = ("epochs", "steps", "minutes")
+"""Settings that give the length of a training; one of them is set."""
+RUN = "Run"
+"""Panel of settings that belong to the machine or to checkpoints."""
+ADAM = (one_of("optimizer", "adamw", "adam"),)
+DECAY = (one_of("schedule", "decay", open_holds=False),)
+DECAYS_AGAIN = Need(
+    fact="decay_times",
+    holds=lambda times: times != 1,
+    describe=lambda write: f"{write('decay_times')} 0 or above 1",
+)
+NO_CLIP_VALUE = without("clip_value", "clip_value takes the place of clip_norm")
+
+
+def _count(default: int | None, help_text: str, **facts: Any) -> Any:
+    return setting(default, help_text, at_least=1, limit=MAX_COUNT, **facts)
+
+
+def _number(default: float | None, help_text: str, **facts: Any) -> Any:
+    """Return the field of a number from 0 on."""
+    return setting(default, help_text, at_least=0, **facts)
+
+
+def _positive(help_text: str, **facts: Any) -> Any:
+    return setting(None, help_text, above=0, default_note="by rule", **facts)
+
+
+def _fraction(default: float | None, help_text: str, at_most: float = 1, **facts: Any) -> Any:
+    return setting(default, help_text, at_least=0, at_most=at_most, **facts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """Fitting: length, batches, optimiser, schedule, checkpoints and the machine."""
+
+    panel: ClassVar[str] = "Optimisation"
+
+    epochs: float | None = _positive("Passes over the training text", unit="passes")
+    steps: int | None = _count(
+        None, "Optimiser steps instead", unit="steps", default_note="by --epochs"
+    )
+    minutes: float | None = setting(
+        None,
+        "Minutes instead; sizes follow from them",
+        above=0,
+        unit="minutes",
+        default_note="by --epochs",
+    )
+    stateless: bool = setting(False, "Shuffle windows and carry no state over")
+    batch_size: int | None = _count(
+        None, "Sequences processed side by side", flag="--batch", default_note="by rule"
+    )
+    bptt: int | None = _count(
+        None, "Length of a back-propagation window", unit="tokens", default_note="by rule"
+    )
+    random_bptt: bool = setting(
+        False, "Vary the length of each window around bptt", source="Merity et al. 2018", flag=None
+    )
+    state_reset: float = _fraction(
+        0.0, "Probability that a sequence starts a window from the initial state", flag=None
+    )
+    accumulate: int = _count(1, "Windows whose gradients make one step", flag=None, unit="windows")
+    optimizer: str = setting(
+        "adamw", "Optimiser", choices=("adamw", "adam", "sgd", "nt-asgd", "rmsprop")
+    )
+    learning_rate: float | None = _positive("Highest learning rate")
+    weight_decay: float | None = _number(
+        None, "Weight decay: decoupled for adamw, else L2", default_note="0.01 for adamw, else 0"
+    )
+    momentum: float = _fraction(
+        0.0, "Momentum", needs=(one_of("optimizer", "sgd", "nt-asgd", "rmsprop"),)
+    )
+    beta1: float = _fraction(
+        0.9, "Decay of the first moment; 0 = none", 0.999999, flag=None, needs=ADAM
+    )
+    beta2: float = _fraction(0.99, "Decay of the second moment", 0.999999, flag=None, needs=ADAM)
+    label_smoothing: float = _fraction(0.0, "Fraction of each target spread over all entries", 0.9)
+    average: float | None = _fraction(
+        None, "Decay of a kept average of weights; 0 = none", 0.999999, default_note="by rule"
+    )
+    average_trigger: int = _number(
+        0,
+        "Start averaging weights after N validations without a gain; 0 = never",
+        flag=None,
+        unit="validations",
+        needs=(validation_text(),),
+    )
+    average_latest: float = _fraction(
+        1.0,
+        "Fraction of the run after which averaging starts at the latest",
+        flag=None,
+        needs=(above("average_trigger", 0),),
+    )
+    vectors: str | None = setting(
+        None, "Start from vectors: GloVe, word2vec, fastText", panel="Model", unit="file"
+    )
+    frequency_bias: bool = setting(
+        True, "Start the output bias at the log frequencies of tokens", flag=None
+    )
+    freeze_vectors: bool = setting(False, "Do not train the embedding given by vectors", flag=None)
+    calibrate: bool = setting(
+        True, "Fit one factor on all logits at the end, on the validation text", has_no=True
+    )
+    activation_penalty: float = _number(
+        0.0, "AR penalty on the output's size", source="Merity et al. 2017", needs=LEARNS_INPUT
+    )
+    slowness_penalty: float = _number(
+        0.0, "TAR penalty on the output's changes", source="Merity et al. 2017", needs=LEARNS_INPUT
+    )
+    schedule: str | None = setting(
+        None,
+        "Learning rate over the run",
+        choices=("cosine", "linear", "constant", "step", "plateau", "decay"),
+        default_note="by rule",
+        needs=(validation_text("plateau"),),
+    )
+    decay: float = _fraction(0.5, "Factor on the learning rate", flag=None, needs=DECAY)
+    decay_from: float = _number(
+        1.0, "Passes before the first decay", flag=None, unit="passes", needs=DECAY
+    )
+    decay_every: float = setting(
+        1.0,
+        "Passes between decays",
+        flag=None,
+        at_least=1e-6,
+        unit="passes",
+        needs=(*DECAY, DECAYS_AGAIN),
+    )
+    decay_times: int = _number(0, "Number of decays; 0 = until the end", flag=None, needs=DECAY)
+    warmup: float = _fraction(0.02, "Fraction of the run with a rising learning rate")
+    final_rate: float = _fraction(
+        0.02,
+        "Last learning rate, as a fraction of the highest",
+        flag=None,
+        needs=(one_of("schedule", "cosine", "linear", "step"),),
+    )
+    clip_norm: float = _number(
+        1.0, "Largest gradient norm; 0 = no clipping", needs=(NO_CLIP_VALUE,)
+    )
+    clip_value: float = _number(
+        0.0, "Largest gradient of one weight, instead of clip_norm; 0 = off", flag=None
+    )
+    on_nonfinite: str = setting(
+        "stop",
+        "Response to NaN or infinity",
+        choices=("stop", "skip", "rewind"),
+    )
+    evals: int = _count(
+        8, "Validations during the run", unit="validations", needs=(validation_text(),)
+    )
+    patience: int = _number(
+        0,
+        "Stop after N validations without a gain; 0 = never",
+        unit="validations",
+        needs=(validation_text(),),
+    )
+    save_minutes: float = _number(2.0, "Minutes between checkpoints", panel=RUN, unit="minutes")
+    keep: int = _count(2, "Checkpoints kept for resuming", flag=None, panel=RUN)
+    seed: int | None = setting(
+        None, "Random seed", panel=RUN, at_least=0, limit=2**63 - 1, default_note="a new one"
+    )
+    device: str = setting(
+        "auto", "Device that computes", panel=RUN, choices=("auto", "cpu", "cuda", "mps")
+    )
+    precision: str = setting(
+        "auto",
+        "Number format",
+        default_note="bf16 if it pays",
+        panel=RUN,
+        choices=("auto", "fp32", "bf16"),
+    )
+    threads: int | None = _count(None, "CPU threads", panel=RUN, default_note="by rule")
+
+    def __post_init__(self) -> None:
+        lengths = [named(name) for name in LENGTHS if getattr(self, name)]
+        average, trigger = named("average"), named("average_trigger")
+        stateless, averaging = named("stateless"), self.optimizer == "nt-asgd"
+        contradictions = {
+            f"{' and '.join(lengths)} were given; expected one length of the run. Give one": (
+                len(lengths) > 1
+            ),
+            f"{named('freeze_vectors')} without {named('vectors')}; give a file of vectors": (
+                self.freeze_vectors and not self.vectors
+            ),
+            f"{named('random_bptt')} with {stateless}, whose windows have one length; give one": (
+                self.random_bptt and self.stateless
+            ),
+            f"{named('state_reset')} with {stateless}, which carries no state; give one": (
+                self.state_reset and self.stateless
+            ),
+            f"{trigger} with {average} or nt-asgd, which average too; give one": (
+                self.average_trigger and (self.average or averaging)
+            ),
+            f"{average} with nt-asgd, which has one of its own; give one": (
+                self.average and averaging
+            ),
+        }
+        check(field_problems(self) + [text for text, holds in contradictions.items() if holds])
