@@ -20,9 +20,9 @@ from typing import Protocol
 class Phase:
     """A part of the work that takes a while.
 
-    `done` of `total` is finished; without a `total`, `reached` may give the fraction, or `unit`
-    what is counted by `done`. `detail` is shown in the place of the name. A phase with
-    `own_lines` reports itself where there is no terminal.
+    `done` of `total` is finished. Without a `total`, `reached` may give the fraction, or `unit`
+    the noun that `done` counts. A terminal shows `detail` in place of the name, and a log shows
+    `line`.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Phase:
     done: float = 0.0
     reached: float | None = None
     detail: str = ""
-    own_lines: bool = False
+    line: str = ""
 
     @property
     def fraction(self) -> float | None:

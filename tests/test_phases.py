@@ -147,11 +147,11 @@ def test_what_is_counted_is_shown_where_no_end_is_known() -> None:
         assert line.endswith(expected) if terminal else line == "reading a: 1,500 characters"
 
 
-def test_a_phase_with_lines_of_its_own_gets_no_others() -> None:
-    """Training in a pipe, whose steps and validations are lines already."""
+def test_a_phase_may_have_a_line_for_logs() -> None:
+    """Training in a pipe shows its step and loss."""
     screen = Screen(terminal=False)
-    screen.display.begin(Phase("training", reached=0.5, own_lines=True))
-    assert screen.at(100.0) == []
+    screen.display.begin(Phase("training", reached=0.5, line=f" 50 % step 9: {STEP}"))
+    assert screen.at(100.0) == [f" 50 % step 9: {STEP}"]
     screen.display.begin(Phase("validating", reached=0.5))
     assert screen.at(200.0) == ["validating: 50 %"]
 

@@ -45,6 +45,7 @@ from charlm.cli.output import (
     prepare_streams,
     say,
 )
+from charlm.cli.takes import NO_TEXT
 from charlm.errors import CharlmError, UsageError
 from charlm.files.escapes import escape_controls
 
@@ -133,14 +134,6 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(status)
 
 
-EXTRA = {
-    "sample": "Expected one RUN; put a text to begin from into quotes, after --prime.",
-    **dict.fromkeys(("next", "fill"), "Put a text of several words into quotes."),
-    **dict.fromkeys(("eval", "info", "verify", "export"), "Expected one RUN."),
-}
-"""What is meant by an argument that a command does not take."""
-
-
 def _check_arguments(arguments: list[str]) -> None:
     """Raise UsageError for bytes that are no text: no command knows what to do with them."""
     for argument in arguments:
@@ -178,10 +171,8 @@ def _unexpected(error: Exception) -> int:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else _command_path()
         text = _parse_problem(error)
-        takes_run = context and any(option.name == "run" for option in context.command.params)
-        if context and takes_run and "unexpected extra argument" in text:
-            extra = EXTRA.get(str(context.info_name), "A run is named with --run.")
-            text = f"{text.removesuffix('.')}. {extra}"
+        if context and "unexpected extra argument" in text:
+            text = f"{text.removesuffix('.')}. {_about_arguments(context.command)}".rstrip(". ")
         text += _with_dash(error)
         if context and context.info_name == "fill" and "Missing argument" in text:
             text += " Give a text with gaps, or - for stdin."
@@ -195,6 +186,18 @@ def _unexpected(error: Exception) -> int:
         return _report(CharlmError(text + "Use a smaller --hidden, or --device cpu"), 5, error)
     problem = f"unexpected {type(error).__name__}: {error}. This is a bug in charlm; "
     return _report(Exception(problem + "run again with --debug and report it"), 1, error)
+
+
+def _about_arguments(command: Any) -> str:
+    """Return which arguments a command takes; "" if it reads no run."""
+    names = {parameter.name for parameter in command.params}
+    takes = getattr(command.callback, "takes", NO_TEXT)
+    if "run_argument" in names:
+        quotes = f"; put a text into quotes, after {takes.option[1]}" if takes.literal else ""
+        return f"Expected one RUN{quotes}"
+    if takes.literal and "run" in names:
+        return "Put a text of several words into quotes"
+    return "A run is named with --run" if "run" in names else ""
 
 
 def _parse_problem(error: Any) -> str:

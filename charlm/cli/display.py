@@ -81,13 +81,13 @@ class Display:
             Line.show(self.draw, line)
 
     def _report(self, one: "_Shown", now: float) -> None:
-        if one.phase.own_lines:
-            return
         due = one.begun + PLAIN_AFTER if one.reported_at is None else one.reported_at + PLAIN_GAP
         if now >= due:
             one.reported_at = now
             fraction, text = one.phase.fraction, one.phase.text
-            if fraction:
+            if one.phase.line:
+                text = one.phase.line
+            elif fraction:
                 text = f"{one.phase.name}: {100 * fraction:.0f} %"
             elif text == one.phase.name:
                 text += " ..."

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from charlm import api
+from charlm.cli.frame import App
 from charlm.cli.options import (
     NO_FLAGS,
     CheckpointsOption,
@@ -18,12 +19,18 @@ from charlm.cli.options import (
     reading_flags,
 )
 from charlm.cli.output import render, say, say_notes, write, write_json
+from charlm.cli.takes import Takes
 from charlm.errors import UsageError
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     """Add the command."""
-    app.command("eval")(evaluate)
+    app.command(
+        "eval",
+        takes=Takes(
+            text=("files",), stdin=("--file", "-"), option=("To evaluate a text, use", "--file")
+        ),
+    )(evaluate)
 
 
 def evaluate(

@@ -6,13 +6,15 @@ from typing import Annotated
 import typer
 
 from charlm import api
+from charlm.cli.frame import App
 from charlm.cli.options import JsonOption
 from charlm.cli.output import render, write, write_json
+from charlm.cli.takes import Takes
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     """Add the command."""
-    app.command("explain")(explain)
+    app.command("explain", takes=Takes(text=("text",), literal="text"))(explain)
 
 
 def explain(

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from charlm import api
+from charlm.cli.frame import App
 from charlm.cli.options import (
     CheckpointsOption,
     EngineOption,
@@ -15,12 +16,13 @@ from charlm.cli.options import (
     open_model,
 )
 from charlm.cli.output import on_terminal, render, write, write_json
+from charlm.cli.takes import Takes
 from charlm.files.escapes import escape_controls
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     """Add the command."""
-    app.command("fill")(fill)
+    app.command("fill", takes=Takes(literal="text"))(fill)
 
 
 def fill(

@@ -1,15 +1,17 @@
-"""What every command does alike: global flags after the command, its run, its standard input.
+"""Frame of every command: global flags, the run, settings, and standard input.
 
 `App` is a typer application whose commands pass through `framed`, which
 
-1. lets `-q`, `-v`, `--debug` and `--version` stand after the command too;
-2. takes the run as the argument RUN where the command has no other argument, and from CHARLM_RUN
-   where neither is given;
-3. gives a command the options of settings in place of a parameter that is marked with
-   `SettingOptions`, and the typed ones as a mapping;
-4. lets messages name the flags of options and of typed settings (see `errors.naming`);
-5. reads `-` as standard input where an argument is a text itself, and refuses to ignore a text
-   that waits there (see `charlm.cli.stdin`).
+1. accepts `-q`, `-v`, `--debug` and `--version` after the command too;
+2. takes the run from the argument RUN if the command has no other argument, and from CHARLM_RUN
+   if it is not given at all;
+3. replaces a parameter that is marked with `SettingOptions` by the options of these settings, and
+   passes those that were typed as a mapping;
+4. makes messages name the flags of options and of typed settings (see `errors.naming`);
+5. reads standard input for `-` if an argument is a text itself, and refuses to ignore a text that
+   waits there (see `charlm.cli.stdin`).
+
+A command declares its text and its run with `Takes`.
 """
 
 import contextlib
@@ -25,21 +27,21 @@ from typing import Annotated, Any
 import typer
 
 from charlm.cli.options import SettingOptions
-from charlm.cli.output import Verbosity, say
-from charlm.cli.stdin import PLAIN_TEXTS, check_unread, read_text
+from charlm.cli.output import Verbosity, say, write
+from charlm.cli.stdin import check_unread, read_text
+from charlm.cli.takes import NO_TEXT, Takes
 from charlm.commands import command
 from charlm.config.flags import words_of
 from charlm.config.settings import table
-from charlm.errors import naming
+from charlm.errors import RunError, UsageError, naming
 
 PANEL = "Every command"
 RUN_VARIABLE = "CHARLM_RUN"
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(given: bool) -> None:
+    if given:
         from charlm import __version__
-        from charlm.cli.output import write
 
         write(f"charlm {__version__}\n")
         raise typer.Exit
@@ -71,15 +73,15 @@ GLOBAL_FLAGS = {
     "debug": DebugOption,
     "version": VersionOption,
 }
-"""Flags that stand before or after any command."""
+"""Flags that are accepted before and after any command."""
 RunArgument = Annotated[
     str | None,
-    typer.Argument(metavar="RUN", help="Which run, as with --run.", show_default=False),
+    typer.Argument(metavar="RUN", help="Run, as with --run.", show_default=False),
 ]
 
 
 def set_talk(quiet: bool, verbose: bool, debug: bool) -> None:
-    """Apply the global flags that were given; one that was not leaves things as they are."""
+    """Apply the global flags that were given; the others change nothing."""
     if quiet or verbose:
         Verbosity.level = 0 if quiet else 2
     Verbosity.debug = Verbosity.debug or debug
@@ -88,13 +90,15 @@ def set_talk(quiet: bool, verbose: bool, debug: bool) -> None:
 class App(typer.Typer):
     """A typer application whose commands are framed."""
 
-    def command(self, name: str | None = None, **options: Any) -> Callable[[Any], Any]:
-        """Return a decorator that registers a function as a command and gives it back."""
+    def command(
+        self, name: str | None = None, *, takes: Takes = NO_TEXT, **options: Any
+    ) -> Callable[[Any], Any]:
+        """Return a decorator that registers a function as a command."""
         register = super().command(name, **options)
 
         def decorate(function: Callable[..., None]) -> Callable[..., None]:
             """Register the framed function."""
-            register(framed(name or function.__name__, function))
+            register(framed(name or function.__name__, function, takes))
             return function
 
         return decorate
@@ -105,8 +109,8 @@ def joined_lines(text: str) -> str:
     return re.sub(r"(?<!\n)\n(?!\n)", " ", text)
 
 
-def framed(verb: str, function: Callable[..., None]) -> Callable[..., None]:
-    """Return a command with the steps around it that every command has."""
+def framed(verb: str, function: Callable[..., None], takes: Takes) -> Callable[..., None]:
+    """Return a command inside the steps that every command has."""
     parameters = list(inspect.signature(function, eval_str=True).parameters.values())
     names = {parameter.name for parameter in parameters}
     marked = {p.name: marks[0] for p in parameters if (marks := _marks(p))}
@@ -118,19 +122,18 @@ def framed(verb: str, function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def wrapped(**values: Any) -> None:
-        """Handle what is common, then run the command."""
+        """Handle the common parameters, then run the command."""
         own = {name: values.pop(name) for name in added}
         set_talk(own["quiet"], own["verbose"], own["debug"])
         if takes_run:
-            values["run"] = chosen_run(verb, values, own.get("run_argument"))
-        check_unread(verb, values)
+            values["run"] = chosen_run(verb, takes, values, own.get("run_argument"))
+        check_unread(verb, takes, values)
         typed: dict[str, Any] = {}
         for name, mark in marked.items():
             values[name] = mark.typed(values)
             typed |= values[name]
-        text = PLAIN_TEXTS.get(verb)
-        if text and values[text] == "-":
-            values[text] = read_text()
+        if takes.literal and values[takes.literal] == "-":
+            values[takes.literal] = read_text()
         with naming(flags | typed_flags(typed)):
             function(**values)
 
@@ -142,6 +145,7 @@ def framed(verb: str, function: Callable[..., None]) -> Callable[..., None]:
             every.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
     every += [_option(name, option, default) for name, (option, default) in added.items()]
     wrapped.__doc__ = joined_lines(inspect.getdoc(function) or "")
+    wrapped.__dict__["takes"] = takes
     wrapped.__dict__["__signature__"] = inspect.Signature(every)
     wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
     return wrapped
@@ -159,7 +163,7 @@ def _marks(parameter: inspect.Parameter) -> list[SettingOptions]:
 
 
 def _flag(parameter: inspect.Parameter) -> str:
-    """Return the flag of an option; "" for an argument."""
+    """Return the flag of an option, or "" for an argument."""
     hints = getattr(parameter.annotation, "__metadata__", ())
     options = (hint for hint in hints if isinstance(hint, typer.models.OptionInfo))
     words = (str(word) for one in options for word in (one.default, *(one.param_decls or ())))
@@ -185,47 +189,37 @@ def _is_argument(parameter: inspect.Parameter) -> bool:
     return any(isinstance(hint, typer.models.ArgumentInfo) for hint in hints)
 
 
-def chosen_run(verb: str, values: dict[str, Any], argument: str | None) -> str | None:
-    """Return the run that was asked for: by --run, as an argument, or by CHARLM_RUN.
+def chosen_run(verb: str, takes: Takes, values: dict[str, Any], argument: str | None) -> str | None:
+    """Return the run that was named by --run, as an argument, or by CHARLM_RUN.
 
-    Raises UsageError where --run and an argument name two, and RunError, with how to give a text,
-    where the argument is no run.
+    Raises UsageError if --run and an argument name two runs, and RunError for an argument that is
+    no run, with advice how to give a text.
     """
     run: str | None = values["run"]
-    if argument is None and verb == "gradients" and run is None:
-        argument = _run_among_texts(values)
+    if argument is None and takes.run_in and run is None and takes.reads_run(values):
+        argument = _run_among_texts(takes.run_in, values)
     if argument is not None:
         if run is not None:
-            from charlm.errors import UsageError
-
             raise UsageError(
                 f"argument {argument!r} and --run {run!r} both name a run; expected one. "
-                + (text_advice(verb, argument, run) or "Leave one out")
+                + (_text_advice(verb, takes, argument, run) or "Leave one out")
             )
-        _check_run(argument, values, text_advice(verb, argument))
+        _check_run(argument, values, _text_advice(verb, takes, argument))
         return argument
     named = os.environ.get(RUN_VARIABLE)
-    if run is not None or not named or not _reads_run(verb, values):
+    if run is not None or not named or not takes.reads_run(values):
         return run
     _check_run(named, values, f"The run is named by {RUN_VARIABLE}; set it to a run, or unset it")
     say(f"run {named} (from {RUN_VARIABLE})")
     return named
 
 
-def _reads_run(verb: str, values: dict[str, Any]) -> bool:
-    """Return whether this call of a command reads a run: some make new ones."""
-    if verb == "train":
-        return bool(values["resume"]) and not values["name"]
-    return not values.get("compare")
-
-
-def _run_among_texts(values: dict[str, Any]) -> str | None:
-    """Take the run out of a command's texts, if the first of them is a run and no file."""
-    from charlm.errors import RunError
+def _run_among_texts(parameter: str, values: dict[str, Any]) -> str | None:
+    """Remove the run from a command's texts and return it, if the first of them is one."""
     from charlm.runs.locate import checkpoints_folder, find_run, is_run
 
-    texts = values["text"] or []
-    if not texts or values["compare"]:
+    texts = values[parameter] or []
+    if not texts:
         return None
     path = Path(texts[0])
     with contextlib.suppress(OSError):  # a text that is too long for a name
@@ -233,14 +227,13 @@ def _run_among_texts(values: dict[str, Any]) -> str | None:
             return None
     try:
         find_run(texts[0], checkpoints_folder(values["checkpoints"]), trained=False)
-    except RunError:  # a text, such as - or hf:name, or a mistake that its reader explains
+    except RunError:  # a text such as - or hf:name, or a mistake that is reported when it is read
         return None
-    values["text"] = texts[1:] or None
+    values[parameter] = texts[1:] or None
     return str(texts[0])
 
 
 def _check_run(run: str, values: dict[str, Any], advice: str) -> None:
-    from charlm.errors import RunError
     from charlm.runs.locate import checkpoints_folder, find_run
 
     try:
@@ -250,11 +243,8 @@ def _check_run(run: str, values: dict[str, Any], advice: str) -> None:
         raise RunError(f"{problem} {advice}".rstrip(". ")) from error
 
 
-def text_advice(verb: str, argument: str, run: str | None = None) -> str:
-    """Return how to give a text to a command that got it in place of a run, beside `run` or not."""
+def _text_advice(verb: str, takes: Takes, argument: str, run: str | None = None) -> str:
+    """Return how to give a text to a command that got one in place of a run."""
+    advice, flag = takes.option
     named = ("--run", run) if run else ()
-    if verb == "sample":
-        return f"To start from a text, use: {command('sample', '--prime', argument, *named)}"
-    if verb == "eval":
-        return f"To evaluate a text, use: {command('eval', '--file', argument, *named)}"
-    return ""
+    return f"{advice}: {command(verb, flag, argument, *named)}" if flag else ""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from charlm import api
+from charlm.cli.frame import App
 from charlm.cli.options import (
     NO_FLAGS,
     CheckpointsOption,
@@ -19,6 +20,7 @@ from charlm.cli.options import (
     reading_flags,
 )
 from charlm.cli.output import render, say, write, write_json
+from charlm.cli.takes import Takes
 from charlm.errors import UsageError
 from charlm.files.atomic import explained
 
@@ -26,9 +28,12 @@ if TYPE_CHECKING:
     from charlm.inspect.gradients import GradientFlow
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     """Add the command."""
-    app.command("gradients")(gradients)
+    app.command(
+        "gradients",
+        takes=Takes(text=("text",), run_in="text", reads_run=lambda values: not values["compare"]),
+    )(gradients)
 
 
 def gradients(

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from charlm.cli.frame import App
 from charlm.cli.options import (
     CheckpointsOption,
     EngineOption,
@@ -15,11 +16,12 @@ from charlm.cli.options import (
     open_model,
 )
 from charlm.cli.output import render, write_json
+from charlm.cli.takes import Takes
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     """Add the command."""
-    app.command("next")(next_token)
+    app.command("next", takes=Takes(text=("prompt",), literal="prompt"))(next_token)
 
 
 def next_token(

@@ -2,7 +2,6 @@
 
 import contextlib
 import signal
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +15,6 @@ from charlm.phases import phase
 if TYPE_CHECKING:
     from charlm.training.records import FinishedRecord, Record
     from charlm.training.session import Session
-
-PLAIN_STEP_GAP = 30.0
-"""Seconds between two plain progress lines where stderr is not a terminal."""
 
 
 def follow_all(session: "Session") -> int:
@@ -129,14 +125,12 @@ def _progress(session: "Session") -> "Iterator[Any]":
     from charlm.training.records import EvaluationRecord, StepRecord, WarningRecord
 
     unit = session.record["settings"]["vocabulary"]["unit"]
-    reported_at = -PLAIN_STEP_GAP
 
     with phase("training") as training:
-        training.reached, training.own_lines = session.trainer.progress, True
+        training.reached = session.trainer.progress
 
         def show(record: "Record") -> None:
             """Move the bar, or write a line above it."""
-            nonlocal reported_at
             if isinstance(record, EvaluationRecord):
                 training.reached = record.progress
                 say(evaluation_line(record, unit))
@@ -144,9 +138,7 @@ def _progress(session: "Session") -> "Iterator[Any]":
                 say(record.text)
             elif isinstance(record, StepRecord):
                 training.reached, training.detail = record.progress, step_line(record, unit)
-                if not sys.stderr.isatty() and record.seconds - reported_at >= PLAIN_STEP_GAP:
-                    reported_at = record.seconds
-                    say(plain_step_line(record, unit))
+                training.line = plain_step_line(record, unit)
 
         yield show
 

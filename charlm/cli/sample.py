@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from charlm import api
+from charlm.cli.frame import App
 from charlm.cli.options import (
     CheckpointsOption,
     EngineOption,
@@ -20,6 +21,7 @@ from charlm.cli.options import (
 )
 from charlm.cli.output import on_terminal, say, say_notes, write, write_json_line
 from charlm.cli.stdin import read_file
+from charlm.cli.takes import Takes
 from charlm.errors import UsageError
 from charlm.files.escapes import escape_controls
 from charlm.phases import advance, phase
@@ -31,9 +33,18 @@ if TYPE_CHECKING:
     from charlm.report.samples import Layout
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     """Add the command."""
-    app.command("sample")(sample)
+    app.command(
+        "sample",
+        takes=Takes(
+            text=("prime", "prime_file"),
+            stdin=("--prime", "-"),
+            purpose="Start from it",
+            literal="prime",
+            option=("To start from a text, use", "--prime"),
+        ),
+    )(sample)
 
 
 def sample(

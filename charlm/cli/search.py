@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from charlm.cli.frame import App
 from charlm.cli.options import (
     NO_FLAGS,
     CheckpointsOption,
@@ -14,6 +15,7 @@ from charlm.cli.options import (
     text_settings,
 )
 from charlm.cli.output import Verbosity, render, say, write_json
+from charlm.cli.takes import Takes
 from charlm.commands import command
 
 if TYPE_CHECKING:
@@ -22,9 +24,9 @@ if TYPE_CHECKING:
     from charlm.training.search import TrialRecord
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     """Add the command."""
-    app.command("search")(search)
+    app.command("search", takes=Takes(text=("sources",), stdin=()))(search)
 
 
 def search(

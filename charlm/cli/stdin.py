@@ -1,10 +1,10 @@
-"""Standard input: find out whether it holds a text that a command would ignore, and read it.
+"""Standard input: read it, and detect a text there that a command would ignore.
 
 A command that takes a text and was given none has a default: the built-in text, the newest run's
-held-out text, an empty prompt. Where standard input holds data at that moment, the default is not
-what was meant, so the command refuses (see `check_unread`). Whatever cannot be seen without waiting
-counts as no data: a terminal, /dev/null, a closed or empty stream, and a pipe whose writer is
-silent. So nothing hangs under cron, in CI or below a program that leaves its pipe open.
+held-out text, an empty prompt. If standard input has data at that moment, the default is not what
+the user meant, so the command refuses (see `check_unread`). Anything that can not be seen without
+waiting counts as no data: a terminal, /dev/null, a closed or empty stream, and a pipe whose writer
+is silent. So nothing hangs under cron, in CI or below a program that leaves its pipe open.
 """
 
 import contextlib
@@ -14,9 +14,10 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from charlm.cli.output import Verbosity, say
+from charlm.cli.takes import Takes, Values
 from charlm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,58 +26,28 @@ if TYPE_CHECKING:
 READ_BYTES = 1 << 16
 
 
-class Slot(NamedTuple):
-    """Parameters of a command that give it a text, and how it is given standard input instead."""
-
-    parameters: tuple[str, ...]
-    words: tuple[str, ...]
-    purpose: str = "Read it"
-
-
-SLOTS: dict[str, Slot] = {
-    "train": Slot(("sources", "resume"), ("-",)),
-    "vocab": Slot(("sources",), ("-",)),
-    "search": Slot(("sources",), ()),
-    "gradients": Slot(("text",), ("-",)),
-    "eval": Slot(("files",), ("--file", "-")),
-    "sample": Slot(("prime", "prime_file"), ("--prime", "-"), "Start from it"),
-    "next": Slot(("prompt",), ("-",)),
-    "explain": Slot(("text",), ("-",)),
-}
-"""Commands with a default for a text that is not given. Others read standard input by themselves
-(score), require their text (fill, compare), or take none (info, bench)."""
-
-PLAIN_TEXTS = {"sample": "prime", "next": "prompt", "fill": "text", "explain": "text"}
-"""Parameter of a command that is a text itself, for which `-` means standard input."""
-
-
 NOT_GIVEN: tuple[Any, ...] = (None, False, [], ())
 """Values of parameters that were not typed; an empty text was."""
 
 
-def check_unread(verb: str, values: Mapping[str, Any]) -> None:
-    """Raise UsageError where a command was given no text while standard input holds data."""
-    slot = SLOTS.get(verb)
-    if slot is None or any(values.get(name) not in NOT_GIVEN for name in slot.parameters):
+def check_unread(verb: str, takes: Takes, values: Values) -> None:
+    """Raise UsageError if a command was given no text while standard input has data."""
+    if not takes.text or any(values.get(name) not in NOT_GIVEN for name in takes.text):
         return
     if "-" in _words(values) or _file_names_text(values.get("config")):
         return
     size = waiting_bytes()
     if size:
+        advice = "Save it as a file and name the file, since each trial reads it"
+        if takes.stdin:
+            advice = f"{takes.purpose} with: {Verbosity.command} {shlex.join(takes.stdin)}"
         raise UsageError(
             f"stdin holds {size:,} bytes that charlm {verb} would not read; expected a text as an "
-            f"argument, or nothing on stdin. {_advice(slot)}, or ignore it with < {os.devnull}"
+            f"argument, or nothing on stdin. {advice}, or ignore it with < {os.devnull}"
         )
 
 
-def _advice(slot: Slot) -> str:
-    """Return how to use standard input: the command that was typed, with the missing words."""
-    if not slot.words:
-        return "Save it as a file and name the file, since each trial reads it"
-    return f"{slot.purpose} with: {Verbosity.command} {shlex.join(slot.words)}"
-
-
-def _words(values: Mapping[str, Any]) -> Iterator[str]:
+def _words(values: Values) -> Iterator[str]:
     """Yield every value of every parameter, as text."""
     for value in values.values():
         yield from map(str, value) if isinstance(value, (list, tuple)) else (str(value),)

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from charlm.cli.frame import App
 from charlm.cli.options import (
     NO_FLAGS,
     CheckpointsOption,
@@ -15,14 +16,20 @@ from charlm.cli.options import (
     check_meant,
     every_setting,
 )
+from charlm.cli.takes import Takes, Values
 
 RUN, VOCABULARY, LENGTH = "Run", "Vocabulary", "Optimisation"
 """Panels of the help for the options that are not settings."""
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     """Add the command."""
-    app.command("train")(train)
+    app.command("train", takes=Takes(text=("sources", "resume"), reads_run=_reads_run))(train)
+
+
+def _reads_run(values: Values) -> bool:
+    """Return whether the call reads a run; others make one."""
+    return bool(values["resume"]) and not values["name"]
 
 
 def _option(flag: str, panel: str, text: str) -> Any:

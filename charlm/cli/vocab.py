@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from charlm.cli.frame import App
 from charlm.cli.options import (
     NO_FLAGS,
     JsonOption,
@@ -15,6 +16,7 @@ from charlm.cli.options import (
     vocabulary_settings,
 )
 from charlm.cli.output import render, say, say_notes, write, write_json
+from charlm.cli.takes import Takes
 from charlm.commands import command
 from charlm.phases import counted, phase
 
@@ -26,9 +28,9 @@ if TYPE_CHECKING:
     from charlm.text.tokenizers.building import BuiltVocabulary
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     """Add the command."""
-    app.command("vocab")(vocab)
+    app.command("vocab", takes=Takes(text=("sources",)))(vocab)
 
 
 def vocab(
