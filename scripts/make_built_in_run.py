@@ -23,7 +23,7 @@ from charlm.files.atomic import MANIFEST, write_json
 from charlm.files.safe_read import read_json
 from charlm.runs.card import model_card
 from charlm.runs.layout import CARD, CONFIG, TOKENIZER, WEIGHTS, read_record, write_record
-from charlm.training.opening import start
+from charlm.training.start import start
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = ROOT / "checkpoints"

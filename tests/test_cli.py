@@ -28,8 +28,8 @@ from charlm.runs import built_in
 from charlm.runs.checkpoints import checkpoint_folders
 from charlm.runs.layout import read_record, write_record
 from charlm.runs.run import Run
-from charlm.training import preparing
 from charlm.training import search as search_module
+from charlm.training import start as starting
 
 TEXT = "abc abd\nab ca\n" * 10
 TINY = [
@@ -55,7 +55,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     (folder / "text.txt").write_text(TEXT)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparing, "keep_freed_memory", lambda: True)
+        patch.setattr(starting, "keep_freed_memory", lambda: True)
         for name, more in (("stream", []), ("lines", ["--document", "line"])):
             with pytest.raises(SystemExit) as ended:
                 main(["-q", "train", str(folder / "text.txt"), "--checkpoints", str(folder / "x"),
@@ -72,7 +72,7 @@ def here(tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COLUMNS", "100")
     for name in ("FORCE_COLOR", "CHARLM_DEBUG"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(preparing, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(starting, "keep_freed_memory", lambda: True)
     monkeypatch.setattr(Verbosity, "level", 1)
     torch.set_num_threads(1)
     return tmp_path

@@ -22,9 +22,10 @@ from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset
 from charlm.text.direction import BackwardVocabulary, mirrored
 from charlm.text.encoded import read_encoded
-from charlm.training import opening
-from charlm.training.opening import halves, resume, start
+from charlm.training import resume as resuming
+from charlm.training.resume import halves, resume
 from charlm.training.session import Session
+from charlm.training.start import start
 
 TEXT = "abc abd\nab ca\n" * 12
 EOS = 1
@@ -154,7 +155,7 @@ def test_the_second_half_does_not_read_a_large_text_again(
     monkeypatch.setattr(data, "CACHED_FROM_BYTES", 10)
     session = begun(tmp_path, "both")
     whole = session.trainer.dataset
-    monkeypatch.setattr(opening, "read_data", lambda *_: read.pop())
+    monkeypatch.setattr(resuming, "read_data", lambda *_: read.pop())
     read: list[Dataset] = []
     stop_in_the_second_half(session)
     read.append(whole)  # once, for both halves

@@ -33,7 +33,7 @@ from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError
 from charlm.listing import SHOWN_ROWS, Listing
 from charlm.runs.run import torch_model
 from charlm.text.corpus import Corpus
-from charlm.training import preparing
+from charlm.training import start as starting
 
 TEXT = "abc abd\nab ca\n" * 10
 TINY = {
@@ -52,7 +52,7 @@ RUN_OPTIONS = {
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("fitting")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparing, "keep_freed_memory", lambda: True)
+        patch.setattr(starting, "keep_freed_memory", lambda: True)
         charlm.fit(text=TEXT, name="a", checkpoints=path, **TINY)
     return path
 
@@ -168,7 +168,7 @@ def test_training_that_is_dropped_warns_and_frees_its_run(tmp_path: Path) -> Non
     assert "not started; iterate over it, or call charlm.fit" in repr(training)
     with pytest.warns(RuntimeWarning, match="never started.*charlm.fit"):
         del training
-    from charlm.training.opening import resume
+    from charlm.training.resume import resume
 
     list(resume(tmp_path / "x").records())  # the lock is free
     assert charlm.load(tmp_path / "x").path.name == "x"

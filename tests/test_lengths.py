@@ -18,7 +18,7 @@ from charlm.files import atomic
 from charlm.runs import data
 from charlm.runs.layout import read_metrics, read_record
 from charlm.runs.locate import own_runs
-from charlm.training import opening
+from charlm.training import resume as resuming
 from charlm.training.lengths import (
     check_not_shorter,
     counted_length,
@@ -327,13 +327,13 @@ def test_continue_counts_the_minutes_of_both_directions(
     """The record has those of one; a smaller number changes nothing, a greater one is taken."""
     assert train(call, "--direction", "both", "--minutes", "0.002")[0] == 0
     lengths: list[float] = []
-    real = opening.resume
+    real = resuming.resume
 
     def first(path: Path, changes: dict, **options: object) -> Session:
         lengths.append(changes.get("training", {}).get("minutes", 0.002))
         return real(path, {}, **options)
 
-    monkeypatch.setattr(opening, "resume", first)
+    monkeypatch.setattr(resuming, "resume", first)
     assert train(call, "--direction", "both", "--minutes", minutes, "--continue")[0] == 0
     assert lengths[0] == total
 

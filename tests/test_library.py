@@ -17,7 +17,7 @@ from charlm.config.flags import by_section
 from charlm.config.settings import settings_from
 from charlm.errors import CorpusError, RunError, UsageError
 from charlm.inference.scoring import token_ranks
-from charlm.training import preparing
+from charlm.training import start as starting
 from charlm.training.records import FinishedRecord
 
 TEXT = "abc abd\nab ca\n" * 10
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny runs of several kinds."""
     path = tmp_path_factory.mktemp("checkpoints")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparing, "keep_freed_memory", lambda: True)
+        patch.setattr(starting, "keep_freed_memory", lambda: True)
         for name, settings in KINDS.items():
             list(charlm.train(text=TEXT, name=name, checkpoints=path, **{**TINY, **settings}))
     return path

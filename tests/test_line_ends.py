@@ -11,7 +11,7 @@ from charlm.errors import CorpusError
 from charlm.runs.layout import SEAL, read_config, read_record, write_record
 from charlm.text.corpus import Corpus
 from charlm.text.documents import END
-from charlm.training.opening import resume
+from charlm.training.resume import resume
 
 TINY = {"hidden_size": 4, "num_layers": 1, "steps": 2, "batch_size": 1, "bptt": 8, "seed": 1,
         "precision": "fp32", "threads": 1}  # fmt: skip

@@ -21,11 +21,11 @@ from charlm.nn.model import RecurrentLanguageModel, count_parameters, multiplied
 from charlm.text.boundaries import Boundaries
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
-from charlm.training.opening import _shrinking
 from charlm.training.plan import constants, planner, speed
 from charlm.training.plan.constants import LADDER
 from charlm.training.plan.planner import Plan, plan
 from charlm.training.plan.speed import measured_speed, training_threads
+from charlm.training.start import _shrunk
 
 CPU = torch.device("cpu")
 SPEED = 5e10  # operations a second; two cores
@@ -318,9 +318,9 @@ def test_a_number_of_weights_is_kept_where_the_size_follows_from_others() -> Non
 def test_only_what_a_short_text_shrinks_is_called_smaller() -> None:
     """Not what is small for a short time."""
     minute = planned(stream(200_000), minutes=1.0)
-    assert _shrinking(minute.reasons) == []
+    assert _shrunk(minute.reasons) == []
     short = planned(stream(60), steps=3)
-    assert [line.split()[0] for line in _shrinking(short.reasons)] == ["bptt", "batch_size"]
+    assert [line.split()[0] for line in _shrunk(short.reasons)] == ["bptt", "batch_size"]
 
 
 def test_the_machine_is_measured_where_its_speed_matters() -> None:

@@ -21,7 +21,7 @@ from charlm.report.gradients import PLOT_DECADES, curve_plot
 from charlm.runs.layout import read_record
 from charlm.runs.run import load_run, torch_model
 from charlm.text.corpus import Corpus
-from charlm.training.opening import start
+from charlm.training.start import start
 
 
 def test_the_text_is_letters_gaps_and_the_same_letters() -> None:

@@ -13,9 +13,10 @@ from charlm.nn.devices import Precision
 from charlm.report.repeating import repeat_command, repeat_note
 from charlm.runs.layout import read_record
 from charlm.text.corpus import Corpus
-from charlm.training import opening, preparing
-from charlm.training.opening import resume, start
+from charlm.training import start as starting
+from charlm.training.resume import resume
 from charlm.training.session import Session
+from charlm.training.start import start
 
 TEXT = "abc abd\nab ca\n" * 8
 CHOSEN = Precision(name="bf16", reason="gradients agree")
@@ -25,7 +26,7 @@ UNSERVED = "this processor has no bfloat16 arithmetic"
 @pytest.fixture(autouse=True)
 def usual_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the process's memory rules as they are."""
-    monkeypatch.setattr(preparing, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(starting, "keep_freed_memory", lambda: True)
 
 
 def begun(folder: Path, name: str = "x", **training) -> Session:
@@ -38,8 +39,10 @@ def begun(folder: Path, name: str = "x", **training) -> Session:
 
 def begun_in_bf16(folder: Path, monkeypatch: pytest.MonkeyPatch, **training) -> Path:
     """Return a run of three steps that `auto` or `bf16` began in bf16."""
-    monkeypatch.setattr(preparing, "choose_precision", lambda *_: CHOSEN)
-    session = begun(folder, **training)
+    with monkeypatch.context() as patch:
+        patch.setattr(starting, "choose_precision", lambda *_: CHOSEN)
+        patch.setattr(starting, "unserved_bf16", lambda _: None)
+        session = begun(folder, **training)
     list(session.records())
     return session.path
 
@@ -54,7 +57,7 @@ def test_a_resumed_run_keeps_its_precision(
 ) -> None:
     """Without another probe, as long as the processor computes in bfloat16."""
     path = begun_in_bf16(tmp_path, monkeypatch, precision=asked)
-    monkeypatch.setattr(opening, "choose_precision", refused)
+    monkeypatch.setattr(starting, "choose_precision", refused)
     monkeypatch.setattr(devices, "processor_has_bf16", lambda: True)
     for changes in ({"steps": 4}, {"steps": 4, "precision": asked}):
         session = resume(path, {"training": changes})

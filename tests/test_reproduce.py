@@ -15,7 +15,8 @@ from charlm.errors import UsageError
 from charlm.nn.devices import Precision
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import load_dataset
-from charlm.training import makemore, preparing
+from charlm.training import makemore
+from charlm.training import start as starting
 from charlm.training.plan.planner import plan
 from charlm.units import Tally
 
@@ -47,7 +48,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An empty folder to work in, wide enough for the tables."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr(preparing, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(starting, "keep_freed_memory", lambda: True)
 
 
 @pytest.fixture

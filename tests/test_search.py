@@ -15,8 +15,8 @@ from charlm.errors import EnvironmentFailure, RunError, UsageError
 from charlm.runs.layout import read_record
 from charlm.runs.locate import find_run
 from charlm.training import search as search_module
-from charlm.training.opening import resume
 from charlm.training.records import EvaluationRecord
+from charlm.training.resume import resume
 from charlm.training.search import KNOBS, results
 from charlm.training.trainer import Trainer
 

@@ -29,12 +29,15 @@ from charlm.runs.layout import read_record, write_record
 from charlm.runs.verify import verify_run
 from charlm.text.corpus import Corpus
 from charlm.text.encoded import encode_text
-from charlm.training import calibrating, opening, preparing
+from charlm.training import calibrating
+from charlm.training import resume as resuming
 from charlm.training import session as session_module
+from charlm.training import start as starting
 from charlm.training import trainer as trainer_module
-from charlm.training.opening import resume, start
 from charlm.training.records import EvaluationRecord, FinishedRecord, Record, SavedRecord
+from charlm.training.resume import resume
 from charlm.training.session import Session
+from charlm.training.start import start
 
 TEXT = "abc abd\nab ca\n" * 8
 WEIGHTS, STATE, METRICS = "model.safetensors", "state.safetensors", "metrics.jsonl"
@@ -44,7 +47,7 @@ WEIGHTS, STATE, METRICS = "model.safetensors", "state.safetensors", "metrics.jso
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A record every three steps, one thread, no change of the process's memory rules."""
     monkeypatch.setattr(trainer_module, "LOG_EVERY", 3)
-    monkeypatch.setattr(preparing, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(starting, "keep_freed_memory", lambda: True)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -528,7 +531,7 @@ def test_a_kill_while_a_run_is_made_longer_leaves_it_unfinished(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(opening, "write_scale", killed)
+        patch.setattr(resuming, "write_scale", killed)
         with pytest.raises(ZeroDivisionError):
             resume(path, {"training": {"steps": 24}})
     assert read_json(path / "run.json")["status"] == "training"

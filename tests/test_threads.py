@@ -13,11 +13,13 @@ from charlm.backends import kernel_library
 from charlm.backends.kernel_library import default_threads, useful_threads
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
-from charlm.config.training import TrainingSettings
+from charlm.config.settings import settings_from
 from charlm.runs import run as runs
+from charlm.text.corpus import Corpus
 from charlm.training.plan import speed
 from charlm.training.plan.speed import set_threads, training_threads
-from charlm.training.preparing import prepare_machine
+from charlm.training.resume import resume
+from charlm.training.start import start
 
 CPU = torch.device("cpu")
 
@@ -117,13 +119,24 @@ def torch_threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return given
 
 
-def test_a_number_that_was_asked_for_is_taken(torch_threads: list[int]) -> None:
-    """As far as there are cores; a resumed run keeps its own, since sums round by it."""
+def test_threads_are_limited_by_the_cores(torch_threads: list[int]) -> None:
+    """The number that is set is the one that torch reports."""
     assert set_threads(3) == 3
     assert set_threads(99) == 64
-    assert prepare_machine(TrainingSettings(threads=5), 7)[1] == 5
-    assert prepare_machine(TrainingSettings(), 7)[1] == 7
-    assert torch_threads[-1] == 7
+    assert torch_threads[-1] == 64
+
+
+def test_a_resumed_run_keeps_its_threads(torch_threads: list[int], tmp_path: Path) -> None:
+    """Sums round by the number of threads, so a resumed run uses its own unless asked."""
+    model = {"hidden_size": 3, "embedding_size": 2, "num_layers": 1}
+    settings = settings_from({"training": {"steps": 3, "threads": 5}, "model": model})
+    session = start(settings, tmp_path, name="x", corpus=Corpus.from_text("ab " * 99, "stream"))
+    session.lock.release()
+    set_threads(3)
+    for changes, threads in (({}, 5), ({"threads": 7}, 7)):
+        resumed = resume(session.path, {"training": changes})
+        resumed.lock.release()
+        assert (torch_threads[-1], resumed.record["machine"]["threads"]) == (threads, threads)
 
 
 @pytest.mark.parametrize("cores", [16], indirect=True)

@@ -23,7 +23,7 @@ from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.text.direction import mirrored_dataset
 from charlm.training.plan.planner import plan
-from charlm.training.preparing import prepare
+from charlm.training.start import plan_run
 from charlm.training.pretrained import begin_with_frequencies
 from charlm.training.trainer import Trainer
 
@@ -292,7 +292,7 @@ def test_what_the_plan_decides_is_checked_after_it() -> None:
         settings = settings_from(nested(**values))
         corpus = Corpus.from_text(TEXT * 30, "stream")
         with pytest.raises(UsageError, match=word):
-            prepare(
+            plan_run(
                 settings,
                 origins=dict.fromkeys(origins_of_arguments(settings), "flag"),
                 corpus=corpus,

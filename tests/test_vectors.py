@@ -15,8 +15,9 @@ from charlm.errors import CorpusError, UsageError
 from charlm.runs.checkpoints import checkpoint_folders
 from charlm.text.corpus import Corpus
 from charlm.text.vectors import nearest, read_vectors, vector_lines
-from charlm.training.opening import halves, resume, start
 from charlm.training.pretrained import begin_with, find_vectors
+from charlm.training.resume import halves, resume
+from charlm.training.start import start
 
 WORDS = {"cat": [1.0, -2.0, 0.5], "naïve": [0.25, 0.0, -1e-3], "the": [3.0, 3.0, 3.0]}
 TEXT = "the cat sat. The cat sat on the mat. " * 9

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from charlm.api.scoring import Sentences as Sentences
     from charlm.api.scoring import score_rows as score_rows
     from charlm.api.sessions import Request as Request
-    from charlm.api.sessions import plan_notes as plan_notes
     from charlm.api.sessions import plan_run as plan_run
     from charlm.api.sessions import resume_run as resume_run
     from charlm.api.sessions import start_or_resume as start_or_resume
@@ -55,7 +54,6 @@ HOMES = {
     "charlm.api.scoring": ("Sentences", "score_rows"),
     "charlm.api.sessions": (
         "Request",
-        "plan_notes",
         "plan_run",
         "resume_run",
         "start_or_resume",

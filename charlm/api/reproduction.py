@@ -50,7 +50,7 @@ def open_recipe(
     `seed` (1) is that of a new run. Raises UsageError for an unknown recipe, CorpusError if its
     corpora are missing, and RunError for a run with another seed or other settings.
     """
-    from charlm.training.opening import resume
+    from charlm.training.resume import resume
 
     chosen, path = recipe(name), recipe_folder(name, checkpoints)
     if (path / RECORD).exists():
@@ -105,7 +105,7 @@ def _plain(chosen: Recipe) -> Any:
 
 
 def _started(path: Path, chosen: Recipe, data: Path, seed: int, command: str) -> "Session":
-    from charlm.training.opening import start
+    from charlm.training.start import start
 
     places = {part: getattr(chosen, part) for part in ("train", "valid", "test")}
     files = {part: data / place for part, place in places.items() if place}

@@ -21,7 +21,7 @@ from charlm.text.corpus import Corpus
 from charlm.text.tokenizers.vocabulary import load_vocabulary
 
 if TYPE_CHECKING:
-    from charlm.training.preparing import Prepared
+    from charlm.training.start import PlannedRun
     from charlm.training.session import Session
 
 LOADING = "loading PyTorch"
@@ -67,22 +67,14 @@ class Request:
         )
 
 
-def plan_run(request: Request) -> "Prepared":
+def plan_run(request: Request) -> "PlannedRun":
     """Return the plan of a new run; nothing is written and nothing is trained."""
     nested, origins = request.combined()
     settings = settings_from(nested)
     with phase(LOADING):
-        from charlm.training.preparing import prepare
+        from charlm.training import start as starting
 
-    return prepare(settings, origins=origins, vocabulary=request.vocab)
-
-
-def plan_notes(ready: "Prepared") -> list[str]:
-    """Return the notes on a plan: those on its text, and a warning if memory will not suffice."""
-    from charlm.training.plan.memory import memory_problem
-
-    problem = memory_problem(ready.plan.memory, ready.plan.settings, ready.device)
-    return [*ready.dataset.notes, *([problem] if problem else [])]
+    return starting.plan_run(settings, origins=origins, vocabulary=request.vocab)
 
 
 def start_run(
@@ -95,9 +87,9 @@ def start_run(
     nested, origins = request.combined()
     settings = settings_from(nested)
     with phase(LOADING):
-        from charlm.training import opening
+        from charlm.training import start as starting
 
-    return opening.start(
+    return starting.start(
         settings,
         request.folder,
         name=request.name,
@@ -206,6 +198,6 @@ def resume_run(request: Request) -> "Session":
 
 def _resumed(path: Path, changes: Nested, more: dict[str, float]) -> "Session":
     with phase(LOADING):
-        from charlm.training import opening
+        from charlm.training import resume as resuming
 
-    return opening.resume(path, changes, more=more)
+    return resuming.resume(path, changes, more=more)

@@ -71,7 +71,7 @@ def _records(sessions: "list[Session]") -> "Generator[Record, None, None]":
 
     This is no method: a generator that held its `Training` would keep it from being dropped.
     """
-    from charlm.training.opening import halves
+    from charlm.training.resume import halves
 
     for number, half in enumerate(halves(sessions[0])):
         sessions[number:] = [half]

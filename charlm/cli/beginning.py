@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 def show_plan(request: "Request", *, as_json: bool) -> None:
     """Write the plan and the reasons for it to stdout."""
     _name_preset(request)
-    ready = api.plan_run(request)
+    planned = api.plan_run(request)
     from charlm.report.progress import describe_plan
     from charlm.report.runs import setting_rows, setting_table
 
-    say_notes(api.plan_notes(ready))
-    record = {**ready.record, "origins": ready.origins}
+    say_notes([*planned.notes, *filter(None, [planned.problem])])
+    record = planned.record
     if as_json:
         write_json({"schema_version": 1, **record})
         return

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def follow_all(session: "Session") -> int:
     """Train a run in all its directions; returns 130 or 143 when interrupted, else 0."""
     from charlm.report.progress import complete_line
-    from charlm.training.opening import halves
+    from charlm.training.resume import halves
 
     number = 0
     try:

@@ -27,7 +27,7 @@ from charlm.runs.layout import METRICS, read_metrics
 from charlm.runs.run import load_run, torch_model
 from charlm.text.corpus import Corpus
 from charlm.text.sources.names import check_read_again
-from charlm.training.opening import start
+from charlm.training.start import start
 
 WARM_UP = 64
 """Tokens that are read before, so that no state is the zero state."""

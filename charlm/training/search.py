@@ -25,10 +25,10 @@ from charlm.runs.folders import lock_run
 from charlm.runs.layout import BEST, OLD_READING, RECORD, SEARCH
 from charlm.text.dataset import Dataset
 from charlm.text.sources.names import check_read_again
-from charlm.training.opening import resume, start
-from charlm.training.preparing import prepare
 from charlm.training.records import EvaluationRecord
+from charlm.training.resume import resume
 from charlm.training.session import Session
+from charlm.training.start import plan_run, start
 
 STUDY, SETTINGS = "study.log", SEARCH
 HALVING = 2
@@ -100,8 +100,8 @@ def search(
     check_read_again((*corpus.sources, *corpus.valid, *corpus.test), "a search")
     _optuna()
     if not (folder / SETTINGS).exists():
-        ready = prepare(settings_from(nested))  # what is wrong with every trial is told now
-        if ready.dataset.valid is None:
+        planned = plan_run(settings_from(nested))  # what is wrong with every trial is told now
+        if planned.dataset.valid is None:
             raise UsageError(
                 "a search without validation text, by which trials are judged; expected some: "
                 "give it with --valid"

@@ -1,7 +1,7 @@
 """A sitting of training: a run directory, a trainer, and what is saved when.
 
-`start` makes a new run, `resume` goes on with one (both in `opening`); they give a `Session`, whose
-`records()` yields what happens. The session holds the run's lock: one trainer for each run.
+`charlm.training.start` and `charlm.training.resume` open a `Session`; its `records()` train and
+yield what happens. The session holds the run's lock: one trainer for each run.
 """
 
 import contextlib

@@ -33,8 +33,9 @@ from charlm.runs.layout import read_config, read_record
 from charlm.runs.run import load_run
 from charlm.runs.verify import verify_run
 from charlm.text.corpus import Corpus
-from charlm.training.opening import resume, start
+from charlm.training.resume import resume
 from charlm.training.session import Session
+from charlm.training.start import start
 
 TEXT = "abc abd\nab ca\n" * 8
 DIED = -signal.SIGKILL

@@ -35,14 +35,14 @@ from charlm.errors import EnvironmentFailure, RunError
 from charlm.files import atomic
 from charlm.runs.checkpoints import checkpoint_folders
 from charlm.runs.folders import check_name
-from charlm.training import preparing
+from charlm.training import start as starting
 from charlm.training.records import WarningRecord
 
 
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Forked children must not wait for threads that they do not have."""
-    monkeypatch.setattr(preparing, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(starting, "keep_freed_memory", lambda: True)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -187,7 +187,7 @@ def test_a_disk_that_stays_full(size: int, tmp_path: Path) -> None:
 
 
 def go_on_longer(path: Path):
-    from charlm.training.opening import resume
+    from charlm.training.resume import resume
 
     return resume(path, {"training": {"steps": 12}})
 

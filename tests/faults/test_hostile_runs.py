@@ -29,7 +29,7 @@ from waiting import bounded
 from charlm.errors import CharlmError, CorpusError, RunError, UsageError
 from charlm.files.atomic import write_json
 from charlm.runs.checkpoints import checkpoint_folders
-from charlm.training import preparing
+from charlm.training import start as starting
 
 LIES = 300
 """Lies told in a run of the tests; `scripts/torture` tells many more."""
@@ -37,7 +37,7 @@ LIES = 300
 
 @pytest.fixture(autouse=True)
 def quiet_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(preparing, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(starting, "keep_freed_memory", lambda: True)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -46,7 +46,7 @@ def quiet_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparing, "keep_freed_memory", lambda: True)
+        patch.setattr(starting, "keep_freed_memory", lambda: True)
         return finish(tmp_path_factory.mktemp("whole"))
 
 

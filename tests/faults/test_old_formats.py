@@ -13,8 +13,8 @@ from harness import problems
 
 from charlm.api.model import load
 from charlm.runs.layout import FORMAT
-from charlm.training import preparing
-from charlm.training.opening import resume
+from charlm.training import start as starting
+from charlm.training.resume import resume
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 OLD = sorted(FIXTURES.glob("format-*"))
@@ -38,7 +38,7 @@ def test_an_old_run_is_gone_on_with(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whole before, from the step where it stopped to its end, whole afterwards."""
-    monkeypatch.setattr(preparing, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(starting, "keep_freed_memory", lambda: True)
     path = Path(shutil.copytree(run, tmp_path / "x"))
     assert problems(path) == []
     session = resume(path)

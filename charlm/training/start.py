@@ -1,0 +1,339 @@
+"""Start a run: read its text, plan it, write what never changes, and open a training session.
+
+`plan_run` writes nothing; `start` does the whole; `open_session` also serves runs that resume.
+"""
+
+import contextlib
+import hashlib
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+
+from charlm import __version__
+from charlm.backends.kernel_library import chosen_variant
+from charlm.config.corpus import VocabularySettings
+from charlm.config.fields import VALIDATION
+from charlm.config.model import ModelSettings
+from charlm.config.settings import Settings, settings_from
+from charlm.config.unused import drop_unused
+from charlm.errors import EnvironmentFailure
+from charlm.files.atomic import explained, json_bytes
+from charlm.nn.devices import (
+    PROBE_SHAPE,
+    Precision,
+    choose_device,
+    choose_precision,
+    keep_freed_memory,
+    processor_name,
+    unserved_bf16,
+)
+from charlm.nn.model import RecurrentLanguageModel, count_parameters
+from charlm.phases import phase
+from charlm.runs.built_in import built_in_text, is_built_in_text
+from charlm.runs.data import corpus_record, write_data
+from charlm.runs.folders import check_name, check_writable, new_folder, remove_run
+from charlm.runs.layout import CONFIG, FORMAT, SEARCH, TOKENIZER, write_record
+from charlm.runs.pair import is_backward_half, length_factor
+from charlm.runs.run import model_config, write_model_files
+from charlm.text.corpus import Corpus
+from charlm.text.dataset import Dataset, load_dataset
+from charlm.text.direction import mirrored_dataset
+from charlm.text.tokenizers.vocabulary import load_vocabulary
+from charlm.training.plan.constants import SHORT_TEXT, SHORTER_TEXT
+from charlm.training.plan.expectation import expected
+from charlm.training.plan.memory import memory_problem
+from charlm.training.plan.planner import plan
+from charlm.training.plan.speed import set_threads, training_threads
+from charlm.training.pretrained import (
+    Pretrained,
+    begin_with,
+    begin_with_frequencies,
+    coverage,
+    find_vectors,
+    keep_vectors,
+    kept_vectors,
+    with_width,
+)
+from charlm.training.session import Session
+from charlm.training.trainer import Trainer
+
+
+def start(
+    settings: Settings,
+    folder: Path,
+    *,
+    name: str | None = None,
+    origins: Mapping[str, str] | None = None,
+    corpus: Corpus | None = None,
+    vocabulary: Path | None = None,
+    command: str = "",
+    overwrite: bool = False,
+) -> Session:
+    """Start a new run in a folder of runs and return its training session.
+
+    `overwrite` replaces the run of this name, which is removed once the new one is planned. The
+    other arguments are those of `plan_run`. Raises CharlmError of the kind that fits.
+    """
+    check_writable(folder)
+    check_name(folder, name, overwrite=overwrite)
+    planned = plan_run(settings, origins=origins, corpus=corpus, vocabulary=vocabulary)
+    if planned.problem:
+        raise EnvironmentFailure(planned.problem)
+    if name and overwrite:
+        remove_run(folder / name)
+    path, lock = new_folder(folder, name, planned.dataset.name)
+    record = {**planned.record, "command": command}
+    session = write_run(path, lock, planned.dataset, record, planned.vectors)
+    session.notes += planned.notes
+    return session
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """A run of which nothing is written yet.
+
+    `record` holds what run.json will contain; `problem` says why the run will not fit in memory.
+    """
+
+    dataset: Dataset
+    record: dict[str, Any]
+    vectors: Pretrained | None
+    problem: str | None
+    notes: list[str]
+
+
+def plan_run(
+    settings: Settings,
+    *,
+    origins: Mapping[str, str] | None = None,
+    corpus: Corpus | None = None,
+    vocabulary: Path | None = None,
+) -> PlannedRun:
+    """Read the text and decide every setting that the user left open.
+
+    `corpus` replaces the sources in the settings; `vocabulary` is a tokenizer.json to use as it
+    is. `origins` says where each setting came from; without it, settings that have no effect are
+    accepted. Raises CharlmError of the kind that fits.
+    """
+
+    def checked(settings: Settings, **facts: Any) -> Settings:
+        return settings if origins is None else drop_unused(settings, origins, facts)
+
+    settings = checked(settings)
+    chosen_variant()  # refuse a kernel variant that is missing here now, not at the end
+    if not settings.corpus.sources and corpus is None:
+        sources = (str(built_in_text()),)
+        settings = replace(settings, corpus=replace(settings.corpus, sources=sources))
+    frozen = load_vocabulary(vocabulary) if vocabulary else None
+    dataset = load_dataset(settings.corpus, settings.vocabulary, corpus=corpus, vocabulary=frozen)
+    facts = {VALIDATION: dataset.valid is not None, "document": dataset.boundaries.document}
+    checked(settings, **facts)
+    settings = replace(settings, vocabulary=dataset.vocabulary.settings)
+    vectors, notes = None, list(dataset.notes)
+    if settings.training.vectors:
+        with phase("reading the vectors"):
+            vectors = find_vectors(Path(settings.training.vectors), dataset.vocabulary)
+        settings = with_width(settings, vectors)
+        notes += [*vectors.notes, coverage(vectors, dataset)]
+    given = dict(origins or {})
+    factor = length_factor("minutes", settings.model)
+    if factor > 1 and settings.training.minutes:
+        minutes = settings.training.minutes / factor
+        settings = replace(settings, training=replace(settings.training, minutes=minutes))
+        given["training.minutes"] = "half of what was given, a direction"
+    if vocabulary:
+        names = (f.name for f in fields(VocabularySettings))
+        given |= {f"vocabulary.{name}": f"file {vocabulary}" for name in names}
+
+    keep_freed_memory()
+    device = choose_device(settings.training.device)
+    vocab_size, training = len(dataset.vocabulary), settings.training
+    precisions: dict[ModelSettings, Precision] = {}
+
+    def threads_for(model: ModelSettings, batch_size: int) -> int:
+        return training.threads or training_threads(model, vocab_size, batch_size, device)
+
+    def precision_for(model: ModelSettings) -> Precision:
+        """Choose the precision once for each model: it may compare gradients."""
+        if model not in precisions:
+            set_threads(threads_for(model, PROBE_SHAPE[1]))
+            with phase("comparing bf16 with fp32"):
+                precisions[model] = choose_precision(training.precision, model, vocab_size, device)
+        return precisions[model]
+
+    with phase("planning"):
+        planned = plan(settings, dataset, device, precision_for)
+        known = is_built_in_text(settings.corpus.sources)  # its own entropy says more
+        expectation = None if known else expected(dataset, planned)
+    settings = planned.settings
+    checked(settings, **facts)
+    precision = precision_for(settings.model)
+    threads = set_threads(threads_for(settings.model, settings.training.batch_size or 1))
+    record = {
+        "settings": settings.to_dict(),
+        "origins": _origins(settings, given, planned.reasons),
+        "corpus": corpus_record(dataset, settings),
+        "machine": machine_record(device, threads),
+        "precision": {"name": precision.name, "reason": precision.reason},
+        "parameters": count_parameters(settings.model, vocab_size),
+        "planned": {
+            "passes": planned.passes,
+            "length": planned.reasons.get("training.minutes"),
+            "memory_bytes": planned.memory,
+            "speed": planned.speed,
+            "speed_measured": planned.measured,
+            "expected": expectation,
+        },
+    }
+    return PlannedRun(
+        dataset=dataset,
+        record=record,
+        vectors=vectors,
+        problem=memory_problem(planned.memory, settings, device),
+        notes=notes + _shrunk(planned.reasons),
+    )
+
+
+def _origins(
+    settings: Settings, given: Mapping[str, str], reasons: Mapping[str, str]
+) -> dict[str, str]:
+    """Return where each setting came from: a flag, a file, a rule with its reason, the default."""
+    names = [f"{section}.{key}" for section, keys in settings.to_dict().items() for key in keys]
+    rules = {name: f"rule: {reason}" for name, reason in reasons.items()}
+    return {name: rules.get(name) or given.get(name) or "default" for name in names}
+
+
+def machine_record(device: torch.device, threads: int) -> dict[str, Any]:
+    """Return a description of this machine for run.json."""
+    return {
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name() if device.type == "cuda" else processor_name(),
+        "threads": threads,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "charlm": __version__,
+    }
+
+
+def _shrunk(reasons: Mapping[str, str]) -> list[str]:
+    """Return a warning for each size that was reduced because the text is short."""
+    return [
+        f"{name.removeprefix('training.')} was made smaller: {reason}"
+        for name, reason in reasons.items()
+        if reason in (SHORT_TEXT, SHORTER_TEXT)
+    ]
+
+
+def write_run(
+    path: Path,
+    lock: FileLock,
+    dataset: Dataset,
+    record: dict[str, Any],
+    vectors: Pretrained | None,
+) -> Session:
+    """Write a new run into its empty folder and open its session; on an error, remove the folder.
+
+    `record` is the planned content of run.json.
+    """
+    with contextlib.ExitStack() as on_error:
+        on_error.callback(shutil.rmtree, path, ignore_errors=True)
+        on_error.callback(lock.release)
+        settings = settings_from(record["settings"])
+        with explained(path), phase("writing the encoded text"):
+            write_data(path, dataset)
+            if vectors:
+                keep_vectors(path, vectors)
+        vocabulary = dataset.vocabulary
+        config = model_config(settings.model, vocabulary, dataset.boundaries, dataset.unk_types)
+        write_model_files(path, config, vocabulary)
+        record = record | {
+            "format": FORMAT,
+            "id": _run_id(path, record),
+            "name": run_name(path),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "status": "training",
+        }
+        session = open_session(path, settings, dataset, record, lock)
+        write_record(path, record)
+        on_error.pop_all()
+    return session
+
+
+def _run_id(path: Path, record: Mapping[str, Any]) -> str:
+    """Return a hash of text, vocabulary and settings, by which checkpoints know their run."""
+    parts = [(path / name).read_bytes() for name in (CONFIG, TOKENIZER)]
+    parts.append(json_bytes([record["settings"], record["corpus"]]))
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+
+def run_name(path: Path) -> str:
+    """Return the name of a run; a run inside another, or a trial, is called `outer/inner`."""
+    path = path.absolute()
+    if path.name in ("", ".."):
+        path = path.resolve()
+    inner = is_backward_half(path) or (path.parent / SEARCH).exists()
+    return f"{path.parent.name}/{path.name}" if inner else path.name
+
+
+def open_session(
+    path: Path, settings: Settings, dataset: Dataset, record: dict[str, Any], lock: FileLock
+) -> Session:
+    """Build the model and the trainer of a run, with fresh weights, and bring `record` up to date.
+
+    The session warns if precision or threads are not those recorded before.
+    """
+    training, vocab_size = settings.training, len(dataset.vocabulary)
+    machine, notes = record["machine"], []
+    keep_freed_memory()
+    device = choose_device(training.device)
+    threads = training.threads or machine.get("threads") or torch.get_num_threads()
+    threads = set_threads(threads)
+    model = RecurrentLanguageModel(settings.model, vocab_size)
+    model.reset_parameters(torch.Generator().manual_seed(training.seed or 0))
+    if training.frequency_bias:
+        begin_with_frequencies(model, dataset.train)
+    if vectors := kept_vectors(path):
+        begin_with(model, vectors)
+    if training.freeze_vectors:
+        model.embedding.requires_grad_(False)
+    recorded = record.get("precision")
+    precision = _precision(settings, vocab_size, device, recorded)
+    if recorded and recorded["name"] != precision.name:
+        notes.append(
+            f"the precision changed from {recorded['name']} to {precision.name} "
+            f"({precision.reason}); the weights will differ from those of an uninterrupted run"
+        )
+    if threads != machine.get("threads"):
+        notes.append("the number of threads changed; results may differ in rounding")
+    record["machine"] = {**machine, "threads": threads}
+    record["precision"] = {"name": precision.name, "reason": precision.reason}
+    record["parameters"] = model.parameter_count()
+    if settings.model.direction == "backward":
+        dataset = mirrored_dataset(dataset)
+    trainer = Trainer(model, dataset, training, device=device, precision=precision)
+    session = Session(path=path, trainer=trainer, record=record, lock=lock, notes=notes)
+    trainer.on_best = session.keep_best
+    return session
+
+
+def _precision(
+    settings: Settings,
+    vocab_size: int,
+    device: torch.device,
+    recorded: Mapping[str, str] | None,
+) -> Precision:
+    """Return the recorded precision, unless another is asked for or bf16 is not served here."""
+    asked = settings.training.precision
+    if recorded and asked in ("auto", recorded["name"]):
+        kept = Precision(name=recorded["name"], reason=recorded["reason"])
+        if kept.name == "fp32" or unserved_bf16(device) is None:
+            return kept
+    return choose_precision(asked, settings.model, vocab_size, device)
