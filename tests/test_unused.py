@@ -23,8 +23,8 @@ from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.text.direction import mirrored_dataset
 from charlm.training.plan.planner import plan
-from charlm.training.start import plan_run
 from charlm.training.pretrained import begin_with_frequencies
+from charlm.training.start import plan_run
 from charlm.training.trainer import Trainer
 
 CPU = torch.device("cpu")

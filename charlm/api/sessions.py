@@ -21,8 +21,8 @@ from charlm.text.corpus import Corpus
 from charlm.text.tokenizers.vocabulary import load_vocabulary
 
 if TYPE_CHECKING:
-    from charlm.training.start import PlannedRun
     from charlm.training.session import Session
+    from charlm.training.start import PlannedRun
 
 LOADING = "loading PyTorch"
 PLANNED = {"batch_size", "bptt", "epochs", "steps", "minutes", "evals", "parameters"}
