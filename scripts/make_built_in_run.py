@@ -62,9 +62,9 @@ BUILT_INS = {
         model={"num_layers": 2, "hidden_size": 320, "embedding_size": 128, "dropout": 0.05},
         training={"minutes": 100, "batch_size": 48, "bptt": 80, "learning_rate": 0.005,
                   "evals": 16},
-        about="The text is nineteenth-century English prose, most of it novels: 3.3 million words in "
-        "the public domain. It does not ship with charlm. This is the model that `charlm sample`, `score` and `next` use until you "
-        "train one of your own.",
+        about="The text is nineteenth-century English prose, most of it novels: 3.3 million words "
+        "in the public domain. It does not ship with charlm. `charlm sample`, `score` and `next` "
+        "use this model until you train one of your own.",
     ),
 }  # fmt: skip
 

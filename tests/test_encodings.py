@@ -132,7 +132,7 @@ def test_what_no_encoding_fits_is_refused(tmp_path, monkeypatch) -> None:
 
 def test_auto_is_refused_where_a_text_is_read_as_it_comes() -> None:
     """It is no encoding of Python's."""
-    with pytest.raises(UsageError, match="--encoding auto looks at a whole file"):
+    with pytest.raises(UsageError, match="--encoding auto needs to read the whole text"):
         codec_name("auto")
 
 

@@ -132,7 +132,7 @@ def test_the_rows_in_an_object_are_read() -> None:
     """The other members are about the table, such as its version, and no texts."""
     rows, notes = read("a.json", json.dumps({"version": "1.0", "data": ROWS}))
     assert rows == [(None, "a", {"n": "1"}), (None, "b", {"n": "2"})]
-    assert 'its array "data"' in notes
+    assert 'in the array "data"' in notes
     assert [text for _, text, _ in read("b.json", '{"words": ["a", "b"]}')[0]] == ["a", "b"]
     assert read("c.json", json.dumps(ROWS[0] | {"more": ROWS}))[0][0][1] == "a"  # one row
     assert "several arrays of rows" in refused("d.json", json.dumps({"a": ROWS, "b": ROWS}))

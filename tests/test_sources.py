@@ -16,8 +16,8 @@ from charlm.errors import CorpusError, EnvironmentFailure, UsageError
 from charlm.runs.data import _absolute
 from charlm.text.corpus import Corpus
 from charlm.text.documents import END
-from charlm.text.sources import files
-from charlm.text.sources.rows import hub_parts
+from charlm.text.sources import compressed, files
+from charlm.text.sources.hub import hub_parts
 
 
 def read(*names, **options) -> str:
@@ -87,7 +87,7 @@ def test_runs_in_a_folder_of_texts_are_skipped(here):
     (here / "queries" / "search.json").write_text('["a query"]')  # nor is this a search
     corpus = Corpus(["."], document="stream")
     assert "".join(corpus.chunks()) == "a poem\na query\ntext"
-    note = "checkpoints/a and 1 more were skipped: runs of charlm hold no text to train on."
+    note = "checkpoints/a and 1 more were skipped: runs of charlm contain no text to train on."
     assert note in corpus.notes
 
 
@@ -95,7 +95,7 @@ def test_a_name_with_blanks_that_was_not_quoted(here):
     (here / "my poems.txt").write_text("text")
     message = fails(CorpusError, "my", "poems.txt")
     assert message == (
-        "my poems.txt was given as 2 names. Put a name with blanks into quotes: 'my poems.txt'."
+        "my poems.txt was given as 2 names. Put quotes around a name with blanks: 'my poems.txt'."
     )
 
 
@@ -120,7 +120,7 @@ def test_an_empty_folder_is_refused(here):
     """A folder with hidden files only is empty."""
     (here / "d").mkdir()
     (here / "d" / ".x").write_text("x")
-    assert "d has no files" in fails(CorpusError, "d")
+    assert "d contains no files" in fails(CorpusError, "d")
 
 
 def test_a_pattern_is_sorted_and_each_file_read_once(here):
@@ -167,7 +167,7 @@ def test_a_missing_file_brings_a_near_name_to_mind(here):
 def test_nothing_named_is_a_usage_error():
     """No names, or an empty one."""
     assert "No text was named" in fails(UsageError)
-    assert "empty word" in fails(UsageError, "")
+    assert "is empty" in fails(UsageError, "")
 
 
 def test_what_cannot_be_opened_is_named(here, monkeypatch):
@@ -282,7 +282,7 @@ def test_damaged_compressed_files_are_named(here, suffix):
         assert f"a.{suffix} cannot be unpacked as .{suffix}" in message
 
 
-@pytest.mark.skipif(files._zstd is not None, reason="the standard library reads it")
+@pytest.mark.skipif(compressed._zstd is not None, reason="the standard library reads it")
 def test_zstandard_needs_an_extra(here, monkeypatch):
     """One line says which."""
     monkeypatch.setitem(sys.modules, "zstandard", None)
@@ -292,10 +292,10 @@ def test_zstandard_needs_an_extra(here, monkeypatch):
 
 def test_zstandard_files(here):
     """Concatenated frames are one text; damaged and cut files are named."""
-    if files._zstd is None:
+    if compressed._zstd is None:
         compress = pytest.importorskip("zstandard").compress
     else:
-        compress = files._zstd.compress
+        compress = compressed._zstd.compress
     text = os.urandom(5000).hex()
     (here / "a.txt.zst").write_bytes(compress(text.encode()) + compress(b"two"))
     assert read("a.txt.zst") == text + "two"
@@ -394,7 +394,7 @@ def test_names_on_the_hub():
         parts = hub_parts(name)
         assert tuple(parts[key] for key in ("path", "config", "split", "column")) == expected
     for name in ("hf:", "hf:/n", "hf:o/n/s/t", "hf:o/n#"):
-        assert "not of the form hf:org/name" in fails(UsageError, name)
+        assert "not have the form hf:org/name" in fails(UsageError, name)
 
 
 class Hub:

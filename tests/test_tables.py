@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from charlm.errors import CorpusError, EnvironmentFailure, UsageError
 from charlm.text.corpus import Corpus
 from charlm.text.documents import END
-from charlm.text.sources import decoding, delimited, files, json_rows
+from charlm.text.sources import compressed, decoding, delimited, fields, json_rows
 from charlm.text.sources.decoding import line_batches
 from charlm.text.sources.rows import Number, Rows
 from charlm.text.sources.tables import TABLES
@@ -76,10 +76,10 @@ def opened(module, content: str, cuts: list[int], reading, **named) -> list[tupl
     return [(r.number, r.text, dict(r.cells)) for r in found]
 
 
-def rules(**fields):
+def rules(**options):
     from charlm.config.corpus import ReadSettings
 
-    return ReadSettings(**fields)
+    return ReadSettings(**options)
 
 
 @given(
@@ -210,7 +210,7 @@ def test_the_line_of_a_fault_is_that_of_the_file(here) -> None:
 
 def test_a_quote_that_is_never_closed_does_not_fill_the_memory(here, monkeypatch) -> None:
     """There is a longest row, in lines and in quotes."""
-    monkeypatch.setattr(delimited, "MAX_LINE_CHARS", 1000)
+    monkeypatch.setattr(fields, "MAX_LINE_CHARS", 1000)
     monkeypatch.setattr(decoding, "MAX_LINE_CHARS", 1000)
     assert "never closed" in refused("a.csv", 'text\n"a\n' + "b\n" * 3000 + '"\n')
     with pytest.raises(CorpusError, match="a line of more than 1,000"):
@@ -291,11 +291,11 @@ def test_json_that_is_no_table_is_refused(here) -> None:
     for name, content, words in [
         ("a.jsonl", '{"text": "a"}\n\n[1]\n', "line 3 holds a list, expected an object"),
         ("b.jsonl", '{"text": "a"}\n{"text":\n', "line 2 is not valid JSON (character"),
-        ("c.jsonl", '{"text": ' + "[" * 100_000, "inside one another too deeply"),
+        ("c.jsonl", '{"text": ' + "[" * 100_000, "nested too deeply"),
         ("d.json", '[{"text": "a"},\n {"text": "b"}', "line 2 holds the end of the file"),
         ("e.json", '[{"text": "a"}\n {"text": "b"}]', "line 2 holds '{', expected , or ]"),
         ("f.json", '[{"text": "a"},]', "not valid JSON"),
-        ("g.json", '[{"text": "a"}]\n[]', "line 2 goes on after the end of the array"),
+        ("g.json", '[{"text": "a"}]\n[]', "line 2 continues after the end of the array"),
         ("h.json", '[{"text": nul}]' + " " * 99, "not valid JSON"),
         ("i.json", '{"data": {"text": "x"}}', "is one object (data) with no array of rows"),
         ("j.json", "[1, 2]", "line 1 holds the number 1"),
@@ -375,7 +375,7 @@ def test_every_format_by_suffix_by_name_packed_and_piped(kind, here, monkeypatch
 
 def test_packed_tables_that_cannot_be_unpacked_say_what_to_do(here, monkeypatch) -> None:
     """The story: "Compression type zstd not supported", and nothing more."""
-    if files._zstd is None:
+    if compressed._zstd is None:
         monkeypatch.setitem(sys.modules, "zstandard", None)
         Path("a.jsonl.zst").write_bytes(b"x")
         with pytest.raises(EnvironmentFailure, match=r'pip install "charlm\[zstd\]"'):
@@ -417,10 +417,10 @@ def test_options_of_tables_need_one() -> None:
     name = __file__
     with pytest.raises(UsageError, match="--input-format"):
         Corpus(["hf:o/n"], input_format="csv")
-    for fields, flag in [
+    for options, flag in [
         ({"column": "x"}, "--column"), ({"delimiter": ";"}, "--delimiter"),
         ({"quoting": "none"}, "--quoting"), ({"header": False}, "--no-header"),
         ({"header": True}, "--header"),
     ]:  # fmt: skip
         with pytest.raises(UsageError, match=flag):
-            Corpus([name], **fields)
+            Corpus([name], **options)

@@ -20,8 +20,8 @@ from charlm.text.boundaries import Boundaries
 from charlm.text.dataset import SPLITS, Dataset, load_dataset, open_corpus, text_fingerprint
 from charlm.text.encoded import read_encoded, write_encoded
 from charlm.text.idcache import CACHED_FROM_BYTES
+from charlm.text.sources.hub import HUB_PREFIX
 from charlm.text.sources.names import literal_folders
-from charlm.text.sources.rows import HUB_PREFIX
 from charlm.text.tokenizers.vocabulary import Vocabulary
 
 READ_AGAIN_BYTES = 100 << 20

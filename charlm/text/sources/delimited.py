@@ -1,30 +1,31 @@
-"""Tables of separated fields: csv with fields in quotes, and tsv, whose quotes are text."""
+"""Delimited tables: csv, where quotes enclose fields, and tsv, where quotes are text."""
 
-import csv
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import chain, islice
 
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
-from charlm.text.sources.decoding import MAX_LINE_CHARS, line_batches
-from charlm.text.sources.files import shown
-from charlm.text.sources.rows import NO_CELLS, PEEK_ROWS, Note, Record, chosen_column, listed
-
-DELIMITERS = (",", ";", "|", "\t")
-"""Characters that may separate the fields of a .csv file, in the order of preference."""
-DELIMITER_NAMES = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "vertical bars"}
-HEAD_CHARS = 1 << 18
-"""Characters at the beginning of a table that delimiters are tried on."""
+from charlm.text.sources.columns import column_index, listed, unique_names
+from charlm.text.sources.decoding import line_batches
+from charlm.text.sources.fields import (
+    DELIMITER_NAMES,
+    DELIMITERS,
+    HEAD_CHARS,
+    Fields,
+    fits,
+    literal_rows,
+    matches,
+    quoted_rows,
+)
+from charlm.text.sources.files import count_of, shown
+from charlm.text.sources.rows import NO_CELLS, PEEK_ROWS, Note, Record
 
 _EXCEL_LINE = re.compile(r"sep=(.)", re.IGNORECASE)
-"""First line that names the delimiter, for Excel."""
+"""First line that tells Excel the delimiter."""
 _MISSING = frozenset(("NA", "NaN", "nan", "<NA>"))
-"""Words that R and pandas write for a missing cell."""
-_NUMBER = re.compile(r"[+-]?(\d[\d,. ]*|[.,]\d+)([eE][+-]?\d+)?%?|true|false", re.IGNORECASE)
-Fields = tuple[int, list[str]]
-"""Line that a row begins in, and its fields."""
+"""Missing cells as R and pandas write them."""
 
 
 def open_table(
@@ -37,10 +38,10 @@ def open_table(
     kind: str,
     report: Note,
 ) -> tuple[str, Iterator[Record]]:
-    """Open a table of the kind csv or tsv: the column that is read, and the records.
+    """Open a table of the kind csv or tsv and return its text column and records.
 
-    `report` receives how the table is read, `note` what is odd in it.
-    CorpusError for a row that does not fit the header or is no CSV, with its line.
+    `report` takes how the table is read, and `note` what is unusual in it. Raises CorpusError with
+    the line of a row that does not fit the header or is not valid CSV.
     """
     batches = line_batches(pieces, label)
     head = _head(batches)
@@ -51,11 +52,11 @@ def open_table(
     quoted = _is_quoted(head, reading, kind)
     delimiter = declared[1] if declared else _delimiter(head, reading, kind, quoted)
     rows = (
-        _quoted_rows(lines, delimiter, label, before)
+        quoted_rows(lines, delimiter, label, before)
         if quoted
-        else _literal_rows(lines, delimiter, before)
+        else literal_rows(lines, delimiter, before)
     )
-    begin: list[Fields] = []  # blank lines, and the first row after them
+    begin: list[Fields] = []  # blank lines and the first row
     for fields in rows:
         begin.append(fields)
         if "".join(fields[1]).strip():
@@ -67,8 +68,8 @@ def open_table(
     if quoted and reading.header is not False and _has_row_names(head, names, delimiter):
         names = ["", *names]
         report(
-            f"{label}: each row begins with its number, for which the first row has no name, as R "
-            f'writes it; these numbers are the column "1".'
+            f"{label}: each row begins with its number, which the first row does not name, as in "
+            f'files written by R; the column of these numbers is "1".'
         )
     if reading.header is False:
         names = [str(number) for number in range(1, len(names) + 1)]
@@ -77,16 +78,16 @@ def open_table(
     peeked = list(islice(fitted, PEEK_ROWS))
     if not peeked:
         note(
-            f"{label} has a row of names and no other row. {listed(names)} "
+            f"{label} has a header and no other row. {listed(names)} "
             f"If that row is data, add --no-header."
         )
         return reading.column or "", iter(())
-    index = _column_index(label, names, peeked, reading)
-    unique = _unique(names)
+    index = column_index(label, names, peeked, reading)
+    unique = unique_names(names)
     if reading.column != unique[index] or (kind == "tsv" and quoted) or delimiter not in ",\t":
         report(_choice(label, unique, index, delimiter, quoted, reading, kind))
-    found = _delimited_records(chain(peeked, fitted), unique, index, cells)
-    return unique[index], _watched(found, label, unique[index], note, literal=not quoted)
+    records = _records(chain(peeked, fitted), unique, index, cells)
+    return unique[index], _checked(records, label, unique[index], note, literal=not quoted)
 
 
 def _choice(
@@ -98,7 +99,7 @@ def _choice(
     reading: ReadSettings,
     kind: str,
 ) -> str:
-    """Report how a table is read, if any of it was not typed."""
+    """Return a sentence about how a table is read."""
     separator = DELIMITER_NAMES.get(delimiter, repr(delimiter))
     words = f'{label}: the column "{shown(names[index])}" is read; fields are separated by '
     words += f"{separator}. {listed(names)}"
@@ -109,7 +110,7 @@ def _choice(
     return words
 
 
-def _delimited_records(
+def _records(
     rows: Iterable[Fields], names: list[str], index: int, with_cells: bool
 ) -> Iterator[Record]:
     others = [(place, name) for place, name in enumerate(names) if place != index]
@@ -120,12 +121,12 @@ def _delimited_records(
         yield Record(number, line, row[index] or None, cells)
 
 
-def _watched(
+def _checked(
     records: Iterable[Record], label: str, column: str, note: Note, *, literal: bool
 ) -> Iterator[Record]:
-    """Give the records on, and report texts that are rather marks of the program that wrote them.
+    """Yield the records, and note texts that another program may have meant differently.
 
-    These are the letters NA and, where quotes are text (`literal`), quotes that enclose fields.
+    These are NA for a missing cell and, if quotes are text (`literal`), quotes around a field.
     """
     missing = enclosed = doubled = 0
     for record in records:
@@ -139,36 +140,32 @@ def _watched(
         yield record
     if missing:
         note(
-            f'{label}: {_count(missing, "text")} of the column "{shown(column)}" '
-            f"{'is' if missing == 1 else 'are'} NA or NaN, read as these letters. If they stand "
-            f'for no text, leave the cells empty, in R with: na = ""'
+            f'{label}: {count_of(missing, "text")} of the column "{shown(column)}" '
+            f"{'is' if missing == 1 else 'are'} NA or NaN, read as these letters. If they mean "
+            f'a missing text, leave the cells empty, in R with: na = ""'
         )
     if doubled:
         note(
-            f"{label}: {_count(doubled, 'text')} of {enclosed:,} in quotes "
-            f"{'has' if doubled == 1 else 'have'} doubled quotes inside, as where quotes enclose "
-            f"fields; they are read as they are. To remove such quotes add --quoting csv."
+            f"{label}: {count_of(doubled, 'text')} of {enclosed:,} in quotes "
+            f"{'has' if doubled == 1 else 'have'} doubled quotes inside, as in CSV; they are read "
+            f"as they are. If quotes enclose fields, add --quoting csv."
         )
 
 
-def _count(number: int, what: str) -> str:
-    return f"1 {what}" if number == 1 else f"{number:,} {what}s"
-
-
 def _has_row_names(head: list[str], names: list[str], delimiter: str) -> bool:
-    """Test whether R wrote numbers of rows, in quotes before the fields that have a name."""
+    """Return whether each row begins with a quoted row number that has no name, as R writes it."""
     lines = [line for line in head if not line.isspace()]
     if not all(names) or not all(line[0] == '"' for line in lines):
         return False
     rows: list[list[str]] = []
     with suppress(CorpusError):  # the head ends inside quotes
-        rows += (row for _, row in _quoted_rows(lines, delimiter, ""))
+        rows += (row for _, row in quoted_rows(lines, delimiter, ""))
     numbers = {row[0] for row in rows[1:] if len(row) == len(names) + 1 and row[0].isdecimal()}
     return len(rows) > 1 and len(numbers) == len(rows) - 1
 
 
 def _head(batches: Iterator[list[str]]) -> list[str]:
-    """Take the first lines: a hundred of them, or all of a shorter table."""
+    """Read the first lines: about a hundred, or all of a shorter table."""
     head: list[str] = []
     for batch in batches:
         head += batch
@@ -178,7 +175,7 @@ def _head(batches: Iterator[list[str]]) -> list[str]:
 
 
 def _is_quoted(head: list[str], reading: ReadSettings, kind: str) -> bool:
-    """Decide whether quotes enclose fields: in CSV, and in TSV if a name in its header has them."""
+    """Return whether quotes enclose fields: in CSV, and in TSV with quotes around a name."""
     if reading.quoting != "auto":
         return reading.quoting == "csv"
     if kind == "csv":
@@ -195,7 +192,7 @@ def _typed_delimiter(reading: ReadSettings) -> str | None:
 
 
 def _delimiter(head: list[str], reading: ReadSettings, kind: str, quoted: bool) -> str:
-    """Choose the delimiter: as typed, a tab in TSV, in CSV one that fits every row of the head."""
+    """Return the delimiter: as typed, a tab in TSV, in CSV one that fits every row of the head."""
     if typed := _typed_delimiter(reading):
         return typed
     if kind == "tsv":
@@ -205,78 +202,22 @@ def _delimiter(head: list[str], reading: ReadSettings, kind: str, quoted: bool) 
     return (fitting or splits or [","])[0]
 
 
-def fits(head: list[str], delimiter: str, quoted: bool) -> bool:
-    """Test whether a delimiter cuts the first row into several fields, and all others likewise."""
-    size = 0
-    lines = [line for line in head if (size := size + len(line)) <= HEAD_CHARS] or head[:1]
-    rows = _quoted_rows(lines, delimiter, "") if quoted else _literal_rows(lines, delimiter)
-    found: list[list[str]] = []
-    with suppress(CorpusError):  # the head ends inside quotes, or this delimiter misplaces them
-        found += (row for _, row in rows if row)
-    names = found[0] if found else []
-    return len(names) > 1 and all(_matches(row, names) for row in found)
-
-
-def _matches(row: list[str], names: list[str]) -> bool:
-    """Test whether a row has the fields of the header, but for empty ones at the end of either."""
-    return not any(row[len(names) :]) and not any(names[len(row) :])
-
-
-def _quoted_rows(
-    lines: Iterable[str], delimiter: str, label: str, before: int = 0
-) -> Iterator[Fields]:
-    """Cut lines into rows by the rules of CSV; `before` counts the lines of the file before."""
-    csv.field_size_limit(MAX_LINE_CHARS)
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    line = before + 1
-    try:
-        for row in reader:
-            yield line, row
-            line = before + reader.line_num + 1
-    except csv.Error as error:
-        raise _malformed(label, str(error), line, before + reader.line_num) from error
-
-
-def _malformed(label: str, reason: str, begin: int, line: int) -> CorpusError:
-    """Explain a row that is no CSV; `begin` is the line that it begins in."""
-    if "unexpected end" in reason or "limit" in reason:
-        found = f"the row that begins in line {begin:,} opens a quote that is never closed"
-    elif "expected after" in reason:
-        found = f"line {line:,}: text after the closing quote of a field"
-    elif "new-line" in reason:
-        found = f"line {line:,}: a carriage return inside a field without quotes"
-    else:
-        found = f"line {line:,}: {reason}"
-    return CorpusError(
-        f"{label}: {found}; expected CSV, where quotes enclose a whole field and a quote inside it "
-        f'is doubled. Correct the line, for a table of R with qmethod = "double"; or add --quoting '
-        f"none to read quotes as text."
-    )
-
-
-def _literal_rows(lines: Iterable[str], delimiter: str, before: int = 0) -> Iterator[Fields]:
-    """Cut lines into rows at each delimiter; quotes are characters like others."""
-    for number, line in enumerate(lines, before + 1):
-        bare = line.removesuffix("\n").removesuffix("\r")
-        yield number, bare.split(delimiter) if bare else []
-
-
 def _fitted(rows: Iterable[Fields], names: list[str], label: str, note: Note) -> Iterator[Fields]:
-    """Give the rows as many fields as the header has; CorpusError for a row with others.
+    """Yield the rows with as many fields as the header. Raises CorpusError for a row with others.
 
-    Empty fields at the end of a row may be too many or missing; in a table of one column they may
-    be the end of a text. A blank line is an empty cell in a table of one column, and no row in
-    others.
+    Empty fields at the end of a row may be missing or too many, except in a table of one column,
+    where they could be the end of a text. There a blank line is an empty cell; in other tables it
+    is not a row.
     """
     width, blank, last_blank, longer = len(names), 0, 0, 0
-    headers = (names, ["\ufeff" + names[0], *names[1:]])  # as it is, as of a whole file
+    headers = (names, ["\ufeff" + names[0], *names[1:]])  # also with the mark of a joined file
     repeated: list[int] = []  # lines
     for line, row in rows:
         if len(row) != width:
             if width > 1 and len(row) < 2 and not "".join(row).strip():
-                last_blank += 1  # blank lines at the end of the file part nothing
+                last_blank += 1  # counts only if another row follows
                 continue
-            if row and (width == 1 or not _matches(row, names)):
+            if row and (width == 1 or not matches(row, names)):
                 raise _ragged(label, line, row, names)
             longer += len(row) > width
             row = row[:width] + [""] * (width - len(row))
@@ -286,32 +227,27 @@ def _fitted(rows: Iterable[Fields], names: list[str], label: str, note: Note) ->
         yield line, row
     if repeated:
         first, single = f"line {repeated[0]:,}", len(repeated) == 1
-        found = (
-            f"{first} repeats"
-            if single
-            else f"{len(repeated):,} lines (the first is {first}) repeat"
-        )
+        lines = first if single else f"{len(repeated):,} lines (the first is {first})"
         note(
-            f"{label}: {found} the first row, as where tables were joined, and "
-            f"{'is' if single else 'are'} read as data. Remove such lines."
+            f"{label}: {lines} repeat{'s' if single else ''} the first row, as in joined tables, "
+            f"and {'is' if single else 'are'} read as data. Remove such lines."
         )
     if blank:
-        note(f"{label}: {'1 blank line' if blank == 1 else f'{blank:,} blank lines'} skipped.")
+        note(f"{label}: {count_of(blank, 'blank line')} skipped.")
     if longer:
-        count = "1 row" if longer == 1 else f"{longer:,} rows"
-        note(f"{label}: empty fields after the last column in {count}; they were ignored.")
+        rows_with = count_of(longer, "row")
+        note(f"{label}: empty fields after the last column in {rows_with}; they were ignored.")
 
 
 def _ragged(label: str, line: int, row: list[str], names: list[str]) -> CorpusError:
-    found = "1 field" if len(row) == 1 else f"{len(row):,} fields"
     advice = "Complete the row, or name the character between fields with --delimiter."
     if len(row) < len(names) and any(cell[:1] == '"' or cell[-1:] == '"' for cell in row):
         advice = "If quotes enclose fields, add --quoting csv; else complete the row."
     elif any(cell.startswith(' "') for cell in row):
-        advice = "Remove the blank before a quote: quotes enclose a field only at its beginning."
+        advice = "Remove the blank before a quote: only a quote at the beginning encloses a field."
     elif len(row) == len(names) + 1 and row[0] in ("1", '"1"'):
         advice = (
-            "If its first field is the name of a row, as R writes it, write the table again with "
+            "If its first field is a row name, as R writes it, write the table again with "
             "row.names = FALSE; else put a field that contains the delimiter in quotes."
         )
     elif len(row) > len(names):
@@ -322,70 +258,6 @@ def _ragged(label: str, line: int, row: list[str], names: list[str]) -> CorpusEr
         if len(names) == 1:
             advice += " A list with one text on each line is read with --input-format text."
     return CorpusError(
-        f"{label}: line {line:,} has {found}, expected {len(names):,} as in the first row "
-        f'("{shown(names[0][:60])}"{", ..." if len(names) > 1 else ""}). {advice}'
+        f"{label}: line {line:,} has {count_of(len(row), 'field')}, expected {len(names):,} as in "
+        f'the first row ("{shown(names[0][:60])}"{", ..." if len(names) > 1 else ""}). {advice}'
     )
-
-
-def _column_index(label: str, names: list[str], rows: list[Fields], reading: ReadSettings) -> int:
-    """Choose the column that is read, by its name or its number from 1."""
-    wanted = reading.column
-    taken = wanted if wanted is not None else "text"
-    if names.count(taken) > 1:
-        places = [str(place + 1) for place, name in enumerate(names) if name == taken]
-        raise CorpusError(
-            f'{label} has {len(places)} columns "{shown(taken)}", expected one. Choose by number: '
-            f"--column {' or --column '.join(places)}."
-        )
-    if taken in names:
-        return names.index(taken)
-    if reading.header is None and (cell := _data_like(names)):
-        texts = [str(place + 1) for place in _text_places(rows, len(names))]
-        number = texts[0] if len(texts) == 1 else "N (N counts from 1)"
-        raise CorpusError(
-            f'{label}: the first row looks like data ("{shown(cell[:60])}"), expected names of '
-            f"columns. Use --no-header --column {number}, or --header if it holds names."
-        )
-    if wanted is not None and wanted.isdecimal() and 1 <= int(wanted) <= len(names):
-        return int(wanted) - 1
-    if wanted is None and len(names) == 1:
-        return 0
-    unique = _unique(names)
-    texts = [unique[place] for place in _text_places(rows, len(names))]
-    try:
-        return unique.index(chosen_column(label, unique, texts, wanted))
-    except CorpusError as error:
-        if reading.header is not None:
-            raise
-        raise CorpusError(f"{error} If its first row is data, add --no-header.") from error
-
-
-def _text_places(rows: list[Fields], width: int) -> list[int]:
-    return [place for place in range(width) if any(_is_text(row[place]) for _, row in rows)]
-
-
-def _is_text(cell: str) -> bool:
-    return bool(cell) and not _NUMBER.fullmatch(cell.strip())
-
-
-def _data_like(names: Sequence[str]) -> str:
-    """Return the first name that is rather a number or a sentence, else nothing."""
-    for name in names:
-        words = name.split()
-        ends = len(words) > 1 and name.rstrip()[-1] in ".!?…。！？"
-        if ends or len(words) > 4 or len(name) > 100 or _NUMBER.fullmatch(name.strip()):
-            return name
-    return ""
-
-
-def _unique(names: Sequence[str]) -> list[str]:
-    """Name columns without a name by their number, and number the second of a name, as pandas."""
-    unique: list[str] = []
-    for place, name in enumerate(names, 1):
-        base = chosen = name or str(place)
-        count = 0
-        while chosen in unique:
-            count += 1
-            chosen = f"{base}.{count}"
-        unique.append(chosen)
-    return unique

@@ -1,55 +1,50 @@
-"""Encodings of files: which one a file seems to have, by its byte-order mark or by its content."""
+"""Encodings of files, recognised by a byte-order mark or by the content."""
 
 import codecs
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from charlm.errors import CorpusError
-from charlm.text.sources.decoding import (
-    CONVERT,
-    LOOKS_LIKE,
-    SNIFF_BYTES,
-    decode,
-    wide_encoding,
-)
+from charlm.text.sources.decoding import SNIFF_BYTES, decode
 from charlm.text.sources.files import Spool, TextFile, blocks
+from charlm.text.sources.signatures import CONVERT, LOOKS_LIKE, wide_encoding
 
 COMMON = (
     *("cp1252", "cp1251", "cp932", "gb18030", "euc_jp", "cp949", "big5", "cp1250", "iso8859_2"),
     *("cp1253", "cp1254", "cp1255", "cp1256", "koi8_r", "cp874", "iso2022_jp", "cp866"),
     *("mac_roman", "iso8859_5"),
 )
-"""Encodings that are looked for, the most frequent first; rarer ones fit too many texts."""
+"""Encodings that are tried, the most frequent first. Rarer ones would fit too many texts."""
 SAMPLE_BYTES = 1 << 16
-"""Bytes of lines with other than ASCII characters that are enough to recognise an encoding."""
+"""Bytes of lines with non-ASCII characters that are enough to recognise an encoding."""
 MAX_RIVALS = 3
 MAX_LISTED = 50
-"""Files that an error lists one by one."""
+"""Files that an error lists."""
 
 
 @dataclass(frozen=True)
 class Guess:
-    """An encoding that a file seems to have."""
+    """Probable encoding of a file."""
 
     name: str
     """Python's name of the encoding."""
     sure: bool
-    """Whether the file says so itself: by a byte-order mark, or as valid UTF-8."""
+    """True if the file has a byte-order mark or is valid UTF-8."""
     rivals: tuple[str, ...] = ()
-    """Encodings that fit as well and give another text."""
+    """Other encodings that fit as well and give another text."""
 
     def __str__(self) -> str:
-        """Name it, with its rivals, for a message."""
+        """Return the encoding and its rivals for a message."""
         shown = self.name.upper()
         if self.sure or not self.rivals:
             return shown
-        return f"{shown} (it could be {' or '.join(map(str.upper, self.rivals))} too)"
+        return f"{shown} (it could also be {' or '.join(map(str.upper, self.rivals))})"
 
 
 def recognise(blocks: Iterable[bytes]) -> Guess | None:
-    """Return the encoding that the bytes of a file seem to have, or None where none fits.
+    """Return the probable encoding of the bytes of a file, or None if no encoding fits.
 
-    A file is UTF-8 where all of it is valid.
+    A file that is valid UTF-8 throughout is UTF-8.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     valid, head, rest, sample = True, b"", b"", b""
@@ -58,7 +53,7 @@ def recognise(blocks: Iterable[bytes]) -> Guess | None:
         valid = valid and _is_valid(decoder, block)
         if len(sample) < SAMPLE_BYTES:
             *lines, rest = (rest + block).split(b"\n")
-            if len(rest) > SAMPLE_BYTES:  # a text without lines
+            if len(rest) > SAMPLE_BYTES:  # very long lines
                 lines, rest = [*lines, rest], b""
             sample += b"".join(line + b"\n" for line in lines if not line.isascii())
         elif not valid:
@@ -71,18 +66,18 @@ def recognise(blocks: Iterable[bytes]) -> Guess | None:
 
 
 def own_encoding(source: TextFile | Spool, note: Callable[[str], None]) -> str:
-    """Return the encoding of a file by its own content; `note` receives what is not UTF-8.
+    """Return the encoding of a file by its content, and note any other than UTF-8.
 
-    Raises CorpusError where no encoding fits.
+    Raises CorpusError if no encoding fits.
     """
     guess = recognise(blocks(source))
     if guess is None:
         raise CorpusError(
-            f"{source.label}: its encoding was not recognised. Expected UTF-8 or another frequent "
+            f"{source.label}: its encoding was not recognised, expected UTF-8 or another common "
             "one. Name it with --encoding, or convert the file, for example with iconv."
         )
     if guess.name != "utf-8":
-        reason = "" if guess.sure else ", by the look of it"
+        reason = "" if guess.sure else ", which is a guess"
         note(f"{source.label} was read as {guess}{reason}. Name another with --encoding.")
     return guess.name
 
@@ -90,7 +85,7 @@ def own_encoding(source: TextFile | Spool, note: Callable[[str], None]) -> str:
 def invalid(sources: Sequence[TextFile | Spool], encoding: str, error: CorpusError) -> CorpusError:
     """Return an error that names every file that is not valid in an encoding.
 
-    It names the encoding that each seems to have. `error` is that of the first one.
+    It also names the probable encoding of each file. `error` is the error of the first file.
     """
     name = encoding.upper()
     bad = [(source, place) for source in sources if (place := _invalid_place(source, encoding))]
@@ -108,7 +103,7 @@ def invalid(sources: Sequence[TextFile | Spool], encoding: str, error: CorpusErr
         listed.append(f"\n  and {len(bad) - MAX_LISTED:,} more")
     return CorpusError(
         f"{len(bad):,} of {len(sources):,} files are not valid {name}. {CONVERT} auto, which reads "
-        f"each file by its own encoding, or --errors replace.{''.join(listed)}",
+        f"each file in its own encoding, or --errors replace.{''.join(listed)}",
         error.place,
     )
 
@@ -119,7 +114,7 @@ def _seems(source: TextFile | Spool, place: str) -> str:
 
 
 def _invalid_place(source: TextFile | Spool, encoding: str) -> str:
-    """Where a file is not valid in an encoding; empty where it is, or where it is no text."""
+    """Return the place where a file is not valid in an encoding; "" if it is valid or not text."""
     try:
         for _ in decode(
             blocks(source), source.label, lambda _: None, encoding=encoding, errors="strict"

@@ -1,21 +1,16 @@
-"""The bytes of one source, from the start, as often as needed.
+"""Files and streams of bytes that can be read from the start several times.
 
-Compressed files are unpacked as they are read. What can be read only once (standard input, a named
-pipe) is copied to a temporary file without a name, so that a second pass sees the same text.
+Standard input and named pipes can be read only once, so they are copied to an unnamed temporary
+file.
 """
 
-import bz2
 import errno
-import gzip
-import importlib
 import io
-import lzma
 import os
 import shutil
 import sys
 import tempfile
 import weakref
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -24,29 +19,26 @@ from typing import IO, Any, cast
 
 from charlm.errors import CorpusError, EnvironmentFailure
 from charlm.files.escapes import escape_unprintable
+from charlm.text.sources.compressed import DAMAGED, PACKED
 
 BLOCK_BYTES = 1 << 20
-"""Bytes asked of a file at a time."""
+"""Bytes read from a file at once."""
 
-_ZSTD_BYTES = 2048  # Fed at a time. Four packed bytes may become 128 KiB: at most 64 MiB here.
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-_zstd: Any = None
-try:
-    _zstd = importlib.import_module("compression.zstd")  # Python 3.14 and later
-except ImportError:
-    _DAMAGED: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, lzma.LZMAError)
-else:
-    _DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, _zstd.ZstdError)
 
 
 def shown(name: str | os.PathLike[str]) -> str:
-    """A file name fit for a message: one line, with everything unprintable escaped."""
+    """Return a file name for a message, on one line, with unprintable characters escaped."""
     return escape_unprintable(os.fspath(name))
 
 
+def count_of(number: int, noun: str) -> str:
+    """Return a number with its noun: "1 row", "2,000 rows"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def blocks(source: "TextFile | Spool", size: int = BLOCK_BYTES) -> Iterator[bytes]:
-    """The bytes of a source, `size` at a time. CorpusError where they cannot be read."""
+    """Yield the bytes of a source, `size` at once. Raises CorpusError if it cannot be read."""
     with readable(source.label), source.open() as stream:
         while block := stream.read(size):
             yield block
@@ -54,10 +46,10 @@ def blocks(source: "TextFile | Spool", size: int = BLOCK_BYTES) -> Iterator[byte
 
 @contextmanager
 def readable(label: str) -> Iterator[None]:
-    """Inside, a file that cannot be read or unpacked raises CorpusError with its name."""
+    """Turn the errors of a file that cannot be read or unpacked into CorpusError with its name."""
     try:
         yield
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise _unreadable(label, error) from error
 
 
@@ -73,13 +65,13 @@ def _unreadable(label: str, error: Exception) -> CorpusError:
 
 @dataclass(frozen=True)
 class TextFile:
-    """A regular file, unpacked by its suffix; `label` names it in messages."""
+    """Regular file, unpacked if its suffix says so. `label` names it in messages."""
 
     label: str
     path: Path
 
     def open(self) -> IO[bytes]:
-        """The file's text as bytes, from the start. OSError where it cannot be opened."""
+        """Open the unpacked bytes from the start. Raises OSError if the file cannot be opened."""
         unpack = self.unpacks
         return unpack(self.path) if unpack else self.path.open("rb")
 
@@ -91,28 +83,28 @@ class TextFile:
 
 @dataclass
 class Spool:
-    """Something that can be read only once, kept in a temporary file from the first reading on."""
+    """Stream that can be read only once, copied to a temporary file when it is first read."""
 
     label: str
     source: Callable[[], AbstractContextManager[IO[bytes]]]
     _copy: IO[bytes] | None = field(default=None, repr=False)
 
     def open(self) -> IO[bytes]:
-        """The bytes from the start; several readers do not disturb one another."""
+        """Open the bytes from the start. Several readers may be open at once."""
         if self._copy is None:
             self._copy = self._spool()
         return io.BufferedReader(_View(self._copy, self))
 
     def _spool(self) -> IO[bytes]:
         copy = cast(IO[bytes], tempfile.TemporaryFile())  # noqa: SIM115
-        weakref.finalize(self, copy.close)  # it lives as long as this object
+        weakref.finalize(self, copy.close)  # the copy lives as long as this object
         try:
             with self.source() as source:
                 first = source.read(BLOCK_BYTES)
                 if len(first) == BLOCK_BYTES and not first.strip(b"\0"):
                     raise CorpusError(
-                        f"{self.label} begins with {len(first):,} NULs, which is no text. Give "
-                        "one in UTF-8."
+                        f"{self.label} begins with {len(first):,} NULs, expected text. Give "
+                        "text in UTF-8."
                     )
                 copy.write(first)
                 shutil.copyfileobj(source, copy, BLOCK_BYTES)
@@ -128,30 +120,30 @@ class Spool:
 
 
 def stdin() -> AbstractContextManager[IO[bytes]]:
-    """Standard input, which stays open. CorpusError where the process has none."""
+    """Return standard input, which stays open. Raises CorpusError if the process has none."""
     if sys.stdin is None:
         raise CorpusError("There is no standard input to read. Give a file instead of -.")
     return nullcontext(sys.stdin.buffer)
 
 
 class _View(io.RawIOBase):
-    """A reading position of its own in a shared file."""
+    """Independent position in a shared file."""
 
     def __init__(self, file: IO[bytes], owner: object) -> None:
         self._file = file
-        self._owner = owner  # it closes the file when nothing refers to it
+        self._owner = owner  # closes the file when nothing refers to it
         self._position = 0
 
     def readable(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move this position, not that of other readers."""
+        """Move this position. Other readers keep theirs."""
         self._file.seek(self._position)
         self._position = self._file.seek(offset, whence)
         return self._position
@@ -161,81 +153,9 @@ class _View(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Fills the buffer from this position."""
+        """Fill the buffer from this position."""
         self._file.seek(self._position)
         data = self._file.read(len(buffer))
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
-
-
-# ------------------------------------------------------------------ compressed files
-
-
-class _ZstdReader(io.RawIOBase):
-    """Unpacks with `zstandard`, whose own reader takes a file cut short for a whole one."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self._library: Any = importlib.import_module("zstandard")
-        except ImportError as error:
-            raise EnvironmentFailure(
-                f'{shown(path)} needs a package for .zst files: pip install "charlm[zstd]".'
-            ) from error
-        self._file = path.open("rb")
-        self._frame: Any = None  # the unpacker of a frame that has begun and not ended
-        self._rest = b""
-        self._ready = memoryview(b"")
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def close(self) -> None:
-        """Closes the file too."""
-        if "_file" in self.__dict__:
-            self._file.close()
-        super().close()
-
-    def readinto(self, buffer: Any) -> int:
-        """Fills the buffer with unpacked bytes. EOFError where the data is damaged or cut short."""
-        while not self._ready:
-            packed = self._rest or self._file.read(_ZSTD_BYTES)
-            if not packed and self._frame is not None:
-                raise EOFError("the file ends too early")
-            if not packed:
-                return 0
-            self._ready = memoryview(self._unpack(packed))
-        count = min(len(buffer), len(self._ready))
-        buffer[:count] = self._ready[:count]
-        self._ready = self._ready[count:]
-        return count
-
-    def _unpack(self, packed: bytes) -> bytes:
-        frame = self._frame or self._library.ZstdDecompressor().decompressobj()
-        try:
-            text = frame.decompress(packed)
-        except self._library.ZstdError as error:
-            raise EOFError(str(error)) from error
-        self._rest = frame.unused_data if frame.eof else b""
-        self._frame = None if frame.eof else frame
-        return bytes(text)
-
-
-def _open_zstd(path: Path) -> IO[bytes]:
-    if _zstd is not None:
-        return cast(IO[bytes], _zstd.ZstdFile(path))
-    return io.BufferedReader(_ZstdReader(path), BLOCK_BYTES)
-
-
-def _open_xz(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], lzma.LZMAFile(path))
-
-
-PACKED: dict[str, Callable[[Path], IO[bytes]]] = {
-    ".gz": lambda path: cast(IO[bytes], gzip.GzipFile(path)),
-    ".bz2": lambda path: cast(IO[bytes], bz2.BZ2File(path)),
-    ".xz": _open_xz,
-    ".zst": _open_zstd,
-}
-"""File suffix → what opens such a file for its unpacked bytes."""

@@ -1,4 +1,4 @@
-"""Rows of JSON: a value on each line, or an array, with one row in memory at a time."""
+"""Rows of JSON files: a value on each line, or an array. One row is in memory at a time."""
 
 import json
 import re
@@ -7,14 +7,15 @@ from itertools import chain, islice
 
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
+from charlm.text.sources.columns import MAX_LISTED
 from charlm.text.sources.decoding import MAX_LINE_CHARS, line_batches
 from charlm.text.sources.files import shown
-from charlm.text.sources.rows import MAX_LISTED, Note, Number, Record, kind_of, named_records
+from charlm.text.sources.rows import Note, Number, Record, kind_of, named_records
 
 _DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=Number)
 _BLANK = re.compile(r"[ \t\r\n]*")
 _CUT_SHORT = 16
-"""An error so near to the end of what has been read may be a value that is cut there."""
+"""An error this close to the end of the characters read may be a value that continues."""
 
 
 def open_table(
@@ -27,37 +28,36 @@ def open_table(
     values: Callable[[Iterator[str], str], Iterator[tuple[int | None, object]]],
     report: Note,
 ) -> tuple[str, Iterator[Record]]:
-    """Open a table: the column that is read, and the records; `values` reads the rows.
+    """Open a table and return its text column and records; `values` reads the rows.
 
-    `report` receives how the table is read; nothing in it is odd and accepted, so that `note` stays
-    unused.
+    `report` takes how the table is read. Nothing unusual is accepted, so `note` is not used.
     """
     del note
-    found: Iterator[tuple[int | None, object]] = values(pieces, label)
+    numbered: Iterator[tuple[int | None, object]] = values(pieces, label)
     if values is values_of:
-        found = _rows_of_member(found, label, reading.column, report)
-    rows = ((line, _json_row(label, line, value)) for line, value in found)
+        numbered = _rows_of_member(numbered, label, reading.column, report)
+    rows = ((line, _json_row(label, line, value)) for line, value in numbered)
     return named_records(label, rows, reading.column, report, cells, _json_text)
 
 
 def _rows_of_member(
-    found: Iterator[tuple[int | None, object]], label: str, column: str | None, note: Note
+    values: Iterator[tuple[int | None, object]], label: str, column: str | None, note: Note
 ) -> Iterator[tuple[int | None, object]]:
-    """Give the values of a file, or those of the array in its only object: {"data": [{...}, ...]}.
+    """Return the values of a file, or of the array in its only object: {"data": [{...}, ...]}.
 
-    CorpusError for an object that is no row and has no such array, or several.
+    Raises CorpusError for an object that is not a row and does not have exactly one such array.
     """
-    first = list(islice(found, 2))
+    first = list(islice(values, 2))
     only = first[0][1] if len(first) == 1 else None
     if type(only) is not dict or type(only.get("text" if column is None else column)) is str:
-        return chain(first, found)
+        return chain(first, values)
     lists = {name: member for name, member in only.items() if isinstance(member, list)}
     tables = {name: rows for name, rows in lists.items() if _all_are(dict, rows)}
     if not tables and len(lists) == 1:
         tables = {name: rows for name, rows in lists.items() if _all_are(str, rows)}
     if len(tables) == 1:
         ((name, rows),) = tables.items()
-        note(f'{label} is one object; the rows are those of its array "{shown(name)}".')
+        note(f'{label} is one object; its rows are in the array "{shown(name)}".')
         return ((None, row) for row in rows)
     nested = any(isinstance(member, list | dict) for member in only.values())
     if tables or (nested and not any(type(member) is str for member in only.values())):
@@ -67,7 +67,7 @@ def _rows_of_member(
             f"rows, expected an array of objects. Write it so, for example with pandas: "
             f'to_json(orient="records").'
         )
-    return chain(first, found)
+    return chain(first, values)
 
 
 def _all_are(kind: type, values: list[object]) -> bool:
@@ -88,7 +88,7 @@ def _json_row(label: str, line: int | None, value: object) -> Mapping[str, objec
 
 
 def lines_of(pieces: Iterator[str], label: str) -> Iterator[tuple[int | None, object]]:
-    """Read a value from each line; blank lines hold none."""
+    """Yield the value of each line that is not blank."""
     decode_line = _DECODER.decode
     for line, text in enumerate(chain.from_iterable(line_batches(pieces, label)), 1):
         if text.isspace():
@@ -97,14 +97,14 @@ def lines_of(pieces: Iterator[str], label: str) -> Iterator[tuple[int | None, ob
             yield line, decode_line(text.rstrip())
         except (json.JSONDecodeError, RecursionError) as error:
             advice = "Correct it, or name another format with --input-format (json, text)."
-            raise _no_json(label, line, error, "one JSON value on each line", advice) from error
+            raise _invalid(label, line, error, "one JSON value on each line", advice) from error
 
 
-def _no_json(label: str, line: int, error: Exception, expected: str, advice: str) -> CorpusError:
+def _invalid(label: str, line: int, error: Exception, expected: str, advice: str) -> CorpusError:
     reason = (
         f"character {error.colno:,}: {error.msg}"
         if isinstance(error, json.JSONDecodeError)
-        else "lists or objects inside one another too deeply"
+        else "lists or objects are nested too deeply"
     )
     return CorpusError(
         f"{label}: line {line:,} is not valid JSON ({reason}), expected {expected}. {advice}"
@@ -112,16 +112,16 @@ def _no_json(label: str, line: int, error: Exception, expected: str, advice: str
 
 
 class _JsonReader:
-    """The values of a JSON text one after another, with no more of it in memory than one needs."""
+    """Reader of the values of a JSON text, with only one of them in memory."""
 
     def __init__(self, pieces: Iterator[str], label: str) -> None:
         self._pieces, self._label = pieces, label
         self._text, self._place = "", 0
-        self._line, self._counted = 1, 0  # line of the place up to which line ends are counted
+        self._line, self._counted = 1, 0  # line ends are counted up to `_counted`
         self._more()
 
     def _more(self) -> bool:
-        """Read on, at least as much as is held: then long values take linear time."""
+        """Read at least as much as is held, so that long values take linear time."""
         held = [self._text[self._place :]]
         least, size = len(held[0]), 0
         for piece in self._pieces:
@@ -134,7 +134,7 @@ class _JsonReader:
         return size > 0
 
     def peek(self) -> str:
-        """Return the next character that is not blank; nothing at the end."""
+        """Return the next character that is not blank, or "" at the end."""
         while True:
             match = _BLANK.match(self._text, self._place)
             self._place = match.end() if match else self._place
@@ -144,17 +144,17 @@ class _JsonReader:
                 return ""
 
     def skip(self) -> None:
-        """Pass over one character."""
+        """Skip one character."""
         self._place += 1
 
     def line(self) -> int:
-        """Return the line of the place reached."""
+        """Return the number of the current line."""
         self._line += self._text.count("\n", self._counted, self._place)
         self._counted = self._place
         return self._line
 
     def value(self) -> object:
-        """Read the value that begins here. CorpusError if there is none."""
+        """Read the value that begins here. Raises CorpusError if there is none."""
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._place)
@@ -184,20 +184,20 @@ class _JsonReader:
     def _problem(self, error: Exception) -> CorpusError:
         place = getattr(error, "pos", self._place)
         line = self.line() + self._text.count("\n", self._place, place)
-        return _no_json(
+        return _invalid(
             self._label, line, error, "an array of objects, or objects one after another",
             "Correct it, or name another format with --input-format (jsonl, text).",
         )  # fmt: skip
 
 
 def values_of(pieces: Iterator[str], label: str) -> Iterator[tuple[int | None, object]]:
-    """Read the values of one array, or values one after another."""
+    """Yield the line and value of each element of an array, or of values one after another."""
     reader = _JsonReader(pieces, label)
     in_array = reader.peek() == "["
     if in_array:
         reader.skip()
     after = ""
-    while (next_one := reader.peek()) and not (in_array and next_one == "]" and after != ","):
+    while (char := reader.peek()) and not (in_array and char == "]" and after != ","):
         yield reader.line(), reader.value()
         after = reader.peek()
         if in_array and after == ",":
@@ -206,22 +206,22 @@ def values_of(pieces: Iterator[str], label: str) -> Iterator[tuple[int | None, o
             break
     if in_array:
         if reader.peek() != "]":
-            found = repr(after) if after else "the end of the file"
+            unexpected = repr(after) if after else "the end of the file"
             raise CorpusError(
-                f"{label}: line {reader.line():,} holds {found}, "
-                f"expected , or ] in an array of JSON. The file is cut short or damaged; fetch it "
-                f"again, or name another format with --input-format."
+                f"{label}: line {reader.line():,} holds {unexpected}, "
+                f"expected , or ] in an array of JSON. The file is incomplete or damaged; download "
+                f"it again, or name another format with --input-format."
             )
         reader.skip()
         if reader.peek():
             raise CorpusError(
-                f"{label}: line {reader.line():,} goes on after the end of the array, expected one "
-                f"array. Give each array in a file of its own."
+                f"{label}: line {reader.line():,} continues after the end of the array, expected "
+                f"one array. Put each array into its own file."
             )
 
 
 def _json_text(value: object) -> str:
-    """Write a value as JSON, numbers as they were."""
+    """Return a value as JSON, with numbers as they were written."""
     if type(value) is Number:
         return value
     if isinstance(value, dict):

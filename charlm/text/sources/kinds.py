@@ -1,19 +1,19 @@
-"""Kinds of text that are no plain text: recognised at the beginning of a file, with advice.
+"""Kinds of text that are more than plain text, recognised at the beginning of a file.
 
-Nothing is decided here: plain text is read as it is, and a person who gave a table or a web page by
-another name learns how to read it.
+They are only reported: the file is still read as plain text, and the user learns how to read a
+table or a web page with another name.
 """
 
 import json
 import re
 
-from charlm.text.sources.delimited import DELIMITER_NAMES, fits
+from charlm.text.sources.fields import DELIMITER_NAMES, fits
 
 HEAD_CHARS = 1 << 16
 MAX_LINES = 200
-"""Lines at the beginning that are looked at."""
+"""Lines at the beginning of a file that are checked."""
 TABLE_LINES = 0.9
-"""Fraction of the lines with a tab that makes a text a table."""
+"""Fraction of lines with a tab from which a text is a table."""
 
 _MARKUP = re.compile(r"\s*<(!doctype\s+html|html|\?xml)\b", re.IGNORECASE)
 _CLOSING_TAG = re.compile(
@@ -21,53 +21,54 @@ _CLOSING_TAG = re.compile(
     re.IGNORECASE,
 )
 _MIN_TAGS = 5
-_ENTITY_TAG = re.compile(r"O|[BIESLU]-\S+")  # of the CoNLL shared tasks on names
+_ENTITY_TAG = re.compile(r"O|[BIESLU]-\S+")  # of CoNLL shared tasks on named entities
 
 
 def advice_for(head: str) -> str:
-    """Return how to read a text whose beginning shows that it is more than plain text.
+    """Return advice on reading a text that is more than plain text, or "".
 
-    The sentence goes on after the name of the file; it is empty for plain text.
+    The sentence continues after the name of the file.
     """
     head, lines = _beginning(head)
     if kind := _json(head, lines):
         return (
-            f"looks like JSON and is read as plain text, with its marks. To read its texts add "
-            f"--input-format {kind}."
+            f"looks like JSON and is read as plain text, quotes and brackets included. To read its "
+            f"texts add --input-format {kind}."
         )
     if _MARKUP.match(head) or len(_CLOSING_TAG.findall(head)) >= _MIN_TAGS:
         return (
-            "looks like HTML or XML and is read as plain text, with its tags. Convert it first, "
+            "looks like HTML or XML and is read as plain text, tags included. Convert it first, "
             "for example with: pandoc -t plain."
         )
     if program := _conll(lines):
         return (
-            "looks like CoNLL, a word and its tags on each line, and is read as plain text, with "
-            f"its tags. Put one sentence on each line first, for example with: awk '{program}'."
+            "looks like CoNLL, a word and its tags on each line, and is read as plain text, tags "
+            f"included. Write one sentence on each line, for example with: awk '{program}'."
         )
     if table := _table(lines):
         return (
-            f"looks like a table ({table[1]} between the fields) and is read as plain text, all "
-            f"columns. To read one add --input-format {table[0]} --column N, and --no-header if "
-            f"the first line is data."
+            f"looks like a table ({table[1]} between the fields) and is read as plain text, with "
+            f"all columns. To read one column add --input-format {table[0]} --column N, and "
+            f"--no-header if the first line is data."
         )
     return ""
 
 
 def misnamed(head: str, kind: str) -> str:
-    """Return what is the matter with a file that is no table of its kind, csv or tsv.
+    """Return what is wrong with a file that is not a table of its kind (csv or tsv), or "".
 
-    The sentences go on after the name of the file; they are empty for a table.
+    The sentences continue after the name of the file.
     """
     head, lines = _beginning(head)
-    if found := _json(head, lines):
+    if json_kind := _json(head, lines):
         return (
-            f"looks like JSON, expected a table by its name. Add --input-format {found} or {kind}."
+            f"looks like JSON, expected a table by its name. Add --input-format {json_kind} or "
+            f"{kind}."
         )
     if _MARKUP.match(head):
         return (
-            "looks like HTML or XML, expected a table by its name. It may be a page with an error: "
-            f"look into it and fetch the table again, or add --input-format {kind}."
+            "looks like HTML or XML, expected a table by its name. It may be an error page: open "
+            f"it and download the table again, or add --input-format {kind}."
         )
     table = _table(lines) if kind == "tsv" and not any("\t" in line for line in lines) else None
     if table:
@@ -79,11 +80,11 @@ def misnamed(head: str, kind: str) -> str:
 
 
 def _beginning(head: str) -> tuple[str, list[str]]:
-    """Return the characters and the whole lines that are looked at."""
+    """Return the characters and the complete lines that are checked."""
     head = head[:HEAD_CHARS]
     lines = [line.removesuffix("\r") for line in head.split("\n")]
     if len(head) == HEAD_CHARS or not lines[-1]:
-        lines = lines[:-1]  # cut short, or nothing after the last line end
+        lines = lines[:-1]  # incomplete, or empty after the last line end
     return head, lines[:MAX_LINES]
 
 
@@ -108,7 +109,7 @@ def _parsed(line: str) -> object:
 
 
 def _conll(lines: list[str]) -> str:
-    """Return the program of awk that puts sentences on lines if the lines are CoNLL."""
+    """Return an awk program that writes one sentence on each line if these are CoNLL, or ""."""
     rows = [line.split() for line in lines if line.strip() and not line.startswith("#")]
     if len(rows) < 2 or any(len(row) < 2 for row in rows):
         return ""
@@ -123,15 +124,15 @@ def _conll(lines: list[str]) -> str:
 
 
 def _table(lines: list[str]) -> tuple[str, str] | None:
-    """Return the format and the name of the delimiter if the lines are rows of a table."""
+    """Return the format and delimiter name if the lines are rows of a table, or None."""
     rows = [line for line in lines if line.strip()]
     if len(rows) < 2:
         return None
     if sum("\t" in row.strip() for row in rows) >= TABLE_LINES * len(rows):
         return "tsv", DELIMITER_NAMES["\t"]
     for delimiter in ",;|":
-        found = sum(row.count(delimiter) for row in rows)
+        count = sum(row.count(delimiter) for row in rows)
         in_prose = sum(row.count(f"{delimiter} ") for row in rows)  # commas of sentences
-        if found > 2 * in_prose and fits([row + "\n" for row in rows], delimiter, quoted=True):
+        if count > 2 * in_prose and fits([row + "\n" for row in rows], delimiter, quoted=True):
             return "csv", DELIMITER_NAMES[delimiter]
     return None

@@ -1,11 +1,11 @@
-"""Where text comes from: the names that a user gives become sources that can be read again.
+"""Names of texts, as a user types them, and the sources that they mean.
 
-    corpus.txt     a file                  corpus.txt.gz   also .bz2 .xz .zst, unpacked in passing
+    corpus.txt     a file                  corpus.txt.gz   also .bz2 .xz .zst, unpacked as read
     corpora/       every file inside       "books/*.txt"   a pattern
     -              standard input          rows.jsonl      .ndjson .json .csv .tsv .parquet
     hf:org/name    a dataset of the hub
 
-Archives of several files are refused, and nothing is written beside the user's files.
+Archives of several files are refused. Nothing is written beside the user's files.
 """
 
 import difflib
@@ -19,8 +19,10 @@ from pathlib import Path
 
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CharlmError, CorpusError, UsageError
-from charlm.text.sources.files import PACKED, Spool, TextFile, shown, stdin
-from charlm.text.sources.rows import HUB_PREFIX, Note, Rows, hub_parts, hub_rows
+from charlm.text.sources.compressed import PACKED
+from charlm.text.sources.files import Spool, TextFile, shown, stdin
+from charlm.text.sources.hub import HUB_PREFIX, hub_parts, hub_rows
+from charlm.text.sources.rows import Note, Rows
 from charlm.text.sources.tables import TABLES, table_rows
 
 Source = TextFile | Spool | Rows
@@ -37,10 +39,10 @@ _NOT_TO_OPEN = {
 
 
 def find(names: Sequence[str], reading: ReadSettings, note: Note) -> list[Source]:
-    """The sources behind the names, in the order given; a folder's or pattern's sorted by path.
+    """Return the sources of the names in their order. Files of a folder or pattern are sorted.
 
-    CorpusError where a name leads to nothing or to something that is not text; UsageError where it
-    makes no sense.
+    Raises CorpusError if there is no such text, and UsageError for a name or option that makes no
+    sense.
     """
     if not names:
         raise UsageError(
@@ -49,30 +51,30 @@ def find(names: Sequence[str], reading: ReadSettings, note: Note) -> list[Source
     joined = " ".join(names)
     if len(names) > 1 and not all(map(_is_there, names)) and _is_there(joined):
         raise CorpusError(
-            f"{shown(joined)} was given as {len(names)} names. Put a name with blanks into quotes: "
-            f"{shlex.quote(joined)}."
+            f"{shown(joined)} was given as {len(names)} names. Put quotes around a name with "
+            f"blanks: {shlex.quote(joined)}."
         )
-    found: list[Source] = []
-    once: dict[str, Spool] = {}
+    sources: list[Source] = []
+    spools: dict[str, Spool] = {}  # by label, since each can be read only once
     for name in names:
         for source in _find(name, reading, note):
             if isinstance(source, Spool):
-                source = once.setdefault(source.label, source)
-            found.append(source)
-    _note_twice(found, note)
-    kinds = [_kind(source, reading) for source in found]
-    _check_meant(kinds, reading)
+                source = spools.setdefault(source.label, source)
+            sources.append(source)
+    _note_twice(sources, note)
+    kinds = [_kind(source, reading) for source in sources]
+    _check_table_options(kinds, reading)
     reported: dict[str, str] = {}
     return [
         table_rows(source, kind, reading, reported)
         if kind and not isinstance(source, Rows)
         else source
-        for source, kind in zip(found, kinds, strict=True)
+        for source, kind in zip(sources, kinds, strict=True)
     ]
 
 
 def _kind(source: Source, reading: ReadSettings) -> str | None:
-    """Name the format of a table, "hub" for a dataset of the hub; None for plain text."""
+    """Return the format of a table, "hub" for a dataset of the hub, or None for plain text."""
     if isinstance(source, Rows):
         return "hub"
     if reading.input_format != "auto":
@@ -82,8 +84,8 @@ def _kind(source: Source, reading: ReadSettings) -> str | None:
     return TABLES.get(Path(path.stem).suffix.lower() if packed else path.suffix.lower())
 
 
-def _check_meant(kinds: Sequence[str | None], reading: ReadSettings) -> None:
-    """Raise UsageError for an option of tables if no source is a table that it concerns."""
+def _check_table_options(kinds: Sequence[str | None], reading: ReadSettings) -> None:
+    """Raise UsageError for an option of tables if it applies to none of the sources."""
     if reading.column is not None and not any(kinds):
         raise UsageError(
             f'--column "{reading.column}" was given, but plain text has no columns. Leave it out, '
@@ -91,22 +93,22 @@ def _check_meant(kinds: Sequence[str | None], reading: ReadSettings) -> None:
         )
     if reading.input_format != "auto" and set(kinds) == {"hub"}:
         raise UsageError(
-            f"--input-format {reading.input_format} was given, but the format of a dataset of the "
-            f"hub is known. Leave it out."
+            f"--input-format {reading.input_format} was given, but a dataset of the hub has its "
+            f"own format. Leave it out."
         )
     flags = {"--header" if reading.header else "--no-header": reading.header is not None,
              "--delimiter": reading.delimiter != "auto",
              "--quoting": reading.quoting != "auto"}  # fmt: skip
-    given = [flag for flag, is_given in flags.items() if is_given]
-    if given and not {"csv", "tsv"} & set(kinds):
+    typed = [flag for flag, is_typed in flags.items() if is_typed]
+    if typed and not {"csv", "tsv"} & set(kinds):
         raise UsageError(
-            f"{given[0]} was given, but no source is a table of separated fields. Leave it out, "
+            f"{typed[0]} was given, but no source is a csv or tsv table. Leave it out, "
             f"name a .csv or .tsv file, or add --input-format csv or tsv."
         )
 
 
 def check_read_again(names: Iterable[str], who: str) -> None:
-    """Raise UsageError for a name whose text can be read only once: standard input, a pipe."""
+    """Raise UsageError for a text that can be read only once: standard input or a pipe."""
     for name in names:
         if name == "-" or (not name.startswith(HUB_PREFIX) and Path(name).is_fifo()):
             raise UsageError(
@@ -115,8 +117,8 @@ def check_read_again(names: Iterable[str], who: str) -> None:
             )
 
 
-def short_name(name: str, found: Sequence[Source]) -> str:
-    """A name for a run: letters, digits, dot, underscore and hyphen only, never empty or hidden."""
+def short_name(name: str, sources: Sequence[Source]) -> str:
+    """Return a name for a run of a text: a safe name that is never empty or hidden."""
     if name == "-":
         return "stdin"
     if name.startswith(HUB_PREFIX):
@@ -124,11 +126,11 @@ def short_name(name: str, found: Sequence[Source]) -> str:
     path = Path(name)
     if path.is_dir():
         return safe_name(path.resolve().name)
-    return safe_name(_stem(path if path.exists() else Path(found[0].label)))
+    return safe_name(_stem(path if path.exists() else Path(sources[0].label)))
 
 
 def safe_name(text: str) -> str:
-    """The text with everything but letters, digits, dot and underscore made a hyphen."""
+    """Return a text with all but ASCII letters, digits, dots and underscores as hyphens."""
     plain = unicodedata.normalize("NFKD", text)
     plain = "".join(c for c in plain if not unicodedata.combining(c))
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "._") else "-" for c in plain)
@@ -156,7 +158,7 @@ def _find(name: str, reading: ReadSettings, note: Note) -> Iterable[Source]:
         return [hub_rows(name, reading.column)]
     path = Path(name)
     if not name:
-        raise UsageError("A text was named by an empty word. Give a file, a folder or - (stdin).")
+        raise UsageError("The name of a text is empty. Give a file, a folder or - (stdin).")
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
@@ -180,11 +182,11 @@ def _file(path: Path) -> TextFile:
 
 
 _RUN_FILES = (("config.json", "run.json"), ("search.json", "study.log"))
-"""Files by which a folder is known as a run, or as a search with its trials."""
+"""Files that every run has, and files that every search has."""
 
 
 def _walk(top: Path, note: Note) -> list[Path]:
-    """Every file under a folder that is neither hidden nor special; each folder is entered once."""
+    """Return the files under a folder, without hidden and special ones; read each folder once."""
     files: list[Path] = []
     runs: list[Path] = []
     seen = {top.resolve()}
@@ -195,17 +197,17 @@ def _walk(top: Path, note: Note) -> list[Path]:
         real = inner.resolve()
         if name.startswith("."):
             return False
-        if any(all((inner / file).is_file() for file in kept) for kept in _RUN_FILES):
+        if any(all((inner / file).is_file() for file in names) for names in _RUN_FILES):
             runs.append(inner)
             return False
         if real in seen:
-            note(f"{shown(inner)} leads to a folder that was read already; it was skipped.")
+            note(f"{shown(inner)} leads to a folder that has already been read; it was skipped.")
             return False
         seen.add(real)
         return True
 
     def fail(error: OSError) -> None:
-        """Turn a folder that cannot be listed into a CorpusError."""
+        """Raise CorpusError for a folder that cannot be listed."""
         raise CorpusError(f"{shown(error.filename)} cannot be read: {error.strerror}.") from error
 
     for here, folders, names in os.walk(top, onerror=fail, followlinks=True):
@@ -215,29 +217,32 @@ def _walk(top: Path, note: Note) -> list[Path]:
     if runs:
         others = f" and {len(runs) - 1:,} more" if len(runs) > 1 else ""
         verb = "were" if others else "was"
-        note(f"{shown(runs[0])}{others} {verb} skipped: runs of charlm hold no text to train on.")
+        note(
+            f"{shown(runs[0])}{others} {verb} skipped: runs of charlm contain no text to train on."
+        )
     files = sorted(path for path in files if path.is_file())
     if not files:
-        raise CorpusError(f"{shown(top)} has no files in it that are not hidden. Put text into it.")
+        raise CorpusError(f"{shown(top)} contains no files, hidden ones aside. Put text into it.")
     return files
 
 
 def _glob_or_fail(name: str, error: Exception) -> list[Path]:
-    """The files that match a pattern, sorted, each once; an error where there are none."""
+    """Return the files that match a pattern, sorted, each once. Raises CorpusError if none does."""
     folder, pattern = literal_folders(name)
     if not glob.has_magic(pattern):
         raise _missing(name, error) from error
-    # pathlib's own patterns match hidden files
-    found = glob.glob(glob.escape(folder) + pattern, recursive=True)  # noqa: PTH207
-    matches = map(Path, found)
+    # pathlib's patterns would match hidden files too
+    matches = map(Path, glob.glob(glob.escape(folder) + pattern, recursive=True))  # noqa: PTH207
     files = {path.resolve(): path for path in sorted(matches, reverse=True) if path.is_file()}
     if not files:
-        raise CorpusError(f"No file matches the pattern {shown(name)}. Check it, or quote it.")
+        raise CorpusError(
+            f"No file matches the pattern {shown(name)}. Check the pattern, or put it in quotes."
+        )
     return sorted(files.values())
 
 
 def literal_folders(pattern: str) -> tuple[str, str]:
-    """Cut off the folders at the beginning that exist under just that name, such as "a[1]"."""
+    """Split off the folders at the beginning of a pattern that exist literally, such as "a[1]"."""
     separators = (os.sep, os.altsep)
     ends = (place for place in range(len(pattern) - 1, 0, -1) if pattern[place] in separators)
     place = next((place for place in ends if Path(pattern[:place]).is_dir()), 0)
@@ -247,7 +252,9 @@ def literal_folders(pattern: str) -> tuple[str, str]:
 def _missing(name: str, error: Exception) -> CharlmError:
     path = Path(name)
     if "://" in name:
-        return CorpusError(f"{shown(name)} is an address. Fetch it first, or name hf:org/dataset.")
+        return CorpusError(
+            f"{shown(name)} is an address. Download it first, or use hf:org/dataset."
+        )
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         reason = getattr(error, "strerror", None) or str(error)
         return CorpusError(f"{shown(name)} cannot be read: {reason}.")
@@ -260,9 +267,9 @@ def _missing(name: str, error: Exception) -> CharlmError:
     return CorpusError(f"{shown(name)} does not exist. {advice}")
 
 
-def _note_twice(found: Iterable[Source], note: Note) -> None:
+def _note_twice(sources: Iterable[Source], note: Note) -> None:
     seen: set[str] = set()
-    for source in found:
+    for source in sources:
         key = str(source.path.resolve()) if isinstance(source, TextFile) else source.label
         if key in seen:
             note(f"{source.label} is named twice; its text is read twice.")

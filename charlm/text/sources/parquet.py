@@ -1,4 +1,4 @@
-"""Rows of Parquet files, of which only the columns that are needed are read."""
+"""Rows of Parquet files. Only the columns that are needed are read."""
 
 import json
 from collections.abc import Iterator
@@ -6,32 +6,33 @@ from typing import TYPE_CHECKING, Any
 
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
-from charlm.text.sources.decoding import refuse_pointer
+from charlm.text.sources.columns import chosen_column, listed
 from charlm.text.sources.files import Spool, TextFile, readable, shown
-from charlm.text.sources.rows import NO_CELLS, Note, Record, checked_text, chosen_column, listed
+from charlm.text.sources.rows import NO_CELLS, Note, Record, checked_text
+from charlm.text.sources.signatures import refuse_pointer
 
 if TYPE_CHECKING:
     import pyarrow
     import pyarrow.parquet
 
 MAGIC = b"PAR1"
-"""First bytes of each file."""
+"""First bytes of every file."""
 BATCH_ROWS = 500
-"""Rows that are read together."""
+"""Rows that are read at once."""
 
 
 def open_table(
     source: TextFile | Spool, reading: ReadSettings, report: Note, cells: bool
 ) -> tuple[str, Iterator[Record]]:
-    """Open a table: the column that is read, and the records."""
+    """Open a table and return its text column and records."""
     label = source.label
     file = _parquet_file(source)
     schema = file.schema_arrow
     names: list[str] = schema.names
-    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+    if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise CorpusError(
-            f'{label} has {names.count(twice[0])} columns "{shown(twice[0])}", expected names that '
-            f"differ. Rename one, for example with pyarrow's Table.rename_columns."
+            f'{label} has {names.count(repeated[0])} columns "{shown(repeated[0])}", expected '
+            f"unique names. Rename one, for example with pyarrow's Table.rename_columns."
         )
     if not file.metadata.num_rows:
         report(f"{label} has no rows. {listed(names)}")
@@ -46,12 +47,12 @@ def open_table(
         report(f'{label}: the column "{shown(column)}" is read. {listed(names)}')
 
     def records() -> Iterator[Record]:
-        """Read batch after batch."""
+        """Yield the records, read in batches."""
         number, others = 0, NO_CELLS
         for batch in _batches(file, label, names if cells else [column]):
-            found = batch.column(column).to_pylist()
-            rows = batch.to_pylist() if cells else [others] * len(found)
-            for text, row in zip(found, rows, strict=True):
+            texts = batch.column(column).to_pylist()
+            rows = batch.to_pylist() if cells else [others] * len(texts)
+            for text, row in zip(texts, rows, strict=True):
                 number += 1
                 if text is not None:
                     text = checked_text(text, f"{label}: row {number:,}", column)
@@ -77,7 +78,7 @@ def _parquet_file(source: TextFile | Spool) -> "pyarrow.parquet.ParquetFile":
     import pyarrow
     import pyarrow.parquet
 
-    with readable(source.label):  # the index is at the end: what cannot be sought is copied
+    with readable(source.label):  # the index is at the end, so a stream is copied first
         if isinstance(source, TextFile) and source.unpacks is None:
             source.open().close()
             file: Any = str(source.path)
@@ -85,17 +86,17 @@ def _parquet_file(source: TextFile | Spool) -> "pyarrow.parquet.ParquetFile":
             spool = source if isinstance(source, Spool) else Spool(source.label, source.open)
             file = spool.open()
     with readable(source.label), source.open() as stream:
-        begin = stream.read(1024)
-    refuse_pointer(begin, source.label)
-    if not begin.startswith(MAGIC):
+        head = stream.read(1024)
+    refuse_pointer(head, source.label)
+    if not head.startswith(MAGIC):
         raise CorpusError(
-            f"{source.label} is not Parquet: its first bytes are {begin[:4]!r}, expected "
+            f"{source.label} is not Parquet: its first bytes are {head[:4]!r}, expected "
             f"{MAGIC!r}. Fetch it again, or name its format with --input-format."
         )
     try:
         return pyarrow.parquet.ParquetFile(file)
     except (pyarrow.ArrowException, OSError) as error:
-        raise _no_parquet(source.label, error) from error
+        raise _invalid(source.label, error) from error
 
 
 def _batches(
@@ -106,10 +107,10 @@ def _batches(
     try:
         yield from file.iter_batches(batch_size=BATCH_ROWS, columns=columns)
     except (pyarrow.ArrowException, OSError) as error:
-        raise _no_parquet(label, error) from error
+        raise _invalid(label, error) from error
 
 
-def _no_parquet(label: str, error: Exception) -> CorpusError:
+def _invalid(label: str, error: Exception) -> CorpusError:
     reason = " ".join(str(error).split())[:200].rstrip(".")
     return CorpusError(
         f"{label} cannot be read as Parquet ({reason}), expected a whole Parquet file. It is "

@@ -1,7 +1,7 @@
-"""Tables in files, read strictly and as a stream: which reader each format has.
+"""Tables in files: the reader of each format.
 
-A cell is the text that the file holds, never a number or a date that it looks like. A row that does
-not fit its table is refused with its line, so that no text moves to another column or is lost.
+ReadSettings is strict: a cell is its text, never converted to a number or date, and a row that does not
+fit its table is refused with its line, so that no text is lost or moved to another column.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,24 +25,24 @@ TABLES = {
     ".tsv": "tsv",
     ".parquet": "parquet",
 }
-"""File suffix → format of the table."""
+"""File suffix → format."""
 
 
 def table_rows(
     source: TextFile | Spool, kind: str, reading: ReadSettings, reported: dict[str, str]
 ) -> Rows:
-    """Find the rows of a file; `kind` is one of the values of `TABLES`.
+    """Return the rows of a file; `kind` is a value of `TABLES`.
 
-    `reported` is shared by the tables of a corpus: how they are read is reported for the first of
-    those that are alike.
+    The tables of a corpus share `reported`, so that how they are read is noted only for the first
+    of several that are read in the same way.
     """
     label = source.label
 
     def read(note: Note, cells: bool) -> tuple[str, Iterator[Record]]:
-        """Open the table."""
+        """Open the table and return its text column and records."""
 
         def report(sentence: str) -> None:
-            """Note how this table is read, unless another was read in the same way."""
+            """Note how this table is read, unless another table was read in the same way."""
             if reported.setdefault(sentence.removeprefix(label), label) == label:
                 note(sentence)
 
@@ -68,4 +68,4 @@ READERS: dict[str, Callable[..., tuple[str, Iterator[Record]]]] = {
     "jsonl": partial(json_rows.open_table, values=json_rows.lines_of),
     "json": partial(json_rows.open_table, values=json_rows.values_of),
 }
-"""Function that opens a table of decoded text, by its format."""
+"""Format → function that opens a table of decoded text."""
