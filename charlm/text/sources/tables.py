@@ -1,6 +1,6 @@
 """Tables in files: the reader of each format.
 
-ReadSettings is strict: a cell is its text, never converted to a number or date, and a row that does not
+Reading is strict: a cell is its text, never converted to a number or date, and a row that does not
 fit its table is refused with its line, so that no text is lost or moved to another column.
 """
 
