@@ -31,10 +31,10 @@ CHARS = 1_000_000
 README = """\
 # The built-in corpus
 
-`tales.txt` is {chars:,} characters of short tales with dialogue, in plain English and plain ASCII,
-{tales:,} tales separated by blank lines. They are not anybody's writing: a probabilistic grammar of
-our own, `scripts/tales.grammar`, tells them, and `scripts/make_corpus.py` writes this folder
-from it, always the same. Grammar, text and this page are under the MIT licence of the project.
+`tales.txt` holds {chars:,} characters of short tales with dialogue, in plain English and plain ASCII:
+{tales:,} tales separated by blank lines. Nobody wrote them. A probabilistic grammar of our own,
+`scripts/tales.grammar`, generates them, and `scripts/make_corpus.py` writes this folder from it, always
+with the same result. Grammar, text and this page are under the MIT licence of the project.
 
 | | |
 |---|---|
@@ -47,21 +47,21 @@ from it, always the same. Grammar, text and this page are under the MIT licence 
 | log-loss, first nine tenths | {log_loss_bits_per_char_first_nine_tenths:.4f} bits/char |
 | log-loss, last tenth | {log_loss_bits_per_char_last_tenth:.4f} bits/char |
 
-The same figures are in `tales.json`. The split is at character int(0.9 × characters); the last
-tenth is what training holds out unless told otherwise.
+`tales.json` has the same figures. The last tenth starts at character int(0.9 × characters); training
+holds it out by default.
 
 ## A yardstick
 
-No text has two derivations, so the probability of a tale is the product of the grammar's choices,
-and the entropy rate, expected bits by expected characters of a tale, follows by recursion over the
-grammar. The log-loss is -log2 of the probability of this very text; each choice counts at the
-character where it begins. No model can have a lower expected loss than the source that wrote the
-text, so a model's bits per character less the grammar's log-loss on the same text is its distance
-from perfect.
+For most texts nobody knows how good a model could become. For this one it is known: each tale has
+exactly one derivation, so its probability is the product of the grammar's choices. The entropy rate is
+the expected number of bits of a tale, divided by its expected number of characters; both follow by
+recursion over the grammar. The log-loss is -log2 of the probability of this very text, and each choice
+counts at the character where it begins. No model can have a lower expected loss. The bits per character
+of a model, minus the log-loss of the grammar on the same text, are its distance from perfect.
 
-What there is to learn: spelling, a and an, number agreement across a clause (the pears that the fox
-hid were red), the hero's name, calling and pronoun, the companion and the topic through a whole
-tale, who says `my` and who `her`, closing quotation marks.
+There is something to learn at every distance: spelling; "a" and "an"; number agreement across a clause
+(the pears that the fox hid were red); the hero's name, occupation and pronoun, the companion and the
+topic, for a whole tale; who says `my` and who says `her`; closing quotation marks.
 
 ## A tale
 

@@ -6,8 +6,8 @@
 
 A table is between `<!-- generated: NAME -->` and `<!-- end -->`. A session is a block ```console:
 its lines `$ command` are run in an empty folder, and the lines below each are replaced by what a
-terminal of 80 columns shows. `<!-- keep: REGEX -->` above the block keeps only the lines that begin
-with the expression, and the indented lines below them; `...` replaces the others.
+terminal of 80 columns shows. `<!-- keep: REGEX -->` above the block shortens a training to the
+lines that begin with the expression, and the indented lines below them; `...` replaces the others.
 The corpora are taken from CHARLM_DATA.
 """
 
@@ -81,12 +81,14 @@ def with_sessions(text: str, training: bool) -> str:
 
 
 def kept_lines(text: str, keep: str | None) -> str:
-    """Return the lines that begin with an expression, and `...` in the place of others."""
+    """Return a session without the lines of a training that do not begin with an expression."""
     lines: list[str] = []
-    kept = True
+    training = kept = False
     for line in text.splitlines():
-        if not line.startswith(" " * 8):  # a deeper line continues the one above
-            kept = keep is None or bool(re.match(rf"\$ |{keep}", line))
+        if line.startswith("$ "):
+            training = line.startswith("$ charlm train")
+        if not line.startswith(" "):  # an indented line continues the one above
+            kept = not (keep and training) or bool(re.match(rf"\$ |{keep}", line))
         if kept or lines[-1] != "...":
             lines.append(line if kept else "...")
     return "\n".join(lines) + "\n"
