@@ -13,8 +13,8 @@ import charlm
 from charlm.config.cells import CELLS, CellSpec
 from charlm.config.model import ModelSettings
 from charlm.errors import UsageError
-from charlm.nn.cells import embedding_scale
 from charlm.nn.dropout import dropped
+from charlm.nn.encoder import embedding_scale
 from charlm.nn.layers import RecurrentLayer, build_layer, empty_parameter
 from charlm.nn.parallel import scanned
 

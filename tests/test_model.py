@@ -8,11 +8,8 @@ from torch.nn import functional as F
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.errors import UsageError
-from charlm.nn.model import (
-    RecurrentLanguageModel,
-    count_parameters,
-    rows_of,
-)
+from charlm.nn.encoder import select_rows
+from charlm.nn.model import RecurrentLanguageModel, count_parameters
 
 T, B, V, E, H = 6, 2, 5, 4, 3
 every_cell = pytest.mark.parametrize("cell", CELLS)
@@ -219,10 +216,10 @@ def test_windows_joined_by_their_state_have_full_gradients(cell: str) -> None:
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-12, rtol=1e-12)
 
 
-def test_rows_of_a_state_are_taken_in_the_order_asked_for() -> None:
+def test_select_rows_a_state_are_taken_in_the_order_asked_for() -> None:
     """Rows 1 and 0 of a state are the state turned round."""
     _, state = tiny_model()(random_ids())
-    turned = rows_of(state, torch.tensor([1, 0]))
+    turned = select_rows(state, torch.tensor([1, 0]))
     for layer, before in zip(turned, state, strict=True):
         for part, old in zip(layer, before, strict=True):
             assert torch.equal(part, old.flip(0))

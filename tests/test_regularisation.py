@@ -12,7 +12,7 @@ from charlm.config.training import TrainingSettings
 from charlm.errors import UsageError
 from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import Precision
-from charlm.nn.dropout import drawn_bits, dropped
+from charlm.nn.dropout import dropped, random_int16
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.text.dataset import Dataset
 from charlm.training.trainer import Trainer
@@ -103,7 +103,7 @@ def test_a_variational_mask_is_one_for_all_steps() -> None:
     for variational in (True, False):
         settings = {"input_dropout": 0.5, "hidden_size": 40, "embedding_size": 40}
         model = tiny_model("rnn", V, variational=variational, **settings)
-        x = model._dropped(torch.ones(T, B, 40), 0.5, seeded(2))
+        x = model.dropped(torch.ones(T, B, 40), 0.5, seeded(2))
         same = bool((x == x[:1]).all())
         assert same == variational
         assert set(x.unique().tolist()) == {0.0, 2.0}
@@ -114,13 +114,13 @@ def test_embedding_dropout_drops_whole_entries() -> None:
     """Every occurrence of an entry in the window or none, the others scaled up."""
     model = tiny_model("lstm", 40, embedding_dropout=0.5)
     ids = torch.arange(40).repeat(3)[:, None]
-    found = model._embedded(ids, seeded(4))[:, 0]
+    found = model._embed(ids, seeded(4))[:, 0]
     plain = model.embedding(ids)[:, 0]
     gone = (found == 0).all(dim=1)
     assert 5 < int(gone[:40].sum()) < 35
     assert torch.equal(gone[:40], gone[40:80])
     torch.testing.assert_close(found[~gone], 2 * plain[~gone])
-    assert torch.equal(model._embedded(ids, None)[:, 0], plain)
+    assert torch.equal(model._embed(ids, None)[:, 0], plain)
 
 
 @pytest.mark.parametrize("share", [0.0001, 0.1, 0.5, 0.95])
@@ -136,7 +136,7 @@ def test_the_share_is_dropped_to_within_chance(share: float) -> None:
 
 def test_draws_fill_their_whole_range_evenly() -> None:
     """In each of the four places of a draw, the topmost bit included (chi square)."""
-    bits = drawn_bits(400_000, torch.Generator().manual_seed(1))
+    bits = random_int16(400_000, torch.Generator().manual_seed(1))
     for place in range(4):
         counts = torch.bincount((bits[place::4].int() + 32768) // 1024, minlength=64).numpy()
         assert chi_square_fits(counts, np.full(64, 100_000 / 64))

@@ -21,13 +21,14 @@ from charlm.config.model import ModelSettings
 from charlm.errors import UsageError
 from charlm.inference.generation import generate
 from charlm.inference.likelihood import evaluate
-from charlm.nn.dropout import dropped, read_layer, zoned_out
-from charlm.nn.initial import INITS, initialiser
+from charlm.nn.dropout import dropped, run_layer, zoned_out
+from charlm.nn.initialisation import INITS, initialiser
 from charlm.nn.layers import build_layer
 from charlm.nn.model import RecurrentLanguageModel, count_parameters, saved_tensors
 from charlm.nn.output import Adaptive
 from charlm.runs.run import load_engine
 from charlm.runs.tensors import tensors_to_bytes
+from charlm.text.boundaries import Boundaries
 
 T, B, V = 6, 2, 5
 IDS = torch.randint(V, (T, B), generator=seeded(3))
@@ -253,7 +254,7 @@ def test_after_the_end_of_a_document_the_learnt_state_comes_again() -> None:
     with torch.no_grad():
         model.output.weight.mul_(0.1)
         model.output.bias[1] = 9.0
-    options = {"length": 5, "seed": 3, "documents": True}
+    options = {"length": 5, "seed": 3, "boundaries": Boundaries(document="line")}
     pieces = list(generate(engine(model), vocabulary_of("abc"), **options))
     first = naive_nats(model, [1])[0]
     assert [piece.nats for piece in pieces if piece.tokens] == pytest.approx([first] * 5)
@@ -320,7 +321,7 @@ def test_zoneout_is_its_formula_step_by_step(cell: str) -> None:
     (layer,) = model.recurrent_layers()
     x = torch.randn(4, B, 4, generator=seeded(2))
     state = tuple(torch.randn(B, 3, generator=seeded(4)) for _ in layer.spec.state)
-    found, after = read_layer(layer, x, state, model.settings, None)
+    found, after = run_layer(layer, x, state, model.settings, None)
     for step in range(4):
         _, new = layer(x[step : step + 1], state)
         state = tuple(
@@ -338,8 +339,8 @@ def test_state_dropout_is_one_mask_on_what_steps_read(cell: str) -> None:
     (layer,) = model.recurrent_layers()
     x = torch.randn(4, B, 4, generator=seeded(2))
     state = tuple(torch.randn(B, 3, generator=seeded(4)) for _ in layer.spec.state)
-    found, _ = read_layer(layer, x, state, model.settings, seeded(7))
-    plain, _ = read_layer(layer, x, state, model.settings, None)
+    found, _ = run_layer(layer, x, state, model.settings, seeded(7))
+    plain, _ = run_layer(layer, x, state, model.settings, None)
     assert torch.equal(plain, layer(x, state)[0])
     mask = dropped(torch.ones(B, 3), 0.5, seeded(7))
     assert (mask == 0).any()

@@ -53,7 +53,7 @@ class CellSpec:
 _LSTM = ("input", "forget", CANDIDATE, "output")
 CELLS: dict[str, CellSpec] = {
     "rnn": CellSpec(
-        layer="charlm.nn.cells:ElmanLayer",
+        layer="charlm.nn.torch_layers:ElmanLayer",
         summary="Elman network (Elman 1990)",
         settings=("nonlinearity",),
         numpy_step="charlm.backends.numpy_backend:rnn_step",
@@ -63,7 +63,7 @@ CELLS: dict[str, CellSpec] = {
         gradient_advice="Use --cell lstm or gru",
     ),
     "lstm": CellSpec(
-        layer="charlm.nn.cells:LstmLayer",
+        layer="charlm.nn.torch_layers:LstmLayer",
         summary="long short-term memory (Hochreiter & Schmidhuber 1997; Gers et al. 2000)",
         blocks=_LSTM,
         state=("h", "c"),
@@ -78,7 +78,7 @@ CELLS: dict[str, CellSpec] = {
         gradient_advice="Use a higher forget bias (--set forget_bias=2) or a longer --bptt",
     ),
     "gru": CellSpec(
-        layer="charlm.nn.cells:GruLayer",
+        layer="charlm.nn.torch_layers:GruLayer",
         summary="gated recurrent unit (Cho et al. 2014)",
         blocks=("reset", "update", CANDIDATE),
         numpy_step="charlm.backends.numpy_backend:gru_step",

@@ -20,8 +20,9 @@ from torch.nn import functional as F
 from charlm.config.cells import CELLS
 from charlm.config.settings import Settings
 from charlm.errors import CorpusError
+from charlm.nn.encoder import State
 from charlm.nn.layers import RecurrentLayer
-from charlm.nn.model import RecurrentLanguageModel, State
+from charlm.nn.model import RecurrentLanguageModel
 from charlm.phases import phase
 from charlm.runs.layout import METRICS, read_metrics
 from charlm.runs.run import load_run, torch_model

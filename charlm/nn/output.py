@@ -1,7 +1,7 @@
-"""Output layers: from what the last layer says to the probabilities of the next token.
+"""Output layers: from hidden vectors to the probabilities of the next token.
 
-Each has `forward`, the logits of every entry (log-probabilities are logits too), and `nats`, what
-training makes smaller, which may be cheaper.
+Each has `forward`, the logits of every entry (log-probabilities are logits too), and `nats`, the
+training loss, which may be cheaper.
 """
 
 from typing import cast
@@ -14,20 +14,23 @@ from charlm.config.model import ModelSettings
 from charlm.nn.layers import empty_parameter, without_init
 
 SHORTLIST, MIDDLE = 0.08, 0.35
-"""Shares of the vocabulary, frequent entries first, where the clusters of `Adaptive` end."""
+"""Fractions of the vocabulary, frequent entries first, at which the clusters of `Adaptive` end."""
 MIN_ENTRIES, MIN_HIDDEN = 50, 16
-"""Of the rarest cluster the matrices have a sixteenth of the hidden units."""
+"""Least sizes of `Adaptive`, whose rarest cluster has a sixteenth of the hidden units."""
 
 
 class Softmax(nn.Linear):
     """One softmax over all entries: W h + b, W (V, H)."""
 
     def nats(self, hidden: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
-        """Mean of -ln P(target); hidden (N, H), targets (N,). A share `smoothing` goes to all."""
+        """Return the mean of -ln P(target) for hidden (N, H) and targets (N,).
+
+        The fraction `smoothing` of each target is spread over all entries.
+        """
         return F.cross_entropy(self(hidden).float(), targets, label_smoothing=smoothing)
 
-    def fill(self, generator: torch.Generator, tied: bool) -> None:
-        """Fresh weights; a tied matrix is filled by its embedding."""
+    def initialise(self, generator: torch.Generator, tied: bool) -> None:
+        """Initialise the weights; a tied matrix belongs to the embedding."""
         if not tied:
             nn.init.xavier_uniform_(self.weight, generator=generator)
         nn.init.zeros_(self.bias)
@@ -37,7 +40,8 @@ class Mixture(nn.Module):
     """A mixture of K softmaxes (Yang et al. 2018, arxiv.org/abs/1711.03953).
 
     P = sum_k pi_k softmax(W tanh(A_k h + a_k) + b), pi = softmax(C h); W is (V, E), which may be
-    tied to an embedding of any width. Breaks the limit on the rank of what one softmax can say.
+    tied to an embedding of any width. Removes the limit that one softmax puts on the rank of the
+    log-probabilities.
     """
 
     def __init__(self, hidden_size: int, vocab_size: int, width: int, number: int) -> None:
@@ -50,19 +54,19 @@ class Mixture(nn.Module):
         self.prior_weight = empty_parameter(number, hidden_size)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """hidden (..., H) -> ln P of every entry (..., V), in float32."""
+        """Return ln P of every entry (..., V) for hidden (..., H), in float32."""
         context = torch.tanh(F.linear(hidden, self.context_weight, self.context_bias))
         context = context.view(*hidden.shape[:-1], self.number, self.width)  # (..., K, E)
-        parts = F.linear(context, self.weight, self.bias).float().log_softmax(-1)  # (..., K, V)
+        each = F.linear(context, self.weight, self.bias).float().log_softmax(-1)  # (..., K, V)
         prior = F.linear(hidden, self.prior_weight).float().log_softmax(-1)  # (..., K)
-        return torch.logsumexp(parts + prior[..., None], dim=-2)
+        return torch.logsumexp(each + prior[..., None], dim=-2)
 
     def nats(self, hidden: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
         """See `Softmax.nats`."""
         return F.cross_entropy(self(hidden), targets, label_smoothing=smoothing)
 
-    def fill(self, generator: torch.Generator, tied: bool) -> None:
-        """See `Softmax.fill`."""
+    def initialise(self, generator: torch.Generator, tied: bool) -> None:
+        """See `Softmax.initialise`."""
         weights = [self.context_weight, self.prior_weight] + ([] if tied else [self.weight])
         for weight in weights:
             nn.init.xavier_uniform_(weight, generator=generator)
@@ -71,35 +75,35 @@ class Mixture(nn.Module):
 
 
 class Adaptive(nn.Module):
-    """Adaptive softmax (Grave et al. 2017, arxiv.org/abs/1609.04309), that of torch.nn.
+    """Adaptive softmax (Grave et al. 2017, arxiv.org/abs/1609.04309), from torch.nn.
 
-    Entries must be in the order of frequency, as those of words and characters are. The rare ones
-    are in two clusters with smaller matrices, which training only computes for the targets that
-    are in them. In float32: torch's layer does not mix number types.
+    Entries must be ordered by frequency, as words and characters are. Rare ones are in two clusters
+    with smaller matrices, which training computes only for targets in them. Computed in float32:
+    torch's layer does not mix number types.
     """
 
     def __init__(self, hidden_size: int, vocab_size: int) -> None:
         super().__init__()
-        cutoffs = [round(share * vocab_size) for share in (SHORTLIST, MIDDLE)]
+        cutoffs = [round(fraction * vocab_size) for fraction in (SHORTLIST, MIDDLE)]
         self.softmax = without_init(
             nn.AdaptiveLogSoftmaxWithLoss, hidden_size, vocab_size, cutoffs=cutoffs
         )
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """hidden (..., H) -> ln P of every entry (..., V), in float32."""
+        """Return ln P of every entry (..., V) for hidden (..., H), in float32."""
         with torch.autocast(hidden.device.type, enabled=False):
-            found = self.softmax.log_prob(hidden.reshape(-1, hidden.shape[-1]).float())
-        return found.view(*hidden.shape[:-1], -1)
+            log_p = self.softmax.log_prob(hidden.reshape(-1, hidden.shape[-1]).float())
+        return log_p.view(*hidden.shape[:-1], -1)
 
     def nats(self, hidden: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
-        """See `Softmax.nats`; with smoothing all entries are computed."""
+        """See `Softmax.nats`; smoothing needs all entries."""
         if smoothing:
             return F.cross_entropy(self(hidden), targets, label_smoothing=smoothing)
         with torch.autocast(hidden.device.type, enabled=False):
             return -cast(Tensor, self.softmax(hidden.float(), targets).output).mean()
 
-    def fill(self, generator: torch.Generator, tied: bool) -> None:  # noqa: ARG002
-        """See `Softmax.fill`."""
+    def initialise(self, generator: torch.Generator, tied: bool) -> None:  # noqa: ARG002
+        """See `Softmax.initialise`."""
         for weight in self.softmax.parameters():
             nn.init.xavier_uniform_(weight, generator=generator)
 
@@ -108,7 +112,7 @@ OutputLayer = Softmax | Mixture | Adaptive
 
 
 def build_output(settings: ModelSettings, hidden: int, width: int, vocab_size: int) -> OutputLayer:
-    """The output layer that the settings name."""
+    """Return the output layer that the settings name, with unset weights."""
     if settings.adaptive_softmax:
         return Adaptive(hidden, vocab_size)
     if settings.mixture > 1:

@@ -1,4 +1,4 @@
-"""Echo state networks: a random recurrence that is never trained (Jaeger 2001)."""
+"""The echo state network, whose random recurrence is never trained (Jaeger 2001)."""
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,7 @@ from charlm.config.model import ModelSettings
 from charlm.nn.layers import LayerState, RecurrentLayer
 
 INPUT_RANGE = 0.5
+"""Largest absolute input weight."""
 
 
 class EchoState(RecurrentLayer):
@@ -27,29 +28,29 @@ class EchoState(RecurrentLayer):
         self.register_buffer("bias", torch.empty(hidden_size))
 
     def initial_state(self, batch_size: int) -> LayerState:
-        """Zeros, shape (B, H)."""
+        """See `RecurrentLayer.initial_state`; there are no parameters to take the type from."""
         return (self.bias.new_zeros(batch_size, self.hidden_size),)
 
     def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """See `RecurrentLayer.forward`."""
         (h,) = state
         outputs = []
-        for into in F.linear(x, self.weight_ih, self.bias).unbind(0):
-            h = torch.tanh(into + F.linear(h, self.weight_hh))
+        for from_input in F.linear(x, self.weight_ih, self.bias).unbind(0):
+            h = torch.tanh(from_input + F.linear(h, self.weight_hh))
             outputs.append(h)
         return torch.stack(outputs), (h,)
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Uniform input weights, sparse uniform recurrent weights of the set spectral radius."""
+        """Draw uniform weights, and make the recurrent ones sparse with the spectral radius set."""
         nn.init.uniform_(self.weight_ih, -INPUT_RANGE, INPUT_RANGE, generator=generator)
         nn.init.uniform_(self.bias, -0.1, 0.1, generator=generator)
         nn.init.uniform_(self.weight_hh, -1.0, 1.0, generator=generator)
         if self.hidden_size > 1:
-            share = 1.0 - self.settings.sparsity
-            kept = torch.empty_like(self.weight_hh).bernoulli_(share, generator=generator)
-            kept.fill_diagonal_(1.0)  # so that no matrix is nilpotent
-            self.weight_hh *= kept
+            density = 1.0 - self.settings.sparsity
+            mask = torch.empty_like(self.weight_hh).bernoulli_(density, generator=generator)
+            mask.fill_diagonal_(1.0)  # so that no matrix is nilpotent
+            self.weight_hh *= mask
         radius = torch.linalg.eigvals(self.weight_hh.double()).abs().max()
         self.weight_hh *= (self.settings.spectral_radius / radius.clamp_min(1e-12)).to(
             self.weight_hh.dtype

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from charlm.backends.interface import Array, Ids, Logits, Nats, State
-from charlm.nn import model as network
+from charlm.nn import encoder
 from charlm.nn.model import RecurrentLanguageModel
 
 Found = TypeVar("Found")
@@ -91,5 +91,5 @@ def _nats(logits: Tensor, targets: Tensor) -> Nats:
     return nats.view_as(targets).cpu().double().numpy()
 
 
-def _arrays(state: network.State) -> State:
+def _arrays(state: encoder.State) -> State:
     return tuple(tuple(part.detach().float().cpu().numpy() for part in layer) for layer in state)

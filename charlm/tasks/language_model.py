@@ -7,7 +7,8 @@ from torch import Tensor
 
 from charlm.config.training import TrainingSettings
 from charlm.nn.devices import Precision
-from charlm.nn.model import RecurrentLanguageModel, State
+from charlm.nn.encoder import State
+from charlm.nn.model import RecurrentLanguageModel
 from charlm.text.batches import PADDING
 
 

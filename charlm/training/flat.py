@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from charlm.nn.model import State
+from charlm.nn.encoder import State
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

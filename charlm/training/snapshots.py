@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from charlm.errors import RunError
-from charlm.nn.model import RecurrentLanguageModel, State
+from charlm.nn.encoder import State
+from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.checkpoints import Checkpoint
 from charlm.training.flat import optimizer_tensors
 from charlm.training.train_state import TrainState

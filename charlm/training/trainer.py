@@ -22,7 +22,8 @@ from charlm.config.training import TrainingSettings
 from charlm.errors import DivergenceError, EnvironmentFailure, RunError
 from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import Precision
-from charlm.nn.model import RecurrentLanguageModel, State, joined, rows_of, saved_tensors
+from charlm.nn.encoder import State, concatenate, select_rows
+from charlm.nn.model import RecurrentLanguageModel, saved_tensors
 from charlm.nn.torch_backend import TorchEngine
 from charlm.phases import phase
 from charlm.runs.checkpoints import Checkpoint
@@ -238,7 +239,7 @@ class Trainer:
         every = np.arange(window.inputs.shape[1])
         for rows in np.array_split(every, min(self.counters.parts, len(every))):
             chosen = torch.from_numpy(rows).to(self.device)
-            part = None if before is None else rows_of(before, chosen)
+            part = None if before is None else select_rows(before, chosen)
             inputs, targets = window.inputs[:, rows], window.targets[:, rows]
             share = int((targets != PADDING).sum()) / window.tokens
             loss, nats, state = self.objective.of(inputs, targets, part)
@@ -247,7 +248,7 @@ class Trainer:
                 (loss * (factor * share)).backward()  # type: ignore[no-untyped-call]
                 self._check_finite(loss)
                 total += float(nats) * share
-        self.state = joined(states)
+        self.state = concatenate(states)
         return total
 
     def _update(self) -> None:
@@ -295,7 +296,7 @@ class Trainer:
         if window.first or self.state is None:
             return None
         rows = torch.from_numpy(window.kept).to(self.device)
-        carried = rows_of(self.state, rows)
+        carried = select_rows(self.state, rows)
         chance = self.settings.state_reset
         if not chance:
             return carried

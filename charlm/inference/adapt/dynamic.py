@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from charlm.errors import CorpusError
-from charlm.nn.model import RecurrentLanguageModel, State
+from charlm.nn.encoder import State
+from charlm.nn.model import RecurrentLanguageModel
 from charlm.nn.torch_backend import TorchEngine
 from charlm.phases import advance, phase
 from charlm.text.encoded import EncodedText

@@ -24,9 +24,9 @@ from charlm.config.training import TrainingSettings
 from charlm.errors import UsageError, named
 from charlm.nn.devices import Precision
 from charlm.nn.model import (
+    check_model,
     count_parameters,
     multiplied_weights,
-    sizes,
 )
 from charlm.nn.output import MIN_HIDDEN
 from charlm.text.batches import Batches, BatchSpec, BatchStats
@@ -145,7 +145,7 @@ class _Planner:
                 "entries are "
                 "not in the order of frequency; expected words or characters"
             )
-        sizes(model, self.vocab_size)  # refuses what cannot be built, before anything is written
+        check_model(model, self.vocab_size)  # before anything is written
         training = self._rates(training, model)
         settings = replace(self.settings, model=model, training=training)
         passes = self._passes(training, model)

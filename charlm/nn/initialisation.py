@@ -1,11 +1,11 @@
-"""How weights begin.
+"""Initial weights.
 
 Defaults by cell, and why. Recurrent blocks are orthogonal (Saxe et al. 2014): a state keeps its
-length from step to step, so that gradients neither vanish nor explode before anything is learnt;
-those of an `rnn` with relu are the identity (Le, Jaitly & Hinton 2015): what was read is added up,
-and kept. Input blocks are Xavier-uniform (Glorot & Bengio 2010), which keeps the variance through a
-layer of tanh or sigmoid; before a relu, which passes half of it, twice that (He et al. 2015).
-Forget gates begin with bias 1 (Jozefowicz et al. 2015): remember until told not to.
+length from step to step, so gradients neither vanish nor explode before anything is learned. In an
+`rnn` with relu they are the identity (Le, Jaitly & Hinton 2015): inputs are added up and kept.
+Input blocks are Xavier-uniform (Glorot & Bengio 2010), which keeps the variance through tanh or
+sigmoid; before a relu, which passes half of it, twice that (He et al. 2015). Forget gates have
+bias 1 (Jozefowicz et al. 2015), so that a cell first remembers and then learns to forget.
 """
 
 from collections.abc import Callable
@@ -32,11 +32,11 @@ INITS: dict[str, Initialiser] = {
     "he": _he,
     "identity": _identity,
 }
-"""Each fills one block of a gate, shape (H, inputs), in place."""
+"""Functions that fill one block of a gate, shape (H, inputs), in place."""
 
 
 def initialiser(name: str) -> Initialiser:
-    """The initialiser of this name; `uniform:R` draws from [-R, R]."""
+    """Return the initialiser of this name; `uniform:R` is uniform on [-R, R]."""
     reach = init_range(name)
     if reach is None:
         return INITS[name]
@@ -44,12 +44,12 @@ def initialiser(name: str) -> Initialiser:
 
 
 def recurrent_initialiser(settings: ModelSettings) -> Initialiser:
-    """For weights from state to state: as set, else by cell (see the module)."""
-    usual = "identity" if settings.nonlinearity == "relu" else "orthogonal"
-    return initialiser(settings.recurrent_init or usual)
+    """Return the initialiser of weights from state to state: as set, else by cell."""
+    default = "identity" if settings.nonlinearity == "relu" else "orthogonal"
+    return initialiser(settings.recurrent_init or default)
 
 
 def input_initialiser(settings: ModelSettings) -> Initialiser:
-    """For weights from the input: as set, else by cell (see the module)."""
-    usual = "he" if settings.nonlinearity == "relu" else "xavier"
-    return initialiser(settings.input_init or usual)
+    """Return the initialiser of weights from the input: as set, else by cell."""
+    default = "he" if settings.nonlinearity == "relu" else "xavier"
+    return initialiser(settings.input_init or default)

@@ -1,11 +1,8 @@
-"""Recurrent layers behind one interface: a sequence and a state in, a sequence and a state out.
+"""The cells of `torch.nn`, which reach oneDNN and cuDNN.
 
-The built-in cells are one-layer `torch.nn` modules, which reach oneDNN and cuDNN. One layer each,
-because dropout between layers is then ours to draw (cuDNN keeps a hidden random state of its own).
-The others are in `stepwise`, `parallel` and `reservoir`.
+Each is a module of one layer: dropout between layers then comes from our generator (cuDNN keeps a
+hidden random state of its own).
 """
-
-import math
 
 import torch
 from torch import Tensor, nn
@@ -28,31 +25,31 @@ class TorchLayer(RecurrentLayer):
         self.rnn = without_init(self.module_class, input_size, hidden_size, **self.options())
 
     def options(self) -> dict[str, str]:
-        """What the torch module is made with, beside its sizes."""
+        """Return the arguments of the torch module, beside its sizes."""
         return {}
 
     def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
-        """x (T, B, E) and the state before it -> h at every step (T, B, H) and the state after."""
-        before = tuple(part.unsqueeze(0) for part in state)  # (1, B, H) each
+        """See `RecurrentLayer.forward`."""
+        before = tuple(tensor.unsqueeze(0) for tensor in state)  # (1, B, H) each
         y, after = self.rnn(x, before if len(before) > 1 else before[0])
         after = after if isinstance(after, tuple) else (after,)
-        return y, tuple(part.squeeze(0) for part in after)
+        return y, tuple(tensor.squeeze(0) for tensor in after)
 
     def gate_values(self, x: Tensor, state: LayerState) -> dict[str, Tensor]:
-        """See `RecurrentLayer.gate_values`: sigmoid(W x + U h + b) of the named blocks."""
+        """See `RecurrentLayer.gate_values`; each gate is sigmoid(W x + U h + b)."""
         weights = dict(self.rnn.named_parameters())
-        into = F.linear(x, weights["weight_ih_l0"], weights["bias_ih_l0"])
-        back = F.linear(state[0], weights["weight_hh_l0"], weights["bias_hh_l0"])
-        blocks = torch.sigmoid(into + back).chunk(len(self.spec.blocks), dim=-1)
-        named = zip(self.spec.blocks, blocks, strict=True)
-        return {name: block for name, block in named if name != CANDIDATE}
+        from_input = F.linear(x, weights["weight_ih_l0"], weights["bias_ih_l0"])
+        from_state = F.linear(state[0], weights["weight_hh_l0"], weights["bias_hh_l0"])
+        values = torch.sigmoid(from_input + from_state).chunk(len(self.spec.blocks), dim=-1)
+        blocks = zip(self.spec.blocks, values, strict=True)
+        return {name: value for name, value in blocks if name != CANDIDATE}
 
 
 class ElmanLayer(TorchLayer):
-    """h' = tanh(W x + U h + b), or relu in place of tanh (Elman 1990; Le et al. 2015)."""
+    """h' = tanh(W x + U h + b), or with relu for tanh (Elman 1990; Le et al. 2015)."""
 
     def options(self) -> dict[str, str]:
-        """The nonlinearity."""
+        """Return the nonlinearity."""
         return {"nonlinearity": self.settings.nonlinearity}
 
 
@@ -66,11 +63,6 @@ class LstmLayer(TorchLayer):
 
 
 class GruLayer(TorchLayer):
-    """Gated recurrent unit (Cho et al. 2014), reset gate after the recurrent product."""
+    """Gated recurrent unit (Cho et al. 2014) with its reset gate after the recurrent product."""
 
     module_class = nn.GRU
-
-
-def embedding_scale(embedding_size: int) -> float:
-    """Standard deviation of fresh embeddings: rows of length about one, at least 0.1."""
-    return max(0.1, 1.0 / math.sqrt(embedding_size))

@@ -1,0 +1,156 @@
+"""The encoder: embedding and stacked recurrent layers, from ids to hidden vectors.
+
+Letters used throughout: B batch, T time, V vocabulary, E embedding, H hidden, L layers.
+Architecture as in Mikolov et al. 2010 and Zaremba et al. 2014 (arxiv.org/abs/1409.2329).
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from charlm.config.cells import CELLS
+from charlm.config.model import ModelSettings
+from charlm.errors import UsageError, named
+from charlm.nn.dropout import dropped, run_layer
+from charlm.nn.layers import LayerState, RecurrentLayer, build_layer, without_init
+
+MAX_ONE_HOT = 4096
+"""Largest vocabulary for one-hot input, whose matrix has the square of this many numbers."""
+State = tuple[LayerState, ...]
+"""The recurrent state as a value: for each layer a tuple of (B, H) tensors."""
+
+
+class Encoder(nn.Module):
+    """Map ids to the hidden vectors of the last layer. State goes in and comes out.
+
+    Raises UsageError if a size is missing or does not fit.
+    """
+
+    def __init__(self, settings: ModelSettings, vocab_size: int) -> None:
+        super().__init__()
+        widths = layer_widths(settings, vocab_size)
+        self.settings, self.vocab_size = settings, vocab_size
+        self.embedding = without_init(nn.Embedding, vocab_size, widths[0])
+        if settings.one_hot or not CELLS[settings.cell].learns_input:
+            self.embedding.requires_grad_(False)
+        self.layers = nn.ModuleList(
+            build_layer(inputs, outputs, settings) for inputs, outputs in pairwise(widths)
+        )
+        self.first_state = nn.ParameterList()
+        if settings.learned_state:
+            zeros = [tensor for layer in self.zero_state(1) for tensor in layer]
+            self.first_state.extend(nn.Parameter(tensor) for tensor in zeros)
+
+    def forward(
+        self, ids: Tensor, state: State | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, State]:
+        """Return hidden vectors (T, B, H) of ids (T, B), and the state after them.
+
+        Without a state, the batch begins in the first state. Dropout masks come from `generator`;
+        without one there is no dropout. The output of the last layer has none in any case.
+        """
+        settings = self.settings
+        state = self.initial_state(ids.shape[1]) if state is None else state
+        hidden, rate = self._embed(ids, generator), settings.input_dropout  # (T, B, E)
+        after: list[LayerState] = []
+        for layer, before in zip(self.recurrent_layers(), state, strict=True):
+            x = self.dropped(hidden, rate, generator)
+            hidden, layer_state = run_layer(layer, x, before, settings, generator)  # (T, B, H)
+            if settings.skip and after:
+                hidden = hidden + x
+            after.append(layer_state)
+            rate = settings.dropout
+        return hidden, tuple(after)
+
+    def _embed(self, ids: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return embeddings (T, B, E), with whole entries dropped (Gal & Ghahramani 2016)."""
+        rate = self.settings.embedding_dropout
+        if generator is None or rate == 0.0:
+            return cast(Tensor, self.embedding(ids))
+        weight = self.embedding.weight
+        mask = dropped(weight.new_ones(len(weight), 1), rate, generator)
+        return F.embedding(ids, weight * mask)
+
+    def dropped(self, x: Tensor, rate: float | None, generator: torch.Generator | None) -> Tensor:
+        """Return x after dropout, with one mask for all steps if dropout is variational."""
+        if not self.settings.variational or generator is None or not rate:
+            return dropped(x, rate or 0.0, generator)
+        return x * dropped(torch.ones_like(x[:1]), rate, generator)
+
+    def initial_state(self, batch_size: int) -> State:
+        """Return the state in which documents begin: zero, or the learned one."""
+        zeros = self.zero_state(batch_size)
+        if not self.first_state:
+            return zeros
+        learned = iter(self.first_state)
+        return tuple(tuple(next(learned).repeat(batch_size, 1) for _ in layer) for layer in zeros)
+
+    def zero_state(self, batch_size: int) -> State:
+        """Return the state of zeros."""
+        return tuple(layer.initial_state(batch_size) for layer in self.recurrent_layers())
+
+    def recurrent_layers(self) -> list[RecurrentLayer]:
+        """Return the stacked layers, from the input up."""
+        return cast(list[RecurrentLayer], list(self.layers))
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Initialise all weights from the generator; torch's global random state is not used."""
+        if self.settings.one_hot:
+            nn.init.eye_(self.embedding.weight)
+        else:
+            scale = embedding_scale(self.embedding.embedding_dim)
+            nn.init.normal_(self.embedding.weight, 0.0, scale, generator=generator)
+        for layer in self.recurrent_layers():
+            layer.reset_parameters(generator)
+        for tensor in self.first_state:
+            nn.init.zeros_(tensor)
+
+
+def layer_widths(settings: ModelSettings, vocab_size: int) -> list[int]:
+    """Return E and the output size of each layer. Raises UsageError if a size does not fit."""
+    hidden, width, depth = settings.hidden_size, settings.embedding_size, settings.num_layers
+    if hidden is None or width is None or depth is None:
+        raise UsageError("hidden_size, embedding_size and num_layers are needed; give all three")
+    spec = CELLS[settings.cell]
+    for name in ("weight_drop", "state_dropout", "zoneout", "zoneout_cell"):
+        if getattr(settings, name) and not spec.learns_recurrence:
+            raise UsageError(
+                f"{named(name)} with cell {settings.cell}, which has no recurrent weights to "
+                "learn; expected another cell, or 0"
+            )
+    if settings.zoneout_cell and "c" not in spec.state:
+        raise UsageError(
+            f"{named('zoneout_cell')} with cell {settings.cell}, which has no c; use zoneout"
+        )
+    if settings.one_hot and (width != vocab_size or vocab_size > MAX_ONE_HOT):
+        raise UsageError(
+            f"one-hot input of {vocab_size:,} entries with {named('embedding_size')} {width}; "
+            f"expected equal numbers up to {MAX_ONE_HOT:,}. Leave the size out, or use a "
+            "learned embedding"
+        )
+    return [width, *[hidden] * (depth - 1), settings.last_hidden_size or hidden]
+
+
+def embedding_scale(embedding_size: int) -> float:
+    """Return the standard deviation of initial embeddings: vectors of length 1, at least 0.1."""
+    return max(0.1, 1.0 / math.sqrt(embedding_size))
+
+
+def select_rows(state: State, rows: Tensor) -> State:
+    """Return the state of these rows of the batch, in their order."""
+    return tuple(tuple(tensor[rows] for tensor in layer) for layer in state)
+
+
+def concatenate(states: Sequence[State]) -> State:
+    """Return the states of several batches as the state of one batch."""
+    if len(states) == 1:
+        return states[0]
+    return tuple(
+        tuple(torch.cat(tensors) for tensors in zip(*layers, strict=True))
+        for layers in zip(*states, strict=True)
+    )
