@@ -103,7 +103,7 @@ def test_documents_can_be_held_out_at_random() -> None:
 
 def test_a_stream_has_no_documents_to_draw() -> None:
     """The refusal says what to give."""
-    with pytest.raises(UsageError, match="one stream; expected documents to draw from"):
+    with pytest.raises(UsageError, match="one stream; expected documents to choose from"):
         load("abcabc", hold_out="random")
 
 
@@ -170,7 +170,7 @@ def test_less_than_two_characters_are_refused(text: str, message: str) -> None:
 def test_a_text_without_a_single_token_is_refused() -> None:
     """Blanks only are no words; there would be nothing to learn, for ever."""
     form = VocabularySettings(unit="word", words="whitespace")
-    with pytest.raises(CorpusError, match="holds no word"):
+    with pytest.raises(CorpusError, match="has no words"):
         load_dataset(CorpusSettings(), form, corpus=corpus_of("  \t  "))
     tail = load_dataset(CorpusSettings(), form, corpus=corpus_of("a b" + " " * 17))
     assert tail.valid is None

@@ -107,7 +107,7 @@ def test_reading_a_corpus_names_its_phases_and_comes_to_the_end_of_each(
     settings = CorpusSettings(sources=(str(path),), document=document, hold_out=hold_out)
     with listening(recorder):
         load_dataset(settings, VocabularySettings(unit="word"))
-    repeats = ["looking for repeats in the held-out part"] if document == "line" else []
+    repeats = ["looking for repeats in the held-out text"] if document == "line" else []
     last = ["building the vocabulary", "encoding the text"]
     assert recorder.names == ["reading t", *repeats, *last]
     for _, one in recorder.all[-2:]:

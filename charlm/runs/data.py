@@ -17,11 +17,12 @@ from charlm.runs.built_in import shipped_sources
 from charlm.runs.layout import CONFIG, RECORD, TOKENIZER, WEIGHTS, read_config, read_manifest
 from charlm.runs.shapes import shown
 from charlm.text.boundaries import Boundaries
-from charlm.text.dataset import SPLITS, Dataset, load_dataset, open_corpus, text_fingerprint
+from charlm.text.dataset import SPLITS, Dataset, load_dataset, text_fingerprint
 from charlm.text.encoded import read_encoded, write_encoded
 from charlm.text.idcache import CACHED_FROM_BYTES
 from charlm.text.sources.hub import HUB_PREFIX
 from charlm.text.sources.names import literal_folders
+from charlm.text.splits import open_corpus
 from charlm.text.tokenizers.vocabulary import Vocabulary
 
 READ_AGAIN_BYTES = 100 << 20

@@ -1,4 +1,4 @@
-"""Advice on a text before training: signs of a list, repeats in the held-out part, few tokens.
+"""Advice about a text before training: lists, repeated documents, unknown and too few tokens.
 
 Each function returns sentences with the flag that helps; none for ordinary prose, verse or code.
 """
@@ -11,34 +11,38 @@ from charlm.config.text_units import UNITS
 from charlm.text.documents import END
 
 HEAD_CHARS = 1 << 20
-"""Characters at the beginning of a text that are looked at."""
+"""Characters examined at the beginning of a text."""
 MIN_ENTRIES = 20
-"""Lines below which nothing is said about a list."""
+"""Fewest lines of a list."""
 MAX_ENTRY_CHARS, MAX_ENTRY_WORDS = 40, 3
-"""Nine of ten entries of a list have at most this many characters, half of them so few words."""
+"""Upper bounds of a list: characters of nine entries in ten, words of half of the entries."""
 MAX_SORTED_CHARS = 100
-"""The same bound on characters where the lines are sorted, as no running text is."""
+"""Upper bound of characters if the lines are sorted, as the lines of running text never are."""
 MAX_BLANK, MAX_MARKED, MAX_REPEATED = 0.02, 0.1, 0.5
-"""Fractions of lines that a list has at most: blank, with marks of sentences or code, repeated."""
+"""Upper bounds of a list: fractions of lines that are blank, that have marks of sentences or code,
+and that are repeated."""
 MIN_WORDY = 0.8
-"""Fraction of lines that hold a letter; a column of numbers is no list of entries."""
-SORTED = 0.9
-"""Fraction of neighbours in order; by chance it is 0.5, for 20 lines with a deviation of 0.07."""
+"""Lower bound of the fraction of lines with a letter; a column of numbers is not a list."""
+MIN_ORDERED = 0.9
+"""Lower bound of the fraction of ordered neighbours in sorted lines; by chance it is 0.5, with a
+standard deviation of 0.07 for 20 lines."""
 MIN_SHARED = 0.05
-"""Fraction of held-out documents that are in the training text too, from which it is reported."""
+"""Fraction of held-out documents also in the training text from which there is a warning."""
 MAX_COMPARED_CHARS = 20_000_000
-"""Characters of a text up to which its documents are compared."""
+"""Longest text whose documents are compared, in characters."""
+MIN_COVERAGE = 0.9
+"""Fraction of training tokens in the vocabulary below which there is a warning."""
 FEW_TOKENS = 1000
-"""A training text of fewer tokens teaches a model next to nothing."""
+"""Training tokens below which there is a warning."""
 
 _SENTENCE_ENDS = frozenset(".,;:!?…-–—\"'”’»。、！？」।۔؟")
 _CODE = frozenset("{}[]()=<>;|\\/#@*")
 
 
 def list_advice(head: str, document: str, *, ends_held_out: bool) -> list[str]:
-    """Return advice on a list that is read as one stream, or whose end alone is held out.
+    """Advise about a list that is read as one stream, or of which only the end is held out.
 
-    `head` is the beginning of the text with its END marks.
+    `head` is the beginning of the text, with END marks.
     """
     if document not in ("stream", "line"):
         return []
@@ -55,8 +59,8 @@ def list_advice(head: str, document: str, *, ends_held_out: bool) -> list[str]:
         if not (in_order and ends_held_out):
             return []
         return [
-            "The documents are sorted, so the held-out last ones are not like the others. Hold out "
-            "some from all over the text with --hold-out random"
+            "The documents are sorted, so the held-out last ones are not like the others. "
+            "Hold out documents from the whole text with --hold-out random"
         ]
     if not _is_list(lines, entries, in_order):
         return []
@@ -64,8 +68,8 @@ def list_advice(head: str, document: str, *, ends_held_out: bool) -> list[str]:
     order = ", sorted" if in_order else ""
     more = " or more" if cut else ""
     return [
-        f"The text looks like a list ({len(entries):,} lines{more}, {size}{order}), and is read "
-        "as one stream. To read each line as a text of its own use: "
+        f"The text looks like a list ({len(entries):,} lines{more}, {size}{order}), but is read "
+        "as one stream. To read each line as a separate document use: "
         "--document line --hold-out random"
     ]
 
@@ -75,7 +79,7 @@ def _is_sorted(entries: Sequence[str]) -> bool:
     pairs = [(left, right) for left, right in pairwise(folded) if left != right]
     rising = sum(left < right for left, right in pairs)
     most = max(rising, len(pairs) - rising)
-    return len(pairs) >= MIN_ENTRIES - 1 and most >= SORTED * len(pairs)
+    return len(pairs) >= MIN_ENTRIES - 1 and most >= MIN_ORDERED * len(pairs)
 
 
 def _is_list(lines: Sequence[str], entries: Sequence[str], in_order: bool) -> bool:
@@ -98,9 +102,9 @@ def _is_list(lines: Sequence[str], entries: Sequence[str], in_order: bool) -> bo
 
 
 def shared_advice(train: Iterable[str], held_out: Iterable[str], document: str) -> list[str]:
-    """Return advice where many held-out documents are in the training text too.
+    """Advise if many held-out documents are in the training text too.
 
-    Both texts come in chunks, with END behind each document.
+    Both texts come in chunks, with an END after each document.
     """
     known = set(map(hash, _documents(train)))
     count = shared = 0
@@ -124,8 +128,19 @@ def _documents(chunks: Iterable[str]) -> Iterator[str]:
         yield from (text for text in whole if text.strip())
 
 
+def coverage_advice(coverage: float, unit: str, *, built: bool) -> list[str]:
+    """Advise if many training tokens are unknown; `built` if the vocabulary is of this text."""
+    if coverage >= MIN_COVERAGE:
+        return []
+    hint = ""
+    if built and UNITS[unit].whole_words:
+        hint = ". For a script without blanks between its words use --unit char or bpe"
+    unknown = f"{100.0 * (1.0 - coverage):.0f} %"
+    return [f"{unknown} of the training tokens are not in the vocabulary (UNK){hint}"]
+
+
 def size_advice(tokens: int, chars: int, unit: str) -> list[str]:
-    """Return advice on a training text of few tokens."""
+    """Advise about a training text of few tokens."""
     if tokens >= FEW_TOKENS:
         return []
     spec = UNITS[unit]

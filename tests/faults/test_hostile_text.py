@@ -14,7 +14,7 @@ from charlm.config.corpus import CorpusSettings, VocabularySettings
 from charlm.config.text_units import UNITS
 from charlm.errors import CorpusError, EnvironmentFailure
 from charlm.runs.data import corpus_record
-from charlm.text import dataset, encoded, idcache
+from charlm.text import dataset, encoded, idcache, splits
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.text.encoded import id_counts
@@ -62,7 +62,7 @@ def test_a_text_that_changes_while_it_is_read_is_refused(
         return found
 
     monkeypatch.setattr(dataset, "build_vocabulary", disturbed)
-    with pytest.raises(CorpusError, match="has changed while it was read"):
+    with pytest.raises(CorpusError, match="changed while it was read"):
         load(path, valid_frac=0.0)
     monkeypatch.setattr(dataset, "build_vocabulary", build)
     path.write_text(whole)
@@ -214,11 +214,11 @@ def test_of_a_long_text_not_more_is_held_out_than_is_of_use(
     """A tenth, at most so many characters; a share that is given is kept."""
     path = tmp_path / "a.txt"
     path.write_text("ab" * 500)
-    monkeypatch.setattr(dataset, "VALID_CHARS", 50)
+    monkeypatch.setattr(splits, "VALID_CHARS", 50)
     assert len(load(path).valid.ids) == 50
     assert len(load(path, valid_frac=0.1).valid.ids) == 100
     assert load(path, valid_frac=0.0).valid is None
-    monkeypatch.setattr(dataset, "VALID_CHARS", 5000)
+    monkeypatch.setattr(splits, "VALID_CHARS", 5000)
     assert len(load(path).valid.ids) == 100
 
 

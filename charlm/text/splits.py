@@ -1,0 +1,183 @@
+"""Splits: the training, validation and test text, held out before anything is learned."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.config.corpus import CorpusSettings
+from charlm.errors import CorpusError, UsageError, named
+from charlm.phases import counted, phase
+from charlm.text.advice import MAX_COMPARED_CHARS, list_advice, shared_advice
+from charlm.text.corpus import Corpus, Stamps
+from charlm.text.documents import TextStats, scan, select_documents, span, split_point
+from charlm.text.tokenizers.building import Read
+
+VALID_FRACTION, VALID_CHARS = 0.1, 5_000_000
+"""Default of the held-out text: a fraction of the text, but at most this many characters."""
+HOLD_OUT_SEED = 0
+"""Seed of `--hold-out random`; equal for all runs, so that runs on a text can be compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """A part of a corpus that can be read again."""
+
+    read: Read
+    key: str
+    """Hash of the corpus, and the place of the split in it."""
+    bytes: int
+    """Upper bound of its bytes."""
+    chars: int
+    """Approximate number of its characters."""
+    check: Callable[[], None]
+    """Raises CorpusError if the files have changed since they were scanned."""
+
+    def watched(self) -> Iterator[str]:
+        """Read the split, and advance the open phase."""
+        return counted(self.read())
+
+
+def open_corpus(
+    sources: Iterable[str], settings: CorpusSettings, document: str | None = None
+) -> Corpus:
+    """Open sources as a corpus, with the reading rules of the settings."""
+    return Corpus(tuple(sources), document=document or settings.document, reading=settings)
+
+
+def split_corpus(corpus: Corpus, settings: CorpusSettings) -> dict[str, Split]:
+    """Return the splits by name; a fraction is held out for validation unless a file is given.
+
+    Advice about the text is added to the notes of the corpus. Raises CorpusError for an empty text.
+    """
+    whole = _Scanned.read(corpus)
+    splits = _train_and_valid(whole, settings)
+    for name, sources in (("valid", settings.valid), ("test", settings.test)):
+        if sources:
+            other = _Scanned.read(open_corpus(sources, settings, corpus.document))
+            corpus.notes += [note for note in other.corpus.notes if note not in corpus.notes]
+            if other.stats.sha256 == whole.stats.sha256:
+                corpus.notes.append(
+                    f"The {name} text is the training text itself, so its figures do not show how "
+                    "well the model knows new text."
+                )
+            if other.stats.chars:
+                splits[name] = other.whole()
+            else:
+                corpus.notes.append(f"The {name} text is empty and was left out.")
+    end_only = "valid" in splits and not settings.valid and settings.hold_out == "end"
+    corpus.notes += list_advice(whole.head, corpus.document, ends_held_out=end_only)
+    if whole.by_document and "valid" in splits and whole.stats.chars <= MAX_COMPARED_CHARS:
+        with phase("looking for repeats in the held-out text"):
+            train, held_out = splits["train"].read(), splits["valid"].read()
+            corpus.notes += shared_advice(train, held_out, corpus.document)
+    return splits
+
+
+def _train_and_valid(whole: "_Scanned", settings: CorpusSettings) -> dict[str, Split]:
+    """Return the training split, and the validation split if it is held out of the same text."""
+    stats, least, count = whole.stats, 1 if whole.by_document else 2, whole.length
+    if count < least:
+        size = "is empty" if count == 0 else "has one character"
+        raise CorpusError(
+            f"{whole.corpus.name} {size}; expected at least two characters to learn from"
+        )
+    if settings.hold_out == "random" and not whole.by_document:
+        raise UsageError(
+            f"{named('hold_out')} is 'random', but the text is one stream; expected documents to "
+            f"choose from. Name their unit with {named('document')} line, paragraph or file"
+        )
+    cut, fraction = count, settings.valid_frac
+    if fraction is None:
+        fraction = min(VALID_FRACTION, VALID_CHARS / max(stats.chars, 1))
+    if not settings.valid and fraction > 0:
+        cut = max(split_point(stats, fraction, documents=whole.by_document), least)
+    if cut == count:
+        return {"train": whole.whole()}
+    if settings.hold_out == "random":
+        return whole.random(cut)
+    return {"train": whole.span(0, cut), "valid": whole.span(cut, None)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scanned:
+    """A corpus that was read once, and the splits of it."""
+
+    corpus: Corpus
+    stats: TextStats
+    head: str
+    """First chunk of the text."""
+    stamps: Stamps
+
+    @classmethod
+    def read(cls, corpus: Corpus) -> "_Scanned":
+        """Read a corpus from the beginning to the end."""
+        stamps = corpus.stamps()
+        with phase(f"reading {corpus.name}", unit="characters"):
+            chunks = corpus.chunks()
+            head = next(chunks, "")
+            stats = scan(counted(chain([head], chunks)))
+        return cls(corpus=corpus, stats=stats, head=head, stamps=stamps)
+
+    @property
+    def by_document(self) -> bool:
+        """True if the text has documents, which are never cut by a split."""
+        return self.corpus.document != "stream"
+
+    @property
+    def length(self) -> int:
+        """Number of documents, or of characters of a stream."""
+        return self.stats.documents if self.by_document else self.stats.chars
+
+    def whole(self) -> Split:
+        """Return the whole text as one split."""
+        return self._split("0:None", self.corpus.chunks, 1.0)
+
+    def span(self, start: int, stop: int | None) -> Split:
+        """Return the documents, or characters of a stream, from `start` up to `stop`."""
+        count = (self.length if stop is None else stop) - start
+        return self._split(
+            f"{start}:{stop}",
+            lambda: span(self.corpus.chunks(), start, stop, documents=self.by_document),
+            count / max(self.length, 1),
+        )
+
+    def random(self, number: int) -> dict[str, Split]:
+        """Return `number` random documents for training and the others for validation."""
+        order = np.random.default_rng(HOLD_OUT_SEED).permutation(self.stats.documents)
+        training = np.zeros(self.stats.documents, np.bool_)
+        training[order[:number]] = True
+        return {
+            name: self._split(
+                f"random:{name}:{number}",
+                partial(_select, self.corpus, selected),
+                float(selected.mean()),
+            )
+            for name, selected in (("train", training), ("valid", ~training))
+        }
+
+    def _split(self, place: str, read: Read, fraction: float) -> Split:
+        """Return the split at a place, which is about this fraction of the text."""
+        return Split(
+            read=read,
+            key=f"{self.stats.sha256}:{place}",
+            bytes=self.stats.bytes,
+            chars=round(fraction * self.stats.chars),
+            check=partial(check_unchanged, self.corpus, self.stamps),
+        )
+
+
+def _select(corpus: Corpus, selected: NDArray[np.bool_]) -> Iterator[str]:
+    return select_documents(corpus.chunks(), selected)
+
+
+def check_unchanged(corpus: Corpus, stamps: Stamps) -> None:
+    """Raise CorpusError if the files of a corpus have changed since these stamps were taken."""
+    if corpus.stamps() != stamps:
+        raise CorpusError(
+            f"{corpus.name} changed while it was read; expected the same text in every pass. "
+            "Run the command again"
+        )
