@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from charlm.config.cells import CELLS
 from charlm.config.presets import PRESETS
 from charlm.report.settings import markdown_tables
 
@@ -57,9 +58,15 @@ def presets_table() -> str:
     return rows(("preset", "model", "published"), lines)
 
 
+def cells_table() -> str:
+    """Return the cells that `--cell` knows."""
+    return rows(("cell", "what it is"), [(f"`{n}`", cell.summary) for n, cell in CELLS.items()])
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "settings": settings_tables,
     "presets": presets_table,
+    "cells": cells_table,
 }
 
 
