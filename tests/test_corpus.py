@@ -205,7 +205,7 @@ def test_a_byte_order_mark_is_dropped_with_a_note(tmp_path):
     corpus = Corpus([str(tmp_path / "a"), str(tmp_path / "b")])
     assert "".join(corpus.chunks()) == "x\ufeff\nx\ufeff\n"
     assert corpus.notes == [
-        f"{tmp_path}/{name} begins with a byte-order mark; it was dropped." for name in "ab"
+        f"{tmp_path}/{name} begins with a byte-order mark; it was removed." for name in "ab"
     ]
 
 

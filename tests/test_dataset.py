@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from charlm.config.corpus import CorpusSettings, VocabularySettings
 from charlm.config.text_units import UNITS
 from charlm.errors import CharlmError, CorpusError, EnvironmentFailure, UsageError
+from charlm.text import dataset as dataset_module
 from charlm.text import idcache
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset, load_dataset
@@ -142,6 +143,34 @@ def test_files_for_validation_and_test_leave_the_corpus_whole(tmp_path) -> None:
         CorpusSettings(sources=(path["train"],), valid=(path["empty"],)), VocabularySettings()
     )
     assert empty.valid is None
+
+
+def test_a_tenth_is_held_out_up_to_a_number_of_characters(monkeypatch) -> None:
+    monkeypatch.setattr(dataset_module, "VALID_CHARS", 30)
+    sizes = {chars: load("ab" * (chars // 2)).valid.counts.chars for chars in (100, 200, 2000)}
+    assert sizes == {100: 10, 200: 20, 2000: 30}
+
+
+@pytest.mark.parametrize("change", ["size", "time", "file"])
+def test_a_text_that_changes_while_it_is_read_is_refused(
+    change: str, tmp_path, monkeypatch
+) -> None:
+    """Between two passes: another size, a later time, or another file of the same size and time."""
+    path, other = tmp_path / "a.txt", tmp_path / "b.txt"
+    path.write_text("abab" * 100)
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    build = dataset_module.build_vocabulary
+
+    def changed(*arguments, **named):
+        target = other if change == "file" else path
+        target.write_text("baba" * (101 if change == "size" else 100))
+        os.utime(target, ns=(times[0], times[1] + (change == "time")))
+        target.replace(path)
+        return build(*arguments, **named)
+
+    monkeypatch.setattr(dataset_module, "build_vocabulary", changed)
+    with pytest.raises(CorpusError, match="a has changed while it was read"):
+        load_dataset(CorpusSettings(sources=(str(path),)), VocabularySettings())
 
 
 @pytest.mark.parametrize("document", ["line", "paragraph", "file"])

@@ -359,3 +359,10 @@ def test_tokens_that_are_missing_are_refused() -> None:
 
     with pytest.raises(UsageError, match="tokens=True"):
         scores_of(["a"]).to_pandas(tokens=True)
+
+
+def test_a_byte_order_mark_on_stdin_is_not_scored(call: Call) -> None:
+    """As in a file; the first sentence of a file made on Windows had an unknown token."""
+    plain = call("score", "--run", "tales", stdin=b"The fox\nsat.\n")
+    marked = call("score", "--run", "tales", stdin=b"\xef\xbb\xbfThe fox\nsat.\n")
+    assert plain[:2] == marked[:2]

@@ -173,6 +173,7 @@ WRONG_COUNTERS = [
     ("tokens", None), ("seconds", "x"), ("epoch", -1), ("parts", 0), ("log_bytes", "x"),
     ("log_bytes", -1), ("best_nats", "x"), ("best_tally", {"nats": "x"}), ("best_tally", 3),
     ("validation_nats", None), ("validation_nats", ["x"]), ("plateau", "x"), ("plateau", -1.0),
+    ("plateau", 0.0), ("plateau", 1.5),
     ("sum_nats", "x"), ("finished", 3), ("step", 99), ("unknown", 1), ("warnings", True),
 ]  # fmt: skip
 
