@@ -1,7 +1,7 @@
-"""Commands that charlm suggests: the one place that builds them, quoted for the shell.
+"""Commands that charlm suggests, quoted for the shell.
 
-The default folder of runs and its environment variable are named here too, because a suggested
-command needs `--checkpoints` wherever that folder is another one.
+The default folder of runs and its environment variable are defined here too, since a suggested
+command needs `--checkpoints` for any other folder.
 """
 
 import os
@@ -9,9 +9,9 @@ import shlex
 from pathlib import Path
 
 CHECKPOINTS = Path("checkpoints")
-"""Folder of runs where none is chosen."""
+"""Default folder of runs."""
 CHECKPOINTS_VARIABLE = "CHARLM_CHECKPOINTS"
-"""Environment variable that chooses another folder of runs."""
+"""Environment variable for another folder of runs."""
 
 
 def command(*words: object, run: Path | str | None = None, checkpoints: Path | None = None) -> str:
@@ -36,6 +36,6 @@ def command(*words: object, run: Path | str | None = None, checkpoints: Path | N
 def _is_default(folder: Path) -> bool:
     """Return whether the next command finds this folder without `--checkpoints`.
 
-    A variable that is set may be set for one command only, so it does not count as a default.
+    The variable may be set for one command only, so it does not count as a default.
     """
     return folder == CHECKPOINTS and not os.environ.get(CHECKPOINTS_VARIABLE)

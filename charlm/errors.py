@@ -1,4 +1,4 @@
-"""The exception tree. One class for each kind of failure that a user can act on.
+"""Exceptions: one class for each kind of failure that a user can act on.
 
     CharlmError                 exit code 1
     ├── UsageError              2   a flag, setting or argument makes no sense
@@ -26,7 +26,7 @@ class CharlmError(Exception):
 
 
 class UsageError(CharlmError, ValueError):
-    """A flag, setting or argument that makes no sense, alone or beside another."""
+    """Invalid flag, setting or argument, alone or in combination."""
 
     exit_code = 2
 
@@ -34,7 +34,7 @@ class UsageError(CharlmError, ValueError):
 class CorpusError(CharlmError):
     """Text that cannot be found, read, decoded or used.
 
-    `place` is where bytes are not valid in the encoding by which they are read, else empty.
+    `place` is the position of bytes that are invalid in the encoding, or empty.
     """
 
     exit_code = 3
@@ -45,21 +45,21 @@ class CorpusError(CharlmError):
 
 
 class RunError(CharlmError):
-    """A run, model or checkpoint that is missing, damaged or of another format."""
+    """Run, model or checkpoint that is missing, damaged or of another format."""
 
     exit_code = 4
 
 
 class EnvironmentFailure(CharlmError):
-    """The machine refuses: disk, memory, device, lock, or a package that is not installed."""
+    """Failure of the machine: disk, memory, device, lock, or a missing package."""
 
     exit_code = 5
 
 
 class DivergenceError(CharlmError):
-    """Training met a loss or gradient that is not finite; nothing of it was saved.
+    """Loss or gradient that is not finite; it was not saved.
 
-    `found` is the first part of the message alone, for those who know what to do.
+    `found` is only the first part of the message, for callers that know what to do.
     """
 
     exit_code = 6
@@ -74,7 +74,7 @@ _NAMES: ContextVar[Mapping[str, str]] = ContextVar("names", default=MappingProxy
 
 @contextlib.contextmanager
 def naming(names: Mapping[str, str]) -> Iterator[None]:
-    """Inside, messages write settings and options as the user did: {"top_p": "--top-p"}."""
+    """Make messages name settings and options as the user did: {"top_p": "--top-p"}."""
     token = _NAMES.set(names)
     try:
         yield
@@ -83,18 +83,18 @@ def naming(names: Mapping[str, str]) -> Iterator[None]:
 
 
 def named(name: str) -> str:
-    """Return a setting or option as its user wrote it: a flag, a keyword, or its own name."""
+    """Return a setting or option as the user wrote it: a flag, a keyword, or its own name."""
     return _NAMES.get().get(name, name)
 
 
 def nearest(name: str, names: Collection[str]) -> str:
-    """Return "did you mean 'lstm'?" for a misspelt name; "" if no name is near."""
+    """Return "did you mean 'lstm'?" for a misspelled name, or "" if no name is near."""
     near = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {near[0]!r}?" if near else ""
 
 
 def choice_problem(name: str, value: Any, choices: Collection[str]) -> str:
-    """Return what is wrong with an option that must be one of the names; "" if nothing is."""
+    """Return the problem of an option that must be one of the names, or ""."""
     if value in choices:
         return ""
     near = nearest(str(value), choices)

@@ -1,4 +1,4 @@
-"""Lists of results: a table in a notebook, a data frame in pandas, a list everywhere else."""
+"""Lists of results that notebooks show as tables and pandas takes as data frames."""
 
 import html
 import importlib
@@ -9,14 +9,14 @@ from charlm.files.escapes import escape_unprintable
 
 T = TypeVar("T")
 SHOWN_ROWS = 30
-"""Rows of a table in a notebook; a last row counts the others."""
+"""Maximum number of rows of a table in a notebook; a last row counts the others."""
 
 
 class Listing(list[T]):
-    """A list of results of one kind. Subclasses say in `rows` what the columns are."""
+    """List of results of one kind. Subclasses define the columns in `rows`."""
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one dictionary for each result, in order: column to plain value."""
+        """Return a dictionary for each result: plain values by column."""
         return [dict(vars(item)) for item in self]
 
     def to_pandas(self) -> Any:

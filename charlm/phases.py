@@ -1,12 +1,12 @@
-"""Phases of long work: a name, how far it is, and whoever listens.
+"""Phases of long work, reported to a listener.
 
     with phase("encoding the text", total=chars):
         for chunk in chunks:
             ...
             advance(len(chunk))
 
-As in logging, the listener belongs to the context of the caller and is not an argument of every
-function on the way. Without a listener nothing happens. A phase is never open across a `yield`.
+As in logging, the listener belongs to the context of the caller, so it need not be passed to every
+function. Without a listener nothing happens. A phase must not stay open across a `yield`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,7 @@ from typing import Protocol
 
 @dataclass(eq=False)
 class Phase:
-    """A part of the work that takes a while.
+    """Part of the work that takes a while.
 
     `done` of `total` is finished. Without a `total`, `reached` may give the fraction, or `unit`
     the noun that `done` counts. A terminal shows `detail` in place of the name, and a log shows
@@ -35,26 +35,26 @@ class Phase:
 
     @property
     def fraction(self) -> float | None:
-        """How much of the phase is finished, from 0 to 1; None where that is not known."""
+        """Finished fraction of the phase, from 0 to 1; None if it is unknown."""
         if self.total:
             return min(self.done / self.total, 1.0)
         return self.reached
 
     @property
     def text(self) -> str:
-        """The detail, else the name, with what has been counted."""
+        """Detail, or else the name with the count."""
         counted = f": {self.done:,.0f} {self.unit}" if self.unit and self.done else ""
         return self.detail or self.name + counted
 
 
 class Listener(Protocol):
-    """Anything that is informed when a phase begins and ends, and reads its fields in between."""
+    """Receiver of phases; it may read their fields while they are open."""
 
     def begin(self, phase: Phase) -> None:
-        """Take note of a phase that begins, inside of those that are open."""
+        """Handle the begin of a phase, inside those that are open."""
 
     def end(self, phase: Phase) -> None:
-        """Take note of its end."""
+        """Handle the end of a phase."""
 
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
@@ -63,7 +63,7 @@ _innermost: ContextVar[Phase | None] = ContextVar("innermost", default=None)
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Report all phases inside to a listener."""
+    """Report all phases in this context to a listener."""
     token = _listener.set(listener)
     try:
         yield
@@ -73,7 +73,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 @contextmanager
 def phase(name: str, total: float | None = None, unit: str = "") -> Iterator[Phase]:
-    """Name what is done inside; `total` is the amount of work, if it is known, else its `unit`."""
+    """Open a phase with the amount of work as `total`, or if it is unknown, its `unit`."""
     current, listener = Phase(name, total, unit), _listener.get()
     token = _innermost.set(current)
     if listener is not None:
@@ -87,17 +87,14 @@ def phase(name: str, total: float | None = None, unit: str = "") -> Iterator[Pha
 
 
 def advance(amount: float = 1.0) -> None:
-    """Report that so much more of the innermost phase is finished."""
+    """Report that `amount` more of the innermost phase is finished."""
     current = _innermost.get()
     if current is not None:
         current.done += amount
 
 
 def counted(chunks: Iterable[str]) -> Iterator[str]:
-    """Pass a text through, and advance by the characters of each chunk when the next is asked for.
-
-    Used inside of a phase.
-    """
+    """Pass chunks of text on and advance the phase by their characters."""
     for chunk in chunks:
         yield chunk
         advance(len(chunk))

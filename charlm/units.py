@@ -1,4 +1,4 @@
-"""Units of likelihood: nats, bits, perplexity, and `Tally`, the sums that every figure comes from.
+"""Units of likelihood: nats, bits, perplexity, and `Tally`, from which all figures are computed.
 
 Sums are added and divided once at the end; averages are never averaged.
 """
@@ -14,12 +14,12 @@ LOG_BASES = {"e": 1.0, "2": math.log(2.0), "10": math.log(10.0)}
 
 
 def bits(nats: float) -> float:
-    """The same quantity in bits: nats / ln 2."""
+    """Convert nats to bits: nats / ln 2."""
     return nats / NATS_PER_BIT
 
 
 def perplexity(nats: float, count: float) -> float:
-    """exp(nats / count): `inf` where that overflows, `nan` where nothing was counted."""
+    """Return exp(nats / count); `inf` if that overflows, `nan` for a count of 0."""
     if not count:
         return math.nan
     try:
@@ -34,11 +34,11 @@ def _ratio(amount: float, count: float) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """Summed negative log-likelihood of a text, in nats, and what it was summed over.
+    """Sum of the negative log-likelihood of a text in nats, with the counts behind it.
 
-    `tokens` counts every predicted token, end symbols (`eos`) and unknowns (`oov`) included.
+    `tokens` counts every predicted token, including end symbols (`eos`) and unknowns (`oov`).
     `words`, `chars` and `bytes` (UTF-8) count the original text, whatever the unit of the model;
-    an end symbol counts as one character and one byte, the line end that it stands for.
+    an end symbol counts as one character and one byte, for the line end.
     """
 
     nats: float = 0.0
@@ -59,7 +59,7 @@ class Tally:
         )
 
     def __add__(self, other: "Tally") -> "Tally":
-        """The tally of both texts, field by field."""
+        """Add the tallies of two texts, field by field."""
         return Tally(
             **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Tally)}
         )
@@ -76,17 +76,17 @@ class Tally:
 
     @property
     def bits_per_char(self) -> float:
-        """Bits for each character of the original text; comparable across units."""
+        """Bits per character of the original text; comparable across units."""
         return _ratio(bits(self.nats), self.chars)
 
     @property
     def bits_per_byte(self) -> float:
-        """Bits for each UTF-8 byte of the original text; comparable across units and scripts."""
+        """Bits per UTF-8 byte of the original text; comparable across units and scripts."""
         return _ratio(bits(self.nats), self.bytes)
 
     @property
     def perplexity(self) -> float:
-        """exp(nats / tokens), end symbols and unknowns counted."""
+        """exp(nats / tokens), including end symbols and unknowns."""
         return perplexity(self.nats, self.tokens)
 
     @property
@@ -96,20 +96,20 @@ class Tally:
 
     @property
     def perplexity_without_eos(self) -> float:
-        """Perplexity over all tokens but the end symbols."""
+        """Perplexity over all tokens except end symbols."""
         return perplexity(self.nats - self.eos_nats, self.tokens - self.eos)
 
     @property
     def word_perplexity(self) -> float:
-        """exp(nats / words), words being what blanks separate in the original text.
+        """exp(nats / words), with the words of the original text as separated by blanks.
 
-        The whole likelihood, blanks and end symbols included, is charged to the words, so a
-        character model and a word model can be compared (as lm-evaluation-harness does).
+        The nats include blanks and end symbols, so a character model and a word model can be
+        compared (as lm-evaluation-harness does).
         """
         return perplexity(self.nats, self.words)
 
     def summary(self) -> dict[str, float | int | None]:
-        """Every figure by its field name; figures that are not finite become None (for JSON)."""
+        """Return every figure by its field name; None for those that are not finite (for JSON)."""
         counts = ("tokens", "words", "chars", "bytes", "oov", "documents", "nats")
         figures = (
             "nats_per_token",
@@ -125,15 +125,15 @@ class Tally:
         return {name: finite(value) for name, value in values.items()}
 
     def sums(self) -> dict[str, float | int]:
-        """The raw sums, enough to rebuild the tally: `Tally(**tally.sums())`."""
+        """Return the raw sums, from which `Tally(**tally.sums())` rebuilds the tally."""
         return asdict(self)
 
 
 def flat_figures(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record with the figures of each text at its top level: `valid_nats_per_token`, ...
+    """Return a record with the figures of each text at the top level: `valid_nats_per_token`, ...
 
-    Records that older versions wrote hold them in tables: `tally` or `valid`, `test`,
-    `valid_uncalibrated`. What is flat already stays as it is.
+    Records of older versions have them in tables: `tally` or `valid`, `test`,
+    `valid_uncalibrated`.
     """
     flat: dict[str, Any] = {}
     for key, value in record.items():
@@ -145,9 +145,9 @@ def flat_figures(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 FIGURES = {key: key for key in ("valid", "test", "valid_uncalibrated")} | {"tally": "valid"}
-"""Keys of tables of figures in records, and how the figures are named in flat ones."""
+"""Keys of tables of figures in records, and the prefix of these figures in flat records."""
 
 
 def finite(value: float | int) -> float | int | None:
-    """The value, or None where it is infinite or not a number."""
+    """Return the value, or None if it is infinite or NaN."""
     return value if math.isfinite(value) else None

@@ -160,7 +160,7 @@ def test_a_run_whose_settings_changed_is_not_called_the_same(
     record["settings"]["corpus"]["sources"] = [str(source)]
     assert repeat_note(record) == "train it again, bit for bit on this machine:"
     clock = {**record["settings"], "training": {**record["settings"]["training"], "minutes": 1.0}}
-    assert repeat_note(record | {"settings": clock}).startswith("the clock ended it")
+    assert repeat_note(record | {"settings": clock}).startswith("it was limited by minutes")
 
     source.write_text(TEXT, encoding="utf-8")
     folder = str(tmp_path / "runs")

@@ -169,14 +169,16 @@ def test_the_look_back_is_told_in_rows() -> None:
     """Advice under one head, memory under another; what is not known is left out."""
     memory = Memory(overlap=12, text="to be or not", novel=0.25, novel_held_out=0.5)
     review = Review(train_nats_per_token=1.0, advice=["well fitted", "more text"], memory=memory)
-    rows = progress.review_pairs(review)
-    assert rows[0] == ("how it went", "well fitted")
+    rows = progress.review_pairs(review, "char")
+    assert rows[0] == ("review", "well fitted")
     assert rows[1] == ("", "more text")
-    assert "12 tokens, 'to be or not'" in rows[2][1].replace("␣", " ")
-    assert rows[3][1] == "windows of 8 tokens that do not: 25 %; of held-out text 50 %"
+    assert "12 characters: 'to be or not'" in rows[2][1].replace("␣", " ")
+    assert (
+        rows[3][1] == "25 % of the 8-character sequences in samples are new (held-out text: 50 %)"
+    )
     alone = replace(memory, novel=None, novel_held_out=None)
-    assert len(progress.review_pairs(replace(review, memory=alone))) == 3
-    assert len(progress.review_pairs(replace(review, memory=None))) == 2
+    assert len(progress.review_pairs(replace(review, memory=alone), "char")) == 3
+    assert len(progress.review_pairs(replace(review, memory=None), "char")) == 2
 
 
 @pytest.mark.parametrize(
@@ -231,7 +233,7 @@ def test_the_source_is_not_beside_figures_with_unknown_tokens(oov: int, known: b
     finished = FinishedRecord(
         step=1, epoch=0, tokens=2, seconds=1.0, reason="complete", best_step=1, valid=valid
     )
-    assert ("the source's own" in drawn(summary_table(record, finished))) == known
+    assert ("entropy of source" in drawn(summary_table(record, finished))) == known
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Atomic writing: a file or folder is there whole, or not at all, after any crash.
+"""Atomic writing: after any crash a file or folder is complete, or does not exist.
 
 Write under a temporary name, sync, rename, sync the folder (Pillai et al., OSDI 2014).
 """
@@ -18,22 +18,22 @@ from charlm.files.safe_read import parse_object, read_bytes
 MANIFEST = "MANIFEST.json"
 TEMPORARY = ".tmp-"
 OLDER = "~"
-"""Ends the name of a folder while a newer one takes its place."""
+"""Suffix of a folder while a newer one replaces it."""
 MAX_NAME = 200
 
 
 def _nothing(label: str) -> None:
-    """Happens at each point of writing."""
+    """Do nothing at a point of writing."""
     del label
 
 
 reached: Callable[[str], None] = _nothing
-"""Called by name at each point of writing; tests put in its place what fails or dies there."""
+"""Called with a label at each point of writing; tests replace it to fail or die there."""
 
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn an OSError of writing into an EnvironmentFailure that names the path and a way out."""
+    """Turn an OSError of writing into an EnvironmentFailure that names the path."""
     try:
         yield
     except OSError as error:
@@ -44,7 +44,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Replace a file by new content in one step. Raises EnvironmentFailure."""
+    """Replace the content of a file atomically. Raises EnvironmentFailure."""
     with explained(path):
         temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
         try:
@@ -59,18 +59,18 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Replace a JSON file in one step; keys sorted, no NaN."""
+    """Replace a JSON file atomically; keys are sorted, NaN is refused."""
     write_file(path, json_bytes(content))
 
 
 def json_bytes(content: Any) -> bytes:
-    """Readable JSON with sorted keys. Raises ValueError for NaN and infinities."""
+    """Return readable JSON with sorted keys. Raises ValueError for NaN and infinities."""
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return (text + "\n").encode("utf-8")
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Write a new file and wait until it is on the disk."""
+    """Write a new file and sync it to disk."""
     with path.open("wb") as file:
         reached(f"{path.name} opened")
         file.write(data)
@@ -81,7 +81,7 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk (where the system can do that)."""
+    """Sync the names in a folder to disk, if the system can do that."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -93,8 +93,8 @@ def sync_folder(folder: Path) -> None:
 def commit_folder(folder: Path, files: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
     """Create `folder` with these files and a manifest of sizes and SHA-256, written last.
 
-    An older folder of that name is replaced; meanwhile it is `folder~`, so that one of the two is
-    there at every moment. Raises EnvironmentFailure, leaving no trace.
+    An older folder of that name is renamed to `folder~` and then deleted, so one of the two exists
+    at any time. Raises EnvironmentFailure and leaves no trace.
     """
     temporary = folder.with_name(f"{TEMPORARY}{folder.name}-{os.getpid()}")
     older = folder.with_name(f"{folder.name}{OLDER}")
@@ -127,7 +127,7 @@ def commit_folder(folder: Path, files: Mapping[str, bytes], about: Mapping[str, 
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a folder: renamed first, so that a half-deleted one is never taken for whole."""
+    """Rename a folder and delete it, so that a half-deleted one never looks complete."""
     trash = folder.with_name(f"{TEMPORARY}trash-{folder.name}-{os.getpid()}")
     with contextlib.suppress(OSError):
         folder.rename(trash)
@@ -136,7 +136,7 @@ def remove_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what a writer that died left under temporary names."""
+    """Delete temporary files of a writer that died."""
     for path in folder.glob(f"{TEMPORARY}*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -145,12 +145,12 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def fingerprint(data: bytes) -> dict[str, Any]:
-    """Size and SHA-256 of content."""
+    """Return size and SHA-256 of content."""
     return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def file_fingerprint(path: Path) -> dict[str, Any]:
-    """Size and SHA-256 of a file. Raises RunError when it cannot be read."""
+    """Return size and SHA-256 of a file. Raises RunError if it cannot be read."""
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -160,7 +160,7 @@ def file_fingerprint(path: Path) -> dict[str, Any]:
 
 
 def read_written(path: Path) -> dict[str, Any]:
-    """A JSON object that `write_json` wrote, to the byte. Raises RunError for any other."""
+    """Read a JSON object; raise RunError unless it is byte for byte as `write_json` wrote it."""
     data = read_bytes(path)
     content = parse_object(data, path)
     try:
@@ -168,17 +168,19 @@ def read_written(path: Path) -> dict[str, Any]:
     except ValueError:
         same = False
     if not same:
-        raise RunError(f"{path}: not as charlm writes it. Restore it from a copy")
+        raise RunError(
+            f"{path}: not as charlm wrote it; expected an unchanged file. Restore it from a copy"
+        )
     return content
 
 
 def manifest_problems(
     folder: Path, manifest: Mapping[str, Any], required: Collection[str] = ()
 ) -> list[str]:
-    """What is wrong with the files that a manifest lists; empty when all are as written.
+    """Return the problems of the files that a manifest lists; none if all are as written.
 
-    An entry may be a list: a file that is just being replaced may have any of these contents,
-    and may be missing where one of them is None. `required` names must be listed.
+    An entry may be a list: a file that is being replaced may have any of these contents, and may
+    be missing if one of them is None. `required` names must be listed.
     """
     entries, listing = manifest.get("files"), folder / MANIFEST
     if not isinstance(entries, dict) or not entries:
@@ -188,7 +190,7 @@ def manifest_problems(
         allowed = expected if isinstance(expected, list) else [expected]
         parts = Path(name).parts
         if Path(name).is_absolute() or ".." in parts or not 0 < len(name) <= MAX_NAME:
-            problems.append(f"{listing}: lists {name[:80]!r}; expected a name inside of the folder")
+            problems.append(f"{listing}: lists {name[:80]!r}; expected a name inside the folder")
         else:
             problems += _file_problems(folder / name, allowed)
     return problems
@@ -199,6 +201,6 @@ def _file_problems(path: Path, allowed: Sequence[Any]) -> list[str]:
         return [] if None in allowed and not path.exists() else [f"{path}: missing"]
     size = path.stat().st_size
     sizes = [entry.get("size") for entry in allowed if isinstance(entry, dict)]
-    if size not in sizes or file_fingerprint(path) not in allowed:  # never hash what is too long
+    if size not in sizes or file_fingerprint(path) not in allowed:  # wrong sizes are not hashed
         return [f"{path}: not as written (size or SHA-256 differs)"]
     return []

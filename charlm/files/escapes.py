@@ -1,13 +1,13 @@
-"""Text made fit to be shown: what moves a cursor or hides becomes visible."""
+"""Escapes of characters that move a cursor or are invisible."""
 
 import unicodedata
 
 JOINERS = "\u00ad\u200b\u200c\u200d"
-"""Soft hyphen, and what parts or joins letters in Persian, Thai, Indian scripts and emoji."""
+"""Soft hyphen, and separators and joiners of Persian, Thai, Indian scripts and emoji."""
 
 
 def escape_unprintable(text: str, kept: str = "") -> str:
-    """Unprintable characters as escapes such as `\\x1b`, but for those in `kept`."""
+    """Replace unprintable characters by escapes such as `\\x1b`, except those in `kept`."""
     return "".join(
         character if character.isprintable() or character in kept else _escape(character)
         for character in text
@@ -15,10 +15,10 @@ def escape_unprintable(text: str, kept: str = "") -> str:
 
 
 def escape_controls(text: str) -> str:
-    """Controls, surrogates and marks that turn the direction of writing, as visible escapes.
+    """Replace controls, surrogates and marks of writing direction by visible escapes.
 
-    Line ends and tabs stay, and so does what is part of ordinary text though Python does not call
-    it printable: blanks of all widths, joiners, letters of private use.
+    Line ends and tabs stay, and so do parts of ordinary text that Python does not call printable:
+    blanks of all widths, joiners, letters of private use.
     """
     return "".join(character if _is_text(character) else _escape(character) for character in text)
 

@@ -1,7 +1,7 @@
-"""Files of a run as bytes and JSON, when they are regular, not too large and well formed.
+"""Safe reading of files that may be damaged or hostile.
 
-A named pipe, a device or a file of many gigabytes in the place of a small file must not make a
-command wait or fill the memory.
+A named pipe, a device or a file of many gigabytes in place of a small file must not make a command
+wait or fill the memory.
 """
 
 import json
@@ -14,11 +14,11 @@ from typing import Any
 from charlm.errors import RunError
 
 JSON_BYTES = 16 << 20
-"""Largest JSON file of a run but the vocabulary."""
+"""Limit for the JSON files of a run, except the vocabulary."""
 
 
 def file_size(path: Path) -> int:
-    """Size in bytes of a regular file. Raises RunError for anything else."""
+    """Return the size of a regular file in bytes. Raises RunError for anything else."""
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
@@ -28,7 +28,7 @@ def file_size(path: Path) -> int:
 
 
 def read_bytes(path: Path, most: int = JSON_BYTES) -> bytes:
-    """The content of a regular file of at most so many bytes. Raises RunError."""
+    """Read a regular file of at most `most` bytes. Raises RunError."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         with os.fdopen(os.open(path, flags), "rb") as file:
@@ -36,8 +36,8 @@ def read_bytes(path: Path, most: int = JSON_BYTES) -> bytes:
             _check_regular(path, status.st_mode)
             if status.st_size > most:
                 raise RunError(
-                    f"{path}: {status.st_size:,} bytes; expected at most {most:,}. It is not as "
-                    "charlm wrote it; restore it from a copy"
+                    f"{path}: {status.st_size:,} bytes; expected at most {most:,}. Restore it "
+                    "from a copy"
                 )
             return file.read(most)
     except (OSError, ValueError) as error:
@@ -45,12 +45,12 @@ def read_bytes(path: Path, most: int = JSON_BYTES) -> bytes:
 
 
 def read_json(path: Path, most: int = JSON_BYTES) -> dict[str, Any]:
-    """A JSON object from a file. Raises RunError when it is missing, damaged or not an object."""
+    """Read a JSON object. Raises RunError if the file is missing, damaged or not an object."""
     return parse_object(read_bytes(path, most), path)
 
 
 def parse_object(data: bytes, path: Path) -> dict[str, Any]:
-    """As `parse_json`, a JSON object. Raises RunError for anything else."""
+    """Parse a JSON object as in `parse_json`. Raises RunError for anything else."""
     content = parse_json(data, path)
     if not isinstance(content, dict):
         raise RunError(f"{path}: holds {type(content).__name__}; expected a JSON object")
@@ -58,9 +58,9 @@ def parse_object(data: bytes, path: Path) -> dict[str, Any]:
 
 
 def parse_json(data: bytes, path: Path) -> Any:
-    """JSON in UTF-8, without NaN, numbers beyond all bounds and names that stand twice.
+    """Parse JSON in UTF-8. Raises RunError that names the file.
 
-    Raises RunError that names the file.
+    NaN, numbers out of range and duplicate names are refused.
     """
     try:
         return json.loads(
@@ -92,18 +92,18 @@ def _no_constant(name: str) -> Any:
 def _finite(text: str) -> float:
     value = float(text)
     if math.isinf(value):
-        raise ValueError(f"{text[:20]} is beyond all bounds")
+        raise ValueError(f"{text[:20]} is out of range")
     return value
 
 
 def _short(text: str) -> int:
     if len(text) > 20:
-        raise ValueError(f"{text[:20]}... is beyond all bounds")
+        raise ValueError(f"{text[:20]}... is out of range")
     return int(text)
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        raise ValueError("a name stands twice in one table")
+        raise ValueError("a name occurs twice in one object")
     return content

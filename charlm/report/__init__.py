@@ -1,1 +1,1 @@
-"""What people look at: tables and lines from records, scores and tallies."""
+"""Reports for people: tables, lines and pictures of records, scores and tallies."""

@@ -1,4 +1,4 @@
-"""The worked example as tables: a sentence, the steps, the gradients."""
+"""The worked example as text and tables."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from charlm.report.text import visible
 
 
 def example_parts(example: WorkedExample) -> Iterator[Text | Table]:
-    """A summary, one table for each letter read, and the gradient of each weight."""
+    """Yield a summary, one table for each letter, and the gradient of each weight."""
     first, last = example.losses[0], example.losses[-1]
     letters = " ".join(visible(letter) for letter in example.letters)
     yield Text(

@@ -1,8 +1,9 @@
-"""Formats of scores for programs: one writer each, from scored rows to lines of text.
+"""Formats of scores for programs; each writer turns scored rows into lines of text.
 
 `tsv` and `csv` are read back exactly by pandas.read_csv, by R's read.delim and read.csv, and by
 charlm: a field with a separator, a quote or a line end is in double quotes, its own quotes doubled.
-The header of `tsv` has the name of the text column in quotes, which tells charlm to read quotes.
+In the header of `tsv` the name of the text column is in quotes, so charlm knows that fields may be
+quoted.
 """
 
 import json
@@ -14,7 +15,7 @@ from charlm.inference.scoring import Score
 from charlm.units import LOG_BASES, Tally, finite
 
 MISSING_SCORE = "nan"
-"""What stands in `scores` for a row without text: a number to numpy, pandas, R and awk."""
+"""Line of `scores` for a row without text; numpy, pandas, R and awk read it as a number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,31 +32,31 @@ class ScoredRow:
 
 
 class Writer(ABC):
-    """A format. `tokens` asks for a line for each token, `kept` are the columns passed through."""
+    """Base of the formats. With `tokens` each token has a line; `kept` are columns to copy."""
 
     def __init__(self, log_base: str = "e", *, tokens: bool = False, kept: Sequence[str] = ()):
         self.log_base, self.tokens, self.kept = log_base, tokens, kept
 
     @property
     def own_columns(self) -> list[str]:
-        """The names of the columns that charlm fills in."""
+        """Names of the columns that charlm fills in."""
         return []
 
     def header(self) -> str:
-        """The first lines, each ended."""
+        """Return the first lines, each with a line end."""
         return ""
 
     @abstractmethod
     def lines(self, row: ScoredRow) -> str:
-        """The lines of a row, each ended; there is at least one."""
+        """Return the lines of a row, at least one, each with a line end."""
 
     def _log(self, nats: float) -> float:
-        """A log-probability in nats to the base of the output; 0 and not -0 for an empty text."""
+        """Convert nats to the base of the output; an empty text has 0, not -0."""
         return nats / LOG_BASES[self.log_base] + 0.0
 
 
 class _Delimited(Writer):
-    """Shared by `tsv` and `csv`: a header, then a line for each text or for each token."""
+    """Base of `tsv` and `csv`: a header, then a line for each text or token."""
 
     separator: str
     quoted_name: bool
@@ -79,11 +80,11 @@ class _Delimited(Writer):
     def lines(self, row: ScoredRow) -> str:
         """See `Writer.lines`."""
         kept = [row.kept.get(name, "") for name in self.kept]
-        found = list(self._token_cells(row.score) if self.tokens else self._text_cells(row.score))
+        cells = list(self._token_cells(row.score) if self.tokens else self._text_cells(row.score))
         empty = [[""] * (len(self.own_columns) - 1)]
         return "".join(
-            self.separator.join(map(self._field, [str(row.number), *cells, *kept])) + "\n"
-            for cells in found or empty
+            self.separator.join(map(self._field, [str(row.number), *line, *kept])) + "\n"
+            for line in cells or empty
         )
 
     def _text_cells(self, score: Score | None) -> Iterable[list[str]]:
@@ -123,7 +124,7 @@ class Csv(_Delimited):
 
 
 class Jsonl(Writer):
-    """One JSON object a row."""
+    """One JSON object for each row."""
 
     @property
     def own_columns(self) -> list[str]:
@@ -163,7 +164,7 @@ class Jsonl(Writer):
 
 
 class Numbers(Writer):
-    """The penalized log-probability alone, a line for each row."""
+    """Only the penalized log-probability, one line for each row."""
 
     def lines(self, row: ScoredRow) -> str:
         """See `Writer.lines`."""
@@ -176,7 +177,7 @@ FORMATS: dict[str, type[Writer]] = {"tsv": Tsv, "csv": Csv, "jsonl": Jsonl, "sco
 
 
 def output_names(columns: Iterable[str], own: Iterable[str]) -> dict[str, str]:
-    """The name in the output of each input column: its own, or `input_NAME` where that is taken."""
+    """Return the output name of each input column: its own, or `input_NAME` if that is taken."""
     columns, taken = list(columns), set(own)
     used = taken | {name for name in columns if name not in taken}
     names = {}

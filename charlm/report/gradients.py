@@ -1,4 +1,4 @@
-"""Gradient flow for people: a table of lags, a picture in the terminal or in a file."""
+"""Gradient flow as tables, as a plot in the terminal, and as a picture."""
 
 import importlib
 import math
@@ -17,16 +17,16 @@ from charlm.report.tables import plain_table
 SHOWN_LAGS = (1, 5, 10, 20, 50, 100, 200)
 BARS = "▁▂▃▄▅▆▇█"
 DECADES = 8
-"""Powers of ten that the bars span, from the largest norm down."""
+"""Powers of ten that the bars span below the largest norm."""
 PLOT_DECADES = 12
-"""Powers of ten that the plot of characters spans at most."""
+"""Largest number of powers of ten in the plot."""
 MARKS = "ox+*#@%&"
-"""Marks of the curves, in their order."""
+"""Marks of the curves, in order."""
 PICTURES = (".svg", ".png", ".pdf")
 
 
 def flow_parts(flows: Sequence[GradientFlow]) -> Iterator[Text | Table]:
-    """The curves, the table of lags, what gates and weights are like, and a diagnosis of each."""
+    """Yield the curves, the tables of lags and of weights, and a diagnosis of each model."""
     yield curve_plot(flows)
     yield lag_table(flows)
     if any(layer.gates or layer.radii for flow in flows for layer in flow.layers):
@@ -39,10 +39,10 @@ def flow_parts(flows: Sequence[GradientFlow]) -> Iterator[Text | Table]:
 
 
 def curve_plot(flows: Sequence[GradientFlow], width: int = 66, height: int = 12) -> Text:
-    """Return all curves in one plot of characters: lag across, logarithm of the norm up.
+    """Return a plot of all curves in characters: lag across, logarithm of the norm up.
 
     Each curve shows the norm as a fraction of the largest norm, over at most PLOT_DECADES powers
-    of ten; a curve that falls below them ends there. Later curves are drawn over earlier ones.
+    of ten, and ends where it falls below them. Later curves cover earlier ones.
     """
     curves = [
         (label, _decades(layer.norms[1:]))
@@ -72,7 +72,7 @@ def curve_plot(flows: Sequence[GradientFlow], width: int = 66, height: int = 12)
 
 
 def _decades(norms: Sequence[float]) -> list[float]:
-    """Return log10 of each norm as a share of the largest; -inf for 0 and for what is no number."""
+    """Return log10 of each norm as a fraction of the largest; -inf for 0, inf and NaN."""
     top = max((norm for norm in norms if math.isfinite(norm)), default=0.0)
     return [
         math.log10(norm / top) if top > 0.0 and math.isfinite(norm) and norm > 0.0 else -math.inf
@@ -88,7 +88,7 @@ def _labels(flow: GradientFlow) -> list[str]:
 
 
 def lag_table(flows: Sequence[GradientFlow]) -> Table:
-    """Norms at some lags, and all of them as bars on a logarithmic scale."""
+    """Return norms at some lags, and all of them as bars on a logarithmic scale."""
     last = min(len(layer.norms) for flow in flows for layer in flow.layers) - 1
     lags = [lag for lag in SHOWN_LAGS if lag <= last]
     title = "norm of d loss(t) / d state(t - k), by k"
@@ -102,7 +102,7 @@ def lag_table(flows: Sequence[GradientFlow]) -> Table:
 
 
 def sparkline(norms: Sequence[float], width: int = 16) -> str:
-    """Bars for norms, a logarithm each: full for the largest, empty DECADES powers of ten below."""
+    """Return a bar for each norm: full for the largest, empty DECADES powers of ten below."""
     top = math.log10(max(max(norms), 1e-300))
     picked = [norms[at * (len(norms) - 1) // max(width - 1, 1)] for at in range(width)]
     heights = [(math.log10(max(norm, 1e-300)) - top) / DECADES + 1.0 for norm in picked]
@@ -113,7 +113,7 @@ def sparkline(norms: Sequence[float], width: int = 16) -> str:
 
 
 def weight_table(flows: Sequence[GradientFlow]) -> Table:
-    """Spectral radii, and for each gate how much of it is shut or wide open."""
+    """Return spectral radii, and how often each gate is shut or open."""
     table = plain_table("<model", "layer", "<spectral radii", "<gates below 0.1 / above 0.9")
     for flow in flows:
         for number, layer in enumerate(flow.layers, start=1):
@@ -127,7 +127,7 @@ def weight_table(flows: Sequence[GradientFlow]) -> Table:
 
 
 def check_picture(path: Path) -> None:
-    """Refuse, before anything is computed, a picture that could not be written."""
+    """Raise UsageError for a picture that can not be written, before anything is computed."""
     if path.suffix.lower() not in PICTURES:
         raise UsageError(f"--out is {path}; expected a name that ends in {', '.join(PICTURES)}")
     if not os.access(path.parent, os.W_OK) or path.is_dir():
@@ -136,7 +136,7 @@ def check_picture(path: Path) -> None:
 
 
 def _figures() -> Any:
-    """matplotlib.figure, which draws without a screen. Raises EnvironmentFailure without it."""
+    """Return matplotlib.figure, which needs no screen. Raises EnvironmentFailure without it."""
     try:
         return importlib.import_module("matplotlib.figure")
     except ImportError as error:
@@ -147,7 +147,7 @@ def _figures() -> Any:
 
 
 def save_picture(flows: Sequence[GradientFlow], path: Path) -> None:
-    """The curves of all models in one figure: lag across, norm (logarithmic) up."""
+    """Save the curves of all models as a picture: lag across, norm (logarithmic) up."""
     figure = _figures().Figure(figsize=(7.0, 4.2), layout="constrained")
     axes = figure.subplots()
     for flow in flows:

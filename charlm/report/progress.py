@@ -1,4 +1,4 @@
-"""Lines and tables about training: the plan, a step, a validation, the end."""
+"""Lines and tables about training: plan, steps, validations, summary."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -17,6 +17,7 @@ from charlm.runs.built_in import source_log_loss
 from charlm.runs.pair import is_backward_half, is_pair, length_factor
 from charlm.training.lengths import counted_length, length_of
 from charlm.training.records import EvaluationRecord, FinishedRecord, Review, StepRecord
+from charlm.training.review import NGRAM
 from charlm.units import Tally, bits, perplexity
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def describe_plan(record: Mapping[str, Any], path: Path | None = None) -> list[str]:
-    """What is about to be trained, in a few lines."""
+    """Describe in a few lines what will be trained, and where."""
     settings, corpus = record["settings"], record["corpus"]
     model, training = settings["model"], settings["training"]
     unit = settings["vocabulary"]["unit"]
@@ -47,7 +48,7 @@ def describe_plan(record: Mapping[str, Any], path: Path | None = None) -> list[s
 
 
 def _outlook(record: Mapping[str, Any]) -> list[str]:
-    """Passes, memory and what may be expected; nothing for runs of before there were plans."""
+    """Describe passes, memory and the expected loss; runs of old versions have no plan."""
     planned = record.get("planned")
     if not planned:
         return []
@@ -61,7 +62,7 @@ def _outlook(record: Mapping[str, Any]) -> list[str]:
 
 
 def _passes(passes: float) -> str:
-    """Return a number of passes, of less than a tenth with one digit that counts."""
+    """Format a number of passes; below 0.1 with one significant digit."""
     return f"{passes:.1f}" if passes >= 0.1 else f"{passes:.1g}"
 
 
@@ -74,16 +75,16 @@ def _expectation(record: Mapping[str, Any]) -> str:
         )
     else:
         shown = f"{expected['nats']:.2f} nats/token ({low:.2f} to {high:.2f})"
-    return f"about {shown} on the validation text, as measured runs on other texts went"
+    return f"about {shown} on the validation text, from measured runs on other texts"
 
 
 def step_line(record: StepRecord, unit: str) -> str:
-    """Loss in the unit of the trade, and speed."""
+    """Format loss and speed of a step; the loss as is usual for the unit."""
     return f"{_loss(record.nats_per_token, unit)}  {record.tokens_per_second:,.0f} tokens/s"
 
 
 def plain_step_line(record: StepRecord, unit: str) -> str:
-    """A step where there is no bar: how far it is, and the time left if the pace so far holds."""
+    """Format a step for logs, with the progress and the time left."""
     line = f"{100 * record.progress:3.0f} % step {record.step:,}: {step_line(record, unit)}"
     if not 0.0 < record.progress < 1.0:
         return line
@@ -93,13 +94,13 @@ def plain_step_line(record: StepRecord, unit: str) -> str:
 def _loss(nats: float, unit: str) -> str:
     letter = UNITS[unit].letter
     if not letter:
-        found = perplexity(nats, 1)
-        return f"perplexity {found:.{1 if found >= 10 else 3}f}"  # symbols between blanks: near 3
+        value = perplexity(nats, 1)
+        return f"perplexity {value:.{1 if value >= 10 else 3}f}"  # near 3 for single symbols
     return f"{bits(nats):.3f} bits/{letter} ({nats:.3f} nats)"
 
 
 def evaluation_line(record: EvaluationRecord, unit: str) -> str:
-    """One validation."""
+    """Format a validation."""
     mark = "  best so far" if record.best else ""
     return (
         f"{100 * record.progress:3.0f} % step {record.step:,}: validation "
@@ -109,7 +110,7 @@ def evaluation_line(record: EvaluationRecord, unit: str) -> str:
 
 
 def summary_table(record: Mapping[str, Any], finished: FinishedRecord) -> Table:
-    """The end of a sitting."""
+    """Summarize a training session."""
     reasons = {
         "complete": "complete",
         "patience": "stopped early: validation no longer improved",
@@ -126,9 +127,9 @@ def summary_table(record: Mapping[str, Any], finished: FinishedRecord) -> Table:
     own = None if finished.valid and finished.valid.oov else source_log_loss(record)
     if finished.valid and own:
         distance = finished.valid.bits_per_char - own
-        share = f"{100 * distance / own:+.1f} %"
+        percent = f"{100 * distance / own:+.1f} %"
         pairs.append(
-            ("the source's own", f"{own:.4f} bits/char; distance {distance:.4f} ({share})")
+            ("entropy of source", f"{own:.4f} bits/char; distance {distance:.4f} ({percent})")
         )
     planned = record.get("planned") or {}
     if finished.valid and planned.get("expected"):
@@ -143,28 +144,30 @@ def summary_table(record: Mapping[str, Any], finished: FinishedRecord) -> Table:
             )
         )
     if finished.valid:
-        pairs.append(("best weights", f"of step {finished.best_step:,}"))
+        pairs.append(("best weights", f"from step {finished.best_step:,}"))
     else:
         held_out = "valid" in record["corpus"]["parts"]
         why = "not reached yet" if held_out else "no text was held out"
         pairs.append(("validation", f"{why}; the newest weights are kept"))
     if finished.review:
-        pairs += review_pairs(finished.review)
+        pairs += review_pairs(finished.review, record["settings"]["vocabulary"]["unit"])
     return pairs_table(pairs)
 
 
-def review_pairs(review: Review) -> list[tuple[str, str]]:
-    """How it went and what would help, and what the model writes from memory."""
-    pairs = [("how it went" if not at else "", text) for at, text in enumerate(review.advice)]
+def review_pairs(review: Review, unit: str) -> list[tuple[str, str]]:
+    """Return advice after training, and how much samples copy from the training text."""
+    pairs = [("review" if not at else "", text) for at, text in enumerate(review.advice)]
     memory = review.memory
     if memory is None:
         return pairs
-    text = f"longest run of text in samples that stands in the training text: {memory.overlap}"
-    pairs.append(("from memory", f"{text} tokens, {shortened(repr(memory.text), 60)}"))
+    noun = {"char": "character", "byte": "byte"}.get(UNITS[unit].letter, "token")
+    longest = f"longest passage copied from the training text: {counted(memory.overlap, noun)}"
+    pairs.append(("copying", f"{longest}: {shortened(repr(memory.text), 60)}"))
     if memory.novel is not None:
         held = memory.novel_held_out
-        beside = "" if held is None else f"; of held-out text {100 * held:.0f} %"
-        pairs.append(("", f"windows of 8 tokens that do not: {100 * memory.novel:.0f} %{beside}"))
+        beside = "" if held is None else f" (held-out text: {100 * held:.0f} %)"
+        new = f"{100 * memory.novel:.0f} % of the {NGRAM}-{noun} sequences in samples are new"
+        pairs.append(("", new + beside))
     return pairs
 
 
@@ -180,7 +183,7 @@ def _figures(tally: Tally, unit: str) -> str:
 
 
 def next_commands(path: Path, record: Mapping[str, Any], finished: FinishedRecord) -> list[str]:
-    """Return what to try next with a model of this kind, ready to be copied."""
+    """Return commands to try next with this model."""
     half = is_backward_half(path)
     path = path.parent if half else path
     if not finished.complete:
@@ -198,7 +201,7 @@ def next_commands(path: Path, record: Mapping[str, Any], finished: FinishedRecor
 
 
 def complete_line(session: "Session") -> str:
-    """Say that a run is complete, after which length, and how to train it for longer."""
+    """Say that a run is complete, and how to train it for longer."""
     path, trainer = session.path, session.trainer
     unit, value = length_of(asdict(trainer.settings))
     value *= length_factor(unit, trainer.model.settings)
@@ -213,7 +216,7 @@ def complete_line(session: "Session") -> str:
 
 
 def _sample_options(record: Mapping[str, Any]) -> tuple[object, ...]:
-    """Return how many items, paragraphs or tokens to sample: what a first look needs."""
+    """Return options for a first look at samples."""
     document = record["corpus"]["document"]
     if document == "line":
         return ("--n", 10)
@@ -223,7 +226,7 @@ def _sample_options(record: Mapping[str, Any]) -> tuple[object, ...]:
 
 
 def _texts_to_score(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return texts to score: two alternatives where a text is a line."""
+    """Return texts to score: two alternatives for a model of lines."""
     if record["corpus"]["document"] == "line":
         return ("one line of yours", "another line")
     return ("some text of yours",)

@@ -1,4 +1,4 @@
-"""The command that trains a run again, bit for bit, from what its record says."""
+"""The command that trains a run again, bit for bit."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +10,7 @@ from charlm.config.flags import words_of
 from charlm.config.settings import settings_from, table
 from charlm.config.unused import facts_of, missing_need
 from charlm.errors import UsageError
+from charlm.runs.built_in import is_built_in, shipped_sources
 from charlm.runs.layout import RECORD, TOKENIZER
 from charlm.runs.pair import length_factor
 
@@ -17,16 +18,18 @@ Json = Mapping[str, Any]
 
 
 def repeat_command(path: Path, record: Json) -> str | None:
-    """Return the command with every choice of rules, plan and machine written out, or None.
+    """Return the command with every choice that rules, plan and machine made, or None.
 
-    A run that the clock ended has the number of its steps in place of its minutes: it is the
-    nearest that can be repeated. None without text that can be read again (stdin, memory).
+    For a run that was limited by minutes the command has the number of steps instead, which can be
+    repeated. None is for a text that can not be read again (stdin, memory, not shipped).
     """
     try:
         settings = settings_from(record["settings"], str(path / RECORD))
     except UsageError:  # of another version of charlm
         return None
     sources = settings.corpus.sources
+    if is_built_in(path):
+        sources = tuple(shipped_sources(path) or ())
     if not sources or "-" in sources:
         return None
     corpus = record["corpus"]
@@ -52,25 +55,25 @@ def repeat_command(path: Path, record: Json) -> str | None:
 
 
 def repeat_note(record: Json) -> str:
-    """Return a sentence that introduces the command: whether it gives the same weights."""
+    """Return a sentence that introduces the command and says if it gives the same weights."""
     if record["settings"]["training"].get("minutes"):
-        return "the clock ended it; train one of as many steps:"
-    if not record.get("planned"):  # taken away where other settings came with --resume
-        return "its settings changed when it was resumed; train one with the last of them:"
+        return "it was limited by minutes; train one with as many steps:"
+    if not record.get("planned"):  # --resume with other settings removes the plan
+        return "its settings changed when it was resumed; train one with the final settings:"
     return "train it again, bit for bit on this machine:"
 
 
 def _machine(record: Json) -> dict[str, Any]:
-    """Return what the machine decided."""
+    """Return the settings that depend on the machine."""
     machine, precision = record["machine"], record.get("precision") or {}
-    found = {"threads": machine.get("threads"), "device": machine.get("device")}
-    return found | {"precision": precision.get("name")}
+    chosen = {"threads": machine.get("threads"), "device": machine.get("device")}
+    return chosen | {"precision": precision.get("name")}
 
 
 def _vocabulary(path: Path, record: Json) -> tuple[list[str], set[str]]:
-    """Return the words for a frozen vocabulary, and settings that rules decide again or a file."""
+    """Return the words for a vocabulary file, and the settings that need not be repeated."""
     origins, names = record.get("origins", {}), record["settings"]["vocabulary"]
-    found = {name: str(origins.get(f"vocabulary.{name}", "default")) for name in names}
-    if all(origin.startswith("file ") and origin.endswith(".json") for origin in found.values()):
+    sources = {name: str(origins.get(f"vocabulary.{name}", "default")) for name in names}
+    if all(origin.startswith("file ") and origin.endswith(".json") for origin in sources.values()):
         return ["--vocab", str(path / TOKENIZER)], set(names)
-    return [], {name for name, origin in found.items() if origin == "default"}
+    return [], {name for name, origin in sources.items() if origin == "default"}

@@ -1,4 +1,4 @@
-"""Our figures beside published ones."""
+"""Results of recipes beside published ones."""
 
 from collections.abc import Mapping
 
@@ -11,18 +11,18 @@ from charlm.report.text import number
 from charlm.units import Tally
 
 TUNED = ("cache", "dynamic")
-"""Methods whose settings are chosen on the validation text."""
+"""Methods whose settings are fitted on the validation text."""
 DIGITS = {"perplexity": 1, "bits_per_token": 3, "nats_per_token": 4}
 
 
 def comparison(recipe: Recipe, tallies: Mapping[str, Tally]) -> Table:
-    """One row for each of our figures, then one for each published one."""
+    """Return a row for each of our figures, then for each published one."""
     digits = DIGITS[recipe.figure]
     table = plain_table("<who", f"{recipe.part} {FIGURES[recipe.figure]}", "<under")
     for name, tally in tallies.items():
         under = "the protocol below" if name == recipe.part else name.partition(", ")[2]
         if recipe.part == "valid" and under in TUNED:
-            under += " (tuned on the beginning of this text)"
+            under += " (tuned on the start of this text)"
         table.add_row("ours", number(tally.summary()[recipe.figure], digits), Text(under))
     for who, figure in recipe.published:
         table.add_row("published", number(figure, digits), Text(who))
@@ -30,7 +30,7 @@ def comparison(recipe: Recipe, tallies: Mapping[str, Tally]) -> Table:
 
 
 def recipe_table(recipes: Mapping[str, Recipe]) -> Table:
-    """What there is to reproduce."""
+    """List the recipes with the published figures."""
     table = plain_table("<name", "<what", "<published")
     table.columns[0].no_wrap = True
     for name, recipe in recipes.items():

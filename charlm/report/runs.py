@@ -1,4 +1,4 @@
-"""What a run is, for people: from config.json and run.json alone."""
+"""Description of a run from its config.json and run.json."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ Json = Mapping[str, Any]
 
 
 def run_pairs(path: Path, config: Json, record: Json) -> list[tuple[str, str]]:
-    """Names and values that describe a run."""
+    """Return names and values that describe a run."""
     model, corpus, machine = config["model"], record["corpus"], record["machine"]
     pairs = [
         ("run", str(path)),
@@ -25,7 +25,7 @@ def run_pairs(path: Path, config: Json, record: Json) -> list[tuple[str, str]]:
             f"{model['embedding_size']}, {record.get('parameters', 0):,} weights",
         ),
         ("vocabulary", f"{config['vocab_size']:,} {config['vocabulary']['unit']} entries"),
-        ("text", f"{corpus['name']}, cut into documents by: {corpus['document']}"),
+        ("text", f"{corpus['name']}, document: {corpus['document']}"),
     ]
     for name, part in corpus["parts"].items():
         size = f"{counted(part['tokens'], 'token')}, {counted(part['documents'], 'document')}"
@@ -70,7 +70,7 @@ def _result_pairs(results: Json, unit: str) -> list[tuple[str, str]]:
 
 
 def setting_table(rows: Sequence[tuple[str, str, str]]) -> Table:
-    """The rows of `setting_rows`; names of settings are never broken."""
+    """Return a table of `setting_rows`; names of settings are never wrapped."""
     table = plain_table("<setting", "<value", "<why")
     table.columns[0].no_wrap = True
     for row in rows:
@@ -79,7 +79,7 @@ def setting_table(rows: Sequence[tuple[str, str, str]]) -> Table:
 
 
 def setting_rows(record: Json, *, everything: bool) -> list[tuple[str, str, str]]:
-    """Settings that were chosen (by the user or a rule) with where they came from; or all."""
+    """Return settings that the user or a rule chose, or all, each with its origin."""
     origins = record.get("origins", {})
     rows = []
     for section, values in record["settings"].items():
@@ -91,7 +91,7 @@ def setting_rows(record: Json, *, everything: bool) -> list[tuple[str, str, str]
 
 
 def trial_table(rows: Sequence[Json]) -> Table:
-    """The trials of a search, the best first."""
+    """Return a table of the trials of a search, the best first."""
     names = list(dict.fromkeys(name for row in rows for name in row["values"]))
     table = plain_table("trial", "nats/token", "<state", *names)
     for row in rows:

@@ -32,12 +32,12 @@ def score_table(
     words: bool = False,
     kept: Mapping[str, Sequence[str]] | None = None,
 ) -> Table:
-    """Return a row for each text, None being a row without text.
+    """Return a table with a row for each text; None is a row without text.
 
     `rank` ranks the texts by their penalized log-probability and marks the likeliest; texts
     without tokens have no rank. `words` shows the perplexity per word in place of bits per
-    character, `kept` adds cells of other columns. The penalized log-probability is a column if
-    unknown tokens make it differ.
+    character, `kept` adds cells of other columns. The penalized log-probability has a column if
+    unknown tokens change it.
     """
     unit, kept = LOG_BASES[log_base], kept or {}
     places, best = _ranks(scores) if rank else ({}, None)
@@ -86,8 +86,8 @@ def _figures(score: Score, log_name: str, unit: float) -> dict[str, str]:
 def _ranks(scores: Sequence[Score | None]) -> tuple[dict[int, int], int | None]:
     """Return the rank of each text by its place in the list, and the place of the best.
 
-    There is no best one among fewer than two, nor where texts differ in their numbers of unknown
-    tokens and these have no penalty: they look likelier than they are.
+    There is no best of fewer than two texts, nor if texts differ in the number of unknown tokens
+    and these have no penalty, since they look likelier than they are.
     """
     held = {at: score for at, score in enumerate(scores) if score and score.tally.tokens}
     order = sorted(held, key=lambda at: -held[at].penalized_log_probability)
@@ -99,7 +99,7 @@ def _ranks(scores: Sequence[Score | None]) -> tuple[dict[int, int], int | None]:
 
 
 def token_table(score: Score, log_base: str) -> Table:
-    """One row for each token of a text: surprisal, its bar, rank, running sum."""
+    """Return a row for each token of a text: surprisal, rank, running sum, bar."""
     unit = LOG_BASES[log_base]
     head = {"e": "nats", "2": "bits", "10": "log10"}[log_base]
     table = plain_table("<token", head, "rank", "sum", "<surprisal")

@@ -1,4 +1,4 @@
-"""Tables for people: evaluations, scores, next tokens, vocabularies, runs."""
+"""Tables for people: evaluations, next tokens, comparisons, benchmarks."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,7 @@ BAR_WIDTH = 24
 
 
 def plain_table(*columns: str, title: str | None = None) -> Table:
-    """A table without frames, numbers to the right; a name that begins with `<` is left-aligned."""
+    """Return a table without frames; columns whose name begins with `<` are left-aligned."""
     table = Table(box=None, title=title, title_justify="left", pad_edge=False, header_style="bold")
     for column in columns:
         left = column.startswith("<")
@@ -47,7 +47,7 @@ def plain_table(*columns: str, title: str | None = None) -> Table:
 
 
 def tally_table(tallies: Mapping[str, Tally]) -> Table:
-    """One column of figures for each text."""
+    """Return a column of figures for each text."""
     table = plain_table("<", *tallies)
     for key, label in LABELS.items():
         table.add_row(label, *(number(tally.summary()[key]) for tally in tallies.values()))
@@ -55,7 +55,7 @@ def tally_table(tallies: Mapping[str, Tally]) -> Table:
 
 
 def method_table(tallies: Mapping[str, Tally], plain: Mapping[str, Tally]) -> Table:
-    """One row for each text and method, under that of the plain figures of the text."""
+    """Return a row for each text and method, below the plain figures of the text."""
     table = plain_table(
         "<text, method", "nats/token", "bits/char", "perplexity", "per word", "gain"
     )
@@ -75,7 +75,7 @@ def method_table(tallies: Mapping[str, Tally], plain: Mapping[str, Tally]) -> Ta
 
 
 def next_table(tokens: Sequence[NextToken]) -> Table:
-    """The likeliest continuations with bars."""
+    """Return the likeliest continuations with bars."""
     table = plain_table("probability", "<token", "<")
     most = max((token.probability for token in tokens), default=1.0) or 1.0
     for token in tokens:
@@ -106,25 +106,25 @@ def comparison_notes(
 
 
 def comparison_table(
-    found: "Sequence[LineNats]", differences: "Sequence[Difference | None]"
+    runs: "Sequence[LineNats]", differences: "Sequence[Difference | None]"
 ) -> Table:
-    """One row for each run: its figures, and how it differs from the first."""
-    unknown = any(one.tally.oov for one in found)
-    penalized = any(one.tally.oov and one.unk_penalty for one in found)
+    """Return a row for each run: its figures, and its difference from the first."""
+    unknown = any(run.tally.oov for run in runs)
+    penalized = any(run.tally.oov and run.unk_penalty for run in runs)
     table = plain_table(
         "<run", "nats/token", "bits/byte", *(["OOV"] if unknown else []),
         *(["penalized"] if penalized else []), "difference",
         "<95 % interval", "won", "<",
     )  # fmt: skip
-    for one, change in zip(found, differences, strict=True):
-        figures = [number(one.tally.nats_per_token), number(one.tally.bits_per_byte)]
-        figures += [f"{one.tally.oov:,}"] if unknown else []
-        figures += [number(one.penalized_bits_per_byte)] if penalized else []
+    for run, change in zip(runs, differences, strict=True):
+        figures = [number(run.tally.nats_per_token), number(run.tally.bits_per_byte)]
+        figures += [f"{run.tally.oov:,}"] if unknown else []
+        figures += [number(run.penalized_bits_per_byte)] if penalized else []
         if change is None:
-            table.add_row(Text(one.name), *figures)
+            table.add_row(Text(run.name), *figures)
             continue
         table.add_row(
-            Text(one.name),
+            Text(run.name),
             *figures,
             f"{change.bits_per_byte:+.4f}",
             "" if change.low is None else f"{change.low:+.4f} to {change.high:+.4f}",
@@ -135,7 +135,7 @@ def comparison_table(
 
 
 def nearest_table(pairs: Sequence[tuple[str, float]]) -> Table:
-    """Neighbours and their cosines."""
+    """Return neighbours and their cosines."""
     table = plain_table("cosine", "<token")
     for token, cosine in pairs:
         table.add_row(f"{cosine:.4f}", Text(visible(token)))
@@ -143,7 +143,7 @@ def nearest_table(pairs: Sequence[tuple[str, float]]) -> Table:
 
 
 def bench_table(figures: "Sequence[Figure]") -> Table:
-    """One row for each measured speed, its ratio to the first of its group, and of the ceiling."""
+    """Return a row for each speed, with its ratio to the first of its group and to the ceiling."""
     table = plain_table("<", "<", "speed", "<unit", "ratio", "of the ceiling")
     group = ""
     for figure in figures:
@@ -160,7 +160,7 @@ def bench_table(figures: "Sequence[Figure]") -> Table:
 
 
 def pairs_table(pairs: Sequence[tuple[str, Any]], title: str | None = None) -> Table:
-    """Names and values; what a run's files say is made fit to be shown."""
+    """Return a table of names and values; unprintable characters are escaped."""
     table = plain_table("<", "<", title=title)
     table.show_header = False
     for name, value in pairs:

@@ -1,4 +1,4 @@
-"""Small pieces of text that every report shares."""
+"""Formats of tokens, numbers and durations that every report uses."""
 
 import math
 
@@ -6,11 +6,11 @@ from charlm.config.text_units import UNITS
 from charlm.files.escapes import escape_unprintable
 
 SYMBOLS = {"\n": "⏎", " ": "␣", "\t": "⇥", "\r": "␍", "": "∅"}
-"""How blanks show in a table."""
+"""Symbols for blanks in a table."""
 
 
 def visible(token: str) -> str:
-    """A token as it reads in a table: blanks as symbols, control characters escaped."""
+    """Return a token for a table: blanks as symbols, control characters escaped."""
     shown = SYMBOLS.get(token)
     if shown is not None:
         return shown
@@ -20,7 +20,7 @@ def visible(token: str) -> str:
 
 
 def number(value: float | int | None, digits: int = 4) -> str:
-    """A figure for a table: thousands apart, `-` where there is none."""
+    """Format a figure for a table, with thousands separators; `-` for None and NaN."""
     if value is None or value != value:  # NaN is not equal to itself
         return "-"
     if isinstance(value, int):
@@ -34,7 +34,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def word_perplexity(value: float | None, unit: str) -> str:
-    """The perplexity per word as an addition to that per token, of units that are not letters.
+    """Format the perplexity per word as an addition to that per token; "" for letters.
 
     A word model that keeps blanks counts them as tokens, so its perplexity per token is far lower.
     """
@@ -43,7 +43,7 @@ def word_perplexity(value: float | None, unit: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as `45 s`, `3:07 min` or `1:02:03 h`."""
+    """Format seconds as `45 s`, `3:07 min` or `1:02:03 h`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -53,6 +53,6 @@ def duration(seconds: float) -> str:
 
 
 def shortened(text: str, width: int) -> str:
-    """A text on one line of at most `width` characters."""
+    """Return a text on one line, cut to `width` characters."""
     line = visible(text)
     return line if len(line) <= width else line[: width - 1] + "…"

@@ -149,7 +149,7 @@ def test_files_that_hold_sums_are_as_they_were_written(name: str, path: Path) ->
     data = (path / name).read_bytes()
     for wrong in (data[:-1], data + b" ", data.replace(b"  ", b"\t", 1)):
         (path / name).write_bytes(wrong)
-        assert any("not as charlm writes it" in problem for problem in problems(path))
+        assert any("not as charlm wrote it" in problem for problem in problems(path))
 
 
 def test_a_record_is_sealed(path: Path) -> None:
