@@ -147,6 +147,7 @@ GOOD = {
         ({"vocab_size": -1}, "vocab_size is -1"),
         ({"vocab_size": 10**12}, "vocab_size is 1000000000000"),
         ({"vocab_size": "5"}, "vocab_size is str '5'; expected int"),
+        ({"logit_scale": 0}, "logit_scale is 0; expected a number above 0"),
         ({"document": None}, "document is None"),
         ({"model": None}, "model is NoneType"),
         ({"vocabulary": [1]}, "vocabulary is list"),

@@ -19,14 +19,16 @@ from waiting import PATIENCE
 from charlm.api.model import load
 from charlm.config.settings import Settings, settings_from
 from charlm.errors import CorpusError, DivergenceError, EnvironmentFailure, RunError, UsageError
-from charlm.files.atomic import TEMPORARY
+from charlm.files.atomic import MANIFEST, TEMPORARY, file_fingerprint, json_bytes
 from charlm.files.safe_read import read_json
 from charlm.inference.adapt.calibration import fit_scale
 from charlm.inference.likelihood import evaluate
 from charlm.runs import data as data_module
 from charlm.runs.checkpoints import checkpoint_folders
-from charlm.runs.layout import read_record, write_record
+from charlm.runs.layout import CONFIG, LOGIT_SCALE, read_record, write_record
+from charlm.runs.tensors import tensors_from_file, tensors_to_bytes
 from charlm.runs.verify import verify_run
+from charlm.runs.weights import OLD_SCALE
 from charlm.text.corpus import Corpus
 from charlm.text.encoded import encode_text
 from charlm.training import calibrating
@@ -531,7 +533,7 @@ def test_a_kill_while_a_run_is_made_longer_leaves_it_unfinished(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(resuming, "write_scale", killed)
+        patch.setattr(resuming, "write_logit_scale", killed)
         with pytest.raises(ZeroDivisionError):
             resume(path, {"training": {"steps": 24}})
     assert read_json(path / "run.json")["status"] == "training"
@@ -921,11 +923,31 @@ def test_a_foreign_state_is_a_run_error(tmp_path: Path) -> None:
         load(session.path)
 
 
-def test_a_run_that_is_too_sure_of_itself_is_calibrated(tmp_path: Path) -> None:
-    """Memorised text, another to validate on: the factor is below one, in the file, and told.
+def with_scale_in_weights(path: Path, copy: Path) -> Path:
+    """Return a copy of a run with its calibration factor where older commits wrote it."""
+    shutil.copytree(path, copy)
+    config, manifest = read_json(copy / CONFIG), read_json(copy / MANIFEST)
+    scale = torch.tensor(config.pop(LOGIT_SCALE))
+    (copy / WEIGHTS).write_bytes(
+        tensors_to_bytes(tensors_from_file(copy / WEIGHTS) | {OLD_SCALE: scale})
+    )
+    (copy / CONFIG).write_bytes(json_bytes(config))
+    manifest["files"] |= {name: file_fingerprint(copy / name) for name in (CONFIG, WEIGHTS)}
+    (copy / MANIFEST).write_bytes(json_bytes(manifest))
+    return copy
 
-    What the run records is what evaluating it gives, with every engine; a longer run goes on from
-    the weights without it.
+
+def same_files(path: Path, other: Path) -> bool:
+    """Return whether two runs have the same configuration, weights and manifest."""
+    names = (CONFIG, WEIGHTS, MANIFEST)
+    return all((path / name).read_bytes() == (other / name).read_bytes() for name in names)
+
+
+def test_a_run_that_is_too_sure_of_itself_is_calibrated(tmp_path: Path) -> None:
+    """Memorised text, another to validate on: the factor is below 1 and recorded in config.json.
+
+    What the run records is what evaluating it gives, with every engine; a longer run resumes
+    without the factor. Older runs keep it among the weights, and work in the same way.
     """
     held = tmp_path / "valid.txt"
     held.write_text("bca cab dab bad acb\n" * 3)
@@ -953,14 +975,19 @@ def test_a_run_that_is_too_sure_of_itself_is_calibrated(tmp_path: Path) -> None:
         for engine in ("torch", "numpy", "auto"):
             found = load(session.path, engine=engine).evaluate(held.read_text())
             assert found.nats == pytest.approx(last.valid.nats, rel=1e-5)
-    again = resume(tmp_path / "fitted", {"training": {"epochs": 31.0}})
-    assert whole(tmp_path / "fitted")
-    going_on = load(tmp_path / "fitted").evaluate(held.read_text())
-    assert going_on.nats == pytest.approx(before.nats, rel=1e-5)  # without the factor
-    last = list(again.records())[-1]
-    assert isinstance(last, FinishedRecord)
-    assert last.logit_scale < 0.9
-    assert whole(tmp_path / "fitted")
+    older = with_scale_in_weights(tmp_path / "fitted", tmp_path / "older")
+    assert load(older).evaluate(held.read_text()) == found
+    for path in (tmp_path / "fitted", older):
+        assert whole(path)
+        again = resume(path, {"training": {"epochs": 31.0}})
+        assert whole(path)
+        resumed = load(path).evaluate(held.read_text())
+        assert resumed.nats == pytest.approx(before.nats, rel=1e-5)  # without the factor
+        last = list(again.records())[-1]
+        assert isinstance(last, FinishedRecord)
+        assert last.logit_scale < 0.9
+        assert whole(path)
+    assert same_files(tmp_path / "fitted", older)
 
 
 def test_a_stop_during_the_last_measurements_loses_none_of_them(
@@ -1075,7 +1102,7 @@ def test_a_kill_after_the_last_average_took_its_place_is_mended(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(calibrating, "write_scale", killed)
+        patch.setattr(calibrating, "write_logit_scale", killed)
         with pytest.raises(ZeroDivisionError):
             list(session.records())
     session.lock.release()

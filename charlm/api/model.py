@@ -32,7 +32,7 @@ from charlm.inference.scoring import Scorer, Scores
 from charlm.runs.layout import METRICS, TOKENIZER, WEIGHTS, read_metrics
 from charlm.runs.locate import checkpoints_folder, find_run, is_run
 from charlm.runs.pair import backward_half, is_pair
-from charlm.runs.run import Run, file_stamp, load_run, read_embedding
+from charlm.runs.run import Run, load_run, read_embedding, run_stamp
 from charlm.text.corpus import Corpus
 from charlm.text.documents import check_text
 from charlm.text.tokenizers.tokenizer_json import EOS
@@ -51,7 +51,7 @@ class Model:
     def __init__(self, run: Run, **options: Any) -> None:
         self.run, self._options = run, options  # options of `load_run`, for the other half
         self.path, self.vocabulary, self.config = run.path, run.vocabulary, run.config
-        self._stamp = file_stamp(run.path / WEIGHTS)
+        self._stamp = run_stamp(run.path)
 
     def __repr__(self) -> str:
         model, unit = self.config["model"], self.vocabulary.unit
@@ -387,7 +387,7 @@ def load(
     return Model(load_run(path, **options), **options)
 
 
-def _load_again(path: str, options: dict[str, Any], stamp: tuple[int, int]) -> Model:
+def _load_again(path: str, options: dict[str, Any], stamp: tuple[int, ...]) -> Model:
     """Load a model that was pickled or copied; warn if its weights were replaced since."""
     model = Model(load_run(Path(path), **options), **options)
     if model._stamp != stamp:

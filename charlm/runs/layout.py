@@ -36,6 +36,9 @@ BEST = "best.json"
 KEPT_VECTORS = Path("data", "vectors", "vectors.safetensors")
 """Where the vectors that a run begins with are kept in its folder."""
 MAX_LOG = 1 << 30
+LOGIT_SCALE = "logit_scale"
+"""In config.json: the factor on all logits, if calibration found one."""
+MAX_LOGIT_SCALE = 1e15
 SEAL = "sha256"
 """In run.json: of all the rest of it."""
 
@@ -54,6 +57,12 @@ def read_config(path: Path) -> dict[str, Any]:
     if document not in DOCUMENT_NAMES:
         raise RunError(
             f"{where}: document is {shown(document)}; expected one of {', '.join(DOCUMENT_NAMES)}"
+        )
+    scale = config.get(LOGIT_SCALE, 1.0)
+    if not 0.0 < scale <= MAX_LOGIT_SCALE:
+        raise RunError(
+            f"{where}: {LOGIT_SCALE} is {scale}; expected a number above 0. Restore the run from "
+            "a copy"
         )
     return config
 

@@ -42,6 +42,7 @@ from charlm.runs.built_in import shipped_sources
 from charlm.runs.layout import (
     CONFIG,
     FORMAT,
+    LOGIT_SCALE,
     TOKENIZER,
     WEIGHTS,
     read_config,
@@ -49,7 +50,7 @@ from charlm.runs.layout import (
     read_record,
 )
 from charlm.runs.shapes import Each, check_shape
-from charlm.runs.weights import SCALE, load_arrays, read_header
+from charlm.runs.weights import OLD_SCALE, has_old_scale, load_arrays, old_logit_scale
 from charlm.text.boundaries import Boundaries
 from charlm.text.corpus import Corpus
 from charlm.text.direction import BackwardVocabulary, mirrored
@@ -197,26 +198,25 @@ def write_weights(path: Path, model: "RecurrentLanguageModel") -> None:
     from charlm.nn.model import saved_tensors
     from charlm.runs.tensors import tensors_to_bytes
 
-    _replace_weights(path, tensors_to_bytes(saved_tensors(model)))
+    _replace_file(path, WEIGHTS, tensors_to_bytes(saved_tensors(model)))
 
 
-def write_scale(path: Path, scale: float | None) -> None:
-    """Put the factor on all logits beside the best weights; None takes it away, if it is there."""
-    if scale is None and SCALE not in read_header(path / WEIGHTS):
-        return
-    import torch
-
-    from charlm.runs.tensors import tensors_from_file, tensors_to_bytes
-
-    tensors = tensors_from_file(path / WEIGHTS)
-    tensors.pop(SCALE, None)
+def write_logit_scale(path: Path, scale: float | None) -> None:
+    """Record the calibration factor in config.json; None removes it, also from older weights."""
+    config = {name: value for name, value in read_config(path).items() if name != LOGIT_SCALE}
     if scale is not None:
-        tensors[SCALE] = torch.tensor(scale)
-    _replace_weights(path, tensors_to_bytes(tensors))
+        config[LOGIT_SCALE] = float(np.float32(scale))  # as all engines use it
+    _replace_file(path, CONFIG, json_bytes(config))
+    if scale is None and (path / WEIGHTS).exists() and has_old_scale(path / WEIGHTS):
+        from charlm.runs.tensors import tensors_from_file, tensors_to_bytes
+
+        tensors = tensors_from_file(path / WEIGHTS)
+        del tensors[OLD_SCALE]
+        _replace_file(path, WEIGHTS, tensors_to_bytes(tensors))
 
 
-def _replace_weights(path: Path, data: bytes) -> None:
-    """Write the weights' file.
+def _replace_file(path: Path, name: str, data: bytes) -> None:
+    """Replace config.json or the weights of a run, and their entry in the manifest.
 
     The manifest first allows the old and the new content, then the new one only, so that it is
     right at every moment, whenever the process dies.
@@ -224,14 +224,14 @@ def _replace_weights(path: Path, data: bytes) -> None:
     manifest = read_manifest(path)
     check_shape(manifest, {"files": Each((dict, Each(MAYBE_ENTRY, list)))}, str(path / MANIFEST))
     entries = dict(manifest["files"])
-    before = entries.get(WEIGHTS)  # not there yet is allowed until the first ones are
-    if before == fingerprint(data) and (path / WEIGHTS).exists():
+    before = entries.get(name)  # weights may be missing until the first ones are written
+    if before == fingerprint(data) and (path / name).exists():
         return
     old = before if isinstance(before, list) else [before]
-    entries[WEIGHTS] = [*old, fingerprint(data)]
+    entries[name] = [*old, fingerprint(data)]
     write_json(path / MANIFEST, manifest | {"files": entries})
-    write_file(path / WEIGHTS, data)
-    entries[WEIGHTS] = fingerprint(data)
+    write_file(path / name, data)
+    entries[name] = fingerprint(data)
     write_json(path / MANIFEST, manifest | {"files": entries})
 
 
@@ -261,7 +261,13 @@ def load_run(
     return Run(
         path=path,
         engine=load_engine(
-            path / WEIGHTS, settings, len(vocabulary), engine, weights=weights, threads=threads
+            path / WEIGHTS,
+            settings,
+            len(vocabulary),
+            engine,
+            weights=weights,
+            threads=threads,
+            logit_scale=config.get(LOGIT_SCALE),
         ),
         vocabulary=BackwardVocabulary(vocabulary) if backward else vocabulary,
         boundaries=Boundaries.from_config(config, vocabulary),
@@ -283,8 +289,8 @@ def load_engine(
 
     `native` are the compiled kernels; `auto` takes them where they are, else numpy, and torch for
     models that only torch computes. `weights` says how the kernels keep the weights: fp32, bf16 or
-    int8. All logits are multiplied by `logit_scale`, by default by the factor that calibration
-    left in the file, if any. Raises UsageError for names that are not known or do not go together,
+    int8. All logits are multiplied by `logit_scale`, by default by the factor that older
+    runs keep in the file. Raises UsageError for names that are not known or do not go together,
     EnvironmentFailure where the kernels are missing, RunError for a damaged file.
     """
     for name, value, choices in (
@@ -304,8 +310,7 @@ def load_engine(
         )
     stamp = file_stamp(path)
     arrays = load_arrays(path, settings, vocab_size)
-    kept = float(arrays.pop(SCALE, np.float32(1.0)))
-    scale = kept if logit_scale is None else logit_scale
+    scale = old_logit_scale(path) if logit_scale is None else logit_scale
     if engine == "torch":
         from charlm.nn.torch_backend import TorchEngine
 
@@ -322,17 +327,20 @@ def load_engine(
                 f"{path} has changed since the model was loaded, and this process is a fork that "
                 "has to read it again. Call charlm.load in this process"
             )
-        again = load_arrays(path, settings, vocab_size)
-        again.pop(SCALE, None)
-        return weights_from(settings, again, scale)
+        return weights_from(settings, load_arrays(path, settings, vocab_size), scale)
 
     return _compiled_engine(plain, weights, threads, reread, must=must)
 
 
 def file_stamp(path: Path) -> tuple[int, int]:
     """Return the size and the time of a file, to know whether it has been replaced."""
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def run_stamp(path: Path) -> tuple[int, ...]:
+    """Return the stamps of a run's weights and configuration, which change when it is trained."""
+    return file_stamp(path / WEIGHTS) + file_stamp(path / CONFIG)
 
 
 def _compiled_engine(
@@ -364,7 +372,6 @@ def read_embedding(path: Path) -> NDArray[np.float32]:
 def torch_model(path: Path) -> "RecurrentLanguageModel":
     """The model of a run in torch, on the CPU, as it was trained. Raises RunError."""
     settings, arrays = _settings_and_arrays(path)
-    arrays.pop(SCALE, None)
     return _torch_model(settings, read_config(path)["vocab_size"], arrays)
 
 

@@ -66,6 +66,7 @@ CONFIG_SHAPE = {
     "crlf?": bool,
     "line_ends_inside?": bool,
     "unk_types?": NUMBER,
+    "logit_scale?": NUMBER,
     "model": {"cell": str, "num_layers": int, "hidden_size": int, "embedding_size": int},
     "vocabulary": {"unit": str, "words": str},
     "charlm?": str,

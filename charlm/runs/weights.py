@@ -15,8 +15,9 @@ from charlm.files.safe_read import file_size, parse_json, read_bytes
 MAX_HEADER = 4 << 20
 MAX_WEIGHT = 1e15
 """No trained weight comes near; with larger ones sums overflow."""
-SCALE = "output.scale"
-"""Name of the factor on all logits, where calibration has found one."""
+OLD_SCALE = "output.scale"
+"""Tensor that holds the calibration factor of older runs; newer ones have it in config.json."""
+SCALAR: tuple[str, tuple[int, ...]] = ("F32", ())
 
 
 def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -54,8 +55,8 @@ def load_arrays(
     if kinds:
         raise RunError(f"{path}: holds numbers of type {kinds[0]}; expected F32. Train again")
     found = {name: shape for name, (_, shape) in header.items()}
-    if found.get(SCALE) == ():
-        del found[SCALE]
+    if header.get(OLD_SCALE) == SCALAR:
+        del found[OLD_SCALE]
     depth = settings.num_layers or 0
     if depth > len(found):  # a claim of many layers must not cost the time to list them
         raise RunError(
@@ -77,9 +78,23 @@ def load_arrays(
                 f"{path}: {name} holds {highest:.0e}, which is not finite or beyond any trained "
                 "weight; train again"
             )
-    if SCALE in arrays and not arrays[SCALE] > 0.0:
-        raise RunError(f"{path}: {SCALE} is {arrays[SCALE]}; expected more than 0. Train again")
+    arrays.pop(OLD_SCALE, None)
     return arrays
+
+
+def has_old_scale(path: Path) -> bool:
+    """Return whether a file of weights holds a calibration factor, as older runs do."""
+    return read_header(path).get(OLD_SCALE) == SCALAR
+
+
+def old_logit_scale(path: Path) -> float:
+    """Return the calibration factor in a file of weights, or 1. Raises RunError for a bad one."""
+    if not has_old_scale(path):
+        return 1.0
+    scale = float(_arrays_from_file(path)[OLD_SCALE])
+    if not scale > 0.0:
+        raise RunError(f"{path}: {OLD_SCALE} is {scale}; expected more than 0. Train again")
+    return scale
 
 
 def _torch_shapes(settings: ModelSettings, vocab_size: int) -> dict[str, tuple[int, ...]]:

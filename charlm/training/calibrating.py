@@ -9,7 +9,7 @@ from charlm.inference.adapt.calibration import fit_scale, sample_of
 from charlm.inference.likelihood import evaluate
 from charlm.nn.torch_backend import TorchEngine
 from charlm.runs.layout import WEIGHTS
-from charlm.runs.run import load_engine, write_scale, write_weights
+from charlm.runs.run import load_engine, write_logit_scale, write_weights
 from charlm.text.encoded import EncodedText
 from charlm.training.trainer import Trainer
 from charlm.units import Tally
@@ -46,7 +46,7 @@ def calibrate(path: Path, trainer: Trainer, save: Callable[[], object]) -> tuple
         save()  # of the weights that are trained, not of their average
     if scale == 1.0 or after.nats > enough:
         return before, 1.0
-    write_scale(path, scale)
+    write_logit_scale(path, scale)
     return after, scale
 
 
@@ -62,7 +62,7 @@ def _fitted(engine: Callable[[float], Engine], text: EncodedText) -> float:
     return scale if nats(scale) <= (1.0 - MIN_GAIN) * nats(1.0) else 1.0
 
 
-def best_engine(path: Path, trainer: Trainer, logit_scale: float | None = None) -> Engine:
+def best_engine(path: Path, trainer: Trainer, logit_scale: float = 1.0) -> Engine:
     """A run's best weights: on the device of the training, or on the CPU by the fastest engine."""
     model, device = trainer.model, trainer.device
     name = "auto" if device.type == "cpu" else "torch"

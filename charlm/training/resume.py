@@ -25,7 +25,7 @@ from charlm.runs.layout import (
     write_record,
 )
 from charlm.runs.pair import backward_half, backward_settings, is_pair, length_factor
-from charlm.runs.run import model_settings, write_scale
+from charlm.runs.run import model_settings, write_logit_scale
 from charlm.text.dataset import Dataset
 from charlm.text.tokenizers.vocabulary import load_vocabulary
 from charlm.training.lengths import (
@@ -228,8 +228,7 @@ def _reopen(session: Session, log_bytes: int) -> None:
     """
     session.record["status"] = "training"
     write_record(session.path, session.record)
-    if (session.path / WEIGHTS).exists():
-        write_scale(session.path, None)
+    write_logit_scale(session.path, None)
     cut_log(session.path, log_bytes)
 
 

@@ -199,7 +199,7 @@ class Session:
         if not stopped and trainer.settings.calibrate and valid:
             with phase("calibrating"):
                 valid, scale = calibrate(self.path, trainer, self._save)
-        engine, text, test = best_engine(self.path, trainer), trainer.dataset.test, None
+        engine, text, test = best_engine(self.path, trainer, scale), trainer.dataset.test, None
         if not stopped and text is not None:
             with phase("evaluating the test text", total=len(text.ids)):
                 test = evaluate(engine, text)
