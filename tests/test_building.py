@@ -14,8 +14,8 @@ from charlm.text.tokenizers.building import (
     BuiltVocabulary,
     build_vocabulary,
     count_ids,
-    safe_chunks,
 )
+from charlm.text.tokenizers.cutting import safe_chunks
 from charlm.text.tokenizers.tokenizer_json import LETTERS, UNK
 
 TEXTS = st.text(st.sampled_from("aab é猫\n " + END), max_size=60)
@@ -93,7 +93,9 @@ def test_a_text_that_writes_unk_itself_is_taken_at_its_word(monkeypatch) -> None
     result = built("the <unk> sat on <unk>\n", "word", words="whitespace")
     assert result.vocabulary.tokens == ["<unk>", "\n", "on", "sat", "the"]
     assert result.counts.tolist() == [2, 1, 1, 1, 1]
-    assert result.notes == ["The text holds 2 literal <unk>; they are the unknown token UNK."]
+    assert result.notes == [
+        "The text has 2 literal <unk>, which are read as the unknown token UNK."
+    ]
     assert result.coverage == pytest.approx(4 / 6)
 
 

@@ -10,13 +10,10 @@ from hypothesis import strategies as st
 from charlm.config.corpus import VocabularySettings
 from charlm.config.text_units import UNITS
 from charlm.text.encoded import encode_text
-from charlm.text.tokenizers.building import build_vocabulary, safe_chunks
-from charlm.text.tokenizers.vocabulary import (
-    WordVocabulary,
-    _begins_apart,
-    cut_safely,
-    vocabulary_class,
-)
+from charlm.text.tokenizers.building import build_vocabulary
+from charlm.text.tokenizers.cutting import cut_safely, safe_chunks, starts_character
+from charlm.text.tokenizers.vocabulary import vocabulary_class
+from charlm.text.tokenizers.words import WordVocabulary
 
 NORMALS = [
     {"normalize": "nfc"},
@@ -86,15 +83,15 @@ def test_no_composition_reaches_over_a_cut() -> None:
     seconds = {chr(int(d[1], 16)) for d in decompositions if len(d) == 2 and d[0][0] != "<"}
     seconds |= set(map(chr, [*range(0x1161, 0x1176), *range(0x11A8, 0x11C3)]))
     assert len(seconds) > 100
-    assert not any(map(_begins_apart, seconds))
+    assert not any(map(starts_character, seconds))
     marks = [chr(code) for code in range(sys.maxunicode) if unicodedata.combining(chr(code))]
-    assert not any(map(_begins_apart, marks))
-    assert all(map(_begins_apart, "aé猫\u1112 \n'"))
+    assert not any(map(starts_character, marks))
+    assert all(map(starts_character, "aé猫\u1112 \n'"))
 
 
 def test_a_run_of_blanks_is_never_counted_in_two(monkeypatch) -> None:
     """A word rule that looks at short pieces once took a cut between two blanks for a safe one."""
-    monkeypatch.setattr("charlm.text.tokenizers.vocabulary.FINE_CHARS", 4)
+    monkeypatch.setattr("charlm.text.tokenizers.cutting.FINE_CHARS", 4)
     text = "éaé   b"
     vocabulary = WordVocabulary(VocabularySettings(unit="word"), ["<unk>", "<eos>"])
     assert isinstance(vocabulary, WordVocabulary)

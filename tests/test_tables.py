@@ -406,7 +406,7 @@ def test_tables_that_are_alike_are_reported_once(here) -> None:
         Path(f"{number:02}.csv").write_text(f"id,text\n1,{number}\n\n")
     Path("30.jsonl").write_text('{"id": 1, "text": "30"}\n')
     corpus = Corpus(["*.csv", "30.jsonl"])
-    for again in (corpus, corpus, corpus.cut("line")):
+    for again in (corpus, corpus, corpus.with_document("line")):
         assert "".join(again.chunks()) == "".join(f"{n}{END}" for n in range(31))
         reports = [note for note in again.notes if 'the column "text" is read' in note]
         assert [note.partition(":")[0] for note in reports] == ["00.csv", "30.jsonl"]

@@ -86,8 +86,8 @@ def test_a_word_may_hold_blanks(tmp_path: Path) -> None:
         (b"3 2\na 1 2\nb 1\n", ["line 3"]),
         (binary_of(WORDS, b"\n")[:-9], ["ends in entry 3 of 3"]),
         (binary_of(WORDS, b"\n").replace(b"3 3", b"9 3", 1), ["ends in entry 4 of 9"]),
-        (binary_of(WORDS, b"\n").replace(b"3 3", b"2 3", 1), ["goes on after 2 entries"]),
-        (binary_of(WORDS, b"\n").replace(b"3 3", b"3 2", 1), ["goes on after 3 entries"]),
+        (binary_of(WORDS, b"\n").replace(b"3 3", b"2 3", 1), ["more data after the 2 entries"]),
+        (binary_of(WORDS, b"\n").replace(b"3 3", b"3 2", 1), ["more data after the 3 entries"]),
         (b"2 4\na 0.1 0.2 0.3\nb 0.4 0.5 0.6\n", ["line 2", "3 fields", "a word and 4 numbers"]),
         (b"2 2\na 0.1 0.2 0.3\nb 0.4 0.5 0.6\n", ["line 2", "3 fields", "a word and 2 numbers"]),
         (b"2 3\na 0.1 0.2 x\nb 0.4 0.5 0.6\n", ["line 2", "a word and 3 numbers"]),
@@ -136,7 +136,7 @@ def test_another_number_of_rows_than_the_header_says_is_reported(
     found = read_vectors(path, set(WORDS))
     assert set(found.by_word) == set(WORDS)
     assert len(found.notes) == notes
-    assert all(f"says {said} vectors, the file holds 3" in note for note in found.notes)
+    assert all(f"says {said} vectors, the file has 3" in note for note in found.notes)
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:

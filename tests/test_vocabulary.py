@@ -19,15 +19,11 @@ from charlm.config.text_units import UNITS
 from charlm.errors import RunError, UsageError
 from charlm.text.documents import END
 from charlm.text.tokenizers.building import build_vocabulary
+from charlm.text.tokenizers.cutting import cut_safely
+from charlm.text.tokenizers.letters import CharVocabulary
 from charlm.text.tokenizers.tokenizer_json import EOS, LETTERS, UNK, split, tokenizer_json
-from charlm.text.tokenizers.vocabulary import (
-    CharVocabulary,
-    Vocabulary,
-    WordVocabulary,
-    cut_safely,
-    load_vocabulary,
-    smallest_dtype,
-)
+from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary
+from charlm.text.tokenizers.words import WordVocabulary
 
 ANY = st.text(
     st.one_of(
@@ -286,7 +282,7 @@ def test_ids_never_wrap_around(size: int, dtype: str) -> None:
     ]
     tokens = ["<unk>", "<eos>", *letters[: size - 2]]
     vocabulary = CharVocabulary(VocabularySettings(), tokens)
-    assert vocabulary.dtype == np.dtype(dtype) == smallest_dtype(size)
+    assert vocabulary.dtype == np.dtype(dtype)
     if size > 2:
         ids, _ = vocabulary.encode_marked(tokens[-1] + END)
         assert ids.tolist() == [size - 1, EOS]

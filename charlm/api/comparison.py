@@ -82,7 +82,9 @@ def _of_files(
     notes += corpus.notes
     sizes = [len(line.encode("utf-8")) for line in text.split("\n")]
     sizes = [size + 1 for size in sizes[:-1]] + ([sizes[-1]] if sizes[-1] else [])
-    return [model.run.encode(corpus.cut(model.run.boundaries.document)) for model in models], sizes
+    return [
+        model.run.encode(corpus.with_document(model.run.boundaries.document)) for model in models
+    ], sizes
 
 
 def _held_out(

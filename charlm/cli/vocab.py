@@ -124,7 +124,8 @@ def _content(built: "BuiltVocabulary", top: int) -> dict[str, Any]:
 def _second(built: "BuiltVocabulary", corpus: "Corpus") -> dict[str, Any]:
     """How much of a second text is unknown, and what of it is most frequent."""
     from charlm.text.documents import END
-    from charlm.text.tokenizers.building import count_ids, safe_chunks
+    from charlm.text.tokenizers.building import count_ids
+    from charlm.text.tokenizers.cutting import safe_chunks
 
     vocabulary = built.vocabulary
     with phase("reading the second text", unit="characters"):

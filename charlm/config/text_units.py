@@ -44,7 +44,7 @@ class UnitSpec:
 
 UNITS: dict[str, UnitSpec] = {
     "char": UnitSpec(
-        vocabulary="charlm.text.tokenizers.vocabulary:CharVocabulary",
+        vocabulary="charlm.text.tokenizers.letters:CharVocabulary",
         builder="charlm.text.tokenizers.building:build_counted",
         summary="Unicode characters",
         letter="char",
@@ -54,7 +54,7 @@ UNITS: dict[str, UnitSpec] = {
         expectation="letters",
     ),
     "byte": UnitSpec(
-        vocabulary="charlm.text.tokenizers.vocabulary:ByteVocabulary",
+        vocabulary="charlm.text.tokenizers.letters:ByteVocabulary",
         builder="charlm.text.tokenizers.building:build_bytes",
         summary="UTF-8 bytes",
         letter="byte",
@@ -63,7 +63,7 @@ UNITS: dict[str, UnitSpec] = {
         expectation="letters",
     ),
     "word": UnitSpec(
-        vocabulary="charlm.text.tokenizers.vocabulary:WordVocabulary",
+        vocabulary="charlm.text.tokenizers.words:WordVocabulary",
         builder="charlm.text.tokenizers.building:build_counted",
         summary="words",
         whole_words=True,
@@ -77,7 +77,7 @@ UNITS: dict[str, UnitSpec] = {
         preview_tokens=40,
     ),
     "bpe": UnitSpec(
-        vocabulary="charlm.text.tokenizers.vocabulary:BpeVocabulary",
+        vocabulary="charlm.text.tokenizers.words:BpeVocabulary",
         builder="charlm.text.tokenizers.building:build_bpe",
         summary="pieces of words (byte-pair encoding, Sennrich et al. 2016)",
         byte_level=True,

@@ -1,4 +1,4 @@
-"""A corpus: text of any size, read in chunks, as often as needed, with its documents marked."""
+"""A corpus: text of any size, read in chunks and repeatedly, with END after documents."""
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,23 +18,24 @@ from charlm.text.sources.names import Source, find, safe_name, short_name
 from charlm.text.sources.rows import Record, Rows
 
 MAX_NOTES = 20
+"""Notes that are kept; of further ones only the number is reported."""
 Stamps = tuple[tuple[int, ...], ...]
-"""Size, time of change and number of each file of a corpus."""
+"""Size, modification time and inode of each file of a corpus."""
 
 CHUNK_CHARS = 1 << 20
-"""A chunk has about so many characters, and fewer than twice as many."""
+"""Smallest size of a chunk except the last, in characters; chunks have less than twice as many."""
 
 
 @dataclass(frozen=True)
 class _Memory:
-    """A text that is at hand already."""
+    """A text in memory."""
 
     label: str
     text: str
 
 
 class Corpus:
-    """A text that can be read again and again, in chunks, with marks where documents end.
+    """A text that can be read repeatedly, in chunks, with END after each document.
 
     `sources` are names as in `charlm.text.sources.names`. `document` is one of `DOCUMENT_NAMES`;
     "auto" is "line" if every source is a table, else "stream". `reading` holds the rules for
@@ -44,15 +45,15 @@ class Corpus:
     """
 
     sources: tuple[str, ...]
-    """The names as given."""
+    """Names as given."""
     document: str
     """Unit of the text: stream, line, paragraph or file. Rows of tables are lines."""
     name: str
-    """A short name for a run of this text: letters, digits, dot, underscore and hyphen."""
+    """Short name for a run of this text: letters, digits, dot, underscore and hyphen."""
     notes: list[str]
-    """Sentences for the user that arose so far, each once."""
+    """Messages for the user, each once."""
     crlf: bool
-    """Whether the text that was read to its end has lines in it that end with CR LF."""
+    """True if lines of the text, once read to its end, end with CR LF."""
 
     def __init__(
         self,
@@ -67,37 +68,37 @@ class Corpus:
             reading = replace(reading, encoding=decoding.codec_name(reading.encoding))
         self._reading = reading
         self.notes = []
-        self._untold: set[str] = set()
+        self._more_notes: set[str] = set()
         sources = [sources] if isinstance(sources, str) else sources
-        found = find(sources, self._reading, self._note)
-        self._begin(tuple(sources), found, document, short_name(sources[0], found))
+        opened = find(sources, self._reading, self._note)
+        self._begin(tuple(sources), opened, document, short_name(sources[0], opened))
 
     @classmethod
     def from_text(
         cls, text: str, document: str = "stream", name: str = "text", *, keep_cr: bool = False
     ) -> "Corpus":
-        """Make a corpus of a text in memory, taken as one file.
+        """Make a corpus of a text in memory, which counts as one file.
 
         `keep_cr` is as in `ReadSettings`. Raises CorpusError for a lone surrogate.
         """
         check_text(text)
         corpus = cls.__new__(cls)
         corpus._reading, corpus.notes = ReadSettings(keep_cr=keep_cr), []
-        corpus._untold = set()
+        corpus._more_notes = set()
         corpus._begin((name,), [_Memory(name, text)], document, safe_name(name))
         return corpus
 
-    def cut(self, document: str) -> "Corpus":
-        """The same text cut into documents otherwise; standard input is not read a second time."""
+    def with_document(self, document: str) -> "Corpus":
+        """Return the corpus with another unit of document; standard input is not read again."""
         other = copy.copy(self)
-        other.notes, other._untold = [], set()
-        other._begin(self.sources, self._found, document, self.name)
+        other.notes, other._more_notes = [], set()
+        other._begin(self.sources, self._opened, document, self.name)
         return other
 
     def _begin(
         self,
         sources: tuple[str, ...],
-        found: Sequence[Source | _Memory],
+        opened: Sequence[Source | _Memory],
         document: str,
         name: str,
     ) -> None:
@@ -105,26 +106,26 @@ class Corpus:
             names = ", ".join(DOCUMENT_NAMES)
             raise UsageError(f'--document "{document}" is not one of {names}.')
         if document == "auto":
-            document = "line" if all(isinstance(source, Rows) for source in found) else "stream"
+            document = "line" if all(isinstance(source, Rows) for source in opened) else "stream"
         self.sources, self.document, self.name = sources, document, name
         self.crlf = False
-        self._found = found
+        self._opened = opened
         self._encodings: dict[str, str] = {}
         self._block_bytes = BLOCK_BYTES
         self._chunk_chars = CHUNK_CHARS
 
     def stamps(self) -> Stamps:
-        """Size and times of each file, to know later whether one has changed."""
-        paths = [getattr(source, "path", None) for source in self._found]
+        """Return the stamp of each file, by which a change can be detected later."""
+        paths = [getattr(source, "path", None) for source in self._opened]
         return tuple(_stamp(path) for path in paths if isinstance(path, Path))
 
     def __repr__(self) -> str:
         return f"Corpus({list(self.sources)!r}, document={self.document!r})"
 
     def chunks(self) -> Iterator[str]:
-        """The whole text from the start, in chunks that are never empty; joined, they are the text.
+        """Yield the whole text from the start in chunks that are not empty.
 
-        Memory does not grow with the text. CorpusError where the text cannot be read or decoded.
+        Memory is bounded. Raises CorpusError if the text cannot be read or decoded.
         """
         return _chunked(self._whole(), self._chunk_chars)
 
@@ -142,11 +143,11 @@ class Corpus:
     def records(self) -> Iterator[Record]:
         """Yield each row of the tables and each line of the other texts, numbered from 1.
 
-        Nothing is left out: a row without text has the text None. Raises the errors of `chunks`.
+        A row without text has the text None. Raises the errors of `chunks`.
         """
         number = 0
         ends = LineEnds("line", keep=self._reading.keep_cr)
-        for source in self._found:
+        for source in self._opened:
             if isinstance(source, Rows):
                 rows: Iterable[Record] = source.records(self._note)
             else:
@@ -158,7 +159,7 @@ class Corpus:
         ends.report(self._note)
 
     def _documents(self, ends: LineEnds) -> Iterator[str]:
-        for source in self._found:
+        for source in self._opened:
             if isinstance(source, Rows):
                 for text in source.texts(self._note):
                     yield text
@@ -168,10 +169,10 @@ class Corpus:
                 yield from mark_file(pieces, self.document)
 
     def _stream(self, ends: LineEnds) -> Iterator[str]:
-        """All sources in order, each on lines of its own, and so each row of a table."""
+        """Yield the sources in order; each source, and each row of a table, begins a new line."""
         last, in_rows = "\n", False
-        before, open_ended = "", []  # label of the file before; files without a final line end
-        for source in self._found:
+        before, open_ended = "", []  # label of the previous file; files without a final line end
+        for source in self._opened:
             if isinstance(source, Rows):
                 for piece in source.texts(self._note):
                     if in_rows or last != "\n":
@@ -179,15 +180,15 @@ class Corpus:
                     yield piece
                     in_rows, last = True, piece[-1:] or last
                 continue
-            begins = True
+            at_start = True
             for piece in ends.read(self._pieces(source), source.label):
-                if begins and (in_rows or (last not in "\r\n" and not self._reading.glue)):
+                if at_start and (in_rows or (last not in "\r\n" and not self._reading.glue)):
                     yield "\n"
                     open_ended += [] if in_rows else [before]
                 yield piece
-                begins, in_rows, last, before = False, False, piece[-1], source.label
+                at_start, in_rows, last, before = False, False, piece[-1], source.label
         if open_ended:
-            self._note(_put_between(open_ended))
+            self._note(_line_end_note(open_ended))
 
     def _pieces(self, source: TextFile | Spool | _Memory) -> Iterator[str]:
         if isinstance(source, _Memory):
@@ -196,7 +197,7 @@ class Corpus:
             return
         encoding = self._encoding_of(source)
         file, errors = blocks(source, self._block_bytes), self._reading.errors
-        unseen = self._reading.input_format == "auto"  # "text" is meant as it is
+        unseen = self._reading.input_format == "auto"  # no advice about an explicit "text"
         for piece in decoding.decode(
             file, source.label, self._note, encoding=encoding, errors=errors
         ):
@@ -207,9 +208,9 @@ class Corpus:
                 yield piece
 
     def _text_files(self) -> list[TextFile | Spool]:
-        """All files of bytes in an encoding, tables among them."""
+        """Return the files with an encoding, tables included."""
         files: list[TextFile | Spool] = []
-        for source in self._found:
+        for source in self._opened:
             if isinstance(source, TextFile | Spool):
                 files.append(source)
             elif (
@@ -230,17 +231,17 @@ class Corpus:
             return
         if len(self.notes) < MAX_NOTES:
             self.notes.append(sentence)
-        else:  # one of thousands of files each
-            self._untold.add(sentence)
-            self.notes[MAX_NOTES:] = [f"And {len(self._untold):,} more notes like these."]
+        else:  # notes about thousands of files
+            self._more_notes.add(sentence)
+            self.notes[MAX_NOTES:] = [f"And {len(self._more_notes):,} more notes like these."]
 
 
-def _put_between(labels: Sequence[str]) -> str:
+def _line_end_note(labels: Sequence[str]) -> str:
     if len(labels) == 1:
-        return f"{labels[0]} has no line end at its end; one was put between it and the next file."
+        return f"{labels[0]} has no line end at its end; one was added before the next file."
     return (
         f"{len(labels):,} files (the first is {labels[0]}) have no line end at their end; one was "
-        "put between each of them and the next file."
+        "added after each of them."
     )
 
 
@@ -253,14 +254,14 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 
 def _chunked(pieces: Iterable[str], size: int) -> Iterator[str]:
-    """Pieces put together, or cut, to at least `size` characters each and fewer than twice that."""
+    """Join and cut pieces to chunks of `size` characters or more, but less than twice as many."""
     held: list[str] = []
     count = 0
     for piece in pieces:
         for start in range(0, len(piece), size) if len(piece) > size else (0,):
-            part = piece[start : start + size]
-            held.append(part)
-            count += len(part)
+            text = piece[start : start + size]
+            held.append(text)
+            count += len(text)
             if count >= size:
                 yield "".join(held)
                 held, count = [], 0

@@ -1,4 +1,4 @@
-"""Reading backward: the same tokens from the last to the first, documents still ended by EOS."""
+"""Reading backward: the tokens from the last to the first, with EOS still after each document."""
 
 from dataclasses import replace
 
@@ -13,24 +13,24 @@ from charlm.text.tokenizers.vocabulary import Ids, Vocabulary
 
 
 def mirrored(text: EncodedText) -> EncodedText:
-    """A text from its end to its beginning: `a b EOS c EOS` becomes `c EOS b a EOS`."""
+    """Return a text in reverse: `a b EOS c EOS` becomes `c EOS b a EOS`."""
     ids = np.asarray(text.ids)[::-1]
     if len(ids) and not text.is_stream:
-        ids = np.roll(ids, -1)  # the EOS that the last document ended with ends the last one again
+        ids = np.roll(ids, -1)  # the EOS of the last document moves to the end again
     ends = np.cumsum(np.diff(text.ends, prepend=0)[::-1], dtype=np.int64)
     return replace(text, ids=np.ascontiguousarray(ids), ends=ends)
 
 
 def mirrored_dataset(dataset: Dataset) -> Dataset:
-    """All parts of a dataset, each from its end to its beginning."""
-    valid, test = (part and mirrored(part) for part in (dataset.valid, dataset.test))
+    """Return a dataset with each of its texts in reverse."""
+    valid, test = (text and mirrored(text) for text in (dataset.valid, dataset.test))
     return replace(dataset, train=mirrored(dataset.train), valid=valid, test=test)
 
 
 class BackwardVocabulary(Vocabulary):
-    """A vocabulary for a model that reads backward: text goes in and comes out the right way round.
+    """A vocabulary for a model that reads backward, with text in its usual order.
 
-    `encode` gives the last token first. What a decoder is fed is known as text at its end only.
+    `encode` returns the last token first. A decoder returns all of its text at the end.
     """
 
     def __init__(self, inner: Vocabulary) -> None:
@@ -38,12 +38,12 @@ class BackwardVocabulary(Vocabulary):
         self.inner = inner
 
     def encode_marked(self, text: str) -> tuple[Ids, NDArray[np.int64]]:
-        """See `Vocabulary.encode_marked`; what ended a document comes before it now."""
+        """See `Vocabulary.encode_marked`; an END comes before its document."""
         ids, marks = self.inner.encode_marked(text)
         return np.ascontiguousarray(ids[::-1]), len(ids) + 1 - marks[::-1]
 
     def pieces(self, text: str) -> list[str]:
-        """See `Vocabulary.pieces`; the last one first."""
+        """See `Vocabulary.pieces`; the last piece comes first."""
         return self.inner.pieces(text)[::-1]
 
     def decoder(self, unk_text: str = UNKNOWN_TEXT) -> Decoder:
@@ -56,7 +56,7 @@ class BackwardVocabulary(Vocabulary):
 
 
 class _BackwardDecoder(Decoder):
-    """Keeps what it is fed and gives all of it, turned round, at the end."""
+    """A decoder that keeps its ids and decodes them in reverse at the end."""
 
     def __init__(self, inner: Vocabulary, unk_text: str) -> None:
         self.inner, self.unk_text = inner, unk_text

@@ -1,4 +1,4 @@
-"""Encoded text: ids, the ends of documents, and the counts of what they stand for; on disk too."""
+"""Encoded text: ids, the ends of documents, and the size of the text; in memory and on disk."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from charlm.errors import CorpusError, RunError
 from charlm.files.safe_read import file_size, read_json
 from charlm.text.documents import END
-from charlm.text.tokenizers.building import Read, safe_chunks
+from charlm.text.tokenizers.building import Read
+from charlm.text.tokenizers.cutting import safe_chunks
 from charlm.text.tokenizers.vocabulary import Vocabulary, code_points
 
 DTYPES = ("uint8", "uint16", "uint32")
@@ -20,14 +21,14 @@ DTYPES = ("uint8", "uint16", "uint32")
 
 @dataclass(frozen=True, kw_only=True)
 class TextCounts:
-    """Size of a text, whatever its unit; END counts as one character and one byte."""
+    """Size of a text, independent of its tokens; END counts as one character and one byte."""
 
     chars: int = 0
     bytes: int = 0
     words: int = 0
 
     def __add__(self, other: "TextCounts") -> "TextCounts":
-        """Of two texts together."""
+        """Return the size of two texts together."""
         return TextCounts(
             chars=self.chars + other.chars,
             bytes=self.bytes + other.bytes,
@@ -37,7 +38,7 @@ class TextCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedText:
-    """A text as ids, shape (tokens,), with the positions in it just after each document.
+    """Ids of a text, shape (tokens,), with the position after the end of each document.
 
     The last document ends at the last token. Each document ends with EOS. A stream is one document
     without EOS at its end.
@@ -50,38 +51,38 @@ class EncodedText:
 
     @property
     def documents(self) -> int:
-        """How many documents there are."""
+        """Number of documents."""
         return len(self.ends)
 
     def fits(self, size: int) -> bool:
-        """Whether all ids are of a vocabulary of this size."""
-        return not len(self.ids) or max(int(part.max()) for part in pieces(self.ids)) < size
+        """Return True if all ids are in a vocabulary of this size."""
+        return not len(self.ids) or max(int(piece.max()) for piece in pieces(self.ids)) < size
 
 
 PIECE = 1 << 20
 
 
 def pieces(ids: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """An array piece by piece, so that a mapped file is never in memory as a whole."""
+    """Yield an array in pieces, so that a mapped file is never in memory as a whole."""
     return (ids[begin : begin + PIECE] for begin in range(0, len(ids), PIECE))
 
 
 def id_counts(ids: NDArray[Any], size: int) -> NDArray[np.int64]:
-    """How often each of the ids below `size` stands in a text, shape (size,)."""
+    """Count each id below `size`, shape (size,)."""
     counts = np.zeros(size, np.int64)
-    for part in pieces(ids):
-        counts += np.bincount(part, minlength=size)
+    for piece in pieces(ids):
+        counts += np.bincount(piece, minlength=size)
     return counts
 
 
 def encode_text(read: Read, vocabulary: Vocabulary, document: str) -> EncodedText:
-    """A text as ids, in memory."""
+    """Encode a text in memory."""
     arrays, ends, counts, total = [], [], TextCounts(), 0
-    for ids, marks, part in encoded_chunks(read, vocabulary):
+    for ids, chunk_ends, chunk_counts in encoded_chunks(read, vocabulary):
         arrays.append(ids)
-        ends.append(marks + total)
+        ends.append(chunk_ends + total)
         total += len(ids)
-        counts += part
+        counts += chunk_counts
     ids = np.concatenate(arrays) if arrays else np.empty(0, vocabulary.dtype)
     is_stream = document == "stream"
     return EncodedText(
@@ -99,22 +100,22 @@ def join_ends(ends: list[NDArray[np.int64]], total: int, is_stream: bool) -> NDA
 def encoded_chunks(
     read: Read, vocabulary: Vocabulary
 ) -> Iterator[tuple[NDArray[Any], NDArray[np.int64], TextCounts]]:
-    """Ids, document ends and counts of one chunk after the other."""
+    """Yield the ids, document ends and counts of each chunk of a text."""
     direct = vocabulary.spec.letter and vocabulary.normalizer() is None
     after_blank = True
     for chunk in read() if direct else safe_chunks(read()):
         if not chunk:
             continue
         counts, after_blank = count_text(chunk, after_blank)
-        ids, marks = vocabulary.encode_marked(chunk)
-        yield ids, marks, counts
+        ids, ends = vocabulary.encode_marked(chunk)
+        yield ids, ends, counts
 
 
 def count_text(text: str, after_blank: bool = True) -> tuple[TextCounts, bool]:
-    """Characters, UTF-8 bytes and words (runs between blanks) of a piece of text.
+    """Count the characters, UTF-8 bytes and words (runs between blanks) of a piece of text.
 
-    `after_blank` tells whether a blank stood before it, so that a word cut in two by pieces is
-    counted once; the second result is the same for the text that follows.
+    `after_blank` is True if the piece follows a blank; otherwise its first word is the rest of a
+    word that is already counted. The second result is that value for the next piece.
     """
     if not text:
         return TextCounts(), after_blank
@@ -137,7 +138,7 @@ ASCII_BLANKS = BLANK_TABLE[:256].tobytes()
 
 
 def write_encoded(folder: Path, encoded: EncodedText) -> None:
-    """Save ids as plain binary (`ids.bin`, `ends.bin`) with their type and counts as JSON."""
+    """Write ids as plain binary (`ids.bin`, `ends.bin`), with their type and counts as JSON."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "ids.bin").write_bytes(np.ascontiguousarray(encoded.ids).tobytes())
     write_index(folder, encoded.ends, encoded.counts, encoded.is_stream, encoded.ids.dtype)
@@ -150,21 +151,21 @@ def write_index(
     is_stream: bool,
     dtype: np.dtype[Any],
 ) -> None:
-    """Save what `read_encoded` needs beside the ids."""
+    """Write the files that `read_encoded` needs beside the ids."""
     (folder / "ends.bin").write_bytes(ends.astype("<i8").tobytes())
     content = asdict(counts) | {"closed": not is_stream, "dtype": dtype.name}
     (folder / "counts.json").write_text(json.dumps(content, sort_keys=True), encoding="utf-8")
 
 
 def read_encoded(folder: Path) -> EncodedText:
-    """Ids saved by `write_encoded`, memory-mapped. Raises CorpusError when they are damaged."""
+    """Read the files of `write_encoded`, memory-mapped. Raises CorpusError if they are damaged."""
     try:
         content = read_json(folder / "counts.json")
         dtype, closed = content.pop("dtype"), content.pop("closed")
         if dtype not in DTYPES or not isinstance(closed, bool):
             raise ValueError(f"ids of type {dtype!r:.80}")
         if any(type(value) is not int or value < 0 for value in content.values()):
-            raise ValueError("counts.json holds a count that is none")
+            raise ValueError("counts.json has an invalid count")
         counts = TextCounts(**content)
         size, ends_size = file_size(folder / "ids.bin"), file_size(folder / "ends.bin")
         if ends_size % 8 or ends_size // 8 > size + 1:
@@ -174,7 +175,7 @@ def read_encoded(folder: Path) -> EncodedText:
         if size:  # an empty file cannot be mapped
             ids = np.memmap(folder / "ids.bin", dtype=dtype, mode="r")
         if int(ends[-1] if len(ends) else 0) != len(ids) or np.any(np.diff(ends, prepend=0) < 0):
-            raise ValueError(f"{len(ids)} ids do not fit the ends of its documents")
+            raise ValueError(f"{len(ids)} ids do not match the ends of the documents")
     except (OSError, ValueError, TypeError, KeyError, RunError) as error:
         raise CorpusError(f"{folder}: the encoded text is damaged ({error}); delete it") from error
     return EncodedText(ids=ids, ends=ends, counts=counts, is_stream=not closed)

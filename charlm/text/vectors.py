@@ -1,8 +1,8 @@
-"""Word vectors in the formats of their makers: read those of GloVe, word2vec and fastText.
+"""Word vectors: read the formats of GloVe, word2vec and fastText, and write word2vec's.
 
-Text files hold a word and its numbers on each line, word2vec's and fastText's after a line with
-both counts. word2vec's binary format has the same first line; then each word, a blank, and its
-numbers as 32-bit floats. Only the words that are asked for are kept in memory.
+Text files have a word and its numbers on each line; word2vec and fastText write the number and the
+width of the vectors in the first line. word2vec's binary format has that line too, and then for
+each word: the word, a blank, and its numbers as 32-bit floats.
 """
 
 import codecs
@@ -23,14 +23,14 @@ Vector = NDArray[np.float32]
 MAX_LINE = 1 << 20
 MAX_WORD = 1 << 12
 PEEKED = 1 << 16
-"""Bytes that are looked at to tell text from binary."""
+"""Bytes examined to distinguish text from binary data."""
 CONTROLS = bytes(set(range(32)) - set(b"\t\n\r")) + b"\x7f"
-"""Control characters that a text of vectors does not hold."""
+"""Control characters that are not in the text formats."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WordVectors:
-    """Vectors of `width` numbers by word, and sentences about what was odd in their file."""
+    """Vectors of `width` numbers by word, and notes about irregularities in their file."""
 
     width: int
     by_word: dict[str, Vector]
@@ -39,7 +39,7 @@ class WordVectors:
 
 @dataclass(kw_only=True)
 class _Layout:
-    """Form of a file: its first line of text, the counts that its header gives, binary or text."""
+    """Layout of a file: its first line, the number and width of vectors, binary or text."""
 
     first: bytes
     number: int | None
@@ -47,14 +47,14 @@ class _Layout:
     binary: bool
 
 
-def read_vectors(path: Path, wanted: Collection[str]) -> WordVectors:
-    """Read the vectors of the wanted words from a file (`.gz .bz2 .xz .zst` as well).
+def read_vectors(path: Path, words: Collection[str]) -> WordVectors:
+    """Read the vectors of these words from a file, which may be compressed (.gz .bz2 .xz .zst).
 
-    Raises CorpusError with the place of the first line that is not a word and its numbers.
+    Raises CorpusError with the number of the first line that is not a word and its numbers.
     """
     source = TextFile(shown(path), path)
     notes: list[str] = []
-    found: dict[str, Vector] = {}
+    by_word: dict[str, Vector] = {}
     with readable(source.label):
         raw: Any = source.open()
         with io.BufferedReader(raw, PEEKED) as file:
@@ -62,28 +62,28 @@ def read_vectors(path: Path, wanted: Collection[str]) -> WordVectors:
             count = 0
             for word, vector in _entries(file, layout, source.label):
                 count += 1
-                if word in wanted:
-                    found[word] = vector
+                if word in words:
+                    by_word[word] = vector
     if layout.number not in (None, count):
         short = ". It may be cut short" if count < (layout.number or 0) else ""
         notes.append(
-            f"{source.label}: the first line says {layout.number:,} vectors, the file holds "
+            f"{source.label}: the first line says {layout.number:,} vectors, the file has "
             f"{count:,}{short}; all of them are used"
         )
-    for word, vector in found.items():
+    for word, vector in by_word.items():
         if not np.isfinite(vector).all():
             raise CorpusError(
-                f"{source.label}: the vector of {word!r} holds a number that is not finite; "
-                "expected finite ones. Make the file again, or leave that word out"
+                f"{source.label}: the vector of {word!r} has a number that is not finite; expected "
+                "finite numbers. Make the file again, or remove that word"
             )
-    return WordVectors(width=layout.width, by_word=found, notes=tuple(notes))
+    return WordVectors(width=layout.width, by_word=by_word, notes=tuple(notes))
 
 
 def _layout(file: io.BufferedReader, name: str, notes: list[str]) -> _Layout:
-    """Read the first line and decide what the rest of the file is."""
+    """Read the first line and determine the layout of the rest."""
     first = file.readline(MAX_LINE)
     if first.startswith(codecs.BOM_UTF8):
-        notes.append(f"{name} begins with a byte-order mark; it was dropped")
+        notes.append(f"{name} begins with a byte-order mark, which was removed")
         first = first.removeprefix(codecs.BOM_UTF8)
     counts = first.split()
     if len(counts) == 2 and all(count.isdigit() for count in counts):
@@ -108,10 +108,10 @@ def _entries(file: io.BufferedReader, layout: _Layout, name: str) -> Iterator[tu
 
 
 def _is_binary(start: bytes, width: int) -> bool:
-    """Whether what follows the counts is word2vec's binary format, not text.
+    """Return True if the data after the first line is in word2vec's binary format.
 
-    A text with a mistake in its first row is still a text: it has a number there, and no control
-    characters, of which one byte in ten of 32-bit floats is one.
+    A text with an error in its first row still has numbers there and hardly any control characters;
+    of the bytes of 32-bit floats one in ten is one.
     """
     line, end, _ = start.partition(b"\n")
     numbers = line.rstrip().rsplit(b" ", width)[1:]
@@ -132,13 +132,13 @@ def _is_number(text: bytes) -> bool:
 def _text_entries(
     lines: Iterable[bytes], width: int, name: str, first_line: int
 ) -> Iterator[tuple[str, Vector]]:
-    """A word may hold blanks (some of GloVe's do): the numbers are counted from the right."""
+    """Yield words and vectors; numbers are counted from the right, since words may have blanks."""
     for number, line in enumerate(lines, start=first_line):
         if not line.strip():
             continue
-        word, *parts = line.rstrip().rsplit(b" ", width)
+        word, *numbers = line.rstrip().rsplit(b" ", width)
         try:
-            vector = np.array(parts, np.float32)
+            vector = np.array(numbers, np.float32)
             last = word.rpartition(b" ")
             if len(vector) != width or (last[0] and _is_number(last[2])):
                 raise ValueError
@@ -159,23 +159,23 @@ def _binary_entries(
         data = file.read(4 * width)
         if len(data) < 4 * width:
             raise CorpusError(
-                f"{name}: ends in entry {entry + 1:,} of {number:,}; expected a whole file in "
+                f"{name}: ends in entry {entry + 1:,} of {number:,}; expected a complete file in "
                 "word2vec's binary format"
             )
         yield word.decode("utf-8", "replace"), np.frombuffer(data, "<f4").astype(np.float32)
     if file.read(MAX_WORD).strip():
         raise CorpusError(
-            f"{name}: goes on after {number:,} entries of {width} numbers, the counts in its first "
-            "line; expected its end there. Correct the counts, or make the file again"
+            f"{name}: has more data after the {number:,} entries of {width} numbers that its first "
+            "line announces; expected its end there. Correct the counts, or make the file again"
         )
 
 
 def _word(file: io.BufferedReader) -> bytes:
-    """What stands before the next blank; some writers end the entry before it with a line end."""
-    found = bytearray()
-    while len(found) < MAX_WORD and (byte := file.read(1)) not in (b"", b" "):
-        found += byte
-    return bytes(found).lstrip(b"\n")
+    """Read up to the next blank; some writers put a line end before each word."""
+    word = bytearray()
+    while len(word) < MAX_WORD and (byte := file.read(1)) not in (b"", b" "):
+        word += byte
+    return bytes(word).lstrip(b"\n")
 
 
 def _excerpt(line: bytes) -> str:
@@ -184,7 +184,7 @@ def _excerpt(line: bytes) -> str:
 
 
 def written_name(token: str) -> str:
-    """A token as files of vectors can hold it: white space is written as in Python."""
+    """Return a token as it is written in files of vectors, with white space escaped."""
     return "".join(
         c if not c.isspace() else c.encode("unicode_escape").decode().replace(" ", "\\x20")
         for c in token
@@ -192,14 +192,14 @@ def written_name(token: str) -> str:
 
 
 def vector_lines(tokens: Sequence[str], matrix: NDArray[np.float32]) -> Iterator[str]:
-    """word2vec's text format, line by line, each token as its `written_name`."""
+    """Yield the lines of word2vec's text format, each token as its `written_name`."""
     yield f"{len(tokens)} {matrix.shape[1]}\n"
     for token, vector in zip(tokens, matrix, strict=True):
         yield f"{written_name(token)} {' '.join(f'{value:.6g}' for value in vector)}\n"
 
 
 def nearest(matrix: NDArray[np.float32], index: int, top: int) -> list[tuple[int, float]]:
-    """Return the `top` rows of the greatest cosine with a row, and that cosine; not itself.
+    """Return the `top` other rows with the greatest cosine with a row, and the cosines.
 
     Raises UsageError unless `top` is 1 or more.
     """

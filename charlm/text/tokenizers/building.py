@@ -1,4 +1,4 @@
-"""Building a vocabulary: count the tokens of a text, order them, cut the rare ones to UNK."""
+"""Build a vocabulary: count the tokens of a text and keep the frequent ones."""
 
 import json
 from collections import Counter
@@ -15,6 +15,7 @@ from charlm.config.corpus import VocabularySettings
 from charlm.config.text_units import UNITS
 from charlm.errors import CorpusError, UsageError, named
 from charlm.text.documents import END
+from charlm.text.tokenizers.cutting import cut_safely, safe_chunks
 from charlm.text.tokenizers.tokenizer_json import (
     EOS_TOKEN,
     LETTERS,
@@ -23,31 +24,25 @@ from charlm.text.tokenizers.tokenizer_json import (
     UNK_TOKEN,
     eos_token,
 )
-from charlm.text.tokenizers.vocabulary import (
-    BpeVocabulary,
-    Vocabulary,
-    WordVocabulary,
-    code_points,
-    cut_safely,
-    vocabulary_class,
-)
+from charlm.text.tokenizers.vocabulary import Vocabulary, code_points, vocabulary_class
+from charlm.text.tokenizers.words import BpeVocabulary, WordVocabulary
 
 SMALL_ALPHABET = 512
-"""Up to here every character is kept; beyond, characters seen once become UNK."""
+"""Most distinct characters of which all are kept; of more, those that occur once become UNK."""
 MAX_ALPHABET = 20_000
-"""More distinct characters than any script has: most likely not text in this encoding."""
+"""Most distinct characters of a text; more suggest another encoding, or no text."""
 FEW_WORDS = 10_000
-"""Below this many words in all, words seen once are kept."""
+"""Number of words in a text below which words that occur once are kept."""
 Read = Callable[[], Iterable[str]]
+"""Function that returns the chunks of a text from its beginning."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltVocabulary:
-    """A vocabulary with what was counted while it was built.
+    """A vocabulary with the counts of its text.
 
-    `counts[i]` is how often id i stands in the text (UNK: everything below the cut). `unk_types`
-    is the estimated number of types that UNK stands for (see `estimate_unk_types`), or None where
-    the types were not counted.
+    `counts[i]` is the number of tokens with id i. `unk_types` is the estimated number of types that
+    UNK represents (see `estimate_unk_types`), or None if types were not counted.
     """
 
     vocabulary: Vocabulary
@@ -57,7 +52,7 @@ class BuiltVocabulary:
 
     @property
     def coverage(self) -> float:
-        """Share of the text's tokens that are in the vocabulary."""
+        """Fraction of the tokens that are in the vocabulary."""
         total = int(self.counts.sum())
         return 1.0 - int(self.counts[UNK]) / total if total else 1.0
 
@@ -65,23 +60,21 @@ class BuiltVocabulary:
 def build_vocabulary(
     read: Read, settings: VocabularySettings, *, count: bool = True
 ) -> BuiltVocabulary:
-    """The vocabulary of a text, END marks left out.
+    """Build the vocabulary of a text; END marks do not count.
 
-    `read()` gives the text from its beginning, in chunks (see `Corpus.chunks`); it is called
-    once or twice, so that the text never has to be in memory. Without `count`, bytes and bpe,
-    whose vocabularies do not follow from the counts, are left uncounted: a pass less.
-
-    Raises CorpusError when the text has so many distinct characters that it cannot be text.
+    `read` is called once or twice, so that the text need not be in memory. Without `count`, a pass
+    that only counts is left out (bytes and bpe). Raises CorpusError for more distinct characters
+    than a text has.
     """
     built: BuiltVocabulary = resolve(UNITS[settings.unit].builder)(read, settings, count=count)
     return built
 
 
 def unseen_types(counts: Iterable[int]) -> float:
-    """Estimate how many types a text does not contain, from how often its types occur.
+    """Estimate the number of types that a text does not contain from the counts of its types.
 
-    The lower bound of Chao (1984) in its bias-corrected form, f1 (f1 - 1) / (2 (f2 + 1)), where
-    f1 types occur once and f2 types occur twice.
+    It is the bias-corrected lower bound of Chao (1984), f1 (f1 - 1) / (2 (f2 + 1)), with f1 types
+    that occur once and f2 types that occur twice.
     """
     occurrences = Counter(counts)
     once, twice = occurrences[1], occurrences[2]
@@ -89,12 +82,12 @@ def unseen_types(counts: Iterable[int]) -> float:
 
 
 def estimate_unk_types(counts: Mapping[str, int], known: Iterable[str], literal: int = 0) -> float:
-    """Estimate how many types UNK stands for, at least 1.
+    """Estimate the number of types that UNK represents, at least 1.
 
     `counts` has every type of the training text, `known` are the entries of the vocabulary. UNK
-    stands for the types that are not entries and for those that the text does not contain. A text
-    with `literal` UNK tokens does not show their types; they count as many as there are entries,
-    or as many as there are such tokens if that is less.
+    represents the types that are not entries and those that the text does not contain. The types
+    behind `literal` UNK tokens of the text are unknown; they count as the number of entries, or of
+    these tokens if that is less.
     """
     entries = set(known)
     cut = sum(token not in entries for token in counts)
@@ -103,7 +96,7 @@ def estimate_unk_types(counts: Mapping[str, int], known: Iterable[str], literal:
 
 
 def count_unk_types(read: Read, vocabulary: Vocabulary) -> float:
-    """Estimate how many types of a training text UNK stands for in a given vocabulary."""
+    """Estimate the number of types of a training text that UNK represents in a vocabulary."""
     settings = vocabulary.settings
     if vocabulary.spec.byte_level:
         return 1.0
@@ -115,7 +108,7 @@ def count_unk_types(read: Read, vocabulary: Vocabulary) -> float:
 
 
 def count_ids(chunks: Iterable[str], vocabulary: Vocabulary) -> NDArray[np.int64]:
-    """How often each id stands in a text, END marks left out, shape (vocabulary size,)."""
+    """Count each id in a text without its END marks, shape (vocabulary size,)."""
     counts = np.zeros(len(vocabulary), np.int64)
     for chunk in safe_chunks(chunks):
         ids, ends = vocabulary.encode_marked(chunk)
@@ -124,23 +117,8 @@ def count_ids(chunks: Iterable[str], vocabulary: Vocabulary) -> NDArray[np.int64
     return counts
 
 
-def safe_chunks(chunks: Iterable[str], size: int = 1 << 20) -> Iterator[str]:
-    """The same text in chunks whose borders no token of any unit crosses."""
-    rest = ""
-    for chunk in chunks:
-        pieces = list(cut_safely(rest + chunk, size))
-        rest = pieces.pop() if pieces else ""
-        yield from pieces
-        mark = rest.rfind(END) + 1 or rest.rfind(LINE_END) + 1
-        if mark:
-            yield rest[:mark]
-            rest = rest[mark:]
-    if rest:
-        yield rest
-
-
 def _documents(chunks: Iterable[str], unit: str) -> Iterator[str]:
-    """Pieces of text without END marks, cut as the unit's vocabulary cuts them."""
+    """Yield text without END marks, in the pieces that the unit's vocabulary encodes."""
     for chunk in safe_chunks(chunks):
         for document in chunk.split(END):
             yield from cut_safely(document, vocabulary_class(unit).piece_chars)
@@ -159,8 +137,8 @@ def count_chars(read: Read, settings: VocabularySettings) -> dict[str, int]:
         chunks = ("".join(map(normalizer.normalize_str, batch)) for batch in batches)
     counts = np.zeros(0x110000, np.int64)
     for chunk in chunks:
-        found = np.bincount(code_points(chunk))
-        counts[: len(found)] += found
+        chunk_counts = np.bincount(code_points(chunk))
+        counts[: len(chunk_counts)] += chunk_counts
     counts[ord(END)] = 0
     return {chr(code): int(counts[code]) for code in np.flatnonzero(counts)}
 
@@ -187,14 +165,14 @@ def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
 
 
 def build_counted(read: Read, settings: VocabularySettings, *, count: bool) -> BuiltVocabulary:  # noqa: ARG001
-    """Build a vocabulary of the most frequent types; they are counted in any case."""
+    """Build a vocabulary of the most frequent types, which are always counted."""
     spec, counts, notes = UNITS[settings.unit], _count_types(read, settings), []
     special = eos_token(settings)
     eos_count = counts.pop(special, 0) if special == LINE_END else 0
     literal_unk = counts.pop(UNK_TOKEN, 0) if spec.whole_words else 0
     if literal_unk:
         notes.append(
-            f"The text holds {literal_unk:,} literal <unk>; they are the unknown token UNK."
+            f"The text has {literal_unk:,} literal <unk>, which are read as the unknown token UNK."
         )
     least = settings.min_count or _default_min_count(counts, settings, bool(literal_unk))
     if spec.letter:
@@ -202,9 +180,10 @@ def build_counted(read: Read, settings: VocabularySettings, *, count: bool) -> B
     kept = sorted(
         (token for token, count in counts.items() if count >= least),
         key=lambda token: (-counts[token], token),
-    )[: _most(settings) - 2]
+    )[: _max_size(settings) - 2]
     vocabulary = vocabulary_class(settings.unit)(
-        replace(settings, min_count=least, max_size=_most(settings)), [UNK_TOKEN, special, *kept]
+        replace(settings, min_count=least, max_size=_max_size(settings)),
+        [UNK_TOKEN, special, *kept],
     )
     known = [counts[token] for token in kept]
     unknown = literal_unk + sum(counts.values()) - sum(known)
@@ -217,16 +196,16 @@ def build_counted(read: Read, settings: VocabularySettings, *, count: bool) -> B
 
 
 def _default_min_count(counts: dict[str, int], settings: VocabularySettings, has_unk: bool) -> int:
-    """1 where everything is kept, 2 where UNK should be learnt from what was seen once.
+    """Return 1 to keep every type, or 2 if types that occur once are to train UNK.
 
-    What was seen once is the best guess at how often the unseen turns up (Good-Turing).
+    Their frequency is the best estimate of the frequency of unseen types (Good-Turing).
     """
     if UNITS[settings.unit].letter:
         return 1 if len(counts) <= SMALL_ALPHABET else 2
     return 1 if has_unk or sum(counts.values()) < FEW_WORDS else 2
 
 
-def _most(settings: VocabularySettings) -> int:
+def _max_size(settings: VocabularySettings) -> int:
     return settings.max_size or UNITS[settings.unit].default_size
 
 
@@ -234,7 +213,7 @@ def _check_alphabet(size: int, settings: VocabularySettings) -> None:
     if size > MAX_ALPHABET and settings.max_size is None:
         raise CorpusError(
             f"the text has {size:,} distinct characters, more than any script; expected text in "
-            "the named encoding. Use --unit byte, or keep the most frequent with --max-size"
+            "the given encoding. Use --unit byte, or keep the most frequent with --max-size"
         )
 
 
@@ -251,7 +230,7 @@ def build_bpe(read: Read, settings: VocabularySettings, *, count: bool) -> Built
     """Train byte-pair encoding on a text."""
     from tokenizers.trainers import BpeTrainer
 
-    size = _most(settings)
+    size = _max_size(settings)
     if size < 258:
         raise UsageError(
             f"{named('max_size')} is {size}; bpe needs at least 258 entries (256 bytes, UNK, EOS)"

@@ -1,4 +1,4 @@
-"""Decoders: ids to text one by one, each piece of text as soon as it is complete."""
+"""Decoders: convert ids to text one by one, each piece as soon as it is complete."""
 
 import codecs
 from abc import ABC, abstractmethod
@@ -10,19 +10,19 @@ BYTE_OF_LETTER = {letter: byte for byte, letter in enumerate(LETTERS)}
 
 
 class Decoder(ABC):
-    """Turns ids into text one by one; text that is not complete yet is held back."""
+    """Decoder of ids that holds back incomplete text."""
 
     @abstractmethod
     def feed(self, index: int) -> str:
-        """The text that this id completes."""
+        """Return the text that this id completes."""
 
     def finish(self) -> str:
-        """What is left at the end."""
+        """Return the text that is still held back, at the end."""
         return ""
 
 
 class TableDecoder(Decoder):
-    """Each id is its text."""
+    """Decoder that looks up the text of each id."""
 
     def __init__(self, table: list[str]) -> None:
         self.table = table
@@ -33,7 +33,7 @@ class TableDecoder(Decoder):
 
 
 class BlankDecoder(TableDecoder):
-    """Words with one blank between them, none around a line end."""
+    """Decoder of words that puts one blank between them, but none around a line end."""
 
     at_line_start = True
 
@@ -46,7 +46,7 @@ class BlankDecoder(TableDecoder):
 
 
 class BytesDecoder(Decoder):
-    """Bytes gathered until they are whole UTF-8 characters."""
+    """Decoder of bytes that collects them to whole UTF-8 characters."""
 
     def __init__(self, table: list[bytes], unk_text: str) -> None:
         self.table = [unk_text.encode("utf-8"), b"\n", *table[2:]]
@@ -62,13 +62,13 @@ class BytesDecoder(Decoder):
 
 
 def byte_strings(tokens: Sequence[str], skip: int = 2) -> list[bytes]:
-    """The bytes of byte-level tokens; the first `skip` are specials and stay empty."""
+    """Return the bytes of byte-level tokens; the first `skip` tokens are special and have none."""
     spelt = [bytes(BYTE_OF_LETTER[letter] for letter in token) for token in tokens[skip:]]
     return [b""] * skip + spelt
 
 
 def byte_name(data: bytes) -> str:
-    """The text of bytes where they are whole UTF-8, else their hexadecimal form `<0xE2 0x80>`."""
+    """Return bytes as text if they are complete UTF-8, else in the form `<0xE2 0x80>`."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:

@@ -1,7 +1,7 @@
-"""The `tokenizer.json` of each unit: a file that the `tokenizers` library loads with the same ids.
+"""The `tokenizer.json` of each unit, with which the `tokenizers` library gives the same ids.
 
-Only the components written here are accepted back: a foreign file can carry patterns that never
-end or values that crash the library, so it is compared with what we would have written.
+Only files that charlm could have written are read: other files can have patterns that never finish
+or values that crash the library.
 """
 
 from collections.abc import Sequence
@@ -32,20 +32,20 @@ MAX_FILE = 64 << 20
 
 
 def _letters() -> list[str]:
-    """GPT-2's printable letter for each byte: itself where printable, else from U+0100 on."""
+    """Return GPT-2's letter for each byte: itself if printable, else one from U+0100 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     spare = iter(range(0x100, 0x200))
     return [chr(byte if byte in printable else next(spare)) for byte in range(256)]
 
 
 LETTERS = _letters()
-"""The letters that byte-level tokens are spelt in, by the value of the byte."""
+"""Letters of byte-level tokens, by the value of the byte."""
 
 Json = dict[str, Any]
 
 
 def split(pattern: str, behavior: str) -> Json:
-    """Return a cut at a pattern; `behavior` is what becomes of the match."""
+    """Return a pre-tokenizer that splits at a pattern and treats the match as `behavior` says."""
     return {
         "type": "Split",
         "pattern": {"Regex": pattern},
@@ -55,12 +55,12 @@ def split(pattern: str, behavior: str) -> Json:
 
 
 def sequence(*parts: Json) -> Json:
-    """Return cuts that follow each other."""
+    """Return a sequence of pre-tokenizers."""
     return {"type": "Sequence", "pretokenizers": list(parts)}
 
 
 def byte_level(use_regex: bool) -> Json:
-    """Return the spelling of UTF-8 bytes in LETTERS, with the regex cut into words."""
+    """Return the pre-tokenizer that spells UTF-8 bytes in LETTERS, after a split into words."""
     return {
         "type": "ByteLevel",
         "add_prefix_space": False,
@@ -73,16 +73,16 @@ WORD_CUTS: dict[str, Json] = {
     "whitespace": sequence(split(r"\n", "Isolated"), split(rf"[{BLANK}]+", "Removed")),
     "text": split(TEXT_WORDS, "Isolated"),
 }
-"""How words are cut, by the setting `words`."""
+"""Pre-tokenizers of words, by the setting `words`."""
 
 
 def by_blanks(settings: VocabularySettings) -> bool:
-    """Report whether tokens are the words between blanks."""
+    """Return True if tokens are the words between blanks."""
     return UNITS[settings.unit].whole_words and settings.words == "whitespace"
 
 
 def eos_token(settings: VocabularySettings) -> str:
-    """The entry at the end symbol's id; for blank-separated words that is the line end itself."""
+    """Return the entry of EOS; for blank-separated words it is the line end."""
     return LINE_END if by_blanks(settings) else EOS_TOKEN
 
 
@@ -118,9 +118,9 @@ def _replace(regex: str, content: str) -> Json:
 
 
 def _decoder(settings: VocabularySettings) -> Json:
-    """Return the decoder that gives what `Vocabulary.decode` gives.
+    """Return a decoder with the results of `Vocabulary.decode`.
 
-    A tokenizer without a decoder puts a blank between any two tokens.
+    Without a decoder, a tokenizer puts a blank between any two tokens.
     """
     unknown = UNKNOWN_TEXT
     if UNITS[settings.unit].byte_level:
@@ -160,16 +160,16 @@ def _frame(settings: VocabularySettings) -> Json:
 def tokenizer_json(
     settings: VocabularySettings, tokens: Sequence[str], merges: Sequence[Any] = ()
 ) -> Json:
-    """The content of `tokenizer.json` for these tokens, in the order of their ids."""
+    """Return the content of `tokenizer.json` for tokens in the order of their ids."""
     return _frame(settings) | {"model": _model(settings, tokens, merges)}
 
 
 def parse_tokenizer_json(
     content: Any, where: str
 ) -> tuple[VocabularySettings, list[str], list[tuple[str, str]]]:
-    """Settings, tokens in order of their ids, and BPE merges of a file that charlm wrote.
+    """Return the settings, tokens in order of their ids, and BPE merges of a tokenizer file.
 
-    Raises RunError when anything in it is not what charlm writes.
+    Raises RunError for content that charlm does not write.
     """
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise RunError(f"{where}: not a tokenizer file; expected the JSON that charlm vocab writes")
@@ -180,12 +180,12 @@ def parse_tokenizer_json(
     merges = _merges(content["model"].get("merges", []), where)
     valid = _class(settings.unit).can_hold(tokens[2:], merges)
     if not valid or content["model"] != _model(settings, tokens, merges):
-        raise RunError(f"{where}: its model part is not of the form that charlm writes")
+        raise RunError(f"{where}: its model does not have the form that charlm writes")
     return settings, tokens, merges
 
 
 def read_tokenizer_file(path: Path) -> Any:
-    """The JSON of a tokenizer file. Raises RunError when it is missing or not JSON."""
+    """Read the JSON of a tokenizer file. Raises RunError if it is missing or not JSON."""
     return parse_json(read_bytes(path, MAX_FILE), path)
 
 
@@ -210,7 +210,7 @@ def _word_rules(spec: UnitSpec) -> Sequence[str]:
 
 
 def _class(unit: str) -> Any:
-    """Return the vocabulary class of a unit, which is in a module that imports this one."""
+    """Return the vocabulary class of a unit; its module imports this one."""
     return resolve(UNITS[unit].vocabulary)
 
 
@@ -229,7 +229,7 @@ def _tokens(vocab: Any, where: str) -> list[str]:
 
 
 def no_surrogates(tokens: Sequence[str]) -> bool:
-    """Report whether tokens are free of halves of surrogate pairs, which no text can hold."""
+    """Return True if no token has half of a surrogate pair, which is not valid in a text."""
     return not any("\ud800" <= letter <= "\udfff" for letter in "".join(tokens))
 
 
@@ -239,4 +239,4 @@ def _merges(merges: Any, where: str) -> list[tuple[str, str]]:
         for pair in merges
     ):
         return [(left, right) for left, right in merges]
-    raise RunError(f"{where}: its merges are damaged; expected pairs of texts")
+    raise RunError(f"{where}: its merges are damaged; expected pairs of strings")
