@@ -168,7 +168,7 @@ def test_no_command_is_the_help_and_exit_2(call: Call) -> None:
         (["vocab", "x", "--vocab", "v.json", "--lowercase"], "--lowercase with --vocab"),
         (["train", "--resume", "--run", "lines", "--name", "b"], "give one of them"),
         (["train", "x", "--momentum", "0.9"], "has no effect with --optimizer adamw"),
-        (["train", "x", "--set", "decay=0.1"], "--set decay=0.1 has no effect without schedule"),
+        (["train", "x", "--set", "decay=0.1"], "--set decay=0.1 has no effect without --schedule"),
         (["train", "x", "--clip-norm", "0.25", "--set", "clip_value=1"], "clip_value"),
         (["score", "a", "--tokens", "--format", "scores"], "--tokens with --format scores"),
     ],

@@ -368,7 +368,9 @@ def test_the_column_is_found_or_asked_for(here):
     assert read("a.jsonl", column="q") == read("t.jsonl") == f"b{END}"
     assert 'line 1: the column "n" holds the number 1' in fails(CorpusError, "a.jsonl", column="n")
     (here / "x.txt").write_text("x")
-    assert "plain text has no columns" in fails(UsageError, "x.txt", column="q")
+    assert "no source is a table of the format jsonl, json, csv" in fails(
+        UsageError, "x.txt", column="q"
+    )
 
 
 def test_damaged_tables_are_named(here, caplog):

@@ -38,7 +38,7 @@ def vocab(
         list[str] | None, typer.Argument(help="Text; none: the built-in text.")
     ] = None,
     settings: Annotated[SettingFlags, SettingOptions(vocabulary_settings)] = NO_FLAGS,
-    frozen: Annotated[
+    vocab: Annotated[
         Path | None, typer.Option("--vocab", help="Use this tokenizer.json instead of a new one.")
     ] = None,
     reading: ReadingFlags = NO_FLAGS,
@@ -60,10 +60,11 @@ def vocab(
     from charlm.text.corpus import Corpus
 
     given = by_section(settings)
-    check_frozen(frozen, given)
+    check_frozen(vocab, given)
+    chosen = settings_from(given).vocabulary
     rules = ReadSettings(**reading)
     corpus = Corpus(sources or [str(built_in_text())], reading=rules)
-    built = _built(corpus, settings_from(given).vocabulary, frozen)
+    built = _built(corpus, chosen, vocab)
     say_notes([*corpus.notes, *built.notes])
     content = _content(built, top)
     if oov:

@@ -15,10 +15,13 @@ import shlex
 import stat
 import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from charlm.config.corpus import ReadSettings
-from charlm.errors import CharlmError, CorpusError, UsageError
+from charlm.config.fields import listed_names
+from charlm.config.settings import table
+from charlm.errors import CharlmError, CorpusError, UsageError, named
 from charlm.text.sources.compressed import PACKED
 from charlm.text.sources.files import Spool, TextFile, shown, stdin
 from charlm.text.sources.hub import HUB_PREFIX, hub_parts, hub_rows
@@ -85,26 +88,24 @@ def _kind(source: Source, reading: ReadSettings) -> str | None:
 
 
 def _check_table_options(kinds: Sequence[str | None], reading: ReadSettings) -> None:
-    """Raise UsageError for an option of tables if it applies to none of the sources."""
-    if reading.column is not None and not any(kinds):
-        raise UsageError(
-            f'--column "{reading.column}" was given, but plain text has no columns. Leave it out, '
-            f"name a .jsonl, .json, .csv, .tsv, .parquet or hf: source, or add --input-format."
-        )
+    """Raise UsageError for a setting of tables if it applies to none of the sources."""
     if reading.input_format != "auto" and set(kinds) == {"hub"}:
         raise UsageError(
-            f"--input-format {reading.input_format} was given, but a dataset of the hub has its "
-            f"own format. Leave it out."
+            f"{named('input_format')} {reading.input_format} was given, but a dataset of the hub "
+            "has its own format. Leave it out."
         )
-    flags = {"--header" if reading.header else "--no-header": reading.header is not None,
-             "--delimiter": reading.delimiter != "auto",
-             "--quoting": reading.quoting != "auto"}  # fmt: skip
-    typed = [flag for flag, is_typed in flags.items() if is_typed]
-    if typed and not {"csv", "tsv"} & set(kinds):
-        raise UsageError(
-            f"{typed[0]} was given, but no source is a csv or tsv table. Leave it out, "
-            f"name a .csv or .tsv file, or add --input-format csv or tsv."
-        )
+    formats = ["parquet" if kind == "hub" else kind for kind in kinds]  # both have typed columns
+    settings = table()
+    for name in (each.name for each in fields(ReadSettings)):
+        setting = settings[name]
+        for need in setting.spec.needs:
+            is_given = need.fact == "input_format" and getattr(reading, name) != setting.default
+            if is_given and not any(map(need.holds, formats)):
+                expected = listed_names([*dict.fromkeys(filter(need.holds, TABLES.values()))])
+                raise UsageError(
+                    f"{named(name)} was given, but no source is a table of the format {expected}. "
+                    f"Leave it out, name such a file, or add {named('input_format')}."
+                )
 
 
 def check_read_again(names: Iterable[str], who: str) -> None:
