@@ -35,8 +35,10 @@ def blocks(page: str, *languages: str) -> list[str]:
 
 def commands(page: str) -> list[str]:
     """Return the lines of the shell blocks of a page that call charlm."""
-    lines = [line for block in blocks(page, "", "console") for line in block.splitlines()]
-    calls = [line.removeprefix("$ ").split("  #")[0].strip() for line in lines]
+    lines = [line for block in blocks(page, "") for line in block.splitlines()]
+    session = "".join(blocks(page, "console"))
+    lines += [line[2:] for line in session.splitlines() if line.startswith("$ ")]
+    calls = [line.split("  #")[0].strip() for line in lines]
     return [line for line in calls if re.search(r"(^|[ (])charlm [a-z-]", line)]
 
 
@@ -143,6 +145,15 @@ def test_every_link_and_file_exists(page: str) -> None:
 def test_generated_tables_are_up_to_date(page: str) -> None:
     """If not, run: python scripts/write_guide.py."""
     assert write_guide.with_tables(TEXTS[page]) == TEXTS[page]
+
+
+def test_a_long_session_is_shortened() -> None:
+    """To the lines of the training that are asked for; other commands stay whole."""
+    after = "validation d\n  more\n$ charlm next\nrun e\n"
+    text = f"$ charlm train a\ntext a\nrun b\n  more\nbest c\n{after}"
+    short = f"$ charlm train a\ntext a\n...\n{after}"
+    assert write_guide.kept_lines(text, "text|validation") == short
+    assert write_guide.kept_lines(text, None) == text
 
 
 # README
