@@ -130,7 +130,7 @@ def test_a_pattern_is_sorted_and_each_file_read_once(here):
     (here / "loop").symlink_to(here, target_is_directory=True)
     assert read("*.txt") == read("**/*.txt") == "<a1>\n<b1>"
     assert Corpus(["*.txt"]).name == Corpus(["**/*.txt"]).name == "a1"
-    assert [source.label for source in Corpus(["**/*.txt"])._found] == ["a1.txt", "b1.txt"]
+    assert [source.label for source in Corpus(["**/*.txt"])._opened] == ["a1.txt", "b1.txt"]
     (here / "[x].txt").write_text("literal")
     assert read("[x].txt") == "literal"
     assert "pattern *.md" in fails(CorpusError, "*.md")

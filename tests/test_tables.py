@@ -46,7 +46,7 @@ def corpus_of(name: str, content: str | bytes, **options) -> tuple[Corpus, list[
 
 def records(name: str, content: str | bytes, **options) -> list[tuple]:
     corpus, _ = corpus_of(name, content, **options)
-    (rows,) = corpus._found
+    (rows,) = corpus._opened
     assert isinstance(rows, Rows)
     return [(r.number, r.line, r.text, dict(r.cells)) for r in rows.records(no_note)]
 
