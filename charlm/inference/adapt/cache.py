@@ -1,12 +1,13 @@
-"""The neural cache: what was said lately is likely to be said again.
+"""Neural cache: words that occurred recently are likely to occur again.
 
-Grave, Joulin & Usunier 2017 (arxiv.org/abs/1612.04426): the probability of a token is mixed with
-that of a cache of the last N tokens, each as likely as the context that it came after is like this:
+Grave, Joulin & Usunier 2017 (arxiv.org/abs/1612.04426) mix the probability of the model with the
+probability of a cache of the last N tokens, where a token counts for more the more its context
+resembles the present one:
 
     P(w) = (1 - weight) P_model(w) + weight sum_i [x_i = w] s_i / sum_i s_i,  s_i = exp(theta h h_i)
 
-h_i being what the output layer saw before token i, h what it sees now. Nothing is trained; weight
-and theta are chosen on other text than that which is reported.
+h_i is the input of the output layer before token i, and h its input now. Nothing is trained; weight
+and theta are chosen on another text than the one that is scored.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,30 +25,30 @@ from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.units import Tally
 
 BLOCK = 256
-"""Tokens whose caches are looked at in one product."""
+"""Tokens whose caches are computed in one matrix product."""
 WEIGHTS = (0.03, 0.06, 0.1, 0.15, 0.2, 0.3)
 THETAS = (0.0, 0.1, 0.2, 0.4, 0.7, 1.0)
 TUNING_TOKENS = 50_000
-"""Tokens of the validation text that are enough to choose by."""
+"""Tokens of the validation text by which weight and theta are chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contexts:
-    """Tokens as their model sees them: h before each (N, H), the tokens, and their nats (N,)."""
+    """Tokens as the model sees them: h before each (N, H), ids (N,) and nats (N,)."""
 
     hidden: NDArray[np.float32]
     targets: NDArray[np.int64]
     nats: NDArray[np.float64]
 
     def part(self, begin: int, end: int | None = None) -> "Contexts":
-        """Those of the tokens from `begin` to `end`."""
+        """Return the contexts of the tokens from `begin` to `end`."""
         span = slice(begin, end)
         return Contexts(hidden=self.hidden[span], targets=self.targets[span], nats=self.nats[span])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cache:
-    """How a cache is used: its size in tokens, its weight, and theta, how choosy it is."""
+    """Settings of a cache: its size in tokens, its weight, and theta, which makes it selective."""
 
     size: int
     weight: float
@@ -55,9 +56,9 @@ class Cache:
 
 
 def read_contexts(engine: TorchEngine, text: EncodedText, most: int | None = None) -> Contexts:
-    """Read a text once, or its first `most` tokens: a stream in one go, documents each anew.
+    """Read a text once, or its first `most` tokens. Each document begins from the first state.
 
-    Raises CorpusError when it is empty.
+    Raises CorpusError if the text is empty.
     """
     return _joined(list(_windows(engine, text, most)))
 
@@ -77,15 +78,15 @@ def _windows(engine: TorchEngine, text: EncodedText, most: int | None) -> Iterat
 
 
 def _blocks(windows: Iterator[Contexts]) -> Iterator[Contexts]:
-    """The same tokens, at least BLOCK at once: documents may be short."""
-    waiting: list[Contexts] = []
+    """Yield the same tokens, at least BLOCK at once, since documents may be short."""
+    block: list[Contexts] = []
     for window in windows:
-        waiting.append(window)
-        if sum(len(part.nats) for part in waiting) >= BLOCK:
-            yield _joined(waiting)
-            waiting = []
-    if waiting:
-        yield _joined(waiting)
+        block.append(window)
+        if sum(len(contexts.nats) for contexts in block) >= BLOCK:
+            yield _joined(block)
+            block = []
+    if block:
+        yield _joined(block)
 
 
 def _joined(parts: Sequence[Contexts]) -> Contexts:
@@ -97,23 +98,23 @@ def _joined(parts: Sequence[Contexts]) -> Contexts:
 
 
 def cached_nats(contexts: Contexts, cache: Cache, known: int = 0) -> NDArray[np.float64]:
-    """-ln P under the mixture, of each token but the first `known`, which are only looked back at.
+    """Return -ln P of each token under the mixture, except for the first `known` tokens.
 
-    The first token of all has nothing to look back at.
+    Those only fill the cache. For the first token of all the cache is empty.
     """
     own = _own(contexts, cache.size, cache.theta, known)
     return _mixed(contexts, own, cache.weight)[known:]
 
 
 def _mixed(contexts: Contexts, own: NDArray[np.float64], weight: float) -> NDArray[np.float64]:
-    """-ln of (1 - weight) P + weight * own, where the cache holds something."""
-    found = contexts.nats.copy()
-    found[1:] = -np.log((1.0 - weight) * np.exp(-contexts.nats[1:]) + weight * own[1:])
-    return found
+    """Return -ln((1 - weight) P + weight * own); P alone for the first token."""
+    nats = contexts.nats.copy()
+    nats[1:] = -np.log((1.0 - weight) * np.exp(-contexts.nats[1:]) + weight * own[1:])
+    return nats
 
 
 def _own(contexts: Contexts, size: int, theta: float, known: int = 0) -> NDArray[np.float64]:
-    """What the cache alone gives each token, shape (N,); nothing to the first and those known."""
+    """Return the probability of each token in the cache alone, shape (N,); 0 for known tokens."""
     own = np.zeros(len(contexts.nats))
     for begin in range(max(known, 1), len(own), BLOCK):
         end = min(begin + BLOCK, len(own))
@@ -125,7 +126,7 @@ def _own(contexts: Contexts, size: int, theta: float, known: int = 0) -> NDArray
 def _block(
     contexts: Contexts, begin: int, end: int, size: int, theta: float
 ) -> NDArray[np.float64]:
-    """The same for the tokens from `begin` to `end`, each with its own past."""
+    """Return the probabilities of the tokens from `begin` to `end`, each with its own past."""
     first = max(0, begin - size)
     scores = theta * (contexts.hidden[begin:end] @ contexts.hidden[first:end].T)
     place, past = np.arange(begin, end)[:, None], np.arange(first, end)[None]
@@ -137,20 +138,20 @@ def _block(
 
 
 def tuned(contexts: Contexts, size: int) -> Cache:
-    """The cache of this size that gives a text the least nats, from a grid of weight and theta."""
-    part = contexts.part(0, TUNING_TOKENS)
+    """Return the cache of this size with the least nats, from a grid of weight and theta."""
+    contexts = contexts.part(0, TUNING_TOKENS)
     totals: dict[Cache, float] = {}
-    with phase("choosing the weight of the cache", total=len(THETAS) * len(part.nats)):
+    with phase("choosing the weight of the cache", total=len(THETAS) * len(contexts.nats)):
         for theta in THETAS:
-            own = _own(part, size, theta)
+            own = _own(contexts, size, theta)
             for weight in WEIGHTS:
                 cache = Cache(size=size, weight=weight, theta=theta)
-                totals[cache] = float(_mixed(part, own, weight).sum())
+                totals[cache] = float(_mixed(contexts, own, weight).sum())
     return min(totals, key=totals.__getitem__)
 
 
 def cached_tally(engine: TorchEngine, text: EncodedText, cache: Cache) -> Tally:
-    """The tally of a text under a model with a cache; no more of it than the cache is held."""
+    """Return the tally of a text under a model with a cache. Memory grows with the cache only."""
     past: list[Contexts] = []
     nats: list[NDArray[np.float64]] = []
     for new in _blocks(_windows(engine, text, None)):

@@ -1,8 +1,8 @@
 """Calibration: one factor on all logits, fitted on held-out text (Guo et al. 2017).
 
-A model that has read a small text many times is too sure of itself on new text. Dividing its logits
-by a temperature mends that without changing any ranking; one number fitted on thousands of tokens
-cannot overfit.
+A model that has read a small text many times is overconfident on new text. A factor on its logits
+corrects this without changing any ranking, and one number fitted on thousands of tokens cannot
+overfit.
 """
 
 import math
@@ -14,21 +14,21 @@ from charlm.text.encoded import EncodedText, TextCounts
 
 FIRST_STEP = math.log(1.15)
 WIDEST = math.log(4.0)
-"""The factor stays between a quarter and four."""
+"""The factor is between 1/4 and 4."""
 MAX_TOKENS = 40_000
-"""The factor is fitted on at most about so many tokens."""
+"""Tokens, approximately, on which the factor is fitted at most."""
 
 
 def fit_scale(nats: Callable[[float], float], tolerance: float = 0.01) -> float:
-    """The factor s > 0 at which nats(s) is least, to about `tolerance` of itself.
+    """Return the factor s > 0 with the least nats(s), to a relative error of about `tolerance`.
 
-    nats(s) is convex in s: a step downhill from s = 1 until it is bracketed, in ln s, then
-    parabolas through the three best points (successive parabolic interpolation).
+    nats(s) is convex: steps in ln s go downhill from s = 1 until they bracket the minimum, then
+    parabolas through the three best points approach it (successive parabolic interpolation).
     """
     points = {0.0: nats(1.0)}
 
     def at(x: float) -> float:
-        """Nats at ln s = x, computed once."""
+        """Return the nats at ln s = x, computed once."""
         if x not in points:
             points[x] = nats(math.exp(x))
         return points[x]
@@ -39,17 +39,17 @@ def fit_scale(nats: Callable[[float], float], tolerance: float = 0.01) -> float:
         x += step
     left, right = x - abs(step), x + abs(step)
     for _ in range(3):
-        found = _vertex([(left, at(left)), (x, at(x)), (right, at(right))])
-        if abs(found - x) < tolerance or not left < found < right:
+        vertex = _vertex([(left, at(left)), (x, at(x)), (right, at(right))])
+        if abs(vertex - x) < tolerance or not left < vertex < right:
             break
-        left, right = (left, x) if found < x else (x, right)
-        x = found
-    best = min((place for place in points if abs(place) <= WIDEST), key=lambda x: points[x])
+        left, right = (left, x) if vertex < x else (x, right)
+        x = vertex
+    best = min((x for x in points if abs(x) <= WIDEST), key=lambda x: points[x])
     return math.exp(best)
 
 
 def _vertex(points: list[tuple[float, float]]) -> float:
-    """Where the parabola through three points is least; the middle one where it has no bottom."""
+    """Return the minimum of the parabola through three points, or the middle if it has none."""
     (a, fa), (b, fb), (c, fc) = points
     top = (b - a) ** 2 * (fb - fc) - (b - c) ** 2 * (fb - fa)
     bottom = (b - a) * (fb - fc) - (b - c) * (fb - fa)
@@ -57,7 +57,7 @@ def _vertex(points: list[tuple[float, float]]) -> float:
 
 
 def sample_of(text: EncodedText, most: int = MAX_TOKENS) -> EncodedText:
-    """About `most` tokens of a text: documents from all over it, or a stream's beginning."""
+    """Return about `most` tokens: documents spread over the text, or the beginning of a stream."""
     if len(text.ids) <= most:
         return text
     if text.is_stream:
@@ -66,10 +66,10 @@ def sample_of(text: EncodedText, most: int = MAX_TOKENS) -> EncodedText:
             ids=ids, ends=np.array([len(ids)], np.int64), counts=TextCounts(), is_stream=True
         )
     documents = len(text.ends)
-    wanted = max(1, round(documents * most / len(text.ids)))
-    longest = max(1, 2 * most // wanted)  # of very long documents, the beginning
+    count = max(1, round(documents * most / len(text.ids)))
+    longest = max(1, 2 * most // count)  # longer documents are cut
     chosen = []
-    for number in np.linspace(0, documents - 1, wanted).astype(int):
+    for number in np.linspace(0, documents - 1, count).astype(int):
         begin = int(text.ends[number - 1]) if number else 0
         chosen.append(np.asarray(text.ids[begin : min(int(text.ends[number]), begin + longest)]))
     return EncodedText(

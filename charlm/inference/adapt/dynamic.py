@@ -1,14 +1,14 @@
-"""Dynamic evaluation: a model that goes on learning from the text that it is judged on.
+"""Dynamic evaluation: a model that keeps learning from the text that it scores.
 
-Krause et al. 2018 (arxiv.org/abs/1709.07432). Each piece of the text is predicted first and learnt
-from afterwards, so that nothing is known before it has been paid for. The step of a weight is
-divided by the root mean square of its gradient over the training text, and the weight is drawn
-back to where training left it, the more the larger that root mean square is:
+Krause et al. 2018 (arxiv.org/abs/1709.07432). The model first predicts each window of the text and
+then learns from it, so every token is scored before it is known. The step of a weight is divided by
+the root mean square (RMS) of its gradient over the training text, and the weight decays towards its
+trained value, faster for a larger RMS:
 
     w <- w + decay * (RMS / mean RMS) * (w0 - w) - rate * gradient / (RMS + epsilon)
 
-The gradient is that of the sum of nats divided by the usual length of a piece, so that the short
-piece at the end of a document counts for no more than its tokens.
+The loss is the sum of nats divided by the usual length of a window, so a short window at the end of
+a document counts in proportion to its tokens.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,10 +31,10 @@ from charlm.text.tokenizers.tokenizer_json import EOS
 
 EPSILON = 2e-5
 WINDOW = 20
-"""Tokens that are predicted before they are learnt from (20 nearly as good as 5: the authors)."""
+"""Tokens predicted before the model learns from them. 20 is nearly as good as 5 in the paper."""
 STATISTICS_ROWS = 64
 STATISTICS_TOKENS = 200_000
-"""Tokens of the training text that the mean squares are taken over."""
+"""Tokens of the training text over which squared gradients are averaged."""
 TUNING_TOKENS = 15_000
 RATES = (3e-5, 1e-4, 3e-4, 1e-3)
 DECAYS = (0.0, 0.003, 0.02)
@@ -44,7 +44,7 @@ Ids = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Dynamic:
-    """How a model learns on: the rate, the pull back to the trained weights, tokens in a piece."""
+    """Settings: learning rate, decay towards the trained weights, tokens of a window."""
 
     rate: float
     decay: float
@@ -52,19 +52,19 @@ class Dynamic:
 
 
 def gradient_rms(engine: TorchEngine, text: EncodedText, window: int = WINDOW) -> dict[str, Tensor]:
-    """Root mean square of the gradient of each learnt weight, over batches of the training text.
+    """Return the RMS of the gradient of each trainable weight over batches of the training text.
 
-    Raises CorpusError when the text is too short for one batch.
+    Raises CorpusError if the text is too short for one batch.
     """
     model = _learner_of(engine)
-    squares = {name: torch.zeros_like(weight) for name, weight in _learnt(model)}
+    squares = {name: torch.zeros_like(weight) for name, weight in _trainable(model)}
     count = 0
     with phase("measuring gradients", total=min(len(text.ids), STATISTICS_TOKENS)):
         for inputs, targets in _batches(text, window):
             model.zero_grad()
             _, shown, _ = model.read(torch.from_numpy(inputs))
             _mean_nats(model, shown, torch.from_numpy(targets), engine.logit_scale).backward()  # type: ignore[no-untyped-call]
-            for name, weight in _learnt(model):
+            for name, weight in _trainable(model):
                 if weight.grad is not None:
                     squares[name] += weight.grad**2
             count += 1
@@ -73,7 +73,7 @@ def gradient_rms(engine: TorchEngine, text: EncodedText, window: int = WINDOW) -
 
 
 def _batches(text: EncodedText, window: int) -> Iterator[tuple[Ids, Ids]]:
-    """Windows from all over a text side by side, inputs and targets of shape (T, B)."""
+    """Yield inputs and targets (T, B) of windows that are spread over a text."""
     ids = np.asarray(text.ids, np.int64)
     number = min((len(ids) - 1) // window, STATISTICS_TOKENS // window)
     if number < 1:
@@ -91,23 +91,23 @@ def _batches(text: EncodedText, window: int) -> Iterator[tuple[Ids, Ids]]:
 def dynamic_nats(
     engine: TorchEngine, text: EncodedText, rms: Mapping[str, Tensor], how: Dynamic
 ) -> NDArray[np.float64]:
-    """-ln P of every token, shape (N,), the model learning on as it reads; it is left as it was.
+    """Return -ln P of every token (N,) under a copy of the model that learns as it reads.
 
-    A stream is read in one go, documents each from the first state; what was learnt is kept.
+    Each document begins from the first state, with the weights learnt so far.
     """
     learner = _Learner(engine, rms, how)
     ends = [len(text.ids)] if text.is_stream else text.ends
     ids = np.asarray(text.ids, np.int64)
-    found = [learner.read(ids[begin:end]) for begin, end in pairwise([0, *ends])]
-    return np.concatenate([*found, np.empty(0)])
+    nats = [learner.read(ids[begin:end]) for begin, end in pairwise([0, *ends])]
+    return np.concatenate([*nats, np.empty(0)])
 
 
 class _Learner:
-    """A copy of a model that learns from what it has predicted."""
+    """Copy of a model that learns from each window after predicting it."""
 
     def __init__(self, engine: TorchEngine, rms: Mapping[str, Tensor], how: Dynamic) -> None:
         self.model, self.how, self.scale = _learner_of(engine), how, engine.logit_scale
-        named = [(name, weight) for name, weight in _learnt(self.model) if name in rms]
+        named = [(name, weight) for name, weight in _trainable(self.model) if name in rms]
         self.weights = [weight for _, weight in named]
         self.trained = [weight.detach().clone() for weight in self.weights]
         self.divisors = [rms[name] + EPSILON for name, _ in named]
@@ -117,48 +117,46 @@ class _Learner:
         self.pulls = [pull.clamp(max=1.0) for pull in pulls]
 
     def read(self, ids: Ids) -> NDArray[np.float64]:
-        """Nats of one document, learnt from piece by piece."""
+        """Return the nats of one document, learning window by window."""
         inputs, nats = np.concatenate([[EOS], ids[:-1]]), []
         state = self.model.initial_state(1)
         for begin in range(0, len(ids), self.how.window):
             span = slice(begin, begin + self.how.window)
-            found, state = self._piece(inputs[span, None], ids[span, None], state)
-            nats.append(found)
-            advance(len(found))
+            window_nats, state = self._step(inputs[span, None], ids[span, None], state)
+            nats.append(window_nats)
+            advance(len(window_nats))
         return np.concatenate([*nats, np.empty(0)])
 
-    def _piece(self, inputs: Ids, targets: Ids, state: State) -> tuple[NDArray[np.float64], State]:
+    def _step(self, inputs: Ids, targets: Ids, state: State) -> tuple[NDArray[np.float64], State]:
+        """Return the nats of a window and the state after it, then learn from it."""
         _, shown, after = self.model.read(torch.from_numpy(inputs), state)
-        wanted = torch.from_numpy(targets)
         logits = self.model.output(shown).float() * self.scale
-        nats = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
+        nats = F.cross_entropy(
+            logits.flatten(0, 1), torch.from_numpy(targets).flatten(), reduction="none"
+        )
         gradients = torch.autograd.grad(
             nats.sum() / self.how.window, self.weights, allow_unused=True
         )
         with torch.no_grad():
             for weight, trained, pull in zip(self.weights, self.trained, self.pulls, strict=True):
                 weight.lerp_(trained, pull)
-            moved = [
-                (weight, gradient, divisor)
-                for weight, gradient, divisor in zip(
-                    self.weights, gradients, self.divisors, strict=True
-                )
-                if gradient is not None
-            ]
-            for weight, gradient, divisor in moved:
-                weight.addcdiv_(gradient, divisor, value=-self.how.rate)
+            for weight, gradient, divisor in zip(
+                self.weights, gradients, self.divisors, strict=True
+            ):
+                if gradient is not None:
+                    weight.addcdiv_(gradient, divisor, value=-self.how.rate)
         kept = tuple(tuple(part.detach() for part in layer) for layer in after)
         return nats.detach().double().numpy(), kept
 
 
 def _learner_of(engine: TorchEngine) -> RecurrentLanguageModel:
-    """A copy of the engine's model whose weights can be learnt, but for those that never are."""
+    """Return a copy of the engine's model with trainable weights."""
     model = RecurrentLanguageModel(engine.model.settings, engine.model.vocab_size)
     model.load_state_dict(engine.model.state_dict())
     return model.to(engine.device)
 
 
-def _learnt(model: RecurrentLanguageModel) -> list[tuple[str, Tensor]]:
+def _trainable(model: RecurrentLanguageModel) -> list[tuple[str, Tensor]]:
     return [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
 
 
@@ -172,25 +170,25 @@ def _mean_nats(
 def tuned(
     engine: TorchEngine, text: EncodedText, rms: Mapping[str, Tensor], window: int = WINDOW
 ) -> Dynamic:
-    """The rate and decay that give the beginning of a text the least nats.
+    """Return the rate and decay with the least nats on the beginning of a text.
 
-    First the best rate under the middle decay, then the best decay with it.
+    The rate is chosen first, with the middle decay, then the decay.
     """
-    part = _beginning(text, TUNING_TOKENS)
+    beginning = _beginning(text, TUNING_TOKENS)
 
     def nats(how: Dynamic) -> float:
-        """Of the beginning."""
-        return float(dynamic_nats(engine, part, rms, how).sum())
+        """Return the nats of the beginning."""
+        return float(dynamic_nats(engine, beginning, rms, how).sum())
 
     rates = [Dynamic(rate=rate, decay=DECAYS[1], window=window) for rate in RATES]
-    tried = len(RATES) + len(DECAYS)
-    with phase("choosing the rate of dynamic evaluation", total=tried * len(part.ids)):
+    trials = len(RATES) + len(DECAYS)
+    with phase("choosing the rate of dynamic evaluation", total=trials * len(beginning.ids)):
         best = min(rates, key=nats)
         return min((replace(best, decay=decay) for decay in DECAYS), key=nats)
 
 
 def _beginning(text: EncodedText, most: int) -> EncodedText:
-    """The first documents of a text, or of a stream the first tokens, about so many tokens."""
+    """Return the first documents, or the first tokens of a stream: about `most` tokens."""
     if text.is_stream:
         ids = np.asarray(text.ids[:most])
         return replace(text, ids=ids, ends=np.array([len(ids)], np.int64))

@@ -1,6 +1,6 @@
-"""Several models as one: linear interpolation of their probabilities, weights by EM.
+"""Mixture of several models: linear interpolation of their probabilities, with weights by EM.
 
-Jelinek & Mercer 1980; as SRILM's compute-best-mix. Dempster, Laird & Rubin 1977 for the steps.
+Jelinek & Mercer 1980, as in SRILM's compute-best-mix; EM by Dempster, Laird & Rubin 1977.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ TOLERANCE = 1e-7
 
 
 def mixed_nats(nats: Sequence[Nats], weights: Sequence[float]) -> Nats:
-    """-ln sum_k w_k P_k(token) of each token, from each model's nats of it, all of shape (N,)."""
+    """Return -ln sum_k w_k P_k(token) of each token from the nats of each model, shapes (N,)."""
     table = np.stack(nats)
     logs = np.log(np.maximum(np.asarray(weights, np.float64), 1e-300))[:, None] - table
     top = logs.max(axis=0)
@@ -22,16 +22,17 @@ def mixed_nats(nats: Sequence[Nats], weights: Sequence[float]) -> Nats:
 
 
 def fitted_weights(nats: Sequence[Nats]) -> list[float]:
-    """The weights under which a text is likeliest: from equal ones, each is set to its mean share.
+    """Return the weights that maximise the likelihood of a text, by EM from equal weights.
 
-    Every step makes the text likelier; there is one maximum, the likelihood being concave in them.
+    A step replaces each weight by its mean responsibility, which never lowers the likelihood. The
+    likelihood is concave in the weights, so its maximum is global.
     """
     table = -np.stack(nats)
     weights = np.full(len(table), 1.0 / len(table))
     for _ in range(MAX_STEPS):
         logs = np.log(np.maximum(weights, 1e-300))[:, None] + table
-        shares = np.exp(logs - logs.max(axis=0))
-        after = (shares / shares.sum(axis=0)).mean(axis=1)
+        likelihoods = np.exp(logs - logs.max(axis=0))
+        after = (likelihoods / likelihoods.sum(axis=0)).mean(axis=1)
         moved, weights = float(np.abs(after - weights).max()), after
         if moved < TOLERANCE:
             break
