@@ -1,11 +1,11 @@
-"""Compile the kernels of charlm/backends/native.cpp, one library for each instruction set.
+"""Compile the kernels in charlm/backends/kernels, one library for each instruction set.
 
-Run by the installation (as a hatchling build hook) and by hand after a change:
+Run by the installation (as a hatchling build hook), and by hand after a change:
 
     python scripts/build_kernels.py [--force]
 
-Needs a C++17 compiler (CXX, c++, g++ or clang++). Without one, or where compiling fails, charlm is
-installed all the same and computes with numpy; the reason is printed.
+Needs a C++17 compiler (CXX, c++, g++ or clang++). If there is none or it fails, the reason is
+printed, and charlm is installed without kernels and computes with numpy.
 """
 
 import argparse
@@ -26,7 +26,7 @@ except ImportError:  # run by hand
     Hook = object
 
 BACKENDS = Path(__file__).resolve().parent.parent / "charlm" / "backends"
-SOURCE = BACKENDS / "native.cpp"
+KERNELS = BACKENDS / "kernels"
 FLAGS = (
     "-O3", "-std=c++17", "-fPIC", "-shared", "-pthread", "-fvisibility=default", "-Wall",
     "-Wextra", "-Wno-psabi", "-fno-math-errno", "-fno-trapping-math",
@@ -44,12 +44,12 @@ OTHERS = {"plain": ("-DLANES=4",)}
 
 
 class KernelBuildHook(Hook):  # type: ignore[misc]
-    """Compiles when a wheel or an editable installation is made, and adds the libraries."""
+    """Compile for a wheel or an editable installation, and add the libraries."""
 
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Called by hatchling before it gathers files."""
+        """Build the libraries before hatchling gathers files."""
         del version
         if self.target_name != "wheel" or not build():
             return
@@ -60,47 +60,54 @@ class KernelBuildHook(Hook):  # type: ignore[misc]
 
 
 def compiler() -> list[str] | None:
-    """The C++ compiler: CXX where it is set (`ccache g++` too), else the first that is there."""
-    wanted = os.environ.get("CXX")
-    names = [shlex.split(wanted)] if wanted else [["c++"], ["g++"], ["clang++"]]
-    return next((name for name in names if name and shutil.which(name[0])), None)
+    """Return the C++ compiler: CXX if it is set (`ccache g++` too), else the first one found."""
+    chosen = os.environ.get("CXX")
+    commands = [shlex.split(chosen)] if chosen else [["c++"], ["g++"], ["clang++"]]
+    return next((command for command in commands if command and shutil.which(command[0])), None)
 
 
 def build(force: bool = False) -> list[Path]:
-    """Compile what is older than its source; returns the libraries that are there now."""
+    """Compile the libraries that are older than the source; return those that exist now."""
     variants = X86 if platform.machine() in ("x86_64", "AMD64") else OTHERS
     program = compiler()
     if program is None or sys.platform == "win32":
         print("charlm: no C++ compiler found; kernels are left out, numpy is used", file=sys.stderr)
         return []
+    changed = max(path.stat().st_mtime for path in KERNELS.iterdir())
     with ThreadPoolExecutor() as pool:
-        results = pool.map(lambda v: _compile(program, v, variants[v], force), variants)
-    return [path for path in results if path is not None]
+        paths = pool.map(
+            lambda name: _compile(program, name, variants[name], 2**63 if force else changed),
+            variants,
+        )
+    return [path for path in paths if path is not None]
 
 
-def _compile(program: list[str], variant: str, flags: tuple[str, ...], force: bool) -> Path | None:
+def _compile(
+    program: list[str], variant: str, flags: tuple[str, ...], changed: float
+) -> Path | None:
+    """Compile a variant unless its library is newer than `changed`."""
     target = BACKENDS / f"native_{variant}.so"
-    if not force and target.exists() and target.stat().st_mtime >= SOURCE.stat().st_mtime:
+    if target.exists() and target.stat().st_mtime >= changed:
         return target
-    part = target.with_suffix(f".tmp-{os.getpid()}")
-    command = [*program, *FLAGS, *flags, str(SOURCE), "-o", str(part)]
+    temporary = target.with_suffix(f".tmp-{os.getpid()}")
+    command = [*program, *FLAGS, *flags, str(KERNELS / "library.cpp"), "-o", str(temporary)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
         print(f"charlm: {variant} kernels were not compiled: {lines[0]}", file=sys.stderr)
-        part.unlink(missing_ok=True)
-        target.unlink(missing_ok=True)  # what is there was compiled from another source
+        temporary.unlink(missing_ok=True)
+        target.unlink(missing_ok=True)  # it was compiled from another source
         return None
     if done.stderr:
         print(done.stderr, file=sys.stderr)
-    part.replace(target)
+    temporary.replace(target)
     return target
 
 
 def main() -> None:
-    """Compile and say what is there."""
+    """Compile and print which libraries exist."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--force", action="store_true", help="compile again what is there")
+    parser.add_argument("--force", action="store_true", help="compile up-to-date libraries too")
     built = build(parser.parse_args().force)
     print("kernels:", ", ".join(path.name for path in built) or "none")
 

@@ -79,7 +79,7 @@ RUNNING = {
     "prose": (ROOT / "corpora" / "tales.txt").read_text(encoding="utf-8"),
     "a README": (ROOT / "README.md").read_text(encoding="utf-8"),
     "Python": (ROOT / "charlm" / "api" / "model.py").read_text(encoding="utf-8"),
-    "C++": (ROOT / "charlm" / "backends" / "native.cpp").read_text(encoding="utf-8"),
+    "C++": (ROOT / "charlm" / "backends" / "kernels" / "library.cpp").read_text(encoding="utf-8"),
     "settings": (ROOT / "pyproject.toml").read_text(encoding="utf-8") * 3,
     "numbers": "".join(f"{number * 0.37:.2f}\n" for number in range(99)),
     "a word on each line": "the cat sat on the mat and the dog ".replace(" ", "\n") * 9,

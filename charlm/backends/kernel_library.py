@@ -90,7 +90,7 @@ def array_type(dtype: type[np.generic]) -> type:
 
 
 def declare(library: ctypes.CDLL) -> None:
-    """Argument types of the functions in native.cpp."""
+    """Argument types of the functions in the kernels."""
     number, handle = ctypes.c_int, ctypes.c_void_p
     floats, doubles = array_type(np.float32), array_type(np.float64)
     longs = array_type(np.int64)

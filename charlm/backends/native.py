@@ -30,7 +30,7 @@ def _free(library: ctypes.CDLL, handle: ctypes.c_void_p, process: int) -> None:
 
 
 class NativeEngine:
-    """Computes with the kernels of native.cpp.
+    """Computes with the kernels of the kernels.
 
     Calls from several Python threads wait for each other. In a process that began as a fork the
     kernels have no threads, so the first call there loads them again with the weights that
