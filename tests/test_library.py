@@ -355,7 +355,10 @@ def test_what_follows_an_end_begins_anew_where_training_did(
         (lambda model: model.samples(2, 5, lenght=1), r"'lenght' is not known; did you mean 'leng"),
         (lambda model: model.sample(5, zzz=1), r"'zzz' is not known; expected one of allow_unk, "),
         (lambda model: model.items(2, temp=1.0), r"option 'temp' is not known"),
-        (lambda model: model.sample(5, n=3), r"3 were asked for. Use model.samples\(3\)"),
+        (
+            lambda model: model.sample(5, n=3),
+            r"n is 3; sample returns one text. Use model.samples\(3\)",
+        ),
         (lambda model: model.score(["a", 1]), r"texts\[1\] is 1; expected a str"),
         (lambda model: model.score([float("nan")]), r"texts\[0\] is nan; expected a str"),
     ],

@@ -1,4 +1,4 @@
-"""The library: `load` a run and use it. Nothing is printed."""
+"""The trained model of a run, and `load`, which returns it. Nothing is printed."""
 
 import difflib
 import inspect
@@ -41,15 +41,14 @@ from charlm.units import Tally
 
 
 class Model:
-    """A trained model. Made by `load`; all methods are deterministic given their seed.
+    """Trained model, made by `load`. All methods are deterministic for a given seed.
 
-    A model can be pickled and copied: the copy is loaded again from the run's folder with the
-    same options, so process pools can take it. It has the weights that are there then, and warns
-    if they are others than those of the model.
+    A model can be pickled and copied, for example for a process pool. The copy is loaded from the
+    folder of the run with the same options; it warns if the weights there have changed.
     """
 
     def __init__(self, run: Run, **options: Any) -> None:
-        self.run, self._options = run, options  # options of `load_run`, for the other half
+        self.run, self._options = run, options  # options of `load_run`
         self.path, self.vocabulary, self.config = run.path, run.vocabulary, run.config
         self._stamp = run_stamp(run.path)
 
@@ -68,7 +67,7 @@ class Model:
 
     @property
     def history(self) -> History:
-        """The records of the training; empty for a run without a log, like the built-in one."""
+        """Records of the training; empty for a run without a log, such as a built-in one."""
         log = self.path / METRICS
         return History(read_metrics(self.path) if log.exists() else [])
 
@@ -80,11 +79,11 @@ class Model:
         carry: bool = False,
         unk_penalty: float | None = None,
     ) -> Scores:
-        """The log-probability of each text, and with `tokens` of each token.
+        """Return the log-probability of each text, and with `tokens` of each token.
 
-        Texts are independent of each other, or with `carry` one stream. The end of a text is
-        part of its score where the model has learnt ends. `unk_penalty` is the price
-        of an unknown token in nats in `penalized_log_probability`, by default `run.unk_penalty`.
+        Texts are independent, or with `carry` one continuous text. The end of a text is scored if
+        the model was trained on documents. `unk_penalty` is the cost of an unknown token in nats in
+        `penalized_log_probability`, by default `run.unk_penalty`.
         """
         items = [texts] if isinstance(texts, str) else list(texts)
         for number, item in enumerate(items):
@@ -95,7 +94,7 @@ class Model:
     def scorer(
         self, *, carry: bool = False, lines: bool = False, unk_penalty: float | None = None
     ) -> Scorer:
-        """Return a scorer of texts as the model has learnt them, for texts that come bit by bit.
+        """Return a scorer with the rules of the training text, for texts that arrive one by one.
 
         `carry` and `unk_penalty` are as in `score`; `lines` is as in `Scorer`.
         """
@@ -109,7 +108,7 @@ class Model:
         )
 
     def evaluate(self, text: str, *, reset_every: int | None = None) -> Tally:
-        """The tally of a text, cut into documents by the rule that the model was trained with."""
+        """Return the tally of a text, which is cut into documents as in training."""
         rules = self.run.boundaries
         corpus = Corpus.from_text(text, rules.document, keep_cr=rules.crlf)
         return evaluate(self.run.engine, self.run.encode(corpus), reset_every=reset_every)
@@ -117,13 +116,11 @@ class Model:
     def sample(self, length: int = 500, *, seed: int | None = None, **options: Any) -> str:
         """Return one sample as a string; options as in `generate`.
 
-        Raises UsageError for more than one sample, which `samples` gives.
+        Raises UsageError for more than one sample; use `samples`.
         """
         if max(options.get("n", 1), options.get("samples", 1)) > 1:
             count = max(options.get("n", 1), options.get("samples", 1))
-            raise UsageError(
-                f"sample returns one text; {count} were asked for. Use model.samples({count})"
-            )
+            raise UsageError(f"n is {count}; sample returns one text. Use model.samples({count})")
         return "".join(self.stream(length, seed=seed, **options))
 
     def stream(
@@ -151,12 +148,12 @@ class Model:
         seed: int | None = None,
         **options: Any,
     ) -> Iterator[Piece]:
-        """Pieces of samples as they are drawn, with their nats.
+        """Generate samples and return their pieces, with their nats, as they arrive.
 
         More options: samples, until_eos, stop, allow_unk, unk_text (see
-        `inference.generation.generate`); `len`, `prime` and `n`, the flags of `charlm sample`, are
-        other names of length, prompt and samples. Without a seed one is drawn from the system.
-        Paragraphs are parted by a blank line, as in the text that they are from.
+        `inference.generation.generate`). `len`, `prime` and `n`, the flags of `charlm sample`, are
+        aliases of length, prompt and samples. The default seed is random. Paragraphs are separated
+        by a blank line, as in the training text.
         """
         length, prompt = options.pop("len", length), options.pop("prime", prompt)
         if "n" in options:
@@ -190,11 +187,11 @@ class Model:
         seed: int | None = None,
         **options: Any,
     ) -> Items:
-        """Return whole documents as they are generated, such as lines: iterate over the result.
+        """Return an iterable of whole documents, such as lines, that are generated on the way.
 
-        See `inference.items.Rules` for what is kept; `new` skips documents of the run's text. More
-        options as in `generate`. Raises UsageError for a model of continuous text, and RunError
-        while iterating where `attempts` do not suffice.
+        See `inference.items.Rules` for the rules; `new` skips documents of the training text. More
+        options as in `generate`. Raises UsageError for a model of continuous text, and during
+        iteration RunError if `attempts` do not suffice.
         """
         count, length = options.pop("n", count), options.pop("len", length)
         prompt = options.pop("prime", prompt)
@@ -204,7 +201,7 @@ class Model:
             check_count("attempts", attempts, 1)
         if not self.run.boundaries.has_ends:
             raise UsageError(
-                "this model has read one continuous text, which has no items; expected a model "
+                "this model was trained on continuous text, which has no items; expected a model "
                 f"trained with: {command('train', 'TEXT', '--document', 'line')}"
             )
         known = None
@@ -216,7 +213,7 @@ class Model:
         chosen_options = {**options, "length": length, "prompt": prompt, "until_eos": True}
 
         def tries(first: int, samples: int) -> Iterator[Piece]:
-            """Generate attempts from `first` on."""
+            """Generate attempts, starting with number `first`."""
             return self.generate(seed=chosen, first=first, samples=samples, **chosen_options)
 
         return Items(
@@ -232,14 +229,14 @@ class Model:
         )
 
     def _begun_item(self, prompt: str) -> str:
-        """Return the part of a prompt that belongs to the item which it leaves open."""
+        """Return the part of a prompt that belongs to its unfinished item."""
         text = self.context(prompt)
         if not self.vocabulary.line_ends_are_eos:
             return text
         return text.partition("\n")[0] if self.run.backward else text.rpartition("\n")[2]
 
     def next(self, prompt: str = "", *, top: int = 10) -> NextTokens:
-        """The likeliest tokens after a prompt, with their probabilities."""
+        """Return the likeliest tokens after a prompt, with their probabilities."""
         return NextTokens(
             next_tokens(
                 self.run.engine,
@@ -251,14 +248,14 @@ class Model:
         )
 
     def context(self, prompt: str) -> str:
-        """Return the part of a prompt that the model reads: the document that it leaves open.
+        """Return the part of a prompt that the model reads: its unfinished document.
 
-        For a model of lines it is the last line, for one of paragraphs the last paragraph.
+        For a model of lines that is the last line, for one of paragraphs the last paragraph.
         """
         return self.run.boundaries.open_document(prompt, backward=self.run.backward)
 
     def fill(self, text: str, *, top: int = 5) -> tuple[list[list[NextToken]], str]:
-        """The likeliest tokens for each gap `___` of a text, and the text with the best ones in.
+        """Return the likeliest tokens for each gap `___` of a text, and the text with the best.
 
         Raises RunError unless the run was trained with direction `both`.
         """
@@ -267,8 +264,8 @@ class Model:
             text = text.removesuffix("\n")
         if one_line and "\n" in text:
             raise UsageError(
-                f"{text!r} has several lines, and this model reads each line as a text of its own; "
-                "expected one line. Fill them one by one"
+                f"{text!r} has several lines, but this model reads lines independently; expected "
+                "one line. Fill them one by one"
             )
         return fill(
             self.run.engine,
@@ -296,14 +293,14 @@ class Model:
 
     @property
     def embedding(self) -> NDArray[np.float32]:
-        """The learnt embedding, shape (V, E), a row for each entry of the vocabulary.
+        """Learned embedding, shape (V, E), with a row for each entry of the vocabulary.
 
-        Raises UsageError for a model that has learnt none.
+        Raises UsageError for a model that has none.
         """
         model = self.config["model"]
         if model.get("one_hot") or not CELLS[model["cell"]].learns_input:
             raise UsageError(
-                f"this model has no learnt embedding (one-hot input, or cell {model['cell']})"
+                f"this model has no learned embedding (one-hot input, or cell {model['cell']})"
             )
         return read_embedding(self.path)
 
@@ -313,9 +310,9 @@ class Model:
         return vector_lines(names, self.embedding)
 
     def nearest(self, token: str, *, top: int = 10) -> list[tuple[str, float]]:
-        """The entries whose embeddings have the greatest cosine with that of a token.
+        """Return the entries with the most similar embeddings, by cosine.
 
-        Raises UsageError for what is not one token of the vocabulary.
+        Raises UsageError unless `token` is one token of the vocabulary.
         """
         ids = self.vocabulary.encode(token)
         if len(ids) != 1 or ids[0] == self.vocabulary.unk:
@@ -323,20 +320,20 @@ class Model:
                 f"{token!r} is not an entry of the vocabulary; expected one token of its "
                 f"{len(self.vocabulary):,}. They are in {self.path / TOKENIZER}"
             )
-        found = nearest(self.embedding, int(ids[0]), top)
-        return [(self.vocabulary.token_text(index), cosine) for index, cosine in found]
+        pairs = nearest(self.embedding, int(ids[0]), top)
+        return [(self.vocabulary.token_text(index), cosine) for index, cosine in pairs]
 
     def state(self, text: str = "") -> ModelState:
-        """The state after a text that starts a document."""
+        """Return the state after a text that starts a document."""
         ids = prompt_ids(self.vocabulary, self.context(text), self.run.boundaries)
         logits, hidden = read_prompt(self.run.engine, ids)
         return ModelState(hidden=hidden, log_probabilities=log_probabilities(logits)[0])
 
     def step(self, state: ModelState, text: str) -> tuple[float, ModelState]:
-        """ln P(text | state) in nats, and the state after it; `state` itself stays as it is.
+        """Return ln P(text | state) in nats, and the state after the text.
 
-        The end of a document is no text: ln P of it is
-        `state.log_probabilities[model.vocabulary.eos]`, and what follows begins from `state()`.
+        `state` itself does not change. The end of a document has no text: its ln P is
+        `state.log_probabilities[model.vocabulary.eos]`. The next document starts from `state()`.
         """
         total = 0.0
         for index in self._ids(text):
@@ -355,7 +352,7 @@ class Model:
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
-    """Raise UsageError for an option that `Model.generate` does not have, with the nearest one."""
+    """Raise UsageError, with the nearest name, for an option that `Model.generate` lacks."""
     known = set(inspect.signature(Model.generate).parameters) - {"self", "options"}
     known |= set(inspect.signature(generate).parameters) - {
         "engine", "vocabulary", "sampling", "boundaries"
@@ -376,10 +373,11 @@ def load(
     weights: str = "fp32",
     threads: int | None = None,
 ) -> Model:
-    """The model of a run: a name, a path, or without one the newest run (else the built-in one).
+    """Load the model of a run: a name, a path, or by default the newest run or the built-in model.
 
-    `engine` is auto, native (compiled kernels), numpy or torch; `weights` how the kernels keep the
-    weights: fp32, bf16 or int8. Raises RunError when there is no such run or its files are damaged.
+    `engine` is auto, native (compiled kernels), numpy or torch; `weights` is the format in which
+    the kernels keep them: fp32, bf16 or int8. Raises RunError if there is no such run or its files
+    are damaged.
     """
     folder = checkpoints_folder(None if checkpoints is None else Path(checkpoints))
     path = find_run(None if run is None else str(run), folder)
@@ -388,12 +386,12 @@ def load(
 
 
 def _load_again(path: str, options: dict[str, Any], stamp: tuple[int, ...]) -> Model:
-    """Load a model that was pickled or copied; warn if its weights were replaced since."""
+    """Load a model that was pickled or copied; warn if its weights have changed."""
     model = Model(load_run(Path(path), **options), **options)
     if model._stamp != stamp:
         warnings.warn(
             f"the weights of {path} have changed since the model was loaded; its copy has the new "
-            "ones. Call charlm.load again to have them everywhere",
+            "ones. Call charlm.load again to use them everywhere",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -401,7 +399,7 @@ def _load_again(path: str, options: dict[str, Any], stamp: tuple[int, ...]) -> M
 
 
 def fresh_seed() -> int:
-    """A seed from the system's entropy, short enough to be typed again."""
+    """Return a random seed that is short enough to type."""
     import secrets
 
     return secrets.randbelow(2**31)

@@ -1,4 +1,4 @@
-"""Training from Python: `fit` trains at once and returns the model, `train` yields the records."""
+"""Training from Python: `fit` trains and returns the model, `train` returns an iterator."""
 
 import contextlib
 import signal
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 
 class Training(Iterator["Record"]):
-    """The training of a new run in `path`. Iterate over it to train; the last record ends it.
+    """Iterator that trains a new run in `path` and yields its records.
 
-    Nothing is trained before the first `next`. One that is dropped before that warns.
+    Training starts with the first `next`. A training that is dropped before that warns.
     """
 
     def __init__(self, session: "Session") -> None:
@@ -45,11 +45,11 @@ class Training(Iterator["Record"]):
         return next(self._records)
 
     def stop(self) -> None:
-        """Ask for an end after the step at hand, with everything saved; iterate on until then."""
+        """Ask for an end after the current step, with everything saved. Continue to iterate."""
         self._sessions[-1].trainer.stop("interrupted")
 
     def close(self) -> None:
-        """Stop training at once; what is saved can be resumed with `charlm train --resume`."""
+        """Stop training at once; `charlm train --resume` continues from the last checkpoint."""
         self._started = True
         self._records.close()
         self._sessions[0].lock.release()
@@ -67,9 +67,9 @@ class Training(Iterator["Record"]):
 
 
 def _records(sessions: "list[Session]") -> "Generator[Record, None, None]":
-    """Train the first session, and add that of the backward half, if there is one, when it begins.
+    """Train the first session, and then the backward half, which is added if there is one.
 
-    This is no method: a generator that held its `Training` would keep it from being dropped.
+    This is not a method, since a generator that refers to its `Training` would keep it alive.
     """
     from charlm.training.resume import halves
 
@@ -79,9 +79,9 @@ def _records(sessions: "list[Session]") -> "Generator[Record, None, None]":
 
 
 def train(*sources: str | Path, text: str | None = None, **options: Any) -> Training:
-    """Return the training of a new run: an iterator of records, the last one a FinishedRecord.
+    """Return an iterator that trains a new run and yields records, at last a FinishedRecord.
 
-    Options are those of `fit`. Raises CharlmError of the kind that fits.
+    Options are as in `fit`. Raises a subclass of CharlmError.
     """
     return Training(_session(sources, text, **options))
 
@@ -91,14 +91,14 @@ def fit(
 ) -> Model:
     """Train a new model on files, or on a `text` in memory, and return it.
 
-    Settings have the names of the flags of `charlm train`, or their own names as `charlm info`
-    shows them: `fit("a.txt", unit="word", hidden=128, epochs=3)`. Other options: `name` and
-    `checkpoints` (where the run goes), `overwrite` (replace the run of that name), `preset`,
-    `config` (a TOML file) and `vocab` (a tokenizer.json).
+    Settings are named like the flags of `charlm train` or as in `charlm info`:
+    `fit("a.txt", unit="word", hidden=128, epochs=3)`. Other options: `name` and `checkpoints` (the
+    folder of the run), `overwrite` (replace a run of that name), `preset`, `config` (a TOML file)
+    and `vocab` (a tokenizer.json).
 
-    A bar shows the progress in a notebook and on a terminal; `progress` switches
-    it on or off. An interrupt (Ctrl-C, or the stop button of a notebook) saves before it raises
-    KeyboardInterrupt. Raises CharlmError of the kind that fits.
+    A bar shows the progress in a notebook and on a terminal; `progress` switches it on or off. An
+    interrupt (Ctrl-C, or the stop button of a notebook) saves before it raises KeyboardInterrupt.
+    Raises a subclass of CharlmError.
     """
     with _shown(progress) as bar, listening(bar):
         training = train(*sources, text=text, **options)
@@ -110,9 +110,9 @@ def fit(
 
 @contextlib.contextmanager
 def _saved_first(training: Training) -> Iterator[None]:
-    """Inside, a first interrupt stops the training after its step; a second one at once.
+    """Make the first interrupt stop training after its step, and the second one at once.
 
-    Raises KeyboardInterrupt at the end if there was one. Only the main thread of Python is
+    Raises KeyboardInterrupt at the end if there was an interrupt. Only the main thread is
     interrupted, and a program's own handler stays.
     """
     interrupts: list[int] = []
@@ -134,7 +134,7 @@ def _saved_first(training: Training) -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if interrupts:
         raise KeyboardInterrupt(
-            f"training was stopped and saved; use it with charlm.load({str(training.path)!r})"
+            f"training was stopped and saved; load it with charlm.load({str(training.path)!r})"
         )
 
 
@@ -170,7 +170,7 @@ def _session(
 
 
 def _checked(sources: tuple[Any, ...]) -> tuple[str, ...]:
-    """Return sources as strings. Raises UsageError for a list of them, or a text."""
+    """Return sources as strings. Raises UsageError for a list, or for a text."""
     for source in sources:
         if not isinstance(source, str | Path):
             kind = type(source).__name__
@@ -186,19 +186,19 @@ def _checked(sources: tuple[Any, ...]) -> tuple[str, ...]:
 
 
 OF_FILES = {f.name for f in fields(ReadSettings)} - {"keep_cr"}
-"""Settings that a text in memory does not need."""
+"""Settings that apply to files only."""
 
 
 def _in_memory(text: str, settings: CorpusSettings) -> Corpus:
-    """Return a text in memory as a corpus. Raises UsageError for settings that files alone need."""
+    """Return a text in memory as a corpus. Raises UsageError for settings of files."""
     if not isinstance(text, str):
         raise UsageError(f"text is a {type(text).__name__}; expected a string. Decode or join it")
     if settings.sources:
         raise UsageError("text and files were both given; give one of them")
-    plain = CorpusSettings()
+    defaults = CorpusSettings()
     for name in sorted(OF_FILES):
         value = getattr(settings, name)
-        if value != getattr(plain, name):
+        if value != getattr(defaults, name):
             raise UsageError(
                 f"{name} {value} has no effect with a text in memory; expected files. Leave out "
                 f"{name}"
@@ -208,7 +208,7 @@ def _in_memory(text: str, settings: CorpusSettings) -> Corpus:
 
 
 class _Bar:
-    """A listener that shows phases and records on a bar of tqdm, or nowhere without one."""
+    """Listener that shows phases and records on a bar of tqdm, if there is one."""
 
     def __init__(self, bar: Any = None) -> None:
         self._bar = bar
@@ -219,7 +219,7 @@ class _Bar:
             self._bar.set_description_str(phase.name)
 
     def end(self, phase: Phase) -> None:
-        """Leave its name until there is something else to show."""
+        """Keep the name until something else is shown."""
 
     def show(self, record: "Record", unit: str) -> None:
         """Move the bar to a record."""
@@ -238,11 +238,11 @@ class _Bar:
 
 @contextlib.contextmanager
 def _shown(progress: bool | None) -> Iterator[_Bar]:
-    """Give a bar: by default one in a notebook or on a terminal only."""
+    """Show a bar, by default only in a notebook or on a terminal."""
     if progress is False or sys.stderr is None:  # none in a program without a console
         yield _Bar()
         return
-    with warnings.catch_warnings():  # without ipywidgets the bar is text; tqdm would advise
+    with warnings.catch_warnings():  # tqdm warns if ipywidgets is missing; the bar is text then
         warnings.simplefilter("ignore")
         from tqdm.auto import tqdm
     with tqdm(
@@ -255,6 +255,6 @@ def _shown(progress: bool | None) -> Iterator[_Bar]:
 
 
 def in_notebook() -> bool:
-    """Return whether the process is the kernel of a notebook."""
+    """Return whether this process is the kernel of a notebook."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return shell is not None and "IPKernelApp" in shell.config

@@ -1,4 +1,4 @@
-"""The command line: parse, call the library once, render. Heavy imports wait for the command."""
+"""The command line: parse, make one call of the API, render; and the handling of errors."""
 
 import os
 import re
@@ -51,7 +51,7 @@ from charlm.files.escapes import escape_controls
 
 HELP = """Recurrent language models over characters, bytes and words.
 
-Train on any text, sample novel text, score sentences, evaluate likelihood.
+Train a model on any text, generate new text, score sentences, evaluate models.
 
 Example:  charlm train corpus.txt && charlm sample --len 500
 """
@@ -79,9 +79,9 @@ def common(
     debug: DebugOption = False,
     version: VersionOption = False,
 ) -> None:
-    """Options that stand before or after the command."""
+    """Accept global options before the command."""
     del version
-    Verbosity.level, Verbosity.stop_told = 1, False
+    Verbosity.level, Verbosity.stop_reported = 1, False
     Verbosity.debug = os.environ.get("CHARLM_DEBUG", "").lower() not in (
         "",
         "0",
@@ -101,9 +101,9 @@ for verb in VERBS:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: the one place where errors become a line and a status."""
+    """Run the command line and exit; errors become one line and an exit status."""
     prepare_streams()
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")  # the parser would look for some, slowly
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")  # looking for plugins is slow
     Verbosity.command = shlex.join(["charlm", *(sys.argv[1:] if arguments is None else arguments)])
     status = 0
     try:
@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
         with shown_phases():
             result = app(arguments, prog_name="charlm", standalone_mode=False)
         status = result if isinstance(result, int) else 0
-        if status == 130 and not Verbosity.stop_told:  # the command parser has caught Ctrl-C
+        if status == 130 and not Verbosity.stop_reported:  # typer has caught Ctrl-C
             say("charlm: interrupted")
         finish_output()
     except CharlmError as error:
@@ -122,10 +122,10 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         status = 130
         say("charlm: interrupted")
-    except SystemExit:  # the parser's own way out when the reader of its help has gone
+    except SystemExit:  # typer exits so if the pipe of its help is closed
         status = 0
     except MemoryError as error:
-        problem = "not enough memory; expected room for the text and the model. "
+        problem = "not enough memory; expected enough for the text and the model. "
         status = _report(CharlmError(problem + "Use a smaller --hidden, --batch or --n"), 5, error)
     except Exception as error:
         status = _unexpected(error)
@@ -135,13 +135,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _check_arguments(arguments: list[str]) -> None:
-    """Raise UsageError for bytes that are no text: no command knows what to do with them."""
+    """Raise UsageError for arguments that are not valid UTF-8."""
     for argument in arguments:
         if not argument.isascii() and any("\ud800" <= c <= "\udfff" for c in argument):
-            found = argument.encode("utf-8", "backslashreplace").decode("utf-8")
+            shown = argument.encode("utf-8", "backslashreplace").decode("utf-8")
             raise UsageError(
-                f"argument {found!r} is not valid UTF-8; expected text in UTF-8. Convert it, or "
-                "give the file another name"
+                f"argument {shown!r} is not valid UTF-8; expected text in UTF-8. Convert it, or "
+                "rename the file"
             )
 
 
@@ -164,7 +164,7 @@ def _cut(line: str) -> str:
 
 
 def _unexpected(error: Exception) -> int:
-    """A usage error of the command parser has its own status and text; anything else is a bug."""
+    """Report an exception that is not a CharlmError: a usage error of the parser, or a bug."""
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
         if not error.format_message():  # `charlm` alone: its help has been shown
             return int(error.exit_code)
@@ -179,17 +179,17 @@ def _unexpected(error: Exception) -> int:
         text = text if text.endswith((".", "?")) else f"{text}."
         return _report(Exception(f"{text} See: {path} --help"), error.exit_code)
     if isinstance(error, ImportError) and re.search("map segment|allocate memory", str(error)):
-        text = f"not enough memory to load a library ({error}); expected room for it. Free some"
+        text = f"not enough memory to load a library ({error}); expected enough for it. Free some"
         return _report(CharlmError(text), 5, error)
     if type(error).__name__ == "OutOfMemoryError":  # of torch, for an accelerator
-        text = "the device has too little memory; expected room for the model and a piece of text. "
+        text = "the device has too little memory; expected enough for the model and a batch. "
         return _report(CharlmError(text + "Use a smaller --hidden, or --device cpu"), 5, error)
     problem = f"unexpected {type(error).__name__}: {error}. This is a bug in charlm; "
     return _report(Exception(problem + "run again with --debug and report it"), 1, error)
 
 
 def _about_arguments(command: Any) -> str:
-    """Return which arguments a command takes; "" if it reads no run."""
+    """Return a hint on the arguments of a command that reads a run, else ""."""
     names = {parameter.name for parameter in command.params}
     takes = getattr(command.callback, "takes", NO_TEXT)
     if "run_argument" in names:
@@ -201,7 +201,7 @@ def _about_arguments(command: Any) -> str:
 
 
 def _parse_problem(error: Any) -> str:
-    """Return what an error of the command parser found, with the value that was typed."""
+    """Return the message of a usage error of the parser, with the value that was typed."""
     text = str(error.format_message())
     if "Invalid value" in text:
         from charlm.cli.usage import bad_value
@@ -211,7 +211,7 @@ def _parse_problem(error: Any) -> str:
 
 
 def _command_path() -> str:
-    """Return the program's name with the command that was typed, if there was one."""
+    """Return the name of the program and of the command that was typed."""
     node: Any = typer.main.get_command(app)
     path = ["charlm"]
     for word in _words():
@@ -222,7 +222,7 @@ def _command_path() -> str:
 
 
 def _with_dash(error: Any) -> str:
-    """Explain how to pass an argument that begins with "-", if one was read as an option."""
+    """Explain how to pass an argument that begins with "-", if it was read as an option."""
     option, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
     if not option or not context or not hasattr(error, "possibilities"):
         return ""

@@ -1,4 +1,4 @@
-"""Phases of long work on stderr: a line that is redrawn on a terminal, plain lines in a pipe."""
+"""Display of phases on stderr: one line that is redrawn on a terminal, plain lines in a log."""
 
 import contextlib
 import os
@@ -14,32 +14,32 @@ from charlm.files.escapes import escape_unprintable
 from charlm.phases import Phase
 
 TICK = 0.25
-"""Seconds between two looks at the open phases."""
+"""Seconds between two updates."""
 DRAWN_AFTER = 0.5
-"""Seconds that a phase lasts before a terminal shows it."""
+"""Seconds after which a terminal shows a phase."""
 PLAIN_AFTER = 2.0
-"""Seconds that a phase lasts before a pipe gets a line about it."""
+"""Seconds after which a log gets a line about a phase."""
 PLAIN_GAP = 30.0
-"""Seconds between two plain lines about one phase."""
+"""Seconds between two lines of a log about one phase."""
 SPINNER = "|/-\\"
 BAR = 20
-"""Most columns of a bar."""
+"""Maximum width of a bar."""
 
 
 def stderr_width() -> int:
-    """Return the columns of the terminal on stderr; stdout may be a pipe, as in $(charlm train)."""
+    """Return the width of the terminal on stderr; stdout may be a pipe, as in $(charlm train)."""
     with contextlib.suppress(OSError, ValueError):
-        found = os.get_terminal_size(sys.stderr.fileno()).columns
-        if found and not os.environ.get("COLUMNS"):
-            return found
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+        if columns and not os.environ.get("COLUMNS"):
+            return columns
     return shutil.get_terminal_size().columns
 
 
 class Display:
-    """A listener that shows the innermost phase that lasts.
+    """Listener that shows the innermost phase that has lasted a while.
 
-    `draw` replaces the line on a terminal; without it `say` writes plain lines. `clock` gives
-    seconds, `width` the columns of the terminal. Nothing is shown with --quiet.
+    `draw` replaces the line of a terminal; without it `say` writes plain lines. `clock` returns
+    seconds, `width` the columns of the terminal. With --quiet nothing is shown.
     """
 
     def __init__(
@@ -56,18 +56,18 @@ class Display:
         self._ticks = 0
 
     def begin(self, phase: Phase) -> None:
-        """Take note of a phase."""
+        """Add a phase."""
         self.shown.append(_Shown(phase, self.clock()))
         self.on_begin()
 
     def end(self, phase: Phase) -> None:
-        """Forget a phase, and clear its line when no other is open."""
+        """Remove a phase, and clear the line if no other is open."""
         self.shown = [one for one in self.shown if one.phase is not phase]
         if not self.shown:
             Line.clear()
 
     def tick(self) -> None:
-        """Show what is due now."""
+        """Show what is due."""
         open_phases, now = self.shown, self.clock()
         if Verbosity.level == 0 or not open_phases:
             return
@@ -95,15 +95,15 @@ class Display:
 
 
 class _Shown:
-    """An open phase, when it began, and when a pipe was last informed of it."""
+    """Open phase with the times of its begin and of its last line in a log."""
 
     def __init__(self, phase: Phase, begun: float) -> None:
         self.phase, self.begun = phase, begun
-        self.first: float | None = None  # the fraction at the first look
+        self.first: float | None = None  # at the first update
         self.reported_at: float | None = None
 
     def line(self, now: float, width: int, spinner: str) -> str:
-        """One line about the phase, as wide as the terminal allows."""
+        """Return a line about the phase that fits the terminal."""
         fraction, seconds = self.phase.fraction, now - self.begun
         text = self.phase.text
         if fraction is None:
@@ -118,7 +118,7 @@ class _Shown:
 
 
 def fitted(head: str, fraction: float, text: str, times: str, width: int, most: int = BAR) -> str:
-    """A line of less than `width` columns: the bar shrinks first, then the text; the times stay."""
+    """Return a line below `width` columns; first the bar shrinks, then the text."""
     from tqdm.utils import disp_len, disp_trim  # of characters that take two columns
 
     text = escape_unprintable(text)
@@ -134,7 +134,7 @@ def fitted(head: str, fraction: float, text: str, times: str, width: int, most: 
 
 
 def clock_text(seconds: float) -> str:
-    """Seconds as `0:45`, `3:07` or `1:02:03`."""
+    """Format seconds as `0:45`, `3:07` or `1:02:03`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
@@ -142,21 +142,21 @@ def clock_text(seconds: float) -> str:
 
 @contextlib.contextmanager
 def shown_phases() -> Iterator[None]:
-    """Show the phases of what is done inside on stderr."""
+    """Show phases on stderr."""
     from charlm.phases import listening
 
     display = Display(_line_writer() if sys.stderr.isatty() else None)
     ended = threading.Event()
 
-    def look() -> None:
-        """Look at the phases now and then until the command has ended."""
+    def update() -> None:
+        """Update the display until the command has ended."""
         while not ended.wait(TICK):
             display.tick()
 
-    watcher = threading.Thread(target=look, daemon=True)
+    watcher = threading.Thread(target=update, daemon=True)
 
     def watch() -> None:
-        """Begin to look with the first phase: most commands have none that lasts."""
+        """Start the updates with the first phase; most commands have none."""
         if not watcher.is_alive() and not ended.is_set():
             watcher.start()
 
@@ -172,12 +172,12 @@ def shown_phases() -> Iterator[None]:
 
 
 def _line_writer() -> Callable[[str], None]:
-    """A function that replaces the last line of stderr."""
+    """Return a function that replaces the last line of stderr."""
     printer: Any = None
     stream = Forgiving(sys.stderr)
 
     def draw(line: str) -> None:
-        """Replace the line; an empty one leaves the cursor at its beginning."""
+        """Replace the line; an empty one puts the cursor at its start."""
         nonlocal printer
         if printer is None:
             from tqdm import tqdm

@@ -1,4 +1,4 @@
-"""Where the command line writes: results to stdout, talk to stderr, both through here."""
+"""Output of the command line: results to stdout, messages to stderr."""
 
 import contextlib
 import json
@@ -17,30 +17,29 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MIN_TEXT = 10
-"""Columns that a text column of a table keeps, however narrow the terminal is."""
+"""Minimum width of a text column, even on a narrow terminal."""
 
 
 class Verbosity:
-    """How much is said on stderr (0 --quiet, 1 normally, 2 --verbose), and what was called.
-
-    `stop_told` is true when a command has already said that it was interrupted.
-    """
+    """State of the command line: verbosity, and the command that was typed."""
 
     level = 1
-    stop_told = False
+    """0 for --quiet, 1 by default, 2 for --verbose."""
+    stop_reported = False
+    """True if a command has reported its interruption."""
     debug = False
     command = "charlm"
 
 
 class Line:
-    """The last line of a terminal, redrawn to show progress; what is said appears above it."""
+    """Last line of a terminal, which shows progress; messages appear above it."""
 
     lock = threading.RLock()
     draw: Callable[[str], None] | None = None
 
     @classmethod
     def show(cls, draw: Callable[[str], None], text: str) -> None:
-        """Replace the line with a function that does that."""
+        """Replace the line by calling `draw`."""
         with cls.lock:
             cls.draw = draw
             draw(text)
@@ -55,27 +54,27 @@ class Line:
 
 
 def say(text: str, *, level: int = 1) -> None:
-    """A sentence for the person at the terminal, on stderr."""
+    """Write a message to stderr."""
     if Verbosity.level >= level:
         with Line.lock:
             Line.clear()
             try:
                 print(text, file=sys.stderr, flush=True)  # noqa: T201
-            except OSError:  # a reader that has gone, a terminal that was closed, a full disk
+            except OSError:  # closed pipe or terminal, full disk
                 _silence(2)
 
 
 def say_notes(notes: Sequence[str], said: int = 0) -> int:
-    """Report the notes after the first `said`; return how many there are now."""
+    """Report the notes after the first `said`; return their number."""
     for note in notes[said:]:
         say(note)
     return len(notes)
 
 
 def write(text: str, *, flush: bool = False) -> None:
-    """Part of the result, exactly, on stdout. A closed pipe (`| head`) ends quietly with 0.
+    """Write a part of the result to stdout as it is. A closed pipe (`| head`) exits with 0.
 
-    Raises EnvironmentFailure where it cannot be written, as on a full disk.
+    Raises EnvironmentFailure if it can not be written, as on a full disk.
     """
     Line.clear()
     try:
@@ -98,9 +97,9 @@ def _unwritten(error: OSError) -> EnvironmentFailure:
 
 
 def finish_output() -> None:
-    """Write what is left of the result. A reader that has gone is not an error.
+    """Flush stdout. A closed pipe is not an error.
 
-    Raises EnvironmentFailure where it cannot be written.
+    Raises EnvironmentFailure if it can not be written.
     """
     try:
         sys.stdout.flush()
@@ -111,24 +110,24 @@ def finish_output() -> None:
 
 
 def write_json(content: Any) -> None:
-    """One JSON document as the result."""
+    """Write a JSON document as the result."""
     write(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_json_line(content: Any) -> None:
-    """One line of JSON, flushed."""
+    """Write a line of JSON and flush."""
     write(json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n", flush=True)
 
 
 def render(renderable: Any) -> None:
-    """A table or text for people as the result."""
+    """Write a table or text for people as the result."""
     write(drawn(renderable))
 
 
 def drawn(renderable: Any, *, stderr: bool = False) -> str:
-    """What people see of a table or text; colour only on a terminal (NO_COLOR is kept).
+    """Return a table or text as it is shown; colours only on a terminal without NO_COLOR.
 
-    A table is wider than a terminal that is too narrow for its numbers: none of them is cut.
+    A table may be wider than the terminal, since numbers are never cut.
     """
     from rich.console import Console
     from rich.table import Table
@@ -142,7 +141,7 @@ def drawn(renderable: Any, *, stderr: bool = False) -> str:
 
 
 def _least_width(table: "Table") -> int:
-    """Columns that a table needs for what may not be broken, such as numbers, and a little text."""
+    """Return the width that a table needs for its numbers and MIN_TEXT columns of text."""
     from rich.text import Text
 
     width = 0
@@ -153,19 +152,19 @@ def _least_width(table: "Table") -> int:
 
 
 def terminal_width() -> int:
-    """Return the columns of the terminal, as rich counts them."""
+    """Return the width of the terminal."""
     from rich.console import Console
 
     return Console().width
 
 
 def on_terminal() -> bool:
-    """Whether stdout is a terminal."""
+    """Return whether stdout is a terminal."""
     return sys.stdout.isatty()
 
 
 def prepare_streams() -> None:
-    """UTF-8 with plain line ends on stdout, whatever the locale; closed streams lead nowhere."""
+    """Set stdout and stderr to UTF-8 with plain line ends; replace closed streams by /dev/null."""
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller: `charlm sample 2>&-`
             mode = "r" if name == "stdin" else "w"
@@ -176,7 +175,7 @@ def prepare_streams() -> None:
 
 
 def close_streams() -> None:
-    """Flush what is left; nobody can be told any more of what fails."""
+    """Flush stdout and stderr; failures can no longer be reported."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -191,13 +190,13 @@ def _silence(descriptor: int) -> None:
 
 
 class Forgiving:
-    """A stream for progress: what cannot be written is not missed."""
+    """Stream for progress that ignores failures."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        """Write, or not."""
+        """Write if possible."""
         try:
             self.stream.write(text)
         except (OSError, ValueError):
@@ -205,7 +204,7 @@ class Forgiving:
         return len(text)
 
     def flush(self) -> None:
-        """Flush, or not."""
+        """Flush if possible."""
         self.write("")
         with contextlib.suppress(OSError, ValueError):
             self.stream.flush()

@@ -1,4 +1,4 @@
-"""Following a training session at the terminal: plan, progress, signals, summary."""
+"""Training at the terminal: plan, progress, signals, summary."""
 
 import contextlib
 import signal
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def follow_all(session: "Session") -> int:
-    """Train a run in all its directions; returns 130 or 143 when interrupted, else 0."""
+    """Train a run in all its directions; return 130 or 143 if interrupted, else 0."""
     from charlm.report.progress import complete_line
     from charlm.training.resume import halves
 
@@ -52,7 +52,7 @@ def write_result(session: "Session", *, as_json: bool) -> None:
 
 
 def follow(session: "Session") -> None:
-    """Run a session to its end, drawing progress on stderr. Exits 130 or 143 when interrupted."""
+    """Train to the end with progress on stderr. Exits with 130 or 143 if interrupted."""
     from charlm.report.progress import describe_plan
     from charlm.training.records import FinishedRecord
 
@@ -71,7 +71,7 @@ def follow(session: "Session") -> None:
             if not status:
                 raise
             say(
-                "stopped at once; the last checkpoint is kept, resume from it with: "
+                "stopped at once; resume from the last checkpoint with: "
                 + command("train", "--resume", run=session.path)
             )
             raise typer.Exit(status[0]) from None
@@ -83,24 +83,25 @@ def follow(session: "Session") -> None:
 
 @contextlib.contextmanager
 def _signals(session: "Session") -> Iterator[list[int]]:
-    """Ctrl-C, SIGTERM and SIGHUP end after the step, saved; a second one ends at once.
+    """Handle signals: yield a list that gets the exit status.
 
-    What is ignored stays ignored (nohup). SIGUSR1 saves and goes on.
+    The first Ctrl-C, SIGTERM or SIGHUP stops after the step and saves; the second stops at once.
+    SIGUSR1 saves. Ignored signals stay ignored (nohup).
     """
     status: list[int] = []
 
     def handle(number: int, frame: Any) -> None:
-        """Ask for a stop the first time, stop at once the second."""
+        """Stop after the step the first time, at once the second time."""
         del frame
         if status:
             raise KeyboardInterrupt
         status.append(128 + number)
-        Verbosity.stop_told = True
+        Verbosity.stop_reported = True
         session.trainer.stop("interrupted" if number == signal.SIGINT else "terminated")
-        say("\nstopping after this step and saving; once more to stop at once")
+        say("\nstopping after this step and saving; repeat to stop at once")
 
     def save(number: int, frame: Any) -> None:
-        """Ask for a checkpoint with the next record."""
+        """Save with the next record."""
         del number, frame
         session.save_now = True
 
@@ -120,7 +121,7 @@ def _signals(session: "Session") -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def _progress(session: "Session") -> "Iterator[Any]":
-    """A function that shows a record: a bar on a terminal, lines now and then elsewhere."""
+    """Yield a function that shows records as they arrive."""
     from charlm.report.progress import evaluation_line, plain_step_line, step_line
     from charlm.training.records import EvaluationRecord, StepRecord, WarningRecord
 
@@ -130,7 +131,7 @@ def _progress(session: "Session") -> "Iterator[Any]":
         training.reached = session.trainer.progress
 
         def show(record: "Record") -> None:
-            """Move the bar, or write a line above it."""
+            """Update the phase, or write a line."""
             if isinstance(record, EvaluationRecord):
                 training.reached = record.progress
                 say(evaluation_line(record, unit))
@@ -144,7 +145,7 @@ def _progress(session: "Session") -> "Iterator[Any]":
 
 
 def _summary(session: "Session", finished: "FinishedRecord") -> None:
-    """Show the closing table, a sample and the commands to try next, on stderr."""
+    """Show the summary, a sample and commands to try next on stderr."""
     from charlm.report.progress import next_commands, summary_table
 
     if Verbosity.level == 0:
@@ -162,10 +163,7 @@ SAMPLE_TRIES = 8
 
 
 def _sample(session: "Session") -> str:
-    """Return one sample of a finished run: an item of a list, else some text.
-
-    Nothing for the backward half of a run.
-    """
+    """Return a sample of a finished run, one item for a list; "" for a backward half."""
     from charlm.api.model import load
     from charlm.runs.pair import is_backward_half
 
