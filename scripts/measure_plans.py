@@ -41,6 +41,7 @@ from charlm.ngram.baseline import ngram_nats
 from charlm.nn.devices import choose_precision, keep_freed_memory, processor_name
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.nn.torch_backend import TorchEngine
+from charlm.tasks.language_model import language_model_task
 from charlm.text.batches import Batch
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.training.plan.planner import plan
@@ -298,9 +299,8 @@ def trainer_of(name: str, point: Point, steps: int) -> Trainer:
     network.reset_parameters(torch.Generator().manual_seed(1))
     if point.get("unigrams"):
         begin_with_frequencies(network, dataset.train)
-    return Trainer(
-        network, dataset, planned.training, device=CPU, precision=precision(name, planned.model)
-    )
+    task = language_model_task(dataset, planned.training, precision(name, planned.model))
+    return Trainer(network, task, planned.training)
 
 
 def precision(name: str, model: Any) -> Any:
@@ -323,8 +323,7 @@ def speeds(points: list[tuple[str, Point]]) -> Iterator[tuple[str, Point, float]
             while len(times) <= 6 or time.perf_counter() - begun < SPEED_SECONDS:
                 batch = next(windows[at])
                 start = time.perf_counter()
-                trainer._learn(batch)
-                trainer._update()
+                trainer.step([batch], trainer.backward)
                 times.append((time.perf_counter() - start, batch.tokens))
             seconds = statistics.median(s for s, _ in times[2:])
             found = statistics.median(tokens for _, tokens in times[2:]) / seconds
@@ -336,7 +335,7 @@ def speeds(points: list[tuple[str, Point]]) -> Iterator[tuple[str, Point, float]
 def _for_ever(trainer: Trainer) -> Iterator[Batch]:
     """The windows of one pass after the other: a short text has few in one."""
     while True:
-        yield from trainer.batches.epoch(trainer.counters.position)
+        yield from trainer.task.batches.epoch(trainer.counters.position)
 
 
 def result(name: str, point: Point, minutes: float, tokens_per_second: float) -> dict[str, Any]:
@@ -357,16 +356,16 @@ def result(name: str, point: Point, minutes: float, tokens_per_second: float) ->
     trainer.on_best = keep
     for _ in trainer.run():
         pass
-    assert dataset.valid is not None and trainer.best_tally is not None
+    assert dataset.valid is not None and trainer.counters.best is not None
     part = sample_of(dataset.valid, TEXTS[name].judged_on[1])
     scale = fit_scale(lambda factor: evaluate(TorchEngine(best[0], factor), part).nats)
     calibrated = evaluate(TorchEngine(best[0], scale), dataset.valid)
     return {
         "nats": round(calibrated.nats_per_token, 5),
-        "nats_uncalibrated": round(trainer.best_tally.nats_per_token, 5),
+        "nats_uncalibrated": round(trainer.counters.best.nats_per_token, 5),
         "passes": round(trainer.counters.tokens / len(dataset.train.ids), 3),
         "steps": trainer.counters.step,
-        "precision": trainer.precision.name,
+        "precision": precision(name, trainer.model.settings).name,
         "weights": trainer.model.parameter_count(),
         "train_tokens": len(dataset.train.ids),
         "vocab_size": len(dataset.vocabulary),

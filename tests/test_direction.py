@@ -154,7 +154,7 @@ def test_the_second_half_does_not_read_a_large_text_again(
     """The story: after the whole first half, stdin was found to be empty."""
     monkeypatch.setattr(data, "CACHED_FROM_BYTES", 10)
     session = begun(tmp_path, "both")
-    whole = session.trainer.dataset
+    whole = session.dataset
     monkeypatch.setattr(resuming, "read_data", lambda *_: read.pop())
     read: list[Dataset] = []
     stop_in_the_second_half(session)

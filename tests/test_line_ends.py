@@ -153,7 +153,7 @@ def test_a_run_of_an_older_version_goes_on_with_the_text_as_it_was_read(
         write_record(path, record)
         assert not {SEAL, *old} & record["settings"]["corpus"].keys()
         session = resume(path, {"training": {"steps": 3}})
-        assert "\r" in session.trainer.dataset.vocabulary.ids
+        assert "\r" in session.dataset.vocabulary.ids
         list(session.records())
         assert read_record(path)["settings"]["corpus"]["keep_cr"] is True
         session = resume(path, {"training": {"steps": 4}})  # the settings are written out now

@@ -220,9 +220,7 @@ def test_the_speed_is_the_median_of_the_steps_that_the_seconds_hold(
     """At least five, and never the one that allocates."""
     durations = iter([1e9, *range(1, 100)])
     taken: list[float] = []
-    monkeypatch.setattr(
-        speed, "_step_seconds", lambda *_: taken.append(next(durations)) or taken[-1]
-    )
+    monkeypatch.setattr(speed, "_seconds", lambda *_: taken.append(next(durations)) or taken[-1])
     settings = ModelSettings(num_layers=1, hidden_size=4, embedding_size=4, tie_weights=False)
     fp32 = Precision(name="fp32", reason="test")
     rate = measured_speed(settings, 5, (3, 2), CPU, fp32, seconds)

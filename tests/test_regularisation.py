@@ -14,6 +14,8 @@ from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import Precision
 from charlm.nn.dropout import dropped, random_int16
 from charlm.nn.model import RecurrentLanguageModel
+from charlm.tasks.language_model import language_model_task
+from charlm.text.batches import Batch
 from charlm.text.dataset import Dataset
 from charlm.training.trainer import Trainer
 
@@ -170,17 +172,19 @@ def trainer_of(**settings) -> Trainer:
     chosen = TrainingSettings(
         epochs=1.0, batch_size=2, bptt=9, learning_rate=0.01, seed=1, **settings
     )
-    return Trainer(
-        tiny_model("gru", V), dataset, chosen, device=torch.device("cpu"),
-        precision=Precision(name="fp32", reason="test"),
-    )  # fmt: skip
+    task = language_model_task(dataset, chosen, Precision(name="fp32", reason="test"))
+    return Trainer(tiny_model("gru", V), task, chosen)
+
+
+def loss_of(trainer: Trainer, batch: Batch):
+    return trainer.task.loss(trainer.model, batch, None, trainer.state.generator)
 
 
 def test_penalties_are_mean_squares() -> None:
     """AR: mean h^2; TAR: mean (h_t - h_{t-1})^2; the nats that are told are without them."""
     plain = trainer_of()
-    window = next(plain.batches.epoch(plain.counters.position))
-    loss, nats, _ = plain.objective.of(window.inputs, window.targets, None)
+    window = next(plain.task.batches.epoch(plain.counters.position))
+    loss, nats, _ = loss_of(plain, window)
     raw, shown, _ = plain.model.read(torch.from_numpy(window.inputs))
     real = torch.from_numpy(window.targets) >= 0
     small = shown[real].pow(2).mean()
@@ -191,7 +195,7 @@ def test_penalties_are_mean_squares() -> None:
         ({"activation_penalty": 2.0, "slowness_penalty": 3.0},
          2.0 * small + 3.0 * both.pow(2).mean()),
     ):  # fmt: skip
-        found, told, _ = trainer_of(**settings).objective.of(window.inputs, window.targets, None)
+        found, told, _ = loss_of(trainer_of(**settings), window)
         torch.testing.assert_close(found, loss + penalty)
         torch.testing.assert_close(told, nats)
 

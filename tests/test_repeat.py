@@ -61,7 +61,7 @@ def test_a_resumed_run_keeps_its_precision(
     monkeypatch.setattr(devices, "processor_has_bf16", lambda: True)
     for changes in ({"steps": 4}, {"steps": 4, "precision": asked}):
         session = resume(path, {"training": changes})
-        assert session.trainer.precision == CHOSEN
+        assert session.trainer.task.loss.precision == CHOSEN
         assert session.record["precision"] == vars(CHOSEN)
         assert not any("precision" in note for note in session.notes)
         session.lock.release()
@@ -78,7 +78,7 @@ def test_a_change_of_precision_is_reported(
     monkeypatch.setattr(devices, "processor_has_bf16", lambda: False)
     monkeypatch.setattr(devices, "MIN_BF16_WEIGHTS", 0)
     session = resume(path, {"training": changes})
-    assert session.trainer.precision == Precision(name="fp32", reason=why)
+    assert session.trainer.task.loss.precision == Precision(name="fp32", reason=why)
     assert [note for note in session.notes if "precision" in note] == [
         f"the precision changed from bf16 to fp32 ({why}); the weights will differ from those "
         "of an uninterrupted run"

@@ -242,7 +242,7 @@ def test_a_trial_is_judged_by_how_long_it_was_trained(
     settings: Settings, tmp_path: Path, monkeypatch
 ) -> None:
     """The story: one whose validations are slow was judged beside others' second ones."""
-    validate, marks = Trainer._evaluate, []
+    validate, marks = Trainer._evaluation_record, []
 
     def slowly(trainer: Trainer) -> EvaluationRecord:
         trainer.clock = lambda before=trainer.clock: before() + 0.75
@@ -250,7 +250,7 @@ def test_a_trial_is_judged_by_how_long_it_was_trained(
         marks.append((trainer.counters.last_progress, record.progress))
         return record
 
-    monkeypatch.setattr(Trainer, "_evaluate", slowly)
+    monkeypatch.setattr(Trainer, "_evaluation_record", slowly)
     folder = tmp_path / "s"
     next(iter(search(settings, folder, knobs=("dropout",), minutes=1.0, trial_minutes=0.05)))
     study = search_module._Study(search_module._optuna(), folder, 0).study

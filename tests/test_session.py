@@ -29,6 +29,7 @@ from charlm.runs.layout import CONFIG, LOGIT_SCALE, read_record, write_record
 from charlm.runs.tensors import tensors_from_file, tensors_to_bytes
 from charlm.runs.verify import verify_run
 from charlm.runs.weights import OLD_SCALE
+from charlm.tasks import language_model
 from charlm.text.corpus import Corpus
 from charlm.text.encoded import encode_text
 from charlm.training import calibrating
@@ -36,6 +37,7 @@ from charlm.training import resume as resuming
 from charlm.training import session as session_module
 from charlm.training import start as starting
 from charlm.training import trainer as trainer_module
+from charlm.training.checkpoint import to_checkpoint
 from charlm.training.records import EvaluationRecord, FinishedRecord, Record, SavedRecord
 from charlm.training.resume import resume
 from charlm.training.session import Session
@@ -796,14 +798,14 @@ def test_a_validation_that_is_not_finite_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A long stream may overflow where the short ones of training do not; nothing of it is kept."""
-    evaluate = trainer_module.evaluate
+    evaluate = language_model.evaluate
 
     def overflows(model, text):
         found = evaluate(model, text)
         broken = session.trainer.counters.step >= 8 and not session.trainer.counters.rewinds
         return replace(found, nats=float("nan")) if broken else found
 
-    monkeypatch.setattr(trainer_module, "evaluate", overflows)
+    monkeypatch.setattr(language_model, "evaluate", overflows)
     session = begun(tmp_path)
     with pytest.raises(DivergenceError, match="step 8: the validation loss is nan"):
         list(session.records())
@@ -830,12 +832,12 @@ def test_a_run_goes_on_on_another_kind_of_device(tmp_path: Path) -> None:
     session = begun(tmp_path)
     abandoned(session, 4)
     trainer = session.trainer
-    saved = trainer.snapshot()
+    saved = to_checkpoint(trainer.state)
     saved.tensors["generator"] = torch.zeros(16, dtype=torch.uint8)  # as CUDA's
     trainer.restore(saved)
-    first = torch.rand(3, generator=trainer.generator)
+    first = torch.rand(3, generator=trainer.state.generator)
     trainer.restore(saved)
-    assert torch.equal(first, torch.rand(3, generator=trainer.generator))
+    assert torch.equal(first, torch.rand(3, generator=trainer.state.generator))
     assert "another kind of device" in trainer._records()[0].text
     saved.tensors["generator"] = torch.zeros(17, dtype=torch.uint8)
     with pytest.raises(RunError, match="does not fit"):
@@ -1045,7 +1047,7 @@ def test_where_an_average_is_kept_the_last_one_may_take_the_place_of_the_best(
     assert whole(session.path)
     again = resume(session.path, {"training": {"epochs": 13.0}}).trainer
     assert again.counters.best_step == last.step  # of the weights that are there, without a factor
-    assert again.best_tally == last.valid_uncalibrated
+    assert again.counters.best == last.valid_uncalibrated
     found = load(session.path).evaluate(held.read_text())
     assert found.nats == pytest.approx(again.counters.best_nats, rel=1e-5)
 
@@ -1080,7 +1082,7 @@ def test_a_factor_that_only_helps_the_sample_is_not_kept(
     chosen["corpus"]["valid"] = [str(tmp_path / "valid.txt")]
     session = start(settings_from(chosen), tmp_path, name="x", corpus=Corpus.from_text(text))
     unlike = encode_text(
-        lambda: iter(["bca cab dab bad acb\n" * 3]), session.trainer.dataset.vocabulary, "stream"
+        lambda: iter(["bca cab dab bad acb\n" * 3]), session.dataset.vocabulary, "stream"
     )
     monkeypatch.setattr(calibrating, "sample_of", lambda _: unlike)
     *_, last = session.records()
@@ -1182,7 +1184,7 @@ def test_the_output_begins_at_the_frequencies(tmp_path: Path) -> None:
         if not begins:
             assert not bias.any()
             continue
-        ids = session.trainer.dataset.vocabulary.encode("abc").tolist()
+        ids = session.dataset.vocabulary.encode("abc").tolist()
         shares = bias.exp()
         assert float(shares.sum()) == pytest.approx(1.0, abs=0.01)
         assert shares[ids].tolist() == pytest.approx([0.5, 0.25, 0.125], abs=0.01)

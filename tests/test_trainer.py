@@ -26,12 +26,16 @@ from charlm.errors import DivergenceError, EnvironmentFailure, RunError
 from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import Precision
 from charlm.runs.checkpoints import Checkpoint
+from charlm.tasks.language_model import language_model_task
 from charlm.text.batches import Batches, BatchSpec, Position
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
 from charlm.training import trainer as trainer_module
+from charlm.training.checkpoint import to_checkpoint
 from charlm.training.records import EvaluationRecord, Record, StepRecord, WarningRecord
-from charlm.training.trainer import Trainer, TrainState
+from charlm.training.recovery import MAX_SKIPPED, MAX_WARNINGS, check_weights
+from charlm.training.train_state import Counters
+from charlm.training.trainer import Trainer
 
 VOCABULARY = vocabulary_of("abcd efgh")
 V = len(VOCABULARY)
@@ -78,18 +82,18 @@ class Watched(Trainer):
         self.rates: list[float] = []
         self.token_fraction: list[float] = []
 
-    def _learn(self, window) -> None:
-        if self.watching and not self._shares:
-            self.snapshots[self.counters.step] = copied(self.snapshot())
-        super()._learn(window)
-        self.seen.update(window.targets[window.targets >= 0].tolist())
-        self.token_fraction.append(
-            min(1.0, 2.0 * window.tokens / (self.batches.spec.batch_size * 4))
-        )
+    def snapshot(self) -> Checkpoint:
+        return to_checkpoint(self.state)
 
-    def _update(self) -> None:
-        super()._update()
-        self.rates.append(self.optimizer.param_groups[0]["lr"])
+    def step(self, batches, backward) -> None:
+        if self.watching:
+            self.snapshots[self.counters.step] = copied(self.snapshot())
+        super().step(batches, backward)
+        for batch in batches:
+            self.seen.update(batch.targets[batch.targets >= 0].tolist())
+            size = self.settings.batch_size * 4
+            self.token_fraction.append(min(1.0, 2.0 * batch.tokens / size))
+        self.rates.append(self.state.optimizer.param_groups[0]["lr"])
         if self.stop_at is not None and self.counters.step >= self.stop_at:
             self.stop("test")
 
@@ -116,12 +120,12 @@ def make(
     } | settings  # fmt: skip
     if {"steps", "minutes"} & settings.keys():
         values["epochs"] = None
+    chosen = TrainingSettings(**values)
+    precision = Precision(name="fp32", reason="test")
     return Watched(
         model or tiny_model(cell, V, **dropout),
-        dataset_of(train, valid),
-        TrainingSettings(**values),
-        device=torch.device("cpu"),
-        precision=Precision(name="fp32", reason="test"),
+        language_model_task(dataset_of(train, valid), chosen, precision),
+        chosen,
         on_best=on_best,
         clock=clock or Ticking(),
     )
@@ -264,7 +268,7 @@ def test_each_piece_of_a_snapshot_is_needed(piece: str, whole_run: Watched) -> N
         broken = copied(saved)
         fresh = make(**VACUITY, model=tiny_model("lstm", V, seed=9, **DROPOUT))
         if piece in broken.counters:
-            broken.counters[piece] = vars(TrainState())[piece]
+            broken.counters[piece] = vars(Counters())[piece]
         elif piece.startswith("optimizer."):
             for name in [n for n in broken.tensors if n.startswith("optimizer.")]:
                 if name.endswith(f".{piece.partition('.')[2]}"):
@@ -413,11 +417,10 @@ def test_a_step_that_is_not_finite_can_be_skipped(where: str, accumulate: int) -
     for step in (3, 6):
         changed = differences(trainer.snapshots[step], trainer.snapshots[step + 1])
         assert not [name for name in changed if name.startswith(("model.", "optimizer."))]
-        if accumulate == 1:  # else the first window that is broken ends its step
-            after = trainer.snapshots[step + 1].counters
-            usual = plain.snapshots[step + 1].counters
-            for name in ("step", "tokens", "epoch", "group", "offset"):
-                assert after[name] == usual[name]
+        after = trainer.snapshots[step + 1].counters
+        usual = plain.snapshots[step + 1].counters
+        for name in ("step", "tokens", "epoch", "group", "offset"):
+            assert after[name] == usual[name]
     assert differences(trainer.snapshots[3], plain.snapshots[3]) == []
     warnings = [record for record in records if isinstance(record, WarningRecord)]
     assert [record.step for record in warnings] == [4, 7]
@@ -444,16 +447,17 @@ def test_going_on_after_a_skipped_step_equals_never_having_stopped() -> None:
 def test_after_a_skipped_step_rows_begin_anew() -> None:
     """No state is carried on from a window that was not finite, nor from the one before it."""
     trainer = broken_at(make(valid=None, on_nonfinite="skip"), (4,), "gradient")
-    found = []
-    before = trainer._state_before
-    trainer._state_before = lambda window: found.append(trainer.state is None) or before(window)
+    found, backward = [], trainer.backward
+    trainer.backward = lambda batch, state, factor: (
+        found.append(state is None) or backward(batch, state, factor)
+    )
     list(trainer.run())
     assert found[:6] == [True, False, False, False, True, False]
 
 
 def test_nothing_but_broken_steps_is_an_error_in_the_end() -> None:
     """As many in a row as are allowed, and one more; fewer at a time go on for ever."""
-    most = trainer_module.MAX_SKIPPED
+    most = MAX_SKIPPED
     chosen = {"valid": None, "on_nonfinite": "skip", "steps": 3 * most}
     every = tuple(range(2, 100))
     trainer = broken_at(make(**chosen), every)
@@ -475,9 +479,9 @@ def test_a_restored_state_without_an_average_has_none() -> None:
     trainer = make(**chosen, clip_norm=0.0)
     trainer.watching = True
     list(trainer.run())
-    assert trainer.average
+    assert trainer.state.average
     trainer.restore(copied(trainer.snapshots[1]))
-    assert trainer.average is None
+    assert trainer.state.average is None
     assert differences(trainer.snapshot(), trainer.snapshots[1]) == []
 
 
@@ -491,7 +495,7 @@ def test_an_exploding_rate_is_found_out() -> None:
         trainer.on_best = lambda model, kept=kept: kept.append(copy.deepcopy(model))
         with pytest.raises(DivergenceError):
             list(trainer.run())
-            trainer.check_weights()
+            check_weights(trainer.state)
         assert all(p.isfinite().all() for model in kept for p in model.parameters())
 
 
@@ -504,8 +508,8 @@ def test_gradients_are_clipped_by_their_global_norm() -> None:
         trainer.stop_at = 1
         list(trainer.run())
         moved = float((weights_of(trainer) - before).norm())
-        assert moved == pytest.approx(expected or trainer._norm, rel=1e-4)
-        assert trainer._norm > 0.01
+        assert moved == pytest.approx(expected or trainer._clipped.norm, rel=1e-4)
+        assert trainer._clipped.norm > 0.01
         assert trainer.counters.sum_clipped == int(clip == 0.01)
 
 
@@ -528,7 +532,7 @@ def test_the_logged_training_loss_is_the_loss_of_the_text(monkeypatch: pytest.Mo
     """
     frozen = {"optimizer": "sgd", "learning_rate": 1e-9, "weight_decay": 0.0, "dropout": {}}
     trainer = make(DOCUMENTS, None, **frozen, epochs=1.0, model=tiny_model("lstm", V, scale=9.0))
-    windows = list(trainer.batches.epoch(Position()))
+    windows = list(trainer.task.batches.epoch(Position()))
     assert len({window.tokens for window in windows}) > 1
     monkeypatch.setattr(trainer_module, "LOG_EVERY", len(windows))
     (record,) = trainer.run()
@@ -559,7 +563,7 @@ def test_the_best_weights_are_handed_out() -> None:
     for model, record in zip(kept, marked, strict=True):
         assert evaluate(engine(model), VALID) == record.tally
     lowest = min(records, key=lambda record: record.tally.nats)
-    assert trainer.best_tally == lowest.tally == marked[-1].tally
+    assert trainer.counters.best == lowest.tally == marked[-1].tally
     assert trainer.counters.best_step == lowest.step
 
 
@@ -611,7 +615,7 @@ def test_slow_validations_are_made_less_often_when_time_is_short() -> None:
     many = len(evaluations(trainer))
     slow = Ticking()
     trainer = make(minutes=4.0, evals=100, clock=slow)
-    validate = trainer._evaluate
+    validate = trainer._evaluation_record
 
     def slowly() -> EvaluationRecord:
         slow.step = 20.0
@@ -619,7 +623,7 @@ def test_slow_validations_are_made_less_often_when_time_is_short() -> None:
         slow.step = 1.0
         return record
 
-    trainer._evaluate = slowly
+    trainer._evaluation_record = slowly
     few = len(evaluations(trainer))
     assert few < many
     assert trainer.counters.evaluation_seconds <= 0.25 * 240
@@ -774,21 +778,21 @@ def test_the_state_between_windows_is_cut_off_from_the_graph() -> None:
     """Truncated back-propagation: nothing of an earlier step is kept alive."""
     trainer = make(steps=4, valid=None)
     list(trainer.run())
-    assert trainer.state is not None
-    assert not any(part.requires_grad for layer in trainer.state for part in layer)
-    assert trainer.generator.get_state().tolist() != seeded(5).get_state().tolist()
+    assert trainer.state.hidden is not None
+    assert not any(part.requires_grad for layer in trainer.state.hidden for part in layer)
+    assert trainer.state.generator.get_state().tolist() != seeded(5).get_state().tolist()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2])
 def test_label_smoothing_spreads_the_target_but_not_what_is_told(share: float) -> None:
     """(1 - s) (-ln p(target)) + s mean(-ln p) is made smaller; the record tells -ln p(target)."""
     trainer = make(label_smoothing=share, dropout={})
-    window = next(trainer.batches.epoch(trainer.counters.position))
+    window = next(trainer.task.batches.epoch(trainer.counters.position))
     with torch.no_grad():
         logits, _ = trainer.model(torch.from_numpy(window.inputs))
         surprise = -logits.double().log_softmax(dim=-1)
         own = surprise.gather(-1, torch.from_numpy(window.targets)[..., None])[..., 0].mean()
-    loss, nats, _ = trainer.objective.of(window.inputs, window.targets, None)
+    loss, nats, _ = trainer.task.loss(trainer.model, window, None, trainer.state.generator)
     assert float(nats) == pytest.approx(float(own), abs=1e-6)
     expected = (1 - share) * float(own) + share * float(surprise.mean())
     assert float(loss.detach()) == pytest.approx(expected, abs=1e-6)
@@ -845,7 +849,7 @@ def test_accumulation_loses_no_window(count: int) -> None:
     trainer = make(accumulate=count, epochs=3.0, valid=None)
     list(trainer.run())
     assert trainer.seen == Counter({index: 3 * n for index, n in Counter(STREAM.ids).items()})
-    windows = sum(len(list(trainer.batches.epoch(Position(epoch=n)))) for n in range(3))
+    windows = sum(len(list(trainer.task.batches.epoch(Position(epoch=n)))) for n in range(3))
     assert trainer.counters.step == -(-windows // count)
 
 
@@ -856,8 +860,14 @@ def test_a_stop_waits_for_the_windows_of_the_step() -> None:
     trainer.stop_at = None
     learnt = []
     trainer.stop_reason = ""
-    original = trainer._learn
-    trainer._learn = lambda window: (learnt.append(1), trainer.stop("now"), original(window))
+    original = trainer.backward
+
+    def backward(*given):
+        learnt.append(1)
+        trainer.stop("now")
+        return original(*given)
+
+    trainer.backward = backward
     list(trainer.run())
     assert len(learnt) == 3
     assert trainer.counters.step == 1
@@ -870,15 +880,15 @@ def test_a_stop_in_any_window_of_a_step_goes_on_as_if_there_was_none(stop: int) 
     whole = make(**chosen)
     list(whole.run())
     stopped = make(**chosen)
-    original, learnt = stopped._learn, []
+    original, learnt = stopped.backward, []
 
-    def learn(window) -> None:
-        original(window)
-        learnt.append(window)
+    def backward(*given):
+        learnt.append(given)
         if len(learnt) == stop:
             stopped.stop("now")
+        return original(*given)
 
-    stopped._learn = learn
+    stopped.backward = backward
     list(stopped.run())
     final, _, _ = gone_on(stopped.snapshot(), **chosen)
     assert differences(final, whole.snapshot()) == []
@@ -898,29 +908,31 @@ def test_the_last_step_is_a_mean_of_the_windows_that_are_left() -> None:
 def test_rows_are_reset_with_their_chance_to_the_first_state() -> None:
     """Some rows of some windows; all of them at 1, where every window stands alone."""
     trainer = make(state_reset=0.5, valid=None, model=tiny_model("learnt state", V))
-    windows = trainer.batches.epoch(Position())
-    trainer._learn(next(windows))
-    carried, first = trainer.state, trainer.model.initial_state(3)
+    windows = trainer.task.batches.epoch(Position())
+    _, carried = trainer.backward(next(windows), None, 1.0)
+    first = trainer.model.initial_state(3)
     window = next(windows)
     kinds = set()
     for _ in range(40):
-        before = trainer._state_before(window)
+        before = trainer.task.loss.state_before(
+            trainer.model, window, carried, trainer.state.generator
+        )
         for row in range(3):
             fresh = torch.equal(before[0][0][row], first[0][0][row])
             assert fresh or torch.equal(before[0][0][row], carried[0][0][row])
             assert torch.equal(before[1][1][row], (first if fresh else carried)[1][1][row])
             kinds.add((row, fresh))
     assert len(kinds) == 6
-    trainer = make(state_reset=1.0, valid=None)
-    trainer._learn(window)
-    assert not any(part.any() for layer in trainer._state_before(window) for part in layer)
+    loss = make(state_reset=1.0, valid=None).task.loss
+    before = loss.state_before(tiny_model("lstm", V), window, carried, trainer.state.generator)
+    assert not any(part.any() for layer in before for part in layer)
 
 
 def test_the_rate_goes_with_the_length_of_the_window() -> None:
     """Where lengths are drawn (Merity et al. 2018)."""
     settings = PLAIN | {"train": encoded_stream(random_tokens(600)), "batch_size": 1}
     trainer = make(**settings, random_bptt=True, bptt=30, epochs=1.0)
-    lengths = [len(window.inputs) for window in trainer.batches.epoch(Position())]
+    lengths = [len(window.inputs) for window in trainer.task.batches.epoch(Position())]
     list(trainer.run())
     full = [min(1.0, 2 * size / size) for size in lengths]
     expected = [0.5 * size / 30 * share for size, share in zip(lengths, full, strict=True)]
@@ -951,14 +963,14 @@ def test_averaging_begins_when_validation_stops_to_gain() -> None:
             break
     first = torch.nn.utils.parameters_to_vector(again.model.parameters()).clone()
     weights = [first]
-    update = again._update
-    again._update = lambda: (
-        update(),
+    step = again.step
+    again.step = lambda *given: (
+        step(*given),
         weights.append(torch.nn.utils.parameters_to_vector(again.model.parameters()).clone()),
     )
     list(again.run())
     mean = torch.stack(weights).mean(dim=0)
-    with again.kept_weights():
+    with again.state.kept_weights():
         found = torch.nn.utils.parameters_to_vector(again.model.parameters())
         torch.testing.assert_close(found, mean)
 
@@ -968,7 +980,7 @@ def test_a_gradient_that_explodes_is_named_with_step_and_place() -> None:
     trainer = make(valid=None, epochs=9.0, clip_norm=0.5)
     trainer.model.layers[1].rnn.weight_hh_l0.register_hook(lambda gradient: gradient * 1e6)
     warnings = [record for record in trainer.run() if isinstance(record, WarningRecord)]
-    assert len(warnings) == trainer_module.MAX_WARNINGS
+    assert len(warnings) == MAX_WARNINGS
     assert warnings[0].step == 1
     for word in ("step 1: the gradient explodes", "layers.1.rnn.weight_hh_l0", "tokens read"):
         assert word in warnings[0].text
@@ -1020,22 +1032,22 @@ def test_skipped_steps_are_not_part_of_the_mean() -> None:
     """It is that of the weights after each step that was made since it began."""
     trainer = make(optimizer="sgd", evals=20, epochs=5.0, schedule="constant", dropout={},
                    average_trigger=99, average_latest=0.3, on_nonfinite="skip")  # fmt: skip
-    spoilt, update, seen = {9, 10, 11}, trainer._update, []
+    spoilt, step, seen = {9, 10, 11}, trainer.step, []
 
-    def sometimes() -> None:
+    def sometimes(*given) -> None:
         if trainer.counters.step in spoilt:
-            raise trainer._diverged("spoilt")
-        update()
-        if trainer.average:
+            raise DivergenceError("spoilt")
+        step(*given)
+        if trainer.state.average:
             seen.append(torch.cat([w.detach().flatten() for w in trainer.model.parameters()]))
 
-    trainer._update = sometimes
+    trainer.step = sometimes
     for _ in trainer.run():
-        if trainer.average and not seen:
+        if trainer.state.average and not seen:
             start = torch.cat([w.detach().flatten() for w in trainer.model.parameters()])
             spoilt |= {trainer.counters.step + 2, trainer.counters.step + 3}
     assert trainer.counters.skipped == 5
-    found = torch.cat([tensor.flatten() for tensor in trainer.average.tensors.values()])
+    found = torch.cat([tensor.flatten() for tensor in trainer.state.average.tensors.values()])
     expected = torch.stack([start, *seen]).mean(dim=0)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 

@@ -149,7 +149,7 @@ def trial(values: Nested) -> Trial:
     for record in trainer.run():
         shown = record.to_dict() | {"seconds": 0.0, "tokens_per_second": 0.0}
         found.update(repr(shown).encode())
-    with trainer.kept_weights():
+    with trainer.state.kept_weights():
         for name, tensor in network.state_dict().items():
             found.update(name.encode() + tensor.numpy().tobytes())
     facts = {VALIDATION: data.valid is not None, "document": data.boundaries.document}

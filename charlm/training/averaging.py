@@ -1,7 +1,7 @@
-"""A moving average of the weights, which evaluates better than the weights of any one step.
+"""A moving average of the weights, which often evaluates better than the weights of any one step.
 
-Polyak & Juditsky 1992; the exponential form with a short memory in the beginning, as in Kingma &
-Ba 2015 (section 7.2) and TensorFlow's ExponentialMovingAverage.
+Polyak & Juditsky 1992. The exponential form has a short memory in the beginning, as in Kingma & Ba
+2015 (section 7.2) and TensorFlow's ExponentialMovingAverage.
 """
 
 import contextlib
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """average <- d average + (1 - d) weights, d = min(decay, (1 + n) / (10 + n)) at step n.
+    """average <- d average + (1 - d) weights, d = min(decay, (1 + n) / (10 + n)) at update n.
 
-    Without a decay the plain mean of all weights since step `since`: d = n / (1 + n), n steps on.
+    Without a decay it is the plain mean of all weights since update `since`: d = m / (1 + m) after
+    m more updates.
     """
 
     def __init__(self, model: nn.Module, decay: float | None, since: int = 0) -> None:
@@ -22,19 +23,19 @@ class WeightAverage:
         self.tensors = {name: weight.detach().clone() for name, weight in model.named_parameters()}
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take in the weights after step number `step`, the first one being 1."""
-        count = step - self.since
+    def update(self, number: int) -> None:
+        """Add the weights after update `number`, counted from 1."""
+        count = number - self.since
         decay = count / (1.0 + count)
         if self.decay is not None:
-            decay = min(self.decay, (1.0 + step) / (10.0 + step))
+            decay = min(self.decay, (1.0 + number) / (10.0 + number))
         weights = dict(self.model.named_parameters())
         for name, average in self.tensors.items():
             average.lerp_(weights[name], 1.0 - decay)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """The model holds the average inside, and its own weights again afterwards."""
+        """Put the average into the model; put its own weights back when the context ends."""
         own = {name: weight.detach().clone() for name, weight in self.model.named_parameters()}
         self._put(self.tensors)
         try:
@@ -43,7 +44,7 @@ class WeightAverage:
             self._put(own)
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from a saved average. Raises KeyError or RuntimeError when it does not fit."""
+        """Continue from a saved average. Raises KeyError or RuntimeError if it does not fit."""
         for name, average in self.tensors.items():
             average.copy_(tensors[name])
 

@@ -10,6 +10,7 @@ from charlm.inference.likelihood import evaluate
 from charlm.nn.torch_backend import TorchEngine
 from charlm.runs.layout import WEIGHTS
 from charlm.runs.run import load_engine, write_logit_scale, write_weights
+from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
 from charlm.training.trainer import Trainer
 from charlm.units import Tally
@@ -18,7 +19,9 @@ MIN_GAIN = 0.001
 """Share of the validation nats that calibration must save to be kept."""
 
 
-def calibrate(path: Path, trainer: Trainer, save: Callable[[], object]) -> tuple[Tally, float]:
+def calibrate(
+    path: Path, trainer: Trainer, dataset: Dataset, save: Callable[[], object]
+) -> tuple[Tally, float]:
     """Fit the factor on all logits of a run's best weights; kept only where it gains something.
 
     Where an average of weights is kept, the last one is fitted too, and takes the place of the best
@@ -27,20 +30,20 @@ def calibrate(path: Path, trainer: Trainer, save: Callable[[], object]) -> tuple
     state with its figures at once. Returns the validation figures and the factor, 1 where nothing
     was gained.
     """
-    text, before = trainer.dataset.valid, trainer.best_tally
+    text, before = dataset.valid, trainer.counters.best
     assert text is not None and before is not None, "there are validation figures"
     enough = (1.0 - MIN_GAIN) * before.nats
     scale = _fitted(lambda factor: best_engine(path, trainer, factor), text)
     after = before if scale == 1.0 else evaluate(best_engine(path, trainer, scale), text)
     best = trainer.counters.best_step
-    if trainer.average:
-        with trainer.kept_weights():
+    if trainer.state.average:
+        with trainer.state.kept_weights():
             other = _fitted(lambda factor: TorchEngine(trainer.model, factor), text)
             last = evaluate(TorchEngine(trainer.model, other), text) if other != 1.0 else before
             if last.nats < min(after.nats, enough):
                 plain = evaluate(TorchEngine(trainer.model), text)
                 write_weights(path, trainer.model)
-                trainer.take_as_best(plain)
+                trainer.counters.take_as_best(plain)
                 scale, after = other, last
     if trainer.counters.best_step != best:
         save()  # of the weights that are trained, not of their average
@@ -64,7 +67,7 @@ def _fitted(engine: Callable[[float], Engine], text: EncodedText) -> float:
 
 def best_engine(path: Path, trainer: Trainer, logit_scale: float = 1.0) -> Engine:
     """A run's best weights: on the device of the training, or on the CPU by the fastest engine."""
-    model, device = trainer.model, trainer.device
+    model, device = trainer.model, trainer.state.generator.device
     name = "auto" if device.type == "cpu" else "torch"
     engine = load_engine(
         path / WEIGHTS, model.settings, model.vocab_size, name, logit_scale=logit_scale

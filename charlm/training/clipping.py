@@ -1,49 +1,43 @@
-"""Gradients before a step: their norm, cut to what the settings allow; what broke or explodes."""
+"""Gradient clipping: by the common norm of all gradients, or value by value."""
 
 import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from charlm.config.training import TrainingSettings
 from charlm.errors import DivergenceError
 
 EXPLODING = 100.0
-"""Times the clipping length (or 1, if that is more) from which a gradient is told of."""
+"""Multiple of the clip norm (or of 1, if that is larger) above which a gradient explodes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clipped:
-    """The norm before clipping, whether it was cut, and in words whether it explodes."""
+    """The norm before clipping, whether anything was cut, and a warning if the norm explodes."""
 
     norm: float
     cut: bool
     explodes: str = ""
 
 
-def gradients(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """The gradient of each weight that has one, by name."""
-    named = model.named_parameters()
-    return [(name, weight.grad) for name, weight in named if weight.grad is not None]
-
-
 def clip(model: nn.Module, settings: TrainingSettings, *, name_largest: bool = True) -> Clipped:
-    """Cut all gradients by their common norm, or one by one (Pascanu et al. 2013).
+    """Clip all gradients of a model (Pascanu et al. 2013).
 
-    Where they explode, `name_largest` looks for the weights that they do most. Raises
-    DivergenceError that names weights when a gradient is not finite.
+    `name_largest` asks for a warning that names the largest gradient if their norm explodes. Raises
+    DivergenceError that names the weights whose gradient is not finite.
     """
-    named = gradients(model)
+    named = [(name, w.grad) for name, w in model.named_parameters() if w.grad is not None]
     total = torch.nn.utils.get_total_norm([gradient for _, gradient in named])
     norm = float(total)
     if not math.isfinite(norm):
         broken = [name for name, g in named if not g.isfinite().all()] or ["all weights together"]
         raise DivergenceError(f"the gradient of {', '.join(broken[:3])} is not finite")
-    cut, highest = False, settings.clip_value
-    if highest:
-        cut = max(float(gradient.abs().max()) for _, gradient in named) > highest
-        torch.nn.utils.clip_grad_value_(model.parameters(), highest)
+    cut = False
+    if settings.clip_value:
+        cut = max(float(gradient.abs().max()) for _, gradient in named) > settings.clip_value
+        torch.nn.utils.clip_grad_value_(model.parameters(), settings.clip_value)
     elif settings.clip_norm:
         cut = norm > settings.clip_norm
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), settings.clip_norm, total)

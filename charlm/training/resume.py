@@ -28,6 +28,7 @@ from charlm.runs.pair import backward_half, backward_settings, is_pair, length_f
 from charlm.runs.run import model_settings, write_logit_scale
 from charlm.text.dataset import Dataset
 from charlm.text.tokenizers.vocabulary import load_vocabulary
+from charlm.training.checkpoint import counters_of
 from charlm.training.lengths import (
     check_not_shorter,
     is_shorter,
@@ -39,7 +40,6 @@ from charlm.training.lengths import (
 from charlm.training.plan.planner import check_unused_settings
 from charlm.training.pretrained import kept_vectors
 from charlm.training.session import Session, cut_log, log_size
-from charlm.training.snapshots import counters_of
 from charlm.training.start import open_session, run_name, write_run
 
 RESUMABLE = (
@@ -58,13 +58,15 @@ def resume(
     more: Mapping[str, float] | None = None,
     dataset: Dataset | None = None,
     keep_longer: bool = False,
+    valid_tokens: int | None = None,
 ) -> Session:
     """Open a session that resumes a run from its newest intact checkpoint, or from its start.
 
     `changes` holds new values of `RESUMABLE` settings; `more` adds epochs, steps or minutes to
     what was trained already. A length below that raises UsageError, or is ignored with
-    `keep_longer`. `dataset` is the text of the run, if it was read before. Damaged best weights
-    are written again. Raises RunError if the run is damaged, CorpusError if its text is gone.
+    `keep_longer`. `dataset` is the text of the run, if it was read before; `valid_tokens` is as in
+    `start`. Damaged best weights are written again. Raises RunError if the run is damaged,
+    CorpusError if its text is gone.
     """
     more, changed = more or {}, _resumable(changes or {})
     config = read_config(path)
@@ -94,7 +96,7 @@ def resume(
         with contextlib.suppress(UnicodeEncodeError):  # a folder whose name is not UTF-8
             run_name(path).encode("utf-8")
             record["name"] = run_name(path)
-        session = open_session(path, settings, dataset, record, lock)
+        session = open_session(path, settings, dataset, record, lock, valid_tokens)
         session.notes[:0] = [f"{problem}; passed over" for problem in skipped]
         if checkpoint:
             session.trainer.restore(checkpoint)
@@ -254,7 +256,7 @@ def halves(session: Session) -> Iterator[Session]:
 def _backward_session(forward: Session) -> Session:
     """Start or resume the backward half of a run whose forward half is complete."""
     path, record = backward_half(forward.path), forward.record
-    dataset = forward.trainer.dataset  # in the order of the text; stdin can not be read twice
+    dataset = forward.dataset  # in the order of the text; stdin can not be read twice
     if (path / RECORD).exists():
         ours = record["settings"]["training"]
         theirs = read_record(path)["settings"]["training"]

@@ -30,9 +30,8 @@ WORSE = 0.002
 """Share by which the last validation must be worse than the best one to be called so."""
 
 
-def review(trainer: Trainer, engine: Engine, valid_nats: float | None) -> Review:
+def review(trainer: Trainer, dataset: Dataset, engine: Engine, valid_nats: float | None) -> Review:
     """Look at a finished run. `engine` computes with its best weights."""
-    dataset = trainer.dataset
     part = end_of(dataset.train, TRAINING_SAMPLE)
     with phase("evaluating a part of the training text", total=len(part.ids)):
         train = evaluate(engine, part).nats_per_token

@@ -1,4 +1,4 @@
-"""What a run's settings ask for at a given moment: how far it is, what is due, at which rate."""
+"""The schedule of a run: how far it is, what is due, and at which learning rate."""
 
 import math
 from dataclasses import dataclass
@@ -7,57 +7,57 @@ from charlm.config.training import TrainingSettings
 from charlm.text.batches import Batch
 from charlm.text.encoded import EncodedText
 from charlm.training.optim import non_monotone, rate_share
-from charlm.training.train_state import TrainState
+from charlm.training.train_state import Counters
 
-EVALUATION_SHARE = 0.1
-"""With a time budget, validations take at most about this share of it."""
+EVALUATION_FRACTION = 0.1
+"""Fraction of a time budget that validations take at most, approximately."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Of a run under complete settings, on a training text. Holds nothing that changes."""
+    """Answers for a run under complete settings on a training text. Nothing in it changes."""
 
     settings: TrainingSettings
     text: EncodedText
 
-    def progress(self, counters: TrainState) -> float:
-        """Share of the run that is done, from 0 to 1."""
+    def progress(self, counters: Counters) -> float:
+        """Return the fraction of the run that is done, from 0 to 1."""
         settings = self.settings
         if settings.steps:
             return min(counters.step / settings.steps, 1.0)
         if settings.minutes:
             return min(counters.seconds / (60.0 * settings.minutes), 1.0)
-        whole = (settings.epochs or 1.0) * len(self.text.ids)
-        return min(counters.tokens / whole, 1.0)
+        total = (settings.epochs or 1.0) * len(self.text.ids)
+        return min(counters.tokens / total, 1.0)
 
-    def passes(self, counters: TrainState) -> float:
-        """Passes over the training text so far."""
+    def passes(self, counters: Counters) -> float:
+        """Return the passes over the training text so far."""
         return counters.tokens / max(len(self.text.ids), 1)
 
-    def completion(self, counters: TrainState) -> str:
-        """Why the run is over, `complete` or `patience`; empty while it is not."""
+    def completion(self, counters: Counters) -> str:
+        """Return why the run is over, `complete` or `patience`; empty while it is not."""
         if self.settings.patience and counters.without_gain >= self.settings.patience:
             return "patience"
         return "complete" if self.progress(counters) >= 1.0 else ""
 
-    def evaluation_is_due(self, counters: TrainState, tokens: int) -> bool:
-        """Whether a validation comes after this step, on a text of so many tokens.
+    def evaluation_is_due(self, counters: Counters, tokens: int) -> bool:
+        """Return whether a validation on `tokens` tokens follows this step.
 
-        Until there was one, it is expected to take as long as training on as many tokens does.
+        The first validation is expected to take as long as training on as many tokens.
         """
         settings, progress = self.settings, self.progress(counters)
         if progress >= 1.0:
             return True
         gap = 1.0 / settings.evals
         if settings.minutes:
-            each = counters.seconds * tokens / max(counters.tokens, 1)
+            seconds = counters.seconds * tokens / max(counters.tokens, 1)
             if counters.evaluations:
-                each = counters.evaluation_seconds / counters.evaluations
-            gap = max(gap, each / (EVALUATION_SHARE * 60.0 * settings.minutes))
+                seconds = counters.evaluation_seconds / counters.evaluations
+            gap = max(gap, seconds / (EVALUATION_FRACTION * 60.0 * settings.minutes))
         return progress - counters.last_progress >= gap - 1e-9
 
-    def average_is_due(self, counters: TrainState) -> bool:
-        """Whether a mean of all weights begins after the newest validation."""
+    def average_is_due(self, counters: Counters) -> bool:
+        """Return whether the mean of all weights begins after the newest validation."""
         settings = self.settings
         if settings.optimizer == "nt-asgd":
             return non_monotone(counters.validation_nats)
@@ -66,16 +66,16 @@ class Schedule:
             late or counters.without_gain >= settings.average_trigger
         )
 
-    def learning_rate(self, counters: TrainState, token_fraction: float) -> float:
-        """Return the scheduled rate times the token fraction of the step (see `token_fraction`)."""
-        share = rate_share(self.settings, self.progress(counters), self.passes(counters))
-        return (self.settings.learning_rate or 0.0) * (share * counters.plateau) * token_fraction
+    def learning_rate(self, counters: Counters, batch_factor: float) -> float:
+        """Return the learning rate of a step; see `batch_factor`."""
+        factor = rate_share(self.settings, self.progress(counters), self.passes(counters))
+        return (self.settings.learning_rate or 0.0) * (factor * counters.plateau) * batch_factor
 
     def token_fraction(self, batch: Batch) -> float:
-        """1, or less for windows with fewer than half of the usual tokens (the end of a group).
+        """Return 1, or less if a batch has fewer than half of the usual tokens (end of a group).
 
-        Their gradient is noise beside that of a full batch; unscaled, it would be clipped to the
-        same length and swell Adam's second moments.
+        The gradient of such a batch is noise beside that of a full one; unscaled, it would be
+        clipped to the same length and swell Adam's second moments.
         """
         settings = self.settings
         steps = len(batch.inputs) if settings.random_bptt else settings.bptt or 1
@@ -83,8 +83,15 @@ class Schedule:
         typical = math.ceil((settings.batch_size or 1) * min(steps, mean))
         return min(1.0, 2.0 * batch.tokens / typical)
 
-    def length_share(self, batch: Batch) -> float:
-        """Where batch lengths are drawn the rate goes with them (Merity et al. 2018)."""
-        if not self.settings.random_bptt:
-            return 1.0
-        return len(batch.inputs) / (self.settings.bptt or 1)
+    def batch_factor(self, batch: Batch) -> float:
+        """Return the factor on the rate for the size of a batch.
+
+        If window lengths are random, the rate is proportional to them (Merity et al. 2018). The
+        steps of SGD are proportional to the gradient, which has its token fraction already.
+        """
+        factor = 1.0
+        if self.settings.random_bptt:
+            factor = len(batch.inputs) / (self.settings.bptt or 1)
+        if "sgd" not in self.settings.optimizer:
+            factor *= self.token_fraction(batch)
+        return factor

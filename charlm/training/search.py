@@ -19,11 +19,9 @@ from charlm.config.training import LENGTHS, TrainingSettings
 from charlm.config.unused import drop_unused, origins_of_arguments
 from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError, named
 from charlm.files.atomic import write_json
-from charlm.inference.adapt.calibration import sample_of
 from charlm.phases import Phase, phase
 from charlm.runs.folders import lock_run
 from charlm.runs.layout import BEST, OLD_READING, RECORD, SEARCH
-from charlm.text.dataset import Dataset
 from charlm.text.sources.names import check_read_again
 from charlm.training.records import EvaluationRecord
 from charlm.training.resume import resume
@@ -158,7 +156,6 @@ def _trial(
     try:
         session = _session(path, nested, values)
         session.clock = session.trainer.clock = clock
-        session.trainer.dataset = _judged_on(session.trainer.dataset)
         with phase(f"training trial {trial.number}") as training:
             state = _follow(session, trial, deadline, clock, training)
     except (CharlmError, MemoryError, RuntimeError) as error:  # torch's, where memory ran out
@@ -166,7 +163,7 @@ def _trial(
     except BaseException:  # of the user: the trial is whole
         study.begun(trial, 0)
         raise
-    tally = session.trainer.best_tally if session else None
+    tally = session.trainer.counters.best if session else None
     nats = tally.nats_per_token if tally else None
     study.end(trial, state, nats)
     return TrialRecord(
@@ -188,12 +185,12 @@ def trial_name(number: int) -> str:
 
 def _session(path: Path, nested: dict[str, dict[str, Any]], values: Mapping[str, Any]) -> Session:
     if (path / RECORD).exists():
-        return resume(path)
+        return resume(path, valid_tokens=JUDGED_TOKENS)
     chosen: dict[str, dict[str, Any]] = {}
     for knob, value in values.items():
         chosen.setdefault(find_setting(knob).section, {})[knob] = value
     settings = settings_from(overlay(nested, chosen))
-    return start(settings, path.parent, name=path.name)
+    return start(settings, path.parent, name=path.name, valid_tokens=JUDGED_TOKENS)
 
 
 def _follow(
@@ -217,12 +214,6 @@ def _follow(
             state = "paused"
             session.trainer.stop("the time is up")
     return "paused" if state == "complete" and session.trainer.stop_reason else state
-
-
-def _judged_on(dataset: Dataset) -> Dataset:
-    """With a validation text that is read in moments, the same for all trials."""
-    valid = dataset.valid
-    return dataset if valid is None else replace(dataset, valid=sample_of(valid, JUDGED_TOKENS))
 
 
 def _reported(trial: Any) -> list[int]:

@@ -31,8 +31,11 @@ from charlm.runs.checkpoints import (
 )
 from charlm.runs.layout import CARD, METRICS, WEIGHTS, write_record
 from charlm.runs.run import write_weights
+from charlm.text.dataset import Dataset
 from charlm.training.calibrating import best_engine, calibrate
+from charlm.training.checkpoint import to_checkpoint
 from charlm.training.records import FinishedRecord, Record, SavedRecord, WarningRecord
+from charlm.training.recovery import check_weights
 from charlm.training.review import review
 from charlm.training.trainer import Trainer
 
@@ -47,6 +50,7 @@ class Session:
 
     path: Path
     trainer: Trainer
+    dataset: Dataset
     record: dict[str, Any]
     lock: FileLock
     notes: list[str] = field(default_factory=list)
@@ -117,7 +121,7 @@ class Session:
             f"{trainer.counters.plateau:.3g} times the rate; {now.rewinds + 1} of at most "
             f"{MAX_REWINDS} times"
         )
-        self.rewound.append(WarningRecord(**trainer.place(), text=text))
+        self.rewound.append(WarningRecord(**trainer.state.place(), text=text))
         return self.rewound[-1]
 
     @contextlib.contextmanager
@@ -164,18 +168,18 @@ class Session:
     def _committed(self) -> SavedRecord:
         trainer = self.trainer
         counters = trainer.counters
-        trainer.check_weights()
+        check_weights(trainer.state)
         if self.unsaved is not None:
             write_weights(self.path, self.unsaved)
             self.unsaved = None
         lost = counters.best_nats is not None and not (self.path / WEIGHTS).exists()
         if counters.best_nats is None or lost:
-            with trainer.kept_weights():
+            with trainer.state.kept_weights():
                 write_weights(self.path, trainer.model)
-                if lost and (valid := trainer.dataset.valid) is not None:
-                    trainer.take_as_best(evaluate(TorchEngine(trainer.model), valid))
+                if lost and (valid := self.dataset.valid) is not None:
+                    trainer.counters.take_as_best(evaluate(TorchEngine(trainer.model), valid))
                     self.notes.append(f"{WEIGHTS} was gone; the newest weights take its place")
-        snapshot = trainer.snapshot()
+        snapshot = to_checkpoint(trainer.state)
         log = self.path / METRICS
         snapshot.counters["log_bytes"] = log.stat().st_size if log.exists() else 0
         folder = save_checkpoint(
@@ -195,11 +199,11 @@ class Session:
         counters = trainer.counters
         stopped = trainer.stop_reason  # a stop that is asked for from here on comes too late
         reason = stopped or counters.finished
-        valid, scale = trainer.best_tally, 1.0
+        valid, scale = trainer.counters.best, 1.0
         if not stopped and trainer.settings.calibrate and valid:
             with phase("calibrating"):
-                valid, scale = calibrate(self.path, trainer, self._save)
-        engine, text, test = best_engine(self.path, trainer, scale), trainer.dataset.test, None
+                valid, scale = calibrate(self.path, trainer, self.dataset, self._save)
+        engine, text, test = best_engine(self.path, trainer, scale), self.dataset.test, None
         if not stopped and text is not None:
             with phase("evaluating the test text", total=len(text.ids)):
                 test = evaluate(engine, text)
@@ -214,13 +218,13 @@ class Session:
             path=str(self.path),
             valid=valid,
             test=test,
-            valid_uncalibrated=trainer.best_tally if scale != 1.0 else None,
+            valid_uncalibrated=trainer.counters.best if scale != 1.0 else None,
             logit_scale=scale,
             notes=self.notes,
         )
         if not stopped:  # the model is whole; the look back at it may take a moment
             self._write_end(finished, whole=False)
-            finished = replace(finished, review=review(trainer, engine, known))
+            finished = replace(finished, review=review(trainer, self.dataset, engine, known))
         self._log(finished)
         self._write_end(finished, whole=True)
         return finished

@@ -25,6 +25,7 @@ from charlm.config.settings import Settings, settings_from
 from charlm.config.unused import drop_unused
 from charlm.errors import EnvironmentFailure
 from charlm.files.atomic import explained, json_bytes
+from charlm.inference.adapt.calibration import sample_of
 from charlm.nn.devices import (
     PROBE_SHAPE,
     Precision,
@@ -42,6 +43,7 @@ from charlm.runs.folders import check_name, check_writable, new_folder, remove_r
 from charlm.runs.layout import CONFIG, FORMAT, SEARCH, TOKENIZER, write_record
 from charlm.runs.pair import is_backward_half, length_factor
 from charlm.runs.run import model_config, write_model_files
+from charlm.tasks.language_model import language_model_task
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.text.direction import mirrored_dataset
@@ -75,11 +77,13 @@ def start(
     vocabulary: Path | None = None,
     command: str = "",
     overwrite: bool = False,
+    valid_tokens: int | None = None,
 ) -> Session:
     """Start a new run in a folder of runs and return its training session.
 
-    `overwrite` replaces the run of this name, which is removed once the new one is planned. The
-    other arguments are those of `plan_run`. Raises CharlmError of the kind that fits.
+    `overwrite` replaces the run of this name, which is removed once the new one is planned.
+    `valid_tokens` limits validation to about this many tokens of the validation text. The other
+    arguments are those of `plan_run`. Raises CharlmError of the kind that fits.
     """
     check_writable(folder)
     check_name(folder, name, overwrite=overwrite)
@@ -90,7 +94,7 @@ def start(
         remove_run(folder / name)
     path, lock = new_folder(folder, name, planned.dataset.name)
     record = {**planned.record, "command": command}
-    session = write_run(path, lock, planned.dataset, record, planned.vectors)
+    session = write_run(path, lock, planned.dataset, record, planned.vectors, valid_tokens)
     session.notes += planned.notes
     return session
 
@@ -238,6 +242,7 @@ def write_run(
     dataset: Dataset,
     record: dict[str, Any],
     vectors: Pretrained | None,
+    valid_tokens: int | None = None,
 ) -> Session:
     """Write a new run into its empty folder and open its session; on an error, remove the folder.
 
@@ -261,7 +266,7 @@ def write_run(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "status": "training",
         }
-        session = open_session(path, settings, dataset, record, lock)
+        session = open_session(path, settings, dataset, record, lock, valid_tokens)
         write_record(path, record)
         on_error.pop_all()
     return session
@@ -284,7 +289,12 @@ def run_name(path: Path) -> str:
 
 
 def open_session(
-    path: Path, settings: Settings, dataset: Dataset, record: dict[str, Any], lock: FileLock
+    path: Path,
+    settings: Settings,
+    dataset: Dataset,
+    record: dict[str, Any],
+    lock: FileLock,
+    valid_tokens: int | None = None,
 ) -> Session:
     """Build the model and the trainer of a run, with fresh weights, and bring `record` up to date.
 
@@ -318,8 +328,13 @@ def open_session(
     record["parameters"] = model.parameter_count()
     if settings.model.direction == "backward":
         dataset = mirrored_dataset(dataset)
-    trainer = Trainer(model, dataset, training, device=device, precision=precision)
-    session = Session(path=path, trainer=trainer, record=record, lock=lock, notes=notes)
+    if valid_tokens and dataset.valid is not None:
+        dataset = replace(dataset, valid=sample_of(dataset.valid, valid_tokens))
+    task = language_model_task(dataset, training, precision)
+    trainer = Trainer(model.to(device), task, training)
+    session = Session(
+        path=path, trainer=trainer, dataset=dataset, record=record, lock=lock, notes=notes
+    )
     trainer.on_best = session.keep_best
     return session
 

@@ -1,13 +1,30 @@
-"""Where a run stands, in plain values that a snapshot keeps."""
+"""The train state: everything that changes while a model is trained."""
 
-from dataclasses import dataclass, field
+import contextlib
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from charlm.text.batches import Position
+import torch
+
+from charlm.config.training import TrainingSettings
+from charlm.nn.encoder import State
+from charlm.nn.model import RecurrentLanguageModel
+from charlm.text.batches import Batch, Position
+from charlm.training.averaging import WeightAverage
+from charlm.training.optim import build_optimizer
+from charlm.units import Tally
 
 
 @dataclass(kw_only=True)
-class TrainState:
-    """Where a run stands, in plain values."""
+class Counters:
+    """The part of the train state that is plain numbers; `state.json` keeps them by these names.
+
+    `epoch`, `group` and `offset` are the position of the next batch. `without_gain` counts the
+    validations since the best one, `plateau` is the factor of schedule `plateau`, `parts` the
+    number of parts that a batch is split into to fit in memory. `averaged_from` is the number of
+    updates before the weight average began. The `sum_...` fields are totals since the last step
+    record.
+    """
 
     step: int = 0
     tokens: int = 0
@@ -37,14 +54,38 @@ class TrainState:
 
     @property
     def position(self) -> Position:
-        """Where reading goes on."""
+        """Position of the next batch."""
         return Position(epoch=self.epoch, group=self.group, offset=self.offset)
 
-    def after_rewind(self, now: "TrainState", factor: float) -> None:
-        """Make these, of an older state, those of a run that went back to it from `now`.
+    @property
+    def updates(self) -> int:
+        """Number of steps that changed the weights."""
+        return self.step - self.skipped
 
-        The rate is multiplied by `factor` once more for each time that the run went back; the
-        best figures belong to weights that are kept, and time that has passed has passed.
+    @property
+    def best(self) -> Tally | None:
+        """Validation figures of the best weights so far."""
+        return Tally(**self.best_tally) if self.best_tally else None  # type: ignore[arg-type]
+
+    def take_as_best(self, tally: Tally) -> None:
+        """Record that the newest weights are the best ones, with these validation figures."""
+        self.best_nats, self.best_step, self.best_tally = tally.nats, self.step, tally.sums()
+
+    def forget_validations(self) -> None:
+        """Forget the figures of earlier validations, which later ones cannot be compared with."""
+        self.best_nats, self.best_tally, self.without_gain, self.validation_nats = None, None, 0, []
+
+    def pass_batch(self, batch: Batch) -> None:
+        """Move on to the batch after `batch`."""
+        self.tokens += batch.tokens
+        self.epoch, self.group = batch.next.epoch, batch.next.group
+        self.offset = batch.next.offset
+
+    def after_rewind(self, now: "Counters", factor: float) -> None:
+        """Adapt these counters of an older checkpoint to a run that went back to it from `now`.
+
+        The rate is multiplied by `factor` for each rewind. The best figures stay, since the best
+        weights are kept, and so does the time that has passed.
         """
         self.rewinds = now.rewinds + 1
         self.plateau = min(self.plateau, now.plateau) * factor
@@ -54,3 +95,54 @@ class TrainState:
         self.evaluation_seconds = max(self.evaluation_seconds, now.evaluation_seconds)
         self.best_nats, self.best_step = now.best_nats, now.best_step
         self.best_tally = now.best_tally
+
+
+class TrainState:
+    """Everything that changes during training.
+
+    `hidden` is the recurrent state after the newest batch, `average` the average of the weights,
+    `generator` the source of all dropout.
+    """
+
+    def __init__(self, model: RecurrentLanguageModel, settings: TrainingSettings) -> None:
+        device = model.embedding.weight.device
+        self.model, self.settings = model, settings
+        self.optimizer = build_optimizer(model.parameters(), settings)
+        self.generator = torch.Generator(device)
+        self.generator.manual_seed(settings.seed or 0)
+        self.counters = Counters()
+        self.hidden: State | None = None
+        self.average: WeightAverage | None = None
+        self.begin_average()
+
+    def begin_average(self) -> None:
+        """Begin the average that settings and counters ask for, if any, at the current weights."""
+        self.average, since = None, self.counters.averaged_from
+        if self.settings.average:
+            self.average = WeightAverage(self.model, self.settings.average)
+        elif since:
+            self.average = WeightAverage(self.model, None, since)
+
+    def kept_weights(self) -> contextlib.AbstractContextManager[None]:
+        """Put the weights that are evaluated and kept into the model: the average, if any."""
+        return self.average.applied() if self.average else contextlib.nullcontext()
+
+    def mark(self) -> tuple[Counters, State | None]:
+        """Return what `return_to` needs to undo a step that has not yet changed the weights."""
+        return replace(self.counters), self.hidden
+
+    def return_to(self, mark: tuple[Counters, State | None]) -> None:
+        """Undo a step that has not yet changed the weights; `parts` stay."""
+        self.optimizer.zero_grad()
+        counters, self.hidden = mark
+        self.counters = replace(counters, parts=self.counters.parts)
+
+    def place(self) -> dict[str, Any]:
+        """Return the fields that every record has: step, epoch, tokens, seconds."""
+        counters = self.counters
+        return {
+            "step": counters.step,
+            "epoch": counters.epoch,
+            "tokens": counters.tokens,
+            "seconds": round(counters.seconds, 3),
+        }

@@ -220,7 +220,7 @@ def test_half_a_line_in_the_log_is_taken_back(tmp_path: Path) -> None:
         records = session.records()
         next(records)
         with limited_files((path / "metrics.jsonl").stat().st_size + 20):
-            session._log(WarningRecord(**session.trainer.place(), text="x" * 50))
+            session._log(WarningRecord(**session.trainer.state.place(), text="x" * 50))
         list(records)
 
     assert in_child(work) == 0

@@ -3,10 +3,10 @@
 import os
 import statistics
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from charlm.backends.kernel_library import default_threads, useful_threads
 from charlm.config.model import ModelSettings
@@ -14,7 +14,8 @@ from charlm.config.training import TrainingSettings
 from charlm.nn.devices import Precision
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 from charlm.phases import phase
-from charlm.tasks.language_model import Objective
+from charlm.tasks.language_model import LanguageModelLoss
+from charlm.text.batches import Batch, Position
 from charlm.training.optim import build_optimizer
 from charlm.training.plan.constants import (
     NOMINAL_SPEED,
@@ -70,29 +71,38 @@ def measured_speed(
     ids = torch.randint(vocab_size, shape, generator=generator).numpy()
     training = TrainingSettings(learning_rate=1e-9)
     optimizer = build_optimizer(model.parameters(), training)
-    draws = torch.Generator(device)
-    objective = Objective(model, training, device=device, precision=precision, generator=draws)
+    loss, generator = LanguageModelLoss(training, precision), torch.Generator(device)
+    batch = Batch(
+        inputs=ids,
+        targets=ids,
+        first=True,
+        kept=np.arange(ids.shape[1]),
+        tokens=ids.size,
+        next=Position(),
+    )
+
+    def train() -> None:
+        optimizer.zero_grad()
+        value, _, _ = loss(model, batch, None, generator)
+        value.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
     times: list[float] = []
     with phase("measuring the speed of this machine"):
-        _step_seconds(objective, ids, optimizer)
+        _seconds(train, device)
         while len(times) < MIN_STEPS or sum(times) < seconds:
-            times.append(_step_seconds(objective, ids, optimizer))
+            times.append(_seconds(train, device))
     weights = multiplied_weights(settings, vocab_size)
     return OPERATIONS_PER_WEIGHT_AND_TOKEN * weights * ids.size / statistics.median(times)
 
 
-def _step_seconds(
-    objective: Objective, ids: NDArray[np.int64], optimizer: torch.optim.Optimizer
-) -> float:
-    """Seconds of one whole training step."""
-    _finish_queued(objective.device)
+def _seconds(train: Callable[[], None], device: torch.device) -> float:
+    """Return the seconds that one whole training step takes."""
+    _finish_queued(device)
     start = time.perf_counter()
-    optimizer.zero_grad()
-    loss, _, _ = objective.of(ids, ids, None)
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(objective.model.parameters(), 1.0)
-    optimizer.step()
-    _finish_queued(objective.device)
+    train()
+    _finish_queued(device)
     return time.perf_counter() - start
 
 

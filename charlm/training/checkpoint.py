@@ -1,0 +1,254 @@
+"""Checkpoints in memory: the train state as named tensors and plain numbers, and back.
+
+A checkpoint is checked before anything of it is used: its hashes prove that the file is as it was
+written, not that charlm wrote it for this model. An optimiser tensor of a wrong shape would make
+torch write outside of its memory.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from charlm.errors import RunError
+from charlm.nn.encoder import State
+from charlm.nn.model import RecurrentLanguageModel, saved_tensors
+from charlm.runs.checkpoints import Checkpoint
+from charlm.runs.tensors import put_weights
+from charlm.text.batches import Batches
+from charlm.training.train_state import Counters, TrainState
+from charlm.units import Tally
+
+MAX_COUNTER = 2**53
+GENERATOR_SIZES = {16, 5056}
+"""Bytes of the state of torch's generators: on CUDA, and on a processor."""
+
+
+def to_checkpoint(state: TrainState) -> Checkpoint:
+    """Return everything needed to resume."""
+    groups = {
+        "model": saved_tensors(state.model),
+        "optimizer": optimizer_tensors(state.optimizer),
+        "hidden": _hidden_tensors(state.hidden),
+        "average": state.average.tensors if state.average else {},
+    }
+    tensors = {
+        f"{group}.{name}": tensor
+        for group, named in groups.items()
+        for name, tensor in named.items()
+    }
+    tensors["generator"] = state.generator.get_state()
+    counters = state.counters
+    return Checkpoint(step=counters.step, tensors=tensors, counters=asdict(counters))
+
+
+def restore(state: TrainState, checkpoint: Checkpoint, batches: Batches) -> list[str]:
+    """Put a checkpoint into a train state and return warnings.
+
+    Raises RunError if the checkpoint does not fit the model, the optimiser or the batches.
+    """
+    model, device = state.model, state.generator.device
+    try:
+        counters = counters_of(checkpoint)
+        weights, average = _group(checkpoint, "model"), _group(checkpoint, "average")
+        optimizer = _group(checkpoint, "optimizer")
+        hidden = _hidden_state(_group(checkpoint, "hidden"), device)
+        _check_weights(model, weights)
+        _check_weights(model, average)
+        _check_optimizer(state.optimizer, optimizer, counters.updates)
+        _check_hidden(model, hidden)
+        _check_position(counters, hidden, batches)
+        put_weights(model, weights)
+        _load_optimizer(state.optimizer, optimizer)
+        state.counters, state.hidden = counters, hidden
+        state.begin_average()
+        if state.average:
+            state.average.restore(average)
+        return _restore_generator(state, checkpoint)
+    except torch.OutOfMemoryError:
+        raise
+    except (KeyError, RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise _misfit(checkpoint, error) from error
+
+
+def counters_of(checkpoint: Checkpoint) -> Counters:
+    """Return the counters of a checkpoint. Raises RunError if they make no sense."""
+    try:
+        counters = _checked_counters(checkpoint.counters)
+        if counters.step != checkpoint.step:
+            raise ValueError(f"its counters tell of step {counters.step}")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _misfit(checkpoint, error) from error
+    return counters
+
+
+def _misfit(checkpoint: Checkpoint, error: Exception) -> RunError:
+    return RunError(f"the state of step {checkpoint.step} does not fit: {error}")
+
+
+def _group(checkpoint: Checkpoint, group: str) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint whose names begin with `group` and a dot."""
+    prefix = f"{group}."
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in checkpoint.tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the tensors in the state of an optimiser, named `<weight number>.<name>`."""
+    return {
+        f"{index}.{name}": value
+        for index, entries in optimizer.state_dict()["state"].items()
+        for name, value in entries.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put the tensors of `optimizer_tensors` into an optimiser."""
+    entries: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, _, key = name.partition(".")
+        entries.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": entries})
+
+
+def _hidden_tensors(hidden: State | None) -> dict[str, Tensor]:
+    """Return the tensors of a recurrent state, named `<layer>.<number>`."""
+    return {
+        f"{layer}.{number}": tensor
+        for layer, tensors in enumerate(hidden or ())
+        for number, tensor in enumerate(tensors)
+    }
+
+
+def _hidden_state(named: Mapping[str, Tensor], device: torch.device) -> State | None:
+    """Return the recurrent state with the tensors of `_hidden_tensors`."""
+    layers: dict[int, dict[int, Tensor]] = {}
+    for name, tensor in named.items():
+        layer, number = name.split(".")
+        layers.setdefault(int(layer), {})[int(number)] = tensor.to(device)
+    if not layers:
+        return None
+    return tuple(
+        tuple(tensors[number] for number in sorted(tensors))
+        for _, tensors in sorted(layers.items())
+    )
+
+
+def _restore_generator(state: TrainState, checkpoint: Checkpoint) -> list[str]:
+    """Restore the generator, or seed it again if it was one of another kind of device."""
+    saved = checkpoint.tensors["generator"]
+    if {len(saved), len(state.generator.get_state())} != GENERATOR_SIZES:
+        state.generator.set_state(saved)
+        return []
+    state.generator.manual_seed((state.settings.seed or 0) + checkpoint.step)
+    return [
+        f"step {checkpoint.step} was made on another kind of device; what is drawn at random "
+        "differs from here on"
+    ]
+
+
+def _checked_counters(content: Mapping[str, Any]) -> Counters:
+    """Return counters from the plain values of a checkpoint.
+
+    Raises ValueError or TypeError if a value is not of its kind or out of range.
+    """
+    counters, fresh = Counters(**content), Counters()
+    for f in fields(Counters):
+        value, default = getattr(counters, f.name), getattr(fresh, f.name)
+        numbers = [value] if isinstance(default, int | float) else []
+        if f.name == "best_nats":
+            numbers = [] if value is None else [value]
+        elif f.name == "best_tally":
+            numbers = [] if value is None else list(Tally(**value).sums().values())
+        elif f.name == "validation_nats":
+            numbers = list(value)
+        elif f.name == "finished" and not isinstance(value, str):
+            raise ValueError(f"{f.name} is {value!r:.80}")
+        kinds = (int,) if isinstance(default, int) else (int, float)
+        for number in numbers:
+            if isinstance(number, bool) or not isinstance(number, kinds):
+                raise ValueError(f"{f.name} is {number!r:.80}")
+            if not (math.isfinite(number) and 0 <= number <= MAX_COUNTER):
+                raise ValueError(f"{f.name} is {number}")
+    if counters.parts < 1 or not 0.0 < counters.plateau <= 1.0:
+        raise ValueError(f"parts are {counters.parts}, plateau is {counters.plateau}")
+    return counters
+
+
+def _check_like(name: str, tensor: Tensor, expected: Tensor) -> None:
+    """Raise ValueError unless a tensor is finite and has the shape and type of another."""
+    if tensor.shape != expected.shape or tensor.dtype != expected.dtype:
+        raise ValueError(
+            f"{name} is {tensor.dtype} of shape {tuple(tensor.shape)}; expected {expected.dtype} "
+            f"of shape {tuple(expected.shape)}"
+        )
+    if not bool(tensor.isfinite().all()):
+        raise ValueError(f"{name} holds a number that is not finite")
+
+
+def _check_weights(model: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless the tensors fit the weights of the same names."""
+    known = {name: weight.detach() for name, weight in model.state_dict().items()}
+    for name in tensors.keys() & known.keys():
+        _check_like(name, tensors[name], known[name])
+
+
+def _check_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], updates: int
+) -> None:
+    """Raise ValueError unless an optimiser of this kind can continue from these tensors.
+
+    One step of a copy with zero gradients shows what they must look like. Weights that have had no
+    gradient yet (rare clusters of an adaptive softmax) have no entries.
+    """
+    groups = []
+    for group in optimizer.param_groups:
+        weights = [torch.zeros_like(weight, device="cpu") for weight in group["params"]]
+        for weight in weights:
+            weight.grad = torch.zeros_like(weight)
+        groups.append({**group, "params": weights})
+    kind: Any = type(optimizer)
+    copy = kind(groups)
+    copy.step()
+    expected = optimizer_tensors(copy)
+    for name, tensor in tensors.items():
+        if name not in expected:
+            raise ValueError(f"optimizer.{name} is not known")
+        _check_like(f"optimizer.{name}", tensor, expected[name])
+    entries = {name.partition(".")[0] for name in tensors}
+    missing = [n for n in expected if n.partition(".")[0] in entries and n not in tensors]
+    if missing or (updates and expected and not tensors):
+        raise ValueError(f"optimizer.{(missing or list(expected))[0]} is missing")
+
+
+def _check_hidden(model: RecurrentLanguageModel, hidden: State | None) -> None:
+    """Raise ValueError unless a recurrent state has the layers and sizes of the model."""
+    if hidden is None:
+        return
+    size = len(hidden[0][0]) if hidden[0] and hidden[0][0].dim() else 0
+    expected = model.initial_state(max(size, 1))
+    shapes = [
+        [[tensor.shape for tensor in layer] for layer in state] for state in (hidden, expected)
+    ]
+    if shapes[0] != shapes[1]:
+        raise ValueError("the hidden state has other layers or sizes than the model")
+    for layer, other in zip(hidden, expected, strict=True):
+        for tensor, like in zip(layer, other, strict=True):
+            _check_like("hidden", tensor.cpu(), like.detach().cpu())
+
+
+def _check_position(counters: Counters, hidden: State | None, batches: Batches) -> None:
+    """Raise ValueError unless there is a batch at the position, with sequences of the state."""
+    batch = next(iter(batches.epoch(counters.position)), None)
+    if batch is None:
+        raise ValueError(f"nothing is at {counters.position}")
+    size = 0 if batch.first or hidden is None else int(batch.kept.max()) + 1
+    if hidden is not None and size > len(hidden[0][0]):
+        raise ValueError(f"its hidden state has {len(hidden[0][0])} rows")

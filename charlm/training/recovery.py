@@ -1,0 +1,144 @@
+"""Recovery from failed steps: too little memory, numbers that are not finite.
+
+`Recovery.run` wraps a training step. A step that fails has not changed the weights yet, so it is
+undone and either repeated with smaller batches or skipped. The third remedy, going back to an
+older checkpoint, is in `session`.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from charlm.errors import DivergenceError, EnvironmentFailure
+from charlm.nn.encoder import State, concatenate
+from charlm.runs.weights import MAX_WEIGHT
+from charlm.text.batches import Batch
+from charlm.training.train_state import Counters, TrainState
+
+MAX_WARNINGS = 10
+"""Warnings about numbers in one run; later ones are left out."""
+MAX_SKIPPED = 20
+"""Steps that may be skipped in a row before training gives up."""
+
+Backward = Callable[[Batch, State | None, float], tuple[float, State]]
+"""Adds a factor times the gradient of a batch; returns its nats per token and the state after."""
+Step = Callable[[Sequence[Batch], Backward], None]
+
+
+class Recovery:
+    """Runs steps, repeats or skips those that fail, and collects warnings in `warnings`."""
+
+    def __init__(self, state: TrainState) -> None:
+        self.state = state
+        self.warnings: list[str] = []
+
+    def run(self, step: Step, batches: Sequence[Batch], backward: Backward) -> None:
+        """Take one step.
+
+        Raises EnvironmentFailure if not even single sequences fit in memory, and DivergenceError
+        if a number is not finite, with `on_nonfinite` skip only after many such steps in a row.
+        """
+        state = self.state
+        before = state.mark()
+        while True:
+            try:
+                step(batches, _in_parts(backward, state.counters.parts))
+                state.counters.skipped_in_a_row = 0
+                return
+            except _MemoryFull:  # what failed is freed when the exception is gone
+                state.return_to(before)
+            except DivergenceError as error:
+                problem = f"step {before[0].step + 1}: {error}; {text_position(state.counters)}"
+                state.return_to(before)
+                self._skip(batches, problem)
+                return
+            self._split_more(max(len(batch.kept) for batch in batches))
+
+    def warn(self, text: str) -> None:
+        """Add a warning, unless there were many before."""
+        if self.warns:
+            self.state.counters.warnings += 1
+            self.warnings.append(text)
+
+    @property
+    def warns(self) -> bool:
+        """Whether more warnings about numbers are shown."""
+        return self.state.counters.warnings < MAX_WARNINGS
+
+    def _split_more(self, size: int) -> None:
+        """Split batches of this size into twice as many parts from here on."""
+        counters, device = self.state.counters, self.state.generator.device
+        if counters.parts >= size:
+            raise EnvironmentFailure(
+                f"{device.type} has too little memory for one row of this model; expected "
+                "room for it. Use a smaller --bptt or --hidden"
+            )
+        counters.parts = min(2 * counters.parts, size)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.warnings.append(
+            f"step {counters.step + 1}: too little memory for {size} rows at once; they are "
+            f"read in {counters.parts} parts from here on"
+        )
+
+    def _skip(self, batches: Sequence[Batch], problem: str) -> None:
+        """Count a step that failed and continue after its text from the initial state."""
+        state = self.state
+        if state.settings.on_nonfinite != "skip" or state.counters.skipped_in_a_row >= MAX_SKIPPED:
+            raise DivergenceError(
+                f"training diverged at {problem}. Expected finite numbers; nothing of this step "
+                "was kept. Try a smaller --learning-rate or --clip-norm, or --on-nonfinite rewind",
+                problem,
+            )
+        state.hidden = None
+        for batch in batches:
+            state.counters.pass_batch(batch)
+        state.counters.step += 1
+        state.counters.skipped += 1
+        state.counters.skipped_in_a_row += 1
+        self.warn(f"{problem}; this step was skipped")
+
+
+class _MemoryFull(Exception):
+    """A batch does not fit in the memory of the device."""
+
+
+def _in_parts(backward: Backward, parts: int) -> Backward:
+    """Return a `backward` that reads each batch in parts and recognises a lack of memory."""
+
+    def split(batch: Batch, state: State | None, factor: float) -> tuple[float, State]:
+        """Add the gradient part by part."""
+        total, states = 0.0, []
+        for part in batch.split(parts):
+            fraction = part.tokens / batch.tokens
+            try:
+                nats, after = backward(part, state, factor * fraction)
+            except torch.OutOfMemoryError:
+                raise _MemoryFull from None
+            total += nats * fraction
+            states.append(after)
+        return total, concatenate(states)
+
+    return split
+
+
+def text_position(counters: Counters) -> str:
+    """Describe the place in the text that training has reached."""
+    return f"epoch {counters.epoch + 1}, {counters.tokens:,} tokens read"
+
+
+def check_weights(state: TrainState) -> None:
+    """Raise DivergenceError if a weight is not finite or too large to compute with.
+
+    Such a model is never saved.
+    """
+    weights = {name: weight.detach() for name, weight in state.model.named_parameters()}
+    averages = state.average.tensors if state.average else {}
+    for name, weight in [*weights.items(), *averages.items()]:
+        if not (weight.abs() <= MAX_WEIGHT).all():
+            problem = f"{name} is not finite after step {state.counters.step}"
+            raise DivergenceError(
+                f"training diverged: {problem}; expected finite numbers. Nothing of it was "
+                "saved. Try a smaller --learning-rate, or --on-nonfinite rewind",
+                problem,
+            )
