@@ -414,13 +414,9 @@ def test_tables_that_are_alike_are_reported_once(here) -> None:
 
 def test_options_of_tables_need_one() -> None:
     """They would do nothing to plain text."""
-    name = __file__
-    with pytest.raises(UsageError, match="--input-format"):
+    with pytest.raises(UsageError, match="^input_format csv was given, but"):
         Corpus(["hf:o/n"], input_format="csv")
-    for options, flag in [
-        ({"column": "x"}, "--column"), ({"delimiter": ";"}, "--delimiter"),
-        ({"quoting": "none"}, "--quoting"), ({"header": False}, "--no-header"),
-        ({"header": True}, "--header"),
-    ]:  # fmt: skip
-        with pytest.raises(UsageError, match=flag):
-            Corpus([name], **options)
+    for option, value in (("column", "x"), ("delimiter", ";"), ("quoting", "none"),
+                          ("header", False), ("header", True)):  # fmt: skip
+        with pytest.raises(UsageError, match=f"^{option} was given, but no source is a table"):
+            Corpus([__file__], **{option: value})
