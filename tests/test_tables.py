@@ -414,7 +414,7 @@ def test_tables_that_are_alike_are_reported_once(here) -> None:
 
 def test_options_of_tables_need_one() -> None:
     """They would do nothing to plain text."""
-    with pytest.raises(UsageError, match="^input_format csv was given, but"):
+    with pytest.raises(UsageError, match=r"^input_format csv was given, but"):
         Corpus(["hf:o/n"], input_format="csv")
     for option, value in (("column", "x"), ("delimiter", ";"), ("quoting", "none"),
                           ("header", False), ("header", True)):  # fmt: skip
