@@ -27,19 +27,25 @@ LENGTHS = ("--minutes", "--epochs", "--steps", "--layers", "--hidden", "--params
 every_page = pytest.mark.parametrize("page", PAGES)
 
 
-def blocks(page: str, *languages: str) -> list[str]:
-    """Return the code blocks of a page that are in one of these languages."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```", TEXTS[page], re.MULTILINE | re.DOTALL)
-    return [block for language, block in found if language in languages]
+def blocks(page: str) -> list[tuple[str, str]]:
+    """Return the code blocks of a page, each with its language."""
+    return re.findall(r"^```(\w*)\n(.*?)^```", TEXTS[page], re.MULTILINE | re.DOTALL)
+
+
+def code(page: str, language: str) -> list[str]:
+    """Return the code blocks of a page that are in one language."""
+    return [block for name, block in blocks(page) if name == language]
 
 
 def commands(page: str) -> list[str]:
-    """Return the lines of the shell blocks of a page that call charlm."""
-    lines = [line for block in blocks(page, "") for line in block.splitlines()]
-    session = "".join(blocks(page, "console"))
-    lines += [line[2:] for line in session.splitlines() if line.startswith("$ ")]
-    calls = [line.split("  #")[0].strip() for line in lines]
-    return [line for line in calls if re.search(r"(^|[ (])charlm [a-z-]", line)]
+    """Return the commands of a page: lines of shell blocks, and those after $ in sessions."""
+    lines = []
+    for language, block in blocks(page):
+        if language in ("", "console"):
+            prompt = "$ " if language else ""
+            starts = [line for line in block.splitlines() if line.startswith(prompt)]
+            lines += [line.removeprefix(prompt).split("  #")[0].strip() for line in starts]
+    return [line for line in lines if re.search(r"(^|[ (])charlm [a-z-]", line)]
 
 
 @pytest.fixture
@@ -57,7 +63,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "FOLDER" / "ptb").mkdir(parents=True)
     for part in ("train", "valid", "test"):
         (tmp_path / "FOLDER" / "ptb" / f"ptb.{part}.txt").write_text(text)
-    for block in blocks("settings", "toml"):
+    for block in code("settings", "toml"):
         (tmp_path / "settings.toml").write_text(block, encoding="utf-8")
     for name in ("CHARLM_CHECKPOINTS", "CHARLM_RUN", "CHARLM_DATA"):
         monkeypatch.delenv(name, raising=False)
@@ -114,7 +120,7 @@ def test_every_command_runs(page: str, call: Call, folder: Path) -> None:
 @every_page
 def test_every_python_block_runs(page: str, folder: Path) -> None:
     """Each block by itself."""
-    for block in blocks(page, "python"):
+    for block in code(page, "python"):
         with contextlib.redirect_stdout(io.StringIO()) as out:
             exec(compile(block, page, "exec"), {})
         assert out.getvalue()
@@ -162,7 +168,7 @@ def test_a_long_session_is_shortened() -> None:
 def test_the_readme_is_short_and_begins_with_the_two_scripts() -> None:
     """At most 200 lines; `scripts/demo` and `scripts/test` are in the first block."""
     assert README.count("\n") <= 200
-    first = blocks("README", "", "console")[0]
+    _, first = blocks("README")[0]
     for name in ("scripts/demo", "scripts/test"):
         assert name in first
         assert (ROOT / name).stat().st_mode & 0o111
