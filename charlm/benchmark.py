@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from charlm.backends.interface import Engine
+from charlm.backends.interface import Backend
 from charlm.backends.kernel_library import chosen_variant
 from charlm.config.cells import CELLS
 from charlm.config.corpus import VocabularySettings
@@ -208,8 +208,8 @@ def temporary_run(path: Path, hidden: int) -> tuple[Path, Vocabulary]:
     return path, vocabulary
 
 
-def _engines(path: Path) -> dict[str, Engine]:
-    engines: dict[str, Engine] = {}
+def _engines(path: Path) -> dict[str, Backend]:
+    engines: dict[str, Backend] = {}
     for name in ("torch", "numpy"):
         engines[name] = load_run(path, engine=name).engine
     if chosen_variant() is not None:
@@ -219,12 +219,12 @@ def _engines(path: Path) -> dict[str, Engine]:
 
 
 def _sampling(
-    engines: Mapping[str, Engine], vocabulary: Vocabulary, seconds: float
+    engines: Mapping[str, Backend], vocabulary: Vocabulary, seconds: float
 ) -> Iterator[Figure]:
     """Tokens drawn one by one, of one sample and of several side by side."""
     for samples in (1, STREAMS):
 
-        def drawing(engine: Engine, count: int = samples) -> Program:
+        def drawing(engine: Backend, count: int = samples) -> Program:
             """A function that draws samples with an engine."""
             return lambda: _drop(
                 list(generate(engine, vocabulary, length=SAMPLE_TOKENS, samples=count))
@@ -236,14 +236,14 @@ def _sampling(
 
 
 def _scoring(
-    engines: Mapping[str, Engine], vocabulary: Vocabulary, seconds: float
+    engines: Mapping[str, Backend], vocabulary: Vocabulary, seconds: float
 ) -> Iterator[Figure]:
     """Likelihood of many sentences."""
     text = built_in_text().read_text(encoding="utf-8")
     lines = [line for line in text[:60_000].split("\n") if line][:256]
     documents = [vocabulary.encode(line).astype(np.int64) for line in lines]
 
-    def scoring(engine: Engine) -> Program:
+    def scoring(engine: Backend) -> Program:
         """A function that scores the sentences with an engine."""
         return lambda: _drop(document_nats(engine, documents))
 

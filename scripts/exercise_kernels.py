@@ -15,8 +15,8 @@ import numpy as np
 
 from charlm.backends import kernel_library
 from charlm.backends.interface import State
-from charlm.backends.native import NativeEngine
-from charlm.backends.numpy_backend import NumpyEngine
+from charlm.backends.native import NativeBackend
+from charlm.backends.numpy_backend import NumpyBackend
 from charlm.backends.weights import Weights, expected_shapes, weights_from
 from charlm.config.model import ModelSettings
 
@@ -62,8 +62,8 @@ def difference(variant: str, seed: int) -> float:
     """The largest difference from numpy over all calls on one random model."""
     random = np.random.default_rng(seed)
     weights = random_weights(random)
-    native = NativeEngine(weights, variant, threads=int(random.integers(1, 5)))
-    plain = NumpyEngine(weights)
+    native = NativeBackend(weights, variant, threads=int(random.integers(1, 5)))
+    plain = NumpyBackend(weights)
     steps, rows = int(random.integers(1, 40)), int(random.integers(1, 40))
     inputs, targets = (random.integers(0, weights.vocab_size, (steps, rows)) for _ in range(2))
     state = native.initial_state(rows)
@@ -77,14 +77,14 @@ def difference(variant: str, seed: int) -> float:
     uniform = random.random((steps, rows))
     native.draw(logits, after, uniform, temperature=0.8, barred=0, restart=1)
     for kind in ("bf16", "int8"):
-        NativeEngine(weights, variant, kind, threads=2).nats(inputs, targets, state)
+        NativeBackend(weights, variant, kind, threads=2).nats(inputs, targets, state)
     return max(worst, float(np.abs(logits - others).max()))
 
 
 def growth(variant: str, calls: int) -> int:
     """KB that the peak of the process's memory grows over so many calls, after a warm-up."""
     weights = random_weights(np.random.default_rng(0))
-    engine = NativeEngine(weights, variant, threads=2)
+    engine = NativeBackend(weights, variant, threads=2)
     ids = np.zeros((3, 2), np.int64)
     state = engine.initial_state(2)
     for number in range(calls + 200):

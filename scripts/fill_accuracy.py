@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import charlm
-from charlm.backends.interface import Engine
+from charlm.backends.interface import Backend
 from charlm.inference.infill import SHORTLIST, Reader, rank
 from charlm.runs.pair import backward_half
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def answers(
-    forward: Engine, backward: Engine, left: np.ndarray, right: np.ndarray, end: bool
+    forward: Backend, backward: Backend, left: np.ndarray, right: np.ndarray, end: bool
 ) -> list[np.ndarray]:
     """The candidates of each of WAYS, best first."""
     ahead = Reader(forward, left, end)

@@ -40,7 +40,7 @@ from charlm.inference.likelihood import evaluate
 from charlm.ngram.baseline import ngram_nats
 from charlm.nn.devices import choose_precision, keep_freed_memory, processor_name
 from charlm.nn.model import RecurrentLanguageModel
-from charlm.nn.torch_backend import TorchEngine
+from charlm.nn.torch_backend import TorchBackend
 from charlm.tasks.language_model import language_model_task
 from charlm.text.batches import Batch
 from charlm.text.dataset import Dataset, load_dataset
@@ -358,8 +358,8 @@ def result(name: str, point: Point, minutes: float, tokens_per_second: float) ->
         pass
     assert dataset.valid is not None and trainer.counters.best is not None
     part = sample_of(dataset.valid, TEXTS[name].judged_on[1])
-    scale = fit_scale(lambda factor: evaluate(TorchEngine(best[0], factor), part).nats)
-    calibrated = evaluate(TorchEngine(best[0], scale), dataset.valid)
+    scale = fit_scale(lambda factor: evaluate(TorchBackend(best[0], factor), part).nats)
+    calibrated = evaluate(TorchBackend(best[0], scale), dataset.valid)
     return {
         "nats": round(calibrated.nats_per_token, 5),
         "nats_uncalibrated": round(trainer.counters.best.nats_per_token, 5),

@@ -9,7 +9,7 @@ import torch
 from charlm.config.corpus import VocabularySettings
 from charlm.config.model import ModelSettings
 from charlm.nn.model import RecurrentLanguageModel
-from charlm.nn.torch_backend import TorchEngine
+from charlm.nn.torch_backend import TorchBackend
 from charlm.text.corpus import Corpus
 from charlm.text.encoded import EncodedText, TextCounts
 from charlm.text.tokenizers.building import build_vocabulary
@@ -66,9 +66,9 @@ def tiny_model(
     return model.eval()
 
 
-def engine(model: RecurrentLanguageModel) -> TorchEngine:
+def engine(model: RecurrentLanguageModel) -> TorchBackend:
     """What computes likelihoods and samples with a model."""
-    return TorchEngine(model)
+    return TorchBackend(model)
 
 
 def uniform_model(vocab_size: int = 5, cell: str = "gru") -> RecurrentLanguageModel:

@@ -7,13 +7,13 @@ import pytest
 from helpers import encoded_documents, encoded_stream, engine, tiny_model
 
 from charlm.backends.kernel_library import variants
-from charlm.backends.native import NativeEngine
-from charlm.backends.numpy_backend import NumpyEngine
+from charlm.backends.native import NativeBackend
+from charlm.backends.numpy_backend import NumpyBackend
 from charlm.backends.weights import weights_from
 from charlm.inference.adapt.calibration import fit_scale, sample_of
 from charlm.inference.likelihood import evaluate
 from charlm.nn.model import saved_tensors
-from charlm.nn.torch_backend import TorchEngine
+from charlm.nn.torch_backend import TorchBackend
 
 
 @pytest.mark.parametrize("best", [0.26, 0.6, 0.97, 1.0, 1.03, 1.4, 3.0])
@@ -56,10 +56,10 @@ def test_scaled_weights_are_scaled_logits(cell: str, tied: bool) -> None:
     logits, _ = plain.logits(ids, plain.initial_state(2))
     arrays = {name: tensor.numpy() for name, tensor in saved_tensors(model).items()}
     scaled = [
-        TorchEngine(model, 0.7),
-        NumpyEngine(weights_from(model.settings, arrays, logit_scale=0.7)),
+        TorchBackend(model, 0.7),
+        NumpyBackend(weights_from(model.settings, arrays, logit_scale=0.7)),
         *(
-            NativeEngine(weights_from(model.settings, arrays, logit_scale=0.7), variant)
+            NativeBackend(weights_from(model.settings, arrays, logit_scale=0.7), variant)
             for variant in variants()
         ),
     ]

@@ -10,7 +10,7 @@ from helpers import encoded_documents, encoded_stream, engine, tiny_model, vocab
 from waiting import Ticking
 
 from charlm.api.model import load
-from charlm.backends.interface import Engine
+from charlm.backends.interface import Backend
 from charlm.config.settings import Settings, settings_from
 from charlm.errors import RunError, UsageError
 from charlm.inference.infill import fill, rank
@@ -235,11 +235,11 @@ V = 6
 LEFT, RIGHT = np.array([2, 4, 3]), np.array([5, 2])
 
 
-def half(seed: int) -> Engine:
+def half(seed: int) -> Backend:
     return engine(tiny_model("lstm", V, seed=seed, scale=4.0))
 
 
-def total(side: Engine, ids: list[int], end: bool) -> float:
+def total(side: Backend, ids: list[int], end: bool) -> float:
     """ln P of a whole text."""
     (nats,) = document_nats(side, [np.array(ids + [EOS] * end)])
     return -float(nats.sum())

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from charlm.errors import CorpusError
 from charlm.inference.adapt import dynamic
 from charlm.inference.adapt.dynamic import EPSILON, Dynamic, dynamic_nats, gradient_rms, tuned
-from charlm.nn.torch_backend import TorchEngine
+from charlm.nn.torch_backend import TorchBackend
 
 V = 5
 TRAIN = encoded_stream(np.random.default_rng(1).integers(0, V, 300))
@@ -17,7 +17,7 @@ TEXT = encoded_stream(np.random.default_rng(0).integers(0, V, 47))
 HOW = Dynamic(rate=1e-2, decay=0.1, window=6)
 
 
-def both(cell: str = "lstm") -> tuple[TorchEngine, dict]:
+def both(cell: str = "lstm") -> tuple[TorchBackend, dict]:
     made = engine(tiny_model(cell, V))
     return made, gradient_rms(made, TRAIN, HOW.window)
 
@@ -120,7 +120,7 @@ def test_documents_begin_anew_but_keep_what_was_learnt() -> None:
 def test_the_factor_of_calibration_counts() -> None:
     """Without a rate the nats are those of the scaled logits."""
     source, rms = both()
-    scaled = TorchEngine(source.model, 2.0)
+    scaled = TorchBackend(source.model, 2.0)
     found = dynamic_nats(scaled, TEXT, rms, Dynamic(rate=0.0, decay=0.0))
     other = dynamic_nats(source, TEXT, rms, Dynamic(rate=0.0, decay=0.0))
     assert abs(found - other).max() > 0.01

@@ -15,7 +15,7 @@ from helpers import (
 )
 from torch.nn import functional as F
 
-from charlm.backends.weights import is_plain
+from charlm.backends.weights import runs_without_torch
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.errors import UsageError
@@ -26,7 +26,7 @@ from charlm.nn.initialisation import INITS, initialiser
 from charlm.nn.layers import build_layer
 from charlm.nn.model import RecurrentLanguageModel, count_parameters, saved_tensors
 from charlm.nn.output import Adaptive
-from charlm.runs.run import load_engine
+from charlm.runs.run import load_backend
 from charlm.runs.tensors import tensors_to_bytes
 from charlm.text.boundaries import Boundaries
 
@@ -121,8 +121,8 @@ def test_what_is_saved_reads_the_same(name: str, tmp_path) -> None:
     model = adaptive_model() if name == "adaptive" else tiny_model(name, V)
     path = tmp_path / "model.safetensors"
     path.write_bytes(tensors_to_bytes(saved_tensors(model)))
-    loaded = load_engine(path, model.settings, model.vocab_size)
-    assert loaded.name.startswith("torch") == (not is_plain(model.settings))
+    loaded = load_backend(path, model.settings, model.vocab_size)
+    assert loaded.name.startswith("torch") == (not runs_without_torch(model.settings))
     text = encoded_stream(IDS.flatten().tolist())
     expected = evaluate(engine(model), text)
     assert evaluate(loaded, text).nats == pytest.approx(expected.nats, rel=1e-6)

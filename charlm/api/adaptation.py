@@ -14,7 +14,7 @@ from charlm.inference.adapt.calibration import fit_scale, sample_of
 from charlm.inference.adapt.mixture import fitted_weights, mixed_nats
 from charlm.inference.likelihood import evaluate, tally, text_nats
 from charlm.nn.model import RecurrentLanguageModel
-from charlm.nn.torch_backend import TorchEngine
+from charlm.nn.torch_backend import TorchBackend
 from charlm.phases import phase
 from charlm.runs.checkpoints import mean_weights
 from charlm.runs.tensors import put_weights
@@ -33,7 +33,7 @@ class Adaptation:
     """
 
     def __init__(self, model: Model, methods: Methods) -> None:
-        if not isinstance(model.run.engine, TorchEngine):
+        if not isinstance(model.run.engine, TorchBackend):
             raise UsageError(
                 f"the model runs on engine {model.run.engine.name}; expected torch, which "
                 "adaptation needs. Use --engine torch"
@@ -77,10 +77,10 @@ class Adaptation:
         model = self.engine.model
         part = sample_of(_kept_text(self.model, "valid", "fit a temperature on"))
         with phase("fitting the temperature"):
-            scale = fit_scale(lambda factor: evaluate(TorchEngine(model, factor), part).nats)
+            scale = fit_scale(lambda factor: evaluate(TorchBackend(model, factor), part).nats)
         if self.engine.logit_scale != 1.0:
-            yield "uncalibrated", lambda text: evaluate(TorchEngine(model), text)
-        fitted = TorchEngine(model, scale)
+            yield "uncalibrated", lambda text: evaluate(TorchBackend(model), text)
+        fitted = TorchBackend(model, scale)
         yield f"temperature {1.0 / scale:.3f}", lambda text: evaluate(fitted, text)
 
     def _average(self) -> Method:
@@ -88,7 +88,7 @@ class Adaptation:
         model = self.engine.model
         averaged = RecurrentLanguageModel(model.settings, model.vocab_size)
         put_weights(averaged, weights)
-        engine = TorchEngine(averaged, self.engine.logit_scale)
+        engine = TorchBackend(averaged, self.engine.logit_scale)
         numbers = ", ".join(f"{step:,}" for step in steps)
         self.notes.append(f"average of the checkpoints at steps {numbers}")
         return f"average of {len(steps)}", lambda text: evaluate(engine, text)

@@ -19,7 +19,7 @@ A state is a value: engines return new arrays and leave those that they are give
 """
 
 
-class Engine(Protocol):
+class Backend(Protocol):
     """Computes likelihoods and logits under the weights of one model."""
 
     name: str

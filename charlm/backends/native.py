@@ -29,7 +29,7 @@ def _free(library: ctypes.CDLL, handle: ctypes.c_void_p, process: int) -> None:
         library.charlm_free(handle)
 
 
-class NativeEngine:
+class NativeBackend:
     """Computes with the kernels of the kernels.
 
     Calls from several Python threads wait for each other. In a process that began as a fork the

@@ -54,7 +54,7 @@ def gru_step(layer: LayerWeights, side: Array, state: Parts) -> Parts:
     return (n + z * (h - n),)
 
 
-class NumpyEngine:
+class NumpyBackend:
     """Computes with numpy alone; needs no compiler and no torch."""
 
     def __init__(self, weights: Weights) -> None:

@@ -28,7 +28,7 @@ def only_in_torch(settings: ModelSettings) -> list[str]:
     return [name for name, holds in found.items() if holds]
 
 
-def is_plain(settings: ModelSettings) -> bool:
+def runs_without_torch(settings: ModelSettings) -> bool:
     """Whether the engines of this package can compute a model."""
     return not only_in_torch(settings)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.backends.interface import Engine
+from charlm.backends.interface import Backend
 from charlm.errors import CorpusError, UsageError
 from charlm.inference.likelihood import tally, text_nats
 from charlm.text.encoded import EncodedText
@@ -89,7 +89,7 @@ def _verdict(low: float, high: float) -> str:
 
 def line_nats(
     name: str,
-    engine: Engine,
+    engine: Backend,
     text: EncodedText,
     vocabulary: Vocabulary,
     *,

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.backends.interface import Engine, Ids, Logits, Nats, State, rows_of
+from charlm.backends.interface import Backend, Ids, Logits, Nats, State, rows_of
 from charlm.errors import UsageError, check_count
 from charlm.inference.samplers import (
     Sampling,
@@ -84,7 +84,7 @@ class NextToken:
 
 @runtime_checkable
 class Drawing(Protocol):
-    """An engine that draws many tokens in one call (see `NativeEngine.draw`)."""
+    """An engine that draws many tokens in one call (see `NativeBackend.draw`)."""
 
     def draw(
         self,
@@ -99,7 +99,7 @@ class Drawing(Protocol):
         """Ids and nats (T, B), the logits after them, and the state there."""
 
 
-def read_prompt(engine: Engine, ids: Ids, state: State | None = None) -> tuple[Logits, State]:
+def read_prompt(engine: Backend, ids: Ids, state: State | None = None) -> tuple[Logits, State]:
     """Logits of the token after a prompt, shape (1, V), and the state there.
 
     Without a state the prompt starts a document: zero state and start symbol. With one, the
@@ -121,7 +121,7 @@ def prompt_ids(vocabulary: Vocabulary, prompt: str, boundaries: Boundaries) -> I
 
 
 def next_tokens(
-    engine: Engine,
+    engine: Backend,
     vocabulary: Vocabulary,
     prompt: str,
     top: int,
@@ -146,7 +146,7 @@ def next_tokens(
 
 
 def generate(
-    engine: Engine,
+    engine: Backend,
     vocabulary: Vocabulary,
     *,
     length: int,
@@ -226,7 +226,9 @@ class _Rules:
     restart: int
 
 
-def _drawn(engine: Engine, place: _Place, uniform: Nats, rules: _Rules) -> tuple[Ids, Nats, _Place]:
+def _drawn(
+    engine: Backend, place: _Place, uniform: Nats, rules: _Rules
+) -> tuple[Ids, Nats, _Place]:
     """Ids and nats (T, B) of tokens drawn by uniform numbers (T, B), and where they lead.
 
     Plain temperature sampling is left to an engine that can draw by itself.

@@ -8,7 +8,7 @@ combined as the geometric mean, which ranks by the sum of their logarithms.
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.backends.interface import Engine, Ids, Nats, rows_of
+from charlm.backends.interface import Backend, Ids, Nats, rows_of
 from charlm.errors import UsageError, check_count
 from charlm.inference.generation import NextToken, read_prompt
 from charlm.inference.likelihood import window_length
@@ -22,7 +22,7 @@ SHORTLIST = 200
 
 
 def fill(
-    forward: Engine, backward: Engine, vocabulary: Vocabulary, text: str, top: int, *, end: bool
+    forward: Backend, backward: Backend, vocabulary: Vocabulary, text: str, top: int, *, end: bool
 ) -> tuple[list[list[NextToken]], str]:
     """The `top` likeliest tokens for each gap `___` of a text, and the text with the best ones.
 
@@ -60,8 +60,8 @@ def around_gaps(text: str) -> list[str]:
 
 
 def rank(
-    forward: Engine,
-    backward: Engine,
+    forward: Backend,
+    backward: Backend,
     left: Ids,
     right: Ids,
     shortlist: int = SHORTLIST,
@@ -87,7 +87,7 @@ class Reader:
     `next` is ln P(token | before), shape (V,).
     """
 
-    def __init__(self, engine: Engine, before: Ids, end: bool) -> None:
+    def __init__(self, engine: Backend, before: Ids, end: bool) -> None:
         self.engine, self.end = engine, end
         logits, self.state = read_prompt(engine, before)
         self.next: Nats = log_probabilities(logits)[0]

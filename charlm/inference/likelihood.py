@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.backends.interface import Engine, Ids, Nats, State, rows_of
+from charlm.backends.interface import Backend, Ids, Nats, State, rows_of
 from charlm.errors import check_count
 from charlm.phases import advance
 from charlm.text.encoded import EncodedText
@@ -33,7 +33,7 @@ MAX_LOGITS = 1 << 25
 
 
 def stream_nats(
-    engine: Engine,
+    engine: Backend,
     ids: NDArray[Any],
     state: State | None = None,
     first_input: int = EOS,
@@ -87,7 +87,7 @@ class _Pieces:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Backend,
         ids: NDArray[Any],
         parts: int,
         first_input: int,
@@ -151,7 +151,7 @@ class _Pieces:
         return state
 
 
-def window_length(engine: Engine, rows: int) -> int:
+def window_length(engine: Backend, rows: int) -> int:
     """Tokens that so many rows may be read at once without too many logits."""
     return max(1, min(WINDOW, MAX_LOGITS // (rows * engine.logits_each)))
 
@@ -173,7 +173,7 @@ def _differing(left: State, right: State) -> NDArray[np.bool_]:
 
 
 def document_nats(
-    engine: Engine,
+    engine: Backend,
     documents: Sequence[NDArray[Any]],
     rows: int = MAX_ROWS,
     first_inputs: Sequence[int] | None = None,
@@ -187,7 +187,7 @@ def document_nats(
 
 
 def nats_and_ranks(
-    engine: Engine,
+    engine: Backend,
     documents: Sequence[NDArray[Any]],
     rows: int = MAX_ROWS,
     first_inputs: Sequence[int] | None = None,
@@ -211,7 +211,7 @@ def nats_and_ranks(
 
 
 def _group(
-    engine: Engine, group: list[NDArray[Any]], firsts: list[int], ranked: bool
+    engine: Backend, group: list[NDArray[Any]], firsts: list[int], ranked: bool
 ) -> list[tuple[Nats, Ids]]:
     longest = max(len(ids) for ids in group)
     targets = np.full((longest, len(group)), EOS, np.int64)
@@ -231,7 +231,7 @@ def _group(
     return [(nats[: len(ids), row], ranks[: len(ids), row]) for row, ids in enumerate(group)]
 
 
-def text_nats(engine: Engine, text: EncodedText) -> Nats:
+def text_nats(engine: Backend, text: EncodedText) -> Nats:
     """Nats of every token of a text, shape (N,): documents apart, a stream in one go."""
     if text.is_stream:
         return stream_nats(engine, text.ids)[0]
@@ -245,7 +245,7 @@ def text_nats(engine: Engine, text: EncodedText) -> Nats:
     return np.concatenate([*nats, np.empty(0)])
 
 
-def windowed_nats(engine: Engine, text: EncodedText, window: int) -> Nats:
+def windowed_nats(engine: Backend, text: EncodedText, window: int) -> Nats:
     """Nats when the state is reset every `window` tokens, as transformer repositories report.
 
     Each window is read from the zero state, its first input being the token before it; a document
@@ -283,7 +283,7 @@ def tally(text: EncodedText, nats: Nats) -> Tally:
     )
 
 
-def evaluate(engine: Engine, text: EncodedText, *, reset_every: int | None = None) -> Tally:
+def evaluate(engine: Backend, text: EncodedText, *, reset_every: int | None = None) -> Tally:
     """The tally of a text under a model: one full deterministic pass, in float32.
 
     `reset_every` switches to the windowed protocol of `windowed_nats`.

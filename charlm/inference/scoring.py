@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.backends.interface import Engine, Ids, Nats, State
+from charlm.backends.interface import Backend, Ids, Nats, State
 from charlm.errors import UsageError
 from charlm.inference.likelihood import nats_and_ranks, stream_nats, tally
 from charlm.listing import Listing
@@ -137,7 +137,7 @@ class Scorer:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Backend,
         vocabulary: Vocabulary,
         boundaries: Boundaries,
         *,
@@ -230,7 +230,7 @@ class Scorer:
 
 
 def token_ranks(
-    engine: Engine,
+    engine: Backend,
     ids: NDArray[Any],
     state: State | None = None,
     first_input: int = EOS,

@@ -15,7 +15,7 @@ from charlm.nn.model import RecurrentLanguageModel
 Found = TypeVar("Found")
 
 
-class TorchEngine:
+class TorchBackend:
     """Computes with a model where its weights lie. No gradient is kept.
 
     All logits are multiplied by `logit_scale`.

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm import __version__
-from charlm.backends.interface import Engine
+from charlm.backends.interface import Backend
 from charlm.backends.kernel_library import chosen_variant, useful_threads
-from charlm.backends.native import WEIGHTS_PER_THREAD, NativeEngine
-from charlm.backends.numpy_backend import NumpyEngine
-from charlm.backends.weights import Weights, is_plain, only_in_torch, weights_from
+from charlm.backends.native import WEIGHTS_PER_THREAD, NativeBackend
+from charlm.backends.numpy_backend import NumpyBackend
+from charlm.backends.weights import Weights, only_in_torch, runs_without_torch, weights_from
 from charlm.commands import command
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
@@ -74,7 +74,7 @@ class Run:
     """
 
     path: Path
-    engine: Engine
+    engine: Backend
     vocabulary: Vocabulary
     boundaries: Boundaries
     config: dict[str, Any]
@@ -240,7 +240,7 @@ def load_run(
 ) -> Run:
     """The run in a directory. Raises RunError when files are missing, damaged or do not match.
 
-    `engine` and `weights` are as in `load_engine`.
+    `engine` and `weights` are as in `load_backend`.
     """
     if threads is not None:
         check_count("threads", threads, 1)
@@ -260,7 +260,7 @@ def load_run(
     backward = settings.direction == "backward"
     return Run(
         path=path,
-        engine=load_engine(
+        engine=load_backend(
             path / WEIGHTS,
             settings,
             len(vocabulary),
@@ -275,7 +275,7 @@ def load_run(
     )
 
 
-def load_engine(
+def load_backend(
     path: Path,
     settings: ModelSettings,
     vocab_size: int,
@@ -284,7 +284,7 @@ def load_engine(
     weights: str = "fp32",
     threads: int | None = None,
     logit_scale: float | None = None,
-) -> Engine:
+) -> Backend:
     """The engine that computes with the weights of a file.
 
     `native` are the compiled kernels; `auto` takes them where they are, else numpy, and torch for
@@ -297,13 +297,13 @@ def load_engine(
         ("engine", engine, ENGINES), ("weights", weights, WEIGHT_KINDS)
     ):  # fmt: skip
         check_choice(name, value, choices)
-    if engine == "auto" and not is_plain(settings):
+    if engine == "auto" and not runs_without_torch(settings):
         engine = "torch"
     if engine in ("torch", "numpy") and weights != "fp32":
         raise UsageError(
             f"{named('weights')} {weights} with {named('engine')} {engine}; expected fp32 there"
         )
-    if engine != "torch" and not is_plain(settings):
+    if engine != "torch" and not runs_without_torch(settings):
         raise UsageError(
             f"--engine {engine} with a model of {' and '.join(only_in_torch(settings))}, which "
             "only torch computes; expected torch or auto there"
@@ -312,12 +312,12 @@ def load_engine(
     arrays = load_arrays(path, settings, vocab_size)
     scale = old_logit_scale(path) if logit_scale is None else logit_scale
     if engine == "torch":
-        from charlm.nn.torch_backend import TorchEngine
+        from charlm.nn.torch_backend import TorchBackend
 
-        return TorchEngine(_torch_model(settings, vocab_size, arrays, threads), scale)
+        return TorchBackend(_torch_model(settings, vocab_size, arrays, threads), scale)
     plain = weights_from(settings, arrays, scale)
     if engine == "numpy":
-        return NumpyEngine(plain)
+        return NumpyBackend(plain)
     must = engine == "native" or weights != "fp32"
 
     def reread() -> Weights:
@@ -329,7 +329,7 @@ def load_engine(
             )
         return weights_from(settings, load_arrays(path, settings, vocab_size), scale)
 
-    return _compiled_engine(plain, weights, threads, reread, must=must)
+    return _compiled_backend(plain, weights, threads, reread, must=must)
 
 
 def file_stamp(path: Path) -> tuple[int, int]:
@@ -343,9 +343,9 @@ def run_stamp(path: Path) -> tuple[int, ...]:
     return file_stamp(path / WEIGHTS) + file_stamp(path / CONFIG)
 
 
-def _compiled_engine(
+def _compiled_backend(
     plain: Weights, kind: str, threads: int | None, reread: Callable[[], Weights], *, must: bool
-) -> Engine:
+) -> Backend:
     """The kernels; where they are not here or cannot be loaded, numpy, unless they must be."""
     variant = None if CELLS[plain.cell].native_code is None else chosen_variant()
     if variant is None and must:
@@ -354,13 +354,13 @@ def _compiled_engine(
             "Install charlm again where there is a C++ compiler, or leave both out"
         )
     if variant is None:
-        return NumpyEngine(plain)
+        return NumpyBackend(plain)
     try:
-        return NativeEngine(plain, variant, kind, threads, reread)
+        return NativeBackend(plain, variant, kind, threads, reread)
     except EnvironmentFailure:
         if must:
             raise
-        return NumpyEngine(plain)
+        return NumpyBackend(plain)
 
 
 def read_embedding(path: Path) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.backends.weights import expected_shapes, is_plain
+from charlm.backends.weights import expected_shapes, runs_without_torch
 from charlm.config.model import ModelSettings
 from charlm.errors import RunError, UsageError
 from charlm.files.safe_read import file_size, parse_json, read_bytes
@@ -64,7 +64,7 @@ def load_arrays(
             "The run's files do not match"
         )
     try:
-        shapes = expected_shapes if is_plain(settings) else _torch_shapes
+        shapes = expected_shapes if runs_without_torch(settings) else _torch_shapes
         expected = shapes(settings, vocab_size)
     except UsageError as error:
         raise RunError(f"{path}: {error}") from error

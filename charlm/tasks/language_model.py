@@ -10,7 +10,7 @@ from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import Precision
 from charlm.nn.encoder import State, select_rows
 from charlm.nn.model import RecurrentLanguageModel
-from charlm.nn.torch_backend import TorchEngine
+from charlm.nn.torch_backend import TorchBackend
 from charlm.phases import phase
 from charlm.tasks.task import Task
 from charlm.text.batches import PADDING, Batch, Batches, BatchSpec
@@ -125,4 +125,4 @@ class Validation:
     def __call__(self, model: RecurrentLanguageModel) -> Tally:
         """Return the tally of the text under a model."""
         with phase("validating", total=self.tokens):
-            return evaluate(TorchEngine(model), self.text)
+            return evaluate(TorchBackend(model), self.text)

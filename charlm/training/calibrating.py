@@ -4,12 +4,12 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from charlm.backends.interface import Engine
+from charlm.backends.interface import Backend
 from charlm.inference.adapt.calibration import fit_scale, sample_of
 from charlm.inference.likelihood import evaluate
-from charlm.nn.torch_backend import TorchEngine
+from charlm.nn.torch_backend import TorchBackend
 from charlm.runs.layout import WEIGHTS
-from charlm.runs.run import load_engine, write_logit_scale, write_weights
+from charlm.runs.run import load_backend, write_logit_scale, write_weights
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
 from charlm.training.trainer import Trainer
@@ -38,10 +38,10 @@ def calibrate(
     best = trainer.counters.best_step
     if trainer.state.average:
         with trainer.state.kept_weights():
-            other = _fitted(lambda factor: TorchEngine(trainer.model, factor), text)
-            last = evaluate(TorchEngine(trainer.model, other), text) if other != 1.0 else before
+            other = _fitted(lambda factor: TorchBackend(trainer.model, factor), text)
+            last = evaluate(TorchBackend(trainer.model, other), text) if other != 1.0 else before
             if last.nats < min(after.nats, enough):
-                plain = evaluate(TorchEngine(trainer.model), text)
+                plain = evaluate(TorchBackend(trainer.model), text)
                 write_weights(path, trainer.model)
                 trainer.counters.take_as_best(plain)
                 scale, after = other, last
@@ -53,7 +53,7 @@ def calibrate(
     return after, scale
 
 
-def _fitted(engine: Callable[[float], Engine], text: EncodedText) -> float:
+def _fitted(engine: Callable[[float], Backend], text: EncodedText) -> float:
     """The best factor for an engine that is made with one, on a part of the text.
 
     1 where it gains too little there to be kept: the whole text, which may be long, is then not
@@ -65,13 +65,13 @@ def _fitted(engine: Callable[[float], Engine], text: EncodedText) -> float:
     return scale if nats(scale) <= (1.0 - MIN_GAIN) * nats(1.0) else 1.0
 
 
-def best_engine(path: Path, trainer: Trainer, logit_scale: float = 1.0) -> Engine:
+def best_engine(path: Path, trainer: Trainer, logit_scale: float = 1.0) -> Backend:
     """A run's best weights: on the device of the training, or on the CPU by the fastest engine."""
     model, device = trainer.model, trainer.state.generator.device
     name = "auto" if device.type == "cpu" else "torch"
-    engine = load_engine(
+    engine = load_backend(
         path / WEIGHTS, model.settings, model.vocab_size, name, logit_scale=logit_scale
     )
-    if isinstance(engine, TorchEngine):
-        return TorchEngine(engine.model.to(device), engine.logit_scale)
+    if isinstance(engine, TorchBackend):
+        return TorchBackend(engine.model.to(device), engine.logit_scale)
     return engine

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from charlm.backends.interface import Engine
+from charlm.backends.interface import Backend
 from charlm.inference.adapt.calibration import sample_of
 from charlm.inference.generation import generate
 from charlm.inference.likelihood import evaluate
@@ -30,7 +30,7 @@ WORSE = 0.002
 """Share by which the last validation must be worse than the best one to be called so."""
 
 
-def review(trainer: Trainer, dataset: Dataset, engine: Engine, valid_nats: float | None) -> Review:
+def review(trainer: Trainer, dataset: Dataset, engine: Backend, valid_nats: float | None) -> Review:
     """Look at a finished run. `engine` computes with its best weights."""
     part = end_of(dataset.train, TRAINING_SAMPLE)
     with phase("evaluating a part of the training text", total=len(part.ids)):
@@ -108,7 +108,7 @@ def _against_memory(dropout: float) -> str:
     return "more text, or a smaller model"
 
 
-def memory_of(engine: Engine, dataset: Dataset, seed: int = 1) -> Memory:
+def memory_of(engine: Backend, dataset: Dataset, seed: int = 1) -> Memory:
     """Compare samples of a model with its training text."""
     vocabulary, train = dataset.vocabulary, np.asarray(dataset.train.ids[:MAX_COMPARED])
     texts, boundaries = [""] * SAMPLES, dataset.boundaries

@@ -20,7 +20,7 @@ from charlm.errors import DivergenceError, EnvironmentFailure, RunError
 from charlm.files.atomic import explained, write_file
 from charlm.inference.likelihood import evaluate
 from charlm.nn.model import RecurrentLanguageModel
-from charlm.nn.torch_backend import TorchEngine
+from charlm.nn.torch_backend import TorchBackend
 from charlm.phases import phase
 from charlm.runs.card import model_card
 from charlm.runs.checkpoints import (
@@ -177,7 +177,7 @@ class Session:
             with trainer.state.kept_weights():
                 write_weights(self.path, trainer.model)
                 if lost and (valid := self.dataset.valid) is not None:
-                    trainer.counters.take_as_best(evaluate(TorchEngine(trainer.model), valid))
+                    trainer.counters.take_as_best(evaluate(TorchBackend(trainer.model), valid))
                     self.notes.append(f"{WEIGHTS} was gone; the newest weights take its place")
         snapshot = to_checkpoint(trainer.state)
         log = self.path / METRICS

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from charlm.errors import CorpusError
 from charlm.inference.likelihood import WINDOW, tally
-from charlm.nn.torch_backend import TorchEngine
+from charlm.nn.torch_backend import TorchBackend
 from charlm.phases import advance, phase
 from charlm.text.encoded import EncodedText
 from charlm.text.tokenizers.tokenizer_json import EOS
@@ -55,7 +55,7 @@ class Cache:
     theta: float
 
 
-def read_contexts(engine: TorchEngine, text: EncodedText, most: int | None = None) -> Contexts:
+def read_contexts(engine: TorchBackend, text: EncodedText, most: int | None = None) -> Contexts:
     """Read a text once, or its first `most` tokens. Each document begins from the first state.
 
     Raises CorpusError if the text is empty.
@@ -63,7 +63,7 @@ def read_contexts(engine: TorchEngine, text: EncodedText, most: int | None = Non
     return _joined(list(_windows(engine, text, most)))
 
 
-def _windows(engine: TorchEngine, text: EncodedText, most: int | None) -> Iterator[Contexts]:
+def _windows(engine: TorchBackend, text: EncodedText, most: int | None) -> Iterator[Contexts]:
     ids = np.asarray(text.ids[:most], np.int64)
     if len(ids) == 0:
         raise CorpusError("the text is empty; expected at least one token to read with a cache")
@@ -150,7 +150,7 @@ def tuned(contexts: Contexts, size: int) -> Cache:
     return min(totals, key=totals.__getitem__)
 
 
-def cached_tally(engine: TorchEngine, text: EncodedText, cache: Cache) -> Tally:
+def cached_tally(engine: TorchBackend, text: EncodedText, cache: Cache) -> Tally:
     """Return the tally of a text under a model with a cache. Memory grows with the cache only."""
     past: list[Contexts] = []
     nats: list[NDArray[np.float64]] = []

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from charlm.errors import CorpusError
 from charlm.nn.encoder import State
 from charlm.nn.model import RecurrentLanguageModel
-from charlm.nn.torch_backend import TorchEngine
+from charlm.nn.torch_backend import TorchBackend
 from charlm.phases import advance, phase
 from charlm.text.encoded import EncodedText
 from charlm.text.tokenizers.tokenizer_json import EOS
@@ -51,7 +51,9 @@ class Dynamic:
     window: int = WINDOW
 
 
-def gradient_rms(engine: TorchEngine, text: EncodedText, window: int = WINDOW) -> dict[str, Tensor]:
+def gradient_rms(
+    engine: TorchBackend, text: EncodedText, window: int = WINDOW
+) -> dict[str, Tensor]:
     """Return the RMS of the gradient of each trainable weight over batches of the training text.
 
     Raises CorpusError if the text is too short for one batch.
@@ -89,7 +91,7 @@ def _batches(text: EncodedText, window: int) -> Iterator[tuple[Ids, Ids]]:
 
 
 def dynamic_nats(
-    engine: TorchEngine, text: EncodedText, rms: Mapping[str, Tensor], how: Dynamic
+    engine: TorchBackend, text: EncodedText, rms: Mapping[str, Tensor], how: Dynamic
 ) -> NDArray[np.float64]:
     """Return -ln P of every token (N,) under a copy of the model that learns as it reads.
 
@@ -105,7 +107,7 @@ def dynamic_nats(
 class _Learner:
     """Copy of a model that learns from each window after predicting it."""
 
-    def __init__(self, engine: TorchEngine, rms: Mapping[str, Tensor], how: Dynamic) -> None:
+    def __init__(self, engine: TorchBackend, rms: Mapping[str, Tensor], how: Dynamic) -> None:
         self.model, self.how, self.scale = _learner_of(engine), how, engine.logit_scale
         named = [(name, weight) for name, weight in _trainable(self.model) if name in rms]
         self.weights = [weight for _, weight in named]
@@ -149,7 +151,7 @@ class _Learner:
         return nats.detach().double().numpy(), kept
 
 
-def _learner_of(engine: TorchEngine) -> RecurrentLanguageModel:
+def _learner_of(engine: TorchBackend) -> RecurrentLanguageModel:
     """Return a copy of the engine's model with trainable weights."""
     model = RecurrentLanguageModel(engine.model.settings, engine.model.vocab_size)
     model.load_state_dict(engine.model.state_dict())
@@ -168,7 +170,7 @@ def _mean_nats(
 
 
 def tuned(
-    engine: TorchEngine, text: EncodedText, rms: Mapping[str, Tensor], window: int = WINDOW
+    engine: TorchBackend, text: EncodedText, rms: Mapping[str, Tensor], window: int = WINDOW
 ) -> Dynamic:
     """Return the rate and decay with the least nats on the beginning of a text.
 

@@ -14,10 +14,10 @@ from helpers import engine as torch_engine
 from helpers import seeded, tiny_model
 from waiting import PATIENCE
 
-from charlm.backends.interface import Engine
+from charlm.backends.interface import Backend
 from charlm.backends.kernel_library import NEEDED, VARIABLE, chosen_variant, library_path, variants
-from charlm.backends.native import NativeEngine
-from charlm.backends.numpy_backend import NumpyEngine
+from charlm.backends.native import NativeBackend
+from charlm.backends.numpy_backend import NumpyBackend
 from charlm.backends.weights import Weights, weights_from
 from charlm.config import cells
 from charlm.config.model import ModelSettings
@@ -57,12 +57,12 @@ def weights_of(model: RecurrentLanguageModel) -> Weights:
     return weights_from(model.settings, arrays)
 
 
-def engine_of(name: str, model: RecurrentLanguageModel, kind: str = "fp32", threads=1) -> Engine:
+def engine_of(name: str, model: RecurrentLanguageModel, kind: str = "fp32", threads=1) -> Backend:
     if name == "torch":
         return torch_engine(model)
     if name == "numpy":
-        return NumpyEngine(weights_of(model))
-    return NativeEngine(weights_of(model), name, kind, threads)
+        return NumpyBackend(weights_of(model))
+    return NativeBackend(weights_of(model), name, kind, threads)
 
 
 def sigmoid(x):
@@ -105,7 +105,7 @@ def slow_nats(logits, targets):
     return total - np.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
 
 
-def random_state(engine: Engine, rows: int, seed: int = 5):
+def random_state(engine: Backend, rows: int, seed: int = 5):
     random = np.random.default_rng(seed)
     return tuple(
         tuple(random.uniform(-0.9, 0.9, part.shape).astype(np.float32) for part in layer)
@@ -290,7 +290,7 @@ def test_a_whole_sample_is_drawn_as_token_by_token(
 ) -> None:
     """The same ids, nats, last logits and state, for several rows at once."""
     engine = engine_of(variant, model_of(cell, hidden_size=20), threads=2)
-    assert isinstance(engine, NativeEngine)
+    assert isinstance(engine, NativeBackend)
     state = random_state(engine, 3)
     logits, state = engine.logits(random_ids(V, 1, 3), state)
     uniform = np.random.default_rng(8).random((40, 3))
