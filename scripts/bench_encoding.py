@@ -1,10 +1,10 @@
-"""How fast a large text becomes ids, and how much memory that takes.
+"""Measure the speed and memory of encoding a large text.
 
     python scripts/bench_encoding.py [--megabytes 100]
 
-Writes a text of that size from the built-in corpus into a temporary folder, encodes it by character
-as `charlm train` does (measure, split, count, encode into the memory-mapped cache), and prints MB/s
-of the whole and of the encoding pass alone, and the peak memory of the process.
+Repeats the built-in corpus to a text of that size and encodes its characters as `charlm train` does
+(scan, split, count, encode into the memory-mapped cache). Prints MB/s of all passes and of the
+encoding pass alone, and the peak memory of the process.
 """
 
 import argparse

@@ -1,11 +1,10 @@
-"""Every cell at an equal number of weights and an equal time of training, as a table.
+"""Compare all cells with equal numbers of weights and equal training time, as a table.
 
     python scripts/compare_cells.py TEXT [--params 2M] [--minutes 6] [--cells lstm gru] [--seed 1]
 
-First the speed of each cell is measured (keep the machine quiet: this takes half a minute a cell),
-then each is trained for as many steps as the time holds at that speed, so that the results do not
-depend on what else runs meanwhile. Speeds and runs are kept under --checkpoints; what is there is
-not measured again.
+First the speed of each cell is measured, half a minute each; keep the machine idle. Then each cell
+is trained for the steps that the time allows at that speed, so results do not depend on other load.
+Speeds and runs are kept under --checkpoints and are not measured again.
 """
 
 import argparse
@@ -33,7 +32,7 @@ def main() -> None:
     parser.add_argument("--cells", nargs="*", default=list(CELLS), choices=CELLS)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
-    parser.add_argument("--threads", type=int, help="of the trainings; the speeds use all cores")
+    parser.add_argument("--threads", type=int, help="threads for training; speeds use all cores")
     options = parser.parse_args()
     arguments = [options.text, "--params", options.params, "--seed", str(options.seed)]
     kind = f"{Path(options.text).stem}-{options.params}-seed{options.seed}"
@@ -44,14 +43,14 @@ def main() -> None:
     threads = ["--threads", str(options.threads)] if options.threads else []
     for cell, tokens_per_second in speeds.items():
         tokens = tokens_per_second * 60 * options.minutes
-        found = trained(cell, [*arguments, *threads], tokens, folder)
-        print(row(found, tokens_per_second), flush=True)
+        run = trained(cell, [*arguments, *threads], tokens, folder)
+        print(row(run, tokens_per_second), flush=True)
     print(f"\n{options.params} weights, {options.minutes:g} minutes, seed {options.seed}, "
           f"{date.today().isoformat()}, {os.cpu_count()} cores.")  # fmt: skip
 
 
 def speed(cell: str, arguments: list[str], checkpoints: Path) -> float:
-    """Tokens a second of training, validations apart."""
+    """Return the tokens per second of training, without validation."""
     path = checkpoints / f"speed-{cell}"
     if not finished(path):
         train(path, [*arguments, "--cell", cell, "--minutes", str(SPEED_MINUTES)])
@@ -61,7 +60,7 @@ def speed(cell: str, arguments: list[str], checkpoints: Path) -> float:
 
 
 def trained(cell: str, arguments: list[str], tokens: float, checkpoints: Path) -> dict[str, Any]:
-    """The record of a run over so many tokens."""
+    """Return the record of a run over this number of tokens."""
     path = checkpoints / f"cell-{cell}"
     if not finished(path):
         plan = record(checkpoints / f"speed-{cell}")["settings"]["training"]
@@ -71,30 +70,30 @@ def trained(cell: str, arguments: list[str], tokens: float, checkpoints: Path) -
 
 
 def train(path: Path, arguments: list[str]) -> None:
-    """One run of charlm; what an interrupted one has left is thrown away."""
+    """Train one run. An interrupted run of this name is removed first."""
     shutil.rmtree(path, ignore_errors=True)
     place = ["--name", path.name, "--checkpoints", str(path.parent)]
     subprocess.run([*PROGRAM, *arguments, *place], check=True)
 
 
 def finished(path: Path) -> bool:
-    """Whether the run is there, whole."""
+    """Return whether the run is finished."""
     return (path / "run.json").exists() and record(path)["status"] == "finished"
 
 
 def record(path: Path) -> dict[str, Any]:
-    """The content of run.json."""
+    """Return the content of run.json."""
     content: dict[str, Any] = json.loads((path / "run.json").read_text(encoding="utf-8"))
     return content
 
 
-def row(found: dict[str, Any], tokens_per_second: float) -> str:
-    """One line of the table."""
-    model, results = found["settings"]["model"], found["results"]
-    passes = results["tokens"] / found["corpus"]["parts"]["train"]["tokens"]
+def row(run: dict[str, Any], tokens_per_second: float) -> str:
+    """Return one line of the table."""
+    model, results = run["settings"]["model"], run["results"]
+    passes = results["tokens"] / run["corpus"]["parts"]["train"]["tokens"]
     return (
         f"| `{model['cell']}` | {model['num_layers']} x {model['hidden_size']} "
-        f"| {found['parameters']:,} | {tokens_per_second:,.0f} | {passes:.1f} "
+        f"| {run['parameters']:,} | {tokens_per_second:,.0f} | {passes:.1f} "
         f"| {results['valid']['nats_per_token']:.4f} |"
     )
 

@@ -1,11 +1,10 @@
-"""How often the word that was removed from a sentence is found again, with and without its right.
+"""Measure how often a removed word is recovered, with and without the words to its right.
 
     python scripts/fill_accuracy.py RUN TEXT [--gaps 1000] [--seed 1]
 
-RUN was trained with --direction both; TEXT has a sentence on each line. Gaps are drawn at random
-among the words that the vocabulary knows. Three answers are compared: the forward model's next
-word, the forward model reading the whole sentence with each candidate, and both directions (charlm
-fill).
+RUN was trained with --direction both; TEXT has a sentence on each line. Gaps are random words of
+the vocabulary. Three methods are compared: the next word of the forward model, the forward model on
+the whole sentence with each candidate, and both directions (charlm fill).
 """
 
 import argparse
@@ -24,7 +23,7 @@ WAYS = ("forward, left only", "forward, whole sentence", "both directions")
 
 
 def main() -> None:
-    """Draw gaps, fill each in three ways, print a table."""
+    """Choose gaps, fill each in three ways, print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("text", type=Path)
@@ -46,10 +45,10 @@ def main() -> None:
     hits = np.zeros((len(WAYS), 2), int)
     for number, at in chosen:
         ids = sentences[number]
-        found = answers(forward, backward, ids[:at], ids[at + 1 :], end)
-        for way, best in enumerate(found):
+        ranked = answers(forward, backward, ids[:at], ids[at + 1 :], end)
+        for way, best in enumerate(ranked):
             hits[way] += [ids[at] in best[:1], ids[at] in best[:5]]
-    print("| what is read | top 1 | top 5 |")
+    print("| method | top 1 | top 5 |")
     print("|---|---:|---:|")
     for name, (first, five) in zip(WAYS, hits, strict=True):
         print(f"| {name} | {100 * first / len(chosen):.1f} % | {100 * five / len(chosen):.1f} % |")
@@ -59,7 +58,7 @@ def main() -> None:
 def answers(
     forward: Backend, backward: Backend, left: np.ndarray, right: np.ndarray, end: bool
 ) -> list[np.ndarray]:
-    """The candidates of each of WAYS, best first."""
+    """Return the candidates of each of WAYS, best first."""
     ahead = Reader(forward, left, end)
     ahead.next[[UNK, EOS]] = -np.inf
     nexts = np.argsort(-ahead.next, kind="stable")[:SHORTLIST]

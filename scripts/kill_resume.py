@@ -1,8 +1,8 @@
-"""Kill a training run with SIGKILL at random moments, resume each time, compare with a quiet run.
+"""Kill training at random moments, resume each time, and compare with an undisturbed run.
 
     python scripts/kill_resume.py TEXT [--kills 10] [--epochs 3] [more flags of charlm train]
 
-Prints how many kills there were and whether weights and optimiser state are the same to the bit.
+Prints the number of kills and whether weights, last checkpoint and log are identical.
 """
 
 import argparse
@@ -20,7 +20,7 @@ PROGRAM = [sys.executable, "-c", "from charlm.cli import main; main()", "-q", "t
 
 
 def main() -> None:
-    """Run both and compare; exits 1 when they differ."""
+    """Run both and compare. Exits with 1 if they differ."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("text")
     parser.add_argument("--kills", type=int, default=10)
@@ -36,12 +36,12 @@ def main() -> None:
         seconds = time.monotonic() - start
         print(f"quiet run: {seconds:.0f} s")
         resume = [*PROGRAM, "--resume", "--run", "killed", *common]
-        draws = random.Random(arguments.seed)
+        generator = random.Random(arguments.seed)
         kills = 0
         command = [*new, "--name", "killed"]
         while True:
             process = subprocess.Popen(command)
-            wait = 4.0 + draws.random() * 1.5 * seconds / arguments.kills
+            wait = 4.0 + generator.random() * 1.5 * seconds / arguments.kills
             try:
                 status = process.wait(wait if kills < arguments.kills else None)
             except subprocess.TimeoutExpired:
@@ -58,11 +58,11 @@ def main() -> None:
 
 
 def compare(quiet: Path, killed: Path, kills: int) -> None:
-    """Print and judge: best weights, last state, log without times."""
+    """Compare best weights, last checkpoint and log. Exits with 1 if any differs."""
     same = {
         "model.safetensors": digest(quiet / "model.safetensors")
         == digest(killed / "model.safetensors"),
-        "last state": digest(last_state(quiet)) == digest(last_state(killed)),
+        "last checkpoint": digest(last_checkpoint(quiet)) == digest(last_checkpoint(killed)),
         "log": log(quiet) == log(killed),
     }
     for name, equal in same.items():
@@ -71,19 +71,19 @@ def compare(quiet: Path, killed: Path, kills: int) -> None:
         raise SystemExit(1)
 
 
-def last_state(run: Path) -> Path:
-    """The newest state's tensors."""
+def last_checkpoint(run: Path) -> Path:
+    """Return the file of tensors of the newest checkpoint."""
     folders = sorted((run / "states").glob("step-*"), key=lambda p: int(p.name.split("-")[1]))
     return folders[-1] / "state.safetensors"
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def log(run: Path) -> list[dict[str, object]]:
-    """The records of training without what depends on the clock or says that it was saved."""
+    """Return the step and evaluation records without values that depend on the clock."""
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
     timed = ("seconds", "tokens_per_second")
