@@ -156,7 +156,7 @@ def test_all_of_it_is_reported_when_a_text_is_read(tmp_path: Path) -> None:
 
     def notes(**settings) -> list[str]:
         found = load_dataset(CorpusSettings(sources=source, **settings), VocabularySettings())
-        return [note for note in found.notes if "hold" in note or "held" in note]
+        return [note for note in found.warnings if "hold" in note or "held" in note]
 
     assert "--document line --hold-out random" in notes()[0]
     assert "--hold-out random" in notes(document="line")[0]
@@ -167,4 +167,4 @@ def test_all_of_it_is_reported_when_a_text_is_read(tmp_path: Path) -> None:
     few = load_dataset(
         CorpusSettings(), VocabularySettings(unit="word"), corpus=Corpus.from_text("one two three")
     )
-    assert any("--unit char" in note for note in few.notes)
+    assert any("--unit char" in note for note in few.warnings)

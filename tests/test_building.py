@@ -93,7 +93,7 @@ def test_a_text_that_writes_unk_itself_is_taken_at_its_word(monkeypatch) -> None
     result = built("the <unk> sat on <unk>\n", "word", words="whitespace")
     assert result.vocabulary.tokens == ["<unk>", "\n", "on", "sat", "the"]
     assert result.counts.tolist() == [2, 1, 1, 1, 1]
-    assert result.notes == [
+    assert result.warnings == [
         "The text has 2 literal <unk>, which are read as the unknown token UNK."
     ]
     assert result.coverage == pytest.approx(4 / 6)

@@ -121,7 +121,7 @@ def test_blank_lines_with_cr_are_pointed_out(tmp_path):
     assert whole(tmp_path / "dos.txt", document="paragraph") == f"a{END}b{END}"
     corpus = Corpus([str(tmp_path / "dos.txt")], document="paragraph", keep_cr=True)
     assert "".join(corpus.chunks()) == f"a\r\n\r\nb{END}"
-    assert "CR LF" in corpus.notes[0]
+    assert "CR LF" in corpus.warnings[0]
 
 
 def test_an_unknown_kind_of_document_is_refused():
@@ -195,7 +195,9 @@ def test_replaced_places_are_counted(tmp_path, block):
     corpus = tiny(Corpus([str(tmp_path / "a.txt")], errors="replace"), block)
     for _ in range(2):
         assert "".join(corpus.chunks()) == "\ufffda\ufffdb\ufffdc\ufffd"
-    assert corpus.notes == [f"{tmp_path}/a.txt: 3 places were not valid UTF-8, replaced by U+FFFD."]
+    assert corpus.warnings == [
+        f"{tmp_path}/a.txt: 3 places were not valid UTF-8, replaced by U+FFFD."
+    ]
 
 
 def test_a_byte_order_mark_is_dropped_with_a_note(tmp_path):
@@ -204,7 +206,7 @@ def test_a_byte_order_mark_is_dropped_with_a_note(tmp_path):
         (tmp_path / name).write_bytes(codecs.BOM_UTF8 + "x\ufeff\n".encode())
     corpus = Corpus([str(tmp_path / "a"), str(tmp_path / "b")])
     assert "".join(corpus.chunks()) == "x\ufeff\nx\ufeff\n"
-    assert corpus.notes == [
+    assert corpus.warnings == [
         f"{tmp_path}/{name} begins with a byte-order mark; it was removed." for name in "ab"
     ]
 
@@ -229,7 +231,7 @@ def test_a_mark_is_dropped_in_wide_encodings_too(tmp_path):
     (tmp_path / "a.txt").write_bytes(("\ufeff" + TEXT).encode("utf-16-le"))
     corpus = Corpus([str(tmp_path / "a.txt")], encoding="UTF-16LE")
     assert "".join(corpus.chunks()) == TEXT
-    assert "byte-order mark" in corpus.notes[0]
+    assert "byte-order mark" in corpus.warnings[0]
 
 
 def test_utf16_without_a_mark_is_explained(tmp_path):

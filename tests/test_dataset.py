@@ -387,11 +387,13 @@ def test_a_text_that_its_vocabulary_does_not_know_is_told() -> None:
         corpus = Corpus.from_text(text)
         found = load_dataset(CorpusSettings(), plain, corpus=corpus, vocabulary=known.vocabulary)
         assert found.coverage == pytest.approx(share, abs=0.01)
-        assert any("75 % of the training tokens" in note for note in found.notes) == (share < 1.0)
+        assert any("75 % of the training tokens" in note for note in found.warnings) == (
+            share < 1.0
+        )
     rare = " ".join(f"w{n}" for n in range(9000)) + " the cat" * 1500
     words = VocabularySettings(unit="word", min_count=2)
     found = load_dataset(CorpusSettings(), words, corpus=Corpus.from_text(rare))
-    assert any("--unit char or bpe" in note for note in found.notes)
+    assert any("--unit char or bpe" in note for note in found.warnings)
 
 
 @pytest.mark.parametrize(
@@ -405,7 +407,7 @@ def test_a_model_knows_whether_its_lines_end_with_cr_lf(
     corpus = Corpus.from_text("Anna\r\nBert\r\n" * 20, document, keep_cr=keep)
     found = load_dataset(CorpusSettings(), VocabularySettings(), corpus=corpus)
     assert found.boundaries.crlf == crlf == ("\r" in found.vocabulary.ids)
-    assert any("--keep-cr" in note for note in found.notes) == (not crlf)
+    assert any("--keep-cr" in note for note in found.warnings) == (not crlf)
 
 
 def test_texts_that_are_not_used_leave_the_cache(

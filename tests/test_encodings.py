@@ -50,7 +50,7 @@ def test_auto_reads_a_text_in_the_encoding_that_it_was_written_in(
     (tmp_path / "a.txt").write_bytes(("plain\n" * times + text).encode(codec))
     corpus = Corpus([str(tmp_path / "a.txt")], encoding="auto")
     assert read(corpus) == read(corpus) == "plain\n" * times + text
-    (note,) = corpus.notes
+    (note,) = corpus.warnings
     assert note.startswith(f"{tmp_path}/a.txt was read as ") and "--encoding" in note
 
 
@@ -61,7 +61,7 @@ def test_auto_reads_each_file_by_its_own_mark(tmp_path, codec: str) -> None:
     (tmp_path / "b.txt").write_bytes("naïve 猫\n".encode())
     corpus = Corpus([str(tmp_path)], encoding="auto")
     assert read(corpus) == "naïve 猫 text\n" * 9 + "naïve 猫\n"
-    assert all(f"{tmp_path}/a.txt" in note for note in corpus.notes) and corpus.notes
+    assert all(f"{tmp_path}/a.txt" in note for note in corpus.warnings) and corpus.warnings
 
 
 def test_what_is_utf_8_to_its_end_is_never_taken_for_anything_else(tmp_path) -> None:
@@ -110,7 +110,7 @@ def test_a_table_is_decoded_by_auto_too(tmp_path) -> None:
     (tmp_path / "b.jsonl").write_bytes(codecs.BOM_UTF8 + '{"text": "naïve"}\n'.encode())
     corpus = Corpus([str(tmp_path / "a.csv")], encoding="auto")
     assert read(corpus) == f"café à la forêt{END}"
-    assert "a.csv was read as CP1252" in corpus.notes[0]
+    assert "a.csv was read as CP1252" in corpus.warnings[0]
 
 
 def test_badly_encoded_tables_are_listed_too(tmp_path) -> None:

@@ -28,7 +28,7 @@ def read(name: str, content: str | bytes | None = None, **options) -> tuple[list
         Path(name).write_bytes(content.encode() if isinstance(content, str) else content)
     corpus = Corpus([name], **options)
     rows = [(row.line, row.text, dict(row.cells)) for row in corpus.records()]
-    return rows, " ".join(corpus.notes)
+    return rows, " ".join(corpus.warnings)
 
 
 def refused(name: str, content: str | bytes | None = None, **options) -> str:

@@ -101,7 +101,7 @@ def test_a_corpus_reports_it_once(tmp_path) -> None:
     corpus = Corpus([str(path)])
     for _ in range(2):
         assert "".join(corpus.chunks()) == path.read_text()
-    (note,) = corpus.notes
+    (note,) = corpus.warnings
     assert note.startswith(f"{path} looks like a table (tabs between the fields)")
     typed = Corpus([str(path)], input_format="text")
-    assert list(typed.chunks()) and not typed.notes
+    assert list(typed.chunks()) and not typed.warnings

@@ -36,12 +36,12 @@ def test_the_cr_of_a_list_is_dropped_and_reported_once(tmp_path) -> None:
     files = {"a.txt": NAMES, "b.txt": b"Dora\n", "c.txt": b"Emil\r\n"}
     found = corpus(tmp_path, files)
     assert read(found) == read(found) == END.join(["Anna", "Bert", "Clara", "Dora", "Emil", ""])
-    (note,) = found.notes
+    (note,) = found.warnings
     assert f"2 files (the first is {tmp_path}/a.txt) end lines with CR LF" in note
     assert "--keep-cr" in note
     kept = corpus(tmp_path, {"a.txt": NAMES}, keep_cr=True)
     assert read(kept) == f"Anna\r{END}Bert\r{END}Clara\r{END}"
-    assert (kept.notes, kept.crlf, found.crlf) == ([], True, False)
+    assert (kept.warnings, kept.crlf, found.crlf) == ([], True, False)
 
 
 def test_paragraphs_of_windows_are_parted_by_blank_lines(tmp_path) -> None:
@@ -56,10 +56,10 @@ def test_a_lone_crlf_lines_in_a_file_of_an_old_mac(tmp_path, block: int) -> None
     found = corpus(tmp_path, {"mac.txt": b"Anna\rBert\rClara", "b.txt": b"Do\rra\nEmil\n"})
     found._block_bytes = block
     assert read(found) == END.join(["Anna", "Bert", "Clara", "Do\rra", "Emil", ""])
-    assert ["mac.txt ends lines with a lone CR" in note for note in found.notes] == [True]
+    assert ["mac.txt ends lines with a lone CR" in note for note in found.warnings] == [True]
     kept = corpus(tmp_path, {"mac.txt": b"Anna\rBert"}, keep_cr=True)
     assert read(kept) == f"Anna\rBert{END}"
-    assert "are not cut into lines" in kept.notes[0]
+    assert "are not cut into lines" in kept.warnings[0]
 
 
 @pytest.mark.parametrize("document", ["stream", "file"])
@@ -68,16 +68,16 @@ def test_line_ends_that_differ_in_a_stream_are_kept_and_reported_once(tmp_path, 
     files = {"a.txt": NAMES, "b.txt": b"Dora\n", "c.txt": b"Emil\r\nFritz\n", "d.txt": b"Gustav\n"}
     found = corpus(tmp_path, files, document)
     assert read(found).replace(END, "") == b"".join(files.values()).decode()
-    (note,) = found.notes
+    (note,) = found.warnings
     assert note.startswith(f"Line ends differ: {tmp_path}/a.txt ends lines with CR LF; ")
     assert "2 files (the first is" in note and "c.txt ends lines with both CR LF and LF" in note
     for alike in ({"a.txt": NAMES, "b.txt": NAMES}, {"a.txt": b"x\n", "b.txt": b"y\n"}):
         same = corpus(tmp_path, alike, document)
         read(same)
-        assert same.notes == []
+        assert same.warnings == []
     mac = corpus(tmp_path, {"a.txt": b"x\ry\r"}, document)
     assert read(mac).rstrip(END) == "x\ry\r"
-    assert "lone CR" in mac.notes[0]
+    assert "lone CR" in mac.warnings[0]
 
 
 # ------------------------------------------------------------------ files without a final line end
@@ -88,13 +88,13 @@ def test_files_of_a_stream_are_not_glued(tmp_path) -> None:
     files = {"s1": b"one two", "e": b"", "s2": b"three four", "s3": b"five\n", "s4": b"six"}
     found = corpus(tmp_path, files, "stream")
     assert read(found) == "one two\nthree four\nfive\nsix"
-    (note,) = found.notes
+    (note,) = found.warnings
     assert note.startswith(f"2 files (the first is {tmp_path}/s1) have no line end at their end")
     one = corpus(tmp_path, {"s1": b"a", "s2": b"b"}, "stream")
     assert read(one) == "a\nb"
-    assert one.notes[0].startswith(f"{tmp_path}/s1 has no line end at its end")
+    assert one.warnings[0].startswith(f"{tmp_path}/s1 has no line end at its end")
     glued = corpus(tmp_path, files, "stream", glue=True)
-    assert (read(glued), glued.notes) == ("one twothree fourfive\nsix", [])
+    assert (read(glued), glued.warnings) == ("one twothree fourfive\nsix", [])
 
 
 # ------------------------------------------------------------------ runs

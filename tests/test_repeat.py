@@ -63,7 +63,7 @@ def test_a_resumed_run_keeps_its_precision(
         session = resume(path, {"training": changes})
         assert session.trainer.task.loss.precision == CHOSEN
         assert session.record["precision"] == vars(CHOSEN)
-        assert not any("precision" in note for note in session.notes)
+        assert not any("precision" in note for note in session.warnings)
         session.lock.release()
 
 
@@ -79,7 +79,7 @@ def test_a_change_of_precision_is_reported(
     monkeypatch.setattr(devices, "MIN_BF16_WEIGHTS", 0)
     session = resume(path, {"training": changes})
     assert session.trainer.task.loss.precision == Precision(name="fp32", reason=why)
-    assert [note for note in session.notes if "precision" in note] == [
+    assert [note for note in session.warnings if "precision" in note] == [
         f"the precision changed from bf16 to fp32 ({why}); the weights will differ from those "
         "of an uninterrupted run"
     ]

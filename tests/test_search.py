@@ -330,7 +330,7 @@ def test_notes_of_trials_are_told(settings: Settings, tmp_path: Path) -> None:
     corpus = replace(settings.corpus, sources=(str(file),), errors="replace")
     bad = replace(settings, corpus=corpus)
     found = next(iter(search(bad, tmp_path / "s", knobs=("dropout",), **TINY)))
-    assert any("U+FFFD" in note for note in found.notes)
+    assert any("U+FFFD" in note for note in found.warnings)
 
 
 def test_a_sitting_draws_new_points(settings: Settings, tmp_path: Path) -> None:

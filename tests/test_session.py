@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,7 +38,13 @@ from charlm.training import session as session_module
 from charlm.training import start as starting
 from charlm.training import trainer as trainer_module
 from charlm.training.checkpoint import to_checkpoint
-from charlm.training.records import EvaluationRecord, FinishedRecord, Record, SavedRecord
+from charlm.training.records import (
+    EvaluationRecord,
+    FinishedRecord,
+    Record,
+    SavedRecord,
+    WarningRecord,
+)
 from charlm.training.resume import resume
 from charlm.training.session import Session
 from charlm.training.start import start
@@ -84,9 +90,16 @@ def finished(folder: Path, **chosen) -> Path:
     return session.path
 
 
+def events(session: Session) -> Generator[Record]:
+    """Yield the records of a session but for its warnings, which are not in the log."""
+    for record in session.records():
+        if not isinstance(record, WarningRecord):
+            yield record
+
+
 def abandoned(session: Session, count: int) -> list[Record]:
     """The first records; then the process is as good as dead: nothing more is written."""
-    with contextlib.closing(session.records()) as records:
+    with contextlib.closing(events(session)) as records:
         return list(itertools.islice(records, count))
 
 
@@ -114,7 +127,7 @@ def whole(path: Path) -> bool:
 def test_a_run_directory_holds_what_it_promises(tmp_path: Path) -> None:
     """Plain files, all of them whole, and a README; every resolved setting with its origin."""
     session = begun(tmp_path, keep=1)
-    records = list(session.records())
+    records = list(events(session))
     path = session.path
     names = {f.name for f in path.iterdir()} - {".lock", ".owner"}
     assert names == {
@@ -222,7 +235,7 @@ def test_damaged_states_are_passed_over_and_said(tmp_path: Path) -> None:
     newest = checkpoint_folders(session.path)[0]
     (newest / STATE).write_bytes(b"rubbish")
     again = resume(session.path)
-    assert any("passed over" in note and newest.name in note for note in again.notes)
+    assert any("passed over" in note and newest.name in note for note in again.warnings)
     list(again.records())
     assert same(session.path, complete)
 
@@ -368,7 +381,7 @@ def test_changed_data_in_the_run_is_refused(tmp_path: Path) -> None:
 def test_two_trainers_on_one_run_are_refused(tmp_path: Path) -> None:
     """The second is told who holds it; the first is not disturbed; afterwards it is free."""
     session = begun(tmp_path)
-    records = session.records()
+    records = events(session)
     next(records)
     before = (session.path / METRICS).read_bytes()
     with pytest.raises(EnvironmentFailure, match=r"is being trained by process \d+ on "):
@@ -409,14 +422,16 @@ def test_a_failed_save_is_survived_and_tried_again(
     complete = finished(tmp_path, name="whole")
     function = getattr(session_module, what)
     session = begun(tmp_path)
-    before = len(session.notes)
+    before = len(session.warnings)
     monkeypatch.setattr(session_module, what, fails(2, function))
     records = list(session.records())
-    notes = session.notes[before:]
+    warnings = [r.text for r in records if isinstance(r, WarningRecord)]
+    assert warnings == session.warnings
+    notes = session.warnings[before:]
     assert len(notes) == 2
     assert all("No space left" in note and "tries again" in note for note in notes)
     assert isinstance(records[-1], FinishedRecord)
-    assert session.notes == records[-1].notes
+    assert session.warnings == records[-1].warnings
     assert (session.path / WEIGHTS).read_bytes() == (complete / WEIGHTS).read_bytes()
     assert whole(session.path)
     assert checkpoint_folders(session.path)[0].name == "step-12"
@@ -492,7 +507,7 @@ def test_lost_weights_come_back_with_the_figures_that_they_have(tmp_path: Path) 
     assert last.best_step == last.step
     assert last.valid is not None
     assert last.valid.nats > before["valid"]["nats"]
-    assert "the newest weights take its place" in last.notes[-1]
+    assert "the newest weights take its place" in last.warnings[-1]
     assert whole(path)
     assert resume(path).complete
 
@@ -519,7 +534,7 @@ def test_damaged_weights_are_never_sealed_anew(harm: str, more, tmp_path: Path) 
     (path / WEIGHTS).write_bytes(harmed)
     assert not whole(path)
     session = resume(path, more)
-    assert any("it is written again" in note for note in session.notes)
+    assert any("it is written again" in note for note in session.warnings)
     list(session.records())
     assert whole(path)
     assert load(path).score("abc")
@@ -662,7 +677,7 @@ def test_stopping_saves_and_can_be_gone_on_with(tmp_path: Path) -> None:
     complete = finished(tmp_path, name="whole", save_minutes=1e9)
     session = begun(tmp_path, save_minutes=1e9)
     records = []
-    for record in session.records():
+    for record in events(session):
         records.append(record)
         if record.kind == "step":
             session.trainer.stop("interrupted")

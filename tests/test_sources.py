@@ -50,7 +50,7 @@ def test_files_are_read_in_the_order_given(here):
     assert "".join(corpus.chunks()) == "B\nA\n"
     assert corpus.sources == ("b.txt", "a.txt")
     assert Corpus("a.txt").sources == ("a.txt",)
-    assert (corpus.document, corpus.name, corpus.notes) == ("stream", "b", [])
+    assert (corpus.document, corpus.name, corpus.warnings) == ("stream", "b", [])
 
 
 def test_a_text_named_twice_is_read_twice_and_noted(here):
@@ -58,7 +58,7 @@ def test_a_text_named_twice_is_read_twice_and_noted(here):
     (here / "a.txt").write_text("A")
     corpus = Corpus(["a.txt", str(here / "a.txt")])
     assert "".join(corpus.chunks()) == "A\nA"
-    assert "named twice" in corpus.notes[0]
+    assert "named twice" in corpus.warnings[0]
 
 
 def test_a_folder_is_read_sorted_without_hidden_files(here):
@@ -71,7 +71,7 @@ def test_a_folder_is_read_sorted_without_hidden_files(here):
     (here / "d" / "a" / "loop").symlink_to(here / "d", target_is_directory=True)
     corpus = Corpus(["d"])
     assert "".join(corpus.chunks()) == "<a/c.txt>\n<a/z.md>\n<b.txt>"
-    assert corpus.name == "d" and "d/a/loop" in corpus.notes[0]
+    assert corpus.name == "d" and "d/a/loop" in corpus.warnings[0]
 
 
 def test_runs_in_a_folder_of_texts_are_skipped(here):
@@ -88,7 +88,7 @@ def test_runs_in_a_folder_of_texts_are_skipped(here):
     corpus = Corpus(["."], document="stream")
     assert "".join(corpus.chunks()) == "a poem\na query\ntext"
     note = "checkpoints/a and 1 more were skipped: runs of charlm contain no text to train on."
-    assert note in corpus.notes
+    assert note in corpus.warnings
 
 
 def test_a_name_with_blanks_that_was_not_quoted(here):
@@ -336,7 +336,7 @@ def test_rows_without_text_are_skipped_and_counted(here):
     (here / "a.jsonl").write_text('{"t": null}\n{"t": "a"}\n{"t": null}\n')
     corpus = Corpus(["a.jsonl"])
     assert ["".join(corpus.chunks()) for _ in range(2)] == [f"a{END}"] * 2
-    assert corpus.notes == ['a.jsonl: 2 rows without text in the column "t" skipped.']
+    assert corpus.warnings == ['a.jsonl: 2 rows without text in the column "t" skipped.']
     for name in ("e.jsonl", "e.csv"):
         (here / name).write_text("")
         assert read(name) == ""
@@ -421,7 +421,7 @@ def test_a_dataset_of_the_hub(monkeypatch):
     assert "".join(corpus.chunks()) == f"x{END}"
     assert hub.asked == ("org/Some.Name", "en", {"split": "test", "streaming": True})
     assert (corpus.name, corpus.document) == ("Some.Name", "line")
-    assert "1 row without text" in corpus.notes[0]
+    assert "1 row without text" in corpus.warnings[0]
     assert read("hf:org/n", column="b") == f"y{END}z{END}"
     assert hub.asked == ("org/n", None, {"split": "train", "streaming": True})
 

@@ -162,7 +162,7 @@ def test_quotes_enclose_fields_where_a_name_is_in_quotes(here) -> None:
     """As R writes it; reported, and --quoting none undoes it."""
     content = '"text"\tn\n"a\tb"\t1\n"c ""d"""\t2\n'
     corpus, found = corpus_of("r.tsv", content)
-    assert found == ["a\tb", 'c "d"'] and "--quoting none" in corpus.notes[0]
+    assert found == ["a\tb", 'c "d"'] and "--quoting none" in corpus.warnings[0]
     assert texts("r.tsv", content, quoting="csv") == found
     assert "line 2 has 3 fields, expected 2" in refused("r.tsv", content, quoting="none")
     assert texts("t.tsv", 'text\n"a"\n', quoting="csv") == ["a"]
@@ -177,7 +177,7 @@ def test_an_empty_cell_of_one_column_is_a_row(here) -> None:
         None, "a", None, "b",
     ]  # fmt: skip
     corpus, found = corpus_of("b.csv", "text,n\n\na,1\n\nb,2\n\n")
-    assert found == ["a", "b"] and "b.csv: 2 blank lines skipped." in corpus.notes
+    assert found == ["a", "b"] and "b.csv: 2 blank lines skipped." in corpus.warnings
 
 
 # ------------------------------------------------------------------ rows and headers
@@ -188,7 +188,7 @@ def test_a_row_with_too_many_fields_shifts_nothing(here) -> None:
     content = "text,label\nThe cat sat,pos,\nThe dog ran,neg,\n"
     corpus, found = corpus_of("a.csv", content, column="text")
     assert found == ["The cat sat", "The dog ran"]
-    assert "empty fields after the last column in 2 rows" in corpus.notes[0]
+    assert "empty fields after the last column in 2 rows" in corpus.warnings[0]
     for name, content in [("b.csv", "text,n\na,1\nb,2,3\n"), ("b.tsv", "text\tn\na\t1\nb\t2\t3\n")]:
         assert "line 3 has 3 fields, expected 2" in refused(name, content)
     assert "line 3 has 1 field, expected 2" in refused("c.csv", "text,n\na,1\nb\n")
@@ -223,7 +223,7 @@ def test_delimiters_are_found_and_reported(here) -> None:
         content = f"id{mark}text\n1{mark}the cat, sat\n2{mark}the dog ran\n"
         corpus, found = corpus_of("f.csv", content)
         assert found == ["the cat, sat", "the dog ran"]
-        assert f'the column "text" is read; fields are separated by {name}' in corpus.notes[0]
+        assert f'the column "text" is read; fields are separated by {name}' in corpus.warnings[0]
     assert texts("g.csv", "text~n\na,b~1\n", delimiter="~") == ["a,b"]
     assert texts("h.csv", "text\tn\na,b\t1\n", delimiter="tab") == ["a,b"]
     with pytest.raises(UsageError, match="delimiter is '::'"):
@@ -239,7 +239,7 @@ def test_a_header_that_is_data_is_refused(here) -> None:
     assert texts("g.csv", content, header=True) == ["the dog ran"]
     assert "looks like data" in refused("i.tsv", "The cat sat on the mat.\nA dog.\n")
     corpus, found = corpus_of("w.tsv", "cat\ndog\n")
-    assert found == ["dog"] and "if it is data, add --no-header" in corpus.notes[0]
+    assert found == ["dog"] and "if it is data, add --no-header" in corpus.warnings[0]
     assert "add --no-header" in refused("h.csv", "the cat sat,pos\nthe dog ran,neg\n")
 
 
@@ -257,7 +257,9 @@ def test_columns_are_found_by_number(here) -> None:
 def test_a_table_of_names_only_is_reported(here) -> None:
     """It may be a list of one text without a header."""
     corpus, found = corpus_of("h.csv", "hello\n")
-    assert found == [] and "no other row" in corpus.notes[0] and "--no-header" in corpus.notes[0]
+    assert (
+        found == [] and "no other row" in corpus.warnings[0] and "--no-header" in corpus.warnings[0]
+    )
     assert texts("h.csv", "hello\n", header=False) == ["hello"]
 
 
@@ -408,7 +410,7 @@ def test_tables_that_are_alike_are_reported_once(here) -> None:
     corpus = Corpus(["*.csv", "30.jsonl"])
     for again in (corpus, corpus, corpus.with_document("line")):
         assert "".join(again.chunks()) == "".join(f"{n}{END}" for n in range(31))
-        reports = [note for note in again.notes if 'the column "text" is read' in note]
+        reports = [note for note in again.warnings if 'the column "text" is read' in note]
         assert [note.partition(":")[0] for note in reports] == ["00.csv", "30.jsonl"]
 
 

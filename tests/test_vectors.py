@@ -123,7 +123,7 @@ def test_a_byte_order_mark_is_dropped_and_reported(name: str, tmp_path: Path) ->
     path.write_bytes(b"\xef\xbb\xbf" + FORMATS[name])
     found = read_vectors(path, {"cat"})
     assert found.by_word["cat"].tolist() == WORDS["cat"]
-    assert ["byte-order mark" in note for note in found.notes] == [True]
+    assert ["byte-order mark" in note for note in found.warnings] == [True]
 
 
 @pytest.mark.parametrize(("said", "notes"), [(5, 1), (2, 1), (3, 0)])
@@ -135,8 +135,8 @@ def test_another_number_of_rows_than_the_header_says_is_reported(
     path.write_bytes(FORMATS["fast.vec"].replace(b"3 3", f"{said} 3".encode(), 1))
     found = read_vectors(path, set(WORDS))
     assert set(found.by_word) == set(WORDS)
-    assert len(found.notes) == notes
-    assert all(f"says {said} vectors, the file has 3" in note for note in found.notes)
+    assert len(found.warnings) == notes
+    assert all(f"says {said} vectors, the file has 3" in note for note in found.warnings)
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_run_begins_with_the_vectors_and_may_keep_them(frozen: bool, tmp_path:
     """The width follows, the coverage is told; frozen ones are the same afterwards."""
     session = begun(tmp_path, training={"freeze_vectors": frozen})
     assert session.trainer.model.settings.embedding_size == 3
-    (note,) = [note for note in session.notes if note.startswith("vectors:")]
+    (note,) = [note for note in session.warnings if note.startswith("vectors:")]
     assert "3 of" in note
     assert "% of the training tokens" in note
     list(session.records())

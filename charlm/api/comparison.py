@@ -79,7 +79,7 @@ def _of_files(
     rules = ReadSettings(**{"keep_cr": True, **(reading or {})})  # every run reads the same text
     corpus = Corpus(files, document="stream", reading=rules)
     text = "".join(corpus.chunks())
-    notes += corpus.notes
+    notes += corpus.warnings
     sizes = [len(line.encode("utf-8")) for line in text.split("\n")]
     sizes = [size + 1 for size in sizes[:-1]] + ([sizes[-1]] if sizes[-1] else [])
     return [

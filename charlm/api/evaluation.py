@@ -85,7 +85,7 @@ def _read(
     corpus = Corpus(files, document=document, reading=rules)
     with phase("encoding the text"):
         text = model.run.encode(corpus)
-    notes += corpus.notes
+    notes += corpus.warnings
     if not len(text.ids):
         raise CorpusError("the text is empty; expected at least one token. Use another --file")
     return text

@@ -17,12 +17,12 @@ BATCH = 256
 class Sentences:
     """Lines of a file or rows of a table, read in batches; the first batch is read at once.
 
-    `notes` grows while the file is read. Raises CorpusError.
+    `warnings` grows while the file is read. Raises CorpusError.
     """
 
     def __init__(self, path: Path, reading: Mapping[str, Any]) -> None:
         corpus = Corpus([str(path)], document="line", reading=ReadSettings(**reading))
-        self.notes, self._records = corpus.notes, corpus.records()
+        self.warnings, self._records = corpus.warnings, corpus.records()
         self._first = list(islice(self._records, BATCH))
 
     def __iter__(self) -> Iterator[list[Record]]:

@@ -17,7 +17,7 @@ def show_plan(request: "Request", *, as_json: bool) -> None:
     from charlm.report.progress import describe_plan
     from charlm.report.runs import setting_rows, setting_table
 
-    say_notes([*planned.notes, *filter(None, [planned.problem])])
+    say_notes([*planned.warnings, *filter(None, [planned.problem])])
     record = planned.record
     if as_json:
         write_json({"schema_version": 1, **record})

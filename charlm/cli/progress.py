@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from charlm.cli.output import Verbosity, drawn, say, say_notes, write, write_json
+from charlm.cli.output import Verbosity, drawn, say, write, write_json
 from charlm.commands import command
 from charlm.files.escapes import escape_unprintable
 from charlm.phases import phase
@@ -56,7 +56,6 @@ def follow(session: "Session") -> None:
     from charlm.report.progress import describe_plan
     from charlm.training.records import FinishedRecord
 
-    reported = say_notes(session.notes)
     for line in describe_plan(session.record, session.path):
         say(line)
     finished: FinishedRecord | None = None
@@ -64,7 +63,6 @@ def follow(session: "Session") -> None:
         try:
             for record in session.records():
                 show(record)
-                reported = say_notes(session.notes, reported)
                 if isinstance(record, FinishedRecord):
                     finished = record
         except KeyboardInterrupt:

@@ -153,16 +153,16 @@ def _check_source(
 
 
 def _reported(path: Path, reading: ReadingFlags) -> "Iterator[list[Record]]":
-    """Yield the rows of a file, and report the notes about it as they arise."""
+    """Yield the rows of a file, and report the warnings about it as they arise."""
     sentences, reported = api.Sentences(path, reading), 0
 
     def batches() -> "Iterator[list[Record]]":
         """Read on when the rows so far are scored."""
         nonlocal reported
         for batch in sentences:
-            reported = say_notes(sentences.notes, reported)
+            reported = say_notes(sentences.warnings, reported)
             yield batch
-        say_notes(sentences.notes, reported)
+        say_notes(sentences.warnings, reported)
 
     return batches()
 
@@ -233,6 +233,6 @@ class _Form:
         )
         columns, counts, reported = Columns(self.columns, writer), Counter[int](), 0
         for lines in score_lines(rows, columns, counts):
-            reported = say_notes(columns.notes, reported)
+            reported = say_notes(columns.warnings, reported)
             write(show(lines), flush=True)
         return counts

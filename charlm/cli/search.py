@@ -92,12 +92,12 @@ def search(
 
 def _report(records: "Iterable[TrialRecord]") -> None:
     """Write a line for each trial, and each note about its text once."""
-    notes: dict[str, None] = {}
+    warnings: dict[str, None] = {}
     for record in records:
-        for note in record.notes:
-            if note not in notes:
+        for note in record.warnings:
+            if note not in warnings:
                 say(note)
-        notes |= dict.fromkeys(record.notes)
+        warnings |= dict.fromkeys(record.warnings)
         say(_line(record))
 
 

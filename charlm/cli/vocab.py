@@ -65,7 +65,7 @@ def vocab(
     rules = ReadSettings(**reading)
     corpus = Corpus(sources or [str(built_in_text())], reading=rules)
     built = _built(corpus, chosen, vocab)
-    say_notes([*corpus.notes, *built.notes])
+    say_notes([*corpus.warnings, *built.warnings])
     content = _content(built, top)
     if oov:
         content["second_text"] = _second(built, Corpus(oov, reading=rules))
@@ -136,7 +136,7 @@ def _second(built: "BuiltVocabulary", corpus: "Corpus") -> dict[str, Any]:
         for part in chunk.split(END):
             pairs = zip(vocabulary.pieces(part), vocabulary.encode(part), strict=True)
             missing.update(piece for piece, index in pairs if index == vocabulary.unk)
-    say_notes(corpus.notes)
+    say_notes(corpus.warnings)
     total = int(counts.sum())
     return {
         "tokens": total,

@@ -121,12 +121,12 @@ def token_table(score: Score, log_base: str) -> Table:
 class Columns:
     """Columns of the input that are copied to the output, and their names there.
 
-    `keep` names them; None keeps all. `notes` report columns that were renamed or left out.
+    `keep` names them; None keeps all. `warnings` report columns that were renamed or left out.
     """
 
     keep: Sequence[str] | None
     writer: Writer
-    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
     """Name in the output by name in the input; empty for a column that is left out."""
 
@@ -140,7 +140,7 @@ class Columns:
         renamed = [name for name in columns if self.names[name] != name]
         if renamed:
             pairs = ", ".join(f'"{self.names[name]}" for "{name}"' for name in renamed)
-            self.notes.append(
+            self.warnings.append(
                 f"columns of the input were renamed, since the output has these names: {pairs}"
             )
 
@@ -157,7 +157,7 @@ class Columns:
             return
         for name in columns:
             self.names[name] = ""
-            self.notes.append(
+            self.warnings.append(
                 f'the column "{name}" first appears in row {number:,}, after the header was '
                 "written, so it is left out. Use --format jsonl"
             )

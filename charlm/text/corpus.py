@@ -17,8 +17,8 @@ from charlm.text.sources.line_ends import LineEnds
 from charlm.text.sources.names import Source, find, safe_name, short_name
 from charlm.text.sources.rows import Record, Rows
 
-MAX_NOTES = 20
-"""Notes that are kept; of further ones only the number is reported."""
+MAX_WARNINGS = 20
+"""Warnings that are kept; of further ones only the number is reported."""
 Stamps = tuple[tuple[int, ...], ...]
 """Size, modification time and inode of each file of a corpus."""
 
@@ -50,7 +50,7 @@ class Corpus:
     """Unit of the text: stream, line, paragraph or file. Rows of tables are lines."""
     name: str
     """Short name for a run of this text: letters, digits, dot, underscore and hyphen."""
-    notes: list[str]
+    warnings: list[str]
     """Messages for the user, each once."""
     crlf: bool
     """True if lines of the text, once read to its end, end with CR LF."""
@@ -67,10 +67,10 @@ class Corpus:
         if reading.encoding != decoding.AUTO:
             reading = replace(reading, encoding=decoding.codec_name(reading.encoding))
         self._reading = reading
-        self.notes = []
-        self._more_notes: set[str] = set()
+        self.warnings = []
+        self._further: set[str] = set()
         sources = [sources] if isinstance(sources, str) else sources
-        opened = find(sources, self._reading, self._note)
+        opened = find(sources, self._reading, self._warn)
         self._begin(tuple(sources), opened, document, short_name(sources[0], opened))
 
     @classmethod
@@ -83,15 +83,15 @@ class Corpus:
         """
         check_text(text)
         corpus = cls.__new__(cls)
-        corpus._reading, corpus.notes = ReadSettings(keep_cr=keep_cr), []
-        corpus._more_notes = set()
+        corpus._reading, corpus.warnings = ReadSettings(keep_cr=keep_cr), []
+        corpus._further = set()
         corpus._begin((name,), [_Memory(name, text)], document, safe_name(name))
         return corpus
 
     def with_document(self, document: str) -> "Corpus":
         """Return the corpus with another unit of document; standard input is not read again."""
         other = copy.copy(self)
-        other.notes, other._more_notes = [], set()
+        other.warnings, other._further = [], set()
         other._begin(self.sources, self._opened, document, self.name)
         return other
 
@@ -137,7 +137,7 @@ class Corpus:
             if not error.place or self._reading.encoding == decoding.AUTO:
                 raise
             raise invalid(self._text_files(), self._reading.encoding, error) from error
-        ends.report(self._note)
+        ends.report(self._warn)
         self.crlf = ends.kept_cr
 
     def records(self) -> Iterator[Record]:
@@ -149,19 +149,19 @@ class Corpus:
         ends = LineEnds("line", keep=self._reading.keep_cr)
         for source in self._opened:
             if isinstance(source, Rows):
-                rows: Iterable[Record] = source.records(self._note)
+                rows: Iterable[Record] = source.records(self._warn)
             else:
                 pieces = ends.read(self._pieces(source), source.label)
                 rows = (Record(at, at, text) for at, text in enumerate(lines(pieces), start=1))
             for row in rows:
                 number += 1
                 yield row if row.number == number else row._replace(number=number)
-        ends.report(self._note)
+        ends.report(self._warn)
 
     def _documents(self, ends: LineEnds) -> Iterator[str]:
         for source in self._opened:
             if isinstance(source, Rows):
-                for text in source.texts(self._note):
+                for text in source.texts(self._warn):
                     yield text
                     yield END
             else:
@@ -174,7 +174,7 @@ class Corpus:
         before, open_ended = "", []  # label of the previous file; files without a final line end
         for source in self._opened:
             if isinstance(source, Rows):
-                for piece in source.texts(self._note):
+                for piece in source.texts(self._warn):
                     if in_rows or last != "\n":
                         yield "\n"
                     yield piece
@@ -188,7 +188,7 @@ class Corpus:
                 yield piece
                 at_start, in_rows, last, before = False, False, piece[-1], source.label
         if open_ended:
-            self._note(_line_end_note(open_ended))
+            self._warn(_line_end_note(open_ended))
 
     def _pieces(self, source: TextFile | Spool | _Memory) -> Iterator[str]:
         if isinstance(source, _Memory):
@@ -199,11 +199,11 @@ class Corpus:
         file, errors = blocks(source, self._block_bytes), self._reading.errors
         unseen = self._reading.input_format == "auto"  # no advice about an explicit "text"
         for piece in decoding.decode(
-            file, source.label, self._note, encoding=encoding, errors=errors
+            file, source.label, self._warn, encoding=encoding, errors=errors
         ):
             if piece:
                 if unseen and (advice := advice_for(piece)):
-                    self._note(f"{source.label} {advice}")
+                    self._warn(f"{source.label} {advice}")
                 unseen = False
                 yield piece
 
@@ -223,17 +223,17 @@ class Corpus:
         if self._reading.encoding != decoding.AUTO:
             return self._reading.encoding
         if source.label not in self._encodings:
-            self._encodings[source.label] = own_encoding(source, self._note)
+            self._encodings[source.label] = own_encoding(source, self._warn)
         return self._encodings[source.label]
 
-    def _note(self, sentence: str) -> None:
-        if sentence in self.notes:
+    def _warn(self, sentence: str) -> None:
+        if sentence in self.warnings:
             return
-        if len(self.notes) < MAX_NOTES:
-            self.notes.append(sentence)
-        else:  # notes about thousands of files
-            self._more_notes.add(sentence)
-            self.notes[MAX_NOTES:] = [f"And {len(self._more_notes):,} more notes like these."]
+        if len(self.warnings) < MAX_WARNINGS:
+            self.warnings.append(sentence)
+        else:  # warnings about thousands of files
+            self._further.add(sentence)
+            self.warnings[MAX_WARNINGS:] = [f"And {len(self._further):,} more warnings like these."]
 
 
 def _line_end_note(labels: Sequence[str]) -> str:

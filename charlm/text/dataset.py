@@ -40,7 +40,7 @@ class Dataset:
     """Fraction of the training tokens that are in the vocabulary."""
     unk_types: float | None = None
     """Estimated number of types that UNK represents, or None if they were not counted."""
-    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def split(self, name: str) -> EncodedText | None:
         """Return the split of this name: train, valid or test."""
@@ -64,13 +64,13 @@ def load_dataset(
     """
     corpus = corpus or open_corpus(settings.sources, settings)
     splits = split_corpus(corpus, settings)
-    notes, coverage, given = list(corpus.notes), 1.0, vocabulary is not None
+    warnings, coverage, given = list(corpus.warnings), 1.0, vocabulary is not None
     unk_types: float | None = None
     if vocabulary is None:
         with phase("building the vocabulary", total=splits["train"].chars):
             built = build_vocabulary(splits["train"].watched, vocabulary_settings, count=False)
         vocabulary, coverage, unk_types = built.vocabulary, built.coverage, built.unk_types
-        notes += built.notes
+        warnings += built.warnings
     elif count_types:
         with phase("counting unknown types", total=splits["train"].chars):
             unk_types = count_unk_types(splits["train"].watched, vocabulary)
@@ -79,8 +79,8 @@ def load_dataset(
     if given:
         counts = id_counts(train.ids, len(vocabulary))
         coverage = 1.0 - int(counts[UNK]) / int(counts.sum())
-    notes += coverage_advice(coverage, vocabulary.unit, built=not given)
-    notes += size_advice(len(train.ids), train.counts.chars, vocabulary.unit)
+    warnings += coverage_advice(coverage, vocabulary.unit, built=not given)
+    warnings += size_advice(len(train.ids), train.counts.chars, vocabulary.unit)
     return Dataset(
         name=corpus.name,
         vocabulary=vocabulary,
@@ -91,7 +91,7 @@ def load_dataset(
         boundaries=Boundaries.of_text(train, vocabulary, corpus.document, crlf=corpus.crlf),
         coverage=coverage,
         unk_types=unk_types,
-        notes=notes,
+        warnings=warnings,
     )
 
 

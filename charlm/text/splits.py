@@ -51,29 +51,30 @@ def open_corpus(
 def split_corpus(corpus: Corpus, settings: CorpusSettings) -> dict[str, Split]:
     """Return the splits by name; a fraction is held out for validation unless a file is given.
 
-    Advice about the text is added to the notes of the corpus. Raises CorpusError for an empty text.
+    Advice about the text is added to the corpus's warnings. Raises CorpusError for an empty text.
     """
     whole = _Scanned.read(corpus)
     splits = _train_and_valid(whole, settings)
     for name, sources in (("valid", settings.valid), ("test", settings.test)):
         if sources:
             other = _Scanned.read(open_corpus(sources, settings, corpus.document))
-            corpus.notes += [note for note in other.corpus.notes if note not in corpus.notes]
+            known = corpus.warnings
+            known += [warning for warning in other.corpus.warnings if warning not in known]
             if other.stats.sha256 == whole.stats.sha256:
-                corpus.notes.append(
+                corpus.warnings.append(
                     f"The {name} text is the training text itself, so its figures do not show how "
                     "well the model knows new text."
                 )
             if other.stats.chars:
                 splits[name] = other.whole()
             else:
-                corpus.notes.append(f"The {name} text is empty and was left out.")
+                corpus.warnings.append(f"The {name} text is empty and was left out.")
     end_only = "valid" in splits and not settings.valid and settings.hold_out == "end"
-    corpus.notes += list_advice(whole.head, corpus.document, ends_held_out=end_only)
+    corpus.warnings += list_advice(whole.head, corpus.document, ends_held_out=end_only)
     if whole.by_document and "valid" in splits and whole.stats.chars <= MAX_COMPARED_CHARS:
         with phase("looking for repeats in the held-out text"):
             train, held_out = splits["train"].read(), splits["valid"].read()
-            corpus.notes += shared_advice(train, held_out, corpus.document)
+            corpus.warnings += shared_advice(train, held_out, corpus.document)
     return splits
 
 

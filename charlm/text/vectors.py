@@ -30,11 +30,11 @@ CONTROLS = bytes(set(range(32)) - set(b"\t\n\r")) + b"\x7f"
 
 @dataclass(frozen=True, kw_only=True)
 class WordVectors:
-    """Vectors of `width` numbers by word, and notes about irregularities in their file."""
+    """Vectors of `width` numbers by word, and warnings about irregularities in their file."""
 
     width: int
     by_word: dict[str, Vector]
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -53,12 +53,12 @@ def read_vectors(path: Path, words: Collection[str]) -> WordVectors:
     Raises CorpusError with the number of the first line that is not a word and its numbers.
     """
     source = TextFile(shown(path), path)
-    notes: list[str] = []
+    warnings: list[str] = []
     by_word: dict[str, Vector] = {}
     with readable(source.label):
         raw: Any = source.open()
         with io.BufferedReader(raw, PEEKED) as file:
-            layout = _layout(file, source.label, notes)
+            layout = _layout(file, source.label, warnings)
             count = 0
             for word, vector in _entries(file, layout, source.label):
                 count += 1
@@ -66,7 +66,7 @@ def read_vectors(path: Path, words: Collection[str]) -> WordVectors:
                     by_word[word] = vector
     if layout.number not in (None, count):
         short = ". It may be cut short" if count < (layout.number or 0) else ""
-        notes.append(
+        warnings.append(
             f"{source.label}: the first line says {layout.number:,} vectors, the file has "
             f"{count:,}{short}; all of them are used"
         )
@@ -76,14 +76,14 @@ def read_vectors(path: Path, words: Collection[str]) -> WordVectors:
                 f"{source.label}: the vector of {word!r} has a number that is not finite; expected "
                 "finite numbers. Make the file again, or remove that word"
             )
-    return WordVectors(width=layout.width, by_word=by_word, notes=tuple(notes))
+    return WordVectors(width=layout.width, by_word=by_word, warnings=tuple(warnings))
 
 
-def _layout(file: io.BufferedReader, name: str, notes: list[str]) -> _Layout:
+def _layout(file: io.BufferedReader, name: str, warnings: list[str]) -> _Layout:
     """Read the first line and determine the layout of the rest."""
     first = file.readline(MAX_LINE)
     if first.startswith(codecs.BOM_UTF8):
-        notes.append(f"{name} begins with a byte-order mark, which was removed")
+        warnings.append(f"{name} begins with a byte-order mark, which was removed")
         first = first.removeprefix(codecs.BOM_UTF8)
     counts = first.split()
     if len(counts) == 2 and all(count.isdigit() for count in counts):

@@ -25,7 +25,7 @@ class Pretrained:
 
     ids: NDArray[np.int64]
     vectors: NDArray[np.float32]
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def find_vectors(path: Path, vocabulary: Vocabulary) -> Pretrained:
@@ -48,7 +48,7 @@ def find_vectors(path: Path, vocabulary: Vocabulary) -> Pretrained:
             "vectors of the same units. Try --unit word"
         )
     ids = np.array(list(pairs), np.int64)
-    return Pretrained(ids=ids, vectors=np.stack(list(pairs.values())), notes=read.notes)
+    return Pretrained(ids=ids, vectors=np.stack(list(pairs.values())), warnings=read.warnings)
 
 
 def _names(token: str) -> list[str]:

@@ -130,7 +130,7 @@ class FinishedRecord(Record):
     test: Tally | None = None
     valid_uncalibrated: Tally | None = None
     logit_scale: float = 1.0
-    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     review: Review | None = None
 
     @property
@@ -146,6 +146,7 @@ class FinishedRecord(Record):
         """Return plain values, the figures of each text in a table of its own, as in run.json."""
         plain = Record.to_dict(self)
         del plain["path"]
+        plain["warnings"] = plain.pop("warnings")
         for name in ("valid", "test", "valid_uncalibrated"):
             tally = getattr(self, name)
             plain[name] = tally.summary() if tally else None

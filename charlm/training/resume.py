@@ -97,12 +97,12 @@ def resume(
             run_name(path).encode("utf-8")
             record["name"] = run_name(path)
         session = open_session(path, settings, dataset, record, lock, valid_tokens)
-        session.notes[:0] = [f"{problem}; passed over" for problem in skipped]
+        session.warnings[:0] = [f"{problem}; passed over" for problem in skipped]
         if checkpoint:
             session.trainer.restore(checkpoint)
         if damage:
             (path / WEIGHTS).unlink()
-            session.notes.append(f"{damage}; it is written again")
+            session.warnings.append(f"{damage}; it is written again")
         if checkpoint:
             _apply_length(session, before.training, more.keys() | changed.keys())
         if not session.complete:
@@ -220,7 +220,7 @@ def _apply_length(session: Session, before: TrainingSettings, changed: Set[str])
     counters.last_progress = last_progress(before, session.trainer)
     if "learning_rate" not in changed and not session.complete:
         note = rate_note(before, session.trainer)
-        session.notes += [note] if note else []
+        session.warnings += [note] if note else []
 
 
 def _reopen(session: Session, log_bytes: int) -> None:

@@ -58,7 +58,7 @@ class TrialRecord:
     """The end of a trial: its values, the best validation figure, and how it ended.
 
     `state` is complete, pruned (worse than others at the same point), failed, or paused (the
-    time was up; it goes on in the next sitting). `notes` are what the user should know of its text.
+    time was up; it goes on in the next sitting). `warnings` are about its text.
     """
 
     number: int
@@ -67,7 +67,7 @@ class TrialRecord:
     nats_per_token: float | None
     seconds: float
     problem: str = ""
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def search(
@@ -169,7 +169,7 @@ def _trial(
     return TrialRecord(
         number=trial.number, values=values, state=state, nats_per_token=nats,
         seconds=round(clock() - begun, 1), problem=problem,
-        notes=tuple(session.notes) if session else (),
+        warnings=tuple(session.warnings) if session else (),
     )  # fmt: skip
 
 

@@ -53,9 +53,11 @@ class Session:
     dataset: Dataset
     record: dict[str, Any]
     lock: FileLock
-    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     clock: Callable[[], float] = time.monotonic
     unsaved: RecurrentLanguageModel | None = None
+    warned: int = 0
+    """Number of warnings that were yielded."""
     save_now: bool = False
     """Save with the next record of training, whatever the interval is."""
     rewound: list[WarningRecord] = field(default_factory=list)
@@ -68,23 +70,36 @@ class Session:
         return ended and bool(self.trainer.completion) and (self.path / WEIGHTS).exists()
 
     def records(self) -> Iterator[Record]:
-        """Train, save at intervals and at the end, and yield what happens.
+        """Train, save at intervals and at the end, and yield what happens, warnings included.
 
-        A failed save is not the end of training: it is noted and tried again at the next
+        A failed save is not the end of training: it is a warning, and tried again at the next
         interval; only the last one raises EnvironmentFailure.
         """
         with self._locked():
-            if self.trainer.settings.on_nonfinite == "rewind" and not checkpoint_folders(self.path):
-                self._try_to_save()
-            while True:
-                try:
-                    yield from self._trained()
-                    break
-                except DivergenceError as error:
-                    record = self._rewound(error)
-                    self._log(record)
-                    yield record
-            yield self._finish()
+            yield from self._new_warnings()
+            for record in self._until_finished():
+                yield from self._new_warnings()
+                yield record
+
+    def _new_warnings(self) -> Iterator[WarningRecord]:
+        """Yield the warnings of the session that were not yielded before."""
+        while self.warned < len(self.warnings):
+            self.warned += 1
+            text = self.warnings[self.warned - 1]
+            yield WarningRecord(**self.trainer.state.place(), text=text)
+
+    def _until_finished(self) -> Iterator[Record]:
+        if self.trainer.settings.on_nonfinite == "rewind" and not checkpoint_folders(self.path):
+            self._try_to_save()
+        while True:
+            try:
+                yield from self._trained()
+                break
+            except DivergenceError as error:
+                record = self._rewound(error)
+                self._log(record)
+                yield record
+        yield self._finish()
 
     def _trained(self) -> Iterator[Record]:
         """Train to the end of this sitting and save; a DivergenceError leaves all saved whole."""
@@ -151,13 +166,13 @@ class Session:
             self.unsaved = None
         except EnvironmentFailure as error:
             self.unsaved = copy.deepcopy(model)
-            self.notes.append(f"{error}. Training goes on, the next save tries again")
+            self.warnings.append(f"{error}. Training goes on, the next save tries again")
 
     def _try_to_save(self) -> SavedRecord | None:
         try:
             return self._save()
         except EnvironmentFailure as error:
-            self.notes.append(f"{error}. Training goes on, the next save tries again")
+            self.warnings.append(f"{error}. Training goes on, the next save tries again")
             return None
 
     def _save(self) -> SavedRecord:
@@ -178,7 +193,7 @@ class Session:
                 write_weights(self.path, trainer.model)
                 if lost and (valid := self.dataset.valid) is not None:
                     trainer.counters.take_as_best(evaluate(TorchBackend(trainer.model), valid))
-                    self.notes.append(f"{WEIGHTS} was gone; the newest weights take its place")
+                    self.warnings.append(f"{WEIGHTS} was gone; the newest weights take its place")
         snapshot = to_checkpoint(trainer.state)
         log = self.path / METRICS
         snapshot.counters["log_bytes"] = log.stat().st_size if log.exists() else 0
@@ -220,7 +235,7 @@ class Session:
             test=test,
             valid_uncalibrated=trainer.counters.best if scale != 1.0 else None,
             logit_scale=scale,
-            notes=self.notes,
+            warnings=self.warnings,
         )
         if not stopped:  # the model is whole; the look back at it may take a moment
             self._write_end(finished, whole=False)

@@ -95,7 +95,7 @@ def start(
     path, lock = new_folder(folder, name, planned.dataset.name)
     record = {**planned.record, "command": command}
     session = write_run(path, lock, planned.dataset, record, planned.vectors, valid_tokens)
-    session.notes += planned.notes
+    session.warnings += planned.warnings
     return session
 
 
@@ -110,7 +110,7 @@ class PlannedRun:
     record: dict[str, Any]
     vectors: Pretrained | None
     problem: str | None
-    notes: list[str]
+    warnings: list[str]
 
 
 def plan_run(
@@ -140,12 +140,12 @@ def plan_run(
     facts = {VALIDATION: dataset.valid is not None, "document": dataset.boundaries.document}
     checked(settings, **facts)
     settings = replace(settings, vocabulary=dataset.vocabulary.settings)
-    vectors, notes = None, list(dataset.notes)
+    vectors, warnings = None, list(dataset.warnings)
     if settings.training.vectors:
         with phase("reading the vectors"):
             vectors = find_vectors(Path(settings.training.vectors), dataset.vocabulary)
         settings = with_width(settings, vectors)
-        notes += [*vectors.notes, coverage(vectors, dataset)]
+        warnings += [*vectors.warnings, coverage(vectors, dataset)]
     given = dict(origins or {})
     factor = length_factor("minutes", settings.model)
     if factor > 1 and settings.training.minutes:
@@ -201,7 +201,7 @@ def plan_run(
         record=record,
         vectors=vectors,
         problem=memory_problem(planned.memory, settings, device),
-        notes=notes + _shrunk(planned.reasons),
+        warnings=warnings + _shrunk(planned.reasons),
     )
 
 
@@ -301,7 +301,7 @@ def open_session(
     The session warns if precision or threads are not those recorded before.
     """
     training, vocab_size = settings.training, len(dataset.vocabulary)
-    machine, notes = record["machine"], []
+    machine, warnings = record["machine"], []
     keep_freed_memory()
     device = choose_device(training.device)
     threads = training.threads or machine.get("threads") or torch.get_num_threads()
@@ -317,12 +317,12 @@ def open_session(
     recorded = record.get("precision")
     precision = _precision(settings, vocab_size, device, recorded)
     if recorded and recorded["name"] != precision.name:
-        notes.append(
+        warnings.append(
             f"the precision changed from {recorded['name']} to {precision.name} "
             f"({precision.reason}); the weights will differ from those of an uninterrupted run"
         )
     if threads != machine.get("threads"):
-        notes.append("the number of threads changed; results may differ in rounding")
+        warnings.append("the number of threads changed; results may differ in rounding")
     record["machine"] = {**machine, "threads": threads}
     record["precision"] = {"name": precision.name, "reason": precision.reason}
     record["parameters"] = model.parameter_count()
@@ -333,7 +333,7 @@ def open_session(
     task = language_model_task(dataset, training, precision)
     trainer = Trainer(model.to(device), task, training)
     session = Session(
-        path=path, trainer=trainer, dataset=dataset, record=record, lock=lock, notes=notes
+        path=path, trainer=trainer, dataset=dataset, record=record, lock=lock, warnings=warnings
     )
     trainer.on_best = session.keep_best
     return session

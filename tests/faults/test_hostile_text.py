@@ -203,9 +203,9 @@ def test_a_text_that_judges_itself_is_told(tmp_path: Path) -> None:
     path.write_text("to be or not to be\n")
     other.write_text("that is the question\n")
     for role in ("valid", "test"):
-        notes = load(path, **{role: (str(path),)}).notes
+        notes = load(path, **{role: (str(path),)}).warnings
         assert any(f"The {role} text is the training text itself" in note for note in notes)
-        assert not any("itself" in note for note in load(path, **{role: (str(other),)}).notes)
+        assert not any("itself" in note for note in load(path, **{role: (str(other),)}).warnings)
 
 
 def test_of_a_long_text_not_more_is_held_out_than_is_of_use(
@@ -229,8 +229,8 @@ def test_notes_of_thousands_of_files_are_counted(tmp_path: Path) -> None:
     corpus = Corpus([str(tmp_path)], document="stream")
     for _ in range(2):
         "".join(corpus.chunks())
-        assert len(corpus.notes) == 21
-        assert corpus.notes[-1] == "And 30 more notes like these."
+        assert len(corpus.warnings) == 21
+        assert corpus.warnings[-1] == "And 30 more warnings like these."
 
 
 def test_an_endless_stream_of_nothing_is_refused_at_once(monkeypatch) -> None:

@@ -1,7 +1,7 @@
 """Decoding of files, strict and exact.
 
 Line ends, NULs, combining marks and private characters stay as they are. Only a byte-order mark at
-the start of a file is removed, with a note.
+the start of a file is removed, with a warning.
 """
 
 import codecs
@@ -45,7 +45,7 @@ def codec_name(encoding: str) -> str:
 def decode(
     blocks: Iterable[bytes],
     label: str,
-    note: Callable[[str], None],
+    warn: Callable[[str], None],
     *,
     encoding: str,
     errors: str,
@@ -61,7 +61,7 @@ def decode(
     pieces = _decoded(blocks, label, encoding, errors)
     first = next((piece for piece in pieces if piece), "")
     if first.startswith("\ufeff"):
-        note(f"{label} begins with a byte-order mark; it was removed.")
+        warn(f"{label} begins with a byte-order mark; it was removed.")
         first = first[1:]
     places = 0
     for piece in chain([first], pieces):
@@ -71,7 +71,7 @@ def decode(
         yield _without_surrogates(piece, label, encoding)
     if places:
         what = "1 place was" if places == 1 else f"{places:,} places were"
-        note(f"{label}: {what} not valid {encoding.upper()}, replaced by U+FFFD.")
+        warn(f"{label}: {what} not valid {encoding.upper()}, replaced by U+FFFD.")
 
 
 def _decoded(blocks: Iterator[bytes], label: str, encoding: str, errors: str) -> Iterator[str]:

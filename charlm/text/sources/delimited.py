@@ -20,7 +20,7 @@ from charlm.text.sources.fields import (
     quoted_rows,
 )
 from charlm.text.sources.files import count_of, shown
-from charlm.text.sources.rows import NO_CELLS, PEEK_ROWS, Note, Record
+from charlm.text.sources.rows import NO_CELLS, PEEK_ROWS, Record, Warn
 
 _EXCEL_LINE = re.compile(r"sep=(.)", re.IGNORECASE)
 """First line that tells Excel the delimiter."""
@@ -32,15 +32,15 @@ def open_table(
     pieces: Iterator[str],
     label: str,
     reading: ReadSettings,
-    note: Note,
+    warn: Warn,
     cells: bool,
     *,
     kind: str,
-    report: Note,
+    report: Warn,
 ) -> tuple[str, Iterator[Record]]:
     """Open a table of the kind csv or tsv and return its text column and records.
 
-    `report` takes how the table is read, and `note` what is unusual in it. Raises CorpusError with
+    `report` takes how the table is read, and `warn` what is unusual in it. Raises CorpusError with
     the line of a row that does not fit the header or is not valid CSV.
     """
     batches = line_batches(pieces, label)
@@ -62,7 +62,7 @@ def open_table(
         if "".join(fields[1]).strip():
             break
     else:
-        note(f"{label} has no rows.")
+        warn(f"{label} has no rows.")
         return reading.column or "", iter(())
     names = begin[-1][1]
     if quoted and reading.header is not False and _has_row_names(head, names, delimiter):
@@ -74,10 +74,10 @@ def open_table(
     if reading.header is False:
         names = [str(number) for number in range(1, len(names) + 1)]
         rows = chain(begin, rows)
-    fitted = _fitted(rows, names, label, note)
+    fitted = _fitted(rows, names, label, warn)
     peeked = list(islice(fitted, PEEK_ROWS))
     if not peeked:
-        note(
+        warn(
             f"{label} has a header and no other row. {listed(names)} "
             f"If that row is data, add --no-header."
         )
@@ -87,7 +87,7 @@ def open_table(
     if reading.column != unique[index] or (kind == "tsv" and quoted) or delimiter not in ",\t":
         report(_choice(label, unique, index, delimiter, quoted, reading, kind))
     records = _records(chain(peeked, fitted), unique, index, cells)
-    return unique[index], _checked(records, label, unique[index], note, literal=not quoted)
+    return unique[index], _checked(records, label, unique[index], warn, literal=not quoted)
 
 
 def _choice(
@@ -122,7 +122,7 @@ def _records(
 
 
 def _checked(
-    records: Iterable[Record], label: str, column: str, note: Note, *, literal: bool
+    records: Iterable[Record], label: str, column: str, warn: Warn, *, literal: bool
 ) -> Iterator[Record]:
     """Yield the records, and note texts that another program may have meant differently.
 
@@ -139,13 +139,13 @@ def _checked(
             doubled += '""' in inner and '"' not in inner.replace('""', "")
         yield record
     if missing:
-        note(
+        warn(
             f'{label}: {count_of(missing, "text")} of the column "{shown(column)}" '
             f"{'is' if missing == 1 else 'are'} NA or NaN, read as these letters. If they mean "
             f'a missing text, leave the cells empty, in R with: na = ""'
         )
     if doubled:
-        note(
+        warn(
             f"{label}: {count_of(doubled, 'text')} of {enclosed:,} in quotes "
             f"{'has' if doubled == 1 else 'have'} doubled quotes inside, as in CSV; they are read "
             f"as they are. If quotes enclose fields, add --quoting csv."
@@ -202,7 +202,7 @@ def _delimiter(head: list[str], reading: ReadSettings, kind: str, quoted: bool) 
     return (fitting or splits or [","])[0]
 
 
-def _fitted(rows: Iterable[Fields], names: list[str], label: str, note: Note) -> Iterator[Fields]:
+def _fitted(rows: Iterable[Fields], names: list[str], label: str, warn: Warn) -> Iterator[Fields]:
     """Yield the rows with as many fields as the header. Raises CorpusError for a row with others.
 
     Empty fields at the end of a row may be missing or too many, except in a table of one column,
@@ -228,15 +228,15 @@ def _fitted(rows: Iterable[Fields], names: list[str], label: str, note: Note) ->
     if repeated:
         first, single = f"line {repeated[0]:,}", len(repeated) == 1
         lines = first if single else f"{len(repeated):,} lines (the first is {first})"
-        note(
+        warn(
             f"{label}: {lines} repeat{'s' if single else ''} the first row, as in joined tables, "
             f"and {'is' if single else 'are'} read as data. Remove such lines."
         )
     if blank:
-        note(f"{label}: {count_of(blank, 'blank line')} skipped.")
+        warn(f"{label}: {count_of(blank, 'blank line')} skipped.")
     if longer:
         rows_with = count_of(longer, "row")
-        note(f"{label}: empty fields after the last column in {rows_with}; they were ignored.")
+        warn(f"{label}: empty fields after the last column in {rows_with}; they were ignored.")
 
 
 def _ragged(label: str, line: int, row: list[str], names: list[str]) -> CorpusError:

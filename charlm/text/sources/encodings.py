@@ -65,7 +65,7 @@ def recognise(blocks: Iterable[bytes]) -> Guess | None:
     return _likeliest((sample + rest)[: 2 * SAMPLE_BYTES])
 
 
-def own_encoding(source: TextFile | Spool, note: Callable[[str], None]) -> str:
+def own_encoding(source: TextFile | Spool, warn: Callable[[str], None]) -> str:
     """Return the encoding of a file by its content, and note any other than UTF-8.
 
     Raises CorpusError if no encoding fits.
@@ -78,7 +78,7 @@ def own_encoding(source: TextFile | Spool, note: Callable[[str], None]) -> str:
         )
     if guess.name != "utf-8":
         reason = "" if guess.sure else ", which is a guess"
-        note(f"{source.label} was read as {guess}{reason}. Name another with --encoding.")
+        warn(f"{source.label} was read as {guess}{reason}. Name another with --encoding.")
     return guess.name
 
 

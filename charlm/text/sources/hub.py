@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from charlm.errors import CharlmError, CorpusError, EnvironmentFailure, UsageError
-from charlm.text.sources.rows import Note, Record, Row, Rows, named_records
+from charlm.text.sources.rows import Record, Row, Rows, Warn, named_records
 
 HUB_PREFIX = "hf:"
 ROWS_AT_ONCE, CHARS_AT_ONCE = 500, 1 << 20
@@ -29,10 +29,10 @@ def hub_rows(name: str, column: str | None) -> Rows:
         rows: Iterable[Row] = datasets.load_dataset(path, config, split=split, streaming=True)
         return rows
 
-    def read(note: Note, cells: bool) -> tuple[str, Iterator[Record]]:
+    def read(warn: Warn, cells: bool) -> tuple[str, Iterator[Record]]:
         """Open the split and return its column and records."""
         numbered = ((None, row) for row in _guarded(name, load))
-        return named_records(name, numbered, wanted, note, cells)
+        return named_records(name, numbered, wanted, warn, cells)
 
     return Rows(name, read)
 

@@ -10,7 +10,7 @@ from charlm.errors import CorpusError
 from charlm.text.sources.columns import MAX_LISTED
 from charlm.text.sources.decoding import MAX_LINE_CHARS, line_batches
 from charlm.text.sources.files import shown
-from charlm.text.sources.rows import Note, Number, Record, kind_of, named_records
+from charlm.text.sources.rows import Number, Record, Warn, kind_of, named_records
 
 _DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=Number)
 _BLANK = re.compile(r"[ \t\r\n]*")
@@ -22,17 +22,17 @@ def open_table(
     pieces: Iterator[str],
     label: str,
     reading: ReadSettings,
-    note: Note,
+    warn: Warn,
     cells: bool,
     *,
     values: Callable[[Iterator[str], str], Iterator[tuple[int | None, object]]],
-    report: Note,
+    report: Warn,
 ) -> tuple[str, Iterator[Record]]:
     """Open a table and return its text column and records; `values` reads the rows.
 
-    `report` takes how the table is read. Nothing unusual is accepted, so `note` is not used.
+    `report` takes how the table is read. Nothing unusual is accepted, so `warn` is not used.
     """
-    del note
+    del warn
     numbered: Iterator[tuple[int | None, object]] = values(pieces, label)
     if values is values_of:
         numbered = _rows_of_member(numbered, label, reading.column, report)
@@ -41,7 +41,7 @@ def open_table(
 
 
 def _rows_of_member(
-    values: Iterator[tuple[int | None, object]], label: str, column: str | None, note: Note
+    values: Iterator[tuple[int | None, object]], label: str, column: str | None, warn: Warn
 ) -> Iterator[tuple[int | None, object]]:
     """Return the values of a file, or of the array in its only object: {"data": [{...}, ...]}.
 
@@ -57,7 +57,7 @@ def _rows_of_member(
         tables = {name: rows for name, rows in lists.items() if _all_are(str, rows)}
     if len(tables) == 1:
         ((name, rows),) = tables.items()
-        note(f'{label} is one object; its rows are in the array "{shown(name)}".')
+        warn(f'{label} is one object; its rows are in the array "{shown(name)}".')
         return ((None, row) for row in rows)
     nested = any(isinstance(member, list | dict) for member in only.values())
     if tables or (nested and not any(type(member) is str for member in only.values())):

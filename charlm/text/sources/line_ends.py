@@ -52,29 +52,29 @@ class LineEnds:
         text = text.replace("\r\n", "\n")
         return text.replace("\r", "\n") if mac else text
 
-    def report(self, note: Callable[[str], None]) -> None:
+    def report(self, warn: Callable[[str], None]) -> None:
         """Give one sentence for each kind of line end that was changed, or that differs."""
         found = {kind: labels for kind, labels in self._labels.items() if labels}
         if self.unified:
             if changed := [*found.get("crlf", ()), *found.get("mixed", ())]:
-                note(
+                warn(
                     f"{_those(changed)} CR LF, as on Windows; only the LF was kept. "
                     "Keep the CR too with --keep-cr."
                 )
             if macs := found.get("cr"):
-                note(
+                warn(
                     f"{_those(macs)} a lone CR, as on old Macs; each CR was read as a line end. "
                     "Keep them as they are with --keep-cr."
                 )
             return
         if macs := found.get("cr"):
             cut = "are not cut into lines" if self.cut else "are kept as they are"
-            note(
+            warn(
                 f"{_those(macs)} a lone CR, as on old Macs; they {cut}. Convert them with: "
                 "tr '\\r' '\\n'"
             )
         if self.document == "paragraph" and (kept := found.get("crlf") or found.get("mixed")):
-            note(
+            warn(
                 f"{_those(kept)} CR LF; with --keep-cr a line of a CR alone does not end a "
                 "paragraph."
             )
@@ -83,7 +83,7 @@ class LineEnds:
             parts = [
                 f"{_those(labels)} {NAMES[kind]}" for kind, labels in found.items() if kind != "cr"
             ]
-            note(f"Line ends differ: {'; '.join(parts)}. Make them one, such as with: tr -d '\\r'")
+            warn(f"Line ends differ: {'; '.join(parts)}. Make them one, such as with: tr -d '\\r'")
 
 
 def _those(labels: list[str]) -> str:

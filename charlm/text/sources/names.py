@@ -25,7 +25,7 @@ from charlm.errors import CharlmError, CorpusError, UsageError, named
 from charlm.text.sources.compressed import PACKED
 from charlm.text.sources.files import Spool, TextFile, shown, stdin
 from charlm.text.sources.hub import HUB_PREFIX, hub_parts, hub_rows
-from charlm.text.sources.rows import Note, Rows
+from charlm.text.sources.rows import Rows, Warn
 from charlm.text.sources.tables import TABLES, table_rows
 
 Source = TextFile | Spool | Rows
@@ -41,7 +41,7 @@ _NOT_TO_OPEN = {
 }
 
 
-def find(names: Sequence[str], reading: ReadSettings, note: Note) -> list[Source]:
+def find(names: Sequence[str], reading: ReadSettings, warn: Warn) -> list[Source]:
     """Return the sources of the names in their order. Files of a folder or pattern are sorted.
 
     Raises CorpusError if there is no such text, and UsageError for a name or option that makes no
@@ -60,11 +60,11 @@ def find(names: Sequence[str], reading: ReadSettings, note: Note) -> list[Source
     sources: list[Source] = []
     spools: dict[str, Spool] = {}  # by label, since each can be read only once
     for name in names:
-        for source in _find(name, reading, note):
+        for source in _find(name, reading, warn):
             if isinstance(source, Spool):
                 source = spools.setdefault(source.label, source)
             sources.append(source)
-    _note_twice(sources, note)
+    _warn_twice(sources, warn)
     kinds = [_kind(source, reading) for source in sources]
     _check_table_options(kinds, reading)
     reported: dict[str, str] = {}
@@ -152,7 +152,7 @@ def _is_there(name: str) -> bool:
         return False
 
 
-def _find(name: str, reading: ReadSettings, note: Note) -> Iterable[Source]:
+def _find(name: str, reading: ReadSettings, warn: Warn) -> Iterable[Source]:
     if name == "-":
         return [Spool("standard input", stdin)]
     if name.startswith(HUB_PREFIX):
@@ -165,7 +165,7 @@ def _find(name: str, reading: ReadSettings, note: Note) -> Iterable[Source]:
     except (OSError, ValueError) as error:
         return [_file(path) for path in _glob_or_fail(name, error)]
     if stat.S_ISDIR(mode):
-        return [_file(path) for path in _walk(path, note)]
+        return [_file(path) for path in _walk(path, warn)]
     if stat.S_ISFIFO(mode):
         return [Spool(shown(name), lambda: path.open("rb"))]
     if kind := _NOT_TO_OPEN.get(stat.S_IFMT(mode)):
@@ -186,7 +186,7 @@ _RUN_FILES = (("config.json", "run.json"), ("search.json", "study.log"))
 """Files that every run has, and files that every search has."""
 
 
-def _walk(top: Path, note: Note) -> list[Path]:
+def _walk(top: Path, warn: Warn) -> list[Path]:
     """Return the files under a folder, without hidden and special ones; read each folder once."""
     files: list[Path] = []
     runs: list[Path] = []
@@ -202,7 +202,7 @@ def _walk(top: Path, note: Note) -> list[Path]:
             runs.append(inner)
             return False
         if real in seen:
-            note(f"{shown(inner)} leads to a folder that has already been read; it was skipped.")
+            warn(f"{shown(inner)} leads to a folder that has already been read; it was skipped.")
             return False
         seen.add(real)
         return True
@@ -218,7 +218,7 @@ def _walk(top: Path, note: Note) -> list[Path]:
     if runs:
         others = f" and {len(runs) - 1:,} more" if len(runs) > 1 else ""
         verb = "were" if others else "was"
-        note(
+        warn(
             f"{shown(runs[0])}{others} {verb} skipped: runs of charlm contain no text to train on."
         )
     files = sorted(path for path in files if path.is_file())
@@ -268,10 +268,10 @@ def _missing(name: str, error: Exception) -> CharlmError:
     return CorpusError(f"{shown(name)} does not exist. {advice}")
 
 
-def _note_twice(sources: Iterable[Source], note: Note) -> None:
+def _warn_twice(sources: Iterable[Source], warn: Warn) -> None:
     seen: set[str] = set()
     for source in sources:
         key = str(source.path.resolve()) if isinstance(source, TextFile) else source.label
         if key in seen:
-            note(f"{source.label} is named twice; its text is read twice.")
+            warn(f"{source.label} is named twice; its text is read twice.")
         seen.add(key)

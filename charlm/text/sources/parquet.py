@@ -8,7 +8,7 @@ from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
 from charlm.text.sources.columns import chosen_column, listed
 from charlm.text.sources.files import Spool, TextFile, readable, shown
-from charlm.text.sources.rows import NO_CELLS, Note, Record, checked_text
+from charlm.text.sources.rows import NO_CELLS, Record, Warn, checked_text
 from charlm.text.sources.signatures import refuse_pointer
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ BATCH_ROWS = 500
 
 
 def open_table(
-    source: TextFile | Spool, reading: ReadSettings, report: Note, cells: bool
+    source: TextFile | Spool, reading: ReadSettings, report: Warn, cells: bool
 ) -> tuple[str, Iterator[Record]]:
     """Open a table and return its text column and records."""
     label = source.label

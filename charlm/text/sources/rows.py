@@ -10,7 +10,7 @@ from charlm.errors import CorpusError
 from charlm.text.sources.columns import chosen_column, listed
 from charlm.text.sources.files import count_of, shown
 
-Note = Callable[[str], None]
+Warn = Callable[[str], None]
 """Function that takes one sentence for the user."""
 PEEK_ROWS = 100
 """Rows that are read ahead to find the column with the text."""
@@ -37,7 +37,7 @@ class Rows:
     """Table in which one column is text."""
 
     label: str
-    read: Callable[[Note, bool], tuple[str, Iterator[Record]]]
+    read: Callable[[Warn, bool], tuple[str, Iterator[Record]]]
     """Function that opens the table and returns the text column and the records.
 
     The second argument says whether the records hold the other cells too.
@@ -45,13 +45,13 @@ class Rows:
     path: Path | None = None
     """File of the table, if it is one."""
 
-    def texts(self, note: Note) -> Iterator[str]:
+    def texts(self, warn: Warn) -> Iterator[str]:
         """Yield the text of each row. Rows without text are skipped, and their number is noted.
 
         Raises CorpusError if the table cannot be read or has no such column, and EnvironmentFailure
         if the hub cannot be reached.
         """
-        column, records = self.read(note, False)
+        column, records = self.read(warn, False)
         skipped = 0
         for _, _, text, _ in records:
             if text is None:
@@ -60,21 +60,21 @@ class Rows:
                 yield text
         if skipped:
             rows = count_of(skipped, "row")
-            note(f'{self.label}: {rows} without text in the column "{shown(column)}" skipped.')
+            warn(f'{self.label}: {rows} without text in the column "{shown(column)}" skipped.')
 
-    def records(self, note: Note) -> Iterator[Record]:
+    def records(self, warn: Warn) -> Iterator[Record]:
         """Yield every row in the order of the file, including rows without text.
 
         Raises the errors of `texts`.
         """
-        yield from self.read(note, True)[1]
+        yield from self.read(warn, True)[1]
 
 
 def named_records(
     label: str,
     rows: Iterator[tuple[int | None, Row]],
     wanted: str | None,
-    note: Note,
+    warn: Warn,
     cells: bool,
     show: Callable[[object], str] = str,
 ) -> tuple[str, Iterator[Record]]:
@@ -84,13 +84,13 @@ def named_records(
     """
     first = list(islice(rows, PEEK_ROWS))
     if not first:
-        note(f"{label} has no rows.")
+        warn(f"{label} has no rows.")
         return wanted or "", iter(())
     columns = list(dict.fromkeys(chain.from_iterable(row for _, row in first)))
     texts = [name for name in columns if any(type(row.get(name)) is str for _, row in first)]
     column = chosen_column(label, columns, texts, wanted)
     if wanted is None and len(columns) > 1:
-        note(f'{label}: the column "{shown(column)}" is read. {listed(columns)}')
+        warn(f'{label}: the column "{shown(column)}" is read. {listed(columns)}')
     return column, _records(label, chain(first, rows), column, cells, show)
 
 

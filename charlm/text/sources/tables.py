@@ -15,7 +15,7 @@ from charlm.text.sources.decoding import AUTO, decode
 from charlm.text.sources.encodings import own_encoding
 from charlm.text.sources.files import Spool, TextFile, blocks
 from charlm.text.sources.kinds import misnamed
-from charlm.text.sources.rows import Note, Record, Rows
+from charlm.text.sources.rows import Record, Rows, Warn
 
 TABLES = {
     ".jsonl": "jsonl",
@@ -38,26 +38,26 @@ def table_rows(
     """
     label = source.label
 
-    def read(note: Note, cells: bool) -> tuple[str, Iterator[Record]]:
+    def read(warn: Warn, cells: bool) -> tuple[str, Iterator[Record]]:
         """Open the table and return its text column and records."""
 
         def report(sentence: str) -> None:
-            """Note how this table is read, unless another table was read in the same way."""
+            """Warn how this table is read, unless another table was read in the same way."""
             if reported.setdefault(sentence.removeprefix(label), label) == label:
-                note(sentence)
+                warn(sentence)
 
         if kind == "parquet":
             return parquet.open_table(source, reading, report, cells)
         encoding = reading.encoding
         if encoding == AUTO:
-            encoding = own_encoding(source, note)
-        pieces = decode(blocks(source), label, note, encoding=encoding, errors=reading.errors)
+            encoding = own_encoding(source, warn)
+        pieces = decode(blocks(source), label, warn, encoding=encoding, errors=reading.errors)
         if kind in ("csv", "tsv") and reading.input_format == "auto":
             head = next((piece for piece in pieces if piece), "")
             if problem := misnamed(head, kind):
                 raise CorpusError(f"{label} {problem}")
             pieces = chain([head], pieces)
-        return READERS[kind](pieces, label, reading, note, cells, report=report)
+        return READERS[kind](pieces, label, reading, warn, cells, report=report)
 
     return Rows(label, read, source.path if isinstance(source, TextFile) else None)
 

@@ -48,7 +48,7 @@ class BuiltVocabulary:
     vocabulary: Vocabulary
     counts: NDArray[np.int64]
     unk_types: float | None = None
-    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def coverage(self) -> float:
@@ -166,12 +166,12 @@ def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
 
 def build_counted(read: Read, settings: VocabularySettings, *, count: bool) -> BuiltVocabulary:  # noqa: ARG001
     """Build a vocabulary of the most frequent types, which are always counted."""
-    spec, counts, notes = UNITS[settings.unit], _count_types(read, settings), []
+    spec, counts, warnings = UNITS[settings.unit], _count_types(read, settings), []
     special = eos_token(settings)
     eos_count = counts.pop(special, 0) if special == LINE_END else 0
     literal_unk = counts.pop(UNK_TOKEN, 0) if spec.whole_words else 0
     if literal_unk:
-        notes.append(
+        warnings.append(
             f"The text has {literal_unk:,} literal <unk>, which are read as the unknown token UNK."
         )
     least = settings.min_count or _default_min_count(counts, settings, bool(literal_unk))
@@ -191,7 +191,7 @@ def build_counted(read: Read, settings: VocabularySettings, *, count: bool) -> B
         vocabulary=vocabulary,
         counts=np.array([unknown, eos_count, *known]),
         unk_types=estimate_unk_types(counts, kept, literal_unk),
-        notes=notes,
+        warnings=warnings,
     )
 
 
