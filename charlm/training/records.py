@@ -146,7 +146,7 @@ class FinishedRecord(Record):
         """Return plain values, the figures of each text in a table of its own, as in run.json."""
         plain = Record.to_dict(self)
         del plain["path"]
-        plain["warnings"] = plain.pop("warnings")
+        plain["notes"] = plain.pop("warnings")
         for name in ("valid", "test", "valid_uncalibrated"):
             tally = getattr(self, name)
             plain[name] = tally.summary() if tally else None
