@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from charlm.cli.stdin import stdin_lines
+from charlm.api.scoring import stream_sentences
 from charlm.errors import CorpusError
 from charlm.text.corpus import Corpus
 from charlm.text.sources import json_rows
@@ -181,13 +181,10 @@ def test_a_table_of_no_rows_is_reported(name: str, content: str) -> None:
     ],
     ids=["utf-16", "gzip", "parquet"],
 )
-def test_what_is_no_text_on_stdin_is_named(data: bytes, words: str, monkeypatch) -> None:
+def test_what_is_no_text_on_stdin_is_named(data: bytes, words: str) -> None:
     """As in files; that a byte is not valid UTF-8 would help nobody."""
-    Path("x").write_bytes(data)
-    with Path("x").open() as file:
-        monkeypatch.setattr("sys.stdin", file)
-        with pytest.raises(CorpusError) as caught:
-            list(stdin_lines())
+    with pytest.raises(CorpusError) as caught:
+        list(stream_sentences([data], "standard input", {}, print))
     assert words in str(caught.value)
 
 

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from charlm.api.results import History as History
     from charlm.api.results import ModelState as ModelState
     from charlm.api.results import NextTokens as NextTokens
-    from charlm.api.scoring import Sentences as Sentences
+    from charlm.api.scoring import file_sentences as file_sentences
+    from charlm.api.scoring import numbered as numbered
     from charlm.api.scoring import score_rows as score_rows
+    from charlm.api.scoring import stream_sentences as stream_sentences
     from charlm.api.sessions import Request as Request
     from charlm.api.sessions import plan_run as plan_run
     from charlm.api.sessions import resume_run as resume_run
@@ -51,7 +53,7 @@ HOMES = {
     "charlm.api.model": ("Model", "fresh_seed", "load"),
     "charlm.api.reproduction": ("RecipeResult", "open_recipe", "recipe_result"),
     "charlm.api.results": ("History", "ModelState", "NextTokens"),
-    "charlm.api.scoring": ("Sentences", "score_rows"),
+    "charlm.api.scoring": ("file_sentences", "numbered", "score_rows", "stream_sentences"),
     "charlm.api.sessions": (
         "Request",
         "plan_run",

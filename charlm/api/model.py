@@ -237,15 +237,8 @@ class Model:
 
     def next(self, prompt: str = "", *, top: int = 10) -> NextTokens:
         """Return the likeliest tokens after a prompt, with their probabilities."""
-        return NextTokens(
-            next_tokens(
-                self.run.engine,
-                self.vocabulary,
-                self.context(prompt),
-                top,
-                self.run.boundaries,
-            )
-        )
+        text, rules = self.context(prompt), self.run.boundaries
+        return NextTokens(next_tokens(self.run.engine, self.vocabulary, text, top, rules))
 
     def context(self, prompt: str) -> str:
         """Return the part of a prompt that the model reads: its unfinished document.

@@ -1,6 +1,6 @@
-"""Scores of many sentences, such as the lines of a file or the rows of a table, batch by batch."""
+"""Scores of many sentences, such as lines of a file or stream, or rows of a table, in batches."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -8,28 +8,15 @@ from typing import Any
 from charlm.config.corpus import ReadSettings
 from charlm.inference.scoring import Score, Scorer
 from charlm.text.corpus import Corpus
+from charlm.text.sources.decoding import codec_name, decode
+from charlm.text.sources.kinds import advice_for
 from charlm.text.sources.rows import Record
 
 BATCH = 256
 """Number of sentences that are scored at once."""
-
-
-class Sentences:
-    """Lines of a file or rows of a table, read in batches; the first batch is read at once.
-
-    `warnings` grows while the file is read. Raises CorpusError.
-    """
-
-    def __init__(self, path: Path, reading: Mapping[str, Any]) -> None:
-        corpus = Corpus([str(path)], document="line", reading=ReadSettings(**reading))
-        self.warnings, self._records = corpus.warnings, corpus.records()
-        self._first = list(islice(self._records, BATCH))
-
-    def __iter__(self) -> Iterator[list[Record]]:
-        batch = self._first
-        while batch:
-            yield batch
-            batch = list(islice(self._records, BATCH))
+Batches = Iterator[list[Record]]
+Note = Callable[[str], None]
+"""Receiver of notes about a text."""
 
 
 def score_rows(
@@ -45,3 +32,80 @@ def score_rows(
             texts = [row.text for row in rows if row.text is not None]
             scores = iter(scorer.score(texts, tokens=tokens))
             yield [(row, None if row.text is None else next(scores)) for row in rows]
+
+
+def file_sentences(path: Path, reading: Mapping[str, Any], note: Note) -> Batches:
+    """Return the lines of a file or the rows of a table; the first batch is read at once.
+
+    `reading` has fields of `ReadSettings`. Raises CorpusError.
+    """
+    corpus = Corpus([str(path)], document="line", reading=ReadSettings(**reading))
+    records = corpus.records()
+    return _noted(corpus, list(islice(records, BATCH)), records, note)
+
+
+def _noted(corpus: Corpus, batch: list[Record], records: Iterator[Record], note: Note) -> Batches:
+    """Yield the first batch and the others, and pass on notes as they arise."""
+    reported = 0
+    while batch:
+        for text in corpus.warnings[reported:]:
+            note(text)
+        reported = len(corpus.warnings)
+        yield batch
+        batch = list(islice(records, BATCH))
+    for text in corpus.warnings[reported:]:
+        note(text)
+
+
+def stream_sentences(
+    blocks: Iterable[bytes], name: str, reading: Mapping[str, Any], note: Note
+) -> Batches:
+    """Yield the lines of a stream as they arrive. Raises CorpusError.
+
+    Notes report that the first lines look like a table, and that lines end with a carriage return,
+    which is left out.
+    """
+    rules = ReadSettings(**reading)
+    lines = _lines(blocks, name, rules, note)
+    if rules.input_format == "auto":
+        lines = _advised(lines, name, note)
+    batches = numbered(lines)
+    return batches if rules.keep_cr else _without_cr(batches, note)
+
+
+def _lines(
+    blocks: Iterable[bytes], name: str, rules: ReadSettings, note: Note
+) -> Iterator[list[str]]:
+    encoding, rest = codec_name(rules.encoding), ""
+    for piece in decode(
+        iter(blocks), name, note, encoding=encoding, errors=rules.errors, sniff_bytes=1
+    ):
+        *lines, rest = (rest + piece).split("\n")
+        if lines:
+            yield lines
+    if rest:
+        yield [rest]
+
+
+def _advised(batches: Iterator[list[str]], name: str, note: Note) -> Iterator[list[str]]:
+    for number, batch in enumerate(batches):
+        if number == 0 and (advice := advice_for("\n".join([*batch, ""]))):
+            note(f"{name} {advice}")
+        yield batch
+
+
+def numbered(batches: Iterable[list[str]]) -> Batches:
+    """Yield texts as records, numbered from 1."""
+    number = 0
+    for batch in batches:
+        yield [Record(number + at, number + at, text) for at, text in enumerate(batch, start=1)]
+        number += len(batch)
+
+
+def _without_cr(batches: Batches, note: Note) -> Batches:
+    reported = False
+    for batch in batches:
+        if not reported and any(row.text and row.text.endswith("\r") for row in batch):
+            reported = True
+            note("lines end with a carriage return; it was left out. Keep it with --keep-cr")
+        yield [row._replace(text=row.text and row.text.removesuffix("\r")) for row in batch]

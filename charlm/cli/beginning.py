@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from charlm import api
 from charlm.cli.output import Verbosity, render, say, say_notes, write, write_json
+from charlm.config.presets import PRESETS
 
 if TYPE_CHECKING:
     from charlm.api import Request
@@ -44,12 +45,9 @@ def resume(request: "Request") -> "Session":
 
 
 def _name_preset(request: "Request") -> None:
-    if request.preset:
-        from charlm.config.presets import PRESETS
-
-        if request.preset in PRESETS:  # an unknown one is refused with the settings
-            differs = PRESETS[request.preset].differs
-            say(f"preset {request.preset}; not as published: {differs}")
+    if request.preset in PRESETS:  # an unknown one is refused with the settings
+        differs = PRESETS[request.preset].differs
+        say(f"preset {request.preset}; not as published: {differs}")
 
 
 def _reported(session: "Session") -> "Session":

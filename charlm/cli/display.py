@@ -11,7 +11,7 @@ from typing import Any
 
 from charlm.cli.output import Forgiving, Line, Verbosity, say
 from charlm.files.escapes import escape_unprintable
-from charlm.phases import Phase
+from charlm.phases import Phase, listening
 
 TICK = 0.25
 """Seconds between two updates."""
@@ -143,8 +143,6 @@ def clock_text(seconds: float) -> str:
 @contextlib.contextmanager
 def shown_phases() -> Iterator[None]:
     """Show phases on stderr."""
-    from charlm.phases import listening
-
     display = Display(_line_writer() if sys.stderr.isatty() else None)
     ended = threading.Event()
 

@@ -76,7 +76,7 @@ def evaluate(
     run: RunOption = None,
     checkpoints: CheckpointsOption = None,
 ) -> None:
-    """Evaluate a model on a text: loss, bits per character, perplexity.
+    """Evaluate a model on a text: loss, perplexity.
 
     Perplexity per token is exp(nats / number of tokens); spaces and line ends are tokens too,
     except with --words whitespace. Perplexity per word is exp(nats / number of words) over the

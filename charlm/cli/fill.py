@@ -35,7 +35,7 @@ def fill(
     run: RunOption = None,
     checkpoints: CheckpointsOption = None,
 ) -> None:
-    """Fill gaps in a text, with a run trained with --direction both.
+    """Fill gaps in a text (needs --direction both).
 
     Example:  charlm fill "the ___ sat on the mat"
     """

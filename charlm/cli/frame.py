@@ -26,6 +26,7 @@ from typing import Annotated, Any
 
 import typer
 
+from charlm import __version__
 from charlm.cli.options import SettingOptions
 from charlm.cli.output import Verbosity, say, write
 from charlm.cli.stdin import check_unread, read_text
@@ -41,8 +42,6 @@ RUN_VARIABLE = "CHARLM_RUN"
 
 def _version(given: bool) -> None:
     if given:
-        from charlm import __version__
-
         write(f"charlm {__version__}\n")
         raise typer.Exit
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from charlm import api
 from charlm.cli.output import say
 from charlm.config.corpus import ReadSettings
 from charlm.config.flags import words_of
@@ -189,28 +190,9 @@ def open_model(
     run: str | None, checkpoints: Path | None, engine: str = "auto", weights: str = "fp32"
 ) -> "Model":
     """The model of the run that the options name."""
-    path = locate(run, checkpoints)
-    from charlm.api.model import load
-
-    model = load(path, engine=engine, weights=weights)
+    model = api.load(locate(run, checkpoints), engine=engine, weights=weights)
     say(f"engine {model.run.engine.name}", level=2)
     return model
-
-
-def unk_penalty_of(model: "Model", typed: float | None) -> float:
-    """Return the penalty in nats: as typed, else that of the run."""
-    return model.run.unk_penalty if typed is None else typed
-
-
-def unk_reason(model: "Model") -> str:
-    """Return how many types UNK stands for, and where the number is from."""
-    types = f"{model.run.unk_types:,.0f}"
-    if model.run.unk_types_recorded:
-        return f"{types}, the number of types that UNK stands for, estimated from the training text"
-    return (
-        f"{types}, the number of entries of the vocabulary (the run does not record how many "
-        "types UNK stands for)"
-    )
 
 
 def check_meant(given: set[str], needs: str) -> None:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from charlm import api
 from charlm.cli.output import Verbosity, drawn, say, write, write_json
 from charlm.commands import command
 from charlm.files.escapes import escape_unprintable
 from charlm.phases import phase
+from charlm.units import flat_figures
 
 if TYPE_CHECKING:
     from charlm.training.records import FinishedRecord, Record
@@ -38,8 +40,6 @@ def follow_all(session: "Session") -> int:
 
 def write_result(session: "Session", *, as_json: bool) -> None:
     """Write the path of a finished run to stdout, or its final record."""
-    from charlm.units import flat_figures
-
     record = session.record
     if record["status"] != "finished":
         return
@@ -162,13 +162,12 @@ SAMPLE_TRIES = 8
 
 def _sample(session: "Session") -> str:
     """Return a sample of a finished run, one item for a list; "" for a backward half."""
-    from charlm.api.model import load
     from charlm.runs.pair import is_backward_half
 
     if is_backward_half(session.path):
         return ""
     with phase("sampling"):
-        model = load(session.path)
+        model = api.load(session.path)
         items = model.run.boundaries.resets
         length = model.vocabulary.spec.preview_tokens * (2 if items else 1)
         tries = SAMPLE_TRIES if items else 1  # an item may be empty

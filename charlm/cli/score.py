@@ -3,7 +3,7 @@
 import csv
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +28,14 @@ from charlm.cli.options import (
     table_flags,
 )
 from charlm.cli.output import on_terminal, render, say, say_notes, terminal_width, write
-from charlm.cli.stdin import numbered, stdin_sentences
-from charlm.errors import UsageError
+from charlm.cli.stdin import stdin_blocks
+from charlm.errors import UsageError, check_choice
 from charlm.files.escapes import escape_controls
 from charlm.phases import phase
+from charlm.units import LOG_BASES
 
 if TYPE_CHECKING:
     from charlm.report.scores import Rows
-    from charlm.text.sources.rows import Record
 
 FORMATS = ("auto", "table", "tsv", "csv", "jsonl", "scores")
 STDIN = ["-"]
@@ -112,9 +112,13 @@ def score(
         say("This model was trained on continuous text, so the end of a sentence is not scored")
     if from_stdin or file:
         rules = as_trained(reading, model.run)
-        batches = stdin_sentences(rules) if piped else _reported(file or Path("-"), rules)
+        batches = (
+            api.stream_sentences(stdin_blocks(), "standard input", rules, say)
+            if piped
+            else api.file_sentences(file or Path("-"), rules, say)
+        )
     else:
-        batches = numbered([texts])
+        batches = api.numbered([texts])
         name_unknown(model, texts, "sentences")
     scorer = model.scorer(carry=carry, lines=carry, unk_penalty=unk_penalty)
     rows = api.score_rows(scorer, batches, tokens=tokens)
@@ -152,21 +156,6 @@ def _check_source(
     return from_stdin
 
 
-def _reported(path: Path, reading: ReadingFlags) -> "Iterator[list[Record]]":
-    """Yield the rows of a file, and report the warnings about it as they arise."""
-    sentences, reported = api.Sentences(path, reading), 0
-
-    def batches() -> "Iterator[list[Record]]":
-        """Read on when the rows so far are scored."""
-        nonlocal reported
-        for batch in sentences:
-            reported = say_notes(sentences.warnings, reported)
-            yield batch
-        say_notes(sentences.warnings, reported)
-
-    return batches()
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Form:
     """Options of the output."""
@@ -179,10 +168,8 @@ class _Form:
 
     def check(self, *, carry: bool) -> None:
         """Raise UsageError for options that make no sense, alone or together."""
-        if self.output not in FORMATS:
-            raise UsageError(f"--format is {self.output!r}; expected one of {', '.join(FORMATS)}")
-        if self.log_base not in ("e", "2", "10"):
-            raise UsageError(f"--log-base is {self.log_base!r}; expected e, 2 or 10")
+        check_choice("--format", self.output, FORMATS)
+        check_choice("--log-base", self.log_base, LOG_BASES)
         if self.output == "scores" and (self.tokens or self.keep):
             flag = "--tokens" if self.tokens else "--keep"
             raise UsageError(

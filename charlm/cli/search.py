@@ -55,7 +55,9 @@ def search(
     as_json: JsonOption = False,
     checkpoints: CheckpointsOption = None,
 ) -> None:
-    """Random search with successive halving over a few settings; stop and resume at any time.
+    """Search for the best settings by short trials.
+
+    This is random search with successive halving; stop and resume at any time.
 
     Example:  charlm search corpus.txt --minutes 120 --trial-minutes 3
     """

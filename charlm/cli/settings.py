@@ -27,7 +27,7 @@ def settings(
     ] = "table",
     as_json: JsonOption = False,
 ) -> None:
-    """List all settings of a run with their flags and defaults, or show one in full.
+    """List the settings with their flags and defaults, or show one.
 
     Example:  charlm settings dropout
     """

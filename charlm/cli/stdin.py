@@ -12,16 +12,13 @@ import os
 import shlex
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from charlm.cli.output import Verbosity, say
+from charlm.cli.output import Verbosity
 from charlm.cli.takes import Takes, Values
 from charlm.errors import UsageError
-
-if TYPE_CHECKING:
-    from charlm.text.sources.rows import Record
 
 READ_BYTES = 1 << 16
 
@@ -48,13 +45,13 @@ def check_unread(verb: str, takes: Takes, values: Values) -> None:
 
 
 def _words(values: Values) -> Iterator[str]:
-    """Yield every value of every parameter, as text."""
+    """Yield the values of all parameters as text."""
     for value in values.values():
         yield from map(str, value) if isinstance(value, (list, tuple)) else (str(value),)
 
 
 def _file_names_text(config: Path | None) -> bool:
-    """Return whether a file of settings names the text; what is wrong with it is found later."""
+    """Return whether a settings file names the text; errors in it are reported later."""
     if config is None:
         return False
     import tomllib
@@ -70,7 +67,7 @@ def _file_names_text(config: Path | None) -> bool:
 def waiting_bytes() -> int:
     """Return how many bytes can be read from standard input now, without waiting; 0 if unknown.
 
-    A file counts from the place where it stands, a pipe or socket by what its writer has written.
+    A file counts from its current position, a pipe or socket by what was written to it.
     """
     try:
         descriptor = sys.stdin.fileno()
@@ -109,61 +106,6 @@ def read_file(path: Path) -> str:
     return "".join(Corpus([str(path)], document="stream").chunks())
 
 
-def stdin_sentences(reading: Mapping[str, Any]) -> "Iterator[list[Record]]":
-    """Yield the lines of standard input as they arrive, numbered from 1.
-
-    Reports once if they look like a table, or end with a carriage return that is left out.
-    """
-    from charlm.config.corpus import ReadSettings
-    from charlm.text.sources.decoding import codec_name
-
-    rules = ReadSettings(**reading)
-    lines = stdin_lines(codec_name(rules.encoding), rules.errors)
-    batches = numbered(_advised(lines) if rules.input_format == "auto" else lines)
-    return batches if rules.keep_cr else _without_cr(batches)
-
-
-def _advised(batches: Iterator[list[str]]) -> Iterator[list[str]]:
-    """Report if the first lines are more than plain text, such as a table."""
-    from charlm.text.sources.kinds import advice_for
-
-    for number, batch in enumerate(batches):
-        if number == 0 and (advice := advice_for("\n".join([*batch, ""]))):
-            say(f"standard input {advice}")
-        yield batch
-
-
-def numbered(batches: Iterable[list[str]]) -> "Iterator[list[Record]]":
-    """Yield lines as records, numbered from 1."""
-    from charlm.text.sources.rows import Record
-
-    number = 0
-    for batch in batches:
-        yield [Record(number + at, number + at, text) for at, text in enumerate(batch, start=1)]
-        number += len(batch)
-
-
-def _without_cr(batches: "Iterator[list[Record]]") -> "Iterator[list[Record]]":
-    """Remove the carriage return at the end of lines from Windows; report it once."""
-    reported = False
-    for batch in batches:
-        if not reported and any(row.text and row.text.endswith("\r") for row in batch):
-            reported = True
-            say("lines end with a carriage return; it was left out. Keep it with --keep-cr")
-        yield [row._replace(text=row.text and row.text.removesuffix("\r")) for row in batch]
-
-
-def stdin_lines(encoding: str = "utf-8", errors: str = "strict") -> Iterator[list[str]]:
-    """Yield lines of stdin as soon as they arrive, in batches. Raises CorpusError."""
-    from charlm.text.sources.decoding import decode
-
-    blocks = iter(lambda: os.read(sys.stdin.fileno(), READ_BYTES), b"")
-    rest = ""
-    for piece in decode(
-        blocks, "standard input", say, encoding=encoding, errors=errors, sniff_bytes=1
-    ):
-        *lines, rest = (rest + piece).split("\n")
-        if lines:
-            yield lines
-    if rest:
-        yield [rest]
+def stdin_blocks() -> Iterator[bytes]:
+    """Yield standard input as it arrives."""
+    return iter(lambda: os.read(sys.stdin.fileno(), READ_BYTES), b"")

@@ -78,7 +78,9 @@ def train(
     checkpoints: CheckpointsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a model on a text. Without options: a good model of 1 MB in under 10 minutes.
+    """Train a model on a text.
+
+    Without options the plan aims at a good model of 1 MB of text in under 10 minutes.
 
     Example:  charlm train corpus.txt --minutes 5
     """

@@ -19,7 +19,9 @@ def register(app: typer.Typer) -> None:
 def verify(
     as_json: JsonOption = False, run: RunOption = None, checkpoints: CheckpointsOption = None
 ) -> None:
-    """Check every file of a run: sizes, checksums, formats. Exits with 0 or 4.
+    """Check the files of a run; exit with 0 or 4.
+
+    Sizes, checksums and formats are checked.
 
     Example:  charlm verify --run tales
     """

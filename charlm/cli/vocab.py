@@ -49,7 +49,7 @@ def vocab(
     top: Annotated[int, typer.Option("--top", min=0, help="Entries shown at each end.")] = 10,
     as_json: JsonOption = False,
 ) -> None:
-    """Size, coverage, most and least frequent entries of a text's vocabulary.
+    """Show the vocabulary of a text: size, coverage, frequencies.
 
     Example:  charlm vocab corpus.txt --unit word --max-size 10000 --out words.json
     """
