@@ -21,10 +21,10 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
 @pytest.fixture(scope="session", autouse=True)
 def steady_speed() -> Iterator[None]:
     """Plan for a machine of one speed, so that no plan depends on this one or takes its time."""
-    from charlm.training.plan import planner
+    from charlm.training.plan import basis
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planner, "measured_speed", lambda *_: 2e10)
+        patch.setattr(basis, "measured_speed", lambda *_: 2e10)
         yield
 
 

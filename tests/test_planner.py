@@ -21,8 +21,8 @@ from charlm.nn.model import RecurrentLanguageModel, count_parameters, multiplied
 from charlm.text.boundaries import Boundaries
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
-from charlm.training.plan import constants, planner, speed
-from charlm.training.plan.constants import LADDER
+from charlm.training.plan import basis, constants, speed
+from charlm.training.plan.constants import HIDDEN_SIZES
 from charlm.training.plan.planner import Plan, plan
 from charlm.training.plan.speed import measured_speed, training_threads
 from charlm.training.start import _shrunk
@@ -129,7 +129,7 @@ def test_settings_that_rules_do_not_touch_pass_through() -> None:
 @pytest.mark.parametrize("listener", [{"patience": 3}, {"schedule": "plateau"}])
 def test_what_listens_to_validations_needs_some(listener) -> None:
     """Else the rate would stay as it is, and patience would never end."""
-    with pytest.raises(UsageError, match="without validation text, which it listens to"):
+    with pytest.raises(UsageError, match="without validation text"):
         planned(stream(5_000), steps=3, **listener)
     planned(stream(5_000, 500), steps=3, **listener)
 
@@ -137,11 +137,11 @@ def test_what_listens_to_validations_needs_some(listener) -> None:
 @pytest.mark.parametrize("length", [{}, {"steps": 5}, {"epochs": 2.0}])
 def test_only_a_given_time_needs_a_measurement(length, monkeypatch: pytest.MonkeyPatch) -> None:
     """The story: what a seeded run learnt depended on what else the machine did at its start."""
-    monkeypatch.setattr(planner, "measured_speed", refused)
+    monkeypatch.setattr(basis, "measured_speed", refused)
     result = planned(stream(50_000), measure=None, **length)
     assert result.settings.model.hidden_size
     assert not result.measured
-    monkeypatch.setattr(planner, "measured_speed", lambda *_: SPEED)
+    monkeypatch.setattr(basis, "measured_speed", lambda *_: SPEED)
     assert planned(stream(50_000), measure=None, minutes=2.0).measured
 
 
@@ -162,7 +162,7 @@ def test_a_default_plan_counts_with_the_assumed_speed(monkeypatch: pytest.Monkey
 
 def test_a_given_speed_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """`measure` is called once and the machine is left alone."""
-    monkeypatch.setattr(planner, "measured_speed", refused)
+    monkeypatch.setattr(basis, "measured_speed", refused)
     calls = []
     planned(stream(50_000), measure=lambda: calls.append(1) or SPEED)
     assert calls == [1]
@@ -171,7 +171,7 @@ def test_a_given_speed_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) ->
 def test_an_average_that_waits_for_validations_needs_some() -> None:
     """Without them it would never begin, and the run would keep its last weights."""
     dataset = replace(stream(5_000), valid=None)
-    with pytest.raises(UsageError, match="average_trigger without validation text"):
+    with pytest.raises(UsageError, match="average_trigger 2 has no effect without validation text"):
         planned(dataset, steps=3, average_trigger=2)
 
 
@@ -186,7 +186,7 @@ def test_a_small_text_fills_no_more_minutes_than_it_is_worth() -> None:
 @pytest.mark.parametrize(
     ("tokens", "minutes", "model"),
     [
-        (constants.SOON_FULL + 1, 300.0, {}),
+        (constants.FEW_TOKENS + 1, 300.0, {}),
         (50_000, 0.1, {}),
         (50_000, 30.0, {"hidden_size": 16}),
         (50_000, 30.0, {"parameters": 20_000}),
@@ -206,7 +206,7 @@ def test_a_longer_run_is_measured_for_longer(
 ) -> None:
     """Up to five seconds."""
     asked: list[float] = []
-    monkeypatch.setattr(planner, "measured_speed", lambda *given: asked.append(given[-1]) or SPEED)
+    monkeypatch.setattr(basis, "measured_speed", lambda *given: asked.append(given[-1]) or SPEED)
     planned(stream(50_000), measure=None, minutes=minutes)
     assert asked == [pytest.approx(seconds)]
 
@@ -255,7 +255,7 @@ def test_the_machine_is_measured_within_its_memory(monkeypatch: pytest.MonkeyPat
             raise torch.OutOfMemoryError("CUDA out of memory")
         return SPEED
 
-    monkeypatch.setattr(planner, "measured_speed", measure)
+    monkeypatch.setattr(basis, "measured_speed", measure)
     planned(stream(500_000), measure=None, minutes=7.0)
     assert [rows for _, rows in shapes] == [32, 16, 8, 4]
     shapes.clear()
@@ -385,7 +385,7 @@ def test_a_graphics_card_takes_more_rows() -> None:
 def sizes(values, **fixed) -> list[int]:
     """Numbers of weights for a range of one thing, the others fixed."""
     found = [planned(**(fixed | value)).settings.model for value in values]
-    assert all(model.hidden_size in LADDER for model in found)
+    assert all(model.hidden_size in HIDDEN_SIZES for model in found)
     return [count_parameters(model, 60) for model in found]
 
 
@@ -493,7 +493,7 @@ def test_every_setting_of_training_is_known_to_these_tests() -> None:
 @pytest.mark.parametrize("unit", VOCABULARIES)
 def test_words_and_bpe_are_tied_where_sizes_allow(unit: str, monkeypatch) -> None:
     """By rule; not where the user's sizes differ, and never against the user's word."""
-    monkeypatch.setattr(planner, "LETTERS", 0)
+    monkeypatch.setattr(basis, "MAX_CHARACTER_TYPES", 0)
     large = unit in ("word", "bpe")
     data = stream(50_000, unit=unit)
     assert planned(data, steps=1).settings.model.tie_weights is large
@@ -570,7 +570,7 @@ def test_one_layer_until_it_would_be_too_wide(speed: float, layers: int) -> None
     data = stream(3_000_000)
     model = planned(data, minutes=3.0, measure=lambda: speed).settings.model
     assert model.num_layers == layers
-    assert layers == 2 or model.hidden_size <= constants.WIDEST_ALONE
+    assert layers == 2 or model.hidden_size <= constants.MAX_HIDDEN_OF_ONE_LAYER
     assert planned(data, steps=9).settings.model.num_layers == 2
     three = ModelSettings(num_layers=3)
     assert planned(data, model=three, minutes=3.0).settings.model.num_layers == 3

@@ -220,7 +220,7 @@ class ModelSettings:
         tie, adaptive = named("tie_weights"), named("adaptive_softmax")
         contradictions = {
             f"{named('hidden_size')} is {self.hidden_size} and {named('parameters')} is "
-            f"{self.parameters}; each of them decides the other. Give one": (
+            f"{self.parameters}; each of them decides the other, give one": (
                 self.parameters and self.hidden_size
             ),
             f"{tie} needs equal sizes, but {named('embedding_size')} is {width} and the last "

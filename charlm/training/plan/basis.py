@@ -1,0 +1,181 @@
+"""The facts that a plan is made from: the text, the time, and the speed of this machine."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from charlm.config.cells import CELLS
+from charlm.config.model import ModelSettings
+from charlm.config.settings import Settings
+from charlm.config.text_units import UNITS, UnitSpec
+from charlm.config.training import TrainingSettings
+from charlm.nn.devices import Precision
+from charlm.nn.model import multiplied_weights
+from charlm.text.batches import BatchStats
+from charlm.text.dataset import Dataset
+from charlm.training.plan.constants import (
+    DEFAULT_MINUTES,
+    LONG_DOCUMENT_TOKENS,
+    MAX_CHARACTER_TYPES,
+    MAX_HIDDEN,
+    MAX_HIDDEN_OF_TEXT,
+    MEASURING_FRACTION,
+    SMALL_CORPUS_TOKENS,
+)
+from charlm.training.plan.memory import memory_problem, training_memory
+from charlm.training.plan.speed import (
+    OPERATIONS_PER_WEIGHT_AND_TOKEN,
+    measured_speed,
+    nominal_speed,
+    set_threads,
+    training_threads,
+)
+
+MEASURED_HIDDEN = 384
+"""Largest hidden size of the model whose speed is measured."""
+MAX_LETTER_EMBEDDING = 128
+"""Largest planned width of an embedding of letters."""
+
+
+class Basis:
+    """Facts for a plan, with the reasons of the values that were chosen so far."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        dataset: Dataset,
+        device: torch.device,
+        choose_precision: Callable[[ModelSettings], Precision],
+        measure: Callable[[], float] | None,
+    ) -> None:
+        self.settings, self.dataset, self.device = settings, dataset, device
+        self.choose_precision, self.measure = choose_precision, measure
+        self.reasons: dict[str, str] = {}
+        self.tokens = max(len(dataset.train.ids), 1)
+        self.vocab_size = len(dataset.vocabulary)
+        self.known_speed: float | None = None
+        """Operations per second, once a value depends on it."""
+        self.stats = BatchStats(tokens=1.0, steps=1.0, token_fraction=1.0)
+        self.batch_size = 1
+
+    def choose(self, name: str, value: Any, reason: str) -> Any:
+        """Return a value, and note why it was chosen."""
+        self.reasons[name] = reason
+        return value
+
+    @property
+    def unit(self) -> UnitSpec:
+        """The row of the text's unit; a text of few types is planned as characters."""
+        if self.vocab_size < MAX_CHARACTER_TYPES:
+            return UNITS["char"]
+        return self.dataset.vocabulary.spec
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the text is read as one stream: it is one, or its documents are long."""
+        documents = self.dataset.train.documents
+        return documents <= 1 or self.tokens > LONG_DOCUMENT_TOKENS * documents
+
+    @property
+    def is_small_corpus_of_documents(self) -> bool:
+        """Whether the text is short documents of letters, and not many."""
+        letters = bool(self.dataset.vocabulary.spec.letter)
+        return letters and not self.is_stream and self.tokens <= SMALL_CORPUS_TOKENS
+
+    @property
+    def max_hidden(self) -> int:
+        """The largest hidden size for a text of this length."""
+        sizes = (size for limit, size in MAX_HIDDEN_OF_TEXT if self.tokens < limit)
+        return next(sizes, MAX_HIDDEN)
+
+    def budget_seconds(self, training: TrainingSettings) -> float | None:
+        """Return the seconds that the run may take; None if its length is in steps or passes."""
+        if training.steps or training.epochs:
+            return None
+        return 60.0 * (training.minutes or DEFAULT_MINUTES)
+
+    def step_tokens(self, training: TrainingSettings) -> float:
+        """Return the mean number of tokens in one step of the optimiser."""
+        return self.stats.tokens * training.accumulate
+
+    def pass_operations(self, model: ModelSettings) -> float:
+        """Return the operations of one pass over the text."""
+        weights = multiplied_weights(model, self.vocab_size)
+        return OPERATIONS_PER_WEIGHT_AND_TOKEN * weights * self.tokens
+
+    def passes(self, training: TrainingSettings, model: ModelSettings) -> float:
+        """Return the expected passes over the text."""
+        if training.epochs:
+            return training.epochs
+        if training.steps:
+            return training.steps * self.step_tokens(training) / self.tokens
+        minutes = training.minutes or 0.0
+        return self.speed() * 60.0 * minutes * 0.9 / self.pass_operations(model)
+
+    def sized(self, hidden: int, layers: int) -> ModelSettings:
+        """Return the user's model with this hidden size, and this depth if that is open."""
+        model = self.settings.model
+        return self.completed(replace(model, num_layers=model.num_layers or layers), hidden)
+
+    def completed(self, model: ModelSettings, hidden: int) -> ModelSettings:
+        """Return a model with this hidden size, and the embedding and tying that follow from it."""
+        letters = bool(self.unit.letter)
+        width, tie = model.embedding_size, model.tie_weights
+        if width is None and model.one_hot:
+            width = self.vocab_size
+        if width is None:
+            width = min(hidden, MAX_LETTER_EMBEDDING) if letters and not tie else hidden
+        if tie and not model.one_hot and model.last_hidden_size is None and model.mixture == 1:
+            width = hidden
+        if tie is None:
+            learned = CELLS[model.cell].learns_input and not self.settings.training.freeze_vectors
+            fits = width == (model.last_hidden_size or hidden) or model.mixture > 1
+            possible = fits and learned and not model.one_hot and not model.adaptive_softmax
+            tie = possible and not letters
+        return replace(
+            model, parameters=None, hidden_size=hidden, embedding_size=width, tie_weights=tie
+        )
+
+    def speed(self) -> float:
+        """Return the operations per second that are spent on tokens and not on padding."""
+        if self.known_speed is None:
+            speed = (self.measure or self._middling_speed)()
+            self.known_speed = speed * self.stats.token_fraction
+        return self.known_speed
+
+    def _middling_speed(self) -> float:
+        """Return the speed of a middling model: measured if minutes were given, else nominal."""
+        model = self.sized(min(self.max_hidden, MEASURED_HIDDEN), 1)
+        threads = self.settings.training.threads or training_threads(
+            model, self.vocab_size, self.batch_size, self.device
+        )
+        precision = self.choose_precision(model)
+        if not self.settings.training.minutes:
+            return nominal_speed(self.device, precision.name, threads)
+        set_threads(threads)
+        return self._measured_speed(model, precision)
+
+    def _measured_speed(self, model: ModelSettings, precision: Precision) -> float:
+        """Measure a model with batches of the run's own shape; longer for a longer run."""
+        minutes = self.settings.training.minutes or 0.0
+        seconds = min(60.0 * MEASURING_FRACTION * minutes, 5.0)
+        steps, batch = min(max(round(self.stats.steps), 1), 64), min(self.batch_size, 64)
+        while True:
+            is_smallest = steps * batch == 1
+            try:
+                if is_smallest or self._fits(model, steps, batch):
+                    return measured_speed(
+                        model, self.vocab_size, (steps, batch), self.device, precision, seconds
+                    )
+            except torch.OutOfMemoryError:
+                if is_smallest:
+                    raise
+            steps, batch = (steps, batch // 2) if batch > 1 else (steps // 2, batch)
+
+    def _fits(self, model: ModelSettings, steps: int, batch: int) -> bool:
+        """Return whether this machine has the memory for a step of this shape."""
+        shape = replace(self.settings.training, batch_size=batch, bptt=steps)
+        needed = training_memory(model, shape, self.vocab_size)
+        return memory_problem(needed, self.settings, self.device) is None
