@@ -255,7 +255,7 @@ def test_too_few_items_are_an_error_after_those_that_were_found(call: Call) -> N
         (["stream", "--unique"], "--unique is for items"),
         (["stream", "--new"], "--document line"),
         (["paragraph", "--match", "a"], "expected --until-eos"),
-        (["line", "--no-until-eos", "--min-len", "2"], "expected no --no-until-eos"),
+        (["line", "--no-until-eos", "--min-len", "2"], "but --no-until-eos was given"),
         (["line", "--attempts", "5"], "--attempts has no effect"),
         (["line", "--print0", "--separator", "x"], "--print0 and --separator"),
         (["line", "--json", "--print0"], "--json"),

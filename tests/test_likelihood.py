@@ -202,15 +202,15 @@ def test_a_piece_read_a_third_time_is_held_to_its_latest_reading(monkeypatch) ->
     monkeypatch.setattr(likelihood, "WINDOW", 3)
     pieces = likelihood._Pieces(ENGINES["never forgets"], random_ids(24), 2, EOS, None)
     pieces.read()
-    first = pieces.flat.copy()
+    first = pieces.nats.copy()
     for part in pieces.after[0]:
         part[0] = 5.0
     assert pieces.correct([1]) == [1]
-    assert np.abs(pieces.flat - first)[1].min() > 0
+    assert np.abs(pieces.nats - first)[1].min() > 0
     for part in pieces.after[0]:
         part[0] = 0.0
     assert pieces.correct([1]) == [1]
-    np.testing.assert_allclose(pieces.flat, first, atol=1e-6)
+    np.testing.assert_allclose(pieces.nats, first, atol=1e-6)
 
 
 @every_model
@@ -326,9 +326,9 @@ def test_states_are_not_kept_for_every_window() -> None:
     pieces = likelihood._Pieces(engine(model), ids[:4096], 4, 1, None)
     pieces.window = 8
     pieces.read()
-    assert len(pieces.marks) == 16 + 3  # 0 to 15, 16, 32 and 64 of 128
+    assert len(pieces.kept) == 16 + 3  # 0 to 15, 16, 32 and 64 of 128
     likelihood._settle(pieces)
     whole, _ = stream_nats(engine(model), ids[:4096], rows=1)
-    assert np.allclose(pieces.flat.reshape(-1), whole, atol=1e-4)
-    pieces.marks.clear()
+    assert np.allclose(pieces.nats.reshape(-1), whole, atol=1e-4)
+    pieces.kept.clear()
     assert pieces.correct([1, 2, 3]) == []  # they end as they did before: nothing follows

@@ -14,7 +14,7 @@ from charlm.ngram.baseline import (
     in_corpus,
     longest_overlap,
     ngram_nats,
-    novel_share,
+    novel_fraction,
     window_hashes,
 )
 
@@ -108,6 +108,6 @@ def test_novel_windows_by_hand() -> None:
     """Of abcdabcx in abcdab: abcd, bcda, cdab stand there; dabc, abcx do not."""
     corpus, ids = (np.frombuffer(text, np.uint8) for text in (b"abcdab", b"abcdabcx"))
     assert in_corpus(ids, corpus, 4).tolist() == [True, True, True, False, False]
-    assert novel_share(ids, corpus, 4) == pytest.approx(0.4)
-    assert math.isnan(novel_share(ids[:3], corpus, 4))
-    assert novel_share(ids, corpus[:2], 4) == 1.0
+    assert novel_fraction(ids, corpus, 4) == pytest.approx(0.4)
+    assert math.isnan(novel_fraction(ids[:3], corpus, 4))
+    assert novel_fraction(ids, corpus[:2], 4) == 1.0

@@ -1,4 +1,4 @@
-"""Generation: text drawn token by token, the state carried, several samples side by side."""
+"""Generation: sample text token by token, several samples side by side."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,16 +22,16 @@ from charlm.text.tokenizers.tokenizer_json import EOS, UNK, UNKNOWN_TEXT
 from charlm.text.tokenizers.vocabulary import Vocabulary
 
 READ_AT_ONCE = 4096
-"""Tokens of a prompt read at once; bounds the memory, changes no result."""
-MAX_DRAWN_AT_ONCE = 64
-"""Tokens that an engine draws in one call; the first calls draw fewer, so that text comes soon."""
+"""Tokens of a prompt read at once; limits the memory, without an effect on results."""
+MAX_STEPS = 64
+"""Most tokens per call of the engine; the first calls sample fewer, so that text appears soon."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """Newly drawn text of one sample; `nats` is -ln P of its tokens under the model itself.
+    """New text of one sample; `nats` is -ln P of its tokens, before temperature and other rules.
 
-    `id` is the token that was drawn; None for what is left of a text at its end.
+    `id` is the sampled token, or None for the rest of a text at its end.
     """
 
     sample: int
@@ -46,7 +46,7 @@ class Piece:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """A whole sample: its pieces joined, their tokens and nats, and the last token's id."""
+    """A complete sample: its text, tokens and nats, and the id of its last token."""
 
     text: str
     tokens: int
@@ -56,9 +56,9 @@ class Sample:
 
 def gathered(pieces: Iterable[Piece], samples: int) -> list[Sample]:
     """Join the pieces of samples that were generated side by side."""
-    parts: list[list[Piece]] = [[] for _ in range(samples)]
+    by_sample: list[list[Piece]] = [[] for _ in range(samples)]
     for piece in pieces:
-        parts[piece.sample].append(piece)
+        by_sample[piece.sample].append(piece)
     return [
         Sample(
             text="".join(piece.text for piece in own),
@@ -66,7 +66,7 @@ def gathered(pieces: Iterable[Piece], samples: int) -> list[Sample]:
             nats=sum(piece.nats for piece in own),
             last=next((piece.id for piece in reversed(own) if piece.id is not None), None),
         )
-        for own in parts
+        for own in by_sample
     ]
 
 
@@ -84,7 +84,7 @@ class NextToken:
 
 @runtime_checkable
 class Drawing(Protocol):
-    """An engine that draws many tokens in one call (see `NativeBackend.draw`)."""
+    """An engine that samples many tokens in one call (see `NativeBackend.draw`)."""
 
     def draw(
         self,
@@ -96,14 +96,14 @@ class Drawing(Protocol):
         barred: int = -1,
         restart: int = -1,
     ) -> tuple[Ids, Nats, Logits, State]:
-        """Ids and nats (T, B), the logits after them, and the state there."""
+        """Return ids and nats (T, B), and the logits and the state after them."""
 
 
 def read_prompt(engine: Backend, ids: Ids, state: State | None = None) -> tuple[Logits, State]:
-    """Logits of the token after a prompt, shape (1, V), and the state there.
+    """Return the logits of the token after a prompt, shape (1, V), and the state there.
 
-    Without a state the prompt starts a document: zero state and start symbol. With one, the
-    prompt must hold at least one token.
+    Without a state the prompt starts a document: zero state and start symbol. With a state, the
+    prompt must have at least one token.
     """
     if state is None:
         ids, state = np.concatenate([[EOS], ids]), engine.initial_state(1)
@@ -133,13 +133,13 @@ def next_tokens(
     """
     check_count("top", top, 1)
     logits, _ = read_prompt(engine, prompt_ids(vocabulary, prompt, boundaries))
-    chances = probabilities(logits)[0]
-    order = np.argsort(-chances, kind="stable")[:top]
+    next_probabilities = probabilities(logits)[0]
+    order = np.argsort(-next_probabilities, kind="stable")[:top]
     return [
         NextToken(
             id=int(index),
             token=vocabulary.token_text(int(index)),
-            probability=float(chances[index]),
+            probability=float(next_probabilities[index]),
         )
         for index in order
     ]
@@ -178,40 +178,42 @@ def generate(
         raise UsageError("stop with a model that reads backward; leave it out")
     sampling = sampling or Sampling()
     logits, state = read_prompt(engine, prompt_ids(vocabulary, prompt, boundaries))
-    place = _Place(logits=np.repeat(logits, samples, axis=0), state=rows_of(state, [0] * samples))
+    position = _Position(
+        logits=np.repeat(logits, samples, axis=0), state=rows_of(state, [0] * samples)
+    )
     rules = _Rules(sampling=sampling, allow_unk=allow_unk, restart=EOS if boundaries.resets else -1)
     texts = [
         _Text(vocabulary, prompt, unk_text, stop, boundaries.separator) for _ in range(samples)
     ]
     generators = [np.random.default_rng([seed, first + number]) for number in range(samples)]
     alive = list(range(samples))
-    drawn, at_once = 0, 1
-    while drawn < length and alive:
-        steps = min(at_once, length - drawn)
+    done, at_once = 0, 1
+    while done < length and alive:
+        steps = min(at_once, length - done)
         uniform = np.stack([generators[number].random(steps) for number in alive], axis=1)
-        ids, nats, place = _drawn(engine, place, uniform, rules)
+        ids, nats, position = _sample(engine, position, uniform, rules)
         ended: set[int] = set()
         for step in range(len(ids)):
             for row, number in enumerate(alive):
                 if row in ended:
                     continue
                 index, own = int(ids[step, row]), float(nats[step, row])
-                text, going = texts[number].add(index, until_eos)
+                text, continues = texts[number].add(index, until_eos)
                 yield Piece(sample=number, text=text, tokens=1, nats=own, id=index)
-                if not going:
+                if not continues:
                     ended.add(row)
-        drawn, at_once = drawn + len(ids), min(2 * at_once, MAX_DRAWN_AT_ONCE)
+        done, at_once = done + len(ids), min(2 * at_once, MAX_STEPS)
         keep = [row for row in range(len(alive)) if row not in ended]
         if ended:
             alive = [alive[row] for row in keep]
-            place = _Place(logits=place.logits[keep], state=rows_of(place.state, keep))
+            position = _Position(logits=position.logits[keep], state=rows_of(position.state, keep))
     for number in alive:
         yield Piece(sample=number, text=texts[number].finish())
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Place:
-    """Where the samples stand: logits (B, V) of their next tokens, and their state."""
+class _Position:
+    """Position of the samples: the logits (B, V) of their next tokens, and their state."""
 
     logits: Logits
     state: State
@@ -226,35 +228,35 @@ class _Rules:
     restart: int
 
 
-def _drawn(
-    engine: Backend, place: _Place, uniform: Nats, rules: _Rules
-) -> tuple[Ids, Nats, _Place]:
-    """Ids and nats (T, B) of tokens drawn by uniform numbers (T, B), and where they lead.
+def _sample(
+    engine: Backend, position: _Position, uniform: Nats, rules: _Rules
+) -> tuple[Ids, Nats, _Position]:
+    """Sample tokens with uniform numbers (T, B); return ids and nats (T, B) and the new position.
 
-    Plain temperature sampling is left to an engine that can draw by itself.
+    An engine that can sample does plain temperature sampling itself.
     """
     if isinstance(engine, Drawing) and rules.sampling.is_plain:
         ids, nats, logits, state = engine.draw(
-            place.logits,
-            place.state,
+            position.logits,
+            position.state,
             uniform,
             temperature=rules.sampling.temperature,
             barred=-1 if rules.allow_unk else UNK,
             restart=rules.restart,
         )
-        return ids, nats, _Place(logits=logits, state=state)
+        return ids, nats, _Position(logits=logits, state=state)
     ids, nats = np.empty(uniform.shape, np.int64), np.empty(uniform.shape)
     for step, numbers in enumerate(uniform):
-        usable = place.logits if rules.allow_unk else _without_unk(place.logits)
+        usable = position.logits if rules.allow_unk else _without_unk(position.logits)
         ids[step] = draw(next_distribution(usable, rules.sampling), numbers)
-        nats[step] = -log_probabilities(place.logits)[np.arange(len(numbers)), ids[step]]
-        state = place.state
+        nats[step] = -log_probabilities(position.logits)[np.arange(len(numbers)), ids[step]]
+        state = position.state
         if rules.restart >= 0:
             ended = ids[step] == rules.restart
             state = _reset(state, engine.initial_state(len(numbers)), ended)
         logits, state = engine.logits(ids[step][None, :], state)
-        place = _Place(logits=logits, state=state)
-    return ids, nats, place
+        position = _Position(logits=logits, state=state)
+    return ids, nats, position
 
 
 def _reset(state: State, first: State, ended: NDArray[np.bool_]) -> State:
@@ -272,7 +274,7 @@ def _without_unk(logits: Logits) -> Logits:
 
 
 class _Text:
-    """The text of one sample: decodes ids, holds back what may be the beginning of `stop`."""
+    """Text of one sample; holds back characters that may be the beginning of `stop`."""
 
     def __init__(
         self, vocabulary: Vocabulary, prompt: str, unk_text: str, stop: str, separator: str
@@ -285,19 +287,19 @@ class _Text:
         self.stop, self.held = stop, ""
 
     def add(self, index: int, until_eos: bool) -> tuple[str, bool]:
-        """Text that is sure now, and whether the sample goes on."""
+        """Add a token; return the text that is certain now, and True if the sample continues."""
         if index == EOS and until_eos:
             return self.finish(), False
         self.held += self.decoder.feed(index) + (self.blank_line if index == EOS else "")
         if not self.stop:
             return self._release(len(self.held)), True
-        found = self.held.find(self.stop)
-        if found >= 0:
-            return self._release(found), False
+        place = self.held.find(self.stop)
+        if place >= 0:
+            return self._release(place), False
         return self._release(len(self.held) - self._partial()), True
 
     def finish(self) -> str:
-        """What is left when the sample ends."""
+        """Return the rest of the text when the sample ends."""
         rest = self.held + self.decoder.finish()
         cut = rest.find(self.stop) if self.stop else -1
         return rest if cut < 0 else rest[:cut]
@@ -307,6 +309,6 @@ class _Text:
         return text
 
     def _partial(self) -> int:
-        """Length of the longest end of the held text that could become `stop`."""
+        """Return the length of the longest end of the held text that could become `stop`."""
         longest = min(len(self.stop) - 1, len(self.held))
         return next((n for n in range(longest, 0, -1) if self.held.endswith(self.stop[:n])), 0)

@@ -1,8 +1,8 @@
-"""The one place that computes a likelihood: nats of every token of a text, and their `Tally`.
+"""Likelihood of a text: the nats of every token, and their `Tally`. No other module computes it.
 
-A text scores the same however it is cut into windows, batches or pieces. A long stream is read as
-many pieces side by side; a piece starts from the state at the end of the piece before it, and is
-read again from there until its states agree with those of the first reading.
+The result does not depend on how a text is cut into windows, batches or pieces. A long stream is
+read as many pieces side by side. Then each piece is read again from the state at the end of the
+piece before, until its states agree with those of the first reading.
 """
 
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ from charlm.text.tokenizers.tokenizer_json import EOS, UNK
 from charlm.units import Tally
 
 WINDOW = 256
-"""Tokens read at once; bounds the memory, changes no result."""
+"""Tokens read at once; limits the memory, without an effect on results."""
 MAX_ROWS = 32
 MIN_PIECE = 1024
-"""A stream is not cut into pieces shorter than this many tokens."""
+"""Fewest tokens of a piece of a stream."""
 SAME_STATE = 1e-5
-"""Two states agree when no unit differs by more than this, relative to one plus its size."""
-ALL_MARKED = 16
-"""Windows after each of which the states are kept; beyond, after each power of two."""
+"""Largest difference of equal states, in each unit, relative to one plus its size."""
+ALL_KEPT = 16
+"""Number of first windows after which the states are kept; then after each power of two."""
 MAX_LOGITS = 1 << 25
 """Most logits held at once (rows x window x vocabulary)."""
 
@@ -39,106 +39,104 @@ def stream_nats(
     first_input: int = EOS,
     rows: int = MAX_ROWS,
 ) -> tuple[Nats, State]:
-    """Nats of each token of one endless text, shape (N,), read from `state`, and the state after.
+    """Return the nats of each token of a stream, shape (N,), and the state after it.
 
-    `first_input` is the token before the text: the start symbol, or the last token already read.
+    `first_input` is the token before the text: the start symbol, or the last token that was read.
     """
     if len(ids) == 0:
         return np.empty(0), engine.initial_state(1) if state is None else state
-    parts = max(1, min(rows, len(ids) // MIN_PIECE))
-    size = len(ids) // parts
-    pieces = _Pieces(engine, ids[: parts * size], parts, first_input, state)
+    count = max(1, min(rows, len(ids) // MIN_PIECE))
+    covered = len(ids) // count * count
+    pieces = _Pieces(engine, ids[:covered], count, first_input, state)
     pieces.read()
     _settle(pieces)
-    nats, after = pieces.flat.reshape(-1), rows_of(pieces.after, [parts - 1])
-    if parts * size == len(ids):
+    nats, after = pieces.nats.reshape(-1), rows_of(pieces.after, [count - 1])
+    if covered == len(ids):
         return nats, after
-    rest, after = stream_nats(
-        engine, ids[parts * size :], after, first_input=int(ids[parts * size - 1])
-    )
+    rest, after = stream_nats(engine, ids[covered:], after, first_input=int(ids[covered - 1]))
     return np.concatenate([nats, rest]), after
 
 
 def _settle(pieces: "_Pieces") -> None:
-    """Read rows again until each began where the row before it ended.
+    """Read rows again until each started from the state at the end of the row before.
 
-    Side by side at first. A network that does not forget (a GRU early in its training) would be
-    read so once for each row; it is read on row after row, which takes a third of that time.
+    Rows are first read side by side. A network that does not forget (a GRU early in training) would
+    need as many passes as rows; reading its rows one by one takes a third of that time.
     """
-    changed = list(range(1, pieces.parts))
+    changed = list(range(1, pieces.count))
     while changed:
-        again = [row + 1 for row in pieces.correct(changed) if row + 1 < pieces.parts]
+        again = [row + 1 for row in pieces.correct(changed) if row + 1 < pieces.count]
         if 2 * len(again) > len(changed):
             break
         changed = again
     else:
         return
-    for row in range(again[0], pieces.parts):
+    for row in range(again[0], pieces.count):
         if row in again and pieces.correct([row]):
             again.append(row + 1)
 
 
 class _Pieces:
-    """A stream cut into parts of equal length that are read side by side.
+    """A stream in pieces of equal length, the rows, that are read side by side.
 
-    `marks[w]` is the state of every row after its window w, from the latest reading of it: of the
-    first windows, and of ever fewer after them, so that memory does not go with the text.
+    `kept[w]` is the state of every row after window w, as last read. The number of kept windows
+    grows with the logarithm of the length.
     """
 
     def __init__(
         self,
         engine: Backend,
         ids: NDArray[Any],
-        parts: int,
+        count: int,
         first_input: int,
         state: State | None,
     ) -> None:
-        self.engine, self.parts = engine, parts
-        self.window = window_length(engine, parts)
-        self.length = len(ids) // parts
-        self.targets = np.asarray(ids).reshape(parts, self.length)
+        self.engine, self.count = engine, count
+        self.window = window_length(engine, count)
+        self.length = len(ids) // count
+        self.targets = np.asarray(ids).reshape(count, self.length)
         before = np.concatenate([np.array([first_input], ids.dtype), ids[:-1]])
-        self.inputs = before.reshape(parts, self.length)
-        self.flat = np.zeros((parts, self.length))
-        self.start = engine.initial_state(parts)
+        self.inputs = before.reshape(count, self.length)
+        self.nats = np.zeros((count, self.length))
+        self.start = engine.initial_state(count)
         if state is not None:
-            for all_rows, first in zip(self.start, state, strict=True):
-                for part, value in zip(all_rows, first, strict=True):
-                    part[0] = value[0]
-        self.marks: dict[int, State] = {}
+            for layer, first in zip(self.start, state, strict=True):
+                for rows, value in zip(layer, first, strict=True):
+                    rows[0] = value[0]
+        self.kept: dict[int, State] = {}
         self.after = self.start
 
     def read(self) -> None:
         """Read every row from its start state."""
-        state, every = self.start, np.arange(self.parts)
+        state, every = self.start, np.arange(self.count)
         for number, begin in enumerate(range(0, self.length, self.window)):
             state = self._step(every, begin, state)
-            if number < ALL_MARKED or number & (number - 1) == 0:
-                self.marks[number] = rows_of(state, every)
+            if number < ALL_KEPT or number & (number - 1) == 0:
+                self.kept[number] = rows_of(state, every)
         self.after = rows_of(state, every)
 
     def correct(self, rows: list[int]) -> list[int]:
-        """Read rows again from the end of the row before; returns those whose end state moved."""
-        going = np.array(rows, np.int64)
-        state = rows_of(self.after, going - 1)
+        """Read rows again from the end of the row before; return those whose end state changed."""
+        changed = np.array(rows, np.int64)
+        state = rows_of(self.after, changed - 1)
         for number, begin in enumerate(range(0, self.length, self.window)):
-            state = self._step(going, begin, state)
-            if number in self.marks:
-                going, state = self._moved(going, state, self.marks[number])
-            if not len(going):
+            state = self._step(changed, begin, state)
+            if number in self.kept:
+                changed, state = self._changed(changed, state, self.kept[number])
+            if not len(changed):
                 return []
-        going, state = self._moved(going, state, self.after)
-        return [int(row) for row in going]
+        changed, state = self._changed(changed, state, self.after)
+        return [int(row) for row in changed]
 
     @staticmethod
-    def _moved(rows: Ids, state: State, known: State) -> tuple[Ids, State]:
-        """Rows whose state is another one than is known, which is then replaced; with their state.
+    def _changed(rows: Ids, state: State, kept: State) -> tuple[Ids, State]:
+        """Return the rows whose state differs from the kept one, and their state, which is kept.
 
-        Where it is the same, all that follows would be the same too.
+        The other rows need no further reading.
         """
-        differ = np.flatnonzero(_differing(state, rows_of(known, rows)))
-        rows, state = rows[differ], rows_of(state, differ)
-        _write_rows(known, rows, state)
+        differing = np.flatnonzero(_differ(state, rows_of(kept, rows)))
+        rows, state = rows[differing], rows_of(state, differing)
+        _write_rows(kept, rows, state)
         return rows, state
 
     def _step(self, rows: Ids, begin: int, state: State) -> State:
@@ -146,30 +144,30 @@ class _Pieces:
         inputs = self.inputs[rows, begin:end].T.astype(np.int64)
         targets = self.targets[rows, begin:end].T.astype(np.int64)
         nats, state = self.engine.nats(inputs, targets, state)
-        self.flat[rows, begin:end] = nats.T
+        self.nats[rows, begin:end] = nats.T
         advance(nats.size)
         return state
 
 
 def window_length(engine: Backend, rows: int) -> int:
-    """Tokens that so many rows may be read at once without too many logits."""
+    """Return the window length, in tokens, for a number of rows; it limits the logits."""
     return max(1, min(WINDOW, MAX_LOGITS // (rows * engine.logits_each)))
 
 
-def _write_rows(into: State, rows: Ids, values: State) -> None:
-    for parts, news in zip(into, values, strict=True):
-        for part, new in zip(parts, news, strict=True):
-            part[rows] = new
+def _write_rows(target: State, rows: Ids, values: State) -> None:
+    for old_layer, new_layer in zip(target, values, strict=True):
+        for old, new in zip(old_layer, new_layer, strict=True):
+            old[rows] = new
 
 
-def _differing(left: State, right: State) -> NDArray[np.bool_]:
-    """Which rows differ by more than rounding, shape (B,)."""
-    worst = [
+def _differ(left: State, right: State) -> NDArray[np.bool_]:
+    """Test whether rows differ by more than rounding, shape (B,)."""
+    largest = [
         (np.abs(a - b) / (1.0 + np.abs(b))).max(axis=1)
-        for parts, others in zip(left, right, strict=True)
-        for a, b in zip(parts, others, strict=True)
+        for left_layer, right_layer in zip(left, right, strict=True)
+        for a, b in zip(left_layer, right_layer, strict=True)
     ]
-    return np.asarray(np.max(worst, axis=0) > SAME_STATE)
+    return np.asarray(np.max(largest, axis=0) > SAME_STATE)
 
 
 def document_nats(
@@ -178,12 +176,12 @@ def document_nats(
     rows: int = MAX_ROWS,
     first_inputs: Sequence[int] | None = None,
 ) -> list[Nats]:
-    """Nats of each token of independent texts, each read from the zero state and start symbol.
+    """Return the nats of each token of texts that are read from the zero state and start symbol.
 
-    Texts of similar length are read side by side; padding is never counted.
+    Texts of similar length are read side by side; padding does not count.
     """
-    found = nats_and_ranks(engine, documents, rows, first_inputs, ranked=False)
-    return [nats for nats, _ in found]
+    pairs = nats_and_ranks(engine, documents, rows, first_inputs, ranked=False)
+    return [nats for nats, _ in pairs]
 
 
 def nats_and_ranks(
@@ -194,9 +192,9 @@ def nats_and_ranks(
     *,
     ranked: bool,
 ) -> list[tuple[Nats, Ids]]:
-    """As `document_nats`, and beside them one more than the number of tokens that were likelier.
+    """Return the nats of `document_nats`, and the rank of each token (1: most probable).
 
-    Where not `ranked`, zeros stand for that.
+    Unless `ranked`, the ranks are zeros.
     """
     results: list[tuple[Nats, Ids]] = [(np.empty(0), np.empty(0, np.int64))] * len(documents)
     order = sorted(range(len(documents)), key=lambda number: len(documents[number]))
@@ -204,8 +202,8 @@ def nats_and_ranks(
     for start in range(0, len(order), rows):
         group = order[start : start + rows]
         chosen = [documents[number] for number in group]
-        found = _group(engine, chosen, [firsts[number] for number in group], ranked)
-        for number, pair in zip(group, found, strict=True):
+        pairs = _group(engine, chosen, [firsts[number] for number in group], ranked)
+        for number, pair in zip(group, pairs, strict=True):
             results[number] = pair
     return results
 
@@ -222,35 +220,35 @@ def _group(
     state = engine.initial_state(len(group))
     step = window_length(engine, len(group))
     for begin in range(0, longest, step):
-        part = slice(begin, begin + step)
+        span = slice(begin, begin + step)
         if ranked:
-            nats[part], ranks[part], state = engine.ranks(inputs[part], targets[part], state)
+            nats[span], ranks[span], state = engine.ranks(inputs[span], targets[span], state)
         else:
-            nats[part], state = engine.nats(inputs[part], targets[part], state)
+            nats[span], state = engine.nats(inputs[span], targets[span], state)
         advance(sum(min(max(len(ids) - begin, 0), step) for ids in group))
     return [(nats[: len(ids), row], ranks[: len(ids), row]) for row, ids in enumerate(group)]
 
 
 def text_nats(engine: Backend, text: EncodedText) -> Nats:
-    """Nats of every token of a text, shape (N,): documents apart, a stream in one go."""
+    """Return the nats of every token of a text, shape (N,); the state resets after documents."""
     if text.is_stream:
         return stream_nats(engine, text.ids)[0]
     pieces = np.split(np.asarray(text.ids), text.ends[:-1])
     short = [piece for piece in pieces if len(piece) <= MAX_ROWS * MIN_PIECE]
-    found = iter(document_nats(engine, short))
+    short_nats = iter(document_nats(engine, short))
     nats = [
-        next(found) if len(piece) <= MAX_ROWS * MIN_PIECE else stream_nats(engine, piece)[0]
+        next(short_nats) if len(piece) <= MAX_ROWS * MIN_PIECE else stream_nats(engine, piece)[0]
         for piece in pieces
     ]
     return np.concatenate([*nats, np.empty(0)])
 
 
 def windowed_nats(engine: Backend, text: EncodedText, window: int) -> Nats:
-    """Nats when the state is reset every `window` tokens, as transformer repositories report.
+    """Return the nats if the state resets every `window` tokens, as transformer repositories do.
 
-    Each window is read from the zero state, its first input being the token before it; a document
-    begins a window of its own. This is a worse model than `text_nats` measures, and is only for
-    comparison with such reports.
+    Each window is read from the zero state; its first input is the token before it. A document
+    begins a new window. The model is worse than in `text_nats`; use this only to compare with such
+    reports.
     """
     ids = np.asarray(text.ids)
     ends = [len(ids)] if text.is_stream else [int(end) for end in text.ends]
@@ -261,12 +259,12 @@ def windowed_nats(engine: Backend, text: EncodedText, window: int) -> Nats:
     ]
     documents = [ids[start:stop] for start, stop in spans]
     firsts = [int(ids[start - 1]) if start else EOS for start, _ in spans]
-    found = document_nats(engine, documents, first_inputs=firsts)
-    return np.concatenate([*found, np.empty(0)])
+    nats = document_nats(engine, documents, first_inputs=firsts)
+    return np.concatenate([*nats, np.empty(0)])
 
 
 def tally(text: EncodedText, nats: Nats) -> Tally:
-    """The sums of a text's nats, in float64, with the text's own counts."""
+    """Return the sums of a text's nats, in float64, with the counts of the text."""
     ids = np.asarray(text.ids)
     unknown, ends = ids == UNK, ids == EOS
     return Tally(
@@ -284,11 +282,11 @@ def tally(text: EncodedText, nats: Nats) -> Tally:
 
 
 def evaluate(engine: Backend, text: EncodedText, *, reset_every: int | None = None) -> Tally:
-    """The tally of a text under a model: one full deterministic pass, in float32.
+    """Return the tally of a text under a model: one deterministic pass, in float32.
 
-    `reset_every` switches to the windowed protocol of `windowed_nats`.
+    With `reset_every`, the state resets every so many tokens (see `windowed_nats`).
     """
     if reset_every is not None:
         check_count("reset_every", reset_every, 1)
-    found = text_nats(engine, text) if not reset_every else windowed_nats(engine, text, reset_every)
-    return tally(text, found)
+    nats = text_nats(engine, text) if not reset_every else windowed_nats(engine, text, reset_every)
+    return tally(text, nats)

@@ -1,4 +1,4 @@
-"""Scores of sentences: the log-probability of each, and of each token with its rank."""
+"""Scores: the log-probability of texts, and of each of their tokens with its rank."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from charlm.units import Tally
 
 @dataclass(frozen=True, kw_only=True)
 class TokenScore:
-    """One token of a scored text. `rank` is 1 for the token that the model found likeliest."""
+    """One token of a scored text; the most probable token has rank 1."""
 
     token: str
     id: int
@@ -37,9 +37,9 @@ class TokenScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """A scored text: its tally, and its tokens where they were asked for.
+    """A scored text: its tally, and its tokens if requested.
 
-    `unk_penalty` is the price of each unknown token in nats, beyond -ln P(UNK).
+    `unk_penalty` is the cost of each unknown token in nats, in addition to -ln P(UNK).
     """
 
     text: str
@@ -53,20 +53,20 @@ class Score:
 
     @property
     def log_probability(self) -> float:
-        """ln P(text), in nats; end symbol included where the model has learnt one."""
+        """ln P(text) in nats, with the end of the text if the model has learned ends."""
         return -self.tally.nats
 
     @property
     def penalized_log_probability(self) -> float:
-        """`log_probability` less `unk_penalty` for each unknown token: compare texts by this one.
+        """`log_probability` minus `unk_penalty` for each unknown token, to compare texts.
 
-        UNK stands for many types, so P(UNK) is more than the probability of any one of them.
+        UNK represents many types, so P(UNK) is more than the probability of any of them.
         """
         return self.log_probability - self.unk_penalty * self.tally.oov
 
 
 class Scores(Listing[Score]):
-    """Scores in the order of their texts: a list that notebooks show as a table."""
+    """List of scores in the order of their texts; notebooks show it as a table."""
 
     def __repr__(self) -> str:
         more = f", and {len(self) - MAX_SHOWN:,} more" if len(self) > MAX_SHOWN else ""
@@ -87,14 +87,14 @@ class Scores(Listing[Score]):
     def to_pandas(self, *, tokens: bool = False) -> Any:
         """Return a pandas.DataFrame with one row for each text, or for each token with `tokens`.
 
-        In that of tokens, `sentence_id` counts the texts from 1. Raises EnvironmentFailure if
+        In the rows of tokens, `sentence_id` numbers the texts from 1. Raises EnvironmentFailure if
         pandas is not installed, UsageError for scores without tokens.
         """
         if not tokens:
             return super().to_pandas()
         if any(score.tally.tokens and not score.tokens for score in self):
             raise UsageError(
-                "these scores hold no tokens; expected scores made with score(..., tokens=True)"
+                "these scores have no tokens; expected scores made with score(..., tokens=True)"
             )
         return _TokenRows(
             {
@@ -112,7 +112,7 @@ class Scores(Listing[Score]):
 
 
 class _TokenRows(Listing[dict[str, Any]]):
-    """Rows of tokens."""
+    """List of rows, one for each token."""
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows themselves."""
@@ -120,7 +120,7 @@ class _TokenRows(Listing[dict[str, Any]]):
 
 
 MAX_SHOWN = 10
-"""Scores that the repr of `Scores` shows."""
+"""Number of scores in the repr of `Scores`."""
 FIGURES = ("tokens", "words", "chars", "oov", "bits_per_char", "perplexity", "word_perplexity")
 """Figures of a tally that are columns of a table of scores."""
 
@@ -158,16 +158,16 @@ class Scorer:
         self._last = EOS
 
     def score(self, texts: Sequence[str], *, tokens: bool = False) -> Scores:
-        """Scores in the order of the texts; with `tokens`, each token's nats and rank as well."""
+        """Score texts in their order; with `tokens`, each of their tokens too."""
         encoded = [self._encode(text) for text in texts]
         if self.carry:
             pairs = zip(texts, encoded, strict=True)
             return Scores(self._carried(*pair, tokens) for pair in pairs)
         documents = [self._documents(item.ids) for item in encoded]
-        read = iter(nats_and_ranks(self.engine, list(chain(*documents)), ranked=tokens))
+        results = iter(nats_and_ranks(self.engine, list(chain(*documents)), ranked=tokens))
         scores = Scores()
         for text, item, own in zip(texts, encoded, documents, strict=True):
-            nats, ranks = map(np.concatenate, zip(*(next(read) for _ in own), strict=True))
+            nats, ranks = map(np.concatenate, zip(*(next(results) for _ in own), strict=True))
             details = self._tokens(text, item, nats, ranks) if tokens else ()
             scores.append(self._score(text, item, nats, details))
         return scores
@@ -236,13 +236,13 @@ def token_ranks(
     first_input: int = EOS,
     step: int = 256,
 ) -> Ids:
-    """One more than the number of tokens that were likelier, for each token of a text."""
+    """Return the rank of each token of a text (1: most probable)."""
     targets = np.asarray(ids, np.int64)[:, None]
     inputs = np.concatenate([[[first_input]], targets[:-1]])
     state = engine.initial_state(1) if state is None else state
     ranks = np.zeros(len(targets), np.int64)
     for start in range(0, len(targets), step):
-        part = slice(start, start + step)
-        _, found, state = engine.ranks(inputs[part], targets[part], state)
-        ranks[part] = found[:, 0]
+        span = slice(start, start + step)
+        _, span_ranks, state = engine.ranks(inputs[span], targets[span], state)
+        ranks[span] = span_ranks[:, 0]
     return ranks

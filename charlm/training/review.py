@@ -9,7 +9,7 @@ from charlm.backends.interface import Backend
 from charlm.inference.adapt.calibration import sample_of
 from charlm.inference.generation import generate
 from charlm.inference.likelihood import evaluate
-from charlm.ngram.baseline import longest_overlap, novel_share
+from charlm.ngram.baseline import longest_overlap, novel_fraction
 from charlm.phases import advance, phase
 from charlm.text.dataset import Dataset
 from charlm.text.documents import END
@@ -126,9 +126,9 @@ def memory_of(engine: Backend, dataset: Dataset, seed: int = 1) -> Memory:
     apart = np.array([-1], np.int64)  # stands in no text, so that nothing reaches over it
     joined = np.concatenate([part for one in ids for part in (one, apart)])
     length, place = longest_overlap(joined, train)
-    novel = novel_share(joined, train, NGRAM, apart=-1)
+    novel = novel_fraction(joined, train, NGRAM)
     held = dataset.valid.ids[:TRAINING_SAMPLE] if dataset.valid is not None else ()
-    held_out = novel_share(np.asarray(held, np.int64), train, NGRAM)
+    held_out = novel_fraction(np.asarray(held, np.int64), train, NGRAM)
     return Memory(
         overlap=length,
         text=vocabulary.decode(joined[place : place + length]),
