@@ -79,8 +79,8 @@ def slow_logits(weights: Weights, inputs, state):
         x = weights.embedding[inputs[t, row]].astype(np.float64)
         for number, layer in enumerate(weights.layers):
             h = after[number][0][row]
-            into = layer.from_input.astype(np.float64) @ x + layer.input_bias
-            rec = layer.from_hidden.astype(np.float64) @ h + layer.hidden_bias
+            into = layer.weight_ih.astype(np.float64) @ x + layer.bias_ih
+            rec = layer.weight_hh.astype(np.float64) @ h + layer.bias_hh
             if weights.cell == "rnn":
                 h = np.tanh(into + rec)
             elif weights.cell == "lstm":
@@ -404,7 +404,7 @@ def test_the_variant_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "none")
     assert chosen_variant() is None
     monkeypatch.setenv(VARIABLE, "mmx")
-    with pytest.raises(EnvironmentFailure, match="'mmx'; expected none or one of"):
+    with pytest.raises(EnvironmentFailure, match="'mmx'; expected none, or a variant"):
         chosen_variant()
 
 

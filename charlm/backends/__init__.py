@@ -1,4 +1,4 @@
-"""Engines: what computes with a trained model. Compiled kernels, numpy, or (in `nn`) torch.
+"""Backends that compute with a trained model: compiled kernels and numpy (torch's is in `nn`).
 
-None of this imports torch, so that `sample`, `score` and `next` answer at once.
+Nothing here imports torch, so that `sample`, `score` and `next` answer at once.
 """

@@ -1,6 +1,6 @@
-"""What an engine is, and the recurrent state as plain arrays.
+"""The interface of backends, and the recurrent state as plain arrays.
 
-Letters: B rows, T steps, V vocabulary, H hidden. Every engine gives the same numbers, to rounding.
+Letters: B batch, T time, V vocabulary, H hidden. All backends return equal numbers, to rounding.
 """
 
 from typing import Protocol
@@ -12,49 +12,48 @@ Ids = NDArray[np.int64]
 Nats = NDArray[np.float64]
 Logits = NDArray[np.float64]
 Array = NDArray[np.float32]
-State = tuple[tuple[Array, ...], ...]
-"""For each layer its parts, (h,) or (h, c) for the LSTM, each of shape (B, H), float32.
-
-A state is a value: engines return new arrays and leave those that they are given alone.
-"""
+LayerState = tuple[Array, ...]
+"""The state of one layer, such as (h, c) for an LSTM; each array has shape (B, H)."""
+State = tuple[LayerState, ...]
+"""The state of each layer. A state is a value: backends return new arrays and change none."""
 
 
 class Backend(Protocol):
-    """Computes likelihoods and logits under the weights of one model."""
+    """Likelihoods and logits under the weights of one model."""
 
     name: str
-    """What computes, for people: `native avx512`, `numpy`, `torch cpu`."""
+    """Name for people: `native avx512`, `numpy`, `torch cpu`."""
     vocab_size: int
     logits_each: int
-    """Logits that are held for each token: V, or K V for a mixture of K softmaxes."""
+    """Logits in memory for each token: V, or K V for a mixture of K softmaxes."""
 
     def initial_state(self, rows: int) -> State:
-        """The state that rows begin with: zero, or what the model has learnt."""
+        """Return the state in which a batch of documents begins: zero, or the learned one."""
 
     def nats(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, State]:
-        """-ln P of targets (T, B) after inputs (T, B), shape (T, B), and the state after them."""
+        """Return -ln P (T, B) of targets (T, B) after inputs (T, B), and the state after them."""
 
     def ranks(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, Ids, State]:
-        """As `nats`, and for each target one more than the number of likelier tokens, (T, B)."""
+        """Return nats, ranks (one more than the number of likelier tokens), and the state."""
 
     def logits(self, inputs: Ids, state: State) -> tuple[Logits, State]:
-        """Logits (B, V) of the token after inputs (T, B), T at least 1, and the state there."""
+        """Return logits (B, V) of the token after inputs (T, B), T > 0, and the state there."""
 
 
-def zero_state(layers: int, parts: int, rows: int, hidden: int) -> State:
-    """Zeros: for each layer, `parts` arrays of shape (rows, hidden)."""
+def zero_state(layers: int, tensors: int, rows: int, hidden: int) -> State:
+    """Return a state of zeros with `tensors` arrays (rows, hidden) for each layer."""
     return tuple(
-        tuple(np.zeros((rows, hidden), np.float32) for _ in range(parts)) for _ in range(layers)
+        tuple(np.zeros((rows, hidden), np.float32) for _ in range(tensors)) for _ in range(layers)
     )
 
 
 def rows_of(state: State, rows: NDArray[np.int64] | list[int]) -> State:
-    """The state of some rows of the batch, in the order of `rows`, copied."""
+    """Return a copy of the state of these rows of the batch, in their order."""
     chosen = np.asarray(rows, np.int64)
-    return tuple(tuple(part[chosen] for part in layer) for layer in state)
+    return tuple(tuple(array[chosen] for array in layer) for layer in state)
 
 
 def log_softmax_sum(logits: NDArray[np.float32]) -> Nats:
-    """ln of the sum of exponentials along the last axis, in float64."""
+    """Return ln of the sum of exponentials along the last axis, in float64."""
     top = logits.max(axis=-1).astype(np.float64)
     return np.asarray(top + np.log(np.exp(logits - top[..., None]).sum(axis=-1, dtype=np.float64)))

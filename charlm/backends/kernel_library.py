@@ -1,7 +1,7 @@
-"""The compiled kernels: where they lie, which of them this processor can run, their functions.
+"""The compiled kernels: their files, the ones that this processor can run, their functions.
 
-One shared library for each instruction set, compiled when charlm is installed (see
-`scripts/build_kernels.py`); without a compiler there are none.
+There is one shared library for each instruction set, compiled when charlm is installed (see
+`scripts/build_kernels.py`); without a compiler there is none.
 """
 
 import ctypes
@@ -19,60 +19,60 @@ NEEDED = {
     "avx2": {"avx2", "fma", "f16c"},
     "plain": set[str](),
 }
-"""What a processor must have for each variant, the fastest first, as Linux names it."""
+"""Processor features that each variant needs, by their names in Linux, the fastest first."""
 VARIABLE = "CHARLM_KERNELS"
-"""Environment variable that forces a variant, or `none`."""
+"""Environment variable that names a variant, or `none`."""
 UNLIMITED = 2**20
-"""Cores of a process that no control group limits."""
+"""Number of cores of a process without a limit from a control group."""
 
 
 @cache
 def processor_features() -> frozenset[str]:
-    """The processor's instruction sets; empty where the system does not tell."""
+    """Return the instruction sets of the processor; empty if the system does not report them."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return frozenset()
-    found = next((line for line in lines if line.startswith("flags")), "")
-    return frozenset(found.partition(":")[2].split())
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return frozenset(flags.partition(":")[2].split())
 
 
 def library_path(variant: str) -> Path:
-    """Where the library of a variant lies, if it was built."""
+    """Return the path of a variant's library, which may not exist."""
     return FOLDER / f"native_{variant}.so"
 
 
 def variants() -> list[str]:
-    """The variants that are built and that this processor can run, the fastest first."""
+    """Return the built variants that this processor can run, the fastest first."""
     features = processor_features()
-    return [name for name, needed in NEEDED.items() if needed <= features and _is_built(name)]
-
-
-def _is_built(variant: str) -> bool:
-    return library_path(variant).exists()
+    return [
+        name
+        for name, needed in NEEDED.items()
+        if needed <= features and library_path(name).exists()
+    ]
 
 
 def chosen_variant() -> str | None:
-    """The variant to use: the fastest, or the one that CHARLM_KERNELS names; None without any.
+    """Return the variant that CHARLM_KERNELS names, else the fastest; None without any.
 
-    Raises EnvironmentFailure when the one that is asked for cannot be had.
+    Raises EnvironmentFailure if the named one does not run here.
     """
-    wanted = os.environ.get(VARIABLE, "")
-    if wanted == "none":
+    name = os.environ.get(VARIABLE, "")
+    if name == "none":
         return None
-    there = variants()
-    if not wanted:
-        return there[0] if there else None
-    if wanted not in there:
+    names = variants()
+    if not name:
+        return names[0] if names else None
+    if name not in names:
         raise EnvironmentFailure(
-            f"{VARIABLE} is {wanted!r}; expected none or one of those that run here: "
-            f"{', '.join(there) or 'none was built'}"
+            f"{VARIABLE} is {name!r}; expected none, or a variant that runs here: "
+            f"{', '.join(names) or 'none was built'}"
         )
-    return wanted
+    return name
 
 
 def open_library(variant: str) -> ctypes.CDLL:
-    """The functions of a variant, with their types. Raises EnvironmentFailure when unusable."""
+    """Return the functions of a variant. Raises EnvironmentFailure if it cannot be loaded."""
     try:
         library = ctypes.CDLL(str(library_path(variant)))
     except OSError as error:
@@ -80,20 +80,20 @@ def open_library(variant: str) -> ctypes.CDLL:
             f"the {variant} kernels cannot be loaded ({error}); use --engine numpy, or install "
             "charlm again"
         ) from error
-    declare(library)
+    _declare(library)
     return library
 
 
-def array_type(dtype: type[np.generic]) -> type:
-    """A pointer to a contiguous array of this type; anything else is refused by ctypes."""
-    return np.ctypeslib.ndpointer(dtype=dtype, flags="C_CONTIGUOUS")
+def _declare(library: ctypes.CDLL) -> None:
+    """Declare the argument types of the functions in kernels/library.cpp.
 
-
-def declare(library: ctypes.CDLL) -> None:
-    """Argument types of the functions in the kernels."""
+    ctypes then refuses arrays of another type, and arrays that are not contiguous.
+    """
     number, handle = ctypes.c_int, ctypes.c_void_p
-    floats, doubles = array_type(np.float32), array_type(np.float64)
-    longs = array_type(np.int64)
+    floats, doubles, longs = (
+        np.ctypeslib.ndpointer(dtype, flags="C_CONTIGUOUS")
+        for dtype in (np.float32, np.float64, np.int64)
+    )
     library.charlm_new.argtypes = [
         *[number] * 7, floats, ctypes.POINTER(ctypes.c_void_p), floats, floats,
         ctypes.POINTER(handle),
@@ -111,17 +111,17 @@ def declare(library: ctypes.CDLL) -> None:
 
 
 def default_threads() -> int:
-    """Return the cores that this process may use, at most OMP_NUM_THREADS if that is set."""
+    """Return the number of cores for this process, at most OMP_NUM_THREADS if that is set."""
     cores = min(_allowed_cores(), _core_quota(Path("/sys/fs/cgroup")))
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return min(cores, int(asked)) if asked.isdecimal() and int(asked) else cores
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return min(cores, int(limit)) if limit.isdecimal() and int(limit) else cores
 
 
 def useful_threads(work: float, each: float) -> int:
-    """Return how many threads share the work if each must have at least `each`; at least one.
+    """Return the number of threads that have at least `each` of the work, or 1.
 
-    Threads wait for each other once a time step, so that several with little to do take longer
-    than one, the more so the more of them there are and the busier the machine is.
+    Threads wait for each other in each time step, so several threads with little work take longer
+    than one, especially many threads on a busy machine.
     """
     return max(1, min(default_threads(), int(work / each)))
 
@@ -133,16 +133,16 @@ def _allowed_cores() -> int:
 
 
 def _core_quota(groups: Path) -> int:
-    """Return the whole cores that a control group leaves a container, or UNLIMITED.
+    """Return the number of whole cores that a control group allows, or UNLIMITED.
 
-    A container of two cores on a machine of 64 sees 64: threads beyond its quota are held back.
+    A container with a quota of two cores on a machine of 64 sees 64 cores.
     """
     pairs = (("cpu.max", None), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))  # version 2, 1
     for quota, period in pairs:
         try:
-            found = (groups / quota).read_text(encoding="ascii").split()
-            found += (groups / period).read_text(encoding="ascii").split() if period else []
-            return max(1, int(found[0]) // int(found[1])) if int(found[0]) > 0 else UNLIMITED
-        except (OSError, ValueError, IndexError, ZeroDivisionError):  # none, or "max"
+            words = (groups / quota).read_text(encoding="ascii").split()
+            words += (groups / period).read_text(encoding="ascii").split() if period else []
+            return max(1, int(words[0]) // int(words[1])) if int(words[0]) > 0 else UNLIMITED
+        except (OSError, ValueError, IndexError, ZeroDivisionError):  # no file, or "max"
             continue
     return UNLIMITED

@@ -1,4 +1,4 @@
-"""The engine of compiled kernels: whole windows, and whole samples, in one call."""
+"""The backend of compiled kernels: whole windows, and whole samples, in one call."""
 
 import ctypes
 import os
@@ -14,27 +14,20 @@ from charlm.backends.weights import Weights
 from charlm.config.cells import CELLS
 
 KINDS = {"fp32": 0, "bf16": 1, "int8": 2}
-"""How weights are kept: 4, 2 or 1 bytes each. Sums are in float32, for int8 exact in int32."""
+"""Number types of weights, of 4, 2 and 1 bytes. Sums are in float32, for int8 in int32."""
 WEIGHTS_PER_THREAD = 200_000
-"""Weights that a thread must have to be worth waiting for. Gain of two threads over one, drawing
-one text on a quiet AMD EPYC: 0.76 with 38,000 weights, 1.06 with 140,000, 1.16 with 260,000, 1.23
+"""Weights that make one more thread worth its waiting. Speed of two threads relative to one, for
+one sample on a quiet AMD EPYC: 0.76 with 38,000 weights, 1.06 with 140,000, 1.16 with 260,000, 1.23
 with 410,000, 1.57 with 820,000."""
 FORKED = threading.Lock()
-"""Held while an engine is loaded again in a forked process, so that two threads do it once."""
-
-
-def _free(library: ctypes.CDLL, handle: ctypes.c_void_p, process: int) -> None:
-    """Free an engine where it was made: after a fork its workers are not there to be joined."""
-    if os.getpid() == process:
-        library.charlm_free(handle)
+"""Lock for loading kernels again in a forked process, so that two threads do it once."""
 
 
 class NativeBackend:
-    """Computes with the kernels of the kernels.
+    """Compute with the kernels.
 
-    Calls from several Python threads wait for each other. In a process that began as a fork the
-    kernels have no threads, so the first call there loads them again with the weights that
-    `reread` returns.
+    Calls from several Python threads wait for each other. In a forked process the kernels have no
+    threads, so the first call there loads them again with the weights that `reread` returns.
     """
 
     def __init__(
@@ -43,27 +36,21 @@ class NativeBackend:
         variant: str,
         kind: str = "fp32",
         threads: int | None = None,
-        reread: "Callable[[], Weights] | None" = None,
+        reread: Callable[[], Weights] | None = None,
     ) -> None:
         self.variant, self.kind = variant, kind
-        self._shape = len(weights.layers), len(CELLS[weights.cell].state), weights.hidden_size
+        self._shape = weights.state_shape
         self.name = f"native {variant}" + ("" if kind == "fp32" else f" {kind}")
         self.vocab_size = self.logits_each = weights.vocab_size
-        self.threads = threads or _usual_threads(weights)
+        self.threads = threads or _default_threads(weights)
         self._library, self._reread = open_library(variant), reread
-        self._begin(weights)
+        self._load(weights)
 
-    def _begin(self, weights: Weights) -> None:
+    def _load(self, weights: Weights) -> None:
         """Load the kernels with their weights and threads in this process."""
         handle = ctypes.c_void_p()
-        layers = [
-            array
-            for layer in weights.layers
-            for array in (
-                layer.from_input, layer.from_hidden, layer.input_bias, layer.hidden_bias,
-            )
-        ]  # fmt: skip
-        pointers = (ctypes.c_void_p * len(layers))(*[array.ctypes.data for array in layers])
+        addresses = [array.ctypes.data for layer in weights.layers for array in layer]
+        pointers = (ctypes.c_void_p * len(addresses))(*addresses)
         status = self._library.charlm_new(
             CELLS[weights.cell].native_code,
             len(weights.layers),
@@ -84,18 +71,18 @@ class NativeBackend:
         weakref.finalize(self, _free, self._library, handle, self._process)
 
     def initial_state(self, rows: int) -> State:
-        """The zero state."""
-        layers, parts, hidden = self._shape
-        return zero_state(layers, parts, rows, hidden)
+        """See `Backend.initial_state`; always zero."""
+        layers, tensors, hidden = self._shape
+        return zero_state(layers, tensors, rows, hidden)
 
     def nats(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, State]:
-        """-ln P of the targets and the state after the inputs."""
+        """See `Backend.nats`."""
         nats, after = np.empty(inputs.shape), _flat(state)
         self._nats(inputs, targets, after, nats, None)
         return nats, self._state(after)
 
     def ranks(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, Ids, State]:
-        """As `nats`, and the rank of each target."""
+        """See `Backend.ranks`."""
         nats, after = np.empty(inputs.shape), _flat(state)
         ranks = np.empty(inputs.shape, np.int32)
         self._nats(inputs, targets, after, nats, ranks)
@@ -107,28 +94,28 @@ class NativeBackend:
         steps, rows = inputs.shape
         self._check_shapes(inputs, state, targets.shape == inputs.shape)
         pointer = None if ranks is None else ranks.ctypes.data
-        inputs, targets = _plain(inputs, self.vocab_size), _plain(targets, self.vocab_size)
+        inputs, targets = _checked(inputs, self.vocab_size), _checked(targets, self.vocab_size)
         self._call("charlm_nats", steps, rows, inputs, targets, state, nats, pointer)
 
     def _call(self, name: str, *arguments: object) -> None:
-        """One function of the library, by one thread at a time."""
-        if os.getpid() != self._process:  # its workers are not here: it would wait for ever
-            self._begin_in_fork()
+        """Call a function of the library, in one thread at a time."""
+        if os.getpid() != self._process:  # without its workers it would wait for ever
+            self._load_in_fork()
         with self._lock:
             _check(getattr(self._library, name)(self._handle, *arguments))
 
-    def _begin_in_fork(self) -> None:
+    def _load_in_fork(self) -> None:
         """Load the kernels again in a forked process. Raises RuntimeError without `reread`."""
         if self._reread is None:
             raise RuntimeError("the model was loaded before a fork; load it again in this process")
         with FORKED:
             if os.getpid() != self._process:
-                self._begin(self._reread())
+                self._load(self._reread())
 
     def _check_shapes(self, steps_rows: Ids | Nats, state: Array, others_fit: bool) -> None:
-        """Raise ValueError for shapes that do not fit: the kernels would read any memory."""
-        layers, parts, hidden = self._shape
-        expected = (layers, parts, steps_rows.shape[1], hidden)
+        """Raise ValueError for shapes with which the kernels would read foreign memory."""
+        layers, tensors, hidden = self._shape
+        expected = (layers, tensors, steps_rows.shape[1], hidden)
         if state.shape != expected or not others_fit or 0 in steps_rows.shape:
             raise ValueError(
                 f"a state of shape {state.shape} with inputs of {steps_rows.shape}; expected "
@@ -136,12 +123,12 @@ class NativeBackend:
             )
 
     def logits(self, inputs: Ids, state: State) -> tuple[Logits, State]:
-        """Logits of the token after the inputs."""
+        """See `Backend.logits`."""
         steps, rows = inputs.shape
         after = _flat(state)
         self._check_shapes(inputs, after, True)
         logits = np.empty((rows, self.vocab_size), np.float32)
-        inputs = _plain(inputs, self.vocab_size)
+        inputs = _checked(inputs, self.vocab_size)
         self._call("charlm_logits", steps, rows, inputs, after, logits)
         return logits.astype(np.float64), self._state(after)
 
@@ -155,11 +142,11 @@ class NativeBackend:
         barred: int = -1,
         restart: int = -1,
     ) -> tuple[Ids, Nats, Logits, State]:
-        """Draw T tokens for each row by uniform numbers (T, B) from [0, 1).
+        """Draw T tokens for each row, by uniform numbers (T, B) from [0, 1).
 
-        `logits` (B, V) are those of the next token. `barred` is never drawn; after `restart` a
-        row begins anew from the zero state. Returns ids and nats, both (T, B), the logits of the
-        token after them, and the state there.
+        `logits` (B, V) belong to the next token. `barred` is never drawn; after `restart` a row
+        returns to the zero state. Return ids and nats, both (T, B), the logits of the token after
+        them, and the state there.
         """
         steps, rows = uniform.shape
         after, last = _flat(state), np.array(logits, np.float32, order="C")
@@ -174,24 +161,29 @@ class NativeBackend:
         return tuple(tuple(layer) for layer in flat)
 
 
-def _usual_threads(weights: Weights) -> int:
-    count = weights.output.size + sum(
-        layer.from_input.size + layer.from_hidden.size for layer in weights.layers
-    )
+def _default_threads(weights: Weights) -> int:
+    layers = sum(layer.weight_ih.size + layer.weight_hh.size for layer in weights.layers)
+    count = weights.output.size + layers
     return useful_threads(count, WEIGHTS_PER_THREAD)
 
 
 def _flat(state: State) -> Array:
-    """One new array of shape (layers, parts, B, H)."""
+    """Return a state as one new array (layers, tensors, B, H)."""
     return np.array(state, np.float32, order="C")
 
 
-def _plain(ids: Ids, vocab_size: int) -> Ids:
-    """Contiguous int64 inside of the vocabulary: what is outside would be read from any memory."""
-    plain = np.ascontiguousarray(ids, np.int64)
-    if plain.size and (plain.min() < 0 or plain.max() >= vocab_size):
-        raise IndexError(f"ids reach from {plain.min()} to {plain.max()}; expected 0 to V - 1")
-    return plain
+def _checked(ids: Ids, vocab_size: int) -> Ids:
+    """Return contiguous ids. Raises IndexError for an id with which kernels read foreign memory."""
+    checked = np.ascontiguousarray(ids, np.int64)
+    if checked.size and (checked.min() < 0 or checked.max() >= vocab_size):
+        raise IndexError(f"ids are from {checked.min()} to {checked.max()}; expected 0 to V - 1")
+    return checked
+
+
+def _free(library: ctypes.CDLL, handle: ctypes.c_void_p, process: int) -> None:
+    """Free a network in the process that made it; a fork has no workers that could be joined."""
+    if os.getpid() == process:
+        library.charlm_free(handle)
 
 
 def _check(status: int) -> None:

@@ -1,6 +1,6 @@
-"""The engine without compiled kernels: numpy, one product for the inputs of all steps.
+"""The backend without compiled kernels: numpy, with one product for the inputs of all steps.
 
-Formulas as in torch.nn: i, f, g, o for the LSTM, r, z, n for the GRU, whose reset gate acts after
+Formulas as in torch.nn: i, f, g, o for the LSTM; r, z, n for the GRU, whose reset gate acts after
 the recurrent product.
 """
 
@@ -11,6 +11,7 @@ import numpy as np
 from charlm.backends.interface import (
     Array,
     Ids,
+    LayerState,
     Logits,
     Nats,
     State,
@@ -21,41 +22,12 @@ from charlm.backends.weights import LayerWeights, Weights
 from charlm.config.cells import CELLS
 from charlm.config.class_path import resolve
 
-Parts = tuple[Array, ...]
-Step = Callable[[LayerWeights, Array, Parts], Parts]
-
-
-def _sigmoid(x: Array) -> Array:
-    return np.asarray(0.5 * np.tanh(0.5 * x) + 0.5, np.float32)
-
-
-def rnn_step(layer: LayerWeights, side: Array, state: Parts) -> Parts:
-    """Return the state after one step of an Elman layer; `side` is W x + b."""
-    (h,) = state
-    return (np.tanh(side + h @ layer.from_hidden.T + layer.hidden_bias),)
-
-
-def lstm_step(layer: LayerWeights, side: Array, state: Parts) -> Parts:
-    """Return the state after one step of an LSTM layer; `side` is W x + b."""
-    h, c = state
-    gates = side + h @ layer.from_hidden.T + layer.hidden_bias
-    i, f, g, o = np.split(gates, 4, axis=1)
-    c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
-    return _sigmoid(o) * np.tanh(c), c
-
-
-def gru_step(layer: LayerWeights, side: Array, state: Parts) -> Parts:
-    """Return the state after one step of a GRU layer; `side` is W x + b."""
-    (h,) = state
-    rec = np.split(h @ layer.from_hidden.T + layer.hidden_bias, 3, axis=1)
-    into = np.split(side, 3, axis=1)
-    r, z = _sigmoid(into[0] + rec[0]), _sigmoid(into[1] + rec[1])
-    n = np.tanh(into[2] + r * rec[2])
-    return (n + z * (h - n),)
+Step = Callable[[LayerWeights, Array, LayerState], LayerState]
+"""A function of the weights, W x + b of one step, and the state before it; see `CellSpec`."""
 
 
 class NumpyBackend:
-    """Computes with numpy alone; needs no compiler and no torch."""
+    """Compute with numpy alone, without a compiler and without torch."""
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
@@ -63,48 +35,71 @@ class NumpyBackend:
         self.vocab_size = self.logits_each = weights.vocab_size
 
     def initial_state(self, rows: int) -> State:
-        """The zero state."""
-        weights = self.weights
-        return zero_state(
-            len(weights.layers), len(CELLS[weights.cell].state), rows, weights.hidden_size
-        )
+        """See `Backend.initial_state`; always zero."""
+        layers, tensors, hidden = self.weights.state_shape
+        return zero_state(layers, tensors, rows, hidden)
 
     def nats(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, State]:
-        """-ln P of the targets and the state after the inputs."""
-        logits, state = self._all_logits(inputs, state)
-        own = np.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-        return log_softmax_sum(logits) - own, state
+        """See `Backend.nats`."""
+        nats, _, after = self.ranks(inputs, targets, state)
+        return nats, after
 
     def ranks(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, Ids, State]:
-        """As `nats`, and the rank of each target."""
-        logits, state = self._all_logits(inputs, state)
+        """See `Backend.ranks`."""
+        hidden, after = self._read(inputs, state)
+        logits = self._logits(hidden)
         own = np.take_along_axis(logits, targets[..., None], axis=-1)
         ranks = (logits > own).sum(axis=-1).astype(np.int64) + 1
-        return log_softmax_sum(logits) - own[..., 0], ranks, state
+        return log_softmax_sum(logits) - own[..., 0], ranks, after
 
     def logits(self, inputs: Ids, state: State) -> tuple[Logits, State]:
-        """Logits of the token after the inputs."""
-        hidden, state = self._read(inputs, state)
-        weights = self.weights
-        logits = hidden[-1] @ weights.output.T + weights.output_bias
-        return logits.astype(np.float64), state
+        """See `Backend.logits`."""
+        hidden, after = self._read(inputs, state)
+        return self._logits(hidden[-1]).astype(np.float64), after
 
-    def _all_logits(self, inputs: Ids, state: State) -> tuple[Array, State]:
-        hidden, state = self._read(inputs, state)
-        return hidden @ self.weights.output.T + self.weights.output_bias, state
+    def _logits(self, hidden: Array) -> Array:
+        return hidden @ self.weights.output.T + self.weights.output_bias
 
     def _read(self, inputs: Ids, state: State) -> tuple[Array, State]:
-        """Hidden vectors of the last layer, (T, B, H), and the state after the inputs."""
+        """Return hidden vectors (T, B, H) of the last layer, and the state after the inputs."""
         weights = self.weights
         step: Step = resolve(CELLS[weights.cell].numpy_step)
         x = weights.embedding[inputs]  # (T, B, E)
         after = []
-        for layer, parts in zip(weights.layers, state, strict=True):
-            side = x @ layer.from_input.T + layer.input_bias
-            hidden = []
-            for now in side:
-                parts = step(layer, now, parts)
-                hidden.append(parts[0])
-            x = np.stack(hidden)
-            after.append(parts)
+        for layer, layer_state in zip(weights.layers, state, strict=True):
+            outputs = []
+            for from_input in x @ layer.weight_ih.T + layer.bias_ih:
+                layer_state = step(layer, from_input, layer_state)
+                outputs.append(layer_state[0])
+            x = np.stack(outputs)
+            after.append(layer_state)
         return x, tuple(after)
+
+
+def rnn_step(layer: LayerWeights, from_input: Array, state: LayerState) -> LayerState:
+    """Return the state of an Elman layer after one step."""
+    (h,) = state
+    return (np.tanh(from_input + h @ layer.weight_hh.T + layer.bias_hh),)
+
+
+def lstm_step(layer: LayerWeights, from_input: Array, state: LayerState) -> LayerState:
+    """Return the state of an LSTM layer after one step."""
+    h, c = state
+    gates = from_input + h @ layer.weight_hh.T + layer.bias_hh
+    i, f, g, o = np.split(gates, 4, axis=1)
+    c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
+    return _sigmoid(o) * np.tanh(c), c
+
+
+def gru_step(layer: LayerWeights, from_input: Array, state: LayerState) -> LayerState:
+    """Return the state of a GRU layer after one step."""
+    (h,) = state
+    rx, zx, nx = np.split(from_input, 3, axis=1)
+    rh, zh, nh = np.split(h @ layer.weight_hh.T + layer.bias_hh, 3, axis=1)
+    r, z = _sigmoid(rx + rh), _sigmoid(zx + zh)
+    n = np.tanh(nx + r * nh)
+    return (n + z * (h - n),)
+
+
+def _sigmoid(x: Array) -> Array:
+    return np.asarray(0.5 * np.tanh(0.5 * x) + 0.5, np.float32)

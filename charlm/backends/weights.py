@@ -1,20 +1,19 @@
-"""Weights as arrays by the names that torch gives them, and the shapes that settings ask for."""
+"""Weights as arrays, by the names that torch gives them, and the shapes that settings imply."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from charlm.backends.interface import Array
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 
-Array = NDArray[np.float32]
-
 
 def only_in_torch(settings: ModelSettings) -> list[str]:
-    """What of a model the engines of this package do not compute; torch computes all of it."""
-    found = {
+    """Return the features of a model that only torch computes."""
+    features = {
         f"cell {settings.cell}": not CELLS[settings.cell].numpy_step,
         "skips": settings.skip,
         "a last layer of another size": settings.last_hidden_size
@@ -25,27 +24,26 @@ def only_in_torch(settings: ModelSettings) -> list[str]:
         "an adaptive softmax": settings.adaptive_softmax,
         "relu": settings.nonlinearity != "tanh",
     }
-    return [name for name, holds in found.items() if holds]
+    return [name for name, used in features.items() if used]
 
 
 def runs_without_torch(settings: ModelSettings) -> bool:
-    """Whether the engines of this package can compute a model."""
+    """Report whether the backends of this package can compute a model."""
     return not only_in_torch(settings)
 
 
-@dataclass(frozen=True, kw_only=True)
-class LayerWeights:
-    """Of one layer, as torch.nn keeps them: (G H, inputs), (G H, H), (G H,), (G H,)."""
+class LayerWeights(NamedTuple):
+    """Weights of one layer, as torch.nn stores them: (G H, inputs), (G H, H), (G H,), (G H,)."""
 
-    from_input: Array
-    from_hidden: Array
-    input_bias: Array
-    hidden_bias: Array
+    weight_ih: Array
+    weight_hh: Array
+    bias_ih: Array
+    bias_hh: Array
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """All weights of a model of a built-in cell, in float32."""
+    """All weights of a model, in float32."""
 
     cell: str
     embedding: Array
@@ -63,22 +61,25 @@ class Weights:
         """V."""
         return int(self.output.shape[0])
 
+    @property
+    def state_shape(self) -> tuple[int, int, int]:
+        """Numbers of layers and of tensors in the state of each, and H."""
+        return len(self.layers), len(CELLS[self.cell].state), self.hidden_size
 
-LAYER_NAMES = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+
+def _names(layer: int) -> list[str]:
+    return [f"layers.{layer}.rnn.{name}_l0" for name in LayerWeights._fields]
 
 
 def expected_shapes(settings: ModelSettings, vocab_size: int) -> dict[str, tuple[int, ...]]:
-    """Name and shape of each tensor in the file of a model; a tied output matrix is left out."""
+    """Return the shape of each tensor of a model's file, by name, without a tied output matrix."""
     hidden, width = settings.hidden_size or 0, settings.embedding_size or 0
     rows = len(CELLS[settings.cell].blocks) * hidden
     shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (vocab_size, width)}
     for layer in range(settings.num_layers or 0):
         inputs = hidden if layer else width
         sizes = ((rows, inputs), (rows, hidden), (rows,), (rows,))
-        shapes |= {
-            f"layers.{layer}.rnn.{name}": size
-            for name, size in zip(LAYER_NAMES, sizes, strict=True)
-        }
+        shapes |= dict(zip(_names(layer), sizes, strict=True))
     if not settings.tie_weights:
         shapes["output.weight"] = (vocab_size, hidden)
     return shapes | {"output.bias": (vocab_size,)}
@@ -87,31 +88,22 @@ def expected_shapes(settings: ModelSettings, vocab_size: int) -> dict[str, tuple
 def weights_from(
     settings: ModelSettings, tensors: Mapping[str, Array], logit_scale: float = 1.0
 ) -> Weights:
-    """The weights of a model whose tensors have the expected names and shapes.
+    """Return the weights of a model whose tensors have the expected names and shapes.
 
-    All logits are multiplied by `logit_scale`, in the output layer (and not in an embedding that
-    is tied to it).
+    `logit_scale` multiplies all logits: the output layer, but not an embedding tied to it.
     """
-    plain = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
-    layers = tuple(
-        LayerWeights(
-            from_input=plain[f"layers.{layer}.rnn.weight_ih_l0"],
-            from_hidden=plain[f"layers.{layer}.rnn.weight_hh_l0"],
-            input_bias=plain[f"layers.{layer}.rnn.bias_ih_l0"],
-            hidden_bias=plain[f"layers.{layer}.rnn.bias_hh_l0"],
-        )
-        for layer in range(settings.num_layers or 0)
-    )
-    output, bias = (
-        plain["embedding.weight" if settings.tie_weights else "output.weight"],
-        plain["output.bias"],
-    )
+    arrays = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
+    output = arrays["embedding.weight" if settings.tie_weights else "output.weight"]
+    bias = arrays["output.bias"]
     if logit_scale != 1.0:
         output, bias = output * np.float32(logit_scale), bias * np.float32(logit_scale)
     return Weights(
         cell=settings.cell,
-        embedding=plain["embedding.weight"],
-        layers=layers,
+        embedding=arrays["embedding.weight"],
+        layers=tuple(
+            LayerWeights(*(arrays[name] for name in _names(layer)))
+            for layer in range(settings.num_layers or 0)
+        ),
         output=output,
         output_bias=bias,
     )
