@@ -1,11 +1,11 @@
 """Write the built-in corpus, `corpora/tales.txt`, and the facts about it.
 
-The tales are drawn from the grammar in `tales.grammar`, so the probability of every character is
-known: `corpora/tales.json` holds the source's exact entropy rate and the log-loss that the grammar
-itself has on the text, which is the best a language model can hope for.
+The grammar in `tales.grammar` generates the tales, so the probability of every character is known.
+`corpora/tales.json` has the exact entropy rate of the grammar and its log-loss on the text, which
+no language model can beat on average.
 
     python scripts/make_corpus.py            write tales.txt, tales.json and README.md
-    python scripts/make_corpus.py --check    exit 1 if the files there are not what it would write
+    python scripts/make_corpus.py --check    exit 1 if the existing files differ
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ topic, for a whole tale; who says `my` and who says `her`; closing quotation mar
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What `tales.json` holds; bits are of the grammar that wrote the text."""
+    """Content of `tales.json`. Bits are log-losses of the grammar that generated the text."""
 
     name: str
     seed: int
@@ -83,18 +83,18 @@ class Facts:
     sha256: str
     tales: int
     entropy_bits_per_char: float
-    """Exact, of the source: expected bits over expected characters of a tale."""
+    """Exact entropy rate of the grammar: expected bits over expected characters of a tale."""
     log_loss_bits_per_char: float
     log_loss_bits_per_char_first_nine_tenths: float
     log_loss_bits_per_char_last_tenth: float
     log_loss_standard_error: float
-    """Of the whole text's log-loss, over tales."""
+    """Standard error of the log-loss of the whole text, over tales."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the files, or compare them; the exit status."""
+    """Write or compare the files and return the exit status."""
     options = _parser().parse_args(arguments)
-    files = make_files(tell_tales(options.chars))
+    files = make_files(generate_tales(options.chars))
     if options.check:
         return _check(files, options.out)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -105,8 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_files(tales: Sequence[Tale]) -> dict[str, str]:
-    """The content of each file by name."""
-    facts = asdict(state_facts(tales))
+    """Return the content of each file by name."""
+    facts = asdict(facts_of(tales))
     sample = next((t.text for t in tales if _is_showpiece(t.text)), tales[0].text)
     return {
         f"{NAME}.txt": "".join(tale.text for tale in tales),
@@ -115,23 +115,23 @@ def make_files(tales: Sequence[Tale]) -> dict[str, str]:
     }
 
 
-def tell_tales(chars: int) -> list[Tale]:
-    """Tales from the fixed seed until they have `chars` characters; the last one is complete.
+def generate_tales(chars: int) -> list[Tale]:
+    """Generate tales from a fixed seed, at least `chars` characters in all.
 
-    Only `Random.random` is used: the one method promised to stay the same between Pythons.
+    Only `Random.random` is used, since it alone is guaranteed to be the same in all Pythons.
     """
     grammar = Grammar.from_file(GRAMMAR)
     generator = random.Random(SEED)
     tales: list[Tale] = []
-    told = 0
-    while told < chars:
+    count = 0
+    while count < chars:
         tales.append(grammar.sample(grammar.start("tale"), generator.random))
-        told += len(tales[-1].text)
+        count += len(tales[-1].text)
     return tales
 
 
-def state_facts(tales: Sequence[Tale]) -> Facts:
-    """Size, entropy and log-loss of the corpus that the tales make up."""
+def facts_of(tales: Sequence[Tale]) -> Facts:
+    """Return size, entropy and log-loss of the corpus of these tales."""
     text = "".join(tale.text for tale in tales)
     split = int(len(text) * 0.9)
     bits = math.fsum(tale.bits for tale in tales)
@@ -153,14 +153,14 @@ def state_facts(tales: Sequence[Tale]) -> Facts:
 
 
 def entropy_rate() -> float:
-    """Exact entropy of the source: expected bits over expected characters of a tale."""
+    """Return the exact entropy rate: expected bits over expected characters of a tale."""
     grammar = Grammar.from_file(GRAMMAR, lifted=True)
     expected = grammar.expected(grammar.start("tale"))
     return expected.bits / expected.chars
 
 
 def bits_from(tales: Sequence[Tale], split: int) -> float:
-    """Bits of the choices whose first character is at `split` or later."""
+    """Return the bits of the choices whose first character is at `split` or later."""
     late: list[float] = []
     start = 0
     for tale in tales:
@@ -170,7 +170,7 @@ def bits_from(tales: Sequence[Tale], split: int) -> float:
 
 
 def standard_error(tales: Sequence[Tale]) -> float:
-    """Standard error of the ratio of total bits to total characters, tales being independent."""
+    """Return the standard error of total bits over total characters; tales are independent."""
     chars = sum(len(tale.text) for tale in tales)
     rate = math.fsum(tale.bits for tale in tales) / chars
     squares = math.fsum((tale.bits - rate * len(tale.text)) ** 2 for tale in tales)
@@ -186,7 +186,10 @@ def _check(files: dict[str, str], folder: Path) -> int:
     for name, text in files.items():
         path = folder / name
         if not path.is_file() or path.read_bytes() != text.encode():
-            print(f"{path} is not what {Path(__file__).name} writes; run it again", file=sys.stderr)
+            print(
+                f"{path} differs from what {Path(__file__).name} writes; run it again",
+                file=sys.stderr,
+            )
             return 1
     return 0
 
@@ -194,8 +197,8 @@ def _check(files: dict[str, str], folder: Path) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Write the built-in corpus, corpora/tales.txt.")
     parser.add_argument("--out", type=Path, default=CORPORA, help="folder to write to")
-    parser.add_argument("--chars", type=int, default=CHARS, help="least number of characters")
-    parser.add_argument("--check", action="store_true", help="only compare the files; 1 if unlike")
+    parser.add_argument("--chars", type=int, default=CHARS, help="minimum number of characters")
+    parser.add_argument("--check", action="store_true", help="only compare; exit 1 if files differ")
     return parser
 
 

@@ -1,10 +1,9 @@
-"""Regenerate the figures of the README: train as a user would, print a table row for each.
+"""Regenerate measured results: train as a user would, and print a table row for each task.
 
     CHARLM_DATA=folder python scripts/reproduce.py [NAME ...]
 
-NAME is one of the tasks below (all of them without one). The corpora are not part of charlm; their
-folder comes from CHARLM_DATA. Runs are kept under --checkpoints, so a task that was finished before
-is only read. Every row names seed, machine and date.
+NAME is one of the tasks below; without a name all are run. The corpora are not part of charlm;
+their folder is CHARLM_DATA. Runs are kept under --checkpoints; finished tasks are not repeated.
 """
 
 import argparse
@@ -23,7 +22,7 @@ import charlm
 
 @dataclass(frozen=True)
 class Task:
-    """A training command (with `{data}` for the folder of corpora) and what is shown of it."""
+    """Training command, with `{data}` for the folder of corpora, and the figure to show."""
 
     arguments: str
     shown: str = "nats_per_token"
@@ -60,7 +59,7 @@ TASKS = {
 
 
 def main() -> None:
-    """Run the tasks that are named and print their rows."""
+    """Run the named tasks and print their rows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*TASKS, []], metavar="NAME")
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
@@ -75,7 +74,7 @@ def main() -> None:
 
 
 def row(name: str, data: Path, checkpoints: Path, seed: int) -> str:
-    """Train a task unless its run is there, and show its result as a row of Markdown."""
+    """Train a task unless it is finished, and return its result as a row of Markdown."""
     task = TASKS[name]
     path = checkpoints / f"reproduce-{name}"
     if not (path / "model.safetensors").exists() or record(path)["status"] != "finished":
@@ -83,15 +82,15 @@ def row(name: str, data: Path, checkpoints: Path, seed: int) -> str:
         options = ["--seed", str(seed), "--name", path.name, "--checkpoints", str(checkpoints)]
         program = [sys.executable, "-c", "from charlm.cli import main; main()"]
         subprocess.run([*program, "-q", *command, *options], check=True)
-    found = record(path)
-    tally = found["results"][task.part]
+    run = record(path)
+    tally = run["results"][task.part]
     measured = f"{tally[task.shown]:.4g} {task.shown.replace('_', ' ')}"
     if task.homophones:
         right, pairs = homophones(path, data / "homophones", task.homophones)
         measured += (
             f"; prefers the true sentence in {right} of {pairs} ({100 * right / pairs:.1f} %)"
         )
-    length = f"{found['results']['seconds'] / 60:.1f} min, {model_name(found)}"
+    length = f"{run['results']['seconds'] / 60:.1f} min, {model_name(run)}"
     shown = shlex.join(["charlm", "train", *shlex.split(task.arguments.format(data="data"))])
     return (
         f"| {name} | `{shown}` | {task.part}, {tally['tokens']:,} tokens | {measured} | {length} |"
@@ -99,7 +98,7 @@ def row(name: str, data: Path, checkpoints: Path, seed: int) -> str:
 
 
 def homophones(path: Path, folder: Path, name: str) -> tuple[int, int]:
-    """In how many pairs of sentences the true one is the likelier."""
+    """Return the number of pairs in which the true sentence is likelier, and of all pairs."""
     lines = (folder / f"homophone_pairs.{name}.tsv").read_text(encoding="utf-8").splitlines()
     pairs = [line.split("\t")[3:5] for line in lines[1:]]
     model = charlm.load(path)
@@ -109,24 +108,24 @@ def homophones(path: Path, folder: Path, name: str) -> tuple[int, int]:
 
 
 def record(path: Path) -> dict[str, Any]:
-    """The content of run.json."""
+    """Return the content of run.json."""
     content: dict[str, Any] = json.loads((path / "run.json").read_text(encoding="utf-8"))
     return content
 
 
-def model_name(found: dict[str, Any]) -> str:
-    """Layers, size and cell."""
-    model = found["settings"]["model"]
+def model_name(run: dict[str, Any]) -> str:
+    """Return layers, size and cell."""
+    model = run["settings"]["model"]
     return f"{model['num_layers']}x{model['hidden_size']} {model['cell'].upper()}"
 
 
 def machine(checkpoints: Path) -> str:
-    """What the newest run was trained on."""
+    """Return the machine of the newest run."""
     newest = max(checkpoints.glob("reproduce-*/run.json"), key=lambda path: path.stat().st_mtime)
-    found = record(newest.parent)
+    run = record(newest.parent)
     return (
-        f"{found['machine']['device_name']}, {found['machine']['threads']} threads, "
-        f"torch {found['machine']['torch']}, {found['precision']['name']}"
+        f"{run['machine']['device_name']}, {run['machine']['threads']} threads, "
+        f"torch {run['machine']['torch']}, {run['precision']['name']}"
     )
 
 

@@ -3,15 +3,15 @@
 A grammar is a text file (see `tales.grammar`). A rule gives a name one or more weighted
 alternatives, and an alternative is text with these marks in it:
 
-    <name>          what rule `name` generates
+    <name>          a text of rule `name`
     <key:=name>     the same, and `{key}` stands for the generated text from here on
     {key}           the value of feature `key`
     (key=value ...) sets features for the rest of this alternative; a value may be {other}
     _ ~             a space, a line feed
     3: text         an alternative of weight 3 instead of 1
 
-`rule[key=value] = a | b` holds where the feature has that value. Indented lines continue a
-rule, `#` opens a comment. Features are handed down to the rules called, never back up.
+`rule[key=value] = a | b` applies if the feature has that value. Indented lines continue a rule, and
+`#` begins a comment. Features are passed down to called rules, never back up.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ HEAD = re.compile(r"(?P<name>\w+)(\[(?P<when>[^\]]*)\])? = ")
 
 
 class State(NamedTuple):
-    """A rule together with the values of every feature it can depend on.
+    """Rule with the values of all features on which it can depend.
 
-    An echo stands for the text that the same state generated before, and costs no bits.
+    An echo repeats the text that the same state generated before, and costs no bits.
     """
 
     rule: str
@@ -46,31 +46,31 @@ Expansions = tuple[tuple[float, Atoms], ...]
 
 
 class Tale(NamedTuple):
-    """A sampled text and its choices: (position of the first character it governs, bits)."""
+    """Generated text and its choices: (position of the first character affected, bits)."""
 
     text: str
     choices: list[tuple[int, float]]
 
     @property
     def bits(self) -> float:
-        """-log2 of the probability of the text."""
+        """Return -log2 of the probability of the text."""
         return math.fsum(bits for _, bits in self.choices)
 
 
 class Expected(NamedTuple):
-    """Expected bits and characters of what a state generates; their ratio is the entropy rate."""
+    """Expected bits and characters of the texts of a state; their ratio is the entropy rate."""
 
     bits: float
     chars: float
 
 
 class GrammarError(ValueError):
-    """The grammar is malformed, does not end, or gives one text two derivations."""
+    """Error of a grammar that is malformed, does not end, or derives one text in two ways."""
 
 
 @dataclass(frozen=True)
 class Alternative:
-    """One weighted way to rewrite a rule: text and marks in order."""
+    """Weighted alternative of a rule: texts and marks in order."""
 
     weight: int
     marks: tuple[str | re.Match[str], ...]
@@ -78,7 +78,7 @@ class Alternative:
 
 @dataclass
 class Variant:
-    """The alternatives of a rule under a condition on the features."""
+    """Alternatives of a rule under a condition on the features."""
 
     when: Features
     alternatives: list[Alternative]
@@ -86,7 +86,7 @@ class Variant:
 
 @dataclass
 class Binding:
-    """A rule made for `<key:=name>`: the rest of the alternative after the bound text."""
+    """Rule made for `<key:=name>`: the rest of the alternative after the bound text."""
 
     key: str
     name: str
@@ -95,7 +95,7 @@ class Binding:
 
 @dataclass
 class Form:
-    """Expected bits and characters, linear in the states (`calls`) still being worked out."""
+    """Expected bits and characters as a linear form in unsolved states (`calls`)."""
 
     bits: float = 0.0
     chars: float = 0.0
@@ -110,15 +110,15 @@ class Form:
 
 
 class Grammar:
-    """The rules of a grammar file.
+    """Rules of a grammar file.
 
-    Every question about it is answered from one function: `expansions` of a state, the list of
-    its alternatives as (probability, sequence of texts and states).
+    Everything is computed from one method: `expansions` of a state, its alternatives as
+    (probability, sequence of texts and states).
 
-    A `lifted` grammar does not tell apart the texts that `<key:=name>` can bind: `{key}` becomes
-    an echo of the state that made the text. As no rule may depend on such a text, expectations
-    stay exact, and it generates every text of the plain grammar, with far fewer states. It
-    is for `expected` and `tales_ambiguity`; to sample takes the plain one.
+    A `lifted` grammar does not distinguish the texts that `<key:=name>` can bind: `{key}` becomes
+    an echo of the state that generated the text. Since no rule may depend on such a text,
+    expectations stay exact, and the lifted grammar generates every text of the plain grammar with
+    far fewer states. It is for `expected` and `tales_ambiguity`; sampling needs the plain grammar.
     """
 
     def __init__(self, source: str, *, lifted: bool = False) -> None:
@@ -138,18 +138,18 @@ class Grammar:
         return cls(path.read_text(encoding="ascii"), lifted=lifted)
 
     def start(self, rule: str) -> State:
-        """The state of a rule that needs no features."""
+        """Return the state of a rule that needs no features."""
         return self.state(rule, {})
 
     def state(self, rule: str, features: Features) -> State:
-        """The rule with those of the features it can depend on."""
+        """Return the state of a rule with the features on which it can depend."""
         if rule not in self.needs:
             raise GrammarError(f"no rule named {rule!r}; define it or correct the spelling")
         known = sorted(self.needs[rule] & features.keys())
         return State(rule, tuple((key, features[key]) for key in known))
 
     def expansions(self, state: State) -> Expansions:
-        """The alternatives of a state: (probability, texts and states in order)."""
+        """Return the alternatives of a state: (probability, texts and states in order)."""
         if state not in self._expansions:
             expand = self._expand_binding if state.rule in self.bindings else self._expand_rule
             self._expansions[state] = expand(state.rule, dict(state.features))
@@ -176,25 +176,25 @@ class Grammar:
         return Tale("".join(pieces), choices)
 
     def expected(self, state: State) -> Expected:
-        """Expected bits and characters of a state's text, by recursion over the grammar.
+        """Return the expected bits and characters of a state by recursion over the grammar.
 
-        Bits add up over choices and characters over texts, so both solve linear equations, one per
-        state. They are eliminated on the way back from each state: a state that calls itself
-        `c` times on average has its own constant divided by `1 - c`. Exact but for rounding.
+        Bits are sums over choices and characters are sums over texts, so both solve linear
+        equations, one per state. Each is eliminated when the recursion returns: if a state calls
+        itself `c` times on average, its constant is divided by `1 - c`. Exact up to rounding.
         """
         form = self._form(state, set())
         return Expected(form.bits, form.chars)
 
     def reachable(self, state: State) -> list[State]:
-        """Every state that texts of `state` can pass through, itself first."""
-        found = {state: None}
+        """Return all states that a derivation from `state` can reach, itself first."""
+        reached = {state: None}
         queue = [state]
         while queue:
             for _, atoms in self.expansions(queue.pop()):
-                new = [a for a in atoms if isinstance(a, State) and a not in found]
-                found.update(dict.fromkeys(new))
+                new = [a for a in atoms if isinstance(a, State) and a not in reached]
+                reached.update(dict.fromkeys(new))
                 queue.extend(dict.fromkeys(new))
-        return list(found)
+        return list(reached)
 
     def _form(self, state: State, active: set[State]) -> Form:
         if state in self._forms:
@@ -218,7 +218,7 @@ class Grammar:
         own = total.calls.pop(state, 0.0)
         if own >= 1.0:
             raise GrammarError(
-                f"<{state.rule}> calls itself {own:g} times on average; need below 1"
+                f"<{state.rule}> calls itself {own:g} times on average; expected less than 1"
             )
         solved = Form()
         solved.add(total, 1.0 / (1.0 - own))
@@ -229,7 +229,7 @@ class Grammar:
     def _expand_rule(self, rule: str, features: Features) -> Expansions:
         fitting = [v for v in self.variants[rule] if v.when.items() <= features.items()]
         if len(fitting) != 1:
-            raise GrammarError(f"<{rule}> has {len(fitting)} variants for {features}; need one")
+            raise GrammarError(f"<{rule}> has {len(fitting)} variants for {features}; expected one")
         total = sum(a.weight for a in fitting[0].alternatives)
         return tuple(
             (a.weight / total, self._atoms(a.marks, features)) for a in fitting[0].alternatives
@@ -247,7 +247,7 @@ class Grammar:
         )
 
     def _texts(self, state: State) -> Iterator[tuple[float, str]]:
-        """All texts of a state that has finitely many, with their probabilities."""
+        """Yield all texts of a state with finitely many, and their probabilities."""
         for probability, atoms in self.expansions(state):
             texts = [(probability, "")]
             for atom in atoms:
@@ -256,7 +256,7 @@ class Grammar:
             yield from texts
 
     def _atoms(self, marks: tuple[str | re.Match[str], ...], features: Features) -> Atoms:
-        """Texts and states of an alternative, its features filled in."""
+        """Return the texts and states of an alternative with its features filled in."""
         features = dict(features)
         atoms: list[str | State] = []
         for mark in marks:
@@ -271,7 +271,7 @@ class Grammar:
         return join(atoms)
 
     def _desugar(self, name: str, alternative: Alternative) -> Alternative:
-        """Move what follows `<key:=name>` to a rule of its own."""
+        """Move what follows `<key:=name>` into its own rule."""
         for i, mark in enumerate(alternative.marks):
             if isinstance(mark, re.Match) and mark["bound"]:
                 rest = self._desugar(name, Alternative(1, alternative.marks[i + 1 :])).marks
@@ -283,14 +283,14 @@ class Grammar:
         return alternative
 
     def _sequences(self) -> Iterator[tuple[str, set[str], tuple[str | re.Match[str], ...]]]:
-        """Every alternative: its rule, the features it starts out with, its marks."""
+        """Yield every alternative: its rule, the features known at its start, its marks."""
         for name, variants in self.variants.items():
             yield from ((name, set(), a.marks) for v in variants for a in v.alternatives)
         for name, binding in self.bindings.items():
             yield name, {binding.key}, binding.marks
 
     def _needs(self) -> dict[str, set[str]]:
-        """The features that each rule depends on: used before they are set, to a fixed point."""
+        """Return the features on which each rule depends: those used before they are set."""
         needs = {n: {k for v in vs for k in v.when} for n, vs in self.variants.items()}
         needs |= {name: set() for name in self.bindings}
         calls = [(name, binding.name, frozenset[str]()) for name, binding in self.bindings.items()]
@@ -311,7 +311,7 @@ class Grammar:
 
 
 def join(atoms: list[str | State] | Atoms) -> Atoms:
-    """Neighbouring texts made one, empty ones dropped."""
+    """Join neighbouring texts and drop empty ones."""
     joined: list[str | State] = []
     for atom in atoms:
         if isinstance(atom, str) and joined and isinstance(joined[-1], str):
@@ -326,7 +326,7 @@ def _choose(expansions: Expansions, point: float) -> tuple[float, Atoms]:
         if point < expansion[0]:
             return expansion
         point -= expansion[0]
-    return expansions[-1]  # the probabilities sum to a rounding error less than 1
+    return expansions[-1]  # rounding: the probabilities may sum to less than 1
 
 
 def _value(key: str, features: Features) -> str | State:

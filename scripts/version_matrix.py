@@ -1,10 +1,9 @@
 """Run the tests under the lowest and the highest versions of the dependencies.
 
-Each Python that pyproject.toml allows and that is found here gets two virtual environments: one
-with the lowest version of each dependency and extra, one with the highest. Pythons are looked for
-in the variable PYTHONS (paths, separated by colons), on PATH, in pyenv and in uv. An environment
-is kept in the cache folder and made again when its requirements change. The exit status is 1 if
-an environment could not be made or a test failed in it.
+Each installed Python that pyproject.toml allows gets two virtual environments: one with the lowest
+version of each dependency and extra, one with the highest. Pythons are found by PYTHONS (paths,
+separated by colons), on PATH, in pyenv and in uv. An environment stays in the cache folder until
+its requirements change. The exit status is 1 if an environment could not be made or a test failed.
 """
 
 import argparse
@@ -21,19 +20,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ("hypothesis", "pytest", "pytest-xdist")
-"""Of the development tools, those that the tests import."""
+"""Development tools that the tests import."""
 SHOWN = ("torch", "numpy", "datasets", "tokenizers", "typer")
 """Packages with a column in the table."""
 ASK = "import sys, ensurepip, venv; print('.'.join(map(str, sys.version_info[:3])))"
 LOWEST, HIGHEST = "lowest", "highest"
 QUIET = {LOWEST: ("-W", "ignore::DeprecationWarning"), HIGHEST: ()}
-"""Warnings that old releases give about the libraries that they use are not failures."""
+"""Python options: warnings of old releases about their own dependencies are not failures."""
 BOUND = re.compile(r">=\s*([\w.]+)[^;]*")
 
 
 @dataclass(frozen=True)
 class Combination:
-    """A Python and the end of the allowed versions that is tried with it."""
+    """Python together with the lowest or highest versions."""
 
     python: Path
     version: str
@@ -47,7 +46,7 @@ class Combination:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Versions that were installed and the last line of the tests, or what failed before them."""
+    """Installed versions and the last line of the tests, or what failed before."""
 
     versions: dict[str, str]
     text: str
@@ -61,7 +60,7 @@ def interpreters(oldest: tuple[int, int]) -> dict[str, Path]:
         try:
             asked = subprocess.run([path, "-c", ASK], capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError):
-            continue  # no interpreter, or one that makes no environments
+            continue  # not an interpreter, or one without venv
         version = tuple(int(part) for part in asked.stdout.split("."))
         minor = version[0], version[1]
         if minor >= oldest and version > found.get(minor, ((), path))[0]:
@@ -80,7 +79,7 @@ def _candidates() -> Iterator[Path]:
 
 
 def requirements(project: dict[str, object], end: str, torch: str | None) -> list[str]:
-    """Return the dependencies and extras, at their lowest versions or as they are."""
+    """Return the dependencies and extras, with lowest versions or as they are."""
     table = project["project"]
     assert isinstance(table, dict)
     lines = list(table["dependencies"])
@@ -94,7 +93,7 @@ def requirements(project: dict[str, object], end: str, torch: str | None) -> lis
 
 
 def environment(folder: Path, combination: Combination, wanted: list[str], log: Path) -> Path:
-    """Return the Python of an environment with these requirements; make it if it is not there."""
+    """Return the Python of an environment with these requirements; make it if needed."""
     place, python = folder / combination.name, folder / combination.name / "bin" / "python"
     text = "\n".join([str(ROOT), str(combination.python), *wanted])
     mark, stamp = place / "complete", hashlib.sha256(text.encode()).hexdigest()
@@ -115,14 +114,14 @@ def _logged(command: list[str | Path], log: Path) -> None:
 
 
 def versions_in(python: Path) -> dict[str, str]:
-    """Return the versions of the packages with a column."""
+    """Return the versions of the packages in SHOWN."""
     code = f"from importlib.metadata import version\nfor n in {SHOWN}: print(n, version(n))"
     asked = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
     return dict(line.split() for line in asked.stdout.splitlines())
 
 
 def outcome(combination: Combination, wanted: list[str], folder: Path, more: list[str]) -> Outcome:
-    """Make the environment, run the tests in it, and return what came of it."""
+    """Make the environment, run the tests in it, and return the outcome."""
     log = folder / f"{combination.name}.log"
     log.write_text("", encoding="utf-8")
     try:
@@ -146,9 +145,9 @@ def table(rows: list[tuple[Combination, Outcome]]) -> str:
     """Return the outcomes as a Markdown table."""
     head = ["Python", "versions", *SHOWN, "tests"]
     lines = [head, ["---"] * len(head)]
-    for combination, found in rows:
-        shown = [found.versions.get(name, "-") for name in SHOWN]
-        lines.append([combination.version, combination.end, *shown, found.text])
+    for combination, result in rows:
+        versions = [result.versions.get(name, "-") for name in SHOWN]
+        lines.append([combination.version, combination.end, *versions, result.text])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -161,7 +160,7 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, default=default, help=f"default: {default}")
     parser.add_argument("--list", action="store_true", help="show the combinations, run nothing")
     parser.add_argument("--only", default="", metavar="TEXT", help="such as 3.12, or 3.11.7-lowest")
-    parser.add_argument("--torch", help="this version of torch instead of the lowest or highest")
+    parser.add_argument("--torch", help="version of torch, instead of lowest or highest")
     parser.add_argument("pytest", nargs="*", help="arguments of pytest, after --")
     arguments = parser.parse_args()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -183,7 +182,7 @@ def main() -> int:
             print(f"  {rows[-1][1].text}", flush=True)
     if rows:
         print(table(rows))
-    return int(not all(found.passed for _, found in rows))
+    return int(not all(result.passed for _, result in rows))
 
 
 if __name__ == "__main__":

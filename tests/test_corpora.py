@@ -10,7 +10,7 @@ from itertools import product
 
 import pytest
 
-from make_corpus import CORPORA, GRAMMAR, entropy_rate, main, make_files, tell_tales
+from make_corpus import CORPORA, GRAMMAR, entropy_rate, generate_tales, main, make_files
 from tales_ambiguity import Ambiguity
 from tales_grammar import Grammar, GrammarError
 
@@ -48,7 +48,7 @@ def enumerate_texts(grammar, state, bound):
 
 @pytest.fixture(scope="module")
 def tales():
-    return tell_tales(1_000_000)
+    return generate_tales(1_000_000)
 
 
 @pytest.fixture(scope="module")
