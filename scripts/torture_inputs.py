@@ -75,7 +75,7 @@ def hostile_texts(bench: Bench) -> Iterator[Row]:
         unit = draws.choices(list(UNITS), [6, 6, 1, 0.1])[0]
         document = draws.choice(("stream", "line", "paragraph"))
         try:
-            corpus = Corpus([str(path)], document=document)
+            corpus = Corpus([str(path)], document=document, keep_cr=True)
             found = load_dataset(CorpusSettings(valid_frac=0.0), VocabularySettings(unit=unit),
                                  corpus=corpus)  # fmt: skip
             text = found.vocabulary.decode(found.train.ids)
