@@ -39,7 +39,8 @@ def word_perplexity(value: float | None, unit: str) -> str:
     A word model that keeps blanks counts them as tokens, so its perplexity per token is far lower.
     """
     known = value is not None and not math.isnan(value)
-    return f" ({number(value, 1)} per word)" if known and not UNITS[unit].letter else ""
+    letters = unit in UNITS and UNITS[unit].letter  # a damaged run may name any unit
+    return f" ({number(value, 1)} per word)" if known and not letters else ""
 
 
 def duration(seconds: float) -> str:

@@ -116,6 +116,12 @@ def test_lies_are_refused_or_make_no_difference(whole: Path, seed: int) -> None:
     assert told > LIES / 10
 
 
+def test_info_of_a_run_with_an_unknown_unit_is_no_bug(path: Path) -> None:
+    """It reads no text, so it may show the run or refuse it, but not fail."""
+    changed(path, "config.json", "vocabulary", "unit", to="../../x")
+    judge(path, "info")
+
+
 WRONG_RECORDS = [
     (("format",), 99), (("format",), None), (("name",), KeyError), (("name",), 5),
     (("origins",), "x"), (("status",), KeyError), (("parameters",), "x"), (("command",), 5),
