@@ -125,7 +125,6 @@ def test_rates_are_positive_and_finite(value: float) -> None:
         (lambda: TrainingSettings(bptt=0), "bptt is 0"),
         (lambda: TrainingSettings(seed=-1), "seed is -1"),
         (lambda: TrainingSettings(seed=10**400), "seed is 1000"),
-        (lambda: VocabularySettings(min_count=10**400), "min_count is 1000"),
     ],
 )
 def test_values_out_of_range_are_refused(make, word: str) -> None:
