@@ -15,10 +15,16 @@ SETTING_HEAD = ("flag, or name for `--set`", "default", "meaning")
 def setting_rows(section: str) -> list[tuple[str, str, str]]:
     """Return the rows of a section as Markdown text: flag or name, default, meaning."""
     return [
-        (f"`{setting.flag or setting.name}`", setting.default_text, setting.meaning)
+        (_typed(setting), setting.default_text, setting.meaning)
         for setting in table().values()
         if setting.section == section
     ]
+
+
+def _typed(setting: Setting) -> str:
+    """Return the flag in Markdown, and the name if that is another one."""
+    differs = setting.flag and setting.flag[2:].replace("-", "_") != setting.name
+    return f"`{setting.flag or setting.name}`" + (f" (`{setting.name}`)" if differs else "")
 
 
 def markdown_tables() -> Iterable[str]:
