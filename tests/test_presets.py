@@ -14,7 +14,7 @@ from charlm.config.training import TrainingSettings
 from charlm.errors import UsageError
 from charlm.nn.model import count_parameters
 from charlm.runs.layout import read_record
-from charlm.training.optim import rate_share
+from charlm.training.schedule import rate_factor
 
 # What the papers, READMEs and configurations say, in their own units and by our names.
 WORDS = {"document": "stream", "unit": "word", "words": "whitespace"}
@@ -191,7 +191,7 @@ def test_rates_fall_as_published() -> None:
 
     def rates(name: str, passes: list[float]) -> list[float]:
         settings = settings_from(PRESETS[name].settings).training
-        return [rate_share(settings, 0.5, at) for at in passes]
+        return [rate_factor(settings, 0.5, at) for at in passes]
 
     assert rates("torch-rnn", [0, 3.99, 4, 8.9, 9, 14]) == [1, 1, 0.5, 0.5, 0.25, 0.125]
     assert rates("char-rnn", [9.9, 10, 11]) == pytest.approx([1, 0.97, 0.97**2])

@@ -10,18 +10,20 @@ from charlm.config.fields import (
     check,
     field_problems,
     one_of,
+    row_with,
     setting,
     validation_text,
     without,
 )
 from charlm.config.model import LEARNS_INPUT
+from charlm.config.optimizers import OPTIMIZERS, SCHEDULES
 from charlm.errors import named
 
 LENGTHS = ("epochs", "steps", "minutes")
 """Settings that give the length of a training; one of them is set."""
 RUN = "Run"
 """Panel of settings that belong to the machine or to checkpoints."""
-ADAM = (one_of("optimizer", "adamw", "adam"),)
+ADAM = (row_with("optimizer", OPTIMIZERS, lambda row: row.has_betas),)
 DECAY = (one_of("schedule", "decay", open_holds=False),)
 DECAYS_AGAIN = Need(
     fact="decay_times",
@@ -79,15 +81,15 @@ class TrainingSettings:
         0.0, "Probability that a sequence starts a window from the initial state", flag=None
     )
     accumulate: int = _count(1, "Windows whose gradients make one step", flag=None, unit="windows")
-    optimizer: str = setting(
-        "adamw", "Optimiser", choices=("adamw", "adam", "sgd", "nt-asgd", "rmsprop")
-    )
+    optimizer: str = setting("adamw", "Optimiser", choices=OPTIMIZERS)
     learning_rate: float | None = _positive("Highest learning rate")
     weight_decay: float | None = _number(
         None, "Weight decay: decoupled for adamw, else L2", default_note="0.01 for adamw, else 0"
     )
     momentum: float = _fraction(
-        0.0, "Momentum", needs=(one_of("optimizer", "sgd", "nt-asgd", "rmsprop"),)
+        0.0,
+        "Momentum",
+        needs=(row_with("optimizer", OPTIMIZERS, lambda row: not row.has_betas),),
     )
     beta1: float = _fraction(
         0.9, "Decay of the first moment; 0 = none", 0.999999, flag=None, needs=ADAM
@@ -129,9 +131,9 @@ class TrainingSettings:
     schedule: str | None = setting(
         None,
         "Learning rate over the run",
-        choices=("cosine", "linear", "constant", "step", "plateau", "decay"),
+        choices=SCHEDULES,
         default_note="by rule",
-        needs=(validation_text("plateau"),),
+        needs=(validation_text(*(s for s, row in SCHEDULES.items() if row.follows_validation)),),
     )
     decay: float = _fraction(0.5, "Factor on the learning rate", flag=None, needs=DECAY)
     decay_from: float = _number(
@@ -151,7 +153,7 @@ class TrainingSettings:
         0.02,
         "Last learning rate, as a fraction of the highest",
         flag=None,
-        needs=(one_of("schedule", "cosine", "linear", "step"),),
+        needs=(row_with("schedule", SCHEDULES, lambda row: row.ends_at_final_rate),),
     )
     clip_norm: float = _number(
         1.0, "Largest gradient norm; 0 = no clipping", needs=(NO_CLIP_VALUE,)
@@ -193,7 +195,7 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         lengths = [named(name) for name in LENGTHS if getattr(self, name)]
         average, trigger = named("average"), named("average_trigger")
-        stateless, averaging = named("stateless"), self.optimizer == "nt-asgd"
+        stateless, averaging = named("stateless"), OPTIMIZERS[self.optimizer].averages
         contradictions = {
             f"{' and '.join(lengths)} were given; expected one length of the run. Give one": (
                 len(lengths) > 1

@@ -5,10 +5,13 @@ Polyak & Juditsky 1992. The exponential form has a short memory in the beginning
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+
+NON_MONOTONE_INTERVAL = 5
+"""Newest validations that `non_monotone` does not compare with."""
 
 
 class WeightAverage:
@@ -52,3 +55,13 @@ class WeightAverage:
     def _put(self, tensors: Mapping[str, Tensor]) -> None:
         for name, weight in self.model.named_parameters():
             weight.copy_(tensors[name])
+
+
+def non_monotone(nats: Sequence[float]) -> bool:
+    """Return whether averaging begins after these validations (Merity et al. 2018, algorithm 1).
+
+    It begins when the newest is worse than the best of all but the last five before it.
+    """
+    *before, newest = nats
+    earlier = before[:-NON_MONOTONE_INTERVAL]
+    return bool(earlier) and newest > min(earlier)

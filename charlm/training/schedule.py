@@ -3,10 +3,12 @@
 import math
 from dataclasses import dataclass
 
+from charlm.config.class_path import resolve
+from charlm.config.optimizers import OPTIMIZERS, SCHEDULES
 from charlm.config.training import TrainingSettings
 from charlm.text.batches import Batch
 from charlm.text.encoded import EncodedText
-from charlm.training.optim import non_monotone, rate_share
+from charlm.training.averaging import non_monotone
 from charlm.training.train_state import Counters
 
 EVALUATION_FRACTION = 0.1
@@ -59,7 +61,7 @@ class Schedule:
     def average_is_due(self, counters: Counters) -> bool:
         """Return whether the mean of all weights begins after the newest validation."""
         settings = self.settings
-        if settings.optimizer == "nt-asgd":
+        if OPTIMIZERS[settings.optimizer].averages:
             return non_monotone(counters.validation_nats)
         late = self.progress(counters) >= settings.average_latest
         return settings.average_trigger > 0 and (
@@ -68,7 +70,7 @@ class Schedule:
 
     def learning_rate(self, counters: Counters, batch_factor: float) -> float:
         """Return the learning rate of a step; see `batch_factor`."""
-        factor = rate_share(self.settings, self.progress(counters), self.passes(counters))
+        factor = rate_factor(self.settings, self.progress(counters), self.passes(counters))
         return (self.settings.learning_rate or 0.0) * (factor * counters.plateau) * batch_factor
 
     def token_fraction(self, batch: Batch) -> float:
@@ -92,6 +94,51 @@ class Schedule:
         factor = 1.0
         if self.settings.random_bptt:
             factor = len(batch.inputs) / (self.settings.bptt or 1)
-        if "sgd" not in self.settings.optimizer:
+        if not OPTIMIZERS[self.settings.optimizer].scales_with_gradient:
             factor *= self.token_fraction(batch)
         return factor
+
+
+def rate_factor(settings: TrainingSettings, progress: float, passes: float = 0.0) -> float:
+    """Return the factor on the highest learning rate, warm-up included.
+
+    `progress` runs from 0 to 1; `passes` are the passes over the text so far.
+    """
+    progress = min(max(progress, 0.0), 1.0)
+    if progress < settings.warmup:
+        return max(progress / settings.warmup, 1e-3)
+    after_warmup = (progress - settings.warmup) / max(1.0 - settings.warmup, 1e-12)
+    factor = resolve(SCHEDULES[settings.schedule or "cosine"].factor)
+    return float(factor(settings, after_warmup, passes))
+
+
+def cosine(settings: TrainingSettings, progress: float, passes: float) -> float:  # noqa: ARG001
+    """Fall from 1 to the final rate along half a cosine (Loshchilov & Hutter 2017)."""
+    final = settings.final_rate
+    return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def linear(settings: TrainingSettings, progress: float, passes: float) -> float:  # noqa: ARG001
+    """Fall from 1 to the final rate along a line."""
+    return 1.0 - (1.0 - settings.final_rate) * progress
+
+
+def constant(settings: TrainingSettings, progress: float, passes: float) -> float:  # noqa: ARG001
+    """Stay at 1."""
+    return 1.0
+
+
+def step(settings: TrainingSettings, progress: float, passes: float) -> float:  # noqa: ARG001
+    """Stay at 1 for half of the run, then halve at every tenth of it, down to the final rate."""
+    halvings = max(0, math.floor((progress - 0.4) * 10.0 + 1e-9))
+    return max(float(0.5**halvings), settings.final_rate)
+
+
+def decay(settings: TrainingSettings, progress: float, passes: float) -> float:  # noqa: ARG001
+    """Multiply by `decay` after `decay_from` passes and then every `decay_every`.
+
+    Do so `decay_times` times at most, or until the end if that is 0.
+    """
+    times = math.floor((passes - settings.decay_from) / settings.decay_every + 1e-9) + 1
+    times = max(times, 0)
+    return float(settings.decay ** min(times, settings.decay_times or times))

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import torch
 
+from charlm.config.optimizers import SCHEDULES
 from charlm.config.training import TrainingSettings
 from charlm.errors import DivergenceError
 from charlm.nn.encoder import State
@@ -185,7 +186,7 @@ class Trainer:
                 counters.take_as_best(tally)
                 self.on_best(self.model)
         counters.without_gain = 0 if best else counters.without_gain + 1
-        if self.settings.schedule == "plateau" and not best:
+        if SCHEDULES[self.settings.schedule or "cosine"].follows_validation and not best:
             counters.plateau *= PLATEAU_FACTOR
         counters.validation_nats.append(tally.nats)
         if self.state.average is None and self.schedule.average_is_due(counters):

@@ -18,6 +18,7 @@ import torch
 from charlm.config.cells import CELLS
 from charlm.config.fields import VALIDATION
 from charlm.config.model import ModelSettings
+from charlm.config.optimizers import OPTIMIZERS
 from charlm.config.settings import Settings, table
 from charlm.config.training import TrainingSettings
 from charlm.config.unused import missing_need
@@ -26,7 +27,7 @@ from charlm.nn.devices import Precision
 from charlm.nn.model import check_model
 from charlm.text.batches import Batches, BatchSpec
 from charlm.text.dataset import Dataset
-from charlm.training.optim import NON_MONOTONE_INTERVAL, OPTIMIZERS
+from charlm.training.averaging import NON_MONOTONE_INTERVAL
 from charlm.training.plan.basis import Basis
 from charlm.training.plan.constants import (
     DEFAULT_BATCH,
@@ -245,12 +246,13 @@ def _plan_rates(basis: Basis, training: TrainingSettings, model: ModelSettings) 
     if rate is None:
         rate = basis.choose("training.learning_rate", _rate(basis, training, model), reason)
     if decay is None:
-        decay = 0.01 if training.optimizer == "adamw" else 0.0
+        decay = OPTIMIZERS[training.optimizer].weight_decay
         basis.choose("training.weight_decay", decay, reason)
     if seed is None:
         seed = basis.choose("training.seed", secrets.randbelow(2**32), "drawn at random")
     average = _average(basis, training, model)
-    averages = bool(average or training.average_trigger) or training.optimizer == "nt-asgd"
+    spec = OPTIMIZERS[training.optimizer]
+    averages = bool(average or training.average_trigger or spec.averages)
     schedule = training.schedule or basis.choose(
         "training.schedule",
         "constant" if averages else "cosine",
@@ -264,8 +266,8 @@ def _plan_rates(basis: Basis, training: TrainingSettings, model: ModelSettings) 
 
 def _rate(basis: Basis, training: TrainingSettings, model: ModelSettings) -> float:
     """Return the learning rate for the optimiser, the cell and the size."""
-    rate = OPTIMIZERS[training.optimizer][1]
-    if "sgd" in training.optimizer:
+    rate = OPTIMIZERS[training.optimizer].learning_rate
+    if OPTIMIZERS[training.optimizer].scales_with_gradient:
         return rate
     factor = CELLS[model.cell].rate_factor
     if basis.is_small_corpus_of_documents:  # one layer at twice the rate: 2.105, not 2.085
@@ -279,7 +281,7 @@ def _average(basis: Basis, training: TrainingSettings, model: ModelSettings) -> 
     if training.average is not None:
         return training.average
     decay = 0.0
-    if training.optimizer == "nt-asgd" or training.average_trigger:
+    if OPTIMIZERS[training.optimizer].averages or training.average_trigger:
         reason = "it begins by the validations"
     elif not basis.is_small_corpus_of_documents:
         reason = "the text is not soon memorised"
@@ -293,7 +295,7 @@ def _average(basis: Basis, training: TrainingSettings, model: ModelSettings) -> 
 def _evals(basis: Basis, training: TrainingSettings) -> int:
     """Return fewer validations if one takes more than a quarter of the training before it."""
     valid = basis.dataset.valid
-    if training.optimizer == "nt-asgd":
+    if OPTIMIZERS[training.optimizer].averages:
         return _evals_of_nt_asgd(basis, training)
     if valid is None or training.minutes or training.evals != TrainingSettings().evals:
         return training.evals
