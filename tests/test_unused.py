@@ -19,6 +19,7 @@ from charlm.config.unused import drop_unused, facts_of, missing_need, origins_of
 from charlm.errors import CharlmError, UsageError
 from charlm.nn.devices import Precision
 from charlm.nn.model import RecurrentLanguageModel
+from charlm.tasks.language_model import language_model_task
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.text.direction import mirrored_dataset
@@ -144,7 +145,8 @@ def trial(values: Nested) -> Trial:
     if training.frequency_bias:
         begin_with_frequencies(network, data.train)
     read = mirrored_dataset(data) if model.direction == "backward" else data
-    trainer = Trainer(network, read, training, device=CPU, precision=fp32, clock=lambda: 0.0)
+    task = language_model_task(read, training, fp32)
+    trainer = Trainer(network, task, training, clock=lambda: 0.0)
     found = hashlib.sha256(read.train.ids.tobytes())
     for record in trainer.run():
         shown = record.to_dict() | {"seconds": 0.0, "tokens_per_second": 0.0}
