@@ -1,4 +1,4 @@
-"""What holds for every test: threads that do not spin, set before torch is first imported."""
+"""Set-up of all tests: threads that do not spin, set before torch is first imported."""
 
 import os
 
@@ -20,7 +20,7 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
 
 @pytest.fixture(scope="session", autouse=True)
 def steady_speed() -> Iterator[None]:
-    """Plan for a machine of one speed, so that no plan depends on this one or takes its time."""
+    """Plan for a machine of fixed speed, so that no plan depends on or measures this machine."""
     from charlm.training.plan import basis
 
     with pytest.MonkeyPatch.context() as patch:
@@ -34,7 +34,7 @@ def call(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., tuple[int, str, str]]:
-    """Runs a command in this process: exit code, stdout, stderr."""
+    """Return a function that runs a command in this process: exit code, stdout, stderr."""
     from charlm.cli import main
 
     waiting = tmp_path_factory.mktemp("streams") / "stdin"
@@ -53,7 +53,7 @@ def call(
 
 @pytest.fixture(autouse=True)
 def no_lines_about_slow_phases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loaded machine must not change what a command says on stderr."""
+    """Keep the load of the machine from changing what a command writes to stderr."""
     from charlm.cli import display
 
     monkeypatch.setattr(display, "TICK", 1e6)

@@ -15,7 +15,7 @@ from charlm.text.encoded import EncodedText, TextCounts
 from charlm.text.tokenizers.building import build_vocabulary
 from charlm.text.tokenizers.vocabulary import Vocabulary
 
-torch.set_num_threads(1)  # threads only wait for each other over tensors of three units
+torch.set_num_threads(1)  # tensors of three units are too small to share
 
 Call = Callable[..., tuple[int, str, str]]
 """The fixture `call`: runs a command, gives its exit code, stdout and stderr."""
@@ -43,15 +43,15 @@ STRUCTURES: dict[str, dict] = {
     "tied narrow last layer": {"last_hidden_size": 4, "tie_weights": True},
     "low-rank mogrifier": {"cell": "mogrifier", "mogrifier_rounds": 2, "mogrifier_rank": 2},
 }
-"""What models are made of beside their cell, for vocabularies of five."""
+"""Settings of models beside their cell, for vocabularies of five."""
 
 
 def tiny_model(
     cell: str = "lstm", vocab_size: int = 5, *, seed: int = 0, scale: float = 1.0, **settings
 ) -> RecurrentLanguageModel:
-    """Two layers of three units; `scale` times the usual output weights makes it opinionated.
+    """Return a model of two layers of three units, with output weights multiplied by `scale`.
 
-    `cell` may also name one of STRUCTURES. A learnt state is drawn, or it would be zero.
+    `cell` may also name one of STRUCTURES. A learnt state is random, or it would be zero.
     """
     named = STRUCTURES.get(cell, {"cell": cell})
     values = {"num_layers": 2, "hidden_size": 3, "embedding_size": 4} | named | settings
@@ -67,17 +67,17 @@ def tiny_model(
 
 
 def engine(model: RecurrentLanguageModel) -> TorchBackend:
-    """What computes likelihoods and samples with a model."""
+    """Return the backend that computes with a model."""
     return TorchBackend(model)
 
 
 def uniform_model(vocab_size: int = 5, cell: str = "gru") -> RecurrentLanguageModel:
-    """Every output weight zero, so that every token has probability 1 / V."""
+    """Return a model whose output weights are zero, so every token has probability 1 / V."""
     return tiny_model(cell, vocab_size, scale=0.0)
 
 
 def remembering_model(vocab_size: int = 5) -> RecurrentLanguageModel:
-    """An LSTM that never forgets: its cells add up what was read, from the first token on."""
+    """Return an LSTM that never forgets: its cells accumulate everything that it reads."""
     model = tiny_model("lstm", vocab_size, num_layers=1, scale=3.0)
     with torch.no_grad():
         model.layers[0].rnn.bias_ih_l0[3:6] = 100.0
@@ -90,7 +90,7 @@ def vocabulary_of(text: str = CORPUS, unit: str = "char", **settings) -> Vocabul
 
 
 def corpus_of(text: str, document: str = "stream", chunk: int = 1 << 20) -> Corpus:
-    """A corpus in memory that is read in chunks of about so many characters."""
+    """Return a corpus in memory that is read in chunks of about `chunk` characters."""
     corpus = Corpus.from_text(text, document)
     corpus._chunk_chars = chunk
     return corpus
@@ -115,7 +115,7 @@ def encoded_documents(documents: list[list[int]], is_stream: bool = False) -> En
 def naive_nats(
     model: RecurrentLanguageModel, ids: Iterable[int], state=None, first_input: int = 1
 ) -> list[float]:
-    """One token at a time, the softmax written out in Python floats."""
+    """Return the nats of one token at a time, with the softmax written out in Python floats."""
     nats = []
     with torch.no_grad():
         for index in ids:
@@ -129,7 +129,7 @@ def naive_nats(
 
 
 def chi_square_fits(counts: np.ndarray, expected: np.ndarray) -> bool:
-    """Whether counts could come from the expected ones: at most five deviations off."""
+    """Return whether counts fit the expected ones: at most five standard deviations off."""
     freedom = len(counts) - 1
     statistic = float(((counts - expected) ** 2 / expected).sum())
     return statistic < freedom + 5 * math.sqrt(2 * freedom)

@@ -1,4 +1,4 @@
-"""The neural cache: the formula of its paper, nothing from the future, a distribution."""
+"""Neural cache: it follows its formula, does not see the future, and is a distribution."""
 
 import itertools
 
@@ -30,7 +30,7 @@ def random_contexts(count: int = 40, seed: int = 0) -> Contexts:
 
 
 def naive(contexts: Contexts, cache: Cache) -> list[float]:
-    """Token by token, as the formula stands."""
+    """Return the nats token by token, by the formula."""
     found = [float(contexts.nats[0])]
     h, x = contexts.hidden.astype(np.float64), contexts.targets
     for t in range(1, len(x)):
@@ -54,15 +54,15 @@ def test_it_is_its_formula(size: int, theta: float, monkeypatch: pytest.MonkeyPa
 
 
 def test_extreme_contexts_do_not_overflow() -> None:
-    """Products of thousands, and a future that is much liker than the past."""
+    """With products in the thousands, and a future that resembles the present far more."""
     contexts = random_contexts()
     contexts.hidden[20:] *= 1000.0
     found = cached_nats(contexts, Cache(size=30, weight=0.5, theta=1.0))
     assert np.isfinite(found).all()
 
 
-def test_nothing_of_the_future_is_seen() -> None:
-    """Other tokens and contexts from a place on leave all nats before it alone."""
+def test_the_future_is_not_seen() -> None:
+    """Changing tokens and contexts from a place on changes no nats before it."""
     cache = Cache(size=10, weight=0.3, theta=0.5)
     before = cached_nats(random_contexts(), cache)
     changed = random_contexts()
@@ -72,7 +72,7 @@ def test_nothing_of_the_future_is_seen() -> None:
 
 
 def test_probabilities_of_all_tokens_sum_to_one() -> None:
-    """The last token may be any; the model gives each a fifth."""
+    """Over all possible last tokens; the model gives each 1/5."""
     total = 0.0
     for token in range(V):
         contexts = random_contexts()
@@ -82,7 +82,7 @@ def test_probabilities_of_all_tokens_sum_to_one() -> None:
 
 
 def test_contexts_are_what_the_model_sees() -> None:
-    """Streams and documents: nats as one token at a time, h as the output layer gets it."""
+    """In streams and documents: nats of one token at a time, h as the output layer receives it."""
     model = tiny_model("lstm", V)
     ids = [2, 3, 4, 2, 3, 3, 1, 4]
     found = read_contexts(engine(model), encoded_stream(ids))
@@ -110,7 +110,7 @@ def test_the_best_of_the_grid_is_chosen() -> None:
 
 
 def test_a_text_that_repeats_itself_gains_and_noise_does_not() -> None:
-    """Tuned: the greatest weight for repetition, the least for noise; the tally adds up."""
+    """Tuning chooses the largest weight for repetition, the smallest for noise."""
     draws = np.random.default_rng(3)
     hidden = np.tile(2 * draws.normal(size=(10, 8)), (30, 1)).astype(np.float32)
     again = Contexts(
@@ -128,8 +128,8 @@ def test_a_text_that_repeats_itself_gains_and_noise_does_not() -> None:
 
 @pytest.mark.parametrize("size", [1, 5, 1000])
 @pytest.mark.parametrize("lengths", [(700,), (1, 5, 400, 2, 300)])
-def test_a_text_is_read_in_pieces_with_no_more_than_the_cache(lengths, size: int) -> None:
-    """What is mixed while the text is read is what is mixed with all of it at hand."""
+def test_reading_in_pieces_changes_nothing(lengths, size: int) -> None:
+    """Mixing while reading equals mixing with the whole text in memory."""
     model, draws = tiny_model("lstm", V), np.random.default_rng(2)
     documents = [list(draws.integers(2, V, length)) for length in lengths]
     whole = len(documents) == 1

@@ -1,4 +1,4 @@
-"""Calibration: the factor is where the likelihood is best, by hand and on a model."""
+"""Calibration: the factor maximises the likelihood, by hand and on a model."""
 
 import math
 
@@ -17,8 +17,8 @@ from charlm.nn.torch_backend import TorchBackend
 
 
 @pytest.mark.parametrize("best", [0.26, 0.6, 0.97, 1.0, 1.03, 1.4, 3.0])
-def test_the_least_of_a_convex_function_is_found(best: float) -> None:
-    """s - best ln s is least at s = best."""
+def test_the_minimum_of_a_convex_function_is_found(best: float) -> None:
+    """s - best ln s has its minimum at s = best."""
     calls = []
 
     def nats(scale: float) -> float:
@@ -41,14 +41,14 @@ def test_the_factor_of_a_coin_is_that_of_its_frequencies() -> None:
 
 
 def test_a_flat_function_keeps_one() -> None:
-    """Nothing to gain, nothing changed."""
+    """Without a gain nothing changes."""
     assert fit_scale(lambda _: 5.0) == 1.0
 
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_scaled_weights_are_scaled_logits(cell: str, tied: bool) -> None:
-    """Every engine multiplies the logits, bias included, and no embedding that is tied to them."""
+    """Every engine multiplies the logits, bias included, but not an embedding tied to them."""
     sizes = {"embedding_size": 3} if tied else {}
     model = tiny_model(cell, 6, scale=3.0, tie_weights=tied, **sizes)
     ids = np.random.default_rng(1).integers(0, 6, (9, 2))
@@ -69,7 +69,7 @@ def test_scaled_weights_are_scaled_logits(cell: str, tied: bool) -> None:
 
 
 def test_a_sample_of_a_text_is_whole_documents_or_its_beginning() -> None:
-    """Spread over the text; a short text is taken whole."""
+    """Spread over the text; a short text is used whole."""
     documents = [[2] * number + [1] for number in range(20)]
     text = encoded_documents(documents)
     assert sample_of(text, 10_000) is text

@@ -1,4 +1,4 @@
-"""Dynamic evaluation: its formula, nothing from the future, and the model left as it was."""
+"""Dynamic evaluation: it follows its formula, and does not see the future or change the model."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_gradients_are_root_mean_squares_over_batches(monkeypatch: pytest.Monkey
 
 
 def test_it_is_its_formula() -> None:
-    """Three pieces, each step written out over all weights."""
+    """Three windows, each step written out over all weights."""
     source, rms = both("gru")
     model = tiny_model("gru", V)
     trained = {name: weight.detach().clone() for name, weight in model.named_parameters()}
@@ -75,7 +75,7 @@ def test_without_a_rate_it_is_the_plain_model(cell: str) -> None:
 
 @pytest.mark.parametrize("cell", ["lstm", "esn", "one-hot"])
 def test_the_model_is_left_as_it_was(cell: str) -> None:
-    """And what is never trained is not touched in the copy either."""
+    """Weights that are never trained stay unchanged in the copy too."""
     source, rms = both(cell)
     before = {name: tensor.clone() for name, tensor in source.model.state_dict().items()}
     dynamic_nats(source, TEXT, rms, HOW)
@@ -85,8 +85,8 @@ def test_the_model_is_left_as_it_was(cell: str) -> None:
     assert ("embedding.weight" in rms) == (not frozen)
 
 
-def test_nothing_is_known_before_it_is_paid_for() -> None:
-    """A later token changes no earlier figure, whatever piece it is in."""
+def test_the_future_is_not_seen() -> None:
+    """A later token changes no earlier figure, in any window."""
     source, rms = both()
     found = dynamic_nats(source, TEXT, rms, HOW)
     for at in (5, 6, 20, 46):
@@ -98,7 +98,7 @@ def test_nothing_is_known_before_it_is_paid_for() -> None:
 
 
 def test_what_was_read_is_learnt() -> None:
-    """A text that says one thing over and over becomes likelier than the model alone finds it."""
+    """A repetitive text becomes likelier than under the model alone."""
     source, rms = both()
     text = encoded_stream([2, 3, 4] * 40)
     plain = np.array(naive_nats(source.model, text.ids))
@@ -107,8 +107,8 @@ def test_what_was_read_is_learnt() -> None:
     assert found[-30:].mean() < 0.8 * plain[-30:].mean()
 
 
-def test_documents_begin_anew_but_keep_what_was_learnt() -> None:
-    """The second of two like documents is likelier; the first figures are those of the model."""
+def test_documents_reset_the_state_but_keep_what_was_learnt() -> None:
+    """The second of two similar documents is likelier; the first window is scored by the model."""
     source, rms = both()
     text = encoded_documents([[2, 3, 4, 2, 3, 4, 1]] * 8)
     found = dynamic_nats(source, text, rms, HOW).reshape(8, 7)
@@ -117,8 +117,8 @@ def test_documents_begin_anew_but_keep_what_was_learnt() -> None:
     assert found[7].sum() < found[0].sum()
 
 
-def test_the_factor_of_calibration_counts() -> None:
-    """Without a rate the nats are those of the scaled logits."""
+def test_the_calibration_factor_applies() -> None:
+    """With rate 0 the nats are those of the scaled logits."""
     source, rms = both()
     scaled = TorchBackend(source.model, 2.0)
     found = dynamic_nats(scaled, TEXT, rms, Dynamic(rate=0.0, decay=0.0))
@@ -126,8 +126,8 @@ def test_the_factor_of_calibration_counts() -> None:
     assert abs(found - other).max() > 0.01
 
 
-def test_the_best_of_the_grid_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the rates under the middle decay, then of the decays; only the beginning is looked at."""
+def test_the_best_of_the_grid_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """First the rate with the middle decay, then the decay, on the beginning of the text only."""
     source, rms = both()
     monkeypatch.setattr(dynamic, "RATES", (1e-9, 1e-2, 10.0))
     monkeypatch.setattr(dynamic, "TUNING_TOKENS", 60)

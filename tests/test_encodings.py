@@ -1,4 +1,4 @@
-"""Encodings that files seem to have: recognised, listed all at once, and read with `auto`."""
+"""Encodings of files: recognised, listed in one error, and read with `auto`."""
 
 import codecs
 
@@ -45,7 +45,7 @@ def text_of(language: str, codec: str) -> str:
 def test_auto_reads_a_text_in_the_encoding_that_it_was_written_in(
     tmp_path, language: str, codec: str, times: int
 ) -> None:
-    """And reports by which one, as a guess."""
+    """And reports the encoding as a guess."""
     text = text_of(language, codec) * times
     (tmp_path / "a.txt").write_bytes(("plain\n" * times + text).encode(codec))
     corpus = Corpus([str(tmp_path / "a.txt")], encoding="auto")
@@ -56,7 +56,7 @@ def test_auto_reads_a_text_in_the_encoding_that_it_was_written_in(
 
 @pytest.mark.parametrize("codec", WIDE)
 def test_auto_reads_each_file_by_its_own_mark(tmp_path, codec: str) -> None:
-    """Or by its NULs; the others of the folder as what they are."""
+    """Or by its NULs; other files of the folder keep their encodings."""
     (tmp_path / "a.txt").write_bytes(("naïve 猫 text\n" * 9).encode(codec))
     (tmp_path / "b.txt").write_bytes("naïve 猫\n".encode())
     corpus = Corpus([str(tmp_path)], encoding="auto")
@@ -64,8 +64,8 @@ def test_auto_reads_each_file_by_its_own_mark(tmp_path, codec: str) -> None:
     assert all(f"{tmp_path}/a.txt" in note for note in corpus.warnings) and corpus.warnings
 
 
-def test_what_is_utf_8_to_its_end_is_never_taken_for_anything_else(tmp_path) -> None:
-    """One byte at the end of a long file decides, and lines without it do not count."""
+def test_valid_utf_8_is_always_utf_8(tmp_path) -> None:
+    """One byte at the end of a long file decides; ASCII lines do not count."""
     good = ("plain text without anything\n" * 9999).encode()
     assert str(recognise([good, "é\n".encode()])) == "UTF-8"
     assert str(recognise([good + b"caf\xc3", b"\xa9"])) == "UTF-8"
@@ -76,7 +76,7 @@ def test_what_is_utf_8_to_its_end_is_never_taken_for_anything_else(tmp_path) -> 
 
 
 def test_all_badly_encoded_files_are_listed_at_once(tmp_path) -> None:
-    """With the place and the encoding that each seems to have; only the first was named before."""
+    """With place and probable encoding of each; the story: only the first was named."""
     (tmp_path / "a.txt").write_text("fine\n")
     for number, (language, codec) in enumerate([("French", "cp1252"), ("Russian", "koi8_r")]):
         (tmp_path / f"b{number}.txt").write_bytes(text_of(language, codec).encode(codec))
@@ -96,7 +96,7 @@ def test_all_badly_encoded_files_are_listed_at_once(tmp_path) -> None:
 
 
 def test_a_long_list_of_bad_files_is_cut(tmp_path) -> None:
-    """Thousands of lines help nobody."""
+    """Thousands of lines would not help."""
     for number in range(MAX_LISTED + 2):
         (tmp_path / f"{number:03}.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(CorpusError, match=r"(?s)52 of 52 files.*\n  and 2 more\Z") as caught:
@@ -122,21 +122,21 @@ def test_badly_encoded_tables_are_listed_too(tmp_path) -> None:
     assert str(caught.value).count("line 2, byte 10: 0xe9; it seems to be CP1252") == 3
 
 
-def test_what_no_encoding_fits_is_refused(tmp_path, monkeypatch) -> None:
-    """The user has to name one."""
+def test_a_file_that_fits_no_encoding_is_refused(tmp_path, monkeypatch) -> None:
+    """The user has to name its encoding."""
     (tmp_path / "a.txt").write_bytes(b"caf\xe9")
     monkeypatch.setattr("charlm.text.sources.encodings._likeliest", lambda _: None)
     with pytest.raises(CorpusError, match=r"was not recognised.*--encoding"):
         read(Corpus([str(tmp_path / "a.txt")], encoding="auto"))
 
 
-def test_auto_is_refused_where_a_text_is_read_as_it_comes() -> None:
-    """It is no encoding of Python's."""
+def test_auto_is_refused_for_text_that_is_read_as_it_comes() -> None:
+    """Python has no such encoding."""
     with pytest.raises(UsageError, match="--encoding auto needs to read the whole text"):
         codec_name("auto")
 
 
-def test_the_flag_at_the_command_line(tmp_path, monkeypatch, call: Call) -> None:
+def test_the_flag_on_the_command_line(tmp_path, monkeypatch, call: Call) -> None:
     """`charlm vocab` counts letters of both files, and reports the guess on stderr."""
     monkeypatch.chdir(tmp_path)
     tmp_path = tmp_path / "texts"

@@ -1,4 +1,4 @@
-"""Tables as other programs write them: Excel, R, pandas, Git LFS; read as meant, or refused."""
+"""Tables written by Excel, R and pandas, and files of Git LFS: read as meant, or refused."""
 
 import gzip
 import json
@@ -38,7 +38,7 @@ def refused(name: str, content: str | bytes | None = None, **options) -> str:
 
 
 def test_the_delimiter_that_excel_declares() -> None:
-    """Its first line is no row, and lines are counted from the beginning of the file."""
+    """That first line is not a row, but it counts in line numbers."""
     rows, notes = read("a.csv", "sep=;\r\nid;text\r\n1;a, b\r\n")
     assert rows == [(3, "a, b", {"id": "1"})]
     assert "semicolons" in notes
@@ -46,8 +46,8 @@ def test_the_delimiter_that_excel_declares() -> None:
 
 
 @pytest.mark.parametrize(("name", "mark"), [("a.tsv", "\t"), ("a.csv", ","), ("b.csv", ";")])
-def test_the_numbers_of_rows_that_r_writes(name: str, mark: str) -> None:
-    """`write.table` gives no name to their column, which shifts the other names by one."""
+def test_row_numbers_written_by_r(name: str, mark: str) -> None:
+    """`write.table` does not name their column, which shifts the other names by one."""
     lines = [["text", "n"], ["1", "the cat", "3"], ["7", "the dog", "4"]]
     content = "\n".join(mark.join(f'"{cell}"' for cell in line) for line in lines)
     rows, notes = read(name, content)
@@ -56,7 +56,7 @@ def test_the_numbers_of_rows_that_r_writes(name: str, mark: str) -> None:
 
 
 def test_one_field_too_many_shifts_nothing() -> None:
-    """Fields that are no numbers of rows are refused, though each row has one more."""
+    """Fields that are not row numbers are refused, although each row has one more."""
     assert "line 2 has 3 fields" in refused("a.csv", '"text","n"\n"a","1","x"\n"b","2","x"\n')
     assert "line 2 has 3 fields" in refused("b.csv", '"text","n"\n"1","1","x"\n"1","2","x"\n')
     message = refused("c.tsv", "id\ttext\n1\t1\tthe cat\n")
@@ -64,24 +64,24 @@ def test_one_field_too_many_shifts_nothing() -> None:
 
 
 def test_escaped_quotes_of_r_are_refused_with_advice() -> None:
-    """Its default is a backslash, which is no CSV."""
+    """R escapes with a backslash by default, which is not CSV."""
     assert 'qmethod = "double"' in refused("a.csv", '"text"\n"he said \\"no\\" then"\n')
 
 
 def test_blanks_before_quotes_are_refused_with_advice() -> None:
-    """A quote after a blank is a character, so the delimiter in it counts."""
+    """A quote after a blank does not enclose, so the delimiter after it counts."""
     assert "Remove the blank before" in refused("a.csv", 'id, text\n1, "a, b"\n')
 
 
 def test_missing_texts_of_r_and_pandas_are_reported() -> None:
-    """NA may be a word, so it stays; whoever meant a missing cell reads of it."""
+    """NA may be a word, so it is kept and reported."""
     rows, notes = read("a.csv", "text\nNA\nan NA\nNaN\n")
     assert [text for _, text, _ in rows] == ["NA", "an NA", "NaN"]
     assert '2 texts of the column "text" are NA or NaN' in notes
 
 
 def test_tables_that_were_joined_are_reported() -> None:
-    """The second header is a row: none is dropped, but it is reported with its line."""
+    """The second header is kept as a row and reported with its line."""
     rows, notes = read("a.csv", "id,text\n1,a\nid,text\n1,b\nid,text\n")
     assert [text for _, text, _ in rows] == ["a", "text", "b", "text"]
     assert "2 lines (the first is line 3) repeat the first row" in notes
@@ -89,7 +89,7 @@ def test_tables_that_were_joined_are_reported() -> None:
 
 
 def test_quotes_that_enclose_fields_of_a_tsv_are_reported() -> None:
-    """Excel and pandas double a quote inside a field; a sentence in quotes has none inside."""
+    """Excel and pandas double quotes inside a field; a quoted sentence has none inside."""
     frame = pandas.DataFrame({"id": [1, 2], "text": ['He said "no".', "b"]})
     frame.to_csv("a.tsv", sep="\t", index=False)
     rows, notes = read("a.tsv")
@@ -112,15 +112,15 @@ def test_quotes_that_enclose_fields_of_a_tsv_are_reported() -> None:
     ],
 )
 def test_a_file_with_the_name_of_another_format(name: str, content: str, words: str) -> None:
-    """It would be read as one column of nonsense; the flag that is advised reads it."""
+    """It would be read as one meaningless column; the suggested flag reads it."""
     assert words in refused(name, content)
     if name.endswith("v"):
         assert read(name, input_format=name[-3:], column="1")[0]
 
 
 @pytest.mark.parametrize("suffix", ["txt", "csv", "tsv", "json", "jsonl", "parquet"])
-def test_a_pointer_of_git_lfs_is_no_text(suffix: str) -> None:
-    """It has three lines of text in the place of the file."""
+def test_a_pointer_of_git_lfs_is_refused(suffix: str) -> None:
+    """It consists of three lines of text in place of the file."""
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
     assert "git lfs pull" in refused(f"a.{suffix}", pointer)
 
@@ -129,7 +129,7 @@ ROWS = [{"text": "a", "n": 1}, {"text": "b", "n": 2}]
 
 
 def test_the_rows_in_an_object_are_read() -> None:
-    """The other members are about the table, such as its version, and no texts."""
+    """The other members describe the table, such as its version."""
     rows, notes = read("a.json", json.dumps({"version": "1.0", "data": ROWS}))
     assert rows == [(None, "a", {"n": "1"}), (None, "b", {"n": "2"})]
     assert 'in the array "data"' in notes
@@ -140,7 +140,7 @@ def test_the_rows_in_an_object_are_read() -> None:
 
 @pytest.mark.parametrize("form", ["columns", "index", "split", "values", "list"])
 def test_other_forms_of_pandas_are_refused(form: str) -> None:
-    """None of them is taken for one row."""
+    """None of them is read as one row."""
     frame = pandas.DataFrame(ROWS)
     content = json.dumps(frame.to_dict("list")) if form == "list" else frame.to_json(orient=form)
     message = refused("a.json", content)
@@ -149,14 +149,14 @@ def test_other_forms_of_pandas_are_refused(form: str) -> None:
 
 
 def test_two_columns_of_one_name_in_parquet_are_refused() -> None:
-    """Pyarrow finds neither by its name."""
+    """pyarrow finds neither by its name."""
     cells = [pyarrow.array(["a"]), pyarrow.array(["b"])]
     pyarrow.parquet.write_table(pyarrow.table(cells, names=["text", "text"]), "a.parquet")
     assert 'has 2 columns "text"' in refused("a.parquet")
 
 
 def test_bytes_of_parquet_are_kept_as_text() -> None:
-    """Other programs write strings without saying that they are text."""
+    """Some programs write strings without marking them as text."""
     table = pyarrow.table({"text": ["a", "b"], "id": pyarrow.array(["é".encode(), b"\xff"])})
     pyarrow.parquet.write_table(table, "a.parquet")
     assert [cells["id"] for _, _, cells in read("a.parquet")[0]] == ["é", "\\xff"]
@@ -167,7 +167,7 @@ def test_bytes_of_parquet_are_kept_as_text() -> None:
     [("a.csv", ""), ("a.tsv", "\n\n"), ("a.json", "[]"), ("a.jsonl", "\n"), ("b.csv", "\ufeff")],
 )
 def test_a_table_of_no_rows_is_reported(name: str, content: str) -> None:
-    """Nothing would be scored without a word."""
+    """Otherwise nothing would be scored, silently."""
     rows, notes = read(name, content)
     assert not rows and f"{name} has no rows." in notes
 
@@ -181,15 +181,15 @@ def test_a_table_of_no_rows_is_reported(name: str, content: str) -> None:
     ],
     ids=["utf-16", "gzip", "parquet"],
 )
-def test_what_is_no_text_on_stdin_is_named(data: bytes, words: str) -> None:
-    """As in files; that a byte is not valid UTF-8 would help nobody."""
+def test_standard_input_that_is_not_text_is_named(data: bytes, words: str) -> None:
+    """As in files; that a byte is not valid UTF-8 would not help."""
     with pytest.raises(CorpusError) as caught:
         list(stream_sentences([data], "standard input", {}, print))
     assert words in str(caught.value)
 
 
-def test_a_pipe_with_the_name_of_a_table_is_one() -> None:
-    """As a file of that name."""
+def test_a_pipe_with_the_name_of_a_table_is_a_table() -> None:
+    """Like a file of that name."""
     os.mkfifo("a.csv")
     writer = threading.Thread(target=Path("a.csv").write_text, args=("id,text\n1,a\n",))
     writer.start()
@@ -198,14 +198,14 @@ def test_a_pipe_with_the_name_of_a_table_is_one() -> None:
     assert rows == [(2, "a", {"id": "1"})]
 
 
-def test_a_column_that_is_not_there() -> None:
-    """The one that is meant may differ by a letter or its case."""
+def test_a_column_that_does_not_exist() -> None:
+    """A name that differs by a letter or case is suggested."""
     assert 'Did you mean "Sentence"?' in refused("a.csv", "ID,Sentence\n1,a\n", column="sentence")
     assert "Give --column one of them." in refused("a.csv", column="text")
 
 
 def test_a_value_of_json_that_is_too_long_is_refused(monkeypatch) -> None:
-    """It would fill the memory; and it need not be invalid."""
+    """It would fill the memory, even if it is valid."""
     monkeypatch.setattr(json_rows, "MAX_LINE_CHARS", 2_000_000)
     content = json.dumps({"data": [{"text": "a" * 1000}] * 5000})
     assert "value that begins in line 1 has more than 2,000,000" in refused("a.json", content)
@@ -214,7 +214,7 @@ def test_a_value_of_json_that_is_too_long_is_refused(monkeypatch) -> None:
 
 
 def test_a_text_of_one_column_keeps_the_delimiter_at_its_end() -> None:
-    """Nobody knows whether the comma is a mark of the sentence; it is not lost."""
+    """The comma may belong to the sentence, so it is not lost."""
     content = "text\nHello there,\nand you\n"
     assert "line 2 has 2 fields, expected 1" in refused("a.csv", content)
     assert [text for _, text, _ in read("a.csv", quoting="none", delimiter="tab")[0]] == [

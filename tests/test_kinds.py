@@ -1,4 +1,4 @@
-"""What is more than plain text is recognised, and plain text is not taken for anything else."""
+"""Kinds of text: markup, tables and JSON are recognised, and plain text is left alone."""
 
 import json
 import shutil
@@ -41,14 +41,14 @@ HTML = "<p>One.</p>\n<p>Two.</p>\n<div>Three.</div>\n<ul><li>Four.</li></ul>\n"
         ('text,label\n"Well, no.",neg\nyes,pos\n', "--input-format csv"),
     ],
 )
-def test_what_is_more_than_plain_text_is_recognised(text, words) -> None:
-    """With the flag or the command that reads it properly."""
+def test_other_kinds_of_text_are_recognised(text, words) -> None:
+    """With the flag or command that reads it properly."""
     assert words in advice_for(text)
 
 
 @pytest.mark.skipif(shutil.which("awk") is None, reason="awk is not installed")
 def test_the_programs_for_conll_put_sentences_on_lines() -> None:
-    """A word that begins with # is a word where there are no comments."""
+    """A word may begin with # in a file without comments."""
     for text, expected in [
         (CONLL_U, "The cat \nA "),
         (CONLL_2003, "-DOCSTART- \nEU rejects \nPeter "),
@@ -83,19 +83,19 @@ def test_the_programs_for_conll_put_sentences_on_lines() -> None:
     ],
 )
 def test_plain_text_is_plain_text(text) -> None:
-    """Nothing is said of it."""
+    """There is no advice for it."""
     assert advice_for(text) == ""
 
 
 @pytest.mark.parametrize("name", ["tales.txt"])
 def test_the_text_that_ships_is_plain(name) -> None:
-    """And any part of it."""
+    """And so is any part of it."""
     text = Path(shipped("corpora", name)).read_text(encoding="utf-8")
     assert not any(advice_for(text[start : start + 3000]) for start in range(0, len(text), 3000))
 
 
 def test_a_corpus_reports_it_once(tmp_path) -> None:
-    """Not where the format was typed; reading twice reports it once."""
+    """Only once for several readings, and not if the format was typed."""
     path = tmp_path / "a.txt"
     path.write_text("id\ttext\n1\tthe cat\n2\ta dog\n")
     corpus = Corpus([str(path)])

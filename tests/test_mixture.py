@@ -1,4 +1,4 @@
-"""Mixtures of models: the formula, the best weights, and nothing worse than the best of them."""
+"""Mixtures of models: the formula, the best weights, never worse than the best model."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_far_apart_models_do_not_overflow() -> None:
 @settings(max_examples=25)
 @given(st.integers(2, 4), st.integers(0, 10**6))
 def test_fitted_weights_are_the_best_there_are(models: int, seed: int) -> None:
-    """At the maximum each model's mean of P_k / P is at most 1, and 1 where its weight is not 0."""
+    """At the maximum, the mean of P_k / P is at most 1, and exactly 1 if weight k is not 0."""
     nats = drawn(models, seed=seed)
     weights = np.array(fitted_weights(nats))
     assert weights.sum() == pytest.approx(1.0)

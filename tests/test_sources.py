@@ -1,8 +1,9 @@
-"""Names of texts: files, folders, patterns, standard input, compressed files, tables, the hub."""
+"""Sources of text: files, folders, patterns, standard input, compressed files, tables, the hub."""
 
 import bz2
 import gzip
 import io
+import json
 import lzma
 import os
 import socket
@@ -25,7 +26,7 @@ def read(*names, **options) -> str:
 
 
 def fails(expected: type[Exception], *names, **options) -> str:
-    """The message of the error that reading ends in; it is one line."""
+    """Return the message of the error, which must be one line."""
     with pytest.raises(expected) as caught:
         read(*names, **options)
     message = str(caught.value)
@@ -43,7 +44,7 @@ def here(tmp_path, monkeypatch):
 
 
 def test_files_are_read_in_the_order_given(here):
-    """Several names, one after the other."""
+    """Not in the order of their names."""
     (here / "b.txt").write_text("B\n")
     (here / "a.txt").write_text("A\n")
     corpus = Corpus(["b.txt", "a.txt"])
@@ -54,7 +55,7 @@ def test_files_are_read_in_the_order_given(here):
 
 
 def test_a_text_named_twice_is_read_twice_and_noted(here):
-    """Even where the names differ."""
+    """Even if the names differ."""
     (here / "a.txt").write_text("A")
     corpus = Corpus(["a.txt", str(here / "a.txt")])
     assert "".join(corpus.chunks()) == "A\nA"
@@ -62,7 +63,7 @@ def test_a_text_named_twice_is_read_twice_and_noted(here):
 
 
 def test_a_folder_is_read_sorted_without_hidden_files(here):
-    """Recursively; special files and hidden folders are passed over."""
+    """Recursively; special files and hidden folders are skipped."""
     for name in ["b.txt", "a/z.md", "a/c.txt", ".hidden", ".git/x", "a/.x"]:
         (here / "d" / name).parent.mkdir(parents=True, exist_ok=True)
         (here / "d" / name).write_text(f"<{name}>")
@@ -75,7 +76,7 @@ def test_a_folder_is_read_sorted_without_hidden_files(here):
 
 
 def test_runs_in_a_folder_of_texts_are_skipped(here):
-    """`charlm train .` read the files of its own runs as text."""
+    """The story: `charlm train .` read the files of its own runs as text."""
     for name, kept in {"a": ("config.json", "run.json"), "b": ("search.json", "study.log")}.items():
         (here / "checkpoints" / name).mkdir(parents=True)
         for file in kept:
@@ -100,7 +101,7 @@ def test_a_name_with_blanks_that_was_not_quoted(here):
 
 
 def test_a_loop_outside_the_folder_is_entered_once(here):
-    """A link may lead out of the folder; what is there is read once."""
+    """A link may lead out of the folder; its target is read once."""
     (here / "d").mkdir()
     (here / "out").mkdir()
     (here / "out" / "x.txt").write_text("x")
@@ -110,7 +111,7 @@ def test_a_loop_outside_the_folder_is_entered_once(here):
 
 
 def test_a_binary_file_in_a_folder_is_named(here):
-    """It is not passed over."""
+    """It is refused, not skipped."""
     (here / "d").mkdir()
     (here / "d" / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     assert "d/x.png is a PNG image" in fails(CorpusError, "d")
@@ -152,8 +153,8 @@ def test_folders_with_brackets_in_their_names(here):
     assert [read(name) for name in names] == ["<a[1]/b*>"] * 2
 
 
-def test_a_missing_file_brings_a_near_name_to_mind(here):
-    """The suggestion is in the same folder."""
+def test_a_missing_file_suggests_a_similar_name(here):
+    """From the same folder."""
     (here / "shakespeare.txt").write_text("x")
     assert "shakespear.txt does not exist. Did you mean shakespeare.txt?" in fails(
         CorpusError, "shakespear.txt"
@@ -171,7 +172,7 @@ def test_nothing_named_is_a_usage_error():
 
 
 def test_what_cannot_be_opened_is_named(here, monkeypatch):
-    """The system's reason is in the message and the system's error behind it."""
+    """The message has the reason of the system, and the cause is its error."""
     (here / "a.txt").write_text("x")
     corpus = Corpus(["a.txt"])
     (here / "a.txt").unlink()
@@ -181,7 +182,7 @@ def test_what_cannot_be_opened_is_named(here, monkeypatch):
 
 
 def test_devices_and_sockets_are_refused(here):
-    """They would never end or never begin."""
+    """Reading them would never end or never begin."""
     assert "/dev/zero is a device" in fails(CorpusError, "/dev/zero")
     with socket.socket(socket.AF_UNIX) as end:
         end.bind("s")
@@ -190,13 +191,13 @@ def test_devices_and_sockets_are_refused(here):
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.TGZ", "a.7z", "a.tar.zst"])
 def test_archives_are_refused_with_advice(here, name):
-    """Nothing is unpacked into the file system."""
+    """They are not unpacked into the file system."""
     (here / name).write_bytes(b"x")
     assert "is an archive. Unpack it" in fails(CorpusError, name)
 
 
 def test_names_for_runs(here):
-    """Suffixes go, and what is not a letter, digit, dot, underscore or hyphen becomes a hyphen."""
+    """Suffixes are removed, and unsafe characters become hyphens."""
     for name, short in [
         ("tales.txt.gz", "tales"),
         ("tales.v2.txt", "tales.v2"),
@@ -213,7 +214,7 @@ def test_names_for_runs(here):
 
 
 def test_standard_input_can_be_read_again(monkeypatch):
-    """Several times, and by two readers at once."""
+    """Several times, by two readers at once, and under two names."""
     text = "héllo\n" * 20_000
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
     corpus = Corpus(["-"])
@@ -223,21 +224,17 @@ def test_standard_input_can_be_read_again(monkeypatch):
     assert "".join(a for a, _ in pairs) == "".join(b for _, b in pairs) == text
     assert corpus.name == "stdin"
     assert not sys.stdin.buffer.closed
-
-
-def test_standard_input_named_twice_is_one_text_twice(monkeypatch):
-    """The second naming does not find it empty."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"once")))
     assert read("-", "-") == "once\nonce"
 
 
-def test_no_standard_input_is_said(monkeypatch):
-    """As in a windowed program."""
+def test_no_standard_input_is_reported(monkeypatch):
+    """As in a program without a console."""
     monkeypatch.setattr(sys, "stdin", None)
     assert "no standard input" in fails(CorpusError, "-")
 
 
-def test_a_full_temporary_folder_is_said(monkeypatch):
+def test_a_full_temporary_folder_is_reported(monkeypatch):
     """The message names the folder."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"x")))
 
@@ -249,7 +246,7 @@ def test_a_full_temporary_folder_is_said(monkeypatch):
 
 
 def test_a_named_pipe_can_be_read_again(here):
-    """It is copied on the first reading."""
+    """It is copied when it is first read."""
     os.mkfifo("pipe")
     writer = threading.Thread(target=lambda: (here / "pipe").write_bytes(b"once"))
     writer.start()
@@ -264,8 +261,8 @@ PACK = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
 
 
 @pytest.mark.parametrize("suffix", PACK)
-def test_compressed_files_are_unpacked_in_passing(here, suffix):
-    """Concatenated members are one text, and the folder is left as it was."""
+def test_compressed_files_are_unpacked_as_they_are_read(here, suffix):
+    """Concatenated members are one text, and no file is written."""
     (here / f"a.txt.{suffix}").write_bytes(PACK[suffix](b"one\n") + PACK[suffix](b"two\n"))
     assert read(f"a.txt.{suffix}") == "one\ntwo\n"
     assert [path.name for path in here.iterdir()] == [f"a.txt.{suffix}"]
@@ -273,7 +270,7 @@ def test_compressed_files_are_unpacked_in_passing(here, suffix):
 
 @pytest.mark.parametrize("suffix", PACK)
 def test_damaged_compressed_files_are_named(here, suffix):
-    """Cut short, with flipped bytes, or not compressed at all."""
+    """Incomplete, with flipped bytes, or not compressed."""
     packed = PACK[suffix](os.urandom(3000).hex().encode())
     flipped = packed[:1000] + bytes(255 - value for value in packed[1000:1100]) + packed[1100:]
     for data in (packed[:-20], flipped, b"plain text"):
@@ -284,14 +281,14 @@ def test_damaged_compressed_files_are_named(here, suffix):
 
 @pytest.mark.skipif(compressed._zstd is not None, reason="the standard library reads it")
 def test_zstandard_needs_an_extra(here, monkeypatch):
-    """One line says which."""
+    """The message names it."""
     monkeypatch.setitem(sys.modules, "zstandard", None)
     (here / "a.zst").write_bytes(b"x")
     assert 'pip install "charlm[zstd]"' in fails(EnvironmentFailure, "a.zst")
 
 
 def test_zstandard_files(here):
-    """Concatenated frames are one text; damaged and cut files are named."""
+    """Concatenated frames are one text; damaged and incomplete files are named."""
     if compressed._zstd is None:
         compress = pytest.importorskip("zstandard").compress
     else:
@@ -308,7 +305,7 @@ def test_zstandard_files(here):
 
 
 def test_rows_are_documents(here):
-    """Each row ends a document whatever it contains; as a stream they are joined by line ends."""
+    """Each row is one document, whatever it contains; in a stream, line ends join the rows."""
     (here / "a.jsonl").write_text('{"text": "a\\n\\nb", "n": 1}\n{"text": "\\u00e4", "n": 2}\n')
     assert Corpus(["a.jsonl"]).document == "line"
     for document in ("auto", "line", "paragraph", "file"):
@@ -316,19 +313,12 @@ def test_rows_are_documents(here):
     assert read("a.jsonl", document="stream") == "a\n\nb\nä"
 
 
-def test_rows_in_a_stream_stand_on_lines_of_their_own(here):
+def test_rows_in_a_stream_are_on_separate_lines(here):
     """Between two tables, and between a table and a text."""
     (here / "a.jsonl").write_text('{"t": "a"}\n{"t": "b"}\n')
     (here / "x.txt").write_text("x")
     assert Corpus(["a.jsonl", "x.txt"]).document == "stream"
     assert read("a.jsonl", "a.jsonl", "x.txt", "x.txt", "a.jsonl") == "a\nb\na\nb\nx\nx\na\nb"
-
-
-def test_compressed_and_oddly_named_tables(here):
-    """The name is no pattern to the reader, and .jsonl.gz is unpacked."""
-    (here / "a[1].jsonl.gz").write_bytes(gzip.compress(b'{"t": "a"}\n'))
-    corpus = Corpus(["a[1].jsonl.gz"])
-    assert "".join(corpus.chunks()) == f"a{END}"
 
 
 def test_rows_without_text_are_skipped_and_counted(here):
@@ -351,14 +341,8 @@ def test_cells_are_not_interpreted(here):
     assert read("a.tsv") == f"one, two{END}"
 
 
-def test_parquet(here):
-    """A column of a Parquet file."""
-    datasets.Dataset.from_dict({"n": [1, 2], "t": ["a", "b"]}).to_parquet(here / "a.parquet")
-    assert read("a.parquet") == f"a{END}b{END}"
-
-
-def test_the_column_is_found_or_asked_for(here):
-    """The one called "text", or the only one with text; else the message lists them."""
+def test_the_text_column_is_chosen_or_asked_for(here):
+    """It is "text", or the only column with text; else the message lists the columns."""
     (here / "a.jsonl").write_text('{"p": "a", "q": "b", "n": 1}\n')
     (here / "t.jsonl").write_text('{"p": "a", "text": "b"}\n')
     (here / "n.jsonl").write_text('{"n": 1}\n')
@@ -367,19 +351,12 @@ def test_the_column_is_found_or_asked_for(here):
     assert 'no column "z". Its columns: p, q, n.' in fails(CorpusError, "a.jsonl", column="z")
     assert read("a.jsonl", column="q") == read("t.jsonl") == f"b{END}"
     assert 'line 1: the column "n" holds the number 1' in fails(CorpusError, "a.jsonl", column="n")
+    (here / "m.jsonl").write_text('{"text": "hello"}\n{"text": 5}\n')
+    assert 'line 2: the column "text" holds the number 5' in fails(CorpusError, "m.jsonl")
     (here / "x.txt").write_text("x")
     assert "no source is a table of the format jsonl, json, csv" in fails(
         UsageError, "x.txt", column="q"
     )
-
-
-def test_damaged_tables_are_named(here, caplog):
-    """The reader's reason in one line, and nothing logged beside it."""
-    (here / "a.jsonl").write_text('{"t": "a"}\n{"t":\n')
-    (here / "s.jsonl").write_text('{"t": "a\\ud800"}\n')
-    assert "a.jsonl: line 2 is not valid JSON (character 6:" in fails(CorpusError, "a.jsonl")
-    assert "s.jsonl: line 1 has half of a surrogate pair" in fails(CorpusError, "s.jsonl")
-    assert not caplog.records
 
 
 # ------------------------------------------------------------------ the hub
@@ -400,7 +377,7 @@ def test_names_on_the_hub():
 
 
 class Hub:
-    """Stands for `datasets.load_dataset`, remembering what it was asked for."""
+    """Stand-in for `datasets.load_dataset` that remembers its arguments."""
 
     def __init__(self, result):
         self.result = result
@@ -414,7 +391,7 @@ class Hub:
 
 
 def test_a_dataset_of_the_hub(monkeypatch):
-    """It is streamed; the column in the name goes before the option."""
+    """It is streamed; a column in the name overrides the option."""
     hub = Hub([{"a": "x", "b": "y"}, {"a": None, "b": "z"}])
     monkeypatch.setattr(datasets, "load_dataset", hub)
     corpus = Corpus(["hf:org/Some.Name:en/test#a"], column="b")
@@ -427,8 +404,10 @@ def test_a_dataset_of_the_hub(monkeypatch):
 
 
 @pytest.mark.parametrize("lone", ["\ud800", END])
-def test_surrogates_in_a_row_are_refused(monkeypatch, lone):
+def test_surrogates_in_a_row_are_refused(here, monkeypatch, lone):
     """END cannot come from a table."""
+    (here / "s.jsonl").write_text(json.dumps({"t": f"a{lone}"}))
+    assert "s.jsonl: line 1 has half of a surrogate pair" in fails(CorpusError, "s.jsonl")
     monkeypatch.setattr(datasets, "load_dataset", Hub([{"t": "fine"}, {"t": f"a{lone}"}]))
     assert "hf:o/n: row 2 has half of a surrogate pair" in fails(CorpusError, "hf:o/n")
 
@@ -450,8 +429,8 @@ def test_failures_of_the_hub_are_one_line(monkeypatch, error, expected, words):
     assert words in message and message.startswith("hf:o/n cannot be")
 
 
-def test_a_stream_that_breaks_off_is_an_error(monkeypatch):
-    """A half-read dataset is not taken for a whole one."""
+def test_an_interrupted_stream_is_an_error(monkeypatch):
+    """A dataset that was read in part is not treated as complete."""
 
     def rows():
         yield {"t": "a"}
@@ -462,17 +441,9 @@ def test_a_stream_that_breaks_off_is_an_error(monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
-def test_bytes_that_are_no_text_are_replaced_in_tables_too(suffix, here):
-    """The story: of JSON the reader replaces nothing where the encoding is called utf-8."""
+def test_invalid_bytes_are_replaced_in_tables_too(suffix, here):
+    """The story: the reader of JSON replaced nothing if the encoding was named utf-8."""
     before, after = {"jsonl": (b'{"text": "', b'"}\n'), "csv": (b"text\n", b"\n")}[suffix]
     (here / f"a.{suffix}").write_bytes(before + b"a\xffb" + after)
     assert read(f"a.{suffix}", errors="replace") == "a\ufffdb" + END
     fails(CorpusError, f"a.{suffix}")
-
-
-def test_a_column_of_mixed_types_is_no_text(here):
-    """The story: read many rows at a time, its texts came as JSON, in quotes."""
-    (here / "a.jsonl").write_text('{"text": "hello"}\n{"text": 5}\n')
-    assert 'line 2: the column "text" holds the number 5' in fails(
-        CorpusError, "a.jsonl", column="text"
-    )

@@ -1,4 +1,4 @@
-"""The versions that `scripts/test-versions` tries: each bound of pyproject.toml, each Python."""
+"""Versions that `scripts/test-versions` tests: each bound of pyproject.toml, each Python."""
 
 import platform
 import re
@@ -25,7 +25,7 @@ def name_of(requirement: str) -> str:
 
 
 def test_every_dependency_has_a_lowest_version_that_is_pinned() -> None:
-    """Extras too; other conditions of a bound go, markers stay."""
+    """Also of extras; other conditions of a bound are removed, markers are kept."""
     lowest = requirements(PROJECT, LOWEST, None)
     pinned = [line for line in lowest if line not in version_matrix.TOOLS]
     assert [name_of(line) for line in pinned] == [name_of(line) for line in DEPENDENCIES + EXTRAS]
@@ -48,7 +48,7 @@ def test_the_highest_versions_are_left_to_pip_and_torch_can_be_chosen() -> None:
 def test_interpreters_are_found_once_for_each_minor_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An interpreter that is too old, broken or unable to make environments is left out."""
+    """An interpreter that is too old, broken or without venv is left out."""
     for name, answer in {
         "python3.10": "3.10.1", "python3.14": "3.14.0", "python3.99": "3.14.2", "python3.12": "",
     }.items():  # fmt: skip

@@ -1,6 +1,6 @@
-"""Time in tests: a clock that counts its readings, and waiting that no slow machine cuts short.
+"""Time in tests: a clock that counts its readings, and waiting that tolerates slow machines.
 
-No test asserts how long something takes; `test_no_wall_time.py` checks that none does.
+No test asserts how long something takes; `test_no_wall_time.py` checks this.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ from types import FrameType
 from hypothesis import HealthCheck, settings
 
 PATIENCE = 900.0
-"""Seconds after which a process counts as hanging; no test needs as much on a busy machine."""
+"""Seconds after which a process is considered to hang, far more than any test needs."""
 
 
 def set_no_time_limits() -> None:
-    """Let examples of hypothesis take as long as they need."""
+    """Remove the deadline of examples of hypothesis."""
     settings.register_profile(
         "any machine",
         deadline=None,
@@ -41,7 +41,7 @@ class Ticking:
 
 
 def wait_until(ready: Callable[[], bool], process: subprocess.Popen) -> None:
-    """Wait for a condition; fail if the process ends before it holds, or hangs."""
+    """Wait for a condition. Fails if the process ends first, or hangs."""
     limit = time.monotonic() + PATIENCE
     while not ready():
         if process.poll() is not None:
@@ -53,7 +53,7 @@ def wait_until(ready: Callable[[], bool], process: subprocess.Popen) -> None:
 
 
 def python_calls(function: Callable[[], object]) -> int:
-    """Count the Python functions that a call of `function` enters: work, whatever the machine."""
+    """Count the Python functions that a call of `function` enters: its work on any machine."""
     count = 0
 
     def entered(frame: FrameType, event: str, argument: object) -> None:
@@ -69,13 +69,13 @@ def python_calls(function: Callable[[], object]) -> int:
 
 
 class TooMuchWorkError(Exception):
-    """A call used more processor time than a refusal may use, or hangs."""
+    """Error of a call that hangs or uses more processor time than a refusal may use."""
 
 
 ROOM = 2 << 30
-"""Bytes that a reader may take beyond what the process had before."""
+"""Bytes of memory that a reader may use beyond what the process used before."""
 WORK = 60.0
-"""Seconds of processor time that a reader may use, some hundred times what it needs."""
+"""Seconds of processor time that a reader may use, about a hundred times what it needs."""
 TIMERS = {
     signal.SIGPROF: (signal.ITIMER_PROF, WORK), signal.SIGALRM: (signal.ITIMER_REAL, PATIENCE),
 }  # fmt: skip
@@ -83,7 +83,7 @@ TIMERS = {
 
 @contextlib.contextmanager
 def bounded() -> Iterator[None]:
-    """Limit work and memory, whatever the load of the machine; a hang ends after PATIENCE."""
+    """Limit work and memory under any load of the machine; a hang ends after PATIENCE."""
 
     def ring(*_: object) -> None:
         raise TooMuchWorkError
@@ -102,7 +102,7 @@ def bounded() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _limited_memory() -> Iterator[None]:
-    """Limit the address space to ROOM more than it is, where the system tells how large it is."""
+    """Limit the address space to ROOM more than now, if the system reports its size."""
     statm = Path("/proc/self/statm")
     if not statm.exists():
         yield
