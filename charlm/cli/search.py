@@ -83,13 +83,18 @@ def search(
     if as_json:
         write_json({"schema_version": 1, "search": name, "trials": rows})
         return
+    _show(rows, folder, [*(sources or []), *_typed_words(settings, pairs or [])])
+
+
+def _show(rows: list[dict[str, Any]], folder: Path, words: list[str]) -> None:
+    """Write the table of trials, and what to do next."""
     from charlm.report.runs import trial_table
 
     render(trial_table(rows))
     if any(row["state"] == "paused" for row in rows):
         say(f"continue the paused trials with: {Verbosity.command}")
     if rows and rows[0]["state"] == "complete":
-        _advise(rows[0], folder, [*(sources or []), *_typed_words(settings, pairs or [])])
+        _advise(rows[0], folder, words)
 
 
 def _report(records: "Iterable[TrialRecord]") -> None:

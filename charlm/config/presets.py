@@ -2,7 +2,7 @@
 
 Our losses are means over all tokens of a window. Where a recipe sums over the T steps of a window,
 its learning rate (of sgd) is multiplied by T here, and its clipping and L2 penalty are divided by
-T, which is the same training. What a recipe has and these settings have not is told in `differs`.
+T, which is the same training. `differs` names what charlm does in another way than the recipe.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from typing import Any
 from charlm.config.flags import check_frozen
 from charlm.config.settings import Nested, merge, read_toml, settings_from
 from charlm.config.training import LENGTHS
-from charlm.errors import UsageError
+from charlm.errors import check_choice
 
 ALTERNATIVES = (
     LENGTHS,
@@ -21,17 +21,17 @@ ALTERNATIVES = (
     ("clip_norm", "clip_value"),
     ("embedding_size", "one_hot"),
 )
-"""Of each group one setting decides: giving one takes the others of a lower layer away."""
+"""Groups of which one setting decides: giving one removes the others of a lower layer."""
 FOLLOWERS = {
     "optimizer": ("learning_rate", "beta1", "beta2", "momentum"),
     "schedule": ("decay", "decay_from", "decay_every", "decay_times"),
 }
-"""What belongs to a setting, and goes with it when an upper layer gives another one."""
+"""Settings that belong to another, and are removed if an upper layer changes that one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A recipe: what it is for, where it was published, and what is different here."""
+    """A recipe: its text, its source, its settings, and what is different here."""
 
     text: str
     source: str
@@ -48,7 +48,7 @@ PLAIN: dict[str, Any] = {
     "warmup": 0.0, "average": 0.0, "weight_decay": 0.0, "calibrate": False,
     "frequency_bias": False,
 }  # fmt: skip
-"""What the recipes from before 2018 do not have."""
+"""Settings that switch off what recipes from before 2018 do not have."""
 
 
 def _zaremba(
@@ -123,9 +123,9 @@ MOGRIFIER_SOURCE = "Melis et al. 2020 (arxiv.org/abs/1909.01792), configurations
 ZAREMBA_SOURCE = "Zaremba et al. 2014 (arxiv.org/abs/1409.2329)"
 AWD_DIFFERS = "first weights are ours; no second run from the best weights (finetune)"
 ZAREMBA_DIFFERS = (
-    "embedding, output and biases begin otherwise; where papers and programs differ on"
+    "embedding, output and biases start from other values; where paper and program differ"
 )
-ZAREMBA_DIFFERS += " when the rate falls first, it is the program (after one pass more)"
+ZAREMBA_DIFFERS += " on the first decay, it is the program's (one pass later)"
 MOGRIFIER_DIFFERS = "first weights are ours; skips add each layer's input after dropout, theirs sum"
 MOGRIFIER_DIFFERS += " all layers before it; letters have embeddings of 128, not of the hidden size"
 
@@ -283,21 +283,20 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset_settings(name: str) -> Nested:
-    """The nested settings of a preset. Raises UsageError for a name that is none."""
-    if name not in PRESETS:
-        raise UsageError(f"preset {name!r} is not known; expected one of {', '.join(PRESETS)}")
+    """Return the nested settings of a preset. Raises UsageError for an unknown name."""
+    check_choice("preset", name, PRESETS)
     return PRESETS[name].settings
 
 
 def overlay(
     lower: Mapping[str, Mapping[str, Any]], upper: Mapping[str, Mapping[str, Any]]
 ) -> Nested:
-    """The values of both layers, the upper one winning, its choice among alternatives too."""
+    """Return the values of both layers; the upper one wins, also among alternatives."""
     given = {key for values in upper.values() if isinstance(values, Mapping) for key in values}
-    gone = {key for group in ALTERNATIVES if given & set(group) for key in group}
-    gone |= {key for owner in given & FOLLOWERS.keys() for key in FOLLOWERS[owner]}
+    removed = {key for group in ALTERNATIVES if given & set(group) for key in group}
+    removed |= {key for owner in given & FOLLOWERS.keys() for key in FOLLOWERS[owner]}
     kept = {
-        section: {key: value for key, value in values.items() if key not in gone - given}
+        section: {key: value for key, value in values.items() if key not in removed - given}
         for section, values in lower.items()
         if isinstance(values, Mapping)
     }
@@ -333,11 +332,11 @@ def combined(
 
 
 def layered(layers: Sequence[tuple[str, Nested]]) -> tuple[Nested, dict[str, str]]:
-    """Nested values of named layers, the later ones over the earlier, and where each came from."""
+    """Return the nested values of named layers, and the layer of each; later layers win."""
     nested: Nested = {}
     origins: dict[str, str] = {}
     for name, layer in layers:
         nested = overlay(nested, layer)
         origins |= {f"{s}.{key}": name for s, values in layer.items() for key in values}
-    there = {f"{section}.{key}" for section, values in nested.items() for key in values}
-    return nested, {name: origin for name, origin in origins.items() if name in there}
+    names = {f"{section}.{key}" for section, values in nested.items() for key in values}
+    return nested, {name: origin for name, origin in origins.items() if name in names}

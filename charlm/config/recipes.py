@@ -1,7 +1,7 @@
-"""Published figures beside ours: what `charlm reproduce` trains, and what it is compared with.
+"""Recipes of `charlm reproduce`: what is trained, and the published figures to compare with.
 
 A recipe names its texts by their usual places below a folder of corpora, which are not part of
-charlm. Settings are those of a preset, or a time for the planner to fill.
+charlm. The settings are those of a preset, or a time for the planner.
 """
 
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from typing import Any
 
 from charlm.config.presets import PRESETS, WORDS
 from charlm.config.settings import Nested, merge
-from charlm.errors import UsageError
+from charlm.errors import check_choice
 
 FIGURES = {
     "perplexity": "perplexity", "bits_per_token": "bits/char", "nats_per_token": "nats/char",
 }  # fmt: skip
-"""How each figure is called where it was published."""
+"""Published names of the figures."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Texts, settings, the figure of `part` that is compared, and who published what."""
+    """Texts and settings, the figure of `part` that is compared, and the published figures."""
 
     what: str
     train: str
@@ -31,7 +31,7 @@ class Recipe:
     valid: str | None = None
     test: str | None = None
     reset_every: int | None = None
-    """Also under windows of so many tokens from the zero state."""
+    """Window length for a second evaluation, in tokens from the zero state; None for none."""
     cache: int | None = None
     dynamic: bool = False
     drawn: bool = False
@@ -120,7 +120,6 @@ for _name, _texts, _published in (
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe of this name. Raises UsageError for a name that is none."""
-    if name not in RECIPES:
-        raise UsageError(f"recipe {name!r} is not known; expected one of {', '.join(RECIPES)}")
+    """Return the recipe of this name. Raises UsageError for an unknown name."""
+    check_choice("recipe", name, RECIPES)
     return RECIPES[name]

@@ -1,9 +1,9 @@
-"""What a plan may be expected to reach on the validation text, from runs that were measured.
+"""Loss that a plan should reach on the validation text, from measured runs.
 
-How hard a text is shows in what n-grams make of it; how far a network gets beyond them shows in
-the operations that it spends on each token of the text. Measured runs of LSTMs on several texts
-(`scripts/measure_plans.py`, results beside it) give the quotient of their nats by those of the
-n-grams for some numbers of operations; between them it is read off.
+The loss of n-grams shows how hard a text is; the operations per token of the text show how far a
+network gets below it. Measured runs of LSTMs on several texts
+(`scripts/measure_plans.py`, results beside it) give the ratio of their nats to those of the
+n-grams for some numbers of operations; between these the ratio is interpolated.
 """
 
 import math
@@ -26,23 +26,23 @@ MEASURED: dict[str, tuple[tuple[float, float], ...]] = {
 }
 """log10 of operations for each token of the text (all passes) -> nats / nats of n-grams.
 
-A text of a megabyte is used up where one of five still teaches. The last point of the long ones is
-an hour by the clock (`charlm reproduce ptb-char`)."""
+A text of 1 MB teaches nothing more at a point where one of 5 MB still does. The last point of long
+texts is a run of an hour (`charlm reproduce ptb-char`)."""
 MILLIONS = 2_000_000
-"""Letters from which a text is a long one."""
+"""Letters of a long text, at least."""
 SPREAD = 0.05
-"""Share by which measured runs lie beside the line."""
+"""Fraction by which measured runs differ from the line."""
 MIN_STEPS = 250
-"""Steps below which nothing is said: all measured runs made many more."""
+"""Fewest steps for an expectation: all measured runs made many more."""
 MARGIN = 0.7
-"""How far beyond the measured points, in powers of ten, something is still said."""
+"""Powers of ten beyond the measured points for which there is still an expectation."""
 
 
 def expected(dataset: Dataset, plan: Plan) -> dict[str, Any] | None:
-    """Nats per token with the ends of the range, and the n-grams' own; None where nothing is known.
+    """Return the expected nats per token with their range, and those of n-grams; None if unknown.
 
-    That is without validation text, for other cells than the LSTM, for pieces of words, for runs
-    much shorter or longer than the measured ones, and where the rates are not the plan's own.
+    They are unknown without validation text, for cells and units that were not measured, for runs
+    much shorter or longer than the measured ones, and for learning rates of the user.
     """
     model, unit = plan.settings.model, dataset.vocabulary.unit
     if plan.steps < MIN_STEPS or "training.learning_rate" not in plan.reasons:
@@ -53,11 +53,11 @@ def expected(dataset: Dataset, plan: Plan) -> dict[str, Any] | None:
         return None
     points = MEASURED[kind_of(unit, len(dataset.vocabulary), len(dataset.train.ids))]
     work = multiplied(plan, len(dataset.vocabulary))
-    places, shares = zip(*points, strict=True)
-    if not places[0] - MARGIN <= work <= places[-1] + MARGIN:
+    exponents, ratios = zip(*points, strict=True)
+    if not exponents[0] - MARGIN <= work <= exponents[-1] + MARGIN:
         return None
     plain = ngram_nats(dataset.train.ids, dataset.valid.ids, len(dataset.vocabulary))
-    nats = plain * float(np.interp(work, places, shares))
+    nats = plain * float(np.interp(work, exponents, ratios))
     return {
         "nats": nats,
         "low": nats * (1.0 - SPREAD),
@@ -67,13 +67,13 @@ def expected(dataset: Dataset, plan: Plan) -> dict[str, Any] | None:
 
 
 def kind_of(unit: str, vocab_size: int, tokens: int) -> str:
-    """The line of MEASURED for a text: what its tokens are, and how many there are."""
+    """Return the row of MEASURED for a text: the kind of its tokens, and their number."""
     if UNITS[unit].expectation == "words" and vocab_size > 1000:
         return "words"
     return "letters" if tokens < MILLIONS else "millions of letters"
 
 
 def multiplied(plan: Plan, vocab_size: int) -> float:
-    """log10 of the operations that a plan spends on each token of the text."""
+    """Return log10 of the operations that a plan spends on each token of the text."""
     weights = count_parameters(plan.settings.model, vocab_size)
     return math.log10(max(OPERATIONS_PER_WEIGHT_AND_TOKEN * weights * plan.passes, 1.0))

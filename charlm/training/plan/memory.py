@@ -1,4 +1,4 @@
-"""How much memory a training needs, and whether it is there."""
+"""Memory that training needs, and whether it is free."""
 
 import torch
 
@@ -12,7 +12,7 @@ from charlm.nn.output import SHORTLIST
 
 
 def training_memory(model: ModelSettings, training: TrainingSettings, vocab_size: int) -> int:
-    """Bytes that training needs beyond the program itself, to within about a third.
+    """Return the bytes that training needs beyond the program itself, to within about a third.
 
     Measured with torch 2.13 on a processor: 100 MB of buffers; for each weight the weight, its
     gradient and two moments; for each token and unit of a layer six numbers a gate and two more
@@ -31,9 +31,9 @@ def training_memory(model: ModelSettings, training: TrainingSettings, vocab_size
 
 
 def memory_problem(needed: int, settings: Settings, device: torch.device) -> str | None:
-    """Why the bytes needed are more than are free; None where it does not.
+    """Explain why the run does not fit in memory, or return None.
 
-    On an accelerator training goes on with parts of the rows, so only a processor is judged.
+    An accelerator trains on parts of a batch that does not fit, so only a CPU is checked.
     """
     free = free_memory()
     if device.type != "cpu" or free is None or needed <= free:

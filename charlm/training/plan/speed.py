@@ -1,4 +1,4 @@
-"""How fast this machine trains: threads, the speed to count with, the speed here and now."""
+"""Training speed of this machine: threads, assumed speed, measured speed."""
 
 import os
 import statistics
@@ -26,6 +26,7 @@ from charlm.training.plan.constants import (
 OPERATIONS_PER_WEIGHT_AND_TOKEN = 6
 """Two for each of three products: forward, and backward for the inputs and for the weights."""
 MIN_STEPS = 5
+"""Fewest steps that are measured."""
 
 
 def training_threads(
@@ -39,7 +40,7 @@ def training_threads(
 
 
 def set_threads(number: int) -> int:
-    """Let torch compute with this many threads, at most one for each core; return how many."""
+    """Set the threads of torch, at most one per core, and return their number."""
     number = min(number, os.cpu_count() or 1)
     if number != torch.get_num_threads():
         torch.set_num_threads(number)
@@ -47,7 +48,7 @@ def set_threads(number: int) -> int:
 
 
 def nominal_speed(device: torch.device, precision: str, threads: int) -> float:
-    """Return the operations a second to count with where no time was given. Nothing is timed."""
+    """Return the assumed operations per second if no time was given; nothing is timed."""
     return NOMINAL_SPEED_OF_DEVICE.get(device.type) or threads * NOMINAL_SPEED[precision]
 
 
@@ -59,10 +60,10 @@ def measured_speed(
     precision: Precision,
     seconds: float = 0.0,
 ) -> float:
-    """Operations a second of a training step of this model in windows of (steps, rows).
+    """Return the operations per second of training steps on batches of shape (steps, sequences).
 
-    More rows and longer windows make faster steps. The median, after a step that allocates, of as
-    many steps as `seconds` hold, but at least five: what disturbs a machine lasts for seconds.
+    Larger batches make faster steps. The result is the median of the steps in `seconds`, of at
+    least five, after one that allocates memory: disturbances of a machine last for seconds.
     """
     model = RecurrentLanguageModel(settings, vocab_size)
     generator = torch.Generator().manual_seed(0)
