@@ -135,7 +135,7 @@ def test_a_rate_that_rises_at_once_is_reported(call: Call) -> None:
     assert train(call, "--steps", "40", "--schedule", "cosine")[0] == 0
     _, _, err = resume(call, "--more-steps", "40")
     old, new = map(float, re.findall(r"rate goes from (\S+) to (\S+) at once", err)[0])
-    wanted = float(re.findall(r"To go on at \S+, add --learning-rate (\S+)", err)[0])
+    wanted = float(re.findall(r"To keep \S+, add --learning-rate (\S+)", err)[0])
     rates = [r["learning_rate"] for r in read_metrics(Path("c/r")) if r["kind"] == "step"]
     assert old < rates[3] < new  # the rate of step 40, just before the schedule's end
     assert rates[4] < new < 10 * rates[4]

@@ -1,4 +1,4 @@
-"""The look back at a run: the right sentence for each curve, and what is known by heart."""
+"""Review of a run: the right sentence for each curve, and what was memorised."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -22,10 +22,11 @@ FALLING = [9.0, 7.0, 6.0, 5.9]
     [
         (1.0, 1.3, [9.0, 6.0, 5.0, 5.2, 5.5], "over-fitted: validation was best after 60 %",
          "more text, then more dropout (--dropout 0.35), or fewer passes"),
-        (1.0, 1.3, FALLING, "knows its training text 30 % better", "more text, then more dropout"),
-        (1.4, 1.42, FALLING, "under-fitted: it knows its training text hardly better",
+        (1.0, 1.3, FALLING, "predicts its training text 30 % better",
+         "more text, then more dropout"),
+        (1.4, 1.42, FALLING, "under-fitted: training text is predicted hardly better",
          "less dropout, then more time"),
-        (1.4, 1.55, FALLING, "well fitted (1.400 nats/token on its training text, 1.550 on new",
+        (1.4, 1.55, FALLING, "well fitted (1.400 nats/token on training text, 1.550 on new",
          "more time (--minutes), or more text"),
     ],
 )  # fmt: skip
@@ -38,7 +39,7 @@ def test_each_curve_has_its_sentence(train, valid, validations, told, helps) -> 
 def test_less_than_a_pass_is_never_over_fitted() -> None:
     """The story: fewer passes were advised after 0.8 of one."""
     first, second = diagnosis(3.2, 3.3, [9.0, 6.0, 6.2], passes=0.8, dropout=0.0)
-    assert first.startswith("under-fitted: it has read 80 % of its training text")
+    assert first.startswith("under-fitted: the run has read 80 % of its training text")
     assert "more time" in second
 
 

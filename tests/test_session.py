@@ -1103,7 +1103,7 @@ def test_a_factor_that_only_helps_the_sample_is_not_kept(
     *_, last = session.records()
     assert (last.logit_scale, last.valid_uncalibrated) == (1.0, None)
     nats = [
-        evaluate(calibrating.best_engine(session.path, session.trainer, scale), unlike).nats
+        evaluate(calibrating.best_backend(session.path, session.trainer, scale), unlike).nats
         for scale in (1.0, 0.5)
     ]
     assert nats[1] < 0.9 * nats[0]  # the sample alone would have kept a factor

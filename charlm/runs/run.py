@@ -1,4 +1,4 @@
-"""A run in memory, and how its model files are written and read."""
+"""A run in memory; write and read its model files."""
 
 import json
 import math
@@ -83,8 +83,8 @@ class Run:
     def unk_types(self) -> float:
         """Estimated number of types that UNK stands for, at least 1.
 
-        As recorded when the run was made (see `estimate_unk_types`); a run that does not record it
-        counts as many as its vocabulary has entries.
+        Recorded when the run is made (see `estimate_unk_types`); for runs that do not record it,
+        the number of entries of the vocabulary.
         """
         if self.vocabulary.spec.byte_level:
             return 1.0
@@ -93,7 +93,7 @@ class Run:
 
     @property
     def unk_types_recorded(self) -> bool:
-        """Whether `unk_types` is the run's own estimate."""
+        """True if `unk_types` is the estimate of this run."""
         return "unk_types" in self.config or self.vocabulary.spec.byte_level
 
     @property
@@ -107,24 +107,24 @@ class Run:
 
     @property
     def backward(self) -> bool:
-        """Whether the model reads from the end to the beginning."""
+        """True if the model reads from the end of the text to its beginning."""
         return isinstance(self.vocabulary, BackwardVocabulary)
 
     @property
     def text_vocabulary(self) -> Vocabulary:
-        """The vocabulary in the order of the text, whichever way the model reads."""
+        """Vocabulary in the order of the text, in whichever direction the model reads."""
         known = self.vocabulary
         return known.inner if isinstance(known, BackwardVocabulary) else known
 
     def encode(self, corpus: Corpus) -> EncodedText:
-        """A text in the order in which the model reads it."""
+        """Encode a text in the order in which the model reads it."""
         return self.as_read(encode_text(corpus.chunks, self.text_vocabulary, corpus.document))
 
     def kept(self, name: str) -> EncodedText | None:
-        """Return a part of the run's text (train, valid, test), as read; None without it.
+        """Return a split of the run's text (train, valid, test) as the model reads it, or None.
 
-        The text is the one that the run keeps; for the built-in run the one that ships with it.
-        Raises CorpusError where it is damaged, or another text than the vocabulary's.
+        The text is kept with the run or ships with it. Raises CorpusError if it is damaged or does
+        not fit the vocabulary.
         """
         folder = self.path / "data" / name
         if not (folder / "counts.json").exists():
@@ -137,7 +137,7 @@ class Run:
 
     @cached_property
     def dataset(self) -> "Dataset":
-        """The text of the run in its own order: the one it keeps, else its sources, read again.
+        """Text of the run in its own order: kept with the run, or read again from its sources.
 
         Raises RunError or CorpusError if there is no such text any more, or if it has changed.
         """
@@ -148,7 +148,7 @@ class Run:
         return read_data(self.path, settings, self.text_vocabulary, record)
 
     def as_read(self, text: EncodedText) -> EncodedText:
-        """An encoded text, turned round for a model that reads backward."""
+        """Return an encoded text, reversed for a model that reads backward."""
         return mirrored(text) if self.backward else text
 
 
@@ -176,7 +176,7 @@ def model_config(
 def write_model_files(path: Path, config: dict[str, Any], vocabulary: Vocabulary) -> None:
     """Write config.json and tokenizer.json of a new run, and the manifest.
 
-    The manifest covers them and the encoded text in `data/`, which is there already.
+    The manifest also covers the encoded text in `data/`, which must exist already.
     """
     files = {CONFIG: json_bytes(config), TOKENIZER: vocabulary_bytes(vocabulary)}
     for name, data in files.items():
@@ -188,13 +188,13 @@ def write_model_files(path: Path, config: dict[str, Any], vocabulary: Vocabulary
 
 
 def vocabulary_bytes(vocabulary: Vocabulary) -> bytes:
-    """The content of tokenizer.json."""
+    """Return the content of tokenizer.json."""
     text = json.dumps(vocabulary.to_json(), ensure_ascii=False, indent=1)
     return (text + "\n").encode("utf-8")
 
 
 def write_weights(path: Path, model: "RecurrentLanguageModel") -> None:
-    """Replace the best weights by those of a model."""
+    """Replace the best weights by the weights of a model."""
     from charlm.nn.model import saved_tensors
     from charlm.runs.tensors import tensors_to_bytes
 
@@ -205,7 +205,7 @@ def write_logit_scale(path: Path, scale: float | None) -> None:
     """Record the calibration factor in config.json; None removes it, also from older weights."""
     config = {name: value for name, value in read_config(path).items() if name != LOGIT_SCALE}
     if scale is not None:
-        config[LOGIT_SCALE] = float(np.float32(scale))  # as all engines use it
+        config[LOGIT_SCALE] = float(np.float32(scale))  # the precision that all backends use
     _replace_file(path, CONFIG, json_bytes(config))
     if scale is None and (path / WEIGHTS).exists() and has_old_scale(path / WEIGHTS):
         from charlm.runs.tensors import tensors_from_file, tensors_to_bytes
@@ -238,7 +238,7 @@ def _replace_file(path: Path, name: str, data: bytes) -> None:
 def load_run(
     path: Path, *, engine: str = "auto", weights: str = "fp32", threads: int | None = None
 ) -> Run:
-    """The run in a directory. Raises RunError when files are missing, damaged or do not match.
+    """Load the run in a folder. Raises RunError if files are missing, damaged or do not match.
 
     `engine` and `weights` are as in `load_backend`.
     """
@@ -285,13 +285,13 @@ def load_backend(
     threads: int | None = None,
     logit_scale: float | None = None,
 ) -> Backend:
-    """The engine that computes with the weights of a file.
+    """Return a backend that computes with the weights in a file.
 
-    `native` are the compiled kernels; `auto` takes them where they are, else numpy, and torch for
-    models that only torch computes. `weights` says how the kernels keep the weights: fp32, bf16 or
-    int8. All logits are multiplied by `logit_scale`, by default by the factor that older
-    runs keep in the file. Raises UsageError for names that are not known or do not go together,
-    EnvironmentFailure where the kernels are missing, RunError for a damaged file.
+    `engine` is native (compiled kernels), numpy, torch or auto: the kernels if they are installed,
+    else numpy, and torch for models that only torch computes. `weights` is the type in which the
+    kernels keep weights: fp32, bf16 or int8. All logits are multiplied by `logit_scale`, by default
+    the factor that older runs keep in the file. Raises UsageError for unknown names or a wrong
+    combination, EnvironmentFailure if the kernels are missing, RunError for a damaged file.
     """
     for name, value, choices in (
         ("engine", engine, ENGINES), ("weights", weights, WEIGHT_KINDS)
@@ -333,20 +333,20 @@ def load_backend(
 
 
 def file_stamp(path: Path) -> tuple[int, int]:
-    """Return the size and the time of a file, to know whether it has been replaced."""
+    """Return the size and modification time of a file, which show that it was replaced."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns
 
 
 def run_stamp(path: Path) -> tuple[int, ...]:
-    """Return the stamps of a run's weights and configuration, which change when it is trained."""
+    """Return the stamps of a run's weights and config.json, which change when it is trained."""
     return file_stamp(path / WEIGHTS) + file_stamp(path / CONFIG)
 
 
 def _compiled_backend(
     plain: Weights, kind: str, threads: int | None, reread: Callable[[], Weights], *, must: bool
 ) -> Backend:
-    """The kernels; where they are not here or cannot be loaded, numpy, unless they must be."""
+    """Return the native backend; without usable kernels numpy, or with `must` an error."""
     variant = None if CELLS[plain.cell].native_code is None else chosen_variant()
     if variant is None and must:
         raise EnvironmentFailure(
@@ -364,13 +364,13 @@ def _compiled_backend(
 
 
 def read_embedding(path: Path) -> NDArray[np.float32]:
-    """The embedding of a run, shape (V, E). Raises RunError for damaged files."""
+    """Return the embedding of a run, shape (V, E). Raises RunError for damaged files."""
     _, arrays = _settings_and_arrays(path)
     return arrays["embedding.weight"]
 
 
 def torch_model(path: Path) -> "RecurrentLanguageModel":
-    """The model of a run in torch, on the CPU, as it was trained. Raises RunError."""
+    """Load the model of a run in torch, on the CPU, uncalibrated. Raises RunError."""
     settings, arrays = _settings_and_arrays(path)
     return _torch_model(settings, read_config(path)["vocab_size"], arrays)
 
@@ -384,7 +384,7 @@ def _settings_and_arrays(path: Path) -> tuple[ModelSettings, dict[str, NDArray[n
 def _torch_model(
     settings: ModelSettings, vocab_size: int, arrays: dict[str, Any], threads: int | None = None
 ) -> "RecurrentLanguageModel":
-    """Return the model with these weights, and let torch use as many threads as are useful."""
+    """Return a model with these weights, and let torch use as many threads as are useful."""
     import torch
 
     from charlm.nn.model import RecurrentLanguageModel
@@ -398,7 +398,7 @@ def _torch_model(
 
 
 def model_settings(config: Mapping[str, Any], path: Path) -> ModelSettings:
-    """The model's settings in a config.json that `read_config` gave. Raises RunError."""
+    """Return the model settings in the content of config.json. Raises RunError."""
     model = config.get("model")
     try:
         return settings_from({"model": model}, str(path / CONFIG)).model  # type: ignore[dict-item]

@@ -1,4 +1,4 @@
-"""Lengths of a run that is resumed: what "more" adds to, what is refused, what the rate does."""
+"""Length of a resumed run: add to it, refuse a shorter one, report a jump of the learning rate."""
 
 import math
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ from charlm.runs.pair import length_factor
 from charlm.training.trainer import Trainer
 
 NOUNS = {"epochs": ("pass", "passes"), "steps": ("step", "steps"), "minutes": ("minute", "minutes")}
-"""What the settings of `LENGTHS` count: one of them, and several."""
+"""Nouns of the settings in `LENGTHS`, singular and plural."""
 NEAR = 0.02
-"""A run within this fraction of its length has all of it: the last step may end later."""
+"""Fraction of its length by which a complete run may be longer or shorter."""
 NOTABLE_CHANGE = 1.2
-"""Factor from which on a change of the learning rate is reported."""
+"""Factor above which a change of the learning rate is reported."""
 
 
 def length_of(training: Mapping[str, Any]) -> tuple[str, float]:
@@ -29,7 +29,7 @@ def counted_length(value: float, unit: str, more: str = "") -> str:
 
 
 def trained_so_far(counters: Mapping[str, Any], train_tokens: int) -> dict[str, float]:
-    """Return how long a run was trained, in each unit, by the counters of its checkpoint."""
+    """Return how long a run was trained, in each unit, from the counters of its checkpoint."""
     return {
         "epochs": counters.get("tokens", 0) / max(train_tokens, 1),
         "steps": float(counters.get("step", 0)),
@@ -43,14 +43,14 @@ def with_more(
     trained: Mapping[str, float],
     model: ModelSettings = ModelSettings(),  # noqa: B008 - frozen
 ) -> dict[str, float]:
-    """Return the length of the whole run that is trained so much `more`, in the same unit.
+    """Return the total length of a run that is trained `more`, in the same unit.
 
-    Raises UsageError unless there is one unit, and more than nothing of it.
+    Raises UsageError unless `more` has one unit and a finite number above 0.
     """
     if len(more) != 1 or not 0 < min(more.values()) < math.inf:
-        given = ", ".join(f"--more-{unit} {value:g}" for unit, value in more.items())
+        flags = ", ".join(f"--more-{unit} {value:g}" for unit, value in more.items())
         one = "a finite number above 0" if len(more) == 1 else "one of them, a number above 0"
-        raise UsageError(f"{given}; expected {one}")
+        raise UsageError(f"{flags}; expected {one}")
     ((unit, added),) = more.items()
     before, recorded = trained[unit], training[unit]
     if recorded and abs(before - recorded) <= NEAR * recorded:
@@ -62,23 +62,23 @@ def with_more(
 
 
 def is_shorter(
-    wanted: Mapping[str, Any], training: Mapping[str, Any], trained: Mapping[str, float]
+    asked: Mapping[str, Any], training: Mapping[str, Any], trained: Mapping[str, float]
 ) -> bool:
-    """Return whether the wanted length is less than what the run was trained already."""
-    unit, total = length_of(wanted)
+    """Return whether the asked length is below what the run was trained already."""
+    unit, total = length_of(asked)
     return total < trained[unit] and total != training[unit]
 
 
 def check_not_shorter(
-    wanted: Mapping[str, Any],
+    asked: Mapping[str, Any],
     training: Mapping[str, Any],
     trained: Mapping[str, float],
     model: ModelSettings = ModelSettings(),  # noqa: B008 - frozen
 ) -> None:
-    """Raise UsageError where the wanted length is less than what the run was trained already."""
-    unit, total = length_of(wanted)
+    """Raise UsageError if the asked length is below what the run was trained already."""
+    unit, total = length_of(asked)
     done = trained[unit]
-    if not is_shorter(wanted, training, trained):
+    if not is_shorter(asked, training, trained):
         return
     factor = length_factor(unit, model)
     given, before = factor * total, float(f"{factor * done:.3g}")
@@ -90,16 +90,16 @@ def check_not_shorter(
 
 
 def last_progress(before: TrainingSettings, trainer: Trainer) -> float:
-    """Return the place of the newest validation as a fraction of the new length of a run."""
+    """Return the progress at the newest validation, as a fraction of the new length of a run."""
     schedule, counters = trainer.schedule, trainer.counters
     old = type(schedule)(before, schedule.text).progress(counters)
-    if not old or trainer.progress <= old:  # longer: the trainer has seen to it
+    if not old or trainer.progress <= old:  # a longer run: the trainer has adapted it
         return counters.last_progress
     return min(counters.last_progress * trainer.progress / old, trainer.progress)
 
 
 def rate_note(before: TrainingSettings, trainer: Trainer) -> str | None:
-    """Return a sentence where a new length changes the learning rate at once, else None."""
+    """Return a warning if a new length changes the learning rate at once, else None."""
     schedule, counters = trainer.schedule, trainer.counters
     old = type(schedule)(before, schedule.text).learning_rate(counters, 1.0)
     new, highest = schedule.learning_rate(counters, 1.0), trainer.settings.learning_rate or 0.0
@@ -108,5 +108,5 @@ def rate_note(before: TrainingSettings, trainer: Trainer) -> str | None:
     return (
         f"the learning rate goes from {old:.2g} to {new:.2g} at once: the run has a new length, "
         f"and is at {100 * trainer.progress:.0f} % of its {trainer.settings.schedule} schedule. "
-        f"To go on at {old:.2g}, add --learning-rate {highest * old / new:.2g}"
+        f"To keep {old:.2g}, add --learning-rate {highest * old / new:.2g}"
     )

@@ -1,4 +1,4 @@
-"""What a model begins with: word vectors that were trained elsewhere, the tokens' frequencies."""
+"""Initial values of a model: word vectors trained elsewhere, and the frequencies of tokens."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,17 +29,17 @@ class Pretrained:
 
 
 def find_vectors(path: Path, vocabulary: Vocabulary) -> Pretrained:
-    """The vectors of a vocabulary's entries, or of their lower-case forms, in a file.
+    """Read the vectors of a vocabulary's entries, or of their lower-case forms, from a file.
 
-    Raises CorpusError when the file holds none of them.
+    Raises CorpusError if the file has none of them.
     """
     names = [_names(vocabulary.token_text(index)) for index in range(len(vocabulary))]
-    read = read_vectors(path, {name for some in names for name in some})
+    read = read_vectors(path, {name for candidates in names for name in candidates})
     known = read.by_word
     pairs = {
         index: known[name]
-        for index, some in enumerate(names)
-        for name in reversed(some)  # the first one counts
+        for index, candidates in enumerate(names)
+        for name in reversed(candidates)  # the first one wins
         if name in known
     }
     if not pairs:
@@ -52,14 +52,14 @@ def find_vectors(path: Path, vocabulary: Vocabulary) -> Pretrained:
 
 
 def _names(token: str) -> list[str]:
-    """What a token may be called in a file of vectors, the best name first."""
+    """Return the names that a token may have in a file of vectors, the best first."""
     bare = token.strip()
     return [name for name in (written_name(token), bare, bare.lower()) if name]
 
 
-def with_width(settings: Settings, found: Pretrained) -> Settings:
-    """The settings, the embedding as wide as the vectors. Raises UsageError if it is not to be."""
-    width = found.vectors.shape[1]
+def with_width(settings: Settings, pretrained: Pretrained) -> Settings:
+    """Make the embedding as wide as the vectors. Raises UsageError if another width is set."""
+    width = pretrained.vectors.shape[1]
     model = settings.model
     if model.one_hot or model.embedding_size not in (None, width):
         given = "one-hot" if model.one_hot else model.embedding_size
@@ -70,16 +70,18 @@ def with_width(settings: Settings, found: Pretrained) -> Settings:
     return replace(settings, model=replace(model, embedding_size=width))
 
 
-def keep_vectors(path: Path, found: Pretrained) -> None:
-    """Write the vectors into a run's folder, so that a half or a resumed run can begin anew."""
+def keep_vectors(path: Path, pretrained: Pretrained) -> None:
+    """Write the vectors into a run's folder, from which a resumed run can start again."""
     from safetensors.numpy import save
 
     (path / KEPT_VECTORS).parent.mkdir(parents=True, exist_ok=True)
-    write_file(path / KEPT_VECTORS, bytes(save({"ids": found.ids, "vectors": found.vectors})))
+    write_file(
+        path / KEPT_VECTORS, bytes(save({"ids": pretrained.ids, "vectors": pretrained.vectors}))
+    )
 
 
 def kept_vectors(path: Path) -> Pretrained | None:
-    """What `keep_vectors` wrote, if anything. Raises RunError when it is damaged."""
+    """Read what `keep_vectors` wrote, if anything. Raises RunError if it is damaged."""
     if not (path / KEPT_VECTORS).exists():
         return None
     tensors = tensors_from_file(path / KEPT_VECTORS)
@@ -96,35 +98,36 @@ def kept_vectors(path: Path) -> Pretrained | None:
 
 
 @torch.no_grad()
-def begin_with(model: RecurrentLanguageModel, found: Pretrained) -> None:
-    """Put the vectors into the embedding; the entries without get numbers of the same spread."""
+def begin_with(model: RecurrentLanguageModel, pretrained: Pretrained) -> None:
+    """Put the vectors into the embedding; scale the other entries to the same spread."""
     weight = model.embedding.weight
-    if found.vectors.shape[1] != weight.shape[1] or int(found.ids.max()) >= len(weight):
+    vectors, ids = pretrained.vectors, pretrained.ids
+    if vectors.shape[1] != weight.shape[1] or int(ids.max()) >= len(weight):
         raise RunError(
-            f"the kept vectors are {found.vectors.shape[1]} wide, of entries up to "
-            f"{found.ids.max()}; expected {weight.shape[1]}, below {len(weight)}. Restore the run"
+            f"the kept vectors are {vectors.shape[1]} wide, of entries up to "
+            f"{ids.max()}; expected {weight.shape[1]}, below {len(weight)}. Restore the run"
         )
-    weight *= float(found.vectors.std()) / weight.std().clamp_min(1e-12)
-    weight[torch.from_numpy(found.ids)] = torch.from_numpy(found.vectors)
+    weight *= float(vectors.std()) / weight.std().clamp_min(1e-12)
+    weight[torch.from_numpy(ids)] = torch.from_numpy(vectors)
 
 
-def coverage(found: Pretrained, dataset: Dataset) -> str:
-    """A sentence on how much of the vocabulary and of the training text the vectors know."""
+def coverage(pretrained: Pretrained, dataset: Dataset) -> str:
+    """Return a sentence on how much of vocabulary and training text the vectors cover."""
     counts = id_counts(dataset.train.ids, len(dataset.vocabulary))
-    share = counts[found.ids].sum() / max(counts.sum(), 1)
-    entries = len(dataset.vocabulary)
+    fraction = counts[pretrained.ids].sum() / max(counts.sum(), 1)
+    known, entries = len(pretrained.ids), len(dataset.vocabulary)
     return (
-        f"vectors: {len(found.ids):,} of {entries:,} entries "
-        f"({100 * len(found.ids) / entries:.1f} %), {100 * share:.1f} % of the training tokens"
+        f"vectors: {known:,} of {entries:,} entries ({100 * known / entries:.1f} %), "
+        f"{100 * fraction:.1f} % of the training tokens"
     )
 
 
 @torch.no_grad()
 def begin_with_frequencies(model: RecurrentLanguageModel, text: EncodedText) -> None:
-    """Set the output's bias to the logarithms of the tokens' frequencies, where it has one.
+    """Set the output's bias, if it has one, to the logarithms of the tokens' frequencies.
 
-    What it would have to learn first is there from the start: one minute of training on a Japanese
-    novel of 3,883 characters came to 3.58 nats per character with it, to 4.71 without.
+    The model need not learn them first: after one minute of training on a Japanese novel of 3,883
+    distinct characters it reached 3.58 nats per character, without them 4.71.
     """
     bias = getattr(model.output, "bias", None)
     if bias is None:

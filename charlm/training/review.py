@@ -1,4 +1,4 @@
-"""A look back at a finished run: over- or under-fitted, what would help, what it knows by heart."""
+"""Review a finished run: is it over- or under-fitted, what would help, what did it memorise?"""
 
 import math
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ MAX_COMPARED = 5_000_000
 """Tokens of the training text that samples are compared with."""
 NGRAM = 8
 SMALL_GAP, LARGE_GAP = 0.05, 0.18
-"""Share by which new text may cost more nats than the training text: little learnt of what could
-be, and learnt by heart."""
+"""Fractions by which new text costs more nats than training text: below, the model is
+under-fitted; above, it has memorised."""
 WORSE = 0.002
-"""Share by which the last validation must be worse than the best one to be called so."""
+"""Fraction by which the last validation must be worse than the best to count as over-fitted."""
 
 
 def review(trainer: Trainer, dataset: Dataset, engine: Backend, valid_nats: float | None) -> Review:
-    """Look at a finished run. `engine` computes with its best weights."""
+    """Review a finished run, whose best weights `engine` computes with."""
     part = end_of(dataset.train, TRAINING_SAMPLE)
     with phase("evaluating a part of the training text", total=len(part.ids)):
         train = evaluate(engine, part).nats_per_token
@@ -47,9 +47,9 @@ def review(trainer: Trainer, dataset: Dataset, engine: Backend, valid_nats: floa
 
 
 def end_of(text: EncodedText, most: int) -> EncodedText:
-    """About `most` tokens of a text: documents from all over it, or the end of a stream.
+    """Return about `most` tokens of a text: documents from all of it, or the end of a stream.
 
-    The end is what stands nearest to a validation text that was cut off behind it.
+    The end of a stream is nearest to a validation text that was cut off after it.
     """
     if not text.is_stream or len(text.ids) <= most:
         return sample_of(text, most)
@@ -62,42 +62,44 @@ def end_of(text: EncodedText, most: int) -> EncodedText:
 def diagnosis(
     train: float, valid: float | None, validations: Sequence[float], passes: float, dropout: float
 ) -> list[str]:
-    """Sentences: how a run went, and what would help most next.
+    """Return sentences about the fit of a run and what would help most.
 
-    `train` and `valid` are nats per token without dropout, `validations` all sums of nats in order.
+    `train` and `valid` are nats per token without dropout; `validations` are the sums of nats of
+    all validations.
     """
     if valid is None:
-        return ["no text was held out, so nobody knows how it would do on new text"]
+        return ["no text was held out, so its quality on new text is not known"]
     gap = (valid - train) / max(train, 1e-9)
-    told = f"{train:.3f} nats/token on its training text, {valid:.3f} on new text"
+    figures = f"{train:.3f} nats/token on training text, {valid:.3f} on new text"
     if passes < 1.0:
         return [
-            f"under-fitted: it has read {100 * passes:.0f} % of its training text once ({told})",
+            f"under-fitted: the run has read {100 * passes:.0f} % of its training text ({figures})",
             "what helps most: more time (--minutes)",
         ]
     best = min(range(len(validations)), key=lambda at: validations[at], default=0)
     late = len(validations) - 1 - best
     if late > 0 and validations[-1] > (1.0 + WORSE) * validations[best]:
-        share = 100.0 * (best + 1) / len(validations)
+        percent = 100.0 * (best + 1) / len(validations)
         return [
-            f"over-fitted: validation was best after {share:.0f} % of the run and got worse since "
-            f"({told})",
+            f"over-fitted: validation was best after {percent:.0f} % of the run and got worse "
+            f"since ({figures})",
             f"what helps most: {_against_memory(dropout)}, or fewer passes",
         ]
     if gap > LARGE_GAP:
         return [
-            f"it knows its training text {100 * gap:.0f} % better than new text ({told})",
+            f"the model predicts its training text {100 * gap:.0f} % better than new text "
+            f"({figures})",
             f"what helps most: {_against_memory(dropout)}; a larger model would not",
         ]
     if gap < SMALL_GAP:
         more = "less dropout, then " if dropout > 0.1 else ""
         return [
-            f"under-fitted: it knows its training text hardly better than new text ({told}), after "
-            f"{passes:.1f} passes",
+            "under-fitted: training text is predicted hardly better than new text "
+            f"({figures}), after {passes:.1f} passes",
             f"what helps most: {more}more time (--minutes), and a larger model with it",
         ]
     return [
-        f"well fitted ({told}), after {passes:.1f} passes",
+        f"well fitted ({figures}), after {passes:.1f} passes",
         "what helps most: more time (--minutes), or more text",
     ]
 

@@ -1,7 +1,7 @@
-"""A sitting of training: a run directory, a trainer, and what is saved when.
+"""One training session: train, save checkpoints, and write the results of a run.
 
-`charlm.training.start` and `charlm.training.resume` open a `Session`; its `records()` train and
-yield what happens. The session holds the run's lock: one trainer for each run.
+`charlm.training.start` and `charlm.training.resume` open a `Session`; iterate over its `records()`
+to train. The session holds the lock of the run, so that nobody else trains it.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from charlm.runs.checkpoints import (
 from charlm.runs.layout import CARD, METRICS, WEIGHTS, write_record
 from charlm.runs.run import write_weights
 from charlm.text.dataset import Dataset
-from charlm.training.calibrating import best_engine, calibrate
+from charlm.training.calibrating import best_backend, calibrate
 from charlm.training.checkpoint import to_checkpoint
 from charlm.training.records import FinishedRecord, Record, SavedRecord, WarningRecord
 from charlm.training.recovery import check_weights
@@ -41,12 +41,12 @@ from charlm.training.trainer import Trainer
 
 MAX_REWINDS = 10
 REWIND_FACTOR = 0.5
-"""On the rate, each time that a run goes back to a state because a number was not finite."""
+"""Factor on the learning rate each time that training rewinds from a non-finite number."""
 
 
 @dataclass(kw_only=True)
 class Session:
-    """A trainer, the run that it writes to, and sentences for the user that arose on the way."""
+    """A trainer, the run that it writes to, and the warnings that arose."""
 
     path: Path
     trainer: Trainer
@@ -57,23 +57,22 @@ class Session:
     clock: Callable[[], float] = time.monotonic
     unsaved: RecurrentLanguageModel | None = None
     warned: int = 0
-    """Number of warnings that were yielded."""
+    """Number of warnings yielded so far."""
     save_now: bool = False
-    """Save with the next record of training, whatever the interval is."""
+    """Request for a checkpoint at the next record of training, whatever the interval is."""
     rewound: list[WarningRecord] = field(default_factory=list)
-    """Each time that training went back to the newest state."""
+    """Warnings about rewinds since the last checkpoint."""
 
     @property
     def complete(self) -> bool:
-        """Whether the run has come to its end and everything of it is written."""
+        """True if the run is finished and all of its results are written."""
         ended = self.record["status"] == "finished" and self.record.get("whole", True)
         return ended and bool(self.trainer.completion) and (self.path / WEIGHTS).exists()
 
     def records(self) -> Iterator[Record]:
         """Train, save at intervals and at the end, and yield what happens, warnings included.
 
-        A failed save is not the end of training: it is a warning, and tried again at the next
-        interval; only the last one raises EnvironmentFailure.
+        A checkpoint that cannot be saved is a warning; only the last one raises EnvironmentFailure.
         """
         with self._locked():
             yield from self._new_warnings()
@@ -82,7 +81,7 @@ class Session:
                 yield record
 
     def _new_warnings(self) -> Iterator[WarningRecord]:
-        """Yield the warnings of the session that were not yielded before."""
+        """Yield the warnings that were not yielded before."""
         while self.warned < len(self.warnings):
             self.warned += 1
             text = self.warnings[self.warned - 1]
@@ -102,7 +101,7 @@ class Session:
         yield self._finish()
 
     def _trained(self) -> Iterator[Record]:
-        """Train to the end of this sitting and save; a DivergenceError leaves all saved whole."""
+        """Train until the run ends or is stopped, and save. Raises DivergenceError."""
         saved_at = self.clock()
         every = 60.0 * self.trainer.settings.save_minutes
         for record in self.trainer.run():
@@ -116,23 +115,23 @@ class Session:
         yield self._save()
 
     def _rewound(self, error: DivergenceError) -> Record:
-        """Go back to the newest whole state at a lower rate; what happened. Or raise the error."""
+        """Restore the newest checkpoint with a lower learning rate, or raise the error again."""
         trainer = self.trainer
         now = trainer.counters
         if trainer.settings.on_nonfinite != "rewind" or now.rewinds >= MAX_REWINDS:
             raise error
-        saved, _ = load_newest_checkpoint(self.path, self.record.get("id"))
-        if saved is None:
+        checkpoint, _ = load_newest_checkpoint(self.path, self.record.get("id"))
+        if checkpoint is None:
             raise error
-        size = log_size(saved)
-        trainer.restore(saved)
+        log_bytes = log_size(checkpoint)
+        trainer.restore(checkpoint)
         trainer.counters.after_rewind(now, REWIND_FACTOR)
         trainer.settled = True
-        cut_log(self.path, size)
-        for earlier in self.rewound:  # to the same state
+        cut_log(self.path, log_bytes)
+        for earlier in self.rewound:  # to the same checkpoint
             self._log(earlier)
         text = (
-            f"{error.found}. Went back to step {saved.step}, now at "
+            f"{error.found}. Went back to step {checkpoint.step}, now at "
             f"{trainer.counters.plateau:.3g} times the rate; {now.rewinds + 1} of at most "
             f"{MAX_REWINDS} times"
         )
@@ -147,7 +146,7 @@ class Session:
             self.lock.release()
 
     def _log(self, record: Record) -> None:
-        """Add a line to the log, whole or not at all: its disk may be full."""
+        """Add a line to the log, or nothing if the disk is full."""
         line = json.dumps(record.to_dict(), sort_keys=True, allow_nan=False) + "\n"
         log = self.path / METRICS
         with contextlib.suppress(OSError):
@@ -159,7 +158,7 @@ class Session:
                 os.truncate(log, before)
 
     def keep_best(self, model: RecurrentLanguageModel) -> None:
-        """Write the best weights, a state with their figures next; or keep them for that save."""
+        """Write the best weights; if that fails, keep a copy for the checkpoint that follows."""
         self.save_now = True
         try:
             write_weights(self.path, model)
@@ -176,11 +175,11 @@ class Session:
             return None
 
     def _save(self) -> SavedRecord:
-        """Commit a state; until there is a validation the newest weights are the best ones."""
+        """Save a checkpoint; before the first validation also the newest weights, as the best."""
         with phase("saving a checkpoint"):
-            return self._committed()
+            return self._write_checkpoint()
 
-    def _committed(self) -> SavedRecord:
+    def _write_checkpoint(self) -> SavedRecord:
         trainer = self.trainer
         counters = trainer.counters
         check_weights(trainer.state)
@@ -194,11 +193,11 @@ class Session:
                 if lost and (valid := self.dataset.valid) is not None:
                     trainer.counters.take_as_best(evaluate(TorchBackend(trainer.model), valid))
                     self.warnings.append(f"{WEIGHTS} was gone; the newest weights take its place")
-        snapshot = to_checkpoint(trainer.state)
+        checkpoint = to_checkpoint(trainer.state)
         log = self.path / METRICS
-        snapshot.counters["log_bytes"] = log.stat().st_size if log.exists() else 0
+        checkpoint.counters["log_bytes"] = log.stat().st_size if log.exists() else 0
         folder = save_checkpoint(
-            self.path, snapshot, trainer.settings.keep, run_id=self.record.get("id")
+            self.path, checkpoint, trainer.settings.keep, run_id=self.record.get("id")
         )
         self.rewound = []
         return SavedRecord(
@@ -212,16 +211,16 @@ class Session:
     def _finish(self) -> FinishedRecord:
         trainer = self.trainer
         counters = trainer.counters
-        stopped = trainer.stop_reason  # a stop that is asked for from here on comes too late
+        stopped = trainer.stop_reason  # requests to stop are too late from here on
         reason = stopped or counters.finished
         valid, scale = trainer.counters.best, 1.0
         if not stopped and trainer.settings.calibrate and valid:
             with phase("calibrating"):
                 valid, scale = calibrate(self.path, trainer, self.dataset, self._save)
-        engine, text, test = best_engine(self.path, trainer, scale), self.dataset.test, None
+        backend, text, test = best_backend(self.path, trainer, scale), self.dataset.test, None
         if not stopped and text is not None:
             with phase("evaluating the test text", total=len(text.ids)):
-                test = evaluate(engine, text)
+                test = evaluate(backend, text)
         known = valid.nats_per_token if valid else None
         finished = FinishedRecord(
             step=counters.step,
@@ -237,9 +236,9 @@ class Session:
             logit_scale=scale,
             warnings=self.warnings,
         )
-        if not stopped:  # the model is whole; the look back at it may take a moment
+        if not stopped:  # save the results first: the review takes a moment
             self._write_end(finished, whole=False)
-            finished = replace(finished, review=review(trainer, self.dataset, engine, known))
+            finished = replace(finished, review=review(trainer, self.dataset, backend, known))
         self._log(finished)
         self._write_end(finished, whole=True)
         return finished
@@ -251,19 +250,22 @@ class Session:
             "results": finished.results(),
         }
         write_file(self.path / CARD, model_card(self.record["name"], self.record).encode("utf-8"))
-        write_record(self.path, self.record)  # the last of all
+        write_record(self.path, self.record)  # last, since it marks the run as finished
 
 
-def log_size(saved: Checkpoint) -> int:
-    """Bytes of the log when a state was saved, taken out of its counters. Raises RunError."""
-    size = saved.counters.pop("log_bytes", 0)
+def log_size(checkpoint: Checkpoint) -> int:
+    """Remove the size of the log from a checkpoint's counters and return it. Raises RunError."""
+    size = checkpoint.counters.pop("log_bytes", 0)
     if not isinstance(size, int) or size < 0:
-        raise RunError(f"the state of step {saved.step} tells of a log of {size!r:.80} bytes")
+        raise RunError(
+            f"the checkpoint of step {checkpoint.step} has log_bytes {size!r:.80}; expected a "
+            "number of bytes. Restore the run from a copy"
+        )
     return size
 
 
 def cut_log(path: Path, size: int) -> None:
-    """Put the log back to where a saved state stands: what follows will be done again."""
+    """Cut the log to its size at a checkpoint: the steps after it will be repeated."""
     log = path / METRICS
     with explained(path):
         if log.exists() and log.stat().st_size > size:
