@@ -91,12 +91,12 @@ def test_items_are_what_a_plain_loop_keeps(
         kept = []
         with pytest.raises(RunError, match=f"{len(wanted)} of {count} items"):
             kept += [(item.text, item.attempt) for item in items]
-        assert (items.found, items.attempts) == (len(wanted), limit)
-        assert items.found + sum(items.rejected.values()) == limit
+        assert (items.kept, items.attempts) == (len(wanted), limit)
+        assert items.kept + sum(items.rejected.values()) == limit
         return
     assert [(item.text, item.attempt) for item in items] == wanted[:count]
     assert items.attempts == wanted[count - 1][1] + 1
-    assert items.found + sum(items.rejected.values()) == items.attempts
+    assert items.kept + sum(items.rejected.values()) == items.attempts
 
 
 def test_each_rule_leaves_out_what_it_says() -> None:

@@ -1,9 +1,9 @@
-"""Whether one model is better than another on a text, or the difference is chance.
+"""Comparison: test whether one model is better than another on a text.
 
-Losses are paired line by line, since every model reads lines, whatever its tokens are. The interval
-comes from a bootstrap over lines (Efron 1979; Koehn 2004 for such paired differences): tokens of a
-line depend on each other, lines much less. A text of few lines is cut into blocks of tokens
-instead, where the models read the same tokens.
+Losses are paired by line, since lines do not depend on the tokens of a model. The interval is from
+a bootstrap over lines (Efron 1979; Koehn 2004 for paired differences), because the tokens of a line
+depend on each other, and lines much less. If a text has few lines and the models read the same
+tokens, blocks of tokens replace lines.
 """
 
 from collections.abc import Sequence
@@ -21,20 +21,20 @@ from charlm.text.tokenizers.vocabulary import Vocabulary
 from charlm.units import Tally, bits
 
 DRAWS = 2000
-"""Texts that the bootstrap draws."""
+"""Samples of the bootstrap."""
 INTERVAL = 0.95
 MIN_PARTS = 20
-"""Lines or blocks below which an interval would say more than is known."""
+"""Fewest lines or blocks for an interval."""
 BLOCK = 100
-"""Tokens of a block of a text of few lines."""
+"""Tokens of a block, in a text of few lines."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LineNats:
-    """What a model says of a text: its tally, and the nats of each line, shape (n,).
+    """Losses of a model on a text: its tally, and the nats of each line, shape (n,).
 
-    `tokens` are the nats of each token, shape (N,); `entries` is the model's vocabulary. Both nats
-    include `unk_penalty` for each unknown token, the tally does not.
+    `tokens` are the nats of each token, shape (N,); `entries` is the vocabulary of the model. Both
+    nats include `unk_penalty` for each unknown token; the tally does not.
     """
 
     name: str
@@ -46,20 +46,19 @@ class LineNats:
 
     @property
     def penalized_bits_per_byte(self) -> float:
-        """Bits per byte of the text with the penalty for unknown tokens."""
+        """Bits per byte of the text, with the penalty for unknown tokens."""
         return bits(float(self.nats.sum()) / max(self.tally.bytes, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How much more a model needs than another, in bits a byte: below zero it is the better one.
+    """Difference of the losses of two models, in bits per byte; negative if the second is better.
 
-    `low` and `high` bound 95 % of the bootstrap's draws, over so many `parts` of the text, which
-    are lines, or blocks of `block` tokens; None where there are too few of them. `wins` is the
-    share of parts that the model finds likelier. `nats_per_token` is the same difference where both
-    read the same tokens. Unknown tokens without a penalty cost a model next to nothing; `unknown`
-    is how much more it would need beside the first if each of those cost 8 bits for each byte of a
-    usual token.
+    `low` and `high` bound 95 % of the bootstrap samples. They are over `parts` parts of the text:
+    lines, or blocks of `block` tokens; with too few parts they are None. `wins` is the fraction of
+    the parts that are more probable under the second model. `nats_per_token` is the difference if
+    both read the same tokens. Unknown tokens without a penalty cost very little; `unknown` is the
+    change of the difference if each of them cost 8 bits for each byte of an average token.
     """
 
     bits_per_byte: float
@@ -73,12 +72,12 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """`better`, `worse`, `no difference shown`, or why there is none."""
+        """`better`, `worse`, `no difference shown`, or the reason for no verdict."""
         if self.low is None or self.high is None:
             return "too few lines"
-        found = _verdict(self.low, self.high)
+        verdict = _verdict(self.low, self.high)
         charged = _verdict(self.low + self.unknown, self.high + self.unknown)
-        return found if found == charged else "depends on the unknown tokens"
+        return verdict if verdict == charged else "depends on the unknown tokens"
 
 
 def _verdict(low: float, high: float) -> str:
@@ -95,10 +94,10 @@ def line_nats(
     *,
     unk_penalty: float = 0.0,
 ) -> LineNats:
-    """Read a text once and cut its losses into lines: after each line end and each EOS.
+    """Read a text once and sum its losses by line; lines end after each line end and each EOS.
 
-    An EOS that comes right after a line end is of the same line. `unk_penalty` nats are added to
-    each unknown token. Raises CorpusError when the text is empty.
+    An EOS directly after a line end is in the same line. Each unknown token costs `unk_penalty`
+    additional nats. Raises CorpusError for an empty text.
     """
     if len(text.ids) == 0:
         raise CorpusError("the text is empty; expected at least one line to compare runs on")
@@ -115,7 +114,7 @@ def line_nats(
 
 
 def _line_begins(text: EncodedText, vocabulary: Vocabulary) -> NDArray[np.int64]:
-    """Return where lines begin: after each line end and each EOS."""
+    """Return the positions after each line end and each EOS, where lines begin."""
     ids = np.asarray(text.ids)
     line_end = vocabulary.line_end or EOS
     at_end = np.isin(ids, [EOS, line_end])
@@ -128,10 +127,10 @@ def _line_begins(text: EncodedText, vocabulary: Vocabulary) -> NDArray[np.int64]
 def bytes_of_lines(text: EncodedText, vocabulary: Vocabulary) -> NDArray[np.float64]:
     """Return the bytes of each line of an encoded text, shape (n,).
 
-    The bytes of the whole text are exact. Those of a line are exact where the vocabulary loses
-    nothing; an unknown token counts as its name is long, and the lines share the rest.
+    Their sum is exact. The bytes of a line are exact if the vocabulary is lossless; otherwise an
+    unknown token counts as its name, and the lines are scaled to the exact sum.
     """
-    if vocabulary.spec.byte_level:  # a letter of an entry stands for a byte
+    if vocabulary.spec.byte_level:  # each letter of an entry is a byte
         each = [len(token) for token in vocabulary.tokens]
         each[UNK] = each[EOS] = 1
     else:
@@ -149,16 +148,16 @@ def difference(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Difference:
-    """How `other` differs from `first` on lines of so many bytes each.
+    """Return the difference of `other` from `first` on lines with these numbers of bytes.
 
-    Raises UsageError when the two models cut the text into different numbers of lines.
+    Raises UsageError if the two models read different numbers of lines.
     """
     sizes = np.asarray(line_bytes, np.float64)
     if not len(first.nats) == len(other.nats) == len(sizes):
         raise UsageError(
             f"{first.name} reads {len(first.nats)} lines of {len(sizes)}, {other.name} "
             f"{len(other.nats)}; expected equal numbers. Leave out blank lines, or compare runs "
-            "with one rule for documents"
+            "with the same --document"
         )
     same = first.entries == other.entries and first.tally.tokens == other.tally.tokens
     change, block = other.nats - first.nats, None
@@ -184,22 +183,22 @@ def difference(
 def _interval(
     change: NDArray[np.float64], sizes: NDArray[np.float64], draws: int, seed: int
 ) -> tuple[float, float] | tuple[None, None]:
-    """The middle of the bootstrap's draws, in bits a byte; nothing where there are few parts."""
+    """Return the central interval of the bootstrap samples in bits per byte, if parts suffice."""
     if len(change) < MIN_PARTS:
         return None, None
     random = np.random.default_rng(seed)
-    found = np.empty(draws)
+    samples = np.empty(draws)
     for draw in range(draws):
         chosen = random.integers(0, len(sizes), len(sizes))
-        found[draw] = change[chosen].sum() / sizes[chosen].sum()
+        samples[draw] = change[chosen].sum() / sizes[chosen].sum()
     tail = (1.0 - INTERVAL) / 2.0
-    low, high = np.quantile(found, [tail, 1.0 - tail])
+    low, high = np.quantile(samples, [tail, 1.0 - tail])
     return bits(float(low)), bits(float(high))
 
 
-def _uncharged(found: LineNats) -> float:
-    """Return the bits per byte of unknown tokens without a penalty.
+def _uncharged(losses: LineNats) -> float:
+    """Return the bits per byte that unknown tokens without a penalty would cost.
 
-    Each costs 8 bits for each byte of a usual token.
+    Each would cost 8 bits for each byte of an average token.
     """
-    return 0.0 if found.unk_penalty else 8.0 * found.tally.oov / max(found.tally.tokens, 1)
+    return 0.0 if losses.unk_penalty else 8.0 * losses.tally.oov / max(losses.tally.tokens, 1)

@@ -1,8 +1,8 @@
-"""Filling gaps: which token stands between what is left of it and what is right of it.
+"""Infilling: find the token for a gap from the text on its left and on its right.
 
-A forward and a backward model each say it exactly, by Bayes' rule: P(token | left, right) is
-proportional to the probability of the whole text with the token in the gap. The two answers are
-combined as the geometric mean, which ranks by the sum of their logarithms.
+By Bayes' rule, P(token | left, right) is proportional to the probability of the whole text with the
+token in the gap. A forward and a backward model both give it; the tokens are ranked by the
+geometric mean of the two.
 """
 
 import numpy as np
@@ -18,41 +18,42 @@ from charlm.text.tokenizers.vocabulary import Vocabulary
 
 GAP = "___"
 SHORTLIST = 200
-"""Candidates of a gap that are scored with the whole text, at least."""
+"""Smallest number of candidates for a gap that are scored with the whole text."""
 
 
 def fill(
     forward: Backend, backward: Backend, vocabulary: Vocabulary, text: str, top: int, *, end: bool
 ) -> tuple[list[list[NextToken]], str]:
-    """The `top` likeliest tokens for each gap `___` of a text, and the text with the best ones.
+    """Return the `top` most probable tokens for each gap `___`, and the text with the best ones.
 
-    Probabilities are among the SHORTLIST candidates that were looked at (or `top`, if that is
-    more). Gaps are filled from left to right: those before hold their best token, those after are
-    read as UNK. Raises UsageError for a text without gaps, and unless `top` is 1 or more.
+    Probabilities are relative to the SHORTLIST candidates that are compared (or `top`, if that is
+    more). Gaps are filled from left to right; later gaps are read as UNK. `end` is True if the
+    models have learned where texts end. Raises UsageError for a text without gaps, and unless `top`
+    is 1 or more.
     """
     check_count("top", top, 1)
     pieces = around_gaps(text)
-    parts = [vocabulary.encode(piece).astype(np.int64) for piece in pieces]
-    found, done, filled = [], parts[0], pieces[0]
-    for number in range(1, len(parts)):
-        rest = parts[number]
-        for later in parts[number + 1 :]:
-            rest = np.concatenate([rest, [UNK], later])
-        ids, scores = rank(forward, backward, done, rest, max(SHORTLIST, top), end=end)
-        chances = np.exp(scores - np.logaddexp.reduce(scores))
-        found.append(
+    encoded = [vocabulary.encode(piece).astype(np.int64) for piece in pieces]
+    answers, left, filled = [], encoded[0], pieces[0]
+    for number in range(1, len(encoded)):
+        right = encoded[number]
+        for later in encoded[number + 1 :]:
+            right = np.concatenate([right, [UNK], later])
+        ids, scores = rank(forward, backward, left, right, max(SHORTLIST, top), end=end)
+        probabilities = np.exp(scores - np.logaddexp.reduce(scores))
+        answers.append(
             [
-                NextToken(id=int(i), token=vocabulary.token_text(int(i)), probability=float(chance))
-                for i, chance in zip(ids[:top], chances[:top], strict=True)
+                NextToken(id=int(i), token=vocabulary.token_text(int(i)), probability=float(p))
+                for i, p in zip(ids[:top], probabilities[:top], strict=True)
             ]
         )
-        done = np.concatenate([done, ids[:1], parts[number]])
+        left = np.concatenate([left, ids[:1], encoded[number]])
         filled += vocabulary.decode(ids[:1]) + pieces[number]
-    return found, filled
+    return answers, filled
 
 
 def around_gaps(text: str) -> list[str]:
-    """The pieces of a text between its gaps. Raises UsageError when there is no gap."""
+    """Return the pieces of a text between its gaps. Raises UsageError if there is no gap."""
     pieces = text.split(GAP)
     if len(pieces) < 2:
         raise UsageError(f"no gap in {text!r}; expected {GAP} where a token is missing")
@@ -68,24 +69,21 @@ def rank(
     *,
     end: bool,
 ) -> tuple[Ids, NDArray[np.float64]]:
-    """Candidates for the gap between two texts, best first, and ln of what each is worth.
+    """Return candidates for the gap between two texts, best first, and their scores in nats.
 
-    Only the `shortlist` with the greatest P(token | left) P(token | right) are looked at.
+    These are the `shortlist` tokens with the greatest P(token | left) P(token | right).
     """
     ahead, behind = Reader(forward, left, end), Reader(backward, right[::-1], end)
     near = ahead.next + behind.next
     near[[UNK, EOS]] = -np.inf
     candidates = np.argsort(-near, kind="stable")[: min(shortlist, len(near) - 2)]
-    worth = 0.5 * (ahead.whole(candidates, right) + behind.whole(candidates, left[::-1]))
-    order = np.argsort(-worth, kind="stable")
-    return candidates[order], worth[order]
+    scores = 0.5 * (ahead.whole(candidates, right) + behind.whole(candidates, left[::-1]))
+    order = np.argsort(-scores, kind="stable")
+    return candidates[order], scores[order]
 
 
 class Reader:
-    """What one model says of a gap after the tokens before it, in its own direction.
-
-    `next` is ln P(token | before), shape (V,).
-    """
+    """One model, after the tokens before a gap; `next` is ln P(token | before), shape (V,)."""
 
     def __init__(self, engine: Backend, before: Ids, end: bool) -> None:
         self.engine, self.end = engine, end
@@ -93,18 +91,18 @@ class Reader:
         self.next: Nats = log_probabilities(logits)[0]
 
     def whole(self, candidates: Ids, after: Ids) -> NDArray[np.float64]:
-        """ln P(candidate and all that comes after it | before), shape (K,)."""
-        worth = self.next[candidates]
+        """Return ln P(candidate and all tokens after it | before), shape (K,)."""
+        scores = self.next[candidates]
         targets = np.append(after, EOS) if self.end else after
         if len(targets) == 0:
-            return worth
+            return scores
         rows = len(candidates)
-        wanted = np.repeat(targets[:, None], rows, axis=1)  # (T, K)
-        inputs = np.concatenate([candidates[None], wanted[:-1]])
+        repeated = np.repeat(targets[:, None], rows, axis=1)  # (T, K)
+        inputs = np.concatenate([candidates[None], repeated[:-1]])
         state = rows_of(self.state, [0] * rows)
         step = window_length(self.engine, rows)
-        for begin in range(0, len(wanted), step):
+        for begin in range(0, len(repeated), step):
             span = slice(begin, begin + step)
-            nats, state = self.engine.nats(inputs[span], wanted[span], state)
-            worth = worth - nats.sum(axis=0)
-        return worth
+            nats, state = self.engine.nats(inputs[span], repeated[span], state)
+            scores = scores - nats.sum(axis=0)
+        return scores

@@ -1,7 +1,7 @@
-"""Items: whole documents that a model generates, such as names or lines, kept by rules.
+"""Items: complete generated documents, such as names or lines, that satisfy rules.
 
-Attempt number i depends on (seed, i) alone, so a seed gives the same items however many are asked
-for and however they are batched. Items come in the order of their attempts.
+Attempt i depends only on (seed, i), so the items of a seed do not depend on their number or on
+batches. Items are in the order of their attempts.
 """
 
 import re
@@ -15,22 +15,22 @@ from charlm.phases import advance, phase
 from charlm.text.tokenizers.tokenizer_json import EOS
 
 MAX_BATCH = 256
-"""Attempts side by side; the first batches are as small as the number of items allows."""
+"""Most attempts side by side; the first batch has as many attempts as there are items."""
 MIN_ATTEMPTS = 1000
 ATTEMPTS_PER_ITEM = 100
-"""Attempts allowed for each item, and MIN_ATTEMPTS in any case, where no limit is given."""
+"""Default limit of attempts per item; the limit is never below MIN_ATTEMPTS."""
 
 Generate = Callable[[int, int], Iterator[Piece]]
-"""Pieces of so many samples (second number) from a first attempt on, their samples counted from 0,
-each sample ended at EOS."""
+"""Function of the first attempt and the number of samples that yields the pieces of these samples,
+numbered from 0; each sample ends at EOS."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One item. `text` is new text, `whole` has the prompt in it; rules are about `whole`.
+    """One item: its new `text`, and the `whole` with the prompt, to which the rules apply.
 
-    `nats` is -ln P(text, and its end) under the model itself; `cut` means that the item reached the
-    limit of tokens before its end.
+    `nats` is -ln P(text and its end) under the model; `cut` is True if the item reached the limit
+    of tokens before its end.
     """
 
     text: str
@@ -43,10 +43,10 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """Rules for items that are kept; by default every one.
+    """Rules for items; by default all items are kept.
 
-    `unique`: no item twice. `is_known`: skip items for which it is true (`--new`). `match`: a
-    regular expression that is found somewhere in the item. Lengths are in characters.
+    `unique`: no item twice. `is_known`: skip items for which it returns True (`--new`). `match`: a
+    regular expression that must match anywhere in the item. Lengths are in characters.
     """
 
     unique: bool = False
@@ -71,7 +71,7 @@ class Rules:
             ) from error
 
     def problem(self, text: str) -> str:
-        """Return the rule that an item breaks, as it is reported; empty if it breaks none."""
+        """Return the reason to reject an item, or an empty string."""
         if len(text) < self.min_len:
             return "shorter than --min-len"
         if self.max_len is not None and len(text) > self.max_len:
@@ -85,11 +85,11 @@ class Rules:
 
 @dataclass(kw_only=True)
 class Items:
-    """Items as they are generated; iterate once. Counts what was left out on the way.
+    """Iterator over items as they are generated, with counts of the rejected ones; for one use.
 
-    `length` is the limit of tokens that `generate` keeps. `prompt` is the part of an item that is
-    there before, `backward` means that the model writes what comes before it. `attempts` grows
-    with each item tried, `rejected` counts the reasons.
+    `length` is the limit of tokens of `generate`. `prompt` is the given part of each item; a
+    `backward` model generates the text before it. `attempts` counts the items that were tried,
+    `rejected` the reasons to reject them.
     """
 
     generate: Generate
@@ -100,35 +100,35 @@ class Items:
     prompt: str = ""
     backward: bool = False
     attempts: int = 0
-    found: int = 0
+    kept: int = 0
     cut: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
 
     def __iter__(self) -> Iterator[Item]:
-        """Yield `count` items. Raises RunError when the attempts are used up before."""
+        """Yield `count` items. Raises RunError if there are not enough attempts."""
         limit = self.limit or max(MIN_ATTEMPTS, ATTEMPTS_PER_ITEM * self.count)
         seen: set[str] = set()
         started, batch = 0, min(self.count, MAX_BATCH)
-        while self.found < self.count and started < limit:
-            kept: list[Item] = []
+        while self.kept < self.count and started < limit:
+            items: list[Item] = []
             with phase("searching for items", unit="attempts"):
-                while not kept and started < limit:
+                while not items and started < limit:
                     batch = min(batch, limit - started)
-                    kept += self._kept(started, batch, seen)
+                    items += self._accepted(started, batch, seen)
                     advance(batch)
                     started += batch
                     batch = min(2 * batch, MAX_BATCH)
-            yield from kept
-        if self.found == self.count:
+            yield from items
+        if self.kept == self.count:
             return
         raise RunError(
-            f"{self.found:,} of {self.count:,} items were found in {self.attempts:,} attempts"
+            f"{self.kept:,} of {self.count:,} items were found in {self.attempts:,} attempts"
             f"{self.reasons()}; expected all of them. Ask for fewer with --n, relax the rules, "
             "raise --temperature, or allow more with --attempts"
         )
 
-    def _kept(self, first: int, size: int, seen: set[str]) -> Iterator[Item]:
-        """Yield what the rules keep of the attempts from `first` on, until there is enough."""
+    def _accepted(self, first: int, size: int, seen: set[str]) -> Iterator[Item]:
+        """Yield the items that the rules accept from attempt `first` on, until there are enough."""
         for item in self._batch(first, size):
             self.attempts += 1
             problem = self.rules.problem(item.whole)
@@ -139,19 +139,19 @@ class Items:
                 continue
             if self.rules.unique:
                 seen.add(item.whole)
-            self.found += 1
+            self.kept += 1
             self.cut += item.cut
             yield item
-            if self.found == self.count:
+            if self.kept == self.count:
                 return
 
     def reasons(self) -> str:
-        """Return the counts of what was left out, in brackets, the greatest first; or nothing."""
-        found = [f"{count:,} {reason}" for reason, count in self.rejected.most_common()]
-        return f" ({', '.join(found)})" if found else ""
+        """Return the counts of rejected items in brackets, the greatest first, if there are any."""
+        counts = [f"{count:,} {reason}" for reason, count in self.rejected.most_common()]
+        return f" ({', '.join(counts)})" if counts else ""
 
     def _batch(self, first: int, size: int) -> Iterator[Item]:
-        """Generate the attempts from `first` on and yield them in order."""
+        """Generate `size` attempts from `first` on and yield them in order."""
         for number, sample in enumerate(gathered(self.generate(first, size), size)):
             text, start = sample.text, self.prompt
             yield Item(

@@ -1,6 +1,6 @@
-"""Sampling rules: small functions from logits to logits, and the draw itself, all in numpy.
+"""Sampling rules: small functions from logits to logits, and the choice of a token, in numpy.
 
-A rule removes tokens by setting their logits to minus infinity; it never removes all of them.
+A rule removes tokens by setting their logits to minus infinity. It never removes all of them.
 """
 
 from collections.abc import Callable
@@ -18,12 +18,12 @@ Logits = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How the next token is drawn. Raises UsageError for values outside their range.
+    """Settings of sampling. Raises UsageError for values outside their range.
 
-    `temperature` divides the logits (0 = always the likeliest); `top_k` keeps the k likeliest
-    (0 = all); `top_p` the smallest set that holds this much probability (Holtzman et al. 2020);
-    `min_p` what has at least this share of the likeliest token's probability (Nguyen et al.
-    2024). Rules look at the model's own distribution, before the temperature.
+    `temperature` divides the logits (0: always the most probable token). `top_k` keeps the k most
+    probable tokens (0: all), `top_p` the smallest set with this total probability (Holtzman et al.
+    2020), `min_p` the tokens with at least this fraction of the highest probability (Nguyen et al.
+    2024). These rules apply to the distribution of the model, before the temperature.
     """
 
     temperature: float = 1.0
@@ -46,12 +46,12 @@ class Sampling:
 
     @property
     def is_plain(self) -> bool:
-        """Whether nothing but the temperature acts."""
+        """True if only the temperature has an effect."""
         return self.top_k == 0 and self.top_p == 1.0 and self.min_p == 0.0
 
 
 def keep_top_k(logits: Logits, k: int) -> Logits:
-    """Only the k largest; of equal ones those with the lowest id. 0 keeps all."""
+    """Keep the k largest logits, of equal ones those with the lowest id; 0 keeps all."""
     if k == 0 or k >= logits.shape[1]:
         return logits
     order = np.argsort(-logits, axis=1, kind="stable")
@@ -59,7 +59,7 @@ def keep_top_k(logits: Logits, k: int) -> Logits:
 
 
 def keep_top_p(logits: Logits, p: float) -> Logits:
-    """The smallest set of likeliest tokens whose probabilities sum to at least p."""
+    """Keep the smallest set of most probable tokens whose probabilities sum to at least p."""
     if p >= 1.0:
         return logits
     order = np.argsort(-logits, axis=1, kind="stable")
@@ -71,7 +71,7 @@ def keep_top_p(logits: Logits, p: float) -> Logits:
 
 
 def keep_min_p(logits: Logits, p: float) -> Logits:
-    """Tokens whose probability is at least p times that of the likeliest one."""
+    """Keep tokens with at least p times the highest probability."""
     if p == 0.0:
         return logits
     floor = logits.max(axis=1, keepdims=True) + np.log(p)
@@ -83,11 +83,11 @@ RULES: dict[str, Callable[[Logits, Any], Logits]] = {
     "top_p": keep_top_p,
     "min_p": keep_min_p,
 }
-"""Rules by the name of their setting, in the order in which they are applied."""
+"""Rules by the name of their setting, in the order of their application."""
 
 
 def _only(logits: Logits, order: NDArray[np.int64], kept: NDArray[np.bool_]) -> Logits:
-    """The logits at the positions of `order` that are kept, minus infinity elsewhere."""
+    """Return the logits at the kept positions of `order`, and minus infinity elsewhere."""
     result = np.full_like(logits, -np.inf)
     values = np.where(kept, np.take_along_axis(logits, order, axis=1), -np.inf)
     np.put_along_axis(result, order, values, axis=1)
@@ -95,21 +95,22 @@ def _only(logits: Logits, order: NDArray[np.int64], kept: NDArray[np.bool_]) -> 
 
 
 def probabilities(logits: Logits) -> Logits:
-    """Softmax in float64, shape (n, V); rows sum to one."""
+    """Return the softmax in float64, shape (n, V); rows sum to one."""
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
 def log_probabilities(logits: Logits) -> Logits:
-    """Log-softmax in float64, in nats, shape (n, V)."""
+    """Return the log-softmax in float64, in nats, shape (n, V)."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
 def next_distribution(logits: Logits, sampling: Sampling) -> Logits:
-    """The probabilities that the next token is drawn from, shape (n, V).
+    """Return the probabilities with which the next token is sampled, shape (n, V).
 
-    Temperature 0 puts everything on the likeliest token, of equal ones on the lowest id.
+    At temperature 0 the most probable token has probability 1, of equal ones that with the lowest
+    id.
     """
     logits = np.asarray(logits, np.float64)
     if sampling.temperature == 0.0:
@@ -122,7 +123,7 @@ def next_distribution(logits: Logits, sampling: Sampling) -> Logits:
 
 
 def draw(distribution: Logits, uniform: NDArray[np.float64]) -> NDArray[np.int64]:
-    """One id a row by inverting the cumulative distribution at a uniform draw from [0, 1)."""
+    """Sample one id per row: invert the cumulative distribution at uniform numbers in [0, 1)."""
     cumulative = np.cumsum(distribution, axis=1)
     ids = (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(axis=1)
     return np.asarray(ids, np.int64)

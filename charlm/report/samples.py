@@ -59,7 +59,7 @@ def sample_record(sample: Sample | Item, text: str, number: int, seed: int) -> d
 def item_notes(items: Items, *, filtered: bool) -> list[str]:
     """Return notes on items that were left out and on items that were cut off."""
     notes = []
-    if filtered and items.found == items.count:
+    if filtered and items.kept == items.count:
         found, attempts = counted(items.count, "item"), counted(items.attempts, "attempt")
         notes.append(f"{found} in {attempts}{items.reasons()}")
     if items.cut:

@@ -1,4 +1,4 @@
-"""Boundaries: what the end of a document and a line end mean to a model.
+"""Boundaries: the meaning of document ends and line ends for a model.
 
 The rules follow from the training text. They are computed once and stored in config.json, so that
 prompts, scored texts and samples are cut, ended and separated as in training.
