@@ -1,8 +1,7 @@
-"""Benchmarks: what this machine can do at best, and what charlm does on it.
+"""Benchmarks: the peak speed of this machine, and the speed of charlm on it.
 
-Programs that are compared run in the same process and in turn, so that whatever slows the machine
-slows all of them; the median of the rounds counts. Weights are random: speed does not depend on
-them.
+Compared programs run in turn in the same process, so that other load slows all of them; the median
+round counts. Weights are random: speed does not depend on them.
 """
 
 import os
@@ -48,7 +47,7 @@ MIN_ROUNDS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One measured speed. `ratio` is to the first program of its group, 1 for that one itself."""
+    """A measured speed, its ratio to the first of its group, and its fraction of the peak speed."""
 
     group: str
     name: str
@@ -64,9 +63,9 @@ Program = Callable[[], None]
 def run_benchmarks(
     *, hidden: int = HIDDEN, seconds: float = 4.0, cells: bool = False
 ) -> Iterator[Figure]:
-    """Every figure, group by group, each group taking about so many seconds for each program.
+    """Yield all figures, group by group; each program runs for about `seconds`.
 
-    With `cells`, training of every cell as well.
+    With `cells`, also measure training of every cell.
     """
     keep_freed_memory()
     ceilings = dict(_ceilings(seconds))
@@ -78,15 +77,15 @@ def run_benchmarks(
         yield from _training(hidden, len(vocabulary), peak, seconds)
         if cells:
             yield from _cells(hidden, len(vocabulary), seconds)
-        engines = _engines(path)
-        yield from _sampling(engines, vocabulary, seconds)
-        yield from _scoring(engines, vocabulary, seconds)
+        backends = _backends(path)
+        yield from _sampling(backends, vocabulary, seconds)
+        yield from _scoring(backends, vocabulary, seconds)
         yield from _encoding(seconds)
         yield from _starting(path, seconds)
 
 
 def machine_name() -> str:
-    """Processor, cores that may be used, torch and kernels."""
+    """Return the names of the processor, torch and kernels, and the number of threads."""
     return (
         f"{processor_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"kernels {chosen_variant() or 'none'}"
@@ -94,25 +93,25 @@ def machine_name() -> str:
 
 
 def alternating(programs: Mapping[str, Program], seconds: float) -> dict[str, float]:
-    """Median seconds of each program; they run in turn, each for about so long in all."""
+    """Run programs in turn, each for about `seconds` in total; return median seconds of each."""
     times: dict[str, list[float]] = {name: [] for name in programs}
     for program in programs.values():
         program()  # the first time allocates and compiles
-    begun = time.perf_counter()
+    begin = time.perf_counter()
     rounds = 0
-    while rounds < MIN_ROUNDS or time.perf_counter() - begun < seconds * len(programs):
+    while rounds < MIN_ROUNDS or time.perf_counter() - begin < seconds * len(programs):
         rounds += 1
         for name, program in programs.items():
             start = time.perf_counter()
             program()
             times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(found) for name, found in times.items()}
+    return {name: statistics.median(seconds_of) for name, seconds_of in times.items()}
 
 
 def _figures(
     group: str, unit: str, amount: float, medians: Mapping[str, float], peak: float | None = None
 ) -> Iterator[Figure]:
-    """Speeds, with their ratios to the first and, where there is a `peak` speed, shares of it."""
+    """Yield speeds with ratios to the first and, given a `peak` speed, fractions of it."""
     first = next(iter(medians.values()))
     for name, median in medians.items():
         value = amount / median
@@ -123,7 +122,7 @@ def _figures(
 
 
 def _ceilings(seconds: float) -> Iterator[tuple[tuple[str, str], tuple[float, str]]]:
-    """The largest speed of one large product in fp32 and bf16, and of copying memory."""
+    """Yield the speed of one large product in fp32 and bf16, and of copying memory."""
     size = 2048
     exact = torch.randn(size, size)
     rough = exact.bfloat16()
@@ -139,11 +138,11 @@ def _ceilings(seconds: float) -> Iterator[tuple[tuple[str, str], tuple[float, st
 
 
 def _drop(_: Any) -> None:
-    """Take a result and forget it."""
+    """Ignore a result."""
 
 
 def _training(hidden: int, vocab_size: int, peak: float, seconds: float) -> Iterator[Figure]:
-    """Whole optimiser steps of a 2-layer LSTM: forward, backward, clip, AdamW."""
+    """Measure optimiser steps of a 2-layer LSTM: forward, backward, clip, AdamW."""
     settings = ModelSettings(num_layers=2, hidden_size=hidden, embedding_size=EMBEDDING)
     programs = {
         f"torch {name}": training_step(settings, vocab_size, name) for name in _number_types()
@@ -159,7 +158,7 @@ def _number_types() -> list[str]:
 
 
 def _cells(hidden: int, vocab_size: int, seconds: float) -> Iterator[Figure]:
-    """The same step for every cell, in the faster number type, beside the LSTM."""
+    """Measure optimiser steps of every cell in the faster number type, the LSTM first."""
     sizes = ModelSettings(num_layers=2, hidden_size=hidden, embedding_size=EMBEDDING)
     others = [cell for cell in CELLS if cell != "lstm"]
     programs = {
@@ -171,7 +170,7 @@ def _cells(hidden: int, vocab_size: int, seconds: float) -> Iterator[Figure]:
 
 
 def training_step(settings: ModelSettings, vocab_size: int, precision: str) -> Program:
-    """A function that makes one optimiser step on random tokens, its state carried on."""
+    """Return a program that makes one optimiser step on random tokens."""
     model = RecurrentLanguageModel(settings, vocab_size)
     generator = torch.Generator().manual_seed(0)
     model.reset_parameters(generator)
@@ -194,7 +193,7 @@ def training_step(settings: ModelSettings, vocab_size: int, precision: str) -> P
 
 
 def temporary_run(path: Path, hidden: int) -> tuple[Path, Vocabulary]:
-    """A run of random weights on the built-in text's characters, and its vocabulary."""
+    """Write a run with random weights for the built-in text; return its path and vocabulary."""
     text = built_in_text().read_text(encoding="utf-8")
     vocabulary = build_vocabulary(lambda: [text[:200_000]], VocabularySettings()).vocabulary
     settings = ModelSettings(
@@ -208,52 +207,54 @@ def temporary_run(path: Path, hidden: int) -> tuple[Path, Vocabulary]:
     return path, vocabulary
 
 
-def _engines(path: Path) -> dict[str, Backend]:
-    engines: dict[str, Backend] = {}
+def _backends(path: Path) -> dict[str, Backend]:
+    backends: dict[str, Backend] = {}
     for name in ("torch", "numpy"):
-        engines[name] = load_run(path, engine=name).engine
+        backends[name] = load_run(path, engine=name).engine
     if chosen_variant() is not None:
         for weights in ("fp32", "bf16", "int8"):
-            engines[f"native {weights}"] = load_run(path, weights=weights).engine
-    return engines
+            backends[f"native {weights}"] = load_run(path, weights=weights).engine
+    return backends
 
 
 def _sampling(
-    engines: Mapping[str, Backend], vocabulary: Vocabulary, seconds: float
+    backends: Mapping[str, Backend], vocabulary: Vocabulary, seconds: float
 ) -> Iterator[Figure]:
-    """Tokens drawn one by one, of one sample and of several side by side."""
+    """Measure generation of one sample, and of several side by side."""
     for samples in (1, STREAMS):
 
-        def drawing(engine: Backend, count: int = samples) -> Program:
-            """A function that draws samples with an engine."""
+        def generating(backend: Backend, count: int = samples) -> Program:
+            """Return a program that generates samples."""
             return lambda: _drop(
-                list(generate(engine, vocabulary, length=SAMPLE_TOKENS, samples=count))
+                list(generate(backend, vocabulary, length=SAMPLE_TOKENS, samples=count))
             )
 
-        medians = alternating({name: drawing(e) for name, e in engines.items()}, seconds)
+        medians = alternating(
+            {name: generating(backend) for name, backend in backends.items()}, seconds
+        )
         group = "sampling" if samples == 1 else f"sampling {samples} at once"
         yield from _figures(group, "tokens/s", SAMPLE_TOKENS * samples, medians)
 
 
 def _scoring(
-    engines: Mapping[str, Backend], vocabulary: Vocabulary, seconds: float
+    backends: Mapping[str, Backend], vocabulary: Vocabulary, seconds: float
 ) -> Iterator[Figure]:
-    """Likelihood of many sentences."""
+    """Measure the likelihood of many sentences."""
     text = built_in_text().read_text(encoding="utf-8")
     lines = [line for line in text[:60_000].split("\n") if line][:256]
     documents = [vocabulary.encode(line).astype(np.int64) for line in lines]
 
-    def scoring(engine: Backend) -> Program:
-        """A function that scores the sentences with an engine."""
-        return lambda: _drop(document_nats(engine, documents))
+    def scoring(backend: Backend) -> Program:
+        """Return a program that scores the sentences."""
+        return lambda: _drop(document_nats(backend, documents))
 
-    medians = alternating({name: scoring(e) for name, e in engines.items()}, seconds)
+    medians = alternating({name: scoring(backend) for name, backend in backends.items()}, seconds)
     tokens = sum(len(document) for document in documents)
     yield from _figures("scoring", "tokens/s", tokens, medians)
 
 
 def _encoding(seconds: float) -> Iterator[Figure]:
-    """Text to ids in memory, by unit, in pieces as a corpus gives them."""
+    """Measure encoding of text to ids in memory, by unit."""
     text = built_in_text().read_text(encoding="utf-8")
     size = len(text.encode("utf-8")) / 1e6
     programs: dict[str, Program] = {}
@@ -265,7 +266,7 @@ def _encoding(seconds: float) -> Iterator[Figure]:
 
 
 def _starting(path: Path, seconds: float) -> Iterator[Figure]:
-    """Whole processes, from the command to its end."""
+    """Measure whole processes, from start to exit."""
     run = ["--run", str(path)]
     commands = {
         "--help": ["--help"],

@@ -2,8 +2,8 @@
 
     python scripts/exercise_kernels.py [--folder DIR] [--rounds 60] [--calls 10000]
 
-With --folder, libraries from there (as `scripts/sanitize` builds them). Prints the largest
-difference found, and the growth of the process's memory over many calls of one engine.
+With --folder, use the libraries of that folder (as `scripts/sanitize` builds them). Prints the
+largest difference, and the growth of the process's memory over many calls of one backend.
 """
 
 import argparse
@@ -18,11 +18,12 @@ from charlm.backends.interface import State
 from charlm.backends.native import NativeBackend
 from charlm.backends.numpy_backend import NumpyBackend
 from charlm.backends.weights import Weights, expected_shapes, weights_from
+from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 
 
 def main() -> None:
-    """Exercise, compare, count."""
+    """Run all variants and print their differences and memory growth."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--rounds", type=int, default=60)
@@ -42,9 +43,9 @@ def main() -> None:
 
 
 def random_weights(random: np.random.Generator) -> Weights:
-    """Weights of a random shape, too small for chaos, in which rounding would grow."""
+    """Return weights of a random shape, small enough that rounding errors do not grow."""
     settings = ModelSettings(
-        cell=str(random.choice(["rnn", "lstm", "gru"])),
+        cell=str(random.choice([name for name, spec in CELLS.items() if spec.numpy_step])),
         num_layers=int(random.integers(1, 4)),
         hidden_size=int(random.integers(1, 70)),
         embedding_size=int(random.integers(1, 40)),
@@ -59,21 +60,21 @@ def random_weights(random: np.random.Generator) -> Weights:
 
 
 def difference(variant: str, seed: int) -> float:
-    """The largest difference from numpy over all calls on one random model."""
+    """Return the largest difference from numpy over all calls for one random model."""
     random = np.random.default_rng(seed)
     weights = random_weights(random)
     native = NativeBackend(weights, variant, threads=int(random.integers(1, 5)))
-    plain = NumpyBackend(weights)
+    reference = NumpyBackend(weights)
     steps, rows = int(random.integers(1, 40)), int(random.integers(1, 40))
     inputs, targets = (random.integers(0, weights.vocab_size, (steps, rows)) for _ in range(2))
     state = native.initial_state(rows)
     nats, after = native.nats(inputs, targets, state)
-    other, _, expected = plain.ranks(inputs, targets, state)
+    other, _, expected = reference.ranks(inputs, targets, state)
     worst = max(float(np.abs(nats - other).max()), _apart(after, expected))
     _, ranks, _ = native.ranks(inputs, targets, state)
     assert ranks.min() >= 1
     logits, after = native.logits(inputs, state)
-    others, _ = plain.logits(inputs, state)
+    others, _ = reference.logits(inputs, state)
     uniform = random.random((steps, rows))
     native.draw(logits, after, uniform, temperature=0.8, barred=0, restart=1)
     for kind in ("bf16", "int8"):
@@ -82,24 +83,24 @@ def difference(variant: str, seed: int) -> float:
 
 
 def growth(variant: str, calls: int) -> int:
-    """KB that the peak of the process's memory grows over so many calls, after a warm-up."""
+    """Return the growth of peak memory over many calls after a warm-up, in KB."""
     weights = random_weights(np.random.default_rng(0))
-    engine = NativeBackend(weights, variant, threads=2)
+    backend = NativeBackend(weights, variant, threads=2)
     ids = np.zeros((3, 2), np.int64)
-    state = engine.initial_state(2)
+    state = backend.initial_state(2)
     for number in range(calls + 200):
         if number == 200:
             gc.collect()
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        engine.nats(ids, ids, state)
+        backend.nats(ids, ids, state)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 
 
 def _apart(left: State, right: State) -> float:
     return max(
         float(np.abs(a - b).max())
-        for parts, others in zip(left, right, strict=True)
-        for a, b in zip(parts, others, strict=True)
+        for layer, other in zip(left, right, strict=True)
+        for a, b in zip(layer, other, strict=True)
     )
 
 

@@ -41,7 +41,7 @@ def begun_in_bf16(folder: Path, monkeypatch: pytest.MonkeyPatch, **training) -> 
     """Return a run of three steps that `auto` or `bf16` began in bf16."""
     with monkeypatch.context() as patch:
         patch.setattr(starting, "choose_precision", lambda *_: CHOSEN)
-        patch.setattr(starting, "unserved_bf16", lambda _: None)
+        patch.setattr(starting, "missing_bf16", lambda _: None)
         session = begun(folder, **training)
     list(session.records())
     return session.path

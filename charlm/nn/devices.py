@@ -1,8 +1,8 @@
-"""Where a model computes and in which number type, checked where trust is not due.
+"""The device and the number type of a computation, with a check of bfloat16.
 
-The trap that makes the check necessary: with torch 2.13 on processors with AMX, the backward pass
-of nn.LSTM under bfloat16 autocast is silently wrong from hidden size 1024 on. No choice depends on
-a measured time: two runs of one seed would differ by what else the machine does.
+The check is necessary: with torch 2.13 on processors with AMX, the backward pass of nn.LSTM under
+bfloat16 autocast is silently wrong from hidden size 1024 on. No choice depends on a measured time,
+so that runs with the same seed are equal on a busy machine.
 """
 
 import contextlib
@@ -21,38 +21,38 @@ from charlm.errors import EnvironmentFailure
 from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 
 MAX_GRADIENT_ERROR = 0.05
-"""Relative error up to which bfloat16 gradients count as right; correct ones stay below 0.01."""
+"""Largest relative error of bfloat16 gradients that count as correct; correct ones have 0.01."""
 PROBE_SHAPE = (16, 32)
-"""Steps and rows of the comparison."""
+"""Steps and rows of the check."""
 MAX_PROBED = 2**26
-"""Logits of it, at 22 bytes each; fewer rows where there would be more."""
+"""Largest number of logits in the check, at 22 bytes each; rows are reduced to stay below it."""
 MIN_BF16_WEIGHTS = 100_000
-"""Multiplied weights below which `auto` stays with fp32 on a processor. Seconds in bf16 by seconds
-in fp32, least of four, one thread of an AMD EPYC, nine cells: 1.0 to 2.1 with up to 40,000 weights,
-0.7 to 1.5 with 60,000 to 150,000, 0.45 to 0.67 with more."""
+"""Number of multiplied weights below which `auto` is fp32 on a processor. Time in bf16 relative to
+fp32, best of four, one thread of an AMD EPYC, nine cells: 1.0 to 2.1 with up to 40,000 weights, 0.7
+to 1.5 with 60,000 to 150,000, 0.45 to 0.67 with more."""
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
-"""Features in /proc/cpuinfo of processors that compute in bfloat16, for builds without probes."""
+"""Features of processors with bfloat16 in /proc/cpuinfo, for torch builds without probes."""
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """The type that training computes in, `fp32` or `bf16`, and why."""
+    """The number type of training, `fp32` or `bf16`, and the reason for it."""
 
     name: str
     reason: str
 
     def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
-        """The context in which the forward pass runs."""
+        """Return the context for the forward pass."""
         if self.name == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(device.type, torch.bfloat16)
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of this name; `auto` takes CUDA where there is one, else the CPU.
+    """Return the device of this name; `auto` is CUDA if it is available, else the CPU.
 
-    Raises EnvironmentFailure when the device is not there.
+    Raises EnvironmentFailure if the device is not available.
     """
     available = {
         "cpu": True,
@@ -62,9 +62,9 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if available["cuda"] else "cpu")
     if not available[name]:
-        there = ", ".join(kind for kind, found in available.items() if found)
+        names = ", ".join(kind for kind, present in available.items() if present)
         raise EnvironmentFailure(
-            f"device {name} is not available here; found {there}. Use --device auto"
+            f"device {name} is not available here; found {names}. Use --device auto"
         )
     return torch.device(name)
 
@@ -72,10 +72,10 @@ def choose_device(name: str) -> torch.device:
 def choose_precision(
     requested: str, settings: ModelSettings, vocab_size: int, device: torch.device
 ) -> Precision:
-    """Return bf16 if it is asked for or, with `auto`, if it is right here and the model not small.
+    """Return bf16 if it is requested or, with `auto`, if it is correct here and the model large.
 
     The choice follows from the processor's features, the model and the gradients of one small
-    batch; nothing is timed. Raises EnvironmentFailure if bf16 was asked for and does not work here.
+    batch; nothing is timed. Raises EnvironmentFailure if bf16 is requested and does not work here.
     """
     if requested == "fp32":
         return Precision(name="fp32", reason="asked for")
@@ -91,11 +91,11 @@ def choose_precision(
 
 
 def bf16_problem(settings: ModelSettings, vocab_size: int, device: torch.device) -> str | None:
-    """Why training in bfloat16 is not to be trusted here, or None when it is.
+    """Explain why training in bfloat16 is not reliable here, or return None if it is.
 
-    One forward and backward pass at the model's own layer shapes, in both types, compared.
+    Compares one forward and backward pass with the model's layer shapes in both types.
     """
-    if problem := unserved_bf16(device):
+    if problem := missing_bf16(device):
         return problem
     if not CELLS[settings.cell].learns_input:
         return "a reservoir has no gradients to compare"
@@ -112,10 +112,10 @@ def bf16_problem(settings: ModelSettings, vocab_size: int, device: torch.device)
     return None
 
 
-def unserved_bf16(device: torch.device) -> str | None:
+def missing_bf16(device: torch.device) -> str | None:
     """Explain why a device does not compute in bfloat16, or return None if it does."""
     if device.type == "mps" or (device.type == "cuda" and not torch.cuda.is_bf16_supported()):
-        return f"bfloat16 is not served on this {device.type} device"
+        return f"bfloat16 is not supported on this {device.type} device"
     if device.type == "cpu" and not processor_has_bf16():
         return "this processor has no bfloat16 arithmetic"
     return None
@@ -126,7 +126,7 @@ def _probe(
 ) -> list[Tensor]:
     """Return the gradients of the recurrent weights for one small batch.
 
-    Raises RuntimeError where torch's own layers take float16 for bfloat16, as those of cuDNN do:
+    Raises RuntimeError if torch's layers compute in float16 instead of bfloat16, as cuDNN's do:
     without scaling, small gradients vanish in it, and the few tokens of a probe do not show it.
     """
     precision = Precision(name=name, reason="probe")
@@ -134,8 +134,8 @@ def _probe(
     model = RecurrentLanguageModel(settings, vocab_size)
     model.reset_parameters(generator)
     model.to(device)
-    steps, most = PROBE_SHAPE
-    rows = max(1, min(most, MAX_PROBED // (steps * vocab_size * settings.mixture)))
+    steps, rows = PROBE_SHAPE
+    rows = max(1, min(rows, MAX_PROBED // (steps * vocab_size * settings.mixture)))
     ids = torch.randint(vocab_size, (steps, rows), generator=generator).to(device)
     computed: set[torch.dtype] = set()
     for layer in model.modules():
@@ -153,15 +153,15 @@ def _probe(
 def processor_has_bf16() -> bool:
     """Report whether the processor computes in bfloat16 (AMX, AVX-512 BF16 or Arm's BF16)."""
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "_is_arm_bf16_supported")
-    found = [getattr(torch.cpu, probe)() for probe in probes if hasattr(torch.cpu, probe)]
-    found += [bool(BF16_FLAGS & processor_features()), platform.machine() in ("arm64", "aarch64")]
+    answers = [getattr(torch.cpu, probe)() for probe in probes if hasattr(torch.cpu, probe)]
+    answers += [bool(BF16_FLAGS & processor_features()), platform.machine() in ("arm64", "aarch64")]
     with contextlib.suppress(AttributeError, RuntimeError):
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and any(found)
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and any(answers)
     return False
 
 
 def processor_name() -> str:
-    """The processor's name, as the system tells it."""
+    """Return the name of the processor, as the system reports it."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -170,10 +170,10 @@ def processor_name() -> str:
 
 
 def keep_freed_memory() -> bool:
-    """Stop glibc from giving large freed blocks back, which makes oneDNN training 1.2-1.6x faster.
+    """Stop glibc from returning large blocks to the system: oneDNN then trains 1.2-1.6x faster.
 
-    nn.LSTM allocates its workspace anew in every step; mapped and unmapped each time, it costs
-    page faults. Returns whether it was done (glibc only). The process keeps its peak memory.
+    nn.LSTM allocates its workspace in every step; mapping it each time costs page faults. Returns
+    False without glibc. The process keeps its peak memory.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -184,9 +184,9 @@ def keep_freed_memory() -> bool:
 
 
 def free_memory() -> int | None:
-    """Bytes of memory that this process may still take, as Linux tells it; None elsewhere.
+    """Return the bytes of memory that this process may still use; None except on Linux.
 
-    What the machine has free, or what its control group leaves, if that is less.
+    The smaller of the machine's free memory and the rest of the limit of its control group.
     """
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():

@@ -1,4 +1,4 @@
-"""The engine that runs torch's layers: on any device, for every cell."""
+"""The backend of torch's layers: every cell, on any device."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -12,13 +12,13 @@ from charlm.backends.interface import Array, Ids, Logits, Nats, State
 from charlm.nn import encoder
 from charlm.nn.model import RecurrentLanguageModel
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 class TorchBackend:
-    """Computes with a model where its weights lie. No gradient is kept.
+    """Compute with a model on the device of its weights, without gradients.
 
-    All logits are multiplied by `logit_scale`.
+    `logit_scale` multiplies all logits.
     """
 
     def __init__(self, model: RecurrentLanguageModel, logit_scale: float = 1.0) -> None:
@@ -29,39 +29,40 @@ class TorchBackend:
         self.logits_each = model.vocab_size * model.settings.mixture
 
     def initial_state(self, rows: int) -> State:
-        """The state that rows begin with."""
+        """See `Backend.initial_state`."""
         return _arrays(self.model.initial_state(rows))
 
     def nats(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, State]:
-        """-ln P of the targets and the state after the inputs; the softmax is in float32."""
+        """See `Backend.nats`; the softmax is in float32."""
         return self._read(inputs, state, lambda _, logits: _nats(logits, self._tensor(targets)))
 
     def ranks(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, Ids, State]:
-        """As `nats`, and the rank of each target."""
-        wanted = self._tensor(targets)
+        """See `Backend.ranks`."""
+        correct = self._tensor(targets)
 
-        def both(_: Tensor, logits: Tensor) -> tuple[Nats, Ids]:
-            """Nats and ranks of the targets."""
-            own = logits.gather(-1, wanted[..., None])
+        def nats_and_ranks(_: Tensor, logits: Tensor) -> tuple[Nats, Ids]:
+            """Return nats and ranks of the targets."""
+            own = logits.gather(-1, correct[..., None])
             ranks = (logits > own).sum(dim=-1) + 1
-            return _nats(logits, wanted), ranks.cpu().numpy()
+            return _nats(logits, correct), ranks.cpu().numpy()
 
-        (nats, ranks), after = self._read(inputs, state, both)
+        (nats, ranks), after = self._read(inputs, state, nats_and_ranks)
         return nats, ranks, after
 
     def logits(self, inputs: Ids, state: State) -> tuple[Logits, State]:
-        """Logits of the token after the inputs."""
-        return self._read(inputs, state, lambda _, found: found[-1].cpu().double().numpy(), last=1)
+        """See `Backend.logits`."""
+        return self._read(
+            inputs, state, lambda _, logits: logits[-1].cpu().double().numpy(), last=1
+        )
 
     def contexts(self, inputs: Ids, targets: Ids, state: State) -> tuple[Array, Nats, State]:
-        """What the output layer sees (T, B, H), the nats of the targets, and the state after."""
-        wanted = self._tensor(targets)
-
-        def both(shown: Tensor, logits: Tensor) -> tuple[Array, Nats]:
-            """Contexts and nats."""
-            return shown.float().cpu().numpy(), _nats(logits, wanted)
-
-        (contexts, nats), after = self._read(inputs, state, both)
+        """Return the output layer's inputs (T, B, H), the nats of the targets, and the state."""
+        correct = self._tensor(targets)
+        (contexts, nats), after = self._read(
+            inputs,
+            state,
+            lambda hidden, logits: (hidden.float().cpu().numpy(), _nats(logits, correct)),
+        )
         return contexts, nats, after
 
     @torch.inference_mode()
@@ -69,18 +70,18 @@ class TorchBackend:
         self,
         inputs: Ids,
         state: State,
-        wanted: Callable[[Tensor, Tensor], Found],
+        compute: Callable[[Tensor, Tensor], Result],
         last: int = 0,
-    ) -> tuple[Found, State]:
-        """What is wanted of the output layer's input and the logits, and the state after.
+    ) -> tuple[Result, State]:
+        """Return compute(hidden, logits) for the inputs, and the state after them.
 
-        With `last`, only so many of the last steps have logits.
+        With `last`, compute gets only that many of the last steps.
         """
-        before = tuple(tuple(self._tensor(part) for part in layer) for layer in state)
-        _, shown, after = self.model.read(self._tensor(inputs), before)
-        shown = shown[-last:]
-        logits = self.model.output(shown).float() * self.logit_scale
-        return wanted(shown, logits), _arrays(after)
+        before = tuple(tuple(self._tensor(array) for array in layer) for layer in state)
+        _, hidden, after = self.model.read(self._tensor(inputs), before)
+        hidden = hidden[-last:]
+        logits = self.model.output(hidden).float() * self.logit_scale
+        return compute(hidden, logits), _arrays(after)
 
     def _tensor(self, array: Ids | np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
@@ -92,4 +93,6 @@ def _nats(logits: Tensor, targets: Tensor) -> Nats:
 
 
 def _arrays(state: encoder.State) -> State:
-    return tuple(tuple(part.detach().float().cpu().numpy() for part in layer) for layer in state)
+    return tuple(
+        tuple(tensor.detach().float().cpu().numpy() for tensor in layer) for layer in state
+    )

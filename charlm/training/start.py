@@ -32,8 +32,8 @@ from charlm.nn.devices import (
     choose_device,
     choose_precision,
     keep_freed_memory,
+    missing_bf16,
     processor_name,
-    unserved_bf16,
 )
 from charlm.nn.model import RecurrentLanguageModel, count_parameters
 from charlm.phases import phase
@@ -349,6 +349,6 @@ def _precision(
     asked = settings.training.precision
     if recorded and asked in ("auto", recorded["name"]):
         kept = Precision(name=recorded["name"], reason=recorded["reason"])
-        if kept.name == "fp32" or unserved_bf16(device) is None:
+        if kept.name == "fp32" or missing_bf16(device) is None:
             return kept
     return choose_precision(asked, settings.model, vocab_size, device)
