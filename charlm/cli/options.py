@@ -78,7 +78,7 @@ ALIAS = "_alias"
 
 @dataclass(frozen=True)
 class SettingOptions:
-    """Mark of a command's parameter that stands for the flags of several settings."""
+    """Mark of a command's parameter that collects the typed flags of several settings."""
 
     names: Callable[[], Iterable[str]]
 
@@ -162,17 +162,17 @@ def table_flags(reading: SettingFlags) -> set[str]:
 
 
 def as_trained(reading: SettingFlags, run: "Run") -> SettingFlags:
-    """Return the flags, line ends being read as in the text that a run was trained on."""
+    """Return the flags; by default line ends are read as in the training text of the run."""
     return {"keep_cr": run.boundaries.crlf, **reading}
 
 
 def reading_flags(reading: SettingFlags) -> set[str]:
-    """Return the flags that were typed, such as "--column"."""
+    """Return the typed flags, such as "--column"."""
     return {words_of(name, value)[0] for name, value in reading.items()}
 
 
 def locate(run: str | None, checkpoints: Path | None, *, trained: bool = True) -> Path:
-    """The folder of the run that the options name, told on stderr where it was not named."""
+    """Return the folder of the run; one that was not named is reported on stderr."""
     from charlm.runs.built_in import is_built_in
     from charlm.runs.locate import best_trial, checkpoints_folder, find_run
 
@@ -189,27 +189,27 @@ def locate(run: str | None, checkpoints: Path | None, *, trained: bool = True) -
 def open_model(
     run: str | None, checkpoints: Path | None, engine: str = "auto", weights: str = "fp32"
 ) -> "Model":
-    """The model of the run that the options name."""
+    """Return the model of the run."""
     model = api.load(locate(run, checkpoints), engine=engine, weights=weights)
     say(f"engine {model.run.engine.name}", level=2)
     return model
 
 
 def check_meant(given: set[str], needs: str) -> None:
-    """Raise UsageError for a flag that would do nothing without another one."""
+    """Raise UsageError for a flag that has no effect without another one."""
     if given:
         flag = min(given)
         raise UsageError(f"{flag} has no effect without {needs}. Add {needs}, or leave out {flag}")
 
 
 def name_unknown(model: "Model", texts: Iterable[str], what: str) -> None:
-    """Report once which pieces of the texts the vocabulary does not know; no document ends."""
+    """Report once which pieces of the texts are not in the vocabulary."""
     from charlm.text.documents import END
 
     mark = model.run.boundaries.mark
     documents = (document for text in texts for document in mark(text).split(END))
-    found = (piece for document in documents for piece in model.vocabulary.unknown(document))
-    unknown = list(dict.fromkeys(found))
+    pieces = (piece for document in documents for piece in model.vocabulary.unknown(document))
+    unknown = list(dict.fromkeys(pieces))
     if unknown:
         shown = ", ".join(repr(piece) for piece in unknown[:10])
         more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""

@@ -1,7 +1,7 @@
 """`charlm train`: train a model on a text, or resume a run."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from charlm.cli.options import (
     every_setting,
 )
 from charlm.cli.takes import Takes, Values
+
+if TYPE_CHECKING:
+    from charlm.api import Request
 
 RUN, VOCABULARY, LENGTH = "Run", "Vocabulary", "Optimisation"
 """Panels of the help for the options that are not settings."""
@@ -104,7 +107,7 @@ def train(
     _train(request, way, as_json=as_json)
 
 
-def _way(flags: list[str], request: Any) -> str:
+def _way(flags: list[str], request: "Request") -> str:
     """Return the flag that decides how the run starts, or "". Raises UsageError for two."""
     from charlm.errors import UsageError
 
@@ -118,7 +121,7 @@ def _way(flags: list[str], request: Any) -> str:
     return way
 
 
-def _train(request: Any, way: str, *, as_json: bool) -> None:
+def _train(request: "Request", way: str, *, as_json: bool) -> None:
     """Train the run that the request names, show it, and end with the status of its end."""
     from charlm.cli import beginning
     from charlm.cli.progress import follow_all, write_result

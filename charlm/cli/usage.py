@@ -6,14 +6,12 @@ from typing import Any
 
 import typer
 
-from charlm.config.fields import plain_number
-
-KINDS: dict[type, str] = {int: "a whole number", float: "a number"}
-"""Names of the types of values that the parser converts."""
+from charlm.config.fields import Spec
+from charlm.config.settings import TYPE_NAMES
 
 
 def bad_value(error: Any, words: list[str]) -> str:
-    """Return which value was typed for an option and what was expected; "" if that is not known.
+    """Return the value that was typed for an option and what was expected; "" if unknown.
 
     `error` is an error of the command parser, `words` are the words of the command line.
     """
@@ -44,10 +42,9 @@ def _expected(context: Any, name: str | None) -> str:
     annotation = inspect.signature(function).parameters[name].annotation
     annotated, *hints = typing.get_args(annotation) or (annotation,)
     types = typing.get_args(annotated) or (annotated,)
-    kind = next((text for known, text in KINDS.items() if known in types), "")
+    kind = next((TYPE_NAMES[known] for known in (int, float) if known in types), "")
     option = next((hint for hint in hints if isinstance(hint, typer.models.ParameterInfo)), None)
     if not kind or option is None:
         return ""
-    bounds = [f"at least {plain_number(option.min)}"] if option.min is not None else []
-    bounds += [f"at most {plain_number(option.max)}"] if option.max is not None else []
-    return f"{kind} of {' and '.join(bounds)}" if bounds else kind
+    bounds = Spec(help="", at_least=option.min, at_most=option.max).range_text()
+    return f"{kind} of {bounds}" if bounds else kind

@@ -123,7 +123,7 @@ def _content(built: "BuiltVocabulary", top: int) -> dict[str, Any]:
 
 
 def _second(built: "BuiltVocabulary", corpus: "Corpus") -> dict[str, Any]:
-    """How much of a second text is unknown, and what of it is most frequent."""
+    """Return how much of a second text is unknown, and its most frequent unknown pieces."""
     from charlm.text.documents import END
     from charlm.text.tokenizers.building import count_ids
     from charlm.text.tokenizers.cutting import safe_chunks
