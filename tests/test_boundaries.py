@@ -1,8 +1,8 @@
-"""Prompts: line ends in them end documents as in texts, whatever the method or the command."""
+"""Boundaries: line ends mean the same in training texts, prompts and scored texts."""
 
 import numpy as np
 import pytest
-from helpers import Call
+from helpers import Call, encoded_documents, vocabulary_of
 
 from charlm import load, train
 from charlm.api.model import Model
@@ -10,6 +10,7 @@ from charlm.errors import CorpusError, UsageError
 from charlm.text.boundaries import STREAM, Boundaries
 from charlm.text.corpus import Corpus
 from charlm.text.documents import END
+from charlm.text.tokenizers.tokenizer_json import EOS
 
 TINY = {"hidden_size": 6, "num_layers": 1, "steps": 4, "batch_size": 2, "bptt": 8, "seed": 1,
         "precision": "fp32", "threads": 1, "learning_rate": 0.1}  # fmt: skip
@@ -32,14 +33,14 @@ def models(tmp_path_factory) -> dict[str, Model]:
 
 
 def chances(model: Model, prompt: str) -> list[float]:
-    """In the order of the ids."""
+    """Return the probabilities of the next token in the order of the ids."""
     found = model.next(prompt, top=len(model.vocabulary))
     return [token.probability for token in sorted(found, key=lambda token: token.id)]
 
 
 @pytest.mark.parametrize("kind", ["lines", "bytes", "words", "backward"])
 def test_a_line_end_in_a_prompt_ends_the_document(models: dict[str, Model], kind: str) -> None:
-    """`an` and a line end once gave the continuation of `an` and UNK."""
+    """The line end was once read as UNK."""
     model = models[kind]
     assert chances(model, "an\n" if kind != "backward" else "\nan") == chances(model, "")
     several = "bo\nna\nan" if kind != "backward" else "an\nna\nbo"
@@ -52,8 +53,8 @@ def test_a_line_end_in_a_prompt_ends_the_document(models: dict[str, Model], kind
 
 
 @pytest.mark.parametrize("kind", ["lines", "bytes", "words", "paragraphs"])
-def test_samples_go_on_from_the_document_that_is_open(models: dict[str, Model], kind: str) -> None:
-    """The same seed gives the same text, whatever documents came before."""
+def test_samples_continue_the_open_document(models: dict[str, Model], kind: str) -> None:
+    """Earlier documents of the prompt have no effect on a sample."""
     model, between = models[kind], "\n\n" if kind == "paragraphs" else "\n"
     text = "".join(model.sample(30, prompt="an", seed=3))
     assert "".join(model.sample(30, prompt=f"bo bo{between}an", seed=3)) == text
@@ -63,7 +64,7 @@ def test_samples_go_on_from_the_document_that_is_open(models: dict[str, Model], 
 
 
 def test_blank_lines_end_a_paragraph_and_a_line_end_does_not(models: dict[str, Model]) -> None:
-    """One line end is a token of paragraphs."""
+    """A single line end is a token inside of a paragraph."""
     model = models["paragraphs"]
     assert chances(model, "an\n\n\nbo\nan") == chances(model, "bo\nan") != chances(model, "an")
     assert chances(model, "an\r\n\r\nbo\r\nan") == chances(model, "bo\nan")
@@ -72,7 +73,7 @@ def test_blank_lines_end_a_paragraph_and_a_line_end_does_not(models: dict[str, M
 
 @pytest.mark.parametrize("kind", ["lines", "bytes", "words"])
 def test_a_step_over_a_line_end_is_a_step_over_eos(models: dict[str, Model], kind: str) -> None:
-    """ln P of a line with its end is its score."""
+    """ln P of a line with its end equals its score."""
     model = models[kind]
     total, state = model.step(model.state(), "an bo\n")
     assert total == pytest.approx(model.score("an bo")[0].log_probability)
@@ -83,7 +84,7 @@ def test_a_step_over_a_line_end_is_a_step_over_eos(models: dict[str, Model], kin
 def test_sentences_of_several_lines_are_scored_as_documents(
     models: dict[str, Model], kind: str
 ) -> None:
-    """The score of lines together is the sum of their scores; the last line end is the end."""
+    """The score of several lines is the sum of their scores; the last line end is the last EOS."""
     model = models[kind]
     whole = model.score("an bo\nna", tokens=True)[0]
     parts = model.score(["an bo", "na"])
@@ -97,7 +98,7 @@ def test_sentences_of_several_lines_are_scored_as_documents(
 
 @pytest.mark.parametrize("unit", ["char", "byte", "word", "bpe"])
 def test_a_cell_of_several_lines_is_one_document(tmp_path, unit: str) -> None:
-    """A line end is a token there, so a prompt of several lines is read whole."""
+    """A line end in a cell is a token, so a prompt of several lines is read completely."""
     (tmp_path / "a.jsonl").write_text('{"text": "an\\nbo"}\n{"text": "bo\\nan na"}\n' * 20)
     settings = {"unit": unit, "hold_out": "random"}
     assert list(
@@ -124,7 +125,7 @@ def test_a_cell_of_several_lines_is_one_document(tmp_path, unit: str) -> None:
     ],
 )
 def test_the_open_document_by_hand(document: str, prompt: str, expected: str) -> None:
-    """As a text of these documents that goes on after the prompt would be cut."""
+    """The result agrees with the documents of a corpus that begins with the prompt."""
     assert Boundaries(document=document).open_document(prompt) == expected
     if document != "file":
         whole = "".join(Corpus.from_text(f"{prompt}x", document).chunks())
@@ -132,8 +133,8 @@ def test_the_open_document_by_hand(document: str, prompt: str, expected: str) ->
         assert whole.removesuffix(END).rpartition(END)[2] == f"{expected}x"
 
 
-def test_rules_without_a_new_beginning_and_of_cr_lf() -> None:
-    """Blank-separated words of paragraphs: EOS ends lines too, and the state goes on."""
+def test_open_documents_without_a_reset_and_with_cr_lf() -> None:
+    """Blank-separated words of paragraphs: EOS ends lines too, and the state does not reset."""
     words = Boundaries(document="paragraph", line_end_is_eos=True, eos_inside=True)
     assert words.open_document("a\n\n\nb\nc") == "a\nb\nc"
     windows = Boundaries(document="line", crlf=True)
@@ -143,10 +144,28 @@ def test_rules_without_a_new_beginning_and_of_cr_lf() -> None:
         windows.open_document(f"a{END}b")
 
 
+def test_boundaries_of_a_run_are_those_of_its_text() -> None:
+    """They survive config.json; for older runs the vocabulary decides."""
+    words = vocabulary_of("a b\n" * 9, unit="word", words="whitespace")
+    row = [*words.encode("a b").tolist(), EOS]
+    one, two = (encoded_documents([row * lines] * 9) for lines in (1, 2))
+    single, double = (Boundaries.of_text(text, words, "line", crlf=True) for text in (one, two))
+    assert (single.resets, double.resets) == (True, False)
+    assert (single.eos_inside, double.eos_inside) == (False, True)
+    letters = vocabulary_of("ab\n")
+    cells = encoded_documents([[*letters.encode("a\nb").tolist(), EOS]])
+    inside = Boundaries.of_text(cells, letters, "line", crlf=False)
+    assert (inside.line_ends_inside, inside.text_document, inside.resets) == (True, "file", True)
+    for boundaries, vocabulary in ((single, words), (double, words), (inside, letters)):
+        assert Boundaries.from_config(boundaries.to_config(), vocabulary) == boundaries
+    old = Boundaries.from_config({"document": "line"}, letters)
+    assert (old.line_ends_inside, old.eos_inside, old.crlf) == (True, False, False)
+
+
 def test_the_last_line_end_of_a_file_is_no_end_of_a_document(
     models: dict[str, Model], tmp_path, monkeypatch, call: Call
 ) -> None:
-    """Every editor writes one; `--prime-file` goes on with the last line."""
+    """Editors always write one; `--prime-file` continues the last line."""
     monkeypatch.chdir(tmp_path)
     prompts = [Boundaries(document="line").file_prompt(text) for text in ("an\n", "an\r\n", "an")]
     assert prompts == ["an"] * 3
@@ -165,7 +184,7 @@ def test_the_last_line_end_of_a_file_is_no_end_of_a_document(
 def test_an_end_of_a_document_is_not_reported_as_unknown(
     models: dict[str, Model], tmp_path, monkeypatch, call: Call
 ) -> None:
-    """Nor is it an unknown token in the figures; a letter that is not known is."""
+    """Line ends are not unknown tokens in the figures either; an unknown letter is."""
     monkeypatch.chdir(tmp_path)
     run = ("--run", str(models["lines"].path))
     for text, unknown in {"an\nbo": False, "an\r\nbo\r\n": False, "an\nxo": True}.items():
@@ -176,6 +195,6 @@ def test_an_end_of_a_document_is_not_reported_as_unknown(
 
 
 def test_gaps_are_filled_in_one_line(models: dict[str, Model]) -> None:
-    """A model of lines reads each as a text of its own."""
+    """A model of lines reads each line as a separate document."""
     with pytest.raises(UsageError, match="has several lines"):
         models["lines"].fill("a ___\nb")
