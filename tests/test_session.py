@@ -1028,6 +1028,20 @@ def test_a_stop_during_the_last_measurements_loses_none_of_them(
     assert last.test is not None
 
 
+def test_a_stopped_run_is_not_measured_on_the_test_text(tmp_path: Path) -> None:
+    """Only the finished model is: its figures would otherwise guide the training."""
+    (tmp_path / "test.txt").write_text("abc abd\n")
+    chosen = settings().to_dict()
+    chosen["corpus"]["test"] = [str(tmp_path / "test.txt")]
+    session = start(settings_from(chosen), tmp_path, name="x", corpus=Corpus.from_text(TEXT))
+    session.trainer.stop("interrupted")
+    *_, stopped = session.records()
+    assert (stopped.complete, stopped.test) == (False, None)
+    *_, finished = resume(session.path).records()
+    assert finished.complete
+    assert finished.test is not None
+
+
 def test_kernels_that_cannot_be_had_are_told_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

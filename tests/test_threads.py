@@ -16,6 +16,7 @@ from charlm.config.model import ModelSettings
 from charlm.config.settings import settings_from
 from charlm.runs import run as runs
 from charlm.text.corpus import Corpus
+from charlm.training import start as starting
 from charlm.training.plan import speed
 from charlm.training.plan.speed import set_threads, training_threads
 from charlm.training.resume import resume
@@ -183,3 +184,19 @@ def test_the_library_sets_short_spins_before_torch_is_there(
         check=True,
     )  # fmt: skip
     assert done.stdout.strip() == count
+
+
+@pytest.mark.parametrize(("asked", "threads"), [(None, 7), (3, 3)])
+def test_a_run_is_trained_with_the_threads_that_its_model_is_worth(
+    asked: int | None, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless the user asks for another number; the record has the number that was set."""
+    numbers: list[int] = []
+    monkeypatch.setattr(starting, "training_threads", lambda *_: 7)
+    monkeypatch.setattr(starting, "set_threads", lambda number: numbers.append(number) or number)
+    values = {"steps": 1, "batch_size": 2, "bptt": 4, "precision": "fp32", "threads": asked}
+    model = {"hidden_size": 3, "embedding_size": 2, "num_layers": 1}
+    settings = settings_from({"training": values, "model": model})
+    session = start(settings, tmp_path, corpus=Corpus.from_text("abc abd\n" * 9, "stream"))
+    assert set(numbers) == {threads}
+    assert session.record["machine"]["threads"] == threads
