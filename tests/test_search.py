@@ -288,12 +288,12 @@ def test_a_trial_that_kills_its_process_is_given_up(settings: Settings, tmp_path
     next(iter(search(settings, folder, knobs=("dropout",), **TINY)))
     study = search_module._Study(search_module._optuna(), folder, 0)
     trial = study.next_trial()
-    study.begun(trial, 2)
+    study.set_starts(trial, 2)
     study.end(trial, "paused", None)
-    assert study.begins(study.next_trial()) == 0
-    study.begun(trial, 2)
+    assert study.starts(study.next_trial()) == 0
+    study.set_starts(trial, 2)
     assert study.next_trial().number == trial.number
-    study.begun(trial, 3)
+    study.set_starts(trial, 3)
     assert study.next_trial().number == trial.number + 1
     assert {row["number"]: row["state"] for row in results(folder)}[trial.number] == "fail"
 
@@ -320,7 +320,7 @@ def test_a_trial_that_the_user_stops_is_no_death(
     with pytest.raises(KeyboardInterrupt):
         next(iter(search(settings, tmp_path / "s", knobs=("dropout",), **TINY)))
     study = search_module._Study(search_module._optuna(), tmp_path / "s", 0)
-    assert study.begins(study.next_trial()) == 0
+    assert study.starts(study.next_trial()) == 0
 
 
 def test_notes_of_trials_are_told(settings: Settings, tmp_path: Path) -> None:

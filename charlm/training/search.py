@@ -1,8 +1,8 @@
-"""Search for good settings: random points, the worse half stopped early, all of it resumable.
+"""Search for good settings: random values, the worse half of the trials stopped early.
 
 Random search (Bergstra & Bengio 2012) with successive halving (Jamieson & Talwalkar 2016, in the
-asynchronous form of Li et al. 2020), through Optuna (the extra `search`). A search is a folder:
-`study.log` is Optuna's journal, `trial-N` the run of each trial.
+asynchronous form of Li et al. 2020), through Optuna (the extra `search`). A search is a folder
+that can be resumed: `study.log` is Optuna's journal, `trial-N` the run of each trial.
 """
 
 import importlib
@@ -30,14 +30,15 @@ from charlm.training.start import plan_run, start
 
 STUDY, SETTINGS = "study.log", SEARCH
 HALVING = 2
-"""Of the trials that come to a validation, one of so many goes on."""
+"""Of this many trials that reach a validation, one continues."""
 EVALS = 8
-BEGUN, MAX_BEGUN = "begun", 3
-"""A trial that was killed so many times, one after the other, is not begun again."""
+"""Validations of each trial."""
+STARTS, MAX_STARTS = "begun", 3
+"""Attribute of a trial, and the number of kills in a row after which it is given up."""
 JUDGED_TOKENS = 40_000
-"""Of the validation text, about, that trials are judged on."""
+"""Tokens of the validation text, approximately, that trials are judged on."""
 MAX_FAILED = 5
-"""Trials that may fail one after the other."""
+"""Failed trials in a row that end a search."""
 
 Suggest = Callable[[Any], Any]
 KNOBS: dict[str, Suggest] = {
@@ -49,16 +50,16 @@ KNOBS: dict[str, Suggest] = {
     "bptt": lambda trial: trial.suggest_categorical("bptt", [16, 32, 64, 128]),
     "weight_drop": lambda trial: trial.suggest_float("weight_drop", 0.0, 0.5, step=0.1),
 }
-"""What can be searched over, and where."""
+"""Settings that can be searched over, with their ranges."""
 USUAL_KNOBS = ("num_layers", "hidden_size", "dropout", "learning_rate", "batch_size", "bptt")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """The end of a trial: its values, the best validation figure, and how it ended.
+    """A trial that ended: its values, the best validation figure, and how it ended.
 
     `state` is complete, pruned (worse than others at the same point), failed, or paused (the
-    time was up; it goes on in the next sitting). `warnings` are about its text.
+    time was up; the next search resumes it). `warnings` are about its text.
     """
 
     number: int
@@ -80,11 +81,11 @@ def search(
     seed: int = 1,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[TrialRecord]:
-    """Try settings for so many minutes, and yield each trial when it ends.
+    """Try settings for `minutes` and yield each trial when it ends.
 
-    Values of `knobs` take the place of those in `settings`. A search in a folder that holds one
-    goes on with it. Raises UsageError for unknown knobs, RunError where the folder's search is
-    another one or every trial fails, EnvironmentFailure while somebody else searches there.
+    Random values of `knobs` replace those in `settings`. A search that is in the folder is
+    resumed. Raises UsageError for unknown knobs, RunError if the folder holds another search or
+    if trials keep failing, EnvironmentFailure while another process searches there.
     """
     unknown = [knob for knob in knobs if knob not in KNOBS]
     if unknown or not knobs:
@@ -98,19 +99,19 @@ def search(
     check_read_again((*corpus.sources, *corpus.valid, *corpus.test), "a search")
     _optuna()
     if not (folder / SETTINGS).exists():
-        planned = plan_run(settings_from(nested))  # what is wrong with every trial is told now
+        planned = plan_run(settings_from(nested))  # report now what would make every trial fail
         if planned.dataset.valid is None:
             raise UsageError(
                 "a search without validation text, by which trials are judged; expected some: "
                 "give it with --valid"
             )
-    study = _opened(folder, nested, knobs, seed)
+    study = _open(folder, nested, knobs, seed)
     lock = lock_run(folder)
     try:
         deadline, failed = clock() + 60.0 * minutes, 0
         while clock() < deadline:
             record = _trial(study, nested, knobs, deadline, clock)
-            study.note_best()
+            study.write_best()
             yield record
             failed = failed + 1 if record.state == "failed" else 0
             if failed == MAX_FAILED:
@@ -122,7 +123,7 @@ def search(
 
 
 def _check_free(settings: Settings, knobs: Sequence[str]) -> None:
-    """Raise UsageError for settings that a search decides itself."""
+    """Raise UsageError for settings that a search decides."""
     training = settings.training
     for name in LENGTHS:
         if getattr(training, name):
@@ -133,8 +134,7 @@ def _check_free(settings: Settings, knobs: Sequence[str]) -> None:
     if training.evals not in (TrainingSettings().evals, EVALS):
         raise UsageError(
             f"{named('evals')} is {training.evals}; expected {EVALS}, after which a search stops "
-            "the worse "
-            "trials"
+            "the worse trials"
         )
     if settings.model.parameters and "hidden_size" in knobs:
         raise UsageError(
@@ -147,9 +147,10 @@ def _trial(
     study: "_Study", nested: dict[str, dict[str, Any]], knobs: Sequence[str], deadline: float,
     clock: Callable[[], float],
 ) -> TrialRecord:  # fmt: skip
-    begun = clock()
+    """Run or resume one trial and return its end."""
+    began = clock()
     trial = study.next_trial()
-    study.begun(trial, study.begins(trial) + 1)
+    study.set_starts(trial, study.starts(trial) + 1)
     values = {knob: tidy(KNOBS[knob](trial)) for knob in knobs}
     path = study.folder / trial_name(trial.number)
     state, problem, session = "complete", "", None
@@ -158,32 +159,33 @@ def _trial(
         session.clock = session.trainer.clock = clock
         with phase(f"training trial {trial.number}") as training:
             state = _follow(session, trial, deadline, clock, training)
-    except (CharlmError, MemoryError, RuntimeError) as error:  # torch's, where memory ran out
+    except (CharlmError, MemoryError, RuntimeError) as error:  # RuntimeError: torch out of memory
         state, problem = "failed", str(error) or type(error).__name__
-    except BaseException:  # of the user: the trial is whole
-        study.begun(trial, 0)
+    except BaseException:  # interrupted by the user, not killed
+        study.set_starts(trial, 0)
         raise
     tally = session.trainer.counters.best if session else None
     nats = tally.nats_per_token if tally else None
     study.end(trial, state, nats)
     return TrialRecord(
         number=trial.number, values=values, state=state, nats_per_token=nats,
-        seconds=round(clock() - begun, 1), problem=problem,
+        seconds=round(clock() - began, 1), problem=problem,
         warnings=tuple(session.warnings) if session else (),
     )  # fmt: skip
 
 
 def tidy(value: Any) -> Any:
-    """A drawn number with four digits, as it is used and told."""
+    """Round a suggested float to the four digits that are used and shown."""
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def trial_name(number: int) -> str:
-    """The folder of a trial in that of its search."""
+    """Return the name of a trial's folder in the folder of its search."""
     return f"trial-{number:03d}"
 
 
 def _session(path: Path, nested: dict[str, dict[str, Any]], values: Mapping[str, Any]) -> Session:
+    """Start the run of a trial, or resume it; it is judged on a part of the validation text."""
     if (path / RECORD).exists():
         return resume(path, valid_tokens=JUDGED_TOKENS)
     chosen: dict[str, dict[str, Any]] = {}
@@ -196,17 +198,18 @@ def _session(path: Path, nested: dict[str, dict[str, Any]], values: Mapping[str,
 def _follow(
     session: Session, trial: Any, deadline: float, clock: Callable[[], float], training: Phase
 ) -> str:
-    """Train; report each validation and stop where Optuna says so or the time is up."""
-    state, told = "complete", max(_reported(trial), default=0)
+    """Train and report each validation; stop if Optuna says so or the time is up."""
+    state, newest = "complete", _newest_report(trial)
     for record in session.records():
         training.reached = session.trainer.progress
         if state != "complete":
-            continue  # the records of the end
+            continue  # records after a stop
         if isinstance(record, EvaluationRecord):
-            number = round(session.trainer.counters.last_progress * EVALS)  # without its own time
-            if number > told:  # the last two can fall together
+            # the seconds of the validation itself do not count
+            number = round(session.trainer.counters.last_progress * EVALS)
+            if number > newest:  # the last two can have one number
                 trial.report(record.tally.nats_per_token, number)
-                told = number
+                newest = number
             if record.progress < 1.0 and trial.should_prune():
                 state = "pruned"
                 session.trainer.stop("pruned")
@@ -216,10 +219,10 @@ def _follow(
     return "paused" if state == "complete" and session.trainer.stop_reason else state
 
 
-def _reported(trial: Any) -> list[int]:
-    """Points at which a trial that goes on was judged before."""
-    found = trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
-    return [int(step) for step in found]
+def _newest_report(trial: Any) -> int:
+    """Return the number of the newest validation that was reported for a trial; 0 for none."""
+    frozen = trial.study.get_trials(deepcopy=False)[trial.number]
+    return max(map(int, frozen.intermediate_values), default=0)
 
 
 class _Study:
@@ -230,96 +233,89 @@ class _Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         backend = optuna.storages.journal.JournalFileBackend(str(folder / STUDY))
         storage = optuna.storages.JournalStorage(backend)
-        known = [study.study_name for study in storage.get_all_studies()]
-        drawn = (
-            len(storage.get_all_trials(storage.get_study_id_from_name("charlm"))) if known else 0
-        )
+        trials = 0
+        if storage.get_all_studies():
+            trials = len(storage.get_all_trials(storage.get_study_id_from_name("charlm")))
         self.study = optuna.create_study(
             storage=storage,
             study_name="charlm",
             load_if_exists=True,
-            sampler=optuna.samplers.RandomSampler(seed=seed + drawn),  # a sitting draws new points
+            sampler=optuna.samplers.RandomSampler(seed=seed + trials),  # new values after a resume
             pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=HALVING),
         )
 
-    def unfinished(self) -> list[Any]:
-        """Trials that were begun and did not end."""
-        running = self.optuna.trial.TrialState.RUNNING
-        return list(self.study.get_trials(deepcopy=False, states=(running,)))
+    def _trials(self, state: str) -> list[Any]:
+        """Return the trials in one of Optuna's states."""
+        states = (self.optuna.trial.TrialState[state],)
+        return list(self.study.get_trials(deepcopy=False, states=states))
 
     def next_trial(self) -> Any:
-        """One that did not end, else a new one."""
-        for waiting in self.unfinished():
-            trial = self.optuna.trial.Trial(self.study, waiting._trial_id)
-            if self.begins(trial) < MAX_BEGUN:
+        """Return a trial that was interrupted, else a new one."""
+        for frozen in self._trials("RUNNING"):
+            trial = self.optuna.trial.Trial(self.study, frozen._trial_id)
+            if self.starts(trial) < MAX_STARTS:
                 return trial
             self.end(trial, "failed", None)
         return self.study.ask()
 
-    def begins(self, trial: Any) -> int:
-        """How often a trial was begun and its process was killed, one after the other."""
-        return int(trial.user_attrs.get(BEGUN, 0))
+    def starts(self, trial: Any) -> int:
+        """Return how many times in a row a trial was started and its process killed."""
+        return int(trial.user_attrs.get(STARTS, 0))
 
-    def begun(self, trial: Any, times: int) -> None:
-        """Note how often; 0 where it came to an end that it can go on from."""
-        trial.set_user_attr(BEGUN, times)
+    def set_starts(self, trial: Any, number: int) -> None:
+        """Store the number of starts; 0 when a trial ends in a way that it can resume from."""
+        trial.set_user_attr(STARTS, number)
 
     def end(self, trial: Any, state: str, nats: float | None) -> None:
-        """Tell the result; a paused trial stays open."""
-        states = self.optuna.trial.TrialState
+        """Report a result to Optuna; a paused trial stays open."""
         if state == "paused":
-            self.begun(trial, 0)
-            return
-        if state == "failed" or nats is None:
-            self.study.tell(trial, state=states.FAIL)
-        elif state == "pruned":
-            self.study.tell(trial, state=states.PRUNED)
-        else:
+            self.set_starts(trial, 0)
+        elif state == "complete" and nats is not None:
             self.study.tell(trial, nats)
+        else:
+            pruned = state == "pruned" and nats is not None
+            self.study.tell(
+                trial, state=self.optuna.trial.TrialState["PRUNED" if pruned else "FAIL"]
+            )
 
-    def note_best(self) -> None:
-        """Write which trial is the best, if any, so that it is found like a run."""
-        if (best := self.best_of()) is not None:
-            found = {"trial": trial_name(best.number), "nats_per_token": best.value}
-            write_json(self.folder / BEST, {"format": 1, **found})
-
-    def best_of(self) -> Any | None:
-        """The best complete trial, if any."""
-        complete = self.optuna.trial.TrialState.COMPLETE
-        found = self.study.get_trials(deepcopy=False, states=(complete,))
-        return min(found, key=lambda trial: trial.value, default=None)
+    def write_best(self) -> None:
+        """Write down the best complete trial, if any, so that the search is found like a run."""
+        best = min(self._trials("COMPLETE"), key=lambda trial: trial.value, default=None)
+        if best is not None:
+            content = {"trial": trial_name(best.number), "nats_per_token": best.value}
+            write_json(self.folder / BEST, {"format": 1, **content})
 
 
-def _opened(
+def _open(
     folder: Path, nested: dict[str, dict[str, Any]], knobs: Sequence[str], seed: int
 ) -> _Study:
-    """Open the search in a folder. Raises RunError where it is of other settings or knobs.
+    """Open the search in a folder. Raises RunError if it has other settings or knobs.
 
-    One of an older version goes on with the texts as they were read then; `nested` is changed so.
-    Other settings that it did not have count as the same.
+    A search of an older version keeps reading its texts as it did then (`nested` is changed);
+    settings that it did not have yet count as equal.
     """
     optuna = _optuna()
-    wanted = json.loads(json.dumps({"format": 1, "settings": nested, "knobs": list(knobs)}))
+    content = json.loads(json.dumps({"format": 1, "settings": nested, "knobs": list(knobs)}))
     if (folder / SETTINGS).exists():
-        there = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        before = there.get("settings", {})
+        saved = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        before = saved.get("settings", {})
         if "keep_cr" not in before.get("corpus", {}):
             nested["corpus"] |= OLD_READING
-            wanted["settings"]["corpus"] |= OLD_READING
+            content["settings"]["corpus"] |= OLD_READING
         known = {name: values | before.get(name, {}) for name, values in nested.items()}
-        if there | {"settings": json.loads(json.dumps(known))} != wanted:
+        if saved | {"settings": json.loads(json.dumps(known))} != content:
             raise RunError(
                 f"{folder} holds a search over other texts, settings or knobs; expected the same "
                 "ones to go on with it. Give another --name"
             )
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / SETTINGS, wanted)
+        write_json(folder / SETTINGS, content)
     return _Study(optuna, folder, seed)
 
 
 def _optuna() -> Any:
-    """Optuna. Raises EnvironmentFailure without it."""
+    """Return the module optuna. Raises EnvironmentFailure if it is missing."""
     try:
         return importlib.import_module("optuna")
     except ImportError as error:
@@ -330,14 +326,14 @@ def _optuna() -> Any:
 
 
 def results(folder: Path) -> list[dict[str, Any]]:
-    """All trials of a search, the best first: number, state, values, nats per token."""
+    """Return number, state, values and nats per token of all trials of a search, best first."""
     study = _Study(_optuna(), folder, 0).study
     rows = []
     for trial in study.trials:
         state = trial.state.name.lower().replace("running", "paused")
         reached = list(trial.intermediate_values.values())
-        whole = state == "complete"  # of a pruned one Optuna keeps the last, not the best
-        nats = trial.value if whole else min(reached, default=None)
+        # Optuna keeps the last figure of a pruned trial, not the best
+        nats = trial.value if state == "complete" else min(reached, default=None)
         rows.append(
             {
                 "number": trial.number,
@@ -346,7 +342,6 @@ def results(folder: Path) -> list[dict[str, Any]]:
                 "values": {name: tidy(value) for name, value in trial.params.items()},
             }
         )
-    order = {"complete": 0}
     return sorted(
-        rows, key=lambda row: (order.get(row["state"], 1), row["nats_per_token"] or float("inf"))
+        rows, key=lambda row: (row["state"] != "complete", row["nats_per_token"] or float("inf"))
     )
