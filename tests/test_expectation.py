@@ -1,4 +1,4 @@
-"""Expectations: what was measured comes out again; nothing is claimed where nothing is known."""
+"""Expectations: measured points are reproduced; there is none for unmeasured plans."""
 
 import math
 from dataclasses import replace
@@ -54,7 +54,7 @@ def test_a_measured_point_is_its_share_of_the_n_grams(at: int) -> None:
 
 @pytest.mark.parametrize("kind", MEASURED)
 def test_more_work_is_never_expected_to_be_worse(kind: str) -> None:
-    """Points in order, shares falling: else the table is a typing error."""
+    """Exponents rise and ratios fall; otherwise the table has a typing error."""
     places, shares = zip(*MEASURED[kind], strict=True)
     assert list(places) == sorted(places)
     assert list(shares) == sorted(shares, reverse=True)
@@ -82,16 +82,16 @@ def test_nothing_is_claimed_where_nothing_is_known() -> None:
      ("byte", 256, MILLIONS, "millions of letters")],
 )  # fmt: skip
 def test_the_line_follows_from_the_tokens(unit: str, vocab_size: int, tokens: int, kind) -> None:
-    """Symbols between blanks are letters; long texts have a line of their own."""
+    """Symbols between blanks are letters; long texts have a row of their own."""
     assert kind_of(unit, vocab_size, tokens) == kind
 
 
 LEFT_OUT = "russian", "prose", "wikitext2"
-"""Texts that the plan was judged on, not made from."""
+"""Texts for judging the plan, which it was not made from."""
 
 
 def test_the_table_is_what_the_measurements_say() -> None:
-    """Each of the best runs that it was made from lies within the range that is told for it."""
+    """The best run of each text lies within its expected range."""
     import json
 
     file = Path(__file__).parent.parent / "scripts" / "experiments" / "plans.jsonl"

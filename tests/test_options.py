@@ -1,4 +1,4 @@
-"""Options that say how texts are read: the same ones for every command that reads a text."""
+"""Options of settings: the same for every command that reads a text."""
 
 import inspect
 
@@ -19,21 +19,21 @@ COMMANDS = {
     "name", ["train", "eval", "score", "compare", "vocab", "search", "gradients"]
 )
 def test_every_command_that_reads_texts_takes_the_same_options(name: str) -> None:
-    """One for each field of `ReadSettings`, none of them forgotten."""
+    """There is one for each field of `ReadSettings`."""
     parameters = inspect.signature(COMMANDS[name]).parameters
     for field in reading_settings():
         assert parameters[field].default is None and "reading" not in parameters
 
 
 def test_messages_name_the_flags_that_were_typed() -> None:
-    """A flag of two forms in the one that was typed."""
+    """A flag with two forms appears in the typed form."""
     reading = {"column": "a b", "encoding": "cp1252", "header": False}
     assert reading_flags(reading) == {"--column", "--encoding", "--no-header"}
     assert reading_flags({"header": True}) == {"--header"}
 
 
 def test_settings_are_rules_for_reading(tmp_path) -> None:
-    """A corpus takes them whole, or a field by its name; wrong values are refused."""
+    """A corpus takes all of them, or single fields by name; wrong values are refused."""
     (tmp_path / "a.txt").write_bytes(b"\x93x\x94")
     settings = CorpusSettings(encoding="cp1252", sources=("a",))
     for options in ({"reading": settings}, {"encoding": "cp1252"}):

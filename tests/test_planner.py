@@ -1,4 +1,4 @@
-"""Planning: what was given stays, what was open is filled in, with a reason and within reason."""
+"""Planning: given settings stay, open ones get a sensible value and a reason."""
 
 import math
 from collections.abc import Callable
@@ -89,8 +89,8 @@ GIVEN = {
 @pytest.mark.parametrize(
     ("section", "name"), [(section, name) for section, values in GIVEN.items() for name in values]
 )
-def test_what_was_given_stays(section: str, name: str) -> None:
-    """Each setting alone: its value is kept, and there is no reason because nothing was chosen."""
+def test_given_settings_stay(section: str, name: str) -> None:
+    """Each setting alone keeps its value, and has no reason because nothing was chosen."""
     value = GIVEN[section][name]
     if section == "model":
         result = planned(stream(50_000), model=ModelSettings(**{name: value}))
@@ -101,7 +101,7 @@ def test_what_was_given_stays(section: str, name: str) -> None:
 
 
 def test_complete_settings_are_left_alone_and_nothing_is_measured() -> None:
-    """All given: the plan is the settings, and the machine's speed is of no interest."""
+    """With all settings given, the plan is the settings, and the machine's speed is not needed."""
     model = ModelSettings(**GIVEN["model"])
     training = TrainingSettings(**GIVEN["training"], evals=3)
     result = planned(stream(50_000), model=model, measure=refused, **GIVEN["training"], evals=3)
@@ -127,8 +127,8 @@ def test_settings_that_rules_do_not_touch_pass_through() -> None:
 
 
 @pytest.mark.parametrize("listener", [{"patience": 3}, {"schedule": "plateau"}])
-def test_what_listens_to_validations_needs_some(listener) -> None:
-    """Else the rate would stay as it is, and patience would never end."""
+def test_settings_that_act_on_validations_need_validation_text(listener) -> None:
+    """Otherwise the rate would never fall, and patience would never end the run."""
     with pytest.raises(UsageError, match="without validation text"):
         planned(stream(5_000), steps=3, **listener)
     planned(stream(5_000, 500), steps=3, **listener)
@@ -136,7 +136,7 @@ def test_what_listens_to_validations_needs_some(listener) -> None:
 
 @pytest.mark.parametrize("length", [{}, {"steps": 5}, {"epochs": 2.0}])
 def test_only_a_given_time_needs_a_measurement(length, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The story: what a seeded run learnt depended on what else the machine did at its start."""
+    """The result of a seeded run once depended on the load of the machine at its start."""
     monkeypatch.setattr(basis, "measured_speed", refused)
     result = planned(stream(50_000), measure=None, **length)
     assert result.settings.model.hidden_size
@@ -146,7 +146,7 @@ def test_only_a_given_time_needs_a_measurement(length, monkeypatch: pytest.Monke
 
 
 def test_a_default_plan_counts_with_the_assumed_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the number type and the threads that the work is worth, with the word in the reason."""
+    """It depends on the number type and on the useful threads; the reason says "assumed"."""
     monkeypatch.setattr(kernel_library, "default_threads", lambda: 2)
     result = planned(stream(900_000), measure=None)
     model = replace(result.settings.model, num_layers=1, hidden_size=384)
@@ -161,7 +161,7 @@ def test_a_default_plan_counts_with_the_assumed_speed(monkeypatch: pytest.Monkey
 
 
 def test_a_given_speed_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`measure` is called once and the machine is left alone."""
+    """`measure` is called once, and the machine is not measured."""
     monkeypatch.setattr(basis, "measured_speed", refused)
     calls = []
     planned(stream(50_000), measure=lambda: calls.append(1) or SPEED)
@@ -169,14 +169,14 @@ def test_a_given_speed_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_average_that_waits_for_validations_needs_some() -> None:
-    """Without them it would never begin, and the run would keep its last weights."""
+    """Without it averaging would never begin, and the run would keep its last weights."""
     dataset = replace(stream(5_000), valid=None)
     with pytest.raises(UsageError, match="average_trigger 2 has no effect without validation text"):
         planned(dataset, steps=3, average_trigger=2)
 
 
 def test_a_small_text_fills_no_more_minutes_than_it_is_worth() -> None:
-    """As many passes as a default run makes; the reason names what was given."""
+    """The run makes as many passes as a default run; the reason has the given minutes."""
     result = planned(stream(50_000), minutes=30.0)
     assert result.passes == pytest.approx(planned(stream(50_000)).passes, rel=0.01)
     assert 0 < result.settings.training.minutes < 30.0
@@ -217,7 +217,7 @@ def test_a_longer_run_is_measured_for_longer(
 def test_the_speed_is_the_median_of_the_steps_that_the_seconds_hold(
     seconds: float, steps: int, median: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At least five, and never the one that allocates."""
+    """There are at least five; the first one, which allocates memory, is left out."""
     durations = iter([1e9, *range(1, 100)])
     taken: list[float] = []
     monkeypatch.setattr(speed, "_seconds", lambda *_: taken.append(next(durations)) or taken[-1])
@@ -229,7 +229,7 @@ def test_the_speed_is_the_median_of_the_steps_that_the_seconds_hold(
 
 
 def test_what_is_measured_is_what_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An adaptive softmax is not computed whole; dropped states are stepped through."""
+    """An adaptive softmax computes a part of its output; state dropout runs step by step."""
     settings = ModelSettings(
         num_layers=1, hidden_size=16, embedding_size=4, tie_weights=False, adaptive_softmax=True,
         state_dropout=0.5,
@@ -246,7 +246,7 @@ def test_what_is_measured_is_what_is_trained(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_machine_is_measured_within_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows are halved until a step fits, by the estimate and where a device says so."""
+    """The batch is halved until a step fits, by the estimate or by an error of the device."""
     shapes: list[tuple[int, int]] = []
 
     def measure(_settings, _size, shape, *_) -> float:
@@ -270,7 +270,7 @@ def test_the_machine_is_measured_within_its_memory(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(("tokens", "documents"), [(3_000_000, 3), (750_000, 5)])
 def test_long_documents_are_planned_as_one_text_is(tokens: int, documents: int) -> None:
-    """The story: two novels were two rows, and a few short ones learnt as a list of names is."""
+    """Two novels once made a batch of two, and were planned like a list of names."""
     ends = np.linspace(0, tokens, documents + 1).astype(np.int64)[1:]
     text = replace(encoded_stream(np.zeros(tokens, np.uint8)), ends=ends, is_stream=False)
     found = planned(dataset(text), minutes=5.0)
@@ -282,7 +282,7 @@ def test_long_documents_are_planned_as_one_text_is(tokens: int, documents: int) 
 
 
 def test_a_default_run_on_a_long_text_takes_its_minutes() -> None:
-    """Less than a hundredth of a pass, where a hundredth would take half an hour."""
+    """It makes less than a hundredth of a pass, which would take half an hour."""
     result = planned(stream(4_000_000), measure=lambda: 4e6)
     vocab_size = len(VOCABULARIES["char"])
     cost = 6 * multiplied_weights(result.settings.model, vocab_size) * 4e6
@@ -292,7 +292,7 @@ def test_a_default_run_on_a_long_text_takes_its_minutes() -> None:
 
 
 def test_a_number_of_weights_and_a_clustered_output_go_together() -> None:
-    """The search for the size begins where such an output can be built."""
+    """The search starts at the smallest size for which such an output can be built."""
     words = dataset(encoded_stream(np.zeros(9000, np.uint8)), unit="word")
     vocabulary = vocabulary_of(" ".join(f"w{n}" for n in range(200)), unit="word")
     data = replace(words, vocabulary=vocabulary)
@@ -304,7 +304,7 @@ def test_a_number_of_weights_and_a_clustered_output_go_together() -> None:
 
 
 def test_a_number_of_weights_is_kept_where_the_size_follows_from_others() -> None:
-    """Tied weights make the layer as wide as the embedding; a mixture's need not be."""
+    """Tied weights make the layer as wide as the embedding, but not with a mixture."""
     tied = ModelSettings(parameters=5_000, tie_weights=True, embedding_size=64, num_layers=1)
     with pytest.raises(UsageError, match="parameters is 5,000, but tied weights"):
         planned(stream(9_000), model=tied, steps=3)
@@ -314,7 +314,7 @@ def test_a_number_of_weights_is_kept_where_the_size_follows_from_others() -> Non
 
 
 def test_only_what_a_short_text_shrinks_is_called_smaller() -> None:
-    """Not what is small for a short time."""
+    """Sizes that are small because of a short time are not."""
     minute = planned(stream(200_000), minutes=1.0)
     assert _shrunk(minute.reasons) == []
     short = planned(stream(60), steps=3)
@@ -322,7 +322,7 @@ def test_only_what_a_short_text_shrinks_is_called_smaller() -> None:
 
 
 def test_the_machine_is_measured_where_its_speed_matters() -> None:
-    """A positive number of operations a second, without touching the global random state."""
+    """The speed is positive, and the global random state does not change."""
     before = torch.get_rng_state()
     result = planned(stream(2_000), measure=None, minutes=0.5)
     assert result.settings.training.minutes
@@ -332,7 +332,7 @@ def test_the_machine_is_measured_where_its_speed_matters() -> None:
 
 
 def test_a_seed_is_drawn_where_none_was_given() -> None:
-    """Each plan draws another one, from the system and not from torch's global state."""
+    """Each plan has another one, from the system and not from torch's global state."""
     before = torch.get_rng_state()
     seeds = {planned(stream(500), steps=1).settings.training.seed for _ in range(3)}
     assert len(seeds) == 3
@@ -342,7 +342,7 @@ def test_a_seed_is_drawn_where_none_was_given() -> None:
 
 @pytest.mark.parametrize("tokens", [1, 2, 3, 10, 63, 64, 65, 200, 1000])
 def test_tiny_texts_shrink_batch_and_window(tokens: int) -> None:
-    """A window is not longer than the text; rows get about four windows; said as a reason."""
+    """A window is at most the text; each sequence has about four windows; the reason says so."""
     result = planned(stream(tokens), steps=1)
     training = result.settings.training
     assert 1 <= training.bptt <= tokens
@@ -354,14 +354,14 @@ def test_tiny_texts_shrink_batch_and_window(tokens: int) -> None:
 
 
 def test_given_sizes_shrink_too_where_they_cannot_be() -> None:
-    """64 x 32 over ten tokens is not possible; the reason says so."""
+    """A batch of 64 x 32 is impossible with ten tokens; the reason says so."""
     result = planned(stream(10), steps=1, batch_size=32, bptt=64)
     assert (result.settings.training.batch_size, result.settings.training.bptt) == (1, 10)
     assert {"training.batch_size", "training.bptt"} <= result.reasons.keys()
 
 
 def test_rows_are_not_more_than_documents() -> None:
-    """Documents lie side by side; short ones make more rows, until a step holds enough tokens."""
+    """Short documents make larger batches, until a step has enough tokens."""
     few = dataset(encoded_documents([[2, 3, 1]] * 5))
     assert planned(few, steps=1).settings.training.batch_size == 5
     rows = [
@@ -374,7 +374,7 @@ def test_rows_are_not_more_than_documents() -> None:
 
 
 def test_a_graphics_card_takes_more_rows() -> None:
-    """CUDA is decided by the device's type alone; no card is needed to plan."""
+    """Only the type of the device counts, so planning needs no accelerator."""
     on = [
         planned(stream(10**6), steps=1, device=torch.device(kind)).settings.training.batch_size
         for kind in ("cpu", "cuda")
@@ -492,7 +492,7 @@ def test_every_setting_of_training_is_known_to_these_tests() -> None:
 
 @pytest.mark.parametrize("unit", VOCABULARIES)
 def test_words_and_bpe_are_tied_where_sizes_allow(unit: str, monkeypatch) -> None:
-    """By rule; not where the user's sizes differ, and never against the user's word."""
+    """The rule does not tie unequal sizes, and never overrides the user."""
     monkeypatch.setattr(basis, "MAX_CHARACTER_TYPES", 0)
     large = unit in ("word", "bpe")
     data = stream(50_000, unit=unit)
@@ -530,7 +530,7 @@ def test_a_budget_that_no_model_fits_is_refused() -> None:
 
 
 def test_the_decay_of_an_average_stays_below_one() -> None:
-    """However many steps a fast machine may make in the minutes."""
+    """A fast machine may make any number of steps in the minutes."""
     names = encoded_documents([[2, 3, 4, 1]] * 500)
     data = replace(stream(500), train=names, boundaries=Boundaries(document="line"))
     result = planned(data, minutes=600.0, measure=lambda: 1e15)
@@ -566,7 +566,7 @@ def test_few_words_are_letters() -> None:
 
 @pytest.mark.parametrize(("speed", "layers"), [(1e10, 1), (5e10, 1), (5e12, 2)])
 def test_one_layer_until_it_would_be_too_wide(speed: float, layers: int) -> None:
-    """Two where the time is long, or not known; and what the user says always."""
+    """A plan has two for a long or unknown time, and always the number that the user gave."""
     data = stream(3_000_000)
     model = planned(data, minutes=3.0, measure=lambda: speed).settings.model
     assert model.num_layers == layers
@@ -578,14 +578,14 @@ def test_one_layer_until_it_would_be_too_wide(speed: float, layers: int) -> None
 
 @pytest.mark.parametrize("unit", VOCABULARIES)
 def test_more_time_never_makes_a_smaller_model(unit: str) -> None:
-    """But for the change from one layer to two, which has more weights all the same."""
+    """Except at the change from one layer to two, which still has more weights."""
     data = stream(2_500_000, unit=unit)
     found = sizes([{"minutes": m} for m in (0.2, 1.0, 3.0, 10.0, 30.0, 100.0)], data=data)
     assert found == sorted(found)
     assert found[-1] > 4 * found[0]
 
 
-def test_passes_and_memory_are_told() -> None:
+def test_passes_and_memory_are_reported() -> None:
     """Passes as given; memory grows with rows, window and size."""
     data = stream(50_000)
     assert planned(data, epochs=3.0).passes == 3.0
@@ -620,7 +620,7 @@ def test_padding_counts_neither_as_text_nor_as_work() -> None:
 
 
 def test_a_short_run_takes_more_and_smaller_steps() -> None:
-    """On a processor half of the rows and of the window below two minutes; not where stateless."""
+    """On a CPU batch and window are halved below two minutes, unless the run is stateless."""
     data = stream(900_000)
     long, short = (planned(data, minutes=m).settings.training for m in (3.0, 1.0))
     assert (long.batch_size, long.bptt) == (32, 64)
@@ -632,7 +632,7 @@ def test_a_short_run_takes_more_and_smaller_steps() -> None:
 
 
 def test_a_text_that_is_read_many_times_takes_small_steps() -> None:
-    """However long the run is; documents keep the windows that they fit into."""
+    """The length of the run does not matter; documents keep the windows that they fit into."""
     few, many = (planned(stream(size), minutes=5.0) for size in (200_000, 900_000))
     assert (few.settings.training.batch_size, few.settings.training.bptt) == (16, 32)
     assert (many.settings.training.batch_size, many.settings.training.bptt) == (32, 64)

@@ -1,4 +1,4 @@
-"""Presets: every number as published, models of the published size, and each of them trains."""
+"""Presets: every number and model size as published; each preset trains."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -131,7 +131,7 @@ def flat(name: str) -> dict:
 
 @every_preset
 def test_every_number_is_the_published_one(name: str) -> None:
-    """Nothing more is set and nothing less, and each value is in a section that knows it."""
+    """No other setting is set, and each value is in its section."""
     assert flat(name) == pytest.approx(PUBLISHED[name])
     sections = {"corpus": CorpusSettings, "vocabulary": VocabularySettings,
                 "model": ModelSettings, "training": TrainingSettings}  # fmt: skip
@@ -158,7 +158,7 @@ TEXT = "to be or not to be\nthat is the question\n" * 60
 
 @every_preset
 def test_each_trains_and_flags_win(name: str, tmp_path: Path) -> None:
-    """With small sizes given beside it: they replace what the preset says, lengths included."""
+    """Small sizes and a length from flags replace those of the preset."""
     sizes = dict(SMALL)
     if name == "char-rnn":
         sizes["embedding_size"] = None
@@ -172,7 +172,7 @@ def test_each_trains_and_flags_win(name: str, tmp_path: Path) -> None:
 
 
 def test_a_layer_wins_with_its_choice_among_alternatives() -> None:
-    """Steps given above take the epochs below away; a size takes away the number of weights."""
+    """Steps remove the epochs of the layer below; a size removes the number of weights."""
     low = {"model": {"parameters": 5, "cell": "gru"}, "training": {"epochs": 3.0, "seed": 1}}
     high = {"model": {"hidden_size": 4}, "training": {"steps": 7}}
     assert overlay(low, high) == {
@@ -211,8 +211,8 @@ def test_rates_fall_as_published() -> None:
         ("mogrifier-ptb", {"model": {"hidden_size": 99}}, {"parameters"}),
     ],
 )  # fmt: skip
-def test_what_a_flag_contradicts_goes(name: str, given: dict, gone: set) -> None:
-    """The story: a preset's clipping of single gradients won over --clip-norm without a word."""
+def test_a_flag_removes_contradicting_values_of_a_preset(name: str, given: dict, gone: set) -> None:
+    """A preset's clipping of single gradients once won over --clip-norm without a message."""
     nested, origins = layered([(f"preset {name}", preset_settings(name)), ("flag", given)])
     assert not gone & {key for values in nested.values() for key in values}
     settings_from(nested)
@@ -230,8 +230,8 @@ def test_tied_sizes_go_together() -> None:
     assert overlay(preset_settings("awd-ptb"), both)["model"]["last_hidden_size"] == 100
 
 
-def test_where_a_setting_came_from_is_told_for_presets_too(tmp_path: Path) -> None:
-    """By the library: the preset, the argument, or the rule that filled it in."""
+def test_the_origin_of_a_setting_is_recorded_for_presets_too(tmp_path: Path) -> None:
+    """The origin is the preset, the argument of the library, or the rule."""
     list(charlm.train(text=TEXT, checkpoints=tmp_path, preset="zaremba-small", **SMALL))
     origins = read_record(next(tmp_path.iterdir()))["origins"]
     assert origins["training.decay"] == "preset zaremba-small"

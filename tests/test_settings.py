@@ -1,4 +1,4 @@
-"""Settings: mistakes are told in words, all at once; TOML and plain values in and out."""
+"""Settings: all mistakes in one message; TOML and plain values in and out."""
 
 import math
 from dataclasses import Field, FrozenInstanceError, fields
@@ -73,7 +73,7 @@ def test_numbers_have_no_exponent(value: float, text: str) -> None:
     ],
 )
 def test_a_mistake_in_a_file_is_named_with_what_was_expected(values, words) -> None:
-    """Unknown sections and keys get the nearest known name, wrong types the right one."""
+    """The message has the nearest name for an unknown key, and the right type for a wrong one."""
     with pytest.raises(UsageError) as caught:
         settings_from(values, "my.toml")
     for word in ["my.toml", *words]:
@@ -81,7 +81,7 @@ def test_a_mistake_in_a_file_is_named_with_what_was_expected(values, words) -> N
 
 
 def test_all_problems_are_in_one_message() -> None:
-    """Whoever makes four mistakes reads of four, not of the first."""
+    """Four mistakes are four parts of the message."""
     with pytest.raises(UsageError) as caught:
         ModelSettings(cell="tree", hidden_size=0, dropout=1.5, embedding_size=8, tie_weights=True)
     message = str(caught.value)
@@ -90,7 +90,7 @@ def test_all_problems_are_in_one_message() -> None:
 
 
 def test_tied_weights_need_equal_sizes_once_both_are_known() -> None:
-    """Unequal sizes are refused with both numbers; equal or open ones pass."""
+    """The message has both unequal sizes; equal or open ones are accepted."""
     with pytest.raises(
         UsageError, match=r"embedding_size is 4 and the last layer.s hidden_size is 3"
     ):
@@ -100,7 +100,7 @@ def test_tied_weights_need_equal_sizes_once_both_are_known() -> None:
 
 
 def test_a_run_has_one_length() -> None:
-    """Epochs and minutes together would leave open which one holds."""
+    """Epochs and minutes would contradict each other."""
     with pytest.raises(UsageError, match=r"epochs and minutes were given; .* Give one"):
         TrainingSettings(epochs=1, minutes=2)
     with pytest.raises(UsageError, match="epochs and steps and minutes"):
@@ -110,7 +110,7 @@ def test_a_run_has_one_length() -> None:
 
 @pytest.mark.parametrize("value", [-1.0, math.nan, math.inf, 0.0])
 def test_rates_are_positive_and_finite(value: float) -> None:
-    """NaN compares false with everything and inf is below inf; both are refused all the same."""
+    """NaN compares false with everything and inf is not above inf; both are refused."""
     with pytest.raises(UsageError, match=f"learning_rate is {value:g}"):
         TrainingSettings(learning_rate=value)
 
@@ -134,7 +134,7 @@ def test_values_out_of_range_are_refused(make, word: str) -> None:
 
 
 def test_settings_cannot_change_once_made() -> None:
-    """What was checked stays as it was checked."""
+    """Checked values stay valid."""
     with pytest.raises(FrozenInstanceError):
         ModelSettings().cell = "gru"  # type: ignore[misc]
 
@@ -166,7 +166,7 @@ def test_toml_is_read_with_or_without_a_byte_order_mark(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("content", "word"), [(b"[model\n", "line 1"), (b'a = "\xff"', "0xff"), (None, "No such file")]
 )
-def test_a_broken_toml_file_is_told_with_its_place(tmp_path, content, word: str) -> None:
+def test_a_broken_toml_file_is_reported_with_its_place(tmp_path, content, word: str) -> None:
     """Syntax error, wrong encoding and missing file are usage errors with the path."""
     path = tmp_path / "a.toml"
     if content is not None:
@@ -219,7 +219,7 @@ BOOLEAN_NAMES = [setting.name for setting in table().values() if setting.type is
 
 @pytest.mark.parametrize("name", BOOLEAN_NAMES)
 def test_yes_and_no_may_be_written_in_several_ways(name: str) -> None:
-    """In any case, for every setting that is one or the other; nothing else is."""
+    """In upper or lower case, for every setting of that type; other words are refused."""
     for value, texts in ((True, ["true", "yes", "1"]), (False, ["false", "no", "0"])):
         for text in (form for word in texts for form in (word, word.title(), word.upper())):
             (values,) = settings_in([f"{name}={text}"]).values()
@@ -240,7 +240,7 @@ def test_the_names_that_info_prints_are_those_of_set() -> None:
 
 
 @pytest.mark.parametrize("pair", ["zoneout", "zoneot=1", "=3", "", "model.zoneot=1", "model.=1"])
-def test_what_is_no_pair_is_refused(pair: str) -> None:
-    """With what was expected."""
+def test_malformed_pairs_are_refused(pair: str) -> None:
+    """The message has the expected form, or the nearest name."""
     with pytest.raises(UsageError, match=r"expected|did you mean"):
         settings_in([pair])

@@ -1,4 +1,4 @@
-"""How many threads: by the work that there is for each, whatever the machine has."""
+"""Number of threads: by the work for each of them."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ def sized(hidden: int, **other) -> ModelSettings:
 @pytest.mark.parametrize("cores", [1, 2, 16, 64], indirect=True)
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_tiny_model_is_trained_by_one_thread(cores: int, cell: str) -> None:
-    """The story: on 16 cores small models were slow, since 16 threads waited for each other."""
+    """On 16 cores small models were slow, since 16 threads waited for each other."""
     del cores
     assert training_threads(sized(32, cell=cell), 60, 32, CPU) == 1
     assert training_threads(sized(128, cell=cell), 60, 1, CPU) == 1
@@ -112,7 +112,7 @@ def test_a_quota_limits_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def torch_threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The numbers that torch is given; nothing is changed."""
+    """The numbers given to torch; nothing is changed."""
     given = [64]
     monkeypatch.setattr(torch, "set_num_threads", given.append)
     monkeypatch.setattr(torch, "get_num_threads", lambda: given[-1])
@@ -121,14 +121,14 @@ def torch_threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_threads_are_limited_by_the_cores(torch_threads: list[int]) -> None:
-    """The number that is set is the one that torch reports."""
+    """torch reports the number that was set."""
     assert set_threads(3) == 3
     assert set_threads(99) == 64
     assert torch_threads[-1] == 64
 
 
 def test_a_resumed_run_keeps_its_threads(torch_threads: list[int], tmp_path: Path) -> None:
-    """Sums round by the number of threads, so a resumed run uses its own unless asked."""
+    """Rounding depends on the number of threads, so a resumed run keeps its number by default."""
     model = {"hidden_size": 3, "embedding_size": 2, "num_layers": 1}
     settings = settings_from({"training": {"steps": 3, "threads": 5}, "model": model})
     session = start(settings, tmp_path, name="x", corpus=Corpus.from_text("ab " * 99, "stream"))
@@ -144,7 +144,7 @@ def test_a_resumed_run_keeps_its_threads(torch_threads: list[int], tmp_path: Pat
 def test_models_that_torch_computes_are_read_by_useful_threads(
     cores: int, torch_threads: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One for a small model, whatever was set for another one before; or as many as asked for."""
+    """A small model gets one thread, whatever was set before; or the number that was asked for."""
     del cores
     model = tiny_model("mogrifier")
     arrays = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
@@ -158,7 +158,7 @@ def test_models_that_torch_computes_are_read_by_useful_threads(
 
 
 def test_nominal_speeds_grow_with_threads_on_a_processor() -> None:
-    """And not on a card, whose threads are its own."""
+    """An accelerator has threads of its own."""
     for name in ("fp32", "bf16"):
         assert speed.nominal_speed(CPU, name, 4) == 4 * speed.nominal_speed(CPU, name, 1)
     cards = {speed.nominal_speed(torch.device("cuda"), "fp32", n) for n in (1, 4)}
@@ -172,7 +172,7 @@ def test_nominal_speeds_grow_with_threads_on_a_processor() -> None:
 def test_the_library_sets_short_spins_before_torch_is_there(
     environment: dict[str, str], count: str
 ) -> None:
-    """The story: only the command line did, and the library was 8 to 15 times slower under load."""
+    """Only the command line did, and the library was 8 to 15 times slower under load."""
     code = (
         "import sys, os, charlm; assert 'torch' not in sys.modules; "
         "print(os.environ.get('GOMP_SPINCOUNT'))"

@@ -1,4 +1,4 @@
-"""The table of which setting listens when, held to what they do to a tiny run."""
+"""Conditions of settings, compared with the effect of each setting on a tiny run."""
 
 import hashlib
 import itertools
@@ -66,7 +66,7 @@ OTHERS: dict[str, Any] = {
     "decay_times": 1, "warmup": 0.5, "final_rate": 0.5, "clip_norm": 1e-3, "clip_value": 1e-3,
     "steps": 6, "evals": 2, "seed": 2,
 }  # fmt: skip
-"""For each setting a value whose effect is large."""
+"""A value with a large effect for each setting."""
 UNTRIED = {
     "errors", "encoding", "sources", "column", "header", "delimiter", "quoting", "input_format",
     "keep_cr", "glue", "valid", "test",  # of files; see test_sources and test_tables
@@ -118,14 +118,14 @@ def dataset_of(corpus: CorpusSettings, vocabulary: VocabularySettings) -> Datase
 
 @dataclass(frozen=True)
 class Trial:
-    """A tiny run: a sum of everything that it shows, and the settings that it was made with."""
+    """A tiny run: a hash of everything that it shows, and its settings."""
 
     shown: str
     settings: Settings
     facts: dict[str, Any]
 
     def refuses(self, name: str) -> bool:
-        """Return whether the table refuses this setting of the run."""
+        """Return whether this setting of the run is refused."""
         try:
             drop_unused(self.settings, {f"{find_setting(name).section}.{name}": "flag"}, self.facts)
         except UsageError:
@@ -134,7 +134,7 @@ class Trial:
 
 
 def trial(values: Nested) -> Trial:
-    """Train for eight steps; the sum is of text, records and weights."""
+    """Train for eight steps, and hash the text, the records and the weights."""
     settings = settings_from(values)
     data = dataset_of(settings.corpus, settings.vocabulary)
     fp32 = Precision(name="fp32", reason="test")
@@ -162,7 +162,7 @@ cached = cache(lambda mode: trial(merge(BASE, MODES[mode])))
 
 
 def pairs() -> list[tuple[str, str]]:
-    """Return all settings in the base mode, all that a mode decides, and some of the rest."""
+    """Return all pairs of the base mode, those with a condition on the mode, and some others."""
     every = [
         (mode, name) for mode, name in itertools.product(MODES, OTHERS)
         if not any(name in values for values in MODES[mode].values())
@@ -178,8 +178,8 @@ def pairs() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("mode", "name"), pairs())
-def test_what_is_refused_has_no_effect_and_the_rest_has_one(mode: str, name: str) -> None:
-    """In both directions; what the model itself refuses cannot be tried."""
+def test_a_setting_is_refused_if_it_has_no_effect(mode: str, name: str) -> None:
+    """A setting is refused if and only if it has no effect; impossible models are left out."""
     values = merge(BASE, MODES[mode], nested(**{name: other_value(name, MODES[mode])}))
     try:
         found = trial(values)
@@ -191,7 +191,7 @@ def test_what_is_refused_has_no_effect_and_the_rest_has_one(mode: str, name: str
 
 
 def test_every_setting_is_tried_or_named() -> None:
-    """A new setting comes into one of the lists above."""
+    """A new setting must be added to one of the lists above."""
     assert {*OTHERS, *UNTRIED} == set(table())
     assert not UNTRIED & OTHERS.keys()
 
@@ -252,13 +252,13 @@ def test_a_refusal_says_what_was_typed_expected_and_to_do(
 @pytest.mark.parametrize(
     "values", [{"clip_value": 1.0, "clip_norm": 0.0}, {"valid": ("a",), "valid_frac": 0.0}]
 )
-def test_zero_switches_off_what_is_off(values: dict[str, Any]) -> None:
+def test_zero_is_accepted_where_a_setting_is_off_already(values: dict[str, Any]) -> None:
     """A user writes `--clip-norm 0 --set clip_value=1` to be clear."""
     settings = settings_from(nested(**values))
     assert drop_unused(settings, origins_of_arguments(settings)) == settings
 
 
-def test_all_of_them_are_in_one_message() -> None:
+def test_all_unused_settings_are_in_one_message() -> None:
     settings = settings_from(nested(beta1=0.5, beta2=0.5, optimizer="sgd", max_size=9, unit="byte"))
     with pytest.raises(UsageError, match=r"max_size 9 .*; beta1 0.5 .*; beta2 0.5 "):
         drop_unused(settings, origins_of_arguments(settings))
@@ -269,7 +269,7 @@ def test_all_of_them_are_in_one_message() -> None:
     "flags", [{"cell": "gru"}, {"optimizer": "rmsprop"}, {"unit": "byte"}, {"num_layers": 1}]
 )
 def test_values_of_a_preset_are_never_refused(preset: str, flags: dict[str, Any]) -> None:
-    """Those that an upper layer leaves without effect go back to their defaults."""
+    """Values that lose their effect through an upper layer return to their defaults."""
     layers = [(f"preset {preset}", PRESETS[preset].settings), ("flag", nested(**flags))]
     values, origins = layered(layers)
     found = drop_unused(settings_from(values), origins)
@@ -285,8 +285,8 @@ def test_values_of_a_preset_are_never_refused(preset: str, flags: dict[str, Any]
     )
 
 
-def test_what_the_plan_decides_is_checked_after_it() -> None:
-    """One layer that a plan chose, and a text whose documents are found by its look."""
+def test_settings_are_checked_again_after_the_plan() -> None:
+    """The plan chose one layer; the documents were detected from the text."""
     for values, word in (
         ({"skip": True, "minutes": 0.01, "batch_size": 2, "bptt": 4}, "--skip .* with --layers 1"),
         ({"keep_cr": True, "steps": 1}, "--keep-cr .* with --document stream"),

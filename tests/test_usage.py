@@ -52,14 +52,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_a_wrong_value_is_named_with_its_flag(words: str, problem: str, call: Call) -> None:
-    """The flag and the value as they were typed, the values that are possible, one command."""
+    """The message has the typed flag and value, the allowed values, and one command."""
     status, out, err = call(*words.split())
     assert (status, out) == (2, "")
     assert problem in err
 
 
 def test_messages_use_the_spelling_of_the_user(call: Call) -> None:
-    """An alias as it was typed; a name of a file or of --set stays; keywords of the library."""
+    """An alias appears as typed; names in a file and keywords of the library stay names."""
     for flag in ("--valid-frac", "--valid-fraction"):
         assert f"{flag} is 7; expected" in call("train", "x.txt", flag, "7")[2]
     Path("my.toml").write_text("[model]\nhidden_size = 0\n", encoding="utf-8")
@@ -71,13 +71,13 @@ def test_messages_use_the_spelling_of_the_user(call: Call) -> None:
 
 
 def test_a_flag_and_its_alias_are_one_setting(call: Call) -> None:
-    """Given twice it is refused."""
+    """Both together are refused."""
     _, _, err = call("train", "x.txt", "--valid-frac", "0.1", "--valid-fraction", "0.2")
     assert "--valid-fraction and --valid-frac are names of one setting" in err
 
 
 def test_paragraphs_of_help_wrap_at_any_width() -> None:
-    """A line of the source is not a line of the help; a blank line parts paragraphs."""
+    """Lines of the source are joined; a blank line separates paragraphs."""
     assert joined_lines("One\ntwo.\n\nThree\nfour.") == "One two.\n\nThree four."
     for one in app.registered_commands:
         paragraphs = (one.callback.__doc__ or "").split("\n\n") if one.callback else []
@@ -92,7 +92,7 @@ def test_a_run_may_follow_resume(call: Call) -> None:
 
 
 def test_advice_for_stdin_repeats_the_command(call: Call) -> None:
-    """What was typed, with the words that were missing."""
+    """The advice is the typed command with the missing words."""
     status, _, err = call("sample", "--run", "tales", "--len", "5", stdin=b"Once upon")
     assert status == 2
     assert "Start from it with: charlm sample --run tales --len 5 --prime -, or" in err
@@ -107,16 +107,14 @@ def test_advice_for_stdin_repeats_the_command(call: Call) -> None:
         ("train x.txt --mos 0", "--mos is 0; expected at least 1 and at most 256\n"),
     ],
 )
-def test_a_bound_that_nobody_meets_is_named_only_where_it_is_passed(
-    words: str, problem: str, call: Call
-) -> None:
+def test_a_huge_bound_is_named_only_if_it_is_exceeded(words: str, problem: str, call: Call) -> None:
     """No `at most 9.22337e+18` beside a seed of -1."""
     assert call(*words.split())[2].endswith(problem)
 
 
 @pytest.mark.parametrize("flag", ["--stop", "--separator"])
 def test_an_escape_that_is_taken_literally_is_reported(flag: str, call: Call) -> None:
-    """A shell passes backslash and n on; the report says how a line end is written."""
+    """A shell passes a backslash and an n; the warning says how to write a line end."""
     words = ["sample", "--run", "tales", "--len", "3", "--seed", "1", "--n", "2", flag]
     assert rf"{flag} '\\n--' is taken literally" in call(*words, r"\n--")[2]
     assert r"use $'\n--' in bash" in call(*words, r"\n--")[2]
@@ -129,6 +127,6 @@ def test_numbers_and_nouns_agree() -> None:
 
 
 def test_tables_have_no_blanks_at_the_ends_of_lines(call: Call) -> None:
-    """In a pipe or a copied block they are only in the way."""
+    """They would be in the way in a pipe or a copied block."""
     _, out, _ = call("next", "--run", "tales", "--top", "3", "the ")
     assert out and not any(line.endswith(" ") for line in out.splitlines())
