@@ -15,9 +15,8 @@ from charlm.text.sources.fields import (
     HEAD_CHARS,
     Fields,
     fits,
-    literal_rows,
     matches,
-    quoted_rows,
+    split_rows,
 )
 from charlm.text.sources.files import count_of, shown
 from charlm.text.sources.rows import NO_CELLS, PEEK_ROWS, Record, Warn
@@ -51,11 +50,7 @@ def open_table(
     lines = chain(head, chain.from_iterable(batches))
     quoted = _is_quoted(head, reading, kind)
     delimiter = declared[1] if declared else _delimiter(head, reading, kind, quoted)
-    rows = (
-        quoted_rows(lines, delimiter, label, before)
-        if quoted
-        else literal_rows(lines, delimiter, before)
-    )
+    rows = split_rows(lines, delimiter, quoted, label, before)
     begin: list[Fields] = []  # blank lines and the first row
     for fields in rows:
         begin.append(fields)
@@ -159,7 +154,7 @@ def _has_row_names(head: list[str], names: list[str], delimiter: str) -> bool:
         return False
     rows: list[list[str]] = []
     with suppress(CorpusError):  # the head ends inside quotes
-        rows += (row for _, row in quoted_rows(lines, delimiter, ""))
+        rows += (row for _, row in split_rows(lines, delimiter, True))
     numbers = {row[0] for row in rows[1:] if len(row) == len(names) + 1 and row[0].isdecimal()}
     return len(rows) > 1 and len(numbers) == len(rows) - 1
 

@@ -20,10 +20,9 @@ def fits(head: list[str], delimiter: str, quoted: bool) -> bool:
     """Return whether a delimiter splits the first row into fields, and all rows into as many."""
     size = 0
     lines = [line for line in head if (size := size + len(line)) <= HEAD_CHARS] or head[:1]
-    cut = quoted_rows(lines, delimiter, "") if quoted else literal_rows(lines, delimiter)
     rows: list[list[str]] = []
     with suppress(CorpusError):  # the head ends inside quotes, or this delimiter splits quotes
-        rows += (row for _, row in cut if row)
+        rows += (row for _, row in split_rows(lines, delimiter, quoted) if row)
     names = rows[0] if rows else []
     return len(names) > 1 and all(matches(row, names) for row in rows)
 
@@ -33,10 +32,23 @@ def matches(row: list[str], names: list[str]) -> bool:
     return not any(row[len(names) :]) and not any(names[len(row) :])
 
 
-def quoted_rows(
-    lines: Iterable[str], delimiter: str, label: str, before: int = 0
+def split_rows(
+    lines: Iterable[str], delimiter: str, quoted: bool, label: str = "", before: int = 0
 ) -> Iterator[Fields]:
-    """Yield rows by the rules of CSV. `before` is the number of lines before the table."""
+    """Yield the rows of a table; `before` is the number of lines before it.
+
+    Quotes enclose fields if `quoted`, else they are ordinary characters. Raises CorpusError for a
+    row that is not valid CSV.
+    """
+    if quoted:
+        yield from _quoted_rows(lines, delimiter, label, before)
+        return
+    for number, line in enumerate(lines, before + 1):
+        bare = line.removesuffix("\n").removesuffix("\r")
+        yield number, bare.split(delimiter) if bare else []
+
+
+def _quoted_rows(lines: Iterable[str], delimiter: str, label: str, before: int) -> Iterator[Fields]:
     csv.field_size_limit(MAX_LINE_CHARS)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     line = before + 1
@@ -63,10 +75,3 @@ def _malformed(label: str, reason: str, begin: int, line: int) -> CorpusError:
         f'it is doubled. Correct the line, for a table of R with qmethod = "double"; or add '
         f"--quoting none to read quotes as text."
     )
-
-
-def literal_rows(lines: Iterable[str], delimiter: str, before: int = 0) -> Iterator[Fields]:
-    """Yield rows, split at each delimiter. Quotes are ordinary characters."""
-    for number, line in enumerate(lines, before + 1):
-        bare = line.removesuffix("\n").removesuffix("\r")
-        yield number, bare.split(delimiter) if bare else []
