@@ -41,7 +41,7 @@ from charlm.tasks.language_model import language_model_task
 from charlm.text.batches import Batch
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.training.plan.planner import plan
-from charlm.training.pretrained import begin_with_frequencies
+from charlm.training.pretrained import set_output_bias
 from charlm.training.trainer import Trainer
 from plan_points import (
     LEFT_OUT,
@@ -119,7 +119,7 @@ def trainer_of(name: str, point: Point, steps: int) -> Trainer:
     network = RecurrentLanguageModel(planned.model, len(dataset.vocabulary))
     network.reset_parameters(torch.Generator().manual_seed(1))
     if point.get("unigrams"):
-        begin_with_frequencies(network, dataset.train)
+        set_output_bias(network, dataset.train)
     task = language_model_task(dataset, planned.training, precision(name, planned.model))
     return Trainer(network, task, planned.training)
 

@@ -235,7 +235,7 @@ def test_damaged_states_are_passed_over_and_said(tmp_path: Path) -> None:
     newest = checkpoint_folders(session.path)[0]
     (newest / STATE).write_bytes(b"rubbish")
     again = resume(session.path)
-    assert any("passed over" in note and newest.name in note for note in again.warnings)
+    assert any("skipped" in note and newest.name in note for note in again.warnings)
     list(again.records())
     assert same(session.path, complete)
 
@@ -507,7 +507,7 @@ def test_lost_weights_come_back_with_the_figures_that_they_have(tmp_path: Path) 
     assert last.best_step == last.step
     assert last.valid is not None
     assert last.valid.nats > before["valid"]["nats"]
-    assert "the newest weights take its place" in last.warnings[-1]
+    assert "the newest weights replace it" in last.warnings[-1]
     assert whole(path)
     assert resume(path).complete
 
@@ -534,7 +534,7 @@ def test_damaged_weights_are_never_sealed_anew(harm: str, more, tmp_path: Path) 
     (path / WEIGHTS).write_bytes(harmed)
     assert not whole(path)
     session = resume(path, more)
-    assert any("it is written again" in note for note in session.warnings)
+    assert any("it will be written again" in note for note in session.warnings)
     list(session.records())
     assert whole(path)
     assert load(path).score("abc")
@@ -564,7 +564,7 @@ def test_a_finished_run_without_states_is_not_begun_again(more, tmp_path: Path) 
     path = finished(tmp_path)
     shutil.rmtree(path / "states")
     before = {f.name: f.read_bytes() for f in path.iterdir() if f.is_file() and f.name[0] != "."}
-    with pytest.raises(RunError, match="would begin again over its weights"):
+    with pytest.raises(RunError, match="would start again and overwrite its weights"):
         resume(path, more)
     assert {name: (path / name).read_bytes() for name in before} == before
     (path / WEIGHTS).unlink()
@@ -772,7 +772,7 @@ def test_a_run_goes_back_when_a_number_is_not_finite(tmp_path: Path) -> None:
     told = [line["text"] for line in log_of(session.path) if line["kind"] == "warning"]
     assert len(told) == 1
     assert told[0].startswith("step 8: the loss is nan")
-    assert "Went back to step 6, now at 0.5 times the rate; 1 of at most 10 times" in told[0]
+    assert "Rewound to step 6, now at 0.5 times the rate; 1 of at most 10 times" in told[0]
 
 
 def test_going_back_takes_what_was_logged_since_out_of_the_log(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.text.direction import mirrored_dataset
 from charlm.training.plan.planner import plan
-from charlm.training.pretrained import begin_with_frequencies
+from charlm.training.pretrained import set_output_bias
 from charlm.training.start import plan_run
 from charlm.training.trainer import Trainer
 
@@ -143,7 +143,7 @@ def trial(values: Nested) -> Trial:
     network = RecurrentLanguageModel(model, len(data.vocabulary))
     network.reset_parameters(torch.Generator().manual_seed(training.seed or 0))
     if training.frequency_bias:
-        begin_with_frequencies(network, data.train)
+        set_output_bias(network, data.train)
     read = mirrored_dataset(data) if model.direction == "backward" else data
     task = language_model_task(read, training, fp32)
     trainer = Trainer(network, task, training, clock=lambda: 0.0)

@@ -15,7 +15,7 @@ from charlm.errors import CorpusError, UsageError
 from charlm.runs.checkpoints import checkpoint_folders
 from charlm.text.corpus import Corpus
 from charlm.text.vectors import nearest, read_vectors, vector_lines
-from charlm.training.pretrained import begin_with, find_vectors
+from charlm.training.pretrained import find_vectors, set_vectors
 from charlm.training.resume import halves, resume
 from charlm.training.start import start
 
@@ -171,7 +171,7 @@ def test_entries_find_their_vectors_by_case_or_lower_case(tmp_path: Path) -> Non
     assert names == {"the", "The", "cat"}
     model = tiny_model("lstm", len(vocabulary), embedding_size=3)
     before = model.embedding.weight.detach().clone()
-    begin_with(model, found)
+    set_vectors(model, found)
     after = model.embedding.weight.detach()
     for index, vector in zip(found.ids, found.vectors, strict=True):
         assert after[index].tolist() == vector.tolist()

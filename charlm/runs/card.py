@@ -1,4 +1,4 @@
-"""The model card: a README.md that tells what a run is, for people and model hubs."""
+"""Model card: the README.md of a run, for people and model hubs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ NAMES = {
 
 
 def model_card(name: str, record: Mapping[str, Any]) -> str:
-    """Markdown from the content of run.json: data, model, results, and how to use it."""
+    """Return the card in Markdown from the content of run.json."""
     settings, corpus = record["settings"], record["corpus"]
     model, training = settings["model"], settings["training"]
     unit = settings["vocabulary"]["unit"]
@@ -58,27 +58,27 @@ def model_card(name: str, record: Mapping[str, Any]) -> str:
     lines += [
         "## Limits",
         "",
-        "The model knows its training text and nothing else; it repeats what stands there, "
-        "mistakes and prejudices included. The licence of the training text applies to it.",
+        "The model knows its training text and nothing else; it repeats the mistakes and "
+        "prejudices in it. The licence of the training text applies.",
         "",
     ]
     return "\n".join(lines)
 
 
 def _results(results: Mapping[str, Any]) -> list[str]:
-    parts = {name: results[name] for name in ("valid", "test") if results.get(name)}
-    if not parts:
-        return ["No text was held out, so there is no measured quality.", ""]
+    figures = {name: results[name] for name in ("valid", "test") if results.get(name)}
+    if not figures:
+        return ["No text was held out, so the quality was not measured.", ""]
     lines = [
         "## Results",
         "",
         "One full pass over the text, state carried, end symbols counted.",
         "",
-        "| | " + " | ".join(parts) + " |",
-        "|---|" + "---:|" * len(parts),
+        "| | " + " | ".join(figures) + " |",
+        "|---|" + "---:|" * len(figures),
     ]
     for key, label in NAMES.items():
-        values = [part[key] for part in parts.values()]
+        values = [each[key] for each in figures.values()]
         shown = [
             "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
             for value in values

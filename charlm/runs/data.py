@@ -1,4 +1,4 @@
-"""The text of a run: kept with it in encoded form, so that it can go on without the corpus."""
+"""The text of a run, kept with it in encoded form so that it can resume without the corpus."""
 
 import contextlib
 import glob
@@ -26,11 +26,11 @@ from charlm.text.splits import open_corpus
 from charlm.text.tokenizers.vocabulary import Vocabulary
 
 READ_AGAIN_BYTES = 100 << 20
-"""Size up to which a text is read again to see whether it has changed, however old its files."""
+"""Size up to which a text is read again to check if it has changed, even if its files are old."""
 
 
 def corpus_record(dataset: Dataset, settings: Settings) -> dict[str, Any]:
-    """What run.json tells of the text: where it came from, its SHA-256, the size of each part."""
+    """Return the description of the text in run.json: sources, SHA-256, sizes of the splits."""
     parts = {name: dataset.split(name) for name in SPLITS}
     return {
         "name": dataset.name,
@@ -56,12 +56,12 @@ def corpus_record(dataset: Dataset, settings: Settings) -> dict[str, Any]:
 
 
 def absolute(names: Iterable[str]) -> list[str]:
-    """Return the names of texts so that they can be found from any folder."""
+    """Return names of texts that lead to them from any folder."""
     return [_absolute(name) for name in names]
 
 
 def _absolute(name: str) -> str:
-    """The name of a text that can be found from any folder; as given where that is no text."""
+    """Return the absolute name of a text, or the name itself if it is not a file."""
     if name == "-" or name.startswith(HUB_PREFIX):
         return name
     path = name
@@ -70,14 +70,14 @@ def _absolute(name: str) -> str:
     elif not Path(name).is_absolute():  # a pattern
         folder, pattern = literal_folders(name)
         path = f"{glob.escape(str(Path.cwd()))}/{glob.escape(folder)}{pattern}"
-    with contextlib.suppress(UnicodeEncodeError):  # a folder whose name is no UTF-8
+    with contextlib.suppress(UnicodeEncodeError):  # a folder whose name is not UTF-8
         path.encode("utf-8")
         return path
     return name
 
 
 def write_data(path: Path, dataset: Dataset) -> None:
-    """Keep the encoded text with the run, unless it is large: then the corpus is needed again."""
+    """Keep the encoded text with the run; a large text is left out, and then read again."""
     for name in SPLITS:
         part = dataset.split(name)
         if part is not None and part.ids.nbytes <= CACHED_FROM_BYTES:
@@ -87,9 +87,9 @@ def write_data(path: Path, dataset: Dataset) -> None:
 def read_data(
     path: Path, settings: Settings, vocabulary: Vocabulary, record: Mapping[str, Any]
 ) -> Dataset:
-    """The text of a run: as kept with it, else encoded again from its sources.
+    """Return the text of a run: kept with it, or encoded again from its sources.
 
-    Raises RunError when what is kept has changed, CorpusError when the sources have.
+    Raises RunError if the kept text has changed, CorpusError if the sources have.
     """
     corpus = record["corpus"]
     if sources := shipped_sources(path):
@@ -108,7 +108,7 @@ def read_data(
     parts = {name: read_encoded(folder) for name, folder in folders.items()}
     for name, part in parts.items():
         if len(part.ids) != corpus["parts"][name]["tokens"] or not part.fits(len(vocabulary)):
-            raise CorpusError(f"{folders[name]}: not the text that run.json tells of; delete it")
+            raise CorpusError(f"{folders[name]}: not the text that run.json describes; delete it")
     return Dataset(
         name=corpus["name"],
         vocabulary=vocabulary,
@@ -122,10 +122,10 @@ def read_data(
 
 
 def text_changed(settings: CorpusSettings, record: Mapping[str, Any]) -> bool:
-    """Return whether the text that the settings name is another one than that of a run.
+    """Return whether the text that the settings name differs from the text of a run.
 
-    Large files that are older than the run are not read. Text that cannot be read again, such as
-    standard input, or that is gone counts as unchanged.
+    Large files that are older than the run are not read. Text that is gone or can not be read
+    again, such as standard input, counts as unchanged.
     """
     names = (*settings.sources, *settings.valid, *settings.test)
     if any(n == "-" or n.startswith(HUB_PREFIX) or Path(n).is_fifo() for n in names):
@@ -144,7 +144,7 @@ def text_changed(settings: CorpusSettings, record: Mapping[str, Any]) -> bool:
 
 
 def weights_problem(path: Path) -> str:
-    """What is wrong with the best weights of a run; empty where they are as written, or no file."""
+    """Return what is wrong with the best weights of a run; empty if they are intact or missing."""
     entry = _written(path).get(WEIGHTS)
     if entry is None or not (path / WEIGHTS).is_file():
         return ""
@@ -152,13 +152,13 @@ def weights_problem(path: Path) -> str:
 
 
 def _written(path: Path) -> dict[str, Any]:
-    """The files of a run's manifest."""
+    """Return the files in the manifest of a run."""
     files = read_manifest(path).get("files")
     return files if isinstance(files, dict) else {}
 
 
 def check_unchanged(path: Path, names: Collection[str] = ()) -> None:
-    """Raise RunError when a file that must not change in a run has changed; only of these names."""
+    """Raise RunError if a file that must not change has changed; check these names, or all."""
     entries = {
         name: entry
         for name, entry in _written(path).items()

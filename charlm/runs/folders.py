@@ -1,4 +1,4 @@
-"""Folders of runs: names, a check that they can be written, and the lock of a run."""
+"""Folders of runs: create, check, lock and remove them."""
 
 import contextlib
 import os
@@ -26,13 +26,13 @@ from charlm.runs.locate import fresh_run_folder, is_run
 from charlm.runs.pair import BACKWARD
 
 MAX_NAME = 200
-"""Bytes of a run's name; file systems take 255, temporary names are longer."""
+"""Bytes of a run's name: file systems allow 255, and temporary names are longer."""
 
 
 def new_folder(folder: Path, name: str | None, corpus_name: str) -> tuple[Path, FileLock]:
-    """Create the folder of a new run: the given name, else one from the text and the time.
+    """Create and lock the folder of a new run; without a name, it is named by text and time.
 
-    Its lock comes with it. Raises EnvironmentFailure or, for a name that is taken, RunError.
+    Raises EnvironmentFailure or, if the name is taken, RunError.
     """
     check_name(folder, name)
     with explained(folder):
@@ -44,10 +44,10 @@ def new_folder(folder: Path, name: str | None, corpus_name: str) -> tuple[Path, 
 
 
 def _taken_over(folder: Path, name: str) -> FileLock:
-    """The lock of a folder whose run never began, cleared but for the lock."""
+    """Lock and clear a folder whose run was never started."""
     lock = lock_run(folder / name)
     try:
-        check_name(folder, name)  # it may have begun in the meantime
+        check_name(folder, name)  # it may have been started in the meantime
         for part in (folder / name).iterdir():
             if part.is_dir():
                 shutil.rmtree(part)
@@ -60,9 +60,9 @@ def _taken_over(folder: Path, name: str) -> FileLock:
 
 
 def check_name(folder: Path, name: str | None, *, overwrite: bool = False) -> None:
-    """Refuse a name that is taken or leads out of the folder, before the text is read.
+    """Raise an error for a name that is taken or leads out of the folder.
 
-    With `overwrite` the name may be that of a run that can be removed.
+    With `overwrite`, the name of a run that can be removed is accepted.
     """
     if name is None:
         return
@@ -74,9 +74,9 @@ def check_name(folder: Path, name: str | None, *, overwrite: bool = False) -> No
         _check_removable(folder / name)
     elif (folder / name).exists() and not _was_never_begun(folder / name):
         if not is_run(folder / name):
-            found = "a search" if (folder / name / SEARCH).exists() else "no run"
+            kind = "a search" if (folder / name / SEARCH).exists() else "no run"
             raise RunError(
-                f"{folder / name} already exists and is {found}; expected a free name. Choose "
+                f"{folder / name} already exists and is {kind}; expected a free name. Choose "
                 "another --name"
             )
         raise RunError(
@@ -94,7 +94,7 @@ PARTS_OF_A_RUN = {
 
 
 def _check_removable(path: Path) -> None:
-    """Raise RunError unless a path is free, or a run that holds nothing but what charlm wrote."""
+    """Raise RunError unless a path is free or a run that holds only files of charlm."""
     if not path.exists() and not path.is_symlink():
         return
     if _was_never_begun(path):
@@ -111,7 +111,7 @@ def _check_removable(path: Path) -> None:
 
 
 def remove_run(path: Path) -> None:
-    """Remove a run that nobody trains. Raises RunError or EnvironmentFailure for anything else."""
+    """Remove a run that is not being trained. Raises RunError or EnvironmentFailure."""
     _check_removable(path)
     if not path.exists() or _was_never_begun(path):
         return
@@ -119,7 +119,7 @@ def remove_run(path: Path) -> None:
     try:
         with explained(path):
             trash = path.with_name(f"{TEMPORARY}trash-{path.name}")
-            shutil.rmtree(trash, ignore_errors=True)  # of a process that died while it removed
+            shutil.rmtree(trash, ignore_errors=True)  # from a process that died while removing
             path.rename(trash)
             atomic.reached(f"run {path.name} set aside")
             shutil.rmtree(trash)
@@ -131,7 +131,7 @@ BEFORE_A_RUN = {CONFIG, TOKENIZER, MANIFEST, "data", ".lock", ".owner"}
 
 
 def _was_never_begun(path: Path) -> bool:
-    """Whether a folder holds nothing but what a process left that died before its run began."""
+    """Return whether a folder is left from a process that died before its run started."""
     with explained(path):
         if not path.is_dir() or path.is_symlink() or any(p.is_symlink() for p in path.iterdir()):
             return False
@@ -140,30 +140,31 @@ def _was_never_begun(path: Path) -> bool:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise EnvironmentFailure now rather than after an hour when runs cannot be written.
+    """Raise EnvironmentFailure if runs can not be written: better now than after an hour.
 
-    Where the folder is not there yet, it is not made: the nearest one above it is tried.
+    A missing folder is not created: the nearest folder above it is checked.
     """
     with explained(folder):
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        probe = there / f".tmp-probe-{os.getpid()}"
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        probe = existing / f".tmp-probe-{os.getpid()}"
         probe.write_bytes(b"")
         probe.unlink()
-        free = shutil.disk_usage(there).free
+        free = shutil.disk_usage(existing).free
     if free < 10 << 20:
         raise EnvironmentFailure(f"{folder} has {free >> 20} MB free; expected at least 10 MB")
 
 
 def lock_run(path: Path) -> FileLock:
-    """The lock of a run, held by the operating system. Raises EnvironmentFailure when taken."""
-    lock = FileLock(str(path / ".lock"), thread_local=False)  # released by any thread
+    """Lock a run through the operating system. Raises EnvironmentFailure if it is locked."""
+    lock = FileLock(str(path / ".lock"), thread_local=False)  # any thread may release it
     owner = path / ".owner"
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        holder = _beginning(owner) if owner.is_file() else "another process"
+        holder = _first_bytes(owner) if owner.is_file() else "another process"
         raise EnvironmentFailure(
-            f"run {path.name} is being trained by {holder}; expected nobody. Wait, or stop it"
+            f"run {path.name} is being trained by {holder}; expected no other process. Wait, or "
+            "stop it"
         ) from error
     except OSError as error:
         raise EnvironmentFailure(f"cannot lock {path}: {error.strerror}") from error
@@ -172,19 +173,19 @@ def lock_run(path: Path) -> FileLock:
     return lock
 
 
-def _beginning(path: Path) -> str:
+def _first_bytes(path: Path) -> str:
     with path.open("rb") as file:
         return file.read(80).decode("utf-8", "replace")
 
 
 def check_own(path: Path) -> None:
-    """Raise RunError when a part of a run is a link: training writes and deletes in place."""
+    """Raise RunError if a file of a run is a link: training writes and deletes in place."""
     for folder in (path, path / "states"):
         for part in sorted(folder.glob("*")):
             if part.is_symlink():
                 raise RunError(
                     f"{part} is a link; expected a file or folder of the run itself, which "
-                    "training writes to. Put what it leads to in its place"
+                    "training writes to. Replace the link by its target"
                 )
     for name in ("states", "data"):
         if (path / name).exists() and not (path / name).is_dir():

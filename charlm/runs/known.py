@@ -1,4 +1,4 @@
-"""The documents of a run's text, to tell whether something generated is among them."""
+"""The documents of a run's text, to find out if a generated document is one of them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,28 +13,28 @@ from charlm.text.tokenizers.tokenizer_json import EOS
 
 
 def known_documents(run: Run) -> Callable[[str], bool]:
-    """Return a test for documents of a run's texts, held-out ones included.
+    """Return a function that says if a text is a document of the run, held-out ones included.
 
-    The texts are those kept with the run, else its sources, which must not have changed. Documents
-    are remembered by 64-bit hashes. Raises RunError or CorpusError where there is no text any more.
+    Documents are remembered by 64-bit hashes. Raises RunError or CorpusError if the text of the run
+    is gone or has changed.
     """
     vocabulary = run.text_vocabulary
     with phase("reading the text of the run"):
         dataset = run.dataset
-        parts = [part for part in (dataset.train, dataset.valid, dataset.test) if part is not None]
-        hashes = np.unique(np.concatenate([_hashes(part) for part in parts]))
+        splits = (dataset.train, dataset.valid, dataset.test)
+        hashes = np.unique(np.concatenate([_hashes(text) for text in splits if text is not None]))
 
     def is_known(text: str) -> bool:
         """Return whether a text is one of the documents."""
-        wanted = _hash(vocabulary.encode(text))
-        place = int(np.searchsorted(hashes, wanted))
-        return place < len(hashes) and int(hashes[place]) == wanted
+        key = _hash(vocabulary.encode(text))
+        place = int(np.searchsorted(hashes, key))
+        return place < len(hashes) and int(hashes[place]) == key
 
     return is_known
 
 
 def _hashes(text: EncodedText) -> NDArray[np.int64]:
-    """Return a hash of each document: of what is before each EOS, and after the last one."""
+    """Return a hash of each document: the ids before each EOS, and after the last one."""
     ends = np.flatnonzero(np.asarray(text.ids) == EOS)
     starts = np.concatenate([[0], ends + 1])
     stops = np.concatenate([ends, [len(text.ids)]])

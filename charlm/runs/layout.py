@@ -1,16 +1,16 @@
-"""What a run directory holds, and its config.json; readable without torch.
+"""Layout of a run folder, and its JSON files; readable without torch.
 
 checkpoints/<name>/
-    config.json         what the model is: format, architecture, vocabulary, versions
+    config.json         format, architecture, vocabulary, versions, calibration factor
     tokenizer.json      the vocabulary, readable by the tokenizers library
     model.safetensors   best weights
-    run.json            how it was made: settings, where each came from, corpus, results
+    run.json            settings and their origins, corpus, machine, results
     metrics.jsonl       every record of training
     README.md           a model card
     MANIFEST.json       sizes and SHA-256 of the files above that must not change
-    data/               the encoded text, so that the run can go on without the corpus
-    states/step-N/      everything needed to go on from step N
-    backward/           the backward half of a run with --direction both: a run of its own
+    data/               the encoded text, from which the run can resume without the corpus
+    states/step-N/      a checkpoint: everything needed to resume from step N
+    backward/           the backward half of a run with --direction both, itself a run
 """
 
 import hashlib
@@ -30,21 +30,21 @@ FORMAT = 1
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
 RECORD, METRICS, CARD = "run.json", "metrics.jsonl", "README.md"
 SEARCH = "search.json"
-"""In a folder of trials: what they are searched over."""
+"""File in the folder of a search: its settings."""
 BEST = "best.json"
-"""In a folder of trials: which of them is the best."""
+"""File in the folder of a search: its best trial."""
 KEPT_VECTORS = Path("data", "vectors", "vectors.safetensors")
-"""Where the vectors that a run begins with are kept in its folder."""
+"""File with the vectors that a run starts with."""
 MAX_LOG = 1 << 30
 LOGIT_SCALE = "logit_scale"
-"""In config.json: the factor on all logits, if calibration found one."""
+"""Key in config.json: the factor on all logits, if calibration found one."""
 MAX_LOGIT_SCALE = 1e15
 SEAL = "sha256"
-"""In run.json: of all the rest of it."""
+"""Key in run.json: hash of all other content."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """config.json, its format and types checked. Raises RunError."""
+    """Read config.json and check its format and types. Raises RunError."""
     if not path.is_dir():
         raise RunError(f"{path}: no such run; expected a folder that charlm train wrote")
     where = path / CONFIG
@@ -68,7 +68,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def check_format(content: dict[str, Any], where: Path) -> None:
-    """Raise RunError when a file is of another format than this charlm reads."""
+    """Raise RunError if this charlm does not read the format of a file."""
     version = content.get("format")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise RunError(f"{where}: format is {shown(version)}; expected {FORMAT}")
@@ -81,20 +81,20 @@ def check_format(content: dict[str, Any], where: Path) -> None:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a run, its format checked. Raises RunError."""
+    """Read the manifest of a run and check its format. Raises RunError."""
     manifest = read_written(path / MANIFEST)
     check_format(manifest, path / MANIFEST)
     return manifest
 
 
 OLD_READING = {"keep_cr": True, "glue": True}
-"""Rules for reading texts before they were settings."""
+"""How texts were read before there were settings for it."""
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read run.json, with settings that make sense.
+    """Read run.json and check its settings.
 
-    What older versions did without a setting is added to their settings. Raises RunError.
+    Settings that older versions did not have are added with their meaning then. Raises RunError.
     """
     where = path / RECORD
     record = read_written(where)
@@ -114,11 +114,10 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of metrics.jsonl; a last line that was cut off by a crash is left out.
+    """Read the records of metrics.jsonl, without a last line that was cut off by a crash.
 
-    Records of older versions are given as those of this one: figures at the top level.
-
-    Raises RunError when another line is not one that charlm wrote.
+    Records of older versions are converted: figures at the top level. Raises RunError for a line
+    that charlm did not write.
     """
     where = path / METRICS
     records = []

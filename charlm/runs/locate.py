@@ -1,4 +1,4 @@
-"""Finding runs: by name, by path, the newest one, or the one that ships with charlm."""
+"""Find runs: by name, by path, the newest one, or one that ships with charlm."""
 
 import difflib
 import os
@@ -13,7 +13,7 @@ from charlm.runs.layout import BEST, CONFIG, RECORD, WEIGHTS
 
 
 def checkpoints_folder(chosen: Path | None = None) -> Path:
-    """Where runs are kept: the given folder, else CHARLM_CHECKPOINTS, else ./checkpoints."""
+    """Return the folder of runs: as given, else CHARLM_CHECKPOINTS, else ./checkpoints."""
     return chosen or Path(os.environ.get(CHECKPOINTS_VARIABLE) or CHECKPOINTS)
 
 
@@ -23,7 +23,7 @@ def is_run(path: Path) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Return whether there is such a file; not where its name is too long for one."""
+    """Return whether a file exists; False for a name that is too long for a file."""
     try:
         return path.is_file()
     except OSError:
@@ -31,16 +31,16 @@ def is_file(path: Path) -> bool:
 
 
 def own_runs(folder: Path) -> list[Path]:
-    """The user's runs in a folder, newest first; the built-in one is not among them.
+    """Return the user's runs in a folder, newest first, without built-in ones.
 
-    What a process left that died before its run began is none.
+    Folders of processes that died before their run started are left out.
     """
     begun = [path for path in folder.glob("*") if is_run(path) and (path / RECORD).exists()]
     return sorted((path for path in begun if not is_built_in(path)), key=_changed, reverse=True)
 
 
 def best_trial(folder: Path) -> Path | None:
-    """Return the best trial of a search in a folder, or None where there is none."""
+    """Return the best trial of the search in a folder, or None."""
     try:
         name = read_json(folder / BEST).get("trial")
     except RunError:
@@ -50,15 +50,15 @@ def best_trial(folder: Path) -> Path | None:
 
 
 def newest_run(folder: Path, *, trained: bool = True) -> Path | None:
-    """Return the newest run of a folder, where a search counts as its best trial; or None.
+    """Return the newest run of a folder or None; a search counts as its best trial.
 
     With `trained`, runs without weights are left out.
     """
-    found = [(_changed(path), path) for path in own_runs(folder)]
+    runs = [(_changed(path), path) for path in own_runs(folder)]
     for best in folder.glob(f"*/{BEST}"):
         if (trial := best_trial(best.parent)) is not None:
-            found.append(((best.stat().st_mtime, trial.name), trial))
-    usable = [one for one in found if not trained or (one[1] / WEIGHTS).exists()]
+            runs.append(((best.stat().st_mtime, trial.name), trial))
+    usable = [run for run in runs if not trained or (run[1] / WEIGHTS).exists()]
     return max(usable)[1] if usable else None
 
 
@@ -68,11 +68,10 @@ def _changed(path: Path) -> tuple[float, str]:
 
 
 def find_run(run: str | None, folder: Path, *, trained: bool = True) -> Path:
-    """The run of this name or path; without one the newest, else the built-in one.
+    """Return the run of this name or path; by default the newest, else the built-in one.
 
-    The name of a search means its best trial.
-    With `trained`, a run without weights is passed over when looking for the newest.
-    Raises RunError with the nearest name when there is no such run.
+    The name of a search stands for its best trial. With `trained`, the newest run is one that has
+    weights. Raises RunError with the nearest name if there is no such run.
     """
     if run is None:
         return newest_run(folder, trained=trained) or built_in_run()
@@ -95,7 +94,7 @@ def find_run(run: str | None, folder: Path, *, trained: bool = True) -> Path:
 
 
 def fresh_run_folder(folder: Path, name: str) -> Path:
-    """Create a new folder `name`, or `name-2`, `name-3`, ... where that is taken."""
+    """Create a folder `name`; if that exists, `name-2`, `name-3` and so on."""
     folder.mkdir(parents=True, exist_ok=True)
     number = 1
     while True:

@@ -1,4 +1,4 @@
-"""What the tables of a run's JSON files must hold: types, named once, checked in one place."""
+"""Shapes of the JSON files of a run: the types of all values, and a check."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ MAX_SHOWN = 80
 
 @dataclass(frozen=True)
 class Each:
-    """A table of any names, or a list, whose values are all of one shape."""
+    """A table with any keys, or a list, whose values all have one shape."""
 
     shape: Any
     kind: type = dict
@@ -57,7 +57,7 @@ RECORD_SHAPE = {
         "notes": Each(str, list),
     },
 }
-"""run.json. A question mark ends names that may be missing."""
+"""Shape of run.json. Names that may be missing end with a question mark."""
 
 CONFIG_SHAPE = {
     "vocab_size": int,
@@ -75,32 +75,32 @@ CONFIG_SHAPE = {
 
 
 def check_shape(content: Any, shape: Any, where: str) -> None:
-    """Raise RunError that names the first place where content is not of its shape."""
+    """Raise RunError that names the first value that does not fit the shape."""
     options = shape if isinstance(shape, tuple) else (shape,)
     table = next((option for option in options if isinstance(option, dict | Each)), None)
     if table is None or not isinstance(content, table.kind if isinstance(table, Each) else dict):
         kinds = tuple(option for option in options if isinstance(option, type))
         if not isinstance(content, kinds) or (isinstance(content, bool) and bool not in kinds):
-            found = f"{type(content).__name__} {shown(content)}"
-            raise RunError(f"{where} is {found}; expected {_names(shape)}, as charlm train writes")
+            value = f"{type(content).__name__} {shown(content)}"
+            raise RunError(f"{where} is {value}; expected {_names(shape)}, as charlm train writes")
         return
     for key, inner, value in _inner(content, table, where):
         check_shape(value, inner, f"{where}.{shown(key)[1:-1]}")
 
 
 def _inner(content: Any, table: Any, where: str) -> list[tuple[str, Any, Any]]:
-    """Name, shape and value of each entry that must be looked at."""
+    """Return name, shape and value of each entry that must be checked."""
     if isinstance(table, Each):
         pairs = content.items() if isinstance(content, Mapping) else enumerate(content)
         return [(str(key), table.shape, value) for key, value in pairs]
-    found = []
+    entries = []
     for name, inner in table.items():
         key = name.removesuffix("?")
         if key in content:
-            found.append((key, inner, content[key]))
+            entries.append((key, inner, content[key]))
         elif key == name:
             raise RunError(f"{where}.{key} is missing; expected {_names(inner)}")
-    return found
+    return entries
 
 
 def _names(shape: Any) -> str:
@@ -114,6 +114,6 @@ def _names(shape: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value for a message, cut where it is long."""
+    """Return a value for a message, shortened if it is long."""
     text = repr(value)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

@@ -1,4 +1,4 @@
-"""Checking a run: every file against its manifest, its header, its format."""
+"""Verify a run: check every file against its manifest, header and format."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -30,28 +30,28 @@ from charlm.text.tokenizers.vocabulary import load_vocabulary
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing that was checked and what is wrong with it; no problem: it is fine."""
+    """One thing that was checked, and its problems, if any."""
 
     name: str
     problems: tuple[str, ...] = ()
 
 
 def verify_run(path: Path) -> list[Check]:
-    """Check every file of a run: readable, as written, of one model, usable for resuming."""
+    """Check that every file of a run is readable, unchanged, of one model and can be resumed."""
     checks = [_check(CONFIG, lambda: read_config(path))]
     checks.append(_check(TOKENIZER, lambda: load_vocabulary(path / TOKENIZER)))
     checks.append(_check_manifest(path))
     record: dict[str, Any] = {}
-    if _is_there(path / RECORD):
+    if _exists(path / RECORD):
         checks.append(_check(RECORD, lambda: record.update(read_record(path))))
-    if _is_there(path / METRICS):
+    if _exists(path / METRICS):
         checks.append(_check(METRICS, lambda: read_metrics(path)))
     checks.append(_check(WEIGHTS, lambda: _load(path)))
     for name in SPLITS:
         folder = path / "data" / name
         if folder.exists():
             checks.append(_check(f"data/{name}", partial(read_encoded, folder)))
-    if _is_there(path / KEPT_VECTORS):
+    if _exists(path / KEPT_VECTORS):
         checks.append(_check(str(KEPT_VECTORS), lambda: read_header(path / KEPT_VECTORS)))
     for folder in checkpoint_folders(path):
         problems = tuple(checkpoint_problems(folder, record.get("id")))
@@ -62,8 +62,8 @@ def verify_run(path: Path) -> list[Check]:
     return checks
 
 
-def _is_there(path: Path) -> bool:
-    """Whether there is something of this name, if only a link that leads nowhere."""
+def _exists(path: Path) -> bool:
+    """Return whether a file or link exists, even a link that leads nowhere."""
     return path.is_symlink() or path.exists()
 
 
@@ -76,7 +76,7 @@ def _check(name: str, read: Callable[[], Any]) -> Check:
 
 
 def _check_manifest(path: Path) -> Check:
-    """The files that do not change and the weights: all of them listed, all as written."""
+    """Check that fixed files and weights are listed in the manifest and as written."""
     try:
         manifest = read_manifest(path)
     except CharlmError as error:

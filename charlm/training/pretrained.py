@@ -98,7 +98,7 @@ def kept_vectors(path: Path) -> Pretrained | None:
 
 
 @torch.no_grad()
-def begin_with(model: RecurrentLanguageModel, pretrained: Pretrained) -> None:
+def set_vectors(model: RecurrentLanguageModel, pretrained: Pretrained) -> None:
     """Put the vectors into the embedding; scale the other entries to the same spread."""
     weight = model.embedding.weight
     vectors, ids = pretrained.vectors, pretrained.ids
@@ -123,7 +123,7 @@ def coverage(pretrained: Pretrained, dataset: Dataset) -> str:
 
 
 @torch.no_grad()
-def begin_with_frequencies(model: RecurrentLanguageModel, text: EncodedText) -> None:
+def set_output_bias(model: RecurrentLanguageModel, text: EncodedText) -> None:
     """Set the output's bias, if it has one, to the logarithms of the tokens' frequencies.
 
     The model need not learn them first: after one minute of training on a Japanese novel of 3,883

@@ -97,12 +97,12 @@ def resume(
             run_name(path).encode("utf-8")
             record["name"] = run_name(path)
         session = open_session(path, settings, dataset, record, lock, valid_tokens)
-        session.warnings[:0] = [f"{problem}; passed over" for problem in skipped]
+        session.warnings[:0] = [f"{problem}; skipped" for problem in skipped]
         if checkpoint:
             session.trainer.restore(checkpoint)
         if damage:
             (path / WEIGHTS).unlink()
-            session.warnings.append(f"{damage}; it is written again")
+            session.warnings.append(f"{damage}; it will be written again")
         if checkpoint:
             _apply_length(session, before.training, more.keys() | changed.keys())
         if not session.complete:
@@ -130,7 +130,7 @@ def _recorded_settings(
     settings = settings_from(record["settings"], str(path / RECORD))
     if settings.model != model_settings(config, path):
         raise RunError(
-            f"{path / RECORD}: tells of another model than {CONFIG}; expected the same one. "
+            f"{path / RECORD}: describes another model than {CONFIG}; expected the same. "
             "Restore the run from a copy"
         )
     training = settings.training
@@ -139,7 +139,7 @@ def _recorded_settings(
     missing += [] if training.epochs or training.steps or training.minutes else ["epochs"]
     if missing:
         raise RunError(
-            f"{path / RECORD}: training.{missing[0]} is missing; expected a whole plan. Restore "
+            f"{path / RECORD}: training.{missing[0]} is missing; expected a complete plan. Restore "
             "the run from a copy"
         )
     return settings
@@ -197,15 +197,15 @@ def _newest_checkpoint(
         checkpoint, skipped = load_newest_checkpoint(path, record.get("id"))
     if skipped and not checkpoint:
         raise RunError(
-            f"{skipped[0]}, and no other state is whole; expected one to go on from. Restore "
-            f"the run from a copy, or delete {path / 'states'} and {WEIGHTS} to begin it again"
+            f"{skipped[0]}, and no other checkpoint is intact; expected one to resume from. "
+            f"Restore the run from a copy, or delete {path / 'states'} and {WEIGHTS} to start it again"
         )
     damage = weights_problem(path)
     intact = (path / WEIGHTS).exists() and not damage
     if not checkpoint and intact and record["status"] != "training":
         raise RunError(
-            f"{path} has no states any more; to go on would begin again over its weights. Use "
-            f"it as it is, start a new run, or delete {WEIGHTS} to begin it again"
+            f"{path} has no checkpoints; resuming would start again and overwrite its weights. Use "
+            f"it as it is, start a new run, or delete {WEIGHTS} to start it again"
         )
     return checkpoint, skipped, damage
 

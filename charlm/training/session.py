@@ -39,6 +39,7 @@ from charlm.training.recovery import check_weights
 from charlm.training.review import review
 from charlm.training.trainer import Trainer
 
+RETRY = "Training continues, and the next checkpoint will try again"
 MAX_REWINDS = 10
 REWIND_FACTOR = 0.5
 """Factor on the learning rate each time that training rewinds from a non-finite number."""
@@ -131,7 +132,7 @@ class Session:
         for earlier in self.rewound:  # to the same checkpoint
             self._log(earlier)
         text = (
-            f"{error.found}. Went back to step {checkpoint.step}, now at "
+            f"{error.found}. Rewound to step {checkpoint.step}, now at "
             f"{trainer.counters.plateau:.3g} times the rate; {now.rewinds + 1} of at most "
             f"{MAX_REWINDS} times"
         )
@@ -165,13 +166,13 @@ class Session:
             self.unsaved = None
         except EnvironmentFailure as error:
             self.unsaved = copy.deepcopy(model)
-            self.warnings.append(f"{error}. Training goes on, the next save tries again")
+            self.warnings.append(f"{error}. {RETRY}")
 
     def _try_to_save(self) -> SavedRecord | None:
         try:
             return self._save()
         except EnvironmentFailure as error:
-            self.warnings.append(f"{error}. Training goes on, the next save tries again")
+            self.warnings.append(f"{error}. {RETRY}")
             return None
 
     def _save(self) -> SavedRecord:
@@ -192,7 +193,7 @@ class Session:
                 write_weights(self.path, trainer.model)
                 if lost and (valid := self.dataset.valid) is not None:
                     trainer.counters.take_as_best(evaluate(TorchBackend(trainer.model), valid))
-                    self.warnings.append(f"{WEIGHTS} was gone; the newest weights take its place")
+                    self.warnings.append(f"{WEIGHTS} was missing; the newest weights replace it")
         checkpoint = to_checkpoint(trainer.state)
         log = self.path / METRICS
         checkpoint.counters["log_bytes"] = log.stat().st_size if log.exists() else 0

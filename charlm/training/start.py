@@ -55,12 +55,12 @@ from charlm.training.plan.planner import plan
 from charlm.training.plan.speed import set_threads, training_threads
 from charlm.training.pretrained import (
     Pretrained,
-    begin_with,
-    begin_with_frequencies,
     coverage,
     find_vectors,
     keep_vectors,
     kept_vectors,
+    set_output_bias,
+    set_vectors,
     with_width,
 )
 from charlm.training.session import Session
@@ -309,9 +309,9 @@ def open_session(
     model = RecurrentLanguageModel(settings.model, vocab_size)
     model.reset_parameters(torch.Generator().manual_seed(training.seed or 0))
     if training.frequency_bias:
-        begin_with_frequencies(model, dataset.train)
+        set_output_bias(model, dataset.train)
     if vectors := kept_vectors(path):
-        begin_with(model, vectors)
+        set_vectors(model, vectors)
     if training.freeze_vectors:
         model.embedding.requires_grad_(False)
     recorded = record.get("precision")

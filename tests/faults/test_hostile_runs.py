@@ -251,7 +251,7 @@ def test_a_state_of_another_run_is_refused(path: Path, tmp_path: Path) -> None:
     shutil.rmtree(path / "states")
     shutil.copytree(other / "states", path / "states")
     assert "another run" in problems(path)[0]
-    refused(path, "resume", "another run.*no other state is whole")
+    refused(path, "resume", "another run.*no other checkpoint is intact")
     newest(other).rename(other / "states" / "step-99")
     assert any("step 12" in problem and "99" in problem for problem in problems(other))
 
