@@ -163,7 +163,7 @@ def test_killed_after_any_record_and_gone_on_with(
     """Model, optimiser, hidden state, counters and log end as if nothing had happened."""
     chosen = {"document": document, "schedule": schedule}
     complete = finished(tmp_path, name="whole", **chosen)
-    count = len(list(begun(tmp_path, name="count", **chosen).records()))
+    count = len(list(events(begun(tmp_path, name="count", **chosen))))
     for killed_after in range(1, count, 2):
         session = begun(tmp_path, name=f"k{killed_after}", **chosen)
         abandoned(session, killed_after)
@@ -429,7 +429,7 @@ def test_a_failed_save_is_survived_and_tried_again(
     assert warnings == session.warnings
     notes = session.warnings[before:]
     assert len(notes) == 2
-    assert all("No space left" in note and "tries again" in note for note in notes)
+    assert all("No space left" in note and "try again" in note for note in notes)
     assert isinstance(records[-1], FinishedRecord)
     assert session.warnings == records[-1].warnings
     assert (session.path / WEIGHTS).read_bytes() == (complete / WEIGHTS).read_bytes()
@@ -718,7 +718,7 @@ def test_a_run_without_validation_keeps_its_newest_weights(tmp_path: Path) -> No
     weights = load(session.path, engine="torch").run.engine.model.state_dict()
     ours = session.trainer.model.state_dict()
     assert all(torch.equal(weights[name], ours[name]) for name in ours)
-    assert "no measured quality" in (session.path / "README.md").read_text("utf-8")
+    assert "quality was not measured" in (session.path / "README.md").read_text("utf-8")
 
 
 def test_a_test_text_is_evaluated_once_under_the_best_weights(tmp_path: Path) -> None:

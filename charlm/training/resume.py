@@ -198,7 +198,8 @@ def _newest_checkpoint(
     if skipped and not checkpoint:
         raise RunError(
             f"{skipped[0]}, and no other checkpoint is intact; expected one to resume from. "
-            f"Restore the run from a copy, or delete {path / 'states'} and {WEIGHTS} to start it again"
+            f"Restore the run from a copy, or delete {path / 'states'} and {WEIGHTS} to start "
+            "it again"
         )
     damage = weights_problem(path)
     intact = (path / WEIGHTS).exists() and not damage
