@@ -1,8 +1,8 @@
-"""States: everything that training needs to go on from a step, bit for bit.
+"""Checkpoints as files: everything needed to resume training from a step, bit for bit.
 
-A state is a folder `states/step-N` with `state.safetensors` (weights, optimiser, hidden state,
-random state), `state.json` (counters and position) and a manifest written last. A folder without
-a valid manifest does not exist.
+A checkpoint is a folder `states/step-N` with `state.safetensors` (weights, optimiser, recurrent
+state, random state), `state.json` (counters and position) and a manifest, which is written last.
+A folder without a valid manifest is ignored.
 """
 
 from dataclasses import dataclass
@@ -32,28 +32,30 @@ STATE_FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """Named tensors and plain counters at one step."""
+    """Named tensors and plain numbers at one step (see `charlm.training.checkpoint`)."""
 
     step: int
     tensors: dict[str, Tensor]
     counters: dict[str, Any]
 
 
-def save_checkpoint(run: Path, state: Checkpoint, keep: int, *, run_id: str | None = None) -> Path:
-    """Commit a state, then delete all but it and the `keep - 1` before it.
+def save_checkpoint(
+    run: Path, checkpoint: Checkpoint, keep: int, *, run_id: str | None = None
+) -> Path:
+    """Write a checkpoint, then delete all others but the `keep - 1` before it.
 
-    States of later steps go too: they were damaged and passed over. With a `run_id` the state is
-    of use to that run only. Raises EnvironmentFailure.
+    Checkpoints of later steps, which were damaged and not used, are deleted too. With a `run_id`
+    only that run accepts the checkpoint. Raises EnvironmentFailure.
     """
-    folder = run / "states" / f"step-{state.step}"
+    folder = run / "states" / f"step-{checkpoint.step}"
     files = {
-        TENSORS: tensors_to_bytes(state.tensors),
-        COUNTERS: json_bytes(state.counters),
+        TENSORS: tensors_to_bytes(checkpoint.tensors),
+        COUNTERS: json_bytes(checkpoint.counters),
     }
-    about = {"format": STATE_FORMAT, "step": state.step} | ({"run": run_id} if run_id else {})
+    about = {"format": STATE_FORMAT, "step": checkpoint.step} | ({"run": run_id} if run_id else {})
     commit_folder(folder, files, about)
     others = [other for other in checkpoint_folders(run) if other != folder]
-    older = [other for other in others if _step_of(other) < state.step]
+    older = [other for other in others if _step_of(other) < checkpoint.step]
     for other in others:
         if other not in older[: keep - 1]:
             remove_folder(other)
@@ -61,9 +63,9 @@ def save_checkpoint(run: Path, state: Checkpoint, keep: int, *, run_id: str | No
 
 
 def checkpoint_folders(run: Path) -> list[Path]:
-    """The folders of states, newest step first, valid or not."""
-    found = [path for path in (run / "states").glob("step-*") if _step_of(path) >= 0]
-    return sorted(found, key=_step_of, reverse=True)
+    """Return the folders of checkpoints, newest step first, valid or not."""
+    folders = [path for path in (run / "states").glob("step-*") if _step_of(path) >= 0]
+    return sorted(folders, key=_step_of, reverse=True)
 
 
 def _step_of(folder: Path) -> int:
@@ -72,26 +74,26 @@ def _step_of(folder: Path) -> int:
 
 
 def checkpoint_problems(folder: Path, run_id: str | None = None) -> list[str]:
-    """What is wrong with a state, of the run `run_id` if that is known; empty: it can be used."""
+    """Return the problems of a checkpoint, which must be of the run `run_id` if one is given."""
     try:
         manifest = read_written(folder / MANIFEST)
     except RunError as error:
         return [str(error)]
-    found = manifest.get("format")
-    if found != STATE_FORMAT:
-        return [f"{folder}: state format is {shown(found)}; this charlm reads {STATE_FORMAT}"]
+    version = manifest.get("format")
+    if version != STATE_FORMAT:
+        return [f"{folder}: state format is {shown(version)}; this charlm reads {STATE_FORMAT}"]
     if manifest.get("step") != _step_of(folder):
         step = shown(manifest.get("step"))
-        return [f"{folder}: its manifest tells of step {step}; expected {_step_of(folder)}"]
+        return [f"{folder}: its manifest names step {step}; expected {_step_of(folder)}"]
     if run_id and manifest.get("run", run_id) != run_id:
-        return [f"{folder}: a state of another run; expected one of {run_id}"]
+        return [f"{folder}: a checkpoint of another run; expected one of {run_id}"]
     return manifest_problems(folder, manifest, (TENSORS, COUNTERS))
 
 
 def mean_weights(run: Path) -> tuple[dict[str, Tensor], list[int]]:
-    """The mean of the weights of all whole states of a run, and the steps that they are of.
+    """Return the mean of the weights of all intact checkpoints of a run, and their steps.
 
-    Raises RunError when run.json is damaged.
+    Raises RunError if run.json is damaged.
     """
     total: dict[str, Tensor] = {}
     steps: list[int] = []
@@ -99,8 +101,10 @@ def mean_weights(run: Path) -> tuple[dict[str, Tensor], list[int]]:
     for folder in checkpoint_folders(run):
         if checkpoint_problems(folder, run_id):
             continue
-        found = tensors_from_file(folder / TENSORS)
-        weights = {k.removeprefix("model."): v for k, v in found.items() if k.startswith("model.")}
+        tensors = tensors_from_file(folder / TENSORS)
+        weights = {
+            k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")
+        }
         total = {k: v + total[k] for k, v in weights.items()} if total else weights
         steps.append(_step_of(folder))
     return {name: tensor / len(steps) for name, tensor in total.items()}, sorted(steps)
@@ -109,7 +113,7 @@ def mean_weights(run: Path) -> tuple[dict[str, Tensor], list[int]]:
 def load_newest_checkpoint(
     run: Path, run_id: str | None = None
 ) -> tuple[Checkpoint | None, list[str]]:
-    """The newest state that is whole and of this run, and why newer ones were passed over."""
+    """Return the newest intact checkpoint of a run, and the problems of newer ones."""
     skipped: list[str] = []
     for folder in checkpoint_folders(run):
         problems = checkpoint_problems(folder, run_id)

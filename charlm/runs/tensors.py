@@ -1,4 +1,4 @@
-"""Tensors as safetensors bytes and back, and the weights of a torch model among them."""
+"""Tensors in safetensors files, and the weights of a torch model."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.weights import read_header
 
 FORMAT_METADATA = {"format": "pt"}
-"""One entry only: safetensors writes several in an order that is drawn at random."""
+"""Metadata of every file: one entry, since safetensors writes several in random order."""
 
 
 def tensors_to_bytes(tensors: dict[str, Tensor]) -> bytes:
-    """Safetensors content; the same tensors give the same bytes."""
+    """Return the content of a safetensors file; equal tensors give equal bytes."""
     from safetensors.torch import save
 
     plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
@@ -22,7 +22,7 @@ def tensors_to_bytes(tensors: dict[str, Tensor]) -> bytes:
 
 
 def tensors_from_file(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file. Raises RunError when it is damaged."""
+    """Return all tensors of a safetensors file. Raises RunError if it is damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -34,7 +34,7 @@ def tensors_from_file(path: Path) -> dict[str, Tensor]:
 
 
 def put_weights(model: RecurrentLanguageModel, tensors: dict[str, Tensor]) -> None:
-    """Copy weights into a model of the same shapes."""
+    """Copy weights into a model of these shapes."""
     if model.settings.tie_weights:
         tensors = {**tensors, "output.weight": tensors["embedding.weight"]}
     model.load_state_dict(tensors)

@@ -1,4 +1,4 @@
-"""Weights of a run as arrays, checked against what its settings ask for before they are read."""
+"""Weights of a run as arrays, checked against its settings before they are read."""
 
 import struct
 from pathlib import Path
@@ -13,17 +13,19 @@ from charlm.errors import RunError, UsageError
 from charlm.files.safe_read import file_size, parse_json, read_bytes
 
 MAX_HEADER = 4 << 20
+"""Bytes of the longest header that is read."""
 MAX_WEIGHT = 1e15
-"""No trained weight comes near; with larger ones sums overflow."""
+"""Largest weight that is accepted: far above any trained one; sums of larger ones overflow."""
 OLD_SCALE = "output.scale"
 """Tensor that holds the calibration factor of older runs; newer ones have it in config.json."""
 SCALAR: tuple[str, tuple[int, ...]] = ("F32", ())
+"""Type and shape of one number."""
 
 
 def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Type and shape of each tensor, from the header alone.
+    """Return type and shape of each tensor in a safetensors file, from its header alone.
 
-    Raises RunError when it is damaged, or when the file is not as long as it says.
+    Raises RunError if the header is damaged or the file is not as long as it says.
     """
     size = file_size(path)
     try:
@@ -45,35 +47,35 @@ def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 def load_arrays(
     path: Path, settings: ModelSettings, vocab_size: int
 ) -> dict[str, NDArray[np.float32]]:
-    """The weights in the file, by name.
+    """Return the weights in a file by name.
 
-    Names and shapes are compared with the file's header before anything is allocated. Raises
-    RunError when they differ or a weight is not finite.
+    The header is compared with the settings before anything is allocated. Raises RunError if names
+    or shapes differ, or if a weight is not finite.
     """
     header = read_header(path)
     kinds = sorted({kind for kind, _ in header.values()} - {"F32"}, key=str)
     if kinds:
         raise RunError(f"{path}: holds numbers of type {kinds[0]}; expected F32. Train again")
-    found = {name: shape for name, (_, shape) in header.items()}
+    shapes = {name: shape for name, (_, shape) in header.items()}
     if header.get(OLD_SCALE) == SCALAR:
-        del found[OLD_SCALE]
+        del shapes[OLD_SCALE]
     depth = settings.num_layers or 0
-    if depth > len(found):  # a claim of many layers must not cost the time to list them
+    if depth > len(shapes):  # before a huge number of layers is listed
         raise RunError(
-            f"{path}: holds {len(found)} tensors, config.json expects {depth} layers. "
+            f"{path}: holds {len(shapes)} tensors, config.json expects {depth} layers. "
             "The run's files do not match"
         )
     try:
-        shapes = expected_shapes if runs_without_torch(settings) else _torch_shapes
-        expected = shapes(settings, vocab_size)
+        shapes_of = expected_shapes if runs_without_torch(settings) else _torch_shapes
+        expected = shapes_of(settings, vocab_size)
     except UsageError as error:
         raise RunError(f"{path}: {error}") from error
-    if found != expected:
-        raise RunError(f"{path}: {_difference(found, expected)}. The run's files do not match")
+    if shapes != expected:
+        raise RunError(f"{path}: {_difference(shapes, expected)}. The run's files do not match")
     arrays = _arrays_from_file(path)
     for name, array in arrays.items():
         highest = float(np.maximum(array.max(initial=0.0), -array.min(initial=0.0)))
-        if not highest <= MAX_WEIGHT:  # not a number is not either
+        if not highest <= MAX_WEIGHT:  # true for NaN too
             raise RunError(
                 f"{path}: {name} holds {highest:.0e}, which is not finite or beyond any trained "
                 "weight; train again"
@@ -98,7 +100,7 @@ def old_logit_scale(path: Path) -> float:
 
 
 def _torch_shapes(settings: ModelSettings, vocab_size: int) -> dict[str, tuple[int, ...]]:
-    """Of models that only torch computes."""
+    """Return the shapes of a model that only torch computes."""
     from charlm.nn.model import tensor_shapes
 
     return tensor_shapes(settings, vocab_size)
@@ -114,11 +116,11 @@ def _arrays_from_file(path: Path) -> dict[str, NDArray[np.float32]]:
         raise RunError(f"{path}: not a valid safetensors file ({error})") from error
 
 
-def _difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
-    for name in sorted(found.keys() | expected.keys()):
-        if found.get(name) != expected.get(name):
-            return (
-                f"{name} has shape {found.get(name, 'none')}, "
-                f"config.json expects {expected.get(name, 'none')}"
-            )
-    return "the same"
+def _difference(shapes: dict[str, Any], expected: dict[str, Any]) -> str:
+    """Describe the first difference between two tables of shapes."""
+    names = sorted(shapes.keys() | expected.keys())
+    name = next(name for name in names if shapes.get(name) != expected.get(name))
+    return (
+        f"{name} has shape {shapes.get(name, 'none')}, "
+        f"config.json expects {expected.get(name, 'none')}"
+    )

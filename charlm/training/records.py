@@ -1,4 +1,4 @@
-"""What a trainer yields: plain records of what happened, ready for a log, a bar or a plot."""
+"""Records: what a trainer yields, as plain values for a log, a progress bar or a plot."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
@@ -8,11 +8,11 @@ from charlm.units import Tally, finite, flat_figures
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """Something that happened at a step. `seconds` is the time trained so far, all sittings."""
+    """An event at a step. `seconds` is the time trained so far, in all sessions."""
 
     kind: ClassVar[str] = "record"
     shown: ClassVar[tuple[str, ...]] = ()
-    """Fields that the short form shows, beside the step."""
+    """Fields that `repr` shows after the step."""
 
     step: int
     epoch: int
@@ -29,7 +29,7 @@ class Record:
         return f"{type(self).__name__}({', '.join([f'step {self.step:,}', *parts])})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; numbers that are not finite become None."""
+        """Return plain values; numbers that are not finite become None."""
         values = {"kind": self.kind, **asdict(self)}
         return {
             key: finite(value) if isinstance(value, float) else value
@@ -39,7 +39,11 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class StepRecord(Record):
-    """Training since the last such record: mean nats per token, gradient norm before clipping."""
+    """Training since the last step record.
+
+    `nats_per_token` is the mean over its tokens, `gradient_norm` the newest norm before clipping,
+    `clipped` the fraction of its steps that were clipped.
+    """
 
     kind: ClassVar[str] = "step"
     shown: ClassVar[tuple[str, ...]] = ("progress", "nats_per_token")
@@ -54,7 +58,7 @@ class StepRecord(Record):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class WarningRecord(Record):
-    """Something that the user should know of, as a sentence."""
+    """A warning, as a sentence."""
 
     kind: ClassVar[str] = "warning"
     shown: ClassVar[tuple[str, ...]] = ("text",)
@@ -64,7 +68,7 @@ class WarningRecord(Record):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class EvaluationRecord(Record):
-    """A full pass over the validation text; `best` when no earlier one was better."""
+    """A validation; `best` if no earlier one was better."""
 
     kind: ClassVar[str] = "evaluation"
     shown: ClassVar[tuple[str, ...]] = ("tally", "best")
@@ -80,7 +84,7 @@ class EvaluationRecord(Record):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class SavedRecord(Record):
-    """A checkpoint from which training can go on."""
+    """A checkpoint that was written."""
 
     kind: ClassVar[str] = "saved"
     shown: ClassVar[tuple[str, ...]] = ("path",)
@@ -90,10 +94,11 @@ class SavedRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """How much of what a model writes stands in its training text.
+    """A comparison of samples of a model with its training text.
 
-    `overlap` tokens of `text` in a row stand there; `novel` is the share of its windows of eight
-    tokens that do not, `novel_held_out` the same share of the validation text.
+    `text` is the longest piece of a sample that is in the training text, `overlap` its tokens.
+    `novel` is the fraction of 8-token sequences in samples that are new, `novel_held_out` the
+    fraction in the validation text.
     """
 
     overlap: int
@@ -104,7 +109,7 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class Review:
-    """Nats per token of a piece of the training text, what follows, and what was memorised."""
+    """Nats per token on a part of the training text, advice, and what was memorised."""
 
     train_nats_per_token: float
     advice: list[str]
@@ -113,11 +118,11 @@ class Review:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class FinishedRecord(Record):
-    """The end of this sitting: why, and the figures of the best weights.
+    """The end of a training session: its reason, and the figures of the best weights.
 
-    `logit_scale` is the factor that calibration found on the validation text, 1 where it found
-    nothing to gain; `valid_uncalibrated` are the figures without it. `path` is the run's folder;
-    it is not in `to_dict`, since files of a run can be moved.
+    `logit_scale` is the factor on all logits that calibration chose, 1 if none gains;
+    `valid_uncalibrated` holds the figures without it. `path` is the folder of the run; `to_dict`
+    leaves it out, since runs can be moved.
     """
 
     kind: ClassVar[str] = "finished"
@@ -135,7 +140,7 @@ class FinishedRecord(Record):
 
     @property
     def complete(self) -> bool:
-        """Whether the run came to its end (and not to an interruption)."""
+        """Whether the run is over, and not interrupted."""
         return self.reason in ("complete", "patience")
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,7 +148,7 @@ class FinishedRecord(Record):
         return flat_figures(self.results())
 
     def results(self) -> dict[str, Any]:
-        """Return plain values, the figures of each text in a table of its own, as in run.json."""
+        """Return plain values with one table of figures for each text, as in run.json."""
         plain = Record.to_dict(self)
         del plain["path"]
         plain["notes"] = plain.pop("warnings")
