@@ -1,4 +1,4 @@
-"""Engines against a float64 loop over the formulas: every variant, cell, shape and thread count."""
+"""Backends against a float64 loop over the formulas: every variant, cell, shape, thread count."""
 
 import ctypes
 import itertools
@@ -42,7 +42,7 @@ SHAPES = [
 
 
 def model_of(cell: str, **sizes) -> RecurrentLanguageModel:
-    """A model whose biases are random too: fresh ones are zero and would hide a mistake."""
+    """Return a model with random biases: initial ones are zero and would hide a mistake."""
     model = tiny_model(cell, sizes.pop("vocab_size", V), scale=3.0, **sizes)
     generator = seeded(11)
     with torch.no_grad():
@@ -311,7 +311,7 @@ def test_a_whole_sample_is_drawn_as_token_by_token(
 
 @every_variant
 def test_ids_and_states_of_the_wrong_size_are_refused(variant: str) -> None:
-    """Nothing outside of the model's memory is ever read."""
+    """The kernels never read outside the model's memory."""
     engine = engine_of(variant, model_of("lstm"))
     good, state = random_ids(V, 2, 3), engine.initial_state(3)
     for value in (-1, V):
@@ -347,7 +347,7 @@ def test_ids_and_states_of_the_wrong_size_are_refused(variant: str) -> None:
 
 @every_variant
 def test_threads_of_python_share_an_engine_without_harm(variant: str) -> None:
-    """They wait for each other; once, two at a time mixed their numbers up."""
+    """They wait for each other; the story: two at a time mixed up their numbers."""
     engine = engine_of(variant, model_of("lstm", hidden_size=30), threads=2)
     texts = [random_ids(V, 40, 3, seed) for seed in range(8)]
     expected = [engine.nats(ids, ids, engine.initial_state(3))[0] for ids in texts]
@@ -360,7 +360,7 @@ def test_threads_of_python_share_an_engine_without_harm(variant: str) -> None:
 
 @pytest.mark.skipif(not VARIANTS, reason="no kernels were built")
 def test_a_fork_is_told_instead_of_waiting_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The workers of an engine are not there in a child process."""
+    """A forked process has no workers."""
     engine = engine_of(VARIANTS[0], model_of("lstm"), threads=2)
     ids = random_ids(V, 2, 2)
     monkeypatch.setattr(os, "getpid", lambda: -1)
@@ -387,7 +387,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 @pytest.mark.skipif(not VARIANTS or not hasattr(os, "fork"), reason="no kernels, or no fork")
 def test_a_child_ends_without_waiting_for_threads_that_it_has_not() -> None:
-    """The story: to free an engine, or to leave, joined the parent's workers for ever."""
+    """The story: freeing a backend, or exiting, joined the parent's workers for ever."""
     here = os.path.dirname(__file__)  # noqa: PTH120
     child = subprocess.run([sys.executable, "-c", FORKING], cwd=here, timeout=PATIENCE, check=False)
     assert child.returncode == 7
@@ -395,7 +395,7 @@ def test_a_child_ends_without_waiting_for_threads_that_it_has_not() -> None:
 
 @pytest.mark.skipif(not VARIANTS, reason="no kernels were built")
 def test_the_variant_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By an environment variable, with a sentence where it is not to be had."""
+    """By an environment variable; an error names the variants that run here."""
     monkeypatch.delenv(VARIABLE, raising=False)
     assert chosen_variant() == VARIANTS[0]
     for variant in VARIANTS:
@@ -416,7 +416,7 @@ def test_each_library_has_the_vectors_of_its_name(variant: str) -> None:
     assert variant in NEEDED
 
 
-def test_engines_import_no_torch() -> None:
+def test_backends_import_no_torch() -> None:
     """Sampling, scoring and evaluating a run load neither torch nor the trainer."""
     code = (
         "import sys, charlm; m = charlm.load(); m.sample(3, seed=1); m.score('a');"
@@ -427,7 +427,7 @@ def test_engines_import_no_torch() -> None:
 
 
 def test_a_model_can_be_made_and_freed_many_times() -> None:
-    """Threads and memory go when the engine goes."""
+    """Threads and memory are freed with the backend."""
     if not VARIANTS:
         pytest.skip("no kernels were built")
     model = RecurrentLanguageModel(ModelSettings(num_layers=1, hidden_size=3, embedding_size=2), V)

@@ -23,7 +23,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_programs_take_turns() -> None:
-    """A, B, A, B: what slows the machine slows both; the median of each is told."""
+    """A, B, A, B: other load slows both; the result is the median of each."""
     calls: list[str] = []
     medians = alternating({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 0.0)
     assert "".join(calls) == "ab" * (1 + benchmark.MIN_ROUNDS)
@@ -60,7 +60,7 @@ def test_every_group_is_measured() -> None:
 
 @pytest.mark.usefixtures("brief")
 def test_every_cell_is_measured_beside_the_lstm() -> None:
-    """Where it is asked for."""
+    """If requested."""
     figures = [f for f in run_benchmarks(hidden=8, seconds=0.0, cells=True) if "cells" in f.group]
     assert {figure.name for figure in figures} == set(CELLS)
     assert (figures[0].name, figures[0].ratio) == ("lstm", 1.0)

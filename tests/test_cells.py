@@ -184,13 +184,13 @@ every_cell = pytest.mark.parametrize("cell", [*CELLS, *VARIANTS])
 
 
 def built(cell: str, inputs: int = E, hidden: int = H, **settings) -> RecurrentLayer:
-    """The layer of this name, its weights not set."""
+    """Return the layer of this name with unset weights."""
     chosen = replace(VARIANTS.get(cell, ModelSettings(cell=cell.split()[0])), **settings)
     return build_layer(inputs, hidden, chosen)
 
 
 def layer_of(cell: str, seed: int = 0) -> RecurrentLayer:
-    """A layer in double precision, its biases random as well."""
+    """Return a layer in double precision with random biases."""
     layer = built(cell)
     layer.reset_parameters(seeded(seed))
     with torch.no_grad():
@@ -300,7 +300,7 @@ def test_gradients_are_those_of_finite_differences(cell: str) -> None:
 @every_cell
 @pytest.mark.parametrize("cuts", [[1], [2, 3], [1, 2, 3, 4]])
 def test_a_sequence_in_pieces_is_the_sequence_at_once(cell: str, cuts: list[int]) -> None:
-    """The state carried over is all that there is to carry."""
+    """The carried state holds everything that the past determines."""
     layer = layer_of(cell)
     x, state = random_inputs(layer)
     whole, last = layer(x, state)
@@ -315,7 +315,7 @@ def test_a_sequence_in_pieces_is_the_sequence_at_once(cell: str, cuts: list[int]
 
 @every_cell
 def test_rows_do_not_touch_each_other(cell: str) -> None:
-    """A row of the batch is what it would be alone."""
+    """A row of the batch equals the same row alone."""
     layer = layer_of(cell)
     x, state = random_inputs(layer)
     both, _ = layer(x, state)
@@ -350,7 +350,7 @@ def test_fresh_weights_are_orthogonal_from_state_to_state(cell: str) -> None:
 
 @every_cell
 def test_the_same_seed_gives_the_same_weights(cell: str) -> None:
-    """And another seed others."""
+    """Another seed gives other weights."""
     first, again, other = (layer_of(cell, seed).state_dict() for seed in (1, 1, 2))
     for name, value in first.items():
         assert torch.equal(value, again[name])
@@ -369,7 +369,7 @@ def test_building_a_layer_leaves_the_global_random_state_alone(cell: str) -> Non
 
 @every_cell
 def test_the_zero_state_is_zero_and_of_the_type_of_the_weights(cell: str) -> None:
-    """One tensor of shape (B, H), two for the LSTMs; the QRNN keeps the input before."""
+    """One tensor (B, H) for each name in the cell's row; `x` is the previous input."""
     layer = layer_of(cell)
     state = layer.initial_state(B)
     names = layer.spec.state[:1] if cell == "qrnn narrow" else layer.spec.state
@@ -381,7 +381,7 @@ def test_the_zero_state_is_zero_and_of_the_type_of_the_weights(cell: str) -> Non
 
 @pytest.mark.parametrize("length", [1, 2, 3, 64, 1000])
 def test_the_scan_is_the_loop(length: int) -> None:
-    """All steps at once as one after the other, for a thousand of them, gradients too."""
+    """For a thousand steps, and for the gradients."""
     generator = seeded(4)
     keep = torch.rand(length, B, H, generator=generator, dtype=torch.float64).requires_grad_()
     add = torch.randn(length, B, H, generator=generator, dtype=torch.float64).requires_grad_()
@@ -440,7 +440,7 @@ def test_bfloat16_is_near(cell: str) -> None:
 
 
 def test_dropout_keeps_the_mean_and_drops_the_share() -> None:
-    """Of ten thousand ones a quarter become 0, the others 4/3."""
+    """A quarter of ten thousand ones become 0, the others 4/3."""
     x = torch.ones(100, 100)
     y = dropped(x, 0.25, seeded())
     assert y.unique().tolist() == [0.0, pytest.approx(4 / 3)]

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.errors import UsageError
-from charlm.nn.encoder import select_rows
+from charlm.nn.encoder import Encoder, select_rows
 from charlm.nn.model import RecurrentLanguageModel, count_parameters
 
 T, B, V, E, H = 6, 2, 5, 4, 3
@@ -47,7 +47,7 @@ def flat(state) -> torch.Tensor:
 
 @every_cell
 def test_shapes(cell: str) -> None:
-    """ids (T, B) -> logits (T, B, V) and, for each layer, parts of shape (B, H)."""
+    """Map ids (T, B) to logits (T, B, V) and a state of (B, H) tensors for each layer."""
     model = tiny_model(cell)
     logits, state = model(random_ids())
     assert logits.shape == (T, B, V)
@@ -76,7 +76,7 @@ def test_weights_are_counted_as_by_hand(cell: str, tied: bool) -> None:
 
 @every_cell
 def test_no_logit_sees_a_later_token(cell: str) -> None:
-    """Another token at any place moves later logits and leaves those before it exactly alone."""
+    """Changing a token changes later logits and leaves earlier ones bit for bit equal."""
     model = tiny_model(cell)
     ids = random_ids()
     logits, _ = model(ids)
@@ -107,7 +107,7 @@ def test_a_text_in_pieces_is_the_text_at_once(cell: str) -> None:
 
 @every_cell
 def test_the_state_is_a_value(cell: str) -> None:
-    """Reading another text in between, as validation does, changes nothing, nor the state given."""
+    """Reading another text in between, as validation does, changes no result and no given state."""
     model = tiny_model(cell)
     ids = random_ids()
     _, state = model(ids[:3])
@@ -117,12 +117,12 @@ def test_the_state_is_a_value(cell: str) -> None:
     again, _ = model(ids[3:], state)
     assert torch.equal(first, again)
     assert torch.equal(flat(state), kept)
-    assert cell == "esn" or not list(model.buffers())
+    assert not CELLS[cell].learns_input or not list(model.buffers())
 
 
 @every_cell
-def test_dropout_is_drawn_from_the_generator_given(cell: str) -> None:
-    """Same seed, same draw; another seed, another; without one none, whatever the mode."""
+def test_dropout_masks_come_from_the_generator(cell: str) -> None:
+    """Equal seeds give equal masks, other seeds other masks; without a generator nothing drops."""
     model = tiny_model(cell, dropout=0.5, input_dropout=0.5, output_dropout=0.5).train()
     ids = random_ids()
     before = torch.get_rng_state()
@@ -137,7 +137,7 @@ def test_dropout_is_drawn_from_the_generator_given(cell: str) -> None:
 
 @pytest.mark.parametrize("name", ["dropout", "input_dropout", "output_dropout"])
 def test_each_place_of_dropout_has_its_own_setting(name: str) -> None:
-    """Only one of them set: the result still differs from none."""
+    """Each setting alone changes the result."""
     ids = random_ids()
     model = tiny_model(**{name: 0.5})
     assert not torch.equal(model(ids, generator=seeded())[0], model(ids)[0])
@@ -153,7 +153,7 @@ def test_output_dropout_keeps_the_mean_of_the_logits() -> None:
 
 
 def test_tied_weights_are_one_matrix() -> None:
-    """A change of the embedding is a change of the output; the gradient has both parts."""
+    """Changing the embedding changes the output matrix."""
     model = tiny_model(embedding_size=H, tie_weights=True)
     assert model.output.weight is model.embedding.weight
     with torch.no_grad():
@@ -181,7 +181,7 @@ def test_truncated_gradients_over_one_window_are_full_ones(cell: str) -> None:
 
 @every_trained_cell
 def test_no_gradient_crosses_a_detached_border(cell: str) -> None:
-    """The second window's loss gives the first window's input no gradient; undetached it does."""
+    """The loss of the second window has no gradient in the first, unless the state is attached."""
     model = tiny_model(cell)
     ids = random_ids()
     for cut in (True, False):
@@ -202,7 +202,7 @@ def test_no_gradient_crosses_a_detached_border(cell: str) -> None:
 
 @every_trained_cell
 def test_windows_joined_by_their_state_have_full_gradients(cell: str) -> None:
-    """Without a border between them, two windows are one in their gradients as well."""
+    """Two windows with an attached state have the gradients of one window."""
     ids = random_ids()
     gradients = []
     for cuts in ([], [3]):
@@ -216,8 +216,8 @@ def test_windows_joined_by_their_state_have_full_gradients(cell: str) -> None:
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-12, rtol=1e-12)
 
 
-def test_select_rows_a_state_are_taken_in_the_order_asked_for() -> None:
-    """Rows 1 and 0 of a state are the state turned round."""
+def test_rows_of_a_state_are_selected_in_order() -> None:
+    """Rows 1 and 0 of a batch of two are the reversed batch."""
     _, state = tiny_model()(random_ids())
     turned = select_rows(state, torch.tensor([1, 0]))
     for layer, before in zip(turned, state, strict=True):
@@ -227,13 +227,26 @@ def test_select_rows_a_state_are_taken_in_the_order_asked_for() -> None:
 
 @every_cell
 def test_building_leaves_the_global_random_state_alone(cell: str) -> None:
-    """And the same seed gives the same weights."""
+    """Equal seeds give equal weights."""
     before = torch.get_rng_state()
     first, again, other = (tiny_model(cell, seed=seed).state_dict() for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(value, again[name]) for name, value in first.items())
     assert not torch.equal(first["embedding.weight"], other["embedding.weight"])
     assert all(value.isfinite().all() for value in first.values())
+
+
+@every_cell
+def test_an_encoder_works_without_an_output_layer(cell: str) -> None:
+    """With the model's weights it returns what the model's output layer reads."""
+    model = tiny_model(cell)
+    encoder = Encoder(model.settings, V)
+    names = encoder.state_dict().keys()
+    encoder.load_state_dict({name: model.state_dict()[name] for name in names})
+    hidden, after = encoder(random_ids())
+    logits, expected = model(random_ids())
+    torch.testing.assert_close(model.output(hidden), logits, atol=0, rtol=0)
+    assert torch.equal(flat(after), flat(expected))
 
 
 def test_sizes_must_be_known_and_agree() -> None:

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.config.training import TrainingSettings
-from charlm.errors import UsageError
 from charlm.inference.likelihood import evaluate
 from charlm.nn.devices import Precision
 from charlm.nn.dropout import dropped, random_int16
@@ -34,7 +33,7 @@ def logits_of(model: RecurrentLanguageModel, seed: int | None = 1) -> torch.Tens
 
 @every_cell
 def test_weight_drop_is_the_same_model_with_fewer_weights(cell: str) -> None:
-    """What comes out is what the layers give when the drawn mask is put into their weights."""
+    """The output equals that of layers whose weights are multiplied by the mask."""
     model = tiny_model(cell, V, weight_drop=0.5)
     found = logits_of(model)
     generator = seeded(1)
@@ -61,7 +60,7 @@ def test_weight_drop_is_off_without_a_generator(cell: str) -> None:
 
 @every_cell
 def test_the_raw_weight_gets_the_gradient(cell: str) -> None:
-    """Where it was kept, and none where it was dropped; it broke silently in five code bases."""
+    """Kept weights get a gradient, dropped ones none; five code bases got this wrong silently."""
     model = tiny_model(cell, V, num_layers=1, weight_drop=0.5)
     logits_of(model).logsumexp(dim=-1).sum().backward()
     (layer,) = model.recurrent_layers()
@@ -72,15 +71,8 @@ def test_the_raw_weight_gets_the_gradient(cell: str) -> None:
     assert weight.grad[mask > 0].any()
 
 
-@pytest.mark.parametrize("cell", [cell for cell in CELLS if cell not in WITH_WEIGHTS])
-def test_weight_drop_without_recurrent_weights_is_refused(cell: str) -> None:
-    """Rather than doing nothing in silence."""
-    with pytest.raises(UsageError, match=f"weight_drop with cell {cell}"):
-        tiny_model(cell, V, weight_drop=0.5)
-
-
 def kernels(model: RecurrentLanguageModel) -> dict[str, int]:
-    """How often each recurrent kernel ran, forward and backward, in bfloat16."""
+    """Count the runs of each recurrent kernel, forward and backward, in bfloat16."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
         with torch.autocast("cpu", torch.bfloat16):
             logits = logits_of(model)
@@ -89,7 +81,7 @@ def kernels(model: RecurrentLanguageModel) -> dict[str, int]:
 
 
 def test_weight_drop_stays_on_the_fast_path() -> None:
-    """oneDNN's layer as often as without; to fall off it is 75 times slower."""
+    """oneDNN's layer runs as often as without; the slow path is 75 times slower."""
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("oneDNN has no bfloat16 layers on this processor")
     plain = kernels(tiny_model("lstm", V))
@@ -101,7 +93,7 @@ def test_weight_drop_stays_on_the_fast_path() -> None:
 
 
 def test_a_variational_mask_is_one_for_all_steps() -> None:
-    """The same units of a row are dropped at every step; plain dropout draws anew."""
+    """The mask is equal at every step; plain dropout has a new one for each."""
     for variational in (True, False):
         settings = {"input_dropout": 0.5, "hidden_size": 40, "embedding_size": 40}
         model = tiny_model("rnn", V, variational=variational, **settings)
@@ -113,7 +105,7 @@ def test_a_variational_mask_is_one_for_all_steps() -> None:
 
 
 def test_embedding_dropout_drops_whole_entries() -> None:
-    """Every occurrence of an entry in the window or none, the others scaled up."""
+    """All occurrences of an entry are dropped or none, and the others scaled up."""
     model = tiny_model("lstm", 40, embedding_dropout=0.5)
     ids = torch.arange(40).repeat(3)[:, None]
     found = model._embed(ids, seeded(4))[:, 0]
@@ -125,15 +117,15 @@ def test_embedding_dropout_drops_whole_entries() -> None:
     assert torch.equal(model._embed(ids, None)[:, 0], plain)
 
 
-@pytest.mark.parametrize("share", [0.0001, 0.1, 0.5, 0.95])
-def test_the_share_is_dropped_to_within_chance(share: float) -> None:
-    """Of 200,001 values, an odd number; what is kept is multiplied so that the mean stays."""
-    found = dropped(torch.ones(200_001), share, torch.Generator().manual_seed(3))
+@pytest.mark.parametrize("rate", [0.0001, 0.1, 0.5, 0.95])
+def test_the_rate_is_met_to_within_chance(rate: float) -> None:
+    """Of 200,001 values, an odd number; kept ones are scaled up to keep the mean."""
+    found = dropped(torch.ones(200_001), rate, torch.Generator().manual_seed(3))
     gone = float((found == 0).double().mean())
-    assert abs(gone - share) < 5 * (share * (1 - share) / 200_001) ** 0.5 + 1e-5
+    assert abs(gone - rate) < 5 * (rate * (1 - rate) / 200_001) ** 0.5 + 1e-5
     kept = found[found != 0].unique()
     assert len(kept) == 1
-    assert float(kept[0]) == pytest.approx(1 / (1 - share), rel=1e-3)
+    assert float(kept[0]) == pytest.approx(1 / (1 - rate), rel=1e-3)
 
 
 def test_draws_fill_their_whole_range_evenly() -> None:
@@ -149,7 +141,7 @@ def test_draws_fill_their_whole_range_evenly() -> None:
                  {"embedding_dropout": 0.4}],
 )  # fmt: skip
 def test_dropping_keeps_the_mean(settings: dict) -> None:
-    """Over many draws the logits of a linear model are those of the whole one, roughly."""
+    """Averaged over many masks, the logits of a linear model are those without dropout."""
     model = tiny_model("rnn", V, num_layers=1, **settings)
     with torch.no_grad():
         for weight in model.parameters():
@@ -181,7 +173,7 @@ def loss_of(trainer: Trainer, batch: Batch):
 
 
 def test_penalties_are_mean_squares() -> None:
-    """AR: mean h^2; TAR: mean (h_t - h_{t-1})^2; the nats that are told are without them."""
+    """AR: mean h^2; TAR: mean (h_t - h_{t-1})^2; the logged nats exclude them."""
     plain = trainer_of()
     window = next(plain.task.batches.epoch(plain.counters.position))
     loss, nats, _ = loss_of(plain, window)

@@ -45,7 +45,7 @@ def adaptive_model(vocab_size: int = 60) -> RecurrentLanguageModel:
 
 @every_structure
 def test_no_logit_sees_a_later_token(name: str) -> None:
-    """Another token at any place leaves the logits before it exactly alone, and moves its own."""
+    """Changing a token leaves earlier logits bit for bit equal and changes its own."""
     model = tiny_model(name, V)
     logits, _ = model(IDS)
     for place in range(T):
@@ -59,7 +59,7 @@ def test_no_logit_sees_a_later_token(name: str) -> None:
 
 @every_structure
 def test_a_text_in_pieces_is_the_text_at_once(name: str) -> None:
-    """The state carried over is all that there is to carry."""
+    """The carried state holds everything that the past determines."""
     model = tiny_model(name, V).double()
     whole, last = model(IDS)
     state, parts = None, []
@@ -86,8 +86,8 @@ def test_a_likelihood_is_the_naive_one(name: str) -> None:
 
 
 @every_structure
-def test_training_makes_smaller_what_evaluation_tells(name: str) -> None:
-    """`output.nats` is the cross-entropy of the logits, smoothed or not; gradients reach all."""
+def test_the_training_loss_is_the_evaluated_one(name: str) -> None:
+    """`output.nats` is the cross-entropy of the logits; its gradient reaches all weights."""
     model = tiny_model(name, V)
     hidden = model.read(IDS)[1].flatten(0, 1)
     for smoothing in (0.0, 0.2):
@@ -117,7 +117,7 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*STRUCTURES, "adaptive"])
 def test_what_is_saved_reads_the_same(name: str, tmp_path) -> None:
-    """Through the file and whatever engine `auto` chooses: equal likelihoods."""
+    """Through the file and the backend that `auto` chooses: equal likelihoods."""
     model = adaptive_model() if name == "adaptive" else tiny_model(name, V)
     path = tmp_path / "model.safetensors"
     path.write_bytes(tensors_to_bytes(saved_tensors(model)))
@@ -223,7 +223,7 @@ def test_adaptive_softmax_is_refused_where_it_cannot_be() -> None:
 
 
 def test_a_learnt_state_begins_at_zero_and_is_learnt() -> None:
-    """One vector for each part of each layer, the same for all rows."""
+    """One vector for each state tensor of each layer, equal for all rows."""
     model = RecurrentLanguageModel(tiny_model("learnt state", V).settings, V)
     model.reset_parameters(seeded())
     assert [tuple(part.shape) for part in model.first_state] == [(1, 3)] * 4
@@ -265,8 +265,8 @@ def test_after_the_end_of_a_document_the_learnt_state_comes_again() -> None:
 
 @pytest.mark.parametrize("name", [*INITS, "uniform:0.2"])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "lstm-layernorm", "mogrifier"])
-def test_weights_begin_as_they_are_told_to(name: str, cell: str) -> None:
-    """Recurrent and input weights apart, block by block; the forget bias as well."""
+def test_initial_weights_follow_the_settings(name: str, cell: str) -> None:
+    """Recurrent and input weights separately, block by block, and the forget bias."""
     bias = {} if cell == "gru" else {"forget_bias": 2.5}
     settings = ModelSettings(cell=cell, recurrent_init=name, input_init="uniform:0.01", **bias)
     layer = build_layer(8, 8, settings)
@@ -349,10 +349,10 @@ def test_state_dropout_is_one_mask_on_what_steps_read(cell: str) -> None:
         torch.testing.assert_close(found[step], state[0])
 
 
-@pytest.mark.parametrize("name", ["state_dropout", "zoneout", "zoneout_cell"])
+@pytest.mark.parametrize("name", ["weight_drop", "state_dropout", "zoneout", "zoneout_cell"])
 @pytest.mark.parametrize("cell", [cell for cell in CELLS if cell not in RECURRENT])
 def test_cells_without_recurrent_weights_refuse(name: str, cell: str) -> None:
-    """Rather than doing something else in silence."""
+    """Rather than ignoring the setting."""
     with pytest.raises(UsageError, match=f"{name} with cell {cell}"):
         tiny_model(cell, V, **{name: 0.5})
 

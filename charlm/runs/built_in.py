@@ -10,6 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from charlm.config.text_units import UNITS
+
 BUILT_IN_RUNS: dict[str, str | None] = {"prose": None, "tales": "tales.txt"}
 """Models that ship with charlm, and the file of `corpora/` that each was trained on.
 
@@ -70,7 +72,7 @@ def source_log_loss(record: Mapping[str, Any]) -> float | None:
         and not corpus["valid"]
         and cut["normalize"] == "none"
         and not cut["lowercase"]
-        and (cut["unit"] != "word" or cut["words"] == "text")
+        and (not UNITS[cut["unit"]].whole_words or cut["words"] == "text")
     )
     if not comparable:
         return None
