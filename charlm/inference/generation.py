@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -178,13 +179,10 @@ def generate(
         raise UsageError("stop with a model that reads backward; leave it out")
     sampling = sampling or Sampling()
     logits, state = read_prompt(engine, prompt_ids(vocabulary, prompt, boundaries))
-    position = _Position(
-        logits=np.repeat(logits, samples, axis=0), state=rows_of(state, [0] * samples)
-    )
+    position = _Position(logits=logits, state=state).rows([0] * samples)
     rules = _Rules(sampling=sampling, allow_unk=allow_unk, restart=EOS if boundaries.resets else -1)
-    texts = [
-        _Text(vocabulary, prompt, unk_text, stop, boundaries.separator) for _ in range(samples)
-    ]
+    separator = boundaries.separator
+    texts = [_Text(vocabulary, prompt, unk_text, stop, separator) for _ in range(samples)]
     generators = [np.random.default_rng([seed, first + number]) for number in range(samples)]
     alive = list(range(samples))
     done, at_once = 0, 1
@@ -193,20 +191,18 @@ def generate(
         uniform = np.stack([generators[number].random(steps) for number in alive], axis=1)
         ids, nats, position = _sample(engine, position, uniform, rules)
         ended: set[int] = set()
-        for step in range(len(ids)):
-            for row, number in enumerate(alive):
-                if row in ended:
-                    continue
-                index, own = int(ids[step, row]), float(nats[step, row])
-                text, continues = texts[number].add(index, until_eos)
-                yield Piece(sample=number, text=text, tokens=1, nats=own, id=index)
-                if not continues:
-                    ended.add(row)
+        for step, row in product(range(len(ids)), range(len(alive))):
+            if row in ended:
+                continue
+            number, index = alive[row], int(ids[step, row])
+            text, continues = texts[number].add(index, until_eos)
+            yield Piece(sample=number, text=text, tokens=1, nats=float(nats[step, row]), id=index)
+            if not continues:
+                ended.add(row)
         done, at_once = done + len(ids), min(2 * at_once, MAX_STEPS)
-        keep = [row for row in range(len(alive)) if row not in ended]
         if ended:
-            alive = [alive[row] for row in keep]
-            position = _Position(logits=position.logits[keep], state=rows_of(position.state, keep))
+            kept = [row for row in range(len(alive)) if row not in ended]
+            alive, position = [alive[row] for row in kept], position.rows(kept)
     for number in alive:
         yield Piece(sample=number, text=texts[number].finish())
 
@@ -217,6 +213,10 @@ class _Position:
 
     logits: Logits
     state: State
+
+    def rows(self, rows: list[int]) -> "_Position":
+        """Return the position of these rows."""
+        return _Position(logits=self.logits[rows], state=rows_of(self.state, rows))
 
 
 @dataclass(frozen=True, kw_only=True)
