@@ -250,8 +250,8 @@ def test_flags_and_settings_are_two_names_of_one_thing() -> None:
     assert by_section({"vectors": Path("v.txt")}) == {"training": {"vectors": "v.txt"}}
     with pytest.raises(UsageError, match="hidden and hidden_size are two names of one setting"):
         by_section({"hidden": 4, "hidden_size": 4})
-    for wrong, told in (({"hiden": 3}, "'hidden'"), ({"embedding": "wide"}, "one-hot")):
-        with pytest.raises(UsageError, match=told):
+    for wrong, hint in (({"hiden": 3}, "'hidden'"), ({"embedding": "wide"}, "one-hot")):
+        with pytest.raises(UsageError, match=hint):
             by_section(wrong)
 
 
@@ -466,7 +466,7 @@ def test_a_forked_process_computes_with_its_parents_model(folder: Path) -> None:
 
 @needs_kernels
 def test_a_forked_process_refuses_weights_that_have_changed(folder: Path) -> None:
-    """It would go on with another model than its parent."""
+    """It would continue with another model than that of its parent."""
     child = """
     weights = model.path / "model.safetensors"
     os.utime(weights, ns=(1, 1))

@@ -215,7 +215,7 @@ def test_training_from_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "hint"),
     [
         ({"hiden_size": 3}, "did you mean 'hidden_size'"),
         ({"learn_rate": 3}, "did you mean 'learning_rate'"),
@@ -226,9 +226,9 @@ def test_training_from_files(tmp_path: Path) -> None:
         ({"steps": 1, "epochs": 2.0}, "one length"),
     ],
 )
-def test_unknown_and_wrong_settings_are_named(wrong, told: str, tmp_path: Path) -> None:
+def test_unknown_and_wrong_settings_are_named(wrong, hint: str, tmp_path: Path) -> None:
     """With the nearest name of any section, before a folder is made."""
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=hint):
         charlm.train(text=TEXT, checkpoints=tmp_path / "runs", **wrong)
     assert not (tmp_path / "runs").exists()
 
@@ -297,7 +297,7 @@ def test_paragraphs_are_parted_as_in_their_text(folder: Path) -> None:
 
 
 def test_sentences_with_line_ends_score_as_the_text_that_they_are(folder: Path) -> None:
-    """The story: `score` read on over an end where `eval` and training began anew."""
+    """The bug: `score` read on over an end where `eval` and training began anew."""
     chosen = TINY | {"unit": "word", "words": "whitespace", "document": "line"}
     text = "abc abd\nab ca\n" * 10
     list(charlm.train(text=text, name="ends", checkpoints=folder, **chosen))

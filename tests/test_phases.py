@@ -172,7 +172,7 @@ def test_a_terminal_shows_the_innermost_phase_that_lasts() -> None:
 
 
 def test_the_time_left_is_of_this_session() -> None:
-    """The story: minutes left were shown as seconds after a resume, as if all steps were new."""
+    """The bug: minutes left were shown as seconds after a resume, as if all steps were new."""
     screen = Screen(terminal=True)
     one = Phase("training", reached=0.9)
     screen.display.begin(one)

@@ -103,13 +103,6 @@ def test_tables_fit_the_terminal(width: int) -> None:
         assert max(len(line) for line in drawn(table, width).splitlines()) <= width
 
 
-def test_log_bases_differ_by_their_factor() -> None:
-    """2 nats are 2 / ln 2 bits and 2 / ln 10 tens."""
-    row = ScoredRow(number=1, score=scored())
-    found = [float(FORMATS["scores"](base).lines(row)) for base in ("e", "2", "10")]
-    assert found == pytest.approx([-2.0, -2.885390, -0.868589], abs=1e-6)
-
-
 def test_tsv_of_tokens_has_a_row_for_each() -> None:
     """Sentence, place, token, surprisal, rank, unknown, surprisal with the penalty, kept cells."""
     score = replace(scored(), unk_penalty=0.5)
@@ -152,9 +145,9 @@ def test_progress_speaks_the_unit_of_the_trade(unit: str, expected: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("progress", "told"), [(0.0, None), (0.25, "1:00 min left"), (0.8, "5 s left"), (1.0, None)]
+    ("progress", "hint"), [(0.0, None), (0.25, "1:00 min left"), (0.8, "5 s left"), (1.0, None)]
 )
-def test_a_plain_line_tells_the_time_left(progress: float, told: str | None) -> None:
+def test_a_plain_line_shows_the_time_left(progress: float, hint: str | None) -> None:
     """At the pace so far; nothing before the beginning and after the end."""
     record = StepRecord(
         step=1234, epoch=1, tokens=9, seconds=20.0, progress=progress, nats_per_token=math.log(2),
@@ -162,10 +155,10 @@ def test_a_plain_line_tells_the_time_left(progress: float, told: str | None) -> 
     )  # fmt: skip
     line = plain_step_line(record, "char")
     assert line.startswith(f"{100 * progress:3.0f} % step 1,234: 1.000 bits/char")
-    assert line.endswith(told or "tokens/s")
+    assert line.endswith(hint or "tokens/s")
 
 
-def test_the_look_back_is_told_in_rows() -> None:
+def test_the_review_is_shown_in_rows() -> None:
     """Advice under one head, memory under another; what is not known is left out."""
     memory = Memory(overlap=12, text="to be or not", novel=0.25, novel_held_out=0.5)
     review = Review(train_nats_per_token=1.0, advice=["well fitted", "more text"], memory=memory)
@@ -182,18 +175,18 @@ def test_the_look_back_is_told_in_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("unit", "nats", "told"),
+    ("unit", "nats", "hint"),
     [("word", 5.0, "perplexity 148 (134 to 164)"), ("char", 1.5, "1.50 nats/token (1.40 to 1.60)"),
      ("word", 1.5, "1.50 nats/token (1.40 to 1.60)")],
 )  # fmt: skip
-def test_an_expectation_is_told_in_the_unit_of_the_trade(unit: str, nats: float, told) -> None:
+def test_an_expectation_is_reported_in_the_unit_of_the_trade(unit: str, nats: float, hint) -> None:
     """Words as perplexity, but for symbols between blanks; and nothing where nothing is known."""
     expected = {"nats": nats, "low": nats - 0.1, "high": nats + 0.1}
     planned = {"passes": 2.25, "memory_bytes": 1.26e9, "expected": expected}
     record = {"planned": planned, "settings": {"vocabulary": {"unit": unit}}}
     first, second = progress._outlook(record)
     assert first == "plan   about 2.2 passes over the text, 1.3 GB of memory"
-    assert told in second
+    assert hint in second
     planned["expected"] = None
     assert progress._outlook(record) == [first]
     assert progress._outlook({}) == []

@@ -1,4 +1,4 @@
-"""Recipes: settings that hold together, and ours beside published, stopped and gone on with."""
+"""Recipes: settings that hold together, and ours beside published, stopped and resumed."""
 
 import json
 from dataclasses import replace
@@ -81,10 +81,10 @@ def test_ours_stand_beside_the_published(call: Call, small: Path) -> None:
     assert found["published"][0]["figure"] == 115.0
 
 
-def test_a_budget_ends_the_sitting_and_the_next_goes_on(
+def test_a_budget_ends_the_session_and_the_next_goes_on(
     call: Call, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run is saved, told as not complete, and gone on with."""
+    """The run is saved, reported as not complete, and resumed."""
     long = merge(RECIPES["ptb-word"].settings, {"training": {"steps": 3000}})
     monkeypatch.setitem(RECIPES, "ptb-word", replace(RECIPES["ptb-word"], settings=long))
     status, out, err = call("reproduce", "ptb-word", "--data", str(small), "--budget", "0.02")
@@ -98,7 +98,7 @@ def test_a_budget_ends_the_sitting_and_the_next_goes_on(
 def test_a_run_of_another_seed_is_not_taken_for_the_one_that_was_asked_for(
     call: Call, small: Path
 ) -> None:
-    """Refused, with the way out; without --seed the run goes on with its own."""
+    """Refused, with the way out; without --seed the run resumes its own."""
     assert call("reproduce", "ptb-word", "--data", str(small), "--seed", "3")[0] == 0
     status, _, err = call("reproduce", "ptb-word", "--data", str(small), "--seed", "2")
     assert status == 4
@@ -110,7 +110,7 @@ def test_a_run_of_another_seed_is_not_taken_for_the_one_that_was_asked_for(
 def test_a_run_of_other_settings_is_not_taken_for_the_recipe(
     call: Call, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The story: a run of ten minutes was shown as the recipe of three."""
+    """The bug: a run of ten minutes was shown as the recipe of three."""
     assert call("reproduce", "ptb-word", "--data", str(small))[0] == 0
     other = merge(RECIPES["ptb-word"].settings, {"training": {"steps": 31}})
     monkeypatch.setitem(RECIPES, "ptb-word", replace(RECIPES["ptb-word"], settings=other))

@@ -123,7 +123,7 @@ def test_the_csv_module_reads_it_back(name: str, rows: list) -> None:
 def test_charlm_reads_it_back(
     name: str, tokens: bool, rows: list, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """The story: of four sentences it read two; a text that is empty is none when it is read."""
+    """The bug: of four sentences it read two; a text that is empty is none when it is read."""
     path = tmp_path_factory.mktemp("again") / f"scores.{name}"
     path.write_bytes(written(name, rows, tokens=tokens).encode())
     column = "token" if tokens else "text"
@@ -215,7 +215,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_an_empty_cell_is_a_row_in_its_place(call: Call, here: Path) -> None:
-    """The story: 23 rows of 1,619 were skipped, and the columns side by side no longer paired."""
+    """The bug: 23 rows of 1,619 were skipped, and the columns side by side no longer paired."""
     (here / "t.csv").write_text('good,bad,n\nthe pear,"the\npair",1\nthe apple,,2\nthe tree,x,3\n')
     for column in ("good", "bad"):
         status, out, _ = call("score", "--file", "t.csv", "--column", column)
