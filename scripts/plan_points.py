@@ -188,13 +188,13 @@ def small() -> Iterator[tuple[str, float, Point]]:
 
 def random_point(number: int) -> Point:
     """Return a random point from the ranges of `charlm search`."""
-    draws = np.random.default_rng([5, number])
+    generator = np.random.default_rng([5, number])
     low, high = np.log(1e-3), np.log(2e-2)
     return make_point(
-        int(draws.integers(1, 3)),
-        round(float(np.exp(draws.uniform(np.log(64), np.log(768))))),
-        int(draws.choice([8, 16, 32, 64])),
-        int(draws.choice([16, 32, 64, 128])),
-        round(float(np.exp(draws.uniform(low, high))), 5),
-        round(0.05 * int(draws.integers(0, 9)), 2),
+        int(generator.integers(1, 3)),
+        round(float(np.exp(generator.uniform(np.log(64), np.log(768))))),
+        int(generator.choice([8, 16, 32, 64])),
+        int(generator.choice([16, 32, 64, 128])),
+        round(float(np.exp(generator.uniform(low, high))), 5),
+        round(0.05 * int(generator.integers(0, 9)), 2),
     ) | {"unigrams": True}

@@ -53,32 +53,34 @@ def damaged_runs(bench: Bench) -> Iterator[Row]:
 LETTERS = "ab \n\t\r\0\x1b\u2028\ufeff猫👩‍🚀é\U0010ffff\x85"
 
 
-def _some_text(draws: random.Random) -> str:
-    length = draws.choice((0, 1, 2, 3, 10, 100))
+def _some_text(generator: random.Random) -> str:
+    length = generator.choice((0, 1, 2, 3, 10, 100))
     return "".join(
-        draws.choice(LETTERS) if draws.random() < 0.7 else chr(draws.randrange(0x110000))
+        generator.choice(LETTERS)
+        if generator.random() < 0.7
+        else chr(generator.randrange(0x110000))
         for _ in range(length)
     )
 
 
 def hostile_texts(bench: Bench) -> Iterator[Row]:
     """Read, encode and decode random bytes and characters."""
-    draws = random.Random(4)
+    generator = random.Random(4)
     path = bench.folder / "hostile.txt"
     good = refused = 0
     for _ in range(bench.amounts.texts):
-        if draws.random() < 0.5:
-            data = _some_text(draws).encode("utf-8", "surrogatepass")
+        if generator.random() < 0.5:
+            data = _some_text(generator).encode("utf-8", "surrogatepass")
         else:
-            data = draws.randbytes(draws.choice((1, 2, 9, 99)))
+            data = generator.randbytes(generator.choice((1, 2, 9, 99)))
         path.write_bytes(data)
-        unit = draws.choices(list(UNITS), [6, 6, 1, 0.1])[0]
-        document = draws.choice(("stream", "line", "paragraph"))
+        unit = generator.choices(list(UNITS), [6, 6, 1, 0.1])[0]
+        document = generator.choice(("stream", "line", "paragraph"))
         try:
             corpus = Corpus([str(path)], document=document, keep_cr=True)
-            found = load_dataset(CorpusSettings(valid_frac=0.0), VocabularySettings(unit=unit),
+            dataset = load_dataset(CorpusSettings(valid_frac=0.0), VocabularySettings(unit=unit),
                                  corpus=corpus)  # fmt: skip
-            text = found.vocabulary.decode(found.train.ids)
+            text = dataset.vocabulary.decode(dataset.train.ids)
             unknown = unit == "word" or "\ufffd" in text  # rare words are not in the vocabulary
             whole = data.decode("utf-8").removeprefix("\ufeff")
             if document == "line":  # its end symbols show as line ends
@@ -95,16 +97,16 @@ def hostile_texts(bench: Bench) -> Iterator[Row]:
 
 def hostile_settings(bench: Bench) -> Iterator[Row]:
     """Give random values to random settings."""
-    draws = random.Random(5)
+    generator = random.Random(5)
     plain = Settings().to_dict()
     values = [*harness.VALUES, 10**400, float("nan"), float("inf"), "lstm", 0.5, 1e-300, "auto"]
     good = refused = 0
     for _ in range(bench.amounts.settings):
         content: dict[str, Any] = {}
-        for _ in range(draws.randrange(1, 4)):
-            section = draws.choice(list(plain))
-            name = draws.choice([*plain[section], "x"])
-            content.setdefault(section, {})[name] = draws.choice(values)
+        for _ in range(generator.randrange(1, 4)):
+            section = generator.choice(list(plain))
+            name = generator.choice([*plain[section], "x"])
+            content.setdefault(section, {})[name] = generator.choice(values)
         try:
             settings_from(content)
             good += 1
@@ -175,7 +177,7 @@ def large_texts(bench: Bench) -> Iterator[Row]:
               f"{packed.stat().st_size:,} bytes compressed; {highest} MB of memory")  # fmt: skip
     with Path("/dev/zero").open("rb") as zero:
         begun = time.monotonic()
-        found = subprocess.run([sys.executable, "-m", "charlm", "train", "-", *common], cwd=ROOT,
+        process = subprocess.run([sys.executable, "-m", "charlm", "train", "-", *common], cwd=ROOT,
                                stdin=zero, capture_output=True, check=False)  # fmt: skip
-    yield Row("endless zeros on stdin", 1, int(found.returncode == 3),
+    yield Row("endless zeros on stdin", 1, int(process.returncode == 3),
               f"refused in {time.monotonic() - begun:.1f} s")  # fmt: skip

@@ -177,7 +177,7 @@ def bit_flips(bench: Bench) -> Iterator[Row]:
     generator = random.Random(2)
     path = bench.folder / "flips"
     shutil.copytree(bench.whole, path)
-    found = 0
+    detected = 0
     files = [file for file in harness.run_files(path) if file.name != "metrics.jsonl"]
     sizes = [file.stat().st_size for file in files]
     for _ in range(bench.amounts.flips):
@@ -186,20 +186,20 @@ def bit_flips(bench: Bench) -> Iterator[Row]:
         data[generator.randrange(len(data))] ^= 1 << generator.randrange(8)
         whole = file.read_bytes()
         file.write_bytes(data)
-        found += bool(_anything_wrong(path))
+        detected += bool(_anything_wrong(path))
         file.write_bytes(whole)
-    yield Row("bits flipped in a checkpoint", bench.amounts.flips, found, "found by verify")
+    yield Row("bits flipped in a checkpoint", bench.amounts.flips, detected, "found by verify")
     state = checkpoint_folders(path)[0]
-    cut = found = 0
+    cut = detected = 0
     for file in sorted(state.iterdir()):
         whole = file.read_bytes()
         step = max(1, len(whole) // bench.amounts.flips)
         for length in range(0, len(whole), step):
             file.write_bytes(whole[:length])
             cut += 1
-            found += bool(checkpoint_problems(state))
+            detected += bool(checkpoint_problems(state))
         file.write_bytes(whole)
-    yield Row("files of a checkpoint cut short", cut, found, "every length" if step == 1 else "")
+    yield Row("files of a checkpoint cut short", cut, detected, "every length" if step == 1 else "")
 
 
 def _anything_wrong(path: Path) -> bool:

@@ -55,7 +55,7 @@ class Outcome:
 
 def interpreters(oldest: tuple[int, int]) -> dict[str, Path]:
     """Return the newest interpreter found for each minor version, by full version."""
-    found: dict[tuple[int, int], tuple[tuple[int, ...], Path]] = {}
+    newest: dict[tuple[int, int], tuple[tuple[int, ...], Path]] = {}
     for path in _candidates():
         try:
             asked = subprocess.run([path, "-c", ASK], capture_output=True, text=True, check=True)
@@ -63,9 +63,9 @@ def interpreters(oldest: tuple[int, int]) -> dict[str, Path]:
             continue  # not an interpreter, or one without venv
         version = tuple(int(part) for part in asked.stdout.split("."))
         minor = version[0], version[1]
-        if minor >= oldest and version > found.get(minor, ((), path))[0]:
-            found[minor] = version, path
-    return {".".join(map(str, version)): path for version, path in sorted(found.values())}
+        if minor >= oldest and version > newest.get(minor, ((), path))[0]:
+            newest[minor] = version, path
+    return {".".join(map(str, version)): path for version, path in sorted(newest.values())}
 
 
 def _candidates() -> Iterator[Path]:

@@ -72,9 +72,9 @@ def _windows(engine: TorchBackend, text: EncodedText, most: int | None) -> Itera
         inputs, state = np.concatenate([[EOS], piece[:-1]]), engine.initial_state(1)
         for begin in range(0, len(piece), WINDOW):
             span = slice(begin, begin + WINDOW)
-            seen, found, state = engine.contexts(inputs[span, None], piece[span, None], state)
-            advance(len(found))
-            yield Contexts(hidden=seen[:, 0], targets=piece[span], nats=found[:, 0])
+            hidden, nats, state = engine.contexts(inputs[span, None], piece[span, None], state)
+            advance(len(nats))
+            yield Contexts(hidden=hidden[:, 0], targets=piece[span], nats=nats[:, 0])
 
 
 def _blocks(windows: Iterator[Contexts]) -> Iterator[Contexts]:

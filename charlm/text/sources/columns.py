@@ -15,21 +15,21 @@ _NUMBER = re.compile(r"[+-]?(\d[\d,. ]*|[.,]\d+)([eE][+-]?\d+)?%?|true|false", r
 
 
 def chosen_column(
-    label: str, columns: Sequence[str], texts: Sequence[str], wanted: str | None
+    label: str, columns: Sequence[str], texts: Sequence[str], named: str | None
 ) -> str:
     """Return the column that was named, else "text", else the only column that holds text.
 
     Raises CorpusError if there is no such column, or if there are several.
     """
-    if wanted is not None:
-        if wanted in columns:
-            return wanted
+    if named is not None:
+        if named in columns:
+            return named
         near = {name.casefold(): name for name in columns}
-        alike = difflib.get_close_matches(wanted.casefold(), near, n=1)
+        alike = difflib.get_close_matches(named.casefold(), near, n=1)
         advice = (
             f'Did you mean "{shown(near[alike[0]])}"?' if alike else "Give --column one of them."
         )
-        raise CorpusError(f'{label} has no column "{shown(wanted)}". {listed(columns)} {advice}')
+        raise CorpusError(f'{label} has no column "{shown(named)}". {listed(columns)} {advice}')
     if "text" in texts:
         return "text"
     if len(texts) == 1:
@@ -49,8 +49,8 @@ def column_index(label: str, names: list[str], rows: list[Fields], reading: Read
 
     Raises CorpusError if there is no such column, or if the first row is not a header.
     """
-    wanted = reading.column
-    name = wanted if wanted is not None else "text"
+    named = reading.column
+    name = named if named is not None else "text"
     if names.count(name) > 1:
         places = [str(place + 1) for place, other in enumerate(names) if other == name]
         raise CorpusError(
@@ -66,14 +66,14 @@ def column_index(label: str, names: list[str], rows: list[Fields], reading: Read
             f'{label}: the first row looks like data ("{shown(cell[:60])}"), expected names of '
             f"columns. Use --no-header --column {number}, or --header if it holds names."
         )
-    if wanted is not None and wanted.isdecimal() and 1 <= int(wanted) <= len(names):
-        return int(wanted) - 1
-    if wanted is None and len(names) == 1:
+    if named is not None and named.isdecimal() and 1 <= int(named) <= len(names):
+        return int(named) - 1
+    if named is None and len(names) == 1:
         return 0
     unique = unique_names(names)
     texts = [unique[place] for place in _text_places(rows, len(names))]
     try:
-        return unique.index(chosen_column(label, unique, texts, wanted))
+        return unique.index(chosen_column(label, unique, texts, named))
     except CorpusError as error:
         if reading.header is not None:
             raise

@@ -120,9 +120,9 @@ def _invalid(
     good = block[: max(0, error.start - held)]
     lines += decoder.decode(good).count("\n")
     byte = before - held + error.start
-    found = " ".join(f"0x{value:02x}" for value in error.object[error.start : error.end][:4])
+    values = " ".join(f"0x{value:02x}" for value in error.object[error.start : error.end][:4])
     other = "cp1252" if encoding.startswith("utf") else "utf-8"
-    place = f"line {lines}, byte {byte}: {found}"
+    place = f"line {lines}, byte {byte}: {values}"
     return CorpusError(
         f"{label}: {place} is not valid {name}. {CONVERT} {other} or --errors replace.", place
     )

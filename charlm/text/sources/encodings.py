@@ -136,18 +136,18 @@ def _is_valid(decoder: codecs.IncrementalDecoder, block: bytes, *, final: bool =
 def _likeliest(sample: bytes) -> Guess | None:
     from charset_normalizer import from_bytes
 
-    found = []
+    ranked = []
     for match in from_bytes(sample, cp_isolation=list(COMMON), enable_fallback=False):
         quality = (round(match.chaos, 2), -round(match.coherence, 2))
         names = {match.encoding, *match.could_be_from_charset}
-        found += [(quality, COMMON.index(name), name) for name in names if name in COMMON]
-    if not found:
+        ranked += [(quality, COMMON.index(name), name) for name in names if name in COMMON]
+    if not ranked:
         return None
-    found.sort()
-    best, _, name = found[0]
+    ranked.sort()
+    best, _, name = ranked[0]
     text = sample.decode(name, "replace")
     alike = [
-        other for (mess, fit), _, other in found[1:] if mess == best[0] and fit < best[1] + 0.1
+        other for (mess, fit), _, other in ranked[1:] if mess == best[0] and fit < best[1] + 0.1
     ]
     rivals = [other for other in alike if sample.decode(other, "replace") != text]
     return Guess(name, sure=False, rivals=tuple(rivals[:MAX_RIVALS]))

@@ -20,7 +20,7 @@ def hub_rows(name: str, column: str | None) -> Rows:
     """Return the rows of `hf:org/name[:config][/split][#column]`. Raises UsageError."""
     parts = hub_parts(name)
     path, config, split = parts["path"], parts["config"], parts["split"] or "train"
-    wanted = parts["column"] or column
+    named = parts["column"] or column
 
     def load() -> Iterable[Row]:
         """Stream the rows of the split."""
@@ -32,7 +32,7 @@ def hub_rows(name: str, column: str | None) -> Rows:
     def read(warn: Warn, cells: bool) -> tuple[str, Iterator[Record]]:
         """Open the split and return its column and records."""
         numbered = ((None, row) for row in _guarded(name, load))
-        return named_records(name, numbered, wanted, warn, cells)
+        return named_records(name, numbered, named, warn, cells)
 
     return Rows(name, read)
 

@@ -73,7 +73,7 @@ class Rows:
 def named_records(
     label: str,
     rows: Iterator[tuple[int | None, Row]],
-    wanted: str | None,
+    named: str | None,
     warn: Warn,
     cells: bool,
     show: Callable[[object], str] = str,
@@ -85,11 +85,11 @@ def named_records(
     first = list(islice(rows, PEEK_ROWS))
     if not first:
         warn(f"{label} has no rows.")
-        return wanted or "", iter(())
+        return named or "", iter(())
     columns = list(dict.fromkeys(chain.from_iterable(row for _, row in first)))
     texts = [name for name in columns if any(type(row.get(name)) is str for _, row in first)]
-    column = chosen_column(label, columns, texts, wanted)
-    if wanted is None and len(columns) > 1:
+    column = chosen_column(label, columns, texts, named)
+    if named is None and len(columns) > 1:
         warn(f'{label}: the column "{shown(column)}" is read. {listed(columns)}')
     return column, _records(label, chain(first, rows), column, cells, show)
 
