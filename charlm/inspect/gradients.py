@@ -1,4 +1,4 @@
-"""How far back the gradient of a loss reaches: why gates were invented, measured.
+"""Measure how far back the gradient of a loss reaches: the reason for gates.
 
 For a loss at token t and the state s that a layer carried on k tokens before,
 ||d loss_t / d s_{t-k}|| falls with k where gradients vanish and grows where they explode
@@ -31,27 +31,28 @@ from charlm.text.sources.names import check_read_again
 from charlm.training.start import start
 
 WARM_UP = 64
-"""Tokens that are read before, so that no state is the zero state."""
+"""Tokens read before measuring, so that no state is the zero state."""
 ROWS = 32
-"""Places in the text that are averaged over."""
+"""Places in the text to average over."""
 NEAR_ZERO, NEAR_ONE = 0.1, 0.9
-"""Where a gate counts as saturated (Karpathy et al. 2015, section 4.3)."""
+"""Bounds beyond which a gate counts as saturated (Karpathy et al. 2015, section 4.3)."""
 FAINT = 0.01
-"""Share of the largest gradient below which a token is out of reach."""
+"""Fraction of the largest gradient below which a token is out of reach."""
 VANISHED = 1e-6
-"""Share of the largest gradient below which nothing is learned from a token in practice."""
+"""Fraction of the largest gradient below which nothing is learned in practice."""
 SHORT_REACH = 8
-"""Tokens that a gradient reaches at least in a network that learns words from letters."""
+"""Least reach, in tokens, of a network that learns words from letters."""
 GROWTH = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerFlow:
-    """One layer. `norms[k]` is the mean of ||d loss_t / d s_{t-k}||, s being the whole state.
+    """Gradient flow of one layer.
 
-    `norms[0]` is 0: what is carried on after a step has no part in the loss at that step.
+    `norms[k]` is the mean of ||d loss_t / d s_{t-k}||, where s is the whole state.
+    `norms[0]` is 0: the state after a step has no part in the loss of that step.
 
-    `hidden_norms` are those of h alone. `gates`: for each gate the shares of its values below 0.1
+    `hidden_norms` are the norms for h alone. `gates`: the fractions of each gate's values below 0.1
     and above 0.9. `radii`: the largest absolute eigenvalue of each block of recurrent weights.
     """
 
@@ -62,36 +63,36 @@ class LayerFlow:
 
     @property
     def reach(self) -> int:
-        """The largest lag at which the gradient is at least a hundredth of the largest."""
+        """Largest lag at which the gradient is at least a hundredth of the largest gradient."""
         least = FAINT * max(self.norms)
         return max(lag for lag, norm in enumerate(self.norms) if norm >= least)
 
     @property
     def growth(self) -> float:
-        """How many times the gradient at lag 1 the largest further back is."""
+        """Ratio of the largest gradient further back to the gradient at lag 1."""
         nearest = self.norms[min(1, len(self.norms) - 1)]
         return max(self.norms[1:], default=nearest) / max(nearest, 1e-300)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradientFlow:
-    """Of one model; `clipped` is the share of its training steps whose gradient was clipped."""
+    """Gradient flow of one model; `clipped` is the fraction of training steps that were clipped."""
 
     name: str
     cell: str
     layers: list[LayerFlow]
     clipped: float | None = None
     recalled: float | None = None
-    """Fraction of letters recalled in the task of `training.recall`; None for real text."""
+    """Fraction of letters recalled in the task of `inspect.recall`; None for real text."""
 
     @property
     def left(self) -> float:
-        """The gradient at the largest lag as a fraction of the largest one, in the best layer."""
+        """Gradient at the largest lag, as a fraction of the largest gradient, in the best layer."""
         return max(layer.norms[-1] / max(*layer.norms, 1e-300) for layer in self.layers)
 
     @property
     def diagnosis(self) -> str:
-        """One sentence: vanishing, exploding or healthy, and which knob to turn."""
+        """Sentence: vanishing, exploding or healthy, and the setting to change."""
         worst = max(self.layers, key=lambda layer: layer.growth)
         if not worst.growth <= GROWTH:
             return (
@@ -125,19 +126,19 @@ class GradientFlow:
 
 
 def run_flow(path: Path, corpus: Corpus | None = None, lags: int = 200) -> GradientFlow:
-    """The gradient flow of a trained run, on a text or on what it keeps, held-out text first.
+    """Return the gradient flow of a run on a text, by default the run's held-out or training text.
 
-    Documents are read as one stream. Raises CorpusError when the text is missing or too short.
+    Documents are read as one stream. Raises CorpusError if the text is missing or too short.
     """
     run = load_run(path)
     if corpus:
         text = run.encode(corpus)
     else:
-        parts = [part for name in ("valid", "train") if (part := run.kept(name)) is not None]
-        if not parts:
+        texts = [kept for name in ("valid", "train") if (kept := run.kept(name)) is not None]
+        if not texts:
             raise CorpusError("the run keeps no text; give one to measure on")
-        long = [part for part in parts if len(part.ids) >= needed(lags)]
-        text = long[0] if long else parts[-1]
+        long = [kept for kept in texts if len(kept.ids) >= needed(lags)]
+        text = long[0] if long else texts[-1]
     model = torch_model(path).double()  # far back, float32 has no numbers small enough
     layers = gradient_flow(model, np.asarray(text.ids, np.int64), lags)
     cell, clipped = model.settings.cell, clip_rate(path)
@@ -145,16 +146,16 @@ def run_flow(path: Path, corpus: Corpus | None = None, lags: int = 200) -> Gradi
 
 
 def needed(lags: int) -> int:
-    """Tokens that one place needs: warm-up, one state for each lag, and the target."""
+    """Return the tokens needed for one place: warm-up, a state for each lag, and the target."""
     return WARM_UP + lags + 2
 
 
 def gradient_flow(
     model: RecurrentLanguageModel, ids: NDArray[np.int64], lags: int, rows: int = ROWS
 ) -> list[LayerFlow]:
-    """One `LayerFlow` for each layer, from `rows` places spread over a text of ids (N,).
+    """Return the flow of each layer, averaged over `rows` places spread over a text of ids (N,).
 
-    Raises CorpusError when the text is shorter than one such place.
+    Raises CorpusError if the text is too short for one place.
     """
     length = needed(lags)
     if len(ids) < length:
@@ -170,17 +171,17 @@ def gradient_flow(
 
 
 def window_flows(model: RecurrentLanguageModel, windows: Tensor, state: State) -> list[LayerFlow]:
-    """Return one `LayerFlow` for each layer, of the loss at the last tokens of windows (T, B).
+    """Return the flow of each layer for the loss at the last tokens of windows (T, B).
 
-    They are read from `state`; the last lag, T - 2, is that of the state after their first tokens.
+    The windows start from `state`; the largest lag, T - 2, is the state after their first tokens.
     """
     with _watched(model) as seen:
         states, logits = _stepped(model, windows[:-1], state)
     loss = F.cross_entropy(logits[-1], windows[-1], reduction="sum")
-    flat = [part for state in states for layer in state for part in layer]
+    flat = [tensor for state in states for layer in state for tensor in layer]
     gradients = torch.autograd.grad(loss, flat, allow_unused=True)
-    found = iter(g if g is not None else torch.zeros(1) for g in gradients)
-    by_step = [[[next(found) for _ in layer] for layer in state] for state in states]
+    filled = iter(g if g is not None else torch.zeros(1) for g in gradients)
+    by_step = [[[next(filled) for _ in layer] for layer in state] for state in states]
     return [
         LayerFlow(
             norms=[_norm(step[number]) for step in reversed(by_step)],
@@ -193,7 +194,7 @@ def window_flows(model: RecurrentLanguageModel, windows: Tensor, state: State) -
 
 
 class _watched:  # noqa: N801
-    """Inside, what each layer reads is kept: for each layer a list of (x, state)."""
+    """Context in which the inputs of each layer are kept, as a list of (x, state)."""
 
     def __init__(self, model: RecurrentLanguageModel) -> None:
         self.layers = model.recurrent_layers()
@@ -214,10 +215,10 @@ class _watched:  # noqa: N801
 def _stepped(
     model: RecurrentLanguageModel, windows: Tensor, state: State
 ) -> tuple[list[State], Tensor]:
-    """The state after each step, as nodes of one graph, and the last logits.
+    """Return the state after each step, as nodes of one graph, and the last logits.
 
-    Copies of what is carried on, so that nothing of the same step is computed from them: some
-    cells compute h from the c that they carry.
+    States are copied, so that nothing in the same step is computed from them: some cells compute h
+    from the c that they return.
     """
     states: list[State] = []
     logits = torch.empty(0)
@@ -231,13 +232,13 @@ def _stepped(
 
 
 def _node(part: Tensor) -> Tensor:
-    """Return a copy of a part of a state; one that no weight made, such as a token's, is a leaf."""
+    """Return a copy of a state tensor; if no weight made it (a token, say), it becomes a leaf."""
     copied = part.clone()
     return copied if copied.requires_grad else copied.requires_grad_()
 
 
 def _norm(parts: Sequence[Tensor]) -> float:
-    """Mean over the rows of the length of the gradient of some parts of a state."""
+    """Return the norm of the gradient of state tensors, averaged over the batch."""
     squares = sum(part.double().pow(2).sum(dim=-1) for part in parts)
     return float(torch.as_tensor(squares).sqrt().mean())
 
@@ -248,17 +249,17 @@ def _saturation(layer: RecurrentLayer, read: list[Any]) -> dict[str, tuple[float
     for x, state in read:
         for name, gate in layer.gate_values(x[0], state).items():
             values.setdefault(name, []).append(gate)
-    shares = {}
+    fractions = {}
     for name, gates in values.items():
         every = torch.stack(gates)
         below, above = every < NEAR_ZERO, every > NEAR_ONE
-        shares[name] = (float(below.float().mean()), float(above.float().mean()))
-    return shares
+        fractions[name] = (float(below.float().mean()), float(above.float().mean()))
+    return fractions
 
 
 @torch.no_grad()
 def spectral_radii(layer: RecurrentLayer) -> list[float]:
-    """The largest absolute eigenvalue of each block of recurrent weights; none without them."""
+    """Return the largest absolute eigenvalue of each block of recurrent weights, if any."""
     weight = dict(layer.state_dict()).get(layer.recurrent_weight)
     if weight is None:
         return []
@@ -267,16 +268,16 @@ def spectral_radii(layer: RecurrentLayer) -> list[float]:
 
 
 def clip_rate(path: Path) -> float | None:
-    """The share of a run's steps whose gradient was clipped; None where no step was logged."""
+    """Return the fraction of a run's steps that were clipped, or None if no step was logged."""
     if not (path / METRICS).exists():
         return None
-    shares = [record.get("clipped") for record in read_metrics(path) if record["kind"] == "step"]
-    known = [share for share in shares if isinstance(share, float)]
+    values = [record.get("clipped") for record in read_metrics(path) if record["kind"] == "step"]
+    known = [value for value in values if isinstance(value, float)]
     return float(np.mean(known)) if known else None
 
 
 def compared_flows(settings: Sequence[Settings], lags: int = 200) -> Iterator[GradientFlow]:
-    """Train a model of each settings in a temporary folder, and yield its flow.
+    """Train a model for each settings in a temporary folder, and yield its gradient flow.
 
     Raises UsageError for texts that can be read only once.
     """
@@ -288,7 +289,7 @@ def compared_flows(settings: Sequence[Settings], lags: int = 200) -> Iterator[Gr
 
 
 def trained(settings: Settings, folder: Path, corpus: Corpus | None = None) -> Path:
-    """Train a model that is named after its cell, and return its run. Arguments as in `start`."""
+    """Train a run that is named after its cell, and return its path. Arguments as in `start`."""
     cell = settings.model.cell
     session = start(settings, folder, name=cell, corpus=corpus)
     with phase(f"training {cell}") as training:

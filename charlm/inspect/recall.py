@@ -1,9 +1,9 @@
-"""A task with a known lag: recall a letter after a gap. It shows which cells can learn from afar.
+"""Recall a letter after a gap: a task that shows which cells learn long-range dependencies.
 
-Each line is a letter, a gap of noise, a question mark, and the letter again. The noise is x and y
-at random, fewer than `lag` letters of it, and nothing else in the text needs memory. What a model
-knows about the letter must come from a state `lag` tokens back, and so must the gradient that
-teaches it: if that vanishes on the way, the letter is never learned (Bengio et al. 1994).
+Each line is a letter, a gap of noise, a question mark, and the letter again. The noise is fewer
+than `lag` random letters x and y; nothing else in the text needs memory. A model can know the
+letter only from a state `lag` tokens back, and so must the gradient reach back: if it vanishes on
+the way, the letter is never learned (Bengio et al. 1994).
 """
 
 import random
@@ -25,31 +25,31 @@ from charlm.text.tokenizers.tokenizer_json import EOS
 LETTERS = "abcdefgh"
 NOISE, CUE = "xy", "?"
 LAG = 100
-"""Steps from reading a letter to the state that has to recall it."""
+"""Steps between reading a letter and recalling it."""
 LINES = 4000
 MEASURED_EACH, MEASURED_SEED = 4, 0
-"""Lines with each letter on which a model is measured, and the seed of their noise."""
+"""Number of lines per letter that a model is measured on, and the seed of their noise."""
 STEPS = 1500
-"""Steps after which an LSTM recalls every letter over 100 tokens, for each of the seeds 1 to 3."""
+"""Training steps after which an LSTM recalls every letter over 100 tokens, with seeds 1 to 3."""
 
 
 def recall_text(lag: int, seed: int, lines: int = LINES) -> str:
-    """Return the text of the task: the same for the same seed."""
-    draw = random.Random(seed)
+    """Return the text of the task; it depends on the seed only."""
+    generator = random.Random(seed)
     return "".join(
-        _line(letter, draw.randint(0, lag - 1), draw) + "\n"
-        for letter in draw.choices(LETTERS, k=lines)
+        _line(letter, generator.randint(0, lag - 1), generator) + "\n"
+        for letter in generator.choices(LETTERS, k=lines)
     )
 
 
-def _line(letter: str, gap: int, draw: random.Random) -> str:
-    return f"{letter}{''.join(draw.choices(NOISE, k=gap))}{CUE}{letter}"
+def _line(letter: str, gap: int, generator: random.Random) -> str:
+    return f"{letter}{''.join(generator.choices(NOISE, k=gap))}{CUE}{letter}"
 
 
 def recall_settings(
     cell: str, *, seed: int, minutes: float | None = None, steps: int | None = None
 ) -> Settings:
-    """Return the settings of one cell; they are the same for all. `minutes` replace the steps."""
+    """Return the settings for one cell, equal for all cells. `minutes` replaces the steps."""
     length = {"minutes": minutes} if minutes else {"steps": steps or STEPS}
     return settings_from(
         by_section({
@@ -63,7 +63,7 @@ def recall_settings(
 
 
 def recall_flows(settings: Sequence[Settings], lag: int = LAG) -> Iterator[GradientFlow]:
-    """Train a model of each settings on the task, and yield its gradient flow at the recall."""
+    """Train a model for each settings on the task, and yield its gradient flow at the recall."""
     with tempfile.TemporaryDirectory() as folder:
         for chosen in settings:
             bptt = max(chosen.training.bptt or 0, lag + 4)  # a whole line
@@ -73,10 +73,10 @@ def recall_flows(settings: Sequence[Settings], lag: int = LAG) -> Iterator[Gradi
 
 
 def recall_flow(path: Path, lag: int) -> GradientFlow:
-    """Return the gradient of the loss at the recall, and how many letters are recalled."""
+    """Return the gradient flow at the recall, and the fraction of letters recalled."""
     vocabulary, model = load_run(path).vocabulary, torch_model(path).double()
-    draw = random.Random(MEASURED_SEED)
-    lines = [_line(letter, lag - 1, draw) for letter in LETTERS * MEASURED_EACH]
+    generator = random.Random(MEASURED_SEED)
+    lines = [_line(letter, lag - 1, generator) for letter in LETTERS * MEASURED_EACH]
     ids = np.stack([vocabulary.encode(line).astype(np.int64) for line in lines], axis=1)  # (T, B)
     windows = torch.from_numpy(ids)
     with torch.no_grad():

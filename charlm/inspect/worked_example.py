@@ -1,7 +1,7 @@
-"""The four-letter example of the textbooks: one word, one small cell, every number of it.
+"""Worked example: one word, one small cell, and every number on the way.
 
-The word "hello" has four letters; reading h, e, l, l a network should expect e, l, l, o (Karpathy,
-"The Unreasonable Effectiveness of Recurrent Neural Networks", 2015). Formulas as in torch.nn, with
+After the letters h, e, l, l a network should expect e, l, l, o (Karpathy, "The Unreasonable
+Effectiveness of Recurrent Neural Networks", 2015). Formulas as in torch.nn, with
 one bias; x is one-hot, so W x is a column of W.
 """
 
@@ -19,12 +19,12 @@ from charlm.config.cells import CELLS
 from charlm.errors import UsageError, check_choice
 
 Named = dict[str, Tensor]
-"""Vectors of one step by what they are called, in the order in which they are computed."""
+"""Vectors of one step by name, in the order of their computation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleStep:
-    """One letter read: the letter, the next one, every vector on the way, and -ln P of the next."""
+    """One step: the letter read, the next letter, all vectors, and -ln P of the next letter."""
 
     letter: str
     target: str
@@ -35,7 +35,7 @@ class ExampleStep:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkedExample:
-    """A trained example: its letters, weights, gradients of the mean nats, steps, and losses."""
+    """A trained example: letters, weights, gradients of the mean nats, steps and losses."""
 
     cell: str
     letters: list[str]
@@ -89,10 +89,10 @@ STEPS: dict[str, Callable[[Named, Tensor, Named], Named]] = {
 def worked_example(
     text: str = "hello", *, cell: str = "rnn", hidden: int = 3, updates: int = 100, seed: int = 1
 ) -> WorkedExample:
-    """Train a cell to spell a word, from the zero state, and keep every number of the last pass.
+    """Train a cell to spell a word, from the zero state, and return every number of the last pass.
 
-    `updates` steps of Adam with learning rate 0.1 on the mean nats of all letters but the first.
-    Raises UsageError for a text of fewer than two letters or a cell that is not written out here.
+    Training is `updates` steps of Adam with learning rate 0.1 on the mean nats of all letters but
+    the first. Raises UsageError for a text below two letters or a cell that is not in `CELLS`.
     """
     if len(text) < 2:
         raise UsageError(f"text is {text!r}; expected two letters or more")
@@ -144,7 +144,7 @@ def _fresh(blocks: int, hidden: int, size: int, seed: int) -> Named:
 def _forward(
     text: str, letters: list[str], cell: str, weights: Named
 ) -> tuple[Tensor, list[ExampleStep]]:
-    """Mean nats of every letter after the first, and what happened at each step."""
+    """Return the mean nats of all letters after the first, and the steps."""
     zero = weights["b"].new_zeros(weights["U"].shape[1])
     state = {"h": zero, "c": zero}
     steps, total = [], zero.sum()
