@@ -18,7 +18,7 @@ def only_in_torch(settings: ModelSettings) -> list[str]:
         "skips": settings.skip,
         "a last layer of another size": settings.last_hidden_size
         not in (None, settings.hidden_size),
-        "a learnt first state": settings.learned_state,
+        "a learned first state": settings.learned_state,
         "zoneout": bool(settings.zoneout or settings.zoneout_cell),
         "a mixture of softmaxes": settings.mixture > 1,
         "an adaptive softmax": settings.adaptive_softmax,

@@ -23,9 +23,9 @@ class CellSpec:
     state: tuple[str, ...] = ("h",)
     """Names of the tensors in a layer's state."""
     learns_recurrence: bool = True
-    """Whether a matrix from state to gates is learned."""
+    """True if a matrix from state to gates is learned."""
     learns_input: bool = True
-    """Whether the weights from the input, and so the embedding, are learned."""
+    """True if the weights from the input, and so the embedding, are learned."""
     settings: tuple[str, ...] = ()
     """Model settings that only this cell reads."""
     numpy_step: str = ""
@@ -38,11 +38,11 @@ class CellSpec:
     memory_factor: float = 1.5
     """Memory of its activations in training, relative to torch's own layers."""
     best_with_one_layer: bool = False
-    """Whether one layer was measured to learn more in a given time than two."""
+    """True if one layer was measured to learn more in a given time than two."""
     has_expectation: bool = False
-    """Whether there are measured runs from which a plan can say what to expect."""
+    """True if measured runs tell a plan which loss to expect."""
     gradient_advice: str = "Use a longer --bptt"
-    """What to do if gradients vanish."""
+    """Advice for vanishing gradients."""
 
     @property
     def forget_gate(self) -> int | None:

@@ -20,10 +20,10 @@ class UnitSpec:
     letter: str = ""
     """Name of the letter that each token is, in which bits are counted; empty for longer tokens."""
     byte_level: bool = False
-    """Whether tokens spell UTF-8 bytes, so that no text is unknown; tokens of other units are types
-    counted in the text, by frequency, and the others are UNK."""
+    """True if tokens spell UTF-8 bytes, so that no text is unknown. Tokens of other units are types
+    counted in the text, ordered by frequency; all other types are UNK."""
     whole_words: bool = False
-    """Whether tokens are whole words, so that a text may contain the word <unk>."""
+    """True if tokens are whole words, so that a text may contain the word <unk>."""
     type_counter: str = ""
     """Import path of the function that counts the types of a text; empty for byte-level units."""
     settings: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class UnitSpec:
     bptt: int = 64
     """Default window length, in tokens."""
     expectation: str = ""
-    """Kind of measured runs from which a plan can say what to expect; empty without any."""
+    """Kind of measured runs that tell a plan which loss to expect; empty without any."""
     preview_tokens: int = 200
     """Length of the sample after training."""
 

@@ -76,7 +76,7 @@ class LayerNormLstm(StepwiseLstm):
     """Normalised gates and cell (Ba et al. 2016, equations 20 to 22).
 
     gates = LN(W x) + LN(U h) + b, c' = f * c + i * g, h' = o * tanh(LN(c')); LN subtracts the mean
-    over its units, divides by their deviation, and multiplies by a learnt gain.
+    over its units, divides by their deviation, and multiplies by a learned gain.
     """
 
     def __init__(self, input_size: int, hidden_size: int, settings: ModelSettings) -> None:
