@@ -1,4 +1,4 @@
-"""Batches: every token a target exactly once, the right inputs, any place to go on from."""
+"""Batches: every token is a target exactly once, inputs are right, any position can resume."""
 
 from collections import Counter
 from dataclasses import replace
@@ -38,7 +38,7 @@ LENGTHS = st.lists(st.integers(0, 12), min_size=1, max_size=8)
 
 @st.composite
 def texts(draw) -> EncodedText:
-    """Streams and documents in which the ids of a document count up, with line ends in them."""
+    """Draw streams and documents whose ids count up, with line ends between them."""
     if draw(st.booleans()):
         size = draw(st.integers(1, 40))
         return encoded_stream(LINE_END if n % 7 == 4 else 20 + n for n in range(size))
@@ -86,10 +86,10 @@ def test_two_documents_by_hand() -> None:
 
 
 @given(texts(), SPECS)
-def test_the_filling_is_that_of_the_windows_of_the_first_epoch(
+def test_stats_are_those_of_the_batches_of_the_first_epoch(
     text: EncodedText, spec: BatchSpec
 ) -> None:
-    """Counted from lengths alone; batches of drawn lengths are taken for usual ones."""
+    """They are counted from lengths alone, as if no window length was random."""
     spec = replace(spec, random_bptt=False)
     batches, found = epoch(text, spec), Batches(text, spec).stats()
     places = [batch.targets.size for batch in batches]
@@ -98,8 +98,8 @@ def test_the_filling_is_that_of_the_windows_of_the_first_epoch(
     assert found.token_fraction == pytest.approx(len(text.ids) / sum(places))
 
 
-def rows_read(batches: list[Batch]) -> list[list[int]]:
-    """What each row of each group holds from its start to its end, batches put together."""
+def sequences(batches: list[Batch]) -> list[list[int]]:
+    """Return the tokens of each sequence of each group, from all its batches."""
     runs: list[list[int]] = []
     going: list[list[int]] = []
     for batch in batches:
@@ -114,19 +114,19 @@ def rows_read(batches: list[Batch]) -> list[list[int]]:
     return runs
 
 
-def test_two_rows_of_a_stream_by_hand() -> None:
-    """The second row goes on where the first stops, and reads the token before it first."""
+def test_two_sequences_of_a_stream_by_hand() -> None:
+    """The second sequence starts where the first stops; its first input is the token before it."""
     ids = list(range(20, 32))
     batches = epoch(encoded_stream(ids), BatchSpec(batch_size=2, bptt=6))
-    first, second = rows_read(batches)
+    first, second = sequences(batches)
     assert len(first) > 0
     assert len(second) > 0
     assert first + second == ids
     assert batches[0].inputs[0].tolist() == [EOS, first[-1]]
 
 
-def test_a_row_that_begins_a_line_reads_the_start_symbol() -> None:
-    """After a line end a piece is told that it starts afresh, as at the beginning of the text."""
+def test_a_segment_that_begins_a_line_reads_the_start_symbol() -> None:
+    """After a line end the first input is EOS, as at the beginning of the text."""
     text = encoded_stream([20, LINE_END, 22, 23])
     assert begins_text(text, np.array([0, 1, 2, 3]), LINE_END).tolist() == [
         True,
@@ -137,8 +137,8 @@ def test_a_row_that_begins_a_line_reads_the_start_symbol() -> None:
     assert begins_text(text, np.array([0, 2]), None).tolist() == [True, False]
 
 
-def test_documents_begin_afresh_where_the_one_before_ends() -> None:
-    """Only at the starts of documents, which a search from the wrong side once missed."""
+def test_documents_begin_at_the_end_of_the_one_before() -> None:
+    """And nowhere else; a search from the wrong side once missed these places."""
     text = encoded_documents([[5, 6], [7], [8, 5]], is_stream=True)
     found = begins_text(text, np.arange(5), None)
     assert found.tolist() == [True, False, True, True, False]
@@ -150,7 +150,7 @@ def test_documents_begin_afresh_where_the_one_before_ends() -> None:
 @given(text=texts(), spec=SPECS)
 @settings(max_examples=300)
 def test_every_token_is_a_target_exactly_once(text: EncodedText, spec: BatchSpec) -> None:
-    """Whatever the batch, the batch and the cuts; nothing at the end is left out."""
+    """This holds for any batch size, window and cuts; nothing is left out at the end."""
     batches = epoch(text, spec)
     targets = np.concatenate([batch.targets.reshape(-1) for batch in batches])
     assert Counter(targets[targets != PADDING].tolist()) == Counter(text.ids.tolist())
@@ -165,7 +165,7 @@ def test_every_token_is_a_target_exactly_once(text: EncodedText, spec: BatchSpec
 @given(text=texts(), spec=SPECS)
 @settings(max_examples=300)
 def test_inputs_are_the_tokens_before_the_targets(text: EncodedText, spec: BatchSpec) -> None:
-    """Or the start symbol, at the start of a document and, for pieces, of a line."""
+    """The first input of a document, or of a segment that begins a line, is the start symbol."""
     before: dict[int, set[int]] = {}
     for previous, index in pairwise([EOS, *text.ids.tolist()]):
         before.setdefault(index, set()).add(previous)
@@ -186,12 +186,12 @@ def test_inputs_are_the_tokens_before_the_targets(text: EncodedText, spec: Batch
 
 @given(text=texts(), spec=SPECS)
 @settings(max_examples=200)
-def test_the_state_is_carried_through_rows_that_go_on(text: EncodedText, spec: BatchSpec) -> None:
-    """Between two starts each row is a run of the text, and no row holds two documents."""
+def test_the_state_is_carried_within_one_text(text: EncodedText, spec: BatchSpec) -> None:
+    """A sequence is a contiguous part of the text and never holds two documents."""
     batches = epoch(text, spec)
     assert batches[0].first
     ids = text.ids.tolist()
-    for run in rows_read(batches):
+    for run in sequences(batches):
         assert any(ids[start : start + len(run)] == run for start in range(len(ids)))
         if not text.is_stream:
             assert EOS not in run[:-1]
@@ -201,8 +201,8 @@ def test_the_state_is_carried_through_rows_that_go_on(text: EncodedText, spec: B
 
 @given(text=texts(), spec=SPECS)
 @settings(max_examples=150)
-def test_reading_goes_on_from_any_window(text: EncodedText, spec: BatchSpec) -> None:
-    """The rest of the epoch from a batch's `next` is the rest; the last `next` is a new epoch."""
+def test_an_epoch_resumes_after_any_batch(text: EncodedText, spec: BatchSpec) -> None:
+    """From a batch's `next` come the same batches; the last `next` is a new epoch."""
     batches = epoch(text, spec)
     whole = plain(batches)
     for number, batch in enumerate(batches[:-1]):
@@ -216,8 +216,8 @@ def test_reading_goes_on_from_any_window(text: EncodedText, spec: BatchSpec) -> 
 
 @given(text=texts(), spec=SPECS)
 @settings(max_examples=100)
-def test_pieces_are_the_text_without_gap_or_overlap(text: EncodedText, spec: BatchSpec) -> None:
-    """Each begins where the one before stops; documents begin pieces."""
+def test_segments_are_the_text_without_gap_or_overlap(text: EncodedText, spec: BatchSpec) -> None:
+    """Each begins where the one before stops; every document begins a segment."""
     starts, stops = cut_segments(text, spec, np.random.default_rng(spec.seed))
     assert starts[0] == 0
     assert stops[-1] == len(text.ids)
@@ -235,7 +235,7 @@ STREAM = encoded_stream(range(20, 120))
 @pytest.mark.parametrize("text", [DOCUMENTS, STREAM], ids=["documents", "stream"])
 @pytest.mark.parametrize("stateless", [False, True])
 def test_the_order_changes_with_seed_and_epoch_and_nothing_else(text, stateless: bool) -> None:
-    """Same seed and epoch: the same batches; another seed or epoch: others."""
+    """Equal seeds and epochs give equal batches; another seed or epoch gives others."""
     spec = BatchSpec(batch_size=4, bptt=5, stateless=stateless, seed=1)
     first = plain(epoch(text, spec))
     assert plain(epoch(text, spec)) == first
@@ -245,8 +245,8 @@ def test_the_order_changes_with_seed_and_epoch_and_nothing_else(text, stateless:
     assert [item[1] for item in plain(epoch(text, other))] != targets
 
 
-def test_rows_of_a_stream_begin_at_lines_where_they_can() -> None:
-    """Of a hundred tokens with a line end at every third, each row but the first starts a line."""
+def test_segments_of_a_stream_begin_at_lines_if_possible() -> None:
+    """With a line end at every third token, each segment but the first starts a line."""
     ids = [LINE_END if n % 3 == 2 else 20 + n for n in range(200)]
     spec = BatchSpec(batch_size=4, bptt=8, line_end=LINE_END)
     starts, _ = cut_segments(encoded_stream(ids), spec, np.random.default_rng(0))
@@ -262,21 +262,21 @@ def test_groups_hold_documents_of_all_lengths() -> None:
     assert sum(mixed) > len(mixed) / 2
 
 
-def test_a_long_document_among_short_ones_is_cut_for_the_other_rows() -> None:
-    """One document of 90 tokens and ten of one: no row reads 90 tokens alone."""
+def test_a_long_document_among_short_ones_is_cut() -> None:
+    """With one document of 90 tokens and ten of one, no sequence has 90 tokens."""
     text = encoded_documents([[20 + n for n in range(90)], *([[5]] * 10)])
     starts, stops = cut_segments(text, BatchSpec(batch_size=5, bptt=4), np.random.default_rng(0))
     assert (stops - starts).max() <= 30
 
 
 def test_a_batch_larger_than_the_text_is_a_smaller_batch() -> None:
-    """Three tokens in eight rows of batches of one: never an empty row."""
+    """Three tokens with batch size 8: no sequence is empty."""
     for batch in epoch(encoded_stream([5, 6, 7]), BatchSpec(batch_size=8, bptt=1)):
         assert (batch.targets != PADDING).any()
         assert batch.targets.shape[1] <= 3
 
 
-def test_lengths_that_are_drawn_are_those_of_the_paper() -> None:
+def test_random_lengths_are_those_of_the_paper() -> None:
     """(Merity et al. 2018): around bptt, one in twenty around half of it, never much longer."""
     draws = np.random.default_rng(0)
     lengths = np.diff(random_window_ends(700_000, 70, draws))
@@ -293,8 +293,8 @@ def test_lengths_that_are_drawn_are_those_of_the_paper() -> None:
         assert cuts[-2] < size <= cuts[-1]
 
 
-def test_drawn_windows_differ_from_epoch_to_epoch_and_not_from_time_to_time() -> None:
-    """They depend on the seed, the epoch and the group only, so any place can be gone on from."""
+def test_random_windows_differ_between_epochs_only() -> None:
+    """They depend on seed, epoch and group only, so that any position can resume."""
     text = encoded_stream(n % 99 for n in range(3000))
     spec = BatchSpec(batch_size=2, bptt=30, seed=3, random_bptt=True)
     first = [w.inputs.shape[0] for w in epoch(text, spec)]
@@ -304,9 +304,23 @@ def test_drawn_windows_differ_from_epoch_to_epoch_and_not_from_time_to_time() ->
 
 
 @pytest.mark.parametrize("documents", range(2, 40))
-def test_long_documents_are_no_more_pieces_than_rows(documents: int) -> None:
-    """The story: three equal novels made 33 pieces for 32 rows, and one row half of the steps."""
+def test_long_documents_are_no_more_segments_than_sequences(documents: int) -> None:
+    """Story: three equal novels made 33 segments for batch size 32, half of the steps for one."""
     text = encoded_documents([[2] * 999 + [EOS]] * documents)
     starts, _ = cut_segments(text, BatchSpec(batch_size=32, bptt=8), np.random.default_rng(0))
     assert documents <= len(starts) <= max(32, documents)
     assert len(starts) >= 32 - documents
+
+
+@given(text=texts(), spec=SPECS, parts=st.integers(1, 7))
+@settings(max_examples=100)
+def test_the_parts_of_a_batch_are_the_batch(text: EncodedText, spec: BatchSpec, parts: int) -> None:
+    """No part is empty, and side by side they are the whole."""
+    for batch in epoch(text, spec):
+        split = batch.split(parts)
+        assert len(split) == min(parts, len(batch.kept))
+        for name in ("inputs", "targets", "kept"):
+            joined = np.concatenate([getattr(part, name) for part in split], axis=-1)
+            assert np.array_equal(joined, getattr(batch, name))
+        assert sum(part.tokens for part in split) == batch.tokens
+        assert all(part.tokens for part in split)

@@ -1,10 +1,11 @@
-"""The loop: going on equals not stopping, nothing is missed, nothing else is touched."""
+"""The loop: resuming equals never stopping, nothing is missed, nothing else is touched."""
 
 import copy
 import itertools
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,6 +37,7 @@ from charlm.training.records import EvaluationRecord, Record, StepRecord, Warnin
 from charlm.training.recovery import MAX_SKIPPED, MAX_WARNINGS, check_weights
 from charlm.training.train_state import Counters
 from charlm.training.trainer import Trainer
+from charlm.units import Tally
 
 VOCABULARY = vocabulary_of("abcd efgh")
 V = len(VOCABULARY)
@@ -70,7 +72,7 @@ def dataset_of(train: EncodedText, valid: EncodedText | None = VALID) -> Dataset
 
 
 class Watched(Trainer):
-    """Keeps a copy of the snapshot after every step, and all targets that were learnt from."""
+    """Keeps a checkpoint before every step, and all targets that were trained on."""
 
     stop_at: int | None = None
     watching = False
@@ -131,12 +133,12 @@ def make(
     )
 
 
-def told(records: list[Record]) -> list[dict]:
+def dicts(records: list[Record]) -> list[dict]:
     return [record.to_dict() for record in records]
 
 
 def differences(a: Checkpoint, b: Checkpoint) -> list[str]:
-    """Names of tensors and counters in which two states are not exactly the same."""
+    """Return the names of tensors and counters that differ between two checkpoints."""
     names = sorted(a.tensors.keys() | b.tensors.keys())
     found = [
         name
@@ -149,12 +151,12 @@ def differences(a: Checkpoint, b: Checkpoint) -> list[str]:
     return found + [key for key in sorted(keys) if a.counters.get(key) != b.counters.get(key)]
 
 
-def gone_on(saved: Checkpoint, **chosen) -> tuple[Checkpoint, list[dict], Watched]:
-    """The end of a run that goes on from a snapshot in a fresh trainer with other fresh weights."""
+def resumed(saved: Checkpoint, **chosen) -> tuple[Checkpoint, list[dict], Watched]:
+    """Resume a checkpoint in a trainer with other fresh weights; return the end of the run."""
     dropout = chosen.get("dropout", DROPOUT)
     trainer = make(**chosen, model=tiny_model(chosen.get("cell", "lstm"), V, seed=9, **dropout))
     trainer.restore(copied(saved))
-    records = told(list(trainer.run()))
+    records = dicts(list(trainer.run()))
     return trainer.snapshot(), records, trainer
 
 
@@ -182,28 +184,28 @@ SELECTION = [
 
 
 @pytest.mark.parametrize("chosen", SELECTION, ids=lambda chosen: "-".join(map(str, chosen)))
-def test_going_on_equals_never_having_stopped(chosen) -> None:
-    """From every step of a run: in an epoch, at its end, in the next; tensors, counters, records.
+def test_resuming_equals_never_stopping(chosen) -> None:
+    """Resume from every step of a run: in an epoch, at its end, in the next.
 
     Exactly equal: weights, optimiser, hidden state, generator, counters, and all later records.
     """
     whole = make(**chosen)
     whole.watching = True
-    records = told(list(whole.run()))
+    records = dicts(list(whole.run()))
     end = whole.snapshot()
     assert whole.counters.epoch >= 1
     assert len(whole.snapshots) > 8
     for step, saved in whole.snapshots.items():
-        final, later, _ = gone_on(saved, **chosen)
+        final, later, _ = resumed(saved, **chosen)
         assert differences(final, end) == []
         assert later == [record for record in records if record["step"] > step]
 
 
 @pytest.mark.parametrize("train", [STREAM, DOCUMENTS], ids=["stream", "documents"])
-def test_a_chain_of_sittings_equals_one(train: EncodedText) -> None:
-    """Stopped after every single step by the user's wish, twenty times over."""
+def test_a_chain_of_sessions_equals_one(train: EncodedText) -> None:
+    """The user stops the run after every single step."""
     whole = make(train)
-    records = told(list(whole.run()))
+    records = dicts(list(whole.run()))
     parts: list[dict] = []
     saved, step = None, 0
     while not (saved and saved.counters["finished"]):
@@ -212,7 +214,7 @@ def test_a_chain_of_sittings_equals_one(train: EncodedText) -> None:
             trainer.restore(saved)
         step += 1
         trainer.stop_at = step
-        parts += told(list(trainer.run()))
+        parts += dicts(list(trainer.run()))
         assert trainer.counters.step == step
         saved = copied(trainer.snapshot())
     assert parts == records
@@ -225,7 +227,7 @@ VACUITY = {
 
 
 def pieces() -> list[str]:
-    """Everything that a snapshot consists of."""
+    """Return the names of everything in a checkpoint."""
     trainer = make(**VACUITY)
     list(itertools.islice(trainer.run(), 2))
     tensors = [
@@ -252,13 +254,13 @@ def whole_run() -> Watched:
         patch.setattr(trainer_module, "LOG_EVERY", 3)
         trainer = make(**VACUITY)
         trainer.watching = True
-        trainer.records = told(list(trainer.run()))
+        trainer.records = dicts(list(trainer.run()))
     return trainer
 
 
 @pytest.mark.parametrize("piece", pieces())
-def test_each_piece_of_a_snapshot_is_needed(piece: str, whole_run: Watched) -> None:
-    """Left out of the snapshot, at some step the run goes on differently: the tests above can fail.
+def test_each_piece_of_a_checkpoint_is_needed(piece: str, whole_run: Watched) -> None:
+    """Without it the resumed run differs at some step: the tests above can fail.
 
     `finished` is not needed, because it follows from the others; the rest of UNUSED is for other
     runs, with tests of their own.
@@ -278,7 +280,7 @@ def test_each_piece_of_a_snapshot_is_needed(piece: str, whole_run: Watched) -> N
         else:
             broken.tensors[piece] = fresh.snapshot().tensors[piece]
         try:
-            final, later, _ = gone_on(broken, **VACUITY)
+            final, later, _ = resumed(broken, **VACUITY)
         except (DivergenceError, RunError, IndexError, RuntimeError):
             return
         right = [record for record in whole_run.records if record["step"] > step]
@@ -306,8 +308,8 @@ def test_a_fresh_trainer_is_not_a_restored_one(whole_run: Watched) -> None:
         lambda s: s.counters.update(unknown=1),
     ],
 )
-def test_a_snapshot_of_another_model_is_a_run_error(change, whole_run: Watched) -> None:
-    """Missing, misshapen or unknown parts: the step is named."""
+def test_a_checkpoint_of_another_model_is_a_run_error(change, whole_run: Watched) -> None:
+    """The error names the step, for missing, misshapen and unknown parts."""
     saved = copied(whole_run.snapshots[5])
     change(saved)
     with pytest.raises(RunError, match="step 5 does not fit"):
@@ -320,7 +322,7 @@ def weights_of(trainer: Trainer) -> torch.Tensor:
 
 @pytest.mark.parametrize("train", [STREAM, DOCUMENTS], ids=["stream", "documents"])
 def test_validation_in_the_middle_changes_nothing(train: EncodedText) -> None:
-    """Often, once, never; and a reader that evaluates and draws between the records."""
+    """Not even a caller that evaluates between the records."""
     ends, losses = [], []
     for evals, valid in ((9, VALID), (1, VALID), (1, None)):
         trainer = make(train, valid, evals=evals)
@@ -355,7 +357,7 @@ def test_no_global_random_state_is_touched() -> None:
 
 @pytest.mark.parametrize("seeds", [(1, 1), (1, 2)])
 def test_the_seed_decides_the_run(seeds: tuple[int, int]) -> None:
-    """Same seed, same weights; another seed, other draws."""
+    """Equal seeds give equal weights; other seeds give others."""
     ends = []
     for seed in seeds:
         trainer = make(train=DOCUMENTS, seed=seed, steps=6)
@@ -387,7 +389,7 @@ def test_a_number_that_is_not_finite_stops_before_the_update(where: str, value: 
 
 
 def broken_at(trainer: Trainer, steps: tuple[int, ...], where: str = "loss") -> Trainer:
-    """The trainer, with a NaN in the loss or the gradient of these steps, counted from 1."""
+    """Put a NaN into the loss or the gradient of these steps, counted from 1."""
 
     def spoilt(tensor: torch.Tensor) -> torch.Tensor:
         return tensor * (np.nan if trainer.counters.step + 1 in steps else 1.0)
@@ -402,7 +404,7 @@ def broken_at(trainer: Trainer, steps: tuple[int, ...], where: str = "loss") -> 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_step_that_is_not_finite_can_be_skipped(where: str, accumulate: int) -> None:
-    """Its text is passed over, weights and optimiser stay, a warning tells; the rest is learnt."""
+    """Its text is skipped with a warning, weights and optimiser stay; the rest is trained on."""
     chosen = {"on_nonfinite": "skip", "accumulate": accumulate, "epochs": 4.0, "train": DOCUMENTS}
     trainer = broken_at(make(valid=None, **chosen), (4, 7), where)
     trainer.watching = True
@@ -431,7 +433,7 @@ def test_a_step_that_is_not_finite_can_be_skipped(where: str, accumulate: int) -
     assert all(np.isfinite(record.nats_per_token) for record in steps)
 
 
-def test_going_on_after_a_skipped_step_equals_never_having_stopped() -> None:
+def test_resuming_after_a_skipped_step_equals_never_stopping() -> None:
     """From every step, with the same two steps broken."""
     chosen = {"on_nonfinite": "skip", "train": DOCUMENTS, "valid": None}
     whole = broken_at(make(**chosen), (4, 5))
@@ -444,7 +446,7 @@ def test_going_on_after_a_skipped_step_equals_never_having_stopped() -> None:
         assert differences(other.snapshot(), whole.snapshot()) == []
 
 
-def test_after_a_skipped_step_rows_begin_anew() -> None:
+def test_after_a_skipped_step_sequences_begin_again() -> None:
     """No state is carried on from a window that was not finite, nor from the one before it."""
     trainer = broken_at(make(valid=None, on_nonfinite="skip"), (4,), "gradient")
     found, backward = [], trainer.backward
@@ -456,7 +458,7 @@ def test_after_a_skipped_step_rows_begin_anew() -> None:
 
 
 def test_nothing_but_broken_steps_is_an_error_in_the_end() -> None:
-    """As many in a row as are allowed, and one more; fewer at a time go on for ever."""
+    """One more in a row than is allowed; fewer at a time never end the run."""
     most = MAX_SKIPPED
     chosen = {"valid": None, "on_nonfinite": "skip", "steps": 3 * most}
     every = tuple(range(2, 100))
@@ -514,7 +516,7 @@ def test_gradients_are_clipped_by_their_global_norm() -> None:
 
 
 def test_a_step_record_tells_of_the_steps_since_the_last() -> None:
-    """Mean nats per token over them, the share that was clipped, the rate of the last one."""
+    """Mean nats per token over them, the fraction that was clipped, the rate of the last one."""
     trainer = make(valid=None, clip_norm=1e-6)
     records = list(trainer.run())
     assert [record.step for record in records] == list(range(3, 3 * len(records) + 1, 3))
@@ -546,7 +548,7 @@ def evaluations(trainer: Trainer) -> list[EvaluationRecord]:
 
 @pytest.mark.parametrize("evals", [1, 2, 5])
 def test_validations_are_evenly_spread_and_the_end_is_one(evals: int) -> None:
-    """As many as were asked for, the last of them of the final weights."""
+    """There are as many as asked for; the last one is of the final weights."""
     trainer = make(evals=evals, steps=20)
     records = evaluations(trainer)
     assert [record.step for record in records] == [20 * n // evals for n in range(1, evals + 1)]
@@ -554,7 +556,7 @@ def test_validations_are_evenly_spread_and_the_end_is_one(evals: int) -> None:
 
 
 def test_the_best_weights_are_handed_out() -> None:
-    """Once for each record that is marked best, with the weights that were measured."""
+    """`on_best` is called for each record marked best, with the weights that were measured."""
     kept = []
     trainer = make(evals=6, on_best=lambda model: kept.append(copy.deepcopy(model)))
     records = evaluations(trainer)
@@ -631,7 +633,7 @@ def test_slow_validations_are_made_less_often_when_time_is_short() -> None:
 
 @pytest.mark.parametrize(("tokens", "first"), [(10, 0.25), (92, 0.5), (4000, 1.0)])
 def test_the_first_validation_waits_where_it_would_take_the_time(tokens: int, first: float) -> None:
-    """The story: of five minutes the first validation of a long text took six.
+    """Story: of five minutes the first validation of a long text took six.
 
     Training reads 7.7 tokens a second: 92 are expected to take 12, half of a tenth of 240.
     """
@@ -685,7 +687,7 @@ def test_half_an_epoch_and_a_number_of_steps_are_kept() -> None:
 
 
 def test_every_record_but_the_last_of_a_step_is_unsettled() -> None:
-    """A snapshot that is taken where it is settled loses no record."""
+    """A checkpoint made when the trainer is settled loses no record."""
     trainer = make(steps=12, evals=12)
     flags = [(record.step, trainer.settled) for record in trainer.run()]
     for (step, settled), (following, _) in itertools.pairwise([*flags, (None, True)]):
@@ -694,7 +696,7 @@ def test_every_record_but_the_last_of_a_step_is_unsettled() -> None:
 
 
 def test_stopping_ends_after_the_step_with_all_its_records() -> None:
-    """A wish to stop that comes between two records of a step waits for the second one."""
+    """A stop between two records of a step waits for the second one."""
     trainer = make(steps=12, evals=12)
     records: list[Record] = []
     for record in trainer.run():
@@ -845,7 +847,7 @@ def test_gradients_of_several_windows_make_one_step() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 5, 100])
 def test_accumulation_loses_no_window(count: int) -> None:
-    """Every token is learnt from once in each pass; the last step may have fewer windows."""
+    """Every token is a target once in each pass; the last step may have fewer batches."""
     trainer = make(accumulate=count, epochs=3.0, valid=None)
     list(trainer.run())
     assert trainer.seen == Counter({index: 3 * n for index, n in Counter(STREAM.ids).items()})
@@ -853,8 +855,8 @@ def test_accumulation_loses_no_window(count: int) -> None:
     assert trainer.counters.step == -(-windows // count)
 
 
-def test_a_stop_waits_for_the_windows_of_the_step() -> None:
-    """Or going on would not equal not having stopped."""
+def test_a_stop_waits_for_the_batches_of_the_step() -> None:
+    """Otherwise resuming would not equal never stopping."""
     trainer = make(accumulate=3, epochs=3.0, valid=None)
     trainer.stop("at once")
     trainer.stop_at = None
@@ -874,8 +876,8 @@ def test_a_stop_waits_for_the_windows_of_the_step() -> None:
 
 
 @pytest.mark.parametrize("stop", range(1, 13))
-def test_a_stop_in_any_window_of_a_step_goes_on_as_if_there_was_none(stop: int) -> None:
-    """At the end of an epoch too, where the windows of a step are from two of them."""
+def test_a_stop_in_any_batch_of_a_step_changes_nothing(stop: int) -> None:
+    """Not even at the end of an epoch, where the batches of a step are from two epochs."""
     chosen = {"accumulate": 4, "epochs": 4.0, "bptt": 5, "valid": None}
     whole = make(**chosen)
     list(whole.run())
@@ -890,7 +892,7 @@ def test_a_stop_in_any_window_of_a_step_goes_on_as_if_there_was_none(stop: int) 
 
     stopped.backward = backward
     list(stopped.run())
-    final, _, _ = gone_on(stopped.snapshot(), **chosen)
+    final, _, _ = resumed(stopped.snapshot(), **chosen)
     assert differences(final, whole.snapshot()) == []
 
 
@@ -905,7 +907,7 @@ def test_the_last_step_is_a_mean_of_the_windows_that_are_left() -> None:
     torch.testing.assert_close(moved[0], moved[1])
 
 
-def test_rows_are_reset_with_their_chance_to_the_first_state() -> None:
+def test_states_are_reset_with_their_probability() -> None:
     """Some rows of some windows; all of them at 1, where every window stands alone."""
     trainer = make(state_reset=0.5, valid=None, model=tiny_model("learnt state", V))
     windows = trainer.task.batches.epoch(Position())
@@ -976,7 +978,7 @@ def test_averaging_begins_when_validation_stops_to_gain() -> None:
 
 
 def test_a_gradient_that_explodes_is_named_with_step_and_place() -> None:
-    """Training goes on, clipped; the user is told where the gradient is, a few times at most."""
+    """Training continues with the clipped gradient; there are a few warnings at most."""
     trainer = make(valid=None, epochs=9.0, clip_norm=0.5)
     trainer.model.layers[1].rnn.weight_hh_l0.register_hook(lambda gradient: gradient * 1e6)
     warnings = [record for record in trainer.run() if isinstance(record, WarningRecord)]
@@ -1053,7 +1055,7 @@ def test_skipped_steps_are_not_part_of_the_mean() -> None:
 
 
 class Cramped:
-    """A model whose device holds at most so many rows at once."""
+    """A model whose device holds at most `rows` sequences at once."""
 
     def __init__(self, model, rows: int) -> None:
         self.rows, self.plain, self.calls = rows, model.read, []
@@ -1066,8 +1068,8 @@ class Cramped:
 
 
 @pytest.mark.parametrize("rows", [1, 2])
-def test_too_little_memory_reads_the_rows_in_parts(rows: int, monkeypatch) -> None:
-    """From then on, told once for each halving; weights and losses as with enough of it."""
+def test_too_little_memory_splits_the_batches(rows: int, monkeypatch) -> None:
+    """With one warning for each halving; weights and losses are as with enough memory."""
     wanted = make(steps=12, dropout={}, valid=None)
     expected = [record for record in wanted.run() if isinstance(record, StepRecord)]
     trainer = make(steps=12, dropout={}, valid=None)
@@ -1095,7 +1097,7 @@ def test_too_little_memory_for_a_single_row_is_an_error(monkeypatch) -> None:
 
 
 def test_too_little_memory_in_the_middle_of_a_step_begins_it_again(monkeypatch) -> None:
-    """With accumulated windows; the story: only the first window of a step was served."""
+    """Story: of accumulated batches only the first one of a step was repeated."""
     wanted = make(steps=6, dropout={}, valid=None, accumulate=2)
     list(wanted.run())
     trainer = make(steps=6, dropout={}, valid=None, accumulate=2)
@@ -1113,3 +1115,43 @@ def test_too_little_memory_in_the_middle_of_a_step_begins_it_again(monkeypatch) 
     assert trainer.counters.tokens == wanted.counters.tokens
     for name, weight in wanted.model.named_parameters():
         torch.testing.assert_close(trainer.model.get_parameter(name), weight, atol=1e-5, rtol=1e-4)
+
+
+def test_the_trainer_learns_any_task() -> None:
+    """It knows the loss and the evaluator of the task only."""
+    trainer = make(**PLAIN | {"valid": VALID}, steps=40, evals=2, dropout={})
+    nats = iter([9.0, 7.0])
+
+    class Judge:
+        tokens = 3
+
+        def __call__(self, model) -> Tally:
+            return Tally(nats=next(nats), tokens=3, words=1, chars=3, bytes=3)
+
+    def loss(model, batch, state, generator):
+        value = model.output.bias.pow(2).sum()
+        return value, value.detach(), model.initial_state(len(batch.kept))
+
+    with torch.no_grad():
+        trainer.model.output.bias.fill_(1.0)
+    before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
+    trainer.task = replace(trainer.task, loss=loss, evaluate=Judge())
+    records = list(trainer.run())
+    judged = [r.tally.nats for r in records if isinstance(r, EvaluationRecord)]
+    assert judged == [9.0, 7.0]
+    changed = [n for n, w in trainer.model.state_dict().items() if not torch.equal(w, before[n])]
+    assert changed == ["output.bias"]
+    assert trainer.model.output.bias.abs().max() < 0.01
+
+
+def test_figures_of_another_validation_text_are_forgotten() -> None:
+    """Story: a trial of a search, judged on a part, never improved when trained longer on all."""
+    part = make(evals=4, steps=8)
+    list(part.run())
+    assert part.counters.best is not None
+    longer = make(valid=encoded_stream([3, 5, 4] * 20), evals=4, steps=16)
+    longer.restore(part.snapshot())
+    assert longer.counters.best is None
+    same = make(evals=4, steps=16)
+    same.restore(part.snapshot())
+    assert same.counters.best == part.counters.best
