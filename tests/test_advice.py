@@ -127,7 +127,7 @@ def test_a_sorted_list_of_lines_needs_another_hold_out() -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_held_out_documents_that_were_trained_on_are_counted(size: int) -> None:
-    """Wherever the chunks end; blank documents do not count, nor do a few repeats."""
+    """Chunk borders have no effect; blank documents and a few repeats do not count."""
     train = "".join(f"n{number}{END}" for number in range(100)) + END
     held_out = f"n5{END}{END}n7{END} {END}new{END}newer{END}"
     cut = [[text[at : at + size] for at in range(0, len(text), size)] for text in (train, held_out)]

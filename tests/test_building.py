@@ -164,7 +164,7 @@ def test_a_text_of_almost_nothing_makes_a_small_vocabulary(form: dict, text: str
 @given(text=TEXTS)
 @settings(max_examples=25)
 def test_counts_are_those_of_the_encoded_text(form: dict, text: str) -> None:
-    """What was counted while building is what encoding the same text gives, marks left out."""
+    """The counts of the builder equal those of the encoded text without its marks."""
     result = built(text, **form)
     assert result.counts.tolist() == count_ids([text], result.vocabulary).tolist()
 

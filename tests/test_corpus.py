@@ -116,7 +116,7 @@ def test_only_line_feed_ends_a_line(tmp_path):
 
 
 def test_blank_lines_with_cr_are_pointed_out(tmp_path):
-    """Where the CR is kept, a text with CR LF has no paragraphs, and a note says why."""
+    """If the CR is kept, a text with CR LF has no paragraphs; a note explains it."""
     (tmp_path / "dos.txt").write_bytes(b"a\r\n\r\nb")
     assert whole(tmp_path / "dos.txt", document="paragraph") == f"a{END}b{END}"
     corpus = Corpus([str(tmp_path / "dos.txt")], document="paragraph", keep_cr=True)
@@ -218,7 +218,7 @@ TEXT = "Wide characters, of which each takes several bytes.\n" * 3
     "codec", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
 )
 def test_wide_encodings_are_recognised_and_read_when_named(tmp_path, codec):
-    """By the mark or the NULs; the message names the encoding that then reads the text."""
+    """The mark or the NULs show it; the message names an encoding that reads the text."""
     (tmp_path / "a.txt").write_bytes(TEXT.encode(codec))
     with pytest.raises(CorpusError, match=f"--encoding {codec}"):
         whole(tmp_path / "a.txt")
@@ -280,7 +280,7 @@ def test_errors_is_strict_or_replace():
     ],
 )
 def test_files_that_are_not_text_are_refused(tmp_path, data, kind):
-    """By their first bytes or by the share of control characters, the file being named."""
+    """First bytes or many control characters show it; the message names the file."""
     (tmp_path / "odd.txt").write_bytes(data)
     for block in (1, 1000):
         with pytest.raises(CorpusError, match=rf"odd\.txt.*{kind}"):
@@ -324,7 +324,7 @@ def test_nothing_measures_zero():
 
 @given(text=MARKED, size=SIZES, start=st.integers(0, 40), stop=st.none() | st.integers(0, 40))
 def test_a_span_is_a_slice(text, size, start, stop):
-    """Of characters, or of documents, each with its END."""
+    """A span is of characters, or of documents with their END."""
     parts = list(span(cut(text, size), start, stop, documents=False))
     assert "".join(parts) == text[start:stop] and all(parts)
     documents = re.findall(f"[^{END}]*{END}|[^{END}]+", text)
@@ -334,7 +334,7 @@ def test_a_span_is_a_slice(text, size, start, stop):
 
 
 def test_a_span_stops_reading_at_its_end():
-    """What comes after `stop` is never asked for."""
+    """Chunks after `stop` are not read."""
 
     def chunks():
         yield "abc"

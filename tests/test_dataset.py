@@ -67,7 +67,7 @@ def test_the_vocabulary_comes_from_the_training_part_only() -> None:
 
 
 def test_documents_are_held_out_whole() -> None:
-    """Of four lines the last is held out; each ends with EOS, where `ends` says."""
+    """The last of four lines is held out; each ends with EOS at a position of `ends`."""
     data = load("ab\nb\n\na", "line", valid_frac=0.25)
     a, b = data.vocabulary.ids["a"], data.vocabulary.ids["b"]
     assert data.train.ids.tolist() == [a, b, EOS, b, EOS, EOS]
@@ -331,7 +331,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("what", DAMAGES)
 def test_a_damaged_cache_is_told_and_made_again(what: str, cache) -> None:
-    """Read alone it is a corpus error with the folder; loading a dataset builds it anew."""
+    """Reading it is a CorpusError with the folder; loading a dataset builds it again."""
     text = "ab\nb\nab\nb\n"
     first = load(text, "line", valid_frac=0)
     (folder,) = cache.iterdir()
@@ -380,7 +380,7 @@ def test_what_is_written_is_read(closed: bool, tmp_path) -> None:
 
 
 def test_a_text_that_its_vocabulary_does_not_know_is_told() -> None:
-    """The story: nearly all of it was UNK, and run.json told of a coverage of 1."""
+    """Nearly all of it was UNK once, with a coverage of 1 in run.json."""
     plain = VocabularySettings()
     known = load_dataset(CorpusSettings(), plain, corpus=Corpus.from_text("abc" * 50))
     for text, share in (("abc" * 50, 1.0), ("xyza" * 50, 0.25)):

@@ -85,9 +85,9 @@ def test_a_backward_model_is_a_forward_model_of_the_text_turned_round(tmp_path: 
     (score,) = model.score("ab ca", tokens=True)
     assert -score.log_probability == pytest.approx(expected.sum())
     assert [token.token for token in score.tokens] == ["a", "c", " ", "b", "a", "<eos>"]
-    told = json.loads((model.path / "run.json").read_text())["results"]["valid"]
+    recorded = json.loads((model.path / "run.json").read_text())["results"]["valid"]
     kept = model.run.as_read(read_encoded(model.path / "data" / "valid"))
-    assert evaluate(model.run.engine, kept).nats == pytest.approx(told["nats"], rel=1e-6)
+    assert evaluate(model.run.engine, kept).nats == pytest.approx(recorded["nats"], rel=1e-6)
     assert model.evaluate("ab ca\n").nats == pytest.approx(expected.sum())
     sample = model.sample(12, seed=3)
     pieces = list(model.generate(12, seed=3))

@@ -67,7 +67,7 @@ def sampled(
 
 @every_form
 def test_the_same_seed_gives_the_same_text(name: str) -> None:
-    """Of several seeds no two agree; the global generators are not asked."""
+    """Different seeds give different samples; global generators are not used."""
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()
     texts = [sampled(name, seed=seed)[0] for seed in (0, 1, 2, 0)]
     assert texts[0] == texts[3]
@@ -146,7 +146,7 @@ def test_first_tokens_are_as_frequent_as_the_model_says(prompt: str, allow_unk: 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.5), Sampling(top_k=4)])
 def test_nats_of_pieces_are_those_of_the_scorer(sampling: Sampling) -> None:
-    """What generation says of its text under the model is what scoring says, whatever the rules."""
+    """Generation and scoring give equal nats, with any sampling rules."""
     model = biased(eos=-50.0)
     options = {"length": 25, "sampling": sampling, "prompt": "the", "samples": 2}
     pieces = list(generate(engine(model), VOCABULARY, **options))
@@ -285,7 +285,7 @@ def test_a_sample_that_stops_leaves_the_others_alone() -> None:
 
 @pytest.mark.parametrize("name", ["byte", "bpe"])
 def test_half_a_character_at_the_end_is_no_stop_missed(name: str) -> None:
-    """What was held back may complete `stop` when a text ends at EOS; it is cut there too."""
+    """Held-back text can complete `stop` at EOS; the sample is cut there too."""
     vocabulary = VOCABULARIES[name]
     first = int(vocabulary.encode("猫")[0])
     model = tiny_model("rnn", len(vocabulary), num_layers=1)

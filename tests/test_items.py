@@ -180,7 +180,7 @@ def test_a_later_sample_is_the_same_as_among_the_first() -> None:
     {"unit": "word", "words": "whitespace"}, {"unit": "char", "document": "paragraph"},
 ])  # fmt: skip
 def test_the_documents_of_a_run_are_known(settings: dict[str, Any], here: Path) -> None:
-    """Those held out too; and nothing else, parts of documents included."""
+    """Held-out documents are known too; parts of documents are not."""
     names = [f"{a}{b} {c}" for a, b, c in itertools.product("aB", "bé", "cdefghij")]
     end = "\n\n" if settings.get("document") == "paragraph" else "\n"
     given = {"document": "line", "steps": 1, "hidden_size": 4, "embedding_size": 3, "seed": 1,
@@ -250,7 +250,7 @@ def test_too_few_items_are_an_error_after_those_that_were_found(call: Call) -> N
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["stream", "--unique"], "--unique is for items"),
         (["stream", "--new"], "--document line"),
@@ -263,11 +263,11 @@ def test_too_few_items_are_an_error_after_those_that_were_found(call: Call) -> N
         (["line", "--min-len", "3", "--max-len", "2"], "--max-len"),
     ],
 )
-def test_options_without_effect_are_refused(arguments: list[str], told: str, call: Call) -> None:
+def test_options_without_effect_are_refused(arguments: list[str], message: str, call: Call) -> None:
     """With the option that they need, before anything is written."""
     status, out, err = call("sample", *arguments, "--seed", "1")
     assert (status, out) == (2, "")
-    assert told in err
+    assert message in err
 
 
 @pytest.mark.parametrize("run", ["line", "paragraph", "stream"])

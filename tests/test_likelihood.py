@@ -99,7 +99,7 @@ def test_sums_by_hand() -> None:
     }
 
 
-def test_windows_that_forget_begin_anew_with_each_document() -> None:
+def test_windows_that_forget_restart_at_each_document() -> None:
     """Documents that fit into a window cost what they do in a full pass."""
     model, documents = MODELS["lstm"], [[2, 3, 4, 1], [0, 1], [2, 2, 1]]
     text = encoded_documents(documents)

@@ -52,7 +52,7 @@ def test_paragraphs_of_windows_are_parted_by_blank_lines(tmp_path) -> None:
 
 @pytest.mark.parametrize("block", [1, 2, 3, 100])
 def test_a_lone_crlf_lines_in_a_file_of_an_old_mac(tmp_path, block: int) -> None:
-    """Where there is no LF; a stray CR in another file is text. Lists with it had no warning."""
+    """They do if there is no LF; a single CR in another file is text."""
     found = corpus(tmp_path, {"mac.txt": b"Anna\rBert\rClara", "b.txt": b"Do\rra\nEmil\n"})
     found._block_bytes = block
     assert read(found) == END.join(["Anna", "Bert", "Clara", "Do\rra", "Emil", ""])
@@ -64,7 +64,7 @@ def test_a_lone_crlf_lines_in_a_file_of_an_old_mac(tmp_path, block: int) -> None
 
 @pytest.mark.parametrize("document", ["stream", "file"])
 def test_line_ends_that_differ_in_a_stream_are_kept_and_reported_once(tmp_path, document) -> None:
-    """Of one kind they are the text's own business."""
+    """There is no note about line ends of one kind."""
     files = {"a.txt": NAMES, "b.txt": b"Dora\n", "c.txt": b"Emil\r\nFritz\n", "d.txt": b"Gustav\n"}
     found = corpus(tmp_path, files, document)
     assert read(found).replace(END, "") == b"".join(files.values()).decode()
@@ -117,7 +117,7 @@ def test_a_text_in_memory_is_read_as_a_file_is(tmp_path) -> None:
 
 
 def test_a_model_of_cr_lf_is_evaluated_on_cr_lf(tmp_path, monkeypatch, call: Call) -> None:
-    """Whatever the command: the text is read as the text that it was trained on."""
+    """Every command reads a text by the rules of the training text."""
     monkeypatch.chdir(tmp_path)
     source = tmp_path / "names.txt"
     source.write_bytes(NAMES * 9)

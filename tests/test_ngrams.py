@@ -44,7 +44,7 @@ def naive_nats(train: list[int], other: list[int], vocab_size: int, order: int) 
 @settings(max_examples=60)
 @given(small_ids.filter(bool), small_ids.filter(bool))
 def test_the_model_is_its_formula(train: list[int], other: list[int]) -> None:
-    """Of the order that fits best."""
+    """The result is that of the best order."""
     found = ngram_nats(np.array(train), np.array(other), 4)
     expected = min(naive_nats(train, other, 4, order) for order in range(1, 7))
     assert found == pytest.approx(expected, rel=1e-9)
@@ -64,7 +64,7 @@ def test_probabilities_sum_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ngram_nats_of(train: np.ndarray, other: list[int]) -> float:
-    """Of order 3 exactly, where `ngram_nats` takes the best."""
+    """The formula at order 3; `ngram_nats` takes the best order."""
     chances = np.full(len(other), 0.25)
     for length in (1, 2, 3):
         chances = baseline._interpolated(train, np.array(other), length, chances)
@@ -96,7 +96,7 @@ def test_equal_windows_have_equal_numbers_and_others_other(ids: list[int], lengt
 
 @given(small_ids, small_ids)
 def test_the_longest_overlap_is_the_longest(ids: list[int], corpus: list[int]) -> None:
-    """As Python's search in strings finds it; what is told stands in both."""
+    """Python's search in strings is the reference; the run is in both texts."""
     text, whole = "".join(map(str, ids)), "".join(map(str, corpus))
     length, place = longest_overlap(np.array(ids, np.int64), np.array(corpus, np.int64))
     assert text[place : place + length] in whole
@@ -105,7 +105,7 @@ def test_the_longest_overlap_is_the_longest(ids: list[int], corpus: list[int]) -
 
 
 def test_novel_windows_by_hand() -> None:
-    """Of abcdabcx in abcdab: abcd, bcda, cdab stand there; dabc, abcx do not."""
+    """abcdab has the windows abcd, bcda, cdab of abcdabcx, but not dabc and abcx."""
     corpus, ids = (np.frombuffer(text, np.uint8) for text in (b"abcdab", b"abcdabcx"))
     assert in_corpus(ids, corpus, 4).tolist() == [True, True, True, False, False]
     assert novel_fraction(ids, corpus, 4) == pytest.approx(0.4)

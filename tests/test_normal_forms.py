@@ -67,13 +67,13 @@ def test_a_long_text_is_normalised_as_a_whole(unit, size, form, tiny_pieces) -> 
 @given(text=JOINING, size=st.integers(1, 6))
 @settings(max_examples=150)
 def test_pieces_normalised_are_the_text_normalised(form: dict, text: str, size: int) -> None:
-    """Wherever the limit falls."""
+    """This holds for every position of the cut."""
     pieces = [normal_form(piece, form) for piece in cut_safely(text, size)]
     assert "".join(pieces) == normal_form(text, form)
 
 
 def test_no_composition_reaches_over_a_cut() -> None:
-    """By Unicode's own table: what is the second half of a composed character never begins a piece.
+    """By Unicode's table, the second half of a composed character never begins a piece.
 
     Hangul is composed by rule; its vowels and final consonants are not in the table.
     """

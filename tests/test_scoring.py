@@ -104,7 +104,7 @@ def test_carried_texts_score_as_one_stream(unit: str, end: bool) -> None:
 
 @every_unit
 def test_carried_lines_have_their_line_ends_between_them(unit: str) -> None:
-    """Of a model of one stream: the sum is that of the text which the lines are of."""
+    """For a model of a stream, the sum over the lines is the score of the text."""
     plain = Scorer(engine(MODELS[unit]), VOCABULARIES[unit], STREAM, carry=True, lines=True)
     known = not VOCABULARIES[unit].unknown("\n")
     ids = [index for text in TEXTS for index in ids_of(unit, text + "\n" * known, end=False)]

@@ -100,7 +100,7 @@ def test_literal_unks_hide_their_types() -> None:
 
 
 def test_a_dataset_knows_what_unk_stands_for() -> None:
-    """Of the training part, for a vocabulary of its own and for one that was given."""
+    """It is of the training split, with a vocabulary that is built or given."""
     text = WORDS + "zebra yak xerus\n"
     settings = VocabularySettings(unit="word", words="whitespace", min_count=2)
     plain = CorpusSettings(valid_frac=0.0)

@@ -58,7 +58,7 @@ def test_every_format_gives_the_wanted_words(name: str, tmp_path: Path) -> None:
 
 
 def test_a_binary_file_whose_bytes_look_like_blanks_and_line_ends(tmp_path: Path) -> None:
-    """Numbers may hold any byte; a large one is told from text by its first entry."""
+    """Numbers can have any byte; the first entry shows that a large file is not text."""
     values = np.frombuffer(b" \n \n\t  \n  \n\n" * 3, "<f4")[:9].reshape(3, 3)
     words = dict(zip(["a", "b", "c"], values.tolist(), strict=True))
     path = tmp_path / "odd.bin"
@@ -95,7 +95,7 @@ def test_a_word_may_hold_blanks(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_file_is_named_with_its_place(content: bytes, words, tmp_path: Path) -> None:
-    """What was found, what was expected."""
+    """The message says what was found and what was expected."""
     path = tmp_path / "v.txt"
     path.write_bytes(content)
     with pytest.raises(CorpusError) as caught:
@@ -196,7 +196,7 @@ def begun(folder: Path, **more):
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_run_begins_with_the_vectors_and_may_keep_them(frozen: bool, tmp_path: Path) -> None:
-    """The width follows, the coverage is told; frozen ones are the same afterwards."""
+    """The width follows, the coverage is reported; frozen vectors do not change."""
     session = begun(tmp_path, training={"freeze_vectors": frozen})
     assert session.trainer.model.settings.embedding_size == 3
     (note,) = [note for note in session.warnings if note.startswith("vectors:")]

@@ -234,7 +234,7 @@ def test_every_token_has_a_readable_name(name: str) -> None:
 
 
 def test_unseen_characters_are_listed_once_in_order() -> None:
-    """What the user is told of: each piece that became UNK, once."""
+    """Each piece that becomes UNK is reported once."""
     assert vocabulary_of("abc").unknown("xaybxz") == ["x", "y", "z"]
     assert PLAIN["word"].unknown("the zebra, zebra!") == ["zebra"]
     assert PLAIN["bpe"].unknown("zebra 猫") == []
