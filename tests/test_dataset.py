@@ -169,7 +169,7 @@ def test_a_text_that_changes_while_it_is_read_is_refused(
         return build(*arguments, **named)
 
     monkeypatch.setattr(dataset_module, "build_vocabulary", changed)
-    with pytest.raises(CorpusError, match="a has changed while it was read"):
+    with pytest.raises(CorpusError, match="a changed while it was read"):
         load_dataset(CorpusSettings(sources=(str(path),)), VocabularySettings())
 
 
