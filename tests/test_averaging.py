@@ -1,4 +1,4 @@
-"""The average of weights: its formula, its place in evaluation, saving and resuming."""
+"""The weight average: its formula, and its place in evaluation and in checkpoints."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_the_average_is_the_loop_by_hand() -> None:
 
 
 def test_the_model_has_its_own_weights_again_afterwards() -> None:
-    """To the bit, and after an error too; the average is not moved by being applied."""
+    """To the bit, even after an error; applying the average does not change it."""
     model = tiny_model()
     average = WeightAverage(model, 0.9)
     moved(model, 1.0)
@@ -48,7 +48,7 @@ def test_the_model_has_its_own_weights_again_afterwards() -> None:
         assert torch.equal(weights(model), inside)
 
 
-def test_a_saved_average_goes_on() -> None:
+def test_a_saved_average_is_restored() -> None:
     """Restored tensors are copied; tensors that do not fit are an error."""
     model, other = tiny_model(seed=1), tiny_model(seed=2)
     average, fresh = WeightAverage(model, 0.9), WeightAverage(other, 0.9)

@@ -1,4 +1,4 @@
-"""States: the newest whole one is found, damaged ones are passed over with a reason."""
+"""Checkpoints: the newest intact one is loaded, damaged ones are skipped with a reason."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def saved(run: Path, *steps: int, keep: int = 9) -> list[Path]:
 
 
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:
-    """Tensors exactly, counters as they were, and nothing to complain about."""
+    """Tensors and counters are equal, and there is no problem."""
     (folder,) = saved(tmp_path, 7)
     found, skipped = load_newest_checkpoint(tmp_path)
     assert found is not None
@@ -42,8 +42,8 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
         assert torch.equal(found.tensors[name], tensor)
 
 
-def test_a_run_without_states_has_none(tmp_path: Path) -> None:
-    """Nothing saved yet, or nothing but what is no state."""
+def test_a_run_without_checkpoints_has_none(tmp_path: Path) -> None:
+    """Either nothing is saved yet, or other files only."""
     assert load_newest_checkpoint(tmp_path) == (None, [])
     (tmp_path / "states" / "step-x").mkdir(parents=True)
     (tmp_path / "states" / f"{TEMPORARY}step-9-1").mkdir()
@@ -53,7 +53,7 @@ def test_a_run_without_states_has_none(tmp_path: Path) -> None:
 
 
 def test_newest_means_the_highest_step(tmp_path: Path) -> None:
-    """By number, not by letters or by time."""
+    """By number, not by name or time."""
     saved(tmp_path, 9, 20, 100)
     assert [path.name for path in checkpoint_folders(tmp_path)] == ["step-100", "step-20", "step-9"]
     found, _ = load_newest_checkpoint(tmp_path)
@@ -63,15 +63,15 @@ def test_newest_means_the_highest_step(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
 def test_only_the_newest_are_kept(keep: int, tmp_path: Path) -> None:
-    """Older ones are deleted after the new one is whole; no rubbish stays."""
+    """Older ones are deleted once the new one is complete; no other file stays."""
     for step in range(1, 6):
         saved(tmp_path, step, keep=keep)
         kept = {path.name for path in (tmp_path / "states").iterdir()}
         assert kept == {f"step-{n}" for n in range(max(1, step - keep + 1), step + 1)}
 
 
-def test_a_passed_over_state_takes_no_place_of_a_whole_one(tmp_path: Path) -> None:
-    """Damaged states of later steps go when an earlier step is saved; the new one is never lost."""
+def test_a_damaged_checkpoint_takes_no_place_of_an_intact_one(tmp_path: Path) -> None:
+    """Damaged ones of later steps are deleted when an earlier step is saved."""
     damage_tensors_cut(saved(tmp_path, 50)[0])
     saved(tmp_path, 9, keep=1)
     assert [path.name for path in checkpoint_folders(tmp_path)] == ["step-9"]
@@ -124,8 +124,8 @@ DAMAGES = [function for name, function in list(globals().items()) if name.starts
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_state_is_passed_over_with_a_reason(damage, tmp_path: Path) -> None:
-    """The newest whole one is taken; the reason names the folder that was left out."""
+def test_a_damaged_checkpoint_is_skipped_with_a_reason(damage, tmp_path: Path) -> None:
+    """The newest intact one is loaded; the reason names the skipped folder."""
     folders = saved(tmp_path, 2, 3)
     damage(folders[1])
     found, skipped = load_newest_checkpoint(tmp_path)
@@ -137,7 +137,7 @@ def test_a_damaged_state_is_passed_over_with_a_reason(damage, tmp_path: Path) ->
 
 
 def test_all_damaged_is_none_with_all_reasons(tmp_path: Path) -> None:
-    """The run then begins again; nothing is lost silently."""
+    """The run then starts again; nothing is lost silently."""
     for folder in saved(tmp_path, 1, 2, 3):
         damage_tensors_cut(folder)
     found, skipped = load_newest_checkpoint(tmp_path)
@@ -157,7 +157,7 @@ def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
 
 
 def test_a_crash_while_replacing_falls_back_to_the_same_step(tmp_path: Path) -> None:
-    """The older state of a step waits under `step-5~` until the newer one has its name."""
+    """The older checkpoint of a step is `step-5~` until the newer one has its name."""
     (folder,) = saved(tmp_path, 5)
     folder.rename(folder.with_name("step-5~"))
     found, skipped = load_newest_checkpoint(tmp_path)
@@ -167,10 +167,10 @@ def test_a_crash_while_replacing_falls_back_to_the_same_step(tmp_path: Path) -> 
     assert [path.name for path in (tmp_path / "states").iterdir()] == ["step-5"]
 
 
-def test_a_failed_save_leaves_the_older_states(
+def test_a_failed_save_keeps_the_older_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No space for the new one: the older ones are not pruned, no temporary folder stays."""
+    """Without space for the new one the older ones stay, and no temporary folder does."""
     saved(tmp_path, 1, 2, keep=2)
 
     def full(path: Path, data: bytes) -> None:
@@ -186,15 +186,15 @@ def test_a_failed_save_leaves_the_older_states(
 
 
 def test_counters_that_are_not_json_are_not_saved(tmp_path: Path) -> None:
-    """A NaN among the counters is a mistake of ours, found when writing and not when reading."""
+    """A NaN among the counters is a bug, reported when writing and not when reading."""
     bad = Checkpoint(step=1, tensors=state(1).tensors, counters={"best_nats": float("nan")})
     with pytest.raises(ValueError, match="JSON"):
         save_checkpoint(tmp_path, bad, keep=1)
     assert checkpoint_folders(tmp_path) == []
 
 
-def test_a_crafted_state_is_a_run_error(tmp_path: Path) -> None:
-    """A manifest that vouches for content that is no state is refused, not followed."""
+def test_a_crafted_checkpoint_is_a_run_error(tmp_path: Path) -> None:
+    """A manifest with right hashes does not make other content a checkpoint."""
     from charlm.files.atomic import commit_folder
 
     about = {"format": 1, "step": 3}
@@ -204,8 +204,8 @@ def test_a_crafted_state_is_a_run_error(tmp_path: Path) -> None:
         load_newest_checkpoint(tmp_path)
 
 
-def test_the_mean_of_the_weights_of_whole_states(tmp_path: Path) -> None:
-    """Of steps 2 and 8 here: the state of step 5 is damaged, and other tensors are left out."""
+def test_the_mean_of_the_weights_of_intact_checkpoints(tmp_path: Path) -> None:
+    """Here of steps 2 and 8: step 5 is damaged, and other tensors are left out."""
     folders = saved(tmp_path, 2, 5, 8)
     (folders[1] / TENSORS).write_bytes(b"x")
     weights, steps = mean_weights(tmp_path)

@@ -1,4 +1,4 @@
-"""Search: values in their ranges reach the runs, the worse stop early, and any stop can go on."""
+"""Search: values in their ranges reach the runs, bad trials stop early, any stop can resume."""
 
 import itertools
 import json
@@ -35,7 +35,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def search(settings: Settings, folder: Path, *, tick: float = 0.01, **options):
-    """Search by a clock that counts its readings, one or two for each step."""
+    """Search with a clock that counts its readings, one or two for each step."""
     return search_module.search(settings, folder, clock=Ticking(tick), **options)
 
 
@@ -43,10 +43,8 @@ TINY = {"trial_minutes": 0.004, "minutes": 1.0}
 """Trials of 24 readings of the clock."""
 
 
-def test_values_are_drawn_from_their_ranges_and_reach_the_runs(
-    settings: Settings, tmp_path: Path
-) -> None:
-    """Each trial is a whole run of its own, with the drawn values and the rest as given."""
+def test_values_are_in_their_ranges_and_reach_the_runs(settings: Settings, tmp_path: Path) -> None:
+    """Each trial is a run of its own, with the random values and the rest as given."""
     folder = tmp_path / "s"
     knobs = ("hidden_size", "dropout", "learning_rate")
     found = list(
@@ -65,7 +63,7 @@ def test_values_are_drawn_from_their_ranges_and_reach_the_runs(
 
 
 def test_the_worse_are_stopped_early(settings: Settings, tmp_path: Path, monkeypatch) -> None:
-    """A rate of nothing never gets to the end beside one that learns; the best comes first."""
+    """A rate near 0 never gets to the end beside one that learns; the best comes first."""
     draws = itertools.cycle([0.02, 1e-9])
     monkeypatch.setitem(
         KNOBS, "learning_rate",
@@ -85,8 +83,8 @@ def test_the_worse_are_stopped_early(settings: Settings, tmp_path: Path, monkeyp
     assert [row["nats_per_token"] for row in rows if row["state"] == "pruned"]
 
 
-def test_a_trial_that_was_cut_off_goes_on(settings: Settings, tmp_path: Path) -> None:
-    """The next sitting takes up the same trial with the same values, from where it stood."""
+def test_a_trial_that_was_interrupted_is_resumed(settings: Settings, tmp_path: Path) -> None:
+    """The next search resumes the same trial with the same values."""
     folder = tmp_path / "s"
     one = {"knobs": ("dropout",), "trial_minutes": 0.02}
     (first,) = search(settings, folder, minutes=0.01, **one)
@@ -100,10 +98,8 @@ def test_a_trial_that_was_cut_off_goes_on(settings: Settings, tmp_path: Path) ->
     assert third.number == 1
 
 
-def test_a_trial_that_cannot_be_is_passed_over(
-    settings: Settings, tmp_path: Path, monkeypatch
-) -> None:
-    """Told with its problem; the search goes on."""
+def test_an_impossible_trial_is_skipped(settings: Settings, tmp_path: Path, monkeypatch) -> None:
+    """It is reported with its problem; the search continues."""
     draws = itertools.cycle([0.5, 0.0])
     monkeypatch.setitem(
         KNOBS, "weight_drop", lambda trial: trial.suggest_float("weight_drop", *[next(draws)] * 2)
@@ -127,8 +123,8 @@ def test_another_search_in_the_same_folder_is_refused(settings: Settings, tmp_pa
         next(iter(search(settings, folder, knobs=("bptt",), **TINY)))
 
 
-def test_a_search_of_an_older_version_goes_on(settings: Settings, tmp_path: Path) -> None:
-    """It has no settings that came later; its texts are read as they were."""
+def test_a_search_of_an_older_version_is_resumed(settings: Settings, tmp_path: Path) -> None:
+    """It lacks settings that came later; its texts are read as they were."""
     folder = tmp_path / "s"
     one = {"knobs": ("dropout",), **TINY}
     next(iter(search(settings, folder, **one)))
@@ -154,8 +150,8 @@ def test_without_optuna_the_extra_is_named(settings: Settings, tmp_path: Path, m
     assert not (tmp_path / "s").exists()
 
 
-def test_what_is_wrong_with_every_trial_is_told_at_once(tmp_path: Path) -> None:
-    """A text that is not there: no folder of failed trials."""
+def test_an_error_of_every_trial_is_raised_at_once(tmp_path: Path) -> None:
+    """A missing text leaves no folder of failed trials."""
     missing = settings_from({"corpus": {"sources": [str(tmp_path / "no.txt")]}})
     with pytest.raises(Exception, match=r"no\.txt"):
         next(iter(search(missing, tmp_path / "s", **TINY)))
@@ -170,7 +166,7 @@ def test_the_settings_of_a_search_are_kept_as_json(settings: Settings, tmp_path:
 
 
 def test_trials_that_all_fail_end_the_search(settings: Settings, tmp_path: Path) -> None:
-    """The text is gone in the second sitting; the story: thirty failed trials a second."""
+    """Story: the text was deleted before the second search; thirty trials failed each second."""
     folder = tmp_path / "s"
     next(iter(search(settings, folder, knobs=("dropout",), **TINY)))
     Path(settings.corpus.sources[0]).unlink()
@@ -178,8 +174,8 @@ def test_trials_that_all_fail_end_the_search(settings: Settings, tmp_path: Path)
         list(search(settings, folder, knobs=("dropout",), minutes=9.0, trial_minutes=0.004))
 
 
-def test_two_searches_in_one_folder_do_not_meet(settings: Settings, tmp_path: Path) -> None:
-    """The second one is refused while the first one runs, and served afterwards."""
+def test_two_searches_in_one_folder_exclude_each_other(settings: Settings, tmp_path: Path) -> None:
+    """The second one is refused while the first one runs, and accepted afterwards."""
     folder = tmp_path / "s"
     first = search(settings, folder, knobs=("dropout",), **TINY)
     next(first)
@@ -195,14 +191,14 @@ def test_stdin_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_search_needs_text_to_judge_by(settings: Settings, tmp_path: Path) -> None:
-    """The story: an hour of trials that all counted as failed, and no word about it."""
+    """Story: an hour of trials that all counted as failed, without any message."""
     nothing = replace(settings, corpus=replace(settings.corpus, valid_frac=0.0))
     with pytest.raises(UsageError, match=r"without validation text.*--valid"):
         next(iter(search(nothing, tmp_path / "s", **TINY)))
 
 
 def test_what_a_search_decides_itself_is_refused(settings: Settings, tmp_path: Path) -> None:
-    """Lengths, validations, and the size where it is searched over."""
+    """Lengths, validations, and the model size if it is searched over."""
     for values, told in (({"steps": 9}, "steps with a search"), ({"evals": 20}, "evals is 20")):
         other = replace(settings, training=replace(settings.training, **values))
         with pytest.raises(UsageError, match=told):
@@ -213,8 +209,8 @@ def test_what_a_search_decides_itself_is_refused(settings: Settings, tmp_path: P
     assert next(iter(search(sized, tmp_path / "s", knobs=("dropout",), **TINY))).number == 0
 
 
-def test_a_stopped_trial_is_told_with_its_best(settings: Settings, tmp_path: Path) -> None:
-    """Optuna keeps the last figure of a pruned one; the table tells what the lines told."""
+def test_a_pruned_trial_is_listed_with_its_best(settings: Settings, tmp_path: Path) -> None:
+    """Optuna keeps the last figure of a pruned trial; the table shows the best."""
     folder = tmp_path / "s"
     next(iter(search(settings, folder, knobs=("dropout",), **TINY)))
     study = search_module._Study(search_module._optuna(), folder, 0)
@@ -228,7 +224,7 @@ def test_a_stopped_trial_is_told_with_its_best(settings: Settings, tmp_path: Pat
 def test_trials_are_judged_on_a_part_of_a_long_text(
     settings: Settings, tmp_path: Path, monkeypatch
 ) -> None:
-    """Else validations would fill the time of a trial; each trial is judged on the same part."""
+    """Otherwise validations would take all of its time; the part is the same for every trial."""
     monkeypatch.setattr(search_module, "JUDGED_TOKENS", 50)
     found = next(iter(search(settings, tmp_path / "s", knobs=("dropout",), **TINY)))
     kept = read_record(tmp_path / "s" / "trial-000")["results"]
@@ -241,7 +237,7 @@ def test_trials_are_judged_on_a_part_of_a_long_text(
 def test_a_trial_is_judged_by_how_long_it_was_trained(
     settings: Settings, tmp_path: Path, monkeypatch
 ) -> None:
-    """The story: one whose validations are slow was judged beside others' second ones."""
+    """Story: a trial with slow validations was compared with the second ones of others."""
     validate, marks = Trainer._evaluation_record, []
 
     def slowly(trainer: Trainer) -> EvaluationRecord:
@@ -260,7 +256,7 @@ def test_a_trial_is_judged_by_how_long_it_was_trained(
 
 
 def test_a_trial_can_be_trained_longer(settings: Settings, tmp_path: Path, monkeypatch) -> None:
-    """The story: judged on all of the text then, it never came to the sum of a part of it."""
+    """Story: the sum over all of the text was compared with the sum over a part."""
     monkeypatch.setattr(search_module, "JUDGED_TOKENS", 50)
     next(iter(search(settings, tmp_path / "s", knobs=("dropout",), **TINY)))
     steps = read_record(tmp_path / "s" / "trial-000")["results"]["step"] + 400
@@ -272,7 +268,7 @@ def test_a_trial_can_be_trained_longer(settings: Settings, tmp_path: Path, monke
 
 
 def test_a_search_that_was_refused_leaves_nothing(settings: Settings, tmp_path: Path) -> None:
-    """So that its advice can be followed under the same name."""
+    """So the advice can be followed under the same name."""
     nothing = replace(settings, corpus=replace(settings.corpus, valid_frac=0.0))
     with pytest.raises(UsageError):
         next(iter(search(nothing, tmp_path / "s", **TINY)))
@@ -283,7 +279,7 @@ def test_a_search_that_was_refused_leaves_nothing(settings: Settings, tmp_path: 
 
 
 def test_a_trial_that_kills_its_process_is_given_up(settings: Settings, tmp_path: Path) -> None:
-    """After three deaths in a row; a pause in between is none."""
+    """After three kills in a row; a pause does not count."""
     folder = tmp_path / "s"
     next(iter(search(settings, folder, knobs=("dropout",), **TINY)))
     study = search_module._Study(search_module._optuna(), folder, 0)
@@ -299,7 +295,7 @@ def test_a_trial_that_kills_its_process_is_given_up(settings: Settings, tmp_path
 
 
 @pytest.mark.parametrize("error", [RuntimeError("out of memory"), MemoryError()])
-def test_a_trial_without_memory_has_failed(
+def test_a_trial_that_runs_out_of_memory_fails(
     error: Exception, settings: Settings, tmp_path: Path, monkeypatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -310,7 +306,7 @@ def test_a_trial_without_memory_has_failed(
     assert (found.state, bool(found.problem)) == ("failed", True)
 
 
-def test_a_trial_that_the_user_stops_is_no_death(
+def test_a_trial_that_the_user_stops_was_not_killed(
     settings: Settings, tmp_path: Path, monkeypatch
 ) -> None:
     def stop(*_: object) -> None:
@@ -333,8 +329,8 @@ def test_notes_of_trials_are_told(settings: Settings, tmp_path: Path) -> None:
     assert any("U+FFFD" in note for note in found.warnings)
 
 
-def test_a_sitting_draws_new_points(settings: Settings, tmp_path: Path) -> None:
-    """And the same search from the same seed draws the same ones."""
+def test_a_resumed_search_tries_new_values(settings: Settings, tmp_path: Path) -> None:
+    """And an equal search with the same seed tries the same values."""
     one = {"knobs": ("learning_rate",), **TINY}
     values = [next(iter(search(settings, tmp_path / "s", **one))).values for _ in range(2)]
     assert values[0] != values[1]
