@@ -14,7 +14,7 @@ from charlm.config.corpus import CorpusSettings, VocabularySettings
 from charlm.config.text_units import UNITS
 from charlm.errors import CharlmError, CorpusError, EnvironmentFailure, UsageError
 from charlm.text import dataset as dataset_module
-from charlm.text import idcache
+from charlm.text import idcache, splits
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.text.documents import END
@@ -146,7 +146,7 @@ def test_files_for_validation_and_test_leave_the_corpus_whole(tmp_path) -> None:
 
 
 def test_a_tenth_is_held_out_up_to_a_number_of_characters(monkeypatch) -> None:
-    monkeypatch.setattr(dataset_module, "VALID_CHARS", 30)
+    monkeypatch.setattr(splits, "VALID_CHARS", 30)
     sizes = {chars: load("ab" * (chars // 2)).valid.counts.chars for chars in (100, 200, 2000)}
     assert sizes == {100: 10, 200: 20, 2000: 30}
 
