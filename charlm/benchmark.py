@@ -210,10 +210,10 @@ def temporary_run(path: Path, hidden: int) -> tuple[Path, Vocabulary]:
 def _backends(path: Path) -> dict[str, Backend]:
     backends: dict[str, Backend] = {}
     for name in ("torch", "numpy"):
-        backends[name] = load_run(path, engine=name).engine
+        backends[name] = load_run(path, engine=name).backend
     if chosen_variant() is not None:
         for weights in ("fp32", "bf16", "int8"):
-            backends[f"native {weights}"] = load_run(path, weights=weights).engine
+            backends[f"native {weights}"] = load_run(path, weights=weights).backend
     return backends
 
 

@@ -32,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     model, other = charlm.load(options.run), charlm.load(backward_half(options.run))
     end = model.run.boundaries.has_ends
-    forward, backward = model.run.engine, other.run.engine
+    forward, backward = model.run.backend, other.run.backend
     lines = options.text.read_text(encoding="utf-8").splitlines()
     sentences = [model.vocabulary.encode(line.strip()).astype(np.int64) for line in lines]
     places = [

@@ -373,7 +373,7 @@ import os, sys
 import numpy as np
 import charlm
 from charlm.runs.run import load_run
-engine = load_run(charlm.load("tales").path, engine="native", threads=2).engine
+engine = load_run(charlm.load("tales").path, engine="native", threads=2).backend
 assert "torch" not in sys.modules
 ids = np.zeros((2, 2), np.int64)
 engine.nats(ids, ids, engine.initial_state(2))

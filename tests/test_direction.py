@@ -81,20 +81,20 @@ def test_a_backward_model_is_a_forward_model_of_the_text_turned_round(tmp_path: 
     """Its score of a sentence is that of the sentence backward; `eval` agrees with training."""
     model = load(trained(tmp_path, "backward"))
     ids = model.vocabulary.inner.encode("ab ca")[::-1].tolist()
-    (expected,) = document_nats(model.run.engine, [np.array([*ids, EOS])])
+    (expected,) = document_nats(model.run.backend, [np.array([*ids, EOS])])
     (score,) = model.score("ab ca", tokens=True)
     assert -score.log_probability == pytest.approx(expected.sum())
     assert [token.token for token in score.tokens] == ["a", "c", " ", "b", "a", "<eos>"]
     recorded = json.loads((model.path / "run.json").read_text())["results"]["valid"]
     kept = model.run.as_read(read_encoded(model.path / "data" / "valid"))
-    assert evaluate(model.run.engine, kept).nats == pytest.approx(recorded["nats"], rel=1e-6)
+    assert evaluate(model.run.backend, kept).nats == pytest.approx(recorded["nats"], rel=1e-6)
     assert model.evaluate("ab ca\n").nats == pytest.approx(expected.sum())
     sample = model.sample(12, seed=3)
     pieces = list(model.generate(12, seed=3))
     assert len(sample) == sum(piece.tokens for piece in pieces) == 12
     assert [piece.text for piece in pieces[:-1]] == [""] * 12
     with pytest.raises(UsageError, match="reads backward"):
-        Scorer(model.run.engine, model.vocabulary, model.run.boundaries, carry=True)
+        Scorer(model.run.backend, model.vocabulary, model.run.boundaries, carry=True)
 
 
 def test_a_prompt_is_what_comes_after(tmp_path: Path) -> None:

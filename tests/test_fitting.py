@@ -414,7 +414,7 @@ def test_a_copy_is_loaded_again_with_its_options(folder: Path, engine: str) -> N
     model = charlm.load("a", checkpoints=folder, engine=engine, threads=1)
     for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), copy.copy(model)):
         assert other is not model
-        assert type(other.run.engine) is type(model.run.engine)
+        assert type(other.run.backend) is type(model.run.backend)
         assert score_of(other) == score_of(model)
         assert other.path == model.path.resolve()
     assert len(pickle.dumps(model)) < 2000  # a path and options, no weights

@@ -311,8 +311,8 @@ def test_sentences_with_line_ends_score_as_the_text_that_they_are(folder: Path) 
     assert [token.rank for token in score.tokens] == ranks
     carried = model.score("abc abd\nab ca", carry=True, tokens=True)[0]
     ids = np.array([token.id for token in carried.tokens])
-    assert [token.rank for token in carried.tokens] == token_ranks(model.run.engine, ids).tolist()
-    assert ranks != token_ranks(model.run.engine, ids).tolist()
+    assert [token.rank for token in carried.tokens] == token_ranks(model.run.backend, ids).tolist()
+    assert ranks != token_ranks(model.run.backend, ids).tolist()
     assert -carried.log_probability != pytest.approx(whole.nats, rel=1e-5)
 
 

@@ -154,7 +154,7 @@ def test_the_built_in_run_has_its_text(
     valid = model.run.kept("valid")
     figures = read_record(model.path)["results"]["valid"]
     assert valid is not None
-    found = evaluate(model.run.engine, valid)
+    found = evaluate(model.run.backend, valid)
     assert found.tokens == figures["tokens"]
     assert found.nats_per_token == pytest.approx(figures["nats_per_token"], rel=1e-3)
     status, out, err = call("gradients", "--run", "tales", "--lags", "5")

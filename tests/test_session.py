@@ -702,7 +702,7 @@ def test_before_the_first_validation_the_newest_weights_are_kept(tmp_path: Path)
             if record.step == 9:
                 session.trainer.stop("interrupted")
     assert len(set(kept[:3])) == 3
-    weights = load(session.path, engine="torch").run.engine.model.state_dict()
+    weights = load(session.path, engine="torch").run.backend.model.state_dict()
     ours = session.trainer.model.state_dict()
     assert all(torch.equal(weights[name], ours[name]) for name in ours)
 
@@ -715,7 +715,7 @@ def test_a_run_without_validation_keeps_its_newest_weights(tmp_path: Path) -> No
     last = list(session.records())[-1]
     assert isinstance(last, FinishedRecord)
     assert last.valid is None
-    weights = load(session.path, engine="torch").run.engine.model.state_dict()
+    weights = load(session.path, engine="torch").run.backend.model.state_dict()
     ours = session.trainer.model.state_dict()
     assert all(torch.equal(weights[name], ours[name]) for name in ours)
     assert "quality was not measured" in (session.path / "README.md").read_text("utf-8")
@@ -744,7 +744,7 @@ def test_a_run_that_diverges_keeps_its_last_good_state(tmp_path: Path) -> None:
                     session.trainer.model.output.bias.fill_(float("nan"))
     assert whole(session.path)
     assert checkpoint_folders(session.path)[0].name == "step-6"
-    assert np.isfinite(load(session.path, engine="numpy").run.engine.weights.output).all()
+    assert np.isfinite(load(session.path, engine="numpy").run.backend.weights.output).all()
     session = resume(session.path)
     assert session.trainer.counters.step == 6
     list(session.records())
@@ -882,7 +882,7 @@ def test_going_back_has_an_end(tmp_path: Path) -> None:
         list(session.records())
     assert session.trainer.counters.rewinds == 10
     assert whole(session.path)
-    assert np.isfinite(load(session.path, engine="numpy").run.engine.weights.output).all()
+    assert np.isfinite(load(session.path, engine="numpy").run.backend.weights.output).all()
 
 
 def test_weights_that_broke_in_the_last_step_are_not_saved(tmp_path: Path) -> None:

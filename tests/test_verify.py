@@ -54,7 +54,7 @@ def fresh_run(path: Path, model) -> Path:
 
 def output_of(path: Path) -> np.ndarray:
     """The output matrix that a loaded run computes with."""
-    return load_run(path, engine="numpy").engine.weights.output
+    return load_run(path, engine="numpy").backend.weights.output
 
 
 def output_in(model) -> np.ndarray:
@@ -72,7 +72,7 @@ def test_a_saved_run_gives_identical_logits(tmp_path: Path) -> None:
     write_weights(path, model)
     loaded = load_run(path, engine="torch")
     ids = torch.randint(5, (7, 2), generator=seeded()).numpy()
-    ours, theirs = engine(model), loaded.engine
+    ours, theirs = engine(model), loaded.backend
     for mine, other in zip(
         ours.logits(ids, ours.initial_state(2)),
         theirs.logits(ids, theirs.initial_state(2)),

@@ -33,12 +33,12 @@ class Adaptation:
     """
 
     def __init__(self, model: Model, methods: Methods) -> None:
-        if not isinstance(model.run.engine, TorchBackend):
+        if not isinstance(model.run.backend, TorchBackend):
             raise UsageError(
-                f"the model runs on engine {model.run.engine.name}; expected torch, which "
+                f"the model runs on engine {model.run.backend.name}; expected torch, which "
                 "adaptation needs. Use --engine torch"
             )
-        self.model, self.methods, self.engine = model, methods, model.run.engine
+        self.model, self.methods, self.backend = model, methods, model.run.backend
         self.notes: list[str] = []
         self.models = _with_others(model, methods)
         for given, name, purpose in (
@@ -74,70 +74,70 @@ class Adaptation:
             yield from self._mixtures()
 
     def _temperatures(self) -> Iterator[Method]:
-        model = self.engine.model
+        model = self.backend.model
         part = sample_of(_kept_text(self.model, "valid", "fit a temperature on"))
         with phase("fitting the temperature"):
             scale = fit_scale(lambda factor: evaluate(TorchBackend(model, factor), part).nats)
-        if self.engine.logit_scale != 1.0:
+        if self.backend.logit_scale != 1.0:
             yield "uncalibrated", lambda text: evaluate(TorchBackend(model), text)
         fitted = TorchBackend(model, scale)
         yield f"temperature {1.0 / scale:.3f}", lambda text: evaluate(fitted, text)
 
     def _average(self) -> Method:
         weights, steps = self.averaged
-        model = self.engine.model
+        model = self.backend.model
         averaged = RecurrentLanguageModel(model.settings, model.vocab_size)
         put_weights(averaged, weights)
-        engine = TorchBackend(averaged, self.engine.logit_scale)
+        backend = TorchBackend(averaged, self.backend.logit_scale)
         numbers = ", ".join(f"{step:,}" for step in steps)
         self.notes.append(f"average of the checkpoints at steps {numbers}")
-        return f"average of {len(steps)}", lambda text: evaluate(engine, text)
+        return f"average of {len(steps)}", lambda text: evaluate(backend, text)
 
     def _cache(self, size: int) -> Method:
         valid = _kept_text(self.model, "valid", "choose a cache on")
         tokens = min(len(valid.ids), cache.TUNING_TOKENS)
         with phase("reading the validation text", total=tokens):
-            contexts = cache.read_contexts(self.engine, valid, cache.TUNING_TOKENS)
+            contexts = cache.read_contexts(self.backend, valid, cache.TUNING_TOKENS)
         chosen = cache.tuned(contexts, size)
         self.notes.append(
             f"cache of {size:,}: weight {chosen.weight:g}, theta {chosen.theta:g}, chosen on the "
             f"first {tokens:,} tokens of the validation text"
         )
-        return "cache", lambda text: cache.cached_tally(self.engine, text, chosen)
+        return "cache", lambda text: cache.cached_tally(self.backend, text, chosen)
 
     def _dynamic(self) -> Method:
         valid = _kept_text(self.model, "valid", "choose a rate on")
         train = _kept_text(self.model, "train", "measure gradients on")
-        rms = dynamic.gradient_rms(self.engine, train)
-        chosen = dynamic.tuned(self.engine, valid, rms)
+        rms = dynamic.gradient_rms(self.backend, train)
+        chosen = dynamic.tuned(self.backend, valid, rms)
         tokens = min(dynamic.TUNING_TOKENS, len(valid.ids))
         self.notes.append(
             f"dynamic evaluation: rate {chosen.rate:g}, decay {chosen.decay:g}, pieces of "
             f"{chosen.window}, chosen on the first {tokens:,} tokens of the validation text"
         )
         return "dynamic", lambda text: tally(
-            text, dynamic.dynamic_nats(self.engine, text, rms, chosen)
+            text, dynamic.dynamic_nats(self.backend, text, rms, chosen)
         )
 
     def _mixtures(self) -> Iterator[Method]:
         """Yield the mixtures with equal weights, and with weights fitted on the validation text."""
-        engines = [model.run.engine for model in self.models]
+        backends = [model.run.backend for model in self.models]
         valid = _kept_text(self.model, "valid", "fit weights on")
-        with phase("fitting the mixture", total=len(engines) * len(valid.ids)):
-            weights = fitted_weights([text_nats(engine, valid) for engine in engines])
+        with phase("fitting the mixture", total=len(backends) * len(valid.ids)):
+            weights = fitted_weights([text_nats(backend, valid) for backend in backends])
         names = [model.path.name for model in self.models]
         pairs = ", ".join(f"{n} {weight:.3f}" for n, weight in zip(names, weights, strict=True))
         self.notes.append(f"mixture: {pairs}, fitted on the validation text")
-        equal = [1.0 / len(engines)] * len(engines)
+        equal = [1.0 / len(backends)] * len(backends)
         losses: dict[int, list[NDArray[np.float64]]] = {}
 
         def mixed(text: EncodedText, weights: list[float]) -> Tally:
             """Return the tally of a text under a mixture; each model reads the text once."""
             if id(text) not in losses:
-                losses[id(text)] = [text_nats(engine, text) for engine in engines]
+                losses[id(text)] = [text_nats(backend, text) for backend in backends]
             return tally(text, mixed_nats(losses[id(text)], weights))
 
-        yield f"mean of {len(engines)}", lambda text: mixed(text, equal)
+        yield f"mean of {len(backends)}", lambda text: mixed(text, equal)
         yield "fitted mixture", lambda text: mixed(text, weights)
 
 

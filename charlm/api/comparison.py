@@ -61,7 +61,7 @@ def compare_runs(
         name = model.path.name
         with phase(f"evaluating {name}", total=len(text.ids)):
             losses.append(
-                line_nats(name, model.run.engine, text, model.vocabulary, unk_penalty=penalty)
+                line_nats(name, model.run.backend, text, model.vocabulary, unk_penalty=penalty)
             )
         if penalty and losses[-1].tally.oov:
             notes.append(f"{name}: {unk_note(model.run, unk_penalty)}")

@@ -59,7 +59,7 @@ def evaluate_run(
     plain = {}
     for name, text in texts.items():
         with phase(f"evaluating: {name}", total=len(text.ids)):
-            plain[name] = evaluate(model.run.engine, text, reset_every=reset_every)
+            plain[name] = evaluate(model.run.backend, text, reset_every=reset_every)
     adapted = adaptation.tallies(texts) if adaptation else {}
     notes += adaptation.notes if adaptation else []
     if model.weights != "fp32":
@@ -98,13 +98,13 @@ def _cost_of_weights(
     reset_every: int | None,
 ) -> list[str]:
     """Compare the loss with that of the fp32 weights, in one sentence for each text."""
-    exact = load(model.path).run.engine
+    exact = load(model.path).run.backend
     sentences = []
     for name, text in texts.items():
         before = evaluate(exact, text, reset_every=reset_every).nats_per_token
         after = tallies[name].nats_per_token
         sentences.append(
-            f"{name}: {after:.5f} nats/token with {model.run.engine.name} weights, "
+            f"{name}: {after:.5f} nats/token with {model.run.backend.name} weights, "
             f"{before:.5f} with fp32 ({after - before:+.5f})"
         )
     return sentences

@@ -99,7 +99,7 @@ class Model:
         `carry` and `unk_penalty` are as in `score`; `lines` is as in `Scorer`.
         """
         return Scorer(
-            self.run.engine,
+            self.run.backend,
             self.vocabulary,
             self.run.boundaries,
             carry=carry,
@@ -111,7 +111,7 @@ class Model:
         """Return the tally of a text, which is cut into documents as in training."""
         rules = self.run.boundaries
         corpus = Corpus.from_text(text, rules.document, keep_cr=rules.crlf)
-        return evaluate(self.run.engine, self.run.encode(corpus), reset_every=reset_every)
+        return evaluate(self.run.backend, self.run.encode(corpus), reset_every=reset_every)
 
     def sample(self, length: int = 500, *, seed: int | None = None, **options: Any) -> str:
         """Return one sample as a string; options as in `generate`.
@@ -162,7 +162,7 @@ class Model:
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         chosen = fresh_seed() if seed is None else seed
         return generate(
-            self.run.engine,
+            self.run.backend,
             self.vocabulary,
             length=length,
             prompt=self.context(prompt),
@@ -238,7 +238,7 @@ class Model:
     def next(self, prompt: str = "", *, top: int = 10) -> NextTokens:
         """Return the likeliest tokens after a prompt, with their probabilities."""
         text, rules = self.context(prompt), self.run.boundaries
-        return NextTokens(next_tokens(self.run.engine, self.vocabulary, text, top, rules))
+        return NextTokens(next_tokens(self.run.backend, self.vocabulary, text, top, rules))
 
     def context(self, prompt: str) -> str:
         """Return the part of a prompt that the model reads: its unfinished document.
@@ -261,8 +261,8 @@ class Model:
                 "one line. Fill them one by one"
             )
         return fill(
-            self.run.engine,
-            self._backward_half.engine,
+            self.run.backend,
+            self._backward_half.backend,
             self.vocabulary,
             text,
             top,
@@ -319,7 +319,7 @@ class Model:
     def state(self, text: str = "") -> ModelState:
         """Return the state after a text that starts a document."""
         ids = prompt_ids(self.vocabulary, self.context(text), self.run.boundaries)
-        logits, hidden = read_prompt(self.run.engine, ids)
+        logits, hidden = read_prompt(self.run.backend, ids)
         return ModelState(hidden=hidden, log_probabilities=log_probabilities(logits)[0])
 
     def step(self, state: ModelState, text: str) -> tuple[float, ModelState]:
@@ -334,7 +334,7 @@ class Model:
             if index == EOS and self.run.boundaries.resets:
                 state = self.state()
                 continue
-            logits, hidden = read_prompt(self.run.engine, np.array([index]), state.hidden)
+            logits, hidden = read_prompt(self.run.backend, np.array([index]), state.hidden)
             state = ModelState(hidden=hidden, log_probabilities=log_probabilities(logits)[0])
         return total, state
 
@@ -348,7 +348,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
     """Raise UsageError, with the nearest name, for an option that `Model.generate` lacks."""
     known = set(inspect.signature(Model.generate).parameters) - {"self", "options"}
     known |= set(inspect.signature(generate).parameters) - {
-        "engine", "vocabulary", "sampling", "boundaries"
+        "backend", "vocabulary", "sampling", "boundaries"
     }  # fmt: skip
     for name in options.keys() - known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)  # temp for temperature

@@ -70,11 +70,11 @@ def recipe_result(name: str, *, checkpoints: Path | None = None) -> RecipeResult
             f"{path} keeps no {chosen.part} text; expected one to evaluate. Delete the run and "
             "start it again"
         )
-    tallies = {chosen.part: evaluate(model.run.engine, text)}
+    tallies = {chosen.part: evaluate(model.run.backend, text)}
     if chosen.reset_every:
         window = chosen.reset_every
         label = f"{chosen.part}, windows of {window}"
-        tallies[label] = evaluate(model.run.engine, text, reset_every=window)
+        tallies[label] = evaluate(model.run.backend, text, reset_every=window)
     complete = read_record(path)["status"] == "finished"
     if methods and complete:
         from charlm.api.adaptation import Adaptation

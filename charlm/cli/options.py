@@ -191,7 +191,7 @@ def open_model(
 ) -> "Model":
     """Return the model of the run."""
     model = api.load(locate(run, checkpoints), engine=engine, weights=weights)
-    say(f"engine {model.run.engine.name}", level=2)
+    say(f"engine {model.run.backend.name}", level=2)
     return model
 
 

@@ -88,7 +88,7 @@ def _verdict(low: float, high: float) -> str:
 
 def line_nats(
     name: str,
-    engine: Backend,
+    backend: Backend,
     text: EncodedText,
     vocabulary: Vocabulary,
     *,
@@ -101,7 +101,7 @@ def line_nats(
     """
     if len(text.ids) == 0:
         raise CorpusError("the text is empty; expected at least one line to compare runs on")
-    nats = text_nats(engine, text)
+    nats = text_nats(backend, text)
     penalized = nats + unk_penalty * (np.asarray(text.ids) == vocabulary.unk)
     return LineNats(
         name=name,

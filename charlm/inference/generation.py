@@ -25,7 +25,7 @@ from charlm.text.tokenizers.vocabulary import Vocabulary
 READ_AT_ONCE = 4096
 """Tokens of a prompt read at once; limits the memory, without an effect on results."""
 MAX_STEPS = 64
-"""Most tokens per call of the engine; the first calls sample fewer, so that text appears soon."""
+"""Most tokens per call of the backend; the first calls sample fewer, so that text appears soon."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class NextToken:
 
 @runtime_checkable
 class Drawing(Protocol):
-    """An engine that samples many tokens in one call (see `NativeBackend.draw`)."""
+    """A backend that samples many tokens in one call (see `NativeBackend.draw`)."""
 
     def draw(
         self,
@@ -100,19 +100,19 @@ class Drawing(Protocol):
         """Return ids and nats (T, B), and the logits and the state after them."""
 
 
-def read_prompt(engine: Backend, ids: Ids, state: State | None = None) -> tuple[Logits, State]:
+def read_prompt(backend: Backend, ids: Ids, state: State | None = None) -> tuple[Logits, State]:
     """Return the logits of the token after a prompt, shape (1, V), and the state there.
 
     Without a state the prompt starts a document: zero state and start symbol. With a state, the
     prompt must have at least one token.
     """
     if state is None:
-        ids, state = np.concatenate([[EOS], ids]), engine.initial_state(1)
+        ids, state = np.concatenate([[EOS], ids]), backend.initial_state(1)
     elif len(ids) == 0:
         raise UsageError("a state was given without tokens; expected at least one token to read")
     ids = np.asarray(ids, np.int64)[:, None]
     for start in range(0, len(ids), READ_AT_ONCE):
-        logits, state = engine.logits(ids[start : start + READ_AT_ONCE], state)
+        logits, state = backend.logits(ids[start : start + READ_AT_ONCE], state)
     return logits, state
 
 
@@ -122,7 +122,7 @@ def prompt_ids(vocabulary: Vocabulary, prompt: str, boundaries: Boundaries) -> I
 
 
 def next_tokens(
-    engine: Backend,
+    backend: Backend,
     vocabulary: Vocabulary,
     prompt: str,
     top: int,
@@ -133,7 +133,7 @@ def next_tokens(
     Raises UsageError unless `top` is 1 or more.
     """
     check_count("top", top, 1)
-    logits, _ = read_prompt(engine, prompt_ids(vocabulary, prompt, boundaries))
+    logits, _ = read_prompt(backend, prompt_ids(vocabulary, prompt, boundaries))
     next_probabilities = probabilities(logits)[0]
     order = np.argsort(-next_probabilities, kind="stable")[:top]
     return [
@@ -147,7 +147,7 @@ def next_tokens(
 
 
 def generate(
-    engine: Backend,
+    backend: Backend,
     vocabulary: Vocabulary,
     *,
     length: int,
@@ -178,7 +178,7 @@ def generate(
     if stop and isinstance(vocabulary, BackwardVocabulary):
         raise UsageError("stop with a model that reads backward; leave it out")
     sampling = sampling or Sampling()
-    logits, state = read_prompt(engine, prompt_ids(vocabulary, prompt, boundaries))
+    logits, state = read_prompt(backend, prompt_ids(vocabulary, prompt, boundaries))
     position = _Position(logits=logits, state=state).rows([0] * samples)
     rules = _Rules(sampling=sampling, allow_unk=allow_unk, restart=EOS if boundaries.resets else -1)
     separator = boundaries.separator
@@ -189,7 +189,7 @@ def generate(
     while done < length and alive:
         steps = min(at_once, length - done)
         uniform = np.stack([generators[number].random(steps) for number in alive], axis=1)
-        ids, nats, position = _sample(engine, position, uniform, rules)
+        ids, nats, position = _sample(backend, position, uniform, rules)
         ended: set[int] = set()
         for step, row in product(range(len(ids)), range(len(alive))):
             if row in ended:
@@ -229,14 +229,14 @@ class _Rules:
 
 
 def _sample(
-    engine: Backend, position: _Position, uniform: Nats, rules: _Rules
+    backend: Backend, position: _Position, uniform: Nats, rules: _Rules
 ) -> tuple[Ids, Nats, _Position]:
     """Sample tokens with uniform numbers (T, B); return ids and nats (T, B) and the new position.
 
-    An engine that can sample does plain temperature sampling itself.
+    A backend that can sample does plain temperature sampling itself.
     """
-    if isinstance(engine, Drawing) and rules.sampling.is_plain:
-        ids, nats, logits, state = engine.draw(
+    if isinstance(backend, Drawing) and rules.sampling.is_plain:
+        ids, nats, logits, state = backend.draw(
             position.logits,
             position.state,
             uniform,
@@ -253,8 +253,8 @@ def _sample(
         state = position.state
         if rules.restart >= 0:
             ended = ids[step] == rules.restart
-            state = _reset(state, engine.initial_state(len(numbers)), ended)
-        logits, state = engine.logits(ids[step][None, :], state)
+            state = _reset(state, backend.initial_state(len(numbers)), ended)
+        logits, state = backend.logits(ids[step][None, :], state)
         position = _Position(logits=logits, state=state)
     return ids, nats, position
 

@@ -85,9 +85,9 @@ def rank(
 class Reader:
     """One model, after the tokens before a gap; `next` is ln P(token | before), shape (V,)."""
 
-    def __init__(self, engine: Backend, before: Ids, end: bool) -> None:
-        self.engine, self.end = engine, end
-        logits, self.state = read_prompt(engine, before)
+    def __init__(self, backend: Backend, before: Ids, end: bool) -> None:
+        self.backend, self.end = backend, end
+        logits, self.state = read_prompt(backend, before)
         self.next: Nats = log_probabilities(logits)[0]
 
     def whole(self, candidates: Ids, after: Ids) -> NDArray[np.float64]:
@@ -100,9 +100,9 @@ class Reader:
         repeated = np.repeat(targets[:, None], rows, axis=1)  # (T, K)
         inputs = np.concatenate([candidates[None], repeated[:-1]])
         state = rows_of(self.state, [0] * rows)
-        step = window_length(self.engine, rows)
+        step = window_length(self.backend, rows)
         for begin in range(0, len(repeated), step):
             span = slice(begin, begin + step)
-            nats, state = self.engine.nats(inputs[span], repeated[span], state)
+            nats, state = self.backend.nats(inputs[span], repeated[span], state)
             scores = scores - nats.sum(axis=0)
         return scores

@@ -33,7 +33,7 @@ MAX_LOGITS = 1 << 25
 
 
 def stream_nats(
-    engine: Backend,
+    backend: Backend,
     ids: NDArray[Any],
     state: State | None = None,
     first_input: int = EOS,
@@ -44,16 +44,16 @@ def stream_nats(
     `first_input` is the token before the text: the start symbol, or the last token that was read.
     """
     if len(ids) == 0:
-        return np.empty(0), engine.initial_state(1) if state is None else state
+        return np.empty(0), backend.initial_state(1) if state is None else state
     count = max(1, min(rows, len(ids) // MIN_PIECE))
     covered = len(ids) // count * count
-    pieces = _Pieces(engine, ids[:covered], count, first_input, state)
+    pieces = _Pieces(backend, ids[:covered], count, first_input, state)
     pieces.read()
     _settle(pieces)
     nats, after = pieces.nats.reshape(-1), rows_of(pieces.after, [count - 1])
     if covered == len(ids):
         return nats, after
-    rest, after = stream_nats(engine, ids[covered:], after, first_input=int(ids[covered - 1]))
+    rest, after = stream_nats(backend, ids[covered:], after, first_input=int(ids[covered - 1]))
     return np.concatenate([nats, rest]), after
 
 
@@ -85,20 +85,20 @@ class _Pieces:
 
     def __init__(
         self,
-        engine: Backend,
+        backend: Backend,
         ids: NDArray[Any],
         count: int,
         first_input: int,
         state: State | None,
     ) -> None:
-        self.engine, self.count = engine, count
-        self.window = window_length(engine, count)
+        self.backend, self.count = backend, count
+        self.window = window_length(backend, count)
         self.length = len(ids) // count
         self.targets = np.asarray(ids).reshape(count, self.length)
         before = np.concatenate([np.array([first_input], ids.dtype), ids[:-1]])
         self.inputs = before.reshape(count, self.length)
         self.nats = np.zeros((count, self.length))
-        self.start = engine.initial_state(count)
+        self.start = backend.initial_state(count)
         if state is not None:
             for layer, first in zip(self.start, state, strict=True):
                 for rows, value in zip(layer, first, strict=True):
@@ -143,15 +143,15 @@ class _Pieces:
         end = min(begin + self.window, self.length)
         inputs = self.inputs[rows, begin:end].T.astype(np.int64)
         targets = self.targets[rows, begin:end].T.astype(np.int64)
-        nats, state = self.engine.nats(inputs, targets, state)
+        nats, state = self.backend.nats(inputs, targets, state)
         self.nats[rows, begin:end] = nats.T
         advance(nats.size)
         return state
 
 
-def window_length(engine: Backend, rows: int) -> int:
+def window_length(backend: Backend, rows: int) -> int:
     """Return the window length, in tokens, for a number of rows; it limits the logits."""
-    return max(1, min(WINDOW, MAX_LOGITS // (rows * engine.logits_each)))
+    return max(1, min(WINDOW, MAX_LOGITS // (rows * backend.logits_each)))
 
 
 def _write_rows(target: State, rows: Ids, values: State) -> None:
@@ -171,7 +171,7 @@ def _differ(left: State, right: State) -> NDArray[np.bool_]:
 
 
 def document_nats(
-    engine: Backend,
+    backend: Backend,
     documents: Sequence[NDArray[Any]],
     rows: int = MAX_ROWS,
     first_inputs: Sequence[int] | None = None,
@@ -180,12 +180,12 @@ def document_nats(
 
     Texts of similar length are read side by side; padding does not count.
     """
-    pairs = nats_and_ranks(engine, documents, rows, first_inputs, ranked=False)
+    pairs = nats_and_ranks(backend, documents, rows, first_inputs, ranked=False)
     return [nats for nats, _ in pairs]
 
 
 def nats_and_ranks(
-    engine: Backend,
+    backend: Backend,
     documents: Sequence[NDArray[Any]],
     rows: int = MAX_ROWS,
     first_inputs: Sequence[int] | None = None,
@@ -202,14 +202,14 @@ def nats_and_ranks(
     for start in range(0, len(order), rows):
         group = order[start : start + rows]
         chosen = [documents[number] for number in group]
-        pairs = _group(engine, chosen, [firsts[number] for number in group], ranked)
+        pairs = _group(backend, chosen, [firsts[number] for number in group], ranked)
         for number, pair in zip(group, pairs, strict=True):
             results[number] = pair
     return results
 
 
 def _group(
-    engine: Backend, group: list[NDArray[Any]], firsts: list[int], ranked: bool
+    backend: Backend, group: list[NDArray[Any]], firsts: list[int], ranked: bool
 ) -> list[tuple[Nats, Ids]]:
     longest = max(len(ids) for ids in group)
     targets = np.full((longest, len(group)), EOS, np.int64)
@@ -217,33 +217,33 @@ def _group(
         targets[: len(ids), row] = ids
     inputs = np.concatenate([[firsts], targets[:-1]])
     nats, ranks = np.zeros(targets.shape), np.zeros(targets.shape, np.int64)
-    state = engine.initial_state(len(group))
-    step = window_length(engine, len(group))
+    state = backend.initial_state(len(group))
+    step = window_length(backend, len(group))
     for begin in range(0, longest, step):
         span = slice(begin, begin + step)
         if ranked:
-            nats[span], ranks[span], state = engine.ranks(inputs[span], targets[span], state)
+            nats[span], ranks[span], state = backend.ranks(inputs[span], targets[span], state)
         else:
-            nats[span], state = engine.nats(inputs[span], targets[span], state)
+            nats[span], state = backend.nats(inputs[span], targets[span], state)
         advance(sum(min(max(len(ids) - begin, 0), step) for ids in group))
     return [(nats[: len(ids), row], ranks[: len(ids), row]) for row, ids in enumerate(group)]
 
 
-def text_nats(engine: Backend, text: EncodedText) -> Nats:
+def text_nats(backend: Backend, text: EncodedText) -> Nats:
     """Return the nats of every token of a text, shape (N,); the state resets after documents."""
     if text.is_stream:
-        return stream_nats(engine, text.ids)[0]
+        return stream_nats(backend, text.ids)[0]
     pieces = np.split(np.asarray(text.ids), text.ends[:-1])
     short = [piece for piece in pieces if len(piece) <= MAX_ROWS * MIN_PIECE]
-    short_nats = iter(document_nats(engine, short))
+    short_nats = iter(document_nats(backend, short))
     nats = [
-        next(short_nats) if len(piece) <= MAX_ROWS * MIN_PIECE else stream_nats(engine, piece)[0]
+        next(short_nats) if len(piece) <= MAX_ROWS * MIN_PIECE else stream_nats(backend, piece)[0]
         for piece in pieces
     ]
     return np.concatenate([*nats, np.empty(0)])
 
 
-def windowed_nats(engine: Backend, text: EncodedText, window: int) -> Nats:
+def windowed_nats(backend: Backend, text: EncodedText, window: int) -> Nats:
     """Return the nats if the state resets every `window` tokens, as transformer repositories do.
 
     Each window is read from the zero state; its first input is the token before it. A document
@@ -259,7 +259,7 @@ def windowed_nats(engine: Backend, text: EncodedText, window: int) -> Nats:
     ]
     documents = [ids[start:stop] for start, stop in spans]
     firsts = [int(ids[start - 1]) if start else EOS for start, _ in spans]
-    nats = document_nats(engine, documents, first_inputs=firsts)
+    nats = document_nats(backend, documents, first_inputs=firsts)
     return np.concatenate([*nats, np.empty(0)])
 
 
@@ -281,12 +281,14 @@ def tally(text: EncodedText, nats: Nats) -> Tally:
     )
 
 
-def evaluate(engine: Backend, text: EncodedText, *, reset_every: int | None = None) -> Tally:
+def evaluate(backend: Backend, text: EncodedText, *, reset_every: int | None = None) -> Tally:
     """Return the tally of a text under a model: one deterministic pass, in float32.
 
     With `reset_every`, the state resets every so many tokens (see `windowed_nats`).
     """
     if reset_every is not None:
         check_count("reset_every", reset_every, 1)
-    nats = text_nats(engine, text) if not reset_every else windowed_nats(engine, text, reset_every)
+    nats = (
+        text_nats(backend, text) if not reset_every else windowed_nats(backend, text, reset_every)
+    )
     return tally(text, nats)

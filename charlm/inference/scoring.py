@@ -137,7 +137,7 @@ class Scorer:
 
     def __init__(
         self,
-        engine: Backend,
+        backend: Backend,
         vocabulary: Vocabulary,
         boundaries: Boundaries,
         *,
@@ -149,7 +149,7 @@ class Scorer:
             raise UsageError(
                 "one stream of texts with a model that reads backward; leave out carry"
             )
-        self.engine, self.vocabulary, self.carry = engine, vocabulary, carry
+        self.backend, self.vocabulary, self.carry = backend, vocabulary, carry
         self.boundaries, self.end = boundaries, boundaries.has_ends
         self.unk_penalty = unk_penalty
         line_end = lines and not self.end and not vocabulary.unknown("\n")
@@ -164,7 +164,7 @@ class Scorer:
             pairs = zip(texts, encoded, strict=True)
             return Scores(self._carried(*pair, tokens) for pair in pairs)
         documents = [self._documents(item.ids) for item in encoded]
-        results = iter(nats_and_ranks(self.engine, list(chain(*documents)), ranked=tokens))
+        results = iter(nats_and_ranks(self.backend, list(chain(*documents)), ranked=tokens))
         scores = Scores()
         for text, item, own in zip(texts, encoded, documents, strict=True):
             nats, ranks = map(np.concatenate, zip(*(next(results) for _ in own), strict=True))
@@ -196,10 +196,10 @@ class Scorer:
         return EncodedText(ids=ids, ends=ends, counts=counts, is_stream=not self.end)
 
     def _carried(self, text: str, encoded: EncodedText, tokens: bool) -> Score:
-        nats, after = stream_nats(self.engine, encoded.ids, self._state, self._last)
+        nats, after = stream_nats(self.backend, encoded.ids, self._state, self._last)
         details: tuple[TokenScore, ...] = ()
         if tokens:
-            ranks = token_ranks(self.engine, encoded.ids, self._state, self._last)
+            ranks = token_ranks(self.backend, encoded.ids, self._state, self._last)
             details = self._tokens(text, encoded, nats, ranks)
         if len(encoded.ids):
             self._state, self._last = after, int(encoded.ids[-1])
@@ -230,7 +230,7 @@ class Scorer:
 
 
 def token_ranks(
-    engine: Backend,
+    backend: Backend,
     ids: NDArray[Any],
     state: State | None = None,
     first_input: int = EOS,
@@ -239,10 +239,10 @@ def token_ranks(
     """Return the rank of each token of a text (1: most probable)."""
     targets = np.asarray(ids, np.int64)[:, None]
     inputs = np.concatenate([[[first_input]], targets[:-1]])
-    state = engine.initial_state(1) if state is None else state
+    state = backend.initial_state(1) if state is None else state
     ranks = np.zeros(len(targets), np.int64)
     for start in range(0, len(targets), step):
         span = slice(start, start + step)
-        _, span_ranks, state = engine.ranks(inputs[span], targets[span], state)
+        _, span_ranks, state = backend.ranks(inputs[span], targets[span], state)
         ranks[span] = span_ranks[:, 0]
     return ranks

@@ -74,7 +74,7 @@ class Run:
     """
 
     path: Path
-    engine: Backend
+    backend: Backend
     vocabulary: Vocabulary
     boundaries: Boundaries
     config: dict[str, Any]
@@ -260,7 +260,7 @@ def load_run(
     backward = settings.direction == "backward"
     return Run(
         path=path,
-        engine=load_backend(
+        backend=load_backend(
             path / WEIGHTS,
             settings,
             len(vocabulary),

@@ -30,11 +30,13 @@ WORSE = 0.002
 """Fraction by which the last validation must be worse than the best to count as over-fitted."""
 
 
-def review(trainer: Trainer, dataset: Dataset, engine: Backend, valid_nats: float | None) -> Review:
-    """Review a finished run, whose best weights `engine` computes with."""
+def review(
+    trainer: Trainer, dataset: Dataset, backend: Backend, valid_nats: float | None
+) -> Review:
+    """Review a finished run, whose best weights `backend` computes with."""
     part = end_of(dataset.train, TRAINING_SAMPLE)
     with phase("evaluating a part of the training text", total=len(part.ids)):
-        train = evaluate(engine, part).nats_per_token
+        train = evaluate(backend, part).nats_per_token
     model = trainer.model.settings
     advice = diagnosis(
         train, valid_nats, trainer.counters.validation_nats, trainer.passes, model.dropout or 0.0
@@ -42,7 +44,7 @@ def review(trainer: Trainer, dataset: Dataset, engine: Backend, valid_nats: floa
     memory = None
     if model.direction != "backward":
         with phase("checking what was memorised"):
-            memory = memory_of(engine, dataset)
+            memory = memory_of(backend, dataset)
     return Review(train_nats_per_token=train, advice=advice, memory=memory)
 
 
@@ -110,12 +112,12 @@ def _against_memory(dropout: float) -> str:
     return "more text, or a smaller model"
 
 
-def memory_of(engine: Backend, dataset: Dataset, seed: int = 1) -> Memory:
+def memory_of(backend: Backend, dataset: Dataset, seed: int = 1) -> Memory:
     """Compare samples of a model with its training text."""
     vocabulary, train = dataset.vocabulary, np.asarray(dataset.train.ids[:MAX_COMPARED])
     texts, boundaries = [""] * SAMPLES, dataset.boundaries
     drawn = generate(
-        engine, vocabulary, length=SAMPLE_TOKENS, samples=SAMPLES, seed=seed, boundaries=boundaries
+        backend, vocabulary, length=SAMPLE_TOKENS, samples=SAMPLES, seed=seed, boundaries=boundaries
     )
     with phase("generating samples", total=SAMPLES * SAMPLE_TOKENS):
         for piece in drawn:

@@ -272,8 +272,8 @@ def mend_manifests(path: Path) -> None:
 def read_weights(path: Path) -> str:
     """A sum of what a reader gets from a run: logits and vocabulary."""
     run = load_run(path)
-    state = run.engine.initial_state(1)
-    logits, _ = run.engine.logits(np.array([[1], [2], [3]]), state)
+    state = run.backend.initial_state(1)
+    logits, _ = run.backend.logits(np.array([[1], [2], [3]]), state)
     found = np.asarray(logits).tobytes() + repr(run.vocabulary.tokens).encode()
     return hashlib.sha256(found).hexdigest()
 

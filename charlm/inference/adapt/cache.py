@@ -55,24 +55,24 @@ class Cache:
     theta: float
 
 
-def read_contexts(engine: TorchBackend, text: EncodedText, most: int | None = None) -> Contexts:
+def read_contexts(backend: TorchBackend, text: EncodedText, most: int | None = None) -> Contexts:
     """Read a text once, or its first `most` tokens. Each document begins from the first state.
 
     Raises CorpusError if the text is empty.
     """
-    return _joined(list(_windows(engine, text, most)))
+    return _joined(list(_windows(backend, text, most)))
 
 
-def _windows(engine: TorchBackend, text: EncodedText, most: int | None) -> Iterator[Contexts]:
+def _windows(backend: TorchBackend, text: EncodedText, most: int | None) -> Iterator[Contexts]:
     ids = np.asarray(text.ids[:most], np.int64)
     if len(ids) == 0:
         raise CorpusError("the text is empty; expected at least one token to read with a cache")
     pieces = [ids] if text.is_stream else np.split(ids, text.ends[text.ends < len(ids)])
     for piece in pieces:
-        inputs, state = np.concatenate([[EOS], piece[:-1]]), engine.initial_state(1)
+        inputs, state = np.concatenate([[EOS], piece[:-1]]), backend.initial_state(1)
         for begin in range(0, len(piece), WINDOW):
             span = slice(begin, begin + WINDOW)
-            hidden, nats, state = engine.contexts(inputs[span, None], piece[span, None], state)
+            hidden, nats, state = backend.contexts(inputs[span, None], piece[span, None], state)
             advance(len(nats))
             yield Contexts(hidden=hidden[:, 0], targets=piece[span], nats=nats[:, 0])
 
@@ -150,11 +150,11 @@ def tuned(contexts: Contexts, size: int) -> Cache:
     return min(totals, key=totals.__getitem__)
 
 
-def cached_tally(engine: TorchBackend, text: EncodedText, cache: Cache) -> Tally:
+def cached_tally(backend: TorchBackend, text: EncodedText, cache: Cache) -> Tally:
     """Return the tally of a text under a model with a cache. Memory grows with the cache only."""
     past: list[Contexts] = []
     nats: list[NDArray[np.float64]] = []
-    for new in _blocks(_windows(engine, text, None)):
+    for new in _blocks(_windows(backend, text, None)):
         seen = _joined([*past, new])
         known = len(seen.nats) - len(new.nats)
         nats.append(cached_nats(seen, cache, known))

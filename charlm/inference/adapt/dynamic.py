@@ -52,20 +52,20 @@ class Dynamic:
 
 
 def gradient_rms(
-    engine: TorchBackend, text: EncodedText, window: int = WINDOW
+    backend: TorchBackend, text: EncodedText, window: int = WINDOW
 ) -> dict[str, Tensor]:
     """Return the RMS of the gradient of each trainable weight over batches of the training text.
 
     Raises CorpusError if the text is too short for one batch.
     """
-    model = _learner_of(engine)
+    model = _learner_of(backend)
     squares = {name: torch.zeros_like(weight) for name, weight in _trainable(model)}
     count = 0
     with phase("measuring gradients", total=min(len(text.ids), STATISTICS_TOKENS)):
         for inputs, targets in _batches(text, window):
             model.zero_grad()
             _, shown, _ = model.read(torch.from_numpy(inputs))
-            _mean_nats(model, shown, torch.from_numpy(targets), engine.logit_scale).backward()  # type: ignore[no-untyped-call]
+            _mean_nats(model, shown, torch.from_numpy(targets), backend.logit_scale).backward()  # type: ignore[no-untyped-call]
             for name, weight in _trainable(model):
                 if weight.grad is not None:
                     squares[name] += weight.grad**2
@@ -91,13 +91,13 @@ def _batches(text: EncodedText, window: int) -> Iterator[tuple[Ids, Ids]]:
 
 
 def dynamic_nats(
-    engine: TorchBackend, text: EncodedText, rms: Mapping[str, Tensor], how: Dynamic
+    backend: TorchBackend, text: EncodedText, rms: Mapping[str, Tensor], how: Dynamic
 ) -> NDArray[np.float64]:
     """Return -ln P of every token (N,) under a copy of the model that learns as it reads.
 
     Each document begins from the first state, with the weights learnt so far.
     """
-    learner = _Learner(engine, rms, how)
+    learner = _Learner(backend, rms, how)
     ends = [len(text.ids)] if text.is_stream else text.ends
     ids = np.asarray(text.ids, np.int64)
     nats = [learner.read(ids[begin:end]) for begin, end in pairwise([0, *ends])]
@@ -107,8 +107,8 @@ def dynamic_nats(
 class _Learner:
     """Copy of a model that learns from each window after predicting it."""
 
-    def __init__(self, engine: TorchBackend, rms: Mapping[str, Tensor], how: Dynamic) -> None:
-        self.model, self.how, self.scale = _learner_of(engine), how, engine.logit_scale
+    def __init__(self, backend: TorchBackend, rms: Mapping[str, Tensor], how: Dynamic) -> None:
+        self.model, self.how, self.scale = _learner_of(backend), how, backend.logit_scale
         named = [(name, weight) for name, weight in _trainable(self.model) if name in rms]
         self.weights = [weight for _, weight in named]
         self.trained = [weight.detach().clone() for weight in self.weights]
@@ -151,11 +151,11 @@ class _Learner:
         return nats.detach().double().numpy(), kept
 
 
-def _learner_of(engine: TorchBackend) -> RecurrentLanguageModel:
-    """Return a copy of the engine's model with trainable weights."""
-    model = RecurrentLanguageModel(engine.model.settings, engine.model.vocab_size)
-    model.load_state_dict(engine.model.state_dict())
-    return model.to(engine.device)
+def _learner_of(backend: TorchBackend) -> RecurrentLanguageModel:
+    """Return a copy of the backend's model with trainable weights."""
+    model = RecurrentLanguageModel(backend.model.settings, backend.model.vocab_size)
+    model.load_state_dict(backend.model.state_dict())
+    return model.to(backend.device)
 
 
 def _trainable(model: RecurrentLanguageModel) -> list[tuple[str, Tensor]]:
@@ -170,7 +170,7 @@ def _mean_nats(
 
 
 def tuned(
-    engine: TorchBackend, text: EncodedText, rms: Mapping[str, Tensor], window: int = WINDOW
+    backend: TorchBackend, text: EncodedText, rms: Mapping[str, Tensor], window: int = WINDOW
 ) -> Dynamic:
     """Return the rate and decay with the least nats on the beginning of a text.
 
@@ -180,7 +180,7 @@ def tuned(
 
     def nats(how: Dynamic) -> float:
         """Return the nats of the beginning."""
-        return float(dynamic_nats(engine, beginning, rms, how).sum())
+        return float(dynamic_nats(backend, beginning, rms, how).sum())
 
     rates = [Dynamic(rate=rate, decay=DECAYS[1], window=window) for rate in RATES]
     trials = len(RATES) + len(DECAYS)
