@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -30,13 +31,13 @@ from charlm.cli import (
 )
 from charlm.cli.display import shown_phases
 from charlm.cli.frame import (
-    App,
     DebugOption,
     QuietOption,
     VerboseOption,
     VersionOption,
+    add_commands,
     joined_lines,
-    set_talk,
+    set_verbosity,
 )
 from charlm.cli.output import (
     Verbosity,
@@ -45,7 +46,7 @@ from charlm.cli.output import (
     prepare_streams,
     say,
 )
-from charlm.cli.takes import NO_TEXT
+from charlm.cli.stdin import NO_TEXT
 from charlm.errors import CharlmError, UsageError
 from charlm.files.escapes import escape_controls
 
@@ -62,7 +63,7 @@ EPILOG = """Exit codes: 0 ok, 1 bug, 2 usage, 3 text, 4 run or model,
 
 MAX_MESSAGE = 2000
 
-app = App(
+app = typer.Typer(
     name="charlm",
     help=HELP,
     epilog=joined_lines(EPILOG),
@@ -89,15 +90,31 @@ def common(
         "no",
         "off",
     )
-    set_talk(quiet, verbose, debug)
+    set_verbosity(quiet, verbose, debug)
 
 
-VERBS = (
-    train, sample, score, evaluate, compare, next_token, fill, vocab, vectors, info, verify,
-    gradients, search, reproduce, explain, bench, settings, guide,
-)  # fmt: skip
-for verb in VERBS:
-    verb.register(app)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "train": train.train,
+    "sample": sample.sample,
+    "score": score.score,
+    "eval": evaluate.evaluate,
+    "compare": compare.compare,
+    "next": next_token.next_token,
+    "fill": fill.fill,
+    "vocab": vocab.vocab,
+    "info": info.info,
+    "verify": verify.verify,
+    "gradients": gradients.gradients,
+    "search": search.search,
+    "reproduce": reproduce.reproduce,
+    "explain": explain.explain,
+    "bench": bench.bench,
+    "settings": settings.settings,
+    "guide": guide.guide,
+}
+"""Commands in the order of the help."""
+add_commands(app, COMMANDS)
+app.add_typer(vectors.app)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -6,13 +6,8 @@ from typing import Annotated
 import typer
 
 from charlm import api
-from charlm.cli.options import JsonOption
+from charlm.cli import options
 from charlm.cli.output import render, say, write_json
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("bench")(bench)
 
 
 def bench(
@@ -23,7 +18,7 @@ def bench(
     cells: Annotated[
         bool, typer.Option("--cells", help="Measure training of every cell too.")
     ] = False,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Measure the speed of this machine: training, sampling, scoring.
 

@@ -6,26 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from charlm import api
-from charlm.cli.options import (
-    NO_FLAGS,
-    CheckpointsOption,
-    EngineOption,
-    JsonOption,
-    ReadingFlags,
-    UnkPenaltyOption,
-    open_model,
-)
-from charlm.cli.output import render, say, say_notes, write_json
+from charlm.cli import options
+from charlm.cli.output import render, say, say_all, write_json
 from charlm.errors import UsageError
 from charlm.units import finite
 
 if TYPE_CHECKING:
     from charlm.api import Comparison
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("compare")(compare)
 
 
 def compare(
@@ -36,12 +23,12 @@ def compare(
         list[str] | None,
         typer.Option("--file", help="Text to compare on. (default: the held-out text)"),
     ] = None,
-    reading: ReadingFlags = NO_FLAGS,
-    unk_penalty: UnkPenaltyOption = None,
+    reading: options.Reading = options.NO_FLAGS,
+    unk_penalty: options.UnkPenalty = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap.")] = 0,
-    as_json: JsonOption = False,
-    engine: EngineOption = "auto",
-    checkpoints: CheckpointsOption = None,
+    as_json: options.Json = False,
+    engine: options.Engine = "auto",
+    checkpoints: options.Checkpoints = None,
 ) -> None:
     """Compare runs on one text, with confidence intervals.
 
@@ -52,9 +39,9 @@ def compare(
     """
     if len(runs) < 2:
         raise UsageError(f"found {len(runs)} run; expected two runs or more to compare")
-    models = [open_model(name, checkpoints, engine) for name in runs]
+    models = [options.open_model(name, checkpoints, engine) for name in runs]
     result = api.compare_runs(models, files, reading=reading, unk_penalty=unk_penalty, seed=seed)
-    say_notes(result.notes)
+    say_all(result.notes)
     if as_json:
         write_json({"schema_version": 1, "runs": _rows(result)})
         return

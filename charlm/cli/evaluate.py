@@ -5,34 +5,13 @@ from typing import Annotated
 import typer
 
 from charlm import api
-from charlm.cli.frame import App
-from charlm.cli.options import (
-    NO_FLAGS,
-    CheckpointsOption,
-    EngineOption,
-    JsonOption,
-    ReadingFlags,
-    RunOption,
-    WeightsOption,
-    check_meant,
-    open_model,
-    reading_flags,
-)
-from charlm.cli.output import render, say, say_notes, write, write_json
-from charlm.cli.takes import Takes
+from charlm.cli import options
+from charlm.cli.output import render, say, say_all, write, write_json
+from charlm.cli.stdin import Takes
 from charlm.errors import UsageError
 
 
-def register(app: App) -> None:
-    """Add the command."""
-    app.command(
-        "eval",
-        takes=Takes(
-            text=("files",), stdin=("--file", "-"), option=("To evaluate a text, use", "--file")
-        ),
-    )(evaluate)
-
-
+@Takes(text=("files",), stdin=("--file", "-"), option=("To evaluate a text, use", "--file"))
 def evaluate(
     files: Annotated[
         list[str] | None,
@@ -42,7 +21,7 @@ def evaluate(
         str | None,
         typer.Option("--document", help="stream, line, paragraph or file. (default: as trained)"),
     ] = None,
-    reading: ReadingFlags = NO_FLAGS,
+    reading: options.Reading = options.NO_FLAGS,
     window: Annotated[
         int | None,
         typer.Option("--window", min=1, help="Tokens in a window of --reset. (default: 256)"),
@@ -70,11 +49,11 @@ def evaluate(
         list[str] | None,
         typer.Option("--with", metavar="RUN", help="Also mix with another run; may be repeated."),
     ] = None,
-    as_json: JsonOption = False,
-    engine: EngineOption = "auto",
-    weights: WeightsOption = "fp32",
-    run: RunOption = None,
-    checkpoints: CheckpointsOption = None,
+    as_json: options.Json = False,
+    engine: options.Engine = "auto",
+    weights: options.Weights = "fp32",
+    run: options.Run = None,
+    checkpoints: options.Checkpoints = None,
 ) -> None:
     """Evaluate a model on a text: loss, perplexity.
 
@@ -93,15 +72,15 @@ def evaluate(
                  "--average": average, "--with": others}  # fmt: skip
         flag = next(flag for flag, value in flags.items() if value)
         raise UsageError(f"{flag} needs engine torch, weights fp32, and no --reset")
-    of_files = reading_flags(reading) | ({"--document"} if document is not None else set())
-    check_meant(of_files if not files else set(), "--file")
-    check_meant({"--window"} if window and not reset else set(), "--reset")
-    model = open_model(run, checkpoints, "torch" if methods else engine, weights)
+    of_files = options.reading_flags(reading) | ({"--document"} if document is not None else set())
+    options.check_meant(of_files if not files else set(), "--file")
+    options.check_meant({"--window"} if window and not reset else set(), "--reset")
+    model = options.open_model(run, checkpoints, "torch" if methods else engine, weights)
     result = api.evaluate_run(
         model, files, document=document, reading=reading, methods=methods,
         reset_every=(window or 256) if reset else None,
     )  # fmt: skip
-    say_notes(result.notes)
+    say_all(result.notes)
     tallies = result.plain | result.adapted
     if as_json:
         about = {"schema_version": 1, "run": model.path.name, "protocol": result.protocol}

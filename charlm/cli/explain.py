@@ -6,17 +6,12 @@ from typing import Annotated
 import typer
 
 from charlm import api
-from charlm.cli.frame import App
-from charlm.cli.options import JsonOption
+from charlm.cli import options
 from charlm.cli.output import render, write, write_json
-from charlm.cli.takes import Takes
+from charlm.cli.stdin import Takes
 
 
-def register(app: App) -> None:
-    """Add the command."""
-    app.command("explain", takes=Takes(text=("text",), literal="text"))(explain)
-
-
+@Takes(text=("text",), literal="text")
 def explain(
     text: Annotated[
         str | None,
@@ -28,7 +23,7 @@ def explain(
         int, typer.Option("--updates", min=0, help="Number of steps of Adam.")
     ] = 100,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the initial weights.")] = 1,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Show a tiny network spell a word, with every number.
 

@@ -1,6 +1,6 @@
 """Frame of every command: global flags, the run, settings, and standard input.
 
-`App` is a typer application whose commands pass through `framed`, which
+`add_commands` adds commands that pass through `framed`, which
 
 1. accepts `-q`, `-v`, `--debug` and `--version` after the command too;
 2. takes the run from the argument RUN if the command has no other argument, and from CHARLM_RUN
@@ -29,8 +29,7 @@ import typer
 from charlm import __version__
 from charlm.cli.options import SettingOptions
 from charlm.cli.output import Verbosity, say, write
-from charlm.cli.stdin import check_unread, read_text
-from charlm.cli.takes import NO_TEXT, Takes
+from charlm.cli.stdin import NO_TEXT, Takes, check_unread, read_text
 from charlm.commands import command
 from charlm.config.flags import words_of
 from charlm.config.settings import table
@@ -79,28 +78,17 @@ RunArgument = Annotated[
 ]
 
 
-def set_talk(quiet: bool, verbose: bool, debug: bool) -> None:
+def set_verbosity(quiet: bool, verbose: bool, debug: bool) -> None:
     """Apply the global flags that were given; the others change nothing."""
     if quiet or verbose:
         Verbosity.level = 0 if quiet else 2
     Verbosity.debug = Verbosity.debug or debug
 
 
-class App(typer.Typer):
-    """A typer application whose commands are framed."""
-
-    def command(
-        self, name: str | None = None, *, takes: Takes = NO_TEXT, **options: Any
-    ) -> Callable[[Any], Any]:
-        """Return a decorator that registers a function as a command."""
-        register = super().command(name, **options)
-
-        def decorate(function: Callable[..., None]) -> Callable[..., None]:
-            """Register the framed function."""
-            register(framed(name or function.__name__, function, takes))
-            return function
-
-        return decorate
+def add_commands(app: typer.Typer, functions: dict[str, Callable[..., None]]) -> None:
+    """Add framed functions as commands of these names."""
+    for name, function in functions.items():
+        app.command(name)(framed(name, function))
 
 
 def joined_lines(text: str) -> str:
@@ -108,8 +96,9 @@ def joined_lines(text: str) -> str:
     return re.sub(r"(?<!\n)\n(?!\n)", " ", text)
 
 
-def framed(verb: str, function: Callable[..., None], takes: Takes) -> Callable[..., None]:
+def framed(verb: str, function: Callable[..., None]) -> Callable[..., None]:
     """Return a command inside the steps that every command has."""
+    takes: Takes = getattr(function, "takes", NO_TEXT)
     parameters = list(inspect.signature(function, eval_str=True).parameters.values())
     names = {parameter.name for parameter in parameters}
     marked = {p.name: marks[0] for p in parameters if (marks := _marks(p))}
@@ -123,7 +112,7 @@ def framed(verb: str, function: Callable[..., None], takes: Takes) -> Callable[.
     def wrapped(**values: Any) -> None:
         """Handle the common parameters, then run the command."""
         own = {name: values.pop(name) for name in added}
-        set_talk(own["quiet"], own["verbose"], own["debug"])
+        set_verbosity(own["quiet"], own["verbose"], own["debug"])
         if takes_run:
             values["run"] = chosen_run(verb, takes, values, own.get("run_argument"))
         check_unread(verb, takes, values)
@@ -144,7 +133,6 @@ def framed(verb: str, function: Callable[..., None], takes: Takes) -> Callable[.
             every.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
     every += [_option(name, option, default) for name, (option, default) in added.items()]
     wrapped.__doc__ = joined_lines(inspect.getdoc(function) or "")
-    wrapped.__dict__["takes"] = takes
     wrapped.__dict__["__signature__"] = inspect.Signature(every)
     wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
     return wrapped

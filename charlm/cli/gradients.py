@@ -8,19 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from charlm import api
-from charlm.cli.frame import App
-from charlm.cli.options import (
-    NO_FLAGS,
-    CheckpointsOption,
-    JsonOption,
-    ReadingFlags,
-    RunOption,
-    check_meant,
-    locate,
-    reading_flags,
-)
+from charlm.cli import options
 from charlm.cli.output import render, say, write, write_json
-from charlm.cli.takes import Takes
+from charlm.cli.stdin import Takes
 from charlm.errors import UsageError
 from charlm.files.atomic import explained
 
@@ -28,14 +18,7 @@ if TYPE_CHECKING:
     from charlm.inspect.gradients import GradientFlow
 
 
-def register(app: App) -> None:
-    """Add the command."""
-    app.command(
-        "gradients",
-        takes=Takes(text=("text",), run_in="text", reads_run=lambda values: not values["compare"]),
-    )(gradients)
-
-
+@Takes(text=("text",), run_in="text", reads_run=lambda values: not values["compare"])
 def gradients(
     text: Annotated[
         list[str] | None,
@@ -56,7 +39,7 @@ def gradients(
             help="Minutes for each cell of --compare. (default: 1; the task: 1,500 steps)",
         ),
     ] = None,
-    reading: ReadingFlags = NO_FLAGS,
+    reading: options.Reading = options.NO_FLAGS,
     lags: Annotated[
         int | None,
         typer.Option("--lags", min=2, help="Tokens to look back. (default: 200; the task: 100)"),
@@ -68,9 +51,9 @@ def gradients(
         Path | None,
         typer.Option("--out", help="Save a picture as .svg, .png or .pdf (needs charlm[plot])."),
     ] = None,
-    as_json: JsonOption = False,
-    run: RunOption = None,
-    checkpoints: CheckpointsOption = None,
+    as_json: options.Json = False,
+    run: options.Run = None,
+    checkpoints: options.Checkpoints = None,
 ) -> None:
     """Show how far back in the text the gradient reaches.
 
@@ -80,16 +63,16 @@ def gradients(
 
     if out:
         check_picture(out)
-    check_meant(reading_flags(reading) if not text else set(), "a text")
+    options.check_meant(options.reading_flags(reading) if not text else set(), "a text")
     if compare and run:
         raise UsageError("--compare trains models of its own and reads no run; leave out --run")
     typed = {"--minutes"} if minutes is not None else set()
     typed |= {"--seed"} if seed is not None else set()
-    check_meant(typed if not compare else set(), "--compare")
+    options.check_meant(typed if not compare else set(), "--compare")
     if compare:
         flows = list(_compared(compare, text, reading, minutes, lags, 1 if seed is None else seed))
     else:
-        path = locate(run, checkpoints)
+        path = options.locate(run, checkpoints)
         flows = [api.run_gradients(path, text or (), reading=reading, lags=lags)]
     if as_json:
         models = [{**asdict(flow), "diagnosis": flow.diagnosis} for flow in flows]
@@ -108,7 +91,7 @@ def gradients(
 def _compared(
     names: str,
     files: list[str] | None,
-    reading: ReadingFlags,
+    reading: options.Reading,
     minutes: float | None,
     lags: int | None,
     seed: int,

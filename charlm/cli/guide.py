@@ -15,11 +15,6 @@ LINK = re.compile(r"\[([^\]]+)\]\((\w+)\.md\)")
 """A link from one page to another."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("guide")(guide)
-
-
 def guide(
     topic: Annotated[
         str | None,

@@ -1,25 +1,18 @@
 """`charlm info`: show what a run is and how it was made, without torch."""
 
-import typer
-
 from charlm import api
-from charlm.cli.options import CheckpointsOption, JsonOption, RunOption, locate
+from charlm.cli import options
 from charlm.cli.output import Verbosity, render, write, write_json
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("info")(info)
-
-
 def info(
-    as_json: JsonOption = False, run: RunOption = None, checkpoints: CheckpointsOption = None
+    as_json: options.Json = False, run: options.Run = None, checkpoints: options.Checkpoints = None
 ) -> None:
     """Show a run: model, text, results, settings and their origins.
 
     Example:  charlm info --run tales
     """
-    path = locate(run, checkpoints, trained=False)
+    path = options.locate(run, checkpoints, trained=False)
     about = api.describe_run(path)
     if as_json:
         write_json({"schema_version": 1, **about})

@@ -18,13 +18,12 @@ from charlm.errors import UsageError
 
 if TYPE_CHECKING:
     from charlm.api.model import Model
-    from charlm.runs.run import Run
 
-RunOption = Annotated[
+Run = Annotated[
     str | None,
     typer.Option("--run", metavar="NAME|PATH", help="Which run, or CHARLM_RUN; else the newest."),
 ]
-CheckpointsOption = Annotated[
+Checkpoints = Annotated[
     Path | None,
     typer.Option(
         "--checkpoints",
@@ -34,13 +33,13 @@ CheckpointsOption = Annotated[
         show_default=False,
     ),
 ]
-EngineOption = Annotated[
+Engine = Annotated[
     str,
     typer.Option(
         "--engine", help="What computes: auto, native (compiled kernels), numpy or torch."
     ),
 ]
-WeightsOption = Annotated[
+Weights = Annotated[
     str,
     typer.Option("--weights", help="How the kernels keep the weights: fp32, bf16 or int8."),
 ]
@@ -54,7 +53,7 @@ def _check_penalty(value: float | None) -> float | None:
     return value
 
 
-UnkPenaltyOption = Annotated[
+UnkPenalty = Annotated[
     float | None,
     typer.Option(
         "--unk-penalty",
@@ -65,13 +64,11 @@ UnkPenaltyOption = Annotated[
         show_default=False,
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 SettingFlags = Mapping[str, Any]
 """Values of the settings whose flags were typed, by the settings' names."""
 NO_FLAGS: SettingFlags = MappingProxyType({})
 """Default for a parameter of this kind: no flag was typed."""
-
-
 ALIAS = "_alias"
 """Ending of the parameter for another spelling of a flag."""
 
@@ -130,40 +127,27 @@ def reading_settings() -> list[str]:
     return [each.name for each in fields(ReadSettings)]
 
 
-def every_setting() -> list[str]:
-    """Return all settings; the rules for reading a text come last."""
+def _every_setting() -> list[str]:
     reading = reading_settings()
     return [*(name for name in table() if name not in reading), *reading]
 
 
-def vocabulary_settings() -> list[str]:
-    """Return the settings of the vocabulary."""
+def _vocabulary_settings() -> list[str]:
     return [name for name, setting in table().items() if setting.section == "vocabulary"]
 
 
-def text_settings() -> list[str]:
-    """Return the settings of the text that a search takes."""
+def _search_settings() -> list[str]:
     return ["document", "valid", "unit", *reading_settings()]
 
 
-ReadingFlags = Annotated[SettingFlags, SettingOptions(reading_settings)]
+Reading = Annotated[SettingFlags, SettingOptions(reading_settings)]
 """Flags that say how a text is read."""
-
-
-def table_flags(reading: SettingFlags) -> set[str]:
-    """Return the typed flags that only a table of some format needs."""
-    settings = table()
-    needed = {
-        name: value
-        for name, value in reading.items()
-        if any(need.fact == "input_format" for need in settings[name].spec.needs)
-    }
-    return reading_flags(needed)
-
-
-def as_trained(reading: SettingFlags, run: "Run") -> SettingFlags:
-    """Return the flags; by default line ends are read as in the training text of the run."""
-    return {"keep_cr": run.boundaries.crlf, **reading}
+Every = Annotated[SettingFlags, SettingOptions(_every_setting)]
+"""Flags of all settings; those for reading a text come last."""
+Vocabulary = Annotated[SettingFlags, SettingOptions(_vocabulary_settings)]
+"""Flags of the vocabulary."""
+Search = Annotated[SettingFlags, SettingOptions(_search_settings)]
+"""Flags that say which text a search reads, and how."""
 
 
 def reading_flags(reading: SettingFlags) -> set[str]:

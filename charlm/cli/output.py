@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -64,11 +64,10 @@ def say(text: str, *, level: int = 1) -> None:
                 _silence(2)
 
 
-def say_notes(notes: Sequence[str], said: int = 0) -> int:
-    """Report the notes after the first `said`; return their number."""
-    for note in notes[said:]:
-        say(note)
-    return len(notes)
+def say_all(messages: Iterable[str]) -> None:
+    """Write messages to stderr, one on each line."""
+    for message in messages:
+        say(message)
 
 
 def write(text: str, *, flush: bool = False) -> None:

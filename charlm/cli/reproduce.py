@@ -7,18 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from charlm import api
-from charlm.cli.options import CheckpointsOption, JsonOption
+from charlm.cli import options
 from charlm.cli.output import Verbosity, render, say, write_json
 from charlm.cli.progress import follow
 from charlm.config.recipes import RECIPES, Recipe, recipe
 
 if TYPE_CHECKING:
     from charlm.training.session import Session
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("reproduce")(reproduce)
 
 
 def reproduce(
@@ -36,8 +31,8 @@ def reproduce(
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Seed of a new run. (default: 1)")
     ] = None,
-    as_json: JsonOption = False,
-    checkpoints: CheckpointsOption = None,
+    as_json: options.Json = False,
+    checkpoints: options.Checkpoints = None,
 ) -> None:
     """Train a recipe and compare with published results.
 

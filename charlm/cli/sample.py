@@ -9,19 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from charlm import api
-from charlm.cli.frame import App
-from charlm.cli.options import (
-    CheckpointsOption,
-    EngineOption,
-    RunOption,
-    WeightsOption,
-    check_meant,
-    name_unknown,
-    open_model,
-)
-from charlm.cli.output import on_terminal, say, say_notes, write, write_json_line
-from charlm.cli.stdin import read_file
-from charlm.cli.takes import Takes
+from charlm.cli import options
+from charlm.cli.output import on_terminal, say, say_all, write, write_json_line
+from charlm.cli.stdin import Takes, read_file
 from charlm.errors import UsageError
 from charlm.files.escapes import escape_controls
 from charlm.phases import advance, phase
@@ -33,20 +23,13 @@ if TYPE_CHECKING:
     from charlm.report.samples import Layout
 
 
-def register(app: App) -> None:
-    """Add the command."""
-    app.command(
-        "sample",
-        takes=Takes(
-            text=("prime", "prime_file"),
-            stdin=("--prime", "-"),
-            purpose="Start from it",
-            literal="prime",
-            option=("To start from a text, use", "--prime"),
-        ),
-    )(sample)
-
-
+@Takes(
+    text=("prime", "prime_file"),
+    stdin=("--prime", "-"),
+    purpose="Start from it",
+    literal="prime",
+    option=("To start from a text, use", "--prime"),
+)
 def sample(
     length: Annotated[
         int,
@@ -136,10 +119,10 @@ def sample(
         bool, typer.Option("--raw", help="Write control characters unchanged, even on a terminal.")
     ] = False,
     json_lines: Annotated[bool, typer.Option("--json", help="One JSON object per sample.")] = False,
-    engine: EngineOption = "auto",
-    weights: WeightsOption = "fp32",
-    run: RunOption = None,
-    checkpoints: CheckpointsOption = None,
+    engine: options.Engine = "auto",
+    weights: options.Weights = "fp32",
+    run: options.Run = None,
+    checkpoints: options.Checkpoints = None,
 ) -> None:
     """Generate new text.
 
@@ -149,11 +132,11 @@ def sample(
     """
     _check_one({"--json": json_lines, "--print0": print0, "--separator": separator is not None})
     _check_one({"--prime": bool(prime), "--prime-file": bool(prime_file)})
-    options: dict[str, Any] = {
+    sampling: dict[str, Any] = {
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
     }  # fmt: skip
-    api.Sampling(**options)  # raises before the model is loaded
-    model = open_model(run, checkpoints, engine, weights)
+    api.Sampling(**sampling)  # raises before the model is loaded
+    model = options.open_model(run, checkpoints, engine, weights)
     rules = {"--unique": unique, "--new": new, "--match": bool(match), "--min-len": min_len > 0,
              "--max-len": max_len is not None}  # fmt: skip
     filters = {flag for flag, given in rules.items() if given}
@@ -161,13 +144,11 @@ def sample(
     prompt = _prompt(model, prime or "", prime_file)
     from charlm.report.samples import Layout, text_notes
 
-    say_notes(
-        text_notes(model.vocabulary, stop, separator or "", ends=model.run.boundaries.has_ends)
-    )
+    say_all(text_notes(model.vocabulary, stop, separator or "", ends=model.run.boundaries.has_ends))
     if seed is None:
         seed = api.fresh_seed()
         say(f"seed {seed}")
-    options |= {"length": length, "prompt": prompt, "seed": seed, "stop": stop,
+    sampling |= {"length": length, "prompt": prompt, "seed": seed, "stop": stop,
                 "allow_unk": allow_unk, "unk_text": unk_text}  # fmt: skip
     lines = model.run.boundaries.document == "line"
     show = escape_controls if on_terminal() and not raw else str
@@ -176,11 +157,11 @@ def sample(
     if whole and (lines or filters or count > 1):
         items = model.items(
             count, unique=unique, new=new, match=match, min_len=min_len, max_len=max_len,
-            attempts=attempts, **options,
+            attempts=attempts, **sampling,
         )  # fmt: skip
         _write_items(items, added, seed if json_lines else None, layout, filtered=bool(filters))
         return
-    pieces = model.generate(samples=count, until_eos=whole, **options)
+    pieces = model.generate(samples=count, until_eos=whole, **sampling)
     start, end = ("", added) if model.run.backward else (added, "")
     if json_lines:
         for number, one in enumerate(_gathered(pieces, count)):
@@ -203,7 +184,7 @@ def _is_whole(
 ) -> bool:
     """Return whether samples are whole documents. Raises UsageError for flags that do not fit."""
     if attempts is not None:
-        check_meant({"--attempts"} if not filters else set(), "a rule such as --unique")
+        options.check_meant({"--attempts"} if not filters else set(), "a rule such as --unique")
     whole = model.run.boundaries.document == "line" if until_eos is None else until_eos
     if filters and until_eos is False:
         raise UsageError(
@@ -232,7 +213,7 @@ def _prompt(model: "Model", prime: str, file: Path | None) -> str:
     if file:
         prime = model.run.boundaries.file_prompt(read_file(file))
     if prime:
-        name_unknown(model, [model.context(prime)], "prime text")
+        options.name_unknown(model, [model.context(prime)], "prime text")
     return prime
 
 
@@ -293,4 +274,4 @@ def _write_items(
         for number, item in enumerate(items):
             _write_record(item, text_of(item), number, seed)
     finally:
-        say_notes(item_notes(items, filtered=filtered))
+        say_all(item_notes(items, filtered=filtered))

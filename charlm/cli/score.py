@@ -3,32 +3,19 @@
 import csv
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from charlm import api
-from charlm.cli.options import (
-    NO_FLAGS,
-    CheckpointsOption,
-    EngineOption,
-    ReadingFlags,
-    RunOption,
-    UnkPenaltyOption,
-    WeightsOption,
-    as_trained,
-    check_meant,
-    name_unknown,
-    open_model,
-    reading_flags,
-    table_flags,
-)
-from charlm.cli.output import on_terminal, render, say, say_notes, terminal_width, write
+from charlm.cli import options
+from charlm.cli.output import on_terminal, render, say, terminal_width, write
 from charlm.cli.stdin import stdin_blocks
+from charlm.config.settings import table
 from charlm.errors import UsageError, check_choice
 from charlm.files.escapes import escape_controls
 from charlm.phases import phase
@@ -41,18 +28,13 @@ FORMATS = ("auto", "table", "tsv", "csv", "jsonl", "scores")
 STDIN = ["-"]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("score")(score)
-
-
 def score(
     texts: Annotated[list[str] | None, typer.Argument(help="Sentences; - is stdin.")] = None,
     file: Annotated[
         Path | None,
         typer.Option("--file", help="File with a sentence on each line, or a table with --column."),
     ] = None,
-    reading: ReadingFlags = NO_FLAGS,
+    reading: options.Reading = options.NO_FLAGS,
     keep: Annotated[
         list[str] | None,
         typer.Option(
@@ -70,7 +52,7 @@ def score(
             "--rank", help="Rank the lines of a file or of stdin, as arguments always are."
         ),
     ] = False,
-    unk_penalty: UnkPenaltyOption = None,
+    unk_penalty: options.UnkPenalty = None,
     output: Annotated[
         str,
         typer.Option(
@@ -85,10 +67,10 @@ def score(
         bool,
         typer.Option("--carry", help="Score the sentences as the lines of one continuous text."),
     ] = False,
-    engine: EngineOption = "auto",
-    weights: WeightsOption = "fp32",
-    run: RunOption = None,
-    checkpoints: CheckpointsOption = None,
+    engine: options.Engine = "auto",
+    weights: options.Weights = "fp32",
+    run: options.Run = None,
+    checkpoints: options.Checkpoints = None,
 ) -> None:
     """Score sentences: log-probability, perplexity, rank.
 
@@ -103,123 +85,109 @@ def score(
     Example:  charlm score "the apple and pear salad" "the apple and pair salad"
     """
     texts = texts or []
-    form = _Form(output=output, log_base=log_base, tokens=tokens, keep=keep, rank=rank)
-    form.check(carry=carry)
+    _check_output(output, log_base, tokens=tokens, keep=keep, rank=rank, carry=carry)
     from_stdin = _check_source(texts, file, reading, keep=keep)
     piped = from_stdin and reading.get("input_format", "auto") in ("auto", "text")
-    model = open_model(run, checkpoints, engine, weights)
+    model = options.open_model(run, checkpoints, engine, weights)
     if not model.run.boundaries.has_ends:
         say("This model was trained on continuous text, so the end of a sentence is not scored")
-    if from_stdin or file:
-        rules = as_trained(reading, model.run)
-        batches = (
-            api.stream_sentences(stdin_blocks(), "standard input", rules, say)
-            if piped
-            else api.file_sentences(file or Path("-"), rules, say)
-        )
+    rules = {"keep_cr": model.run.boundaries.crlf, **reading}
+    if piped:
+        batches = api.stream_sentences(stdin_blocks(), "standard input", rules, say)
+    elif from_stdin or file:
+        batches = api.file_sentences(file or Path("-"), rules, say)
     else:
         batches = api.numbered([texts])
-        name_unknown(model, texts, "sentences")
+        options.name_unknown(model, texts, "sentences")
     scorer = model.scorer(carry=carry, lines=carry, unk_penalty=unk_penalty)
     rows = api.score_rows(scorer, batches, tokens=tokens)
+    columns = None if keep is None else _column_names(keep)
+    from charlm.report.scores import score_lines, unknown_warning
+
+    counts = Counter[int]()
     with phase("scoring", unit="tokens") if file else nullcontext():
         if output == "table" or (output == "auto" and (rank or (on_terminal() and not from_stdin))):
+            table_rows = list(chain.from_iterable(rows))
             ranked = rank or (len(texts) > 1 and not from_stdin and not carry)
             words = model.vocabulary.spec.whole_words
-            counts = form.write_tables([row for batch in rows for row in batch], ranked, words)
+            _write_tables(table_rows, columns or [], log_base, tokens, ranked=ranked, words=words)
+            counts.update(score.tally.oov for _, score in table_rows if score)
         else:
-            counts = form.write_lines(rows)
-    from charlm.report.scores import unknown_warning
+            from charlm.report.formats import FORMATS as WRITERS
 
+            writer = WRITERS["tsv" if output == "auto" else output](log_base, tokens=tokens)
+            show = escape_controls if on_terminal() else str
+            for lines in score_lines(rows, writer, columns, counts, say):
+                write(show(lines), flush=True)
     if not counts:
         say("no text was found, so nothing was scored")
     elif warning := unknown_warning(model.run, counts, unk_penalty):
         say(warning)
 
 
+def _check_output(
+    output: str, log_base: str, *, tokens: bool, keep: list[str] | None, rank: bool, carry: bool
+) -> None:
+    """Raise UsageError for options of the output that are invalid, alone or together."""
+    check_choice("--format", output, FORMATS)
+    check_choice("--log-base", log_base, LOG_BASES)
+    if output == "scores" and (tokens or keep):
+        flag = "--tokens" if tokens else "--keep"
+        raise UsageError(f"{flag} with --format scores, which has none; expected another format")
+    if rank and output not in ("auto", "table"):
+        raise UsageError(f"--rank with --format {output}; only the format table shows ranks")
+    if rank and carry:
+        raise UsageError(
+            "--rank with --carry: lines of one text are no alternatives; leave one out"
+        )
+
+
 def _check_source(
-    texts: list[str], file: Path | None, reading: ReadingFlags, *, keep: list[str] | None
+    texts: list[str], file: Path | None, reading: options.Reading, *, keep: list[str] | None
 ) -> bool:
     """Return whether sentences come from stdin. Raises UsageError for flags that do not fit."""
     if texts and file:
         raise UsageError("sentences and --file were both given; expected one of them")
     from_stdin = (not texts and not file) or texts == STDIN or str(file) == "-"
-    table = reading.get("input_format", "auto") not in ("auto", "text")
+    is_table = reading.get("input_format", "auto") not in ("auto", "text")
     if texts and texts != STDIN:
-        check_meant(reading_flags(reading), "--file or stdin")
-    if keep is not None and not file and not (from_stdin and table):
-        check_meant({"--keep"}, "--file")
-    if from_stdin and not table:
-        check_meant(table_flags(reading), "--file or --input-format")
+        options.check_meant(options.reading_flags(reading), "--file or stdin")
+    if keep is not None and not file and not (from_stdin and is_table):
+        options.check_meant({"--keep"}, "--file")
+    if from_stdin and not is_table:
+        options.check_meant(_table_flags(reading), "--file or --input-format")
     if from_stdin and sys.stdin.isatty():
         raise UsageError("no sentences; expected some as arguments, with --file, or on stdin")
     return from_stdin
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Form:
-    """Options of the output."""
+def _table_flags(reading: options.Reading) -> set[str]:
+    """Return the typed flags that only a table needs."""
+    settings = table()
+    needed = {
+        name: value
+        for name, value in reading.items()
+        if any(need.fact == "input_format" for need in settings[name].spec.needs)
+    }
+    return options.reading_flags(needed)
 
-    output: str
-    log_base: str
-    tokens: bool
-    keep: list[str] | None
-    rank: bool
 
-    def check(self, *, carry: bool) -> None:
-        """Raise UsageError for options that make no sense, alone or together."""
-        check_choice("--format", self.output, FORMATS)
-        check_choice("--log-base", self.log_base, LOG_BASES)
-        if self.output == "scores" and (self.tokens or self.keep):
-            flag = "--tokens" if self.tokens else "--keep"
-            raise UsageError(
-                f"{flag} with --format scores, which has none; expected another format"
-            )
-        if self.rank and self.output not in ("auto", "table"):
-            raise UsageError(
-                f"--rank with --format {self.output}; only the format table shows ranks"
-            )
-        if self.rank and carry:
-            raise UsageError(
-                "--rank with --carry: lines of one text are no alternatives; leave one out"
-            )
+def _column_names(keep: list[str]) -> list[str]:
+    """Return the names of columns in the values of --keep, which are lines of CSV."""
+    return list(dict.fromkeys(name for row in csv.reader(keep) for name in row if name))
 
-    @property
-    def columns(self) -> list[str] | None:
-        """The names of columns in the values of --keep, which are lines of CSV."""
-        if self.keep is None:
-            return None
-        return list(dict.fromkeys(name for row in csv.reader(self.keep) for name in row if name))
 
-    def write_tables(self, rows: "Rows", ranked: bool, words: bool) -> Counter[int]:
-        """Write tables for people; return the number of texts by unknown tokens."""
-        from charlm.report.scores import kept_columns, score_table, token_table
+def _write_tables(
+    rows: "Rows", columns: Sequence[str], log_base: str, tokens: bool, *, ranked: bool, words: bool
+) -> None:
+    """Write a table of all texts, and with `tokens` one for each text."""
+    from charlm.report.scores import kept_columns, score_table, token_table
 
-        records, scores = [row for row, _ in rows], [score for _, score in rows]
-        names = kept_columns(self.columns, records) if self.columns else []
-        kept = {name: [row.cells.get(name, "") for row in records] for name in names}
-        render(
-            score_table(
-                scores, self.log_base, terminal_width(), rank=ranked, words=words, kept=kept
-            )
-        )
-        for score in scores if self.tokens else ():
-            if score:
-                write("\n")
-                render(token_table(score, self.log_base))
-        return Counter(score.tally.oov for score in scores if score)
-
-    def write_lines(self, rows: "Iterable[Rows]") -> Counter[int]:
-        """Write lines for programs; return the number of texts by unknown tokens."""
-        from charlm.report.formats import FORMATS
-        from charlm.report.scores import Columns, score_lines
-
-        show = escape_controls if on_terminal() else str
-        writer = FORMATS["tsv" if self.output == "auto" else self.output](
-            self.log_base, tokens=self.tokens
-        )
-        columns, counts, reported = Columns(self.columns, writer), Counter[int](), 0
-        for lines in score_lines(rows, columns, counts):
-            reported = say_notes(columns.warnings, reported)
-            write(show(lines), flush=True)
-        return counts
+    records, scores = [row for row, _ in rows], [score for _, score in rows]
+    names = kept_columns(columns, records) if columns else []
+    kept = {name: [row.cells.get(name, "") for row in records] for name in names}
+    render(score_table(scores, log_base, terminal_width(), rank=ranked, words=words, kept=kept))
+    for score in scores if tokens else ():
+        if score:
+            write("\n")
+            render(token_table(score, log_base))

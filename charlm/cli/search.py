@@ -5,17 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charlm.cli.frame import App
-from charlm.cli.options import (
-    NO_FLAGS,
-    CheckpointsOption,
-    JsonOption,
-    SettingFlags,
-    SettingOptions,
-    text_settings,
-)
+from charlm.cli import options
 from charlm.cli.output import Verbosity, render, say, write_json
-from charlm.cli.takes import Takes
+from charlm.cli.stdin import Takes
 from charlm.commands import command
 
 if TYPE_CHECKING:
@@ -24,11 +16,7 @@ if TYPE_CHECKING:
     from charlm.training.search import TrialRecord
 
 
-def register(app: App) -> None:
-    """Add the command."""
-    app.command("search", takes=Takes(text=("sources",), stdin=()))(search)
-
-
+@Takes(text=("sources",), stdin=())
 def search(
     sources: Annotated[
         list[str] | None, typer.Argument(help="Text, as in train; none: the built-in text.")
@@ -43,7 +31,7 @@ def search(
     knobs: Annotated[
         str | None, typer.Option("--knobs", help="Settings to vary, such as dropout,learning_rate.")
     ] = None,
-    settings: Annotated[SettingFlags, SettingOptions(text_settings)] = NO_FLAGS,
+    settings: options.Search = options.NO_FLAGS,
     pairs: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any other setting: NAME=VALUE (see charlm settings)."),
@@ -52,8 +40,8 @@ def search(
         str, typer.Option("--name", help="Name of the search; an existing one is resumed.")
     ] = "search",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the search.")] = 1,
-    as_json: JsonOption = False,
-    checkpoints: CheckpointsOption = None,
+    as_json: options.Json = False,
+    checkpoints: options.Checkpoints = None,
 ) -> None:
     """Search for the best settings by short trials.
 
@@ -108,7 +96,7 @@ def _report(records: "Iterable[TrialRecord]") -> None:
         say(_line(record))
 
 
-def _typed_words(settings: SettingFlags, pairs: list[str]) -> list[str]:
+def _typed_words(settings: options.SettingFlags, pairs: list[str]) -> list[str]:
     """Return the settings as they were typed."""
     from charlm.config.flags import words_of
 

@@ -4,17 +4,12 @@ from typing import Annotated
 
 import typer
 
-from charlm.cli.options import JsonOption
+from charlm.cli import options
 from charlm.cli.output import render, write, write_json
 from charlm.config.settings import SECTIONS, find_setting, table
 from charlm.errors import UsageError, check_choice
 
 FORMATS = ("table", "markdown")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("settings")(settings)
 
 
 def settings(
@@ -25,7 +20,7 @@ def settings(
     output: Annotated[
         str, typer.Option("--format", help="Format of the list: table or markdown.")
     ] = "table",
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """List the settings with their flags and defaults, or show one.
 

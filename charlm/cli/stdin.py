@@ -12,19 +12,49 @@ import os
 import shlex
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from charlm.cli.output import Verbosity
-from charlm.cli.takes import Takes, Values
 from charlm.errors import UsageError
 
 READ_BYTES = 1 << 16
-
-
 NOT_GIVEN: tuple[Any, ...] = (None, False, [], ())
-"""Values of parameters that were not typed; an empty text was."""
+"""Values of parameters that were not typed. An empty text was typed."""
+Values = Mapping[str, Any]
+"""Values of a command's parameters by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Takes:
+    """Decorator that declares where a command takes its text and its run from."""
+
+    text: tuple[str, ...] = ()
+    """Parameters that give a text. If none of them was given, the command uses a default, so a
+    text that waits on standard input is an error."""
+    stdin: tuple[str, ...] = ("-",)
+    """Words that make the command read standard input; none if it cannot."""
+    purpose: str = "Read it"
+    """Advice on the text of `stdin`, as an imperative."""
+    literal: str = ""
+    """Parameter that is a text itself, for which `-` means standard input."""
+    option: tuple[str, str] = ("", "")
+    """Advice for a text that was given in place of a run, and the flag for it."""
+    run_in: str = ""
+    """Parameter with a list of texts, the first of which may be a run."""
+    reads_run: Callable[[Values], bool] = bool
+    """Function of the values that returns whether the call reads a run, so CHARLM_RUN applies."""
+
+    def __call__(self, function: Callable[..., None]) -> Callable[..., None]:
+        """Attach the declaration to a command."""
+        function.__dict__["takes"] = self
+        return function
+
+
+NO_TEXT = Takes()
+"""Declaration of a command that takes no text, or always needs one."""
 
 
 def check_unread(verb: str, takes: Takes, values: Values) -> None:

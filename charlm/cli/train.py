@@ -5,29 +5,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charlm.cli.frame import App
-from charlm.cli.options import (
-    NO_FLAGS,
-    CheckpointsOption,
-    JsonOption,
-    RunOption,
-    SettingFlags,
-    SettingOptions,
-    check_meant,
-    every_setting,
-)
-from charlm.cli.takes import Takes, Values
+from charlm import api
+from charlm.cli import options
+from charlm.cli.output import Verbosity, render, say, say_all, write, write_json
+from charlm.cli.progress import follow_all, write_result
+from charlm.cli.stdin import Takes, Values
+from charlm.config.presets import PRESETS
+from charlm.errors import UsageError
 
 if TYPE_CHECKING:
     from charlm.api import Request
+    from charlm.training.session import Session
 
 RUN, VOCABULARY, LENGTH = "Run", "Vocabulary", "Optimisation"
 """Panels of the help for the options that are not settings."""
-
-
-def register(app: App) -> None:
-    """Add the command."""
-    app.command("train", takes=Takes(text=("sources", "resume"), reads_run=_reads_run))(train)
 
 
 def _reads_run(values: Values) -> bool:
@@ -53,6 +44,7 @@ Pairs = Annotated[
 Vocab = Annotated[Path | None, _option("--vocab", VOCABULARY, "Use this tokenizer.json as it is.")]
 
 
+@Takes(text=("sources", "resume"), reads_run=_reads_run)
 def train(
     sources: Annotated[
         list[str] | None,
@@ -66,7 +58,7 @@ def train(
     preset: Preset = None,
     config: Config = None,
     pairs: Pairs = None,
-    settings: Annotated[SettingFlags, SettingOptions(every_setting)] = NO_FLAGS,
+    settings: options.Every = options.NO_FLAGS,
     vocab: Vocab = None,
     more_minutes: Annotated[
         float | None, _option("--more-minutes", LENGTH, "With --resume: train N minutes longer.")
@@ -77,9 +69,9 @@ def train(
     more_steps: Annotated[
         int | None, _option("--more-steps", LENGTH, "With --resume: train N steps longer.")
     ] = None,
-    run: RunOption = None,
-    checkpoints: CheckpointsOption = None,
-    as_json: JsonOption = False,
+    run: options.Run = None,
+    checkpoints: options.Checkpoints = None,
+    as_json: options.Json = False,
 ) -> None:
     """Train a model on a text.
 
@@ -87,8 +79,6 @@ def train(
 
     Example:  charlm train corpus.txt --minutes 5
     """
-    from charlm import api
-    from charlm.cli import beginning
     from charlm.config.flags import by_section, with_pairs
 
     if resume and sources and len(sources) == 1 and not run and not name:
@@ -101,38 +91,54 @@ def train(
     )  # fmt: skip
     ways = {"--resume": resume, "--continue": go_on, "--overwrite": overwrite, "--plan": plan}
     way = _way([flag for flag, is_given in ways.items() if is_given], request)
+    if request.preset in PRESETS and way != "--resume":  # an unknown one is refused later
+        say(f"preset {request.preset}; not as published: {PRESETS[request.preset].differs}")
     if way == "--plan":
-        beginning.show_plan(request, as_json=as_json)
+        _show_plan(request, as_json=as_json)
         return
-    _train(request, way, as_json=as_json)
-
-
-def _way(flags: list[str], request: "Request") -> str:
-    """Return the flag that decides how the run starts, or "". Raises UsageError for two."""
-    from charlm.errors import UsageError
-
-    if len(flags) > 1:
-        raise UsageError(f"{flags[0]} with {flags[1]}; give one of them")
-    way = flags[0] if flags else ""
-    if way != "--resume":
-        check_meant({f"--more-{unit}" for unit in request.more}, "--resume")
-    if not request.name:
-        check_meant({way} & {"--continue", "--overwrite"}, "--name")
-    return way
-
-
-def _train(request: "Request", way: str, *, as_json: bool) -> None:
-    """Train the run that the request names, show it, and end with the status of its end."""
-    from charlm.cli import beginning
-    from charlm.cli.progress import follow_all, write_result
-
-    if way == "--resume":
-        session = beginning.resume(request)
-    elif way == "--continue":
-        session = beginning.start_or_continue(request)
-    else:
-        session = beginning.start(request, overwrite=way == "--overwrite")
+    session = _session(request, way)
     status = follow_all(session)
     write_result(session, as_json=as_json)
     if status:
         raise typer.Exit(status)
+
+
+def _way(flags: list[str], request: "Request") -> str:
+    """Return the flag that decides how the run starts, or "". Raises UsageError for two."""
+    if len(flags) > 1:
+        raise UsageError(f"{flags[0]} with {flags[1]}; give one of them")
+    way = flags[0] if flags else ""
+    if way != "--resume":
+        options.check_meant({f"--more-{unit}" for unit in request.more}, "--resume")
+    if not request.name:
+        options.check_meant({way} & {"--continue", "--overwrite"}, "--name")
+    return way
+
+
+def _show_plan(request: "Request", *, as_json: bool) -> None:
+    """Write the plan and the reasons for it to stdout."""
+    planned = api.plan_run(request)
+    from charlm.report.progress import describe_plan
+    from charlm.report.runs import setting_rows, setting_table
+
+    say_all([*planned.warnings, *filter(None, [planned.problem])])
+    if as_json:
+        write_json({"schema_version": 1, **planned.record})
+        return
+    write("\n".join(describe_plan(planned.record)) + "\n\n")
+    render(setting_table(setting_rows(planned.record, everything=False)))
+
+
+def _session(request: "Request", way: str) -> "Session":
+    """Start or resume the run that the request names."""
+    command = Verbosity.command
+    if way == "--resume":
+        session = api.resume_run(request)
+    elif way == "--continue":
+        session = api.start_or_resume(request, command=command)
+    else:
+        return api.start_run(request, command=command, overwrite=way == "--overwrite")
+    step = session.trainer.counters.step
+    if step and not session.complete:
+        say(f"resuming {session.path.name} from step {step:,}")
+    return session

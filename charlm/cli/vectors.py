@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from charlm.cli.frame import App
-from charlm.cli.options import CheckpointsOption, JsonOption, RunOption, open_model
+from charlm.cli import options
+from charlm.cli.frame import add_commands
 from charlm.cli.output import on_terminal, render, say, write, write_json
 from charlm.files.atomic import explained
 from charlm.files.escapes import escape_controls
 
-app = App(
+app = typer.Typer(
     name="vectors",
     help="Export the learned embedding or show neighbours.\n\n"
     "Example:  charlm vectors nearest king",
@@ -19,24 +19,18 @@ app = App(
 )
 
 
-def register(parent: typer.Typer) -> None:
-    """Add the commands."""
-    parent.add_typer(app)
-
-
-@app.command("export")
 def export(
     out: Annotated[
         Path | None, typer.Option("--out", help="File to write. (default: stdout)")
     ] = None,
-    run: RunOption = None,
-    checkpoints: CheckpointsOption = None,
+    run: options.Run = None,
+    checkpoints: options.Checkpoints = None,
 ) -> None:
     """Write the embedding in word2vec's text format.
 
     Example:  charlm vectors export --out vectors.txt
     """
-    model = open_model(run, checkpoints)
+    model = options.open_model(run, checkpoints)
     lines = model.vector_lines()
     if out is None:
         for line in lines:
@@ -47,19 +41,18 @@ def export(
     say(f"wrote {len(model.vocabulary):,} vectors to {out}")
 
 
-@app.command("nearest")
 def nearest(
     token: Annotated[str, typer.Argument(help="Token of the vocabulary.")],
     top: Annotated[int, typer.Option("--top", min=1, help="Number of tokens to show.")] = 10,
-    as_json: JsonOption = False,
-    run: RunOption = None,
-    checkpoints: CheckpointsOption = None,
+    as_json: options.Json = False,
+    run: options.Run = None,
+    checkpoints: options.Checkpoints = None,
 ) -> None:
     """Show the tokens with the most similar vectors, by cosine.
 
     Example:  charlm vectors nearest king
     """
-    model = open_model(run, checkpoints)
+    model = options.open_model(run, checkpoints)
     pairs = model.nearest(token, top=top)
     if as_json:
         rows = [{"token": name, "cosine": cosine} for name, cosine in pairs]
@@ -68,3 +61,6 @@ def nearest(
     from charlm.report.tables import nearest_table
 
     render(nearest_table(pairs))
+
+
+add_commands(app, {"export": export, "nearest": nearest})

@@ -2,22 +2,15 @@
 
 from dataclasses import asdict
 
-import typer
-
 from charlm import api
-from charlm.cli.options import CheckpointsOption, JsonOption, RunOption, locate
+from charlm.cli import options
 from charlm.cli.output import render, write_json
 from charlm.commands import command
 from charlm.errors import RunError
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("verify")(verify)
-
-
 def verify(
-    as_json: JsonOption = False, run: RunOption = None, checkpoints: CheckpointsOption = None
+    as_json: options.Json = False, run: options.Run = None, checkpoints: options.Checkpoints = None
 ) -> None:
     """Check the files of a run; exit with 0 or 4.
 
@@ -25,7 +18,7 @@ def verify(
 
     Example:  charlm verify --run tales
     """
-    path = locate(run, checkpoints, trained=False)
+    path = options.locate(run, checkpoints, trained=False)
     checks = api.verify_run(path)
     broken = [check for check in checks if check.problems]
     if as_json:

@@ -6,17 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charlm.cli.frame import App
-from charlm.cli.options import (
-    NO_FLAGS,
-    JsonOption,
-    ReadingFlags,
-    SettingFlags,
-    SettingOptions,
-    vocabulary_settings,
-)
-from charlm.cli.output import render, say, say_notes, write, write_json
-from charlm.cli.takes import Takes
+from charlm.cli import options
+from charlm.cli.output import render, say, say_all, write, write_json
+from charlm.cli.stdin import Takes
 from charlm.commands import command
 from charlm.phases import counted, phase
 
@@ -28,26 +20,22 @@ if TYPE_CHECKING:
     from charlm.text.tokenizers.building import BuiltVocabulary
 
 
-def register(app: App) -> None:
-    """Add the command."""
-    app.command("vocab", takes=Takes(text=("sources",)))(vocab)
-
-
+@Takes(text=("sources",))
 def vocab(
     sources: Annotated[
         list[str] | None, typer.Argument(help="Text; none: the built-in text.")
     ] = None,
-    settings: Annotated[SettingFlags, SettingOptions(vocabulary_settings)] = NO_FLAGS,
+    settings: options.Vocabulary = options.NO_FLAGS,
     vocab: Annotated[
         Path | None, typer.Option("--vocab", help="Use this tokenizer.json instead of a new one.")
     ] = None,
-    reading: ReadingFlags = NO_FLAGS,
+    reading: options.Reading = options.NO_FLAGS,
     oov: Annotated[
         list[str] | None, typer.Option("--oov", help="Second text: how much of it is unknown?")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write it as tokenizer.json.")] = None,
     top: Annotated[int, typer.Option("--top", min=0, help="Entries shown at each end.")] = 10,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Show the vocabulary of a text: size, coverage, frequencies.
 
@@ -65,7 +53,7 @@ def vocab(
     rules = ReadSettings(**reading)
     corpus = Corpus(sources or [str(built_in_text())], reading=rules)
     built = _built(corpus, chosen, vocab)
-    say_notes([*corpus.warnings, *built.warnings])
+    say_all([*corpus.warnings, *built.warnings])
     content = _content(built, top)
     if oov:
         content["second_text"] = _second(built, Corpus(oov, reading=rules))
@@ -136,7 +124,7 @@ def _second(built: "BuiltVocabulary", corpus: "Corpus") -> dict[str, Any]:
         for part in chunk.split(END):
             pairs = zip(vocabulary.pieces(part), vocabulary.encode(part), strict=True)
             missing.update(piece for piece, index in pairs if index == vocabulary.unk)
-    say_notes(corpus.warnings)
+    say_all(corpus.warnings)
     total = int(counts.sum())
     return {
         "tokens": total,

@@ -1,8 +1,7 @@
 """Scores for people and programs: tables, and lines in the formats of `report.formats`."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from rich.table import Table
 from rich.text import Text
@@ -117,30 +116,23 @@ def token_table(score: Score, log_base: str) -> Table:
     return table
 
 
-@dataclass
-class Columns:
-    """Columns of the input that are copied to the output, and their names there.
+class _Columns:
+    """Columns of the input that are copied to the output: those of `keep`, or all for None."""
 
-    `keep` names them; None keeps all. `warnings` report columns that were renamed or left out.
-    """
+    def __init__(
+        self, writer: Writer, keep: Sequence[str] | None, warn: Callable[[str], None]
+    ) -> None:
+        self.writer, self.keep, self.warn = writer, keep, warn
+        self.names: dict[str, str] = {}  # output by input; "" for a column that is left out
 
-    keep: Sequence[str] | None
-    writer: Writer
-    warnings: list[str] = field(default_factory=list)
-    names: dict[str, str] = field(default_factory=dict)
-    """Name in the output by name in the input; empty for a column that is left out."""
-
-    def begin(self, rows: Iterable[Record]) -> None:
-        """Choose the columns from the first rows. Raises UsageError for an unknown one."""
-        self._add(kept_columns(self.keep, rows))
-
-    def _add(self, columns: Sequence[str]) -> None:
+    def add(self, columns: Sequence[str]) -> None:
+        """Add columns; warn of those that are renamed."""
         self.names = output_names([*self.names, *columns], self.writer.own_columns)
         self.writer.kept = list(self.names.values())
         renamed = [name for name in columns if self.names[name] != name]
         if renamed:
             pairs = ", ".join(f'"{self.names[name]}" for "{name}"' for name in renamed)
-            self.warnings.append(
+            self.warn(
                 f"columns of the input were renamed, since the output has these names: {pairs}"
             )
 
@@ -153,11 +145,11 @@ class Columns:
     def _add_late(self, number: int, columns: list[str]) -> None:
         """Add columns that the first rows did not have, unless a header lacks them."""
         if columns and not self.writer.header():
-            self._add(columns)
+            self.add(columns)
             return
         for name in columns:
             self.names[name] = ""
-            self.warnings.append(
+            self.warn(
                 f'the column "{name}" first appears in row {number:,}, after the header was '
                 "written, so it is left out. Use --format jsonl"
             )
@@ -178,26 +170,34 @@ def kept_columns(keep: Sequence[str] | None, rows: Iterable[Record]) -> Sequence
     return present if keep is None else keep
 
 
-def score_lines(batches: Iterable[Rows], columns: Columns, counts: Counter[int]) -> Iterator[str]:
+def score_lines(
+    batches: Iterable[Rows],
+    writer: Writer,
+    keep: Sequence[str] | None,
+    counts: Counter[int],
+    warn: Callable[[str], None],
+) -> Iterator[str]:
     """Yield the header, then the lines of each batch, all in the format of the writer.
 
-    `counts` counts the scored texts by their number of unknown tokens.
+    `keep` names the columns of the input to copy; None copies all. `counts` counts the scored texts
+    by their number of unknown tokens. `warn` gets warnings about columns.
     """
-    header = False
+    columns = _Columns(writer, keep, warn)
+    has_header = False
     for batch in batches:
-        if not header:
-            columns.begin(row for row, _ in batch)
-            yield columns.writer.header()
-        header = True
+        if not has_header:
+            columns.add(kept_columns(keep, (row for row, _ in batch)))
+            yield writer.header()
+            has_header = True
         lines = []
         for row, score in batch:
             scored = ScoredRow(number=row.number, score=score, kept=columns.cells(row))
-            lines.append(columns.writer.lines(scored))
+            lines.append(writer.lines(scored))
             if score:
                 counts[score.tally.oov] += 1
         yield "".join(lines)
-    if not header:
-        yield columns.writer.header()
+    if not has_header:
+        yield writer.header()
 
 
 def unk_note(run: Run, penalty: float | None) -> str:
