@@ -17,6 +17,8 @@ BUILT_IN_RUNS: dict[str, str | None] = {"prose": None, "tales": "tales.txt"}
 
 None if the text of a model does not ship.
 """
+DEFAULT_RUN = "prose"
+"""The model that is used when there is no other run."""
 BUILT_IN_TEXT = "tales.txt"
 """The text that `charlm train` reads when none is given."""
 
@@ -26,10 +28,6 @@ def shipped(kind: str, name: str) -> Path:
     package = Path(str(files("charlm")))
     installed = package / "_built_in" / kind / name
     return installed if installed.exists() else package.parent / kind / name
-
-
-DEFAULT_RUN = next(name for name in BUILT_IN_RUNS if shipped("checkpoints", name).exists())
-"""The model that is used when there is no other run."""
 
 
 def built_in_text() -> Path:
