@@ -126,7 +126,7 @@ def test_blank_lines_with_cr_are_pointed_out(tmp_path):
 
 def test_an_unknown_kind_of_document_is_refused():
     """The message lists the kinds there are."""
-    with pytest.raises(UsageError, match=r'"chapter" is not one of auto, stream, line'):
+    with pytest.raises(UsageError, match=r"'chapter'; expected one of auto, stream, line"):
         Corpus.from_text("a", "chapter")
 
 

@@ -17,12 +17,12 @@ from charlm.runs.built_in import shipped_sources
 from charlm.runs.layout import CONFIG, RECORD, TOKENIZER, WEIGHTS, read_config, read_manifest
 from charlm.runs.shapes import shown
 from charlm.text.boundaries import Boundaries
+from charlm.text.corpus import Corpus
 from charlm.text.dataset import SPLITS, Dataset, load_dataset, text_fingerprint
 from charlm.text.encoded import read_encoded, write_encoded
 from charlm.text.idcache import CACHED_FROM_BYTES
 from charlm.text.sources.hub import HUB_PREFIX
 from charlm.text.sources.names import literal_folders
-from charlm.text.splits import open_corpus
 from charlm.text.tokenizers.vocabulary import Vocabulary
 
 READ_AGAIN_BYTES = 100 << 20
@@ -133,7 +133,7 @@ def text_changed(settings: CorpusSettings, record: Mapping[str, Any]) -> bool:
     corpus = record["corpus"]
     begun = datetime.fromisoformat(record["created"]).timestamp()
     try:
-        opened = open_corpus(names, settings, corpus["document"])
+        opened = Corpus(names, document=corpus["document"], reading=settings)
         stamps = [stamp for stamp in opened.stamps() if stamp]
         older = all(changed < 1e9 * begun for _, changed, *_ in stamps)
         if older and sum(size for size, *_ in stamps) > READ_AGAIN_BYTES:

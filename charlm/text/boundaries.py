@@ -1,7 +1,7 @@
-"""Boundaries: the meaning of document ends and line ends for a model.
+"""Boundaries: what document ends and line ends mean to a model.
 
-The rules follow from the training text. They are computed once and stored in config.json, so that
-prompts, scored texts and samples are cut, ended and separated as in training.
+Prompts, scored texts and samples are cut, ended and separated as the training text was. The rules
+are computed once, from the training text, and stored in config.json.
 """
 
 from collections.abc import Mapping
@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from charlm.text.documents import END, check_text, mark_text
+from charlm.text.documents import CUT_BY_LINES, END, check_text, mark_text
 from charlm.text.encoded import EncodedText, id_counts
-from charlm.text.sources.line_ends import CUT_BY_LINES
 from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.text.tokenizers.vocabulary import Ids, Vocabulary
 
@@ -66,7 +65,7 @@ class Boundaries:
         )
 
     def to_config(self) -> dict[str, Any]:
-        """Return the entries of config.json; the vocabulary tells whether line ends are EOS."""
+        """Return the entries of config.json, all but the one that the vocabulary implies."""
         return {name: value for name, value in asdict(self).items() if name != "line_end_is_eos"}
 
     @property
@@ -101,9 +100,9 @@ class Boundaries:
     def open_document(self, prompt: str, *, backward: bool = False) -> str:
         """Return the part of a prompt that the generated text continues.
 
-        It is the text after the last document end; for a model that reads backward, the text before
-        the first one. A model whose state does not reset reads the whole prompt. Raises CorpusError
-        for a lone surrogate.
+        It is the text after the last document end (before the first one for a model that reads
+        backward), or all of it if the state does not reset. Raises CorpusError for a lone
+        surrogate.
         """
         check_text(prompt)
         marked = self.mark(prompt)
@@ -114,7 +113,7 @@ class Boundaries:
         return marked.partition(END)[0] if backward else marked.rpartition(END)[2]
 
     def open_ids(self, ids: Ids) -> Ids:
-        """Return the ids of a prompt that the model reads: after a reset only those that follow."""
+        """Return the ids of a prompt that the model reads: those after the last reset."""
         ends = np.flatnonzero(ids == EOS)
         return ids[ends[-1] + 1 :] if self.resets and len(ends) else ids
 

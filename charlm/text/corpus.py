@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm.config.corpus import DOCUMENT_NAMES, ReadSettings
-from charlm.errors import CorpusError, UsageError
+from charlm.errors import CorpusError, check_choice
 from charlm.text.documents import END, check_text, lines, mark_file
 from charlm.text.sources import decoding
 from charlm.text.sources.encodings import invalid, own_encoding
@@ -38,10 +38,9 @@ class Corpus:
     """A text that can be read repeatedly, in chunks, with END after each document.
 
     `sources` are names as in `charlm.text.sources.names`. `document` is one of `DOCUMENT_NAMES`;
-    "auto" is "line" if every source is a table, else "stream". `reading` holds the rules for
-    reading; its fields can be given by name too, such as `encoding="cp1252"`. Names are looked up
-    at once; `chunks` reads the text. Raises UsageError for an invalid argument, CorpusError for a
-    name without a text.
+    "auto" is "line" if every source is a table, else "stream". The fields of `reading` can be given
+    by name too, such as `encoding="cp1252"`. Names are looked up at once; `chunks` reads the text.
+    Raises UsageError for an invalid argument, CorpusError for a name without a text.
     """
 
     sources: tuple[str, ...]
@@ -102,9 +101,7 @@ class Corpus:
         document: str,
         name: str,
     ) -> None:
-        if document not in DOCUMENT_NAMES:
-            names = ", ".join(DOCUMENT_NAMES)
-            raise UsageError(f'--document "{document}" is not one of {names}.')
+        check_choice("document", document, DOCUMENT_NAMES)
         if document == "auto":
             document = "line" if all(isinstance(source, Rows) for source in opened) else "stream"
         self.sources, self.document, self.name = sources, document, name
@@ -213,10 +210,8 @@ class Corpus:
         for source in self._opened:
             if isinstance(source, TextFile | Spool):
                 files.append(source)
-            elif (
-                isinstance(source, Rows) and source.path and ".parquet" not in source.path.suffixes
-            ):
-                files.append(TextFile(source.label, source.path))
+            elif (path := getattr(source, "path", None)) and ".parquet" not in path.suffixes:
+                files.append(TextFile(source.label, path))
         return files
 
     def _encoding_of(self, source: TextFile | Spool) -> str:
@@ -258,10 +253,9 @@ def _chunked(pieces: Iterable[str], size: int) -> Iterator[str]:
     held: list[str] = []
     count = 0
     for piece in pieces:
-        for start in range(0, len(piece), size) if len(piece) > size else (0,):
-            text = piece[start : start + size]
-            held.append(text)
-            count += len(text)
+        for start in range(0, len(piece), size):
+            held.append(piece[start : start + size])
+            count += len(held[-1])
             if count >= size:
                 yield "".join(held)
                 held, count = [], 0

@@ -5,8 +5,10 @@ Small texts are encoded in memory, large ones into the cache on disk (`charlm.te
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
 
 from charlm.config.corpus import CorpusSettings, VocabularySettings
 from charlm.errors import CorpusError
@@ -16,9 +18,8 @@ from charlm.text.boundaries import STREAM, Boundaries
 from charlm.text.corpus import Corpus
 from charlm.text.encoded import EncodedText, id_counts
 from charlm.text.idcache import encode_split
-from charlm.text.splits import Split, open_corpus, split_corpus
-from charlm.text.tokenizers.building import build_vocabulary, count_unk_types
-from charlm.text.tokenizers.tokenizer_json import UNK
+from charlm.text.splits import Split, split_corpus
+from charlm.text.tokenizers.building import BuiltVocabulary, build_vocabulary, count_unk_types
 from charlm.text.tokenizers.vocabulary import Vocabulary
 
 SPLITS = ("train", "valid", "test")
@@ -62,37 +63,44 @@ def load_dataset(
     `count_types`, a given vocabulary saves one pass over the text and `unk_types` is None. Raises
     CorpusError for a text that is empty or cannot be read.
     """
-    corpus = corpus or open_corpus(settings.sources, settings)
+    corpus = corpus or Corpus(settings.sources, document=settings.document, reading=settings)
     splits = split_corpus(corpus, settings)
-    warnings, coverage, given = list(corpus.warnings), 1.0, vocabulary is not None
-    unk_types: float | None = None
-    if vocabulary is None:
-        with phase("building the vocabulary", total=splits["train"].chars):
-            built = build_vocabulary(splits["train"].watched, vocabulary_settings, count=False)
-        vocabulary, coverage, unk_types = built.vocabulary, built.coverage, built.unk_types
-        warnings += built.warnings
-    elif count_types:
-        with phase("counting unknown types", total=splits["train"].chars):
-            unk_types = count_unk_types(splits["train"].watched, vocabulary)
-    encoded = _encode(corpus, splits, vocabulary, cache)
+    warnings = list(corpus.warnings)
+    built = _vocabulary(splits["train"], vocabulary_settings, vocabulary, count_types)
+    encoded = _encode(corpus, splits, built.vocabulary, cache)
     train = encoded["train"]
-    if given:
-        counts = id_counts(train.ids, len(vocabulary))
-        coverage = 1.0 - int(counts[UNK]) / int(counts.sum())
-    warnings += coverage_advice(coverage, vocabulary.unit, built=not given)
-    warnings += size_advice(len(train.ids), train.counts.chars, vocabulary.unit)
+    if vocabulary is not None:
+        built = replace(built, counts=id_counts(train.ids, len(vocabulary)))
+    unit = built.vocabulary.unit
+    warnings += built.warnings
+    warnings += coverage_advice(built.coverage, unit, built=vocabulary is None)
+    warnings += size_advice(len(train.ids), train.counts.chars, unit)
     return Dataset(
         name=corpus.name,
-        vocabulary=vocabulary,
+        vocabulary=built.vocabulary,
         train=train,
         valid=encoded.get("valid"),
         test=encoded.get("test"),
         fingerprint=_fingerprint(splits),
-        boundaries=Boundaries.of_text(train, vocabulary, corpus.document, crlf=corpus.crlf),
-        coverage=coverage,
-        unk_types=unk_types,
+        boundaries=Boundaries.of_text(train, built.vocabulary, corpus.document, crlf=corpus.crlf),
+        coverage=built.coverage,
+        unk_types=built.unk_types,
         warnings=warnings,
     )
+
+
+def _vocabulary(
+    train: Split, settings: VocabularySettings, given: Vocabulary | None, count_types: bool
+) -> BuiltVocabulary:
+    """Build the vocabulary, or return the given one, whose tokens are counted later."""
+    if given is None:
+        with phase("building the vocabulary", total=train.chars):
+            return build_vocabulary(train.watched, settings, count=False)
+    unk_types = None
+    if count_types:
+        with phase("counting unknown types", total=train.chars):
+            unk_types = count_unk_types(train.watched, given)
+    return BuiltVocabulary(vocabulary=given, counts=np.empty(0, np.int64), unk_types=unk_types)
 
 
 def _encode(
@@ -113,7 +121,8 @@ def _encode(
 
 def text_fingerprint(settings: CorpusSettings, document: str) -> str:
     """Read a text, split into these documents, and return the fingerprint of its dataset."""
-    return _fingerprint(split_corpus(open_corpus(settings.sources, settings, document), settings))
+    corpus = Corpus(settings.sources, document=document, reading=settings)
+    return _fingerprint(split_corpus(corpus, settings))
 
 
 def _fingerprint(splits: Mapping[str, Split]) -> str:

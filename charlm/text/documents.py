@@ -13,6 +13,9 @@ from charlm.errors import CorpusError, UsageError
 END = "\udfff"
 """The mark at the end of a document: a lone surrogate, which no decoded text contains."""
 
+CUT_BY_LINES = ("line", "paragraph")
+"""Documents that end at line ends, so that CR LF is read as LF unless it is kept."""
+
 _BLANK_LINES = re.compile("\n\n+")
 
 

@@ -1,7 +1,7 @@
 """Encoded text: ids, the ends of documents, and the size of the text; in memory and on disk."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,12 @@ class EncodedText:
     counts: TextCounts
     is_stream: bool
 
+    @classmethod
+    def stream(cls, ids: NDArray[Any]) -> "EncodedText":
+        """Return ids as a stream of unknown size."""
+        ends = np.array([len(ids)], np.int64)
+        return cls(ids=np.asarray(ids), ends=ends, counts=TextCounts(), is_stream=True)
+
     @property
     def documents(self) -> int:
         """Number of documents."""
@@ -56,13 +62,13 @@ class EncodedText:
 
     def fits(self, size: int) -> bool:
         """Return True if all ids are in a vocabulary of this size."""
-        return not len(self.ids) or max(int(piece.max()) for piece in pieces(self.ids)) < size
+        return all(piece.max() < size for piece in _pieces(self.ids))
 
 
 PIECE = 1 << 20
 
 
-def pieces(ids: NDArray[Any]) -> Iterator[NDArray[Any]]:
+def _pieces(ids: NDArray[Any]) -> Iterator[NDArray[Any]]:
     """Yield an array in pieces, so that a mapped file is never in memory as a whole."""
     return (ids[begin : begin + PIECE] for begin in range(0, len(ids), PIECE))
 
@@ -70,52 +76,44 @@ def pieces(ids: NDArray[Any]) -> Iterator[NDArray[Any]]:
 def id_counts(ids: NDArray[Any], size: int) -> NDArray[np.int64]:
     """Count each id below `size`, shape (size,)."""
     counts = np.zeros(size, np.int64)
-    for piece in pieces(ids):
+    for piece in _pieces(ids):
         counts += np.bincount(piece, minlength=size)
     return counts
 
 
 def encode_text(read: Read, vocabulary: Vocabulary, document: str) -> EncodedText:
     """Encode a text in memory."""
-    arrays, ends, counts, total = [], [], TextCounts(), 0
-    for ids, chunk_ends, chunk_counts in encoded_chunks(read, vocabulary):
-        arrays.append(ids)
-        ends.append(chunk_ends + total)
-        total += len(ids)
-        counts += chunk_counts
-    ids = np.concatenate(arrays) if arrays else np.empty(0, vocabulary.dtype)
-    is_stream = document == "stream"
-    return EncodedText(
-        ids=ids, ends=join_ends(ends, total, is_stream), counts=counts, is_stream=is_stream
-    )
+    arrays = [np.empty(0, vocabulary.dtype)]
+    ends, counts = encode_chunks(read, vocabulary, document, arrays.append)
+    ids = np.concatenate(arrays)
+    return EncodedText(ids=ids, ends=ends, counts=counts, is_stream=document == "stream")
 
 
-def join_ends(ends: list[NDArray[np.int64]], total: int, is_stream: bool) -> NDArray[np.int64]:
-    """Return the positions after each document in a text of `total` tokens."""
-    if is_stream:
-        return np.array([total] if total else [], np.int64)
-    return np.concatenate([*ends, np.empty(0, np.int64)]).astype(np.int64)
-
-
-def encoded_chunks(
-    read: Read, vocabulary: Vocabulary
-) -> Iterator[tuple[NDArray[Any], NDArray[np.int64], TextCounts]]:
-    """Yield the ids, document ends and counts of each chunk of a text."""
+def encode_chunks(
+    read: Read, vocabulary: Vocabulary, document: str, write: Callable[[NDArray[Any]], object]
+) -> tuple[NDArray[np.int64], TextCounts]:
+    """Pass the ids of each chunk of a text to `write`; return its document ends and counts."""
     direct = vocabulary.spec.letter and vocabulary.normalizer() is None
-    after_blank = True
+    ends, counts, total, after_blank = [np.empty(0, np.int64)], TextCounts(), 0, True
     for chunk in read() if direct else safe_chunks(read()):
         if not chunk:
             continue
-        counts, after_blank = count_text(chunk, after_blank)
-        ids, ends = vocabulary.encode_marked(chunk)
-        yield ids, ends, counts
+        chunk_counts, after_blank = count_text(chunk, after_blank)
+        ids, chunk_ends = vocabulary.encode_marked(chunk)
+        write(ids)
+        ends.append(chunk_ends + total)
+        total += len(ids)
+        counts += chunk_counts
+    if document == "stream":
+        return np.array([total] if total else [], np.int64), counts
+    return np.concatenate(ends), counts
 
 
 def count_text(text: str, after_blank: bool = True) -> tuple[TextCounts, bool]:
     """Count the characters, UTF-8 bytes and words (runs between blanks) of a piece of text.
 
-    `after_blank` is True if the piece follows a blank; otherwise its first word is the rest of a
-    word that is already counted. The second result is that value for the next piece.
+    Unless `after_blank`, the first word continues one that is already counted. The second result is
+    the value of `after_blank` for the next piece.
     """
     if not text:
         return TextCounts(), after_blank

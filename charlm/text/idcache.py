@@ -1,8 +1,7 @@
 """The cache of ids: large texts are encoded once, into memory-mapped files in the user's folder.
 
-The key of an entry depends on content, vocabulary and unit of document. A checksum keeps damaged
-and half-written entries from being read. Entries unread for a month are removed when another text
-is written.
+The key of an entry depends on its text, vocabulary and unit of document, and a checksum protects
+its content. Entries not read for a month are removed when another text is written.
 """
 
 import contextlib
@@ -19,15 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from charlm.errors import CorpusError, EnvironmentFailure
-from charlm.text.encoded import (
-    EncodedText,
-    TextCounts,
-    encode_text,
-    encoded_chunks,
-    join_ends,
-    read_encoded,
-    write_index,
-)
+from charlm.text.encoded import EncodedText, encode_chunks, encode_text, read_encoded, write_index
 from charlm.text.splits import Split
 from charlm.text.tokenizers.vocabulary import Vocabulary
 
@@ -68,6 +59,15 @@ def encode_split(
     return _read_cache(folder)
 
 
+def cache_folder() -> Path:
+    """Return the folder of the cache: `CHARLM_CACHE`, else the user's cache folder."""
+    if chosen := os.environ.get("CHARLM_CACHE"):
+        return Path(chosen)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("charlm"))
+
+
 def _read_cache(folder: Path) -> EncodedText:
     """Read encoded text from the cache. Raises CorpusError unless it is exactly as written."""
     encoded = read_encoded(folder)
@@ -97,10 +97,7 @@ def _remove_damaged(folder: Path) -> None:
 
 
 def _clear_old(cache: Path) -> None:
-    """Remove leftovers of processes that died a day ago, and entries not read for a month.
-
-    Only folders with names of the cache are removed. A process with an open entry keeps its data.
-    """
+    """Remove leftovers of processes that died a day ago, and entries not read for a month."""
     for old in cache.glob("*"):
         with contextlib.suppress(OSError):
             age = 0.0 if old.is_symlink() else time.time() - old.stat().st_mtime
@@ -108,15 +105,6 @@ def _clear_old(cache: Path) -> None:
             unused = ENTRY.fullmatch(old.name) and (old / SUM).exists() and age > UNUSED_SECONDS
             if left or unused:
                 shutil.rmtree(old, ignore_errors=True)
-
-
-def cache_folder() -> Path:
-    """Return the folder of the cache: `CHARLM_CACHE`, else the user's cache folder."""
-    if chosen := os.environ.get("CHARLM_CACHE"):
-        return Path(chosen)
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("charlm"))
 
 
 def _write_cache(folder: Path, split: Split, vocabulary: Vocabulary, document: str) -> None:
@@ -131,19 +119,16 @@ def _write_cache(folder: Path, split: Split, vocabulary: Vocabulary, document: s
         own = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         building = own / "x"
         building.mkdir()
-        counts = TextCounts()
-        ends, total = [], 0
         with (building / "ids.bin").open("wb") as file:
-            for ids, marks, size in encoded_chunks(split.watched, vocabulary):
-                file.write(np.ascontiguousarray(ids, vocabulary.dtype).tobytes())
-                ends.append(marks + total)
-                total += len(ids)
-                counts += size
+            ends, counts = encode_chunks(
+                split.watched,
+                vocabulary,
+                document,
+                lambda ids: file.write(np.ascontiguousarray(ids, vocabulary.dtype).tobytes()),
+            )
             file.flush()
             os.fsync(file.fileno())
-        is_stream = document == "stream"
-        joined = join_ends(ends, total, is_stream)
-        write_index(building, joined, counts, is_stream, vocabulary.dtype)
+        write_index(building, ends, counts, document == "stream", vocabulary.dtype)
         (building / SUM).write_text(_sum_of(building), encoding="ascii")
         split.check()
         building.rename(folder)

@@ -1,8 +1,7 @@
 """Splits: the training, validation and test text, held out before anything is learned."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -41,13 +40,6 @@ class Split:
         return counted(self.read())
 
 
-def open_corpus(
-    sources: Iterable[str], settings: CorpusSettings, document: str | None = None
-) -> Corpus:
-    """Open sources as a corpus, with the reading rules of the settings."""
-    return Corpus(tuple(sources), document=document or settings.document, reading=settings)
-
-
 def split_corpus(corpus: Corpus, settings: CorpusSettings) -> dict[str, Split]:
     """Return the splits by name; a fraction is held out for validation unless a file is given.
 
@@ -57,18 +49,18 @@ def split_corpus(corpus: Corpus, settings: CorpusSettings) -> dict[str, Split]:
     splits = _train_and_valid(whole, settings)
     for name, sources in (("valid", settings.valid), ("test", settings.test)):
         if sources:
-            other = _Scanned.read(open_corpus(sources, settings, corpus.document))
+            other = _Scanned.read(Corpus(sources, document=corpus.document, reading=settings))
             known = corpus.warnings
             known += [warning for warning in other.corpus.warnings if warning not in known]
             if other.stats.sha256 == whole.stats.sha256:
-                corpus.warnings.append(
+                known.append(
                     f"The {name} text is the training text itself, so its figures do not show how "
                     "well the model knows new text."
                 )
             if other.stats.chars:
-                splits[name] = other.whole()
+                splits[name] = other.span(0, None)
             else:
-                corpus.warnings.append(f"The {name} text is empty and was left out.")
+                known.append(f"The {name} text is empty and was left out.")
     end_only = "valid" in splits and not settings.valid and settings.hold_out == "end"
     corpus.warnings += list_advice(whole.head, corpus.document, ends_held_out=end_only)
     if whole.by_document and "valid" in splits and whole.stats.chars <= MAX_COMPARED_CHARS:
@@ -97,7 +89,7 @@ def _train_and_valid(whole: "_Scanned", settings: CorpusSettings) -> dict[str, S
     if not settings.valid and fraction > 0:
         cut = max(split_point(stats, fraction, documents=whole.by_document), least)
     if cut == count:
-        return {"train": whole.whole()}
+        return {"train": whole.span(0, None)}
     if settings.hold_out == "random":
         return whole.random(cut)
     return {"train": whole.span(0, cut), "valid": whole.span(cut, None)}
@@ -133,10 +125,6 @@ class _Scanned:
         """Number of documents, or of characters of a stream."""
         return self.stats.documents if self.by_document else self.stats.chars
 
-    def whole(self) -> Split:
-        """Return the whole text as one split."""
-        return self._split("0:None", self.corpus.chunks, 1.0)
-
     def span(self, start: int, stop: int | None) -> Split:
         """Return the documents, or characters of a stream, from `start` up to `stop`."""
         count = (self.length if stop is None else stop) - start
@@ -152,13 +140,16 @@ class _Scanned:
         training = np.zeros(self.stats.documents, np.bool_)
         training[order[:number]] = True
         return {
-            name: self._split(
-                f"random:{name}:{number}",
-                partial(_select, self.corpus, selected),
-                float(selected.mean()),
-            )
-            for name, selected in (("train", training), ("valid", ~training))
+            "train": self._selection(f"random:train:{number}", training),
+            "valid": self._selection(f"random:valid:{number}", ~training),
         }
+
+    def _selection(self, place: str, selected: NDArray[np.bool_]) -> Split:
+        return self._split(
+            place,
+            lambda: select_documents(self.corpus.chunks(), selected),
+            float(selected.mean()),
+        )
 
     def _split(self, place: str, read: Read, fraction: float) -> Split:
         """Return the split at a place, which is about this fraction of the text."""
@@ -167,18 +158,12 @@ class _Scanned:
             key=f"{self.stats.sha256}:{place}",
             bytes=self.stats.bytes,
             chars=round(fraction * self.stats.chars),
-            check=partial(check_unchanged, self.corpus, self.stamps),
+            check=self._check_unchanged,
         )
 
-
-def _select(corpus: Corpus, selected: NDArray[np.bool_]) -> Iterator[str]:
-    return select_documents(corpus.chunks(), selected)
-
-
-def check_unchanged(corpus: Corpus, stamps: Stamps) -> None:
-    """Raise CorpusError if the files of a corpus have changed since these stamps were taken."""
-    if corpus.stamps() != stamps:
-        raise CorpusError(
-            f"{corpus.name} changed while it was read; expected the same text in every pass. "
-            "Run the command again"
-        )
+    def _check_unchanged(self) -> None:
+        if self.corpus.stamps() != self.stamps:
+            raise CorpusError(
+                f"{self.corpus.name} changed while it was read; expected the same text in every "
+                "pass. Run the command again"
+            )

@@ -13,7 +13,7 @@ from charlm.ngram.baseline import longest_overlap, novel_fraction
 from charlm.phases import advance, phase
 from charlm.text.dataset import Dataset
 from charlm.text.documents import END
-from charlm.text.encoded import EncodedText, TextCounts
+from charlm.text.encoded import EncodedText
 from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.training.records import Memory, Review
 from charlm.training.trainer import Trainer
@@ -55,10 +55,7 @@ def end_of(text: EncodedText, most: int) -> EncodedText:
     """
     if not text.is_stream or len(text.ids) <= most:
         return sample_of(text, most)
-    ids = np.asarray(text.ids[-most:])
-    return EncodedText(
-        ids=ids, ends=np.array([most], np.int64), counts=TextCounts(), is_stream=True
-    )
+    return EncodedText.stream(text.ids[-most:])
 
 
 def diagnosis(

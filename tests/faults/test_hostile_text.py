@@ -122,10 +122,9 @@ def test_a_source_that_breaks_off_leaves_nothing_in_the_cache(
     path.write_text("to be or not to be\n" * 9)
 
     def broken(*_: object):
-        yield from ()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(idcache, "encoded_chunks", broken)
+    monkeypatch.setattr(idcache, "encode_chunks", broken)
     with pytest.raises(KeyboardInterrupt):
         load(path)
     assert not list(cache.iterdir())

@@ -61,10 +61,7 @@ def sample_of(text: EncodedText, most: int = MAX_TOKENS) -> EncodedText:
     if len(text.ids) <= most:
         return text
     if text.is_stream:
-        ids = np.asarray(text.ids[:most])
-        return EncodedText(
-            ids=ids, ends=np.array([len(ids)], np.int64), counts=TextCounts(), is_stream=True
-        )
+        return EncodedText.stream(text.ids[:most])
     documents = len(text.ends)
     count = max(1, round(documents * most / len(text.ids)))
     longest = max(1, 2 * most // count)  # longer documents are cut

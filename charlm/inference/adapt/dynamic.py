@@ -192,8 +192,7 @@ def tuned(
 def _beginning(text: EncodedText, most: int) -> EncodedText:
     """Return the first documents, or the first tokens of a stream: about `most` tokens."""
     if text.is_stream:
-        ids = np.asarray(text.ids[:most])
-        return replace(text, ids=ids, ends=np.array([len(ids)], np.int64))
+        return EncodedText.stream(text.ids[:most])
     number = max(1, int(np.searchsorted(text.ends, most, side="right")))
     ends = np.minimum(text.ends[:number], most)
     return replace(text, ids=text.ids[: ends[-1]], ends=ends)

@@ -8,6 +8,7 @@ import codecs
 from collections.abc import Callable, Iterable, Iterator
 from io import StringIO
 from itertools import chain
+from typing import AnyStr
 
 from charlm.errors import CorpusError, UsageError
 from charlm.text.sources.signatures import CONVERT, refuse_other_than_text
@@ -53,11 +54,12 @@ def decode(
 ) -> Iterator[str]:
     """Yield the text of one file, a piece for each block. `label` names the file in messages.
 
-    With `errors` "replace", each invalid place becomes U+FFFD, and their number is noted. The first
-    `sniff_bytes` bytes are read before any text is yielded; with 1, the text of a pipe comes at
-    once. Raises CorpusError if the bytes are not text, or not valid while `errors` is "strict".
+    With `errors` "replace", invalid places become U+FFFD, with a warning. `sniff_bytes` bytes are
+    read before any text is yielded; with 1, the text of a pipe comes at once. Raises CorpusError
+    for bytes that are not text, and for invalid ones if `errors` is "strict".
     """
-    blocks = _sniffed(iter(blocks), label, encoding, sniff_bytes)
+    head, blocks = peek(iter(blocks), sniff_bytes)
+    refuse_other_than_text(b"".join(head)[:SNIFF_BYTES], label, encoding)
     pieces = _decoded(blocks, label, encoding, errors)
     first = next((piece for piece in pieces if piece), "")
     if first.startswith("\ufeff"):
@@ -70,8 +72,8 @@ def decode(
             piece = piece.replace(_MARK, "\ufffd")
         yield _without_surrogates(piece, label, encoding)
     if places:
-        what = "1 place was" if places == 1 else f"{places:,} places were"
-        warn(f"{label}: {what} not valid {encoding.upper()}, replaced by U+FFFD.")
+        invalid = "1 place was" if places == 1 else f"{places:,} places were"
+        warn(f"{label}: {invalid} not valid {encoding.upper()}, replaced by U+FFFD.")
 
 
 def _decoded(blocks: Iterator[bytes], label: str, encoding: str, errors: str) -> Iterator[str]:
@@ -168,10 +170,11 @@ def line_batches(pieces: Iterable[str], label: str) -> Iterator[list[str]]:
         yield [last]
 
 
-def _sniffed(blocks: Iterator[bytes], label: str, encoding: str, size: int) -> Iterator[bytes]:
-    """Yield the blocks after a check of the first ones."""
-    first: list[bytes] = []
-    while sum(map(len, first)) < size and (block := next(blocks, b"")):
-        first.append(block)
-    refuse_other_than_text(b"".join(first)[:SNIFF_BYTES], label, encoding)
-    return chain(first, blocks)
+def peek(pieces: Iterator[AnyStr], size: int) -> tuple[list[AnyStr], Iterator[AnyStr]]:
+    """Read pieces until they have `size` bytes or characters; return them, and all pieces."""
+    first: list[AnyStr] = []
+    count = 0
+    while count < size and (piece := next(pieces, None)):
+        first.append(piece)
+        count += len(piece)
+    return first, chain(first, pieces)

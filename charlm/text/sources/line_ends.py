@@ -1,102 +1,89 @@
-"""Line ends of files: CR LF (Windows), a lone CR (old Macs), LF; made one where lines count.
+"""Line ends of files: LF, CR LF (Windows), or a lone CR (old Macs).
 
-Lines and paragraphs end with LF. In texts that are cut into them, CR LF and the lone CR of a file
-without any LF are read as LF, unless the user keeps them. In streams and whole files everything
-stays as it is. What was found is reported once for a whole corpus.
+Where line ends end documents, CR LF becomes LF, and so does the CR of a file without any LF, unless
+the user keeps them. Streams and whole files are not changed. One report covers a whole corpus.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+
+from charlm.text.documents import CUT_BY_LINES
+from charlm.text.sources.decoding import peek
 
 PEEK_CHARS = 1 << 16
-"""Characters at the beginning of a file in which a CR and no LF make it a file of an old Mac."""
-CUT_BY_LINES = ("line", "paragraph")
-"""Kinds of documents that end at line ends."""
+"""Characters at the beginning of a file; with a CR and no LF there, the file is of an old Mac."""
 NAMES = {"crlf": "CR LF", "cr": "a lone CR", "mixed": "both CR LF and LF", "lf": "LF"}
 
 
 class LineEnds:
-    """Line ends of the files of a corpus, as they are read; `report` names what was found."""
+    """Line ends of the files of a corpus, unified as they are read and then reported."""
 
     def __init__(self, document: str, *, keep: bool) -> None:
         self.document, self.cut = document, document in CUT_BY_LINES
         self.unified = self.cut and not keep
         self.kept_cr = False
-        """Whether the text as it was given on has CR LF in it."""
+        """True if the text that was read still has CR LF."""
         self._labels: dict[str, list[str]] = {kind: [] for kind in NAMES}
 
     def read(self, pieces: Iterable[str], label: str) -> Iterator[str]:
-        """Give the text of a file on, its line ends made one where documents are cut by them."""
-        head, pieces = _peeked(iter(pieces))
+        """Yield the text of a file, with unified line ends if they end documents."""
+        first, pieces = peek(iter(pieces), PEEK_CHARS + 1)
+        head = "".join(first)[: PEEK_CHARS + 1]
         mac = "\r" in head and "\n" not in head
-        held, ends, windows = "", 0, 0
+        held, ends, pairs = "", 0, 0  # pairs: line ends that are CR LF
         for piece in pieces:
             text = held + piece
             held = "\r" if text.endswith("\r") else ""  # the next piece may begin with its LF
-            text = text[: len(text) - len(held)]
-            pairs = text.count("\r\n")
+            text = text.removesuffix(held)
+            pairs += text.count("\r\n")
             ends += text.count("\n")
-            windows += pairs
-            self.kept_cr = self.kept_cr or (pairs > 0 and not self.unified)
             if text:
-                yield self._one(text, mac) if pairs or mac else text
+                yield self._unify(text, mac)
         if held:
-            yield self._one(held, mac)
-        kind = "cr" if mac else "crlf" if windows == ends else "mixed" if windows else "lf"
+            yield self._unify(held, mac)
+        self.kept_cr = self.kept_cr or (pairs > 0 and not self.unified)
         if ends or mac:
+            kind = "cr" if mac else "crlf" if pairs == ends else "mixed" if pairs else "lf"
             self._labels[kind].append(label)
 
-    def _one(self, text: str, mac: bool) -> str:
+    def _unify(self, text: str, mac: bool) -> str:
         if not self.unified:
             return text
         text = text.replace("\r\n", "\n")
         return text.replace("\r", "\n") if mac else text
 
     def report(self, warn: Callable[[str], None]) -> None:
-        """Give one sentence for each kind of line end that was changed, or that differs."""
-        found = {kind: labels for kind, labels in self._labels.items() if labels}
+        """Warn of each kind of line end that was changed, or that differs from the others."""
+        crlf, macs, mixed = (self._labels[kind] for kind in ("crlf", "cr", "mixed"))
         if self.unified:
-            if changed := [*found.get("crlf", ()), *found.get("mixed", ())]:
+            if changed := [*crlf, *mixed]:
                 warn(
-                    f"{_those(changed)} CR LF, as on Windows; only the LF was kept. "
+                    f"{_files_end(changed)} CR LF, as on Windows; only the LF was kept. "
                     "Keep the CR too with --keep-cr."
                 )
-            if macs := found.get("cr"):
+            if macs:
                 warn(
-                    f"{_those(macs)} a lone CR, as on old Macs; each CR was read as a line end. "
-                    "Keep them as they are with --keep-cr."
+                    f"{_files_end(macs)} a lone CR, as on old Macs; each CR was read as a line "
+                    "end. Keep them as they are with --keep-cr."
                 )
             return
-        if macs := found.get("cr"):
-            cut = "are not cut into lines" if self.cut else "are kept as they are"
+        if macs:
+            result = "are not cut into lines" if self.cut else "are kept as they are"
             warn(
-                f"{_those(macs)} a lone CR, as on old Macs; they {cut}. Convert them with: "
+                f"{_files_end(macs)} a lone CR, as on old Macs; they {result}. Convert them with: "
                 "tr '\\r' '\\n'"
             )
-        if self.document == "paragraph" and (kept := found.get("crlf") or found.get("mixed")):
+        if self.document == "paragraph" and (kept := crlf or mixed):
             warn(
-                f"{_those(kept)} CR LF; with --keep-cr a line of a CR alone does not end a "
+                f"{_files_end(kept)} CR LF; with --keep-cr a line with only a CR does not end a "
                 "paragraph."
             )
-        different = set(found) - {"cr"}
-        if different and different not in ({"lf"}, {"crlf"}):
-            parts = [
-                f"{_those(labels)} {NAMES[kind]}" for kind, labels in found.items() if kind != "cr"
-            ]
-            warn(f"Line ends differ: {'; '.join(parts)}. Make them one, such as with: tr -d '\\r'")
+        others = {kind: labels for kind, labels in self._labels.items() if labels and kind != "cr"}
+        if mixed or len(others) > 1:
+            files = [f"{_files_end(labels)} {NAMES[kind]}" for kind, labels in others.items()]
+            warn(f"Line ends differ: {'; '.join(files)}. Unify them, for example: tr -d '\\r'")
 
 
-def _those(labels: list[str]) -> str:
+def _files_end(labels: list[str]) -> str:
     if len(labels) == 1:
         return f"{labels[0]} ends lines with"
     return f"{len(labels):,} files (the first is {labels[0]}) end lines with"
-
-
-def _peeked(pieces: Iterator[str]) -> tuple[str, Iterator[str]]:
-    """The first characters, as many wherever the pieces end, and all pieces again."""
-    first: list[str] = []
-    count = 0
-    while count <= PEEK_CHARS and (piece := next(pieces, "")):
-        first.append(piece)
-        count += len(piece)
-    return "".join(first)[: PEEK_CHARS + 1], chain(first, pieces)
