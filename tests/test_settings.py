@@ -35,6 +35,14 @@ def test_every_number_has_a_range() -> None:
             assert setting.spec.range_text(), setting.name
 
 
+def test_a_wrong_choice_of_any_setting_is_refused_with_the_choices() -> None:
+    """Also if a rule about several settings looks the name up in a table."""
+    for setting in table().values():
+        if setting.spec.choices:
+            with pytest.raises(UsageError, match=rf"{setting.name} is 'nothing'; expected"):
+                settings_from({setting.section: {setting.name: "nothing"}})
+
+
 def test_names_of_sampling_rules_are_fields() -> None:
     """A rule without its field could not be asked for."""
     assert set(RULES) < set(Sampling.__dataclass_fields__)

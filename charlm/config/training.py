@@ -194,8 +194,8 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         lengths = [named(name) for name in LENGTHS if getattr(self, name)]
-        average, trigger = named("average"), named("average_trigger")
-        stateless, averaging = named("stateless"), OPTIMIZERS[self.optimizer].averages
+        average, trigger, stateless = named("average"), named("average_trigger"), named("stateless")
+        averaging = self.optimizer in OPTIMIZERS and OPTIMIZERS[self.optimizer].averages
         contradictions = {
             f"{' and '.join(lengths)} were given; expected one length of the run. Give one": (
                 len(lengths) > 1
