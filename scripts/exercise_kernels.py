@@ -76,7 +76,7 @@ def difference(variant: str, seed: int) -> float:
     logits, after = native.logits(inputs, state)
     others, _ = reference.logits(inputs, state)
     uniform = random.random((steps, rows))
-    native.draw(logits, after, uniform, temperature=0.8, barred=0, restart=1)
+    native.sample(logits, after, uniform, temperature=0.8, barred=0, restart=1)
     for kind in ("bf16", "int8"):
         NativeBackend(weights, variant, kind, threads=2).nats(inputs, targets, state)
     return max(worst, float(np.abs(logits - others).max()))

@@ -297,7 +297,7 @@ def test_a_whole_sample_is_drawn_as_token_by_token(
     begin = logits.copy()
     expected = slow_draw(engine, logits, state, uniform, temperature, barred, restart)
     options = {"temperature": temperature, "barred": barred, "restart": restart}
-    ids, nats, last, after = engine.draw(logits, state, uniform, **options)
+    ids, nats, last, after = engine.sample(logits, state, uniform, **options)
     assert (ids == expected[0]).all()
     np.testing.assert_allclose(nats, expected[1], atol=1e-5)
     np.testing.assert_allclose(last, expected[2], atol=1e-5)
@@ -338,8 +338,8 @@ def test_ids_and_states_of_the_wrong_size_are_refused(variant: str) -> None:
         lambda: engine.nats(good[:, :0], good[:, :0], engine.initial_state(0)),
         lambda: engine.logits(good, engine.initial_state(4)),
         lambda: engine.logits(good[:0], state),
-        lambda: engine.draw(np.zeros((2, V)), state, np.zeros((1, 3)), temperature=1.0),
-        lambda: engine.draw(np.zeros((3, V + 1)), state, np.zeros((1, 3)), temperature=1.0),
+        lambda: engine.sample(np.zeros((2, V)), state, np.zeros((1, 3)), temperature=1.0),
+        lambda: engine.sample(np.zeros((3, V + 1)), state, np.zeros((1, 3)), temperature=1.0),
     ):
         with pytest.raises(ValueError, match="expected"):
             call()

@@ -27,7 +27,7 @@ class Backend(Protocol):
     logits_each: int
     """Logits in memory for each token: V, or K V for a mixture of K softmaxes."""
 
-    def initial_state(self, rows: int) -> State:
+    def initial_state(self, batch_size: int) -> State:
         """Return the state in which a batch of documents begins: zero, or the learned one."""
 
     def nats(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, State]:
@@ -40,20 +40,7 @@ class Backend(Protocol):
         """Return logits (B, V) of the token after inputs (T, B), T > 0, and the state there."""
 
 
-def zero_state(layers: int, tensors: int, rows: int, hidden: int) -> State:
-    """Return a state of zeros with `tensors` arrays (rows, hidden) for each layer."""
-    return tuple(
-        tuple(np.zeros((rows, hidden), np.float32) for _ in range(tensors)) for _ in range(layers)
-    )
-
-
-def rows_of(state: State, rows: NDArray[np.int64] | list[int]) -> State:
+def select_rows(state: State, rows: NDArray[np.int64] | list[int]) -> State:
     """Return a copy of the state of these rows of the batch, in their order."""
     chosen = np.asarray(rows, np.int64)
     return tuple(tuple(array[chosen] for array in layer) for layer in state)
-
-
-def log_softmax_sum(logits: NDArray[np.float32]) -> Nats:
-    """Return ln of the sum of exponentials along the last axis, in float64."""
-    top = logits.max(axis=-1).astype(np.float64)
-    return np.asarray(top + np.log(np.exp(logits - top[..., None]).sum(axis=-1, dtype=np.float64)))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from charlm.backends.interface import Array, Ids, Logits, Nats, State, zero_state
+from charlm.backends.interface import Array, Ids, Logits, Nats, State
 from charlm.backends.kernel_library import open_library, useful_threads
 from charlm.backends.weights import Weights
 from charlm.config.cells import CELLS
@@ -16,11 +16,11 @@ from charlm.config.cells import CELLS
 KINDS = {"fp32": 0, "bf16": 1, "int8": 2}
 """Number types of weights, of 4, 2 and 1 bytes. Sums are in float32, for int8 in int32."""
 WEIGHTS_PER_THREAD = 200_000
-"""Weights that make one more thread worth its waiting. Speed of two threads relative to one, for
+"""Number of weights for which another thread pays off. Speed of two threads relative to one, for
 one sample on a quiet AMD EPYC: 0.76 with 38,000 weights, 1.06 with 140,000, 1.16 with 260,000, 1.23
 with 410,000, 1.57 with 820,000."""
 FORKED = threading.Lock()
-"""Lock for loading kernels again in a forked process, so that two threads do it once."""
+"""Lock under which a forked process loads its kernels, so that two threads load them once."""
 
 
 class NativeBackend:
@@ -42,7 +42,9 @@ class NativeBackend:
         self._shape = weights.state_shape
         self.name = f"native {variant}" + ("" if kind == "fp32" else f" {kind}")
         self.vocab_size = self.logits_each = weights.vocab_size
-        self.threads = threads or _default_threads(weights)
+        sizes = (layer.weight_ih.size + layer.weight_hh.size for layer in weights.layers)
+        work = weights.output.size + sum(sizes)
+        self.threads = threads or useful_threads(work, WEIGHTS_PER_THREAD)
         self._library, self._reread = open_library(variant), reread
         self._load(weights)
 
@@ -70,10 +72,10 @@ class NativeBackend:
         self._lock, self._process = threading.Lock(), os.getpid()
         weakref.finalize(self, _free, self._library, handle, self._process)
 
-    def initial_state(self, rows: int) -> State:
+    def initial_state(self, batch_size: int) -> State:
         """See `Backend.initial_state`; always zero."""
         layers, tensors, hidden = self._shape
-        return zero_state(layers, tensors, rows, hidden)
+        return self._state(np.zeros((layers, tensors, batch_size, hidden), np.float32))
 
     def nats(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, State]:
         """See `Backend.nats`."""
@@ -91,15 +93,15 @@ class NativeBackend:
     def _nats(
         self, inputs: Ids, targets: Ids, state: Array, nats: Nats, ranks: np.ndarray | None
     ) -> None:
-        steps, rows = inputs.shape
+        steps, batch_size = inputs.shape
         self._check_shapes(inputs, state, targets.shape == inputs.shape)
         pointer = None if ranks is None else ranks.ctypes.data
         inputs, targets = _checked(inputs, self.vocab_size), _checked(targets, self.vocab_size)
-        self._call("charlm_nats", steps, rows, inputs, targets, state, nats, pointer)
+        self._call("charlm_nats", steps, batch_size, inputs, targets, state, nats, pointer)
 
     def _call(self, name: str, *arguments: object) -> None:
         """Call a function of the library, in one thread at a time."""
-        if os.getpid() != self._process:  # without its workers it would wait for ever
+        if os.getpid() != self._process:  # a fork has no workers, so the call would never return
             self._load_in_fork()
         with self._lock:
             _check(getattr(self._library, name)(self._handle, *arguments))
@@ -112,27 +114,27 @@ class NativeBackend:
             if os.getpid() != self._process:
                 self._load(self._reread())
 
-    def _check_shapes(self, steps_rows: Ids | Nats, state: Array, others_fit: bool) -> None:
-        """Raise ValueError for shapes with which the kernels would read foreign memory."""
+    def _check_shapes(self, inputs: Ids | Nats, state: Array, others_fit: bool) -> None:
+        """Raise ValueError for shapes that would make the kernels read out of bounds."""
         layers, tensors, hidden = self._shape
-        expected = (layers, tensors, steps_rows.shape[1], hidden)
-        if state.shape != expected or not others_fit or 0 in steps_rows.shape:
+        expected = (layers, tensors, inputs.shape[1], hidden)
+        if state.shape != expected or not others_fit or 0 in inputs.shape:
             raise ValueError(
-                f"a state of shape {state.shape} with inputs of {steps_rows.shape}; expected "
-                f"{expected}, at least one step and row, and targets or logits of equal size"
+                f"a state of shape {state.shape} with inputs of {inputs.shape}; expected "
+                f"{expected}, at least one step and sequence, and targets or logits of equal size"
             )
 
     def logits(self, inputs: Ids, state: State) -> tuple[Logits, State]:
         """See `Backend.logits`."""
-        steps, rows = inputs.shape
+        steps, batch_size = inputs.shape
         after = _flat(state)
         self._check_shapes(inputs, after, True)
-        logits = np.empty((rows, self.vocab_size), np.float32)
+        logits = np.empty((batch_size, self.vocab_size), np.float32)
         inputs = _checked(inputs, self.vocab_size)
-        self._call("charlm_logits", steps, rows, inputs, after, logits)
+        self._call("charlm_logits", steps, batch_size, inputs, after, logits)
         return logits.astype(np.float64), self._state(after)
 
-    def draw(
+    def sample(
         self,
         logits: Logits,
         state: State,
@@ -142,29 +144,23 @@ class NativeBackend:
         barred: int = -1,
         restart: int = -1,
     ) -> tuple[Ids, Nats, Logits, State]:
-        """Draw T tokens for each row, by uniform numbers (T, B) from [0, 1).
+        """Sample T tokens for each sequence, by uniform numbers (T, B) from [0, 1).
 
-        `logits` (B, V) belong to the next token. `barred` is never drawn; after `restart` a row
-        returns to the zero state. Return ids and nats, both (T, B), the logits of the token after
-        them, and the state there.
+        `logits` (B, V) are those of the next token. `barred` is never sampled; after `restart` a
+        sequence returns to the zero state. Return ids and nats, both (T, B), the logits of the
+        token after them, and the state there.
         """
-        steps, rows = uniform.shape
+        steps, batch_size = uniform.shape
         after, last = _flat(state), np.array(logits, np.float32, order="C")
-        self._check_shapes(uniform, after, last.shape == (rows, self.vocab_size))
-        ids, nats = np.empty((steps, rows), np.int64), np.empty((steps, rows))
+        self._check_shapes(uniform, after, last.shape == (batch_size, self.vocab_size))
+        ids, nats = np.empty((steps, batch_size), np.int64), np.empty((steps, batch_size))
         uniform = np.ascontiguousarray(uniform)
         options = (temperature, barred, restart)
-        self._call("charlm_draw", steps, rows, *options, uniform, after, last, ids, nats)
+        self._call("charlm_draw", steps, batch_size, *options, uniform, after, last, ids, nats)
         return ids, nats, last.astype(np.float64), self._state(after)
 
     def _state(self, flat: Array) -> State:
         return tuple(tuple(layer) for layer in flat)
-
-
-def _default_threads(weights: Weights) -> int:
-    layers = sum(layer.weight_ih.size + layer.weight_hh.size for layer in weights.layers)
-    count = weights.output.size + layers
-    return useful_threads(count, WEIGHTS_PER_THREAD)
 
 
 def _flat(state: State) -> Array:
@@ -173,7 +169,7 @@ def _flat(state: State) -> Array:
 
 
 def _checked(ids: Ids, vocab_size: int) -> Ids:
-    """Return contiguous ids. Raises IndexError for an id with which kernels read foreign memory."""
+    """Return contiguous ids. Raises IndexError for ids that kernels would read out of bounds."""
     checked = np.ascontiguousarray(ids, np.int64)
     if checked.size and (checked.min() < 0 or checked.max() >= vocab_size):
         raise IndexError(f"ids are from {checked.min()} to {checked.max()}; expected 0 to V - 1")
@@ -181,7 +177,7 @@ def _checked(ids: Ids, vocab_size: int) -> Ids:
 
 
 def _free(library: ctypes.CDLL, handle: ctypes.c_void_p, process: int) -> None:
-    """Free a network in the process that made it; a fork has no workers that could be joined."""
+    """Free a network in the process that made it; in a fork there are no workers to join."""
     if os.getpid() == process:
         library.charlm_free(handle)
 

@@ -8,16 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from charlm.backends.interface import (
-    Array,
-    Ids,
-    LayerState,
-    Logits,
-    Nats,
-    State,
-    log_softmax_sum,
-    zero_state,
-)
+from charlm.backends.interface import Array, Ids, LayerState, Logits, Nats, State
 from charlm.backends.weights import LayerWeights, Weights
 from charlm.config.cells import CELLS
 from charlm.config.class_path import resolve
@@ -34,10 +25,11 @@ class NumpyBackend:
         self.name = "numpy"
         self.vocab_size = self.logits_each = weights.vocab_size
 
-    def initial_state(self, rows: int) -> State:
+    def initial_state(self, batch_size: int) -> State:
         """See `Backend.initial_state`; always zero."""
         layers, tensors, hidden = self.weights.state_shape
-        return zero_state(layers, tensors, rows, hidden)
+        zeros = np.zeros((layers, tensors, batch_size, hidden), np.float32)
+        return tuple(tuple(layer) for layer in zeros)
 
     def nats(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, State]:
         """See `Backend.nats`."""
@@ -50,7 +42,7 @@ class NumpyBackend:
         logits = self._logits(hidden)
         own = np.take_along_axis(logits, targets[..., None], axis=-1)
         ranks = (logits > own).sum(axis=-1).astype(np.int64) + 1
-        return log_softmax_sum(logits) - own[..., 0], ranks, after
+        return _log_sum_exp(logits) - own[..., 0], ranks, after
 
     def logits(self, inputs: Ids, state: State) -> tuple[Logits, State]:
         """See `Backend.logits`."""
@@ -99,6 +91,11 @@ def gru_step(layer: LayerWeights, from_input: Array, state: LayerState) -> Layer
     r, z = _sigmoid(rx + rh), _sigmoid(zx + zh)
     n = np.tanh(nx + r * nh)
     return (n + z * (h - n),)
+
+
+def _log_sum_exp(logits: Array) -> Nats:
+    top = logits.max(axis=-1).astype(np.float64)
+    return np.asarray(top + np.log(np.exp(logits - top[..., None]).sum(axis=-1, dtype=np.float64)))
 
 
 def _sigmoid(x: Array) -> Array:

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.backends.interface import Backend, Ids, Logits, Nats, State, rows_of
+from charlm.backends.interface import Backend, Ids, Logits, Nats, State, select_rows
 from charlm.errors import UsageError, check_count
 from charlm.inference.samplers import (
     Sampling,
@@ -84,10 +84,10 @@ class NextToken:
 
 
 @runtime_checkable
-class Drawing(Protocol):
-    """A backend that samples many tokens in one call (see `NativeBackend.draw`)."""
+class Sampler(Protocol):
+    """A backend that samples many tokens in one call (see `NativeBackend.sample`)."""
 
-    def draw(
+    def sample(
         self,
         logits: Logits,
         state: State,
@@ -216,7 +216,7 @@ class _Position:
 
     def rows(self, rows: list[int]) -> "_Position":
         """Return the position of these rows."""
-        return _Position(logits=self.logits[rows], state=rows_of(self.state, rows))
+        return _Position(logits=self.logits[rows], state=select_rows(self.state, rows))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,8 +235,8 @@ def _sample(
 
     A backend that can sample does plain temperature sampling itself.
     """
-    if isinstance(backend, Drawing) and rules.sampling.is_plain:
-        ids, nats, logits, state = backend.draw(
+    if isinstance(backend, Sampler) and rules.sampling.is_plain:
+        ids, nats, logits, state = backend.sample(
             position.logits,
             position.state,
             uniform,

@@ -8,7 +8,7 @@ geometric mean of the two.
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.backends.interface import Backend, Ids, Nats, rows_of
+from charlm.backends.interface import Backend, Ids, Nats, select_rows
 from charlm.errors import UsageError, check_count
 from charlm.inference.generation import NextToken, read_prompt
 from charlm.inference.likelihood import window_length
@@ -99,7 +99,7 @@ class Reader:
         rows = len(candidates)
         repeated = np.repeat(targets[:, None], rows, axis=1)  # (T, K)
         inputs = np.concatenate([candidates[None], repeated[:-1]])
-        state = rows_of(self.state, [0] * rows)
+        state = select_rows(self.state, [0] * rows)
         step = window_length(self.backend, rows)
         for begin in range(0, len(repeated), step):
             span = slice(begin, begin + step)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.backends.interface import Backend, Ids, Nats, State, rows_of
+from charlm.backends.interface import Backend, Ids, Nats, State, select_rows
 from charlm.errors import check_count
 from charlm.phases import advance
 from charlm.text.encoded import EncodedText
@@ -50,7 +50,7 @@ def stream_nats(
     pieces = _Pieces(backend, ids[:covered], count, first_input, state)
     pieces.read()
     _settle(pieces)
-    nats, after = pieces.nats.reshape(-1), rows_of(pieces.after, [count - 1])
+    nats, after = pieces.nats.reshape(-1), select_rows(pieces.after, [count - 1])
     if covered == len(ids):
         return nats, after
     rest, after = stream_nats(backend, ids[covered:], after, first_input=int(ids[covered - 1]))
@@ -112,13 +112,13 @@ class _Pieces:
         for number, begin in enumerate(range(0, self.length, self.window)):
             state = self._step(every, begin, state)
             if number < ALL_KEPT or number & (number - 1) == 0:
-                self.kept[number] = rows_of(state, every)
-        self.after = rows_of(state, every)
+                self.kept[number] = select_rows(state, every)
+        self.after = select_rows(state, every)
 
     def correct(self, rows: list[int]) -> list[int]:
         """Read rows again from the end of the row before; return those whose end state changed."""
         changed = np.array(rows, np.int64)
-        state = rows_of(self.after, changed - 1)
+        state = select_rows(self.after, changed - 1)
         for number, begin in enumerate(range(0, self.length, self.window)):
             state = self._step(changed, begin, state)
             if number in self.kept:
@@ -134,8 +134,8 @@ class _Pieces:
 
         The other rows need no further reading.
         """
-        differing = np.flatnonzero(_differ(state, rows_of(kept, rows)))
-        rows, state = rows[differing], rows_of(state, differing)
+        differing = np.flatnonzero(_differ(state, select_rows(kept, rows)))
+        rows, state = rows[differing], select_rows(state, differing)
         _write_rows(kept, rows, state)
         return rows, state
 

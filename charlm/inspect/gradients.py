@@ -1,10 +1,11 @@
-"""Measure how far back the gradient of a loss reaches: the reason for gates.
+"""Measure how far back the gradient of a loss reaches, which is what gates are for.
 
-For a loss at token t and the state s that a layer carried on k tokens before,
-||d loss_t / d s_{t-k}|| falls with k where gradients vanish and grows where they explode
+For the loss at token t and the state s of a layer k tokens earlier, ||d loss_t / d s_{t-k}|| falls
+with k if gradients vanish and grows if they explode
 (Bengio et al. 1994; Pascanu et al. 2013).
 """
 
+import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from charlm.text.sources.names import check_read_again
 from charlm.training.start import start
 
 WARM_UP = 64
-"""Tokens read before measuring, so that no state is the zero state."""
+"""Tokens read before measuring, so that the states are typical."""
 ROWS = 32
 """Places in the text to average over."""
 NEAR_ZERO, NEAR_ONE = 0.1, 0.9
@@ -50,7 +51,7 @@ class LayerFlow:
     """Gradient flow of one layer.
 
     `norms[k]` is the mean of ||d loss_t / d s_{t-k}||, where s is the whole state.
-    `norms[0]` is 0: the state after a step has no part in the loss of that step.
+    `norms[0]` is 0: the loss of a step does not depend on the state after it.
 
     `hidden_norms` are the norms for h alone. `gates`: the fractions of each gate's values below 0.1
     and above 0.9. `radii`: the largest absolute eigenvalue of each block of recurrent weights.
@@ -134,18 +135,18 @@ def run_flow(path: Path, corpus: Corpus | None = None, lags: int = 200) -> Gradi
     if corpus:
         text = run.encode(corpus)
     else:
-        texts = [kept for name in ("valid", "train") if (kept := run.kept(name)) is not None]
+        texts = [split for name in ("valid", "train") if (split := run.kept(name)) is not None]
         if not texts:
             raise CorpusError("the run keeps no text; give one to measure on")
-        long = [kept for kept in texts if len(kept.ids) >= needed(lags)]
-        text = long[0] if long else texts[-1]
+        enough = (split for split in texts if len(split.ids) >= needed_tokens(lags))
+        text = next(enough, texts[-1])
     model = torch_model(path).double()  # far back, float32 has no numbers small enough
     layers = gradient_flow(model, np.asarray(text.ids, np.int64), lags)
     cell, clipped = model.settings.cell, clip_rate(path)
     return GradientFlow(name=path.name, cell=cell, layers=layers, clipped=clipped)
 
 
-def needed(lags: int) -> int:
+def needed_tokens(lags: int) -> int:
     """Return the tokens needed for one place: warm-up, a state for each lag, and the target."""
     return WARM_UP + lags + 2
 
@@ -157,7 +158,7 @@ def gradient_flow(
 
     Raises CorpusError if the text is too short for one place.
     """
-    length = needed(lags)
+    length = needed_tokens(lags)
     if len(ids) < length:
         raise CorpusError(
             f"the text has {len(ids)} tokens; lags up to {lags} need at least {length}. Give a "
@@ -175,41 +176,35 @@ def window_flows(model: RecurrentLanguageModel, windows: Tensor, state: State) -
 
     The windows start from `state`; the largest lag, T - 2, is the state after their first tokens.
     """
-    with _watched(model) as seen:
+    with _recorded_inputs(model) as inputs:
         states, logits = _stepped(model, windows[:-1], state)
     loss = F.cross_entropy(logits[-1], windows[-1], reduction="sum")
     flat = [tensor for state in states for layer in state for tensor in layer]
     gradients = torch.autograd.grad(loss, flat, allow_unused=True)
-    filled = iter(g if g is not None else torch.zeros(1) for g in gradients)
-    by_step = [[[next(filled) for _ in layer] for layer in state] for state in states]
+    remaining = iter(g if g is not None else torch.zeros(1) for g in gradients)
+    by_step = [[[next(remaining) for _ in layer] for layer in state] for state in states]
     return [
         LayerFlow(
             norms=[_norm(step[number]) for step in reversed(by_step)],
             hidden_norms=[_norm(step[number][:1]) for step in reversed(by_step)],
-            gates=_saturation(layer, seen[number]),
+            gates=_saturation(layer, inputs[number]),
             radii=spectral_radii(layer),
         )
         for number, layer in enumerate(model.recurrent_layers())
     ]
 
 
-class _watched:  # noqa: N801
-    """Context in which the inputs of each layer are kept, as a list of (x, state)."""
-
-    def __init__(self, model: RecurrentLanguageModel) -> None:
-        self.layers = model.recurrent_layers()
-        self.seen: list[list[Any]] = [[] for _ in self.layers]
-
-    def __enter__(self) -> list[list[Any]]:
-        self.handles = [
-            layer.register_forward_pre_hook(lambda _, read, kept=kept: kept.append(read))
-            for layer, kept in zip(self.layers, self.seen, strict=True)
-        ]
-        return self.seen
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self.handles:
-            handle.remove()
+@contextlib.contextmanager
+def _recorded_inputs(model: RecurrentLanguageModel) -> Iterator[list[list[Any]]]:
+    """Record the inputs of each layer, as a list of (x, state), until the context ends."""
+    layers = model.recurrent_layers()
+    inputs: list[list[Any]] = [[] for _ in layers]
+    with contextlib.ExitStack() as hooks:
+        for layer, calls in zip(layers, inputs, strict=True):
+            hooks.enter_context(
+                layer.register_forward_pre_hook(lambda _, call, calls=calls: calls.append(call))
+            )
+        yield inputs
 
 
 def _stepped(
@@ -224,35 +219,35 @@ def _stepped(
     logits = torch.empty(0)
     for ids in windows.unbind(0):
         logits, after = model(ids[None], state)
-        state = tuple(tuple(_node(part) for part in layer) for layer in after)
+        state = tuple(tuple(_node(tensor) for tensor in layer) for layer in after)
         if not states:  # the oldest states are where the gradient ends
             state = tuple(tuple(p.detach().requires_grad_() for p in layer) for layer in after)
         states.append(state)
     return states, logits
 
 
-def _node(part: Tensor) -> Tensor:
-    """Return a copy of a state tensor; if no weight made it (a token, say), it becomes a leaf."""
-    copied = part.clone()
+def _node(tensor: Tensor) -> Tensor:
+    """Return a copy of a state tensor; one that depends on no weight becomes a leaf."""
+    copied = tensor.clone()
     return copied if copied.requires_grad else copied.requires_grad_()
 
 
-def _norm(parts: Sequence[Tensor]) -> float:
-    """Return the norm of the gradient of state tensors, averaged over the batch."""
-    squares = sum(part.double().pow(2).sum(dim=-1) for part in parts)
+def _norm(gradients: Sequence[Tensor]) -> float:
+    """Return the norm of the gradients of state tensors together, averaged over the batch."""
+    squares = sum(gradient.double().pow(2).sum(dim=-1) for gradient in gradients)
     return float(torch.as_tensor(squares).sqrt().mean())
 
 
 @torch.no_grad()
-def _saturation(layer: RecurrentLayer, read: list[Any]) -> dict[str, tuple[float, float]]:
+def _saturation(layer: RecurrentLayer, inputs: list[Any]) -> dict[str, tuple[float, float]]:
     values: dict[str, list[Tensor]] = {}
-    for x, state in read:
+    for x, state in inputs:
         for name, gate in layer.gate_values(x[0], state).items():
             values.setdefault(name, []).append(gate)
     fractions = {}
     for name, gates in values.items():
-        every = torch.stack(gates)
-        below, above = every < NEAR_ZERO, every > NEAR_ONE
+        stacked = torch.stack(gates)
+        below, above = stacked < NEAR_ZERO, stacked > NEAR_ONE
         fractions[name] = (float(below.float().mean()), float(above.float().mean()))
     return fractions
 

@@ -1,9 +1,9 @@
 """Recall a letter after a gap: a task that shows which cells learn long-range dependencies.
 
 Each line is a letter, a gap of noise, a question mark, and the letter again. The noise is fewer
-than `lag` random letters x and y; nothing else in the text needs memory. A model can know the
-letter only from a state `lag` tokens back, and so must the gradient reach back: if it vanishes on
-the way, the letter is never learned (Bengio et al. 1994).
+than `lag` random letters x and y; nothing else in the text needs memory. A model knows the
+letter only from a state `lag` tokens back, and the gradient must reach that state: if it vanishes
+on the way, the letter is never learned (Bengio et al. 1994).
 """
 
 import random

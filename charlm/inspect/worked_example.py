@@ -1,8 +1,8 @@
-"""Worked example: one word, one small cell, and every number on the way.
+"""A worked example: one word, one small cell, and every intermediate number.
 
 After the letters h, e, l, l a network should expect e, l, l, o (Karpathy, "The Unreasonable
-Effectiveness of Recurrent Neural Networks", 2015). Formulas as in torch.nn, with
-one bias; x is one-hot, so W x is a column of W.
+Effectiveness of Recurrent Neural Networks", 2015). Formulas as in torch.nn, with one
+bias; x is one-hot, so W x is a column of W.
 """
 
 import itertools
@@ -99,7 +99,7 @@ def worked_example(
     check_choice("cell", cell, STEPS)
     begun = time.perf_counter()
     letters = list(dict.fromkeys(text))
-    weights = _fresh(len(CELLS[cell].blocks), hidden, len(letters), seed)
+    weights = _initial_weights(len(CELLS[cell].blocks), hidden, len(letters), seed)
     optimizer = torch.optim.Adam(weights.values(), lr=0.1)
     losses = []
     for _ in range(updates):
@@ -126,7 +126,7 @@ def _gradient(weight: Tensor) -> Tensor:
     return torch.zeros_like(weight) if weight.grad is None else weight.grad
 
 
-def _fresh(blocks: int, hidden: int, size: int, seed: int) -> Named:
+def _initial_weights(blocks: int, hidden: int, size: int, seed: int) -> Named:
     generator = torch.Generator().manual_seed(seed)
     shapes = {
         "W": (blocks * hidden, size),

@@ -23,9 +23,9 @@ from charlm.nn.model import RecurrentLanguageModel, multiplied_weights
 MAX_GRADIENT_ERROR = 0.05
 """Largest relative error of bfloat16 gradients that count as correct; correct ones have 0.01."""
 PROBE_SHAPE = (16, 32)
-"""Steps and rows of the check."""
+"""Steps and sequences of the check."""
 MAX_PROBED = 2**26
-"""Largest number of logits in the check, at 22 bytes each; rows are reduced to stay below it."""
+"""Largest number of logits in the check, at 22 bytes each; batches are smaller if need be."""
 MIN_BF16_WEIGHTS = 100_000
 """Number of multiplied weights below which `auto` is fp32 on a processor. Time in bf16 relative to
 fp32, best of four, one thread of an AMD EPYC, nine cells: 1.0 to 2.1 with up to 40,000 weights, 0.7
@@ -74,8 +74,7 @@ def choose_precision(
 ) -> Precision:
     """Return bf16 if it is requested or, with `auto`, if it is correct here and the model large.
 
-    The choice follows from the processor's features, the model and the gradients of one small
-    batch; nothing is timed. Raises EnvironmentFailure if bf16 is requested and does not work here.
+    Raises EnvironmentFailure if bf16 is requested and does not work here.
     """
     if requested == "fp32":
         return Precision(name="fp32", reason="asked for")
@@ -134,9 +133,9 @@ def _probe(
     model = RecurrentLanguageModel(settings, vocab_size)
     model.reset_parameters(generator)
     model.to(device)
-    steps, rows = PROBE_SHAPE
-    rows = max(1, min(rows, MAX_PROBED // (steps * vocab_size * settings.mixture)))
-    ids = torch.randint(vocab_size, (steps, rows), generator=generator).to(device)
+    steps, batch_size = PROBE_SHAPE
+    batch_size = max(1, min(batch_size, MAX_PROBED // (steps * vocab_size * settings.mixture)))
+    ids = torch.randint(vocab_size, (steps, batch_size), generator=generator).to(device)
     computed: set[torch.dtype] = set()
     for layer in model.modules():
         if isinstance(layer, nn.RNNBase):

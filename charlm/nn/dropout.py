@@ -28,7 +28,7 @@ def dropped(x: Tensor, rate: float, generator: torch.Generator | None) -> Tensor
 def random_int16(count: int, generator: torch.Generator) -> Tensor:
     """Return random numbers from -32768 to 32767, four from each 64-bit number.
 
-    bernoulli_ generates a number for each, which took a tenth of a training step on a processor.
+    bernoulli_ generates a 64-bit number for each, which took a tenth of a training step on a CPU.
     """
     words = torch.empty((count + 3) // 4, dtype=torch.int64).random_(
         -(2**63), None, generator=generator
@@ -76,7 +76,7 @@ def _run_by_steps(
     settings: ModelSettings,
     generator: torch.Generator | None,
 ) -> tuple[Tensor, LayerState]:
-    """State dropout, with one mask on h for all steps (Gal & Ghahramani 2016), then zoneout."""
+    """Apply state dropout (Gal & Ghahramani 2016; one mask on h for all steps), then zoneout."""
     mask = dropped(torch.ones_like(state[0]), settings.state_dropout, generator)
     rates = settings.zoneout, settings.zoneout_cell
     outputs = []

@@ -1,6 +1,6 @@
 """Initial weights.
 
-Defaults by cell, and why. Recurrent blocks are orthogonal (Saxe et al. 2014): a state keeps its
+Defaults by cell: recurrent blocks are orthogonal (Saxe et al. 2014): a state keeps its
 length from step to step, so gradients neither vanish nor explode before anything is learned. In an
 `rnn` with relu they are the identity (Le, Jaitly & Hinton 2015): inputs are added up and kept.
 Input blocks are Xavier-uniform (Glorot & Bengio 2010), which keeps the variance through tanh or

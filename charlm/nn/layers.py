@@ -31,7 +31,7 @@ def empty_parameter(*shape: int) -> nn.Parameter:
 class RecurrentLayer(nn.Module):
     """One recurrent layer of a cell; facts about the cell are in its row of `CELLS`.
 
-    The name of a weight tells its kind: `weight_hh` and `weight_mh` lead from the state, other
+    The name of a weight shows its kind: `weight_hh` and `weight_mh` lead from the state, other
     `weight...` from the input, `gain...` are factors, all others are biases.
     """
 

@@ -1,4 +1,4 @@
-"""The language model: an encoder with an output layer. And its sizes without building it."""
+"""The language model, an encoder with an output layer, and functions for its sizes."""
 
 import math
 from dataclasses import replace

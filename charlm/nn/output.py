@@ -16,7 +16,7 @@ from charlm.nn.layers import empty_parameter, without_init
 SHORTLIST, MIDDLE = 0.08, 0.35
 """Fractions of the vocabulary, frequent entries first, at which the clusters of `Adaptive` end."""
 MIN_ENTRIES, MIN_HIDDEN = 50, 16
-"""Least sizes of `Adaptive`, whose rarest cluster has a sixteenth of the hidden units."""
+"""Smallest sizes of `Adaptive`, whose rarest cluster has a sixteenth of the hidden units."""
 
 
 class Softmax(nn.Linear):

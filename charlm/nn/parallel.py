@@ -29,9 +29,9 @@ class LinearLayer(RecurrentLayer):
 
     def __init__(self, input_size: int, hidden_size: int, settings: ModelSettings) -> None:
         super().__init__(input_size, hidden_size, settings)
-        rows = len(self.spec.blocks) * hidden_size
-        self.weight_ih = empty_parameter(rows, input_size)
-        self.bias = empty_parameter(rows)
+        size = len(self.spec.blocks) * hidden_size
+        self.weight_ih = empty_parameter(size, input_size)
+        self.bias = empty_parameter(size)
 
 
 def widened(x: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class EchoState(RecurrentLayer):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draw uniform weights, and make the recurrent ones sparse with the spectral radius set."""
+        """Initialise uniformly; make recurrent weights sparse and set their spectral radius."""
         nn.init.uniform_(self.weight_ih, -INPUT_RANGE, INPUT_RANGE, generator=generator)
         nn.init.uniform_(self.bias, -0.1, 0.1, generator=generator)
         nn.init.uniform_(self.weight_hh, -1.0, 1.0, generator=generator)

@@ -44,7 +44,7 @@ class StepwiseLstm(RecurrentLayer):
         return torch.stack(outputs), state
 
     def project(self, x: Tensor) -> Tensor:
-        """Return what each step takes from its input, for all steps: W x + b, (T, B, 4H)."""
+        """Return the part of the gates that depends on inputs alone: W x + b, (T, B, 4H)."""
         return F.linear(x, self.weight_ih, self.bias)
 
     def step(self, from_input: Tensor, state: LayerState) -> LayerState:

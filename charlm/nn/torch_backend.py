@@ -28,9 +28,9 @@ class TorchBackend:
         self.vocab_size = model.vocab_size
         self.logits_each = model.vocab_size * model.settings.mixture
 
-    def initial_state(self, rows: int) -> State:
+    def initial_state(self, batch_size: int) -> State:
         """See `Backend.initial_state`."""
-        return _arrays(self.model.initial_state(rows))
+        return _arrays(self.model.initial_state(batch_size))
 
     def nats(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, State]:
         """See `Backend.nats`; the softmax is in float32."""
@@ -41,7 +41,6 @@ class TorchBackend:
         correct = self._tensor(targets)
 
         def nats_and_ranks(_: Tensor, logits: Tensor) -> tuple[Nats, Ids]:
-            """Return nats and ranks of the targets."""
             own = logits.gather(-1, correct[..., None])
             ranks = (logits > own).sum(dim=-1) + 1
             return _nats(logits, correct), ranks.cpu().numpy()

@@ -65,7 +65,7 @@ class LanguageModelLoss:
             if smoothing:
                 with torch.no_grad():
                     nats = model.output.nats(dropped[real], targets[real])
-        after = tuple(tuple(part.detach().float() for part in layer) for layer in after)
+        after = tuple(tuple(tensor.detach().float() for tensor in layer) for layer in after)
         return loss + self._penalties(raw.float(), dropped.float(), real), nats, after
 
     def state_before(
