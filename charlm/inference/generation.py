@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.backends.interface import Backend, Ids, Logits, Nats, State, select_rows
-from charlm.errors import UsageError, check_count
+from charlm.errors import UsageError, check_count, named
 from charlm.inference.samplers import (
     Sampling,
     draw,
@@ -176,7 +176,7 @@ def generate(
     ):  # fmt: skip
         check_count(name, value, minimum)
     if stop and isinstance(vocabulary, BackwardVocabulary):
-        raise UsageError("stop with a model that reads backward; leave it out")
+        raise UsageError(f"{named('stop')} with a model that reads backward; leave it out")
     sampling = sampling or Sampling()
     logits, state = read_prompt(backend, prompt_ids(vocabulary, prompt, boundaries))
     position = _Position(logits=logits, state=state).rows([0] * samples)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.backends.interface import Backend, Ids, Nats, State
-from charlm.errors import UsageError
+from charlm.errors import UsageError, named
 from charlm.inference.likelihood import nats_and_ranks, stream_nats, tally
 from charlm.listing import Listing
 from charlm.text.boundaries import Boundaries
@@ -147,7 +147,7 @@ class Scorer:
     ) -> None:
         if carry and isinstance(vocabulary, BackwardVocabulary):
             raise UsageError(
-                "one stream of texts with a model that reads backward; leave out carry"
+                f"one stream of texts with a model that reads backward; leave out {named('carry')}"
             )
         self.backend, self.vocabulary, self.carry = backend, vocabulary, carry
         self.boundaries, self.end = boundaries, boundaries.has_ends
