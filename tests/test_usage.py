@@ -70,6 +70,20 @@ def test_messages_use_the_spelling_of_the_user(call: Call) -> None:
             charlm.train("x.txt", **{name: 0})
 
 
+def test_advice_names_the_flags_of_settings(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were not typed too; a typed alias appears as typed."""
+    monkeypatch.chdir(tmp_path)
+    Path("x.txt").write_text("a b\n" * 50, encoding="utf-8")
+    for words, advice in (
+        ("--hold-out random", "Name their unit with --document line"),
+        ("--column 2", "or add --input-format"),
+        ("--valid x.txt --valid-frac 0.2", "--valid-frac 0.2 has no effect with --valid x.txt"),
+    ):
+        assert advice in call("train", "x.txt", *words.split())[2]
+
+
 def test_a_flag_and_its_alias_are_one_setting(call: Call) -> None:
     """Both together are refused."""
     _, _, err = call("train", "x.txt", "--valid-frac", "0.1", "--valid-fraction", "0.2")

@@ -7,7 +7,7 @@
    if it is not given at all;
 3. replaces a parameter that is marked with `SettingOptions` by the options of these settings, and
    passes those that were typed as a mapping;
-4. makes messages name the flags of options and of typed settings (see `errors.naming`);
+4. makes messages name the flags of options and settings (see `errors.naming`);
 5. reads standard input for `-` if an argument is a text itself, and refuses to ignore a text that
    waits there (see `charlm.cli.stdin`).
 
@@ -117,12 +117,14 @@ def framed(verb: str, function: Callable[..., None]) -> Callable[..., None]:
             values["run"] = chosen_run(verb, takes, values, own.get("run_argument"))
         check_unread(verb, takes, values)
         typed: dict[str, Any] = {}
+        offered: dict[str, str] = {}
         for name, mark in marked.items():
+            offered |= mark.flags(values.get("pairs"))
             values[name] = mark.typed(values)
             typed |= values[name]
         if takes.literal and values[takes.literal] == "-":
             values[takes.literal] = read_text()
-        with naming(flags | typed_flags(typed)):
+        with naming(offered | flags | typed_flags(typed)):
             function(**values)
 
     every: list[inspect.Parameter] = []

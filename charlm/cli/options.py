@@ -88,6 +88,13 @@ class SettingOptions:
             for number, flag in enumerate(settings[name].flags)
         }
 
+    def flags(self, pairs: Iterable[str] | None) -> dict[str, str]:
+        """Return the flags of the settings, but of none that was typed as a pair of --set."""
+        in_pairs = {pair.partition("=")[0].rpartition(".")[2] for pair in pairs or ()}
+        settings = table()
+        flags = {name: settings[name].flag for name in self.names() if name not in in_pairs}
+        return {name: flag for name, flag in flags.items() if flag}
+
     def typed(self, values: dict[str, Any]) -> dict[str, Any]:
         """Take the values of the options from those of the command; return the typed ones."""
         given: dict[str, Any] = {}

@@ -93,7 +93,7 @@ def _problem(name: str, value: Any, need: Need, facts: Mapping[str, Any], origin
     else:
         beside = f"with {_written(need.fact, fact, origin)}"
     expected = need.describe(lambda fact: _name(fact, origin))
-    without = words_of(name, value)[0] if origin == "flag" else name
+    without = _words(name, value)[0] if origin == "flag" else name
     return (
         f"{_written(name, value, origin)} has no effect {beside}; expected {expected}. Leave out "
         f"{name if without == '--set' else without}"
@@ -107,9 +107,15 @@ def _name(name: str, origin: str) -> str:
     return table()[name].flag or name
 
 
+def _words(name: str, value: Any) -> list[str]:
+    """Return the words that give a setting this value, with its flag in the typed spelling."""
+    flag, *values = words_of(name, value)
+    return [named(name) if named(name) in table()[name].flags else flag, *values]
+
+
 def _written(name: str, value: Any, origin: str) -> str:
     """Return a setting and its value as the user wrote them."""
     if origin == "flag":
-        return " ".join(words_of(name, value))
+        return " ".join(_words(name, value))
     text = " ".join(value) if isinstance(value, tuple) else str(value)
     return f"{_name(name, origin)} {text.lower() if isinstance(value, bool) else text}"
