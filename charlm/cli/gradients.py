@@ -98,11 +98,11 @@ def _compared(
 ) -> "Iterator[GradientFlow]":
     """Train a model of each cell, and report each one that is trained."""
     cells = [name.strip() for name in names.split(",")]
-    if not files:
-        say(f"task   {api.describe_task(lags, seed)}")
     flows = api.compare_gradients(
         cells, files or (), reading=reading, minutes=minutes, lags=lags, seed=seed
     )
+    if not files:
+        say(f"task   {api.describe_task(lags, seed)}")
     for flow in flows:
         say(f"trained {flow.cell}" + (f" for {minutes or 1.0:g} minutes" if files else ""))
         yield flow
