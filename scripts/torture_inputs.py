@@ -30,17 +30,17 @@ def damaged_runs(bench: Bench) -> Iterator[Row]:
         try:
             verdicts, begun = [], time.monotonic()
             for name in ("load", "info", "verify"):
-                verdicts.append(harness.judge(liar.path, name))
-                if verdicts[-1].refused:
+                verdicts.append(harness.refuses(liar.path, name))
+                if verdicts[-1]:
                     slowest = max(slowest, time.monotonic() - begun)
                 begun = time.monotonic()
-            if not mended and not verdicts[-1].refused:
+            if not mended and not verdicts[-1]:
                 same = harness.read_weights(liar.path) == liar.weights
-                if not same or harness.read_all(liar.path) != liar.told:
+                if not same or harness.read_all(liar.path) != liar.facts:
                     raise AssertionError(f"verify passes a damaged {file.name}")
             if liar.draws.random() < 0.02:
-                verdicts.append(harness.judge(liar.path, "resume"))
-            refused += any(verdict.refused for verdict in verdicts)
+                verdicts.append(harness.refuses(liar.path, "resume"))
+            refused += any(verdicts)
             good += 1
         except Exception as error:  # any error that is not a refusal is a failure
             print(f"damaged run: {type(error).__name__}: {error}", file=sys.stderr)

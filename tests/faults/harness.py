@@ -1,7 +1,7 @@
-"""Faults on purpose: processes that die at a chosen moment, disks that fill, files that lie.
+"""Injected faults: processes that die at a chosen moment, full disks, damaged files.
 
-Shared by the tests in this folder and by `scripts/torture`. A training runs in a forked child, so
-that it can be killed with SIGKILL; what it leaves on the disk is judged here.
+The tests in this folder and `scripts/torture` use it. Training runs in a forked child, which can
+be killed with SIGKILL; the functions below check the files that it leaves.
 """
 
 import contextlib
@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
+import torch
 from waiting import bounded
 
 from charlm.config.settings import Settings, settings_from
@@ -44,7 +45,7 @@ REFUSALS = (3, 4, 5)
 
 
 def tiny_settings(*, valid_frac: float = 0.05, **training: Any) -> Settings:
-    """A model of three units, twelve steps, a save after every record."""
+    """Return a model of three units, twelve steps, and a save after every record."""
     values = {
         "steps": 12, "batch_size": 2, "bptt": 4, "evals": 3, "save_minutes": 0.0, "seed": 1,
         "precision": "fp32", "device": "cpu", "threads": 1, "learning_rate": 0.05,
@@ -54,20 +55,20 @@ def tiny_settings(*, valid_frac: float = 0.05, **training: Any) -> Settings:
 
 
 def begin(folder: Path, name: str = "x", **training: Any) -> Session:
-    """A new run."""
+    """Start a new run."""
     return start(tiny_settings(**training), folder, name=name, corpus=Corpus.from_text(TEXT))
 
 
-def go_on(path: Path, **training: Any) -> Session:
-    """The run in a folder, begun where nothing of use is there."""
+def resumed_or_begun(path: Path, **training: Any) -> Session:
+    """Resume the run in a folder, or start it if there is none."""
     if (path / "run.json").exists():
         return resume(path)
     return begin(path.parent, path.name, **training)
 
 
 def train_on(path: Path, **training: Any) -> None:
-    """Go on to the end, or leave alone what is complete, as `charlm train --resume` does."""
-    session = go_on(path, **training)
+    """Train to the end; leave a complete run alone, as `charlm train --resume` does."""
+    session = resumed_or_begun(path, **training)
     if session.complete:
         session.lock.release()
     else:
@@ -75,14 +76,15 @@ def train_on(path: Path, **training: Any) -> None:
 
 
 def finish(folder: Path, name: str = "x", **training: Any) -> Path:
-    """A run that was never disturbed."""
+    """Train a run without any fault, and return its folder."""
     session = begin(folder, name, **training)
     list(session.records())
     return session.path
 
 
 def begin_child(work: Callable[[], object]) -> int:
-    """The number of a forked process that does something and exits as `in_child` tells."""
+    """Return the id of a forked process that does the work and exits as in `in_child`."""
+    torch.set_num_threads(1)  # a forked process has no other threads
     child = os.fork()
     if child:
         return child
@@ -97,21 +99,21 @@ def begin_child(work: Callable[[], object]) -> int:
 
 
 def end_of(child: int) -> int:
-    """Wait for a child: its exit code, or minus the signal that it died of."""
+    """Wait for a child and return its exit code, or minus the signal that killed it."""
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status)
 
 
 def in_child(work: Callable[[], object]) -> int:
-    """Do something in a forked process: its exit code, or minus the signal that it died of.
+    """Do the work in a forked process and return its exit code, or minus the signal that killed it.
 
-    A refusal exits with its code, anything unexpected with 1.
+    A refusal has its own exit code; an unexpected error has 1.
     """
     return end_of(begin_child(work))
 
 
 def dying_at_call(number: int, work: Callable[[], object]) -> None:
-    """Do something, and die when it enters the Python function of this number."""
+    """Do the work, and die at the Python function call of this number."""
     count = 0
 
     def entered(frame: FrameType, event: str, argument: object) -> None:
@@ -129,7 +131,7 @@ def dying_at_call(number: int, work: Callable[[], object]) -> None:
 
 @dataclass
 class Points:
-    """Counts the labelled points of writing and does something at one of them."""
+    """Count the labelled points of writing and run an action at one of them."""
 
     at: int
     action: Callable[[], None]
@@ -151,17 +153,17 @@ class Points:
 
 
 def die() -> None:
-    """As `kill -9` would have it."""
+    """Die as if by `kill -9`."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def full() -> None:
-    """As a full disk would have it."""
+    """Fail like a full disk."""
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def newest_files(path: Path) -> dict[str, bytes]:
-    """What must be the same to the bit: best weights, newest state, the log but for times."""
+    """Return what must not differ by a bit: best weights, newest checkpoint, log without times."""
     newest = checkpoint_folders(path)[0]
     timed = ("seconds", "tokens_per_second", "notes")
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text("utf-8").splitlines()]
@@ -174,14 +176,14 @@ def newest_files(path: Path) -> dict[str, bytes]:
 
 
 def problems(path: Path) -> list[str]:
-    """All that verify finds, but that there are no weights before the first validation."""
-    found = [problem for check in verify_run(path) for problem in check.problems]
-    return [problem for problem in found if "has no model.safetensors yet" not in problem]
+    """Return what verify reports, except weights that are missing before the first validation."""
+    reports = [problem for check in verify_run(path) for problem in check.problems]
+    return [problem for problem in reports if "has no model.safetensors yet" not in problem]
 
 
 @contextlib.contextmanager
 def limited_files(size: int) -> Iterator[None]:
-    """Inside, no file can grow beyond so many bytes: writing fails with EFBIG."""
+    """Let no file grow beyond this many bytes: writing then fails with EFBIG."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -190,7 +192,7 @@ def limited_files(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-# ------------------------------------------------------------------ files that lie
+# ------------------------------------------------------------------ damaged files
 
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2, 3.5, 10**9, 10**18, "", "x", "../../x", [], {}, [1], {"a": 1},
@@ -213,7 +215,7 @@ UNCHECKED = (".lock", ".owner", "README.md")
 
 
 def run_files(path: Path) -> list[Path]:
-    """Files of a run that something reads."""
+    """Return the files of a run that a reader opens."""
     return sorted(p for p in path.rglob("*") if p.is_file() and p.name not in UNCHECKED)
 
 
@@ -225,7 +227,7 @@ def _places(content: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, .
 
 
 def lie(data: bytes, draws: random.Random, *, is_json: bool) -> bytes:
-    """Other content: bits turned, cut, put in, left out; values of JSON replaced."""
+    """Return damaged content: flipped, cut, added or removed bytes, or replaced JSON values."""
     if is_json and draws.random() < 0.6:
         with contextlib.suppress(ValueError):
             content = copy.deepcopy(json.loads(data))
@@ -238,23 +240,23 @@ def lie(data: bytes, draws: random.Random, *, is_json: bool) -> bytes:
             else:
                 inner[last] = draws.choice(VALUES)
             return json.dumps(content).encode()
-    found = bytearray(data)
+    damaged = bytearray(data)
     kind = draws.random()
-    if kind < 0.6 and found:
+    if kind < 0.6 and damaged:
         for _ in range(draws.choice((1, 1, 2, 8))):
-            found[draws.randrange(len(found))] ^= 1 << draws.randrange(8)
-    elif kind < 0.75 and found:
-        del found[draws.randrange(len(found)) :]
+            damaged[draws.randrange(len(damaged))] ^= 1 << draws.randrange(8)
+    elif kind < 0.75 and damaged:
+        del damaged[draws.randrange(len(damaged)) :]
     elif kind < 0.9:
-        found += draws.randbytes(draws.choice((1, 8)))
-    elif found:
-        at = draws.randrange(len(found))
-        del found[at : at + draws.randrange(1, 9)]
-    return bytes(found)
+        damaged += draws.randbytes(draws.choice((1, 8)))
+    elif damaged:
+        at = draws.randrange(len(damaged))
+        del damaged[at : at + draws.randrange(1, 9)]
+    return bytes(damaged)
 
 
 def mend_manifests(path: Path) -> None:
-    """Make the sums fit what is there, as somebody would who means harm."""
+    """Make the checksums match the damaged files, as an attacker would."""
     for folder in (path, *checkpoint_folders(path)):
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
             manifest = json.loads((folder / "MANIFEST.json").read_bytes())
@@ -270,16 +272,16 @@ def mend_manifests(path: Path) -> None:
 
 
 def read_weights(path: Path) -> str:
-    """A sum of what a reader gets from a run: logits and vocabulary."""
+    """Return a hash of logits and vocabulary."""
     run = load_run(path)
     state = run.backend.initial_state(1)
     logits, _ = run.backend.logits(np.array([[1], [2], [3]]), state)
-    found = np.asarray(logits).tobytes() + repr(run.vocabulary.tokens).encode()
-    return hashlib.sha256(found).hexdigest()
+    content = np.asarray(logits).tobytes() + repr(run.vocabulary.tokens).encode()
+    return hashlib.sha256(content).hexdigest()
 
 
 def read_all(path: Path) -> str:
-    """A sum of what `info` tells of a run."""
+    """Return a hash of what `info` shows."""
     from charlm.report.runs import run_pairs, setting_rows
 
     config, record = read_config(path), read_record(path)
@@ -287,8 +289,8 @@ def read_all(path: Path) -> str:
     return json.dumps([str(pair) for pair in pairs])
 
 
-def go_on_a_little(path: Path) -> None:
-    """Resume and train a few steps more."""
+def train_a_little(path: Path) -> None:
+    """Resume and train a few more steps."""
     session = resume(path, {"training": {"steps": 15}})
     try:
         for _ in zip(session.trainer.run(), range(2), strict=False):
@@ -297,43 +299,35 @@ def go_on_a_little(path: Path) -> None:
         session.lock.release()
 
 
-@dataclass
-class Verdict:
-    """What became of one lie: refused, read as before, or something that must not be."""
-
-    refused: bool
-
-
 READERS: dict[str, Callable[[Path], object]] = {
-    "load": read_weights, "info": read_all, "verify": problems, "resume": go_on_a_little,
+    "load": read_weights, "info": read_all, "verify": problems, "resume": train_a_little,
 }  # fmt: skip
 
 
-def judge(path: Path, reader: str) -> Verdict:
-    """Read a run one way. Anything but a result or a refusal comes through as it was raised."""
+def refuses(path: Path, reader: str) -> bool:
+    """Return whether a reader refuses a run. Any error that is not a refusal is raised."""
     try:
         with bounded():
-            found = READERS[reader](path)
+            result = READERS[reader](path)
     except CharlmError as error:
         if error.exit_code not in REFUSALS:
             raise
-        return Verdict(refused=True)
-    refused = reader == "verify" and bool(found)
-    return Verdict(refused=refused)
+        return True
+    return reader == "verify" and bool(result)
 
 
 class Liar:
-    """A run in a folder of its own, one file of which lies at a time."""
+    """A copy of a run with one damaged file at a time."""
 
     def __init__(self, run: Path, seed: int) -> None:
         self.whole, self.draws = run, random.Random(seed)
         self.folder = Path(tempfile.mkdtemp(prefix="charlm-lies-"))
         self.path = self.folder / "x"
-        self.weights, self.told = read_weights(run), read_all(run)
+        self.weights, self.facts = read_weights(run), read_all(run)
         self.fresh()
 
     def fresh(self) -> None:
-        """The run as it was."""
+        """Restore the undamaged run."""
         shutil.rmtree(self.path, ignore_errors=True)
         shutil.copytree(self.whole, self.path)
 
@@ -342,11 +336,10 @@ class Liar:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def lie(self) -> tuple[Path, bool]:
-        """Change one file; which, and whether the sums were made to fit."""
+        """Damage one file; return it, and whether the checksums were made to match."""
         path = self.draws.choice(run_files(self.path))
         data = path.read_bytes()
-        told = lie(data, self.draws, is_json=path.suffix == ".json")
-        path.write_bytes(told)
+        path.write_bytes(lie(data, self.draws, is_json=path.suffix == ".json"))
         mended = path.name != "MANIFEST.json" and self.draws.random() < 0.3
         if mended:
             mend_manifests(self.path)

@@ -1,11 +1,11 @@
-"""Runs that were damaged or made up: refused with one line, soon, and nothing of them executed."""
+"""Damaged or forged runs: refused in one line, quickly, and without executing their content."""
 
 import json
 import os
 import random
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,43 +16,32 @@ from harness import (
     Liar,
     begin,
     finish,
-    go_on_a_little,
-    judge,
     mend_manifests,
     problems,
     read_all,
     read_weights,
+    refuses,
+    train_a_little,
 )
 from safetensors.torch import load_file, save_file
 from waiting import bounded
 
-from charlm.errors import CharlmError, CorpusError, RunError, UsageError
+from charlm.errors import CharlmError, CorpusError, RunError
 from charlm.files.atomic import write_json
 from charlm.runs.checkpoints import checkpoint_folders
-from charlm.training import start as starting
 
-LIES = 300
-"""Lies told in a run of the tests; `scripts/torture` tells many more."""
-
-
-@pytest.fixture(autouse=True)
-def quiet_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(starting, "keep_freed_memory", lambda: True)
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
+DAMAGES = 300
+"""Damaged files to try; `scripts/torture` tries many more."""
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(starting, "keep_freed_memory", lambda: True)
-        return finish(tmp_path_factory.mktemp("whole"))
+    return finish(tmp_path_factory.mktemp("whole"))
 
 
 @pytest.fixture
 def path(whole: Path, tmp_path: Path) -> Path:
-    """A copy to be damaged."""
+    """A copy of the run to damage."""
     return Path(shutil.copytree(whole, tmp_path / "x"))
 
 
@@ -60,8 +49,8 @@ def newest(path: Path) -> Path:
     return checkpoint_folders(path)[0]
 
 
-def replaced(path: Path, *way: str | int, to: Any) -> dict:
-    """What a JSON file holds with one value replaced, or left out where it is to be KeyError."""
+def with_value(path: Path, *way: str | int, to: Any) -> dict:
+    """Return the content of a JSON file with one value replaced, or removed if `to` is KeyError."""
     content = json.loads(path.read_bytes())
     inner = content
     for key in way[:-1]:
@@ -73,53 +62,49 @@ def replaced(path: Path, *way: str | int, to: Any) -> dict:
     return content
 
 
-def changed(path: Path, file: str, *way: str | int, to: Any) -> None:
-    """Replace a value in a JSON file, and make the sums fit."""
-    (path / file).write_text(json.dumps(replaced(path / file, *way, to=to)))
+def change_json(path: Path, file: str, *way: str | int, to: Any) -> None:
+    """Replace a value in a JSON file, and make the checksums match."""
+    (path / file).write_text(json.dumps(with_value(path / file, *way, to=to)))
     mend_manifests(path)
 
 
-def refused(path: Path, reader: str, match: str | None = None) -> None:
-    """One reader refuses, as a damaged run or text, with little work, in few words."""
+def assert_refused(path: Path, reader: str, match: str | None = None) -> None:
+    """Check that a reader refuses the run as damaged, in few words and with little work."""
     with bounded(), pytest.raises((RunError, CorpusError), match=match) as caught:
         READERS[reader](path)
     assert len(str(caught.value)) < 2000
 
 
-def test_a_whole_run_is_read_every_way(path: Path) -> None:
-    """The readers of these tests find nothing wrong with it."""
+def test_every_reader_accepts_an_intact_run(path: Path) -> None:
     for reader in READERS:
-        assert not judge(path, reader).refused
+        assert not refuses(path, reader)
     assert problems(path) == []
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_lies_are_refused_or_make_no_difference(whole: Path, seed: int) -> None:
-    """Random damage to random files: a refusal of the right kind, or the same model as before.
-
-    What verify finds nothing wrong with has the weights and the facts of the whole run.
-    """
+def test_damage_is_refused_or_makes_no_difference(whole: Path, seed: int) -> None:
+    """A run that verify accepts has the weights and facts of the intact run."""
     liar = Liar(whole, seed)
-    told = 0
+    refusals = 0
     try:
-        for _ in range(LIES // 3):
+        for _ in range(DAMAGES // 3):
             file, mended = liar.lie()
-            told += sum(judge(liar.path, reader).refused for reader in ("load", "info", "verify"))
-            if not mended and not judge(liar.path, "verify").refused:
+            refusals += sum(refuses(liar.path, reader) for reader in ("load", "info", "verify"))
+            if not mended and not refuses(liar.path, "verify"):
                 assert read_weights(liar.path) == liar.weights, file
-                assert read_all(liar.path) == liar.told, file
+                assert read_all(liar.path) == liar.facts, file
             if liar.draws.random() < 0.2:
-                judge(liar.path, "resume")
+                refuses(liar.path, "resume")
             liar.fresh()
     finally:
         liar.close()
-    assert told > LIES / 10
+    assert refusals > DAMAGES / 10
 
 
-def test_info_of_a_run_with_an_unknown_unit_is_no_bug(path: Path) -> None:
-    """It reads no text, so it may show the run or refuse it, but not fail."""
-    changed(path, "config.json", "vocabulary", "unit", to="../../x")
-    judge(path, "info")
+def test_info_survives_an_unknown_unit(path: Path) -> None:
+    """It reads no text, so it may show or refuse the run, but not fail."""
+    change_json(path, "config.json", "vocabulary", "unit", to="../../x")
+    refuses(path, "info")
 
 
 WRONG_RECORDS = [
@@ -141,37 +126,36 @@ WRONG_RECORDS = [
 
 
 @pytest.mark.parametrize(("way", "to"), WRONG_RECORDS, ids=str)
-def test_a_record_that_makes_no_sense_is_refused_on_resume(way, to, path: Path) -> None:
-    """Before anything of the size that it claims is built, and before anything is written."""
-    changed(path, "run.json", *way, to=to)
+def test_resume_refuses_an_invalid_record(way, to, path: Path) -> None:
+    """Before anything of the claimed size is built, and before anything is written."""
+    change_json(path, "run.json", *way, to=to)
     before = (newest(path) / "state.safetensors").read_bytes()
-    refused(path, "resume")
+    assert_refused(path, "resume")
     assert (newest(path) / "state.safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["run.json", "MANIFEST.json", "states/step-12/MANIFEST.json"])
-def test_files_that_hold_sums_are_as_they_were_written(name: str, path: Path) -> None:
-    """To the last line end: nothing is cut off or changed unnoticed."""
+def test_files_without_a_checksum_must_be_byte_identical(name: str, path: Path) -> None:
+    """Down to the last line end."""
     data = (path / name).read_bytes()
     for wrong in (data[:-1], data + b" ", data.replace(b"  ", b"\t", 1)):
         (path / name).write_bytes(wrong)
         assert any("not as charlm wrote it" in problem for problem in problems(path))
 
 
-def test_a_record_is_sealed(path: Path) -> None:
-    """A number changed by somebody who knows JSON but not the sum."""
+def test_a_changed_figure_breaks_the_seal_of_a_record(path: Path) -> None:
     content = json.loads((path / "run.json").read_bytes())
     content["results"]["valid"]["perplexity"] = 1.01
     write_json(path / "run.json", content)
-    refused(path, "info", "not as written")
+    assert_refused(path, "info", "not as written")
     assert any("not as written" in problem for problem in problems(path))
 
 
 @pytest.mark.parametrize("key", ["cell", "hidden_size", "num_layers"])
-def test_a_config_without_what_people_are_told_is_refused(key: str, path: Path) -> None:
-    """By info too, which builds no model."""
-    changed(path, "config.json", "model", key, to=KeyError)
-    refused(path, "info", f"model.{key} is missing")
+def test_info_refuses_a_config_without_sizes(key: str, path: Path) -> None:
+    """Although it builds no model."""
+    change_json(path, "config.json", "model", key, to=KeyError)
+    assert_refused(path, "info", f"model.{key} is missing")
 
 
 WRONG_COUNTERS = [
@@ -185,15 +169,15 @@ WRONG_COUNTERS = [
 
 
 @pytest.mark.parametrize(("name", "value"), WRONG_COUNTERS, ids=str)
-def test_counters_that_make_no_sense_are_refused(name: str, value: Any, path: Path) -> None:
-    """A position outside of the text would be waited for without end."""
+def test_resume_refuses_invalid_counters(name: str, value: Any, path: Path) -> None:
+    """A position outside of the text would never be reached."""
     for folder in checkpoint_folders(path):
-        changed(path, f"states/{folder.name}/state.json", name, to=value)
-    refused(path, "resume")
+        change_json(path, f"states/{folder.name}/state.json", name, to=value)
+    assert_refused(path, "resume")
 
 
-def retold(path: Path, change: Callable[[dict], None]) -> None:
-    """Other tensors in all states, with sums that fit."""
+def change_checkpoints(path: Path, change: Callable[[dict], None]) -> None:
+    """Change the tensors of all checkpoints, and make the checksums match."""
     for folder in checkpoint_folders(path):
         tensors = load_file(folder / "state.safetensors")
         change(tensors)
@@ -201,8 +185,8 @@ def retold(path: Path, change: Callable[[dict], None]) -> None:
     mend_manifests(path)
 
 
-def each(prefix: str, function: Callable) -> Callable[[dict], None]:
-    """Change every tensor whose name begins so."""
+def each_tensor(prefix: str, function: Callable) -> Callable[[dict], None]:
+    """Apply a function to every tensor whose name begins with the prefix."""
 
     def change(tensors: dict) -> None:
         for name in [name for name in tensors if name.startswith(prefix)]:
@@ -211,7 +195,7 @@ def each(prefix: str, function: Callable) -> Callable[[dict], None]:
     return change
 
 
-def without(prefix: str) -> Callable[[dict], None]:
+def without_tensors(prefix: str) -> Callable[[dict], None]:
     def change(tensors: dict) -> None:
         for name in [name for name in tensors if name.startswith(prefix)]:
             del tensors[name]
@@ -220,64 +204,65 @@ def without(prefix: str) -> Callable[[dict], None]:
 
 
 WRONG_TENSORS = {
-    "moments of another shape": each("optimizer.", lambda t: torch.zeros(3) if t.dim() else t),
-    "moments as bytes": each("optimizer.", lambda t: t.to(torch.int8)),
-    "moments that are no numbers": each("optimizer.", lambda t: t * float("nan")),
-    "no moments": without("optimizer."),
-    "some moments": without("optimizer.0.exp_avg_sq"),
+    "moments of another shape": each_tensor(
+        "optimizer.", lambda t: torch.zeros(3) if t.dim() else t
+    ),
+    "moments as bytes": each_tensor("optimizer.", lambda t: t.to(torch.int8)),
+    "moments that are no numbers": each_tensor("optimizer.", lambda t: t * float("nan")),
+    "no moments": without_tensors("optimizer."),
+    "some moments": without_tensors("optimizer.0.exp_avg_sq"),
     "moments of no weight": lambda t: t.update({"optimizer.99.exp_avg": torch.zeros(3)}),
-    "weights of another type": each("model.", lambda t: t.double()),
-    "weights of bytes": each("model.", lambda t: t.to(torch.int8)),
-    "weights that are no numbers": each("model.", lambda t: t * float("nan")),
-    "no weights": without("model."),
-    "a narrower state": each("hidden.", lambda t: t[:, :1].clone()),
+    "weights of another type": each_tensor("model.", lambda t: t.double()),
+    "weights of bytes": each_tensor("model.", lambda t: t.to(torch.int8)),
+    "weights that are no numbers": each_tensor("model.", lambda t: t * float("nan")),
+    "no weights": without_tensors("model."),
+    "a narrower state": each_tensor("hidden.", lambda t: t[:, :1].clone()),
     "a state of another depth": lambda t: t.update({"hidden.1.0": torch.zeros(2, 3)}),
-    "a state that is no number": each("hidden.", lambda t: t * float("inf")),
-    "no generator": without("generator"),
+    "a state that is no number": each_tensor("hidden.", lambda t: t * float("inf")),
+    "no generator": without_tensors("generator"),
     "another generator": lambda t: t.update({"generator": torch.zeros(8)}),
 }
 
 
 @pytest.mark.parametrize("what", WRONG_TENSORS)
-def test_states_that_fit_no_model_are_refused(what: str, path: Path) -> None:
-    """torch itself writes outside of its memory when a moment is too short."""
-    retold(path, WRONG_TENSORS[what])
-    refused(path, "resume", "does not fit")
+def test_resume_refuses_tensors_that_do_not_fit_the_model(what: str, path: Path) -> None:
+    """torch writes outside of its memory if a moment is too short."""
+    change_checkpoints(path, WRONG_TENSORS[what])
+    assert_refused(path, "resume", "does not fit")
 
 
-def test_a_state_of_another_run_is_refused(path: Path, tmp_path: Path) -> None:
-    """Same text, same shapes, another seed; a state under another number."""
+def test_a_checkpoint_of_another_run_is_refused(path: Path, tmp_path: Path) -> None:
+    """One with another seed, and one under another step number."""
     other = finish(tmp_path, "other", seed=2)
     shutil.rmtree(path / "states")
     shutil.copytree(other / "states", path / "states")
     assert "another run" in problems(path)[0]
-    refused(path, "resume", "another run.*no other checkpoint is intact")
+    assert_refused(path, "resume", "another run.*no other checkpoint is intact")
     newest(other).rename(other / "states" / "step-99")
     assert any("step 12" in problem and "99" in problem for problem in problems(other))
 
 
 @pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.int8, torch.bool])
 def test_weights_of_another_type_are_refused(kind: torch.dtype, path: Path) -> None:
-    """A check for numbers that are not finite means little for a type that is cast later."""
+    """Checking for finite numbers is useless if the type is cast later."""
     tensors = {k: t.to(kind) for k, t in load_file(path / "model.safetensors").items()}
     save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
     mend_manifests(path)
-    refused(path, "load", "expected F32")
+    assert_refused(path, "load", "expected F32")
 
 
 @pytest.mark.parametrize("wrong", [lambda t: t * float("nan"), lambda t: t.to(torch.int8)])
-def test_averages_that_fit_no_model_are_refused(wrong, tmp_path: Path) -> None:
-    """They would be written over the best weights."""
+def test_resume_refuses_averages_that_do_not_fit_the_model(wrong, tmp_path: Path) -> None:
+    """They would replace the best weights."""
     path = finish(tmp_path, average=0.9, valid_frac=0.0)
     before = (path / "model.safetensors").read_bytes()
-    retold(path, each("average.", wrong))
-    refused(path, "resume", "does not fit")
+    change_checkpoints(path, each_tensor("average.", wrong))
+    assert_refused(path, "resume", "does not fit")
     assert (path / "model.safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize("other", ["seed", "size"])
-def test_states_of_other_runs_are_not_averaged(other: str, path: Path, tmp_path: Path) -> None:
-    """Neither of the same shape nor of another one."""
+def test_checkpoints_of_other_runs_are_not_averaged(other: str, path: Path, tmp_path: Path) -> None:
     from charlm.runs.checkpoints import mean_weights
 
     chosen = {"seed": 2} if other == "seed" else {"learning_rate": 0.01}
@@ -290,19 +275,19 @@ def test_states_of_other_runs_are_not_averaged(other: str, path: Path, tmp_path:
 
 
 @pytest.mark.parametrize("value", [3e38, float("nan"), float("-inf")])
-def test_weights_beyond_all_bounds_are_refused(value: float, path: Path) -> None:
-    """Their sums overflow, and what is computed with them is no number."""
+def test_weights_that_are_too_large_are_refused(value: float, path: Path) -> None:
+    """Their sums overflow."""
     tensors = load_file(path / "model.safetensors")
     tensors["output.weight"][0, 0] = value
     save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
-    refused(path, "load", "not finite or beyond")
+    assert_refused(path, "load", "not finite or beyond")
 
 
-def test_bytes_behind_the_tensors_are_refused(path: Path) -> None:
-    """Also where they would be many: a sparse file is not read to its end."""
+def test_bytes_after_the_tensors_are_refused(path: Path) -> None:
+    """A sparse file of a terabyte is not read to its end."""
     with (path / "model.safetensors").open("ab") as file:
         file.truncate(1 << 40)
-    refused(path, "load", "by its header")
+    assert_refused(path, "load", "by its header")
     with bounded():
         assert any("not as written" in problem for problem in problems(path))
 
@@ -315,8 +300,8 @@ FILES = (
 
 @pytest.mark.parametrize("name", [*FILES, "metrics.jsonl", ".owner"])
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder", "loop"])
-def test_what_is_no_file_is_not_waited_for(name: str, kind: str, path: Path) -> None:
-    """A named pipe, an endless device, a folder or a link to itself: every reader comes back."""
+def test_no_reader_waits_for_a_pipe_or_device(name: str, kind: str, path: Path) -> None:
+    """The same holds for a folder and for a link to itself."""
     file = path / name
     file.unlink()
     if kind == "pipe":
@@ -325,15 +310,14 @@ def test_what_is_no_file_is_not_waited_for(name: str, kind: str, path: Path) -> 
         file.mkdir()
     else:
         file.symlink_to("/dev/zero" if kind == "device" else file.name)
-    refusals = [judge(path, reader).refused for reader in READERS]
+    refusals = [refuses(path, reader) for reader in READERS]
     assert any(refusals)
     if name != ".owner":
-        assert judge(path, "verify").refused
+        assert refuses(path, "verify")
 
 
 @pytest.mark.parametrize("part", [".owner", "metrics.jsonl", "states", "backward"])
-def test_training_writes_through_no_link(part: str, path: Path, tmp_path: Path) -> None:
-    """What a link in a run leads to is not written, cut or deleted."""
+def test_training_does_not_write_through_links(part: str, path: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     if part in ("states", "backward"):
         outside.mkdir()
@@ -343,7 +327,7 @@ def test_training_writes_through_no_link(part: str, path: Path, tmp_path: Path) 
         outside.write_text("mine" * 99)
         (path / part).unlink(missing_ok=True)
     (path / part).symlink_to(outside)
-    refused(path, "resume", "is a link")
+    assert_refused(path, "resume", "is a link")
     assert outside.is_dir() or outside.read_text() == "mine" * 99
     assert not outside.is_dir() or [f.name for f in outside.iterdir()] == [".tmp-mine"]
 
@@ -356,15 +340,14 @@ WRONG_MANIFESTS = [
 
 
 @pytest.mark.parametrize(("way", "to"), WRONG_MANIFESTS, ids=str)
-def test_a_manifest_that_leaves_something_out_is_told(way, to, path: Path) -> None:
-    """A list with fewer names checks fewer files."""
-    write_json(path / "MANIFEST.json", replaced(path / "MANIFEST.json", *way, to=to))
+def test_an_incomplete_manifest_is_reported(way, to, path: Path) -> None:
+    """A list with fewer names would check fewer files."""
+    write_json(path / "MANIFEST.json", with_value(path / "MANIFEST.json", *way, to=to))
     assert any("MANIFEST.json" in problem for problem in problems(path))
 
 
 @pytest.mark.parametrize("name", ["../x/config.json", "/etc/passwd", "a" * 300, ""])
-def test_a_manifest_names_nothing_outside(name: str, path: Path) -> None:
-    """Nor what no file can be called."""
+def test_a_manifest_names_no_file_outside_the_run(name: str, path: Path) -> None:
     content = json.loads((path / "MANIFEST.json").read_bytes())
     content["files"][name] = content["files"]["config.json"]
     write_json(path / "MANIFEST.json", content)
@@ -376,20 +359,19 @@ WRONG_COUNTS = [("dtype", "( ,u1"), ("dtype", "u1," * 50000), ("dtype", "int8"),
 
 
 @pytest.mark.parametrize(("name", "value"), WRONG_COUNTS, ids=lambda v: str(v)[:20])
-def test_counts_that_are_none_are_refused(name: str, value: Any, path: Path) -> None:
-    """numpy would read a type of a million parts."""
-    changed(path, "data/train/counts.json", name, to=value)
-    refused(path, "resume")
+def test_resume_refuses_invalid_counts_of_a_text(name: str, value: Any, path: Path) -> None:
+    """numpy would accept a type of a million parts."""
+    change_json(path, "data/train/counts.json", name, to=value)
+    assert_refused(path, "resume")
     assert any("data/train" in problem for problem in problems(path))
 
 
-def test_ids_outside_of_the_vocabulary_are_refused(path: Path) -> None:
-    """Before they are looked up in an embedding that ends before them."""
+def test_resume_refuses_ids_outside_of_the_vocabulary(path: Path) -> None:
     data = bytearray((path / "data/train/ids.bin").read_bytes())
     data[7] = 250
     (path / "data/train/ids.bin").write_bytes(data)
     mend_manifests(path)
-    refused(path, "resume", "not the text")
+    assert_refused(path, "resume", "not the text")
 
 
 DEEP = "[" * 100_000
@@ -403,18 +385,17 @@ LONG = {
 
 @pytest.mark.parametrize("what", LONG)
 @pytest.mark.parametrize("name", [n for n in FILES if n.endswith(".json")])
-def test_json_that_is_none_is_refused(name: str, what: str, path: Path) -> None:
-    """Deep, long, doubled, without bounds."""
+def test_invalid_json_is_refused(name: str, what: str, path: Path) -> None:
     (path / name).write_text(LONG[what], encoding="utf-8")
-    assert judge(path, "verify").refused
+    assert refuses(path, "verify")
     for reader in READERS:
-        judge(path, reader)
+        refuses(path, reader)
 
 
-def test_nothing_of_a_run_is_executed(path: Path) -> None:
-    """No process, no import of a new module from the run, no pickle, while it is read."""
+def test_reading_a_run_executes_nothing(path: Path) -> None:
+    """No process, no import from the run, no pickle."""
     read_weights(path)
-    go_on_a_little(path)
+    train_a_little(path)
     torch.save({"x": torch.zeros(1)}, path / "evil")
     seen: list[str] = []
 
@@ -428,33 +409,23 @@ def test_nothing_of_a_run_is_executed(path: Path) -> None:
     sys.addaudithook(lambda event, arguments: listen(event, arguments) if listening[0] else None)
     try:
         for reader in READERS:
-            judge(path, reader)
+            refuses(path, reader)
         shutil.copy(path / "evil", path / "model.safetensors")
         for reader in READERS:
-            judge(path, reader)
+            refuses(path, reader)
     finally:
         listening[0] = False
     assert seen == []
 
 
-def test_names_too_long_for_a_file_are_no_run() -> None:
-    """A refusal with the known names, and no word of the operating system."""
+def test_a_name_that_is_too_long_for_a_file_is_no_run() -> None:
     from charlm.runs.locate import find_run
 
     with pytest.raises(RunError, match="no run"):
         find_run("x" * 300, Path("nowhere"))
 
 
-def test_numbers_too_long_for_a_setting() -> None:
-    """An integer of 400 digits where a number is expected."""
-    from charlm.config.settings import settings_from
-
-    with pytest.raises(UsageError, match="expected a number"):
-        settings_from({"model": {"dropout": 10**400}})
-
-
-def test_what_never_began_is_in_nobodys_way(tmp_path: Path) -> None:
-    """A process that died before its run began leaves a name that can be taken again."""
+def test_a_run_that_never_began_leaves_its_name_free(tmp_path: Path) -> None:
     dead = begin(tmp_path, "x")
     dead.lock.release()
     (dead.path / "run.json").unlink()
@@ -466,8 +437,7 @@ def test_what_never_began_is_in_nobodys_way(tmp_path: Path) -> None:
         begin(tmp_path, "x")
 
 
-def test_the_comparison_can_fail(whole: Path) -> None:
-    """A lie that nothing finds would be found: the sums of two models differ."""
+def test_the_comparison_of_these_tests_can_fail(whole: Path) -> None:
     liar = Liar(whole, 1)
     try:
         tensors = load_file(liar.path / "model.safetensors")

@@ -1,4 +1,4 @@
-"""Texts that change, lie or are odd: refused with one line, or read as what they are."""
+"""Texts that change, are damaged or are odd: refused in one line, or read exactly."""
 
 import io
 import os
@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.config.corpus import CorpusSettings, VocabularySettings
+from charlm.config.settings import Settings
 from charlm.config.text_units import UNITS
 from charlm.errors import CorpusError, EnvironmentFailure
 from charlm.runs.data import corpus_record
-from charlm.text import dataset, encoded, idcache, splits
+from charlm.text import dataset, encoded, idcache
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.text.encoded import id_counts
@@ -26,7 +27,7 @@ from charlm.text.tokenizers.vocabulary import Vocabulary
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Every text is large: encoded into this cache."""
+    """Treat every text as large: it is encoded into this cache."""
     monkeypatch.setattr(idcache, "CACHED_FROM_BYTES", 0)
     folder = tmp_path / "cache"
     monkeypatch.setenv("CHARLM_CACHE", str(folder))
@@ -42,12 +43,12 @@ def built(text: str, unit: str, **named) -> Vocabulary:
     return build_vocabulary(lambda: [text], VocabularySettings(unit=unit, **named)).vocabulary
 
 
-@pytest.mark.parametrize("change", ["cut", "same length", "emptied"])
+@pytest.mark.parametrize("change", ["cut", "same length", "emptied", "other file"])
 @pytest.mark.parametrize("large", [True, False])
 def test_a_text_that_changes_while_it_is_read_is_refused(
     change: str, large: bool, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Measured, then changed, then encoded: nothing of it stays in the cache."""
+    """It changes between two passes; nothing of it stays in the cache."""
     if not large:
         monkeypatch.setattr(idcache, "CACHED_FROM_BYTES", 1 << 30)
     path = tmp_path / "text.txt"
@@ -57,9 +58,13 @@ def test_a_text_that_changes_while_it_is_read_is_refused(
     build = dataset.build_vocabulary
 
     def disturbed(*arguments, **named):
-        found = build(*arguments, **named)
-        path.write_text({"cut": whole[:99], "same length": whole[::-1], "emptied": ""}[change])
-        return found
+        vocabulary = build(*arguments, **named)
+        target = tmp_path / "other.txt" if change == "other file" else path
+        target.write_text({"cut": whole[:99], "emptied": ""}.get(change, whole[::-1]))
+        if change == "other file":  # of the same size and time
+            os.utime(target, (1e9, 1e9))
+            target.replace(path)
+        return vocabulary
 
     monkeypatch.setattr(dataset, "build_vocabulary", disturbed)
     with pytest.raises(CorpusError, match="changed while it was read"):
@@ -72,8 +77,8 @@ def test_a_text_that_changes_while_it_is_read_is_refused(
 
 
 @pytest.mark.parametrize("damage", [lambda d: bytes([3]) * len(d), lambda d: b"\xc8" * len(d)])
-def test_a_damaged_cache_of_the_right_length_is_made_again(damage, cache, tmp_path) -> None:
-    """Every byte of it is summed."""
+def test_a_damaged_cache_of_the_right_length_is_built_again(damage, cache, tmp_path) -> None:
+    """Every byte of it is part of a checksum."""
     path = tmp_path / "text.txt"
     path.write_text("to be or not to be\n" * 9)
     first = load(path, valid_frac=0.0).train.ids.tolist()
@@ -85,18 +90,18 @@ def test_a_damaged_cache_of_the_right_length_is_made_again(damage, cache, tmp_pa
     assert [entry.name for entry in cache.iterdir()] == [folder.name]
 
 
-def test_many_builders_of_one_cache(cache: Path, tmp_path: Path) -> None:
-    """Threads that begin together, time and again: all get the text, nothing is left over."""
+def test_several_threads_may_build_one_cache(cache: Path, tmp_path: Path) -> None:
+    """All get the text, and nothing is left over."""
     path = tmp_path / "text.txt"
     path.write_text("to be or not to be\n" * 50)
-    found: list[object] = []
+    results: list[object] = []
 
     def work(gate: threading.Barrier) -> None:
         gate.wait()
         try:
-            found.append(load(path).train.ids.tolist())
+            results.append(load(path).train.ids.tolist())
         except Exception as error:
-            found.append(error)
+            results.append(error)
 
     for _ in range(6):
         for entry in cache.glob("*") if cache.exists() else ():
@@ -109,15 +114,14 @@ def test_many_builders_of_one_cache(cache: Path, tmp_path: Path) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-    assert len(found) == 24
-    assert all(entry == found[0] and isinstance(entry, list) for entry in found)
+    assert len(results) == 24
+    assert all(entry == results[0] and isinstance(entry, list) for entry in results)
     assert not list(cache.glob(".*"))
 
 
 def test_a_source_that_breaks_off_leaves_nothing_in_the_cache(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the reason, an interruption included."""
     path = tmp_path / "text.txt"
     path.write_text("to be or not to be\n" * 9)
 
@@ -131,8 +135,7 @@ def test_a_source_that_breaks_off_leaves_nothing_in_the_cache(
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077])
-def test_a_cache_has_the_usual_rights(mask: int, cache: Path, tmp_path: Path) -> None:
-    """As the umask says: others may share it, or not."""
+def test_a_cache_has_the_permissions_of_the_umask(mask: int, cache: Path, tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text("to be or not to be\n" * 9)
     before = os.umask(mask)
@@ -146,7 +149,7 @@ def test_a_cache_has_the_usual_rights(mask: int, cache: Path, tmp_path: Path) ->
 
 
 def test_only_leftovers_of_builders_are_removed(cache: Path, tmp_path: Path) -> None:
-    """The cache may be somebody's home: nothing of another name is touched, however old."""
+    """The cache folder may hold files of other programs, however old."""
     mine = [".ssh", ".damaged", ".git", f".{'0' * 31}.abcdefgh", "x"]
     leftovers = [f".{'0' * 32}.abcdefgh", ".damaged-abcdefgh"]
     for name in [*mine, *leftovers]:
@@ -161,10 +164,9 @@ def test_only_leftovers_of_builders_are_removed(cache: Path, tmp_path: Path) -> 
     assert not left & set(leftovers)
 
 
-def test_a_cache_that_will_not_fit_is_refused_before_it_is_written(
+def test_a_full_disk_is_noticed_before_a_cache_is_written(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The space is looked at first."""
     path = tmp_path / "text.txt"
     path.write_text("to be or not to be\n" * 9)
     usage = idcache.shutil.disk_usage(tmp_path)
@@ -176,8 +178,8 @@ def test_a_cache_that_will_not_fit_is_refused_before_it_is_written(
 
 @pytest.mark.parametrize("unit", ["word", "bpe"])
 @pytest.mark.parametrize("lowercase", [True, False])
-def test_a_word_without_end_is_counted_as_it_is_encoded(unit: str, lowercase: bool) -> None:
-    """What the vocabulary is made of is what a text is cut into, and every piece has its id."""
+def test_a_very_long_word_is_counted_as_it_is_encoded(unit: str, lowercase: bool) -> None:
+    """Every piece of the text has its id."""
     text = "Q" * 200_001 + " ends here. " + "x" * 9000
     vocabulary = built(text, unit, lowercase=lowercase, min_count=1)
     ids = vocabulary.encode(text)
@@ -190,14 +192,12 @@ def test_a_word_without_end_is_counted_as_it_is_encoded(unit: str, lowercase: bo
 
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("lone", ["a\ud800b", "a\udfffb", "caf\udce9"])
-def test_half_of_a_pair_is_no_text_for_a_model(unit: str, lone: str) -> None:
-    """Not unknown, not the end of a document, not an error of a library."""
+def test_half_of_a_surrogate_pair_cannot_be_encoded(unit: str, lone: str) -> None:
     with pytest.raises(CorpusError, match=r"half of a surrogate pair, U\+D"):
         built("abc caf", unit).encode(lone)
 
 
-def test_a_text_that_judges_itself_is_told(tmp_path: Path) -> None:
-    """The same text for training and validation or test; another one is not told."""
+def test_held_out_text_that_is_the_training_text_is_reported(tmp_path: Path) -> None:
     path, other = tmp_path / "a.txt", tmp_path / "b.txt"
     path.write_text("to be or not to be\n")
     other.write_text("that is the question\n")
@@ -207,22 +207,7 @@ def test_a_text_that_judges_itself_is_told(tmp_path: Path) -> None:
         assert not any("itself" in note for note in load(path, **{role: (str(other),)}).warnings)
 
 
-def test_of_a_long_text_not_more_is_held_out_than_is_of_use(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A tenth, at most so many characters; a share that is given is kept."""
-    path = tmp_path / "a.txt"
-    path.write_text("ab" * 500)
-    monkeypatch.setattr(splits, "VALID_CHARS", 50)
-    assert len(load(path).valid.ids) == 50
-    assert len(load(path, valid_frac=0.1).valid.ids) == 100
-    assert load(path, valid_frac=0.0).valid is None
-    monkeypatch.setattr(splits, "VALID_CHARS", 5000)
-    assert len(load(path).valid.ids) == 100
-
-
-def test_notes_of_thousands_of_files_are_counted(tmp_path: Path) -> None:
-    """Twenty are told, the others are a number."""
+def test_only_the_first_twenty_warnings_are_shown(tmp_path: Path) -> None:
     for number in range(50):
         (tmp_path / f"{number:02d}.txt").write_text("\ufeffab\n")
     corpus = Corpus([str(tmp_path)], document="stream")
@@ -232,7 +217,7 @@ def test_notes_of_thousands_of_files_are_counted(tmp_path: Path) -> None:
         assert corpus.warnings[-1] == "And 30 more warnings like these."
 
 
-def test_an_endless_stream_of_nothing_is_refused_at_once(monkeypatch) -> None:
+def test_an_endless_stream_of_nuls_is_refused_at_once(monkeypatch) -> None:
     """It is not copied until the disk is full."""
 
     class Endless(io.RawIOBase):
@@ -248,7 +233,7 @@ def test_an_endless_stream_of_nothing_is_refused_at_once(monkeypatch) -> None:
 
 
 def test_ids_are_counted_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same as at once, without a copy of the whole text in wider numbers."""
+    """The counts are those of the whole text, without a wider copy of it."""
     ids = np.random.default_rng(1).integers(0, 7, 1000).astype(np.uint8)
     monkeypatch.setattr(encoded, "PIECE", 64)
     assert id_counts(ids, 9).tolist() == np.bincount(ids, minlength=9).tolist()
@@ -259,27 +244,23 @@ SCRIPTS = st.characters(codec="utf-8") | st.sampled_from("\x1b\r\n\t\0\u2028👩
 
 @settings(max_examples=60)
 @given(text=st.text(SCRIPTS, min_size=2, max_size=60), unit=st.sampled_from(list(UNITS)))
-def test_every_script_makes_a_dataset_or_one_refusal(text: str, unit: str) -> None:
-    """Through splitting, counting, encoding and what run.json tells of it; decoding undoes it."""
-    chosen = CorpusSettings(valid_frac=0.0), VocabularySettings(unit=unit, min_count=1)
+def test_any_characters_make_a_dataset_or_are_refused(text: str, unit: str) -> None:
+    """Decoding gives the text again."""
+    options = CorpusSettings(valid_frac=0.0), VocabularySettings(unit=unit, min_count=1)
     try:
-        found = load_dataset(*chosen, corpus=Corpus.from_text(text))
+        data = load_dataset(*options, corpus=Corpus.from_text(text))
     except CorpusError as error:
         assert len(str(error).split()) > 4
         return
-    assert corpus_record(found, _settings(chosen))["parts"]["train"]["chars"] == len(text)
+    assert corpus_record(data, Settings(corpus=options[0], vocabulary=options[1]))["parts"][
+        "train"
+    ]["chars"] == len(text)
     if unit in ("char", "byte", "bpe"):
-        assert found.vocabulary.decode(found.train.ids) == text
-
-
-def _settings(chosen):
-    from charlm.config.settings import Settings
-
-    return Settings(corpus=chosen[0], vocabulary=chosen[1])
+        assert data.vocabulary.decode(data.train.ids) == text
 
 
 def test_a_table_of_many_rows_is_read_in_blocks(tmp_path: Path) -> None:
-    """Every row once, in order, past the border of a block."""
+    """Every row once, in order, across blocks."""
     pytest.importorskip("datasets")
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(f'{{"text": "row {n}"}}\n' for n in range(1203)))
@@ -292,6 +273,6 @@ def test_names_of_columns_are_escaped(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("te\x1b[31mxt,b\nx,y\n")
     with pytest.raises(CorpusError) as caught:
-        "".join(Corpus([str(path)]).chunks())
+        list(Corpus([str(path)]).chunks())
     assert "\x1b" not in str(caught.value)
     assert files.shown("\x1b") in str(caught.value)

@@ -1,10 +1,10 @@
-"""Values of any kind where settings, tables and JSON are expected: a refusal and no other end."""
+"""Arbitrary values in place of settings, records and JSON: refused, never another error."""
 
 import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from charlm.config.settings import Settings, settings_from
@@ -26,11 +26,11 @@ NAMES = [(section, name) for section, values in PLAIN.items() for name in values
 
 
 @settings(max_examples=300)
-@given(chosen=st.lists(st.tuples(st.sampled_from(NAMES), JSON), min_size=1, max_size=3))
-def test_settings_of_any_values(chosen) -> None:
-    """Settings, or a usage error that is short enough to read."""
+@example(values=[(("model", "dropout"), 10**400)])
+@given(values=st.lists(st.tuples(st.sampled_from(NAMES), JSON), min_size=1, max_size=3))
+def test_arbitrary_settings_are_accepted_or_refused_briefly(values) -> None:
     content: dict = {}
-    for (section, name), value in chosen:
+    for (section, name), value in values:
         content.setdefault(section, {})[name] = value
     try:
         assert isinstance(settings_from(content), Settings)
@@ -40,26 +40,25 @@ def test_settings_of_any_values(chosen) -> None:
 
 @settings(max_examples=300)
 @given(content=JSON, shape=st.sampled_from([CONFIG_SHAPE, RECORD_SHAPE]))
-def test_tables_of_any_values(content, shape) -> None:
-    """Neither config.json nor run.json, and the place is named."""
+def test_arbitrary_json_is_no_config_and_no_record(content, shape) -> None:
+    """The message names the place."""
     with pytest.raises(RunError, match=r"^here.*expected"):
         check_shape(content, shape, "here")
 
 
 @settings(max_examples=300)
 @given(data=st.binary(max_size=60) | JSON.map(lambda c: json.dumps(c).encode()))
-def test_bytes_that_may_be_json(data: bytes) -> None:
-    """What Python's parser takes and is finite comes through as it is; the rest is refused."""
+def test_arbitrary_bytes_are_parsed_as_python_does_or_refused(data: bytes) -> None:
     try:
-        found = parse_json(data, Path("x.json"))
+        content = parse_json(data, Path("x.json"))
     except RunError as error:
         assert str(error).startswith("x.json: not valid JSON")
     else:
-        assert found == json.loads(data)
-        json.dumps(found, allow_nan=False)
+        assert content == json.loads(data)
+        json.dumps(content, allow_nan=False)
 
 
-def test_a_file_may_have_its_greatest_size_and_no_more(tmp_path: Path) -> None:
+def test_a_file_above_its_largest_size_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"12345")
     assert read_bytes(tmp_path / "x", 5) == b"12345"
     with pytest.raises(RunError, match="5 bytes; expected at most 4"):

@@ -1,7 +1,7 @@
-"""Runs that older charlms wrote are read, scored and gone on with.
+"""Runs of older versions can be read, scored and resumed.
 
-`tests/fixtures/format-N` is a small run as the last charlm of format N wrote it, stopped half way;
-`expected.json` tells what that charlm made of it. A new format brings a new fixture.
+`tests/fixtures/format-N` is a small run that the last version of format N wrote and stopped half
+way; `expected.json` is what that version computed. A new format needs a new fixture.
 """
 
 import json
@@ -13,32 +13,27 @@ from harness import problems
 
 from charlm.api.model import load
 from charlm.runs.layout import FORMAT
-from charlm.training import start as starting
 from charlm.training.resume import resume
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 OLD = sorted(FIXTURES.glob("format-*"))
 
 
-def test_every_format_so_far_has_a_fixture() -> None:
+def test_every_format_has_a_fixture() -> None:
     assert [path.name for path in OLD] == [f"format-{n}" for n in range(1, FORMAT + 1)]
 
 
 @pytest.mark.parametrize("run", OLD, ids=lambda path: path.name)
 @pytest.mark.parametrize("engine", ["numpy", "torch"])
-def test_an_old_run_scores_as_it_did(run: Path, engine: str) -> None:
-    """To a millionth of a nat."""
+def test_an_old_run_has_its_old_score(run: Path, engine: str) -> None:
     expected = json.loads((run / "expected.json").read_text("utf-8"))
     score = load(run, engine=engine).score(expected["text"])[0]
     assert score.tally.nats == pytest.approx(expected["nats"], abs=1e-5)
 
 
 @pytest.mark.parametrize("run", OLD, ids=lambda path: path.name)
-def test_an_old_run_is_gone_on_with(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whole before, from the step where it stopped to its end, whole afterwards."""
-    monkeypatch.setattr(starting, "keep_freed_memory", lambda: True)
+def test_an_old_run_can_be_resumed(run: Path, tmp_path: Path) -> None:
+    """The run is intact before and after."""
     path = Path(shutil.copytree(run, tmp_path / "x"))
     assert problems(path) == []
     session = resume(path)

@@ -1,4 +1,4 @@
-"""Terminals that close, disks that are full and signals: training is not lost to any of them."""
+"""Closed terminals, full disks and signals: training is never lost."""
 
 import contextlib
 import os
@@ -33,7 +33,7 @@ def call(*arguments: str, **streams) -> subprocess.CompletedProcess:
 
 @contextlib.contextmanager
 def training(name: str, command: list[str], **streams) -> Iterator[subprocess.Popen]:
-    """A training without end, from its first records on; killed in the end if it still runs."""
+    """Run an endless training from its first records on; kill it at the end."""
     process = subprocess.Popen([*command, *TRAIN, "--name", name, "--steps", "100000000"],
                                **({"stderr": subprocess.DEVNULL} | streams))  # fmt: skip
     log = Path(f"c/{name}/metrics.jsonl")
@@ -45,28 +45,28 @@ def training(name: str, command: list[str], **streams) -> Iterator[subprocess.Po
         process.wait()
 
 
-def whole(name: str) -> bool:
+def is_intact(name: str) -> bool:
     path = Path("c") / name
     return (path / "states").exists() and not any(c.problems for c in verify_run(path))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_a_full_disk_behind_the_streams() -> None:
-    """Verbosity that cannot be written is not missed; a result that cannot be is exit 5."""
+def test_a_full_disk_loses_messages_but_not_training() -> None:
+    """Messages are dropped; a result that cannot be written is exit 5."""
     with Path("/dev/full").open("w") as full:
-        found = call("sample", "--len", "20", "--seed", "1", stderr=full)
-        assert (found.returncode, len(found.stdout)) == (0, 20)
+        done = call("sample", "--len", "20", "--seed", "1", stderr=full)
+        assert (done.returncode, len(done.stdout)) == (0, 20)
         assert call("sample", "--temperature", "-1", stderr=full).returncode == 2
         assert call(*TRAIN, "--steps", "20", "--name", "f", stderr=full).returncode == 0
         for arguments in (["sample", "--len", "100"], ["info", "--json"], ["--version"]):
-            found = call(*arguments, stdout=full)
-            assert found.returncode == 5, arguments
-            assert b"No space left on device; expected room" in found.stderr
-    assert whole("f")
+            done = call(*arguments, stdout=full)
+            assert done.returncode == 5, arguments
+            assert b"No space left on device; expected room" in done.stderr
+    assert is_intact("f")
 
 
-def test_a_terminal_that_is_closed() -> None:
-    """The shell goes, the terminal answers with errors: saved, and ended as SIGHUP ends."""
+def test_training_is_saved_when_the_terminal_closes() -> None:
+    """It ends as SIGHUP ends a process."""
     master, slave = pty.openpty()
     with training(
         "h", PROGRAM, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
@@ -75,43 +75,31 @@ def test_a_terminal_that_is_closed() -> None:
         os.close(master)
         p.send_signal(signal.SIGHUP)
         assert p.wait(timeout=PATIENCE) == 128 + signal.SIGHUP
-    assert whole("h")
+    assert is_intact("h")
 
 
-def test_nohup_is_kept() -> None:
-    """What is ignored stays ignored; SIGUSR1 saves; SIGTERM twice ends at once and says so."""
+def test_nohup_ignores_a_hang_up_and_other_signals_save() -> None:
+    """SIGUSR1 saves; a second SIGTERM ends at once and names the command to resume."""
     ignoring = ["nohup", *PROGRAM]
     with training("n", ignoring, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGUSR1)
-        wait_until(lambda: whole("n"), process)
+        wait_until(lambda: is_intact("n"), process)
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=PATIENCE)
+        _, messages = process.communicate(timeout=PATIENCE)
         assert process.returncode == 143
-        assert b"charlm train --resume --run" in said
-    assert whole("n")
+        assert b"charlm train --resume --run" in messages
+    assert is_intact("n")
 
 
-def test_arguments_that_are_no_text() -> None:
-    """Bytes that are not UTF-8: usage, with the bytes."""
+def test_arguments_that_are_not_utf8_are_refused() -> None:
     for arguments in (
         ["score", b"caf\xe9"],
         [*TRAIN, "--name", b"caf\xe9"],
         ["train", b"a\xff.txt"],
     ):
-        found = subprocess.run([*PROGRAM, *arguments], capture_output=True, check=False)
-        assert found.returncode == 2
-        assert b"not valid UTF-8; expected text" in found.stderr
+        done = subprocess.run([*PROGRAM, *arguments], capture_output=True, check=False)
+        assert done.returncode == 2
+        assert b"not valid UTF-8; expected text" in done.stderr
     assert not Path("c").exists()
-
-
-def test_a_mark_at_the_beginning_of_stdin_is_no_text() -> None:
-    """As in a file."""
-    plain, marked = (
-        subprocess.run(
-            [*PROGRAM, "score"], input=mark + b"the cat\n", capture_output=True, check=True
-        )
-        for mark in (b"", b"\xef\xbb\xbf")
-    )
-    assert plain.stdout == marked.stdout
