@@ -1,4 +1,4 @@
-"""Commands that charlm suggests: built in one place, quoted for the shell, and they run."""
+"""Commands that charlm suggests: made in one place, quoted for the shell, and they run."""
 
 import ast
 import functools
@@ -30,7 +30,7 @@ TINY = [
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder, whose path has a blank in it, and no runs."""
+    """An empty folder with a blank in its path, and without runs."""
     folder = tmp_path / "my work"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -41,15 +41,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\0"))))
-def test_a_shell_reads_the_words_back(words: list[str]) -> None:
-    """Whatever quotes, blanks or wildcards are in them."""
+def test_a_shell_reads_a_command_back(words: list[str]) -> None:
+    """For any quotes, blanks and wildcards."""
     assert shlex.split(command(*words)) == ["charlm", *words]
 
 
-def test_checkpoints_are_named_where_they_are_not_the_default(
+def test_a_command_names_the_checkpoints_unless_they_are_the_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A run outside of the default folder is named by its path; a variable is no default."""
+    """An environment variable does not change the default."""
     assert command("info", run=Path("checkpoints/x")) == "charlm info --run x"
     assert command("info", run=Path("a b/x")) == "charlm info --run 'a b/x'"
     assert command("search", checkpoints=Path("checkpoints")) == "charlm search"
@@ -60,37 +60,37 @@ def test_checkpoints_are_named_where_they_are_not_the_default(
 
 
 def literals(tree: ast.AST) -> list[str]:
-    """Strings of a module that are no docstrings; what an f-string fills in reads as {}."""
-    found, waiting = [], [tree]
-    while waiting:
-        node = waiting.pop()
+    """Return the strings of a module except docstrings; fields of f-strings become {}."""
+    texts, nodes = [], [tree]
+    while nodes:
+        node = nodes.pop()
         children = list(ast.iter_child_nodes(node))
         if isinstance(node, ast.JoinedStr):
             parts = [p.value if isinstance(p, ast.Constant) else "{}" for p in node.values]
-            found.append("".join(map(str, parts)))
+            texts.append("".join(map(str, parts)))
             children = [p for p in children if not isinstance(p, ast.Constant)]
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            found.append(node.value)
-        waiting += [
+            texts.append(node.value)
+        nodes += [
             c for c in children
             if not (isinstance(c, ast.Expr) and isinstance(c.value, ast.Constant))
         ]  # fmt: skip
-    return found
+    return texts
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.name)
 def test_no_message_writes_a_command_by_hand(path: Path) -> None:
-    """Only `charlm.commands` does: help has its examples in docstrings."""
+    """Only `charlm.commands` does, and docstrings with examples."""
     for text in literals(ast.parse(path.read_text(encoding="utf-8"))):
         for line in text.splitlines():
             assert "Example:" in line or not HAND_WRITTEN.search(line), line
 
 
 def commands_in(messages: str) -> list[list[str]]:
-    """Arguments of the commands that messages suggest, with something in each placeholder."""
-    found = [shlex.split(words) for words in re.findall(SUGGESTED, messages, re.MULTILINE)]
+    """Return the arguments of suggested commands, with values for placeholders."""
+    commands = [shlex.split(words) for words in re.findall(SUGGESTED, messages, re.MULTILINE)]
     fills = {"TEXT": "a text.txt", "N": "6", "FILE": "out.json"}
-    return [[fills.get(word, word) for word in words] for words in found]
+    return [[fills.get(word, word) for word in words] for words in commands]
 
 
 def train(call: Call, *more: str) -> tuple[int, str, str]:
@@ -100,17 +100,17 @@ def train(call: Call, *more: str) -> tuple[int, str, str]:
 
 
 def assert_they_run(call: Call, messages: str, verbs: list[str]) -> None:
-    """The suggested commands are of these verbs, and each ends with status 0."""
-    found = commands_in(messages)
-    assert [words[0] for words in found] == verbs, messages
-    for words in found:
+    """Check that the suggested commands have these verbs and end with status 0."""
+    commands = commands_in(messages)
+    assert [words[0] for words in commands] == verbs, messages
+    for words in commands:
         more = ["--steps", "2", *TINY] if words[0] == "train" and "--resume" not in words else []
         status, _, err = call(*words, *more)
         assert status == 0, (words, err)
 
 
-def test_commands_after_training_run(call: Call) -> None:
-    """From a folder of runs that has to be quoted, and is not the default."""
+def test_commands_suggested_after_training_run(call: Call) -> None:
+    """The folder of runs needs quotes."""
     status, _, err = train(call, "--name", "x")
     assert status == 0
     assert "'my runs/x'" in err
@@ -118,8 +118,7 @@ def test_commands_after_training_run(call: Call) -> None:
     assert_they_run(call, err, [words[0] for words in commands_in(err)])
 
 
-def test_commands_of_errors_about_runs_run(call: Call) -> None:
-    """A name that is taken, a run that is complete, a folder without runs, the built-in run."""
+def test_commands_suggested_by_errors_run(call: Call) -> None:
     train(call, "--name", "x")
     assert_they_run(call, train(call, "--name", "x")[2], ["train"])
     assert_they_run(call, train(call, "--resume", "--run", "x")[2], ["train"])
@@ -128,8 +127,7 @@ def test_commands_of_errors_about_runs_run(call: Call) -> None:
     assert_they_run(call, call("fill", "a ___", "--run", "my runs/x")[2], ["train"])
 
 
-def test_a_run_without_weights_or_with_damage_is_resumed_as_it_says(call: Call, here: Path) -> None:
-    """By path, because the folder is not the default one."""
+def test_a_run_without_weights_names_the_command_to_resume(call: Call, here: Path) -> None:
     train(call, "--name", "x", "--steps", "9")
     (here / "my runs/x/model.safetensors").unlink()
     assert commands_in(call("sample", "--run", "my runs/x")[2]) == [
@@ -141,13 +139,11 @@ def test_a_run_without_weights_or_with_damage_is_resumed_as_it_says(call: Call, 
 
 
 def test_a_written_vocabulary_names_a_command_that_runs(call: Call) -> None:
-    """With its file quoted."""
     err = call("vocab", "a text.txt", "--out", "my words.json")[2]
     assert_they_run(call, err, ["train"])
 
 
-def test_a_search_names_commands_that_run(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How to sample the best trial, and how to train with its settings."""
+def test_commands_suggested_by_a_search_run(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     counted = functools.partial(search_module.search, clock=Ticking(0.01))
     monkeypatch.setattr(search_module, "search", counted)
     err = call(

@@ -1,4 +1,4 @@
-"""What every command does alike: global flags, the run, and standard input."""
+"""What all commands have in common: global flags, the run, and standard input."""
 
 import os
 import shutil
@@ -15,25 +15,15 @@ from charlm.cli import app, stdin
 from charlm.cli.output import Verbosity
 from charlm.runs.built_in import shipped
 
-TEXTLESS = {
-    "settings",
-    "score",
-    "fill",
-    "compare",
-    "info",
-    "verify",
-    "reproduce",
-    "bench",
-    "guide",
-    "vectors",
-}
+TEXTLESS = {"settings", "score", "fill", "compare", "info", "verify", "reproduce", "bench"}
+TEXTLESS |= {"guide", "vectors"}
 """Commands that read standard input by themselves, require their text, or take none."""
 SHORT = ["--len", "5", "--seed", "1"]
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder without runs, so that the built-in one is found."""
+    """An empty folder without runs, so commands use the built-in one."""
     monkeypatch.chdir(tmp_path)
     for name in ("CHARLM_CHECKPOINTS", "CHARLM_RUN", "CHARLM_DEBUG"):
         monkeypatch.delenv(name, raising=False)
@@ -43,16 +33,20 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def verbs() -> list[list[str]]:
-    """Every command as it is typed, those of groups included."""
+    """Return the words of every command."""
     tree: Any = typer.main.get_command(app)
-    found = []
-    for name, one in tree.commands.items():
-        found += [[name, inner] for inner in one.commands] if hasattr(one, "commands") else [[name]]
-    return found
+    words = []
+    for name, command in tree.commands.items():
+        words += (
+            [[name, inner] for inner in command.commands]
+            if hasattr(command, "commands")
+            else [[name]]
+        )
+    return words
 
 
 def taking_text() -> dict[str, Any]:
-    """Declarations of the commands that have a default for a text that is not given."""
+    """Return the declarations of the commands that have a default text."""
     tree: Any = typer.main.get_command(app)
     takes = {name: getattr(one.callback, "takes", None) for name, one in tree.commands.items()}
     return {name: declared for name, declared in takes.items() if declared and declared.text}
@@ -65,18 +59,18 @@ TAKING = taking_text()
 
 @pytest.mark.parametrize("words", verbs(), ids=" ".join)
 def test_every_command_has_the_global_flags(words: list[str], call: Call) -> None:
-    """After the command, shown in its help."""
+    """And an example in its help."""
     status, out, _ = call(*words, "--help")
     assert status == 0
     assert all(flag in out for flag in ("--quiet", "-q", "--verbose", "-v", "--debug", "--version"))
+    assert f"Example:  charlm {words[0]}" in out
     status, out, err = call(*words, "--version")
     assert (status, err) == (0, "")
     assert (status, out) == call("--version")[:2]
 
 
 @pytest.mark.parametrize("flag", ["-q", "-v", "--quiet", "--verbose"])
-def test_a_flag_after_the_command_is_a_flag_before_it(flag: str, call: Call) -> None:
-    """The same talk, the same result."""
+def test_a_global_flag_may_follow_the_command(flag: str, call: Call) -> None:
     arguments = ["next", "the ", "--top", "2"]
     after = call(*arguments, flag)
     assert after == call(flag, *arguments)
@@ -84,7 +78,7 @@ def test_a_flag_after_the_command_is_a_flag_before_it(flag: str, call: Call) -> 
 
 
 def test_debug_after_the_command_shows_a_traceback(call: Call) -> None:
-    """And does not stay on for the next command."""
+    """It does not apply to the next command."""
     assert "Traceback" in call("info", "--run", "nothing", "--debug")[2]
     assert "Traceback" not in call("info", "--run", "nothing")[2]
 
@@ -98,27 +92,27 @@ def test_debug_after_the_command_shows_a_traceback(call: Call) -> None:
     ids=lambda words: words[0],
 )
 def test_a_run_may_be_an_argument(words: list[str], call: Call, here: Path) -> None:
-    """By name or by path, as with --run."""
+    """By name or by path."""
     shutil.copytree(shipped("checkpoints", "tales"), here / "copy")
     for run in ("tales", "copy"):
-        wanted = call(*words, "--run", run)
-        assert call(*words, run) == wanted
-        assert wanted[0] == 0 or "gradients" in words  # which may want a text
+        expected = call(*words, "--run", run)
+        assert call(*words, run) == expected
+        assert expected[0] == 0 or "gradients" in words  # which may need a text
 
 
-def test_a_run_may_stand_before_the_texts_of_gradients(call: Call, here: Path) -> None:
+def test_gradients_take_a_run_before_their_texts(call: Call, here: Path) -> None:
     """A file of the same name is a text."""
     (here / "t.txt").write_text("the cat sat on the mat. " * 20)
     flags = ["--lags", "4"]
     default = call("gradients", "t.txt", *flags)
-    wanted = call("gradients", "t.txt", "--run", "tales", *flags)
-    assert wanted[0] == 0
-    assert call("gradients", "tales", "t.txt", *flags) == wanted
+    expected = call("gradients", "t.txt", "--run", "tales", *flags)
+    assert expected[0] == 0
+    assert call("gradients", "tales", "t.txt", *flags) == expected
     (here / "t.txt").rename("tales")
     assert call("gradients", "tales", *flags)[1] == default[1]
 
 
-def test_a_text_in_the_place_of_a_run_is_explained(call: Call, here: Path) -> None:
+def test_a_text_in_place_of_a_run_is_explained(call: Call, here: Path) -> None:
     """With the option that takes it."""
     status, _, err = call("sample", "Once upon")
     assert status == 4
@@ -131,15 +125,18 @@ def test_a_text_in_the_place_of_a_run_is_explained(call: Call, here: Path) -> No
     assert "charlm train 'a b.txt'" in call("info", "--run", "a b.txt")[2]
 
 
-def test_two_runs_are_one_too_many(call: Call) -> None:
-    """Even if they are equal."""
+def test_two_runs_are_refused(call: Call) -> None:
     status, _, err = call("info", "tales", "--run", "tales")
     assert status == 2
     assert "expected one" in err
+    status, _, err = call("info", "tales", "tales")
+    assert (status, "Expected one RUN." in err) == (2, True)
 
 
-def test_a_variable_names_the_run(call: Call, monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
-    """Unless a flag or argument does; it is reported, and a mistake in it too."""
+def test_an_environment_variable_names_the_run(
+    call: Call, monkeypatch: pytest.MonkeyPatch, here: Path
+) -> None:
+    """A flag or an argument wins."""
     shutil.copytree(shipped("checkpoints", "tales"), here / "copy")
     monkeypatch.setenv("CHARLM_RUN", "copy")
     assert "run copy (from CHARLM_RUN)" in call("info")[2]
@@ -151,10 +148,10 @@ def test_a_variable_names_the_run(call: Call, monkeypatch: pytest.MonkeyPatch, h
     assert "CHARLM_RUN" in err
 
 
-def test_a_new_training_leaves_the_variable_alone(
+def test_a_new_training_ignores_the_variable(
     call: Call, monkeypatch: pytest.MonkeyPatch, here: Path
 ) -> None:
-    """It names a run to read; a resume reads one."""
+    """The variable names a run to read or to resume."""
     (here / "t.txt").write_text("abc abd\n" * 40)
     monkeypatch.setenv("CHARLM_RUN", "tales")
     assert call("train", "t.txt", "--plan", "--hidden", "4", "--steps", "2", "--seed", "1")[0] == 0
@@ -165,13 +162,12 @@ def test_a_new_training_leaves_the_variable_alone(
 
 
 def test_every_command_has_a_rule_for_standard_input() -> None:
-    """A new command says what it does with a text that waits there."""
     assert {words[0] for words in verbs()} == set(TAKING) | TEXTLESS
 
 
 @pytest.mark.parametrize("verb", TAKING)
-def test_a_text_that_would_be_ignored_is_refused(verb: str, call: Call) -> None:
-    """With what to type instead, before anything is read or made."""
+def test_a_text_on_stdin_that_would_be_ignored_is_refused(verb: str, call: Call) -> None:
+    """With the words to type instead, before anything is read."""
     short = {"train": ["--device", "mps"], "search": ["--minutes", "0.001"]}.get(verb, [])
     status, out, err = call(verb, *short, stdin=b"to be or not\n")
     assert (status, out) == (2, "")
@@ -182,8 +178,8 @@ def test_a_text_that_would_be_ignored_is_refused(verb: str, call: Call) -> None:
     assert not Path("checkpoints").exists()
 
 
-def test_a_command_that_has_its_text_leaves_standard_input_alone(call: Call, here: Path) -> None:
-    """So it can run in a loop that reads a list; an empty text is a text."""
+def test_a_command_with_a_text_ignores_stdin(call: Call, here: Path) -> None:
+    """So it can run in a shell loop that reads a list."""
     assert call("sample", *SHORT, "--prime", "a", stdin=b"next line\n")[0] == 0
     assert call("next", "", stdin=b"next line\n")[0] == 0
     assert call("info", stdin=b"next line\n")[0] == 0
@@ -206,12 +202,11 @@ def test_a_command_that_has_its_text_leaves_standard_input_alone(call: Call, her
 def test_a_dash_reads_standard_input(
     with_dash: list[str], with_text: list[str], end: bytes, call: Call
 ) -> None:
-    """Without the line end that echo and editors put at its end."""
+    """Without the line end that echo and editors write."""
     assert call(*with_dash, stdin=b"The dog" + end) == call(*with_text)
 
 
 def test_a_dash_of_other_commands_reads_standard_input(call: Call) -> None:
-    """The run cannot fill gaps, but the text has arrived."""
     assert "over the letters d o g" in call("explain", "-", "--updates", "1", stdin=b"dog\n")[1]
     assert "no gap in 'abc'" in call("fill", "-", stdin=b"abc\n")[2]
     assert "- for stdin" in call("fill", stdin=b"abc\n")[2]
@@ -231,14 +226,14 @@ class Stream:
 def test_waiting_bytes_are_counted_without_waiting(
     monkeypatch: pytest.MonkeyPatch, here: Path
 ) -> None:
-    """Pipes with and without a writer, sockets, files from where they stand, /dev/null, nothing."""
+    """Of pipes, sockets, files, /dev/null and no input."""
 
     def count(descriptor: int) -> int:
         monkeypatch.setattr(sys, "stdin", Stream(descriptor))
         return stdin.waiting_bytes()
 
     reading, writing = os.pipe()
-    assert count(reading) == 0  # the writer may be silent for ever
+    assert count(reading) == 0  # the writer may stay silent
     os.write(writing, b"abc")
     assert count(reading) == 3
     assert os.read(reading, 9) == b"abc"  # nothing was taken
@@ -252,10 +247,10 @@ def test_waiting_bytes_are_counted_without_waiting(
         other.sendall(b"abcd")
         assert count(one.fileno()) == 4
     (here / "a").write_bytes(b"abcdef")
-    for path, place, wanted in ((here / "a", 4, 2), (here / "a", 6, 0), (Path(os.devnull), 0, 0)):
+    for path, place, expected in ((here / "a", 4, 2), (here / "a", 6, 0), (Path(os.devnull), 0, 0)):
         descriptor = os.open(path, os.O_RDONLY)
         os.lseek(descriptor, place, os.SEEK_SET)
-        assert count(descriptor) == wanted
+        assert count(descriptor) == expected
         os.close(descriptor)
     monkeypatch.setattr(sys, "stdin", None)
     assert stdin.waiting_bytes() == 0

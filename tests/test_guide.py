@@ -108,7 +108,7 @@ def run(line: str, call: Call) -> tuple[int, str, str]:
 
 @every_page
 def test_every_command_runs(page: str, call: Call, folder: Path) -> None:
-    """From top to bottom in one folder, as a reader would type them."""
+    """In order, in one folder."""
     if "charlm eval" in TEXTS[page]:  # a small run, to be the newest one
         call(*shortened(["train", "corpus.txt", "--name", "tiny"]))
     for line in commands(page):
@@ -119,7 +119,6 @@ def test_every_command_runs(page: str, call: Call, folder: Path) -> None:
 
 @every_page
 def test_every_python_block_runs(page: str, folder: Path) -> None:
-    """Each block by itself."""
     for block in code(page, "python"):
         with contextlib.redirect_stdout(io.StringIO()) as out:
             exec(compile(block, page, "exec"), {})
@@ -128,7 +127,6 @@ def test_every_python_block_runs(page: str, folder: Path) -> None:
 
 @every_page
 def test_every_flag_exists(page: str) -> None:
-    """A flag that was renamed makes a page wrong."""
     tree: Any = typer.main.get_command(app)
     groups = [command for command in tree.commands.values() if hasattr(command, "commands")]
     every = [*tree.commands.values(), *(one for group in groups for one in group.commands.values())]
@@ -139,7 +137,6 @@ def test_every_flag_exists(page: str) -> None:
 
 @every_page
 def test_every_link_and_file_exists(page: str) -> None:
-    """Links from page to page, and the files of the repository that a page names."""
     links = re.findall(r"\]\(((?!http)[^)#]+)|src=\"([^\"]+)", TEXTS[page])
     files = [PAGES[page].parent / (link or image) for link, image in links]
     assert [file for file in files if not file.exists()] == []
@@ -154,7 +151,7 @@ def test_generated_tables_are_up_to_date(page: str) -> None:
 
 
 def test_a_long_session_is_shortened() -> None:
-    """To the lines of the training that are asked for; other commands stay whole."""
+    """To the requested lines of the training."""
     after = "validation d\n  more\n$ charlm next\nrun e\n"
     text = f"$ charlm train a\ntext a\nrun b\n  more\nbest c\n{after}"
     short = f"$ charlm train a\ntext a\n...\n{after}"
@@ -166,7 +163,6 @@ def test_a_long_session_is_shortened() -> None:
 
 
 def test_the_readme_is_short_and_begins_with_the_two_scripts() -> None:
-    """At most 200 lines; `scripts/demo` and `scripts/test` are in the first block."""
     assert README.count("\n") <= 200
     _, first = blocks("README")[0]
     for name in ("scripts/demo", "scripts/test"):
@@ -175,7 +171,7 @@ def test_the_readme_is_short_and_begins_with_the_two_scripts() -> None:
 
 
 def test_the_readme_lists_every_command_and_page() -> None:
-    """And names none that does not exist."""
+    """And no others."""
     verbs = {command.name for command in app.registered_commands}
     verbs |= {group.typer_instance.info.name for group in app.registered_groups}
     assert set(re.findall(r"^\| `charlm (\w+)", README, re.MULTILINE)) == verbs
@@ -183,7 +179,7 @@ def test_the_readme_lists_every_command_and_page() -> None:
 
 
 def test_every_path_of_the_tree_exists() -> None:
-    """The listing of the repository."""
+    """In the listing of the repository."""
     text = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
     names = re.findall(r"(?:^|  )([\w/.]+/)\s", text, re.MULTILINE)
     assert len(names) >= 12
@@ -194,7 +190,7 @@ def test_every_path_of_the_tree_exists() -> None:
 
 
 def test_the_guide_lists_its_pages(call: Call) -> None:
-    """A page per line, with what it is about."""
+    """One line per page."""
     status, out, err = call("guide")
     assert (status, err) == (0, "")
     lines = out.splitlines()
@@ -206,7 +202,7 @@ def test_the_guide_lists_its_pages(call: Call) -> None:
 
 @pytest.mark.parametrize("typed", ["settings", "set", "Settings.md"])
 def test_a_page_is_found_by_its_name_or_the_beginning_of_it(typed: str, call: Call) -> None:
-    """A pipe gets the Markdown as it is."""
+    """A pipe gets Markdown."""
     assert call("guide", typed) == (0, TEXTS["settings"], "")
 
 
@@ -217,7 +213,7 @@ def test_a_page_is_found_by_its_name_or_the_beginning_of_it(typed: str, call: Ca
 def test_an_unknown_page_is_answered_with_near_ones(
     typed: str, pages_named: list[str], call: Call
 ) -> None:
-    """By spelling, by the beginning, or by the word in the text."""
+    """By spelling, beginning, or a word of the text."""
     status, out, err = call("guide", typed)
     assert (status, out) == (2, "")
     for name in pages_named:
@@ -225,7 +221,6 @@ def test_an_unknown_page_is_answered_with_near_ones(
 
 
 def test_a_terminal_gets_the_page_rendered(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Headings without #, and links as commands."""
     monkeypatch.setattr(pages, "on_terminal", lambda: True)
     status, out, _ = call("guide", "cells")
     assert status == 0
@@ -234,7 +229,6 @@ def test_a_terminal_gets_the_page_rendered(call: Call, monkeypatch: pytest.Monke
 
 
 def test_a_page_is_shown_without_heavy_imports() -> None:
-    """At once: no torch, no numpy, and no Markdown for a pipe."""
     code = "import sys; from charlm.cli.guide import guide; guide('cells'); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "numpy", "rich.markdown"} & set(done.stdout.split())

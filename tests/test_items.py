@@ -1,4 +1,4 @@
-"""Items: whole documents by rules, the same whatever the batch; and how samples are parted."""
+"""Items: whole documents that pass rules, and separators between samples."""
 
 import itertools
 import json
@@ -40,7 +40,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder, with the tiny runs as those that are found."""
+    """An empty folder; the tiny runs are the ones that commands find."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CHARLM_CHECKPOINTS", str(runs))
     monkeypatch.delenv("CHARLM_RUN", raising=False)
@@ -51,8 +51,8 @@ def here(tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # The search for items
 
 
-def said(texts: list[str], *, length: int = 9) -> Draw:
-    """Return a generator whose attempts say these texts in turn, ended unless they are too long."""
+def generator_of(texts: list[str], *, length: int = 9) -> Draw:
+    """Return a generator whose attempts give these texts in turn, each ended if it fits."""
 
     def draw(first: int, samples: int) -> Iterator[Piece]:
         for step in range(length):
@@ -66,11 +66,11 @@ def said(texts: list[str], *, length: int = 9) -> Draw:
     return draw
 
 
-def found(texts: list[str], count: int, **options: Any) -> Items:
-    """Return the search over texts that are said in turn."""
+def items_of(texts: list[str], count: int, **options: Any) -> Items:
+    """Return the search over texts that are generated in turn."""
     limit = options.pop("limit", None)
     rules = Rules(**options)
-    return Items(generate=said(texts), count=count, length=9, rules=rules, limit=limit)
+    return Items(generate=generator_of(texts), count=count, length=9, rules=rules, limit=limit)
 
 
 words = st.lists(st.text("abc", max_size=4), min_size=1, max_size=12)
@@ -80,28 +80,26 @@ words = st.lists(st.text("abc", max_size=4), min_size=1, max_size=12)
 def test_items_are_what_a_plain_loop_keeps(
     texts: list[str], count: int, unique: bool, min_len: int
 ) -> None:
-    """Tried one by one in their order, until there are enough or none is left."""
-    limit, wanted = 40, []
+    limit, expected = 40, []
     for attempt in range(limit):
         text = texts[attempt % len(texts)]
-        if len(text) >= min_len and not (unique and text in [t for t, _ in wanted]):
-            wanted.append((text, attempt))
-    items = found(texts, count, unique=unique, min_len=min_len, limit=limit)
-    if len(wanted) < count:
+        if len(text) >= min_len and not (unique and text in [t for t, _ in expected]):
+            expected.append((text, attempt))
+    items = items_of(texts, count, unique=unique, min_len=min_len, limit=limit)
+    if len(expected) < count:
         kept = []
-        with pytest.raises(RunError, match=f"{len(wanted)} of {count} items"):
+        with pytest.raises(RunError, match=f"{len(expected)} of {count} items"):
             kept += [(item.text, item.attempt) for item in items]
-        assert (items.kept, items.attempts) == (len(wanted), limit)
+        assert (items.kept, items.attempts) == (len(expected), limit)
         assert items.kept + sum(items.rejected.values()) == limit
         return
-    assert [(item.text, item.attempt) for item in items] == wanted[:count]
-    assert items.attempts == wanted[count - 1][1] + 1
+    assert [(item.text, item.attempt) for item in items] == expected[:count]
+    assert items.attempts == expected[count - 1][1] + 1
     assert items.kept + sum(items.rejected.values()) == items.attempts
 
 
-def test_each_rule_leaves_out_what_it_says() -> None:
-    """And is counted under its own name."""
-    items = found(
+def test_each_rule_rejects_and_counts_its_own_items() -> None:
+    items = items_of(
         ["a", "abcd", "bbb", "abb", "abc", "abc", "aba"], 2, unique=True, min_len=2, max_len=3,
         match="^a", is_known=lambda text: text == "abb",
     )  # fmt: skip
@@ -112,25 +110,26 @@ def test_each_rule_leaves_out_what_it_says() -> None:
     }  # fmt: skip
 
 
-def test_rules_are_about_the_item_with_its_prompt() -> None:
-    """On the side that the model reads to."""
+def test_rules_apply_to_the_item_with_its_prompt() -> None:
+    """A backward model has the prompt at the end."""
     for backward, whole in ((False, "yza"), (True, "ayz")):
-        items = Items(generate=said(["a"]), count=1, length=9, prompt="yz", backward=backward,
-                      rules=Rules(match=f"^{whole}$", min_len=3, max_len=3))  # fmt: skip
+        rules = Rules(match=f"^{whole}$", min_len=3, max_len=3)
+        options = {"prompt": "yz", "backward": backward, "rules": rules}
+        items = Items(generate=generator_of(["a"]), count=1, length=9, **options)
         assert [(item.text, item.whole) for item in items] == [("a", whole)]
 
 
 def test_an_item_that_does_not_end_is_cut() -> None:
-    """And its nats and tokens are those of all its pieces."""
-    items = Items(generate=said(["abcdefghij", "ab"]), count=2, length=9)
+    """Its nats and tokens are those of all its pieces."""
+    items = Items(generate=generator_of(["abcdefghij", "ab"]), count=2, length=9)
     cut, whole = items
     assert (cut.text, cut.tokens, cut.nats, cut.cut) == ("abcdefghi", 9, 9.0, True)
     assert (whole.text, whole.tokens, whole.nats, whole.cut) == ("ab", 3, 2.5, False)
     assert items.cut == 1
 
 
-def test_a_search_is_a_phase_that_counts_attempts() -> None:
-    """None is open while an item is used."""
+def test_the_search_for_items_is_a_phase_that_counts_attempts() -> None:
+    """It is closed while an item is used."""
     open_phases: list[Phase] = []
     counts: list[float] = []
 
@@ -142,24 +141,23 @@ def test_a_search_is_a_phase_that_counts_attempts() -> None:
             counts.append(open_phases.pop().done)
 
     with listening(Listener()):
-        for _ in found(["a", "b", "ab"], 3, match="a.", limit=30):
+        for _ in items_of(["a", "b", "ab"], 3, match="a.", limit=30):
             assert not open_phases
     assert sum(counts) >= 9
 
 
 @pytest.mark.parametrize(
-    ("rules", "found"),
+    ("rules", "message"),
     [({"match": "("}, "regular expression"), ({"min_len": 3, "max_len": 2}, "--max-len"),
      ({"min_len": -1}, "--min-len is -1")],
 )  # fmt: skip
-def test_rules_that_make_no_sense_are_refused(rules: dict[str, Any], found: str) -> None:
-    """With the flag that is wrong."""
-    with pytest.raises(UsageError, match=found):
+def test_invalid_rules_are_refused(rules: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         Rules(**rules)
 
 
-def test_a_later_sample_is_the_same_as_among_the_first() -> None:
-    """`first` skips samples, whose generators are their own."""
+def test_samples_can_be_generated_from_a_later_number() -> None:
+    """`first` skips samples."""
     model, vocabulary = engine(tiny_model(scale=4.0)), vocabulary_of("abc")
     options: dict[str, Any] = {"length": 12, "seed": 3}
 
@@ -179,8 +177,8 @@ def test_a_later_sample_is_the_same_as_among_the_first() -> None:
     {"unit": "char", "lowercase": True}, {"unit": "char", "direction": "backward"},
     {"unit": "word", "words": "whitespace"}, {"unit": "char", "document": "paragraph"},
 ])  # fmt: skip
-def test_the_documents_of_a_run_are_known(settings: dict[str, Any], here: Path) -> None:
-    """Held-out documents are known too; parts of documents are not."""
+def test_documents_of_the_training_text_are_known(settings: dict[str, Any], here: Path) -> None:
+    """Held-out documents are known too, parts of documents are not."""
     names = [f"{a}{b} {c}" for a, b, c in itertools.product("aB", "bé", "cdefghij")]
     end = "\n\n" if settings.get("document") == "paragraph" else "\n"
     given = {"document": "line", "steps": 1, "hidden_size": 4, "embedding_size": 3, "seed": 1,
@@ -195,7 +193,6 @@ def test_the_documents_of_a_run_are_known(settings: dict[str, Any], here: Path) 
 
 
 def test_a_run_without_its_text_reads_the_sources_again(here: Path) -> None:
-    """As long as they are there, and unchanged."""
     (here / "names.txt").write_text("".join(f"{name}\n" for name in NAMES))
     settings = {"hidden_size": 4, "num_layers": 1, "steps": 1, "seed": 1, "threads": 1}
     list(charlm.train("names.txt", document="line", name="r", checkpoints=here, **settings))
@@ -209,8 +206,8 @@ def test_a_run_without_its_text_reads_the_sources_again(here: Path) -> None:
 # The command
 
 
-def test_a_model_of_lines_gives_items(call: Call, runs: Path) -> None:
-    """One a line; each is what the library draws to its end."""
+def test_a_model_of_lines_prints_one_item_per_line(call: Call, runs: Path) -> None:
+    """They are the items of the library."""
     status, out, _ = call("sample", "line", "--n", "5", "--seed", "1")
     assert status == 0
     items = list(charlm.load(runs / "line").items(5, seed=1))
@@ -222,8 +219,7 @@ def test_a_model_of_lines_gives_items(call: Call, runs: Path) -> None:
     assert plain.startswith(items[0].text + "\n")
 
 
-def test_filters_hold_for_every_item_and_attempts_are_reported(call: Call) -> None:
-    """The number of attempts is that of the last item's, and one."""
+def test_filters_apply_to_every_item_and_attempts_are_reported(call: Call) -> None:
     flags = ["--unique", "--new", "--match", "^a", "--min-len", "2", "--max-len", "9"]
     status, out, err = call("sample", "line", "--n", "8", "--seed", "1", *flags)
     assert status == 0
@@ -231,15 +227,16 @@ def test_filters_hold_for_every_item_and_attempts_are_reported(call: Call) -> No
     assert len(set(lines)) == 8
     assert not set(lines) & set(NAMES)
     assert all(line.startswith("a") and 2 <= len(line) <= 9 for line in lines)
-    found = call("sample", "line", "--n", "8", "--seed", "1", "--json", *flags)[1].splitlines()
-    records = [json.loads(line) for line in found]
+    output = call("sample", "line", "--n", "8", "--seed", "1", "--json", *flags)[1].splitlines()
+    records = [json.loads(line) for line in output]
     assert [record["text"] for record in records] == lines
     assert [record["sample"] for record in records] == list(range(8))
+    assert all(record["log_probability"] <= 0 for record in records)
     assert f"8 items in {records[-1]['attempt'] + 1} attempts (" in err
 
 
-def test_too_few_items_are_an_error_after_those_that_were_found(call: Call) -> None:
-    """With what was left out and why."""
+def test_too_few_items_are_an_error_after_the_items_found(call: Call) -> None:
+    """The message says how many were rejected and why."""
     status, out, err = call(
         "sample", "line", "--temperature", "0", "--n", "3", "--unique", "--attempts", "7"
     )
@@ -264,15 +261,15 @@ def test_too_few_items_are_an_error_after_those_that_were_found(call: Call) -> N
     ],
 )
 def test_options_without_effect_are_refused(arguments: list[str], message: str, call: Call) -> None:
-    """With the option that they need, before anything is written."""
+    """The message names the option that they need."""
     status, out, err = call("sample", *arguments, "--seed", "1")
     assert (status, out) == (2, "")
     assert message in err
 
 
 @pytest.mark.parametrize("run", ["line", "paragraph", "stream"])
-def test_samples_can_be_parted_again(run: str, call: Call, runs: Path) -> None:
-    """Exactly, by a separator or by NUL."""
+def test_samples_can_be_separated_again(run: str, call: Call, runs: Path) -> None:
+    """By a separator or by NUL."""
     model = charlm.load(runs / run)
     flags = ["sample", run, "--n", "3", "--seed", "1", "--len", "20"]
     if run == "line":
@@ -287,8 +284,7 @@ def test_samples_can_be_parted_again(run: str, call: Call, runs: Path) -> None:
     assert call(*flags)[1] == end.join(shown) + "\n"
 
 
-def test_items_of_paragraphs_have_rules_with_until_eos(call: Call) -> None:
-    """Any model that has learnt ends gives items on request."""
+def test_rules_apply_to_paragraphs_with_until_eos(call: Call) -> None:
     status, out, _ = call(
         "sample", "paragraph", "--until-eos", "--n", "3", "--unique", "--new", "--seed", "1"
     )
@@ -299,7 +295,6 @@ def test_items_of_paragraphs_have_rules_with_until_eos(call: Call) -> None:
 
 
 def test_an_item_that_was_cut_is_reported(call: Call) -> None:
-    """With the option that lets it end."""
     err = call("sample", "line", "--n", "4", "--len", "1", "--seed", "1")[2]
     assert "cut at 1 token; allow more with --len" in err
 
@@ -310,10 +305,10 @@ def test_an_item_that_was_cut_is_reported(call: Call) -> None:
      ("text", "paragraph", "ab\nba"), ("whitespace", "paragraph", "ba"),
      ("whitespace", "stream", "ba")],
 )  # fmt: skip
-def test_an_item_is_whole_with_what_its_prompt_leaves_open(
+def test_an_item_includes_the_open_document_of_its_prompt(
     words: str, document: str, start: str, here: Path
 ) -> None:
-    """The last line or paragraph; the last line where line ends are ends for the model."""
+    """The last line or paragraph; the last line if line ends are EOS."""
     settings = {"hidden_size": 4, "num_layers": 1, "steps": 1, "seed": 1, "threads": 1}
     text = "ab\n\nba\nab\n\n" * 20
     cut = {"unit": "word", "words": words} if words else {"unit": "char"}
@@ -322,8 +317,7 @@ def test_an_item_is_whole_with_what_its_prompt_leaves_open(
     assert item.whole == start + item.text
 
 
-def test_library_items_need_a_model_with_ends(runs: Path) -> None:
-    """And counts that make sense."""
+def test_items_need_a_model_with_ends(runs: Path) -> None:
     with pytest.raises(UsageError, match="--document line"):
         charlm.load(runs / "stream").items(2)
     with pytest.raises(UsageError, match="count is 0"):

@@ -1,4 +1,4 @@
-"""How long a resumed run is trained, and what `charlm train` writes, overwrites and continues."""
+"""Lengths of resumed runs, results of `charlm train`, --overwrite and --continue."""
 
 import json
 import os
@@ -21,7 +21,6 @@ from charlm.runs.locate import own_runs
 from charlm.training import resume as resuming
 from charlm.training.lengths import (
     check_not_shorter,
-    counted_length,
     trained_so_far,
     with_more,
 )
@@ -63,7 +62,7 @@ TRAINED = trained_so_far(COUNTERS, 1000)
 PAIR = ModelSettings(direction="both")
 
 
-def test_what_was_trained_is_known_in_every_unit() -> None:
+def test_the_trained_length_is_known_in_every_unit() -> None:
     assert TRAINED == {"epochs": 4.0, "steps": 40.0, "minutes": 30.5 / 60.0}
     assert trained_so_far({}, 1000) == {"epochs": 0.0, "steps": 0.0, "minutes": 0.0}
 
@@ -78,23 +77,23 @@ def test_what_was_trained_is_known_in_every_unit() -> None:
         ({"minutes": 2}, training(minutes=0.5), {"minutes": 2.5}),  # not 2.50833
     ],
 )
-def test_more_is_added_to_what_was_trained(more: dict, recorded: dict, total: dict) -> None:
+def test_more_is_added_to_the_trained_length(more: dict, recorded: dict, total: dict) -> None:
     assert with_more(more, recorded, TRAINED) == total
 
 
-def test_minutes_are_of_both_directions() -> None:
+def test_minutes_include_both_directions() -> None:
     assert with_more({"minutes": 2}, training(minutes=0.5), TRAINED, PAIR) == {"minutes": 3}
     assert with_more({"steps": 2}, training(steps=40), TRAINED, PAIR) == {"steps": 42}
 
 
 @pytest.mark.parametrize("more", [{"steps": 0}, {"minutes": -1.0}, {"steps": 1, "epochs": 1.0}])
-def test_more_is_one_length_above_zero(more: dict) -> None:
+def test_more_must_be_one_length_above_zero(more: dict) -> None:
     with pytest.raises(UsageError, match=r"--more-(steps|minutes) .*; expected .* number above 0"):
         with_more(more, training(steps=40), TRAINED)
 
 
-def test_a_length_below_what_was_trained_is_refused() -> None:
-    """The story: --resume --steps 30 of a run of 60 said that it is complete after 30 steps."""
+def test_a_length_below_the_trained_length_is_refused() -> None:
+    """A run of 60 steps was once called complete after 30."""
     with pytest.raises(UsageError, match="use --more-steps 30"):
         check_not_shorter(training(steps=30), training(steps=40), TRAINED)
     with pytest.raises(UsageError, match=r"--epochs 3 .* which already has 4 passes"):
@@ -103,7 +102,7 @@ def test_a_length_below_what_was_trained_is_refused() -> None:
     check_not_shorter(training(minutes=0.5), training(minutes=0.5), TRAINED)  # ended a bit later
 
 
-def test_more_steps_are_trained_and_the_message_can_be_typed(call: Call) -> None:
+def test_a_complete_run_is_trained_longer_by_the_command_that_it_names(call: Call) -> None:
     assert train(call)[0] == 0
     status, out, err = resume(call)
     assert (status, out) == (0, "c/r\n")
@@ -115,7 +114,7 @@ def test_more_steps_are_trained_and_the_message_can_be_typed(call: Call) -> None
     assert read_record(Path("c/r"))["settings"]["training"]["steps"] == 24
 
 
-def test_more_of_another_unit_and_a_length_that_is_no_longer(call: Call) -> None:
+def test_a_run_can_be_made_longer_in_another_unit_but_not_shorter(call: Call) -> None:
     assert train(call)[0] == 0
     status, _, err = resume(call, "--steps", "6")
     assert status == 2
@@ -130,8 +129,8 @@ def test_more_of_another_unit_and_a_length_that_is_no_longer(call: Call) -> None
     assert train(call, "--name", "s", "--more-steps", "3")[0] == 2  # needs --resume
 
 
-def test_a_rate_that_rises_at_once_is_reported(call: Call) -> None:
-    """The story: a finished run of the cosine schedule went from 0.00017 to 0.0033 unannounced."""
+def test_a_sudden_rise_of_the_rate_is_reported(call: Call) -> None:
+    """A finished cosine schedule once jumped from 0.00017 to 0.0033 silently."""
     assert train(call, "--steps", "40", "--schedule", "cosine")[0] == 0
     _, _, err = resume(call, "--more-steps", "40")
     old, new = map(float, re.findall(r"rate goes from (\S+) to (\S+) at once", err)[0])
@@ -141,18 +140,16 @@ def test_a_rate_that_rises_at_once_is_reported(call: Call) -> None:
     assert rates[4] < new < 10 * rates[4]
     _, _, err = resume(call, "--more-steps", "40", "--learning-rate", str(wanted))
     assert "at once" not in err
-
-
-def test_an_unchanged_length_reports_no_rate(call: Call) -> None:
-    assert train(call, "--schedule", "constant", "--steps", "10")[0] == 0
-    assert "at once" not in resume(call, "--more-steps", "10")[2]
+    assert train(call, "--name", "s", "--schedule", "constant")[0] == 0
+    more = ["--more-steps", "10", "--checkpoints", "c"]
+    assert "at once" not in call("train", "--resume", "--run", "s", *more)[2]
 
 
 # Results
 
 
 def test_json_is_the_final_record(call: Call) -> None:
-    """Flat figures, and the name and path of the run; as well where nothing is left to do."""
+    """Also if there is nothing left to train."""
     status, out, _ = train(call, "--json")
     found = json.loads(out)
     assert (status, found["path"], found["name"], found["status"]) == (0, "c/r", "r", "finished")
@@ -170,7 +167,7 @@ def test_json_of_a_plan(call: Call) -> None:
     assert not Path("c").exists()
 
 
-def test_figures_of_a_validation_are_at_the_top_of_the_log(call: Call) -> None:
+def test_figures_of_a_validation_are_flat_in_the_log(call: Call) -> None:
     train(call)
     records = read_metrics(Path("c/r"))
     lines = Path("c/r/metrics.jsonl").read_text("utf-8").splitlines()
@@ -181,14 +178,14 @@ def test_figures_of_a_validation_are_at_the_top_of_the_log(call: Call) -> None:
         assert not any(isinstance(value, dict) for key, value in record.items() if key != "review")
 
 
-def test_a_log_of_before_is_read_like_one_of_now() -> None:
+def test_a_log_of_an_older_version_is_read_in_the_new_form() -> None:
     records = read_metrics(Path(__file__).parent / "fixtures" / "format-1")
     found = [one for one in records if one["kind"] == "evaluation"]
     assert found and all(one["valid_nats_per_token"] > 0 for one in found)
     assert not any("tally" in one for one in found)
 
 
-def test_flat_figures_change_nothing_twice() -> None:
+def test_flattening_figures_twice_changes_nothing() -> None:
     record = {"kind": "finished", "valid": {"nats": 1.0}, "test": None, "tally": {"oov": 2}}
     flat = {"kind": "finished", "valid_nats": 1.0, "valid_oov": 2}
     assert flat_figures(record) == flat == flat_figures(flat)
@@ -197,7 +194,7 @@ def test_flat_figures_change_nothing_twice() -> None:
 # A name that is taken
 
 
-def test_a_name_that_is_taken_is_overwritten_if_asked(call: Call) -> None:
+def test_a_run_is_overwritten_only_on_request(call: Call) -> None:
     train(call)
     before = read_record(Path("c/r"))
     assert train(call)[0] == 4
@@ -210,7 +207,7 @@ def test_a_name_that_is_taken_is_overwritten_if_asked(call: Call) -> None:
     assert read_record(Path("c/r")) == record
 
 
-def test_what_charlm_did_not_write_is_not_overwritten(call: Call) -> None:
+def test_files_of_others_are_not_overwritten(call: Call) -> None:
     train(call)
     Path("c/r/notes.txt").write_text("mine")
     status, _, err = train(call, "--overwrite")
@@ -221,8 +218,8 @@ def test_what_charlm_did_not_write_is_not_overwritten(call: Call) -> None:
     assert Path("c/other/thesis.txt").exists() and Path("c/r/model.safetensors").exists()
 
 
-def test_continue_starts_resumes_and_leaves_alone(call: Call) -> None:
-    """For a Makefile: one command, whatever is there."""
+def test_continue_starts_or_resumes_a_run_or_changes_nothing(call: Call) -> None:
+    """One command for a Makefile."""
     status, out, _ = train(call, "--continue")
     assert (status, out) == (0, "c/r\n")
     log = Path("c/r/metrics.jsonl").read_bytes()
@@ -236,10 +233,10 @@ def test_continue_starts_resumes_and_leaves_alone(call: Call) -> None:
     assert status == 2 and "made with dropout" in err and "--overwrite" in err
 
 
-def test_a_process_that_dies_while_it_removes_a_run_blocks_nothing(
+def test_a_process_may_die_while_it_removes_a_run(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The folder is renamed first; what is left of it is no run, and the next one removes it."""
+    """The folder is renamed first; the next process removes what is left."""
     train(call)
 
     def die(label: str) -> None:
@@ -257,8 +254,9 @@ def test_a_process_that_dies_while_it_removes_a_run_blocks_nothing(
 
 
 @pytest.mark.parametrize("flags", [[], ["--continue"], ["--overwrite"]])
-def test_a_name_that_is_no_run_is_not_to_be_overwritten(call: Call, flags: list[str]) -> None:
-    """The advice is one that can be followed."""
+def test_a_folder_that_is_no_run_is_not_advised_to_be_overwritten(
+    call: Call, flags: list[str]
+) -> None:
     for name, kind in (("search.json", "a search"), ("notes.txt", "no run")):
         shutil.rmtree("c", ignore_errors=True)
         Path("c/r").mkdir(parents=True)
@@ -268,8 +266,8 @@ def test_a_name_that_is_no_run_is_not_to_be_overwritten(call: Call, flags: list[
         assert f"is {kind}" in err if flags != ["--overwrite"] else "is not a run" in err
 
 
-def test_continue_takes_other_settings_of_the_machine(call: Call) -> None:
-    """They leave a complete run alone, as does another way to write the path of the text."""
+def test_continue_ignores_settings_of_the_machine(call: Call) -> None:
+    """And another spelling of the path of the text."""
     assert train(call, "--continue")[0] == 0
     log = Path("c/r/run.json").read_bytes()
     for other in (["--save-minutes", "9"], ["--device", "cpu"], ["--set", "keep=1"]):
@@ -280,7 +278,7 @@ def test_continue_takes_other_settings_of_the_machine(call: Call) -> None:
 
 
 def test_continue_refuses_another_text_or_vocabulary(call: Call) -> None:
-    """A Makefile calls it because the text has changed; exit 0 would leave the old model."""
+    """Exit 0 would leave the old model."""
     assert train(call, "--continue")[0] == 0
     for text, flag in ((TEXT, []), (NAMES, ["--vocab", "other.json"])):
         Path("other.txt").write_text(text, encoding="utf-8")
@@ -297,7 +295,7 @@ def test_continue_refuses_another_text_or_vocabulary(call: Call) -> None:
     assert train(call, "--continue")[0] == 0
 
 
-def test_a_large_text_older_than_the_run_is_not_read_again(
+def test_a_large_text_is_read_again_only_if_it_is_newer(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert train(call, "--continue")[0] == 0
@@ -312,8 +310,7 @@ def test_a_large_text_older_than_the_run_is_not_read_again(
     assert train(call, "--continue")[0] == 2
 
 
-def test_continue_after_more_of_another_unit(call: Call) -> None:
-    """The steps that are asked for were trained; the run's length is in passes now."""
+def test_continue_compares_steps_with_a_length_in_passes(call: Call) -> None:
     assert train(call, "--continue")[0] == 0
     assert resume(call, "--more-epochs", "0.05")[0] == 0
     assert "nothing was changed" in train(call, "--continue")[2]
@@ -324,7 +321,7 @@ def test_continue_after_more_of_another_unit(call: Call) -> None:
 def test_continue_counts_the_minutes_of_both_directions(
     minutes: str, total: float, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
-    """The record has those of one; a smaller number changes nothing, a greater one is taken."""
+    """A smaller number changes nothing, a larger one is used."""
     assert train(call, "--direction", "both", "--minutes", "0.002")[0] == 0
     lengths: list[float] = []
     real = resuming.resume
@@ -338,8 +335,8 @@ def test_continue_counts_the_minutes_of_both_directions(
     assert lengths[0] == total
 
 
-def test_a_half_that_is_longer_already_keeps_its_length(call: Call) -> None:
-    """Halves that were trained for some minutes have different numbers of steps."""
+def test_a_half_that_is_longer_keeps_its_length(call: Call) -> None:
+    """Halves that were trained for minutes have different numbers of steps."""
     assert train(call, "--direction", "both", "--steps", "6")[0] == 0
     assert call("train", "--resume", "--run", "c/r/backward", "--more-steps", "9")[0] == 0
     for _ in range(2):
@@ -355,7 +352,6 @@ def test_a_half_that_is_longer_already_keeps_its_length(call: Call) -> None:
 def test_another_number_of_threads_is_reported_once(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not again by the next session, which has the same number."""
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     assert train(call)[0] == 0
     note = "the number of threads changed"
@@ -364,8 +360,8 @@ def test_another_number_of_threads_is_reported_once(
     torch.set_num_threads(1)
 
 
-def test_validations_are_spread_over_the_new_length_of_a_shorter_run(call: Call) -> None:
-    """The first step after the change was taken for one long after a validation: patience ended."""
+def test_validations_are_spread_over_the_new_length(call: Call) -> None:
+    """Patience once ended the run at the first step."""
     status, _, _ = train(
         call, "--steps", "100", "--evals", "10", "--patience", "1", "--learning-rate", "9"
     )
@@ -376,10 +372,9 @@ def test_validations_are_spread_over_the_new_length_of_a_shorter_run(call: Call)
     assert read_record(Path("c/r"))["results"]["step"] >= stopped + 4
 
 
-def test_continue_resumes_what_another_process_started_meanwhile(
+def test_continue_resumes_a_run_that_another_process_just_started(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two recipes of one Makefile look for the run at once; the later one finds its name taken."""
     real = sessions.start_run
 
     def second(request: sessions.Request, *, command: str) -> Session:
@@ -428,12 +423,3 @@ def test_the_advice_fits_the_kind_of_model_and_shows_a_sample(call: Call, kind: 
     for line in err.splitlines():
         if line.startswith("  charlm "):
             assert call(*shlex.split(line)[1:])[0] == 0, line
-
-
-@pytest.mark.parametrize(
-    ("value", "unit", "text"),
-    [(1, "steps", "1 step"), (1, "epochs", "1 pass"), (2.5, "epochs", "2.5 passes")],
-)
-def test_a_length_has_its_noun(value: float, unit: str, text: str) -> None:
-    assert counted_length(value, unit) == text
-    assert counted_length(value, unit, "more ") == text.replace(" ", " more ")
