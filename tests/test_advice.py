@@ -1,4 +1,4 @@
-"""Advice on a text: lists, sorted lists, repeats and few tokens are reported, nothing else is."""
+"""Advice on a text: only lists, sorted lists, repeats and few tokens are reported."""
 
 import random
 import string
@@ -17,13 +17,12 @@ RNG = random.Random(0)
 
 
 def names(count: int, *, words: int = 1) -> list[str]:
-    """Entries as lists have them: a few letters each, most of them once."""
-    return [
-        " ".join(
-            "".join(RNG.choices(string.ascii_lowercase, k=RNG.randint(3, 9))) for _ in range(words)
-        )
-        for _ in range(count)
-    ]
+    """Return entries as lists have them: a few letters each."""
+
+    def word() -> str:
+        return "".join(RNG.choices(string.ascii_lowercase, k=RNG.randint(3, 9)))
+
+    return [" ".join(word() for _ in range(words)) for _ in range(count)]
 
 
 def stream(lines: list[str]) -> list[str]:
@@ -92,21 +91,21 @@ RUNNING = {
 
 @pytest.mark.parametrize("kind", RUNNING)
 def test_running_text_is_never_called_a_list(kind: str) -> None:
-    """Poems and plays have short lines, code and settings have short lines without a full stop."""
+    """Poems, plays, code and settings have short lines too."""
     assert list_advice(RUNNING[kind], "stream", ends_held_out=True) == []
 
 
 @pytest.mark.parametrize("words", [1, 2, 3])
-def test_a_list_that_is_read_as_a_stream_is_reported(words: int) -> None:
-    """With the flags that read it as one."""
+def test_a_list_read_as_a_stream_is_reported(words: int) -> None:
+    """With the flags that read it as a list."""
     (note,) = stream(names(60, words=words))
     assert "looks like a list" in note
     assert note.endswith("--document line --hold-out random")
     assert "sorted" not in note
 
 
-def test_a_sorted_list_of_titles_is_a_list_though_its_lines_are_long() -> None:
-    """No running text has nine of ten lines in order; upwards or downwards."""
+def test_a_sorted_list_may_have_long_lines() -> None:
+    """Nine of ten lines of running text are never in order."""
     titles = [name.title() for name in names(60, words=8)]
     assert stream(titles) == []
     for order in (sorted(titles), sorted(titles, reverse=True)):
@@ -115,7 +114,7 @@ def test_a_sorted_list_of_titles_is_a_list_though_its_lines_are_long() -> None:
 
 
 def test_a_sorted_list_of_lines_needs_another_hold_out() -> None:
-    """All held-out names would begin with the last letters; not where a file is held out."""
+    """All held-out names would begin with the last letters."""
     entries = sorted(names(60))
     text = "".join(entry + END for entry in entries)
     (note,) = list_advice(text, "line", ends_held_out=True)
@@ -126,37 +125,35 @@ def test_a_sorted_list_of_lines_needs_another_hold_out() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
-def test_held_out_documents_that_were_trained_on_are_counted(size: int) -> None:
-    """Chunk borders have no effect; blank documents and a few repeats do not count."""
+def test_held_out_documents_in_the_training_text_are_counted(size: int) -> None:
+    """Blank documents and a few repeats do not count."""
     train = "".join(f"n{number}{END}" for number in range(100)) + END
     held_out = f"n5{END}{END}n7{END} {END}new{END}newer{END}"
     cut = [[text[at : at + size] for at in range(0, len(text), size)] for text in (train, held_out)]
     (note,) = shared_advice(*cut, "line")
     assert note.startswith("50 % of the held-out documents (2 of 4)")
     assert "awk" in note
-    assert (
-        shared_advice([train], [f"n5{END}" + "".join(f"x{n}{END}" for n in range(99))], "line")
-        == []
-    )
+    one_of_many = f"n5{END}" + "".join(f"x{n}{END}" for n in range(99))
+    assert shared_advice([train], [one_of_many], "line") == []
 
 
 def test_a_text_of_few_tokens_is_reported() -> None:
-    """With the unit that makes more of it."""
+    """With the unit that has more of them."""
     assert size_advice(FEW_TOKENS, 9999, "word") == []
     assert "5 words" in size_advice(5, 30, "word")[0]
     assert "--unit char (30 characters)" in size_advice(5, 30, "word")[0]
     assert "--unit char" not in size_advice(5, 5, "char")[0]
 
 
-def test_all_of_it_is_reported_when_a_text_is_read(tmp_path: Path) -> None:
-    """And nothing of it for the flags that were advised."""
+def test_advice_is_reported_when_a_text_is_read(tmp_path: Path) -> None:
+    """Following the advice ends it."""
     entries = sorted(set(names(400)))
     (tmp_path / "names.txt").write_text("\n".join(entries))
     source = (str(tmp_path / "names.txt"),)
 
     def notes(**settings) -> list[str]:
-        found = load_dataset(CorpusSettings(sources=source, **settings), VocabularySettings())
-        return [note for note in found.warnings if "hold" in note or "held" in note]
+        data = load_dataset(CorpusSettings(sources=source, **settings), VocabularySettings())
+        return [note for note in data.warnings if "hold" in note or "held" in note]
 
     assert "--document line --hold-out random" in notes()[0]
     assert "--hold-out random" in notes(document="line")[0]
@@ -164,7 +161,7 @@ def test_all_of_it_is_reported_when_a_text_is_read(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("\n".join(entries * 2))
     (note,) = notes(document="line", hold_out="random")
     assert "are in the training text too" in note
-    few = load_dataset(
+    data = load_dataset(
         CorpusSettings(), VocabularySettings(unit="word"), corpus=Corpus.from_text("one two three")
     )
-    assert any("--unit char" in note for note in few.warnings)
+    assert any("--unit char" in note for note in data.warnings)

@@ -17,8 +17,8 @@ def weights(model) -> torch.Tensor:
     return torch.cat([weight.detach().reshape(-1) for weight in model.parameters()])
 
 
-def test_the_average_is_the_loop_by_hand() -> None:
-    """d a + (1 - d) w, d = (1 + n) / (10 + n) until that reaches the decay."""
+def test_the_average_follows_its_formula() -> None:
+    """d a + (1 - d) w with d = (1 + n) / (10 + n), up to the decay."""
     model = tiny_model().double()
     average = WeightAverage(model, 0.5)
     expected = weights(model)
@@ -31,8 +31,8 @@ def test_the_average_is_the_loop_by_hand() -> None:
         torch.testing.assert_close(weights(model), expected)
 
 
-def test_the_model_has_its_own_weights_again_afterwards() -> None:
-    """To the bit, even after an error; applying the average does not change it."""
+def test_the_model_gets_its_own_weights_back() -> None:
+    """To the bit, even after an error."""
     model = tiny_model()
     average = WeightAverage(model, 0.9)
     moved(model, 1.0)
@@ -49,7 +49,7 @@ def test_the_model_has_its_own_weights_again_afterwards() -> None:
 
 
 def test_a_saved_average_is_restored() -> None:
-    """Restored tensors are copied; tensors that do not fit are an error."""
+    """Tensors that do not fit are an error."""
     model, other = tiny_model(seed=1), tiny_model(seed=2)
     average, fresh = WeightAverage(model, 0.9), WeightAverage(other, 0.9)
     fresh.restore(average.tensors)

@@ -1,4 +1,4 @@
-"""Backends against a float64 loop over the formulas: every variant, cell, shape, thread count."""
+"""Backends against a float64 loop over the formulas, in every variant, cell and shape."""
 
 import ctypes
 import itertools
@@ -20,7 +20,6 @@ from charlm.backends.native import NativeBackend
 from charlm.backends.numpy_backend import NumpyBackend
 from charlm.backends.weights import Weights, weights_from
 from charlm.config import cells
-from charlm.config.model import ModelSettings
 from charlm.errors import EnvironmentFailure
 from charlm.nn.model import RecurrentLanguageModel, saved_tensors
 
@@ -117,8 +116,8 @@ def random_ids(vocab_size: int, steps: int, rows: int, seed: int = 6) -> np.ndar
     return np.random.default_rng(seed).integers(0, vocab_size, (steps, rows))
 
 
-def assert_states_agree(found, expected, atol: float = 2e-6) -> None:
-    for layer, other in zip(found, expected, strict=True):
+def assert_states_agree(state, expected, atol: float = 2e-6) -> None:
+    for layer, other in zip(state, expected, strict=True):
         for part, value in zip(layer, other, strict=True):
             assert part.dtype == np.float32
             np.testing.assert_allclose(part, value, atol=atol, rtol=1e-5)
@@ -131,8 +130,8 @@ def assert_states_agree(found, expected, atol: float = 2e-6) -> None:
 @every_engine
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("threads", [1, 3])
-def test_every_engine_computes_the_formulas(name: str, cell: str, shape, threads: int) -> None:
-    """Nats, ranks, logits and states of the slow loop, to 1e-5, from a state carried in."""
+def test_every_backend_computes_the_formulas(name: str, cell: str, shape, threads: int) -> None:
+    """Nats, ranks, logits and states to 1e-5, from a given state."""
     hidden, embedding, layers, vocab_size, rows, steps = shape
     sizes = {"hidden_size": hidden, "embedding_size": embedding, "num_layers": layers}
     model = model_of(cell, vocab_size=vocab_size, **sizes)
@@ -162,24 +161,24 @@ def test_every_engine_computes_the_formulas(name: str, cell: str, shape, threads
 
 @every_cell
 @every_engine
-def test_windows_of_any_length_are_one_reading(name: str, cell: str) -> None:
-    """Pieces with the state carried are the whole; more steps than a chunk of the kernels holds."""
+def test_a_text_in_windows_equals_the_whole_text(name: str, cell: str) -> None:
+    """Also for more steps than one call of the kernels takes."""
     engine = engine_of(name, model_of(cell, hidden_size=5), threads=2)
     inputs, targets = (random_ids(V, 5000, 1, seed) for seed in (1, 2))
     whole, last = engine.nats(inputs, targets, engine.initial_state(1))
     for cuts in ([1, 2], [4999], [2048], [7, 2055, 4103]):
-        state, found = engine.initial_state(1), []
-        for piece, wanted in zip(np.split(inputs, cuts), np.split(targets, cuts), strict=True):
-            nats, state = engine.nats(piece, wanted, state)
-            found.append(nats)
-        np.testing.assert_allclose(np.concatenate(found), whole, atol=1e-5)
+        state, pieces = engine.initial_state(1), []
+        for piece, expected in zip(np.split(inputs, cuts), np.split(targets, cuts), strict=True):
+            nats, state = engine.nats(piece, expected, state)
+            pieces.append(nats)
+        np.testing.assert_allclose(np.concatenate(pieces), whole, atol=1e-5)
         assert_states_agree(state, last, atol=1e-5)
 
 
 @every_cell
 @every_variant
 def test_kernels_do_not_depend_on_rows_or_threads(variant: str, cell: str) -> None:
-    """To the bit: what a row gives among others and alone, on one thread and on four."""
+    """To the bit."""
     model = model_of(cell, hidden_size=40, embedding_size=9)
     inputs, targets = (random_ids(V, 6, 31, seed) for seed in (1, 2))
     one = engine_of(variant, model)
@@ -201,7 +200,6 @@ def test_kernels_do_not_depend_on_rows_or_threads(variant: str, cell: str) -> No
 def test_a_large_vocabulary_reads_embeddings_instead_of_the_table(
     variant: str, kind: str, cell: str
 ) -> None:
-    """Beyond the size of the table of input sides: still the formulas."""
     sizes = {"hidden_size": 130, "embedding_size": 18, "num_layers": 1, "vocab_size": 33_000}
     model = model_of(cell, **sizes)
     engine = engine_of(variant, model, kind, threads=2)
@@ -214,23 +212,22 @@ def test_a_large_vocabulary_reads_embeddings_instead_of_the_table(
 
 @every_variant
 @every_cell
-def test_smaller_weights_cost_little(variant: str, cell: str) -> None:
-    """bf16 and int8 weights: the mean divergence from fp32 is small, and int8 above nothing."""
+def test_smaller_weights_change_nats_little(variant: str, cell: str) -> None:
     model = model_of(cell, hidden_size=64, embedding_size=16)
     inputs, targets = (random_ids(V, 50, 8, seed) for seed in (1, 2))
-    exact, found = engine_of(variant, model), {}
+    exact, errors = engine_of(variant, model), {}
     state = exact.initial_state(8)
     nats, _ = exact.nats(inputs, targets, state)
     for kind in ("bf16", "int8"):
         rough, _ = engine_of(variant, model, kind).nats(inputs, targets, state)
-        found[kind] = np.abs(rough - nats).mean()
-    assert 0.0 < found["bf16"] < 0.01
-    assert 0.0 < found["int8"] < 0.05
+        errors[kind] = np.abs(rough - nats).mean()
+    assert 0.0 < errors["bf16"] < 0.01
+    assert 0.0 < errors["int8"] < 0.05
 
 
 @every_cell
-def test_int8_is_the_same_on_every_processor(cell: str) -> None:
-    """Integer sums are exact, so the variants differ by the rounding of their gates only."""
+def test_int8_gives_equal_results_on_every_processor(cell: str) -> None:
+    """Integer sums are exact, so variants differ by the rounding of gates only."""
     model = model_of(cell, hidden_size=40, embedding_size=9)
     inputs, targets = (random_ids(V, 4, 13, seed) for seed in (1, 2))
     results = []
@@ -244,7 +241,7 @@ def test_int8_is_the_same_on_every_processor(cell: str) -> None:
 
 @every_variant
 def test_extreme_weights_give_no_nan(variant: str) -> None:
-    """Gates far outside of what exp can hold saturate; logits far apart give finite nats."""
+    """Gates saturate, and nats are finite."""
     model = model_of("lstm")
     for parameter in model.parameters():
         parameter.requires_grad_(False).mul_(1e4)
@@ -262,7 +259,7 @@ def test_extreme_weights_give_no_nan(variant: str) -> None:
 
 
 def slow_draw(engine, logits, state, uniform, temperature, barred, restart):
-    """The loop of `generation`, one token at a time."""
+    """Return a sample made one token at a time."""
     ids, nats = [], []
     for numbers in uniform:
         usable = logits.copy()
@@ -285,10 +282,10 @@ def slow_draw(engine, logits, state, uniform, temperature, barred, restart):
 @every_cell
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize(("barred", "restart"), [(-1, -1), (0, 1)])
-def test_a_whole_sample_is_drawn_as_token_by_token(
+def test_a_sample_of_the_kernel_equals_the_loop_over_tokens(
     variant: str, cell: str, temperature: float, barred: int, restart: int
 ) -> None:
-    """The same ids, nats, last logits and state, for several rows at once."""
+    """For several rows at once."""
     engine = engine_of(variant, model_of(cell, hidden_size=20), threads=2)
     assert isinstance(engine, NativeBackend)
     state = random_state(engine, 3)
@@ -311,7 +308,7 @@ def test_a_whole_sample_is_drawn_as_token_by_token(
 
 @every_variant
 def test_ids_and_states_of_the_wrong_size_are_refused(variant: str) -> None:
-    """The kernels never read outside the model's memory."""
+    """The kernels never read outside of the memory of the model."""
     engine = engine_of(variant, model_of("lstm"))
     good, state = random_ids(V, 2, 3), engine.initial_state(3)
     for value in (-1, V):
@@ -346,21 +343,20 @@ def test_ids_and_states_of_the_wrong_size_are_refused(variant: str) -> None:
 
 
 @every_variant
-def test_threads_of_python_share_an_engine_without_harm(variant: str) -> None:
-    """They wait for each other; the story: two at a time mixed up their numbers."""
+def test_threads_of_python_can_share_a_backend(variant: str) -> None:
+    """Two threads at once mixed up their numbers."""
     engine = engine_of(variant, model_of("lstm", hidden_size=30), threads=2)
     texts = [random_ids(V, 40, 3, seed) for seed in range(8)]
     expected = [engine.nats(ids, ids, engine.initial_state(3))[0] for ids in texts]
     with ThreadPoolExecutor(4) as pool:
         for _ in range(5):
-            found = pool.map(lambda ids: engine.nats(ids, ids, engine.initial_state(3))[0], texts)
-            for nats, right in zip(found, expected, strict=True):
+            results = pool.map(lambda ids: engine.nats(ids, ids, engine.initial_state(3))[0], texts)
+            for nats, right in zip(results, expected, strict=True):
                 assert (nats == right).all()
 
 
 @pytest.mark.skipif(not VARIANTS, reason="no kernels were built")
-def test_a_fork_is_told_instead_of_waiting_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A forked process has no workers."""
+def test_a_forked_process_gets_an_error_instead_of_hanging(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = engine_of(VARIANTS[0], model_of("lstm"), threads=2)
     ids = random_ids(V, 2, 2)
     monkeypatch.setattr(os, "getpid", lambda: -1)
@@ -386,8 +382,8 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 @pytest.mark.skipif(not VARIANTS or not hasattr(os, "fork"), reason="no kernels, or no fork")
-def test_a_child_ends_without_waiting_for_threads_that_it_has_not() -> None:
-    """The story: freeing a backend, or exiting, joined the parent's workers for ever."""
+def test_a_forked_process_exits_without_waiting_for_threads() -> None:
+    """Freeing a backend once joined the threads of the parent for ever."""
     here = os.path.dirname(__file__)  # noqa: PTH120
     child = subprocess.run([sys.executable, "-c", FORKING], cwd=here, timeout=PATIENCE, check=False)
     assert child.returncode == 7
@@ -395,7 +391,6 @@ def test_a_child_ends_without_waiting_for_threads_that_it_has_not() -> None:
 
 @pytest.mark.skipif(not VARIANTS, reason="no kernels were built")
 def test_the_variant_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By an environment variable; an error names the variants that run here."""
     monkeypatch.delenv(VARIABLE, raising=False)
     assert chosen_variant() == VARIANTS[0]
     for variant in VARIANTS:
@@ -410,30 +405,15 @@ def test_the_variant_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @every_variant
 def test_each_library_has_the_vectors_of_its_name(variant: str) -> None:
-    """16, 8 and 4 floats: the flags of the build reached the compiler."""
     lanes = ctypes.CDLL(str(library_path(variant))).charlm_lanes()
     assert lanes == {"avx512": 16, "avx2": 8, "plain": 4}[variant]
     assert variant in NEEDED
 
 
 def test_backends_import_no_torch() -> None:
-    """Sampling, scoring and evaluating a run load neither torch nor the trainer."""
     code = (
         "import sys, charlm; m = charlm.load(); m.sample(3, seed=1); m.score('a');"
         "m.next('a'); m.evaluate('abc'); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n", done.stderr
-
-
-def test_a_model_can_be_made_and_freed_many_times() -> None:
-    """Threads and memory are freed with the backend."""
-    if not VARIANTS:
-        pytest.skip("no kernels were built")
-    model = RecurrentLanguageModel(ModelSettings(num_layers=1, hidden_size=3, embedding_size=2), V)
-    for parameter in model.parameters():
-        parameter.requires_grad_(False).fill_(0.1)
-    for _ in range(200):
-        engine = engine_of(VARIANTS[0], model, threads=3)
-        ids = random_ids(V, 2, 2)
-        engine.nats(ids, ids, engine.initial_state(2))

@@ -1,4 +1,4 @@
-"""The benchmark measures what it says: every group, sane ratios, nothing left behind."""
+"""The benchmark measures every group, with ratios that follow from the figures."""
 
 import json
 import math
@@ -16,14 +16,14 @@ from charlm.runs.verify import verify_run
 
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One round of everything, on little work, and no other processes."""
+    """Measure one round of little work, without other processes."""
     for name, value in {"MIN_ROUNDS": 1, "SAMPLE_TOKENS": 4, "ROWS": 2, "STEPS": 3}.items():
         monkeypatch.setattr(benchmark, name, value)
     monkeypatch.setattr(benchmark, "_process", lambda arguments: lambda: None)
 
 
 def test_programs_take_turns() -> None:
-    """A, B, A, B: other load slows both; the result is the median of each."""
+    """Load slows all of them; each result is a median."""
     calls: list[str] = []
     medians = alternating({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 0.0)
     assert "".join(calls) == "ab" * (1 + benchmark.MIN_ROUNDS)
@@ -31,8 +31,7 @@ def test_programs_take_turns() -> None:
     assert all(value >= 0 for value in medians.values())
 
 
-def test_a_start_is_a_process_that_ends_well() -> None:
-    """The command line in a new Python; one that fails is no figure."""
+def test_a_process_that_fails_is_no_figure() -> None:
     benchmark._process(["--version"])()
     with pytest.raises(subprocess.CalledProcessError):
         benchmark._process(["nothing"])()
@@ -40,7 +39,7 @@ def test_a_start_is_a_process_that_ends_well() -> None:
 
 @pytest.mark.usefixtures("brief")
 def test_every_group_is_measured() -> None:
-    """Each once, every speed a positive number, the first of a comparison the measure of it."""
+    """Ratios are to the first figure of a comparison."""
     figures = list(run_benchmarks(hidden=8, seconds=0.0))
     groups = dict.fromkeys(figure.group for figure in figures)
     assert list(groups) == [
@@ -60,15 +59,13 @@ def test_every_group_is_measured() -> None:
 
 @pytest.mark.usefixtures("brief")
 def test_every_cell_is_measured_beside_the_lstm() -> None:
-    """If requested."""
     figures = [f for f in run_benchmarks(hidden=8, seconds=0.0, cells=True) if "cells" in f.group]
     assert {figure.name for figure in figures} == set(CELLS)
     assert (figures[0].name, figures[0].ratio) == ("lstm", 1.0)
 
 
 @pytest.mark.usefixtures("brief")
-def test_the_command_gives_json(capsys: pytest.CaptureFixture[str]) -> None:
-    """For scripts: the machine and every figure."""
+def test_the_benchmark_has_json_output(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["bench", "--hidden", "8", "--seconds", "0.01", "--json"])
     assert end.value.code == 0
@@ -78,8 +75,7 @@ def test_the_command_gives_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert {figure["group"] for figure in content["figures"]} > {"sampling", "scoring"}
 
 
-def test_what_it_samples_from_is_a_whole_run(tmp_path: Path) -> None:
-    """So that commands can be started on it."""
+def test_the_temporary_run_is_intact(tmp_path: Path) -> None:
     path, vocabulary = temporary_run(tmp_path / "x", 4)
     assert not [check for check in verify_run(path) if check.problems and check.name != "run.json"]
     assert len(vocabulary) > 20

@@ -40,7 +40,7 @@ def chances(model: Model, prompt: str) -> list[float]:
 
 @pytest.mark.parametrize("kind", ["lines", "bytes", "words", "backward"])
 def test_a_line_end_in_a_prompt_ends_the_document(models: dict[str, Model], kind: str) -> None:
-    """The line end was once read as UNK."""
+    """It was once read as UNK."""
     model = models[kind]
     assert chances(model, "an\n" if kind != "backward" else "\nan") == chances(model, "")
     several = "bo\nna\nan" if kind != "backward" else "an\nna\nbo"
@@ -54,7 +54,7 @@ def test_a_line_end_in_a_prompt_ends_the_document(models: dict[str, Model], kind
 
 @pytest.mark.parametrize("kind", ["lines", "bytes", "words", "paragraphs"])
 def test_samples_continue_the_open_document(models: dict[str, Model], kind: str) -> None:
-    """Earlier documents of the prompt have no effect on a sample."""
+    """Earlier documents of the prompt have no effect."""
     model, between = models[kind], "\n\n" if kind == "paragraphs" else "\n"
     text = "".join(model.sample(30, prompt="an", seed=3))
     assert "".join(model.sample(30, prompt=f"bo bo{between}an", seed=3)) == text
@@ -64,7 +64,7 @@ def test_samples_continue_the_open_document(models: dict[str, Model], kind: str)
 
 
 def test_blank_lines_end_a_paragraph_and_a_line_end_does_not(models: dict[str, Model]) -> None:
-    """A single line end is a token inside of a paragraph."""
+    """A single line end is a token of the paragraph."""
     model = models["paragraphs"]
     assert chances(model, "an\n\n\nbo\nan") == chances(model, "bo\nan") != chances(model, "an")
     assert chances(model, "an\r\n\r\nbo\r\nan") == chances(model, "bo\nan")
@@ -84,11 +84,15 @@ def test_a_step_over_a_line_end_is_a_step_over_eos(models: dict[str, Model], kin
 def test_sentences_of_several_lines_are_scored_as_documents(
     models: dict[str, Model], kind: str
 ) -> None:
-    """The score of several lines is the sum of their scores; the last line end is the last EOS."""
+    """By `score` and by `evaluate`; the last line end is the last EOS."""
     model = models[kind]
     whole = model.score("an bo\nna", tokens=True)[0]
-    parts = model.score(["an bo", "na"])
+    parts = model.score(["an bo", "na"], tokens=True)
     assert whole.log_probability == pytest.approx(sum(part.log_probability for part in parts))
+    in_reading_order = parts[::-1] if kind == "backward" else parts
+    ranks = [token.rank for part in in_reading_order for token in part.tokens]
+    assert [token.rank for token in whole.tokens] == ranks
+    assert model.evaluate("an bo\nna\n").nats == pytest.approx(-whole.log_probability)
     assert not any(token.oov for token in whole.tokens)
     assert model.score("an bo\r\nna\r\n")[0].tally == whole.tally
     ended = model.score("an bo\n", tokens=True)[0]
@@ -98,7 +102,7 @@ def test_sentences_of_several_lines_are_scored_as_documents(
 
 @pytest.mark.parametrize("unit", ["char", "byte", "word", "bpe"])
 def test_a_cell_of_several_lines_is_one_document(tmp_path, unit: str) -> None:
-    """A line end in a cell is a token, so a prompt of several lines is read completely."""
+    """A line end in a cell is a token."""
     (tmp_path / "a.jsonl").write_text('{"text": "an\\nbo"}\n{"text": "bo\\nan na"}\n' * 20)
     settings = {"unit": unit, "hold_out": "random"}
     assert list(
@@ -125,7 +129,7 @@ def test_a_cell_of_several_lines_is_one_document(tmp_path, unit: str) -> None:
     ],
 )
 def test_the_open_document_by_hand(document: str, prompt: str, expected: str) -> None:
-    """The result agrees with the documents of a corpus that begins with the prompt."""
+    """It is the last document of a corpus that begins with the prompt."""
     assert Boundaries(document=document).open_document(prompt) == expected
     if document != "file":
         whole = "".join(Corpus.from_text(f"{prompt}x", document).chunks())
@@ -162,10 +166,10 @@ def test_boundaries_of_a_run_are_those_of_its_text() -> None:
     assert (old.line_ends_inside, old.eos_inside, old.crlf) == (True, False, False)
 
 
-def test_the_last_line_end_of_a_file_is_no_end_of_a_document(
+def test_the_last_line_end_of_a_prompt_file_ends_no_document(
     models: dict[str, Model], tmp_path, monkeypatch, call: Call
 ) -> None:
-    """Editors always write one; `--prime-file` continues the last line."""
+    """Editors always write one."""
     monkeypatch.chdir(tmp_path)
     prompts = [Boundaries(document="line").file_prompt(text) for text in ("an\n", "an\r\n", "an")]
     assert prompts == ["an"] * 3
@@ -184,7 +188,7 @@ def test_the_last_line_end_of_a_file_is_no_end_of_a_document(
 def test_an_end_of_a_document_is_not_reported_as_unknown(
     models: dict[str, Model], tmp_path, monkeypatch, call: Call
 ) -> None:
-    """Line ends are not unknown tokens in the figures either; an unknown letter is."""
+    """An unknown letter is."""
     monkeypatch.chdir(tmp_path)
     run = ("--run", str(models["lines"].path))
     for text, unknown in {"an\nbo": False, "an\r\nbo\r\n": False, "an\nxo": True}.items():
@@ -194,7 +198,6 @@ def test_an_end_of_a_document_is_not_reported_as_unknown(
             assert "\\n" not in err and "\\r" not in err
 
 
-def test_gaps_are_filled_in_one_line(models: dict[str, Model]) -> None:
-    """A model of lines reads each line as a separate document."""
+def test_gaps_must_be_in_one_line(models: dict[str, Model]) -> None:
     with pytest.raises(UsageError, match="has several lines"):
         models["lines"].fill("a ___\nb")

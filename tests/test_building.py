@@ -1,4 +1,4 @@
-"""Building vocabularies: order, cuts and counts, checked by hand on texts of a line."""
+"""Building vocabularies: order, limits and counts, checked by hand on short texts."""
 
 import pytest
 from helpers import CORPUS, vocabulary_of
@@ -30,8 +30,8 @@ def in_chunks(text: str, size: int) -> list[str]:
     return [text[start : start + size] for start in range(0, len(text), size)]
 
 
-def test_ids_go_by_count_and_then_by_code_point() -> None:
-    """Three b, two a and c each: b first, a before c; the marks of documents are not counted."""
+def test_ids_are_in_order_of_count_and_code_point() -> None:
+    """Three b, two a and two c; document marks are not counted."""
     result = built("cabb" + END + "acb" + END)
     assert result.vocabulary.tokens == ["<unk>", "<eos>", "b", "a", "c"]
     assert result.counts.tolist() == [0, 0, 3, 2, 2]
@@ -39,7 +39,7 @@ def test_ids_go_by_count_and_then_by_code_point() -> None:
 
 
 def test_words_are_counted_exactly() -> None:
-    """Blanks, line ends and signs are words of their own under the reversible rule."""
+    """Blanks, line ends and punctuation are words under the reversible rule."""
     result = built("to be, or not to be\nto", "word")
     tokens, counts = result.vocabulary.tokens, result.counts
     assert tokens == ["<unk>", "<eos>", " ", "to", "be", "\n", ",", "not", "or"]
@@ -47,14 +47,14 @@ def test_words_are_counted_exactly() -> None:
 
 
 def test_blank_separated_words_are_counted_exactly() -> None:
-    """Line ends are EOS and counted there."""
+    """Line ends are counted as EOS."""
     result = built("to be, or not to be\nto\n", "word", words="whitespace")
     assert result.vocabulary.tokens == ["<unk>", "\n", "to", "be", "be,", "not", "or"]
     assert result.counts.tolist() == [0, 2, 3, 1, 1, 1, 1]
 
 
-def test_rare_tokens_become_unk_and_are_counted_there() -> None:
-    """min_count 2 drops c, and max_size 3 leaves one entry beside UNK and EOS."""
+def test_rare_tokens_are_counted_as_unk() -> None:
+    """By min_count or by max_size."""
     rare = built("aabbbc", min_count=2)
     assert rare.vocabulary.tokens == ["<unk>", "<eos>", "b", "a"]
     assert rare.counts.tolist() == [1, 0, 3, 2]
@@ -67,8 +67,8 @@ def test_rare_tokens_become_unk_and_are_counted_there() -> None:
     assert words.vocabulary.tokens == ["<unk>", "\n", "a"]
 
 
-def test_small_alphabets_are_kept_whole_and_large_ones_lose_what_stands_once() -> None:
-    """512 characters are all kept; with one more, those seen once teach what UNK is."""
+def test_characters_seen_once_are_dropped_from_large_alphabets_only() -> None:
+    """512 characters are all kept."""
     letters = "".join(chr(0x4E00 + number) for number in range(512))
     assert len(built(letters).vocabulary) == 514
     more = built(letters + "ab" + "ab")
@@ -78,7 +78,7 @@ def test_small_alphabets_are_kept_whole_and_large_ones_lose_what_stands_once() -
 
 
 def test_words_seen_once_are_dropped_only_from_long_texts(monkeypatch) -> None:
-    """Below FEW_WORDS everything is kept; from there on UNK is learnt from words seen once."""
+    """Below FEW_WORDS every word is kept."""
     monkeypatch.setattr(building, "FEW_WORDS", 6)
     short = built("a a a b c", "word", words="whitespace")
     assert len(short.vocabulary) == 5
@@ -87,8 +87,8 @@ def test_words_seen_once_are_dropped_only_from_long_texts(monkeypatch) -> None:
     assert long.counts.tolist() == [2, 0, 4]
 
 
-def test_a_text_that_writes_unk_itself_is_taken_at_its_word(monkeypatch) -> None:
-    """Penn Treebank has <unk> in the text: it is UNK, counted, noted, and rare words are kept."""
+def test_literal_unk_in_a_text_is_the_unknown_token(monkeypatch) -> None:
+    """As in the Penn Treebank; rare words are then kept."""
     monkeypatch.setattr(building, "FEW_WORDS", 2)
     result = built("the <unk> sat on <unk>\n", "word", words="whitespace")
     assert result.vocabulary.tokens == ["<unk>", "\n", "on", "sat", "the"]
@@ -99,7 +99,7 @@ def test_a_text_that_writes_unk_itself_is_taken_at_its_word(monkeypatch) -> None
     assert result.coverage == pytest.approx(4 / 6)
 
 
-def test_more_characters_than_any_script_has_are_refused(monkeypatch) -> None:
+def test_a_huge_alphabet_is_refused(monkeypatch) -> None:
     """A picture read as text once made a model of 241 GB (char-rnn PR #12)."""
     monkeypatch.setattr(building, "MAX_ALPHABET", 3)
     assert len(built("abc").vocabulary) == 5
@@ -108,8 +108,8 @@ def test_more_characters_than_any_script_has_are_refused(monkeypatch) -> None:
     assert len(built("abcd", max_size=4).vocabulary) == 4
 
 
-def test_bytes_are_the_same_whatever_the_text() -> None:
-    """Byte b is id b + 2; counts are those of the UTF-8 bytes."""
+def test_the_vocabulary_of_bytes_is_fixed() -> None:
+    """Byte b is id b + 2."""
     result = built("aé" + END, "byte")
     assert result.vocabulary.tokens == ["<unk>", "<eos>", *LETTERS]
     assert {index for index in range(258) if result.counts[index]} == {
@@ -119,7 +119,7 @@ def test_bytes_are_the_same_whatever_the_text() -> None:
 
 
 def test_bpe_joins_the_most_frequent_pair_first() -> None:
-    """In "abab abab ac" the pair a, b stands four times and is joined first, then ab, ab."""
+    """In "abab abab ac": a and b, then ab and ab."""
     result = built("abab abab ac", "bpe")
     assert result.vocabulary.merges[:2] == [("a", "b"), ("ab", "ab")]
     assert set(LETTERS) < set(result.vocabulary.tokens)
@@ -132,7 +132,6 @@ def test_bpe_joins_the_most_frequent_pair_first() -> None:
 
 
 def test_text_is_normalised_before_it_is_counted() -> None:
-    """A and a are one entry, as are é and e with an acute."""
     assert built("AaÉe\u0301", lowercase=True, normalize="nfc").vocabulary.tokens[2:] == ["a", "é"]
     assert built("To to", "word", lowercase=True).counts.tolist() == [0, 0, 2, 1]
 
@@ -140,7 +139,6 @@ def test_text_is_normalised_before_it_is_counted() -> None:
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_a_vocabulary_does_not_depend_on_where_chunks_end(unit: str, size: int) -> None:
-    """Nor do the counts; nor does the thread that counts first (BPE)."""
     text = (CORPUS + END) * 3
     whole = built(text, unit)
     cut = built(in_chunks(text, size), unit)
@@ -150,8 +148,7 @@ def test_a_vocabulary_does_not_depend_on_where_chunks_end(unit: str, size: int) 
 
 @pytest.mark.parametrize("form", [{"unit": unit} for unit in UNITS], ids=str)
 @pytest.mark.parametrize("text", ["", END, "   ", "\n"])
-def test_a_text_of_almost_nothing_makes_a_small_vocabulary(form: dict, text: str) -> None:
-    """Empty documents, blanks only: no division by zero, no error of the library."""
+def test_an_almost_empty_text_makes_a_small_vocabulary(form: dict, text: str) -> None:
     for words in ("text", "whitespace"):
         result = built(text, words=words, **form)
         assert len(result.counts) == len(result.vocabulary)
@@ -164,7 +161,6 @@ def test_a_text_of_almost_nothing_makes_a_small_vocabulary(form: dict, text: str
 @given(text=TEXTS)
 @settings(max_examples=25)
 def test_counts_are_those_of_the_encoded_text(form: dict, text: str) -> None:
-    """The counts of the builder equal those of the encoded text without its marks."""
     result = built(text, **form)
     assert result.counts.tolist() == count_ids([text], result.vocabulary).tolist()
 
@@ -172,12 +168,10 @@ def test_counts_are_those_of_the_encoded_text(form: dict, text: str) -> None:
 @given(chunks=st.lists(TEXTS, max_size=4), size=st.integers(1, 40))
 @settings(max_examples=100)
 def test_safe_chunks_lose_nothing(chunks: list[str], size: int) -> None:
-    """Chunks joined are the text, marks and all."""
     assert "".join(safe_chunks(chunks, size)) == "".join(chunks)
 
 
-def test_no_token_crosses_the_border_of_a_safe_chunk() -> None:
-    """The word "cats" cut by a chunk's end is put together before it is looked up."""
+def test_a_token_across_two_chunks_is_kept_whole() -> None:
     text = "the cats and the dogs\nsat on the mat" + END + "the end"
     vocabulary = vocabulary_of(text, "word")
     whole = vocabulary.encode_marked(text)[0].tolist()

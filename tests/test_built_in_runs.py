@@ -1,4 +1,4 @@
-"""The models that ship: complete, small, without a trace of the machine that trained them."""
+"""The built-in models: complete, small, and without paths of the machine that trained them."""
 
 import json
 import re
@@ -55,17 +55,17 @@ def test_a_shipped_model_is_complete_and_anonymous(name: str) -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_model_is_installed_and_tracked(name: str) -> None:
-    """In the wheel, and in the repository although other runs are ignored."""
+    """Although git ignores other runs."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
     assert included[f"checkpoints/{name}"] == f"charlm/_built_in/checkpoints/{name}"
     assert f"!/checkpoints/{name}/" in (ROOT / ".gitignore").read_text(encoding="utf-8").split()
 
 
-def test_a_finished_run_is_packaged(
+def test_a_finished_run_can_be_packaged(
     tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The packaged model scores as the run does; text, log, checkpoints and paths are left out."""
+    """It scores as before; text, log, checkpoints and paths are left out."""
     text = tmp_path / "novel.txt"
     text.write_text("the cat sat on the mat.\n" * 30, encoding="utf-8")
     size = ["--hidden", "3", "--layers", "1", "--batch", "2", "--bptt", "8", "--steps", "2"]
@@ -87,7 +87,7 @@ def test_a_finished_run_is_packaged(
 
 
 def test_the_built_in_model_knows_what_unk_stands_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a new run on its text would record it."""
+    """As a new run on its text would store it."""
     monkeypatch.chdir(ROOT)
     settings = settings_from(read_record(CHECKPOINTS / "tales")["settings"])
     dataset = load_dataset(settings.corpus, settings.vocabulary)

@@ -31,21 +31,23 @@ def random_contexts(count: int = 40, seed: int = 0) -> Contexts:
 
 def naive(contexts: Contexts, cache: Cache) -> list[float]:
     """Return the nats token by token, by the formula."""
-    found = [float(contexts.nats[0])]
+    nats = [float(contexts.nats[0])]
     h, x = contexts.hidden.astype(np.float64), contexts.targets
     for t in range(1, len(x)):
         past = range(max(0, t - cache.size), t)
         chances = np.array([np.exp(cache.theta * h[t] @ h[i]) for i in past])
         own = sum(chances[k] for k, i in enumerate(past) if x[i] == x[t]) / chances.sum()
         plain = np.exp(-contexts.nats[t])
-        found.append(-np.log((1 - cache.weight) * plain + cache.weight * own))
-    return found
+        nats.append(-np.log((1 - cache.weight) * plain + cache.weight * own))
+    return nats
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 100])
 @pytest.mark.parametrize("theta", [0.0, 0.5, 3.0])
-def test_it_is_its_formula(size: int, theta: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In blocks of any length, shorter and longer than the cache."""
+def test_the_cache_follows_its_formula(
+    size: int, theta: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In blocks shorter and longer than the cache."""
     contexts, cache = random_contexts(), Cache(size=size, weight=0.3, theta=theta)
     expected = naive(contexts, cache)
     for block in (1, 5, 256):
@@ -54,7 +56,6 @@ def test_it_is_its_formula(size: int, theta: float, monkeypatch: pytest.MonkeyPa
 
 
 def test_extreme_contexts_do_not_overflow() -> None:
-    """With products in the thousands, and a future that resembles the present far more."""
     contexts = random_contexts()
     contexts.hidden[20:] *= 1000.0
     found = cached_nats(contexts, Cache(size=30, weight=0.5, theta=1.0))
@@ -62,7 +63,7 @@ def test_extreme_contexts_do_not_overflow() -> None:
 
 
 def test_the_future_is_not_seen() -> None:
-    """Changing tokens and contexts from a place on changes no nats before it."""
+    """Later tokens and contexts change no earlier nats."""
     cache = Cache(size=10, weight=0.3, theta=0.5)
     before = cached_nats(random_contexts(), cache)
     changed = random_contexts()
@@ -72,7 +73,6 @@ def test_the_future_is_not_seen() -> None:
 
 
 def test_probabilities_of_all_tokens_sum_to_one() -> None:
-    """Over all possible last tokens; the model gives each 1/5."""
     total = 0.0
     for token in range(V):
         contexts = random_contexts()
@@ -81,26 +81,27 @@ def test_probabilities_of_all_tokens_sum_to_one() -> None:
     assert total == pytest.approx(1.0, rel=1e-6)
 
 
-def test_contexts_are_what_the_model_sees() -> None:
-    """In streams and documents: nats of one token at a time, h as the output layer receives it."""
+def test_contexts_are_the_states_of_the_model() -> None:
+    """In streams and documents."""
     model = tiny_model("lstm", V)
     ids = [2, 3, 4, 2, 3, 3, 1, 4]
-    found = read_contexts(engine(model), encoded_stream(ids))
-    assert found.nats == pytest.approx(naive_nats(model, ids), rel=1e-5)
+    contexts = read_contexts(engine(model), encoded_stream(ids))
+    assert contexts.nats == pytest.approx(naive_nats(model, ids), rel=1e-5)
     documents = [[2, 3, 1], [4, 1]]
-    found = read_contexts(engine(model), encoded_documents(documents))
+    contexts = read_contexts(engine(model), encoded_documents(documents))
     expected = [value for document in documents for value in naive_nats(model, document)]
-    assert found.nats == pytest.approx(expected, rel=1e-5)
-    assert found.hidden.shape == (5, H)
-    np.testing.assert_allclose(found.hidden[0], found.hidden[3], rtol=1e-6)  # both begin anew
-    for most in (1, 3, 4, 9):
-        part = read_contexts(engine(model), encoded_documents(documents), most)
-        assert part.targets.tolist() == [2, 3, 1, 4, 1][:most]
-        assert part.nats == pytest.approx(expected[:most], rel=1e-5)
+    assert contexts.nats == pytest.approx(expected, rel=1e-5)
+    assert contexts.hidden.shape == (5, H)
+    np.testing.assert_allclose(
+        contexts.hidden[0], contexts.hidden[3], rtol=1e-6
+    )  # both begin a document
+    for count in (1, 3, 4, 9):
+        part = read_contexts(engine(model), encoded_documents(documents), count)
+        assert part.targets.tolist() == [2, 3, 1, 4, 1][:count]
+        assert part.nats == pytest.approx(expected[:count], rel=1e-5)
 
 
 def test_the_best_of_the_grid_is_chosen() -> None:
-    """No other weight and theta has fewer nats."""
     contexts = random_contexts()
     best = tuned(contexts, 7)
     least = cached_nats(contexts, best).sum()
@@ -109,8 +110,7 @@ def test_the_best_of_the_grid_is_chosen() -> None:
         assert cached_nats(contexts, other).sum() >= least - 1e-9
 
 
-def test_a_text_that_repeats_itself_gains_and_noise_does_not() -> None:
-    """Tuning chooses the largest weight for repetition, the smallest for noise."""
+def test_tuning_weights_the_cache_for_repetition_and_not_for_noise() -> None:
     draws = np.random.default_rng(3)
     hidden = np.tile(2 * draws.normal(size=(10, 8)), (30, 1)).astype(np.float32)
     again = Contexts(
@@ -128,14 +128,13 @@ def test_a_text_that_repeats_itself_gains_and_noise_does_not() -> None:
 
 @pytest.mark.parametrize("size", [1, 5, 1000])
 @pytest.mark.parametrize("lengths", [(700,), (1, 5, 400, 2, 300)])
-def test_reading_in_pieces_changes_nothing(lengths, size: int) -> None:
-    """Mixing while reading equals mixing with the whole text in memory."""
+def test_mixing_while_reading_equals_mixing_at_once(lengths, size: int) -> None:
     model, draws = tiny_model("lstm", V), np.random.default_rng(2)
     documents = [list(draws.integers(2, V, length)) for length in lengths]
     whole = len(documents) == 1
     text = encoded_stream(documents[0]) if whole else encoded_documents(documents)
     cache = Cache(size=size, weight=0.3, theta=0.5)
-    found = cached_tally(engine(model), text, cache)
+    tally = cached_tally(engine(model), text, cache)
     expected = cached_nats(read_contexts(engine(model), text), cache)
-    assert found.tokens == len(expected) == sum(lengths)
-    assert found.nats == pytest.approx(expected.sum(), rel=1e-6)
+    assert tally.tokens == len(expected) == sum(lengths)
+    assert tally.nats == pytest.approx(expected.sum(), rel=1e-6)

@@ -1,4 +1,4 @@
-"""Calibration: the factor maximises the likelihood, by hand and on a model."""
+"""Calibration: the factor minimises the nats, and every backend applies it."""
 
 import math
 
@@ -29,47 +29,33 @@ def test_the_minimum_of_a_convex_function_is_found(best: float) -> None:
     assert len(calls) == len(set(calls)) <= 18
 
 
-def test_the_factor_of_a_coin_is_that_of_its_frequencies() -> None:
-    """Logits (1, 0), heads in 70 of 100: at the best factor, P(heads) = 0.7."""
-
-    def nats(scale: float) -> float:
-        heads = 1 / (1 + math.exp(-scale))
-        return -(70 * math.log(heads) + 30 * math.log(1 - heads))
-
-    scale = fit_scale(nats)
-    assert 1 / (1 + math.exp(-scale)) == pytest.approx(0.7, abs=0.003)
-
-
-def test_a_flat_function_keeps_one() -> None:
-    """Without a gain nothing changes."""
+def test_a_constant_function_keeps_the_factor_one() -> None:
     assert fit_scale(lambda _: 5.0) == 1.0
 
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
-def test_scaled_weights_are_scaled_logits(cell: str, tied: bool) -> None:
-    """Every engine multiplies the logits, bias included, but not an embedding tied to them."""
+def test_every_backend_multiplies_logits_by_the_factor(cell: str, tied: bool) -> None:
+    """Bias included, but an embedding tied to them is not scaled."""
     sizes = {"embedding_size": 3} if tied else {}
     model = tiny_model(cell, 6, scale=3.0, tie_weights=tied, **sizes)
     ids = np.random.default_rng(1).integers(0, 6, (9, 2))
     plain = engine(model)
     logits, _ = plain.logits(ids, plain.initial_state(2))
     arrays = {name: tensor.numpy() for name, tensor in saved_tensors(model).items()}
+    weights = weights_from(model.settings, arrays, logit_scale=0.7)
     scaled = [
         TorchBackend(model, 0.7),
-        NumpyBackend(weights_from(model.settings, arrays, logit_scale=0.7)),
-        *(
-            NativeBackend(weights_from(model.settings, arrays, logit_scale=0.7), variant)
-            for variant in variants()
-        ),
+        NumpyBackend(weights),
+        *(NativeBackend(weights, variant) for variant in variants()),
     ]
-    for one in scaled:
-        found, _ = one.logits(ids, one.initial_state(2))
-        np.testing.assert_allclose(found, 0.7 * logits, atol=1e-5)
+    for backend in scaled:
+        scaled_logits, _ = backend.logits(ids, backend.initial_state(2))
+        np.testing.assert_allclose(scaled_logits, 0.7 * logits, atol=1e-5)
 
 
 def test_a_sample_of_a_text_is_whole_documents_or_its_beginning() -> None:
-    """Spread over the text; a short text is used whole."""
+    """A short text is used completely."""
     documents = [[2] * number + [1] for number in range(20)]
     text = encoded_documents(documents)
     assert sample_of(text, 10_000) is text

@@ -1,4 +1,4 @@
-"""Cells: each is what its formula says, in pieces as at once, with gradients that are right."""
+"""Cells: each follows its formula, in pieces as at once, with the right gradients."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +19,8 @@ from charlm.nn.layers import RecurrentLayer, build_layer, empty_parameter
 from charlm.nn.parallel import scanned
 
 T, B, E, H = 5, 2, 4, 3
-TORCH = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
+TORCH = ("rnn", "lstm", "gru")
+"""Cells that `torch.nn` computes."""
 Arrays = tuple
 Weights = dict[str, np.ndarray]
 
@@ -179,7 +180,7 @@ VARIANTS = {
     "mogrifier low-rank": ModelSettings(cell="mogrifier", mogrifier_rounds=4, mogrifier_rank=2),
     "qrnn narrow": ModelSettings(cell="qrnn", qrnn_window=1),
 }
-"""Cells with settings of their own."""
+"""Cells with other settings than the default."""
 every_cell = pytest.mark.parametrize("cell", [*CELLS, *VARIANTS])
 
 
@@ -244,45 +245,29 @@ def test_a_class_and_its_row_are_all_that_a_cell_needs(monkeypatch, tmp_path) ->
         charlm.fit(text="ab", cell="leaky", forget_bias=2.0, checkpoints=tmp_path, steps=1)
 
 
-def test_every_cell_has_its_formula_here() -> None:
-    """A new cell needs a naive loop of its own in STEPS."""
+def test_every_cell_has_a_formula_in_this_file() -> None:
     assert set(STEPS) == {*CELLS, *VARIANTS}
 
 
 @every_cell
-def test_a_cell_is_its_formula_step_by_step(cell: str) -> None:
-    """Row by row and step by step in float64, from a state that is not zero."""
+def test_a_cell_follows_its_formula(cell: str) -> None:
+    """Each row alone and step by step in float64, from a random state."""
     layer = layer_of(cell)
     x, state = random_inputs(layer)
     y, after = layer(x, state)
     weights = {name: value.detach().numpy() for name, value in layer.state_dict().items()}
     for row in range(B):
-        now = tuple(part[row].numpy() for part in state)
+        state_of_row = tuple(part[row].numpy() for part in state)
         for step in range(T):
-            found, now = STEPS[cell](weights, x[step, row].numpy(), now)
-            np.testing.assert_allclose(y[step, row].detach().numpy(), found, atol=1e-10)
-        for part, value in zip(after, now, strict=True):
+            expected, state_of_row = STEPS[cell](weights, x[step, row].numpy(), state_of_row)
+            np.testing.assert_allclose(y[step, row].detach().numpy(), expected, atol=1e-10)
+        for part, value in zip(after, state_of_row, strict=True):
             np.testing.assert_allclose(part[row].detach().numpy(), value, atol=1e-10)
-
-
-@pytest.mark.parametrize("cell", [cell for cell in CELLS if cell in TORCH])
-def test_a_cell_is_that_of_torch(cell: str) -> None:
-    """With the same weights `torch.nn` gives the same outputs and state."""
-    layer = layer_of(cell)
-    theirs = TORCH[cell](E, H).double()
-    theirs.load_state_dict(layer.rnn.state_dict())
-    x, state = random_inputs(layer)
-    y, after = layer(x, state)
-    before = tuple(part[None] for part in state)
-    expected, last = theirs(x, before if len(before) > 1 else before[0])
-    torch.testing.assert_close(y, expected, atol=1e-12, rtol=0)
-    for part, value in zip(after, last if isinstance(last, tuple) else (last,), strict=True):
-        torch.testing.assert_close(part, value[0], atol=1e-12, rtol=0)
 
 
 @every_cell
 def test_gradients_are_those_of_finite_differences(cell: str) -> None:
-    """For the inputs, the state and every weight, through output and state."""
+    """Of the inputs, the state and every weight."""
     layer = layer_of(cell)
     x, state = random_inputs(layer)
     names = [name for name, _ in layer.named_parameters()]
@@ -300,7 +285,6 @@ def test_gradients_are_those_of_finite_differences(cell: str) -> None:
 @every_cell
 @pytest.mark.parametrize("cuts", [[1], [2, 3], [1, 2, 3, 4]])
 def test_a_sequence_in_pieces_is_the_sequence_at_once(cell: str, cuts: list[int]) -> None:
-    """The carried state holds everything that the past determines."""
     layer = layer_of(cell)
     x, state = random_inputs(layer)
     whole, last = layer(x, state)
@@ -314,21 +298,8 @@ def test_a_sequence_in_pieces_is_the_sequence_at_once(cell: str, cuts: list[int]
 
 
 @every_cell
-def test_rows_do_not_touch_each_other(cell: str) -> None:
-    """A row of the batch equals the same row alone."""
-    layer = layer_of(cell)
-    x, state = random_inputs(layer)
-    both, _ = layer(x, state)
-    alone, _ = layer(x[:, 1:], tuple(part[1:] for part in state))
-    torch.testing.assert_close(both[:, 1:], alone, atol=1e-12, rtol=0)
-
-
-@every_cell
-def test_fresh_weights_are_orthogonal_from_state_to_state(cell: str) -> None:
-    """Each gate's recurrent block keeps lengths; biases are zero but the forget gate's 1.
-
-    The identity, for an Elman layer with relu, is orthogonal too.
-    """
+def test_initial_recurrent_weights_are_orthogonal(cell: str) -> None:
+    """Biases are zero, except 1 for the forget gate."""
     layer = built(cell)
     layer.reset_parameters(seeded())
     if not layer.spec.learns_input:
@@ -339,8 +310,8 @@ def test_fresh_weights_are_orthogonal_from_state_to_state(cell: str) -> None:
             if name.startswith("weight_hh"):
                 torch.testing.assert_close(block @ block.T, torch.eye(H), atol=1e-6, rtol=0)
             elif name.startswith("weight_ih"):
-                most = 6 / E if cell == "rnn relu" else 6 / (E + H)
-                assert 0 < block.abs().max() <= most**0.5
+                bound = 6 / E if cell == "rnn relu" else 6 / (E + H)
+                assert 0 < block.abs().max() <= bound**0.5
     bias = weights["bias"] if "bias" in weights else weights["bias_ih_l0"] + weights["bias_hh_l0"]
     forget = torch.zeros(len(layer.spec.blocks) * H)
     if (gate := layer.spec.forget_gate) is not None:
@@ -349,26 +320,19 @@ def test_fresh_weights_are_orthogonal_from_state_to_state(cell: str) -> None:
 
 
 @every_cell
-def test_the_same_seed_gives_the_same_weights(cell: str) -> None:
-    """Another seed gives other weights."""
+def test_weights_depend_on_their_seed_only(cell: str) -> None:
+    """The global random state is not used."""
+    before = torch.get_rng_state()
     first, again, other = (layer_of(cell, seed).state_dict() for seed in (1, 1, 2))
     for name, value in first.items():
         assert torch.equal(value, again[name])
         if name != "rnn.weight_hh_l0" or cell != "rnn relu":  # the identity
             assert not torch.equal(value, other[name])
-
-
-@every_cell
-def test_building_a_layer_leaves_the_global_random_state_alone(cell: str) -> None:
-    """Randomness is an argument: nothing of torch's own generator is used up."""
-    before = torch.get_rng_state()
-    layer = built(cell)
-    layer.reset_parameters(seeded())
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @every_cell
-def test_the_zero_state_is_zero_and_of_the_type_of_the_weights(cell: str) -> None:
+def test_the_initial_state_is_zero_with_the_dtype_of_the_weights(cell: str) -> None:
     """One tensor (B, H) for each name in the cell's row; `x` is the previous input."""
     layer = layer_of(cell)
     state = layer.initial_state(B)
@@ -380,8 +344,8 @@ def test_the_zero_state_is_zero_and_of_the_type_of_the_weights(cell: str) -> Non
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 64, 1000])
-def test_the_scan_is_the_loop(length: int) -> None:
-    """For a thousand steps, and for the gradients."""
+def test_the_parallel_scan_equals_the_loop(length: int) -> None:
+    """Its gradients too."""
     generator = seeded(4)
     keep = torch.rand(length, B, H, generator=generator, dtype=torch.float64).requires_grad_()
     add = torch.randn(length, B, H, generator=generator, dtype=torch.float64).requires_grad_()
@@ -399,21 +363,20 @@ def test_the_scan_is_the_loop(length: int) -> None:
         torch.testing.assert_close(mine, other, atol=1e-9, rtol=1e-9)
 
 
-def test_a_reservoir_has_its_spectral_radius_and_nothing_to_learn() -> None:
-    """Old inputs fade; the weights are saved but are no parameters."""
+def test_a_reservoir_has_its_spectral_radius_and_no_parameters() -> None:
     for radius, sparsity in ((0.95, 0.9), (1.3, 0.5)):
         layer = built("esn", hidden=50, spectral_radius=radius, sparsity=sparsity)
         layer.reset_parameters(seeded())
-        found = torch.linalg.eigvals(layer.weight_hh).abs().max()
-        assert float(found) == pytest.approx(radius, rel=1e-3)
+        largest = torch.linalg.eigvals(layer.weight_hh).abs().max()
+        assert float(largest) == pytest.approx(radius, rel=1e-3)
         zeros = float((layer.weight_hh == 0).float().mean())
         assert zeros == pytest.approx(sparsity, abs=0.06)
     assert list(layer.parameters()) == []
     assert {"weight_ih", "weight_hh", "bias"} == set(layer.state_dict())
 
 
-def test_a_capped_cell_stays_within_one() -> None:
-    """Whatever the weights: c' is an average of c and g, or smaller."""
+def test_a_capped_cell_state_stays_within_one() -> None:
+    """For any weights: c is an average of c and g, or smaller."""
     layer = layer_of("lstm-capped")
     with torch.no_grad():
         for weight in layer.parameters():
@@ -424,8 +387,7 @@ def test_a_capped_cell_stays_within_one() -> None:
 
 
 @every_cell
-def test_bfloat16_is_near(cell: str) -> None:
-    """Under autocast the outputs are those of float32 to a few hundredths."""
+def test_bfloat16_is_close_to_float32(cell: str) -> None:
     layer = built(cell, 16, 24)
     layer.reset_parameters(seeded())
     x = torch.randn(20, 4, 16, generator=seeded(1))
@@ -439,7 +401,7 @@ def test_bfloat16_is_near(cell: str) -> None:
     assert all(part.isfinite().all() for part in state)
 
 
-def test_dropout_keeps_the_mean_and_drops_the_share() -> None:
+def test_dropout_keeps_the_mean_and_drops_its_fraction() -> None:
     """A quarter of ten thousand ones become 0, the others 4/3."""
     x = torch.ones(100, 100)
     y = dropped(x, 0.25, seeded())
@@ -451,7 +413,7 @@ def test_dropout_keeps_the_mean_and_drops_the_share() -> None:
     assert dropped(x, 0.0, seeded()) is x
 
 
-def test_embeddings_begin_with_rows_of_length_one() -> None:
-    """1 / sqrt(E), but never below 0.1."""
+def test_initial_embeddings_have_rows_of_length_one() -> None:
+    """With a scale of 1 / sqrt(E), but never below 0.1."""
     assert embedding_scale(4) == 0.5
     assert embedding_scale(10_000) == 0.1

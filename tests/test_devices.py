@@ -1,4 +1,4 @@
-"""Devices and number types: what is asked for, and bf16 only where it proves right."""
+"""Devices and number types: bf16 is used only if its gradients are right."""
 
 import pytest
 import torch
@@ -15,32 +15,34 @@ SETTINGS = ModelSettings(num_layers=1, hidden_size=8, embedding_size=4, tie_weig
 ONE = torch.ones(3)
 
 
-def chosen(wanted: str = "auto", cell: str = "lstm") -> str:
-    """Name and reason of the precision that is chosen."""
-    found = choose_precision(wanted, ModelSettings(**{**vars(SETTINGS), "cell": cell}), 7, CPU)
-    return f"{found.name}: {found.reason}"
+def chosen(requested: str = "auto", cell: str = "lstm") -> str:
+    """Return name and reason of the chosen precision."""
+    precision = choose_precision(
+        requested, ModelSettings(**{**vars(SETTINGS), "cell": cell}), 7, CPU
+    )
+    return f"{precision.name}: {precision.reason}"
 
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A processor that says it has bfloat16, and no model is too small for it."""
+    """A processor with bfloat16, and no model is too small for it."""
     monkeypatch.setattr(devices, "processor_has_bf16", lambda: True)
     monkeypatch.setattr(devices, "MIN_BF16_WEIGHTS", 0)
 
 
 def probed(monkeypatch: pytest.MonkeyPatch, exact: Tensor, rough: Tensor) -> None:
-    """Let the comparison find these gradients."""
+    """Let the test find these gradients."""
     results = {"fp32": [exact], "bf16": [rough]}
     monkeypatch.setattr(devices, "_probe", lambda *given: results[given[-1]])
 
 
-def test_what_is_asked_for_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_requested_precision_is_not_tested(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "_probe", None)
     assert chosen("fp32") == "fp32: asked for"
 
 
 def test_a_processor_without_bfloat16_computes_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And says so where bf16 was asked for."""
+    """A request for bf16 is refused."""
     monkeypatch.setattr(devices, "processor_has_bf16", lambda: False)
     monkeypatch.setattr(devices, "MIN_BF16_WEIGHTS", 0)
     assert chosen() == "fp32: this processor has no bfloat16 arithmetic"
@@ -57,21 +59,17 @@ def test_a_processor_without_bfloat16_computes_in_fp32(monkeypatch: pytest.Monke
         (float("nan"), "fp32", "% off"),
     ],
 )
-def test_bf16_is_taken_where_it_is_right(
+def test_bf16_is_used_if_its_gradients_agree(
     factor: float, name: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By gradients at the layer's own shapes."""
     probed(monkeypatch, ONE, factor * ONE)
     assert chosen().startswith(f"{name}: ")
     assert why in chosen()
 
 
 @pytest.mark.usefixtures("served")
-def test_no_time_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The story: of two runs with one seed, started together, one was "22 times slower" in bf16.
-
-    Whatever the clocks say, the choice is the same.
-    """
+def test_the_choice_does_not_depend_on_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two equal runs started together, one once found bf16 "22 times slower"."""
     before = chosen()
     ticks = iter(range(0, 10**9, 1000))
     for clock in ("perf_counter", "monotonic", "time", "process_time"):
@@ -80,8 +78,8 @@ def test_no_time_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert next(ticks) == 0
 
 
-def test_small_models_stay_in_fp32_by_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bfloat16 costs time there; who asks for it gets it."""
+def test_small_models_use_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless bf16 is requested."""
     monkeypatch.setattr(devices, "processor_has_bf16", lambda: True)
     monkeypatch.setattr(devices, "_probe", lambda *_: [ONE])
     weights = multiplied_weights(SETTINGS, 7)
@@ -96,10 +94,10 @@ def test_small_models_stay_in_fp32_by_their_size(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("probe", ["_is_amx_tile_supported", "_is_avx512_bf16_supported"])
 @pytest.mark.parametrize("flag", ["avx512_bf16", "amx_bf16", "avx512f"])
 @pytest.mark.parametrize("served", [True, False])
-def test_the_processor_is_asked_by_torch_and_by_its_flags(
+def test_bfloat16_is_detected_by_torch_or_by_processor_flags(
     probe: str, flag: str, served: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Either is enough, and oneDNN must serve it."""
+    """oneDNN must support it too."""
     for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "_is_arm_bf16_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: served)
@@ -111,10 +109,10 @@ def test_the_processor_is_asked_by_torch_and_by_its_flags(
 
 
 @pytest.mark.usefixtures("served")
-def test_layers_that_torch_computes_in_float16_are_trained_in_fp32(
+def test_layers_that_torch_computes_in_float16_use_fp32(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As cuDNN's are under bfloat16: gradients have no scale there, and small ones vanish."""
+    """As cuDNN does under bfloat16: small gradients vanish."""
     forward = torch.nn.LSTM.forward
 
     def halved(layer, x, state):
@@ -130,8 +128,8 @@ def test_layers_that_torch_computes_in_float16_are_trained_in_fp32(
         chosen("bf16")
 
 
-def test_a_large_output_is_probed_with_fewer_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its logits would take gigabytes before the memory is looked at."""
+def test_a_large_output_is_tested_with_fewer_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its logits would take gigabytes."""
     rows = []
     forward = devices.RecurrentLanguageModel.forward
 
@@ -151,7 +149,7 @@ def test_a_reservoir_has_nothing_to_compare() -> None:
     assert "no gradients to compare" in chosen(cell="esn")
 
 
-def test_a_device_that_is_not_there_is_named_with_those_that_are() -> None:
+def test_a_missing_device_is_reported_with_the_existing_ones() -> None:
     assert choose_device("cpu") == CPU
     if not torch.cuda.is_available():
         assert choose_device("auto") == CPU

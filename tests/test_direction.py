@@ -1,4 +1,4 @@
-"""Reading backward, and filling gaps with both directions."""
+"""Models that read backward, and gaps filled with both directions."""
 
 import json
 import shutil
@@ -34,8 +34,8 @@ EOS = 1
 # ------------------------------------------------------------------ reading backward
 
 
-def test_mirrored_by_hand() -> None:
-    """Documents still end with EOS; a stream is turned round as it is."""
+def test_a_mirrored_text_by_hand() -> None:
+    """Documents still end with EOS."""
     text = mirrored(encoded_documents([[2, 3, EOS], [4, EOS], [5, 6, 7, EOS]]))
     assert text.ids.tolist() == [7, 6, 5, EOS, 4, EOS, 3, 2, EOS]
     assert text.ends.tolist() == [4, 6, 9]
@@ -47,8 +47,8 @@ def test_mirrored_by_hand() -> None:
 
 @pytest.mark.parametrize("unit", ["char", "byte", "word", "bpe"])
 @pytest.mark.parametrize("text", ["", "the cat", "Äh 👩‍🚀 don't\n", "a  b"])
-def test_text_goes_in_and_comes_out_the_right_way_round(unit: str, text: str) -> None:
-    """The last token is the first id; what is decoded is the text again."""
+def test_a_backward_vocabulary_encodes_from_the_last_token(unit: str, text: str) -> None:
+    """Decoding gives the text in its order."""
     plain = vocabulary_of("the cat sat, Äh 👩‍🚀 don't\n a  b", unit)
     backward = BackwardVocabulary(plain)
     assert backward.encode(text).tolist() == plain.encode(text)[::-1].tolist()
@@ -77,8 +77,8 @@ def trained(folder: Path, direction: str, name: str = "x", **training) -> Path:
     return session.path
 
 
-def test_a_backward_model_is_a_forward_model_of_the_text_turned_round(tmp_path: Path) -> None:
-    """Its score of a sentence is that of the sentence backward; `eval` agrees with training."""
+def test_a_backward_model_is_a_forward_model_of_the_mirrored_text(tmp_path: Path) -> None:
+    """`score`, `evaluate` and the record of the training agree."""
     model = load(trained(tmp_path, "backward"))
     ids = model.vocabulary.inner.encode("ab ca")[::-1].tolist()
     (expected,) = document_nats(model.run.backend, [np.array([*ids, EOS])])
@@ -97,8 +97,8 @@ def test_a_backward_model_is_a_forward_model_of_the_text_turned_round(tmp_path: 
         Scorer(model.run.backend, model.vocabulary, model.run.boundaries, carry=True)
 
 
-def test_a_prompt_is_what_comes_after(tmp_path: Path) -> None:
-    """It is not part of what is drawn; a text to stop at is refused, being known too late."""
+def test_a_backward_sample_precedes_its_prompt(tmp_path: Path) -> None:
+    """A stop text would be known too late, so it is refused."""
     model = load(trained(tmp_path, "backward"))
     text = model.sample(5, seed=1, prompt="ab ca")
     assert len(text) == 5
@@ -107,8 +107,7 @@ def test_a_prompt_is_what_comes_after(tmp_path: Path) -> None:
         model.sample(5, seed=1, stop="a")
 
 
-def test_the_forward_half_is_a_forward_run(tmp_path: Path) -> None:
-    """The same bytes as a run without another half: nothing of what comes later leaks into it."""
+def test_each_half_has_the_weights_of_a_single_run(tmp_path: Path) -> None:
     both, alone = trained(tmp_path, "both"), trained(tmp_path, "forward", "y")
     back = trained(tmp_path, "backward", "z")
     name = "model.safetensors"
@@ -121,8 +120,8 @@ def test_the_forward_half_is_a_forward_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stop", ["forward", "between", "backward"])
-def test_two_halves_go_on_from_where_they_stopped(stop: str, tmp_path: Path) -> None:
-    """In the first half, between the halves, in the second; then nothing is left to do."""
+def test_a_run_of_two_halves_can_be_resumed_anywhere(stop: str, tmp_path: Path) -> None:
+    """In the first half, between the halves, and in the second."""
     whole = trained(tmp_path, "both", "whole")
     session = begun(tmp_path, "both")
     for number, half in enumerate(halves(session)):
@@ -141,31 +140,30 @@ def test_two_halves_go_on_from_where_they_stopped(stop: str, tmp_path: Path) -> 
 
 
 def stop_in_the_second_half(session: Session) -> None:
-    """The first half is whole."""
+    """Complete the first half and stop in the second."""
     for number, half in enumerate(halves(session)):
         if number == 1:
             half.trainer.stop("interrupted")
         list(half.records())
 
 
-def test_the_second_half_does_not_read_a_large_text_again(
+def test_a_large_text_is_read_once_for_both_halves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The story: after the whole first half, stdin was found to be empty."""
+    """stdin was once empty after the first half."""
     monkeypatch.setattr(data, "CACHED_FROM_BYTES", 10)
     session = begun(tmp_path, "both")
     whole = session.dataset
     monkeypatch.setattr(resuming, "read_data", lambda *_: read.pop())
     read: list[Dataset] = []
     stop_in_the_second_half(session)
-    read.append(whole)  # once, for both halves
+    read.append(whole)  # once for both halves
     for half in halves(resume(session.path)):
         list(half.records())
     assert load(session.path).fill("a___c")
 
 
-def test_a_second_half_without_its_copy_of_the_text_goes_on(tmp_path: Path) -> None:
-    """It is that of the first half."""
+def test_a_second_half_without_its_text_uses_that_of_the_first(tmp_path: Path) -> None:
     session = begun(tmp_path, "both")
     stop_in_the_second_half(session)
     shutil.rmtree(session.path / "backward" / "data")
@@ -175,7 +173,7 @@ def test_a_second_half_without_its_copy_of_the_text_goes_on(tmp_path: Path) -> N
 
 
 def test_a_damaged_second_half_is_refused(tmp_path: Path) -> None:
-    """Though its text is that of the first, and need not be read."""
+    """Although its text need not be read."""
     session = begun(tmp_path, "both")
     stop_in_the_second_half(session)
     file = session.path / "backward" / "tokenizer.json"
@@ -184,17 +182,7 @@ def test_a_damaged_second_half_is_refused(tmp_path: Path) -> None:
         list(halves(resume(session.path)))
 
 
-def test_longer_training_is_for_both_halves(tmp_path: Path) -> None:
-    """`--resume --steps N` changes the second half as well."""
-    path = trained(tmp_path, "both")
-    for half in halves(resume(path, {"training": {"steps": 12}})):
-        list(half.records())
-    records = [json.loads((path / part / "run.json").read_text()) for part in (".", "backward")]
-    assert [record["results"]["step"] for record in records] == [12, 12]
-
-
-def test_minutes_are_shared_by_the_halves(tmp_path: Path) -> None:
-    """Each gets half of them."""
+def test_each_half_gets_half_of_the_minutes(tmp_path: Path) -> None:
     session = begun(tmp_path, "both", steps=None, minutes=0.002)
     assert session.trainer.settings.minutes == 0.001
     for half in halves(session):
@@ -206,21 +194,20 @@ def test_minutes_are_shared_by_the_halves(tmp_path: Path) -> None:
         list(half.records())
 
 
-def test_changes_reach_the_second_half_when_the_first_is_complete(tmp_path: Path) -> None:
-    """The story: they were read from the disk, where the first half had not written them."""
+def test_changed_settings_reach_the_second_half(tmp_path: Path) -> None:
+    """Even if the first half is complete and wrote nothing."""
     session = begun(tmp_path, "both")
     stop_in_the_second_half(session)
     changes = {"learning_rate": 0.01, "patience": 3}
     (half,) = halves(resume(session.path, {"training": changes}))
-    found = half.trainer.settings
-    assert (found.learning_rate, found.patience) == (0.01, 3)
+    settings = half.trainer.settings
+    assert (settings.learning_rate, settings.patience) == (0.01, 3)
     list(half.records())
     assert json.loads((half.path / "run.json").read_text())["name"] == "x/backward"
     assert "--run x/backward" in (half.path / "README.md").read_text()
 
 
-def test_a_half_that_died_while_it_was_begun_is_begun_again(tmp_path: Path) -> None:
-    """Without run.json there is nothing to go on with."""
+def test_a_second_half_without_a_record_is_started_again(tmp_path: Path) -> None:
     whole, path = trained(tmp_path, "both", "whole"), trained(tmp_path, "both")
     (path / "backward" / "run.json").unlink()
     for half in halves(resume(path)):
@@ -240,7 +227,7 @@ def half(seed: int) -> Backend:
 
 
 def total(side: Backend, ids: list[int], end: bool) -> float:
-    """ln P of a whole text."""
+    """Return ln P of a whole text."""
     (nats,) = document_nats(side, [np.array(ids + [EOS] * end)])
     return -float(nats.sum())
 
@@ -248,7 +235,7 @@ def total(side: Backend, ids: list[int], end: bool) -> float:
 @pytest.mark.parametrize("end", [True, False])
 @pytest.mark.parametrize("sides", [(LEFT, RIGHT), (LEFT[:0], RIGHT), (LEFT, RIGHT[:0])])
 def test_a_gap_is_ranked_by_the_probability_of_the_whole_text(end: bool, sides) -> None:
-    """Brute force over all tokens: half of ln P forward plus half of ln P backward."""
+    """Brute force: half of ln P forward plus half of ln P backward."""
     forward, backward = half(1), half(2)
     left, right = sides
     ids, worth = rank(forward, backward, left, right, end=end)
@@ -266,14 +253,13 @@ def test_a_gap_is_ranked_by_the_probability_of_the_whole_text(end: bool, sides) 
     )
 
 
-def test_a_short_list_keeps_the_likeliest() -> None:
-    """Two of four candidates."""
+def test_a_shortlist_keeps_the_likeliest() -> None:
     ids, _ = rank(half(1), half(2), LEFT, RIGHT, shortlist=2, end=True)
     assert len(ids) == 2
 
 
 def test_gaps_are_filled_from_left_to_right() -> None:
-    """The second gap is ranked with the first one filled; UNK and EOS are never put in."""
+    """UNK and EOS are never filled in."""
     vocabulary = vocabulary_of("abcd")
     forward, backward = half(1), half(2)
     gaps, filled = fill(forward, backward, vocabulary, "a___b___", top=3, end=True)
@@ -281,7 +267,7 @@ def test_gaps_are_filled_from_left_to_right() -> None:
     best = [gap[0].id for gap in gaps]
     assert filled == f"a{vocabulary.tokens[best[0]]}b{vocabulary.tokens[best[1]]}"
     _, filled = fill(forward, backward, vocabulary, "\u732b___\n", top=1, end=True)
-    assert (filled[0], filled[2:]) == ("\u732b", "\n")  # what was typed stays, known or not
+    assert (filled[0], filled[2:]) == ("\u732b", "\n")  # typed text stays, known or not
     a, b = (int(vocabulary.encode(letter)[0]) for letter in "ab")
     first, _ = rank(forward, backward, np.array([a]), np.array([b, 0]), end=True)
     second, _ = rank(forward, backward, np.array([a, best[0], b]), np.array([], np.int64), end=True)
@@ -292,8 +278,8 @@ def test_gaps_are_filled_from_left_to_right() -> None:
         fill(forward, backward, vocabulary, "abc", top=3, end=True)
 
 
-def test_a_run_with_both_halves_fills(tmp_path: Path) -> None:
-    """And one without says which command makes one."""
+def test_gaps_need_a_run_with_both_halves(tmp_path: Path) -> None:
+    """The error names the command that trains one."""
     model = load(trained(tmp_path, "both", steps=40))
     gaps, filled = model.fill("ab ___a")
     assert len(gaps[0]) == 5

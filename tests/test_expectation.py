@@ -1,5 +1,6 @@
-"""Expectations: measured points are reproduced; there is none for unmeasured plans."""
+"""Expectations: measured points are reproduced, and unmeasured plans have none."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ def dataset(valid: bool = True, unit: str = "char") -> Dataset:
 
 
 def plan_of(work: float, vocab_size: int, cell: str = "lstm") -> Plan:
-    """A plan that spends 10^work operations on each token of the text."""
+    """Return a plan that spends 10^work operations on each token of the text."""
     model = ModelSettings(cell=cell, num_layers=1, hidden_size=64, embedding_size=16)
     each = OPERATIONS_PER_WEIGHT_AND_TOKEN * count_parameters(model, vocab_size)
     return Plan(
@@ -40,29 +41,28 @@ def plan_of(work: float, vocab_size: int, cell: str = "lstm") -> Plan:
 
 
 @pytest.mark.parametrize("at", range(len(MEASURED["letters"])))
-def test_a_measured_point_is_its_share_of_the_n_grams(at: int) -> None:
+def test_a_measured_point_is_its_ratio_to_the_n_grams(at: int) -> None:
     data = dataset()
-    work, share = MEASURED["letters"][at]
-    found = expected(data, plan_of(work, len(data.vocabulary)))
-    assert found is not None
+    work, ratio = MEASURED["letters"][at]
+    expectation = expected(data, plan_of(work, len(data.vocabulary)))
+    assert expectation is not None
     plain = ngram_nats(data.train.ids, data.valid.ids, len(data.vocabulary))
-    assert found["ngram_nats"] == plain
-    assert found["nats"] == pytest.approx(share * plain, rel=1e-6)
-    assert found["low"] == pytest.approx(found["nats"] * (1 - SPREAD))
-    assert found["high"] == pytest.approx(found["nats"] * (1 + SPREAD))
+    assert expectation["ngram_nats"] == plain
+    assert expectation["nats"] == pytest.approx(ratio * plain, rel=1e-6)
+    assert expectation["low"] == pytest.approx(expectation["nats"] * (1 - SPREAD))
+    assert expectation["high"] == pytest.approx(expectation["nats"] * (1 + SPREAD))
 
 
 @pytest.mark.parametrize("kind", MEASURED)
 def test_more_work_is_never_expected_to_be_worse(kind: str) -> None:
-    """Exponents rise and ratios fall; otherwise the table has a typing error."""
-    places, shares = zip(*MEASURED[kind], strict=True)
+    places, ratios = zip(*MEASURED[kind], strict=True)
     assert list(places) == sorted(places)
-    assert list(shares) == sorted(shares, reverse=True)
-    assert all(0.5 < share < 1.5 for share in shares)
+    assert list(ratios) == sorted(ratios, reverse=True)
+    assert all(0.5 < ratio < 1.5 for ratio in ratios)
     assert all(math.isfinite(place) for place in places)
 
 
-def test_nothing_is_claimed_where_nothing_is_known() -> None:
+def test_an_unmeasured_plan_has_no_expectation() -> None:
     data = dataset()
     size = len(data.vocabulary)
     assert expected(dataset(valid=False), plan_of(7.0, size)) is None
@@ -81,19 +81,19 @@ def test_nothing_is_claimed_where_nothing_is_known() -> None:
      ("word", 51, MILLIONS, "millions of letters"), ("char", 3_000, MILLIONS - 1, "letters"),
      ("byte", 256, MILLIONS, "millions of letters")],
 )  # fmt: skip
-def test_the_line_follows_from_the_tokens(unit: str, vocab_size: int, tokens: int, kind) -> None:
-    """Symbols between blanks are letters; long texts have a row of their own."""
+def test_the_kind_of_text_follows_from_its_tokens(
+    unit: str, vocab_size: int, tokens: int, kind
+) -> None:
+    """Few kinds of words are letters."""
     assert kind_of(unit, vocab_size, tokens) == kind
 
 
 LEFT_OUT = "russian", "prose", "wikitext2"
-"""Texts for judging the plan, which it was not made from."""
+"""Texts that were not used to make the plan."""
 
 
-def test_the_table_is_what_the_measurements_say() -> None:
-    """The best run of each text lies within its expected range."""
-    import json
-
+def test_the_table_agrees_with_the_measurements() -> None:
+    """The best run of each text is within its expected range."""
     file = Path(__file__).parent.parent / "scripts" / "experiments" / "plans.jsonl"
     runs = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     runs = [run for run in runs if run["kind"] == "run" and run["text"] not in LEFT_OUT]
@@ -107,5 +107,5 @@ def test_the_table_is_what_the_measurements_say() -> None:
         work = math.log10(6 * run["weights"] * run["passes"])
         unit = "word" if text.startswith("ptb") else "char"
         kind = kind_of(unit, run["vocab_size"], run["train_tokens"])
-        share = np.interp(work, *zip(*MEASURED[kind], strict=True))
-        assert run["nats"] == pytest.approx(share * run["ngram_nats"], rel=SPREAD), (text, minutes)
+        ratio = np.interp(work, *zip(*MEASURED[kind], strict=True))
+        assert run["nats"] == pytest.approx(ratio * run["ngram_nats"], rel=SPREAD), (text, minutes)

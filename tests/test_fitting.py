@@ -1,8 +1,7 @@
-"""Training from Python: `fit`, `train`, names of settings, progress, results, copies of models."""
+"""Training from Python: `fit`, `train`, names of settings, progress, results, copied models."""
 
 import copy
 import fcntl
-import multiprocessing
 import os
 import pickle
 import pty
@@ -14,46 +13,34 @@ import sys
 import termios
 import types
 import warnings
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import typer
 
 import charlm
 from charlm.api.model import Model
 from charlm.api.training import in_notebook
 from charlm.backends.kernel_library import chosen_variant
-from charlm.cli import app
 from charlm.config.flags import by_section
-from charlm.config.settings import find_setting, settings_from
-from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError
+from charlm.config.settings import find_setting, settings_from, table
+from charlm.errors import EnvironmentFailure, RunError, UsageError
 from charlm.listing import SHOWN_ROWS, Listing
 from charlm.runs.run import torch_model
 from charlm.text.corpus import Corpus
-from charlm.training import start as starting
 
 TEXT = "abc abd\nab ca\n" * 10
 TINY = {
     "hidden": 4, "embedding": 3, "layers": 1, "dropout": 0.1, "steps": 12, "batch": 2, "bptt": 4,
     "seed": 1, "precision": "fp32", "device": "cpu", "threads": 1, "learning_rate": 0.05,
 }  # fmt: skip
-RUN_OPTIONS = {
-    "name", "resume", "run", "checkpoints", "plan", "preset", "config", "pairs", "vocab", "help",
-    "version", "quiet", "verbose", "debug", "as_json", "overwrite", "go_on",
-    "more_minutes", "more_steps", "more_epochs",
-}  # fmt: skip
-"""Parameters of `charlm train` that are no settings."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("fitting")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(starting, "keep_freed_memory", lambda: True)
-        charlm.fit(text=TEXT, name="a", checkpoints=path, **TINY)
+    charlm.fit(text=TEXT, name="a", checkpoints=path, **TINY)
     return path
 
 
@@ -65,8 +52,8 @@ def model(folder: Path) -> Model:
 # Training
 
 
-def test_fit_is_train_to_its_end(tmp_path: Path, model: Model) -> None:
-    """The same weights; the model that comes back is the run's."""
+def test_fit_trains_to_the_end(tmp_path: Path, model: Model) -> None:
+    """The model has the weights of the run."""
     records = list(charlm.train(text=TEXT, checkpoints=tmp_path, name="b", **TINY))
     assert Path(records[-1].path) == tmp_path / "b"
     other = charlm.load("b", checkpoints=str(tmp_path))
@@ -78,7 +65,7 @@ def test_fit_is_train_to_its_end(tmp_path: Path, model: Model) -> None:
 
 
 def test_files_may_be_paths_and_settings_come_from_a_file(tmp_path: Path) -> None:
-    """What is given as an argument wins over the file."""
+    """An argument wins over the file."""
     (tmp_path / "t.txt").write_text(TEXT)
     (tmp_path / "c.toml").write_text("[model]\ncell = 'gru'\nhidden_size = 5\n")
     model = charlm.fit(tmp_path / "t.txt", config=tmp_path / "c.toml", checkpoints=tmp_path, **TINY)
@@ -90,15 +77,15 @@ def test_files_may_be_paths_and_settings_come_from_a_file(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("value", [["t.txt"], 3, b"t.txt", "abc abd\nab ca\n"])
-def test_a_source_that_is_no_path_is_refused(value: object, tmp_path: Path) -> None:
-    """A list, a number and a text are common mistakes; none of them names a file."""
+def test_a_source_must_be_a_path(value: object, tmp_path: Path) -> None:
+    """Lists, numbers and texts are common mistakes."""
     with pytest.raises(UsageError, match=r"expected the path.*(fit\(\*files\)|text=)") as problem:
         charlm.fit(value, checkpoints=tmp_path, **TINY)  # type: ignore[arg-type]
     assert len(str(problem.value)) < 150
 
 
-def test_a_text_and_a_name_are_strings(tmp_path: Path) -> None:
-    """Other types are refused before anything is written."""
+def test_text_and_name_must_be_strings(tmp_path: Path) -> None:
+    """Nothing is written before the refusal."""
     with pytest.raises(UsageError, match="text is a bytes; expected a string"):
         charlm.fit(text=TEXT.encode(), checkpoints=tmp_path, **TINY)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="name is 3; expected a string"):
@@ -114,7 +101,7 @@ def test_a_text_and_a_name_are_strings(tmp_path: Path) -> None:
 def test_a_text_in_memory_refuses_settings_of_files(
     name: str, value: object, tmp_path: Path
 ) -> None:
-    """Each would have no effect, whether it is an argument or comes from a file of settings."""
+    """As an argument and in a file of settings: it would have no effect."""
     with pytest.raises(UsageError, match=f"{name} .* has no effect with a text in memory"):
         charlm.fit(text=TEXT, checkpoints=tmp_path, **TINY, **{name: value})
     config = tmp_path / "c.toml"
@@ -124,8 +111,8 @@ def test_a_text_in_memory_refuses_settings_of_files(
         charlm.fit(text=TEXT, checkpoints=tmp_path, config=config, **TINY)
 
 
-def test_a_text_in_memory_is_read_by_the_settings_of_a_file(tmp_path: Path) -> None:
-    """A document rule of the file holds as one that is an argument does; sources are refused."""
+def test_a_file_of_settings_applies_to_a_text_in_memory(tmp_path: Path) -> None:
+    """Sources in the file are refused."""
     config = tmp_path / "c.toml"
     config.write_text("[corpus]\ndocument = 'line'\n")
     model = charlm.fit(text=TEXT, checkpoints=tmp_path, config=config, name="x", **TINY)
@@ -137,33 +124,15 @@ def test_a_text_in_memory_is_read_by_the_settings_of_a_file(tmp_path: Path) -> N
         charlm.fit(text=TEXT, checkpoints=tmp_path, config=config, **TINY)
 
 
-def test_no_bar_without_a_stream_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program without a console has no stderr."""
+def test_no_progress_bar_without_stderr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program without a console has none."""
     monkeypatch.setattr(sys, "stderr", None)
     for progress in (None, True):
         charlm.fit(text=TEXT, checkpoints=tmp_path, progress=progress, **TINY)
 
 
-def test_a_vocabulary_is_taken_as_it_is(tmp_path: Path, folder: Path) -> None:
-    """As with --vocab."""
-    vocab = folder / "a" / "tokenizer.json"
-    model = charlm.fit(text="abc ab\n" * 20, vocab=vocab, checkpoints=tmp_path, **TINY)
-    assert (model.path / "tokenizer.json").read_bytes() == vocab.read_bytes()
-
-
-def test_a_cell_that_is_run_again_can_replace_its_run(tmp_path: Path) -> None:
-    """As with --overwrite; without it the name is refused."""
-    charlm.fit(text=TEXT, checkpoints=tmp_path, name="x", **TINY)
-    with pytest.raises(CharlmError, match="overwrite"):
-        charlm.fit(text=TEXT, checkpoints=tmp_path, name="x", **TINY)
-    again = {**TINY, "hidden": 5}
-    model = charlm.fit(text=TEXT, checkpoints=tmp_path, name="x", overwrite=True, **again)
-    assert model.path == tmp_path / "x"
-    assert model.config["model"]["hidden_size"] == 5
-
-
-def test_training_that_is_dropped_warns_and_frees_its_run(tmp_path: Path) -> None:
-    """Nothing is trained by a call alone, and silence about it cost people an evening."""
+def test_training_that_never_started_warns_and_frees_its_run(tmp_path: Path) -> None:
+    """A call of `train` alone trains nothing."""
     training = charlm.train(text=TEXT, checkpoints=tmp_path, name="x", **TINY)
     assert "not started; iterate over it, or call charlm.fit" in repr(training)
     with pytest.warns(RuntimeWarning, match="never started.*charlm.fit"):
@@ -174,8 +143,8 @@ def test_training_that_is_dropped_warns_and_frees_its_run(tmp_path: Path) -> Non
     assert charlm.load(tmp_path / "x").path.name == "x"
 
 
-def test_training_ends_without_a_warning_where_it_was_meant(tmp_path: Path) -> None:
-    """Closed before it began, stopped on the way, or iterated to the end."""
+def test_training_that_was_ended_on_purpose_does_not_warn(tmp_path: Path) -> None:
+    """Closed before it began, stopped, or iterated to the end."""
     charlm.train(text=TEXT, checkpoints=tmp_path, **TINY).close()
     training = charlm.train(text=TEXT, checkpoints=tmp_path, **{**TINY, "steps": 1000})
     next(training)
@@ -184,8 +153,8 @@ def test_training_ends_without_a_warning_where_it_was_meant(tmp_path: Path) -> N
     assert "started" in repr(training)
 
 
-def test_an_interrupt_saves_before_it_raises(tmp_path: Path) -> None:
-    """What was trained until then can be loaded; the handler is Python's own again."""
+def test_an_interrupt_saves_the_run_before_it_raises(tmp_path: Path) -> None:
+    """Then the signal handler is that of Python again."""
     from charlm.training.session import Session
 
     logged: list[object] = []
@@ -211,29 +180,25 @@ def test_an_interrupt_saves_before_it_raises(tmp_path: Path) -> None:
 # Names of settings
 
 
-def test_every_flag_of_train_is_a_keyword() -> None:
-    """By the name of the parameter, which is the flag's; a new flag is tested unasked."""
-    command = typer.main.get_command(app).commands["train"]
-    options = {o.name: o.opts for o in command.params if o.name not in RUN_OPTIONS}
-    del options["sources"]
-    for name, (flag, *_) in options.items():
-        keyword = flag[2:].replace("-", "_")
-        assert find_setting(keyword).name == name.removesuffix("_alias")
+def test_every_flag_of_a_setting_is_a_keyword() -> None:
+    for name, setting in table().items():
+        for flag in setting.flags:
+            assert find_setting(flag.removeprefix("--").replace("-", "_")).name == name
 
 
 def test_numbers_of_numpy_and_torch_are_numbers() -> None:
-    """As loops over np.logspace give them; an array is no number."""
+    """An array is not."""
     given = {"hidden": np.int64(8), "learning_rate": torch.tensor(0.5), "skip": np.bool_(True)}
-    found = by_section(given)
-    assert found == {"model": {"hidden_size": 8, "skip": True}, "training": {"learning_rate": 0.5}}
-    assert settings_from(found).model.hidden_size == 8
+    nested = by_section(given)
+    assert nested == {"model": {"hidden_size": 8, "skip": True}, "training": {"learning_rate": 0.5}}
+    assert settings_from(nested).model.hidden_size == 8
     with pytest.raises(UsageError, match="hidden"):
         settings_from(by_section({"hidden": np.array([8, 9])}))
     assert settings_from(by_section({"valid": [Path("a"), "b"]})).corpus.valid == ("a", "b")
 
 
-def test_flags_and_settings_are_two_names_of_one_thing() -> None:
-    """Both give the same settings; given twice they are refused."""
+def test_a_flag_and_its_setting_are_two_names_of_one_value() -> None:
+    """Both together are refused."""
     by_flag = {
         "layers": 2, "hidden": 128, "batch": 16, "init": "xavier", "mos": 3, "tie": True,
         "params": None, "embedding": "12", "min_count": 2, "valid_frac": 0.2,
@@ -265,7 +230,7 @@ charlm.fit(text={text!r}, checkpoints={folder!r}, **{options!r})
 
 
 def on_a_terminal(folder: Path, **more: object) -> str:
-    """What `fit` writes to stderr where that is a terminal."""
+    """Return what `fit` writes to a terminal."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     options = {**TINY, "steps": 3, **more}
@@ -283,8 +248,10 @@ def on_a_terminal(folder: Path, **more: object) -> str:
     return shown.decode()
 
 
-def test_a_bar_on_a_terminal_only(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Not in a pipe unless asked for, and not on a terminal where it is switched off."""
+def test_the_progress_bar_is_for_terminals(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It can be requested in a pipe and switched off on a terminal."""
     shown = on_a_terminal(tmp_path)
     assert "100%" in shown
     assert "planning" in shown  # a phase
@@ -299,10 +266,10 @@ def test_a_bar_on_a_terminal_only(tmp_path: Path, capfd: pytest.CaptureFixture[s
     assert "bits/char" in err
 
 
-def test_a_bar_in_a_notebook(
+def test_the_progress_bar_is_shown_in_a_notebook(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its stderr is no terminal, so tqdm alone would stay silent."""
+    """Its stderr is not a terminal."""
     assert not in_notebook()
     shell = types.SimpleNamespace(config={"IPKernelApp": {}})
     notebook = types.SimpleNamespace(get_ipython=lambda: shell)
@@ -317,8 +284,7 @@ def test_a_bar_in_a_notebook(
 # Results
 
 
-def test_what_a_user_sees_is_short(model: Model) -> None:
-    """One line each, of at most 120 characters, with its main figure."""
+def test_results_show_themselves_in_one_short_line(model: Model) -> None:
     state = model.state("ab")
     (score,) = model.score("abc " * 30, tokens=True)
     records = list(charlm.train(text=TEXT, checkpoints=model.path.parent, **TINY))
@@ -338,8 +304,7 @@ def test_what_a_user_sees_is_short(model: Model) -> None:
     assert "reason 'complete'" in repr(records[-1])
 
 
-def test_results_are_tables(model: Model) -> None:
-    """For pandas and for notebooks, with the rows of the list."""
+def test_results_convert_to_tables(model: Model) -> None:
     pandas = pytest.importorskip("pandas")
     frame = model.next("a", top=3).to_pandas()
     assert isinstance(frame, pandas.DataFrame)
@@ -352,9 +317,7 @@ def test_results_are_tables(model: Model) -> None:
     assert html.count("<tr>") == 4
 
 
-def test_tables_are_escaped_and_cut() -> None:
-    """A notebook shows what a token is, and runs none."""
-
+def test_tables_in_a_notebook_are_escaped_and_cut() -> None:
     class Words(Listing[str]):
         """One column."""
 
@@ -369,25 +332,24 @@ def test_tables_are_escaped_and_cut() -> None:
     assert Words()._repr_html_().count("<td") == 0
 
 
-def test_without_pandas_the_error_says_what_to_install(
+def test_the_error_without_pandas_says_what_to_install(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The list itself needs none."""
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(EnvironmentFailure, match=r"pip install 'charlm\[pandas\]'"):
         model.next("a").to_pandas()
 
 
 def test_a_run_without_a_log_has_an_empty_history() -> None:
-    """The one that ships."""
+    """Such as the built-in one."""
     assert charlm.load("tales").history == []
 
 
 # Samples
 
 
-def test_sample_is_the_stream_joined(model: Model) -> None:
-    """Several samples are those of the same seed; flags of the command are other names."""
+def test_a_sample_is_the_joined_stream(model: Model) -> None:
+    """Flags of the command are accepted as other names."""
     whole = model.sample(30, seed=3)
     assert "".join(model.stream(30, seed=3)) == whole
     assert model.sample(len=30, seed=3) == whole
@@ -409,8 +371,8 @@ def score_of(model: Model) -> float:
 
 
 @pytest.mark.parametrize("engine", ["numpy", "torch", "auto"])
-def test_a_copy_is_loaded_again_with_its_options(folder: Path, engine: str) -> None:
-    """By pickle and by copy; the engine is the same kind."""
+def test_a_copied_model_is_loaded_again_with_its_options(folder: Path, engine: str) -> None:
+    """By pickle and by copy, with the same kind of backend."""
     model = charlm.load("a", checkpoints=folder, engine=engine, threads=1)
     for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), copy.copy(model)):
         assert other is not model
@@ -421,19 +383,11 @@ def test_a_copy_is_loaded_again_with_its_options(folder: Path, engine: str) -> N
 
 
 def test_results_can_be_pickled(model: Model) -> None:
-    """They come back from a pool as they were."""
     state, (score,) = model.state("ab"), model.score("abc", tokens=True)
     assert pickle.loads(pickle.dumps(score)) == score
     again = pickle.loads(pickle.dumps(state))
     assert model.step(again, "c")[0] == model.step(state, "c")[0]
     assert pickle.loads(pickle.dumps(model.next("a"))) == model.next("a")
-
-
-def test_a_pool_of_new_processes_takes_a_model(model: Model) -> None:
-    """Spawned: each loads it from its folder."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        assert list(pool.map(score_of, [model, model])) == [score_of(model)] * 2
 
 
 FORKED = """
@@ -459,15 +413,14 @@ needs_kernels = pytest.mark.skipif(
 
 
 @needs_kernels
-def test_a_forked_process_computes_with_its_parents_model(folder: Path) -> None:
-    """Its threads are not there after a fork; they are begun again, with the same result."""
+def test_a_forked_process_can_use_the_model_of_its_parent(folder: Path) -> None:
+    """The threads, which a fork does not copy, are started again."""
     same = "os._exit(7 if model.score('abc ab')[0].log_probability == before else 8)"
     assert forked(folder / "a", same) == 7
 
 
 @needs_kernels
 def test_a_forked_process_refuses_weights_that_have_changed(folder: Path) -> None:
-    """It would continue with another model than that of its parent."""
     child = """
     weights = model.path / "model.safetensors"
     os.utime(weights, ns=(1, 1))
@@ -482,7 +435,6 @@ def test_a_forked_process_refuses_weights_that_have_changed(folder: Path) -> Non
 
 
 def test_a_copy_of_a_run_that_is_gone_is_refused(tmp_path: Path) -> None:
-    """With the error of `load`."""
     model = charlm.fit(text=TEXT, checkpoints=tmp_path, name="gone", **TINY)
     data = pickle.dumps(model)
     (tmp_path / "gone").rename(tmp_path / "away")
@@ -491,7 +443,7 @@ def test_a_copy_of_a_run_that_is_gone_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_copy_warns_of_weights_that_were_trained_again(tmp_path: Path) -> None:
-    """It has others than the model; a copy of the same weights is silent."""
+    """A copy of the same weights is silent."""
     model = charlm.fit(text=TEXT, checkpoints=tmp_path, name="x", **TINY)
     data = pickle.dumps(model)
     with warnings.catch_warnings():
@@ -504,7 +456,6 @@ def test_a_copy_warns_of_weights_that_were_trained_again(tmp_path: Path) -> None
             assert score_of(make()) != score_of(model)
 
 
-def test_weights_are_those_of_the_best_step(model: Model) -> None:
-    """`fit` loads what the run keeps."""
+def test_fit_returns_the_best_weights(model: Model) -> None:
     kept = torch_model(model.path).state_dict()["embedding.weight"].numpy()
     assert np.array_equal(kept, model.embedding)

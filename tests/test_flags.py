@@ -1,4 +1,4 @@
-"""Words of a command line and the settings that they mean: there and back."""
+"""Settings as words of a command line, and back."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ TABLE = table()
 
 
 def values_of(name: str) -> list[Any]:
-    """Return values of a setting other than its default, two for yes and no if it has both."""
+    """Return values of a setting other than its default."""
     setting = TABLE[name]
     if setting.type is bool:
         both = [True, False] if setting.spec.has_no else [True]
@@ -27,7 +27,7 @@ def values_of(name: str) -> list[Any]:
 
 @pytest.mark.parametrize("name", TABLE)
 def test_the_words_of_a_setting_give_it_its_value(name: str) -> None:
-    """Read by the parser of `train`, as a flag or by --set; a new setting is tested unasked."""
+    """As a flag or by --set."""
     for value in values_of(name):
         words = words_of(name, value)
         given = TRAIN.make_context("train", list(words)).params
@@ -40,8 +40,8 @@ def test_the_words_of_a_setting_give_it_its_value(name: str) -> None:
         assert (words[0] == "--set") == (TABLE[name].flag is None and name != "sources")
 
 
-def test_every_spelling_of_a_flag_is_taken() -> None:
-    """An alias gives the setting too, and does not widen the help."""
+def test_every_alias_of_a_flag_is_accepted() -> None:
+    """An alias is hidden from the help."""
     for setting in TABLE.values():
         for flag in setting.flags[1:]:
             words = [flag, str(values_of(setting.name)[0])]

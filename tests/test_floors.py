@@ -1,4 +1,4 @@
-"""The house of architecture.md over the syntax trees: floors, imports, what is barred."""
+"""The layout of the package, checked on syntax trees: floors, imports, forbidden calls."""
 
 import ast
 import re
@@ -41,7 +41,7 @@ FLOORS = {
     "charlm.cli": 11,
     "charlm.__main__": 12,
 }
-"""A new package or module of the top level says here which floor it is on."""
+"""The floor of each package and module of the top level."""
 
 ONLY_ON = {"rich": (9, 11), "typer": (11,), "tqdm": (10, 11), "torch": (4, 5, 6, 7, 8, 9, 10)}
 HEAVY = ("torch", "numpy", "datasets", "tokenizers")
@@ -64,7 +64,7 @@ def tree_of(module: str) -> ast.Module:
 
 
 def home(module: str) -> str:
-    """The row of FLOORS that a module belongs to: its package, or the module of the top level."""
+    """Return the row of FLOORS that a module belongs to."""
     return ".".join(module.split(".")[:2])
 
 
@@ -77,24 +77,24 @@ def is_typing_only(node: ast.AST) -> bool:
 
 
 def imports(module: str, *, inside: bool = True, typing: bool = False) -> set[str]:
-    """Modules that are imported; `inside` of functions too, `typing`: those for types only too."""
-    found: set[str] = set()
-    waiting: list[ast.AST] = [tree_of(module)]
-    while waiting:
-        node = waiting.pop()
+    """Return imported modules; `inside`: in functions too; `typing`: for types only too."""
+    modules: set[str] = set()
+    nodes: list[ast.AST] = [tree_of(module)]
+    while nodes:
+        node = nodes.pop()
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module} imports by dots in line {node.lineno}"
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
-                found.add(whole if whole in FILES else str(node.module))
+                modules.add(whole if whole in FILES else str(node.module))
         if is_typing_only(node) and not typing:
             continue
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not inside:
             continue
-        waiting += ast.iter_child_nodes(node)
-    return found
+        nodes += ast.iter_child_nodes(node)
+    return modules
 
 
 def packages(names: set[str]) -> set[str]:
@@ -103,14 +103,14 @@ def packages(names: set[str]) -> set[str]:
 
 @every_module
 def test_every_module_is_on_a_floor(module: str) -> None:
-    """And says in its first line what it is for."""
+    """And has a docstring."""
     assert home(module) in FLOORS
     assert ast.get_docstring(tree_of(module))
 
 
 @every_module
 def test_imports_go_down_never_up(module: str) -> None:
-    """From a floor below, or from inside the module's own package; for types alone likewise."""
+    """To a floor below, or within the package."""
     for imported in imports(module, typing=module != "charlm"):
         if packages({imported}) == {"charlm"}:
             assert imported in FILES, f"{imported} is not a module of charlm"
@@ -118,15 +118,14 @@ def test_imports_go_down_never_up(module: str) -> None:
             assert same or floor(imported) < floor(module) or imported == "charlm", imported
 
 
-def test_no_module_imports_itself_over_others() -> None:
-    """Imports of any kind, inside of functions too, make no cycle."""
+def test_imports_have_no_cycle() -> None:
+    """Not even inside of functions."""
     graph = {m: {i for i in imports(m) if i in FILES and i != "charlm"} for m in FILES}
     assert list(TopologicalSorter(graph).static_order())
 
 
 @every_module
 def test_torch_rich_typer_and_tqdm_stay_on_their_floors(module: str) -> None:
-    """text/ is numpy only; renderables are for report and cli, typer and the bar for cli alone."""
     used = packages(imports(module, typing=True))
     for package, floors in ONLY_ON.items():
         assert package not in used or floor(module) in floors, f"{module} imports {package}"
@@ -135,7 +134,7 @@ def test_torch_rich_typer_and_tqdm_stay_on_their_floors(module: str) -> None:
 
 
 @every_module
-def test_datasets_and_tokenizers_wait_for_a_function(module: str) -> None:
+def test_datasets_and_tokenizers_are_imported_in_functions(module: str) -> None:
     """They are slow to import and not always needed."""
     used = packages(imports(module, inside=False))
     assert not used & {"datasets", "tokenizers"}
@@ -143,7 +142,7 @@ def test_datasets_and_tokenizers_wait_for_a_function(module: str) -> None:
 
 @pytest.mark.parametrize("module", [m for m in FILES if home(m) == "charlm.cli"])
 def test_a_command_imports_heavy_things_when_it_runs(module: str) -> None:
-    """So that help is there at once."""
+    """So help is shown at once."""
     for imported in imports(module, inside=False):
         lazy = imported == "charlm.api"  # it imports a name when that is first used
         allowed = lazy or imported.startswith("charlm.cli") or FLOORS.get(home(imported), 9) <= 1
@@ -156,7 +155,6 @@ def calls(module: str) -> set[str]:
 
 @every_module
 def test_nothing_prints_but_the_output_of_the_command_line(module: str) -> None:
-    """The library is silent; standard streams are touched by the command line only."""
     assert "print" not in calls(module) or module == "charlm.cli.output"
     if home(module) != "charlm.cli" and module != "charlm.api.training":  # its bar needs a stream
         names = {ast.unparse(n) for n in ast.walk(tree_of(module)) if isinstance(n, ast.Attribute)}
@@ -165,7 +163,6 @@ def test_nothing_prints_but_the_output_of_the_command_line(module: str) -> None:
 
 @every_module
 def test_only_the_error_boundary_ends_the_process(module: str) -> None:
-    """sys.exit in cli/__init__, in what loads it, and nowhere else."""
     ends = {"sys.exit", "exit", "quit", "os._exit"} & calls(module)
     assert not ends or (module in ("charlm.cli", "charlm.__main__") and ends == {"sys.exit"})
     raised = {ast.unparse(n) for n in ast.walk(tree_of(module)) if isinstance(n, ast.Raise)}
@@ -174,23 +171,25 @@ def test_only_the_error_boundary_ends_the_process(module: str) -> None:
 
 @every_module
 def test_no_pickle(module: str) -> None:
-    """No code path can execute what a file says: no pickle, no torch.load, no eval."""
+    """No file can execute code: no pickle, no torch.load, no eval."""
     barred = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
     assert not packages(imports(module, typing=True)) & barred
-    found = {"torch.load", "torch.save", "np.load", "numpy.load", "eval", "exec"} & calls(module)
-    assert not found
+    forbidden = {"torch.load", "torch.save", "np.load", "numpy.load", "eval", "exec"} & calls(
+        module
+    )
+    assert not forbidden
     assert "allow_pickle" not in ast.unparse(tree_of(module))
 
 
 def named_imports(module: str) -> set[str]:
-    """Modules that are imported by a name in a string: `import_module("zstandard")`."""
+    """Return modules that are imported by a name in a string."""
     calls = [n for n in ast.walk(tree_of(module)) if isinstance(n, ast.Call)]
     texts = [n.args[0] for n in calls if ast.unparse(n.func).endswith("import_module")]
     return {str(text.value) for text in texts if isinstance(text, ast.Constant)}
 
 
 def test_declared_dependencies_are_the_imported_ones() -> None:
-    """No more, no fewer; an extra is one that is imported by name where it is there."""
+    """An extra is imported by name if it is installed."""
     standard = set(sys.stdlib_module_names) | {"charlm", "compression"}
     imported = set().union(*(packages(imports(module)) for module in FILES)) - standard
     optional = set().union(*(packages(named_imports(module)) for module in FILES)) - standard
@@ -208,23 +207,23 @@ def declared(key: str) -> set[str]:
 
 
 def public(module: str) -> list[tuple[str, ast.AST]]:
-    """Public functions, classes and methods with their names."""
-    found: list[tuple[str, ast.AST]] = []
+    """Return public functions, classes and methods with their names."""
+    definitions: list[tuple[str, ast.AST]] = []
     waiting: list[tuple[str, ast.AST]] = [(module, tree_of(module))]
     while waiting:
         name, node = waiting.pop()
         for child in ast.iter_child_nodes(node):
             kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
             if isinstance(child, kinds) and not child.name.startswith("_"):
-                found.append((f"{name}.{child.name}", child))
+                definitions.append((f"{name}.{child.name}", child))
                 if isinstance(child, ast.ClassDef):
                     waiting.append((f"{name}.{child.name}", child))
-    return found
+    return definitions
 
 
 @every_module
-def test_public_things_say_what_they_do(module: str) -> None:
-    """A docstring on each, and on functions the type of what comes back."""
+def test_public_things_have_docstrings(module: str) -> None:
+    """Functions also have the type of their result."""
     for name, node in public(module):
         assert ast.get_docstring(node), f"{name} has no docstring"
         if not isinstance(node, ast.ClassDef):
@@ -243,19 +242,12 @@ LIGHT = [
 
 
 @pytest.mark.parametrize(("code", "status"), LIGHT)
-def test_light_things_import_nothing_heavy(code: str, status: int, tmp_path: Path) -> None:
-    """Help, version, a usage error and `import charlm` leave torch and its like alone."""
+def test_help_and_errors_import_nothing_heavy(code: str, status: int, tmp_path: Path) -> None:
     assert imported_after(code, status, tmp_path) & set(HEAVY) == set()
 
 
-def test_info_imports_no_torch(tmp_path: Path) -> None:
-    """Whatever the run: here there is none, and a fabricated one is shown in test_cli."""
-    code = "from charlm.cli import main; main(['info', '--run', 'nothing'])"
-    assert "torch" not in imported_after(code, 4, tmp_path)
-
-
 def imported_after(code: str, status: int, folder: Path) -> set[str]:
-    """Top-level modules that are loaded when a piece of Python has ended."""
+    """Return top-level modules that are loaded when a piece of Python has ended."""
     report = f"""
 import atexit, sys
 atexit.register(lambda: open('modules', 'w').write(' '.join(sys.modules)))

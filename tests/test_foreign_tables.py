@@ -1,4 +1,4 @@
-"""Tables written by Excel, R and pandas, and files of Git LFS: read as meant, or refused."""
+"""Tables of Excel, R and pandas, and pointers of Git LFS: read as intended, or refused."""
 
 import gzip
 import json
@@ -38,7 +38,7 @@ def refused(name: str, content: str | bytes | None = None, **options) -> str:
 
 
 def test_the_delimiter_that_excel_declares() -> None:
-    """That first line is not a row, but it counts in line numbers."""
+    """Its line is not a row, but it counts in line numbers."""
     rows, notes = read("a.csv", "sep=;\r\nid;text\r\n1;a, b\r\n")
     assert rows == [(3, "a, b", {"id": "1"})]
     assert "semicolons" in notes
@@ -47,7 +47,7 @@ def test_the_delimiter_that_excel_declares() -> None:
 
 @pytest.mark.parametrize(("name", "mark"), [("a.tsv", "\t"), ("a.csv", ","), ("b.csv", ";")])
 def test_row_numbers_written_by_r(name: str, mark: str) -> None:
-    """`write.table` does not name their column, which shifts the other names by one."""
+    """`write.table` does not name their column."""
     lines = [["text", "n"], ["1", "the cat", "3"], ["7", "the dog", "4"]]
     content = "\n".join(mark.join(f'"{cell}"' for cell in line) for line in lines)
     rows, notes = read(name, content)
@@ -56,7 +56,7 @@ def test_row_numbers_written_by_r(name: str, mark: str) -> None:
 
 
 def test_one_field_too_many_shifts_nothing() -> None:
-    """Fields that are not row numbers are refused, although each row has one more."""
+    """Unless the field is a row number."""
     assert "line 2 has 3 fields" in refused("a.csv", '"text","n"\n"a","1","x"\n"b","2","x"\n')
     assert "line 2 has 3 fields" in refused("b.csv", '"text","n"\n"1","1","x"\n"1","2","x"\n')
     message = refused("c.tsv", "id\ttext\n1\t1\tthe cat\n")
@@ -74,14 +74,14 @@ def test_blanks_before_quotes_are_refused_with_advice() -> None:
 
 
 def test_missing_texts_of_r_and_pandas_are_reported() -> None:
-    """NA may be a word, so it is kept and reported."""
+    """NA may be a word, so it is kept."""
     rows, notes = read("a.csv", "text\nNA\nan NA\nNaN\n")
     assert [text for _, text, _ in rows] == ["NA", "an NA", "NaN"]
     assert '2 texts of the column "text" are NA or NaN' in notes
 
 
 def test_tables_that_were_joined_are_reported() -> None:
-    """The second header is kept as a row and reported with its line."""
+    """The second header is kept as a row."""
     rows, notes = read("a.csv", "id,text\n1,a\nid,text\n1,b\nid,text\n")
     assert [text for _, text, _ in rows] == ["a", "text", "b", "text"]
     assert "2 lines (the first is line 3) repeat the first row" in notes
@@ -89,7 +89,7 @@ def test_tables_that_were_joined_are_reported() -> None:
 
 
 def test_quotes_that_enclose_fields_of_a_tsv_are_reported() -> None:
-    """Excel and pandas double quotes inside a field; a quoted sentence has none inside."""
+    """Excel and pandas double quotes inside of a field."""
     frame = pandas.DataFrame({"id": [1, 2], "text": ['He said "no".', "b"]})
     frame.to_csv("a.tsv", sep="\t", index=False)
     rows, notes = read("a.tsv")
@@ -112,7 +112,7 @@ def test_quotes_that_enclose_fields_of_a_tsv_are_reported() -> None:
     ],
 )
 def test_a_file_with_the_name_of_another_format(name: str, content: str, words: str) -> None:
-    """It would be read as one meaningless column; the suggested flag reads it."""
+    """The suggested flag reads it."""
     assert words in refused(name, content)
     if name.endswith("v"):
         assert read(name, input_format=name[-3:], column="1")[0]
@@ -120,7 +120,6 @@ def test_a_file_with_the_name_of_another_format(name: str, content: str, words: 
 
 @pytest.mark.parametrize("suffix", ["txt", "csv", "tsv", "json", "jsonl", "parquet"])
 def test_a_pointer_of_git_lfs_is_refused(suffix: str) -> None:
-    """It consists of three lines of text in place of the file."""
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
     assert "git lfs pull" in refused(f"a.{suffix}", pointer)
 
@@ -129,7 +128,7 @@ ROWS = [{"text": "a", "n": 1}, {"text": "b", "n": 2}]
 
 
 def test_the_rows_in_an_object_are_read() -> None:
-    """The other members describe the table, such as its version."""
+    """Other members describe the table."""
     rows, notes = read("a.json", json.dumps({"version": "1.0", "data": ROWS}))
     assert rows == [(None, "a", {"n": "1"}), (None, "b", {"n": "2"})]
     assert 'in the array "data"' in notes
@@ -140,7 +139,6 @@ def test_the_rows_in_an_object_are_read() -> None:
 
 @pytest.mark.parametrize("form", ["columns", "index", "split", "values", "list"])
 def test_other_forms_of_pandas_are_refused(form: str) -> None:
-    """None of them is read as one row."""
     frame = pandas.DataFrame(ROWS)
     content = json.dumps(frame.to_dict("list")) if form == "list" else frame.to_json(orient=form)
     message = refused("a.json", content)
@@ -149,14 +147,12 @@ def test_other_forms_of_pandas_are_refused(form: str) -> None:
 
 
 def test_two_columns_of_one_name_in_parquet_are_refused() -> None:
-    """pyarrow finds neither by its name."""
     cells = [pyarrow.array(["a"]), pyarrow.array(["b"])]
     pyarrow.parquet.write_table(pyarrow.table(cells, names=["text", "text"]), "a.parquet")
     assert 'has 2 columns "text"' in refused("a.parquet")
 
 
 def test_bytes_of_parquet_are_kept_as_text() -> None:
-    """Some programs write strings without marking them as text."""
     table = pyarrow.table({"text": ["a", "b"], "id": pyarrow.array(["é".encode(), b"\xff"])})
     pyarrow.parquet.write_table(table, "a.parquet")
     assert [cells["id"] for _, _, cells in read("a.parquet")[0]] == ["é", "\\xff"]
@@ -167,7 +163,7 @@ def test_bytes_of_parquet_are_kept_as_text() -> None:
     [("a.csv", ""), ("a.tsv", "\n\n"), ("a.json", "[]"), ("a.jsonl", "\n"), ("b.csv", "\ufeff")],
 )
 def test_a_table_of_no_rows_is_reported(name: str, content: str) -> None:
-    """Otherwise nothing would be scored, silently."""
+    """Nothing would be scored, silently."""
     rows, notes = read(name, content)
     assert not rows and f"{name} has no rows." in notes
 
@@ -182,14 +178,12 @@ def test_a_table_of_no_rows_is_reported(name: str, content: str) -> None:
     ids=["utf-16", "gzip", "parquet"],
 )
 def test_standard_input_that_is_not_text_is_named(data: bytes, words: str) -> None:
-    """As in files; that a byte is not valid UTF-8 would not help."""
     with pytest.raises(CorpusError) as caught:
         list(stream_sentences([data], "standard input", {}, print))
     assert words in str(caught.value)
 
 
 def test_a_pipe_with_the_name_of_a_table_is_a_table() -> None:
-    """Like a file of that name."""
     os.mkfifo("a.csv")
     writer = threading.Thread(target=Path("a.csv").write_text, args=("id,text\n1,a\n",))
     writer.start()
@@ -199,13 +193,13 @@ def test_a_pipe_with_the_name_of_a_table_is_a_table() -> None:
 
 
 def test_a_column_that_does_not_exist() -> None:
-    """A name that differs by a letter or case is suggested."""
+    """A similar name is suggested."""
     assert 'Did you mean "Sentence"?' in refused("a.csv", "ID,Sentence\n1,a\n", column="sentence")
     assert "Give --column one of them." in refused("a.csv", column="text")
 
 
 def test_a_value_of_json_that_is_too_long_is_refused(monkeypatch) -> None:
-    """It would fill the memory, even if it is valid."""
+    """It would fill the memory."""
     monkeypatch.setattr(json_rows, "MAX_LINE_CHARS", 2_000_000)
     content = json.dumps({"data": [{"text": "a" * 1000}] * 5000})
     assert "value that begins in line 1 has more than 2,000,000" in refused("a.json", content)
@@ -214,7 +208,6 @@ def test_a_value_of_json_that_is_too_long_is_refused(monkeypatch) -> None:
 
 
 def test_a_text_of_one_column_keeps_the_delimiter_at_its_end() -> None:
-    """The comma may belong to the sentence, so it is not lost."""
     content = "text\nHello there,\nand you\n"
     assert "line 2 has 2 fields, expected 1" in refused("a.csv", content)
     assert [text for _, text, _ in read("a.csv", quoting="none", delimiter="tab")[0]] == [

@@ -1,4 +1,4 @@
-"""Generation: the model's own probabilities, the same text for the same seed, stops kept."""
+"""Generation: the probabilities of the model, one text for one seed, exact stops."""
 
 from collections.abc import Iterable, Iterator
 
@@ -39,7 +39,7 @@ every_form = pytest.mark.parametrize("name", FORMS)
 
 
 def biased(name: str = "char", **logits: float) -> RecurrentLanguageModel:
-    """The model of this unit with so much added to the logits of `unk` and `eos`."""
+    """Return the model of this unit with values added to the logits of `unk` and `eos`."""
     model = tiny_model("lstm", len(VOCABULARIES[name]), scale=2.0)
     with torch.no_grad():
         for token, value in logits.items():
@@ -67,7 +67,7 @@ def sampled(
 
 @every_form
 def test_the_same_seed_gives_the_same_text(name: str) -> None:
-    """Different seeds give different samples; global generators are not used."""
+    """Other seeds give other texts, and global generators are not used."""
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()
     texts = [sampled(name, seed=seed)[0] for seed in (0, 1, 2, 0)]
     assert texts[0] == texts[3]
@@ -77,8 +77,8 @@ def test_the_same_seed_gives_the_same_text(name: str) -> None:
 
 
 @every_form
-def test_a_sample_does_not_depend_on_how_many_there_are(name: str) -> None:
-    """The first two of five are the two of two, also when others end before them."""
+def test_a_sample_does_not_depend_on_the_number_of_samples(name: str) -> None:
+    """Even if other samples end earlier."""
     for options in ({}, {"until_eos": True, "model": biased(name, eos=1.5)}):
         five = sampled(name, samples=5, seed=3, **options)
         assert sampled(name, samples=2, seed=3, **options) == five[:2]
@@ -87,8 +87,8 @@ def test_a_sample_does_not_depend_on_how_many_there_are(name: str) -> None:
 
 @every_form
 @pytest.mark.parametrize("length", [0, 1, 30])
-def test_a_text_has_as_many_tokens_as_asked(name: str, length: int) -> None:
-    """Each piece is one token; the last brings what was held back, of none."""
+def test_a_sample_has_the_requested_number_of_tokens(name: str, length: int) -> None:
+    """Each piece is one token; the last has held-back text and no token."""
     pieces = list(generate(engine(MODELS[name]), VOCABULARIES[name], length=length, samples=2))
     for sample in (0, 1):
         assert sum(piece.tokens for piece in pieces if piece.sample == sample) == length
@@ -98,18 +98,11 @@ def test_a_text_has_as_many_tokens_as_asked(name: str, length: int) -> None:
         assert texts_of(pieces, 2) == ["", ""]
 
 
-def test_text_comes_as_it_is_drawn() -> None:
-    """It is a stream: the first piece of a thousand million is there at once."""
+def test_text_is_streamed() -> None:
+    """The first of a billion tokens is available at once."""
     pieces = generate(engine(MODEL), VOCABULARY, length=10**9)
     assert isinstance(pieces, Iterator)
     assert next(pieces).tokens == 1
-
-
-@pytest.mark.parametrize("options", [{"length": -1}, {"length": 3, "samples": 0}])
-def test_lengths_and_numbers_that_make_no_sense_are_refused(options: dict) -> None:
-    """With the values in the message."""
-    with pytest.raises(UsageError, match=r"(length is -1|samples is 0); expected a whole number"):
-        list(generate(engine(MODEL), VOCABULARY, **options))
 
 
 # ------------------------------------------------------------------ probabilities
@@ -118,7 +111,7 @@ def test_lengths_and_numbers_that_make_no_sense_are_refused(options: dict) -> No
 @pytest.mark.parametrize("prompt", ["", "t", "the ", "zz"])
 @pytest.mark.parametrize("allow_unk", [True, False])
 def test_first_tokens_are_as_frequent_as_the_model_says(prompt: str, allow_unk: bool) -> None:
-    """Two thousand samples of one token, chi-square; without UNK the others share its part."""
+    """A chi-square test; without UNK its probability goes to the others."""
     samples = 2000
     chances = np.zeros(len(VOCABULARY))
     for token in next_tokens(engine(MODEL), VOCABULARY, prompt, len(VOCABULARY)):
@@ -146,7 +139,7 @@ def test_first_tokens_are_as_frequent_as_the_model_says(prompt: str, allow_unk: 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.5), Sampling(top_k=4)])
 def test_nats_of_pieces_are_those_of_the_scorer(sampling: Sampling) -> None:
-    """Generation and scoring give equal nats, with any sampling rules."""
+    """For any sampling rule."""
     model = biased(eos=-50.0)
     options = {"length": 25, "sampling": sampling, "prompt": "the", "samples": 2}
     pieces = list(generate(engine(model), VOCABULARY, **options))
@@ -160,7 +153,6 @@ def test_nats_of_pieces_are_those_of_the_scorer(sampling: Sampling) -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_temperature_zero_is_the_greedy_loop(cell: str) -> None:
-    """The likeliest token, read again, one by one."""
     model = tiny_model(cell, len(VOCABULARY), scale=2.0)
     ids, state, text = [EOS, *VOCABULARY.encode("the").tolist()], None, ""
     with torch.no_grad():
@@ -180,8 +172,8 @@ def test_temperature_zero_is_the_greedy_loop(cell: str) -> None:
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 4096])
-def test_a_prompt_is_the_same_however_it_is_read(at_once: int, monkeypatch) -> None:
-    """In pieces or whole: the same logits, state and text; and it is read once for all samples."""
+def test_a_prompt_is_read_once_in_any_pieces(at_once: int, monkeypatch) -> None:
+    """For all samples, with the logits, state and text of a prompt read at once."""
     ids = VOCABULARY.encode("the cat sat").astype(np.int64)
     with torch.no_grad():
         whole, last = MODEL(torch.from_numpy(np.concatenate([[EOS], ids]))[:, None])
@@ -201,8 +193,8 @@ def test_a_prompt_is_the_same_however_it_is_read(at_once: int, monkeypatch) -> N
     assert sum(length for length, rows in shapes if rows == 1) == 12
 
 
-def test_a_prompt_goes_on_from_a_state() -> None:
-    """Reading in two goes is reading in one; a state without a token has no next token."""
+def test_a_prompt_continues_from_a_state() -> None:
+    """A state without a token has no next token."""
     ids = VOCABULARY.encode("the cat").astype(np.int64)
     whole, _ = read_prompt(engine(MODEL), ids)
     _, state = read_prompt(engine(MODEL), ids[:4])
@@ -214,13 +206,12 @@ def test_a_prompt_goes_on_from_a_state() -> None:
 
 @pytest.mark.parametrize("prompt", ["", "\x00\x01", "猫猫"])
 @every_form
-def test_any_prompt_can_be_gone_on_from(name: str, prompt: str) -> None:
-    """None, or nothing but unknown characters."""
+def test_any_prompt_can_be_continued(name: str, prompt: str) -> None:
+    """Even an empty one or only unknown characters."""
     assert sampled(name, prompt=prompt)[0]
 
 
-def test_words_go_on_with_the_blank_that_the_prompt_needs() -> None:
-    """After "the" a word comes with a blank before it, after a line end or nothing without."""
+def test_words_begin_with_a_blank_if_the_prompt_needs_one() -> None:
     model = biased("whitespace", eos=-50.0)
     options = {"name": "whitespace", "model": model, "length": 2}
     assert sampled(**options, prompt="the")[0].startswith(" ")
@@ -232,8 +223,7 @@ def test_words_go_on_with_the_blank_that_the_prompt_needs() -> None:
 
 
 @every_form
-def test_a_text_until_eos_is_the_text_before_it(name: str) -> None:
-    """The same draws, ended at the first end symbol, which is not shown."""
+def test_a_sample_until_eos_ends_before_the_first_eos(name: str) -> None:
     model = biased(name, eos=1.5)
     pieces = list(generate(engine(model), VOCABULARIES[name], length=60, seed=4, samples=6))
     ended = list(
@@ -260,11 +250,8 @@ def test_a_text_until_eos_is_the_text_before_it(name: str) -> None:
 
 @every_form
 @pytest.mark.parametrize("width", [1, 2, 3, 5])
-def test_a_stop_is_never_shown(name: str, width: int) -> None:
-    """Every part of the text as `stop`: what is shown is the text before its first place.
-
-    A stop that comes in several tokens is held back until it is sure to be none.
-    """
+def test_a_stop_text_is_never_shown(name: str, width: int) -> None:
+    """Text that may begin a stop of several tokens is held back until it is decided."""
     free = sampled(name, length=12, seed=5)[0]
     for start in range(0, len(free) - width, 3):
         stop = free[start : start + width]
@@ -274,8 +261,7 @@ def test_a_stop_is_never_shown(name: str, width: int) -> None:
     assert sampled(name, length=12, seed=5, stop=almost)[0] == free
 
 
-def test_a_sample_that_stops_leaves_the_others_alone() -> None:
-    """One of four ends at its first character; the others say what they would have said."""
+def test_a_sample_that_stops_does_not_change_the_others() -> None:
     free = sampled(samples=4, seed=6)
     shown = sampled(samples=4, seed=6, stop=free[2][:2])
     assert shown[2] == ""
@@ -284,8 +270,7 @@ def test_a_sample_that_stops_leaves_the_others_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ["byte", "bpe"])
-def test_half_a_character_at_the_end_is_no_stop_missed(name: str) -> None:
-    """Held-back text can complete `stop` at EOS; the sample is cut there too."""
+def test_a_stop_text_is_found_in_held_back_bytes(name: str) -> None:
     vocabulary = VOCABULARIES[name]
     first = int(vocabulary.encode("猫")[0])
     model = tiny_model("rnn", len(vocabulary), num_layers=1)
@@ -301,8 +286,8 @@ def test_half_a_character_at_the_end_is_no_stop_missed(name: str) -> None:
 
 
 @every_form
-def test_the_unknown_token_is_drawn_only_where_allowed(name: str) -> None:
-    """However likely it is; then it shows as the caller wishes."""
+def test_unk_is_generated_only_if_allowed(name: str) -> None:
+    """Then it is shown as the caller wishes."""
     model = biased(name, unk=500.0)
     decode = VOCABULARIES[name].decode
     assert "<?>" not in sampled(name, model=model, length=50, unk_text="<?>")[0]
@@ -313,7 +298,7 @@ def test_the_unknown_token_is_drawn_only_where_allowed(name: str) -> None:
 
 
 def test_streamed_bytes_are_whole_characters() -> None:
-    """Any piece can be printed: a character is shown when its last byte is drawn."""
+    """A character is shown with its last byte."""
     vocabulary = VOCABULARIES["byte"]
     pieces = list(generate(engine(uniform_model(len(vocabulary))), vocabulary, length=200, seed=1))
     for piece in pieces:
@@ -327,7 +312,7 @@ def test_streamed_bytes_are_whole_characters() -> None:
 @every_form
 @pytest.mark.parametrize("prompt", ["", "the "])
 def test_next_tokens_are_sorted_and_sum_to_one(name: str, prompt: str) -> None:
-    """All of them to one, some to less; the likeliest first; those of the naive reading."""
+    """They have the probabilities of the naive loop."""
     model, vocabulary = MODELS[name], VOCABULARIES[name]
     whole = next_tokens(engine(model), vocabulary, prompt, len(vocabulary))
     chances = [token.probability for token in whole]

@@ -1,4 +1,4 @@
-"""Gradient flow: the norms are those of autograd along another path, and the words fit them."""
+"""Gradient flow: norms compared with autograd on another path, and the diagnosis."""
 
 import io
 import sys
@@ -28,8 +28,8 @@ IDS = np.random.default_rng(0).integers(0, V, 400)
 
 
 @pytest.mark.parametrize("name", [*CELLS, *STRUCTURES])
-def test_norms_are_those_of_the_rest_of_the_text_read_from_a_leaf(name: str) -> None:
-    """At each lag: the state there as a leaf, the tokens after it in one call, one gradient."""
+def test_norms_equal_those_of_a_state_that_is_a_leaf(name: str) -> None:
+    """One gradient for each lag, through the tokens after it."""
     model = tiny_model(name, V)
     lags, rows = 6, 3
     flows = gradient_flow(model, IDS, lags, rows)
@@ -45,8 +45,8 @@ def test_norms_are_those_of_the_rest_of_the_text_read_from_a_leaf(name: str) -> 
             logits, _ = model(rest[:-1], state)
             loss = F.cross_entropy(logits[-1], rest[-1])
             for number, layer in enumerate(state):
-                found = torch.autograd.grad(loss, layer, retain_graph=True, allow_unused=True)
-                squares = [float(g.pow(2).sum()) for g in found if g is not None]
+                gradients = torch.autograd.grad(loss, layer, retain_graph=True, allow_unused=True)
+                squares = [float(g.pow(2).sum()) for g in gradients if g is not None]
                 expected[number, row] = sum(squares) ** 0.5
         for number, flow in enumerate(flows):
             mean = expected[number].mean()
@@ -54,8 +54,8 @@ def test_norms_are_those_of_the_rest_of_the_text_read_from_a_leaf(name: str) -> 
             assert flow.hidden_norms[lag] <= flow.norms[lag] * (1 + 1e-9)
 
 
-def test_gates_are_counted_as_saturated_by_hand() -> None:
-    """Biases that shut every input gate and open every forget gate."""
+def test_saturated_gates_are_counted() -> None:
+    """Biases close every input gate and open every forget gate."""
     model = tiny_model("lstm", V, num_layers=1)
     with torch.no_grad():
         bias = model.layers[0].rnn.bias_ih_l0
@@ -69,7 +69,7 @@ def test_gates_are_counted_as_saturated_by_hand() -> None:
 
 
 def test_spectral_radii_of_known_matrices() -> None:
-    """A block a gate: orthogonal ones have 1, a scaled one its factor."""
+    """Orthogonal blocks have 1, a scaled one its factor."""
     (layer,) = tiny_model("lstm", V, num_layers=1).recurrent_layers()
     with torch.no_grad():
         layer.rnn.weight_hh_l0[3:6] *= 0.5
@@ -91,25 +91,23 @@ def flow_of(norms: list[float]) -> GradientFlow:
         ([1.05**k for k in range(101)], ["exploding", "--clip-norm"]),
         ([0.96**k for k in range(201)], ["healthy", "for 112 tokens"]),
         ([1.0] * 101, ["healthy", "100 tokens or more"]),
-        ([0.7**k for k in range(6)], ["healthy", "5 tokens or more"]),  # nobody looked further
+        ([0.7**k for k in range(6)], ["healthy", "5 tokens or more"]),  # no larger lag was measured
         ([0.3**k for k in range(6)], ["vanishing", "more than 3 tokens"]),
         ([1.0, float("nan"), 1.0], ["exploding"]),
     ],
 )
 def test_the_diagnosis_fits_the_curve(norms: list[float], words: list[str]) -> None:
-    """Vanishing, exploding or healthy, with a number and a knob to turn."""
+    """With a number and an option to change."""
     for word in words:
         assert word in flow_of(norms).diagnosis
 
 
 def test_a_text_that_is_too_short_is_refused() -> None:
-    """With the number of tokens that are needed."""
     with pytest.raises(CorpusError, match="lags up to 9 need at least 75"):
         gradient_flow(tiny_model("lstm", V), IDS[:70], 9)
 
 
-def test_hooks_are_gone_afterwards() -> None:
-    """Measuring leaves the model as it was."""
+def test_measuring_leaves_no_hooks() -> None:
     model = tiny_model("lstm", V)
     before = model(torch.zeros(3, 1, dtype=torch.long))[0]
     gradient_flow(model, IDS, 3)
@@ -117,8 +115,8 @@ def test_hooks_are_gone_afterwards() -> None:
     assert torch.equal(before, model(torch.zeros(3, 1, dtype=torch.long))[0])
 
 
-def test_the_clip_rate_is_that_of_the_log(tmp_path: Path) -> None:
-    """Mean over the step records; None without any."""
+def test_the_clip_rate_is_the_mean_of_the_log(tmp_path: Path) -> None:
+    """Without step records it is None."""
     assert clip_rate(tmp_path) is None
     lines = [
         '{"kind": "step", "clipped": 0.5}',
@@ -130,14 +128,13 @@ def test_the_clip_rate_is_that_of_the_log(tmp_path: Path) -> None:
 
 
 def test_a_sparkline_is_logarithmic() -> None:
-    """Full down to a tenth of the largest, then a bar less for each decade, blank below eight."""
+    """One bar less for each decade below a tenth of the largest."""
     assert sparkline([1.0] * 5, 3) == "███"
     falling = sparkline([10.0**-k for k in range(11)], 11)
     assert falling == "██▇▆▅▄▃▂▁  "
 
 
-def test_the_report_names_what_was_measured() -> None:
-    """Lags, radii, gates, diagnosis, clip rate."""
+def test_the_report_shows_all_measurements() -> None:
     console = Console(width=120, file=io.StringIO())
     for part in flow_parts([flow_of([0.5**k for k in range(201)])]):
         console.print(part)
@@ -146,10 +143,10 @@ def test_the_report_names_what_was_measured() -> None:
         assert word in shown
 
 
-def test_pictures_need_a_known_name_and_their_extra(
+def test_a_picture_needs_a_known_suffix_and_matplotlib(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Refused before anything is computed, with the extra that helps."""
+    """The refusal comes before any computation."""
     with pytest.raises(UsageError, match=r"--out is .*x\.gif; expected"):
         check_picture(tmp_path / "x.gif")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
@@ -158,8 +155,7 @@ def test_pictures_need_a_known_name_and_their_extra(
 
 
 @pytest.mark.parametrize("name", ["x.svg", "x.png"])
-def test_a_picture_has_a_curve_for_each_layer(name: str, tmp_path: Path) -> None:
-    """Where matplotlib is installed."""
+def test_a_picture_is_saved_in_its_format(name: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     save_picture([flow_of([0.5**k for k in range(50)])], tmp_path / name)
     start = (tmp_path / name).read_bytes()[:400]
@@ -167,7 +163,7 @@ def test_a_picture_has_a_curve_for_each_layer(name: str, tmp_path: Path) -> None
 
 
 def test_the_mean_is_over_places_of_the_whole_text() -> None:
-    """A text whose second half is another one gives other norms."""
+    """Another second half gives other norms."""
     model = tiny_model("lstm", V, seed=3)
     other = np.concatenate([IDS[:200], np.zeros(200, np.int64)])
     assert gradient_flow(model, IDS, 5)[0].norms != gradient_flow(model, other, 5)[0].norms

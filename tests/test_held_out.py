@@ -1,4 +1,4 @@
-"""Runs compared on the text that they held out; the best trial of a search as the default run."""
+"""Runs compared on their held-out text; the best trial of a search as the default run."""
 
 import itertools
 import json
@@ -32,8 +32,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("unit", ["char", "byte", "word", "bpe"])
-def test_the_bytes_of_lines_are_those_of_the_text(unit: str) -> None:
-    """Exactly, where the vocabulary knows every token; a text without UNK in it."""
+def test_the_bytes_of_lines_are_exact_without_unk(unit: str) -> None:
     sizes = {"max_size": 270} if unit == "bpe" else {}
     vocabulary = vocabulary_of(LINES * 9, unit, **sizes)
     encoded = encode_text(Corpus.from_text(LINES).chunks, vocabulary, "stream")
@@ -41,17 +40,16 @@ def test_the_bytes_of_lines_are_those_of_the_text(unit: str) -> None:
     assert bytes_of_lines(encoded, vocabulary) == pytest.approx(expected)
 
 
-def test_the_bytes_of_lines_sum_to_those_of_the_text() -> None:
-    """With unknown tokens too, whose length nobody knows any more."""
+def test_the_bytes_of_lines_with_unk_sum_to_those_of_the_text() -> None:
     vocabulary = vocabulary_of("the cat\n" * 5, "char")
     encoded = encode_text(Corpus.from_text(LINES).chunks, vocabulary, "stream")
-    found = bytes_of_lines(encoded, vocabulary)
-    assert len(found) == 4 and np.all(found > 0)
-    assert found.sum() == pytest.approx(len(LINES.encode("utf-8")))
+    sizes = bytes_of_lines(encoded, vocabulary)
+    assert len(sizes) == 4 and np.all(sizes > 0)
+    assert sizes.sum() == pytest.approx(len(LINES.encode("utf-8")))
 
 
-def test_without_a_file_runs_are_compared_on_what_they_held_out(call: Call) -> None:
-    """The same figures as on that text as a file, whatever the units are."""
+def test_runs_are_compared_on_their_held_out_text_by_default(call: Call) -> None:
+    """The figures are those of that text as a file, for any units."""
     for name, unit in (("a", "char"), ("b", "byte"), ("c", "word")):
         train = ["train", "a.txt", "--valid", "v.txt", "--name", name, "--unit", unit, *SIZES]
         assert call(*train)[0] == 0
@@ -65,14 +63,14 @@ def test_without_a_file_runs_are_compared_on_what_they_held_out(call: Call) -> N
             assert one["difference"][key] == pytest.approx(other["difference"][key], rel=1e-6)
 
 
-def test_runs_of_other_texts_or_splits_have_nothing_in_common(call: Call) -> None:
+def test_runs_of_different_texts_or_splits_are_not_compared(call: Call) -> None:
     Path("b.txt").write_text("an other text, " * 60, encoding="utf-8")
-    for name, source, share in (
+    for name, source, fraction in (
         ("a", "a.txt", "0.1"),
         ("b", "b.txt", "0.1"),
         ("c", "a.txt", "0.2"),
     ):
-        train = ["train", source, "--name", name, "--valid-frac", share, *SIZES]
+        train = ["train", source, "--name", name, "--valid-frac", fraction, *SIZES]
         assert call(*train)[0] == 0
     for other in ("b", "c"):
         status, _, err = call("compare", "a", other)
@@ -83,7 +81,7 @@ def test_runs_of_other_texts_or_splits_have_nothing_in_common(call: Call) -> Non
     assert "keep no held-out text" in call("compare", "d", "e")[2]
 
 
-def test_after_a_search_its_best_trial_is_the_default(call: Call) -> None:
+def test_the_best_trial_of_a_search_is_the_default_run(call: Call) -> None:
     settings = settings_from({
         "corpus": {"sources": ["a.txt"]},
         "model": {"hidden_size": 4, "num_layers": 1},
@@ -107,7 +105,7 @@ def test_after_a_search_its_best_trial_is_the_default(call: Call) -> None:
     assert find_run(None, Path("checkpoints")).name == "later"
 
 
-def test_a_damaged_note_of_the_best_trial_is_passed_over() -> None:
+def test_a_damaged_record_of_the_best_trial_is_ignored() -> None:
     folder = Path("checkpoints/search")
     folder.mkdir(parents=True)
     for content in ("{", '{"trial": "../../x"}', '{"trial": 3}', "{}"):

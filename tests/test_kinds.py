@@ -42,13 +42,13 @@ HTML = "<p>One.</p>\n<p>Two.</p>\n<div>Three.</div>\n<ul><li>Four.</li></ul>\n"
     ],
 )
 def test_other_kinds_of_text_are_recognised(text, words) -> None:
-    """With the flag or command that reads it properly."""
+    """With the flag or command that reads it."""
     assert words in advice_for(text)
 
 
 @pytest.mark.skipif(shutil.which("awk") is None, reason="awk is not installed")
 def test_the_programs_for_conll_put_sentences_on_lines() -> None:
-    """A word may begin with # in a file without comments."""
+    """A word may begin with #."""
     for text, expected in [
         (CONLL_U, "The cat \nA "),
         (CONLL_2003, "-DOCSTART- \nEU rejects \nPeter "),
@@ -82,20 +82,18 @@ def test_the_programs_for_conll_put_sentences_on_lines() -> None:
         "0 O\n1 O\n",
     ],
 )
-def test_plain_text_is_plain_text(text) -> None:
-    """There is no advice for it."""
+def test_plain_text_gets_no_advice(text) -> None:
     assert advice_for(text) == ""
 
 
-@pytest.mark.parametrize("name", ["tales.txt"])
-def test_the_text_that_ships_is_plain(name) -> None:
+def test_the_built_in_text_gets_no_advice() -> None:
     """And so is any part of it."""
-    text = Path(shipped("corpora", name)).read_text(encoding="utf-8")
+    text = Path(shipped("corpora", "tales.txt")).read_text(encoding="utf-8")
     assert not any(advice_for(text[start : start + 3000]) for start in range(0, len(text), 3000))
 
 
-def test_a_corpus_reports_it_once(tmp_path) -> None:
-    """Only once for several readings, and not if the format was typed."""
+def test_a_corpus_reports_its_kind_once(tmp_path) -> None:
+    """Not if the format was given."""
     path = tmp_path / "a.txt"
     path.write_text("id\ttext\n1\tthe cat\n2\ta dog\n")
     corpus = Corpus([str(path)])

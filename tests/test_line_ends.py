@@ -1,4 +1,4 @@
-"""Line ends of files: CR LF, a lone CR, none at the end; what becomes of them, what is reported."""
+"""Line ends of files: CR LF, a lone CR, or none at the end; what is read and what is reported."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ def read(found: Corpus) -> str:
 
 
 def test_the_cr_of_a_list_is_dropped_and_reported_once(tmp_path) -> None:
-    """For all files in one sentence; --keep-cr keeps it, and then there is nothing to report."""
+    """--keep-cr keeps it."""
     files = {"a.txt": NAMES, "b.txt": b"Dora\n", "c.txt": b"Emil\r\n"}
     found = corpus(tmp_path, files)
     assert read(found) == read(found) == END.join(["Anna", "Bert", "Clara", "Dora", "Emil", ""])
@@ -44,15 +44,9 @@ def test_the_cr_of_a_list_is_dropped_and_reported_once(tmp_path) -> None:
     assert (kept.warnings, kept.crlf, found.crlf) == ([], True, False)
 
 
-def test_paragraphs_of_windows_are_parted_by_blank_lines(tmp_path) -> None:
-    """They were one paragraph before, as a line of a CR alone is not blank."""
-    found = corpus(tmp_path, {"a.txt": b"a\r\nb\r\n\r\nc\r\n"}, "paragraph")
-    assert read(found) == f"a\nb{END}c{END}"
-
-
 @pytest.mark.parametrize("block", [1, 2, 3, 100])
-def test_a_lone_crlf_lines_in_a_file_of_an_old_mac(tmp_path, block: int) -> None:
-    """They do if there is no LF; a single CR in another file is text."""
+def test_a_lone_cr_ends_a_line_in_a_file_without_lf(tmp_path, block: int) -> None:
+    """In other files it is text."""
     found = corpus(tmp_path, {"mac.txt": b"Anna\rBert\rClara", "b.txt": b"Do\rra\nEmil\n"})
     found._block_bytes = block
     assert read(found) == END.join(["Anna", "Bert", "Clara", "Do\rra", "Emil", ""])
@@ -63,8 +57,8 @@ def test_a_lone_crlf_lines_in_a_file_of_an_old_mac(tmp_path, block: int) -> None
 
 
 @pytest.mark.parametrize("document", ["stream", "file"])
-def test_line_ends_that_differ_in_a_stream_are_kept_and_reported_once(tmp_path, document) -> None:
-    """There is no note about line ends of one kind."""
+def test_mixed_line_ends_of_a_stream_are_kept_and_reported_once(tmp_path, document) -> None:
+    """Line ends of one kind are not reported."""
     files = {"a.txt": NAMES, "b.txt": b"Dora\n", "c.txt": b"Emil\r\nFritz\n", "d.txt": b"Gustav\n"}
     found = corpus(tmp_path, files, document)
     assert read(found).replace(END, "") == b"".join(files.values()).decode()
@@ -83,7 +77,7 @@ def test_line_ends_that_differ_in_a_stream_are_kept_and_reported_once(tmp_path, 
 # ------------------------------------------------------------------ files without a final line end
 
 
-def test_files_of_a_stream_are_not_glued(tmp_path) -> None:
+def test_files_of_a_stream_are_separated_by_a_line_end(tmp_path) -> None:
     """`one two` and `three four` once gave `twothree`."""
     files = {"s1": b"one two", "e": b"", "s2": b"three four", "s3": b"five\n", "s4": b"six"}
     found = corpus(tmp_path, files, "stream")
@@ -107,7 +101,7 @@ def run_of(tmp_path: Path, **options) -> Path:
 
 
 def test_a_text_in_memory_is_read_as_a_file_is(tmp_path) -> None:
-    """`train(text=...)` drops the CR of a list, and `evaluate` reads what the model has learnt."""
+    """Training and evaluation drop the CR of a list."""
     text = NAMES.decode() * 9
     path = run_of(tmp_path, text=text, document="line")
     model = load(path)
@@ -116,7 +110,7 @@ def test_a_text_in_memory_is_read_as_a_file_is(tmp_path) -> None:
     assert model.evaluate(text) == model.evaluate(text.replace("\r", ""))
 
 
-def test_a_model_of_cr_lf_is_evaluated_on_cr_lf(tmp_path, monkeypatch, call: Call) -> None:
+def test_a_model_with_cr_lf_reads_cr_lf(tmp_path, monkeypatch, call: Call) -> None:
     """Every command reads a text by the rules of the training text."""
     monkeypatch.chdir(tmp_path)
     source = tmp_path / "names.txt"
@@ -132,10 +126,8 @@ def test_a_model_of_cr_lf_is_evaluated_on_cr_lf(tmp_path, monkeypatch, call: Cal
     assert json.loads(out.splitlines()[0])["text"] == "Anna\r"
 
 
-def test_a_run_of_an_older_version_goes_on_with_the_text_as_it_was_read(
-    tmp_path, monkeypatch
-) -> None:
-    """Files were glued and a CR was kept, without a setting that says so."""
+def test_a_run_of_an_older_version_reads_its_text_as_before(tmp_path, monkeypatch) -> None:
+    """It joined files and kept a CR, without a setting for either."""
     monkeypatch.setattr("charlm.runs.data.CACHED_FROM_BYTES", 10)
     files = {"a.txt": NAMES * 3 + b"Dora", "b.txt": NAMES * 3}
     for name, content in files.items():
