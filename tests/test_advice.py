@@ -97,7 +97,6 @@ def test_running_text_is_never_called_a_list(kind: str) -> None:
 
 @pytest.mark.parametrize("words", [1, 2, 3])
 def test_a_list_read_as_a_stream_is_reported(words: int) -> None:
-    """With the flags that read it as a list."""
     (note,) = stream(names(60, words=words))
     assert "looks like a list" in note
     assert note.endswith("--document line --hold-out random")
@@ -138,7 +137,6 @@ def test_held_out_documents_in_the_training_text_are_counted(size: int) -> None:
 
 
 def test_a_text_of_few_tokens_is_reported() -> None:
-    """With the unit that has more of them."""
     assert size_advice(FEW_TOKENS, 9999, "word") == []
     assert "5 words" in size_advice(5, 30, "word")[0]
     assert "--unit char (30 characters)" in size_advice(5, 30, "word")[0]

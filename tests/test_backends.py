@@ -177,8 +177,7 @@ def test_a_text_in_windows_equals_the_whole_text(name: str, cell: str) -> None:
 
 @every_cell
 @every_variant
-def test_kernels_do_not_depend_on_rows_or_threads(variant: str, cell: str) -> None:
-    """To the bit."""
+def test_kernels_give_equal_bits_for_any_rows_and_threads(variant: str, cell: str) -> None:
     model = model_of(cell, hidden_size=40, embedding_size=9)
     inputs, targets = (random_ids(V, 6, 31, seed) for seed in (1, 2))
     one = engine_of(variant, model)
@@ -197,9 +196,7 @@ def test_kernels_do_not_depend_on_rows_or_threads(variant: str, cell: str) -> No
 @every_variant
 @pytest.mark.parametrize("kind", ["fp32", "bf16", "int8"])
 @every_cell
-def test_a_large_vocabulary_reads_embeddings_instead_of_the_table(
-    variant: str, kind: str, cell: str
-) -> None:
+def test_a_large_vocabulary_needs_no_table_of_inputs(variant: str, kind: str, cell: str) -> None:
     sizes = {"hidden_size": 130, "embedding_size": 18, "num_layers": 1, "vocab_size": 33_000}
     model = model_of(cell, **sizes)
     engine = engine_of(variant, model, kind, threads=2)

@@ -129,7 +129,7 @@ def test_a_segment_that_begins_a_line_reads_the_start_symbol() -> None:
 
 
 def test_documents_begin_at_the_end_of_the_one_before() -> None:
-    """And nowhere else; a search from the wrong side once missed these places."""
+    """A search from the wrong side once missed these places."""
     text = encoded_documents([[5, 6], [7], [8, 5]], is_stream=True)
     assert begins_text(text, np.arange(5), None).tolist() == [True, False, True, True, False]
 

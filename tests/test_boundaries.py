@@ -34,8 +34,8 @@ def models(tmp_path_factory) -> dict[str, Model]:
 
 def chances(model: Model, prompt: str) -> list[float]:
     """Return the probabilities of the next token in the order of the ids."""
-    found = model.next(prompt, top=len(model.vocabulary))
-    return [token.probability for token in sorted(found, key=lambda token: token.id)]
+    tokens = model.next(prompt, top=len(model.vocabulary))
+    return [token.probability for token in sorted(tokens, key=lambda token: token.id)]
 
 
 @pytest.mark.parametrize("kind", ["lines", "bytes", "words", "backward"])
@@ -81,10 +81,8 @@ def test_a_step_over_a_line_end_is_a_step_over_eos(models: dict[str, Model], kin
 
 
 @pytest.mark.parametrize("kind", ["lines", "bytes", "words", "backward"])
-def test_sentences_of_several_lines_are_scored_as_documents(
-    models: dict[str, Model], kind: str
-) -> None:
-    """By `score` and by `evaluate`; the last line end is the last EOS."""
+def test_lines_of_a_sentence_are_scored_as_documents(models: dict[str, Model], kind: str) -> None:
+    """`score` and `evaluate` agree; the last line end is the last EOS."""
     model = models[kind]
     whole = model.score("an bo\nna", tokens=True)[0]
     parts = model.score(["an bo", "na"], tokens=True)
@@ -148,7 +146,7 @@ def test_open_documents_without_a_reset_and_with_cr_lf() -> None:
         windows.open_document(f"a{END}b")
 
 
-def test_boundaries_of_a_run_are_those_of_its_text() -> None:
+def test_boundaries_of_a_run_follow_from_its_text() -> None:
     """They survive config.json; for older runs the vocabulary decides."""
     words = vocabulary_of("a b\n" * 9, unit="word", words="whitespace")
     row = [*words.encode("a b").tolist(), EOS]

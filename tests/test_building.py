@@ -54,7 +54,6 @@ def test_blank_separated_words_are_counted_exactly() -> None:
 
 
 def test_rare_tokens_are_counted_as_unk() -> None:
-    """By min_count or by max_size."""
     rare = built("aabbbc", min_count=2)
     assert rare.vocabulary.tokens == ["<unk>", "<eos>", "b", "a"]
     assert rare.counts.tolist() == [1, 0, 3, 2]
@@ -88,7 +87,7 @@ def test_words_seen_once_are_dropped_only_from_long_texts(monkeypatch) -> None:
 
 
 def test_literal_unk_in_a_text_is_the_unknown_token(monkeypatch) -> None:
-    """As in the Penn Treebank; rare words are then kept."""
+    """The Penn Treebank has it; rare words are then kept."""
     monkeypatch.setattr(building, "FEW_WORDS", 2)
     result = built("the <unk> sat on <unk>\n", "word", words="whitespace")
     assert result.vocabulary.tokens == ["<unk>", "\n", "on", "sat", "the"]
@@ -160,7 +159,7 @@ def test_an_almost_empty_text_makes_a_small_vocabulary(form: dict, text: str) ->
 )
 @given(text=TEXTS)
 @settings(max_examples=25)
-def test_counts_are_those_of_the_encoded_text(form: dict, text: str) -> None:
+def test_counts_equal_those_of_the_encoded_text(form: dict, text: str) -> None:
     result = built(text, **form)
     assert result.counts.tolist() == count_ids([text], result.vocabulary).tolist()
 

@@ -62,9 +62,7 @@ def test_a_shipped_model_is_installed_and_tracked(name: str) -> None:
     assert f"!/checkpoints/{name}/" in (ROOT / ".gitignore").read_text(encoding="utf-8").split()
 
 
-def test_a_finished_run_can_be_packaged(
-    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_can_be_packaged(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """It scores as before; text, log, checkpoints and paths are left out."""
     text = tmp_path / "novel.txt"
     text.write_text("the cat sat on the mat.\n" * 30, encoding="utf-8")
@@ -87,7 +85,6 @@ def test_a_finished_run_can_be_packaged(
 
 
 def test_the_built_in_model_knows_what_unk_stands_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a new run on its text would store it."""
     monkeypatch.chdir(ROOT)
     settings = settings_from(read_record(CHECKPOINTS / "tales")["settings"])
     dataset = load_dataset(settings.corpus, settings.vocabulary)

@@ -44,10 +44,8 @@ def naive(contexts: Contexts, cache: Cache) -> list[float]:
 
 @pytest.mark.parametrize("size", [1, 3, 7, 100])
 @pytest.mark.parametrize("theta", [0.0, 0.5, 3.0])
-def test_the_cache_follows_its_formula(
-    size: int, theta: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In blocks shorter and longer than the cache."""
+def test_the_cache_is_its_formula(size: int, theta: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is computed in blocks shorter and longer than the cache."""
     contexts, cache = random_contexts(), Cache(size=size, weight=0.3, theta=theta)
     expected = naive(contexts, cache)
     for block in (1, 5, 256):
@@ -58,8 +56,7 @@ def test_the_cache_follows_its_formula(
 def test_extreme_contexts_do_not_overflow() -> None:
     contexts = random_contexts()
     contexts.hidden[20:] *= 1000.0
-    found = cached_nats(contexts, Cache(size=30, weight=0.5, theta=1.0))
-    assert np.isfinite(found).all()
+    assert np.isfinite(cached_nats(contexts, Cache(size=30, weight=0.5, theta=1.0))).all()
 
 
 def test_the_future_is_not_seen() -> None:
@@ -82,7 +79,6 @@ def test_probabilities_of_all_tokens_sum_to_one() -> None:
 
 
 def test_contexts_are_the_states_of_the_model() -> None:
-    """In streams and documents."""
     model = tiny_model("lstm", V)
     ids = [2, 3, 4, 2, 3, 3, 1, 4]
     contexts = read_contexts(engine(model), encoded_stream(ids))

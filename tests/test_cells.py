@@ -266,8 +266,7 @@ def test_a_cell_follows_its_formula(cell: str) -> None:
 
 
 @every_cell
-def test_gradients_are_those_of_finite_differences(cell: str) -> None:
-    """Of the inputs, the state and every weight."""
+def test_gradients_equal_finite_differences(cell: str) -> None:
     layer = layer_of(cell)
     x, state = random_inputs(layer)
     names = [name for name, _ in layer.named_parameters()]
@@ -354,10 +353,10 @@ def test_the_parallel_scan_equals_the_loop(length: int) -> None:
     for step in range(length):
         h = keep[step] * h + add[step]
         loop.append(h)
-    expected, found = torch.stack(loop), scanned(keep, add, start)
-    torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10)
+    expected, scan = torch.stack(loop), scanned(keep, add, start)
+    torch.testing.assert_close(scan, expected, atol=1e-10, rtol=1e-10)
     weights = torch.randn(length, B, H, generator=generator, dtype=torch.float64)
-    ours = torch.autograd.grad((found * weights).sum(), (keep, add, start))
+    ours = torch.autograd.grad((scan * weights).sum(), (keep, add, start))
     theirs = torch.autograd.grad((expected * weights).sum(), (keep, add, start))
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other, atol=1e-9, rtol=1e-9)

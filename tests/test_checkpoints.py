@@ -143,9 +143,7 @@ def test_a_crash_while_replacing_falls_back_to_the_same_step(tmp_path: Path) -> 
     assert [path.name for path in (tmp_path / "states").iterdir()] == ["step-5"]
 
 
-def test_a_failed_save_keeps_the_older_checkpoints(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_save_deletes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(tmp_path, 1, 2, keep=2)
 
     def full(path: Path, data: bytes) -> None:

@@ -46,9 +46,7 @@ def test_a_shell_reads_a_command_back(words: list[str]) -> None:
     assert shlex.split(command(*words)) == ["charlm", *words]
 
 
-def test_a_command_names_the_checkpoints_unless_they_are_the_default(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_command_names_another_checkpoint_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment variable does not change the default."""
     assert command("info", run=Path("checkpoints/x")) == "charlm info --run x"
     assert command("info", run=Path("a b/x")) == "charlm info --run 'a b/x'"
@@ -151,7 +149,7 @@ def test_commands_suggested_by_a_search_run(call: Call, monkeypatch: pytest.Monk
         "--trial-minutes", "0.004", "--set", "threads=1",
         "--knobs", "dropout", "--set", "hidden_size=4", "--set", "num_layers=1",
     )[2]  # fmt: skip
-    found = commands_in(err)
-    assert {"sample", "train"} <= {words[0] for words in found} <= {"search", "sample", "train"}
-    for words in found:
+    commands = commands_in(err)
+    assert {"sample", "train"} <= {words[0] for words in commands} <= {"search", "sample", "train"}
+    for words in commands:
         assert call(*words, *(["--steps", "2"] if words[0] == "train" else []))[0] == 0

@@ -64,7 +64,7 @@ def facts():
     return json.loads((CORPORA / "tales.json").read_text())
 
 
-def test_the_committed_files_are_those_of_the_script(tales):
+def test_the_script_writes_the_committed_files(tales):
     for name, content in make_files(tales).items():
         committed = (CORPORA / name).read_bytes()
         assert hashlib.sha256(committed).digest() == hashlib.sha256(content.encode()).digest(), name
@@ -130,7 +130,6 @@ def test_ambiguous_grammars_are_refused(source):
 
 
 def test_no_tale_has_two_derivations():
-    """In every state of the grammar two alternatives come to differ."""
     grammar = Grammar.from_file(GRAMMAR, lifted=True)
     assert Ambiguity(grammar, grammar.start("tale")).check() > 1000
 

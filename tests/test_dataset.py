@@ -86,13 +86,13 @@ def test_documents_can_be_held_out_at_random() -> None:
         load("\n".join(lines), "line", chunk=chunk, valid_frac=0.25, hold_out="random")
         for chunk in (1 << 20, 7)
     ]
-    found = [
+    results = [
         [data.vocabulary.decode(part.ids).splitlines() for part in (data.train, data.valid)]
         for data in parts
         if data.valid
     ]
-    assert found[0] == found[1]
-    train, valid = found[0]
+    assert results[0] == results[1]
+    train, valid = results[0]
     assert sorted(train + valid) == lines
     assert len(valid) == 50
     assert train == sorted(train)
@@ -242,9 +242,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 @pytest.mark.parametrize("document", ["stream", "line"])
-def test_a_cached_text_equals_the_text_in_memory(
-    form: dict, document: str, cache, monkeypatch
-) -> None:
+def test_a_cached_text_equals_one_in_memory(form: dict, document: str, cache, monkeypatch) -> None:
     """The second load encodes nothing."""
     text = "to be\nor not\nto be 猫\n" * 3
     options = CorpusSettings(), VocabularySettings(**form)
@@ -261,7 +259,6 @@ def test_a_cached_text_equals_the_text_in_memory(
 
 
 def test_the_cache_is_keyed_by_content(cache) -> None:
-    """By text, document rule and vocabulary, but not by name."""
     load("abab\nab", valid_frac=0)
     assert len(list(cache.iterdir())) == 1
     load("abab\nab", valid_frac=0, chunk=2)
@@ -355,9 +352,7 @@ def test_a_vocabulary_that_does_not_fit_the_text_is_reported() -> None:
     ("document", "keep", "crlf"),
     [("line", False, False), ("line", True, True), ("stream", False, True), ("file", False, True)],
 )
-def test_a_model_knows_whether_its_lines_end_with_cr_lf(
-    document: str, keep: bool, crlf: bool
-) -> None:
+def test_a_model_knows_if_its_lines_end_with_cr_lf(document: str, keep: bool, crlf: bool) -> None:
     """A list is read without the CR, or every name would end with one."""
     corpus = Corpus.from_text("Anna\r\nBert\r\n" * 20, document, keep_cr=keep)
     data = load_dataset(CorpusSettings(), VocabularySettings(), corpus=corpus)

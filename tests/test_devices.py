@@ -69,7 +69,7 @@ def test_bf16_is_used_if_its_gradients_agree(
 
 @pytest.mark.usefixtures("served")
 def test_the_choice_does_not_depend_on_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two equal runs started together, one once found bf16 "22 times slower"."""
+    """One of two equal runs once found bf16 "22 times slower"."""
     before = chosen()
     ticks = iter(range(0, 10**9, 1000))
     for clock in ("perf_counter", "monotonic", "time", "process_time"):
@@ -109,9 +109,7 @@ def test_bfloat16_is_detected_by_torch_or_by_processor_flags(
 
 
 @pytest.mark.usefixtures("served")
-def test_layers_that_torch_computes_in_float16_use_fp32(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_layers_that_torch_computes_in_float16_use_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     """As cuDNN does under bfloat16: small gradients vanish."""
     forward = torch.nn.LSTM.forward
 

@@ -121,7 +121,6 @@ def test_each_half_has_the_weights_of_a_single_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stop", ["forward", "between", "backward"])
 def test_a_run_of_two_halves_can_be_resumed_anywhere(stop: str, tmp_path: Path) -> None:
-    """In the first half, between the halves, and in the second."""
     whole = trained(tmp_path, "both", "whole")
     session = begun(tmp_path, "both")
     for number, half in enumerate(halves(session)):
@@ -147,9 +146,7 @@ def stop_in_the_second_half(session: Session) -> None:
         list(half.records())
 
 
-def test_a_large_text_is_read_once_for_both_halves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_halves_read_a_large_text_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """stdin was once empty after the first half."""
     monkeypatch.setattr(data, "CACHED_FROM_BYTES", 10)
     session = begun(tmp_path, "both")

@@ -27,7 +27,7 @@ def test_statistics_are_root_mean_squares_of_gradients(monkeypatch: pytest.Monke
     monkeypatch.setattr(dynamic, "STATISTICS_ROWS", 2)
     model = tiny_model("gru", V)
     text = encoded_stream([0, 1, 2, 3, 4, 0, 2, 4, 1, 3, 0, 0, 1])
-    found = gradient_rms(engine(model), text, 3)
+    statistics = gradient_rms(engine(model), text, 3)
     ids = torch.from_numpy(text.ids.astype(np.int64))
     squares = {name: 0.0 for name, _ in model.named_parameters()}
     for starts in ([0, 6], [3, 9]):  # four windows of three, every second one in a batch
@@ -38,7 +38,7 @@ def test_statistics_are_root_mean_squares_of_gradients(monkeypatch: pytest.Monke
         for name, weight in model.named_parameters():
             squares[name] = squares[name] + weight.grad**2
     for name, square in squares.items():
-        torch.testing.assert_close(found[name], (square / 2).sqrt())
+        torch.testing.assert_close(statistics[name], (square / 2).sqrt())
 
 
 def test_dynamic_evaluation_follows_its_formula() -> None:
@@ -62,15 +62,15 @@ def test_dynamic_evaluation_follows_its_formula() -> None:
                 step = HOW.rate * weight.grad / (rms[name] + EPSILON)
                 weight += pull * (trained[name] - weight) - step
         state = tuple(tuple(part.detach() for part in layer) for layer in after)
-    found = dynamic_nats(source, encoded_stream(TEXT.ids[:16]), rms, HOW)
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    result = dynamic_nats(source, encoded_stream(TEXT.ids[:16]), rms, HOW)
+    np.testing.assert_allclose(result, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "mogrifier", "esn", "tied mixture", "one-hot"])
 def test_rate_zero_is_the_plain_model(cell: str) -> None:
     source, rms = backend_and_rms(cell)
-    found = dynamic_nats(source, TEXT, rms, Dynamic(rate=0.0, decay=0.5, window=6))
-    np.testing.assert_allclose(found, naive_nats(source.model, TEXT.ids), atol=1e-5)
+    result = dynamic_nats(source, TEXT, rms, Dynamic(rate=0.0, decay=0.5, window=6))
+    np.testing.assert_allclose(result, naive_nats(source.model, TEXT.ids), atol=1e-5)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "esn", "one-hot"])
@@ -88,31 +88,31 @@ def test_the_model_is_not_changed(cell: str) -> None:
 def test_the_future_is_not_seen() -> None:
     """A later token changes no earlier figure."""
     source, rms = backend_and_rms()
-    found = dynamic_nats(source, TEXT, rms, HOW)
+    result = dynamic_nats(source, TEXT, rms, HOW)
     for at in (5, 6, 20, 46):
         ids = TEXT.ids.copy()
         ids[at] = (ids[at] + 1) % V
         other = dynamic_nats(source, encoded_stream(ids), rms, HOW)
-        np.testing.assert_array_equal(other[:at], found[:at])
-        assert other[at] != found[at]
+        np.testing.assert_array_equal(other[:at], result[:at])
+        assert other[at] != result[at]
 
 
 def test_documents_reset_the_state_but_not_the_weights() -> None:
     """The last of eight equal documents is likelier than the first."""
     source, rms = backend_and_rms()
     text = encoded_documents([[2, 3, 4, 2, 3, 4, 1]] * 8)
-    found = dynamic_nats(source, text, rms, HOW).reshape(8, 7)
+    result = dynamic_nats(source, text, rms, HOW).reshape(8, 7)
     first = naive_nats(source.model, [2, 3, 4, 2, 3, 4])
-    assert found[0, :6] == pytest.approx(first, abs=1e-5)
-    assert found[7].sum() < found[0].sum()
+    assert result[0, :6] == pytest.approx(first, abs=1e-5)
+    assert result[7].sum() < result[0].sum()
 
 
 def test_the_calibration_factor_applies() -> None:
     source, rms = backend_and_rms()
     scaled = TorchBackend(source.model, 2.0)
-    found = dynamic_nats(scaled, TEXT, rms, Dynamic(rate=0.0, decay=0.0))
+    result = dynamic_nats(scaled, TEXT, rms, Dynamic(rate=0.0, decay=0.0))
     other = dynamic_nats(source, TEXT, rms, Dynamic(rate=0.0, decay=0.0))
-    assert abs(found - other).max() > 0.01
+    assert abs(result - other).max() > 0.01
 
 
 def test_the_best_of_the_grid_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

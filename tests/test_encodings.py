@@ -74,7 +74,6 @@ def test_valid_utf_8_is_always_utf_8(tmp_path) -> None:
 
 
 def test_all_badly_encoded_files_are_listed_at_once(tmp_path) -> None:
-    """With place and probable encoding of each."""
     (tmp_path / "a.txt").write_text("fine\n")
     for number, (language, codec) in enumerate([("French", "cp1252"), ("Russian", "koi8_r")]):
         (tmp_path / f"b{number}.txt").write_bytes(text_of(language, codec).encode(codec))
@@ -125,7 +124,6 @@ def test_a_file_that_fits_no_encoding_is_refused(tmp_path, monkeypatch) -> None:
 
 
 def test_auto_needs_the_whole_text() -> None:
-    """Such as standard input."""
     with pytest.raises(UsageError, match="--encoding auto needs to read the whole text"):
         codec_name("auto")
 

@@ -81,9 +81,7 @@ def test_an_unmeasured_plan_has_no_expectation() -> None:
      ("word", 51, MILLIONS, "millions of letters"), ("char", 3_000, MILLIONS - 1, "letters"),
      ("byte", 256, MILLIONS, "millions of letters")],
 )  # fmt: skip
-def test_the_kind_of_text_follows_from_its_tokens(
-    unit: str, vocab_size: int, tokens: int, kind
-) -> None:
+def test_the_kind_of_text_by_its_tokens(unit: str, vocab_size: int, tokens: int, kind) -> None:
     """Few kinds of words are letters."""
     assert kind_of(unit, vocab_size, tokens) == kind
 

@@ -98,10 +98,8 @@ def test_text_and_name_must_be_strings(tmp_path: Path) -> None:
     [("column", "x"), ("glue", True), ("encoding", "latin-1"), ("header", False),
      ("delimiter", ";"), ("input_format", "csv"), ("quoting", "none"), ("errors", "replace")],
 )  # fmt: skip
-def test_a_text_in_memory_refuses_settings_of_files(
-    name: str, value: object, tmp_path: Path
-) -> None:
-    """As an argument and in a file of settings: it would have no effect."""
+def test_a_text_in_memory_refuses_file_settings(name: str, value: object, tmp_path: Path) -> None:
+    """They have no effect, as an argument or in a file of settings."""
     with pytest.raises(UsageError, match=f"{name} .* has no effect with a text in memory"):
         charlm.fit(text=TEXT, checkpoints=tmp_path, **TINY, **{name: value})
     config = tmp_path / "c.toml"
@@ -248,9 +246,7 @@ def on_a_terminal(folder: Path, **more: object) -> str:
     return shown.decode()
 
 
-def test_the_progress_bar_is_for_terminals(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_progress_bar_is_for_terminals(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """It can be requested in a pipe and switched off on a terminal."""
     shown = on_a_terminal(tmp_path)
     assert "100%" in shown
@@ -332,16 +328,13 @@ def test_tables_in_a_notebook_are_escaped_and_cut() -> None:
     assert Words()._repr_html_().count("<td") == 0
 
 
-def test_the_error_without_pandas_says_what_to_install(
-    model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_pandas_an_extra_is_named(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(EnvironmentFailure, match=r"pip install 'charlm\[pandas\]'"):
         model.next("a").to_pandas()
 
 
 def test_a_run_without_a_log_has_an_empty_history() -> None:
-    """Such as the built-in one."""
     assert charlm.load("tales").history == []
 
 
@@ -372,7 +365,6 @@ def score_of(model: Model) -> float:
 
 @pytest.mark.parametrize("engine", ["numpy", "torch", "auto"])
 def test_a_copied_model_is_loaded_again_with_its_options(folder: Path, engine: str) -> None:
-    """By pickle and by copy, with the same kind of backend."""
     model = charlm.load("a", checkpoints=folder, engine=engine, threads=1)
     for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), copy.copy(model)):
         assert other is not model
@@ -434,7 +426,7 @@ def test_a_forked_process_refuses_weights_that_have_changed(folder: Path) -> Non
     assert forked(copied, child.strip()) == 7
 
 
-def test_a_copy_of_a_run_that_is_gone_is_refused(tmp_path: Path) -> None:
+def test_a_copy_of_a_missing_run_is_refused(tmp_path: Path) -> None:
     model = charlm.fit(text=TEXT, checkpoints=tmp_path, name="gone", **TINY)
     data = pickle.dumps(model)
     (tmp_path / "gone").rename(tmp_path / "away")

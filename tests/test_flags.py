@@ -27,7 +27,6 @@ def values_of(name: str) -> list[Any]:
 
 @pytest.mark.parametrize("name", TABLE)
 def test_the_words_of_a_setting_give_it_its_value(name: str) -> None:
-    """As a flag or by --set."""
     for value in values_of(name):
         words = words_of(name, value)
         given = TRAIN.make_context("train", list(words)).params

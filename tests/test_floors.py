@@ -103,7 +103,6 @@ def packages(names: set[str]) -> set[str]:
 
 @every_module
 def test_every_module_is_on_a_floor(module: str) -> None:
-    """And has a docstring."""
     assert home(module) in FLOORS
     assert ast.get_docstring(tree_of(module))
 

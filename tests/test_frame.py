@@ -59,7 +59,6 @@ TAKING = taking_text()
 
 @pytest.mark.parametrize("words", verbs(), ids=" ".join)
 def test_every_command_has_the_global_flags(words: list[str], call: Call) -> None:
-    """And an example in its help."""
     status, out, _ = call(*words, "--help")
     assert status == 0
     assert all(flag in out for flag in ("--quiet", "-q", "--verbose", "-v", "--debug", "--version"))
@@ -91,33 +90,31 @@ def test_debug_after_the_command_shows_a_traceback(call: Call) -> None:
     [["info"], ["verify"], ["sample", *SHORT], ["vectors", "export"], ["gradients", "--lags", "4"]],
     ids=lambda words: words[0],
 )
-def test_a_run_may_be_an_argument(words: list[str], call: Call, here: Path) -> None:
-    """By name or by path."""
-    shutil.copytree(shipped("checkpoints", "tales"), here / "copy")
+def test_a_run_may_be_an_argument(words: list[str], call: Call) -> None:
+    shutil.copytree(shipped("checkpoints", "tales"), Path("copy"))
     for run in ("tales", "copy"):
         expected = call(*words, "--run", run)
         assert call(*words, run) == expected
         assert expected[0] == 0 or "gradients" in words  # which may need a text
 
 
-def test_gradients_take_a_run_before_their_texts(call: Call, here: Path) -> None:
+def test_gradients_take_a_run_before_their_texts(call: Call) -> None:
     """A file of the same name is a text."""
-    (here / "t.txt").write_text("the cat sat on the mat. " * 20)
+    Path("t.txt").write_text("the cat sat on the mat. " * 20)
     flags = ["--lags", "4"]
     default = call("gradients", "t.txt", *flags)
     expected = call("gradients", "t.txt", "--run", "tales", *flags)
     assert expected[0] == 0
     assert call("gradients", "tales", "t.txt", *flags) == expected
-    (here / "t.txt").rename("tales")
+    Path("t.txt").rename("tales")
     assert call("gradients", "tales", *flags)[1] == default[1]
 
 
-def test_a_text_in_place_of_a_run_is_explained(call: Call, here: Path) -> None:
-    """With the option that takes it."""
+def test_a_text_in_place_of_a_run_is_explained(call: Call) -> None:
     status, _, err = call("sample", "Once upon")
     assert status == 4
     assert "charlm sample --prime 'Once upon'" in err
-    (here / "a b.txt").write_text("abc")
+    Path("a b.txt").write_text("abc")
     status, _, err = call("eval", "a b.txt")
     assert status == 4
     assert "is a file" in err
@@ -133,11 +130,9 @@ def test_two_runs_are_refused(call: Call) -> None:
     assert (status, "Expected one RUN." in err) == (2, True)
 
 
-def test_an_environment_variable_names_the_run(
-    call: Call, monkeypatch: pytest.MonkeyPatch, here: Path
-) -> None:
+def test_an_environment_variable_names_the_run(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """A flag or an argument wins."""
-    shutil.copytree(shipped("checkpoints", "tales"), here / "copy")
+    shutil.copytree(shipped("checkpoints", "tales"), Path("copy"))
     monkeypatch.setenv("CHARLM_RUN", "copy")
     assert "run copy (from CHARLM_RUN)" in call("info")[2]
     assert call("info")[1] == call("info", "copy")[1]
@@ -148,11 +143,9 @@ def test_an_environment_variable_names_the_run(
     assert "CHARLM_RUN" in err
 
 
-def test_a_new_training_ignores_the_variable(
-    call: Call, monkeypatch: pytest.MonkeyPatch, here: Path
-) -> None:
+def test_a_new_training_ignores_the_variable(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """The variable names a run to read or to resume."""
-    (here / "t.txt").write_text("abc abd\n" * 40)
+    Path("t.txt").write_text("abc abd\n" * 40)
     monkeypatch.setenv("CHARLM_RUN", "tales")
     assert call("train", "t.txt", "--plan", "--hidden", "4", "--steps", "2", "--seed", "1")[0] == 0
     assert "built-in run" in call("train", "--resume")[2]
@@ -167,7 +160,6 @@ def test_every_command_has_a_rule_for_standard_input() -> None:
 
 @pytest.mark.parametrize("verb", TAKING)
 def test_a_text_on_stdin_that_would_be_ignored_is_refused(verb: str, call: Call) -> None:
-    """With the words to type instead, before anything is read."""
     short = {"train": ["--device", "mps"], "search": ["--minutes", "0.001"]}.get(verb, [])
     status, out, err = call(verb, *short, stdin=b"to be or not\n")
     assert (status, out) == (2, "")
@@ -178,16 +170,16 @@ def test_a_text_on_stdin_that_would_be_ignored_is_refused(verb: str, call: Call)
     assert not Path("checkpoints").exists()
 
 
-def test_a_command_with_a_text_ignores_stdin(call: Call, here: Path) -> None:
+def test_a_command_with_a_text_ignores_stdin(call: Call) -> None:
     """So it can run in a shell loop that reads a list."""
     assert call("sample", *SHORT, "--prime", "a", stdin=b"next line\n")[0] == 0
     assert call("next", "", stdin=b"next line\n")[0] == 0
     assert call("info", stdin=b"next line\n")[0] == 0
-    (here / "t.txt").write_text("abc abd\n" * 40)
-    (here / "c.toml").write_text('[corpus]\nsources = ["t.txt"]\n[training]\nsteps = 2\n')
+    Path("t.txt").write_text("abc abd\n" * 40)
+    Path("c.toml").write_text('[corpus]\nsources = ["t.txt"]\n[training]\nsteps = 2\n')
     plan = ["--plan", "--hidden", "4", "--seed", "1"]
     assert call("train", "--config", "c.toml", *plan, stdin=b"next line\n")[0] == 0
-    (here / "c.toml").write_text("[training]\nsteps = 2\n")
+    Path("c.toml").write_text("[training]\nsteps = 2\n")
     assert call("train", "--config", "c.toml", *plan, stdin=b"next line\n")[0] == 2
 
 
@@ -223,11 +215,7 @@ class Stream:
         return self.descriptor
 
 
-def test_waiting_bytes_are_counted_without_waiting(
-    monkeypatch: pytest.MonkeyPatch, here: Path
-) -> None:
-    """Of pipes, sockets, files, /dev/null and no input."""
-
+def test_waiting_bytes_are_counted_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     def count(descriptor: int) -> int:
         monkeypatch.setattr(sys, "stdin", Stream(descriptor))
         return stdin.waiting_bytes()
@@ -246,8 +234,8 @@ def test_waiting_bytes_are_counted_without_waiting(
         assert count(one.fileno()) == 0
         other.sendall(b"abcd")
         assert count(one.fileno()) == 4
-    (here / "a").write_bytes(b"abcdef")
-    for path, place, expected in ((here / "a", 4, 2), (here / "a", 6, 0), (Path(os.devnull), 0, 0)):
+    Path("a").write_bytes(b"abcdef")
+    for path, place, expected in ((Path("a"), 4, 2), (Path("a"), 6, 0), (Path(os.devnull), 0, 0)):
         descriptor = os.open(path, os.O_RDONLY)
         os.lseek(descriptor, place, os.SEEK_SET)
         assert count(descriptor) == expected

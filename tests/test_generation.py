@@ -138,7 +138,7 @@ def test_first_tokens_are_as_frequent_as_the_model_says(prompt: str, allow_unk: 
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.5), Sampling(top_k=4)])
-def test_nats_of_pieces_are_those_of_the_scorer(sampling: Sampling) -> None:
+def test_pieces_have_the_nats_of_the_scorer(sampling: Sampling) -> None:
     """For any sampling rule."""
     model = biased(eos=-50.0)
     options = {"length": 25, "sampling": sampling, "prompt": "the", "samples": 2}

@@ -97,7 +97,6 @@ def flow_of(norms: list[float]) -> GradientFlow:
     ],
 )
 def test_the_diagnosis_fits_the_curve(norms: list[float], words: list[str]) -> None:
-    """With a number and an option to change."""
     for word in words:
         assert word in flow_of(norms).diagnosis
 

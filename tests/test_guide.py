@@ -108,7 +108,6 @@ def run(line: str, call: Call) -> tuple[int, str, str]:
 
 @every_page
 def test_every_command_runs(page: str, call: Call, folder: Path) -> None:
-    """In order, in one folder."""
     if "charlm eval" in TEXTS[page]:  # a small run, to be the newest one
         call(*shortened(["train", "corpus.txt", "--name", "tiny"]))
     for line in commands(page):
@@ -151,7 +150,6 @@ def test_generated_tables_are_up_to_date(page: str) -> None:
 
 
 def test_a_long_session_is_shortened() -> None:
-    """To the requested lines of the training."""
     after = "validation d\n  more\n$ charlm next\nrun e\n"
     text = f"$ charlm train a\ntext a\nrun b\n  more\nbest c\n{after}"
     short = f"$ charlm train a\ntext a\n...\n{after}"
@@ -171,7 +169,6 @@ def test_the_readme_is_short_and_begins_with_the_two_scripts() -> None:
 
 
 def test_the_readme_lists_every_command_and_page() -> None:
-    """And no others."""
     verbs = {command.name for command in app.registered_commands}
     verbs |= {group.typer_instance.info.name for group in app.registered_groups}
     assert set(re.findall(r"^\| `charlm (\w+)", README, re.MULTILINE)) == verbs
@@ -179,7 +176,6 @@ def test_the_readme_lists_every_command_and_page() -> None:
 
 
 def test_every_path_of_the_tree_exists() -> None:
-    """In the listing of the repository."""
     text = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
     names = re.findall(r"(?:^|  )([\w/.]+/)\s", text, re.MULTILINE)
     assert len(names) >= 12
@@ -210,10 +206,7 @@ def test_a_page_is_found_by_its_name_or_the_beginning_of_it(typed: str, call: Ca
     ("typed", "pages_named"),
     [("setings", ["settings"]), ("s", ["samples", "scores", "settings"]), ("dropout", ["cells"])],
 )
-def test_an_unknown_page_is_answered_with_near_ones(
-    typed: str, pages_named: list[str], call: Call
-) -> None:
-    """By spelling, beginning, or a word of the text."""
+def test_an_unknown_page_suggests_others(typed: str, pages_named: list[str], call: Call) -> None:
     status, out, err = call("guide", typed)
     assert (status, out) == (2, "")
     for name in pages_named:

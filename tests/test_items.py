@@ -77,9 +77,7 @@ words = st.lists(st.text("abc", max_size=4), min_size=1, max_size=12)
 
 
 @given(words, st.integers(1, 30), st.booleans(), st.integers(0, 3))
-def test_items_are_what_a_plain_loop_keeps(
-    texts: list[str], count: int, unique: bool, min_len: int
-) -> None:
+def test_items_equal_a_plain_loop(texts: list[str], count: int, unique: bool, min_len: int) -> None:
     limit, expected = 40, []
     for attempt in range(limit):
         text = texts[attempt % len(texts)]
@@ -269,7 +267,6 @@ def test_options_without_effect_are_refused(arguments: list[str], message: str, 
 
 @pytest.mark.parametrize("run", ["line", "paragraph", "stream"])
 def test_samples_can_be_separated_again(run: str, call: Call, runs: Path) -> None:
-    """By a separator or by NUL."""
     model = charlm.load(runs / run)
     flags = ["sample", run, "--n", "3", "--seed", "1", "--len", "20"]
     if run == "line":

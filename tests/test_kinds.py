@@ -42,7 +42,6 @@ HTML = "<p>One.</p>\n<p>Two.</p>\n<div>Three.</div>\n<ul><li>Four.</li></ul>\n"
     ],
 )
 def test_other_kinds_of_text_are_recognised(text, words) -> None:
-    """With the flag or command that reads it."""
     assert words in advice_for(text)
 
 
@@ -87,7 +86,6 @@ def test_plain_text_gets_no_advice(text) -> None:
 
 
 def test_the_built_in_text_gets_no_advice() -> None:
-    """And so is any part of it."""
     text = Path(shipped("corpora", "tales.txt")).read_text(encoding="utf-8")
     assert not any(advice_for(text[start : start + 3000]) for start in range(0, len(text), 3000))
 

@@ -134,11 +134,11 @@ def test_a_sudden_rise_of_the_rate_is_reported(call: Call) -> None:
     assert train(call, "--steps", "40", "--schedule", "cosine")[0] == 0
     _, _, err = resume(call, "--more-steps", "40")
     old, new = map(float, re.findall(r"rate goes from (\S+) to (\S+) at once", err)[0])
-    wanted = float(re.findall(r"To keep \S+, add --learning-rate (\S+)", err)[0])
+    rate = float(re.findall(r"To keep \S+, add --learning-rate (\S+)", err)[0])
     rates = [r["learning_rate"] for r in read_metrics(Path("c/r")) if r["kind"] == "step"]
     assert old < rates[3] < new  # the rate of step 40, just before the schedule's end
     assert rates[4] < new < 10 * rates[4]
-    _, _, err = resume(call, "--more-steps", "40", "--learning-rate", str(wanted))
+    _, _, err = resume(call, "--more-steps", "40", "--learning-rate", str(rate))
     assert "at once" not in err
     assert train(call, "--name", "s", "--schedule", "constant")[0] == 0
     more = ["--more-steps", "10", "--checkpoints", "c"]
@@ -151,19 +151,19 @@ def test_a_sudden_rise_of_the_rate_is_reported(call: Call) -> None:
 def test_json_is_the_final_record(call: Call) -> None:
     """Also if there is nothing left to train."""
     status, out, _ = train(call, "--json")
-    found = json.loads(out)
-    assert (status, found["path"], found["name"], found["status"]) == (0, "c/r", "r", "finished")
-    assert (found["step"], found["reason"]) == (12, "complete")
-    assert found["valid_nats_per_token"] > 0
-    assert json.loads(resume(call, "--json")[1]) == found
+    record = json.loads(out)
+    assert (status, record["path"], record["name"], record["status"]) == (0, "c/r", "r", "finished")
+    assert (record["step"], record["reason"]) == (12, "complete")
+    assert record["valid_nats_per_token"] > 0
+    assert json.loads(resume(call, "--json")[1]) == record
 
 
 def test_json_of_a_plan(call: Call) -> None:
     status, out, _ = train(call, "--plan", "--json")
-    found = json.loads(out)
+    record = json.loads(out)
     assert status == 0
-    assert found["settings"]["model"]["hidden_size"] == 4
-    assert found["origins"]["model.hidden_size"] == "flag"
+    assert record["settings"]["model"]["hidden_size"] == 4
+    assert record["origins"]["model.hidden_size"] == "flag"
     assert not Path("c").exists()
 
 
@@ -180,9 +180,10 @@ def test_figures_of_a_validation_are_flat_in_the_log(call: Call) -> None:
 
 def test_a_log_of_an_older_version_is_read_in_the_new_form() -> None:
     records = read_metrics(Path(__file__).parent / "fixtures" / "format-1")
-    found = [one for one in records if one["kind"] == "evaluation"]
-    assert found and all(one["valid_nats_per_token"] > 0 for one in found)
-    assert not any("tally" in one for one in found)
+    evaluations = [record for record in records if record["kind"] == "evaluation"]
+    assert evaluations
+    assert all(record["valid_nats_per_token"] > 0 for record in evaluations)
+    assert not any("tally" in record for record in evaluations)
 
 
 def test_flattening_figures_twice_changes_nothing() -> None:
@@ -233,9 +234,7 @@ def test_continue_starts_or_resumes_a_run_or_changes_nothing(call: Call) -> None
     assert status == 2 and "made with dropout" in err and "--overwrite" in err
 
 
-def test_a_process_may_die_while_it_removes_a_run(
-    call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_may_die_removing_a_run(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """The folder is renamed first; the next process removes what is left."""
     train(call)
 
@@ -254,9 +253,7 @@ def test_a_process_may_die_while_it_removes_a_run(
 
 
 @pytest.mark.parametrize("flags", [[], ["--continue"], ["--overwrite"]])
-def test_a_folder_that_is_no_run_is_not_advised_to_be_overwritten(
-    call: Call, flags: list[str]
-) -> None:
+def test_overwriting_is_not_advised_for_other_folders(call: Call, flags: list[str]) -> None:
     for name, kind in (("search.json", "a search"), ("notes.txt", "no run")):
         shutil.rmtree("c", ignore_errors=True)
         Path("c/r").mkdir(parents=True)
@@ -267,7 +264,6 @@ def test_a_folder_that_is_no_run_is_not_advised_to_be_overwritten(
 
 
 def test_continue_ignores_settings_of_the_machine(call: Call) -> None:
-    """And another spelling of the path of the text."""
     assert train(call, "--continue")[0] == 0
     log = Path("c/r/run.json").read_bytes()
     for other in (["--save-minutes", "9"], ["--device", "cpu"], ["--set", "keep=1"]):
@@ -295,9 +291,7 @@ def test_continue_refuses_another_text_or_vocabulary(call: Call) -> None:
     assert train(call, "--continue")[0] == 0
 
 
-def test_a_large_text_is_read_again_only_if_it_is_newer(
-    call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_text_is_read_again_if_newer(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     assert train(call, "--continue")[0] == 0
     monkeypatch.setattr(data, "READ_AGAIN_BYTES", 10)
     os.utime("text.txt", (1, 1))
@@ -349,9 +343,7 @@ def test_a_half_that_is_longer_keeps_its_length(call: Call) -> None:
     assert "nothing was changed" in resume(call)[2]
 
 
-def test_another_number_of_threads_is_reported_once(
-    call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_change_of_threads_is_reported_once(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     assert train(call)[0] == 0
     note = "the number of threads changed"
@@ -372,9 +364,7 @@ def test_validations_are_spread_over_the_new_length(call: Call) -> None:
     assert read_record(Path("c/r"))["results"]["step"] >= stopped + 4
 
 
-def test_continue_resumes_a_run_that_another_process_just_started(
-    call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_continue_resumes_a_run_just_started(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     real = sessions.start_run
 
     def second(request: sessions.Request, *, command: str) -> Session:

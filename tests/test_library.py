@@ -146,7 +146,6 @@ def test_training_yields_records_and_stores_the_origins_of_settings(tmp_path: Pa
     ],
 )
 def test_unknown_and_wrong_settings_are_named(wrong, hint: str, tmp_path: Path) -> None:
-    """With the nearest name, before a folder is made."""
     with pytest.raises(UsageError, match=hint):
         charlm.train(text=TEXT, checkpoints=tmp_path / "runs", **wrong)
     assert not (tmp_path / "runs").exists()
@@ -188,9 +187,7 @@ def test_generated_paragraphs_are_separated_by_blank_lines(folder: Path) -> None
 
 
 @pytest.mark.parametrize(("document", "resets"), [("line", True), ("paragraph", False)])
-def test_the_state_resets_after_an_end_if_training_did(
-    document: str, resets: bool, folder: Path
-) -> None:
+def test_the_state_resets_where_training_did(document: str, resets: bool, folder: Path) -> None:
     """Blank-separated words end each line with EOS, also inside of longer documents."""
     chosen = {"unit": "word", "words": "whitespace", "document": document}
     text = "abc abd\nab ca\n\n" * 10
@@ -223,9 +220,7 @@ def test_the_state_resets_after_an_end_if_training_did(
         (lambda model: model.score([float("nan")]), r"texts\[0\] is nan; expected a str"),
     ],
 )
-def test_a_wrong_argument_is_refused_by_its_name(
-    use: Callable[[Model], object], problem: str
-) -> None:
+def test_a_wrong_argument_is_named(use: Callable[[Model], object], problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
         use(charlm.load("tales"))
 

@@ -207,10 +207,9 @@ def test_a_piece_read_again_is_compared_with_its_latest_reading(monkeypatch) -> 
 @every_model
 @pytest.mark.parametrize("rows", [1, 2, 32])
 @pytest.mark.parametrize("window", [1, 4, 256])
-def test_documents_in_a_batch_have_the_score_that_they_have_alone(
+def test_documents_in_a_batch_score_as_alone(
     name: str, rows: int, window: int, monkeypatch
 ) -> None:
-    """In order, and without the padding."""
     monkeypatch.setattr(likelihood, "WINDOW", window)
     model = MODELS[name]
     documents = [random_ids(length, seed=length) for length in (3, 0, 1, 12, 3, 7, 0)]
@@ -223,9 +222,7 @@ def test_documents_in_a_batch_have_the_score_that_they_have_alone(
 
 @every_model
 @pytest.mark.parametrize("closed", [True, False])
-def test_the_tally_of_a_text_does_not_depend_on_windows_and_batches(
-    name, closed: bool, monkeypatch
-) -> None:
+def test_a_tally_does_not_depend_on_windows_and_batches(name, closed: bool, monkeypatch) -> None:
     """Long documents are read as streams, short ones as a batch."""
     documents = [[*random_ids(length, length).tolist(), EOS] for length in (0, 2, 9, 5, 30, 20)]
     parts = documents if closed else [[index for document in documents for index in document]]

@@ -24,8 +24,8 @@ def corpus(folder: Path, files: dict[str, bytes], document: str = "line", **rule
     return Corpus([str(folder / name) for name in files], document=document, **rules)
 
 
-def read(found: Corpus) -> str:
-    return "".join(found.chunks())
+def read(corpus: Corpus) -> str:
+    return "".join(corpus.chunks())
 
 
 # ------------------------------------------------------------------ CR LF and CR
@@ -34,23 +34,23 @@ def read(found: Corpus) -> str:
 def test_the_cr_of_a_list_is_dropped_and_reported_once(tmp_path) -> None:
     """--keep-cr keeps it."""
     files = {"a.txt": NAMES, "b.txt": b"Dora\n", "c.txt": b"Emil\r\n"}
-    found = corpus(tmp_path, files)
-    assert read(found) == read(found) == END.join(["Anna", "Bert", "Clara", "Dora", "Emil", ""])
-    (note,) = found.warnings
+    texts = corpus(tmp_path, files)
+    assert read(texts) == read(texts) == END.join(["Anna", "Bert", "Clara", "Dora", "Emil", ""])
+    (note,) = texts.warnings
     assert f"2 files (the first is {tmp_path}/a.txt) end lines with CR LF" in note
     assert "--keep-cr" in note
     kept = corpus(tmp_path, {"a.txt": NAMES}, keep_cr=True)
     assert read(kept) == f"Anna\r{END}Bert\r{END}Clara\r{END}"
-    assert (kept.warnings, kept.crlf, found.crlf) == ([], True, False)
+    assert (kept.warnings, kept.crlf, texts.crlf) == ([], True, False)
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 100])
 def test_a_lone_cr_ends_a_line_in_a_file_without_lf(tmp_path, block: int) -> None:
-    """In other files it is text."""
-    found = corpus(tmp_path, {"mac.txt": b"Anna\rBert\rClara", "b.txt": b"Do\rra\nEmil\n"})
-    found._block_bytes = block
-    assert read(found) == END.join(["Anna", "Bert", "Clara", "Do\rra", "Emil", ""])
-    assert ["mac.txt ends lines with a lone CR" in note for note in found.warnings] == [True]
+    """A lone CR in another file is text."""
+    texts = corpus(tmp_path, {"mac.txt": b"Anna\rBert\rClara", "b.txt": b"Do\rra\nEmil\n"})
+    texts._block_bytes = block
+    assert read(texts) == END.join(["Anna", "Bert", "Clara", "Do\rra", "Emil", ""])
+    assert ["mac.txt ends lines with a lone CR" in note for note in texts.warnings] == [True]
     kept = corpus(tmp_path, {"mac.txt": b"Anna\rBert"}, keep_cr=True)
     assert read(kept) == f"Anna\rBert{END}"
     assert "are not cut into lines" in kept.warnings[0]
@@ -60,9 +60,9 @@ def test_a_lone_cr_ends_a_line_in_a_file_without_lf(tmp_path, block: int) -> Non
 def test_mixed_line_ends_of_a_stream_are_kept_and_reported_once(tmp_path, document) -> None:
     """Line ends of one kind are not reported."""
     files = {"a.txt": NAMES, "b.txt": b"Dora\n", "c.txt": b"Emil\r\nFritz\n", "d.txt": b"Gustav\n"}
-    found = corpus(tmp_path, files, document)
-    assert read(found).replace(END, "") == b"".join(files.values()).decode()
-    (note,) = found.warnings
+    texts = corpus(tmp_path, files, document)
+    assert read(texts).replace(END, "") == b"".join(files.values()).decode()
+    (note,) = texts.warnings
     assert note.startswith(f"Line ends differ: {tmp_path}/a.txt ends lines with CR LF; ")
     assert "2 files (the first is" in note and "c.txt ends lines with both CR LF and LF" in note
     for alike in ({"a.txt": NAMES, "b.txt": NAMES}, {"a.txt": b"x\n", "b.txt": b"y\n"}):
@@ -80,9 +80,9 @@ def test_mixed_line_ends_of_a_stream_are_kept_and_reported_once(tmp_path, docume
 def test_files_of_a_stream_are_separated_by_a_line_end(tmp_path) -> None:
     """`one two` and `three four` once gave `twothree`."""
     files = {"s1": b"one two", "e": b"", "s2": b"three four", "s3": b"five\n", "s4": b"six"}
-    found = corpus(tmp_path, files, "stream")
-    assert read(found) == "one two\nthree four\nfive\nsix"
-    (note,) = found.warnings
+    texts = corpus(tmp_path, files, "stream")
+    assert read(texts) == "one two\nthree four\nfive\nsix"
+    (note,) = texts.warnings
     assert note.startswith(f"2 files (the first is {tmp_path}/s1) have no line end at their end")
     one = corpus(tmp_path, {"s1": b"a", "s2": b"b"}, "stream")
     assert read(one) == "a\nb"

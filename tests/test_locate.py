@@ -36,7 +36,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_newest_run_is_the_default(tmp_path: Path, shipped: Path) -> None:
-    """By the time of its files; the built-in run only if there is no other."""
+    """The times of files decide; the built-in run is found only if it is alone."""
     folder = tmp_path / "checkpoints"
     assert find_run(None, folder) == shipped
     a = make_run(folder, "a", time=300)
@@ -108,9 +108,7 @@ def test_the_built_in_text_exists_in_a_checkout() -> None:
     assert built_in.built_in_text().is_file()
 
 
-def test_the_folder_of_runs_comes_from_argument_or_environment(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_folder_of_runs_may_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     """./checkpoints is the default."""
     monkeypatch.delenv("CHARLM_CHECKPOINTS", raising=False)
     assert checkpoints_folder() == Path("checkpoints")

@@ -63,9 +63,7 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("first", [1, 2])
-def test_a_process_may_be_killed_at_any_point_of_writing(
-    first: int, short: Path, tmp_path: Path
-) -> None:
+def test_training_survives_a_kill_at_any_point(first: int, short: Path, tmp_path: Path) -> None:
     """Every second point: the run is intact, and resuming gives the bits of an undisturbed run."""
     expected = newest_files(short)
     for number in itertools.count(first, 2):
@@ -117,9 +115,7 @@ def test_a_process_may_be_killed_several_times_in_any_function(whole: Path, tmp_
 
 
 @pytest.mark.parametrize("first", [1, 2])
-def test_a_disk_may_fail_once_at_any_point_of_writing(
-    first: int, short: Path, tmp_path: Path
-) -> None:
+def test_training_survives_a_disk_that_fails_once(first: int, short: Path, tmp_path: Path) -> None:
     """Every second point: training saves later, or stops with exit 5 and can be resumed."""
     expected = newest_files(short)
     for number in itertools.count(first, 2):
@@ -160,9 +156,7 @@ def resume_longer(path: Path):
     return resume(path, {"training": {"steps": 12}})
 
 
-def test_two_runs_cannot_take_one_name_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_runs_cannot_take_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One starts between the creation and the lock of the folder of the other."""
     from charlm.runs import folders
 

@@ -136,7 +136,6 @@ def test_resume_refuses_an_invalid_record(way, to, path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["run.json", "MANIFEST.json", "states/step-12/MANIFEST.json"])
 def test_files_without_a_checksum_must_be_byte_identical(name: str, path: Path) -> None:
-    """Down to the last line end."""
     data = (path / name).read_bytes()
     for wrong in (data[:-1], data + b" ", data.replace(b"  ", b"\t", 1)):
         (path / name).write_bytes(wrong)
