@@ -89,8 +89,31 @@ def named(name: str) -> str:
 
 def nearest(name: str, names: Collection[str]) -> str:
     """Return "did you mean 'lstm'?" for a misspelled name, or "" if no name is near."""
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]!r}?" if near else ""
+    near = near_name(name, names)
+    return f"did you mean {near!r}?" if near else ""
+
+
+def near_name(typed: str, names: Collection[str]) -> str:
+    """Return the name that was probably meant, or "".
+
+    First a name in other case, then one that begins so ("temp"), one with these initials ("lr"
+    for "learning_rate"), and one that is spelled alike.
+    """
+    plain = {_plain(name): name for name in names}
+    word = _plain(typed)
+    if not word:
+        return ""
+    beginning = sorted((name for name in plain if name.startswith(word)), key=len)
+    initials = ["".join(part[:1] for part in name.split("-")) for name in plain]
+    alike = [name for name, short in zip(plain, initials, strict=True) if short == word]
+    alike += difflib.get_close_matches(word, plain, n=1)
+    near = [*(beginning if len(word) > 2 else ()), *alike]
+    return plain[near[0]] if near else ""
+
+
+def _plain(name: str) -> str:
+    """Return a name without case, leading dashes and underscores."""
+    return name.casefold().lstrip("-").replace("_", "-")
 
 
 def choice_problem(name: str, value: Any, choices: Collection[str]) -> str:

@@ -35,9 +35,9 @@ class Phase:
 
     @property
     def fraction(self) -> float | None:
-        """Finished fraction of the phase, from 0 to 1; None if it is unknown."""
+        """Finished fraction of the phase; None if it is unknown, or if the total was too low."""
         if self.total:
-            return min(self.done / self.total, 1.0)
+            return self.done / self.total if self.done <= self.total else None
         return self.reached
 
     @property

@@ -1,6 +1,5 @@
 """The trained model of a run, and `load`, which returns it. Nothing is printed."""
 
-import difflib
 import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from charlm.api.results import History, ModelState, NextTokens
 from charlm.commands import command
 from charlm.config.cells import CELLS
-from charlm.errors import RunError, UsageError, check_count
+from charlm.errors import RunError, UsageError, check_count, near_name
 from charlm.inference.generation import (
     NextToken,
     Piece,
@@ -351,10 +350,8 @@ def _check_options(options: Mapping[str, Any]) -> None:
         "backend", "vocabulary", "sampling", "boundaries"
     }  # fmt: skip
     for name in options.keys() - known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)  # temp for temperature
-        hint = (
-            f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(sorted(known))}"
-        )
+        near = near_name(name, known)
+        hint = f"did you mean {near!r}?" if near else f"expected one of {', '.join(sorted(known))}"
         raise UsageError(f"option {name!r} is not known; {hint}")
 
 

@@ -185,13 +185,15 @@ def _unexpected(error: Exception) -> int:
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
         if not error.format_message():  # `charlm` alone: its help has been shown
             return int(error.exit_code)
+        from charlm.cli.usage import parse_problem
+
         context = getattr(error, "ctx", None)
         path = context.command_path if context else _command_path()
-        text = _parse_problem(error)
+        text = parse_problem(error, _words())
         if context and "unexpected extra argument" in text:
             text = f"{text.removesuffix('.')}. {_about_arguments(context.command)}".rstrip(". ")
         text += _with_dash(error)
-        if context and context.info_name == "fill" and "Missing argument" in text:
+        if context and context.info_name == "fill" and "is missing" in text:
             text += " Give a text with gaps, or - for stdin."
         text = text if text.endswith((".", "?")) else f"{text}."
         return _report(Exception(f"{text} See: {path} --help"), error.exit_code)
@@ -215,16 +217,6 @@ def _about_arguments(command: Any) -> str:
     if takes.literal and "run" in names:
         return "Put a text of several words into quotes"
     return "A run is named with --run" if "run" in names else ""
-
-
-def _parse_problem(error: Any) -> str:
-    """Return the message of a usage error of the parser, with the value that was typed."""
-    text = str(error.format_message())
-    if "Invalid value" in text:
-        from charlm.cli.usage import bad_value
-
-        return bad_value(error, _words()) or text
-    return text
 
 
 def _command_path() -> str:

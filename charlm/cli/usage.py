@@ -1,6 +1,7 @@
 """Messages about wrong command lines, with flags and values as they were typed."""
 
 import inspect
+import re
 import typing
 from typing import Any
 
@@ -8,6 +9,44 @@ import typer
 
 from charlm.config.fields import Spec
 from charlm.config.settings import TYPE_NAMES
+from charlm.errors import near_name
+
+
+def parse_problem(error: Any, words: list[str]) -> str:
+    """Return the message of a usage error of the command parser.
+
+    `words` are the words of the command line.
+    """
+    text = str(error.format_message())
+    if "Invalid value" in text:
+        return bad_value(error, words) or text
+    if option := getattr(error, "option_name", None):
+        if not hasattr(error, "possibilities"):  # BadOptionUsage
+            return f"{option} needs a value after it"
+        return _unknown_option(option, error.ctx)
+    if unknown := re.match("No such command '(.*?)'", text):
+        return _unknown_command(unknown[1], error.ctx.command.commands)
+    if "Missing argument" in text:
+        return f"{error.param.name.upper()} is missing"
+    return text
+
+
+def _unknown_option(option: str, context: Any) -> str:
+    """Return what is wrong with an option, and the option or the place that was meant."""
+    problem = f"there is no option {option}"
+    verbs = getattr(context.command, "commands", {}).values()
+    if any(option in p.opts for verb in verbs for p in verb.params):
+        return f"{problem} before the command; put it after: charlm COMMAND {option}"
+    near = near_name(option, [name for p in context.command.params for name in p.opts])
+    return f"{problem}; did you mean {near}?" if near.startswith("--") else problem
+
+
+def _unknown_command(typed: str, commands: Any) -> str:
+    """Return what is wrong with a command, and the one that is spelled alike or does that."""
+    verb = re.compile(rf"\b{re.escape(typed)}", re.IGNORECASE)
+    about = (name for name in commands if verb.search(commands[name].help or ""))
+    near = near_name(typed, commands) or next(about, "")
+    return f"there is no command {typed!r}" + (f"; did you mean {near!r}?" if near else "")
 
 
 def bad_value(error: Any, words: list[str]) -> str:

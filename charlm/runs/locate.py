@@ -1,11 +1,10 @@
 """Find runs: by name, by path, the newest one, or one that ships with charlm."""
 
-import difflib
 import os
 from pathlib import Path
 
 from charlm.commands import CHECKPOINTS, CHECKPOINTS_VARIABLE, command
-from charlm.errors import RunError
+from charlm.errors import RunError, near_name
 from charlm.files.atomic import TEMPORARY
 from charlm.files.safe_read import read_json
 from charlm.runs.built_in import BUILT_IN_RUNS, built_in_run, is_built_in
@@ -88,8 +87,8 @@ def find_run(run: str | None, folder: Path, *, trained: bool = True) -> Path:
             f"{run} is a file; expected a run, a folder that charlm train wrote. Train on the file "
             f"with: {command('train', run)}"
         )
-    near = difflib.get_close_matches(run, names, n=1)
-    hint = f"Did you mean {near[0]}?" if near else f"Known runs: {', '.join(names[:8])}."
+    near = near_name(run, names)
+    hint = f"Did you mean {near}?" if near else f"Known runs: {', '.join(names[:8])}."
     raise RunError(f"no run {run!r} in {folder} or as a folder. {hint}")
 
 
