@@ -25,12 +25,20 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+_HOMES = {
+    "CharlmError": "charlm.errors",
+    "Model": "charlm.api.model",
+    "Tally": "charlm.units",
+    "fit": "charlm.api.training",
+    "load": "charlm.api.model",
+    "train": "charlm.api.training",
+}
 __all__ = ["CharlmError", "Model", "Tally", "__version__", "fit", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(importlib.import_module("charlm.api"), name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'charlm' has no attribute {name!r}")
 
 

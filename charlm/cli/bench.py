@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from charlm import api
 from charlm.cli import options
 from charlm.cli.output import render, say, write_json
 
@@ -25,15 +24,17 @@ def bench(
     Example:  charlm bench --seconds 2
     """
     say("measuring; keep the machine quiet ...")
+    from charlm import benchmark
+
     figures = []
-    for figure in api.run_benchmarks(hidden=hidden, seconds=seconds, cells=cells):
+    for figure in benchmark.run_benchmarks(hidden=hidden, seconds=seconds, cells=cells):
         say(f"{figure.group}: {figure.name}: {figure.value:,.4g} {figure.unit}", level=2)
         figures.append(figure)
     if as_json:
         rows = [asdict(figure) for figure in figures]
-        write_json({"schema_version": 1, "machine": api.machine_name(), "figures": rows})
+        write_json({"schema_version": 1, "machine": benchmark.machine_name(), "figures": rows})
         return
     from charlm.report.tables import bench_table
 
-    say(api.machine_name())
+    say(benchmark.machine_name())
     render(bench_table(figures))

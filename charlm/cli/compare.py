@@ -12,7 +12,7 @@ from charlm.errors import UsageError
 from charlm.units import finite
 
 if TYPE_CHECKING:
-    from charlm.api import Comparison
+    from charlm.api.comparison import Comparison
 
 
 def compare(
@@ -40,7 +40,9 @@ def compare(
     if len(runs) < 2:
         raise UsageError(f"found {len(runs)} run; expected two runs or more to compare")
     models = [options.open_model(name, checkpoints, engine) for name in runs]
-    result = api.compare_runs(models, files, reading=reading, unk_penalty=unk_penalty, seed=seed)
+    result = api.comparison.compare_runs(
+        models, files, reading=reading, unk_penalty=unk_penalty, seed=seed
+    )
     say_all(result.notes)
     if as_json:
         write_json({"schema_version": 1, "runs": _rows(result)})

@@ -63,7 +63,7 @@ def evaluate(
 
     Example:  charlm eval --file test.txt
     """
-    methods = api.Methods(
+    methods = api.methods.Methods(
         cache=cache, dynamic=dynamic, temperature=temperature, average=average,
         others=tuple(others or ()), checkpoints=checkpoints,
     )  # fmt: skip
@@ -76,7 +76,7 @@ def evaluate(
     options.check_meant(of_files if not files else set(), "--file")
     options.check_meant({"--window"} if window and not reset else set(), "--reset")
     model = options.open_model(run, checkpoints, "torch" if methods else engine, weights)
-    result = api.evaluate_run(
+    result = api.evaluation.evaluate_run(
         model, files, document=document, reading=reading, methods=methods,
         reset_every=(window or 256) if reset else None,
     )  # fmt: skip

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from charlm import api
 from charlm.cli import options
 from charlm.cli.output import render, write, write_json
 from charlm.cli.stdin import Takes
@@ -29,8 +28,10 @@ def explain(
 
     Example:  charlm explain hello --cell lstm
     """
+    from charlm.inspect.worked_example import worked_example
+
     word = "hello" if text is None else text
-    example = api.worked_example(word, cell=cell, hidden=hidden, updates=updates, seed=seed)
+    example = worked_example(word, cell=cell, hidden=hidden, updates=updates, seed=seed)
     if as_json:
         write_json({"schema_version": 1, **asdict(example)})
         return

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from charlm import api
 from charlm.cli import options
 from charlm.cli.output import on_terminal, render, write, write_json
 from charlm.cli.stdin import Takes
@@ -27,7 +26,9 @@ def fill(
 
     Example:  charlm fill "the ___ sat on the mat"
     """
-    pieces = api.around_gaps(text)
+    from charlm.inference.infill import around_gaps
+
+    pieces = around_gaps(text)
     model = options.open_model(run, checkpoints, engine)
     options.name_unknown(model, pieces, "text")
     gaps, filled = model.fill(text, top=top)

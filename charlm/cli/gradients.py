@@ -73,7 +73,7 @@ def gradients(
         flows = list(_compared(compare, text, reading, minutes, lags, 1 if seed is None else seed))
     else:
         path = options.locate(run, checkpoints)
-        flows = [api.run_gradients(path, text or (), reading=reading, lags=lags)]
+        flows = [api.gradients.run_gradients(path, text or (), reading=reading, lags=lags)]
     if as_json:
         models = [{**asdict(flow), "diagnosis": flow.diagnosis} for flow in flows]
         write_json({"schema_version": 1, "models": models})
@@ -98,11 +98,11 @@ def _compared(
 ) -> "Iterator[GradientFlow]":
     """Train a model of each cell, and report each one that is trained."""
     cells = [name.strip() for name in names.split(",")]
-    flows = api.compare_gradients(
+    flows = api.gradients.compare_gradients(
         cells, files or (), reading=reading, minutes=minutes, lags=lags, seed=seed
     )
     if not files:
-        say(f"task   {api.describe_task(lags, seed)}")
+        say(f"task   {api.gradients.describe_task(lags, seed)}")
     for flow in flows:
         say(f"trained {flow.cell}" + (f" for {minutes or 1.0:g} minutes" if files else ""))
         yield flow

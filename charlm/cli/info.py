@@ -13,7 +13,7 @@ def info(
     Example:  charlm info --run tales
     """
     path = options.locate(run, checkpoints, trained=False)
-    about = api.describe_run(path)
+    about = api.info.describe_run(path)
     if as_json:
         write_json({"schema_version": 1, **about})
         return

@@ -181,7 +181,7 @@ def open_model(
     run: str | None, checkpoints: Path | None, engine: str = "auto", weights: str = "fp32"
 ) -> "Model":
     """Return the model of the run."""
-    model = api.load(locate(run, checkpoints), engine=engine, weights=weights)
+    model = api.model.load(locate(run, checkpoints), engine=engine, weights=weights)
     say(f"engine {model.run.backend.name}", level=2)
     return model
 

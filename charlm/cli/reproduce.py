@@ -51,11 +51,11 @@ def reproduce(
             render(recipe_table(RECIPES))
         return
     chosen = recipe(name)
-    session = api.open_recipe(
+    session = api.reproduction.open_recipe(
         name, data, seed=seed, checkpoints=checkpoints, command=Verbosity.command
     )
     _train(session, budget)
-    result = api.recipe_result(name, checkpoints=checkpoints)
+    result = api.reproduction.recipe_result(name, checkpoints=checkpoints)
     if as_json:
         rows = {key: tally.summary() for key, tally in result.tallies.items()}
         write_json({"schema_version": 1, "recipe": name, "complete": result.complete, "ours": rows,

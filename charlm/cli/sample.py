@@ -17,7 +17,7 @@ from charlm.files.escapes import escape_controls
 from charlm.phases import advance, phase
 
 if TYPE_CHECKING:
-    from charlm.api import Model
+    from charlm.api.model import Model
     from charlm.inference.generation import Piece, Sample
     from charlm.inference.items import Item, Items
     from charlm.report.samples import Layout
@@ -130,23 +130,26 @@ def sample(
 
     Example:  charlm sample --len 300 --temperature 0.8 --prime "Once upon"
     """
+    from charlm.inference.samplers import Sampling
+    from charlm.report.samples import Layout, text_warnings
+
     _check_one({"--json": json_lines, "--print0": print0, "--separator": separator is not None})
     _check_one({"--prime": bool(prime), "--prime-file": bool(prime_file)})
     sampling: dict[str, Any] = {
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
     }  # fmt: skip
-    api.Sampling(**sampling)  # raises before the model is loaded
+    Sampling(**sampling)  # raises before the model is loaded
     model = options.open_model(run, checkpoints, engine, weights)
     rules = {"--unique": unique, "--new": new, "--match": bool(match), "--min-len": min_len > 0,
              "--max-len": max_len is not None}  # fmt: skip
     filters = {flag for flag, given in rules.items() if given}
     whole = _is_whole(model, until_eos, filters, attempts)
     prompt = _prompt(model, prime or "", prime_file)
-    from charlm.report.samples import Layout, text_notes
-
-    say_all(text_notes(model.vocabulary, stop, separator or "", ends=model.run.boundaries.has_ends))
+    say_all(
+        text_warnings(model.vocabulary, stop, separator or "", ends=model.run.boundaries.has_ends)
+    )
     if seed is None:
-        seed = api.fresh_seed()
+        seed = api.model.fresh_seed()
         say(f"seed {seed}")
     sampling |= {"length": length, "prompt": prompt, "seed": seed, "stop": stop,
                 "allow_unk": allow_unk, "unk_text": unk_text}  # fmt: skip

@@ -93,14 +93,14 @@ def score(
         say("This model was trained on continuous text, so the end of a sentence is not scored")
     rules = {"keep_cr": model.run.boundaries.crlf, **reading}
     if piped:
-        batches = api.stream_sentences(stdin_blocks(), "standard input", rules, say)
+        batches = api.scoring.stream_sentences(stdin_blocks(), "standard input", rules, say)
     elif from_stdin or file:
-        batches = api.file_sentences(file or Path("-"), rules, say)
+        batches = api.scoring.file_sentences(file or Path("-"), rules, say)
     else:
-        batches = api.numbered([texts])
+        batches = api.scoring.numbered([texts])
         options.name_unknown(model, texts, "sentences")
     scorer = model.scorer(carry=carry, lines=carry, unk_penalty=unk_penalty)
-    rows = api.score_rows(scorer, batches, tokens=tokens)
+    rows = api.scoring.score_rows(scorer, batches, tokens=tokens)
     columns = None if keep is None else _column_names(keep)
     from charlm.report.scores import score_lines, unknown_warning
 

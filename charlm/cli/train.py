@@ -14,7 +14,7 @@ from charlm.config.presets import PRESETS
 from charlm.errors import UsageError
 
 if TYPE_CHECKING:
-    from charlm.api import Request
+    from charlm.api.sessions import Request
     from charlm.training.session import Session
 
 RUN, VOCABULARY, LENGTH = "Run", "Vocabulary", "Optimisation"
@@ -84,7 +84,7 @@ def train(
     if resume and sources and len(sources) == 1 and not run and not name:
         run, sources = sources[0], None
     more = {"minutes": more_minutes, "epochs": more_epochs, "steps": more_steps}
-    request = api.Request(
+    request = api.sessions.Request(
         flags=with_pairs(by_section({"sources": sources, **settings}), pairs or []),
         config=config, preset=preset, vocab=vocab, name=name, run=run, checkpoints=checkpoints,
         more={unit: value for unit, value in more.items() if value is not None},
@@ -117,7 +117,7 @@ def _way(flags: list[str], request: "Request") -> str:
 
 def _show_plan(request: "Request", *, as_json: bool) -> None:
     """Write the plan and the reasons for it to stdout."""
-    planned = api.plan_run(request)
+    planned = api.sessions.plan_run(request)
     from charlm.report.progress import describe_plan
     from charlm.report.runs import setting_rows, setting_table
 
@@ -133,11 +133,11 @@ def _session(request: "Request", way: str) -> "Session":
     """Start or resume the run that the request names."""
     command = Verbosity.command
     if way == "--resume":
-        session = api.resume_run(request)
+        session = api.sessions.resume_run(request)
     elif way == "--continue":
-        session = api.start_or_resume(request, command=command)
+        session = api.sessions.start_or_resume(request, command=command)
     else:
-        return api.start_run(request, command=command, overwrite=way == "--overwrite")
+        return api.sessions.start_run(request, command=command, overwrite=way == "--overwrite")
     step = session.trainer.counters.step
     if step and not session.complete:
         say(f"resuming {session.path.name} from step {step:,}")

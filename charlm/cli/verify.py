@@ -2,7 +2,6 @@
 
 from dataclasses import asdict
 
-from charlm import api
 from charlm.cli import options
 from charlm.cli.output import render, write_json
 from charlm.commands import command
@@ -18,8 +17,10 @@ def verify(
 
     Example:  charlm verify --run tales
     """
+    from charlm.runs.verify import verify_run
+
     path = options.locate(run, checkpoints, trained=False)
-    checks = api.verify_run(path)
+    checks = verify_run(path)
     broken = [check for check in checks if check.problems]
     if as_json:
         content = [asdict(check) for check in checks]

@@ -69,12 +69,12 @@ def item_notes(items: Items, *, filtered: bool) -> list[str]:
     return notes
 
 
-def text_notes(vocabulary: Vocabulary, stop: str, separator: str, *, ends: bool) -> list[str]:
-    """Return notes on a stop text and a separator that will not work as they were meant.
+def text_warnings(vocabulary: Vocabulary, stop: str, separator: str, *, ends: bool) -> list[str]:
+    """Warn of a stop text and a separator that will not work as they were meant.
 
     `ends` is true for a model that ends documents, which it can do at a line end.
     """
-    notes = [
+    warnings = [
         f"{flag} {text!r} is taken literally; for a line end or tab use "
         + "$'{}' in bash".format(text.replace("'", "\\'"))
         for flag, text in (("--stop", stop), ("--separator", separator))
@@ -83,5 +83,7 @@ def text_notes(vocabulary: Vocabulary, stop: str, separator: str, *, ends: bool)
     known = set("".join(vocabulary.tokens[2:] if stop else ()))
     never = [c for c in stop if c not in known and (c != "\n" or not ends)]
     if never and not ESCAPES.search(stop) and not vocabulary.spec.byte_level:
-        notes.append(f"stop text: the model cannot write {never[0]!r}, so it will not stop there")
-    return notes
+        warnings.append(
+            f"stop text: the model cannot write {never[0]!r}, so it will not stop there"
+        )
+    return warnings
