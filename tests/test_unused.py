@@ -170,7 +170,7 @@ def pairs() -> list[tuple[str, str]]:
     decided = {
         (mode, name) for mode, name in every
         if mode == "base"
-        or {need.fact for need in find_setting(name).spec.needs}
+        or {need.fact for need in find_setting(name).needs}
         & {f for v in MODES[mode].values() for f in v}
     }  # fmt: skip
     rest = [pair for pair in every if pair not in decided]
@@ -198,7 +198,7 @@ def test_every_setting_is_tried_or_named() -> None:
 
 def test_conditions_are_on_settings_or_known_facts() -> None:
     """A misspelt fact would be a KeyError in the middle of a user's command."""
-    facts = {need.fact for setting in table().values() for need in setting.spec.needs}
+    facts = {need.fact for setting in table().values() for need in setting.needs}
     assert facts <= {*table(), VALIDATION, DROPPED}
 
 

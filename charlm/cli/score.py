@@ -167,7 +167,7 @@ def _table_flags(reading: options.Reading) -> set[str]:
     needed = {
         name: value
         for name, value in reading.items()
-        if any(need.fact == "input_format" for need in settings[name].spec.needs)
+        if any(need.fact == "input_format" for need in settings[name].needs)
     }
     return options.reading_flags(needed)
 

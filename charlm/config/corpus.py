@@ -5,11 +5,9 @@ from typing import ClassVar
 
 from charlm.config.fields import (
     MAX_COUNT,
-    Need,
     check,
     field_problems,
     one_of,
-    row_with,
     setting,
     validation_text,
     without,
@@ -22,11 +20,6 @@ NORMAL_FORMS = ("none", "nfc", "nfkc")
 WORD_RULES = ("text", "whitespace")
 TABLE = (one_of("input_format", "auto", "csv", "tsv", "jsonl", "json", "parquet"),)
 SEPARATED = (one_of("input_format", "auto", "csv", "tsv"),)
-
-
-def _read_by_unit(name: str) -> tuple[Need, ...]:
-    """Return the condition that the unit reads this setting."""
-    return (row_with("unit", UNITS, lambda unit: name in unit.settings),)
 
 
 NO_FILE = without("valid", "a validation text takes the place of a held-out part")
@@ -122,18 +115,9 @@ class VocabularySettings:
     panel: ClassVar[str] = "Vocabulary"
 
     unit: str = setting("char", "Unit of text", choices=UNITS)
-    words: str = setting(
-        "text",
-        "Rule that cuts words",
-        choices=WORD_RULES,
-        needs=_read_by_unit("words"),
-    )
+    words: str = setting("text", "Rule that cuts words", choices=WORD_RULES)
     min_count: int | None = setting(
-        None,
-        "Rarer tokens become UNK",
-        at_least=1,
-        default_note="by rule",
-        needs=_read_by_unit("min_count"),
+        None, "Rarer tokens become UNK", at_least=1, default_note="by rule"
     )
     max_size: int | None = setting(
         None,
@@ -142,7 +126,6 @@ class VocabularySettings:
         limit=MAX_COUNT,
         unit="entries",
         default_note="by rule",
-        needs=_read_by_unit("max_size"),
     )
     lowercase: bool = setting(False, "Lower-case the text first")
     normalize: str = setting("none", "Unicode normal form applied first", choices=NORMAL_FORMS)

@@ -24,11 +24,6 @@ LEARNS_INPUT = (cell_with(lambda cell: cell.learns_input),)
 DROPOUT = Need(fact=DROPPED, holds=bool, describe=lambda write: f"{write('dropout')} above 0")
 
 
-def _read_by_cell(name: str) -> tuple[Need, ...]:
-    """Return the condition that the cell reads this setting."""
-    return (cell_with(lambda cell: name in cell.settings),)
-
-
 def _size(help_text: str, limit: int = MAX_SIZE, **facts: Any) -> Any:
     return setting(None, help_text, at_least=1, at_most=limit, **facts)
 
@@ -45,56 +40,26 @@ class ModelSettings:
 
     cell: str = setting("lstm", "Recurrent cell", choices=CELLS)
     nonlinearity: str = setting(
-        "tanh",
-        "Activation of cell rnn",
-        flag=None,
-        choices=("tanh", "relu"),
-        needs=_read_by_cell("nonlinearity"),
+        "tanh", "Activation of cell rnn", flag=None, choices=("tanh", "relu")
     )
     mogrifier_rounds: int = setting(
-        5,
-        "Number of times that input and state gate each other",
-        flag=None,
-        at_least=0,
-        at_most=64,
-        needs=_read_by_cell("mogrifier_rounds"),
+        5, "Number of times that input and state gate each other", flag=None, at_least=0, at_most=64
     )
     mogrifier_rank: int | None = _size(
         "Rank of the gating matrices",
         flag=None,
         default_note="full rank",
-        needs=(*_read_by_cell("mogrifier_rank"), above("mogrifier_rounds", 0)),
+        needs=(above("mogrifier_rounds", 0),),
     )
-    cap_input_gate: bool = setting(
-        False,
-        "Limit the input gate to 1 - forget gate",
-        flag=None,
-        needs=_read_by_cell("cap_input_gate"),
-    )
+    cap_input_gate: bool = setting(False, "Limit the input gate to 1 - forget gate", flag=None)
     qrnn_window: int = setting(
-        2,
-        "Tokens that one step reads",
-        flag=None,
-        at_least=1,
-        at_most=2,
-        unit="tokens",
-        needs=_read_by_cell("qrnn_window"),
+        2, "Tokens that one step reads", flag=None, at_least=1, at_most=2, unit="tokens"
     )
     spectral_radius: float = setting(
-        0.95,
-        "Largest absolute eigenvalue of the reservoir",
-        flag=None,
-        at_least=0.0,
-        at_most=100.0,
-        needs=_read_by_cell("spectral_radius"),
+        0.95, "Largest absolute eigenvalue of the reservoir", flag=None, at_least=0.0, at_most=100.0
     )
     sparsity: float = setting(
-        0.9,
-        "Fraction of recurrent weights that are zero",
-        flag=None,
-        at_least=0.0,
-        at_most=1.0,
-        needs=_read_by_cell("sparsity"),
+        0.9, "Fraction of recurrent weights that are zero", flag=None, at_least=0.0, at_most=1.0
     )
     num_layers: int | None = _size("Stacked layers", 256, flag="--layers", default_note="by rule")
     hidden_size: int | None = _size(
@@ -120,9 +85,7 @@ class ModelSettings:
         parse=scaled_number,
     )
     skip: bool = setting(
-        False,
-        "Add each layer's input to its output (residual)",
-        needs=(above("num_layers", 1),),
+        False, "Add each layer's input to its output (residual)", needs=(above("num_layers", 1),)
     )
     learned_state: bool = setting(
         False, "Learn the state that documents begin with", needs=LEARNS_INPUT
@@ -139,9 +102,7 @@ class ModelSettings:
         False, "Output layer with clusters of rare entries", source="Grave et al. 2017", flag=None
     )
     direction: str = setting(
-        "forward",
-        "Reading direction",
-        choices=("forward", "backward", "both"),
+        "forward", "Reading direction", choices=("forward", "backward", "both")
     )
     recurrent_init: str | None = setting(
         None,

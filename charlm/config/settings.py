@@ -13,9 +13,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from charlm.config.cells import CELLS
 from charlm.config.corpus import CorpusSettings, VocabularySettings
-from charlm.config.fields import Spec, listed_names, plain_number
+from charlm.config.fields import Need, Spec, listed_names, plain_number, row_with
 from charlm.config.model import ModelSettings
+from charlm.config.text_units import UNITS
 from charlm.config.training import TrainingSettings
 from charlm.errors import UsageError, named, naming, nearest
 
@@ -47,6 +49,8 @@ class Settings:
         }
 
 
+TABLES: dict[str, Mapping[str, Any]] = {"cell": CELLS, "unit": UNITS}
+"""Tables of rows that name the settings which only they read."""
 SECTIONS: dict[str, Any] = {each.name: each.type for each in fields(Settings)}
 """Classes of the sections; every list of settings is made from their fields."""
 
@@ -73,6 +77,15 @@ class Setting:
     def is_optional(self) -> bool:
         """Whether None is a value."""
         return isinstance(self.annotation, types.UnionType)
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Conditions under which it has an effect; all must hold."""
+        for fact, rows in TABLES.items():
+            if any(self.name in row.settings for row in rows.values()):
+                is_read = row_with(fact, rows, lambda row: self.name in row.settings)
+                return (is_read, *self.spec.needs)
+        return self.spec.needs
 
     @property
     def flag(self) -> str | None:

@@ -87,9 +87,7 @@ class TrainingSettings:
         None, "Weight decay: decoupled for adamw, else L2", default_note="0.01 for adamw, else 0"
     )
     momentum: float = _fraction(
-        0.0,
-        "Momentum",
-        needs=(row_with("optimizer", OPTIMIZERS, lambda row: not row.has_betas),),
+        0.0, "Momentum", needs=(row_with("optimizer", OPTIMIZERS, lambda row: not row.has_betas),)
     )
     beta1: float = _fraction(
         0.9, "Decay of the first moment; 0 = none", 0.999999, flag=None, needs=ADAM
@@ -162,9 +160,7 @@ class TrainingSettings:
         0.0, "Largest gradient of one weight, instead of clip_norm; 0 = off", flag=None
     )
     on_nonfinite: str = setting(
-        "stop",
-        "Response to NaN or infinity",
-        choices=("stop", "skip", "rewind"),
+        "stop", "Response to NaN or infinity", choices=("stop", "skip", "rewind")
     )
     evals: int = _count(
         8, "Validations during the run", unit="validations", needs=(validation_text(),)

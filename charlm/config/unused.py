@@ -60,7 +60,7 @@ def origins_of_arguments(settings: Settings) -> dict[str, str]:
 
 def missing_need(setting: Setting, facts: Mapping[str, Any]) -> Need | None:
     """Return the first condition of a setting that does not hold; an open fact may hold."""
-    for need in setting.spec.needs:
+    for need in setting.needs:
         value = facts[need.fact]
         is_open = value is None and need.open_holds
         concerns = not need.values or facts[setting.name] in need.values

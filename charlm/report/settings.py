@@ -60,7 +60,7 @@ def setting_facts(setting: Setting) -> dict[str, Any]:
         "default_note": setting.spec.default_note or None,
         "help": setting.spec.help,
         "source": setting.spec.source or None,
-        "needs": [need.describe(flag_or_name) for need in setting.spec.needs],
+        "needs": [need.describe(flag_or_name) for need in setting.needs],
     }
 
 
@@ -75,7 +75,7 @@ def setting_page(setting: Setting) -> Table:
     spec, flag = setting.spec, setting.flag or f"--set {setting.name}="
     no_flag = f" and --no-{flag[2:]}" if spec.has_no else ""
     aliases = f" (also {', '.join(spec.aliases)})" if spec.aliases else ""
-    needs = [need.describe(flag_or_name) for need in spec.needs]
+    needs = [need.describe(flag_or_name) for need in setting.needs]
     facts = [
         ("setting", f"{setting.section}.{setting.name}"),
         ("flag", flag + no_flag + aliases),

@@ -98,7 +98,7 @@ def _check_table_options(kinds: Sequence[str | None], reading: ReadSettings) -> 
     settings = table()
     for name in (each.name for each in fields(ReadSettings)):
         setting = settings[name]
-        for need in setting.spec.needs:
+        for need in setting.needs:
             is_given = need.fact == "input_format" and getattr(reading, name) != setting.default
             if is_given and not any(map(need.holds, formats)):
                 expected = listed_names([*dict.fromkeys(filter(need.holds, TABLES.values()))])
