@@ -86,7 +86,7 @@ def test_settings_are_listed_and_found(call: Call) -> None:
     assert [row["name"] for row in rows] == list(table())
     assert "--valid-fraction" in call("settings", "valid-frac")[1]
     assert call("settings", "mos")[1] == call("settings", "mixture")[1]
-    assert "| `--hidden` |" in call("settings", "--format", "markdown")[1]
+    assert "| `--hidden` (`hidden_size`) |" in call("settings", "--format", "markdown")[1]
     status, out, err = call("settings", "dropuot")
     assert (status, out) == (2, "")
     assert "did you mean 'dropout'?" in err
