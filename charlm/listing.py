@@ -2,6 +2,7 @@
 
 import html
 import importlib
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from charlm.errors import EnvironmentFailure
@@ -24,14 +25,7 @@ class Listing(list[T]):
 
         Raises EnvironmentFailure if pandas is not installed.
         """
-        try:
-            pandas = importlib.import_module("pandas")
-        except ImportError as error:
-            raise EnvironmentFailure(
-                "pandas is not installed, and to_pandas needs it; install it with: "
-                "pip install 'charlm[pandas]'"
-            ) from error
-        return pandas.DataFrame(self.rows())
+        return data_frame(self.rows())
 
     def _repr_html_(self) -> str:
         """Return the first rows as an HTML table, which notebooks show."""
@@ -44,6 +38,18 @@ class Listing(list[T]):
             lines.append(f'<td colspan="{len(columns)}">{more}</td>')
         body = "".join(f"<tr>{line}</tr>" for line in lines)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def data_frame(rows: Iterable[dict[str, Any]]) -> Any:
+    """Return a pandas.DataFrame. Raises EnvironmentFailure if pandas is not installed."""
+    try:
+        pandas = importlib.import_module("pandas")
+    except ImportError as error:
+        raise EnvironmentFailure(
+            "pandas is not installed, and to_pandas needs it; install it with: "
+            "pip install 'charlm[pandas]'"
+        ) from error
+    return pandas.DataFrame(list(rows))
 
 
 def _cell(value: Any) -> str:

@@ -49,7 +49,7 @@ def picture(points: list[tuple[int, float, str]], entropy: float) -> str:
     places = [place(size, bits) for size, bits, _ in points]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     floor = place(1, entropy)[1]
-    parts = [
+    elements = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
         "<style>text{font-family:system-ui,'Segoe UI',Helvetica,Arial,'DejaVu Sans',sans-serif;"
         "font-size:13px;fill:#adbac7}.sample{font-family:ui-monospace,Menlo,Consolas,"
@@ -60,31 +60,33 @@ def picture(points: list[tuple[int, float, str]], entropy: float) -> str:
     ]
     for mark in range(0, highest + 1, 2):
         y = place(1, mark)[1]
-        parts.append(f'<line x1="{LEFT}" x2="{RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#373e47"/>')
-        parts.append(f'<text x="{LEFT - 12}" y="{y + 4:.1f}" text-anchor="end">{mark}</text>')
-    parts.append(
+        elements.append(
+            f'<line x1="{LEFT}" x2="{RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#373e47"/>'
+        )
+        elements.append(f'<text x="{LEFT - 12}" y="{y + 4:.1f}" text-anchor="end">{mark}</text>')
+    elements.append(
         f'<line x1="{LEFT}" x2="{RIGHT}" y1="{floor:.1f}" y2="{floor:.1f}" stroke="#6cb6ff" '
         'stroke-dasharray="5 4"/>'
         f'<text x="{LEFT + 6}" y="{floor + 16:.1f}" style="fill:#6cb6ff">'
         f"{entropy:.2f}: the limit: no model can do better on this text</text>"
     )
-    parts.append(f'<polyline points="{line}" fill="none" stroke="#adbac7" stroke-width="2"/>')
+    elements.append(f'<polyline points="{line}" fill="none" stroke="#adbac7" stroke-width="2"/>')
     shown = [point for point in points if point[0] // (BATCH * BPTT) in SHOWN]
     for number, ((size, bits, sample), color) in enumerate(zip(shown, COLORS, strict=True)):
         x, y = place(size, bits)
         row = 262 + 32 * number
-        parts += [
+        elements += [
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="{color}"/>',
             f'<circle cx="28" cy="{row - 4}" r="6" fill="{color}"/>',
             f'<text x="{LEFT + 66}" y="{row}" text-anchor="end">{size:,}</text>',
             f'<text class="sample" x="{LEFT + 86}" y="{row}" xml:space="preserve">'
             f"{escape(sample)}</text>",
         ]
-    parts.append(
+    elements.append(
         f'<text x="{LEFT}" y="236" class="dim">'
         "characters read, and what the model writes then:</text>"
     )
-    return "\n".join([*parts, "</svg>\n"])
+    return "\n".join([*elements, "</svg>\n"])
 
 
 def main() -> None:

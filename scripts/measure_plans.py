@@ -85,7 +85,7 @@ def planned_point(name: str, minutes: float) -> Point:
         model.num_layers, model.hidden_size, training.batch_size, training.bptt,
         training.learning_rate or 0.0, model.dropout or 0.0,
     ) | {"unigrams": True, "planned": True}  # fmt: skip
-    if training.minutes != minutes:  # the text is too small for so many
+    if training.minutes != minutes:  # the text is too small for that time
         chosen["passes"] = round(planned.passes, 1)
     add("plan", name, minutes, {}, {"chosen": chosen})
     return chosen
@@ -231,8 +231,8 @@ def main() -> None:
         missing = []
         for name, minutes, one in points:
             pair = name, shape_of(one)
-            there = result_of("speed", name, None, pair[1]) or result_of("run", name, minutes, one)
-            if not there and pair not in missing:
+            done = result_of("speed", name, None, pair[1]) or result_of("run", name, minutes, one)
+            if not done and pair not in missing:
                 missing.append(pair)
         for name, one, pace in speeds(missing):
             add("speed", name, None, one, {"tokens_per_second": round(pace)})

@@ -239,7 +239,7 @@ def test_half_a_surrogate_pair_is_refused_from_any_codec(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"x+3/8-y")
     with pytest.raises(CorpusError, match=r"surrogate pair, U\+DFFF"):
         whole(tmp_path / "a.txt", encoding="utf-7")
-    with pytest.raises(CorpusError, match=r"surrogate pair, U\+D800, at character 1"):
+    with pytest.raises(CorpusError, match=r"surrogate pair, U\+D800, .* at character 1"):
         Corpus.from_text("a\ud800")
 
 

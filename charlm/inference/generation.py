@@ -10,20 +10,15 @@ from numpy.typing import NDArray
 
 from charlm.backends.interface import Backend, Ids, Logits, Nats, State, select_rows
 from charlm.errors import UsageError, check_count, named
-from charlm.inference.samplers import (
-    Sampling,
-    draw,
-    log_probabilities,
-    next_distribution,
-    probabilities,
-)
+from charlm.inference import samplers
+from charlm.inference.samplers import Sampling
 from charlm.text.boundaries import STREAM, Boundaries
 from charlm.text.direction import BackwardVocabulary
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK, UNKNOWN_TEXT
 from charlm.text.tokenizers.vocabulary import Vocabulary
 
 READ_AT_ONCE = 4096
-"""Tokens of a prompt read at once; limits the memory, without an effect on results."""
+"""Tokens of a prompt read at a time; limits the memory, without an effect on results."""
 MAX_STEPS = 64
 """Most tokens per call of the backend; the first calls sample fewer, so that text appears soon."""
 
@@ -134,15 +129,16 @@ def next_tokens(
     """
     check_count("top", top, 1)
     logits, _ = read_prompt(backend, prompt_ids(vocabulary, prompt, boundaries))
-    next_probabilities = probabilities(logits)[0]
-    order = np.argsort(-next_probabilities, kind="stable")[:top]
+    probabilities = samplers.probabilities(logits)[0]
+    ids = np.argsort(-probabilities, kind="stable")[:top]
+    return named_tokens(vocabulary, ids, probabilities[ids])
+
+
+def named_tokens(vocabulary: Vocabulary, ids: Ids, probabilities: Nats) -> list[NextToken]:
+    """Return the tokens with these ids and probabilities."""
     return [
-        NextToken(
-            id=int(index),
-            token=vocabulary.token_text(int(index)),
-            probability=float(next_probabilities[index]),
-        )
-        for index in order
+        NextToken(id=index, token=vocabulary.token_text(index), probability=probability)
+        for index, probability in zip(ids.tolist(), probabilities.tolist(), strict=True)
     ]
 
 
@@ -168,19 +164,18 @@ def generate(
     number of samples. A sample ends early at EOS (`until_eos`) or before the text `stop`. Otherwise
     an EOS appears as the separator of `boundaries`, which also decide whether the state resets
     there. UNK is generated only with `allow_unk`. Raises UsageError for a negative length, for no
-    samples, and for `stop` with a model that reads backward, whose text is complete only at the
-    end.
+    samples, and for `stop` with a model that reads backward, whose text is complete at the end.
     """
-    for name, value, minimum in (
-        ("length", length, 0), ("samples", samples, 1), ("first", first, 0), ("seed", seed, 0)
-    ):  # fmt: skip
-        check_count(name, value, minimum)
+    check_count("length", length, 0)
+    check_count("samples", samples, 1)
+    check_count("first", first, 0)
+    check_count("seed", seed, 0)
     if stop and isinstance(vocabulary, BackwardVocabulary):
         raise UsageError(f"{named('stop')} with a model that reads backward; leave it out")
     sampling = sampling or Sampling()
     logits, state = read_prompt(backend, prompt_ids(vocabulary, prompt, boundaries))
     position = _Position(logits=logits, state=state).rows([0] * samples)
-    rules = _Rules(sampling=sampling, allow_unk=allow_unk, restart=EOS if boundaries.resets else -1)
+    barred, restart = -1 if allow_unk else UNK, EOS if boundaries.resets else -1
     separator = boundaries.separator
     texts = [_Text(vocabulary, prompt, unk_text, stop, separator) for _ in range(samples)]
     generators = [np.random.default_rng([seed, first + number]) for number in range(samples)]
@@ -189,7 +184,7 @@ def generate(
     while done < length and alive:
         steps = min(at_once, length - done)
         uniform = np.stack([generators[number].random(steps) for number in alive], axis=1)
-        ids, nats, position = _sample(backend, position, uniform, rules)
+        ids, nats, position = _sample(backend, position, uniform, sampling, barred, restart)
         ended: set[int] = set()
         for step, row in product(range(len(ids)), range(len(alive))):
             if row in ended:
@@ -219,41 +214,41 @@ class _Position:
         return _Position(logits=self.logits[rows], state=select_rows(self.state, rows))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Rules:
-    """Rules of sampling; the state resets after the token `restart` (-1: never)."""
-
-    sampling: Sampling
-    allow_unk: bool
-    restart: int
-
-
 def _sample(
-    backend: Backend, position: _Position, uniform: Nats, rules: _Rules
+    backend: Backend,
+    position: _Position,
+    uniform: Nats,
+    sampling: Sampling,
+    barred: int,
+    restart: int,
 ) -> tuple[Ids, Nats, _Position]:
     """Sample tokens with uniform numbers (T, B); return ids and nats (T, B) and the new position.
 
+    The token `barred` is never sampled, and the state resets after the token `restart` (-1: none).
     A backend that can sample does plain temperature sampling itself.
     """
-    if isinstance(backend, Sampler) and rules.sampling.is_plain:
+    if isinstance(backend, Sampler) and sampling.is_plain:
         ids, nats, logits, state = backend.sample(
             position.logits,
             position.state,
             uniform,
-            temperature=rules.sampling.temperature,
-            barred=-1 if rules.allow_unk else UNK,
-            restart=rules.restart,
+            temperature=sampling.temperature,
+            barred=barred,
+            restart=restart,
         )
         return ids, nats, _Position(logits=logits, state=state)
     ids, nats = np.empty(uniform.shape, np.int64), np.empty(uniform.shape)
     for step, numbers in enumerate(uniform):
-        usable = position.logits if rules.allow_unk else _without_unk(position.logits)
-        ids[step] = draw(next_distribution(usable, rules.sampling), numbers)
-        nats[step] = -log_probabilities(position.logits)[np.arange(len(numbers)), ids[step]]
+        allowed = position.logits.copy()
+        if barred >= 0:
+            allowed[:, barred] = -np.inf
+        ids[step] = samplers.draw(samplers.next_distribution(allowed, sampling), numbers)
+        losses = -samplers.log_probabilities(position.logits)
+        nats[step] = losses[np.arange(len(numbers)), ids[step]]
         state = position.state
-        if rules.restart >= 0:
-            ended = ids[step] == rules.restart
-            state = _reset(state, backend.initial_state(len(numbers)), ended)
+        if restart >= 0:
+            first = backend.initial_state(len(numbers))
+            state = _reset(state, first, ids[step] == restart)
         logits, state = backend.logits(ids[step][None, :], state)
         position = _Position(logits=logits, state=state)
     return ids, nats, position
@@ -262,15 +257,9 @@ def _sample(
 def _reset(state: State, first: State, ended: NDArray[np.bool_]) -> State:
     """Return the state with the first state in the rows (B,) that have ended."""
     return tuple(
-        tuple(np.where(ended[:, None], new, old) for new, old in zip(*parts, strict=True))
-        for parts in zip(first, state, strict=True)
+        tuple(np.where(ended[:, None], new, old) for new, old in zip(*layers, strict=True))
+        for layers in zip(first, state, strict=True)
     )
-
-
-def _without_unk(logits: Logits) -> Logits:
-    masked = logits.copy()
-    masked[:, UNK] = -np.inf
-    return masked
 
 
 class _Text:

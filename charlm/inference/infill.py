@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from charlm.backends.interface import Backend, Ids, Nats, select_rows
 from charlm.errors import UsageError, check_count
-from charlm.inference.generation import NextToken, read_prompt
+from charlm.inference.generation import NextToken, named_tokens, read_prompt
 from charlm.inference.likelihood import window_length
 from charlm.inference.samplers import log_probabilities
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK
@@ -26,10 +26,9 @@ def fill(
 ) -> tuple[list[list[NextToken]], str]:
     """Return the `top` most probable tokens for each gap `___`, and the text with the best ones.
 
-    Probabilities are relative to the SHORTLIST candidates that are compared (or `top`, if that is
-    more). Gaps are filled from left to right; later gaps are read as UNK. `end` is True if the
-    models have learned where texts end. Raises UsageError for a text without gaps, and unless `top`
-    is 1 or more.
+    Probabilities are relative to SHORTLIST candidates (or `top`, if that is more). Gaps are filled
+    from left to right; later gaps are read as UNK. `end` is True if the models have learned where
+    texts end. Raises UsageError for a text without gaps, and unless `top` is 1 or more.
     """
     check_count("top", top, 1)
     pieces = around_gaps(text)
@@ -41,12 +40,7 @@ def fill(
             right = np.concatenate([right, [UNK], later])
         ids, scores = rank(forward, backward, left, right, max(SHORTLIST, top), end=end)
         probabilities = np.exp(scores - np.logaddexp.reduce(scores))
-        answers.append(
-            [
-                NextToken(id=int(i), token=vocabulary.token_text(int(i)), probability=float(p))
-                for i, p in zip(ids[:top], probabilities[:top], strict=True)
-            ]
-        )
+        answers.append(named_tokens(vocabulary, ids[:top], probabilities[:top]))
         left = np.concatenate([left, ids[:1], encoded[number]])
         filled += vocabulary.decode(ids[:1]) + pieces[number]
     return answers, filled

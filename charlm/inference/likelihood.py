@@ -20,7 +20,7 @@ from charlm.text.tokenizers.tokenizer_json import EOS, UNK
 from charlm.units import Tally
 
 WINDOW = 256
-"""Tokens read at once; limits the memory, without an effect on results."""
+"""Tokens read at a time; limits the memory, without an effect on results."""
 MAX_ROWS = 32
 MIN_PIECE = 1024
 """Fewest tokens of a piece of a stream."""
@@ -136,7 +136,9 @@ class _Pieces:
         """
         differing = np.flatnonzero(_differ(state, select_rows(kept, rows)))
         rows, state = rows[differing], select_rows(state, differing)
-        _write_rows(kept, rows, state)
+        for layer, new_layer in zip(kept, state, strict=True):
+            for array, new in zip(layer, new_layer, strict=True):
+                array[rows] = new
         return rows, state
 
     def _step(self, rows: Ids, begin: int, state: State) -> State:
@@ -152,12 +154,6 @@ class _Pieces:
 def window_length(backend: Backend, rows: int) -> int:
     """Return the window length, in tokens, for a number of rows; it limits the logits."""
     return max(1, min(WINDOW, MAX_LOGITS // (rows * backend.logits_each)))
-
-
-def _write_rows(target: State, rows: Ids, values: State) -> None:
-    for old_layer, new_layer in zip(target, values, strict=True):
-        for old, new in zip(old_layer, new_layer, strict=True):
-            old[rows] = new
 
 
 def _differ(left: State, right: State) -> NDArray[np.bool_]:
@@ -247,14 +243,13 @@ def windowed_nats(backend: Backend, text: EncodedText, window: int) -> Nats:
     """Return the nats if the state resets every `window` tokens, as transformer repositories do.
 
     Each window is read from the zero state; its first input is the token before it. A document
-    begins a new window. The model is worse than in `text_nats`; use this only to compare with such
+    begins a new window. Losses are higher than in `text_nats`; use this only to compare with such
     reports.
     """
     ids = np.asarray(text.ids)
-    ends = [len(ids)] if text.is_stream else [int(end) for end in text.ends]
     spans = [
         (start, min(start + window, end))
-        for begin, end in pairwise([0, *ends])
+        for begin, end in pairwise([0, *text.ends.tolist()])
         for start in range(begin, end, window)
     ]
     documents = [ids[start:stop] for start, stop in spans]
@@ -284,7 +279,7 @@ def tally(text: EncodedText, nats: Nats) -> Tally:
 def evaluate(backend: Backend, text: EncodedText, *, reset_every: int | None = None) -> Tally:
     """Return the tally of a text under a model: one deterministic pass, in float32.
 
-    With `reset_every`, the state resets every so many tokens (see `windowed_nats`).
+    With `reset_every`, the state resets after that number of tokens (see `windowed_nats`).
     """
     if reset_every is not None:
         check_count("reset_every", reset_every, 1)

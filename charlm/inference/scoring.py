@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from charlm.backends.interface import Backend, Ids, Nats, State
 from charlm.errors import UsageError, named
 from charlm.inference.likelihood import nats_and_ranks, stream_nats, tally
-from charlm.listing import Listing
+from charlm.listing import Listing, data_frame
 from charlm.text.boundaries import Boundaries
 from charlm.text.direction import BackwardVocabulary
 from charlm.text.documents import check_text
@@ -96,7 +96,7 @@ class Scores(Listing[Score]):
             raise UsageError(
                 "these scores have no tokens; expected scores made with score(..., tokens=True)"
             )
-        return _TokenRows(
+        return data_frame(
             {
                 "sentence_id": number,
                 "token_id": place,
@@ -108,15 +108,7 @@ class Scores(Listing[Score]):
             }
             for number, score in enumerate(self, start=1)
             for place, token in enumerate(score.tokens, start=1)
-        ).to_pandas()
-
-
-class _TokenRows(Listing[dict[str, Any]]):
-    """List of rows, one for each token."""
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the rows themselves."""
-        return list(self)
+        )
 
 
 MAX_SHOWN = 10

@@ -87,12 +87,12 @@ def _is_list(lines: Sequence[str], entries: Sequence[str], in_order: bool) -> bo
     marked = sum(entry[-1] in _SENTENCE_ENDS or not _CODE.isdisjoint(entry) for entry in entries)
     indented = sum(line[:1].isspace() for line in lines)
     wordy = sum(any(map(str.isalpha, entry)) for entry in entries)
-    ninth = quantiles(map(len, entries), n=10)[-1]
-    short = ninth <= MAX_ENTRY_CHARS and (
+    ninth_decile = quantiles(map(len, entries), n=10)[-1]
+    short = ninth_decile <= MAX_ENTRY_CHARS and (
         median(len(entry.split()) for entry in entries) <= MAX_ENTRY_WORDS
     )
     return (
-        (short or (in_order and ninth <= MAX_SORTED_CHARS))
+        (short or (in_order and ninth_decile <= MAX_SORTED_CHARS))
         and len(lines) - count <= MAX_BLANK * len(lines)
         and marked <= MAX_MARKED * count
         and indented <= MAX_MARKED * count

@@ -70,7 +70,7 @@ class Corpus:
         self._further: set[str] = set()
         sources = [sources] if isinstance(sources, str) else sources
         opened = find(sources, self._reading, self._warn)
-        self._begin(tuple(sources), opened, document, short_name(sources[0], opened))
+        self._set_up(tuple(sources), opened, document, short_name(sources[0], opened))
 
     @classmethod
     def from_text(
@@ -84,17 +84,17 @@ class Corpus:
         corpus = cls.__new__(cls)
         corpus._reading, corpus.warnings = ReadSettings(keep_cr=keep_cr), []
         corpus._further = set()
-        corpus._begin((name,), [_Memory(name, text)], document, safe_name(name))
+        corpus._set_up((name,), [_Memory(name, text)], document, safe_name(name))
         return corpus
 
     def with_document(self, document: str) -> "Corpus":
         """Return the corpus with another unit of document; standard input is not read again."""
         other = copy.copy(self)
         other.warnings, other._further = [], set()
-        other._begin(self.sources, self._opened, document, self.name)
+        other._set_up(self.sources, self._opened, document, self.name)
         return other
 
-    def _begin(
+    def _set_up(
         self,
         sources: tuple[str, ...],
         opened: Sequence[Source | _Memory],

@@ -50,24 +50,20 @@ class BackwardVocabulary(Vocabulary):
         """See `Vocabulary.decoder`."""
         return _BackwardDecoder(self.inner, unk_text)
 
-    def token_text(self, index: int) -> str:
-        """See `Vocabulary.token_text`."""
-        return self.inner.token_text(index)
-
 
 class _BackwardDecoder(Decoder):
     """A decoder that keeps its ids and decodes them in reverse at the end."""
 
     def __init__(self, inner: Vocabulary, unk_text: str) -> None:
         self.inner, self.unk_text = inner, unk_text
-        self.fed: list[int] = []
+        self.ids: list[int] = []
 
     def feed(self, index: int) -> str:
         """See `Decoder.feed`."""
-        self.fed.append(index)
+        self.ids.append(index)
         return ""
 
     def finish(self) -> str:
         """See `Decoder.finish`."""
-        last_first, self.fed = self.fed[::-1], []
-        return self.inner.decode(last_first, self.unk_text)
+        ids, self.ids = self.ids[::-1], []
+        return self.inner.decode(ids, self.unk_text)

@@ -19,13 +19,15 @@ CUT_BY_LINES = ("line", "paragraph")
 _BLANK_LINES = re.compile("\n\n+")
 
 
-def check_text(text: str) -> None:
+def check_text(text: str, name: str = "The text", advice: str = "") -> None:
     """Raise CorpusError for a lone surrogate, which is not valid in a text."""
-    if lone := re.search("[\ud800-\udfff]", text):
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
         raise CorpusError(
-            f"The text has half of a surrogate pair, U+{ord(lone[0]):04X}, at character "
-            f"{lone.start()}, which is not valid in a text. Remove it."
-        )
+            f"{name} has half of a surrogate pair, U+{ord(text[error.start]):04X}, which is not "
+            f"valid in a text. {advice or f'Remove it at character {error.start}.'}"
+        ) from error
 
 
 def lines(pieces: Iterable[str]) -> Iterator[str]:

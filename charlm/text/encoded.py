@@ -93,7 +93,7 @@ def encode_chunks(
     read: Read, vocabulary: Vocabulary, document: str, write: Callable[[NDArray[Any]], object]
 ) -> tuple[NDArray[np.int64], TextCounts]:
     """Pass the ids of each chunk of a text to `write`; return its document ends and counts."""
-    direct = vocabulary.spec.letter and vocabulary.normalizer() is None
+    direct = vocabulary.spec.letter and not vocabulary.normalizes
     ends, counts, total, after_blank = [np.empty(0, np.int64)], TextCounts(), 0, True
     for chunk in read() if direct else safe_chunks(read()):
         if not chunk:

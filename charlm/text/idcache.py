@@ -30,8 +30,8 @@ LEFTOVER = re.compile(r"\.damaged-.{8}|\.[0-9a-f]{32}\..{8}")
 ENTRY = re.compile(r"[0-9a-f]{32}")
 STALE_SECONDS = 86400.0
 UNUSED_SECONDS = 30.0 * 86400.0
-MIN_TOKENS = 8
-"""Bytes of text per token, at most, for the estimate of the disk space needed."""
+MAX_TOKEN_BYTES = 8
+"""Maximum bytes of text per token, in the estimate of the disk space needed."""
 
 
 def encode_split(
@@ -114,7 +114,7 @@ def _write_cache(folder: Path, split: Split, vocabulary: Vocabulary, document: s
         folder.parent.mkdir(parents=True, exist_ok=True)
         _clear_old(folder.parent)
         free = shutil.disk_usage(folder.parent).free
-        if free < split.bytes * vocabulary.dtype.itemsize // MIN_TOKENS:
+        if free < split.bytes * vocabulary.dtype.itemsize // MAX_TOKEN_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         own = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         building = own / "x"

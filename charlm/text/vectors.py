@@ -37,16 +37,6 @@ class WordVectors:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(kw_only=True)
-class _Layout:
-    """Layout of a file: its first line, the number and width of vectors, binary or text."""
-
-    first: bytes
-    number: int | None
-    width: int
-    binary: bool
-
-
 def read_vectors(path: Path, words: Collection[str]) -> WordVectors:
     """Read the vectors of these words from a file, which may be compressed (.gz .bz2 .xz .zst).
 
@@ -58,16 +48,16 @@ def read_vectors(path: Path, words: Collection[str]) -> WordVectors:
     with readable(source.label):
         raw: Any = source.open()
         with io.BufferedReader(raw, PEEKED) as file:
-            layout = _layout(file, source.label, warnings)
+            number, width, entries = _open(file, source.label, warnings)
             count = 0
-            for word, vector in _entries(file, layout, source.label):
+            for word, vector in entries:
                 count += 1
                 if word in words:
                     by_word[word] = vector
-    if layout.number not in (None, count):
-        short = ". It may be cut short" if count < (layout.number or 0) else ""
+    if number is not None and number != count:
+        short = ". It may be cut short" if count < number else ""
         warnings.append(
-            f"{source.label}: the first line says {layout.number:,} vectors, the file has "
+            f"{source.label}: the first line says {number:,} vectors, the file has "
             f"{count:,}{short}; all of them are used"
         )
     for word, vector in by_word.items():
@@ -76,11 +66,13 @@ def read_vectors(path: Path, words: Collection[str]) -> WordVectors:
                 f"{source.label}: the vector of {word!r} has a number that is not finite; expected "
                 "finite numbers. Make the file again, or remove that word"
             )
-    return WordVectors(width=layout.width, by_word=by_word, warnings=tuple(warnings))
+    return WordVectors(width=width, by_word=by_word, warnings=tuple(warnings))
 
 
-def _layout(file: io.BufferedReader, name: str, warnings: list[str]) -> _Layout:
-    """Read the first line and determine the layout of the rest."""
+def _open(
+    file: io.BufferedReader, name: str, warnings: list[str]
+) -> tuple[int | None, int, Iterator[tuple[str, Vector]]]:
+    """Read the first line; return the number and width of the vectors, and an iterator of them."""
     first = file.readline(MAX_LINE)
     if first.startswith(codecs.BOM_UTF8):
         warnings.append(f"{name} begins with a byte-order mark, which was removed")
@@ -88,30 +80,23 @@ def _layout(file: io.BufferedReader, name: str, warnings: list[str]) -> _Layout:
     counts = first.split()
     if len(counts) == 2 and all(count.isdigit() for count in counts):
         number, width = int(counts[0]), int(counts[1])
-        binary = _is_binary(file.peek(PEEKED)[:PEEKED], width)
-        return _Layout(first=first, number=number, width=width, binary=binary)
+        if _is_binary(file.peek(PEEKED)[:PEEKED], width):
+            return number, width, _binary_entries(file, number, width, name)
+        return number, width, _text_entries(file, width, name, 2)
     width = len(counts) - 1
     if width < 1:
         raise CorpusError(
             f"{name}: line 1 is {_excerpt(first)}; expected a word and its numbers, or the two "
             "counts of word2vec's format"
         )
-    return _Layout(first=first, number=None, width=width, binary=False)
-
-
-def _entries(file: io.BufferedReader, layout: _Layout, name: str) -> Iterator[tuple[str, Vector]]:
-    if layout.binary:
-        return _binary_entries(file, layout.number or 0, layout.width, name)
-    if layout.number is not None:
-        return _text_entries(file, layout.width, name, 2)
-    return _text_entries(chain([layout.first], file), layout.width, name, 1)
+    return None, width, _text_entries(chain([first], file), width, name, 1)
 
 
 def _is_binary(start: bytes, width: int) -> bool:
     """Return True if the data after the first line is in word2vec's binary format.
 
-    A text with an error in its first row still has numbers there and hardly any control characters;
-    of the bytes of 32-bit floats one in ten is one.
+    Even a text with an error in its first row has numbers there and hardly any control characters,
+    while one in ten bytes of 32-bit floats is a control character.
     """
     line, end, _ = start.partition(b"\n")
     numbers = line.rstrip().rsplit(b" ", width)[1:]

@@ -67,18 +67,18 @@ def _windows(backend: TorchBackend, text: EncodedText, most: int | None) -> Iter
     ids = np.asarray(text.ids[:most], np.int64)
     if len(ids) == 0:
         raise CorpusError("the text is empty; expected at least one token to read with a cache")
-    pieces = [ids] if text.is_stream else np.split(ids, text.ends[text.ends < len(ids)])
-    for piece in pieces:
-        inputs, state = np.concatenate([[EOS], piece[:-1]]), backend.initial_state(1)
-        for begin in range(0, len(piece), WINDOW):
+    for document in np.split(ids, text.ends[text.ends < len(ids)]):
+        inputs, state = np.concatenate([[EOS], document[:-1]]), backend.initial_state(1)
+        for begin in range(0, len(document), WINDOW):
             span = slice(begin, begin + WINDOW)
-            hidden, nats, state = backend.contexts(inputs[span, None], piece[span, None], state)
+            targets = document[span]
+            hidden, nats, state = backend.contexts(inputs[span, None], targets[:, None], state)
             advance(len(nats))
-            yield Contexts(hidden=hidden[:, 0], targets=piece[span], nats=nats[:, 0])
+            yield Contexts(hidden=hidden[:, 0], targets=targets, nats=nats[:, 0])
 
 
 def _blocks(windows: Iterator[Contexts]) -> Iterator[Contexts]:
-    """Yield the same tokens, at least BLOCK at once, since documents may be short."""
+    """Yield the same tokens, at least BLOCK at a time, since documents may be short."""
     block: list[Contexts] = []
     for window in windows:
         block.append(window)
@@ -89,11 +89,11 @@ def _blocks(windows: Iterator[Contexts]) -> Iterator[Contexts]:
         yield _joined(block)
 
 
-def _joined(parts: Sequence[Contexts]) -> Contexts:
+def _joined(contexts: Sequence[Contexts]) -> Contexts:
     return Contexts(
-        hidden=np.concatenate([part.hidden for part in parts]),
-        targets=np.concatenate([part.targets for part in parts]),
-        nats=np.concatenate([part.nats for part in parts]),
+        hidden=np.concatenate([each.hidden for each in contexts]),
+        targets=np.concatenate([each.targets for each in contexts]),
+        nats=np.concatenate([each.nats for each in contexts]),
     )
 
 
@@ -102,25 +102,25 @@ def cached_nats(contexts: Contexts, cache: Cache, known: int = 0) -> NDArray[np.
 
     Those only fill the cache. For the first token of all the cache is empty.
     """
-    own = _own(contexts, cache.size, cache.theta, known)
-    return _mixed(contexts, own, cache.weight)[known:]
+    cached = _in_cache(contexts, cache.size, cache.theta, known)
+    return _mixed(contexts, cached, cache.weight)[known:]
 
 
-def _mixed(contexts: Contexts, own: NDArray[np.float64], weight: float) -> NDArray[np.float64]:
-    """Return -ln((1 - weight) P + weight * own); P alone for the first token."""
+def _mixed(contexts: Contexts, cached: NDArray[np.float64], weight: float) -> NDArray[np.float64]:
+    """Return -ln((1 - weight) P + weight * cached); P alone for the first token."""
     nats = contexts.nats.copy()
-    nats[1:] = -np.log((1.0 - weight) * np.exp(-contexts.nats[1:]) + weight * own[1:])
+    nats[1:] = -np.log((1.0 - weight) * np.exp(-contexts.nats[1:]) + weight * cached[1:])
     return nats
 
 
-def _own(contexts: Contexts, size: int, theta: float, known: int = 0) -> NDArray[np.float64]:
+def _in_cache(contexts: Contexts, size: int, theta: float, known: int = 0) -> NDArray[np.float64]:
     """Return the probability of each token in the cache alone, shape (N,); 0 for known tokens."""
-    own = np.zeros(len(contexts.nats))
-    for begin in range(max(known, 1), len(own), BLOCK):
-        end = min(begin + BLOCK, len(own))
-        own[begin:end] = _block(contexts, begin, end, size, theta)
+    cached = np.zeros(len(contexts.nats))
+    for begin in range(max(known, 1), len(cached), BLOCK):
+        end = min(begin + BLOCK, len(cached))
+        cached[begin:end] = _block(contexts, begin, end, size, theta)
         advance(end - begin)
-    return own
+    return cached
 
 
 def _block(
@@ -143,10 +143,10 @@ def tuned(contexts: Contexts, size: int) -> Cache:
     totals: dict[Cache, float] = {}
     with phase("choosing the weight of the cache", total=len(THETAS) * len(contexts.nats)):
         for theta in THETAS:
-            own = _own(contexts, size, theta)
+            cached = _in_cache(contexts, size, theta)
             for weight in WEIGHTS:
                 cache = Cache(size=size, weight=weight, theta=theta)
-                totals[cache] = float(_mixed(contexts, own, weight).sum())
+                totals[cache] = float(_mixed(contexts, cached, weight).sum())
     return min(totals, key=totals.__getitem__)
 
 

@@ -16,7 +16,7 @@ FIRST_STEP = math.log(1.15)
 WIDEST = math.log(4.0)
 """The factor is between 1/4 and 4."""
 MAX_TOKENS = 40_000
-"""Tokens, approximately, on which the factor is fitted at most."""
+"""Approximate limit of the tokens on which the factor is fitted."""
 
 
 def fit_scale(nats: Callable[[float], float], tolerance: float = 0.01) -> float:

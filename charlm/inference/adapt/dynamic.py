@@ -91,39 +91,38 @@ def _batches(text: EncodedText, window: int) -> Iterator[tuple[Ids, Ids]]:
 
 
 def dynamic_nats(
-    backend: TorchBackend, text: EncodedText, rms: Mapping[str, Tensor], how: Dynamic
+    backend: TorchBackend, text: EncodedText, rms: Mapping[str, Tensor], settings: Dynamic
 ) -> NDArray[np.float64]:
     """Return -ln P of every token (N,) under a copy of the model that learns as it reads.
 
     Each document begins from the first state, with the weights learnt so far.
     """
-    learner = _Learner(backend, rms, how)
-    ends = [len(text.ids)] if text.is_stream else text.ends
+    learner = _Learner(backend, rms, settings)
     ids = np.asarray(text.ids, np.int64)
-    nats = [learner.read(ids[begin:end]) for begin, end in pairwise([0, *ends])]
+    nats = [learner.read(ids[begin:end]) for begin, end in pairwise([0, *text.ends])]
     return np.concatenate([*nats, np.empty(0)])
 
 
 class _Learner:
     """Copy of a model that learns from each window after predicting it."""
 
-    def __init__(self, backend: TorchBackend, rms: Mapping[str, Tensor], how: Dynamic) -> None:
-        self.model, self.how, self.scale = _learner_of(backend), how, backend.logit_scale
+    def __init__(self, backend: TorchBackend, rms: Mapping[str, Tensor], settings: Dynamic) -> None:
+        self.model, self.settings, self.scale = _learner_of(backend), settings, backend.logit_scale
         named = [(name, weight) for name, weight in _trainable(self.model) if name in rms]
         self.weights = [weight for _, weight in named]
         self.trained = [weight.detach().clone() for weight in self.weights]
         self.divisors = [rms[name] + EPSILON for name, _ in named]
         mean = sum(float(rms[name].sum()) for name, _ in named)
         mean /= max(sum(weight.numel() for weight in self.weights), 1)
-        pulls = [rms[name] / max(mean, 1e-30) * how.decay for name, _ in named]
+        pulls = [rms[name] / max(mean, 1e-30) * settings.decay for name, _ in named]
         self.pulls = [pull.clamp(max=1.0) for pull in pulls]
 
     def read(self, ids: Ids) -> NDArray[np.float64]:
         """Return the nats of one document, learning window by window."""
         inputs, nats = np.concatenate([[EOS], ids[:-1]]), []
         state = self.model.initial_state(1)
-        for begin in range(0, len(ids), self.how.window):
-            span = slice(begin, begin + self.how.window)
+        for begin in range(0, len(ids), self.settings.window):
+            span = slice(begin, begin + self.settings.window)
             window_nats, state = self._step(inputs[span, None], ids[span, None], state)
             nats.append(window_nats)
             advance(len(window_nats))
@@ -137,7 +136,7 @@ class _Learner:
             logits.flatten(0, 1), torch.from_numpy(targets).flatten(), reduction="none"
         )
         gradients = torch.autograd.grad(
-            nats.sum() / self.how.window, self.weights, allow_unused=True
+            nats.sum() / self.settings.window, self.weights, allow_unused=True
         )
         with torch.no_grad():
             for weight, trained, pull in zip(self.weights, self.trained, self.pulls, strict=True):
@@ -146,9 +145,9 @@ class _Learner:
                 self.weights, gradients, self.divisors, strict=True
             ):
                 if gradient is not None:
-                    weight.addcdiv_(gradient, divisor, value=-self.how.rate)
-        kept = tuple(tuple(part.detach() for part in layer) for layer in after)
-        return nats.detach().double().numpy(), kept
+                    weight.addcdiv_(gradient, divisor, value=-self.settings.rate)
+        state = tuple(tuple(tensor.detach() for tensor in layer) for layer in after)
+        return nats.detach().double().numpy(), state
 
 
 def _learner_of(backend: TorchBackend) -> RecurrentLanguageModel:
@@ -178,9 +177,9 @@ def tuned(
     """
     beginning = _beginning(text, TUNING_TOKENS)
 
-    def nats(how: Dynamic) -> float:
+    def nats(settings: Dynamic) -> float:
         """Return the nats of the beginning."""
-        return float(dynamic_nats(backend, beginning, rms, how).sum())
+        return float(dynamic_nats(backend, beginning, rms, settings).sum())
 
     rates = [Dynamic(rate=rate, decay=DECAYS[1], window=window) for rate in RATES]
     trials = len(RATES) + len(DECAYS)

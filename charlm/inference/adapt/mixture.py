@@ -32,8 +32,8 @@ def fitted_weights(nats: Sequence[Nats]) -> list[float]:
     for _ in range(MAX_STEPS):
         logs = np.log(np.maximum(weights, 1e-300))[:, None] + table
         likelihoods = np.exp(logs - logs.max(axis=0))
-        after = (likelihoods / likelihoods.sum(axis=0)).mean(axis=1)
-        moved, weights = float(np.abs(after - weights).max()), after
-        if moved < TOLERANCE:
+        updated = (likelihoods / likelihoods.sum(axis=0)).mean(axis=1)
+        change, weights = float(np.abs(updated - weights).max()), updated
+        if change < TOLERANCE:
             break
     return [float(weight) for weight in weights]

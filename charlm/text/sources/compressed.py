@@ -15,7 +15,7 @@ from charlm.files.escapes import escape_unprintable
 
 BUFFER_BYTES = 1 << 20
 ZSTD_BYTES = 2048
-"""Packed bytes unpacked at once. Four of them may become 128 KiB, so this makes at most 64 MiB."""
+"""Packed bytes unpacked at a time: four may become 128 KiB, so these become at most 64 MiB."""
 
 DAMAGED: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, lzma.LZMAError)
 """Errors that reading a damaged file raises."""

@@ -11,6 +11,7 @@ from itertools import chain
 from typing import AnyStr
 
 from charlm.errors import CorpusError, UsageError
+from charlm.text.documents import check_text
 from charlm.text.sources.signatures import CONVERT, refuse_other_than_text
 
 AUTO = "auto"
@@ -20,6 +21,7 @@ SNIFF_BYTES = 1 << 16
 MAX_LINE_CHARS = 1 << 27
 """Limit of a row of a table. A longer row comes from a quote that is never closed."""
 
+_OTHER_ENCODING = "Correct the file or name another encoding (--encoding)."
 _MARK = "\udffe"  # replaces invalid bytes until they are counted; no decoded text contains it
 codecs.register_error("charlm.mark", lambda error: (_MARK, error.end))  # type: ignore[attr-defined]
 
@@ -70,7 +72,9 @@ def decode(
         if errors == "replace" and _MARK in piece:
             places += piece.count(_MARK)
             piece = piece.replace(_MARK, "\ufffd")
-        yield _without_surrogates(piece, label, encoding)
+        if encoding != "utf-8":  # UTF-7, for example, allows lone surrogates
+            check_text(piece, label, _OTHER_ENCODING)
+        yield piece
     if places:
         invalid = "1 place was" if places == 1 else f"{places:,} places were"
         warn(f"{label}: {invalid} not valid {encoding.upper()}, replaced by U+FFFD.")
@@ -92,16 +96,6 @@ def _decoded(blocks: Iterator[bytes], label: str, encoding: str, errors: str) ->
         yield text
 
 
-def placeless(error: UnicodeError) -> str:
-    """Return the reason of an error that has no place, such as a missing byte-order mark, or "".
-
-    For a missing mark, Python up to 3.12 gives no place, and later versions give the first bytes.
-    """
-    if isinstance(error, UnicodeDecodeError):
-        return error.reason if "BOM" in error.reason else ""
-    return str(error)
-
-
 def _invalid(
     error: UnicodeError,
     block: bytes,
@@ -112,7 +106,9 @@ def _invalid(
     encoding: str,
 ) -> CorpusError:
     name = encoding.upper()
-    if (reason := placeless(error)) or not isinstance(error, UnicodeDecodeError):
+    # for a missing byte-order mark, Python up to 3.12 gives no place, and later the first bytes
+    reason = error.reason if isinstance(error, UnicodeDecodeError) else str(error)
+    if "BOM" in reason or not isinstance(error, UnicodeDecodeError):
         return CorpusError(
             f"{label} is not valid {name}: {reason}. "
             f"Name its encoding, such as --encoding utf-16-le.",
@@ -128,19 +124,6 @@ def _invalid(
     return CorpusError(
         f"{label}: {place} is not valid {name}. {CONVERT} {other} or --errors replace.", place
     )
-
-
-def _without_surrogates(text: str, label: str, encoding: str) -> str:
-    """Return the text. Raises CorpusError for a lone surrogate, which UTF-7, say, allows."""
-    if encoding != "utf-8" and not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise CorpusError(
-                f"{label} has half of a surrogate pair, U+{ord(text[error.start]):04X}, which is "
-                f"not valid in text. Correct the file or name another encoding (--encoding)."
-            ) from error
-    return text
 
 
 def line_batches(pieces: Iterable[str], label: str) -> Iterator[list[str]]:

@@ -80,12 +80,12 @@ def open_table(
     index = column_index(label, names, peeked, reading)
     unique = unique_names(names)
     if reading.column != unique[index] or (kind == "tsv" and quoted) or delimiter not in ",\t":
-        report(_choice(label, unique, index, delimiter, quoted, reading, kind))
+        report(_description(label, unique, index, delimiter, quoted, reading, kind))
     records = _records(chain(peeked, fitted), unique, index, cells)
     return unique[index], _checked(records, label, unique[index], warn, literal=not quoted)
 
 
-def _choice(
+def _description(
     label: str,
     names: list[str],
     index: int,
@@ -119,7 +119,7 @@ def _records(
 def _checked(
     records: Iterable[Record], label: str, column: str, warn: Warn, *, literal: bool
 ) -> Iterator[Record]:
-    """Yield the records, and note texts that another program may have meant differently.
+    """Yield the records, and warn of texts that another program may have meant differently.
 
     These are NA for a missing cell and, if quotes are text (`literal`), quotes around a field.
     """
@@ -148,7 +148,7 @@ def _checked(
 
 
 def _has_row_names(head: list[str], names: list[str], delimiter: str) -> bool:
-    """Return whether each row begins with a quoted row number that has no name, as R writes it."""
+    """Return True if each row begins with a quoted row number without a name, as R writes it."""
     lines = [line for line in head if not line.isspace()]
     if not all(names) or not all(line[0] == '"' for line in lines):
         return False
@@ -170,7 +170,7 @@ def _head(batches: Iterator[list[str]]) -> list[str]:
 
 
 def _is_quoted(head: list[str], reading: ReadSettings, kind: str) -> bool:
-    """Return whether quotes enclose fields: in CSV, and in TSV with quotes around a name."""
+    """Return True if quotes enclose fields: in CSV, and in TSV with quotes around a name."""
     if reading.quoting != "auto":
         return reading.quoting == "csv"
     if kind == "csv":
@@ -198,11 +198,10 @@ def _delimiter(head: list[str], reading: ReadSettings, kind: str, quoted: bool) 
 
 
 def _fitted(rows: Iterable[Fields], names: list[str], label: str, warn: Warn) -> Iterator[Fields]:
-    """Yield the rows with as many fields as the header. Raises CorpusError for a row with others.
+    """Yield the rows, each with as many fields as the header. Raises CorpusError for other rows.
 
-    Empty fields at the end of a row may be missing or too many, except in a table of one column,
-    where they could be the end of a text. There a blank line is an empty cell; in other tables it
-    is not a row.
+    Empty fields at the end of a row are added or removed, except in a table of one column, where
+    they could be the end of a text. There a blank line is an empty cell; elsewhere it is no row.
     """
     width, blank, last_blank, longer = len(names), 0, 0, 0
     headers = (names, ["\ufeff" + names[0], *names[1:]])  # also with the mark of a joined file

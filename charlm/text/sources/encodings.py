@@ -66,7 +66,7 @@ def recognise(blocks: Iterable[bytes]) -> Guess | None:
 
 
 def own_encoding(source: TextFile | Spool, warn: Callable[[str], None]) -> str:
-    """Return the encoding of a file by its content, and note any other than UTF-8.
+    """Return the encoding of a file by its content, and warn if it is not UTF-8.
 
     Raises CorpusError if no encoding fits.
     """

@@ -17,7 +17,7 @@ Fields = tuple[int, list[str]]
 
 
 def fits(head: list[str], delimiter: str, quoted: bool) -> bool:
-    """Return whether a delimiter splits the first row into fields, and all rows into as many."""
+    """Return True if a delimiter splits all rows into as many fields as the first, two or more."""
     size = 0
     lines = [line for line in head if (size := size + len(line)) <= HEAD_CHARS] or head[:1]
     rows: list[list[str]] = []
@@ -28,7 +28,7 @@ def fits(head: list[str], delimiter: str, quoted: bool) -> bool:
 
 
 def matches(row: list[str], names: list[str]) -> bool:
-    """Return whether a row has as many fields as the header, empty ones at the end aside."""
+    """Return True if a row has as many fields as the header, apart from empty ones at the end."""
     return not any(row[len(names) :]) and not any(names[len(row) :])
 
 

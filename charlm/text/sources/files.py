@@ -22,7 +22,7 @@ from charlm.files.escapes import escape_unprintable
 from charlm.text.sources.compressed import DAMAGED, PACKED
 
 BLOCK_BYTES = 1 << 20
-"""Bytes read from a file at once."""
+"""Bytes read from a file at a time."""
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -38,7 +38,7 @@ def count_of(number: int, noun: str) -> str:
 
 
 def blocks(source: "TextFile | Spool", size: int = BLOCK_BYTES) -> Iterator[bytes]:
-    """Yield the bytes of a source, `size` at once. Raises CorpusError if it cannot be read."""
+    """Yield the bytes of a source, `size` at a time. Raises CorpusError if it cannot be read."""
     with readable(source.label), source.open() as stream:
         while block := stream.read(size):
             yield block
@@ -50,17 +50,13 @@ def readable(label: str) -> Iterator[None]:
     try:
         yield
     except DAMAGED as error:
-        raise _unreadable(label, error) from error
-
-
-def _unreadable(label: str, error: Exception) -> CorpusError:
-    if isinstance(error, OSError) and error.errno is not None:
-        return CorpusError(f"{label} cannot be read: {error.strerror}.")
-    reason = str(error).rstrip(".") or "damaged data"
-    return CorpusError(
-        f"{label} cannot be unpacked as {Path(label).suffix}: {reason}. "
-        f"It is damaged, cut short or misnamed; fetch it again or give the unpacked text."
-    )
+        if isinstance(error, OSError) and error.errno is not None:
+            raise CorpusError(f"{label} cannot be read: {error.strerror}.") from error
+        reason = str(error).rstrip(".") or "damaged data"
+        raise CorpusError(
+            f"{label} cannot be unpacked as {Path(label).suffix}: {reason}. "
+            f"It is damaged, cut short or misnamed; fetch it again or give the unpacked text."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -72,13 +68,13 @@ class TextFile:
 
     def open(self) -> IO[bytes]:
         """Open the unpacked bytes from the start. Raises OSError if the file cannot be opened."""
-        unpack = self.unpacks
+        unpack = PACKED.get(self.path.suffix.lower())
         return unpack(self.path) if unpack else self.path.open("rb")
 
     @property
-    def unpacks(self) -> Callable[[Path], IO[bytes]] | None:
-        """Function that unpacks the file; None if it is not compressed."""
-        return PACKED.get(self.path.suffix.lower())
+    def is_packed(self) -> bool:
+        """True if the suffix is that of a compressed file."""
+        return self.path.suffix.lower() in PACKED
 
 
 @dataclass

@@ -1,11 +1,11 @@
 """Kinds of text that are more than plain text, recognised at the beginning of a file.
 
-They are only reported: the file is still read as plain text, and the user learns how to read a
-table or a web page with another name.
+They are only reported: the file is still read as plain text, and the warning says what helps.
 """
 
 import json
 import re
+from contextlib import suppress
 
 from charlm.text.sources.fields import DELIMITER_NAMES, fits
 
@@ -25,10 +25,7 @@ _ENTITY_TAG = re.compile(r"O|[BIESLU]-\S+")  # of CoNLL shared tasks on named en
 
 
 def advice_for(head: str) -> str:
-    """Return advice on reading a text that is more than plain text, or "".
-
-    The sentence continues after the name of the file.
-    """
+    """Return advice on a text that is more than plain text, to follow its name, or ""."""
     head, lines = _beginning(head)
     if kind := _json(head, lines):
         return (
@@ -55,9 +52,9 @@ def advice_for(head: str) -> str:
 
 
 def misnamed(head: str, kind: str) -> str:
-    """Return what is wrong with a file that is not a table of its kind (csv or tsv), or "".
+    """Return the problem of a file that is no table of its kind, csv or tsv, or "".
 
-    The sentences continue after the name of the file.
+    It is to follow the name of the file.
     """
     head, lines = _beginning(head)
     if json_kind := _json(head, lines):
@@ -91,21 +88,14 @@ def _beginning(head: str) -> tuple[str, list[str]]:
 def _json(head: str, lines: list[str]) -> str:
     begin = head.lstrip()
     if begin[:1] == "{":
-        values = [_parsed(line) for line in lines[:2]]
-        if lines and all(isinstance(value, dict) and value for value in values):
-            return "jsonl"
+        with suppress(ValueError, RecursionError):
+            values = [json.loads(line) for line in lines[:2]]
+            if lines and all(isinstance(value, dict) and value for value in values):
+                return "jsonl"
         return "json" if re.match(r'\{\s*"[^"\n]*"\s*:', begin) else ""
     inner = begin[1:].lstrip()
     is_array = begin[:1] == "[" and re.match(r'\{\s*"[^"\n]*"\s*:|"[^"\n]*"\s*[,\]]', inner)
     return "json" if is_array else ""
-
-
-def _parsed(line: str) -> object:
-    try:
-        value: object = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return value
 
 
 def _conll(lines: list[str]) -> str:

@@ -83,8 +83,8 @@ def _kind(source: Source, reading: ReadSettings) -> str | None:
     if reading.input_format != "auto":
         return reading.input_format if reading.input_format != "text" else None
     path = source.path if isinstance(source, TextFile) else Path(source.label)
-    packed = isinstance(source, TextFile) and path.suffix.lower() in PACKED
-    return TABLES.get(Path(path.stem).suffix.lower() if packed else path.suffix.lower())
+    packed = isinstance(source, TextFile) and source.is_packed
+    return TABLES.get(Path(path.stem if packed else path.name).suffix.lower())
 
 
 def _check_table_options(kinds: Sequence[str | None], reading: ReadSettings) -> None:
@@ -145,7 +145,6 @@ def _stem(path: Path) -> str:
 
 
 def _is_there(name: str) -> bool:
-    """Return whether a file or folder has this name."""
     try:
         return Path(name).exists()
     except (OSError, ValueError):
@@ -193,7 +192,7 @@ def _walk(top: Path, warn: Warn) -> list[Path]:
     seen = {top.resolve()}
 
     def enter(folder: Path, name: str) -> bool:
-        """Return whether to read a folder: not hidden, not a run of charlm, not read before."""
+        """Return True for a folder to read: not hidden, not a run of charlm, not read before."""
         inner = folder / name
         real = inner.resolve()
         if name.startswith("."):

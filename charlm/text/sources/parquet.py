@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MAGIC = b"PAR1"
 """First bytes of every file."""
 BATCH_ROWS = 500
-"""Rows that are read at once."""
+"""Rows that are read at a time."""
 
 
 def open_table(
@@ -79,7 +79,7 @@ def _parquet_file(source: TextFile | Spool) -> "pyarrow.parquet.ParquetFile":
     import pyarrow.parquet
 
     with readable(source.label):  # the index is at the end, so a stream is copied first
-        if isinstance(source, TextFile) and source.unpacks is None:
+        if isinstance(source, TextFile) and not source.is_packed:
             source.open().close()
             file: Any = str(source.path)
         else:

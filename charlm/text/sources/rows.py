@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from charlm.errors import CorpusError
+from charlm.text.documents import check_text
 from charlm.text.sources.columns import chosen_column, listed
 from charlm.text.sources.files import count_of, shown
 
@@ -38,15 +39,13 @@ class Rows:
 
     label: str
     read: Callable[[Warn, bool], tuple[str, Iterator[Record]]]
-    """Function that opens the table and returns the text column and the records.
-
-    The second argument says whether the records hold the other cells too.
-    """
+    """Function that opens the table and returns the text column and the records, whose other cells
+    are filled in if the second argument is true."""
     path: Path | None = None
     """File of the table, if it is one."""
 
     def texts(self, warn: Warn) -> Iterator[str]:
-        """Yield the text of each row. Rows without text are skipped, and their number is noted.
+        """Yield the text of each row; warn of the number of rows without text, which are skipped.
 
         Raises CorpusError if the table cannot be read or has no such column, and EnvironmentFailure
         if the hub cannot be reached.
@@ -63,10 +62,7 @@ class Rows:
             warn(f'{self.label}: {rows} without text in the column "{shown(column)}" skipped.')
 
     def records(self, warn: Warn) -> Iterator[Record]:
-        """Yield every row in the order of the file, including rows without text.
-
-        Raises the errors of `texts`.
-        """
+        """Yield every row, including rows without text. Raises the errors of `texts`."""
         yield from self.read(warn, True)[1]
 
 
@@ -123,14 +119,7 @@ def checked_text(text: object, place: str, column: str) -> str:
             f'{place}: the column "{shown(column)}" holds {kind_of(text)}, expected text. '
             f"Choose another with --column."
         )
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise CorpusError(
-                f"{place} has half of a surrogate pair, U+{ord(text[error.start]):04X}, "
-                f"which is not valid in text. Correct that row."
-            ) from error
+    check_text(text, place, "Correct that row.")
     return text
 
 

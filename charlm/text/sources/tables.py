@@ -33,8 +33,8 @@ def table_rows(
 ) -> Rows:
     """Return the rows of a file; `kind` is a value of `TABLES`.
 
-    The tables of a corpus share `reported`, so that how they are read is noted only for the first
-    of several that are read in the same way.
+    The tables of a corpus share `reported`, so that how they are read is reported only for the
+    first of several that are read in the same way.
     """
     label = source.label
 

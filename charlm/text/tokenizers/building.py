@@ -15,15 +15,9 @@ from charlm.config.corpus import VocabularySettings
 from charlm.config.text_units import UNITS
 from charlm.errors import CorpusError, UsageError, named
 from charlm.text.documents import END
+from charlm.text.tokenizers import tokenizer_json
 from charlm.text.tokenizers.cutting import cut_safely, safe_chunks
-from charlm.text.tokenizers.tokenizer_json import (
-    EOS_TOKEN,
-    LETTERS,
-    LINE_END,
-    UNK,
-    UNK_TOKEN,
-    eos_token,
-)
+from charlm.text.tokenizers.tokenizer_json import EOS_TOKEN, LETTERS, LINE_END, UNK, UNK_TOKEN
 from charlm.text.tokenizers.vocabulary import Vocabulary, code_points, vocabulary_class
 from charlm.text.tokenizers.words import BpeVocabulary, WordVocabulary
 
@@ -64,7 +58,7 @@ def build_vocabulary(
 
     `read` is called once or twice, so that the text need not be in memory. Without `count`, a pass
     that only counts is left out (bytes and bpe). Raises CorpusError for more distinct characters
-    than a text has.
+    than any script has.
     """
     built: BuiltVocabulary = resolve(UNITS[settings.unit].builder)(read, settings, count=count)
     return built
@@ -85,9 +79,9 @@ def estimate_unk_types(counts: Mapping[str, int], known: Iterable[str], literal:
     """Estimate the number of types that UNK represents, at least 1.
 
     `counts` has every type of the training text, `known` are the entries of the vocabulary. UNK
-    represents the types that are not entries and those that the text does not contain. The types
-    behind `literal` UNK tokens of the text are unknown; they count as the number of entries, or of
-    these tokens if that is less.
+    represents the types that are not entries and those that the text does not contain. How many
+    types the `literal` UNK tokens of a text replace is not known: at most one for each token, and
+    here no more than there are entries.
     """
     entries = set(known)
     cut = sum(token not in entries for token in counts)
@@ -125,16 +119,16 @@ def _documents(chunks: Iterable[str], unit: str) -> Iterator[str]:
 
 
 def _empty(settings: VocabularySettings) -> Vocabulary:
-    return vocabulary_class(settings.unit)(settings, [UNK_TOKEN, eos_token(settings)])
+    special = [UNK_TOKEN, tokenizer_json.eos_token(settings)]
+    return vocabulary_class(settings.unit)(settings, special)
 
 
 def count_chars(read: Read, settings: VocabularySettings) -> dict[str, int]:
     """Count the characters of a text."""
-    normalizer = _empty(settings).normalizer()
-    chunks = read()
-    if normalizer is not None:
+    empty, chunks = _empty(settings), read()
+    if empty.normalizes:
         batches = _batches(_documents(chunks, settings.unit), 256)
-        chunks = ("".join(map(normalizer.normalize_str, batch)) for batch in batches)
+        chunks = ("".join(map(empty.normalized, batch)) for batch in batches)
     counts = np.zeros(0x110000, np.int64)
     for chunk in chunks:
         chunk_counts = np.bincount(code_points(chunk))
@@ -167,8 +161,8 @@ def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
 def build_counted(read: Read, settings: VocabularySettings, *, count: bool) -> BuiltVocabulary:  # noqa: ARG001
     """Build a vocabulary of the most frequent types, which are always counted."""
     spec, counts, warnings = UNITS[settings.unit], _count_types(read, settings), []
-    special = eos_token(settings)
-    eos_count = counts.pop(special, 0) if special == LINE_END else 0
+    eos = tokenizer_json.eos_token(settings)
+    eos_count = counts.pop(eos, 0) if eos == LINE_END else 0
     literal_unk = counts.pop(UNK_TOKEN, 0) if spec.whole_words else 0
     if literal_unk:
         warnings.append(
@@ -183,7 +177,7 @@ def build_counted(read: Read, settings: VocabularySettings, *, count: bool) -> B
     )[: _max_size(settings) - 2]
     vocabulary = vocabulary_class(settings.unit)(
         replace(settings, min_count=least, max_size=_max_size(settings)),
-        [UNK_TOKEN, special, *kept],
+        [UNK_TOKEN, eos, *kept],
     )
     known = [counts[token] for token in kept]
     unknown = literal_unk + sum(counts.values()) - sum(known)

@@ -2,7 +2,6 @@
 
 import codecs
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 
 from charlm.text.tokenizers.tokenizer_json import EOS, LETTERS
 
@@ -48,8 +47,8 @@ class BlankDecoder(TableDecoder):
 class BytesDecoder(Decoder):
     """Decoder of bytes that collects them to whole UTF-8 characters."""
 
-    def __init__(self, table: list[bytes], unk_text: str) -> None:
-        self.table = [unk_text.encode("utf-8"), b"\n", *table[2:]]
+    def __init__(self, tokens: list[str], unk_text: str) -> None:
+        self.table = [unk_text.encode("utf-8"), b"\n", *map(byte_string, tokens[2:])]
         self.utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, index: int) -> str:
@@ -61,10 +60,9 @@ class BytesDecoder(Decoder):
         return self.utf8.decode(b"", final=True)
 
 
-def byte_strings(tokens: Sequence[str], skip: int = 2) -> list[bytes]:
-    """Return the bytes of byte-level tokens; the first `skip` tokens are special and have none."""
-    spelt = [bytes(BYTE_OF_LETTER[letter] for letter in token) for token in tokens[skip:]]
-    return [b""] * skip + spelt
+def byte_string(token: str) -> bytes:
+    """Return the bytes that a byte-level token spells."""
+    return bytes(BYTE_OF_LETTER[letter] for letter in token)
 
 
 def byte_name(data: bytes) -> str:

@@ -9,26 +9,10 @@ from numpy.typing import NDArray
 
 from charlm.config.corpus import VocabularySettings
 from charlm.text.documents import END
-from charlm.text.tokenizers.decoders import (
-    BYTE_OF_LETTER,
-    BytesDecoder,
-    Decoder,
-    TableDecoder,
-    byte_name,
-    byte_strings,
-)
-from charlm.text.tokenizers.tokenizer_json import (
-    EOS,
-    LETTERS,
-    LINE_END,
-    UNK,
-    UNKNOWN_TEXT,
-    Json,
-    byte_level,
-    no_surrogates,
-    split,
-)
-from charlm.text.tokenizers.vocabulary import Ids, Vocabulary, code_points, normalizes
+from charlm.text.tokenizers import tokenizer_json
+from charlm.text.tokenizers.decoders import BYTE_OF_LETTER, byte_name
+from charlm.text.tokenizers.tokenizer_json import EOS, LETTERS, UNK, Json
+from charlm.text.tokenizers.vocabulary import Ids, Vocabulary, code_points
 
 
 class _CodeVocabulary(Vocabulary):
@@ -38,9 +22,8 @@ class _CodeVocabulary(Vocabulary):
 
     def encode_marked(self, text: str) -> tuple[Ids, NDArray[np.int64]]:
         """See `Vocabulary.encode_marked`."""
-        if normalizes(self.settings):
-            normalise = self.tokenizer.normalizer.normalize_str
-            text = END.join(normalise(document) for document in text.split(END))
+        if self.normalizes:
+            text = END.join(map(self.normalized, text.split(END)))
         ids = self._ids(text)
         return ids, np.flatnonzero(ids == EOS) + 1
 
@@ -57,12 +40,12 @@ class CharVocabulary(_CodeVocabulary):
     @staticmethod
     def pre_tokenizer(settings: VocabularySettings) -> Json:  # noqa: ARG004
         """See `Vocabulary.pre_tokenizer`."""
-        return split(r"[\s\S]", "Isolated")
+        return tokenizer_json.split(r"[\s\S]", "Isolated")
 
     @staticmethod
     def can_hold(tokens: list[str], merges: list[tuple[str, str]]) -> bool:  # noqa: ARG004
         """See `Vocabulary.can_hold`."""
-        return all(len(token) == 1 for token in tokens) and no_surrogates(tokens)
+        return all(len(token) == 1 for token in tokens) and tokenizer_json.no_surrogates(tokens)
 
     @cached_property
     def table(self) -> NDArray[Any]:  # type: ignore[override]
@@ -84,15 +67,9 @@ class CharVocabulary(_CodeVocabulary):
     def _codes(self, text: str) -> NDArray[Any]:
         return code_points(text)
 
-    def decoder(self, unk_text: str = UNKNOWN_TEXT) -> Decoder:
-        """See `Vocabulary.decoder`."""
-        return TableDecoder([unk_text, LINE_END, *self.tokens[2:]])
-
     def pieces(self, text: str) -> list[str]:
         """See `Vocabulary.pieces`."""
-        if normalizes(self.settings):
-            text = self.tokenizer.normalizer.normalize_str(text)
-        return list(text)
+        return list(self.normalized(text))
 
 
 class ByteVocabulary(_CodeVocabulary):
@@ -101,7 +78,7 @@ class ByteVocabulary(_CodeVocabulary):
     @staticmethod
     def pre_tokenizer(settings: VocabularySettings) -> Json:  # noqa: ARG004
         """See `Vocabulary.pre_tokenizer`."""
-        return byte_level(use_regex=False)
+        return tokenizer_json.byte_level(use_regex=False)
 
     @staticmethod
     def can_hold(tokens: list[str], merges: list[tuple[str, str]]) -> bool:
@@ -118,23 +95,12 @@ class ByteVocabulary(_CodeVocabulary):
         return table
 
     def _codes(self, text: str) -> NDArray[Any]:
-        documents = [np.frombuffer(part.encode("utf-8"), np.uint8) for part in text.split(END)]
+        documents = [np.frombuffer(each.encode("utf-8"), np.uint8) for each in text.split(END)]
         if len(documents) == 1:
             return documents[0]
         mark = np.array([256], np.uint16)
-        return np.concatenate([codes for one in documents for codes in (one, mark)][:-1])
-
-    def decoder(self, unk_text: str = UNKNOWN_TEXT) -> Decoder:
-        """See `Vocabulary.decoder`."""
-        return BytesDecoder(byte_strings(self.tokens), unk_text)
+        return np.concatenate([codes for each in documents for codes in (each, mark)][:-1])
 
     def pieces(self, text: str) -> list[str]:
         """See `Vocabulary.pieces`."""
-        if normalizes(self.settings):
-            text = self.tokenizer.normalizer.normalize_str(text)
-        return [byte_name(bytes([byte])) for byte in text.encode("utf-8")]
-
-    def token_text(self, index: int) -> str:
-        """See `Vocabulary.token_text`."""
-        name = super().token_text(index)
-        return name if index < 2 else byte_name(bytes([BYTE_OF_LETTER[name]]))
+        return [byte_name(bytes([byte])) for byte in self.normalized(text).encode("utf-8")]

@@ -12,7 +12,7 @@ from typing import Any
 from charlm.commands import command
 from charlm.config.class_path import resolve
 from charlm.config.corpus import NORMAL_FORMS, WORD_RULES, VocabularySettings
-from charlm.config.text_units import UNITS, UnitSpec
+from charlm.config.text_units import UNITS
 from charlm.errors import RunError
 from charlm.files.safe_read import parse_json, read_bytes
 
@@ -45,18 +45,13 @@ Json = dict[str, Any]
 
 
 def split(pattern: str, behavior: str) -> Json:
-    """Return a pre-tokenizer that splits at a pattern and treats the match as `behavior` says."""
-    return {
-        "type": "Split",
-        "pattern": {"Regex": pattern},
-        "behavior": behavior,
-        "invert": False,
-    }
+    """Return a pre-tokenizer that splits at a pattern; `behavior` says what becomes of a match."""
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": behavior, "invert": False}
 
 
-def sequence(*parts: Json) -> Json:
+def sequence(*steps: Json) -> Json:
     """Return a sequence of pre-tokenizers."""
-    return {"type": "Sequence", "pretokenizers": list(parts)}
+    return {"type": "Sequence", "pretokenizers": list(steps)}
 
 
 def byte_level(use_regex: bool) -> Json:
@@ -76,14 +71,10 @@ WORD_CUTS: dict[str, Json] = {
 """Pre-tokenizers of words, by the setting `words`."""
 
 
-def by_blanks(settings: VocabularySettings) -> bool:
-    """Return True if tokens are the words between blanks."""
-    return UNITS[settings.unit].whole_words and settings.words == "whitespace"
-
-
 def eos_token(settings: VocabularySettings) -> str:
     """Return the entry of EOS; for blank-separated words it is the line end."""
-    return LINE_END if by_blanks(settings) else EOS_TOKEN
+    by_blanks = UNITS[settings.unit].whole_words and settings.words == "whitespace"
+    return LINE_END if by_blanks else EOS_TOKEN
 
 
 def _normalizer(settings: VocabularySettings) -> Json | None:
@@ -125,23 +116,18 @@ def _decoder(settings: VocabularySettings) -> Json:
     unknown = UNKNOWN_TEXT
     if UNITS[settings.unit].byte_level:
         unknown, end = _spelt(UNKNOWN_TEXT), _spelt(LINE_END)
-        parts = [_replace(_ONLY_EOS, end), byte_level(use_regex=True)]
+        steps = [_replace(_ONLY_EOS, end), byte_level(use_regex=True)]
     elif eos_token(settings) == LINE_END:
         # WordPiece puts a blank before each token but the first; no word begins with its prefix
-        parts = [{"type": "WordPiece", "prefix": " ", "cleanup": False}]
-        parts += [{"type": "Fuse"}, _replace(" ?\n ?", LINE_END)]
+        steps = [{"type": "WordPiece", "prefix": " ", "cleanup": False}]
+        steps += [{"type": "Fuse"}, _replace(" ?\n ?", LINE_END)]
     else:
-        parts = [_replace(_ONLY_EOS, LINE_END), {"type": "Fuse"}]
-    return {"type": "Sequence", "decoders": [_replace(_ONLY_UNK, unknown), *parts]}
+        steps = [_replace(_ONLY_EOS, LINE_END), {"type": "Fuse"}]
+    return {"type": "Sequence", "decoders": [_replace(_ONLY_UNK, unknown), *steps]}
 
 
 def _spelt(text: str) -> str:
     return "".join(LETTERS[byte] for byte in text.encode("utf-8"))
-
-
-def _old_decoder(settings: VocabularySettings) -> Json | None:
-    """Return the decoder that older versions wrote."""
-    return byte_level(use_regex=True) if UNITS[settings.unit].byte_level else None
 
 
 def _frame(settings: VocabularySettings) -> Json:
@@ -191,22 +177,23 @@ def read_tokenizer_file(path: Path) -> Any:
 
 def _recognise(content: Json, where: str) -> VocabularySettings:
     frame = {key: value for key, value in content.items() if key != "model"}
-    forms = [(unit, rule) for unit, spec in UNITS.items() for rule in _word_rules(spec)]
+    forms = [
+        (unit, words)
+        for unit, spec in UNITS.items()
+        for words in (WORD_RULES if "words" in spec.settings else ("text",))
+    ]
     for (unit, words), normalize, lowercase in product(forms, NORMAL_FORMS, (False, True)):
         settings = VocabularySettings(
             unit=unit, words=words, normalize=normalize, lowercase=lowercase
         )
         known = _frame(settings)
-        if frame in (known, known | {"decoder": _old_decoder(settings)}):
+        old_decoder = byte_level(use_regex=True) if UNITS[unit].byte_level else None
+        if frame in (known, known | {"decoder": old_decoder}):  # older versions wrote the second
             return settings
     raise RunError(
         f"{where}: not a tokenizer that charlm wrote; make one with: "
         + command("vocab", "TEXT", "--out", "FILE")
     )
-
-
-def _word_rules(spec: UnitSpec) -> Sequence[str]:
-    return WORD_RULES if "words" in spec.settings else ("text",)
 
 
 def _class(unit: str) -> Any:
@@ -235,8 +222,7 @@ def no_surrogates(tokens: Sequence[str]) -> bool:
 
 def _merges(merges: Any, where: str) -> list[tuple[str, str]]:
     if isinstance(merges, list) and all(
-        isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)
-        for pair in merges
+        isinstance(pair, list) and list(map(type, pair)) == [str, str] for pair in merges
     ):
         return [(left, right) for left, right in merges]
     raise RunError(f"{where}: its merges are damaged; expected pairs of strings")

@@ -19,18 +19,8 @@ from charlm.config.class_path import resolve
 from charlm.config.corpus import VocabularySettings
 from charlm.config.text_units import UNITS, UnitSpec
 from charlm.text.documents import check_text
-from charlm.text.tokenizers.decoders import Decoder
-from charlm.text.tokenizers.tokenizer_json import (
-    EOS,
-    LETTERS,
-    LINE_END,
-    UNK,
-    UNKNOWN_TEXT,
-    Json,
-    parse_tokenizer_json,
-    read_tokenizer_file,
-    tokenizer_json,
-)
+from charlm.text.tokenizers import decoders, tokenizer_json
+from charlm.text.tokenizers.tokenizer_json import EOS, LETTERS, LINE_END, UNK, UNKNOWN_TEXT, Json
 
 Ids = NDArray[Any]
 
@@ -42,7 +32,7 @@ class Vocabulary(ABC):
     """
 
     piece_chars: ClassVar[int] = 1 << 16
-    """Most characters that are encoded at once; longer words are cut."""
+    """Maximum number of characters that are encoded at a time; longer words are cut."""
     unk, eos = UNK, EOS
 
     def __init__(
@@ -110,16 +100,18 @@ class Vocabulary(ABC):
     def encode_marked(self, text: str) -> tuple[Ids, NDArray[np.int64]]:
         """Return the ids of a text, and the position in them after each END."""
 
-    @abstractmethod
-    def decoder(self, unk_text: str = UNKNOWN_TEXT) -> Decoder:
+    def decoder(self, unk_text: str = UNKNOWN_TEXT) -> decoders.Decoder:
         """Return a decoder that takes ids one by one and gives text as soon as it is complete."""
+        if self.spec.byte_level:
+            return decoders.BytesDecoder(self.tokens, unk_text)
+        table = [unk_text, LINE_END, *self.tokens[2:]]
+        if self.line_ends_are_eos:
+            return decoders.BlankDecoder(table)
+        return decoders.TableDecoder(table)
 
     @abstractmethod
     def pieces(self, text: str) -> list[str]:
-        """Return the part of the (normalised) text of each token of `encode(text)`.
-
-        For a part of a character it is the name that `token_text` returns.
-        """
+        """Return the (normalised) text of each token of `encode(text)`, as in `token_text`."""
 
     def decode(self, ids: Iterable[int], unk_text: str = UNKNOWN_TEXT) -> str:
         """Return the text of ids, with a line end for EOS and `unk_text` for UNK."""
@@ -132,8 +124,11 @@ class Vocabulary(ABC):
         return list(dict.fromkeys(piece for piece, index in pairs if index == UNK))
 
     def token_text(self, index: int) -> str:
-        """Return the text of one token, or the name of UNK and EOS."""
-        return {UNK: "<unk>", EOS: "<eos>"}.get(index) or self.tokens[index]
+        """Return the text of one token, the name of UNK or EOS, or bytes as `<0xE2 0x80>`."""
+        if index in (UNK, EOS):
+            return "<unk>" if index == UNK else "<eos>"
+        token = self.tokens[index]
+        return decoders.byte_name(decoders.byte_string(token)) if self.spec.byte_level else token
 
     @cached_property
     def line_end(self) -> int | None:
@@ -149,11 +144,16 @@ class Vocabulary(ABC):
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of `tokenizer.json`."""
-        return tokenizer_json(self.settings, self.tokens, self.merges)
+        return tokenizer_json.tokenizer_json(self.settings, self.tokens, self.merges)
 
-    def normalizer(self) -> Any:
-        """Return the `tokenizers` normalizer of these settings, or None."""
-        return self.tokenizer.normalizer if normalizes(self.settings) else None
+    @property
+    def normalizes(self) -> bool:
+        """True if the settings change a text before it is encoded."""
+        return self.settings.lowercase or self.settings.normalize != "none"
+
+    def normalized(self, text: str) -> str:
+        """Return a text as the settings change it before it is encoded."""
+        return self.tokenizer.normalizer.normalize_str(text) if self.normalizes else text
 
 
 def vocabulary_class(unit: str) -> type[Vocabulary]:
@@ -164,7 +164,8 @@ def vocabulary_class(unit: str) -> type[Vocabulary]:
 
 def load_vocabulary(path: Path) -> Vocabulary:
     """Read a `tokenizer.json` that charlm wrote. Raises RunError for any other file."""
-    settings, tokens, merges = parse_tokenizer_json(read_tokenizer_file(path), str(path))
+    content = tokenizer_json.read_tokenizer_file(path)
+    settings, tokens, merges = tokenizer_json.parse_tokenizer_json(content, str(path))
     return vocabulary_class(settings.unit)(settings, tokens, merges)
 
 
@@ -173,8 +174,3 @@ def code_points(text: str) -> NDArray[Any]:
     if text.isascii():
         return np.frombuffer(text.encode("ascii"), np.uint8)
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-
-
-def normalizes(settings: VocabularySettings) -> bool:
-    """Return True if the settings change a text before it is encoded."""
-    return settings.lowercase or settings.normalize != "none"
