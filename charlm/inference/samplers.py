@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.errors import UsageError, named
+from charlm.config.fields import check, field_problems, setting
 
 Logits = NDArray[np.float64]
 """Unnormalised log-probabilities, shape (n, V)."""
@@ -26,23 +26,13 @@ class Sampling:
     2024). These rules apply to the distribution of the model, before the temperature.
     """
 
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
+    temperature: float = setting(1.0, "Divisor of the logits", at_least=0.0)
+    top_k: int = setting(0, "Number of tokens to keep; 0 = all", at_least=0)
+    top_p: float = setting(1.0, "Total probability to keep", above=0.0, at_most=1.0)
+    min_p: float = setting(0.0, "Fraction of the highest probability", at_least=0.0, at_most=1.0)
 
     def __post_init__(self) -> None:
-        problems = []
-        if not 0.0 <= self.temperature < np.inf:
-            problems.append(f"{named('temperature')} is {self.temperature:g}; expected 0 or more")
-        if self.top_k < 0:
-            problems.append(f"{named('top_k')} is {self.top_k}; expected 0 (all) or more")
-        if not 0.0 < self.top_p <= 1.0:
-            problems.append(f"{named('top_p')} is {self.top_p:g}; expected more than 0, at most 1")
-        if not 0.0 <= self.min_p <= 1.0:
-            problems.append(f"{named('min_p')} is {self.min_p:g}; expected 0 to 1")
-        if problems:
-            raise UsageError("; ".join(problems))
+        check(field_problems(self))
 
     @property
     def is_plain(self) -> bool:
