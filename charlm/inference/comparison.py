@@ -24,7 +24,7 @@ DRAWS = 2000
 """Samples of the bootstrap."""
 INTERVAL = 0.95
 MIN_PARTS = 20
-"""Fewest lines or blocks for an interval."""
+"""Minimum number of lines or blocks for an interval."""
 BLOCK = 100
 """Tokens of a block, in a text of few lines."""
 

@@ -20,7 +20,7 @@ from charlm.text.tokenizers.vocabulary import Vocabulary
 READ_AT_ONCE = 4096
 """Tokens of a prompt read at a time; limits the memory, without an effect on results."""
 MAX_STEPS = 64
-"""Most tokens per call of the backend; the first calls sample fewer, so that text appears soon."""
+"""Maximum tokens per call of the backend; the first calls sample fewer, so text appears soon."""
 
 
 @dataclass(frozen=True, kw_only=True)

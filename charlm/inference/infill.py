@@ -18,7 +18,7 @@ from charlm.text.tokenizers.vocabulary import Vocabulary
 
 GAP = "___"
 SHORTLIST = 200
-"""Smallest number of candidates for a gap that are scored with the whole text."""
+"""Minimum number of candidates for a gap that are scored with the whole text."""
 
 
 def fill(

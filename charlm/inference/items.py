@@ -15,7 +15,7 @@ from charlm.phases import advance, phase
 from charlm.text.tokenizers.tokenizer_json import EOS
 
 MAX_BATCH = 256
-"""Most attempts side by side; the first batch has as many attempts as there are items."""
+"""Maximum number of attempts side by side; the first batch has as many as there are items."""
 MIN_ATTEMPTS = 1000
 ATTEMPTS_PER_ITEM = 100
 """Default limit of attempts per item; the limit is never below MIN_ATTEMPTS."""

@@ -23,13 +23,13 @@ WINDOW = 256
 """Tokens read at a time; limits the memory, without an effect on results."""
 MAX_ROWS = 32
 MIN_PIECE = 1024
-"""Fewest tokens of a piece of a stream."""
+"""Minimum length of a piece of a stream, in tokens."""
 SAME_STATE = 1e-5
-"""Largest difference of equal states, in each unit, relative to one plus its size."""
+"""Maximum difference of equal states, in each unit, relative to one plus its size."""
 ALL_KEPT = 16
-"""Number of first windows after which the states are kept; then after each power of two."""
+"""The state is kept after each of this number of windows, then after each power of two."""
 MAX_LOGITS = 1 << 25
-"""Most logits held at once (rows x window x vocabulary)."""
+"""Maximum number of logits in memory (rows x window x vocabulary)."""
 
 
 def stream_nats(

@@ -13,7 +13,7 @@ from charlm.text.documents import END
 HEAD_CHARS = 1 << 20
 """Characters examined at the beginning of a text."""
 MIN_ENTRIES = 20
-"""Fewest lines of a list."""
+"""Minimum number of lines of a list."""
 MAX_ENTRY_CHARS, MAX_ENTRY_WORDS = 40, 3
 """Upper bounds of a list: characters of nine entries in ten, words of half of the entries."""
 MAX_SORTED_CHARS = 100

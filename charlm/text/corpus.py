@@ -23,7 +23,7 @@ Stamps = tuple[tuple[int, ...], ...]
 """Size, modification time and inode of each file of a corpus."""
 
 CHUNK_CHARS = 1 << 20
-"""Smallest size of a chunk except the last, in characters; chunks have less than twice as many."""
+"""Minimum size of a chunk except the last, in characters; the maximum is just below twice that."""
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 
 def _chunked(pieces: Iterable[str], size: int) -> Iterator[str]:
-    """Join and cut pieces to chunks of `size` characters or more, but less than twice as many."""
+    """Join and cut pieces into chunks of at least `size` and less than 2 `size` characters."""
     held: list[str] = []
     count = 0
     for piece in pieces:

@@ -48,7 +48,7 @@ def lines(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def mark_text(text: str, document: str) -> str:
-    """Replace the line ends, or blank lines, that end documents inside of a text by END."""
+    """Replace each line end, or blank line, that ends a document by END."""
     if document == "line":
         return text.replace("\n", END)
     return _BLANK_LINES.sub(END, text) if document == "paragraph" else text
@@ -71,7 +71,7 @@ def mark_file(pieces: Iterable[str], document: str) -> Iterator[str]:
 
 
 def _marked_paragraphs(pieces: Iterable[str]) -> Iterator[str]:
-    begun, held = False, ""  # held: line ends whose meaning the next piece decides
+    begun, held = False, ""  # held: line ends that end a paragraph if text follows
     for piece in pieces:
         text = held + piece if begun else piece.lstrip("\n")
         body = text.rstrip("\n")

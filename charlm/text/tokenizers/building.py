@@ -22,9 +22,9 @@ from charlm.text.tokenizers.vocabulary import Vocabulary, code_points, vocabular
 from charlm.text.tokenizers.words import BpeVocabulary, WordVocabulary
 
 SMALL_ALPHABET = 512
-"""Most distinct characters of which all are kept; of more, those that occur once become UNK."""
+"""Number of distinct characters up to which all are kept; beyond, those that occur once are UNK."""
 MAX_ALPHABET = 20_000
-"""Most distinct characters of a text; more suggest another encoding, or no text."""
+"""Maximum number of distinct characters of a text; more suggest a wrong encoding."""
 FEW_WORDS = 10_000
 """Number of words in a text below which words that occur once are kept."""
 Read = Callable[[], Iterable[str]]

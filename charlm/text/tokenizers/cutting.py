@@ -8,7 +8,7 @@ from charlm.text.documents import END
 from charlm.text.tokenizers.tokenizer_json import LINE_END
 
 FINE_CHARS = 256
-"""Length of the pieces of which only those that are not ASCII go to the library."""
+"""Length of short pieces; only those that are not ASCII go to the slower library."""
 
 
 def cut_safely(text: str, size: int) -> Iterator[str]:
@@ -42,9 +42,9 @@ def safe_chunks(chunks: Iterable[str], size: int = 1 << 20) -> Iterator[str]:
 
 
 def fine_pieces(text: str) -> list[str]:
-    """Return a text in short pieces, most of which are ASCII, if no word crosses their borders.
+    """Cut a text into short pieces, since ASCII pieces are encoded much faster.
 
-    ASCII pieces are much faster to encode. A text that is all ASCII is one piece.
+    A text is not cut if all of it is ASCII, or if a word would cross a border.
     """
     if text.isascii():
         return [text]

@@ -1,7 +1,7 @@
 """Vocabularies: text to ids and back, for characters, bytes, words and byte-pair encoding.
 
 Ids 0 and 1 are UNK and EOS; EOS is also the input at the start of a document. The other entries
-are in order of their counts, then of their code points, so that a text always gives the same ids.
+are ordered by count, then by code point, so that a text always gives the same ids.
 Characters and bytes are encoded through a numpy table; words and BPE by the `tokenizers` library.
 """
 
@@ -28,7 +28,7 @@ Ids = NDArray[Any]
 class Vocabulary(ABC):
     """A vocabulary of one unit. `encode` maps text to ids, `decode` maps ids to text.
 
-    END marks inside of a text (see `text.documents`) become EOS.
+    END marks in a text (see `text.documents`) become EOS.
     """
 
     piece_chars: ClassVar[int] = 1 << 16
