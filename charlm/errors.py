@@ -59,14 +59,14 @@ class EnvironmentFailure(CharlmError):
 class DivergenceError(CharlmError):
     """Loss or gradient that is not finite; it was not saved.
 
-    `found` is only the first part of the message, for callers that know what to do.
+    `problem` is only the first part of the message, for callers that know what to do.
     """
 
     exit_code = 6
 
-    def __init__(self, message: str, found: str = "") -> None:
+    def __init__(self, message: str, problem: str = "") -> None:
         super().__init__(message)
-        self.found = found or message
+        self.problem = problem or message
 
 
 _NAMES: ContextVar[Mapping[str, str]] = ContextVar("names", default=MappingProxyType({}))

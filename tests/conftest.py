@@ -21,10 +21,10 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
 @pytest.fixture(scope="session", autouse=True)
 def steady_speed() -> Iterator[None]:
     """Plan for a machine of fixed speed, so that no plan depends on or measures this machine."""
-    from charlm.training.plan import basis
+    from charlm.training.plan import speed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(basis, "measured_speed", lambda *_: 2e10)
+        patch.setattr(speed, "measured_speed", lambda *_: 2e10)
         yield
 
 

@@ -21,7 +21,7 @@ from charlm.nn.model import RecurrentLanguageModel, count_parameters, multiplied
 from charlm.text.boundaries import Boundaries
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
-from charlm.training.plan import basis, constants, speed
+from charlm.training.plan import constants, speed
 from charlm.training.plan.constants import HIDDEN_SIZES
 from charlm.training.plan.planner import Plan, plan
 from charlm.training.plan.speed import measured_speed, training_threads
@@ -137,11 +137,11 @@ def test_settings_that_act_on_validations_need_validation_text(listener) -> None
 @pytest.mark.parametrize("length", [{}, {"steps": 5}, {"epochs": 2.0}])
 def test_only_a_given_time_needs_a_measurement(length, monkeypatch: pytest.MonkeyPatch) -> None:
     """The result of a seeded run once depended on the load of the machine at its start."""
-    monkeypatch.setattr(basis, "measured_speed", refused)
+    monkeypatch.setattr(speed, "measured_speed", refused)
     result = planned(stream(50_000), measure=None, **length)
     assert result.settings.model.hidden_size
     assert not result.measured
-    monkeypatch.setattr(basis, "measured_speed", lambda *_: SPEED)
+    monkeypatch.setattr(speed, "measured_speed", lambda *_: SPEED)
     assert planned(stream(50_000), measure=None, minutes=2.0).measured
 
 
@@ -162,7 +162,7 @@ def test_a_default_plan_counts_with_the_assumed_speed(monkeypatch: pytest.Monkey
 
 def test_a_given_speed_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """`measure` is called once, and the machine is not measured."""
-    monkeypatch.setattr(basis, "measured_speed", refused)
+    monkeypatch.setattr(speed, "measured_speed", refused)
     calls = []
     planned(stream(50_000), measure=lambda: calls.append(1) or SPEED)
     assert calls == [1]
@@ -206,7 +206,7 @@ def test_a_longer_run_is_measured_for_longer(
 ) -> None:
     """Up to five seconds."""
     asked: list[float] = []
-    monkeypatch.setattr(basis, "measured_speed", lambda *given: asked.append(given[-1]) or SPEED)
+    monkeypatch.setattr(speed, "measured_speed", lambda *given: asked.append(given[-1]) or SPEED)
     planned(stream(50_000), measure=None, minutes=minutes)
     assert asked == [pytest.approx(seconds)]
 
@@ -255,7 +255,7 @@ def test_the_machine_is_measured_within_its_memory(monkeypatch: pytest.MonkeyPat
             raise torch.OutOfMemoryError("CUDA out of memory")
         return SPEED
 
-    monkeypatch.setattr(basis, "measured_speed", measure)
+    monkeypatch.setattr(speed, "measured_speed", measure)
     planned(stream(500_000), measure=None, minutes=7.0)
     assert [rows for _, rows in shapes] == [32, 16, 8, 4]
     shapes.clear()
@@ -493,7 +493,7 @@ def test_every_setting_of_training_is_known_to_these_tests() -> None:
 @pytest.mark.parametrize("unit", VOCABULARIES)
 def test_words_and_bpe_are_tied_where_sizes_allow(unit: str, monkeypatch) -> None:
     """The rule does not tie unequal sizes, and never overrides the user."""
-    monkeypatch.setattr(basis, "MAX_CHARACTER_TYPES", 0)
+    monkeypatch.setattr(constants, "MAX_CHARACTER_TYPES", 0)
     large = unit in ("word", "bpe")
     data = stream(50_000, unit=unit)
     assert planned(data, steps=1).settings.model.tie_weights is large

@@ -24,7 +24,7 @@ FALLING = [9.0, 7.0, 6.0, 5.9]
          "more text, then more dropout (--dropout 0.35), or fewer passes"),
         (1.0, 1.3, FALLING, "predicts its training text 30 % better",
          "more text, then more dropout"),
-        (1.4, 1.42, FALLING, "under-fitted: training text is predicted hardly better",
+        (1.4, 1.42, FALLING, "under-fitted: training text is predicted barely better",
          "less dropout, then more time"),
         (1.4, 1.55, FALLING, "well fitted (1.400 nats/token on training text, 1.550 on new",
          "more time (--minutes), or more text"),

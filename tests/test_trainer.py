@@ -1078,7 +1078,10 @@ def test_too_little_memory_splits_the_batches(rows: int, monkeypatch) -> None:
     records = list(trainer.run())
     warnings = [record.text for record in records if isinstance(record, WarningRecord)]
     assert len(warnings) == {1: 2, 2: 1}[rows]
-    assert "too little memory for 3 rows at once; they are read in 2 parts" in warnings[0]
+    assert (
+        "too little memory for 3 sequences at once; batches are now split into 2 parts"
+        in warnings[0]
+    )
     assert trainer.counters.parts == {1: 3, 2: 2}[rows]
     assert max(cramped.calls[6:]) <= rows
     for name, weight in wanted.model.named_parameters():
@@ -1092,7 +1095,9 @@ def test_too_little_memory_splits_the_batches(rows: int, monkeypatch) -> None:
 def test_too_little_memory_for_a_single_row_is_an_error(monkeypatch) -> None:
     trainer = make(steps=3, dropout={}, valid=None)
     monkeypatch.setattr(trainer.model, "read", Cramped(trainer.model, 0))
-    with pytest.raises(EnvironmentFailure, match="too little memory for one row of this model"):
+    with pytest.raises(
+        EnvironmentFailure, match="too little memory for one sequence of this model"
+    ):
         list(trainer.run())
 
 

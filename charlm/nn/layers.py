@@ -47,7 +47,7 @@ class RecurrentLayer(nn.Module):
 
     def initial_state(self, batch_size: int) -> LayerState:
         """Return a state of zeros, shape (B, H) each."""
-        like = next(self.parameters())
+        like = next(iter(self.state_dict().values()))  # a reservoir has no parameters
         return tuple(like.new_zeros(batch_size, self.hidden_size) for _ in self.spec.state)
 
     def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:

@@ -27,10 +27,6 @@ class EchoState(RecurrentLayer):
         self.register_buffer("weight_hh", torch.empty(hidden_size, hidden_size))
         self.register_buffer("bias", torch.empty(hidden_size))
 
-    def initial_state(self, batch_size: int) -> LayerState:
-        """See `RecurrentLayer.initial_state`; there are no parameters to take the type from."""
-        return (self.bias.new_zeros(batch_size, self.hidden_size),)
-
     def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """See `RecurrentLayer.forward`."""
         (h,) = state

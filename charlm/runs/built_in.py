@@ -62,15 +62,15 @@ def source_log_loss(record: Mapping[str, Any]) -> float | None:
     No model can do better on average, so a model's distance from this figure is its distance from
     perfect. None unless the run of `record` was validated on exactly that end of the built-in text.
     """
-    corpus, cut = record["settings"]["corpus"], record["settings"]["vocabulary"]
+    corpus, vocabulary = record["settings"]["corpus"], record["settings"]["vocabulary"]
     comparable = (
         is_built_in_text(corpus["sources"])
         and record["corpus"]["document"] == "stream"
         and corpus["valid_frac"] in (None, 0.1)
         and not corpus["valid"]
-        and cut["normalize"] == "none"
-        and not cut["lowercase"]
-        and (not UNITS[cut["unit"]].whole_words or cut["words"] == "text")
+        and vocabulary["normalize"] == "none"
+        and not vocabulary["lowercase"]
+        and (not UNITS[vocabulary["unit"]].whole_words or vocabulary["words"] == "text")
     )
     if not comparable:
         return None

@@ -12,15 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from charlm.errors import RunError
-from charlm.files.atomic import (
-    MANIFEST,
-    OLDER,
-    commit_folder,
-    json_bytes,
-    manifest_problems,
-    read_written,
-    remove_folder,
-)
+from charlm.files import atomic
 from charlm.files.safe_read import read_json
 from charlm.runs.layout import RECORD, read_record
 from charlm.runs.shapes import shown
@@ -50,15 +42,15 @@ def save_checkpoint(
     folder = run / "states" / f"step-{checkpoint.step}"
     files = {
         TENSORS: tensors_to_bytes(checkpoint.tensors),
-        COUNTERS: json_bytes(checkpoint.counters),
+        COUNTERS: atomic.json_bytes(checkpoint.counters),
     }
     about = {"format": STATE_FORMAT, "step": checkpoint.step} | ({"run": run_id} if run_id else {})
-    commit_folder(folder, files, about)
+    atomic.commit_folder(folder, files, about)
     others = [other for other in checkpoint_folders(run) if other != folder]
     older = [other for other in others if _step_of(other) < checkpoint.step]
     for other in others:
         if other not in older[: keep - 1]:
-            remove_folder(other)
+            atomic.remove_folder(other)
     return folder
 
 
@@ -69,14 +61,14 @@ def checkpoint_folders(run: Path) -> list[Path]:
 
 
 def _step_of(folder: Path) -> int:
-    number = folder.name.removeprefix("step-").removesuffix(OLDER)
+    number = folder.name.removeprefix("step-").removesuffix(atomic.OLDER)
     return int(number) if number.isdecimal() else -1
 
 
 def checkpoint_problems(folder: Path, run_id: str | None = None) -> list[str]:
     """Return the problems of a checkpoint, which must be of the run `run_id` if one is given."""
     try:
-        manifest = read_written(folder / MANIFEST)
+        manifest = atomic.read_written(folder / atomic.MANIFEST)
     except RunError as error:
         return [str(error)]
     version = manifest.get("format")
@@ -87,7 +79,7 @@ def checkpoint_problems(folder: Path, run_id: str | None = None) -> list[str]:
         return [f"{folder}: its manifest names step {step}; expected {_step_of(folder)}"]
     if run_id and manifest.get("run", run_id) != run_id:
         return [f"{folder}: a checkpoint of another run; expected one of {run_id}"]
-    return manifest_problems(folder, manifest, (TENSORS, COUNTERS))
+    return atomic.manifest_problems(folder, manifest, (TENSORS, COUNTERS))
 
 
 def mean_weights(run: Path) -> tuple[dict[str, Tensor], list[int]]:

@@ -31,7 +31,7 @@ READ_AGAIN_BYTES = 100 << 20
 
 def corpus_record(dataset: Dataset, settings: Settings) -> dict[str, Any]:
     """Return the description of the text in run.json: sources, SHA-256, sizes of the splits."""
-    parts = {name: dataset.split(name) for name in SPLITS}
+    splits = {name: dataset.split(name) for name in SPLITS}
     return {
         "name": dataset.name,
         "sources": absolute(settings.corpus.sources),
@@ -43,14 +43,14 @@ def corpus_record(dataset: Dataset, settings: Settings) -> dict[str, Any]:
         "vocabulary": len(dataset.vocabulary),
         "parts": {
             name: {
-                "tokens": len(part.ids),
-                "documents": part.documents,
-                "chars": part.counts.chars,
-                "bytes": part.counts.bytes,
-                "words": part.counts.words,
+                "tokens": len(split.ids),
+                "documents": split.documents,
+                "chars": split.counts.chars,
+                "bytes": split.counts.bytes,
+                "words": split.counts.words,
             }
-            for name, part in parts.items()
-            if part is not None
+            for name, split in splits.items()
+            if split is not None
         },
     }
 
@@ -79,9 +79,9 @@ def _absolute(name: str) -> str:
 def write_data(path: Path, dataset: Dataset) -> None:
     """Keep the encoded text with the run; a large text is left out, and then read again."""
     for name in SPLITS:
-        part = dataset.split(name)
-        if part is not None and part.ids.nbytes <= CACHED_FROM_BYTES:
-            write_encoded(path / "data" / name, part)
+        split = dataset.split(name)
+        if split is not None and split.ids.nbytes <= CACHED_FROM_BYTES:
+            write_encoded(path / "data" / name, split)
 
 
 def read_data(
@@ -102,19 +102,19 @@ def read_data(
     folders = {name: path / "data" / name for name in corpus["parts"]}
     if not all((folder / "counts.json").exists() for folder in folders.values()):
         check_unchanged(path, (CONFIG, TOKENIZER))
-        again = _read_again(settings, vocabulary, corpus)
-        return replace(again, boundaries=boundaries, unk_types=unk_types)
+        dataset = _read_again(settings, vocabulary, corpus)
+        return replace(dataset, boundaries=boundaries, unk_types=unk_types)
     check_unchanged(path)
-    parts = {name: read_encoded(folder) for name, folder in folders.items()}
-    for name, part in parts.items():
-        if len(part.ids) != corpus["parts"][name]["tokens"] or not part.fits(len(vocabulary)):
+    splits = {name: read_encoded(folder) for name, folder in folders.items()}
+    for name, split in splits.items():
+        if len(split.ids) != corpus["parts"][name]["tokens"] or not split.fits(len(vocabulary)):
             raise CorpusError(f"{folders[name]}: not the text that run.json describes; delete it")
     return Dataset(
         name=corpus["name"],
         vocabulary=vocabulary,
-        train=parts["train"],
-        valid=parts.get("valid"),
-        test=parts.get("test"),
+        train=splits["train"],
+        valid=splits.get("valid"),
+        test=splits.get("test"),
         fingerprint=corpus["fingerprint"],
         boundaries=boundaries,
         unk_types=unk_types,
@@ -124,18 +124,18 @@ def read_data(
 def text_changed(settings: CorpusSettings, record: Mapping[str, Any]) -> bool:
     """Return whether the text that the settings name differs from the text of a run.
 
-    Large files that are older than the run are not read. Text that is gone or can not be read
+    Large files that are older than the run are not read. Text that is gone or cannot be read
     again, such as standard input, counts as unchanged.
     """
     names = (*settings.sources, *settings.valid, *settings.test)
     if any(n == "-" or n.startswith(HUB_PREFIX) or Path(n).is_fifo() for n in names):
         return False
     corpus = record["corpus"]
-    begun = datetime.fromisoformat(record["created"]).timestamp()
+    created = datetime.fromisoformat(record["created"]).timestamp()
     try:
         opened = Corpus(names, document=corpus["document"], reading=settings)
         stamps = [stamp for stamp in opened.stamps() if stamp]
-        older = all(changed < 1e9 * begun for _, changed, *_ in stamps)
+        older = all(changed < 1e9 * created for _, changed, *_ in stamps)
         if older and sum(size for size, *_ in stamps) > READ_AGAIN_BYTES:
             return False
         return bool(text_fingerprint(settings, corpus["document"]) != corpus["fingerprint"])
@@ -145,14 +145,13 @@ def text_changed(settings: CorpusSettings, record: Mapping[str, Any]) -> bool:
 
 def weights_problem(path: Path) -> str:
     """Return what is wrong with the best weights of a run; empty if they are intact or missing."""
-    entry = _written(path).get(WEIGHTS)
+    entry = _manifest_files(path).get(WEIGHTS)
     if entry is None or not (path / WEIGHTS).is_file():
         return ""
     return "".join(manifest_problems(path, {"files": {WEIGHTS: entry}}))
 
 
-def _written(path: Path) -> dict[str, Any]:
-    """Return the files in the manifest of a run."""
+def _manifest_files(path: Path) -> dict[str, Any]:
     files = read_manifest(path).get("files")
     return files if isinstance(files, dict) else {}
 
@@ -161,7 +160,7 @@ def check_unchanged(path: Path, names: Collection[str] = ()) -> None:
     """Raise RunError if a file that must not change has changed; check these names, or all."""
     entries = {
         name: entry
-        for name, entry in _written(path).items()
+        for name, entry in _manifest_files(path).items()
         if name in names or (not names and name != WEIGHTS)
     }
     problems = manifest_problems(path, {"files": entries})
@@ -195,7 +194,7 @@ def _read_again(settings: Settings, vocabulary: Vocabulary, corpus: Mapping[str,
     dataset = load_dataset(sources, settings.vocabulary, vocabulary=vocabulary, count_types=False)
     if dataset.fingerprint != corpus["fingerprint"]:
         raise CorpusError(
-            f"{corpus['name']} has changed since the run began (its SHA-256 is another one); "
+            f"{corpus['name']} has changed since the run began (its SHA-256 differs); "
             "expected the same text. Start a new run for the new text"
         )
     return dataset

@@ -13,15 +13,7 @@ from charlm.commands import command
 from charlm.errors import EnvironmentFailure, RunError, UsageError
 from charlm.files import atomic
 from charlm.files.atomic import MANIFEST, TEMPORARY, explained
-from charlm.runs.layout import (
-    CARD,
-    CONFIG,
-    METRICS,
-    RECORD,
-    SEARCH,
-    TOKENIZER,
-    WEIGHTS,
-)
+from charlm.runs import layout
 from charlm.runs.locate import fresh_run_folder, is_run
 from charlm.runs.pair import BACKWARD
 
@@ -36,23 +28,23 @@ def new_folder(folder: Path, name: str | None, corpus_name: str) -> tuple[Path, 
     """
     check_name(folder, name)
     with explained(folder):
-        if name and _was_never_begun(folder / name):
-            return folder / name, _taken_over(folder, name)
+        if name and _was_never_started(folder / name):
+            return folder / name, _reused(folder, name)
         now = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}"
         path = fresh_run_folder(folder, name or f"{corpus_name}-{now}")
     return path, lock_run(path)
 
 
-def _taken_over(folder: Path, name: str) -> FileLock:
+def _reused(folder: Path, name: str) -> FileLock:
     """Lock and clear a folder whose run was never started."""
     lock = lock_run(folder / name)
     try:
         check_name(folder, name)  # it may have been started in the meantime
-        for part in (folder / name).iterdir():
-            if part.is_dir():
-                shutil.rmtree(part)
-            elif part.name not in (".lock", ".owner"):
-                part.unlink()
+        for entry in (folder / name).iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name not in (".lock", ".owner"):
+                entry.unlink()
     except BaseException:
         lock.release()
         raise
@@ -72,9 +64,9 @@ def check_name(folder: Path, name: str | None, *, overwrite: bool = False) -> No
         raise UsageError(f"--name is longer than {MAX_NAME} bytes; expected a shorter one")
     if overwrite:
         _check_removable(folder / name)
-    elif (folder / name).exists() and not _was_never_begun(folder / name):
+    elif (folder / name).exists() and not _was_never_started(folder / name):
         if not is_run(folder / name):
-            kind = "a search" if (folder / name / SEARCH).exists() else "no run"
+            kind = "a search" if (folder / name / layout.SEARCH).exists() else "no run"
             raise RunError(
                 f"{folder / name} already exists and is {kind}; expected a free name. Choose "
                 "another --name"
@@ -86,9 +78,9 @@ def check_name(folder: Path, name: str | None, *, overwrite: bool = False) -> No
         )
 
 
-PARTS_OF_A_RUN = {
-    CONFIG, TOKENIZER, WEIGHTS, RECORD, METRICS, CARD, MANIFEST, BACKWARD,
-    "data", "states", ".lock", ".owner",
+ENTRIES = {
+    layout.CONFIG, layout.TOKENIZER, layout.WEIGHTS, layout.RECORD, layout.METRICS, layout.CARD,
+    MANIFEST, BACKWARD, "data", "states", ".lock", ".owner",
 }  # fmt: skip
 """Files and folders that charlm writes into the folder of a run."""
 
@@ -97,13 +89,13 @@ def _check_removable(path: Path) -> None:
     """Raise RunError unless a path is free or a run that holds only files of charlm."""
     if not path.exists() and not path.is_symlink():
         return
-    if _was_never_begun(path):
+    if _was_never_started(path):
         return
     with explained(path):
-        if path.is_symlink() or not path.is_dir() or not (path / CONFIG).exists():
+        if path.is_symlink() or not path.is_dir() or not (path / layout.CONFIG).exists():
             raise RunError(f"{path} is not a run; expected one to overwrite. Use another --name")
-        names = {part.name for part in path.iterdir() if not part.name.startswith(TEMPORARY)}
-    if others := sorted(names - PARTS_OF_A_RUN):
+        names = {entry.name for entry in path.iterdir() if not entry.name.startswith(TEMPORARY)}
+    if others := sorted(names - ENTRIES):
         raise RunError(
             f"{path} holds {others[0]}, which charlm did not write; expected only a run. Move it "
             "away, or use another --name"
@@ -113,7 +105,7 @@ def _check_removable(path: Path) -> None:
 def remove_run(path: Path) -> None:
     """Remove a run that is not being trained. Raises RunError or EnvironmentFailure."""
     _check_removable(path)
-    if not path.exists() or _was_never_begun(path):
+    if not path.exists() or _was_never_started(path):
         return
     lock = lock_run(path)
     try:
@@ -127,20 +119,20 @@ def remove_run(path: Path) -> None:
         lock.release()
 
 
-BEFORE_A_RUN = {CONFIG, TOKENIZER, MANIFEST, "data", ".lock", ".owner"}
+ENTRIES_BEFORE_START = {layout.CONFIG, layout.TOKENIZER, MANIFEST, "data", ".lock", ".owner"}
 
 
-def _was_never_begun(path: Path) -> bool:
+def _was_never_started(path: Path) -> bool:
     """Return whether a folder is left from a process that died before its run started."""
     with explained(path):
         if not path.is_dir() or path.is_symlink() or any(p.is_symlink() for p in path.iterdir()):
             return False
-        names = {part.name for part in path.iterdir() if not part.name.startswith(TEMPORARY)}
-    return not names or {".lock"} <= names <= BEFORE_A_RUN
+        names = {entry.name for entry in path.iterdir() if not entry.name.startswith(TEMPORARY)}
+    return not names or {".lock"} <= names <= ENTRIES_BEFORE_START
 
 
 def check_writable(folder: Path) -> None:
-    """Raise EnvironmentFailure if runs can not be written: better now than after an hour.
+    """Raise EnvironmentFailure if runs cannot be written: better now than after an hour.
 
     A missing folder is not created: the nearest folder above it is checked.
     """
@@ -181,15 +173,15 @@ def _first_bytes(path: Path) -> str:
 def check_own(path: Path) -> None:
     """Raise RunError if a file of a run is a link: training writes and deletes in place."""
     for folder in (path, path / "states"):
-        for part in sorted(folder.glob("*")):
-            if part.is_symlink():
+        for entry in sorted(folder.glob("*")):
+            if entry.is_symlink():
                 raise RunError(
-                    f"{part} is a link; expected a file or folder of the run itself, which "
+                    f"{entry} is a link; expected a file or folder of the run itself, which "
                     "training writes to. Replace the link by its target"
                 )
     for name in ("states", "data"):
         if (path / name).exists() and not (path / name).is_dir():
             raise RunError(f"{path / name} is a file; expected a folder. Restore the run")
-    for name in (METRICS, ".owner"):
+    for name in (layout.METRICS, ".owner"):
         if (path / name).exists() and not (path / name).is_file():
             raise RunError(f"{path / name} is not a regular file; expected one. Restore the run")

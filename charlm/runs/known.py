@@ -13,9 +13,9 @@ from charlm.text.tokenizers.tokenizer_json import EOS
 
 
 def known_documents(run: Run) -> Callable[[str], bool]:
-    """Return a function that says if a text is a document of the run, held-out ones included.
+    """Return a function that reports if a text is a document of the run, held-out or not.
 
-    Documents are remembered by 64-bit hashes. Raises RunError or CorpusError if the text of the run
+    Documents are compared by 64-bit hashes. Raises RunError or CorpusError if the text of the run
     is gone or has changed.
     """
     vocabulary = run.text_vocabulary
@@ -25,10 +25,9 @@ def known_documents(run: Run) -> Callable[[str], bool]:
         hashes = np.unique(np.concatenate([_hashes(text) for text in splits if text is not None]))
 
     def is_known(text: str) -> bool:
-        """Return whether a text is one of the documents."""
         key = _hash(vocabulary.encode(text))
-        place = int(np.searchsorted(hashes, key))
-        return place < len(hashes) and int(hashes[place]) == key
+        index = int(np.searchsorted(hashes, key))
+        return index < len(hashes) and int(hashes[index]) == key
 
     return is_known
 

@@ -88,7 +88,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 OLD_READING = {"keep_cr": True, "glue": True}
-"""How texts were read before there were settings for it."""
+"""Settings that stand for how texts were read before these settings existed."""
 
 
 def read_record(path: Path) -> dict[str, Any]:

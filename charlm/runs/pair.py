@@ -39,8 +39,8 @@ def backward_settings(settings: Settings) -> Settings:
 
 
 def length_factor(unit: str, model: ModelSettings | Mapping[str, Any]) -> int:
-    """Return how many times the length of a half the length of a run is.
+    """Return the length of a run as a multiple of the length of each half.
 
-    The halves of a pair share the minutes; steps and epochs count for each of them.
+    The halves of a pair share the minutes; steps and epochs count for each half.
     """
     return 2 if unit == "minutes" and is_pair(model) else 1

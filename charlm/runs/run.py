@@ -30,25 +30,9 @@ from charlm.errors import (
     check_count,
     named,
 )
-from charlm.files.atomic import (
-    MANIFEST,
-    file_fingerprint,
-    fingerprint,
-    json_bytes,
-    write_file,
-    write_json,
-)
+from charlm.files import atomic
+from charlm.runs import layout
 from charlm.runs.built_in import shipped_sources
-from charlm.runs.layout import (
-    CONFIG,
-    FORMAT,
-    LOGIT_SCALE,
-    TOKENIZER,
-    WEIGHTS,
-    read_config,
-    read_manifest,
-    read_record,
-)
 from charlm.runs.shapes import Each, check_shape
 from charlm.runs.weights import OLD_SCALE, has_old_scale, load_arrays, old_logit_scale
 from charlm.text.boundaries import Boundaries
@@ -113,8 +97,8 @@ class Run:
     @property
     def text_vocabulary(self) -> Vocabulary:
         """Vocabulary in the order of the text, in whichever direction the model reads."""
-        known = self.vocabulary
-        return known.inner if isinstance(known, BackwardVocabulary) else known
+        vocabulary = self.vocabulary
+        return vocabulary.inner if isinstance(vocabulary, BackwardVocabulary) else vocabulary
 
     def encode(self, corpus: Corpus) -> EncodedText:
         """Encode a text in the order in which the model reads it."""
@@ -128,8 +112,8 @@ class Run:
         """
         folder = self.path / "data" / name
         if not (folder / "counts.json").exists():
-            part = self.dataset.split(name) if shipped_sources(self.path) else None
-            return part and self.as_read(part)
+            split = self.dataset.split(name) if shipped_sources(self.path) else None
+            return split and self.as_read(split)
         text = read_encoded(folder)
         if not text.fits(len(self.vocabulary)):
             raise CorpusError(f"{folder}: ids that tokenizer.json does not have; delete the folder")
@@ -139,11 +123,11 @@ class Run:
     def dataset(self) -> "Dataset":
         """Text of the run in its own order: kept with the run, or read again from its sources.
 
-        Raises RunError or CorpusError if there is no such text any more, or if it has changed.
+        Raises RunError or CorpusError if the text is gone or has changed.
         """
         from charlm.runs.data import read_data
 
-        record = read_record(self.path)
+        record = layout.read_record(self.path)
         settings = settings_from(record["settings"])
         return read_data(self.path, settings, self.text_vocabulary, record)
 
@@ -162,7 +146,7 @@ def model_config(
     import torch
 
     return {
-        "format": FORMAT,
+        "format": layout.FORMAT,
         "charlm": __version__,
         "torch": torch.__version__,
         "model": asdict(settings),
@@ -178,13 +162,16 @@ def write_model_files(path: Path, config: dict[str, Any], vocabulary: Vocabulary
 
     The manifest also covers the encoded text in `data/`, which must exist already.
     """
-    files = {CONFIG: json_bytes(config), TOKENIZER: vocabulary_bytes(vocabulary)}
+    files = {
+        layout.CONFIG: atomic.json_bytes(config),
+        layout.TOKENIZER: vocabulary_bytes(vocabulary),
+    }
     for name, data in files.items():
-        write_file(path / name, data)
-    entries = {name: fingerprint(data) for name, data in files.items()}
+        atomic.write_file(path / name, data)
+    entries = {name: atomic.fingerprint(data) for name, data in files.items()}
     for file in sorted(path.glob("data/*/*")):
-        entries[file.relative_to(path).as_posix()] = file_fingerprint(file)
-    write_json(path / MANIFEST, {"format": FORMAT, "files": entries})
+        entries[file.relative_to(path).as_posix()] = atomic.file_fingerprint(file)
+    atomic.write_json(path / atomic.MANIFEST, {"format": layout.FORMAT, "files": entries})
 
 
 def vocabulary_bytes(vocabulary: Vocabulary) -> bytes:
@@ -198,21 +185,25 @@ def write_weights(path: Path, model: "RecurrentLanguageModel") -> None:
     from charlm.nn.model import saved_tensors
     from charlm.runs.tensors import tensors_to_bytes
 
-    _replace_file(path, WEIGHTS, tensors_to_bytes(saved_tensors(model)))
+    _replace_file(path, layout.WEIGHTS, tensors_to_bytes(saved_tensors(model)))
 
 
 def write_logit_scale(path: Path, scale: float | None) -> None:
     """Record the calibration factor in config.json; None removes it, also from older weights."""
-    config = {name: value for name, value in read_config(path).items() if name != LOGIT_SCALE}
+    config = {
+        name: value
+        for name, value in layout.read_config(path).items()
+        if name != layout.LOGIT_SCALE
+    }
     if scale is not None:
-        config[LOGIT_SCALE] = float(np.float32(scale))  # the precision that all backends use
-    _replace_file(path, CONFIG, json_bytes(config))
-    if scale is None and (path / WEIGHTS).exists() and has_old_scale(path / WEIGHTS):
+        config[layout.LOGIT_SCALE] = float(np.float32(scale))  # the precision that all backends use
+    _replace_file(path, layout.CONFIG, atomic.json_bytes(config))
+    if scale is None and (path / layout.WEIGHTS).exists() and has_old_scale(path / layout.WEIGHTS):
         from charlm.runs.tensors import tensors_from_file, tensors_to_bytes
 
-        tensors = tensors_from_file(path / WEIGHTS)
+        tensors = tensors_from_file(path / layout.WEIGHTS)
         del tensors[OLD_SCALE]
-        _replace_file(path, WEIGHTS, tensors_to_bytes(tensors))
+        _replace_file(path, layout.WEIGHTS, tensors_to_bytes(tensors))
 
 
 def _replace_file(path: Path, name: str, data: bytes) -> None:
@@ -221,18 +212,20 @@ def _replace_file(path: Path, name: str, data: bytes) -> None:
     The manifest first allows the old and the new content, then the new one only, so that it is
     right at every moment, whenever the process dies.
     """
-    manifest = read_manifest(path)
-    check_shape(manifest, {"files": Each((dict, Each(MAYBE_ENTRY, list)))}, str(path / MANIFEST))
+    manifest = layout.read_manifest(path)
+    check_shape(
+        manifest, {"files": Each((dict, Each(MAYBE_ENTRY, list)))}, str(path / atomic.MANIFEST)
+    )
     entries = dict(manifest["files"])
     before = entries.get(name)  # weights may be missing until the first ones are written
-    if before == fingerprint(data) and (path / name).exists():
+    if before == atomic.fingerprint(data) and (path / name).exists():
         return
     old = before if isinstance(before, list) else [before]
-    entries[name] = [*old, fingerprint(data)]
-    write_json(path / MANIFEST, manifest | {"files": entries})
-    write_file(path / name, data)
-    entries[name] = fingerprint(data)
-    write_json(path / MANIFEST, manifest | {"files": entries})
+    entries[name] = [*old, atomic.fingerprint(data)]
+    atomic.write_json(path / atomic.MANIFEST, manifest | {"files": entries})
+    atomic.write_file(path / name, data)
+    entries[name] = atomic.fingerprint(data)
+    atomic.write_json(path / atomic.MANIFEST, manifest | {"files": entries})
 
 
 def load_run(
@@ -244,30 +237,30 @@ def load_run(
     """
     if threads is not None:
         check_count("threads", threads, 1)
-    config = read_config(path)
+    config = layout.read_config(path)
     settings = model_settings(config, path)
-    vocabulary = load_vocabulary(path / TOKENIZER)
+    vocabulary = load_vocabulary(path / layout.TOKENIZER)
     if len(vocabulary) != config["vocab_size"]:
         raise RunError(
             f"{path}: tokenizer.json has {len(vocabulary)} entries, config.json expects "
             f"{config['vocab_size']}. The run's files do not match"
         )
-    if not (path / WEIGHTS).exists():
+    if not (path / layout.WEIGHTS).exists():
         raise RunError(
-            f"{path}: has no {WEIGHTS} yet; resume training with: "
+            f"{path}: has no {layout.WEIGHTS} yet; resume training with: "
             + command("train", "--resume", run=path)
         )
     backward = settings.direction == "backward"
     return Run(
         path=path,
         backend=load_backend(
-            path / WEIGHTS,
+            path / layout.WEIGHTS,
             settings,
             len(vocabulary),
             engine,
             weights=weights,
             threads=threads,
-            logit_scale=config.get(LOGIT_SCALE),
+            logit_scale=config.get(layout.LOGIT_SCALE),
         ),
         vocabulary=BackwardVocabulary(vocabulary) if backward else vocabulary,
         boundaries=Boundaries.from_config(config, vocabulary),
@@ -318,7 +311,7 @@ def load_backend(
     plain = weights_from(settings, arrays, scale)
     if engine == "numpy":
         return NumpyBackend(plain)
-    must = engine == "native" or weights != "fp32"
+    required = engine == "native" or weights != "fp32"
 
     def reread() -> Weights:
         """Read the weights again. Raises RunError if the file is no longer the same."""
@@ -329,7 +322,7 @@ def load_backend(
             )
         return weights_from(settings, load_arrays(path, settings, vocab_size), scale)
 
-    return _compiled_backend(plain, weights, threads, reread, must=must)
+    return _compiled_backend(plain, weights, threads, reread, required=required)
 
 
 def file_stamp(path: Path) -> tuple[int, int]:
@@ -340,15 +333,15 @@ def file_stamp(path: Path) -> tuple[int, int]:
 
 def run_stamp(path: Path) -> tuple[int, ...]:
     """Return the stamps of a run's weights and config.json, which change when it is trained."""
-    return file_stamp(path / WEIGHTS) + file_stamp(path / CONFIG)
+    return file_stamp(path / layout.WEIGHTS) + file_stamp(path / layout.CONFIG)
 
 
 def _compiled_backend(
-    plain: Weights, kind: str, threads: int | None, reread: Callable[[], Weights], *, must: bool
+    plain: Weights, kind: str, threads: int | None, reread: Callable[[], Weights], *, required: bool
 ) -> Backend:
-    """Return the native backend; without usable kernels numpy, or with `must` an error."""
+    """Return the native backend; without usable kernels numpy, or an error if `required`."""
     variant = None if CELLS[plain.cell].native_code is None else chosen_variant()
-    if variant is None and must:
+    if variant is None and required:
         raise EnvironmentFailure(
             f"--engine native --weights {kind} needs the compiled kernels, which are not here. "
             "Install charlm again where there is a C++ compiler, or leave both out"
@@ -358,7 +351,7 @@ def _compiled_backend(
     try:
         return NativeBackend(plain, variant, kind, threads, reread)
     except EnvironmentFailure:
-        if must:
+        if required:
             raise
         return NumpyBackend(plain)
 
@@ -372,13 +365,13 @@ def read_embedding(path: Path) -> NDArray[np.float32]:
 def torch_model(path: Path) -> "RecurrentLanguageModel":
     """Load the model of a run in torch, on the CPU, uncalibrated. Raises RunError."""
     settings, arrays = _settings_and_arrays(path)
-    return _torch_model(settings, read_config(path)["vocab_size"], arrays)
+    return _torch_model(settings, layout.read_config(path)["vocab_size"], arrays)
 
 
 def _settings_and_arrays(path: Path) -> tuple[ModelSettings, dict[str, NDArray[np.float32]]]:
-    config = read_config(path)
+    config = layout.read_config(path)
     settings = model_settings(config, path)
-    return settings, load_arrays(path / WEIGHTS, settings, config["vocab_size"])
+    return settings, load_arrays(path / layout.WEIGHTS, settings, config["vocab_size"])
 
 
 def _torch_model(
@@ -401,6 +394,6 @@ def model_settings(config: Mapping[str, Any], path: Path) -> ModelSettings:
     """Return the model settings in the content of config.json. Raises RunError."""
     model = config.get("model")
     try:
-        return settings_from({"model": model}, str(path / CONFIG)).model  # type: ignore[dict-item]
+        return settings_from({"model": model}, str(path / layout.CONFIG)).model  # type: ignore[dict-item]
     except UsageError as error:
         raise RunError(str(error)) from error

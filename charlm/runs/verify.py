@@ -8,20 +8,10 @@ from typing import Any
 
 from charlm.errors import CharlmError
 from charlm.files.atomic import MANIFEST, manifest_problems
+from charlm.runs import layout
 from charlm.runs.checkpoints import checkpoint_folders, checkpoint_problems
-from charlm.runs.layout import (
-    CONFIG,
-    KEPT_VECTORS,
-    METRICS,
-    RECORD,
-    TOKENIZER,
-    WEIGHTS,
-    read_config,
-    read_manifest,
-    read_metrics,
-    read_record,
-)
 from charlm.runs.pair import BACKWARD, backward_half
+from charlm.runs.run import load_run
 from charlm.runs.weights import read_header
 from charlm.text.dataset import SPLITS
 from charlm.text.encoded import read_encoded
@@ -38,21 +28,23 @@ class Check:
 
 def verify_run(path: Path) -> list[Check]:
     """Check that every file of a run is readable, unchanged, of one model and can be resumed."""
-    checks = [_check(CONFIG, lambda: read_config(path))]
-    checks.append(_check(TOKENIZER, lambda: load_vocabulary(path / TOKENIZER)))
+    checks = [_check(layout.CONFIG, lambda: layout.read_config(path))]
+    checks.append(_check(layout.TOKENIZER, lambda: load_vocabulary(path / layout.TOKENIZER)))
     checks.append(_check_manifest(path))
     record: dict[str, Any] = {}
-    if _exists(path / RECORD):
-        checks.append(_check(RECORD, lambda: record.update(read_record(path))))
-    if _exists(path / METRICS):
-        checks.append(_check(METRICS, lambda: read_metrics(path)))
-    checks.append(_check(WEIGHTS, lambda: _load(path)))
+    if _exists(path / layout.RECORD):
+        checks.append(_check(layout.RECORD, lambda: record.update(layout.read_record(path))))
+    if _exists(path / layout.METRICS):
+        checks.append(_check(layout.METRICS, lambda: layout.read_metrics(path)))
+    checks.append(_check(layout.WEIGHTS, lambda: load_run(path)))
     for name in SPLITS:
         folder = path / "data" / name
         if folder.exists():
             checks.append(_check(f"data/{name}", partial(read_encoded, folder)))
-    if _exists(path / KEPT_VECTORS):
-        checks.append(_check(str(KEPT_VECTORS), lambda: read_header(path / KEPT_VECTORS)))
+    if _exists(path / layout.KEPT_VECTORS):
+        checks.append(
+            _check(str(layout.KEPT_VECTORS), lambda: read_header(path / layout.KEPT_VECTORS))
+        )
     for folder in checkpoint_folders(path):
         problems = tuple(checkpoint_problems(folder, record.get("id")))
         checks.append(Check(name=f"states/{folder.name}", problems=problems))
@@ -78,15 +70,11 @@ def _check(name: str, read: Callable[[], Any]) -> Check:
 def _check_manifest(path: Path) -> Check:
     """Check that fixed files and weights are listed in the manifest and as written."""
     try:
-        manifest = read_manifest(path)
+        manifest = layout.read_manifest(path)
     except CharlmError as error:
         return Check(name=MANIFEST, problems=(str(error),))
-    required = [name for name in (CONFIG, TOKENIZER, WEIGHTS) if (path / name).exists()]
+    required = [
+        name for name in (layout.CONFIG, layout.TOKENIZER, layout.WEIGHTS) if (path / name).exists()
+    ]
     required += [file.relative_to(path).as_posix() for file in sorted(path.glob("data/*/*"))]
     return Check(name=MANIFEST, problems=tuple(manifest_problems(path, manifest, required)))
-
-
-def _load(path: Path) -> Any:
-    from charlm.runs.run import load_run
-
-    return load_run(path)

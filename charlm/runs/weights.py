@@ -66,8 +66,12 @@ def load_arrays(
             "The run's files do not match"
         )
     try:
-        shapes_of = expected_shapes if runs_without_torch(settings) else _torch_shapes
-        expected = shapes_of(settings, vocab_size)
+        if runs_without_torch(settings):
+            expected = expected_shapes(settings, vocab_size)
+        else:
+            from charlm.nn.model import tensor_shapes
+
+            expected = tensor_shapes(settings, vocab_size)
     except UsageError as error:
         raise RunError(f"{path}: {error}") from error
     if shapes != expected:
@@ -97,13 +101,6 @@ def old_logit_scale(path: Path) -> float:
     if not scale > 0.0:
         raise RunError(f"{path}: {OLD_SCALE} is {scale}; expected more than 0. Train again")
     return scale
-
-
-def _torch_shapes(settings: ModelSettings, vocab_size: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a model that only torch computes."""
-    from charlm.nn.model import tensor_shapes
-
-    return tensor_shapes(settings, vocab_size)
 
 
 def _arrays_from_file(path: Path) -> dict[str, NDArray[np.float32]]:

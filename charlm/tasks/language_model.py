@@ -123,6 +123,6 @@ class Validation:
         return len(self.text.ids)
 
     def __call__(self, model: RecurrentLanguageModel) -> Tally:
-        """Return the tally of the text under a model."""
+        """Return the figures of a model."""
         with phase("validating", total=self.tokens):
             return evaluate(TorchBackend(model), self.text)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 NON_MONOTONE_INTERVAL = 5
-"""Newest validations that `non_monotone` does not compare with."""
+"""Number of newest validations that `non_monotone` leaves out."""
 
 
 class WeightAverage:

@@ -37,13 +37,13 @@ def calibrate(
     best = trainer.counters.best_step
     if trainer.state.average:
         with trainer.state.kept_weights():
-            other = _fitted(lambda factor: TorchBackend(trainer.model, factor), text)
-            last = evaluate(TorchBackend(trainer.model, other), text) if other != 1.0 else before
+            own_scale = _fitted(lambda factor: TorchBackend(trainer.model, factor), text)
+            scaled = TorchBackend(trainer.model, own_scale)
+            last = evaluate(scaled, text) if own_scale != 1.0 else before
             if last.nats < min(after.nats, enough):
-                plain = evaluate(TorchBackend(trainer.model), text)
                 write_weights(path, trainer.model)
-                trainer.counters.take_as_best(plain)
-                scale, after = other, last
+                trainer.counters.take_as_best(evaluate(TorchBackend(trainer.model), text))
+                scale, after = own_scale, last
     if trainer.counters.best_step != best:
         save()  # the trained weights, not their average
     if scale == 1.0 or after.nats > enough:
@@ -53,10 +53,7 @@ def calibrate(
 
 
 def _fitted(backend: Callable[[float], Backend], text: EncodedText) -> float:
-    """Return the best factor for a backend on a sample of the text.
-
-    1 if it gains too little there: the whole text, which may be long, is then not evaluated.
-    """
+    """Return the best factor for a backend on a sample of the text, or 1 if it gains too little."""
     sample = sample_of(text)
     nats = cache(lambda factor: evaluate(backend(factor), sample).nats)
     scale = fit_scale(nats)

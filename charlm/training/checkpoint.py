@@ -1,8 +1,8 @@
 """Checkpoints in memory: the train state as named tensors and plain numbers, and back.
 
-A checkpoint is checked before anything of it is used: its hashes prove that the file is as it was
-written, not that charlm wrote it for this model. An optimiser tensor of a wrong shape would make
-torch write outside of its memory.
+A checkpoint is checked before it is used: its hashes prove that the file is unchanged, not that
+charlm wrote it for this model. An optimiser tensor of a wrong shape would make torch write out of
+bounds.
 """
 
 import math
@@ -55,11 +55,10 @@ def restore(state: TrainState, checkpoint: Checkpoint, batches: Batches) -> list
         counters = counters_of(checkpoint)
         weights, average = _group(checkpoint, "model"), _group(checkpoint, "average")
         optimizer = _group(checkpoint, "optimizer")
-        hidden = _hidden_state(_group(checkpoint, "hidden"), device)
+        hidden = _hidden_state(model, _group(checkpoint, "hidden"), device)
         _check_weights(model, weights)
         _check_weights(model, average)
         _check_optimizer(state.optimizer, optimizer, counters.updates)
-        _check_hidden(model, hidden)
         _check_position(counters, hidden, batches)
         put_weights(model, weights)
         _load_optimizer(state.optimizer, optimizer)
@@ -79,7 +78,7 @@ def counters_of(checkpoint: Checkpoint) -> Counters:
     try:
         counters = _checked_counters(checkpoint.counters)
         if counters.step != checkpoint.step:
-            raise ValueError(f"its counters tell of step {counters.step}")
+            raise ValueError(f"its counters are those of step {counters.step}")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _misfit(checkpoint, error) from error
     return counters
@@ -127,17 +126,21 @@ def _hidden_tensors(hidden: State | None) -> dict[str, Tensor]:
     }
 
 
-def _hidden_state(named: Mapping[str, Tensor], device: torch.device) -> State | None:
-    """Return the recurrent state with the tensors of `_hidden_tensors`."""
-    layers: dict[int, dict[int, Tensor]] = {}
-    for name, tensor in named.items():
-        layer, number = name.split(".")
-        layers.setdefault(int(layer), {})[int(number)] = tensor.to(device)
-    if not layers:
+def _hidden_state(
+    model: RecurrentLanguageModel, named: Mapping[str, Tensor], device: torch.device
+) -> State | None:
+    """Return the state with the tensors of `_hidden_tensors`. Raises an error if they misfit."""
+    if not named:
         return None
+    state = model.initial_state(max(len(named["0.0"]), 1))
+    expected = _hidden_tensors(state)
+    if named.keys() != expected.keys():
+        raise ValueError("the hidden state has other layers than the model")
+    for name, tensor in expected.items():
+        _check_like(f"hidden.{name}", named[name].cpu(), tensor.detach().cpu())
     return tuple(
-        tuple(tensors[number] for number in sorted(tensors))
-        for _, tensors in sorted(layers.items())
+        tuple(named[f"{layer}.{number}"].to(device) for number in range(len(tensors)))
+        for layer, tensors in enumerate(state)
     )
 
 
@@ -149,8 +152,8 @@ def _restore_generator(state: TrainState, checkpoint: Checkpoint) -> list[str]:
         return []
     state.generator.manual_seed((state.settings.seed or 0) + checkpoint.step)
     return [
-        f"step {checkpoint.step} was made on another kind of device; what is drawn at random "
-        "differs from here on"
+        f"step {checkpoint.step} was made on another kind of device; random numbers differ "
+        "from here on"
     ]
 
 
@@ -194,7 +197,6 @@ def _check_like(name: str, tensor: Tensor, expected: Tensor) -> None:
 
 
 def _check_weights(model: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Raise ValueError unless the tensors fit the weights of the same names."""
     known = {name: weight.detach() for name, weight in model.state_dict().items()}
     for name in tensors.keys() & known.keys():
         _check_like(name, tensors[name], known[name])
@@ -228,27 +230,11 @@ def _check_optimizer(
         raise ValueError(f"optimizer.{(missing or list(expected))[0]} is missing")
 
 
-def _check_hidden(model: RecurrentLanguageModel, hidden: State | None) -> None:
-    """Raise ValueError unless a recurrent state has the layers and sizes of the model."""
-    if hidden is None:
-        return
-    size = len(hidden[0][0]) if hidden[0] and hidden[0][0].dim() else 0
-    expected = model.initial_state(max(size, 1))
-    shapes = [
-        [[tensor.shape for tensor in layer] for layer in state] for state in (hidden, expected)
-    ]
-    if shapes[0] != shapes[1]:
-        raise ValueError("the hidden state has other layers or sizes than the model")
-    for layer, other in zip(hidden, expected, strict=True):
-        for tensor, like in zip(layer, other, strict=True):
-            _check_like("hidden", tensor.cpu(), like.detach().cpu())
-
-
 def _check_position(counters: Counters, hidden: State | None, batches: Batches) -> None:
     """Raise ValueError unless there is a batch at the position, with sequences of the state."""
     batch = next(iter(batches.epoch(counters.position)), None)
     if batch is None:
-        raise ValueError(f"nothing is at {counters.position}")
+        raise ValueError(f"the text has no batch at {counters.position}")
     size = 0 if batch.first or hidden is None else int(batch.kept.max()) + 1
     if hidden is not None and size > len(hidden[0][0]):
-        raise ValueError(f"its hidden state has {len(hidden[0][0])} rows")
+        raise ValueError(f"its hidden state has {len(hidden[0][0])} sequences")

@@ -1,4 +1,4 @@
-"""Length of a resumed run: add to it, refuse a shorter one, report a jump of the learning rate."""
+"""Length of a resumed run: extend it, refuse a shorter one, warn of a jump in the learning rate."""
 
 import math
 from collections.abc import Mapping
@@ -62,23 +62,23 @@ def with_more(
 
 
 def is_shorter(
-    asked: Mapping[str, Any], training: Mapping[str, Any], trained: Mapping[str, float]
+    requested: Mapping[str, Any], training: Mapping[str, Any], trained: Mapping[str, float]
 ) -> bool:
-    """Return whether the asked length is below what the run was trained already."""
-    unit, total = length_of(asked)
+    """Return whether the requested length is below what the run was trained already."""
+    unit, total = length_of(requested)
     return total < trained[unit] and total != training[unit]
 
 
 def check_not_shorter(
-    asked: Mapping[str, Any],
+    requested: Mapping[str, Any],
     training: Mapping[str, Any],
     trained: Mapping[str, float],
     model: ModelSettings = ModelSettings(),  # noqa: B008 - frozen
 ) -> None:
-    """Raise UsageError if the asked length is below what the run was trained already."""
-    unit, total = length_of(asked)
+    """Raise UsageError if the requested length is below what the run was trained already."""
+    unit, total = length_of(requested)
     done = trained[unit]
-    if not is_shorter(asked, training, trained):
+    if not is_shorter(requested, training, trained):
         return
     factor = length_factor(unit, model)
     given, before = factor * total, float(f"{factor * done:.3g}")
@@ -98,7 +98,7 @@ def last_progress(before: TrainingSettings, trainer: Trainer) -> float:
     return min(counters.last_progress * trainer.progress / old, trainer.progress)
 
 
-def rate_note(before: TrainingSettings, trainer: Trainer) -> str | None:
+def rate_warning(before: TrainingSettings, trainer: Trainer) -> str | None:
     """Return a warning if a new length changes the learning rate at once, else None."""
     schedule, counters = trainer.schedule, trainer.counters
     old = type(schedule)(before, schedule.text).learning_rate(counters, 1.0)

@@ -34,13 +34,13 @@ def find_vectors(path: Path, vocabulary: Vocabulary) -> Pretrained:
     Raises CorpusError if the file has none of them.
     """
     names = [_names(vocabulary.token_text(index)) for index in range(len(vocabulary))]
-    read = read_vectors(path, {name for candidates in names for name in candidates})
-    known = read.by_word
+    file = read_vectors(path, {name for candidates in names for name in candidates})
+    by_name = file.by_word
     pairs = {
-        index: known[name]
+        index: by_name[name]
         for index, candidates in enumerate(names)
         for name in reversed(candidates)  # the first one wins
-        if name in known
+        if name in by_name
     }
     if not pairs:
         raise CorpusError(
@@ -48,7 +48,7 @@ def find_vectors(path: Path, vocabulary: Vocabulary) -> Pretrained:
             "vectors of the same units. Try --unit word"
         )
     ids = np.array(list(pairs), np.int64)
-    return Pretrained(ids=ids, vectors=np.stack(list(pairs.values())), warnings=read.warnings)
+    return Pretrained(ids=ids, vectors=np.stack(list(pairs.values())), warnings=file.warnings)
 
 
 def _names(token: str) -> list[str]:
@@ -81,18 +81,18 @@ def keep_vectors(path: Path, pretrained: Pretrained) -> None:
 
 
 def kept_vectors(path: Path) -> Pretrained | None:
-    """Read what `keep_vectors` wrote, if anything. Raises RunError if it is damaged."""
+    """Read the vectors kept with a run, if any. Raises RunError if they are damaged."""
     if not (path / KEPT_VECTORS).exists():
         return None
     tensors = tensors_from_file(path / KEPT_VECTORS)
     ids, vectors = tensors.get("ids"), tensors.get("vectors")
-    whole = (
+    valid = (
         ids is not None and vectors is not None and ids.dtype == torch.int64
         and vectors.dtype == torch.float32 and ids.dim() == 1 and vectors.dim() == 2
         and len(ids) == len(vectors) > 0 and bool((ids >= 0).all())
         and bool(vectors.isfinite().all())
     )  # fmt: skip
-    if not whole or ids is None or vectors is None:
+    if not valid or ids is None or vectors is None:
         raise RunError(f"{path / KEPT_VECTORS}: not the vectors that charlm train kept; restore it")
     return Pretrained(ids=ids.numpy(), vectors=vectors.numpy())
 
@@ -126,8 +126,8 @@ def coverage(pretrained: Pretrained, dataset: Dataset) -> str:
 def set_output_bias(model: RecurrentLanguageModel, text: EncodedText) -> None:
     """Set the output's bias, if it has one, to the logarithms of the tokens' frequencies.
 
-    The model need not learn them first: after one minute of training on a Japanese novel of 3,883
-    distinct characters it reached 3.58 nats per character, without them 4.71.
+    After one minute of training on a Japanese novel of 3,883 distinct characters, a model reached
+    3.58 nats per character with them, and 4.71 without.
     """
     bias = getattr(model.output, "bias", None)
     if bias is None:

@@ -21,12 +21,12 @@ class Record:
 
     def __repr__(self) -> str:
         values = ((name, getattr(self, name)) for name in self.shown)
-        parts = [
+        figures = [
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value!r:.100}"
             for name, value in values
             if value is not None
         ]
-        return f"{type(self).__name__}({', '.join([f'step {self.step:,}', *parts])})"
+        return f"{type(self).__name__}({', '.join([f'step {self.step:,}', *figures])})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; numbers that are not finite become None."""
@@ -140,7 +140,7 @@ class FinishedRecord(Record):
 
     @property
     def complete(self) -> bool:
-        """Whether the run is over, and not interrupted."""
+        """True if the run is over and was not interrupted."""
         return self.reason in ("complete", "patience")
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Recovery from failed steps: too little memory, numbers that are not finite.
 
 `Recovery.run` wraps a training step. A step that fails has not changed the weights yet, so it is
-undone and either repeated with smaller batches or skipped. The third remedy, going back to an
-older checkpoint, is in `session`.
+undone and either repeated with smaller batches or skipped. The third remedy, rewinding to an older
+checkpoint, is in `session`.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ class Recovery:
                 step(batches, _in_parts(backward, state.counters.parts))
                 state.counters.skipped_in_a_row = 0
                 return
-            except _MemoryFull:  # what failed is freed when the exception is gone
+            except _MemoryFull:  # its memory is freed when the exception is gone
                 state.return_to(before)
             except DivergenceError as error:
                 problem = f"step {before[0].step + 1}: {error}; {text_position(state.counters)}"
@@ -62,23 +62,23 @@ class Recovery:
 
     @property
     def warns(self) -> bool:
-        """Whether more warnings about numbers are shown."""
+        """True if more warnings about numbers are shown."""
         return self.state.counters.warnings < MAX_WARNINGS
 
     def _split_more(self, size: int) -> None:
-        """Split batches of this size into twice as many parts from here on."""
+        """Split batches of this size into twice as many parts."""
         counters, device = self.state.counters, self.state.generator.device
         if counters.parts >= size:
             raise EnvironmentFailure(
-                f"{device.type} has too little memory for one row of this model; expected "
-                "room for it. Use a smaller --bptt or --hidden"
+                f"{device.type} has too little memory for one sequence of this model; "
+                "expected enough for one. Use a smaller --bptt or --hidden"
             )
         counters.parts = min(2 * counters.parts, size)
         if device.type == "cuda":
             torch.cuda.empty_cache()
         self.warnings.append(
-            f"step {counters.step + 1}: too little memory for {size} rows at once; they are "
-            f"read in {counters.parts} parts from here on"
+            f"step {counters.step + 1}: too little memory for {size} sequences at once; "
+            f"batches are now split into {counters.parts} parts"
         )
 
     def _skip(self, batches: Sequence[Batch], problem: str) -> None:
@@ -107,7 +107,6 @@ def _in_parts(backward: Backward, parts: int) -> Backward:
     """Return a `backward` that reads each batch in parts and recognises a lack of memory."""
 
     def split(batch: Batch, state: State | None, factor: float) -> tuple[float, State]:
-        """Add the gradient part by part."""
         total, states = 0.0, []
         for part in batch.split(parts):
             fraction = part.tokens / batch.tokens
@@ -138,7 +137,7 @@ def check_weights(state: TrainState) -> None:
         if not (weight.abs() <= MAX_WEIGHT).all():
             problem = f"{name} is not finite after step {state.counters.step}"
             raise DivergenceError(
-                f"training diverged: {problem}; expected finite numbers. Nothing of it was "
-                "saved. Try a smaller --learning-rate, or --on-nonfinite rewind",
+                f"training diverged: {problem}; expected finite numbers. This model was "
+                "not saved. Try a smaller --learning-rate, or --on-nonfinite rewind",
                 problem,
             )

@@ -12,31 +12,16 @@ from charlm.config.unused import drop_unused
 from charlm.errors import RunError, UsageError
 from charlm.files.atomic import explained, remove_leftovers
 from charlm.phases import phase
+from charlm.runs import layout
 from charlm.runs.checkpoints import Checkpoint, load_newest_checkpoint
 from charlm.runs.data import check_unchanged, read_data, weights_problem
 from charlm.runs.folders import check_own, lock_run
-from charlm.runs.layout import (
-    CONFIG,
-    RECORD,
-    TOKENIZER,
-    WEIGHTS,
-    read_config,
-    read_record,
-    write_record,
-)
 from charlm.runs.pair import backward_half, backward_settings, is_pair, length_factor
 from charlm.runs.run import model_settings, write_logit_scale
 from charlm.text.dataset import Dataset
 from charlm.text.tokenizers.vocabulary import load_vocabulary
+from charlm.training import lengths
 from charlm.training.checkpoint import counters_of
-from charlm.training.lengths import (
-    check_not_shorter,
-    is_shorter,
-    last_progress,
-    rate_note,
-    trained_so_far,
-    with_more,
-)
 from charlm.training.plan.planner import check_unused_settings
 from charlm.training.pretrained import kept_vectors
 from charlm.training.session import Session, cut_log, log_size
@@ -48,7 +33,7 @@ RESUMABLE = (
 )  # fmt: skip
 """Training settings that may change when a run is resumed."""
 RESTARTS_PATIENCE = {*LENGTHS, "patience"}
-"""Settings whose change lets a run wait again that had run out of patience."""
+"""Settings whose change lets a run continue that had run out of patience."""
 
 
 def resume(
@@ -69,22 +54,22 @@ def resume(
     CorpusError if its text is gone.
     """
     more, changed = more or {}, _resumable(changes or {})
-    config = read_config(path)
+    config = layout.read_config(path)
     check_own(path)
     with contextlib.ExitStack() as on_error:
         lock = lock_run(path)
         on_error.callback(lock.release)
         for folder in (path, path / "states"):
             remove_leftovers(folder)  # of a writer that died
-        record = read_record(path)
+        record = layout.read_record(path)
         before = _recorded_settings(path, config, record)
         settings = _changed_settings(record, changed)
-        vocabulary = load_vocabulary(path / TOKENIZER)
+        vocabulary = load_vocabulary(path / layout.TOKENIZER)
         if dataset is None:
             with phase("reading the text of the run"):
                 dataset = read_data(path, settings, vocabulary, record)
         else:
-            check_unchanged(path, (CONFIG, TOKENIZER))
+            check_unchanged(path, (layout.CONFIG, layout.TOKENIZER))
         check_unused_settings(settings.training, dataset)
         checkpoint, skipped, damage = _newest_checkpoint(path, record)
         log_bytes = log_size(checkpoint) if checkpoint else 0
@@ -101,7 +86,7 @@ def resume(
         if checkpoint:
             session.trainer.restore(checkpoint)
         if damage:
-            (path / WEIGHTS).unlink()
+            (path / layout.WEIGHTS).unlink()
             session.warnings.append(f"{damage}; it will be written again")
         if checkpoint:
             _apply_length(session, before.training, more.keys() | changed.keys())
@@ -112,7 +97,7 @@ def resume(
 
 
 def _resumable(changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the training settings to change. Raises RunError for those that can not change."""
+    """Return the training settings to change. Raises RunError for others."""
     for section, values in changes.items():
         for key in values:
             if section != "training" or key not in RESUMABLE:
@@ -127,11 +112,11 @@ def _recorded_settings(
     path: Path, config: Mapping[str, Any], record: Mapping[str, Any]
 ) -> Settings:
     """Return the settings in run.json. Raises RunError if they lack a value or do not fit."""
-    settings = settings_from(record["settings"], str(path / RECORD))
+    settings = settings_from(record["settings"], str(path / layout.RECORD))
     if settings.model != model_settings(config, path):
         raise RunError(
-            f"{path / RECORD}: describes another model than {CONFIG}; expected the same. "
-            "Restore the run from a copy"
+            f"{path / layout.RECORD}: describes another model than {layout.CONFIG}; expected the "
+            "same. Restore the run from a copy"
         )
     training = settings.training
     planned = ("batch_size", "bptt", "learning_rate", "schedule", "seed")
@@ -139,8 +124,8 @@ def _recorded_settings(
     missing += [] if training.epochs or training.steps or training.minutes else ["epochs"]
     if missing:
         raise RunError(
-            f"{path / RECORD}: training.{missing[0]} is missing; expected a complete plan. Restore "
-            "the run from a copy"
+            f"{path / layout.RECORD}: training.{missing[0]} is missing; expected a complete plan. "
+            "Restore the run from a copy"
         )
     return settings
 
@@ -153,7 +138,7 @@ def _changed_settings(record: Mapping[str, Any], changed: Mapping[str, Any]) -> 
         training["minutes"] /= length_factor("minutes", base["model"])
     if set(LENGTHS) & training.keys():
         base["training"] |= dict.fromkeys(LENGTHS)
-    settings = settings_from(merge(base, {"training": training}), str(RECORD))
+    settings = settings_from(merge(base, {"training": training}), str(layout.RECORD))
     drop_unused(settings, {f"training.{name}": "flag" for name in training})
     return settings
 
@@ -168,7 +153,7 @@ def _with_length(
 ) -> Settings:
     """Return the settings with the length that is asked for. Raises UsageError for a wrong one."""
     training = record["settings"]["training"]
-    trained = trained_so_far(counters, record["corpus"]["parts"]["train"]["tokens"])
+    trained = lengths.trained_so_far(counters, record["corpus"]["parts"]["train"]["tokens"])
     given = set(LENGTHS) & changed.keys()
     if more and given:
         raise UsageError(
@@ -176,13 +161,13 @@ def _with_length(
             "whole run, or what is added to it"
         )
     if more:
-        total = with_more(more, training, trained, settings.model)
+        total = lengths.with_more(more, training, trained, settings.model)
         return _changed_settings(record, {**changed, **total})
-    if given and keep_longer and is_shorter(asdict(settings.training), training, trained):
+    if given and keep_longer and lengths.is_shorter(asdict(settings.training), training, trained):
         others = {name: value for name, value in changed.items() if name not in LENGTHS}
         return _changed_settings(record, others)
     if given:
-        check_not_shorter(asdict(settings.training), training, trained, settings.model)
+        lengths.check_not_shorter(asdict(settings.training), training, trained, settings.model)
     return settings
 
 
@@ -198,15 +183,15 @@ def _newest_checkpoint(
     if skipped and not checkpoint:
         raise RunError(
             f"{skipped[0]}, and no other checkpoint is intact; expected one to resume from. "
-            f"Restore the run from a copy, or delete {path / 'states'} and {WEIGHTS} to start "
-            "it again"
+            f"Restore the run from a copy, or delete {path / 'states'} and {layout.WEIGHTS} to "
+            "start it again"
         )
     damage = weights_problem(path)
-    intact = (path / WEIGHTS).exists() and not damage
+    intact = (path / layout.WEIGHTS).exists() and not damage
     if not checkpoint and intact and record["status"] != "training":
         raise RunError(
             f"{path} has no checkpoints; resuming would start again and overwrite its weights. Use "
-            f"it as it is, start a new run, or delete {WEIGHTS} to start it again"
+            f"it as it is, start a new run, or delete {layout.WEIGHTS} to start it again"
         )
     return checkpoint, skipped, damage
 
@@ -218,10 +203,10 @@ def _apply_length(session: Session, before: TrainingSettings, changed: Set[str])
         counters.without_gain = 0
     if not set(LENGTHS) & changed:
         return
-    counters.last_progress = last_progress(before, session.trainer)
+    counters.last_progress = lengths.last_progress(before, session.trainer)
     if "learning_rate" not in changed and not session.complete:
-        note = rate_note(before, session.trainer)
-        session.warnings += [note] if note else []
+        warning = lengths.rate_warning(before, session.trainer)
+        session.warnings += [warning] if warning else []
 
 
 def _reopen(session: Session, log_bytes: int) -> None:
@@ -230,7 +215,7 @@ def _reopen(session: Session, log_bytes: int) -> None:
     The status changes first, so that a kill in between is repaired by the next resume.
     """
     session.record["status"] = "training"
-    write_record(session.path, session.record)
+    layout.write_record(session.path, session.record)
     write_logit_scale(session.path, None)
     cut_log(session.path, log_bytes)
 
@@ -257,15 +242,21 @@ def halves(session: Session) -> Iterator[Session]:
 def _backward_session(forward: Session) -> Session:
     """Start or resume the backward half of a run whose forward half is complete."""
     path, record = backward_half(forward.path), forward.record
-    dataset = forward.dataset  # in the order of the text; stdin can not be read twice
-    if (path / RECORD).exists():
-        ours = record["settings"]["training"]
-        theirs = read_record(path)["settings"]["training"]
-        changes = {key: ours[key] for key in RESUMABLE if ours[key] != theirs[key]}
+    dataset = forward.dataset  # in the order of the text; stdin cannot be read twice
+    if (path / layout.RECORD).exists():
+        forward_training = record["settings"]["training"]
+        recorded = layout.read_record(path)["settings"]["training"]
+        changes = {
+            name: forward_training[name]
+            for name in RESUMABLE
+            if forward_training[name] != recorded[name]
+        }
         return resume(path, {"training": changes}, dataset=dataset, keep_longer=True)
     with explained(path):
         path.mkdir(exist_ok=True)
     names = ("origins", "corpus", "machine", "precision", "parameters", "planned", "command")
-    settings = backward_settings(settings_from(record["settings"], str(forward.path / RECORD)))
+    settings = backward_settings(
+        settings_from(record["settings"], str(forward.path / layout.RECORD))
+    )
     planned = {"settings": settings.to_dict()} | {k: record[k] for k in names if k in record}
     return write_run(path, lock_run(path), dataset, planned, kept_vectors(forward.path))

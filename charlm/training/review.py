@@ -93,7 +93,7 @@ def diagnosis(
     if gap < SMALL_GAP:
         more = "less dropout, then " if dropout > 0.1 else ""
         return [
-            "under-fitted: training text is predicted hardly better than new text "
+            "under-fitted: training text is predicted barely better than new text "
             f"({figures}), after {passes:.1f} passes",
             f"what helps most: {more}more time (--minutes), and a larger model with it",
         ]
@@ -113,18 +113,18 @@ def memory_of(backend: Backend, dataset: Dataset, seed: int = 1) -> Memory:
     """Compare samples of a model with its training text."""
     vocabulary, train = dataset.vocabulary, np.asarray(dataset.train.ids[:MAX_COMPARED])
     texts, boundaries = [""] * SAMPLES, dataset.boundaries
-    drawn = generate(
+    pieces = generate(
         backend, vocabulary, length=SAMPLE_TOKENS, samples=SAMPLES, seed=seed, boundaries=boundaries
     )
     with phase("generating samples", total=SAMPLES * SAMPLE_TOKENS):
-        for piece in drawn:
+        for piece in pieces:
             text = piece.text
             if boundaries.resets and piece.id == EOS:  # the separator would be other tokens
                 text = text.removesuffix(boundaries.separator) + END
             texts[piece.sample] += text
             advance()
     ids = [vocabulary.encode_marked(text)[0].astype(np.int64) for text in texts]
-    apart = np.array([-1], np.int64)  # stands in no text, so that nothing reaches over it
+    apart = np.array([-1], np.int64)  # in no text, so that no match crosses it
     joined = np.concatenate([part for one in ids for part in (one, apart)])
     length, place = longest_overlap(joined, train)
     novel = novel_fraction(joined, train, NGRAM)

@@ -1,4 +1,4 @@
-"""The schedule of a run: how far it is, what is due, and at which learning rate."""
+"""The schedule of a run: its progress, what is due next, and the learning rate."""
 
 import math
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ EVALUATION_FRACTION = 0.1
 
 @dataclass(frozen=True)
 class Schedule:
-    """Answers for a run under complete settings on a training text. Nothing in it changes."""
+    """The schedule of a run under complete settings on a training text; it never changes."""
 
     settings: TrainingSettings
     text: EncodedText
@@ -76,8 +76,8 @@ class Schedule:
     def token_fraction(self, batch: Batch) -> float:
         """Return 1, or less if a batch has fewer than half of the usual tokens (end of a group).
 
-        The gradient of such a batch is noise beside that of a full one; unscaled, it would be
-        clipped to the same length and swell Adam's second moments.
+        The gradient of such a batch is noisier than that of a full one; unscaled, it would be
+        clipped to the same length and inflate Adam's second moments.
         """
         settings = self.settings
         steps = len(batch.inputs) if settings.random_bptt else settings.bptt or 1

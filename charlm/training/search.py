@@ -34,7 +34,7 @@ HALVING = 2
 EVALS = 8
 """Validations of each trial."""
 STARTS, MAX_STARTS = "begun", 3
-"""Attribute of a trial, and the number of kills in a row after which it is given up."""
+"""Attribute of a trial: kills in a row, and their number after which it is given up."""
 JUDGED_TOKENS = 40_000
 """Tokens of the validation text, approximately, that trials are judged on."""
 MAX_FAILED = 5
@@ -245,7 +245,6 @@ class _Study:
         )
 
     def _trials(self, state: str) -> list[Any]:
-        """Return the trials in one of Optuna's states."""
         states = (self.optuna.trial.TrialState[state],)
         return list(self.study.get_trials(deepcopy=False, states=states))
 
@@ -279,7 +278,7 @@ class _Study:
             )
 
     def write_best(self) -> None:
-        """Write down the best complete trial, if any, so that the search is found like a run."""
+        """Write the name of the best complete trial, if any, which stands for the search."""
         best = min(self._trials("COMPLETE"), key=lambda trial: trial.value, default=None)
         if best is not None:
             content = {"trial": trial_name(best.number), "nats_per_token": best.value}
@@ -306,7 +305,7 @@ def _open(
         if saved | {"settings": json.loads(json.dumps(known))} != content:
             raise RunError(
                 f"{folder} holds a search over other texts, settings or knobs; expected the same "
-                "ones to go on with it. Give another --name"
+                "ones to resume it. Give another --name"
             )
     else:
         folder.mkdir(parents=True, exist_ok=True)
@@ -331,9 +330,9 @@ def results(folder: Path) -> list[dict[str, Any]]:
     rows = []
     for trial in study.trials:
         state = trial.state.name.lower().replace("running", "paused")
-        reached = list(trial.intermediate_values.values())
+        figures = list(trial.intermediate_values.values())
         # Optuna keeps the last figure of a pruned trial, not the best
-        nats = trial.value if state == "complete" else min(reached, default=None)
+        nats = trial.value if state == "complete" else min(figures, default=None)
         rows.append(
             {
                 "number": trial.number,

@@ -75,25 +75,26 @@ class Session:
 
         A checkpoint that cannot be saved is a warning; only the last one raises EnvironmentFailure.
         """
-        with self._locked():
+        try:
             yield from self._new_warnings()
-            for record in self._until_finished():
+            for record in self._train_with_rewinds():
                 yield from self._new_warnings()
                 yield record
+        finally:
+            self.lock.release()
 
     def _new_warnings(self) -> Iterator[WarningRecord]:
-        """Yield the warnings that were not yielded before."""
         while self.warned < len(self.warnings):
             self.warned += 1
             text = self.warnings[self.warned - 1]
-            yield WarningRecord(**self.trainer.state.place(), text=text)
+            yield WarningRecord(**self.trainer.state.record_fields(), text=text)
 
-    def _until_finished(self) -> Iterator[Record]:
+    def _train_with_rewinds(self) -> Iterator[Record]:
         if self.trainer.settings.on_nonfinite == "rewind" and not checkpoint_folders(self.path):
             self._try_to_save()
         while True:
             try:
-                yield from self._trained()
+                yield from self._train_and_save()
                 break
             except DivergenceError as error:
                 record = self._rewound(error)
@@ -101,7 +102,7 @@ class Session:
                 yield record
         yield self._finish()
 
-    def _trained(self) -> Iterator[Record]:
+    def _train_and_save(self) -> Iterator[Record]:
         """Train until the run ends or is stopped, and save. Raises DivergenceError."""
         saved_at = self.clock()
         every = 60.0 * self.trainer.settings.save_minutes
@@ -117,8 +118,7 @@ class Session:
 
     def _rewound(self, error: DivergenceError) -> Record:
         """Restore the newest checkpoint with a lower learning rate, or raise the error again."""
-        trainer = self.trainer
-        now = trainer.counters
+        trainer, now = self.trainer, self.trainer.counters
         if trainer.settings.on_nonfinite != "rewind" or now.rewinds >= MAX_REWINDS:
             raise error
         checkpoint, _ = load_newest_checkpoint(self.path, self.record.get("id"))
@@ -132,19 +132,12 @@ class Session:
         for earlier in self.rewound:  # to the same checkpoint
             self._log(earlier)
         text = (
-            f"{error.found}. Rewound to step {checkpoint.step}, now at "
+            f"{error.problem}. Rewound to step {checkpoint.step}, now at "
             f"{trainer.counters.plateau:.3g} times the rate; {now.rewinds + 1} of at most "
             f"{MAX_REWINDS} times"
         )
-        self.rewound.append(WarningRecord(**trainer.state.place(), text=text))
+        self.rewound.append(WarningRecord(**trainer.state.record_fields(), text=text))
         return self.rewound[-1]
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            self.lock.release()
 
     def _log(self, record: Record) -> None:
         """Add a line to the log, or nothing if the disk is full."""
@@ -175,14 +168,10 @@ class Session:
             self.warnings.append(f"{error}. {RETRY}")
             return None
 
+    @phase("saving a checkpoint")
     def _save(self) -> SavedRecord:
         """Save a checkpoint; before the first validation also the newest weights, as the best."""
-        with phase("saving a checkpoint"):
-            return self._write_checkpoint()
-
-    def _write_checkpoint(self) -> SavedRecord:
-        trainer = self.trainer
-        counters = trainer.counters
+        trainer, counters = self.trainer, self.trainer.counters
         check_weights(trainer.state)
         if self.unsaved is not None:
             write_weights(self.path, self.unsaved)
@@ -192,7 +181,7 @@ class Session:
             with trainer.state.kept_weights():
                 write_weights(self.path, trainer.model)
                 if lost and (valid := self.dataset.valid) is not None:
-                    trainer.counters.take_as_best(evaluate(TorchBackend(trainer.model), valid))
+                    counters.take_as_best(evaluate(TorchBackend(trainer.model), valid))
                     self.warnings.append(f"{WEIGHTS} was missing; the newest weights replace it")
         checkpoint = to_checkpoint(trainer.state)
         log = self.path / METRICS
@@ -201,20 +190,12 @@ class Session:
             self.path, checkpoint, trainer.settings.keep, run_id=self.record.get("id")
         )
         self.rewound = []
-        return SavedRecord(
-            step=counters.step,
-            epoch=counters.epoch,
-            tokens=counters.tokens,
-            seconds=round(counters.seconds, 3),
-            path=str(folder),
-        )
+        return SavedRecord(**trainer.state.record_fields(), path=str(folder))
 
     def _finish(self) -> FinishedRecord:
-        trainer = self.trainer
-        counters = trainer.counters
+        trainer, counters = self.trainer, self.trainer.counters
         stopped = trainer.stop_reason  # requests to stop are too late from here on
-        reason = stopped or counters.finished
-        valid, scale = trainer.counters.best, 1.0
+        valid, scale = counters.best, 1.0
         if not stopped and trainer.settings.calibrate and valid:
             with phase("calibrating"):
                 valid, scale = calibrate(self.path, trainer, self.dataset, self._save)
@@ -222,24 +203,21 @@ class Session:
         if not stopped and text is not None:
             with phase("evaluating the test text", total=len(text.ids)):
                 test = evaluate(backend, text)
-        known = valid.nats_per_token if valid else None
         finished = FinishedRecord(
-            step=counters.step,
-            epoch=counters.epoch,
-            tokens=counters.tokens,
-            seconds=round(counters.seconds, 3),
-            reason=reason,
+            **trainer.state.record_fields(),
+            reason=stopped or counters.finished,
             best_step=counters.best_step or counters.step,
             path=str(self.path),
             valid=valid,
             test=test,
-            valid_uncalibrated=trainer.counters.best if scale != 1.0 else None,
+            valid_uncalibrated=counters.best if scale != 1.0 else None,
             logit_scale=scale,
             warnings=self.warnings,
         )
         if not stopped:  # save the results first: the review takes a moment
             self._write_end(finished, whole=False)
-            finished = replace(finished, review=review(trainer, self.dataset, backend, known))
+            nats = valid.nats_per_token if valid else None
+            finished = replace(finished, review=review(trainer, self.dataset, backend, nats))
         self._log(finished)
         self._write_end(finished, whole=True)
         return finished

@@ -1,9 +1,10 @@
 """Start a run: read its text, plan it, write what never changes, and open a training session.
 
-`plan_run` writes nothing; `start` does the whole; `open_session` also serves runs that resume.
+`plan_run` writes nothing; `start` does everything; `open_session` also serves runs that resume.
 """
 
 import contextlib
+import functools
 import hashlib
 import platform
 import shutil
@@ -26,15 +27,7 @@ from charlm.config.unused import drop_unused
 from charlm.errors import EnvironmentFailure
 from charlm.files.atomic import explained, json_bytes
 from charlm.inference.adapt.calibration import sample_of
-from charlm.nn.devices import (
-    PROBE_SHAPE,
-    Precision,
-    choose_device,
-    choose_precision,
-    keep_freed_memory,
-    missing_bf16,
-    processor_name,
-)
+from charlm.nn import devices
 from charlm.nn.model import RecurrentLanguageModel, count_parameters
 from charlm.phases import phase
 from charlm.runs.built_in import built_in_text, is_built_in_text
@@ -48,21 +41,12 @@ from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.text.direction import mirrored_dataset
 from charlm.text.tokenizers.vocabulary import load_vocabulary
+from charlm.training import pretrained
 from charlm.training.plan.constants import SHORT_TEXT, SHORTER_TEXT
 from charlm.training.plan.expectation import expected
 from charlm.training.plan.memory import memory_problem
 from charlm.training.plan.planner import plan
 from charlm.training.plan.speed import set_threads, training_threads
-from charlm.training.pretrained import (
-    Pretrained,
-    coverage,
-    find_vectors,
-    keep_vectors,
-    kept_vectors,
-    set_output_bias,
-    set_vectors,
-    with_width,
-)
 from charlm.training.session import Session
 from charlm.training.trainer import Trainer
 
@@ -101,14 +85,14 @@ def start(
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun:
-    """A run of which nothing is written yet.
+    """A run that is planned but not written yet.
 
     `record` holds what run.json will contain; `problem` says why the run will not fit in memory.
     """
 
     dataset: Dataset
     record: dict[str, Any]
-    vectors: Pretrained | None
+    vectors: pretrained.Pretrained | None
     problem: str | None
     warnings: list[str]
 
@@ -131,7 +115,7 @@ def plan_run(
         return settings if origins is None else drop_unused(settings, origins, facts)
 
     settings = checked(settings)
-    chosen_variant()  # refuse a kernel variant that is missing here now, not at the end
+    chosen_variant()  # raise now, not at the end, if the chosen kernels are missing
     if not settings.corpus.sources and corpus is None:
         sources = (str(built_in_text()),)
         settings = replace(settings, corpus=replace(settings.corpus, sources=sources))
@@ -143,34 +127,31 @@ def plan_run(
     vectors, warnings = None, list(dataset.warnings)
     if settings.training.vectors:
         with phase("reading the vectors"):
-            vectors = find_vectors(Path(settings.training.vectors), dataset.vocabulary)
-        settings = with_width(settings, vectors)
-        warnings += [*vectors.warnings, coverage(vectors, dataset)]
+            vectors = pretrained.find_vectors(Path(settings.training.vectors), dataset.vocabulary)
+        settings = pretrained.with_width(settings, vectors)
+        warnings += [*vectors.warnings, pretrained.coverage(vectors, dataset)]
     given = dict(origins or {})
     factor = length_factor("minutes", settings.model)
     if factor > 1 and settings.training.minutes:
         minutes = settings.training.minutes / factor
         settings = replace(settings, training=replace(settings.training, minutes=minutes))
-        given["training.minutes"] = "half of what was given, a direction"
+        given["training.minutes"] = "half of the given time for each direction"
     if vocabulary:
         names = (f.name for f in fields(VocabularySettings))
         given |= {f"vocabulary.{name}": f"file {vocabulary}" for name in names}
 
-    keep_freed_memory()
-    device = choose_device(settings.training.device)
+    devices.keep_freed_memory()
+    device = devices.choose_device(settings.training.device)
     vocab_size, training = len(dataset.vocabulary), settings.training
-    precisions: dict[ModelSettings, Precision] = {}
 
     def threads_for(model: ModelSettings, batch_size: int) -> int:
         return training.threads or training_threads(model, vocab_size, batch_size, device)
 
-    def precision_for(model: ModelSettings) -> Precision:
-        """Choose the precision once for each model: it may compare gradients."""
-        if model not in precisions:
-            set_threads(threads_for(model, PROBE_SHAPE[1]))
-            with phase("comparing bf16 with fp32"):
-                precisions[model] = choose_precision(training.precision, model, vocab_size, device)
-        return precisions[model]
+    @functools.cache
+    def precision_for(model: ModelSettings) -> devices.Precision:
+        set_threads(threads_for(model, devices.PROBE_SHAPE[1]))
+        with phase("comparing bf16 with fp32"):
+            return devices.choose_precision(training.precision, model, vocab_size, device)
 
     with phase("planning"):
         planned = plan(settings, dataset, device, precision_for)
@@ -218,7 +199,9 @@ def machine_record(device: torch.device, threads: int) -> dict[str, Any]:
     """Return a description of this machine for run.json."""
     return {
         "device": device.type,
-        "device_name": torch.cuda.get_device_name() if device.type == "cuda" else processor_name(),
+        "device_name": torch.cuda.get_device_name()
+        if device.type == "cuda"
+        else devices.processor_name(),
         "threads": threads,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -241,7 +224,7 @@ def write_run(
     lock: FileLock,
     dataset: Dataset,
     record: dict[str, Any],
-    vectors: Pretrained | None,
+    vectors: pretrained.Pretrained | None,
     valid_tokens: int | None = None,
 ) -> Session:
     """Write a new run into its empty folder and open its session; on an error, remove the folder.
@@ -255,7 +238,7 @@ def write_run(
         with explained(path), phase("writing the encoded text"):
             write_data(path, dataset)
             if vectors:
-                keep_vectors(path, vectors)
+                pretrained.keep_vectors(path, vectors)
         vocabulary = dataset.vocabulary
         config = model_config(settings.model, vocabulary, dataset.boundaries, dataset.unk_types)
         write_model_files(path, config, vocabulary)
@@ -302,16 +285,16 @@ def open_session(
     """
     training, vocab_size = settings.training, len(dataset.vocabulary)
     machine, warnings = record["machine"], []
-    keep_freed_memory()
-    device = choose_device(training.device)
+    devices.keep_freed_memory()
+    device = devices.choose_device(training.device)
     threads = training.threads or machine.get("threads") or torch.get_num_threads()
     threads = set_threads(threads)
     model = RecurrentLanguageModel(settings.model, vocab_size)
     model.reset_parameters(torch.Generator().manual_seed(training.seed or 0))
     if training.frequency_bias:
-        set_output_bias(model, dataset.train)
-    if vectors := kept_vectors(path):
-        set_vectors(model, vectors)
+        pretrained.set_output_bias(model, dataset.train)
+    if vectors := pretrained.kept_vectors(path):
+        pretrained.set_vectors(model, vectors)
     if training.freeze_vectors:
         model.embedding.requires_grad_(False)
     recorded = record.get("precision")
@@ -344,11 +327,11 @@ def _precision(
     vocab_size: int,
     device: torch.device,
     recorded: Mapping[str, str] | None,
-) -> Precision:
-    """Return the recorded precision, unless another is asked for or bf16 is not served here."""
-    asked = settings.training.precision
-    if recorded and asked in ("auto", recorded["name"]):
-        kept = Precision(name=recorded["name"], reason=recorded["reason"])
-        if kept.name == "fp32" or missing_bf16(device) is None:
+) -> devices.Precision:
+    """Return the recorded precision, unless another is requested or bf16 does not work here."""
+    requested = settings.training.precision
+    if recorded and requested in ("auto", recorded["name"]):
+        kept = devices.Precision(name=recorded["name"], reason=recorded["reason"])
+        if kept.name == "fp32" or devices.missing_bf16(device) is None:
             return kept
-    return choose_precision(asked, settings.model, vocab_size, device)
+    return devices.choose_precision(requested, settings.model, vocab_size, device)

@@ -76,13 +76,13 @@ class Counters:
         self.best_nats, self.best_tally, self.without_gain, self.validation_nats = None, None, 0, []
 
     def pass_batch(self, batch: Batch) -> None:
-        """Move on to the batch after `batch`."""
+        """Count a batch as read, and move on to the next one."""
         self.tokens += batch.tokens
         self.epoch, self.group = batch.next.epoch, batch.next.group
         self.offset = batch.next.offset
 
     def after_rewind(self, now: "Counters", factor: float) -> None:
-        """Adapt these counters of an older checkpoint to a run that went back to it from `now`.
+        """Adapt these counters of an older checkpoint to a run that rewound to it from `now`.
 
         The rate is multiplied by `factor` for each rewind. The best figures stay, since the best
         weights are kept, and so does the time that has passed.
@@ -137,7 +137,7 @@ class TrainState:
         counters, self.hidden = mark
         self.counters = replace(counters, parts=self.counters.parts)
 
-    def place(self) -> dict[str, Any]:
+    def record_fields(self) -> dict[str, Any]:
         """Return the fields that every record has: step, epoch, tokens, seconds."""
         counters = self.counters
         return {

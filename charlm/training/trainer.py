@@ -41,8 +41,8 @@ class Trainer:
     """Trains a model on a task under complete settings, on the device of the model.
 
     `on_best(model)` is called when the weights are the best so far. `clock` returns seconds.
-    `settled` is false while a record of the newest step is still to come: a checkpoint made then
-    would lose it.
+    `settled` is false while records of the newest step remain to be yielded: a checkpoint made then
+    would lose them.
     """
 
     def __init__(
@@ -150,8 +150,8 @@ class Trainer:
     def _records(self) -> list[Record]:
         """Return the records of a step; all are computed before any of them is yielded."""
         warnings, self.recovery.warnings = self.recovery.warnings, []
-        place = self.state.place()
-        records: list[Record] = [WarningRecord(**place, text=text) for text in warnings]
+        fields = self.state.record_fields()
+        records: list[Record] = [WarningRecord(**fields, text=text) for text in warnings]
         if self.counters.step % LOG_EVERY == 0:
             records.append(self._step_record())
         evaluate = self.task.evaluate
@@ -164,7 +164,7 @@ class Trainer:
         training_seconds = counters.seconds - counters.evaluation_seconds
         tokens = counters.sum_tokens  # 0 if every step was skipped
         record = StepRecord(
-            **self.state.place(),
+            **self.state.record_fields(),
             progress=self.progress,
             nats_per_token=counters.sum_nats / tokens if tokens else math.nan,
             learning_rate=self.state.optimizer.param_groups[0]["lr"],
@@ -176,7 +176,7 @@ class Trainer:
         return record
 
     def _evaluation_record(self) -> EvaluationRecord:
-        """Validate the weights that would be kept, and draw the conclusions."""
+        """Validate the weights that would be kept; update best weights, rate and average."""
         counters, begun = self.counters, self.clock()
         check_weights(self.state)
         with self.state.kept_weights():
@@ -197,18 +197,18 @@ class Trainer:
         counters.evaluation_seconds += self.clock() - begun
         counters.seconds = max(counters.seconds, self.clock() - self._started)
         return EvaluationRecord(
-            **self.state.place(), progress=self.progress, best=best, tally=tally
+            **self.state.record_fields(), progress=self.progress, best=best, tally=tally
         )
 
     def _evaluate(self) -> Tally:
         """Return the validation figures. Raises DivergenceError if they are not finite."""
         assert self.task.evaluate is not None
         tally = self.task.evaluate(self.model)
-        if not math.isfinite(tally.nats):  # its texts are longer than those of training
+        if not math.isfinite(tally.nats):  # the state is carried further than in training
             problem = f"step {self.counters.step}: the validation loss is {tally.nats:.4g}"
             raise DivergenceError(
-                f"training diverged at {problem}. Expected a finite number; best weights and "
-                "checkpoint of before are kept. Try a smaller --learning-rate, or --on-nonfinite "
+                f"training diverged at {problem}. Expected a finite number; the earlier best "
+                "weights and checkpoint are kept. Try a smaller --learning-rate, or --on-nonfinite "
                 "rewind",
                 problem,
             )

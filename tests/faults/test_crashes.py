@@ -184,7 +184,7 @@ def test_half_a_line_of_the_log_is_removed_again(tmp_path: Path) -> None:
         records = session.records()
         next(records)
         with limited_files((path / "metrics.jsonl").stat().st_size + 20):
-            session._log(WarningRecord(**session.trainer.state.place(), text="x" * 50))
+            session._log(WarningRecord(**session.trainer.state.record_fields(), text="x" * 50))
         list(records)
 
     assert in_child(work) == 0

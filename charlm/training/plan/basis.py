@@ -15,23 +15,8 @@ from charlm.nn.devices import Precision
 from charlm.nn.model import multiplied_weights
 from charlm.text.batches import BatchStats
 from charlm.text.dataset import Dataset
-from charlm.training.plan.constants import (
-    DEFAULT_MINUTES,
-    LONG_DOCUMENT_TOKENS,
-    MAX_CHARACTER_TYPES,
-    MAX_HIDDEN,
-    MAX_HIDDEN_OF_TEXT,
-    MEASURING_FRACTION,
-    SMALL_CORPUS_TOKENS,
-)
+from charlm.training.plan import constants, speed
 from charlm.training.plan.memory import memory_problem, training_memory
-from charlm.training.plan.speed import (
-    OPERATIONS_PER_WEIGHT_AND_TOKEN,
-    measured_speed,
-    nominal_speed,
-    set_threads,
-    training_threads,
-)
 
 MEASURED_HIDDEN = 384
 """Largest hidden size of the model whose speed is measured."""
@@ -61,40 +46,40 @@ class Basis:
         self.batch_size = 1
 
     def choose(self, name: str, value: Any, reason: str) -> Any:
-        """Return a value, and note why it was chosen."""
+        """Return a value, and record why it was chosen."""
         self.reasons[name] = reason
         return value
 
     @property
     def unit(self) -> UnitSpec:
         """The row of the text's unit; a text of few types is planned as characters."""
-        if self.vocab_size < MAX_CHARACTER_TYPES:
+        if self.vocab_size < constants.MAX_CHARACTER_TYPES:
             return UNITS["char"]
         return self.dataset.vocabulary.spec
 
     @property
     def is_stream(self) -> bool:
-        """Whether the text is read as one stream: it is one, or its documents are long."""
+        """True if the text is read as one stream: it is one, or its documents are long."""
         documents = self.dataset.train.documents
-        return documents <= 1 or self.tokens > LONG_DOCUMENT_TOKENS * documents
+        return documents <= 1 or self.tokens > constants.LONG_DOCUMENT_TOKENS * documents
 
     @property
     def is_small_corpus_of_documents(self) -> bool:
-        """Whether the text is short documents of letters, and not many."""
+        """True if the text is a small corpus of short documents of letters."""
         letters = bool(self.dataset.vocabulary.spec.letter)
-        return letters and not self.is_stream and self.tokens <= SMALL_CORPUS_TOKENS
+        return letters and not self.is_stream and self.tokens <= constants.SMALL_CORPUS_TOKENS
 
     @property
     def max_hidden(self) -> int:
         """The largest hidden size for a text of this length."""
-        sizes = (size for limit, size in MAX_HIDDEN_OF_TEXT if self.tokens < limit)
-        return next(sizes, MAX_HIDDEN)
+        sizes = (size for limit, size in constants.MAX_HIDDEN_OF_TEXT if self.tokens < limit)
+        return next(sizes, constants.MAX_HIDDEN)
 
     def budget_seconds(self, training: TrainingSettings) -> float | None:
         """Return the seconds that the run may take; None if its length is in steps or passes."""
         if training.steps or training.epochs:
             return None
-        return 60.0 * (training.minutes or DEFAULT_MINUTES)
+        return 60.0 * (training.minutes or constants.DEFAULT_MINUTES)
 
     def step_tokens(self, training: TrainingSettings) -> float:
         """Return the mean number of tokens in one step of the optimiser."""
@@ -103,7 +88,7 @@ class Basis:
     def pass_operations(self, model: ModelSettings) -> float:
         """Return the operations of one pass over the text."""
         weights = multiplied_weights(model, self.vocab_size)
-        return OPERATIONS_PER_WEIGHT_AND_TOKEN * weights * self.tokens
+        return speed.OPERATIONS_PER_WEIGHT_AND_TOKEN * weights * self.tokens
 
     def passes(self, training: TrainingSettings, model: ModelSettings) -> float:
         """Return the expected passes over the text."""
@@ -141,32 +126,32 @@ class Basis:
     def speed(self) -> float:
         """Return the operations per second that are spent on tokens and not on padding."""
         if self.known_speed is None:
-            speed = (self.measure or self._middling_speed)()
-            self.known_speed = speed * self.stats.token_fraction
+            measure = self.measure or self._middling_speed
+            self.known_speed = measure() * self.stats.token_fraction
         return self.known_speed
 
     def _middling_speed(self) -> float:
         """Return the speed of a middling model: measured if minutes were given, else nominal."""
         model = self.sized(min(self.max_hidden, MEASURED_HIDDEN), 1)
-        threads = self.settings.training.threads or training_threads(
+        threads = self.settings.training.threads or speed.training_threads(
             model, self.vocab_size, self.batch_size, self.device
         )
         precision = self.choose_precision(model)
         if not self.settings.training.minutes:
-            return nominal_speed(self.device, precision.name, threads)
-        set_threads(threads)
+            return speed.nominal_speed(self.device, precision.name, threads)
+        speed.set_threads(threads)
         return self._measured_speed(model, precision)
 
     def _measured_speed(self, model: ModelSettings, precision: Precision) -> float:
         """Measure a model with batches of the run's own shape; longer for a longer run."""
         minutes = self.settings.training.minutes or 0.0
-        seconds = min(60.0 * MEASURING_FRACTION * minutes, 5.0)
+        seconds = min(60.0 * constants.MEASURING_FRACTION * minutes, 5.0)
         steps, batch = min(max(round(self.stats.steps), 1), 64), min(self.batch_size, 64)
         while True:
             is_smallest = steps * batch == 1
             try:
                 if is_smallest or self._fits(model, steps, batch):
-                    return measured_speed(
+                    return speed.measured_speed(
                         model, self.vocab_size, (steps, batch), self.device, precision, seconds
                     )
             except torch.OutOfMemoryError:
@@ -175,7 +160,6 @@ class Basis:
             steps, batch = (steps, batch // 2) if batch > 1 else (steps // 2, batch)
 
     def _fits(self, model: ModelSettings, steps: int, batch: int) -> bool:
-        """Return whether this machine has the memory for a step of this shape."""
         shape = replace(self.settings.training, batch_size=batch, bptt=steps)
         needed = training_memory(model, shape, self.vocab_size)
         return memory_problem(needed, self.settings, self.device) is None

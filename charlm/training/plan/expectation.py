@@ -56,13 +56,13 @@ def expected(dataset: Dataset, plan: Plan) -> dict[str, Any] | None:
     exponents, ratios = zip(*points, strict=True)
     if not exponents[0] - MARGIN <= work <= exponents[-1] + MARGIN:
         return None
-    plain = ngram_nats(dataset.train.ids, dataset.valid.ids, len(dataset.vocabulary))
-    nats = plain * float(np.interp(work, exponents, ratios))
+    ngrams = ngram_nats(dataset.train.ids, dataset.valid.ids, len(dataset.vocabulary))
+    nats = ngrams * float(np.interp(work, exponents, ratios))
     return {
         "nats": nats,
         "low": nats * (1.0 - SPREAD),
         "high": nats * (1.0 + SPREAD),
-        "ngram_nats": plain,
+        "ngram_nats": ngrams,
     }
 
 

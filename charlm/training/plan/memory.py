@@ -16,16 +16,18 @@ def training_memory(model: ModelSettings, training: TrainingSettings, vocab_size
 
     Measured with torch 2.13 on a processor: 100 MB of buffers; for each weight the weight, its
     gradient and two moments; for each token and unit of a layer six numbers a gate and two more
-    (half as many again in cells that are computed step by step); 5.5 for each logit, in a mixture
-    for each of its softmaxes, in an adaptive softmax for the frequent entries.
+    (1.5 times as many in cells computed step by step); 5.5 for each logit, of a mixture for each
+    of its softmaxes, of an adaptive softmax for the frequent entries.
     """
-    rows, window = training.batch_size or 1, training.bptt or 1
+    batch_size, window = training.batch_size or 1, training.bptt or 1
     spec = CELLS[model.cell]
     units = (model.num_layers or 1) * (model.hidden_size or 1)
     logits = 5.5 * vocab_size * model.mixture
     if model.adaptive_softmax:
         logits = 5.5 * vocab_size * SHORTLIST
-    numbers = rows * window * (units * (6.0 * len(spec.blocks) + 2.0) * spec.memory_factor + logits)
+    numbers = (
+        batch_size * window * (units * (6.0 * len(spec.blocks) + 2.0) * spec.memory_factor + logits)
+    )
     copies = 5 if training.average or training.average_trigger else 4
     return int(1e8 + 4.0 * (copies * count_parameters(model, vocab_size) + numbers))
 

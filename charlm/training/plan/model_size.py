@@ -9,13 +9,8 @@ from charlm.config.training import TrainingSettings
 from charlm.errors import UsageError, named
 from charlm.nn.model import count_parameters, multiplied_weights
 from charlm.nn.output import MIN_HIDDEN
+from charlm.training.plan import constants
 from charlm.training.plan.basis import Basis
-from charlm.training.plan.constants import (
-    HIDDEN_SIZES,
-    MAX_HIDDEN,
-    MAX_HIDDEN_OF_ONE_LAYER,
-    MAX_HIDDEN_WITHOUT_TIME,
-)
 from charlm.training.plan.speed import OPERATIONS_PER_WEIGHT_AND_TOKEN
 
 
@@ -46,8 +41,10 @@ def _layers(basis: Basis, training: TrainingSettings) -> int:
     if basis.budget_seconds(training) is None:
         reason = "the length is given, not the time"
     elif not CELLS[model.cell].best_with_one_layer or basis.is_small_corpus_of_documents:
-        reason = "two layers serve well"
-    elif (model.hidden_size or _fitting_hidden(basis, training, 1)) <= MAX_HIDDEN_OF_ONE_LAYER:
+        reason = "two layers do well"
+    elif (
+        model.hidden_size or _fitting_hidden(basis, training, 1)
+    ) <= constants.MAX_HIDDEN_OF_ONE_LAYER:
         number, reason = 1, "one learns more in this time than two"
     else:
         reason = "one would have to be too wide"
@@ -59,13 +56,13 @@ def _hidden_of_time(basis: Basis, training: TrainingSettings, layers: int) -> in
     seconds, largest = basis.budget_seconds(training), basis.max_hidden
     tokens = f"{basis.tokens:,} training tokens"
     if seconds is None:
-        hidden = min(largest, MAX_HIDDEN_WITHOUT_TIME)
+        hidden = min(largest, constants.MAX_HIDDEN_WITHOUT_TIME)
         return int(basis.choose("model.hidden_size", hidden, tokens))
     hidden = _fitting_hidden(basis, training, layers)
     if hidden < largest:
         limit = "the time"
     else:
-        limit = "the text" if largest < MAX_HIDDEN else "the largest"
+        limit = "the text" if largest < constants.MAX_HIDDEN else "the largest"
     reason = (
         f"{tokens}, {seconds / 60:.1f} minutes at {basis.speed() / 1e9:.0f} billion operations a "
         f"second ({'measured' if training.minutes else 'assumed'}); {limit} sets the size"
@@ -81,18 +78,17 @@ def _fitting_hidden(basis: Basis, training: TrainingSettings, layers: int) -> in
     weights = math.sqrt(basis.speed() * seconds / operations)
     fitting = [
         size
-        for size in HIDDEN_SIZES
+        for size in constants.HIDDEN_SIZES
         if size <= basis.max_hidden
         and multiplied_weights(basis.sized(size, layers), basis.vocab_size) <= weights
     ]
-    return max(fitting, default=HIDDEN_SIZES[0])
+    return max(fitting, default=constants.HIDDEN_SIZES[0])
 
 
 def _hidden_of_parameters(basis: Basis, model: ModelSettings, most: int) -> int:
     """Return the largest hidden size with at most `most` weights. Raises UsageError."""
 
     def weights(hidden: int) -> int:
-        """Count the weights of the whole model."""
         return count_parameters(basis.completed(model, hidden), basis.vocab_size)
 
     least = MIN_HIDDEN if model.adaptive_softmax else 1

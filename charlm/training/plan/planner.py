@@ -28,20 +28,8 @@ from charlm.nn.model import check_model
 from charlm.text.batches import Batches, BatchSpec
 from charlm.text.dataset import Dataset
 from charlm.training.averaging import NON_MONOTONE_INTERVAL
+from charlm.training.plan import constants
 from charlm.training.plan.basis import Basis
-from charlm.training.plan.constants import (
-    DEFAULT_BATCH,
-    DEFAULT_MINUTES,
-    FEW_TOKENS,
-    MANY_PASSES,
-    MAX_HIDDEN_OF_ONE_LAYER,
-    MAX_PASSES,
-    MAX_PASSES_SMALL_CORPUS,
-    SHORT_RUN,
-    SHORT_TEXT,
-    SHORTER_TEXT,
-    TOKENS_PER_STEP,
-)
 from charlm.training.plan.memory import training_memory
 from charlm.training.plan.model_size import plan_model
 
@@ -124,11 +112,11 @@ def _plan_batches(basis: Basis) -> TrainingSettings:
     training, documents = basis.settings.training, basis.dataset.train.documents
     bptt = training.bptt or _window_length(basis, training)
     if bptt > basis.tokens:
-        bptt = basis.choose("training.bptt", basis.tokens, SHORTER_TEXT)
+        bptt = basis.choose("training.bptt", basis.tokens, constants.SHORTER_TEXT)
     batch = training.batch_size or _batch_size(basis, training, bptt)
     most = max(1, basis.tokens // (4 * bptt), documents if documents > 1 else 1)
     if batch > most:
-        batch = basis.choose("training.batch_size", most, SHORT_TEXT)
+        batch = basis.choose("training.batch_size", most, constants.SHORT_TEXT)
     basis.batch_size = batch
     spec = BatchSpec(batch_size=batch, bptt=bptt, stateless=training.stateless, seed=0)
     basis.stats = Batches(basis.dataset.train, spec).stats()
@@ -139,11 +127,11 @@ def _batch_size(basis: Basis, training: TrainingSettings, bptt: int) -> int:
     """Return the number of sequences that a batch should have."""
     if not basis.is_stream:
         mean = basis.tokens / max(basis.dataset.train.documents, 1)
-        batch = min(max(round(TOKENS_PER_STEP / min(mean, bptt) / 8) * 8, 16), 256)
+        batch = min(max(round(constants.TOKENS_PER_STEP / min(mean, bptt) / 8) * 8, 16), 256)
         reason = f"documents have {mean:.0f} tokens on average"
     else:
         kind = basis.device.type
-        batch = DEFAULT_BATCH[kind] // (2 if _small_step_reason(basis, training) else 1)
+        batch = constants.DEFAULT_BATCH[kind] // (2 if _small_step_reason(basis, training) else 1)
         reason = ", ".join(filter(None, (f"on {kind}", _time_reason(basis, training))))
     return int(basis.choose("training.batch_size", batch, reason))
 
@@ -167,14 +155,13 @@ def _small_step_reason(basis: Basis, training: TrainingSettings) -> str:
     seconds = basis.budget_seconds(training)
     if basis.device.type != "cpu" or seconds is None:
         return ""
-    if seconds < SHORT_RUN:
+    if seconds < constants.SHORT_RUN:
         return "for a short time"
-    is_read_often = basis.is_stream and seconds > MANY_PASSES * basis.tokens
+    is_read_often = basis.is_stream and seconds > constants.MANY_PASSES * basis.tokens
     return "for a text that is read many times" if is_read_often else ""
 
 
 def _time_reason(basis: Basis, training: TrainingSettings) -> str:
-    """Return the part of the reason for a window that is about time."""
     has_length = bool(training.steps or training.epochs)
     return _small_step_reason(basis, training) or ("" if has_length else "for this time")
 
@@ -187,19 +174,25 @@ def _plan_length(
         return _useful_minutes(basis, training, model)
     if training.epochs or training.steps:
         return training
-    possible = 0.85 * 60.0 * DEFAULT_MINUTES * basis.speed() / basis.pass_operations(model)
+    possible = (
+        0.85 * 60.0 * constants.DEFAULT_MINUTES * basis.speed() / basis.pass_operations(model)
+    )
     useful = _useful_passes(basis)
     passes = max(min(possible, useful), basis.step_tokens(training) / basis.tokens)
     passes = float(round(passes)) if passes >= 2.0 else float(f"{passes:.3g}")
     reason = "a text this size"
     if possible < useful:
-        reason = f"about {DEFAULT_MINUTES:.0f} minutes at the assumed speed"
+        reason = f"about {constants.DEFAULT_MINUTES:.0f} minutes at the assumed speed"
     return replace(training, epochs=basis.choose("training.epochs", passes, reason))
 
 
 def _useful_passes(basis: Basis) -> float:
     """Return the passes after which a model mostly memorises a text of this size."""
-    most = MAX_PASSES_SMALL_CORPUS if basis.is_small_corpus_of_documents else MAX_PASSES
+    most = (
+        constants.MAX_PASSES_SMALL_CORPUS
+        if basis.is_small_corpus_of_documents
+        else constants.MAX_PASSES
+    )
     return min(60.0, most * max(1.0, math.sqrt(1e6 / basis.tokens)))
 
 
@@ -212,7 +205,7 @@ def _useful_minutes(
     """
     assert training.minutes
     own = basis.settings.model
-    if own.hidden_size or own.parameters or basis.tokens > FEW_TOKENS:
+    if own.hidden_size or own.parameters or basis.tokens > constants.FEW_TOKENS:
         return training
     fraction = _useful_passes(basis) / basis.passes(training, model)
     if fraction >= 1.0:
@@ -249,7 +242,7 @@ def _plan_rates(basis: Basis, training: TrainingSettings, model: ModelSettings) 
         decay = OPTIMIZERS[training.optimizer].weight_decay
         basis.choose("training.weight_decay", decay, reason)
     if seed is None:
-        seed = basis.choose("training.seed", secrets.randbelow(2**32), "drawn at random")
+        seed = basis.choose("training.seed", secrets.randbelow(2**32), "random")
     average = _average(basis, training, model)
     spec = OPTIMIZERS[training.optimizer]
     averages = bool(average or training.average_trigger or spec.averages)
@@ -272,7 +265,7 @@ def _rate(basis: Basis, training: TrainingSettings, model: ModelSettings) -> flo
     factor = CELLS[model.cell].rate_factor
     if basis.is_small_corpus_of_documents:  # one layer at twice the rate: 2.105, not 2.085
         factor = min(factor, 1.0)
-    is_wide = (model.hidden_size or 0) > MAX_HIDDEN_OF_ONE_LAYER
+    is_wide = (model.hidden_size or 0) > constants.MAX_HIDDEN_OF_ONE_LAYER
     return rate * (factor * (0.5 if is_wide else 1.0))
 
 
@@ -282,13 +275,13 @@ def _average(basis: Basis, training: TrainingSettings, model: ModelSettings) -> 
         return training.average
     decay = 0.0
     if OPTIMIZERS[training.optimizer].averages or training.average_trigger:
-        reason = "it begins by the validations"
+        reason = "validations decide when it begins"
     elif not basis.is_small_corpus_of_documents:
-        reason = "the text is not soon memorised"
+        reason = "the text is not a small corpus of documents"
     else:
         steps = basis.passes(training, model) * basis.tokens / basis.step_tokens(training)
         decay = round(min(max(1.0 - 3.0 / steps, 0.9), 0.9999), 5)
-        reason = "such documents are soon memorised"
+        reason = "short documents are memorised early"
     return float(basis.choose("training.average", decay, reason))
 
 
@@ -315,9 +308,9 @@ def _evals_of_nt_asgd(basis: Basis, training: TrainingSettings) -> int:
     if number < least:
         raise UsageError(
             f"nt-asgd with {number} validations; expected validation text and at least {least} "
-            f"{named('evals')}, since it begins to average when they stop to gain"
+            f"{named('evals')}, since it begins to average when they stop improving"
         )
     passes = math.ceil(training.epochs or 0)
     if training.evals != TrainingSettings().evals or passes <= training.evals:
         return training.evals
-    return int(basis.choose("training.evals", passes, "nt-asgd averages by validations"))
+    return int(basis.choose("training.evals", passes, "validations decide when nt-asgd averages"))

@@ -17,11 +17,7 @@ from charlm.phases import phase
 from charlm.tasks.language_model import LanguageModelLoss
 from charlm.text.batches import Batch, Position
 from charlm.training.optim import build_optimizer
-from charlm.training.plan.constants import (
-    NOMINAL_SPEED,
-    NOMINAL_SPEED_OF_DEVICE,
-    OPERATIONS_PER_THREAD,
-)
+from charlm.training.plan import constants
 
 OPERATIONS_PER_WEIGHT_AND_TOKEN = 6
 """Two for each of three products: forward, and backward for the inputs and for the weights."""
@@ -36,7 +32,7 @@ def training_threads(
     if device.type != "cpu":
         return default_threads()
     work = 2.0 * rows * multiplied_weights(settings, vocab_size) / (settings.num_layers or 1)
-    return useful_threads(work, OPERATIONS_PER_THREAD)
+    return useful_threads(work, constants.OPERATIONS_PER_THREAD)
 
 
 def set_threads(number: int) -> int:
@@ -49,7 +45,10 @@ def set_threads(number: int) -> int:
 
 def nominal_speed(device: torch.device, precision: str, threads: int) -> float:
     """Return the assumed operations per second if no time was given; nothing is timed."""
-    return NOMINAL_SPEED_OF_DEVICE.get(device.type) or threads * NOMINAL_SPEED[precision]
+    return (
+        constants.NOMINAL_SPEED_OF_DEVICE.get(device.type)
+        or threads * constants.NOMINAL_SPEED[precision]
+    )
 
 
 def measured_speed(
