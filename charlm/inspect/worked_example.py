@@ -97,7 +97,7 @@ def worked_example(
     if len(text) < 2:
         raise UsageError(f"text is {text!r}; expected two letters or more")
     check_choice("cell", cell, STEPS)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     letters = list(dict.fromkeys(text))
     weights = _initial_weights(len(CELLS[cell].blocks), hidden, len(letters), seed)
     optimizer = torch.optim.Adam(weights.values(), lr=0.1)
@@ -118,7 +118,7 @@ def worked_example(
         gradients={name: _gradient(value).tolist() for name, value in weights.items()},
         steps=steps,
         losses=[*losses, float(loss.detach())],
-        seconds=time.perf_counter() - begun,
+        seconds=time.perf_counter() - started,
     )
 
 

@@ -25,7 +25,7 @@ class TorchLayer(RecurrentLayer):
         self.rnn = without_init(self.module_class, input_size, hidden_size, **self.options())
 
     def options(self) -> dict[str, str]:
-        """Return the arguments of the torch module, beside its sizes."""
+        """Return the arguments of the torch module other than its sizes."""
         return {}
 
     def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:

@@ -132,7 +132,7 @@ def _was_never_started(path: Path) -> bool:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise EnvironmentFailure if runs cannot be written: better now than after an hour.
+    """Raise EnvironmentFailure, before anything is trained, if runs cannot be written.
 
     A missing folder is not created: the nearest folder above it is checked.
     """

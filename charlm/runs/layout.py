@@ -88,7 +88,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 OLD_READING = {"keep_cr": True, "glue": True}
-"""Settings that stand for how texts were read before these settings existed."""
+"""Settings under which runs of older versions read their text."""
 
 
 def read_record(path: Path) -> dict[str, Any]:

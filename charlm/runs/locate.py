@@ -34,8 +34,8 @@ def own_runs(folder: Path) -> list[Path]:
 
     Folders of processes that died before their run started are left out.
     """
-    begun = [path for path in folder.glob("*") if is_run(path) and (path / RECORD).exists()]
-    return sorted((path for path in begun if not is_built_in(path)), key=_changed, reverse=True)
+    started = [path for path in folder.glob("*") if is_run(path) and (path / RECORD).exists()]
+    return sorted((path for path in started if not is_built_in(path)), key=_changed, reverse=True)
 
 
 def best_trial(folder: Path) -> Path | None:

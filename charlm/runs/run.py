@@ -210,7 +210,7 @@ def _replace_file(path: Path, name: str, data: bytes) -> None:
     """Replace config.json or the weights of a run, and their entry in the manifest.
 
     The manifest first allows the old and the new content, then the new one only, so that it is
-    right at every moment, whenever the process dies.
+    right whenever the process dies.
     """
     manifest = layout.read_manifest(path)
     check_shape(
@@ -341,19 +341,18 @@ def _compiled_backend(
 ) -> Backend:
     """Return the native backend; without usable kernels numpy, or an error if `required`."""
     variant = None if CELLS[plain.cell].native_code is None else chosen_variant()
-    if variant is None and required:
+    if variant is not None:
+        try:
+            return NativeBackend(plain, variant, kind, threads, reread)
+        except EnvironmentFailure:
+            if required:
+                raise
+    elif required:
         raise EnvironmentFailure(
             f"--engine native --weights {kind} needs the compiled kernels, which are not here. "
             "Install charlm again where there is a C++ compiler, or leave both out"
         )
-    if variant is None:
-        return NumpyBackend(plain)
-    try:
-        return NativeBackend(plain, variant, kind, threads, reread)
-    except EnvironmentFailure:
-        if required:
-            raise
-        return NumpyBackend(plain)
+    return NumpyBackend(plain)
 
 
 def read_embedding(path: Path) -> NDArray[np.float32]:
@@ -377,7 +376,7 @@ def _settings_and_arrays(path: Path) -> tuple[ModelSettings, dict[str, NDArray[n
 def _torch_model(
     settings: ModelSettings, vocab_size: int, arrays: dict[str, Any], threads: int | None = None
 ) -> "RecurrentLanguageModel":
-    """Return a model with these weights, and let torch use as many threads as are useful."""
+    """Return a model with these weights, and set the number of torch's threads."""
     import torch
 
     from charlm.nn.model import RecurrentLanguageModel

@@ -151,7 +151,7 @@ def _with_length(
     counters: Mapping[str, Any],
     keep_longer: bool,
 ) -> Settings:
-    """Return the settings with the length that is asked for. Raises UsageError for a wrong one."""
+    """Return the settings with the requested length. Raises UsageError for a wrong one."""
     training = record["settings"]["training"]
     trained = lengths.trained_so_far(counters, record["corpus"]["parts"]["train"]["tokens"])
     given = set(LENGTHS) & changed.keys()
@@ -229,7 +229,7 @@ def halves(session: Session) -> Iterator[Session]:
         yield session
     if not is_pair(session.trainer.model.settings) or not session.complete:
         return
-    session.lock.acquire(timeout=0)  # nobody else trains the first half meanwhile
+    session.lock.acquire(timeout=0)  # no other process may train the first half now
     try:
         backward = _backward_session(session)
         if not backward.complete:

@@ -1,7 +1,7 @@
 """One training session: train, save checkpoints, and write the results of a run.
 
 `charlm.training.start` and `charlm.training.resume` open a `Session`; iterate over its `records()`
-to train. The session holds the lock of the run, so that nobody else trains it.
+to train. The session holds the lock of the run, so that no other process trains it.
 """
 
 import contextlib

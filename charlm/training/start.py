@@ -67,7 +67,7 @@ def start(
 
     `overwrite` replaces the run of this name, which is removed once the new one is planned.
     `valid_tokens` limits validation to about this many tokens of the validation text. The other
-    arguments are those of `plan_run`. Raises CharlmError of the kind that fits.
+    arguments are those of `plan_run`. Raises a subclass of CharlmError.
     """
     check_writable(folder)
     check_name(folder, name, overwrite=overwrite)
@@ -108,7 +108,7 @@ def plan_run(
 
     `corpus` replaces the sources in the settings; `vocabulary` is a tokenizer.json to use as it
     is. `origins` says where each setting came from; without it, settings that have no effect are
-    accepted. Raises CharlmError of the kind that fits.
+    accepted. Raises a subclass of CharlmError.
     """
 
     def checked(settings: Settings, **facts: Any) -> Settings:

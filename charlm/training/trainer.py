@@ -177,7 +177,7 @@ class Trainer:
 
     def _evaluation_record(self) -> EvaluationRecord:
         """Validate the weights that would be kept; update best weights, rate and average."""
-        counters, begun = self.counters, self.clock()
+        counters, started = self.counters, self.clock()
         check_weights(self.state)
         with self.state.kept_weights():
             tally = self._evaluate()
@@ -194,7 +194,7 @@ class Trainer:
             self.state.begin_average()
         counters.evaluations += 1
         counters.last_progress = self.progress
-        counters.evaluation_seconds += self.clock() - begun
+        counters.evaluation_seconds += self.clock() - started
         counters.seconds = max(counters.seconds, self.clock() - self._started)
         return EvaluationRecord(
             **self.state.record_fields(), progress=self.progress, best=best, tally=tally

@@ -1,9 +1,8 @@
 """Loss that a plan should reach on the validation text, from measured runs.
 
-The loss of n-grams shows how hard a text is; the operations per token of the text show how far a
-network gets below it. Measured runs of LSTMs on several texts
-(`scripts/measure_plans.py`, results beside it) give the ratio of their nats to those of the
-n-grams for some numbers of operations; between these the ratio is interpolated.
+The loss of n-grams shows how hard a text is; the operations per token show how much better a
+network gets. Measured runs of LSTMs on several texts (`scripts/measure_plans.py`) give the ratio of
+their nats to those of n-grams for some numbers of operations; in between, it is interpolated.
 """
 
 import math
@@ -26,7 +25,7 @@ MEASURED: dict[str, tuple[tuple[float, float], ...]] = {
 }
 """log10 of operations for each token of the text (all passes) -> nats / nats of n-grams.
 
-A text of 1 MB teaches nothing more at a point where one of 5 MB still does. The last point of long
+On a text of 1 MB, more operations stop helping earlier than on one of 5 MB. The last point of long
 texts is a run of an hour (`charlm reproduce ptb-char`)."""
 MILLIONS = 2_000_000
 """Letters of a long text, at least."""

@@ -36,7 +36,7 @@ from charlm.training.plan.model_size import plan_model
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Settings with nothing left open, and the reason for each value that was chosen."""
+    """Complete settings, and the reason for each value that was chosen."""
 
     settings: Settings
     reasons: dict[str, str]
@@ -297,7 +297,7 @@ def _evals(basis: Basis, training: TrainingSettings) -> int:
         tokens = training.steps * basis.step_tokens(training)
     affordable = max(1, int(tokens / (4.0 * len(valid.ids))))
     if affordable < training.evals:
-        basis.reasons["training.evals"] = "the validation text is long beside the training"
+        basis.reasons["training.evals"] = "the validation text is long for so little training"
     return min(training.evals, affordable)
 
 
