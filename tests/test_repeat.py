@@ -26,7 +26,7 @@ UNSERVED = "this processor has no bfloat16 arithmetic"
 @pytest.fixture(autouse=True)
 def usual_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the process's memory rules as they are."""
-    monkeypatch.setattr(starting, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(starting.devices, "keep_freed_memory", lambda: True)
 
 
 def begun(folder: Path, name: str = "x", **training) -> Session:
@@ -40,8 +40,8 @@ def begun(folder: Path, name: str = "x", **training) -> Session:
 def begun_in_bf16(folder: Path, monkeypatch: pytest.MonkeyPatch, **training) -> Path:
     """Return a run of three steps that `auto` or `bf16` began in bf16."""
     with monkeypatch.context() as patch:
-        patch.setattr(starting, "choose_precision", lambda *_: CHOSEN)
-        patch.setattr(starting, "missing_bf16", lambda _: None)
+        patch.setattr(starting.devices, "choose_precision", lambda *_: CHOSEN)
+        patch.setattr(starting.devices, "missing_bf16", lambda _: None)
         session = begun(folder, **training)
     list(session.records())
     return session.path
@@ -57,7 +57,7 @@ def test_a_resumed_run_keeps_its_precision(
 ) -> None:
     """Without another probe, as long as the processor computes in bfloat16."""
     path = begun_in_bf16(tmp_path, monkeypatch, precision=asked)
-    monkeypatch.setattr(starting, "choose_precision", refused)
+    monkeypatch.setattr(starting.devices, "choose_precision", refused)
     monkeypatch.setattr(devices, "processor_has_bf16", lambda: True)
     for changes in ({"steps": 4}, {"steps": 4, "precision": asked}):
         session = resume(path, {"training": changes})

@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import Call
 
+from charlm.api.reproduction import makemore_split
 from charlm.config import recipes
 from charlm.config.recipes import RECIPES, recipe
 from charlm.config.settings import merge, settings_from
@@ -15,7 +16,6 @@ from charlm.errors import UsageError
 from charlm.nn.devices import Precision
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import load_dataset
-from charlm.training import makemore
 from charlm.training import start as starting
 from charlm.training.plan.planner import plan
 from charlm.units import Tally
@@ -48,7 +48,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An empty folder to work in, wide enough for the tables."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr(starting, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(starting.devices, "keep_freed_memory", lambda: True)
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_names_are_held_out_as_makemore_does() -> None:
     lines = [f"n{number}" for number in range(2500)]
     torch.manual_seed(3407)
     order = torch.randperm(len(lines)).tolist()
-    parts = makemore.split_lines("\n".join(f" {line} " for line in lines) + "\n\n")
+    parts = makemore_split("\n".join(f" {line} " for line in lines) + "\n\n")
     assert parts["test"] == [lines[at] for at in order[-1000:]]
     assert sorted(line for part in parts.values() for line in part) == sorted(lines)
     assert [len(part) for part in parts.values()] == [500, 1000, 1000]

@@ -57,7 +57,7 @@ WEIGHTS, STATE, METRICS = "model.safetensors", "state.safetensors", "metrics.jso
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A record every three steps, one thread, no change of the process's memory rules."""
     monkeypatch.setattr(trainer_module, "LOG_EVERY", 3)
-    monkeypatch.setattr(starting, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(starting.devices, "keep_freed_memory", lambda: True)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)

@@ -20,6 +20,9 @@ from charlm.units import Tally
 if TYPE_CHECKING:
     from charlm.training.session import Session
 
+MAKEMORE_SEED, HELD_OUT = 3407, 1000
+"""Seed of the permutation, and lines of the test, of github.com/karpathy/makemore."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeResult:
@@ -134,14 +137,34 @@ def _started(path: Path, chosen: Recipe, data: Path, seed: int, command: str) ->
 
 
 def _split_list(source: Path, folder: Path) -> dict[str, Path]:
-    """Write the parts of a list as files into a folder and return their paths."""
-    from charlm.training.makemore import split_lines  # imports torch
-
-    parts = split_lines("".join(Corpus((str(source),), document="stream").chunks()))
-    files = {part: folder / f"{part}.txt" for part in parts}
+    """Write the splits of a list as files into a folder and return their paths."""
+    splits = makemore_split("".join(Corpus((str(source),), document="stream").chunks()))
+    files = {name: folder / f"{name}.txt" for name in splits}
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for part, lines in parts.items():
+        for name, lines in splits.items():
             content = "".join(line + "\n" for line in lines)
-            files[part].write_text(content, encoding="utf-8", newline="\n")
+            files[name].write_text(content, encoding="utf-8", newline="\n")
     return files
+
+
+def makemore_split(text: str) -> dict[str, list[str]]:
+    """Return the lines of a text for training, validation and test.
+
+    The last thousand of a permutation are the test, as in makemore.py (torch's generator, its
+    seed); the thousand before them, which makemore trains on, choose the best weights here.
+    Raises CorpusError if there are too few lines.
+    """
+    import torch
+
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(lines) <= 2 * HELD_OUT:
+        raise CorpusError(
+            f"the text has {len(lines):,} lines; expected more than {2 * HELD_OUT:,}, of "
+            "which 1,000 are held out twice"
+        )
+    generator = torch.Generator().manual_seed(MAKEMORE_SEED)
+    order = torch.randperm(len(lines), generator=generator).tolist()
+    shuffled = [lines[index] for index in order]
+    rest, test = shuffled[:-HELD_OUT], shuffled[-HELD_OUT:]
+    return {"train": rest[:-HELD_OUT], "valid": rest[-HELD_OUT:], "test": test}

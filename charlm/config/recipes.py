@@ -35,7 +35,7 @@ class Recipe:
     cache: int | None = None
     dynamic: bool = False
     drawn: bool = False
-    """True if the lines of `train` are split as in makemore (`training.makemore`)."""
+    """True if the lines of `train` are split as in makemore (`api.reproduction`)."""
 
 
 def _words(minutes: float, **model: Any) -> Nested:

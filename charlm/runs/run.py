@@ -30,7 +30,14 @@ from charlm.errors import (
     check_count,
     named,
 )
-from charlm.files import atomic
+from charlm.files.atomic import (
+    MANIFEST,
+    file_fingerprint,
+    fingerprint,
+    json_bytes,
+    write_file,
+    write_json,
+)
 from charlm.runs import layout
 from charlm.runs.built_in import shipped_sources
 from charlm.runs.shapes import Each, check_shape
@@ -163,15 +170,15 @@ def write_model_files(path: Path, config: dict[str, Any], vocabulary: Vocabulary
     The manifest also covers the encoded text in `data/`, which must exist already.
     """
     files = {
-        layout.CONFIG: atomic.json_bytes(config),
+        layout.CONFIG: json_bytes(config),
         layout.TOKENIZER: vocabulary_bytes(vocabulary),
     }
     for name, data in files.items():
-        atomic.write_file(path / name, data)
-    entries = {name: atomic.fingerprint(data) for name, data in files.items()}
+        write_file(path / name, data)
+    entries = {name: fingerprint(data) for name, data in files.items()}
     for file in sorted(path.glob("data/*/*")):
-        entries[file.relative_to(path).as_posix()] = atomic.file_fingerprint(file)
-    atomic.write_json(path / atomic.MANIFEST, {"format": layout.FORMAT, "files": entries})
+        entries[file.relative_to(path).as_posix()] = file_fingerprint(file)
+    write_json(path / MANIFEST, {"format": layout.FORMAT, "files": entries})
 
 
 def vocabulary_bytes(vocabulary: Vocabulary) -> bytes:
@@ -197,7 +204,7 @@ def write_logit_scale(path: Path, scale: float | None) -> None:
     }
     if scale is not None:
         config[layout.LOGIT_SCALE] = float(np.float32(scale))  # the precision that all backends use
-    _replace_file(path, layout.CONFIG, atomic.json_bytes(config))
+    _replace_file(path, layout.CONFIG, json_bytes(config))
     if scale is None and (path / layout.WEIGHTS).exists() and has_old_scale(path / layout.WEIGHTS):
         from charlm.runs.tensors import tensors_from_file, tensors_to_bytes
 
@@ -213,19 +220,17 @@ def _replace_file(path: Path, name: str, data: bytes) -> None:
     right whenever the process dies.
     """
     manifest = layout.read_manifest(path)
-    check_shape(
-        manifest, {"files": Each((dict, Each(MAYBE_ENTRY, list)))}, str(path / atomic.MANIFEST)
-    )
+    check_shape(manifest, {"files": Each((dict, Each(MAYBE_ENTRY, list)))}, str(path / MANIFEST))
     entries = dict(manifest["files"])
     before = entries.get(name)  # weights may be missing until the first ones are written
-    if before == atomic.fingerprint(data) and (path / name).exists():
+    if before == fingerprint(data) and (path / name).exists():
         return
     old = before if isinstance(before, list) else [before]
-    entries[name] = [*old, atomic.fingerprint(data)]
-    atomic.write_json(path / atomic.MANIFEST, manifest | {"files": entries})
-    atomic.write_file(path / name, data)
-    entries[name] = atomic.fingerprint(data)
-    atomic.write_json(path / atomic.MANIFEST, manifest | {"files": entries})
+    entries[name] = [*old, fingerprint(data)]
+    write_json(path / MANIFEST, manifest | {"files": entries})
+    write_file(path / name, data)
+    entries[name] = fingerprint(data)
+    write_json(path / MANIFEST, manifest | {"files": entries})
 
 
 def load_run(
