@@ -8,6 +8,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from waiting import set_no_time_limits
@@ -57,3 +58,13 @@ def no_lines_about_slow_phases(monkeypatch: pytest.MonkeyPatch) -> None:
     from charlm.cli import display
 
     monkeypatch.setattr(display, "TICK", 1e6)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder without runs, with lines of 100 columns."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    for name in ("CHARLM_CHECKPOINTS", "CHARLM_RUN"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path

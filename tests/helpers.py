@@ -2,18 +2,22 @@
 
 import math
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from charlm.config.corpus import VocabularySettings
 from charlm.config.model import ModelSettings
+from charlm.config.settings import Settings, find_setting, settings_from
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.nn.torch_backend import TorchBackend
 from charlm.text.corpus import Corpus
 from charlm.text.encoded import EncodedText, TextCounts
 from charlm.text.tokenizers.building import build_vocabulary
 from charlm.text.tokenizers.vocabulary import Vocabulary
+from charlm.training.session import Session
+from charlm.training.start import start
 
 torch.set_num_threads(1)  # tensors of three units are too small to share
 
@@ -82,6 +86,41 @@ def remembering_model(vocab_size: int = 5) -> RecurrentLanguageModel:
     with torch.no_grad():
         model.layers[0].rnn.bias_ih_l0[3:6] = 100.0
     return model
+
+
+def nested(**values) -> dict[str, dict]:
+    """Return settings, given by name alone, by section."""
+    sections: dict[str, dict] = {}
+    for name, value in values.items():
+        sections.setdefault(find_setting(name).section, {})[name] = value
+    return sections
+
+
+SHORT_TEXT = "abc abd\nab ca\n" * 8
+
+
+def tiny_settings(**changes) -> Settings:
+    """Return the settings of a run of three steps on one thread, with changes by name."""
+    values = {
+        "steps": 3, "batch_size": 2, "bptt": 4, "seed": 1, "threads": 1, "precision": "fp32",
+        "hidden_size": 3, "embedding_size": 2, "num_layers": 1,
+    } | changes  # fmt: skip
+    if "epochs" in changes:
+        values["steps"] = None
+    return settings_from(nested(**values))
+
+
+def started(
+    folder: Path,
+    name: str | None = "x",
+    *,
+    text: str = SHORT_TEXT,
+    document: str = "stream",
+    **changes,
+) -> Session:
+    """Start a run with tiny settings on a text in memory."""
+    corpus = Corpus.from_text(text, document)
+    return start(tiny_settings(**changes), folder, name=name, corpus=corpus)
 
 
 def vocabulary_of(text: str = CORPUS, unit: str = "char", **settings) -> Vocabulary:

@@ -5,20 +5,16 @@ import shlex
 from pathlib import Path
 
 import pytest
-from helpers import Call
+from helpers import SHORT_TEXT as TEXT
+from helpers import Call, started
 
-from charlm.config.settings import settings_from
 from charlm.nn import devices
 from charlm.nn.devices import Precision
 from charlm.report.repeating import repeat_command, repeat_note
 from charlm.runs.layout import read_record
-from charlm.text.corpus import Corpus
 from charlm.training import start as starting
 from charlm.training.resume import resume
-from charlm.training.session import Session
-from charlm.training.start import start
 
-TEXT = "abc abd\nab ca\n" * 8
 CHOSEN = Precision(name="bf16", reason="gradients agree")
 UNSERVED = "this processor has no bfloat16 arithmetic"
 
@@ -29,20 +25,12 @@ def usual_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(starting.devices, "keep_freed_memory", lambda: True)
 
 
-def begun(folder: Path, name: str = "x", **training) -> Session:
-    """Return a new session of a tiny model."""
-    values = {"steps": 3, "batch_size": 2, "bptt": 4, "seed": 1, "threads": 1} | training
-    model = {"hidden_size": 3, "embedding_size": 2, "num_layers": 1}
-    settings = settings_from({"training": values, "model": model})
-    return start(settings, folder, name=name, corpus=Corpus.from_text(TEXT, "stream"))
-
-
 def begun_in_bf16(folder: Path, monkeypatch: pytest.MonkeyPatch, **training) -> Path:
     """Return a run of three steps that `auto` or `bf16` began in bf16."""
     with monkeypatch.context() as patch:
         patch.setattr(starting.devices, "choose_precision", lambda *_: CHOSEN)
         patch.setattr(starting.devices, "missing_bf16", lambda _: None)
-        session = begun(folder, **training)
+        session = started(folder, **{"precision": "auto"} | training)
     list(session.records())
     return session.path
 
@@ -154,7 +142,7 @@ def test_a_run_whose_settings_changed_is_not_called_the_same(
     A run of the clock cannot be repeated to the bit either.
     """
     monkeypatch.chdir(tmp_path)
-    path = begun(tmp_path).path
+    path = started(tmp_path, precision="auto").path
     source = tmp_path / "a.txt"
     record = read_record(path)
     record["settings"]["corpus"]["sources"] = [str(source)]
@@ -178,7 +166,7 @@ def test_a_run_whose_settings_changed_is_not_called_the_same(
 
 def test_a_run_of_some_minutes_names_its_steps(tmp_path: Path) -> None:
     """The clock decided its length; text that was not kept cannot be read again."""
-    session = begun(tmp_path)
+    session = started(tmp_path, precision="auto")
     list(session.records())
     record = dict(session.record)
     assert repeat_command(session.path, record) is None

@@ -44,10 +44,8 @@ def test_an_unknown_recipe_is_refused() -> None:
 
 
 @pytest.fixture(autouse=True)
-def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An empty folder to work in, wide enough for the tables."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
+def usual_memory(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the process's memory rules as they are."""
     monkeypatch.setattr(starting.devices, "keep_freed_memory", lambda: True)
 
 

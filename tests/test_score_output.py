@@ -1,6 +1,5 @@
 """The output of `charlm score`: no row is lost or moved, and other readers read it back exactly."""
 
-import csv
 import io
 import json
 from pathlib import Path
@@ -102,19 +101,6 @@ def test_tokens_carry_their_sentence_and_its_cells(name: str, separator: str, ro
     assert [(row["sentence_id"], row["token"], row["item"]) for row in exact] == expected
 
 
-@pytest.mark.parametrize("name", ["tsv", "csv"])
-@given(rows=ROWS)
-@example(rows=[(text, text) for text in AWKWARD])
-@settings(max_examples=100)
-def test_the_csv_module_reads_it_back(name: str, rows: list) -> None:
-    """An independent reader without guesses: what R's read.delim does too."""
-    separator = {"tsv": "\t", "csv": ","}[name]
-    lines = csv.reader(io.StringIO(written(name, rows), newline=""), delimiter=separator)
-    head, *found = list(lines)
-    assert head[-2:] == ["text", "item"]
-    assert [row[-2:] for row in found] == [[text or "", cell] for text, cell in rows]
-
-
 @pytest.mark.parametrize("tokens", [False, True])
 @pytest.mark.parametrize("name", ["tsv", "csv"])
 @given(rows=ROWS)
@@ -203,15 +189,7 @@ def test_rows_of_several_files_are_numbered_on(tmp_path: Path) -> None:
 # The command
 
 VOCABULARY = vocabulary_of(CORPUS)
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to work in; the built-in model is the one that is found."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CHARLM_CHECKPOINTS", str(tmp_path / "none"))
-    monkeypatch.setenv("COLUMNS", "100")
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def test_an_empty_cell_is_a_row_in_its_place(call: Call, here: Path) -> None:

@@ -1,4 +1,4 @@
-"""A sitting of training and its run directory: killed, stopped, gone on with, always the same."""
+"""A training session and its run directory: killed, stopped, resumed, always the same."""
 
 import contextlib
 import itertools
@@ -13,13 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import SHORT_TEXT as TEXT
+from helpers import started, tiny_settings
 from safetensors.torch import save_file
 from waiting import PATIENCE
 
 from charlm.api.model import load
-from charlm.config.settings import Settings, settings_from
+from charlm.config.settings import Settings
 from charlm.errors import CorpusError, DivergenceError, EnvironmentFailure, RunError, UsageError
-from charlm.files.atomic import MANIFEST, TEMPORARY, file_fingerprint, json_bytes
+from charlm.files.atomic import MANIFEST, file_fingerprint, json_bytes
 from charlm.files.safe_read import read_json
 from charlm.inference.adapt.calibration import fit_scale
 from charlm.inference.likelihood import evaluate
@@ -49,7 +51,6 @@ from charlm.training.resume import resume
 from charlm.training.session import Session
 from charlm.training.start import start
 
-TEXT = "abc abd\nab ca\n" * 8
 WEIGHTS, STATE, METRICS = "model.safetensors", "state.safetensors", "metrics.jsonl"
 
 
@@ -63,25 +64,20 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def settings(**training) -> Settings:
-    values = {
-        "steps": 12, "batch_size": 2, "bptt": 4, "evals": 3, "save_minutes": 0.0, "seed": 1,
-        "precision": "fp32", "device": "cpu", "threads": 1, "learning_rate": 0.05,
-    } | training  # fmt: skip
-    if "epochs" in training:
-        values["steps"] = None
-    return settings_from(
-        {
-            "model": {"hidden_size": 3, "embedding_size": 2, "num_layers": 1, "dropout": 0.2},
-            "training": values,
-            "corpus": {"valid_frac": 0.05},
-        }
-    )
+RUN = {
+    "steps": 12, "evals": 3, "save_minutes": 0.0, "device": "cpu", "learning_rate": 0.05,
+    "dropout": 0.2, "valid_frac": 0.05,
+}  # fmt: skip
 
 
-def begun(folder: Path, name: str = "x", *, document: str = "stream", **training) -> Session:
-    corpus = Corpus.from_text(TEXT, document)
-    return start(settings(**training), folder, name=name, corpus=corpus)
+def settings(**changes) -> Settings:
+    """Return the settings of a short run with validation, with changes by name."""
+    return tiny_settings(**RUN | changes)
+
+
+def begun(folder: Path, name: str | None = "x", **changes) -> Session:
+    """Start a short run with validation on a text in memory."""
+    return started(folder, name, **RUN | changes)
 
 
 def finished(folder: Path, **chosen) -> Path:
@@ -91,14 +87,14 @@ def finished(folder: Path, **chosen) -> Path:
 
 
 def events(session: Session) -> Generator[Record]:
-    """Yield the records of a session but for its warnings, which are not in the log."""
+    """Yield the records of a session except warnings, which are not in the log."""
     for record in session.records():
         if not isinstance(record, WarningRecord):
             yield record
 
 
 def abandoned(session: Session, count: int) -> list[Record]:
-    """The first records; then the process is as good as dead: nothing more is written."""
+    """Return the first records and then stop without writing anything, like a killed process."""
     with contextlib.closing(events(session)) as records:
         return list(itertools.islice(records, count))
 
@@ -107,25 +103,31 @@ TIMES = ("seconds", "tokens_per_second", "notes")
 
 
 def log_of(path: Path) -> list[dict]:
-    """The lines of metrics.jsonl but for times and for notes about this sitting."""
+    """Return the lines of metrics.jsonl without times and warnings of the session."""
     lines = [json.loads(line) for line in (path / METRICS).read_text("utf-8").splitlines()]
     return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
 
 
 def same(a: Path, b: Path) -> bool:
-    """Model, newest state and log of two runs: byte by byte, the log but for times."""
+    """Return whether two runs have the same model, newest checkpoint and log, except for times."""
     newest = [checkpoint_folders(path)[0] for path in (a, b)]
     assert newest[0].name == newest[1].name
     pairs = [(a / WEIGHTS, b / WEIGHTS), (newest[0] / STATE, newest[1] / STATE)]
     return all(x.read_bytes() == y.read_bytes() for x, y in pairs) and log_of(a) == log_of(b)
 
 
+def with_flipped_bit(data: bytes) -> bytes:
+    """Return data with one bit changed near its end."""
+    return data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
+
+
 def whole(path: Path) -> bool:
+    """Return whether `charlm verify` finds nothing wrong."""
     return not any(check.problems for check in verify_run(path))
 
 
 def test_a_run_directory_holds_what_it_promises(tmp_path: Path) -> None:
-    """Plain files, all of them whole, and a README; every resolved setting with its origin."""
+    """Plain files that pass verification, a README, and every setting with its origin."""
     session = begun(tmp_path, keep=1)
     records = list(events(session))
     path = session.path
@@ -149,18 +151,18 @@ def test_a_run_directory_holds_what_it_promises(tmp_path: Path) -> None:
     last = records[-1]
     assert isinstance(last, FinishedRecord)
     assert (last.reason, last.complete, last.step) == ("complete", True, 12)
-    told = [r.to_dict() for r in records if not isinstance(r, SavedRecord)]
-    assert [json.dumps(line, sort_keys=True) for line in told] == (
+    logged = [r.to_dict() for r in records if not isinstance(r, SavedRecord)]
+    assert [json.dumps(line, sort_keys=True) for line in logged] == (
         (path / METRICS).read_text("utf-8").splitlines()
     )
 
 
 @pytest.mark.parametrize("document", ["stream", "line"])
 @pytest.mark.parametrize("schedule", ["cosine", "plateau"])
-def test_killed_after_any_record_and_gone_on_with(
+def test_a_run_killed_after_any_record_resumes_to_the_same_end(
     document: str, schedule: str, tmp_path: Path
 ) -> None:
-    """Model, optimiser, hidden state, counters and log end as if nothing had happened."""
+    """Model, optimiser, hidden state, counters and log are as if nothing had happened."""
     chosen = {"document": document, "schedule": schedule}
     complete = finished(tmp_path, name="whole", **chosen)
     count = len(list(events(begun(tmp_path, name="count", **chosen))))
@@ -172,37 +174,21 @@ def test_killed_after_any_record_and_gone_on_with(
         assert whole(session.path)
 
 
-def test_killed_many_times_over(tmp_path: Path) -> None:
-    """After every third record that comes, until it is through."""
-    complete = finished(tmp_path, name="whole")
-    session = begun(tmp_path)
-    for _ in range(30):
-        if isinstance(abandoned(session, 3)[-1], FinishedRecord):
-            break
-        session = resume(session.path)
-    assert same(session.path, complete)
-
-
-def test_a_snapshot_of_another_moment_is_not_the_same(tmp_path: Path) -> None:
-    """The comparison can fail: another seed, another length."""
-    complete = finished(tmp_path, name="whole")
-    assert not same(finished(tmp_path, name="seed", seed=2), complete)
-    log = (complete / METRICS).read_text("utf-8")
-    (complete / METRICS).write_text(log.replace('"step": 6', '"step": 7'))
-    assert not same(finished(tmp_path, name="again"), complete)
-
-
 def test_the_same_seed_gives_byte_identical_files(tmp_path: Path) -> None:
-    """Two runs on the same machine; another seed gives another model."""
+    """Another seed gives another model, and another log is not the same."""
     a, b, other = (finished(tmp_path, name=f"{n}", seed=seed) for n, seed in enumerate((7, 7, 8)))
     assert same(a, b)
     for name in ("tokenizer.json", "config.json", "MANIFEST.json"):
         assert (a / name).read_bytes() == (b / name).read_bytes()
     assert (a / WEIGHTS).read_bytes() != (other / WEIGHTS).read_bytes()
+    assert not same(a, other)
+    log = (a / METRICS).read_text("utf-8")
+    (a / METRICS).write_text(log.replace('"step": 6', '"step": 7'))
+    assert not same(a, b)
 
 
-def test_going_on_cuts_the_log_back_to_the_state(tmp_path: Path) -> None:
-    """Lines of steps that will be done again, and a half-written last one, are gone."""
+def test_resuming_cuts_the_log_back_to_the_checkpoint(tmp_path: Path) -> None:
+    """Lines of steps that will be repeated, and a half-written last line, are removed."""
     session = begun(tmp_path, save_minutes=1e9)
     abandoned(session, 2)
     assert len(log_of(session.path)) == 2
@@ -216,76 +202,54 @@ def test_going_on_cuts_the_log_back_to_the_state(tmp_path: Path) -> None:
     assert max(line["step"] for line in log_of(other.path)) == saved.step
 
 
-def test_what_a_dead_writer_left_is_cleared_away(tmp_path: Path) -> None:
-    """Temporary files and folders do not pile up."""
-    session = begun(tmp_path)
-    abandoned(session, 4)
-    for folder in (session.path, session.path / "states"):
-        (folder / f"{TEMPORARY}x-1").mkdir()
-        (folder / f"{TEMPORARY}y-1").write_text("half")
-    list(resume(session.path).records())
-    assert not list(session.path.rglob(f"{TEMPORARY}*"))
-
-
-def test_damaged_states_are_passed_over_and_said(tmp_path: Path) -> None:
-    """The one before is taken; in the end the result is the same."""
+@pytest.mark.parametrize("lost", ["newest", "all"])
+def test_a_lost_checkpoint_costs_time_only(lost: str, tmp_path: Path) -> None:
+    """The checkpoint before a damaged one is used; without any, training starts again."""
     complete = finished(tmp_path, name="whole")
     session = begun(tmp_path)
     abandoned(session, 9)
     newest = checkpoint_folders(session.path)[0]
-    (newest / STATE).write_bytes(b"rubbish")
+    if lost == "newest":
+        (newest / STATE).write_bytes(b"rubbish")
+    else:
+        shutil.rmtree(session.path / "states")
     again = resume(session.path)
-    assert any("skipped" in note and newest.name in note for note in again.warnings)
+    warned = any("skipped" in warning and newest.name in warning for warning in again.warnings)
+    assert warned == (lost == "newest")
+    assert (again.trainer.counters.step == 0) == (lost == "all")
     list(again.records())
     assert same(session.path, complete)
 
 
-def test_without_any_state_it_begins_again(tmp_path: Path) -> None:
-    """All states lost: the same result once more, because the seed is kept."""
-    complete = finished(tmp_path, name="whole")
-    session = begun(tmp_path)
-    abandoned(session, 6)
-    shutil.rmtree(session.path / "states")
-    again = resume(session.path)
-    assert again.trainer.counters.step == 0
-    list(again.records())
-    assert same(session.path, complete)
-
-
-def test_the_corpus_may_be_deleted(tmp_path: Path) -> None:
-    """A run alone goes on, samples and scores."""
-    corpus = tmp_path / "text.txt"
-    corpus.write_text(TEXT)
-    whole_run = start(
-        settings(), tmp_path / "a", name="x", corpus=Corpus([str(corpus)], document="stream")
-    )
-    list(whole_run.records())
-    session = start(
-        settings(), tmp_path / "b", name="x", corpus=Corpus([str(corpus)], document="stream")
-    )
+def test_a_run_resumes_samples_and_scores_without_its_corpus(tmp_path: Path) -> None:
+    """The encoded text is kept with the run."""
+    file = tmp_path / "text.txt"
+    file.write_text(TEXT)
+    corpus = [Corpus([str(file)], document="stream") for _ in range(2)]
+    complete = start(settings(), tmp_path / "a", name="x", corpus=corpus[0])
+    list(complete.records())
+    session = start(settings(), tmp_path / "b", name="x", corpus=corpus[1])
     abandoned(session, 4)
-    corpus.unlink()
+    file.unlink()
     list(resume(session.path).records())
-    assert same(session.path, whole_run.path)
+    assert same(session.path, complete.path)
     model = load(session.path)
     assert model.score("abc")[0].tally.tokens == 3
     assert len(model.sample(20, seed=1)) == 20
 
 
 def kept_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Session, Path]:
-    """A run whose text is too large to be kept with it."""
+    """Return a run whose text is too large to be kept with it, and the text."""
     monkeypatch.setattr(data_module, "CACHED_FROM_BYTES", 10)
     corpus = tmp_path / "text.txt"
     corpus.write_text(TEXT)
-    chosen = settings().to_dict()
-    chosen["corpus"]["sources"] = [str(corpus)]
-    session = start(settings_from(chosen), tmp_path / "b", name="x")
+    session = start(settings(sources=[str(corpus)]), tmp_path / "b", name="x")
     abandoned(session, 4)
     return session, corpus
 
 
 def test_a_large_text_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the sources that run.json names, to the same result."""
+    """From the sources in run.json, to the same result."""
     complete = finished(tmp_path, name="whole")
     session, _ = kept_outside(tmp_path, monkeypatch)
     list(resume(session.path).records())
@@ -301,20 +265,19 @@ def test_a_large_text_is_found_from_another_folder(
     (tmp_path / "books").mkdir(parents=True)
     for name in ("books/text.txt", "valid.txt", "test.txt"):
         (tmp_path / name).write_text(TEXT)
-    chosen = settings().to_dict()
-    chosen["corpus"] |= {"sources": ["books/*.txt"], "valid": ["valid.txt"], "test": ["test.txt"]}
     monkeypatch.chdir(tmp_path)
-    session = start(settings_from(chosen), tmp_path / "b", name="x")
+    texts = {"sources": ["books/*.txt"], "valid": ["valid.txt"], "test": ["test.txt"]}
+    session = start(settings(**texts), tmp_path / "b", name="x")
     abandoned(session, 4)
     monkeypatch.chdir(tmp_path / "books")
     list(resume(session.path).records())
     assert read_json(session.path / "run.json")["results"]["test"]
 
 
-def test_a_changed_vocabulary_is_refused_where_the_text_is_read_again(
+def test_a_changed_vocabulary_is_refused_if_the_text_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The text would be encoded by it, with what it no longer knows."""
+    """It would encode the text differently."""
     session, _ = kept_outside(tmp_path, monkeypatch)
     file = session.path / "tokenizer.json"
     file.write_text(file.read_text().replace('"d"', '"x"'))
@@ -325,7 +288,7 @@ def test_a_changed_vocabulary_is_refused_where_the_text_is_read_again(
 def test_a_text_from_a_terminal_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It came through a pipe; to go on it has to come again."""
+    """It came through a pipe, and must come again to resume."""
     session, _ = kept_outside(tmp_path, monkeypatch)
     record = read_record(session.path)
     record["corpus"]["sources"] = ["-"]
@@ -335,7 +298,7 @@ def test_a_text_from_a_terminal_is_not_waited_for(
         resume(session.path)
 
 
-def test_a_folder_whose_name_is_no_text_is_no_error(
+def test_a_folder_name_that_is_not_unicode_is_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An old name in Latin-1; the record then names the text as it was given."""
@@ -346,15 +309,13 @@ def test_a_folder_whose_name_is_no_text_is_no_error(
         pytest.skip("this file system takes UTF-8 only")
     (folder / "text.txt").write_text(TEXT)
     monkeypatch.chdir(folder)
-    chosen = settings().to_dict()
-    chosen["corpus"]["sources"] = ["text.txt"]
-    session = start(settings_from(chosen), tmp_path / "runs", name="x")
+    session = start(settings(sources=["text.txt"]), tmp_path / "runs", name="x")
     list(session.records())
     assert read_json(session.path / "run.json")["corpus"]["sources"] == ["text.txt"]
 
 
 def test_a_changed_text_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One byte more, or one replaced: the run would no longer be what it says it is."""
+    """One byte more, or one replaced, would train another model."""
     session, corpus = kept_outside(tmp_path, monkeypatch)
     for text in (TEXT + "a", "b" + TEXT[1:]):
         corpus.write_text(text)
@@ -371,7 +332,7 @@ def test_changed_data_in_the_run_is_refused(tmp_path: Path) -> None:
     abandoned(session, 4)
     for name in ("data/train/ids.bin", "data/train/counts.json", "tokenizer.json"):
         data = (session.path / name).read_bytes()
-        (session.path / name).write_bytes(data[:-3] + bytes([data[-3] ^ 1]) + data[-2:])
+        (session.path / name).write_bytes(with_flipped_bit(data))
         with pytest.raises((RunError, CorpusError)):
             resume(session.path)
         (session.path / name).write_bytes(data)
@@ -379,7 +340,7 @@ def test_changed_data_in_the_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_two_trainers_on_one_run_are_refused(tmp_path: Path) -> None:
-    """The second is told who holds it; the first is not disturbed; afterwards it is free."""
+    """The error names the other process, which is not disturbed; then the run is free."""
     session = begun(tmp_path)
     records = events(session)
     next(records)
@@ -392,7 +353,7 @@ def test_two_trainers_on_one_run_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_refused_resume_leaves_the_run_free(tmp_path: Path) -> None:
-    """An error on the way lets the lock go."""
+    """An error releases the lock."""
     session = begun(tmp_path)
     abandoned(session, 3)
     for _ in range(2):
@@ -402,7 +363,7 @@ def test_a_refused_resume_leaves_the_run_free(tmp_path: Path) -> None:
 
 
 def fails(times: int, function):
-    """The function, failing the first so many times as on a full disk."""
+    """Return the function so that its first calls fail as on a full disk."""
     left = [times]
 
     def call(*arguments, **named):
@@ -415,10 +376,10 @@ def fails(times: int, function):
 
 
 @pytest.mark.parametrize("what", ["save_checkpoint", "write_weights"])
-def test_a_failed_save_is_survived_and_tried_again(
+def test_a_failed_save_is_reported_and_tried_again(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A note, no end of training; when there is space again all of it is written."""
+    """Training continues, and everything is written as soon as there is space."""
     complete = finished(tmp_path, name="whole")
     function = getattr(session_module, what)
     session = begun(tmp_path)
@@ -426,35 +387,13 @@ def test_a_failed_save_is_survived_and_tried_again(
     monkeypatch.setattr(session_module, what, fails(2, function))
     records = list(session.records())
     warnings = [r.text for r in records if isinstance(r, WarningRecord)]
-    assert warnings == session.warnings
-    notes = session.warnings[before:]
-    assert len(notes) == 2
-    assert all("No space left" in note and "try again" in note for note in notes)
-    assert isinstance(records[-1], FinishedRecord)
-    assert session.warnings == records[-1].warnings
+    assert warnings == session.warnings == records[-1].warnings
+    failures = session.warnings[before:]
+    assert len(failures) == 2
+    assert all("No space left" in warning and "try again" in warning for warning in failures)
     assert (session.path / WEIGHTS).read_bytes() == (complete / WEIGHTS).read_bytes()
     assert whole(session.path)
     assert checkpoint_folders(session.path)[0].name == "step-12"
-
-
-def test_a_failed_last_save_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then an earlier state is what is left, whole, and the run can be gone on with."""
-    complete = finished(tmp_path, name="whole")
-    session = begun(tmp_path)
-    records = session.records()
-    for record in records:
-        if isinstance(record, SavedRecord):
-            break
-    monkeypatch.setattr(
-        session_module, "save_checkpoint", fails(99, session_module.save_checkpoint)
-    )
-    with pytest.raises(EnvironmentFailure, match="No space left"):
-        list(records)
-    monkeypatch.undo()
-    monkeypatch.setattr(trainer_module, "LOG_EVERY", 3)
-    assert whole(session.path)
-    list(resume(session.path).records())
-    assert same(session.path, complete)
 
 
 def files_with_times(path: Path) -> dict[str, tuple[bytes, int]]:
@@ -467,7 +406,7 @@ def files_with_times(path: Path) -> dict[str, tuple[bytes, int]]:
 
 @pytest.mark.parametrize("chosen", [{}, {"patience": 1, "evals": 12, "learning_rate": 3.0}])
 def test_a_complete_run_is_left_alone(chosen, tmp_path: Path) -> None:
-    """Going on with it finds it complete and touches no file: the log keeps its last line."""
+    """Resuming it changes no file, and the log keeps its last line."""
     path = finished(tmp_path, **chosen)
     before = files_with_times(path)
     session = resume(path)
@@ -478,24 +417,8 @@ def test_a_complete_run_is_left_alone(chosen, tmp_path: Path) -> None:
     assert log_of(path)[-1]["reason"] == ("patience" if chosen else "complete")
 
 
-def test_a_crash_before_the_last_words_is_made_good(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The last state was saved, the results were not: going on writes them and nothing else."""
-    complete = finished(tmp_path, name="whole")
-    session = begun(tmp_path)
-    monkeypatch.setattr(session, "_finish", lambda: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        list(session.records())
-    again = resume(session.path)
-    assert not again.complete
-    assert [r.kind for r in again.records()] == ["saved", "finished"]
-    assert same(session.path, complete)
-    assert read_json(session.path / "run.json")["status"] == "finished"
-
-
-def test_lost_weights_come_back_with_the_figures_that_they_have(tmp_path: Path) -> None:
-    """The newest ones, by resuming the run that is complete but for them; said in a note."""
+def test_lost_weights_are_replaced_by_the_newest_with_their_own_figures(tmp_path: Path) -> None:
+    """By resuming the run, which is complete except for its weights; this is reported."""
     path = finished(tmp_path, learning_rate=3.0, evals=6, patience=0)
     before = read_json(path / "run.json")["results"]
     assert before["best_step"] < before["step"]
@@ -503,38 +426,33 @@ def test_lost_weights_come_back_with_the_figures_that_they_have(tmp_path: Path) 
     session = resume(path)
     assert not session.complete
     last = list(session.records())[-1]
-    assert isinstance(last, FinishedRecord)
     assert last.best_step == last.step
-    assert last.valid is not None
     assert last.valid.nats > before["valid"]["nats"]
     assert "the newest weights replace it" in last.warnings[-1]
     assert whole(path)
     assert resume(path).complete
 
 
-def test_lost_weights_come_back_without_validation_text(tmp_path: Path) -> None:
-    """The story: they were those of the manifest, so nothing was written, time and again."""
-    chosen = replace(settings(), corpus=replace(settings().corpus, valid_frac=0.0))
-    session = start(chosen, tmp_path, name="x", corpus=Corpus.from_text(TEXT))
-    list(session.records())
-    before = (session.path / WEIGHTS).read_bytes()
-    (session.path / WEIGHTS).unlink()
-    list(resume(session.path).records())
-    assert (session.path / WEIGHTS).read_bytes() == before
-    assert whole(session.path)
+def test_lost_weights_are_replaced_without_validation_text(tmp_path: Path) -> None:
+    """The story: they matched the manifest, so nothing was written, however often one tried."""
+    path = finished(tmp_path, valid_frac=0.0)
+    before = (path / WEIGHTS).read_bytes()
+    (path / WEIGHTS).unlink()
+    list(resume(path).records())
+    assert (path / WEIGHTS).read_bytes() == before
+    assert whole(path)
 
 
 @pytest.mark.parametrize("harm", ["a bit", "the end"])
 @pytest.mark.parametrize("more", [None, {"training": {"steps": 24}}])
-def test_damaged_weights_are_never_sealed_anew(harm: str, more, tmp_path: Path) -> None:
-    """The story: to take back a calibration wrote the damage into the manifest."""
+def test_damaged_weights_are_written_again(harm: str, more, tmp_path: Path) -> None:
+    """The story: removing a calibration wrote the damage into the manifest."""
     path = finished(tmp_path)
     data = (path / WEIGHTS).read_bytes()
-    harmed = data[:-9] + bytes([data[-9] ^ 1]) + data[-8:] if harm == "a bit" else data[:-9]
-    (path / WEIGHTS).write_bytes(harmed)
+    (path / WEIGHTS).write_bytes(with_flipped_bit(data) if harm == "a bit" else data[:-9])
     assert not whole(path)
     session = resume(path, more)
-    assert any("it will be written again" in note for note in session.warnings)
+    assert any("it will be written again" in warning for warning in session.warnings)
     list(session.records())
     assert whole(path)
     assert load(path).score("abc")
@@ -543,14 +461,10 @@ def test_damaged_weights_are_never_sealed_anew(harm: str, more, tmp_path: Path) 
 def test_a_kill_while_a_run_is_made_longer_leaves_it_unfinished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else its figures would be those of a calibration that its weights no longer have."""
+    """Otherwise its figures would be those of a calibration that its weights no longer have."""
     path = finished(tmp_path)
-
-    def killed(*_: object) -> None:
-        raise ZeroDivisionError
-
     with monkeypatch.context() as patch:
-        patch.setattr(resuming, "write_logit_scale", killed)
+        patch.setattr(resuming, "write_logit_scale", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             resume(path, {"training": {"steps": 24}})
     assert read_json(path / "run.json")["status"] == "training"
@@ -559,8 +473,8 @@ def test_a_kill_while_a_run_is_made_longer_leaves_it_unfinished(
 
 
 @pytest.mark.parametrize("more", [None, {"training": {"steps": 24}}])
-def test_a_finished_run_without_states_is_not_begun_again(more, tmp_path: Path) -> None:
-    """The story: shared without them to save space, it was trained anew over its weights."""
+def test_a_finished_run_without_checkpoints_is_not_started_again(more, tmp_path: Path) -> None:
+    """The story: shared without them to save space, it was trained again over its weights."""
     path = finished(tmp_path)
     shutil.rmtree(path / "states")
     before = {f.name: f.read_bytes() for f in path.iterdir() if f.is_file() and f.name[0] != "."}
@@ -572,33 +486,36 @@ def test_a_finished_run_without_states_is_not_begun_again(more, tmp_path: Path) 
     assert whole(path)
 
 
-def test_a_run_that_was_renamed_has_its_new_name(tmp_path: Path) -> None:
-    """In its card, whose commands would else name nothing."""
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_renamed_run_has_its_new_name(
+    inside: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in its card, and if it is resumed as the current folder."""
     path = finished(tmp_path).rename(tmp_path / "new")
-    list(resume(path, {"training": {"steps": 24}}).records())
+    monkeypatch.chdir(path)
+    list(resume(Path() if inside else path, {"training": {"steps": 24}}).records())
     assert read_record(path)["name"] == "new"
     assert "charlm sample --run new" in (path / "README.md").read_text()
 
 
-def test_a_run_is_called_by_its_folder_from_wherever_it_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("begin", "change", "problem"),
+    [
+        ({"valid_frac": 0.0}, {"patience": 2}, "--patience 2 has no effect without validation"),
+        ({"clip_value": 1.0}, {"clip_norm": 0.5},
+         r"--clip-norm 0\.5 has no effect with .*clip_value=1"),
+    ],
+)  # fmt: skip
+def test_a_setting_without_effect_is_refused_on_resume(
+    begin, change, problem: str, tmp_path: Path
 ) -> None:
-    """From inside of it too."""
-    path = finished(tmp_path)
-    monkeypatch.chdir(path)
-    list(resume(Path(), {"training": {"steps": 15}}).records())
-    assert read_record(path)["name"] == "x"
+    path = finished(tmp_path, **begin)
+    with pytest.raises(UsageError, match=problem):
+        resume(path, {"training": {"steps": 24} | change})
+    list(resume(path, {"training": {"steps": 24}}).records())
 
 
-def test_a_clipping_norm_beside_clipped_values_is_refused_when_a_run_goes_on(
-    tmp_path: Path,
-) -> None:
-    path = finished(tmp_path, clip_value=1.0)
-    with pytest.raises(UsageError, match=r"--clip-norm 0\.5 has no effect with .*clip_value=1"):
-        resume(path, {"training": {"steps": 15, "clip_norm": 0.5}})
-
-
-def test_a_session_may_be_followed_in_another_thread(tmp_path: Path) -> None:
+def test_a_session_may_run_in_another_thread(tmp_path: Path) -> None:
     """The story: its lock was never released, since another thread had taken it."""
     session = begun(tmp_path)
     thread = threading.Thread(target=lambda: list(session.records()))
@@ -621,23 +538,22 @@ def test_a_longer_run_is_accepted(tmp_path: Path) -> None:
 
 
 def test_a_longer_run_is_validated_on_the_way(tmp_path: Path) -> None:
-    """As often as one of that length from its beginning, whatever was done before."""
+    """As often as a run of that length from the start."""
     path = finished(tmp_path, steps=12, evals=3)
     session = resume(path, {"training": {"steps": 60, "evals": 5}})
-    found = [r.step for r in session.records() if isinstance(r, EvaluationRecord)]
-    assert found == [24, 36, 48, 60]
+    steps = [r.step for r in session.records() if isinstance(r, EvaluationRecord)]
+    assert steps == [24, 36, 48, 60]
 
 
 @pytest.mark.parametrize("length", [{"epochs": 4.0}, {"steps": 20}, {"minutes": 1e-3}])
 def test_another_length_replaces_the_old_one(length, tmp_path: Path) -> None:
-    """Passes instead of steps, and the other way round; run.json tells the new one."""
+    """Epochs instead of steps, and the reverse; run.json has the new one."""
     path = finished(tmp_path)
-    if "minutes" in length:  # on top of what was trained
+    if "minutes" in length:  # in addition to what was trained
         length = {"minutes": 1e-3 + read_json(path / "run.json")["results"]["seconds"] / 60.0}
     list(resume(path, {"training": length}).records())
     training = read_json(path / "run.json")["settings"]["training"]
-    found = {key: training[key] for key in ("epochs", "steps", "minutes") if training[key]}
-    assert found == length
+    assert {key: training[key] for key in ("epochs", "steps", "minutes") if training[key]} == length
 
 
 @pytest.mark.parametrize(
@@ -672,8 +588,8 @@ def test_a_change_that_contradicts_itself_is_a_usage_error(tmp_path: Path) -> No
         resume(path, {"training": {"steps": 20, "epochs": 3.0}})
 
 
-def test_stopping_saves_and_can_be_gone_on_with(tmp_path: Path) -> None:
-    """After the step it is in; the record says why; the end is the uninterrupted one."""
+def test_a_stopped_run_is_saved_and_resumes_to_the_same_end(tmp_path: Path) -> None:
+    """It stops after the current step; the record has the reason."""
     complete = finished(tmp_path, name="whole", save_minutes=1e9)
     session = begun(tmp_path, save_minutes=1e9)
     records = []
@@ -687,13 +603,18 @@ def test_stopping_saves_and_can_be_gone_on_with(tmp_path: Path) -> None:
     assert read_json(session.path / "run.json")["status"] == "stopped"
     assert whole(session.path)
     load(session.path).score("ab")
-    again = resume(session.path)
-    list(again.records())
+    list(resume(session.path).records())
     assert same(session.path, complete)
 
 
+def has_newest_weights(session: Session) -> bool:
+    """Return whether the run on disk has the weights of its trainer."""
+    weights = load(session.path, engine="torch").run.backend.model.state_dict()
+    return all(torch.equal(weights[n], w) for n, w in session.trainer.model.state_dict().items())
+
+
 def test_before_the_first_validation_the_newest_weights_are_kept(tmp_path: Path) -> None:
-    """At every save, not those of the first one."""
+    """At every save, not only at the first one."""
     session = begun(tmp_path, evals=1)
     kept = []
     for record in session.records():
@@ -702,89 +623,98 @@ def test_before_the_first_validation_the_newest_weights_are_kept(tmp_path: Path)
             if record.step == 9:
                 session.trainer.stop("interrupted")
     assert len(set(kept[:3])) == 3
-    weights = load(session.path, engine="torch").run.backend.model.state_dict()
-    ours = session.trainer.model.state_dict()
-    assert all(torch.equal(weights[name], ours[name]) for name in ours)
+    assert has_newest_weights(session)
 
 
 def test_a_run_without_validation_keeps_its_newest_weights(tmp_path: Path) -> None:
     """There is no best; the card and the record say that nothing was measured."""
-    chosen = settings().to_dict()
-    chosen["corpus"]["valid_frac"] = 0.0
-    session = start(settings_from(chosen), tmp_path, name="x", corpus=Corpus.from_text(TEXT))
+    session = begun(tmp_path, valid_frac=0.0)
     last = list(session.records())[-1]
-    assert isinstance(last, FinishedRecord)
     assert last.valid is None
-    weights = load(session.path, engine="torch").run.backend.model.state_dict()
-    ours = session.trainer.model.state_dict()
-    assert all(torch.equal(weights[name], ours[name]) for name in ours)
+    assert has_newest_weights(session)
     assert "quality was not measured" in (session.path / "README.md").read_text("utf-8")
 
 
-def test_a_test_text_is_evaluated_once_under_the_best_weights(tmp_path: Path) -> None:
-    """With its own figures in the record; not after an interruption."""
-    held = tmp_path / "test.txt"
-    held.write_text("abc abd\n")
-    chosen = settings().to_dict()
-    chosen["corpus"]["test"] = [str(held)]
-    session = start(settings_from(chosen), tmp_path, name="x", corpus=Corpus.from_text(TEXT))
-    last = list(session.records())[-1]
-    assert isinstance(last, FinishedRecord)
-    assert last.test is not None
+def test_the_test_text_is_evaluated_when_the_run_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not after a stop, as its figures would guide the training; a stop meanwhile changes nothing.
+
+    The story: Ctrl-C while the finished run was calibrated lost the figures of the test text.
+    """
+    (tmp_path / "test.txt").write_text("abc abd\n")
+    session = begun(tmp_path, test=[str(tmp_path / "test.txt")])
+    session.trainer.stop("interrupted")
+    *_, stopped = session.records()
+    assert (stopped.complete, stopped.test) == (False, None)
+    session = resume(session.path)
+
+    def interrupted(nats):
+        session.trainer.stop("interrupted")
+        return fit_scale(nats)
+
+    monkeypatch.setattr(calibrating, "fit_scale", interrupted)
+    *_, last = session.records()
+    assert last.complete
     assert last.test == load(session.path).evaluate("abc abd\n")
 
 
-def test_a_run_that_diverges_keeps_its_last_good_state(tmp_path: Path) -> None:
-    """Nothing that is not finite is ever committed; the lock is let go."""
+def break_weights(session: Session, value: float = float("nan")) -> None:
+    with torch.no_grad():
+        session.trainer.model.output.bias.fill_(value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "step", "kept"), [("saved", 6, 6), ("evaluation", 12, 9)], ids=["loss", "last step"]
+)
+def test_a_run_that_diverges_keeps_its_last_good_checkpoint(
+    kind: str, step: int, kept: int, tmp_path: Path
+) -> None:
+    """Found by the next loss or, after the last step, by the check before a save."""
     session = begun(tmp_path)
-    with pytest.raises(DivergenceError):
+    with pytest.raises(DivergenceError, match="not finite after step 12" if step == 12 else "step"):
         for record in session.records():
-            if isinstance(record, SavedRecord) and record.step == 6:
-                with torch.no_grad():
-                    session.trainer.model.output.bias.fill_(float("nan"))
+            if (record.kind, record.step) == (kind, step):
+                break_weights(session)
     assert whole(session.path)
-    assert checkpoint_folders(session.path)[0].name == "step-6"
+    assert checkpoint_folders(session.path)[0].name == f"step-{kept}"
     assert np.isfinite(load(session.path, engine="numpy").run.backend.weights.output).all()
     session = resume(session.path)
-    assert session.trainer.counters.step == 6
+    assert session.trainer.counters.step == kept
     list(session.records())
     assert whole(session.path)
 
 
-def test_a_run_goes_back_when_a_number_is_not_finite(tmp_path: Path) -> None:
-    """To the newest state, at half the rate; the log tells each step once, and why it went back."""
-    session = begun(tmp_path, on_nonfinite="rewind", schedule="constant", warmup=0.0)
-    trainer = session.trainer
+def spoil_step_8(session: Session, times: int) -> None:
+    """Make the loss of step 8 not finite, as often as this."""
 
-    def spoil(_module, _inputs, out):
-        broken = trainer.counters.step == 7 and not trainer.counters.rewinds
+    def spoilt(_module, _inputs, out):
+        counters = session.trainer.counters
+        broken = counters.step == 7 and counters.rewinds < times
         return out * (float("nan") if broken else 1.0)
 
-    trainer.model.output.register_forward_hook(spoil)
-    records = list(session.records())
-    last = records[-1]
-    assert isinstance(last, FinishedRecord)
-    assert (last.reason, last.step, trainer.counters.rewinds) == ("complete", 12, 1)
+    session.trainer.model.output.register_forward_hook(spoilt)
+
+
+def test_a_run_rewinds_if_a_number_is_not_finite(tmp_path: Path) -> None:
+    """To the newest checkpoint, at half the rate; the log has each step once, and the reason."""
+    session = begun(tmp_path, on_nonfinite="rewind", schedule="constant", warmup=0.0)
+    spoil_step_8(session, times=1)
+    *_, last = session.records()
+    assert (last.reason, last.step, session.trainer.counters.rewinds) == ("complete", 12, 1)
     assert whole(session.path)
     lines = [line for line in log_of(session.path) if line["kind"] == "step"]
     assert [line["step"] for line in lines] == [3, 6, 9, 12]
     assert [line["learning_rate"] for line in lines] == [0.05, 0.05, 0.025, 0.025]
-    told = [line["text"] for line in log_of(session.path) if line["kind"] == "warning"]
-    assert len(told) == 1
-    assert told[0].startswith("step 8: the loss is nan")
-    assert "Rewound to step 6, now at 0.5 times the rate; 1 of at most 10 times" in told[0]
+    (warning,) = [line["text"] for line in log_of(session.path) if line["kind"] == "warning"]
+    assert warning.startswith("step 8: the loss is nan")
+    assert "Rewound to step 6, now at 0.5 times the rate; 1 of at most 10 times" in warning
 
 
-def test_going_back_takes_what_was_logged_since_out_of_the_log(tmp_path: Path) -> None:
-    """The state is of step 3, the log told of step 6; twice back to it, and both are told."""
+def test_rewinding_removes_later_steps_from_the_log(tmp_path: Path) -> None:
+    """The checkpoint is of step 3, the log reaches step 6; both of two rewinds are in the log."""
     session = begun(tmp_path, on_nonfinite="rewind", save_minutes=1e9, evals=1)
-    trainer = session.trainer
-
-    def spoil(_module, _inputs, out):
-        broken = trainer.counters.step == 7 and trainer.counters.rewinds < 2
-        return out * (float("nan") if broken else 1.0)
-
-    trainer.model.output.register_forward_hook(spoil)
+    spoil_step_8(session, times=2)
     records = session.records()
     session.save_now = True
     list(records)
@@ -794,31 +724,30 @@ def test_going_back_takes_what_was_logged_since_out_of_the_log(tmp_path: Path) -
     assert whole(session.path)
 
 
-def test_weights_that_broke_between_saves_are_gone_back_from(tmp_path: Path) -> None:
-    """Found by the loss of the next step, or, after the last step, by the check before the save."""
-    for name, number in (("x", 6), ("y", 12)):
-        session = begun(tmp_path, name, on_nonfinite="rewind")
-        broken = False
-        for record in session.records():
-            if isinstance(record, EvaluationRecord) and record.step >= number and not broken:
-                broken = True
-                with torch.no_grad():
-                    session.trainer.model.output.bias.fill_(float("nan"))
-        assert session.trainer.counters.rewinds == 1
-        assert session.complete
-        assert whole(session.path)
+@pytest.mark.parametrize("step", [6, 12])
+def test_weights_that_break_between_saves_rewind_the_run(step: int, tmp_path: Path) -> None:
+    """Found by the next loss or, after the last step, by the check before the save."""
+    session = begun(tmp_path, on_nonfinite="rewind")
+    broken = False
+    for record in session.records():
+        if isinstance(record, EvaluationRecord) and record.step >= step and not broken:
+            broken = True
+            break_weights(session)
+    assert session.trainer.counters.rewinds == 1
+    assert session.complete
+    assert whole(session.path)
 
 
 def test_a_validation_that_is_not_finite_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A long stream may overflow where the short ones of training do not; nothing of it is kept."""
+    """A long stream may overflow when the short ones of training do not; or the run rewinds."""
     evaluate = language_model.evaluate
 
     def overflows(model, text):
-        found = evaluate(model, text)
+        tally = evaluate(model, text)
         broken = session.trainer.counters.step >= 8 and not session.trainer.counters.rewinds
-        return replace(found, nats=float("nan")) if broken else found
+        return replace(tally, nats=float("nan")) if broken else tally
 
     monkeypatch.setattr(language_model, "evaluate", overflows)
     session = begun(tmp_path)
@@ -832,8 +761,8 @@ def test_a_validation_that_is_not_finite_ends_the_run(
     assert session.trainer.counters.rewinds == 1
 
 
-def test_new_best_weights_come_with_a_state_that_knows_them(tmp_path: Path) -> None:
-    """Whatever the time between saves is: the weights are not newer than their figures."""
+def test_new_best_weights_come_with_a_checkpoint(tmp_path: Path) -> None:
+    """Whatever the time between saves, the weights are not newer than their figures."""
     session = begun(tmp_path, save_minutes=1e9)
     records = list(session.records())
     best = [r.step for r in records if isinstance(r, EvaluationRecord) and r.best]
@@ -842,8 +771,8 @@ def test_new_best_weights_come_with_a_state_that_knows_them(tmp_path: Path) -> N
     assert set(best) <= set(saved)
 
 
-def test_a_run_goes_on_on_another_kind_of_device(tmp_path: Path) -> None:
-    """Its generator's state has another size there: what is drawn begins anew, and that is told."""
+def test_a_run_resumes_on_another_kind_of_device(tmp_path: Path) -> None:
+    """The generator's state has another size there, so it starts again, with a warning."""
     session = begun(tmp_path)
     abandoned(session, 4)
     trainer = session.trainer
@@ -859,8 +788,8 @@ def test_a_run_goes_on_on_another_kind_of_device(tmp_path: Path) -> None:
         trainer.restore(saved)
 
 
-def test_a_run_that_lost_its_patience_can_be_made_longer(tmp_path: Path) -> None:
-    """A new length begins to wait again; without one it stays over."""
+def test_a_run_that_patience_ended_can_be_made_longer(tmp_path: Path) -> None:
+    """A new length waits again; without one the run stays complete."""
     session = begun(tmp_path, patience=1, evals=12, learning_rate=3.0)
     list(session.records())
     stopped = session.trainer.counters.step
@@ -874,8 +803,8 @@ def test_a_run_that_lost_its_patience_can_be_made_longer(tmp_path: Path) -> None
     assert longer.trainer.counters.step > stopped
 
 
-def test_going_back_has_an_end(tmp_path: Path) -> None:
-    """The last error is raised; what is on the disk is the state of the beginning, and finite."""
+def test_a_run_rewinds_ten_times_at_most(tmp_path: Path) -> None:
+    """Then the last error is raised, and the run has the finite weights of its beginning."""
     explodes = {"optimizer": "sgd", "clip_norm": 0.0, "learning_rate": 1e38, "warmup": 0.0}
     session = begun(tmp_path, on_nonfinite="rewind", **explodes)
     with pytest.raises(DivergenceError, match="diverged"):
@@ -885,44 +814,30 @@ def test_going_back_has_an_end(tmp_path: Path) -> None:
     assert np.isfinite(load(session.path, engine="numpy").run.backend.weights.output).all()
 
 
-def test_weights_that_broke_in_the_last_step_are_not_saved(tmp_path: Path) -> None:
-    """No later loss would tell: the save itself looks."""
-    session = begun(tmp_path)
-    with pytest.raises(DivergenceError, match="not finite after step 12"):
-        for record in session.records():
-            if record.step == 12 and record.kind == "evaluation":
-                with torch.no_grad():
-                    session.trainer.model.output.bias.fill_(float("inf"))
-    assert checkpoint_folders(session.path)[0].name == "step-9"
-    assert whole(session.path)
-
-
 def test_names_are_taken_once(tmp_path: Path) -> None:
-    """A given name that is there is refused; without one, runs of the same second differ."""
+    """A given name that exists is refused; without one, runs of the same second differ."""
     finished(tmp_path)
     with pytest.raises(RunError, match=r"'x' already exists.*--resume"):
         begun(tmp_path)
-    corpus = Corpus.from_text(TEXT)
-    paths = [start(settings(steps=1), tmp_path, corpus=corpus).path for _ in range(3)]
+    paths = [begun(tmp_path, None, steps=1).path for _ in range(3)]
     assert len(set(paths)) == 3
     assert all(path.name.startswith("text-") for path in paths)
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", ".", "..", ".x", "", "/nowhere/x"])
-def test_a_name_is_no_path(name: str, tmp_path: Path) -> None:
-    """A run never lands outside of its folder."""
+def test_a_name_is_not_a_path(name: str, tmp_path: Path) -> None:
+    """A run never lands outside its folder."""
     folder = tmp_path / "checkpoints"
     with pytest.raises(UsageError, match="--name"):
         begun(folder, name)
     assert {f.name for f in tmp_path.iterdir()} <= {"checkpoints"}
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_the_text_is_read(tmp_path: Path) -> None:
-    """A file where the folder should be: exit 5, although the text is missing as well."""
+def test_a_folder_that_cannot_be_written_is_reported_first(tmp_path: Path) -> None:
+    """A file is where the folder should be; the missing text comes second."""
     (tmp_path / "checkpoints").write_text("")
-    chosen = settings_from({"corpus": {"sources": ["missing.txt"]}})
     with pytest.raises(EnvironmentFailure, match="checkpoints"):
-        start(chosen, tmp_path / "checkpoints")
+        start(settings(sources=["missing.txt"]), tmp_path / "checkpoints")
 
 
 def test_a_foreign_state_is_a_run_error(tmp_path: Path) -> None:
@@ -960,89 +875,48 @@ def same_files(path: Path, other: Path) -> bool:
     return all((path / name).read_bytes() == (other / name).read_bytes() for name in names)
 
 
-def test_a_run_that_is_too_sure_of_itself_is_calibrated(tmp_path: Path) -> None:
-    """Memorised text, another to validate on: the factor is below 1 and recorded in config.json.
+MEMORISED = "abc abd abc abd abc abc abd\n"
 
-    What the run records is what evaluating it gives, with every engine; a longer run resumes
+
+def test_an_overconfident_run_is_calibrated(tmp_path: Path) -> None:
+    """Memorised text and other validation text: a factor below 1 is recorded in config.json.
+
+    The recorded figures are those of an evaluation, with every engine; a longer run resumes
     without the factor. Older runs keep it among the weights, and work in the same way.
     """
     held = tmp_path / "valid.txt"
     held.write_text("bca cab dab bad acb\n" * 3)
-    chosen = settings().to_dict()
-    chosen["corpus"]["valid"] = [str(held)]
-    chosen["training"] |= {"epochs": 30.0, "steps": None, "learning_rate": 0.05, "evals": 1}
-    chosen["training"] |= {"batch_size": 4, "bptt": 8}
+    values = {"epochs": 30.0, "evals": 1, "batch_size": 4, "bptt": 8, "valid": [str(held)]}
     for name, calibrate in (("plain", False), ("fitted", True)):
-        chosen["training"]["calibrate"] = calibrate
-        corpus = Corpus.from_text("abc abd abc abd abc abc abd\n" * 8)
-        session = start(settings_from(chosen), tmp_path, name=name, corpus=corpus)
-        last = list(session.records())[-1]
-        assert isinstance(last, FinishedRecord)
-        assert last.valid is not None
+        session = begun(tmp_path, name, text=MEMORISED * 8, calibrate=calibrate, **values)
+        *_, last = session.records()
         assert whole(session.path)
         if not calibrate:
             before = last.valid
             assert (last.logit_scale, last.valid_uncalibrated) == (1.0, None)
-            continue
-        assert 0.2 < last.logit_scale < 0.9
-        assert last.valid_uncalibrated == before
-        assert last.valid.nats < 0.95 * before.nats
-        card = (session.path / "README.md").read_text("utf-8")
-        assert f"All logits are multiplied by {last.logit_scale:.3f}" in card
-        for engine in ("torch", "numpy", "auto"):
-            found = load(session.path, engine=engine).evaluate(held.read_text())
-            assert found.nats == pytest.approx(last.valid.nats, rel=1e-5)
+    assert 0.2 < last.logit_scale < 0.9
+    assert last.valid_uncalibrated == before
+    assert last.valid.nats < 0.95 * before.nats
+    card = (session.path / "README.md").read_text("utf-8")
+    assert f"All logits are multiplied by {last.logit_scale:.3f}" in card
+    for engine in ("torch", "numpy", "auto"):
+        tally = load(session.path, engine=engine).evaluate(held.read_text())
+        assert tally.nats == pytest.approx(last.valid.nats, rel=1e-5)
     older = with_scale_in_weights(tmp_path / "fitted", tmp_path / "older")
-    assert load(older).evaluate(held.read_text()) == found
+    assert load(older).evaluate(held.read_text()) == tally
     for path in (tmp_path / "fitted", older):
         assert whole(path)
         again = resume(path, {"training": {"epochs": 31.0}})
         assert whole(path)
         resumed = load(path).evaluate(held.read_text())
         assert resumed.nats == pytest.approx(before.nats, rel=1e-5)  # without the factor
-        last = list(again.records())[-1]
-        assert isinstance(last, FinishedRecord)
+        *_, last = again.records()
         assert last.logit_scale < 0.9
         assert whole(path)
     assert same_files(tmp_path / "fitted", older)
 
 
-def test_a_stop_during_the_last_measurements_loses_none_of_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ctrl-C while the finished run is calibrated: the test text is still read."""
-    held = tmp_path / "test.txt"
-    held.write_text("abc abd\n")
-    chosen = settings().to_dict()
-    chosen["corpus"]["test"] = [str(held)]
-    session = start(settings_from(chosen), tmp_path, name="x", corpus=Corpus.from_text(TEXT))
-
-    def interrupted(nats):
-        session.trainer.stop("interrupted")
-        return fit_scale(nats)
-
-    monkeypatch.setattr(calibrating, "fit_scale", interrupted)
-    last = list(session.records())[-1]
-    assert isinstance(last, FinishedRecord)
-    assert last.complete
-    assert last.test is not None
-
-
-def test_a_stopped_run_is_not_measured_on_the_test_text(tmp_path: Path) -> None:
-    """Only the finished model is: its figures would otherwise guide the training."""
-    (tmp_path / "test.txt").write_text("abc abd\n")
-    chosen = settings().to_dict()
-    chosen["corpus"]["test"] = [str(tmp_path / "test.txt")]
-    session = start(settings_from(chosen), tmp_path, name="x", corpus=Corpus.from_text(TEXT))
-    session.trainer.stop("interrupted")
-    *_, stopped = session.records()
-    assert (stopped.complete, stopped.test) == (False, None)
-    *_, finished = resume(session.path).records()
-    assert finished.complete
-    assert finished.test is not None
-
-
-def test_kernels_that_cannot_be_had_are_told_before_training(
+def test_missing_kernels_are_reported_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And not after an hour, when the finished run is measured."""
@@ -1051,42 +925,35 @@ def test_kernels_that_cannot_be_had_are_told_before_training(
         begun(tmp_path)
 
 
-def averaging(folder: Path) -> tuple[Session, Path]:
-    """A run whose last average is, calibrated, better than the best; and its validation text."""
+def averaging(folder: Path) -> tuple[Session, str]:
+    """Return a run whose calibrated last average beats the best, and its validation text."""
     held = folder / "valid.txt"
     held.write_text("abc abd cab abc abd\n" * 3)
-    chosen = settings().to_dict()
-    chosen["corpus"]["valid"] = [str(held)]
-    chosen["training"] |= {"epochs": 12.0, "steps": None, "learning_rate": 0.05, "average": 0.5}
-    corpus = Corpus.from_text("abc abd abc abd abc abc abd\n" * 8)
-    return start(settings_from(chosen), folder, name="x", corpus=corpus), held
+    values = {"epochs": 12.0, "average": 0.5, "valid": [str(held)]}
+    return begun(folder, text=MEMORISED * 8, **values), held.read_text()
 
 
-def test_where_an_average_is_kept_the_last_one_may_take_the_place_of_the_best(
-    tmp_path: Path,
-) -> None:
-    """Once calibrated, the model that has read more may be the better one; its step is told."""
+def test_the_calibrated_last_average_may_replace_the_best_weights(tmp_path: Path) -> None:
+    """Once calibrated, the model that has read more may be better; its step is recorded."""
     session, held = averaging(tmp_path)
-    last = list(session.records())[-1]
-    assert isinstance(last, FinishedRecord)
-    assert last.valid is not None
-    found = load(session.path).evaluate(held.read_text())
-    assert found.nats == pytest.approx(last.valid.nats, rel=1e-5)
+    *_, last = session.records()
+    tally = load(session.path).evaluate(held)
+    assert tally.nats == pytest.approx(last.valid.nats, rel=1e-5)
     assert last.best_step == last.step > first_best(session.path)
     assert whole(session.path)
     again = resume(session.path, {"training": {"epochs": 13.0}}).trainer
-    assert again.counters.best_step == last.step  # of the weights that are there, without a factor
+    assert again.counters.best_step == last.step  # of the saved weights, without a factor
     assert again.counters.best == last.valid_uncalibrated
-    found = load(session.path).evaluate(held.read_text())
-    assert found.nats == pytest.approx(again.counters.best_nats, rel=1e-5)
+    tally = load(session.path).evaluate(held)
+    assert tally.nats == pytest.approx(again.counters.best_nats, rel=1e-5)
 
 
 def test_the_last_average_must_gain_enough_over_the_best(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Gain enough over itself is not: the best weights stay, with their own figures."""
+    """Otherwise the best weights stay, with their own figures."""
     (tmp_path / "first").mkdir()
-    session, held = averaging(tmp_path / "first")
+    session, _ = averaging(tmp_path / "first")
     *records, last = session.records()
     best = min(record.tally.nats for record in records if isinstance(record, EvaluationRecord))
     over_best = 1.0 - last.valid.nats / best
@@ -1097,19 +964,17 @@ def test_the_last_average_must_gain_enough_over_the_best(
     *_, last = session.records()
     assert (last.logit_scale, last.valid.nats) == (1.0, best)
     assert last.best_step == first_best(session.path)
-    assert load(session.path).evaluate(held.read_text()).nats == pytest.approx(best, rel=1e-5)
+    assert load(session.path).evaluate(held).nats == pytest.approx(best, rel=1e-5)
 
 
-def test_a_factor_that_only_helps_the_sample_is_not_kept(
+def test_a_factor_that_helps_only_the_sample_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is fitted on a sample of the validation text, and judged by the whole of it."""
-    chosen = settings().to_dict()
-    chosen["training"] |= {"epochs": 30.0, "steps": None, "learning_rate": 0.05, "evals": 1}
-    text = "abc abd abc abd abc abc abd\n" * 9
+    """It is fitted on a sample of the validation text, and judged by all of it."""
+    text = MEMORISED * 9
     (tmp_path / "valid.txt").write_text(text)
-    chosen["corpus"]["valid"] = [str(tmp_path / "valid.txt")]
-    session = start(settings_from(chosen), tmp_path, name="x", corpus=Corpus.from_text(text))
+    valid = [str(tmp_path / "valid.txt")]
+    session = begun(tmp_path, text=text, epochs=30.0, evals=1, valid=valid)
     unlike = encode_text(
         lambda: iter(["bca cab dab bad acb\n" * 3]), session.dataset.vocabulary, "stream"
     )
@@ -1123,35 +988,26 @@ def test_a_factor_that_only_helps_the_sample_is_not_kept(
     assert nats[1] < 0.9 * nats[0]  # the sample alone would have kept a factor
 
 
-def test_a_kill_after_the_last_average_took_its_place_is_mended(
+def test_a_kill_after_the_last_average_replaced_the_best_is_harmless(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A state with its figures is saved before anything else is done."""
+    """A checkpoint with its figures is saved first."""
     session, held = averaging(tmp_path)
-
-    def killed(*_: object) -> None:
-        raise ZeroDivisionError
-
     with monkeypatch.context() as patch:
-        patch.setattr(calibrating, "write_logit_scale", killed)
+        patch.setattr(calibrating, "write_logit_scale", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             list(session.records())
     session.lock.release()
-    again = resume(session.path)
-    last = again.trainer.counters
+    last = resume(session.path).trainer.counters
     assert last.best_step == last.step
-    found = load(session.path).evaluate(held.read_text())
-    assert found.nats == pytest.approx(last.best_nats, rel=1e-5)
+    assert load(session.path).evaluate(held).nats == pytest.approx(last.best_nats, rel=1e-5)
 
 
-def test_the_last_state_is_of_what_was_trained_and_not_of_its_average(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Though the average takes the place of the best: a longer run goes on from the weights."""
+def test_the_last_checkpoint_has_the_trained_weights_not_their_average(tmp_path: Path) -> None:
+    """Though the average replaces the best: a longer run resumes from the weights."""
     session, _ = averaging(tmp_path)
-    records = session.records()
     trained = {}
-    for record in records:
+    for record in session.records():
         if not isinstance(record, FinishedRecord):
             weights = session.trainer.model.named_parameters()
             trained = {name: weight.detach().clone() for name, weight in weights}
@@ -1160,8 +1016,8 @@ def test_the_last_state_is_of_what_was_trained_and_not_of_its_average(
     assert all(torch.equal(weights[name], weight) for name, weight in trained.items())
 
 
-def test_runs_with_settings_that_nothing_listens_to_can_be_read(tmp_path: Path) -> None:
-    """They are refused of those who give them, not of runs that were made before."""
+def test_an_old_run_with_settings_without_effect_can_be_read(tmp_path: Path) -> None:
+    """Such settings are refused for new runs only."""
     path = finished(tmp_path)
     record = read_record(path)
     record["settings"]["training"] |= {"momentum": 0.9, "decay": 0.97}
@@ -1172,20 +1028,11 @@ def test_runs_with_settings_that_nothing_listens_to_can_be_read(tmp_path: Path) 
         start(settings(momentum=0.9), tmp_path, origins={"training.momentum": "argument"})
 
 
-def test_patience_without_validation_text_is_refused_when_a_run_goes_on(tmp_path: Path) -> None:
-    chosen = replace(settings(), corpus=replace(settings().corpus, valid_frac=0.0))
-    session = start(chosen, tmp_path, name="x", corpus=Corpus.from_text(TEXT))
-    list(session.records())
-    with pytest.raises(UsageError, match="--patience 2 has no effect without validation"):
-        resume(session.path, {"training": {"steps": 24, "patience": 2}})
-    list(resume(session.path, {"training": {"steps": 24}}).records())
-
-
-def test_damaged_weights_without_a_state_are_begun_again(tmp_path: Path) -> None:
-    """As the error of damaged states advises: delete them, and resume."""
+def test_damaged_weights_without_a_checkpoint_are_trained_again(tmp_path: Path) -> None:
+    """As the error advises: delete the damaged checkpoints, and resume."""
     path = finished(tmp_path)
     data = (path / WEIGHTS).read_bytes()
-    (path / WEIGHTS).write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+    (path / WEIGHTS).write_bytes(with_flipped_bit(data))
     shutil.rmtree(path / "states")
     list(resume(path).records())
     assert whole(path)
@@ -1193,27 +1040,24 @@ def test_damaged_weights_without_a_state_are_begun_again(tmp_path: Path) -> None
 
 
 def first_best(path: Path) -> int:
-    """The step of the best validation by the log."""
+    """Return the step of the best validation in the log."""
     lines = (json.loads(line) for line in (path / METRICS).read_text("utf-8").splitlines())
     return max(line["step"] for line in lines if line.get("best"))
 
 
-def test_the_output_begins_at_the_frequencies(tmp_path: Path) -> None:
-    """Before the first step its bias is ln of the tokens' shares; without it, zero."""
-    text = "abacabad" * 50
-    for begins in (True, False):
-        settings = settings_from({
-            "corpus": {"valid_frac": 0.0},
-            "model": {"hidden_size": 4, "num_layers": 1},
-            "training": {"steps": 1, "frequency_bias": begins, "precision": "fp32"},
-        })  # fmt: skip
-        session = start(settings, tmp_path, corpus=Corpus.from_text(text, "stream"))
+def test_the_output_bias_starts_at_the_log_frequencies(tmp_path: Path) -> None:
+    """Before the first step; without `frequency_bias` it is zero."""
+    for frequency_bias in (True, False):
+        session = begun(
+            tmp_path, None, text="abacabad" * 50, steps=1, valid_frac=0.0,
+            frequency_bias=frequency_bias,
+        )  # fmt: skip
         bias = session.trainer.model.output.bias.detach()
         session.lock.release()
-        if not begins:
+        if not frequency_bias:
             assert not bias.any()
             continue
         ids = session.dataset.vocabulary.encode("abc").tolist()
-        shares = bias.exp()
-        assert float(shares.sum()) == pytest.approx(1.0, abs=0.01)
-        assert shares[ids].tolist() == pytest.approx([0.5, 0.25, 0.125], abs=0.01)
+        fractions = bias.exp()
+        assert float(fractions.sum()) == pytest.approx(1.0, abs=0.01)
+        assert fractions[ids].tolist() == pytest.approx([0.5, 0.25, 0.125], abs=0.01)

@@ -34,12 +34,6 @@ def fails(expected: type[Exception], *names, **options) -> str:
     return message
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 # ------------------------------------------------------------------ files, folders, patterns
 
 
@@ -330,15 +324,6 @@ def test_rows_without_text_are_skipped_and_counted(here):
     for name in ("e.jsonl", "e.csv"):
         (here / name).write_text("")
         assert read(name) == ""
-
-
-def test_cells_are_not_interpreted(here):
-    """NA is a word, 007 keeps its zeros, and a quoted cell its line ends."""
-    (here / "a.csv").write_bytes(b'n,text\r\n1,NA\r\n2,007\r\n3,\r\n4,"x\r\ny"\r\n')
-    assert read("a.csv") == f"NA{END}007{END}x\r\ny{END}"
-    assert read("a.csv", column="n") == f"1{END}2{END}3{END}4{END}"
-    (here / "a.tsv").write_text("n\tt\n1\tone, two\n")
-    assert read("a.tsv") == f"one, two{END}"
 
 
 def test_the_text_column_is_chosen_or_asked_for(here):

@@ -28,12 +28,6 @@ from charlm.text.sources.tables import TABLES
 no_note = lambda sentence: None  # noqa: E731
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def texts(name: str, content: str | bytes, **options) -> list[str]:
     return corpus_of(name, content, **options)[1]
 
@@ -385,16 +379,6 @@ def test_packed_tables_that_cannot_be_unpacked_say_what_to_do(here) -> None:
         ("f.parquet.gz", b"PAR1", "cannot be unpacked as .gz"),
     ]:
         assert words in refused(name, content)
-
-
-def test_a_folder_of_tables_and_texts(here) -> None:
-    """Each file is read by its suffix; together they are a stream unless all are tables."""
-    Path("d").mkdir()
-    Path("d/a.csv").write_text("text,n\na,1\n")
-    Path("d/b.txt").write_text("b\n")
-    Path("d/c.json").write_text('["c"]')
-    corpus = Corpus(["d"])
-    assert (corpus.document, "".join(corpus.chunks())) == ("stream", "a\nb\nc")
 
 
 def test_tables_that_are_alike_are_reported_once(here) -> None:

@@ -7,20 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import tiny_model
+from helpers import started, tiny_model
 
 from charlm.backends import kernel_library
 from charlm.backends.kernel_library import default_threads, useful_threads
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
-from charlm.config.settings import settings_from
 from charlm.runs import run as runs
-from charlm.text.corpus import Corpus
 from charlm.training import start as starting
 from charlm.training.plan import speed
 from charlm.training.plan.speed import set_threads, training_threads
 from charlm.training.resume import resume
-from charlm.training.start import start
 
 CPU = torch.device("cpu")
 
@@ -129,9 +126,7 @@ def test_threads_are_limited_by_the_cores(torch_threads: list[int]) -> None:
 
 def test_a_resumed_run_keeps_its_threads(torch_threads: list[int], tmp_path: Path) -> None:
     """Rounding depends on the number of threads, so a resumed run keeps its number by default."""
-    model = {"hidden_size": 3, "embedding_size": 2, "num_layers": 1}
-    settings = settings_from({"training": {"steps": 3, "threads": 5}, "model": model})
-    session = start(settings, tmp_path, name="x", corpus=Corpus.from_text("ab " * 99, "stream"))
+    session = started(tmp_path, threads=5)
     session.lock.release()
     set_threads(3)
     for changes, threads in (({}, 5), ({"threads": 7}, 7)):
@@ -194,9 +189,6 @@ def test_a_run_is_trained_with_the_threads_that_its_model_is_worth(
     numbers: list[int] = []
     monkeypatch.setattr(starting, "training_threads", lambda *_: 7)
     monkeypatch.setattr(starting, "set_threads", lambda number: numbers.append(number) or number)
-    values = {"steps": 1, "batch_size": 2, "bptt": 4, "precision": "fp32", "threads": asked}
-    model = {"hidden_size": 3, "embedding_size": 2, "num_layers": 1}
-    settings = settings_from({"training": values, "model": model})
-    session = start(settings, tmp_path, corpus=Corpus.from_text("abc abd\n" * 9, "stream"))
+    session = started(tmp_path, threads=asked)
     assert set(numbers) == {threads}
     assert session.record["machine"]["threads"] == threads

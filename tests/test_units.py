@@ -4,12 +4,7 @@ import math
 
 import pytest
 
-from charlm.units import Tally, bits, perplexity
-
-
-def test_one_bit_is_ln_two_nats() -> None:
-    """ln 2 nats are one bit."""
-    assert bits(math.log(2)) == 1.0
+from charlm.units import Tally, perplexity
 
 
 def test_a_uniform_model_over_four_symbols_has_perplexity_four() -> None:
@@ -47,24 +42,3 @@ def test_sums_rebuild_the_tally() -> None:
     """`sums` is a faithful record."""
     tally = Tally(nats=1.5, tokens=3, words=1, chars=2, bytes=4, oov=1, oov_nats=0.5, documents=1)
     assert Tally(**tally.sums()) == tally
-
-
-def test_summary_names_are_the_documented_ones() -> None:
-    """The keys of `charlm eval --json`."""
-    assert list(Tally().summary()) == [
-        "tokens",
-        "words",
-        "chars",
-        "bytes",
-        "oov",
-        "documents",
-        "nats",
-        "nats_per_token",
-        "bits_per_token",
-        "bits_per_char",
-        "bits_per_byte",
-        "perplexity",
-        "perplexity_without_oov",
-        "perplexity_without_eos",
-        "word_perplexity",
-    ]

@@ -14,6 +14,7 @@ from helpers import (
     encoded_documents,
     engine,
     naive_nats,
+    started,
     tiny_model,
     uniform_model,
     vocabulary_of,
@@ -38,6 +39,7 @@ from charlm.text.tokenizers.building import (
     unseen_types,
 )
 from charlm.text.tokenizers.tokenizer_json import UNK
+from charlm.training.resume import halves
 
 WORDS = "the cat saw a dog . the dog saw a bird . the bird saw the cat . an owl saw us .\n"
 
@@ -163,24 +165,15 @@ def test_lines_are_compared_with_the_penalty() -> None:
 # Runs and commands
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CHARLM_CHECKPOINTS", str(tmp_path / "x"))
-    monkeypatch.setenv("COLUMNS", "100")
-    return tmp_path
-
-
 @pytest.fixture
 def words(here: Path) -> Path:
-    """A run of words that were seen twice."""
-    text = (WORDS * 3) + "zebra yak xerus vole\n"
-    list(charlm.train(
-        text=text, name="words", checkpoints=here / "x", unit="word", words="whitespace",
-        min_count=2, steps=2, hidden_size=4, embedding_size=3, num_layers=1, batch_size=2, bptt=4,
-        valid_frac=0.0, document="line", seed=1, threads=1, precision="fp32",
-    ))  # fmt: skip
-    return here / "x" / "words"
+    """A run of words that occur twice or more."""
+    session = started(
+        here / "checkpoints", "words", text=WORDS * 3 + "zebra yak xerus vole\n", document="line",
+        unit="word", words="whitespace", min_count=2, valid_frac=0.0,
+    )  # fmt: skip
+    list(session.records())
+    return session.path
 
 
 def test_a_run_keeps_what_unk_stands_for(words: Path) -> None:
@@ -210,13 +203,14 @@ def test_a_number_of_types_that_is_stated_is_at_least_one(
 
 def test_both_halves_of_a_run_keep_it(here: Path) -> None:
     """The backward half is of the same text."""
-    list(charlm.train(
-        text=WORDS * 3, name="both", checkpoints=here / "x", unit="word", min_count=4,
-        direction="both", steps=2, hidden_size=4, embedding_size=3, num_layers=1, batch_size=2,
-        bptt=4, valid_frac=0.0, document="line", seed=1, threads=1, precision="fp32",
-    ))  # fmt: skip
-    found = [read_config(path)["unk_types"] for path in (here / "x/both", here / "x/both/backward")]
-    assert found[0] == found[1] > 1
+    session = started(
+        here, text=WORDS * 3, document="line", unit="word", min_count=4, direction="both",
+        valid_frac=0.0,
+    )  # fmt: skip
+    for half in halves(session):
+        list(half.records())
+    ours, backward = (read_config(path)["unk_types"] for path in (here / "x", here / "x/backward"))
+    assert ours == backward > 1
 
 
 def test_the_penalty_is_shown_and_can_be_changed(call: Call, words: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import nested
 
 from charlm.config.cells import CELLS
 from charlm.config.corpus import CorpusSettings, VocabularySettings
@@ -34,14 +35,6 @@ WORDS = ["The", "cat", "saw", "a", "dog", "and", "tHe", "e\u0301t\u00e9", "bird"
 ROWS = [" ".join((WORDS * 2)[at : at + 3]) for at in range(11)] + ["quiz \ufb01n", "ox"]
 TEXT = "".join(f"{row}\n" + ("\n" if at % 4 == 3 else "") for at, row in enumerate(ROWS * 3))
 TEXT += "jay kw\n"  # what comes once
-
-
-def nested(**values: Any) -> Nested:
-    """Return settings by section from names alone."""
-    found: Nested = {}
-    for name, value in values.items():
-        found.setdefault(find_setting(name).section, {})[name] = value
-    return found
 
 
 BASE = nested(
@@ -214,12 +207,6 @@ def test_conditions_are_on_settings_or_known_facts() -> None:
         ({"header": True, "input_format": "text"},
          "--header has no effect with --input-format text; expected --input-format auto, csv or "
          "tsv. Leave out --header"),
-        ({"header": False, "input_format": "text"},
-        "--no-header has no effect with --input-format text; expected --input-format auto, csv or "
-        "tsv. Leave out --no-header"),
-        ({"words": "whitespace"},
-         "--words whitespace has no effect with --unit char; expected --unit word. Leave out "
-         "--words"),
         ({"cell": "gru", "qrnn_window": 1},
          "--set qrnn_window=1 has no effect with --cell gru; expected --cell qrnn. Leave out "
          "qrnn_window"),

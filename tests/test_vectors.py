@@ -7,17 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import tiny_model, vocabulary_of
+from helpers import started, tiny_model, vocabulary_of
 
 from charlm.api.model import load
-from charlm.config.settings import Settings, settings_from
 from charlm.errors import CorpusError, UsageError
 from charlm.runs.checkpoints import checkpoint_folders
-from charlm.text.corpus import Corpus
 from charlm.text.vectors import nearest, read_vectors, vector_lines
 from charlm.training.pretrained import find_vectors, set_vectors
 from charlm.training.resume import halves, resume
-from charlm.training.start import start
+from charlm.training.session import Session
 
 WORDS = {"cat": [1.0, -2.0, 0.5], "naïve": [0.25, 0.0, -1e-3], "the": [3.0, 3.0, 3.0]}
 TEXT = "the cat sat. The cat sat on the mat. " * 9
@@ -68,11 +66,13 @@ def test_a_binary_file_whose_bytes_look_like_blanks_and_line_ends(tmp_path: Path
         np.testing.assert_array_equal(found.by_word[word], np.array(vector, np.float32))
 
 
-def test_a_word_may_hold_blanks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["cat 1 2\n. . . 3 4\n", "2 2\n. . . 3 4\ncat 1 2\n"])
+def test_a_word_may_hold_blanks(content: str, tmp_path: Path) -> None:
     """As some of GloVe's 840B do: numbers are counted from the right."""
     path = tmp_path / "v.txt"
-    path.write_text("cat 1 2\n. . . 3 4\n")
-    assert read_vectors(path, {". . ."}).by_word[". . ."].tolist() == [3.0, 4.0]
+    path.write_text(content)
+    found = read_vectors(path, {". . .", "cat"}).by_word
+    assert (found[". . ."].tolist(), found["cat"].tolist()) == ([3.0, 4.0], [1.0, 2.0])
 
 
 @pytest.mark.parametrize(
@@ -180,24 +180,17 @@ def test_entries_find_their_vectors_by_case_or_lower_case(tmp_path: Path) -> Non
     torch.testing.assert_close(ratio, torch.full_like(ratio, float(ratio[0, 0])))
 
 
-def settings(folder: Path, **more) -> Settings:
-    given = more.pop("training", {})
-    training = {"vectors": str(vectors_file(folder)), "steps": 4, "batch_size": 2, "bptt": 4,
-                "seed": 1, "precision": "fp32", "threads": 1} | given  # fmt: skip
-    model = {"hidden_size": 4, "num_layers": 1} | more
-    vocabulary = {"unit": "word", "words": "whitespace"}
-    return settings_from({"training": training, "model": model, "vocabulary": vocabulary})
-
-
-def begun(folder: Path, **more):
-    corpus = Corpus.from_text(TEXT, "stream")
-    return start(settings(folder, **more), folder, name="x", corpus=corpus)
+def begun(folder: Path, **changes) -> Session:
+    """Start a run of words with the vectors of a file."""
+    values = {"vectors": str(vectors_file(folder)), "embedding_size": None, "steps": 4,
+              "unit": "word", "words": "whitespace"}  # fmt: skip
+    return started(folder, text=TEXT, **values | changes)
 
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_run_begins_with_the_vectors_and_may_keep_them(frozen: bool, tmp_path: Path) -> None:
     """The width follows, the coverage is reported; frozen vectors do not change."""
-    session = begun(tmp_path, training={"freeze_vectors": frozen})
+    session = begun(tmp_path, freeze_vectors=frozen)
     assert session.trainer.model.settings.embedding_size == 3
     (note,) = [note for note in session.warnings if note.startswith("vectors:")]
     assert "3 of" in note
@@ -234,7 +227,7 @@ def test_vectors_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="holds none of"):
         find_vectors(vectors_file(tmp_path), vocabulary_of("xyz"))
     with pytest.raises(UsageError, match="freeze_vectors without vectors"):
-        settings(tmp_path, training={"vectors": None, "freeze_vectors": True})
+        begun(tmp_path, vectors=None, freeze_vectors=True)
 
 
 def test_damaged_packed_files_are_refused(tmp_path: Path) -> None:
@@ -245,13 +238,6 @@ def test_damaged_packed_files_are_refused(tmp_path: Path) -> None:
             read_vectors(tmp_path / name, {"cat"})
     with pytest.raises(CorpusError, match="cannot be read"):
         read_vectors(tmp_path / "none.txt", {"cat"})
-
-
-def test_a_first_word_with_a_blank_after_the_counts_is_text(tmp_path: Path) -> None:
-    """Its numbers are the last ones of the line."""
-    path = tmp_path / "v.txt"
-    path.write_text("2 3\n. . 0.1 0.2 0.3\ncat 1 2 3\n")
-    assert set(read_vectors(path, {"cat", ". ."}).by_word) == {"cat", ". ."}
 
 
 def test_exported_vectors_of_pieces_with_blanks_come_in_again(tmp_path: Path) -> None:
@@ -268,7 +254,7 @@ def test_exported_vectors_of_pieces_with_blanks_come_in_again(tmp_path: Path) ->
 
 def test_both_halves_begin_with_the_vectors(tmp_path: Path) -> None:
     """Frozen, they are the same in both at the end; the file is needed once only."""
-    session = begun(tmp_path, direction="both", training={"freeze_vectors": True})
+    session = begun(tmp_path, direction="both", freeze_vectors=True)
     (tmp_path / "v.txt").unlink()
     for half in halves(session):
         list(half.records())

@@ -1,7 +1,6 @@
 """A run on disk: written and read back, whole at every moment, every damage found by verify."""
 
 import contextlib
-import json
 import shutil
 from itertools import product
 from pathlib import Path
@@ -9,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import engine, seeded, tiny_model, vocabulary_of
+from helpers import engine, seeded, started, tiny_model, vocabulary_of
 
-from charlm import train
 from charlm.errors import EnvironmentFailure, RunError
 from charlm.files.atomic import MANIFEST, manifest_problems, write_json
 from charlm.files.safe_read import read_json
@@ -21,20 +19,16 @@ from charlm.runs.run import load_run, model_config, write_model_files, write_wei
 from charlm.runs.verify import verify_run
 from charlm.text.boundaries import Boundaries
 
-TEXT = "abc abd\n" * 12
-
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole run of a few steps, with validation text and two states."""
-    folder = tmp_path_factory.mktemp("checkpoints")
-    sizes = {"hidden_size": 3, "embedding_size": 2, "num_layers": 1, "dropout": 0.0}
-    records = train(
-        text=TEXT, name="x", checkpoints=folder, steps=12, batch_size=2, bptt=4, save_minutes=0.0,
-        evals=4, seed=1, precision="fp32", threads=1, **sizes,
+    session = started(
+        tmp_path_factory.mktemp("checkpoints"), text="abc abd\n" * 12, document="line", steps=12,
+        save_minutes=0.0, evals=4,
     )  # fmt: skip
-    list(records)
-    return folder / "x"
+    list(session.records())
+    return session.path
 
 
 @pytest.fixture
@@ -243,19 +237,4 @@ def test_a_vocabulary_of_another_size_is_named(path: Path) -> None:
     size = read_json(path / CONFIG)["vocab_size"]
     changed(path, vocab_size=size + 1)
     with pytest.raises(RunError, match=f"{size} entries, config.json expects {size + 1}"):
-        load_run(path)
-
-
-def test_a_vocabulary_of_another_run_is_found(path: Path, tmp_path: Path) -> None:
-    """Files of two runs mixed: the right size does not save it from the manifest."""
-    content = json.loads((path / TOKENIZER).read_text(encoding="utf-8"))
-    text = json.dumps(content, ensure_ascii=False).replace('"d"', '"e"')
-    (path / TOKENIZER).write_text(text, encoding="utf-8")
-    assert problems(path)
-
-
-def test_a_run_without_weights_says_how_to_go_on(path: Path) -> None:
-    """As after a crash before the first validation."""
-    (path / WEIGHTS).unlink()
-    with pytest.raises(RunError, match="charlm train --resume"):
         load_run(path)

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from charlm.cli import main
-from charlm.errors import UsageError
 from charlm.inspect.worked_example import STEPS, WorkedExample, worked_example
 
 TORCH = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
@@ -76,13 +75,6 @@ def test_the_word_is_learnt(cell: str) -> None:
     assert example == worked_example("hello", cell=cell).__class__(
         **{**worked_example("hello", cell=cell).__dict__, "seconds": example.seconds}
     )
-
-
-@pytest.mark.parametrize(("text", "cell"), [("", "rnn"), ("a", "rnn"), ("ab", "qrnn")])
-def test_what_cannot_be_shown_is_refused(text: str, cell: str) -> None:
-    """With what was given and what was expected."""
-    with pytest.raises(UsageError, match=r"expected two letters or more|expected one of rnn"):
-        worked_example(text, cell=cell)
 
 
 def test_the_command_shows_every_step(capsys: pytest.CaptureFixture[str]) -> None:
