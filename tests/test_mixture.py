@@ -19,15 +19,15 @@ def test_a_mixture_by_hand() -> None:
     assert mixed_nats(nats, [0.25, 0.75])[0] == pytest.approx(-np.log(1 / 8 + 3 / 32))
 
 
-def test_far_apart_models_do_not_overflow() -> None:
-    found = mixed_nats([np.array([900.0, 1e-9]), np.array([1e-9, 900.0])], [0.5, 0.5])
-    assert found == pytest.approx([np.log(2.0)] * 2)
+def test_a_mixture_of_extreme_nats_does_not_overflow() -> None:
+    nats = mixed_nats([np.array([900.0, 1e-9]), np.array([1e-9, 900.0])], [0.5, 0.5])
+    assert nats == pytest.approx([np.log(2.0)] * 2)
     assert np.isfinite(mixed_nats([np.array([5.0]), np.array([1.0])], [1.0, 0.0])).all()
 
 
 @settings(max_examples=25)
 @given(st.integers(2, 4), st.integers(0, 10**6))
-def test_fitted_weights_are_the_best_there_are(models: int, seed: int) -> None:
+def test_fitted_weights_are_optimal(models: int, seed: int) -> None:
     """At the maximum, the mean of P_k / P is at most 1, and exactly 1 if weight k is not 0."""
     nats = drawn(models, seed=seed)
     weights = np.array(fitted_weights(nats))
@@ -39,7 +39,7 @@ def test_fitted_weights_are_the_best_there_are(models: int, seed: int) -> None:
     assert mixed.sum() <= min(own.sum() for own in nats) + 1e-6
 
 
-def test_a_model_that_is_always_worse_gets_nothing() -> None:
+def test_a_model_that_is_always_worse_gets_no_weight() -> None:
     good = drawn(1)[0]
     weights = fitted_weights([good, good + 1.0])
     assert weights[1] < 1e-3

@@ -43,11 +43,11 @@ def naive_nats(train: list[int], other: list[int], vocab_size: int, order: int) 
 
 @settings(max_examples=60)
 @given(small_ids.filter(bool), small_ids.filter(bool))
-def test_the_model_is_its_formula(train: list[int], other: list[int]) -> None:
+def test_the_nats_are_those_of_the_formula(train: list[int], other: list[int]) -> None:
     """The result is that of the best order."""
-    found = ngram_nats(np.array(train), np.array(other), 4)
+    nats = ngram_nats(np.array(train), np.array(other), 4)
     expected = min(naive_nats(train, other, 4, order) for order in range(1, 7))
-    assert found == pytest.approx(expected, rel=1e-9)
+    assert nats == pytest.approx(expected, rel=1e-9)
 
 
 def test_probabilities_sum_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +76,7 @@ def test_an_empty_text_has_no_figure() -> None:
 
 
 @pytest.mark.parametrize("length", [2, 3, 4, 5, 8, 9])
-def test_windows_of_the_same_tokens_in_another_order_differ(length: int) -> None:
+def test_reordered_windows_have_different_hashes(length: int) -> None:
     """Every order of `length` different tokens has a number of its own."""
     orders = list(itertools.islice(itertools.permutations(range(length)), 500))
     hashes = [int(window_hashes(np.array(order), length)[0]) for order in orders]
@@ -84,18 +84,18 @@ def test_windows_of_the_same_tokens_in_another_order_differ(length: int) -> None
 
 
 @given(small_ids, st.integers(1, 20))
-def test_equal_windows_have_equal_numbers_and_others_other(ids: list[int], length: int) -> None:
-    found = window_hashes(np.array(ids, np.int64), length)
-    assert len(found) == max(len(ids) - length + 1, 0)
+def test_windows_have_equal_hashes_only_if_they_are_equal(ids: list[int], length: int) -> None:
+    hashes = window_hashes(np.array(ids, np.int64), length)
+    assert len(hashes) == max(len(ids) - length + 1, 0)
     numbers = defaultdict(set)
-    for at, value in enumerate(found.tolist()):
+    for at, value in enumerate(hashes.tolist()):
         numbers[value].add(tuple(ids[at : at + length]))
     assert all(len(windows) == 1 for windows in numbers.values())
-    assert len(numbers) == len({tuple(ids[i : i + length]) for i in range(len(found))})
+    assert len(numbers) == len({tuple(ids[i : i + length]) for i in range(len(hashes))})
 
 
 @given(small_ids, small_ids)
-def test_the_longest_overlap_is_the_longest(ids: list[int], corpus: list[int]) -> None:
+def test_no_overlap_is_longer_than_the_longest(ids: list[int], corpus: list[int]) -> None:
     """Python's search in strings is the reference; the run is in both texts."""
     text, whole = "".join(map(str, ids)), "".join(map(str, corpus))
     length, place = longest_overlap(np.array(ids, np.int64), np.array(corpus, np.int64))

@@ -30,8 +30,8 @@ def settings(schedule: str, **values) -> TrainingSettings:
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules_by_hand(name: str) -> None:
     """At the beginning, in the middle and at the end."""
-    found = [rate_factor(settings(name), progress) for progress in (0.0, 0.5, 1.0)]
-    assert found == pytest.approx(BY_HAND[name], abs=1e-12)
+    factors = [rate_factor(settings(name), progress) for progress in (0.0, 0.5, 1.0)]
+    assert factors == pytest.approx(BY_HAND[name], abs=1e-12)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -97,7 +97,7 @@ def test_the_settings_reach_the_optimiser(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimiser_has_a_rate_to_start_from(name: str) -> None:
+def test_every_optimiser_has_a_default_rate(name: str) -> None:
     """The rule for runs without --learning-rate."""
     assert 0.0 < OPTIMIZERS[name].learning_rate <= 10.0
 
@@ -116,7 +116,7 @@ def test_plain_sgd_by_hand() -> None:
         assert x.item() == pytest.approx(value, rel=1e-6)
 
 
-def test_averaging_is_due_when_the_newest_is_worse_than_the_best_of_long_ago() -> None:
+def test_averaging_begins_when_the_newest_is_worse_than_an_old_best() -> None:
     """Algorithm 1 of Merity et al. 2018, by hand: n = 5."""
     assert not non_monotone([5.0])
     assert not non_monotone([3, 9, 9, 9, 9, 9])  # nothing is five validations older
@@ -125,7 +125,7 @@ def test_averaging_is_due_when_the_newest_is_worse_than_the_best_of_long_ago() -
     assert non_monotone([4, 3, 9, 9, 9, 9, 9, 3.5])
 
 
-def test_the_first_moment_has_its_decay() -> None:
+def test_beta1_decays_the_first_moment() -> None:
     """beta1 = 0 is Adam without momentum: after a gradient of zero a weight stands still."""
     for beta1, moves in ((0.9, True), (0.0, False)):
         weight = torch.nn.Parameter(torch.ones(1))

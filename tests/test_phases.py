@@ -67,7 +67,7 @@ class Screen:
         return self.lines[before:]
 
 
-def test_the_innermost_phase_advances_and_the_listener_is_informed() -> None:
+def test_the_innermost_phase_advances_and_the_listener_sees_it() -> None:
     recorder = Recorder()
     with listening(recorder), phase("outer", total=4) as outer:
         advance()
@@ -124,7 +124,7 @@ def test_an_evaluation_advances_by_every_token() -> None:
     assert one.done == len(documents.ids)  # and of documents by no padding
 
 
-def test_a_pipe_gets_a_line_for_what_lasts_and_again_now_and_then() -> None:
+def test_a_pipe_gets_a_line_for_a_long_phase_now_and_then() -> None:
     screen = Screen(terminal=False)
     one = Phase("encoding the text", total=200)
     screen.display.begin(one)
@@ -137,7 +137,7 @@ def test_a_pipe_gets_a_line_for_what_lasts_and_again_now_and_then() -> None:
     assert screen.at(1000.0) == []
 
 
-def test_what_is_counted_is_shown_where_no_end_is_known() -> None:
+def test_a_count_is_shown_if_the_total_is_unknown() -> None:
     for terminal, expected in ((True, " reading a: 1,500 characters  0:40"), (False, "reading a:")):
         screen = Screen(terminal=terminal)
         with listening(screen.display), phase("reading a", unit="characters"):
@@ -155,7 +155,7 @@ def test_a_phase_may_have_a_line_for_logs() -> None:
     assert screen.at(200.0) == ["validating: 50 %"]
 
 
-def test_a_terminal_shows_the_innermost_phase_that_lasts() -> None:
+def test_a_terminal_shows_the_innermost_long_phase() -> None:
     screen = Screen(terminal=True)
     outer, inner = Phase("training", reached=0.0), Phase("validating")
     screen.display.begin(outer)
@@ -170,7 +170,7 @@ def test_a_terminal_shows_the_innermost_phase_that_lasts() -> None:
     assert third[1:] == " validating  0:02"
 
 
-def test_the_time_left_is_of_this_session() -> None:
+def test_the_time_left_counts_this_session_only() -> None:
     """The bug: minutes left were shown as seconds after a resume, as if all steps were new."""
     screen = Screen(terminal=True)
     one = Phase("training", reached=0.9)
@@ -228,7 +228,7 @@ def test_any_name_fits_on_one_line(name: str) -> None:
     assert all(line.isprintable() for line in screen.at(100.0))
 
 
-def test_what_is_said_takes_the_place_of_the_line(
+def test_messages_replace_the_progress_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     shown = io.StringIO()

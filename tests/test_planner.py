@@ -574,7 +574,7 @@ def test_padding_counts_neither_as_text_nor_as_work() -> None:
     by_passes = planned(names, epochs=3.0)
     assert by_steps.passes == pytest.approx(3.0, rel=0.02)
     assert by_steps.settings.model == by_passes.settings.model
-    averages = [found.settings.training.average for found in (by_steps, by_passes)]
+    averages = [result.settings.training.average for result in (by_steps, by_passes)]
     assert averages[0] == pytest.approx(averages[1], abs=1e-3)
     as_stream = replace(NAMES, train=encoded_stream(NAMES.train.ids))
     model = ModelSettings(hidden_size=64, num_layers=1)

@@ -24,21 +24,23 @@ from charlm.text.corpus import Corpus
 from charlm.training.start import start
 
 
-def test_the_text_is_letters_gaps_and_the_same_letters() -> None:
+def test_the_recall_text_repeats_each_letter_after_a_gap() -> None:
     """Decided by the seed; gaps of all lengths below the lag, letters as often as one another."""
     text = recall_text(7, seed=1)
     assert text == recall_text(7, seed=1)
     assert text != recall_text(7, seed=2)
     lines = text.splitlines()
-    found = [re.fullmatch(r"([a-h])([xy]*)\?\1", line) for line in lines]
-    assert all(found)
-    assert {len(match[2]) for match in found} == set(range(7))
-    counts = [sum(match[1] == letter for match in found) for letter in LETTERS]
+    matches = [re.fullmatch(r"([a-h])([xy]*)\?\1", line) for line in lines]
+    assert all(matches)
+    assert {len(match[2]) for match in matches} == set(range(7))
+    counts = [sum(match[1] == letter for match in matches) for letter in LETTERS]
     assert min(counts) > len(lines) / len(LETTERS) / 1.3
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_largest_lag_is_that_of_the_state_after_the_letter(cell: str, tmp_path: Path) -> None:
+def test_the_largest_lag_is_the_gradient_of_the_state_after_the_letter(
+    cell: str, tmp_path: Path
+) -> None:
     """Against a leaf in its place: read on from there, one loss, one gradient."""
     lag = 6
     settings = recall_settings(cell, seed=1, steps=3)
@@ -103,7 +105,7 @@ def flow_of(norms: list[float], name: str = "x", recalled: float | None = None) 
         ([10 ** (-5 * k / 200) for k in range(201)], None, ["healthy"]),
     ],
 )  # fmt: skip
-def test_the_verdict_says_vanishing_where_little_is_left(norms, recalled, words) -> None:
+def test_the_verdict_is_vanishing_if_little_gradient_is_left(norms, recalled, words) -> None:
     """The story: 3e-08 after 200 tokens was called healthy."""
     for word in words:
         assert word in flow_of(norms, recalled=recalled).diagnosis
@@ -155,9 +157,9 @@ def test_the_built_in_run_has_its_text(
     valid = model.run.kept("valid")
     figures = read_record(model.path)["results"]["valid"]
     assert valid is not None
-    found = evaluate(model.run.backend, valid)
-    assert found.tokens == figures["tokens"]
-    assert found.nats_per_token == pytest.approx(figures["nats_per_token"], rel=1e-3)
+    tally = evaluate(model.run.backend, valid)
+    assert tally.tokens == figures["tokens"]
+    assert tally.nats_per_token == pytest.approx(figures["nats_per_token"], rel=1e-3)
     status, out, err = call("gradients", "--run", "tales", "--lags", "5")
     assert status == 0, err
     assert "tales: healthy" in out

@@ -32,10 +32,10 @@ def logits_of(model: RecurrentLanguageModel, seed: int | None = 1) -> torch.Tens
 
 
 @every_cell
-def test_weight_drop_is_the_same_model_with_fewer_weights(cell: str) -> None:
+def test_weight_drop_masks_the_recurrent_weights(cell: str) -> None:
     """The output equals that of layers whose weights are multiplied by the mask."""
     model = tiny_model(cell, V, weight_drop=0.5)
-    found = logits_of(model)
+    logits = logits_of(model)
     generator = seeded(1)
     with torch.no_grad():
         for layer in model.recurrent_layers():
@@ -43,7 +43,7 @@ def test_weight_drop_is_the_same_model_with_fewer_weights(cell: str) -> None:
             masked = dropped(weight, 0.5, generator)
             assert (masked == 0).any()
             weight.copy_(masked)
-    torch.testing.assert_close(found, logits_of(model, seed=None))
+    torch.testing.assert_close(logits, logits_of(model, seed=None))
 
 
 @every_cell
@@ -73,11 +73,11 @@ def test_the_raw_weight_gets_the_gradient(cell: str) -> None:
 
 def kernels(model: RecurrentLanguageModel) -> dict[str, int]:
     """Count the runs of each recurrent kernel, forward and backward, in bfloat16."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         with torch.autocast("cpu", torch.bfloat16):
             logits = logits_of(model)
         logits.float().logsumexp(dim=-1).sum().backward()
-    return {e.key: e.count for e in found.key_averages() if "rnn" in e.key or "lstm" in e.key}
+    return {e.key: e.count for e in profile.key_averages() if "rnn" in e.key or "lstm" in e.key}
 
 
 def test_weight_drop_stays_on_the_fast_path() -> None:
@@ -92,7 +92,7 @@ def test_weight_drop_stays_on_the_fast_path() -> None:
 # ------------------------------------------------------------------ masks
 
 
-def test_a_variational_mask_is_one_for_all_steps() -> None:
+def test_a_variational_mask_is_the_same_at_every_step() -> None:
     """The mask is equal at every step; plain dropout has a new one for each."""
     for variational in (True, False):
         settings = {"input_dropout": 0.5, "hidden_size": 40, "embedding_size": 40}
@@ -108,27 +108,27 @@ def test_embedding_dropout_drops_whole_entries() -> None:
     """All occurrences of an entry are dropped or none, and the others scaled up."""
     model = tiny_model("lstm", 40, embedding_dropout=0.5)
     ids = torch.arange(40).repeat(3)[:, None]
-    found = model._embed(ids, seeded(4))[:, 0]
+    embedded = model._embed(ids, seeded(4))[:, 0]
     plain = model.embedding(ids)[:, 0]
-    gone = (found == 0).all(dim=1)
+    gone = (embedded == 0).all(dim=1)
     assert 5 < int(gone[:40].sum()) < 35
     assert torch.equal(gone[:40], gone[40:80])
-    torch.testing.assert_close(found[~gone], 2 * plain[~gone])
+    torch.testing.assert_close(embedded[~gone], 2 * plain[~gone])
     assert torch.equal(model._embed(ids, None)[:, 0], plain)
 
 
 @pytest.mark.parametrize("rate", [0.0001, 0.1, 0.5, 0.95])
 def test_the_rate_is_met_to_within_chance(rate: float) -> None:
     """Of 200,001 values, an odd number; kept ones are scaled up to keep the mean."""
-    found = dropped(torch.ones(200_001), rate, torch.Generator().manual_seed(3))
-    gone = float((found == 0).double().mean())
+    values = dropped(torch.ones(200_001), rate, torch.Generator().manual_seed(3))
+    gone = float((values == 0).double().mean())
     assert abs(gone - rate) < 5 * (rate * (1 - rate) / 200_001) ** 0.5 + 1e-5
-    kept = found[found != 0].unique()
+    kept = values[values != 0].unique()
     assert len(kept) == 1
     assert float(kept[0]) == pytest.approx(1 / (1 - rate), rel=1e-3)
 
 
-def test_draws_fill_their_whole_range_evenly() -> None:
+def test_random_bits_are_uniform() -> None:
     """In each of the four places of a draw, the topmost bit included (chi square)."""
     bits = random_int16(400_000, torch.Generator().manual_seed(1))
     for place in range(4):
@@ -187,12 +187,12 @@ def test_penalties_are_mean_squares() -> None:
         ({"activation_penalty": 2.0, "slowness_penalty": 3.0},
          2.0 * small + 3.0 * both.pow(2).mean()),
     ):  # fmt: skip
-        found, told, _ = loss_of(trainer_of(**settings), window)
-        torch.testing.assert_close(found, loss + penalty)
-        torch.testing.assert_close(told, nats)
+        penalized, reported, _ = loss_of(trainer_of(**settings), window)
+        torch.testing.assert_close(penalized, loss + penalty)
+        torch.testing.assert_close(reported, nats)
 
 
-def test_evaluation_knows_no_regulariser() -> None:
+def test_evaluation_ignores_regularisers() -> None:
     """All of them on: the tally is that of the same weights without."""
     everything = ModelSettings(
         num_layers=2, hidden_size=3, embedding_size=4, dropout=0.5, input_dropout=0.5,

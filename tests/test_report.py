@@ -40,7 +40,7 @@ def scored(text: str = "ab", nats: float = 2.0) -> Score:
     return Score(text=text, tally=Tally(nats=nats, tokens=2, chars=2, oov=1), tokens=tokens)
 
 
-def test_seconds_read_as_people_say_them() -> None:
+def test_durations_are_written_as_people_say_them() -> None:
     """Seconds, minutes, hours."""
     assert [duration(s) for s in (0.4, 59, 60, 187, 3723)] == [
         "0 s",
@@ -51,7 +51,7 @@ def test_seconds_read_as_people_say_them() -> None:
     ]
 
 
-def test_figures_have_their_digits_and_gaps_a_dash() -> None:
+def test_numbers_have_fixed_digits_and_missing_ones_a_dash() -> None:
     """Counts with thousands, figures with four digits, NaN and None as a dash."""
     assert number(1234567) == "1,234,567"
     assert number(2.0) == "2.0000"
@@ -75,7 +75,7 @@ def test_the_likeliest_of_several_is_marked() -> None:
     assert lines[2].split()[:3] == ["1", "*", "-2.000"]
 
 
-def test_alternatives_can_be_told_apart_at_80_columns() -> None:
+def test_alternatives_differ_visibly_at_80_columns() -> None:
     """They may differ at their ends only, and then take several lines; others are cut."""
     pair = [scored("the king said that the castle was old and " + end, 2.0) for end in ("a", "b")]
     ranked = drawn(score_table(pair, "e", 80, rank=True, words=True))
@@ -97,7 +97,7 @@ def test_tables_fit_the_terminal(width: int) -> None:
         assert max(len(line) for line in drawn(table, width).splitlines()) <= width
 
 
-def test_jsonl_is_json_whatever_the_figures() -> None:
+def test_figures_that_are_not_finite_are_null_in_json() -> None:
     """Figures that are not finite become null."""
     row = ScoredRow(number=1, score=scored("a", float("inf")))
     content = json.loads(FORMATS["jsonl"](tokens=True).lines(row))
@@ -109,7 +109,7 @@ def test_jsonl_is_json_whatever_the_figures() -> None:
     ("unit", "expected"),
     [("char", "1.443 bits/char (1.000 nats)"), ("word", "perplexity 2.718")],
 )
-def test_progress_speaks_the_unit_of_the_trade(unit: str, expected: str) -> None:
+def test_progress_has_the_usual_unit_of_each_vocabulary(unit: str, expected: str) -> None:
     """Bits for characters and bytes, perplexity for words."""
     place = {"step": 10, "epoch": 0, "tokens": 5, "seconds": 61.0, "progress": 0.5}
     step = StepRecord(
@@ -141,7 +141,7 @@ def test_a_plain_line_shows_the_time_left(progress: float, hint: str | None) -> 
     assert line.endswith(hint or "tokens/s")
 
 
-def test_the_review_is_shown_in_rows() -> None:
+def test_the_review_has_rows_of_advice_and_memory() -> None:
     """Advice under one head, memory under another; what is not known is left out."""
     memory = Memory(overlap=12, text="to be or not", novel=0.25, novel_held_out=0.5)
     review = Review(train_nats_per_token=1.0, advice=["well fitted", "more text"], memory=memory)
@@ -162,7 +162,7 @@ def test_the_review_is_shown_in_rows() -> None:
     [("word", 5.0, "perplexity 148 (134 to 164)"), ("char", 1.5, "1.50 nats/token (1.40 to 1.60)"),
      ("word", 1.5, "1.50 nats/token (1.40 to 1.60)")],
 )  # fmt: skip
-def test_an_expectation_is_reported_in_the_unit_of_the_trade(unit: str, nats: float, hint) -> None:
+def test_an_expectation_has_the_usual_unit_of_each_vocabulary(unit: str, nats: float, hint) -> None:
     """Words as perplexity, but for symbols between blanks; and nothing where nothing is known."""
     expected = {"nats": nats, "low": nats - 0.1, "high": nats + 0.1}
     planned = {"passes": 2.25, "memory_bytes": 1.26e9, "expected": expected}
@@ -213,6 +213,6 @@ def test_ordinary_text_is_shown_as_it_is(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["\x1b[2J", "\x9b", "\r", "\x07", "\u202e", "\u2066", "\u2028"])
-def test_what_moves_a_cursor_or_turns_the_line_is_escaped(text: str) -> None:
+def test_control_and_direction_characters_are_escaped(text: str) -> None:
     assert escape_controls(text).isprintable()
     assert escape_controls(text).startswith("\\")

@@ -28,7 +28,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_is_whole(name: str) -> None:
+def test_every_recipe_is_complete(name: str) -> None:
     """Its settings are settings, its figure is one of a tally, its part has a text."""
     chosen = RECIPES[name]
     settings_from(chosen.settings)
@@ -62,7 +62,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_ours_stand_beside_the_published(call: Call, small: Path) -> None:
+def test_our_figures_are_shown_beside_the_published_ones(call: Call, small: Path) -> None:
     """Plain and with the cache; the second call reads what the first one made."""
     status, out, err = call("reproduce", "ptb-word", "--data", str(small))
     assert status == 0
@@ -73,13 +73,13 @@ def test_ours_stand_beside_the_published(call: Call, small: Path) -> None:
     status, again, err = call("reproduce", "ptb-word", "--data", "elsewhere")
     assert (status, again) == (0, out)
     assert "resuming" not in err
-    found = json.loads(call("reproduce", "ptb-word", "--json")[1])
-    assert found["complete"] is True
-    assert list(found["ours"]) == ["test", "test, cache"]
-    assert found["published"][0]["figure"] == 115.0
+    content = json.loads(call("reproduce", "ptb-word", "--json")[1])
+    assert content["complete"] is True
+    assert list(content["ours"]) == ["test", "test, cache"]
+    assert content["published"][0]["figure"] == 115.0
 
 
-def test_a_budget_ends_the_session_and_the_next_goes_on(
+def test_a_budget_ends_the_session_and_the_next_one_resumes(
     call: Call, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run is saved, reported as not complete, and resumed."""
@@ -93,26 +93,20 @@ def test_a_budget_ends_the_session_and_the_next_goes_on(
     assert "resuming recipe-ptb-word from step" in err
 
 
-def test_a_run_of_another_seed_is_not_taken_for_the_one_that_was_asked_for(
-    call: Call, small: Path
+def test_a_run_of_another_seed_or_recipe_is_refused(
+    call: Call, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Refused, with the way out; without --seed the run resumes its own."""
-    assert call("reproduce", "ptb-word", "--data", str(small), "--seed", "3")[0] == 0
-    status, _, err = call("reproduce", "ptb-word", "--data", str(small), "--seed", "2")
+    """With the way out; the bug: a run of ten minutes was shown as the recipe of three."""
+    command = ["reproduce", "ptb-word", "--data", str(small)]
+    assert call(*command, "--seed", "3")[0] == 0
+    status, _, err = call(*command, "--seed", "2")
     assert status == 4
     assert "was started with seed 3; expected --seed 3, or none" in err
     for seed in ([], ["--seed", "3"]):
-        assert call("reproduce", "ptb-word", "--data", str(small), *seed)[0] == 0
-
-
-def test_a_run_of_other_settings_is_not_taken_for_the_recipe(
-    call: Call, small: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The bug: a run of ten minutes was shown as the recipe of three."""
-    assert call("reproduce", "ptb-word", "--data", str(small))[0] == 0
+        assert call(*command, *seed)[0] == 0
     other = merge(RECIPES["ptb-word"].settings, {"training": {"steps": 31}})
     monkeypatch.setitem(RECIPES, "ptb-word", replace(RECIPES["ptb-word"], settings=other))
-    status, _, err = call("reproduce", "ptb-word", "--data", str(small))
+    status, _, err = call(*command)
     assert status == 4
     assert "was made by another recipe of this name" in err
 
@@ -126,8 +120,8 @@ def test_every_recipe_can_be_planned_as_it_is(name: str) -> None:
     text = Corpus.from_text(words * 20 if unit == "word" else TEXT * 40, "stream")
     data = load_dataset(replace(chosen.corpus, valid_frac=0.1), chosen.vocabulary, corpus=text)
     fp32 = Precision(name="fp32", reason="test")
-    found = plan(chosen, data, torch.device("cpu"), lambda _: fp32, lambda: 1e11)
-    assert found.settings.model.hidden_size
+    planned = plan(chosen, data, torch.device("cpu"), lambda _: fp32, lambda: 1e11)
+    assert planned.settings.model.hidden_size
 
 
 def test_missing_corpora_are_named(call: Call) -> None:
@@ -153,7 +147,7 @@ def test_names_are_held_out_as_makemore_does() -> None:
     assert [len(part) for part in parts.values()] == [500, 1000, 1000]
 
 
-def test_the_parts_of_a_list_are_kept_beside_its_run(
+def test_the_splits_of_a_list_are_kept_beside_its_run(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run's test text is the drawn one; too short a list is refused."""

@@ -18,7 +18,7 @@ FALLING = [9.0, 7.0, 6.0, 5.9]
 
 
 @pytest.mark.parametrize(
-    ("train", "valid", "validations", "told", "helps"),
+    ("train", "valid", "validations", "sentence", "advice"),
     [
         (1.0, 1.3, [9.0, 6.0, 5.0, 5.2, 5.5], "over-fitted: validation was best after 60 %",
          "more text, then more dropout (--dropout 0.35), or fewer passes"),
@@ -30,10 +30,10 @@ FALLING = [9.0, 7.0, 6.0, 5.9]
          "more time (--minutes), or more text"),
     ],
 )  # fmt: skip
-def test_each_curve_has_its_sentence(train, valid, validations, told, helps) -> None:
+def test_each_learning_curve_has_its_diagnosis(train, valid, validations, sentence, advice) -> None:
     first, second = diagnosis(train, valid, validations, passes=3.0, dropout=0.2)
-    assert told in first
-    assert helps in second
+    assert sentence in first
+    assert advice in second
 
 
 def test_less_than_a_pass_is_never_over_fitted() -> None:
@@ -43,7 +43,7 @@ def test_less_than_a_pass_is_never_over_fitted() -> None:
     assert "more time" in second
 
 
-def test_a_best_validation_that_is_hardly_better_is_no_over_fitting() -> None:
+def test_a_slightly_better_early_validation_is_not_overfitting() -> None:
     """The last of a cosine is often within a thousandth of the best."""
     first, _ = diagnosis(1.0, 1.1, [9.0, 5.0, 5.001], passes=1.0, dropout=0.0)
     assert "well fitted" in first
@@ -65,7 +65,7 @@ def dataset(train: str, valid: str | None) -> Dataset:
     )  # fmt: skip
 
 
-def test_what_is_known_by_heart_is_found() -> None:
+def test_memorised_text_is_found() -> None:
     """A model that can only say abcde... against a text of it: all of it stands there."""
     data = dataset(TEXT, "edcba" * 10)
     model = tiny_model("lstm", len(data.vocabulary), num_layers=1, embedding_size=7, hidden_size=7)
@@ -79,7 +79,7 @@ def test_what_is_known_by_heart_is_found() -> None:
     assert memory.novel_held_out == 1.0
 
 
-def test_what_is_known_by_heart_reaches_over_the_ends_of_documents(
+def test_memorised_text_may_span_documents(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Lines abcd again and again: a sample of them is all from the training text."""
@@ -101,7 +101,7 @@ def test_what_is_known_by_heart_reaches_over_the_ends_of_documents(
 
 
 @pytest.mark.parametrize("lines", [1, 2])
-def test_samples_begin_anew_where_training_did(lines: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_reset_the_state_like_training(lines: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not at the line ends inside of a row of blank-separated words."""
     vocabulary = vocabulary_of("a b\n" * 30, unit="word", words="whitespace")
     row = [*vocabulary.encode("a b").tolist(), vocabulary.eos] * lines
@@ -133,7 +133,7 @@ def with_torch_cycle(model, cycle: list[int]) -> None:
         model.output.weight[cycle[0], 1] = 100.0  # a document begins with a
 
 
-def test_a_text_that_is_too_short_has_no_shares() -> None:
+def test_a_text_that_is_too_short_has_no_fractions() -> None:
     data = dataset("abc", None)
     model = tiny_model("gru", len(data.vocabulary))
     memory = memory_of(engine(model), data)

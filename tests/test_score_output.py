@@ -83,7 +83,9 @@ def test_pandas_reads_each_row_and_field_back(name: str, separator: str, rows: l
 @given(rows=ROWS)
 @example(rows=[(text, text) for text in AWKWARD])
 @settings(max_examples=100)
-def test_tokens_carry_their_sentence_and_its_cells(name: str, separator: str, rows: list) -> None:
+def test_token_rows_have_their_sentence_and_its_cells(
+    name: str, separator: str, rows: list
+) -> None:
     """A row for each token; a text without tokens has one row without figures."""
     rows = readable(rows)
     data = written(name, rows, tokens=True).encode()
@@ -113,24 +115,24 @@ def test_charlm_reads_it_back(
     path = tmp_path_factory.mktemp("again") / f"scores.{name}"
     path.write_bytes(written(name, rows, tokens=tokens).encode())
     column = "token" if tokens else "text"
-    found = list(Corpus([str(path)], reading=ReadSettings(column=column)).records())
+    records = list(Corpus([str(path)], reading=ReadSettings(column=column)).records())
     expected = [
         (str(at), part or None, cell)
         for at, (text, cell) in enumerate(rows, start=1)
         for part in ((list(text or "") or [None]) if tokens else [text])
     ]
-    assert [(row.cells["sentence_id"], row.text, row.cells["item"]) for row in found] == expected
-    assert [row.number for row in found] == list(range(1, len(expected) + 1))
+    assert [(row.cells["sentence_id"], row.text, row.cells["item"]) for row in records] == expected
+    assert [row.number for row in records] == list(range(1, len(expected) + 1))
 
 
 @given(rows=ROWS)
 @settings(max_examples=50)
 def test_json_lines_hold_every_row(rows: list) -> None:
     """Null for a row without text."""
-    found = [json.loads(line) for line in written("jsonl", rows).split("\n")[:-1]]
-    assert [row["text"] for row in found] == [text for text, _ in rows]
-    assert [row["item"] for row in found] == [cell for _, cell in rows]
-    assert all((row["tokens"] is None) == (row["text"] is None) for row in found)
+    written_rows = [json.loads(line) for line in written("jsonl", rows).split("\n")[:-1]]
+    assert [row["text"] for row in written_rows] == [text for text, _ in rows]
+    assert [row["item"] for row in written_rows] == [cell for _, cell in rows]
+    assert all((row["tokens"] is None) == (row["text"] is None) for row in written_rows)
 
 
 def test_only_the_header_of_tsv_is_always_in_quotes() -> None:
@@ -176,12 +178,12 @@ def test_lines_are_numbered_however_the_text_is_cut(text: str, size: int) -> Non
     ]
 
 
-def test_rows_of_several_files_are_numbered_on(tmp_path: Path) -> None:
+def test_rows_of_several_files_are_numbered_consecutively(tmp_path: Path) -> None:
     """Rows without text too."""
     (tmp_path / "a.csv").write_text("text,n\nx,1\n,2\n")
     (tmp_path / "b.csv").write_text("text,n\ny,3\n")
-    found = list(Corpus([str(tmp_path / "*.csv")]).records())
-    assert [(row.number, row.text, row.cells["n"]) for row in found] == [
+    records = list(Corpus([str(tmp_path / "*.csv")]).records())
+    assert [(row.number, row.text, row.cells["n"]) for row in records] == [
         (1, "x", "1"), (2, None, "2"), (3, "y", "3")
     ]  # fmt: skip
 
@@ -248,15 +250,15 @@ def test_a_column_that_is_called_as_one_of_the_output_keeps_its_cells(
     assert 'were renamed, since the output has these names: "input_text" for "text", ' in err
 
 
-def test_keys_that_come_late_are_kept_or_reported(
+def test_columns_that_appear_late_are_kept_or_reported(
     call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """JSON lines have no header; TSV has one, which is written before."""
     rows = [Record(at, at, "the") for at in range(1, 257)] + [Record(257, 257, "a", {"late": "x"})]
     monkeypatch.setattr(Rows, "records", lambda self, note: iter(rows))
     (here / "t.jsonl").write_text('{"text": "the"}\n')
-    found = call("score", "--file", "t.jsonl", "--format", "jsonl")[1].splitlines()
-    assert json.loads(found[-1])["late"] == "x"
+    lines = call("score", "--file", "t.jsonl", "--format", "jsonl")[1].splitlines()
+    assert json.loads(lines[-1])["late"] == "x"
     _, out, err = call("score", "--file", "t.jsonl")
     assert len(out.splitlines()) == 258
     assert "late" not in out

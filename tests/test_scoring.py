@@ -44,7 +44,7 @@ def nats_of(scores: list[Score]) -> list[float]:
 
 @every_unit
 @either_end
-def test_scores_stand_in_the_order_of_the_texts(unit: str, end: bool) -> None:
+def test_scores_are_in_the_order_of_the_texts(unit: str, end: bool) -> None:
     """Each is what one token at a time gives for that text alone, however long the others are."""
     scores = scorer(unit, end=end).score(TEXTS)
     assert [score.text for score in scores] == TEXTS
@@ -55,7 +55,7 @@ def test_scores_stand_in_the_order_of_the_texts(unit: str, end: bool) -> None:
 
 
 @every_unit
-def test_a_text_scores_alone_what_it_scores_among_others(unit: str) -> None:
+def test_a_text_scores_the_same_alone_and_in_a_batch(unit: str) -> None:
     """Batches of any size and order agree to 1e-5; nothing is kept between texts."""
     together = nats_of(scorer(unit).score(TEXTS))
     alone = [nats_of(scorer(unit).score([text]))[0] for text in TEXTS]
@@ -67,7 +67,7 @@ def test_a_text_scores_alone_what_it_scores_among_others(unit: str) -> None:
         assert nats_of(parts) == pytest.approx(together, abs=1e-5, rel=1e-5)
 
 
-def test_the_end_symbol_counts_only_where_the_model_has_learnt_one() -> None:
+def test_the_end_symbol_counts_only_if_the_model_has_learnt_one() -> None:
     """With `end` one token, character and byte more: the line end that it stands for."""
     with_end, without = (scorer(end=end).score(["naïve"])[0].tally for end in (True, False))
     assert (with_end.tokens, with_end.chars, with_end.bytes, with_end.eos) == (6, 6, 7, 1)
@@ -175,7 +175,7 @@ def test_unknown_tokens_are_flagged_and_can_be_left_out() -> None:
     assert math.isfinite(score.tally.perplexity_without_oov)
 
 
-def test_a_uniform_model_finds_all_texts_alike() -> None:
+def test_a_uniform_model_scores_all_texts_alike() -> None:
     """ln V for each token and the end."""
     vocabulary = VOCABULARIES["char"]
     uniform = Scorer(

@@ -46,22 +46,22 @@ def test_values_are_in_their_ranges_and_reach_the_runs(settings: Settings, tmp_p
     """Each trial is a run of its own, with the random values and the rest as given."""
     folder = tmp_path / "s"
     knobs = ("hidden_size", "dropout", "learning_rate")
-    found = list(
+    records = list(
         itertools.islice(search(settings, folder, knobs=knobs, minutes=9.0, trial_minutes=0.004), 3)
     )
-    assert [record.number for record in found] == [0, 1, 2]
-    assert len({record.values["hidden_size"] for record in found}) > 1
-    for record in found:
+    assert [record.number for record in records] == [0, 1, 2]
+    assert len({record.values["hidden_size"] for record in records}) > 1
+    for record in records:
         assert set(record.values) == set(knobs)
         assert 64 <= record.values["hidden_size"] <= 1024
         kept = read_record(folder / f"trial-{record.number:03d}")["settings"]
         assert kept["model"]["hidden_size"] == record.values["hidden_size"]
         assert kept["training"]["learning_rate"] == record.values["learning_rate"]
         assert kept["training"]["batch_size"] == 4
-    assert found[0].state == "complete"
+    assert records[0].state == "complete"
 
 
-def test_the_worse_are_stopped_early(settings: Settings, tmp_path: Path, monkeypatch) -> None:
+def test_bad_trials_are_stopped_early(settings: Settings, tmp_path: Path, monkeypatch) -> None:
     """A rate near 0 never gets to the end beside one that learns; the best comes first."""
     draws = itertools.cycle([0.02, 1e-9])
     monkeypatch.setitem(
@@ -70,9 +70,9 @@ def test_the_worse_are_stopped_early(settings: Settings, tmp_path: Path, monkeyp
     )  # fmt: skip
     folder = tmp_path / "s"
     trials = search(settings, folder, knobs=("learning_rate",), minutes=9.0, trial_minutes=0.05)
-    found = list(itertools.islice(trials, 4))
-    states = {record.values["learning_rate"]: set() for record in found}
-    for record in found:
+    records = list(itertools.islice(trials, 4))
+    states = {record.values["learning_rate"]: set() for record in records}
+    for record in records:
         states[record.values["learning_rate"]].add(record.state)
     assert states[1e-9] == {"pruned"}
     assert "complete" in states[0.02]
@@ -216,9 +216,9 @@ def test_trials_are_judged_on_a_part_of_a_long_text(
 ) -> None:
     """Otherwise validations would take all of its time; the part is the same for every trial."""
     monkeypatch.setattr(search_module, "JUDGED_TOKENS", 50)
-    found = next(iter(search(settings, tmp_path / "s", knobs=("dropout",), **TINY)))
+    trial = next(iter(search(settings, tmp_path / "s", knobs=("dropout",), **TINY)))
     kept = read_record(tmp_path / "s" / "trial-000")["results"]
-    assert (found.state, kept["valid"]["tokens"]) == ("complete", 50)
+    assert (trial.state, kept["valid"]["tokens"]) == ("complete", 50)
     card = (tmp_path / "s" / "trial-000" / "README.md").read_text()
     assert "charlm sample --run s/trial-000" in card
     assert find_run("s/trial-000", tmp_path).name == "trial-000"
@@ -241,8 +241,8 @@ def test_a_trial_is_judged_by_how_long_it_was_trained(
     next(iter(search(settings, folder, knobs=("dropout",), minutes=1.0, trial_minutes=0.05)))
     study = search_module._Study(search_module._optuna(), folder, 0).study
     trained, with_validation = marks[0]
-    told = sorted(study.trials[0].intermediate_values)
-    assert told[0] == round(8 * trained) < round(8 * with_validation)
+    reported = sorted(study.trials[0].intermediate_values)
+    assert reported[0] == round(8 * trained) < round(8 * with_validation)
 
 
 def test_a_trial_that_kills_its_process_is_given_up(settings: Settings, tmp_path: Path) -> None:
@@ -269,8 +269,8 @@ def test_a_trial_that_runs_out_of_memory_fails(
         raise error
 
     monkeypatch.setattr(search_module, "_follow", fail)
-    found = next(iter(search(settings, tmp_path / "s", knobs=("dropout",), **TINY)))
-    assert (found.state, bool(found.problem)) == ("failed", True)
+    trial = next(iter(search(settings, tmp_path / "s", knobs=("dropout",), **TINY)))
+    assert (trial.state, bool(trial.problem)) == ("failed", True)
 
 
 def test_a_trial_that_the_user_stops_was_not_killed(
@@ -286,14 +286,14 @@ def test_a_trial_that_the_user_stops_was_not_killed(
     assert study.starts(study.next_trial()) == 0
 
 
-def test_notes_of_trials_are_told(settings: Settings, tmp_path: Path) -> None:
+def test_warnings_of_trials_are_reported(settings: Settings, tmp_path: Path) -> None:
     """Such as that bytes were replaced."""
     file = tmp_path / "bad.txt"
     file.write_bytes(b"the quick brown fox \xff jumps " * 60)
     corpus = replace(settings.corpus, sources=(str(file),), errors="replace")
     bad = replace(settings, corpus=corpus)
-    found = next(iter(search(bad, tmp_path / "s", knobs=("dropout",), **TINY)))
-    assert any("U+FFFD" in note for note in found.warnings)
+    trial = next(iter(search(bad, tmp_path / "s", knobs=("dropout",), **TINY)))
+    assert any("U+FFFD" in note for note in trial.warnings)
 
 
 def test_a_resumed_search_tries_new_values(settings: Settings, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_a_name_with_blanks_that_was_not_quoted(here):
     )
 
 
-def test_a_loop_outside_the_folder_is_entered_once(here):
+def test_a_link_loop_outside_the_folder_is_read_once(here):
     """A link may lead out of the folder; its target is read once."""
     (here / "d").mkdir()
     (here / "out").mkdir()
@@ -165,7 +165,7 @@ def test_nothing_named_is_a_usage_error():
     assert "is empty" in fails(UsageError, "")
 
 
-def test_what_cannot_be_opened_is_named(here, monkeypatch):
+def test_a_file_that_cannot_be_opened_is_named(here, monkeypatch):
     """The message has the reason of the system, and the cause is its error."""
     (here / "a.txt").write_text("x")
     corpus = Corpus(["a.txt"])

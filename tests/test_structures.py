@@ -83,9 +83,9 @@ def test_a_likelihood_is_the_naive_one(name: str) -> None:
     stream = evaluate(engine(model), encoded_stream(ids))
     assert stream.nats == pytest.approx(sum(naive_nats(model, ids)), rel=1e-5)
     documents = [[2, 3, 1], [4, 1], [3, 3, 2, 1]]
-    found = evaluate(engine(model), encoded_documents(documents))
+    tally = evaluate(engine(model), encoded_documents(documents))
     expected = sum(sum(naive_nats(model, document)) for document in documents)
-    assert found.nats == pytest.approx(expected, rel=1e-5)
+    assert tally.nats == pytest.approx(expected, rel=1e-5)
 
 
 @every_structure
@@ -94,9 +94,9 @@ def test_the_training_loss_is_the_evaluated_one(name: str) -> None:
     model = tiny_model(name, V)
     hidden = model.read(IDS)[1].flatten(0, 1)
     for smoothing in (0.0, 0.2):
-        found = model.output.nats(hidden, IDS.flatten(), smoothing)
+        loss = model.output.nats(hidden, IDS.flatten(), smoothing)
         expected = F.cross_entropy(model.output(hidden), IDS.flatten(), label_smoothing=smoothing)
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(loss, expected)
     model.output.nats(hidden, IDS.flatten()).backward()
     without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert without == []
@@ -180,8 +180,8 @@ def test_a_mixture_is_its_formula() -> None:
         context = np.tanh(p["context_weight"][rows] @ hidden + p["context_bias"][rows])
         part = np.exp(p["weight"] @ context + p["bias"])
         expected += prior[k] / prior.sum() * part / part.sum()
-    found = model.output(torch.tensor(hidden, dtype=torch.float32)).exp()
-    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-5)
+    probabilities = model.output(torch.tensor(hidden, dtype=torch.float32)).exp()
+    np.testing.assert_allclose(probabilities.detach().numpy(), expected, rtol=1e-5)
 
 
 def test_a_tied_mixture_shares_its_matrix_whatever_the_hidden_size() -> None:
@@ -201,19 +201,19 @@ def test_adaptive_softmax_is_a_distribution_and_trains_as_one() -> None:
     logits = model.output(hidden)
     torch.testing.assert_close(logits.exp().sum(dim=-1), torch.ones(36))
     targets = torch.arange(36) + 20  # of all clusters
-    found = model.output.nats(hidden, targets)
-    torch.testing.assert_close(found, F.cross_entropy(logits, targets))
-    found.backward()
+    loss = model.output.nats(hidden, targets)
+    torch.testing.assert_close(loss, F.cross_entropy(logits, targets))
+    loss.backward()
     assert all(weight.grad is not None for weight in model.parameters())
     assert isinstance(model.output, Adaptive)
     assert model.output(hidden[0]).shape == (60,)
     with torch.autocast("cpu", torch.bfloat16):  # torch's layer does not mix number types
         for given in (hidden.detach(), hidden.detach().bfloat16()):
-            torch.testing.assert_close(model.output.nats(given, targets), found, atol=0.02, rtol=0)
+            torch.testing.assert_close(model.output.nats(given, targets), loss, atol=0.02, rtol=0)
             assert model.output(given).dtype == torch.float32
 
 
-def test_adaptive_softmax_is_refused_where_it_cannot_be() -> None:
+def test_adaptive_softmax_is_refused_if_it_cannot_be_built() -> None:
     """Few entries, few units, tied weights, a mixture."""
     with pytest.raises(UsageError, match="adaptive_softmax with 5 entries"):
         tiny_model("lstm", V, adaptive_softmax=True, hidden_size=16)
@@ -227,7 +227,7 @@ def test_adaptive_softmax_is_refused_where_it_cannot_be() -> None:
 # ------------------------------------------------------------------ first states
 
 
-def test_a_learnt_state_begins_at_zero_and_is_learnt() -> None:
+def test_a_learnt_state_starts_at_zero() -> None:
     """One vector for each state tensor of each layer, equal for all rows."""
     model = RecurrentLanguageModel(tiny_model("learnt state", V).settings, V)
     model.reset_parameters(seeded())
@@ -297,7 +297,7 @@ def test_initial_weights_follow_the_settings(name: str, cell: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["uniform", "uniform:", "uniform:-1", "uniform:inf", "normal", ""])
-def test_an_unknown_initialiser_is_named_with_those_there_are(name: str) -> None:
+def test_an_unknown_initialiser_is_refused_with_the_known_ones(name: str) -> None:
     """For both kinds of weights."""
     for field in ("recurrent_init", "input_init"):
         with pytest.raises(UsageError, match=f"{field} is '{name}'; expected orthogonal, xavier"):
@@ -308,7 +308,7 @@ def test_an_unknown_initialiser_is_named_with_those_there_are(name: str) -> None
 # ------------------------------------------------------------------ dropping the state
 
 
-def test_zoneout_keeps_units_with_its_chance_and_their_mean_in_evaluation() -> None:
+def test_zoneout_keeps_units_at_random_and_their_mean_in_evaluation() -> None:
     """(Krueger et al. 2017, section 3.1)."""
     new, old = torch.ones(200, 50), torch.zeros(200, 50)
     kept = zoned_out(new, old, 0.3, seeded())
@@ -326,32 +326,32 @@ def test_zoneout_is_its_formula_step_by_step(cell: str) -> None:
     (layer,) = model.recurrent_layers()
     x = torch.randn(4, B, 4, generator=seeded(2))
     state = tuple(torch.randn(B, 3, generator=seeded(4)) for _ in layer.spec.state)
-    found, after = run_layer(layer, x, state, model.settings, None)
+    outputs, after = run_layer(layer, x, state, model.settings, None)
     for step in range(4):
         _, new = layer(x[step : step + 1], state)
         state = tuple(
             z * old + (1 - z) * part for z, old, part in zip((0.3, 0.1), state, new, strict=False)
         )
-        torch.testing.assert_close(found[step], state[0])
+        torch.testing.assert_close(outputs[step], state[0])
     for part, value in zip(after, state, strict=True):
         torch.testing.assert_close(part, value)
 
 
 @pytest.mark.parametrize("cell", RECURRENT)
-def test_state_dropout_is_one_mask_on_what_steps_read(cell: str) -> None:
+def test_state_dropout_is_one_mask_for_all_steps(cell: str) -> None:
     """(Gal & Ghahramani 2016): the same units of h at every step; c is left alone; off without."""
     model = tiny_model(cell, V, state_dropout=0.5, num_layers=1)
     (layer,) = model.recurrent_layers()
     x = torch.randn(4, B, 4, generator=seeded(2))
     state = tuple(torch.randn(B, 3, generator=seeded(4)) for _ in layer.spec.state)
-    found, _ = run_layer(layer, x, state, model.settings, seeded(7))
+    outputs, _ = run_layer(layer, x, state, model.settings, seeded(7))
     plain, _ = run_layer(layer, x, state, model.settings, None)
     assert torch.equal(plain, layer(x, state)[0])
     mask = dropped(torch.ones(B, 3), 0.5, seeded(7))
     assert (mask == 0).any()
     for step in range(4):
         _, state = layer(x[step : step + 1], (mask * state[0], *state[1:]))
-        torch.testing.assert_close(found[step], state[0])
+        torch.testing.assert_close(outputs[step], state[0])
 
 
 @pytest.mark.parametrize("name", ["weight_drop", "state_dropout", "zoneout", "zoneout_cell"])

@@ -64,10 +64,10 @@ def in_pieces(text: str, cuts: list[int]) -> list[str]:
 
 
 def opened(module, content: str, cuts: list[int], reading, **named) -> list[tuple]:
-    _, found = module.open_table(
+    _, rows = module.open_table(
         iter(in_pieces(content, cuts)), "x", reading, no_note, True, report=no_note, **named
     )
-    return [(r.number, r.text, dict(r.cells)) for r in found]
+    return [(r.number, r.text, dict(r.cells)) for r in rows]
 
 
 def rules(**options):
@@ -88,16 +88,16 @@ def test_csv_is_read_as_python_writes_it(rows, delimiter, end, cuts) -> None:
     quoting = csv.QUOTE_ALL if end == "\n" else csv.QUOTE_MINIMAL  # which leaves "\r" bare there
     writer = csv.writer(file, delimiter=delimiter, lineterminator=end, quoting=quoting)
     writer.writerows([("text", "other"), *rows])
-    found = opened(delimited, file.getvalue(), cuts, rules(), kind="csv")
-    assert found == [(n, a or None, {"other": b}) for n, (a, b) in enumerate(rows, 1)]
+    table_rows = opened(delimited, file.getvalue(), cuts, rules(), kind="csv")
+    assert table_rows == [(n, a or None, {"other": b}) for n, (a, b) in enumerate(rows, 1)]
 
 
 @given(st.lists(st.tuples(PLAIN, PLAIN), min_size=1, max_size=5), st.sampled_from(["\n", "\r\n"]))
 def test_tsv_is_read_literally(rows, end) -> None:
     """Quotes have no meaning, at the beginning of a field or elsewhere."""
     content = "".join("\t".join(row) + end for row in [("text", "other"), *rows])
-    found = opened(delimited, content, [], rules(), kind="tsv")
-    assert found == [(n, a or None, {"other": b}) for n, (a, b) in enumerate(rows, 1)]
+    table_rows = opened(delimited, content, [], rules(), kind="tsv")
+    assert table_rows == [(n, a or None, {"other": b}) for n, (a, b) in enumerate(rows, 1)]
 
 
 @given(
@@ -115,11 +115,11 @@ def test_json_is_read_as_python_writes_it(rows, form, cuts) -> None:
         "in a row": "".join(json.dumps(v, indent=1) for v in values),
     }[form]
     read = json_rows.lines_of if form == "lines" else json_rows.values_of
-    found = opened(json_rows, content, cuts, rules(), values=read)
-    assert [(number, text) for number, text, _ in found] == [
+    table_rows = opened(json_rows, content, cuts, rules(), values=read)
+    assert [(number, text) for number, text, _ in table_rows] == [
         (n, a) for n, (a, _) in enumerate(rows, 1)
     ]
-    assert [json.loads(cells["n"]) for _, _, cells in found] == [v["n"] for v in values]
+    assert [json.loads(cells["n"]) for _, _, cells in table_rows] == [v["n"] for v in values]
 
 
 @given(ANY, st.lists(st.integers(0, 999), max_size=6))
@@ -155,9 +155,9 @@ def test_quotes_in_tsv_are_text(here) -> None:
 def test_quotes_enclose_fields_if_a_name_is_in_quotes(here) -> None:
     """As R writes it; this is reported, and --quoting none turns it off."""
     content = '"text"\tn\n"a\tb"\t1\n"c ""d"""\t2\n'
-    corpus, found = corpus_of("r.tsv", content)
-    assert found == ["a\tb", 'c "d"'] and "--quoting none" in corpus.warnings[0]
-    assert texts("r.tsv", content, quoting="csv") == found
+    corpus, cells = corpus_of("r.tsv", content)
+    assert cells == ["a\tb", 'c "d"'] and "--quoting none" in corpus.warnings[0]
+    assert texts("r.tsv", content, quoting="csv") == cells
     assert "line 2 has 3 fields, expected 2" in refused("r.tsv", content, quoting="none")
     assert texts("t.tsv", 'text\n"a"\n', quoting="csv") == ["a"]
 
@@ -170,8 +170,8 @@ def test_an_empty_cell_of_one_column_is_a_row(here) -> None:
     assert [row[2] for row in records("n.tsv", "\na\n\nb\n", header=False)] == [
         None, "a", None, "b",
     ]  # fmt: skip
-    corpus, found = corpus_of("b.csv", "text,n\n\na,1\n\nb,2\n\n")
-    assert found == ["a", "b"] and "b.csv: 2 blank lines skipped." in corpus.warnings
+    corpus, cells = corpus_of("b.csv", "text,n\n\na,1\n\nb,2\n\n")
+    assert cells == ["a", "b"] and "b.csv: 2 blank lines skipped." in corpus.warnings
 
 
 # ------------------------------------------------------------------ rows and headers
@@ -180,8 +180,8 @@ def test_an_empty_cell_of_one_column_is_a_row(here) -> None:
 def test_a_row_with_too_many_fields_shifts_nothing(here) -> None:
     """The story: with one field more than the header, the labels were scored."""
     content = "text,label\nThe cat sat,pos,\nThe dog ran,neg,\n"
-    corpus, found = corpus_of("a.csv", content, column="text")
-    assert found == ["The cat sat", "The dog ran"]
+    corpus, cells = corpus_of("a.csv", content, column="text")
+    assert cells == ["The cat sat", "The dog ran"]
     assert "empty fields after the last column in 2 rows" in corpus.warnings[0]
     for name, content in [("b.csv", "text,n\na,1\nb,2,3\n"), ("b.tsv", "text\tn\na\t1\nb\t2\t3\n")]:
         assert "line 3 has 3 fields, expected 2" in refused(name, content)
@@ -215,8 +215,8 @@ def test_delimiters_are_found_and_reported(here) -> None:
     """The story: a table of semicolons was one column, and commas in its texts made two."""
     for mark, name in [(";", "semicolons"), ("|", "vertical bars"), ("\t", "tabs")]:
         content = f"id{mark}text\n1{mark}the cat, sat\n2{mark}the dog ran\n"
-        corpus, found = corpus_of("f.csv", content)
-        assert found == ["the cat, sat", "the dog ran"]
+        corpus, cells = corpus_of("f.csv", content)
+        assert cells == ["the cat, sat", "the dog ran"]
         assert f'the column "text" is read; fields are separated by {name}' in corpus.warnings[0]
     assert texts("g.csv", "text~n\na,b~1\n", delimiter="~") == ["a,b"]
     assert texts("h.csv", "text\tn\na,b\t1\n", delimiter="tab") == ["a,b"]
@@ -232,8 +232,8 @@ def test_a_header_that_is_data_is_refused(here) -> None:
     assert texts("g.csv", content, header=False, column="2") == ["the cat sat", "the dog ran"]
     assert texts("g.csv", content, header=True) == ["the dog ran"]
     assert "looks like data" in refused("i.tsv", "The cat sat on the mat.\nA dog.\n")
-    corpus, found = corpus_of("w.tsv", "cat\ndog\n")
-    assert found == ["dog"] and "if it is data, add --no-header" in corpus.warnings[0]
+    corpus, cells = corpus_of("w.tsv", "cat\ndog\n")
+    assert cells == ["dog"] and "if it is data, add --no-header" in corpus.warnings[0]
     assert "add --no-header" in refused("h.csv", "the cat sat,pos\nthe dog ran,neg\n")
 
 
@@ -250,9 +250,9 @@ def test_columns_are_found_by_number(here) -> None:
 
 def test_a_table_with_only_a_header_is_reported(here) -> None:
     """It may be one text without a header."""
-    corpus, found = corpus_of("h.csv", "hello\n")
+    corpus, cells = corpus_of("h.csv", "hello\n")
     assert (
-        found == [] and "no other row" in corpus.warnings[0] and "--no-header" in corpus.warnings[0]
+        cells == [] and "no other row" in corpus.warnings[0] and "--no-header" in corpus.warnings[0]
     )
     assert texts("h.csv", "hello\n", header=False) == ["hello"]
 
@@ -266,7 +266,7 @@ def test_a_table_with_only_a_header_is_reported(here) -> None:
         (b"\n\ntext,n\na,1\nb,2", {}),
     ],
 )
-def test_marks_line_ends_and_encodings(here, content, options) -> None:
+def test_byte_order_marks_line_ends_and_encodings_are_handled(here, content, options) -> None:
     """A byte-order mark, line ends of Windows and old Macs, UTF-16, no final line end."""
     assert texts("a.csv", content, **options) == ["a", "b"]
 
@@ -355,8 +355,8 @@ def test_every_format_by_suffix_by_option_packed_and_piped(kind, here, monkeypat
     expected = [(1, "a", {"n": "1"}), (2, "b", {"n": "2"})]
     for suffix, pack in [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)]:
         assert texts(f"p.{kind}.{suffix}", pack(content)) == ["a", "b"]
-    for found in (records(f"a.{kind}", content), records("a.txt", content, input_format=kind)):
-        assert [(n, text, cells) for n, _, text, cells in found] == expected
+    for table_rows in (records(f"a.{kind}", content), records("a.txt", content, input_format=kind)):
+        assert [(n, text, cells) for n, _, text, cells in table_rows] == expected
     assert kind in TABLES.values()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
     corpus = Corpus(["-", "-"], input_format=kind)

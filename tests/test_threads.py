@@ -136,7 +136,7 @@ def test_a_resumed_run_keeps_its_threads(torch_threads: list[int], tmp_path: Pat
 
 
 @pytest.mark.parametrize("cores", [16], indirect=True)
-def test_models_that_torch_computes_are_read_by_useful_threads(
+def test_torch_models_use_a_useful_number_of_threads(
     cores: int, torch_threads: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A small model gets one thread, whatever was set before; or the number that was asked for."""
@@ -182,7 +182,7 @@ def test_the_library_sets_short_spins_before_torch_is_there(
 
 
 @pytest.mark.parametrize(("asked", "threads"), [(None, 7), (3, 3)])
-def test_a_run_is_trained_with_the_threads_that_its_model_is_worth(
+def test_a_run_uses_as_many_threads_as_its_model_needs(
     asked: int | None, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unless the user asks for another number; the record has the number that was set."""

@@ -72,19 +72,19 @@ def test_the_estimate_is_near_the_truth_where_all_types_are_equally_likely() -> 
 def test_unk_stands_for_at_least_what_was_cut(counts: dict, least: int, literal: int) -> None:
     """And never for less than one type; a smaller vocabulary never has an UNK of fewer."""
     kept = [token for token, count in counts.items() if count >= least]
-    found = estimate_unk_types(counts, kept)
-    assert found >= max(1, len(counts) - len(kept))
-    assert found <= estimate_unk_types(counts, kept[:-1])
+    types = estimate_unk_types(counts, kept)
+    assert types >= max(1, len(counts) - len(kept))
+    assert types <= estimate_unk_types(counts, kept[:-1])
     with_literal = estimate_unk_types(counts, kept, literal)
-    assert with_literal >= max(found, min(literal, len(kept)))
+    assert with_literal >= max(types, min(literal, len(kept)))
 
 
 def test_the_types_of_a_vocabulary_are_counted_while_it_is_built() -> None:
     """Words by hand: 6 of 12 are cut, seen once each; 4 are seen twice: 6 + 6 * 5 / (2 * 5)."""
     text = "a a a a b b b c c d d e e f f g h i j k l"
-    found = built(text, unit="word", words="whitespace", min_count=2)
-    assert found.unk_types == 9.0
-    assert count_unk_types(lambda: [text], found.vocabulary) == found.unk_types
+    vocabulary = built(text, unit="word", words="whitespace", min_count=2)
+    assert vocabulary.unk_types == 9.0
+    assert count_unk_types(lambda: [text], vocabulary.vocabulary) == vocabulary.unk_types
 
 
 def test_nothing_is_unknown_in_bytes_and_bpe() -> None:
@@ -122,7 +122,7 @@ def test_a_dataset_knows_what_unk_stands_for() -> None:
 # The price
 
 
-def test_the_wrong_sentence_does_not_win_by_its_unknown_words() -> None:
+def test_unknown_words_do_not_make_a_sentence_win() -> None:
     """Two unknown words of 1 in 5 beat two known ones, until each costs what its types share."""
     vocabulary = vocabulary_of("the cat sat", "word", words="whitespace", min_count=1)
     model = engine(uniform_model(len(vocabulary)))
@@ -191,7 +191,7 @@ def test_a_run_keeps_what_unk_stands_for(words: Path) -> None:
 
 
 @pytest.mark.parametrize(("stated", "types"), [(-5, 1.0), (0.5, 1.0), (7, 7.0)])
-def test_a_number_of_types_that_is_stated_is_at_least_one(
+def test_a_recorded_number_of_types_is_at_least_one(
     stated: float, types: float, words: Path
 ) -> None:
     """A run is a folder of files that anybody may have written."""
@@ -201,7 +201,7 @@ def test_a_number_of_types_that_is_stated_is_at_least_one(
     assert math.isfinite(run.unk_penalty)
 
 
-def test_both_halves_of_a_run_keep_it(here: Path) -> None:
+def test_both_halves_of_a_run_keep_the_number_of_types(here: Path) -> None:
     """The backward half is of the same text."""
     session = started(
         here, text=WORDS * 3, document="line", unit="word", min_count=4, direction="both",
@@ -250,8 +250,8 @@ def test_compare_charges_unknown_words(call: Call, here: Path, words: Path) -> N
     assert status == 0
     assert "penalized" in out.splitlines()[0]
     assert err.count("words: each unknown token (UNK) costs 2.303 nats more, ln 10") == 2
-    found = json.loads(call("compare", "words", "words", "--file", "t.txt", "--json")[1])
-    first, other = found["runs"]
+    content = json.loads(call("compare", "words", "words", "--file", "t.txt", "--json")[1])
+    first, other = content["runs"]
     assert other["difference"]["verdict"] == "no difference shown"
     assert other["difference"]["bits_per_byte"] == 0.0
     extra = 30 * math.log(10) / math.log(2) / first["bytes"]
@@ -266,12 +266,12 @@ def test_a_vocabulary_says_what_its_unk_stands_for(call: Call, here: Path) -> No
     (here / "t.txt").write_text(WORDS * 3 + "zebra yak xerus vole\n")
     flags = ["--unit", "word", "--words", "whitespace", "--min-count", "2"]
     assert "UNK stands for" in call("vocab", "t.txt", *flags)[1]
-    found = json.loads(call("vocab", "t.txt", *flags, "--json", "--out", "v.json")[1])
+    written = json.loads(call("vocab", "t.txt", *flags, "--json", "--out", "v.json")[1])
     again = json.loads(call("vocab", "t.txt", "--vocab", "v.json", "--json")[1])
-    assert found["unk_types"] == again["unk_types"] == 10.0
+    assert written["unk_types"] == again["unk_types"] == 10.0
 
 
-def test_words_are_charged_with_the_blanks_between_them(call: Call, words: Path) -> None:
+def test_perplexity_per_word_counts_words_not_tokens(call: Call, words: Path) -> None:
     """The perplexity per word is exp(nats / words), beside that per token, wherever it is shown."""
     tally = charlm.load(words).score("the cat saw us")[0].tally
     assert tally.word_perplexity == pytest.approx(math.exp(tally.nats / 4))

@@ -140,15 +140,15 @@ def trial(values: Nested) -> Trial:
     read = mirrored_dataset(data) if model.direction == "backward" else data
     task = language_model_task(read, training, fp32)
     trainer = Trainer(network, task, training, clock=lambda: 0.0)
-    found = hashlib.sha256(read.train.ids.tobytes())
+    digest = hashlib.sha256(read.train.ids.tobytes())
     for record in trainer.run():
         shown = record.to_dict() | {"seconds": 0.0, "tokens_per_second": 0.0}
-        found.update(repr(shown).encode())
+        digest.update(repr(shown).encode())
     with trainer.state.kept_weights():
         for name, tensor in network.state_dict().items():
-            found.update(name.encode() + tensor.numpy().tobytes())
+            digest.update(name.encode() + tensor.numpy().tobytes())
     facts = {VALIDATION: data.valid is not None, "document": data.boundaries.document}
-    return Trial(found.hexdigest(), settings, facts)
+    return Trial(digest.hexdigest(), settings, facts)
 
 
 cached = cache(lambda mode: trial(merge(BASE, MODES[mode])))
@@ -175,12 +175,12 @@ def test_a_setting_is_refused_if_it_has_no_effect(mode: str, name: str) -> None:
     """A setting is refused if and only if it has no effect; impossible models are left out."""
     values = merge(BASE, MODES[mode], nested(**{name: other_value(name, MODES[mode])}))
     try:
-        found = trial(values)
+        changed = trial(values)
     except CharlmError:
         return
-    if name in ("nonlinearity", "learned_state") and found.refuses(name):
+    if name in ("nonlinearity", "learned_state") and changed.refuses(name):
         return  # they would do something else than they say
-    assert (found.shown == cached(mode).shown) is found.refuses(name)
+    assert (changed.shown == cached(mode).shown) is changed.refuses(name)
 
 
 def test_every_setting_is_tried_or_named() -> None:
@@ -259,8 +259,8 @@ def test_values_of_a_preset_are_never_refused(preset: str, flags: dict[str, Any]
     """Values that lose their effect through an upper layer return to their defaults."""
     layers = [(f"preset {preset}", PRESETS[preset].settings), ("flag", nested(**flags))]
     values, origins = layered(layers)
-    found = drop_unused(settings_from(values), origins)
-    facts = facts_of(found)
+    used = drop_unused(settings_from(values), origins)
+    facts = facts_of(used)
     for name, setting in table().items():
         assert (
             facts[name] == setting.default

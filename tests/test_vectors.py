@@ -44,14 +44,14 @@ FORMATS = {
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_format_gives_the_wanted_words(name: str, tmp_path: Path) -> None:
+def test_every_format_gives_the_requested_words(name: str, tmp_path: Path) -> None:
     """With and without counts, text and binary, packed; nothing else is kept."""
     path = tmp_path / name
     path.write_bytes(FORMATS[name])
-    found = read_vectors(path, {"cat", "naïve", "dog"})
-    assert found.width == 3
-    assert set(found.by_word) == {"cat", "naïve"}
-    for word, vector in found.by_word.items():
+    vectors = read_vectors(path, {"cat", "naïve", "dog"})
+    assert vectors.width == 3
+    assert set(vectors.by_word) == {"cat", "naïve"}
+    for word, vector in vectors.by_word.items():
         np.testing.assert_allclose(vector, WORDS[word], rtol=1e-6)
 
 
@@ -61,9 +61,9 @@ def test_a_binary_file_whose_bytes_look_like_blanks_and_line_ends(tmp_path: Path
     words = dict(zip(["a", "b", "c"], values.tolist(), strict=True))
     path = tmp_path / "odd.bin"
     path.write_bytes(binary_of(words, b"\n"))
-    found = read_vectors(path, set(words))
+    vectors = read_vectors(path, set(words))
     for word, vector in words.items():
-        np.testing.assert_array_equal(found.by_word[word], np.array(vector, np.float32))
+        np.testing.assert_array_equal(vectors.by_word[word], np.array(vector, np.float32))
 
 
 @pytest.mark.parametrize("content", ["cat 1 2\n. . . 3 4\n", "2 2\n. . . 3 4\ncat 1 2\n"])
@@ -71,8 +71,8 @@ def test_a_word_may_hold_blanks(content: str, tmp_path: Path) -> None:
     """As some of GloVe's 840B do: numbers are counted from the right."""
     path = tmp_path / "v.txt"
     path.write_text(content)
-    found = read_vectors(path, {". . .", "cat"}).by_word
-    assert (found[". . ."].tolist(), found["cat"].tolist()) == ([3.0, 4.0], [1.0, 2.0])
+    vectors = read_vectors(path, {". . .", "cat"}).by_word
+    assert (vectors[". . ."].tolist(), vectors["cat"].tolist()) == ([3.0, 4.0], [1.0, 2.0])
 
 
 @pytest.mark.parametrize(
@@ -121,22 +121,20 @@ def test_a_byte_order_mark_is_dropped_and_reported(name: str, tmp_path: Path) ->
     """Before, it was a part of the first word or of the first count."""
     path = tmp_path / name
     path.write_bytes(b"\xef\xbb\xbf" + FORMATS[name])
-    found = read_vectors(path, {"cat"})
-    assert found.by_word["cat"].tolist() == WORDS["cat"]
-    assert ["byte-order mark" in note for note in found.warnings] == [True]
+    vectors = read_vectors(path, {"cat"})
+    assert vectors.by_word["cat"].tolist() == WORDS["cat"]
+    assert ["byte-order mark" in note for note in vectors.warnings] == [True]
 
 
 @pytest.mark.parametrize(("said", "notes"), [(5, 1), (2, 1), (3, 0)])
-def test_another_number_of_rows_than_the_header_says_is_reported(
-    said: int, notes: int, tmp_path: Path
-) -> None:
+def test_a_wrong_count_in_the_header_is_reported(said: int, notes: int, tmp_path: Path) -> None:
     """A file that was cut short between two lines has no other mark."""
     path = tmp_path / "v.vec"
     path.write_bytes(FORMATS["fast.vec"].replace(b"3 3", f"{said} 3".encode(), 1))
-    found = read_vectors(path, set(WORDS))
-    assert set(found.by_word) == set(WORDS)
-    assert len(found.warnings) == notes
-    assert all(f"says {said} vectors, the file has 3" in note for note in found.warnings)
+    vectors = read_vectors(path, set(WORDS))
+    assert set(vectors.by_word) == set(WORDS)
+    assert len(vectors.warnings) == notes
+    assert all(f"says {said} vectors, the file has 3" in note for note in vectors.warnings)
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
@@ -144,16 +142,16 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     matrix = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
     path = tmp_path / "v.txt"
     path.write_text("".join(vector_lines(["a", " ", "\n", "über"], matrix)), encoding="utf-8")
-    found = read_vectors(path, {"a", "\\x20", "\\n", "über"})
-    np.testing.assert_allclose(np.stack(list(found.by_word.values())), matrix, rtol=1e-4)
+    vectors = read_vectors(path, {"a", "\\x20", "\\n", "über"})
+    np.testing.assert_allclose(np.stack(list(vectors.by_word.values())), matrix, rtol=1e-4)
 
 
 def test_neighbours_by_hand() -> None:
     """Cosines of four vectors; a row is not its own neighbour, and zero is nobody's."""
     matrix = np.array([[1, 0], [2, 2], [0, -3], [0, 0]], np.float32)
-    found = nearest(matrix, 0, 5)
-    assert [index for index, _ in found] == [1, 2, 3]
-    assert [cosine for _, cosine in found] == pytest.approx([0.5**0.5, 0.0, 0.0])
+    neighbours = nearest(matrix, 0, 5)
+    assert [index for index, _ in neighbours] == [1, 2, 3]
+    assert [cosine for _, cosine in neighbours] == pytest.approx([0.5**0.5, 0.0, 0.0])
     assert len(nearest(matrix, 0, 1)) == 1
 
 
@@ -166,16 +164,16 @@ def vectors_file(folder: Path) -> Path:
 def test_entries_find_their_vectors_by_case_or_lower_case(tmp_path: Path) -> None:
     """`The` is read as `the` where there is no vector of its own; unknown ones keep theirs."""
     vocabulary = vocabulary_of(TEXT, "word", words="whitespace")
-    found = find_vectors(vectors_file(tmp_path), vocabulary)
-    names = {vocabulary.token_text(int(index)) for index in found.ids}
+    pretrained = find_vectors(vectors_file(tmp_path), vocabulary)
+    names = {vocabulary.token_text(int(index)) for index in pretrained.ids}
     assert names == {"the", "The", "cat"}
     model = tiny_model("lstm", len(vocabulary), embedding_size=3)
     before = model.embedding.weight.detach().clone()
-    set_vectors(model, found)
+    set_vectors(model, pretrained)
     after = model.embedding.weight.detach()
-    for index, vector in zip(found.ids, found.vectors, strict=True):
+    for index, vector in zip(pretrained.ids, pretrained.vectors, strict=True):
         assert after[index].tolist() == vector.tolist()
-    others = [index for index in range(len(vocabulary)) if index not in found.ids]
+    others = [index for index in range(len(vocabulary)) if index not in pretrained.ids]
     ratio = after[others] / before[others]
     torch.testing.assert_close(ratio, torch.full_like(ratio, float(ratio[0, 0])))
 
@@ -188,7 +186,7 @@ def begun(folder: Path, **changes) -> Session:
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_a_run_begins_with_the_vectors_and_may_keep_them(frozen: bool, tmp_path: Path) -> None:
+def test_a_run_starts_from_the_vectors_and_may_freeze_them(frozen: bool, tmp_path: Path) -> None:
     """The width follows, the coverage is reported; frozen vectors do not change."""
     session = begun(tmp_path, freeze_vectors=frozen)
     assert session.trainer.model.settings.embedding_size == 3
@@ -205,7 +203,7 @@ def test_a_run_begins_with_the_vectors_and_may_keep_them(frozen: bool, tmp_path:
         model.nearest("dog")
 
 
-def test_a_run_that_died_at_once_goes_on_without_the_file(tmp_path: Path) -> None:
+def test_a_run_killed_at_once_resumes_without_the_file(tmp_path: Path) -> None:
     """The vectors are kept with it, so it ends as a run that did not die."""
     whole = begun(tmp_path)
     list(whole.records())
@@ -240,7 +238,7 @@ def test_damaged_packed_files_are_refused(tmp_path: Path) -> None:
         read_vectors(tmp_path / "none.txt", {"cat"})
 
 
-def test_exported_vectors_of_pieces_with_blanks_come_in_again(tmp_path: Path) -> None:
+def test_exported_vectors_of_pieces_with_blanks_are_read_again(tmp_path: Path) -> None:
     """` the` and `the` are two entries of a bpe vocabulary, each with a vector of its own."""
     vocabulary = vocabulary_of(TEXT, "bpe")
     names = [vocabulary.token_text(index) for index in range(len(vocabulary))]
@@ -248,11 +246,11 @@ def test_exported_vectors_of_pieces_with_blanks_come_in_again(tmp_path: Path) ->
     matrix = np.random.default_rng(0).normal(size=(len(names), 3)).astype(np.float32)
     path = tmp_path / "v.txt"
     path.write_text("".join(vector_lines(names, matrix)), encoding="utf-8")
-    found = find_vectors(path, vocabulary)
-    np.testing.assert_allclose(found.vectors, matrix[found.ids], rtol=1e-4)
+    pretrained = find_vectors(path, vocabulary)
+    np.testing.assert_allclose(pretrained.vectors, matrix[pretrained.ids], rtol=1e-4)
 
 
-def test_both_halves_begin_with_the_vectors(tmp_path: Path) -> None:
+def test_both_halves_start_from_the_vectors(tmp_path: Path) -> None:
     """Frozen, they are the same in both at the end; the file is needed once only."""
     session = begun(tmp_path, direction="both", freeze_vectors=True)
     (tmp_path / "v.txt").unlink()

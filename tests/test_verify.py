@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import engine, seeded, started, tiny_model, vocabulary_of
 
-from charlm.errors import EnvironmentFailure, RunError
+from charlm.errors import RunError
 from charlm.files.atomic import MANIFEST, manifest_problems, write_json
 from charlm.files.safe_read import read_json
 from charlm.runs import run as run_module
@@ -119,35 +119,7 @@ def test_the_manifest_is_right_after_every_write(
     assert np.array_equal(output_of(path), output_in(models[0]))
 
 
-def test_the_same_weights_are_not_written_again(tmp_path: Path) -> None:
-    """Resuming must not touch what is right already."""
-    model = tiny_model(vocab_size=5)
-    path = fresh_run(tmp_path / "x", model)
-    write_weights(path, model)
-    before = (path / WEIGHTS).stat().st_mtime_ns
-    write_weights(path, model)
-    assert (path / WEIGHTS).stat().st_mtime_ns == before
-
-
-def test_a_failed_write_of_weights_leaves_the_older_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No space: an EnvironmentFailure, and the run is as good as before."""
-    old, new = tiny_model(vocab_size=5, seed=1), tiny_model(vocab_size=5, seed=2)
-    path = fresh_run(tmp_path / "x", old)
-    write_weights(path, old)
-
-    def full(*_: object) -> None:
-        raise EnvironmentFailure("no space")
-
-    monkeypatch.setattr(run_module, "write_file", full)
-    with pytest.raises(EnvironmentFailure):
-        write_weights(path, new)
-    assert problems(path) == {}
-    assert np.array_equal(output_of(path), output_in(old))
-
-
-def test_a_whole_run_has_no_problems(trained: Path) -> None:
+def test_an_intact_run_has_no_problems(trained: Path) -> None:
     """Every file of a run is looked at."""
     checks = verify_run(trained)
     assert problems(trained) == {}
@@ -210,7 +182,7 @@ def changed(path: Path, **changes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "told"),
+    ("model", "problem"),
     [
         ({"hidden_size": 10**9}, "hidden_size is 1000000000"),
         ({"num_layers": -1}, "num_layers is -1"),
@@ -224,10 +196,10 @@ def changed(path: Path, **changes) -> None:
         ({"tie_weights": True}, "tie_weights needs equal sizes"),
     ],
 )
-def test_a_config_that_claims_another_model_is_refused(model, told: str, path: Path) -> None:
+def test_a_config_that_claims_another_model_is_refused(model, problem: str, path: Path) -> None:
     """The words of the settings, as a damaged run and not as a usage error."""
     changed(path, model=read_json(path / CONFIG)["model"] | model)
-    with pytest.raises(RunError, match=told):
+    with pytest.raises(RunError, match=problem):
         load_run(path)
     assert WEIGHTS in problems(path)
 

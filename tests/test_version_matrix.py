@@ -19,9 +19,9 @@ EXTRAS = [line for lines in PROJECT["project"]["optional-dependencies"].values()
 
 
 def name_of(requirement: str) -> str:
-    found = re.match(r"[\w-]+", requirement)
-    assert found
-    return found[0]
+    match = re.match(r"[\w-]+", requirement)
+    assert match
+    return match[0]
 
 
 def test_every_dependency_has_a_lowest_version_that_is_pinned() -> None:
@@ -59,9 +59,9 @@ def test_interpreters_are_found_once_for_each_minor_version(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("PYENV_ROOT", raising=False)
     monkeypatch.setenv("PYTHONS", str(tmp_path / "missing"))
-    found = interpreters((3, 11))
-    assert found["3.14.2"] == tmp_path / "python3.99"
-    assert set(found) - {platform.python_version()} == {"3.14.2"}
+    by_version = interpreters((3, 11))
+    assert by_version["3.14.2"] == tmp_path / "python3.99"
+    assert set(by_version) - {platform.python_version()} == {"3.14.2"}
 
 
 def test_the_table_names_what_was_tried() -> None:

@@ -171,7 +171,7 @@ def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "vocab_size", "told"),
+    ("changes", "vocab_size", "problem"),
     [
         ({"hidden_size": 4}, V, "layers.0"),
         ({"embedding_size": 5}, V, r"embedding.weight has shape \(5, 4\).*\(5, 5\)"),
@@ -182,17 +182,17 @@ def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
         ({"hidden_size": 65536}, V, "layers.0"),
     ],
 )
-def test_a_model_of_other_shapes_is_named(changes, vocab_size, told, tmp_path: Path) -> None:
+def test_a_model_of_other_shapes_is_named(changes, vocab_size, problem, tmp_path: Path) -> None:
     """The first tensor that does not fit, with both shapes, before anything is allocated."""
     model = tiny_model("lstm", V)
     path = saved(tmp_path / "w", model)
     values = {"num_layers": 2, "hidden_size": 3, "embedding_size": 4} | changes
-    with pytest.raises(RunError, match=told) as caught:
+    with pytest.raises(RunError, match=problem) as caught:
         load_arrays(path, ModelSettings(**values), vocab_size)
     assert "do not match" in str(caught.value)
 
 
-def test_claimed_depth_costs_no_time(tmp_path: Path) -> None:
+def test_a_false_depth_is_refused_with_little_work(tmp_path: Path) -> None:
     """A config.json that claims 256 layers is found out by the file's header at once."""
     path = saved(tmp_path / "w", tiny_model())
 

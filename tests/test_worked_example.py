@@ -54,12 +54,12 @@ def test_gradients_are_those_of_finite_differences(cell: str) -> None:
     for name, gradient in example.gradients.items():
         weights = {key: np.array(value) for key, value in example.weights.items()}
         for place in np.ndindex(weights[name].shape):
-            found = []
+            losses = []
             for move in (1e-5, -1e-5):
                 moved = {key: value.copy() for key, value in weights.items()}
                 moved[name][place] += move
-                found.append(mean_nats(example, moved, "hello"))
-            difference = (found[0] - found[1]) / 2e-5
+                losses.append(mean_nats(example, moved, "hello"))
+            difference = (losses[0] - losses[1]) / 2e-5
             assert np.array(gradient)[place] == pytest.approx(difference, abs=1e-8), name
 
 
