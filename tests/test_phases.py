@@ -60,7 +60,7 @@ class Screen:
         )
 
     def at(self, seconds: float) -> list[str]:
-        """What is shown at a moment."""
+        """Return what is shown at a time."""
         self.now = seconds
         before = len(self.lines)
         self.display.tick()

@@ -119,7 +119,7 @@ def test_embedding_dropout_drops_whole_entries() -> None:
 
 @pytest.mark.parametrize("rate", [0.0001, 0.1, 0.5, 0.95])
 def test_the_rate_is_met_to_within_chance(rate: float) -> None:
-    """Of 200,001 values, an odd number; kept ones are scaled up to keep the mean."""
+    """For an odd number of values; kept ones are scaled up to keep the mean."""
     values = dropped(torch.ones(200_001), rate, torch.Generator().manual_seed(3))
     gone = float((values == 0).double().mean())
     assert abs(gone - rate) < 5 * (rate * (1 - rate) / 200_001) ** 0.5 + 1e-5

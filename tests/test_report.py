@@ -1,4 +1,4 @@
-"""What people look at: figures checked by hand, text that is never markup, widths that fit."""
+"""Tables and lines for people: figures checked by hand, and widths that fit the terminal."""
 
 import io
 import json
@@ -28,27 +28,22 @@ from charlm.units import Tally
 
 
 def drawn(renderable: object, width: int = 80) -> str:
-    """What a terminal of this width without colour shows."""
+    """Return what a terminal of this width without colour shows."""
     out = io.StringIO()
     Console(file=out, width=width, markup=False, highlight=False, emoji=False).print(renderable)
     return out.getvalue()
 
 
 def scored(text: str = "ab", nats: float = 2.0) -> Score:
-    """A text of two tokens, one nat each by default."""
+    """Return a score of two tokens, one nat each by default."""
     tokens = tuple(TokenScore(token=t, id=2, nats=nats / 2, rank=1, oov=t == "b") for t in text[:2])
     return Score(text=text, tally=Tally(nats=nats, tokens=2, chars=2, oov=1), tokens=tokens)
 
 
 def test_durations_are_written_as_people_say_them() -> None:
     """Seconds, minutes, hours."""
-    assert [duration(s) for s in (0.4, 59, 60, 187, 3723)] == [
-        "0 s",
-        "59 s",
-        "1:00 min",
-        "3:07 min",
-        "1:02:03 h",
-    ]
+    durations = [duration(seconds) for seconds in (0.4, 59, 60, 187, 3723)]
+    assert durations == ["0 s", "59 s", "1:00 min", "3:07 min", "1:02:03 h"]
 
 
 def test_numbers_have_fixed_digits_and_missing_ones_a_dash() -> None:
@@ -113,13 +108,9 @@ def test_progress_has_the_usual_unit_of_each_vocabulary(unit: str, expected: str
     """Bits for characters and bytes, perplexity for words."""
     place = {"step": 10, "epoch": 0, "tokens": 5, "seconds": 61.0, "progress": 0.5}
     step = StepRecord(
-        **place,
-        nats_per_token=1.0,
-        learning_rate=0.1,
-        gradient_norm=1.0,
-        clipped=0.0,
+        **place, nats_per_token=1.0, learning_rate=0.1, gradient_norm=1.0, clipped=0.0,
         tokens_per_second=12345.6,
-    )
+    )  # fmt: skip
     assert step_line(step, unit) == f"{expected}  12,346 tokens/s"
     evaluation = EvaluationRecord(**place, best=True, tally=Tally(nats=5, tokens=5, words=5))
     line = evaluation_line(evaluation, unit)

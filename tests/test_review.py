@@ -102,7 +102,7 @@ def test_memorised_text_may_span_documents(
 
 @pytest.mark.parametrize("lines", [1, 2])
 def test_samples_reset_the_state_like_training(lines: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not at the line ends inside of a row of blank-separated words."""
+    """At line ends only if each line was a document."""
     vocabulary = vocabulary_of("a b\n" * 30, unit="word", words="whitespace")
     row = [*vocabulary.encode("a b").tolist(), vocabulary.eos] * lines
     train = encoded_documents([row] * 50)

@@ -87,7 +87,7 @@ def test_temperature_divides_the_logits() -> None:
 
 
 def test_temperature_zero_takes_the_likeliest_of_the_lowest_id() -> None:
-    """Of equal tokens the first is chosen, in every row."""
+    """The first of equal tokens is chosen, in every row."""
     logits = np.array([[1.0, 5.0, 5.0], [2.0, 2.0, 2.0], [GONE, 0.0, 1.0]])
     chosen = next_distribution(logits, Sampling(temperature=0.0))
     assert chosen.tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 1]]

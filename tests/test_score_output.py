@@ -27,7 +27,7 @@ TEXTS = st.one_of(st.sampled_from(AWKWARD), st.text(st.characters(codec="utf-8")
 ROWS = st.lists(st.tuples(st.one_of(st.none(), TEXTS), TEXTS), min_size=1, max_size=6)
 
 READS_NUL = tuple(int(part) for part in pandas.__version__.split(".")[:2]) >= (3, 1)
-"""Whether this pandas keeps a NUL character; before 3.1 it ended the field."""
+"""True if this pandas keeps a NUL character; before 3.1 it ended the field."""
 
 
 def readable(rows: list[tuple[str | None, str]]) -> list[tuple[str | None, str]]:
@@ -38,7 +38,7 @@ def readable(rows: list[tuple[str | None, str]]) -> list[tuple[str | None, str]]
 
 
 def scored(text: str) -> Score:
-    """A score whose tokens are the characters, every second one unknown."""
+    """Return a score whose tokens are the characters, every second one unknown."""
     tokens = tuple(
         TokenScore(token=letter, id=2, nats=1.0, rank=3, oov=at % 2 == 1)
         for at, letter in enumerate(text)
@@ -48,7 +48,7 @@ def scored(text: str) -> Score:
 
 
 def written(name: str, rows: list[tuple[str | None, str]], *, tokens: bool = False) -> str:
-    """What a format writes of texts, each with one cell of another column."""
+    """Return scored texts in a format, each with one cell of another column."""
     writer = FORMATS[name](tokens=tokens, kept=["item"])
     lines = [
         writer.lines(
@@ -294,7 +294,7 @@ def test_a_text_that_begins_with_a_dash(verb: str, text: str, call: Call) -> Non
 
 
 def test_a_mistyped_option_is_not_taken_for_a_text(call: Call) -> None:
-    """Where one of nearly that name is known."""
+    """If an option of nearly that name exists."""
     assert "Put an argument that begins" not in call("score", "--formt", "x")[2]
     assert "Put an argument that begins" in call("score", "--some text", "x")[2]
 
@@ -342,7 +342,7 @@ def test_tokens_that_are_missing_are_refused() -> None:
 
 
 def test_a_byte_order_mark_on_stdin_is_not_scored(call: Call) -> None:
-    """As in a file; the first sentence of a file made on Windows had an unknown token."""
+    """The first sentence of a file from Windows had an unknown token."""
     plain = call("score", "--run", "tales", stdin=b"The fox\nsat.\n")
     marked = call("score", "--run", "tales", stdin=b"\xef\xbb\xbfThe fox\nsat.\n")
     assert plain[:2] == marked[:2]

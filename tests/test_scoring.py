@@ -125,7 +125,7 @@ def test_carried_texts_may_come_in_any_batches() -> None:
 @either_end
 @pytest.mark.parametrize("carry", [False, True])
 def test_tokens_sum_to_their_text(unit: str, end: bool, carry: bool) -> None:
-    """As many as the tally counts, with its nats, ids and unknowns; asking changes no score."""
+    """Their number, nats and unknowns are those of the tally; asking for them changes no score."""
     plain = scorer(unit, end=end, carry=carry).score(TEXTS)
     detailed = scorer(unit, end=end, carry=carry).score(TEXTS, tokens=True)
     for text, bare, score in zip(TEXTS, plain, detailed, strict=True):

@@ -297,7 +297,7 @@ def test_warnings_of_trials_are_reported(settings: Settings, tmp_path: Path) -> 
 
 
 def test_a_resumed_search_tries_new_values(settings: Settings, tmp_path: Path) -> None:
-    """And an equal search with the same seed tries the same values."""
+    """An equal search with the same seed tries the same values."""
     one = {"knobs": ("learning_rate",), **TINY}
     values = [next(iter(search(settings, tmp_path / "s", **one))).values for _ in range(2)]
     assert values[0] != values[1]

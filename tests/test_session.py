@@ -538,7 +538,7 @@ def test_a_longer_run_is_accepted(tmp_path: Path) -> None:
 
 
 def test_a_longer_run_is_validated_on_the_way(tmp_path: Path) -> None:
-    """As often as a run of that length from the start."""
+    """The same number of times as a run of that length from the start."""
     path = finished(tmp_path, steps=12, evals=3)
     session = resume(path, {"training": {"steps": 60, "evals": 5}})
     steps = [r.step for r in session.records() if isinstance(r, EvaluationRecord)]
@@ -919,7 +919,7 @@ def test_an_overconfident_run_is_calibrated(tmp_path: Path) -> None:
 def test_missing_kernels_are_reported_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And not after an hour, when the finished run is measured."""
+    """Rather than after an hour, when the finished run is measured."""
     monkeypatch.setenv("CHARLM_KERNELS", "mmx")
     with pytest.raises(EnvironmentFailure, match="mmx"):
         begun(tmp_path)
@@ -1029,7 +1029,7 @@ def test_an_old_run_with_settings_without_effect_can_be_read(tmp_path: Path) -> 
 
 
 def test_damaged_weights_without_a_checkpoint_are_trained_again(tmp_path: Path) -> None:
-    """As the error advises: delete the damaged checkpoints, and resume."""
+    """The error advises this: delete the damaged checkpoints, and resume."""
     path = finished(tmp_path)
     data = (path / WEIGHTS).read_bytes()
     (path / WEIGHTS).write_bytes(with_flipped_bit(data))

@@ -38,7 +38,7 @@ def fails(expected: type[Exception], *names, **options) -> str:
 
 
 def test_files_are_read_in_the_order_given(here):
-    """Not in the order of their names."""
+    """The order of their names does not matter."""
     (here / "b.txt").write_text("B\n")
     (here / "a.txt").write_text("A\n")
     corpus = Corpus(["b.txt", "a.txt"])
@@ -223,7 +223,7 @@ def test_standard_input_can_be_read_again(monkeypatch):
 
 
 def test_no_standard_input_is_reported(monkeypatch):
-    """As in a program without a console."""
+    """A program without a console has none."""
     monkeypatch.setattr(sys, "stdin", None)
     assert "no standard input" in fails(CorpusError, "-")
 

@@ -104,7 +104,7 @@ def test_the_training_loss_is_the_evaluated_one(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*TRAINED, *STRUCTURES])
 def test_gradients_are_those_of_finite_differences(name: str) -> None:
-    """Of a loss with respect to every weight that is learnt."""
+    """For a loss and every weight that is learnt."""
     model = tiny_model(name, V).double()
     learnt = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
 

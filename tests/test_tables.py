@@ -153,7 +153,7 @@ def test_quotes_in_tsv_are_text(here) -> None:
 
 
 def test_quotes_enclose_fields_if_a_name_is_in_quotes(here) -> None:
-    """As R writes it; this is reported, and --quoting none turns it off."""
+    """R writes this; it is reported, and --quoting none turns it off."""
     content = '"text"\tn\n"a\tb"\t1\n"c ""d"""\t2\n'
     corpus, cells = corpus_of("r.tsv", content)
     assert cells == ["a\tb", 'c "d"'] and "--quoting none" in corpus.warnings[0]

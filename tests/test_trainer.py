@@ -291,7 +291,7 @@ def weights_of(trainer: Trainer) -> torch.Tensor:
 
 @pytest.mark.parametrize("train", [STREAM, DOCUMENTS], ids=["stream", "documents"])
 def test_validation_in_the_middle_changes_nothing(train: EncodedText) -> None:
-    """Not even a caller that evaluates between the records."""
+    """A caller may also evaluate between the records."""
     ends, losses = [], []
     for evals, valid in ((9, VALID), (1, VALID), (1, None)):
         trainer = make(train, valid, evals=evals)
@@ -426,7 +426,7 @@ def test_too_many_broken_steps_in_a_row_are_an_error() -> None:
     assert trainer.counters.skipped == MAX_SKIPPED
     now_and_then = tuple(step for step in every if step % MAX_SKIPPED)
     trainer = broken_at(make(**chosen), now_and_then)
-    records = [record for record in trainer.run() if isinstance(record, StepRecord)]
+    records = step_records(trainer)
     assert trainer.counters.step == 3 * MAX_SKIPPED
     assert any(np.isnan(record.nats_per_token) for record in records)
     assert all(json.dumps(record.to_dict(), allow_nan=False) for record in records)
@@ -497,6 +497,10 @@ def test_the_logged_training_loss_is_the_loss_of_the_text(monkeypatch: pytest.Mo
     (record,) = trainer.run()
     tally = evaluate(engine(trainer.model), DOCUMENTS)
     assert record.nats_per_token == pytest.approx(tally.nats / tally.tokens, rel=1e-6)
+
+
+def step_records(trainer: Trainer) -> list[StepRecord]:
+    return [record for record in trainer.run() if isinstance(record, StepRecord)]
 
 
 def evaluations(trainer: Trainer) -> list[EvaluationRecord]:
@@ -971,7 +975,7 @@ class Cramped:
 def test_too_little_memory_splits_the_batches(rows: int, monkeypatch) -> None:
     """With one warning for each halving; weights and losses are as with enough memory."""
     roomy = make(steps=12, dropout={}, valid=None)
-    expected = [record for record in roomy.run() if isinstance(record, StepRecord)]
+    expected = step_records(roomy)
     trainer = make(steps=12, dropout={}, valid=None)
     cramped = Cramped(trainer.model, rows)
     monkeypatch.setattr(trainer.model, "read", cramped)

@@ -1,4 +1,4 @@
-"""What UNK stands for, what that costs, and that unknown words no longer make a text win."""
+"""The number of types that UNK stands for, and the penalty for unknown words."""
 
 import io
 import json
@@ -70,7 +70,7 @@ def test_the_estimate_is_near_the_truth_where_all_types_are_equally_likely() -> 
     literal=st.integers(0, 9),
 )
 def test_unk_stands_for_at_least_what_was_cut(counts: dict, least: int, literal: int) -> None:
-    """And never for less than one type; a smaller vocabulary never has an UNK of fewer."""
+    """At least one type; a smaller vocabulary never has an UNK of fewer types."""
     kept = [token for token, count in counts.items() if count >= least]
     types = estimate_unk_types(counts, kept)
     assert types >= max(1, len(counts) - len(kept))
@@ -95,7 +95,7 @@ def test_nothing_is_unknown_in_bytes_and_bpe() -> None:
 
 
 def test_literal_unks_hide_their_types() -> None:
-    """As in Penn Treebank: as many types as entries, or as there are such tokens."""
+    """In Penn Treebank, UNK has as many types as entries, or as <unk> tokens, if they are fewer."""
     few = built("<unk> a a b b <unk>", unit="word", words="whitespace")
     many = built("<unk> " * 50 + "a a b b c c", unit="word", words="whitespace")
     assert (few.unk_types, many.unk_types) == (2.0, 3.0)

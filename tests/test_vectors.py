@@ -68,7 +68,7 @@ def test_a_binary_file_whose_bytes_look_like_blanks_and_line_ends(tmp_path: Path
 
 @pytest.mark.parametrize("content", ["cat 1 2\n. . . 3 4\n", "2 2\n. . . 3 4\ncat 1 2\n"])
 def test_a_word_may_hold_blanks(content: str, tmp_path: Path) -> None:
-    """As some of GloVe's 840B do: numbers are counted from the right."""
+    """Some of GloVe's 840B do: numbers are counted from the right."""
     path = tmp_path / "v.txt"
     path.write_text(content)
     vectors = read_vectors(path, {". . .", "cat"}).by_word
@@ -229,7 +229,7 @@ def test_vectors_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 
 def test_damaged_packed_files_are_refused(tmp_path: Path) -> None:
-    """As those of a corpus are."""
+    """Like those of a corpus."""
     for name in ("v.txt.gz", "v.txt.xz", "v.txt.bz2"):
         (tmp_path / name).write_bytes(gzip.compress(FORMATS["glove.txt"])[:-12] + b"x" * 9)
         with pytest.raises(CorpusError, match="cannot be unpacked"):

@@ -95,7 +95,7 @@ class Trap:
 
 @pytest.mark.parametrize("kind", ["pickle", "torch", "torch zip"])
 def test_a_pickle_under_a_good_name_is_refused(kind: str, tmp_path: Path) -> None:
-    """And what it would do when loaded is not done."""
+    """Its code is not executed."""
     marker, buffer = tmp_path / "marker", io.BytesIO()
     if kind == "pickle":
         buffer.write(pickle.dumps(Trap(marker)))
@@ -141,7 +141,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("name", DAMAGED)
 def test_damaged_files_are_run_errors(name: str, tmp_path: Path) -> None:
-    """Whatever is in the file: one error that names it, little work, nothing large allocated."""
+    """One error that names the file, with little work and nothing large allocated."""
     path = tmp_path / "w.safetensors"
     path.write_bytes(DAMAGED[name])
     model = tiny_model().settings
