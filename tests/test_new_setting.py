@@ -48,8 +48,8 @@ def test_a_new_setting_is_one_field(tmp_path: Path) -> None:
     for words in (["--warmth", "3"], ["--set", "warmth=3"], ["--heat", "3"]):
         status, _, err = charlm(tmp_path, "train", "a.txt", *words)
         assert status == 2 and "is 3; expected at least 0 and at most 2" in err
-    small = "--steps 2 --hidden 4 --layers 1 --batch 2 --bptt 8 --name w".split()
-    status, _, err = charlm(tmp_path, "train", "a.txt", "--warmth", "1.5", *small)
+    small = ["--steps", "2", "--hidden", "4", "--layers", "1", "--batch", "2", "--bptt", "8"]
+    status, _, err = charlm(tmp_path, "train", "a.txt", "--warmth", "1.5", "--name", "w", *small)
     assert status == 0, err
     record = json.loads((tmp_path / "checkpoints" / "w" / "run.json").read_text(encoding="utf-8"))
     assert record["settings"]["training"]["warmth"] == 1.5

@@ -16,7 +16,7 @@ from charlm.runs.layout import read_record
 from charlm.runs.locate import find_run
 from charlm.training import search as search_module
 from charlm.training.records import EvaluationRecord
-from charlm.training.search import KNOBS, results
+from charlm.training.search import KNOBS, TrialRecord, results
 from charlm.training.trainer import Trainer
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 60
@@ -40,6 +40,11 @@ def search(settings: Settings, folder: Path, *, tick: float = 0.01, **options):
 
 TINY = {"trial_minutes": 0.004, "minutes": 1.0}
 """Trials of 24 readings of the clock."""
+
+
+def first_trial(settings: Settings, folder: Path, **options) -> TrialRecord:
+    """Return the first trial of a search; the search ends there."""
+    return next(iter(search(settings, folder, **{"knobs": ("dropout",)} | TINY | options)))
 
 
 def test_values_are_in_their_ranges_and_reach_the_runs(settings: Settings, tmp_path: Path) -> None:
@@ -89,11 +94,11 @@ def test_a_trial_that_was_interrupted_is_resumed(settings: Settings, tmp_path: P
     (first,) = search(settings, folder, minutes=0.01, **one)
     assert (first.number, first.state) == (0, "paused")
     before = read_record(folder / "trial-000")["results"]["step"]
-    second = next(iter(search(settings, folder, minutes=9.0, **one)))
+    second = first_trial(settings, folder, minutes=9.0, **one)
     assert (second.number, second.values) == (0, first.values)
     assert second.state == "complete"
     assert read_record(folder / "trial-000")["results"]["step"] > before
-    third = next(iter(search(settings, folder, minutes=9.0, **one)))
+    third = first_trial(settings, folder, minutes=9.0, **one)
     assert third.number == 1
 
 
@@ -117,21 +122,20 @@ def test_an_impossible_trial_is_skipped(settings: Settings, tmp_path: Path, monk
 
 def test_another_search_in_the_same_folder_is_refused(settings: Settings, tmp_path: Path) -> None:
     folder = tmp_path / "s"
-    next(iter(search(settings, folder, knobs=("dropout",), **TINY)))
+    first_trial(settings, folder)
     with pytest.raises(RunError, match="holds a search over other texts, settings or knobs"):
-        next(iter(search(settings, folder, knobs=("bptt",), **TINY)))
+        first_trial(settings, folder, knobs=("bptt",))
 
 
 def test_a_search_of_an_older_version_is_resumed(settings: Settings, tmp_path: Path) -> None:
     """It lacks settings that came later; its texts are read as they were."""
     folder = tmp_path / "s"
-    one = {"knobs": ("dropout",), **TINY}
-    next(iter(search(settings, folder, **one)))
+    first_trial(settings, folder)
     content = json.loads((folder / "search.json").read_text())
     del content["settings"]["corpus"]["keep_cr"], content["settings"]["corpus"]["glue"]
     del content["settings"]["model"]["mixture"]
     (folder / "search.json").write_text(json.dumps(content))
-    trial = next(iter(search(settings, folder, **one)))
+    trial = first_trial(settings, folder)
     assert trial.number == 1
     corpus = read_record(folder / "trial-001")["settings"]["corpus"]
     assert (corpus["keep_cr"], corpus["glue"]) == (True, True)
@@ -161,14 +165,14 @@ def test_a_search_that_cannot_work_is_refused(
     """
     changed = settings_from(merge(settings.to_dict(), nested(**values)))
     with pytest.raises(UsageError, match=problem):
-        next(iter(search(changed, tmp_path / "s", knobs=knobs, **TINY)))
-    assert next(iter(search(settings, tmp_path / "s", knobs=("dropout",), **TINY))).number == 0
+        first_trial(changed, tmp_path / "s", knobs=knobs)
+    assert first_trial(settings, tmp_path / "s").number == 0
 
 
 def test_without_optuna_the_extra_is_named(settings: Settings, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(EnvironmentFailure, match=r"pip install 'charlm\[search\]'"):
-        next(iter(search(settings, tmp_path / "s", **TINY)))
+        first_trial(settings, tmp_path / "s")
     assert not (tmp_path / "s").exists()
 
 
@@ -176,13 +180,13 @@ def test_an_error_of_every_trial_is_raised_at_once(tmp_path: Path) -> None:
     """A missing text leaves no folder of failed trials."""
     missing = settings_from({"corpus": {"sources": [str(tmp_path / "no.txt")]}})
     with pytest.raises(Exception, match=r"no\.txt"):
-        next(iter(search(missing, tmp_path / "s", **TINY)))
+        first_trial(missing, tmp_path / "s")
 
 
 def test_trials_that_all_fail_end_the_search(settings: Settings, tmp_path: Path) -> None:
     """Story: the text was deleted before the second search; thirty trials failed each second."""
     folder = tmp_path / "s"
-    next(iter(search(settings, folder, knobs=("dropout",), **TINY)))
+    first_trial(settings, folder)
     Path(settings.corpus.sources[0]).unlink()
     with pytest.raises(RunError, match=r"5 trials in a row failed, the last because: .*text\.txt"):
         list(search(settings, folder, knobs=("dropout",), minutes=9.0, trial_minutes=0.004))
@@ -194,15 +198,15 @@ def test_two_searches_in_one_folder_exclude_each_other(settings: Settings, tmp_p
     first = search(settings, folder, knobs=("dropout",), **TINY)
     next(first)
     with pytest.raises(EnvironmentFailure, match="is being trained by"):
-        next(iter(search(settings, folder, knobs=("dropout",), **TINY)))
+        first_trial(settings, folder)
     first.close()
-    assert next(iter(search(settings, folder, knobs=("dropout",), **TINY))).number == 1
+    assert first_trial(settings, folder).number == 1
 
 
 def test_a_pruned_trial_is_listed_with_its_best(settings: Settings, tmp_path: Path) -> None:
     """Optuna keeps the last figure of a pruned trial; the table shows the best."""
     folder = tmp_path / "s"
-    next(iter(search(settings, folder, knobs=("dropout",), **TINY)))
+    first_trial(settings, folder)
     study = search_module._Study(search_module._optuna(), folder, 0)
     trial = study.next_trial()
     for step, nats in ((1, 2.05), (2, 2.3)):
@@ -216,7 +220,7 @@ def test_trials_are_judged_on_a_part_of_a_long_text(
 ) -> None:
     """Otherwise validations would take all of its time; the part is the same for every trial."""
     monkeypatch.setattr(search_module, "JUDGED_TOKENS", 50)
-    trial = next(iter(search(settings, tmp_path / "s", knobs=("dropout",), **TINY)))
+    trial = first_trial(settings, tmp_path / "s")
     kept = read_record(tmp_path / "s" / "trial-000")["results"]
     assert (trial.state, kept["valid"]["tokens"]) == ("complete", 50)
     card = (tmp_path / "s" / "trial-000" / "README.md").read_text()
@@ -238,7 +242,7 @@ def test_a_trial_is_judged_by_how_long_it_was_trained(
 
     monkeypatch.setattr(Trainer, "_evaluation_record", slowly)
     folder = tmp_path / "s"
-    next(iter(search(settings, folder, knobs=("dropout",), minutes=1.0, trial_minutes=0.05)))
+    first_trial(settings, folder, trial_minutes=0.05)
     study = search_module._Study(search_module._optuna(), folder, 0).study
     trained, with_validation = marks[0]
     reported = sorted(study.trials[0].intermediate_values)
@@ -248,7 +252,7 @@ def test_a_trial_is_judged_by_how_long_it_was_trained(
 def test_a_trial_that_kills_its_process_is_given_up(settings: Settings, tmp_path: Path) -> None:
     """After three kills in a row; a pause does not count."""
     folder = tmp_path / "s"
-    next(iter(search(settings, folder, knobs=("dropout",), **TINY)))
+    first_trial(settings, folder)
     study = search_module._Study(search_module._optuna(), folder, 0)
     trial = study.next_trial()
     study.set_starts(trial, 2)
@@ -269,7 +273,7 @@ def test_a_trial_that_runs_out_of_memory_fails(
         raise error
 
     monkeypatch.setattr(search_module, "_follow", fail)
-    trial = next(iter(search(settings, tmp_path / "s", knobs=("dropout",), **TINY)))
+    trial = first_trial(settings, tmp_path / "s")
     assert (trial.state, bool(trial.problem)) == ("failed", True)
 
 
@@ -281,7 +285,7 @@ def test_a_trial_that_the_user_stops_was_not_killed(
 
     monkeypatch.setattr(search_module, "_follow", stop)
     with pytest.raises(KeyboardInterrupt):
-        next(iter(search(settings, tmp_path / "s", knobs=("dropout",), **TINY)))
+        first_trial(settings, tmp_path / "s")
     study = search_module._Study(search_module._optuna(), tmp_path / "s", 0)
     assert study.starts(study.next_trial()) == 0
 
@@ -292,13 +296,13 @@ def test_warnings_of_trials_are_reported(settings: Settings, tmp_path: Path) -> 
     file.write_bytes(b"the quick brown fox \xff jumps " * 60)
     corpus = replace(settings.corpus, sources=(str(file),), errors="replace")
     bad = replace(settings, corpus=corpus)
-    trial = next(iter(search(bad, tmp_path / "s", knobs=("dropout",), **TINY)))
+    trial = first_trial(bad, tmp_path / "s")
     assert any("U+FFFD" in note for note in trial.warnings)
 
 
 def test_a_resumed_search_tries_new_values(settings: Settings, tmp_path: Path) -> None:
     """An equal search with the same seed tries the same values."""
-    one = {"knobs": ("learning_rate",), **TINY}
-    values = [next(iter(search(settings, tmp_path / "s", **one))).values for _ in range(2)]
+    one = {"knobs": ("learning_rate",)}
+    values = [first_trial(settings, tmp_path / "s", **one).values for _ in range(2)]
     assert values[0] != values[1]
     assert next(iter(search(settings, tmp_path / "other", **one))).values == values[0]
