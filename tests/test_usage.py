@@ -43,6 +43,7 @@ pytestmark = pytest.mark.usefixtures("here")
         ("sample --top-p 2", "--top-p is 2; expected more than 0 and at most 1"),
         ("train x.txt --unit words", "--unit is 'words'; expected one of char"),
         ("train x.txt --hidden 0", "--hidden is 0; expected at least 1"),
+        ("train x.txt --hidden 8 --set hidden_size=9", "--hidden was given by --set too; give it"),
         ("train x.txt --set hidden_size=0", "charlm: hidden_size is 0; expected"),
         ("train x.txt --set skip=maybe", "charlm: skip is 'maybe'; expected true or false"),
         ("sample --run tales --engine gpu", "--engine is 'gpu'; expected one of auto, native, num"),

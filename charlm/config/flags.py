@@ -93,7 +93,7 @@ def with_pairs(flags: Nested, pairs: Iterable[str]) -> Nested:
     pairs_given = settings_in(pairs)
     for section, values in pairs_given.items():
         for key in values.keys() & flags.get(section, {}).keys():
-            raise UsageError(f"{key} was given by --set and by a flag of its own; give one of them")
+            raise UsageError(f"{named(key)} was given by --set too; give it once")
     return merge(flags, pairs_given)
 
 
