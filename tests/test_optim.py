@@ -96,12 +96,6 @@ def test_the_settings_reach_the_optimiser(name: str) -> None:
     assert (x < 1.0).all()
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimiser_has_a_default_rate(name: str) -> None:
-    """The rule for runs without --learning-rate."""
-    assert 0.0 < OPTIMIZERS[name].learning_rate <= 10.0
-
-
 def test_plain_sgd_by_hand() -> None:
     """x - rate (gradient + decay x), and with momentum the running sum."""
     x = nn.Parameter(torch.tensor([2.0]))

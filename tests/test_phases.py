@@ -1,4 +1,4 @@
-"""Phases of long work: what the core reports, and what a terminal and a pipe show of it."""
+"""Phases of long work: what the core reports, and what a terminal and a pipe show."""
 
 import fcntl
 import io
@@ -50,7 +50,7 @@ class Recorder:
 
 
 class Screen:
-    """A display without a thread: a clock that is set by hand, and what was shown."""
+    """Display without a thread, with a clock that is set by hand and a list of what was shown."""
 
     def __init__(self, *, terminal: bool, width: int = 80) -> None:
         self.now, self.lines = 0.0, []

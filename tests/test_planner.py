@@ -451,7 +451,7 @@ def test_a_default_run_takes_about_its_minutes(tokens: int, speed: float) -> Non
 
 
 def test_a_long_validation_text_is_read_less_often() -> None:
-    """At least once, and as often as the user said."""
+    """At least once, and as often as the user asked for."""
     short, long = stream(50_000, valid=50), stream(500, valid=5_000)
     assert planned(short, epochs=2.0).settings.training.evals == 8
     assert planned(long, epochs=2.0, evals=40).settings.training.evals == 40

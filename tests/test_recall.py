@@ -1,4 +1,4 @@
-"""The task with a known lag: its text, what is measured on it, and that it teaches."""
+"""The recall task, which has a known lag: its text, its measurements and its lesson."""
 
 import json
 import random
@@ -130,7 +130,7 @@ def test_all_curves_are_in_one_plot() -> None:
 def test_the_command_compares_on_the_task(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a text; the table says what it was, and a cell that is not known is refused first."""
+    """It needs no text; an unknown cell is refused first."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(recall, "STEPS", 2)
     status, out, err = call("gradients", "--compare", "rnn,gru", "--lags", "9")

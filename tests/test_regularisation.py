@@ -1,4 +1,4 @@
-"""Regularisers: each drops what it says, where it says, and only in training."""
+"""Regularisers: each drops what and where it should, and only in training."""
 
 import numpy as np
 import pytest

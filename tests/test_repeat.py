@@ -1,4 +1,4 @@
-"""Runs that are the same twice: what a load on the machine must not change."""
+"""Repeated runs: the load of the machine changes nothing."""
 
 import json
 import shlex
@@ -61,7 +61,7 @@ def test_a_resumed_run_keeps_its_precision(
 def test_a_change_of_precision_is_reported(
     changes: dict[str, object], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a processor without bfloat16, and where the user asks for another one."""
+    """On a processor without bfloat16, and if the user asks for another precision."""
     path = begun_in_bf16(tmp_path, monkeypatch)
     monkeypatch.setattr(devices, "processor_has_bf16", lambda: False)
     monkeypatch.setattr(devices, "MIN_BF16_WEIGHTS", 0)
@@ -137,7 +137,7 @@ def test_the_command_reads_the_text_as_the_run_did(
 def test_a_run_whose_settings_changed_is_not_called_the_same(
     tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first steps went at other rates, so that no command repeats them; a plain stop is none.
+    """Its first steps had other rates, so no command repeats them; a stop changes no settings.
 
     A run of the clock cannot be repeated to the bit either.
     """

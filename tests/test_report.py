@@ -122,7 +122,7 @@ def test_progress_has_the_usual_unit_of_each_vocabulary(unit: str, expected: str
     ("progress", "hint"), [(0.0, None), (0.25, "1:00 min left"), (0.8, "5 s left"), (1.0, None)]
 )
 def test_a_plain_line_shows_the_time_left(progress: float, hint: str | None) -> None:
-    """At the pace so far; nothing before the beginning and after the end."""
+    """At the speed so far; no time at the beginning and at the end."""
     record = StepRecord(
         step=1234, epoch=1, tokens=9, seconds=20.0, progress=progress, nats_per_token=math.log(2),
         learning_rate=0.1, gradient_norm=1.0, clipped=0.0, tokens_per_second=1000.0,
@@ -133,7 +133,7 @@ def test_a_plain_line_shows_the_time_left(progress: float, hint: str | None) -> 
 
 
 def test_the_review_has_rows_of_advice_and_memory() -> None:
-    """Advice under one head, memory under another; what is not known is left out."""
+    """Advice and memory have a heading each; unknown figures are left out."""
     memory = Memory(overlap=12, text="to be or not", novel=0.25, novel_held_out=0.5)
     review = Review(train_nats_per_token=1.0, advice=["well fitted", "more text"], memory=memory)
     rows = progress.review_pairs(review, "char")
@@ -154,7 +154,7 @@ def test_the_review_has_rows_of_advice_and_memory() -> None:
      ("word", 1.5, "1.50 nats/token (1.40 to 1.60)")],
 )  # fmt: skip
 def test_an_expectation_has_the_usual_unit_of_each_vocabulary(unit: str, nats: float, hint) -> None:
-    """Words as perplexity, but for symbols between blanks; and nothing where nothing is known."""
+    """Perplexity for words, except for symbols between blanks; nothing if nothing is known."""
     expected = {"nats": nats, "low": nats - 0.1, "high": nats + 0.1}
     planned = {"passes": 2.25, "memory_bytes": 1.26e9, "expected": expected}
     record = {"planned": planned, "settings": {"vocabulary": {"unit": unit}}}
@@ -181,7 +181,7 @@ BUILT_IN = {"valid_frac": None, "valid": (), "sources": [str(shipped("corpora", 
     ],
 )
 def test_the_source_is_shown_beside_complete_models_only(vocabulary, oov: int, known: bool) -> None:
-    """Text that is left out, or unknown, costs next to nothing: the source would seem beaten."""
+    """Omitted or unknown text costs almost nothing, so the model would seem to beat its source."""
     whole = {"unit": "char", "words": "text", "lowercase": False, "normalize": "none"}
     record = {
         "name": "a",

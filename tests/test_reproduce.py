@@ -1,4 +1,4 @@
-"""Recipes: settings that hold together, and ours beside published, stopped and resumed."""
+"""Recipes: valid settings, our figures beside the published ones, stopped and resumed."""
 
 import json
 from dataclasses import replace
@@ -137,7 +137,7 @@ def test_without_a_name_the_recipes_are_listed(call: Call) -> None:
 
 
 def test_names_are_held_out_as_makemore_does() -> None:
-    """By its program's own lines: a thousand of a permutation drawn by torch's seed 3407."""
+    """By the lines of its program: a thousand of a permutation with torch's seed 3407."""
     lines = [f"n{number}" for number in range(2500)]
     torch.manual_seed(3407)
     order = torch.randperm(len(lines)).tolist()
@@ -150,7 +150,7 @@ def test_names_are_held_out_as_makemore_does() -> None:
 def test_the_splits_of_a_list_are_kept_beside_its_run(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run's test text is the drawn one; too short a list is refused."""
+    """The run's test text is the held-out one; a list that is too short is refused."""
     plain = RECIPES["names"]
     monkeypatch.setitem(RECIPES, "names", replace(plain, settings=merge(plain.settings, SMALL)))
     (tmp_path / "names").mkdir()

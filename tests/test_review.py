@@ -66,7 +66,7 @@ def dataset(train: str, valid: str | None) -> Dataset:
 
 
 def test_memorised_text_is_found() -> None:
-    """A model that can only say abcde... against a text of it: all of it stands there."""
+    """A model that can only write abcde..., compared with a text of the same letters."""
     data = dataset(TEXT, "edcba" * 10)
     model = tiny_model("lstm", len(data.vocabulary), num_layers=1, embedding_size=7, hidden_size=7)
     cycle = data.vocabulary.encode("abcdea").tolist()

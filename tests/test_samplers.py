@@ -38,7 +38,7 @@ def distribution(**sampling) -> list[float]:
     ("k", "ids"), [(0, [0, 1, 2, 3]), (1, [1]), (2, [1, 3]), (3, [1, 2, 3]), (4, [0, 1, 2, 3])]
 )
 def test_top_k_keeps_the_k_likeliest(k: int, ids: list[int]) -> None:
-    """0 keeps all, as does more than there are; what is kept is not changed."""
+    """0 keeps all, like a k above their number; kept logits are not changed."""
     assert kept(keep_top_k(LOGITS, k)) == ids
     assert keep_top_k(LOGITS, k)[0, ids].tolist() == LOGITS[0, ids].tolist()
     assert keep_top_k(LOGITS, 99) is LOGITS
@@ -155,7 +155,7 @@ ROWS = st.lists(
 )
 @settings(max_examples=300)
 def test_the_likeliest_token_can_always_be_sampled(rows, temperature, top_k, top_p, min_p) -> None:
-    """Any rules together: rows sum to one, what was impossible stays so, the likeliest stays in."""
+    """With any rules rows sum to one, impossible tokens stay so, and the likeliest is kept."""
     logits = np.array(rows)
     before = logits.copy()
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
@@ -193,7 +193,7 @@ def test_probabilities_are_the_exponentials_of_their_logarithms(rows) -> None:
 
 
 def test_sampling_inverts_the_cumulative_distribution() -> None:
-    """0.1, 0.5, 0.7 and 1.0 are the borders; what has no probability is never drawn."""
+    """0.1, 0.5, 0.7 and 1.0 are the borders; a token of probability 0 is never sampled."""
     uniform = np.array([0.0, 0.099, 0.11, 0.49, 0.51, 0.69, 0.71, 0.999])
     rows = np.tile(P, (len(uniform), 1))
     assert draw(rows, uniform).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]

@@ -144,7 +144,7 @@ def test_only_the_header_of_tsv_is_always_in_quotes() -> None:
 
 
 def test_scores_have_a_line_for_each_row() -> None:
-    """The penalized log-probability; what is missing is a number to other programs too."""
+    """The penalized log-probability; a missing one is nan, a number to other programs."""
     assert written("scores", [("abc", "x"), (None, "y")]) == "-3.250000\nnan\n"
 
 
@@ -167,7 +167,7 @@ def test_no_column_of_the_input_is_lost_to_one_of_the_output(columns: list[str])
 
 @given(text=st.text("ab\n\r", max_size=12), size=st.integers(1, 5))
 def test_lines_are_numbered_however_the_text_is_cut(text: str, size: int) -> None:
-    """A line for each line end, and what is left after the last one."""
+    """A record for each line end, and one for text after the last one."""
     corpus = Corpus.from_text(text, "line")
     corpus._reading = ReadSettings(keep_cr=True)
     corpus._chunk_chars = size
@@ -195,7 +195,7 @@ pytestmark = pytest.mark.usefixtures("here")
 
 
 def test_an_empty_cell_is_a_row_in_its_place(call: Call, here: Path) -> None:
-    """The bug: 23 rows of 1,619 were skipped, and the columns side by side no longer paired."""
+    """The bug: 23 of 1,619 rows were skipped, so two columns no longer matched."""
     (here / "t.csv").write_text('good,bad,n\nthe pear,"the\npair",1\nthe apple,,2\nthe tree,x,3\n')
     for column in ("good", "bad"):
         status, out, _ = call("score", "--file", "t.csv", "--column", column)
@@ -221,7 +221,7 @@ def test_a_file_without_text_is_reported(call: Call, here: Path, name: str, cont
 
 
 def test_columns_to_keep_are_chosen(call: Call, here: Path) -> None:
-    """By names with commas between them; in the table for people only where asked for."""
+    """By names with commas between them; the table for people has them only if asked for."""
     (here / "t.csv").write_text('text,item,"a,b",c\nthe pear,7,8,9\n')
     head, row = call("score", "--file", "t.csv", "--column", "text")[1].splitlines()
     assert head.split("\t")[-4:] == ['"text"', "item", "a,b", "c"]
@@ -284,7 +284,7 @@ def test_only_alternatives_are_ranked(call: Call, here: Path) -> None:
 @pytest.mark.parametrize("text", ["- who is there", "-who", "--5 is", "-"])
 @pytest.mark.parametrize("verb", ["score", "next", "fill"])
 def test_a_text_that_begins_with_a_dash(verb: str, text: str, call: Call) -> None:
-    """The error says how to give it; there it is a text."""
+    """The error says how to give it as a text."""
     status, _, err = call(verb, text) if text != "-" else (2, "", f"charlm {verb} -- ")
     assert status == 2
     assert f"charlm {verb} -- " in err

@@ -45,7 +45,7 @@ def nats_of(scores: list[Score]) -> list[float]:
 @every_unit
 @either_end
 def test_scores_are_in_the_order_of_the_texts(unit: str, end: bool) -> None:
-    """Each is what one token at a time gives for that text alone, however long the others are."""
+    """Each equals the score of that text alone, token by token, however long the others are."""
     scores = scorer(unit, end=end).score(TEXTS)
     assert [score.text for score in scores] == TEXTS
     for text, score in zip(TEXTS, scores, strict=True):
@@ -77,7 +77,7 @@ def test_the_end_symbol_counts_only_if_the_model_has_learnt_one() -> None:
 
 
 def test_an_empty_text_scores_the_end_after_the_beginning() -> None:
-    """log P(EOS | start) where texts end; nothing at all where they do not."""
+    """log P(EOS | start) if texts end; nothing if they do not."""
     ended = scorer(end=True).score([""], tokens=True)[0]
     assert ended.tally.tokens == 1
     assert ended.tally.nats == pytest.approx(naive_nats(MODELS["char"], [EOS])[0], abs=1e-5)

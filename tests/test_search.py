@@ -67,7 +67,7 @@ def test_values_are_in_their_ranges_and_reach_the_runs(settings: Settings, tmp_p
 
 
 def test_bad_trials_are_stopped_early(settings: Settings, tmp_path: Path, monkeypatch) -> None:
-    """A rate near 0 never gets to the end beside one that learns; the best comes first."""
+    """A rate near 0 never gets to the end if another one learns; the best is listed first."""
     draws = itertools.cycle([0.02, 1e-9])
     monkeypatch.setitem(
         KNOBS, "learning_rate",

@@ -254,7 +254,7 @@ def test_an_engine_cannot_write_into_a_learnt_state() -> None:
 
 
 def test_each_document_starts_from_the_learnt_state() -> None:
-    """A model that ends every document at once: all nats are those of the first token."""
+    """If a model ends every document at once, all nats are those of the first token."""
     model = tiny_model("learnt state", V)
     with torch.no_grad():
         model.output.weight.mul_(0.1)

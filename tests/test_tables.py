@@ -1,4 +1,4 @@
-"""Tables in files: what was written is read back, and misfits are refused with their line."""
+"""Tables in files: written rows are read back, and malformed ones are refused with their line."""
 
 import bz2
 import csv

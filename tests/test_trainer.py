@@ -836,7 +836,7 @@ def test_the_last_step_is_a_mean_over_the_remaining_windows() -> None:
 
 
 def test_states_are_reset_with_their_probability() -> None:
-    """Some rows of some windows; all of them at 1, where every window stands alone."""
+    """For some sequences of some windows; at 1 for all of them, so each window is independent."""
     trainer = make(state_reset=0.5, valid=None, model=tiny_model("learnt state", V))
     windows = trainer.task.batches.epoch(Position())
     _, carried = trainer.backward(next(windows), None, 1.0)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import version_matrix
-from version_matrix import HIGHEST, LOWEST, Combination, Outcome, interpreters, requirements, table
+from version_matrix import HIGHEST, LOWEST, interpreters, requirements
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -62,17 +62,6 @@ def test_interpreters_are_found_once_for_each_minor_version(
     by_version = interpreters((3, 11))
     assert by_version["3.14.2"] == tmp_path / "python3.99"
     assert set(by_version) - {platform.python_version()} == {"3.14.2"}
-
-
-def test_the_table_names_what_was_tried() -> None:
-    rows = [
-        (Combination(Path("p"), "3.12.1", LOWEST), Outcome({"torch": "2.6.0"}, "9 passed", True)),
-        (Combination(Path("p"), "3.13.0", HIGHEST), Outcome({}, "not installed: x", False)),
-    ]
-    lines = table(rows).splitlines()
-    assert lines[0].startswith("| Python | versions | torch |")
-    assert lines[2].startswith("| 3.12.1 | lowest | 2.6.0 | - |")
-    assert lines[3].endswith("| not installed: x |")
 
 
 def test_the_list_installs_nothing(tmp_path: Path) -> None:
