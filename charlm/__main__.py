@@ -1,10 +1,10 @@
-"""`python -m charlm`, and what the command `charlm` calls."""
+"""Entry point of `python -m charlm` and of the command `charlm`."""
 
 import sys
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C while it is loaded ends with 130 and no traceback."""
+    """Run the command line. Ctrl-C while it loads exits with 130 and no traceback."""
     try:
         from charlm.cli import main as run
     except KeyboardInterrupt:

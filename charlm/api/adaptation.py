@@ -75,9 +75,9 @@ class Adaptation:
 
     def _temperatures(self) -> Iterator[Method]:
         model = self.backend.model
-        part = sample_of(_kept_text(self.model, "valid", "fit a temperature on"))
+        text = sample_of(_kept_text(self.model, "valid", "fit a temperature on"))
         with phase("fitting the temperature"):
-            scale = fit_scale(lambda factor: evaluate(TorchBackend(model, factor), part).nats)
+            scale = fit_scale(lambda factor: evaluate(TorchBackend(model, factor), text).nats)
         if self.backend.logit_scale != 1.0:
             yield "uncalibrated", lambda text: evaluate(TorchBackend(model), text)
         fitted = TorchBackend(model, scale)
@@ -151,7 +151,7 @@ def _kept_text(model: Model, name: str, purpose: str) -> EncodedText:
 
 
 def _averaged(model: Model) -> tuple[dict[str, Tensor], list[int]]:
-    """Return the mean weights of a run's checkpoints, and the steps of these."""
+    """Return the mean weights of a run's checkpoints, and their steps."""
     weights, steps = mean_weights(model.path)
     if len(steps) < 2:
         raise UsageError(
@@ -162,7 +162,7 @@ def _averaged(model: Model) -> tuple[dict[str, Tensor], list[int]]:
 
 
 def _with_others(model: Model, methods: Methods) -> list[Model]:
-    """Return the model and those to mix it with. Raises UsageError if their tokens differ."""
+    """Return the model and the models to mix it with. Raises UsageError if their tokens differ."""
     others = [load(name, checkpoints=methods.checkpoints) for name in methods.others]
     for name, other in zip(methods.others, others, strict=True):
         same = other.vocabulary.to_json() == model.vocabulary.to_json()

@@ -44,9 +44,9 @@ def compare_runs(
 ) -> Comparison:
     """Compare models on files, or on the text that all their runs held out.
 
-    `reading` has fields of `Reading`; `unk_penalty` is the cost of an unknown token in nats, by
-    default that of each run; `seed` is that of the bootstrap. Raises UsageError for fewer than two
-    models, for one that reads backward, and for runs that held out different texts.
+    `reading` has fields of `ReadSettings`. `unk_penalty` is the cost of an unknown token in nats;
+    by default each run has its own. `seed` seeds the bootstrap. Raises UsageError for fewer than
+    two models, for one that reads backward, and for runs that held out different texts.
     """
     if len(models) < 2:
         raise UsageError(f"found {len(models)} run; expected two runs or more to compare")
@@ -54,7 +54,9 @@ def compare_runs(
         if model.run.backward:
             raise UsageError(f"{model.path.name} reads backward; expected runs that read forward")
     notes: list[str] = []
-    texts, sizes = _of_files(models, files, reading, notes) if files else _held_out(models, notes)
+    texts, sizes = (
+        _read_files(models, files, reading, notes) if files else _held_out_texts(models, notes)
+    )
     losses = []
     for model, text in zip(models, texts, strict=True):
         penalty = model.run.unk_penalty if unk_penalty is None else unk_penalty
@@ -69,7 +71,7 @@ def compare_runs(
     return Comparison(runs=losses, differences=[None, *others], notes=notes)
 
 
-def _of_files(
+def _read_files(
     models: Sequence[Model],
     files: Sequence[str],
     reading: Mapping[str, Any] | None,
@@ -87,7 +89,7 @@ def _of_files(
     ], sizes
 
 
-def _held_out(
+def _held_out_texts(
     models: Sequence[Model], notes: list[str]
 ) -> tuple[list[EncodedText], Sequence[float]]:
     """Return the text that all runs held out, and the number of bytes of each line."""

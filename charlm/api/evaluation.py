@@ -39,7 +39,7 @@ def evaluate_run(
 ) -> Evaluation:
     """Return the tallies of files, or of the text that the run held out.
 
-    `document` and `reading` (fields of `Reading`) say how files are read, by default as in
+    `document` and `reading` (fields of `ReadSettings`) say how files are read, by default as in
     training. `reset_every` resets the state after that many tokens. Raises UsageError if the run
     keeps too little text, CorpusError for a text that is empty or cannot be read.
     """

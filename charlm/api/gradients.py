@@ -1,4 +1,4 @@
-"""How far back the gradient reaches: in a run, or in small models of several cells."""
+"""Measurement of how far back the gradient reaches, in a run or in small models of cells."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from charlm.runs.run import load_run
 from charlm.text.corpus import Corpus
 
 LAGS = 200
-"""Tokens back that are measured on a text."""
+"""Default number of tokens back for a text."""
 
 
 def run_gradients(
@@ -25,7 +25,7 @@ def run_gradients(
 ) -> GradientFlow:
     """Measure the gradient in a run, on files or on the text that it keeps.
 
-    `reading` has fields of `Reading`; `lags` is the number of tokens back (LAGS). Raises
+    `reading` has fields of `ReadSettings`; `lags` is the number of tokens back (LAGS). Raises
     CorpusError if the text is missing or too short.
     """
     corpus = None

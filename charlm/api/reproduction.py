@@ -59,7 +59,7 @@ def open_recipe(
     if (path / RECORD).exists():
         _check_same(path, chosen, seed)
         return resume(path)
-    return _started(path, chosen, data, 1 if seed is None else seed, command)
+    return _start(path, chosen, data, 1 if seed is None else seed, command)
 
 
 def recipe_result(name: str, *, checkpoints: Path | None = None) -> RecipeResult:
@@ -95,19 +95,19 @@ def _check_same(path: Path, chosen: Recipe, seed: int | None) -> None:
             f"{path} was started with seed {recorded}; expected --seed {recorded}, or none. For "
             "another seed use another --checkpoints"
         )
-    if record.get("recipe") != _plain(chosen):
+    if record.get("recipe") != _as_json(chosen):
         raise RunError(
             f"{path} was made by another recipe of this name; expected a run of this one. Delete "
             "it, or use another --checkpoints"
         )
 
 
-def _plain(chosen: Recipe) -> Any:
-    """Return the settings of a recipe as JSON stores them."""
+def _as_json(chosen: Recipe) -> Any:
+    """Return the settings of a recipe as they are read back from JSON."""
     return json.loads(json.dumps(chosen.settings))
 
 
-def _started(path: Path, chosen: Recipe, data: Path, seed: int, command: str) -> "Session":
+def _start(path: Path, chosen: Recipe, data: Path, seed: int, command: str) -> "Session":
     from charlm.training.start import start
 
     places = {part: getattr(chosen, part) for part in ("train", "valid", "test")}
@@ -118,7 +118,7 @@ def _started(path: Path, chosen: Recipe, data: Path, seed: int, command: str) ->
             f"{missing[0]} does not exist; expected the corpora below {data}. Name their folder "
             "with --data or CHARLM_DATA"
         )
-    if chosen.drawn:
+    if chosen.makemore_split:
         files = _split_list(files["train"], path.with_name(f"{path.name}-texts"))
     corpus = {"sources": (str(files["train"]),)} | {
         part: (str(files[part]),) for part in ("valid", "test") if part in files
@@ -131,7 +131,7 @@ def _started(path: Path, chosen: Recipe, data: Path, seed: int, command: str) ->
         origins={f"{s}.{k}": "recipe" for s, values in given.items() for k in values},
         command=command,
     )
-    session.record["recipe"] = _plain(chosen)
+    session.record["recipe"] = _as_json(chosen)
     write_record(path, session.record)
     return session
 

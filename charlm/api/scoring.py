@@ -15,8 +15,8 @@ from charlm.text.sources.rows import Record
 BATCH = 256
 """Number of sentences that are scored at once."""
 Batches = Iterator[list[Record]]
-Note = Callable[[str], None]
-"""Receiver of notes about a text."""
+Warn = Callable[[str], None]
+"""Receiver of warnings about a text."""
 
 
 def score_rows(
@@ -34,51 +34,53 @@ def score_rows(
             yield [(row, None if row.text is None else next(scores)) for row in rows]
 
 
-def file_sentences(path: Path, reading: Mapping[str, Any], note: Note) -> Batches:
+def file_sentences(path: Path, reading: Mapping[str, Any], warn: Warn) -> Batches:
     """Return the lines of a file or the rows of a table; the first batch is read at once.
 
     `reading` has fields of `ReadSettings`. Raises CorpusError.
     """
     corpus = Corpus([str(path)], document="line", reading=ReadSettings(**reading))
     records = corpus.records()
-    return _noted(corpus, list(islice(records, BATCH)), records, note)
+    return _with_warnings(corpus, list(islice(records, BATCH)), records, warn)
 
 
-def _noted(corpus: Corpus, batch: list[Record], records: Iterator[Record], note: Note) -> Batches:
-    """Yield the first batch and the others, and pass on notes as they arise."""
+def _with_warnings(
+    corpus: Corpus, batch: list[Record], records: Iterator[Record], warn: Warn
+) -> Batches:
+    """Yield the first batch and the others, and pass on warnings as they arise."""
     reported = 0
     while batch:
         for text in corpus.warnings[reported:]:
-            note(text)
+            warn(text)
         reported = len(corpus.warnings)
         yield batch
         batch = list(islice(records, BATCH))
     for text in corpus.warnings[reported:]:
-        note(text)
+        warn(text)
 
 
 def stream_sentences(
-    blocks: Iterable[bytes], name: str, reading: Mapping[str, Any], note: Note
+    blocks: Iterable[bytes], name: str, reading: Mapping[str, Any], warn: Warn
 ) -> Batches:
     """Yield the lines of a stream as they arrive. Raises CorpusError.
 
-    Notes report that the first lines look like a table, and that lines end with a carriage return,
-    which is left out.
+    Warns if the first lines look like a table, and if lines end with a carriage return, which is
+    left out.
     """
     rules = ReadSettings(**reading)
-    lines = _lines(blocks, name, rules, note)
+    lines = _lines(blocks, name, rules, warn)
     if rules.input_format == "auto":
-        lines = _advised(lines, name, note)
+        lines = _advised(lines, name, warn)
     batches = numbered(lines)
-    return batches if rules.keep_cr else _without_cr(batches, note)
+    return batches if rules.keep_cr else _without_cr(batches, warn)
 
 
 def _lines(
-    blocks: Iterable[bytes], name: str, rules: ReadSettings, note: Note
+    blocks: Iterable[bytes], name: str, rules: ReadSettings, warn: Warn
 ) -> Iterator[list[str]]:
     encoding, rest = codec_name(rules.encoding), ""
     for piece in decode(
-        iter(blocks), name, note, encoding=encoding, errors=rules.errors, sniff_bytes=1
+        iter(blocks), name, warn, encoding=encoding, errors=rules.errors, sniff_bytes=1
     ):
         *lines, rest = (rest + piece).split("\n")
         if lines:
@@ -87,10 +89,10 @@ def _lines(
         yield [rest]
 
 
-def _advised(batches: Iterator[list[str]], name: str, note: Note) -> Iterator[list[str]]:
+def _advised(batches: Iterator[list[str]], name: str, warn: Warn) -> Iterator[list[str]]:
     for number, batch in enumerate(batches):
         if number == 0 and (advice := advice_for("\n".join([*batch, ""]))):
-            note(f"{name} {advice}")
+            warn(f"{name} {advice}")
         yield batch
 
 
@@ -102,10 +104,10 @@ def numbered(batches: Iterable[list[str]]) -> Batches:
         number += len(batch)
 
 
-def _without_cr(batches: Batches, note: Note) -> Batches:
+def _without_cr(batches: Batches, warn: Warn) -> Batches:
     reported = False
     for batch in batches:
         if not reported and any(row.text and row.text.endswith("\r") for row in batch):
             reported = True
-            note("lines end with a carriage return; it was left out. Keep it with --keep-cr")
+            warn("lines end with a carriage return; it was left out. Keep it with --keep-cr")
         yield [row._replace(text=row.text and row.text.removesuffix("\r")) for row in batch]

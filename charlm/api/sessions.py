@@ -35,10 +35,10 @@ Nested = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to train: settings by section, where they come from, and the run.
+    """Request to train: settings by section, their origin, and the run.
 
     `flags` are settings that were given one by one; `source` names them in origins ("flag" or
-    "argument"). `more` are lengths to add to a run that is resumed.
+    "argument"). `more` has lengths to add to a resumed run.
     """
 
     flags: Nested
@@ -143,7 +143,7 @@ def _changes(nested: Nested, record: Mapping[str, Any], name: str) -> Nested:
             before *= factor
             changes |= {key: now} if now > before * (1.0 + 1e-9) else {}
         elif not (key == "steps" and results.get("step", 0) >= now):
-            raise _made_otherwise(f"with {key} {before}, not {now}", "the settings", name)
+            raise _differing_run(f"with {key} {before}, not {now}", "the settings", name)
     return {"training": changes} if changes else {}
 
 
@@ -152,15 +152,15 @@ def _check_text(nested: Nested, record: dict[str, Any], path: Path, vocab: Path 
     if vocab:
         own, other = (vocabulary_bytes(load_vocabulary(p)) for p in (path / TOKENIZER, vocab))
         if own != other:
-            raise _made_otherwise(f"with another vocabulary than {vocab}", "the same", path.name)
+            raise _differing_run(f"with another vocabulary than {vocab}", "the same", path.name)
     given = settings_from(nested).corpus
     if given.sources:
         before = settings_from(record["settings"]).corpus
         if text_changed(replace(before, **{key: getattr(given, key) for key in PATHS}), record):
-            raise _made_otherwise("from another text: it has changed", "the text", path.name)
+            raise _differing_run("from another text: it has changed", "the text", path.name)
 
 
-def _made_otherwise(how: str, expected: str, name: str) -> UsageError:
+def _differing_run(how: str, expected: str, name: str) -> UsageError:
     return UsageError(
         f"run {name} was made {how}; expected {expected} that it was made with. Use --overwrite "
         "to train it again, or another --name"

@@ -1,4 +1,4 @@
-"""Training from Python: `fit` trains and returns the model, `train` returns an iterator."""
+"""Training from Python: `fit` returns the model, `train` an iterator of records."""
 
 import contextlib
 import signal
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Training(Iterator["Record"]):
     """Iterator that trains a new run in `path` and yields its records.
 
-    Training starts with the first `next`. A training that is dropped before that warns.
+    Training starts with the first `next`. One that is deleted before that warns.
     """
 
     def __init__(self, session: "Session") -> None:
@@ -45,7 +45,7 @@ class Training(Iterator["Record"]):
         return next(self._records)
 
     def stop(self) -> None:
-        """Ask for an end after the current step, with everything saved. Continue to iterate."""
+        """Stop and save after the current step; iterate on until then."""
         self._sessions[-1].trainer.stop("interrupted")
 
     def close(self) -> None:
@@ -100,20 +100,20 @@ def fit(
     interrupt (Ctrl-C, or the stop button of a notebook) saves before it raises KeyboardInterrupt.
     Raises a subclass of CharlmError.
     """
-    with _shown(progress) as bar, listening(bar):
+    with _progress_bar(progress) as bar, listening(bar):
         training = train(*sources, text=text, **options)
-        with contextlib.closing(training), _saved_first(training):
+        with contextlib.closing(training), _saving_on_interrupt(training):
             for record in training:
                 bar.show(record, training.unit)
     return load(training.path)
 
 
 @contextlib.contextmanager
-def _saved_first(training: Training) -> Iterator[None]:
-    """Make the first interrupt stop training after its step, and the second one at once.
+def _saving_on_interrupt(training: Training) -> Iterator[None]:
+    """Make the first interrupt stop training after the step, the second one at once.
 
-    Raises KeyboardInterrupt at the end if there was an interrupt. Only the main thread is
-    interrupted, and a program's own handler stays.
+    Raises KeyboardInterrupt at the end if there was an interrupt. Other threads, and
+    programs with a handler of their own, are left alone.
     """
     interrupts: list[int] = []
 
@@ -185,7 +185,7 @@ def _checked(sources: tuple[Any, ...]) -> tuple[str, ...]:
     return tuple(map(str, sources))
 
 
-OF_FILES = {f.name for f in fields(ReadSettings)} - {"keep_cr"}
+FILE_SETTINGS = {f.name for f in fields(ReadSettings)} - {"keep_cr"}
 """Settings that apply to files only."""
 
 
@@ -196,7 +196,7 @@ def _in_memory(text: str, settings: CorpusSettings) -> Corpus:
     if settings.sources:
         raise UsageError("text and files were both given; give one of them")
     defaults = CorpusSettings()
-    for name in sorted(OF_FILES):
+    for name in sorted(FILE_SETTINGS):
         value = getattr(settings, name)
         if value != getattr(defaults, name):
             raise UsageError(
@@ -219,7 +219,7 @@ class _Bar:
             self._bar.set_description_str(phase.name)
 
     def end(self, phase: Phase) -> None:
-        """Keep the name until something else is shown."""
+        """Keep the name; the next phase or record replaces it."""
 
     def show(self, record: "Record", unit: str) -> None:
         """Move the bar to a record."""
@@ -237,7 +237,7 @@ class _Bar:
 
 
 @contextlib.contextmanager
-def _shown(progress: bool | None) -> Iterator[_Bar]:
+def _progress_bar(progress: bool | None) -> Iterator[_Bar]:
     """Show a bar, by default only in a notebook or on a terminal."""
     if progress is False or sys.stderr is None:  # none in a program without a console
         yield _Bar()

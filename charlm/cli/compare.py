@@ -1,4 +1,4 @@
-"""`charlm compare`: compare runs on one text, and tell a difference from chance."""
+"""`charlm compare`: compare runs on one text, with confidence intervals."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def compare(
     runs: Annotated[
-        list[str], typer.Argument(help="Two or more runs; others are compared with the first.")
+        list[str], typer.Argument(help="Two or more runs, each compared with the first.")
     ],
     files: Annotated[
         list[str] | None,

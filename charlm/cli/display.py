@@ -67,7 +67,7 @@ class Display:
             Line.clear()
 
     def tick(self) -> None:
-        """Show what is due."""
+        """Update the line of a terminal, or write a line to a log if it is time."""
         open_phases, now = self.shown, self.clock()
         if Verbosity.level == 0 or not open_phases:
             return
@@ -95,7 +95,7 @@ class Display:
 
 
 class _Shown:
-    """Open phase with the times of its begin and of its last line in a log."""
+    """Open phase, with the times of its start and of its last line in a log."""
 
     def __init__(self, phase: Phase, begun: float) -> None:
         self.phase, self.begun = phase, begun
@@ -118,7 +118,7 @@ class _Shown:
 
 
 def fitted(head: str, fraction: float, text: str, times: str, width: int, most: int = BAR) -> str:
-    """Return a line below `width` columns; first the bar shrinks, then the text."""
+    """Return a line of fewer than `width` columns; the bar shrinks first, then the text."""
     from tqdm.utils import disp_len, disp_trim  # of characters that take two columns
 
     text = escape_unprintable(text)
@@ -154,7 +154,7 @@ def shown_phases() -> Iterator[None]:
     watcher = threading.Thread(target=update, daemon=True)
 
     def watch() -> None:
-        """Start the updates with the first phase; most commands have none."""
+        """Start the updates at the first phase; most commands have none."""
         if not watcher.is_alive() and not ended.is_set():
             watcher.start()
 

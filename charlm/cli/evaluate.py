@@ -28,9 +28,7 @@ def evaluate(
     ] = None,
     reset: Annotated[
         bool,
-        typer.Option(
-            "--reset", help="Reset the state at each window, as in papers on transformers."
-        ),
+        typer.Option("--reset", help="Reset the state at each window, as transformer papers do."),
     ] = False,
     cache: Annotated[
         int | None,

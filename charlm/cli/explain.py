@@ -1,4 +1,4 @@
-"""`charlm explain`: show the four-letter example of the textbooks in numbers."""
+"""`charlm explain`: show the numbers of the four-letter example of textbooks."""
 
 from dataclasses import asdict
 from typing import Annotated

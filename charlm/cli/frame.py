@@ -1,6 +1,6 @@
 """Frame of every command: global flags, the run, settings, and standard input.
 
-`add_commands` adds commands that pass through `framed`, which
+`framed` wraps the function of each command. It
 
 1. accepts `-q`, `-v`, `--debug` and `--version` after the command too;
 2. takes the run from the argument RUN if the command has no other argument, and from CHARLM_RUN
@@ -35,7 +35,7 @@ from charlm.config.flags import words_of
 from charlm.config.settings import table
 from charlm.errors import RunError, UsageError, naming
 
-PANEL = "Every command"
+PANEL = "Global options"
 RUN_VARIABLE = "CHARLM_RUN"
 
 
@@ -97,7 +97,7 @@ def joined_lines(text: str) -> str:
 
 
 def framed(verb: str, function: Callable[..., None]) -> Callable[..., None]:
-    """Return a command inside the steps that every command has."""
+    """Return a function of a command with the steps that all commands share."""
     takes: Takes = getattr(function, "takes", NO_TEXT)
     parameters = list(inspect.signature(function, eval_str=True).parameters.values())
     names = {parameter.name for parameter in parameters}
@@ -182,7 +182,7 @@ def chosen_run(verb: str, takes: Takes, values: dict[str, Any], argument: str | 
     """Return the run that was named by --run, as an argument, or by CHARLM_RUN.
 
     Raises UsageError if --run and an argument name two runs, and RunError for an argument that is
-    no run, with advice how to give a text.
+    no run, with advice on how to give a text.
     """
     run: str | None = values["run"]
     if argument is None and takes.run_in and run is None and takes.reads_run(values):

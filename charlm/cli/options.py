@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 Run = Annotated[
     str | None,
-    typer.Option("--run", metavar="NAME|PATH", help="Which run, or CHARLM_RUN; else the newest."),
+    typer.Option(
+        "--run", metavar="NAME|PATH", help="Run to use. (default: CHARLM_RUN, or the newest)"
+    ),
 ]
 Checkpoints = Annotated[
     Path | None,
@@ -29,19 +31,17 @@ Checkpoints = Annotated[
         "--checkpoints",
         metavar="DIR",
         envvar="CHARLM_CHECKPOINTS",
-        help="Where runs are kept. (default: checkpoints)",
+        help="Folder of the runs. (default: checkpoints)",
         show_default=False,
     ),
 ]
 Engine = Annotated[
     str,
-    typer.Option(
-        "--engine", help="What computes: auto, native (compiled kernels), numpy or torch."
-    ),
+    typer.Option("--engine", help="Backend: auto, native (compiled kernels), numpy or torch."),
 ]
 Weights = Annotated[
     str,
-    typer.Option("--weights", help="How the kernels keep the weights: fp32, bf16 or int8."),
+    typer.Option("--weights", help="Format of the weights in the kernels: fp32, bf16 or int8."),
 ]
 
 
@@ -75,7 +75,7 @@ ALIAS = "_alias"
 
 @dataclass(frozen=True)
 class SettingOptions:
-    """Mark of a command's parameter that collects the typed flags of several settings."""
+    """Marker of a command's parameter that collects the typed flags of several settings."""
 
     names: Callable[[], Iterable[str]]
 
@@ -96,7 +96,7 @@ class SettingOptions:
         return {name: flag for name, flag in flags.items() if flag}
 
     def typed(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Take the values of the options from those of the command; return the typed ones."""
+        """Remove the options of settings from a command's values; return those that were typed."""
         given: dict[str, Any] = {}
         for option in self.options():
             value, name = values.pop(option), option.removesuffix(ALIAS)
@@ -125,8 +125,8 @@ def _option_of(setting: Setting, flag: str, *, hidden: bool) -> Any:
 
 def help_line(setting: Setting) -> str:
     """Return the help of a setting: its meaning, the names it takes, its default."""
-    default = setting.default_text
-    return f"{setting.meaning} ({default})." if default else f"{setting.meaning}."
+    default = f" (default: {setting.default_text})" if setting.default_text else ""
+    return f"{setting.meaning}.{default}"
 
 
 def reading_settings() -> list[str]:
@@ -163,7 +163,7 @@ def reading_flags(reading: SettingFlags) -> set[str]:
 
 
 def locate(run: str | None, checkpoints: Path | None, *, trained: bool = True) -> Path:
-    """Return the folder of the run; one that was not named is reported on stderr."""
+    """Return the folder of the run; report on stderr which run it is, if it was not named."""
     from charlm.runs.built_in import is_built_in
     from charlm.runs.locate import best_trial, checkpoints_folder, find_run
 
@@ -186,15 +186,17 @@ def open_model(
     return model
 
 
-def check_meant(given: set[str], needs: str) -> None:
+def check_meant(given: set[str], needed: str) -> None:
     """Raise UsageError for a flag that has no effect without another one."""
     if given:
         flag = min(given)
-        raise UsageError(f"{flag} has no effect without {needs}. Add {needs}, or leave out {flag}")
+        raise UsageError(
+            f"{flag} has no effect without {needed}. Add {needed}, or leave out {flag}"
+        )
 
 
 def name_unknown(model: "Model", texts: Iterable[str], what: str) -> None:
-    """Report once which pieces of the texts are not in the vocabulary."""
+    """Report which pieces of the texts are not in the vocabulary."""
     from charlm.text.documents import END
 
     mark = model.run.boundaries.mark

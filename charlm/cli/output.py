@@ -73,7 +73,7 @@ def say_all(messages: Iterable[str]) -> None:
 def write(text: str, *, flush: bool = False) -> None:
     """Write a part of the result to stdout as it is. A closed pipe (`| head`) exits with 0.
 
-    Raises EnvironmentFailure if it can not be written, as on a full disk.
+    Raises EnvironmentFailure if writing fails, as on a full disk.
     """
     Line.clear()
     try:
@@ -98,7 +98,7 @@ def _unwritten(error: OSError) -> EnvironmentFailure:
 def finish_output() -> None:
     """Flush stdout. A closed pipe is not an error.
 
-    Raises EnvironmentFailure if it can not be written.
+    Raises EnvironmentFailure if writing fails.
     """
     try:
         sys.stdout.flush()
@@ -163,7 +163,7 @@ def on_terminal() -> bool:
 
 
 def prepare_streams() -> None:
-    """Set stdout and stderr to UTF-8 with plain line ends; replace closed streams by /dev/null."""
+    """Set stdout and stderr to UTF-8 and LF line ends; replace closed streams by /dev/null."""
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller: `charlm sample 2>&-`
             mode = "r" if name == "stdin" else "w"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def follow_all(session: "Session") -> int:
-    """Train a run in all its directions; return 130 or 143 if interrupted, else 0."""
+    """Train a run and its backward half, if any; return 130 or 143 if interrupted, else 0."""
     from charlm.report.progress import complete_line
     from charlm.training.resume import halves
 

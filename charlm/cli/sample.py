@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 def sample(
     length: Annotated[
         int,
-        typer.Option("--len", min=0, help="Length of each sample in tokens; of items, at most."),
+        typer.Option(
+            "--len", min=0, help="Length of each sample in tokens; the maximum for items."
+        ),
     ] = 500,
     prime: Annotated[
         str | None, typer.Option("--prime", help="Text to start from; - is stdin.")
@@ -41,7 +43,9 @@ def sample(
     prime_file: Annotated[
         Path | None, typer.Option("--prime-file", help="File with the text to start from.")
     ] = None,
-    echo: Annotated[bool, typer.Option("--echo", help="Write the prime text too.")] = False,
+    echo: Annotated[
+        bool, typer.Option("--echo", help="Include the prime text in the output.")
+    ] = False,
     temperature: Annotated[
         float,
         typer.Option(
@@ -74,7 +78,7 @@ def sample(
     ] = None,
     unique: Annotated[bool, typer.Option("--unique", help="Items: no duplicates.")] = False,
     new: Annotated[
-        bool, typer.Option("--new", help="Items: none that is in the training text.")
+        bool, typer.Option("--new", help="Items: skip those of the training text.")
     ] = False,
     match: Annotated[
         str, typer.Option("--match", metavar="REGEX", help="Items: only those that match.")
@@ -212,7 +216,7 @@ def _is_whole(
 
 
 def _prompt(model: "Model", prime: str, file: Path | None) -> str:
-    """Return the text to start from, and report what of it the vocabulary does not know."""
+    """Return the text to start from, and report its pieces that are not in the vocabulary."""
     if file:
         prime = model.run.boundaries.file_prompt(read_file(file))
     if prime:

@@ -1,4 +1,4 @@
-"""`charlm search`: try settings for a while and report the best ones."""
+"""`charlm search`: try settings in short trials and report the best ones."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from charlm.cli import options
-from charlm.cli.output import Verbosity, render, say, write_json
+from charlm.cli.output import Verbosity, render, say, say_all, write_json
 from charlm.cli.stdin import Takes
 from charlm.commands import command
 
@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 @Takes(text=("sources",), stdin=())
 def search(
     sources: Annotated[
-        list[str] | None, typer.Argument(help="Text, as in train; none: the built-in text.")
+        list[str] | None, typer.Argument(help="Text, as in train. (default: the built-in text)")
     ] = None,
     minutes: Annotated[
         float, typer.Option("--minutes", min=0.001, help="Length of this session.")
     ] = 60.0,
     trial_minutes: Annotated[
         float,
-        typer.Option("--trial-minutes", min=0.001, help="Length of a trial that is not stopped."),
+        typer.Option(
+            "--trial-minutes", min=0.001, help="Length of a trial that is not stopped early."
+        ),
     ] = 3.0,
     knobs: Annotated[
         str | None, typer.Option("--knobs", help="Settings to vary, such as dropout,learning_rate.")
@@ -86,12 +88,10 @@ def _show(rows: list[dict[str, Any]], folder: Path, words: list[str]) -> None:
 
 
 def _report(records: "Iterable[TrialRecord]") -> None:
-    """Write a line for each trial, and each note about its text once."""
+    """Write a line for each trial, and each warning about its text once."""
     warnings: dict[str, None] = {}
     for record in records:
-        for note in record.warnings:
-            if note not in warnings:
-                say(note)
+        say_all(text for text in record.warnings if text not in warnings)
         warnings |= dict.fromkeys(record.warnings)
         say(_line(record))
 
@@ -105,7 +105,7 @@ def _typed_words(settings: options.SettingFlags, pairs: list[str]) -> list[str]:
 
 
 def _advise(best: dict[str, Any], folder: Path, words: list[str]) -> None:
-    """Say where the best trial is, and how to train longer with its settings."""
+    """Report where the best trial is, and how to train longer with its settings."""
     from charlm.training.search import trial_name
 
     trial = folder / trial_name(best["number"])

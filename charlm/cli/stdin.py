@@ -2,7 +2,7 @@
 
 A command that takes a text and was given none has a default: the built-in text, the newest run's
 held-out text, an empty prompt. If standard input has data at that moment, the default is not what
-the user meant, so the command refuses (see `check_unread`). Anything that can not be seen without
+the user meant, so the command refuses (see `check_unread`). Anything that cannot be seen without
 waiting counts as no data: a terminal, /dev/null, a closed or empty stream, and a pipe whose writer
 is silent. So nothing hangs under cron, in CI or below a program that leaves its pipe open.
 """

@@ -30,25 +30,29 @@ def _option(flag: str, panel: str, text: str) -> Any:
     return typer.Option(flag, rich_help_panel=panel, help=text, show_default=False)
 
 
-Resume = Annotated[bool, _option("--resume", RUN, "Resume the newest run, or the one of --run.")]
+Resume = Annotated[
+    bool, _option("--resume", RUN, "Resume the run that --run names, or the newest.")
+]
 Continue = Annotated[
-    bool, _option("--continue", RUN, "Start the run --name, resume it, or leave it if complete.")
+    bool, _option("--continue", RUN, "Start the run --name, or resume it if it exists.")
 ]
 Overwrite = Annotated[bool, _option("--overwrite", RUN, "Replace the run --name if it exists.")]
-Plan = Annotated[bool, _option("--plan", RUN, "Show what would be trained, and why, and stop.")]
+Plan = Annotated[bool, _option("--plan", RUN, "Show the plan and its reasons, and stop.")]
 Preset = Annotated[str | None, _option("--preset", RUN, "A published recipe, such as awd-ptb.")]
-Config = Annotated[Path | None, _option("--config", RUN, "TOML file of settings; flags win.")]
+Config = Annotated[
+    Path | None, _option("--config", RUN, "TOML file of settings; flags override it.")
+]
 Pairs = Annotated[
     list[str] | None, _option("--set", RUN, "Any setting: NAME=VALUE (see charlm settings).")
 ]
-Vocab = Annotated[Path | None, _option("--vocab", VOCABULARY, "Use this tokenizer.json as it is.")]
+Vocab = Annotated[Path | None, _option("--vocab", VOCABULARY, "Use this tokenizer.json unchanged.")]
 
 
 @Takes(text=("sources", "resume"), reads_run=_reads_run)
 def train(
     sources: Annotated[
         list[str] | None,
-        typer.Argument(help="Files, folders, globs, - or hf:name; none: the built-in text."),
+        typer.Argument(help="Files, folders, globs, - or hf:name. (default: the built-in text)"),
     ] = None,
     name: Annotated[str | None, _option("--name", RUN, "Name of the run.")] = None,
     resume: Resume = False,

@@ -1,4 +1,4 @@
-"""`charlm vocab`: look at the vocabulary of a text, write it, try it on another text."""
+"""`charlm vocab`: show the vocabulary of a text, save it, try it on another text."""
 
 from collections import Counter
 from pathlib import Path
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @Takes(text=("sources",))
 def vocab(
     sources: Annotated[
-        list[str] | None, typer.Argument(help="Text; none: the built-in text.")
+        list[str] | None, typer.Argument(help="Text. (default: the built-in text)")
     ] = None,
     settings: options.Vocabulary = options.NO_FLAGS,
     vocab: Annotated[
@@ -31,9 +31,12 @@ def vocab(
     ] = None,
     reading: options.Reading = options.NO_FLAGS,
     oov: Annotated[
-        list[str] | None, typer.Option("--oov", help="Second text: how much of it is unknown?")
+        list[str] | None, typer.Option("--oov", help="Second text, to count its unknown tokens.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Write it as tokenizer.json.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="File to write the vocabulary to, as tokenizer.json."),
+    ] = None,
     top: Annotated[int, typer.Option("--top", min=0, help="Entries shown at each end.")] = 10,
     as_json: options.Json = False,
 ) -> None:

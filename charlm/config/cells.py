@@ -7,7 +7,7 @@ import path, so that this module imports no torch.
 from dataclasses import dataclass
 
 CANDIDATE = "candidate"
-"""The block of rows that proposes new values; all other blocks are gates from 0 to 1."""
+"""Name of the block of rows that proposes new values; other blocks are gates from 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)

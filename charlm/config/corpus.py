@@ -1,4 +1,4 @@
-"""Settings of the text: where it is, how it is read, and what its tokens are."""
+"""Settings of the text: its sources, how they are read, and its tokens."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -27,7 +27,7 @@ NO_FILE = without("valid", "a validation text takes the place of a held-out part
 
 @dataclass(frozen=True, kw_only=True)
 class ReadSettings:
-    """Rules for reading a text from its sources: format, columns, encoding."""
+    """How a text is read from its sources: format, columns, encoding."""
 
     panel: ClassVar[str] = "Text"
 
@@ -44,15 +44,15 @@ class ReadSettings:
         None,
         "First row of a table names its columns",
         has_no=True,
-        default_note="if it may",
+        default_note="detected",
         needs=SEPARATED,
     )
     delimiter: str = setting(
-        "auto", "Character between the fields of a table, or tab", needs=SEPARATED
+        "auto", "Separator of the fields of a table: one character, or tab", needs=SEPARATED
     )
     quoting: str = setting(
         "auto",
-        "Quotes enclose the fields of a table, or are text",
+        "Quoting of the fields of a table",
         choices=("auto", "csv", "none"),
         needs=SEPARATED,
     )
@@ -73,7 +73,7 @@ class ReadSettings:
         check(self.problems())
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the values."""
+        """Return the problems of the values."""
         problems = field_problems(self)
         known = self.delimiter in ("auto", "tab", "\\t") or len(self.delimiter) == 1
         if not known or self.delimiter in '"\r\n':
@@ -85,7 +85,7 @@ class ReadSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusSettings(ReadSettings):
-    """The text: where it is, how it is read, where documents end, and what is held out."""
+    """Sources of the text, how they are read, where documents end, and what is held out."""
 
     sources: tuple[str, ...] = setting(
         (), "Files, folders, globs, - or hf:name", flag=None, default_note="the built-in text"
@@ -110,25 +110,25 @@ class CorpusSettings(ReadSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularySettings:
-    """Tokens: what they are, and which of them are kept."""
+    """Unit of the tokens, and which tokens the vocabulary keeps."""
 
     panel: ClassVar[str] = "Vocabulary"
 
     unit: str = setting("char", "Unit of text", choices=UNITS)
-    words: str = setting("text", "Rule that cuts words", choices=WORD_RULES)
+    words: str = setting("text", "Rule that splits words", choices=WORD_RULES)
     min_count: int | None = setting(
-        None, "Rarer tokens become UNK", at_least=1, default_note="by rule"
+        None, "Minimum count of a token; rarer ones become UNK", at_least=1, default_note="by rule"
     )
     max_size: int | None = setting(
         None,
-        "Largest size, UNK and EOS included",
+        "Maximum number of entries, with UNK and EOS",
         at_least=3,
         limit=MAX_COUNT,
         unit="entries",
         default_note="by rule",
     )
-    lowercase: bool = setting(False, "Lower-case the text first")
-    normalize: str = setting("none", "Unicode normal form applied first", choices=NORMAL_FORMS)
+    lowercase: bool = setting(False, "Convert the text to lower case")
+    normalize: str = setting("none", "Unicode normal form of the text", choices=NORMAL_FORMS)
 
     def __post_init__(self) -> None:
         check(field_problems(self))

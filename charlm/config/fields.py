@@ -14,15 +14,11 @@ from charlm.config.cells import CELLS, CellSpec
 from charlm.errors import UsageError, choice_problem, named
 
 Choices = Collection[str] | Callable[[], Collection[str]]
-"""Allowed names. A table or a function is read at each use, so that a new row is allowed."""
-
-
+"""Allowed names. A table or a function is read at each use, so a new row is allowed."""
 VALIDATION, DROPPED = "validation text", "any dropout"
 """Facts that follow from several settings, or from the text."""
 MAX_COUNT = 2**31
-"""Limit of counts that only a mistake passes."""
-
-
+"""Limit of counts; only a mistake exceeds it."""
 Write = Callable[[str], str]
 """Function from a setting's name to the form in which its user writes it."""
 
@@ -44,25 +40,25 @@ class Need:
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """Facts about a setting beside its name, type and default."""
+    """Facts about a setting other than its name, type and default."""
 
     help: str
     """One line: meaning and special values."""
     flag: str | None = ""
-    """Option of the command line, if not `--` and the name; None: given by --set alone."""
+    """Option of the command line; empty for `--` and the name, None for --set only."""
     aliases: tuple[str, ...] = ()
     """Other spellings of the flag."""
     has_no: bool = False
-    """True if the flag has a second form --no-... that switches the setting off."""
+    """True if there is also a flag --no-... that switches the setting off."""
     panel: str = ""
-    """Heading of the help, if not that of the section."""
+    """Heading in the help; empty for the heading of the section."""
     choices: Choices = ()
     at_least: float | None = None
     above: float | None = None
-    """Bound that the value itself must not reach."""
+    """Lower bound that is not itself allowed."""
     at_most: float | None = None
     limit: float | None = None
-    """Upper bound that only a mistake passes; messages name it only then."""
+    """Upper bound that only a mistake exceeds; messages name it only then."""
     unit: str = ""
     default_note: str = ""
     """Meaning of the default if that is None, empty or auto, such as "by rule"."""
@@ -78,7 +74,7 @@ class Spec:
         return tuple(self.choices() if callable(self.choices) else self.choices)
 
     def range_text(self, value: float | None = None) -> str:
-        """Describe the range, with the limit only if the value passes it; "" without a range."""
+        """Describe the range, with the limit only if the value exceeds it; "" without a range."""
         top = self.at_most
         if top is None and self.limit is not None and (value is None or value > self.limit):
             top = self.limit
@@ -99,12 +95,12 @@ class Spec:
 
 
 def setting(default: Any, help_text: str, **facts: Any) -> Any:
-    """Return the field of a setting; `facts` are those of `Spec`."""
+    """Return the field of a setting; `facts` are fields of `Spec`."""
     return field(default=default, metadata={"spec": Spec(help=help_text, **facts)})
 
 
 def field_problems(settings: Any) -> list[str]:
-    """Return what is wrong with the values of a section, each taken alone."""
+    """Return the problems of the values of a section, each taken alone."""
     problems = []
     for each in fields(settings):
         spec: Spec = each.metadata["spec"]
@@ -120,7 +116,7 @@ def field_problems(settings: Any) -> list[str]:
 
 
 def check(problems: list[str]) -> None:
-    """Raise UsageError with all problems if there are some."""
+    """Raise UsageError with all problems, if there are any."""
     if problems:
         raise UsageError("; ".join(problems))
 

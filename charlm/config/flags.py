@@ -1,7 +1,7 @@
-"""Settings as users type them: by flags, by --set, or by keywords of the library.
+"""Settings as users give them: by flags, by --set, or by keywords of the library.
 
 The command line and the library read settings through `by_section`, so `--hidden 128`,
-`hidden=128` and `hidden_size=128` mean the same. `words_of` is the way back.
+`hidden=128` and `hidden_size=128` are equal. `words_of` is the inverse.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ def by_section(values: Mapping[str, Any]) -> Nested:
 
 
 def _plain(name: str, setting: Setting, value: Any) -> tuple[Setting, Any]:
-    """Return a setting and its value as the settings keep it."""
+    """Return a setting and its value, converted from what the user gave."""
     if isinstance(value, Path):
         return setting, str(value)
     if isinstance(value, list | tuple):
@@ -55,7 +55,7 @@ def _plain(name: str, setting: Setting, value: Any) -> tuple[Setting, Any]:
 
 
 def check_frozen(vocab: Path | None, given: Nested) -> None:
-    """Raise UsageError for settings of the vocabulary beside a file that decides them."""
+    """Raise UsageError for settings of the vocabulary if a file decides them."""
     names = [named(name) for name in given.get("vocabulary", {})]
     if vocab and names:
         raise UsageError(

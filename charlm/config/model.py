@@ -43,7 +43,7 @@ class ModelSettings:
         "tanh", "Activation of cell rnn", flag=None, choices=("tanh", "relu")
     )
     mogrifier_rounds: int = setting(
-        5, "Number of times that input and state gate each other", flag=None, at_least=0, at_most=64
+        5, "Rounds in which input and state gate each other", flag=None, at_least=0, at_most=64
     )
     mogrifier_rank: int | None = _size(
         "Rank of the gating matrices",
@@ -53,7 +53,7 @@ class ModelSettings:
     )
     cap_input_gate: bool = setting(False, "Limit the input gate to 1 - forget gate", flag=None)
     qrnn_window: int = setting(
-        2, "Tokens that one step reads", flag=None, at_least=1, at_most=2, unit="tokens"
+        2, "Tokens read by one step", flag=None, at_least=1, at_most=2, unit="tokens"
     )
     spectral_radius: float = setting(
         0.95, "Largest absolute eigenvalue of the reservoir", flag=None, at_least=0.0, at_most=100.0
@@ -78,7 +78,7 @@ class ModelSettings:
         False, "One-hot input instead of an embedding", flag="--embedding one-hot"
     )
     parameters: int | None = _size(
-        "Number of weights at most, such as 2M; sets --hidden",
+        "Maximum number of weights, such as 2M; sets --hidden",
         2**40,
         flag="--params",
         unit="weights",
@@ -87,9 +87,7 @@ class ModelSettings:
     skip: bool = setting(
         False, "Add each layer's input to its output (residual)", needs=(above("num_layers", 1),)
     )
-    learned_state: bool = setting(
-        False, "Learn the state that documents begin with", needs=LEARNS_INPUT
-    )
+    learned_state: bool = setting(False, "Learn the initial state of documents", needs=LEARNS_INPUT)
     mixture: int = setting(
         1,
         "Number of softmaxes to mix",
@@ -156,7 +154,7 @@ class ModelSettings:
     zoneout_cell: float = _drop(0.0, "Probability that a unit keeps its last c", flag=None)
     tie_weights: bool | None = setting(
         None,
-        "Output matrix = embedding",
+        "Use the embedding as the output matrix",
         source="Press & Wolf 2017",
         flag="--tie",
         has_no=True,
@@ -175,7 +173,7 @@ class ModelSettings:
         check(problems)
 
     def _pair_problems(self) -> list[str]:
-        """Return which settings contradict each other."""
+        """Return the contradictions between settings."""
         hidden, width = self.last_hidden_size or self.hidden_size, self.embedding_size
         unequal = None not in (hidden, width) and hidden != width
         tie, adaptive = named("tie_weights"), named("adaptive_softmax")

@@ -18,11 +18,11 @@ class OptimizerSpec:
     weight_decay: float = 0.0
     """Default weight decay."""
     has_betas: bool = False
-    """Whether it keeps two moments of the gradient, with decays `beta1` and `beta2`."""
+    """True if it keeps two moments of the gradient, with decays `beta1` and `beta2`."""
     scales_with_gradient: bool = False
-    """Whether a gradient of twice the size makes a step of twice the size."""
+    """True if a gradient of twice the size makes a step of twice the size."""
     averages: bool = False
-    """Whether the mean of the weights is kept once validations stop to improve."""
+    """True if the mean of the weights is kept once validation stops improving."""
     options: Mapping[str, object] = field(default_factory=dict)
     """Further arguments of the class."""
 
@@ -56,9 +56,9 @@ class ScheduleSpec:
     factor: str
     """Import path of the function from (settings, progress, passes) to a factor on the rate."""
     ends_at_final_rate: bool = False
-    """Whether the setting `final_rate` is its end."""
+    """True if the rate ends at the setting `final_rate`."""
     follows_validation: bool = False
-    """Whether the rate is reduced after each validation without a gain."""
+    """True if the rate is reduced after each validation without a gain."""
 
 
 _HERE = "charlm.training.schedule"

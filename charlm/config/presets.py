@@ -1,8 +1,8 @@
-"""Published recipes as settings, number for number: `charlm train --preset NAME`.
+"""Published recipes with their exact numbers: `charlm train --preset NAME`.
 
 Our losses are means over all tokens of a window. Where a recipe sums over the T steps of a window,
 its learning rate (of sgd) is multiplied by T here, and its clipping and L2 penalty are divided by
-T, which is the same training. `differs` names what charlm does in another way than the recipe.
+T, which is the same training. `differs` names what charlm does differently.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,17 +21,17 @@ ALTERNATIVES = (
     ("clip_norm", "clip_value"),
     ("embedding_size", "one_hot"),
 )
-"""Groups of which one setting decides: giving one removes the others of a lower layer."""
+"""Groups of alternatives: a setting of an upper layer removes the others from a lower one."""
 FOLLOWERS = {
     "optimizer": ("learning_rate", "beta1", "beta2", "momentum"),
     "schedule": ("decay", "decay_from", "decay_every", "decay_times"),
 }
-"""Settings that belong to another, and are removed if an upper layer changes that one."""
+"""Settings that belong to another one, and are removed if an upper layer changes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A recipe: its text, its source, its settings, and what is different here."""
+    """Recipe: its summary, source and settings, and how charlm differs from it."""
 
     text: str
     source: str
@@ -48,7 +48,7 @@ PLAIN: dict[str, Any] = {
     "warmup": 0.0, "average": 0.0, "weight_decay": 0.0, "calibrate": False,
     "frequency_bias": False,
 }  # fmt: skip
-"""Settings that switch off what recipes from before 2018 do not have."""
+"""Settings that switch off what recipes from before 2018 lack."""
 
 
 def _zaremba(
@@ -291,7 +291,7 @@ def preset_settings(name: str) -> Nested:
 def overlay(
     lower: Mapping[str, Mapping[str, Any]], upper: Mapping[str, Mapping[str, Any]]
 ) -> Nested:
-    """Return the values of both layers; the upper one wins, also among alternatives."""
+    """Return the values of both layers; the upper layer wins, also among alternatives."""
     given = {key for values in upper.values() if isinstance(values, Mapping) for key in values}
     removed = {key for group in ALTERNATIVES if given & set(group) for key in group}
     removed |= {key for owner in given & FOLLOWERS.keys() for key in FOLLOWERS[owner]}
@@ -315,10 +315,10 @@ def combined(
     config: Path | None = None,
     vocab: Path | None = None,
 ) -> tuple[Nested, dict[str, str]]:
-    """Return the values of a preset, a TOML file and the user by section, and where each is from.
+    """Return the values of a preset, a TOML file and the user by section, and their origins.
 
-    `given` are the user's, called `origin`; later layers win. Raises UsageError for a file or a
-    preset that makes no sense, and for settings of the vocabulary beside the file `vocab`.
+    The user's values `given`, whose origin is `origin`, win. Raises UsageError for an invalid file
+    or preset, and for settings of the vocabulary together with the file `vocab`.
     """
     check_frozen(vocab, given)
     layers = [(origin, given)]
@@ -332,7 +332,7 @@ def combined(
 
 
 def layered(layers: Sequence[tuple[str, Nested]]) -> tuple[Nested, dict[str, str]]:
-    """Return the nested values of named layers, and the layer of each; later layers win."""
+    """Return the nested values of named layers, and the layer of each value; later layers win."""
     nested: Nested = {}
     origins: dict[str, str] = {}
     for name, layer in layers:

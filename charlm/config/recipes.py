@@ -1,7 +1,7 @@
-"""Recipes of `charlm reproduce`: what is trained, and the published figures to compare with.
+"""Recipes of `charlm reproduce`: texts, settings, and the published figures to compare with.
 
-A recipe names its texts by their usual places below a folder of corpora, which are not part of
-charlm. The settings are those of a preset, or a time for the planner.
+A recipe names its texts by their usual paths in a folder of corpora, which are not part of charlm.
+Its settings are a preset, or a time for the planner.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Recipe:
     """Window length for a second evaluation, in tokens from the zero state; None for none."""
     cache: int | None = None
     dynamic: bool = False
-    drawn: bool = False
+    makemore_split: bool = False
     """True if the lines of `train` are split as in makemore (`api.reproduction`)."""
 
 
@@ -77,7 +77,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "names": Recipe(
         what="names, default run", train="names/names.txt", figure="nats_per_token", part="test",
-        settings={"corpus": {"document": "line"}}, drawn=True,
+        settings={"corpus": {"document": "line"}}, makemore_split=True,
         protocol="makemore's own 1,000 names (drawn by its seed), end symbols counted",
         published=(("makemore, transformer of 0.2 M weights", 1.92),),
     ),

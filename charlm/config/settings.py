@@ -1,4 +1,4 @@
-"""All settings of a run: their sections, the table of them, and settings from plain values.
+"""All settings of a run: their sections, their table, and settings from plain values.
 
 `None` means that the value is decided later, from the text and the machine: the rule is in
 `training.plan.planner`, and the chosen value is saved with the run.
@@ -52,12 +52,12 @@ class Settings:
 TABLES: dict[str, Mapping[str, Any]] = {"cell": CELLS, "unit": UNITS}
 """Tables of rows that name the settings which only they read."""
 SECTIONS: dict[str, Any] = {each.name: each.type for each in fields(Settings)}
-"""Classes of the sections; every list of settings is made from their fields."""
+"""Classes of the sections; lists of settings are made from their fields."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One row of the table of settings: the facts of a field, and where it is."""
+    """Row of the table of settings: the facts of a field, and its section."""
 
     name: str
     section: str
@@ -75,7 +75,7 @@ class Setting:
 
     @property
     def is_optional(self) -> bool:
-        """Whether None is a value."""
+        """True if None is a value."""
         return isinstance(self.annotation, types.UnionType)
 
     @property

@@ -29,7 +29,7 @@ class UnitSpec:
     settings: tuple[str, ...] = ()
     """Vocabulary settings that this unit reads and some other unit does not."""
     default_size: int = 2**31
-    """Most entries of a vocabulary if `max_size` is not given."""
+    """Maximum number of entries if `max_size` is not given."""
     plural: str = "tokens"
     """Name of several tokens, in advice."""
     tokens_per_weight: float = 2.0

@@ -1,4 +1,4 @@
-"""Settings of the training: length, optimiser, schedule, averages, checkpoints, machine."""
+"""Settings of training: length, optimiser, schedule, averages, checkpoints, machine."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -20,7 +20,7 @@ from charlm.config.optimizers import OPTIMIZERS, SCHEDULES
 from charlm.errors import named
 
 LENGTHS = ("epochs", "steps", "minutes")
-"""Settings that give the length of a training; one of them is set."""
+"""Settings that give the length of the run; one of them is set."""
 RUN = "Run"
 """Panel of settings that belong to the machine or to checkpoints."""
 ADAM = (row_with("optimizer", OPTIMIZERS, lambda row: row.has_betas),)
@@ -38,7 +38,7 @@ def _count(default: int | None, help_text: str, **facts: Any) -> Any:
 
 
 def _number(default: float | None, help_text: str, **facts: Any) -> Any:
-    """Return the field of a number from 0 on."""
+    """Return the field of a number that is at least 0."""
     return setting(default, help_text, at_least=0, **facts)
 
 
@@ -58,11 +58,11 @@ class TrainingSettings:
 
     epochs: float | None = _positive("Passes over the training text", unit="passes")
     steps: int | None = _count(
-        None, "Optimiser steps instead", unit="steps", default_note="by --epochs"
+        None, "Length in optimiser steps", unit="steps", default_note="by --epochs"
     )
     minutes: float | None = setting(
         None,
-        "Minutes instead; sizes follow from them",
+        "Length in minutes, which also decides the sizes",
         above=0,
         unit="minutes",
         default_note="by --epochs",
@@ -80,7 +80,7 @@ class TrainingSettings:
     state_reset: float = _fraction(
         0.0, "Probability that a sequence starts a window from the initial state", flag=None
     )
-    accumulate: int = _count(1, "Windows whose gradients make one step", flag=None, unit="windows")
+    accumulate: int = _count(1, "Windows for each optimiser step", flag=None, unit="windows")
     optimizer: str = setting("adamw", "Optimiser", choices=OPTIMIZERS)
     learning_rate: float | None = _positive("Highest learning rate")
     weight_decay: float | None = _number(
@@ -121,10 +121,13 @@ class TrainingSettings:
         True, "Fit one factor on all logits at the end, on the validation text", has_no=True
     )
     activation_penalty: float = _number(
-        0.0, "AR penalty on the output's size", source="Merity et al. 2017", needs=LEARNS_INPUT
+        0.0, "Penalty on large outputs (AR)", source="Merity et al. 2017", needs=LEARNS_INPUT
     )
     slowness_penalty: float = _number(
-        0.0, "TAR penalty on the output's changes", source="Merity et al. 2017", needs=LEARNS_INPUT
+        0.0,
+        "Penalty on changes of the output (TAR)",
+        source="Merity et al. 2017",
+        needs=LEARNS_INPUT,
     )
     schedule: str | None = setting(
         None,
@@ -176,13 +179,11 @@ class TrainingSettings:
     seed: int | None = setting(
         None, "Random seed", panel=RUN, at_least=0, limit=2**63 - 1, default_note="a new one"
     )
-    device: str = setting(
-        "auto", "Device that computes", panel=RUN, choices=("auto", "cpu", "cuda", "mps")
-    )
+    device: str = setting("auto", "Device", panel=RUN, choices=("auto", "cpu", "cuda", "mps"))
     precision: str = setting(
         "auto",
         "Number format",
-        default_note="bf16 if it pays",
+        default_note="bf16 if it is faster",
         panel=RUN,
         choices=("auto", "fp32", "bf16"),
     )

@@ -1,8 +1,8 @@
-"""Settings without an effect beside the others: those of the user are refused.
+"""Settings that have no effect: those of the user are refused.
 
-`--unit byte --max-size 100` would otherwise train with 258 entries and no word about it. Values of
-a preset that lose their effect through the user's settings go back to their defaults. The
-conditions are on the fields (`needs`).
+`--unit byte --max-size 100` would otherwise silently train with 258 entries. Values of a preset
+that the user's settings make useless return to their defaults. The conditions are in
+`Setting.needs`.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ OFF_AT_ZERO = {"clip_norm", "valid_frac"}
 def drop_unused(
     settings: Settings, origins: Mapping[str, str], known: Mapping[str, Any] | None = None
 ) -> Settings:
-    """Refuse the user's settings without an effect; put such values of presets to the default.
+    """Refuse the user's settings that have no effect; return such values of presets to the default.
 
     `origins` says where the values came from, by "section.name"; those of presets, recipes and
     rules are not the user's. `known` are facts that are not settings, such as VALIDATION, or that
@@ -49,7 +49,7 @@ def drop_unused(
 
 
 def origins_of_arguments(settings: Settings) -> dict[str, str]:
-    """Return origins that call every value other than the default an argument."""
+    """Return origins in which each value other than the default is an argument."""
     facts = facts_of(settings)
     return {
         f"{setting.section}.{name}": "argument"
@@ -59,7 +59,7 @@ def origins_of_arguments(settings: Settings) -> dict[str, str]:
 
 
 def missing_need(setting: Setting, facts: Mapping[str, Any]) -> Need | None:
-    """Return the first condition of a setting that does not hold; an open fact may hold."""
+    """Return the first condition of a setting that does not hold, unless the plan decides it."""
     for need in setting.needs:
         value = facts[need.fact]
         is_open = value is None and need.open_holds
@@ -70,7 +70,7 @@ def missing_need(setting: Setting, facts: Mapping[str, Any]) -> Need | None:
 
 
 def facts_of(settings: Settings) -> dict[str, Any]:
-    """Return all settings by name, and the facts that follow from several; None is open."""
+    """Return all settings by name, and facts that follow from several; None is undecided."""
     facts: dict[str, Any] = {}
     for section in SECTIONS:
         facts |= vars(getattr(settings, section))
@@ -86,7 +86,7 @@ def facts_of(settings: Settings) -> dict[str, Any]:
 
 
 def _problem(name: str, value: Any, need: Need, facts: Mapping[str, Any], origin: str) -> str:
-    """Say what was found, what was expected and what to do, in the user's own words."""
+    """Return the message about a setting without an effect, in the user's own spelling."""
     fact = facts[need.fact]
     if need.fact in (VALIDATION, DROPPED) or fact is None:
         beside = f"without {_name(need.fact, origin)}"

@@ -127,7 +127,7 @@ def commit_folder(folder: Path, files: Mapping[str, bytes], about: Mapping[str, 
 
 
 def remove_folder(folder: Path) -> None:
-    """Rename a folder and delete it, so that a half-deleted one never looks complete."""
+    """Rename a folder, then delete it, so that a half-deleted one never looks complete."""
     trash = folder.with_name(f"{TEMPORARY}trash-{folder.name}-{os.getpid()}")
     with contextlib.suppress(OSError):
         folder.rename(trash)

@@ -1,4 +1,4 @@
-"""Escapes of characters that move a cursor or are invisible."""
+"""Escapes for characters that are invisible or move the cursor."""
 
 import unicodedata
 

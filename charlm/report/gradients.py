@@ -127,7 +127,7 @@ def weight_table(flows: Sequence[GradientFlow]) -> Table:
 
 
 def check_picture(path: Path) -> None:
-    """Raise UsageError for a picture that can not be written, before anything is computed."""
+    """Raise UsageError for a picture that cannot be written, before anything is computed."""
     if path.suffix.lower() not in PICTURES:
         raise UsageError(f"--out is {path}; expected a name that ends in {', '.join(PICTURES)}")
     if not os.access(path.parent, os.W_OK) or path.is_dir():

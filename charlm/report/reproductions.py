@@ -11,7 +11,7 @@ from charlm.report.text import number
 from charlm.units import Tally
 
 TUNED = ("cache", "dynamic")
-"""Methods whose settings are fitted on the validation text."""
+"""Methods that are tuned on the validation text."""
 DIGITS = {"perplexity": 1, "bits_per_token": 3, "nats_per_token": 4}
 
 

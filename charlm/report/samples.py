@@ -11,12 +11,12 @@ from charlm.report.text import counted
 from charlm.text.tokenizers.vocabulary import Vocabulary
 
 ESCAPES = re.compile(r"\\[nrt0]")
-"""A line end, tab or NUL as programmers write it: two characters to a shell."""
+"""Escape of a line end, tab or NUL, which a shell passes on as two characters."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What is written between or after samples.
+    """Text that is written between or after samples.
 
     By default each line ends with a line end, and other samples are separated by a blank line. A
     `separator` is written exactly between samples, so splitting at it gives them back; `print0`
@@ -70,7 +70,7 @@ def item_notes(items: Items, *, filtered: bool) -> list[str]:
 
 
 def text_warnings(vocabulary: Vocabulary, stop: str, separator: str, *, ends: bool) -> list[str]:
-    """Warn of a stop text and a separator that will not work as they were meant.
+    """Warn of a stop text and a separator that will not work as intended.
 
     `ends` is true for a model that ends documents, which it can do at a line end.
     """

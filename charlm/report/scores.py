@@ -17,7 +17,7 @@ from charlm.text.sources.rows import Record
 from charlm.units import LOG_BASES
 
 TEXT_LINES = 4
-"""Number of lines of a table that a ranked text may take before it is cut."""
+"""Maximum number of lines for a ranked text in a table."""
 Rows = list[tuple[Record, Score | None]]
 """Rows of the input with their scores; a row without text has none."""
 

@@ -1,4 +1,4 @@
-"""Formats of tokens, numbers and durations that every report uses."""
+"""Formats of tokens, numbers and durations for reports."""
 
 import math
 
