@@ -538,7 +538,7 @@ def test_a_complete_run_is_not_trained_again(call: Call) -> None:
     assert "from step 12" in err
     status, _, err = call("train", "--resume", "--checkpoints", "c", "--hidden", "9")
     assert status == 4
-    assert "hidden_size cannot change" in err
+    assert "--hidden cannot change" in err
 
 
 def test_the_built_in_run_cannot_be_resumed(

@@ -146,15 +146,15 @@ def test_a_run_whose_settings_changed_is_not_called_the_same(
     source = tmp_path / "a.txt"
     record = read_record(path)
     record["settings"]["corpus"]["sources"] = [str(source)]
-    assert repeat_note(record) == "train it again, bit for bit on this machine:"
+    assert repeat_note(record) == "To train it again, bit for bit on this machine:"
     clock = {**record["settings"], "training": {**record["settings"]["training"], "minutes": 1.0}}
-    assert repeat_note(record | {"settings": clock}).startswith("it was limited by minutes")
+    assert repeat_note(record | {"settings": clock}).startswith("The run was limited by minutes")
 
     source.write_text(TEXT, encoding="utf-8")
     folder = str(tmp_path / "runs")
     size = ["--hidden", "3", "--layers", "1", "--batch", "2", "--bptt", "4", "--steps", "3"]
     assert call("train", str(source), *size, "--name", "a", "--checkpoints", folder)[0] == 0
-    same, changed = "bit for bit", "its settings changed when it was resumed"
+    same, changed = "bit for bit", "Settings changed when the run was resumed"
     assert same in call("info", "--run", f"{folder}/a")[1]
     assert call("train", "--resume", "--run", f"{folder}/a")[0] == 0
     assert same in call("info", "--run", f"{folder}/a")[1]

@@ -139,12 +139,13 @@ def test_the_review_has_rows_of_advice_and_memory() -> None:
     rows = progress.review_pairs(review, "char")
     assert rows[0] == ("review", "well fitted")
     assert rows[1] == ("", "more text")
-    assert "12 characters: 'to be or not'" in rows[2][1].replace("␣", " ")
+    assert rows[2][1] == "longest passage copied from the training text: 12 characters"
+    assert rows[3] == ("", "'to be or not'")
     assert (
-        rows[3][1] == "25 % of the 8-character sequences in samples are new (held-out text: 50 %)"
+        rows[4][1] == "25 % of the 8-character sequences in samples are new (held-out text: 50 %)"
     )
     alone = replace(memory, novel=None, novel_held_out=None)
-    assert len(progress.review_pairs(replace(review, memory=alone), "char")) == 3
+    assert len(progress.review_pairs(replace(review, memory=alone), "char")) == 4
     assert len(progress.review_pairs(replace(review, memory=None), "char")) == 2
 
 

@@ -144,7 +144,7 @@ def test_a_search_of_an_older_version_is_resumed(settings: Settings, tmp_path: P
 @pytest.mark.parametrize(
     ("values", "knobs", "problem"),
     [
-        ({}, ("rate",), "knobs is rate; expected some of num_layers"),
+        ({}, ("rate",), "unknown setting 'rate'; expected some of num"),
         ({"sources": ["-"]}, ("hidden_size",), "stdin can be read only once"),
         ({"valid_frac": 0.0}, ("hidden_size",), r"without validation text.*--valid"),
         ({"steps": 9}, ("hidden_size",), "steps with a search"),

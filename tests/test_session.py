@@ -574,9 +574,8 @@ def test_what_the_run_is_cannot_change(changes, tmp_path: Path) -> None:
     """Architecture, text, order of reading: named, and nothing in the run is touched."""
     path = finished(tmp_path)
     before = files_with_times(path)
-    ((section, values),) = changes.items()
-    (key,) = values
-    with pytest.raises(RunError, match=f"{section}.{key} cannot change"):
+    (key,) = next(iter(changes.values()))
+    with pytest.raises(RunError, match=f"^{key} cannot change"):
         resume(path, changes)
     assert files_with_times(path) == before
 

@@ -200,7 +200,7 @@ def _is_whole(
         )
     if filters and not whole:
         raise UsageError(
-            f"{min(filters)} is for items, but this model gives continuous text; expected "
+            f"{min(filters)} is for items, but this model generates continuous text; expected "
             + (
                 "--until-eos too"
                 if model.run.boundaries.has_ends

@@ -15,6 +15,7 @@ from charlm import api
 from charlm.cli import options
 from charlm.cli.output import on_terminal, render, say, terminal_width, write
 from charlm.cli.stdin import stdin_blocks
+from charlm.commands import command
 from charlm.config.settings import table
 from charlm.errors import UsageError, check_choice
 from charlm.files.escapes import escape_controls
@@ -99,6 +100,7 @@ def score(
     else:
         batches = api.scoring.numbered([texts])
         options.name_unknown(model, texts, "sentences")
+        _warn_of_slips(texts)
     scorer = model.scorer(carry=carry, lines=carry, unk_penalty=unk_penalty)
     rows = api.scoring.score_rows(scorer, batches, tokens=tokens)
     columns = None if keep is None else _column_names(keep)
@@ -140,6 +142,17 @@ def _check_output(
         raise UsageError(
             "--rank with --carry: lines of one text are no alternatives; leave one out"
         )
+
+
+def _warn_of_slips(texts: list[str]) -> None:
+    """Warn if the texts are the name of a file, or one sentence without quotes."""
+    from charlm.runs.locate import is_file
+
+    if len(texts) == 1 and is_file(Path(texts[0])):
+        lines = command("score", "--file", texts[0])
+        say(f"{texts[0]} is scored as a sentence; to score the lines of this file: {lines}")
+    if len(texts) > 2 and not any(map(str.isspace, "".join(texts))):
+        say(f"{len(texts)} texts are scored; put a sentence into quotes to score it as one")
 
 
 def _check_source(

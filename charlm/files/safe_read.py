@@ -71,7 +71,7 @@ def parse_json(data: bytes, path: Path) -> Any:
             object_pairs_hook=_each_once,
         )
     except (ValueError, RecursionError) as error:
-        raise RunError(f"{path}: not valid JSON: {error}. Expected a file by charlm") from error
+        raise RunError(f"{path} is not valid JSON ({error}); expected a file by charlm") from error
 
 
 def _check_regular(path: Path, mode: int) -> None:
@@ -81,6 +81,8 @@ def _check_regular(path: Path, mode: int) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> RunError:
+    if isinstance(error, FileNotFoundError):
+        return RunError(f"{path} does not exist; expected a file written by charlm")
     reason = getattr(error, "strerror", None) or str(error)
     return RunError(f"{path}: {reason}. Expected a file written by charlm")
 

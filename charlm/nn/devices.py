@@ -83,7 +83,7 @@ def choose_precision(
         return Precision(name="fp32", reason="bf16 is no faster for a model this small")
     problem = bf16_problem(settings, vocab_size, device)
     if problem is None:
-        return Precision(name="bf16", reason="gradients agree with fp32 at these layer shapes")
+        return Precision(name="bf16", reason="gradients agree with fp32")
     if requested == "bf16":
         raise EnvironmentFailure(f"bf16 cannot be used: {problem}. Use --precision fp32")
     return Precision(name="fp32", reason=problem)

@@ -39,8 +39,8 @@ def describe_plan(record: Mapping[str, Any], path: Path | None = None) -> list[s
         f"model  {model['num_layers']} x {model['hidden_size']} {model['cell'].upper()}, "
         f"{record['parameters']:,} weights, dropout {model['dropout']:g}",
         f"run    {length}, batch {training['batch_size']} x {training['bptt']}, "
-        f"{training['optimizer']} {training['learning_rate']:g}, seed {training['seed']}, "
-        f"{record['machine']['device']} {precision['name']} ({precision['reason']})",
+        f"{training['optimizer']} {training['learning_rate']:g}, seed {training['seed']}",
+        f"device {record['machine']['device']}, {precision['name']} ({precision['reason']})",
         *_outlook(record),
         *([f"into   {path}"] if path else []),
     ]
@@ -57,7 +57,7 @@ def _outlook(record: Mapping[str, Any]) -> list[str]:
         f"{planned['memory_bytes'] / 1e9:.1f} GB of memory"
     )
     if planned.get("speed_measured"):
-        line += "; another load makes another plan"
+        line += " (varies with the load)"
     return [line, *([f"expect {_expectation(record)}"] if planned["expected"] else [])]
 
 
@@ -75,7 +75,7 @@ def _expectation(record: Mapping[str, Any]) -> str:
         )
     else:
         shown = f"{expected['nats']:.2f} nats/token ({low:.2f} to {high:.2f})"
-    return f"about {shown} on the validation text, from measured runs on other texts"
+    return f"about {shown} on the validation text"
 
 
 def step_line(record: StepRecord, unit: str) -> str:
@@ -162,7 +162,7 @@ def review_pairs(review: Review, unit: str) -> list[tuple[str, str]]:
         return pairs
     noun = {"char": "character", "byte": "byte"}.get(UNITS[unit].letter, "token")
     longest = f"longest passage copied from the training text: {counted(memory.overlap, noun)}"
-    pairs.append(("copying", f"{longest}: {shortened(repr(memory.text), 60)}"))
+    pairs += [("copying", longest), ("", shortened(repr(memory.text), 60))]
     if memory.novel is not None:
         held = memory.novel_held_out
         beside = "" if held is None else f" (held-out text: {100 * held:.0f} %)"

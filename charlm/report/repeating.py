@@ -57,10 +57,10 @@ def repeat_command(path: Path, record: Json) -> str | None:
 def repeat_note(record: Json) -> str:
     """Return a sentence that introduces the command and says if it gives the same weights."""
     if record["settings"]["training"].get("minutes"):
-        return "it was limited by minutes; train one with as many steps:"
+        return "The run was limited by minutes. To train one with as many steps:"
     if not record.get("planned"):  # --resume with other settings removes the plan
-        return "its settings changed when it was resumed; train one with the final settings:"
-    return "train it again, bit for bit on this machine:"
+        return "Settings changed when the run was resumed. To train one with the final settings:"
+    return "To train it again, bit for bit on this machine:"
 
 
 def _machine(record: Json) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def run_pairs(path: Path, config: Json, record: Json) -> list[tuple[str, str]]:
     pairs += [
         ("machine", f"{machine['device_name']}, {counted(machine['threads'], 'thread')}"),
         ("precision", f"{precision.get('name')} ({precision.get('reason')})"),
-        ("made", f"{record.get('created')} with charlm {config.get('charlm')}, "
+        ("created", f"{record.get('created')} with charlm {config.get('charlm')}, "
                  f"torch {config.get('torch')}"),
     ]  # fmt: skip
     if record.get("command"):
@@ -56,7 +56,7 @@ def _result_pairs(results: Json, unit: str) -> list[tuple[str, str]]:
                 f"{number(tally['perplexity'], 2)}"
                 f"{word_perplexity(tally.get('word_perplexity'), unit)}"
             )
-            pairs.append((f"{name} result", figures))
+            pairs.append(({"valid": "validation"}.get(name, name), figures))
     before = results.get("valid_uncalibrated")
     if before:
         pairs.append(

@@ -76,7 +76,8 @@ def _train_and_valid(whole: "_Scanned", settings: CorpusSettings) -> dict[str, S
     if count < least:
         size = "is empty" if count == 0 else "has one character"
         raise CorpusError(
-            f"{whole.corpus.name} {size}; expected at least two characters to learn from"
+            f"{', '.join(whole.corpus.sources)} {size}; expected at least two characters to learn "
+            "from. Give another text"
         )
     if settings.hold_out == "random" and not whole.by_document:
         raise UsageError(

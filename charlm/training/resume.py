@@ -9,7 +9,7 @@ from typing import Any
 from charlm.config.settings import Settings, merge, settings_from
 from charlm.config.training import LENGTHS, TrainingSettings
 from charlm.config.unused import drop_unused
-from charlm.errors import RunError, UsageError
+from charlm.errors import RunError, UsageError, named
 from charlm.files.atomic import explained, remove_leftovers
 from charlm.phases import phase
 from charlm.runs import layout
@@ -102,7 +102,7 @@ def _resumable(changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         for key in values:
             if section != "training" or key not in RESUMABLE:
                 raise RunError(
-                    f"{section}.{key} cannot change when a run is resumed; expected one of "
+                    f"{named(key)} cannot change when a run is resumed; expected one of "
                     f"{', '.join(RESUMABLE)}. Start a new run to change it"
                 )
     return dict(changes.get("training", {}))

@@ -24,7 +24,7 @@ from charlm.config.fields import VALIDATION
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings, settings_from
 from charlm.config.unused import drop_unused
-from charlm.errors import EnvironmentFailure
+from charlm.errors import EnvironmentFailure, named
 from charlm.files.atomic import explained, json_bytes
 from charlm.inference.adapt.calibration import sample_of
 from charlm.nn import devices
@@ -213,7 +213,7 @@ def machine_record(device: torch.device, threads: int) -> dict[str, Any]:
 def _shrunk(reasons: Mapping[str, str]) -> list[str]:
     """Return a warning for each size that was reduced because the text is short."""
     return [
-        f"{name.removeprefix('training.')} was made smaller: {reason}"
+        f"{named(name.removeprefix('training.'))} was made smaller: {reason}"
         for name, reason in reasons.items()
         if reason in (SHORT_TEXT, SHORTER_TEXT)
     ]

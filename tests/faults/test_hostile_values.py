@@ -52,7 +52,7 @@ def test_arbitrary_bytes_are_parsed_as_python_does_or_refused(data: bytes) -> No
     try:
         content = parse_json(data, Path("x.json"))
     except RunError as error:
-        assert str(error).startswith("x.json: not valid JSON")
+        assert str(error).startswith("x.json is not valid JSON")
     else:
         assert content == json.loads(data)
         json.dumps(content, allow_nan=False)
