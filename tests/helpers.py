@@ -140,7 +140,7 @@ def encoded_stream(ids: Iterable[int]) -> EncodedText:
 
 
 def encoded_documents(documents: list[list[int]], is_stream: bool = False) -> EncodedText:
-    """Documents in a row, each with the EOS that it was given, or one stream."""
+    """Return encoded documents, each with the EOS that it was given, or one stream."""
     ids = [index for document in documents for index in document]
     ends = np.cumsum([len(document) for document in documents], dtype=np.int64)
     return EncodedText(

@@ -56,7 +56,7 @@ WEIGHTS, STATE, METRICS = "model.safetensors", "state.safetensors", "metrics.jso
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A record every three steps, one thread, no change of the process's memory rules."""
+    """Make a record every three steps, and keep threads and memory rules as they are."""
     monkeypatch.setattr(trainer_module, "LOG_EVERY", 3)
     monkeypatch.setattr(starting.devices, "keep_freed_memory", lambda: True)
     threads = torch.get_num_threads()

@@ -46,7 +46,7 @@ DROPOUT = {"dropout": 0.3, "input_dropout": 0.2, "output_dropout": 0.2}
 
 @pytest.fixture(autouse=True)
 def frequent_records(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step record every three steps, so that few steps are enough."""
+    """Make a step record every three steps, so that few steps are enough."""
     monkeypatch.setattr(trainer_module, "LOG_EVERY", 3)
 
 
@@ -72,7 +72,7 @@ def dataset_of(train: EncodedText, valid: EncodedText | None = VALID) -> Dataset
 
 
 class Watched(Trainer):
-    """Keeps a checkpoint before every step, and all targets that were trained on."""
+    """Trainer that keeps a checkpoint before every step, and all targets that it was trained on."""
 
     stop_at: int | None = None
     watching = False
