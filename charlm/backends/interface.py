@@ -41,6 +41,6 @@ class Backend(Protocol):
 
 
 def select_rows(state: State, rows: NDArray[np.int64] | list[int]) -> State:
-    """Return a copy of the state of these rows of the batch, in their order."""
+    """Return a copy of the state of these sequences of the batch, in their order."""
     chosen = np.asarray(rows, np.int64)
     return tuple(tuple(array[chosen] for array in layer) for layer in state)

@@ -33,7 +33,7 @@ from charlm.training.start import start
 
 WARM_UP = 64
 """Tokens read before measuring, so that the states are typical."""
-ROWS = 32
+PLACES = 32
 """Places in the text to average over."""
 NEAR_ZERO, NEAR_ONE = 0.1, 0.9
 """Bounds beyond which a gate counts as saturated (Karpathy et al. 2015, section 4.3)."""
@@ -152,9 +152,9 @@ def needed_tokens(lags: int) -> int:
 
 
 def gradient_flow(
-    model: RecurrentLanguageModel, ids: NDArray[np.int64], lags: int, rows: int = ROWS
+    model: RecurrentLanguageModel, ids: NDArray[np.int64], lags: int, places: int = PLACES
 ) -> list[LayerFlow]:
-    """Return the flow of each layer, averaged over `rows` places spread over a text of ids (N,).
+    """Return the flow of each layer, averaged over places spread over a text of ids (N,).
 
     Raises CorpusError if the text is too short for one place.
     """
@@ -164,7 +164,7 @@ def gradient_flow(
             f"the text has {len(ids)} tokens; lags up to {lags} need at least {length}. Give a "
             "longer text or fewer --lags"
         )
-    begins = np.linspace(0, len(ids) - length, rows).astype(np.int64)
+    begins = np.linspace(0, len(ids) - length, places).astype(np.int64)
     windows = torch.from_numpy(ids[begins[:, None] + np.arange(length)].T.copy())  # (T, B)
     with torch.no_grad():
         _, state = model(windows[:WARM_UP])

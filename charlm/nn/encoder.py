@@ -142,7 +142,7 @@ def embedding_scale(embedding_size: int) -> float:
 
 
 def select_rows(state: State, rows: Tensor) -> State:
-    """Return the state of these rows of the batch, in their order."""
+    """Return the state of these sequences of the batch, in their order."""
     return tuple(tuple(tensor[rows] for tensor in layer) for layer in state)
 
 

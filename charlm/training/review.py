@@ -34,9 +34,9 @@ def review(
     trainer: Trainer, dataset: Dataset, backend: Backend, valid_nats: float | None
 ) -> Review:
     """Review a finished run, whose best weights `backend` computes with."""
-    part = end_of(dataset.train, TRAINING_SAMPLE)
-    with phase("evaluating a part of the training text", total=len(part.ids)):
-        train = evaluate(backend, part).nats_per_token
+    sample = end_of(dataset.train, TRAINING_SAMPLE)
+    with phase("evaluating a part of the training text", total=len(sample.ids)):
+        train = evaluate(backend, sample).nats_per_token
     model = trainer.model.settings
     advice = diagnosis(
         train, valid_nats, trainer.counters.validation_nats, trainer.passes, model.dropout or 0.0
@@ -123,9 +123,9 @@ def memory_of(backend: Backend, dataset: Dataset, seed: int = 1) -> Memory:
                 text = text.removesuffix(boundaries.separator) + END
             texts[piece.sample] += text
             advance()
-    ids = [vocabulary.encode_marked(text)[0].astype(np.int64) for text in texts]
+    samples = [vocabulary.encode_marked(text)[0].astype(np.int64) for text in texts]
     apart = np.array([-1], np.int64)  # in no text, so that no match crosses it
-    joined = np.concatenate([part for one in ids for part in (one, apart)])
+    joined = np.concatenate([ids for sample in samples for ids in (sample, apart)])
     length, place = longest_overlap(joined, train)
     novel = novel_fraction(joined, train, NGRAM)
     held = dataset.valid.ids[:TRAINING_SAMPLE] if dataset.valid is not None else ()

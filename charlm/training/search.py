@@ -185,7 +185,7 @@ def trial_name(number: int) -> str:
 
 
 def _session(path: Path, nested: dict[str, dict[str, Any]], values: Mapping[str, Any]) -> Session:
-    """Start the run of a trial, or resume it; it is judged on a part of the validation text."""
+    """Start the run of a trial, or resume it; it is judged on some of the validation text."""
     if (path / RECORD).exists():
         return resume(path, valid_tokens=JUDGED_TOKENS)
     chosen: dict[str, dict[str, Any]] = {}
@@ -327,13 +327,13 @@ def _optuna() -> Any:
 def results(folder: Path) -> list[dict[str, Any]]:
     """Return number, state, values and nats per token of all trials of a search, best first."""
     study = _Study(_optuna(), folder, 0).study
-    rows = []
+    trials = []
     for trial in study.trials:
         state = trial.state.name.lower().replace("running", "paused")
         figures = list(trial.intermediate_values.values())
         # Optuna keeps the last figure of a pruned trial, not the best
         nats = trial.value if state == "complete" else min(figures, default=None)
-        rows.append(
+        trials.append(
             {
                 "number": trial.number,
                 "state": state,
@@ -342,5 +342,6 @@ def results(folder: Path) -> list[dict[str, Any]]:
             }
         )
     return sorted(
-        rows, key=lambda row: (row["state"] != "complete", row["nats_per_token"] or float("inf"))
+        trials,
+        key=lambda trial: (trial["state"] != "complete", trial["nats_per_token"] or float("inf")),
     )

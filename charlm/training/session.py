@@ -22,13 +22,8 @@ from charlm.inference.likelihood import evaluate
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.nn.torch_backend import TorchBackend
 from charlm.phases import phase
+from charlm.runs import checkpoints
 from charlm.runs.card import model_card
-from charlm.runs.checkpoints import (
-    Checkpoint,
-    checkpoint_folders,
-    load_newest_checkpoint,
-    save_checkpoint,
-)
 from charlm.runs.layout import CARD, METRICS, WEIGHTS, write_record
 from charlm.runs.run import write_weights
 from charlm.text.dataset import Dataset
@@ -90,7 +85,9 @@ class Session:
             yield WarningRecord(**self.trainer.state.record_fields(), text=text)
 
     def _train_with_rewinds(self) -> Iterator[Record]:
-        if self.trainer.settings.on_nonfinite == "rewind" and not checkpoint_folders(self.path):
+        if self.trainer.settings.on_nonfinite == "rewind" and not checkpoints.checkpoint_folders(
+            self.path
+        ):
             self._try_to_save()
         while True:
             try:
@@ -121,7 +118,7 @@ class Session:
         trainer, now = self.trainer, self.trainer.counters
         if trainer.settings.on_nonfinite != "rewind" or now.rewinds >= MAX_REWINDS:
             raise error
-        checkpoint, _ = load_newest_checkpoint(self.path, self.record.get("id"))
+        checkpoint, _ = checkpoints.load_newest_checkpoint(self.path, self.record.get("id"))
         if checkpoint is None:
             raise error
         log_bytes = log_size(checkpoint)
@@ -186,7 +183,7 @@ class Session:
         checkpoint = to_checkpoint(trainer.state)
         log = self.path / METRICS
         checkpoint.counters["log_bytes"] = log.stat().st_size if log.exists() else 0
-        folder = save_checkpoint(
+        folder = checkpoints.save_checkpoint(
             self.path, checkpoint, trainer.settings.keep, run_id=self.record.get("id")
         )
         self.rewound = []
@@ -232,7 +229,7 @@ class Session:
         write_record(self.path, self.record)  # last, since it marks the run as finished
 
 
-def log_size(checkpoint: Checkpoint) -> int:
+def log_size(checkpoint: checkpoints.Checkpoint) -> int:
     """Remove the size of the log from a checkpoint's counters and return it. Raises RunError."""
     size = checkpoint.counters.pop("log_bytes", 0)
     if not isinstance(size, int) or size < 0:

@@ -26,12 +26,13 @@ MIN_STEPS = 5
 
 
 def training_threads(
-    settings: ModelSettings, vocab_size: int, rows: int, device: torch.device
+    settings: ModelSettings, vocab_size: int, batch_size: int, device: torch.device
 ) -> int:
     """Return the threads to train with, by the work of a layer in one time step."""
     if device.type != "cpu":
         return default_threads()
-    work = 2.0 * rows * multiplied_weights(settings, vocab_size) / (settings.num_layers or 1)
+    weights = multiplied_weights(settings, vocab_size)
+    work = 2.0 * batch_size * weights / (settings.num_layers or 1)
     return useful_threads(work, constants.OPERATIONS_PER_THREAD)
 
 
