@@ -87,9 +87,7 @@ ENTRIES = {
 
 def _check_removable(path: Path) -> None:
     """Raise RunError unless a path is free or a run that holds only files of charlm."""
-    if not path.exists() and not path.is_symlink():
-        return
-    if _was_never_started(path):
+    if not (path.exists() or path.is_symlink()) or _was_never_started(path):
         return
     with explained(path):
         if path.is_symlink() or not path.is_dir() or not (path / layout.CONFIG).exists():

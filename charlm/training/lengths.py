@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from charlm.config.model import ModelSettings
@@ -76,12 +77,11 @@ def check_not_shorter(
     model: ModelSettings = ModelSettings(),  # noqa: B008 - frozen
 ) -> None:
     """Raise UsageError if the requested length is below what the run was trained already."""
-    unit, total = length_of(requested)
-    done = trained[unit]
     if not is_shorter(requested, training, trained):
         return
+    unit, total = length_of(requested)
     factor = length_factor(unit, model)
-    given, before = factor * total, float(f"{factor * done:.3g}")
+    given, before = factor * total, float(f"{factor * trained[unit]:.3g}")
     raise UsageError(
         f"--{unit} {given:g} sets the length of the whole run, which already has "
         f"{counted_length(before, unit)}; expected more than that. To train it for "
@@ -92,16 +92,16 @@ def check_not_shorter(
 def last_progress(before: TrainingSettings, trainer: Trainer) -> float:
     """Return the progress at the newest validation, as a fraction of the new length of a run."""
     schedule, counters = trainer.schedule, trainer.counters
-    old = type(schedule)(before, schedule.text).progress(counters)
+    old = replace(schedule, settings=before).progress(counters)
     if not old or trainer.progress <= old:  # a longer run: the trainer has adapted it
         return counters.last_progress
     return min(counters.last_progress * trainer.progress / old, trainer.progress)
 
 
 def rate_warning(before: TrainingSettings, trainer: Trainer) -> str | None:
-    """Return a warning if a new length changes the learning rate at once, else None."""
+    """Return a warning if a new length makes the learning rate jump, else None."""
     schedule, counters = trainer.schedule, trainer.counters
-    old = type(schedule)(before, schedule.text).learning_rate(counters, 1.0)
+    old = replace(schedule, settings=before).learning_rate(counters, 1.0)
     new, highest = schedule.learning_rate(counters, 1.0), trainer.settings.learning_rate or 0.0
     if not old or not new or 1.0 / NOTABLE_CHANGE < new / old < NOTABLE_CHANGE:
         return None
