@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +56,7 @@ class Figure:
     share: float | None = None
 
 
-Program = Callable[[], None]
+Program = Callable[[], object]
 
 
 def run_benchmarks(
@@ -126,19 +125,15 @@ def _ceilings(seconds: float) -> Iterator[tuple[tuple[str, str], tuple[float, st
     size = 2048
     exact = torch.randn(size, size)
     rough = exact.bfloat16()
-    products: dict[str, Program] = {"fp32": lambda: _drop(exact @ exact)}
+    products: dict[str, Program] = {"fp32": lambda: exact @ exact}
     if processor_has_bf16():
-        products["bf16"] = lambda: _drop(rough @ rough)
+        products["bf16"] = lambda: rough @ rough
     for name, median in alternating(products, seconds / 4).items():
         yield ("products", name), (2e-9 * size**3 / median, "GFLOP/s")
     large = np.ones(1 << 26, np.float32)
     other = np.empty_like(large)
     median = alternating({"copy": lambda: np.copyto(other, large)}, seconds / 4)["copy"]
     yield ("memory", "copy, one thread"), (2e-9 * large.nbytes / median, "GB/s")
-
-
-def _drop(_: Any) -> None:
-    """Ignore a result."""
 
 
 def _training(hidden: int, vocab_size: int, peak: float, seconds: float) -> Iterator[Figure]:
@@ -225,9 +220,7 @@ def _sampling(
 
         def generating(backend: Backend, count: int = samples) -> Program:
             """Return a program that generates samples."""
-            return lambda: _drop(
-                list(generate(backend, vocabulary, length=SAMPLE_TOKENS, samples=count))
-            )
+            return lambda: list(generate(backend, vocabulary, length=SAMPLE_TOKENS, samples=count))
 
         medians = alternating(
             {name: generating(backend) for name, backend in backends.items()}, seconds
@@ -246,7 +239,7 @@ def _scoring(
 
     def scoring(backend: Backend) -> Program:
         """Return a program that scores the sentences."""
-        return lambda: _drop(document_nats(backend, documents))
+        return lambda: document_nats(backend, documents)
 
     medians = alternating({name: scoring(backend) for name, backend in backends.items()}, seconds)
     tokens = sum(len(document) for document in documents)
@@ -260,7 +253,7 @@ def _encoding(seconds: float) -> Iterator[Figure]:
     programs: dict[str, Program] = {}
     for unit in ("char", "byte", "word"):
         built = build_vocabulary(lambda: [text], VocabularySettings(unit=unit)).vocabulary
-        programs[unit] = lambda v=built: _drop(v.encode(text))  # type: ignore[misc]
+        programs[unit] = lambda v=built: v.encode(text)  # type: ignore[misc]
     for name, median in alternating(programs, seconds / 4).items():
         yield Figure(group="encoding", name=name, value=size / median, unit="MB/s")
 
@@ -285,4 +278,4 @@ def _starting(path: Path, seconds: float) -> Iterator[Figure]:
 def _process(arguments: list[str]) -> Program:
     program = [sys.executable, "-c", "from charlm.cli import main; main()", *arguments]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return lambda: _drop(subprocess.run(program, check=True, env=dict(os.environ), **quiet))  # type: ignore[call-overload]
+    return lambda: subprocess.run(program, check=True, env=dict(os.environ), **quiet)  # type: ignore[call-overload]

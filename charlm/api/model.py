@@ -117,8 +117,8 @@ class Model:
 
         Raises UsageError for more than one sample; use `samples`.
         """
-        if max(options.get("n", 1), options.get("samples", 1)) > 1:
-            count = max(options.get("n", 1), options.get("samples", 1))
+        count = max(options.get("n", 1), options.get("samples", 1))
+        if count > 1:
             raise UsageError(f"n is {count}; sample returns one text. Use model.samples({count})")
         return "".join(self.stream(length, seed=seed, **options))
 
@@ -186,7 +186,7 @@ class Model:
         seed: int | None = None,
         **options: Any,
     ) -> Items:
-        """Return an iterable of whole documents, such as lines, that are generated on the way.
+        """Return an iterable of whole documents, such as lines, generated during iteration.
 
         See `inference.items.Rules` for the rules; `new` skips documents of the training text. More
         options as in `generate`. Raises UsageError for a model of continuous text, and during
@@ -211,12 +211,12 @@ class Model:
         chosen = fresh_seed() if seed is None else seed
         chosen_options = {**options, "length": length, "prompt": prompt, "until_eos": True}
 
-        def tries(first: int, samples: int) -> Iterator[Piece]:
+        def generate_from(first: int, samples: int) -> Iterator[Piece]:
             """Generate attempts, starting with number `first`."""
             return self.generate(seed=chosen, first=first, samples=samples, **chosen_options)
 
         return Items(
-            generate=tries,
+            generate=generate_from,
             count=count,
             length=length,
             rules=Rules(

@@ -67,7 +67,7 @@ class Training(Iterator["Record"]):
 
 
 def _records(sessions: "list[Session]") -> "Generator[Record, None, None]":
-    """Train the first session, and then the backward half, which is added if there is one.
+    """Train the first session, then its backward half if it has one, which is added to the list.
 
     This is not a method, since a generator that refers to its `Training` would keep it alive.
     """

@@ -120,10 +120,10 @@ def write_json_line(content: Any) -> None:
 
 def render(renderable: Any) -> None:
     """Write a table or text for people as the result."""
-    write(drawn(renderable))
+    write(rendered(renderable))
 
 
-def drawn(renderable: Any, *, stderr: bool = False) -> str:
+def rendered(renderable: Any, *, stderr: bool = False) -> str:
     """Return a table or text as it is shown; colours only on a terminal without NO_COLOR.
 
     A table may be wider than the terminal, since numbers are never cut.

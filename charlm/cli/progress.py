@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from charlm import api
-from charlm.cli.output import Verbosity, drawn, say, write, write_json
+from charlm.cli.output import Verbosity, rendered, say, write, write_json
 from charlm.commands import command
 from charlm.files.escapes import escape_unprintable
 from charlm.phases import phase
@@ -148,7 +148,7 @@ def _summary(session: "Session", finished: "FinishedRecord") -> None:
 
     if Verbosity.level == 0:
         return
-    say(drawn(summary_table(session.record, finished), stderr=True).rstrip("\n"))
+    say(rendered(summary_table(session.record, finished), stderr=True).rstrip("\n"))
     if finished.complete and (text := _sample(session)):
         say("a sample:")
         for line in text.splitlines():

@@ -1,4 +1,4 @@
-"""Standard input: read it, and detect a text there that a command would ignore.
+"""Standard input: read it, and detect a text that a command would ignore.
 
 A command that takes a text and was given none has a default: the built-in text, the newest run's
 held-out text, an empty prompt. If standard input has data at that moment, the default is not what

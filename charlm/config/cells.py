@@ -40,7 +40,7 @@ class CellSpec:
     best_with_one_layer: bool = False
     """True if one layer was measured to learn more in a given time than two."""
     has_expectation: bool = False
-    """True if measured runs tell a plan which loss to expect."""
+    """True if measured runs of it let a plan predict the loss."""
     gradient_advice: str = "Use a longer --bptt"
     """Advice for vanishing gradients."""
 

@@ -130,7 +130,7 @@ class Setting:
         if isinstance(self.default, bool):
             return "yes" if self.default else ""
         text = self.default if isinstance(self.default, str) else plain_number(self.default)
-        return f"{text}: {note}" if note else text
+        return f"{text}, {note}" if note else text
 
 
 def table() -> dict[str, Setting]:

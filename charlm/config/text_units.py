@@ -1,4 +1,4 @@
-"""The units that a text may be cut into, `--unit`: one row for each, with every fact about it.
+"""The units of text that `--unit` takes: one row for each, with every fact about it.
 
 A new unit is a subclass of `charlm.text.tokenizers.vocabulary.Vocabulary` and its row here. Rows
 name classes and functions by import path, so that this module imports neither numpy nor tokenizers.
@@ -37,7 +37,7 @@ class UnitSpec:
     bptt: int = 64
     """Default window length, in tokens."""
     expectation: str = ""
-    """Kind of measured runs that tell a plan which loss to expect; empty without any."""
+    """Kind of measured runs from which a plan predicts the loss; empty without any."""
     preview_tokens: int = 200
     """Length of the sample after training."""
 

@@ -21,7 +21,7 @@ def repeat_command(path: Path, record: Json) -> str | None:
     """Return the command with every choice that rules, plan and machine made, or None.
 
     For a run that was limited by minutes the command has the number of steps instead, which can be
-    repeated. None is for a text that can not be read again (stdin, memory, not shipped).
+    repeated. It is None for a text that cannot be read again (stdin, memory, not shipped).
     """
     try:
         settings = settings_from(record["settings"], str(path / RECORD))

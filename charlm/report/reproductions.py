@@ -1,4 +1,4 @@
-"""Results of recipes beside published ones."""
+"""Tables that compare results of recipes with published ones."""
 
 from collections.abc import Mapping
 

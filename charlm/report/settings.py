@@ -8,18 +8,6 @@ from rich.table import Table
 from charlm.config.settings import SECTIONS, Setting, table
 from charlm.report.tables import pairs_table, plain_table
 
-SETTING_HEAD = ("flag, or name for `--set`", "default", "meaning")
-"""Columns of `setting_rows`."""
-
-
-def setting_rows(section: str) -> list[tuple[str, str, str]]:
-    """Return the rows of a section as Markdown text: flag or name, default, meaning."""
-    return [
-        (_typed(setting), setting.default_text, setting.meaning)
-        for setting in table().values()
-        if setting.section == section
-    ]
-
 
 def _typed(setting: Setting) -> str:
     """Return the flag in Markdown, and the name if that is another one."""
@@ -30,7 +18,12 @@ def _typed(setting: Setting) -> str:
 def markdown_tables() -> Iterable[str]:
     """Yield a heading and a Markdown table for each section."""
     for section in SECTIONS:
-        lines = [SETTING_HEAD, ("---",) * len(SETTING_HEAD), *setting_rows(section)]
+        lines = [("flag, or name for `--set`", "default", "meaning"), ("---",) * 3]
+        lines += [
+            (_typed(setting), setting.default_text, setting.meaning)
+            for setting in table().values()
+            if setting.section == section
+        ]
         cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
         yield f"## [{section}]\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
