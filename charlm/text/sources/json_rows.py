@@ -160,18 +160,16 @@ class _JsonReader:
                 value, end = _DECODER.raw_decode(self._text, self._place)
             except (json.JSONDecodeError, RecursionError) as error:
                 problem = self._problem(error)
-                if self._is_cut(error):
+                near_end = isinstance(error, json.JSONDecodeError) and (
+                    error.msg.startswith("Unterminated") or error.pos > len(self._text) - _CUT_SHORT
+                )
+                if near_end:
                     self._check_size()
                     if self._more():
                         continue
                 raise problem from error
             self._place = end
             return value
-
-    def _is_cut(self, error: Exception) -> bool:
-        return isinstance(error, json.JSONDecodeError) and (
-            error.msg.startswith("Unterminated") or error.pos > len(self._text) - _CUT_SHORT
-        )
 
     def _check_size(self) -> None:
         if len(self._text) - self._place > MAX_LINE_CHARS:

@@ -11,6 +11,7 @@ Archives of several files are refused. Nothing is written beside the user's file
 import difflib
 import glob
 import os
+import re
 import shlex
 import stat
 import unicodedata
@@ -134,10 +135,7 @@ def safe_name(text: str) -> str:
     """Return a text with all but ASCII letters, digits, dots and underscores as hyphens."""
     plain = unicodedata.normalize("NFKD", text)
     plain = "".join(c for c in plain if not unicodedata.combining(c))
-    safe = "".join(c if c.isascii() and (c.isalnum() or c in "._") else "-" for c in plain)
-    while "--" in safe:
-        safe = safe.replace("--", "-")
-    return safe.strip("-.")[:80] or "text"
+    return re.sub(r"[^A-Za-z0-9._]+", "-", plain).strip("-.")[:80] or "text"
 
 
 def _stem(path: Path) -> str:

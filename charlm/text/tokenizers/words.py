@@ -81,16 +81,15 @@ class WordVocabulary(_LibraryVocabulary):
 
     def _piece_ids(self, pieces: list[str]) -> list[list[int]]:
         """Encode ASCII pieces by Python's regular expressions, which are ten times faster."""
-        slow = [number for number, piece in enumerate(pieces) if not piece.isascii()]
-        result: list[list[int]] = [[]] * len(pieces)
-        if slow:
-            encoded = super()._piece_ids([pieces[number] for number in slow])
-            for number, ids in zip(slow, encoded, strict=True):
-                result[number] = ids
+        slow = [piece for piece in pieces if not piece.isascii()]
+        encoded = iter(super()._piece_ids(slow) if slow else [])
         known = self.ids.get
-        for number in sorted(set(range(len(pieces))) - set(slow)):
-            result[number] = [known(word, UNK) for word in self._ascii_words(pieces[number])]
-        return result
+        return [
+            [known(word, UNK) for word in self._ascii_words(piece)]
+            if piece.isascii()
+            else next(encoded)
+            for piece in pieces
+        ]
 
     def words(self, text: str) -> list[str]:
         """Cut a text into normalised words, known or not."""
