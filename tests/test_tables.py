@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from charlm.errors import CorpusError, UsageError
 from charlm.text.corpus import Corpus
 from charlm.text.documents import END
-from charlm.text.sources import decoding, delimited, fields, json_rows
+from charlm.text.sources import decoding, delimited, json_rows
 from charlm.text.sources.decoding import line_batches
 from charlm.text.sources.rows import Number, Rows
 from charlm.text.sources.tables import TABLES
@@ -204,7 +204,7 @@ def test_errors_have_the_line_number_in_the_file(here) -> None:
 
 def test_a_quote_that_is_never_closed_does_not_fill_the_memory(here, monkeypatch) -> None:
     """Rows have a maximum length, with quotes and without."""
-    monkeypatch.setattr(fields, "MAX_LINE_CHARS", 1000)
+    monkeypatch.setattr(delimited, "MAX_LINE_CHARS", 1000)
     monkeypatch.setattr(decoding, "MAX_LINE_CHARS", 1000)
     assert "never closed" in refused("a.csv", 'text\n"a\n' + "b\n" * 3000 + '"\n')
     with pytest.raises(CorpusError, match="a line of more than 1,000"):

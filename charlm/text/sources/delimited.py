@@ -1,30 +1,29 @@
 """Delimited tables: csv, where quotes enclose fields, and tsv, where quotes are text."""
 
+import csv
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, islice
 
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
-from charlm.text.sources.columns import column_index, listed, unique_names
-from charlm.text.sources.decoding import line_batches
-from charlm.text.sources.fields import (
-    DELIMITER_NAMES,
-    DELIMITERS,
-    HEAD_CHARS,
-    Fields,
-    fits,
-    matches,
-    split_rows,
-)
+from charlm.text.sources.decoding import MAX_LINE_CHARS, line_batches
 from charlm.text.sources.files import count_of, shown
-from charlm.text.sources.rows import NO_CELLS, PEEK_ROWS, Record, Warn
+from charlm.text.sources.rows import NO_CELLS, PEEK_ROWS, Record, Warn, chosen_column, listed
 
+DELIMITERS = (",", ";", "|", "\t")
+"""Delimiters of .csv files in the order of preference."""
+DELIMITER_NAMES = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "vertical bars"}
+HEAD_CHARS = 1 << 18
+"""Characters at the beginning of a table on which delimiters are tried."""
+Fields = tuple[int, list[str]]
+"""Line where a row begins, and its fields."""
 _EXCEL_LINE = re.compile(r"sep=(.)", re.IGNORECASE)
 """First line that tells Excel the delimiter."""
 _MISSING = frozenset(("NA", "NaN", "nan", "<NA>"))
 """Missing cells as R and pandas write them."""
+_NUMBER = re.compile(r"[+-]?(\d[\d,. ]*|[.,]\d+)([eE][+-]?\d+)?%?|true|false", re.IGNORECASE)
 
 
 def open_table(
@@ -254,4 +253,132 @@ def _ragged(label: str, line: int, row: list[str], names: list[str]) -> CorpusEr
     return CorpusError(
         f"{label}: line {line:,} has {count_of(len(row), 'field')}, expected {len(names):,} as in "
         f'the first row ("{shown(names[0][:60])}"{", ..." if len(names) > 1 else ""}). {advice}'
+    )
+
+
+def column_index(label: str, names: list[str], rows: list[Fields], reading: ReadSettings) -> int:
+    """Return the index of the column to read, chosen by its name or its number from 1.
+
+    Raises CorpusError if there is no such column, or if the first row is not a header.
+    """
+    named = reading.column
+    name = named if named is not None else "text"
+    if names.count(name) > 1:
+        places = [str(place + 1) for place, other in enumerate(names) if other == name]
+        raise CorpusError(
+            f'{label} has {len(places)} columns "{shown(name)}", expected one. Choose by number: '
+            f"--column {' or --column '.join(places)}."
+        )
+    if name in names:
+        return names.index(name)
+    if reading.header is None and (cell := _data_like(names)):
+        texts = [str(place + 1) for place in _text_places(rows, len(names))]
+        number = texts[0] if len(texts) == 1 else "N (N counts from 1)"
+        raise CorpusError(
+            f'{label}: the first row looks like data ("{shown(cell[:60])}"), expected names of '
+            f"columns. Use --no-header --column {number}, or --header if it holds names."
+        )
+    if named is not None and named.isdecimal() and 1 <= int(named) <= len(names):
+        return int(named) - 1
+    if named is None and len(names) == 1:
+        return 0
+    unique = unique_names(names)
+    texts = [unique[place] for place in _text_places(rows, len(names))]
+    try:
+        return unique.index(chosen_column(label, unique, texts, named))
+    except CorpusError as error:
+        if reading.header is not None:
+            raise
+        raise CorpusError(f"{error} If its first row is data, add --no-header.") from error
+
+
+def _text_places(rows: list[Fields], width: int) -> list[int]:
+    return [place for place in range(width) if any(_is_text(row[place]) for _, row in rows)]
+
+
+def _is_text(cell: str) -> bool:
+    return bool(cell) and not _NUMBER.fullmatch(cell.strip())
+
+
+def _data_like(names: Sequence[str]) -> str:
+    """Return the first name that looks like a number or a sentence, else ""."""
+    for name in names:
+        words = name.split()
+        ends = len(words) > 1 and name.rstrip()[-1] in ".!?…。！？"
+        if ends or len(words) > 4 or len(name) > 100 or _NUMBER.fullmatch(name.strip()):
+            return name
+    return ""
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Return a unique name for each column: its number if it has no name, a suffix as in pandas."""
+    unique: list[str] = []
+    for place, name in enumerate(names, 1):
+        base = chosen = name or str(place)
+        count = 0
+        while chosen in unique:
+            count += 1
+            chosen = f"{base}.{count}"
+        unique.append(chosen)
+    return unique
+
+
+def fits(head: list[str], delimiter: str, quoted: bool) -> bool:
+    """Return True if a delimiter splits all rows into as many fields as the first, two or more."""
+    size = 0
+    lines = [line for line in head if (size := size + len(line)) <= HEAD_CHARS] or head[:1]
+    rows: list[list[str]] = []
+    with suppress(CorpusError):  # the head ends inside quotes, or this delimiter splits quotes
+        rows += (row for _, row in split_rows(lines, delimiter, quoted) if row)
+    names = rows[0] if rows else []
+    return len(names) > 1 and all(matches(row, names) for row in rows)
+
+
+def matches(row: list[str], names: list[str]) -> bool:
+    """Return True if a row has as many fields as the header, apart from empty ones at the end."""
+    return not any(row[len(names) :]) and not any(names[len(row) :])
+
+
+def split_rows(
+    lines: Iterable[str], delimiter: str, quoted: bool, label: str = "", before: int = 0
+) -> Iterator[Fields]:
+    """Yield the rows of a table; `before` is the number of lines before it.
+
+    Quotes enclose fields if `quoted`, else they are ordinary characters. Raises CorpusError for a
+    row that is not valid CSV.
+    """
+    if quoted:
+        yield from _quoted_rows(lines, delimiter, label, before)
+        return
+    for number, line in enumerate(lines, before + 1):
+        bare = line.removesuffix("\n").removesuffix("\r")
+        yield number, bare.split(delimiter) if bare else []
+
+
+def _quoted_rows(lines: Iterable[str], delimiter: str, label: str, before: int) -> Iterator[Fields]:
+    csv.field_size_limit(MAX_LINE_CHARS)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    line = before + 1
+    try:
+        for row in reader:
+            yield line, row
+            line = before + reader.line_num + 1
+    except csv.Error as error:
+        raise _malformed(label, str(error), line, before + reader.line_num) from error
+
+
+def _malformed(label: str, reason: str, begin: int, line: int) -> CorpusError:
+    """Return the error of a row that is not valid CSV and begins in line `begin`."""
+    if "unexpected end" in reason or "limit" in reason:
+        problem = f"the row that begins in line {begin:,} opens a quote that is never closed"
+    elif "expected after" in reason:
+        problem = f"line {line:,}: text after the closing quote of a field"
+    elif "new-line" in reason:
+        problem = f"line {line:,}: a carriage return inside a field without quotes"
+    else:
+        problem = f"line {line:,}: {reason}"
+    return CorpusError(
+        f"{label}: {problem}; expected CSV, where quotes enclose a whole field and a quote inside "
+        f'it is doubled. Correct the line, for a table of R with qmethod = "double"; or add '
+        f"--quoting none to read quotes as text."
     )

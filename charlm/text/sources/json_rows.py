@@ -7,10 +7,9 @@ from itertools import chain, islice
 
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
-from charlm.text.sources.columns import MAX_LISTED
 from charlm.text.sources.decoding import MAX_LINE_CHARS, line_batches
 from charlm.text.sources.files import shown
-from charlm.text.sources.rows import Number, Record, Warn, kind_of, named_records
+from charlm.text.sources.rows import MAX_LISTED, Number, Record, Warn, kind_of, named_records
 
 _DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=Number)
 _BLANK = re.compile(r"[ \t\r\n]*")

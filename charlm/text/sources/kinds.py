@@ -7,7 +7,7 @@ import json
 import re
 from contextlib import suppress
 
-from charlm.text.sources.fields import DELIMITER_NAMES, fits
+from charlm.text.sources.delimited import DELIMITER_NAMES, fits
 
 HEAD_CHARS = 1 << 16
 MAX_LINES = 200

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
-from charlm.text.sources.columns import chosen_column, listed
 from charlm.text.sources.files import Spool, TextFile, readable, shown
-from charlm.text.sources.rows import NO_CELLS, Record, Warn, checked_text
+from charlm.text.sources.rows import NO_CELLS, Record, Warn, checked_text, chosen_column, listed
 from charlm.text.sources.signatures import refuse_pointer
 
 if TYPE_CHECKING:

@@ -1,6 +1,7 @@
 """Rows of a table in which one column is text, whatever the format of the table."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -8,13 +9,14 @@ from typing import NamedTuple
 
 from charlm.errors import CorpusError
 from charlm.text.documents import check_text
-from charlm.text.sources.columns import chosen_column, listed
 from charlm.text.sources.files import count_of, shown
 
 Warn = Callable[[str], None]
 """Function that takes one sentence for the user."""
 PEEK_ROWS = 100
 """Rows that are read ahead to find the column with the text."""
+MAX_LISTED = 20
+"""Columns that a message names."""
 
 Row = Mapping[str, object]
 NO_CELLS: Mapping[str, str] = {}
@@ -110,6 +112,36 @@ def _records(
                 if name != column
             }
         yield Record(number, line, text, cells)
+
+
+def chosen_column(
+    label: str, columns: Sequence[str], texts: Sequence[str], named: str | None
+) -> str:
+    """Return the column that was named, else "text", else the only column that holds text.
+
+    Raises CorpusError if there is no such column, or if there are several.
+    """
+    if named is not None:
+        if named in columns:
+            return named
+        near = {name.casefold(): name for name in columns}
+        alike = difflib.get_close_matches(named.casefold(), near, n=1)
+        advice = (
+            f'Did you mean "{shown(near[alike[0]])}"?' if alike else "Give --column one of them."
+        )
+        raise CorpusError(f'{label} has no column "{shown(named)}". {listed(columns)} {advice}')
+    if "text" in texts:
+        return "text"
+    if len(texts) == 1:
+        return texts[0]
+    problem = "several columns of text" if texts else "no column of text"
+    raise CorpusError(f"{label} has {problem}. {listed(columns)} Choose one with --column.")
+
+
+def listed(columns: Sequence[str]) -> str:
+    """Return a sentence that names the columns of a table."""
+    more = f" and {len(columns) - MAX_LISTED:,} more" if len(columns) > MAX_LISTED else ""
+    return f"Its columns: {', '.join(shown(column) for column in columns[:MAX_LISTED])}{more}."
 
 
 def checked_text(text: object, place: str, column: str) -> str:
