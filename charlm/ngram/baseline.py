@@ -17,6 +17,8 @@ MAX_TRAINING = 3_000_000
 MAX_ORDER = 6
 MAX_EVALUATED = 60_000
 """Tokens used of longer texts: the end of a training text, the beginning of an evaluated one."""
+SEPARATOR = -1
+"""Id between two texts, which is in no text."""
 FACTOR = np.uint64(0x9E3779B97F4A7C15)
 """Odd multiplier that makes the hash of a window depend on the order of its ids."""
 
@@ -128,16 +130,13 @@ def in_corpus(
     return known[np.searchsorted(keys, windows)]
 
 
-def novel_fraction(
-    ids: NDArray[np.integer], corpus: NDArray[np.integer], length: int, separator: int = -1
-) -> float:
+def novel_fraction(ids: NDArray[np.integer], corpus: NDArray[np.integer], length: int) -> float:
     """Return the fraction of the windows of `length` ids that are not in the corpus.
 
-    Windows with the id `separator`, which is between two texts, do not count. Without any window
-    the result is nan.
+    Windows with a SEPARATOR do not count. Without any window the result is nan.
     """
     known = in_corpus(ids, corpus, length)
     if len(known):
-        separators = np.convolve(np.asarray(ids) == separator, np.ones(length, np.int64), "valid")
+        separators = np.convolve(np.asarray(ids) == SEPARATOR, np.ones(length, np.int64), "valid")
         known = known[separators == 0]
     return float(1.0 - known.mean()) if len(known) else float("nan")

@@ -9,7 +9,7 @@ from charlm.backends.interface import Backend
 from charlm.inference.adapt.calibration import sample_of
 from charlm.inference.generation import generate
 from charlm.inference.likelihood import evaluate
-from charlm.ngram.baseline import longest_overlap, novel_fraction
+from charlm.ngram.baseline import SEPARATOR, longest_overlap, novel_fraction
 from charlm.phases import advance, phase
 from charlm.text.dataset import Dataset
 from charlm.text.documents import END
@@ -124,8 +124,7 @@ def memory_of(backend: Backend, dataset: Dataset, seed: int = 1) -> Memory:
             texts[piece.sample] += text
             advance()
     samples = [vocabulary.encode_marked(text)[0].astype(np.int64) for text in texts]
-    apart = np.array([-1], np.int64)  # in no text, so that no match crosses it
-    joined = np.concatenate([ids for sample in samples for ids in (sample, apart)])
+    joined = np.concatenate([np.append(ids, SEPARATOR) for ids in samples])
     length, place = longest_overlap(joined, train)
     novel = novel_fraction(joined, train, NGRAM)
     held = dataset.valid.ids[:TRAINING_SAMPLE] if dataset.valid is not None else ()

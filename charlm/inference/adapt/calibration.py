@@ -12,6 +12,7 @@ import numpy as np
 
 from charlm.text.encoded import EncodedText, TextCounts
 
+TOLERANCE = 0.01
 FIRST_STEP = math.log(1.15)
 WIDEST = math.log(4.0)
 """The factor is between 1/4 and 4."""
@@ -19,8 +20,8 @@ MAX_TOKENS = 40_000
 """Approximate limit of the tokens on which the factor is fitted."""
 
 
-def fit_scale(nats: Callable[[float], float], tolerance: float = 0.01) -> float:
-    """Return the factor s > 0 with the least nats(s), to a relative error of about `tolerance`.
+def fit_scale(nats: Callable[[float], float]) -> float:
+    """Return the factor s > 0 with the least nats(s), to a relative error of about 1 %.
 
     nats(s) is convex: steps in ln s go downhill from s = 1 until they bracket the minimum, then
     parabolas through the three best points approach it (successive parabolic interpolation).
@@ -40,7 +41,7 @@ def fit_scale(nats: Callable[[float], float], tolerance: float = 0.01) -> float:
     left, right = x - abs(step), x + abs(step)
     for _ in range(3):
         vertex = _vertex([(left, at(left)), (x, at(x)), (right, at(right))])
-        if abs(vertex - x) < tolerance or not left < vertex < right:
+        if abs(vertex - x) < TOLERANCE or not left < vertex < right:
             break
         left, right = (left, x) if vertex < x else (x, right)
         x = vertex
