@@ -12,7 +12,6 @@ from charlm.cli import options
 from charlm.cli.output import render, say, write, write_json
 from charlm.cli.stdin import Takes
 from charlm.errors import UsageError
-from charlm.files.atomic import explained
 
 if TYPE_CHECKING:
     from charlm.inspect.gradients import GradientFlow
@@ -83,6 +82,8 @@ def gradients(
                 write("\n")
             render(part)
     if out:
+        from charlm.files.atomic import explained
+
         with explained(out):
             save_picture(flows, out)
         say(f"wrote {out}")

@@ -10,9 +10,9 @@ from charlm import api
 from charlm.cli import options
 from charlm.cli.output import Verbosity, render, say, write_json
 from charlm.cli.progress import follow
-from charlm.config.recipes import RECIPES, Recipe, recipe
 
 if TYPE_CHECKING:
+    from charlm.config.recipes import Recipe
     from charlm.training.session import Session
 
 
@@ -40,6 +40,7 @@ def reproduce(
 
     Example:  charlm reproduce ptb-word --data corpora --budget 30
     """
+    from charlm.config.recipes import RECIPES, recipe
     from charlm.report.reproductions import comparison, recipe_table
 
     if name is None:
@@ -67,7 +68,7 @@ def reproduce(
     say(f"protocol: {chosen.protocol}")
 
 
-def _about(chosen: Recipe) -> dict[str, Any]:
+def _about(chosen: "Recipe") -> dict[str, Any]:
     """Return the protocol and the published figures of a recipe for JSON."""
     published = [{"who": who, "figure": figure} for who, figure in chosen.published]
     return {"figure": chosen.figure, "protocol": chosen.protocol, "published": published}

@@ -1,6 +1,5 @@
 """`charlm score`: score sentences from arguments, a file or standard input."""
 
-import csv
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -187,6 +186,8 @@ def _table_flags(reading: options.Reading) -> set[str]:
 
 def _column_names(keep: list[str]) -> list[str]:
     """Return the names of columns in the values of --keep, which are lines of CSV."""
+    import csv
+
     return list(dict.fromkeys(name for row in csv.reader(keep) for name in row if name))
 
 

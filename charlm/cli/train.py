@@ -10,7 +10,6 @@ from charlm.cli import options
 from charlm.cli.output import Verbosity, render, say, say_all, write, write_json
 from charlm.cli.progress import follow_all, write_result
 from charlm.cli.stdin import Takes, Values
-from charlm.config.presets import PRESETS
 from charlm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -95,6 +94,8 @@ def train(
     )  # fmt: skip
     ways = {"--resume": resume, "--continue": go_on, "--overwrite": overwrite, "--plan": plan}
     way = _way([flag for flag, is_given in ways.items() if is_given], request)
+    from charlm.config.presets import PRESETS
+
     if request.preset in PRESETS and way != "--resume":  # an unknown one is refused later
         say(f"preset {request.preset}; not as published: {PRESETS[request.preset].differs}")
     if way == "--plan":

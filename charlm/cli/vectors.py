@@ -8,7 +8,6 @@ import typer
 from charlm.cli import options
 from charlm.cli.frame import add_commands
 from charlm.cli.output import on_terminal, render, say, write, write_json
-from charlm.files.atomic import explained
 from charlm.files.escapes import escape_controls
 
 app = typer.Typer(
@@ -36,6 +35,8 @@ def export(
         for line in lines:
             write(escape_controls(line) if on_terminal() else line)
         return
+    from charlm.files.atomic import explained
+
     with explained(out), out.open("w", encoding="utf-8", newline="") as file:
         file.writelines(lines)
     say(f"wrote {len(model.vocabulary):,} vectors to {out}")

@@ -5,7 +5,6 @@ The command line and the library read settings through `by_section`, so `--hidde
 """
 
 import contextlib
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -132,6 +131,8 @@ def _value_of(text: str, setting: Setting) -> Any:
         return BOOLEANS.get(text.lower(), text)
     if setting.type is str and not text.startswith(('"', "'")):
         return text
+    import tomllib
+
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -5,7 +5,6 @@
 """
 
 import contextlib
-import tomllib
 import types
 import typing
 from collections.abc import Mapping
@@ -228,12 +227,16 @@ def _convert(value: Any, setting: Setting) -> Any:
 
 def read_toml(path: Path) -> Nested:
     """Return the nested values of a TOML file. Raises UsageError with the place of an error."""
+    import tomllib
+
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}). Give a TOML file.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not valid TOML: {error}") from error
+        raise UsageError(
+            f"{path} is not valid TOML: {error}. See: charlm guide settings"
+        ) from error
 
 
 def merge(*layers: Mapping[str, Mapping[str, Any]]) -> Nested:

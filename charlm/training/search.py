@@ -87,9 +87,9 @@ def search(
     resumed. Raises UsageError for unknown knobs, RunError if the folder holds another search or
     if trials keep failing, EnvironmentFailure while another process searches there.
     """
-    unknown = next((knob for knob in knobs if knob not in KNOBS), "")
+    unknown = [knob for knob in knobs if knob not in KNOBS]
     if unknown or not knobs:
-        found = f"has an unknown setting {unknown!r}" if unknown else "is empty"
+        found = f"has an unknown setting {unknown[0]!r}" if any(unknown) else "is empty"
         raise UsageError(f"{named('knobs')} {found}; expected some of {', '.join(KNOBS)}")
     _check_free(settings, knobs)
     drop_unused(settings, origins_of_arguments(settings))
