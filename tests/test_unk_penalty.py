@@ -82,9 +82,9 @@ def test_unk_stands_for_at_least_what_was_cut(counts: dict, least: int, literal:
 def test_the_types_of_a_vocabulary_are_counted_while_it_is_built() -> None:
     """Words by hand: 6 of 12 are cut, seen once each; 4 are seen twice: 6 + 6 * 5 / (2 * 5)."""
     text = "a a a a b b b c c d d e e f f g h i j k l"
-    vocabulary = built(text, unit="word", words="whitespace", min_count=2)
-    assert vocabulary.unk_types == 9.0
-    assert count_unk_types(lambda: [text], vocabulary.vocabulary) == vocabulary.unk_types
+    result = built(text, unit="word", words="whitespace", min_count=2)
+    assert result.unk_types == 9.0
+    assert count_unk_types(lambda: [text], result.vocabulary) == result.unk_types
 
 
 def test_nothing_is_unknown_in_bytes_and_bpe() -> None:
