@@ -41,7 +41,8 @@ def charlm(folder: Path, *words: str) -> tuple[int, str, str]:
 def test_a_new_setting_is_one_field(tmp_path: Path) -> None:
     """It has a flag, --set, a range, help, a row in the table, and is kept with the run."""
     (tmp_path / "a.txt").write_text("the cat sat on the mat\n" * 60, encoding="utf-8")
-    assert "Warmth of the run (0.5)." in charlm(tmp_path, "train", "--help")[1]
+    shown = " ".join(charlm(tmp_path, "train", "--help")[1].replace("│", " ").split())
+    assert "Warmth of the run. (default: 0.5)" in shown
     assert "--warmth" in charlm(tmp_path, "settings")[1]
     facts = json.loads(charlm(tmp_path, "settings", "warmth", "--json")[1])
     assert (facts["default"], facts["unit"], facts["aliases"]) == (0.5, "suns", ["--heat"])

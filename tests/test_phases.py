@@ -120,8 +120,8 @@ def test_an_evaluation_advances_by_every_token() -> None:
     for text in (stream, documents):
         with phase("evaluating", total=len(text.ids)) as one:
             evaluate(model, text)
-        assert one.fraction == 1.0
-    assert one.done == len(documents.ids)  # and of documents by no padding
+        assert one.done >= len(text.ids)  # pieces of a stream may be read again
+    assert one.done == len(documents.ids)  # without padding
 
 
 def test_a_pipe_gets_a_line_for_a_long_phase_now_and_then() -> None:

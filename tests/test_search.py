@@ -145,6 +145,7 @@ def test_a_search_of_an_older_version_is_resumed(settings: Settings, tmp_path: P
     ("values", "knobs", "problem"),
     [
         ({}, ("rate",), "unknown setting 'rate'; expected some of num"),
+        ({}, ("",), "knobs is empty"),
         ({"sources": ["-"]}, ("hidden_size",), "stdin can be read only once"),
         ({"valid_frac": 0.0}, ("hidden_size",), r"without validation text.*--valid"),
         ({"steps": 9}, ("hidden_size",), "steps with a search"),
