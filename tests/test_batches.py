@@ -111,17 +111,6 @@ def sequences(batches: list[Batch]) -> list[list[int]]:
     return runs
 
 
-def test_two_sequences_of_a_stream_by_hand() -> None:
-    """The second sequence starts where the first stops; its first input is the token before it."""
-    ids = list(range(20, 32))
-    batches = epoch(encoded_stream(ids), BatchSpec(batch_size=2, bptt=6))
-    first, second = sequences(batches)
-    assert first
-    assert second
-    assert first + second == ids
-    assert batches[0].inputs[0].tolist() == [EOS, first[-1]]
-
-
 def test_a_segment_that_begins_a_line_reads_the_start_symbol() -> None:
     text = encoded_stream([20, LINE_END, 22, 23])
     assert begins_text(text, np.arange(4), LINE_END).tolist() == [True, False, True, False]

@@ -5,6 +5,7 @@ import shutil
 import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -204,20 +205,9 @@ def test_a_dash_of_other_commands_reads_standard_input(call: Call) -> None:
     assert "- for stdin" in call("fill", stdin=b"abc\n")[2]
 
 
-class Stream:
-    """A standard input with a file descriptor."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-
-    def fileno(self) -> int:
-        """Return the descriptor."""
-        return self.descriptor
-
-
 def test_waiting_bytes_are_counted_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     def count(descriptor: int) -> int:
-        monkeypatch.setattr(sys, "stdin", Stream(descriptor))
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(fileno=lambda: descriptor))
         return stdin.waiting_bytes()
 
     reading, writing = os.pipe()
