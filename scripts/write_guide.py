@@ -52,7 +52,7 @@ def settings_tables() -> str:
 def presets_table() -> str:
     """Return the published models that `--preset` knows."""
     lines = [
-        (f"`{name}`", preset.text, ", ".join(f"{k} {v}" for k, v in preset.published.items()))
+        (f"`{name}`", preset.summary, ", ".join(f"{k} {v}" for k, v in preset.published.items()))
         for name, preset in PRESETS.items()
     ]
     return rows(("preset", "model", "published"), lines)

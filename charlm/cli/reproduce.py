@@ -45,7 +45,7 @@ def reproduce(
 
     if name is None:
         if as_json:
-            recipes = [{"recipe": key, "what": RECIPES[key].what, **_about(RECIPES[key])}
+            recipes = [{"recipe": key, "what": RECIPES[key].summary, **_about(RECIPES[key])}
                        for key in RECIPES]  # fmt: skip
             write_json({"schema_version": 1, "recipes": recipes})
         else:

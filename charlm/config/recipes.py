@@ -21,7 +21,7 @@ FIGURES = {
 class Recipe:
     """Texts and settings, the figure of `part` that is compared, and the published figures."""
 
-    what: str
+    summary: str
     train: str
     settings: Nested
     figure: str
@@ -69,20 +69,21 @@ SHAKESPEARE: dict[str, Any] = {
 
 RECIPES: dict[str, Recipe] = {
     "shakespeare": Recipe(
-        what="tiny Shakespeare, 3 minutes", settings={"training": {"minutes": 3.0}}, **SHAKESPEARE
+        summary="tiny Shakespeare, 3 minutes", settings={"training": {"minutes": 3.0}},
+        **SHAKESPEARE,
     ),
     "shakespeare-best": Recipe(
-        what="tiny Shakespeare, 15 minutes", settings={"training": {"minutes": 15.0}},
+        summary="tiny Shakespeare, 15 minutes", settings={"training": {"minutes": 15.0}},
         dynamic=True, **SHAKESPEARE,
     ),
     "names": Recipe(
-        what="names, default run", train="names/names.txt", figure="nats_per_token", part="test",
+        summary="names, default run", train="names/names.txt", figure="nats_per_token", part="test",
         settings={"corpus": {"document": "line"}}, makemore_split=True,
         protocol="makemore's own 1,000 names (drawn by its seed), end symbols counted",
         published=(("makemore, transformer of 0.2 M weights", 1.92),),
     ),
     "ptb-word": Recipe(
-        what="Penn Treebank words, 20 minutes",
+        summary="Penn Treebank words, 20 minutes",
         settings=_words(20.0, num_layers=2, hidden_size=200, embedding_size=200, tie_weights=True),
         published=(
             ("Zaremba et al. small (README)", 115.0),
@@ -91,11 +92,11 @@ RECIPES: dict[str, Recipe] = {
         cache=500, **PTB,
     ),
     "ptb-char": Recipe(
-        what="Penn Treebank characters, 60 minutes", settings=_words(60.0),
+        summary="Penn Treebank characters, 60 minutes", settings=_words(60.0),
         published=(("AWD-LSTM, 13.8 M weights, 500 passes", 1.175),), **PTB_CHAR,
     ),
     "wikitext2": Recipe(
-        what="WikiText-2 words, 60 minutes",
+        summary="WikiText-2 words, 60 minutes",
         settings=_words(60.0, num_layers=2, hidden_size=200, embedding_size=200, tie_weights=True),
         published=(("pytorch/examples, LSTM 2 x 200, 40 passes", 100.3),), cache=2000, **WIKITEXT2,
     ),
@@ -114,7 +115,7 @@ for _name, _texts, _published in (
     _preset = PRESETS[_name]
     _protocol = f"{_texts['protocol']}; not as published: {_preset.differs}"
     RECIPES[_name] = Recipe(
-        what=_preset.text, settings=_preset.settings, published=(_published,),
+        summary=_preset.summary, settings=_preset.settings, published=(_published,),
         **_texts | {"protocol": _protocol},
     )  # fmt: skip
 

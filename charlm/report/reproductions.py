@@ -35,5 +35,5 @@ def recipe_table(recipes: Mapping[str, Recipe]) -> Table:
     table.columns[0].no_wrap = True
     for name, recipe in recipes.items():
         figures = ", ".join(number(value, DIGITS[recipe.figure]) for _, value in recipe.published)
-        table.add_row(name, Text(recipe.what), Text(f"{figures} {FIGURES[recipe.figure]}"))
+        table.add_row(name, Text(recipe.summary), Text(f"{figures} {FIGURES[recipe.figure]}"))
     return table
