@@ -225,9 +225,9 @@ def _plan_dropout(basis: Basis, model: ModelSettings, training: TrainingSettings
         dropout = float(basis.choose("model.dropout", dropout, f"{passes:.1f} passes"))
     before, after = model.input_dropout, model.output_dropout
     if before is None:
-        before = basis.choose("model.input_dropout", dropout / 2, "half")
+        before = basis.choose("model.input_dropout", dropout / 2, "half of --dropout")
     if after is None:
-        after = basis.choose("model.output_dropout", dropout, "the same")
+        after = basis.choose("model.output_dropout", dropout, "as --dropout")
     return replace(model, dropout=dropout, input_dropout=before, output_dropout=after)
 
 
