@@ -62,6 +62,22 @@ def test_a_wrong_value_is_named_with_its_flag(words: str, problem: str, call: Ca
     assert problem in err
 
 
+@pytest.mark.parametrize(
+    ("texts", "hint"),
+    [
+        (["a.txt"], "to score the lines of this file: charlm score --file a.txt"),
+        (["she", "read", "it"], "3 texts are scored; put a sentence into quotes"),
+        (["she read it", "she red it", "x"], ""),
+    ],
+)
+def test_score_points_out_a_file_name_and_a_missing_quote(texts, hint: str, call: Call) -> None:
+    Path("a.txt").write_text("a\n", encoding="utf-8")
+    status, _, err = call("score", *texts, "--run", "tales")
+    assert status == 0
+    assert hint in err
+    assert ("scored as a sentence" in err or "into quotes" in err) == bool(hint)
+
+
 def test_messages_use_the_spelling_of_the_user(call: Call) -> None:
     """An alias appears as typed; names in a file and keywords of the library stay names."""
     for flag in ("--valid-frac", "--valid-fraction"):
