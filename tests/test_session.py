@@ -9,6 +9,7 @@ import threading
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -375,16 +376,19 @@ def fails(times: int, function):
     return call
 
 
-@pytest.mark.parametrize("what", ["save_checkpoint", "write_weights"])
+@pytest.mark.parametrize(
+    ("module", "what"),
+    [(session_module.checkpoints, "save_checkpoint"), (session_module, "write_weights")],
+)
 def test_a_failed_save_is_reported_and_tried_again(
-    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: ModuleType, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Training continues, and everything is written as soon as there is space."""
     complete = finished(tmp_path, name="whole")
-    function = getattr(session_module, what)
+    function = getattr(module, what)
     session = begun(tmp_path)
     before = len(session.warnings)
-    monkeypatch.setattr(session_module, what, fails(2, function))
+    monkeypatch.setattr(module, what, fails(2, function))
     records = list(session.records())
     warnings = [r.text for r in records if isinstance(r, WarningRecord)]
     assert warnings == session.warnings == records[-1].warnings
