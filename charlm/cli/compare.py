@@ -15,14 +15,16 @@ if TYPE_CHECKING:
     from charlm.api.comparison import Comparison
 
 
+Runs = Annotated[list[str], typer.Argument(help="Two or more runs, each compared with the first.")]
+Files = Annotated[
+    list[str] | None,
+    typer.Option("--file", help="Text to compare on. (default: the held-out text)"),
+]
+
+
 def compare(
-    runs: Annotated[
-        list[str], typer.Argument(help="Two or more runs, each compared with the first.")
-    ],
-    files: Annotated[
-        list[str] | None,
-        typer.Option("--file", help="Text to compare on. (default: the held-out text)"),
-    ] = None,
+    runs: Runs,
+    files: Files = None,
     reading: options.Reading = options.NO_FLAGS,
     unk_penalty: options.UnkPenalty = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap.")] = 0,

@@ -10,43 +10,53 @@ from charlm.cli.output import render, say, say_all, write, write_json
 from charlm.cli.stdin import Takes
 from charlm.errors import UsageError
 
+Files = Annotated[
+    list[str] | None,
+    typer.Option("--file", help="Text to evaluate. (default: the held-out text)"),
+]
+Document = Annotated[
+    str | None,
+    typer.Option("--document", help="stream, line, paragraph or file. (default: as trained)"),
+]
+Window = Annotated[
+    int | None,
+    typer.Option("--window", min=1, help="Tokens in a window of --reset. (default: 256)"),
+]
+Reset = Annotated[
+    bool,
+    typer.Option("--reset", help="Reset the state at each window, as transformer papers do."),
+]
+Cache = Annotated[
+    int | None,
+    typer.Option("--cache", min=1, help="Also evaluate with a neural cache of N tokens."),
+]
+Dynamic = Annotated[
+    bool, typer.Option("--dynamic", help="Also evaluate while learning from the text.")
+]
+Temperature = Annotated[
+    bool, typer.Option("--temperature", help="Also evaluate uncalibrated and recalibrated.")
+]
+Average = Annotated[
+    bool, typer.Option("--average", help="Also evaluate the mean of the kept checkpoints.")
+]
+Others = Annotated[
+    list[str] | None,
+    typer.Option("--with", metavar="RUN", help="Also mix with another run; may be repeated."),
+]
+
 
 @Takes(text=("files",), stdin=("--file", "-"), option=("To evaluate a text, use", "--file"))
 def evaluate(
-    files: Annotated[
-        list[str] | None,
-        typer.Option("--file", help="Text to evaluate. (default: the held-out text)"),
-    ] = None,
-    document: Annotated[
-        str | None,
-        typer.Option("--document", help="stream, line, paragraph or file. (default: as trained)"),
-    ] = None,
+    files: Files = None,
+    document: Document = None,
     reading: options.Reading = options.NO_FLAGS,
-    window: Annotated[
-        int | None,
-        typer.Option("--window", min=1, help="Tokens in a window of --reset. (default: 256)"),
-    ] = None,
-    reset: Annotated[
-        bool,
-        typer.Option("--reset", help="Reset the state at each window, as transformer papers do."),
-    ] = False,
-    cache: Annotated[
-        int | None,
-        typer.Option("--cache", min=1, help="Also evaluate with a neural cache of N tokens."),
-    ] = None,
-    dynamic: Annotated[
-        bool, typer.Option("--dynamic", help="Also evaluate while learning from the text.")
-    ] = False,
-    temperature: Annotated[
-        bool, typer.Option("--temperature", help="Also evaluate uncalibrated and recalibrated.")
-    ] = False,
-    average: Annotated[
-        bool, typer.Option("--average", help="Also evaluate the mean of the kept checkpoints.")
-    ] = False,
-    others: Annotated[
-        list[str] | None,
-        typer.Option("--with", metavar="RUN", help="Also mix with another run; may be repeated."),
-    ] = None,
+    window: Window = None,
+    reset: Reset = False,
+    cache: Cache = None,
+    dynamic: Dynamic = False,
+    temperature: Temperature = False,
+    average: Average = False,
+    others: Others = None,
     as_json: options.Json = False,
     engine: options.Engine = "auto",
     weights: options.Weights = "fp32",

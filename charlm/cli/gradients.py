@@ -17,39 +17,45 @@ if TYPE_CHECKING:
     from charlm.inspect.gradients import GradientFlow
 
 
+Text = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Text to measure on. (default: the held-out text, or for --compare a task with a "
+        "known lag)"
+    ),
+]
+Compare = Annotated[
+    str | None,
+    typer.Option("--compare", help="Train small models of these cells, such as rnn,lstm."),
+]
+Minutes = Annotated[
+    float | None,
+    typer.Option(
+        "--minutes",
+        min=0.001,
+        help="Minutes for each cell of --compare. (default: 1; the task: 1,500 steps)",
+    ),
+]
+Lags = Annotated[
+    int | None,
+    typer.Option("--lags", min=2, help="Tokens to look back. (default: 200; the task: 100)"),
+]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of --compare. (default: 1)")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="Save a picture as .svg, .png or .pdf (needs charlm[plot])."),
+]
+
+
 @Takes(text=("text",), run_in="text", reads_run=lambda values: not values["compare"])
 def gradients(
-    text: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Text to measure on. (default: the held-out text, or for --compare a task with a "
-            "known lag)"
-        ),
-    ] = None,
-    compare: Annotated[
-        str | None,
-        typer.Option("--compare", help="Train small models of these cells, such as rnn,lstm."),
-    ] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option(
-            "--minutes",
-            min=0.001,
-            help="Minutes for each cell of --compare. (default: 1; the task: 1,500 steps)",
-        ),
-    ] = None,
+    text: Text = None,
+    compare: Compare = None,
+    minutes: Minutes = None,
     reading: options.Reading = options.NO_FLAGS,
-    lags: Annotated[
-        int | None,
-        typer.Option("--lags", min=2, help="Tokens to look back. (default: 200; the task: 100)"),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Seed of --compare. (default: 1)")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="Save a picture as .svg, .png or .pdf (needs charlm[plot])."),
-    ] = None,
+    lags: Lags = None,
+    seed: Seed = None,
+    out: Out = None,
     as_json: options.Json = False,
     run: options.Run = None,
     checkpoints: options.Checkpoints = None,

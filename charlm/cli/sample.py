@@ -23,6 +23,76 @@ if TYPE_CHECKING:
     from charlm.report.samples import Layout
 
 
+Length = Annotated[
+    int,
+    typer.Option("--len", min=0, help="Length of each sample in tokens; the maximum for items."),
+]
+Prime = Annotated[str | None, typer.Option("--prime", help="Text to start from; - is stdin.")]
+PrimeFile = Annotated[
+    Path | None, typer.Option("--prime-file", help="File with the text to start from.")
+]
+Echo = Annotated[bool, typer.Option("--echo", help="Include the prime text in the output.")]
+Temperature = Annotated[
+    float,
+    typer.Option(
+        "--temperature", help="Below 1: safer; above 1: wilder; 0: always the likeliest token."
+    ),
+]
+TopK = Annotated[int, typer.Option("--top-k", help="Keep only the k likeliest tokens; 0: all.")]
+TopP = Annotated[
+    float,
+    typer.Option("--top-p", help="Keep the likeliest tokens that together have this probability."),
+]
+MinP = Annotated[
+    float,
+    typer.Option(
+        "--min-p", help="Keep tokens with at least this fraction of the best probability."
+    ),
+]
+UntilEos = Annotated[
+    bool | None,
+    typer.Option(
+        "--until-eos/--no-until-eos",
+        help="Items: end each sample where the model ends a document. (default for lines)",
+        show_default=False,
+    ),
+]
+New = Annotated[bool, typer.Option("--new", help="Items: skip those of the training text.")]
+Match = Annotated[
+    str, typer.Option("--match", metavar="REGEX", help="Items: only those that match.")
+]
+MinLen = Annotated[int, typer.Option("--min-len", min=0, help="Items: at least N characters.")]
+MaxLen = Annotated[
+    int | None, typer.Option("--max-len", min=0, help="Items: at most N characters.")
+]
+Attempts = Annotated[
+    int | None,
+    typer.Option("--attempts", min=1, help="Items: stop after N attempts. (default: 100 per item)"),
+]
+Separator = Annotated[
+    str | None,
+    typer.Option(
+        "--separator",
+        help="Text between samples, such as $'\\n--\\n'. "
+        "(default: a blank line; for items, a line end)",
+    ),
+]
+Print0 = Annotated[bool, typer.Option("--print0", help="End each sample with NUL, for xargs -0.")]
+Stop = Annotated[str, typer.Option("--stop", help="End a sample before this text, such as $'\\n'.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed", min=0, help="Seed; the same seed gives the same text. (default: random)"
+    ),
+]
+UnkText = Annotated[str, typer.Option("--unk-text", help="Text to write for UNK.")]
+Raw = Annotated[
+    bool, typer.Option("--raw", help="Write control characters unchanged, even on a terminal.")
+]
+NO_RULES = {"unique": False, "new": False, "match": "", "min_len": 0, "max_len": None}
+"""Values of the rules for items that leave every item in."""
+
+
 @Takes(
     text=("prime", "prime_file"),
     stdin=("--prime", "-"),
@@ -31,97 +101,29 @@ if TYPE_CHECKING:
     option=("To start from a text, use", "--prime"),
 )
 def sample(
-    length: Annotated[
-        int,
-        typer.Option(
-            "--len", min=0, help="Length of each sample in tokens; the maximum for items."
-        ),
-    ] = 500,
-    prime: Annotated[
-        str | None, typer.Option("--prime", help="Text to start from; - is stdin.")
-    ] = None,
-    prime_file: Annotated[
-        Path | None, typer.Option("--prime-file", help="File with the text to start from.")
-    ] = None,
-    echo: Annotated[
-        bool, typer.Option("--echo", help="Include the prime text in the output.")
-    ] = False,
-    temperature: Annotated[
-        float,
-        typer.Option(
-            "--temperature", help="Below 1: safer; above 1: wilder; 0: always the likeliest token."
-        ),
-    ] = 1.0,
-    top_k: Annotated[
-        int, typer.Option("--top-k", help="Keep only the k likeliest tokens; 0: all.")
-    ] = 0,
-    top_p: Annotated[
-        float,
-        typer.Option(
-            "--top-p", help="Keep the likeliest tokens that together have this probability."
-        ),
-    ] = 1.0,
-    min_p: Annotated[
-        float,
-        typer.Option(
-            "--min-p", help="Keep tokens with at least this fraction of the best probability."
-        ),
-    ] = 0.0,
+    length: Length = 500,
+    prime: Prime = None,
+    prime_file: PrimeFile = None,
+    echo: Echo = False,
+    temperature: Temperature = 1.0,
+    top_k: TopK = 0,
+    top_p: TopP = 1.0,
+    min_p: MinP = 0.0,
     count: Annotated[int, typer.Option("--n", min=1, help="Number of samples or items.")] = 1,
-    until_eos: Annotated[
-        bool | None,
-        typer.Option(
-            "--until-eos/--no-until-eos",
-            help="Items: end each sample where the model ends a document. (default for lines)",
-            show_default=False,
-        ),
-    ] = None,
+    until_eos: UntilEos = None,
     unique: Annotated[bool, typer.Option("--unique", help="Items: no duplicates.")] = False,
-    new: Annotated[
-        bool, typer.Option("--new", help="Items: skip those of the training text.")
-    ] = False,
-    match: Annotated[
-        str, typer.Option("--match", metavar="REGEX", help="Items: only those that match.")
-    ] = "",
-    min_len: Annotated[
-        int, typer.Option("--min-len", min=0, help="Items: at least N characters.")
-    ] = 0,
-    max_len: Annotated[
-        int | None, typer.Option("--max-len", min=0, help="Items: at most N characters.")
-    ] = None,
-    attempts: Annotated[
-        int | None,
-        typer.Option(
-            "--attempts", min=1, help="Items: stop after N attempts. (default: 100 per item)"
-        ),
-    ] = None,
-    separator: Annotated[
-        str | None,
-        typer.Option(
-            "--separator",
-            help="Text between samples, such as $'\\n--\\n'. "
-            "(default: a blank line; for items, a line end)",
-        ),
-    ] = None,
-    print0: Annotated[
-        bool, typer.Option("--print0", help="End each sample with NUL, for xargs -0.")
-    ] = False,
-    stop: Annotated[
-        str, typer.Option("--stop", help="End a sample before this text, such as $'\\n'.")
-    ] = "",
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            "--seed", min=0, help="Seed; the same seed gives the same text. (default: random)"
-        ),
-    ] = None,
+    new: New = False,
+    match: Match = "",
+    min_len: MinLen = 0,
+    max_len: MaxLen = None,
+    attempts: Attempts = None,
+    separator: Separator = None,
+    print0: Print0 = False,
+    stop: Stop = "",
+    seed: Seed = None,
     allow_unk: Annotated[bool, typer.Option("--allow-unk", help="Allow UNK in samples.")] = False,
-    unk_text: Annotated[
-        str, typer.Option("--unk-text", help="Text to write for UNK.")
-    ] = "\N{REPLACEMENT CHARACTER}",
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Write control characters unchanged, even on a terminal.")
-    ] = False,
+    unk_text: UnkText = "\N{REPLACEMENT CHARACTER}",
+    raw: Raw = False,
     json_lines: Annotated[bool, typer.Option("--json", help="One JSON object per sample.")] = False,
     engine: options.Engine = "auto",
     weights: options.Weights = "fp32",
@@ -134,49 +136,30 @@ def sample(
 
     Example:  charlm sample --len 300 --temperature 0.8 --prime "Once upon"
     """
-    from charlm.inference.samplers import Sampling
-    from charlm.report.samples import Layout, text_warnings
-
     _check_one({"--json": json_lines, "--print0": print0, "--separator": separator is not None})
     _check_one({"--prime": bool(prime), "--prime-file": bool(prime_file)})
-    sampling: dict[str, Any] = {
-        "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
+    sampling = _checked_sampling(temperature, top_k, top_p, min_p)
+    rules: dict[str, Any] = {
+        "unique": unique, "new": new, "match": match, "min_len": min_len, "max_len": max_len,
     }  # fmt: skip
-    Sampling(**sampling)  # raises before the model is loaded
     model = options.open_model(run, checkpoints, engine, weights)
-    rules = {"--unique": unique, "--new": new, "--match": bool(match), "--min-len": min_len > 0,
-             "--max-len": max_len is not None}  # fmt: skip
-    filters = {flag for flag, given in rules.items() if given}
+    filters = {f"--{name.replace('_', '-')}" for name in rules if rules[name] != NO_RULES[name]}
     whole = _is_whole(model, until_eos, filters, attempts)
+    _advise_on_temperature(model, run, temperature)
     prompt = _prompt(model, prime or "", prime_file)
-    say_all(
-        text_warnings(model.vocabulary, stop, separator or "", ends=model.run.boundaries.has_ends)
-    )
-    if seed is None:
-        seed = api.model.fresh_seed()
-        say(f"seed {seed}")
+    _warn_of_texts(model, stop, separator or "")
+    seed = _reported_seed(seed)
     sampling |= {"length": length, "prompt": prompt, "seed": seed, "stop": stop,
                 "allow_unk": allow_unk, "unk_text": unk_text}  # fmt: skip
-    lines = model.run.boundaries.document == "line"
-    show = escape_controls if on_terminal() and not raw else str
-    layout = Layout(separator=separator, print0=print0, lines=lines and whole, show=show)
-    added = prompt if echo else ""
-    if whole and (lines or filters or count > 1):
-        items = model.items(
-            count, unique=unique, new=new, match=match, min_len=min_len, max_len=max_len,
-            attempts=attempts, **sampling,
-        )  # fmt: skip
-        _write_items(items, added, seed if json_lines else None, layout, filtered=bool(filters))
-        return
-    pieces = model.generate(samples=count, until_eos=whole, **sampling)
-    start, end = ("", added) if model.run.backward else (added, "")
-    if json_lines:
-        for number, one in enumerate(_gathered(pieces, count)):
-            _write_record(one, start + one.text + end, number, seed)
-    elif count == 1 and not print0:
-        _stream(itertools.chain([start], (piece.text for piece in pieces), [end]), show)
+    layout = _layout(model, separator, print0=print0, raw=raw, whole=whole)
+    added, json_seed = prompt if echo else "", seed if json_lines else None
+    if whole and (layout.lines or filters or count > 1):
+        items = model.items(count, attempts=attempts, **rules, **sampling)
+        _write_items(items, added, json_seed, layout, filtered=bool(filters))
     else:
-        _write_layout(layout, (start + one.text + end for one in _gathered(pieces, count)))
+        pieces = model.generate(samples=count, until_eos=whole, **sampling)
+        start, end = ("", added) if model.run.backward else (added, "")
+        _write_samples(pieces, count, start, end, json_seed, layout)
 
 
 def _check_one(given: dict[str, bool]) -> None:
@@ -213,6 +196,50 @@ def _is_whole(
             "document ends; expected --stop, or a model trained with --document line"
         )
     return whole
+
+
+def _checked_sampling(temperature: float, top_k: int, top_p: float, min_p: float) -> dict[str, Any]:
+    """Return the settings of `Sampling`. Raises UsageError before a model is loaded."""
+    from charlm.inference.samplers import Sampling
+
+    values = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    Sampling(**values)  # type: ignore[arg-type]
+    return values
+
+
+def _warn_of_texts(model: "Model", stop: str, separator: str) -> None:
+    """Warn if --stop or --separator can not work as meant."""
+    from charlm.report.samples import text_warnings
+
+    ends = model.run.boundaries.has_ends
+    say_all(text_warnings(model.vocabulary, stop, separator, ends=ends))
+
+
+def _advise_on_temperature(model: "Model", run: str | None, temperature: float) -> None:
+    """Say how the built-in model, if it was not asked for by name, writes more careful text."""
+    from charlm.runs.built_in import is_built_in
+
+    if run is None and temperature == 1.0 and is_built_in(model.run.path):
+        say("for more careful text, try --temperature 0.7")
+
+
+def _reported_seed(seed: int | None) -> int:
+    """Return the seed as given, or a fresh one, which is reported so that it can be repeated."""
+    if seed is None:
+        seed = api.model.fresh_seed()
+        say(f"seed {seed}")
+    return seed
+
+
+def _layout(
+    model: "Model", separator: str | None, *, print0: bool, raw: bool, whole: bool
+) -> "Layout":
+    """Return how samples are separated and shown."""
+    from charlm.report.samples import Layout
+
+    lines = whole and model.run.boundaries.document == "line"
+    show = escape_controls if on_terminal() and not raw else str
+    return Layout(separator=separator, print0=print0, lines=lines, show=show)
 
 
 def _prompt(model: "Model", prime: str, file: Path | None) -> str:
@@ -262,6 +289,24 @@ def _write_record(sample: "Sample | Item", text: str, number: int, seed: int) ->
     from charlm.report.samples import sample_record
 
     write_json_line(sample_record(sample, text, number, seed))
+
+
+def _write_samples(
+    pieces: "Iterator[Piece]",
+    count: int,
+    start: str,
+    end: str,
+    json_seed: int | None,
+    layout: "Layout",
+) -> None:
+    """Write samples between two texts, or as lines of JSON; a single one as it is generated."""
+    if json_seed is not None:
+        for number, one in enumerate(_gathered(pieces, count)):
+            _write_record(one, start + one.text + end, number, json_seed)
+    elif count == 1 and not layout.print0:
+        _stream(itertools.chain([start], (piece.text for piece in pieces), [end]), layout.show)
+    else:
+        _write_layout(layout, (start + one.text + end for one in _gathered(pieces, count)))
 
 
 def _write_items(

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
@@ -22,51 +22,56 @@ from charlm.phases import phase
 from charlm.units import LOG_BASES
 
 if TYPE_CHECKING:
+    from charlm.api.model import Model
     from charlm.report.scores import Rows
 
 FORMATS = ("auto", "table", "tsv", "csv", "jsonl", "scores")
 STDIN = ["-"]
 
 
+File = Annotated[
+    Path | None,
+    typer.Option("--file", help="File with a sentence on each line, or a table with --column."),
+]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--keep",
+        metavar="COLUMNS",
+        help="Columns of a table to copy to the output, such as item,condition. "
+        "(default: all in tsv, csv and jsonl)",
+        show_default=False,
+    ),
+]
+Rank = Annotated[
+    bool,
+    typer.Option("--rank", help="Rank the lines of a file or of stdin, as arguments always are."),
+]
+Output = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help="auto, table, tsv, csv, jsonl or scores (only the penalized log-probability).",
+    ),
+]
+LogBase = Annotated[str, typer.Option("--log-base", help="Base of the logarithm: e, 2 or 10.")]
+Carry = Annotated[
+    bool,
+    typer.Option("--carry", help="Score the sentences as the lines of one continuous text."),
+]
+
+
 def score(
     texts: Annotated[list[str] | None, typer.Argument(help="Sentences; - is stdin.")] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option("--file", help="File with a sentence on each line, or a table with --column."),
-    ] = None,
+    file: File = None,
     reading: options.Reading = options.NO_FLAGS,
-    keep: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--keep",
-            metavar="COLUMNS",
-            help="Columns of a table to copy to the output, such as item,condition. "
-            "(default: all in tsv, csv and jsonl)",
-            show_default=False,
-        ),
-    ] = None,
+    keep: Keep = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="Show the score of each token.")] = False,
-    rank: Annotated[
-        bool,
-        typer.Option(
-            "--rank", help="Rank the lines of a file or of stdin, as arguments always are."
-        ),
-    ] = False,
+    rank: Rank = False,
     unk_penalty: options.UnkPenalty = None,
-    output: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            help="auto, table, tsv, csv, jsonl or scores (only the penalized log-probability).",
-        ),
-    ] = "auto",
-    log_base: Annotated[
-        str, typer.Option("--log-base", help="Base of the logarithm: e, 2 or 10.")
-    ] = "e",
-    carry: Annotated[
-        bool,
-        typer.Option("--carry", help="Score the sentences as the lines of one continuous text."),
-    ] = False,
+    output: Output = "auto",
+    log_base: LogBase = "e",
+    carry: Carry = False,
     engine: options.Engine = "auto",
     weights: options.Weights = "fp32",
     run: options.Run = None,
@@ -103,27 +108,19 @@ def score(
     scorer = model.scorer(carry=carry, lines=carry, unk_penalty=unk_penalty)
     rows = api.scoring.score_rows(scorer, batches, tokens=tokens)
     columns = None if keep is None else _column_names(keep)
-    from charlm.report.scores import score_lines, unknown_warning
-
     counts = Counter[int]()
+    as_table = output == "auto" and (rank or (on_terminal() and not from_stdin))
     with phase("scoring", unit="tokens") if file else nullcontext():
-        if output == "table" or (output == "auto" and (rank or (on_terminal() and not from_stdin))):
-            table_rows = list(chain.from_iterable(rows))
+        if output == "table" or as_table:
             ranked = rank or (len(texts) > 1 and not from_stdin and not carry)
             words = model.vocabulary.spec.whole_words
+            table_rows = list(chain.from_iterable(rows))
             _write_tables(table_rows, columns or [], log_base, tokens, ranked=ranked, words=words)
             counts.update(score.tally.oov for _, score in table_rows if score)
         else:
-            from charlm.report.formats import FORMATS as WRITERS
-
-            writer = WRITERS["tsv" if output == "auto" else output](log_base, tokens=tokens)
-            show = escape_controls if on_terminal() else str
-            for lines in score_lines(rows, writer, columns, counts, say):
-                write(show(lines), flush=True)
-    if not counts:
-        say("no text was found, so nothing was scored")
-    elif warning := unknown_warning(model.run, counts, unk_penalty):
-        say(warning)
+            name = "tsv" if output == "auto" else output
+            _write_lines(rows, name, log_base, columns, counts, tokens=tokens)
+    _warn_of_unknown(model, counts, unk_penalty)
 
 
 def _check_output(
@@ -189,6 +186,36 @@ def _column_names(keep: list[str]) -> list[str]:
     import csv
 
     return list(dict.fromkeys(name for row in csv.reader(keep) for name in row if name))
+
+
+def _write_lines(
+    batches: "Iterable[Rows]",
+    output: str,
+    log_base: str,
+    columns: list[str] | None,
+    counts: Counter[int],
+    *,
+    tokens: bool,
+) -> None:
+    """Write a line for each text as soon as it is scored, and count its unknown tokens."""
+    from charlm.report.formats import FORMATS as WRITERS
+    from charlm.report.scores import score_lines
+
+    show = escape_controls if on_terminal() else str
+    for lines in score_lines(
+        batches, WRITERS[output](log_base, tokens=tokens), columns, counts, say
+    ):
+        write(show(lines), flush=True)
+
+
+def _warn_of_unknown(model: "Model", counts: Counter[int], penalty: float | None) -> None:
+    """Report unknown tokens and their cost, or that there was no text."""
+    from charlm.report.scores import unknown_warning
+
+    if not counts:
+        say("no text was found, so nothing was scored")
+    elif warning := unknown_warning(model.run, counts, penalty):
+        say(warning)
 
 
 def _write_tables(

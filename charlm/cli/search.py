@@ -16,31 +16,35 @@ if TYPE_CHECKING:
     from charlm.training.search import TrialRecord
 
 
+Sources = Annotated[
+    list[str] | None, typer.Argument(help="Text, as in train. (default: the built-in text)")
+]
+Minutes = Annotated[float, typer.Option("--minutes", min=0.001, help="Length of this session.")]
+TrialMinutes = Annotated[
+    float,
+    typer.Option("--trial-minutes", min=0.001, help="Length of a trial that is not stopped early."),
+]
+Knobs = Annotated[
+    str | None, typer.Option("--knobs", help="Settings to vary, such as dropout,learning_rate.")
+]
+Pairs = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any other setting: NAME=VALUE (see charlm settings)."),
+]
+Name = Annotated[
+    str, typer.Option("--name", help="Name of the search; an existing one is resumed.")
+]
+
+
 @Takes(text=("sources",), stdin=())
 def search(
-    sources: Annotated[
-        list[str] | None, typer.Argument(help="Text, as in train. (default: the built-in text)")
-    ] = None,
-    minutes: Annotated[
-        float, typer.Option("--minutes", min=0.001, help="Length of this session.")
-    ] = 60.0,
-    trial_minutes: Annotated[
-        float,
-        typer.Option(
-            "--trial-minutes", min=0.001, help="Length of a trial that is not stopped early."
-        ),
-    ] = 3.0,
-    knobs: Annotated[
-        str | None, typer.Option("--knobs", help="Settings to vary, such as dropout,learning_rate.")
-    ] = None,
+    sources: Sources = None,
+    minutes: Minutes = 60.0,
+    trial_minutes: TrialMinutes = 3.0,
+    knobs: Knobs = None,
     settings: options.Search = options.NO_FLAGS,
-    pairs: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any other setting: NAME=VALUE (see charlm settings)."),
-    ] = None,
-    name: Annotated[
-        str, typer.Option("--name", help="Name of the search; an existing one is resumed.")
-    ] = "search",
+    pairs: Pairs = None,
+    name: Name = "search",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the search.")] = 1,
     as_json: options.Json = False,
     checkpoints: options.Checkpoints = None,

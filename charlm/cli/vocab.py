@@ -20,23 +20,27 @@ if TYPE_CHECKING:
     from charlm.text.tokenizers.building import BuiltVocabulary
 
 
+Sources = Annotated[list[str] | None, typer.Argument(help="Text. (default: the built-in text)")]
+Vocab = Annotated[
+    Path | None, typer.Option("--vocab", help="Use this tokenizer.json instead of a new one.")
+]
+Oov = Annotated[
+    list[str] | None, typer.Option("--oov", help="Second text, to count its unknown tokens.")
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="File to write the vocabulary to, as tokenizer.json."),
+]
+
+
 @Takes(text=("sources",))
 def vocab(
-    sources: Annotated[
-        list[str] | None, typer.Argument(help="Text. (default: the built-in text)")
-    ] = None,
+    sources: Sources = None,
     settings: options.Vocabulary = options.NO_FLAGS,
-    vocab: Annotated[
-        Path | None, typer.Option("--vocab", help="Use this tokenizer.json instead of a new one.")
-    ] = None,
+    vocab: Vocab = None,
     reading: options.Reading = options.NO_FLAGS,
-    oov: Annotated[
-        list[str] | None, typer.Option("--oov", help="Second text, to count its unknown tokens.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="File to write the vocabulary to, as tokenizer.json."),
-    ] = None,
+    oov: Oov = None,
+    out: Out = None,
     top: Annotated[int, typer.Option("--top", min=0, help="Entries shown at each end.")] = 10,
     as_json: options.Json = False,
 ) -> None:
