@@ -118,6 +118,7 @@ def _saving_on_interrupt(training: Training) -> Iterator[None]:
     interrupts: list[int] = []
 
     def handle(number: int, frame: Any) -> None:
+        """Stop after the current step, at the second interrupt at once."""
         if interrupts:
             signal.default_int_handler(number, frame)
         interrupts.append(number)

@@ -41,6 +41,7 @@ class TorchBackend:
         correct = self._tensor(targets)
 
         def nats_and_ranks(_: Tensor, logits: Tensor) -> tuple[Nats, Ids]:
+            """Return the losses of the correct tokens and their ranks."""
             own = logits.gather(-1, correct[..., None])
             ranks = (logits > own).sum(dim=-1) + 1
             return _nats(logits, correct), ranks.cpu().numpy()

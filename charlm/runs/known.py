@@ -25,6 +25,7 @@ def known_documents(run: Run) -> Callable[[str], bool]:
         hashes = np.unique(np.concatenate([_hashes(text) for text in splits if text is not None]))
 
     def is_known(text: str) -> bool:
+        """Return whether a text is a document of the run's text."""
         key = _hash(vocabulary.encode(text))
         index = int(np.searchsorted(hashes, key))
         return index < len(hashes) and int(hashes[index]) == key

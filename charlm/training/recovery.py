@@ -107,6 +107,7 @@ def _in_parts(backward: Backward, parts: int) -> Backward:
     """Return a `backward` that reads each batch in parts and recognises a lack of memory."""
 
     def split(batch: Batch, state: State | None, factor: float) -> tuple[float, State]:
+        """Compute the gradient of a batch in parts, as `backward` does at once."""
         total, states = 0.0, []
         for part in batch.split(parts):
             fraction = part.tokens / batch.tokens

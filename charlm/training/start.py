@@ -112,6 +112,7 @@ def plan_run(
     """
 
     def checked(settings: Settings, **facts: Any) -> Settings:
+        """Return the settings without those that have no effect."""
         return settings if origins is None else drop_unused(settings, origins, facts)
 
     settings = checked(settings)
@@ -145,10 +146,12 @@ def plan_run(
     vocab_size, training = len(dataset.vocabulary), settings.training
 
     def threads_for(model: ModelSettings, batch_size: int) -> int:
+        """Return the threads that training uses."""
         return training.threads or training_threads(model, vocab_size, batch_size, device)
 
     @functools.cache
     def precision_for(model: ModelSettings) -> devices.Precision:
+        """Return the precision that training uses; compared once for each model."""
         set_threads(threads_for(model, devices.PROBE_SHAPE[1]))
         with phase("comparing bf16 with fp32"):
             return devices.choose_precision(training.precision, model, vocab_size, device)

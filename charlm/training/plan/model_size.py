@@ -89,6 +89,7 @@ def _hidden_of_parameters(basis: Basis, model: ModelSettings, most: int) -> int:
     """Return the largest hidden size with at most `most` weights. Raises UsageError."""
 
     def weights(hidden: int) -> int:
+        """Return the number of weights with this hidden size."""
         return count_parameters(basis.completed(model, hidden), basis.vocab_size)
 
     least = MIN_HIDDEN if model.adaptive_softmax else 1

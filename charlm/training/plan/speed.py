@@ -83,6 +83,7 @@ def measured_speed(
     )
 
     def train() -> None:
+        """Make one training step."""
         optimizer.zero_grad()
         value, _, _ = loss(model, batch, None, generator)
         value.backward()  # type: ignore[no-untyped-call]
