@@ -127,6 +127,8 @@ def test_ties_are_decided_by_id(rule: str) -> None:
         ("min_p", -0.1),
         ("min_p", 1.1),
         ("min_p", math.nan),
+        ("temperature", np.float32(-1)),
+        ("top_k", np.int64(-1)),
     ],
 )
 def test_values_out_of_range_are_refused(name: str, value: float) -> None:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
+from numbers import Integral, Real
 from typing import Any
 
 from charlm.config.cells import CELLS, CellSpec
@@ -107,6 +108,8 @@ def field_problems(settings: Any) -> list[str]:
         value = getattr(settings, each.name)
         if value is None or isinstance(value, bool | tuple):
             continue
+        if isinstance(value, Real):  # numpy's numbers too
+            value = int(value) if isinstance(value, Integral) else float(value)
         if isinstance(value, int | float) and not spec.contains(value):
             expected = spec.range_text(value)
             problems.append(f"{named(each.name)} is {plain_number(value)}; expected {expected}")
