@@ -136,6 +136,7 @@ def test_without_a_command_the_help_is_shown_with_exit_2(call: Call) -> None:
         (["search", "x", "--set", "epochs=3"], "--trial-minutes"),
         (["train", "x", "--vocab", "v.json", "--unit", "word"], "unit with --vocab"),
         (["vocab", "x", "--vocab", "v.json", "--lowercase"], "--lowercase with --vocab"),
+        (["vocab", "x", "--unit", "byte", "--max-size", "9"], "--max-size 9 has no effect"),
         (["train", "--resume", "--run", "lines", "--name", "b"], "give one of them"),
         (["train", "x", "--clip-norm", "0.25", "--set", "clip_value=1"], "clip_value"),
         (["score", "a", "--tokens", "--format", "scores"], "--tokens with --format scores"),

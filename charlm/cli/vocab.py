@@ -51,12 +51,14 @@ def vocab(
     from charlm.config.corpus import ReadSettings
     from charlm.config.flags import by_section, check_frozen
     from charlm.config.settings import settings_from
+    from charlm.config.unused import drop_unused
     from charlm.runs.built_in import built_in_text
     from charlm.text.corpus import Corpus
 
     given = by_section(settings)
     check_frozen(vocab, given)
-    chosen = settings_from(given).vocabulary
+    flags = dict.fromkeys((f"vocabulary.{name}" for name in given.get("vocabulary", {})), "flag")
+    chosen = drop_unused(settings_from(given), flags).vocabulary
     rules = ReadSettings(**reading)
     corpus = Corpus(sources or [str(built_in_text())], reading=rules)
     built = _built(corpus, chosen, vocab)
