@@ -68,7 +68,7 @@ def picture(points: list[tuple[int, float, str]], entropy: float) -> str:
         f'<line x1="{LEFT}" x2="{RIGHT}" y1="{floor:.1f}" y2="{floor:.1f}" stroke="#6cb6ff" '
         'stroke-dasharray="5 4"/>'
         f'<text x="{LEFT + 6}" y="{floor + 16:.1f}" style="fill:#6cb6ff">'
-        f"{entropy:.2f}: the limit: no model can do better on this text</text>"
+        f"{entropy:.2f}, the limit: no model can do better on this text</text>"
     )
     elements.append(f'<polyline points="{line}" fill="none" stroke="#adbac7" stroke-width="2"/>')
     shown = [point for point in points if point[0] // (BATCH * BPTT) in SHOWN]
