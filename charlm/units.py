@@ -1,4 +1,4 @@
-"""Units of likelihood: nats, bits, perplexity, and `Tally`, from which all figures are computed.
+"""Units: nats, bits, perplexity, `Tally`, from which all figures are computed; and counts.
 
 Sums are added and divided once at the end; averages are never averaged.
 """
@@ -151,3 +151,8 @@ FIGURES = {key: key for key in ("valid", "test", "valid_uncalibrated")} | {"tall
 def finite(value: float | int) -> float | int | None:
     """Return the value, or None if it is infinite or NaN."""
     return value if math.isfinite(value) else None
+
+
+def count_of(number: int, noun: str) -> str:
+    """Return a number with its noun: "1 row", "2,000 rows"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -9,7 +9,7 @@ import charlm
 from charlm.cli import app
 from charlm.cli.frame import joined_lines
 from charlm.errors import UsageError
-from charlm.report.text import counted
+from charlm.units import count_of
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -157,7 +157,7 @@ def test_an_escape_that_is_taken_literally_is_reported(flag: str, call: Call) ->
 
 def test_numbers_and_nouns_agree() -> None:
     """One step, two steps."""
-    assert [counted(n, "step") for n in (0, 1, 2000)] == ["0 steps", "1 step", "2,000 steps"]
+    assert [count_of(n, "step") for n in (0, 1, 2000)] == ["0 steps", "1 step", "2,000 steps"]
 
 
 def test_tables_have_no_blanks_at_the_ends_of_lines(call: Call) -> None:

@@ -154,7 +154,8 @@ def _write(built: "BuiltVocabulary", out: Path) -> None:
 def _show(content: dict[str, Any]) -> None:
     from charlm.config.text_units import UNITS
     from charlm.report.tables import pairs_table, plain_table
-    from charlm.report.text import counted, number, visible
+    from charlm.report.text import number, visible
+    from charlm.units import count_of
 
     pairs = [
         ("unit", content["unit"]),
@@ -164,7 +165,7 @@ def _show(content: dict[str, Any]) -> None:
         ("coverage", f"{100 * content['coverage']:.3f} %"),
     ]
     if (types := content["unk_types"]) is not None and not UNITS[content["unit"]].byte_level:
-        pairs.append(("UNK stands for", f"{counted(round(types), 'type')}, estimated"))
+        pairs.append(("UNK stands for", f"{count_of(round(types), 'type')}, estimated"))
     second = content.get("second_text")
     if second:
         rate = f"{100 * second['oov_rate']:.3f} % of {second['tokens']:,} tokens"

@@ -12,13 +12,13 @@ from charlm.config.text_units import UNITS
 from charlm.config.training import LENGTHS
 from charlm.files.escapes import escape_unprintable
 from charlm.report.tables import pairs_table
-from charlm.report.text import counted, duration, number, shortened, word_perplexity
+from charlm.report.text import duration, number, shortened, word_perplexity
 from charlm.runs.built_in import source_log_loss
 from charlm.runs.pair import is_backward_half, is_pair, length_factor
 from charlm.training.lengths import counted_length, length_of
 from charlm.training.records import EvaluationRecord, FinishedRecord, Review, StepRecord
 from charlm.training.review import NGRAM
-from charlm.units import Tally, bits, perplexity
+from charlm.units import Tally, bits, count_of, perplexity
 
 if TYPE_CHECKING:
     from charlm.training.session import Session
@@ -117,7 +117,7 @@ def summary_table(record: Mapping[str, Any], finished: FinishedRecord) -> Table:
     }
     pairs: list[tuple[str, str]] = [
         ("run", f"{record['name']}: {reasons.get(finished.reason, finished.reason)}"),
-        ("trained", f"{counted(finished.step, 'step')}, {counted(finished.tokens, 'token')}, "
+        ("trained", f"{count_of(finished.step, 'step')}, {count_of(finished.tokens, 'token')}, "
                     f"{duration(finished.seconds)}"),
     ]  # fmt: skip
     for name, tally in (("validation", finished.valid), ("test", finished.test)):
@@ -161,7 +161,7 @@ def review_pairs(review: Review, unit: str) -> list[tuple[str, str]]:
     if memory is None:
         return pairs
     noun = {"char": "character", "byte": "byte"}.get(UNITS[unit].letter, "token")
-    longest = f"longest passage copied from the training text: {counted(memory.overlap, noun)}"
+    longest = f"longest passage copied from the training text: {count_of(memory.overlap, noun)}"
     pairs += [("copying", longest), ("", shortened(repr(memory.text), 60))]
     if memory.novel is not None:
         held = memory.novel_held_out

@@ -8,7 +8,8 @@ from rich.table import Table
 
 from charlm.files.escapes import escape_unprintable
 from charlm.report.tables import plain_table
-from charlm.report.text import counted, duration, number, word_perplexity
+from charlm.report.text import duration, number, word_perplexity
+from charlm.units import count_of
 
 Json = Mapping[str, Any]
 
@@ -28,12 +29,12 @@ def run_pairs(path: Path, config: Json, record: Json) -> list[tuple[str, str]]:
         ("text", f"{corpus['name']}, document: {corpus['document']}"),
     ]
     for name, part in corpus["parts"].items():
-        size = f"{counted(part['tokens'], 'token')}, {counted(part['documents'], 'document')}"
-        pairs.append((f"  {name}", f"{size}, {counted(part['bytes'], 'byte')}"))
+        size = f"{count_of(part['tokens'], 'token')}, {count_of(part['documents'], 'document')}"
+        pairs.append((f"  {name}", f"{size}, {count_of(part['bytes'], 'byte')}"))
     pairs += _result_pairs(record.get("results") or {}, config["vocabulary"]["unit"])
     precision = record.get("precision", {})
     pairs += [
-        ("machine", f"{machine['device_name']}, {counted(machine['threads'], 'thread')}"),
+        ("machine", f"{machine['device_name']}, {count_of(machine['threads'], 'thread')}"),
         ("precision", f"{precision.get('name')} ({precision.get('reason')})"),
         ("created", f"{record.get('created')} with charlm {config.get('charlm')}, "
                  f"torch {config.get('torch')}"),
@@ -46,7 +47,7 @@ def run_pairs(path: Path, config: Json, record: Json) -> list[tuple[str, str]]:
 def _result_pairs(results: Json, unit: str) -> list[tuple[str, str]]:
     if not results:
         return []
-    pairs = [("trained", f"{counted(results['step'], 'step')}, {duration(results['seconds'])}")]
+    pairs = [("trained", f"{count_of(results['step'], 'step')}, {duration(results['seconds'])}")]
     for name in ("valid", "test"):
         tally = results.get(name)
         if tally:

@@ -7,8 +7,8 @@ from typing import Any
 
 from charlm.inference.generation import Sample
 from charlm.inference.items import Item, Items
-from charlm.report.text import counted
 from charlm.text.tokenizers.vocabulary import Vocabulary
+from charlm.units import count_of
 
 ESCAPES = re.compile(r"\\[nrt0]")
 """Escape of a line end, tab or NUL, which a shell passes on as two characters."""
@@ -60,10 +60,10 @@ def item_notes(items: Items, *, filtered: bool) -> list[str]:
     """Return notes on items that were left out and on items that were cut off."""
     notes = []
     if filtered and items.kept == items.count:
-        found, attempts = counted(items.count, "item"), counted(items.attempts, "attempt")
+        found, attempts = count_of(items.count, "item"), count_of(items.attempts, "attempt")
         notes.append(f"{found} in {attempts}{items.reasons()}")
     if items.cut:
-        cut, length = counted(items.cut, "item"), counted(items.length, "token")
+        cut, length = count_of(items.cut, "item"), count_of(items.length, "token")
         verb = "was" if items.cut == 1 else "were"
         notes.append(f"{cut} {verb} cut at {length}; allow more with --len")
     return notes

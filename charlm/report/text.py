@@ -28,11 +28,6 @@ def number(value: float | int | None, digits: int = 4) -> str:
     return f"{value:,.{digits}f}"
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a count with its noun: `1 step`, `2,000 steps`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def word_perplexity(value: float | None, unit: str) -> str:
     """Format the perplexity per word as an addition to that per token; "" for letters.
 

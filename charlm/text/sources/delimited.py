@@ -9,8 +9,9 @@ from itertools import chain, islice
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
 from charlm.text.sources.decoding import MAX_LINE_CHARS, line_batches
-from charlm.text.sources.files import count_of, shown
+from charlm.text.sources.files import shown
 from charlm.text.sources.rows import NO_CELLS, PEEK_ROWS, Record, Warn, chosen_column, listed
+from charlm.units import count_of
 
 DELIMITERS = (",", ";", "|", "\t")
 """Delimiters of .csv files in the order of preference."""

@@ -32,11 +32,6 @@ def shown(name: str | os.PathLike[str]) -> str:
     return escape_unprintable(os.fspath(name))
 
 
-def count_of(number: int, noun: str) -> str:
-    """Return a number with its noun: "1 row", "2,000 rows"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def blocks(source: "TextFile | Spool", size: int = BLOCK_BYTES) -> Iterator[bytes]:
     """Yield the bytes of a source, `size` at a time. Raises CorpusError if it cannot be read."""
     with readable(source.label), source.open() as stream:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from charlm.errors import CorpusError
 from charlm.text.documents import check_text
-from charlm.text.sources.files import count_of, shown
+from charlm.text.sources.files import shown
+from charlm.units import count_of
 
 Warn = Callable[[str], None]
 """Function that takes one sentence for the user."""
