@@ -73,6 +73,11 @@ def difference(variant: str, seed: int) -> float:
     worst = max(float(np.abs(nats - other).max()), _apart(after, expected))
     _, ranks, _ = native.ranks(inputs, targets, state)
     assert ranks.min() >= 1
+    entries = random.random(weights.vocab_size) < 0.4
+    _, masses, _ = native.masses(inputs, targets, entries, state)
+    _, expected_masses, _ = reference.masses(inputs, targets, entries, state)
+    if entries.any():
+        worst = max(worst, float(np.abs(masses - expected_masses).max()))
     logits, after = native.logits(inputs, state)
     others, _ = reference.logits(inputs, state)
     uniform = random.random((steps, rows))

@@ -161,6 +161,56 @@ def test_every_backend_computes_the_formulas(name: str, cell: str, shape, thread
 
 @every_cell
 @every_engine
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_masses_are_the_sums_of_the_softmax(name: str, cell: str, shape, threads: int) -> None:
+    """For any set of entries, from none to all, with the nats and the state of `nats`."""
+    hidden, embedding, layers, vocab_size, rows, steps = shape
+    sizes = {"hidden_size": hidden, "embedding_size": embedding, "num_layers": layers}
+    model = model_of(cell, vocab_size=vocab_size, **sizes)
+    engine = engine_of(name, model, threads=threads)
+    inputs, targets = (random_ids(vocab_size, steps, rows, seed) for seed in (1, 2))
+    state = random_state(engine, rows)
+    logits, _ = slow_logits(weights_of(model), inputs, state)
+    log_p = logits - slow_nats(logits, np.zeros_like(targets))[..., None] - logits[..., :1]
+    alone, ended = engine.nats(inputs, targets, state)
+    for fraction in (0.0, 0.3, 0.7, 1.0):
+        entries = np.random.default_rng(4).random(vocab_size) < fraction
+        nats, log_masses, after = engine.masses(inputs, targets, entries, state)
+        assert (nats == alone).all()
+        assert_states_agree(after, ended, atol=0)
+        expected = np.exp(log_p[..., entries]).sum(axis=-1)
+        np.testing.assert_allclose(np.exp(log_masses), expected, atol=1e-5)
+        assert log_masses.dtype == np.float64
+        assert log_masses.shape == inputs.shape
+
+
+@every_engine
+def test_a_mass_that_float32_cannot_hold_is_exact(name: str) -> None:
+    """Entries e^-300 times as likely as the best have a finite mass."""
+    model = model_of("lstm", vocab_size=40)
+    with torch.no_grad():
+        model.output.weight.zero_()
+        model.output.bias.zero_()
+        model.output.bias[3] = 300.0
+    engine = engine_of(name, model)
+    entries = np.arange(40) >= 20
+    ids = random_ids(40, 2, 3)
+    _, log_masses, _ = engine.masses(ids, ids, entries, engine.initial_state(3))
+    np.testing.assert_allclose(log_masses, np.log(20) - 300.0, atol=1e-4)
+
+
+@every_engine
+def test_a_set_of_another_vocabulary_is_refused(name: str) -> None:
+    engine = engine_of(name, model_of("lstm"))
+    ids, state = random_ids(V, 2, 3), engine.initial_state(3)
+    for entries in (np.ones(V + 1, bool), np.ones((1, V), bool), np.ones(V)):
+        with pytest.raises(ValueError, match=f"expected {V} booleans"):
+            engine.masses(ids, ids, entries, state)
+
+
+@every_cell
+@every_engine
 def test_a_text_in_windows_equals_the_whole_text(name: str, cell: str) -> None:
     """Also for more steps than one call of the kernels takes."""
     engine = engine_of(name, model_of(cell, hidden_size=5), threads=2)

@@ -12,6 +12,8 @@ Ids = NDArray[np.int64]
 Nats = NDArray[np.float64]
 Logits = NDArray[np.float64]
 Array = NDArray[np.float32]
+Entries = NDArray[np.bool_]
+"""Set of entries of the vocabulary, shape (V,)."""
 LayerState = tuple[Array, ...]
 """The state of one layer, such as (h, c) for an LSTM; each array has shape (B, H)."""
 State = tuple[LayerState, ...]
@@ -36,8 +38,26 @@ class Backend(Protocol):
     def ranks(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, Ids, State]:
         """Return nats, ranks (one more than the number of likelier tokens), and the state."""
 
+    def masses(
+        self, inputs: Ids, targets: Ids, entries: Entries, state: State
+    ) -> tuple[Nats, Nats, State]:
+        """Return nats, ln of the total probability of a set of entries at each step, and the state.
+
+        Both have shape (T, B); the probability is of the token after each input, as in `nats`. An
+        empty set has -inf. Raises ValueError if `entries` does not have shape (V,).
+        """
+
     def logits(self, inputs: Ids, state: State) -> tuple[Logits, State]:
         """Return logits (B, V) of the token after inputs (T, B), T > 0, and the state there."""
+
+
+def check_entries(entries: Entries, vocab_size: int) -> None:
+    """Raise ValueError unless a set of entries has one boolean for each entry."""
+    if entries.shape != (vocab_size,) or entries.dtype != np.bool_:
+        raise ValueError(
+            f"entries of shape {entries.shape} and type {entries.dtype}; expected "
+            f"{vocab_size} booleans"
+        )
 
 
 def select_rows(state: State, rows: NDArray[np.int64] | list[int]) -> State:

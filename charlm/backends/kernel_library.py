@@ -101,7 +101,7 @@ def _declare(library: ctypes.CDLL) -> None:
     library.charlm_free.argtypes = [handle]
     library.charlm_free.restype = None
     library.charlm_nats.argtypes = [
-        handle, number, number, longs, longs, floats, doubles, ctypes.c_void_p,
+        handle, number, number, longs, longs, floats, doubles, *[ctypes.c_void_p] * 3,
     ]  # fmt: skip
     library.charlm_logits.argtypes = [handle, number, number, longs, floats, floats]
     library.charlm_draw.argtypes = [

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from charlm.backends.interface import Array, Ids, Logits, Nats, State
+from charlm.backends.interface import Array, Entries, Ids, Logits, Nats, State, check_entries
 from charlm.backends.kernel_library import open_library, useful_threads
 from charlm.backends.weights import Weights
 from charlm.config.cells import CELLS
@@ -79,25 +79,36 @@ class NativeBackend:
 
     def nats(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, State]:
         """See `Backend.nats`."""
-        nats, after = np.empty(inputs.shape), _flat(state)
-        self._nats(inputs, targets, after, nats, None)
-        return nats, self._state(after)
+        nats, after = self._nats(inputs, targets, state)
+        return nats, after
 
     def ranks(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, Ids, State]:
         """See `Backend.ranks`."""
-        nats, after = np.empty(inputs.shape), _flat(state)
         ranks = np.empty(inputs.shape, np.int32)
-        self._nats(inputs, targets, after, nats, ranks)
-        return nats, ranks.astype(np.int64), self._state(after)
+        nats, after = self._nats(inputs, targets, state, ranks=ranks)
+        return nats, ranks.astype(np.int64), after
+
+    def masses(
+        self, inputs: Ids, targets: Ids, entries: Entries, state: State
+    ) -> tuple[Nats, Nats, State]:
+        """See `Backend.masses`."""
+        check_entries(entries, self.vocab_size)
+        chosen, log_masses = entries.astype(np.float32), np.empty(inputs.shape)
+        nats, after = self._nats(inputs, targets, state, entries=chosen, log_masses=log_masses)
+        return nats, log_masses, after
 
     def _nats(
-        self, inputs: Ids, targets: Ids, state: Array, nats: Nats, ranks: np.ndarray | None
-    ) -> None:
+        self, inputs: Ids, targets: Ids, state: State, **others: np.ndarray
+    ) -> tuple[Nats, State]:
+        """Return the nats and the state; `others` are the further arrays of `charlm_nats`."""
+        nats, after = np.empty(inputs.shape), _flat(state)
         steps, batch_size = inputs.shape
-        self._check_shapes(inputs, state, targets.shape == inputs.shape)
-        pointer = None if ranks is None else ranks.ctypes.data
+        self._check_shapes(inputs, after, targets.shape == inputs.shape)
+        names = ("ranks", "entries", "log_masses")
+        pointers = [others[name].ctypes.data if name in others else None for name in names]
         inputs, targets = _checked(inputs, self.vocab_size), _checked(targets, self.vocab_size)
-        self._call("charlm_nats", steps, batch_size, inputs, targets, state, nats, pointer)
+        self._call("charlm_nats", steps, batch_size, inputs, targets, after, nats, *pointers)
+        return nats, self._state(after)
 
     def _call(self, name: str, *arguments: object) -> None:
         """Call a function of the library, in one thread at a time."""

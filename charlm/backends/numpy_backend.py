@@ -8,7 +8,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from charlm.backends.interface import Array, Ids, LayerState, Logits, Nats, State
+from charlm.backends.interface import (
+    Array,
+    Entries,
+    Ids,
+    LayerState,
+    Logits,
+    Nats,
+    State,
+    check_entries,
+)
 from charlm.backends.weights import LayerWeights, Weights
 from charlm.config.cells import CELLS
 from charlm.config.class_path import resolve
@@ -43,6 +52,16 @@ class NumpyBackend:
         own = np.take_along_axis(logits, targets[..., None], axis=-1)
         ranks = (logits > own).sum(axis=-1).astype(np.int64) + 1
         return _log_sum_exp(logits) - own[..., 0], ranks, after
+
+    def masses(
+        self, inputs: Ids, targets: Ids, entries: Entries, state: State
+    ) -> tuple[Nats, Nats, State]:
+        """See `Backend.masses`."""
+        check_entries(entries, self.vocab_size)
+        hidden, after = self._read(inputs, state)
+        logits = self._logits(hidden)
+        own, total = np.take_along_axis(logits, targets[..., None], axis=-1), _log_sum_exp(logits)
+        return total - own[..., 0], _log_sum_exp(logits[..., entries]) - total, after
 
     def logits(self, inputs: Ids, state: State) -> tuple[Logits, State]:
         """See `Backend.logits`."""
@@ -94,6 +113,8 @@ def gru_step(layer: LayerWeights, from_input: Array, state: LayerState) -> Layer
 
 
 def _log_sum_exp(logits: Array) -> Nats:
+    if not logits.shape[-1]:
+        return np.full(logits.shape[:-1], -np.inf)
     top = logits.max(axis=-1).astype(np.float64)
     return np.asarray(top + np.log(np.exp(logits - top[..., None]).sum(axis=-1, dtype=np.float64)))
 

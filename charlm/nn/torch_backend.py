@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from charlm.backends.interface import Array, Ids, Logits, Nats, State
+from charlm.backends.interface import Array, Entries, Ids, Logits, Nats, State, check_entries
 from charlm.nn import encoder
 from charlm.nn.model import RecurrentLanguageModel
 
@@ -48,6 +48,21 @@ class TorchBackend:
 
         (nats, ranks), after = self._read(inputs, state, nats_and_ranks)
         return nats, ranks, after
+
+    def masses(
+        self, inputs: Ids, targets: Ids, entries: Entries, state: State
+    ) -> tuple[Nats, Nats, State]:
+        """See `Backend.masses`."""
+        check_entries(entries, self.vocab_size)
+        correct, chosen = self._tensor(targets), self._tensor(np.flatnonzero(entries))
+
+        def nats_and_masses(_: Tensor, logits: Tensor) -> tuple[Nats, Nats]:
+            """Return the losses of the correct tokens and the log-masses of the entries."""
+            log_masses = logits[..., chosen].logsumexp(dim=-1) - logits.logsumexp(dim=-1)
+            return _nats(logits, correct), log_masses.cpu().double().numpy()
+
+        (nats, log_masses), after = self._read(inputs, state, nats_and_masses)
+        return nats, log_masses, after
 
     def logits(self, inputs: Ids, state: State) -> tuple[Logits, State]:
         """See `Backend.logits`."""

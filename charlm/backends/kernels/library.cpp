@@ -97,9 +97,11 @@ int charlm_new(int cell, int layers, int embedding, int hidden, int vocab, int k
 void charlm_free(void* handle) { delete static_cast<Net*>(handle); }
 
 // Nats of targets [steps][rows] after inputs [steps][rows]; with ranks, also one more than the
-// number of likelier tokens. state: [layer][tensor][rows][hidden], read and replaced.
+// number of likelier tokens; with entries [V] (1 or 0), also ln of the total probability of those
+// that are 1, in log_masses. state: [layer][tensor][rows][hidden], read and replaced.
 int charlm_nats(void* handle, int steps, int rows, const int64_t* inputs, const int64_t* targets,
-                float* state, double* nats, int32_t* ranks) {
+                float* state, double* nats, int32_t* ranks, const float* entries,
+                double* log_masses) {
     return guarded([&] {
         Net& net = *static_cast<Net*>(handle);
         load_state(net, rows, state);
@@ -125,8 +127,11 @@ int charlm_nats(void* handle, int steps, int rows, const int64_t* inputs, const 
                         const size_t place = offset + first + r;
                         const float own = row[targets[place]];
                         int32_t above = 0;
-                        nats[place] = log_sum(row, net.vocab, own, ranks ? &above : nullptr) - own;
+                        Entries chosen{entries, 0.0};
+                        nats[place] = log_sum(row, net.vocab, own, ranks ? &above : nullptr,
+                                              entries ? &chosen : nullptr) - own;
                         if (ranks) ranks[place] = above + 1;
+                        if (entries) log_masses[place] = chosen.log_mass;
                     }
                 }
             });
@@ -174,7 +179,7 @@ int charlm_draw(void* handle, int steps, int rows, double temperature, int barre
                 const size_t place = size_t(step) * rows + r;
                 const int chosen = draw(row, vocab, temperature, barred, uniform[place], sums);
                 ids[place] = chosen;
-                nats[place] = log_sum(row, vocab, row[chosen], nullptr) - row[chosen];
+                nats[place] = log_sum(row, vocab, row[chosen], nullptr, nullptr) - row[chosen];
                 if (chosen == restart)
                     for (LayerState& layer : net.state)
                         for (int tensor = 0; tensor < net.tensors; tensor++)
