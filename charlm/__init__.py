@@ -19,6 +19,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 if TYPE_CHECKING:
     from charlm.api.model import Model, load
+    from charlm.api.pairs import pairs
     from charlm.api.training import fit, train
     from charlm.errors import CharlmError
     from charlm.units import Tally
@@ -31,9 +32,10 @@ _HOMES = {
     "Tally": "charlm.units",
     "fit": "charlm.api.training",
     "load": "charlm.api.model",
+    "pairs": "charlm.api.pairs",
     "train": "charlm.api.training",
 }
-__all__ = ["CharlmError", "Model", "Tally", "__version__", "fit", "load", "train"]
+__all__ = ["CharlmError", "Model", "Tally", "__version__", "fit", "load", "pairs", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -56,8 +56,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
     (tmp_path / "novels").mkdir()
     (tmp_path / "novels" / "one.txt").write_text(text, encoding="utf-8")
-    pairs = "item\tcondition\tsentence_bad\n1\ta\tthe apple and pair salad\n"
+    good, bad = "the apple and pear salad", "the apple and pair salad"
+    pairs = f"item\tcondition\tsentence_good\tsentence_bad\n1\ta\t{good}\t{bad}\n"
     (tmp_path / "pairs.tsv").write_text(pairs, encoding="utf-8")
+    (tmp_path / "blimp" / "data").mkdir(parents=True)
+    (tmp_path / "blimp" / "data" / "x.txt").write_text(f"{bad}\n{good}\n")
     (tmp_path / "list.csv").write_text("".join(f"{number},apple\n" for number in range(9)))
     (tmp_path / "reviews.csv").write_text("id,text\n" + "1,the apple and pear\n" * 40)
     (tmp_path / "FOLDER" / "ptb").mkdir(parents=True)

@@ -143,12 +143,19 @@ def _vocabulary_settings() -> list[str]:
     return [name for name, setting in table().items() if setting.section == "vocabulary"]
 
 
+def _pair_settings() -> list[str]:
+    only_texts = ("column", "keep_cr", "glue")
+    return [name for name in reading_settings() if name not in only_texts]
+
+
 def _search_settings() -> list[str]:
     return ["document", "valid", "unit", *reading_settings()]
 
 
 Reading = Annotated[SettingFlags, SettingOptions(reading_settings)]
 """Flags that say how a text is read."""
+PairReading = Annotated[SettingFlags, SettingOptions(_pair_settings)]
+"""Flags that say how files of pairs are read."""
 Every = Annotated[SettingFlags, SettingOptions(_every_setting)]
 """Flags of all settings; those for reading a text come last."""
 Vocabulary = Annotated[SettingFlags, SettingOptions(_vocabulary_settings)]

@@ -29,10 +29,10 @@ def hub_rows(name: str, column: str | None) -> Rows:
         rows: Iterable[Row] = datasets.load_dataset(path, config, split=split, streaming=True)
         return rows
 
-    def read(warn: Warn, cells: bool) -> tuple[str, Iterator[Record]]:
-        """Open the split and return its column and records."""
+    def read(warn: Warn, cells: bool, column: str | None = None) -> tuple[str, Iterator[Record]]:
+        """Open the split and return its column and records; see `Rows.read`."""
         numbered = ((None, row) for row in _guarded(name, load))
-        return named_records(name, numbered, named, warn, cells)
+        return named_records(name, numbered, column or named, warn, cells)
 
     return Rows(name, read)
 

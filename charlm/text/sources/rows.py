@@ -19,6 +19,15 @@ PEEK_ROWS = 100
 MAX_LISTED = 20
 """Columns that a message names."""
 
+
+class NoColumnError(CorpusError):
+    """Table without the column to read; `columns` are the names of those that it has."""
+
+    def __init__(self, message: str, columns: Sequence[str]) -> None:
+        super().__init__(message)
+        self.columns = tuple(columns)
+
+
 Row = Mapping[str, object]
 NO_CELLS: Mapping[str, str] = {}
 
@@ -41,9 +50,10 @@ class Rows:
     """Table in which one column is text."""
 
     label: str
-    read: Callable[[Warn, bool], tuple[str, Iterator[Record]]]
+    read: Callable[..., tuple[str, Iterator[Record]]]
     """Function that opens the table and returns the text column and the records, whose other cells
-    are filled in if the second argument is true."""
+    are filled in if the second argument is true: read(warn, cells, column=None). `column` takes the
+    place of the column in the settings."""
     path: Path | None = None
     """File of the table, if it is one."""
 
@@ -120,7 +130,7 @@ def chosen_column(
 ) -> str:
     """Return the column that was named, else "text", else the only column that holds text.
 
-    Raises CorpusError if there is no such column, or if there are several.
+    Raises NoColumnError if there is no such column, or if there are several.
     """
     if named is not None:
         if named in columns:
@@ -130,13 +140,15 @@ def chosen_column(
         advice = (
             f'Did you mean "{shown(near[alike[0]])}"?' if alike else "Give --column one of them."
         )
-        raise CorpusError(f'{label} has no column "{shown(named)}". {listed(columns)} {advice}')
+        problem = f'{label} has no column "{shown(named)}". {listed(columns)} {advice}'
+        raise NoColumnError(problem, columns)
     if "text" in texts:
         return "text"
     if len(texts) == 1:
         return texts[0]
     problem = "several columns of text" if texts else "no column of text"
-    raise CorpusError(f"{label} has {problem}. {listed(columns)} Choose one with --column.")
+    problem = f"{label} has {problem}. {listed(columns)} Choose one with --column."
+    raise NoColumnError(problem, columns)
 
 
 def listed(columns: Sequence[str]) -> str:

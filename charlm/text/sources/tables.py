@@ -5,6 +5,7 @@ fit its table is refused with its line, so that no text is lost or moved to anot
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 
@@ -38,8 +39,9 @@ def table_rows(
     """
     label = source.label
 
-    def read(warn: Warn, cells: bool) -> tuple[str, Iterator[Record]]:
-        """Open the table and return its text column and records."""
+    def read(warn: Warn, cells: bool, column: str | None = None) -> tuple[str, Iterator[Record]]:
+        """Open the table and return its text column and records; see `Rows.read`."""
+        rules = reading if column is None else replace(reading, column=column)
 
         def report(sentence: str) -> None:
             """Warn how this table is read, unless another table was read in the same way."""
@@ -47,17 +49,17 @@ def table_rows(
                 warn(sentence)
 
         if kind == "parquet":
-            return parquet.open_table(source, reading, report, cells)
-        encoding = reading.encoding
+            return parquet.open_table(source, rules, report, cells)
+        encoding = rules.encoding
         if encoding == AUTO:
             encoding = own_encoding(source, warn)
-        pieces = decode(blocks(source), label, warn, encoding=encoding, errors=reading.errors)
-        if kind in ("csv", "tsv") and reading.input_format == "auto":
+        pieces = decode(blocks(source), label, warn, encoding=encoding, errors=rules.errors)
+        if kind in ("csv", "tsv") and rules.input_format == "auto":
             head = next((piece for piece in pieces if piece), "")
             if problem := misnamed(head, kind):
                 raise CorpusError(f"{label} {problem}")
             pieces = chain([head], pieces)
-        return READERS[kind](pieces, label, reading, warn, cells, report=report)
+        return READERS[kind](pieces, label, rules, warn, cells, report=report)
 
     return Rows(label, read, source.path if isinstance(source, TextFile) else None)
 

@@ -1,0 +1,206 @@
+"""Minimal pairs: how often the good sentence of a pair is more probable than the bad one."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from charlm.inference.scoring import Scorer
+from charlm.listing import Listing
+from charlm.text.pair_files import Pair
+from charlm.units import finite
+
+SENTENCES_AT_ONCE = 4096
+"""Number of sentences that are scored at once, sorted by length."""
+NORMAL_QUANTILE = 1.959964
+"""Quantile 0.975 of the normal distribution, for intervals of 95 %."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairScore:
+    """A pair with ln P of its sentences in nats, and their numbers of unknown tokens.
+
+    `unk_penalty` is the cost of each unknown token in nats, in addition to -ln P(UNK).
+    """
+
+    pair: Pair
+    good: float
+    bad: float
+    good_oov: int = 0
+    bad_oov: int = 0
+    unk_penalty: float = 0.0
+
+    @property
+    def margin(self) -> float:
+        """Difference of the penalized log-probabilities in nats; positive if the model is right."""
+        return (self.good - self.unk_penalty * self.good_oov) - (
+            self.bad - self.unk_penalty * self.bad_oov
+        )
+
+    @property
+    def equal_oov(self) -> bool:
+        """True if both sentences have equally many unknown tokens."""
+        return self.good_oov == self.bad_oov
+
+    def row(self) -> dict[str, Any]:
+        """Return the figures by column; log-probabilities are in nats, `correct` is 0 or 1."""
+        return {
+            "paradigm": self.pair.paradigm,
+            "phenomenon": self.pair.phenomenon,
+            "log_probability_good": self.good,
+            "log_probability_bad": self.bad,
+            "oov_good": self.good_oov,
+            "oov_bad": self.bad_oov,
+            "margin": self.margin,
+            "correct": int(self.margin > 0.0),
+            "sentence_good": self.pair.good,
+            "sentence_bad": self.pair.bad,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Number of pairs and of those whose good sentence is strictly more probable.
+
+    `ties` are pairs of equal probability, which are not correct. The numbers that begin with
+    `equal_oov` are of the pairs whose sentences have equally many unknown tokens.
+    """
+
+    name: str
+    phenomenon: str = ""
+    pairs: int
+    correct: int
+    ties: int
+    equal_oov_pairs: int
+    equal_oov_correct: int
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of the pairs that are correct."""
+        return self.correct / self.pairs
+
+    @property
+    def equal_oov_accuracy(self) -> float | None:
+        """Fraction of the pairs with equally many unknown tokens that are correct."""
+        return self.equal_oov_correct / self.equal_oov_pairs if self.equal_oov_pairs else None
+
+    def summary(self) -> dict[str, Any]:
+        """Return all numbers, with the 95 % interval of the accuracy (Wilson 1927)."""
+        low, high = wilson_interval(self.correct, self.pairs)
+        return {
+            "name": self.name, "phenomenon": self.phenomenon, "pairs": self.pairs,
+            "correct": self.correct, "ties": self.ties, "accuracy": self.accuracy,
+            "low": low, "high": high, "equal_oov_pairs": self.equal_oov_pairs,
+            "equal_oov_correct": self.equal_oov_correct,
+            "equal_oov_accuracy": self.equal_oov_accuracy,
+        }  # fmt: skip
+
+
+class PairsResult(Listing[PairScore]):
+    """Scores of pairs in their order; notebooks show them as a table."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the row of each pair with the other columns of its table."""
+        return [{**row.pair.cells, **row.row()} for row in self]
+
+    @property
+    def total(self) -> Accuracy:
+        """Accuracy of all pairs."""
+        return _accuracy("all pairs", "", self)
+
+    @cached_property
+    def paradigms(self) -> list[Accuracy]:
+        """Accuracy of each paradigm, in the order of the data."""
+        return _grouped(self, lambda pair: pair.paradigm)
+
+    @cached_property
+    def phenomena(self) -> list[Accuracy]:
+        """Accuracy of each phenomenon that the data name."""
+        return [each for each in _grouped(self, lambda pair: pair.phenomenon) if each.name]
+
+    @property
+    def mean_accuracy(self) -> float:
+        """Mean of the paradigms' accuracies, the figure of BLiMP."""
+        return _mean(each.accuracy for each in self.paradigms)
+
+    @property
+    def mean_equal_oov_accuracy(self) -> float:
+        """Mean over the paradigms of the accuracy of pairs with equally many unknown tokens."""
+        return _mean(each.equal_oov_accuracy for each in self.paradigms)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the figures of each paradigm and phenomenon, and of all pairs."""
+        return {
+            "paradigms": [each.summary() for each in self.paradigms],
+            "phenomena": [each.summary() for each in self.phenomena],
+            "total": self.total.summary(),
+            "mean_accuracy": self.mean_accuracy,
+            "mean_equal_oov_accuracy": finite(self.mean_equal_oov_accuracy),
+        }
+
+    def __repr__(self) -> str:
+        total = self.total
+        return f"PairsResult({total.correct:,} of {total.pairs:,} pairs are correct)"
+
+
+def score_pairs(scorer: Scorer, pairs: Sequence[Pair]) -> PairsResult:
+    """Return the scores of pairs; sentences of the same tokens have the same score."""
+    boundaries, vocabulary = scorer.boundaries, scorer.vocabulary
+    texts = dict.fromkeys(text for pair in pairs for text in (pair.good, pair.bad))
+    keys = {text: vocabulary.encode_marked(boundaries.mark(text))[0].tobytes() for text in texts}
+    distinct = sorted({key: text for text, key in keys.items()}.values(), key=len)
+    figures: dict[bytes, tuple[float, int]] = {}
+    for start in range(0, len(distinct), SENTENCES_AT_ONCE):
+        for score in scorer.score(distinct[start : start + SENTENCES_AT_ONCE]):
+            figures[keys[score.text]] = score.log_probability, score.tally.oov
+    result = PairsResult()
+    for pair in pairs:
+        (good, good_oov), (bad, bad_oov) = (figures[keys[text]] for text in (pair.good, pair.bad))
+        result.append(
+            PairScore(
+                pair=pair,
+                good=good,
+                bad=bad,
+                good_oov=good_oov,
+                bad_oov=bad_oov,
+                unk_penalty=scorer.unk_penalty,
+            )
+        )
+    return result
+
+
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+    """Return the 95 % interval of a fraction (Wilson 1927); (nan, nan) for a total of 0."""
+    if not total:
+        return math.nan, math.nan
+    z, fraction = NORMAL_QUANTILE, correct / total
+    middle = fraction + z * z / (2 * total)
+    half = z * math.sqrt(fraction * (1 - fraction) / total + z * z / (4 * total * total))
+    return (middle - half) / (1 + z * z / total), (middle + half) / (1 + z * z / total)
+
+
+def _mean(values: Iterable[float | None]) -> float:
+    """Return the mean of the values that are numbers; nan without any."""
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) / len(numbers) if numbers else math.nan
+
+
+def _grouped(scores: Iterable[PairScore], name: Callable[[Pair], str]) -> list[Accuracy]:
+    groups: dict[str, list[PairScore]] = {}
+    for score in scores:
+        groups.setdefault(name(score.pair), []).append(score)
+    return [_accuracy(key, group[0].pair.phenomenon, group) for key, group in groups.items()]
+
+
+def _accuracy(name: str, phenomenon: str, scores: Sequence[PairScore]) -> Accuracy:
+    equal = [score for score in scores if score.equal_oov]
+    return Accuracy(
+        name=name,
+        phenomenon=phenomenon,
+        pairs=len(scores),
+        correct=sum(score.margin > 0.0 for score in scores),
+        ties=sum(score.margin == 0.0 for score in scores),
+        equal_oov_pairs=len(equal),
+        equal_oov_correct=sum(score.margin > 0.0 for score in equal),
+    )

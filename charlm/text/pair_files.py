@@ -1,0 +1,167 @@
+"""Minimal pairs in files: pairs of sentences of which only the first is good.
+
+    .jsonl .csv .tsv .parquet   a pair in each row: sentence_good, sentence_bad; BLiMP is such data
+    .txt                        odd lines are bad, even lines good (Zorro); the file is the paradigm
+
+BLiMP: Warstadt et al. 2020, https://arxiv.org/abs/1912.00582. Zorro: Huebner et al. 2021,
+https://aclanthology.org/2021.conll-1.49.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from charlm.config.corpus import ReadSettings
+from charlm.errors import CorpusError
+from charlm.text.corpus import Corpus
+from charlm.text.sources.files import TextFile, shown
+from charlm.text.sources.names import Source, find, short_name
+from charlm.text.sources.rows import NoColumnError, Record, Rows, Warn, listed
+
+GOOD, BAD = "sentence_good", "sentence_bad"
+"""Columns of the two sentences in BLiMP."""
+PARADIGM, PHENOMENON = ("UID", "paradigm"), ("linguistics_term", "phenomenon")
+"""Columns with the paradigm and the phenomenon of a pair; the first one that a table has counts."""
+WORDS = {
+    "good": "bad",
+    "grammatical": "ungrammatical",
+    "acceptable": "unacceptable",
+    "correct": "incorrect",
+}
+"""Words by which the names of the two columns of sentences differ: in the good one, in the bad."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two sentences that differ little, of which only the first is good.
+
+    `paradigm` names the set of pairs of one kind, `phenomenon` a set of paradigms. `cells` are the
+    other columns of its table.
+    """
+
+    good: str
+    bad: str
+    paradigm: str = ""
+    phenomenon: str = ""
+    cells: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_pairs(
+    names: Sequence[str], reading: ReadSettings, columns: Sequence[str], warn: Warn
+) -> list[Pair]:
+    """Return the pairs of files and folders, in their order; a folder may hold other files too.
+
+    `columns` names the columns of tables: the good sentence, the bad one, and optionally the
+    phenomenon; empty for those that fit best. Raises CorpusError with the line of a pair that is
+    incomplete, and for data without pairs.
+    """
+    pairs: list[Pair] = []
+    skipped: list[str] = []
+    for source in find(names, reading, warn):
+        if isinstance(source, Rows):
+            pairs += _table_pairs(source, columns, warn)
+        elif _is_meant(source, names):
+            pairs += _line_pairs(source, reading, warn)
+        else:
+            skipped.append(source.label)
+    if skipped:
+        warn(f"{skipped[0]}{f' and {len(skipped) - 1:,} more' * (len(skipped) > 1)} skipped.")
+    if not pairs:
+        raise CorpusError(
+            f"{', '.join(map(shown, names))} contains no pairs; expected tables with the columns "
+            f"{GOOD} and {BAD}, or .txt files. Check the files"
+        )
+    return pairs
+
+
+def _is_meant(source: Source, names: Sequence[str]) -> bool:
+    """Return whether a file without columns holds pairs: by its suffix, or since it was named."""
+    if not isinstance(source, TextFile):
+        return True
+    suffixes = source.path.suffixes[:-1] if source.is_packed else source.path.suffixes
+    return str(source.path) in names or [suffix.lower() for suffix in suffixes[-1:]] == [".txt"]
+
+
+def _line_pairs(source: Source, reading: ReadSettings, warn: Warn) -> Iterator[Pair]:
+    """Yield the pairs of lines of a file: the bad sentence, then the good one."""
+    path = source.path if isinstance(source, TextFile) else None
+    corpus = Corpus(["-" if path is None else str(path)], document="line", reading=reading)
+    paradigm = short_name("-" if path is None else str(path), [source])
+    lines = corpus.records()
+    while pair := list(islice(lines, 2)):
+        for row in pair:
+            if not (row.text or "").strip():
+                raise CorpusError(
+                    f"{source.label}: line {row.number:,} is empty; expected a sentence: odd lines "
+                    "are bad, even lines good. Remove the line"
+                )
+        if len(pair) < 2:
+            raise CorpusError(
+                f"{source.label}: line {pair[0].number:,} is a bad sentence at the end of the "
+                "file; expected the good one after it: odd lines are bad, even lines good. "
+                "Complete the pair, or name a table with --input-format"
+            )
+        yield Pair(bad=str(pair[0].text), good=str(pair[1].text), paradigm=paradigm)
+    for sentence in corpus.warnings:
+        warn(sentence)
+
+
+def _table_pairs(rows: Rows, columns: Sequence[str], warn: Warn) -> Iterator[Pair]:
+    """Yield the pairs of a table."""
+    good, bad, *phenomenon = columns or (GOOD, BAD)
+    try:
+        _, records = rows.read(warn, True, good)
+    except NoColumnError as error:
+        good, bad = _fitting(error.columns) if not columns else ("", "")
+        if not good:
+            raise _no_columns(rows.label, columns or (GOOD, BAD), error.columns) from error
+        warn(f'{rows.label}: "{good}" is read as the good sentence, "{bad}" as the bad one.')
+        _, records = rows.read(warn, True, good)
+    file = short_name(str(rows.path or rows.label), [rows])
+    for row in records:
+        for name in (bad, *phenomenon):
+            if name not in row.cells and row.number == 1:
+                raise _no_columns(rows.label, (good, bad, *phenomenon), (good, *row.cells))
+        yield _row_pair(rows.label, row, (good, bad), phenomenon or PHENOMENON, file)
+
+
+def _row_pair(
+    label: str, row: Record, columns: tuple[str, str], phenomena: Sequence[str], file: str
+) -> Pair:
+    sentences = row.text, row.cells.get(columns[1])
+    for name, text in zip(columns, sentences, strict=True):
+        if not text:
+            place = f"row {row.number:,}" if row.line is None else f"line {row.line:,}"
+            raise CorpusError(
+                f'{label}: {place} has no "{shown(name)}"; expected both sentences of the pair. '
+                "Complete or remove the row"
+            )
+    other = {name: cell for name, cell in row.cells.items() if name != columns[1]}
+    named = [next((name for name in each if name in other), "") for each in (PARADIGM, phenomena)]
+    paradigm, phenomenon = (other.pop(name, "") for name in named)
+    return Pair(
+        good=str(sentences[0]),
+        bad=str(sentences[1]),
+        paradigm=paradigm or file,
+        phenomenon=phenomenon,
+        cells=other,
+    )
+
+
+def _fitting(columns: Sequence[str]) -> tuple[str, str]:
+    """Return the only two columns whose names differ by "good" and "bad" or the like, or blanks."""
+    couples = [
+        (column, column.replace(good, bad))
+        for good, bad in WORDS.items()
+        for column in columns
+        if good in column and column.replace(good, bad) in columns
+    ]
+    return couples[0] if len(couples) == 1 else ("", "")
+
+
+def _no_columns(label: str, expected: Sequence[str], columns: Sequence[str]) -> CorpusError:
+    names = " and ".join(f'"{shown(name)}"' for name in expected)
+    return CorpusError(
+        f"{label} does not have the columns {names}. {listed(columns)} Name the good sentence and "
+        "the bad one with --columns GOOD,BAD; if the first row is data, add --no-header"
+    )
