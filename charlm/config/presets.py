@@ -16,7 +16,7 @@ from charlm.config.training import LENGTHS
 from charlm.errors import check_choice
 
 ALTERNATIVES = (
-    LENGTHS,
+    tuple(LENGTHS),
     ("hidden_size", "parameters"),
     ("clip_norm", "clip_value"),
     ("embedding_size", "one_hot"),

@@ -1,5 +1,6 @@
 """Settings of training: length, optimiser, schedule, averages, checkpoints, machine."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,8 +20,10 @@ from charlm.config.model import LEARNS_INPUT
 from charlm.config.optimizers import OPTIMIZERS, SCHEDULES
 from charlm.errors import named
 
-LENGTHS = ("epochs", "steps", "minutes")
-"""Settings that give the length of the run; one of them is set."""
+LENGTHS = {
+    "epochs": ("pass", "passes"), "steps": ("step", "steps"), "minutes": ("minute", "minutes"),
+}  # fmt: skip
+"""Settings that give the length of the run, with their nouns; one of them is set."""
 RUN = "Run"
 """Panel of settings that belong to the machine or to checkpoints."""
 ADAM = (row_with("optimizer", OPTIMIZERS, lambda row: row.has_betas),)
@@ -31,6 +34,16 @@ DECAYS_AGAIN = Need(
     describe=lambda write: f"{write('decay_times')} 0 or above 1",
 )
 NO_CLIP_VALUE = without("clip_value", "clip_value takes the place of clip_norm")
+
+
+def length_of(training: Mapping[str, Any]) -> tuple[str, float]:
+    """Return the setting that gives the length of a run, and its value."""
+    return next((unit, float(training[unit])) for unit in LENGTHS if training[unit])
+
+
+def counted_length(unit: str, value: float, more: str = "") -> str:
+    """Return a length with its noun: "1 step", "2.5 passes", with `more` "3 more minutes"."""
+    return f"{value:g} {more}{LENGTHS[unit][value != 1.0]}"
 
 
 def _count(default: int | None, help_text: str, **facts: Any) -> Any:

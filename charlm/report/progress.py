@@ -9,13 +9,12 @@ from rich.table import Table
 
 from charlm.commands import command
 from charlm.config.text_units import UNITS
-from charlm.config.training import LENGTHS
+from charlm.config.training import counted_length, length_of
 from charlm.files.escapes import escape_unprintable
 from charlm.report.tables import pairs_table
 from charlm.report.text import duration, number, shortened, word_perplexity
 from charlm.runs.built_in import source_log_loss
 from charlm.runs.pair import is_backward_half, is_pair, length_factor
-from charlm.training.lengths import counted_length, length_of
 from charlm.training.records import EvaluationRecord, FinishedRecord, Review, StepRecord
 from charlm.training.review import NGRAM
 from charlm.units import Tally, bits, count_of, perplexity
@@ -30,7 +29,7 @@ def describe_plan(record: Mapping[str, Any], path: Path | None = None) -> list[s
     model, training = settings["model"], settings["training"]
     unit = settings["vocabulary"]["unit"]
     parts = ", ".join(f"{name} {part['tokens']:,}" for name, part in corpus["parts"].items())
-    length = next(f"{training[key]:g} {key}" for key in LENGTHS if training[key])
+    length = counted_length(*length_of(training))
     why = (record.get("planned") or {}).get("length")
     length += f" ({why})" if why else ""
     precision = record["precision"]
@@ -205,13 +204,13 @@ def complete_line(session: "Session") -> str:
     path, trainer = session.path, session.trainer
     unit, value = length_of(asdict(trainer.settings))
     value *= length_factor(unit, trainer.model.settings)
-    length = f"complete after {counted_length(value, unit)}"
+    length = f"complete after {counted_length(unit, value)}"
     if trainer.completion == "patience":
         length = f"over after {trainer.passes:.1f} passes, since validation no longer improved"
     words = command("train", "--resume", f"--more-{unit}", f"{value:g}", run=path)
     return (
         f"run {path.name} is {length}, so nothing was changed. To train it for "
-        f"{counted_length(value, unit, 'more ')}: {words}"
+        f"{counted_length(unit, value, 'more ')}: {words}"
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from charlm.commands import command
-from charlm.config.training import LENGTHS
+from charlm.config.training import counted_length, length_of
 
 NAMES = {
     "tokens": "tokens",
@@ -20,7 +20,7 @@ def model_card(name: str, record: Mapping[str, Any]) -> str:
     settings, corpus = record["settings"], record["corpus"]
     model, training = settings["model"], settings["training"]
     unit = settings["vocabulary"]["unit"]
-    length = next(f"{training[key]:g} {key}" for key in LENGTHS if training[key])
+    length = counted_length(*length_of(training))
     lines = [
         "---",
         "library_name: charlm",

@@ -6,27 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 from charlm.config.model import ModelSettings
-from charlm.config.training import LENGTHS, TrainingSettings
+from charlm.config.training import TrainingSettings, counted_length, length_of
 from charlm.errors import UsageError
 from charlm.runs.pair import length_factor
 from charlm.training.trainer import Trainer
 
-NOUNS = {"epochs": ("pass", "passes"), "steps": ("step", "steps"), "minutes": ("minute", "minutes")}
-"""Nouns of the settings in `LENGTHS`, singular and plural."""
 NEAR = 0.02
 """Fraction of its length by which a complete run may be longer or shorter."""
 NOTABLE_CHANGE = 1.2
 """Factor above which a change of the learning rate is reported."""
-
-
-def length_of(training: Mapping[str, Any]) -> tuple[str, float]:
-    """Return the setting that gives the length of a run, and its value."""
-    return next((unit, float(training[unit])) for unit in LENGTHS if training[unit])
-
-
-def counted_length(value: float, unit: str, more: str = "") -> str:
-    """Return a length with its noun: "1 step", "2.5 passes", with `more` "3 more minutes"."""
-    return f"{value:g} {more}{NOUNS[unit][value != 1.0]}"
 
 
 def trained_so_far(counters: Mapping[str, Any], train_tokens: int) -> dict[str, float]:
@@ -84,8 +72,8 @@ def check_not_shorter(
     given, before = factor * total, float(f"{factor * trained[unit]:.3g}")
     raise UsageError(
         f"--{unit} {given:g} sets the length of the whole run, which already has "
-        f"{counted_length(before, unit)}; expected more than that. To train it for "
-        f"{counted_length(given, unit, 'more ')}, use --more-{unit} {given:g}"
+        f"{counted_length(unit, before)}; expected more than that. To train it for "
+        f"{counted_length(unit, given, 'more ')}, use --more-{unit} {given:g}"
     )
 
 
