@@ -1,10 +1,12 @@
 """Tiny models, vocabularies and texts that the tests share."""
 
 import math
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from charlm.config.corpus import VocabularySettings
@@ -172,3 +174,11 @@ def chi_square_fits(counts: np.ndarray, expected: np.ndarray) -> bool:
     freedom = len(counts) - 1
     statistic = float(((counts - expected) ** 2 / expected).sum())
     return statistic < freedom + 5 * math.sqrt(2 * freedom)
+
+
+def oracle_file(name: str) -> Path:
+    """Return a file of the folder named by CHARLM_ORACLES; skip the test without that folder."""
+    folder = os.environ.get("CHARLM_ORACLES")
+    if not folder:
+        pytest.skip("CHARLM_ORACLES does not name a folder of golden files")
+    return Path(folder) / name

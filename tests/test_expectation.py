@@ -12,7 +12,7 @@ from helpers import encoded_stream, vocabulary_of
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
 from charlm.config.training import TrainingSettings
-from charlm.ngram.baseline import ngram_nats
+from charlm.ngram.kneser_ney import ngram_nats
 from charlm.nn.model import count_parameters
 from charlm.text.dataset import Dataset
 from charlm.training.plan.expectation import MEASURED, MILLIONS, SPREAD, expected, kind_of

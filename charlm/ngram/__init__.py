@@ -1,1 +1,1 @@
-"""N-gram models, the baseline of every report."""
+"""N-gram models over token ids, and the overlap of two texts."""

@@ -1,0 +1,142 @@
+"""Back-off n-gram models as sorted arrays, and the probabilities of tokens under them.
+
+Each n-gram is a node. The nodes of order 1 are the ids 0 .. V-1, and V for the start symbol. The
+nodes of order k > 1 are numbered by their sorted keys
+
+    key = node of the first k-1 tokens * (V + 1) + last token
+
+so a node is found by binary search. EOS as input is the start symbol, and contexts never reach
+beyond it. Logarithms are of base 10, as in ARPA files, so numbers survive export and import.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.text.tokenizers.tokenizer_json import EOS
+
+Ids = NDArray[np.int64]
+Floats = NDArray[Any]
+LN10 = math.log(10.0)
+NO_TOKEN = -1
+"""Id in a context where no token is visible: before the start of a document."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NgramModel:
+    """A back-off model of order n over a vocabulary of V entries.
+
+        log10 P(w | h) = log_p[h w]                          if the model has the n-gram h w
+                       = log_backoff[h] + log10 P(w | h')    otherwise; h' is h without its first
+
+    `keys` holds the sorted keys of orders 2 .. n, `log_p` the log-probabilities of orders 1 .. n
+    (that of the start symbol is 0 and not used), `log_backoff` those of orders 1 .. n-1.
+    """
+
+    vocab_size: int
+    keys: Sequence[Ids]
+    log_p: Sequence[Floats]
+    log_backoff: Sequence[Floats]
+
+    @property
+    def order(self) -> int:
+        """Maximum length of an n-gram in tokens."""
+        return len(self.log_p)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of n-grams of each order; order 1 has all entries and the start symbol."""
+        return [len(values) for values in self.log_p]
+
+    def find(self, order: int, contexts: Ids, tokens: Ids) -> Ids:
+        """Return the nodes of order > 1 that extend nodes by tokens; -1 if there is none."""
+        keys = self.keys[order - 2]
+        if not len(keys):
+            return np.full(len(tokens), -1, np.int64)
+        wanted = np.where(contexts >= 0, contexts * (self.vocab_size + 1) + tokens, -1)
+        places = np.searchsorted(keys, wanted)
+        np.minimum(places, len(keys) - 1, out=places)
+        places[keys[places] != wanted] = -1
+        return places
+
+    def contexts(self, tokens: Ids) -> list[Ids]:
+        """Return the nodes of orders 1 .. n-1 that end at each token; shapes (N, ...) as `tokens`.
+
+        Tokens run along the first axis. NO_TOKEN, and everything before EOS, is not visible.
+        """
+        last = np.where(tokens == EOS, self.vocab_size, tokens)
+        nodes = [last]
+        for order in range(2, self.order):
+            before = np.full_like(last, -1)
+            before[1:] = nodes[-1][:-1]
+            before[last == self.vocab_size] = -1  # nothing before the start is visible
+            found = self.find(order, before.ravel(), last.ravel())
+            nodes.append(found.reshape(last.shape))
+        return nodes if self.order > 1 else []
+
+    def look_up(self, contexts: Sequence[Ids], targets: Ids) -> tuple[Floats, Ids]:
+        """Return ln P of each target and the order of the n-gram that was found, shapes (N,).
+
+        `contexts` are the nodes of orders 1 .. n-1 before each target, -1 where there is none.
+        """
+        log_p = np.asarray(self.log_p[0][targets], np.float64)
+        lengths = np.ones(len(targets), np.int64)
+        for order, nodes in enumerate(contexts, 2):
+            known = np.flatnonzero(nodes >= 0)
+            chosen = nodes[known]
+            log_p[known] += self.log_backoff[order - 2][chosen]
+            places = self.find(order, chosen, targets[known])
+            hits = places >= 0
+            log_p[known[hits]] = self.log_p[order - 1][places[hits]]
+            lengths[known[hits]] = order
+        return log_p * LN10, lengths
+
+    def distributions(self, contexts: Sequence[Ids]) -> NDArray[np.float64]:
+        """Return ln P of every entry after each context, shape (N, V); contexts as in `look_up`."""
+        count = len(contexts[0]) if contexts else 1
+        rows = np.empty((count, self.vocab_size))
+        rows[:] = self.log_p[0][: self.vocab_size]
+        for order, nodes in enumerate(contexts, 2):
+            known = np.flatnonzero(nodes >= 0)
+            if not len(known):
+                continue
+            chosen = nodes[known]
+            rows[known] += np.asarray(self.log_backoff[order - 2][chosen])[:, None]
+            offsets = self._offsets[order - 2]
+            starts = offsets[chosen]
+            sizes = offsets[chosen + 1] - starts
+            ends = np.cumsum(sizes)
+            children = np.arange(int(ends[-1])) + np.repeat(starts - ends + sizes, sizes)
+            tokens = self.keys[order - 2][children] % (self.vocab_size + 1)
+            rows[np.repeat(known, sizes), tokens] = self.log_p[order - 1][children]
+        return rows * LN10
+
+    @cached_property
+    def _offsets(self) -> list[Ids]:
+        """First child of each node, and one more; the children of a node follow each other."""
+        return [
+            np.searchsorted(keys, np.arange(size + 1) * (self.vocab_size + 1))
+            for keys, size in zip(self.keys, self.sizes[:-1], strict=True)
+        ]
+
+    def text_nats(self, ids: NDArray[np.integer]) -> NDArray[np.float64]:
+        """Return -ln P of each token of a text that begins after the start symbol, shape (N,)."""
+        targets = np.asarray(ids, np.int64)
+        if not len(targets):
+            return np.empty(0)
+        before = np.concatenate([[EOS], targets[:-1]])
+        return -self.look_up(self.contexts(before), targets)[0]
+
+
+def ngram_tokens(model: NgramModel, order: int, nodes: Ids) -> Iterator[Ids]:
+    """Yield the tokens of nodes of one order, the last position first; V is the start symbol."""
+    for keys in reversed(model.keys[: order - 1]):
+        key = keys[nodes]
+        nodes = key // (model.vocab_size + 1)
+        yield key - nodes * (model.vocab_size + 1)
+    yield nodes
