@@ -5,24 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.inference.adapt.mixture import fitted_weights, mixed_nats
+from charlm.backends.mixed import mixed_nats
+from charlm.inference.adapt.mixture import fitted_weights
 
 
 def drawn(models: int, tokens: int = 200, seed: int = 0) -> list[np.ndarray]:
     draws = np.random.default_rng(seed)
     return [draws.uniform(0.05, 6.0, tokens) for _ in range(models)]
-
-
-def test_a_mixture_by_hand() -> None:
-    """A half and an eighth, a quarter of the first: -ln(1/8 + 3/32)."""
-    nats = [np.array([np.log(2.0)]), np.array([np.log(8.0)])]
-    assert mixed_nats(nats, [0.25, 0.75])[0] == pytest.approx(-np.log(1 / 8 + 3 / 32))
-
-
-def test_a_mixture_of_extreme_nats_does_not_overflow() -> None:
-    nats = mixed_nats([np.array([900.0, 1e-9]), np.array([1e-9, 900.0])], [0.5, 0.5])
-    assert nats == pytest.approx([np.log(2.0)] * 2)
-    assert np.isfinite(mixed_nats([np.array([5.0]), np.array([1.0])], [1.0, 0.0])).all()
 
 
 @settings(max_examples=25)
@@ -43,3 +32,15 @@ def test_a_model_that_is_always_worse_gets_no_weight() -> None:
     good = drawn(1)[0]
     weights = fitted_weights([good, good + 1.0])
     assert weights[1] < 1e-3
+
+
+def test_fixed_weights_stay_and_the_others_are_optimal() -> None:
+    """With a third model fixed at 0.2, no other division of the rest is better."""
+    nats = drawn(3, seed=4)
+    weights = fitted_weights(nats, [None, None, 0.2])
+    assert weights[2] == 0.2
+    assert sum(weights) == pytest.approx(1.0)
+    losses = [
+        mixed_nats(nats, [0.8 - other, other, 0.2]).sum() for other in np.linspace(0.0, 0.8, 81)
+    ]
+    assert mixed_nats(nats, weights).sum() <= min(losses) + 1e-6

@@ -2,17 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm.api.methods import Methods
-from charlm.api.model import Model, load
+from charlm.api.model import Model
 from charlm.errors import UsageError
 from charlm.inference.adapt import cache, dynamic
 from charlm.inference.adapt.calibration import fit_scale, sample_of
-from charlm.inference.adapt.mixture import fitted_weights, mixed_nats
-from charlm.inference.likelihood import evaluate, tally, text_nats
+from charlm.inference.likelihood import evaluate, tally
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.nn.torch_backend import TorchBackend
 from charlm.phases import phase
@@ -26,7 +23,7 @@ Method = tuple[str, Callable[[EncodedText], Tally]]
 
 
 class Adaptation:
-    """Methods that are ready to use: the other models and the averaged weights are loaded.
+    """Methods that are ready to use: the averaged weights are loaded.
 
     `notes` say which settings were fitted. Raises UsageError, before any text is read, if the run
     keeps too little for one of the methods.
@@ -40,13 +37,11 @@ class Adaptation:
             )
         self.model, self.methods, self.backend = model, methods, model.run.backend
         self.notes: list[str] = []
-        self.models = _with_others(model, methods)
         for given, name, purpose in (
             (methods.temperature, "valid", "fit a temperature on"),
             (methods.cache, "valid", "choose a cache on"),
             (methods.dynamic, "valid", "choose a rate on"),
             (methods.dynamic, "train", "measure gradients on"),
-            (methods.others, "valid", "fit weights on"),
         ):
             if given:
                 _kept_text(model, name, purpose)
@@ -70,8 +65,6 @@ class Adaptation:
             yield self._cache(self.methods.cache)
         if self.methods.dynamic:
             yield self._dynamic()
-        if self.methods.others:
-            yield from self._mixtures()
 
     def _temperatures(self) -> Iterator[Method]:
         model = self.backend.model
@@ -119,27 +112,6 @@ class Adaptation:
             text, dynamic.dynamic_nats(self.backend, text, rms, chosen)
         )
 
-    def _mixtures(self) -> Iterator[Method]:
-        """Yield the mixtures with equal weights, and with weights fitted on the validation text."""
-        backends = [model.run.backend for model in self.models]
-        valid = _kept_text(self.model, "valid", "fit weights on")
-        with phase("fitting the mixture", total=len(backends) * len(valid.ids)):
-            weights = fitted_weights([text_nats(backend, valid) for backend in backends])
-        names = [model.path.name for model in self.models]
-        pairs = ", ".join(f"{n} {weight:.3f}" for n, weight in zip(names, weights, strict=True))
-        self.notes.append(f"mixture: {pairs}, fitted on the validation text")
-        equal = [1.0 / len(backends)] * len(backends)
-        losses: dict[int, list[NDArray[np.float64]]] = {}
-
-        def mixed(text: EncodedText, weights: list[float]) -> Tally:
-            """Return the tally of a text under a mixture; each model reads the text once."""
-            if id(text) not in losses:
-                losses[id(text)] = [text_nats(backend, text) for backend in backends]
-            return tally(text, mixed_nats(losses[id(text)], weights))
-
-        yield f"mean of {len(backends)}", lambda text: mixed(text, equal)
-        yield "fitted mixture", lambda text: mixed(text, weights)
-
 
 def _kept_text(model: Model, name: str, purpose: str) -> EncodedText:
     """Return a text that the run keeps. Raises UsageError if it does not keep it."""
@@ -159,16 +131,3 @@ def _averaged(model: Model) -> tuple[dict[str, Tensor], list[int]]:
             "--set keep=10 --save-minutes 0.5 to keep more of them"
         )
     return weights, steps
-
-
-def _with_others(model: Model, methods: Methods) -> list[Model]:
-    """Return the model and the models to mix it with. Raises UsageError if their tokens differ."""
-    others = [load(name, checkpoints=methods.checkpoints) for name in methods.others]
-    for name, other in zip(methods.others, others, strict=True):
-        same = other.vocabulary.to_json() == model.vocabulary.to_json()
-        if not same or other.run.backward != model.run.backward:
-            raise UsageError(
-                f"{name} has another vocabulary or direction than {model.path.name}; expected runs "
-                "that read the same tokens. Train it with --vocab of the first one"
-            )
-    return [model, *others]

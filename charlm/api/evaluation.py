@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from charlm.api.methods import Methods
-from charlm.api.model import Model, load
+from charlm.api.mixtures import evaluate_mixture
+from charlm.api.model import Model, load, open_members
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError
-from charlm.inference.likelihood import evaluate
+from charlm.inference.likelihood import evaluate, tally, text_nats
 from charlm.phases import phase
+from charlm.runs.mixtures import check_members
 from charlm.text.corpus import Corpus
 from charlm.text.encoded import EncodedText
 from charlm.units import Tally
@@ -44,7 +46,10 @@ def evaluate_run(
     keeps too little text, CorpusError for a text that is empty or cannot be read.
     """
     adaptation = None
-    if methods:
+    methods = methods or Methods()
+    others, given = open_members(model.path, methods.others, methods.checkpoints)
+    check_members([model.run, *others])
+    if methods.need_torch:
         from charlm.api.adaptation import Adaptation
 
         adaptation = Adaptation(model, methods)
@@ -56,14 +61,19 @@ def evaluate_run(
         }
     else:
         texts = held_out_texts(model)
-    plain = {}
+    nats = {}
     for name, text in texts.items():
         with phase(f"evaluating: {name}", total=len(text.ids)):
-            plain[name] = evaluate(model.run.backend, text, reset_every=reset_every)
+            nats[name] = text_nats(model.run.backend, text, reset_every=reset_every)
+    plain = {name: tally(text, nats[name]) for name, text in texts.items()}
     adapted = adaptation.tallies(texts) if adaptation else {}
     notes += adaptation.notes if adaptation else []
     if model.weights != "fp32":
         notes += _cost_of_weights(model, texts, plain, reset_every)
+    if others:
+        mixed = evaluate_mixture([model.run, *others], given, texts, nats, reset_every)
+        plain, adapted = plain | mixed.plain, adapted | mixed.adapted
+        notes.append(mixed.note)
     protocol = "one full pass, state carried"
     if reset_every:
         protocol = f"windows of {reset_every} tokens, each from the zero state"

@@ -8,7 +8,7 @@ from pathlib import Path
 class Methods:
     """Methods that adapt a model to a text while it is read; their settings are fitted.
 
-    They need a model that was loaded with engine "torch".
+    All but `others` need a model that was loaded with engine "torch".
     """
 
     cache: int | None = None
@@ -20,9 +20,14 @@ class Methods:
     average: bool = False
     """The mean of the weights of the kept checkpoints."""
     others: tuple[str, ...] = ()
-    """Runs whose predictions are mixed with those of the model."""
+    """Runs whose probabilities are mixed with those of the model, as `RUN` or `RUN=WEIGHT`."""
     checkpoints: Path | None = None
     """Folder in which `others` are looked up."""
 
+    @property
+    def need_torch(self) -> bool:
+        """True if a method was chosen that only torch computes."""
+        return bool(self.cache or self.dynamic or self.temperature or self.average)
+
     def __bool__(self) -> bool:
-        return bool(self.cache or self.dynamic or self.temperature or self.average or self.others)
+        return bool(self.need_torch or self.others)

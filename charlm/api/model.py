@@ -30,6 +30,7 @@ from charlm.inference.samplers import Sampling, log_probabilities
 from charlm.inference.scoring import Scorer, Scores
 from charlm.runs.layout import METRICS, TOKENIZER, WEIGHTS, read_metrics
 from charlm.runs.locate import checkpoints_folder, find_run, is_run
+from charlm.runs.mixtures import Mixture, find_member, mix_runs, parse_member
 from charlm.runs.pair import backward_half, is_pair
 from charlm.runs.run import Run, load_run, read_embedding, run_stamp
 from charlm.text.corpus import Corpus
@@ -46,18 +47,26 @@ class Model:
     folder of the run with the same options; it warns if the weights there have changed.
     """
 
-    def __init__(self, run: Run, **options: Any) -> None:
+    def __init__(self, run: Run, mixture: Mixture | None = None, **options: Any) -> None:
         self.run, self._options = run, options  # options of `load_run`
         self.path, self.vocabulary, self.config = run.path, run.vocabulary, run.config
-        self._stamp = run_stamp(run.path)
+        self.mixture = mixture
+        self._stamp = _stamps(run, mixture)
 
     def __repr__(self) -> str:
         model, unit = self.config["model"], self.vocabulary.unit
         shape = f"{model['num_layers']} x {model['hidden_size']} {model['cell'].upper()}"
-        return f"Model({str(self.path)!r}, {shape}, {len(self.vocabulary):,} {unit} entries)"
+        others = f", {self.mixture}" if self.mixture else ""
+        return (
+            f"Model({str(self.path)!r}, {shape}, {len(self.vocabulary):,} {unit} entries{others})"
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _load_again, (str(self.path.resolve()), self._options, self._stamp)
+        others: list[str] = []
+        if self.mixture:
+            pairs = zip(self.mixture.paths[1:], self.mixture.weights[1:], strict=True)
+            others = [f"{path.resolve()}={weight!r}" for path, weight in pairs]
+        return _load_again, (str(self.path.resolve()), others, self._options, self._stamp)
 
     @property
     def weights(self) -> str:
@@ -362,22 +371,55 @@ def load(
     engine: str = "auto",
     weights: str = "fp32",
     threads: int | None = None,
+    with_: str | Sequence[str] = (),
 ) -> Model:
     """Load the model of a run: a name, a path, or by default the newest run or the built-in model.
 
     `engine` is auto, native (compiled kernels), numpy or torch; `weights` is the format in which
-    the kernels keep them: fp32, bf16 or int8. Raises RunError if there is no such run or its files
-    are damaged.
+    the kernels keep them: fp32, bf16 or int8. `with_` names runs whose probabilities are mixed with
+    those of the model, such as "ngram" (the companion of the run) or "other=0.3", in which other
+    has the weight 0.3 (see `mix_runs`). Raises RunError if there is no such run or its files are
+    damaged, UsageError for runs with another vocabulary.
     """
     folder = checkpoints_folder(None if checkpoints is None else Path(checkpoints))
     path = find_run(None if run is None else str(run), folder)
     options: dict[str, Any] = {"engine": engine, "weights": weights, "threads": threads}
-    return Model(load_run(path, **options), **options)
+    return _load(path, [with_] if isinstance(with_, str) else with_, folder, options)
 
 
-def _load_again(path: str, options: dict[str, Any], stamp: tuple[int, ...]) -> Model:
+def _load(path: Path, with_: Sequence[str], folder: Path, options: dict[str, Any]) -> Model:
+    """Load the model of a run, or of a mixture with other runs of the folder."""
+    run = load_run(path, **options)
+    others, given = open_members(path, with_, folder, **options)
+    if not others:
+        return Model(run, **options)
+    mixture = mix_runs([run, *others], given)
+    return Model(mixture.run, mixture, **options)
+
+
+def open_members(
+    path: Path, with_: Sequence[str], folder: Path | None, **options: Any
+) -> tuple[list[Run], list[float | None]]:
+    """Load the runs to mix with the run in `path`; return them and their given weights.
+
+    `with_` has `RUN` or `RUN=WEIGHT`, looked up in `folder`; `options` are as in `load_run`. Raises
+    RunError if there is no such run, UsageError for a wrong weight.
+    """
+    members = [parse_member(text) for text in with_]
+    paths = [find_member(path, name, checkpoints_folder(folder)) for name, _ in members]
+    return [load_run(each, **options) for each in paths], [weight for _, weight in members]
+
+
+def _stamps(run: Run, mixture: Mixture | None) -> tuple[int, ...]:
+    paths = mixture.paths if mixture else [run.path]
+    return tuple(number for path in paths for number in run_stamp(path))
+
+
+def _load_again(
+    path: str, others: Sequence[str], options: dict[str, Any], stamp: tuple[int, ...]
+) -> Model:
     """Load a model that was pickled or copied; warn if its weights have changed."""
-    model = Model(load_run(Path(path), **options), **options)
+    model = _load(Path(path), others, checkpoints_folder(), options)
     if model._stamp != stamp:
         warnings.warn(
             f"the weights of {path} have changed since the model was loaded; its copy has the new "

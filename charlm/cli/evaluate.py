@@ -39,10 +39,6 @@ Temperature = Annotated[
 Average = Annotated[
     bool, typer.Option("--average", help="Also evaluate the mean of the kept checkpoints.")
 ]
-Others = Annotated[
-    list[str] | None,
-    typer.Option("--with", metavar="RUN", help="Also mix with another run; may be repeated."),
-]
 
 
 @Takes(text=("files",), stdin=("--file", "-"), option=("To evaluate a text, use", "--file"))
@@ -56,7 +52,7 @@ def evaluate(
     dynamic: Dynamic = False,
     temperature: Temperature = False,
     average: Average = False,
-    others: Others = None,
+    with_: options.With = None,
     as_json: options.Json = False,
     engine: options.Engine = "auto",
     weights: options.Weights = "fp32",
@@ -73,17 +69,17 @@ def evaluate(
     """
     methods = api.methods.Methods(
         cache=cache, dynamic=dynamic, temperature=temperature, average=average,
-        others=tuple(others or ()), checkpoints=checkpoints,
+        others=tuple(with_ or ()), checkpoints=checkpoints,
     )  # fmt: skip
-    if methods and (reset or weights != "fp32" or engine not in ("auto", "torch")):
+    if methods.need_torch and (reset or weights != "fp32" or engine not in ("auto", "torch")):
         flags = {"--cache": cache, "--dynamic": dynamic, "--temperature": temperature,
-                 "--average": average, "--with": others}  # fmt: skip
+                 "--average": average}  # fmt: skip
         flag = next(flag for flag, value in flags.items() if value)
         raise UsageError(f"{flag} needs engine torch, weights fp32, and no --reset")
     of_files = options.reading_flags(reading) | ({"--document"} if document is not None else set())
     options.check_meant(of_files if not files else set(), "--file")
     options.check_meant({"--window"} if window and not reset else set(), "--reset")
-    model = options.open_model(run, checkpoints, "torch" if methods else engine, weights)
+    model = options.open_model(run, checkpoints, "torch" if methods.need_torch else engine, weights)
     result = api.evaluation.evaluate_run(
         model, files, document=document, reading=reading, methods=methods,
         reset_every=(window or 256) if reset else None,

@@ -43,6 +43,17 @@ Weights = Annotated[
     str,
     typer.Option("--weights", help="Format of the weights in the kernels: fp32, bf16 or int8."),
 ]
+With = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--with",
+        metavar="RUN[=WEIGHT]",
+        help="Mix the probabilities with those of another run of the same vocabulary, or of the "
+        "run's n-gram companion (--with ngram); may be repeated. (default weight: fitted on the "
+        "validation text)",
+        show_default=False,
+    ),
+]
 
 
 def _check_penalty(value: float | None) -> float | None:
@@ -185,10 +196,19 @@ def locate(run: str | None, checkpoints: Path | None, *, trained: bool = True) -
 
 
 def open_model(
-    run: str | None, checkpoints: Path | None, engine: str = "auto", weights: str = "fp32"
+    run: str | None,
+    checkpoints: Path | None,
+    engine: str = "auto",
+    weights: str = "fp32",
+    with_: list[str] | None = None,
 ) -> "Model":
-    """Return the model of the run."""
-    model = api.model.load(locate(run, checkpoints), engine=engine, weights=weights)
+    """Return the model of the run, mixed with others; report the weights of a mixture."""
+    path = locate(run, checkpoints)
+    model = api.model.load(
+        path, engine=engine, weights=weights, with_=with_ or (), checkpoints=checkpoints
+    )
+    if model.mixture:
+        say(str(model.mixture))
     say(f"engine {model.run.backend.name}", level=2)
     return model
 

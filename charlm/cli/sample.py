@@ -125,6 +125,7 @@ def sample(
     unk_text: UnkText = "\N{REPLACEMENT CHARACTER}",
     raw: Raw = False,
     json_lines: Annotated[bool, typer.Option("--json", help="One JSON object per sample.")] = False,
+    with_: options.With = None,
     engine: options.Engine = "auto",
     weights: options.Weights = "fp32",
     run: options.Run = None,
@@ -142,7 +143,7 @@ def sample(
     rules: dict[str, Any] = {
         "unique": unique, "new": new, "match": match, "min_len": min_len, "max_len": max_len,
     }  # fmt: skip
-    model = options.open_model(run, checkpoints, engine, weights)
+    model = options.open_model(run, checkpoints, engine, weights, with_)
     filters = {f"--{name.replace('_', '-')}" for name in rules if rules[name] != NO_RULES[name]}
     whole = _is_whole(model, until_eos, filters, attempts)
     _advise_on_temperature(model, run, temperature)

@@ -72,6 +72,7 @@ def score(
     output: Output = "auto",
     log_base: LogBase = "e",
     carry: Carry = False,
+    with_: options.With = None,
     engine: options.Engine = "auto",
     weights: options.Weights = "fp32",
     run: options.Run = None,
@@ -93,7 +94,7 @@ def score(
     _check_output(output, log_base, tokens=tokens, keep=keep, rank=rank, carry=carry)
     from_stdin = _check_source(texts, file, reading, keep=keep)
     piped = from_stdin and reading.get("input_format", "auto") in ("auto", "text")
-    model = options.open_model(run, checkpoints, engine, weights)
+    model = options.open_model(run, checkpoints, engine, weights, with_)
     if not model.run.boundaries.has_ends:
         say("This model was trained on continuous text, so the end of a sentence is not scored")
     rules = {"keep_cr": model.run.boundaries.crlf, **reading}

@@ -225,8 +225,14 @@ def _group(
     return [(nats[: len(ids), row], ranks[: len(ids), row]) for row, ids in enumerate(group)]
 
 
-def text_nats(backend: Backend, text: EncodedText) -> Nats:
-    """Return the nats of every token of a text, shape (N,); the state resets after documents."""
+def text_nats(backend: Backend, text: EncodedText, *, reset_every: int | None = None) -> Nats:
+    """Return the nats of every token of a text, shape (N,); the state resets after documents.
+
+    With `reset_every`, the state resets after that number of tokens (see `windowed_nats`).
+    """
+    if reset_every is not None:
+        check_count("reset_every", reset_every, 1)
+        return windowed_nats(backend, text, reset_every)
     if text.is_stream:
         return stream_nats(backend, text.ids)[0]
     pieces = np.split(np.asarray(text.ids), text.ends[:-1])
@@ -279,11 +285,6 @@ def tally(text: EncodedText, nats: Nats) -> Tally:
 def evaluate(backend: Backend, text: EncodedText, *, reset_every: int | None = None) -> Tally:
     """Return the tally of a text under a model: one deterministic pass, in float32.
 
-    With `reset_every`, the state resets after that number of tokens (see `windowed_nats`).
+    `reset_every` is as in `text_nats`.
     """
-    if reset_every is not None:
-        check_count("reset_every", reset_every, 1)
-    nats = (
-        text_nats(backend, text) if not reset_every else windowed_nats(backend, text, reset_every)
-    )
-    return tally(text, nats)
+    return tally(text, text_nats(backend, text, reset_every=reset_every))

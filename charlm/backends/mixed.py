@@ -1,0 +1,85 @@
+"""The backend of a mixture: linear interpolation of the probabilities of several backends.
+
+    P(token) = sum_k weight_k P_k(token)
+
+Jelinek & Mercer 1980. Every member reads every token and has a state of its own.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from charlm.backends.interface import Backend, Ids, Logits, Nats, State
+
+
+def mixed_nats(nats: Sequence[Nats], weights: Sequence[float]) -> Nats:
+    """Return -ln sum_k w_k P_k from the nats of each member, which have one shape."""
+    table = -np.stack(nats)
+    with np.errstate(divide="ignore"):
+        logs = np.log(np.asarray(weights, np.float64))
+    shifted = table + logs.reshape(-1, *[1] * (table.ndim - 1))
+    top = np.maximum(shifted.max(axis=0), np.finfo(np.float64).min)  # finite, if all P are 0
+    with np.errstate(divide="ignore"):
+        return np.asarray(-(top + np.log(np.exp(shifted - top).sum(axis=0))))
+
+
+class MixedBackend:
+    """Compute with several backends of one vocabulary, each with a fixed weight.
+
+    The weights are positive or zero, and their sum is 1. A state has the layers of the first
+    member's state, then those of the second, and so on.
+    """
+
+    def __init__(self, backends: Sequence[Backend], weights: Sequence[float]) -> None:
+        self.backends, self.weights = tuple(backends), tuple(weights)
+        self.name = "mixture of " + " and ".join(backend.name for backend in backends)
+        self.vocab_size = backends[0].vocab_size
+        self.logits_each = sum(backend.logits_each for backend in backends)
+        self._layers = [len(backend.initial_state(1)) for backend in backends]
+
+    def initial_state(self, batch_size: int) -> State:
+        """See `Backend.initial_state`."""
+        return _joined([backend.initial_state(batch_size) for backend in self.backends])
+
+    def nats(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, State]:
+        """See `Backend.nats`."""
+        results = [
+            backend.nats(inputs, targets, own)
+            for backend, own in zip(self.backends, self._divided(state), strict=True)
+        ]
+        nats = mixed_nats([nats for nats, _ in results], self.weights)
+        return nats, _joined([after for _, after in results])
+
+    def ranks(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, Ids, State]:
+        """See `Backend.ranks`; the tokens are read twice, the second time one by one."""
+        nats, after = self.nats(inputs, targets, state)
+        ranks = np.empty(targets.shape, np.int64)
+        for step, correct in enumerate(targets):
+            logits, state = self.logits(inputs[step : step + 1], state)
+            own = np.take_along_axis(logits, correct[:, None], axis=1)
+            ranks[step] = (logits > own).sum(axis=1) + 1
+        return nats, ranks, after
+
+    def logits(self, inputs: Ids, state: State) -> tuple[Logits, State]:
+        """See `Backend.logits`; these are ln P, so they need no normalisation."""
+        results = [
+            backend.logits(inputs, own)
+            for backend, own in zip(self.backends, self._divided(state), strict=True)
+        ]
+        losses = [_losses(logits) for logits, _ in results]
+        return -mixed_nats(losses, self.weights), _joined([after for _, after in results])
+
+    def _divided(self, state: State) -> list[State]:
+        """Return the state of each member."""
+        ends = np.cumsum(self._layers).tolist()
+        return [state[end - count : end] for end, count in zip(ends, self._layers, strict=True)]
+
+
+def _joined(states: Sequence[State]) -> State:
+    return tuple(layer for state in states for layer in state)
+
+
+def _losses(logits: Logits) -> Nats:
+    """Return -ln softmax of logits (B, V)."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return np.asarray(np.log(np.exp(shifted).sum(axis=1, keepdims=True)) - shifted)
