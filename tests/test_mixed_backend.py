@@ -8,7 +8,7 @@ from helpers import engine, tiny_model, vocabulary_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.backends.interface import Ids, Logits, Nats, State
+from charlm.backends.interface import Entries, Ids, Logits, Nats, State
 from charlm.backends.kernel_library import variants
 from charlm.backends.mixed import MixedBackend, mixed_nats
 from charlm.backends.native import NativeBackend
@@ -49,6 +49,17 @@ class LastIds:
     def ranks(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, Ids, State]:
         """Not used by a mixture."""
         raise NotImplementedError
+
+    def masses(
+        self, inputs: Ids, targets: Ids, entries: Entries, state: State
+    ) -> tuple[Nats, Nats, State]:
+        """Return nats and the sums of the softmax."""
+        masses, (nats, after) = np.empty(inputs.shape), self.nats(inputs, targets, state)
+        for step in range(len(inputs)):
+            logits, state = self.logits(inputs[step : step + 1], state)
+            masses[step] = np.exp(log_probabilities(logits))[:, entries].sum(axis=1)
+        with np.errstate(divide="ignore"):
+            return nats, np.log(masses), after
 
     def logits(self, inputs: Ids, state: State) -> tuple[Logits, State]:
         """Return a row of a random table for the last three ids."""
@@ -127,6 +138,23 @@ def test_nats_logits_and_ranks_agree_with_the_formula(pair: str) -> None:
     for layer, expected in zip(after, states[2], strict=True):
         for array, other in zip(layer, expected, strict=True):
             assert array == pytest.approx(other, abs=1e-5)
+
+
+@every_pair
+@pytest.mark.parametrize("fraction", [0.0, 0.4, 1.0])
+def test_masses_are_sums_of_probabilities(pair: str, fraction: float) -> None:
+    mixed, (inputs, targets) = mixture(pair), columns(3)
+    entries = np.random.default_rng(4).random(V) < fraction
+    nats, log_masses, after = mixed.masses(inputs, targets, entries, mixed.initial_state(3))
+    alone, expected_after = mixed.nats(inputs, targets, mixed.initial_state(3))
+    np.testing.assert_array_equal(nats, alone)
+    state = mixed.initial_state(3)
+    for step in range(len(inputs)):
+        logits, state = mixed.logits(inputs[step : step + 1], state)
+        expected = np.exp(logits)[:, entries].sum(axis=1)
+        assert np.exp(log_masses[step]) == pytest.approx(expected, abs=1e-6)
+    for layer, other in zip(after, expected_after, strict=True):
+        np.testing.assert_array_equal(np.stack(layer), np.stack(other))
 
 
 @every_pair

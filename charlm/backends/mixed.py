@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from charlm.backends.interface import Backend, Ids, Logits, Nats, State
+from charlm.backends.interface import Backend, Entries, Ids, Logits, Nats, State
 
 
 def mixed_nats(nats: Sequence[Nats], weights: Sequence[float]) -> Nats:
@@ -59,6 +59,18 @@ class MixedBackend:
             own = np.take_along_axis(logits, correct[:, None], axis=1)
             ranks[step] = (logits > own).sum(axis=1) + 1
         return nats, ranks, after
+
+    def masses(
+        self, inputs: Ids, targets: Ids, entries: Entries, state: State
+    ) -> tuple[Nats, Nats, State]:
+        """See `Backend.masses`."""
+        results = [
+            backend.masses(inputs, targets, entries, own)
+            for backend, own in zip(self.backends, self._divided(state), strict=True)
+        ]
+        nats = mixed_nats([nats for nats, _, _ in results], self.weights)
+        log_masses = -mixed_nats([-log_masses for _, log_masses, _ in results], self.weights)
+        return nats, log_masses, _joined([after for _, _, after in results])
 
     def logits(self, inputs: Ids, state: State) -> tuple[Logits, State]:
         """See `Backend.logits`; these are ln P, so they need no normalisation."""
