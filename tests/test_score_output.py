@@ -305,7 +305,7 @@ def test_a_mistyped_option_is_not_taken_for_a_text(call: Call) -> None:
 def scores_of(texts: list[str], *, tokens: bool = False) -> Scores:
     model = tiny_model("lstm", len(VOCABULARY), scale=3.0)
     over = Scorer(engine(model), VOCABULARY, Boundaries(document="file"), unk_penalty=2.0)
-    return over.score(texts, tokens=tokens)
+    return over.score(texts, by="token" if tokens else "text")
 
 
 def test_scores_are_a_list_and_a_table() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.config.text_units import UNITS
-from charlm.inference.scoring import Score, Scorer, token_ranks
+from charlm.inference.scoring import Score, Scorer, read_tokens
 from charlm.text.boundaries import STREAM, Boundaries
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK
 from charlm.units import Tally
@@ -78,11 +78,11 @@ def test_the_end_symbol_counts_only_if_the_model_has_learnt_one() -> None:
 
 def test_an_empty_text_scores_the_end_after_the_beginning() -> None:
     """log P(EOS | start) if texts end; nothing if they do not."""
-    ended = scorer(end=True).score([""], tokens=True)[0]
+    ended = scorer(end=True).score([""], by="token")[0]
     assert ended.tally.tokens == 1
     assert ended.tally.nats == pytest.approx(naive_nats(MODELS["char"], [EOS])[0], abs=1e-5)
     assert [token.token for token in ended.tokens] == ["<eos>"]
-    endless = scorer(end=False).score([""], tokens=True)[0]
+    endless = scorer(end=False).score([""], by="token")[0]
     assert (endless.tally, endless.tokens) == (Tally(documents=1), ())
     assert scorer().score([]) == []
 
@@ -108,7 +108,7 @@ def test_carried_lines_have_their_line_ends_between_them(unit: str) -> None:
     plain = Scorer(engine(MODELS[unit]), VOCABULARIES[unit], STREAM, carry=True, lines=True)
     known = not VOCABULARIES[unit].unknown("\n")
     ids = [index for text in TEXTS for index in ids_of(unit, text + "\n" * known, end=False)]
-    scores = plain.score(TEXTS, tokens=True)
+    scores = plain.score(TEXTS, by="token")
     assert sum(nats_of(scores)) == pytest.approx(sum(naive_nats(MODELS[unit], ids)), abs=1e-3)
     assert [score.text for score in scores] == list(TEXTS)
     assert sum(len(score.tokens) for score in scores) == len(ids)
@@ -127,7 +127,7 @@ def test_carried_texts_may_come_in_any_batches() -> None:
 def test_tokens_sum_to_their_text(unit: str, end: bool, carry: bool) -> None:
     """Their number, nats and unknowns are those of the tally; asking for them changes no score."""
     plain = scorer(unit, end=end, carry=carry).score(TEXTS)
-    detailed = scorer(unit, end=end, carry=carry).score(TEXTS, tokens=True)
+    detailed = scorer(unit, end=end, carry=carry).score(TEXTS, by="token")
     for text, bare, score in zip(TEXTS, plain, detailed, strict=True):
         assert bare.tokens == ()
         assert bare.tally == score.tally
@@ -144,7 +144,7 @@ def test_ranks_are_those_of_brute_force(carry: bool) -> None:
     """One more than how many tokens were likelier, from the state that the token was read in."""
     model = MODELS["char"]
     state, last = None, EOS
-    for score in scorer(carry=carry).score(TEXTS, tokens=True):
+    for score in scorer(carry=carry).score(TEXTS, by="token"):
         if not carry:
             state, last = None, EOS
         for token in score.tokens:
@@ -159,14 +159,15 @@ def test_ranks_are_those_of_brute_force(carry: bool) -> None:
 def test_ranks_do_not_depend_on_how_many_are_read_at_once(step: int) -> None:
     """The pieces carry the state; equal logits share the best rank."""
     ids = VOCABULARIES["char"].encode("the cat sat").astype("int64")
-    expected = token_ranks(engine(MODELS["char"]), ids)
-    assert token_ranks(engine(MODELS["char"]), ids, step=step).tolist() == expected.tolist()
-    assert set(token_ranks(engine(uniform_model(len(VOCABULARIES["char"]))), ids).tolist()) == {1}
+    model, uniform = engine(MODELS["char"]), engine(uniform_model(len(VOCABULARIES["char"])))
+    expected = read_tokens(model, ids, model.ranks)
+    assert read_tokens(model, ids, model.ranks, step=step).tolist() == expected.tolist()
+    assert set(read_tokens(uniform, ids, uniform.ranks).tolist()) == {1}
 
 
 def test_unknown_tokens_are_flagged_and_can_be_left_out() -> None:
     """Both perplexities, with and without; never infinite in silence."""
-    score = scorer().score(["zebra"], tokens=True)[0]
+    score = scorer().score(["zebra"], by="token")[0]
     flags = [token.oov for token in score.tokens]
     assert flags == [True, False, True, True, False, False]
     assert score.tally.oov == 3
@@ -191,7 +192,7 @@ def test_a_uniform_model_scores_all_texts_alike() -> None:
 @settings(max_examples=25)
 def test_any_text_can_be_scored(unit: str, texts: list[str]) -> None:
     """Any Unicode: finite, one score a text, its own counts."""
-    for text, score in zip(texts, scorer(unit).score(texts, tokens=True), strict=True):
+    for text, score in zip(texts, scorer(unit).score(texts, by="token"), strict=True):
         assert math.isfinite(score.tally.nats)
         assert score.tally.bytes == len(text.encode()) + 1
         assert len(score.tokens) == score.tally.tokens

@@ -83,11 +83,14 @@ class Model:
         self,
         texts: str | Sequence[str],
         *,
+        by: str = "text",
         tokens: bool = False,
         carry: bool = False,
         unk_penalty: float | None = None,
     ) -> Scores:
-        """Return the log-probability of each text, and with `tokens` of each token.
+        """Return the log-probability of each text, and of each word or token with `by`.
+
+        `by` is "text", "word" or "token"; `tokens=True` is an alias of by="token".
 
         Texts are independent, or with `carry` one continuous text. The end of a text is scored if
         the model was trained on documents. `unk_penalty` is the cost of an unknown token in nats in
@@ -97,7 +100,8 @@ class Model:
         for number, item in enumerate(items):
             if not isinstance(item, str):
                 raise UsageError(f"texts[{number}] is {item!r:.80}; expected a str")
-        return self.scorer(carry=carry, unk_penalty=unk_penalty).score(items, tokens=tokens)
+        scorer = self.scorer(carry=carry, unk_penalty=unk_penalty)
+        return scorer.score(items, by="token" if tokens else by)
 
     def scorer(
         self, *, carry: bool = False, lines: bool = False, unk_penalty: float | None = None

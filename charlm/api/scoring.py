@@ -20,17 +20,17 @@ Warn = Callable[[str], None]
 
 
 def score_rows(
-    scorer: Scorer, batches: Iterable[list[Record]], *, tokens: bool = False
+    scorer: Scorer, batches: Iterable[list[Record]], *, by: str = "text"
 ) -> Iterator[list[tuple[Record, Score | None]]]:
     """Yield the rows of each batch with their scores; a row without text has no score.
 
-    `tokens` asks for the score of each token too. Long batches are divided.
+    `by` is as in `Scorer.score`. Long batches are divided.
     """
     for batch in batches:
         for start in range(0, len(batch), BATCH):
             rows = batch[start : start + BATCH]
             texts = [row.text for row in rows if row.text is not None]
-            scores = iter(scorer.score(texts, tokens=tokens))
+            scores = iter(scorer.score(texts, by=by))
             yield [(row, None if row.text is None else next(scores)) for row in rows]
 
 

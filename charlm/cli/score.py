@@ -107,7 +107,7 @@ def score(
         options.name_unknown(model, texts, "sentences")
         _warn_of_slips(texts)
     scorer = model.scorer(carry=carry, lines=carry, unk_penalty=unk_penalty)
-    rows = api.scoring.score_rows(scorer, batches, tokens=tokens)
+    rows = api.scoring.score_rows(scorer, batches, by="token" if tokens else "text")
     columns = None if keep is None else _column_names(keep)
     counts = Counter[int]()
     as_table = output == "auto" and (rank or (on_terminal() and not from_stdin))

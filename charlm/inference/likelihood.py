@@ -5,7 +5,8 @@ read as many pieces side by side. Then each piece is read again from the state a
 piece before, until its states agree with those of the first reading.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -30,6 +31,10 @@ ALL_KEPT = 16
 """The state is kept after each of this number of windows, then after each power of two."""
 MAX_LOGITS = 1 << 25
 """Maximum number of logits in memory (rows x window x vocabulary)."""
+
+Read = Callable[[Ids, Ids, State], tuple[Nats, NDArray[Any], State]]
+"""Function of inputs, targets and state; it returns nats, another figure of each target, and the
+state after them."""
 
 
 def stream_nats(
@@ -176,53 +181,54 @@ def document_nats(
 
     Texts of similar length are read side by side; padding does not count.
     """
-    pairs = nats_and_ranks(backend, documents, rows, first_inputs, ranked=False)
+    pairs = read_documents(backend, documents, partial(nats_alone, backend), rows, first_inputs)
     return [nats for nats, _ in pairs]
 
 
-def nats_and_ranks(
+def nats_alone(
+    backend: Backend, inputs: Ids, targets: Ids, state: State
+) -> tuple[Nats, Nats, State]:
+    """Return the nats, twice, and the state, as a `Read` function does."""
+    nats, after = backend.nats(inputs, targets, state)
+    return nats, nats, after
+
+
+def read_documents(
     backend: Backend,
     documents: Sequence[NDArray[Any]],
+    read: Read,
     rows: int = MAX_ROWS,
     first_inputs: Sequence[int] | None = None,
-    *,
-    ranked: bool,
-) -> list[tuple[Nats, Ids]]:
-    """Return the nats of `document_nats`, and the rank of each token (1: most probable).
-
-    Unless `ranked`, the ranks are zeros.
-    """
-    results: list[tuple[Nats, Ids]] = [(np.empty(0), np.empty(0, np.int64))] * len(documents)
+) -> list[tuple[Nats, NDArray[Any]]]:
+    """Return the nats of `document_nats`, and the other figure of `read`, for each token."""
+    results: list[tuple[Nats, NDArray[Any]]] = [(np.empty(0), np.empty(0))] * len(documents)
     order = sorted(range(len(documents)), key=lambda number: len(documents[number]))
     firsts = first_inputs or [EOS] * len(documents)
     for start in range(0, len(order), rows):
         group = order[start : start + rows]
         chosen = [documents[number] for number in group]
-        pairs = _group(backend, chosen, [firsts[number] for number in group], ranked)
+        pairs = _group(backend, chosen, [firsts[number] for number in group], read)
         for number, pair in zip(group, pairs, strict=True):
             results[number] = pair
     return results
 
 
 def _group(
-    backend: Backend, group: list[NDArray[Any]], firsts: list[int], ranked: bool
-) -> list[tuple[Nats, Ids]]:
+    backend: Backend, group: list[NDArray[Any]], firsts: list[int], read: Read
+) -> list[tuple[Nats, NDArray[Any]]]:
     longest = max(len(ids) for ids in group)
     targets = np.full((longest, len(group)), EOS, np.int64)
     for row, ids in enumerate(group):
         targets[: len(ids), row] = ids
     inputs = np.concatenate([[firsts], targets[:-1]])
-    nats, ranks = np.zeros(targets.shape), np.zeros(targets.shape, np.int64)
+    nats, others = np.zeros(targets.shape), np.zeros(targets.shape)
     state = backend.initial_state(len(group))
     step = window_length(backend, len(group))
     for begin in range(0, longest, step):
         span = slice(begin, begin + step)
-        if ranked:
-            nats[span], ranks[span], state = backend.ranks(inputs[span], targets[span], state)
-        else:
-            nats[span], state = backend.nats(inputs[span], targets[span], state)
+        nats[span], others[span], state = read(inputs[span], targets[span], state)
         advance(sum(min(max(len(ids) - begin, 0), step) for ids in group))
-    return [(nats[: len(ids), row], ranks[: len(ids), row]) for row, ids in enumerate(group)]
+    return [(nats[: len(ids), row], others[: len(ids), row]) for row, ids in enumerate(group)]
 
 
 def text_nats(backend: Backend, text: EncodedText, *, reset_every: int | None = None) -> Nats:

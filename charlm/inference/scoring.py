@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import chain
 from typing import Any
 
@@ -9,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.backends.interface import Backend, Ids, Nats, State
-from charlm.errors import UsageError, named
-from charlm.inference.likelihood import nats_and_ranks, stream_nats, tally
+from charlm.errors import UsageError, check_choice, named
+from charlm.inference.likelihood import Read, nats_alone, read_documents, stream_nats, tally
+from charlm.inference.words import TokenNats, WordReader, WordRule, WordScore
 from charlm.listing import Listing, data_frame
 from charlm.text.boundaries import Boundaries
 from charlm.text.direction import BackwardVocabulary
 from charlm.text.documents import check_text
 from charlm.text.encoded import EncodedText, count_text
+from charlm.text.tokenizers.spans import token_spans
 from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.text.tokenizers.vocabulary import Vocabulary
 from charlm.units import Tally
@@ -37,7 +40,7 @@ class TokenScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """A scored text: its tally, and its tokens if requested.
+    """A scored text: its tally, and its words or tokens if requested.
 
     `unk_penalty` is the cost of each unknown token in nats, in addition to -ln P(UNK).
     """
@@ -45,6 +48,7 @@ class Score:
     text: str
     tally: Tally
     tokens: tuple[TokenScore, ...] = ()
+    words: tuple[WordScore, ...] = ()
     unk_penalty: float = 0.0
 
     def __repr__(self) -> str:
@@ -111,6 +115,8 @@ class Scores(Listing[Score]):
         )
 
 
+PARTS = ("text", "word", "token")
+"""Parts of a text that get a score of their own, beside the text."""
 MAX_SHOWN = 10
 """Number of scores in the repr of `Scores`."""
 FIGURES = ("tokens", "words", "chars", "oov", "bits_per_char", "perplexity", "word_perplexity")
@@ -123,8 +129,9 @@ class Scorer:
     `boundaries` decide whether EOS is part of a score, and where a text is cut into documents that
     are read from the zero state. With `carry`, the texts are one stream instead: each is read from
     the state after the text before. With `carry` and `lines` each text is a line of the stream; if
-    no EOS ends it, its line end is scored too. `unk_penalty` is passed to every score. Raises
-    UsageError for `carry` with a model that reads backward.
+    no EOS ends it, its line end is scored too. `unk_penalty` is passed to every score.
+    `word_rule` says how tokens become words. Raises UsageError for `carry` with a model that reads
+    backward.
     """
 
     def __init__(
@@ -136,6 +143,7 @@ class Scorer:
         carry: bool = False,
         lines: bool = False,
         unk_penalty: float = 0.0,
+        word_rule: WordRule | None = None,
     ) -> None:
         if carry and isinstance(vocabulary, BackwardVocabulary):
             raise UsageError(
@@ -143,26 +151,49 @@ class Scorer:
             )
         self.backend, self.vocabulary, self.carry = backend, vocabulary, carry
         self.boundaries, self.end = boundaries, boundaries.has_ends
-        self.unk_penalty = unk_penalty
+        self.unk_penalty, self.word_rule = unk_penalty, word_rule or WordRule()
         line_end = lines and not self.end and not vocabulary.unknown("\n")
         self._suffix = "\n" if line_end else ""
         self._state: State | None = None
         self._last = EOS
 
-    def score(self, texts: Sequence[str], *, tokens: bool = False) -> Scores:
-        """Score texts in their order; with `tokens`, each of their tokens too."""
+    def score(self, texts: Sequence[str], *, by: str = "text") -> Scores:
+        """Score texts in their order, by "text", or with a score for each "word" or "token" too.
+
+        Raises UsageError for another part, or for words of a model that has none (see
+        `WordReader`).
+        """
+        check_choice(named("by"), by, PARTS)
         encoded = [self._encode(text) for text in texts]
         if self.carry:
-            pairs = zip(texts, encoded, strict=True)
-            return Scores(self._carried(*pair, tokens) for pair in pairs)
-        documents = [self._documents(item.ids) for item in encoded]
-        results = iter(nats_and_ranks(self.backend, list(chain(*documents)), ranked=tokens))
+            return Scores(
+                self._carried(text, item, by) for text, item in zip(texts, encoded, strict=True)
+            )
+        documents = [self._documents(self._read_ids(item.ids, by)) for item in encoded]
+        results = iter(read_documents(self.backend, list(chain(*documents)), self._read(by)))
         scores = Scores()
         for text, item, own in zip(texts, encoded, documents, strict=True):
-            nats, ranks = map(np.concatenate, zip(*(next(results) for _ in own), strict=True))
-            details = self._tokens(text, item, nats, ranks) if tokens else ()
-            scores.append(self._score(text, item, nats, details))
+            nats, figures = map(np.concatenate, zip(*(next(results) for _ in own), strict=True))
+            scores.append(self._score(text, item, nats[: len(item.ids)], figures, by))
         return scores
+
+    @cached_property
+    def _words(self) -> WordReader:
+        return WordReader(self.vocabulary, self.word_rule, ends=self.end)
+
+    def _read(self, by: str) -> Read:
+        """Return the function that reads tokens, with the figures that the parts need."""
+        if by == "token":
+            return self.backend.ranks
+        entries = self._words.entries if by == "word" else None
+        if entries is None:
+            return partial(nats_alone, self.backend)
+        return lambda inputs, targets, state: self.backend.masses(inputs, targets, entries, state)
+
+    def _read_ids(self, ids: Ids, by: str) -> Ids:
+        """Return the ids to read; one more after a text without EOS, if its last word needs it."""
+        after = by == "word" and not self.end and self._words.entries is not None
+        return np.append(ids, EOS) if after else ids
 
     def _documents(self, ids: Ids) -> list[Ids]:
         """Cut ids after each EOS where the state resets."""
@@ -175,37 +206,59 @@ class Scorer:
         """Return the text whose tokens are scored, without EOS."""
         return text + self._suffix if self.carry else self.boundaries.scored_text(text)
 
+    def _marked(self, body: str) -> str:
+        """Return a body with an END at each line end that ends a document."""
+        by_line = self.boundaries.text_document == "line" and not self.carry
+        return self.boundaries.mark(body) if by_line else body
+
     def _encode(self, text: str) -> EncodedText:
         text = self._body(text)
         check_text(text)
-        by_line = self.boundaries.text_document == "line" and not self.carry
-        marked = self.boundaries.mark(text) if by_line else text
-        ids = self.vocabulary.encode_marked(marked)[0].astype(np.int64)
+        ids = self.vocabulary.encode_marked(self._marked(text))[0].astype(np.int64)
         if self.end:
             ids = np.append(ids, EOS)
         counts, _ = count_text(text + "\n" if self.end else text)
         ends = np.array([len(ids)], np.int64)
         return EncodedText(ids=ids, ends=ends, counts=counts, is_stream=not self.end)
 
-    def _carried(self, text: str, encoded: EncodedText, tokens: bool) -> Score:
-        nats, after = stream_nats(self.backend, encoded.ids, self._state, self._last)
-        details: tuple[TokenScore, ...] = ()
-        if tokens:
-            ranks = token_ranks(self.backend, encoded.ids, self._state, self._last)
-            details = self._tokens(text, encoded, nats, ranks)
-        if len(encoded.ids):
-            self._state, self._last = after, int(encoded.ids[-1])
-        return self._score(text, encoded, nats, details)
+    def _carried(self, text: str, encoded: EncodedText, by: str) -> Score:
+        ids = encoded.ids
+        nats, after = stream_nats(self.backend, ids, self._state, self._last)
+        figures: NDArray[Any] = np.empty(0)
+        if by != "text":
+            read_ids = self._read_ids(ids, by)
+            figures = read_tokens(self.backend, read_ids, self._read(by), self._state, self._last)
+        if len(ids):
+            self._state, self._last = after, int(ids[-1])
+        return self._score(text, encoded, nats, figures, by)
 
     def _score(
-        self, text: str, encoded: EncodedText, nats: Nats, tokens: tuple[TokenScore, ...]
+        self, text: str, encoded: EncodedText, nats: Nats, figures: NDArray[Any], by: str
     ) -> Score:
         return Score(
-            text=text, tally=tally(encoded, nats), tokens=tokens, unk_penalty=self.unk_penalty
+            text=text,
+            tally=tally(encoded, nats),
+            tokens=self._tokens(text, encoded, nats, figures) if by == "token" else (),
+            words=self._word_scores(text, encoded, nats, figures) if by == "word" else (),
+            unk_penalty=self.unk_penalty,
         )
 
+    def _word_scores(
+        self, text: str, encoded: EncodedText, nats: Nats, log_masses: Nats
+    ) -> tuple[WordScore, ...]:
+        body, ids = self._body(text), encoded.ids
+        own = len(ids) - self.end
+        starts, ends = token_spans(self.vocabulary, self._marked(body), ids[:own])
+        if text.count("\r") > body.count("\r"):  # line ends are read without their CR
+            kept = np.array([at for at in range(len(text)) if not _is_cr(text, at)], np.int64)
+            starts, ends = kept[starts], kept[ends - 1] + 1
+        if self.end:
+            starts, ends = np.append(starts, len(text)), np.append(ends, len(text))
+        tokens = TokenNats(ids=ids, nats=nats, starts=starts, ends=ends, log_masses=log_masses)
+        return self._words.words(text, tokens)
+
     def _tokens(
-        self, text: str, encoded: EncodedText, nats: Nats, ranks: Ids
+        self, text: str, encoded: EncodedText, nats: Nats, ranks: NDArray[Any]
     ) -> tuple[TokenScore, ...]:
         names = self.vocabulary.pieces(self._body(text)) + (["<eos>"] if self.end else [])
         unknown = encoded.ids == self.vocabulary.unk
@@ -221,20 +274,26 @@ class Scorer:
         )
 
 
-def token_ranks(
+def _is_cr(text: str, at: int) -> bool:
+    """Return True for the CR of a CR LF."""
+    return text[at : at + 2] == "\r\n"
+
+
+def read_tokens(
     backend: Backend,
     ids: NDArray[Any],
+    read: Read,
     state: State | None = None,
     first_input: int = EOS,
     step: int = 256,
-) -> Ids:
-    """Return the rank of each token of a text (1: most probable)."""
+) -> NDArray[Any]:
+    """Return the figure that `read` gives for each token of a text beside its nats."""
     targets = np.asarray(ids, np.int64)[:, None]
     inputs = np.concatenate([[[first_input]], targets[:-1]])
     state = backend.initial_state(1) if state is None else state
-    ranks = np.zeros(len(targets), np.int64)
+    figures = np.zeros(len(targets))
     for start in range(0, len(targets), step):
         span = slice(start, start + step)
-        _, span_ranks, state = backend.ranks(inputs[span], targets[span], state)
-        ranks[span] = span_ranks[:, 0]
-    return ranks
+        _, values, state = read(inputs[span], targets[span], state)
+        figures[span] = values[:, 0]
+    return figures

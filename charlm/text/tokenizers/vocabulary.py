@@ -131,6 +131,12 @@ class Vocabulary(ABC):
         return decoders.byte_name(decoders.byte_string(token)) if self.spec.byte_level else token
 
     @cached_property
+    def byte_lengths(self) -> NDArray[np.int64]:
+        """Number of bytes that each byte-level token spells, shape (V,); UNK and EOS have 1."""
+        lengths = [len(decoders.byte_string(token)) for token in self.tokens[2:]]
+        return np.array([1, 1, *lengths], np.int64)
+
+    @cached_property
     def line_end(self) -> int | None:
         """Id of the line end, or None if it is not a token."""
         if self.line_ends_are_eos:
