@@ -26,24 +26,24 @@ FLOORS = {
     "charlm.files": 1,
     "charlm.listing": 2,
     "charlm.config": 1,
-    "charlm.text": 3,
+    "charlm.text": 2,
     "charlm.ngram": 3,
-    "charlm.backends": 3,
-    "charlm.nn": 4,
-    "charlm.inference": 5,
-    "charlm.tasks": 6,
-    "charlm.runs": 6,
-    "charlm.training": 7,
-    "charlm.benchmark": 7,
-    "charlm.inspect": 8,
-    "charlm.report": 9,
-    "charlm.api": 10,
-    "charlm.cli": 11,
-    "charlm.__main__": 12,
+    "charlm.backends": 4,
+    "charlm.nn": 5,
+    "charlm.inference": 6,
+    "charlm.tasks": 7,
+    "charlm.runs": 7,
+    "charlm.training": 8,
+    "charlm.benchmark": 8,
+    "charlm.inspect": 9,
+    "charlm.report": 10,
+    "charlm.api": 11,
+    "charlm.cli": 12,
+    "charlm.__main__": 13,
 }
 """The floor of each package and module of the top level."""
 
-ONLY_ON = {"rich": (9, 11), "typer": (11,), "tqdm": (10, 11), "torch": (4, 5, 6, 7, 8, 9, 10)}
+ONLY_ON = {"rich": (10, 12), "typer": (12,), "tqdm": (11, 12), "torch": (5, 6, 7, 8, 9, 10, 11)}
 HEAVY = ("torch", "numpy", "datasets", "tokenizers")
 
 

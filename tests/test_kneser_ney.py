@@ -99,7 +99,7 @@ def test_probabilities_sum_to_one_after_any_history(train, other, order: int) ->
     for text in (train, other):
         rows = model.distributions(model.contexts(np.append(EOS, text)))
         assert np.exp(rows).sum(axis=1) == pytest.approx(1.0, abs=1e-9)
-    none = [np.array([-1])] * (order - 1)
+    none = np.full((order - 1, 1), -1)
     assert np.exp(model.distributions(none)).sum() == pytest.approx(1.0, abs=1e-9)
 
 
@@ -108,8 +108,6 @@ def test_probabilities_sum_to_one_after_any_history(train, other, order: int) ->
 def test_a_distribution_has_the_probability_of_each_token(train, other, order: int) -> None:
     model, _ = fit(train, 5, order)
     rows = model.distributions(model.contexts(np.append(EOS, other[:-1])))
-    if order == 1:
-        rows = np.repeat(rows, len(other), axis=0)
     own = np.take_along_axis(rows, other[:, None], axis=1)[:, 0]
     assert -own == pytest.approx(model.text_nats(other), rel=1e-12)
 

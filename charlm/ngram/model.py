@@ -64,25 +64,27 @@ class NgramModel:
         places[keys[places] != wanted] = -1
         return places
 
-    def contexts(self, tokens: Ids) -> list[Ids]:
-        """Return the nodes of orders 1 .. n-1 that end at each token; shapes (N, ...) as `tokens`.
+    def contexts(self, tokens: Ids) -> Ids:
+        """Return the nodes of orders 1 .. n-1 that end at each token, shape (n-1, T, ...).
 
-        Tokens run along the first axis. NO_TOKEN, and everything before EOS, is not visible.
+        Tokens (T, ...) run along the first axis. A node is -1 if there is none. NO_TOKEN, and what
+        is before EOS, is not visible.
         """
+        nodes = np.full((self.order - 1, *tokens.shape), -1, np.int64)
+        if self.order == 1:
+            return nodes
         last = np.where(tokens == EOS, self.vocab_size, tokens)
-        nodes = [last]
+        nodes[0] = last
         for order in range(2, self.order):
-            before = np.full_like(last, -1)
-            before[1:] = nodes[-1][:-1]
-            before[last == self.vocab_size] = -1  # nothing before the start is visible
-            found = self.find(order, before.ravel(), last.ravel())
-            nodes.append(found.reshape(last.shape))
-        return nodes if self.order > 1 else []
+            before = np.where(last[1:] == self.vocab_size, -1, nodes[order - 2][:-1])
+            found = self.find(order, before.ravel(), last[1:].ravel())
+            nodes[order - 1][1:] = found.reshape(before.shape)
+        return nodes
 
-    def look_up(self, contexts: Sequence[Ids], targets: Ids) -> tuple[Floats, Ids]:
-        """Return ln P of each target and the order of the n-gram that was found, shapes (N,).
+    def look_up(self, contexts: Ids, targets: Ids) -> tuple[NDArray[np.float64], Ids]:
+        """Return ln P of each target (N,) and the order of the n-gram that was found.
 
-        `contexts` are the nodes of orders 1 .. n-1 before each target, -1 where there is none.
+        `contexts` (n-1, N) are the nodes of orders 1 .. n-1 before each target.
         """
         log_p = np.asarray(self.log_p[0][targets], np.float64)
         lengths = np.ones(len(targets), np.int64)
@@ -96,25 +98,31 @@ class NgramModel:
             lengths[known[hits]] = order
         return log_p * LN10, lengths
 
-    def distributions(self, contexts: Sequence[Ids]) -> NDArray[np.float64]:
-        """Return ln P of every entry after each context, shape (N, V); contexts as in `look_up`."""
-        count = len(contexts[0]) if contexts else 1
-        rows = np.empty((count, self.vocab_size))
-        rows[:] = self.log_p[0][: self.vocab_size]
+    def distributions(self, contexts: Ids) -> NDArray[np.float64]:
+        """Return ln P of every entry after each context (n-1, N), shape (N, V)."""
+        left = np.zeros((self.order, contexts.shape[1]))  # back-offs from the orders above
+        for order in range(self.order - 1, 0, -1):
+            nodes = contexts[order - 1]
+            known = np.flatnonzero(nodes >= 0)
+            left[order - 1] = left[order]
+            left[order - 1][known] += self.log_backoff[order - 1][nodes[known]]
+        rows = self.log_p[0][: self.vocab_size] + left[0][:, None]
         for order, nodes in enumerate(contexts, 2):
             known = np.flatnonzero(nodes >= 0)
-            if not len(known):
-                continue
-            chosen = nodes[known]
-            rows[known] += np.asarray(self.log_backoff[order - 2][chosen])[:, None]
-            offsets = self._offsets[order - 2]
-            starts = offsets[chosen]
-            sizes = offsets[chosen + 1] - starts
-            ends = np.cumsum(sizes)
-            children = np.arange(int(ends[-1])) + np.repeat(starts - ends + sizes, sizes)
+            children, sizes = self._children(order, nodes[known])
             tokens = self.keys[order - 2][children] % (self.vocab_size + 1)
-            rows[np.repeat(known, sizes), tokens] = self.log_p[order - 1][children]
+            places = np.repeat(known, sizes)
+            rows[places, tokens] = self.log_p[order - 1][children] + left[order - 1][places]
         return rows * LN10
+
+    def _children(self, order: int, nodes: Ids) -> tuple[Ids, Ids]:
+        """Return the n-grams of an order that extend nodes, one node after another, and numbers."""
+        offsets = self._offsets[order - 2]
+        starts = offsets[nodes]
+        sizes = offsets[nodes + 1] - starts
+        ends = np.cumsum(sizes)
+        total = int(ends[-1]) if len(ends) else 0
+        return np.arange(total) + np.repeat(starts - ends + sizes, sizes), sizes
 
     @cached_property
     def _offsets(self) -> list[Ids]:
