@@ -205,9 +205,14 @@ def test_a_page_is_found_by_its_name_or_the_beginning_of_it(typed: str, call: Ca
     assert call("guide", typed) == (0, TEXTS["settings"], "")
 
 
+def test_a_page_is_found_by_its_old_name(call: Call) -> None:
+    """The page "scoring" was once called "scores"."""
+    assert call("guide", "scores") == (0, TEXTS["scoring"], "")
+
+
 @pytest.mark.parametrize(
     ("typed", "pages_named"),
-    [("setings", ["settings"]), ("s", ["samples", "scores", "settings"]), ("dropout", ["cells"])],
+    [("setings", ["settings"]), ("s", ["samples", "scoring", "settings"]), ("dropout", ["cells"])],
 )
 def test_an_unknown_page_suggests_others(typed: str, pages_named: list[str], call: Call) -> None:
     status, out, err = call("guide", typed)

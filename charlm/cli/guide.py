@@ -55,14 +55,16 @@ def summary(name: str) -> str:
 
 
 def find_page(topic: str) -> str:
-    """Return the page of that name, or the only one whose name starts with it.
+    """Return the page of that name, or the only one whose name starts with it or is another form.
 
-    Raises UsageError, with the nearest page or the pages that mention the topic.
+    Two words are forms of each other if their first four letters agree, such as "scores" and
+    "scoring". Raises UsageError, with the nearest page or the pages that mention the topic.
     """
     import difflib
 
     names, typed = page_names(), topic.strip().lower().removesuffix(".md")
     matches = [name for name in names if typed and name.startswith(typed)]
+    matches = matches or [name for name in names if len(typed) > 4 and name[:4] == typed[:4]]
     if typed in names or len(matches) == 1:
         return typed if typed in names else matches[0]
     near = matches or difflib.get_close_matches(typed, names, n=1, cutoff=0.7)
