@@ -20,6 +20,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 if TYPE_CHECKING:
     from charlm.api.model import Model, load
     from charlm.api.pairs import pairs
+    from charlm.api.rescoring import rescore, tune_weights
     from charlm.api.training import fit, train
     from charlm.errors import CharlmError
     from charlm.units import Tally
@@ -33,9 +34,14 @@ _HOMES = {
     "fit": "charlm.api.training",
     "load": "charlm.api.model",
     "pairs": "charlm.api.pairs",
+    "rescore": "charlm.api.rescoring",
     "train": "charlm.api.training",
+    "tune_weights": "charlm.api.rescoring",
 }
-__all__ = ["CharlmError", "Model", "Tally", "__version__", "fit", "load", "pairs", "train"]
+__all__ = [
+    "CharlmError", "Model", "Tally", "__version__", "fit", "load", "pairs", "rescore", "train",
+    "tune_weights",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

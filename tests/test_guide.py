@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import re
 import shlex
 import subprocess
@@ -54,6 +55,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     text = "the apple and pear salad\n" * 40
     for name in ("corpus", "train", "valid", "test", "names", "sentences", "old", "shakespeare"):
         (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
+    hypotheses = [{"text": f"the apple and {word} salad", "am": -1.5} for word in ("pair", "pear")]
+    lists = json.dumps({"id": "utt1", "hyps": hypotheses})
+    (tmp_path / "dev.jsonl").write_text(lists, encoding="utf-8")
+    (tmp_path / "eval.jsonl").write_text(lists, encoding="utf-8")
+    (tmp_path / "dev.refs").write_text("utt1 the apple and pear salad\n", encoding="utf-8")
+    (tmp_path / "nbest").mkdir()
+    (tmp_path / "nbest" / "utt1").write_text("-120.5 -9 3 an apple salad\n", encoding="utf-8")
+    (tmp_path / "words_text").write_text("utt1-1 an apple salad\n", encoding="utf-8")
     (tmp_path / "novels").mkdir()
     (tmp_path / "novels" / "one.txt").write_text(text, encoding="utf-8")
     good, bad = "the apple and pear salad", "the apple and pair salad"

@@ -167,6 +167,8 @@ Reading = Annotated[SettingFlags, SettingOptions(reading_settings)]
 """Flags that say how a text is read."""
 PairReading = Annotated[SettingFlags, SettingOptions(_pair_settings)]
 """Flags that say how files of pairs are read."""
+Decoding = Annotated[SettingFlags, SettingOptions(lambda: ["encoding", "errors"])]
+"""Flags that say how the bytes of files are read as text."""
 Every = Annotated[SettingFlags, SettingOptions(_every_setting)]
 """Flags of all settings; those for reading a text come last."""
 Vocabulary = Annotated[SettingFlags, SettingOptions(_vocabulary_settings)]

@@ -167,11 +167,11 @@ def difference(
         change = np.add.reduceat(other.tokens - first.tokens, cuts)
         held = np.minimum(first.tally.tokens - cuts, block)
         sizes = held * (sizes.sum() / first.tally.tokens)
-    low, high = _interval(change, sizes, draws, seed)
+    low, high = ratio_interval(change, sizes, draws=draws, seed=seed)
     return Difference(
         bits_per_byte=bits(float(change.sum() / sizes.sum())),
-        low=low,
-        high=high,
+        low=None if low is None else bits(low),
+        high=None if high is None else bits(high),
         wins=float((change < 0.0).mean()),
         parts=len(change),
         block=block,
@@ -180,20 +180,23 @@ def difference(
     )
 
 
-def _interval(
-    change: NDArray[np.float64], sizes: NDArray[np.float64], draws: int, seed: int
+def ratio_interval(
+    amounts: NDArray[np.float64], sizes: NDArray[np.float64], *, draws: int = DRAWS, seed: int = 0
 ) -> tuple[float, float] | tuple[None, None]:
-    """Return the central interval of the bootstrap samples in bits per byte, if parts suffice."""
-    if len(change) < MIN_PARTS:
+    """Return the central 95 % of the bootstrap samples of sum(amounts) / sum(sizes).
+
+    Both are of the parts of a text, shape (n,). Returns None for fewer than MIN_PARTS parts.
+    """
+    if len(amounts) < MIN_PARTS:
         return None, None
     random = np.random.default_rng(seed)
     samples = np.empty(draws)
     for draw in range(draws):
         chosen = random.integers(0, len(sizes), len(sizes))
-        samples[draw] = change[chosen].sum() / sizes[chosen].sum()
+        samples[draw] = amounts[chosen].sum() / sizes[chosen].sum()
     tail = (1.0 - INTERVAL) / 2.0
     low, high = np.quantile(samples, [tail, 1.0 - tail])
-    return bits(float(low)), bits(float(high))
+    return float(low), float(high)
 
 
 def _uncharged(losses: LineNats) -> float:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from charlm.inference.scoring import Score
+from charlm.text.sources.delimited import quoted_field
 from charlm.units import LOG_BASES, Tally, finite
 
 MISSING_SCORE = "nan"
@@ -106,9 +107,7 @@ class _Delimited(Writer):
             ]  # fmt: skip
 
     def _field(self, text: str) -> str:
-        if any(mark in text for mark in (self.separator, '"', "\n", "\r")):
-            return '"' + text.replace('"', '""') + '"'
-        return text
+        return quoted_field(text, self.separator)
 
 
 class Tsv(_Delimited):

@@ -15,6 +15,7 @@ from charlm.units import Tally
 if TYPE_CHECKING:
     from charlm.benchmark import Figure
     from charlm.inference.comparison import Difference, LineNats
+    from charlm.inference.word_errors import ErrorRate
 
 LABELS = {
     "tokens": "tokens",
@@ -131,6 +132,17 @@ def comparison_table(
             f"{100 * change.wins:.1f} %",
             change.verdict,
         )
+    return table
+
+
+def error_table(rates: "Mapping[str, ErrorRate]") -> Table:
+    """Return a row for each way to choose hypotheses: its error rate as Kaldi prints it."""
+    table = plain_table("<", "<", "<95 % interval")
+    for name, rate in rates.items():
+        interval = "(few utterances)"
+        if rate.low is not None and rate.high is not None:
+            interval = f"{100 * rate.low:.2f} to {100 * rate.high:.2f}"
+        table.add_row(name, str(rate), interval)
     return table
 
 

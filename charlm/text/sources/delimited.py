@@ -393,3 +393,10 @@ def _malformed(label: str, reason: str, begin: int, line: int) -> CorpusError:
         f'it is doubled. Correct the line, for a table of R with qmethod = "double"; or add '
         f"--quoting none to read quotes as text."
     )
+
+
+def quoted_field(text: str, delimiter: str) -> str:
+    """Return a field as a table has it: in quotes if a reader would misread it otherwise."""
+    if any(mark in text for mark in (delimiter, '"', "\n", "\r")):
+        return '"' + text.replace('"', '""') + '"'
+    return text

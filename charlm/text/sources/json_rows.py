@@ -36,7 +36,7 @@ def open_table(
     if values is values_of:
         numbered = _rows_of_member(numbered, label, reading.column, report)
     rows = ((line, _json_row(label, line, value)) for line, value in numbered)
-    return named_records(label, rows, reading.column, report, cells, _json_text)
+    return named_records(label, rows, reading.column, report, cells, json_text)
 
 
 def _rows_of_member(
@@ -217,13 +217,13 @@ def values_of(pieces: Iterator[str], label: str) -> Iterator[tuple[int | None, o
             )
 
 
-def _json_text(value: object) -> str:
+def json_text(value: object) -> str:
     """Return a value as JSON, with numbers as they were written."""
     if type(value) is Number:
         return value
     if isinstance(value, dict):
-        pairs = (f"{json.dumps(k, ensure_ascii=False)}: {_json_text(v)}" for k, v in value.items())
+        pairs = (f"{json.dumps(k, ensure_ascii=False)}: {json_text(v)}" for k, v in value.items())
         return "{" + ", ".join(pairs) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_json_text, value)) + "]"
+        return "[" + ", ".join(map(json_text, value)) + "]"
     return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,215 @@
+"""Rescoring of n-best lists: the log-probability of each hypothesis, weights, error rates.
+
+lists = charlm.rescore(charlm.load(), "dev.nbest")
+weights = charlm.tune_weights(lists, "dev.refs")
+texts = [best.text for best in lists.best(weights)]
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from charlm.api.model import Model
+from charlm.api.scoring import BATCH
+from charlm.commands import command
+from charlm.config.corpus import ReadSettings
+from charlm.errors import UsageError, check_choice
+from charlm.inference.nbest import hypothesis_errors, tune
+from charlm.inference.word_errors import ErrorRate, error_rate
+from charlm.phases import phase
+from charlm.report.scores import unknown_warning
+from charlm.text.nbest import LM, WORDS, NBestLists
+from charlm.text.nbest_files import NBestFiles, check_same, references
+from charlm.text.nbest_formats import FORMATS, read_nbest
+from charlm.text.nbest_formats import nbest_lines as nbest_lines
+from charlm.units import LOG_BASES
+
+Warn = Callable[[str], None]
+References = str | Path | Mapping[str, str]
+"""File of references, or the reference of each utterance by its name."""
+
+
+def _ignore(message: str) -> None:
+    del message
+
+
+def read_lists(
+    path: str | Path,
+    *,
+    format: str = "auto",
+    acoustic: str | Path | None = None,
+    graph: str | Path | None = None,
+    beam: int | None = None,
+    encoding: str = "utf-8",
+    errors: str = "strict",
+    warn: Warn = _ignore,
+) -> NBestLists:
+    """Read n-best lists in the format srilm, kaldi, nemo, tsv or jsonl.
+
+    `auto` recognises the format only if it is certain. `acoustic` and `graph` are files with a cost
+    for each hypothesis (kaldi); `beam` is the number of hypotheses of each utterance (nemo). `warn`
+    takes warnings. Raises CorpusError for a file that is not in the format.
+    """
+    check_choice("format", format, ("auto", *FORMATS))
+    files = NBestFiles(
+        path=Path(path),
+        acoustic=None if acoustic is None else Path(acoustic),
+        graph=None if graph is None else Path(graph),
+        beam=beam,
+        reading=ReadSettings(encoding=encoding, errors=errors),
+        warn=warn,
+    )
+    return read_nbest(files, format)
+
+
+def rescore(
+    model: Model,
+    lists: NBestLists | str | Path,
+    *,
+    unk_penalty: float | None = None,
+    warn: Warn = _ignore,
+    **reading: Any,
+) -> NBestLists:
+    """Return n-best lists with the feature `charlm`: the log-probability of each hypothesis.
+
+    Its base is that of the format: 10 for srilm, else e. Each unknown token costs `unk_penalty`
+    nats, by default `model.run.unk_penalty`. Equal texts are scored once. A path is read as by
+    `read_lists`, with the options `reading`. `warn` takes warnings about unknown tokens.
+    """
+    if not isinstance(lists, NBestLists):
+        lists = read_lists(lists, warn=warn, **reading)
+    texts = list(dict.fromkeys(each.text for one in lists for each in one.hypotheses))
+    scorer = model.scorer(unk_penalty=unk_penalty)
+    values: dict[str, float] = {}
+    counts, words = Counter[int](), 0
+    with phase("scoring", unit="tokens"):
+        for start in range(0, len(texts), BATCH):
+            for score in scorer.score(texts[start : start + BATCH]):
+                nats = score.penalized_log_probability + 0.0  # 0 and not -0 of an empty text
+                values[score.text] = nats / LOG_BASES[lists.log_base]
+                counts[score.tally.oov] += 1
+                words += score.tally.words
+    if warning := unknown_warning(model.run, counts, unk_penalty):
+        warn(warning)
+    unknown = sum(oov * count for oov, count in counts.items())
+    if unknown > words / 2:
+        warn(
+            f"{unknown:,} tokens of {words:,} words are unknown to the run; expected hypotheses "
+            "written as its training text is. Convert their case or alphabet"
+        )
+    return lists.with_utterances(
+        replace(
+            utterance,
+            hypotheses=tuple(
+                replace(each, features={**each.features, LM: values[each.text]})
+                for each in utterance.hypotheses
+            ),
+        )
+        for utterance in lists
+    )
+
+
+def default_weights(lists: NBestLists) -> dict[str, float]:
+    """Return 1 for each feature, 0 for the number of words and for SRILM's lscore.
+
+    The score of the language model takes the place of lscore.
+    """
+    unused = (WORDS, "lscore") if lists.format_name == "srilm" else (WORDS,)
+    return {name: float(name not in unused) for name in lists.features}
+
+
+def read_weights(path: Path, lists: NBestLists) -> dict[str, float]:
+    """Return the weights in a file that `charlm rescore --tune` wrote.
+
+    Raises UsageError unless there is a number for each feature of the lists, and for no other.
+    """
+    try:
+        weights = json.loads(path.read_text(encoding="utf-8"))["weights"]
+        values = {str(name): float(value) for name, value in weights.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or 'no JSON with "weights"'
+        raise UsageError(
+            f"{path}: {reason}; expected a file with weights. Write one with: "
+            + command("rescore", "LISTS", "--refs", "FILE", "--tune", "--out", "weights.json")
+        ) from error
+    if differing := sorted(values.keys() ^ set(lists.features)):
+        verb = "has no weight" if differing[0] in lists.features else "has a weight"
+        raise UsageError(
+            f"{path} {verb} for {differing[0]!r}; expected one for each feature of the lists: "
+            f"{', '.join(lists.features)}. Correct the file; 0 leaves a feature out"
+        )
+    return {name: values[name] for name in lists.features}
+
+
+def read_references(
+    lists: NBestLists, path: str | Path, *, encoding: str = "utf-8", errors: str = "strict"
+) -> dict[str, str]:
+    """Return the reference of each utterance of the lists: a line `utt w1 w2 ...` of a file.
+
+    Lines may also be JSON with "text" and "id", by default the number of the line. Raises
+    CorpusError unless lists and references have the same utterances.
+    """
+    reading = ReadSettings(encoding=encoding, errors=errors)
+    return references(lists, NBestFiles(path=Path(path), reading=reading))
+
+
+def _texts(lists: NBestLists, refs: References) -> list[str]:
+    """Return the references in the order of the lists."""
+    found = refs if isinstance(refs, Mapping) else read_references(lists, refs)
+    check_same(found, lists, "the references")
+    return [found[utterance.name] for utterance in lists]
+
+
+def tune_weights(
+    lists: NBestLists,
+    refs: References,
+    *,
+    start: Mapping[str, float] | None = None,
+    chars: bool = False,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Return the weights with the fewest word errors on rescored lists (Och 2003, MERT).
+
+    `refs` are the references by utterance, or a file with them. The search begins at the weights
+    `start`, by default those of `default_weights`, at single features, and at random weights that
+    depend on `seed`. With `chars` character errors are counted. Raises CorpusError if the
+    utterances differ, or if no weights make a difference.
+    """
+    texts = _texts(lists, refs)
+    errors = [
+        hypothesis_errors(utterance, reference, chars=chars)
+        for utterance, reference in zip(lists, texts, strict=True)
+    ]
+    return tune(lists, errors, start or default_weights(lists), seed=seed)
+
+
+def error_rates(
+    lists: NBestLists,
+    refs: References,
+    weights: Mapping[str, float],
+    *,
+    chars: bool = False,
+    seed: int = 0,
+) -> dict[str, ErrorRate]:
+    """Return the error rates of the first hypotheses, of the best ones, and of the oracle.
+
+    The oracle chooses the hypothesis with the fewest errors. Raises CorpusError if the utterances
+    differ, or if the references have no words.
+    """
+    texts = _texts(lists, refs)
+    oracle = [
+        utterance.hypotheses[int(hypothesis_errors(utterance, reference, chars=chars).argmin())]
+        for utterance, reference in zip(lists, texts, strict=True)
+    ]
+    chosen = {
+        "as given": [utterance.hypotheses[0] for utterance in lists],
+        "rescored": lists.best(weights),
+        "oracle": oracle,
+    }
+    return {
+        name: error_rate(texts, [each.text for each in best], chars=chars, seed=seed)
+        for name, best in chosen.items()
+    }

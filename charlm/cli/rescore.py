@@ -1,0 +1,258 @@
+"""`charlm rescore`: rescore the n-best lists of a recogniser, and tune the weights."""
+
+import json
+import math
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from charlm import api
+from charlm.cli import options
+from charlm.cli.output import on_terminal, render, rendered, say, write, write_json
+from charlm.errors import UsageError
+from charlm.files.atomic import explained, write_file
+from charlm.files.escapes import escape_controls
+
+if TYPE_CHECKING:
+    from charlm.inference.word_errors import ErrorRate
+    from charlm.text.nbest import NBestLists
+
+Lists = Annotated[
+    Path, typer.Argument(metavar="LISTS", help="File of n-best lists, or a folder (srilm).")
+]
+Format = Annotated[str, typer.Option("--format", help="auto, srilm, kaldi, nemo, tsv or jsonl.")]
+Acoustic = Annotated[
+    Path | None, typer.Option("--acoustic", help="File of acoustic costs: utt-3 cost (kaldi).")
+]
+Graph = Annotated[
+    Path | None, typer.Option("--graph", help="File of graph costs: utt-3 cost (kaldi).")
+]
+Beam = Annotated[
+    int | None, typer.Option("--beam", min=1, help="Hypotheses of each utterance (nemo).")
+]
+Refs = Annotated[
+    Path | None,
+    typer.Option("--refs", help="References, utt w1 w2 ...; reports the word error rates."),
+]
+Tune = Annotated[
+    bool, typer.Option("--tune", help="Tune the weights for the fewest errors against --refs.")
+]
+Best = Annotated[
+    bool, typer.Option("--best", help="Write the best hypotheses, utt w1 w2 ..., not the lists.")
+]
+WeightsFile = Annotated[
+    Path | None, typer.Option("--weights", help="File with weights, written by --tune --out.")
+]
+LmWeight = Annotated[
+    float | None, typer.Option("--lm-weight", help="Weight of the model. (default: 1)")
+]
+WordBonus = Annotated[
+    float | None, typer.Option("--word-bonus", help="Weight of the number of words. (default: 0)")
+]
+Pairs = Annotated[
+    list[str] | None,
+    typer.Option("--weight", metavar="NAME=VALUE", help="Weight of a feature; may be repeated."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="File to write, for lists in a folder a folder. (default: stdout)"),
+]
+
+
+def rescore(
+    lists: Lists,
+    format_name: Format = "auto",
+    decoding: options.Decoding = options.NO_FLAGS,
+    acoustic: Acoustic = None,
+    graph: Graph = None,
+    beam: Beam = None,
+    refs: Refs = None,
+    tune: Tune = False,
+    chars: Annotated[bool, typer.Option("--chars", help="Count errors of characters.")] = False,
+    best: Best = False,
+    lm_weight: LmWeight = None,
+    word_bonus: WordBonus = None,
+    pairs: Pairs = None,
+    weights_file: WeightsFile = None,
+    unk_penalty: options.UnkPenalty = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of tuning, bootstrap.")] = 0,
+    out: Out = None,
+    as_json: options.Json = False,
+    engine: options.Engine = "auto",
+    run: options.Run = None,
+    checkpoints: options.Checkpoints = None,
+) -> None:
+    """Rescore the n-best lists of a speech or text recogniser.
+
+    Writes the lists with the model's log-probability, or with --best the hypotheses whose weighted
+    sums of features are greatest. Features are the scores of the lists, charlm and words. Greater
+    ones are better: Kaldi's costs count with minus. The base of charlm is that of the lists, 10 for
+    srilm, else e; its weight takes the place of lscore.
+
+    --tune finds the weights with the fewest errors (MERT) and writes them to --out.
+
+    Example:  charlm rescore dev.jsonl --refs dev.refs --tune --out weights.json
+    """
+    _check(lists, refs=refs, tune=tune, best=best, chars=chars, as_json=as_json, out=out)
+    read = {"acoustic": acoustic, "graph": graph, "beam": beam, **decoding}
+    nbest = api.rescoring.read_lists(lists, format=format_name, warn=say, **read)
+    references = refs and api.rescoring.read_references(nbest, refs, **decoding)
+    model = options.open_model(run, checkpoints, engine)
+    nbest = api.rescoring.rescore(model, nbest, unk_penalty=unk_penalty, warn=say)
+    weights = _weights(nbest, weights_file, pairs, lm_weight, word_bonus)
+    if references and tune:
+        weights = api.rescoring.tune_weights(
+            nbest, references, start=weights, chars=chars, seed=seed
+        )
+    if best or references:
+        say(f"weights: {_flags(weights)}")
+        _warn_of_signs(weights)
+    if references:
+        rates = api.rescoring.error_rates(nbest, references, weights, chars=chars, seed=seed)
+        _report(nbest, weights, rates, as_json=as_json, on_stderr=best and out is None)
+        if tune and out:
+            _write_lines([json.dumps(_record(nbest, weights, rates), indent=2)], out)
+    if best:
+        chosen = zip(nbest, nbest.best(weights), strict=True)
+        _write_lines((f"{one.name} {each.text}".rstrip() for one, each in chosen), out)
+    elif not references or (out and not tune):
+        _write_lists(nbest, lists, out)
+
+
+def _check(
+    lists: Path,
+    *,
+    refs: Path | None,
+    tune: bool,
+    best: bool,
+    chars: bool,
+    as_json: bool,
+    out: Path | None,
+) -> None:
+    """Raise UsageError for options that do not fit together."""
+    if refs is None:
+        meant = {"--tune": tune, "--chars": chars, "--json": as_json}
+        options.check_meant({flag for flag, given in meant.items() if given}, "--refs")
+    if tune and best:
+        raise UsageError(
+            "--tune and --best were both given; expected one of them. Keep the weights with --out, "
+            "then give them with --weights"
+        )
+    if best and as_json and out is None:
+        raise UsageError("--json and --best both write to stdout; expected one. Add --out")
+    if lists.is_dir() and not (refs or best or out):
+        raise UsageError(
+            f"{lists} has a file for each utterance; expected a folder for the results. Add --out"
+        )
+    if out and out.exists() and lists.exists() and out.samefile(lists):
+        raise UsageError(f"--out is {out}, which is read; expected another place")
+
+
+def _weights(
+    nbest: "NBestLists",
+    path: Path | None,
+    pairs: list[str] | None,
+    lm_weight: float | None,
+    word_bonus: float | None,
+) -> dict[str, float]:
+    """Return the default weights, or those of a file, with the weights that were typed."""
+    weights = api.rescoring.default_weights(nbest)
+    if path is not None:
+        weights = api.rescoring.read_weights(path, nbest)
+    typed = dict(map(_pair, pairs or ()))
+    if unknown := [name for name in typed if name not in weights]:
+        raise UsageError(
+            f"--weight names {unknown[0]!r}; expected a feature of the lists: {', '.join(weights)}"
+        )
+    named = {"charlm": lm_weight, "words": word_bonus}
+    typed |= {name: value for name, value in named.items() if value is not None}
+    for name, value in typed.items():
+        if not math.isfinite(value):
+            raise UsageError(f"the weight of {name} is {value}; expected a finite number")
+    return weights | typed
+
+
+def _warn_of_signs(weights: dict[str, float]) -> None:
+    """Warn of scores that count against a hypothesis."""
+    if negative := [name for name, value in weights.items() if value < 0.0 and name != "words"]:
+        say(
+            f"the weight of {negative[0]} is negative, so a greater score counts against a "
+            "hypothesis; right for costs, else the lists are too few to tune on"
+        )
+
+
+def _pair(text: str) -> tuple[str, float]:
+    name, equals, value = text.rpartition("=")
+    try:
+        return name, float(value if equals else "")
+    except ValueError as error:
+        raise UsageError(
+            f"--weight is {text!r}; expected a feature and a number, such as --weight ascore=0.5"
+        ) from error
+
+
+def _flags(weights: dict[str, float]) -> str:
+    """Return the weights as flags that can be pasted."""
+    flags = {"charlm": "--lm-weight ", "words": "--word-bonus "}
+    return " ".join(
+        f"{flags.get(name) or f'--weight {shlex.quote(name)}='}{value:.6g}"
+        for name, value in weights.items()
+    )
+
+
+def _record(
+    nbest: "NBestLists", weights: dict[str, float], rates: "dict[str, ErrorRate]"
+) -> dict[str, Any]:
+    return {
+        "schema_version": 1,
+        "format": nbest.format_name,
+        "utterances": len(nbest),
+        "hypotheses": nbest.size,
+        "weights": weights,
+        **{name.replace(" ", "_"): rate.summary() for name, rate in rates.items()},
+    }
+
+
+def _report(
+    nbest: "NBestLists",
+    weights: dict[str, float],
+    rates: "dict[str, ErrorRate]",
+    *,
+    as_json: bool,
+    on_stderr: bool,
+) -> None:
+    """Write the error rates as a table or JSON; on stderr if stdout has the hypotheses."""
+    if as_json:
+        write_json(_record(nbest, weights, rates))
+        return
+    from charlm.report.tables import error_table
+
+    if on_stderr:
+        say(rendered(error_table(rates), stderr=True).rstrip("\n"))
+    else:
+        render(error_table(rates))
+
+
+def _write_lists(nbest: "NBestLists", lists: Path, out: Path | None) -> None:
+    """Write rescored lists in their own format; a folder gets a file for each utterance."""
+    if lists.is_dir() and out:
+        with explained(out):
+            out.mkdir(parents=True, exist_ok=True)
+        for utterance in nbest:
+            one = nbest.with_utterances([utterance])
+            _write_lines(api.rescoring.nbest_lines(one), out / utterance.name)
+    else:
+        _write_lines(api.rescoring.nbest_lines(nbest), out)
+
+
+def _write_lines(lines: Iterable[str], out: Path | None) -> None:
+    """Write lines to a file, or to stdout."""
+    if out:
+        write_file(out, "".join(f"{line}\n" for line in lines).encode("utf-8"))
+        return
+    show = escape_controls if on_terminal() else str
+    for line in lines:
+        write(show(line) + "\n")

@@ -1,0 +1,307 @@
+"""`charlm rescore`: n-best lists in every format, in and out; weights; refusals with their line."""
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import pytest
+from helpers import Call
+
+import charlm
+from charlm.api import rescoring
+
+GOOD, BAD = "She had read the letter.", "She had red the letter."
+
+
+@pytest.fixture(scope="module")
+def model() -> charlm.Model:
+    """Return the built-in model of continuous text."""
+    return charlm.load("prose")
+
+
+def log_p(model: charlm.Model, text: str) -> float:
+    return model.score(text)[0].penalized_log_probability
+
+
+def written(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+KALDI = f"u1-2 {GOOD}\nu1-1 {BAD}\nu-2-1\n"
+TSV = f'utterance\tspeaker\tam\ttext\nu1\tx"y\t-1.5\t{BAD}\nu1\tz\t-2\t{GOOD}\nu2\t\t0\t\n'
+JSONL = (
+    f'{{"id": "u1", "x": 1.50, "hyps": [{{"text": "{BAD}", "am": -1.50}}, '
+    f'{{"text": "{GOOD}", "am": -2, "tag": true}}]}}\n'
+)
+
+
+def test_srilm_lists_get_our_log10_in_place_of_lscore(
+    model: charlm.Model, tmp_path: Path, call: Call, here: Path
+) -> None:
+    folder = tmp_path / "lists"
+    written(folder / "u2", f"-120.50 -3 5 {GOOD}\n-120.1 -7.5 5 {BAD}\n-9 0 0\n")
+    (folder / "u1.gz").write_bytes(gzip.compress(b"-1 0 1 ab pau\n"))
+    code, _, err = call("rescore", str(folder), "--run", "prose", "--out", "new")
+    assert (code, err) == (0, "")
+    ours = [log_p(model, text) / 2.302585092994046 for text in (GOOD, BAD)]
+    assert (here / "new" / "u2").read_text() == (
+        f"-120.50 {ours[0]:.7g} 5 {GOOD}\n-120.1 {ours[1]:.7g} 5 {BAD}\n-9 0 0\n"
+    )
+    again = rescoring.read_lists(here / "new")
+    assert [each.name for each in again] == ["u1", "u2"]
+    assert again[0].hypotheses[0].words == 1  # without the pause
+    code, out, _ = call("rescore", str(folder / "u2"), "--run", "prose")
+    assert out == (here / "new" / "u2").read_text()
+
+
+def test_kaldi_lists_become_costs_in_their_order(
+    model: charlm.Model, call: Call, here: Path
+) -> None:
+    """A replacement for utils/rnnlm_compute_scores.sh; the hypothesis 1 is the best as given."""
+    written(here / "words", KALDI)
+    written(here / "ac", "u-2-1 7\nu1-1 10.5\nu1-2 11\n")
+    code, out, _ = call("rescore", "words", "--run", "prose", "--acoustic", "ac")
+    assert code == 0
+    costs = [-log_p(model, text) for text in (GOOD, BAD)]
+    assert out == f"u1-2\t{costs[0]:.6f}\nu1-1\t{costs[1]:.6f}\nu-2-1\t0.000000\n"
+    lists = rescoring.read_lists("words", acoustic="ac")
+    assert [each.text for each in lists[0].hypotheses] == [BAD, GOOD]
+    assert lists[0].hypotheses[0].features == {"acoustic": -10.5}
+
+
+def test_nemo_lists_get_a_column(model: charlm.Model, call: Call, here: Path) -> None:
+    written(here / "nemo", f"{BAD}\t-1\n{GOOD}\t-2\n\t-3.5\nab\t-4\n")
+    code, out, _ = call("rescore", "nemo", "--run", "prose", "--beam", "2")
+    assert code == 0
+    assert [line.rsplit("\t", 1)[0] for line in out.splitlines()] == [
+        f"{BAD}\t-1", f"{GOOD}\t-2", "\t-3.5", "ab\t-4"
+    ]  # fmt: skip
+    assert float(out.splitlines()[1].rsplit("\t", 1)[1]) == pytest.approx(log_p(model, GOOD), 1e-6)
+
+
+def test_tables_keep_their_columns(model: charlm.Model, call: Call, here: Path) -> None:
+    written(here / "lists.tsv", TSV)
+    code, out, err = call("rescore", "lists.tsv", "--run", "prose")
+    assert (code, err) == (0, "")
+    written(here / "out.tsv", out)
+    pandas = pytest.importorskip("pandas")
+    table = pandas.read_csv(here / "out.tsv", sep="\t", keep_default_na=False)
+    assert list(table.columns) == ["utterance", "speaker", "am", "text", "charlm"]
+    assert table["speaker"].tolist() == ['x"y', "z", ""]
+    assert table["text"].tolist() == [BAD, GOOD, ""]
+    assert table["charlm"][1] == pytest.approx(log_p(model, GOOD), abs=1e-6)
+    again = rescoring.read_lists("out.tsv")  # a column named charlm is a feature of the input
+    assert again.features == ("am", "input_charlm", "words")
+
+
+def test_json_lines_keep_their_members(model: charlm.Model, call: Call, here: Path) -> None:
+    written(here / "lists.jsonl", JSONL)
+    code, out, _ = call("rescore", "lists.jsonl", "--run", "prose")
+    assert code == 0
+    assert '"x": 1.50' in out
+    row = json.loads(out)
+    assert [list(each) for each in row["hyps"]] == [
+        ["text", "am", "charlm"], ["text", "am", "tag", "charlm"]
+    ]  # fmt: skip
+    assert row["hyps"][1]["charlm"] == pytest.approx(log_p(model, GOOD), abs=1e-6)
+
+
+def test_weights_are_tuned_kept_and_used(call: Call, here: Path) -> None:
+    written(here / "lists.jsonl", JSONL)
+    written(here / "refs", f"u1 {GOOD}\n")
+    code, out, err = call(
+        "rescore", "lists.jsonl", "--run", "prose", "--refs", "refs", "--tune", "--out", "w.json"
+    )
+    assert code == 0
+    assert "as given  %WER 20.00 [ 1 / 5, 0 ins, 0 del, 1 sub ]" in out
+    assert "rescored  %WER 0.00 [ 0 / 5, 0 ins, 0 del, 0 sub ]" in out
+    assert "--lm-weight" in err
+    weights = json.loads((here / "w.json").read_text())["weights"]
+    assert set(weights) == {"am", "charlm", "words"}
+    best = ("rescore", "lists.jsonl", "--run", "prose", "--best")
+    assert call(*best, "--weights", "w.json")[:2] == (0, f"u1 {GOOD}\n")
+    assert call(*best, "--lm-weight", "0")[1] == f"u1 {BAD}\n"
+    assert call(*best, "--lm-weight", "0", "--weight", "am=-1")[1] == f"u1 {GOOD}\n"
+    code, out, err = call(*best, "--refs", "refs", "--chars")
+    assert (code, out) == (0, f"u1 {GOOD}\n")
+    assert "%CER" in err
+    call(*best, "--refs", "refs", "--json", "--out", "hyps")
+    assert (here / "hyps").read_text() == f"u1 {GOOD}\n"
+
+
+def test_references_may_be_a_manifest_of_json_lines(call: Call, here: Path) -> None:
+    """Utterances of NeMo have no names, so they are numbered from 1 as the lines are."""
+    written(here / "nemo", f"{BAD}\t-1\n{GOOD}\t-2\n")
+    written(here / "manifest.json", json.dumps({"audio_filepath": "a.wav", "text": GOOD}) + "\n")
+    arguments = ("rescore", "nemo", "--run", "prose", "--beam", "2", "--refs", "manifest.json")
+    code, out, _ = call(*arguments, "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert result["as_given"]["substitutions"] == 1
+    assert result["rescored"]["rate"] == result["oracle"]["rate"] == 0.0
+
+
+def test_equal_texts_are_scored_once(
+    model: charlm.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from charlm.inference.scoring import Scorer
+
+    texts: list[str] = []
+    score = Scorer.score
+    monkeypatch.setattr(Scorer, "score", lambda self, new: texts.extend(new) or score(self, new))
+    charlm.rescore(model, written(tmp_path / "k", f"a-1 {GOOD}\na-2 {BAD}\nb-1 {GOOD}\n"))
+    assert texts == [GOOD, BAD]
+
+
+def test_unknown_words_have_a_price_which_is_reported(
+    model: charlm.Model, call: Call, here: Path
+) -> None:
+    """A list in letters that the run does not know is most likely not meant for it."""
+    written(here / "k", "a-1 Ω Ψ Ω\na-2 she\n")
+    code, out, err = call("rescore", "k", "--run", "prose", "--unk-penalty", "5")
+    assert code == 0
+    assert "costs 5.000 nats" in err
+    assert "unknown to the run" in err
+    free = call("rescore", "k", "--run", "prose", "--unk-penalty", "0")[1]
+    difference = float(out.split()[1]) - float(free.split()[1])
+    assert difference == pytest.approx(15.0, abs=1e-5)
+
+
+REFUSED = [
+    ("srilm", "-1 0 2 a b\n-2 0\n", "line 2 has 2 fields"),
+    ("srilm", "-1 0 3 a b\n", "'3' as nwords, before 2 words"),
+    ("srilm", "-1 x 2 a b\n", "line 1 has 'x' as lscore"),
+    ("srilm", "nan 0 2 a b\n", "line 1 has 'nan' as ascore"),
+    ("srilm", "-1 0 " + "9" * 5000 + " a\n", "as nwords"),
+    ("auto", "NBestList2.0\n(-1) a\n", "NBestList2.0, a format of Decipher"),
+    ("srilm", "NBestList1.0\n(-1) a\n", "NBestList1.0, a format of Decipher"),
+    ("kaldi", "u1-1 a\nu1 a\n", "line 2 begins with 'u1'"),
+    ("kaldi", "u1-1 a\nu1-1 b\n", "line 2 repeats u1-1"),
+    ("nemo", "a\t-1\nb -1\n", "line 2 has no tab"),
+    ("nemo", "a\t-1\nb\t1e999\n", "line 2 has '1e999' as score"),
+    ("nemo", "a\t-1\nb\t-1\nc\t-2\n", "3 hypotheses; expected a multiple of --beam 2"),
+    ("tsv", "utterance\tam\ttext\nu1\t1\ta\nu1\tx\tb\n", "line 3 has 'x' as am"),
+    ("tsv", "utterance\tam\ttext\nu1\tNaN\ta\n", "line 2 has 'NaN' as am"),
+    ("tsv", "utterance\tam\ttext\nu1\t1\ta\nu1\t2\n", "line 3 has 2 fields"),
+    ("tsv", "id\ttext\nu1\ta\n", 'no column "utterance"'),
+    ("tsv", "utterance\ttext\nu1\ta\nu2\tb\nu1\tc\n", "line 4 begins utterance u1 again"),
+    ("jsonl", '{"id": "u", "hyps": [{"text": "a", "am": NaN}]}', "line 1 has 'NaN' as am"),
+    ("jsonl", '{"id": "u", "hyps": [{"text": "a", "am": 1}, {"text": "b"}]}', "'None' as am"),
+    ("jsonl", '{"id": "u", "hyps": [{"text": 1}]}', "the number 1 as text"),
+    ("jsonl", '{"id": "u", "hyps": []}', "line 1 has no hypotheses"),
+    ("jsonl", '{"id": "u", "hyps": [{"text": "a"}]}\n' * 2, "line 2 repeats utterance u"),
+    ("jsonl", '{"hyps": [{"text": "a"}]}', "line 1 is another JSON value"),
+    ("jsonl", '{"id": "u", "hyps"', "line 1 is not valid JSON"),
+    ("auto", "she had read\nthe letter\n", "no format that is known for certain"),
+    ("auto", "u-1\t-2\nv-1\t-3\n", "may be kaldi or nemo"),
+    ("auto", "", "no format that is known for certain"),
+    ("kaldi", "", "has no hypotheses"),
+    ("kaldi", "u1-1 a\x00\xff\n", "is not valid UTF-8"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "problem"), REFUSED)
+def test_bad_lists_are_refused_with_file_and_line(
+    name: str, text: str, problem: str, call: Call, here: Path
+) -> None:
+    (here / "bad").write_bytes(text.encode("latin-1"))
+    beam = ("--beam", "2") if name == "nemo" else ()
+    code, out, err = call("rescore", "bad", "--format", name, "--run", "prose", *beam)
+    assert (code, out) == (3, "")
+    assert err.count("\n") == 1
+    assert "bad" in err
+    assert problem in err
+    assert "expected" in err or "UTF-8" in err
+
+
+@pytest.mark.parametrize(
+    ("costs", "problem"),
+    [
+        ("u1-1 4\n", "costs lacks u-2-1"),
+        (KALDI.replace("u-2-1", "u-2-1 1"), "line 1 has 'She had read"),
+        ("u1-1 1\nu1-2 2\nu-2-1 1\nu3-1 4\n", "words lacks u3-1"),
+    ],
+)
+def test_costs_that_do_not_fit_are_refused(
+    costs: str, problem: str, call: Call, here: Path
+) -> None:
+    written(here / "words", KALDI)
+    written(here / "costs", costs)
+    code, _, err = call("rescore", "words", "--graph", "costs", "--run", "prose")
+    assert code == 3
+    assert problem in err
+
+
+@pytest.mark.parametrize(
+    ("refs", "problem"),
+    [
+        ("u1 a\n", "no reference for utterance u-2"),
+        ("u1 a\nu-2 b\nu3 c\n", "no hypotheses for utterance u3"),
+        ("u1 a\nu1 b\n", "refs: line 2 repeats utterance u1"),
+        ("u1\nu-2\n", "no words"),
+        ('{"id": "u1"}\n', "refs: line 1 lacks a text"),
+    ],
+)
+def test_references_that_do_not_fit_are_refused(
+    refs: str, problem: str, call: Call, here: Path
+) -> None:
+    written(here / "words", KALDI)
+    written(here / "refs", refs)
+    code, _, err = call("rescore", "words", "--refs", "refs", "--run", "prose")
+    assert code == 3
+    assert problem in err
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--tune"], "--tune has no effect without --refs"),
+        (["--beam", "3"], "--beam with lists in the format kaldi"),
+        (["--format", "nemo"], "Add --beam N"),
+        (["--best", "--weight", "lm=1"], "--weight names 'lm'"),
+        (["--best", "--weight", "1"], "--weight is '1'"),
+        (["--best", "--lm-weight", "nan"], "weight of charlm is nan"),
+        (["--best", "--weights", "words"], 'no JSON with "weights"'),
+        (["--out", "words"], "--out is words, which is read"),
+        (["--refs", "words", "--best", "--tune"], "--tune and --best"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    options: list[str], problem: str, call: Call, here: Path
+) -> None:
+    written(here / "words", KALDI)
+    code, _, err = call("rescore", "words", "--run", "prose", *options)
+    assert code == 2
+    assert problem in err
+
+
+def test_weights_of_other_features_are_refused(call: Call, here: Path) -> None:
+    written(here / "words", KALDI)
+    written(here / "w.json", json.dumps({"weights": {"am": 1, "charlm": 1, "words": 0}}))
+    code, _, err = call("rescore", "words", "--run", "prose", "--best", "--weights", "w.json")
+    assert code == 2
+    assert "has a weight for 'am'" in err
+
+
+def test_the_library_rescores_and_tunes(model: charlm.Model, tmp_path: Path) -> None:
+    lists = charlm.rescore(model, written(tmp_path / "lists.jsonl", JSONL))
+    weights = charlm.tune_weights(lists, {"u1": GOOD})
+    assert [each.text for each in lists.best(weights)] == [GOOD]
+    assert lists.rows()[1]["rank"] == 2
+    assert (
+        repr(lists) == "NBestLists(jsonl, 1 utterances, 2 hypotheses, features am, charlm, words)"
+    )
+
+
+@pytest.mark.parametrize("weights", [(0.0, 0.0)])
+@pytest.mark.skipif("CHARLM_ORACLES" not in os.environ, reason="needs the golden n-best lists")
+def test_golden_lists_without_a_language_model(weights: tuple[float, float]) -> None:
+    """SRILM's rescore-reweight with lmw 0 chooses the hypotheses 4, 2, 1."""
+    folder = Path(os.environ["CHARLM_ORACLES"]) / "ngram" / "nbest"
+    lists = rescoring.read_lists(folder)
+    best = lists.best({"ascore": 1.0, "lscore": weights[0], "words": weights[1]})
+    places = [each.line for each in best]
+    assert places == [4, 2, 1]
