@@ -14,12 +14,15 @@ from hypothesis import strategies as st
 
 import charlm
 from charlm.api.pairs import read_pairs
+from charlm.config.text_units import UNITS
 from charlm.errors import CorpusError, EnvironmentFailure, UsageError
-from charlm.inference.pairs import PairsResult, score_pairs, wilson_interval
+from charlm.inference.pairs import PairsResult, score_questions, wilson_interval
 from charlm.inference.scoring import Scorer
+from charlm.inference.suites import score_items
 from charlm.text import splitting
 from charlm.text.boundaries import Boundaries
 from charlm.text.pair_files import Pair
+from charlm.text.syntaxgym import Prediction, SuiteItem, parse_formula
 
 BLIMP = [
     {"sentence_good": "a b", "sentence_bad": "a b c", "UID": "p", "linguistics_term": "t"},
@@ -121,6 +124,110 @@ def test_data_that_are_no_pairs_are_refused_with_their_line(
     assert "\n" not in str(caught.value)
 
 
+# SyntaxGym
+
+FORMULAS = [
+    ("(3;%a%) > (3;%b%)", True),
+    ("(3;%a%) < (3;%b%)", False),
+    ("(3;%a%)=(2;%b%)", True),
+    ("(3;%a%) = (3;%b%)", False),
+    ("(*;%a%) > 7.9", True),
+    ("(*;%a%) - 1 - 1 = 6", True),
+    ("5+4=9-1+1", True),
+    ("5 - 4 - 3 < 0", True),
+    ("((3;%a%) > (3;%b%)) & ((2;%a%) > (2;%b%))", False),
+    ("((3;%a%) > (3;%b%)) | ((2;%a%) > (2;%b%))", True),
+    ("(1;%a%) + (2;%a%) - ((2;%b%) - (1;%b%)) < 0.001", True),
+    ("1 > 2 | 2 > 1 & 3 > 4", False),
+]
+BITS = {"a": {1: 1.0, 2: 3.0, 3: 4.0}, "b": {1: 0.0, 2: 4.000001, 3: 2.0}}
+
+
+@pytest.mark.parametrize(("text", "expected"), FORMULAS)
+def test_formulas_by_hand(text: str, expected: bool) -> None:
+    assert parse_formula(text, "x")(BITS) is expected
+
+
+@pytest.mark.parametrize("text", ["", "(3;%a%) >", "1 > 2)", "(1 > 2", "1 ! 2", "1 2", "(x;%a%)"])
+def test_formulas_that_are_not_valid_are_refused(text: str) -> None:
+    with pytest.raises(CorpusError, match="x: the formula"):
+        parse_formula(text, "x")
+
+
+def suite(*formulas: str, regions: tuple[str, ...] = ("a", "b", "", "a")) -> dict:
+    conditions = [
+        {
+            "condition_name": name,
+            "regions": [
+                {"region_number": number, "content": text if name == "long" else text[:1]}
+                for number, text in enumerate(regions, start=1)
+            ],
+        }
+        for name in ("long", "short")
+    ]
+    items = [{"item_number": 5, "conditions": conditions}]
+    predictions = [{"type": "formula", "formula": formula} for formula in formulas]
+    return {"meta": {"name": "agree"}, "predictions": predictions, "items": items}
+
+
+def test_the_surprisal_of_a_region_is_that_of_its_words(tmp_path: Path) -> None:
+    """A word of the uniform model costs log2 V bits; empty regions cost nothing."""
+    path = tmp_path / "x.json"
+    content = suite("(2;%long%) > (2;%short%)", "(3;%long%) = 0", regions=("a", "b b a", "", "a"))
+    path.write_text(json.dumps(content))
+    result = score_questions(uniform(), read_pairs([str(path)]))
+    each = math.log2(len(uniform().vocabulary))
+    assert result[0].surprisals["long"] == pytest.approx({1: each, 2: 3 * each, 3: 0, 4: each})
+    assert result[0].surprisals["short"] == pytest.approx({1: each, 2: each, 3: 0, 4: each})
+    assert [row.is_correct for row in result] == [True, True]
+    assert [each.name for each in result.paradigms] == [
+        "agree, prediction 1", "agree, prediction 2",
+    ]  # fmt: skip
+    assert [each.name for each in result.phenomena] == ["agree"]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_regions_sum_to_the_words_of_the_sentence(unit: str) -> None:
+    vocabulary = vocabulary_of("a b abba bab\n" * 3, unit)
+    scorer = Scorer(engine(uniform_model(len(vocabulary))), vocabulary, Boundaries(document="line"))
+    item = SuiteItem(
+        suite="s",
+        number="1",
+        conditions={"x": [(1, "abba b"), (2, "bab"), (3, ""), (4, "a b")]},
+        predictions=[Prediction(text="1 > 0", holds=parse_formula("1 > 0", "x"))],
+    )
+    (result,) = score_items(scorer, [item])
+    (score,) = scorer.score(["abba b bab a b"], by="word")
+    assert sum(result.surprisals["x"].values()) == pytest.approx(
+        sum(word.nats for word in score.words) / math.log(2), abs=1e-5
+    )
+    assert result.surprisals["x"][2] == pytest.approx(score.words[2].nats / math.log(2), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda content: content.pop("meta"), ""),
+        (lambda content: content["predictions"].append({"formula": "(9;%long%) > 1"}), "region 9"),
+        (lambda content: content["predictions"].append({"formula": "(1;%x%) > 1"}), '"x"'),
+        (lambda content: content["predictions"].append({}), "formula"),
+        (lambda content: content["items"].append({}), "item 2"),
+        (lambda content: content.update(items={}), "items"),
+    ],
+)
+def test_suites_that_are_damaged_are_refused(tmp_path: Path, change, found: str) -> None:
+    content = suite("(2;%long%) > (2;%short%)")
+    change(content)
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(content))
+    if not found:
+        assert [item.suite for item in read_pairs([str(path)])] == ["x"]
+        return
+    with pytest.raises(CorpusError, match=found) as caught:
+        read_pairs([str(path)])
+    assert str(path) in str(caught.value)
+
+
 # Scores. Each token of a uniform model costs ln V, so shorter sentences are more probable
 
 
@@ -133,7 +240,7 @@ def uniform(penalty: float = 0.0) -> Scorer:
 
 def result_of(*rows: tuple[str, str], penalty: float = 0.0) -> PairsResult:
     pairs = [Pair(good=good, bad=bad, paradigm=good[0]) for good, bad in rows]
-    return score_pairs(uniform(penalty), pairs)
+    return score_questions(uniform(penalty), pairs)
 
 
 def test_accuracies_by_hand() -> None:
@@ -151,10 +258,17 @@ def test_accuracies_by_hand() -> None:
     assert result[0].margin == pytest.approx(math.log(len(uniform().vocabulary)))
 
 
-def test_sentences_of_the_same_tokens_are_a_tie_in_any_batch() -> None:
-    """Both words are UNK; floats of two batches would differ in their last digit."""
+def test_sentences_of_the_same_tokens_are_a_tie_in_any_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are scored once: floats of two batches may differ in their last digit."""
     rows = [("a x " * n, "a y " * n) for n in range(1, 40)]
-    assert result_of(*rows).total.ties == len(rows)
+    scored: list[str] = []
+    score = Scorer.score
+    monkeypatch.setattr(
+        Scorer, "score", lambda self, texts: scored.extend(texts) or score(self, texts)
+    )
+    assert result_of(*rows).total.ties == len(scored) == len(rows)
 
 
 def test_the_unk_penalty_decides_between_numbers_of_unknown_words() -> None:
@@ -225,6 +339,7 @@ def test_the_library_takes_rows() -> None:
 def test_the_command_writes_tables_json_and_rows(call: Call, here: Path) -> None:
     Path("a.jsonl").write_text(jsonl(BLIMP))
     Path("b.tsv").write_text(TABLE)
+    Path("c.json").write_text(json.dumps(suite("(2;%long%) > (4;%short%)")))
     status, out, err = call("pairs", "a.jsonl", "b.tsv", "--run", "tales")
     assert (status, err) == (0, "")
     assert max(map(len, out.splitlines())) <= 80
@@ -232,6 +347,9 @@ def test_the_command_writes_tables_json_and_rows(call: Call, here: Path) -> None
     summary = json.loads(call("pairs", "a.jsonl", "b.tsv", "--run", "tales", "--json")[1])
     assert [row["name"] for row in summary["paradigms"]] == ["p", "q", "b"]
     assert summary["total"]["pairs"] == 4
+    _, out, _ = call("pairs", "c.json", "--run", "tales", "--format", "tsv")
+    (row,) = pandas.read_csv(io.StringIO(out), sep="\t").to_dict("records")
+    assert row["paradigm"] == "agree" and set(json.loads(row["surprisals"])) == {"long", "short"}
     _, out, _ = call("pairs", "b.tsv", "--run", "tales", "--format", "tsv", "--log-base", "2")
     rows = pandas.read_csv(io.StringIO(out), sep="\t")
     assert rows.sentence_good.tolist() == ["a b", "b a b"]

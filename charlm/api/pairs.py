@@ -1,21 +1,21 @@
 """Minimal pairs: read them from files, score them, count the correct ones."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from os import PathLike, fspath
 from typing import Any
 
 from charlm.api.model import Model
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError
-from charlm.inference.pairs import PairsResult, score_pairs
+from charlm.inference.pairs import PairsResult, score_questions
 from charlm.phases import phase
 from charlm.text import pair_files
 from charlm.text.pair_files import Pair
 from charlm.text.splitting import splitter
+from charlm.text.syntaxgym import SuiteItem
 
 Warn = Callable[[str], None]
-Row = Pair | Mapping[str, Any] | Sequence[str]
+Row = Pair | SuiteItem | Mapping[str, Any] | Sequence[str]
 """A pair: a mapping with sentence_good and sentence_bad, or the two sentences in this order."""
 
 
@@ -25,7 +25,7 @@ def read_pairs(
     reading: Mapping[str, Any] | None = None,
     columns: Sequence[str] = (),
     warn: Warn = lambda _: None,
-) -> list[Pair]:
+) -> list[Pair | SuiteItem]:
     """Return the pairs of files and folders; see `charlm.text.pair_files`.
 
     `reading` has fields of `ReadSettings`, `columns` the names of the good and the bad sentence's
@@ -58,17 +58,16 @@ def pairs(
         items = [_pair(row, number) for number, row in enumerate(rows)]
     if not items:
         raise CorpusError("there are no pairs; expected a good and a bad sentence in each row")
-    texts = [text for item in items for text in (item.good, item.bad)]
+    texts = [text for item in items for text in item.texts]
     divide = splitter(split, model.vocabulary, texts, warn)
-    if divide is not str:
-        items = [replace(item, good=divide(item.good), bad=divide(item.bad)) for item in items]
+    items = [item if divide is str else item.with_texts(divide) for item in items]
     with phase("scoring", unit="tokens"):
-        return score_pairs(model.scorer(unk_penalty=unk_penalty), items)
+        return score_questions(model.scorer(unk_penalty=unk_penalty), items)
 
 
-def _pair(row: Row, number: int) -> Pair:
+def _pair(row: Row, number: int) -> Pair | SuiteItem:
     """Return a row as a pair. Raises UsageError for a row that is none."""
-    if isinstance(row, Pair):
+    if isinstance(row, Pair | SuiteItem):
         return row
     if isinstance(row, Mapping):
         good, bad = row.get(pair_files.GOOD), row.get(pair_files.BAD)

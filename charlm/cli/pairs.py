@@ -55,13 +55,15 @@ def pairs(
     as_json: options.Json = False,
     engine: options.Engine = "auto",
     weights: options.Weights = "fp32",
+    with_: options.With = None,
     run: options.Run = None,
     checkpoints: options.Checkpoints = None,
 ) -> None:
     """Count minimal pairs whose good sentence is more probable than the bad one.
 
     Reads tables with the columns sentence_good and sentence_bad (such as BLiMP), and .txt files
-    whose odd lines are bad and even lines good (such as Zorro). Ties are not correct. The second
+    whose odd lines are bad and even lines good (such as Zorro), and test suites of SyntaxGym
+    (.json). Ties are not correct. The second
     figure is of the pairs with equally many unknown words (UNK) in both sentences.
 
     Example:  charlm pairs blimp/data
@@ -75,7 +77,7 @@ def pairs(
         raise UsageError("--json with --format tsv; expected one of them. Leave one out")
     names = next(csv.reader([columns or ""]), [])
     items = api.pairs.read_pairs(data, reading=reading, columns=names, warn=say)
-    model = options.open_model(run, checkpoints, engine, weights)
+    model = options.open_model(run, checkpoints, engine, weights, with_)
     result = api.pairs.pairs(model, items, split=split, unk_penalty=unk_penalty, warn=say)
     if as_json:
         penalty = model.run.unk_penalty if unk_penalty is None else unk_penalty

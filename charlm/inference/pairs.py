@@ -7,8 +7,10 @@ from functools import cached_property
 from typing import Any
 
 from charlm.inference.scoring import Scorer
+from charlm.inference.suites import PredictionScore, score_items
 from charlm.listing import Listing
 from charlm.text.pair_files import Pair
+from charlm.text.syntaxgym import SuiteItem
 from charlm.units import finite
 
 SENTENCES_AT_ONCE = 4096
@@ -39,24 +41,52 @@ class PairScore:
         )
 
     @property
+    def paradigm(self) -> str:
+        """Paradigm of the pair."""
+        return self.pair.paradigm
+
+    @property
+    def phenomenon(self) -> str:
+        """Phenomenon of the pair."""
+        return self.pair.phenomenon
+
+    @property
+    def is_correct(self) -> bool:
+        """True if the good sentence is strictly more probable."""
+        return self.margin > 0.0
+
+    @property
+    def is_tie(self) -> bool:
+        """True if both sentences are equally probable."""
+        return self.margin == 0.0
+
+    @property
     def equal_oov(self) -> bool:
         """True if both sentences have equally many unknown tokens."""
         return self.good_oov == self.bad_oov
 
     def row(self) -> dict[str, Any]:
-        """Return the figures by column; log-probabilities are in nats, `correct` is 0 or 1."""
+        """Return the figures by column, and the other columns of the pair's table.
+
+        Log-probabilities are in nats, `correct` is 0 or 1.
+        """
         return {
-            "paradigm": self.pair.paradigm,
-            "phenomenon": self.pair.phenomenon,
+            **self.pair.cells,
+            "paradigm": self.paradigm,
+            "phenomenon": self.phenomenon,
             "log_probability_good": self.good,
             "log_probability_bad": self.bad,
             "oov_good": self.good_oov,
             "oov_bad": self.bad_oov,
             "margin": self.margin,
-            "correct": int(self.margin > 0.0),
+            "correct": int(self.is_correct),
             "sentence_good": self.pair.good,
             "sentence_bad": self.pair.bad,
         }
+
+
+Answer = PairScore | PredictionScore
+"""One pair, or one prediction about one item of a test suite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,12 +127,12 @@ class Accuracy:
         }  # fmt: skip
 
 
-class PairsResult(Listing[PairScore]):
-    """Scores of pairs in their order; notebooks show them as a table."""
+class PairsResult(Listing[Answer]):
+    """Scores of pairs, then of the items of test suites; notebooks show them as a table."""
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the row of each pair with the other columns of its table."""
-        return [{**row.pair.cells, **row.row()} for row in self]
+        """Return the row of each pair or item."""
+        return [score.row() for score in self]
 
     @property
     def total(self) -> Accuracy:
@@ -112,12 +142,12 @@ class PairsResult(Listing[PairScore]):
     @cached_property
     def paradigms(self) -> list[Accuracy]:
         """Accuracy of each paradigm, in the order of the data."""
-        return _grouped(self, lambda pair: pair.paradigm)
+        return _grouped(self, lambda score: score.paradigm)
 
     @cached_property
     def phenomena(self) -> list[Accuracy]:
         """Accuracy of each phenomenon that the data name."""
-        return [each for each in _grouped(self, lambda pair: pair.phenomenon) if each.name]
+        return [each for each in _grouped(self, lambda score: score.phenomenon) if each.name]
 
     @property
     def mean_accuracy(self) -> float:
@@ -144,7 +174,14 @@ class PairsResult(Listing[PairScore]):
         return f"PairsResult({total.correct:,} of {total.pairs:,} pairs are correct)"
 
 
-def score_pairs(scorer: Scorer, pairs: Sequence[Pair]) -> PairsResult:
+def score_questions(scorer: Scorer, questions: Sequence[Pair | SuiteItem]) -> PairsResult:
+    """Return the scores of pairs and of the items of test suites."""
+    pairs = [each for each in questions if isinstance(each, Pair)]
+    items = [each for each in questions if not isinstance(each, Pair)]
+    return PairsResult([*score_pairs(scorer, pairs), *score_items(scorer, items)])
+
+
+def score_pairs(scorer: Scorer, pairs: Sequence[Pair]) -> list[PairScore]:
     """Return the scores of pairs; sentences of the same tokens have the same score."""
     boundaries, vocabulary = scorer.boundaries, scorer.vocabulary
     texts = dict.fromkeys(text for pair in pairs for text in (pair.good, pair.bad))
@@ -154,10 +191,10 @@ def score_pairs(scorer: Scorer, pairs: Sequence[Pair]) -> PairsResult:
     for start in range(0, len(distinct), SENTENCES_AT_ONCE):
         for score in scorer.score(distinct[start : start + SENTENCES_AT_ONCE]):
             figures[keys[score.text]] = score.log_probability, score.tally.oov
-    result = PairsResult()
+    scores = []
     for pair in pairs:
         (good, good_oov), (bad, bad_oov) = (figures[keys[text]] for text in (pair.good, pair.bad))
-        result.append(
+        scores.append(
             PairScore(
                 pair=pair,
                 good=good,
@@ -167,7 +204,7 @@ def score_pairs(scorer: Scorer, pairs: Sequence[Pair]) -> PairsResult:
                 unk_penalty=scorer.unk_penalty,
             )
         )
-    return result
+    return scores
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
@@ -186,21 +223,21 @@ def _mean(values: Iterable[float | None]) -> float:
     return sum(numbers) / len(numbers) if numbers else math.nan
 
 
-def _grouped(scores: Iterable[PairScore], name: Callable[[Pair], str]) -> list[Accuracy]:
-    groups: dict[str, list[PairScore]] = {}
+def _grouped(scores: Iterable[Answer], name: Callable[[Answer], str]) -> list[Accuracy]:
+    groups: dict[str, list[Answer]] = {}
     for score in scores:
-        groups.setdefault(name(score.pair), []).append(score)
-    return [_accuracy(key, group[0].pair.phenomenon, group) for key, group in groups.items()]
+        groups.setdefault(name(score), []).append(score)
+    return [_accuracy(key, group[0].phenomenon, group) for key, group in groups.items()]
 
 
-def _accuracy(name: str, phenomenon: str, scores: Sequence[PairScore]) -> Accuracy:
+def _accuracy(name: str, phenomenon: str, scores: Sequence[Answer]) -> Accuracy:
     equal = [score for score in scores if score.equal_oov]
     return Accuracy(
         name=name,
         phenomenon=phenomenon,
         pairs=len(scores),
-        correct=sum(score.margin > 0.0 for score in scores),
-        ties=sum(score.margin == 0.0 for score in scores),
+        correct=sum(score.is_correct for score in scores),
+        ties=sum(score.is_tie for score in scores),
         equal_oov_pairs=len(equal),
-        equal_oov_correct=sum(score.margin > 0.0 for score in equal),
+        equal_oov_correct=sum(score.is_correct for score in equal),
     )

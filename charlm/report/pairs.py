@@ -14,7 +14,7 @@ from charlm.units import LOG_BASES
 
 MAX_NAME = 36
 """Maximum width of a name in a table, so that lines have at most 80 columns."""
-LOGARITHMS = ("log_probability_good", "log_probability_bad", "margin")
+LOGARITHMS = frozenset(("log_probability_good", "log_probability_bad", "margin"))
 """Columns that are converted to the base of the output."""
 
 
@@ -65,7 +65,7 @@ def pair_lines(result: PairsResult, log_base: str) -> Iterator[str]:
     names = [f"{name}_base_{log_base}" if name in LOGARITHMS else name for name in columns]
     writer.writerow(["pair_id", *names])
     for place, row in enumerate(rows, start=1):
-        for name in LOGARITHMS:
+        for name in row.keys() & LOGARITHMS:
             row[name] = f"{row[name] / LOG_BASES[log_base] + 0.0:.6f}"
         writer.writerow([place, *(row.get(name, "") for name in columns)])
         if place % 256 == 0:

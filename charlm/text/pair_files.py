@@ -2,13 +2,15 @@
 
     .jsonl .csv .tsv .parquet   a pair in each row: sentence_good, sentence_bad; BLiMP is such data
     .txt                        odd lines are bad, even lines good (Zorro); the file is the paradigm
+    .json                       a test suite of SyntaxGym (see `charlm.text.syntaxgym`), or a table
 
 BLiMP: Warstadt et al. 2020, https://arxiv.org/abs/1912.00582. Zorro: Huebner et al. 2021,
 https://aclanthology.org/2021.conll-1.49.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from charlm.config.corpus import ReadSettings
@@ -17,6 +19,7 @@ from charlm.text.corpus import Corpus
 from charlm.text.sources.files import TextFile, shown
 from charlm.text.sources.names import Source, find, short_name
 from charlm.text.sources.rows import NoColumnError, Record, Rows, Warn, listed
+from charlm.text.syntaxgym import SuiteItem, is_suite, suite_items
 
 GOOD, BAD = "sentence_good", "sentence_bad"
 """Columns of the two sentences in BLiMP."""
@@ -45,20 +48,34 @@ class Pair:
     phenomenon: str = ""
     cells: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def texts(self) -> list[str]:
+        """Both sentences."""
+        return [self.good, self.bad]
+
+    def with_texts(self, change: Callable[[str], str]) -> "Pair":
+        """Return the pair with changed sentences."""
+        return replace(self, good=change(self.good), bad=change(self.bad))
+
 
 def read_pairs(
     names: Sequence[str], reading: ReadSettings, columns: Sequence[str], warn: Warn
-) -> list[Pair]:
-    """Return the pairs of files and folders, in their order; a folder may hold other files too.
+) -> list[Pair | SuiteItem]:
+    """Return the pairs, and the items of test suites, of files and folders in their order.
+
+    A folder may hold other files too.
 
     `columns` names the columns of tables: the good sentence, the bad one, and optionally the
     phenomenon; empty for those that fit best. Raises CorpusError with the line of a pair that is
     incomplete, and for data without pairs.
     """
-    pairs: list[Pair] = []
+    pairs: list[Pair | SuiteItem] = []
     skipped: list[str] = []
     for source in find(names, reading, warn):
-        if isinstance(source, Rows):
+        if isinstance(source, Rows) and (suite := _suite(source, reading)):
+            name = short_name(str(source.path), [source])
+            pairs += suite_items(suite, source.label, name)
+        elif isinstance(source, Rows):
             pairs += _table_pairs(source, columns, warn)
         elif _is_meant(source, names):
             pairs += _line_pairs(source, reading, warn)
@@ -72,6 +89,21 @@ def read_pairs(
             f"{GOOD} and {BAD}, or .txt files. Check the files"
         )
     return pairs
+
+
+def _suite(rows: Rows, reading: ReadSettings) -> Mapping[str, object] | None:
+    """Return the content of a JSON file that is a test suite; None for any other table."""
+    path = rows.path
+    if path is None or ".json" not in (suffix.lower() for suffix in path.suffixes[-2:]):
+        return None
+    plain = replace(reading, input_format="text")
+    try:
+        content = json.loads(
+            "".join(Corpus([str(path)], document="stream", reading=plain).chunks())
+        )
+    except (ValueError, RecursionError):
+        return None  # the reader of tables names the line
+    return content if is_suite(content) else None
 
 
 def _is_meant(source: Source, names: Sequence[str]) -> bool:
