@@ -51,6 +51,10 @@ class Writer(ABC):
     def lines(self, row: ScoredRow) -> str:
         """Return the lines of a row, at least one, each with a line end."""
 
+    def footer(self) -> str:
+        """Return the last lines, each with a line end."""
+        return ""
+
     def _log(self, nats: float) -> float:
         """Convert nats to the base of the output; an empty text has 0, not -0."""
         return nats / LOG_BASES[self.log_base] + 0.0
