@@ -95,7 +95,7 @@ def test_tables_fit_the_terminal(width: int) -> None:
 def test_figures_that_are_not_finite_are_null_in_json() -> None:
     """Figures that are not finite become null."""
     row = ScoredRow(number=1, score=scored("a", float("inf")))
-    content = json.loads(FORMATS["jsonl"](tokens=True).lines(row))
+    content = json.loads(FORMATS["jsonl"](by="token").lines(row))
     assert content["log_probability"] is None
     assert content["token_scores"][0]["token"] == "a"
 

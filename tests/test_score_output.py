@@ -49,7 +49,7 @@ def scored(text: str) -> Score:
 
 def written(name: str, rows: list[tuple[str | None, str]], *, tokens: bool = False) -> str:
     """Return scored texts in a format, each with one cell of another column."""
-    writer = FORMATS[name](tokens=tokens, kept=["item"])
+    writer = FORMATS[name](by="token" if tokens else "text", kept=["item"])
     lines = [
         writer.lines(
             ScoredRow(number=at, score=None if text is None else scored(text), kept={"item": cell})
@@ -138,7 +138,7 @@ def test_json_lines_hold_every_row(rows: list) -> None:
 def test_only_the_header_of_tsv_is_always_in_quotes() -> None:
     """It tells charlm to read quotes; a plain text stays as it is."""
     assert FORMATS["tsv"]().header().split("\t")[-1] == '"text"\n'
-    assert '"token"' in FORMATS["tsv"](tokens=True).header()
+    assert '"token"' in FORMATS["tsv"](by="token").header()
     assert '"' not in written("tsv", [("plain text", "x")]).split("\n")[1]
     assert '"' not in FORMATS["csv"]().header()
 

@@ -1,6 +1,7 @@
 """Surprisals of words: the law of their sum, properness, and hand-made cases of every unit."""
 
 import math
+import unicodedata
 
 import numpy as np
 import pytest
@@ -55,7 +56,8 @@ def scorer(
 def last_cost(over: Scorer, score: Score) -> float:
     """Return -ln B after the last word, if no token of the text follows it, else 0."""
     entries = over._words.entries
-    letter = score.text[-1:] == "_" or score.text[-1:].isalnum()
+    last = score.text[-1:]
+    letter = last == "_" or (last and unicodedata.category(last)[0] in "LMN")
     certain = over.word_rule.chars == "text" and not letter
     if over.end or entries is None or not score.words or certain:
         return 0.0

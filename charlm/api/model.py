@@ -27,7 +27,8 @@ from charlm.inference.infill import fill
 from charlm.inference.items import Items, Rules
 from charlm.inference.likelihood import evaluate
 from charlm.inference.samplers import Sampling, log_probabilities
-from charlm.inference.scoring import Scorer, Scores
+from charlm.inference.scoring import Scorer, Scores, Words
+from charlm.inference.words import WordRule
 from charlm.runs.layout import METRICS, TOKENIZER, WEIGHTS, read_metrics
 from charlm.runs.locate import checkpoints_folder, find_run, is_run
 from charlm.runs.mixtures import Mixture, find_member, mix_runs, parse_member
@@ -86,29 +87,48 @@ class Model:
         by: str = "text",
         tokens: bool = False,
         carry: bool = False,
+        context: str | Sequence[str] = "",
         unk_penalty: float | None = None,
     ) -> Scores:
         """Return the log-probability of each text, and of each word or token with `by`.
 
-        `by` is "text", "word" or "token"; `tokens=True` is an alias of by="token".
-
-        Texts are independent, or with `carry` one continuous text. The end of a text is scored if
+        `by` is "text", "word" or "token"; `tokens=True` is an alias of by="token". Texts are
+        independent, or with `carry` one continuous text. `context` is a text that precedes each
+        text, or a list with one for each: it is read but not scored. The end of a text is scored if
         the model was trained on documents. `unk_penalty` is the cost of an unknown token in nats in
         `penalized_log_probability`, by default `run.unk_penalty`.
         """
-        items = [texts] if isinstance(texts, str) else list(texts)
-        for number, item in enumerate(items):
-            if not isinstance(item, str):
-                raise UsageError(f"texts[{number}] is {item!r:.80}; expected a str")
         scorer = self.scorer(carry=carry, unk_penalty=unk_penalty)
-        return scorer.score(items, by="token" if tokens else by)
+        return _score(scorer, texts, "token" if tokens else by, context)
+
+    def words(
+        self,
+        texts: str | Sequence[str],
+        *,
+        boundary: str = "trailing",
+        word_chars: str = "blank",
+        context: str | Sequence[str] = "",
+    ) -> Words:
+        """Return the surprisal of each word of texts, from tokens of any unit.
+
+        With `boundary` "trailing" it includes that the word ends, with "leading" the blank before
+        the word. `word_chars` is "blank", for what blanks separate, or "text", for words without
+        punctuation. `context` is as in `score`. Raises UsageError for a model that reads backward.
+        """
+        rule = WordRule(boundary=boundary, chars=word_chars)
+        return Words(_score(self.scorer(word_rule=rule), texts, "word", context))
 
     def scorer(
-        self, *, carry: bool = False, lines: bool = False, unk_penalty: float | None = None
+        self,
+        *,
+        carry: bool = False,
+        lines: bool = False,
+        unk_penalty: float | None = None,
+        word_rule: WordRule | None = None,
     ) -> Scorer:
         """Return a scorer with the rules of the training text, for texts that arrive one by one.
 
-        `carry` and `unk_penalty` are as in `score`; `lines` is as in `Scorer`.
+        `carry` and `unk_penalty` are as in `score`; `lines` and `word_rule` are as in `Scorer`.
         """
         return Scorer(
             self.run.backend,
@@ -117,6 +137,7 @@ class Model:
             carry=carry,
             lines=lines,
             unk_penalty=self.run.unk_penalty if unk_penalty is None else unk_penalty,
+            word_rule=word_rule,
         )
 
     def evaluate(self, text: str, *, reset_every: int | None = None) -> Tally:
@@ -354,6 +375,23 @@ class Model:
         check_text(text)
         marked = self.run.boundaries.mark(text)
         return self.vocabulary.encode_marked(marked)[0].astype(np.int64)
+
+
+def _score(
+    scorer: Scorer, texts: str | Sequence[str], by: str, context: str | Sequence[str]
+) -> Scores:
+    """Score one text or several. Raises UsageError for texts or contexts of other types."""
+    items = [texts] if isinstance(texts, str) else list(texts)
+    contexts = [context] * len(items) if isinstance(context, str) else list(context)
+    for name, values in (("texts", items), ("context", contexts)):
+        for number, item in enumerate(values):
+            if not isinstance(item, str):
+                raise UsageError(f"{name}[{number}] is {item!r:.80}; expected a str")
+    if len(contexts) != len(items):
+        raise UsageError(
+            f"context has {len(contexts)} texts for {len(items)} texts; expected one for each"
+        )
+    return scorer.score(items, by=by, contexts=contexts)
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

@@ -1,12 +1,14 @@
 """Scores of many sentences, such as lines of a file or stream, or rows of a table, in batches."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from charlm.config.corpus import ReadSettings
+from charlm.errors import UsageError, named
 from charlm.inference.scoring import Score, Scorer
+from charlm.inference.words import WordRule
 from charlm.text.corpus import Corpus
 from charlm.text.sources.decoding import codec_name, decode
 from charlm.text.sources.kinds import advice_for
@@ -20,18 +22,46 @@ Warn = Callable[[str], None]
 
 
 def score_rows(
-    scorer: Scorer, batches: Iterable[list[Record]], *, by: str = "text"
+    scorer: Scorer,
+    batches: Iterable[list[Record]],
+    *,
+    by: str = "text",
+    contexts: Callable[[list[Record]], list[str]] | None = None,
 ) -> Iterator[list[tuple[Record, Score | None]]]:
     """Yield the rows of each batch with their scores; a row without text has no score.
 
-    `by` is as in `Scorer.score`. Long batches are divided.
+    `by` is as in `Scorer.score`; `contexts` returns the context of each row. Long batches are
+    divided.
     """
     for batch in batches:
         for start in range(0, len(batch), BATCH):
             rows = batch[start : start + BATCH]
-            texts = [row.text for row in rows if row.text is not None]
-            scores = iter(scorer.score(texts, by=by))
+            filled = [row for row in rows if row.text is not None]
+            texts = [row.text or "" for row in filled]
+            before = contexts(filled) if contexts else None
+            scores = iter(scorer.score(texts, by=by, contexts=before))
             yield [(row, None if row.text is None else next(scores)) for row in rows]
+
+
+def word_rule(boundary: str, word_chars: str) -> WordRule:
+    """Return the rule by which tokens become words. Raises UsageError for unknown names."""
+    return WordRule(boundary=boundary, chars=word_chars)
+
+
+def row_contexts(rows: Sequence[Record], column: str | None, context: str) -> list[str]:
+    """Return the cell of a column of each row, or `context` for all of them if it is None.
+
+    Raises UsageError if no row has the column.
+    """
+    if column is None:
+        return [context] * len(rows)
+    if rows and not any(column in row.cells for row in rows):
+        present = ", ".join(dict.fromkeys(name for row in rows for name in row.cells))
+        raise UsageError(
+            f"{named('context_column')} is {column!r}; expected another column than the scored "
+            f"one: {present or 'the text has none'}. Correct {named('context_column')}"
+        )
+    return [row.cells.get(column, "") for row in rows]
 
 
 def file_sentences(path: Path, reading: Mapping[str, Any], warn: Warn) -> Batches:

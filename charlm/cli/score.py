@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
@@ -23,9 +23,14 @@ from charlm.units import LOG_BASES
 
 if TYPE_CHECKING:
     from charlm.api.model import Model
+    from charlm.api.scoring import Batches
+    from charlm.inference.words import WordRule
+    from charlm.report.formats import Writer
     from charlm.report.scores import Rows
+    from charlm.text.sources.rows import Record
 
 FORMATS = ("auto", "table", "tsv", "csv", "jsonl", "scores")
+PARTS = ("text", "word", "token")
 STDIN = ["-"]
 
 
@@ -61,12 +66,47 @@ Carry = Annotated[
 ]
 
 
+By = Annotated[str, typer.Option("--by", help="Score each text, or each word or token too.")]
+Boundary = Annotated[
+    str,
+    typer.Option(
+        "--boundary",
+        help="Blank that belongs to a word: trailing (the word ends; the probabilities of all "
+        "words sum to 1) or leading (the blank before it).",
+    ),
+]
+WordChars = Annotated[
+    str,
+    typer.Option(
+        "--word-chars",
+        help="Words: blank (what blanks separate) or text (punctuation apart, as --words text).",
+    ),
+]
+Context = Annotated[
+    str | None,
+    typer.Option(
+        "--context", metavar="TEXT", help="Text before each sentence, which is read only."
+    ),
+]
+ContextColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--context-column", metavar="NAME", help="Column of a table with the context of each text."
+    ),
+]
+
+
 def score(
     texts: Annotated[list[str] | None, typer.Argument(help="Sentences; - is stdin.")] = None,
     file: File = None,
     reading: options.Reading = options.NO_FLAGS,
     keep: Keep = None,
-    tokens: Annotated[bool, typer.Option("--tokens", help="Show the score of each token.")] = False,
+    by: By = "text",
+    tokens: Annotated[bool, typer.Option("--tokens", help="Alias of --by token.")] = False,
+    boundary: Boundary = "trailing",
+    word_chars: WordChars = "blank",
+    context: Context = None,
+    context_column: ContextColumn = None,
     rank: Rank = False,
     unk_penalty: options.UnkPenalty = None,
     output: Output = "auto",
@@ -86,52 +126,127 @@ def score(
 
     Perplexity per word (ppl/word) is exp(nats / number of words); words are separated by blanks.
 
+    With --by word, the surprisal of a word is -ln P(its characters, and that it ends there); the
+    rest of the blanks and of the sentence's end is its gap.
+
     A text that begins with "-" comes after "--": charlm score -- "- who is there"
 
     Example:  charlm score "the apple and pear salad" "the apple and pair salad"
     """
-    texts = texts or []
-    _check_output(output, log_base, tokens=tokens, keep=keep, rank=rank, carry=carry)
-    from_stdin = _check_source(texts, file, reading, keep=keep)
-    piped = from_stdin and reading.get("input_format", "auto") in ("auto", "text")
+    texts, part = texts or [], "--tokens" if tokens else f"--by {by}"
+    by = _part(by, tokens)
+    _check_output(output, log_base, by=by, part=part, keep=keep, rank=rank, carry=carry)
+    from_stdin = _check_source(texts, file, reading, keep=keep, context_column=context_column)
+    rule = _word_rule(by, boundary, word_chars)
     model = options.open_model(run, checkpoints, engine, weights, with_)
     if not model.run.boundaries.has_ends:
         say("This model was trained on continuous text, so the end of a sentence is not scored")
-    rules = {"keep_cr": model.run.boundaries.crlf, **reading}
-    if piped:
-        batches = api.scoring.stream_sentences(stdin_blocks(), "standard input", rules, say)
-    elif from_stdin or file:
-        batches = api.scoring.file_sentences(file or Path("-"), rules, say)
-    else:
-        batches = api.scoring.numbered([texts])
-        options.name_unknown(model, texts, "sentences")
-        _warn_of_slips(texts)
-    scorer = model.scorer(carry=carry, lines=carry, unk_penalty=unk_penalty)
-    rows = api.scoring.score_rows(scorer, batches, by="token" if tokens else "text")
+    batches = _sentences(model, texts, file, reading, from_stdin=from_stdin)
+    scorer = model.scorer(carry=carry, lines=carry, unk_penalty=unk_penalty, word_rule=rule)
+    contexts = _contexts(model, context, context_column)
+    rows = api.scoring.score_rows(scorer, batches, by=by, contexts=contexts)
     columns = None if keep is None else _column_names(keep)
     counts = Counter[int]()
     as_table = output == "auto" and (rank or (on_terminal() and not from_stdin))
     with phase("scoring", unit="tokens") if file else nullcontext():
         if output == "table" or as_table:
             ranked = rank or (len(texts) > 1 and not from_stdin and not carry)
-            words = model.vocabulary.spec.whole_words
+            units = model.vocabulary.spec.whole_words
             table_rows = list(chain.from_iterable(rows))
-            _write_tables(table_rows, columns or [], log_base, tokens, ranked=ranked, words=words)
+            _write_tables(table_rows, columns or [], log_base, ranked=ranked, words=units)
+            _write_parts(table_rows, log_base, by, rule)
             counts.update(score.tally.oov for _, score in table_rows if score)
         else:
             name = "tsv" if output == "auto" else output
-            _write_lines(rows, name, log_base, columns, counts, tokens=tokens)
+            _write_lines(rows, _writer(name, log_base, by, rule), columns, counts)
     _warn_of_unknown(model, counts, unk_penalty)
 
 
+def _part(by: str, tokens: bool) -> str:
+    """Return the part that gets a score of its own. Raises UsageError for two of them."""
+    check_choice("--by", by, PARTS)
+    if tokens and by == "word":
+        raise UsageError("--tokens with --by word; expected one of them. Leave out --tokens")
+    return "token" if tokens else by
+
+
+def _word_rule(by: str, boundary: str, word_chars: str) -> "WordRule":
+    """Return the rule of the words and report it. Raises UsageError if it has no effect."""
+    rule = api.scoring.word_rule(boundary, word_chars)
+    if by == "word":
+        say(rule.statement)
+        return rule
+    typed = {"--boundary": boundary != "trailing", "--word-chars": word_chars != "blank"}
+    options.check_meant({flag for flag, given in typed.items() if given}, "--by word")
+    return rule
+
+
+def _sentences(
+    model: "Model",
+    texts: list[str],
+    file: Path | None,
+    reading: options.Reading,
+    *,
+    from_stdin: bool,
+) -> "Batches":
+    """Return the sentences in batches; report mistakes and unknown characters in arguments."""
+    rules = {"keep_cr": model.run.boundaries.crlf, **reading}
+    if from_stdin and reading.get("input_format", "auto") in ("auto", "text"):
+        return api.scoring.stream_sentences(stdin_blocks(), "standard input", rules, say)
+    if from_stdin or file:
+        return api.scoring.file_sentences(file or Path("-"), rules, say)
+    options.name_unknown(model, texts, "sentences")
+    _warn_of_slips(texts)
+    return api.scoring.numbered([texts])
+
+
+def _contexts(
+    model: "Model", context: str | None, column: str | None
+) -> "Callable[[list[Record]], list[str]] | None":
+    """Return the function that finds the contexts of rows. Raises UsageError for two sources.
+
+    It warns once if a context has more documents than the last one, which alone is read.
+    """
+    if context is not None and column is not None:
+        raise UsageError("--context and --context-column were both given; expected one of them")
+    if context is None and column is None:
+        return None
+    reported: list[str] = []
+
+    def contexts(rows: "list[Record]") -> list[str]:
+        """Return the context of each row."""
+        found = api.scoring.row_contexts(rows, column, context or "")
+        cut = [text for text in found if len(model.context(text)) < len(text)]
+        if cut and not reported:
+            reported.append(cut[0])
+            kept = model.context(cut[0])
+            say(
+                "a context is read from the last document end on, so "
+                + (f"only {kept!r:.60} of {cut[0]!r:.60}" if kept else f"not {cut[0]!r:.60}")
+            )
+        return found
+
+    return contexts
+
+
 def _check_output(
-    output: str, log_base: str, *, tokens: bool, keep: list[str] | None, rank: bool, carry: bool
+    output: str,
+    log_base: str,
+    *,
+    by: str,
+    part: str,
+    keep: list[str] | None,
+    rank: bool,
+    carry: bool,
 ) -> None:
-    """Raise UsageError for options of the output that are invalid, alone or together."""
+    """Raise UsageError for options of the output that are invalid, alone or together.
+
+    `part` is the flag for `by` as it was typed.
+    """
     check_choice("--format", output, FORMATS)
     check_choice("--log-base", log_base, LOG_BASES)
-    if output == "scores" and (tokens or keep):
-        flag = "--tokens" if tokens else "--keep"
+    if output == "scores" and (by != "text" or keep):
+        flag = part if by != "text" else "--keep"
         raise UsageError(f"{flag} with --format scores, which has none; expected another format")
     if rank and output not in ("auto", "table"):
         raise UsageError(f"--rank with --format {output}; only the format table shows ranks")
@@ -153,7 +268,12 @@ def _warn_of_slips(texts: list[str]) -> None:
 
 
 def _check_source(
-    texts: list[str], file: Path | None, reading: options.Reading, *, keep: list[str] | None
+    texts: list[str],
+    file: Path | None,
+    reading: options.Reading,
+    *,
+    keep: list[str] | None,
+    context_column: str | None,
 ) -> bool:
     """Return whether sentences come from stdin. Raises UsageError for flags that do not fit."""
     if texts and file:
@@ -162,8 +282,10 @@ def _check_source(
     is_table = reading.get("input_format", "auto") not in ("auto", "text")
     if texts and texts != STDIN:
         options.check_meant(options.reading_flags(reading), "--file or stdin")
-    if keep is not None and not file and not (from_stdin and is_table):
-        options.check_meant({"--keep"}, "--file")
+    if not file and not (from_stdin and is_table):
+        columns = {"--keep": keep, "--context-column": context_column}
+        typed = {flag for flag, value in columns.items() if value is not None}
+        options.check_meant(typed, "--file")
     if from_stdin and not is_table:
         options.check_meant(_table_flags(reading), "--file or --input-format")
     if from_stdin and sys.stdin.isatty():
@@ -189,23 +311,20 @@ def _column_names(keep: list[str]) -> list[str]:
     return list(dict.fromkeys(name for row in csv.reader(keep) for name in row if name))
 
 
-def _write_lines(
-    batches: "Iterable[Rows]",
-    output: str,
-    log_base: str,
-    columns: list[str] | None,
-    counts: Counter[int],
-    *,
-    tokens: bool,
-) -> None:
-    """Write a line for each text as soon as it is scored, and count its unknown tokens."""
+def _writer(name: str, log_base: str, by: str, rule: "WordRule") -> "Writer":
     from charlm.report.formats import FORMATS as WRITERS
+
+    return WRITERS[name](log_base, by=by, word_rule=rule)
+
+
+def _write_lines(
+    batches: "Iterable[Rows]", writer: "Writer", columns: list[str] | None, counts: Counter[int]
+) -> None:
+    """Write lines for each text as soon as it is scored, and count its unknown tokens."""
     from charlm.report.scores import score_lines
 
     show = escape_controls if on_terminal() else str
-    for lines in score_lines(
-        batches, WRITERS[output](log_base, tokens=tokens), columns, counts, say
-    ):
+    for lines in score_lines(batches, writer, columns, counts, say):
         write(show(lines), flush=True)
 
 
@@ -220,16 +339,23 @@ def _warn_of_unknown(model: "Model", counts: Counter[int], penalty: float | None
 
 
 def _write_tables(
-    rows: "Rows", columns: Sequence[str], log_base: str, tokens: bool, *, ranked: bool, words: bool
+    rows: "Rows", columns: Sequence[str], log_base: str, *, ranked: bool, words: bool
 ) -> None:
-    """Write a table of all texts, and with `tokens` one for each text."""
-    from charlm.report.scores import kept_columns, score_table, token_table
+    """Write a table of all texts."""
+    from charlm.report.scores import kept_columns, score_table
 
     records, scores = [row for row, _ in rows], [score for _, score in rows]
     names = kept_columns(columns, records) if columns else []
     kept = {name: [row.cells.get(name, "") for row in records] for name in names}
     render(score_table(scores, log_base, terminal_width(), rank=ranked, words=words, kept=kept))
-    for score in scores if tokens else ():
+
+
+def _write_parts(rows: "Rows", log_base: str, by: str, rule: "WordRule") -> None:
+    """Write a table of the words or tokens of each text."""
+    from charlm.report.scores import token_table, word_table
+
+    for _, score in rows if by != "text" else ():
         if score:
             write("\n")
-            render(token_table(score, log_base))
+            words = by == "word"
+            render(word_table(score, log_base, rule) if words else token_table(score, log_base))

@@ -62,6 +62,13 @@ def stream_nats(
     return np.concatenate([nats, rest]), after
 
 
+def _set_row(state: State, row: int, other: State | None) -> None:
+    """Overwrite one row of a new state by the only row of another state, if there is one."""
+    for layer, values in zip(state, other or (), strict=False):
+        for rows, value in zip(layer, values, strict=True):
+            rows[row] = value[0]
+
+
 def _settle(pieces: "_Pieces") -> None:
     """Read rows again until each started from the state at the end of the row before.
 
@@ -104,10 +111,7 @@ class _Pieces:
         self.inputs = before.reshape(count, self.length)
         self.nats = np.zeros((count, self.length))
         self.start = backend.initial_state(count)
-        if state is not None:
-            for layer, first in zip(self.start, state, strict=True):
-                for rows, value in zip(layer, first, strict=True):
-                    rows[0] = value[0]
+        _set_row(self.start, 0, state)
         self.kept: dict[int, State] = {}
         self.after = self.start
 
@@ -199,22 +203,30 @@ def read_documents(
     read: Read,
     rows: int = MAX_ROWS,
     first_inputs: Sequence[int] | None = None,
+    states: Sequence[State | None] | None = None,
 ) -> list[tuple[Nats, NDArray[Any]]]:
-    """Return the nats of `document_nats`, and the other figure of `read`, for each token."""
+    """Return the nats of `document_nats`, and the other figure of `read`, for each token.
+
+    `states` are those in which the documents begin, None for the initial one.
+    """
     results: list[tuple[Nats, NDArray[Any]]] = [(np.empty(0), np.empty(0))] * len(documents)
     order = sorted(range(len(documents)), key=lambda number: len(documents[number]))
     firsts = first_inputs or [EOS] * len(documents)
+    begins = states or [None] * len(documents)
     for start in range(0, len(order), rows):
         group = order[start : start + rows]
         chosen = [documents[number] for number in group]
-        pairs = _group(backend, chosen, [firsts[number] for number in group], read)
+        state = backend.initial_state(len(group))
+        for row, number in enumerate(group):
+            _set_row(state, row, begins[number])
+        pairs = _group(backend, chosen, [firsts[number] for number in group], read, state)
         for number, pair in zip(group, pairs, strict=True):
             results[number] = pair
     return results
 
 
 def _group(
-    backend: Backend, group: list[NDArray[Any]], firsts: list[int], read: Read
+    backend: Backend, group: list[NDArray[Any]], firsts: list[int], read: Read, state: State
 ) -> list[tuple[Nats, NDArray[Any]]]:
     longest = max(len(ids) for ids in group)
     targets = np.full((longest, len(group)), EOS, np.int64)
@@ -222,7 +234,6 @@ def _group(
         targets[: len(ids), row] = ids
     inputs = np.concatenate([[firsts], targets[:-1]])
     nats, others = np.zeros(targets.shape), np.zeros(targets.shape)
-    state = backend.initial_state(len(group))
     step = window_length(backend, len(group))
     for begin in range(0, longest, step):
         span = slice(begin, begin + step)

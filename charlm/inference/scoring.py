@@ -11,14 +11,21 @@ from numpy.typing import NDArray
 
 from charlm.backends.interface import Backend, Ids, Nats, State
 from charlm.errors import UsageError, check_choice, named
-from charlm.inference.likelihood import Read, nats_alone, read_documents, stream_nats, tally
+from charlm.inference.likelihood import (
+    MAX_ROWS,
+    Read,
+    nats_alone,
+    read_documents,
+    stream_nats,
+    tally,
+)
 from charlm.inference.words import TokenNats, WordReader, WordRule, WordScore
 from charlm.listing import Listing, data_frame
 from charlm.text.boundaries import Boundaries
 from charlm.text.direction import BackwardVocabulary
-from charlm.text.documents import check_text
+from charlm.text.documents import END, check_text
 from charlm.text.encoded import EncodedText, count_text
-from charlm.text.tokenizers.spans import token_spans
+from charlm.text.tokenizers.spans import Places, token_spans
 from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.text.tokenizers.vocabulary import Vocabulary
 from charlm.units import Tally
@@ -40,7 +47,7 @@ class TokenScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """A scored text: its tally, and its words or tokens if requested.
+    """A scored text: its tally, and its words (by `word_rule`) or its tokens if requested.
 
     `unk_penalty` is the cost of each unknown token in nats, in addition to -ln P(UNK).
     """
@@ -49,6 +56,7 @@ class Score:
     tally: Tally
     tokens: tuple[TokenScore, ...] = ()
     words: tuple[WordScore, ...] = ()
+    word_rule: WordRule | None = None
     unk_penalty: float = 0.0
 
     def __repr__(self) -> str:
@@ -115,6 +123,36 @@ class Scores(Listing[Score]):
         )
 
 
+class Words(Listing[WordScore]):
+    """List of the words of several texts, in their order; notebooks show it as a table.
+
+    `scores` are the scores of the texts, of which the words are.
+    """
+
+    def __init__(self, scores: Scores) -> None:
+        super().__init__(word for score in scores for word in score.words)
+        self.scores = scores
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the figures of each word, in nats; `sentence_id` numbers the texts from 1."""
+        return [
+            {
+                "sentence_id": number,
+                "word_id": place,
+                "word": word.word,
+                "surprisal": word.nats,
+                "gap": word.gap,
+                "tokens": word.tokens,
+                "oov": word.oov,
+                "start": word.start,
+                "end": word.end,
+                "word_rule": str(score.word_rule),
+            }
+            for number, score in enumerate(self.scores, start=1)
+            for place, word in enumerate(score.words, start=1)
+        ]
+
+
 PARTS = ("text", "word", "token")
 """Parts of a text that get a score of their own, beside the text."""
 MAX_SHOWN = 10
@@ -152,30 +190,58 @@ class Scorer:
         self.backend, self.vocabulary, self.carry = backend, vocabulary, carry
         self.boundaries, self.end = boundaries, boundaries.has_ends
         self.unk_penalty, self.word_rule = unk_penalty, word_rule or WordRule()
+        self._by_line = boundaries.text_document == "line" and not carry
         line_end = lines and not self.end and not vocabulary.unknown("\n")
         self._suffix = "\n" if line_end else ""
         self._state: State | None = None
         self._last = EOS
 
-    def score(self, texts: Sequence[str], *, by: str = "text") -> Scores:
+    def score(
+        self,
+        texts: Sequence[str],
+        *,
+        by: str = "text",
+        contexts: Sequence[str] | None = None,
+    ) -> Scores:
         """Score texts in their order, by "text", or with a score for each "word" or "token" too.
 
-        Raises UsageError for another part, or for words of a model that has none (see
-        `WordReader`).
+        `contexts` has a text that precedes each text and is read but not scored; "" is none. The
+        two are joined by a blank, unless one of them has a blank there. Only its part after the
+        last document end is read. Raises UsageError for another part, for words of a model that has
+        none (see `WordReader`), and for contexts with `carry` or a model that reads backward.
         """
         check_choice(named("by"), by, PARTS)
-        encoded = [self._encode(text) for text in texts]
+        items = [
+            self._item(text, context)
+            for text, context in zip(texts, contexts or [""] * len(texts), strict=True)
+        ]
         if self.carry:
-            return Scores(
-                self._carried(text, item, by) for text, item in zip(texts, encoded, strict=True)
-            )
-        documents = [self._documents(self._read_ids(item.ids, by)) for item in encoded]
-        results = iter(read_documents(self.backend, list(chain(*documents)), self._read(by)))
-        scores = Scores()
-        for text, item, own in zip(texts, encoded, documents, strict=True):
+            return Scores(self._carried(item, by) for item in items)
+        shared = self._shared_context(items)
+        documents: list[list[Ids]] = []
+        firsts, states = list[int](), list[State | None]()
+        for item in items:
+            own = self._documents([] if shared else item.context, self._read_ids(item.ids, by))
+            documents.append(own)
+            firsts += [int(item.context[-1]) if shared else EOS] + [EOS] * (len(own) - 1)
+            states += [shared] + [None] * (len(own) - 1)
+        read = self._read(by)
+        pairs = read_documents(
+            self.backend, list(chain(*documents)), read, MAX_ROWS, firsts, states
+        )
+        results, scores = iter(pairs), Scores()
+        for item, own in zip(items, documents, strict=True):
             nats, figures = map(np.concatenate, zip(*(next(results) for _ in own), strict=True))
-            scores.append(self._score(text, item, nats[: len(item.ids)], figures, by))
+            skip = 0 if shared else len(item.context)
+            scores.append(self._score(item, nats[skip : skip + len(item.ids)], figures[skip:], by))
         return scores
+
+    def _shared_context(self, items: Sequence["_Item"]) -> State | None:
+        """Return the state after the context of all texts, or None if they have several or none."""
+        contexts = {item.context.tobytes() for item in items}
+        if len(contexts) != 1 or not len(items[0].context):
+            return None
+        return stream_nats(self.backend, items[0].context)[1]
 
     @cached_property
     def _words(self) -> WordReader:
@@ -195,8 +261,9 @@ class Scorer:
         after = by == "word" and not self.end and self._words.entries is not None
         return np.append(ids, EOS) if after else ids
 
-    def _documents(self, ids: Ids) -> list[Ids]:
-        """Cut ids after each EOS where the state resets."""
+    def _documents(self, context: Sequence[int] | Ids, ids: Ids) -> list[Ids]:
+        """Cut ids, and those of the context before them, after each EOS where the state resets."""
+        ids = np.concatenate([np.asarray(context, np.int64), ids])
         if not self.boundaries.resets:
             return [ids]
         cuts = np.flatnonzero(ids == EOS) + 1
@@ -208,21 +275,41 @@ class Scorer:
 
     def _marked(self, body: str) -> str:
         """Return a body with an END at each line end that ends a document."""
-        by_line = self.boundaries.text_document == "line" and not self.carry
-        return self.boundaries.mark(body) if by_line else body
+        return self.boundaries.mark(body) if self._by_line else body
 
-    def _encode(self, text: str) -> EncodedText:
-        text = self._body(text)
-        check_text(text)
-        ids = self.vocabulary.encode_marked(self._marked(text))[0].astype(np.int64)
-        if self.end:
-            ids = np.append(ids, EOS)
-        counts, _ = count_text(text + "\n" if self.end else text)
-        ends = np.array([len(ids)], np.int64)
-        return EncodedText(ids=ids, ends=ends, counts=counts, is_stream=not self.end)
+    def _item(self, text: str, context: str) -> "_Item":
+        """Encode a text with its context."""
+        body = self._body(text)
+        check_text(body)
+        before = self._before(context, body) if context else ""
+        marked = self._marked(before + body)
+        ids = self.vocabulary.encode_marked(marked)[0].astype(np.int64)
+        skip = 0
+        if before:
+            _, stops = token_spans(self.vocabulary, marked, ids)
+            skip = int(np.searchsorted(stops, len(before), "right"))
+        own = np.append(ids[skip:], EOS) if self.end else ids[skip:]
+        counts, _ = count_text(body + "\n" if self.end else body)
+        ends = np.array([len(own)], np.int64)
+        encoded = EncodedText(ids=own, ends=ends, counts=counts, is_stream=not self.end)
+        return _Item(
+            text=text, marked=marked, before=len(before), context=ids[:skip], encoded=encoded
+        )
 
-    def _carried(self, text: str, encoded: EncodedText, by: str) -> Score:
-        ids = encoded.ids
+    def _before(self, context: str, body: str) -> str:
+        """Return the part of a context that is read, with the blank that joins it to a body."""
+        if self.carry or isinstance(self.vocabulary, BackwardVocabulary):
+            other = named("carry") if self.carry else "a model that reads backward"
+            raise UsageError(
+                f"{named('context')} with {other}; expected independent texts that are read "
+                f"forward. Leave out {named('context')}"
+            )
+        opened = self.boundaries.open_document(context)
+        has_blank = not opened or opened[-1].isspace() or not body or body[0].isspace()
+        return opened if has_blank or self.vocabulary.unknown(" ") else opened + " "
+
+    def _carried(self, item: "_Item", by: str) -> Score:
+        ids = item.ids
         nats, after = stream_nats(self.backend, ids, self._state, self._last)
         figures: NDArray[Any] = np.empty(0)
         if by != "text":
@@ -230,53 +317,71 @@ class Scorer:
             figures = read_tokens(self.backend, read_ids, self._read(by), self._state, self._last)
         if len(ids):
             self._state, self._last = after, int(ids[-1])
-        return self._score(text, encoded, nats, figures, by)
+        return self._score(item, nats, figures, by)
 
-    def _score(
-        self, text: str, encoded: EncodedText, nats: Nats, figures: NDArray[Any], by: str
-    ) -> Score:
+    def _score(self, item: "_Item", nats: Nats, figures: NDArray[Any], by: str) -> Score:
         return Score(
-            text=text,
-            tally=tally(encoded, nats),
-            tokens=self._tokens(text, encoded, nats, figures) if by == "token" else (),
-            words=self._word_scores(text, encoded, nats, figures) if by == "word" else (),
+            text=item.text,
+            tally=tally(item.encoded, nats),
+            tokens=self._tokens(item, nats, figures) if by == "token" else (),
+            words=self._word_scores(item, nats, figures) if by == "word" else (),
+            word_rule=self.word_rule if by == "word" else None,
             unk_penalty=self.unk_penalty,
         )
 
-    def _word_scores(
-        self, text: str, encoded: EncodedText, nats: Nats, log_masses: Nats
-    ) -> tuple[WordScore, ...]:
-        body, ids = self._body(text), encoded.ids
-        own = len(ids) - self.end
-        starts, ends = token_spans(self.vocabulary, self._marked(body), ids[:own])
-        if text.count("\r") > body.count("\r"):  # line ends are read without their CR
-            kept = np.array([at for at in range(len(text)) if not _is_cr(text, at)], np.int64)
-            starts, ends = kept[starts], kept[ends - 1] + 1
+    def _word_scores(self, item: "_Item", nats: Nats, log_masses: Nats) -> tuple[WordScore, ...]:
+        text, ids = item.text, item.ids
+        skip = len(item.context)
+        all_ids = np.concatenate([item.context, ids[:-1] if self.end else ids])
+        starts, ends = token_spans(self.vocabulary, item.marked, all_ids)
+        starts, ends = starts[skip:] - item.before, ends[skip:] - item.before
+        if "\r\n" in text and self._by_line and not self.boundaries.crlf:
+            starts, ends = _with_cr(text, starts, ends)
         if self.end:
             starts, ends = np.append(starts, len(text)), np.append(ends, len(text))
         tokens = TokenNats(ids=ids, nats=nats, starts=starts, ends=ends, log_masses=log_masses)
         return self._words.words(text, tokens)
 
-    def _tokens(
-        self, text: str, encoded: EncodedText, nats: Nats, ranks: NDArray[Any]
-    ) -> tuple[TokenScore, ...]:
-        names = self.vocabulary.pieces(self._body(text)) + (["<eos>"] if self.end else [])
-        unknown = encoded.ids == self.vocabulary.unk
+    def _tokens(self, item: "_Item", nats: Nats, ranks: NDArray[Any]) -> tuple[TokenScore, ...]:
+        names = self.vocabulary.pieces(item.marked.replace(END, "\n"))[len(item.context) :]
+        unknown = item.ids == self.vocabulary.unk
         return tuple(
             TokenScore(
-                token=names[at],
-                id=int(encoded.ids[at]),
+                token=name,
+                id=int(item.ids[at]),
                 nats=float(nats[at]),
                 rank=int(ranks[at]),
                 oov=bool(unknown[at]),
             )
-            for at in range(len(names))
+            for at, name in enumerate(names + ["<eos>"] * self.end)
         )
 
 
-def _is_cr(text: str, at: int) -> bool:
-    """Return True for the CR of a CR LF."""
-    return text[at : at + 2] == "\r\n"
+@dataclass(frozen=True, kw_only=True)
+class _Item:
+    """A text to score: its ids and those of its context.
+
+    `marked` is what is encoded: the context, the blank that joins them, the text, with ENDs.
+    `before` counts the characters in it that precede the text.
+    """
+
+    text: str
+    marked: str
+    before: int
+    context: Ids
+    encoded: EncodedText
+
+    @property
+    def ids(self) -> Ids:
+        """Ids that are scored."""
+        return np.asarray(self.encoded.ids)
+
+
+def _with_cr(text: str, starts: Places, ends: Places) -> tuple[Places, Places]:
+    """Return spans in a text for spans in the same text with LF in place of CR LF."""
+    kept = [at for at in range(len(text)) if text[at : at + 2] != "\r\n"]
+    places = np.array([*kept, len(text)], np.int64)
+    return np.where(starts < 0, starts, places[starts]), places[ends - 1] + 1
 
 
 def read_tokens(

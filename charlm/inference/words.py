@@ -32,6 +32,11 @@ BOUNDARIES = ("trailing", "leading")
 it."""
 WORD_CHARS = ("blank", "text")
 """Rules for the cut of words: at blanks, or into the pieces of `--words text`."""
+STATEMENTS = {
+    "trailing": "a word's surprisal includes that it ends there, and no blank",
+    "leading": "a word's surprisal includes the blank before it, and not that it ends",
+}
+"""What the surprisal of a word includes, by the rule for its boundary."""
 BLANKS = "\t\n\x0b\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 """Characters with the Unicode property White_Space, for a regular expression."""
 APOSTROPHES = ("'", "’")
@@ -73,7 +78,15 @@ class WordRule:
         check_choice(named("word_chars"), self.chars, WORD_CHARS)
 
     def __str__(self) -> str:
-        return f"{self.boundary}, {self.chars}"
+        return f"{self.boundary} {self.chars}"
+
+    @property
+    def statement(self) -> str:
+        """Sentence that states the rule."""
+        cut = (
+            "what blanks separate" if self.chars == "blank" else "pieces of text, punctuation apart"
+        )
+        return f"Words are {cut}; {STATEMENTS[self.boundary]} (--boundary {self.boundary})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +167,9 @@ class WordReader:
             nats += costs
             gaps -= np.where(nexts > stops, costs, 0.0)
             nats[1:] -= np.where(nexts[:-1] > stops[:-1], 0.0, costs[:-1])
+            if self.entries is not None and firsts[0] == 0 and tokens.starts[0] < 0:
+                nats[0] += tokens.log_masses[0]  # it begins with the blank after the context
+                gaps[0] -= tokens.log_masses[0]
         columns = (starts, ends, nats, gaps, stops - firsts, unknown[stops] > unknown[firsts])
         return tuple(
             WordScore(

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from charlm.inference.scoring import Score
+from charlm.inference.words import WordRule
 from charlm.text.sources.delimited import quoted_field
 from charlm.units import LOG_BASES, Tally, finite
 
@@ -33,10 +34,22 @@ class ScoredRow:
 
 
 class Writer(ABC):
-    """Base of the formats. With `tokens` each token has a line; `kept` are columns to copy."""
+    """Base of the formats.
 
-    def __init__(self, log_base: str = "e", *, tokens: bool = False, kept: Sequence[str] = ()):
-        self.log_base, self.tokens, self.kept = log_base, tokens, kept
+    `by` is what has a line: "text", "word" or "token". `word_rule` is the rule of the words, `kept`
+    are columns to copy.
+    """
+
+    def __init__(
+        self,
+        log_base: str = "e",
+        *,
+        by: str = "text",
+        word_rule: WordRule | None = None,
+        kept: Sequence[str] = (),
+    ) -> None:
+        self.log_base, self.by, self.kept = log_base, by, kept
+        self.word_rule = word_rule or WordRule()
 
     @property
     def own_columns(self) -> list[str]:
@@ -61,7 +74,7 @@ class Writer(ABC):
 
 
 class _Delimited(Writer):
-    """Base of `tsv` and `csv`: a header, then a line for each text or token."""
+    """Base of `tsv` and `csv`: a header, then a line for each text, word or token."""
 
     separator: str
     quoted_name: bool
@@ -70,7 +83,10 @@ class _Delimited(Writer):
     def own_columns(self) -> list[str]:
         """See `Writer.own_columns`."""
         base = f"base_{self.log_base}"
-        if self.tokens:
+        if self.by == "word":
+            return ["sentence_id", "word_id", "word", f"surprisal_{base}", f"gap_{base}", "tokens",
+                    "oov", "start", "end", "word_rule"]  # fmt: skip
+        if self.by == "token":
             return ["sentence_id", "token_id", "token", f"surprisal_{base}", "rank", "oov",
                     f"penalized_surprisal_{base}"]  # fmt: skip
         return ["sentence_id", f"log_probability_{base}", "tokens", "oov", "bits_per_char",
@@ -78,14 +94,15 @@ class _Delimited(Writer):
 
     def header(self) -> str:
         """See `Writer.header`."""
-        marked = ("token" if self.tokens else "text") if self.quoted_name else None
+        marked = self.by if self.quoted_name else None
         names = [f'"{name}"' if name == marked else self._field(name) for name in self.own_columns]
         return self.separator.join([*names, *map(self._field, self.kept)]) + "\n"
 
     def lines(self, row: ScoredRow) -> str:
         """See `Writer.lines`."""
         kept = [row.kept.get(name, "") for name in self.kept]
-        cells = list(self._token_cells(row.score) if self.tokens else self._text_cells(row.score))
+        find = {"text": self._text_cells, "word": self._word_cells, "token": self._token_cells}
+        cells = list(find[self.by](row.score))
         empty = [[""] * (len(self.own_columns) - 1)]
         return "".join(
             self.separator.join(map(self._field, [str(row.number), *line, *kept])) + "\n"
@@ -101,6 +118,18 @@ class _Delimited(Writer):
             f"{tally.bits_per_char:.6f}" if tally.chars else "",
             f"{self._log(score.penalized_log_probability):.6f}", score.text,
         ]  # fmt: skip
+
+    def _word_cells(self, score: Score | None) -> Iterable[list[str]]:
+        """Yield a line for each word; a text of blanks has one for its gap."""
+        for place, word in enumerate(score.words if score else (), start=1):
+            yield [
+                str(place), word.word, f"{self._log(word.nats):.6f}", f"{self._log(word.gap):.6f}",
+                str(word.tokens), str(int(word.oov)), str(word.start), str(word.end),
+                str(self.word_rule),
+            ]  # fmt: skip
+        if score and score.tally.tokens and not score.words:
+            gap = f"{self._log(score.tally.nats):.6f}"
+            yield ["", "", "", gap, "", "", "", "", str(self.word_rule)]
 
     def _token_cells(self, score: Score | None) -> Iterable[list[str]]:
         for place, token in enumerate(score.tokens if score else (), start=1):
@@ -153,7 +182,21 @@ class Jsonl(Writer):
             "unk_penalty": score and score.unk_penalty,
             **(score.tally.summary() if score else empty),
         }
-        if self.tokens:
+        if self.by == "word":
+            content["word_rule"] = str(self.word_rule)
+            content["word_scores"] = [
+                {
+                    "word": word.word,
+                    "surprisal": finite(self._log(word.nats)),
+                    "gap": finite(self._log(word.gap)),
+                    "tokens": word.tokens,
+                    "oov": word.oov,
+                    "start": word.start,
+                    "end": word.end,
+                }
+                for word in (score.words if score else ())
+            ]
+        if self.by == "token":
             content["token_scores"] = [
                 {
                     "token": token.token,

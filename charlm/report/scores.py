@@ -9,6 +9,7 @@ from rich.text import Text
 from charlm.errors import UsageError
 from charlm.files.escapes import escape_unprintable
 from charlm.inference.scoring import Score
+from charlm.inference.words import WordRule
 from charlm.report.formats import ScoredRow, Writer, output_names
 from charlm.report.tables import BAR_WIDTH, plain_table
 from charlm.report.text import number, shortened, visible
@@ -16,6 +17,10 @@ from charlm.runs.run import Run
 from charlm.text.sources.rows import Record
 from charlm.units import LOG_BASES
 
+HEADS = {"e": "nats", "2": "bits", "10": "log10"}
+"""Heading of a column of surprisals, by the base of the logarithm."""
+WORD_WIDTH = 30
+"""Maximum width of a word in a table."""
 TEXT_LINES = 4
 """Maximum number of lines for a ranked text in a table."""
 Rows = list[tuple[Record, Score | None]]
@@ -100,10 +105,9 @@ def _ranks(scores: Sequence[Score | None]) -> tuple[dict[int, int], int | None]:
 def token_table(score: Score, log_base: str) -> Table:
     """Return a row for each token of a text: surprisal, rank, running sum, bar."""
     unit = LOG_BASES[log_base]
-    head = {"e": "nats", "2": "bits", "10": "log10"}[log_base]
-    table = plain_table("<token", head, "rank", "sum", "<surprisal")
+    table = plain_table("<token", HEADS[log_base], "rank", "sum", "<surprisal")
     total = 0.0
-    most = max((token.nats for token in score.tokens), default=1.0) or 1.0
+    most = max((token.nats for token in score.tokens), default=0.0)
     for token in score.tokens:
         total += token.nats
         table.add_row(
@@ -111,9 +115,30 @@ def token_table(score: Score, log_base: str) -> Table:
             number(token.nats / unit, 3),
             str(token.rank),
             number(total / unit, 3),
-            Text("█" * round(BAR_WIDTH * token.nats / most), style="cyan"),
+            _bar(token.nats, most),
         )
     return table
+
+
+def word_table(score: Score, log_base: str, rule: WordRule) -> Table:
+    """Return a row for each word of a text: surprisal, gap, tokens, bar."""
+    unit = LOG_BASES[log_base]
+    table = plain_table("<word", HEADS[log_base], "gap", "tokens", f"<surprisal ({rule})")
+    most = max((word.nats for word in score.words), default=0.0)
+    for word in score.words:
+        table.add_row(
+            Text(shortened(word.word, WORD_WIDTH) + (" (UNK)" if word.oov else "")),
+            number(word.nats / unit, 3),
+            number(word.gap / unit + 0.0, 3),
+            number(word.tokens),
+            _bar(word.nats, most),
+        )
+    return table
+
+
+def _bar(nats: float, most: float) -> Text:
+    """Return a bar whose length is the fraction of the most nats; nothing for negative ones."""
+    return Text("█" * round(BAR_WIDTH * max(nats, 0.0) / most if most > 0.0 else 0), style="cyan")
 
 
 class _Columns:
