@@ -133,14 +133,11 @@ def score(
 
     Example:  charlm score "the apple and pear salad" "the apple and pair salad"
     """
-    texts, part = texts or [], "--tokens" if tokens else f"--by {by}"
-    by = _part(by, tokens)
-    _check_output(output, log_base, by=by, part=part, keep=keep, rank=rank, carry=carry)
+    texts, by = texts or [], _part(by, tokens)
+    _check_output(output, log_base, by=by, tokens=tokens, keep=keep, rank=rank, carry=carry)
     from_stdin = _check_source(texts, file, reading, keep=keep, context_column=context_column)
     rule = _word_rule(by, boundary, word_chars)
     model = options.open_model(run, checkpoints, engine, weights, with_)
-    if not model.run.boundaries.has_ends:
-        say("This model was trained on continuous text, so the end of a sentence is not scored")
     batches = _sentences(model, texts, file, reading, from_stdin=from_stdin)
     scorer = model.scorer(carry=carry, lines=carry, unk_penalty=unk_penalty, word_rule=rule)
     contexts = _contexts(model, context, context_column)
@@ -154,11 +151,9 @@ def score(
             units = model.vocabulary.spec.whole_words
             table_rows = list(chain.from_iterable(rows))
             _write_tables(table_rows, columns or [], log_base, ranked=ranked, words=units)
-            _write_parts(table_rows, log_base, by, rule)
-            counts.update(score.tally.oov for _, score in table_rows if score)
+            _write_parts(table_rows, log_base, by, rule, counts)
         else:
-            name = "tsv" if output == "auto" else output
-            _write_lines(rows, _writer(name, log_base, by, rule), columns, counts)
+            _write_lines(rows, _writer(output, log_base, by, rule), columns, counts)
     _warn_of_unknown(model, counts, unk_penalty)
 
 
@@ -189,7 +184,9 @@ def _sentences(
     *,
     from_stdin: bool,
 ) -> "Batches":
-    """Return the sentences in batches; report mistakes and unknown characters in arguments."""
+    """Return the sentences in batches; warn of what is not scored, and of slips in arguments."""
+    if not model.run.boundaries.has_ends:
+        say("This model was trained on continuous text, so the end of a sentence is not scored")
     rules = {"keep_cr": model.run.boundaries.crlf, **reading}
     if from_stdin and reading.get("input_format", "auto") in ("auto", "text"):
         return api.scoring.stream_sentences(stdin_blocks(), "standard input", rules, say)
@@ -234,19 +231,16 @@ def _check_output(
     log_base: str,
     *,
     by: str,
-    part: str,
+    tokens: bool,
     keep: list[str] | None,
     rank: bool,
     carry: bool,
 ) -> None:
-    """Raise UsageError for options of the output that are invalid, alone or together.
-
-    `part` is the flag for `by` as it was typed.
-    """
+    """Raise UsageError for options of the output that are invalid, alone or together."""
     check_choice("--format", output, FORMATS)
     check_choice("--log-base", log_base, LOG_BASES)
     if output == "scores" and (by != "text" or keep):
-        flag = part if by != "text" else "--keep"
+        flag = "--tokens" if tokens else f"--by {by}" if by != "text" else "--keep"
         raise UsageError(f"{flag} with --format scores, which has none; expected another format")
     if rank and output not in ("auto", "table"):
         raise UsageError(f"--rank with --format {output}; only the format table shows ranks")
@@ -314,7 +308,7 @@ def _column_names(keep: list[str]) -> list[str]:
 def _writer(name: str, log_base: str, by: str, rule: "WordRule") -> "Writer":
     from charlm.report.formats import FORMATS as WRITERS
 
-    return WRITERS[name](log_base, by=by, word_rule=rule)
+    return WRITERS["tsv" if name == "auto" else name](log_base, by=by, word_rule=rule)
 
 
 def _write_lines(
@@ -350,10 +344,13 @@ def _write_tables(
     render(score_table(scores, log_base, terminal_width(), rank=ranked, words=words, kept=kept))
 
 
-def _write_parts(rows: "Rows", log_base: str, by: str, rule: "WordRule") -> None:
-    """Write a table of the words or tokens of each text."""
+def _write_parts(
+    rows: "Rows", log_base: str, by: str, rule: "WordRule", counts: Counter[int]
+) -> None:
+    """Write a table of the words or tokens of each text; count the unknown tokens of each."""
     from charlm.report.scores import token_table, word_table
 
+    counts.update(score.tally.oov for _, score in rows if score)
     for _, score in rows if by != "text" else ():
         if score:
             write("\n")
