@@ -48,7 +48,8 @@ class Writer(ABC):
         word_rule: WordRule | None = None,
         kept: Sequence[str] = (),
     ) -> None:
-        self.log_base, self.by, self.kept = log_base, by, kept
+        self.log_base, self.kept = log_base, kept
+        self.by: str | None = by
         self.word_rule = word_rule or WordRule()
 
     @property
@@ -102,7 +103,7 @@ class _Delimited(Writer):
         """See `Writer.lines`."""
         kept = [row.kept.get(name, "") for name in self.kept]
         find = {"text": self._text_cells, "word": self._word_cells, "token": self._token_cells}
-        cells = list(find[self.by](row.score))
+        cells = list(find[self.by or "text"](row.score))
         empty = [[""] * (len(self.own_columns) - 1)]
         return "".join(
             self.separator.join(map(self._field, [str(row.number), *line, *kept])) + "\n"
