@@ -104,6 +104,7 @@ class Accuracy:
     ties: int
     equal_oov_pairs: int
     equal_oov_correct: int
+    equal_oov_ties: int
 
     @property
     def accuracy(self) -> float:
@@ -123,6 +124,7 @@ class Accuracy:
             "correct": self.correct, "ties": self.ties, "accuracy": self.accuracy,
             "low": low, "high": high, "equal_oov_pairs": self.equal_oov_pairs,
             "equal_oov_correct": self.equal_oov_correct,
+            "equal_oov_ties": self.equal_oov_ties,
             "equal_oov_accuracy": self.equal_oov_accuracy,
         }  # fmt: skip
 
@@ -240,4 +242,5 @@ def _accuracy(name: str, phenomenon: str, scores: Sequence[Answer]) -> Accuracy:
         ties=sum(score.is_tie for score in scores),
         equal_oov_pairs=len(equal),
         equal_oov_correct=sum(score.is_correct for score in equal),
+        equal_oov_ties=sum(score.is_tie for score in equal),
     )

@@ -35,19 +35,26 @@ def accuracy_table(accuracies: Sequence[Accuracy], title: str) -> Table:
 
 def total_table(result: PairsResult) -> Table:
     """Return the figures of all pairs with their 95 % intervals, and the means over paradigms."""
-    total, table = result.total, plain_table("<", "pairs", "correct", "<", "<95 % interval")
-    for name, pairs, correct in (
-        ("all pairs", total.pairs, total.correct),
-        ("pairs with equally many UNK", total.equal_oov_pairs, total.equal_oov_correct),
+    table = plain_table("<", "pairs", "ties", "correct", "", "<95 % interval")
+    total = result.total
+    for name, pairs, ties, correct in (
+        ("all pairs", total.pairs, total.ties, total.correct),
+        (
+            "pairs with equally many UNK",
+            total.equal_oov_pairs,
+            total.equal_oov_ties,
+            total.equal_oov_correct,
+        ),
     ):
         low, high = wilson_interval(correct, pairs)
         shown = f"{100 * low:.1f} to {100 * high:.1f} %" if pairs else "-"
         fraction = correct / pairs if pairs else None
-        table.add_row(name, number(pairs), number(correct), percent(fraction), shown)
+        figures = (number(pairs), number(ties), number(correct))
+        table.add_row(name, *figures, percent(fraction), shown)
     if len(result.paradigms) > 1:
         count = f"mean of {len(result.paradigms)} paradigms"
-        table.add_row(count, "", "", percent(result.mean_accuracy))
-        table.add_row(f"{count}, equal UNK", "", "", percent(result.mean_equal_oov_accuracy))
+        table.add_row(count, "", "", "", percent(result.mean_accuracy))
+        table.add_row(f"{count}, equal UNK", "", "", "", percent(result.mean_equal_oov_accuracy))
     return table
 
 
