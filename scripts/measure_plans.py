@@ -2,16 +2,21 @@
 
     CHARLM_DATA=folder python scripts/measure_plans.py speeds
     CHARLM_DATA=folder python scripts/measure_plans.py runs [--share 0/2] [--threads 1]
+    CHARLM_DATA=folder python scripts/measure_plans.py ngrams
     python scripts/measure_plans.py table
     python scripts/measure_plans.py --design validation verdict
 
 `--design passes` varies the passes over small texts. `--design validation` compares the planner's
 choice with eight random points, at equal time, on texts that the constants do not come from.
+`--design plans` trains the planner's choice on further texts, for as many passes as a machine of
+300 billion operations a second makes in that time.
 
 `speeds` measures the training speed of each point; keep the machine idle. `runs` trains each point
 for the steps that its minutes allow at that speed, so results do not depend on other load, and
 several workers can share the points. Results in the file are not measured again. Validation texts
 are cut to 100,000 tokens (WikiText-2: 20,000). Figures are calibrated, as in `charlm train`.
+`ngrams` adds the loss of n-grams on each of these texts, which `fit_expectation.py` needs. Records
+of the kind "recipe" are whole trainings of RESULTS.md, judged on all of the validation text.
 """
 
 import argparse
@@ -21,7 +26,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date
 from functools import cache
@@ -44,6 +49,7 @@ from charlm.training.plan.planner import plan
 from charlm.training.pretrained import set_output_bias
 from charlm.training.trainer import Trainer
 from plan_points import (
+    FURTHER,
     LEFT_OUT,
     RANDOM_POINTS,
     TEXTS,
@@ -59,6 +65,8 @@ CPU = torch.device("cpu")
 TRAINING_SHARE = 0.95
 """Fraction of the minutes for training; the rest is for validation."""
 SPEED_SECONDS, ROUNDS = 1.0, 3
+QUIET_SPEED = 3e11
+"""Operations per second that plans of further texts assume."""
 
 
 def validation(lengths: tuple[float, ...] = (1.0, 3.0)) -> Iterator[tuple[str, float, Point]]:
@@ -70,7 +78,21 @@ def validation(lengths: tuple[float, ...] = (1.0, 3.0)) -> Iterator[tuple[str, f
                 yield name, minutes, random_point(number)
 
 
-def planned_point(name: str, minutes: float) -> Point:
+def plans(lengths: tuple[float, ...] = (1.0, 3.0)) -> Iterator[tuple[str, float, Point]]:
+    """Yield the planner's point, with its passes, for each further text and each time.
+
+    A short text has one point, since all its useful passes take less than the shortest time.
+    """
+    known: list[tuple[str, Point]] = []
+    for minutes in lengths:
+        for name in FURTHER:
+            point = planned_point(name, minutes, lambda: QUIET_SPEED)
+            if (name, point) not in known:
+                known.append((name, point))
+                yield name, minutes, point
+
+
+def planned_point(name: str, minutes: float, measure: Callable[[], float] | None = None) -> Point:
     """Return the point that the planner chooses, from the results if it is there."""
     known = result_of("plan", name, minutes, {})
     if known:
@@ -78,20 +100,20 @@ def planned_point(name: str, minutes: float) -> Point:
     settings = settings_from(
         TEXTS[name].settings().to_dict() | {"training": {"minutes": minutes, "seed": 1}}
     )
-    planned = plan(settings, dataset_of(name), CPU, lambda model: precision(name, model))
+    planned = plan(settings, dataset_of(name), CPU, lambda model: precision(name, model), measure)
     model, training = planned.settings.model, planned.settings.training
     assert model.num_layers and model.hidden_size and training.batch_size and training.bptt
     chosen = make_point(
         model.num_layers, model.hidden_size, training.batch_size, training.bptt,
         training.learning_rate or 0.0, model.dropout or 0.0,
     ) | {"unigrams": True, "planned": True}  # fmt: skip
-    if training.minutes != minutes:  # the text is too small for that time
-        chosen["passes"] = round(planned.passes, 1)
+    if measure or training.minutes != minutes:  # the text is too small for that time
+        chosen["passes"] = round(planned.passes, 3)
     add("plan", name, minutes, {}, {"chosen": chosen})
     return chosen
 
 
-DESIGNS = {"rules": design, "passes": small, "validation": validation}
+DESIGNS = {"rules": design, "passes": small, "validation": validation, "plans": plans}
 
 
 @cache
@@ -190,7 +212,6 @@ def result(name: str, point: Point, minutes: float, tokens_per_second: float) ->
         "weights": trainer.model.parameter_count(),
         "train_tokens": len(dataset.train.ids),
         "vocab_size": len(dataset.vocabulary),
-        "ngram_nats": round(plain_nats(name), 5),
     }
 
 
@@ -205,13 +226,17 @@ def plain_nats(name: str) -> float:
 def main() -> None:
     """Measure missing results, or print the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["speeds", "runs", "table", "verdict"])
+    parser.add_argument("what", choices=["speeds", "runs", "ngrams", "table", "verdict"])
     parser.add_argument("--share", default="0/1", help="this worker / all workers, such as 0/2")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--texts", nargs="*", default=list(TEXTS), choices=list(TEXTS))
     parser.add_argument("--design", default="rules", choices=list(DESIGNS))
     parser.add_argument("--minutes", type=float, help="only points with this number of minutes")
     options = parser.parse_args()
+    if options.what == "ngrams":
+        for name in options.texts:
+            add("ngram", name, None, {}, {"nats": round(plain_nats(name), 5)})
+        return
     chosen = DESIGNS[options.design]()
     if options.design == "validation" and options.minutes:
         chosen = validation((options.minutes,))

@@ -25,12 +25,14 @@ class Text:
     document: str | None = None
     unit: str = "char"
     words: str = "text"
+    column: str | None = None
     centre: tuple[int, int, int, float] = (256, 16, 64, 4e-3)  # hidden, rows, batch, rate
     judged_on: tuple[int, int] = (100_000, 40_000)  # tokens, and how many of them calibrate
 
     def settings(self) -> Settings:
         """Return the settings of `charlm train` for this corpus."""
-        corpus: dict[str, Any] = {"document": self.document} if self.document else {}
+        chosen = {"document": self.document, "column": self.column}
+        corpus: dict[str, Any] = {key: value for key, value in chosen.items() if value}
         if self.valid:
             corpus["valid"] = (str(DATA / self.valid),)
         return Settings(
@@ -58,6 +60,13 @@ TEXTS = {
         ("wikitext2/train.txt",), "wikitext2/valid.txt", "stream", "word", "whitespace",
         judged_on=(20_000, 5_000),
     ),
+    "korean": Text(("multilingual/ko.txt",)),
+    "chinese": Text(("multilingual/zh.txt",)),
+    "enwik8": Text(("enwik8/enwik8.prefix4M.xml",)),
+    "captions": Text(("tasks/multi30k/train.tsv.gz",), column="en", document="line"),
+    "tweets": Text(("tasks/tweets/train.tsv.gz",), column="text", document="line"),
+    "prose-word": Text(("prose20/prose20.valid.txt",), unit="word"),
+    "reviews-word": Text(("tasks/imdb/unsup.sample.txt.gz",), unit="word", document="line"),
 }  # fmt: skip
 
 SMALL = ("english", "arabic")
@@ -66,6 +75,9 @@ SMALL_PASSES = ((15, 0.3), (25, 0.4), (35, 0.4), (50, 0.4), (100, 0.4))
 """Passes over the small texts, with the planner's dropout for that number of passes."""
 
 LEFT_OUT = ("russian", "prose", "wikitext2")
+
+FURTHER = ("korean", "chinese", "enwik8", "captions", "tweets", "prose-word", "reviews-word")
+"""Texts on which only plans are measured, for the expectation."""
 
 RANDOM_POINTS = 8
 

@@ -11,6 +11,7 @@ from helpers import oracle_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from charlm.ngram import kneser_ney
 from charlm.ngram.kneser_ney import FALLBACK, count, discounts_of, estimate, fit, ngram_nats
 from charlm.ngram.model import NgramModel
 from charlm.text.tokenizers.tokenizer_json import EOS
@@ -140,9 +141,22 @@ def test_the_shortest_texts_have_a_model(ids: list[int], order: int) -> None:
 def test_the_nats_are_those_of_the_best_order() -> None:
     drawn = np.random.default_rng(0).integers(2, 6, 400)
     train, other = np.repeat(drawn[:300], 2), np.repeat(drawn[300:], 2)
-    nats = [fit(train, 6, order)[0].text_nats(other).mean() for order in range(1, 9)]
+    nats = [fit(train, 6, order)[0].text_nats(other).mean() for order in kneser_ney.ORDERS]
     assert ngram_nats(train, other, 6) == pytest.approx(min(nats))
     assert math.isnan(ngram_nats(np.array([1, 2]), np.array([], np.int64), 4))
+
+
+def test_the_nats_of_a_long_text_are_those_of_pieces_spread_over_it(monkeypatch) -> None:
+    """Its beginning may be easier than the rest."""
+    train = np.random.default_rng(0).choice([2, 3], 500, p=[0.9, 0.1])
+    easy, hard = np.full(200, 2), np.full(200, 3)
+    other = np.concatenate([easy, hard])
+    whole = ngram_nats(train, other, 4)
+    monkeypatch.setattr(kneser_ney, "MAX_EVALUATED", 100)
+    monkeypatch.setattr(kneser_ney, "PIECES", 4)
+    assert ngram_nats(train, other, 4) == pytest.approx(whole, rel=0.05)
+    assert len(kneser_ney._spread(other)) == 100
+    assert kneser_ney._spread(other)[[0, -1]].tolist() == [2, 3]
 
 
 def words_of(path: Path) -> list[str]:

@@ -36,8 +36,8 @@ class UnitSpec:
     """Training tokens for each weight of a model that learns most in a given time."""
     bptt: int = 64
     """Default window length, in tokens."""
-    expectation: str = ""
-    """Kind of measured runs from which a plan predicts the loss; empty without any."""
+    has_expectation: bool = False
+    """True if plans were measured with it, so that a plan predicts the loss."""
     preview_tokens: int = 200
     """Length of the sample after training."""
 
@@ -51,7 +51,7 @@ UNITS: dict[str, UnitSpec] = {
         type_counter="charlm.text.tokenizers.building:count_chars",
         settings=("min_count", "max_size"),
         plural="characters",
-        expectation="letters",
+        has_expectation=True,
     ),
     "byte": UnitSpec(
         vocabulary="charlm.text.tokenizers.letters:ByteVocabulary",
@@ -60,7 +60,7 @@ UNITS: dict[str, UnitSpec] = {
         letter="byte",
         byte_level=True,
         plural="bytes",
-        expectation="letters",
+        has_expectation=True,
     ),
     "word": UnitSpec(
         vocabulary="charlm.text.tokenizers.words:WordVocabulary",
@@ -73,7 +73,7 @@ UNITS: dict[str, UnitSpec] = {
         plural="words and blanks",
         tokens_per_weight=0.3,
         bptt=70,
-        expectation="words",
+        has_expectation=True,
         preview_tokens=40,
     ),
     "bpe": UnitSpec(
