@@ -2,11 +2,10 @@
 
 import gzip
 import json
-import os
 from pathlib import Path
 
 import pytest
-from helpers import Call
+from helpers import Call, oracle_file
 
 import charlm
 from charlm.api import rescoring
@@ -170,6 +169,16 @@ def test_unknown_words_have_a_price_which_is_reported(
     assert difference == pytest.approx(15.0, abs=1e-5)
 
 
+def test_a_mixture_rescores_too(call: Call, here: Path) -> None:
+    """A run mixed with itself gives its own scores."""
+    written(here / "lists.jsonl", JSONL)
+    plain = call("rescore", "lists.jsonl", "--run", "prose")[1]
+    code, out, err = call("rescore", "lists.jsonl", "--run", "prose", "--with", "prose=0.25")
+    assert (code, "0.25" in err) == (0, True)
+    pairs = zip(json.loads(plain)["hyps"], json.loads(out)["hyps"], strict=True)
+    assert all(old["charlm"] == pytest.approx(new["charlm"], abs=1e-4) for old, new in pairs)
+
+
 REFUSED = [
     ("srilm", "-1 0 2 a b\n-2 0\n", "line 2 has 2 fields"),
     ("srilm", "-1 0 3 a b\n", "'3' as nwords, before 2 words"),
@@ -296,12 +305,32 @@ def test_the_library_rescores_and_tunes(model: charlm.Model, tmp_path: Path) -> 
     )
 
 
-@pytest.mark.parametrize("weights", [(0.0, 0.0)])
-@pytest.mark.skipif("CHARLM_ORACLES" not in os.environ, reason="needs the golden n-best lists")
-def test_golden_lists_without_a_language_model(weights: tuple[float, float]) -> None:
-    """SRILM's rescore-reweight with lmw 0 chooses the hypotheses 4, 2, 1."""
-    folder = Path(os.environ["CHARLM_ORACLES"]) / "ngram" / "nbest"
-    lists = rescoring.read_lists(folder)
+REWEIGHTED = {
+    (0.0, 0.0): [4, 2, 1],
+    (0.05, 0.0): [4, 2, 3],
+    (0.1, 0.0): [4, 2, 3],
+    (0.5, 0.0): [4, 3, 2],
+    (1.0, 0.0): [1, 3, 2],
+    (8.0, 0.0): [1, 3, 2],
+    (0.2, 0.3): [4, 3, 3],
+}
+"""Weights of lscore and of words → the best hypotheses by SRILM's rescore-reweight."""
+
+
+@pytest.mark.parametrize(("weights", "places"), REWEIGHTED.items())
+def test_golden_lists_have_the_best_hypotheses_of_srilm(
+    weights: tuple[float, float], places: list[int]
+) -> None:
+    lists = rescoring.read_lists(oracle_file("ngram/rescored"))
+    assert lists.features == ("ascore", "lscore", "words")
     best = lists.best({"ascore": 1.0, "lscore": weights[0], "words": weights[1]})
-    places = [each.line for each in best]
-    assert places == [4, 2, 1]
+    assert [each.line for each in best] == places
+
+
+def test_golden_lists_are_tuned_to_no_errors() -> None:
+    """As by nbest-optimize, which finds 0 errors at 0.125 : 1."""
+    lists = rescoring.read_lists(oracle_file("ngram/rescored"))
+    start = {"ascore": 1.0, "lscore": 1.0, "words": 0.0}
+    references = rescoring.read_references(lists, oracle_file("ngram/nbest.refs"))
+    weights = charlm.tune_weights(lists, references, start=start)
+    assert [each.line for each in lists.best(weights)] == [1, 3, 2]

@@ -81,6 +81,7 @@ def rescore(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of tuning, bootstrap.")] = 0,
     out: Out = None,
     as_json: options.Json = False,
+    with_: options.With = None,
     engine: options.Engine = "auto",
     run: options.Run = None,
     checkpoints: options.Checkpoints = None,
@@ -100,7 +101,7 @@ def rescore(
     read = {"acoustic": acoustic, "graph": graph, "beam": beam, **decoding}
     nbest = api.rescoring.read_lists(lists, format=format_name, warn=say, **read)
     references = refs and api.rescoring.read_references(nbest, refs, **decoding)
-    model = options.open_model(run, checkpoints, engine)
+    model = options.open_model(run, checkpoints, engine, with_=with_)
     nbest = api.rescoring.rescore(model, nbest, unk_penalty=unk_penalty, warn=say)
     weights = _weights(nbest, weights_file, pairs, lm_weight, word_bonus)
     if references and tune:
