@@ -179,6 +179,16 @@ def test_a_mixture_rescores_too(call: Call, here: Path) -> None:
     assert all(old["charlm"] == pytest.approx(new["charlm"], abs=1e-4) for old, new in pairs)
 
 
+def test_bytes_are_decoded_and_warned_of_once(call: Call, here: Path) -> None:
+    (here / "k").write_bytes("u-1 a cat\r\n".encode("utf-8-sig"))
+    code, out, err = call("rescore", "k", "--run", "prose")
+    assert (code, err.count("byte-order mark")) == (0, 1)
+    (here / "k16").write_bytes("u-1 a cat\r\n".encode("utf-16"))
+    assert call("rescore", "k16", "--run", "prose", "--encoding", "utf-16")[:2] == (0, out)
+    code, _, err = call("rescore", "-", "--run", "prose")
+    assert (code, "standard input" in err) == (2, True)
+
+
 REFUSED = [
     ("srilm", "-1 0 2 a b\n-2 0\n", "line 2 has 2 fields"),
     ("srilm", "-1 0 3 a b\n", "'3' as nwords, before 2 words"),
@@ -267,6 +277,7 @@ def test_references_that_do_not_fit_are_refused(
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
+        (["--best", "--weights", "nan.json"], "weight of words is nan"),
         (["--tune"], "--tune has no effect without --refs"),
         (["--beam", "3"], "--beam with lists in the format kaldi"),
         (["--format", "nemo"], "Add --beam N"),
@@ -282,6 +293,7 @@ def test_options_that_do_not_fit_are_refused(
     options: list[str], problem: str, call: Call, here: Path
 ) -> None:
     written(here / "words", KALDI)
+    written(here / "nan.json", '{"weights": {"charlm": 1, "words": NaN}}')
     code, _, err = call("rescore", "words", "--run", "prose", *options)
     assert code == 2
     assert problem in err

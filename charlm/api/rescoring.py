@@ -54,13 +54,25 @@ def read_lists(
     takes warnings. Raises CorpusError for a file that is not in the format.
     """
     check_choice("format", format, ("auto", *FORMATS))
+    if str(path) == "-":
+        raise UsageError(
+            "lists on standard input, which can be read only once; expected a file. Save them"
+        )
+    reported = set[str]()
+
+    def warn_once(text: str) -> None:
+        """Pass on a warning, but not again when a recognised file is read."""
+        if text not in reported:
+            reported.add(text)
+            warn(text)
+
     files = NBestFiles(
         path=Path(path),
         acoustic=None if acoustic is None else Path(acoustic),
         graph=None if graph is None else Path(graph),
         beam=beam,
         reading=ReadSettings(encoding=encoding, errors=errors),
-        warn=warn,
+        warn=warn_once,
     )
     return read_nbest(files, format)
 

@@ -170,7 +170,7 @@ def _weights(
         )
     named = {"charlm": lm_weight, "words": word_bonus}
     typed |= {name: value for name, value in named.items() if value is not None}
-    for name, value in typed.items():
+    for name, value in (weights | typed).items():
         if not math.isfinite(value):
             raise UsageError(f"the weight of {name} is {value}; expected a finite number")
     return weights | typed

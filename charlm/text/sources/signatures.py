@@ -6,7 +6,7 @@ import re
 from charlm.errors import CorpusError
 
 CONVERT = (
-    "Convert it, for example with iconv; train, eval, score, compare and vocab also take --encoding"
+    "Convert it, for example with iconv; most commands that read files also take --encoding"
 )
 
 LOOKS_LIKE = "looks like"
