@@ -161,7 +161,7 @@ def test_the_message_for_invalid_bytes_has_place_and_advice(tmp_path):
     message = re.sub(r" \(it could also be .*?\)", "", str(caught.value))
     assert message == (
         f"{path}: line 3, byte 10: 0x92 is not valid UTF-8; the file seems to be CP1252. "
-        "Convert it, for example with iconv; train, eval, score, compare and vocab also take "
+        "Convert it, for example with iconv; most commands that read files also take "
         "--encoding cp1252 or --errors replace."
     )
     assert whole(path, encoding="cp1252") == "one\ntwo\nit’s late, café naïve"

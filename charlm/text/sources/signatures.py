@@ -5,9 +5,7 @@ import re
 
 from charlm.errors import CorpusError
 
-CONVERT = (
-    "Convert it, for example with iconv; most commands that read files also take --encoding"
-)
+CONVERT = "Convert it, for example with iconv; most commands that read files also take --encoding"
 
 LOOKS_LIKE = "looks like"
 """First words of the place of a `CorpusError` that concerns a whole file."""
