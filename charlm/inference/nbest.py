@@ -33,14 +33,14 @@ def hypothesis_errors(utterance: Utterance, reference: str, *, chars: bool = Fal
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Hypotheses of all utterances, padded to the longest list.
+    """Hypotheses of all utterances, padded to the longest list with copies of the first one.
 
-    `features` has the shape (K, U, H), `errors` (U, H), `is_padding` (U, H).
+    `features` has the shape (K, U, H), `errors` (U, H). Features are differences from those of the
+    first hypothesis, so a copy never comes before it.
     """
 
     features: Array
     errors: Ints
-    is_padding: NDArray[np.bool_]
 
     def scores(self, weights: Array) -> Array:
         """Return the scores (U, H), rounded as in `NBestLists.best`."""
@@ -51,8 +51,7 @@ class _Candidates:
 
     def count(self, weights: Array) -> int:
         """Return the errors of the best hypotheses."""
-        scores = np.where(self.is_padding, -np.inf, self.scores(weights))
-        chosen = scores.argmax(1)
+        chosen = self.scores(weights).argmax(1)
         return int(self.errors[np.arange(len(chosen)), chosen].sum())
 
 
@@ -107,25 +106,18 @@ def _candidates(
         return None
     width = max(len(counts) for _, counts in pairs)
     features = np.zeros((len(names), len(pairs), width))
-    padded = np.zeros((len(pairs), width), np.int64)
-    is_padding = np.ones((len(pairs), width), bool)
+    padded = np.empty((len(pairs), width), np.int64)
     for row, (utterance, counts) in enumerate(pairs):
-        size = len(counts)
         values = np.array([each.values(names) for each in utterance.hypotheses])
-        features[:, row, :size] = (values - values[0]).T  # a constant does not change the best
-        padded[row, :size] = counts
-        is_padding[row, :size] = False
-    return _Candidates(features, padded, is_padding)
+        features[:, row, : len(counts)] = (values - values[0]).T
+        padded[row] = counts[0]
+        padded[row, : len(counts)] = counts
+    return _Candidates(features, padded)
 
 
 def _spread(candidates: _Candidates) -> Array:
     """Return the standard deviation of each feature within the lists, 1 for a constant one."""
-    kept = ~candidates.is_padding
-    values = np.where(kept, candidates.features, 0.0)
-    counts = kept.sum(1)
-    means = values.sum(2) / counts
-    variance = np.where(kept, (candidates.features - means[:, :, None]) ** 2, 0.0).sum((1, 2))
-    spread = np.sqrt(variance / counts.sum())
+    spread = np.sqrt(candidates.features.var(axis=2).mean(1))
     return np.asarray(np.where(spread > 0.0, spread, 1.0))
 
 
@@ -166,7 +158,7 @@ def _line_search(candidates: _Candidates, weights: Array, place: int) -> float:
     without = weights.copy()
     without[place] = 0.0
     heights = candidates.scores(without)
-    corners, changes, first = _envelopes(slopes, heights, candidates)
+    corners, changes, first = _envelopes(slopes, heights, candidates.errors)
     order = np.argsort(corners, kind="stable")
     corners, counts = corners[order], first + np.cumsum(changes[order])
     is_last = np.append(corners[1:] > corners[:-1], True)[: len(corners)]  # of equal corners
@@ -195,7 +187,7 @@ def _value(low: float, high: float) -> float:
     return float(near + np.copysign(min(step, limit), far - near))
 
 
-def _envelopes(slopes: Array, heights: Array, candidates: _Candidates) -> tuple[Array, Ints, int]:
+def _envelopes(slopes: Array, heights: Array, errors: Ints) -> tuple[Array, Ints, int]:
     """Return the corners of the upper envelopes of the lines of all utterances.
 
     Lines have slopes and heights at 0, shape (U, H). Returns the places of all corners, shape (N,),
@@ -203,16 +195,14 @@ def _envelopes(slopes: Array, heights: Array, candidates: _Candidates) -> tuple[
     are followed from left to right side by side: the next corner of a line is its nearest crossing
     with a steeper one.
     """
-    errors, padding = candidates.errors, candidates.is_padding
-    lowest = np.where(padding, np.inf, slopes).min(1, keepdims=True)
-    flattest = ~padding & (slopes == lowest)
+    flattest = slopes == slopes.min(1, keepdims=True)
     current = np.where(flattest, heights, -np.inf).argmax(1)
     rows = np.arange(len(slopes))
     first = int(errors[rows, current].sum())
     corners, changes = [np.empty(0)], [np.empty(0, np.int64)]
     while len(rows):
         slope, height = slopes[rows, current], heights[rows, current]
-        steeper = ~padding[rows] & (slopes[rows] > slope[:, None])
+        steeper = slopes[rows] > slope[:, None]
         active = steeper.any(1)
         rows, current, steeper = rows[active], current[active], steeper[active]
         slope, height = slope[active], height[active]
