@@ -14,6 +14,7 @@ from helpers import engine as torch_engine
 from helpers import seeded, tiny_model
 from waiting import PATIENCE
 
+from charlm.backends import kernel_library
 from charlm.backends.interface import Backend
 from charlm.backends.kernel_library import NEEDED, VARIABLE, chosen_variant, library_path, variants
 from charlm.backends.native import NativeBackend
@@ -22,6 +23,8 @@ from charlm.backends.weights import Weights, weights_from
 from charlm.config import cells
 from charlm.errors import EnvironmentFailure
 from charlm.nn.model import RecurrentLanguageModel, saved_tensors
+from charlm.runs.built_in import built_in_run
+from charlm.runs.run import load_run
 
 V = 7
 CELLS = [name for name, spec in cells.CELLS.items() if spec.numpy_step]
@@ -448,6 +451,16 @@ def test_the_variant_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "mmx")
     with pytest.raises(EnvironmentFailure, match="'mmx'; expected none, or a variant"):
         chosen_variant()
+
+
+@pytest.mark.skipif(not VARIANTS, reason="no kernels were built")
+def test_kernels_of_another_version_are_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stale kernels are refused if they are required; otherwise numpy computes."""
+    monkeypatch.setattr(kernel_library, "INTERFACE", kernel_library.INTERFACE + 1)
+    path = built_in_run("tales")
+    assert load_run(path).backend.name == "numpy"
+    with pytest.raises(EnvironmentFailure, match="Install charlm again"):
+        load_run(path, engine="native")
 
 
 @every_variant

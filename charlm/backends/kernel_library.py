@@ -22,6 +22,8 @@ NEEDED = {
 """Processor features that each variant needs, by their names in Linux, the fastest first."""
 VARIABLE = "CHARLM_KERNELS"
 """Environment variable that names a variant, or `none`."""
+INTERFACE = 2
+"""Version of the functions in kernels/library.cpp; it grows when their arguments change."""
 UNLIMITED = 2**20
 """Number of cores of a process without a limit from a control group."""
 
@@ -80,6 +82,12 @@ def open_library(variant: str) -> ctypes.CDLL:
             f"the {variant} kernels cannot be loaded ({error}); use --engine numpy, or install "
             "charlm again"
         ) from error
+    version = library.charlm_interface() if hasattr(library, "charlm_interface") else 1
+    if version != INTERFACE:
+        raise EnvironmentFailure(
+            f"the {variant} kernels are those of another version of charlm (interface {version}; "
+            f"expected {INTERFACE}). Install charlm again, or use --engine numpy"
+        )
     _declare(library)
     return library
 

@@ -94,6 +94,9 @@ int charlm_new(int cell, int layers, int embedding, int hidden, int vocab, int k
     });
 }
 
+// Version of the functions in this file; equal to INTERFACE in kernel_library.py.
+int charlm_interface() { return 2; }
+
 void charlm_free(void* handle) { delete static_cast<Net*>(handle); }
 
 // Nats of targets [steps][rows] after inputs [steps][rows]; with ranks, also one more than the
