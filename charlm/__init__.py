@@ -19,6 +19,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 if TYPE_CHECKING:
     from charlm.api.model import Model, load
+    from charlm.api.ngrams import ngram
     from charlm.api.pairs import pairs
     from charlm.api.rescoring import rescore, tune_weights
     from charlm.api.training import fit, train
@@ -33,14 +34,15 @@ _HOMES = {
     "Tally": "charlm.units",
     "fit": "charlm.api.training",
     "load": "charlm.api.model",
+    "ngram": "charlm.api.ngrams",
     "pairs": "charlm.api.pairs",
     "rescore": "charlm.api.rescoring",
     "train": "charlm.api.training",
     "tune_weights": "charlm.api.rescoring",
 }
 __all__ = [
-    "CharlmError", "Model", "Tally", "__version__", "fit", "load", "pairs", "rescore", "train",
-    "tune_weights",
+    "CharlmError", "Model", "Tally", "__version__", "fit", "load", "ngram", "pairs", "rescore",
+    "train", "tune_weights",
 ]  # fmt: skip
 
 

@@ -38,7 +38,7 @@ import torch
 from charlm.config.settings import settings_from
 from charlm.inference.adapt.calibration import fit_scale, sample_of
 from charlm.inference.likelihood import evaluate
-from charlm.ngram.kneser_ney import ngram_nats
+from charlm.ngrams.kneser_ney import ngram_nats
 from charlm.nn.devices import choose_precision, keep_freed_memory, processor_name
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.nn.torch_backend import TorchBackend

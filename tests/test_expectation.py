@@ -11,7 +11,7 @@ import fit_expectation
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
 from charlm.config.training import TrainingSettings
-from charlm.ngram.kneser_ney import ngram_nats
+from charlm.ngrams.kneser_ney import ngram_nats
 from charlm.nn.model import count_parameters
 from charlm.text.dataset import Dataset
 from charlm.training.plan import expectation

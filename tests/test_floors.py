@@ -26,24 +26,24 @@ FLOORS = {
     "charlm.files": 1,
     "charlm.listing": 2,
     "charlm.config": 1,
-    "charlm.text": 2,
-    "charlm.ngram": 3,
-    "charlm.backends": 4,
-    "charlm.nn": 5,
-    "charlm.inference": 6,
-    "charlm.tasks": 7,
-    "charlm.runs": 7,
-    "charlm.training": 8,
-    "charlm.benchmark": 8,
-    "charlm.inspect": 9,
-    "charlm.report": 10,
-    "charlm.api": 11,
-    "charlm.cli": 12,
-    "charlm.__main__": 13,
+    "charlm.text": 3,
+    "charlm.ngrams": 4,
+    "charlm.backends": 5,
+    "charlm.nn": 6,
+    "charlm.inference": 7,
+    "charlm.tasks": 8,
+    "charlm.runs": 8,
+    "charlm.training": 9,
+    "charlm.benchmark": 9,
+    "charlm.inspect": 10,
+    "charlm.report": 11,
+    "charlm.api": 12,
+    "charlm.cli": 13,
+    "charlm.__main__": 14,
 }
 """The floor of each package and module of the top level."""
 
-ONLY_ON = {"rich": (10, 12), "typer": (12,), "tqdm": (11, 12), "torch": (5, 6, 7, 8, 9, 10, 11)}
+ONLY_ON = {"rich": (11, 13), "typer": (13,), "tqdm": (12, 13), "torch": (6, 7, 8, 9, 10, 11, 12)}
 HEAVY = ("torch", "numpy", "datasets", "tokenizers")
 
 

@@ -11,9 +11,9 @@ from helpers import oracle_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.ngram import kneser_ney
-from charlm.ngram.kneser_ney import FALLBACK, count, discounts_of, estimate, fit, ngram_nats
-from charlm.ngram.model import NgramModel
+from charlm.ngrams import kneser_ney
+from charlm.ngrams.kneser_ney import FALLBACK, count, discounts_of, estimate, fit, ngram_nats
+from charlm.ngrams.model import NgramModel
 from charlm.text.tokenizers.tokenizer_json import EOS
 
 START = "<s>"

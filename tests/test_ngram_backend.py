@@ -11,8 +11,8 @@ from charlm.backends.ngram_backend import NgramBackend
 from charlm.inference import likelihood
 from charlm.inference.generation import generate
 from charlm.inference.likelihood import stream_nats, text_nats
-from charlm.ngram.kneser_ney import fit
-from charlm.ngram.model import NgramModel
+from charlm.ngrams.kneser_ney import fit
+from charlm.ngrams.model import NgramModel
 from charlm.text.tokenizers.tokenizer_json import EOS
 
 V = 6

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm.ngram.overlap import in_corpus, longest_overlap, novel_fraction, window_hashes
+from charlm.ngrams.overlap import in_corpus, longest_overlap, novel_fraction, window_hashes
 
 small_ids = st.lists(st.integers(0, 3), max_size=60)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from charlm.api import info as info
     from charlm.api import methods as methods
     from charlm.api import model as model
+    from charlm.api import ngrams as ngrams
     from charlm.api import pairs as pairs
     from charlm.api import reproduction as reproduction
     from charlm.api import rescoring as rescoring

@@ -29,6 +29,7 @@ from charlm.inference.likelihood import evaluate
 from charlm.inference.samplers import Sampling, log_probabilities
 from charlm.inference.scoring import Scorer, Scores, Words
 from charlm.inference.words import WordRule
+from charlm.runs.card import model_shape
 from charlm.runs.layout import METRICS, TOKENIZER, WEIGHTS, read_metrics
 from charlm.runs.locate import checkpoints_folder, find_run, is_run
 from charlm.runs.mixtures import Mixture, find_member, mix_runs, parse_member
@@ -55,8 +56,7 @@ class Model:
         self._stamp = _stamps(run, mixture)
 
     def __repr__(self) -> str:
-        model, unit = self.config["model"], self.vocabulary.unit
-        shape = f"{model['num_layers']} x {model['hidden_size']} {model['cell'].upper()}"
+        unit, shape = self.vocabulary.unit, model_shape(self.config["model"])
         others = f", {self.mixture}" if self.mixture else ""
         return (
             f"Model({str(self.path)!r}, {shape}, {len(self.vocabulary):,} {unit} entries{others})"
@@ -304,6 +304,7 @@ class Model:
 
     @cached_property
     def _backward_half(self) -> Run:
+        self.run.check_network("filling gaps")
         path = backward_half(self.path)
         if is_run(path) and (path / WEIGHTS).exists():
             return load_run(path, **self._options)
@@ -324,6 +325,7 @@ class Model:
         Raises UsageError for a model that has none.
         """
         model = self.config["model"]
+        self.run.check_network("an embedding")
         if model.get("one_hot") or not CELLS[model["cell"]].learns_input:
             raise UsageError(
                 f"this model has no learned embedding (one-hot input, or cell {model['cell']})"

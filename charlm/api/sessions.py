@@ -14,7 +14,7 @@ from charlm.phases import phase
 from charlm.runs.built_in import is_built_in
 from charlm.runs.data import absolute, text_changed
 from charlm.runs.layout import RECORD, TOKENIZER, read_record
-from charlm.runs.locate import checkpoints_folder, find_run, own_runs
+from charlm.runs.locate import checkpoints_folder, find_run, is_ngram_run, own_runs
 from charlm.runs.pair import length_factor
 from charlm.runs.run import vocabulary_bytes
 from charlm.text.corpus import Corpus
@@ -186,10 +186,15 @@ def resume_run(request: Request) -> "Session":
     if name is not None:
         path = find_run(name, folder, trained=False)
     else:
-        runs = own_runs(folder)
+        runs = [path for path in own_runs(folder) if not is_ngram_run(path)]
         if not runs:
             raise RunError(f"no run in {folder} to resume; start one with: {start}")
         path = runs[0]
+    if is_ngram_run(path):
+        raise UsageError(
+            f"{path.name} is an n-gram run, which is complete; expected the run of a network to "
+            f"resume. Train one with: {start}"
+        )
     if is_built_in(path):
         raise RunError(f"the built-in run is read-only; train your own: {start}")
     changes = {section: values for section, values in flags.items() if values}

@@ -151,7 +151,7 @@ def _session(
     overwrite: bool = False,
     **settings: Any,
 ) -> "Session":
-    given = by_section({"sources": _checked(sources), **settings})
+    given = by_section({"sources": checked_sources(sources), **settings})
     if name is not None and not isinstance(name, str):
         raise UsageError(f"name is {name!r}; expected a string such as 'my-run'")
     request = Request(
@@ -166,11 +166,11 @@ def _session(
     corpus = None
     with naming(names_given(settings)):
         if text is not None:
-            corpus = _in_memory(text, settings_from(request.combined()[0]).corpus)
+            corpus = text_in_memory(text, settings_from(request.combined()[0]).corpus)
         return start_run(request, corpus=corpus, overwrite=overwrite)
 
 
-def _checked(sources: tuple[Any, ...]) -> tuple[str, ...]:
+def checked_sources(sources: tuple[Any, ...]) -> tuple[str, ...]:
     """Return sources as strings. Raises UsageError for a list, or for a text."""
     for source in sources:
         if not isinstance(source, str | Path):
@@ -190,7 +190,7 @@ FILE_SETTINGS = {f.name for f in fields(ReadSettings)} - {"keep_cr"}
 """Settings that apply to files only."""
 
 
-def _in_memory(text: str, settings: CorpusSettings) -> Corpus:
+def text_in_memory(text: str, settings: CorpusSettings) -> Corpus:
     """Return a text in memory as a corpus. Raises UsageError for settings of files."""
     if not isinstance(text, str):
         raise UsageError(f"text is a {type(text).__name__}; expected a string. Decode or join it")

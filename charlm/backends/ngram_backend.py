@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from charlm.backends.interface import Entries, Ids, Logits, Nats, State, check_entries
-from charlm.ngram.model import NO_TOKEN, NgramModel
+from charlm.ngrams.model import NO_TOKEN, NgramModel
 
 MAX_LOGITS = 1 << 22
 """Maximum number of log-probabilities that `ranks` and `masses` hold at a time."""

@@ -19,6 +19,7 @@ from charlm.cli import (
     guide,
     info,
     next_token,
+    ngram,
     pairs,
     reproduce,
     rescore,
@@ -118,6 +119,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 """Commands in the order of the help."""
 add_commands(app, COMMANDS)
+app.add_typer(ngram.app)
 app.add_typer(vectors.app)
 
 

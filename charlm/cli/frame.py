@@ -85,10 +85,12 @@ def set_verbosity(quiet: bool, verbose: bool, debug: bool) -> None:
     Verbosity.debug = Verbosity.debug or debug
 
 
-def add_commands(app: typer.Typer, functions: dict[str, Callable[..., None]]) -> None:
-    """Add framed functions as commands of these names."""
+def add_commands(
+    app: typer.Typer, functions: dict[str, Callable[..., None]], group: str = ""
+) -> None:
+    """Add framed functions as commands of these names, which messages put after their group."""
     for name, function in functions.items():
-        app.command(name)(framed(name, function))
+        app.command(name)(framed(f"{group} {name}".lstrip(), function))
 
 
 def joined_lines(text: str) -> str:

@@ -154,6 +154,13 @@ def _vocabulary_settings() -> list[str]:
     return [name for name, setting in table().items() if setting.section == "vocabulary"]
 
 
+def _text_settings() -> list[str]:
+    corpus = [name for name, setting in table().items() if setting.section == "corpus"]
+    reading = reading_settings()
+    own = [name for name in corpus if name not in reading and table()[name].flag]
+    return [*own, *_vocabulary_settings(), *reading]
+
+
 def _pair_settings() -> list[str]:
     only_texts = ("column", "keep_cr", "glue")
     return [name for name in reading_settings() if name not in only_texts]
@@ -173,6 +180,8 @@ Every = Annotated[SettingFlags, SettingOptions(_every_setting)]
 """Flags of all settings; those for reading a text come last."""
 Vocabulary = Annotated[SettingFlags, SettingOptions(_vocabulary_settings)]
 """Flags of the vocabulary."""
+Text = Annotated[SettingFlags, SettingOptions(_text_settings)]
+"""Flags of a text and of its vocabulary."""
 Search = Annotated[SettingFlags, SettingOptions(_search_settings)]
 """Flags that say which text a search reads, and how."""
 

@@ -64,4 +64,4 @@ def nearest(
     render(nearest_table(pairs))
 
 
-add_commands(app, {"export": export, "nearest": nearest})
+add_commands(app, {"export": export, "nearest": nearest}, "vectors")

@@ -38,6 +38,8 @@ class UnitSpec:
     """Default window length, in tokens."""
     has_expectation: bool = False
     """True if plans were measured with it, so that a plan predicts the loss."""
+    ngram_order: int = 5
+    """Default length of n-grams."""
     preview_tokens: int = 200
     """Length of the sample after training."""
 
@@ -52,6 +54,7 @@ UNITS: dict[str, UnitSpec] = {
         settings=("min_count", "max_size"),
         plural="characters",
         has_expectation=True,
+        ngram_order=7,
     ),
     "byte": UnitSpec(
         vocabulary="charlm.text.tokenizers.letters:ByteVocabulary",
@@ -61,6 +64,7 @@ UNITS: dict[str, UnitSpec] = {
         byte_level=True,
         plural="bytes",
         has_expectation=True,
+        ngram_order=7,
     ),
     "word": UnitSpec(
         vocabulary="charlm.text.tokenizers.words:WordVocabulary",

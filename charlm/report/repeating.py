@@ -36,7 +36,9 @@ def repeat_command(path: Path, record: Json) -> str | None:
     known = {VALIDATION: "valid" in corpus["parts"], "document": corpus["document"]}
     facts = facts_of(settings) | known
     known_settings = table()
-    values = {name: facts[name] for name in known_settings} | _machine(record)
+    ngrams = record.get("ngrams")
+    values = {name: facts[name] for name in known_settings}
+    values |= {} if ngrams else _machine(record)
     steps = (record.get("results") or {}).get("step")
     if values["minutes"] and steps:
         values |= {"minutes": None, "steps": steps}
@@ -51,11 +53,14 @@ def repeat_command(path: Path, record: Json) -> str | None:
         if name not in (*skipped, "sources") and not plain and not missing_need(setting, facts):
             words += words_of(name, value)
     paths = (f"./{source}" if source.startswith("-") else source for source in sources)
-    return command("train", *paths, *words)
+    verb, order = ("ngram", ["--order", ngrams["order"]]) if ngrams else ("train", [])
+    return command(verb, *paths, *order, *words)
 
 
 def repeat_note(record: Json) -> str:
     """Return a sentence that introduces the command and says if it gives the same weights."""
+    if record.get("ngrams"):
+        return "To fit it again:"
     if record["settings"]["training"].get("minutes"):
         return "The run was limited by minutes. To train one with as many steps:"
     if not record.get("planned"):  # --resume with other settings removes the plan

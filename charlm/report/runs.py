@@ -9,6 +9,7 @@ from rich.table import Table
 from charlm.files.escapes import escape_unprintable
 from charlm.report.tables import plain_table
 from charlm.report.text import duration, number, word_perplexity
+from charlm.runs.card import model_size
 from charlm.units import count_of
 
 Json = Mapping[str, Any]
@@ -16,15 +17,11 @@ Json = Mapping[str, Any]
 
 def run_pairs(path: Path, config: Json, record: Json) -> list[tuple[str, str]]:
     """Return names and values that describe a run."""
-    model, corpus, machine = config["model"], record["corpus"], record["machine"]
+    corpus, machine = record["corpus"], record["machine"]
     pairs = [
         ("run", str(path)),
         ("status", str(record.get("status"))),
-        (
-            "model",
-            f"{model['num_layers']} x {model['hidden_size']} {model['cell'].upper()}, embedding "
-            f"{model['embedding_size']}, {record.get('parameters', 0):,} weights",
-        ),
+        ("model", model_size(record)),
         ("vocabulary", f"{config['vocab_size']:,} {config['vocabulary']['unit']} entries"),
         ("text", f"{corpus['name']}, document: {corpus['document']}"),
     ]
@@ -32,22 +29,39 @@ def run_pairs(path: Path, config: Json, record: Json) -> list[tuple[str, str]]:
         size = f"{count_of(part['tokens'], 'token')}, {count_of(part['documents'], 'document')}"
         pairs.append((f"  {name}", f"{size}, {count_of(part['bytes'], 'byte')}"))
     pairs += _result_pairs(record.get("results") or {}, config["vocabulary"]["unit"])
-    precision = record.get("precision", {})
-    pairs += [
-        ("machine", f"{machine['device_name']}, {count_of(machine['threads'], 'thread')}"),
-        ("precision", f"{precision.get('name')} ({precision.get('reason')})"),
-        ("created", f"{record.get('created')} with charlm {config.get('charlm')}, "
-                 f"torch {config.get('torch')}"),
-    ]  # fmt: skip
+    created = f"{record.get('created')} with charlm {config.get('charlm')}"
+    if record.get("ngrams"):
+        pairs += [*_discount_pairs(record["ngrams"]), ("created", created)]
+    else:
+        precision = record.get("precision", {})
+        pairs += [
+            ("machine", f"{machine['device_name']}, {count_of(machine['threads'], 'thread')}"),
+            ("precision", f"{precision.get('name')} ({precision.get('reason')})"),
+            ("created", f"{created}, torch {config.get('torch')}"),
+        ]
     if record.get("command"):
         pairs.append(("command", str(record["command"])))
+    return pairs
+
+
+def _discount_pairs(ngrams: Json) -> list[tuple[str, str]]:
+    """Return the number of n-grams and the discounts of each order."""
+    discounts = ngrams.get("discounts") or [None] * len(ngrams["sizes"])
+    pairs = []
+    for order, (size, found) in enumerate(zip(ngrams["sizes"], discounts, strict=True), 1):
+        text = count_of(size, "n-gram")
+        if found:
+            text += ", discounts " + " ".join(f"{value:.4f}" for value in found["values"])
+            text += " (fall-back: too few counts)" if found["fallback"] else ""
+        pairs.append((f"  order {order}", text))
     return pairs
 
 
 def _result_pairs(results: Json, unit: str) -> list[tuple[str, str]]:
     if not results:
         return []
-    pairs = [("trained", f"{count_of(results['step'], 'step')}, {duration(results['seconds'])}")]
+    steps = f"{count_of(results['step'], 'step')}, " if results["step"] else ""
+    pairs = [("trained", f"{steps}{duration(results['seconds'])}")]
     for name in ("valid", "test"):
         tally = results.get(name)
         if tally:

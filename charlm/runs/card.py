@@ -18,29 +18,24 @@ NAMES = {
 def model_card(name: str, record: Mapping[str, Any]) -> str:
     """Return the card in Markdown from the content of run.json."""
     settings, corpus = record["settings"], record["corpus"]
-    model, training = settings["model"], settings["training"]
     unit = settings["vocabulary"]["unit"]
-    length = counted_length(*length_of(training))
+    kind = "n-gram" if record.get("ngrams") else "recurrent"
     lines = [
         "---",
         "library_name: charlm",
-        "tags: [language-model, recurrent, charlm]",
+        f"tags: [language-model, {kind}, charlm]",
         "---",
         f"# {name}",
         "",
-        f"A recurrent language model over {unit} units, trained with charlm on `{corpus['name']}`.",
+        f"{'An' if kind == 'n-gram' else 'A'} {kind} language model over {unit} units, trained "
+        f"with charlm on `{corpus['name']}`.",
         "",
         "| | |",
         "|---|---|",
-        f"| model | {model['num_layers']} x {model['hidden_size']} {model['cell'].upper()}, "
-        f"embedding {model['embedding_size']}, {record['parameters']:,} weights |",
+        f"| model | {model_size(record)} |",
         f"| vocabulary | {corpus['vocabulary']:,} {unit} entries |",
         f"| documents | {corpus['document']} |",
-        f"| training text | {corpus['parts']['train']['tokens']:,} tokens |",
-        f"| length | {length}, {record['results']['seconds'] / 60:.1f} minutes, "
-        f"{record['results']['step']:,} steps |",
-        f"| machine | {record['machine']['device_name']}, {record['precision']['name']} |",
-        f"| seed | {training['seed']} |",
+        *_training_rows(record),
         "",
     ]
     lines += _results(record["results"])
@@ -63,6 +58,38 @@ def model_card(name: str, record: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def model_shape(model: Mapping[str, Any]) -> str:
+    """Return the shape of a model in words, from config.json or settings: `2 x 512 LSTM`."""
+    if "order" in model:
+        return f"{model['order']}-gram"
+    return f"{model['num_layers']} x {model['hidden_size']} {model['cell'].upper()}"
+
+
+def model_size(record: Mapping[str, Any]) -> str:
+    """Return the shape and the size of the model of a run, from run.json."""
+    if ngrams := record.get("ngrams"):
+        return f"{model_shape(ngrams)}, {ngrams['method']}, {sum(ngrams['sizes']):,} n-grams"
+    model = record["settings"]["model"]
+    weights = f"{record.get('parameters', 0):,} weights"
+    return f"{model_shape(model)}, embedding {model['embedding_size']}, {weights}"
+
+
+def _training_rows(record: Mapping[str, Any]) -> list[str]:
+    """Return rows about the training text and, for a network, its training."""
+    train = record["corpus"]["parts"].get("train")
+    rows = [f"| training text | {train['tokens']:,} tokens |"] if train else []
+    if record.get("ngrams"):
+        return rows
+    training, results = record["settings"]["training"], record["results"]
+    length = counted_length(*length_of(training))
+    return [
+        *rows,
+        f"| length | {length}, {results['seconds'] / 60:.1f} minutes, {results['step']:,} steps |",
+        f"| machine | {record['machine']['device_name']}, {record['precision']['name']} |",
+        f"| seed | {training['seed']} |",
+    ]
 
 
 def _results(results: Mapping[str, Any]) -> list[str]:

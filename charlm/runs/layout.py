@@ -4,12 +4,14 @@ checkpoints/<name>/
     config.json         format, architecture, vocabulary, versions, calibration factor
     tokenizer.json      the vocabulary, readable by the tokenizers library
     model.safetensors   best weights
+    ngrams.safetensors  n-grams, instead of weights, of a run that charlm ngram made
     run.json            settings and their origins, corpus, machine, results
     metrics.jsonl       every record of training
     README.md           a model card
     MANIFEST.json       sizes and SHA-256 of the files above that must not change
     data/               the encoded text, from which the run can resume without the corpus
     states/step-N/      a checkpoint: everything needed to resume from step N
+    ngram/              the n-gram companion of a network, itself a run without a vocabulary
     backward/           the backward half of a run with --direction both, itself a run
 """
 
@@ -23,11 +25,18 @@ from charlm.config.settings import settings_from
 from charlm.errors import RunError, UsageError
 from charlm.files.atomic import MANIFEST, json_bytes, read_written, write_json
 from charlm.files.safe_read import parse_json, read_bytes, read_json
-from charlm.runs.shapes import CONFIG_SHAPE, RECORD_SHAPE, check_shape, shown
+from charlm.runs.shapes import (
+    CONFIG_SHAPE,
+    NGRAM_CONFIG_SHAPE,
+    RECORD_SHAPE,
+    check_shape,
+    shown,
+)
 from charlm.units import flat_figures
 
 FORMAT = 1
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
+NGRAMS = "ngrams.safetensors"
 RECORD, METRICS, CARD = "run.json", "metrics.jsonl", "README.md"
 SEARCH = "search.json"
 """File in the folder of a search: its settings."""
@@ -35,10 +44,14 @@ BEST = "best.json"
 """File in the folder of a search: its best trial."""
 KEPT_VECTORS = Path("data", "vectors", "vectors.safetensors")
 """File with the vectors that a run starts with."""
+COMPANION = "ngram"
+"""Folder of the n-gram companion in the folder of a run, and its name in a mixture."""
 MAX_LOG = 1 << 30
 LOGIT_SCALE = "logit_scale"
 """Key in config.json: the factor on all logits, if calibration found one."""
 MAX_LOGIT_SCALE = 1e15
+NETWORK, NGRAM = "network", "ngram"
+"""Kinds of models, in `model.kind` of config.json; a network does not record it."""
 SEAL = "sha256"
 """Key in run.json: hash of all other content."""
 
@@ -50,7 +63,12 @@ def read_config(path: Path) -> dict[str, Any]:
     where = path / CONFIG
     config = read_json(where)
     check_format(config, where)
-    check_shape(config, CONFIG_SHAPE, str(where))
+    kind = kind_of(config)
+    if kind not in (NETWORK, NGRAM):
+        raise RunError(f"{where}: model.kind is {shown(kind)}; expected {NETWORK} or {NGRAM}")
+    check_shape(config, CONFIG_SHAPE if kind == NETWORK else NGRAM_CONFIG_SHAPE, str(where))
+    if kind == NGRAM and config["model"]["order"] < 1:
+        raise RunError(f"{where}: order is {config['model']['order']}; expected 1 or more")
     size, document = config["vocab_size"], config["document"]
     if not 2 <= size <= 2**31:
         raise RunError(f"{where}: vocab_size is {size!r}; expected a number from 2 on")
@@ -65,6 +83,17 @@ def read_config(path: Path) -> dict[str, Any]:
             "a copy"
         )
     return config
+
+
+def kind_of(config: dict[str, Any]) -> Any:
+    """Return the kind of the model in the content of config.json, as it is there."""
+    model = config.get("model")
+    return model.get("kind", NETWORK) if isinstance(model, dict) else NETWORK
+
+
+def model_file(path: Path) -> Path:
+    """Return the file with the model of a run: its n-grams if it has some, else its weights."""
+    return path / (NGRAMS if (path / NGRAMS).exists() else WEIGHTS)
 
 
 def check_format(content: dict[str, Any], where: Path) -> None:

@@ -8,7 +8,7 @@ from charlm.errors import RunError, near_name
 from charlm.files.atomic import TEMPORARY
 from charlm.files.safe_read import read_json
 from charlm.runs.built_in import BUILT_IN_RUNS, built_in_run, is_built_in
-from charlm.runs.layout import BEST, CONFIG, RECORD, WEIGHTS
+from charlm.runs.layout import BEST, CONFIG, NGRAMS, RECORD, WEIGHTS, model_file
 
 
 def checkpoints_folder(chosen: Path | None = None) -> Path:
@@ -51,18 +51,26 @@ def best_trial(folder: Path) -> Path | None:
 def newest_run(folder: Path, *, trained: bool = True) -> Path | None:
     """Return the newest run of a folder or None; a search counts as its best trial.
 
-    With `trained`, runs without weights are left out.
+    An n-gram run is the newest only if no network is there. With `trained`, runs without a model
+    are left out.
     """
     runs = [(_changed(path), path) for path in own_runs(folder)]
     for best in folder.glob(f"*/{BEST}"):
         if (trial := best_trial(best.parent)) is not None:
             runs.append(((best.stat().st_mtime, trial.name), trial))
-    usable = [run for run in runs if not trained or (run[1] / WEIGHTS).exists()]
-    return max(usable)[1] if usable else None
+    usable = [run for run in runs if not trained or model_file(run[1]).exists()]
+    networks = [run for run in usable if not is_ngram_run(run[1])]
+    return max(networks or usable)[1] if usable else None
+
+
+def is_ngram_run(path: Path) -> bool:
+    """Return whether a run is an n-gram model."""
+    return (path / NGRAMS).exists()
 
 
 def _changed(path: Path) -> tuple[float, str]:
-    times = [(path / name).stat().st_mtime for name in (WEIGHTS, RECORD) if (path / name).exists()]
+    names = (WEIGHTS, NGRAMS, RECORD)
+    times = [(path / name).stat().st_mtime for name in names if (path / name).exists()]
     return max(times, default=0.0), path.name
 
 

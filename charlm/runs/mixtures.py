@@ -12,11 +12,10 @@ from charlm.inference.adapt.calibration import sample_of
 from charlm.inference.adapt.mixture import fitted_weights
 from charlm.inference.likelihood import text_nats
 from charlm.phases import phase
+from charlm.runs.layout import COMPANION
 from charlm.runs.locate import find_run, is_run
 from charlm.runs.run import Run
 
-COMPANION = "ngram"
-"""Folder of the n-gram companion in the folder of a run, and its name in a mixture."""
 MIXTURE_WEIGHT = "mixture_weight"
 """Entry of a companion's config.json: its weight in the mixture with the run around it."""
 FITTED_TOKENS = 200_000

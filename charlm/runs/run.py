@@ -15,6 +15,7 @@ from charlm import __version__
 from charlm.backends.interface import Backend
 from charlm.backends.kernel_library import chosen_variant, useful_threads
 from charlm.backends.native import WEIGHTS_PER_THREAD, NativeBackend
+from charlm.backends.ngram_backend import NgramBackend
 from charlm.backends.numpy_backend import NumpyBackend
 from charlm.backends.weights import Weights, only_in_torch, runs_without_torch, weights_from
 from charlm.commands import command
@@ -40,6 +41,7 @@ from charlm.files.atomic import (
 )
 from charlm.runs import layout
 from charlm.runs.built_in import shipped_sources
+from charlm.runs.ngrams import read_ngrams
 from charlm.runs.shapes import Each, check_shape
 from charlm.runs.weights import OLD_SCALE, has_old_scale, load_arrays, old_logit_scale
 from charlm.text.boundaries import Boundaries
@@ -95,6 +97,16 @@ class Run:
         them it is the probability of one, so that texts with and without UNK can be compared.
         """
         return math.log(self.unk_types)
+
+    @property
+    def kind(self) -> str:
+        """Kind of the model: "network" or "ngram"."""
+        return str(layout.kind_of(self.config))
+
+    def check_network(self, use: str) -> None:
+        """Raise UsageError for an n-gram model; `use` says what needs a network."""
+        if self.kind == layout.NGRAM:
+            raise no_network(self.path, use)
 
     @property
     def backward(self) -> bool:
@@ -238,27 +250,30 @@ def load_run(
 ) -> Run:
     """Load the run in a folder. Raises RunError if files are missing, damaged or do not match.
 
-    `engine` and `weights` are as in `load_backend`.
+    `engine` and `weights` are as in `load_backend`; they have no effect on an n-gram model.
     """
     if threads is not None:
         check_count("threads", threads, 1)
     config = layout.read_config(path)
-    settings = model_settings(config, path)
-    vocabulary = load_vocabulary(path / layout.TOKENIZER)
+    vocabulary = load_vocabulary(vocabulary_file(path))
     if len(vocabulary) != config["vocab_size"]:
         raise RunError(
             f"{path}: tokenizer.json has {len(vocabulary)} entries, config.json expects "
             f"{config['vocab_size']}. The run's files do not match"
         )
-    if not (path / layout.WEIGHTS).exists():
-        raise RunError(
-            f"{path}: has no {layout.WEIGHTS} yet; resume training with: "
-            + command("train", "--resume", run=path)
-        )
-    backward = settings.direction == "backward"
-    return Run(
-        path=path,
-        backend=load_backend(
+    backend: Backend
+    if layout.kind_of(config) == layout.NGRAM:
+        order, direction = config["model"]["order"], config["model"]["direction"]
+        backend = NgramBackend(read_ngrams(path / layout.NGRAMS, order, len(vocabulary)))
+    else:
+        settings = model_settings(config, path)
+        direction = settings.direction
+        if not (path / layout.WEIGHTS).exists():
+            raise RunError(
+                f"{path}: has no {layout.WEIGHTS} yet; resume training with: "
+                + command("train", "--resume", run=path)
+            )
+        backend = load_backend(
             path / layout.WEIGHTS,
             settings,
             len(vocabulary),
@@ -266,11 +281,22 @@ def load_run(
             weights=weights,
             threads=threads,
             logit_scale=config.get(layout.LOGIT_SCALE),
-        ),
+        )
+    backward = direction == "backward"
+    return Run(
+        path=path,
+        backend=backend,
         vocabulary=BackwardVocabulary(vocabulary) if backward else vocabulary,
         boundaries=Boundaries.from_config(config, vocabulary),
         config=config,
     )
+
+
+def vocabulary_file(path: Path) -> Path:
+    """Return the tokenizer.json of a run; a companion has that of the run around it."""
+    own = path / layout.TOKENIZER
+    is_companion = path.name == layout.COMPANION and not own.exists()
+    return path.parent / layout.TOKENIZER if is_companion else own
 
 
 def load_backend(
@@ -337,8 +363,8 @@ def file_stamp(path: Path) -> tuple[int, int]:
 
 
 def run_stamp(path: Path) -> tuple[int, ...]:
-    """Return the stamps of a run's weights and config.json, which change when it is trained."""
-    return file_stamp(path / layout.WEIGHTS) + file_stamp(path / layout.CONFIG)
+    """Return the stamps of a run's model and config.json, which change when it is trained."""
+    return file_stamp(layout.model_file(path)) + file_stamp(path / layout.CONFIG)
 
 
 def _compiled_backend(
@@ -394,8 +420,21 @@ def _torch_model(
     return model.requires_grad_(False)
 
 
+def no_network(path: Path, use: str) -> UsageError:
+    """Return the error for an n-gram run where a network is needed."""
+    return UsageError(
+        f"{path.name} is an n-gram run, and {use} needs a network; expected the run of a network. "
+        "Name one with --run"
+    )
+
+
 def model_settings(config: Mapping[str, Any], path: Path) -> ModelSettings:
-    """Return the model settings in the content of config.json. Raises RunError."""
+    """Return the settings of a network in the content of config.json.
+
+    Raises RunError, or UsageError for an n-gram model.
+    """
+    if layout.kind_of(dict(config)) == layout.NGRAM:
+        raise no_network(path, "this")
     model = config.get("model")
     try:
         return settings_from({"model": model}, str(path / layout.CONFIG)).model  # type: ignore[dict-item]

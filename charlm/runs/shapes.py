@@ -46,6 +46,7 @@ RECORD_SHAPE = {
     "precision?": {"name": str, "reason": str},
     "parameters?": int,
     "planned?": dict,
+    "ngrams?": {"order": int, "method": str, "sizes": Each(int, list)},
     "results?": {
         "step": int,
         "seconds": NUMBER,
@@ -72,6 +73,9 @@ CONFIG_SHAPE = {
     "charlm?": str,
     "torch?": str,
 }
+
+NGRAM_CONFIG_SHAPE = CONFIG_SHAPE | {"model": {"kind": str, "order": int, "direction": str}}
+"""Shapes of config.json, of networks and of n-gram models."""
 
 
 def check_shape(content: Any, shape: Any, where: str) -> None:

@@ -10,8 +10,8 @@ from charlm.errors import CharlmError
 from charlm.files.atomic import MANIFEST, manifest_problems
 from charlm.runs import layout
 from charlm.runs.checkpoints import checkpoint_folders, checkpoint_problems
-from charlm.runs.pair import BACKWARD, backward_half
-from charlm.runs.run import load_run
+from charlm.runs.pair import BACKWARD
+from charlm.runs.run import load_run, vocabulary_file
 from charlm.runs.weights import read_header
 from charlm.text.dataset import SPLITS
 from charlm.text.encoded import read_encoded
@@ -29,14 +29,14 @@ class Check:
 def verify_run(path: Path) -> list[Check]:
     """Check that every file of a run is readable, unchanged, of one model and can be resumed."""
     checks = [_check(layout.CONFIG, lambda: layout.read_config(path))]
-    checks.append(_check(layout.TOKENIZER, lambda: load_vocabulary(path / layout.TOKENIZER)))
+    checks.append(_check(layout.TOKENIZER, lambda: load_vocabulary(vocabulary_file(path))))
     checks.append(_check_manifest(path))
     record: dict[str, Any] = {}
     if _exists(path / layout.RECORD):
         checks.append(_check(layout.RECORD, lambda: record.update(layout.read_record(path))))
     if _exists(path / layout.METRICS):
         checks.append(_check(layout.METRICS, lambda: layout.read_metrics(path)))
-    checks.append(_check(layout.WEIGHTS, lambda: load_run(path)))
+    checks.append(_check(layout.model_file(path).name, lambda: load_run(path)))
     for name in SPLITS:
         folder = path / "data" / name
         if folder.exists():
@@ -48,9 +48,10 @@ def verify_run(path: Path) -> list[Check]:
     for folder in checkpoint_folders(path):
         problems = tuple(checkpoint_problems(folder, record.get("id")))
         checks.append(Check(name=f"states/{folder.name}", problems=problems))
-    if backward_half(path).exists():
-        halves = verify_run(backward_half(path))
-        checks += [replace(check, name=f"{BACKWARD}/{check.name}") for check in halves]
+    for name in (BACKWARD, layout.COMPANION):
+        if (path / name).exists():
+            inner = verify_run(path / name)
+            checks += [replace(check, name=f"{name}/{check.name}") for check in inner]
     return checks
 
 
@@ -74,7 +75,9 @@ def _check_manifest(path: Path) -> Check:
     except CharlmError as error:
         return Check(name=MANIFEST, problems=(str(error),))
     required = [
-        name for name in (layout.CONFIG, layout.TOKENIZER, layout.WEIGHTS) if (path / name).exists()
+        name
+        for name in (layout.CONFIG, layout.TOKENIZER, layout.WEIGHTS, layout.NGRAMS)
+        if (path / name).exists()
     ]
     required += [file.relative_to(path).as_posix() for file in sorted(path.glob("data/*/*"))]
     return Check(name=MANIFEST, problems=tuple(manifest_problems(path, manifest, required)))

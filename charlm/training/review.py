@@ -9,7 +9,7 @@ from charlm.backends.interface import Backend
 from charlm.inference.adapt.calibration import sample_of
 from charlm.inference.generation import generate
 from charlm.inference.likelihood import evaluate
-from charlm.ngram.overlap import SEPARATOR, longest_overlap, novel_fraction
+from charlm.ngrams.overlap import SEPARATOR, longest_overlap, novel_fraction
 from charlm.phases import advance, phase
 from charlm.text.dataset import Dataset
 from charlm.text.documents import END

@@ -14,7 +14,7 @@ from typing import Any
 
 from charlm.config.cells import CELLS
 from charlm.config.text_units import UNITS
-from charlm.ngram.kneser_ney import ngram_nats
+from charlm.ngrams.kneser_ney import ngram_nats
 from charlm.nn.model import count_parameters
 from charlm.text.dataset import Dataset
 from charlm.training.plan.planner import Plan

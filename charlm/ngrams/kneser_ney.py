@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.ngram.model import Ids, NgramModel
+from charlm.ngrams.model import Ids, NgramModel
 from charlm.text.tokenizers.tokenizer_json import EOS
 
+METHOD = "modified Kneser-Ney"
 FALLBACK = (0.5, 1.0, 1.5)
 """Discounts of an order whose counts give none, as with `lmplz --discount_fallback`."""
 MAX_TRAINING = 3_000_000

@@ -23,6 +23,8 @@ from charlm.text.tokenizers.tokenizer_json import EOS
 Ids = NDArray[np.int64]
 Floats = NDArray[Any]
 LN10 = math.log(10.0)
+MAX_ORDER = 32
+"""Maximum order of a model that is fitted or read."""
 NO_TOKEN = -1
 """Id in a context where no token is visible: before the start of a document."""
 
@@ -113,7 +115,7 @@ class NgramModel:
             tokens = self.keys[order - 2][children] % (self.vocab_size + 1)
             places = np.repeat(known, sizes)
             rows[places, tokens] = self.log_p[order - 1][children] + left[order - 1][places]
-        return rows * LN10
+        return np.asarray(rows * LN10, np.float64)
 
     def _children(self, order: int, nodes: Ids) -> tuple[Ids, Ids]:
         """Return the n-grams of an order that extend nodes, one node after another, and numbers."""

@@ -1,0 +1,101 @@
+"""`charlm ngram`: fit n-gram models, and exchange them as ARPA files."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from charlm import api
+from charlm.cli import options
+from charlm.cli.frame import add_commands
+from charlm.cli.output import Verbosity, render, say, say_all, write_json
+from charlm.cli.stdin import Takes
+from charlm.commands import command
+
+FIT = "fit"
+"""Command that is meant if none is named: `charlm ngram corpus.txt`."""
+
+
+class _FitByDefault(TyperGroup):
+    """A group of commands in which `fit` may be left out."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put `fit` before arguments that do not begin with a command or ask for help."""
+        if args and args[0] not in (*self.commands, "--help", "-h"):
+            args = [FIT, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    name="ngram",
+    cls=_FitByDefault,
+    help="Fit n-gram models (modified Kneser-Ney), and read and write ARPA files.\n\n"
+    "`charlm ngram TEXT` is short for `charlm ngram fit TEXT`; a file that is named like a command "
+    "is ./export.\n\n"
+    "Example:  charlm ngram corpus.txt --unit word --order 5",
+    no_args_is_help=True,
+)
+
+
+@Takes(text=("sources", "like"))
+def fit(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(help="Files, folders, globs, - or hf:name. (default: the built-in text)"),
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            "--like", metavar="RUN", help="Use the text and the vocabulary of this run instead."
+        ),
+    ] = None,
+    order: Annotated[
+        int | None,
+        typer.Option(
+            "--order",
+            help="Length of the n-grams. (default: 5; 7 for characters and bytes)",
+            show_default=False,
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the run.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run --name if it exists.")
+    ] = False,
+    settings: options.Text = options.NO_FLAGS,
+    vocab: Annotated[
+        Path | None, typer.Option("--vocab", help="Use this tokenizer.json unchanged.")
+    ] = None,
+    checkpoints: options.Checkpoints = None,
+    as_json: options.Json = False,
+) -> None:
+    """Fit an n-gram model on a text, in seconds, and keep it as a run.
+
+    Every command that takes --run works with it: score, eval, compare, next, sample.
+
+    Example:  charlm ngram corpus.txt --unit word --order 5
+    """
+    from charlm.config.flags import by_section
+
+    model = api.ngrams.fit_run(
+        by_section({"sources": sources, **settings}), like=like, order=order, name=name,
+        overwrite=overwrite, vocab=vocab, checkpoints=checkpoints, command=Verbosity.command,
+    )  # fmt: skip
+    _show(model.path, as_json=as_json)
+
+
+def _show(path: Path, *, as_json: bool) -> None:
+    """Write the description of a run that was just made."""
+    about = api.info.describe_run(path)
+    say_all(about["run"]["results"]["notes"])
+    if as_json:
+        write_json({"schema_version": 1, **about})
+        return
+    from charlm.report.runs import run_pairs
+    from charlm.report.tables import pairs_table
+
+    render(pairs_table(run_pairs(path, about["config"], about["run"])))
+    say(f"use it with: {command('score', 'a text', run=path)}")
+
+
+add_commands(app, {FIT: fit}, "ngram")

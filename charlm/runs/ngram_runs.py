@@ -1,0 +1,95 @@
+"""New runs of n-gram models: count a text, and write the folder."""
+
+import hashlib
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from charlm.files.atomic import json_bytes, write_file
+from charlm.inference.likelihood import evaluate
+from charlm.ngrams.kneser_ney import Discounts, fit
+from charlm.ngrams.model import NgramModel
+from charlm.phases import phase
+from charlm.runs import layout
+from charlm.runs.card import model_card
+from charlm.runs.ngrams import ngram_config, write_ngrams
+from charlm.runs.run import load_run, vocabulary_bytes
+from charlm.text.dataset import Dataset
+from charlm.text.direction import mirrored
+from charlm.text.encoded import EncodedText
+from charlm.text.tokenizers.vocabulary import Vocabulary
+
+
+def fit_text(
+    train: EncodedText, vocabulary: Vocabulary, order: int, direction: str = "forward"
+) -> tuple[NgramModel, list[Discounts]]:
+    """Return the Kneser-Ney model of a text in its own order, and the discounts."""
+    with phase(f"counting n-grams up to length {order}"):
+        text = mirrored(train) if direction == "backward" else train
+        return fit(np.asarray(text.ids), len(vocabulary), order)
+
+
+def ngram_record(
+    model: NgramModel, method: str, discounts: Sequence[Discounts] = ()
+) -> dict[str, Any]:
+    """Return the description of an n-gram model for run.json."""
+    return {
+        "order": model.order,
+        "method": method,
+        "sizes": model.sizes,
+        "discounts": [asdict(each) for each in discounts],
+    }
+
+
+def fallback_notes(discounts: Sequence[Discounts]) -> list[str]:
+    """Return a sentence about the orders whose discounts could not be estimated, or nothing."""
+    orders = [str(order) for order, each in enumerate(discounts, 1) if each.fallback]
+    if not orders:
+        return []
+    values = ", ".join(f"{value:g}" for value in discounts[int(orders[0]) - 1].values)
+    return [
+        f"the counts of order {', '.join(orders)} are too few to estimate discounts; they are "
+        f"{values}"
+    ]
+
+
+def write_ngram_run(
+    path: Path,
+    dataset: Dataset,
+    model: NgramModel,
+    record: Mapping[str, Any],
+    direction: str = "forward",
+) -> None:
+    """Write the files of a new n-gram run into its folder, which holds its text already.
+
+    `record` is the content of run.json, to which the results on the held-out text are added.
+    """
+    config = ngram_config(
+        model.order, dataset.vocabulary, dataset.boundaries, dataset.unk_types, direction
+    )
+    tokenizer = vocabulary_bytes(dataset.vocabulary)
+    with phase("writing the n-grams"):
+        write_ngrams(path, config, model, tokenizer)
+    run = load_run(path)
+    results = dict(record["results"])
+    for name in ("valid", "test"):
+        if (text := dataset.split(name)) is not None:
+            with phase(f"evaluating: {name}", total=len(text.ids)):
+                results[name] = evaluate(run.backend, run.as_read(text)).summary()
+    whole = {
+        **record,
+        "format": layout.FORMAT,
+        "id": hashlib.sha256(tokenizer + json_bytes([config, record["corpus"]])).hexdigest()[:16],
+        "name": path.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "status": "finished",
+        "machine": {"device_name": platform.processor() or platform.machine(), "threads": 1},
+        "results": results,
+    }
+    write_file(path / layout.CARD, model_card(path.name, whole).encode("utf-8"))
+    layout.write_record(path, whole)
