@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
-from helpers import CORPUS, engine, tiny_model, vocabulary_of
+from helpers import CORPUS, Call, engine, tiny_model, vocabulary_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from charlm.cli.toolkits import TOOLKITS
 from charlm.config.text_units import UNITS
 from charlm.inference.scoring import Score, Scorer
 from charlm.inference.steps import Step, StepReader, token_name
@@ -140,6 +142,51 @@ def test_tokens_have_names_for_separators() -> None:
     assert [token_name(token) for token in (" the", "\n", ")", "\t", "a")] == [
         "<space>the", "<newline>", "<rparen>", "<U+0009>", "a",
     ]  # fmt: skip
+
+
+# The command
+
+
+def test_the_command_knows_every_format() -> None:
+    assert set(TOOLKITS) == set(TOOLKIT_FORMATS)
+
+
+def test_the_command_writes_the_words_of_any_unit(call: Call, here: Path) -> None:
+    """Of a character model too; the lines of a sentence sum to its log-probability."""
+    Path("x.txt").write_text("the dog sleeps\n\nthe cat\n")
+    score = ["score", "--file", "x.txt", "--run", "prose", "--format"]
+    status, out, err = call(*score, "srilm", "--by", "word")
+    assert status == 0 and "Words are what blanks separate" in err
+    assert out.startswith("the dog sleeps\n\tp( the | <s> ) \t= [")
+    assert "\nfile x.txt: 2 sentences, 5 words, 0 OOVs\n0 zeroprobs, logprob= " in out
+    _, tokens, _ = call(*score, "srilm", "--by", "token")
+    assert "p( <space> | e ...)" in tokens
+    _, text, _ = call(*score, "srilm", "--by", "text")
+    kept = [line for line in out.splitlines() if not line.startswith("\t")]
+    assert text.splitlines() == kept
+    _, out, _ = call(*score, "kenlm", "--by", "text")
+    totals = [float(line.split()[1]) for line in out.splitlines() if line.startswith("Total")]
+    _, scores, _ = call(*score, "scores", "--log-base", "10")
+    assert totals == pytest.approx([float(line) for line in scores.split()], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (["--format", "kenlm", "--log-base", "10"], "--log-base with --format kenlm"),
+        (["--format", "srilm", "--context", "b"], "--context with --format srilm"),
+        (["--format", "srilm", "--carry"], "--carry with --format srilm"),
+        (["--format", "lm-zoo", "--by", "text"], "--by text with --format lm-zoo"),
+        (["--format", "kenlm", "--closed"], "--closed"),
+        (["--closed"], "--closed"),
+    ],
+)
+def test_flags_without_a_place_in_a_format_are_refused(
+    call: Call, here: Path, arguments: list[str], found: str
+) -> None:
+    status, out, err = call("score", "a", "--run", "tales", *arguments)
+    assert (status, out) == (2, "")
+    assert found in err
 
 
 VOCABULARIES = {unit: vocabulary_of(CORPUS, unit) for unit in UNITS}

@@ -51,7 +51,7 @@ def pairs(
     split: Split = "auto",
     unk_penalty: options.UnkPenalty = None,
     output: Output = "table",
-    log_base: LogBase = "e",
+    log_base: LogBase = None,
     as_json: options.Json = False,
     engine: options.Engine = "auto",
     weights: options.Weights = "fp32",
@@ -72,6 +72,7 @@ def pairs(
 
     check_choice("--split", split, SPLITS)
     check_choice("--format", output, FORMATS)
+    log_base = log_base or "e"
     check_choice("--log-base", log_base, LOG_BASES)
     if as_json and output != "table":
         raise UsageError("--json with --format tsv; expected one of them. Leave one out")

@@ -14,6 +14,7 @@ from charlm import api
 from charlm.cli import options
 from charlm.cli.output import on_terminal, render, say, terminal_width, write
 from charlm.cli.stdin import stdin_blocks
+from charlm.cli.toolkits import TOOLKITS, Closed, format_writer, scored_part
 from charlm.commands import command
 from charlm.config.settings import table
 from charlm.errors import UsageError, check_choice
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from charlm.report.scores import Rows
     from charlm.text.sources.rows import Record
 
-FORMATS = ("auto", "table", "tsv", "csv", "jsonl", "scores")
+FORMATS = ("auto", "table", "tsv", "csv", "jsonl", "scores", *TOOLKITS)
 PARTS = ("text", "word", "token")
 STDIN = ["-"]
 
@@ -56,17 +57,28 @@ Output = Annotated[
     str,
     typer.Option(
         "--format",
-        help="auto, table, tsv, csv, jsonl or scores (only the penalized log-probability).",
+        help="auto, table, tsv, csv, jsonl, scores (only the penalized log-probability), or that "
+        "of another program: srilm, kenlm, theanolm, lm-zoo.",
     ),
 ]
-LogBase = Annotated[str, typer.Option("--log-base", help="Base of the logarithm: e, 2 or 10.")]
+LogBase = Annotated[
+    str | None,
+    typer.Option("--log-base", help="Base of the logarithm: e, 2 or 10. (default: e)"),
+]
 Carry = Annotated[
     bool,
     typer.Option("--carry", help="Score the sentences as the lines of one continuous text."),
 ]
 
 
-By = Annotated[str, typer.Option("--by", help="Score each text, or each word or token too.")]
+By = Annotated[
+    str | None,
+    typer.Option(
+        "--by",
+        metavar="PART",
+        help="Score each text, or each word or token too. (default: text)",
+    ),
+]
 Boundary = Annotated[
     str,
     typer.Option(
@@ -101,7 +113,7 @@ def score(
     file: File = None,
     reading: options.Reading = options.NO_FLAGS,
     keep: Keep = None,
-    by: By = "text",
+    by: By = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="Alias of --by token.")] = False,
     boundary: Boundary = "trailing",
     word_chars: WordChars = "blank",
@@ -110,7 +122,8 @@ def score(
     rank: Rank = False,
     unk_penalty: options.UnkPenalty = None,
     output: Output = "auto",
-    log_base: LogBase = "e",
+    log_base: LogBase = None,
+    closed: Closed = False,
     carry: Carry = False,
     with_: options.With = None,
     engine: options.Engine = "auto",
@@ -133,33 +146,35 @@ def score(
 
     Example:  charlm score "the apple and pear salad" "the apple and pair salad"
     """
-    texts, by = texts or [], _part(by, tokens)
+    texts, by = texts or [], _typed_part(by, tokens)
     _check_output(output, log_base, by=by, tokens=tokens, keep=keep, rank=rank, carry=carry)
+    part = scored_part(output, by, closed, log_base, keep, context, context_column, carry)
     from_stdin = _check_source(texts, file, reading, keep=keep, context_column=context_column)
-    rule = _word_rule(by, boundary, word_chars)
+    rule = _word_rule(part, boundary, word_chars)
     model = options.open_model(run, checkpoints, engine, weights, with_)
     batches = _sentences(model, texts, file, reading, from_stdin=from_stdin)
     scorer = model.scorer(carry=carry, lines=carry, unk_penalty=unk_penalty, word_rule=rule)
     contexts = _contexts(model, context, context_column)
-    rows = api.scoring.score_rows(scorer, batches, by=by, contexts=contexts)
+    rows = api.scoring.score_rows(scorer, batches, by=part, contexts=contexts)
     columns = None if keep is None else _column_names(keep)
     counts = Counter[int]()
     as_table = output == "auto" and (rank or (on_terminal() and not from_stdin))
     with phase("scoring", unit="tokens") if file else nullcontext():
         if output == "table" or as_table:
             ranked = rank or (len(texts) > 1 and not from_stdin and not carry)
-            units = model.vocabulary.spec.whole_words
-            table_rows = list(chain.from_iterable(rows))
-            _write_tables(table_rows, columns or [], log_base, ranked=ranked, words=units)
-            _write_parts(table_rows, log_base, by, rule, counts)
+            base, units = log_base or "e", model.vocabulary.spec.whole_words
+            every = list(chain.from_iterable(rows))
+            _write_tables(every, columns or [], base, part, rule, counts, ranked, units)
         else:
-            _write_lines(rows, _writer(output, log_base, by, rule), columns, counts)
-    _warn_of_unknown(model, counts, unk_penalty)
+            lines = format_writer(output, log_base, by, model, scorer, file, closed)
+            _write_lines(rows, lines, columns, counts)
+    _warn_of_unknown(model, counts, unk_penalty, priced=output not in TOOLKITS)
 
 
-def _part(by: str, tokens: bool) -> str:
-    """Return the part that gets a score of its own. Raises UsageError for two of them."""
-    check_choice("--by", by, PARTS)
+def _typed_part(by: str | None, tokens: bool) -> str | None:
+    """Return the part that was asked for. Raises UsageError for two of them."""
+    if by is not None:
+        check_choice("--by", by, PARTS)
     if tokens and by == "word":
         raise UsageError("--tokens with --by word; expected one of them. Leave out --tokens")
     return "token" if tokens else by
@@ -228,9 +243,9 @@ def _contexts(
 
 def _check_output(
     output: str,
-    log_base: str,
+    log_base: str | None,
     *,
-    by: str,
+    by: str | None,
     tokens: bool,
     keep: list[str] | None,
     rank: bool,
@@ -238,9 +253,10 @@ def _check_output(
 ) -> None:
     """Raise UsageError for options of the output that are invalid, alone or together."""
     check_choice("--format", output, FORMATS)
-    check_choice("--log-base", log_base, LOG_BASES)
-    if output == "scores" and (by != "text" or keep):
-        flag = "--tokens" if tokens else f"--by {by}" if by != "text" else "--keep"
+    check_choice("--log-base", log_base or "e", LOG_BASES)
+    has_parts = by not in (None, "text")
+    if output == "scores" and (has_parts or keep):
+        flag = "--tokens" if tokens else f"--by {by}" if has_parts else "--keep"
         raise UsageError(f"{flag} with --format scores, which has none; expected another format")
     if rank and output not in ("auto", "table"):
         raise UsageError(f"--rank with --format {output}; only the format table shows ranks")
@@ -305,12 +321,6 @@ def _column_names(keep: list[str]) -> list[str]:
     return list(dict.fromkeys(name for row in csv.reader(keep) for name in row if name))
 
 
-def _writer(name: str, log_base: str, by: str, rule: "WordRule") -> "Writer":
-    from charlm.report.formats import FORMATS as WRITERS
-
-    return WRITERS["tsv" if name == "auto" else name](log_base, by=by, word_rule=rule)
-
-
 def _write_lines(
     batches: "Iterable[Rows]", writer: "Writer", columns: list[str] | None, counts: Counter[int]
 ) -> None:
@@ -322,26 +332,36 @@ def _write_lines(
         write(show(lines), flush=True)
 
 
-def _warn_of_unknown(model: "Model", counts: Counter[int], penalty: float | None) -> None:
-    """Report unknown tokens and their cost, or that there was no text."""
+def _warn_of_unknown(
+    model: "Model", counts: Counter[int], penalty: float | None, *, priced: bool
+) -> None:
+    """Report unknown tokens and, if they were `priced`, their cost, or that there was no text."""
     from charlm.report.scores import unknown_warning
 
     if not counts:
         say("no text was found, so nothing was scored")
-    elif warning := unknown_warning(model.run, counts, penalty):
+    elif priced and (warning := unknown_warning(model.run, counts, penalty)):
         say(warning)
 
 
 def _write_tables(
-    rows: "Rows", columns: Sequence[str], log_base: str, *, ranked: bool, words: bool
+    rows: "Rows",
+    columns: Sequence[str],
+    log_base: str,
+    by: str,
+    rule: "WordRule",
+    counts: Counter[int],
+    ranked: bool,
+    words: bool,
 ) -> None:
-    """Write a table of all texts."""
+    """Write a table of all texts, then those of their parts."""
     from charlm.report.scores import kept_columns, score_table
 
     records, scores = [row for row, _ in rows], [score for _, score in rows]
     names = kept_columns(columns, records) if columns else []
     kept = {name: [row.cells.get(name, "") for row in records] for name in names}
     render(score_table(scores, log_base, terminal_width(), rank=ranked, words=words, kept=kept))
+    _write_parts(rows, log_base, by, rule, counts)
 
 
 def _write_parts(

@@ -202,7 +202,7 @@ def score_lines(
     counts: Counter[int],
     warn: Callable[[str], None],
 ) -> Iterator[str]:
-    """Yield the header, then the lines of each batch, all in the format of the writer.
+    """Yield the header, the lines of each batch, and the footer, in the format of the writer.
 
     `keep` names the columns of the input to copy; None copies all. `counts` counts the scored texts
     by their number of unknown tokens. `warn` gets warnings about columns.
@@ -221,8 +221,7 @@ def score_lines(
             if score:
                 counts[score.tally.oov] += 1
         yield "".join(lines)
-    if not has_header:
-        yield writer.header()
+    yield (writer.header() if not has_header else "") + writer.footer()
 
 
 def unk_note(run: Run, penalty: float | None) -> str:

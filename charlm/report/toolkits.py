@@ -54,7 +54,7 @@ class Totals:
 
 
 class StepWriter(Writer):
-    """Base of the formats that list steps; `by` None writes the default detail of the format."""
+    """Base of the formats that list steps; `by` None writes what the program writes by default."""
 
     default_by: str | None = None
     """Detail if none is asked for; None is a summary."""
