@@ -148,7 +148,19 @@ def test_formulas_by_hand(text: str, expected: bool) -> None:
     assert parse_formula(text, "x")(BITS) is expected
 
 
-@pytest.mark.parametrize("text", ["", "(3;%a%) >", "1 > 2)", "(1 > 2", "1 ! 2", "1 2", "(x;%a%)"])
+WRONG = [
+    "",
+    "(3;%a%) >",
+    "1 > 2)",
+    "(1 > 2",
+    "1 ! 2",
+    "1 2",
+    "(x;%a%)",
+    "(" * 5000 + "1" + ")" * 5000,
+]
+
+
+@pytest.mark.parametrize("text", WRONG, ids=lambda text: text[:12])
 def test_formulas_that_are_not_valid_are_refused(text: str) -> None:
     with pytest.raises(CorpusError, match="x: the formula"):
         parse_formula(text, "x")

@@ -142,6 +142,8 @@ _LEVELS: tuple[dict[str, Binary], ...] = (
     {"+": operator.add, "-": operator.sub},
 )
 """Operators from the loosest to the tightest; those of one level are read from left to right."""
+MAX_PARTS = 100
+"""Maximum number of regions, operators and parentheses, since each may nest."""
 
 
 def parse_formula(text: str, label: str) -> Formula:
@@ -153,6 +155,8 @@ def parse_formula(text: str, label: str) -> Formula:
             raise _invalid(text, label, f"{text[place:].strip()[:20]!r} is not part of a formula")
         tokens.append(match)
         place = match.end()
+    if len(tokens) > MAX_PARTS:
+        raise _invalid(text[:60], label, f"it has {len(tokens):,} parts, more than {MAX_PARTS}")
     formula, rest = _level(tokens, 0, partial(_invalid, text, label))
     if rest:
         raise _invalid(text, label, f"{rest[0][0].strip()!r} is not expected")
