@@ -1,9 +1,11 @@
 """Formats of n-gram toolkits: golden lines computed by hand, and the law that steps sum to ln P."""
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas
 import pytest
 from helpers import CORPUS, Call, engine, tiny_model, vocabulary_of
 from hypothesis import given, settings
@@ -152,7 +154,7 @@ def test_the_command_knows_every_format() -> None:
 
 
 def test_the_command_writes_the_words_of_any_unit(call: Call, here: Path) -> None:
-    """Of a character model too; the lines of a sentence sum to its log-probability."""
+    """Of a character model too; the lines of a sentence sum to those of its words and gaps."""
     Path("x.txt").write_text("the dog sleeps\n\nthe cat\n")
     score = ["score", "--file", "x.txt", "--run", "prose", "--format"]
     status, out, err = call(*score, "srilm", "--by", "word")
@@ -166,8 +168,10 @@ def test_the_command_writes_the_words_of_any_unit(call: Call, here: Path) -> Non
     assert text.splitlines() == kept
     _, out, _ = call(*score, "kenlm", "--by", "text")
     totals = [float(line.split()[1]) for line in out.splitlines() if line.startswith("Total")]
-    _, scores, _ = call(*score, "scores", "--log-base", "10")
-    assert totals == pytest.approx([float(line) for line in scores.split()], abs=1e-5)
+    _, words, _ = call(*score, "tsv", "--by", "word", "--log-base", "10")
+    rows = pandas.read_csv(io.StringIO(words), sep="\t")
+    sums = (rows.surprisal_base_10 + rows.gap_base_10).groupby(rows.sentence_id).sum()
+    assert totals == pytest.approx((-sums).tolist(), abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -163,8 +163,7 @@ def score(
         if output == "table" or as_table:
             ranked = rank or (len(texts) > 1 and not from_stdin and not carry)
             base, units = log_base or "e", model.vocabulary.spec.whole_words
-            every = list(chain.from_iterable(rows))
-            _write_tables(every, columns or [], base, part, rule, counts, ranked, units)
+            _write_tables(rows, columns or [], base, part, rule, counts, ranked, units)
         else:
             lines = format_writer(output, log_base, by, model, scorer, file, closed)
             _write_lines(rows, lines, columns, counts)
@@ -345,7 +344,7 @@ def _warn_of_unknown(
 
 
 def _write_tables(
-    rows: "Rows",
+    batches: "Iterable[Rows]",
     columns: Sequence[str],
     log_base: str,
     by: str,
@@ -357,6 +356,7 @@ def _write_tables(
     """Write a table of all texts, then those of their parts."""
     from charlm.report.scores import kept_columns, score_table
 
+    rows = list(chain.from_iterable(batches))
     records, scores = [row for row, _ in rows], [score for _, score in rows]
     names = kept_columns(columns, records) if columns else []
     kept = {name: [row.cells.get(name, "") for row in records] for name in names}
