@@ -99,12 +99,9 @@ def row(name: str, data: Path, checkpoints: Path, seed: int) -> str:
 
 def homophones(path: Path, folder: Path, name: str) -> tuple[int, int]:
     """Return the number of pairs in which the true sentence is likelier, and of all pairs."""
-    lines = (folder / f"homophone_pairs.{name}.tsv").read_text(encoding="utf-8").splitlines()
-    pairs = [line.split("\t")[3:5] for line in lines[1:]]
-    model = charlm.load(path)
-    scores = model.score([text for pair in pairs for text in pair])
-    values = [score.log_probability for score in scores]
-    return sum(good > bad for good, bad in zip(values[::2], values[1::2], strict=True)), len(pairs)
+    file = folder / f"homophone_pairs.{name}.tsv"
+    total = charlm.pairs(charlm.load(path), file, split="none", unk_penalty=0.0).total
+    return total.correct, total.pairs
 
 
 def record(path: Path) -> dict[str, Any]:

@@ -327,6 +327,12 @@ def test_without_sacremoses_one_line_names_the_extra(monkeypatch: pytest.MonkeyP
     vocabulary = vocabulary_of("a b\n", "word", words="whitespace")
     with pytest.raises(EnvironmentFailure, match=r"charlm\[moses\]"):
         splitting.splitter("moses", vocabulary, [], print)
+    monkeypatch.setattr(splitting, "find_spec", lambda _: None)
+    notes: list[str] = []
+    assert splitting.splitter("auto", vocabulary, ["a b.", "b."], notes.append)("b.") == "b."
+    assert "charlm[moses]" in notes[0]
+    splitting.splitter("auto", vocabulary, ["a x .", "x"], notes.append)
+    assert len(notes) == 1
 
 
 # The library and the command

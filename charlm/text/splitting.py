@@ -35,10 +35,11 @@ def splitter(
     if rule == "none" or not vocabulary.line_ends_are_eos or not _unknown(vocabulary, sample):
         return str
     if find_spec("sacremoses") is None:
-        warn(
-            "words may be unknown since punctuation marks are part of them; to split them off: "
-            "pip install 'charlm[moses]'"
-        )
+        if _are_joined(vocabulary, sample):
+            warn(
+                "most sentences end with an unknown word, since a punctuation mark is part of it; "
+                "to split them off: pip install 'charlm[moses]'"
+            )
         return str
     split = moses(vocabulary)
     before, after = (
@@ -51,6 +52,13 @@ def splitter(
         f"first {len(sample):,}; --split none leaves them as they are"
     )
     return split
+
+
+def _are_joined(vocabulary: Vocabulary, texts: Sequence[str]) -> bool:
+    """Return whether most texts end with an unknown word that ends with a punctuation mark."""
+    words = [text.split()[-1] for text in texts if text.strip()]
+    joined = [word for word in words if len(word) > 1 and word[-1] in ".?!"]
+    return 2 * sum(bool(vocabulary.unknown(word)) for word in joined) > len(texts)
 
 
 def _unknown(vocabulary: Vocabulary, texts: Sequence[str]) -> int:
