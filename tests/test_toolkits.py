@@ -5,16 +5,19 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas
 import pytest
 from helpers import CORPUS, Call, engine, tiny_model, vocabulary_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from charlm.backends.ngram_backend import NgramBackend
 from charlm.cli.toolkits import TOOLKITS
 from charlm.config.text_units import UNITS
 from charlm.inference.scoring import Score, Scorer
 from charlm.inference.steps import Step, StepReader, token_name
+from charlm.ngrams.model import NgramModel
 from charlm.report.formats import ScoredRow
 from charlm.report.toolkits import TOOLKIT_FORMATS, Source
 from charlm.text.boundaries import Boundaries
@@ -144,6 +147,39 @@ def test_tokens_have_names_for_separators() -> None:
     assert [token_name(token) for token in (" the", "\n", ")", "\t", "a")] == [
         "<space>the", "<newline>", "<rparen>", "<U+0009>", "a",
     ]  # fmt: skip
+
+
+# n-grams
+
+
+def hand_made_bigrams() -> Scorer:
+    """Return a scorer by the bigrams `<s> a` and `a b`, of the entries <unk>, </s>, a, b."""
+    vocabulary = vocabulary_of("a b\na b\na\n", "word", words="whitespace")
+    assert vocabulary.tokens[2:] == ["a", "b"]
+    model = NgramModel(
+        vocab_size=4,
+        keys=[np.array([2 * 5 + 3, 4 * 5 + 2])],
+        log_p=[np.array([-1.5, -0.5, -1.0, -2.0, 0.0]), np.array([-0.125, -0.25])],
+        log_backoff=[np.array([-0.5, 0.0, -0.25, -0.125, -1.0])],
+    )
+    boundaries = Boundaries(document="line", line_end_is_eos=True)
+    return Scorer(NgramBackend(model), vocabulary, boundaries)
+
+
+@pytest.mark.parametrize("by", ["word", "token"])
+def test_n_grams_have_the_length_that_was_found(by: str) -> None:
+    """Back-off weights of contexts are part of a probability; b is not seen after b, nor zoo."""
+    scorer = hand_made_bigrams()
+    (score,) = scorer.score(["a b b zoo"], by=by)
+    writer = TOOLKIT_FORMATS["kenlm"](by=by)
+    writer.source = Source(reader=StepReader(scorer, by))
+    assert writer.lines(ScoredRow(number=1, score=score)) == (
+        "a=3 2 -0.25\tb=4 2 -0.125\tb=4 1 -2.125\t"
+        "zoo=0 1 -1.625\t</s>=2 1 -1\tTotal: -5.125 OOV: 1\n"
+    )
+    (score,) = scorer.score(["a\nb"], by="word")
+    writer.source = Source(reader=StepReader(scorer, "word"))
+    assert "b=4 1 -3\t</s>=2 1 -0.625" in writer.lines(ScoredRow(number=2, score=score))
 
 
 # The command
