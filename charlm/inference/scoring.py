@@ -216,7 +216,7 @@ class Scorer:
             for text, context in zip(texts, contexts or [""] * len(texts), strict=True)
         ]
         if self.carry:
-            return Scores(self._carried(item, by) for item in items)
+            return self._scores(items, [self._carried(item.ids, by) for item in items], by)
         shared = self._shared_context(items)
         documents: list[list[Ids]] = []
         firsts, states = list[int](), list[State | None]()
@@ -229,12 +229,12 @@ class Scorer:
         pairs = read_documents(
             self.backend, list(chain(*documents)), read, MAX_ROWS, firsts, states
         )
-        results, scores = iter(pairs), Scores()
+        results, figures = iter(pairs), list[Figures]()
         for item, own in zip(items, documents, strict=True):
-            nats, figures = map(np.concatenate, zip(*(next(results) for _ in own), strict=True))
+            nats, others = map(np.concatenate, zip(*(next(results) for _ in own), strict=True))
             skip = 0 if shared else len(item.context)
-            scores.append(self._score(item, nats[skip : skip + len(item.ids)], figures[skip:], by))
-        return scores
+            figures.append((nats[skip : skip + len(item.ids)], others[skip:]))
+        return self._scores(items, figures, by)
 
     def _shared_context(self, items: Sequence["_Item"]) -> State | None:
         """Return the state after the context of all texts, or None if they have several or none."""
@@ -308,8 +308,7 @@ class Scorer:
         has_blank = not opened or opened[-1].isspace() or not body or body[0].isspace()
         return opened if has_blank or self.vocabulary.unknown(" ") else opened + " "
 
-    def _carried(self, item: "_Item", by: str) -> Score:
-        ids = item.ids
+    def _carried(self, ids: Ids, by: str) -> "Figures":
         nats, after = stream_nats(self.backend, ids, self._state, self._last)
         figures: NDArray[Any] = np.empty(0)
         if by != "text":
@@ -317,19 +316,29 @@ class Scorer:
             figures = read_tokens(self.backend, read_ids, self._read(by), self._state, self._last)
         if len(ids):
             self._state, self._last = after, int(ids[-1])
-        return self._score(item, nats, figures, by)
+        return nats, figures
 
-    def _score(self, item: "_Item", nats: Nats, figures: NDArray[Any], by: str) -> Score:
-        return Score(
-            text=item.text,
-            tally=tally(item.encoded, nats),
-            tokens=self._tokens(item, nats, figures) if by == "token" else (),
-            words=self._word_scores(item, nats, figures) if by == "word" else (),
-            word_rule=self.word_rule if by == "word" else None,
-            unk_penalty=self.unk_penalty,
+    def _scores(self, items: Sequence["_Item"], figures: Sequence["Figures"], by: str) -> Scores:
+        """Return the scores of texts, given the nats and the other figure of their tokens."""
+        words: list[tuple[WordScore, ...]] = [()] * len(items)
+        if by == "word":
+            pairs = zip(items, figures, strict=True)
+            tokens = [self._token_nats(item, *own) for item, own in pairs]
+            words = self._words.words([item.text for item in items], tokens)
+        return Scores(
+            Score(
+                text=item.text,
+                tally=tally(item.encoded, nats),
+                tokens=self._tokens(item, nats, others) if by == "token" else (),
+                words=own,
+                word_rule=self.word_rule if by == "word" else None,
+                unk_penalty=self.unk_penalty,
+            )
+            for item, (nats, others), own in zip(items, figures, words, strict=True)
         )
 
-    def _word_scores(self, item: "_Item", nats: Nats, log_masses: Nats) -> tuple[WordScore, ...]:
+    def _token_nats(self, item: "_Item", nats: Nats, log_masses: Nats) -> TokenNats:
+        """Return the tokens of a text with the characters of it that they cover."""
         text, ids = item.text, item.ids
         skip = len(item.context)
         all_ids = np.concatenate([item.context, ids[:-1] if self.end else ids])
@@ -339,8 +348,7 @@ class Scorer:
             starts, ends = _with_cr(text, starts, ends)
         if self.end:
             starts, ends = np.append(starts, len(text)), np.append(ends, len(text))
-        tokens = TokenNats(ids=ids, nats=nats, starts=starts, ends=ends, log_masses=log_masses)
-        return self._words.words(text, tokens)
+        return TokenNats(ids=ids, nats=nats, starts=starts, ends=ends, log_masses=log_masses)
 
     def _tokens(self, item: "_Item", nats: Nats, ranks: NDArray[Any]) -> tuple[TokenScore, ...]:
         names = self.vocabulary.pieces(item.marked.replace(END, "\n"))[len(item.context) :]
@@ -355,6 +363,10 @@ class Scorer:
             )
             for at, name in enumerate(names + ["<eos>"] * self.end)
         )
+
+
+Figures = tuple[Nats, NDArray[Any]]
+"""Nats of the tokens of a text, and another figure of each."""
 
 
 @dataclass(frozen=True, kw_only=True)

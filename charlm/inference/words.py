@@ -12,12 +12,14 @@ The rest of the blanks, which of them it was and whether the text ends there, is
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain
+from itertools import chain, pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charlm.backends.interface import Entries, Ids, Nats
 from charlm.errors import UsageError, check_choice, named
@@ -39,6 +41,8 @@ STATEMENTS = {
 """What the surprisal of a word includes, by the rule for its boundary."""
 BLANKS = "\t\n\x0b\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 """Characters with the Unicode property White_Space, for a regular expression."""
+NO_TOKEN = -1
+"""Id of a place without a token."""
 APOSTROPHES = ("'", "’")
 
 
@@ -89,8 +93,7 @@ class WordRule:
         return f"Words are {cut}; {STATEMENTS[self.boundary]} (--boundary {self.boundary})"
 
 
-@dataclass(frozen=True, kw_only=True)
-class WordScore:
+class WordScore(NamedTuple):
     """One word of a scored text.
 
     `nats` is its surprisal. `gap` holds the nats of the blanks and ends after it, and for the first
@@ -147,89 +150,176 @@ class WordReader:
         self._pattern = re.compile(PATTERNS[rule.chars]())
         self.entries = None if self._is_leading else _ending_entries(vocabulary, rule, ends=ends)
 
-    def words(self, text: str, tokens: TokenNats) -> tuple[WordScore, ...]:
-        """Return the words of a text with their scores.
+    def words(
+        self, texts: Sequence[str], tokens: Sequence[TokenNats]
+    ) -> list[tuple[WordScore, ...]]:
+        """Return the words of each text with their scores; all are computed at once.
 
-        The sum of `nats` and `gap` over the words is that of the tokens, plus with `trailing` -ln B
-        after the last word if no token follows it.
+        The sum of `nats` and `gap` over the words of a text is that of its tokens, plus with
+        `trailing` -ln B after the last word if no token follows it.
         """
-        starts, ends, firsts, stops = self._spans(text, tokens)
-        if not len(starts):
-            return ()
-        sums = np.concatenate([[0.0], np.cumsum(tokens.nats)])
-        unknown = np.concatenate([[0], np.cumsum(tokens.ids == UNK)])
-        begins = self._leading(starts, firsts, stops, tokens) if self._is_leading else firsts
-        nexts = np.append(begins[1:], len(tokens.ids))  # first token of the word after each
-        nats, gaps = sums[stops] - sums[begins], sums[nexts] - sums[stops]
-        gaps[0] += sums[begins[0]]
+        every = _Tokens(texts, tokens)
+        words = self._cut(every)
+        if not len(words.texts):
+            return [() for _ in texts]
+        is_first = np.append(True, words.texts[1:] != words.texts[:-1])
+        is_last = np.append(is_first[1:], True)
+        text_begins, text_stops = every.begins[words.texts], every.stops[words.texts]
+        begins = words.firsts
+        if self._is_leading:
+            begins = self._leading(
+                words, every, np.where(is_first, text_begins, _shifted(words.stops))
+            )
+        nexts = np.where(is_last, text_stops, np.append(begins[1:], 0))  # begin of the word after
+        nats = every.sums[words.stops] - every.sums[begins]
+        gaps = every.sums[nexts] - every.sums[words.stops]
+        gaps += np.where(is_first, every.sums[begins] - every.sums[text_begins], 0.0)
         if not self._is_leading:
-            costs = self._end_costs(text, ends, stops, sums, tokens)
+            costs = self._end_costs(words, every)
             nats += costs
-            gaps -= np.where(nexts > stops, costs, 0.0)
-            nats[1:] -= np.where(nexts[:-1] > stops[:-1], 0.0, costs[:-1])
-            if self.entries is not None and firsts[0] == 0 and tokens.starts[0] < 0:
-                nats[0] += tokens.log_masses[0]  # it begins with the blank after the context
-                gaps[0] -= tokens.log_masses[0]
-        columns = (starts, ends, nats, gaps, stops - firsts, unknown[stops] > unknown[firsts])
-        return tuple(
-            WordScore(
-                word=text[start:end],
-                nats=cost,
-                gap=gap,
-                tokens=count,
-                oov=oov,
-                start=start,
-                end=end,
-            )
-            for start, end, cost, gap, count, oov in zip(
-                *(column.tolist() for column in columns), strict=True
-            )
-        )
+            gaps -= np.where(nexts > words.stops, costs, 0.0)
+            joined = ~is_first & (_shifted(nexts) == _shifted(words.stops))
+            nats -= np.where(joined, _shifted(costs), 0.0)
+            if self.entries is not None:
+                opened = (words.firsts == text_begins) & every.after_context[words.texts]
+                before = np.where(opened, every.log_masses[words.firsts], 0.0)
+                nats, gaps = nats + before, gaps - before
+        return self._scores(words, every, nats, gaps)
 
-    def _spans(self, text: str, tokens: TokenNats) -> tuple[Places, Places, Places, Places]:
-        """Return the characters and the tokens of each word, from the first to before the stop.
-
-        Words that share a token are one.
-        """
-        spans = [match.span() for match in self._pattern.finditer(text)]
-        starts, ends = np.array(spans, np.int64).reshape(-1, 2).T
-        firsts = np.searchsorted(tokens.ends, starts, "right")
-        stops = np.searchsorted(tokens.starts, ends, "left")
+    def _cut(self, every: "_Tokens") -> "_Words":
+        """Return the characters and the tokens of each word; words that share a token are one."""
+        spans: list[tuple[int, int]] = []
+        counts = []
+        for text in every.texts:
+            own = [match.span() for match in self._pattern.finditer(text)]
+            counts.append(len(own))
+            spans += own
+        owners = np.repeat(np.arange(len(counts)), counts)
+        starts, ends = np.array(spans, np.int64).reshape(-1, 2).T + every.offsets[owners]
+        firsts = np.searchsorted(every.ends, starts, "right")
+        stops = np.searchsorted(every.starts, ends, "left")
         begins = np.append(True, firsts[1:] >= stops[:-1])[: len(spans)]
         lasts = np.append(begins[1:], True)[: len(spans)]
-        return starts[begins], ends[lasts], firsts[begins], stops[lasts]
+        return _Words(
+            texts=owners[begins],
+            starts=starts[begins],
+            ends=ends[lasts],
+            firsts=firsts[begins],
+            stops=stops[lasts],
+        )
 
-    def _leading(self, starts: Places, firsts: Places, stops: Places, tokens: TokenNats) -> Places:
-        """Return the first token of each word with the blank before it, unless that is EOS."""
-        blanks = np.searchsorted(tokens.ends, starts - 1, "right")
-        blanks = np.maximum(blanks, np.append(0, stops[:-1]))
-        is_end = tokens.ids[firsts - 1] == EOS
-        return np.where((blanks < firsts) & ~is_end, blanks, firsts)
+    def _leading(self, words: "_Words", every: "_Tokens", earliest: Places) -> Places:
+        """Return the first token of each word with the blank before it, unless that is EOS.
 
-    def _end_costs(
-        self, text: str, ends: Places, stops: Places, sums: Nats, tokens: TokenNats
-    ) -> Nats:
+        No token before `earliest` belongs to it.
+        """
+        blanks = np.searchsorted(every.ends, words.starts - 1, "right")
+        blanks = np.maximum(blanks, earliest)
+        is_end = every.ids[words.firsts - 1] == EOS
+        return np.where((blanks < words.firsts) & ~is_end, blanks, words.firsts)
+
+    def _end_costs(self, words: "_Words", every: "_Tokens") -> Nats:
         """Return -ln B after each word; 0 if it certainly ends there.
 
         B includes what follows the word if its first token does not show that the word ends: a
         blank of several bytes, an unknown one, an apostrophe before a blank.
         """
-        costs = np.zeros(len(ends))
+        costs = np.zeros(len(words.texts))
         if self.entries is None:
             return costs
-        costs -= tokens.log_masses[stops]
-        following = tokens.ids[np.minimum(stops, len(tokens.ids) - 1)]
-        shown = (stops == len(tokens.ids)) | self.entries[following]
+        costs -= every.log_masses[words.stops]
+        following = every.ids[words.stops]
+        shown = (following == NO_TOKEN) | self.entries[following]
         for at in np.flatnonzero(~shown):
-            after = text[ends[at] : ends[at] + 2]
+            after = every.characters(int(words.texts[at]), int(words.ends[at]), 2)
             deciding = 2 if self.rule.chars == "text" and after[:1] in APOSTROPHES else 1
-            stop = np.searchsorted(tokens.starts, ends[at] + deciding, "left")
-            costs[at] = -np.logaddexp(-costs[at], sums[stops[at]] - sums[stop])
+            stop = np.searchsorted(every.starts, words.ends[at] + deciding, "left")
+            stop = min(stop, every.stops[words.texts[at]])
+            log_p = every.sums[words.stops[at]] - every.sums[stop]
+            costs[at] = -np.logaddexp(-costs[at], log_p)
         if self.rule.chars == "text":
             letter = re.compile(_letters()).match
-            certain = [not letter(text[end - 1]) for end in ends]
+            ends = zip(words.texts.tolist(), (words.ends - 1).tolist(), strict=True)
+            certain = [not letter(every.characters(text, end, 1)) for text, end in ends]
             costs[certain] = 0.0
         return costs
+
+    @staticmethod
+    def _scores(
+        words: "_Words", every: "_Tokens", nats: Nats, gaps: Nats
+    ) -> list[tuple[WordScore, ...]]:
+        """Return the scores of the words of each text."""
+        offsets = every.offsets[words.texts]
+        unknown = every.unknown[words.stops] > every.unknown[words.firsts]
+        starts, ends = words.starts - offsets, words.ends - offsets
+        columns = (words.texts, starts, ends, nats, gaps, words.stops - words.firsts, unknown)
+        rows = zip(*[column.tolist() for column in columns], strict=True)
+        texts = every.texts
+        scores = [
+            WordScore(texts[text][start:end], cost, gap, count, oov, start, end)
+            for text, start, end, cost, gap, count, oov in rows
+        ]
+        cuts = np.searchsorted(words.texts, np.arange(len(texts) + 1))
+        return [tuple(scores[cut:stop]) for cut, stop in pairwise(cuts.tolist())]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Words:
+    """Words of several texts: their text, and the first and the stop of characters and tokens."""
+
+    texts: Places
+    starts: Places
+    ends: Places
+    firsts: Places
+    stops: Places
+
+
+class _Tokens:
+    """Tokens of several texts in one row, each text followed by a place without a token.
+
+    Characters are counted through all texts, with a gap between two of them; `offsets` has the
+    first of each text, `begins` its first token, `stops` the place after its last. `sums` has the
+    nats, and `unknown` the number of UNKs, before each place. `after_context` marks texts whose
+    first token begins in their context.
+    """
+
+    def __init__(self, texts: Sequence[str], tokens: Sequence[TokenNats]) -> None:
+        self.texts = texts
+        lengths = np.array([len(each.ids) + 1 for each in tokens], np.int64)
+        sizes = np.array([len(text) + 2 for text in texts], np.int64)
+        self.offsets = np.cumsum(sizes) - sizes
+        self.stops = np.cumsum(lengths) - 1
+        self.begins = self.stops + 1 - lengths
+        count = int(lengths.sum())
+        self.ids = np.full(count, NO_TOKEN)
+        self.starts, self.ends = np.empty(count, np.int64), np.empty(count, np.int64)
+        self.log_masses, nats = np.zeros(count), np.zeros(count + 1)
+        self.after_context = np.zeros(len(texts), np.bool_)
+        places = zip(self.begins.tolist(), self.stops.tolist(), self.offsets.tolist(), strict=True)
+        for at, (begin, stop, offset) in enumerate(places):
+            own, length = tokens[at], len(texts[at])
+            self.ids[begin:stop], nats[begin + 1 : stop + 1] = own.ids, own.nats
+            self.starts[begin:stop], self.ends[begin:stop] = own.starts, own.ends
+            self.starts[stop] = self.ends[stop] = length
+            self.after_context[at] = stop > begin and self.starts[begin] < 0
+            self.starts[begin] = max(self.starts[begin], -1)
+            self.starts[begin : stop + 1] += offset
+            self.ends[begin : stop + 1] += offset
+            self.log_masses[begin : begin + len(own.log_masses)] = own.log_masses[
+                : stop + 1 - begin
+            ]
+        self.sums = np.cumsum(nats)
+        self.unknown = np.cumsum(np.append(0, self.ids == UNK))
+
+    def characters(self, text: int, start: int, count: int) -> str:
+        """Return characters of a text, from one that is counted through all texts."""
+        start -= int(self.offsets[text])
+        return self.texts[text][start : start + count]
+
+
+def _shifted(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the value of the word before each word; that of the first one has no meaning."""
+    return np.roll(values, 1)
 
 
 def _ending_entries(vocabulary: Vocabulary, rule: WordRule, *, ends: bool) -> Entries | None:

@@ -101,44 +101,44 @@ class _Delimited(Writer):
 
     def lines(self, row: ScoredRow) -> str:
         """See `Writer.lines`."""
-        kept = [row.kept.get(name, "") for name in self.kept]
         find = {"text": self._text_cells, "word": self._word_cells, "token": self._token_cells}
-        cells = list(find[self.by or "text"](row.score))
-        empty = [[""] * (len(self.own_columns) - 1)]
-        return "".join(
-            self.separator.join(map(self._field, [str(row.number), *line, *kept])) + "\n"
-            for line in cells or empty
-        )
+        lines = find[self.by or "text"](row.score) if row.score else ()
+        kept = [self._field(row.kept.get(name, "")) for name in self.kept]
+        own, start = len(self.own_columns), str(row.number)
+        cells = [[start, *line, *kept] for line in lines]
+        cells = cells or [[start, *[""] * (own - 1), *kept]]
+        return "".join([self.separator.join(line) + "\n" for line in cells])
 
-    def _text_cells(self, score: Score | None) -> Iterable[list[str]]:
-        if score is None:
-            return
+    def _text_cells(self, score: Score) -> Iterable[list[str]]:
         tally = score.tally
         yield [
-            f"{self._log(score.log_probability):.6f}", str(tally.tokens), str(tally.oov),
+            self._figure(score.log_probability), str(tally.tokens), str(tally.oov),
             f"{tally.bits_per_char:.6f}" if tally.chars else "",
-            f"{self._log(score.penalized_log_probability):.6f}", score.text,
+            self._figure(score.penalized_log_probability), self._field(score.text),
         ]  # fmt: skip
 
-    def _word_cells(self, score: Score | None) -> Iterable[list[str]]:
+    def _word_cells(self, score: Score) -> Iterable[list[str]]:
         """Yield a line for each word; a text of blanks has one for its gap."""
-        for place, word in enumerate(score.words if score else (), start=1):
+        rule = str(self.word_rule)
+        for place, word in enumerate(score.words, start=1):
             yield [
-                str(place), word.word, f"{self._log(word.nats):.6f}", f"{self._log(word.gap):.6f}",
-                str(word.tokens), str(int(word.oov)), str(word.start), str(word.end),
-                str(self.word_rule),
+                str(place), self._field(word.word), self._figure(word.nats), self._figure(word.gap),
+                str(word.tokens), "1" if word.oov else "0", str(word.start), str(word.end), rule,
             ]  # fmt: skip
-        if score and score.tally.tokens and not score.words:
-            gap = f"{self._log(score.tally.nats):.6f}"
-            yield ["", "", "", gap, "", "", "", "", str(self.word_rule)]
+        if score.tally.tokens and not score.words:
+            yield ["", "", "", self._figure(score.tally.nats), "", "", "", "", rule]
 
-    def _token_cells(self, score: Score | None) -> Iterable[list[str]]:
-        for place, token in enumerate(score.tokens if score else (), start=1):
-            price = score.unk_penalty if score and token.oov else 0.0
+    def _token_cells(self, score: Score) -> Iterable[list[str]]:
+        for place, token in enumerate(score.tokens, start=1):
+            price = score.unk_penalty if token.oov else 0.0
             yield [
-                str(place), token.token, f"{self._log(token.nats):.6f}", str(token.rank),
-                str(int(token.oov)), f"{self._log(token.nats + price):.6f}",
+                str(place), self._field(token.token), self._figure(token.nats), str(token.rank),
+                str(int(token.oov)), self._figure(token.nats + price),
             ]  # fmt: skip
+
+    def _figure(self, nats: float) -> str:
+        """Return nats in the base of the output with 6 decimals, and zero without a sign."""
+        return f"{round(self._log(nats), 6) + 0.0:.6f}"
 
     def _field(self, text: str) -> str:
         return quoted_field(text, self.separator)

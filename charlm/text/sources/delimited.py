@@ -397,6 +397,6 @@ def _malformed(label: str, reason: str, begin: int, line: int) -> CorpusError:
 
 def quoted_field(text: str, delimiter: str) -> str:
     """Return a field as a table has it: in quotes if a reader would misread it otherwise."""
-    if any(mark in text for mark in (delimiter, '"', "\n", "\r")):
+    if delimiter in text or '"' in text or "\n" in text or "\r" in text:
         return '"' + text.replace('"', '""') + '"'
     return text
