@@ -375,6 +375,24 @@ def test_the_command_writes_tables_json_and_rows(call: Call, here: Path) -> None
     assert (rows.correct == (rows.margin_base_2 > 0)).all()
 
 
+def test_rows_of_pairs_are_read_back_by_pandas_and_charlm(call: Call, here: Path) -> None:
+    """With quotes and tabs in them; the other columns of the table are among them."""
+    sentences = ('He said "no".', "a, b; c\td"), ("ab\ncd", "NA")
+    good, bad = zip(*sentences, strict=True)
+    Path("x.jsonl").write_text(
+        jsonl([
+            {"sentence_good": one, "sentence_bad": two, "item": place, "correct": "x"}
+            for place, (one, two) in enumerate(sentences)
+        ])
+    )  # fmt: skip
+    _, out, _ = call("pairs", "x.jsonl", "--run", "tales", "--format", "tsv")
+    rows = pandas.read_csv(io.StringIO(out), sep="\t", keep_default_na=False)
+    assert (tuple(rows.sentence_good), tuple(rows.sentence_bad)) == (good, bad)
+    assert rows.item.tolist() == [0, 1] and set(rows.input_correct) == {"x"}
+    Path("y.tsv").write_text(out)
+    assert [(pair.good, pair.bad) for pair in read_pairs(["y.tsv"])] == list(sentences)
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "found"),
     [

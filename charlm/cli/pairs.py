@@ -9,7 +9,6 @@ from charlm import api
 from charlm.cli import options
 from charlm.cli.output import render, say, write, write_json
 from charlm.cli.score import LogBase
-from charlm.cli.stdin import Takes
 from charlm.errors import UsageError, check_choice
 from charlm.units import LOG_BASES
 
@@ -43,7 +42,6 @@ Output = Annotated[
 ]
 
 
-@Takes(stdin=())
 def pairs(
     data: Data,
     reading: options.PairReading = options.NO_FLAGS,

@@ -68,10 +68,10 @@ class PairScore:
     def row(self) -> dict[str, Any]:
         """Return the figures by column, and the other columns of the pair's table.
 
-        Log-probabilities are in nats, `correct` is 0 or 1.
+        Log-probabilities are in nats, `correct` is 0 or 1. A column of the table with the name of
+        a figure becomes `input_NAME`.
         """
-        return {
-            **self.pair.cells,
+        own = {
             "paradigm": self.paradigm,
             "phenomenon": self.phenomenon,
             "log_probability_good": self.good,
@@ -83,6 +83,8 @@ class PairScore:
             "sentence_good": self.pair.good,
             "sentence_bad": self.pair.bad,
         }
+        cells = self.pair.cells.items()
+        return {f"input_{name}" if name in own else name: cell for name, cell in cells} | own
 
 
 Answer = PairScore | PredictionScore

@@ -1,7 +1,5 @@
 """Minimal pairs for people and programs: a table of accuracies, and a line for each pair."""
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 
 from rich.table import Table
@@ -10,6 +8,7 @@ from rich.text import Text
 from charlm.inference.pairs import Accuracy, PairsResult, wilson_interval
 from charlm.report.tables import plain_table
 from charlm.report.text import number, shortened
+from charlm.text.sources.delimited import quoted_field
 from charlm.units import LOG_BASES
 
 MAX_NAME = 36
@@ -64,19 +63,17 @@ def percent(fraction: float | None) -> str:
 
 
 def pair_lines(result: PairsResult, log_base: str) -> Iterator[str]:
-    """Yield a header and a line for each pair, as tab-separated values."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, delimiter="\t", lineterminator="\n")
+    """Yield a header and a line for each pair, as tab-separated values.
+
+    The name of the paradigm is in quotes, so charlm knows that fields may be quoted.
+    """
     rows = result.rows()
     columns = list(dict.fromkeys(name for row in rows for name in row))
     names = [f"{name}_base_{log_base}" if name in LOGARITHMS else name for name in columns]
-    writer.writerow(["pair_id", *names])
+    marked = [f'"{name}"' if name == "paradigm" else quoted_field(name, "\t") for name in names]
+    yield "\t".join(["pair_id", *marked]) + "\n"
     for place, row in enumerate(rows, start=1):
         for name in row.keys() & LOGARITHMS:
             row[name] = f"{row[name] / LOG_BASES[log_base] + 0.0:.6f}"
-        writer.writerow([place, *(row.get(name, "") for name in columns)])
-        if place % 256 == 0:
-            yield buffer.getvalue()
-            buffer.seek(0)
-            buffer.truncate()
-    yield buffer.getvalue()
+        cells = (quoted_field(str(row.get(name, "")), "\t") for name in columns)
+        yield "\t".join([str(place), *cells]) + "\n"
