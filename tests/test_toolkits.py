@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
-from helpers import CORPUS, Call, engine, tiny_model, vocabulary_of
+from helpers import CORPUS, Call, engine, oracle_file, tiny_model, vocabulary_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -180,6 +180,29 @@ def test_n_grams_have_the_length_that_was_found(by: str) -> None:
     (score,) = scorer.score(["a\nb"], by="word")
     writer.source = Source(reader=StepReader(scorer, "word"))
     assert "b=4 1 -3\t</s>=2 1 -0.625" in writer.lines(ScoredRow(number=2, score=score))
+
+
+@pytest.mark.parametrize(
+    ("golden", "order", "arguments"),
+    [
+        ("probe.kenlm3.query", 3, ["kenlm"]),
+        ("probe.srilm3.debug0", 3, ["srilm"]),
+        ("probe.srilm3.debug1", 3, ["srilm", "--by", "text"]),
+        ("probe.srilm3.debug2", 3, ["srilm", "--by", "word"]),
+        ("probe.srilm3.unk.debug2", 3, ["srilm", "--by", "word"]),
+        ("probe.srilm2.unk.debug2", 2, ["srilm", "--by", "word"]),
+    ],
+)
+def test_an_imported_model_writes_what_srilm_and_kenlm_write(
+    call: Call, here: Path, golden: str, order: int, arguments: list[str]
+) -> None:
+    """Byte for byte; the files were written by SRILM 1.7.3 and KenLM 4cb443e."""
+    expected = oracle_file(f"ngram/{golden}").read_text(encoding="utf-8")
+    model = oracle_file(f"ngram/tiny{order}.arpa")
+    assert call("ngram", "import", str(model), "--name", "tiny")[0] == 0
+    Path("probe.txt").write_bytes(oracle_file("ngram/probe.txt").read_bytes())
+    status, out, _ = call("score", "--file", "probe.txt", "--run", "tiny", "--format", *arguments)
+    assert (status, out) == (0, expected)
 
 
 # The command
