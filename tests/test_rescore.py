@@ -124,6 +124,8 @@ def test_weights_are_tuned_kept_and_used(call: Call, here: Path) -> None:
     assert call(*best, "--weights", "w.json")[:2] == (0, f"u1 {GOOD}\n")
     assert call(*best, "--lm-weight", "0")[1] == f"u1 {BAD}\n"
     assert call(*best, "--lm-weight", "0", "--weight", "am=-1")[1] == f"u1 {GOOD}\n"
+    written(here / "lines.jsonl", '{"id": "u2", "hyps": [{"text": "two\\n lines "}]}')
+    assert call("rescore", "lines.jsonl", "--run", "prose", "--best")[1] == "u2 two lines\n"
     code, out, err = call(*best, "--refs", "refs", "--chars")
     assert (code, out) == (0, f"u1 {GOOD}\n")
     assert "%CER" in err

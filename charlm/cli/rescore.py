@@ -118,7 +118,7 @@ def rescore(
             _write_lines([json.dumps(_record(nbest, weights, rates), indent=2)], out)
     if best:
         chosen = zip(nbest, nbest.best(weights), strict=True)
-        _write_lines((f"{one.name} {each.text}".rstrip() for one, each in chosen), out)
+        _write_lines((" ".join([one.name, *each.text.split()]) for one, each in chosen), out)
     elif not references or (out and not tune):
         _write_lists(nbest, lists, out)
 
