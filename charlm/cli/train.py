@@ -36,7 +36,14 @@ Continue = Annotated[
     bool, _option("--continue", RUN, "Start the run --name, or resume it if it exists.")
 ]
 Overwrite = Annotated[bool, _option("--overwrite", RUN, "Replace the run --name if it exists.")]
-Plan = Annotated[bool, _option("--plan", RUN, "Show the plan and its reasons, and stop.")]
+Plan = Annotated[
+    bool,
+    _option(
+        "--plan",
+        RUN,
+        "Show the plan, its reasons and the loss to expect (80 % interval), and stop.",
+    ),
+]
 Preset = Annotated[str | None, _option("--preset", RUN, "A published recipe, such as awd-ptb.")]
 Config = Annotated[
     Path | None, _option("--config", RUN, "TOML file of settings; flags override it.")
