@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from charlm.api import arpa as arpa
     from charlm.api import comparison as comparison
     from charlm.api import evaluation as evaluation
     from charlm.api import gradients as gradients

@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from charlm.config.text_units import UNITS
 from charlm.config.unused import drop_unused
 from charlm.errors import UsageError, check_count, named, naming
 from charlm.files.atomic import explained
-from charlm.ngrams.kneser_ney import METHOD
-from charlm.ngrams.model import MAX_ORDER
+from charlm.ngrams.kneser_ney import METHOD, Discounts
+from charlm.ngrams.model import MAX_ORDER, NgramModel
 from charlm.phases import phase
 from charlm.runs.built_in import built_in_text
 from charlm.runs.data import corpus_record, read_data, write_data
@@ -33,8 +34,8 @@ TEXT_SECTIONS = ("corpus", "vocabulary")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Text:
-    """A text to count, with what run.json says about it, and the direction of reading."""
+class RunText:
+    """Text of a run to make: what run.json says about it, and the direction of reading."""
 
     dataset: Dataset
     settings: Settings
@@ -101,40 +102,61 @@ def fit_run(
             f"expected no others beside it. Leave out {named('like')}, or the others"
         )
     else:
-        found = _text_of_run(find_run(str(like), folder, trained=False))
+        found = text_of_run(find_run(str(like), folder, trained=False))
     begin = time.perf_counter()
-    order = order or UNITS[found.dataset.vocabulary.unit].ngram_order
-    model, discounts = fit_text(
-        found.dataset.train, found.dataset.vocabulary, order, found.direction
-    )
+    vocabulary = found.dataset.vocabulary
+    order = order or UNITS[vocabulary.unit].ngram_order
+    model, discounts = fit_text(found.dataset.train, vocabulary, order, found.direction)
+    return keep_run(
+        found, model, METHOD, folder=folder, name=name, overwrite=overwrite, command=command,
+        notes=fallback_notes(discounts), seconds=time.perf_counter() - begin, discounts=discounts,
+    )  # fmt: skip
+
+
+def keep_run(
+    text: RunText,
+    model: NgramModel,
+    method: str,
+    *,
+    folder: Path,
+    name: str | None,
+    overwrite: bool,
+    command: str,
+    notes: Sequence[str] = (),
+    seconds: float = 0.0,
+    discounts: Sequence[Discounts] = (),
+) -> Model:
+    """Write an n-gram model and its text as a new run in `folder`, and load it.
+
+    `method` says in words where the model is from.
+    """
     record = {
         "command": command,
-        "settings": {
-            section: asdict(getattr(found.settings, section)) for section in TEXT_SECTIONS
-        },
-        "origins": found.origins,
-        "corpus": found.corpus,
-        "ngrams": ngram_record(model, METHOD, discounts),
+        "settings": {section: asdict(getattr(text.settings, section)) for section in TEXT_SECTIONS},
+        "origins": text.origins,
+        "corpus": text.corpus,
+        "ngrams": ngram_record(model, method, discounts),
         "results": {
             "step": 0,
-            "seconds": time.perf_counter() - begin,
-            "reason": "counted",
-            "notes": [*found.dataset.warnings, *fallback_notes(discounts)],
+            "seconds": seconds,
+            "reason": method,
+            "notes": [*text.dataset.warnings, *notes],
         },
     }
     if name and overwrite:
         remove_run(folder / name)
-    path, lock = new_folder(folder, name, f"{found.dataset.name}-{order}-gram")
+    path, lock = new_folder(folder, name, f"{text.dataset.name}-{model.order}-gram")
     with lock, contextlib.ExitStack() as on_error:
         on_error.callback(shutil.rmtree, path, ignore_errors=True)
-        with explained(path), phase("writing the encoded text"):
-            write_data(path, found.dataset)
-        write_ngram_run(path, found.dataset, model, record, found.direction)
+        if len(text.dataset.train.ids):
+            with explained(path), phase("writing the encoded text"):
+                write_data(path, text.dataset)
+        write_ngram_run(path, text.dataset, model, record, text.direction)
         on_error.pop_all()
     return load(path)
 
 
-def _given_text(given: Nested, text: str | None, vocab: Path | None) -> _Text:
+def _given_text(given: Nested, text: str | None, vocab: Path | None) -> RunText:
     """Read the text that settings name, or a text in memory."""
     others = [name for section in given.keys() - set(TEXT_SECTIONS) for name in given[section]]
     if others:
@@ -153,15 +175,15 @@ def _given_text(given: Nested, text: str | None, vocab: Path | None) -> _Text:
     dataset = load_dataset(settings.corpus, settings.vocabulary, corpus=corpus, vocabulary=frozen)
     settings = replace(settings, vocabulary=dataset.vocabulary.settings)
     about = corpus_record(dataset, settings)
-    return _Text(dataset=dataset, settings=settings, origins=origins, corpus=about)
+    return RunText(dataset=dataset, settings=settings, origins=origins, corpus=about)
 
 
-def _text_of_run(path: Path) -> _Text:
+def text_of_run(path: Path) -> RunText:
     """Read the text of a run again, with its vocabulary."""
     config, record = read_config(path), read_record(path)
     settings = settings_from(record["settings"])
     vocabulary = load_vocabulary(vocabulary_file(path))
-    return _Text(
+    return RunText(
         dataset=read_data(path, settings, vocabulary, record),
         settings=settings,
         origins={

@@ -84,6 +84,64 @@ def fit(
     _show(model.path, as_json=as_json)
 
 
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run of an n-gram model.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write; .gz packs it.")],
+    checkpoints: options.Checkpoints = None,
+) -> None:
+    """Write the model of an n-gram run as an ARPA file, which KenLM and SRILM read.
+
+    Example:  charlm ngram export kn5 kn5.arpa.gz
+    """
+    model = options.open_model(run, checkpoints)
+    total = api.arpa.export_arpa(model, out)
+    say(f"wrote {total:,} n-grams to {out}")
+
+
+@Takes(stdin=())
+def import_(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="ARPA file; it may be packed (.gz, .xz, ...).")
+    ],
+    name: Annotated[str | None, typer.Option("--name", help="Name of the run.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run --name if it exists.")
+    ] = False,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            "--like", metavar="RUN", help="Take vocabulary and documents from this run instead."
+        ),
+    ] = None,
+    unit: Annotated[
+        str | None,
+        typer.Option(
+            "--unit",
+            help="Unit of the entries: word or char. (default: word, or as charlm wrote it)",
+            show_default=False,
+        ),
+    ] = None,
+    document: Annotated[
+        str,
+        typer.Option(
+            "--document",
+            help="Unit that </s> ends: line, paragraph or file; stream for no ends.",
+        ),
+    ] = "line",
+    checkpoints: options.Checkpoints = None,
+    as_json: options.Json = False,
+) -> None:
+    """Keep the model of an ARPA file (SRILM, KenLM, charlm) as a run.
+
+    Example:  charlm ngram import kn5.arpa.gz --name kn5
+    """
+    model = api.arpa.import_arpa(
+        file, name=name, like=like, unit=unit, document=document, checkpoints=checkpoints,
+        overwrite=overwrite, command=Verbosity.command,
+    )  # fmt: skip
+    _show(model.path, as_json=as_json)
+
+
 def _show(path: Path, *, as_json: bool) -> None:
     """Write the description of a run that was just made."""
     about = api.info.describe_run(path)
@@ -98,4 +156,4 @@ def _show(path: Path, *, as_json: bool) -> None:
     say(f"use it with: {command('score', 'a text', run=path)}")
 
 
-add_commands(app, {FIT: fit}, "ngram")
+add_commands(app, {FIT: fit, "export": export, "import": import_}, "ngram")

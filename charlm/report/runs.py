@@ -61,7 +61,8 @@ def _result_pairs(results: Json, unit: str) -> list[tuple[str, str]]:
     if not results:
         return []
     steps = f"{count_of(results['step'], 'step')}, " if results["step"] else ""
-    pairs = [("trained", f"{steps}{duration(results['seconds'])}")]
+    trained = steps or results["seconds"]
+    pairs = [("trained", f"{steps}{duration(results['seconds'])}")] if trained else []
     for name in ("valid", "test"):
         tally = results.get(name)
         if tally:

@@ -1,0 +1,145 @@
+"""ARPA files: write the model of an n-gram run, and keep the model of a file as a run."""
+
+import contextlib
+import gzip
+import io
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+
+from charlm.api.model import Model
+from charlm.api.ngrams import RunText, keep_run, text_of_run
+from charlm.backends.ngram_backend import NgramBackend
+from charlm.config.corpus import VocabularySettings
+from charlm.config.settings import Settings
+from charlm.errors import UsageError
+from charlm.files.atomic import TEMPORARY, explained
+from charlm.ngrams.arpa import entry_names, unescaped, write_arpa
+from charlm.ngrams.arpa_reader import read_arpa
+from charlm.phases import phase
+from charlm.runs.data import corpus_record
+from charlm.runs.folders import check_name, check_writable
+from charlm.runs.locate import checkpoints_folder, find_run
+from charlm.text.boundaries import Boundaries
+from charlm.text.dataset import Dataset
+from charlm.text.encoded import EncodedText
+from charlm.text.sources.names import safe_name
+from charlm.text.tokenizers.tokenizer_json import LINE_END, UNK_TOKEN, eos_token
+from charlm.text.tokenizers.vocabulary import Vocabulary, vocabulary_class
+
+METHOD = "from an ARPA file"
+DOCUMENTS = ("line", "paragraph", "file", "stream")
+UNITS_OF_FILES = ("word", "char")
+
+
+def export_arpa(model: Model, out: Path) -> int:
+    """Write the model of an n-gram run as an ARPA file, packed if its name ends with .gz.
+
+    Return the number of n-grams. Raises UsageError for a network, EnvironmentFailure if the file
+    cannot be written.
+    """
+    backend = model.run.backend
+    if not isinstance(backend, NgramBackend):
+        raise UsageError(
+            f"{model.path.name} is the run of a network; expected an n-gram run. Fit one with: "
+            f"charlm ngram --like {model.path.name}"
+        )
+    names = entry_names(model.run.text_vocabulary.tokens)
+    with phase("writing the ARPA file"), _replaced(out) as file:
+        write_arpa(file, backend.model, names)
+    return sum(backend.model.sizes)
+
+
+@contextlib.contextmanager
+def _replaced(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that replaces another one, or appears, once it is complete."""
+    temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
+    with explained(path):
+        try:
+            with temporary.open("wb") as plain:
+                if path.suffix == ".gz":
+                    with gzip.GzipFile("", "wb", 6, plain, mtime=0) as packed:
+                        with io.BufferedWriter(cast(Any, packed), 1 << 20) as file:
+                            yield file
+                else:
+                    yield plain
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def import_arpa(
+    path: Path,
+    *,
+    name: str | None = None,
+    like: str | None = None,
+    unit: str | None = None,
+    document: str = "line",
+    checkpoints: Path | None = None,
+    overwrite: bool = False,
+    command: str = "",
+) -> Model:
+    """Keep the model of an ARPA file as a run, and return it.
+
+    The entries are words between blanks, the lines of a text are its sentences. `like` takes the
+    vocabulary and the documents from a run with the same entries instead. A file of characters
+    needs `unit` "char"; a file that charlm wrote is recognised. `document` is "stream" for a model
+    without sentence ends. Raises CorpusError for a file that is damaged or does not fit.
+    """
+    folder = checkpoints_folder(checkpoints)
+    check_writable(folder)
+    check_name(folder, name, overwrite=overwrite)
+    text = text_of_run(find_run(like, folder, trained=False)) if like else None
+    with phase(f"reading {path.name}"):
+        own = None if text is None else entry_names(text.dataset.vocabulary.tokens)
+        arpa = read_arpa(path, own)
+    if text is None:
+        text = _text_of_entries(path, arpa.names, unit, document)
+    notes = arpa.warnings
+    return keep_run(
+        text, arpa.model, METHOD, folder=folder, name=name, overwrite=overwrite, command=command,
+        notes=notes,
+    )  # fmt: skip
+
+
+def _text_of_entries(path: Path, names: list[str], unit: str | None, document: str) -> RunText:
+    """Return an empty text with the vocabulary of an ARPA file."""
+    vocabulary = _vocabulary(names, unit)
+    boundaries = Boundaries(
+        document=document,
+        line_end_is_eos=vocabulary.line_ends_are_eos,
+        line_ends_inside=document == "line" and LINE_END in vocabulary.tokens[2:],
+    )
+    dataset = Dataset(
+        name=safe_name(path.name.removesuffix(".gz").removesuffix(".arpa")),
+        vocabulary=vocabulary,
+        train=EncodedText.stream(np.empty(0, vocabulary.dtype)),
+        valid=None,
+        test=None,
+        fingerprint="",
+        boundaries=boundaries,
+    )
+    settings = replace(Settings(), vocabulary=vocabulary.settings)
+    about = corpus_record(dataset, settings) | {"parts": {}}
+    return RunText(dataset=dataset, settings=settings, origins={}, corpus=about)
+
+
+def _vocabulary(names: list[str], unit: str | None) -> Vocabulary:
+    """Return the vocabulary of the entries of an ARPA file."""
+    entries = [unescaped(name) for name in names[2:]]
+    single = all(len(entry) == 1 for entry in entries)
+    unit = unit or ("char" if single and " " in entries else "word")
+    words = "text"
+    if unit == "word" and not any(entry.isspace() for entry in entries):
+        words = "whitespace"  # such entries have no blanks: those that look escaped are not
+        pairs = zip(names[2:], entries, strict=True)
+        entries = [name if re.search(r"[\s\0]", entry) else entry for name, entry in pairs]
+    settings = VocabularySettings(unit=unit, words=words)
+    tokens = [UNK_TOKEN, eos_token(settings), *entries]
+    return vocabulary_class(unit)(settings, tokens)
