@@ -24,7 +24,7 @@ from charlm.runs.data import corpus_record, read_data, write_data
 from charlm.runs.folders import check_name, check_writable, new_folder, remove_run
 from charlm.runs.layout import read_config, read_record
 from charlm.runs.locate import checkpoints_folder, find_run
-from charlm.runs.ngram_runs import fallback_notes, fit_text, ngram_record, write_ngram_run
+from charlm.runs.ngram_runs import fit_text, ngram_record, write_ngram_run
 from charlm.runs.run import vocabulary_file
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.text.tokenizers.vocabulary import load_vocabulary
@@ -109,7 +109,7 @@ def fit_run(
     model, discounts = fit_text(found.dataset.train, vocabulary, order, found.direction)
     return keep_run(
         found, model, METHOD, folder=folder, name=name, overwrite=overwrite, command=command,
-        notes=fallback_notes(discounts), seconds=time.perf_counter() - begin, discounts=discounts,
+        seconds=time.perf_counter() - begin, discounts=discounts,
     )  # fmt: skip
 
 

@@ -46,18 +46,6 @@ def ngram_record(
     }
 
 
-def fallback_notes(discounts: Sequence[Discounts]) -> list[str]:
-    """Return a sentence about the orders whose discounts could not be estimated, or nothing."""
-    orders = [str(order) for order, each in enumerate(discounts, 1) if each.fallback]
-    if not orders:
-        return []
-    values = ", ".join(f"{value:g}" for value in discounts[int(orders[0]) - 1].values)
-    return [
-        f"the counts of order {', '.join(orders)} are too few to estimate discounts; they are "
-        f"{values}"
-    ]
-
-
 def write_ngram_run(
     path: Path,
     dataset: Dataset,
