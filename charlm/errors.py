@@ -13,7 +13,7 @@ Every message has three parts: what was found, what was expected, what to do.
 import contextlib
 import difflib
 import operator
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, SupportsIndex
@@ -34,14 +34,15 @@ class UsageError(CharlmError, ValueError):
 class CorpusError(CharlmError):
     """Text that cannot be found, read, decoded or used.
 
-    `place` is the position of bytes that are invalid in the encoding, or empty.
+    `place` is the position of bytes that are invalid in the encoding, or empty. `columns` are those
+    of a table that lacks the one to read, or empty.
     """
 
     exit_code = 3
 
-    def __init__(self, message: str, place: str = "") -> None:
+    def __init__(self, message: str, place: str = "", columns: Sequence[str] = ()) -> None:
         super().__init__(message)
-        self.place = place
+        self.place, self.columns = place, tuple(columns)
 
 
 class RunError(CharlmError):

@@ -18,7 +18,7 @@ from charlm.errors import CorpusError
 from charlm.text.corpus import Corpus
 from charlm.text.sources.files import TextFile, shown
 from charlm.text.sources.names import Source, find, short_name
-from charlm.text.sources.rows import NoColumnError, Record, Rows, Warn, listed
+from charlm.text.sources.rows import Record, Rows, Warn, listed
 from charlm.text.syntaxgym import SuiteItem, is_suite, suite_items
 
 GOOD, BAD = "sentence_good", "sentence_bad"
@@ -143,7 +143,9 @@ def _table_pairs(rows: Rows, columns: Sequence[str], warn: Warn) -> Iterator[Pai
     good, bad, *phenomenon = columns or (GOOD, BAD)
     try:
         _, records = rows.read(warn, True, good)
-    except NoColumnError as error:
+    except CorpusError as error:
+        if not error.columns:
+            raise
         good, bad = _fitting(error.columns) if not columns else ("", "")
         if not good:
             raise _no_columns(rows.label, columns or (GOOD, BAD), error.columns) from error

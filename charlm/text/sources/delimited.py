@@ -13,7 +13,6 @@ from charlm.text.sources.files import shown
 from charlm.text.sources.rows import (
     NO_CELLS,
     PEEK_ROWS,
-    NoColumnError,
     Record,
     Warn,
     chosen_column,
@@ -283,10 +282,10 @@ def column_index(label: str, names: list[str], rows: list[Fields], reading: Read
     if reading.header is None and (cell := _data_like(names)):
         texts = [str(place + 1) for place in _text_places(rows, len(names))]
         number = texts[0] if len(texts) == 1 else "N (N counts from 1)"
-        raise NoColumnError(
+        raise CorpusError(
             f'{label}: the first row looks like data ("{shown(cell[:60])}"), expected names of '
             f"columns. Use --no-header --column {number}, or --header if it holds names.",
-            unique_names(names),
+            columns=unique_names(names),
         )
     if named is not None and named.isdecimal() and 1 <= int(named) <= len(names):
         return int(named) - 1
@@ -296,11 +295,11 @@ def column_index(label: str, names: list[str], rows: list[Fields], reading: Read
     texts = [unique[place] for place in _text_places(rows, len(names))]
     try:
         return unique.index(chosen_column(label, unique, texts, named))
-    except NoColumnError as error:
+    except CorpusError as error:
         if reading.header is not None:
             raise
         problem = f"{error} If its first row is data, add --no-header."
-        raise NoColumnError(problem, error.columns) from error
+        raise CorpusError(problem, columns=error.columns) from error
 
 
 def _text_places(rows: list[Fields], width: int) -> list[int]:

@@ -19,15 +19,6 @@ PEEK_ROWS = 100
 MAX_LISTED = 20
 """Columns that a message names."""
 
-
-class NoColumnError(CorpusError):
-    """Table without the column to read; `columns` are the names of those that it has."""
-
-    def __init__(self, message: str, columns: Sequence[str]) -> None:
-        super().__init__(message)
-        self.columns = tuple(columns)
-
-
 Row = Mapping[str, object]
 NO_CELLS: Mapping[str, str] = {}
 
@@ -130,7 +121,7 @@ def chosen_column(
 ) -> str:
     """Return the column that was named, else "text", else the only column that holds text.
 
-    Raises NoColumnError if there is no such column, or if there are several.
+    Raises CorpusError, with the names of the columns, if there is no such column or several.
     """
     if named is not None:
         if named in columns:
@@ -141,14 +132,14 @@ def chosen_column(
             f'Did you mean "{shown(near[alike[0]])}"?' if alike else "Give --column one of them."
         )
         problem = f'{label} has no column "{shown(named)}". {listed(columns)} {advice}'
-        raise NoColumnError(problem, columns)
+        raise CorpusError(problem, columns=columns)
     if "text" in texts:
         return "text"
     if len(texts) == 1:
         return texts[0]
     problem = "several columns of text" if texts else "no column of text"
     problem = f"{label} has {problem}. {listed(columns)} Choose one with --column."
-    raise NoColumnError(problem, columns)
+    raise CorpusError(problem, columns=columns)
 
 
 def listed(columns: Sequence[str]) -> str:
