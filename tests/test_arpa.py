@@ -144,6 +144,7 @@ REFUSED = {
         SMALL.replace("-0.2\t", "nan\t"),
         "line 13: found 'nan'; expected a log10 of at most 0",
     ),
+    "Python's number": (SMALL.replace("-0.2\t", "-1_0\t"), "line 13: found '-1_0'"),
     "positive": (SMALL.replace("-0.2\t", "0.2\t"), "line 13: found '0.2'"),
     "no number": (SMALL.replace("-0.125", "x"), "line 10: found 'x'; expected a log10"),
     "unknown token": (SMALL.replace("a b\n", "a z\n"), "line 13: 'z' is not among the 1-grams"),

@@ -331,20 +331,43 @@ REWEIGHTED = {
 """Weights of lscore and of words → the best hypotheses by SRILM's rescore-reweight."""
 
 
+@pytest.mark.data
 @pytest.mark.parametrize(("weights", "places"), REWEIGHTED.items())
 def test_golden_lists_have_the_best_hypotheses_of_srilm(
     weights: tuple[float, float], places: list[int]
 ) -> None:
-    lists = rescoring.read_lists(oracle_file("ngram/rescored"))
+    lists = rescoring.read_lists(oracle_file("rescored"))
     assert lists.features == ("ascore", "lscore", "words")
     best = lists.best({"ascore": 1.0, "lscore": weights[0], "words": weights[1]})
     assert [each.line for each in best] == places
 
 
+@pytest.mark.data
+def test_scores_of_golden_lists_are_those_of_srilm(call: Call, here: Path) -> None:
+    """With the model that SRILM used; `<unk>` of its output is a word that the model lacks."""
+    model, folder = oracle_file("tiny3.arpa"), oracle_file("nbest")
+    assert call("ngram", "import", str(model), "--name", "tiny3")[0] == 0
+    run = ("--run", "tiny3", "--unk-penalty", "0")
+    assert call("rescore", str(folder), *run, "--out", "new")[0] == 0
+    golden = rescoring.read_lists(oracle_file("rescored"))
+    for ours, theirs in zip(rescoring.read_lists(here / "new"), golden, strict=True):
+        for new, old in zip(ours.hypotheses, theirs.hypotheses, strict=True):
+            assert new.features["lscore"] == pytest.approx(old.features["lscore"], abs=1e-6)
+    for weights, places in REWEIGHTED.items():
+        options = ("--lm-weight", str(weights[0]), "--word-bonus", str(weights[1]))
+        code, out, _ = call("rescore", str(folder), *run, "--best", *options)
+        best = [
+            utt.hypotheses[at - 1].text
+            for utt, at in zip(rescoring.read_lists(folder), places, strict=True)
+        ]
+        assert (code, [line.split(" ", 1)[1] for line in out.splitlines()]) == (0, best)
+
+
+@pytest.mark.data
 def test_golden_lists_are_tuned_to_no_errors() -> None:
     """As by nbest-optimize, which finds 0 errors at 0.125 : 1."""
-    lists = rescoring.read_lists(oracle_file("ngram/rescored"))
+    lists = rescoring.read_lists(oracle_file("rescored"))
     start = {"ascore": 1.0, "lscore": 1.0, "words": 0.0}
-    references = rescoring.read_references(lists, oracle_file("ngram/nbest.refs"))
+    references = rescoring.read_references(lists, oracle_file("nbest.refs"))
     weights = charlm.tune_weights(lists, references, start=start)
     assert [each.line for each in lists.best(weights)] == [1, 3, 2]

@@ -197,10 +197,10 @@ def test_an_imported_model_writes_what_srilm_and_kenlm_write(
     call: Call, here: Path, golden: str, order: int, arguments: list[str]
 ) -> None:
     """Byte for byte; the files were written by SRILM 1.7.3 and KenLM 4cb443e."""
-    expected = oracle_file(f"ngram/{golden}").read_text(encoding="utf-8")
-    model = oracle_file(f"ngram/tiny{order}.arpa")
+    expected = oracle_file(f"{golden}").read_text(encoding="utf-8")
+    model = oracle_file(f"tiny{order}.arpa")
     assert call("ngram", "import", str(model), "--name", "tiny")[0] == 0
-    Path("probe.txt").write_bytes(oracle_file("ngram/probe.txt").read_bytes())
+    Path("probe.txt").write_bytes(oracle_file("probe.txt").read_bytes())
     status, out, _ = call("score", "--file", "probe.txt", "--run", "tiny", "--format", *arguments)
     assert (status, out) == (0, expected)
 

@@ -210,14 +210,16 @@ def _floats(
     """Return numbers up to `highest`. Raises CorpusError for others and for NaN."""
     try:
         values = np.array(list(map(float, fields)))
-        if bool(((values <= highest) & (values >= -MAX_LOG)).all()):
+        if b"_" not in b"".join(fields) and bool(
+            ((values <= highest) & (values >= -MAX_LOG)).all()
+        ):
             return values
     except ValueError:
         pass
     for field, number in zip(fields, numbers, strict=True):
         text = field.decode("utf-8", "replace")[:40]
         try:
-            fits = -MAX_LOG <= float(field) <= highest
+            fits = b"_" not in field and -MAX_LOG <= float(field) <= highest
         except ValueError:
             fits = False
         if not fits:
