@@ -205,10 +205,12 @@ class Scorer:
     ) -> Scores:
         """Score texts in their order, by "text", or with a score for each "word" or "token" too.
 
-        `contexts` has a text that precedes each text and is read but not scored; "" is none. The
-        two are joined by a blank, unless one of them has a blank there. Only its part after the
-        last document end is read. Raises UsageError for another part, for words of a model that has
-        none (see `WordReader`), and for contexts with `carry` or a model that reads backward.
+        `contexts` has a text that precedes each text and is read but not scored; "" is none. Only
+        its part after the last document end is read. If neither it nor the text has a blank where
+        they meet, one is put there and scored with the text, as is a token that holds the end of
+        the context and the beginning of the text. Raises UsageError for another part, for words of
+        a model that has none (see `WordReader`), and for contexts with `carry` or a model that
+        reads backward.
         """
         check_choice(named("by"), by, PARTS)
         items = [
@@ -281,23 +283,22 @@ class Scorer:
         """Encode a text with its context."""
         body = self._body(text)
         check_text(body)
-        before = self._before(context, body) if context else ""
-        marked = self._marked(before + body)
+        before, blank = self._before(context, body) if context else ("", "")
+        marked = self._marked(before + blank + body)
         ids = self.vocabulary.encode_marked(marked)[0].astype(np.int64)
         skip = 0
         if before:
             _, stops = token_spans(self.vocabulary, marked, ids)
             skip = int(np.searchsorted(stops, len(before), "right"))
         own = np.append(ids[skip:], EOS) if self.end else ids[skip:]
-        counts, _ = count_text(body + "\n" if self.end else body)
+        counts, _ = count_text(blank + body + "\n" if self.end else blank + body)
         ends = np.array([len(own)], np.int64)
         encoded = EncodedText(ids=own, ends=ends, counts=counts, is_stream=not self.end)
-        return _Item(
-            text=text, marked=marked, before=len(before), context=ids[:skip], encoded=encoded
-        )
+        begin = len(before + blank)
+        return _Item(text=text, marked=marked, begin=begin, context=ids[:skip], encoded=encoded)
 
-    def _before(self, context: str, body: str) -> str:
-        """Return the part of a context that is read, with the blank that joins it to a body."""
+    def _before(self, context: str, body: str) -> tuple[str, str]:
+        """Return the part of a context that is read, and the blank that joins it to a body."""
         if self.carry or isinstance(self.vocabulary, BackwardVocabulary):
             other = named("carry") if self.carry else "a model that reads backward"
             raise UsageError(
@@ -306,7 +307,7 @@ class Scorer:
             )
         opened = self.boundaries.open_document(context)
         has_blank = not opened or opened[-1].isspace() or not body or body[0].isspace()
-        return opened if has_blank or self.vocabulary.unknown(" ") else opened + " "
+        return opened, "" if has_blank or self.vocabulary.unknown(" ") else " "
 
     def _carried(self, ids: Ids, by: str) -> "Figures":
         nats, after = stream_nats(self.backend, ids, self._state, self._last)
@@ -343,7 +344,7 @@ class Scorer:
         skip = len(item.context)
         all_ids = np.concatenate([item.context, ids[:-1] if self.end else ids])
         starts, ends = token_spans(self.vocabulary, item.marked, all_ids)
-        starts, ends = starts[skip:] - item.before, ends[skip:] - item.before
+        starts, ends = starts[skip:] - item.begin, ends[skip:] - item.begin
         if "\r\n" in text and self._by_line and not self.boundaries.crlf:
             starts, ends = _with_cr(text, starts, ends)
         if self.end:
@@ -374,12 +375,12 @@ class _Item:
     """A text to score: its ids and those of its context.
 
     `marked` is what is encoded: the context, the blank that joins them, the text, with ENDs.
-    `before` counts the characters in it that precede the text.
+    `begin` counts the characters in it that precede the text.
     """
 
     text: str
     marked: str
-    before: int
+    begin: int
     context: Ids
     encoded: EncodedText
 

@@ -171,12 +171,12 @@ class WordReader:
                 words, every, np.where(is_first, text_begins, _shifted(words.stops))
             )
         nexts = np.where(is_last, text_stops, np.append(begins[1:], 0))  # begin of the word after
-        nats = every.sums[words.stops] - every.sums[begins]
-        gaps = every.sums[nexts] - every.sums[words.stops]
-        gaps += np.where(is_first, every.sums[begins] - every.sums[text_begins], 0.0)
+        nats, gaps = every.nats(begins, words.stops), every.nats(words.stops, nexts)
+        gaps += np.where(is_first, every.nats(text_begins, begins), 0.0)
         if not self._is_leading:
             costs = self._end_costs(words, every)
             nats += costs
+            costs = np.where(np.isfinite(costs), costs, 0.0)  # what follows is infinite too
             gaps -= np.where(nexts > words.stops, costs, 0.0)
             joined = ~is_first & (_shifted(nexts) == _shifted(words.stops))
             nats -= np.where(joined, _shifted(costs), 0.0)
@@ -235,8 +235,8 @@ class WordReader:
             deciding = 2 if self.rule.chars == "text" and after[:1] in APOSTROPHES else 1
             stop = np.searchsorted(every.starts, words.ends[at] + deciding, "left")
             stop = min(stop, every.stops[words.texts[at]])
-            log_p = every.sums[words.stops[at]] - every.sums[stop]
-            costs[at] = -np.logaddexp(-costs[at], log_p)
+            following_nats = every.nats(words.stops[at : at + 1], np.array([stop]))[0]
+            costs[at] = -np.logaddexp(-costs[at], -following_nats)
         if self.rule.chars == "text":
             letter = re.compile(_letters()).match
             ends = zip(words.texts.tolist(), (words.ends - 1).tolist(), strict=True)
@@ -278,9 +278,9 @@ class _Tokens:
     """Tokens of several texts in one row, each text followed by a place without a token.
 
     Characters are counted through all texts, with a gap between two of them; `offsets` has the
-    first of each text, `begins` its first token, `stops` the place after its last. `sums` has the
-    nats, and `unknown` the number of UNKs, before each place. `after_context` marks texts whose
-    first token begins in their context.
+    first of each text, `begins` its first token, `stops` the place after its last. `unknown` has
+    the number of UNKs before each place. `after_context` marks texts whose first token begins in
+    their context.
     """
 
     def __init__(self, texts: Sequence[str], tokens: Sequence[TokenNats]) -> None:
@@ -308,8 +308,15 @@ class _Tokens:
             self.log_masses[begin : begin + len(own.log_masses)] = own.log_masses[
                 : stop + 1 - begin
             ]
-        self.sums = np.cumsum(nats)
+        is_infinite = np.isinf(nats)
+        self._infinite = np.cumsum(is_infinite)
+        self._sums = np.cumsum(np.where(is_infinite, 0.0, nats))
         self.unknown = np.cumsum(np.append(0, self.ids == UNK))
+
+    def nats(self, firsts: Places, stops: Places) -> Nats:
+        """Return the sum of the nats from each first place up to its stop."""
+        sums = self._sums[stops] - self._sums[firsts]
+        return np.where(self._infinite[stops] > self._infinite[firsts], np.inf, sums)
 
     def characters(self, text: int, start: int, count: int) -> str:
         """Return characters of a text, from one that is counted through all texts."""
