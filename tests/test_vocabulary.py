@@ -468,7 +468,7 @@ class PairVocabulary(WordVocabulary):
     def pre_tokenizer(settings: VocabularySettings) -> dict:
         return split(r"[\s\S]{1,2}", "Isolated")
 
-    def _ascii_words(self, text: str) -> list[str]:
+    def _plain_words(self, text: str) -> list[str]:
         return [text[start : start + 2] for start in range(0, len(text), 2)]
 
 

@@ -12,7 +12,7 @@ from charlm.config.corpus import VocabularySettings
 from charlm.text.documents import END
 from charlm.text.tokenizers import tokenizer_json
 from charlm.text.tokenizers.cutting import cut_safely, fine_pieces
-from charlm.text.tokenizers.tokenizer_json import EOS, LETTERS, UNK, Json
+from charlm.text.tokenizers.tokenizer_json import BLANK, EOS, LETTERS, UNK, Json
 from charlm.text.tokenizers.vocabulary import Ids, Vocabulary
 
 ASCII_WORDS = {
@@ -22,6 +22,10 @@ ASCII_WORDS = {
     ),
 }
 """Patterns that find the words of `tokenizer_json.WORD_CUTS` in ASCII text."""
+BETWEEN_BLANKS = re.compile(
+    r"\n|[^\n" + re.sub(r"\\x\{(\w+)\}", lambda match: chr(int(match[1], 16)), BLANK) + "]+"
+)
+"""Pattern that finds the words of the rule "whitespace" in any text."""
 
 
 class _LibraryVocabulary(Vocabulary):
@@ -80,13 +84,13 @@ class WordVocabulary(_LibraryVocabulary):
         return all(tokens) and tokenizer_json.no_surrogates(tokens)
 
     def _piece_ids(self, pieces: list[str]) -> list[list[int]]:
-        """Encode ASCII pieces by Python's regular expressions, which are ten times faster."""
-        slow = [piece for piece in pieces if not piece.isascii()]
+        """Encode plain pieces by Python's regular expressions, which are ten times faster."""
+        slow = [piece for piece in pieces if not self._is_plain(piece)]
         encoded = iter(super()._piece_ids(slow) if slow else [])
         known = self.ids.get
         return [
-            [known(word, UNK) for word in self._ascii_words(piece)]
-            if piece.isascii()
+            [known(word, UNK) for word in self._plain_words(piece)]
+            if self._is_plain(piece)
             else next(encoded)
             for piece in pieces
         ]
@@ -95,14 +99,20 @@ class WordVocabulary(_LibraryVocabulary):
         """Cut a text into normalised words, known or not."""
         words: list[str] = []
         for piece in fine_pieces(text):
-            if piece.isascii():
-                words += self._ascii_words(piece)
+            if self._is_plain(piece):
+                words += self._plain_words(piece)
                 continue
             cuts = self.tokenizer.pre_tokenizer.pre_tokenize_str(self.normalized(piece))
             words += [word for word, _ in cuts]
         return words
 
-    def _ascii_words(self, text: str) -> list[str]:
+    def _is_plain(self, text: str) -> bool:
+        """Return whether Python's regular expressions cut a text as `tokenizers` does."""
+        return text.isascii() or (self.settings.words == "whitespace" and not self.normalizes)
+
+    def _plain_words(self, text: str) -> list[str]:
+        if not text.isascii():
+            return BETWEEN_BLANKS.findall(text)
         words = ASCII_WORDS[self.settings.words].findall
         return words(text.lower() if self.settings.lowercase else text)
 
