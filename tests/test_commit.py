@@ -207,6 +207,30 @@ def test_the_manifest_is_written_last(monkeypatch: pytest.MonkeyPatch, tmp_path:
     ]
 
 
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    """As --out /dev/stdout or /dev/null: a superuser would lose the device otherwise."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_file(pipe, NEW)
+        assert os.read(reader, 100) == NEW
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+@pytest.mark.parametrize("name", [".", "..", "folder"])
+def test_a_folder_is_not_a_file_to_write(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    with pytest.raises(EnvironmentFailure, match="Is a directory"):
+        write_file(Path(name), NEW)
+
+
 @pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
 def test_permissions_follow_the_umask(tmp_path: Path, mask: int) -> None:
     before = os.umask(mask)

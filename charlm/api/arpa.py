@@ -18,7 +18,7 @@ from charlm.backends.ngram_backend import NgramBackend
 from charlm.config.corpus import VocabularySettings
 from charlm.config.settings import Settings
 from charlm.errors import UsageError
-from charlm.files.atomic import TEMPORARY, explained
+from charlm.files.atomic import TEMPORARY, explained, is_special
 from charlm.ngrams.arpa import entry_names, unescaped, write_arpa
 from charlm.ngrams.arpa_reader import read_arpa
 from charlm.phases import phase
@@ -57,9 +57,16 @@ def export_arpa(model: Model, out: Path) -> int:
 
 @contextlib.contextmanager
 def _replaced(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that replaces another one, or appears, once it is complete."""
-    temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
+    """Open a file that replaces another one, or appears, once it is complete.
+
+    A device or pipe, such as /dev/stdout, is opened itself.
+    """
     with explained(path):
+        if is_special(path):
+            with path.open("wb") as file:
+                yield file
+            return
+        temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
         try:
             with temporary.open("wb") as plain:
                 if path.suffix == ".gz":

@@ -44,8 +44,14 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Replace the content of a file atomically. Raises EnvironmentFailure."""
+    """Replace the content of a file atomically; write to a device or pipe as it is.
+
+    Raises EnvironmentFailure.
+    """
     with explained(path):
+        if is_special(path):
+            path.write_bytes(data)
+            return
         temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
         try:
             write_synced(temporary, data)
@@ -56,6 +62,11 @@ def write_file(path: Path, data: bytes) -> None:
             raise
         sync_folder(path.parent)
         reached(f"{path.name} in place")
+
+
+def is_special(path: Path) -> bool:
+    """Return True for a device, a pipe or a folder, which no file may replace."""
+    return path.exists() and not path.is_file()
 
 
 def write_json(path: Path, content: Any) -> None:
