@@ -133,6 +133,16 @@ def test_weights_are_tuned_kept_and_used(call: Call, here: Path) -> None:
     assert (here / "hyps").read_text() == f"u1 {GOOD}\n"
 
 
+def test_lines_of_error_rates_are_not_broken(
+    call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    written(here / "k", f"u-1 {GOOD}\n")
+    written(here / "refs", f"u {BAD}\n")
+    out = call("rescore", "k", "--run", "prose", "--refs", "refs")[1]
+    assert "%WER 20.00 [ 1 / 5, 0 ins, 0 del, 1 sub ]  (few utterances)" in out.splitlines()[1]
+
+
 def test_references_may_be_a_manifest_of_json_lines(call: Call, here: Path) -> None:
     """Utterances of NeMo have no names, so they are numbered from 1 as the lines are."""
     written(here / "nemo", f"{BAD}\t-1\n{GOOD}\t-2\n")

@@ -58,7 +58,7 @@ Pairs = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", help="File to write, for lists in a folder a folder. (default: stdout)"),
+    typer.Option("--out", help="File to write; a folder if LISTS is one. (default: stdout)"),
 ]
 
 

@@ -143,6 +143,8 @@ def error_table(rates: "Mapping[str, ErrorRate]") -> Table:
         if rate.low is not None and rate.high is not None:
             interval = f"{100 * rate.low:.2f} to {100 * rate.high:.2f}"
         table.add_row(name, str(rate), interval)
+    for column in table.columns:
+        column.no_wrap = True  # other programs search for the lines
     return table
 
 
