@@ -87,8 +87,10 @@ def test_a_backward_run_has_a_backward_companion(folder: Path) -> None:
 
 
 DAMAGES = {
-    "keys.2": lambda a: a[::-1].copy(),
-    "keys.3": lambda a: np.append(a[:-1], a[-1] + 10**6),
+    "tokens.2": lambda a: a[::-1].copy(),
+    "tokens.3": lambda a: a.astype(np.int64),
+    "children.1": lambda a: np.append(a[:-1] + 1, a[-1]),
+    "children.2": lambda a: a.astype(np.uint32) << 24,
     "log10_p.2": lambda a: np.append(a[:-1], np.float32("nan")),
     "log10_backoff.1": lambda a: a[:-1],
     "log10_p.1": lambda a: a.astype(np.float64),
@@ -111,10 +113,18 @@ def test_the_start_symbol_is_never_predicted(folder: Path) -> None:
     path = folder / "kn" / NGRAMS
     arrays = load_file(path)
     size = len(arrays["log10_p.1"])
-    arrays["keys.2"][0] = size - 1  # UNK before the start symbol
+    arrays["tokens.2"][-1] = size - 1
     save_file(arrays, path)
     with pytest.raises(RunError, match="not of the vocabulary"):
         load_run(folder / "kn")
+
+
+def test_the_file_is_small(folder: Path) -> None:
+    """Keys follow from tokens and numbers of children, which have one byte here."""
+    arrays = load_file(folder / "kn" / NGRAMS)
+    assert {a.dtype.name for name, a in arrays.items() if "log10" not in name} == {"uint8"}
+    sizes = sum(len(values) for name, values in arrays.items() if name.startswith("log10_p"))
+    assert sum(a.nbytes for a in arrays.values()) < 10 * sizes
 
 
 @pytest.mark.parametrize(

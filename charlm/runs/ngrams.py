@@ -2,9 +2,14 @@
 
 An n-gram run is a folder like the run of a network, with `ngrams.safetensors` instead of weights:
 
-    keys.2 .. keys.n                        int64, as in `NgramModel`
+    tokens.2 .. tokens.n                    last token of each n-gram
+    children.1 .. children.n-1              number of longer n-grams that begin with each n-gram
     log10_p.1 .. log10_p.n                  float32
     log10_backoff.1 .. log10_backoff.n-1    float32
+
+Tokens and children have the smallest unsigned type that holds them. The n-grams of an order are
+sorted as in `NgramModel`, whose keys follow from both: the file has 10 bytes for each n-gram of
+characters, and keys of 8 bytes would make it 16.
 
 The companion of a network is such a run in the folder `ngram` of its run, without a vocabulary of
 its own.
@@ -35,6 +40,8 @@ from charlm.runs.weights import read_header
 from charlm.text.boundaries import Boundaries
 from charlm.text.tokenizers.vocabulary import Vocabulary
 
+UNSIGNED = ("U8", "U16", "U32")
+"""Types of tokens and children in a file."""
 MAX_LOG = 1e6
 """Largest logarithm that is accepted; ARPA files have -99 for a probability of zero."""
 
@@ -83,12 +90,19 @@ def ngrams_to_bytes(model: NgramModel) -> bytes:
 
     tensors: dict[str, NDArray[Any]] = {}
     for order, keys in enumerate(model.keys, 2):
-        tensors[f"keys.{order}"] = np.ascontiguousarray(keys, np.int64)
+        contexts, tokens = np.divmod(keys, model.vocab_size + 1)
+        children = np.bincount(contexts, minlength=model.sizes[order - 2])
+        tensors[f"children.{order - 1}"] = _smallest(children)
+        tensors[f"tokens.{order}"] = _smallest(tokens)
     for order, values in enumerate(model.log_p, 1):
         tensors[f"log10_p.{order}"] = np.ascontiguousarray(values, np.float32)
     for order, values in enumerate(model.log_backoff, 1):
         tensors[f"log10_backoff.{order}"] = np.ascontiguousarray(values, np.float32)
     return bytes(save(tensors))
+
+
+def _smallest(values: NDArray[np.int64]) -> NDArray[Any]:
+    return values.astype(np.min_scalar_type(int(values.max(initial=0))))
 
 
 def read_ngrams(path: Path, order: int, vocab_size: int) -> NgramModel:
@@ -98,47 +112,57 @@ def read_ngrams(path: Path, order: int, vocab_size: int) -> NgramModel:
     number is checked.
     """
     header = read_header(path)
-    if len(header) != 3 * order - 2:  # before a huge order is listed
+    if len(header) != 4 * order - 3:  # before a huge order is listed
         raise RunError(
-            f"{path}: holds {len(header)} tensors; expected {3 * order - 2} for order {order}. "
+            f"{path}: holds {len(header)} tensors; expected {4 * order - 3} for order {order}. "
             "The run's files do not match"
         )
     sizes = {1: vocab_size + 1}
     for length in range(2, order + 1):
-        sizes[length] = next(iter(header.get(f"keys.{length}", ("", ()))[1]), -1)
-    expected = {f"keys.{n}": ("I64", (size,)) for n, size in sizes.items() if n > 1}
-    expected |= {f"log10_p.{n}": ("F32", (size,)) for n, size in sizes.items()}
-    expected |= {f"log10_backoff.{n}": ("F32", (size,)) for n, size in sizes.items() if n < order}
-    for name, form in expected.items():
-        if header.get(name) != form:
+        sizes[length] = next(iter(header.get(f"tokens.{length}", ("", ()))[1]), -1)
+    expected: dict[str, tuple[tuple[str, ...], tuple[int, ...]]]
+    expected = {f"tokens.{n}": (UNSIGNED, (size,)) for n, size in sizes.items() if n > 1}
+    expected |= {f"children.{n}": (UNSIGNED, (size,)) for n, size in sizes.items() if n < order}
+    expected |= {f"log10_p.{n}": (("F32",), (size,)) for n, size in sizes.items()}
+    expected |= {
+        f"log10_backoff.{n}": (("F32",), (size,)) for n, size in sizes.items() if n < order
+    }
+    for name, (types, shape) in expected.items():
+        kind, found = header.get(name, ("missing", ()))
+        if kind not in types or found != shape:
             raise RunError(
-                f"{path}: {name} is {header.get(name, 'missing')}; expected {form}. The run's "
-                "files do not match"
+                f"{path}: {name} is {kind} {found}; expected {' or '.join(types)} {shape}. The "
+                "run's files do not match"
             )
     arrays = _arrays(path)
     for name, array in arrays.items():
         if array.dtype == np.float32 and not np.abs(array).max(initial=0.0) <= MAX_LOG:
             raise RunError(f"{path}: {name} holds numbers that are not finite; fit it again")
-    for length in range(2, order + 1):
-        _check_keys(path, arrays[f"keys.{length}"], sizes[length - 1], vocab_size)
     return NgramModel(
         vocab_size=vocab_size,
-        keys=[arrays[f"keys.{length}"] for length in range(2, order + 1)],
+        keys=[
+            _keys(path, arrays[f"children.{length - 1}"], arrays[f"tokens.{length}"], vocab_size)
+            for length in range(2, order + 1)
+        ],
         log_p=[arrays[f"log10_p.{length}"] for length in range(1, order + 1)],
         log_backoff=[arrays[f"log10_backoff.{length}"] for length in range(1, order)],
     )
 
 
-def _check_keys(path: Path, keys: NDArray[np.int64], contexts: int, vocab_size: int) -> None:
-    """Raise RunError unless keys are sorted, and made of nodes and tokens that exist."""
-    rising = bool((keys[1:] > keys[:-1]).all())
-    limit = contexts * (vocab_size + 1)
-    inside = not len(keys) or (int(keys[0]) >= 0 and int(keys[-1]) < limit)
-    if not rising or not inside or bool((keys % (vocab_size + 1) == vocab_size).any()):
-        raise RunError(
-            f"{path}: its n-grams are not sorted, or not of the vocabulary; expected a file that "
-            "charlm ngram wrote. Fit it again"
+def _keys(
+    path: Path, children: NDArray[Any], tokens: NDArray[Any], vocab_size: int
+) -> NDArray[np.int64]:
+    """Return the keys of one order. Raises RunError unless they are sorted and made of entries."""
+    if int(children.sum(dtype=np.int64)) == len(tokens):
+        keys: NDArray[np.int64] = (
+            np.repeat(np.arange(len(children)), children) * (vocab_size + 1) + tokens
         )
+        if int(tokens.max(initial=0)) < vocab_size and bool((keys[1:] > keys[:-1]).all()):
+            return keys
+    raise RunError(
+        f"{path}: its n-grams are not sorted, or not of the vocabulary; expected a file that "
+        "charlm ngram wrote. Fit it again"
+    )
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
