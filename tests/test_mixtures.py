@@ -22,7 +22,7 @@ from charlm.text.tokenizers.tokenizer_json import EOS
 
 TEXT = "abc abd\nab ca\n" * 30
 TINY = {
-    "embedding": 3, "layers": 1, "steps": 12, "batch": 2, "bptt": 4, "seed": 1,
+    "embedding": 3, "layers": 1, "ngram": 0, "steps": 12, "batch": 2, "bptt": 4, "seed": 1,
     "precision": "fp32", "threads": 1, "learning_rate": 0.05, "cell": "gru",
 }  # fmt: skip
 

@@ -58,7 +58,7 @@ def planned(
 
 
 OPEN = {"training": ("bptt", "batch_size", "learning_rate", "weight_decay", "seed", "average",
-                     "schedule"),
+                     "schedule", "ngram"),
         "model": ("num_layers", "hidden_size", "embedding_size", "dropout",
                   "input_dropout", "output_dropout", "tie_weights")}  # fmt: skip
 
@@ -80,7 +80,7 @@ def test_nothing_is_left_open_and_every_choice_has_a_reason(unit: str, length, c
 
 GIVEN = {
     "training": {"batch_size": 3, "bptt": 7, "epochs": 1.5, "learning_rate": 0.25,
-                 "weight_decay": 0.5, "seed": 11, "average": 0.5, "schedule": "step"},
+                 "weight_decay": 0.5, "seed": 11, "average": 0.5, "schedule": "step", "ngram": 3},
     "model": {"num_layers": 1, "hidden_size": 48, "embedding_size": 5, "dropout": 0.15,
               "input_dropout": 0.05, "output_dropout": 0.45, "tie_weights": False},
 }  # fmt: skip
@@ -458,6 +458,20 @@ def test_a_long_validation_text_is_read_less_often() -> None:
     result = planned(long, epochs=2.0)
     assert result.settings.training.evals == 1
     assert "validation" in result.reasons["training.evals"]
+
+
+def test_n_grams_are_fitted_beside_the_network_unless_the_text_is_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Longer ones for characters; none without a text for their weight; as the user says."""
+    for unit, order in (("char", 7), ("word", 5)):
+        assert planned(stream(3_000, unit=unit, valid=50)).settings.training.ngram == order
+    assert planned(stream(3_000)).settings.training.ngram == 0
+    assert planned(stream(3_000, valid=50), ngram=2).settings.training.ngram == 2
+    monkeypatch.setattr(constants, "MAX_TOKENS_OF_NGRAMS", 2_000)
+    result = planned(stream(3_000, valid=50))
+    assert result.settings.training.ngram == 0
+    assert "more than 2,000 training tokens" in result.reasons["training.ngram"]
 
 
 def test_every_setting_of_training_is_known_to_these_tests() -> None:

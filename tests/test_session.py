@@ -135,7 +135,7 @@ def test_a_run_directory_holds_what_it_promises(tmp_path: Path) -> None:
     names = {f.name for f in path.iterdir()} - {".lock", ".owner"}
     assert names == {
         "config.json", "tokenizer.json", WEIGHTS, "run.json", METRICS, "README.md",
-        "MANIFEST.json", "data", "states",
+        "MANIFEST.json", "data", "ngram", "states",
     }  # fmt: skip
     assert {f.name for f in (path / "states" / "step-12").iterdir()} == {
         "MANIFEST.json", "state.json", STATE,

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from charlm.api.methods import Methods
-from charlm.api.mixtures import evaluate_mixture
+from charlm.api.mixtures import evaluate_mixture, ngram_run
 from charlm.api.model import Model, load, open_members
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError
 from charlm.inference.likelihood import evaluate, tally, text_nats
 from charlm.phases import phase
-from charlm.runs.mixtures import check_members
+from charlm.runs.mixtures import check_members, member_name
 from charlm.text.corpus import Corpus
 from charlm.text.encoded import EncodedText
 from charlm.units import Tally
@@ -49,6 +49,10 @@ def evaluate_run(
     methods = methods or Methods()
     others, given = open_members(model.path, methods.others, methods.checkpoints)
     check_members([model.run, *others])
+    names = [model.path.name, *(member_name(model.path, other.path) for other in others)]
+    if methods.ngram:
+        names.append(f"{methods.ngram}-gram")
+        others, given = [*others, ngram_run(model.run, methods.ngram)], [*given, None]
     if methods.need_torch:
         from charlm.api.adaptation import Adaptation
 
@@ -71,7 +75,7 @@ def evaluate_run(
     if model.weights != "fp32":
         notes += _cost_of_weights(model, texts, plain, reset_every)
     if others:
-        mixed = evaluate_mixture([model.run, *others], given, texts, nats, reset_every)
+        mixed = evaluate_mixture(names, [model.run, *others], given, texts, nats, reset_every)
         plain, adapted = plain | mixed.plain, adapted | mixed.adapted
         notes.append(mixed.note)
     protocol = "one full pass, state carried"

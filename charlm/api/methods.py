@@ -8,7 +8,7 @@ from pathlib import Path
 class Methods:
     """Methods that adapt a model to a text while it is read; their settings are fitted.
 
-    All but `others` need a model that was loaded with engine "torch".
+    All but `others` and `ngram` need a model that was loaded with engine "torch".
     """
 
     cache: int | None = None
@@ -21,6 +21,8 @@ class Methods:
     """The mean of the weights of the kept checkpoints."""
     others: tuple[str, ...] = ()
     """Runs whose probabilities are mixed with those of the model, as `RUN` or `RUN=WEIGHT`."""
+    ngram: int | None = None
+    """Order of n-grams of the training text, whose probabilities are mixed in too."""
     checkpoints: Path | None = None
     """Folder in which `others` are looked up."""
 
@@ -30,4 +32,4 @@ class Methods:
         return bool(self.cache or self.dynamic or self.temperature or self.average)
 
     def __bool__(self) -> bool:
-        return bool(self.need_torch or self.others)
+        return bool(self.need_torch or self.others or self.ngram)

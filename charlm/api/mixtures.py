@@ -7,12 +7,16 @@ import numpy as np
 
 from charlm.backends.interface import Nats
 from charlm.backends.mixed import mixed_nats
+from charlm.backends.ngram_backend import NgramBackend
 from charlm.errors import UsageError
 from charlm.inference.adapt.mixture import fitted_weights
 from charlm.inference.likelihood import tally, text_nats
+from charlm.ngrams.kneser_ney import fit
 from charlm.phases import phase
-from charlm.runs.mixtures import complete_weights, member_name
-from charlm.runs.run import Run
+from charlm.runs.layout import COMPANION, read_config
+from charlm.runs.locate import is_run
+from charlm.runs.mixtures import complete_weights
+from charlm.runs.run import Run, load_run
 from charlm.text.encoded import EncodedText, count_text
 from charlm.units import Tally
 
@@ -41,6 +45,7 @@ class _Losses:
 
 
 def evaluate_mixture(
+    names: Sequence[str],
     runs: Sequence[Run],
     given: Sequence[float | None],
     texts: Mapping[str, EncodedText],
@@ -49,12 +54,11 @@ def evaluate_mixture(
 ) -> MixedTallies:
     """Return the tallies of texts under the other runs and under the mixture of all.
 
-    The evaluated run is the first; `nats` are its losses by text. `given` has a weight or None for
-    each of the others. Missing weights are fitted on the validation text; if that is the only text,
-    or missing too, on the first half of the only text. `reset_every` is as in `text_nats`. Raises
-    UsageError if the only text is too short.
+    The evaluated run is the first, and `nats` are its losses by text. `given` has a weight or None
+    for each of the others. Missing weights are fitted on the validation text; if that is the only
+    text, or missing too, on the first half of the only text. `reset_every` is as in `text_nats`.
+    Raises UsageError if the only text is too short.
     """
-    names = [runs[0].path.name, *(member_name(runs[0].path, run.path) for run in runs[1:])]
     losses = {
         name: _Losses(text=text, nats=[nats[name], *_nats_of(runs[1:], name, text, reset_every)])
         for name, text in texts.items()
@@ -81,6 +85,20 @@ def evaluate_mixture(
         adapted[f"{text_name}, mixture"] = tally(each.text, mixed_nats(each.nats, weights))
     parts = " + ".join(f"{weight:.3f} {name}" for weight, name in zip(weights, names, strict=True))
     return MixedTallies(plain=plain, adapted=adapted, note=f"mixture: {parts} (weights {origin})")
+
+
+def ngram_run(run: Run, order: int) -> Run:
+    """Return n-grams of the training text of a run: its companion, if that has this order.
+
+    Otherwise they are fitted. Raises RunError or CorpusError if the training text is gone.
+    """
+    companion = run.path / COMPANION
+    if is_run(companion) and read_config(companion)["model"].get("order") == order:
+        return load_run(companion)
+    text = run.kept("train") or run.as_read(run.dataset.train)
+    with phase("fitting n-grams"):
+        model, _ = fit(np.asarray(text.ids), len(run.vocabulary), order)
+    return replace(run, backend=NgramBackend(model))
 
 
 def _nats_of(

@@ -8,6 +8,7 @@ from charlm import api
 from charlm.cli import options
 from charlm.cli.output import render, say, say_all, write, write_json
 from charlm.cli.stdin import Takes
+from charlm.config.training import MAX_ORDER
 from charlm.errors import UsageError
 
 Files = Annotated[
@@ -39,6 +40,16 @@ Temperature = Annotated[
 Average = Annotated[
     bool, typer.Option("--average", help="Also evaluate the mean of the kept checkpoints.")
 ]
+Ngram = Annotated[
+    int | None,
+    typer.Option(
+        "--ngram",
+        metavar="N",
+        min=1,
+        max=MAX_ORDER,
+        help="Also mix with N-grams of the training text, fitted with modified Kneser-Ney.",
+    ),
+]
 
 
 @Takes(text=("files",), stdin=("--file", "-"), option=("To evaluate a text, use", "--file"))
@@ -53,6 +64,7 @@ def evaluate(
     temperature: Temperature = False,
     average: Average = False,
     with_: options.With = None,
+    ngram: Ngram = None,
     as_json: options.Json = False,
     engine: options.Engine = "auto",
     weights: options.Weights = "fp32",
@@ -69,7 +81,7 @@ def evaluate(
     """
     methods = api.methods.Methods(
         cache=cache, dynamic=dynamic, temperature=temperature, average=average,
-        others=tuple(with_ or ()), checkpoints=checkpoints,
+        others=tuple(with_ or ()), ngram=ngram, checkpoints=checkpoints,
     )  # fmt: skip
     if methods.need_torch and (reset or weights != "fp32" or engine not in ("auto", "torch")):
         flags = {"--cache": cache, "--dynamic": dynamic, "--temperature": temperature,

@@ -28,6 +28,8 @@ RUN = "Run"
 """Panel of settings that belong to the machine or to checkpoints."""
 ADAM = (row_with("optimizer", OPTIMIZERS, lambda row: row.has_betas),)
 DECAY = (one_of("schedule", "decay", open_holds=False),)
+MAX_ORDER = 20
+"""Highest order of n-grams."""
 DECAYS_AGAIN = Need(
     fact="decay_times",
     holds=lambda times: times != 1,
@@ -132,6 +134,14 @@ class TrainingSettings:
     freeze_vectors: bool = setting(False, "Do not train the embedding given by vectors", flag=None)
     calibrate: bool = setting(
         True, "Fit one factor on all logits at the end, on the validation text", has_no=True
+    )
+    ngram: int | None = setting(
+        None,
+        "Order of the n-grams fitted beside the network for mixtures; 0 = none",
+        at_least=0,
+        limit=MAX_ORDER,
+        default_note="by rule",
+        needs=(validation_text(),),
     )
     activation_penalty: float = _number(
         0.0, "Penalty on large outputs (AR)", source="Merity et al. 2017", needs=LEARNS_INPUT

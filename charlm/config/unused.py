@@ -14,7 +14,7 @@ from charlm.config.flags import words_of
 from charlm.config.settings import SECTIONS, Setting, Settings, table
 from charlm.errors import UsageError, named
 
-OFF_AT_ZERO = {"clip_norm", "valid_frac"}
+OFF_AT_ZERO = {"clip_norm", "valid_frac", "ngram"}
 """Settings that are off at 0, which is not their default."""
 
 

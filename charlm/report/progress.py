@@ -14,6 +14,7 @@ from charlm.files.escapes import escape_unprintable
 from charlm.report.tables import pairs_table
 from charlm.report.text import duration, number, shortened, word_perplexity
 from charlm.runs.built_in import source_log_loss
+from charlm.runs.card import companion_text
 from charlm.runs.pair import is_backward_half, is_pair, length_factor
 from charlm.training.records import EvaluationRecord, FinishedRecord, Review, StepRecord
 from charlm.training.review import NGRAM
@@ -142,6 +143,8 @@ def summary_table(record: Mapping[str, Any], finished: FinishedRecord) -> Table:
                 f"{before:.4f} nats/token before",
             )
         )
+    if finished.companion:
+        pairs.append(("with n-grams", companion_text(asdict(finished.companion))))
     if finished.valid:
         pairs.append(("best weights", f"from step {finished.best_step:,}"))
     else:

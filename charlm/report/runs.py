@@ -9,7 +9,7 @@ from rich.table import Table
 from charlm.files.escapes import escape_unprintable
 from charlm.report.tables import plain_table
 from charlm.report.text import duration, number, word_perplexity
-from charlm.runs.card import model_size
+from charlm.runs.card import companion_text, model_size
 from charlm.units import count_of
 
 Json = Mapping[str, Any]
@@ -82,6 +82,8 @@ def _result_pairs(results: Json, unit: str) -> list[tuple[str, str]]:
                 f"{number(before['nats_per_token'])} nats/token before",
             )
         )
+    if results.get("companion"):
+        pairs.append(("with n-grams", companion_text(results["companion"])))
     return pairs
 
 

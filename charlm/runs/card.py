@@ -5,6 +5,7 @@ from typing import Any
 
 from charlm.commands import command
 from charlm.config.training import counted_length, length_of
+from charlm.runs.layout import COMPANION
 
 NAMES = {
     "tokens": "tokens",
@@ -92,6 +93,19 @@ def _training_rows(record: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def companion_text(companion: Mapping[str, Any]) -> str:
+    """Describe the n-gram companion of a run, from its figures in run.json."""
+    network, ngram, both = (
+        companion[f"{name}_nats_per_token"] for name in ("network", "ngram", "mixture")
+    )
+    weight = companion["weight"]
+    return (
+        f"nats/token on the validation text: network {network:.4f}, {companion['order']}-gram "
+        f"{ngram:.4f}, both {both:.4f} (weights {1 - weight:.2f} and {weight:.2f}; the n-grams "
+        f"take {companion['bytes'] / 1e6:.1f} MB)"
+    )
+
+
 def _results(results: Mapping[str, Any]) -> list[str]:
     figures = {name: results[name] for name in ("valid", "test") if results.get(name)}
     if not figures:
@@ -118,4 +132,7 @@ def _results(results: Mapping[str, Any]) -> list[str]:
             f"All logits are multiplied by {results['logit_scale']:.3f}, a factor fitted on the "
             f"validation text; without it, {before['nats_per_token']:.4f} nats per token there.",
         ]
+    if results.get("companion"):
+        lines += ["", f"Mixed with n-grams of its training text (`--with {COMPANION}`), "
+                  f"{companion_text(results['companion'])}."]  # fmt: skip
     return [*lines, ""]

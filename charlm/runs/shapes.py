@@ -21,6 +21,9 @@ class Each:
 
 FIGURES = {"nats_per_token": MAYBE, "bits_per_char": MAYBE, "perplexity": MAYBE}
 MAYBE_FIGURES = (FIGURES, type(None))
+COMPANION_FIGURES = dict.fromkeys(
+    (f"{name}_nats_per_token" for name in ("network", "ngram", "mixture")), NUMBER
+)
 PART = dict.fromkeys(("tokens", "documents", "chars", "bytes", "words"), int)
 
 RECORD_SHAPE = {
@@ -55,6 +58,10 @@ RECORD_SHAPE = {
         "valid?": MAYBE_FIGURES,
         "test?": MAYBE_FIGURES,
         "valid_uncalibrated?": MAYBE_FIGURES,
+        "companion?": (
+            {"order": int, "bytes": int, "weight": NUMBER, **COMPANION_FIGURES},
+            type(None),
+        ),
         "notes": Each(str, list),
     },
 }

@@ -116,12 +116,29 @@ class Review:
     memory: Memory | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Companion:
+    """The n-gram companion of a run: its order, its size, and figures on the validation text.
+
+    `weight` is the weight of the n-grams in the mixture with the network, whose own figure is
+    `network_nats_per_token`. `bytes` is the size of the file of n-grams.
+    """
+
+    order: int
+    weight: float
+    network_nats_per_token: float
+    ngram_nats_per_token: float
+    mixture_nats_per_token: float
+    bytes: int
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class FinishedRecord(Record):
     """The end of a training session: its reason, and the figures of the best weights.
 
     `logit_scale` is the factor on all logits that calibration chose, 1 if none gains;
-    `valid_uncalibrated` holds the figures without it. `path` is the folder of the run; `to_dict`
+    `valid_uncalibrated` holds the figures without it. `companion` describes the n-grams that were
+    fitted beside the network. `path` is the folder of the run; `to_dict`
     leaves it out, since runs can be moved.
     """
 
@@ -137,6 +154,7 @@ class FinishedRecord(Record):
     logit_scale: float = 1.0
     warnings: list[str] = field(default_factory=list)
     review: Review | None = None
+    companion: Companion | None = None
 
     @property
     def complete(self) -> bool:

@@ -10,7 +10,7 @@ from charlm.config.settings import Settings, merge, settings_from
 from charlm.config.training import LENGTHS, TrainingSettings
 from charlm.config.unused import drop_unused
 from charlm.errors import RunError, UsageError, named
-from charlm.files.atomic import explained, remove_leftovers
+from charlm.files.atomic import explained, remove_folder, remove_leftovers
 from charlm.phases import phase
 from charlm.runs import layout
 from charlm.runs.checkpoints import Checkpoint, load_newest_checkpoint
@@ -210,13 +210,14 @@ def _apply_length(session: Session, before: TrainingSettings, changed: Set[str])
 
 
 def _reopen(session: Session, log_bytes: int) -> None:
-    """Put a finished run back into training: remove its calibration and the end of its log.
+    """Put a finished run back into training: remove calibration, companion, and end of the log.
 
     The status changes first, so that a kill in between is repaired by the next resume.
     """
     session.record["status"] = "training"
     layout.write_record(session.path, session.record)
     write_logit_scale(session.path, None)
+    remove_folder(session.path / layout.COMPANION)
     cut_log(session.path, log_bytes)
 
 

@@ -93,7 +93,7 @@ def search(
         raise UsageError(f"{named('knobs')} {found}; expected some of {', '.join(KNOBS)}")
     _check_free(settings, knobs)
     drop_unused(settings, origins_of_arguments(settings))
-    base = replace(settings, training=replace(settings.training, evals=EVALS))
+    base = replace(settings, training=replace(settings.training, evals=EVALS, ngram=0))
     nested = overlay(base.to_dict(), {"training": {"minutes": trial_minutes}})
     corpus = settings.corpus
     check_read_again((*corpus.sources, *corpus.valid, *corpus.test), "a search")

@@ -16,6 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from charlm.backends.interface import Backend
 from charlm.errors import DivergenceError, EnvironmentFailure, RunError
 from charlm.files.atomic import explained, write_file
 from charlm.inference.likelihood import evaluate
@@ -29,7 +30,8 @@ from charlm.runs.run import write_weights
 from charlm.text.dataset import Dataset
 from charlm.training.calibrating import best_backend, calibrate
 from charlm.training.checkpoint import to_checkpoint
-from charlm.training.records import FinishedRecord, Record, SavedRecord, WarningRecord
+from charlm.training.companion import fit_companion
+from charlm.training.records import Companion, FinishedRecord, Record, SavedRecord, WarningRecord
 from charlm.training.recovery import check_weights
 from charlm.training.review import review
 from charlm.training.trainer import Trainer
@@ -214,10 +216,28 @@ class Session:
         if not stopped:  # save the results first: the review takes a moment
             self._write_end(finished, whole=False)
             nats = valid.nats_per_token if valid else None
-            finished = replace(finished, review=review(trainer, self.dataset, backend, nats))
+            companion = self._companion(backend)
+            reviewed = review(trainer, self.dataset, backend, nats)
+            finished = replace(finished, review=reviewed, companion=companion)
         self._log(finished)
         self._write_end(finished, whole=True)
         return finished
+
+    def _companion(self, network: Backend) -> Companion | None:
+        """Fit the n-gram companion; one that cannot be saved is a warning.
+
+        Runs of older versions have no order of their own.
+        """
+        order = self.trainer.settings.ngram
+        if order is None:
+            order = self.dataset.vocabulary.spec.ngram_order
+        if not order or self.dataset.valid is None:
+            return None
+        try:
+            return fit_companion(self.path, order, self.dataset, network)
+        except EnvironmentFailure as error:
+            self.warnings.append(f"{error}. The run is complete without its n-grams")
+            return None
 
     def _write_end(self, finished: FinishedRecord, *, whole: bool) -> None:
         self.record |= {

@@ -54,6 +54,8 @@ rate. On a list of names (0.2 million, 2 x 192) it gained 0.014 nats per charact
 after it 0.033; 15 passes are enough, 35 too many."""
 MAX_PASSES_SMALL_CORPUS = 7
 """MAX_PASSES for a small corpus of documents."""
+MAX_TOKENS_OF_NGRAMS = 20_000_000
+"""Tokens of the longest training text on which n-grams are fitted beside the network."""
 FEW_TOKENS = 300_000
 """Tokens below which a run ends before its time if it has made all useful passes. 100,000 letters
 read 100 times by 192 units gave models 1.1 and 1.3 % worse than read 50 times; longer texts were

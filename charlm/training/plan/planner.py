@@ -72,6 +72,7 @@ def plan(
     model = _plan_dropout(basis, model, training)
     _check_buildable(basis, model)
     training = _plan_rates(basis, training, model)
+    training = _plan_ngrams(basis, training)
     passes = basis.passes(training, model)
     return Plan(
         settings=replace(settings, model=model, training=training),
@@ -267,6 +268,19 @@ def _rate(basis: Basis, training: TrainingSettings, model: ModelSettings) -> flo
         factor = min(factor, 1.0)
     is_wide = (model.hidden_size or 0) > constants.MAX_HIDDEN_OF_ONE_LAYER
     return rate * (factor * (0.5 if is_wide else 1.0))
+
+
+def _plan_ngrams(basis: Basis, training: TrainingSettings) -> TrainingSettings:
+    """Return the settings with the order of the n-grams beside the network."""
+    if training.ngram is not None:
+        return training
+    vocabulary = basis.dataset.vocabulary
+    order, reason = vocabulary.spec.ngram_order, f"for {vocabulary.unit} units"
+    if basis.dataset.valid is None:
+        order, reason = 0, "no validation text for their weight"
+    elif basis.tokens > constants.MAX_TOKENS_OF_NGRAMS:
+        order, reason = 0, f"more than {constants.MAX_TOKENS_OF_NGRAMS:,} training tokens"
+    return replace(training, ngram=basis.choose("training.ngram", order, reason))
 
 
 def _average(basis: Basis, training: TrainingSettings, model: ModelSettings) -> float:

@@ -1,0 +1,70 @@
+"""The n-gram companion of a run: fitted on its training text after the network is trained.
+
+A mixture of both predicts better than either; see `charlm.backends.mixed`. The companion is an
+n-gram run in the folder `ngram` of its run, with its weight in the mixture. The run itself, and
+every figure that is called its own, stays the network's.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from charlm.backends.interface import Backend
+from charlm.backends.mixed import mixed_nats
+from charlm.files.atomic import commit_folder, json_bytes
+from charlm.inference.adapt.mixture import fitted_weights
+from charlm.inference.likelihood import text_nats
+from charlm.ngrams.kneser_ney import fit
+from charlm.phases import phase
+from charlm.runs.layout import (
+    COMPANION,
+    CONFIG,
+    FORMAT,
+    LOGIT_SCALE,
+    NGRAM,
+    NGRAMS,
+    read_config,
+)
+from charlm.runs.mixtures import MIXTURE_WEIGHT
+from charlm.runs.ngrams import ngrams_to_bytes
+from charlm.text.dataset import Dataset
+from charlm.training.records import Companion
+
+
+def fit_companion(path: Path, order: int, dataset: Dataset, network: Backend) -> Companion:
+    """Fit the companion of the run in `path` and write its folder; return its figures.
+
+    `network` computes with the best weights. The weight in the mixture is fitted on the validation
+    text, by EM. Raises EnvironmentFailure if the folder cannot be written.
+    """
+    valid = dataset.valid
+    assert valid is not None, "there is a text to fit the weight on"
+    with phase("fitting n-grams"):
+        model, _ = fit(np.asarray(dataset.train.ids), len(dataset.vocabulary), order)
+    with phase("fitting the mixture", total=len(valid.ids)):
+        nats = [text_nats(network, valid), model.text_nats(valid.ids)]
+    weights = fitted_weights(nats)
+    content = ngrams_to_bytes(model)
+    companion = Companion(
+        order=order,
+        weight=weights[1],
+        network_nats_per_token=float(nats[0].mean()),
+        ngram_nats_per_token=float(nats[1].mean()),
+        mixture_nats_per_token=float(mixed_nats(nats, weights).mean()),
+        bytes=len(content),
+    )
+    with phase("saving n-grams"):
+        files = {CONFIG: json_bytes(_config(path, companion)), NGRAMS: content}
+        commit_folder(path / COMPANION, files, {"format": FORMAT})
+    return companion
+
+
+def _config(path: Path, companion: Companion) -> dict[str, Any]:
+    """Return the content of the companion's config.json: that of the run, with another model."""
+    config = read_config(path)
+    direction = "backward" if config["model"].get("direction") == "backward" else "forward"
+    model = {"kind": NGRAM, "order": companion.order, "direction": direction}
+    of_network = ("torch", LOGIT_SCALE)
+    kept = {name: value for name, value in config.items() if name not in of_network}
+    return kept | {"model": model, MIXTURE_WEIGHT: companion.weight}
