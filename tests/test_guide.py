@@ -68,6 +68,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     good, bad = "the apple and pear salad", "the apple and pair salad"
     pairs = f"item\tcondition\tsentence_good\tsentence_bad\n1\ta\t{good}\t{bad}\n"
     (tmp_path / "pairs.tsv").write_text(pairs, encoding="utf-8")
+    items = f"item\tbefore\tsentence\n1\t{bad}\t{good}\n"
+    (tmp_path / "items.tsv").write_text(items, encoding="utf-8")
     (tmp_path / "blimp" / "data").mkdir(parents=True)
     (tmp_path / "blimp" / "data" / "x.txt").write_text(f"{bad}\n{good}\n")
     (tmp_path / "list.csv").write_text("".join(f"{number},apple\n" for number in range(9)))

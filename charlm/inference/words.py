@@ -34,10 +34,7 @@ BOUNDARIES = ("trailing", "leading")
 it."""
 WORD_CHARS = ("blank", "text")
 """Rules for the cut of words: at blanks, or into the pieces of `--words text`."""
-STATEMENTS = {
-    "trailing": "a word's surprisal includes that it ends there, and no blank",
-    "leading": "a word's surprisal includes the blank before it, and not that it ends",
-}
+INCLUDED = {"trailing": "that the word ends", "leading": "the blank before the word"}
 """What the surprisal of a word includes, by the rule for its boundary."""
 BLANKS = "\t\n\x0b\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 """Characters with the Unicode property White_Space, for a regular expression."""
@@ -87,10 +84,8 @@ class WordRule:
     @property
     def statement(self) -> str:
         """Sentence that states the rule."""
-        cut = (
-            "what blanks separate" if self.chars == "blank" else "pieces of text, punctuation apart"
-        )
-        return f"Words are {cut}; {STATEMENTS[self.boundary]} (--boundary {self.boundary})"
+        rule = f"--boundary {self.boundary}, --word-chars {self.chars}"
+        return f"Surprisals include {INCLUDED[self.boundary]} ({rule})"
 
 
 class WordScore(NamedTuple):

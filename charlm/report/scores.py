@@ -19,7 +19,7 @@ from charlm.units import LOG_BASES
 
 HEADS = {"e": "nats", "2": "bits", "10": "log10"}
 """Heading of a column of surprisals, by the base of the logarithm."""
-WORD_WIDTH = 30
+WORD_WIDTH = 20
 """Maximum width of a word in a table."""
 TEXT_LINES = 4
 """Maximum number of lines for a ranked text in a table."""
