@@ -89,6 +89,18 @@ def test_a_long_text_has_none_unless_it_is_asked_for(
     assert finished(tmp_path, ngram=2, overwrite=True).companion.order == 2
 
 
+def test_orders_with_too_many_n_grams_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are those of a lower order from the start."""
+    monkeypatch.setattr(companion, "MAX_NGRAMS", 30)
+    assert finished(tmp_path).companion.order == 2
+    mixed, run = charlm.load(str(tmp_path / "x"), with_="ngram"), load_run(tmp_path / "x")
+    model, _ = fit(np.asarray(run.kept("train").ids), len(run.vocabulary), 2)
+    assert mixed.run.backend.backends[1].model.sizes == model.sizes
+    assert sum(model.sizes) <= 30
+
+
 def test_a_stopped_run_has_none_until_it_is_complete(tmp_path: Path) -> None:
     """Then it equals the companion of a run that never stopped."""
     session = started(tmp_path, "x", steps=12, valid_frac=0.2)

@@ -71,8 +71,13 @@ class Counts:
         return first
 
 
-def count(ids: NDArray[np.integer], vocab_size: int, order: int) -> Counts:
-    """Count the n-grams of a text; documents begin at its first id and after each EOS."""
+def count(
+    ids: NDArray[np.integer], vocab_size: int, order: int, limit: int | None = None
+) -> Counts:
+    """Count the n-grams of a text; documents begin at its first id and after each EOS.
+
+    Orders with which there would be more than `limit` different n-grams are left out.
+    """
     start = vocab_size
     firsts = np.flatnonzero(ids[:-1] == EOS) + 1 if len(ids) else np.empty(0, np.int64)
     stream = np.insert(ids.astype(np.int64), np.append(0, firsts) if len(ids) else firsts, start)
@@ -94,6 +99,9 @@ def count(ids: NDArray[np.integer], vocab_size: int, order: int) -> Counts:
         is_new = np.ones(len(keys), np.bool_)
         np.not_equal(keys[1:], keys[:-1], out=is_new[1:])
         groups = np.flatnonzero(is_new)
+        known = sum(len(occurrences) for occurrences in counts.occurrences)
+        if limit is not None and known + len(groups) > limit:
+            break
         counts.keys.append(keys[groups])
         counts.suffixes.append(suffixes[by_key[groups]].astype(np.int32))
         counts.occurrences.append(np.diff(groups, append=len(keys)))
@@ -149,13 +157,14 @@ def discounts_of(counts: NDArray[np.int64]) -> Discounts:
 
 
 def fit(
-    ids: NDArray[np.integer], vocab_size: int, order: int
+    ids: NDArray[np.integer], vocab_size: int, order: int, limit: int | None = None
 ) -> tuple[NgramModel, list[Discounts]]:
     """Return the model of a text, and the discounts of each order.
 
-    Documents begin at the first id and after each EOS.
+    Documents begin at the first id and after each EOS. `limit` is as in `count`.
     """
-    return estimate(count(ids, vocab_size, order), order)
+    counts = count(ids, vocab_size, order, limit)
+    return estimate(counts, len(counts.occurrences))
 
 
 def ngram_nats(train: NDArray[np.integer], other: NDArray[np.integer], vocab_size: int) -> float:

@@ -31,23 +31,28 @@ from charlm.runs.ngrams import ngrams_to_bytes
 from charlm.text.dataset import Dataset
 from charlm.training.records import Companion
 
+MAX_NGRAMS = 8_000_000
+"""Number of n-grams that a companion may have: 60 to 80 MB. A million words have 2.3 million up to
+order 5, 12 million characters have 5.4 million up to order 8."""
+
 
 def fit_companion(path: Path, order: int, dataset: Dataset, network: Backend) -> Companion:
     """Fit the companion of the run in `path` and write its folder; return its figures.
 
     `network` computes with the best weights. The weight in the mixture is fitted on the validation
-    text, by EM. Raises EnvironmentFailure if the folder cannot be written.
+    text, by EM. Orders with which there would be more than MAX_NGRAMS n-grams are left out. Raises
+    EnvironmentFailure if the folder cannot be written.
     """
     valid = dataset.valid
     assert valid is not None, "there is a text to fit the weight on"
     with phase("fitting n-grams"):
-        model, _ = fit(np.asarray(dataset.train.ids), len(dataset.vocabulary), order)
+        model, _ = fit(np.asarray(dataset.train.ids), len(dataset.vocabulary), order, MAX_NGRAMS)
     with phase("fitting the mixture", total=len(valid.ids)):
         nats = [text_nats(network, valid), model.text_nats(valid.ids)]
     weights = fitted_weights(nats)
     content = ngrams_to_bytes(model)
     companion = Companion(
-        order=order,
+        order=model.order,
         weight=weights[1],
         network_nats_per_token=float(nats[0].mean()),
         ngram_nats_per_token=float(nats[1].mean()),
