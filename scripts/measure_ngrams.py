@@ -124,13 +124,13 @@ def kenlm(folder: Path, name: str) -> Program:
         (scratch / Path(path).name).write_text(text, encoding="utf-8")
     train, test = (scratch / Path(path).name for path in TEXTS[name])
     arpa = scratch / "model.arpa"
-    lmplz = [folder / "lmplz", "-o", str(TIMED_ORDER), "-S", "40%", "-T", scratch]
+    lmplz: list[str | Path] = [folder / "lmplz", "-o", str(TIMED_ORDER), "-S", "40%", "-T", scratch]
 
     def program() -> float:
         """Return the perplexity of the test text."""
         with train.open() as text, arpa.open("w") as out:
             subprocess.run(lmplz, stdin=text, stdout=out, stderr=subprocess.DEVNULL, check=True)
-        query = [folder / "query", "-v", "summary", arpa]
+        query: list[str | Path] = [folder / "query", "-v", "summary", arpa]
         with test.open() as text:
             done = subprocess.run(query, stdin=text, capture_output=True, check=True, text=True)
         return float(done.stdout.split()[3])

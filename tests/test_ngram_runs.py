@@ -1,6 +1,7 @@
 """Runs of n-gram models: written, read, refused if damaged, and used by every command."""
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -42,6 +43,14 @@ def test_a_run_is_the_model_of_its_training_text(folder: Path) -> None:
     nats = [token.nats for token in score.tokens]
     assert nats == pytest.approx(expected.text_nats(ids), abs=1e-5)
     assert repr(model).endswith("3-gram, 12 word entries)")
+
+
+def test_a_model_can_be_pickled(folder: Path) -> None:
+    model = charlm.load("kn")
+    again = pickle.loads(pickle.dumps(model))
+    assert again.score("the cat").rows() == model.score("the cat").rows()
+    _, state = model.step(model.state(), "the ")
+    assert np.exp(state.log_probabilities).sum() == pytest.approx(1.0, abs=1e-6)
 
 
 def test_equal_texts_give_equal_files(folder: Path) -> None:
@@ -158,7 +167,7 @@ def test_every_command_takes_the_run(folder: Path, call: Call, tmp_path: Path) -
 @pytest.mark.parametrize(
     "words",
     [("vectors", "nearest", "the"), ("gradients",), ("fill", "the ___"), ("train", "--resume"),
-     ("eval", "--dynamic")],
+     ("eval", "--dynamic"), ("score", "a", "--engine", "torch"), ("next", "--weights", "int8")],
 )  # fmt: skip
 def test_what_needs_a_network_refuses_the_run(folder: Path, call: Call, words) -> None:
     status, out, err = call(*words, "--run", "kn")

@@ -78,7 +78,7 @@ class NgramModel:
         last = np.where(tokens == EOS, self.vocab_size, tokens)
         nodes[0] = last
         for order in range(2, self.order):
-            before = np.where(last[1:] == self.vocab_size, -1, nodes[order - 2][:-1])
+            before = nodes[order - 2][:-1]  # no n-gram extends it by the start symbol
             found = self.find(order, before.ravel(), last[1:].ravel())
             nodes[order - 1][1:] = found.reshape(before.shape)
         return nodes
