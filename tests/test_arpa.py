@@ -50,10 +50,10 @@ ngram 2=4
 -0.6	b	-0.125
 
 \2-grams:
--0.2	a b
 -0.4	b </s>
--0.3	b a
 -0.1	<s> a
+-0.3	b a
+-0.2	a b
 
 \end\
 """
@@ -136,21 +136,21 @@ def test_missing_beginnings_are_added(tmp_path: Path) -> None:
 
 
 REFUSED = {
-    "a cut file": (SMALL.partition("-0.1\t")[0], "line 16: 3 2-grams before this line; expected 4"),
+    "a cut file": (SMALL.partition("-0.2\t")[0], "line 16: 3 2-grams before this line; expected 4"),
     "no end": (SMALL.replace("\\end\\\n", ""), "found the end of the file; expected \\end\\"),
     "too few": (SMALL.replace("-0.2\ta b\n", ""), "line 17: 3 2-grams"),
     "too many": (SMALL.replace("ngram 2=4", "ngram 2=3"), "4 2-grams before this line; expected 3"),
     "NaN": (
         SMALL.replace("-0.2\t", "nan\t"),
-        "line 13: found 'nan'; expected a log10 of at most 0",
+        "line 16: found 'nan'; expected a log10 of at most 0",
     ),
-    "Python's number": (SMALL.replace("-0.2\t", "-1_0\t"), "line 13: found '-1_0'"),
-    "positive": (SMALL.replace("-0.2\t", "0.2\t"), "line 13: found '0.2'"),
+    "Python's number": (SMALL.replace("-0.2\t", "-1_0\t"), "line 16: found '-1_0'"),
+    "positive": (SMALL.replace("-0.2\t", "0.2\t"), "line 16: found '0.2'"),
     "no number": (SMALL.replace("-0.125", "x"), "line 10: found 'x'; expected a log10"),
-    "unknown token": (SMALL.replace("a b\n", "a z\n"), "line 13: 'z' is not among the 1-grams"),
+    "unknown token": (SMALL.replace("a b\n", "a z\n"), "line 16: 'z' is not among the 1-grams"),
     "fields": (
         SMALL.replace("a b\n", "a b 1 2\n"),
-        "line 13: 5 fields; expected log10 P, 2 tokens",
+        "line 16: 5 fields; expected log10 P, 2 tokens",
     ),
     "order 2 missing": (SMALL.replace("\\2-grams:", "\\3-grams:"), "expected \\2-grams:"),
     "twice": (SMALL.replace("b a\n", "a b\n"), "one of the 2-grams is there twice"),
@@ -234,17 +234,14 @@ def test_kenlm_reads_our_files(order: int, tmp_path: Path) -> None:
 @pytest.mark.data
 @pytest.mark.parametrize("golden", ["tiny2", "tiny3", "tinychar4", "small3.fallback"])
 def test_the_files_of_lmplz_are_read_and_written_again(golden: str) -> None:
-    """Line by line, up to the order of the lines and the last of seven digits."""
+    """Line by line, but for the last of seven digits."""
     path = oracle_file(f"{golden}.arpa")
     arpa = read_arpa(path)
     lines = content(arpa.model, arpa.names).splitlines()
-    expected = path.read_text(encoding="utf-8").splitlines()
-
-    def key(line: str) -> str:
-        return "\t".join(line.split("\t")[1:2]) or line
-
-    for ours, theirs in zip(sorted(lines, key=key), sorted(expected, key=key), strict=True):
-        assert key(ours) == key(theirs)
+    for ours, theirs in zip(lines, path.read_text(encoding="utf-8").splitlines(), strict=True):
+        assert ours.split("\t")[1:2] == theirs.split("\t")[1:2]
         if "\t" in ours:
             numbers = [float(text) for text in ours.split("\t")[::2]]
             assert numbers == pytest.approx([float(x) for x in theirs.split("\t")[::2]], abs=6e-7)
+        else:
+            assert ours == theirs

@@ -59,12 +59,20 @@ def write_arpa(file: IO[bytes], model: NgramModel, names: Sequence[str]) -> None
     file.write(("\\data\\\n" + "".join(counts)).encode())
     for order, size in enumerate(model.sizes, 1):
         file.write(f"\n\\{order}-grams:\n".encode())
-        nodes = np.arange(size)
-        if order == 1:  # the start symbol is the second entry
-            nodes = np.concatenate([nodes[:1], nodes[-1:], nodes[1:-1]])
+        nodes = _in_order(model, order)
         for begin in range(0, size, BLOCK):
             file.write(_lines(model, order, nodes[begin : begin + BLOCK], table))
     file.write(b"\n\\end\\\n")
+
+
+def _in_order(model: NgramModel, order: int) -> Ids:
+    """Return the nodes of one order sorted as by lmplz: by the last token, then the one before.
+
+    The start symbol comes between UNK and EOS.
+    """
+    columns = ngram_tokens(model, order, np.arange(model.sizes[order - 1]))
+    places = [np.where(tokens == model.vocab_size, 1, 2 * tokens) for tokens in columns]
+    return np.lexsort([column.astype(np.uint32) for column in reversed(places)])
 
 
 def _lines(model: NgramModel, order: int, nodes: Ids, table: NDArray[Any]) -> bytes:
