@@ -428,3 +428,17 @@ def test_impossible_words_are_infinite_and_leave_the_others_alone() -> None:
     assert nats[1] == math.inf
     assert np.isfinite([nats[0], nats[2]]).all()
     assert not any(math.isnan(word.gap) for word in score.words)
+
+
+@every_name
+@every_boundary
+@pytest.mark.parametrize("document", ["stream", "file"])
+def test_words_of_lines_of_one_text_add_up(name: str, boundary: str, document: str) -> None:
+    """With --carry, the line end after each line is in the gap of its last word."""
+    texts = ["the cat", "don’t stop", "a\u00a0b", "the  mat "]
+    over = scorer(name, boundary, document=document, carry=True, lines=True)
+    plain = scorer(name, boundary, document=document, carry=True, lines=True)
+    scores = over.score(texts[:2], by="word") + over.score(texts[2:], by="word")
+    for score, expected in zip(scores, plain.score(texts), strict=True):
+        total = sum(word.nats + word.gap for word in score.words)
+        assert total == pytest.approx(expected.tally.nats, abs=1e-4)
