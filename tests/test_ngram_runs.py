@@ -167,13 +167,25 @@ def test_every_command_takes_the_run(folder: Path, call: Call, tmp_path: Path) -
 @pytest.mark.parametrize(
     "words",
     [("vectors", "nearest", "the"), ("gradients",), ("fill", "the ___"), ("train", "--resume"),
-     ("eval", "--dynamic"), ("score", "a", "--engine", "torch"), ("next", "--weights", "int8")],
+     ("eval", "--dynamic"), ("eval", "--temperature"),
+     ("score", "a", "--engine", "torch"), ("next", "--weights", "int8")],
 )  # fmt: skip
 def test_what_needs_a_network_refuses_the_run(folder: Path, call: Call, words) -> None:
     status, out, err = call(*words, "--run", "kn")
     assert (status, out) == (2, "")
     assert "kn is an n-gram run" in err
     assert err.count("\n") == 1
+
+
+def test_a_name_of_an_n_gram_run_is_not_trained(folder: Path, call: Call, tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text(TEXT, encoding="utf-8")
+    words = ("train", f"{tmp_path}/x.txt", "--name", "kn")
+    status, out, err = call(*words, "--continue")
+    assert (status, out) == (2, "")
+    assert "kn is an n-gram run, which is complete" in err
+    status, out, err = call(*words)
+    assert (status, out) == (4, "")
+    assert err.endswith("Choose another --name, or replace it with --overwrite\n")
 
 
 def test_the_newest_run_is_a_network_if_there_is_one(folder: Path) -> None:

@@ -114,6 +114,7 @@ def start_or_resume(request: Request, *, command: str = "") -> "Session":
         except RunError:  # another process may have started it meanwhile
             if not (path / RECORD).exists():
                 raise
+    _check_network(path, request.folder)
     nested, _ = request.combined()
     record = read_record(path)
     changes = _changes(nested, record, path.name)
@@ -190,15 +191,20 @@ def resume_run(request: Request) -> "Session":
         if not runs:
             raise RunError(f"no run in {folder} to resume; start one with: {start}")
         path = runs[0]
-    if is_ngram_run(path):
-        raise UsageError(
-            f"{path.name} is an n-gram run, which is complete; expected the run of a network to "
-            f"resume. Train one with: {start}"
-        )
+    _check_network(path, folder)
     if is_built_in(path):
         raise RunError(f"the built-in run is read-only; train your own: {start}")
     changes = {section: values for section, values in flags.items() if values}
     return _resumed(path, changes, request.more)
+
+
+def _check_network(path: Path, folder: Path) -> None:
+    """Raise UsageError for an n-gram run, which cannot be trained."""
+    if is_ngram_run(path):
+        raise UsageError(
+            f"{path.name} is an n-gram run, which is complete; expected the run of a network to "
+            f"resume. Train one with: {command('train', 'TEXT', checkpoints=folder)}"
+        )
 
 
 def _resumed(path: Path, changes: Nested, more: dict[str, float]) -> "Session":

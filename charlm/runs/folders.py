@@ -14,7 +14,7 @@ from charlm.errors import EnvironmentFailure, RunError, UsageError
 from charlm.files import atomic
 from charlm.files.atomic import MANIFEST, TEMPORARY, explained
 from charlm.runs import layout
-from charlm.runs.locate import fresh_run_folder, is_run
+from charlm.runs.locate import fresh_run_folder, is_ngram_run, is_run
 from charlm.runs.pair import BACKWARD
 
 MAX_NAME = 200
@@ -71,11 +71,11 @@ def check_name(folder: Path, name: str | None, *, overwrite: bool = False) -> No
                 f"{folder / name} already exists and is {kind}; expected a free name. Choose "
                 "another --name"
             )
-        raise RunError(
-            f"run {name!r} already exists in {folder}. Choose another --name, train it again "
-            "with --overwrite, or resume it with: "
-            + command("train", "--resume", run=folder / name)
-        )
+        advice = "or replace it with --overwrite"
+        if not is_ngram_run(folder / name):
+            resume = command("train", "--resume", run=folder / name)
+            advice = f"train it again with --overwrite, or resume it with: {resume}"
+        raise RunError(f"run {name!r} already exists in {folder}. Choose another --name, {advice}")
 
 
 ENTRIES = {
