@@ -165,6 +165,16 @@ TOYS: dict[str, tuple[Vocabulary, dict[str, dict[str, float]]]] = {
             " b": {" a": 0.5, " b": 0.5},
         },
     ),
+    "spelled bpe": (
+        vocabulary_of("b a a b a ab a\n" * 9, "bpe", max_size=259),
+        {
+            "<eos>": {"a": 1.0},
+            "a": {" a": 0.3, " ": 0.2, "b": 0.5},
+            " a": {"b": 0.7, " a": 0.15, " ": 0.15},
+            "b": {" a": 0.5, " ": 0.5},
+            " ": {"b": 1.0},
+        },
+    ),
 }
 
 
@@ -224,6 +234,15 @@ def test_byte_pairs_by_hand() -> None:
     assert figures(trailing)[1][1:] == pytest.approx((0.6 * 0.3, 0.1 / 0.3))
     (leading,) = toy_scorer("bpe", "leading").score(["a ab"], by="word")
     assert [first for _, first, _ in figures(leading)] == pytest.approx([0.4, 0.3 * 0.7])
+
+
+def test_a_blank_that_spells_a_rare_word_is_one_of_its_tokens() -> None:
+    """No entry is " b": the blank alone says that b or another rare word follows."""
+    (score,) = toy_scorer("spelled bpe").score(["a b"], by="word")
+    assert figures(score)[0][2] == pytest.approx(1.0)
+    assert figures(score)[1][1:] == pytest.approx((0.2 / (0.3 + 0.2) * 1.0, 1.0))
+    assert score.words[1].tokens == 2
+    assert score.words[1].start == 2
 
 
 def test_words_that_are_tokens_have_their_own_surprisal() -> None:
@@ -342,11 +361,12 @@ def test_a_context_gives_the_words_of_the_whole_text(
     """ln P(text | context) = ln P(whole) - ln P(context), and the words are those of the whole."""
     over, text = scorer(name, boundary), "cat sat on"
     blank = "" if context[-1].isspace() else " "
+    space = (context + blank).endswith(" ")
     (whole,) = over.score([context + blank + text], by="word")
     for contexts in ([context, context], [context, "the"]):  # read once, or with each text
         given = over.score([text, "mat"], by="word", contexts=contexts)[0]
         words = whole.words[-3:]
-        skip = int(boundary == "leading" and not blank)  # the blank before the first word is read
+        skip = int(boundary == "leading" and not space)  # the blank before the first word is read
         np.testing.assert_allclose(
             [word.nats for word in given.words[skip:]],
             [word.nats for word in words[skip:]],
@@ -354,8 +374,8 @@ def test_a_context_gives_the_words_of_the_whole_text(
         )
         shift = len(context + blank)
         assert [word.start for word in given.words] == [word.start - shift for word in words]
-        if blank and not over.end:
-            (before,) = over.score([context])
+        if space and not over.end:
+            (before,) = over.score([context.removesuffix(" ")])
             expected = whole.tally.nats - before.tally.nats
             assert given.tally.nats == pytest.approx(expected, abs=1e-4)
         tokens = over.score([text, "mat"], by="token", contexts=contexts)[0].tokens

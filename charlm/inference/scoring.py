@@ -207,10 +207,9 @@ class Scorer:
 
         `contexts` has a text that precedes each text and is read but not scored; "" is none. Only
         its part after the last document end is read. If neither it nor the text has a blank where
-        they meet, one is put there and scored with the text, as is a token that holds the end of
-        the context and the beginning of the text. Raises UsageError for another part, for words of
-        a model that has none (see `WordReader`), and for contexts with `carry` or a model that
-        reads backward.
+        they meet, a space is put there. That space, or a last one of the context, is scored with
+        the text. Raises UsageError for another part, for words of a model that has none (see
+        `WordReader`), and for contexts with `carry` or a model that reads backward.
         """
         check_choice(named("by"), by, PARTS)
         items = [
@@ -306,6 +305,8 @@ class Scorer:
                 f"forward. Leave out {named('context')}"
             )
         opened = self.boundaries.open_document(context)
+        if opened.endswith(" "):
+            return opened[:-1], " "
         has_blank = not opened or opened[-1].isspace() or not body or body[0].isspace()
         return opened, "" if has_blank or self.vocabulary.unknown(" ") else " "
 

@@ -26,7 +26,7 @@ from charlm.errors import UsageError, check_choice, named
 from charlm.text.direction import BackwardVocabulary
 from charlm.text.tokenizers.decoders import byte_string
 from charlm.text.tokenizers.spans import Places
-from charlm.text.tokenizers.tokenizer_json import EOS, UNK
+from charlm.text.tokenizers.tokenizer_json import EOS, LETTERS, UNK
 from charlm.text.tokenizers.vocabulary import Vocabulary
 
 BOUNDARIES = ("trailing", "leading")
@@ -40,6 +40,8 @@ BLANKS = "\t\n\x0b\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000
 """Characters with the Unicode property White_Space, for a regular expression."""
 NO_TOKEN = -1
 """Id of a place without a token."""
+NO_WORD_SPACE = -2
+"""Id that no place has."""
 APOSTROPHES = ("'", "’")
 
 
@@ -143,6 +145,7 @@ class WordReader:
         self.rule = rule
         self._is_leading = rule.boundary == "leading"
         self._pattern = re.compile(PATTERNS[rule.chars]())
+        self._space = _space_of_words(vocabulary)
         self.entries = None if self._is_leading else _ending_entries(vocabulary, rule, ends=ends)
 
     def words(
@@ -192,6 +195,7 @@ class WordReader:
         owners = np.repeat(np.arange(len(counts)), counts)
         starts, ends = np.array(spans, np.int64).reshape(-1, 2).T + every.offsets[owners]
         firsts = np.searchsorted(every.ends, starts, "right")
+        firsts -= every.ids[firsts - 1] == self._space
         stops = np.searchsorted(every.starts, ends, "left")
         begins = np.append(True, firsts[1:] >= stops[:-1])[: len(spans)]
         lasts = np.append(begins[1:], True)[: len(spans)]
@@ -322,6 +326,16 @@ class _Tokens:
 def _shifted(values: NDArray[Any]) -> NDArray[Any]:
     """Return the value of the word before each word; that of the first one has no meaning."""
     return np.roll(values, 1)
+
+
+def _space_of_words(vocabulary: Vocabulary) -> int:
+    """Return the id of a blank alone if tokens of the unit begin with the blank before a word.
+
+    A rare word is spelled by that blank and letters, so the blank is one of its tokens. Other units
+    have none: NO_WORD_SPACE.
+    """
+    pieces = vocabulary.spec.byte_level and not vocabulary.spec.letter
+    return vocabulary.ids[LETTERS[0x20]] if pieces else NO_WORD_SPACE
 
 
 def _ending_entries(vocabulary: Vocabulary, rule: WordRule, *, ends: bool) -> Entries | None:
