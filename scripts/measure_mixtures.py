@@ -10,7 +10,8 @@ and two experiments that no verb offers:
   part that was read, before each twentieth of the text.
 
 All weights are fitted by EM on the validation text; if that is the only text, on its first half,
-and the figures are those of the second half. With `--pairs`, the table of minimal pairs follows:
+and the figures are those of the second half; the last column is of the whole text then, each half
+with the weights of the other. With `--pairs`, the table of minimal pairs follows:
 the fraction with a likelier good sentence by ln P alone, and with the usual price for unknown
 tokens.
 """
@@ -77,10 +78,14 @@ def mixed(text: Text, ngrams: Nats) -> tuple[Nats, float]:
     return mixed_nats([text.network, ngrams], weights), weights[0]
 
 
-def mixed_by_length(text: Text, model: NgramModel, ngrams: Nats) -> Nats:
+def context_lengths(model: NgramModel, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the length of the longest known context of each token."""
+    contexts = model.contexts(np.concatenate([[EOS], ids[:-1]]))
+    return np.asarray(((contexts >= 0) * np.arange(1, model.order)[:, None]).max(axis=0))
+
+
+def mixed_by_length(text: Text, lengths: NDArray[np.int64], ngrams: Nats) -> Nats:
     """Return the losses of a mixture with a weight for each length of known context."""
-    contexts = model.contexts(np.concatenate([[EOS], text.ids[:-1]]))
-    lengths = ((contexts >= 0) * np.arange(1, model.order)[:, None]).max(axis=0)
     nats, _ = mixed(text, ngrams)
     for length in np.unique(lengths):
         chosen = lengths == length
@@ -109,20 +114,35 @@ def texts_table(model: Model, order: int) -> list[str]:
     run, text = model.run, read_text(model.run)
     backend = ngram_run(run, order).backend
     assert isinstance(backend, NgramBackend)
-    ngrams = backend.model.text_nats(text.ids)
-    learning = learning_nats(run, text, order)
-    (both, weight), (adaptive, adaptive_weight) = mixed(text, ngrams), mixed(text, learning)
-    rows = {
+    ngrams, learning = backend.model.text_nats(text.ids), learning_nats(run, text, order)
+    lengths = context_lengths(backend.model, text.ids)
+    rows = _rows(text, lengths, ngrams, learning)
+    other = np.roll(np.arange(len(text.ids)), -text.fitted)  # its halves are exchanged
+    swapped = Text(
+        ids=text.ids[other], network=text.network[other], fitted=len(other) - text.fitted
+    )
+    crossed = _rows(swapped, lengths[other], ngrams[other], learning[other])
+    is_halved = run.kept("test") is None
+    lines = [f"| {model.path.name} | nats/token | perplexity | all |", "|---|---:|---:|---:|"]
+    for (name, nats), swapped_nats in zip(rows.items(), crossed.values(), strict=True):
+        evaluated = nats[text.fitted :].sum() + swapped_nats[swapped.fitted :].sum()
+        whole = f"{evaluated / len(nats):.4f}" if is_halved else ""
+        lines.append(
+            f"| {name} | {text.mean(nats):.4f} | {np.exp(text.mean(nats)):.2f} | {whole} |"
+        )
+    _, weight = mixed(text, ngrams)
+    return [*lines, "", f"weight of the network {weight:.3f}, beside {order}-grams"]
+
+
+def _rows(text: Text, lengths: NDArray[np.int64], ngrams: Nats, learning: Nats) -> dict[str, Nats]:
+    """Return the losses of each row of the table."""
+    return {
         "network": text.network,
-        f"{order}-gram": ngrams,
-        f"mixture (network {weight:.3f})": both,
-        "mixture, weight by length of context": mixed_by_length(text, backend.model, ngrams),
-        f"mixture, learning n-grams (network {adaptive_weight:.3f})": adaptive,
+        "n-grams": ngrams,
+        "mixture": mixed(text, ngrams)[0],
+        "mixture, weight by length of context": mixed_by_length(text, lengths, ngrams),
+        "mixture, learning n-grams": mixed(text, learning)[0],
     }
-    lines = [f"| {model.path.name} | nats/token | perplexity |", "|---|---:|---:|"]
-    for name, nats in rows.items():
-        lines.append(f"| {name} | {text.mean(nats):.4f} | {np.exp(text.mean(nats)):.2f} |")
-    return lines
 
 
 def pairs_table(model: Model, order: int, path: str) -> list[str]:
