@@ -3,6 +3,8 @@
 import gzip
 import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -200,6 +202,14 @@ def test_a_run_survives_export_and_import(text: str, settings: dict, tmp_path: P
     like = import_arpa(tmp_path / "kn.arpa.gz", checkpoints=tmp_path, like="kn", name="like")
     assert like.run.boundaries == model.run.boundaries
     assert like.run.kept("valid") is not None
+
+
+def test_a_dash_is_standard_output(tmp_path: Path) -> None:
+    model = charlm.ngram(text="a b\n" * 9, checkpoints=tmp_path, name="kn", order=2)
+    words = ["-m", "charlm", "ngram", "export", str(model.path), "-"]
+    written = subprocess.run([sys.executable, *words], capture_output=True, check=True).stdout
+    assert written.startswith(b"\\data\\\n")
+    assert written.endswith(b"\\end\\\n")
 
 
 def test_words_that_look_escaped_stay_as_they_are(tmp_path: Path) -> None:

@@ -221,6 +221,13 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
 
 
+def test_an_open_file_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    """As --out /dev/stdout with stdout in a file: the link in /dev would be replaced."""
+    with (tmp_path / "file").open("wb") as file:
+        write_file(Path(f"/proc/self/fd/{file.fileno()}"), NEW)
+    assert (tmp_path / "file").read_bytes() == NEW
+
+
 @pytest.mark.parametrize("name", [".", "..", "folder"])
 def test_a_folder_is_not_a_file_to_write(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

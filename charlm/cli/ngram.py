@@ -86,7 +86,9 @@ def fit(
 
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run of an n-gram model.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write; .gz packs it.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="File to write; .gz packs it, - is stdout.")
+    ],
     checkpoints: options.Checkpoints = None,
 ) -> None:
     """Write the model of an n-gram run as an ARPA file, which KenLM and SRILM read.
@@ -94,7 +96,7 @@ def export(
     Example:  charlm ngram export kn5 kn5.arpa.gz
     """
     model = options.open_model(run, checkpoints)
-    total = api.arpa.export_arpa(model, out)
+    total = api.arpa.export_arpa(model, Path("/dev/stdout") if str(out) == "-" else out)
     say(f"wrote {total:,} n-grams to {out}")
 
 

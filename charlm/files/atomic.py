@@ -19,6 +19,8 @@ MANIFEST = "MANIFEST.json"
 TEMPORARY = ".tmp-"
 OLDER = "~"
 """Suffix of a folder while a newer one replaces it."""
+SPECIAL = (("/", "dev"), ("/", "proc"))
+"""Beginnings of paths to devices and to open files."""
 MAX_NAME = 200
 
 
@@ -65,8 +67,11 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def is_special(path: Path) -> bool:
-    """Return True for a device, a pipe or a folder, which no file may replace."""
-    return path.exists() and not path.is_file()
+    """Return True for a device, a pipe or a folder, which no file may replace.
+
+    /dev/stdout is one, even if the shell has made it a file.
+    """
+    return path.exists() and (not path.is_file() or path.parts[:2] in SPECIAL)
 
 
 def write_json(path: Path, content: Any) -> None:
