@@ -158,6 +158,20 @@ def test_verify_names_a_damaged_companion(call: Call, tmp_path: Path) -> None:
     assert "ngram/" in out
 
 
+def test_it_has_the_text_of_the_run_around_it(call: Call, tmp_path: Path) -> None:
+    """So it can be evaluated, compared and fitted again; the run around it describes both."""
+    figures = finished(tmp_path, ngram=2).companion
+    own, place = str(tmp_path / "x" / COMPANION), ["--checkpoints", str(tmp_path)]
+    status, out, err = call("eval", "--run", own, "--json")
+    assert status == 0, err
+    assert json.loads(out)["nats_per_token"] == pytest.approx(figures.ngram_nats_per_token)
+    for verb in (["compare", "x", own], ["ngram", "--like", own]):
+        status, _, err = call(*verb, *place)
+        assert status == 0, err
+    status, _, err = call("info", "--run", own)
+    assert (status, "the companion of x" in err) == (2, True)
+
+
 def test_each_half_of_a_pair_has_its_own(tmp_path: Path) -> None:
     """Backward n-grams read the text from its end, as their network does."""
     finished(tmp_path, direction="both", ngram=3)

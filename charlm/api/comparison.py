@@ -16,7 +16,7 @@ from charlm.inference.comparison import (
 )
 from charlm.phases import phase
 from charlm.report.scores import unk_note
-from charlm.runs.layout import read_record
+from charlm.runs.layout import home, read_record
 from charlm.text.corpus import Corpus
 from charlm.text.encoded import EncodedText
 from charlm.text.tokenizers.tokenizer_json import UNK
@@ -93,7 +93,7 @@ def _held_out_texts(
     models: Sequence[Model], notes: list[str]
 ) -> tuple[list[EncodedText], Sequence[float]]:
     """Return the text that all runs held out, and the number of bytes of each line."""
-    first, *others = [read_record(model.path)["corpus"] for model in models]
+    first, *others = [read_record(home(model.path))["corpus"] for model in models]
     for model, other in zip(models[1:], others, strict=True):
         if other["fingerprint"] != first["fingerprint"]:
             raise UsageError(

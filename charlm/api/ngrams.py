@@ -22,10 +22,9 @@ from charlm.phases import phase
 from charlm.runs.built_in import built_in_text
 from charlm.runs.data import corpus_record, read_data, write_data
 from charlm.runs.folders import check_name, check_writable, new_folder, remove_run
-from charlm.runs.layout import read_config, read_record
+from charlm.runs.layout import TOKENIZER, home, read_config, read_record
 from charlm.runs.locate import checkpoints_folder, find_run
 from charlm.runs.ngram_runs import fit_text, ngram_record, write_ngram_run
-from charlm.runs.run import vocabulary_file
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.text.tokenizers.vocabulary import load_vocabulary
 
@@ -180,9 +179,10 @@ def _given_text(given: Nested, text: str | None, vocab: Path | None) -> RunText:
 
 def text_of_run(path: Path) -> RunText:
     """Read the text of a run again, with its vocabulary."""
-    config, record = read_config(path), read_record(path)
+    config, path = read_config(path), home(path)
+    record = read_record(path)
     settings = settings_from(record["settings"])
-    vocabulary = load_vocabulary(vocabulary_file(path))
+    vocabulary = load_vocabulary(path / TOKENIZER)
     return RunText(
         dataset=read_data(path, settings, vocabulary, record),
         settings=settings,

@@ -91,6 +91,15 @@ def kind_of(config: dict[str, Any]) -> Any:
     return model.get("kind", NETWORK) if isinstance(model, dict) else NETWORK
 
 
+def home(path: Path) -> Path:
+    """Return the folder with the vocabulary, text and record of a run.
+
+    It is that of the run itself, or for a companion that of the run around it.
+    """
+    is_companion = path.name == COMPANION and not (path / TOKENIZER).exists()
+    return path.parent if is_companion else path
+
+
 def model_file(path: Path) -> Path:
     """Return the file with the model of a run: its n-grams if it has some, else its weights."""
     return path / (NGRAMS if (path / NGRAMS).exists() else WEIGHTS)

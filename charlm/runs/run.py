@@ -129,9 +129,9 @@ class Run:
         The text is kept with the run or ships with it. Raises CorpusError if it is damaged or does
         not fit the vocabulary.
         """
-        folder = self.path / "data" / name
+        folder = layout.home(self.path) / "data" / name
         if not (folder / "counts.json").exists():
-            split = self.dataset.split(name) if shipped_sources(self.path) else None
+            split = self.dataset.split(name) if shipped_sources(layout.home(self.path)) else None
             return split and self.as_read(split)
         text = read_encoded(folder)
         if not text.fits(len(self.vocabulary)):
@@ -146,9 +146,10 @@ class Run:
         """
         from charlm.runs.data import read_data
 
-        record = layout.read_record(self.path)
+        home = layout.home(self.path)
+        record = layout.read_record(home)
         settings = settings_from(record["settings"])
-        return read_data(self.path, settings, self.text_vocabulary, record)
+        return read_data(home, settings, self.text_vocabulary, record)
 
     def as_read(self, text: EncodedText) -> EncodedText:
         """Return an encoded text, reversed for a model that reads backward."""
@@ -255,7 +256,7 @@ def load_run(
     if threads is not None:
         check_count("threads", threads, 1)
     config = layout.read_config(path)
-    vocabulary = load_vocabulary(vocabulary_file(path))
+    vocabulary = load_vocabulary(layout.home(path) / layout.TOKENIZER)
     if len(vocabulary) != config["vocab_size"]:
         raise RunError(
             f"{path}: tokenizer.json has {len(vocabulary)} entries, config.json expects "
@@ -290,13 +291,6 @@ def load_run(
         boundaries=Boundaries.from_config(config, vocabulary),
         config=config,
     )
-
-
-def vocabulary_file(path: Path) -> Path:
-    """Return the tokenizer.json of a run; a companion has that of the run around it."""
-    own = path / layout.TOKENIZER
-    is_companion = path.name == layout.COMPANION and not own.exists()
-    return path.parent / layout.TOKENIZER if is_companion else own
 
 
 def load_backend(

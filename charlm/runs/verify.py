@@ -11,7 +11,7 @@ from charlm.files.atomic import MANIFEST, manifest_problems
 from charlm.runs import layout
 from charlm.runs.checkpoints import checkpoint_folders, checkpoint_problems
 from charlm.runs.pair import BACKWARD
-from charlm.runs.run import load_run, vocabulary_file
+from charlm.runs.run import load_run
 from charlm.runs.weights import read_header
 from charlm.text.dataset import SPLITS
 from charlm.text.encoded import read_encoded
@@ -29,7 +29,9 @@ class Check:
 def verify_run(path: Path) -> list[Check]:
     """Check that every file of a run is readable, unchanged, of one model and can be resumed."""
     checks = [_check(layout.CONFIG, lambda: layout.read_config(path))]
-    checks.append(_check(layout.TOKENIZER, lambda: load_vocabulary(vocabulary_file(path))))
+    checks.append(
+        _check(layout.TOKENIZER, lambda: load_vocabulary(layout.home(path) / layout.TOKENIZER))
+    )
     checks.append(_check_manifest(path))
     record: dict[str, Any] = {}
     if _exists(path / layout.RECORD):
