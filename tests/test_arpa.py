@@ -107,12 +107,14 @@ def test_escapes_by_hand() -> None:
 
 
 def test_tolerated_variants(tmp_path: Path) -> None:
-    """Comments, blanks, CR LF, back-offs that are missing, -99, counts with blanks, <UNK>."""
+    """Comments, blanks, CR LF, missing back-offs, -99, counts with blanks, <UNK>, a BOM."""
     text = SMALL.replace("\t", "   ").replace("ngram 1=5", "ngram  1 = 5").replace("\n", "\r\n")
     text = "made by hand\r\n\r\n" + text.replace("-1   <unk>   0", "-1 <unk>")
     expected = read_arpa(saved(tmp_path, SMALL)).model.text_nats(np.array([2, 3, 3, 0, EOS]))
     read = read_arpa(saved(tmp_path, text, "y.arpa")).model
     assert np.array_equal(read.text_nats(np.array([2, 3, 3, 0, EOS])), expected)
+    marked = read_arpa(saved(tmp_path, "\ufeff" + SMALL)).model
+    assert np.array_equal(marked.text_nats(np.array([2, 3, 3, 0, EOS])), expected)
     upper = SMALL.replace("<unk>", "<UNK>").replace("-0.75\ta", "-99\ta")
     other = read_arpa(saved(tmp_path, upper, "z.arpa"))
     assert other.names[0] == "<unk>"
@@ -124,6 +126,23 @@ def test_a_file_without_unk_is_read_with_a_warning(tmp_path: Path) -> None:
     arpa = read_arpa(saved(tmp_path, text))
     assert arpa.model.log_p[0][0] == -99.0
     assert "has no <unk>" in arpa.warnings[0]
+
+
+def test_a_start_symbol_that_is_predicted_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    text = SMALL.replace("b a\n", "b <s>\n")
+    arpa = read_arpa(saved(tmp_path, text))
+    assert arpa.model.sizes == [5, 3]
+    assert arpa.warnings == [
+        f"{tmp_path}/x.arpa: left out 1 2-gram with <s> after another token, which is never "
+        "predicted"
+    ]
+
+
+def test_unk_in_both_spellings_is_two_entries(tmp_path: Path) -> None:
+    text = SMALL.replace("ngram 1=5", "ngram 1=6").replace("-0.75\ta", "-2\t<UNK>\t0\n-0.75\ta")
+    arpa = read_arpa(saved(tmp_path, text))
+    assert arpa.names == ["<unk>", "</s>", "<UNK>", "a", "b"]
+    assert arpa.model.log_p[0].tolist() == pytest.approx([-1, -0.5, -2, -0.75, -0.6, 0])
 
 
 def test_missing_beginnings_are_added(tmp_path: Path) -> None:
@@ -155,10 +174,11 @@ REFUSED = {
         "line 16: 5 fields; expected log10 P, 2 tokens",
     ),
     "order 2 missing": (SMALL.replace("\\2-grams:", "\\3-grams:"), "expected \\2-grams:"),
-    "twice": (SMALL.replace("b a\n", "a b\n"), "one of the 2-grams is there twice"),
+    "twice": (SMALL.replace("b a\n", "a b\n"), "line 16: the 2-gram of line 15 again"),
     "entry twice": (SMALL.replace("\tb\t", "\ta\t"), "line 10: 'a' again"),
     "no ARPA file": ("some text\n", "no \\data\\ up to here; expected an ARPA file"),
     "empty": ("", "no \\data\\ up to here"),
+    "no 1-grams": (SMALL.replace("ngram 1=5", "ngram 1=0"), "line 2: found no 1-grams"),
     "counts": (SMALL.replace("ngram 2=4", "ngram 3=4"), "line 3: found 'ngram 3=4'"),
 }
 

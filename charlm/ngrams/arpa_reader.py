@@ -13,6 +13,7 @@ from charlm.files.escapes import escape_unprintable
 from charlm.ngrams.arpa import EOS_NAME, START_NAME, UNK_NAME
 from charlm.ngrams.model import LN10, MAX_ORDER, Ids, NgramModel
 from charlm.text.sources.compressed import DAMAGED, PACKED
+from charlm.units import count_of
 
 BLOCK_BYTES = 1 << 16
 """Bytes that are split at a time; more are slower, since their lists leave the cache."""
@@ -33,15 +34,25 @@ class Arpa:
 
 @dataclass
 class _Table:
-    """The n-grams of one order in any order: tokens (N, n), and logarithms (N,)."""
+    """The n-grams of one order in any order: tokens (N, n), logarithms (N,), line numbers (N,)."""
 
     tokens: Ids
     log_p: NDArray[np.float64]
     log_backoff: NDArray[np.float64]
+    lines: Ids
 
     def chosen(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> "_Table":
         """Return some of the n-grams."""
-        return _Table(self.tokens[rows], self.log_p[rows], self.log_backoff[rows])
+        return _Table(self.tokens[rows], self.log_p[rows], self.log_backoff[rows], self.lines[rows])
+
+
+def _joined(tables: Sequence[_Table]) -> _Table:
+    return _Table(
+        np.concatenate([table.tokens for table in tables]),
+        np.concatenate([table.log_p for table in tables]),
+        np.concatenate([table.log_backoff for table in tables]),
+        np.concatenate([table.lines for table in tables]),
+    )
 
 
 def read_arpa(path: Path, names: Sequence[str] | None = None) -> Arpa:
@@ -54,25 +65,31 @@ def read_arpa(path: Path, names: Sequence[str] | None = None) -> Arpa:
     with _Lines(path) as lines:
         sizes = _sizes(lines)
         lines.expect("\\1-grams:")
-        words, table = _unigrams(lines, sizes[0], len(sizes) == 1)
+        words, log_p, log_backoff = _unigrams(lines, sizes[0], len(sizes) == 1)
         warnings: list[str] = []
         numbers = _numbers(lines, words, names, warnings)
         start = len(numbers)
         ids = {name.encode(): number for name, number in numbers.items()}
-        ids |= {word: ids[UNK_NAME.encode()] for word in words if word == b"<UNK>"}
+        ids.setdefault(b"<UNK>", ids[UNK_NAME.encode()])
         ids[START_NAME.encode()] = start
-        full = _Table(
-            np.arange(start + 1)[:, None], np.full(start + 1, MISSING), np.zeros(start + 1)
-        )
+        full = _unknown(np.arange(start + 1)[:, None], MISSING)
         places = [ids[word] for word in words]
-        full.log_p[places], full.log_backoff[places] = table.log_p, table.log_backoff
+        full.log_p[places], full.log_backoff[places] = log_p, log_backoff
         full.log_p[start] = 0.0
         tables = [full]
         for order, size in enumerate(sizes[1:], 2):
             lines.expect(f"\\{order}-grams:")
-            tables.append(_ngrams(lines, order, size, ids, order == len(sizes)))
+            table = _ngrams(lines, order, size, ids, order == len(sizes))
+            usable = (table.tokens[:, 1:] != start).all(axis=1)
+            if not usable.all():
+                left_out = count_of(int(np.count_nonzero(~usable)), f"{order}-gram")
+                warnings.append(
+                    f"{lines.name}: left out {left_out} with {START_NAME} after another token, "
+                    "which is never predicted"
+                )
+            tables.append(table.chosen(usable))
         lines.expect("\\end\\")
-    return Arpa(model=_built(tables, path), names=list(numbers), warnings=warnings)
+    return Arpa(model=_built(tables, lines), names=list(numbers), warnings=warnings)
 
 
 def _plain(path: Path) -> IO[bytes]:
@@ -83,13 +100,15 @@ class _Lines:
     """The lines of a file, with their numbers."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.number = path, 0  # number of the line that was read last
+        self.name, self.number = escape_unprintable(str(path)), 0  # number of the last line read
         self._ahead: list[bytes] = []
         try:
             self._file = PACKED.get(path.suffix, _plain)(path)
         except OSError as error:
             reason = error.strerror or error
-            raise CorpusError(f"{path} cannot be read ({reason}); expected an ARPA file") from error
+            raise CorpusError(
+                f"{self.name} cannot be read ({reason}); expected an ARPA file"
+            ) from error
 
     def __enter__(self) -> "_Lines":
         return self
@@ -99,8 +118,7 @@ class _Lines:
 
     def refuse(self, problem: str, number: int | None = None) -> NoReturn:
         """Raise CorpusError that names the file and the line."""
-        shown = escape_unprintable(str(self.path))
-        raise CorpusError(f"{shown}, line {number or self.number:,}: {problem}")
+        raise CorpusError(f"{self.name}, line {number or self.number:,}: {problem}")
 
     def block(self) -> list[bytes]:
         """Return the next lines, which are put back by `push`; none at the end of the file."""
@@ -148,7 +166,7 @@ class _Lines:
 
 def _sizes(lines: _Lines) -> list[int]:
     """Read the number of n-grams of each order."""
-    found = lines.next()
+    found = lines.next().removeprefix("\ufeff")
     while found and found != "\\data\\":  # tools may put comments before it
         found = lines.next()
     if not found:
@@ -163,6 +181,8 @@ def _sizes(lines: _Lines) -> list[int]:
             if name != f"ngram{len(sizes) + 1}" or not (size.isascii() and size.isdigit()):
                 lines.refuse(f"found {text[:60]!r}; expected ngram {len(sizes) + 1}=N", number)
             sizes.append(int(size))
+            if sizes == [0]:
+                lines.refuse("found no 1-grams; expected one for each token", number)
     if not 1 <= len(sizes) <= MAX_ORDER:
         lines.refuse(f"{len(sizes)} orders; expected 1 to {MAX_ORDER}")
     return sizes
@@ -228,7 +248,10 @@ def _floats(
     raise AssertionError("a number that does not fit was not found again")
 
 
-def _unigrams(lines: _Lines, size: int, last: bool) -> tuple[list[bytes], _Table]:
+def _unigrams(
+    lines: _Lines, size: int, last: bool
+) -> tuple[list[bytes], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the tokens of the file, their log-probabilities and their back-offs."""
     words: list[bytes] = []
     log_p, log_backoff = [np.empty(0)], [np.empty(0)]
     seen: set[bytes] = set()
@@ -244,8 +267,7 @@ def _unigrams(lines: _Lines, size: int, last: bool) -> tuple[list[bytes], _Table
         words += column
         log_p.append(p)
         log_backoff.append(backoff)
-    tokens = np.zeros((len(words), 1), np.int64)
-    return words, _Table(tokens, np.concatenate(log_p), np.concatenate(log_backoff))
+    return words, np.concatenate(log_p), np.concatenate(log_backoff)
 
 
 def _numbers(
@@ -259,7 +281,7 @@ def _numbers(
         found[UNK_NAME] = None
     for name in (UNK_NAME, EOS_NAME):
         if name not in found:
-            warnings.append(f"{lines.path} has no {name}; its log10 P is {MISSING:g}")
+            warnings.append(f"{lines.name} has no {name}; its log10 P is {MISSING:g}")
     own = [UNK_NAME, EOS_NAME, *(name for name in found if name not in (UNK_NAME, EOS_NAME))]
     if names is None:
         return {name: number for number, name in enumerate(own)}
@@ -267,14 +289,15 @@ def _numbers(
     if differing:
         where = "the file" if differing[0] in own else "the vocabulary"
         raise CorpusError(
-            f"{lines.path}: {differing[0]!r} is only in {where}, one of {len(differing):,} such "
+            f"{lines.name}: {differing[0]!r} is only in {where}, one of {len(differing):,} such "
             "entries; expected the entries of the vocabulary. Import it without --like"
         )
     return {name: number for number, name in enumerate(names)}
 
 
 def _ngrams(lines: _Lines, order: int, size: int, ids: Mapping[bytes, int], last: bool) -> _Table:
-    parts = [_Table(np.empty((0, order), np.int64), np.empty(0), np.empty(0))]
+    """Return the n-grams of one order."""
+    parts = [_unknown(np.empty((0, order), np.int64))]
     for columns, log_p, backoff, numbers in _rows(lines, order, size, last):
         tokens = np.empty((len(log_p), order), np.int64)
         for place, column in enumerate(columns):
@@ -286,21 +309,15 @@ def _ngrams(lines: _Lines, order: int, size: int, ids: Mapping[bytes, int], last
                     f"{_shown(column[at])} is not among the 1-grams; expected tokens of theirs",
                     numbers[at],
                 )
-        parts.append(_Table(tokens, log_p, backoff))
-    whole = _Table(
-        np.concatenate([part.tokens for part in parts]),
-        np.concatenate([part.log_p for part in parts]),
-        np.concatenate([part.log_backoff for part in parts]),
-    )
-    start = max(ids.values())
-    return whole.chosen((whole.tokens[:, 1:] != start).all(axis=1))  # never predicted
+        parts.append(_Table(tokens, log_p, backoff, np.array(numbers)))
+    return _joined(parts)
 
 
 def _shown(word: bytes) -> str:
     return repr(word.decode("utf-8", "backslashreplace")[:40])
 
 
-def _built(tables: list[_Table], path: Path) -> NgramModel:
+def _built(tables: list[_Table], lines: _Lines) -> NgramModel:
     """Return the model of the n-grams of all orders; beginnings that are missing are added."""
     start = len(tables[0].log_p) - 1
     keys: list[Ids] = []
@@ -310,17 +327,17 @@ def _built(tables: list[_Table], path: Path) -> NgramModel:
         contexts = _nodes(keys, table.tokens[:, :-1], start)
         if bool((contexts < 0).any()):
             added = np.unique(table.tokens[contexts < 0, :-1], axis=0)
-            tables[order - 2] = _with_unknown(tables[order - 2], added)
+            tables[order - 2] = _joined([tables[order - 2], _unknown(added)])
             keys.pop()
             continue
         unsorted = contexts * (start + 1) + table.tokens[:, -1]
-        by_key = np.argsort(unsorted)
+        by_key = np.argsort(unsorted, stable=True)
         keys.append(unsorted[by_key])
         tables[order - 1] = table.chosen(by_key)
-        if bool((keys[-1][1:] == keys[-1][:-1]).any()):
-            raise CorpusError(
-                f"{path}: one of the {order}-grams is there twice; expected each once"
-            )
+        again = np.flatnonzero(keys[-1][1:] == keys[-1][:-1])
+        if len(again):
+            first, second = (int(tables[order - 1].lines[again[0] + place]) for place in (0, 1))
+            lines.refuse(f"the {order}-gram of line {first:,} again; expected each once", second)
     for order in range(2, len(tables)):
         _back_off(tables, keys, order, start)
     return _model(tables, keys, len(tables), start)
@@ -345,13 +362,10 @@ def _nodes(keys: list[Ids], tokens: Ids, start: int) -> Ids:
     return nodes
 
 
-def _with_unknown(table: _Table, tokens: Ids) -> _Table:
-    """Return a table with further n-grams, whose probability is nan."""
-    return _Table(
-        np.concatenate([table.tokens, tokens]),
-        np.concatenate([table.log_p, np.full(len(tokens), np.nan)]),
-        np.concatenate([table.log_backoff, np.zeros(len(tokens))]),
-    )
+def _unknown(tokens: Ids, log_p: float = np.nan) -> _Table:
+    """Return n-grams that have no line."""
+    size = len(tokens)
+    return _Table(tokens, np.full(size, log_p), np.zeros(size), np.zeros(size, np.int64))
 
 
 def _back_off(tables: list[_Table], keys: list[Ids], order: int, start: int) -> None:
