@@ -245,6 +245,22 @@ def test_a_blank_that_spells_a_rare_word_is_one_of_its_tokens() -> None:
     assert score.words[1].start == 2
 
 
+def test_further_blanks_before_byte_pairs_are_in_the_gap() -> None:
+    """A blank alone before " ab" spells nothing; B before " ab" is in the gap too."""
+    vocabulary, rows = TOYS["bpe"]
+    rows = rows | {
+        "a": {" a": 0.3, " b": 0.1, " ": 0.1, "b": 0.5},
+        " ": {" a": 0.2, " b": 0.1, "b": 0.7},
+    }
+    over = Scorer(Toy(vocabulary, rows), vocabulary, Boundaries())
+    spaced, joined = over.score(["a  ab", "a ab"], by="word")
+    assert figures(spaced)[0][1:] == pytest.approx((0.4 * 0.5, 0.1 / 0.5 * 0.3))
+    assert figures(spaced)[1][1:] == pytest.approx((0.2 / 0.3 * 0.7, 1.0))
+    assert spaced.words[1].tokens == joined.words[1].tokens == 2
+    (given,) = over.score([" ab"], by="word", contexts=["a"])
+    assert figures(given) == [("ab", *map(pytest.approx, (0.3 / 0.5 * 0.7, 0.5)))]
+
+
 def test_words_that_are_tokens_have_their_own_surprisal() -> None:
     """Both rules agree, and the end of the line is in the gap."""
     for boundary in BOUNDARIES:

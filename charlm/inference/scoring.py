@@ -350,7 +350,14 @@ class Scorer:
             starts, ends = _with_cr(text, starts, ends)
         if self.end:
             starts, ends = np.append(starts, len(text)), np.append(ends, len(text))
-        return TokenNats(ids=ids, nats=nats, starts=starts, ends=ends, log_masses=log_masses)
+        return TokenNats(
+            ids=ids,
+            nats=nats,
+            starts=starts,
+            ends=ends,
+            log_masses=log_masses,
+            after_context=skip > 0,
+        )
 
     def _tokens(self, item: "_Item", nats: Nats, ranks: NDArray[Any]) -> tuple[TokenScore, ...]:
         names = self.vocabulary.pieces(item.marked.replace(END, "\n"))[len(item.context) :]

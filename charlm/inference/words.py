@@ -115,6 +115,7 @@ class TokenNats:
     """Tokens of a text: ids, nats, the characters that they cover, all of shape (tokens,).
 
     `log_masses` has ln B before each token, and, if no EOS ends the text, after the last.
+    `after_context` is true if a context precedes the text.
     """
 
     ids: Ids
@@ -122,6 +123,7 @@ class TokenNats:
     starts: Places
     ends: Places
     log_masses: Nats
+    after_context: bool
 
 
 class WordReader:
@@ -179,9 +181,12 @@ class WordReader:
             joined = ~is_first & (_shifted(nexts) == _shifted(words.stops))
             nats -= np.where(joined, _shifted(costs), 0.0)
             if self.entries is not None:
-                opened = (words.firsts == text_begins) & every.after_context[words.texts]
+                opened = ~joined & every.opens_with_blank(words, self.entries)
+                opened &= ~is_first | every.after_context[words.texts]
                 before = np.where(opened, every.log_masses[words.firsts], 0.0)
-                nats, gaps = nats + before, gaps - before
+                nats += before
+                gaps -= np.where(is_first, before, 0.0)
+                gaps[:-1] -= np.where(is_first, 0.0, before)[1:]
         return self._scores(words, every, nats, gaps)
 
     def _cut(self, every: "_Tokens") -> "_Words":
@@ -195,7 +200,8 @@ class WordReader:
         owners = np.repeat(np.arange(len(counts)), counts)
         starts, ends = np.array(spans, np.int64).reshape(-1, 2).T + every.offsets[owners]
         firsts = np.searchsorted(every.ends, starts, "right")
-        firsts -= every.ids[firsts - 1] == self._space
+        spelled = (every.ids[firsts - 1] == self._space) & (every.starts[firsts] == starts)
+        firsts -= spelled
         stops = np.searchsorted(every.starts, ends, "left")
         begins = np.append(True, firsts[1:] >= stops[:-1])[: len(spans)]
         lasts = np.append(begins[1:], True)[: len(spans)]
@@ -278,8 +284,7 @@ class _Tokens:
 
     Characters are counted through all texts, with a gap between two of them; `offsets` has the
     first of each text, `begins` its first token, `stops` the place after its last. `unknown` has
-    the number of UNKs before each place. `after_context` marks texts whose first token begins in
-    their context.
+    the number of UNKs before each place. `after_context` marks texts that a context precedes.
     """
 
     def __init__(self, texts: Sequence[str], tokens: Sequence[TokenNats]) -> None:
@@ -293,14 +298,13 @@ class _Tokens:
         self.ids = np.full(count, NO_TOKEN)
         self.starts, self.ends = np.empty(count, np.int64), np.empty(count, np.int64)
         self.log_masses, nats = np.zeros(count), np.zeros(count + 1)
-        self.after_context = np.zeros(len(texts), np.bool_)
+        self.after_context = np.array([each.after_context for each in tokens], np.bool_)
         places = zip(self.begins.tolist(), self.stops.tolist(), self.offsets.tolist(), strict=True)
         for at, (begin, stop, offset) in enumerate(places):
             own, length = tokens[at], len(texts[at])
             self.ids[begin:stop], nats[begin + 1 : stop + 1] = own.ids, own.nats
             self.starts[begin:stop], self.ends[begin:stop] = own.starts, own.ends
             self.starts[stop] = self.ends[stop] = length
-            self.after_context[at] = stop > begin and self.starts[begin] < 0
             self.starts[begin] = max(self.starts[begin], -1)
             self.starts[begin : stop + 1] += offset
             self.ends[begin : stop + 1] += offset
@@ -316,6 +320,11 @@ class _Tokens:
         """Return the sum of the nats from each first place up to its stop."""
         sums = self._sums[stops] - self._sums[firsts]
         return np.where(self._infinite[stops] > self._infinite[firsts], np.inf, sums)
+
+    def opens_with_blank(self, words: _Words, entries: Entries) -> NDArray[np.bool_]:
+        """Return whether the first token of each word is an entry that begins before the word."""
+        is_blank = entries[self.ids[words.firsts]]
+        return np.asarray(is_blank & (self.starts[words.firsts] < words.starts))
 
     def characters(self, text: int, start: int, count: int) -> str:
         """Return characters of a text, from one that is counted through all texts."""
