@@ -322,6 +322,14 @@ def test_auto_splits_only_if_fewer_words_are_unknown() -> None:
     assert len(notes) == 1
 
 
+def test_a_result_names_its_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splitting, "moses", lambda vocabulary: str.lower)
+    model, rows = charlm.load("tales"), [("The dog", "the dog")]
+    assert charlm.pairs(model, rows).summary()["split"] == "none"
+    result = charlm.pairs(model, rows, split="moses")
+    assert (result.summary()["split"], result.total.ties) == ("moses", 1)
+
+
 def test_without_sacremoses_one_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "sacremoses", None)
     vocabulary = vocabulary_of("a b\n", "word", words="whitespace")
@@ -398,7 +406,8 @@ def test_rows_of_pairs_are_read_back_by_pandas_and_charlm(call: Call, here: Path
     [
         (["missing.jsonl"], 3, "missing.jsonl"),
         (["a.txt"], 3, "a.txt: line 1"),
-        (["a.txt", "--columns", "x"], 2, "GOOD,BAD"),
+        (["a.txt", "--columns", "x"], 2, "--columns is 'x'; expected GOOD,BAD"),
+        (["a.jsonl"], 3, "Choose another with --columns"),
         (["a.txt", "--split", "x"], 2, "--split"),
         (["a.txt", "--format", "csv"], 2, "--format"),
         (["a.txt", "--json", "--format", "tsv"], 2, "--json"),
@@ -408,6 +417,7 @@ def test_wrong_calls_are_refused_in_one_line(
     call: Call, here: Path, arguments: list[str], status: int, found: str
 ) -> None:
     Path("a.txt").write_text("only one\n")
+    Path("a.jsonl").write_text('{"sentence_good": 1, "sentence_bad": "b"}\n')
     code, out, err = call("pairs", *arguments, "--run", "tales")
     assert (code, out) == (status, "")
     assert found in err.splitlines()[-1]

@@ -33,7 +33,7 @@ def read_pairs(
     """
     if columns and len(columns) not in (2, 3):
         raise UsageError(
-            f"columns are {','.join(columns)}; expected GOOD,BAD or GOOD,BAD,PHENOMENON"
+            f"--columns is {','.join(columns)!r}; expected GOOD,BAD or GOOD,BAD,PHENOMENON"
         )
     return pair_files.read_pairs(sources, ReadSettings(**(reading or {})), columns, warn)
 
@@ -62,7 +62,9 @@ def pairs(
     divide = splitter(split, model.vocabulary, texts, warn)
     items = [item if divide is str else item.with_texts(divide) for item in items]
     with phase("scoring", unit="tokens"):
-        return score_questions(model.scorer(unk_penalty=unk_penalty), items)
+        result = score_questions(model.scorer(unk_penalty=unk_penalty), items)
+    result.split = "none" if divide is str else "moses"
+    return result
 
 
 def _pair(row: Row, number: int) -> Pair | SuiteItem:

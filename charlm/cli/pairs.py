@@ -45,7 +45,7 @@ Output = Annotated[
 def pairs(
     data: Data,
     reading: options.PairReading = options.NO_FLAGS,
-    columns: Columns = None,
+    column: Columns = None,
     split: Split = "auto",
     unk_penalty: options.UnkPenalty = None,
     output: Output = "table",
@@ -74,7 +74,7 @@ def pairs(
     check_choice("--log-base", log_base, LOG_BASES)
     if as_json and output != "table":
         raise UsageError("--json with --format tsv; expected one of them. Leave one out")
-    names = next(csv.reader([columns or ""]), [])
+    names = next(csv.reader([column or ""]), [])
     items = api.pairs.read_pairs(data, reading=reading, columns=names, warn=say)
     model = options.open_model(run, checkpoints, engine, weights, with_)
     result = api.pairs.pairs(model, items, split=split, unk_penalty=unk_penalty, warn=say)

@@ -134,6 +134,9 @@ class Accuracy:
 class PairsResult(Listing[Answer]):
     """Scores of pairs, then of the items of test suites; notebooks show them as a table."""
 
+    split: str = "none"
+    """Rule by which the sentences were split into words: moses or none."""
+
     def rows(self) -> list[dict[str, Any]]:
         """Return the row of each pair or item."""
         return [score.row() for score in self]
@@ -164,8 +167,9 @@ class PairsResult(Listing[Answer]):
         return _mean(each.equal_oov_accuracy for each in self.paradigms)
 
     def summary(self) -> dict[str, Any]:
-        """Return the figures of each paradigm and phenomenon, and of all pairs."""
+        """Return the split, and the figures of each paradigm and phenomenon and of all pairs."""
         return {
+            "split": self.split,
             "paradigms": [each.summary() for each in self.paradigms],
             "phenomena": [each.summary() for each in self.phenomena],
             "total": self.total.summary(),

@@ -7,7 +7,7 @@ from contextlib import suppress
 from itertools import chain, islice
 
 from charlm.config.corpus import ReadSettings
-from charlm.errors import CorpusError
+from charlm.errors import CorpusError, named
 from charlm.text.sources.decoding import MAX_LINE_CHARS, line_batches
 from charlm.text.sources.files import shown
 from charlm.text.sources.rows import (
@@ -269,13 +269,13 @@ def column_index(label: str, names: list[str], rows: list[Fields], reading: Read
 
     Raises CorpusError if there is no such column, or if the first row is not a header.
     """
-    named = reading.column
-    name = named if named is not None else "text"
+    typed = reading.column
+    name = typed if typed is not None else "text"
     if names.count(name) > 1:
         places = [str(place + 1) for place, other in enumerate(names) if other == name]
         raise CorpusError(
             f'{label} has {len(places)} columns "{shown(name)}", expected one. Choose by number: '
-            f"--column {' or --column '.join(places)}."
+            f"{named('column')} {' or '.join(places)}."
         )
     if name in names:
         return names.index(name)
@@ -287,14 +287,14 @@ def column_index(label: str, names: list[str], rows: list[Fields], reading: Read
             f"columns. Use --no-header --column {number}, or --header if it holds names.",
             columns=unique_names(names),
         )
-    if named is not None and named.isdecimal() and 1 <= int(named) <= len(names):
-        return int(named) - 1
-    if named is None and len(names) == 1:
+    if typed is not None and typed.isdecimal() and 1 <= int(typed) <= len(names):
+        return int(typed) - 1
+    if typed is None and len(names) == 1:
         return 0
     unique = unique_names(names)
     texts = [unique[place] for place in _text_places(rows, len(names))]
     try:
-        return unique.index(chosen_column(label, unique, texts, named))
+        return unique.index(chosen_column(label, unique, texts, typed))
     except CorpusError as error:
         if reading.header is not None:
             raise

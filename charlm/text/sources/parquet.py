@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from charlm.config.corpus import ReadSettings
-from charlm.errors import CorpusError
+from charlm.errors import CorpusError, named
 from charlm.text.sources.files import Spool, TextFile, readable, shown
 from charlm.text.sources.rows import NO_CELLS, Record, Warn, checked_text, chosen_column, listed
 from charlm.text.sources.signatures import refuse_pointer
@@ -40,7 +40,7 @@ def open_table(
     if column not in texts:
         raise CorpusError(
             f'{label}: the column "{shown(column)}" holds {schema.field(column).type}, expected '
-            f"text. {listed(names)} Choose another with --column."
+            f"text. {listed(names)} Choose another with {named('column')}."
         )
     if reading.column is None and len(names) > 1:
         report(f'{label}: the column "{shown(column)}" is read. {listed(names)}')

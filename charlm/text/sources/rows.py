@@ -7,7 +7,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
-from charlm.errors import CorpusError
+from charlm.errors import CorpusError, named
 from charlm.text.documents import check_text
 from charlm.text.sources.files import shown
 from charlm.units import count_of
@@ -153,7 +153,7 @@ def checked_text(text: object, place: str, column: str) -> str:
     if not isinstance(text, str) or type(text) is Number:
         raise CorpusError(
             f'{place}: the column "{shown(column)}" holds {kind_of(text)}, expected text. '
-            f"Choose another with --column."
+            f"Choose another with {named('column')}."
         )
     check_text(text, place, "Correct that row.")
     return text
