@@ -116,7 +116,7 @@ def test_a_stopped_run_has_none_until_it_is_complete(tmp_path: Path) -> None:
 
 def test_a_run_that_is_made_longer_gets_another_weight(tmp_path: Path) -> None:
     """While it trains it has no companion, whose weight would be of the old network."""
-    before = finished(tmp_path, ngram=2).companion
+    before = finished(tmp_path, ngram=1).companion
     session = resume(tmp_path / "x", {"training": {"steps": 40}})
     assert not (tmp_path / "x" / COMPANION).exists()
     after = list(session.records())[-1].companion
@@ -124,7 +124,10 @@ def test_a_run_that_is_made_longer_gets_another_weight(tmp_path: Path) -> None:
     assert after.ngram_nats_per_token == before.ngram_nats_per_token
 
 
-def test_a_run_of_an_older_version_gets_one_when_it_is_made_longer(tmp_path: Path) -> None:
+def test_a_run_of_an_older_version_gets_one_when_it_is_made_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless its text is too long."""
     finished(tmp_path)
     shutil.rmtree(tmp_path / "x" / COMPANION)
     record = read_record(tmp_path / "x")
@@ -134,6 +137,10 @@ def test_a_run_of_an_older_version_gets_one_when_it_is_made_longer(tmp_path: Pat
     assert charlm.load(str(tmp_path / "x")).score("abc")
     last = list(resume(tmp_path / "x", {"training": {"steps": 20}}).records())[-1]
     assert last.companion.order == 7
+    monkeypatch.setattr(constants, "MAX_TOKENS_OF_NGRAMS", 100)
+    write_record(tmp_path / "x", record)
+    last = list(resume(tmp_path / "x", {"training": {"steps": 30}}).records())[-1]
+    assert last.companion is None
 
 
 def test_a_full_disk_costs_the_companion_only(

@@ -15,23 +15,26 @@ def drawn(models: int, tokens: int = 200, seed: int = 0) -> list[np.ndarray]:
 
 
 @settings(max_examples=25)
-@given(st.integers(2, 4), st.integers(0, 10**6))
-def test_fitted_weights_are_optimal(models: int, seed: int) -> None:
-    """At the maximum, the mean of P_k / P is at most 1, and exactly 1 if weight k is not 0."""
-    nats = drawn(models, seed=seed)
+@given(st.integers(2, 4), st.integers(0, 10**6), st.sampled_from([1.0, 0.1, 0.01]))
+def test_fitted_weights_are_optimal(models: int, seed: int, spread: float) -> None:
+    """At the maximum, the mean of P_k / P is at most 1, and exactly 1 if weight k is not 0.
+
+    With a small spread the models are alike, so that plain EM takes thousands of steps.
+    """
+    nats = [2.0 + spread * own for own in drawn(models, seed=seed)]
     weights = np.array(fitted_weights(nats))
     assert weights.sum() == pytest.approx(1.0)
     mixed = mixed_nats(nats, list(weights))
     ratios = np.array([np.exp(mixed - own).mean() for own in nats])
-    assert (ratios <= 1.0 + 0.02).all()
-    assert ratios[weights > 0.05] == pytest.approx(1.0, abs=0.02)
+    assert (ratios <= 1.0 + 1e-5).all()
+    assert ratios[weights > 0.01] == pytest.approx(1.0, abs=1e-5)
     assert mixed.sum() <= min(own.sum() for own in nats) + 1e-6
 
 
 def test_a_model_that_is_always_worse_gets_no_weight() -> None:
     good = drawn(1)[0]
     weights = fitted_weights([good, good + 1.0])
-    assert weights[1] < 1e-3
+    assert 0.0 < weights[1] < 1e-6  # one that --with takes
 
 
 def test_fixed_weights_stay_and_the_others_are_optimal() -> None:

@@ -6,12 +6,13 @@ from typing import Any
 
 from charlm.api.methods import Methods
 from charlm.api.mixtures import evaluate_mixture, ngram_run
-from charlm.api.model import Model, load, open_members
+from charlm.api.model import Model, load
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError
 from charlm.inference.likelihood import evaluate, tally, text_nats
 from charlm.phases import phase
-from charlm.runs.mixtures import check_members, member_name
+from charlm.runs.locate import checkpoints_folder
+from charlm.runs.mixtures import check_members, load_members, member_name
 from charlm.text.corpus import Corpus
 from charlm.text.encoded import EncodedText
 from charlm.units import Tally
@@ -47,7 +48,9 @@ def evaluate_run(
     """
     adaptation = None
     methods = methods or Methods()
-    others, given = open_members(model.path, methods.others, methods.checkpoints)
+    others, given = load_members(
+        model.path, methods.others, checkpoints_folder(methods.checkpoints)
+    )
     check_members([model.run, *others])
     names = [model.path.name, *(member_name(model.path, other.path) for other in others)]
     if methods.ngram:

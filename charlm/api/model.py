@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.api.results import History, ModelState, NextTokens
+from charlm.api.scoring import score_texts
 from charlm.commands import command
 from charlm.config.cells import CELLS
 from charlm.errors import RunError, UsageError, check_count, near_name
@@ -32,7 +33,7 @@ from charlm.inference.words import WordRule
 from charlm.runs.card import model_shape
 from charlm.runs.layout import METRICS, TOKENIZER, WEIGHTS, read_metrics
 from charlm.runs.locate import checkpoints_folder, find_run, is_run
-from charlm.runs.mixtures import Mixture, find_member, mix_runs, parse_member
+from charlm.runs.mixtures import Mixture, load_members, mix_runs
 from charlm.runs.pair import backward_half, is_pair
 from charlm.runs.run import Run, load_run, read_embedding, run_stamp
 from charlm.text.corpus import Corpus
@@ -53,7 +54,8 @@ class Model:
         self.run, self._options = run, options  # options of `load_run`
         self.path, self.vocabulary, self.config = run.path, run.vocabulary, run.config
         self.mixture = mixture
-        self._stamp = _stamps(run, mixture)
+        paths = mixture.paths if mixture else [run.path]
+        self._stamp = tuple(number for path in paths for number in run_stamp(path))
 
     def __repr__(self) -> str:
         unit, shape = self.vocabulary.unit, model_shape(self.config["model"])
@@ -99,7 +101,7 @@ class Model:
         `penalized_log_probability`, by default `run.unk_penalty`.
         """
         scorer = self.scorer(carry=carry, unk_penalty=unk_penalty)
-        return _score(scorer, texts, "token" if tokens else by, context)
+        return score_texts(scorer, texts, "token" if tokens else by, context)
 
     def words(
         self,
@@ -116,7 +118,7 @@ class Model:
         punctuation. `context` is as in `score`. Raises UsageError for a model that reads backward.
         """
         rule = WordRule(boundary=boundary, chars=word_chars)
-        return Words(_score(self.scorer(word_rule=rule), texts, "word", context))
+        return Words(score_texts(self.scorer(word_rule=rule), texts, "word", context))
 
     def scorer(
         self,
@@ -363,8 +365,9 @@ class Model:
         `state` itself does not change. The end of a document has no text: its ln P is
         `state.log_probabilities[model.vocabulary.eos]`. The next document starts from `state()`.
         """
-        total = 0.0
-        for index in self._ids(text):
+        check_text(text)
+        total, marked = 0.0, self.run.boundaries.mark(text)
+        for index in self.vocabulary.encode_marked(marked)[0].astype(np.int64):
             total += float(state.log_probabilities[index])
             if index == EOS and self.run.boundaries.resets:
                 state = self.state()
@@ -372,28 +375,6 @@ class Model:
             logits, hidden = read_prompt(self.run.backend, np.array([index]), state.hidden)
             state = ModelState(hidden=hidden, log_probabilities=log_probabilities(logits)[0])
         return total, state
-
-    def _ids(self, text: str) -> NDArray[np.int64]:
-        check_text(text)
-        marked = self.run.boundaries.mark(text)
-        return self.vocabulary.encode_marked(marked)[0].astype(np.int64)
-
-
-def _score(
-    scorer: Scorer, texts: str | Sequence[str], by: str, context: str | Sequence[str]
-) -> Scores:
-    """Score one text or several. Raises UsageError for texts or contexts of other types."""
-    items = [texts] if isinstance(texts, str) else list(texts)
-    contexts = [context] * len(items) if isinstance(context, str) else list(context)
-    for name, values in (("texts", items), ("context", contexts)):
-        for number, item in enumerate(values):
-            if not isinstance(item, str):
-                raise UsageError(f"{name}[{number}] is {item!r:.80}; expected a str")
-    if len(contexts) != len(items):
-        raise UsageError(
-            f"context has {len(contexts)} texts for {len(items)} texts; expected one for each"
-        )
-    return scorer.score(items, by=by, contexts=contexts)
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
@@ -434,7 +415,7 @@ def load(
 def _load(path: Path, with_: Sequence[str], folder: Path, options: dict[str, Any]) -> Model:
     """Load the model of a run, or of a mixture with other runs of the folder."""
     run = load_run(path, **options)
-    others, given = open_members(path, with_, folder, **options)
+    others, given = load_members(path, with_, folder, **options)
     if not others:
         for name, usual in (("engine", "auto"), ("weights", "fp32")):
             if options.get(name, usual) != usual:
@@ -442,24 +423,6 @@ def _load(path: Path, with_: Sequence[str], folder: Path, options: dict[str, Any
         return Model(run, **options)
     mixture = mix_runs([run, *others], given)
     return Model(mixture.run, mixture, **options)
-
-
-def open_members(
-    path: Path, with_: Sequence[str], folder: Path | None, **options: Any
-) -> tuple[list[Run], list[float | None]]:
-    """Load the runs to mix with the run in `path`; return them and their given weights.
-
-    `with_` has `RUN` or `RUN=WEIGHT`, looked up in `folder`; `options` are as in `load_run`. Raises
-    RunError if there is no such run, UsageError for a wrong weight.
-    """
-    members = [parse_member(text) for text in with_]
-    paths = [find_member(path, name, checkpoints_folder(folder)) for name, _ in members]
-    return [load_run(each, **options) for each in paths], [weight for _, weight in members]
-
-
-def _stamps(run: Run, mixture: Mixture | None) -> tuple[int, ...]:
-    paths = mixture.paths if mixture else [run.path]
-    return tuple(number for path in paths for number in run_stamp(path))
 
 
 def _load_again(

@@ -7,7 +7,7 @@ from typing import Any
 
 from charlm.config.corpus import ReadSettings
 from charlm.errors import UsageError, named
-from charlm.inference.scoring import Score, Scorer
+from charlm.inference.scoring import Score, Scorer, Scores
 from charlm.inference.words import WordRule
 from charlm.text.corpus import Corpus
 from charlm.text.sources.decoding import codec_name, decode
@@ -19,6 +19,23 @@ BATCH = 256
 Batches = Iterator[list[Record]]
 Warn = Callable[[str], None]
 """Receiver of warnings about a text."""
+
+
+def score_texts(
+    scorer: Scorer, texts: str | Sequence[str], by: str, context: str | Sequence[str]
+) -> Scores:
+    """Score one text or several. Raises UsageError for texts or contexts of other types."""
+    items = [texts] if isinstance(texts, str) else list(texts)
+    contexts = [context] * len(items) if isinstance(context, str) else list(context)
+    for name, values in (("texts", items), ("context", contexts)):
+        for number, item in enumerate(values):
+            if not isinstance(item, str):
+                raise UsageError(f"{name}[{number}] is {item!r:.80}; expected a str")
+    if len(contexts) != len(items):
+        raise UsageError(
+            f"context has {len(contexts)} texts for {len(items)} texts; expected one for each"
+        )
+    return scorer.score(items, by=by, contexts=contexts)
 
 
 def score_rows(

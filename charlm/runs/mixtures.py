@@ -4,17 +4,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from charlm.backends.mixed import MixedBackend
 from charlm.commands import command
-from charlm.errors import UsageError
+from charlm.errors import RunError, UsageError
 from charlm.inference.adapt.calibration import sample_of
 from charlm.inference.adapt.mixture import fitted_weights
 from charlm.inference.likelihood import text_nats
 from charlm.phases import phase
 from charlm.runs.layout import COMPANION
 from charlm.runs.locate import find_run, is_run
-from charlm.runs.run import Run
+from charlm.runs.run import Run, load_run
 
 MIXTURE_WEIGHT = "mixture_weight"
 """Entry of a companion's config.json: its weight in the mixture with the run around it."""
@@ -55,13 +56,33 @@ def parse_member(text: str) -> tuple[str, float | None]:
     return name, weight
 
 
-def find_member(path: Path, name: str, folder: Path) -> Path:
-    """Return the folder of a run to mix with the run in `path`; `ngram` is its companion.
+def load_members(
+    path: Path, with_: Sequence[str], folder: Path, **options: Any
+) -> tuple[list[Run], list[float | None]]:
+    """Load the runs to mix with the run in `path`; return them and their given weights.
 
-    `folder` is the folder of all runs. Raises RunError if there is no such run.
+    `with_` has `RUN` or `RUN=WEIGHT`, looked up in `folder`; `options` are as in `load_run`. Raises
+    RunError if there is no such run, UsageError for a wrong weight.
     """
-    companion = path / COMPANION
-    return companion if name == COMPANION and is_run(companion) else find_run(name, folder)
+    members = [parse_member(text) for text in with_]
+    paths = [_find_member(path, name, folder) for name, _ in members]
+    return [load_run(each, **options) for each in paths], [weight for _, weight in members]
+
+
+def _find_member(path: Path, name: str, folder: Path) -> Path:
+    """Return the folder of a run to mix with the run in `path`; `ngram` is its companion."""
+    if name == COMPANION and is_run(path / COMPANION):
+        return path / COMPANION
+    try:
+        return find_run(name, folder)
+    except RunError:
+        if name != COMPANION:
+            raise
+        fit = command("ngram", "--like", path.name, "--name", "NAME")
+        raise RunError(
+            f"{path.name} has no n-grams beside it; expected those that train fits. Fit some with: "
+            f"{fit}, and mix them in: --with NAME"
+        ) from None
 
 
 def check_members(runs: Sequence[Run]) -> None:

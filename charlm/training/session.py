@@ -31,6 +31,7 @@ from charlm.text.dataset import Dataset
 from charlm.training.calibrating import best_backend, calibrate
 from charlm.training.checkpoint import to_checkpoint
 from charlm.training.companion import fit_companion
+from charlm.training.plan.planner import usual_order
 from charlm.training.records import Companion, FinishedRecord, Record, SavedRecord, WarningRecord
 from charlm.training.recovery import check_weights
 from charlm.training.review import review
@@ -224,13 +225,10 @@ class Session:
         return finished
 
     def _companion(self, network: Backend) -> Companion | None:
-        """Fit the n-gram companion; one that cannot be saved is a warning.
-
-        Runs of older versions have no order of their own.
-        """
+        """Fit the n-gram companion; one that cannot be saved is a warning."""
         order = self.trainer.settings.ngram
-        if order is None:
-            order = self.dataset.vocabulary.spec.ngram_order
+        if order is None:  # in runs of older versions
+            order, _ = usual_order(self.dataset)
         if not order or self.dataset.valid is None:
             return None
         try:

@@ -274,13 +274,18 @@ def _plan_ngrams(basis: Basis, training: TrainingSettings) -> TrainingSettings:
     """Return the settings with the order of the n-grams beside the network."""
     if training.ngram is not None:
         return training
-    vocabulary = basis.dataset.vocabulary
-    order, reason = vocabulary.spec.ngram_order, f"for {vocabulary.unit} units"
-    if basis.dataset.valid is None:
-        order, reason = 0, "no validation text for their weight"
-    elif basis.tokens > constants.MAX_TOKENS_OF_NGRAMS:
-        order, reason = 0, f"more than {constants.MAX_TOKENS_OF_NGRAMS:,} training tokens"
+    order, reason = usual_order(basis.dataset)
     return replace(training, ngram=basis.choose("training.ngram", order, reason))
+
+
+def usual_order(dataset: Dataset) -> tuple[int, str]:
+    """Return the order of the n-grams beside a network, 0 for none, and the reason."""
+    if dataset.valid is None:
+        return 0, "no validation text for their weight"
+    if len(dataset.train.ids) > constants.MAX_TOKENS_OF_NGRAMS:
+        return 0, f"more than {constants.MAX_TOKENS_OF_NGRAMS:,} training tokens"
+    vocabulary = dataset.vocabulary
+    return vocabulary.spec.ngram_order, f"for {vocabulary.unit} units"
 
 
 def _average(basis: Basis, training: TrainingSettings, model: ModelSettings) -> float:
