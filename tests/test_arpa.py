@@ -275,3 +275,19 @@ def test_the_files_of_lmplz_are_read_and_written_again(golden: str) -> None:
             assert numbers == pytest.approx([float(x) for x in theirs.split("\t")[::2]], abs=6e-7)
         else:
             assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--unit", "bpe"], "--unit is 'bpe'; expected one of word, char"),
+        (["--document", "lines"], "did you mean 'line'?"),
+        (["--unit", "word", "--like", "x"], "--unit word with --like"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    options: list[str], message: str, tmp_path: Path, call: Call
+) -> None:
+    path = saved(tmp_path, SMALL)
+    status, _, err = call("ngram", "import", str(path), *options, "--checkpoints", str(tmp_path))
+    assert (status, message in err) == (2, True), err

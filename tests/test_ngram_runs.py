@@ -174,6 +174,7 @@ def test_what_needs_a_network_refuses_the_run(folder: Path, call: Call, words) -
     status, out, err = call(*words, "--run", "kn")
     assert (status, out) == (2, "")
     assert "kn is an n-gram run" in err
+    assert words[0] != "eval" or f"{words[1]} needs a network" in err
     assert err.count("\n") == 1
 
 

@@ -30,7 +30,7 @@ class Adaptation:
     """
 
     def __init__(self, model: Model, methods: Methods) -> None:
-        model.run.check_network("adaptation")
+        model.run.check_network(methods.in_torch)
         if not isinstance(model.run.backend, TorchBackend):
             raise UsageError(
                 f"the model runs on engine {model.run.backend.name}; expected torch, which "

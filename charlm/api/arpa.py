@@ -17,7 +17,7 @@ from charlm.api.ngrams import RunText, keep_run, text_of_run
 from charlm.backends.ngram_backend import NgramBackend
 from charlm.config.corpus import VocabularySettings
 from charlm.config.settings import Settings
-from charlm.errors import UsageError
+from charlm.errors import UsageError, check_choice, named
 from charlm.files.atomic import TEMPORARY, explained, is_special
 from charlm.ngrams.arpa import entry_names, unescaped, write_arpa
 from charlm.ngrams.arpa_reader import read_arpa
@@ -34,7 +34,9 @@ from charlm.text.tokenizers.vocabulary import Vocabulary, vocabulary_class
 
 METHOD = "from an ARPA file"
 DOCUMENTS = ("line", "paragraph", "file", "stream")
+"""Documents that the sentences of a file can be."""
 UNITS_OF_FILES = ("word", "char")
+"""Units that the entries of a file can be."""
 
 
 def export_arpa(model: Model, out: Path) -> int:
@@ -87,7 +89,7 @@ def import_arpa(
     name: str | None = None,
     like: str | None = None,
     unit: str | None = None,
-    document: str = "line",
+    document: str | None = None,
     checkpoints: Path | None = None,
     overwrite: bool = False,
     command: str = "",
@@ -96,9 +98,20 @@ def import_arpa(
 
     The entries are words between blanks, the lines of a text are its sentences. `like` takes the
     vocabulary and the documents from a run with the same entries instead. A file of characters
-    needs `unit` "char"; a file that charlm wrote is recognised. `document` is "stream" for a model
-    without sentence ends. Raises CorpusError for a file that is damaged or does not fit.
+    needs `unit` "char"; a file that charlm wrote is recognised. `document` is "line" by default,
+    and "stream" for a model without sentence ends. Raises CorpusError for a file that is damaged or
+    does not fit.
     """
+    for option, value, choices in (
+        ("unit", unit, UNITS_OF_FILES), ("document", document, DOCUMENTS)
+    ):  # fmt: skip
+        if value is not None and like is not None:
+            raise UsageError(
+                f"{named(option)} {value} with {named('like')}, which takes it from the run; "
+                f"expected one of the two. Leave out {named(option)}"
+            )
+        if value is not None:
+            check_choice(option, value, choices)
     folder = checkpoints_folder(checkpoints)
     check_writable(folder)
     check_name(folder, name, overwrite=overwrite)
@@ -107,11 +120,10 @@ def import_arpa(
         own = None if text is None else entry_names(text.dataset.vocabulary.tokens)
         arpa = read_arpa(path, own)
     if text is None:
-        text = _text_of_entries(path, arpa.names, unit, document)
-    notes = arpa.warnings
+        text = _text_of_entries(path, arpa.names, unit, document or "line")
     return keep_run(
         text, arpa.model, METHOD, folder=folder, name=name, overwrite=overwrite, command=command,
-        notes=notes,
+        notes=arpa.warnings,
     )  # fmt: skip
 
 

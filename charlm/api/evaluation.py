@@ -56,7 +56,7 @@ def evaluate_run(
     if methods.ngram:
         names.append(f"{methods.ngram}-gram")
         others, given = [*others, ngram_run(model.run, methods.ngram)], [*given, None]
-    if methods.need_torch:
+    if methods.in_torch:
         from charlm.api.adaptation import Adaptation
 
         adaptation = Adaptation(model, methods)

@@ -27,9 +27,10 @@ class Methods:
     """Folder in which `others` are looked up."""
 
     @property
-    def need_torch(self) -> bool:
-        """True if a method was chosen that only torch computes."""
-        return bool(self.cache or self.dynamic or self.temperature or self.average)
+    def in_torch(self) -> str:
+        """Name of the first method that only torch computes; empty without any."""
+        names = ("cache", "dynamic", "temperature", "average")
+        return next((name for name in names if getattr(self, name)), "")
 
     def __bool__(self) -> bool:
-        return bool(self.need_torch or self.others or self.ngram)
+        return bool(self.in_torch or self.others or self.ngram)

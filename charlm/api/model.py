@@ -14,7 +14,7 @@ from charlm.api.results import History, ModelState, NextTokens
 from charlm.api.scoring import score_texts
 from charlm.commands import command
 from charlm.config.cells import CELLS
-from charlm.errors import RunError, UsageError, check_count, near_name
+from charlm.errors import RunError, UsageError, check_count, named, near_name
 from charlm.inference.generation import (
     NextToken,
     Piece,
@@ -419,7 +419,7 @@ def _load(path: Path, with_: Sequence[str], folder: Path, options: dict[str, Any
     if not others:
         for name, usual in (("engine", "auto"), ("weights", "fp32")):
             if options.get(name, usual) != usual:
-                run.check_network(f"{name} {options[name]}")  # methods of eval use torch too
+                run.check_network(f"{named(name)} {options[name]}")
         return Model(run, **options)
     mixture = mix_runs([run, *others], given)
     return Model(mixture.run, mixture, **options)

@@ -83,15 +83,15 @@ def evaluate(
         cache=cache, dynamic=dynamic, temperature=temperature, average=average,
         others=tuple(with_ or ()), ngram=ngram, checkpoints=checkpoints,
     )  # fmt: skip
-    if methods.need_torch and (reset or weights != "fp32" or engine not in ("auto", "torch")):
-        flags = {"--cache": cache, "--dynamic": dynamic, "--temperature": temperature,
-                 "--average": average}  # fmt: skip
-        flag = next(flag for flag, value in flags.items() if value)
-        raise UsageError(f"{flag} needs engine torch, weights fp32, and no --reset")
+    method = methods.in_torch
+    if method and (reset or weights != "fp32" or engine not in ("auto", "torch")):
+        raise UsageError(f"--{method} needs engine torch, weights fp32, and no --reset")
     of_files = options.reading_flags(reading) | ({"--document"} if document is not None else set())
     options.check_meant(of_files if not files else set(), "--file")
     options.check_meant({"--window"} if window and not reset else set(), "--reset")
-    model = options.open_model(run, checkpoints, "torch" if methods.need_torch else engine, weights)
+    path = options.locate(run, checkpoints)
+    options.check_network(path, f"--{method}" if method else "")
+    model = options.open_model(str(path), checkpoints, "torch" if method else engine, weights)
     result = api.evaluation.evaluate_run(
         model, files, document=document, reading=reading, methods=methods,
         reset_every=(window or 256) if reset else None,

@@ -16,6 +16,11 @@ from charlm.commands import command
 FIT = "fit"
 """Command that is meant if none is named: `charlm ngram corpus.txt`."""
 
+Name = Annotated[str | None, typer.Option("--name", help="Name of the run.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the run --name if it exists.")
+]
+
 
 class _FitByDefault(TyperGroup):
     """A group of commands in which `fit` may be left out."""
@@ -58,10 +63,8 @@ def fit(
             show_default=False,
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Name of the run.")] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run --name if it exists.")
-    ] = False,
+    name: Name = None,
+    overwrite: Overwrite = False,
     settings: options.Text = options.NO_FLAGS,
     vocab: Annotated[
         Path | None, typer.Option("--vocab", help="Use this tokenizer.json unchanged.")
@@ -71,7 +74,7 @@ def fit(
 ) -> None:
     """Fit an n-gram model on a text, in seconds, and keep it as a run.
 
-    Every command that takes --run works with it: score, eval, compare, next, sample.
+    Commands such as score, eval, compare, next and sample take it with --run.
 
     Example:  charlm ngram corpus.txt --unit word --order 5
     """
@@ -105,10 +108,8 @@ def import_(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="ARPA file; it may be packed (.gz, .xz, ...).")
     ],
-    name: Annotated[str | None, typer.Option("--name", help="Name of the run.")] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run --name if it exists.")
-    ] = False,
+    name: Name = None,
+    overwrite: Overwrite = False,
     like: Annotated[
         str | None,
         typer.Option(
@@ -124,12 +125,14 @@ def import_(
         ),
     ] = None,
     document: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--document",
-            help="Unit that </s> ends: line, paragraph or file; stream for no ends.",
+            help="Unit that </s> ends: line, paragraph or file; stream for no ends. "
+            "(default: line)",
+            show_default=False,
         ),
-    ] = "line",
+    ] = None,
     checkpoints: options.Checkpoints = None,
     as_json: options.Json = False,
 ) -> None:

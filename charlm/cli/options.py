@@ -206,6 +206,15 @@ def locate(run: str | None, checkpoints: Path | None, *, trained: bool = True) -
     return path
 
 
+def check_network(path: Path, flag: str) -> None:
+    """Raise UsageError for a flag, if one was typed, with an n-gram run."""
+    from charlm.runs.locate import is_ngram_run
+    from charlm.runs.run import no_network
+
+    if flag and is_ngram_run(path):
+        raise no_network(path, flag)
+
+
 def open_model(
     run: str | None,
     checkpoints: Path | None,
