@@ -17,8 +17,8 @@ from charlm.ngrams.model import NgramModel
 from charlm.phases import phase
 from charlm.runs import layout
 from charlm.runs.card import model_card
-from charlm.runs.ngrams import ngram_config, write_ngrams
-from charlm.runs.run import load_run, vocabulary_bytes
+from charlm.runs.ngrams import ngrams_to_bytes
+from charlm.runs.run import load_run, model_config, vocabulary_bytes, write_model_files
 from charlm.text.dataset import Dataset
 from charlm.text.direction import mirrored
 from charlm.text.encoded import EncodedText
@@ -57,22 +57,22 @@ def write_ngram_run(
 
     `record` is the content of run.json, to which the results on the held-out text are added.
     """
-    config = ngram_config(
-        model.order, dataset.vocabulary, dataset.boundaries, dataset.unk_types, direction
-    )
-    tokenizer = vocabulary_bytes(dataset.vocabulary)
+    vocabulary = dataset.vocabulary
+    about = {"kind": layout.NGRAM, "order": model.order, "direction": direction}
+    config = model_config(about, vocabulary, dataset.boundaries, dataset.unk_types)
     with phase("writing the n-grams"):
-        write_ngrams(path, config, model, tokenizer)
+        write_model_files(path, config, vocabulary, ngrams_to_bytes(model))
     run = load_run(path)
     results = dict(record["results"])
     for name in ("valid", "test"):
         if (text := dataset.split(name)) is not None:
             with phase(f"evaluating: {name}", total=len(text.ids)):
                 results[name] = evaluate(run.backend, run.as_read(text)).summary()
+    known = vocabulary_bytes(vocabulary) + json_bytes([config, record["corpus"]])
     whole = {
         **record,
         "format": layout.FORMAT,
-        "id": hashlib.sha256(tokenizer + json_bytes([config, record["corpus"]])).hexdigest()[:16],
+        "id": hashlib.sha256(known).hexdigest()[:16],
         "name": path.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "status": "finished",

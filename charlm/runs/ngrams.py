@@ -15,73 +15,21 @@ The companion of a network is such a run in the folder `ngram` of its run, witho
 its own.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm import __version__
 from charlm.errors import RunError
-from charlm.files.atomic import (
-    MANIFEST,
-    file_fingerprint,
-    fingerprint,
-    json_bytes,
-    write_file,
-    write_json,
-)
 from charlm.files.safe_read import file_size, read_bytes
 from charlm.ngrams.model import NgramModel
-from charlm.runs import layout
 from charlm.runs.weights import read_header
-from charlm.text.boundaries import Boundaries
-from charlm.text.tokenizers.vocabulary import Vocabulary
 
 UNSIGNED = ("U8", "U16", "U32")
 """Types of tokens and children in a file."""
 MAX_LOG = 1e6
 """Largest logarithm that is accepted; ARPA files have -99 for a probability of zero."""
-
-
-def ngram_config(
-    order: int,
-    vocabulary: Vocabulary,
-    boundaries: Boundaries,
-    unk_types: float | None = None,
-    direction: str = "forward",
-) -> dict[str, Any]:
-    """Return the content of config.json; the arguments are as in `model_config`."""
-    return {
-        "format": layout.FORMAT,
-        "charlm": __version__,
-        "model": {"kind": layout.NGRAM, "order": order, "direction": direction},
-        "vocab_size": len(vocabulary),
-        "vocabulary": asdict(vocabulary.settings),
-        **boundaries.to_config(),
-        **({} if unk_types is None else {"unk_types": unk_types}),
-    }
-
-
-def write_ngrams(
-    path: Path, config: Mapping[str, Any], model: NgramModel, tokenizer: bytes | None = None
-) -> None:
-    """Write the model files of an n-gram run, and the manifest.
-
-    `tokenizer` is the content of tokenizer.json; a companion has none. The manifest also covers the
-    encoded text in `data/`, which must exist already. Raises EnvironmentFailure.
-    """
-    files = {layout.CONFIG: json_bytes(config), layout.NGRAMS: ngrams_to_bytes(model)}
-    if tokenizer is not None:
-        files[layout.TOKENIZER] = tokenizer
-    for name, data in files.items():
-        write_file(path / name, data)
-    entries = {name: fingerprint(data) for name, data in files.items()}
-    for file in sorted(path.glob("data/*/*")):
-        entries[file.relative_to(path).as_posix()] = file_fingerprint(file)
-    write_json(path / MANIFEST, {"format": layout.FORMAT, "files": entries})
 
 
 def ngrams_to_bytes(model: NgramModel) -> bytes:

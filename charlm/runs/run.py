@@ -157,19 +157,24 @@ class Run:
 
 
 def model_config(
-    settings: ModelSettings,
+    model: ModelSettings | Mapping[str, Any],
     vocabulary: Vocabulary,
     boundaries: Boundaries,
     unk_types: float | None = None,
 ) -> dict[str, Any]:
-    """Return the content of config.json. The other arguments are as in `Dataset`."""
-    import torch
+    """Return the content of config.json for a network, or for an n-gram model (a mapping).
 
+    The other arguments are as in `Dataset`.
+    """
+    about: dict[str, Any] = {"model": model}
+    if isinstance(model, ModelSettings):
+        import torch
+
+        about = {"model": asdict(model), "torch": torch.__version__}
     return {
         "format": layout.FORMAT,
         "charlm": __version__,
-        "torch": torch.__version__,
-        "model": asdict(settings),
+        **about,
         "vocab_size": len(vocabulary),
         "vocabulary": asdict(vocabulary.settings),
         **boundaries.to_config(),
@@ -177,15 +182,20 @@ def model_config(
     }
 
 
-def write_model_files(path: Path, config: dict[str, Any], vocabulary: Vocabulary) -> None:
-    """Write config.json and tokenizer.json of a new run, and the manifest.
+def write_model_files(
+    path: Path, config: dict[str, Any], vocabulary: Vocabulary, ngrams: bytes | None = None
+) -> None:
+    """Write config.json, tokenizer.json and the n-grams, if any, of a new run, and the manifest.
 
-    The manifest also covers the encoded text in `data/`, which must exist already.
+    The manifest also covers the encoded text in `data/`, which must exist already. Raises
+    EnvironmentFailure.
     """
     files = {
         layout.CONFIG: json_bytes(config),
         layout.TOKENIZER: vocabulary_bytes(vocabulary),
     }
+    if ngrams is not None:
+        files[layout.NGRAMS] = ngrams
     for name, data in files.items():
         write_file(path / name, data)
     entries = {name: fingerprint(data) for name, data in files.items()}
