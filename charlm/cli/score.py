@@ -152,6 +152,8 @@ def score(
     from_stdin = _check_source(texts, file, reading, keep=keep, context_column=context_column)
     rule = _word_rule(part, boundary, word_chars)
     model = options.open_model(run, checkpoints, engine, weights, with_)
+    if part == "word":
+        say(rule.statement)
     batches = _sentences(model, texts, file, reading, from_stdin=from_stdin)
     scorer = model.scorer(carry=carry, lines=carry, unk_penalty=unk_penalty, word_rule=rule)
     contexts = _contexts(model, context, context_column)
@@ -180,10 +182,9 @@ def _typed_part(by: str | None, tokens: bool) -> str | None:
 
 
 def _word_rule(by: str, boundary: str, word_chars: str) -> "WordRule":
-    """Return the rule of the words and report it. Raises UsageError if it has no effect."""
+    """Return the rule of the words. Raises UsageError for flags that have no effect."""
     rule = api.scoring.word_rule(boundary, word_chars)
     if by == "word":
-        say(rule.statement)
         return rule
     typed = {"--boundary": boundary != "trailing", "--word-chars": word_chars != "blank"}
     options.check_meant({flag for flag, given in typed.items() if given}, "--by word")

@@ -356,7 +356,7 @@ class Scorer:
             starts=starts,
             ends=ends,
             log_masses=log_masses,
-            after_context=skip > 0,
+            before=item.marked[: item.begin].removesuffix(" ")[-1:] if skip else "",
         )
 
     def _tokens(self, item: "_Item", nats: Nats, ranks: NDArray[Any]) -> tuple[TokenScore, ...]:

@@ -115,7 +115,7 @@ class TokenNats:
     """Tokens of a text: ids, nats, the characters that they cover, all of shape (tokens,).
 
     `log_masses` has ln B before each token, and, if no EOS ends the text, after the last.
-    `after_context` is true if a context precedes the text.
+    `before` is the last character of the context, without a space that is scored; "" without one.
     """
 
     ids: Ids
@@ -123,7 +123,7 @@ class TokenNats:
     starts: Places
     ends: Places
     log_masses: Nats
-    after_context: bool
+    before: str
 
 
 class WordReader:
@@ -147,6 +147,7 @@ class WordReader:
         self.rule = rule
         self._is_leading = rule.boundary == "leading"
         self._pattern = re.compile(PATTERNS[rule.chars]())
+        self._mark = re.compile(f"(?!{_letters()})[^{BLANKS}]")
         self._space = _space_of_words(vocabulary)
         self.entries = None if self._is_leading else _ending_entries(vocabulary, rule, ends=ends)
 
@@ -177,16 +178,12 @@ class WordReader:
             costs = self._end_costs(words, every)
             nats += costs
             costs = np.where(np.isfinite(costs), costs, 0.0)  # what follows is infinite too
-            gaps -= np.where(nexts > words.stops, costs, 0.0)
+            gaps -= np.where(is_last & (nexts == words.stops), 0.0, costs)
             joined = ~is_first & (_shifted(nexts) == _shifted(words.stops))
-            nats -= np.where(joined, _shifted(costs), 0.0)
-            if self.entries is not None:
-                opened = ~joined & every.opens_with_blank(words, self.entries)
-                opened &= ~is_first | every.after_context[words.texts]
-                before = np.where(opened, every.log_masses[words.firsts], 0.0)
-                nats += before
-                gaps -= np.where(is_first, before, 0.0)
-                gaps[:-1] -= np.where(is_first, 0.0, before)[1:]
+            before = np.where(joined, -_shifted(costs), self._begin_masses(words, every, is_first))
+            nats += before
+            gaps -= np.where(is_first, before, 0.0)
+            gaps[:-1] -= np.where(is_first, 0.0, before)[1:]
         return self._scores(words, every, nats, gaps)
 
     def _cut(self, every: "_Tokens") -> "_Words":
@@ -243,11 +240,28 @@ class WordReader:
             following_nats = every.nats(words.stops[at : at + 1], np.array([stop]))[0]
             costs[at] = -np.logaddexp(-costs[at], -following_nats)
         if self.rule.chars == "text":
-            letter = re.compile(_letters()).match
             ends = zip(words.texts.tolist(), (words.ends - 1).tolist(), strict=True)
-            certain = [not letter(every.characters(text, end, 1)) for text, end in ends]
-            costs[certain] = 0.0
+            costs[[self._is_mark(every.characters(text, end, 1)) for text, end in ends]] = 0.0
         return costs
+
+    def _begin_masses(self, words: "_Words", every: "_Tokens", is_first: NDArray[np.bool_]) -> Nats:
+        """Return ln B before each word whose first token begins with a blank; else 0.
+
+        It is 0 for the first word of a text without context, and directly after a mark.
+        """
+        if self.entries is None:
+            return np.zeros(len(words.texts))
+        has_context = np.array([bool(each) for each in every.before])[words.texts]
+        after_mark = np.array([self._is_mark(each) for each in every.before])[words.texts]
+        after_mark &= words.firsts == every.begins[words.texts]
+        opened = self.entries[every.ids[words.firsts]]
+        opened &= every.starts[words.firsts] < words.starts
+        opened &= ~is_first | (has_context & ~after_mark)
+        return np.where(opened, every.log_masses[words.firsts], 0.0)
+
+    def _is_mark(self, character: str) -> bool:
+        """Return whether a character is a word of its own, after which B is not counted."""
+        return self.rule.chars == "text" and bool(self._mark.match(character))
 
     @staticmethod
     def _scores(
@@ -284,7 +298,7 @@ class _Tokens:
 
     Characters are counted through all texts, with a gap between two of them; `offsets` has the
     first of each text, `begins` its first token, `stops` the place after its last. `unknown` has
-    the number of UNKs before each place. `after_context` marks texts that a context precedes.
+    the number of UNKs before each place, `before` the character before each text.
     """
 
     def __init__(self, texts: Sequence[str], tokens: Sequence[TokenNats]) -> None:
@@ -298,7 +312,7 @@ class _Tokens:
         self.ids = np.full(count, NO_TOKEN)
         self.starts, self.ends = np.empty(count, np.int64), np.empty(count, np.int64)
         self.log_masses, nats = np.zeros(count), np.zeros(count + 1)
-        self.after_context = np.array([each.after_context for each in tokens], np.bool_)
+        self.before = [each.before for each in tokens]
         places = zip(self.begins.tolist(), self.stops.tolist(), self.offsets.tolist(), strict=True)
         for at, (begin, stop, offset) in enumerate(places):
             own, length = tokens[at], len(texts[at])
@@ -320,11 +334,6 @@ class _Tokens:
         """Return the sum of the nats from each first place up to its stop."""
         sums = self._sums[stops] - self._sums[firsts]
         return np.where(self._infinite[stops] > self._infinite[firsts], np.inf, sums)
-
-    def opens_with_blank(self, words: _Words, entries: Entries) -> NDArray[np.bool_]:
-        """Return whether the first token of each word is an entry that begins before the word."""
-        is_blank = entries[self.ids[words.firsts]]
-        return np.asarray(is_blank & (self.starts[words.firsts] < words.starts))
 
     def characters(self, text: int, start: int, count: int) -> str:
         """Return characters of a text, from one that is counted through all texts."""
