@@ -140,9 +140,8 @@ def sample(
     _check_one({"--json": json_lines, "--print0": print0, "--separator": separator is not None})
     _check_one({"--prime": bool(prime), "--prime-file": bool(prime_file)})
     sampling = _checked_sampling(temperature, top_k, top_p, min_p)
-    rules: dict[str, Any] = {
-        "unique": unique, "new": new, "match": match, "min_len": min_len, "max_len": max_len,
-    }  # fmt: skip
+    rules: dict[str, Any] = {"unique": unique, "new": new, "match": match,
+                             "min_len": min_len, "max_len": max_len}  # fmt: skip
     model = options.open_model(run, checkpoints, engine, weights, with_)
     filters = {f"--{name.replace('_', '-')}" for name in rules if rules[name] != NO_RULES[name]}
     whole = _is_whole(model, until_eos, filters, attempts)

@@ -138,7 +138,6 @@ def score(
     ranks. A row without text has no figures (nan in the format scores).
 
     Perplexity per word (ppl/word) is exp(nats / number of words); words are separated by blanks.
-
     With --by word, the surprisal of a word is -ln P(its characters, and that it ends there); the
     rest of the blanks and of the sentence's end is its gap.
 
@@ -158,11 +157,10 @@ def score(
     scorer = model.scorer(carry=carry, lines=carry, unk_penalty=unk_penalty, word_rule=rule)
     contexts = _contexts(model, context, context_column)
     rows = api.scoring.score_rows(scorer, batches, by=part, contexts=contexts)
-    columns = None if keep is None else _column_names(keep)
+    columns = _column_names(keep)
     counts = Counter[int]()
-    as_table = output == "auto" and (rank or (on_terminal() and not from_stdin))
     with phase("scoring", unit="tokens") if file else nullcontext():
-        if output == "table" or as_table:
+        if output == "table" or (output == "auto" and (rank or (on_terminal() and not from_stdin))):
             ranked = rank or (len(texts) > 1 and not from_stdin and not carry)
             base, units = log_base or "e", model.vocabulary.spec.whole_words
             _write_tables(rows, columns or [], base, part, rule, counts, ranked, units)
@@ -314,10 +312,12 @@ def _table_flags(reading: options.Reading) -> set[str]:
     return options.reading_flags(needed)
 
 
-def _column_names(keep: list[str]) -> list[str]:
-    """Return the names of columns in the values of --keep, which are lines of CSV."""
+def _column_names(keep: list[str] | None) -> list[str] | None:
+    """Return the names of columns in the values of --keep, which are lines of CSV, or None."""
     import csv
 
+    if keep is None:
+        return None
     return list(dict.fromkeys(name for row in csv.reader(keep) for name in row if name))
 
 
