@@ -248,6 +248,12 @@ def test_bad_lists_are_refused_with_file_and_line(
     assert "expected" in err or "UTF-8" in err
 
 
+def test_a_missing_file_is_named(call: Call, here: Path) -> None:
+    code, out, err = call("rescore", "missing.jsonl", "--run", "prose")
+    assert (code, out) == (3, "")
+    assert err == "charlm: missing.jsonl does not exist; expected a file. Check the name\n"
+
+
 @pytest.mark.parametrize(
     ("costs", "problem"),
     [

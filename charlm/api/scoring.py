@@ -8,7 +8,6 @@ from typing import Any
 from charlm.config.corpus import ReadSettings
 from charlm.errors import UsageError, named
 from charlm.inference.scoring import Score, Scorer, Scores
-from charlm.inference.words import WordRule
 from charlm.text.corpus import Corpus
 from charlm.text.sources.decoding import codec_name, decode
 from charlm.text.sources.kinds import advice_for
@@ -58,11 +57,6 @@ def score_rows(
             before = contexts(filled) if contexts else None
             scores = iter(scorer.score(texts, by=by, contexts=before))
             yield [(row, None if row.text is None else next(scores)) for row in rows]
-
-
-def word_rule(boundary: str, word_chars: str) -> WordRule:
-    """Return the rule by which tokens become words. Raises UsageError for unknown names."""
-    return WordRule(boundary=boundary, chars=word_chars)
 
 
 def row_contexts(rows: Sequence[Record], column: str | None, context: str) -> list[str]:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from charlm.text.sources.rows import Record
 
 FORMATS = ("auto", "table", "tsv", "csv", "jsonl", "scores", *TOOLKITS)
-PARTS = ("text", "word", "token")
 STDIN = ["-"]
 
 
@@ -172,6 +171,8 @@ def score(
 
 def _typed_part(by: str | None, tokens: bool) -> str | None:
     """Return the part that was asked for. Raises UsageError for two of them."""
+    from charlm.inference.scoring import PARTS
+
     if by is not None:
         check_choice("--by", by, PARTS)
     if tokens and by == "word":
@@ -181,7 +182,9 @@ def _typed_part(by: str | None, tokens: bool) -> str | None:
 
 def _word_rule(by: str, boundary: str, word_chars: str) -> "WordRule":
     """Return the rule of the words. Raises UsageError for flags that have no effect."""
-    rule = api.scoring.word_rule(boundary, word_chars)
+    from charlm.inference.words import WordRule
+
+    rule = WordRule(boundary=boundary, chars=word_chars)
     if by == "word":
         return rule
     typed = {"--boundary": boundary != "trailing", "--word-chars": word_chars != "blank"}
@@ -373,7 +376,7 @@ def _write_parts(
 
     counts.update(score.tally.oov for _, score in rows if score)
     for _, score in rows if by != "text" else ():
-        if score:
+        if score and (score.words or score.tokens):
             write("\n")
             words = by == "word"
             render(word_table(score, log_base, rule) if words else token_table(score, log_base))

@@ -37,6 +37,8 @@ class NBestFiles:
 
     def pieces(self, path: Path) -> Iterator[str]:
         """Yield the text of a file in pieces. Raises CorpusError if it cannot be read."""
+        if not path.exists():
+            raise CorpusError(f"{shown(path)} does not exist; expected a file. Check the name")
         source = TextFile(shown(path), path)
         encoding = self.reading.encoding
         if encoding == decoding.AUTO:
