@@ -13,11 +13,12 @@ from charlm.api.training import checked_sources, text_in_memory
 from charlm.config.flags import by_section, check_frozen, names_given
 from charlm.config.settings import Nested, Settings, settings_from
 from charlm.config.text_units import UNITS
+from charlm.config.training import MAX_ORDER
 from charlm.config.unused import drop_unused
 from charlm.errors import UsageError, check_count, named, naming
 from charlm.files.atomic import explained
 from charlm.ngrams.kneser_ney import METHOD, Discounts
-from charlm.ngrams.model import MAX_ORDER, NgramModel
+from charlm.ngrams.model import NgramModel
 from charlm.phases import phase
 from charlm.runs.built_in import built_in_text
 from charlm.runs.data import corpus_record, read_data, write_data

@@ -28,8 +28,8 @@ RUN = "Run"
 """Panel of settings that belong to the machine or to checkpoints."""
 ADAM = (row_with("optimizer", OPTIMIZERS, lambda row: row.has_betas),)
 DECAY = (one_of("schedule", "decay", open_holds=False),)
-MAX_ORDER = 20
-"""Highest order of n-grams."""
+MAX_ORDER = 32
+"""Highest order of n-grams that are fitted or read."""
 DECAYS_AGAIN = Need(
     fact="decay_times",
     holds=lambda times: times != 1,

@@ -8,10 +8,11 @@ from typing import IO, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.config.training import MAX_ORDER
 from charlm.errors import CorpusError
 from charlm.files.escapes import escape_unprintable
 from charlm.ngrams.arpa import EOS_NAME, START_NAME, UNK_NAME
-from charlm.ngrams.model import LN10, MAX_ORDER, Ids, NgramModel
+from charlm.ngrams.model import LN10, Ids, NgramModel
 from charlm.text.sources.compressed import DAMAGED, PACKED
 from charlm.units import count_of
 

@@ -23,8 +23,6 @@ from charlm.text.tokenizers.tokenizer_json import EOS
 Ids = NDArray[np.int64]
 Floats = NDArray[Any]
 LN10 = math.log(10.0)
-MAX_ORDER = 32
-"""Maximum order of a model that is fitted or read."""
 NO_TOKEN = -1
 """Id in a context where no token is visible: before the start of a document."""
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from charlm.backends.interface import Backend
 from charlm.backends.mixed import mixed_nats
-from charlm.files.atomic import commit_folder, json_bytes
+from charlm.files.atomic import commit_folder, json_bytes, remove_folder
 from charlm.inference.adapt.mixture import fitted_weights
 from charlm.inference.likelihood import text_nats
 from charlm.ngrams.kneser_ney import fit
@@ -61,6 +61,7 @@ def fit_companion(path: Path, order: int, dataset: Dataset, network: Backend) ->
     )
     with phase("saving n-grams"):
         files = {CONFIG: json_bytes(_config(path, companion)), NGRAMS: content}
+        remove_folder(path / COMPANION)  # left by a process that died before the run was complete
         commit_folder(path / COMPANION, files, {"format": FORMAT})
     return companion
 
