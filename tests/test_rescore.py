@@ -255,39 +255,24 @@ def test_a_missing_file_is_named(call: Call, here: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("costs", "problem"),
+    ("flag", "text", "problem"),
     [
-        ("u1-1 4\n", "costs lacks u-2-1"),
-        (KALDI.replace("u-2-1", "u-2-1 1"), "line 1 has 'She had read"),
-        ("u1-1 1\nu1-2 2\nu-2-1 1\nu3-1 4\n", "words lacks u3-1"),
+        ("--graph", "u1-1 4\n", "other lacks u-2-1"),
+        ("--graph", KALDI.replace("u-2-1", "u-2-1 1"), "line 1 has 'She had read"),
+        ("--graph", "u1-1 1\nu1-2 2\nu-2-1 1\nu3-1 4\n", "words lacks u3-1"),
+        ("--refs", "u1 a\n", "no reference for utterance u-2"),
+        ("--refs", "u1 a\nu-2 b\nu3 c\n", "no hypotheses for utterance u3"),
+        ("--refs", "u1 a\nu1 b\n", "other: line 2 repeats utterance u1"),
+        ("--refs", "u1\nu-2\n", "no words"),
+        ("--refs", '{"id": "u1"}\n', "other: line 1 lacks a text"),
     ],
 )
-def test_costs_that_do_not_fit_are_refused(
-    costs: str, problem: str, call: Call, here: Path
+def test_costs_and_references_that_do_not_fit_are_refused(
+    flag: str, text: str, problem: str, call: Call, here: Path
 ) -> None:
     written(here / "words", KALDI)
-    written(here / "costs", costs)
-    code, _, err = call("rescore", "words", "--graph", "costs", "--run", "prose")
-    assert code == 3
-    assert problem in err
-
-
-@pytest.mark.parametrize(
-    ("refs", "problem"),
-    [
-        ("u1 a\n", "no reference for utterance u-2"),
-        ("u1 a\nu-2 b\nu3 c\n", "no hypotheses for utterance u3"),
-        ("u1 a\nu1 b\n", "refs: line 2 repeats utterance u1"),
-        ("u1\nu-2\n", "no words"),
-        ('{"id": "u1"}\n', "refs: line 1 lacks a text"),
-    ],
-)
-def test_references_that_do_not_fit_are_refused(
-    refs: str, problem: str, call: Call, here: Path
-) -> None:
-    written(here / "words", KALDI)
-    written(here / "refs", refs)
-    code, _, err = call("rescore", "words", "--refs", "refs", "--run", "prose")
+    written(here / "other", text)
+    code, _, err = call("rescore", "words", flag, "other", "--run", "prose")
     assert code == 3
     assert problem in err
 
@@ -330,9 +315,7 @@ def test_the_library_rescores_and_tunes(model: charlm.Model, tmp_path: Path) -> 
     weights = charlm.tune_weights(lists, {"u1": GOOD})
     assert [each.text for each in lists.best(weights)] == [GOOD]
     assert lists.rows()[1]["rank"] == 2
-    assert (
-        repr(lists) == "NBestLists(jsonl, 1 utterances, 2 hypotheses, features am, charlm, words)"
-    )
+    assert repr(lists) == "NBestLists(jsonl, 1 utterance, 2 hypotheses, features am, charlm, words)"
 
 
 REWEIGHTED = {

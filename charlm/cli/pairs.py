@@ -17,7 +17,8 @@ FORMATS = ("table", "tsv")
 Data = Annotated[
     list[str],
     typer.Argument(
-        metavar="DATA", help="Files and folders: .jsonl, .tsv, .csv, .parquet, .txt; - is stdin."
+        metavar="DATA",
+        help="Files and folders: .jsonl, .tsv, .csv, .parquet, .json, .txt; - is stdin.",
     ),
 ]
 Columns = Annotated[
@@ -59,10 +60,10 @@ def pairs(
 ) -> None:
     """Count minimal pairs whose good sentence is more probable than the bad one.
 
-    Reads tables with the columns sentence_good and sentence_bad (such as BLiMP), and .txt files
-    whose odd lines are bad and even lines good (such as Zorro), and test suites of SyntaxGym
-    (.json). Ties are not correct. The second
-    figure is of the pairs with equally many unknown words (UNK) in both sentences.
+    Reads tables with the columns sentence_good and sentence_bad (such as BLiMP), .txt files whose
+    odd lines are bad and even lines good (such as Zorro), and test suites of SyntaxGym (.json).
+    Ties are not correct. The second figure is of the pairs with equally many unknown words (UNK) in
+    both sentences.
 
     Example:  charlm pairs blimp/data
     """

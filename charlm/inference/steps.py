@@ -94,7 +94,7 @@ class StepReader:
         return [int(length) for length in lengths[is_step if self.by == "word" else ..., 0]]
 
     def _ids(self, score: Score) -> Ids:
-        """Return the ids of a text, with that of its end if it is scored."""
+        """Return the ids of a text, with EOS if its end is scored."""
         if self.by == "token":
             return np.array([token.id for token in score.tokens], np.int64)
         rules, vocabulary = self.scorer.boundaries, self.scorer.vocabulary

@@ -7,6 +7,7 @@ from typing import Any
 
 from charlm.errors import UsageError
 from charlm.listing import Listing
+from charlm.units import count_of
 
 LM, WORDS = "charlm", "words"
 """Names of the features that charlm adds: log-probability, and number of words."""
@@ -57,8 +58,11 @@ class NBestLists(Listing[Utterance]):
         self.format_name, self.log_base, self.columns = format_name, log_base, tuple(columns)
 
     def __repr__(self) -> str:
-        size = f"{len(self):,} utterances, {self.size:,} hypotheses"
-        return f"NBestLists({self.format_name}, {size}, features {', '.join(self.features)})"
+        utterances, features = count_of(len(self), "utterance"), ", ".join(self.features)
+        return (
+            f"NBestLists({self.format_name}, {utterances}, {self.size:,} hypotheses, "
+            f"features {features})"
+        )
 
     @property
     def size(self) -> int:

@@ -63,7 +63,7 @@ def read_pairs(
 ) -> list[Pair | SuiteItem]:
     """Return the pairs, and the items of test suites, of files and folders in their order.
 
-    A folder may hold other files too.
+    Other files of a folder are skipped, with a warning.
 
     `columns` names the columns of tables: the good sentence, the bad one, and optionally the
     phenomenon; empty for those that fit best. Raises CorpusError with the line of a pair that is
@@ -82,7 +82,8 @@ def read_pairs(
         else:
             skipped.append(source.label)
     if skipped:
-        warn(f"{skipped[0]}{f' and {len(skipped) - 1:,} more' * (len(skipped) > 1)} skipped.")
+        others = f" and {len(skipped) - 1:,} more were" if len(skipped) > 1 else " was"
+        warn(f"{skipped[0]}{others} skipped, since only tables and .txt files hold pairs.")
     if not pairs:
         raise CorpusError(
             f"{', '.join(map(shown, names))} contains no pairs; expected tables with the columns "
@@ -183,7 +184,7 @@ def _row_pair(
 
 
 def _fitting(columns: Sequence[str]) -> tuple[str, str]:
-    """Return the only two columns whose names differ by "good" and "bad" or the like, or blanks."""
+    """Return the only two columns whose names differ as in `WORDS`, or two empty names."""
     couples = [
         (column, column.replace(good, bad))
         for good, bad in WORDS.items()

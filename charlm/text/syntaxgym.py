@@ -4,7 +4,7 @@ Gauthier et al. 2020, https://aclanthology.org/2020.acl-demos.10. A formula such
 
     ((3;%that%) > (3;%what%)) & ((*;%that%) - (*;%what%) < 2.5)
 
-compares surprisals in bits: that of region 3 in the condition "that", that of all regions, numbers.
+compares surprisals in bits: of region 3 in the condition "that", of all its regions (*), numbers.
 `=` is true within a relative tolerance of 1e-5 plus 0.001 bits, as in SyntaxGym.
 """
 
@@ -28,7 +28,7 @@ Region = tuple[int, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """A formula of a suite; `name` tells apart several of them."""
+    """A formula of a suite; `name` distinguishes it from others, "" if it is the only one."""
 
     text: str
     holds: Formula
