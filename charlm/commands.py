@@ -26,11 +26,16 @@ def command(*words: object, run: Path | str | None = None, checkpoints: Path | N
     """
     parts = ["charlm", *(str(word) for word in words)]
     if run is not None:
-        path = Path(run)
-        parts += ["--run", path.name if _is_default(path.parent) else str(run)]
+        parts += ["--run", run_word(run)]
     if checkpoints is not None and not _is_default(checkpoints):
         parts += ["--checkpoints", str(checkpoints)]
     return shlex.join(parts)
+
+
+def run_word(run: Path | str) -> str:
+    """Return the word for a run in a command: its name, or its path outside the default folder."""
+    path = Path(run)
+    return path.name if _is_default(path.parent) else str(run)
 
 
 def _is_default(folder: Path) -> bool:

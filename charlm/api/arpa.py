@@ -15,6 +15,8 @@ import numpy as np
 from charlm.api.model import Model
 from charlm.api.ngrams import RunText, keep_run, text_of_run
 from charlm.backends.ngram_backend import NgramBackend
+from charlm.commands import command as suggested
+from charlm.commands import run_word
 from charlm.config.corpus import VocabularySettings
 from charlm.config.settings import Settings
 from charlm.errors import UsageError, check_choice, named
@@ -49,7 +51,7 @@ def export_arpa(model: Model, out: Path) -> int:
     if not isinstance(backend, NgramBackend):
         raise UsageError(
             f"{model.path.name} is the run of a network; expected an n-gram run. Fit one with: "
-            f"charlm ngram --like {model.path.name}"
+            + suggested("ngram", "--like", run_word(model.path))
         )
     names = entry_names(model.run.text_vocabulary.tokens)
     with phase("writing the ARPA file"), _replaced(out) as file:

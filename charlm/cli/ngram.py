@@ -100,6 +100,8 @@ def export(
     """
     model = options.open_model(run, checkpoints)
     total = api.arpa.export_arpa(model, Path("/dev/stdout") if str(out) == "-" else out)
+    if model.run.backward:
+        say(f"{model.path.name} reads backward, so the tokens of each n-gram are reversed")
     say(f"wrote {total:,} n-grams to {out}")
 
 

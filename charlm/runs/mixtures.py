@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm.backends.mixed import MixedBackend
-from charlm.commands import command
+from charlm.commands import command, run_word
 from charlm.errors import RunError, UsageError
 from charlm.inference.adapt.calibration import sample_of
 from charlm.inference.adapt.mixture import fitted_weights
@@ -78,7 +78,7 @@ def _find_member(path: Path, name: str, folder: Path) -> Path:
     except RunError:
         if name != COMPANION:
             raise
-        fit = command("ngram", "--like", path.name, "--name", "NAME")
+        fit = command("ngram", "--like", run_word(path), "--name", "NAME")
         raise RunError(
             f"{path.name} has no n-grams beside it; expected those that train fits. Fit some with: "
             f"{fit}, and mix them in: --with NAME"
@@ -100,7 +100,7 @@ def check_members(runs: Sequence[Run]) -> None:
             raise UsageError(
                 f"{name} has another vocabulary than {first.path.name}; expected runs with the "
                 "same entries to mix. Train it with --vocab of the first one, or compare the two "
-                f"with: {command('compare', first.path.name, name)}"
+                f"with: {command('compare', run_word(first.path), run_word(other.path))}"
             )
 
 
