@@ -81,6 +81,7 @@ def last_cost(over: Scorer, score: Score) -> float:
 @example(text="the cat sat")
 @example(text=" \u00a0the  cat\u3000\u00a0sat\t")
 @example(text="don’t “stop”' he' said\r\nab")
+@example(text="a\n\u0301b")  # a combining mark at the beginning of a document
 @settings(max_examples=25)
 def test_words_and_gaps_sum_to_the_text(
     name: str, boundary: str, chars: str, document: str, text: str

@@ -37,7 +37,9 @@ def _aligned(vocabulary: Vocabulary, text: str) -> tuple[str, Places | None, Pla
     """
     if not vocabulary.normalizes or text.isascii():
         return text, None, np.empty(0, np.int64)
-    starts = [at for at, letter in enumerate(text) if at == 0 or _starts(letter)]
+    starts = [
+        at for at, letter in enumerate(text) if at == 0 or _starts(letter) or text[at - 1] == END
+    ]
     pieces: list[str] = []
     firsts: list[int] = []
     lasts: list[int] = []
