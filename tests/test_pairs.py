@@ -284,6 +284,15 @@ def test_sentences_of_the_same_tokens_are_a_tie_in_any_batch(
     assert result_of(*rows).total.ties == len(scored) == len(rows)
 
 
+def test_paragraphs_with_other_blank_lines_are_no_tie() -> None:
+    """A scored text is one document, so its blank lines are tokens."""
+    vocabulary = vocabulary_of("a b\n")
+    model = engine(uniform_model(len(vocabulary)))
+    scorer = Scorer(model, vocabulary, Boundaries(document="paragraph"))
+    (score,) = score_questions(scorer, [Pair(good="a\n\nb", bad="a\n\n\nb")])
+    assert score.margin == pytest.approx(math.log(len(vocabulary)), rel=1e-5)
+
+
 def test_the_unk_penalty_decides_between_numbers_of_unknown_words() -> None:
     rows = [("a b", "x")]
     assert not result_of(*rows)[0].margin > 0

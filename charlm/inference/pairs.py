@@ -191,9 +191,8 @@ def score_questions(scorer: Scorer, questions: Sequence[Pair | SuiteItem]) -> Pa
 
 def score_pairs(scorer: Scorer, pairs: Sequence[Pair]) -> list[PairScore]:
     """Return the scores of pairs; sentences of the same tokens have the same score."""
-    boundaries, vocabulary = scorer.boundaries, scorer.vocabulary
     texts = dict.fromkeys(text for pair in pairs for text in (pair.good, pair.bad))
-    keys = {text: vocabulary.encode_marked(boundaries.mark(text))[0].tobytes() for text in texts}
+    keys = {text: scorer.ids(text).tobytes() for text in texts}
     distinct = sorted({key: text for text, key in keys.items()}.values(), key=len)
     figures: dict[bytes, tuple[float, int]] = {}
     for start in range(0, len(distinct), SENTENCES_AT_ONCE):

@@ -237,6 +237,10 @@ class Scorer:
             figures.append((nats[skip : skip + len(item.ids)], others[skip:]))
         return self._scores(items, figures, by)
 
+    def ids(self, text: str) -> Ids:
+        """Return the ids that are scored for a text without context, with EOS if it is scored."""
+        return self._item(text, "").ids
+
     def _shared_context(self, items: Sequence["_Item"]) -> State | None:
         """Return the state after the context of all texts, or None if they have several or none."""
         contexts = {item.context.tobytes() for item in items}

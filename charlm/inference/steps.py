@@ -1,14 +1,13 @@
 """Steps: the predicted words or tokens of a text and its end, as n-gram toolkits list them.
 
-The steps of a text sum to -ln P of it. A step of a word includes the gap after it, except that the
-last gap is the step of the end.
+The steps of a text whose end is scored sum to -ln P of it. A step of a word includes the gap after
+it, except that the last gap is the step of the end.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from charlm.backends.interface import Ids
 from charlm.inference.scoring import Score, Scorer
 from charlm.text.tokenizers.tokenizer_json import EOS
 
@@ -83,7 +82,7 @@ class StepReader:
 
     def _found(self, score: Score) -> list[int]:
         """Return the order of the n-gram that was found at each step."""
-        ids = self._ids(score)
+        ids = self.scorer.ids(score.text)
         targets = ids[:, None]
         inputs = np.concatenate([[[EOS]], targets[:-1]])
         backend = self.scorer.backend
@@ -92,15 +91,6 @@ class StepReader:
         is_step = ids != EOS
         is_step[-1:] = True
         return [int(length) for length in lengths[is_step if self.by == "word" else ..., 0]]
-
-    def _ids(self, score: Score) -> Ids:
-        """Return the ids of a text, with EOS if its end is scored."""
-        if self.by == "token":
-            return np.array([token.id for token in score.tokens], np.int64)
-        rules, vocabulary = self.scorer.boundaries, self.scorer.vocabulary
-        marked = rules.mark(rules.scored_text(score.text))
-        ids = vocabulary.encode_marked(marked)[0].astype(np.int64)
-        return np.append(ids, EOS) if self.scorer.end else ids
 
 
 def _end(nats: float) -> Step:
