@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from charlm.api.model import Model
-from charlm.api.scoring import BATCH
 from charlm.commands import command
 from charlm.config.corpus import ReadSettings
 from charlm.errors import UsageError, check_choice
@@ -88,22 +87,20 @@ def rescore(
     """Return n-best lists with the feature `charlm`: the log-probability of each hypothesis.
 
     Its base is that of the format: 10 for srilm, else e. Each unknown token costs `unk_penalty`
-    nats, by default `model.run.unk_penalty`. Equal texts are scored once. A path is read as by
-    `read_lists`, with the options `reading`. `warn` takes warnings about unknown tokens.
+    nats, by default `model.run.unk_penalty`. Texts of the same tokens are scored once. A path is
+    read as by `read_lists`, with the options `reading`. `warn` takes warnings about unknown tokens.
     """
     if not isinstance(lists, NBestLists):
         lists = read_lists(lists, warn=warn, **reading)
-    texts = list(dict.fromkeys(each.text for one in lists for each in one.hypotheses))
     scorer = model.scorer(unk_penalty=unk_penalty)
-    values: dict[str, float] = {}
-    counts, words = Counter[int](), 0
     with phase("scoring", unit="tokens"):
-        for start in range(0, len(texts), BATCH):
-            for score in scorer.score(texts[start : start + BATCH]):
-                nats = score.penalized_log_probability + 0.0  # 0 and not -0 of an empty text
-                values[score.text] = nats / LOG_BASES[lists.log_base]
-                counts[score.tally.oov] += 1
-                words += score.tally.words
+        scores = scorer.score_distinct(each.text for one in lists for each in one.hypotheses)
+    values = {  # 0 and not -0 of an empty text
+        text: (score.penalized_log_probability + 0.0) / LOG_BASES[lists.log_base]
+        for text, score in scores.items()
+    }
+    counts = Counter(score.tally.oov for score in scores.values())
+    words = sum(score.tally.words for score in scores.values())
     if warning := unknown_warning(model.run, counts, unk_penalty):
         warn(warning)
     unknown = sum(oov * count for oov, count in counts.items())

@@ -13,8 +13,6 @@ from charlm.text.pair_files import Pair
 from charlm.text.syntaxgym import SuiteItem
 from charlm.units import finite
 
-SENTENCES_AT_ONCE = 4096
-"""Number of sentences that are scored at once, sorted by length."""
 NORMAL_QUANTILE = 1.959964
 """Quantile 0.975 of the normal distribution, for intervals of 95 %."""
 
@@ -191,27 +189,18 @@ def score_questions(scorer: Scorer, questions: Sequence[Pair | SuiteItem]) -> Pa
 
 def score_pairs(scorer: Scorer, pairs: Sequence[Pair]) -> list[PairScore]:
     """Return the scores of pairs; sentences of the same tokens have the same score."""
-    texts = dict.fromkeys(text for pair in pairs for text in (pair.good, pair.bad))
-    keys = {text: scorer.ids(text).tobytes() for text in texts}
-    distinct = sorted({key: text for text, key in keys.items()}.values(), key=len)
-    figures: dict[bytes, tuple[float, int]] = {}
-    for start in range(0, len(distinct), SENTENCES_AT_ONCE):
-        for score in scorer.score(distinct[start : start + SENTENCES_AT_ONCE]):
-            figures[keys[score.text]] = score.log_probability, score.tally.oov
-    scores = []
-    for pair in pairs:
-        (good, good_oov), (bad, bad_oov) = (figures[keys[text]] for text in (pair.good, pair.bad))
-        scores.append(
-            PairScore(
-                pair=pair,
-                good=good,
-                bad=bad,
-                good_oov=good_oov,
-                bad_oov=bad_oov,
-                unk_penalty=scorer.unk_penalty,
-            )
+    scores = scorer.score_distinct(text for pair in pairs for text in pair.texts)
+    return [
+        PairScore(
+            pair=pair,
+            good=scores[pair.good].log_probability,
+            bad=scores[pair.bad].log_probability,
+            good_oov=scores[pair.good].tally.oov,
+            bad_oov=scores[pair.bad].tally.oov,
+            unk_penalty=scorer.unk_penalty,
         )
-    return scores
+        for pair in pairs
+    ]
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:

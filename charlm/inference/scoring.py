@@ -1,6 +1,6 @@
 """Scores: the log-probability of texts, and of each of their tokens with its rank."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
@@ -155,6 +155,8 @@ class Words(Listing[WordScore]):
 
 PARTS = ("text", "word", "token")
 """Parts of a text that get a score of their own, beside the text."""
+TEXTS_AT_ONCE = 4096
+"""Number of distinct texts that are scored at once, sorted by length."""
 MAX_SHOWN = 10
 """Number of scores in the repr of `Scores`."""
 FIGURES = ("tokens", "words", "chars", "oov", "bits_per_char", "perplexity", "word_perplexity")
@@ -240,6 +242,19 @@ class Scorer:
     def ids(self, text: str) -> Ids:
         """Return the ids that are scored for a text without context, with EOS if it is scored."""
         return self._item(text, "").ids
+
+    def score_distinct(self, texts: Iterable[str]) -> dict[str, Score]:
+        """Return the score of each text; texts of the same tokens are scored once.
+
+        Figures of the same tokens in two batches may differ in their last digit.
+        """
+        keys = {text: self.ids(text).tobytes() for text in texts}
+        distinct = sorted({key: text for text, key in keys.items()}.values(), key=len)
+        scores: dict[bytes, Score] = {}
+        for start in range(0, len(distinct), TEXTS_AT_ONCE):
+            for score in self.score(distinct[start : start + TEXTS_AT_ONCE]):
+                scores[keys[score.text]] = score
+        return {text: scores[key] for text, key in keys.items()}
 
     def _shared_context(self, items: Sequence["_Item"]) -> State | None:
         """Return the state after the context of all texts, or None if they have several or none."""
