@@ -89,3 +89,10 @@ def test_the_built_in_model_knows_what_unk_stands_for(monkeypatch: pytest.Monkey
     settings = settings_from(read_record(CHECKPOINTS / "tales")["settings"])
     dataset = load_dataset(settings.corpus, settings.vocabulary)
     assert read_config(CHECKPOINTS / "tales")["unk_types"] == dataset.unk_types
+
+
+def test_the_text_of_prose_is_not_there(call: Call, here: Path) -> None:
+    """It does not ship, so n-grams cannot be fitted on it."""
+    for words in (["ngram", "--like", "prose"], ["eval", "--run", "prose", "--ngram", "3"]):
+        status, _, err = call(*words, "--file" if "eval" in words else "--name", "x")
+        assert (status, "the run keeps no copy" in err) == (3, True), err

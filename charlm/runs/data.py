@@ -186,10 +186,11 @@ def _read_again(settings: Settings, vocabulary: Vocabulary, corpus: Mapping[str,
             raise CorpusError(f"{name} is a named pipe; expected the text that the run began with")
         if name == "-" and sys.stdin.isatty():
             raise CorpusError("the text came from stdin; expected it there again")
-        if Path(name).is_absolute() and not glob.has_magic(name) and not Path(name).exists():
+        is_file = name != "-" and not name.startswith(HUB_PREFIX) and not glob.has_magic(name)
+        if is_file and not Path(name).exists():
             raise CorpusError(
                 f"{name} is not there; expected the text that the run began with, or a link to it: "
-                "it is too large to be kept with the run"
+                "the run keeps no copy"
             )
     dataset = load_dataset(sources, settings.vocabulary, vocabulary=vocabulary, count_types=False)
     if dataset.fingerprint != corpus["fingerprint"]:
