@@ -1,5 +1,9 @@
 """Devices and number types: bf16 is used only if its gradients are right."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -153,3 +157,27 @@ def test_a_missing_device_is_reported_with_the_existing_ones() -> None:
         assert choose_device("auto") == CPU
         with pytest.raises(EnvironmentFailure, match=r"device cuda is not available.*found cpu"):
             choose_device("cuda")
+
+
+HOLES = """
+import os, torch
+from pathlib import Path
+from charlm.nn.devices import keep_freed_memory, return_freed_memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+keep_freed_memory()
+blocks = [torch.ones(1 << 18) for _ in range(200)]  # 1 MB each
+del blocks[::2]
+before = resident()
+assert not return_freed_memory(1 << 50) and resident() == before
+assert return_freed_memory(0)
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have no such call")
+def test_holes_between_blocks_are_returned_to_the_system() -> None:
+    result = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True)
+    assert int(result.stdout) > 80_000_000, result.stderr

@@ -484,6 +484,13 @@ def test_a_step_record_covers_the_steps_since_the_last_one() -> None:
     assert all(a.progress < b.progress for a, b in itertools.pairwise(records))
 
 
+def test_freed_memory_is_returned_with_each_step_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(trainer_module, "return_freed_memory", lambda: calls.append(1))
+    records = step_records(make(valid=None))
+    assert len(calls) == len(records) > 0
+
+
 def test_the_logged_training_loss_is_the_loss_of_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """With frozen weights, the loss logged for one epoch equals the evaluation of its text.
 

@@ -18,6 +18,7 @@ import torch
 from charlm.config.optimizers import SCHEDULES
 from charlm.config.training import TrainingSettings
 from charlm.errors import DivergenceError
+from charlm.nn.devices import return_freed_memory
 from charlm.nn.encoder import State
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.checkpoints import Checkpoint
@@ -153,6 +154,7 @@ class Trainer:
         fields = self.state.record_fields()
         records: list[Record] = [WarningRecord(**fields, text=text) for text in warnings]
         if self.counters.step % LOG_EVERY == 0:
+            return_freed_memory()
             records.append(self._step_record())
         evaluate = self.task.evaluate
         if evaluate and self.schedule.evaluation_is_due(self.counters, evaluate.tokens):
