@@ -81,7 +81,7 @@ def histories_of(ids: list[int]) -> list[list]:
     return histories
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(texts, texts, st.integers(1, 4))
 def test_the_probabilities_are_those_of_the_formulas(train, other, order: int) -> None:
     model, _ = fit(train, 5, order)
@@ -92,7 +92,7 @@ def test_the_probabilities_are_those_of_the_formulas(train, other, order: int) -
         assert model.text_nats(text) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(texts, texts, st.integers(1, 4))
 def test_probabilities_sum_to_one_after_any_history(train, other, order: int) -> None:
     """Histories of the text and others, and the empty one."""
@@ -104,7 +104,7 @@ def test_probabilities_sum_to_one_after_any_history(train, other, order: int) ->
     assert np.exp(model.distributions(none)).sum() == pytest.approx(1.0, abs=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(texts, texts, st.integers(1, 4))
 def test_a_distribution_has_the_probability_of_each_token(train, other, order: int) -> None:
     model, _ = fit(train, 5, order)

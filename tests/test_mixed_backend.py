@@ -158,7 +158,7 @@ def test_masses_are_sums_of_probabilities(pair: str, fraction: float) -> None:
 
 
 @every_pair
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(cut=st.integers(1, 11), count=st.integers(1, 5))
 def test_neither_pieces_nor_the_batch_matter(pair: str, cut: int, count: int) -> None:
     mixed = mixture(pair)

@@ -91,7 +91,7 @@ def test_a_state_can_be_selected(order: int) -> None:
     assert np.array_equal(rows[0], every[1])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.lists(st.integers(2, V - 1), max_size=9), min_size=1, max_size=9))
 def test_documents_and_the_stream_of_them_are_the_same(documents: list[list[int]]) -> None:
     """Each document ends with EOS, which is where contexts end in a stream too."""

@@ -263,7 +263,7 @@ BACKENDS = {
 @pytest.mark.parametrize("by", ["word", "token"])
 @pytest.mark.parametrize("unit", VOCABULARIES)
 @given(text=st.text(st.sampled_from("the cat sat\n\tö猫 xy.")))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_steps_sum_to_the_probability_of_the_text(unit: str, by: str, text: str) -> None:
     """Whatever the unit and the blanks; the last step is the end."""
     boundaries = Boundaries(document="line", line_end_is_eos=VOCABULARIES[unit].line_ends_are_eos)

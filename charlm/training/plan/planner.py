@@ -221,7 +221,7 @@ def _plan_dropout(basis: Basis, model: ModelSettings, training: TrainingSettings
     dropout = model.dropout
     if dropout is None:
         passes = basis.passes(training, model)
-        dropout = 0.03 * min(passes, 4.0) + 0.015 * max(passes - 4.0, 0.0)
+        dropout = 0.02 * min(passes, 4.0) + 0.015 * max(passes - 4.0, 0.0)
         dropout = round(round(min(dropout, 0.4) / 0.05) * 0.05, 2)
         dropout = float(basis.choose("model.dropout", dropout, f"{passes:.1f} passes"))
     before, after = model.input_dropout, model.output_dropout
