@@ -406,10 +406,10 @@ def test_more_passes_never_make_less_dropout() -> None:
 
 @pytest.mark.parametrize(
     ("passes", "dropout"),
-    [(1.0, 0.05), (4.0, 0.1), (4.6, 0.15), (10.0, 0.2), (15.0, 0.3), (20.0, 0.35), (25.0, 0.4)],
+    [(1.0, 0.0), (3.0, 0.05), (4.0, 0.1), (10.0, 0.15), (15.0, 0.25), (20.0, 0.3), (25.0, 0.4)],
 )
 def test_dropout_follows_the_measured_slope(passes: float, dropout: float) -> None:
-    """0.03 for each pass up to four and 0.015 beyond (experiments/LOG.md), to the next 0.05."""
+    """0.02 for each pass up to four and 0.015 beyond (experiments/LOG.md), to the next 0.05."""
     assert planned(stream(100_000), epochs=passes).settings.model.dropout == dropout
 
 
