@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import charlm
+from charlm.api.arpa import export_arpa, import_arpa
 from charlm.errors import CorpusError, UsageError
+from charlm.files import atomic
 from charlm.ngrams.arpa import entry_names, escaped, unescaped, write_arpa
 from charlm.ngrams.arpa_reader import read_arpa
 from charlm.ngrams.kneser_ney import fit
@@ -208,8 +210,6 @@ def test_a_cut_packed_file_is_refused(tmp_path: Path) -> None:
      ("the cat\n\\a dog\n" * 9, {"unit": "char", "document": "line"})],
 )  # fmt: skip
 def test_a_run_survives_export_and_import(text: str, settings: dict, tmp_path: Path) -> None:
-    from charlm.api.arpa import export_arpa, import_arpa
-
     model = charlm.ngram(text=text, checkpoints=tmp_path, name="kn", order=3, **settings)
     export_arpa(model, tmp_path / "kn.arpa.gz")
     document = settings["document"]
@@ -222,6 +222,17 @@ def test_a_run_survives_export_and_import(text: str, settings: dict, tmp_path: P
     like = import_arpa(tmp_path / "kn.arpa.gz", checkpoints=tmp_path, like="kn", name="like")
     assert like.run.boundaries == model.run.boundaries
     assert like.run.kept("valid") is not None
+
+
+def test_an_arpa_file_is_synced_before_it_appears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = charlm.ngram(text="a b\n" * 9, unit="word", order=2, checkpoints=tmp_path)
+    points: list[str] = []
+    monkeypatch.setattr(atomic, "reached", points.append)
+    export_arpa(model, tmp_path / "kn.arpa.gz")
+    steps = [point.rpartition(" ")[2] for point in points]
+    assert steps == ["opened", "written", "synced", "replaced", "place"]
 
 
 def test_a_dash_is_standard_output(tmp_path: Path) -> None:
@@ -243,8 +254,6 @@ def test_words_that_look_escaped_stay_as_they_are(tmp_path: Path) -> None:
 
 
 def test_a_network_has_no_arpa_file(tmp_path: Path) -> None:
-    from charlm.api.arpa import export_arpa
-
     with pytest.raises(UsageError, match="expected an n-gram run"):
         export_arpa(charlm.load("tales"), tmp_path / "x.arpa")
     assert list(tmp_path.iterdir()) == []

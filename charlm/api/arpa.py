@@ -3,7 +3,6 @@
 import contextlib
 import gzip
 import io
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,7 +19,7 @@ from charlm.commands import run_word
 from charlm.config.corpus import VocabularySettings
 from charlm.config.settings import Settings
 from charlm.errors import UsageError, check_choice, named
-from charlm.files.atomic import TEMPORARY, explained, is_special
+from charlm.files.atomic import is_special, replaced
 from charlm.ngrams.arpa import entry_names, unescaped, write_arpa
 from charlm.ngrams.arpa_reader import read_arpa
 from charlm.phases import phase
@@ -54,35 +53,20 @@ def export_arpa(model: Model, out: Path) -> int:
             + suggested("ngram", "--like", run_word(model.path))
         )
     names = entry_names(model.run.text_vocabulary.tokens)
-    with phase("writing the ARPA file"), _replaced(out) as file:
+    with phase("writing the ARPA file"), replaced(out) as plain, _packed(plain, out) as file:
         write_arpa(file, backend.model, names)
     return sum(backend.model.sizes)
 
 
 @contextlib.contextmanager
-def _replaced(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that replaces another one, or appears, once it is complete.
-
-    A device or pipe, such as /dev/stdout, is opened itself.
-    """
-    with explained(path):
-        if is_special(path):
-            with path.open("wb") as file:
-                yield file
-            return
-        temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
-        try:
-            with temporary.open("wb") as plain:
-                if path.suffix == ".gz":
-                    with gzip.GzipFile("", "wb", 6, plain, mtime=0) as packed:
-                        with io.BufferedWriter(cast(Any, packed), 1 << 20) as file:
-                            yield file
-                else:
-                    yield plain
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+def _packed(file: IO[bytes], path: Path) -> Iterator[IO[bytes]]:
+    """Pack what is written to a file whose name ends with .gz, but not to a device or pipe."""
+    if path.suffix != ".gz" or is_special(path):
+        yield file
+        return
+    with gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
+        with io.BufferedWriter(cast(Any, packed), 1 << 20) as buffered:
+            yield buffered
 
 
 def import_arpa(

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from charlm.errors import EnvironmentFailure, RunError
 from charlm.files.safe_read import parse_object, read_bytes
@@ -46,17 +46,26 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Replace the content of a file atomically; write to a device or pipe as it is.
+    """Replace the content of a file atomically, as in `replaced`. Raises EnvironmentFailure."""
+    with replaced(path) as file:
+        file.write(data)
 
-    Raises EnvironmentFailure.
+
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that replaces another one, or appears, once it is complete and synced.
+
+    A device or pipe, such as /dev/stdout, is opened itself. Raises EnvironmentFailure.
     """
     with explained(path):
         if is_special(path):
-            path.write_bytes(data)
+            with path.open("wb") as file:
+                yield file
             return
         temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
         try:
-            write_synced(temporary, data)
+            with _synced(temporary) as file:
+                yield file
             temporary.replace(path)
             reached(f"{path.name} replaced")
         except BaseException:
@@ -87,9 +96,16 @@ def json_bytes(content: Any) -> bytes:
 
 def write_synced(path: Path, data: bytes) -> None:
     """Write a new file and sync it to disk."""
+    with _synced(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def _synced(path: Path) -> Iterator[IO[bytes]]:
+    """Open a new file that is synced to disk at the end."""
     with path.open("wb") as file:
         reached(f"{path.name} opened")
-        file.write(data)
+        yield file
         file.flush()
         reached(f"{path.name} written")
         os.fsync(file.fileno())
