@@ -18,7 +18,8 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
-    from charlm.api.model import Model, load
+    from charlm.api.loading import load
+    from charlm.api.model import Model
     from charlm.api.ngrams import ngram
     from charlm.api.pairs import pairs
     from charlm.api.rescoring import rescore, tune_weights
@@ -33,7 +34,7 @@ _HOMES = {
     "Model": "charlm.api.model",
     "Tally": "charlm.units",
     "fit": "charlm.api.training",
-    "load": "charlm.api.model",
+    "load": "charlm.api.loading",
     "ngram": "charlm.api.ngrams",
     "pairs": "charlm.api.pairs",
     "rescore": "charlm.api.rescoring",

@@ -23,8 +23,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.api.loading import load
 from charlm.api.mixtures import ngram_run
-from charlm.api.model import Model, load
+from charlm.api.model import Model
 from charlm.api.pairs import pairs
 from charlm.backends.mixed import mixed_nats
 from charlm.backends.ngram_backend import NgramBackend

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from charlm.api.model import load
+from charlm.api.loading import load
 from charlm.config.corpus import CorpusSettings, VocabularySettings
 from charlm.errors import CharlmError
 from charlm.report.tables import plain_table

@@ -17,7 +17,7 @@ from helpers import Call
 from waiting import PATIENCE, Ticking, wait_until
 
 import charlm
-from charlm.api import model as library
+from charlm.api import loading as library
 from charlm.cli import app, main
 from charlm.cli.output import Verbosity
 from charlm.config.fields import scaled_number

@@ -9,7 +9,7 @@ import pytest
 from helpers import encoded_documents, encoded_stream, engine, tiny_model, vocabulary_of
 from waiting import Ticking
 
-from charlm.api.model import load
+from charlm.api.loading import load
 from charlm.backends.interface import Backend
 from charlm.config.settings import Settings, settings_from
 from charlm.errors import RunError, UsageError, naming

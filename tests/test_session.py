@@ -19,7 +19,7 @@ from helpers import started, tiny_settings
 from safetensors.torch import save_file
 from waiting import PATIENCE
 
-from charlm.api.model import load
+from charlm.api.loading import load
 from charlm.config.settings import Settings
 from charlm.errors import CorpusError, DivergenceError, EnvironmentFailure, RunError, UsageError
 from charlm.files.atomic import MANIFEST, file_fingerprint, json_bytes

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import started, tiny_model, vocabulary_of
 
-from charlm.api.model import load
+from charlm.api.loading import load
 from charlm.errors import CorpusError, UsageError
 from charlm.runs.checkpoints import checkpoint_folders
 from charlm.text.vectors import nearest, read_vectors, vector_lines

@@ -1,7 +1,7 @@
 """The API that programs and the command line call; each module is imported when it is first used.
 
 from charlm import api
-tallies = api.evaluation.evaluate_run(api.model.load("tales")).plain
+tallies = api.evaluation.evaluate_run(api.loading.load("tales")).plain
 """
 
 import importlib
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from charlm.api import evaluation as evaluation
     from charlm.api import gradients as gradients
     from charlm.api import info as info
+    from charlm.api import loading as loading
     from charlm.api import methods as methods
     from charlm.api import model as model
     from charlm.api import ngrams as ngrams

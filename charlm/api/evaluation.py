@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from charlm.api.loading import load
 from charlm.api.methods import Methods
 from charlm.api.mixtures import evaluate_mixture, ngram_run
-from charlm.api.model import Model, load
+from charlm.api.model import Model
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError
 from charlm.inference.likelihood import evaluate, tally, text_nats

@@ -1,20 +1,20 @@
-"""The trained model of a run, and `load`, which returns it. Nothing is printed."""
+"""The trained model of a run. Nothing is printed."""
 
 import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+import charlm
 from charlm.api.results import History, ModelState, NextTokens
 from charlm.api.scoring import score_texts
 from charlm.commands import command
 from charlm.config.cells import CELLS
-from charlm.errors import RunError, UsageError, check_count, named, near_name
+from charlm.errors import RunError, UsageError, check_count, near_name
 from charlm.inference.generation import (
     NextToken,
     Piece,
@@ -27,13 +27,13 @@ from charlm.inference.generation import (
 from charlm.inference.infill import fill
 from charlm.inference.items import Items, Rules
 from charlm.inference.likelihood import evaluate
-from charlm.inference.samplers import Sampling, log_probabilities
+from charlm.inference.samplers import Sampling, fresh_seed, log_probabilities
 from charlm.inference.scoring import Scorer, Scores, Words
 from charlm.inference.words import WordRule
 from charlm.runs.card import model_shape
 from charlm.runs.layout import METRICS, TOKENIZER, WEIGHTS, read_metrics
-from charlm.runs.locate import checkpoints_folder, find_run, is_run
-from charlm.runs.mixtures import Mixture, load_members, mix_runs
+from charlm.runs.locate import is_run
+from charlm.runs.mixtures import Mixture
 from charlm.runs.pair import backward_half, is_pair
 from charlm.runs.run import Run, load_run, read_embedding, run_stamp
 from charlm.text.corpus import Corpus
@@ -44,7 +44,7 @@ from charlm.units import Tally
 
 
 class Model:
-    """Trained model, made by `load`. All methods are deterministic for a given seed.
+    """Trained model, made by `charlm.load`. All methods are deterministic for a given seed.
 
     A model can be pickled and copied, for example for a process pool. The copy is loaded from the
     folder of the run with the same options; it warns if the weights there have changed.
@@ -389,47 +389,11 @@ def _check_options(options: Mapping[str, Any]) -> None:
         raise UsageError(f"option {name!r} is not known; {hint}")
 
 
-def load(
-    run: str | Path | None = None,
-    *,
-    checkpoints: str | Path | None = None,
-    engine: str = "auto",
-    weights: str = "fp32",
-    threads: int | None = None,
-    with_: str | Sequence[str] = (),
-) -> Model:
-    """Load the model of a run: a name, a path, or by default the newest run or the built-in model.
-
-    `engine` is auto, native (compiled kernels), numpy or torch; `weights` is the format in which
-    the kernels keep them: fp32, bf16 or int8. `with_` names runs whose probabilities are mixed with
-    those of the model, such as "ngram" (the companion of the run) or "other=0.3", in which other
-    has the weight 0.3 (see `mix_runs`). Raises RunError if there is no such run or its files are
-    damaged, UsageError for runs with another vocabulary.
-    """
-    folder = checkpoints_folder(None if checkpoints is None else Path(checkpoints))
-    path = find_run(None if run is None else str(run), folder)
-    options: dict[str, Any] = {"engine": engine, "weights": weights, "threads": threads}
-    return _load(path, [with_] if isinstance(with_, str) else with_, folder, options)
-
-
-def _load(path: Path, with_: Sequence[str], folder: Path, options: dict[str, Any]) -> Model:
-    """Load the model of a run, or of a mixture with other runs of the folder."""
-    run = load_run(path, **options)
-    others, given = load_members(path, with_, folder, **options)
-    if not others:
-        for name, usual in (("engine", "auto"), ("weights", "fp32")):
-            if options.get(name, usual) != usual:
-                run.check_network(f"{named(name)} {options[name]}")
-        return Model(run, **options)
-    mixture = mix_runs([run, *others], given)
-    return Model(mixture.run, mixture, **options)
-
-
 def _load_again(
     path: str, others: Sequence[str], options: dict[str, Any], stamp: tuple[int, ...]
 ) -> Model:
     """Load a model that was pickled or copied; warn if its weights have changed."""
-    model = _load(Path(path), others, checkpoints_folder(), options)
+    model = charlm.load(path, with_=others, **options)
     if model._stamp != stamp:
         warnings.warn(
             f"the weights of {path} have changed since the model was loaded; its copy has the new "
@@ -438,10 +402,3 @@ def _load_again(
             stacklevel=2,
         )
     return model
-
-
-def fresh_seed() -> int:
-    """Return a random seed that is short enough to type."""
-    import secrets
-
-    return secrets.randbelow(2**31)

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from charlm.api.model import Model, load
+from charlm.api.loading import load
+from charlm.api.model import Model
 from charlm.api.training import checked_sources, text_in_memory
 from charlm.config.flags import by_section, check_frozen, names_given
 from charlm.config.settings import Nested, Settings, settings_from

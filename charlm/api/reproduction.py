@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from charlm.api.loading import load
 from charlm.api.methods import Methods
-from charlm.api.model import load
 from charlm.config.recipes import Recipe, recipe
 from charlm.config.settings import merge, settings_from
 from charlm.errors import CorpusError, RunError

@@ -10,7 +10,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charlm.api.model import Model, load
+from charlm.api.loading import load
+from charlm.api.model import Model
 from charlm.api.sessions import Request, start_run
 from charlm.config.corpus import CorpusSettings, ReadSettings
 from charlm.config.flags import by_section, names_given

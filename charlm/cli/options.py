@@ -224,7 +224,7 @@ def open_model(
 ) -> "Model":
     """Return the model of the run, mixed with others; report the weights of a mixture."""
     path = locate(run, checkpoints)
-    model = api.model.load(
+    model = api.loading.load(
         path, engine=engine, weights=weights, with_=with_ or (), checkpoints=checkpoints
     )
     if model.mixture:

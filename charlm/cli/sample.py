@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charlm import api
 from charlm.cli import options
 from charlm.cli.output import on_terminal, say, say_all, write, write_json_line
 from charlm.cli.stdin import Takes, read_file
@@ -226,7 +225,9 @@ def _advise_on_temperature(model: "Model", run: str | None, temperature: float) 
 def _reported_seed(seed: int | None) -> int:
     """Return the seed as given, or a fresh one, which is reported so that it can be repeated."""
     if seed is None:
-        seed = api.model.fresh_seed()
+        from charlm.inference.samplers import fresh_seed
+
+        seed = fresh_seed()
         say(f"seed {seed}")
     return seed
 

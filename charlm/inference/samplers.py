@@ -117,3 +117,10 @@ def draw(distribution: Logits, uniform: NDArray[np.float64]) -> NDArray[np.int64
     cumulative = np.cumsum(distribution, axis=1)
     ids = (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(axis=1)
     return np.asarray(ids, np.int64)
+
+
+def fresh_seed() -> int:
+    """Return a random seed that is short enough to type."""
+    import secrets
+
+    return secrets.randbelow(2**31)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from harness import problems
 
-from charlm.api.model import load
+from charlm.api.loading import load
 from charlm.runs.layout import FORMAT
 from charlm.training.resume import resume
 

@@ -1,0 +1,47 @@
+"""`load`, which returns the model of a run. Nothing is printed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from charlm.api.model import Model
+from charlm.errors import named
+from charlm.runs.locate import checkpoints_folder, find_run
+from charlm.runs.mixtures import load_members, mix_runs
+from charlm.runs.run import load_run
+
+
+def load(
+    run: str | Path | None = None,
+    *,
+    checkpoints: str | Path | None = None,
+    engine: str = "auto",
+    weights: str = "fp32",
+    threads: int | None = None,
+    with_: str | Sequence[str] = (),
+) -> Model:
+    """Load the model of a run: a name, a path, or by default the newest run or the built-in model.
+
+    `engine` is auto, native (compiled kernels), numpy or torch; `weights` is the format in which
+    the kernels keep them: fp32, bf16 or int8. `with_` names runs whose probabilities are mixed with
+    those of the model, such as "ngram" (the companion of the run) or "other=0.3", in which other
+    has the weight 0.3 (see `mix_runs`). Raises RunError if there is no such run or its files are
+    damaged, UsageError for runs with another vocabulary.
+    """
+    folder = checkpoints_folder(None if checkpoints is None else Path(checkpoints))
+    path = find_run(None if run is None else str(run), folder)
+    options: dict[str, Any] = {"engine": engine, "weights": weights, "threads": threads}
+    return _load(path, [with_] if isinstance(with_, str) else with_, folder, options)
+
+
+def _load(path: Path, with_: Sequence[str], folder: Path, options: dict[str, Any]) -> Model:
+    """Load the model of a run, or of a mixture with other runs of the folder."""
+    run = load_run(path, **options)
+    others, given = load_members(path, with_, folder, **options)
+    if not others:
+        for name, usual in (("engine", "auto"), ("weights", "fp32")):
+            if options.get(name, usual) != usual:
+                run.check_network(f"{named(name)} {options[name]}")
+        return Model(run, **options)
+    mixture = mix_runs([run, *others], given)
+    return Model(mixture.run, mixture, **options)
