@@ -5,8 +5,9 @@
     CHARLM_DATA=folder python scripts/measure_ngrams.py --kenlm kenlm/build/bin
 
 KenLM's perplexities are those of `lmplz -o N` and `query` (4cb443e), with another word for <unk>.
-Times are seconds of the processor for reading, fitting and scoring, in turns in one process:
-beside the class KN of a Python file (`--beside`), or beside KenLM's programs (`--kenlm`).
+Times are those of reading, fitting and scoring, in turns in one process: beside the class KN of a
+Python file (`--beside`), or beside KenLM's programs (`--kenlm`), which can be built from the source
+of the PyPI package kenlm with cmake and Boost.
 """
 
 import argparse
@@ -124,7 +125,7 @@ def kenlm(folder: Path, name: str) -> Program:
         (scratch / Path(path).name).write_text(text, encoding="utf-8")
     train, test = (scratch / Path(path).name for path in TEXTS[name])
     arpa = scratch / "model.arpa"
-    lmplz: list[str | Path] = [folder / "lmplz", "-o", str(TIMED_ORDER), "-S", "40%", "-T", scratch]
+    lmplz: list[str | Path] = [folder / "lmplz", "-o", str(TIMED_ORDER), "-S", "1G", "-T", scratch]
 
     def program() -> float:
         """Return the perplexity of the test text."""
@@ -139,19 +140,23 @@ def kenlm(folder: Path, name: str) -> Program:
 
 
 def compare_times(name: str, programs: dict[str, Program], rounds: int) -> None:
-    """Run programs in turns and print median seconds, and ratios to the first program."""
-    seconds: dict[str, list[float]] = {program: [] for program in programs}
+    """Run programs in turns and print median seconds, and ratios of charlm to each program."""
+    perplexities: dict[str, float] = {}
+    seconds: dict[str, list[tuple[float, float]]] = {program: [] for program in programs}
     for _ in range(rounds):
         for label, program in programs.items():
-            begin = processor_seconds()
-            program()
-            seconds[label].append(processor_seconds() - begin)
-    first = seconds["charlm"]
-    print(f"\n{name}, order {TIMED_ORDER}: read + fit + score, seconds of the processor")
-    for label, values in seconds.items():
-        ratios = [mine / value for mine, value in zip(first, values, strict=True)]
-        ratio = f"  charlm takes {statistics.median(ratios):.2f} times" if label != "charlm" else ""
-        print(f"  {label:14} {statistics.median(values):6.2f}{ratio}")
+            begin = processor_seconds(), time.perf_counter()
+            perplexities[label] = program()
+            seconds[label].append((processor_seconds() - begin[0], time.perf_counter() - begin[1]))
+    print(f"\n{name}, order {TIMED_ORDER}: read + fit + score; charlm takes ... times as long")
+    print("                perplexity  processor         wall clock")
+    for label, pairs in seconds.items():
+        columns = [f"  {label:14}{perplexities[label]:10.4f}"]
+        both = zip(zip(*seconds["charlm"], strict=True), zip(*pairs, strict=True), strict=True)
+        for mine, values in both:
+            ratio = statistics.median(own / value for own, value in zip(mine, values, strict=True))
+            columns.append(f"{statistics.median(values):6.2f} s {ratio:5.2f}x")
+        print("  ".join(columns))
 
 
 def processor_seconds() -> float:
