@@ -610,6 +610,37 @@ def test_a_stopped_run_is_saved_and_resumes_to_the_same_end(tmp_path: Path) -> N
     assert same(session.path, complete)
 
 
+@pytest.mark.parametrize("end", ["killed", "stopped"])
+def test_the_results_of_a_resumed_run_have_the_warnings_of_all_sessions(
+    end: str, tmp_path: Path
+) -> None:
+    """They are yielded in their own session only."""
+    session = begun(tmp_path)
+    first = session.warnings[:]
+    for index, record in enumerate(events(session)):
+        if record.kind == "saved" and end == "killed":
+            break
+        if index == 0:
+            session.trainer.stop("interrupted")
+    session.lock.release(force=True)
+    for _ in range(2):  # killed at once, and resumed again
+        session = resume(
+            session.path, {"training": {"threads": 1 + session.trainer.settings.threads}}
+        )
+        session.lock.release(force=True)
+    *records, last = resume(session.path).records()
+    assert first
+    assert isinstance(last, FinishedRecord)
+    assert last.warnings == [
+        *first,
+        "the number of threads changed; results may differ in rounding",
+    ]
+    assert not any(isinstance(r, WarningRecord) for r in records)
+    record = read_record(session.path)
+    assert record["results"]["notes"] == last.warnings
+    assert "notes" not in record
+
+
 def has_newest_weights(session: Session) -> bool:
     """Return whether the run on disk has the weights of its trainer."""
     weights = load(session.path, engine="torch").run.backend.model.state_dict()

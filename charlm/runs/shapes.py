@@ -49,6 +49,7 @@ RECORD_SHAPE = {
     "precision?": {"name": str, "reason": str},
     "parameters?": int,
     "planned?": dict,
+    "notes?": Each(str, list),
     "ngrams?": {"order": int, "method": str, "sizes": Each(int, list)},
     "results?": {
         "step": int,

@@ -212,9 +212,15 @@ def _apply_length(session: Session, before: TrainingSettings, changed: Set[str])
 def _reopen(session: Session, log_bytes: int) -> None:
     """Put a finished run back into training: remove calibration, companion, and end of the log.
 
-    The status changes first, so that a kill in between is repaired by the next resume.
+    The status changes first, so that a kill in between is repaired by the next resume. Warnings of
+    earlier sessions are kept for the results, but not yielded again.
     """
-    session.record["status"] = "training"
+    record = session.record
+    notes = record.get("notes") or (record.get("results") or {}).get("notes", [])
+    earlier = [note for note in notes if note not in session.warnings]
+    session.warnings[:0] = earlier
+    session.warned = len(earlier)
+    record |= {"status": "training", "notes": list(session.warnings)}
     layout.write_record(session.path, session.record)
     write_logit_scale(session.path, None)
     remove_folder(session.path / layout.COMPANION)

@@ -243,6 +243,7 @@ class Session:
             "whole": whole,
             "results": finished.results(),
         }
+        self.record.pop("notes", None)
         write_file(self.path / CARD, model_card(self.record["name"], self.record).encode("utf-8"))
         write_record(self.path, self.record)  # last, since it marks the run as finished
 

@@ -77,7 +77,7 @@ def start(
     if name and overwrite:
         remove_run(folder / name)
     path, lock = new_folder(folder, name, planned.dataset.name)
-    record = {**planned.record, "command": command}
+    record = {**planned.record, "command": command, "notes": planned.warnings}
     session = write_run(path, lock, planned.dataset, record, planned.vectors, valid_tokens)
     session.warnings += planned.warnings
     return session
