@@ -172,9 +172,10 @@ def test_it_has_the_text_of_the_run_around_it(call: Call, tmp_path: Path) -> Non
     status, out, err = call("eval", "--run", own, "--json")
     assert status == 0, err
     assert json.loads(out)["nats_per_token"] == pytest.approx(figures.ngram_nats_per_token)
-    for verb in (["compare", "x", own], ["ngram", "--like", own]):
-        status, _, err = call(*verb, *place)
-        assert status == 0, err
+    status, out, err = call("compare", "x", "x/ngram", "--json", *place)
+    assert [run["run"] for run in json.loads(out)["runs"]] == ["x", "x/ngram"], err
+    status, _, err = call("ngram", "--like", own, *place)
+    assert status == 0, err
     status, _, err = call("info", "--run", own)
     assert (status, "the companion of x" in err) == (2, True)
 

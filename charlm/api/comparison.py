@@ -17,6 +17,7 @@ from charlm.inference.comparison import (
 from charlm.phases import phase
 from charlm.report.scores import unk_note
 from charlm.runs.layout import home, read_record
+from charlm.runs.locate import run_name
 from charlm.text.corpus import Corpus
 from charlm.text.encoded import EncodedText
 from charlm.text.tokenizers.tokenizer_json import UNK
@@ -52,7 +53,9 @@ def compare_runs(
         raise UsageError(f"found {len(models)} run; expected two runs or more to compare")
     for model in models:
         if model.run.backward:
-            raise UsageError(f"{model.path.name} reads backward; expected runs that read forward")
+            raise UsageError(
+                f"{run_name(model.path)} reads backward; expected runs that read forward"
+            )
     notes: list[str] = []
     texts, sizes = (
         _read_files(models, files, reading, notes) if files else _held_out_texts(models, notes)
@@ -60,7 +63,7 @@ def compare_runs(
     losses = []
     for model, text in zip(models, texts, strict=True):
         penalty = model.run.unk_penalty if unk_penalty is None else unk_penalty
-        name = model.path.name
+        name = run_name(model.path)
         with phase(f"evaluating {name}", total=len(text.ids)):
             losses.append(
                 line_nats(name, model.run.backend, text, model.vocabulary, unk_penalty=penalty)
@@ -97,8 +100,9 @@ def _held_out_texts(
     for model, other in zip(models[1:], others, strict=True):
         if other["fingerprint"] != first["fingerprint"]:
             raise UsageError(
-                f"{models[0].path.name} and {model.path.name} were trained on different texts, or "
-                "held out different parts of them; expected one text for all runs. Use --file"
+                f"{run_name(models[0].path)} and {run_name(model.path)} were trained on different "
+                "texts, or held out different parts of them; expected one text for all runs. Use "
+                "--file"
             )
     for part in ("test", "valid"):
         texts = [text for model in models if (text := model.run.kept(part)) is not None]

@@ -194,12 +194,12 @@ def reading_flags(reading: SettingFlags) -> set[str]:
 def locate(run: str | None, checkpoints: Path | None, *, trained: bool = True) -> Path:
     """Return the folder of the run; report on stderr which run it is, if it was not named."""
     from charlm.runs.built_in import is_built_in
-    from charlm.runs.locate import best_trial, checkpoints_folder, find_run
+    from charlm.runs.locate import best_trial, checkpoints_folder, find_run, run_name
 
     path = find_run(run, checkpoints_folder(checkpoints), trained=trained)
     if best_trial(path.parent) == path:
         if run is None or Path(run).name != path.name:
-            say(f"run {path.parent.name}/{path.name} (the best trial of a search)")
+            say(f"run {run_name(path)} (the best trial of a search)")
     elif run is None:
         kind = "the built-in model" if is_built_in(path) else "the newest run"
         say(f"run {path.name} ({kind})")

@@ -8,7 +8,7 @@ from charlm.errors import RunError, near_name
 from charlm.files.atomic import TEMPORARY
 from charlm.files.safe_read import read_json
 from charlm.runs.built_in import BUILT_IN_RUNS, built_in_run, is_built_in
-from charlm.runs.layout import BEST, CONFIG, NGRAMS, RECORD, WEIGHTS, model_file
+from charlm.runs.layout import BEST, CONFIG, NGRAMS, RECORD, SEARCH, WEIGHTS, model_file
 
 
 def checkpoints_folder(chosen: Path | None = None) -> Path:
@@ -98,6 +98,15 @@ def find_run(run: str | None, folder: Path, *, trained: bool = True) -> Path:
     near = near_name(run, names)
     hint = f"Did you mean {near}?" if near else f"Known runs: {', '.join(names[:8])}."
     raise RunError(f"no run {run!r} in {folder} or as a folder. {hint}")
+
+
+def run_name(path: Path) -> str:
+    """Return the name of a run; a run inside another, or a trial, is called `outer/inner`."""
+    path = path.absolute()
+    if path.name in ("", ".."):
+        path = path.resolve()
+    inner = is_run(path.parent) or (path.parent / SEARCH).exists()
+    return f"{run_name(path.parent)}/{path.name}" if inner else path.name
 
 
 def fresh_run_folder(folder: Path, name: str) -> Path:

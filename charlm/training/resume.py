@@ -16,6 +16,7 @@ from charlm.runs import layout
 from charlm.runs.checkpoints import Checkpoint, load_newest_checkpoint
 from charlm.runs.data import check_unchanged, read_data, weights_problem
 from charlm.runs.folders import check_own, lock_run
+from charlm.runs.locate import run_name
 from charlm.runs.pair import backward_half, backward_settings, is_pair, length_factor
 from charlm.runs.run import model_settings, write_logit_scale
 from charlm.text.dataset import Dataset
@@ -25,7 +26,7 @@ from charlm.training.checkpoint import counters_of
 from charlm.training.plan.planner import check_unused_settings
 from charlm.training.pretrained import kept_vectors
 from charlm.training.session import Session, cut_log, log_size
-from charlm.training.start import open_session, run_name, write_run
+from charlm.training.start import open_session, write_run
 
 RESUMABLE = (
     *LENGTHS, "evals", "patience", "save_minutes", "keep", "learning_rate",

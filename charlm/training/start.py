@@ -33,8 +33,9 @@ from charlm.phases import phase
 from charlm.runs.built_in import built_in_text, is_built_in_text
 from charlm.runs.data import corpus_record, write_data
 from charlm.runs.folders import check_name, check_writable, new_folder, remove_run
-from charlm.runs.layout import CONFIG, FORMAT, SEARCH, TOKENIZER, write_record
-from charlm.runs.pair import is_backward_half, length_factor
+from charlm.runs.layout import CONFIG, FORMAT, TOKENIZER, write_record
+from charlm.runs.locate import run_name
+from charlm.runs.pair import length_factor
 from charlm.runs.run import model_config, write_model_files
 from charlm.tasks.language_model import language_model_task
 from charlm.text.corpus import Corpus
@@ -263,15 +264,6 @@ def _run_id(path: Path, record: Mapping[str, Any]) -> str:
     parts = [(path / name).read_bytes() for name in (CONFIG, TOKENIZER)]
     parts.append(json_bytes([record["settings"], record["corpus"]]))
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
-
-
-def run_name(path: Path) -> str:
-    """Return the name of a run; a run inside another, or a trial, is called `outer/inner`."""
-    path = path.absolute()
-    if path.name in ("", ".."):
-        path = path.resolve()
-    inner = is_backward_half(path) or (path.parent / SEARCH).exists()
-    return f"{path.parent.name}/{path.name}" if inner else path.name
 
 
 def open_session(
