@@ -229,6 +229,7 @@ def test_public_things_have_docstrings(module: str) -> None:
             assert node.returns is not None, f"{name} does not say what it returns"
 
 
+RUN = PACKAGE.parent / "tests" / "fixtures" / "format-1"
 LIGHT = [
     ("import charlm", 0),
     ("import charlm; charlm.CharlmError; charlm.Tally; dir(charlm)", 0),
@@ -237,6 +238,7 @@ LIGHT = [
     ("from charlm.cli import main; main(['train', '--help'])", 0),
     ("from charlm.cli import main; main(['train', '--hiden', '8'])", 2),
     ("from charlm.cli import main; main(['nothing'])", 2),
+    (f"from charlm.cli import main; main(['plot', {str(RUN)!r}])", 0),
 ]
 
 

@@ -21,7 +21,8 @@ from charlm.inspect.gradients import (
     gradient_flow,
     spectral_radii,
 )
-from charlm.report.gradients import check_picture, flow_parts, save_picture, sparkline
+from charlm.report.gradients import flow_parts, save_picture, sparkline
+from charlm.report.pictures import check_picture
 
 V = 5
 IDS = np.random.default_rng(0).integers(0, V, 400)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from charlm.api import model as model
     from charlm.api import ngrams as ngrams
     from charlm.api import pairs as pairs
+    from charlm.api import plots as plots
     from charlm.api import reproduction as reproduction
     from charlm.api import rescoring as rescoring
     from charlm.api import scoring as scoring

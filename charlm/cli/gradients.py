@@ -64,7 +64,8 @@ def gradients(
 
     Example:  charlm gradients --compare rnn,lstm,gru --out flow.svg
     """
-    from charlm.report.gradients import check_picture, flow_parts, save_picture
+    from charlm.report.gradients import flow_parts, save_picture
+    from charlm.report.pictures import check_picture
 
     if out:
         check_picture(out)

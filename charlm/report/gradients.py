@@ -1,17 +1,14 @@
 """Gradient flow as tables, as a plot in the terminal, and as a picture."""
 
-import importlib
 import math
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from charlm.errors import EnvironmentFailure, UsageError
 from charlm.inspect.gradients import GradientFlow
+from charlm.report.pictures import figures
 from charlm.report.tables import plain_table
 
 SHOWN_LAGS = (1, 5, 10, 20, 50, 100, 200)
@@ -22,7 +19,6 @@ PLOT_DECADES = 12
 """Largest number of powers of ten in the plot."""
 MARKS = "ox+*#@%&"
 """Marks of the curves, in order."""
-PICTURES = (".svg", ".png", ".pdf")
 
 
 def flow_parts(flows: Sequence[GradientFlow]) -> Iterator[Text | Table]:
@@ -126,29 +122,9 @@ def weight_table(flows: Sequence[GradientFlow]) -> Table:
     return table
 
 
-def check_picture(path: Path) -> None:
-    """Raise UsageError for a picture that cannot be written, before anything is computed."""
-    if path.suffix.lower() not in PICTURES:
-        raise UsageError(f"--out is {path}; expected a name that ends in {', '.join(PICTURES)}")
-    if not os.access(path.parent, os.W_OK) or path.is_dir():
-        raise UsageError(f"--out is {path}; expected a file in a folder that can be written to")
-    _figures()
-
-
-def _figures() -> Any:
-    """Return matplotlib.figure, which needs no screen. Raises EnvironmentFailure without it."""
-    try:
-        return importlib.import_module("matplotlib.figure")
-    except ImportError as error:
-        raise EnvironmentFailure(
-            "pictures need matplotlib, which is not installed; install it with: "
-            "pip install 'charlm[plot]'"
-        ) from error
-
-
 def save_picture(flows: Sequence[GradientFlow], path: Path) -> None:
     """Save the curves of all models as a picture: lag across, norm (logarithmic) up."""
-    figure = _figures().Figure(figsize=(7.0, 4.2), layout="constrained")
+    figure = figures().Figure(figsize=(7.0, 4.2), layout="constrained")
     axes = figure.subplots()
     for flow in flows:
         for label, layer in zip(_labels(flow), flow.layers, strict=True):

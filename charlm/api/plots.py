@@ -1,0 +1,119 @@
+"""Logs of runs for their loss curves, without torch: `find_logs`, and `watch` while they grow."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from charlm.commands import command
+from charlm.errors import RunError
+from charlm.files.safe_read import file_size
+from charlm.report.curves import RunLog
+from charlm.runs.layout import METRICS, SEARCH, read_metrics, read_record
+from charlm.runs.locate import find_run, is_ngram_run, is_run
+from charlm.runs.pair import BACKWARD
+
+MAX_TRIALS = 8
+"""Trials of a search that are shown, the best ones."""
+WATCHED_EVERY = 1.0
+"""Seconds between two looks at a log that grows."""
+
+
+def find_logs(runs: Sequence[str], folder: Path) -> tuple[list[RunLog], list[str]]:
+    """Return the logs of runs by name or path, and sentences on what is left out.
+
+    A search has the logs of its best trials, a run of both directions that of each half. Raises
+    RunError if no run has a log, or one is damaged.
+    """
+    logs: list[RunLog] = []
+    notes: list[str] = []
+    for run in dict.fromkeys(runs):
+        trials = _trials(run, folder)
+        paths = trials or _halves(find_run(run, folder, trained=False))
+        problems = {path: missing_log(path) for path in paths}
+        notes += [problem for problem in problems.values() if problem and not trials]
+        found = [read_log(path) for path, problem in problems.items() if not problem]
+        if not found and trials:
+            notes.append(f"search {run} has no trial with a log yet")
+        if len(found) > MAX_TRIALS and trials:
+            notes.append(f"search {run}: the best {MAX_TRIALS} of {len(found)} trials")
+            found = sorted(sorted(found, key=_best)[:MAX_TRIALS], key=lambda log: log.path)
+        logs += found
+    if not logs:
+        raise RunError(notes[0])
+    return _with_own_names(logs), notes
+
+
+def missing_log(path: Path) -> str:
+    """Return why a run has no log and what to do; "" if it has one."""
+    if is_ngram_run(path):
+        return f"run {_name(path)} is an n-gram model, which is counted and not trained in steps"
+    if (path / METRICS).exists():
+        return ""
+    return (
+        f"run {_name(path)} has no log ({METRICS}), from which curves are drawn; expected a run "
+        f"that was trained in this folder. Train one with: {command('train')}"
+    )
+
+
+def read_log(path: Path) -> RunLog:
+    """Return the log of a run. Raises RunError if it is missing or damaged."""
+    run = read_record(path)  # before the log: if it says that the run is over, the log is complete
+    return RunLog(name=_name(path), path=path, run=run, records=read_metrics(path))
+
+
+def _name(path: Path) -> str:
+    """Return the name of a run; a trial or a backward half is called `outer/inner`."""
+    is_half = path.name == BACKWARD and is_run(path.parent)
+    is_inner = is_half or (path.parent / SEARCH).exists()
+    return f"{path.parent.name}/{path.name}" if is_inner else path.name
+
+
+def _trials(run: str, folder: Path) -> list[Path]:
+    """Return the trials of a search; none for another run."""
+    for path in (folder / run, Path(run)):
+        if is_run(path):
+            return []
+        if (path / SEARCH).exists():
+            return sorted(trial for trial in path.glob("trial-*") if is_run(trial))
+    return []
+
+
+def _halves(path: Path) -> list[Path]:
+    """Return a run, and behind it its backward half if that has a log."""
+    return [path, *(half for half in [path / BACKWARD] if (half / METRICS).exists())]
+
+
+def _best(log: RunLog) -> float:
+    nats = (record.get("valid_nats_per_token") for record in log.records)
+    return min((float(value) for value in nats if isinstance(value, float)), default=float("inf"))
+
+
+def _with_own_names(logs: Sequence[RunLog]) -> list[RunLog]:
+    """Return the logs; runs of one name in several folders are named by their paths."""
+    names = [log.name for log in logs]
+    return [log if names.count(log.name) == 1 else replace(log, name=str(log.path)) for log in logs]
+
+
+def watch(
+    logs: Sequence[RunLog],
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    seconds: float = WATCHED_EVERY,
+) -> Iterator[list[RunLog]]:
+    """Yield the logs of runs now and each time that one has grown, until all runs are over."""
+    before: list[tuple[int, str]] = []
+    current = list(logs)
+    while True:
+        state = [(file_size(log.path / METRICS), str(log.run["status"])) for log in current]
+        if state != before:
+            yield current
+        before = state
+        if all(log.is_over for log in current):
+            return
+        sleep(seconds)
+        current = [_newer(log) for log in current]
+
+
+def _newer(log: RunLog) -> RunLog:
+    return replace(read_log(log.path), name=log.name)
