@@ -77,7 +77,7 @@ def resume(
         counters = asdict(counters_of(checkpoint)) if checkpoint else {}
         settings = _with_length(settings, record, changed, more, counters, keep_longer)
         if more or changed.keys() - {"save_minutes", "keep"}:
-            record.pop("planned", None)  # the plan was made for other settings
+            record["planned"] = {}  # the plan was made for other settings
         record["settings"] = settings.to_dict()
         with contextlib.suppress(UnicodeEncodeError):  # a folder whose name is not UTF-8
             run_name(path).encode("utf-8")
