@@ -48,6 +48,25 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d} h"
 
 
+def age(seconds: float) -> str:
+    """Format the time since something as `now`, `45 s`, `3 min`, `5 h` or `12 days`."""
+    for unit, size, most in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48)):
+        if seconds < most * size:
+            return f"{seconds // size:.0f} {unit}" if seconds >= 1 else "now"
+    return f"{seconds // 86400:,.0f} days"
+
+
+def short_count(value: int, suffix: str = "") -> str:
+    """Format a count or a size with three digits: `960`, `1.44 M`; with suffix "B" `1.44 MB`."""
+    amount = float(value)
+    for unit in ("", "k", "M", "G"):
+        if amount < 999.5 or unit == "G":
+            break
+        amount /= 1000
+    shown = f"{amount:.0f}" if not unit or amount >= 99.95 else f"{amount:.3g}"
+    return f"{shown} {unit}{suffix}".rstrip()
+
+
 def shortened(text: str, width: int) -> str:
     """Return a text on one line, cut to `width` characters."""
     line = visible(text)

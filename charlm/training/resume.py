@@ -189,7 +189,7 @@ def _newest_checkpoint(
         )
     damage = weights_problem(path)
     intact = (path / layout.WEIGHTS).exists() and not damage
-    if not checkpoint and intact and record["status"] != "training":
+    if not checkpoint and intact and record["status"] not in ("training", "diverged"):
         raise RunError(
             f"{path} has no checkpoints; resuming would start again and overwrite its weights. Use "
             f"it as it is, start a new run, or delete {layout.WEIGHTS} to start it again"
