@@ -1,12 +1,14 @@
 """Formats of tokens, numbers and durations for reports."""
 
 import math
+from collections.abc import Iterable, Sequence
 
 from charlm.config.text_units import UNITS
 from charlm.files.escapes import escape_unprintable
 
 SYMBOLS = {"\n": "⏎", " ": "␣", "\t": "⇥", "\r": "␍", "": "∅"}
 """Symbols for blanks in a table."""
+BARS = "▁▂▃▄▅▆▇█"
 
 
 def visible(token: str) -> str:
@@ -71,3 +73,20 @@ def shortened(text: str, width: int) -> str:
     """Return a text on one line, cut to `width` characters."""
     line = visible(text)
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def bars(heights: Iterable[float]) -> str:
+    """Return a bar for each height: the lowest for 0, the highest for 1, a blank below 0."""
+    top = len(BARS) - 1
+    return "".join(" " if height < 0 else BARS[min(int(height * 8), top)] for height in heights)
+
+
+def sparkline(values: Sequence[float], width: int = 12) -> str:
+    """Return finite values as bars between the least and the greatest of them.
+
+    Of more than `width` values, some at equal distances are shown, and the last one.
+    """
+    if len(values) > width:
+        values = [values[at * (len(values) - 1) // (width - 1)] for at in range(width)]
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    return bars((value - low) / ((high - low) or 1.0) for value in values)
