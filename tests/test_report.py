@@ -47,7 +47,13 @@ def test_durations_are_written_as_people_say_them() -> None:
 
 
 def test_numbers_have_fixed_digits_and_missing_ones_a_dash() -> None:
-    """Counts with thousands, figures with four digits, NaN and None as a dash."""
+    """Counts with thousands, figures with four digits, NaN and None as a dash.
+
+    The perplexity of an impossible text is a power of ten, and infinite figures stay words.
+    """
+    assert number(-999_999_999.25, 1) == "-999,999,999.2"
+    assert number(1e99) == "1.00e+99"
+    assert number(float("inf")) == "inf"
     assert number(1234567) == "1,234,567"
     assert number(2.0) == "2.0000"
     assert number(None) == number(float("nan")) == "-"

@@ -10,6 +10,9 @@ SYMBOLS = {"\n": "⏎", " ": "␣", "\t": "⇥", "\r": "␍", "": "∅"}
 """Symbols for blanks in a table."""
 BARS = "▁▂▃▄▅▆▇█"
 
+MAX_PLAIN = 1e9
+"""Figures from which a table has powers of ten, so that its columns stay narrow."""
+
 
 def visible(token: str) -> str:
     """Return a token for a table: blanks as symbols, control characters escaped."""
@@ -22,11 +25,16 @@ def visible(token: str) -> str:
 
 
 def number(value: float | int | None, digits: int = 4) -> str:
-    """Format a figure for a table, with thousands separators; `-` for None and NaN."""
+    """Format a figure for a table, with thousands separators or a power of ten if it is long.
+
+    None and NaN are `-`.
+    """
     if value is None or value != value:  # NaN is not equal to itself
         return "-"
     if isinstance(value, int):
         return f"{value:,}"
+    if MAX_PLAIN <= abs(value) < math.inf:
+        return f"{value:.2e}"
     return f"{value:,.{digits}f}"
 
 
