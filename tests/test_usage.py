@@ -47,6 +47,7 @@ pytestmark = pytest.mark.usefixtures("here")
         ("train x.txt --set hidden_size=0", "charlm: hidden_size is 0; expected"),
         ("train x.txt --set skip=maybe", "charlm: skip is 'maybe'; expected true or false"),
         ("sample --run tales --engine gpu", "--engine is 'gpu'; expected one of auto, native, num"),
+        ("train x.txt --device gpu", "cuda, mps (did you mean 'cuda'?)"),
         ("train x.txt --cell lstn", "esn (did you mean 'lstm'?)"),
         ("train x.txt --stateless --set random_bptt=true", "random_bptt with --stateless, whose"),
         ("train x.txt --tie --embedding one-hot", "--tie with --embedding one-hot, which has no"),
