@@ -80,7 +80,7 @@ class Model:
     def history(self) -> History:
         """Records of the training; empty for a run without a log, such as a built-in one."""
         log = self.path / METRICS
-        return History(read_metrics(self.path) if log.exists() else [], self.path)
+        return History(read_metrics(self.path) if log.exists() else [])
 
     def score(
         self,
@@ -381,7 +381,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
     """Raise UsageError, with the nearest name, for an option that `Model.generate` lacks."""
     known = set(inspect.signature(Model.generate).parameters) - {"self", "options"}
     known |= set(inspect.signature(generate).parameters) - {
-        "backend", "vocabulary", "sampling", "boundaries"
+        "backend", "vocabulary", "sampling", "boundaries", "start"
     }  # fmt: skip
     for name in options.keys() - known:
         near = near_name(name, known)

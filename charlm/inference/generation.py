@@ -1,6 +1,6 @@
 """Generation: sample text token by token, several samples side by side."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Protocol, runtime_checkable
@@ -76,6 +76,25 @@ class NextToken:
 
     def __repr__(self) -> str:
         return f"NextToken({self.token!r}, {self.probability:.4f})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Point in a text from which a sample continues.
+
+    `ids` are the tokens so far. `hidden` is the state before the last of them, or None if the next
+    token begins a document. `used` is the number of tokens that were sampled with the seed before,
+    so that a sample in parts equals the whole.
+    """
+
+    ids: Sequence[int] = ()
+    hidden: State | None = None
+    used: int = 0
+
+    def logits(self, backend: Backend) -> tuple[Logits, State]:
+        """Return the logits of the next token, shape (1, V), and the state there."""
+        last = self.ids[-1:] if self.hidden is not None else ()
+        return read_prompt(backend, np.asarray(last, np.int64), self.hidden)
 
 
 @runtime_checkable
@@ -157,14 +176,16 @@ def generate(
     allow_unk: bool = False,
     unk_text: str = UNKNOWN_TEXT,
     boundaries: Boundaries = STREAM,
+    start: Start | None = None,
 ) -> Iterator[Piece]:
     """Generate `samples` samples side by side, each of at most `length` tokens; yield their pieces.
 
     Sample i has its own generator, seeded by (seed, first + i), so its text does not depend on the
     number of samples. A sample ends early at EOS (`until_eos`) or before the text `stop`. Otherwise
     an EOS appears as the separator of `boundaries`, which also decide whether the state resets
-    there. UNK is generated only with `allow_unk`. Raises UsageError for a negative length, for no
-    samples, and for `stop` with a model that reads backward, whose text is complete at the end.
+    there. UNK is generated only with `allow_unk`. With `start`, the samples continue there and
+    `prompt` has no effect. Raises UsageError for a negative length, for no samples, and for `stop`
+    with a model that reads backward, whose text is complete at the end.
     """
     check_count("length", length, 0)
     check_count("samples", samples, 1)
@@ -173,12 +194,18 @@ def generate(
     if stop and isinstance(vocabulary, BackwardVocabulary):
         raise UsageError(f"{named('stop')} with a model that reads backward; leave it out")
     sampling = sampling or Sampling()
-    logits, state = read_prompt(backend, prompt_ids(vocabulary, prompt, boundaries))
+    if start is None:
+        ids = prompt_ids(vocabulary, prompt, boundaries)
+        start, (logits, state) = Start(ids=ids.tolist()), read_prompt(backend, ids)
+    else:
+        logits, state = start.logits(backend)
     position = _Position(logits=logits, state=state).rows([0] * samples)
     barred, restart = -1 if allow_unk else UNK, EOS if boundaries.resets else -1
     separator = boundaries.separator
-    texts = [_Text(vocabulary, prompt, unk_text, stop, separator) for _ in range(samples)]
+    texts = [_Text(vocabulary, start.ids, unk_text, stop, separator) for _ in range(samples)]
     generators = [np.random.default_rng([seed, first + number]) for number in range(samples)]
+    for generator in generators:
+        generator.random(start.used)
     alive = list(range(samples))
     done, at_once = 0, 1
     while done < length and alive:
@@ -266,13 +293,18 @@ class _Text:
     """Text of one sample; holds back characters that may be the beginning of `stop`."""
 
     def __init__(
-        self, vocabulary: Vocabulary, prompt: str, unk_text: str, stop: str, separator: str
+        self,
+        vocabulary: Vocabulary,
+        ids: Sequence[int],
+        unk_text: str,
+        stop: str,
+        separator: str,
     ) -> None:
         self.blank_line = separator.removeprefix("\n")  # the decoder gives one line end
         self.decoder = vocabulary.decoder(unk_text)
         if not isinstance(vocabulary, BackwardVocabulary):
-            for index in vocabulary.encode(prompt):
-                self.decoder.feed(int(index))
+            for index in ids:
+                self.decoder.feed(index)
         self.stop, self.held = stop, ""
 
     def add(self, index: int, until_eos: bool) -> tuple[str, bool]:
