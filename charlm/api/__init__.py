@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from charlm.api import model as model
     from charlm.api import ngrams as ngrams
     from charlm.api import pairs as pairs
+    from charlm.api import play as play
     from charlm.api import plots as plots
+    from charlm.api import prompt as prompt
     from charlm.api import reproduction as reproduction
     from charlm.api import rescoring as rescoring
-    from charlm.api import runs as runs
     from charlm.api import scoring as scoring
     from charlm.api import sessions as sessions
     from charlm.api import training as training

@@ -12,7 +12,6 @@ import typer
 from charlm.cli import (
     bench,
     compare,
-    diff,
     evaluate,
     explain,
     fill,
@@ -22,10 +21,10 @@ from charlm.cli import (
     next_token,
     ngram,
     pairs,
+    play,
     plot,
     reproduce,
     rescore,
-    runs,
     sample,
     score,
     search,
@@ -102,6 +101,7 @@ def common(
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.train,
     "sample": sample.sample,
+    "play": play.play,
     "score": score.score,
     "rescore": rescore.rescore,
     "eval": evaluate.evaluate,
@@ -111,7 +111,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "fill": fill.fill,
     "vocab": vocab.vocab,
     "info": info.info,
-    "diff": diff.diff,
     "verify": verify.verify,
     "plot": plot.plot,
     "gradients": gradients.gradients,
@@ -125,7 +124,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
 """Commands in the order of the help."""
 add_commands(app, COMMANDS)
 app.add_typer(ngram.app)
-app.add_typer(runs.app)
 app.add_typer(vectors.app)
 
 

@@ -1,6 +1,7 @@
 """Options and steps that several commands share."""
 
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,7 +15,7 @@ from charlm.cli.output import say
 from charlm.config.corpus import ReadSettings
 from charlm.config.flags import words_of
 from charlm.config.settings import Setting, table
-from charlm.errors import UsageError
+from charlm.errors import UsageError, check_choice, named
 
 if TYPE_CHECKING:
     from charlm.api.model import Model
@@ -72,6 +73,14 @@ UnkPenalty = Annotated[
         callback=_check_penalty,
         help="Cost of each unknown token (UNK) beyond -ln P(UNK); 0 is off. "
         "(default: ln of the number of types that UNK stands for)",
+        show_default=False,
+    ),
+]
+Theme = Annotated[
+    str | None,
+    typer.Option(
+        "--theme",
+        help="Background of the terminal: light or dark. (default: by COLORFGBG, else dark)",
         show_default=False,
     ),
 ]
@@ -233,6 +242,15 @@ def open_model(
     return model
 
 
+def checked_theme(theme: str | None) -> str:
+    """Return the theme of the terminal, by default the one that its environment names."""
+    from charlm.report.heat import THEMES, default_theme
+
+    if theme is not None:
+        check_choice(named("theme"), theme, THEMES)
+    return theme or default_theme(os.environ)
+
+
 def check_meant(given: set[str], needed: str) -> None:
     """Raise UsageError for a flag that has no effect without another one."""
     if given:
@@ -244,13 +262,11 @@ def check_meant(given: set[str], needed: str) -> None:
 
 def name_unknown(model: "Model", texts: Iterable[str], what: str) -> None:
     """Report which pieces of the texts are not in the vocabulary."""
+    from charlm.report.text import unknown_note
     from charlm.text.documents import END
 
     mark = model.run.boundaries.mark
     documents = (document for text in texts for document in mark(text).split(END))
     pieces = (piece for document in documents for piece in model.vocabulary.unknown(document))
-    unknown = list(dict.fromkeys(pieces))
-    if unknown:
-        shown = ", ".join(repr(piece) for piece in unknown[:10])
-        more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
-        say(f"{what}: not in the vocabulary, read as UNK: {shown}{more}")
+    if unknown := list(pieces):
+        say(unknown_note(what, unknown))
