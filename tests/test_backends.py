@@ -134,7 +134,7 @@ def assert_states_agree(state, expected, atol: float = 2e-6) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("threads", [1, 3])
 def test_every_backend_computes_the_formulas(name: str, cell: str, shape, threads: int) -> None:
-    """Nats, ranks, logits and states to 1e-5, from a given state."""
+    """Nats, ranks, logits, distributions and states to 1e-5, from a given state."""
     hidden, embedding, layers, vocab_size, rows, steps = shape
     sizes = {"hidden_size": hidden, "embedding_size": embedding, "num_layers": layers}
     model = model_of(cell, vocab_size=vocab_size, **sizes)
@@ -157,9 +157,66 @@ def test_every_backend_computes_the_formulas(name: str, cell: str, shape, thread
     last, ended = engine.logits(inputs, state)
     np.testing.assert_allclose(last, logits[-1], atol=2e-5, rtol=1e-5)
     assert_states_agree(ended, after)
+    every, ended = engine.distribution(inputs, state)
+    assert every.dtype == np.float32
+    np.testing.assert_allclose(every, logits, atol=2e-5, rtol=1e-5)
+    np.testing.assert_allclose(slow_nats(every.astype(np.float64), targets), nats, atol=1e-5)
+    assert_states_agree(ended, after)
     for layer, before in zip(state, kept, strict=True):
         for part, value in zip(layer, before, strict=True):
             assert (part == value).all()  # a state is a value
+
+
+def formulas_hold(weights: Weights, inputs, state, values) -> None:
+    """Compare the signals of each layer, given its h, with the formulas in float64."""
+    x = weights.embedding[inputs].astype(np.float64)
+    for number, layer in enumerate(weights.layers):
+        own = {name: array[number].astype(np.float64) for name, array in values.items()}
+        before = np.concatenate([state[number][0][None], own["h"][:-1]])
+        into = x @ layer.weight_ih.T.astype(np.float64) + layer.bias_ih
+        rec = before @ layer.weight_hh.T.astype(np.float64) + layer.bias_hh
+        if weights.cell == "rnn":
+            expected = {"h": np.tanh(into + rec)}
+        elif weights.cell == "lstm":
+            i, f, g, o = np.split(into + rec, 4, axis=-1)
+            cells = np.concatenate([state[number][1][None], own["c"][:-1]])
+            expected = {"i": sigmoid(i), "f": sigmoid(f), "g": np.tanh(g), "o": sigmoid(o)}
+            expected["c"] = expected["f"] * cells + expected["i"] * expected["g"]
+            expected["h"] = expected["o"] * np.tanh(own["c"])
+        else:
+            (rx, zx, nx), (rh, zh, nh) = (np.split(side, 3, axis=-1) for side in (into, rec))
+            expected = {"r": sigmoid(rx + rh), "z": sigmoid(zx + zh)}
+            expected["g"] = np.tanh(nx + expected["r"] * nh)
+            expected["h"] = expected["g"] + expected["z"] * (before - expected["g"])
+        assert own.keys() == expected.keys()
+        for name, right in expected.items():
+            np.testing.assert_allclose(own[name], right, atol=3e-6, err_msg=name)
+        x = own["h"]
+
+
+@every_cell
+@every_engine
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_traced_values_follow_the_formulas(name: str, cell: str, shape, threads: int) -> None:
+    """All signals of all units, or some of them, from a given state; the last are the state."""
+    hidden, embedding, layers, vocab_size, rows, steps = shape
+    sizes = {"hidden_size": hidden, "embedding_size": embedding, "num_layers": layers}
+    model = model_of(cell, vocab_size=vocab_size, **sizes)
+    engine = engine_of(name, model, threads=threads)
+    inputs, state = random_ids(vocab_size, steps, rows), random_state(engine, rows)
+    values, after = engine.trace(inputs, state, cells.CELLS[cell].signals)
+    formulas_hold(weights_of(model), inputs, state, values)
+    for signal, array in values.items():
+        assert array.shape == (layers, steps, rows, hidden)
+        assert array.dtype == np.float32
+        alone, ended = engine.trace(inputs, state, [signal])
+        assert (alone[signal] == array).all()
+        assert_states_agree(ended, after, atol=0)
+    for number, layer in enumerate(after):
+        for signal, part in zip(cells.CELLS[cell].state, layer, strict=True):
+            np.testing.assert_array_equal(values[signal][number, -1], part)
+    assert_states_agree(after, engine.logits(inputs, state)[1])
 
 
 @every_cell
@@ -219,6 +276,10 @@ def test_a_text_in_windows_equals_the_whole_text(name: str, cell: str) -> None:
     engine = engine_of(name, model_of(cell, hidden_size=5), threads=2)
     inputs, targets = (random_ids(V, 5000, 1, seed) for seed in (1, 2))
     whole, last = engine.nats(inputs, targets, engine.initial_state(1))
+    traced, logits = (
+        call(inputs, engine.initial_state(1), *signals)[0]
+        for call, signals in ((engine.trace, [["h"]]), (engine.distribution, []))
+    )
     for cuts in ([1, 2], [4999], [2048], [7, 2055, 4103]):
         state, pieces = engine.initial_state(1), []
         for piece, expected in zip(np.split(inputs, cuts), np.split(targets, cuts), strict=True):
@@ -226,6 +287,8 @@ def test_a_text_in_windows_equals_the_whole_text(name: str, cell: str) -> None:
             pieces.append(nats)
         np.testing.assert_allclose(np.concatenate(pieces), whole, atol=1e-5)
         assert_states_agree(state, last, atol=1e-5)
+    np.testing.assert_allclose(slow_nats(logits.astype(np.float64), targets), whole, atol=1e-5)
+    np.testing.assert_allclose(traced["h"][:, -1], [layer[0] for layer in last], atol=1e-5)
 
 
 @every_cell
@@ -368,6 +431,8 @@ def test_ids_and_states_of_the_wrong_size_are_refused(variant: str) -> None:
             lambda bad=bad: engine.nats(bad, good, state),
             lambda bad=bad: engine.nats(good, bad, state),
             lambda bad=bad: engine.logits(bad, state),
+            lambda bad=bad: engine.distribution(bad, state),
+            lambda bad=bad: engine.trace(bad, state, ["h"]),
         ):
             with pytest.raises(IndexError, match="expected 0 to V - 1"):
                 call()
@@ -385,6 +450,8 @@ def test_ids_and_states_of_the_wrong_size_are_refused(variant: str) -> None:
         lambda: engine.nats(good[:, :0], good[:, :0], engine.initial_state(0)),
         lambda: engine.logits(good, engine.initial_state(4)),
         lambda: engine.logits(good[:0], state),
+        lambda: engine.distribution(good, engine.initial_state(4)),
+        lambda: engine.trace(good, engine.initial_state(4), ["h"]),
         lambda: engine.sample(np.zeros((2, V)), state, np.zeros((1, 3)), temperature=1.0),
         lambda: engine.sample(np.zeros((3, V + 1)), state, np.zeros((1, 3)), temperature=1.0),
     ):

@@ -266,6 +266,40 @@ def test_a_cell_follows_its_formula(cell: str) -> None:
 
 
 @every_cell
+def test_gates_and_candidate_make_the_next_state(cell: str) -> None:
+    """The reported values are those of the step, by the update of each family of cells."""
+    layer = layer_of(cell)
+    x, state = random_inputs(layer)
+    with torch.no_grad():
+        y, after = layer(x[:1], state)
+        values = layer.gate_values(x[0], state)
+    names = layer.spec.blocks if len(layer.spec.signals) > 1 else ()
+    assert tuple(values) == names
+    if not names:
+        return
+    if "reset" in values:
+        new = values["candidate"] + values["update"] * (state[0] - values["candidate"])
+    elif "update" in values:
+        new = state[0] + values["update"] * (values["candidate"] - state[0])
+    else:
+        c = state[-1] if layer.spec.state == ("h", "c") else state[0]
+        add = values.get("input", 1.0 - values["forget"])
+        new = values["forget"] * c + add * values["candidate"]
+    cells = [
+        part for name, part in zip(layer.spec.state, after, strict=False) if name == "c"
+    ] or after
+    torch.testing.assert_close(new, cells[0])
+    squash = {"qrnn": lambda c: c, "lstm-layernorm": lambda c: layer_normed(layer, c)}
+    if "output" in values:
+        cell_output = squash.get(layer.settings.cell, torch.tanh)(cells[0])
+        torch.testing.assert_close(values["output"] * cell_output, y[0])
+
+
+def layer_normed(layer: RecurrentLayer, c: torch.Tensor) -> torch.Tensor:
+    return torch.tanh(F.layer_norm(c, c.shape[-1:], eps=1e-5) * layer.gain_c + layer.bias_c)
+
+
+@every_cell
 def test_gradients_equal_finite_differences(cell: str) -> None:
     layer = layer_of(cell)
     x, state = random_inputs(layer)

@@ -3,6 +3,7 @@
 Letters: B batch, T time, V vocabulary, H hidden. All backends return equal numbers, to rounding.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -49,6 +50,22 @@ class Backend(Protocol):
 
     def logits(self, inputs: Ids, state: State) -> tuple[Logits, State]:
         """Return logits (B, V) of the token after inputs (T, B), T > 0, and the state there."""
+
+    def distribution(self, inputs: Ids, state: State) -> tuple[Array, State]:
+        """Return logits (T, B, V) of the token after each input (T, B), T > 0, and the state.
+
+        Callers choose T so that this number of logits fits in memory.
+        """
+
+    def trace(
+        self, inputs: Ids, state: State, signals: Sequence[str]
+    ) -> tuple[dict[str, Array], State]:
+        """Return values of all units after each input (T, B), T > 0, and the state there.
+
+        `signals` are names of `CellSpec.signals`, such as h, c, or a gate of the step that read the
+        input. Each has shape (L, T, B, H); a layer with fewer units than another is filled up with
+        NaN. A mixture has the units of its first network; an n-gram model has none: UsageError.
+        """
 
 
 def check_entries(entries: Entries, vocab_size: int) -> None:

@@ -22,8 +22,8 @@ NEEDED = {
 """Processor features that each variant needs, by their names in Linux, the fastest first."""
 VARIABLE = "CHARLM_KERNELS"
 """Environment variable that names a variant, or `none`."""
-INTERFACE = 2
-"""Version of the functions in kernels/library.cpp; it grows when their arguments change."""
+INTERFACE = 3
+"""Version of the functions in kernels/library.cpp; it grows when they or their arguments change."""
 UNLIMITED = 2**20
 """Number of cores of a process without a limit from a control group."""
 
@@ -112,6 +112,10 @@ def _declare(library: ctypes.CDLL) -> None:
         handle, number, number, longs, longs, floats, doubles, *[ctypes.c_void_p] * 3,
     ]  # fmt: skip
     library.charlm_logits.argtypes = [handle, number, number, longs, floats, floats]
+    library.charlm_distribution.argtypes = [handle, number, number, longs, floats, floats]
+    library.charlm_trace.argtypes = [
+        handle, number, number, longs, floats, ctypes.POINTER(ctypes.c_void_p),
+    ]  # fmt: skip
     library.charlm_draw.argtypes = [
         handle, number, number, ctypes.c_double, number, number, doubles, floats, floats, longs,
         doubles,

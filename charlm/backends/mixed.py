@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from charlm.backends.interface import Backend, Entries, Ids, Logits, Nats, State
+from charlm.backends.interface import Array, Backend, Entries, Ids, Logits, Nats, State
 
 
 def mixed_nats(nats: Sequence[Nats], weights: Sequence[float]) -> Nats:
@@ -81,6 +81,28 @@ class MixedBackend:
         losses = [_losses(logits) for logits, _ in results]
         return -mixed_nats(losses, self.weights), _joined([after for _, after in results])
 
+    def distribution(self, inputs: Ids, state: State) -> tuple[Array, State]:
+        """See `Backend.distribution`; these are ln P."""
+        results = [
+            backend.distribution(inputs, own)
+            for backend, own in zip(self.backends, self._divided(state), strict=True)
+        ]
+        losses = [_losses(logits) for logits, _ in results]
+        log_p = -mixed_nats(losses, self.weights).astype(np.float32)
+        return log_p, _joined([after for _, after in results])
+
+    def trace(
+        self, inputs: Ids, state: State, signals: Sequence[str]
+    ) -> tuple[dict[str, Array], State]:
+        """See `Backend.trace`; these are the units of the first member."""
+        own, *others = self._divided(state)
+        values, after = self.backends[0].trace(inputs, own, signals)
+        rest = [
+            backend.logits(inputs, other)[1]
+            for backend, other in zip(self.backends[1:], others, strict=True)
+        ]
+        return values, _joined([after, *rest])
+
     def _divided(self, state: State) -> list[State]:
         """Return the state of each member."""
         ends = np.cumsum(self._layers).tolist()
@@ -91,7 +113,7 @@ def _joined(states: Sequence[State]) -> State:
     return tuple(layer for state in states for layer in state)
 
 
-def _losses(logits: Logits) -> Nats:
-    """Return -ln softmax of logits (B, V)."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.asarray(np.log(np.exp(shifted).sum(axis=1, keepdims=True)) - shifted)
+def _losses(logits: Logits | Array) -> Nats:
+    """Return -ln softmax of logits (..., V)."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    return np.asarray(np.log(np.exp(shifted).sum(axis=-1, keepdims=True)) - shifted)

@@ -4,7 +4,7 @@ import ctypes
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class NativeBackend:
         reread: Callable[[], Weights] | None = None,
     ) -> None:
         self.variant, self.kind = variant, kind
-        self._shape = weights.state_shape
+        self._shape, self._signals = weights.state_shape, CELLS[weights.cell].signals
         self.name = f"native {variant}" + ("" if kind == "fp32" else f" {kind}")
         self.vocab_size = self.logits_each = weights.vocab_size
         sizes = (layer.weight_ih.size + layer.weight_hh.size for layer in weights.layers)
@@ -144,6 +144,32 @@ class NativeBackend:
         inputs = _checked(inputs, self.vocab_size)
         self._call("charlm_logits", steps, batch_size, inputs, after, logits)
         return logits.astype(np.float64), self._state(after)
+
+    def distribution(self, inputs: Ids, state: State) -> tuple[Array, State]:
+        """See `Backend.distribution`."""
+        steps, batch_size = inputs.shape
+        after = _flat(state)
+        self._check_shapes(inputs, after, True)
+        logits = np.empty((steps, batch_size, self.vocab_size), np.float32)
+        inputs = _checked(inputs, self.vocab_size)
+        self._call("charlm_distribution", steps, batch_size, inputs, after, logits)
+        return logits, self._state(after)
+
+    def trace(
+        self, inputs: Ids, state: State, signals: Sequence[str]
+    ) -> tuple[dict[str, Array], State]:
+        """See `Backend.trace`."""
+        steps, batch_size = inputs.shape
+        after = _flat(state)
+        self._check_shapes(inputs, after, True)
+        layers, _, hidden = self._shape
+        shape = layers, steps, batch_size, hidden
+        values = {name: np.empty(shape, np.float32) for name in signals}
+        addresses = [values[name].ctypes.data if name in values else None for name in self._signals]
+        pointers = (ctypes.c_void_p * len(addresses))(*addresses)
+        inputs = _checked(inputs, self.vocab_size)
+        self._call("charlm_trace", steps, batch_size, inputs, after, pointers)
+        return values, self._state(after)
 
     def sample(
         self,

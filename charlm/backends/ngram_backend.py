@@ -1,10 +1,19 @@
 """The backend of n-gram models, whose state is the last tokens that were read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from charlm.backends.interface import Entries, Ids, Logits, Nats, State, check_entries
+from charlm.backends.interface import (
+    Array,
+    Entries,
+    Ids,
+    Logits,
+    Nats,
+    State,
+    check_entries,
+)
+from charlm.errors import UsageError
 from charlm.ngrams.model import NO_TOKEN, NgramModel
 
 MAX_LOGITS = 1 << 22
@@ -70,6 +79,21 @@ class NgramBackend:
         """See `Backend.logits`; they are ln P."""
         contexts, after = self._read(inputs[-self._width :], state)
         return self.model.distributions(contexts[:, -inputs.shape[1] :]), after
+
+    def distribution(self, inputs: Ids, state: State) -> tuple[Array, State]:
+        """See `Backend.distribution`; these are ln P."""
+        contexts, after = self._read(inputs, state)
+        log_p = np.empty((inputs.size, self.vocab_size), np.float32)
+        for span, rows in self._distributions(contexts):
+            log_p[span] = rows
+        return log_p.reshape(*inputs.shape, self.vocab_size), after
+
+    def trace(self, _: Ids, __: State, signals: Sequence[str]) -> tuple[dict[str, Array], State]:
+        """Raise UsageError."""
+        raise UsageError(
+            f"an n-gram model has no units, so no {' or '.join(signals)}; expected a network. Name "
+            "another run"
+        )
 
     def _read(self, inputs: Ids, state: State) -> tuple[Ids, State]:
         """Return the contexts (n-1, T B) after each input, and the state after all."""

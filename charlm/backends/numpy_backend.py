@@ -4,7 +4,7 @@ Formulas as in torch.nn: i, f, g, o for the LSTM; r, z, n for the GRU, whose res
 the recurrent product.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -22,8 +22,10 @@ from charlm.backends.weights import LayerWeights, Weights
 from charlm.config.cells import CELLS
 from charlm.config.class_path import resolve
 
-Step = Callable[[LayerWeights, Array, LayerState], LayerState]
-"""A function of the weights, W x + b of one step, and the state before it; see `CellSpec`."""
+Step = Callable[[LayerWeights, Array, LayerState], tuple[LayerState, tuple[Array, ...]]]
+"""A function of the weights, W x + b of one step, and the state before it; see `CellSpec`.
+
+It returns the state after the step and the values of the gates and the candidate."""
 
 
 class NumpyBackend:
@@ -68,48 +70,81 @@ class NumpyBackend:
         hidden, after = self._read(inputs, state)
         return self._logits(hidden[-1]).astype(np.float64), after
 
+    def distribution(self, inputs: Ids, state: State) -> tuple[Array, State]:
+        """See `Backend.distribution`."""
+        hidden, after = self._read(inputs, state)
+        return self._logits(hidden), after
+
+    def trace(
+        self, inputs: Ids, state: State, signals: Sequence[str]
+    ) -> tuple[dict[str, Array], State]:
+        """See `Backend.trace`."""
+        names = CELLS[self.weights.cell].signals
+        layers, after = self._layers(inputs, state, len(names))
+        places = [names.index(name) for name in signals]
+        return {
+            name: np.stack([values[:, place] for values in layers])
+            for name, place in zip(signals, places, strict=True)
+        }, after
+
     def _logits(self, hidden: Array) -> Array:
         return hidden @ self.weights.output.T + self.weights.output_bias
 
     def _read(self, inputs: Ids, state: State) -> tuple[Array, State]:
         """Return hidden vectors (T, B, H) of the last layer, and the state after the inputs."""
+        layers, after = self._layers(inputs, state, 1)
+        return layers[-1][:, 0], after
+
+    def _layers(self, inputs: Ids, state: State, kept: int) -> tuple[list[Array], State]:
+        """Return the first signals of each layer, (T, kept, B, H), and the state after the inputs.
+
+        The order is that of `CellSpec.signals`; h is the first one.
+        """
         weights = self.weights
         step: Step = resolve(CELLS[weights.cell].numpy_step)
         x = weights.embedding[inputs]  # (T, B, E)
-        after = []
+        layers, after = [], []
         for layer, layer_state in zip(weights.layers, state, strict=True):
-            outputs = []
+            values = []
             for from_input in x @ layer.weight_ih.T + layer.bias_ih:
-                layer_state = step(layer, from_input, layer_state)
-                outputs.append(layer_state[0])
-            x = np.stack(outputs)
+                layer_state, blocks = step(layer, from_input, layer_state)
+                values.append([*layer_state, *blocks][:kept])
+            layers.append(np.array(values))
+            x = layers[-1][:, 0]
             after.append(layer_state)
-        return x, tuple(after)
+        return layers, tuple(after)
 
 
-def rnn_step(layer: LayerWeights, from_input: Array, state: LayerState) -> LayerState:
-    """Return the state of an Elman layer after one step."""
+def rnn_step(
+    layer: LayerWeights, from_input: Array, state: LayerState
+) -> tuple[LayerState, tuple[Array, ...]]:
+    """Return the state of an Elman layer after one step; it has no gates."""
     (h,) = state
-    return (np.tanh(from_input + h @ layer.weight_hh.T + layer.bias_hh),)
+    return (np.tanh(from_input + h @ layer.weight_hh.T + layer.bias_hh),), ()
 
 
-def lstm_step(layer: LayerWeights, from_input: Array, state: LayerState) -> LayerState:
-    """Return the state of an LSTM layer after one step."""
+def lstm_step(
+    layer: LayerWeights, from_input: Array, state: LayerState
+) -> tuple[LayerState, tuple[Array, ...]]:
+    """Return the state of an LSTM layer after one step, and i, f, g, o."""
     h, c = state
     gates = from_input + h @ layer.weight_hh.T + layer.bias_hh
     i, f, g, o = np.split(gates, 4, axis=1)
-    c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
-    return _sigmoid(o) * np.tanh(c), c
+    i, f, g, o = _sigmoid(i), _sigmoid(f), np.tanh(g), _sigmoid(o)
+    c = f * c + i * g
+    return (o * np.tanh(c), c), (i, f, g, o)
 
 
-def gru_step(layer: LayerWeights, from_input: Array, state: LayerState) -> LayerState:
-    """Return the state of a GRU layer after one step."""
+def gru_step(
+    layer: LayerWeights, from_input: Array, state: LayerState
+) -> tuple[LayerState, tuple[Array, ...]]:
+    """Return the state of a GRU layer after one step, and r, z, n."""
     (h,) = state
     rx, zx, nx = np.split(from_input, 3, axis=1)
     rh, zh, nh = np.split(h @ layer.weight_hh.T + layer.bias_hh, 3, axis=1)
     r, z = _sigmoid(rx + rh), _sigmoid(zx + zh)
     n = np.tanh(nx + r * nh)
-    return (n + z * (h - n),)
+    return (n + z * (h - n),), (r, z, n)
 
 
 def _log_sum_exp(logits: Array) -> Nats:

@@ -9,6 +9,18 @@ from dataclasses import dataclass
 CANDIDATE = "candidate"
 """Name of the block of rows that proposes new values; other blocks are gates from 0 to 1."""
 
+SIGNALS = {
+    "h": "output of the layer",
+    "c": "cell",
+    "i": "input gate",
+    "f": "forget gate",
+    "o": "output gate",
+    "r": "reset gate",
+    "z": "update gate",
+    "g": "candidate",
+}
+"""Values of a unit at each step, by the letter that `--signal` takes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CellSpec:
@@ -43,6 +55,17 @@ class CellSpec:
     """True if measured runs of it let a plan predict the loss."""
     gradient_advice: str = "Use a longer --bptt"
     """Advice for vanishing gradients."""
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """Signals that a layer has, in the order of the state and the blocks; see SIGNALS.
+
+        The candidate of a cell without gates is its output.
+        """
+        letters = {name: letter for letter, name in SIGNALS.items()}
+        blocks = [letters.get(f"{name} gate", "g") for name in self.blocks]
+        cell = ["c"] if "c" in self.state else []
+        return ("h", *cell, *(blocks if len(blocks) > 1 else []))
 
     @property
     def forget_gate(self) -> int | None:

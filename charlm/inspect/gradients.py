@@ -5,12 +5,10 @@ with k if gradients vanish and grows if they explode
 (Bengio et al. 1994; Pascanu et al. 2013).
 """
 
-import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from charlm.config.cells import CELLS
+from charlm.config.cells import CANDIDATE, CELLS
 from charlm.config.settings import Settings
 from charlm.errors import CorpusError
 from charlm.nn.encoder import State
-from charlm.nn.layers import RecurrentLayer
+from charlm.nn.layers import Call, RecurrentLayer, recorded_calls
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.phases import phase
 from charlm.runs.layout import METRICS, read_metrics
@@ -176,7 +174,8 @@ def window_flows(model: RecurrentLanguageModel, windows: Tensor, state: State) -
 
     The windows start from `state`; the largest lag, T - 2, is the state after their first tokens.
     """
-    with _recorded_inputs(model) as inputs:
+    layers = model.recurrent_layers()
+    with recorded_calls(layers) as calls:
         states, logits = _stepped(model, windows[:-1], state)
     loss = F.cross_entropy(logits[-1], windows[-1], reduction="sum")
     flat = [tensor for state in states for layer in state for tensor in layer]
@@ -187,24 +186,11 @@ def window_flows(model: RecurrentLanguageModel, windows: Tensor, state: State) -
         LayerFlow(
             norms=[_norm(step[number]) for step in reversed(by_step)],
             hidden_norms=[_norm(step[number][:1]) for step in reversed(by_step)],
-            gates=_saturation(layer, inputs[number]),
+            gates=_saturation(layer, calls[number]),
             radii=spectral_radii(layer),
         )
-        for number, layer in enumerate(model.recurrent_layers())
+        for number, layer in enumerate(layers)
     ]
-
-
-@contextlib.contextmanager
-def _recorded_inputs(model: RecurrentLanguageModel) -> Iterator[list[list[Any]]]:
-    """Record the inputs of each layer, as a list of (x, state), until the context ends."""
-    layers = model.recurrent_layers()
-    inputs: list[list[Any]] = [[] for _ in layers]
-    with contextlib.ExitStack() as hooks:
-        for layer, calls in zip(layers, inputs, strict=True):
-            hooks.enter_context(
-                layer.register_forward_pre_hook(lambda _, call, calls=calls: calls.append(call))
-            )
-        yield inputs
 
 
 def _stepped(
@@ -239,11 +225,12 @@ def _norm(gradients: Sequence[Tensor]) -> float:
 
 
 @torch.no_grad()
-def _saturation(layer: RecurrentLayer, inputs: list[Any]) -> dict[str, tuple[float, float]]:
+def _saturation(layer: RecurrentLayer, calls: list[Call]) -> dict[str, tuple[float, float]]:
     values: dict[str, list[Tensor]] = {}
-    for x, state in inputs:
+    for x, state, _ in calls:
         for name, gate in layer.gate_values(x[0], state).items():
             values.setdefault(name, []).append(gate)
+    values.pop(CANDIDATE, None)
     fractions = {}
     for name, gates in values.items():
         stacked = torch.stack(gates)

@@ -1,6 +1,7 @@
 """The interface of recurrent layers: a sequence and a state in, a sequence and a state out."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +14,9 @@ from charlm.nn.initialisation import input_initialiser, recurrent_initialiser
 
 LayerState = tuple[Tensor, ...]
 """The state of a layer, such as (h, c) for an LSTM; each tensor has shape (B, H)."""
+
+Call = tuple[Tensor, LayerState, Tensor]
+"""One call of a layer: x (T, B, E), the state before it, and the output (T, B, H)."""
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -55,7 +59,10 @@ class RecurrentLayer(nn.Module):
         raise NotImplementedError
 
     def gate_values(self, x: Tensor, state: LayerState) -> dict[str, Tensor]:  # noqa: ARG002
-        """Return the gates (B, H) of one step by name; empty for cells without such a report."""
+        """Return the gates and the candidate (B, H) of one step, in the order of `CellSpec.blocks`.
+
+        Empty for cells without gates.
+        """
         return {}
 
     @torch.no_grad()
@@ -75,6 +82,39 @@ class RecurrentLayer(nn.Module):
             begin = self.spec.forget_gate * self.hidden_size
             bias = self.get_parameter(self.gate_bias)
             bias[begin : begin + self.hidden_size] = self.settings.forget_bias
+
+
+@contextlib.contextmanager
+def recorded_calls(layers: Sequence[RecurrentLayer]) -> Iterator[list[list[Call]]]:
+    """Record the calls of each layer until the context ends."""
+    calls: list[list[Call]] = [[] for _ in layers]
+    with contextlib.ExitStack() as hooks:
+        for layer, own in zip(layers, calls, strict=True):
+
+            def record(_: nn.Module, inputs: Any, result: Any, own: list[Call] = own) -> None:
+                """Append the arguments of a call and its output."""
+                own.append((*inputs, result[0]))
+
+            hooks.enter_context(layer.register_forward_hook(record))
+        yield calls
+
+
+def layer_signals(
+    layer: RecurrentLayer, calls: Sequence[Call], states: Sequence[LayerState]
+) -> dict[str, Tensor]:
+    """Return the signals of a layer, (T, B, H) each, from its calls of one step and the states.
+
+    `states` are those after the steps, of which zoneout may keep a part.
+    """
+    inputs, before, outputs = zip(*calls, strict=True)
+    x = torch.cat(inputs)  # (T, B, E)
+    state = [torch.stack(tensors).flatten(0, 1) for tensors in zip(*before, strict=True)]
+    after = [torch.stack(tensors) for tensors in zip(*states, strict=True)]
+    values = {"h": torch.cat(outputs)} | dict(zip(layer.spec.state, after, strict=False))
+    gates = layer.gate_values(x.flatten(0, 1), tuple(state)).values()
+    for name, gate in zip(reversed(layer.spec.signals), reversed(gates), strict=False):
+        values[name] = gate.view(*x.shape[:2], layer.hidden_size)
+    return values
 
 
 def build_layer(input_size: int, hidden_size: int, settings: ModelSettings) -> RecurrentLayer:

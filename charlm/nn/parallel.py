@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from charlm.config.cells import CANDIDATE
 from charlm.config.model import ModelSettings
 from charlm.nn.layers import LayerState, RecurrentLayer, empty_parameter
 
@@ -49,10 +50,14 @@ class MinGru(LinearLayer):
 
     def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """See `RecurrentLayer.forward`."""
-        z, candidate = widened(F.linear(x, self.weight_ih, self.bias)).chunk(2, dim=-1)
-        z = torch.sigmoid(z)
-        h = scanned(1.0 - z, z * positive(candidate), widened(state[0]))
+        z, candidate = self.gate_values(x, state).values()
+        h = scanned(1.0 - z, z * candidate, widened(state[0]))
         return h.to(x.dtype), (h[-1],)
+
+    def gate_values(self, x: Tensor, state: LayerState) -> dict[str, Tensor]:  # noqa: ARG002
+        """See `RecurrentLayer.gate_values`; x may also be all steps (T, B, E)."""
+        z, candidate = widened(F.linear(x, self.weight_ih, self.bias)).chunk(2, dim=-1)
+        return {"update": torch.sigmoid(z), CANDIDATE: positive(candidate)}
 
 
 class MinLstm(LinearLayer):
@@ -63,11 +68,16 @@ class MinLstm(LinearLayer):
 
     def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """See `RecurrentLayer.forward`."""
+        keep, add, candidate = self.gate_values(x, state).values()
+        h = scanned(keep, add * candidate, widened(state[0]))
+        return h.to(x.dtype), (h[-1],)
+
+    def gate_values(self, x: Tensor, state: LayerState) -> dict[str, Tensor]:  # noqa: ARG002
+        """See `RecurrentLayer.gate_values`; x may also be all steps (T, B, E)."""
         f, i, candidate = widened(F.linear(x, self.weight_ih, self.bias)).chunk(3, dim=-1)
         # f / (f + i) = sigmoid(ln f - ln i), which does not divide small numbers by each other
         keep = torch.sigmoid(F.logsigmoid(f) - F.logsigmoid(i))
-        h = scanned(keep, (1.0 - keep) * positive(candidate), widened(state[0]))
-        return h.to(x.dtype), (h[-1],)
+        return {"forget": keep, "input": 1.0 - keep, CANDIDATE: positive(candidate)}
 
 
 class Qrnn(LinearLayer):
@@ -89,12 +99,16 @@ class Qrnn(LinearLayer):
 
     def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """See `RecurrentLayer.forward`."""
+        before = [torch.cat([part[None].to(x.dtype), x[:-1]]) for part in state[1:]]
+        z, f, o = self.gate_values(x, (state[0], *before)).values()
+        cells = scanned(f, (1.0 - f) * z, widened(state[0]))
+        after = (cells[-1], widened(x[-1]))[: self.settings.qrnn_window]
+        return (o * cells).to(x.dtype), after
+
+    def gate_values(self, x: Tensor, state: LayerState) -> dict[str, Tensor]:
+        """See `RecurrentLayer.gate_values`; x may also be all steps (T, B, E)."""
         blocks = F.linear(x, self.weight_ih, self.bias)
-        if self.settings.qrnn_window == 2:
-            before = torch.cat([state[1][None].to(x.dtype), x[:-1]])
+        for before in state[1:]:
             blocks = blocks + F.linear(before, self.weight_before)
         z, f, o = widened(blocks).chunk(3, dim=-1)
-        f = torch.sigmoid(f)
-        cells = scanned(f, (1.0 - f) * torch.tanh(z), widened(state[0]))
-        after = (cells[-1], widened(x[-1]))[: self.settings.qrnn_window]
-        return (torch.sigmoid(o) * cells).to(x.dtype), after
+        return {CANDIDATE: torch.tanh(z), "forget": torch.sigmoid(f), "output": torch.sigmoid(o)}

@@ -12,8 +12,8 @@ from charlm.config.model import ModelSettings
 from charlm.nn.layers import LayerState, RecurrentLayer, empty_parameter
 
 
-def lstm_update(gates: Tensor, c: Tensor, capped: bool = False) -> LayerState:
-    """Return h' and c' of an LSTM: c' = f * c + i * g, h' = o * tanh(c').
+def lstm_blocks(gates: Tensor, capped: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return i, f, g, o (B, H) of an LSTM from W x + U h + b (B, 4H).
 
     With `capped`, the input gate is at most 1 - f (Melis et al. 2018, section 2), so that the cell
     stays within [-1, 1].
@@ -22,12 +22,21 @@ def lstm_update(gates: Tensor, c: Tensor, capped: bool = False) -> LayerState:
     f, i = torch.sigmoid(f), torch.sigmoid(i)
     if capped:
         i = torch.minimum(i, 1.0 - f)
-    c = f * c + i * torch.tanh(g)
-    return torch.sigmoid(o) * torch.tanh(c), c
+    return i, f, torch.tanh(g), torch.sigmoid(o)
+
+
+def lstm_update(gates: Tensor, c: Tensor, capped: bool = False) -> LayerState:
+    """Return h' and c' of an LSTM: c' = f * c + i * g, h' = o * tanh(c')."""
+    i, f, g, o = lstm_blocks(gates, capped)
+    c = f * c + i * g
+    return o * torch.tanh(c), c
 
 
 class StepwiseLstm(RecurrentLayer):
     """An LSTM computed in a loop over steps, after one product for the inputs of all steps."""
+
+    capped = False
+    """True if the input gate is at most 1 - f; see `lstm_blocks`."""
 
     def __init__(self, input_size: int, hidden_size: int, settings: ModelSettings) -> None:
         super().__init__(input_size, hidden_size, settings)
@@ -47,9 +56,18 @@ class StepwiseLstm(RecurrentLayer):
         """Return the part of the gates that depends on inputs alone: W x + b, (T, B, 4H)."""
         return F.linear(x, self.weight_ih, self.bias)
 
+    def gates(self, from_input: Tensor, state: LayerState) -> Tensor:
+        """Return i, f, g, o before their squashing functions, (B, 4H); arguments as in `step`."""
+        return from_input + F.linear(state[0], self.weight_hh)
+
     def step(self, from_input: Tensor, state: LayerState) -> LayerState:
         """Return the state after one step; `from_input` is the step's row of `project`."""
-        raise NotImplementedError
+        return lstm_update(self.gates(from_input, state), state[1], self.capped)
+
+    def gate_values(self, x: Tensor, state: LayerState) -> dict[str, Tensor]:
+        """See `RecurrentLayer.gate_values`."""
+        gates = self.gates(self.project(x[None])[0], state)
+        return dict(zip(self.spec.blocks, lstm_blocks(gates, self.capped), strict=True))
 
 
 class PeepholeLstm(StepwiseLstm):
@@ -71,6 +89,14 @@ class PeepholeLstm(StepwiseLstm):
         c = torch.sigmoid(f + p[1] * c) * c + torch.sigmoid(i + p[0] * c) * torch.tanh(g)
         return torch.sigmoid(o + p[2] * c) * torch.tanh(c), c
 
+    def gate_values(self, x: Tensor, state: LayerState) -> dict[str, Tensor]:
+        """See `RecurrentLayer.gate_values`."""
+        from_input, p = self.project(x[None])[0], self.peephole
+        c, after = state[1], self.step(from_input, state)[1]
+        seen = torch.cat([p[0] * c, p[1] * c, torch.zeros_like(c), p[2] * after], dim=-1)
+        gates = self.gates(from_input, state) + seen
+        return dict(zip(self.spec.blocks, lstm_blocks(gates), strict=True))
+
 
 class LayerNormLstm(StepwiseLstm):
     """Normalised gates and cell (Ba et al. 2016, equations 20 to 22).
@@ -90,14 +116,16 @@ class LayerNormLstm(StepwiseLstm):
         """Return LN(W x) + b, (T, B, 4H)."""
         return normalised(F.linear(x, self.weight_ih)) * self.gain_ih + self.bias
 
+    def gates(self, from_input: Tensor, state: LayerState) -> Tensor:
+        """See the class."""
+        return from_input + normalised(F.linear(state[0], self.weight_hh)) * self.gain_hh
+
     def step(self, from_input: Tensor, state: LayerState) -> LayerState:
         """See the class."""
-        h, c = state
-        recurrent = normalised(F.linear(h, self.weight_hh)) * self.gain_hh
-        i, f, g, o = (from_input + recurrent).chunk(4, dim=-1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        i, f, g, o = lstm_blocks(self.gates(from_input, state))
+        c = f * state[1] + i * g
         normal_c = normalised(c) * self.gain_c + self.bias_c
-        return torch.sigmoid(o) * torch.tanh(normal_c), c
+        return o * torch.tanh(normal_c), c
 
 
 def normalised(x: Tensor) -> Tensor:
@@ -108,10 +136,7 @@ def normalised(x: Tensor) -> Tensor:
 class CappedLstm(StepwiseLstm):
     """An input gate of at most 1 - f: c' = f * c + min(i, 1 - f) * g."""
 
-    def step(self, from_input: Tensor, state: LayerState) -> LayerState:
-        """See the class."""
-        h, c = state
-        return lstm_update(from_input + F.linear(h, self.weight_hh), c, capped=True)
+    capped = True
 
 
 class MultiplicativeLstm(StepwiseLstm):
@@ -130,12 +155,11 @@ class MultiplicativeLstm(StepwiseLstm):
         bias = torch.cat([self.bias, self.bias.new_zeros(self.hidden_size)])
         return F.linear(x, torch.cat([self.weight_ih, self.weight_mx])) + bias
 
-    def step(self, from_input: Tensor, state: LayerState) -> LayerState:
+    def gates(self, from_input: Tensor, state: LayerState) -> Tensor:
         """See the class."""
-        h, c = state
         gates, factor = from_input[:, : 4 * self.hidden_size], from_input[:, 4 * self.hidden_size :]
-        m = factor * F.linear(h, self.weight_mh)
-        return lstm_update(gates + F.linear(m, self.weight_hh), c)
+        m = factor * F.linear(state[0], self.weight_mh)
+        return gates + F.linear(m, self.weight_hh)
 
 
 class MogrifierLstm(StepwiseLstm):
@@ -149,6 +173,7 @@ class MogrifierLstm(StepwiseLstm):
 
     def __init__(self, input_size: int, hidden_size: int, settings: ModelSettings) -> None:
         super().__init__(input_size, hidden_size, settings)
+        self.capped = settings.cap_input_gate
         sizes = (hidden_size, input_size), (input_size, hidden_size)
         self.gating = nn.ModuleList(
             Gating(*sizes[number % 2], self.settings.mogrifier_rank)
@@ -159,17 +184,15 @@ class MogrifierLstm(StepwiseLstm):
         """Return the inputs as they are, (T, B, E)."""
         return x
 
-    def step(self, from_input: Tensor, state: LayerState) -> LayerState:
+    def gates(self, from_input: Tensor, state: LayerState) -> Tensor:
         """See the class."""
-        h, c = state
-        x = from_input
+        x, h = from_input, state[0]
         for number, gating in enumerate(self.gating):
             if number % 2 == 0:
                 x = gating(h) * x
             else:
                 h = gating(x) * h
-        gates = F.linear(x, self.weight_ih, self.bias) + F.linear(h, self.weight_hh)
-        return lstm_update(gates, c, self.settings.cap_input_gate)
+        return F.linear(x, self.weight_ih, self.bias) + F.linear(h, self.weight_hh)
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:

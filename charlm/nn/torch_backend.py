@@ -1,6 +1,6 @@
 """The backend of torch's layers: every cell, on any device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from charlm.backends.interface import Array, Entries, Ids, Logits, Nats, State, check_entries
 from charlm.nn import encoder
+from charlm.nn.layers import layer_signals, recorded_calls
 from charlm.nn.model import RecurrentLanguageModel
 
 Result = TypeVar("Result")
@@ -69,6 +70,31 @@ class TorchBackend:
         return self._read(
             inputs, state, lambda _, logits: logits[-1].cpu().double().numpy(), last=1
         )
+
+    def distribution(self, inputs: Ids, state: State) -> tuple[Array, State]:
+        """See `Backend.distribution`."""
+        return self._read(inputs, state, lambda _, logits: logits.cpu().numpy())
+
+    @torch.inference_mode()
+    def trace(
+        self, inputs: Ids, state: State, signals: Sequence[str]
+    ) -> tuple[dict[str, Array], State]:
+        """See `Backend.trace`; the model reads one step after another."""
+        now = tuple(tuple(self._tensor(array) for array in layer) for layer in state)
+        layers = self.model.recurrent_layers()
+        with recorded_calls(layers) as calls:
+            states = []
+            for ids in self._tensor(inputs).unbind(0):
+                _, _, now = self.model.read(ids[None], now)
+                states.append(now)
+        shape = len(layers), *inputs.shape, max(layer.hidden_size for layer in layers)
+        values = {name: np.full(shape, np.nan, np.float32) for name in signals}
+        for number, layer in enumerate(layers):
+            after = [step[number] for step in states]
+            for name, array in layer_signals(layer, calls[number], after).items():
+                if name in values:
+                    values[name][number, :, :, : layer.hidden_size] = array.float().cpu()
+        return values, _arrays(now)
 
     def contexts(self, inputs: Ids, targets: Ids, state: State) -> tuple[Array, Nats, State]:
         """Return the output layer's inputs (T, B, H), the nats of the targets, and the state."""

@@ -36,13 +36,22 @@ class TorchLayer(RecurrentLayer):
         return y, tuple(tensor.squeeze(0) for tensor in after)
 
     def gate_values(self, x: Tensor, state: LayerState) -> dict[str, Tensor]:
-        """See `RecurrentLayer.gate_values`; each gate is sigmoid(W x + U h + b)."""
+        """See `RecurrentLayer.gate_values`; each gate is sigmoid(W x + U h + b).
+
+        The candidate is tanh(W x + U h + b), where the reset gate of a GRU multiplies U h + b.
+        """
         weights = dict(self.rnn.named_parameters())
         from_input = F.linear(x, weights["weight_ih_l0"], weights["bias_ih_l0"])
         from_state = F.linear(state[0], weights["weight_hh_l0"], weights["bias_hh_l0"])
-        values = torch.sigmoid(from_input + from_state).chunk(len(self.spec.blocks), dim=-1)
-        blocks = zip(self.spec.blocks, values, strict=True)
-        return {name: value for name, value in blocks if name != CANDIDATE}
+        blocks = self.spec.blocks
+        sides = [side.chunk(len(blocks), dim=-1) for side in (from_input, from_state)]
+        values: dict[str, Tensor] = {}
+        for name, left, right in zip(blocks, *sides, strict=True):
+            if name == CANDIDATE:
+                values[name] = torch.tanh(left + right * values.get("reset", 1.0))
+            else:
+                values[name] = torch.sigmoid(left + right)
+        return values
 
 
 class ElmanLayer(TorchLayer):
@@ -51,6 +60,10 @@ class ElmanLayer(TorchLayer):
     def options(self) -> dict[str, str]:
         """Return the nonlinearity."""
         return {"nonlinearity": self.settings.nonlinearity}
+
+    def gate_values(self, x: Tensor, state: LayerState) -> dict[str, Tensor]:
+        """Return nothing: there are no gates."""
+        return RecurrentLayer.gate_values(self, x, state)
 
 
 class LstmLayer(TorchLayer):

@@ -95,7 +95,7 @@ int charlm_new(int cell, int layers, int embedding, int hidden, int vocab, int k
 }
 
 // Version of the functions in this file; equal to INTERFACE in kernel_library.py.
-int charlm_interface() { return 2; }
+int charlm_interface() { return 3; }
 
 void charlm_free(void* handle) { delete static_cast<Net*>(handle); }
 
@@ -159,6 +159,46 @@ int charlm_logits(void* handle, int steps, int rows, const int64_t* inputs, floa
         copy_logits(net, rows, logits);
         save_state(net, rows, state);
     });
+}
+
+// Logits [steps][rows][V] after each of the inputs [steps][rows].
+int charlm_distribution(void* handle, int steps, int rows, const int64_t* inputs, float* state,
+                        float* logits) {
+    return guarded([&] {
+        Net& net = *static_cast<Net*>(handle);
+        load_state(net, rows, state);
+        const int at_once = chunk_steps(rows);
+        for (int begin = 0; begin < steps; begin += at_once) {
+            const int count = steps - begin < at_once ? steps - begin : at_once;
+            read_chunk(net, count, rows, inputs + size_t(begin) * rows);
+            for (int first = 0; first < count * rows; first += LOGIT_ROWS) {
+                const int rest = count * rows - first, some = rest < LOGIT_ROWS ? rest : LOGIT_ROWS;
+                team_logits(net, net.y.get() + size_t(first) * net.padded, some);
+                copy_logits(net, some, logits + (size_t(begin) * rows + first) * net.vocab);
+            }
+        }
+        save_state(net, rows, state);
+    });
+}
+
+// Values of the units after each of the inputs [steps][rows]; `signals` as in Trace.
+int charlm_trace(void* handle, int steps, int rows, const int64_t* inputs, float* state,
+                 float* const* signals) {
+    Net& net = *static_cast<Net*>(handle);
+    const int status = guarded([&] {
+        Trace trace{signals, steps, rows, 0};
+        net.trace = &trace;
+        load_state(net, rows, state);
+        const int at_once = chunk_steps(rows);
+        for (; trace.begin < steps; trace.begin += at_once) {
+            const int rest = steps - trace.begin;
+            read_chunk(net, rest < at_once ? rest : at_once, rows,
+                       inputs + size_t(trace.begin) * rows);
+        }
+        save_state(net, rows, state);
+    });
+    net.trace = nullptr;
+    return status;
 }
 
 // Draw `steps` tokens for each row, from logits [rows][V] (for the next token; replaced by the last

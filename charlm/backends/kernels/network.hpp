@@ -26,6 +26,13 @@ struct LayerState {
     Buffer<float> h[2], c;
 };
 
+// The arrays that take the values of every step, for each signal (h, c if there is one, the gates)
+// [layer][step][row][hidden], or null.
+struct Trace {
+    float* const* signals;
+    int steps, rows, begin;  // begin: the step at which the chunk begins
+};
+
 struct Net {
     Cell cell;
     int gates, tensors, hidden, padded, groups, vocab;  // tensors: in the state of a layer
@@ -40,8 +47,10 @@ struct Net {
     Buffer<float> x, y, side, logits, scales, state_scales;
     Buffer<uint8_t> bytes, state_bytes;
     std::vector<LayerState> state;
+    const Trace* trace = nullptr;
 
     bool uses_table() const { return layers[0].table.size != 0; }
+    int signals() const { return tensors + (gates > 1 ? gates : 0); }
     int width() const { return groups * gates * PANEL; }
     // torch's row of output o of the panels, or -1 for padding.
     int row_of(int o) const {

@@ -6,12 +6,16 @@
 
 namespace {
 
-// New state of 16 units from both sides of their gates; the formulas of torch.nn.
+// New state of 16 units from both sides of their gates; the formulas of torch.nn. With blocks, also
+// the values of the gates, [gate][16].
 inline void pointwise(Cell cell, const float* in, const float* rec, const float* rec_bias,
-                      const float* h_before, float* c, float* h) {
+                      const float* h_before, float* c, float* h, float* blocks) {
     for (int v = 0; v < VECTORS; v++) {
         auto gate = [&](const float* from, int g) {
             return load<vf>(from + g * PANEL + v * LANES);
+        };
+        auto keep = [&](int g, vf value) {
+            if (blocks) store(blocks + g * PANEL + v * LANES, value);
         };
         if (cell == LSTM) {
             const vf i = sigmoid_of(gate(in, 0) + gate(rec, 0));
@@ -21,15 +25,33 @@ inline void pointwise(Cell cell, const float* in, const float* rec, const float*
             const vf next = f * load<vf>(c + v * LANES) + i * g;
             store(c + v * LANES, next);
             store(h + v * LANES, o * tanh_of(next));
+            keep(0, i), keep(1, f), keep(2, g), keep(3, o);
         } else if (cell == GRU) {
             const vf r = sigmoid_of(gate(in, 0) + gate(rec, 0) + gate(rec_bias, 0));
             const vf z = sigmoid_of(gate(in, 1) + gate(rec, 1) + gate(rec_bias, 1));
             const vf n = tanh_of(gate(in, 2) + r * (gate(rec, 2) + gate(rec_bias, 2)));
             const vf before = load<vf>(h_before + v * LANES);
             store(h + v * LANES, n + z * (before - n));
+            keep(0, r), keep(1, z), keep(2, n);
         } else {
             store(h + v * LANES, tanh_of(gate(in, 0) + gate(rec, 0)));
         }
+    }
+}
+
+// Store the values of 16 units after step t of a chunk where net.trace wants them.
+void record(const Net& net, int layer, int t, int row, int group, const float* h, const float* c,
+            const float* blocks) {
+    const Trace& trace = *net.trace;
+    const int first = group * PANEL, rest = net.hidden - first;
+    const size_t step = size_t(layer) * trace.steps + trace.begin + t;
+    const size_t place = (step * trace.rows + row) * net.hidden + first;
+    for (int signal = 0; signal < net.signals(); signal++) {
+        const int block = signal - net.tensors;
+        const float* from = block >= 0 ? blocks + block * PANEL : signal ? c : h;
+        if (trace.signals[signal])
+            std::memcpy(trace.signals[signal] + place, from,
+                        sizeof(float) * (rest < PANEL ? rest : PANEL));
     }
 }
 
@@ -70,7 +92,7 @@ void run_steps(Net& net, int number, int steps, int rows, const InputSide& in_of
     const Layer& layer = net.layers[number];
     LayerState& state = net.state[number];
     const Range mine = range_of(net.groups, id, net.team->count());
-    float scratch[MAX_ROWS * 4 * PANEL];
+    float scratch[MAX_ROWS * 4 * PANEL], blocks[4 * PANEL];
     for (int t = 0; t < steps; t++) {
         const float* before = state.h[t % 2].get();
         float* after = state.h[1 - t % 2].get();
@@ -87,7 +109,10 @@ void run_steps(Net& net, int number, int steps, int rows, const InputSide& in_of
                     pointwise(net.cell, in_of(row) + group * gates * PANEL,
                               scratch + m * gates * PANEL,
                               layer.hidden_bias.get() + group * gates * PANEL, before + unit,
-                              state.c.get() + unit, after + unit);
+                              state.c.get() + unit, after + unit, net.trace ? blocks : nullptr);
+                    if (net.trace)
+                        record(net, number, t, r + m, group, after + unit, state.c.get() + unit,
+                               blocks);
                     std::memcpy(net.y.get() + row * padded + group * PANEL, after + unit,
                                 sizeof(float) * PANEL);
                 }
