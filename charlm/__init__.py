@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from charlm.api.ngrams import ngram
     from charlm.api.pairs import pairs
     from charlm.api.rescoring import rescore, tune_weights
+    from charlm.api.runs import list_runs
     from charlm.api.training import fit, train
     from charlm.errors import CharlmError
     from charlm.units import Tally
@@ -34,6 +35,7 @@ _HOMES = {
     "Model": "charlm.api.model",
     "Tally": "charlm.units",
     "fit": "charlm.api.training",
+    "list_runs": "charlm.api.runs",
     "load": "charlm.api.loading",
     "ngram": "charlm.api.ngrams",
     "pairs": "charlm.api.pairs",
@@ -42,8 +44,8 @@ _HOMES = {
     "tune_weights": "charlm.api.rescoring",
 }
 __all__ = [
-    "CharlmError", "Model", "Tally", "__version__", "fit", "load", "ngram", "pairs", "rescore",
-    "train", "tune_weights",
+    "CharlmError", "Model", "Tally", "__version__", "fit", "list_runs", "load", "ngram", "pairs",
+    "rescore", "train", "tune_weights",
 ]  # fmt: skip
 
 

@@ -94,6 +94,10 @@ def nearest(name: str, names: Collection[str]) -> str:
     return f"did you mean {near!r}?" if near else ""
 
 
+SYNONYMS = {"gpu": "cuda"}
+"""Names that are not spelled alike."""
+
+
 def near_name(typed: str, names: Collection[str]) -> str:
     """Return the name that was probably meant, or "".
 
@@ -102,6 +106,8 @@ def near_name(typed: str, names: Collection[str]) -> str:
     """
     plain = {_plain(name): name for name in names}
     word = _plain(typed)
+    if (meant := SYNONYMS.get(word)) in plain:
+        return plain[meant]
     if not word:
         return ""
     beginning = sorted((name for name in plain if name.startswith(word)), key=len)

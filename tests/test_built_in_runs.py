@@ -92,7 +92,15 @@ def test_the_built_in_model_knows_what_unk_stands_for(monkeypatch: pytest.Monkey
 
 
 def test_the_text_of_prose_is_not_there(call: Call, here: Path) -> None:
-    """It does not ship, so n-grams cannot be fitted on it."""
+    """It does not ship, so n-grams cannot be fitted on it, and no advice says so."""
+    for words in (
+        ["ngram", "export", "prose", "x"],
+        ["score", "a", "--run", "prose", "--with", "ngram"],
+    ):
+        _, _, err = call(*words)
+        assert "charlm ngram TEXT --vocab" in err
+        assert "--like" not in err
+    assert "charlm ngram --like" in call("ngram", "export", "tales", "x")[2]
     for words in (["ngram", "--like", "prose"], ["eval", "--run", "prose", "--ngram", "3"]):
         status, _, err = call(*words, "--file" if "eval" in words else "--name", "x")
         assert (status, "the run keeps no copy" in err) == (3, True), err

@@ -985,20 +985,21 @@ def test_a_plan_beyond_the_memory_is_refused(call: Call, monkeypatch: pytest.Mon
 
 
 def test_a_search_reports_its_trials(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It names the command that trains the best for longer."""
+    """It names the command that trains the best for longer. Settings that are given stay."""
     counted = functools.partial(search_module.search, clock=Ticking(0.01))
     monkeypatch.setattr(search_module, "search", counted)
     Path("text.txt").write_text("to be or not to be, " * 200)
-    arguments = ["search", "text.txt", "--minutes", "0.02", "--trial-minutes", "0.004", "--knobs",
-                 "dropout", "--set", "hidden_size=4", "--set", "num_layers=1", "--set",
-                 "threads=1", "--checkpoints", "runs"]  # fmt: skip
+    given = ["hidden_size=4", "num_layers=1", "learning_rate=0.01", "batch_size=4", "bptt=8"]
+    arguments = ["search", "text.txt", "--minutes", "0.02", "--trial-minutes", "0.004"]
+    arguments += [word for pair in (*given, "threads=1") for word in ("--set", pair)]
+    arguments += ["--checkpoints", "runs"]
     status, out, err = call(*arguments)
     assert status == 0
     assert "trial  nats/token  state" in out
     assert "trial 0: " in err
     assert "train longer with: charlm train text.txt --set hidden_size=4" in err
     trials = json.loads(call(*arguments, "--json")[1])["trials"]
-    assert trials[0]["state"] == "complete"
+    assert (trials[0]["state"], trials[0]["values"].keys()) == ("complete", {"dropout"})
     Path("b.txt").write_bytes(b"to be or not \xff to be, " * 200)
     more = ["--set", "errors=replace", "--name", "other", "--minutes", "0.05"]
     status, _, err = call("search", "b.txt", *arguments[2:], *more)

@@ -21,7 +21,7 @@ from charlm.inspect.gradients import (
     gradient_flow,
     spectral_radii,
 )
-from charlm.report.gradients import flow_parts, save_picture, sparkline
+from charlm.report.gradients import flow_parts, norm_bars, save_picture
 from charlm.report.pictures import check_picture
 
 V = 5
@@ -127,10 +127,10 @@ def test_the_clip_rate_is_the_mean_of_the_log(tmp_path: Path) -> None:
     assert clip_rate(tmp_path) == 0.25
 
 
-def test_a_sparkline_is_logarithmic() -> None:
+def test_bars_of_norms_are_logarithmic() -> None:
     """One bar less for each decade below a tenth of the largest."""
-    assert sparkline([1.0] * 5, 3) == "███"
-    falling = sparkline([10.0**-k for k in range(11)], 11)
+    assert norm_bars([1.0] * 5, 3) == "███"
+    falling = norm_bars([10.0**-k for k in range(11)], 11)
     assert falling == "██▇▆▅▄▃▂▁  "
 
 

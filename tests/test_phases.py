@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import encoded_documents, encoded_stream, engine, tiny_model
+from helpers import encoded_documents, encoded_stream, engine, started, tiny_model
 from rich.cells import cell_len
 
 from charlm.cli import display as displays
+from charlm.cli import progress as cli_progress
 from charlm.cli.display import (
     BAR,
     DRAWN_AFTER,
@@ -24,9 +25,11 @@ from charlm.cli.display import (
     stderr_width,
 )
 from charlm.cli.output import Line, Verbosity
+from charlm.cli.progress import validation_trend
 from charlm.config.corpus import CorpusSettings, VocabularySettings
 from charlm.inference.likelihood import evaluate
 from charlm.phases import Phase, advance, counted, listening, phase
+from charlm.report.text import sparkline
 from charlm.text.dataset import load_dataset
 
 
@@ -268,3 +271,19 @@ def test_a_command_names_its_phases(monkeypatch: pytest.MonkeyPatch, call, tmp_p
         "evaluating: test, dynamic",
     ):  # fmt: skip
         assert name in recorder.names
+
+
+def test_a_wide_terminal_shows_the_trend_of_the_validations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind the newest step of a training; a log has no such trend."""
+    assert validation_trend([2.0, 1.0], 99) == "" == validation_trend([2.0], 100)
+    monkeypatch.setattr(cli_progress, "stderr_width", lambda: 120)
+    session, recorder = started(tmp_path, steps=40, evals=4, ngram=0), Recorder()
+    with listening(recorder), cli_progress._progress(session) as show:
+        for record in session.records():
+            show(record)
+    training = next(one for one in recorder.all if one[1].name == "training")[1]
+    nats = session.trainer.counters.validation_nats
+    assert training.detail.endswith(f"tokens/s  validation {sparkline(nats)}")
+    assert len(nats) == 4 and "validation" not in training.line

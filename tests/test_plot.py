@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from charlm import api
+from charlm.api.results import History
 from charlm.cli import plot as verb
 from charlm.errors import RunError, UsageError
 from charlm.report.braille import Canvas, picture
@@ -34,6 +35,7 @@ from charlm.report.curves import (
     rows,
     summary,
 )
+from charlm.report.heat import contrast
 from charlm.report.scale import Scale, lines, pieces, range_of, thinned
 from charlm.runs.layout import read_metrics
 
@@ -259,18 +261,6 @@ def test_one_point_and_no_point_are_pictures_too() -> None:
         assert picture(plot).plain and svg(plot)
 
 
-def contrast(one: str, other: str) -> float:
-    """Return the contrast of two colours by WCAG 2."""
-
-    def luminance(colour: str) -> float:
-        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
-
-
 @pytest.mark.parametrize("colour", RUN_COLOURS)
 def test_colours_can_be_seen_on_light_and_on_dark(colour: str) -> None:
     assert contrast(colour, "#ffffff") >= 3 and contrast(colour, "#14161a") >= 3
@@ -378,6 +368,15 @@ def test_a_run_without_a_log_is_one_line(call: Call, folder: Path) -> None:
 def test_wrong_flags_are_refused(call: Call, folder: Path, words: list[str], message: str) -> None:
     status, out, err = call("plot", "one", *words)
     assert (status, out) == (2, "") and message in err
+
+
+def test_a_notebook_shows_the_curves_of_a_history() -> None:
+    """A history without a picture is a table."""
+    history = History(read_metrics(FIXTURE), FIXTURE)
+    picture = ElementTree.fromstring(history._repr_html_())
+    assert picture.get("aria-label") == "format-1: bits per character over tokens"
+    for other in (History(history), History(history[:0], FIXTURE), History(history[-1:], FIXTURE)):
+        assert other._repr_html_().startswith("<table")
 
 
 def append(path: Path, *records: dict) -> None:

@@ -147,6 +147,8 @@ def test_a_run_whose_settings_changed_is_not_called_the_same(
     record = read_record(path)
     record["settings"]["corpus"]["sources"] = [str(source)]
     assert repeat_note(record) == "To train it again, bit for bit on this machine:"
+    old = {name: value for name, value in record.items() if name != "planned"}
+    assert repeat_note(old) == "To train one with these settings:"
     clock = {**record["settings"], "training": {**record["settings"]["training"], "minutes": 1.0}}
     assert repeat_note(record | {"settings": clock}).startswith("The run was limited by minutes")
 

@@ -21,7 +21,7 @@ from charlm.report.progress import (
 )
 from charlm.report.scores import score_table, token_table
 from charlm.report.tables import next_table, tally_table
-from charlm.report.text import duration, number, shortened, visible
+from charlm.report.text import duration, number, shortened, sparkline, visible
 from charlm.runs.built_in import shipped
 from charlm.training.records import EvaluationRecord, FinishedRecord, Memory, Review, StepRecord
 from charlm.units import Tally
@@ -47,7 +47,13 @@ def test_durations_are_written_as_people_say_them() -> None:
 
 
 def test_numbers_have_fixed_digits_and_missing_ones_a_dash() -> None:
-    """Counts with thousands, figures with four digits, NaN and None as a dash."""
+    """Counts with thousands, figures with four digits, NaN and None as a dash.
+
+    The perplexity of an impossible text is a power of ten, and infinite figures stay words.
+    """
+    assert number(-999_999_999.25, 1) == "-999,999,999.2"
+    assert number(1e99) == "1.00e+99"
+    assert number(float("inf")) == "inf"
     assert number(1234567) == "1,234,567"
     assert number(2.0) == "2.0000"
     assert number(None) == number(float("nan")) == "-"
@@ -130,6 +136,13 @@ def test_a_plain_line_shows_the_time_left(progress: float, hint: str | None) -> 
     line = plain_step_line(record, "char")
     assert line.startswith(f"{100 * progress:3.0f} % step 1,234: 1.000 bits/char")
     assert line.endswith(hint or "tokens/s")
+
+
+def test_a_sparkline_spans_the_values() -> None:
+    """One bar for each, from the least to the greatest; of many values the last is shown too."""
+    assert sparkline([3.0, 2.0, 1.0]) == "█▅▁"
+    assert sparkline([1.0]) == "▁" and sparkline([]) == ""
+    assert sparkline([*range(100), -100], 5)[-1] == "▁" and len(sparkline([1.0] * 100)) == 12
 
 
 def test_the_review_has_rows_of_advice_and_memory() -> None:

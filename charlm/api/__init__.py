@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from charlm.api import prompt as prompt
     from charlm.api import reproduction as reproduction
     from charlm.api import rescoring as rescoring
+    from charlm.api import runs as runs
     from charlm.api import scoring as scoring
     from charlm.api import sessions as sessions
     from charlm.api import training as training

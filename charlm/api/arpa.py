@@ -14,8 +14,6 @@ import numpy as np
 from charlm.api.model import Model
 from charlm.api.ngrams import RunText, keep_run, text_of_run
 from charlm.backends.ngram_backend import NgramBackend
-from charlm.commands import command as suggested
-from charlm.commands import run_word
 from charlm.config.corpus import VocabularySettings
 from charlm.config.settings import Settings
 from charlm.errors import UsageError, check_choice, named
@@ -23,7 +21,7 @@ from charlm.files.atomic import is_special, replaced
 from charlm.ngrams.arpa import entry_names, unescaped, write_arpa
 from charlm.ngrams.arpa_reader import read_arpa
 from charlm.phases import phase
-from charlm.runs.data import corpus_record
+from charlm.runs.data import corpus_record, fit_command
 from charlm.runs.folders import check_name, check_writable
 from charlm.runs.locate import checkpoints_folder, find_run
 from charlm.text.boundaries import Boundaries
@@ -50,7 +48,7 @@ def export_arpa(model: Model, out: Path) -> int:
     if not isinstance(backend, NgramBackend):
         raise UsageError(
             f"{model.path.name} is the run of a network; expected an n-gram run. Fit one with: "
-            + suggested("ngram", "--like", run_word(model.path))
+            + fit_command(model.path)
         )
     names = entry_names(model.run.text_vocabulary.tokens)
     with phase("writing the ARPA file"), replaced(out) as plain, _packed(plain, out) as file:

@@ -80,7 +80,7 @@ class Model:
     def history(self) -> History:
         """Records of the training; empty for a run without a log, such as a built-in one."""
         log = self.path / METRICS
-        return History(read_metrics(self.path) if log.exists() else [])
+        return History(read_metrics(self.path) if log.exists() else [], self.path)
 
     def score(
         self,

@@ -1,6 +1,8 @@
 """Results of the API: the state of a model in a text, next tokens, the history of a training."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +33,14 @@ class NextTokens(Listing[NextToken]):
 
 
 class History(Listing[dict[str, Any]]):
-    """Records of a run's training, as in its `metrics.jsonl`, the oldest first."""
+    """Records of a run's training, as in its `metrics.jsonl`, the oldest first.
+
+    `path` is the folder of the run; notebooks show its curves.
+    """
+
+    def __init__(self, records: Iterable[dict[str, Any]] = (), path: Path | None = None) -> None:
+        super().__init__(records)
+        self.path = path
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the records without the values that are themselves tables."""
@@ -42,3 +51,15 @@ class History(Listing[dict[str, Any]]):
 
     def __repr__(self) -> str:
         return f"History({len(self):,} records)"
+
+    def _repr_html_(self) -> str:
+        """Return the curves as a picture in SVG, or a table if there are none."""
+        from charlm.report.curve_svg import svg
+        from charlm.report.curves import RunLog, plot_of
+        from charlm.runs.layout import read_record
+
+        if self.path is None or not self:
+            return super()._repr_html_()
+        run = read_record(self.path)
+        plot = plot_of([RunLog(name=self.path.name, path=self.path, run=run, records=self)])
+        return svg(plot) if plot.curves[0].end else super()._repr_html_()

@@ -12,6 +12,7 @@ import typer
 from charlm.cli import (
     bench,
     compare,
+    diff,
     evaluate,
     explain,
     fill,
@@ -25,6 +26,7 @@ from charlm.cli import (
     plot,
     reproduce,
     rescore,
+    runs,
     sample,
     score,
     search,
@@ -111,6 +113,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "fill": fill.fill,
     "vocab": vocab.vocab,
     "info": info.info,
+    "diff": diff.diff,
     "verify": verify.verify,
     "plot": plot.plot,
     "gradients": gradients.gradients,
@@ -124,6 +127,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 """Commands in the order of the help."""
 add_commands(app, COMMANDS)
 app.add_typer(ngram.app)
+app.add_typer(runs.app)
 app.add_typer(vectors.app)
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from charlm import __version__
 from charlm.cli.options import SettingOptions
@@ -91,6 +92,20 @@ def add_commands(
     """Add framed functions as commands of these names, which messages put after their group."""
     for name, function in functions.items():
         app.command(name)(framed(f"{group} {name}".lstrip(), function))
+
+
+class DefaultGroup(TyperGroup):
+    """A group of commands of which one may be left out: the first word may be its argument."""
+
+    default = ""
+    """Name of that command; a subclass sets it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the default before arguments that do not begin with a command or ask for help."""
+        if args[:1] and args[0] in (*self.commands, "--help", "-h"):
+            return super().parse_args(ctx, args)
+        alone = [] if not args and self.no_args_is_help else [self.default]
+        return super().parse_args(ctx, [*alone, *args])
 
 
 def joined_lines(text: str) -> str:

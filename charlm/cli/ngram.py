@@ -1,14 +1,13 @@
 """`charlm ngram`: fit n-gram models, and exchange them as ARPA files."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from charlm import api
 from charlm.cli import options
-from charlm.cli.frame import add_commands
+from charlm.cli.frame import DefaultGroup, add_commands
 from charlm.cli.output import Verbosity, render, say, say_all, write_json
 from charlm.cli.stdin import Takes
 from charlm.commands import command
@@ -22,14 +21,10 @@ Overwrite = Annotated[
 ]
 
 
-class _FitByDefault(TyperGroup):
-    """A group of commands in which `fit` may be left out."""
+class _FitByDefault(DefaultGroup):
+    """The commands of n-grams, of which `fit` may be left out."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put `fit` before arguments that do not begin with a command or ask for help."""
-        if args and args[0] not in (*self.commands, "--help", "-h"):
-            args = [FIT, *args]
-        return super().parse_args(ctx, args)
+    default = FIT
 
 
 app = typer.Typer(

@@ -126,14 +126,17 @@ def render(renderable: Any) -> None:
 def rendered(renderable: Any, *, stderr: bool = False) -> str:
     """Return a table or text as it is shown; colours only on a terminal without NO_COLOR.
 
-    A table may be wider than the terminal, since numbers are never cut.
+    A table, or text that is not wrapped, may be wider than the terminal: numbers are never cut.
     """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(stderr=stderr, soft_wrap=False, highlight=False, emoji=False, markup=False)
     if isinstance(renderable, Table):
         console.width = max(console.width, _least_width(renderable))
+    if isinstance(renderable, Text) and renderable.no_wrap:
+        console.width = max(console.width, *map(len, renderable.plain.split("\n")))
     with console.capture() as capture:
         console.print(renderable)
     return re.sub(" +$", "", capture.get(), flags=re.MULTILINE)

@@ -2,12 +2,13 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from charlm import api
+from charlm.cli.display import stderr_width
 from charlm.cli.output import Verbosity, rendered, say, write, write_json
 from charlm.commands import command
 from charlm.files.escapes import escape_unprintable
@@ -136,10 +137,27 @@ def _progress(session: "Session") -> "Iterator[Any]":
             elif isinstance(record, WarningRecord):
                 say(record.text)
             elif isinstance(record, StepRecord):
-                training.reached, training.detail = record.progress, step_line(record, unit)
+                training.reached = record.progress
+                validations = session.trainer.counters.validation_nats
+                training.detail = step_line(record, unit) + validation_trend(
+                    validations, stderr_width()
+                )
                 training.line = plain_step_line(record, unit)
 
         yield show
+
+
+WIDE = 100
+"""Columns of a terminal that shows the trend of the validations."""
+
+
+def validation_trend(nats: Sequence[float], columns: int) -> str:
+    """Return the validations so far as bars, to put behind a step; "" on a narrow terminal."""
+    from charlm.report.text import sparkline
+
+    if len(nats) < 2 or columns < WIDE:
+        return ""
+    return f"  validation {sparkline(nats)}"
 
 
 def _summary(session: "Session", finished: "FinishedRecord") -> None:

@@ -9,6 +9,7 @@ from charlm.cli import options
 from charlm.cli.output import Verbosity, render, say, say_all, write_json
 from charlm.cli.stdin import Takes
 from charlm.commands import command
+from charlm.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,7 +26,13 @@ TrialMinutes = Annotated[
     typer.Option("--trial-minutes", min=0.001, help="Length of a trial that is not stopped early."),
 ]
 Knobs = Annotated[
-    str | None, typer.Option("--knobs", help="Settings to vary, such as dropout,learning_rate.")
+    str | None,
+    typer.Option(
+        "--knobs",
+        help="Settings to vary, such as dropout,learning_rate. "
+        "(default: the usual ones that --set does not fix)",
+        show_default=False,
+    ),
 ]
 Pairs = Annotated[
     list[str] | None,
@@ -63,13 +70,18 @@ def search(
     from charlm.training.search import search as trials
 
     flags = by_section({"sources": sources, **settings, "seed": seed})
-    chosen = settings_from(with_pairs(flags, pairs or []))
+    nested = with_pairs(flags, pairs or [])
+    chosen = settings_from(nested)
     root = checkpoints_folder(checkpoints)
     check_writable(root)
     folder = root / name
     if not name or not (folder / SETTINGS).exists():
         check_name(root, name)
-    names = USUAL_KNOBS if knobs is None else tuple(part.strip() for part in knobs.split(","))
+    given = {key for values in nested.values() for key in values}
+    names = tuple(knob for knob in USUAL_KNOBS if knob not in given)
+    if knobs is not None:
+        names = tuple(part.strip() for part in knobs.split(","))
+        _check_varied(names, given)
     _report(trials(
         chosen, folder, minutes=minutes, trial_minutes=trial_minutes, knobs=names, seed=seed
     ))  # fmt: skip
@@ -78,6 +90,16 @@ def search(
         write_json({"schema_version": 1, "search": name, "trials": rows})
         return
     _show(rows, folder, [*(sources or []), *_typed_words(settings, pairs or [])])
+
+
+def _check_varied(knobs: "Iterable[str]", given: set[str]) -> None:
+    """Raise UsageError for a setting that is both given and varied."""
+    for knob in knobs:
+        if knob in given:
+            raise UsageError(
+                f"--set {knob} fixes a setting that --knobs varies; expected one of the two. "
+                "Leave one of them out"
+            )
 
 
 def _show(rows: list[dict[str, Any]], folder: Path, words: list[str]) -> None:

@@ -10,9 +10,9 @@ from rich.text import Text
 from charlm.inspect.gradients import GradientFlow
 from charlm.report.pictures import figures
 from charlm.report.tables import plain_table
+from charlm.report.text import bars
 
 SHOWN_LAGS = (1, 5, 10, 20, 50, 100, 200)
-BARS = "▁▂▃▄▅▆▇█"
 DECADES = 8
 """Powers of ten that the bars span below the largest norm."""
 PLOT_DECADES = 12
@@ -92,20 +92,17 @@ def lag_table(flows: Sequence[GradientFlow]) -> Table:
     for flow in flows:
         for number, layer in enumerate(flow.layers, start=1):
             values = [f"{layer.norms[lag]:.0e}" for lag in lags]
-            bars = Text(sparkline(layer.norms[1:]), style="cyan")
-            table.add_row(flow.name if number == 1 else "", str(number), *values, bars)
+            line = Text(norm_bars(layer.norms[1:]), style="cyan")
+            table.add_row(flow.name if number == 1 else "", str(number), *values, line)
     return table
 
 
-def sparkline(norms: Sequence[float], width: int = 16) -> str:
+def norm_bars(norms: Sequence[float], width: int = 16) -> str:
     """Return a bar for each norm: full for the largest, empty DECADES powers of ten below."""
     top = math.log10(max(max(norms), 1e-300))
     picked = [norms[at * (len(norms) - 1) // max(width - 1, 1)] for at in range(width)]
     heights = [(math.log10(max(norm, 1e-300)) - top) / DECADES + 1.0 for norm in picked]
-    return "".join(
-        " " if height < 0 else BARS[min(int(height * len(BARS)), len(BARS) - 1)]
-        for height in heights
-    )
+    return bars(heights)
 
 
 def weight_table(flows: Sequence[GradientFlow]) -> Table:

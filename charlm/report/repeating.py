@@ -63,7 +63,9 @@ def repeat_note(record: Json) -> str:
         return "To fit it again:"
     if record["settings"]["training"].get("minutes"):
         return "The run was limited by minutes. To train one with as many steps:"
-    if not record.get("planned"):  # --resume with other settings removes the plan
+    if "planned" not in record:  # an older version made the run
+        return "To train one with these settings:"
+    if not record["planned"]:  # --resume with other settings empties the plan
         return "Settings changed when the run was resumed. To train one with the final settings:"
     return "To train it again, bit for bit on this machine:"
 

@@ -8,13 +8,13 @@ from rich.table import Table
 from rich.text import Text
 
 from charlm.files.escapes import escape_unprintable
-from charlm.inference.generation import NextToken
 from charlm.report.text import number, visible
 from charlm.units import Tally
 
 if TYPE_CHECKING:
     from charlm.benchmark import Figure
     from charlm.inference.comparison import Difference, LineNats
+    from charlm.inference.generation import NextToken
     from charlm.inference.word_errors import ErrorRate
 
 LABELS = {
@@ -75,7 +75,7 @@ def method_table(tallies: Mapping[str, Tally], plain: Mapping[str, Tally]) -> Ta
     return table
 
 
-def next_table(tokens: Sequence[NextToken]) -> Table:
+def next_table(tokens: "Sequence[NextToken]") -> Table:
     """Return the likeliest continuations with bars."""
     table = plain_table("probability", "<token", "<")
     most = max((token.probability for token in tokens), default=1.0) or 1.0

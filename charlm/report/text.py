@@ -1,13 +1,17 @@
 """Formats of tokens, numbers and durations for reports."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from charlm.config.text_units import UNITS
 from charlm.files.escapes import escape_unprintable
 
 SYMBOLS = {"\n": "⏎", " ": "␣", "\t": "⇥", "\r": "␍", "": "∅"}
 """Symbols for blanks in a table."""
+BARS = "▁▂▃▄▅▆▇█"
+
+MAX_PLAIN = 1e9
+"""Figures from which a table has powers of ten, so that its columns stay narrow."""
 MAX_UNKNOWN = 10
 """Maximum number of unknown pieces that a note names."""
 
@@ -23,11 +27,16 @@ def visible(token: str) -> str:
 
 
 def number(value: float | int | None, digits: int = 4) -> str:
-    """Format a figure for a table, with thousands separators; `-` for None and NaN."""
+    """Format a figure for a table, with thousands separators or a power of ten if it is long.
+
+    None and NaN are `-`.
+    """
     if value is None or value != value:  # NaN is not equal to itself
         return "-"
     if isinstance(value, int):
         return f"{value:,}"
+    if MAX_PLAIN <= abs(value) < math.inf:
+        return f"{value:.2e}"
     return f"{value:,.{digits}f}"
 
 
@@ -51,10 +60,46 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d} h"
 
 
+def age(seconds: float) -> str:
+    """Format the time since something as `now`, `45 s`, `3 min`, `5 h` or `12 days`."""
+    for unit, size, most in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48)):
+        if seconds < most * size:
+            return f"{seconds // size:.0f} {unit}" if seconds >= 1 else "now"
+    return f"{seconds // 86400:,.0f} days"
+
+
+def short_count(value: int, suffix: str = "") -> str:
+    """Format a count or a size with three digits: `960`, `1.44 M`; with suffix "B" `1.44 MB`."""
+    amount = float(value)
+    for unit in ("", "k", "M", "G"):
+        if amount < 999.5 or unit == "G":
+            break
+        amount /= 1000
+    shown = f"{amount:.0f}" if not unit or amount >= 99.95 else f"{amount:.3g}"
+    return f"{shown} {unit}{suffix}".rstrip()
+
+
 def shortened(text: str, width: int) -> str:
     """Return a text on one line, cut to `width` characters."""
     line = visible(text)
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def bars(heights: Iterable[float]) -> str:
+    """Return a bar for each height: the lowest for 0, the highest for 1, a blank below 0."""
+    top = len(BARS) - 1
+    return "".join(" " if height < 0 else BARS[min(int(height * 8), top)] for height in heights)
+
+
+def sparkline(values: Sequence[float], width: int = 12) -> str:
+    """Return finite values as bars between the least and the greatest of them.
+
+    Of more than `width` values, some at equal distances are shown, and the last one.
+    """
+    if len(values) > width:
+        values = [values[at * (len(values) - 1) // (width - 1)] for at in range(width)]
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    return bars((value - low) / ((high - low) or 1.0) for value in values)
 
 
 def unknown_note(what: str, pieces: Iterable[str]) -> str:

@@ -9,12 +9,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from charlm.commands import command, run_word
 from charlm.config.corpus import CorpusSettings
 from charlm.config.settings import Settings
 from charlm.errors import CorpusError, RunError
 from charlm.files.atomic import manifest_problems
 from charlm.runs.built_in import shipped_sources
-from charlm.runs.layout import CONFIG, RECORD, TOKENIZER, WEIGHTS, read_config, read_manifest
+from charlm.runs.layout import (
+    CONFIG,
+    RECORD,
+    TOKENIZER,
+    WEIGHTS,
+    read_config,
+    read_manifest,
+    read_record,
+)
 from charlm.runs.shapes import shown
 from charlm.text.boundaries import Boundaries
 from charlm.text.corpus import Corpus
@@ -119,6 +128,23 @@ def read_data(
         boundaries=boundaries,
         unk_types=unk_types,
     )
+
+
+def has_text(path: Path) -> bool:
+    """Return whether the text of a run was kept, or seems to be where the run read it."""
+    if (path / "data" / "train").exists() or shipped_sources(path):
+        return True
+    names = read_record(path)["corpus"]["sources"]
+    return bool(names) and all(
+        name.startswith(HUB_PREFIX) or glob.has_magic(name) or Path(name).exists() for name in names
+    )
+
+
+def fit_command(path: Path) -> str:
+    """Return the command that fits n-grams for a run, on another TEXT if its own is gone."""
+    if has_text(path):
+        return command("ngram", "--like", run_word(path), "--name", "NAME")
+    return command("ngram", "TEXT", "--vocab", path / TOKENIZER, "--name", "NAME")
 
 
 def text_changed(settings: CorpusSettings, record: Mapping[str, Any]) -> bool:

@@ -93,12 +93,27 @@ def _check_removable(path: Path) -> None:
     with explained(path):
         if path.is_symlink() or not path.is_dir() or not (path / layout.CONFIG).exists():
             raise RunError(f"{path} is not a run; expected one to overwrite. Use another --name")
-        names = {entry.name for entry in path.iterdir() if not entry.name.startswith(TEMPORARY)}
-    if others := sorted(names - ENTRIES):
+    if other := other_file(path):
         raise RunError(
-            f"{path} holds {others[0]}, which charlm did not write; expected only a run. Move it "
+            f"{path} holds {other}, which charlm did not write; expected only a run. Move it "
             "away, or use another --name"
         )
+
+
+def other_file(path: Path) -> str:
+    """Return the first file in the folder of a run or a search that charlm did not write, or ""."""
+    searched = (path / layout.SEARCH).exists()
+    with explained(path):
+        for entry in sorted(path.iterdir()):
+            name = entry.name
+            known = name in ENTRIES or name.startswith(TEMPORARY)
+            if searched:
+                trial = entry.is_dir() and not entry.is_symlink() and is_run(entry)
+                of_search = name in (layout.SEARCH, layout.BEST) or name.startswith(layout.STUDY)
+                known = trial or of_search or name in (".lock", ".owner")
+            if not known:
+                return name
+    return ""
 
 
 def remove_run(path: Path) -> None:
@@ -106,6 +121,14 @@ def remove_run(path: Path) -> None:
     _check_removable(path)
     if not path.exists() or _was_never_started(path):
         return
+    discard(path)
+
+
+def discard(path: Path) -> None:
+    """Lock the folder of a run or a search, rename it, then delete it.
+
+    Raises EnvironmentFailure.
+    """
     lock = lock_run(path)
     try:
         with explained(path):
@@ -162,6 +185,48 @@ def lock_run(path: Path) -> FileLock:
     with contextlib.suppress(OSError):
         owner.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
     return lock
+
+
+def is_training(path: Path) -> bool:
+    """Return whether a process holds the lock of a run or a search; it is not waited for.
+
+    The lock is tried only if the process that took it last may still exist, since a process that
+    takes it at that very moment would fail.
+    """
+    if not (path / ".lock").is_file():
+        return False
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        lock = FileLock(str(path / ".lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+        return False
+    if _owner_is_gone(path / ".owner"):
+        return False
+    with contextlib.suppress(OSError), (path / ".lock").open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _owner_is_gone(owner: Path) -> bool:
+    """Return whether the process that took a lock last ran on this machine and has ended."""
+    words = _first_bytes(owner).split() if owner.is_file() else []
+    if len(words) != 4 or not words[1].isdecimal() or words[3] != platform.node():
+        return False
+    try:
+        os.kill(int(words[1]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # it exists and belongs to another user
+        return False
+    return False
 
 
 def _first_bytes(path: Path) -> str:

@@ -42,6 +42,8 @@ SEARCH = "search.json"
 """File in the folder of a search: its settings."""
 BEST = "best.json"
 """File in the folder of a search: its best trial."""
+STUDY = "study.log"
+"""File in the folder of a search: Optuna's journal of the trials."""
 KEPT_VECTORS = Path("data", "vectors", "vectors.safetensors")
 """File with the vectors that a run starts with."""
 COMPANION = "ngram"

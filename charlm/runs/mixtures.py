@@ -13,6 +13,7 @@ from charlm.inference.adapt.calibration import sample_of
 from charlm.inference.adapt.mixture import fitted_weights
 from charlm.inference.likelihood import text_nats
 from charlm.phases import phase
+from charlm.runs.data import fit_command
 from charlm.runs.layout import COMPANION
 from charlm.runs.locate import find_run, is_run
 from charlm.runs.run import Run, load_run
@@ -78,10 +79,9 @@ def _find_member(path: Path, name: str, folder: Path) -> Path:
     except RunError:
         if name != COMPANION:
             raise
-        fit = command("ngram", "--like", run_word(path), "--name", "NAME")
         raise RunError(
             f"{path.name} has no n-grams beside it; expected those that train fits. Fit some with: "
-            f"{fit}, and mix them in: --with NAME"
+            f"{fit_command(path)}, and mix them in: --with NAME"
         ) from None
 
 

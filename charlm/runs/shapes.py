@@ -97,6 +97,8 @@ def check_shape(content: Any, shape: Any, where: str) -> None:
             raise RunError(f"{where} is {value}; expected {_names(shape)}, as charlm train writes")
         return
     for key, inner, value in _inner(content, table, where):
+        if type(value) is inner:  # most values, of which there are hundreds in run.json
+            continue
         check_shape(value, inner, f"{where}.{shown(key)[1:-1]}")
 
 

@@ -21,14 +21,14 @@ from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError,
 from charlm.files.atomic import write_json
 from charlm.phases import Phase, phase
 from charlm.runs.folders import lock_run
-from charlm.runs.layout import BEST, OLD_READING, RECORD, SEARCH
+from charlm.runs.layout import BEST, OLD_READING, RECORD, SEARCH, STUDY
 from charlm.text.sources.names import check_read_again
 from charlm.training.records import EvaluationRecord
 from charlm.training.resume import resume
 from charlm.training.session import Session
 from charlm.training.start import plan_run, start
 
-STUDY, SETTINGS = "study.log", SEARCH
+SETTINGS = SEARCH
 HALVING = 2
 """Of this many trials that reach a validation, one continues."""
 EVALS = 8

@@ -78,8 +78,17 @@ class Session:
             for record in self._train_with_rewinds():
                 yield from self._new_warnings()
                 yield record
+        except DivergenceError:
+            self._write_status("diverged")
+            raise
         finally:
             self.lock.release()
+
+    def _write_status(self, status: str) -> None:
+        """Record how training ended, unless that cannot be written."""
+        self.record["status"] = status
+        with contextlib.suppress(EnvironmentFailure):
+            write_record(self.path, self.record)
 
     def _new_warnings(self) -> Iterator[WarningRecord]:
         while self.warned < len(self.warnings):

@@ -1,0 +1,111 @@
+"""`charlm runs`: list runs, remove, rename and exchange them."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from charlm import api
+from charlm.cli import options
+from charlm.cli.frame import DefaultGroup, add_commands
+from charlm.cli.output import render, say, say_all, terminal_width, write, write_json
+from charlm.commands import command
+from charlm.errors import UsageError
+from charlm.files.escapes import escape_controls
+
+LIST = "list"
+"""Command that is meant if none is named: `charlm runs`."""
+
+
+class _ListByDefault(DefaultGroup):
+    """The commands of runs, of which `list` may be left out."""
+
+    default = LIST
+
+
+app = typer.Typer(
+    name="runs",
+    cls=_ListByDefault,
+    help="List the runs of a folder; remove, rename, export and import them.\n\n"
+    "`charlm runs` is short for `charlm runs list`.\n\n"
+    "Example:  charlm runs --sort figure",
+    no_args_is_help=False,
+)
+
+
+def list_(
+    sort: Annotated[
+        str,
+        typer.Option(
+            "--sort",
+            help="Order: age, name, text, unit, size, figure, status or disk. Newest, largest and "
+            "best come first.",
+        ),
+    ] = "age",
+    as_json: options.Json = False,
+    checkpoints: options.Checkpoints = None,
+) -> None:
+    """List the runs with their size, best validation, age, status and disk space.
+
+    The trials of a search are below it. The runs that ship with charlm are last.
+
+    Example:  charlm runs --sort figure
+    """
+    rows = api.runs.list_runs(checkpoints, sort)
+    if as_json:
+        write_json({"schema_version": 1, "runs": [row.to_dict() for row in rows]})
+        return
+    from charlm.report.run_list import problem_lines, run_lines
+
+    render(run_lines(rows, datetime.now(UTC).timestamp(), terminal_width()))
+    for line in problem_lines(rows):
+        write(f"{line}\n")
+    if all(row.built_in for row in rows):
+        say(f"no runs of your own yet; train one with: {command('train', 'corpus.txt')}")
+
+
+def rm(
+    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs or searches.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    checkpoints: options.Checkpoints = None,
+) -> None:
+    """Remove runs with everything in their folders.
+
+    Runs that are being trained, runs that ship with charlm, links and folders with other files are
+    refused, and nothing is removed then.
+
+    Example:  charlm runs rm old-run --yes
+    """
+    from charlm.report.text import short_count
+
+    def confirm(paths: list[Path], size: int) -> bool:
+        """Ask on a terminal; raise UsageError if there is none."""
+        what = f"{', '.join(path.name for path in paths)} ({short_count(size, 'B')})"
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise UsageError(f"{what} would be removed; expected --yes where nobody can be asked")
+        return typer.confirm(f"Remove {escape_controls(what)}?", err=True)
+
+    removed = api.runs.remove_runs(names, checkpoints, confirm=confirm)
+    say_all(f"removed {path}" for path in removed)
+    if not removed:
+        say("nothing was removed")
+
+
+def rename(
+    old: Annotated[str, typer.Argument(metavar="OLD", help="Run or search.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.")],
+    checkpoints: options.Checkpoints = None,
+) -> None:
+    """Rename a run.
+
+    Example:  charlm runs rename text-20261126 names
+    """
+    path = api.runs.rename(old, new, checkpoints)
+    say(f"renamed to {path}")
+
+
+add_commands(app, {LIST: list_, "rm": rm, "rename": rename}, "runs")

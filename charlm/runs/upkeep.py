@@ -1,0 +1,99 @@
+"""Remove and rename runs that a user names; everything else in the folder is refused."""
+
+from pathlib import Path
+
+from charlm.commands import command
+from charlm.errors import RunError, UsageError, near_name
+from charlm.files.atomic import explained, sync_folder, write_file
+from charlm.runs import layout
+from charlm.runs.built_in import BUILT_IN_RUNS, is_built_in
+from charlm.runs.card import model_card
+from charlm.runs.folders import MAX_NAME, discard, lock_run, other_file
+from charlm.runs.locate import is_file, is_run
+from charlm.runs.overview import MARKS, list_runs
+from charlm.runs.pair import BACKWARD
+
+
+def own_run(name: str, folder: Path) -> Path:
+    """Return the run or search of this name or path, which may be damaged.
+
+    Raises RunError for a folder that is not a run, a link, a part of a run, a run that ships with
+    charlm, and for a folder that holds other files.
+    """
+    path = next((p for p in (folder / name, Path(name)) if p.is_symlink() or p.exists()), None)
+    if path is None:
+        if name in BUILT_IN_RUNS:
+            raise RunError(f"{name} ships with charlm; expected a run of your own in {folder}")
+        near = near_name(name, [run.name for run in list_runs(folder) if not run.built_in])
+        hint = f"Did you mean {near}?" if near else f"List them with: {command('runs')}"
+        raise RunError(f"no run {name!r} in {folder} or as a folder. {hint}")
+    if path.is_symlink():
+        raise RunError(f"{path} is a link; expected the folder itself. Name {path.readlink()}")
+    inside = Path(name).is_absolute() or path.resolve().is_relative_to(folder.resolve())
+    if path == folder / name and not inside:
+        raise RunError(f"{path} leads out of {folder}; expected a run in it, or an absolute path")
+    if is_built_in(path):
+        raise RunError(f"{path} ships with charlm; expected a run of your own")
+    marks = (layout.SEARCH, *MARKS)
+    if not path.is_dir() or not any(is_file(path / mark) for mark in marks):
+        raise RunError(f"{path} is not a run; expected a folder that charlm train wrote")
+    if path.name in (BACKWARD, layout.COMPANION) and is_run(path.parent):
+        raise RunError(f"{path} is a part of run {path.parent.name}; expected a whole run")
+    if other := other_file(path):
+        raise RunError(
+            f"{path} holds {other}, which charlm did not write; expected only a run. Move it away"
+        )
+    return path
+
+
+def rename_run(path: Path, name: str) -> Path:
+    """Rename a run or a search, also in its record and its card; return its new path.
+
+    Raises UsageError for a name that is no plain name, RunError if it is taken, EnvironmentFailure
+    if the run is being trained.
+    """
+    if not name or Path(name).name != name or name.startswith("."):
+        raise UsageError(f"the new name is {name!r}; expected a plain name such as my-run")
+    if len(name.encode("utf-8", "surrogateescape")) > MAX_NAME:
+        raise UsageError(f"the new name is longer than {MAX_NAME} bytes; expected a shorter one")
+    if is_file(path.parent / layout.SEARCH):
+        raise RunError(
+            f"{path.name} is a trial of search {path.parent.name}, which finds it by its name; "
+            "expected a run of its own"
+        )
+    new = path.with_name(name)
+    if new.exists() or new.is_symlink():
+        raise RunError(f"{new} already exists; expected a free name. Choose another one")
+    lock = lock_run(path)
+    try:
+        with explained(new):
+            path.rename(new)
+            sync_folder(new.parent)
+        set_name(new, name)
+    finally:
+        lock.release()
+    return new
+
+
+def set_name(path: Path, name: str) -> None:
+    """Write the name of a run into its record and its card, unless its record is damaged."""
+    try:
+        record = layout.read_record(path)
+    except RunError:
+        return
+    if record["name"] != name:
+        record["name"] = name
+        if (path / layout.CARD).exists():
+            write_file(path / layout.CARD, model_card(name, record).encode("utf-8"))
+        layout.write_record(path, record)
+
+
+def remove(path: Path) -> None:
+    """Remove the folder of a run or a search that `own_run` returned.
+
+    Raises EnvironmentFailure if it is being trained.
+    """
+    for trial in sorted(path.iterdir()) if is_file(path / layout.SEARCH) else ():
+        if is_run(trial):
+            lock_run(trial).release()
+    discard(path)
