@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from charlm.api import evaluation as evaluation
     from charlm.api import gradients as gradients
     from charlm.api import info as info
+    from charlm.api import inside as inside
     from charlm.api import loading as loading
     from charlm.api import methods as methods
     from charlm.api import model as model

@@ -122,11 +122,14 @@ def _buffered(descriptor: int) -> int:
     return 0
 
 
-def read_text() -> str:
-    """Return the text on standard input without its last line end. Raises CorpusError."""
+def read_text(path: Path = Path("-")) -> str:
+    """Return the text of a file, or on standard input, without its last line end.
+
+    Raises CorpusError.
+    """
     from charlm.text.boundaries import strip_line_end
 
-    return strip_line_end(read_file(Path("-")))
+    return strip_line_end(read_file(path))
 
 
 def read_file(path: Path) -> str:

@@ -20,6 +20,8 @@ PAPER = {"light": "#ffffff", "dark": "#16181d"}
 """Backgrounds of pictures without colour."""
 INKS = {"light": ("#1d2026", "#ffffff"), "dark": ("#e9e7e2", "#12100c")}
 """Colours of letters: on little colour, and on much of it."""
+SOFT = {"light": "#5d626c", "dark": "#a3a8b3"}
+"""Colours of what is beside the text: legends and notes."""
 FRACTIONS = (0.04, 0.12, 0.25, 0.45, 0.7, 1.0, 1.5)
 """Lower bounds of the levels of surprisal, as fractions of a blind guess among the vocabulary."""
 FEW_COLORS = ("standard", "windows")

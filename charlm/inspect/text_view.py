@@ -1,0 +1,228 @@
+"""A text as a model reads it: each token with its surprisal, rank and alternatives.
+
+The parts of a view join to the text that was read, so it can be coloured part by part. Two views of
+one text compare even if their vocabularies differ, by the parts that both cut out.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from charlm.backends.interface import Backend, Ids
+from charlm.errors import UsageError
+from charlm.inference.likelihood import window_length
+from charlm.inference.samplers import log_probabilities
+from charlm.inference.scoring import Score, Scorer
+from charlm.runs.run import Run
+from charlm.text.documents import END
+from charlm.text.tokenizers.spans import token_spans
+from charlm.text.tokenizers.tokenizer_json import EOS
+from charlm.units import Tally, bits
+
+Alternatives = tuple[tuple[str, float], ...]
+"""Tokens with their probabilities, the likeliest first."""
+
+
+class TokenView(NamedTuple):
+    """Token of a text. `text` is what it covers, with the blanks before it that no token covers.
+
+    A token that spells the rest of a character has no text of its own, nor has the EOS at the end.
+    `alternatives` are the likeliest tokens in its place.
+    """
+
+    text: str
+    token: str
+    id: int
+    bits: float
+    rank: int
+    oov: bool
+    alternatives: Alternatives = ()
+
+
+class Part(NamedTuple):
+    """Part of a text with the bits of its tokens."""
+
+    text: str
+    bits: float
+    oov: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextView:
+    """Text as a model reads it, in the order of the text."""
+
+    run: str
+    """Name of the run."""
+    unit: str
+    vocab_size: int
+    tokens: tuple[TokenView, ...]
+    tally: Tally
+
+    @property
+    def text(self) -> str:
+        """Text that was read."""
+        return "".join(token.text for token in self.tokens)
+
+    @property
+    def parts(self) -> list[Part]:
+        """Tokens as parts; those without text of their own belong to the part before them."""
+        parts: list[Part] = []
+        for token in self.tokens:
+            if parts and not token.text and token.id != EOS:
+                last = parts[-1]
+                parts[-1] = Part(last.text, last.bits + token.bits, last.oov or token.oov)
+            else:
+                parts.append(Part(token.text, token.bits, token.oov))
+        return parts
+
+
+def view_text(run: Run, scorer: Scorer, text: str, *, top: int = 0) -> TextView:
+    """Return a view of a text, with `top` alternatives for each token.
+
+    Raises CorpusError for a lone surrogate.
+    """
+    (score,) = scorer.score([text], by="token")
+    ids = np.array([token.id for token in score.tokens], np.int64)
+    alternatives: list[Alternatives] = [()] * len(ids)
+    if top:
+        documents = _documents(ids, resets=run.boundaries.resets)
+        alternatives = [each for own in documents for each in likeliest(run.backend, run, own, top)]
+    tokens = [
+        TokenView("", token.token, token.id, bits(token.nats), token.rank, token.oov, others)
+        for token, others in zip(score.tokens, alternatives, strict=True)
+    ]
+    if run.backward:  # EOS is read last, and stays at the end
+        ends = len(tokens) - run.boundaries.has_ends
+        tokens = [*tokens[:ends][::-1], *tokens[ends:]]
+    texts = source_texts(run, text, np.array([token.id for token in tokens], np.int64))
+    return TextView(
+        run=run.path.name,
+        unit=run.vocabulary.unit,
+        vocab_size=len(run.vocabulary),
+        tokens=tuple(token._replace(text=own) for token, own in zip(tokens, texts, strict=True)),
+        tally=score.tally,
+    )
+
+
+def source_texts(run: Run, text: str, ids: Ids) -> list[str]:
+    """Return the characters of a scored text that each token covers; joined they are the text.
+
+    `ids` are those of the score, in the order of the text. Blanks that no token covers belong to
+    the token after them.
+    """
+    rules = run.boundaries
+    marked = rules.scored_text(text)
+    marked = rules.mark(marked) if rules.text_document == "line" else marked
+    inside = ids[:-1] if rules.has_ends else ids
+    _, ends = token_spans(run.text_vocabulary, marked, inside)
+    stops = np.maximum.accumulate(np.append(ends, len(marked))).tolist()
+    if not rules.has_ends:  # blanks at the end, for want of a token after them
+        stops[-2:] = stops[-1:]
+    plain = marked.replace(END, "\n")
+    return [plain[start:stop] for start, stop in pairwise([0, *stops])][: len(ids)]
+
+
+def likeliest(backend: Backend, run: Run, ids: Ids, top: int) -> Iterator[Alternatives]:
+    """Yield the `top` likeliest tokens in the place of each token of a document."""
+    name = cache(run.vocabulary.token_text)
+    inputs = np.append(EOS, ids[:-1])[: len(ids), None]
+    state = backend.initial_state(1)
+    window = window_length(backend, 1)
+    for start in range(0, len(ids), window):
+        logits, state = backend.distribution(inputs[start : start + window], state)
+        logs = log_probabilities(logits[:, 0].astype(np.float64))
+        best = np.argsort(-logs, axis=1, kind="stable")[:, :top]
+        for row, chosen in zip(logs, best.tolist(), strict=True):
+            yield tuple((name(index), float(np.exp(row[index]))) for index in chosen)
+
+
+def _documents(ids: Ids, *, resets: bool) -> list[Ids]:
+    """Cut ids after each EOS, if the state resets there."""
+    if not resets:
+        return [ids]
+    cuts = np.flatnonzero(ids == EOS) + 1
+    return np.split(ids, cuts[cuts < len(ids)])
+
+
+def word_parts(score: Score) -> list[Part]:
+    """Return the words of a score by word as parts, each with the blank before it.
+
+    What follows the last word belongs to it.
+    """
+    parts, place = [], 0
+    for word in score.words:
+        end = len(score.text) if word is score.words[-1] else word.end
+        parts.append(Part(score.text[place:end], bits(word.nats), word.oov))
+        place = end
+    return parts
+
+
+class Difference(NamedTuple):
+    """Part of a text with its bits under two models."""
+
+    text: str
+    bits: float
+    other_bits: float
+
+    @property
+    def difference(self) -> float:
+        """Bits under the first model minus those under the other; below 0 the first is better."""
+        return self.bits - self.other_bits
+
+
+def differences(parts: Sequence[Part], others: Sequence[Part]) -> list[Difference]:
+    """Return the smallest parts that both models cut out, with the bits of each.
+
+    The end of the text counts for a part if both models score it. Raises UsageError if the models
+    read different texts.
+    """
+    texts = ["".join(part.text for part in each) for each in (parts, others)]
+    if texts[0] != texts[1]:
+        raise UsageError(
+            "the two runs read this text differently, such as its line ends; expected runs that "
+            "read one text alike. Leave out --with, or score them one by one"
+        )
+    if bool(parts and not parts[-1].text) != bool(others and not others[-1].text):
+        parts, others = ([part for part in each if part.text] for each in (parts, others))
+    places = set(_ends(parts)) & set(_ends(others))
+    pairs = zip(_merged(parts, places), _merged(others, places), strict=True)
+    return [Difference(one.text, one.bits, other.bits) for one, other in pairs]
+
+
+def _ends(parts: Sequence[Part]) -> Iterator[int]:
+    """Yield the number of characters up to the end of each part."""
+    return accumulate(len(part.text) for part in parts)
+
+
+def _merged(parts: Sequence[Part], places: Set[int]) -> list[Part]:
+    """Join the parts between two of these places; parts that end at one place are one, too."""
+    merged: list[Part] = []
+    texts: list[str] = []
+    total, ended = 0.0, False
+    for part, end in zip(parts, _ends(parts), strict=True):
+        if ended and part.text:
+            merged.append(Part("".join(texts), total))
+            texts, total = [], 0.0
+        texts.append(part.text)
+        total += part.bits
+        ended = end in places
+    return [*merged, Part("".join(texts), total)] if parts else merged
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """Text with all that was asked about it."""
+
+    view: TextView
+    words: Sequence[Part] = ()
+    """Words, if they were asked for."""
+    differences: Sequence[Difference] = ()
+    """Parts with their bits under this model and the other one."""
+    other: str = ""
+    """Name of the other run."""
+    units: Mapping[tuple[str, str], Sequence[float]] = field(default_factory=dict)
+    """Values after each token, by unit such as 2:8 and signal such as c."""

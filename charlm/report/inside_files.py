@@ -1,0 +1,191 @@
+"""Files about a text in a model: CSV and JSON for programs, SVG for documents."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from itertools import zip_longest
+from typing import Any
+
+from rich.cells import cell_len, chop_cells
+
+from charlm.inspect.text_view import Inspection
+from charlm.report.heat import INKS, PAPER, SCALES, SOFT, Scale
+from charlm.report.inside import Cell, Heat, joined, table_rows
+from charlm.text.sources.delimited import quoted_field
+from charlm.units import finite
+
+
+def csv_lines(inspection: Inspection) -> Iterator[str]:
+    """Yield the lines of a table as CSV; alternatives have two columns each."""
+    names, rows = table_rows(inspection)
+    number = max((len(token.alternatives) for token in inspection.view.tokens), default=0)
+    pairs = [f"{kind}_{at}" for at in range(1, number + 1) for kind in ("top", "probability")]
+    heads = [*(name.replace(" ", "_") for name in names if name != "alternatives"), *pairs]
+    yield ",".join(["id", *(quoted_field(head, ",") for head in heads)]) + "\n"
+    for place, row in enumerate(rows, start=1):
+        cells = [str(place)]
+        for value in row:
+            values = [each for pair in value for each in pair] if type(value) is tuple else [value]
+            cells += [_field(each) for each in values]
+        yield ",".join(cells) + "\n"
+
+
+def _field(value: Any) -> str:
+    if isinstance(value, str):
+        return quoted_field(value, ",")
+    return f"{value:.6f}" if isinstance(value, float) else str(int(value))
+
+
+def json_content(inspection: Inspection) -> dict[str, Any]:
+    """Return a text with its tokens, and its words, units or differences, for JSON."""
+    view = inspection.view
+    content: dict[str, Any] = {
+        "schema_version": 1,
+        "run": view.run,
+        "unit": view.unit,
+        "vocabulary": view.vocab_size,
+        "text": view.text,
+        "log_probability": finite(-view.tally.nats),
+        **view.tally.summary(),
+        "token_scores": [
+            {
+                "text": token.text,
+                "token": token.token,
+                "bits": finite(token.bits),
+                "rank": token.rank,
+                "oov": token.oov,
+                "alternatives": [
+                    {"token": name, "probability": chance} for name, chance in token.alternatives
+                ],
+            }
+            for token in view.tokens
+        ],
+    }
+    if inspection.units:
+        content["units"] = [
+            {"unit": name, "signal": signal, "values": [finite(value) for value in values]}
+            for (name, signal), values in inspection.units.items()
+        ]
+    if inspection.words:
+        content["word_scores"] = [word._asdict() for word in inspection.words]
+    if inspection.other:
+        content["other"] = inspection.other
+        content["differences"] = [
+            {**part._asdict(), "difference": part.difference} for part in inspection.differences
+        ]
+    return content
+
+
+COLUMNS = 80
+"""Width of a picture in characters; longer lines are wrapped."""
+SIZE, ADVANCE, LEADING, MARGIN = 15.0, 9.0, 24.0, 20.0
+"""Size of letters, width of one, height of a line, and margin, in pixels."""
+MONO = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono','Liberation Mono',monospace"
+SANS = "system-ui,'Segoe UI',Helvetica,Arial,'DejaVu Sans',sans-serif"
+
+
+def svg_picture(heats: Sequence[Heat], titles: Sequence[str] = ()) -> str:
+    """Return texts in colours with their legends, one below the other, as an SVG document.
+
+    It is light or dark like the page that shows it. `titles` are lines above the texts.
+    """
+    parts: list[str] = []
+    y = MARGIN
+    for heat, title in zip_longest(heats, titles[: len(heats)]):
+        if title:
+            parts.append(_words(title, MARGIN, y + 0.7 * LEADING, "title"))
+            y += 1.4 * LEADING
+        for line in wrapped(joined(heat.cells), COLUMNS):
+            parts += _line(heat.scale, line, MARGIN, y)
+            y += LEADING
+        y += 0.6 * LEADING
+        parts += _legend(heat, y)
+        y += 1.2 * LEADING
+        for note in heat.notes:
+            parts.append(_words(note, MARGIN, y + 0.6 * LEADING, "soft"))
+            y += LEADING
+        y += 0.6 * LEADING
+    width, height = 2 * MARGIN + COLUMNS * ADVANCE, y - 0.6 * LEADING + MARGIN
+    paper = f'<rect class="paper" width="{width:g}" height="{height:g}" rx="10"/>'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img">'
+    return "\n".join([head, f"<style>{_svg_style()}</style>", paper, *parts, "</svg>\n"])
+
+
+def _svg_style() -> str:
+    """Return the style of a picture: fonts, and the colours of both themes."""
+    rules = [
+        f"text{{font:{SIZE:g}px {MONO};white-space:pre}}"
+        f".soft,.title{{font:13px {SANS}}}.title{{font-weight:600}}",
+        _theme_style("light"),
+        f"@media (prefers-color-scheme:dark){{{_theme_style('dark')}}}",
+    ]
+    return "".join(rules)
+
+
+def _theme_style(theme: str) -> str:
+    rules = [
+        f"text{{fill:{INKS[theme][0]}}}.soft{{fill:{SOFT[theme]}}}.paper{{fill:{PAPER[theme]}}}"
+    ]
+    for scale in SCALES.values():
+        for level in scale.levels:
+            if name := scale.css_class(level):
+                rules.append(f"rect.{name}{{fill:{scale.background(level, theme)}}}")
+                rules.append(f"text.{name}{{fill:{scale.letter(level, theme)}}}")
+    return "".join(rules)
+
+
+def _line(scale: Scale, cells: Sequence[Cell], x: float, y: float) -> list[str]:
+    """Return the boxes of a line and its letters, which are fitted to the boxes in any font."""
+    boxes, letters = [], []
+    for cell in joined(cells):
+        width = cell_len(cell.text) * ADVANCE
+        name = scale.css_class(cell.level)
+        under = " under" if cell.level <= -2 else ""
+        if name:
+            boxes.append(
+                f'<rect class="{name}{under}" x="{x:g}" y="{y:g}" width="{width:g}" '
+                f'height="{LEADING - 3:g}"/>'
+            )
+        if cell.text.strip():
+            kind = f' class="{name}"' if name else ""
+            line = ' text-decoration="underline"' if under or cell.unknown else ""
+            letters.append(
+                f'<text{kind}{line} x="{x:g}" y="{y + 0.66 * LEADING:g}" textLength="{width:g}" '
+                f'lengthAdjust="spacingAndGlyphs" xml:space="preserve">{escape(cell.text)}</text>'
+            )
+        x += width
+    return [*boxes, *letters]
+
+
+def _legend(heat: Heat, y: float) -> list[str]:
+    """Return the legend of a text."""
+    cells = [Cell(f" {label} ", level) for label, level in heat.legend]
+    x = MARGIN + len(heat.before) * 7.2 + 8
+    width = sum(len(cell.text) for cell in cells) * ADVANCE
+    return [
+        _words(heat.before, MARGIN, y + 0.66 * LEADING, "soft"),
+        *_line(heat.scale, cells, x, y),
+        _words(heat.after, x + width + 10, y + 0.66 * LEADING, "soft"),
+    ]
+
+
+def _words(text: str, x: float, y: float, name: str) -> str:
+    return f'<text class="{name}" x="{x:g}" y="{y:g}">{escape(text)}</text>'
+
+
+def wrapped(cells: Iterable[Cell], columns: int) -> Iterator[list[Cell]]:
+    """Yield cells as lines of at most this width; a line end, or a blank after it, ends a line."""
+    line: list[Cell] = []
+    used = 0
+    for cell in cells:
+        for number, text in enumerate(cell.text.split("\n")):
+            if number:
+                yield line
+                line, used = [], 0
+            for piece in filter(None, chop_cells(text, columns) or [text]):
+                if used + cell_len(piece) > columns:
+                    yield line
+                    line, used = [], 0
+                line.append(cell._replace(text=piece))
+                used += cell_len(piece)
+    if line:
+        yield line
