@@ -144,7 +144,9 @@ def flat_figures(record: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-FIGURES = {key: key for key in ("valid", "test", "valid_uncalibrated")} | {"tally": "valid"}
+FIGURES = {key: key for key in ("valid", "test", "valid_uncalibrated", "old_valid")} | {
+    "tally": "valid"
+}
 """Keys of tables of figures in records, and the prefix of these figures in flat records."""
 
 

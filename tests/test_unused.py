@@ -13,7 +13,7 @@ from helpers import nested
 
 from charlm.config.cells import CELLS
 from charlm.config.corpus import CorpusSettings, VocabularySettings
-from charlm.config.fields import DROPPED, VALIDATION
+from charlm.config.fields import DROPPED, PARENT, VALIDATION
 from charlm.config.presets import PRESETS, layered
 from charlm.config.settings import Settings, find_setting, merge, settings_from, table
 from charlm.config.unused import drop_unused, facts_of, missing_need, origins_of_arguments
@@ -64,6 +64,7 @@ UNTRIED = {
     "errors", "encoding", "sources", "column", "header", "delimiter", "quoting", "input_format",
     "keep_cr", "glue", "valid", "test",  # of files; see test_sources and test_tables
     "parameters", "adaptive_softmax", "vectors", "freeze_vectors",  # of other models
+    "freeze_layers",  # of other runs; see test_fine_tuning
     "optimizer", "cell", "schedule",  # modes themselves
     "patience", "average_trigger",  # of validations that gain nothing; see test_trainer
     "calibrate", "on_nonfinite", "epochs", "minutes", "save_minutes", "keep", "device",
@@ -192,7 +193,7 @@ def test_every_setting_is_tried_or_named() -> None:
 def test_conditions_are_on_settings_or_known_facts() -> None:
     """A misspelt fact would be a KeyError in the middle of a user's command."""
     facts = {need.fact for setting in table().values() for need in setting.needs}
-    assert facts <= {*table(), VALIDATION, DROPPED}
+    assert facts <= {*table(), VALIDATION, DROPPED, PARENT}
 
 
 @pytest.mark.parametrize(

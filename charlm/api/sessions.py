@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +10,14 @@ from charlm.commands import command
 from charlm.config.presets import combined
 from charlm.config.settings import settings_from
 from charlm.config.training import LENGTHS
-from charlm.errors import RunError, UsageError
+from charlm.errors import RunError, UsageError, named
 from charlm.phases import phase
 from charlm.runs.built_in import is_built_in
 from charlm.runs.data import absolute, text_changed
 from charlm.runs.layout import RECORD, TOKENIZER, read_record
 from charlm.runs.locate import checkpoints_folder, find_run, is_ngram_run, own_runs
 from charlm.runs.pair import length_factor
+from charlm.runs.parent import Parent, check_vocabulary_mode, find_parent
 from charlm.runs.run import vocabulary_bytes
 from charlm.text.corpus import Corpus
 from charlm.text.tokenizers.vocabulary import load_vocabulary
@@ -38,7 +40,8 @@ class Request:
     """Request to train: settings by section, their origin, and the run.
 
     `flags` are settings that were given one by one; `source` names them in origins ("flag" or
-    "argument"). `more` has lengths to add to a resumed run.
+    "argument"). `more` has lengths to add to a resumed run. `start_from` names the run whose
+    weights a new run starts with; `vocabulary` says if its vocabulary is to `keep` or to `grow`.
     """
 
     flags: Nested
@@ -50,6 +53,8 @@ class Request:
     checkpoints: Path | None = None
     more: dict[str, float] = field(default_factory=dict)
     source: str = "flag"
+    start_from: str | None = None
+    vocabulary: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -66,15 +71,39 @@ class Request:
             self.flags, self.source, preset=self.preset, config=self.config, vocab=self.vocab
         )
 
+    @cached_property
+    def parent(self) -> Parent | None:
+        """The run that `start_from` names. Raises UsageError or RunError if it is none to use."""
+        if self.start_from is None:
+            return None
+        if self.vocab:
+            raise UsageError(
+                f"{named('vocab')} with {named('start_from')}, whose run has a vocabulary; give "
+                "one of them"
+            )
+        return find_parent(self.start_from, self.folder)
+
+    def of_new_run(self) -> tuple[Nested, dict[str, str]]:
+        """Return the settings of a new run and their origins, with those of the parent."""
+        nested, origins = self.combined()
+        check_vocabulary_mode(self.vocabulary, self.parent, nested)
+        return self.parent.complete(nested, origins) if self.parent else (nested, origins)
+
 
 def plan_run(request: Request) -> "PlannedRun":
     """Return the plan of a new run; nothing is written and nothing is trained."""
-    nested, origins = request.combined()
+    nested, origins = request.of_new_run()
     settings = settings_from(nested)
     with phase(LOADING):
         from charlm.training import start as starting
 
-    return starting.plan_run(settings, origins=origins, vocabulary=request.vocab)
+    return starting.plan_run(
+        settings,
+        origins=origins,
+        vocabulary=request.vocab,
+        parent=request.parent,
+        mode=request.vocabulary,
+    )
 
 
 def start_run(
@@ -84,7 +113,7 @@ def start_run(
 
     `command` is kept in the record; with `overwrite` a run of the same name is replaced.
     """
-    nested, origins = request.combined()
+    nested, origins = request.of_new_run()
     settings = settings_from(nested)
     with phase(LOADING):
         from charlm.training import start as starting
@@ -96,6 +125,8 @@ def start_run(
         origins=origins,
         corpus=corpus,
         vocabulary=request.vocab,
+        parent=request.parent,
+        mode=request.vocabulary,
         command=command,
         overwrite=overwrite,
     )
@@ -119,6 +150,7 @@ def start_or_resume(request: Request, *, command: str = "") -> "Session":
     record = read_record(path)
     changes = _changes(nested, record, path.name)
     _check_text(nested, record, path, request.vocab)
+    _check_parent(request, record, path.name)
     return _resumed(path, changes, {})
 
 
@@ -161,6 +193,16 @@ def _check_text(nested: Nested, record: dict[str, Any], path: Path, vocab: Path 
             raise _differing_run("from another text: it has changed", "the text", path.name)
 
 
+def _check_parent(request: Request, record: Mapping[str, Any], name: str) -> None:
+    """Raise UsageError if a run was made from another run than the request names."""
+    before, now = (record.get("from") or {}).get("id"), None
+    if request.start_from is not None:
+        now = request.parent.record.get("id") if request.parent else None
+        before = before or "no run"
+    if before != now:
+        raise _differing_run("from other weights", "the run that it was made from", name)
+
+
 def _differing_run(how: str, expected: str, name: str) -> UsageError:
     return UsageError(
         f"run {name} was made {how}; expected {expected} that it was made with. Use --overwrite "
@@ -175,6 +217,12 @@ def resume_run(request: Request) -> "Session":
     to resume.
     """
     flags, folder = request.flags, request.folder
+    if request.start_from or request.vocabulary:
+        given = "start_from" if request.start_from else "vocabulary"
+        raise UsageError(
+            f"{named(given)} with --resume, which continues with the run's own weights; give one "
+            "of them"
+        )
     if request.config or request.preset or request.vocab or flags.get("corpus", {}).get("sources"):
         raise UsageError(
             "--resume uses the text and the settings of the run; leave out the text, --config, "

@@ -95,7 +95,8 @@ def fit(
     Settings are named like the flags of `charlm train` or as in `charlm info`:
     `fit("a.txt", unit="word", hidden=128, epochs=3)`. Other options: `name` and `checkpoints` (the
     folder of the run), `overwrite` (replace a run of that name), `preset`, `config` (a TOML file)
-    and `vocab` (a tokenizer.json).
+    and `vocab` (a tokenizer.json). `start_from` names a run whose weights and vocabulary training
+    starts with; `vocabulary="keep"` adds no entries for new types of the text, `"grow"` does.
 
     A bar shows the progress in a notebook and on a terminal; `progress` switches it on or off. An
     interrupt (Ctrl-C, or the stop button of a notebook) saves before it raises KeyboardInterrupt.
@@ -150,6 +151,8 @@ def _session(
     config: str | Path | None = None,
     vocab: str | Path | None = None,
     overwrite: bool = False,
+    start_from: str | Path | None = None,
+    vocabulary: str | None = None,
     **settings: Any,
 ) -> "Session":
     given = by_section({"sources": checked_sources(sources), **settings})
@@ -163,6 +166,8 @@ def _session(
         name=name,
         checkpoints=Path(checkpoints) if checkpoints else None,
         source="argument",
+        start_from=None if start_from is None else str(start_from),
+        vocabulary=vocabulary,
     )
     corpus = None
     with naming(names_given(settings)):

@@ -51,6 +51,21 @@ Config = Annotated[
 Pairs = Annotated[
     list[str] | None, _option("--set", RUN, "Any setting: NAME=VALUE (see charlm settings).")
 ]
+StartFrom = Annotated[
+    str | None,
+    _option(
+        "--from", RUN, "Fine-tune: start with the weights and the vocabulary of this run.",
+    ),
+]  # fmt: skip
+NewTypes = Annotated[
+    str | None,
+    _option(
+        "--vocabulary",
+        VOCABULARY,
+        "With --from: keep the run's vocabulary, or grow it by new characters or words. "
+        "(default: grow)",
+    ),
+]
 Vocab = Annotated[Path | None, _option("--vocab", VOCABULARY, "Use this tokenizer.json unchanged.")]
 
 
@@ -70,6 +85,8 @@ def train(
     pairs: Pairs = None,
     settings: options.Every = options.NO_FLAGS,
     vocab: Vocab = None,
+    start_from: StartFrom = None,
+    vocabulary: NewTypes = None,
     more_minutes: Annotated[
         float | None, _option("--more-minutes", LENGTH, "With --resume: train N minutes longer.")
     ] = None,
@@ -98,6 +115,7 @@ def train(
         flags=with_pairs(by_section({"sources": sources, **settings}), pairs or []),
         config=config, preset=preset, vocab=vocab, name=name, run=run, checkpoints=checkpoints,
         more={unit: value for unit, value in more.items() if value is not None},
+        start_from=start_from, vocabulary=vocabulary,
     )  # fmt: skip
     ways = {"--resume": resume, "--continue": go_on, "--overwrite": overwrite, "--plan": plan}
     way = _way([flag for flag, is_given in ways.items() if is_given], request)

@@ -16,7 +16,7 @@ from charlm.errors import UsageError, choice_problem, named
 
 Choices = Collection[str] | Callable[[], Collection[str]]
 """Allowed names. A table or a function is read at each use, so a new row is allowed."""
-VALIDATION, DROPPED = "validation text", "any dropout"
+VALIDATION, DROPPED, PARENT = "validation text", "any dropout", "a run to start from"
 """Facts that follow from several settings, or from the text."""
 MAX_COUNT = 2**31
 """Limit of counts; only a mistake exceeds it."""
@@ -69,6 +69,8 @@ class Spec:
     """Function that reads the value from text; None for TOML."""
     needs: tuple[Need, ...] = ()
     """Conditions under which it has an effect; all must hold."""
+    only_training: bool = False
+    """True for a setting of the model that acts in training only: dropout of any kind."""
 
     def names(self) -> tuple[str, ...]:
         """Return the allowed names; empty if any value of the type is allowed."""

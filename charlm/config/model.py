@@ -29,7 +29,7 @@ def _size(help_text: str, limit: int = MAX_SIZE, **facts: Any) -> Any:
 
 
 def _drop(default: float | None, help_text: str, **facts: Any) -> Any:
-    return setting(default, help_text, at_least=0.0, at_most=0.95, **facts)
+    return setting(default, help_text, at_least=0.0, at_most=0.95, only_training=True, **facts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +141,7 @@ class ModelSettings:
         "One dropout mask for all steps of a window",
         source="Gal & Ghahramani 2016",
         needs=(DROPOUT,),
+        only_training=True,
     )
     state_dropout: float = _drop(
         0.0,

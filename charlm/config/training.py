@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from charlm.config.fields import (
     MAX_COUNT,
+    PARENT,
     Need,
     above,
     check,
@@ -35,6 +36,7 @@ DECAYS_AGAIN = Need(
     holds=lambda times: times != 1,
     describe=lambda write: f"{write('decay_times')} 0 or above 1",
 )
+WITH_PARENT = Need(fact=PARENT, holds=bool, describe=lambda _: "--from RUN, in Python start_from")
 NO_CLIP_VALUE = without("clip_value", "clip_value takes the place of clip_norm")
 
 
@@ -130,6 +132,14 @@ class TrainingSettings:
     )
     frequency_bias: bool = setting(
         True, "Start the output bias at the log frequencies of tokens", flag=None
+    )
+    freeze_layers: int = _number(
+        0,
+        "Do not train the embedding and the first N layers of the run that --from names",
+        panel=RUN,
+        limit=256,
+        unit="layers",
+        needs=(WITH_PARENT,),
     )
     freeze_vectors: bool = setting(False, "Do not train the embedding given by vectors", flag=None)
     calibrate: bool = setting(

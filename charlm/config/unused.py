@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from charlm.config.fields import DROPPED, VALIDATION, Need
+from charlm.config.fields import DROPPED, PARENT, VALIDATION, Need
 from charlm.config.flags import words_of
 from charlm.config.settings import SECTIONS, Setting, Settings, table
 from charlm.errors import UsageError, named
@@ -77,6 +77,7 @@ def facts_of(settings: Settings) -> dict[str, Any]:
     if facts["document"] == "auto":
         facts["document"] = None
     facts[VALIDATION] = None if facts["valid"] or facts["valid_frac"] != 0.0 else False
+    facts[PARENT] = None
     dropouts = [facts[name] for name in ("dropout", "input_dropout", "output_dropout")]
     if any(dropouts):
         facts[DROPPED] = True
@@ -88,7 +89,7 @@ def facts_of(settings: Settings) -> dict[str, Any]:
 def _problem(name: str, value: Any, need: Need, facts: Mapping[str, Any], origin: str) -> str:
     """Return the message about a setting without an effect, in the user's own spelling."""
     fact = facts[need.fact]
-    if need.fact in (VALIDATION, DROPPED) or fact is None:
+    if need.fact in (VALIDATION, DROPPED, PARENT) or fact is None:
         beside = f"without {_name(need.fact, origin)}"
     else:
         beside = f"with {_written(need.fact, fact, origin)}"

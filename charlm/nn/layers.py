@@ -49,6 +49,12 @@ class RecurrentLayer(nn.Module):
         self.input_size, self.hidden_size = input_size, hidden_size
         self.settings, self.spec = settings, CELLS[settings.cell]
 
+    def input_weights(self) -> list[nn.Parameter]:
+        """Return the matrices through which every input x enters, all linear in x."""
+        recurrent = ("weight_hh", "weight_mh")
+        names = ((path.rpartition(".")[2], w) for path, w in self.named_parameters())
+        return [w for n, w in names if n.startswith("weight") and not n.startswith(recurrent)]
+
     def initial_state(self, batch_size: int) -> LayerState:
         """Return a state of zeros, shape (B, H) each."""
         like = next(iter(self.state_dict().values()))  # a reservoir has no parameters

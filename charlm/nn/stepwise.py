@@ -4,6 +4,8 @@ Symbols: x input (B, E), h and c state (B, H), W input weights, U recurrent weig
 Blocks are in the order i, f, g, o: input, forget, candidate, output.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -179,6 +181,11 @@ class MogrifierLstm(StepwiseLstm):
             Gating(*sizes[number % 2], self.settings.mogrifier_rank)
             for number in range(self.settings.mogrifier_rounds)
         )
+
+    def input_weights(self) -> list[nn.Parameter]:
+        """See `RecurrentLayer.input_weights`; every second gating reads the input."""
+        gating = [cast(Gating, gate).factors[0] for gate in list(self.gating)[1::2]]
+        return [*super().input_weights(), *gating]
 
     def project(self, x: Tensor) -> Tensor:
         """Return the inputs as they are, (T, B, E)."""

@@ -36,6 +36,7 @@ def describe_plan(record: Mapping[str, Any], path: Path | None = None) -> list[s
     precision = record["precision"]
     lines = [
         f"text   {corpus['name']}: {parts} {unit} tokens, {corpus['vocabulary']:,} entries",
+        *_parent_lines(record),
         f"model  {model['num_layers']} x {model['hidden_size']} {model['cell'].upper()}, "
         f"{record['parameters']:,} weights, dropout {model['dropout']:g}",
         f"run    {length}, batch {training['batch_size']} x {training['bptt']}, "
@@ -45,6 +46,17 @@ def describe_plan(record: Mapping[str, Any], path: Path | None = None) -> list[s
         *([f"into   {path}"] if path else []),
     ]
     return [escape_unprintable(line) for line in lines]
+
+
+def _parent_lines(record: Mapping[str, Any]) -> list[str]:
+    """Describe the run that a fine-tuned run starts from."""
+    if not (about := record.get("from")):
+        return []
+    grown = record["corpus"]["vocabulary"] - about["entries"]
+    growth = f"its {about['entries']:,} entries and {grown:,} new" if grown else "its vocabulary"
+    frozen = record["settings"]["training"].get("freeze_layers")
+    more = f"; {count_of(frozen, 'layer')} frozen" if frozen else ""
+    return [f"from   run {about['run']}, with {growth}{more}"]
 
 
 def _outlook(record: Mapping[str, Any]) -> list[str]:
@@ -124,6 +136,7 @@ def summary_table(record: Mapping[str, Any], finished: FinishedRecord) -> Table:
         if tally:
             unit = record["settings"]["vocabulary"]["unit"]
             pairs.append((name, _figures(tally, unit)))
+    pairs += _parent_pairs(record, finished)
     own = None if finished.valid and finished.valid.oov else source_log_loss(record)
     if finished.valid and own:
         distance = finished.valid.bits_per_char - own
@@ -146,7 +159,10 @@ def summary_table(record: Mapping[str, Any], finished: FinishedRecord) -> Table:
     if finished.companion:
         pairs.append(("with n-grams", companion_text(asdict(finished.companion))))
     if finished.valid:
-        pairs.append(("best weights", f"from step {finished.best_step:,}"))
+        best = f"from step {finished.best_step:,}"
+        if "from" in record and not finished.best_step:
+            best = f"those of run {record['from']['run']}: training has gained nothing yet"
+        pairs.append(("best weights", best))
     else:
         held_out = "valid" in record["corpus"]["parts"]
         why = "not reached yet" if held_out else "no text was held out"
@@ -154,6 +170,27 @@ def summary_table(record: Mapping[str, Any], finished: FinishedRecord) -> Table:
     if finished.review:
         pairs += review_pairs(finished.review, record["settings"]["vocabulary"]["unit"])
     return pairs_table(pairs)
+
+
+def _parent_pairs(record: Mapping[str, Any], finished: FinishedRecord) -> list[tuple[str, str]]:
+    """Return the figures before and after fine-tuning, on the new text and on the parent's."""
+    if not (about := record.get("from")):
+        return []
+    unit, pairs = record["settings"]["vocabulary"]["unit"], []
+    texts = (("new text", about["valid"], finished.valid),
+             ("old text", about["old_valid"], finished.old_valid))  # fmt: skip
+    for name, before, after in texts:
+        if before and before["nats_per_token"] is not None and after:
+            pairs.append((name, _change(before["nats_per_token"], after.nats_per_token, unit)))
+    if not about["old_valid"]:
+        why = f"run {about['run']} keeps no validation text, so forgetting is not measured"
+        pairs.append(("old text", why))
+    return pairs
+
+
+def _change(before: float, after: float, unit: str) -> str:
+    percent = 100.0 * (after / before - 1.0) if before else 0.0
+    return f"{_loss(before, unit)} before, {_loss(after, unit)} after ({percent:+.1f} % nats)"
 
 
 def review_pairs(review: Review, unit: str) -> list[tuple[str, str]]:

@@ -47,6 +47,11 @@ def repeat_command(path: Path, record: Json) -> str | None:
     if values["one_hot"]:
         values["embedding_size"] = None
     words, skipped = _vocabulary(path, record)
+    if about := record.get("from"):
+        words += ["--from", about["run"]]
+        words += ["--vocabulary", about["vocabulary"]] if about["vocabulary"] != "grow" else []
+        decided = {name for name, why in record["origins"].items() if why == f"run {about['run']}"}
+        skipped |= {n for n in values if f"{known_settings[n].section}.{n}" in decided}
     for name, value in values.items():
         setting = known_settings[name]
         plain = value is None or value == setting.default

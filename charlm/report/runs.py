@@ -25,6 +25,10 @@ def run_pairs(path: Path, config: Json, record: Json) -> list[tuple[str, str]]:
         ("vocabulary", f"{config['vocab_size']:,} {config['vocabulary']['unit']} entries"),
         ("text", f"{corpus['name']}, document: {corpus['document']}"),
     ]
+    if about := record.get("from"):
+        grown = config["vocab_size"] - about["entries"]
+        more = f", and {grown:,} new entries" if grown else ""
+        pairs.append(("fine-tuned from", f"run {about['run']}{more}"))
     for name, part in corpus["parts"].items():
         size = f"{count_of(part['tokens'], 'token')}, {count_of(part['documents'], 'document')}"
         pairs.append((f"  {name}", f"{size}, {count_of(part['bytes'], 'byte')}"))
@@ -63,7 +67,7 @@ def _result_pairs(results: Json, unit: str) -> list[tuple[str, str]]:
     steps = f"{count_of(results['step'], 'step')}, " if results["step"] else ""
     trained = steps or results["seconds"]
     pairs = [("trained", f"{steps}{duration(results['seconds'])}")] if trained else []
-    for name in ("valid", "test"):
+    for name in ("valid", "test", "old_valid"):
         tally = results.get(name)
         if tally:
             figures = (
@@ -72,7 +76,9 @@ def _result_pairs(results: Json, unit: str) -> list[tuple[str, str]]:
                 f"{number(tally['perplexity'], 2)}"
                 f"{word_perplexity(tally.get('word_perplexity'), unit)}"
             )
-            pairs.append(({"valid": "validation"}.get(name, name), figures))
+            pairs.append(
+                ({"valid": "validation", "old_valid": "old text"}.get(name, name), figures)
+            )
     before = results.get("valid_uncalibrated")
     if before:
         pairs.append(

@@ -36,6 +36,7 @@ def model_card(name: str, record: Mapping[str, Any]) -> str:
         f"| model | {model_size(record)} |",
         f"| vocabulary | {corpus['vocabulary']:,} {unit} entries |",
         f"| documents | {corpus['document']} |",
+        *([f"| fine-tuned from | {record['from']['run']} |"] if "from" in record else []),
         *_training_rows(record),
         "",
     ]

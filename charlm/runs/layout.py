@@ -46,6 +46,8 @@ STUDY = "study.log"
 """File in the folder of a search: Optuna's journal of the trials."""
 KEPT_VECTORS = Path("data", "vectors", "vectors.safetensors")
 """File with the vectors that a run starts with."""
+OLD_TEXT = Path("data", "from")
+"""Folder with a part of the validation text of the run that a fine-tuned run started from."""
 COMPANION = "ngram"
 """Folder of the n-gram companion in the folder of a run, and its name in a mixture."""
 MAX_LOG = 1 << 30

@@ -50,6 +50,15 @@ RECORD_SHAPE = {
     "parameters?": int,
     "planned?": dict,
     "notes?": Each(str, list),
+    "from?": {
+        "run": str,
+        "id": (str, type(None)),
+        "sha256": str,
+        "vocabulary": str,
+        "entries": int,
+        "valid": MAYBE_FIGURES,
+        "old_valid": MAYBE_FIGURES,
+    },
     "ngrams?": {"order": int, "method": str, "sizes": Each(int, list)},
     "results?": {
         "step": int,
@@ -58,6 +67,7 @@ RECORD_SHAPE = {
         "logit_scale?": NUMBER,
         "valid?": MAYBE_FIGURES,
         "test?": MAYBE_FIGURES,
+        "old_valid?": MAYBE_FIGURES,
         "valid_uncalibrated?": MAYBE_FIGURES,
         "companion?": (
             {"order": int, "bytes": int, "weight": NUMBER, **COMPANION_FIGURES},

@@ -1,5 +1,6 @@
 """Tensors in safetensors files, and the weights of a torch model."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -33,7 +34,7 @@ def tensors_from_file(path: Path) -> dict[str, Tensor]:
         raise RunError(f"{path}: not a valid safetensors file ({error})") from error
 
 
-def put_weights(model: RecurrentLanguageModel, tensors: dict[str, Tensor]) -> None:
+def put_weights(model: RecurrentLanguageModel, tensors: Mapping[str, Tensor]) -> None:
     """Copy weights into a model of these shapes."""
     if model.settings.tie_weights:
         tensors = {**tensors, "output.weight": tensors["embedding.weight"]}

@@ -19,7 +19,12 @@ from charlm.text.corpus import Corpus
 from charlm.text.encoded import EncodedText, id_counts
 from charlm.text.idcache import encode_split
 from charlm.text.splits import Split, split_corpus
-from charlm.text.tokenizers.building import BuiltVocabulary, build_vocabulary, count_unk_types
+from charlm.text.tokenizers.building import (
+    BuiltVocabulary,
+    build_vocabulary,
+    count_unk_types,
+    grow_vocabulary,
+)
 from charlm.text.tokenizers.vocabulary import Vocabulary
 
 SPLITS = ("train", "valid", "test")
@@ -56,21 +61,23 @@ def load_dataset(
     vocabulary: Vocabulary | None = None,
     cache: Path | None = None,
     count_types: bool = True,
+    grow: bool = False,
 ) -> Dataset:
     """Read, split, build the vocabulary (unless one is given) and encode.
 
     A `corpus` replaces `settings.sources`; `cache` is the folder for large texts. Without
-    `count_types`, a given vocabulary saves one pass over the text and `unk_types` is None. Raises
-    CorpusError for a text that is empty or cannot be read.
+    `count_types`, a given vocabulary saves one pass over the text and `unk_types` is None. With
+    `grow`, a given vocabulary gets entries for new types of the training text. Raises CorpusError
+    for a text that is empty or cannot be read.
     """
     corpus = corpus or Corpus(settings.sources, document=settings.document, reading=settings)
     splits = split_corpus(corpus, settings)
     warnings = list(corpus.warnings)
-    built = _vocabulary(splits["train"], vocabulary_settings, vocabulary, count_types)
+    built = _vocabulary(splits["train"], vocabulary_settings, vocabulary, count_types, grow)
     encoded = _encode(corpus, splits, built.vocabulary, cache)
     train = encoded["train"]
     if vocabulary is not None:
-        built = replace(built, counts=id_counts(train.ids, len(vocabulary)))
+        built = replace(built, counts=id_counts(train.ids, len(built.vocabulary)))
     unit = built.vocabulary.unit
     warnings += built.warnings
     warnings += coverage_advice(built.coverage, unit, built=vocabulary is None)
@@ -90,11 +97,17 @@ def load_dataset(
 
 
 def _vocabulary(
-    train: Split, settings: VocabularySettings, given: Vocabulary | None, count_types: bool
+    train: Split,
+    settings: VocabularySettings,
+    given: Vocabulary | None,
+    count_types: bool,
+    grow: bool,
 ) -> BuiltVocabulary:
     """Build the vocabulary, or return the given one, whose tokens are counted later."""
-    if given is None:
+    if given is None or grow:
         with phase("building the vocabulary", total=train.chars):
+            if given is not None:
+                return grow_vocabulary(train.watched, given, settings)
             return build_vocabulary(train.watched, settings, count=False)
     unk_types = None
     if count_types:

@@ -137,9 +137,10 @@ class FinishedRecord(Record):
     """The end of a training session: its reason, and the figures of the best weights.
 
     `logit_scale` is the factor on all logits that calibration chose, 1 if none gains;
-    `valid_uncalibrated` holds the figures without it. `companion` describes the n-grams that were
-    fitted beside the network. `path` is the folder of the run; `to_dict`
-    leaves it out, since runs can be moved.
+    `valid_uncalibrated` holds the figures without it. `old_valid` holds those of a fine-tuned run
+    on the validation text of the run it started from. `companion` describes the n-grams that were
+    fitted beside the network. `path` is the folder of the run; `to_dict` leaves it out, since runs
+    can be moved.
     """
 
     kind: ClassVar[str] = "finished"
@@ -151,6 +152,7 @@ class FinishedRecord(Record):
     valid: Tally | None = None
     test: Tally | None = None
     valid_uncalibrated: Tally | None = None
+    old_valid: Tally | None = None
     logit_scale: float = 1.0
     warnings: list[str] = field(default_factory=list)
     review: Review | None = None
@@ -170,7 +172,7 @@ class FinishedRecord(Record):
         plain = Record.to_dict(self)
         del plain["path"]
         plain["notes"] = plain.pop("warnings")
-        for name in ("valid", "test", "valid_uncalibrated"):
+        for name in ("valid", "test", "valid_uncalibrated", "old_valid"):
             tally = getattr(self, name)
             plain[name] = tally.summary() if tally else None
         return plain

@@ -181,11 +181,21 @@ def _newest_checkpoint(
     """
     with phase("reading the checkpoint"):
         checkpoint, skipped = load_newest_checkpoint(path, record.get("id"))
+    tuned = "from" in record
     if skipped and not checkpoint:
         raise RunError(
             f"{skipped[0]}, and no other checkpoint is intact; expected one to resume from. "
-            f"Restore the run from a copy, or delete {path / 'states'} and {layout.WEIGHTS} to "
-            "start it again"
+            "Restore the run from a copy"
+            + (
+                ""
+                if tuned
+                else f", or delete {path / 'states'} and {layout.WEIGHTS} to start it again"
+            )
+        )
+    if tuned and not checkpoint:
+        raise RunError(
+            f"{path} has no checkpoints, which hold the weights that it started from; expected one "
+            "to resume from. Restore the run from a copy, or start a new one"
         )
     damage = weights_problem(path)
     intact = (path / layout.WEIGHTS).exists() and not damage

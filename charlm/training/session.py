@@ -31,8 +31,16 @@ from charlm.text.dataset import Dataset
 from charlm.training.calibrating import best_backend, calibrate
 from charlm.training.checkpoint import to_checkpoint
 from charlm.training.companion import fit_companion
+from charlm.training.fine_tuning import old_text
 from charlm.training.plan.planner import usual_order
-from charlm.training.records import Companion, FinishedRecord, Record, SavedRecord, WarningRecord
+from charlm.training.records import (
+    Companion,
+    EvaluationRecord,
+    FinishedRecord,
+    Record,
+    SavedRecord,
+    WarningRecord,
+)
 from charlm.training.recovery import check_weights
 from charlm.training.review import review
 from charlm.training.trainer import Trainer
@@ -75,6 +83,7 @@ class Session:
         """
         try:
             yield from self._new_warnings()
+            yield from self._start_records()
             for record in self._train_with_rewinds():
                 yield from self._new_warnings()
                 yield record
@@ -95,6 +104,17 @@ class Session:
             self.warned += 1
             text = self.warnings[self.warned - 1]
             yield WarningRecord(**self.trainer.state.record_fields(), text=text)
+
+    def _start_records(self) -> Iterator[Record]:
+        """Yield a record of the figures that a fine-tuned run starts with."""
+        counters = self.trainer.counters
+        if counters.step or not counters.best:
+            return
+        record = EvaluationRecord(
+            **self.trainer.state.record_fields(), progress=0.0, best=True, tally=counters.best
+        )
+        self._log(record)
+        yield record
 
     def _train_with_rewinds(self) -> Iterator[Record]:
         if self.trainer.settings.on_nonfinite == "rewind" and not checkpoints.checkpoint_folders(
@@ -170,6 +190,10 @@ class Session:
             self.unsaved = copy.deepcopy(model)
             self.warnings.append(f"{error}. {RETRY}")
 
+    def save_start(self) -> None:
+        """Save a checkpoint before the first step, for weights that cannot be made again."""
+        self._save()
+
     def _try_to_save(self) -> SavedRecord | None:
         try:
             return self._save()
@@ -212,15 +236,17 @@ class Session:
         if not stopped and text is not None:
             with phase("evaluating the test text", total=len(text.ids)):
                 test = evaluate(backend, text)
+        old = None if stopped else old_text(self.path)
         finished = FinishedRecord(
             **trainer.state.record_fields(),
             reason=stopped or counters.finished,
-            best_step=counters.best_step or counters.step,
+            best_step=counters.best_step if counters.best else counters.step,
             path=str(self.path),
             valid=valid,
             test=test,
             valid_uncalibrated=counters.best if scale != 1.0 else None,
             logit_scale=scale,
+            old_valid=None if old is None else evaluate(backend, old),
             warnings=self.warnings,
         )
         if not stopped:  # save the results first: the review takes a moment

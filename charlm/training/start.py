@@ -20,7 +20,7 @@ from filelock import FileLock
 from charlm import __version__
 from charlm.backends.kernel_library import chosen_variant
 from charlm.config.corpus import VocabularySettings
-from charlm.config.fields import VALIDATION
+from charlm.config.fields import PARENT, VALIDATION
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings, settings_from
 from charlm.config.unused import drop_unused
@@ -36,13 +36,22 @@ from charlm.runs.folders import check_name, check_writable, new_folder, remove_r
 from charlm.runs.layout import CONFIG, FORMAT, TOKENIZER, write_record
 from charlm.runs.locate import run_name
 from charlm.runs.pair import length_factor
+from charlm.runs.parent import Parent
 from charlm.runs.run import model_config, write_model_files
+from charlm.runs.tensors import put_weights
 from charlm.tasks.language_model import language_model_task
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset, load_dataset
 from charlm.text.direction import mirrored_dataset
 from charlm.text.tokenizers.vocabulary import load_vocabulary
 from charlm.training import pretrained
+from charlm.training.fine_tuning import (
+    begin,
+    check_frozen_layers,
+    freeze,
+    keep_old_text,
+    starting_weights,
+)
 from charlm.training.plan.constants import SHORT_TEXT, SHORTER_TEXT
 from charlm.training.plan.expectation import expected
 from charlm.training.plan.memory import memory_problem
@@ -60,6 +69,8 @@ def start(
     origins: Mapping[str, str] | None = None,
     corpus: Corpus | None = None,
     vocabulary: Path | None = None,
+    parent: Parent | None = None,
+    mode: str | None = None,
     command: str = "",
     overwrite: bool = False,
     valid_tokens: int | None = None,
@@ -72,14 +83,18 @@ def start(
     """
     check_writable(folder)
     check_name(folder, name, overwrite=overwrite)
-    planned = plan_run(settings, origins=origins, corpus=corpus, vocabulary=vocabulary)
+    planned = plan_run(
+        settings, origins=origins, corpus=corpus, vocabulary=vocabulary, parent=parent, mode=mode
+    )
     if planned.problem:
         raise EnvironmentFailure(planned.problem)
     if name and overwrite:
         remove_run(folder / name)
     path, lock = new_folder(folder, name, planned.dataset.name)
     record = {**planned.record, "command": command, "notes": planned.warnings}
-    session = write_run(path, lock, planned.dataset, record, planned.vectors, valid_tokens)
+    session = write_run(
+        path, lock, planned.dataset, record, planned.vectors, valid_tokens, parent=parent
+    )
     session.warnings += planned.warnings
     return session
 
@@ -104,27 +119,39 @@ def plan_run(
     origins: Mapping[str, str] | None = None,
     corpus: Corpus | None = None,
     vocabulary: Path | None = None,
+    parent: Parent | None = None,
+    mode: str | None = None,
 ) -> PlannedRun:
     """Read the text and decide every setting that the user left open.
 
     `corpus` replaces the sources in the settings; `vocabulary` is a tokenizer.json to use as it
-    is. `origins` says where each setting came from; without it, settings that have no effect are
-    accepted. Raises a subclass of CharlmError.
+    is. `parent` is the run to start from, which decided some settings (`Parent.complete`); `mode`
+    is one of `VOCABULARY_MODES`. `origins` says where each setting came from; without it, settings
+    that have no effect are accepted. Raises a subclass of CharlmError.
     """
+    facts: dict[str, Any] = {PARENT: parent is not None}
 
-    def checked(settings: Settings, **facts: Any) -> Settings:
+    def checked(settings: Settings) -> Settings:
         """Return the settings without those that have no effect."""
         return settings if origins is None else drop_unused(settings, origins, facts)
 
     settings = checked(settings)
+    if parent:
+        check_frozen_layers(settings)
     chosen_variant()  # raise now, not at the end, if the chosen kernels are missing
     if not settings.corpus.sources and corpus is None:
         sources = (str(built_in_text()),)
         settings = replace(settings, corpus=replace(settings.corpus, sources=sources))
     frozen = load_vocabulary(vocabulary) if vocabulary else None
-    dataset = load_dataset(settings.corpus, settings.vocabulary, corpus=corpus, vocabulary=frozen)
-    facts = {VALIDATION: dataset.valid is not None, "document": dataset.boundaries.document}
-    checked(settings, **facts)
+    dataset = load_dataset(
+        settings.corpus,
+        settings.vocabulary,
+        corpus=corpus,
+        vocabulary=parent.vocabulary if parent else frozen,
+        grow=parent is not None and parent.grows(mode),
+    )
+    facts |= {VALIDATION: dataset.valid is not None, "document": dataset.boundaries.document}
+    checked(settings)
     settings = replace(settings, vocabulary=dataset.vocabulary.settings)
     vectors, warnings = None, list(dataset.warnings)
     if settings.training.vectors:
@@ -158,11 +185,11 @@ def plan_run(
             return devices.choose_precision(training.precision, model, vocab_size, device)
 
     with phase("planning"):
-        planned = plan(settings, dataset, device, precision_for)
+        planned = plan(settings, dataset, device, precision_for, parent=parent)
         known = is_built_in_text(settings.corpus.sources)  # its own entropy says more
-        expectation = None if known else expected(dataset, planned)
+        expectation = None if known or parent else expected(dataset, planned)
     settings = planned.settings
-    checked(settings, **facts)
+    checked(settings)
     precision = precision_for(settings.model)
     threads = set_threads(threads_for(settings.model, settings.training.batch_size or 1))
     record = {
@@ -180,6 +207,7 @@ def plan_run(
             "speed_measured": planned.measured,
             "expected": expectation,
         },
+        **({"from": parent.about(mode)} if parent else {}),
     }
     return PlannedRun(
         dataset=dataset,
@@ -230,10 +258,12 @@ def write_run(
     record: dict[str, Any],
     vectors: pretrained.Pretrained | None,
     valid_tokens: int | None = None,
+    *,
+    parent: Parent | None = None,
 ) -> Session:
     """Write a new run into its empty folder and open its session; on an error, remove the folder.
 
-    `record` is the planned content of run.json.
+    `record` is the planned content of run.json; `parent` is the run whose weights it starts with.
     """
     with contextlib.ExitStack() as on_error:
         on_error.callback(shutil.rmtree, path, ignore_errors=True)
@@ -243,6 +273,8 @@ def write_run(
             write_data(path, dataset)
             if vectors:
                 pretrained.keep_vectors(path, vectors)
+            if parent:
+                keep_old_text(path, parent)
         vocabulary = dataset.vocabulary
         config = model_config(settings.model, vocabulary, dataset.boundaries, dataset.unk_types)
         write_model_files(path, config, vocabulary)
@@ -253,7 +285,10 @@ def write_run(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "status": "training",
         }
-        session = open_session(path, settings, dataset, record, lock, valid_tokens)
+        weights = starting_weights(parent, dataset) if parent else None
+        session = open_session(path, settings, dataset, record, lock, valid_tokens, weights)
+        if parent:
+            begin(session)
         write_record(path, record)
         on_error.pop_all()
     return session
@@ -262,7 +297,8 @@ def write_run(
 def _run_id(path: Path, record: Mapping[str, Any]) -> str:
     """Return a hash of text, vocabulary and settings, by which checkpoints know their run."""
     parts = [(path / name).read_bytes() for name in (CONFIG, TOKENIZER)]
-    parts.append(json_bytes([record["settings"], record["corpus"]]))
+    more = [record["from"]] if "from" in record else []
+    parts.append(json_bytes([record["settings"], record["corpus"], *more]))
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
@@ -273,10 +309,12 @@ def open_session(
     record: dict[str, Any],
     lock: FileLock,
     valid_tokens: int | None = None,
+    weights: Mapping[str, torch.Tensor] | None = None,
 ) -> Session:
-    """Build the model and the trainer of a run, with fresh weights, and bring `record` up to date.
+    """Build the model and the trainer of a run, and bring `record` up to date.
 
-    The session warns if precision or threads are not those recorded before.
+    Without `weights`, they are fresh ones. The session warns if precision or threads are not those
+    recorded before.
     """
     training, vocab_size = settings.training, len(dataset.vocabulary)
     machine, warnings = record["machine"], []
@@ -292,6 +330,10 @@ def open_session(
         pretrained.set_vectors(model, vectors)
     if training.freeze_vectors:
         model.embedding.requires_grad_(False)
+    if weights:
+        put_weights(model, weights)
+    if about := record.get("from"):
+        freeze(model, training.freeze_layers, grown=vocab_size > about["entries"])
     recorded = record.get("precision")
     precision = _precision(settings, vocab_size, device, recorded)
     if recorded and recorded["name"] != precision.name:

@@ -189,6 +189,36 @@ def build_counted(read: Read, settings: VocabularySettings, *, count: bool) -> B
     )
 
 
+def grow_vocabulary(
+    read: Read, vocabulary: Vocabulary, settings: VocabularySettings
+) -> BuiltVocabulary:
+    """Return a vocabulary with further entries for the frequent new types of a text.
+
+    Entries keep their ids; new ones follow, ordered by count. `counts` is empty. The unit must have
+    a type counter.
+    """
+    types = _count_types(read, vocabulary.settings)
+    literal = types.pop(UNK_TOKEN, 0) if vocabulary.spec.whole_words else 0
+    if vocabulary.line_ends_are_eos:
+        types.pop(LINE_END, None)
+    least = settings.min_count or _default_min_count(types, settings, bool(literal))
+    if vocabulary.spec.letter:
+        _check_alphabet(len(types), settings)
+    new = sorted(
+        (t for t, count in types.items() if count >= least and t not in vocabulary.ids),
+        key=lambda token: (-types[token], token),
+    )[: max(_max_size(settings) - len(vocabulary), 0)]
+    grown = type(vocabulary)(
+        replace(vocabulary.settings, min_count=least, max_size=_max_size(settings)),
+        [*vocabulary.tokens, *new],
+    )
+    return BuiltVocabulary(
+        vocabulary=grown,
+        counts=np.empty(0, np.int64),
+        unk_types=estimate_unk_types(types, grown.tokens[2:], literal),
+    )
+
+
 def _default_min_count(counts: dict[str, int], settings: VocabularySettings, has_unk: bool) -> int:
     """Return 1 to keep every type, or 2 if types that occur once are to train UNK.
 

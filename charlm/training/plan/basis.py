@@ -13,6 +13,7 @@ from charlm.config.text_units import UNITS, UnitSpec
 from charlm.config.training import TrainingSettings
 from charlm.nn.devices import Precision
 from charlm.nn.model import multiplied_weights
+from charlm.runs.parent import Parent
 from charlm.text.batches import BatchStats
 from charlm.text.dataset import Dataset
 from charlm.training.plan import constants, speed
@@ -34,9 +35,11 @@ class Basis:
         device: torch.device,
         choose_precision: Callable[[ModelSettings], Precision],
         measure: Callable[[], float] | None,
+        parent: Parent | None = None,
     ) -> None:
         self.settings, self.dataset, self.device = settings, dataset, device
         self.choose_precision, self.measure = choose_precision, measure
+        self.parent = parent
         self.reasons: dict[str, str] = {}
         self.tokens = max(len(dataset.train.ids), 1)
         self.vocab_size = len(dataset.vocabulary)

@@ -54,6 +54,8 @@ rate. On a list of names (0.2 million, 2 x 192) it gained 0.014 nats per charact
 after it 0.033; 15 passes are enough, 35 too many."""
 MAX_PASSES_SMALL_CORPUS = 7
 """MAX_PASSES for a small corpus of documents."""
+FINE_TUNING_RATE = 0.3
+"""Learning rate of a fine-tuned run, as a fraction of its parent's."""
 MAX_TOKENS_OF_NGRAMS = 20_000_000
 """Tokens of the longest training text on which n-grams are fitted beside the network."""
 FEW_TOKENS = 300_000

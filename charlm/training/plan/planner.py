@@ -25,6 +25,7 @@ from charlm.config.unused import missing_need
 from charlm.errors import UsageError, named
 from charlm.nn.devices import Precision
 from charlm.nn.model import check_model
+from charlm.runs.parent import Parent
 from charlm.text.batches import Batches, BatchSpec
 from charlm.text.dataset import Dataset
 from charlm.training.averaging import NON_MONOTONE_INTERVAL
@@ -58,14 +59,17 @@ def plan(
     device: torch.device,
     choose_precision: Callable[[ModelSettings], Precision],
     measure: Callable[[], float] | None = None,
+    *,
+    parent: Parent | None = None,
 ) -> Plan:
     """Decide what the user left open: batches, model, length, dropout and rates, in this order.
 
     `choose_precision` decides fp32 or bf16 for a model. `measure` gives the machine's speed in
     operations per second; by default it is measured if minutes were given, whose sizes and passes
     depend on it, and nominal otherwise, so that the plan does not depend on the load.
+    `parent` is the run whose weights training starts with.
     """
-    basis = Basis(settings, dataset, device, choose_precision, measure)
+    basis = Basis(settings, dataset, device, choose_precision, measure, parent)
     training = _plan_batches(basis)
     model = plan_model(basis, training)
     training = _plan_length(basis, training, model)
@@ -206,7 +210,8 @@ def _useful_minutes(
     """
     assert training.minutes
     own = basis.settings.model
-    if own.hidden_size or own.parameters or basis.tokens > constants.FEW_TOKENS:
+    is_own_size = (own.hidden_size or own.parameters) and not basis.parent
+    if is_own_size or basis.tokens > constants.FEW_TOKENS:
         return training
     fraction = _useful_passes(basis) / basis.passes(training, model)
     if fraction >= 1.0:
@@ -237,7 +242,11 @@ def _plan_rates(basis: Basis, training: TrainingSettings, model: ModelSettings) 
     check_unused_settings(training, basis.dataset)
     rate, decay, seed = training.learning_rate, training.weight_decay, training.seed
     reason = f"for {training.optimizer}"
-    if rate is None:
+    if rate is None and (parent := basis.parent):
+        rate = constants.FINE_TUNING_RATE * _parent_rate(basis, training, model)
+        source = f"{constants.FINE_TUNING_RATE:g} of the rate of run {parent.name}"
+        basis.choose("training.learning_rate", rate, source)
+    elif rate is None:
         rate = basis.choose("training.learning_rate", _rate(basis, training, model), reason)
     if decay is None:
         decay = OPTIMIZERS[training.optimizer].weight_decay
@@ -268,6 +277,14 @@ def _rate(basis: Basis, training: TrainingSettings, model: ModelSettings) -> flo
         factor = min(factor, 1.0)
     is_wide = (model.hidden_size or 0) > constants.MAX_HIDDEN_OF_ONE_LAYER
     return rate * (factor * (0.5 if is_wide else 1.0))
+
+
+def _parent_rate(basis: Basis, training: TrainingSettings, model: ModelSettings) -> float:
+    """Return the rate of the parent, or the usual one if that had another optimiser."""
+    assert basis.parent
+    before = basis.parent.settings.training
+    same = before.optimizer == training.optimizer
+    return (same and before.learning_rate) or _rate(basis, training, model)
 
 
 def _plan_ngrams(basis: Basis, training: TrainingSettings) -> TrainingSettings:

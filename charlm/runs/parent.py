@@ -1,0 +1,187 @@
+"""The parent of a fine-tuned run: the run whose weights and vocabulary training starts with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from charlm.commands import command
+from charlm.config.cells import CELLS
+from charlm.config.model import ModelSettings
+from charlm.config.settings import Nested, Settings, settings_from
+from charlm.errors import RunError, UsageError, check_choice, named
+from charlm.files.atomic import file_fingerprint
+from charlm.runs import layout
+from charlm.runs.locate import find_run, is_ngram_run
+from charlm.runs.pair import BACKWARD, is_pair
+from charlm.runs.run import no_network
+from charlm.runs.weights import old_logit_scale
+from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary
+
+KEEP, GROW = "keep", "grow"
+VOCABULARY_MODES = (KEEP, GROW)
+"""Treatments of new types in the new text: keep them unknown, or add entries for them."""
+VOCABULARY = {"unit", "words", "lowercase", "normalize"}
+"""Settings of the vocabulary that the parent decides; the others are about its growth."""
+SEPARATE = ("dropout", "input_dropout", "output_dropout")
+"""Settings of the model that are planned for the new text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parent:
+    """A trained run, with the content of its config.json and run.json."""
+
+    path: Path
+    name: str
+    config: dict[str, Any]
+    record: dict[str, Any]
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Settings of the parent."""
+        return settings_from(self.record["settings"], str(self.path / layout.RECORD))
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Vocabulary of the parent, in the order of the text."""
+        vocabulary = load_vocabulary(self.path / layout.TOKENIZER)
+        if len(vocabulary) != self.config["vocab_size"]:
+            raise RunError(
+                f"{self.path}: tokenizer.json has {len(vocabulary)} entries, config.json expects "
+                f"{self.config['vocab_size']}. The run's files do not match"
+            )
+        return vocabulary
+
+    @property
+    def learned_unk(self) -> bool:
+        """True if UNK occurred in the parent's training text."""
+        return float(self.record["corpus"]["coverage"]) < 1.0
+
+    @property
+    def logit_scale(self) -> float:
+        """Factor on all logits that calibration found, or 1."""
+        scale = self.config.get(layout.LOGIT_SCALE)
+        return old_logit_scale(self.path / layout.WEIGHTS) if scale is None else float(scale)
+
+    @property
+    def obstacle(self) -> str:
+        """Reason why the vocabulary cannot grow, or ""."""
+        model, spec = self.settings.model, self.vocabulary.spec
+        if spec.byte_level:
+            return f"{self.vocabulary.unit} units, which spell every text"
+        if model.adaptive_softmax:
+            return "an adaptive softmax, whose clusters go by frequency"
+        if model.mixture > 1:
+            return "a mixture of softmaxes"
+        if model.one_hot or not CELLS[model.cell].learns_input:
+            return "an input that is not learned"
+        return ""
+
+    def grows(self, mode: str | None) -> bool:
+        """Return whether the vocabulary grows by the new text's types, if there are any."""
+        return mode != KEEP and not self.obstacle
+
+    def about(self, mode: str | None) -> dict[str, Any]:
+        """Return the description of the parent in the run.json of a run that starts with it."""
+        weights = file_fingerprint(self.path / layout.WEIGHTS)
+        return {
+            "run": self.name,
+            "id": self.record.get("id"),
+            "sha256": weights["sha256"],
+            "vocabulary": GROW if self.grows(mode) else KEEP,
+            "entries": self.config["vocab_size"],
+        }
+
+    def complete(self, given: Nested, origins: Mapping[str, str]) -> tuple[Nested, dict[str, str]]:
+        """Return settings by section with those that the parent decides, and all origins.
+
+        Raises UsageError for a given setting that differs from the parent's.
+        """
+        decided = self._decided(given)
+        self._check_same(given, decided)
+        nested = {section: dict(values) for section, values in given.items()}
+        names = {}
+        for section, values in decided.items():
+            for key, value in values.items():
+                if key not in nested.setdefault(section, {}):
+                    nested[section][key] = value
+                    names[f"{section}.{key}"] = f"run {self.name}"
+        return nested, {**origins, **names}
+
+    def _decided(self, given: Nested) -> Nested:
+        """Return the settings that the parent decides, by section."""
+        recorded = self.settings.to_dict()
+        model = {key: value for key, value in recorded["model"].items() if key not in SEPARATE}
+        if is_pair(model) and given.get("model", {}).get("direction") == "forward":
+            model["direction"] = "forward"  # the weights of its forward half
+        elif is_pair(model):
+            raise UsageError(
+                f"{named('start_from')} {self.name}, which reads in both directions; expected a "
+                f"run of one. Add --direction forward, or start from {self.name}/{BACKWARD}"
+            )
+        return {
+            "model": model,
+            "vocabulary": {key: recorded["vocabulary"][key] for key in VOCABULARY},
+            "corpus": {"document": self.record["corpus"]["document"]},
+        }
+
+    def _check_same(self, given: Nested, decided: Nested) -> None:
+        """Raise UsageError for each given setting that would change what the weights mean."""
+        free = {each.name for each in fields(ModelSettings) if each.metadata["spec"].only_training}
+        problems = [
+            f"{named(key)} {value} differs from {decided[section][key]} of run {self.name}"
+            for section in ("model", "vocabulary")
+            for key, value in given.get(section, {}).items()
+            if key in decided[section] and key not in free and value != decided[section][key]
+        ]
+        problems += [
+            f"{named(name)} has no effect, since the embedding is that of run {self.name}"
+            for name in ("vectors", "freeze_vectors")
+            if given.get("training", {}).get(name)
+        ]
+        if problems:
+            names = "; ".join(problems)
+            raise UsageError(f"{names}. Leave it out, or train without {named('start_from')}")
+
+
+def find_parent(run: str, folder: Path) -> Parent:
+    """Return the run of this name or path as a parent.
+
+    Raises UsageError for an n-gram run, RunError if there is no such run or it has no weights.
+    """
+    path = find_run(run, folder)
+    if is_ngram_run(path):
+        raise no_network(path, named("start_from"))
+    config = layout.read_config(path)
+    if not (path / layout.WEIGHTS).exists():
+        raise RunError(
+            f"{path}: has no {layout.WEIGHTS} yet; resume training with: "
+            + command("train", "--resume", run=path)
+        )
+    outer = path.parent.name if path.name == BACKWARD else ""
+    name = run if ":" in run else "/".join(filter(None, (outer, path.resolve().name)))
+    return Parent(path=path, name=name, config=config, record=layout.read_record(path))
+
+
+def check_vocabulary_mode(mode: str | None, parent: Parent | None, given: Nested) -> None:
+    """Raise UsageError for a treatment of new types that does not fit the parent."""
+    if mode is not None:
+        check_choice("vocabulary", mode, VOCABULARY_MODES)
+    if parent is None and mode is None:
+        return
+    if parent is None:
+        raise UsageError(
+            f"{named('vocabulary')} {mode} has no effect without {named('start_from')}; expected "
+            f"a run to start from. Leave out {named('vocabulary')}"
+        )
+    for name in () if parent.grows(mode) else given.get("vocabulary", {}).keys() - VOCABULARY:
+        raise UsageError(
+            f"{named(name)} has no effect, since the vocabulary of run {parent.name} is kept; "
+            f"leave out {named(name)}"
+        )
+    if mode == GROW and parent.obstacle:
+        raise UsageError(
+            f"{named('vocabulary')} {GROW} with {parent.obstacle}; expected {KEEP} for run "
+            f"{parent.name}. Leave out {named('vocabulary')}"
+        )
