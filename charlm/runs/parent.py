@@ -13,10 +13,11 @@ from charlm.config.settings import Nested, Settings, settings_from
 from charlm.errors import RunError, UsageError, check_choice, named
 from charlm.files.atomic import file_fingerprint
 from charlm.runs import layout
-from charlm.runs.locate import find_run, is_ngram_run
+from charlm.runs.locate import find_run, is_ngram_run, run_name
 from charlm.runs.pair import BACKWARD, is_pair
 from charlm.runs.run import no_network
 from charlm.runs.weights import old_logit_scale
+from charlm.text.sources.hub import HUB_PREFIX
 from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary
 
 KEEP, GROW = "keep", "grow"
@@ -159,8 +160,7 @@ def find_parent(run: str, folder: Path) -> Parent:
             f"{path}: has no {layout.WEIGHTS} yet; resume training with: "
             + command("train", "--resume", run=path)
         )
-    outer = path.parent.name if path.name == BACKWARD else ""
-    name = run if ":" in run else "/".join(filter(None, (outer, path.resolve().name)))
+    name = run if run.startswith(HUB_PREFIX) else run_name(path)
     return Parent(path=path, name=name, config=config, record=layout.read_record(path))
 
 
