@@ -68,7 +68,7 @@ UNTRIED = {
     "optimizer", "cell", "schedule",  # modes themselves
     "patience", "average_trigger",  # of validations that gain nothing; see test_trainer
     "calibrate", "on_nonfinite", "epochs", "minutes", "save_minutes", "keep", "device",
-    "precision", "threads", "ngram",
+    "precision", "threads", "ngram", "log",
 }  # fmt: skip
 NAMES = {name: setting.spec.names() for name, setting in table().items()}
 MODES: dict[str, Nested] = {"base": {}}

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LOADING = "loading PyTorch"
 PLANNED = {"batch_size", "bptt", "epochs", "steps", "minutes", "evals", "parameters"}
 """Settings that a plan may replace by values other than those given."""
-MACHINE = {"device", "threads", "save_minutes", "keep"}
+MACHINE = {"device", "threads", "save_minutes", "keep", "log"}
 """Settings of the machine and of checkpoints, which may change from session to session."""
 PATHS = ("sources", "valid", "test")
 Nested = dict[str, dict[str, Any]]

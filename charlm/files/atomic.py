@@ -75,6 +75,17 @@ def replaced(path: Path) -> Iterator[IO[bytes]]:
         reached(f"{path.name} in place")
 
 
+def append_whole(path: Path, data: bytes) -> None:
+    """Append data to a file, or nothing if that fails, as on a full disk. Raises OSError."""
+    before = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("ab") as file:
+            file.write(data)
+    except OSError:
+        os.truncate(path, before)
+        raise
+
+
 def is_special(path: Path) -> bool:
     """Return True for a device, a pipe or a folder, which no file may replace.
 

@@ -81,7 +81,7 @@ def check_name(folder: Path, name: str | None, *, overwrite: bool = False) -> No
 ENTRIES = {
     layout.CONFIG, layout.TOKENIZER, layout.WEIGHTS, layout.NGRAMS, layout.RECORD,
     layout.METRICS, layout.CARD, MANIFEST, BACKWARD, layout.COMPANION,
-    "data", "states", ".lock", ".owner",
+    "data", "states", layout.TENSORBOARD, ".lock", ".owner",
 }  # fmt: skip
 """Files and folders that charlm writes into the folder of a run."""
 

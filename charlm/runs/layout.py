@@ -10,6 +10,7 @@ checkpoints/<name>/
     README.md           a model card
     MANIFEST.json       sizes and SHA-256 of the files above that must not change
     data/               the encoded text, from which the run can resume without the corpus
+    tensorboard/        the log again for TensorBoard, with --log tensorboard
     states/step-N/      a checkpoint: everything needed to resume from step N
     ngram/              the n-gram companion of a network, itself a run without a vocabulary
     backward/           the backward half of a run with --direction both, itself a run
@@ -50,6 +51,8 @@ OLD_TEXT = Path("data", "from")
 """Folder with a part of the validation text of the run that a fine-tuned run started from."""
 COMPANION = "ngram"
 """Folder of the n-gram companion in the folder of a run, and its name in a mixture."""
+TENSORBOARD = "tensorboard"
+"""Folder of the event files of `--log tensorboard`, a copy of the log."""
 MAX_LOG = 1 << 30
 LOGIT_SCALE = "logit_scale"
 """Key in config.json: the factor on all logits, if calibration found one."""

@@ -30,7 +30,7 @@ from charlm.training.start import open_session, write_run
 
 RESUMABLE = (
     *LENGTHS, "evals", "patience", "save_minutes", "keep", "learning_rate",
-    "weight_decay", "clip_norm", "on_nonfinite", "device", "precision", "threads",
+    "weight_decay", "clip_norm", "on_nonfinite", "device", "precision", "threads", "log",
 )  # fmt: skip
 """Training settings that may change when a run is resumed."""
 RESTARTS_PATIENCE = {*LENGTHS, "patience"}
@@ -76,7 +76,7 @@ def resume(
         log_bytes = log_size(checkpoint) if checkpoint else 0
         counters = asdict(counters_of(checkpoint)) if checkpoint else {}
         settings = _with_length(settings, record, changed, more, counters, keep_longer)
-        if more or changed.keys() - {"save_minutes", "keep"}:
+        if more or changed.keys() - {"save_minutes", "keep", "log"}:
             record["planned"] = {}  # the plan was made for other settings
         record["settings"] = settings.to_dict()
         with contextlib.suppress(UnicodeEncodeError):  # a folder whose name is not UTF-8
@@ -267,7 +267,7 @@ def _backward_session(forward: Session) -> Session:
         changes = {
             name: forward_training[name]
             for name in RESUMABLE
-            if forward_training[name] != recorded[name]
+            if forward_training[name] != recorded.get(name)
         }
         return resume(path, {"training": changes}, dataset=dataset, keep_longer=True)
     with explained(path):

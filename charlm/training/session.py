@@ -7,7 +7,6 @@ to train. The session holds the lock of the run, so that no other process trains
 import contextlib
 import copy
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from filelock import FileLock
 
 from charlm.backends.interface import Backend
 from charlm.errors import DivergenceError, EnvironmentFailure, RunError
-from charlm.files.atomic import explained, write_file
+from charlm.files.atomic import append_whole, explained, write_file
 from charlm.inference.likelihood import evaluate
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.nn.torch_backend import TorchBackend
@@ -43,6 +42,7 @@ from charlm.training.records import (
 )
 from charlm.training.recovery import check_weights
 from charlm.training.review import review
+from charlm.training.tensorboard import EventLog
 from charlm.training.trainer import Trainer
 
 RETRY = "Training continues, and the next checkpoint will try again"
@@ -63,6 +63,8 @@ class Session:
     warnings: list[str] = field(default_factory=list)
     clock: Callable[[], float] = time.monotonic
     unsaved: RecurrentLanguageModel | None = None
+    events: EventLog | None = None
+    """Second log, for TensorBoard."""
     warned: int = 0
     """Number of warnings yielded so far."""
     save_now: bool = False
@@ -82,6 +84,9 @@ class Session:
         A checkpoint that cannot be saved is a warning; only the last one raises EnvironmentFailure.
         """
         try:
+            if self.trainer.settings.log == "tensorboard":
+                step = self.trainer.counters.step
+                self.events = EventLog(self.path, self.record, step)
             yield from self._new_warnings()
             yield from self._start_records()
             for record in self._train_with_rewinds():
@@ -158,6 +163,8 @@ class Session:
         trainer.counters.after_rewind(now, REWIND_FACTOR)
         trainer.settled = True
         cut_log(self.path, log_bytes)
+        if self.events:
+            self.events = EventLog(self.path, self.record, checkpoint.step)
         for earlier in self.rewound:  # to the same checkpoint
             self._log(earlier)
         text = (
@@ -169,16 +176,12 @@ class Session:
         return self.rewound[-1]
 
     def _log(self, record: Record) -> None:
-        """Add a line to the log, or nothing if the disk is full."""
+        """Add a line to each log, or nothing if the disk is full."""
         line = json.dumps(record.to_dict(), sort_keys=True, allow_nan=False) + "\n"
-        log = self.path / METRICS
         with contextlib.suppress(OSError):
-            before = log.stat().st_size if log.exists() else 0
-            try:
-                with log.open("ab") as file:
-                    file.write(line.encode("utf-8"))
-            except OSError:
-                os.truncate(log, before)
+            append_whole(self.path / METRICS, line.encode("utf-8"))
+            if self.events:
+                self.events.add(record.to_dict())
 
     def keep_best(self, model: RecurrentLanguageModel) -> None:
         """Write the best weights; if that fails, keep a copy for the checkpoint that follows."""

@@ -58,6 +58,7 @@ from charlm.training.plan.memory import memory_problem
 from charlm.training.plan.planner import plan
 from charlm.training.plan.speed import set_threads, training_threads
 from charlm.training.session import Session
+from charlm.training.tensorboard import check_log
 from charlm.training.trainer import Trainer
 
 
@@ -139,6 +140,7 @@ def plan_run(
     if parent:
         check_frozen_layers(settings)
     chosen_variant()  # raise now, not at the end, if the chosen kernels are missing
+    check_log(settings.training)
     if not settings.corpus.sources and corpus is None:
         sources = (str(built_in_text()),)
         settings = replace(settings, corpus=replace(settings.corpus, sources=sources))
@@ -318,6 +320,7 @@ def open_session(
     """
     training, vocab_size = settings.training, len(dataset.vocabulary)
     machine, warnings = record["machine"], []
+    check_log(training)
     devices.keep_freed_memory()
     device = devices.choose_device(training.device)
     threads = training.threads or machine.get("threads") or torch.get_num_threads()
