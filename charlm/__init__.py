@@ -18,6 +18,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
+    from charlm.api.hub import pull, push
     from charlm.api.loading import load
     from charlm.api.model import Model
     from charlm.api.ngrams import ngram
@@ -39,13 +40,15 @@ _HOMES = {
     "load": "charlm.api.loading",
     "ngram": "charlm.api.ngrams",
     "pairs": "charlm.api.pairs",
+    "pull": "charlm.api.hub",
+    "push": "charlm.api.hub",
     "rescore": "charlm.api.rescoring",
     "train": "charlm.api.training",
     "tune_weights": "charlm.api.rescoring",
 }
 __all__ = [
     "CharlmError", "Model", "Tally", "__version__", "fit", "list_runs", "load", "ngram", "pairs",
-    "rescore", "train", "tune_weights",
+    "pull", "push", "rescore", "train", "tune_weights",
 ]  # fmt: skip
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from charlm.api import comparison as comparison
     from charlm.api import evaluation as evaluation
     from charlm.api import gradients as gradients
+    from charlm.api import hub as hub
     from charlm.api import info as info
     from charlm.api import inside as inside
     from charlm.api import loading as loading

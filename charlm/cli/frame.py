@@ -222,10 +222,10 @@ def chosen_run(verb: str, takes: Takes, values: dict[str, Any], argument: str | 
 
 def _run_among_texts(parameter: str, values: dict[str, Any]) -> str | None:
     """Remove the run from a command's texts and return it, if the first of them is one."""
-    from charlm.runs.locate import checkpoints_folder, find_run, is_run
+    from charlm.runs.locate import HUB_RUN, checkpoints_folder, find_run, is_run
 
     texts = values[parameter] or []
-    if not texts:
+    if not texts or texts[0].startswith(HUB_RUN):  # a data set: the hub is not asked for a model
         return None
     path = Path(texts[0])
     with contextlib.suppress(OSError):  # a text that is too long for a name

@@ -84,6 +84,15 @@ Theme = Annotated[
         show_default=False,
     ),
 ]
+WithData = Annotated[
+    bool,
+    typer.Option(
+        "--with-data", help="Include the training text, and the n-grams beside a network."
+    ),
+]
+WithStates = Annotated[
+    bool, typer.Option("--with-states", help="Include the checkpoints, to resume training.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 SettingFlags = Mapping[str, Any]
 """Values of the settings whose flags were typed, by the settings' names."""

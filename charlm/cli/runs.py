@@ -3,7 +3,7 @@
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,10 @@ from charlm.cli.output import render, say, say_all, terminal_width, write, write
 from charlm.commands import command
 from charlm.errors import UsageError
 from charlm.files.escapes import escape_controls
+from charlm.units import count_of
+
+if TYPE_CHECKING:
+    from charlm.api.hub import Shared
 
 LIST = "list"
 """Command that is meant if none is named: `charlm runs`."""
@@ -108,4 +112,56 @@ def rename(
     say(f"renamed to {path}")
 
 
-add_commands(app, {LIST: list_, "rm": rm, "rename": rename}, "runs")
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="File to write: .zip, or .tar.zst (extra zstd).")
+    ],
+    with_data: options.WithData = False,
+    with_states: options.WithStates = False,
+    checkpoints: options.Checkpoints = None,
+) -> None:
+    """Write a run into one file, without its training text and checkpoints.
+
+    Folders, the command and the names of devices are taken out. The same run gives the same file.
+
+    Example:  charlm runs export tales tales.zip
+    """
+    shared = api.hub.export_run(
+        run, file, with_data=with_data, with_states=with_states, checkpoints=checkpoints
+    )
+    say_shared(shared)
+    say(f"wrote {count_of(len(shared.files), 'file')} to {file}")
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File by charlm runs export.")],
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the run. (default: as exported)")
+    ] = None,
+    checkpoints: options.Checkpoints = None,
+) -> None:
+    """Keep an exported run; the file is checked, and nothing is overwritten.
+
+    Example:  charlm runs import tales.zip --name copy
+    """
+    path = api.hub.import_run(file, name, checkpoints)
+    write(f"{path}\n")
+    say(f"use it with: {command('sample', run=path)}")
+
+
+def say_shared(shared: "Shared") -> None:
+    """Report what stayed private."""
+    from charlm.report.text import short_count
+
+    for note in shared.notes:
+        say(note, level=2)
+    for folder, size in shared.left_out.items():
+        say(f"left out {folder}/ ({short_count(size, 'B')})")
+
+
+add_commands(
+    app,
+    {LIST: list_, "rm": rm, "rename": rename, "export": export, "import": import_},
+    "runs",
+)

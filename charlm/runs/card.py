@@ -1,5 +1,6 @@
 """Model card: the README.md of a run, for people and model hubs."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,15 +17,24 @@ NAMES = {
 }
 
 
-def model_card(name: str, record: Mapping[str, Any]) -> str:
-    """Return the card in Markdown from the content of run.json."""
+def model_card(
+    name: str, record: Mapping[str, Any], *, run: str | None = None, license_: str | None = None
+) -> str:
+    """Return the card in Markdown from the content of run.json.
+
+    `run` names the run in commands, by default `name`; `license_` is an identifier of a model hub,
+    such as "mit".
+    """
     settings, corpus = record["settings"], record["corpus"]
     unit = settings["vocabulary"]["unit"]
     kind = "n-gram" if record.get("ngrams") else "recurrent"
     lines = [
         "---",
         "library_name: charlm",
+        "pipeline_tag: text-generation",
         f"tags: [language-model, {kind}, charlm]",
+        *([f"license: {license_}"] if license_ else []),
+        *_metadata(name, record),
         "---",
         f"# {name}",
         "",
@@ -45,8 +55,8 @@ def model_card(name: str, record: Mapping[str, Any]) -> str:
         "## Use",
         "",
         "```",
-        command("sample", "--run", name),
-        command("score", "--run", name, "some text"),
+        command("sample", "--run", run or name),
+        command("score", "--run", run or name, "some text"),
         "```",
         "",
     ]
@@ -60,6 +70,37 @@ def model_card(name: str, record: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _metadata(name: str, record: Mapping[str, Any]) -> list[str]:
+    """Return the data sets of the hub and the results of a model as lines of YAML."""
+    from charlm.text.sources.hub import HUB_PREFIX, hub_parts
+
+    corpus, results = record["corpus"], record["results"]
+    hub = [source for source in corpus["sources"] if source.startswith(HUB_PREFIX)]
+    lines = (
+        [f"datasets: {json.dumps([hub_parts(source)['path'] for source in hub])}"] if hub else []
+    )
+    figures = [
+        f"    - {{type: {key}, value: {tally[key]:.4f}, name: {json.dumps(f'{label} ({split})')}}}"
+        for split in ("valid", "test")
+        if (tally := results.get(split))
+        for key, label in NAMES.items()
+        if isinstance(tally[key], float)
+    ]
+    if not figures:
+        return lines
+    text = json.dumps(corpus["name"])
+    return [
+        *lines,
+        "model-index:",
+        f"- name: {json.dumps(name)}",
+        "  results:",
+        "  - task: {type: text-generation}",
+        f"    dataset: {{name: {text}, type: {text}}}",
+        "    metrics:",
+        *figures,
+    ]
 
 
 def model_shape(model: Mapping[str, Any]) -> str:

@@ -7,16 +7,16 @@ A folder without a valid manifest is ignored.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from charlm.errors import RunError
 from charlm.files import atomic
 from charlm.files.safe_read import read_json
 from charlm.runs.layout import RECORD, read_record
 from charlm.runs.shapes import shown
-from charlm.runs.tensors import tensors_from_file, tensors_to_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TENSORS, COUNTERS = "state.safetensors", "state.json"
 STATE_FORMAT = 1
@@ -27,7 +27,7 @@ class Checkpoint:
     """Named tensors and plain numbers at one step (see `charlm.training.checkpoint`)."""
 
     step: int
-    tensors: dict[str, Tensor]
+    tensors: "dict[str, Tensor]"
     counters: dict[str, Any]
 
 
@@ -39,6 +39,8 @@ def save_checkpoint(
     Checkpoints of later steps, which were damaged and not used, are deleted too. With a `run_id`
     only that run accepts the checkpoint. Raises EnvironmentFailure.
     """
+    from charlm.runs.tensors import tensors_to_bytes
+
     folder = run / "states" / f"step-{checkpoint.step}"
     files = {
         TENSORS: tensors_to_bytes(checkpoint.tensors),
@@ -82,11 +84,13 @@ def checkpoint_problems(folder: Path, run_id: str | None = None) -> list[str]:
     return atomic.manifest_problems(folder, manifest, (TENSORS, COUNTERS))
 
 
-def mean_weights(run: Path) -> tuple[dict[str, Tensor], list[int]]:
+def mean_weights(run: Path) -> "tuple[dict[str, Tensor], list[int]]":
     """Return the mean of the weights of all intact checkpoints of a run, and their steps.
 
     Raises RunError if run.json is damaged.
     """
+    from charlm.runs.tensors import tensors_from_file
+
     total: dict[str, Tensor] = {}
     steps: list[int] = []
     run_id = read_record(run).get("id") if (run / RECORD).exists() else None
@@ -106,6 +110,8 @@ def load_newest_checkpoint(
     run: Path, run_id: str | None = None
 ) -> tuple[Checkpoint | None, list[str]]:
     """Return the newest intact checkpoint of a run, and the problems of newer ones."""
+    from charlm.runs.tensors import tensors_from_file
+
     skipped: list[str] = []
     for folder in checkpoint_folders(run):
         problems = checkpoint_problems(folder, run_id)

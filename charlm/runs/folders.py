@@ -241,7 +241,8 @@ def check_own(path: Path) -> None:
             if entry.is_symlink():
                 raise RunError(
                     f"{entry} is a link; expected a file or folder of the run itself, which "
-                    "training writes to. Replace the link by its target"
+                    "training writes to. Replace the link by its target; copy a run of the hub "
+                    f"with: {command('pull', 'ORG/NAME')}"
                 )
     for name in ("states", "data"):
         if (path / name).exists() and not (path / name).is_dir():

@@ -17,6 +17,7 @@ checkpoints/<name>/
 """
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from charlm import __version__
 from charlm.config.corpus import DOCUMENT_NAMES
 from charlm.config.settings import settings_from
 from charlm.errors import RunError, UsageError
-from charlm.files.atomic import MANIFEST, json_bytes, read_written, write_json
+from charlm.files.atomic import MANIFEST, json_bytes, read_written, write_file
 from charlm.files.safe_read import parse_json, read_bytes, read_json
 from charlm.runs.shapes import (
     CONFIG_SHAPE,
@@ -54,6 +55,8 @@ COMPANION = "ngram"
 TENSORBOARD = "tensorboard"
 """Folder of the event files of `--log tensorboard`, a copy of the log."""
 MAX_LOG = 1 << 30
+BACKWARD = "backward"
+"""Folder of the backward half of a run with --direction both."""
 LOGIT_SCALE = "logit_scale"
 """Key in config.json: the factor on all logits, if calibration found one."""
 MAX_LOGIT_SCALE = 1e15
@@ -61,6 +64,21 @@ NETWORK, NGRAM = "network", "ngram"
 """Kinds of models, in `model.kind` of config.json; a network does not record it."""
 SEAL = "sha256"
 """Key in run.json: hash of all other content."""
+
+
+FILES = {CONFIG, TOKENIZER, WEIGHTS, NGRAMS, RECORD, METRICS, CARD, MANIFEST}
+_INNER = re.compile(
+    rf"data/(train|valid|test|vectors)/[\w-]+\.(json|bin|safetensors)|"
+    rf"states/step-\d{{1,16}}/(state\.(json|safetensors)|{re.escape(MANIFEST)})|"
+    rf"{COMPANION}/({re.escape(CONFIG)}|{re.escape(NGRAMS)}|{re.escape(MANIFEST)})",
+    re.ASCII,
+)
+
+
+def is_run_file(name: str) -> bool:
+    """Return whether a path in the folder of a run, with `/`, is one that charlm writes."""
+    inner = name.removeprefix(f"{BACKWARD}/")
+    return inner in FILES or _INNER.fullmatch(inner) is not None
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -177,7 +195,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """Replace run.json, with its SHA-256 inside. Raises EnvironmentFailure."""
-    write_json(path / RECORD, record | {SEAL: _seal(record)})
+    write_file(path / RECORD, sealed_record(record))
+
+
+def sealed_record(record: dict[str, Any]) -> bytes:
+    """Return the content of run.json, with its SHA-256 inside."""
+    return json_bytes(record | {SEAL: _seal(record)})
 
 
 def _seal(record: dict[str, Any]) -> str:

@@ -10,6 +10,9 @@ from charlm.files.safe_read import read_json
 from charlm.runs.built_in import BUILT_IN_RUNS, built_in_run, is_built_in
 from charlm.runs.layout import BEST, CONFIG, NGRAMS, RECORD, SEARCH, WEIGHTS, model_file
 
+HUB_RUN = "hf:"
+"""Beginning of the name of a run on the hub."""
+
 
 def checkpoints_folder(chosen: Path | None = None) -> Path:
     """Return the folder of runs: as given, else CHARLM_CHECKPOINTS, else ./checkpoints."""
@@ -77,11 +80,16 @@ def _changed(path: Path) -> tuple[float, str]:
 def find_run(run: str | None, folder: Path, *, trained: bool = True) -> Path:
     """Return the run of this name or path; by default the newest, else the built-in one.
 
-    The name of a search stands for its best trial. With `trained`, the newest run is one that has
-    weights. Raises RunError with the nearest name if there is no such run.
+    The name of a search stands for its best trial, `hf:org/name[@revision]` for the cached files of
+    a repository of the hub. With `trained`, the newest run is one that has weights. Raises RunError
+    with the nearest name if there is no such run.
     """
     if run is None:
         return newest_run(folder, trained=trained) or built_in_run()
+    if run.startswith(HUB_RUN):
+        from charlm.runs.hub import snapshot
+
+        return snapshot(run)
     for path in (folder / run, Path(run)):
         if is_run(path):
             return path

@@ -11,10 +11,8 @@ from typing import Any
 
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings
+from charlm.runs.layout import BACKWARD as BACKWARD
 from charlm.runs.locate import is_run
-
-BACKWARD = "backward"
-"""Folder of the backward half."""
 
 
 def is_pair(model: ModelSettings | Mapping[str, Any]) -> bool:

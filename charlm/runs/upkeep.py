@@ -5,6 +5,7 @@ from pathlib import Path
 from charlm.commands import command
 from charlm.errors import RunError, UsageError, near_name
 from charlm.files.atomic import explained, sync_folder, write_file
+from charlm.files.safe_read import read_bytes
 from charlm.runs import layout
 from charlm.runs.built_in import BUILT_IN_RUNS, is_built_in
 from charlm.runs.card import model_card
@@ -76,15 +77,20 @@ def rename_run(path: Path, name: str) -> Path:
 
 
 def set_name(path: Path, name: str) -> None:
-    """Write the name of a run into its record and its card, unless its record is damaged."""
+    """Write the name of a run into its record, unless that is damaged, and into its own card.
+
+    A card that somebody wrote, or that has a license, stays as it is.
+    """
     try:
         record = layout.read_record(path)
     except RunError:
         return
+    card = path / layout.CARD
     if record["name"] != name:
+        own = record.get("results") and model_card(record["name"], record).encode("utf-8")
         record["name"] = name
-        if (path / layout.CARD).exists():
-            write_file(path / layout.CARD, model_card(name, record).encode("utf-8"))
+        if own and card.is_file() and read_bytes(card) == own:
+            write_file(card, model_card(name, record).encode("utf-8"))
         layout.write_record(path, record)
 
 

@@ -27,7 +27,10 @@ class Check:
 
 
 def verify_run(path: Path) -> list[Check]:
-    """Check that every file of a run is readable, unchanged, of one model and can be resumed."""
+    """Check that every file of a run is readable, unchanged, of one model and can be resumed.
+
+    A run without the folder data/, in which its text is kept, is whole: it was shared without it.
+    """
     checks = [_check(layout.CONFIG, lambda: layout.read_config(path))]
     checks.append(
         _check(layout.TOKENIZER, lambda: load_vocabulary(layout.home(path) / layout.TOKENIZER))
@@ -76,6 +79,10 @@ def _check_manifest(path: Path) -> Check:
         manifest = layout.read_manifest(path)
     except CharlmError as error:
         return Check(name=MANIFEST, problems=(str(error),))
+    entries = manifest.get("files")
+    if isinstance(entries, dict) and not _exists(path / "data"):
+        kept = {name: entry for name, entry in entries.items() if not name.startswith("data/")}
+        manifest = {**manifest, "files": kept}
     required = [
         name
         for name in (layout.CONFIG, layout.TOKENIZER, layout.WEIGHTS, layout.NGRAMS)

@@ -1,0 +1,128 @@
+"""Exchange of runs: exported files, and repositories of the Hugging Face hub."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from charlm.files.archives import archive_kind, write_archive
+from charlm.phases import phase
+from charlm.runs import hub
+from charlm.runs.arrivals import import_archive, import_folder
+from charlm.runs.hub import Commit, check_is_run, parse_address
+from charlm.runs.layout import NGRAM, kind_of, read_config, read_record
+from charlm.runs.locate import checkpoints_folder, find_run
+from charlm.runs.public import TAKEN_OUT, Public, staged
+
+OF_TEXT = (
+    "the n-grams of this model are pieces of its training text, from which much of it can be put "
+    "together again"
+)
+"""Warning about a run that consists of n-grams."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What was exported or pushed.
+
+    `files` are the bytes of each file, `left_out` those of folders that stayed private, `notes`
+    sentences on what public versions of files lack, and warnings. `commit` is None for a file and
+    for a dry run.
+    """
+
+    path: Path
+    files: dict[str, int]
+    left_out: dict[str, int]
+    notes: list[str]
+    commit: Commit | None = None
+
+
+def _folder(checkpoints: str | Path | None) -> Path:
+    return checkpoints_folder(Path(checkpoints) if checkpoints else None)
+
+
+def _notes(path: Path) -> list[str]:
+    return [*TAKEN_OUT, *([OF_TEXT] if kind_of(read_config(path)) == NGRAM else [])]
+
+
+def export_run(
+    run: str | Path,
+    file: str | Path,
+    *,
+    with_data: bool = False,
+    with_states: bool = False,
+    checkpoints: str | Path | None = None,
+) -> Shared:
+    """Write a run into one .zip or .tar.zst file; the same run gives the same file.
+
+    The training text (with the n-grams beside a network) and the checkpoints are left out unless
+    they are asked for. Raises RunError for a damaged run, UsageError, EnvironmentFailure.
+    """
+    target = Path(file)
+    archive_kind(target)
+    path = find_run(str(run), _folder(checkpoints))
+    public = Public(with_data=with_data, with_states=with_states)
+    with phase("exporting the run"), staged(path, public) as stage:
+        write_archive(stage.folder, read_record(path)["name"], target)
+        return Shared(path=path, files=stage.sizes, left_out=stage.left_out, notes=_notes(path))
+
+
+def import_run(
+    file: str | Path, name: str | None = None, checkpoints: str | Path | None = None
+) -> Path:
+    """Keep an exported run under its own or another name, and return its path.
+
+    The file is checked as foreign data. Raises RunError if it is damaged, or if the name is taken.
+    """
+    with phase("importing the run"):
+        return import_archive(Path(file), _folder(checkpoints), name)
+
+
+def push(
+    run: str | Path,
+    repository: str,
+    *,
+    private: bool = False,
+    with_data: bool = False,
+    with_states: bool = False,
+    revision: str | None = None,
+    license: str | None = None,
+    dry_run: bool = False,
+    checkpoints: str | Path | None = None,
+) -> Shared:
+    """Push a run to the repository `org/name` of the hub, as one commit.
+
+    Only public files go up: see `charlm.runs.public`. `revision` is a branch, which is made if it
+    is missing. `dry_run` only returns what would go up. Raises RunError for a damaged run,
+    UsageError for a wrong name, EnvironmentFailure without network or token.
+    """
+    address = parse_address(f"{repository}@{revision}" if revision else repository)
+    path = find_run(str(run), _folder(checkpoints))
+    public = Public(
+        with_data=with_data, with_states=with_states, license_=license, target=f"hf:{address}"
+    )
+    with staged(path, public) as stage:
+        commit = None
+        if not dry_run:
+            with phase("uploading the run"):
+                message = f"Push {read_record(path)['name']}"
+                commit = hub.open_hub().upload(
+                    stage.folder, address, private=private, message=message
+                )
+        return Shared(
+            path=path, files=stage.sizes, left_out=stage.left_out, notes=_notes(path), commit=commit
+        )
+
+
+def pull(repository: str, name: str | None = None, checkpoints: str | Path | None = None) -> Path:
+    """Copy the run in `org/name[@revision]` of the hub to the user's runs, and return its path.
+
+    It is checked as foreign data; run.json records the repository and the commit. The name is that
+    of the repository unless another is given. Raises RunError for a missing or damaged run and for
+    a name that is taken, EnvironmentFailure without network or token.
+    """
+    address = parse_address(repository)
+    with phase("downloading the run"):
+        source, commit = hub.open_hub().download(address)
+        check_is_run(source, address)
+    about = {"pulled": {"repository": address.repository, "revision": commit}}
+    chosen = name or address.repository.rpartition("/")[2]
+    return import_folder(source, _folder(checkpoints), chosen, str(address), about)

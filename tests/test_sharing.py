@@ -1,0 +1,657 @@
+"""Runs in one file and on a hub: nothing private leaves, and what arrives is checked or refused."""
+
+import inspect
+import io
+import json
+import os
+import platform
+import shutil
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import huggingface_hub
+import numpy as np
+import pytest
+from helpers import Call, started
+from huggingface_hub import errors
+
+import charlm
+from charlm import api
+from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError
+from charlm.files import archives
+from charlm.files.safe_read import read_json
+from charlm.runs import hub, layout
+from charlm.runs.hub import Address, Commit, HuggingFaceHub, parse_address, snapshot
+from charlm.runs.layout import METRICS, RECORD, TOKENIZER, WEIGHTS, read_record, write_record
+from charlm.runs.public import Public, public_log, staged
+from charlm.runs.verify import verify_run
+from charlm.training.resume import halves, resume
+
+TEXT = "abc abd\nab ca\n" * 12
+SETTINGS = {"text": TEXT, "steps": 6, "evals": 2, "save_minutes": 0.0, "ngram": 2}
+SECRET = "Xq7Zk"
+"""Marker in everything about a run that is private."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in both directions, with checkpoints, and a secret in all that is private.
+
+    The secret is in the text, the path, the command, the environment, the name of the host and of
+    the device, and in warnings.
+    """
+    folder = tmp_path_factory.mktemp(SECRET) / "checkpoints"
+    corpus = folder.parent / "corpus.txt"
+    corpus.write_text(f"{TEXT}{SECRET}\n" * 8, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SECRET_VARIABLE", SECRET)
+        patch.setattr(platform, "node", lambda: SECRET)
+        patch.setattr("charlm.nn.devices.processor_name", lambda: f"{SECRET} processor")
+        settings = {**SETTINGS, "text": corpus.read_text(encoding="utf-8"), "direction": "both"}
+        session = started(folder, "whole", **settings)
+        session.warnings.append(f"{corpus} is odd: {SECRET}")
+        names = [str(corpus)]
+        session.record["settings"]["corpus"]["sources"] = names
+        session.record["corpus"]["sources"] = names
+        session.record["origins"]["corpus.sources"] = f"file {folder.parent}/settings.toml"
+        session.record["command"] = f"charlm train {corpus}"
+        for half in halves(session):
+            list(half.records())
+    return session.path
+
+
+@pytest.fixture
+def folder(whole: Path, here: Path) -> Path:
+    """A folder of runs with a copy of it."""
+    shutil.copytree(whole, here / "checkpoints" / "whole")
+    return here / "checkpoints"
+
+
+def problems(path: Path) -> list[str]:
+    return [problem for check in verify_run(path) for problem in check.problems]
+
+
+def scores(path: Path | str) -> list[float]:
+    return [score.log_probability for score in charlm.load(path).score(["abc abd", "ca"])]
+
+
+def files_below(path: Path) -> dict[str, bytes]:
+    return {f.relative_to(path).as_posix(): f.read_bytes() for f in path.rglob("*") if f.is_file()}
+
+
+# What is public
+
+
+def test_nothing_private_is_public(whole: Path) -> None:
+    """Neither as text nor as ids; with the text, on request, the test finds it as ids."""
+    assert SECRET in (whole / RECORD).read_text(encoding="utf-8")
+    vocabulary = charlm.load(whole).vocabulary
+    ids = vocabulary.encode(SECRET)
+    needles = [SECRET.encode(), os.fsencode(whole.parent), *(
+        np.asarray(ids, kind).tobytes() for kind in ("u1", "<u2", "<i4", "<i8")
+    )]  # fmt: skip
+    backward = [np.asarray(ids[::-1], kind).tobytes() for kind in ("u1", "<u2", "<i4", "<i8")]
+    for public, private in ((Public(), False), (Public(with_states=True), False),
+                            (Public(with_data=True), True)):  # fmt: skip
+        with staged(whole, public) as stage:
+            content = files_below(stage.folder)
+            found = {
+                name for name, data in content.items() for needle in needles + backward
+                if needle in data and not (name.endswith(".safetensors") and len(needle) < 6)
+            }  # fmt: skip
+            assert {name.removeprefix("backward/") for name in found} == (
+                {"data/train/ids.bin", "data/valid/ids.bin"} if private else set()
+            )
+
+
+def test_text_and_checkpoints_go_along_on_request(whole: Path) -> None:
+    """The n-grams beside a network go with the text, from which they were counted."""
+    parts = {"data", "states", layout.COMPANION}
+    for public, expected in (
+        (Public(), set()), (Public(with_states=True), {"states"}),
+        (Public(with_data=True), {"data", layout.COMPANION}),
+        (Public(with_data=True, with_states=True), parts),
+    ):  # fmt: skip
+        with staged(whole, public) as stage:
+            top = {name.partition("/")[0] for name in stage.sizes}
+            assert top & parts == expected
+            assert set(stage.left_out) - {f"backward/{part}" for part in parts} == parts - expected
+            assert problems(stage.folder) == []
+            listed = read_json(stage.folder / layout.MANIFEST)["files"]
+            assert set(listed) <= set(stage.sizes)
+            assert {layout.CONFIG, TOKENIZER, WEIGHTS} <= set(listed)
+
+
+def test_the_public_record_has_only_what_is_named(whole: Path) -> None:
+    """A key that a later version adds stays private until it is listed."""
+    record = read_record(whole)
+    record |= {"new": SECRET}
+    for section in ("corpus", "machine", "results"):
+        record[section] |= {"new": SECRET}
+    copy = whole.with_name("other")
+    shutil.copytree(whole, copy)
+    write_record(copy, record)
+    with staged(copy, Public()) as stage:
+        assert SECRET not in (stage.folder / RECORD).read_text(encoding="utf-8")
+        public = read_record(stage.folder)
+    shutil.rmtree(copy)
+    assert public["corpus"]["sources"] == ["corpus.txt"]
+    assert public["settings"]["corpus"]["sources"] == ["corpus.txt"]
+    assert public["origins"]["corpus.sources"] == "file settings.toml"
+    assert (public["command"], public["results"]["notes"]) == ("", [])
+    assert public["results"]["valid"] == record["results"]["valid"]
+    assert public["settings"]["model"] == record["settings"]["model"]
+
+
+def test_the_public_log_keeps_figures_and_places(whole: Path) -> None:
+    log = (whole / METRICS).read_bytes()
+    same = public_log(whole / METRICS, same_places=True)
+    assert [len(line) for line in same.split(b"\n")] == [len(line) for line in log.split(b"\n")]
+    assert len(public_log(whole / METRICS)) < len(log)
+    for public, line in zip(same.splitlines(), log.splitlines(), strict=True):
+        before, after = json.loads(line), json.loads(public)
+        assert after["kind"] == before["kind"]
+        numbers = {k: v for k, v in before.items() if isinstance(v, int | float)}
+        assert numbers.items() <= after.items()
+        assert after.keys() <= before.keys()
+
+
+def test_the_card_can_be_published(whole: Path) -> None:
+    """It names the repository in commands; the license is checked."""
+    with staged(whole, Public(license_="cc-by-4.0", target="hf:me/x")) as stage:
+        card = (stage.folder / layout.CARD).read_text(encoding="utf-8")
+    head = card.split("---\n")[1]
+    data = huggingface_hub.ModelCard(card).data
+    assert (data.license, data.library_name, data.pipeline_tag) == (
+        "cc-by-4.0", "charlm", "text-generation",
+    )  # fmt: skip
+    valid = read_record(whole)["results"]["valid"]
+    metrics = {each.metric_type: each.metric_value for each in data.eval_results}
+    assert metrics["bits_per_char"] == round(valid["bits_per_char"], 4)
+    assert "charlm sample --run hf:me/x" in card
+    assert "device" not in head
+    for text in ("mit\nx: y", "a b", "", "é"):
+        with pytest.raises(UsageError, match="license"):
+            Public(license_=text)
+
+
+def test_a_damaged_or_unfinished_run_is_not_shared(folder: Path) -> None:
+    data = (folder / "whole" / WEIGHTS).read_bytes()
+    (folder / "whole" / WEIGHTS).write_bytes(data[:-8] + bytes(4) + data[-4:])
+    (folder / "new").mkdir()
+    started(folder, "new", **SETTINGS).records().close()
+    for name in ("whole", "new"):
+        with pytest.raises(RunError, match=r"Expected a whole run|not trained yet"):
+            api.hub.export_run(name, "x.zip")
+    assert not Path("x.zip").exists()
+
+
+# A run in one file
+
+
+def test_an_imported_run_is_the_exported_one(call: Call, folder: Path) -> None:
+    assert call("runs", "export", "whole", "whole.zip")[0] == 0
+    status, out, _ = call("runs", "import", "whole.zip", "--name", "copy")
+    assert (status, out) == (0, f"{Path('checkpoints/copy')}\n")
+    assert problems(folder / "copy") == []
+    assert scores("copy") == scores("whole")
+    assert read_record(folder / "copy")["name"] == "copy"
+    assert charlm.load("copy").fill("a ___ c", top=2) == charlm.load("whole").fill("a ___ c", top=2)
+
+
+def test_the_same_run_gives_the_same_file(folder: Path) -> None:
+    """Whatever the times, the folder and the locks of its files are."""
+    api.hub.export_run("whole", "a.zip", with_data=True)
+    for file in (folder / "whole").rglob("*"):
+        os.utime(file, (1, 1))
+    api.hub.export_run(folder / "whole", "b.zip", with_data=True)
+    assert Path("a.zip").read_bytes() == Path("b.zip").read_bytes()
+    api.hub.import_run("a.zip", "again")
+    (folder / "again").rename(folder.parent / "whole")
+    write_record(folder.parent / "whole", read_record(folder.parent / "whole") | {"name": "whole"})
+    api.hub.export_run(folder.parent / "whole", "c.zip", with_data=True)
+    assert Path("a.zip").read_bytes() == Path("c.zip").read_bytes()
+
+
+def test_a_run_with_its_checkpoints_resumes_as_if_it_had_not_moved(folder: Path) -> None:
+    """To the same weights and the same figures in its log."""
+    api.hub.export_run("whole", "x.zip", with_data=True, with_states=True)
+    moved = api.hub.import_run("x.zip", "moved")
+    for path in (folder / "whole", moved):
+        list(resume(path, more={"steps": 4}).records())
+    assert (moved / WEIGHTS).read_bytes() == (folder / "whole" / WEIGHTS).read_bytes()
+    logs = [
+        [line["step"] for line in map(json.loads, (path / METRICS).read_text().splitlines())]
+        for path in (folder / "whole", moved)
+    ]
+    assert logs[0] == logs[1]
+
+
+def test_a_run_without_its_text_can_be_verified_and_not_resumed(folder: Path) -> None:
+    """Also one whose folder data/ was deleted by hand; single missing files are a damage."""
+    shutil.copytree(folder / "whole", folder / "cut")
+    shutil.rmtree(folder / "whole" / "data")
+    assert problems(folder / "whole") == []
+    next((folder / "cut" / "data").glob("*/ids.bin")).unlink()
+    assert len(problems(folder / "cut")) >= 1
+    api.hub.export_run("whole", "x.zip")
+    with pytest.raises(CharlmError):
+        resume(api.hub.import_run("x.zip", "y"), more={"steps": 1})
+
+
+def test_nothing_is_overwritten(folder: Path) -> None:
+    api.hub.export_run("whole", "x.zip")
+    before = files_below(folder)
+    (folder / "empty").mkdir()
+    for name in (None, "whole", "empty"):
+        with pytest.raises(RunError, match="already exists"):
+            api.hub.import_run("x.zip", name)
+    for name in ("", "..", "a/b", ".x"):
+        with pytest.raises(UsageError, match="plain name"):
+            api.hub.import_run("x.zip", name)
+    assert files_below(folder) == before
+    assert sorted(path.name for path in folder.iterdir()) == ["empty", "whole"]
+
+
+def test_other_suffixes_are_refused_before_anything_is_read(folder: Path) -> None:
+    for name in ("x.tar", "x", ".zip", "x.zip.gz"):
+        with pytest.raises(UsageError, match=r"ends with .zip or .tar.zst"):
+            api.hub.export_run("whole", name)
+
+
+def rewritten(change: Callable[[dict[str, bytes]], Any]) -> bytes:
+    """Return the archive x.zip after a change of its files by name."""
+    with zipfile.ZipFile("x.zip") as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    change(files)
+    return zipped(files.items())
+
+
+def zipped(items: Any) -> bytes:
+    """Return a zip file; names may be ZipInfo objects, and may occur twice."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in items:
+            archive.writestr(name, data)
+    return target.getvalue()
+
+
+def link(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.external_attr = 0o120777 << 16
+    return info
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :]
+
+
+def set_json(archive: dict[str, bytes], file: str, **values: Any) -> None:
+    content = json.loads(archive[file]) | values
+    archive[file] = json.dumps(content, indent=2, sort_keys=True).encode() + b"\n"
+
+
+HOSTILE: dict[str, Callable[[bytes], bytes]] = {
+    "leads out": lambda _: rewritten(lambda files: files.update({"whole/../../evil": b"x"})),
+    "leads out of its root": lambda _: rewritten(lambda files: files.update({"../evil": b"x"})),
+    "absolute": lambda _: rewritten(lambda files: files.update({"/tmp/evil": b"x"})),
+    "backslash": lambda _: rewritten(lambda files: files.update({"whole\\evil": b"x"})),
+    "drive": lambda _: rewritten(lambda files: files.update({"C:evil/config.json": b"x"})),
+    "two roots": lambda _: rewritten(lambda files: files.update({"other/config.json": b"{}"})),
+    "other file": lambda _: rewritten(lambda files: files.update({"whole/run.py": b"x"})),
+    "lock": lambda _: rewritten(lambda files: files.update({"whole/.lock": b"x"})),
+    "other data": lambda _: rewritten(lambda files: files.update({"whole/data/x/y": b"x"})),
+    "no root": lambda _: zipped([("config.json", b"{}")]),
+    "link": lambda _: rewritten(
+        lambda files: files.update({link("whole/metrics.jsonl"): b"/etc/x"})
+    ),
+    "folder": lambda _: zipped([("whole/", b"")]),
+    "empty": lambda _: zipped([]),
+    "bomb": lambda _: rewritten(
+        lambda files: files.update({"whole/metrics.jsonl": bytes(1 << 22)})
+    ),
+    "cut": lambda data: data[: len(data) // 2],
+    "no zip": lambda data: b"text",
+    "nothing": lambda data: b"",
+    "flipped": lambda data: flipped(data, len(data) // 2),
+    "other weights": lambda _: rewritten(
+        lambda files: files.update({f"whole/{WEIGHTS}": files[f"whole/{WEIGHTS}"][:-4] + bytes(4)})
+    ),
+    "no record": lambda _: rewritten(lambda files: files.pop(f"whole/{RECORD}")),
+    "no manifest": lambda _: rewritten(lambda files: files.pop("whole/MANIFEST.json")),
+    "no weights": lambda _: rewritten(lambda files: files.pop(f"whole/{WEIGHTS}")),
+    "bad name": lambda _: rewritten(lambda files: set_json(files, f"whole/{RECORD}", name="../x")),
+    "manifest leads out": lambda _: rewritten(
+        lambda files: set_json(files, "whole/MANIFEST.json", files={"../../x": {"size": 1}})
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_archive_is_refused(
+    folder: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an error of one line; nothing is written, inside or outside of the folder of runs."""
+    monkeypatch.setattr(archives, "FREE_BYTES", 1 << 16)
+    api.hub.export_run("whole", "x.zip")
+    Path("bad.zip").write_bytes(HOSTILE[case](Path("x.zip").read_bytes()))
+    before = files_below(folder.parent)
+    with pytest.raises((RunError, UsageError)) as caught:
+        api.hub.import_run("bad.zip", "new" if case != "bad name" else None)
+    assert "\n" not in str(caught.value)
+    assert files_below(folder.parent) == before
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_that_occurs_twice_is_refused(folder: Path) -> None:
+    """Also in another case, which some file systems do not distinguish."""
+    api.hub.export_run("whole", "x.zip")
+    with zipfile.ZipFile("x.zip") as archive:
+        items = [(name, archive.read(name)) for name in archive.namelist()]
+    for name in ("whole/config.json", "whole/README.MD"):
+        Path("bad.zip").write_bytes(zipped([*items, (name, b"{}")]))
+        with pytest.raises(RunError, match=r"twice|only the files of one run"):
+            api.hub.import_run("bad.zip", "new")
+
+
+def test_a_missing_file_is_reported(call: Call, here: Path) -> None:
+    status, _, err = call("runs", "import", "nothing.zip")
+    assert (status, "does not exist" in err) == (4, True)
+    assert call("runs", "import", ".")[0] == 4
+
+
+def test_tar_zst_is_the_same_run(folder: Path) -> None:
+    """And the same checks; without the package one line names the extra."""
+    pytest.importorskip("zstandard", reason="zstandard (the extra zstd) is not installed")
+    api.hub.export_run("whole", "a.tar.zst", with_data=True)
+    api.hub.export_run("whole", "b.tar.zst", with_data=True)
+    assert Path("a.tar.zst").read_bytes() == Path("b.tar.zst").read_bytes()
+    copy = api.hub.import_run("a.tar.zst", "copy")
+    assert scores(copy) == scores("whole")
+    for cut in (10, 2000, -5):
+        Path("bad.tar.zst").write_bytes(Path("a.tar.zst").read_bytes()[:cut])
+        with pytest.raises(RunError):
+            api.hub.import_run("bad.tar.zst", "new")
+    assert not (folder / "new").exists()
+
+
+def test_without_zstandard_the_extra_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "zstandard", None)
+    with pytest.raises(EnvironmentFailure, match=r"charlm\[zstd\]"):
+        api.hub.export_run("whole", "x.tar.zst")
+    assert not Path("x.tar.zst").exists()
+
+
+# A folder in place of the hub
+
+
+class FolderHub:
+    """Repositories as folders: one for each revision."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.private = root, {}
+
+    def upload(self, folder: Path, address: Address, *, private: bool, message: str) -> Commit:
+        target = self.root / address.repository / (address.revision or "main")
+        self.private[address.repository] = private
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(folder, target)
+        return Commit(hash="0" * 40, url=f"https://hub/{address.repository}")
+
+    def download(self, address: Address) -> tuple[Path, str]:
+        target = self.root / address.repository / (address.revision or "main")
+        if not target.exists():
+            raise RunError(f"no repository {address}")
+        return target, "0" * 40
+
+
+@pytest.fixture
+def folder_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FolderHub:
+    made = FolderHub(tmp_path / "hub")
+    monkeypatch.setattr(hub, "open_hub", lambda: made)
+    snapshot.cache_clear()
+    return made
+
+
+def test_a_pulled_run_gives_the_same_scores(
+    call: Call, folder: Path, folder_hub: FolderHub
+) -> None:
+    """And so does the run on the hub, by its name."""
+    status, out, err = call("push", "whole", "me/apples", "--license", "mit", "--private")
+    assert (status, out) == (0, "https://hub/me/apples\n")
+    assert "left out data/" in err
+    assert folder_hub.private == {"me/apples": True}
+    assert call("pull", "me/apples")[:2] == (0, "checkpoints/apples\n")
+    assert problems(folder / "apples") == []
+    assert scores("apples") == scores("whole") == scores("hf:me/apples")
+    pulled = {"repository": "me/apples", "revision": "0" * 40}
+    assert read_record(folder / "apples")["pulled"] == pulled
+    assert call("info", "hf:me/apples")[0] == 0
+    assert (
+        call("score", "abc", "--run", "hf:me/apples")[1]
+        == call("score", "abc", "--run", "whole")[1]
+    )
+    assert call("pull", "me/apples")[0] == 4  # never overwrites
+
+
+def test_only_public_files_go_up(folder: Path, folder_hub: FolderHub) -> None:
+    """The same as in an exported file."""
+    charlm.push("whole", "me/x", revision="v1")
+    api.hub.export_run("whole", "x.zip")
+    up = files_below(folder_hub.root / "me" / "x" / "v1")
+    with zipfile.ZipFile("x.zip") as archive:
+        exported = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+    cards = [
+        files.pop(name) for files in (up, exported) for name in (layout.CARD, "backward/README.md")
+    ]
+    assert up == exported
+    assert not any(SECRET.encode() in data for data in (*up.values(), *cards))
+
+
+def test_a_dry_run_lists_and_sends_nothing(call: Call, folder: Path, folder_hub: FolderHub) -> None:
+    status, out, _ = call("push", "whole", "me/x", "--dry-run")
+    assert status == 0
+    content = json.loads(call("push", "whole", "me/x", "--dry-run", "--json")[1])
+    assert all(name in out for name in (*content["files"], *content["left_out"]))
+    assert content["commit"] is None
+    assert not folder_hub.root.exists()
+
+
+def test_a_foreign_repository_is_checked(folder: Path, folder_hub: FolderHub) -> None:
+    """A repository without a run, and one whose weights are not those of its manifest."""
+    (folder_hub.root / "me" / "x" / "main").mkdir(parents=True)
+    for use in (lambda: charlm.pull("me/x"), lambda: charlm.load("hf:me/x")):
+        with pytest.raises(RunError, match="without a run"):
+            use()
+    charlm.push("whole", "me/y")
+    weights = folder_hub.root / "me" / "y" / "main" / WEIGHTS
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-4] + bytes(4))
+    (weights.parent / "run.py").write_text("evil")
+    with pytest.raises(RunError, match="not a whole run"):
+        charlm.pull("me/y")
+    weights.write_bytes(data)
+    assert not (charlm.pull("me/y", "z") / "run.py").exists()
+    assert sorted(path.name for path in folder.iterdir()) == ["whole", "z"]
+
+
+def test_a_run_of_the_hub_is_not_trained_in_the_cache(
+    call: Call, folder: Path, folder_hub: FolderHub
+) -> None:
+    charlm.push("whole", "me/x")
+    cached = folder_hub.root / "me" / "x" / "main"
+    (cached / "blob").write_bytes((cached / WEIGHTS).read_bytes())
+    (cached / WEIGHTS).unlink()
+    (cached / WEIGHTS).symlink_to("blob")  # as in the cache of the hub
+    assert scores("hf:me/x") == scores("whole")
+    status, _, err = call("train", "--resume", "--run", "hf:me/x", "--more-steps", "1")
+    assert (status, "charlm pull" in err) == (4, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "repository", "revision"),
+    [
+        ("me/x", "me/x", None),
+        ("hf:me/x@v1", "me/x", "v1"),
+        ("a.b/c-d_e@refs/pr/1", "a.b/c-d_e", "refs/pr/1"),
+    ],
+)
+def test_addresses(text: str, repository: str, revision: str | None) -> None:
+    assert asdict(parse_address(text)) == {"repository": repository, "revision": revision}
+
+
+@pytest.mark.parametrize(
+    "text", ["x", "", "/x", "me/", "a/b/c", "../x", "me/..", "me/x@", "é/x", "m e/x"]
+)
+def test_what_names_no_repository_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="org/name"):
+        parse_address(text)
+
+
+# The library of the hub
+
+
+@pytest.fixture
+def api_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
+    """Calls of the library's own methods, with arguments that fit their signatures."""
+    calls: list[tuple[str, dict[str, Any]]] = []
+    answers = {
+        "create_repo": None, "create_branch": None,
+        "list_repo_files": [
+            ".gitattributes", "LICENSE", "README.md", "data/train/ids.bin",
+            "states/step-3/state.json",
+        ],
+        "model_info": SimpleNamespace(private=False),
+        "create_commit": SimpleNamespace(oid="c0ffee", commit_url="https://hub/commit/c0ffee"),
+    }  # fmt: skip
+
+    def recorder(name: str) -> Callable[..., Any]:
+        signature = inspect.signature(getattr(huggingface_hub.HfApi, name))
+
+        def record(*positional: Any, **named: Any) -> Any:
+            arguments = signature.bind(*positional, **named).arguments
+            arguments.pop("self")
+            calls.append((name, arguments))
+            return answers[name]
+
+        return record
+
+    for name in answers:
+        monkeypatch.setattr(huggingface_hub.HfApi, name, recorder(name))
+    return calls
+
+
+def test_a_push_is_one_commit_of_exactly_the_run(whole: Path, api_calls: list) -> None:
+    """Older files of a run are deleted, files of the repository's owner stay."""
+    with staged(whole, Public()) as stage:
+        made = HuggingFaceHub().upload(
+            stage.folder, Address(repository="me/x"), private=False, message="Push whole"
+        )
+        assert made == Commit(hash="c0ffee", url="https://hub/commit/c0ffee")
+        assert [name for name, _ in api_calls] == [
+            "create_repo",
+            "list_repo_files",
+            "create_commit",
+        ]
+        created, _, committed = (arguments for _, arguments in api_calls)
+        assert created == {"repo_id": "me/x", "private": None, "exist_ok": True}
+        assert committed["commit_message"] == "Push whole"
+        added = {
+            o.path_in_repo: o for o in committed["operations"] if hasattr(o, "path_or_fileobj")
+        }
+        deleted = {o.path_in_repo for o in committed["operations"]} - added.keys()
+        assert set(added) == set(stage.sizes)
+        assert {name: o.upload_info.size for name, o in added.items()} == stage.sizes
+        assert deleted == {"data/train/ids.bin", "states/step-3/state.json"}
+
+
+def test_a_branch_is_made_and_a_private_push_never_goes_public(
+    whole: Path, api_calls: list
+) -> None:
+    address = Address(repository="me/x", revision="v2")
+    with staged(whole, Public()) as stage:
+        HuggingFaceHub().upload(stage.folder, address, private=False, message="m")
+        calls = dict(api_calls)
+        assert calls["create_branch"] == {"repo_id": "me/x", "branch": "v2", "exist_ok": True}
+        assert calls["create_commit"]["revision"] == calls["list_repo_files"]["revision"] == "v2"
+        api_calls.clear()
+        with pytest.raises(UsageError, match="exists and is public"):
+            HuggingFaceHub().upload(stage.folder, address, private=True, message="m")
+    assert "create_commit" not in dict(api_calls)
+
+
+def test_a_download_takes_the_files_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signature, calls = inspect.signature(huggingface_hub.snapshot_download), []
+    commit = tmp_path / "models--me--x" / "snapshots" / "c0ffee"
+
+    def download(*positional: Any, **named: Any) -> str:
+        calls.append(signature.bind(*positional, **named).arguments)
+        return str(commit)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    address = Address(repository="me/x", revision="v1")
+    assert HuggingFaceHub().download(address) == (commit, "c0ffee")
+    assert (calls[0]["repo_id"], calls[0]["revision"]) == ("me/x", "v1")
+    patterns = calls[0]["allow_patterns"]
+    names = [
+        "config.json",
+        "states/step-1/state.json",
+        "backward/model.safetensors",
+        "data/train/ids.bin",
+    ]
+    kept = huggingface_hub.utils.filter_repo_objects(
+        [*names, "evil.py", "x/config.json"], allow_patterns=patterns
+    )
+    assert list(kept) == names
+
+
+def http_error(kind: type, status: int) -> Exception:
+    response = SimpleNamespace(status_code=status, headers={}, request=None, url="u", text="")
+    error = kind.__new__(kind, "the server said no")
+    error.args, error.response, error.server_message = ("the server said no",), response, None
+    return error
+
+
+FAILURES = [
+    (lambda: http_error(errors.RepositoryNotFoundError, 404), 4, "no repository me/x"),
+    (lambda: http_error(errors.RevisionNotFoundError, 404), 4, "no revision v1"),
+    (lambda: http_error(errors.GatedRepoError, 403), 5, "is gated"),
+    (lambda: http_error(errors.HfHubHTTPError, 401), 5, "hf auth login"),
+    (lambda: http_error(errors.HfHubHTTPError, 403), 5, "hf auth login"),
+    (lambda: http_error(errors.HfHubHTTPError, 500), 5, "the hub failed"),
+    (lambda: errors.LocalTokenNotFoundError("no token"), 5, "hf auth login"),
+    (lambda: errors.LocalEntryNotFoundError("not there"), 5, "not in the cache"),
+    (lambda: errors.OfflineModeIsEnabled("offline"), 5, "HF_HUB_OFFLINE"),
+    (lambda: errors.HFValidationError("bad id"), 2, "org/name"),
+    (lambda: OSError("no route\nto host"), 5, "no route to host"),
+    (lambda: ValueError("anything"), 5, "anything"),
+]
+
+
+@pytest.mark.parametrize(("make", "status", "words"), FAILURES)
+def test_every_failure_is_one_line(
+    call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch, make, status: int, words: str
+) -> None:
+    """Of a push, a pull and a run on the hub alike."""
+    snapshot.cache_clear()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise make()
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", fail)
+    for command in (("push", "whole", "me/x", "--revision", "v1"), ("pull", "me/x@v1"),
+                    ("info", "hf:me/x@v1")):  # fmt: skip
+        code, out, err = call(*command)
+        assert (code, out) == (status, ""), err
+        assert words in err.splitlines()[-1]
+        assert len(err.splitlines()) == 1
