@@ -1,16 +1,30 @@
 """Lists of results that notebooks show as tables and pandas takes as data frames."""
 
-import html
 import importlib
-from collections.abc import Iterable
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from charlm.errors import EnvironmentFailure
-from charlm.files.escapes import escape_unprintable
 
 T = TypeVar("T")
-SHOWN_ROWS = 30
-"""Maximum number of rows of a table in a notebook; a last row counts the others."""
+NOTEBOOK = "charlm.report.notebook"
+"""Module that shows results in notebooks. It is on a floor above and imported when it is needed."""
+WORDS = 50_000
+"""Size of a vocabulary of words, whose blind guess is the measure for the surprisal of words."""
+
+
+class Part(NamedTuple):
+    """Part of a text with its surprisal in nats."""
+
+    text: str
+    nats: float
+
+
+class HeatText(NamedTuple):
+    """Text in parts that a notebook colours by surprisal, for a vocabulary of this size."""
+
+    parts: Sequence[Part]
+    vocab_size: int
 
 
 class Listing(list[T]):
@@ -19,6 +33,10 @@ class Listing(list[T]):
     def rows(self) -> list[dict[str, Any]]:
         """Return a dictionary for each result: plain values by column."""
         return [dict(vars(item)) for item in self]
+
+    def shown_rows(self) -> Sequence[Mapping[str, Any]]:
+        """Return the rows that notebooks show; a value may be a `HeatText`."""
+        return self.rows()
 
     def to_pandas(self) -> Any:
         """Return a pandas.DataFrame with one row for each result.
@@ -29,15 +47,7 @@ class Listing(list[T]):
 
     def _repr_html_(self) -> str:
         """Return the first rows as an HTML table, which notebooks show."""
-        rows = self.rows()
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
-        lines = ["".join(_cell(row.get(name)) for name in columns) for row in rows[:SHOWN_ROWS]]
-        if len(rows) > SHOWN_ROWS:
-            more = f"{len(rows) - SHOWN_ROWS:,} more rows; to_pandas() has them all"
-            lines.append(f'<td colspan="{len(columns)}">{more}</td>')
-        body = "".join(f"<tr>{line}</tr>" for line in lines)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return str(importlib.import_module(NOTEBOOK).table_html(self.shown_rows()))
 
 
 def data_frame(rows: Iterable[dict[str, Any]]) -> Any:
@@ -50,11 +60,3 @@ def data_frame(rows: Iterable[dict[str, Any]]) -> Any:
             "pip install 'charlm[pandas]'"
         ) from error
     return pandas.DataFrame(list(rows))
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f'<td style="text-align: right">{value:.6g}</td>'
-    text = "" if value is None else str(value)
-    shown = html.escape(escape_unprintable(text))
-    return f'<td style="text-align: left; white-space: pre">{shown}</td>'

@@ -26,7 +26,8 @@ from charlm.backends.kernel_library import chosen_variant
 from charlm.config.flags import by_section
 from charlm.config.settings import find_setting, settings_from, table
 from charlm.errors import EnvironmentFailure, RunError, UsageError
-from charlm.listing import SHOWN_ROWS, Listing
+from charlm.listing import Listing
+from charlm.report.notebook import SHOWN_ROWS
 from charlm.runs.run import torch_model
 from charlm.text.corpus import Corpus
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from charlm.files.escapes import escape_controls
 from charlm.inference.generation import NextToken
-from charlm.inference.scoring import Score, TokenScore
+from charlm.inference.scores import Score, TokenScore
 from charlm.report import progress
 from charlm.report.formats import FORMATS, ScoredRow
 from charlm.report.progress import (

@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from charlm.config.corpus import ReadSettings
-from charlm.inference.scoring import Score, Scorer, Scores, TokenScore
+from charlm.inference.scores import Score, Scores, TokenScore
+from charlm.inference.scoring import Scorer
 from charlm.report.formats import FORMATS, ScoredRow, output_names
 from charlm.text.boundaries import Boundaries
 from charlm.text.corpus import Corpus

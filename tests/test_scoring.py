@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.config.text_units import UNITS
-from charlm.inference.scoring import Score, Scorer, read_tokens
+from charlm.inference.scores import Score
+from charlm.inference.scoring import Scorer, read_tokens
 from charlm.text.boundaries import STREAM, Boundaries
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK
 from charlm.units import Tally

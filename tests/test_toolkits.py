@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from charlm.backends.ngram_backend import NgramBackend
 from charlm.cli.toolkits import TOOLKITS
 from charlm.config.text_units import UNITS
-from charlm.inference.scoring import Score, Scorer
+from charlm.inference.scores import Score
+from charlm.inference.scoring import Scorer
 from charlm.inference.steps import Step, StepReader, token_name
 from charlm.ngrams.model import NgramModel
 from charlm.report.formats import ScoredRow

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import charlm
-from charlm.inference.scoring import Score
+from charlm.inference.scores import Score
 from charlm.inference.words import WordRule, WordScore
 from charlm.report.formats import FORMATS, ScoredRow
 from charlm.report.scores import word_table

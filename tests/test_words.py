@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from charlm.backends.mixed import MixedBackend
 from charlm.backends.ngram_backend import NgramBackend
 from charlm.errors import UsageError
-from charlm.inference.scoring import Score, Scorer
+from charlm.inference.scores import Score
+from charlm.inference.scoring import Scorer
 from charlm.inference.words import BOUNDARIES, WORD_CHARS, WordReader, WordRule
 from charlm.ngrams.kneser_ney import fit
 from charlm.text.boundaries import Boundaries

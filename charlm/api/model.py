@@ -1,5 +1,6 @@
 """The trained model of a run. Nothing is printed."""
 
+import contextlib
 import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import charlm
-from charlm.api.results import History, ModelState, NextTokens
+from charlm.api.results import History, ModelState, Neighbours, NextTokens
 from charlm.api.scoring import score_texts
 from charlm.commands import command
 from charlm.config.cells import CELLS
@@ -28,7 +29,8 @@ from charlm.inference.infill import fill
 from charlm.inference.items import Items, Rules
 from charlm.inference.likelihood import evaluate
 from charlm.inference.samplers import Sampling, fresh_seed, log_probabilities
-from charlm.inference.scoring import Scorer, Scores, Words
+from charlm.inference.scores import Scores, Words
+from charlm.inference.scoring import Scorer
 from charlm.inference.words import WordRule
 from charlm.runs.card import model_shape
 from charlm.runs.layout import METRICS, TOKENIZER, WEIGHTS, read_metrics
@@ -63,6 +65,14 @@ class Model:
         return (
             f"Model({str(self.path)!r}, {shape}, {len(self.vocabulary):,} {unit} entries{others})"
         )
+
+    def _repr_html_(self) -> str | None:
+        """Return facts about the run and its results for notebooks, if its record is readable."""
+        from charlm.report.notebook import model_html
+
+        with contextlib.suppress(RunError, KeyError, TypeError):
+            return model_html(self.path, self.mixture)
+        return None
 
     def __reduce__(self) -> tuple[Any, ...]:
         others: list[str] = []
@@ -339,7 +349,7 @@ class Model:
         names = [self.vocabulary.token_text(index) for index in range(len(self.vocabulary))]
         return vector_lines(names, self.embedding)
 
-    def nearest(self, token: str, *, top: int = 10) -> list[tuple[str, float]]:
+    def nearest(self, token: str, *, top: int = 10) -> Neighbours:
         """Return the entries with the most similar embeddings, by cosine.
 
         Raises UsageError unless `token` is one token of the vocabulary.
@@ -351,7 +361,8 @@ class Model:
                 f"{len(self.vocabulary):,}. They are in {self.path / TOKENIZER}"
             )
         pairs = nearest(self.embedding, int(ids[0]), top)
-        return [(self.vocabulary.token_text(index), cosine) for index, cosine in pairs]
+        names = map(self.vocabulary.token_text, (index for index, _ in pairs))
+        return Neighbours(zip(names, (cosine for _, cosine in pairs), strict=True))
 
     def state(self, text: str = "") -> ModelState:
         """Return the state after a text that starts a document."""

@@ -32,6 +32,14 @@ class NextTokens(Listing[NextToken]):
     """Possible next tokens, the likeliest first."""
 
 
+class Neighbours(Listing[tuple[str, float]]):
+    """Entries with similar embeddings and their cosines, the nearest first."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the token and the cosine of each entry."""
+        return [{"token": token, "cosine": cosine} for token, cosine in self]
+
+
 class History(Listing[dict[str, Any]]):
     """Records of a run's training, as in its `metrics.jsonl`, the oldest first.
 

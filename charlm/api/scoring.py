@@ -7,7 +7,8 @@ from typing import Any
 
 from charlm.config.corpus import ReadSettings
 from charlm.errors import UsageError, named
-from charlm.inference.scoring import Score, Scorer, Scores
+from charlm.inference.scores import Score, Scores
+from charlm.inference.scoring import Scorer
 from charlm.text.corpus import Corpus
 from charlm.text.sources.decoding import codec_name, decode
 from charlm.text.sources.kinds import advice_for

@@ -139,6 +139,10 @@ class PairsResult(Listing[Answer]):
         """Return the row of each pair or item."""
         return [score.row() for score in self]
 
+    def shown_rows(self) -> list[dict[str, Any]]:
+        """Return the accuracy of each paradigm and of all pairs; see `Listing.shown_rows`."""
+        return [each.summary() for each in (*self.paradigms, self.total)] if self else []
+
     @property
     def total(self) -> Accuracy:
         """Accuracy of all pairs."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from charlm.inference.scoring import Score, Scorer
+from charlm.inference.scores import Score
+from charlm.inference.scoring import Scorer
 from charlm.text.tokenizers.tokenizer_json import EOS
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"

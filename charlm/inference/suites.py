@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from charlm.inference.scoring import Score, Scorer
+from charlm.inference.scores import Score
+from charlm.inference.scoring import Scorer
 from charlm.text.syntaxgym import Region, SuiteItem
 from charlm.units import bits
 

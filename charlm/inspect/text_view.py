@@ -16,7 +16,8 @@ from charlm.backends.interface import Backend, Ids
 from charlm.errors import UsageError
 from charlm.inference.likelihood import window_length
 from charlm.inference.samplers import log_probabilities
-from charlm.inference.scoring import Score, Scorer
+from charlm.inference.scores import Score
+from charlm.inference.scoring import Scorer
 from charlm.runs.run import Run
 from charlm.text.documents import END
 from charlm.text.tokenizers.spans import token_spans

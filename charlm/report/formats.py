@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from charlm.inference.scoring import Score
+from charlm.inference.scores import Score
 from charlm.inference.words import WordRule
 from charlm.text.sources.delimited import quoted_field
 from charlm.units import LOG_BASES, Tally, finite

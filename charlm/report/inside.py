@@ -12,6 +12,7 @@ from rich.text import Text
 from charlm.config.cells import SIGNALS
 from charlm.files.escapes import escape_controls
 from charlm.inspect.text_view import Alternatives, Difference, Inspection, Part, TextView, TokenView
+from charlm.listing import WORDS
 from charlm.report.heat import (
     SIGNED,
     SURPRISAL,
@@ -24,8 +25,6 @@ from charlm.report.heat import (
 )
 from charlm.report.text import number, shortened, visible
 
-WORDS = 50_000
-"""Size of a vocabulary of words, whose blind guess is the measure for the surprisal of words."""
 FULL_DIFFERENCE = 4.0
 """Bits of difference at full colour."""
 RANGES = (0.1, 0.25, 0.5, 1.0)

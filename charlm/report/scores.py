@@ -8,7 +8,7 @@ from rich.text import Text
 
 from charlm.errors import UsageError
 from charlm.files.escapes import escape_unprintable
-from charlm.inference.scoring import Score
+from charlm.inference.scores import Score
 from charlm.inference.words import WordRule
 from charlm.report.formats import ScoredRow, Writer, output_names
 from charlm.report.tables import BAR_WIDTH, plain_table

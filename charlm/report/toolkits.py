@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from charlm.inference.scoring import Score
+from charlm.inference.scores import Score
 from charlm.inference.steps import START, UNKNOWN, Step, StepReader
 from charlm.report.formats import ScoredRow, Writer
 from charlm.text.sources.delimited import quoted_field

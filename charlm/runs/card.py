@@ -43,11 +43,7 @@ def model_card(
         "",
         "| | |",
         "|---|---|",
-        f"| model | {model_size(record)} |",
-        f"| vocabulary | {corpus['vocabulary']:,} {unit} entries |",
-        f"| documents | {corpus['document']} |",
-        *([f"| fine-tuned from | {record['from']['run']} |"] if "from" in record else []),
-        *_training_rows(record),
+        *(f"| {name} | {value} |" for name, value in run_facts(record).items()),
         "",
     ]
     lines += _results(record["results"])
@@ -119,20 +115,27 @@ def model_size(record: Mapping[str, Any]) -> str:
     return f"{model_shape(model)}, embedding {model['embedding_size']}, {weights}"
 
 
-def _training_rows(record: Mapping[str, Any]) -> list[str]:
-    """Return rows about the training text and, for a network, its training."""
-    train = record["corpus"]["parts"].get("train")
-    rows = [f"| training text | {train['tokens']:,} tokens |"] if train else []
+def run_facts(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return facts about a model, its text and, for a network, its training, from run.json."""
+    corpus, unit = record["corpus"], record["settings"]["vocabulary"]["unit"]
+    facts = {
+        "model": model_size(record),
+        "vocabulary": f"{corpus['vocabulary']:,} {unit} entries",
+        "documents": str(corpus["document"]),
+    }
+    if "from" in record:
+        facts["fine-tuned from"] = str(record["from"]["run"])
+    if train := corpus["parts"].get("train"):
+        facts["training text"] = f"{train['tokens']:,} tokens"
     if record.get("ngrams"):
-        return rows
+        return facts
     training, results = record["settings"]["training"], record["results"]
-    length = counted_length(*length_of(training))
-    return [
-        *rows,
-        f"| length | {length}, {results['seconds'] / 60:.1f} minutes, {results['step']:,} steps |",
-        f"| machine | {record['machine']['device_name']}, {record['precision']['name']} |",
-        f"| seed | {training['seed']} |",
-    ]
+    length, minutes = counted_length(*length_of(training)), results["seconds"] / 60
+    return facts | {
+        "length": f"{length}, {minutes:.1f} minutes, {results['step']:,} steps",
+        "machine": f"{record['machine']['device_name']}, {record['precision']['name']}",
+        "seed": str(training["seed"]),
+    }
 
 
 def companion_text(companion: Mapping[str, Any]) -> str:

@@ -1,0 +1,130 @@
+"""Results as notebooks show them: tables, and texts coloured by surprisal."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import charlm
+from charlm.api.model import Model
+from charlm.listing import HeatText, Part
+from charlm.report import notebook
+from charlm.report.heat import SURPRISAL, surprisal_level
+from charlm.report.notebook import table_html
+from charlm.units import bits
+
+TEXT = 'The <b>old</b> dog\n said "so" & ran\x1b[31m.'
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return charlm.load("tales")
+
+
+class Page(HTMLParser):
+    """The tags of a page that are open or were closed wrongly, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.spans: list[tuple[str, str]] = []
+        self._class = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.open.append(tag)
+        self._class = dict(attrs).get("class") or ""
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1] == "span":
+            self.spans.append((data, self._class))
+
+
+def test_a_text_is_coloured_token_by_token(model: Model) -> None:
+    """Every character appears once, escaped, with the level of its surprisal."""
+    scores = model.score([TEXT], by="token")
+    page = Page(scores._repr_html_())
+    assert page.open == []
+    assert "".join(text for text, _ in page.spans) == TEXT.replace("\x1b", "\\x1b")
+    levels = [
+        surprisal_level(bits(token.nats), len(model.vocabulary)) for token in scores[0].tokens
+    ]
+    assert [name for _, name in page.spans] == [SURPRISAL.css_class(level) for level in levels]
+    assert len(set(levels)) > 3
+
+
+def test_words_are_coloured_with_the_blanks_before_them(model: Model) -> None:
+    scores = model.score([TEXT, "The dog"], by="word")
+    page = Page(scores._repr_html_())
+    texts = [text for text, _ in page.spans]
+    assert texts[:4] == ["The", " <b>old</b>", " dog", "\n said"]
+    assert texts[-2:] == ["The", " dog"]
+    words = Page(model.words([TEXT])._repr_html_())
+    assert [text for text, _ in words.spans] == TEXT.replace("\x1b", "\\x1b").split()
+
+
+def test_text_without_scores_of_parts_has_no_colour(model: Model) -> None:
+    html = model.score([TEXT])._repr_html_()
+    assert "<style>" not in html
+    assert "<span" not in html
+    assert "&lt;b&gt;old" in html
+
+
+def test_a_piece_that_the_text_does_not_have_is_a_part_of_its_own() -> None:
+    """Such as the end, or a token of a normalised text; then the text goes on."""
+    from charlm.inference.scores import _parts
+
+    pieces = [("a", 1.0), ("X", 2.0), ("b", 3.0), ("<eos>", 4.0)]
+    assert _parts("a b", pieces) == [("a", 1.0), ("X", 2.0), (" b", 3.0), ("<eos>", 4.0)]
+
+
+def test_long_texts_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notebook, "SHOWN_PARTS", 3)
+    html = table_html([{"text": HeatText([Part("x", 1.0)] * 5, 50)}])
+    assert html.count("<span") == 3
+    assert "… 2 more" in html
+
+
+def test_colours_follow_the_theme_of_the_page() -> None:
+    html = table_html([{"text": HeatText([Part("x", 9.0)], 50)}])
+    for level in SURPRISAL.levels[1:]:
+        rule = re.search(rf"\.charlm-heat \.s{level}\{{(.*?)\}}", html)
+        assert rule
+        assert rule[1].count("light-dark(") == 2
+    assert re.search(r'\[data-jp-theme-light="false"\] \.charlm-heat.*\{color-scheme:dark\}', html)
+
+
+def test_a_model_shows_what_it_is(model: Model, tmp_path: Path) -> None:
+    html = model._repr_html_()
+    assert html is not None
+    assert "<caption>tales</caption>" in html
+    assert "2 x 176 LSTM" in html
+    assert "51 char entries" in html
+    assert "bits per character" in html
+    mixed = charlm.load("tales", with_="tales=0.25")._repr_html_()
+    assert mixed is not None
+    assert "0.25" in mixed
+    broken = charlm.load("tales")
+    broken.path = tmp_path
+    assert broken._repr_html_() is None
+
+
+def test_pairs_are_shown_by_paradigm(model: Model) -> None:
+    pairs = charlm.pairs(model, [("the dog", "thx dog"), ("a cat", "a czt")])
+    html = pairs._repr_html_()
+    assert html.count("<tr>") == 3
+    assert "all pairs" in html
+    assert type(pairs)()._repr_html_().count("<td") == 0
+
+
+def test_neighbours_are_a_table(model: Model) -> None:
+    pandas = pytest.importorskip("pandas")
+    near = model.nearest("a", top=3)
+    frame = near.to_pandas()
+    assert isinstance(frame, pandas.DataFrame)
+    assert [(row.token, row.cosine) for row in frame.itertuples()] == list(near)
+    assert near._repr_html_().count("<tr>") == 4
