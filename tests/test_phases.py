@@ -273,6 +273,20 @@ def test_a_command_names_its_phases(monkeypatch: pytest.MonkeyPatch, call, tmp_p
         assert name in recorder.names
 
 
+@pytest.mark.parametrize(
+    "options", [["x.txt"], ["--valid", "x.txt"], ["--vocab", "x.json"], ["x.txt", "--plan"]]
+)
+def test_missing_files_are_reported_before_pytorch_is_loaded(
+    options: list[str], monkeypatch: pytest.MonkeyPatch, call
+) -> None:
+    recorder = Recorder()
+    monkeypatch.setattr(displays, "Display", lambda *_: recorder)
+    recorder.tick = lambda: None
+    code, _, err = call("train", *options)
+    assert (code, "does not exist" in err) == (3 + ("x.json" in options), True)
+    assert "loading PyTorch" not in recorder.names
+
+
 def test_a_wide_terminal_shows_the_trend_of_the_validations(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from charlm.commands import command
 from charlm.config.presets import combined
-from charlm.config.settings import settings_from
+from charlm.config.settings import Settings, settings_from
 from charlm.config.training import LENGTHS
+from charlm.config.unused import drop_unused
 from charlm.errors import RunError, UsageError, named
 from charlm.phases import phase
 from charlm.runs.built_in import is_built_in
 from charlm.runs.data import absolute, text_changed
+from charlm.runs.folders import check_name, check_writable
 from charlm.runs.layout import RECORD, TOKENIZER, read_record
 from charlm.runs.locate import checkpoints_folder, find_run, is_ngram_run, own_runs
 from charlm.runs.pair import length_factor
@@ -94,6 +96,7 @@ def plan_run(request: Request) -> "PlannedRun":
     """Return the plan of a new run; nothing is written and nothing is trained."""
     nested, origins = request.of_new_run()
     settings = settings_from(nested)
+    _check_inputs(settings, origins, request.vocab)
     with phase(LOADING):
         from charlm.training import start as starting
 
@@ -115,6 +118,9 @@ def start_run(
     """
     nested, origins = request.of_new_run()
     settings = settings_from(nested)
+    check_writable(request.folder)
+    check_name(request.folder, request.name, overwrite=overwrite)
+    _check_inputs(settings, origins, request.vocab)
     with phase(LOADING):
         from charlm.training import start as starting
 
@@ -130,6 +136,17 @@ def start_run(
         command=command,
         overwrite=overwrite,
     )
+
+
+def _check_inputs(settings: Settings, origins: Mapping[str, str], vocab: Path | None) -> None:
+    """Raise CharlmError for settings without effect and missing files, before PyTorch is loaded."""
+    drop_unused(settings, origins)
+    corpus = settings.corpus
+    for names in (corpus.sources, corpus.valid, corpus.test):
+        if names:
+            Corpus(names, reading=corpus)
+    if vocab:
+        load_vocabulary(vocab)
 
 
 def start_or_resume(request: Request, *, command: str = "") -> "Session":
