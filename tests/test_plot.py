@@ -17,14 +17,16 @@ from helpers import Call
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
+from rich.console import Console
 
 from charlm import api
 from charlm.api.results import History
 from charlm.cli import plot as verb
 from charlm.errors import RunError, UsageError
-from charlm.report.braille import Canvas, picture
+from charlm.report.braille import Canvas
 from charlm.report.curve_files import html_page
 from charlm.report.curve_svg import svg
+from charlm.report.curve_terminal import FEW, TerminalPicture, picture
 from charlm.report.curves import (
     FIGURES,
     RUN_COLOURS,
@@ -241,7 +243,7 @@ def test_a_picture_fits_its_width_and_names_every_run(width: int) -> None:
     assert all(cell_len(line) <= width for line in text.split("\n"))
     assert "a/rather/lo" in text and "猫" in text and r"two\nlines" in text
     below = text.split("\n")[-5:]
-    assert [line[2] for line in below] == list("●■▲◆○")
+    assert [line[1] for line in below] == list("●■▲◆○")
     assert all("training 0.072" in line for line in below) == (width > 30)
     assert all("best 0.721" in line for line in below) == (width > 80)
 
@@ -259,6 +261,16 @@ def test_one_point_and_no_point_are_pictures_too() -> None:
                     [record("saved", 10, None)]):  # fmt: skip
         plot = plot_of([log("a", "char", *records)])
         assert picture(plot).plain and svg(plot)
+
+
+@pytest.mark.parametrize(("system", "code"), [("truecolor", "38;2;"), ("standard", "\x1b[1;94m●")])
+def test_a_terminal_of_16_colours_gets_names_of_colours(system: str, code: str) -> None:
+    """So that no two runs are rounded to one colour."""
+    assert len(set(FEW)) == len(FEW) == len(RUN_COLOURS)
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, color_system=system, width=60)
+    console.print(TerminalPicture(plot=plot_of([log()])))
+    assert code in out.getvalue()
 
 
 @pytest.mark.parametrize("colour", RUN_COLOURS)

@@ -13,7 +13,6 @@ from charlm.cli.output import (
     rendered,
     say,
     say_all,
-    terminal_width,
     write,
     write_json,
 )
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
 
 MAX_HEIGHT, PIPED_HEIGHT = 24, 18
 """Rows of dots on a tall terminal, and in a pipe."""
-BESIDE = 5
-"""Rows of a picture beside the dots and the legend: title, axis, prompt."""
+BESIDE = 7
+"""Rows beside the dots and the legend: title, axis with labels and name, blank, prompt."""
 
 Runs = Annotated[
     list[str] | None,
@@ -137,13 +136,13 @@ def _check_points(curves: "Plot") -> None:
 
 def _drawn(curves: "Plot") -> str:
     """Return the picture for this terminal or pipe."""
-    from charlm.report.braille import picture
+    from charlm.report.curve_terminal import TerminalPicture
 
     height = PIPED_HEIGHT
     if on_terminal():
         rows = shutil.get_terminal_size().lines - BESIDE - len(curves.curves)
         height = min(rows, MAX_HEIGHT)
-    return rendered(picture(curves, terminal_width(), height))
+    return rendered(TerminalPicture(plot=curves, height=height))
 
 
 def _watch(logs: "list[RunLog]", x: str | None, y: str | None) -> None:
