@@ -14,10 +14,10 @@ WORDS = 50_000
 
 
 class Part(NamedTuple):
-    """Part of a text with its surprisal in nats."""
+    """Part of a text with its surprisal in bits."""
 
     text: str
-    nats: float
+    bits: float
 
 
 class HeatText(NamedTuple):

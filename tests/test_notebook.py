@@ -1,13 +1,18 @@
 """Results as notebooks show them: tables, and texts coloured by surprisal."""
 
+import ast
+import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
 
 import charlm
 from charlm.api.model import Model
+from charlm.cli import guide
 from charlm.listing import HeatText, Part
 from charlm.report import notebook
 from charlm.report.heat import SURPRISAL, surprisal_level
@@ -79,7 +84,8 @@ def test_a_piece_that_the_text_does_not_have_is_a_part_of_its_own() -> None:
     from charlm.inference.scores import _parts
 
     pieces = [("a", 1.0), ("X", 2.0), ("b", 3.0), ("<eos>", 4.0)]
-    assert _parts("a b", pieces) == [("a", 1.0), ("X", 2.0), (" b", 3.0), ("<eos>", 4.0)]
+    assert [part.text for part in _parts("a b", pieces)] == ["a", "X", " b", "<eos>"]
+    assert _parts("a b", pieces)[2].bits == pytest.approx(3.0 / math.log(2.0))
 
 
 def test_long_texts_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,3 +134,44 @@ def test_neighbours_are_a_table(model: Model) -> None:
     assert isinstance(frame, pandas.DataFrame)
     assert [(row.token, row.cosine) for row in frame.itertuples()] == list(near)
     assert near._repr_html_().count("<tr>") == 4
+
+
+# The notebook of the guide
+
+
+def cells() -> list[str]:
+    """Return the code of the notebook's cells."""
+    content = json.loads(guide.NOTEBOOK.read_text(encoding="utf-8"))
+    assert not any(cell.get("outputs") for cell in content["cells"])  # none that could be outdated
+    return ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"]
+
+
+def test_every_cell_of_the_notebook_runs(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Each prints something, or shows a result as HTML."""
+    names: dict[str, object] = {}
+    for cell in cells():
+        tree = ast.parse(cell.replace("steps=60", "steps=2"))
+        *lines, last = tree.body
+        shown = isinstance(last, ast.Expr) and not ast.unparse(last).startswith("print")
+        exec(compile(ast.Module(lines if shown else tree.body, []), "cell", "exec"), names)
+        if shown:
+            value = eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+            html = value._repr_html_()
+            assert re.match("<(table|div|svg|figure)", html), cell
+        else:
+            assert capfd.readouterr().out, cell
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_in_a_kernel(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+    notebook = nbformat.read(guide.NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    nbclient.NotebookClient(
+        notebook, timeout=int(PATIENCE), resources={"metadata": {"path": here}}
+    ).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not any(output.output_type == "error" for output in outputs)
+    assert sum("text/html" in output.get("data", {}) for output in outputs) >= 6

@@ -11,6 +11,8 @@ from charlm.commands import command
 from charlm.errors import UsageError
 
 FOLDER = Path(__file__).parent.parent / "guide"
+NOTEBOOK = FOLDER / "library.ipynb"
+"""Notebook that shows the library."""
 LINK = re.compile(r"\[([^\]]+)\]\((\w+)\.md\)")
 """A link from one page to another."""
 
@@ -29,6 +31,7 @@ def guide(
         width = max(map(len, page_names()))
         lines = [f"{name:{width}}  {summary(name)}\n" for name in page_names()]
         write("".join(lines) + f"\nRead a page with: {command('guide', 'TOPIC')}\n")
+        write(f"The library in a notebook: {NOTEBOOK}\n")
         return
     text = page_text(find_page(topic))
     if on_terminal():

@@ -7,7 +7,7 @@ from typing import Any
 from charlm.errors import UsageError
 from charlm.inference.words import WordRule, WordScore
 from charlm.listing import WORDS, HeatText, Listing, Part, data_frame
-from charlm.units import Tally
+from charlm.units import Tally, bits
 
 MAX_SHOWN = 10
 """Number of scores in the repr of `Scores`."""
@@ -158,7 +158,7 @@ class Words(Listing[WordScore]):
         """See `Listing.shown_rows`."""
         rows = self.rows()
         for row in rows:
-            row["word"] = HeatText([Part(row["word"], row["surprisal"])], WORDS)
+            row["word"] = HeatText([Part(row["word"], bits(row["surprisal"]))], WORDS)
         return rows
 
 
@@ -172,8 +172,8 @@ def _parts(text: str, pieces: Iterable[tuple[str, float]]) -> list[Part]:
     for piece, nats in pieces:
         start = text.find(piece, place)
         if start >= 0 and not text[place:start].strip():
-            parts.append(Part(text[place : start + len(piece)], nats))
+            parts.append(Part(text[place : start + len(piece)], bits(nats)))
             place = start + len(piece)
         else:
-            parts.append(Part(piece, nats))
+            parts.append(Part(piece, bits(nats)))
     return parts

@@ -12,7 +12,6 @@ from charlm.report.text import number
 from charlm.runs.card import run_facts
 from charlm.runs.layout import home, read_record
 from charlm.runs.locate import run_name
-from charlm.units import bits
 
 SHOWN_ROWS = 30
 """Maximum number of rows of a table; a last row counts the others."""
@@ -76,11 +75,11 @@ def _heat(heat: HeatText) -> str:
 
 def _span(part: Part, vocab_size: int) -> str:
     """Return a part of a text with its colour, and its bits for a pointer."""
-    level = surprisal_level(bits(part.nats), vocab_size)
+    level = surprisal_level(part.bits, vocab_size)
     shown = html.escape(escape_controls(part.text))
     name = SURPRISAL.css_class(level)
     marked = f' class="{name}"' if name else ""
-    return f'<span{marked} title="{bits(part.nats):.2f} bits">{shown}</span>'
+    return f'<span{marked} title="{part.bits:.2f} bits">{shown}</span>'
 
 
 def _style() -> str:
