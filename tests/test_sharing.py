@@ -33,6 +33,7 @@ from charlm.training.resume import halves, resume
 
 TEXT = "abc abd\nab ca\n" * 12
 SETTINGS = {"text": TEXT, "steps": 6, "evals": 2, "save_minutes": 0.0, "ngram": 2}
+FIGURES = {"nats_per_token": 1.5, "bits_per_char": 2.0, "perplexity": 3.0}
 SECRET = "Xq7Zk"
 """Marker in everything about a run that is private."""
 
@@ -62,6 +63,20 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for half in halves(session):
             list(half.records())
     return session.path
+
+
+@pytest.fixture(scope="module")
+def exported(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run as one file."""
+    file = tmp_path_factory.mktemp("exported") / "x.zip"
+    api.hub.export_run(whole, file)
+    return file
+
+
+@pytest.fixture
+def archive(exported: Path, here: Path) -> Path:
+    """A copy of that file, x.zip in an empty folder."""
+    return Path(shutil.copy(exported, here))
 
 
 @pytest.fixture
@@ -129,7 +144,9 @@ def test_text_and_checkpoints_go_along_on_request(whole: Path) -> None:
 def test_the_public_record_has_only_what_is_named(whole: Path) -> None:
     """A key that a later version adds stays private until it is listed."""
     record = read_record(whole)
-    record |= {"new": SECRET}
+    parent = {"run": f"/home/{SECRET}/old", "id": "1", "sha256": "2", "vocabulary": "keep"}
+    parent |= {"entries": 5, "valid": None, "old_valid": FIGURES | {"text": SECRET}}
+    record |= {"new": SECRET, "notes": [SECRET], "from": parent}
     for section in ("corpus", "machine", "results"):
         record[section] |= {"new": SECRET}
     copy = whole.with_name("other")
@@ -139,6 +156,7 @@ def test_the_public_record_has_only_what_is_named(whole: Path) -> None:
         assert SECRET not in (stage.folder / RECORD).read_text(encoding="utf-8")
         public = read_record(stage.folder)
     shutil.rmtree(copy)
+    assert public["from"] == parent | {"run": "old", "old_valid": FIGURES}
     assert public["corpus"]["sources"] == ["corpus.txt"]
     assert public["settings"]["corpus"]["sources"] == ["corpus.txt"]
     assert public["origins"]["corpus.sources"] == "file settings.toml"
@@ -243,8 +261,8 @@ def test_a_run_without_its_text_can_be_verified_and_not_resumed(folder: Path) ->
         resume(api.hub.import_run("x.zip", "y"), more={"steps": 1})
 
 
-def test_nothing_is_overwritten(folder: Path) -> None:
-    api.hub.export_run("whole", "x.zip")
+def test_nothing_is_overwritten(archive: Path) -> None:
+    folder = api.hub.import_run("x.zip").parent
     before = files_below(folder)
     (folder / "empty").mkdir()
     for name in (None, "whole", "empty"):
@@ -265,8 +283,8 @@ def test_other_suffixes_are_refused_before_anything_is_read(folder: Path) -> Non
 
 def rewritten(change: Callable[[dict[str, bytes]], Any]) -> bytes:
     """Return the archive x.zip after a change of its files by name."""
-    with zipfile.ZipFile("x.zip") as archive:
-        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile("x.zip") as packed:
+        files = {name: packed.read(name) for name in packed.namelist()}
     change(files)
     return zipped(files.items())
 
@@ -334,25 +352,23 @@ HOSTILE: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("case", HOSTILE)
 def test_a_hostile_archive_is_refused(
-    folder: Path, case: str, monkeypatch: pytest.MonkeyPatch
+    archive: Path, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With an error of one line; nothing is written, inside or outside of the folder of runs."""
     monkeypatch.setattr(archives, "FREE_BYTES", 1 << 16)
-    api.hub.export_run("whole", "x.zip")
     Path("bad.zip").write_bytes(HOSTILE[case](Path("x.zip").read_bytes()))
-    before = files_below(folder.parent)
+    before = files_below(archive.parent)
     with pytest.raises((RunError, UsageError)) as caught:
         api.hub.import_run("bad.zip", "new" if case != "bad name" else None)
     assert "\n" not in str(caught.value)
-    assert files_below(folder.parent) == before
+    assert files_below(archive.parent) == before
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_a_name_that_occurs_twice_is_refused(folder: Path) -> None:
+def test_a_name_that_occurs_twice_is_refused(archive: Path) -> None:
     """Also in another case, which some file systems do not distinguish."""
-    api.hub.export_run("whole", "x.zip")
-    with zipfile.ZipFile("x.zip") as archive:
-        items = [(name, archive.read(name)) for name in archive.namelist()]
+    with zipfile.ZipFile(archive) as packed:
+        items = [(name, packed.read(name)) for name in packed.namelist()]
     for name in ("whole/config.json", "whole/README.MD"):
         Path("bad.zip").write_bytes(zipped([*items, (name, b"{}")]))
         with pytest.raises(RunError, match=r"twice|only the files of one run"):

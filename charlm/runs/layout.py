@@ -68,7 +68,7 @@ SEAL = "sha256"
 
 FILES = {CONFIG, TOKENIZER, WEIGHTS, NGRAMS, RECORD, METRICS, CARD, MANIFEST}
 _INNER = re.compile(
-    rf"data/(train|valid|test|vectors)/[\w-]+\.(json|bin|safetensors)|"
+    rf"data/(train|valid|test|vectors|{OLD_TEXT.name})/[\w-]+\.(json|bin|safetensors)|"
     rf"states/step-\d{{1,16}}/(state\.(json|safetensors)|{re.escape(MANIFEST)})|"
     rf"{COMPANION}/({re.escape(CONFIG)}|{re.escape(NGRAMS)}|{re.escape(MANIFEST)})",
     re.ASCII,

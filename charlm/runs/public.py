@@ -149,8 +149,9 @@ RECORD_KEYS = (
 )  # fmt: skip
 """Keys of run.json that are public as they are."""
 CORPUS_KEYS = ("name", "document", "fingerprint", "coverage", "vocabulary", "parts")
+PARENT_KEYS = ("id", "sha256", "vocabulary")
 MACHINE_KEYS = ("device", "threads", "python", "torch", "charlm")
-"""Keys of `corpus` and `machine` in run.json that are public as they are."""
+"""Keys of `corpus`, `from` and `machine` in run.json that are public as they are."""
 
 
 def public_record(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,6 +168,9 @@ def public_record(record: Mapping[str, Any]) -> dict[str, Any]:
     }
     results = _public_results(record.get("results") or {}) | {"notes": []}
     about = {key: record[key] for key in RECORD_KEYS if key in record}
+    if parent := record.get("from"):
+        named = {key: parent.get(key) for key in PARENT_KEYS}
+        about["from"] = _public_results(parent) | named | {"run": public_name(parent["run"])}
     return about | {
         "command": "",
         "settings": settings,
