@@ -1,21 +1,21 @@
 """The trained model of a run. Nothing is printed."""
 
 import contextlib
-import inspect
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-import charlm
-from charlm.api.results import History, ModelState, Neighbours, NextTokens
+from charlm.api.copies import load_again
+from charlm.api.options import check_options
+from charlm.api.results import History, Neighbours, NextTokens
 from charlm.api.scoring import score_texts
+from charlm.api.surprisals import Surprisals, token_surprisals, word_surprisals
 from charlm.commands import command
 from charlm.config.cells import CELLS
-from charlm.errors import RunError, UsageError, check_count, near_name
+from charlm.errors import RunError, UsageError, check_choice, check_count, named
 from charlm.inference.generation import (
     NextToken,
     Piece,
@@ -23,15 +23,18 @@ from charlm.inference.generation import (
     generate,
     next_tokens,
     prompt_ids,
-    read_prompt,
 )
 from charlm.inference.infill import fill
 from charlm.inference.items import Items, Rules
 from charlm.inference.likelihood import evaluate
-from charlm.inference.samplers import Sampling, fresh_seed, log_probabilities
+from charlm.inference.samplers import Sampling, fresh_seed
 from charlm.inference.scores import Scores, Words
 from charlm.inference.scoring import Scorer
+from charlm.inference.states import ModelState, state_after
 from charlm.inference.words import WordRule
+from charlm.inspect.find_units import UnitMatches, find_units, search_text
+from charlm.inspect.hidden import Hidden, read_hidden
+from charlm.inspect.text_view import view_text
 from charlm.runs.card import model_shape
 from charlm.runs.layout import METRICS, TOKENIZER, WEIGHTS, read_metrics
 from charlm.runs.locate import is_run
@@ -57,7 +60,7 @@ class Model:
         self.path, self.vocabulary, self.config = run.path, run.vocabulary, run.config
         self.mixture = mixture
         paths = mixture.paths if mixture else [run.path]
-        self._stamp = tuple(number for path in paths for number in run_stamp(path))
+        self.stamp = tuple(number for path in paths for number in run_stamp(path))
 
     def __repr__(self) -> str:
         unit, shape = self.vocabulary.unit, model_shape(self.config["model"])
@@ -79,7 +82,7 @@ class Model:
         if self.mixture:
             pairs = zip(self.mixture.paths[1:], self.mixture.weights[1:], strict=True)
             others = [f"{path.resolve()}={weight!r}" for path, weight in pairs]
-        return _load_again, (str(self.path.resolve()), others, self._options, self._stamp)
+        return load_again, (str(self.path.resolve()), others, self._options, self.stamp)
 
     @property
     def weights(self) -> str:
@@ -203,7 +206,7 @@ class Model:
         length, prompt = options.pop("len", length), options.pop("prime", prompt)
         if "n" in options:
             options["samples"] = options.pop("n")
-        _check_options(options)
+        check_options(options, self.generate, generate)
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         chosen = fresh_seed() if seed is None else seed
         return generate(
@@ -240,7 +243,7 @@ class Model:
         """
         count, length = options.pop("n", count), options.pop("len", length)
         prompt = options.pop("prime", prompt)
-        _check_options(options)
+        check_options(options, self.generate, generate)
         check_count("count", count, 1)
         if attempts is not None:
             check_count("attempts", attempts, 1)
@@ -367,8 +370,7 @@ class Model:
     def state(self, text: str = "") -> ModelState:
         """Return the state after a text that starts a document."""
         ids = prompt_ids(self.vocabulary, self.context(text), self.run.boundaries)
-        logits, hidden = read_prompt(self.run.backend, ids)
-        return ModelState(hidden=hidden, log_probabilities=log_probabilities(logits)[0])
+        return state_after(self.run.backend, ids)
 
     def step(self, state: ModelState, text: str) -> tuple[float, ModelState]:
         """Return ln P(text | state) in nats, and the state after the text.
@@ -383,33 +385,52 @@ class Model:
             if index == EOS and self.run.boundaries.resets:
                 state = self.state()
                 continue
-            logits, hidden = read_prompt(self.run.backend, np.array([index]), state.hidden)
-            state = ModelState(hidden=hidden, log_probabilities=log_probabilities(logits)[0])
+            state = state_after(self.run.backend, np.array([index]), state.hidden)
         return total, state
 
+    def hidden(
+        self,
+        text: str,
+        *,
+        signals: str | Sequence[str] | None = None,
+        state: ModelState | None = None,
+    ) -> Hidden:
+        """Return the values of all units after each token of a text.
 
-def _check_options(options: Mapping[str, Any]) -> None:
-    """Raise UsageError, with the nearest name, for an option that `Model.generate` lacks."""
-    known = set(inspect.signature(Model.generate).parameters) - {"self", "options"}
-    known |= set(inspect.signature(generate).parameters) - {
-        "backend", "vocabulary", "sampling", "boundaries", "start"
-    }  # fmt: skip
-    for name in options.keys() - known:
-        near = near_name(name, known)
-        hint = f"did you mean {near!r}?" if near else f"expected one of {', '.join(sorted(known))}"
-        raise UsageError(f"option {name!r} is not known; {hint}")
+        `signals` are among h, c and the gates that the cell has (see `config.cells.SIGNALS`); by
+        default h, and c if there is one. The text starts a document, or follows `state`, such as
+        the `after` of the text before. A mixture has the units of its first network. Raises
+        UsageError for an n-gram model and for more than 1 GB of values.
+        """
+        chosen = [signals] if isinstance(signals, str) else signals
+        return read_hidden(self.run, text, chosen, state)
 
+    def find_units(
+        self,
+        pattern: str,
+        text: str | None = None,
+        *,
+        top: int = 10,
+        signals: str | Sequence[str] | None = None,
+    ) -> UnitMatches:
+        """Return the units that follow where a regular expression matches, the strongest first.
 
-def _load_again(
-    path: str, others: Sequence[str], options: dict[str, Any], stamp: tuple[int, ...]
-) -> Model:
-    """Load a model that was pickled or copied; warn if its weights have changed."""
-    model = charlm.load(path, with_=others, **options)
-    if model._stamp != stamp:
-        warnings.warn(
-            f"the weights of {path} have changed since the model was loaded; its copy has the new "
-            "ones. Call charlm.load again to use them everywhere",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    return model
+        The pattern "column" is the place in the line. Units are ranked by their correlation on the
+        first half of the text, by default the beginning of the run's validation text. `signals` are
+        as in `hidden`. Raises UsageError for a pattern that is wrong, too slow, or has no matches,
+        CorpusError if no text is kept.
+        """
+        text = search_text(self.run) if text is None else text
+        return find_units(self.hidden(text, signals=signals), pattern, top)
+
+    def surprisal(self, text: str, *, by: str = "token") -> Surprisals:
+        """Return the surprisal of each token or word of a text, in bits, with the slice of text.
+
+        `by` is "token" or "word"; a word has the blank before it, as in
+        `words(boundary="leading")`. The sum over the tokens is -log2 P of `score`, so EOS is the
+        last token if the model was trained on documents.
+        """
+        check_choice(named("by"), by, ("token", "word"))
+        if by == "token":
+            return token_surprisals(view_text(self.run, self.scorer(), text))
+        return word_surprisals(self.words(text, boundary="leading").scores[0])

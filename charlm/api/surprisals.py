@@ -1,0 +1,81 @@
+"""Surprisal of each token or word of a text, in bits."""
+
+from collections.abc import Iterable
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.inference.scores import Score
+from charlm.inspect.text_view import TextView, word_parts
+from charlm.listing import WORDS, HeatText, Listing, Part
+
+
+class Surprisal(NamedTuple):
+    """Surprisal of one token or word.
+
+    `piece` is its slice of the text, from `start` to `end`; joined, the pieces are the text. `rank`
+    is one more than the number of likelier tokens, None for a word; `oov` is true if it, or a token
+    of it, is unknown.
+    """
+
+    piece: str
+    bits: float
+    start: int
+    end: int
+    rank: int | None
+    oov: bool
+
+    def __repr__(self) -> str:
+        return f"Surprisal({self.piece!r}, {self.bits:.3f} bits)"
+
+
+class Surprisals(Listing[Surprisal]):
+    """Surprisals of a text, in its order; notebooks colour the text.
+
+    `vocab_size` is the number of entries among which a blind guess is made.
+    """
+
+    def __init__(self, items: Iterable[Surprisal], vocab_size: int) -> None:
+        super().__init__(items)
+        self.vocab_size = vocab_size
+
+    @property
+    def bits(self) -> NDArray[np.float64]:
+        """Surprisals as an array, shape (N,)."""
+        return np.array([item.bits for item in self], np.float64)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the fields of each surprisal."""
+        return [item._asdict() for item in self]
+
+    def shown_rows(self) -> list[dict[str, Any]]:
+        """See `Listing.shown_rows`."""
+        parts = [Part(item.piece, item.bits) for item in self]
+        return [{"text": HeatText(parts, self.vocab_size)}]
+
+
+def token_surprisals(view: TextView) -> Surprisals:
+    """Return the surprisals of the tokens of a text."""
+    places = accumulate((len(token.text) for token in view.tokens), initial=0)
+    return Surprisals(
+        (
+            Surprisal(token.text, token.bits, start, end, token.rank, token.oov)
+            for token, (start, end) in zip(view.tokens, pairwise(places), strict=True)
+        ),
+        view.vocab_size,
+    )
+
+
+def word_surprisals(score: Score) -> Surprisals:
+    """Return the surprisals of the words of a score."""
+    parts = word_parts(score)
+    places = accumulate((len(part.text) for part in parts), initial=0)
+    return Surprisals(
+        (
+            Surprisal(part.text, part.bits, start, end, None, part.oov)
+            for part, (start, end) in zip(parts, pairwise(places), strict=True)
+        ),
+        WORDS,
+    )

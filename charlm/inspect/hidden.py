@@ -1,0 +1,186 @@
+"""Hidden: the values of all units of a network after each token of a text.
+
+Karpathy et al. 2015, "Visualizing and Understanding Recurrent Networks".
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.backends.interface import Array, Ids, State
+from charlm.config.cells import CELLS
+from charlm.errors import UsageError, check_choice, check_count, named
+from charlm.inference.likelihood import window_length
+from charlm.inference.samplers import probabilities
+from charlm.inference.states import ModelState, state_after
+from charlm.inspect.text_tokens import reordered, text_tokens
+from charlm.runs.run import Run, model_settings
+from charlm.text.tokenizers.tokenizer_json import EOS
+
+MAX_BYTES = 1 << 30
+"""Maximum size of the values of one text."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Hidden:
+    """Values of all units after each of the N tokens of a text, in text order.
+
+    `signals` has arrays (L, N, H) by their letter (see `config.cells.SIGNALS`): L layers of up to H
+    units, of which a narrower layer has NaN. `start` is the state before the text, `after` the
+    state after it; a model that reads backward starts at the end of the text.
+    """
+
+    tokens: Ids
+    pieces: list[str]
+    """Slices of the text, one for each token; joined, they are the text."""
+    cuts: NDArray[np.int64]
+    """First character of each piece, and the end of the last one, shape (N + 1,)."""
+    signals: dict[str, Array]
+    sizes: tuple[int, ...]
+    """Number of units of each layer."""
+    start: ModelState
+    after: ModelState
+    run: Run = field(repr=False)
+
+    def __repr__(self) -> str:
+        units = f"{sum(self.sizes):,} units in {len(self.sizes)} layers"
+        return f"Hidden({len(self.tokens):,} tokens, {units}, signals {', '.join(self.signals)})"
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def unit(self, name: str, signal: str | None = None) -> Array:
+        """Return the values (N,) of a unit such as "2:8": layer 2, unit 8.
+
+        Layers count from 1, units from 0. The default signal is c, or h if c is not there. Raises
+        UsageError for a unit or a signal that is not there.
+        """
+        layer, unit = unit_number(name, self.sizes)
+        usual = "c" if "c" in self.signals else "h"
+        signal = usual if signal is None else signal
+        check_choice(named("signals"), signal, self.signals)
+        return self.signals[signal][layer - 1, :, unit]
+
+    def top(self, count: int = 5) -> tuple[Ids, NDArray[np.float64]]:
+        """Return the likeliest tokens at each place, before it was read, the likeliest first.
+
+        Both the ids and their probabilities have shape (N, count). Raises UsageError unless `count`
+        is 1 or more.
+        """
+        check_count(named("top"), count, 1)
+        count = min(count, self.run.backend.vocab_size)
+        size = len(self.tokens), count
+        ids, chances = np.empty(size, np.int64), np.empty(size)
+        backend, state = self.run.backend, self.start.hidden
+        best = _likeliest(np.exp(self.start.log_probabilities)[None], count)
+        order = reordered(self.run, self.tokens)
+        for span, fresh in _spans(self.run, order):
+            inputs = order[span, None]
+            logits, state = backend.distribution(
+                inputs, backend.initial_state(1) if fresh else state
+            )
+            own = _likeliest(probabilities(logits[:, 0].astype(np.float64)), count)
+            for table, first, later in zip((ids, chances), best, own, strict=True):
+                table[span] = np.concatenate([first, later[:-1]])
+            best = own[0][-1:], own[1][-1:]
+        return reordered(self.run, ids), reordered(self.run, chances)
+
+
+def unit_number(name: str, sizes: Sequence[int]) -> tuple[int, int]:
+    """Return layer and unit of a name such as "2:8". Raises UsageError if there is no such unit."""
+    last = f"1:0 to {len(sizes)}:{sizes[-1] - 1}"
+    match = re.fullmatch(r"(\d+):(\d+)", name, re.ASCII)
+    layer, unit = (int(number) for number in match.groups()) if match else (0, 0)
+    if not 1 <= layer <= len(sizes) or unit >= sizes[layer - 1]:
+        raise UsageError(
+            f"{named('unit')} is {name!r}; expected a layer and a unit, {last}. "
+            "Find some with find_units"
+        )
+    return layer, unit
+
+
+def read_hidden(
+    run: Run,
+    text: str,
+    signals: Sequence[str] | None = None,
+    state: ModelState | None = None,
+) -> Hidden:
+    """Return the values of all units on a text; see `Model.hidden`."""
+    run.check_network("the values of its units")
+    settings = model_settings(run.config, run.path)
+    known = CELLS[settings.cell].signals
+    signals = [name for name in known if name in "hc"] if signals is None else list(signals)
+    for name in signals:
+        check_choice(named("signals"), name, known)
+    hidden, layers = settings.hidden_size or 0, settings.num_layers or 0
+    sizes = (*[hidden] * (layers - 1), settings.last_hidden_size or hidden)
+    tokens = text_tokens(run, text)
+    _check_size(len(tokens.ids), sizes, signals)
+    start = state_after(run.backend, np.empty(0, np.int64)) if state is None else state
+    values, after = _traced(run, reordered(run, tokens.ids), sizes, signals, start)
+    return Hidden(
+        tokens=tokens.ids,
+        pieces=tokens.pieces,
+        cuts=tokens.cuts,
+        signals=values,
+        sizes=sizes,
+        start=start,
+        after=after,
+        run=run,
+    )
+
+
+def _check_size(tokens: int, sizes: Sequence[int], signals: Sequence[str]) -> None:
+    """Raise UsageError for more values than fit in MAX_BYTES."""
+    units = len(sizes) * max(sizes)
+    size = 4 * tokens * units * len(signals)
+    if size > MAX_BYTES:
+        raise UsageError(
+            f"{len(signals)} signals of {units:,} units after {tokens:,} tokens take "
+            f"{size / 2**30:.1f} GB; expected 1 GB at most. Use a shorter text, or fewer signals "
+            f"with {named('signals')}"
+        )
+
+
+def _traced(
+    run: Run, ids: Ids, sizes: Sequence[int], signals: Sequence[str], start: ModelState
+) -> tuple[dict[str, Array], ModelState]:
+    """Return the signals after ids in reading order, in text order, and the state after them."""
+    backend, after = run.backend, start
+    state: State = start.hidden
+    shape = len(sizes), len(ids), max(sizes)
+    values = {name: np.empty(shape, np.float32) for name in signals}
+    for span, fresh in _spans(run, ids):
+        inputs = ids[span, None]
+        before = backend.initial_state(1) if fresh else state
+        arrays, state = backend.trace(inputs, before, signals)
+        for name, array in arrays.items():
+            values[name][:, span] = array[:, :, 0]
+        if span.stop == len(ids):
+            after = state_after(backend, inputs[:, 0], before)
+    if run.backward:
+        values = {name: array[:, ::-1] for name, array in values.items()}
+    return values, after
+
+
+def _spans(run: Run, ids: Ids) -> Iterator[tuple[slice, bool]]:
+    """Yield windows of ids in reading order, and whether one begins in the initial state.
+
+    An EOS after which the state resets begins a window.
+    """
+    step = window_length(run.backend, 1)
+    cuts = np.flatnonzero(ids == EOS).tolist() if run.boundaries.resets else []
+    for number, (begin, end) in enumerate(zip([0, *cuts], [*cuts, len(ids)], strict=True)):
+        for first in range(begin, end, step):
+            yield slice(first, min(first + step, end)), number > 0 and first == begin
+
+
+def _likeliest(chances: NDArray[np.float64], count: int) -> tuple[Ids, NDArray[np.float64]]:
+    """Return the ids of the largest entries of each row (N, V) and the entries, (N, count)."""
+    ids = np.argpartition(-chances, count - 1, axis=1)[:, :count]
+    own = np.take_along_axis(chances, ids, axis=1)
+    order = np.argsort(-own, axis=1, kind="stable")
+    return np.take_along_axis(ids, order, axis=1), np.take_along_axis(own, order, axis=1)
