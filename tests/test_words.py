@@ -224,6 +224,8 @@ def test_characters_by_hand() -> None:
     ((_, first, gap), (_, last, rest)) = figures(leading)
     assert (first, gap) == pytest.approx((0.5 * 0.7, 1.0))
     assert (last, rest) == pytest.approx((0.9 * 0.6, 1.0))
+    counts = [[word.tokens for word in score.words] for score in (trailing, leading)]
+    assert counts == [[2, 1], [2, 2]]
 
 
 def test_byte_pairs_by_hand() -> None:

@@ -94,8 +94,9 @@ class WordScore(NamedTuple):
     """One word of a scored text.
 
     `nats` is its surprisal. `gap` holds the nats of the blanks and ends after it, and for the first
-    word of those before it, that are not part of a word. `tokens` counts its tokens; `oov` is true
-    if one of them is unknown. `start` and `end` are character offsets in the text, half open.
+    word of those before it, that are not part of a word. `tokens` counts its tokens, with
+    `leading` also the blank before it; `oov` is true if one of them is unknown. `start` and `end`
+    are character offsets in the text, half open.
     """
 
     word: str
@@ -184,7 +185,7 @@ class WordReader:
             nats += before
             gaps -= np.where(is_first, before, 0.0)
             gaps[:-1] -= np.where(is_first, 0.0, before)[1:]
-        return self._scores(words, every, nats, gaps)
+        return self._scores(words, every, begins, nats, gaps)
 
     def _cut(self, every: "_Tokens") -> "_Words":
         """Return the characters and the tokens of each word; words that share a token are one."""
@@ -265,13 +266,13 @@ class WordReader:
 
     @staticmethod
     def _scores(
-        words: "_Words", every: "_Tokens", nats: Nats, gaps: Nats
+        words: "_Words", every: "_Tokens", begins: Places, nats: Nats, gaps: Nats
     ) -> list[tuple[WordScore, ...]]:
-        """Return the scores of the words of each text."""
+        """Return the scores of the words of each text, whose first tokens are `begins`."""
         offsets = every.offsets[words.texts]
-        unknown = every.unknown[words.stops] > every.unknown[words.firsts]
+        unknown = every.unknown[words.stops] > every.unknown[begins]
         starts, ends = words.starts - offsets, words.ends - offsets
-        columns = (words.texts, starts, ends, nats, gaps, words.stops - words.firsts, unknown)
+        columns = (words.texts, starts, ends, nats, gaps, words.stops - begins, unknown)
         rows = zip(*[column.tolist() for column in columns], strict=True)
         texts = every.texts
         scores = [
