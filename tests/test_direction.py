@@ -13,11 +13,13 @@ from charlm.api.loading import load
 from charlm.backends.interface import Backend
 from charlm.config.settings import Settings, settings_from
 from charlm.errors import RunError, UsageError, naming
+from charlm.inference.generation import generate
 from charlm.inference.infill import fill, rank
 from charlm.inference.likelihood import document_nats, evaluate
 from charlm.inference.scoring import Scorer
 from charlm.runs import data
 from charlm.runs.verify import verify_run
+from charlm.text.boundaries import Boundaries
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset
 from charlm.text.direction import BackwardVocabulary, mirrored
@@ -56,6 +58,37 @@ def test_a_backward_vocabulary_encodes_from_the_last_token(unit: str, text: str)
     assert backward.decode(backward.encode(text)) == plain.decode(plain.encode(text))
     assert (len(backward), backward.unit) == (len(plain), unit)
     assert backward.token_text(2) == plain.token_text(2)
+
+
+class Scripted:
+    """A backend that predicts given tokens with certainty, one after each call."""
+
+    def __init__(self, ids: list[int], size: int) -> None:
+        self.ids, self.size = iter([*ids, EOS]), size
+
+    def initial_state(self, batch_size: int) -> tuple:
+        """Return a state without content."""
+        return ()
+
+    def logits(self, inputs: np.ndarray, state: tuple) -> tuple[np.ndarray, tuple]:
+        """Return the logits of the next given token."""
+        return np.where(np.arange(self.size) == next(self.ids), 0.0, -np.inf)[None], state
+
+
+@pytest.mark.parametrize("unit", ["char", "word"])
+def test_paragraphs_that_are_generated_backward_have_blank_lines_between(unit: str) -> None:
+    inner = vocabulary_of("ab a\n", unit)
+    text = "a\nab\n\nab a\n\nab"
+    ids: list[int] = []
+    for part in reversed(text.split("\n\n")):
+        ids += [*inner.encode(part)[::-1].tolist(), EOS]
+    pieces = generate(
+        Scripted(ids, len(inner)),
+        BackwardVocabulary(inner),
+        length=len(ids) - 1,
+        boundaries=Boundaries(document="paragraph"),
+    )
+    assert "".join(piece.text for piece in pieces) == text
 
 
 def settings(direction: str, **training) -> Settings:

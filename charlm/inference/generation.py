@@ -300,9 +300,11 @@ class _Text:
         stop: str,
         separator: str,
     ) -> None:
-        self.blank_line = separator.removeprefix("\n")  # the decoder gives one line end
-        self.decoder = vocabulary.decoder(unk_text)
-        if not isinstance(vocabulary, BackwardVocabulary):
+        self.separator, self.blank_line = separator, separator.removeprefix("\n")
+        self.decoder = vocabulary.decoder(unk_text)  # it gives one line end for EOS
+        self.backward = isinstance(vocabulary, BackwardVocabulary)
+        self.after = ""  # documents after the one that is generated, if the model reads backward
+        if not self.backward:
             for index in ids:
                 self.decoder.feed(index)
         self.stop, self.held = stop, ""
@@ -311,6 +313,9 @@ class _Text:
         """Add a token; return the text that is certain now, and True if the sample continues."""
         if index == EOS and until_eos:
             return self.finish(), False
+        if index == EOS and self.backward and self.blank_line:
+            self.after = self.separator + self.finish()
+            return "", True
         self.held += self.decoder.feed(index) + (self.blank_line if index == EOS else "")
         if not self.stop:
             return self._release(len(self.held)), True
@@ -321,7 +326,7 @@ class _Text:
 
     def finish(self) -> str:
         """Return the rest of the text when the sample ends."""
-        rest = self.held + self.decoder.finish()
+        rest = self.held + self.decoder.finish() + self.after
         cut = rest.find(self.stop) if self.stop else -1
         return rest if cut < 0 else rest[:cut]
 
