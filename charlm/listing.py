@@ -14,10 +14,11 @@ WORDS = 50_000
 
 
 class Part(NamedTuple):
-    """Part of a text with its surprisal in bits."""
+    """Part of a text with its surprisal in bits; `oov` is true if a token of it is unknown."""
 
     text: str
     bits: float
+    oov: bool = False
 
 
 class HeatText(NamedTuple):

@@ -29,6 +29,7 @@ from charlm.report.inside import (
     unit_heat,
 )
 from charlm.report.inside_files import svg_picture, wrapped
+from charlm.runs.built_in import built_in_run
 from charlm.units import Tally
 
 TEXT = 'She made the pie.\n"My dim urns!" said Ana.'
@@ -51,7 +52,7 @@ every_hostile_text = pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTI
 
 @pytest.fixture(scope="module")
 def lm() -> Model:
-    return charlm.load("tales")
+    return charlm.load(built_in_run("tales"))
 
 
 def view_of(*tokens: tuple[str, float]) -> TextView:
@@ -89,7 +90,8 @@ def test_a_unit_colours_the_token_that_it_has_read() -> None:
     view = view_of(("a", 1.0), ("b", 1.0), ("c", 1.0))
     heat = unit_heat(view, "2:8", "c", [-2.6, 0.0, 1.2])
     assert [cell.level for cell in heat.cells] == [-4, 0, 2]
-    assert heat.before.endswith("-3")
+    assert (heat.before, heat.after) == ("-3", "3")
+    assert heat.notes == ["unit 2:8, cell c, from -2.60 to 1.20"]
     gate = unit_heat(view, "2:8", "f", [0.0, 0.5, 1.0])
     assert [cell.level for cell in gate.cells] == [-5, 0, 5]
 
@@ -216,6 +218,31 @@ def test_words_and_differences_are_tables_too(call: Call, here: Path) -> None:
     assert "difference" in call("inside", "--run", "tales", "--with", "prose", TEXT)[2]
 
 
+def test_units_are_columns_of_the_table(call: Call, here: Path, lm: Model) -> None:
+    """One for each unit and signal, with the values of `Model.hidden`."""
+    arguments = ["--unit", "2:8", "--unit", "1:0", "--signal", "c,f", "--csv", "--top", "1", TEXT]
+    status, out, _ = call("inside", "--run", "tales", *arguments)
+    assert status == 0
+    rows = list(csv.DictReader(io.StringIO(out)))
+    hidden = lm.hidden(TEXT, signals=["c", "f"])
+    for unit, signal in (("2:8", "c"), ("2:8", "f"), ("1:0", "c"), ("1:0", "f")):
+        values = [float(row[f"{unit}_{signal}"]) for row in rows]
+        assert values == pytest.approx(hidden.unit(unit, signal).tolist(), abs=1e-6)
+
+
+def test_units_of_a_pattern_are_found(call: Call, here: Path, lm: Model) -> None:
+    """The best one for quotations is the quote unit, as a table, CSV and JSON."""
+    find = ["inside", "--run", "tales", "--find", '"[^"]*"', "--top", "2"]
+    matches = lm.find_units('"[^"]*"', top=2)
+    assert matches[0].name == "2:8"
+    _, out, _ = call(*find)
+    assert [line.split()[0] for line in out.splitlines()] == ["unit", *(m.name for m in matches)]
+    (first, _) = csv.DictReader(io.StringIO(call(*find, "--csv")[1]))
+    assert (first["unit"], first["signal"]) == ("2:8", "c")
+    content = json.loads(call(*find, "--json")[1])
+    assert content["units"] == matches.rows()
+
+
 def test_a_picture_is_saved(call: Call, here: Path) -> None:
     status, out, err = call("inside", "--run", "tales", TEXT, "--svg", "a.svg")
     assert (status, out) == (0, "")
@@ -230,6 +257,12 @@ def test_a_picture_is_saved(call: Call, here: Path) -> None:
         (["a", "--file", "a.txt"], "a text and --file were both given"),
         (["a", "--by", "line"], "--by is 'line'; expected one of token, word"),
         (["a", "--csv", "--json"], "--csv and --json were both given"),
+        (["a", "--signal", "c"], "--signal has no effect without --unit"),
+        (["a", "--unit", "9:9"], "--unit is '9:9'; expected a layer and a unit, 1:0 to 2:175"),
+        (["a", "--unit", "1:1", "--signal", "q"], "is 'q'; expected one of h, c, i, f, g, o"),
+        (["--find", "(", "--csv"], "'(' is not a regular expression"),
+        (["a", "--find", "a", "--svg", "a.svg"], "--find with --svg"),
+        (["--find", "a", "--html", "a.html"], "no text; expected one as an argument"),
         (["a", "--by", "word", "--top", "3"], "--by and --top were given; expected one of them"),
         (["a", "--theme", "grey"], "--theme is 'grey'; expected one of light, dark"),
         (["a" * (MAX_CHARS + 1)], "the text has 100,001 characters; expected at most 100,000"),

@@ -2,7 +2,9 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from helpers import CORPUS, engine, tiny_model, vocabulary_of
 from hypothesis import example, given, settings
@@ -11,10 +13,18 @@ from hypothesis import strategies as st
 from charlm.errors import CorpusError, UsageError
 from charlm.inference.scoring import Scorer
 from charlm.inference.words import WordRule
-from charlm.inspect.text_view import Part, TextView, differences, view_text, word_parts
+from charlm.inspect.text_view import (
+    TextView,
+    differences,
+    token_places,
+    view_text,
+    word_parts,
+)
+from charlm.listing import Part
 from charlm.runs.run import Run
 from charlm.text.boundaries import Boundaries
 from charlm.text.direction import BackwardVocabulary
+from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.units import bits
 
 UNITS = {
@@ -148,3 +158,20 @@ def test_an_end_counts_only_if_both_models_score_it() -> None:
 def test_different_texts_are_not_compared() -> None:
     with pytest.raises(UsageError, match="read this text differently"):
         differences([Part("a", 1.0)], [Part("b", 1.0)])
+
+
+def hidden_of(ids: list[int], lengths: list[int]) -> SimpleNamespace:
+    """Return what `token_places` reads of the values of units on tokens of these lengths."""
+    return SimpleNamespace(tokens=np.array(ids), cuts=np.cumsum([0, *lengths]))
+
+
+def test_a_token_has_the_value_of_a_unit_after_it() -> None:
+    """The EOS at the end has none. Line ends between paragraphs may be one token of the units."""
+    view = view_of(RUNS["char", "line"], "the")
+    ids = [token.id for token in view.tokens]
+    assert token_places(view, hidden_of(ids[:-1], [1, 1, 1])) == [0, 1, 2, -1]
+    view = view_of(RUNS["char", "stream"], "t\n\nh")
+    first, end, _, last = (token.id for token in view.tokens)
+    assert token_places(view, hidden_of([first, end, end, last], [1, 1, 1, 1])) == [0, 1, 2, 3]
+    assert token_places(view, hidden_of([first, EOS, last], [1, 2, 1])) == [0, 0, 1, 2]
+    assert token_places(view_of(RUNS["char", "stream"], ""), hidden_of([], [])) == []

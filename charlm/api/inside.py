@@ -1,11 +1,33 @@
 """What a model sees in a text: surprisal, alternatives, units, and the difference to another."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
 
 from charlm.api.model import Model
 from charlm.errors import UsageError, check_choice, named
 from charlm.inference.words import WordRule
-from charlm.inspect.text_view import Inspection, Part, differences, view_text, word_parts
+from charlm.inspect.find_units import UnitMatches
+from charlm.inspect.text_view import (
+    Inspection,
+    TextView,
+    differences,
+    token_places,
+    view_text,
+    word_parts,
+)
+from charlm.listing import Part
+from charlm.report.page.data import (
+    find_data,
+    fitting_signals,
+    inside_data,
+    model_data,
+    score_data,
+)
+from charlm.runs.card import model_shape
+from charlm.runs.layout import NETWORK
 
 PARTS = ("token", "word")
 """Parts of a text that have a colour of their own."""
@@ -17,21 +39,25 @@ def inspect(
     *,
     by: str = "token",
     top: int = 0,
+    units: Sequence[str] = (),
+    signals: Sequence[str] = (),
     other: Model | None = None,
 ) -> Inspection:
     """Return a text as a model reads it, with what else is asked about it.
 
     `by` is "token" or "word" (the blank before a word belongs to it). `top` is the number of
-    alternatives for each token. With `other` the text is compared under two models, part by part;
-    if they cut it differently, parts are the smallest that both cut out. Raises UsageError for
-    unknown names, for words of a model that reads backward, and for models that read the text
-    differently.
+    alternatives for each token. `units` are units such as "2:8", of which each of `signals` (by
+    default c, or h) is traced after each token. With `other` the text is compared under two models,
+    part by part; if they cut it differently, parts are the smallest that both cut out. Raises
+    UsageError for unknown names, for words of a model that reads backward, and for models that read
+    the text differently.
     """
     check_choice(named("by"), by, PARTS)
-    _check_together(by=by == "word", top=bool(top), other=other is not None)
+    _check_together(by=by == "word", top=bool(top), units=bool(units), other=other is not None)
     view = view_text(model.run, model.scorer(), text, top=top)
     words = _words(model, text) if by == "word" else []
-    inspection = Inspection(view=view, words=words)
+    traced = _traced(model, view, units, signals) if units else {}
+    inspection = Inspection(view=view, words=words, units=traced)
     if other is None:
         return inspection
     second = view_text(other.run, other.scorer(), text)
@@ -39,9 +65,47 @@ def inspect(
     return replace(inspection, differences=differences(*pairs), other=second.run)
 
 
+def _traced(
+    model: Model, view: TextView, units: Sequence[str], signals: Sequence[str]
+) -> dict[tuple[str, str], list[float]]:
+    """Return the values of units after each token, by unit and signal."""
+    hidden = model.hidden(view.text, signals=signals or None)
+    chosen = signals or [list(hidden.signals)[-1]]
+    places = token_places(view, hidden)
+    return {
+        (unit, signal): np.append(hidden.unit(unit, signal), np.nan)[places].tolist()
+        for unit in units
+        for signal in chosen
+    }
+
+
+def page_data(
+    model: Model, inspection: Inspection, pattern: str = "", matches: UnitMatches | None = None
+) -> dict[str, Any]:
+    """Return the data of a page about a text, with every unit if the model has some.
+
+    The page opens with the first unit of the inspection, or the best of `matches`, which follow
+    `pattern`.
+    """
+    view = inspection.view
+    inside = None
+    if model.run.kind == NETWORK:
+        hidden = model.hidden(view.text, signals=fitting_signals(model.run, len(view.tokens)))
+        first = next(iter(inspection.units), None)
+        first = first or ((matches[0].name, matches[0].signal) if matches else None)
+        inside = inside_data(view, hidden, first)
+    return {
+        "schema_version": 1,
+        "model": model_data(model.run, model_shape(model.config["model"])),
+        "score": score_data(view),
+        "inside": inside,
+        "find": find_data(pattern, matches) if matches else None,
+    }
+
+
 def _check_together(**given: bool) -> None:
     """Raise UsageError for two things that cannot be shown in one text."""
-    allowed = ({"by", "other"},)
+    allowed = ({"by", "other"}, {"top", "units"})
     names = {name for name, is_given in given.items() if is_given}
     if len(names) > 1 and not any(names <= each for each in allowed):
         flags = " and ".join(sorted(map(named, names)))

@@ -9,9 +9,11 @@ from charlm import api
 from charlm.cli import options
 from charlm.cli.output import render, say, write, write_json
 from charlm.cli.stdin import Takes, read_text
+from charlm.commands import command
 from charlm.errors import UsageError
 
 if TYPE_CHECKING:
+    from charlm.inspect.find_units import UnitMatches
     from charlm.inspect.text_view import Inspection
 
 Text = Annotated[
@@ -23,9 +25,38 @@ Top = Annotated[
     int | None,
     typer.Option("--top", min=1, max=50, help="Show the N likeliest tokens in each place."),
 ]
+Unit = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--unit",
+        metavar="LAYER:UNIT",
+        help="Colour the text by this unit after each token, such as 2:8; may be repeated.",
+        show_default=False,
+    ),
+]
+Signals = Annotated[
+    str | None,
+    typer.Option(
+        "--signal",
+        help="Signals of the units, such as c or i,f,o: the state h, the cell c, the candidate g "
+        "and the gates. (default: c, or h for a cell without c)",
+    ),
+]
+Find = Annotated[
+    str | None,
+    typer.Option(
+        "--find",
+        metavar="REGEX",
+        help="Find units that know where this matches, or the place in the line for `column`. "
+        "(default text: the validation text of the run)",
+    ),
+]
 Other = Annotated[
     str | None,
     typer.Option("--with", metavar="RUN", help="Colour the difference to another run, in bits."),
+]
+Html = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="Save a page that needs no server.")
 ]
 Svg = Annotated[Path | None, typer.Option("--svg", metavar="FILE", help="Save a picture.")]
 Csv = Annotated[bool, typer.Option("--csv", help="Write the result as CSV.")]
@@ -38,7 +69,7 @@ MAX_FILE = 20_000
 
 
 @Takes(
-    text=("text", "file"),
+    text=("text", "file", "find"),
     purpose="Look into it",
     literal="text",
     option=("To look into a text, give it as an argument or with", "--file"),
@@ -48,7 +79,11 @@ def inside(
     file: File = None,
     by: By = "token",
     top: Top = None,
+    unit: Unit = None,
+    signals: Signals = None,
+    find: Find = None,
     other: Other = None,
+    html: Html = None,
     svg: Svg = None,
     as_csv: Csv = False,
     as_json: options.Json = False,
@@ -64,25 +99,46 @@ def inside(
 
     Example:  charlm inside "the apple and pair salad" --top 5
     """
+    from charlm.runs.locate import is_file
+
     theme = options.checked_theme(theme)
     if as_csv and as_json:
         raise UsageError("--csv and --json were both given; expected one of them")
     if text is not None and file:
         raise UsageError("a text and --file were both given; expected one of them")
+    if find is not None and svg:
+        raise UsageError("--find with --svg, which shows a text; expected --html. Leave out one")
     if file:
         text = read_text(file)
-    if text is None:
+    elif text and is_file(Path(text)):
+        say(f"{text} is read as a text; to read the file: {command('inside', '--file', text)}")
+    if text is None and (find is None or html):
         raise UsageError("no text; expected one as an argument, with --file, or - for stdin")
+    options.check_meant({"--signal"} if signals and not (unit or find) else set(), "--unit")
     model = options.open_model(run, checkpoints, engine, weights)
-    _check_length(text, shown=not (as_csv or as_json), file=svg)
+    chosen = [name.strip() for name in signals.split(",")] if signals else []
+    matches = None
+    if find is not None:
+        matches = model.find_units(find, text, top=top or 10, signals=chosen or None)
+    if matches is not None and not html:
+        _write_matches(find or "", matches, as_csv=as_csv, as_json=as_json)
+        return
+    text = text or ""
+    _check_length(text, shown=not (as_csv or as_json), file=html or svg)
     options.name_unknown(model, [text], "text")
     result = api.inside.inspect(
         model,
         text,
         by=by,
-        top=top or 0,
+        top=(5 if html else 0) if top is None or find else top,
+        units=unit or [],
+        signals=chosen,
         other=options.open_model(other, checkpoints, engine, weights) if other else None,
     )
+    if html:
+        from charlm.report.page.page import page_html
+
+        _save(html, page_html(api.inside.page_data(model, result, find or "", matches)))
     if svg:
         from charlm.report.inside import heats
         from charlm.report.inside_files import svg_picture
@@ -96,7 +152,7 @@ def inside(
         from charlm.report.inside_files import csv_lines
 
         write("".join(csv_lines(result)))
-    elif not svg:
+    elif not (html or svg):
         _show(result, theme)
 
 
@@ -125,13 +181,14 @@ def _show(result: "Inspection", theme: str) -> None:
         for note in notes(result):
             say(note)
         return
+    shown = [heat_text(heat, theme, system) for heat in heats(result)]
     if any(token.alternatives for token in result.view.tokens):
-        render(alternatives_text(result.view, theme, system, console.width))
-        return
-    for number, heat in enumerate(heats(result)):
+        first = alternatives_text(result.view, theme, system, console.width)
+        shown = [first, *(shown if result.units else ())]
+    for number, text in enumerate(shown):
         if number:
             write("\n")
-        render(heat_text(heat, theme, system))
+        render(text)
 
 
 def _save(path: Path, content: str) -> None:
@@ -140,3 +197,16 @@ def _save(path: Path, content: str) -> None:
 
     write_file(path, content.encode("utf-8"))
     say(f"wrote {path}")
+
+
+def _write_matches(pattern: str, matches: "UnitMatches", *, as_csv: bool, as_json: bool) -> None:
+    """Write the units that follow a pattern."""
+    from charlm.report.inside import match_table
+    from charlm.report.inside_files import match_csv
+
+    if as_json:
+        write_json({"schema_version": 1, "pattern": pattern, "units": matches.rows()})
+    elif as_csv:
+        write("".join(match_csv(matches)))
+    else:
+        render(match_table(matches))

@@ -18,6 +18,8 @@ from charlm.inference.likelihood import window_length
 from charlm.inference.samplers import log_probabilities
 from charlm.inference.scores import Score
 from charlm.inference.scoring import Scorer
+from charlm.inspect.hidden import Hidden
+from charlm.listing import Part
 from charlm.runs.run import Run
 from charlm.text.documents import END
 from charlm.text.tokenizers.spans import token_spans
@@ -42,14 +44,6 @@ class TokenView(NamedTuple):
     rank: int
     oov: bool
     alternatives: Alternatives = ()
-
-
-class Part(NamedTuple):
-    """Part of a text with the bits of its tokens."""
-
-    text: str
-    bits: float
-    oov: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +114,7 @@ def source_texts(run: Run, text: str, ids: Ids) -> list[str]:
     marked = rules.mark(marked) if rules.text_document == "line" else marked
     inside = ids[:-1] if rules.has_ends else ids
     _, ends = token_spans(run.text_vocabulary, marked, inside)
-    stops = np.maximum.accumulate(np.append(ends, len(marked))).tolist()
+    stops = [*ends.tolist(), len(marked)]
     if not rules.has_ends:  # blanks at the end, for want of a token after them
         stops[-2:] = stops[-1:]
     plain = marked.replace(END, "\n")
@@ -160,6 +154,20 @@ def word_parts(score: Score) -> list[Part]:
         parts.append(Part(score.text[place:end], bits(word.nats), word.oov))
         place = end
     return parts
+
+
+def token_places(view: TextView, hidden: Hidden) -> list[int]:
+    """Return the place in `hidden`, which is of `view.text`, of each token of a view.
+
+    It is -1 for the EOS at the end. A token that `hidden` does not have, since it joins the line
+    ends between paragraphs, has the place of the last one before it.
+    """
+    ids, count = [token.id for token in view.tokens], len(hidden.tokens)
+    if ids[:count] == hidden.tokens.tolist() and len(ids) <= count + 1:
+        return [*range(count), -1][: len(ids)]
+    ends = list(accumulate(len(token.text) for token in view.tokens))
+    places = (np.searchsorted(hidden.cuts[1:], ends, "right") - 1).tolist()
+    return [*places[:-1], -1] if view.tokens[-1].text == "" else places
 
 
 class Difference(NamedTuple):

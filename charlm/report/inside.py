@@ -7,12 +7,14 @@ from typing import NamedTuple
 
 from rich.cells import cell_len
 from rich.style import Style
+from rich.table import Table
 from rich.text import Text
 
 from charlm.config.cells import SIGNALS
 from charlm.files.escapes import escape_controls
-from charlm.inspect.text_view import Alternatives, Difference, Inspection, Part, TextView, TokenView
-from charlm.listing import WORDS
+from charlm.inspect.find_units import UnitMatches
+from charlm.inspect.text_view import Alternatives, Difference, Inspection, TextView, TokenView
+from charlm.listing import WORDS, Part
 from charlm.report.heat import (
     SIGNED,
     SURPRISAL,
@@ -23,6 +25,7 @@ from charlm.report.heat import (
     surprisal_bounds,
     surprisal_level,
 )
+from charlm.report.tables import BAR_WIDTH, plain_table
 from charlm.report.text import number, shortened, visible
 
 FULL_DIFFERENCE = 4.0
@@ -106,10 +109,10 @@ def _surprisal(cells: Sequence[Cell], size: int, notes: Sequence[str]) -> Heat:
 def totals(view: TextView) -> list[str]:
     """Return a line with the figures of a text."""
     tally = view.tally
-    unknown = f", {tally.oov:,} unknown (underlined)" if tally.oov else ""
+    unknown = f", {tally.oov:,} unknown (UNK)" if tally.oov else ""
     ending = ", with the end of the text" if tally.eos else ""
     per_char = f", {number(tally.bits_per_char, 3)} bits/char" if tally.chars else ""
-    return [f"{tally.tokens:,} tokens{unknown}, ln P {-tally.nats:.2f}{ending}{per_char}"]
+    return [f"{tally.tokens:,} tokens{unknown}, ln P {0.0 - tally.nats:.2f}{ending}{per_char}"]
 
 
 def difference_heat(parts: Sequence[Difference], run: str, other: str) -> Heat:
@@ -144,13 +147,15 @@ def unit_heat(view: TextView, name: str, signal: str, values: Sequence[float]) -
             cells[-1] = cells[-1]._replace(level=level)
         else:
             cells.append(Cell(shown(Part(token.text, 0.0)), level, token.oov))
-    low, high = min(values, default=0.0), max(values, default=0.0)
+    known = [value for value in values if value == value]  # none after the end of the text
+    low, high = min(known, default=0.0), max(known, default=0.0)
     return Heat(
         scale=SIGNED,
         cells=cells,
-        legend=_signed_legend(),
-        before=f"unit {name}, {SIGNALS[signal]} {signal}  {0.0 if is_gate else -most:g}",
-        after=f"{1.0 if is_gate else most:g}  (from {low:.2f} to {high:.2f})",
+        legend=_signed_legend("½" if is_gate else "0"),
+        before="0" if is_gate else f"{-most:g}",
+        after="1" if is_gate else f"{most:g}",
+        notes=[f"unit {name}, {SIGNALS[signal]} {signal}, from {low:.2f} to {high:.2f}"],
     )
 
 
@@ -160,8 +165,8 @@ def full_value(values: Sequence[float]) -> float:
     return next((each for each in RANGES if most <= each), math.ceil(2.0 * most) / 2.0)
 
 
-def _signed_legend() -> list[tuple[str, int]]:
-    return [("0" if level == 0 else " ", level) for level in SIGNED.levels]
+def _signed_legend(middle: str = "0") -> list[tuple[str, int]]:
+    return [(" " if level else middle, level) for level in SIGNED.levels]
 
 
 def shown(part: Part) -> str:
@@ -351,3 +356,15 @@ def aligned(
             for at, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]  # fmt: skip
         yield "  ".join(cells).rstrip() + "\n"
+
+
+def match_table(matches: UnitMatches) -> Table:
+    """Return the units that follow a pattern, with a bar for the correlation on held-out text."""
+    has_auc = any(match.auc is not None for match in matches)
+    table = plain_table("<unit", "<signal", "r", "held out", *(["AUC"] if has_auc else []), "<")
+    for match in matches:
+        bar = Text("█" * round(BAR_WIDTH * abs(match.r_held_out)), style="cyan")
+        own = [] if match.auc is None else [f"{match.auc:.3f}"]
+        figures = [f"{match.r:+.3f}", f"{match.r_held_out:+.3f}", *own]
+        table.add_row(match.name, f"{match.signal} ({SIGNALS[match.signal]})", *figures, bar)
+    return table

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.cells import cell_len, chop_cells
 
+from charlm.inspect.find_units import UnitMatches
 from charlm.inspect.text_view import Inspection
 from charlm.report.heat import INKS, PAPER, SCALES, SOFT, Scale
 from charlm.report.inside import Cell, Heat, joined, table_rows
@@ -32,7 +33,17 @@ def csv_lines(inspection: Inspection) -> Iterator[str]:
 def _field(value: Any) -> str:
     if isinstance(value, str):
         return quoted_field(value, ",")
+    if value != value:  # NaN, after the EOS at the end
+        return ""
     return f"{value:.6f}" if isinstance(value, float) else str(int(value))
+
+
+def match_csv(matches: UnitMatches) -> Iterator[str]:
+    """Yield the units that follow a pattern as lines of CSV; AUC is empty for columns."""
+    yield "unit,signal,r,r_held_out,auc\n"
+    for row in matches.rows():
+        cells = ["" if value is None else _field(value) for value in row.values()]
+        yield ",".join(cells) + "\n"
 
 
 def json_content(inspection: Inspection) -> dict[str, Any]:

@@ -1,0 +1,125 @@
+"""Data of the page: the text in a model as JSON, with the signals of its units in few bytes."""
+
+import base64
+from typing import Any
+
+import numpy as np
+
+from charlm import __version__
+from charlm.backends.interface import Array
+from charlm.config.cells import CELLS, SIGNALS
+from charlm.errors import UsageError
+from charlm.inspect.find_units import UnitMatches
+from charlm.inspect.hidden import Hidden
+from charlm.inspect.text_view import TextView, token_places
+from charlm.report.heat import blind_guess, surprisal_bounds
+from charlm.runs.run import Run, model_settings
+from charlm.units import finite
+
+MAX_SIGNAL_BYTES = 8_000_000
+"""Maximum size of all signals in a page; a value takes a byte."""
+
+
+def score_data(view: TextView) -> dict[str, Any]:
+    """Return the tokens of a text with their figures."""
+    tally = view.tally
+    first = sum(token.rank == 1 for token in view.tokens) / max(len(view.tokens), 1)
+    return {
+        "tokens": [
+            {
+                "text": token.text,
+                "name": token.token,
+                "bits": finite(round(token.bits, 4)),
+                "rank": token.rank,
+                "oov": token.oov,
+                "top": [[name, round(chance, 5)] for name, chance in token.alternatives],
+            }
+            for token in view.tokens
+        ],
+        "totals": {**tally.summary(), "log_probability": finite(-tally.nats), "first": first},
+        "bounds": [round(bound, 4) for bound in surprisal_bounds(view.vocab_size)],
+        "blind_guess": blind_guess(view.vocab_size),
+    }
+
+
+def model_data(run: Run, shape: str) -> dict[str, Any]:
+    """Return the facts about a model that the head of the page shows."""
+    entries = len(run.vocabulary)
+    shape = shape.replace(" x ", " × ")
+    return {
+        "id": run.path.name,
+        "facts": f"{shape} · {entries:,} {run.vocabulary.spec.plural} · {run.backend.name}",
+        "entries": entries,
+        "unit": run.vocabulary.unit,
+        "made": f"Made by charlm {__version__}. This page loads nothing from anywhere.",
+    }
+
+
+def fitting_signals(run: Run, tokens: int) -> list[str]:
+    """Return the signals of a network that fit in a page for a text of this number of tokens.
+
+    The first ones are c and h. Raises UsageError if not even one fits.
+    """
+    settings = model_settings(run.config, run.path)
+    units = (settings.num_layers or 0) * (settings.hidden_size or 0)
+    signals = sorted(CELLS[settings.cell].signals, key="chifogrz".index)
+    most = MAX_SIGNAL_BYTES // max(units, 1)
+    if tokens > most:
+        raise UsageError(
+            f"the text has {tokens:,} tokens; expected at most {most:,} in a page, since it keeps "
+            f"the values of {units:,} units after each of them. Give a part of it"
+        )
+    return signals[: most // max(tokens, 1)]
+
+
+def inside_data(view: TextView, hidden: Hidden, chosen: tuple[str, str] | None) -> dict[str, Any]:
+    """Return all signals of all units after each token, and the unit to show first.
+
+    `chosen` is a unit and a signal; the default is the unit of the last layer that varies most.
+    """
+    names = [
+        f"{layer}:{unit}" for layer, size in enumerate(hidden.sizes, 1) for unit in range(size)
+    ]
+    signals = {name: _units(view, hidden, array) for name, array in hidden.signals.items()}
+    usual = "c" if "c" in signals else "h"
+    outputs = signals.get("h", signals[usual])[-hidden.sizes[-1] :]  # cells may grow without end
+    spread = np.nan_to_num(outputs).std(axis=1)
+    if chosen is None or chosen[1] not in signals:
+        best = len(names) - hidden.sizes[-1] + int(spread.argmax())
+        chosen = (chosen[0] if chosen else names[best], usual)
+    return {
+        "units": names,
+        "names": [
+            {"id": name, "name": f"{SIGNALS[name]} {name}", "gate": SIGNALS[name].endswith("gate")}
+            for name in signals
+        ],
+        "signals": {name: signal_data(values) for name, values in signals.items()},
+        "unit": chosen[0],
+        "signal": chosen[1],
+    }
+
+
+def _units(view: TextView, hidden: Hidden, array: Array) -> Array:
+    """Return a signal (L, N, H) as a row for each unit, with a value for each token of a view."""
+    rows = [array[layer, :, :size].T for layer, size in enumerate(hidden.sizes)]
+    values = np.concatenate(rows)
+    order = np.array(token_places(view, hidden), np.int64)
+    padded = np.concatenate([values, np.full((len(values), 1), np.nan, np.float32)], axis=1)
+    return padded[:, order]
+
+
+def find_data(pattern: str, matches: UnitMatches) -> dict[str, Any]:
+    """Return the units that follow a pattern."""
+    return {"pattern": pattern, "units": matches.rows()}
+
+
+def signal_data(values: Array) -> dict[str, Any]:
+    """Return a signal of units, shape (units, tokens), as 8-bit integers with a scale per unit."""
+    finite_values = np.nan_to_num(values)
+    scales = np.abs(finite_values).max(axis=1, initial=0.0)
+    divisors = np.where(scales > 0.0, scales, 1.0)[:, None]
+    levels = np.rint(127.0 * finite_values / divisors).astype(np.int8)
+    return {
+        "scales": [float(f"{scale:.6g}") for scale in scales],
+        "data": base64.b64encode(levels.tobytes()).decode("ascii"),
+    }

@@ -1,0 +1,149 @@
+"""The page: one file that loads nothing, whose data cannot become markup, in a browser."""
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import Call
+
+from charlm.report.heat import SCALES
+from charlm.report.page.data import signal_data
+from charlm.report.page.page import page_file, page_html
+
+DATA = re.compile('<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
+
+
+def parts(page: str, tag: str) -> list[str]:
+    """Return the content of the elements of a page that its policy must allow."""
+    return re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+
+
+@pytest.mark.parametrize("text", ["</script><script>alert(1)</script>", "<!--", "a\u2028b\x00\x1b"])
+def test_no_text_can_leave_its_element(text: str) -> None:
+    page = page_html({"text": text})
+    (data,) = DATA.findall(page)
+    assert json.loads(data) == {"text": text}
+    assert not set("<>&") & set(data)
+    assert page.count("<script") == 2 and page.count("</script>") == 2
+
+
+def test_the_policy_allows_the_style_and_the_script_alone() -> None:
+    """By their hashes; nothing is loaded, and no attribute holds a style or a handler."""
+    page = page_html({})
+    policy = re.search('Content-Security-Policy" content="(.*?)">', page)
+    assert policy and "unsafe" not in policy[1] and policy[1].startswith("default-src 'none'")
+    for tag in ("style", "script"):
+        (content,) = parts(page, tag)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy[1]
+    html = page_file("index.html")
+    assert not re.search(r'(style=|\son\w+=|https?:|src="//|@import)', html)
+    for name in ("page.css", "page.js"):
+        assert not re.search(
+            r"https?://(?!www\.w3\.org/)|@import|\beval\(|innerHTML", page_file(name)
+        )
+
+
+def test_the_style_has_every_level() -> None:
+    style = page_file("page.css")
+    for scale in SCALES.values():
+        for level in scale.levels:
+            assert f".{scale.css_class(level)}{{" in style or level == 0
+
+
+def test_signals_keep_a_byte_for_each_value() -> None:
+    """Values are within a 254th of the largest one of their unit; a constant zero stays zero."""
+    values = np.random.default_rng(1).normal(size=(3, 50)).astype(np.float32) * [[1], [100], [0]]
+    data = signal_data(values.astype(np.float32))
+    levels = np.frombuffer(base64.b64decode(data["data"]), np.int8).reshape(3, 50)
+    scales = np.array(data["scales"])[:, None]
+    assert (np.abs(levels * scales / 127 - values) <= scales / 254 + 1e-4 * scales).all()
+    json.dumps(data, allow_nan=False)
+    assert signal_data(np.zeros((0, 0), np.float32)) == {"scales": [], "data": ""}
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser. Skips the test where there is none."""
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="the Python package playwright is not installed"
+    )
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("the program chromium is not installed")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()
+
+
+@pytest.mark.browser
+def test_an_export_works_in_a_browser(chromium, call: Call, here: Path) -> None:
+    """From a file, without an error, light and dark, narrow and wide."""
+    text = 'She said "My <b>urns!</b>"\n猫 e\u0301 \u202eשלום\x1b[0m'
+    find = ["--find", '"[^"]*"']
+    call("inside", "--run", "tales", text, "--html", "page.html", "--unit", "2:8", *find)
+    page = chromium.new_page()
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto((here / "page.html").as_uri())
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        for width in (1280, 400):
+            page.set_viewport_size({"width": width, "height": 900})
+            for view in ("Score", "Inside"):
+                page.get_by_role("tab", name=view).click()
+                assert page.evaluate("document.documentElement.scrollWidth") <= width
+                assert unreadable(page) == []
+    assert page.locator("body").get_attribute("data-ready") == "true"
+    check_views(page)
+    assert errors == []
+    page.close()
+
+
+def unreadable(page) -> list[str]:
+    """Return the letters of a page whose contrast is below 4.5 to 1."""
+    return page.evaluate(
+        """() => {
+      const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
+      const light = (c) => c.slice(0, 3).map((v) => v / 255)
+        .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, v, k) => sum + v * [0.2126, 0.7152, 0.0722][k], 0);
+      const paper = (e) => { for (; e; e = e.parentElement) {
+        const c = rgb(getComputedStyle(e).backgroundColor);
+        if (c.length < 4 || c[3] === 1) return c; } return [255, 255, 255]; };
+      return [...document.querySelectorAll('.t, .scale span, h2, p, td, th, dd, dt, label')]
+        .filter((e) => e.textContent.trim() && e.offsetParent)
+        .map((e) => [light(rgb(getComputedStyle(e).color)), light(paper(e)), e])
+        .filter(([a, b]) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) < 4.5)
+        .map(([, , e]) => e.className + ': ' + e.textContent); }"""
+    )
+
+
+def check_views(page) -> None:
+    """Use the page as a person does: keys, the chooser of units, the map, the found units."""
+    shown = page.evaluate("document.getElementById('text').textContent")
+    assert shown.startswith('She said "My <b>urns!</b>"\n猫 e\u0301')
+    page.locator("#text").focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    assert page.locator("#token .which b").inner_text() == "e"
+    assert page.locator("#token .others li").count() == 5
+    page.get_by_role("button", name="Next unit").click()
+    assert page.locator("#unit").input_value() == "2:9"
+    assert page.locator("#chart-title").inner_text() == "Unit 2:9 over the text"
+    page.locator("#unit").fill("9:9")
+    page.keyboard.press("Enter")
+    assert "No unit 9:9" in page.locator("#unit-status").inner_text()
+    page.locator("#map").click(position={"x": 20, "y": 1})
+    assert page.locator("#unit").input_value() == "1:0"
+    page.locator("#found button").first.click()
+    assert page.locator("#found [aria-selected=true]").count() == 1
+    page.select_option("#signal", "f")
+    assert "open" in page.locator("#legend").inner_text()
