@@ -33,6 +33,7 @@ from charlm.training.resume import halves, resume
 
 TEXT = "abc abd\nab ca\n" * 12
 SETTINGS = {"text": TEXT, "steps": 6, "evals": 2, "save_minutes": 0.0, "ngram": 2}
+OLD_RUN = Path(__file__).parent / "fixtures" / "format-1"
 FIGURES = {"nats_per_token": 1.5, "bits_per_char": 2.0, "perplexity": 3.0}
 SECRET = "Xq7Zk"
 """Marker in everything about a run that is private."""
@@ -197,15 +198,25 @@ def test_the_card_can_be_published(whole: Path) -> None:
             Public(license_=text)
 
 
-def test_a_damaged_or_unfinished_run_is_not_shared(folder: Path) -> None:
+def test_a_damaged_or_untrained_run_is_not_shared(folder: Path) -> None:
     data = (folder / "whole" / WEIGHTS).read_bytes()
     (folder / "whole" / WEIGHTS).write_bytes(data[:-8] + bytes(4) + data[-4:])
-    (folder / "new").mkdir()
     started(folder, "new", **SETTINGS).records().close()
     for name in ("whole", "new"):
-        with pytest.raises(RunError, match=r"Expected a whole run|not trained yet"):
-            api.hub.export_run(name, "x.zip")
+        with pytest.raises(RunError, match=r"Expected a whole run|has no weights yet"):
+            api.hub.export_run(folder / name, "x.zip")
     assert not Path("x.zip").exists()
+
+
+def test_a_run_whose_process_was_killed_is_shared(here: Path) -> None:
+    """It has weights and no results. This one is of an older version, too."""
+    old = Path(shutil.copytree(OLD_RUN, "old"))
+    write_record(old, {k: v for k, v in read_record(old).items() if k != "results"})
+    api.hub.export_run(old, "old.zip", with_data=True, with_states=True)
+    path = api.hub.import_run("old.zip", "copy")
+    assert problems(path) == []
+    assert scores(path) == scores(old)
+    assert "Training has not ended" in (path / layout.CARD).read_text(encoding="utf-8")
 
 
 # A run in one file
@@ -449,6 +460,7 @@ def test_a_pulled_run_gives_the_same_scores(
     assert scores("apples") == scores("whole") == scores("hf:me/apples")
     pulled = {"repository": "me/apples", "revision": "0" * 40}
     assert read_record(folder / "apples")["pulled"] == pulled
+    assert f"hf:me/apples@{'0' * 40}" in call("info", "apples")[1]
     assert call("info", "hf:me/apples")[0] == 0
     assert (
         call("score", "abc", "--run", "hf:me/apples")[1]

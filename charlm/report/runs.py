@@ -29,6 +29,8 @@ def run_pairs(path: Path, config: Json, record: Json) -> list[tuple[str, str]]:
         grown = config["vocab_size"] - about["entries"]
         more = f", and {grown:,} new entries" if grown else ""
         pairs.append(("fine-tuned from", f"run {about['run']}{more}"))
+    if pulled := record.get("pulled"):
+        pairs.append(("pulled from", f"hf:{pulled['repository']}@{pulled['revision']}"))
     for name, part in corpus["parts"].items():
         size = f"{count_of(part['tokens'], 'token')}, {count_of(part['documents'], 'document')}"
         pairs.append((f"  {name}", f"{size}, {count_of(part['bytes'], 'byte')}"))

@@ -46,7 +46,7 @@ def model_card(
         *(f"| {name} | {value} |" for name, value in run_facts(record).items()),
         "",
     ]
-    lines += _results(record["results"])
+    lines += _results(record.get("results"))
     lines += [
         "## Use",
         "",
@@ -72,7 +72,7 @@ def _metadata(name: str, record: Mapping[str, Any]) -> list[str]:
     """Return the data sets of the hub and the results of a model as lines of YAML."""
     from charlm.text.sources.hub import HUB_PREFIX, hub_parts
 
-    corpus, results = record["corpus"], record["results"]
+    corpus, results = record["corpus"], record.get("results") or {}
     hub = [source for source in corpus["sources"] if source.startswith(HUB_PREFIX)]
     lines = (
         [f"datasets: {json.dumps([hub_parts(source)['path'] for source in hub])}"] if hub else []
@@ -129,11 +129,13 @@ def run_facts(record: Mapping[str, Any]) -> dict[str, str]:
         facts["training text"] = f"{train['tokens']:,} tokens"
     if record.get("ngrams"):
         return facts
-    training, results = record["settings"]["training"], record["results"]
-    length, minutes = counted_length(*length_of(training)), results["seconds"] / 60
+    training = record["settings"]["training"]
+    if results := record.get("results"):  # none if the process was killed
+        length, minutes = counted_length(*length_of(training)), results["seconds"] / 60
+        facts["length"] = f"{length}, {minutes:.1f} minutes, {results['step']:,} steps"
+    precision = record.get("precision") or {"name": "fp32"}
     return facts | {
-        "length": f"{length}, {minutes:.1f} minutes, {results['step']:,} steps",
-        "machine": f"{record['machine']['device_name']}, {record['precision']['name']}",
+        "machine": f"{record['machine']['device_name']}, {precision['name']}",
         "seed": str(training["seed"]),
     }
 
@@ -151,7 +153,9 @@ def companion_text(companion: Mapping[str, Any]) -> str:
     )
 
 
-def _results(results: Mapping[str, Any]) -> list[str]:
+def _results(results: Mapping[str, Any] | None) -> list[str]:
+    if not results:
+        return ["Training has not ended, so there are no results.", ""]
     figures = {name: results[name] for name in ("valid", "test") if results.get(name)}
     if not figures:
         return ["No text was held out, so the quality was not measured.", ""]

@@ -9,6 +9,7 @@ of the text, and warnings, which may quote any of these. The vocabulary is a par
 
 import contextlib
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -106,13 +107,13 @@ def _fill(path: Path, folder: Path, public: Public) -> None:
     if layout.home(path) != path:
         raise UsageError(f"{path} is a part of a run; expected the whole run {path.parent}")
     record = layout.read_record(path)
-    if not record.get("results") or not layout.model_file(path).exists():
-        raise RunError(f"{path} is not trained yet; expected a run that has ended, or was stopped")
+    if not layout.model_file(path).exists():
+        raise RunError(f"{path} has no weights yet; expected a run that was trained for a while")
     names = [layout.CONFIG, layout.TOKENIZER, layout.model_file(path).name]
     names += _names_below(path, "data") if public.with_data else []
     about = public_record(record)
     if not (public.with_data and (path / layout.COMPANION).exists()):
-        about["results"].pop("companion", None)
+        about.get("results", {}).pop("companion", None)
     listed = layout.read_manifest(path).get("files")
     entries = {name: listed[name] for name in names if name in listed} if listed else {}
     card = model_card(path.name, about, run=public.target, license_=public.license_)
@@ -128,13 +129,21 @@ def _fill(path: Path, folder: Path, public: Public) -> None:
     with explained(folder):
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).symlink_to((path / name).resolve())
+            _link((path / name).resolve(), folder / name)
         for name, data in written.items():
             (folder / name).write_bytes(data)
     half = path / layout.BACKWARD
     if half.exists():
         (folder / layout.BACKWARD).mkdir()
         _fill(half, folder / layout.BACKWARD, public)
+
+
+def _link(file: Path, link: Path) -> None:
+    """Make a link to a file, or a copy where the system allows no links."""
+    try:
+        link.symlink_to(file)
+    except (OSError, NotImplementedError):
+        shutil.copyfile(file, link)
 
 
 def _names_below(path: Path, part: str) -> list[str]:
@@ -166,8 +175,9 @@ def public_record(record: Mapping[str, Any]) -> dict[str, Any]:
         for key in ("sources", "valid", "test")
         if key in corpus
     }
-    results = _public_results(record.get("results") or {}) | {"notes": []}
     about = {key: record[key] for key in RECORD_KEYS if key in record}
+    if results := record.get("results"):
+        about["results"] = _public_results(results) | {"notes": []}
     if parent := record.get("from"):
         named = {key: parent.get(key) for key in PARENT_KEYS}
         about["from"] = _public_results(parent) | named | {"run": public_name(parent["run"])}
@@ -178,7 +188,6 @@ def public_record(record: Mapping[str, Any]) -> dict[str, Any]:
         "corpus": {key: corpus[key] for key in CORPUS_KEYS if key in corpus} | sources,
         "machine": {key: machine[key] for key in MACHINE_KEYS if key in machine}
         | {"device_name": machine.get("device", "cpu")},
-        "results": results,
     }
 
 

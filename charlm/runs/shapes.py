@@ -50,6 +50,7 @@ RECORD_SHAPE = {
     "parameters?": int,
     "planned?": dict,
     "notes?": Each(str, list),
+    "pulled?": {"repository": str, "revision": str},
     "from?": {
         "run": str,
         "id": (str, type(None)),
