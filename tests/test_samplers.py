@@ -16,6 +16,7 @@ from charlm.inference.samplers import (
     keep_min_p,
     keep_top_k,
     keep_top_p,
+    likeliest,
     log_probabilities,
     next_distribution,
     probabilities,
@@ -69,6 +70,19 @@ def test_top_p_keeps_the_smallest_set_that_holds_p(p: float, ids: list[int]) -> 
 def test_min_p_keeps_a_fraction_of_the_likeliest(p: float, ids: list[int]) -> None:
     """A quarter of 0.4 is 0.1, half of it 0.2."""
     assert kept(keep_min_p(LOGITS, p)) == ids
+
+
+@given(
+    st.lists(st.lists(st.integers(-2, 2), min_size=6, max_size=6), min_size=1, max_size=4),
+    st.integers(1, 6),
+)
+def test_the_likeliest_are_the_first_of_a_sort(rows: list[list[int]], count: int) -> None:
+    """With ties in the order of ids."""
+    values = np.where(np.array(rows) == -2, -np.inf, np.array(rows, np.float64))
+    expected = np.argsort(-values, axis=1, kind="stable")[:, :count]
+    kept = values.copy()
+    np.testing.assert_array_equal(likeliest(values, count), expected)
+    np.testing.assert_array_equal(values, kept)
 
 
 def test_kept_tokens_keep_their_proportions() -> None:

@@ -399,8 +399,9 @@ class Model:
 
         `signals` are among h, c and the gates that the cell has (see `config.cells.SIGNALS`); by
         default h, and c if there is one. The text starts a document, or follows `state`, such as
-        the `after` of the text before. A mixture has the units of its first network. Raises
-        UsageError for an n-gram model and for more than 1 GB of values.
+        the `after` of the text before. A mixture has the units of its first network, a pair of
+        both directions those of its forward half. Raises UsageError for an n-gram model and for
+        more than 1 GB of values.
         """
         chosen = [signals] if isinstance(signals, str) else signals
         return read_hidden(self.run, text, chosen, state)

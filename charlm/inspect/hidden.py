@@ -14,7 +14,7 @@ from charlm.backends.interface import Array, Ids, State
 from charlm.config.cells import CELLS
 from charlm.errors import UsageError, check_choice, check_count, named
 from charlm.inference.likelihood import window_length
-from charlm.inference.samplers import probabilities
+from charlm.inference.samplers import likeliest, probabilities
 from charlm.inference.states import ModelState, state_after
 from charlm.inspect.text_tokens import reordered, text_tokens
 from charlm.runs.run import Run, model_settings
@@ -180,7 +180,5 @@ def _spans(run: Run, ids: Ids) -> Iterator[tuple[slice, bool]]:
 
 def _likeliest(chances: NDArray[np.float64], count: int) -> tuple[Ids, NDArray[np.float64]]:
     """Return the ids of the largest entries of each row (N, V) and the entries, (N, count)."""
-    ids = np.argpartition(-chances, count - 1, axis=1)[:, :count]
-    own = np.take_along_axis(chances, ids, axis=1)
-    order = np.argsort(-own, axis=1, kind="stable")
-    return np.take_along_axis(ids, order, axis=1), np.take_along_axis(own, order, axis=1)
+    ids = likeliest(chances, count)
+    return ids, np.take_along_axis(chances, ids, axis=1)

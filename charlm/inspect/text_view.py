@@ -14,8 +14,8 @@ import numpy as np
 
 from charlm.backends.interface import Backend, Ids
 from charlm.errors import UsageError
+from charlm.inference import samplers
 from charlm.inference.likelihood import window_length
-from charlm.inference.samplers import log_probabilities
 from charlm.inference.scores import Score
 from charlm.inference.scoring import Scorer
 from charlm.inspect.hidden import Hidden
@@ -129,8 +129,8 @@ def likeliest(backend: Backend, run: Run, ids: Ids, top: int) -> Iterator[Altern
     window = window_length(backend, 1)
     for start in range(0, len(ids), window):
         logits, state = backend.distribution(inputs[start : start + window], state)
-        logs = log_probabilities(logits[:, 0].astype(np.float64))
-        best = np.argsort(-logs, axis=1, kind="stable")[:, :top]
+        logs = samplers.log_probabilities(logits[:, 0].astype(np.float64))
+        best = samplers.likeliest(logs, min(top, logs.shape[1]))
         for row, chosen in zip(logs, best.tolist(), strict=True):
             yield tuple((name(index), float(np.exp(row[index]))) for index in chosen)
 
