@@ -13,7 +13,7 @@ from helpers import STRUCTURES, Call, nested, seeded, tiny_model
 
 import charlm
 from charlm.api.loading import load
-from charlm.api.sessions import Request, start_or_resume, start_run
+from charlm.api.sessions import Request, plan_run, start_or_resume, start_run
 from charlm.config.cells import CELLS
 from charlm.errors import RunError, UsageError
 from charlm.inference.likelihood import evaluate
@@ -198,6 +198,23 @@ def test_a_run_decides_what_its_weights_mean(folder: Path) -> None:
     changed = new_run(folder, NEW, parent="char", optimizer="sgd")
     changed.lock.release()
     assert changed.trainer.settings.learning_rate != pytest.approx(0.003)
+
+
+def test_a_short_text_is_read_fewer_times_than_from_nothing(folder: Path) -> None:
+    """The size is that of the run, so a long time would otherwise only over-fit."""
+    (folder / "new.txt").write_text(NEW * 12)
+    flags = nested(sources=(str(folder / "new.txt"),), **{k: TINY[k] for k in ("threads", "seed")})
+    plans = {}
+    for minutes in (None, 9.0):
+        training = {**flags["training"], "minutes": minutes}
+        request = Request(
+            flags={**flags, "training": training}, checkpoints=folder, start_from="char"
+        )
+        plans[minutes] = plan_run(request).record
+    settings = plans[None]["settings"]
+    assert (settings["training"]["epochs"], settings["model"]["dropout"]) == (24.0, 0.25)
+    assert plans[9.0]["settings"]["training"]["minutes"] < 0.1
+    assert "gain nothing" in plans[9.0]["planned"]["length"]
 
 
 def test_figures_before_and_after_are_kept_for_both_texts(folder: Path) -> None:

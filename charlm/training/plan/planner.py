@@ -198,7 +198,8 @@ def _useful_passes(basis: Basis) -> float:
         if basis.is_small_corpus_of_documents
         else constants.MAX_PASSES
     )
-    return min(60.0, most * max(1.0, math.sqrt(1e6 / basis.tokens)))
+    passes = min(60.0, most * max(1.0, math.sqrt(1e6 / basis.tokens)))
+    return passes * (constants.FINE_TUNING_PASSES if basis.parent else 1.0)
 
 
 def _useful_minutes(
@@ -226,8 +227,9 @@ def _plan_dropout(basis: Basis, model: ModelSettings, training: TrainingSettings
     dropout = model.dropout
     if dropout is None:
         passes = basis.passes(training, model)
-        dropout = 0.02 * min(passes, 4.0) + 0.015 * max(passes - 4.0, 0.0)
-        dropout = round(round(min(dropout, 0.4) / 0.05) * 0.05, 2)
+        slope, most = constants.FINE_TUNING_DROPOUT if basis.parent else constants.DROPOUT
+        dropout = 0.02 * min(passes, 4.0) + slope * max(passes - 4.0, 0.0)
+        dropout = round(round(min(dropout, most) / 0.05) * 0.05, 2)
         dropout = float(basis.choose("model.dropout", dropout, f"{passes:.1f} passes"))
     before, after = model.input_dropout, model.output_dropout
     if before is None:
