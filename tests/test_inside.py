@@ -262,6 +262,8 @@ def test_a_picture_is_saved(call: Call, here: Path) -> None:
         (["a", "--unit", "1:1", "--signal", "q"], "is 'q'; expected one of h, c, i, f, g, o"),
         (["--find", "(", "--csv"], "'(' is not a regular expression"),
         (["a", "--find", "a", "--svg", "a.svg"], "--find with --svg"),
+        (["a", "--by", "word", "--html", "a.html"], "--by word with --html"),
+        (["a", "--with", "prose", "--html", "a.html"], "--with with --html"),
         (["--find", "a", "--html", "a.html"], "no text; expected one as an argument"),
         (["a", "--by", "word", "--top", "3"], "--by and --top were given; expected one of them"),
         (["a", "--theme", "grey"], "--theme is 'grey'; expected one of light, dark"),

@@ -130,6 +130,8 @@ def check_views(page) -> None:
     """Use the page as a person does: keys, the chooser of units, the map, the found units."""
     shown = page.evaluate("document.getElementById('text').textContent")
     assert shown.startswith('She said "My <b>urns!</b>"\n猫 e\u0301')
+    seen = page.evaluate("document.getElementById('main').textContent")
+    assert not set(seen) & set("\x1b\u202e") and "\\u202e" in seen
     page.locator("#text").focus()
     for _ in range(3):
         page.keyboard.press("ArrowRight")

@@ -108,6 +108,11 @@ def inside(
         raise UsageError("a text and --file were both given; expected one of them")
     if find is not None and svg:
         raise UsageError("--find with --svg, which shows a text; expected --html. Leave out one")
+    if html and (other or by == "word"):
+        flag = "--with" if other else "--by word"
+        raise UsageError(
+            f"{flag} with --html, whose page has one run and its tokens; expected --svg"
+        )
     if file:
         text = read_text(file)
     elif text and is_file(Path(text)):

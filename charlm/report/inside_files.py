@@ -77,11 +77,20 @@ def json_content(inspection: Inspection) -> dict[str, Any]:
             for (name, signal), values in inspection.units.items()
         ]
     if inspection.words:
-        content["word_scores"] = [word._asdict() for word in inspection.words]
+        content["word_scores"] = [
+            {"text": word.text, "bits": finite(word.bits), "oov": word.oov}
+            for word in inspection.words
+        ]
     if inspection.other:
         content["other"] = inspection.other
         content["differences"] = [
-            {**part._asdict(), "difference": part.difference} for part in inspection.differences
+            {
+                "text": part.text,
+                "bits": finite(part.bits),
+                "other_bits": finite(part.other_bits),
+                "difference": finite(part.difference),
+            }
+            for part in inspection.differences
         ]
     return content
 

@@ -66,10 +66,12 @@ const SIGNED = ["n5", "n4", "n3", "n2", "n1", "", "p1", "p2", "p3", "p4", "p5"].
 
 /* ---- the text ----------------------------------------------------------------------------------- */
 
-const CONTROL = /^[\p{Cc}\p{Cf}\u2028\u2029]+$/u, JOINERS = /^[\u00ad\u200b-\u200d]+$/;
+/* Characters that are invisible or turn the direction of what follows, as escapes. Joiners of letters stay. */
+const CONTROL = /(?![\u00ad\u200b-\u200d])[\p{Cc}\p{Cf}\u2028\u2029]/gu;
+const readable = (text) => text.replace(CONTROL, (c) => c.codePointAt(0) < 256 ? `\\x${c.codePointAt(0).toString(16).padStart(2, "0")}` : `\\u${c.codePointAt(0).toString(16).padStart(4, "0")}`);
 const isEnd = (token) => token.text === "" && token.name === "<eos>";
 function nameOf(token) {
-  return { "\n": "⏎", " ": "␣", "\t": "⇥", "\r": "␍", "<eos>": "⏎ end", "": "∅" }[token] ?? token.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/^ | $/g, "␣");
+  return { "\n": "⏎", " ": "␣", "\t": "⇥", "\r": "␍", "<eos>": "⏎ end", "": "∅" }[token] ?? readable(token.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/^ | $/g, "␣"));
 }
 function span(token, index, level) {
   const element = make("span", `t ${level}`, token.text);
@@ -78,9 +80,9 @@ function span(token, index, level) {
   if (isEnd(token) || token.text.includes("\n")) element.classList.add("end");
   else if (token.text === "") element.classList.add("part");
   else if (token.text === "\t") element.classList.add("tab");
-  else if (CONTROL.test(token.text) && !JOINERS.test(token.text)) { // it could turn the direction of what follows
+  else if (readable(token.text) !== token.text) {
     element.classList.add("control");
-    element.dataset.shown = [...token.text].map((c) => `\\x${c.codePointAt(0).toString(16).padStart(2, "0")}`).join("");
+    element.dataset.shown = readable(token.text);
     element.textContent = "";
   }
   return element;
@@ -203,7 +205,7 @@ function lines() {
     size.append(meter);
     row.append(
       make("td", "number soft", String(number + 1)), make("td", "number", (-each.bits * Math.LN2).toFixed(2)),
-      make("td", all.length > 1 && each.mean === best ? "number best" : "number", each.mean.toFixed(3)), size, make("td", "cut", each.text.replace(/\n$/, "")),
+      make("td", all.length > 1 && each.mean === best ? "number best" : "number", each.mean.toFixed(3)), size, make("td", "cut", readable(each.text.replace(/\n$/, ""))),
     );
     return row;
   }));
