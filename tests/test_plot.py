@@ -396,27 +396,23 @@ def append(path: Path, *records: dict) -> None:
         file.writelines(json.dumps(one) + "\n" for one in records)
 
 
-def test_a_watched_run_is_yielded_when_it_grows_until_it_is_over(folder: Path) -> None:
-    """A line that is being written counts when it is complete. The clock is the function sleep."""
+def test_a_watched_run_is_yielded_when_it_grows_until_it_is_over(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after its last record, which may come while the watch sleeps."""
     path = copy_of(folder / "one", "two")
-    log = api.plots.read_log(path)
-    running, over = (
-        RunLog(name="two", path=path, run={**log.run, "status": status}, records=log.records)
-        for status in ("training", "finished")
-    )
+    trained = iter([True, True, True, False])
+    monkeypatch.setattr(api.plots, "is_training", lambda _: next(trained))
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
-        if len(slept) == 2:
-            append(path, record("step", 20, 1.0))
+        if len(slept) in (1, 3):
+            append(path, record("step", 10 + 10 * len(slept), 1.0))
 
-    with pytest.MonkeyPatch.context() as patch:
-        status = iter([running, running, over])
-        patch.setattr(api.plots, "read_log", lambda _: next(status))
-        seen = list(api.plots.watch([running], sleep=sleep))
-    assert slept == [1.0, 1.0, 1.0][: len(slept)] and len(seen) == 3
-    assert [one.run["status"] for (one,) in seen] == ["training", "training", "finished"]
+    seen = list(api.plots.watch([api.plots.read_log(path)], sleep=sleep))
+    assert [len(log.records) for (log,) in seen] == [2, 3, 4]
+    assert slept == [1.0] * 3
 
 
 def test_watching_draws_over_the_last_picture(call: Call, folder: Path, monkeypatch) -> None:

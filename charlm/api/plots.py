@@ -9,6 +9,7 @@ from charlm.commands import command
 from charlm.errors import RunError
 from charlm.files.safe_read import file_size
 from charlm.report.curves import RunLog
+from charlm.runs.folders import is_training
 from charlm.runs.layout import METRICS, SEARCH, read_metrics, read_record
 from charlm.runs.locate import find_run, is_ngram_run, is_run
 from charlm.runs.pair import BACKWARD
@@ -58,8 +59,8 @@ def missing_log(path: Path) -> str:
 
 def read_log(path: Path) -> RunLog:
     """Return the log of a run. Raises RunError if it is missing or damaged."""
-    run = read_record(path)  # before the log: if it says that the run is over, the log is complete
-    return RunLog(name=_name(path), path=path, run=run, records=read_metrics(path))
+    run, records = read_record(path), read_metrics(path)
+    return RunLog(name=_name(path), path=path, run=run, records=records)
 
 
 def _name(path: Path) -> str:
@@ -101,19 +102,13 @@ def watch(
     sleep: Callable[[float], None] = time.sleep,
     seconds: float = WATCHED_EVERY,
 ) -> Iterator[list[RunLog]]:
-    """Yield the logs of runs now and each time that one has grown, until all runs are over."""
-    before: list[tuple[int, str]] = []
-    current = list(logs)
+    """Yield the logs of runs now and each time that one has grown, until no run is trained."""
+    sizes: list[int] = []
     while True:
-        state = [(file_size(log.path / METRICS), str(log.run["status"])) for log in current]
-        if state != before:
-            yield current
-        before = state
-        if all(log.is_over for log in current):
+        is_over = not any(is_training(log.path) for log in logs)  # if so, the logs are complete
+        before, sizes = sizes, [file_size(log.path / METRICS) for log in logs]
+        if sizes != before:
+            yield [replace(read_log(log.path), name=log.name) for log in logs]
+        if is_over:
             return
         sleep(seconds)
-        current = [_newer(log) for log in current]
-
-
-def _newer(log: RunLog) -> RunLog:
-    return replace(read_log(log.path), name=log.name)

@@ -45,11 +45,6 @@ class RunLog:
         text = () if UNITS[self.unit].letter else (corpus["fingerprint"], corpus["vocabulary"])
         return (self.unit, *text)
 
-    @property
-    def is_over(self) -> bool:
-        """True unless the run is being trained, or was killed."""
-        return bool(self.run["status"] != "training")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
