@@ -7,9 +7,10 @@ import json
 import math
 import re
 import shutil
+import unicodedata
 import xml.etree.ElementTree as ElementTree
 from base64 import b64encode
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -135,7 +136,10 @@ def test_what_cannot_be_computed_is_refused_and_what_misleads_is_said() -> None:
     first, second = notes(plot_of([log(), other]))
     assert "different texts" in first and "7.0 % of its validation tokens as UNK" in second
     diverged = plot_of([log("a", "char", record("step", 10, 1.0), record("step", 20, None))])
-    assert notes(diverged) == ["run a: 1 value is not finite, and left out"]
+    diverged.curves[0].log.run["status"] = "diverged"
+    assert notes(diverged) == [
+        "run a: 1 value is not finite, and left out", "run a diverged; its curve ends there"
+    ]  # fmt: skip
 
 
 def test_the_first_records_do_not_set_the_range_of_a_loss() -> None:
@@ -226,8 +230,16 @@ def test_a_line_ends_where_it_leaves_the_picture() -> None:
 # --- pictures --------------------------------------------------------------------------------
 
 
-def test_dots_are_those_of_braille() -> None:
-    """A falling diagonal through two cells of 2 x 4 dots, and a rising one through one."""
+@pytest.mark.parametrize(("column", "row"), list(product(range(2), range(4))))
+def test_dots_are_numbered_as_in_unicode(column: int, row: int) -> None:
+    """1, 2, 3 and 7 on the left, 4, 5, 6 and 8 on the right."""
+    canvas, numbers = Canvas(1, 1), ((1, 2, 3, 7), (4, 5, 6, 8))
+    canvas.line([(column, 1 - row / 3)], "")
+    name = unicodedata.name(canvas.row(0).plain)
+    assert name == f"BRAILLE PATTERN DOTS-{numbers[column][row]}"
+
+
+def test_a_letter_covers_the_dots() -> None:
     canvas = Canvas(1, 1)
     canvas.line([(0, 1), (0, 0), (1, 0)], "")
     assert canvas.row(0).plain == "⣇"

@@ -2,21 +2,26 @@
 
 import errno
 import importlib
+import io
 import struct
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import started
+from helpers import started, tiny_settings
 
 from charlm.errors import DivergenceError, EnvironmentFailure
+from charlm.files.atomic import append_whole
 from charlm.runs.folders import remove_run
 from charlm.runs.layout import TENSORBOARD, read_metrics
 from charlm.runs.verify import verify_run
+from charlm.text.corpus import Corpus
 from charlm.training import tensorboard
 from charlm.training.resume import resume
 from charlm.training.session import Session
+from charlm.training.start import plan_run
+from charlm.training.tensorboard import EventLog
 
 pytest.importorskip("tensorboardX")
 TINY = {"steps": 40, "evals": 4, "ngram": 0, "save_minutes": 0.0}
@@ -149,14 +154,41 @@ def test_a_full_disk_leaves_no_half_of_an_event(
     assert {step for _, step in missing} == {10} and failed
 
 
+def test_an_append_that_fails_leaves_the_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.FileIO):
+        def write(self, data: Any) -> int:
+            super().write(data[:1])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "log"
+    path.write_bytes(b"abc")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(Path, "open", Full)
+        append_whole(path, b"xyz")
+    assert path.read_bytes() == b"abc"
+
+
+def test_a_value_that_is_not_finite_is_left_out(tmp_path: Path) -> None:
+    """As it is null in the log; a record without any value is no event."""
+    log = EventLog(tmp_path, {"created": "2024-01-01T00:00:00+00:00"}, 0)
+    names = tensorboard.SCALARS["step"].values()
+    place = {"kind": "step", "seconds": 60.0} | dict.fromkeys(names)
+    log.add({**place, "step": 10, "learning_rate": 0.5})
+    log.add({**place, "step": 20})
+    log.add({"kind": "saved"})
+    assert shown(tmp_path) == {("train/learning_rate", 10): 0.5}
+    assert events(tmp_path)[-1].wall_time == 1704067260.0
+
+
 def test_a_missing_library_is_reported_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(started(tmp_path, "y", **TINY), until=20)
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(EnvironmentFailure, match=r"pip install 'charlm\[tensorboard\]'"):
-        started(tmp_path, log="tensorboard", **TINY)
-    assert not (tmp_path / "x").exists()
+        plan_run(tiny_settings(log="tensorboard"), corpus=Corpus.from_text("ab" * 99, "stream"))
     with pytest.raises(EnvironmentFailure, match=r"pip install 'charlm\[tensorboard\]'"):
         resume(tmp_path / "y", {"training": {"log": "tensorboard"}})
     train(resume(tmp_path / "y"))  # it is not locked

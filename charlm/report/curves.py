@@ -254,6 +254,8 @@ def notes(plot: Plot) -> list[str]:
         if gaps:
             are = "value is" if gaps == 1 else "values are"
             sentences.append(f"run {curve.name}: {gaps:,} {are} not finite, and left out")
+        if curve.log.run["status"] == "diverged":
+            sentences.append(f"run {curve.name} diverged; its curve ends there")
     if plot.figure.is_loss and len({log.run["corpus"]["fingerprint"] for log in logs}) > 1:
         texts = ", ".join(dict.fromkeys(log.run["corpus"]["name"] for log in logs))
         sentences.append(
