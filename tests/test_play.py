@@ -360,14 +360,16 @@ def typed(call: Call, here: Path, folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_the_terminal_shows_text_notes_and_mistakes(typed, stream: Model) -> None:
     """The text alone is on stdout; without a terminal it has no colour."""
-    out, err, prompts = typed("ab", "/set", "/x", f"{QUOTES}c", f"d{QUOTES}", more=("--len", "9"))
+    lines = ["ab", "/set", "/x", "/set temperature -1", f"{QUOTES}c", f"d{QUOTES}"]
+    out, err, prompts = typed(*lines, more=("--len", "9"))
     first = stream.sample(9, prompt="ab", seed=4)
     assert out.startswith(first)
     assert "\x1b" not in out
     assert "seed 4; " in err
     assert "temperature 1" in err
     assert "/x is not a command" in err
-    assert prompts == ["> ", "> ", "> ", "> ", ". ", "> "]
+    assert "\ntemperature is -1; expected" in err
+    assert prompts == ["> ", "> ", "> ", "> ", "> ", ". ", "> "]
 
 
 def test_ctrl_c_leaves_only_twice(typed) -> None:
@@ -379,7 +381,10 @@ def test_ctrl_c_leaves_only_twice(typed) -> None:
 
 def test_a_line_that_is_not_utf8_is_ignored(typed) -> None:
     broken = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
-    assert "the line is not valid UTF-8" in typed(broken)[1]
+    for line in (broken, "a\udcff"):
+        out, err, _ = typed(line)
+        assert out == "\n"
+        assert "the line is not valid UTF-8" in err
 
 
 def test_only_the_user_may_read_the_history(typed, here: Path, monkeypatch) -> None:

@@ -75,7 +75,7 @@ class Prompt:
     def _continue(self, place: Place) -> Shown:
         """Name the unknown tokens of what was typed, then continue."""
         typed = place.tokens[len(self.session.place.tokens) :]
-        if unknown := [token.text.strip() for token in typed if token.id == UNK]:
+        if unknown := [token.text.strip(" ") or " " for token in typed if token.id == UNK]:
             yield unknown_note("text", unknown)
         yield from self.session.continued(place)
 

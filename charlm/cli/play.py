@@ -15,7 +15,7 @@ from charlm.cli import options
 from charlm.cli.output import on_terminal, say, write
 from charlm.cli.sample import Seed, Temperature
 from charlm.commands import command
-from charlm.errors import CharlmError, UsageError
+from charlm.errors import CharlmError, UsageError, naming
 from charlm.files.escapes import escape_controls
 
 if TYPE_CHECKING:
@@ -123,7 +123,9 @@ def _converse(prompt: "Prompt", screen: Screen) -> None:
         try:
             line = input(MORE if prompt.is_open else PROMPT)
             interrupts = 0
-            _show(prompt.enter(line), screen)
+            line.encode()
+            with naming({}):  # settings are named as they are typed here, not as flags
+                _show(prompt.enter(line), screen)
         except EOFError:
             write("\n")
             return
@@ -133,7 +135,7 @@ def _converse(prompt: "Prompt", screen: Screen) -> None:
             write("\n", flush=True)
             if interrupts == 1:
                 say("Ctrl-C again, or Ctrl-D, leaves")
-        except UnicodeDecodeError:
+        except UnicodeError:
             say("the line is not valid UTF-8; it was ignored")
         except CharlmError as error:
             screen.end_line()
