@@ -65,7 +65,7 @@ def prompt_of(model: Model, **options) -> Prompt:
 
 
 def enter(prompt: Prompt, *lines: str) -> str:
-    """Type lines; return the text that was shown, after checking it against the session."""
+    """Type lines; return the text that the last one showed."""
     shown = ""
     for line in lines:
         shown = "".join(each.text for each in prompt.enter(line) if isinstance(each, Token))
@@ -107,6 +107,18 @@ def test_typed_text_is_read_as_by_the_other_commands(model: Model) -> None:
     first = prompt.session.next(1)[0]
     others = {token.id: token.probability for token in model.next(typed, top=3)}
     assert others[first.id] == pytest.approx(first.probability, abs=1e-5)
+
+
+def test_a_model_of_lines_writes_one_line_a_turn(folder: Path) -> None:
+    prompt = prompt_of(charlm.load("lines", checkpoints=folder), length=500)
+    for line in ("ab", "", ""):
+        assert enter(prompt, line).count("\n") == 1
+        assert prompt.session.text.endswith("\n")
+
+
+def test_unknown_tokens_are_no_alternatives(model: Model) -> None:
+    tokens = prompt_of(model).session.next(10**6)
+    assert {token.id for token in tokens} == {*range(len(model.vocabulary))} - {0}
 
 
 def test_words_without_blanks_are_joined_by_one(folder: Path) -> None:
@@ -263,6 +275,7 @@ def test_strange_text_is_read_as_unknown_tokens(model: Model) -> None:
         assert prompt.session.tally.oov
     enter(prompt, "ab" * 10_000, "//undo")
     assert "/undo" in prompt.session.text
+    assert "//" not in prompt.session.text
 
 
 def test_text_of_several_lines_is_typed_between_quotes(stream: Model) -> None:

@@ -189,6 +189,5 @@ def _kept_history() -> Iterator[None]:
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
             path.chmod(0o600)
             readline.write_history_file(path)
-            path.chmod(0o600)
         except OSError as error:
             say(f"the history was not kept: {path}: {error.strerror}. Leave it out: --no-history")
