@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 
@@ -33,6 +34,7 @@ every_unit = pytest.mark.parametrize("unit", UNITS)
 every_document = pytest.mark.parametrize("document", ["stream", "line", "paragraph", "file"])
 
 
+@cache
 def run_of(
     cell: str = "lstm",
     unit: str = "char",
@@ -119,7 +121,7 @@ def test_a_text_in_two_parts_is_the_text_at_once(cell: str) -> None:
     run = run_of(cell)
     signals = CELLS[run.config["model"]["cell"]].signals
     whole = read_hidden(run, TEXT, signals)
-    for cut in (0, 1, 9, len(TEXT)):
+    for cut in (0, 9):
         first = read_hidden(run, TEXT[:cut], signals)
         second = read_hidden(run, TEXT[cut:], signals, first.after)
         assert_equal(first, whole, slice(cut))
@@ -128,7 +130,7 @@ def test_a_text_in_two_parts_is_the_text_at_once(cell: str) -> None:
 
 
 @given(st.text("ab\n", max_size=12), st.text("ab\n", max_size=12), st.text("ab\n", max_size=12))
-@settings(max_examples=10)
+@settings(max_examples=8)
 def test_later_text_moves_nothing_earlier(text: str, more: str, other: str) -> None:
     """And a line does not know the lines before it."""
     run = RUNS["line"]

@@ -46,20 +46,6 @@ def test_the_last_traced_values_are_the_state(cell: str) -> None:
 
 
 @every_model
-def test_a_trace_in_pieces_is_the_trace_at_once(cell: str) -> None:
-    backend = backend_of(cell)
-    signals = CELLS[backend.model.settings.cell].signals
-    whole, _ = backend.trace(IDS, backend.initial_state(B), signals)
-    state, pieces = backend.initial_state(B), []
-    for part in np.split(IDS, [1, 4]):
-        values, state = backend.trace(part, state, signals)
-        pieces.append(values)
-    for name, array in whole.items():
-        joined = np.concatenate([piece[name] for piece in pieces], axis=1)
-        np.testing.assert_allclose(joined, array, atol=1e-6)
-
-
-@every_model
 def test_the_h_of_the_last_layer_makes_the_prediction(cell: str) -> None:
     """With skips the layer below is added, and zoneout keeps a part of h."""
     backend = backend_of(cell)
