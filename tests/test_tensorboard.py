@@ -165,7 +165,7 @@ def test_an_append_that_fails_leaves_the_file_as_it_was(
     path = tmp_path / "log"
     path.write_bytes(b"abc")
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
-        patch.setattr(Path, "open", Full)
+        patch.setattr(Path, "open", lambda file, mode: Full(file, mode))
         append_whole(path, b"xyz")
     assert path.read_bytes() == b"abc"
 
