@@ -178,6 +178,36 @@ def test_the_command_writes_a_table_to_a_pipe(call: Call, here: Path) -> None:
     assert "ln P" in err and "\x1b" not in out + err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        ([], 4),
+        (["--by", "word"], 4),
+        (["--unit", "2:8", "--unit", "2:9"], 9),
+        (["--top", "2", "--unit", "2:8"], 16),
+        (["--with", "prose"], 4),
+    ],
+)
+def test_a_terminal_gets_colours(
+    arguments: list[str], lines: int, call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two lines of text with a legend and figures; NO_COLOR makes it a table."""
+    for name, value in {"FORCE_COLOR": "1", "COLORTERM": "truecolor", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    status, out, _ = call("inside", "--run", "tales", TEXT, *arguments)
+    assert status == 0
+    assert "\x1b[38;2;" in out
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", out)
+    assert plain.replace("⏎", "").replace("␣", " ").startswith(TEXT[: TEXT.index("\n")])
+    assert len(plain.splitlines()) == lines
+    assert max(map(len, plain.splitlines())) <= 100
+    light = call("inside", "--run", "tales", TEXT, *arguments, "--theme", "light")[1]
+    assert light != out and re.sub(r"\x1b\[[0-9;]*m", "", light) == plain
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in call("inside", "--run", "tales", TEXT, *arguments)[1]
+
+
 @pytest.mark.parametrize("source", ["argument", "file", "stdin"])
 def test_the_text_is_an_argument_a_file_or_stdin(source: str, call: Call, here: Path) -> None:
     """The last line end of a file is not part of the text."""
