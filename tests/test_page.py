@@ -86,8 +86,8 @@ def chromium():
 def test_an_export_works_in_a_browser(chromium, call: Call, here: Path) -> None:
     """From a file, without an error, light and dark, narrow and wide."""
     text = 'She said "My <b>urns!</b>"\n猫 e\u0301 \u202eשלום\x1b[0m'
-    find = ["--find", '"[^"]*"']
-    call("inside", "--run", "tales", text, "--html", "page.html", "--unit", "2:8", *find)
+    more = ["--find", '"[^"]*"', "--with", "prose"]
+    call("inside", "--run", "tales", text, "--html", "page.html", "--unit", "2:8", *more)
     page = chromium.new_page()
     errors: list[str] = []
     page.on("console", lambda message: errors.append(message.text))
@@ -97,7 +97,7 @@ def test_an_export_works_in_a_browser(chromium, call: Call, here: Path) -> None:
         page.emulate_media(color_scheme=theme)
         for width in (1280, 400):
             page.set_viewport_size({"width": width, "height": 900})
-            for view in ("Score", "Inside"):
+            for view in ("Score", "Compare", "Inside"):
                 page.get_by_role("tab", name=view).click()
                 assert page.evaluate("document.documentElement.scrollWidth") <= width
                 assert unreadable(page) == []
@@ -149,3 +149,7 @@ def check_views(page) -> None:
     assert page.locator("#found [aria-selected=true]").count() == 1
     page.select_option("#signal", "f")
     assert "open" in page.locator("#legend").inner_text()
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#text .t").nth(2).hover()
+    assert "prose" in page.locator("#token").inner_text()
+    assert "difference" in page.locator("#versus").inner_text()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from charlm.api.model import Model
-from charlm.errors import UsageError, check_choice, named
+from charlm.errors import check_choice, named
 from charlm.inference.words import WordRule
 from charlm.inspect.find_units import UnitMatches
 from charlm.inspect.text_view import (
@@ -20,6 +20,7 @@ from charlm.inspect.text_view import (
 )
 from charlm.listing import Part
 from charlm.report.page.data import (
+    compare_data,
     find_data,
     fitting_signals,
     inside_data,
@@ -53,7 +54,6 @@ def inspect(
     the text differently.
     """
     check_choice(named("by"), by, PARTS)
-    _check_together(by=by == "word", top=bool(top), units=bool(units), other=other is not None)
     view = view_text(model.run, model.scorer(), text, top=top)
     words = _words(model, text) if by == "word" else []
     traced = _traced(model, view, units, signals) if units else {}
@@ -94,22 +94,16 @@ def page_data(
         first = next(iter(inspection.units), None)
         first = first or ((matches[0].name, matches[0].signal) if matches else None)
         inside = inside_data(view, hidden, first)
+    begins = "compare" if inspection.other else "inside" if inspection.units or matches else "score"
     return {
         "schema_version": 1,
+        "view": begins,
         "model": model_data(model.run, model_shape(model.config["model"])),
         "score": score_data(view),
         "inside": inside,
         "find": find_data(pattern, matches) if matches else None,
+        "compare": compare_data(inspection) if inspection.other else None,
     }
-
-
-def _check_together(**given: bool) -> None:
-    """Raise UsageError for two things that cannot be shown in one text."""
-    allowed = ({"by", "other"}, {"top", "units"})
-    names = {name for name, is_given in given.items() if is_given}
-    if len(names) > 1 and not any(names <= each for each in allowed):
-        flags = " and ".join(sorted(map(named, names)))
-        raise UsageError(f"{flags} were given; expected one of them, since they colour one text")
 
 
 def _words(model: Model, text: str) -> list[Part]:

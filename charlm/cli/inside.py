@@ -23,7 +23,13 @@ File = Annotated[Path | None, typer.Option("--file", help="File with the text to
 By = Annotated[str, typer.Option("--by", metavar="PART", help="Colour each token or each word.")]
 Top = Annotated[
     int | None,
-    typer.Option("--top", min=1, max=50, help="Show the N likeliest tokens in each place."),
+    typer.Option(
+        "--top",
+        min=1,
+        max=50,
+        help="Show the N likeliest tokens in each place, or N units of --find. "
+        "(default for --find: 10)",
+    ),
 ]
 Unit = Annotated[
     list[str] | None,
@@ -108,11 +114,8 @@ def inside(
         raise UsageError("a text and --file were both given; expected one of them")
     if find is not None and svg:
         raise UsageError("--find with --svg, which shows a text; expected --html. Leave out one")
-    if html and (other or by == "word"):
-        flag = "--with" if other else "--by word"
-        raise UsageError(
-            f"{flag} with --html, whose page has one run and its tokens; expected --svg"
-        )
+    shown = {"--by word": by == "word", "--with": other, "--top": top, "--unit": unit}
+    _check_together({flag for flag, value in shown.items() if value}, html=html is not None)
     if file:
         text = read_text(file)
     elif text and is_file(Path(text)):
@@ -159,6 +162,16 @@ def inside(
         write("".join(csv_lines(result)))
     elif not (html or svg):
         _show(result, theme)
+
+
+def _check_together(flags: set[str], *, html: bool) -> None:
+    """Raise UsageError for flags of which only one can be shown."""
+    if html and "--by word" in flags:
+        raise UsageError("--by word with --html, whose page has tokens; expected --svg or --csv")
+    allowed = ({"--by word", "--with"}, {"--top", "--unit"})
+    if not html and len(flags) > 1 and not any(flags <= each for each in allowed):
+        found = " and ".join(sorted(flags))
+        raise UsageError(f"{found} were given; expected one of them, since they colour one text")
 
 
 def _check_length(text: str, *, shown: bool, file: Path | None) -> None:

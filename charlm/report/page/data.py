@@ -11,11 +11,14 @@ from charlm.config.cells import CELLS, SIGNALS
 from charlm.errors import UsageError
 from charlm.inspect.find_units import UnitMatches
 from charlm.inspect.hidden import Hidden
-from charlm.inspect.text_view import TextView, token_places
+from charlm.inspect.text_view import Inspection, TextView, token_places
 from charlm.report.heat import blind_guess, surprisal_bounds
+from charlm.report.inside import FULL_DIFFERENCE
 from charlm.runs.run import Run, model_settings
 from charlm.units import finite
 
+MAX_BITS = 1e6
+"""Bits of what a model holds for impossible, in a comparison."""
 MAX_SIGNAL_BYTES = 8_000_000
 """Maximum size of all signals in a page; a value takes a byte."""
 
@@ -111,6 +114,23 @@ def _units(view: TextView, hidden: Hidden, array: Array) -> Array:
 def find_data(pattern: str, matches: UnitMatches) -> dict[str, Any]:
     """Return the units that follow a pattern."""
     return {"pattern": pattern, "units": matches.rows()}
+
+
+def compare_data(inspection: Inspection) -> dict[str, Any]:
+    """Return the parts of a text with their bits under two models."""
+    return {
+        "other": inspection.other,
+        "full": FULL_DIFFERENCE,
+        "parts": [
+            {
+                "text": text,
+                "name": text or "<eos>",
+                "bits": round(own, 4),
+                "other_bits": round(o, 4),
+            }
+            for text, own, o in inspection.differences
+        ],
+    }
 
 
 def signal_data(values: Array) -> dict[str, Any]:

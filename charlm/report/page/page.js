@@ -20,11 +20,11 @@ function draw(tag, attributes = {}, text = null) {
 
 /* An export holds its data in the page; a source answers with promises, as a server would. */
 function storedSource(data) {
-  return { model: async () => data.model, score: async () => data.score, inside: async () => data.inside, find: async () => data.find };
+  return { view: data.view, model: async () => data.model, score: async () => data.score, inside: async () => data.inside, find: async () => data.find, compare: async () => data.compare };
 }
 const stored = $("data");
 const source = stored ? storedSource(JSON.parse(stored.textContent)) : null;
-const page = { model: null, score: null, inside: null, found: null, view: "score", at: -1, unit: "", signal: "", shown: [] };
+const page = { model: null, score: null, inside: null, found: null, compared: null, view: "score", items: [], at: -1, unit: "", signal: "", shown: [] };
 
 function bytes(text) {
   const binary = atob(text), values = new Int8Array(binary.length);
@@ -87,18 +87,21 @@ function span(token, index, level) {
   }
   return element;
 }
-function paint(levelOf, legend) {
+/* Show items, tokens or other parts of the text, in the colours of their levels. */
+function paint(items, levelOf, legend) {
   const part = document.createDocumentFragment();
-  page.score.tokens.forEach((token, index) => part.append(span(token, index, levelOf(token, index))));
+  if (items !== page.items) page.at = -1;
+  page.items = items;
+  items.forEach((item, index) => part.append(span(item, index, levelOf(item, index))));
   $("text").replaceChildren(part);
   $("legend").replaceChildren(...legend);
   mark();
 }
 const place = (index) => $("text").querySelector(`[data-at="${index}"]`);
 
-/* Point at a token: mark it, and show what the model expected in its place. */
+/* Point at an item: mark it, and show what is known about it. */
 function point(index, scroll = false) {
-  if (index < -1 || index >= page.score.tokens.length) return;
+  if (index < -1 || index >= page.items.length) return;
   page.at = index;
   mark();
   if (scroll) place(index)?.scrollIntoView({ block: "nearest" });
@@ -106,7 +109,7 @@ function point(index, scroll = false) {
 function mark() {
   $("text").querySelector(".here")?.classList.remove("here");
   place(page.at)?.classList.add("here");
-  card(page.score.tokens[page.at]);
+  card(page.items[page.at]);
   cursor();
 }
 function card(token) {
@@ -123,6 +126,11 @@ function card(token) {
   facts.append(make("strong", "", token.bits === null ? "impossible" : `${token.bits.toFixed(2)} bits`), ` · rank ${token.rank}${token.oov ? " · not in the vocabulary" : ""}`);
   which.append(make("b", "", nameOf(token.name)), facts, shut);
   box.replaceChildren(which);
+  if (page.view === "compare") {
+    facts.replaceChildren(make("strong", "", `${signed(token.bits - token.other_bits)} bits`));
+    box.append(make("p", "soft", `${page.model.id} ${token.bits.toFixed(2)} bits, ${page.compared.other} ${token.other_bits.toFixed(2)} bits`));
+    return;
+  }
   if (page.view === "inside") {
     const value = valuesOf(page.unit, page.signal)?.[page.at];
     if (value !== undefined) box.append(make("p", "soft", `${signalOf(page.signal).name} of unit ${page.unit} after it: ${value.toFixed(3)}`));
@@ -139,7 +147,7 @@ function card(token) {
 }
 /* Arrow keys: the token beside, or the nearest one in the line above or below. */
 function followKeys(event) {
-  const last = page.score.tokens.length - 1, at = Math.max(page.at, 0);
+  const last = page.items.length - 1, at = Math.max(page.at, 0);
   const steps = { ArrowRight: page.at + 1, ArrowLeft: page.at - 1, Home: 0, End: last };
   let next = steps[event.key];
   if (event.key === "ArrowDown" || event.key === "ArrowUp") next = lineBeside(at, event.key === "ArrowDown" ? 1 : -1);
@@ -152,7 +160,7 @@ function lineBeside(at, step) {
   const from = place(at)?.getClientRects()[0];
   if (!from) return at;
   let best = at, near = Infinity, line = null;
-  for (let k = at + step; k >= 0 && k < page.score.tokens.length; k += step) {
+  for (let k = at + step; k >= 0 && k < page.items.length; k += step) {
     const box = place(k).getClientRects()[0];
     if (!box || Math.abs(box.top - from.top) < 4) continue;
     line ??= box.top;
@@ -166,25 +174,28 @@ function lineBeside(at, step) {
 
 function showScore() {
   const bounds = page.score.bounds;
-  paint((token) => surprisalClass(token.bits ?? Infinity), [
+  paint(page.score.tokens, (token) => surprisalClass(token.bits ?? Infinity), [
     make("span", "", "bits"),
     scale(bounds.map((bound, level) => [bound.toFixed(1), level ? `s${level}` : ""])),
     make("span", "", `a blind guess among ${page.model.entries.toLocaleString("en")}: ${page.score.blind_guess.toFixed(1)} bits`),
   ]);
 }
-function totals() {
-  const figures = page.score.totals, list = make("dl", "figures"), shown = (value, digits) => value === null ? "–" : value.toFixed(digits);
-  const pairs = [
-    ["ln P", shown(figures.log_probability, 2)], ["bits per character", shown(figures.bits_per_char, 3)],
-    ["perplexity", shown(figures.perplexity, 2)], ["likeliest token", `${Math.round(100 * figures.first)} %`],
-    ["tokens", figures.tokens.toLocaleString("en")], ["unknown", figures.oov.toLocaleString("en")],
-  ];
+function figures(pairs) {
+  const list = make("dl", "figures");
   for (const [name, value] of pairs) {
     const item = make("div");
     item.append(make("dt", "", name), make("dd", "", value));
     list.append(item);
   }
-  $("totals").replaceChildren(make("h2", "", "This text"), list);
+  return list;
+}
+function totals() {
+  const sums = page.score.totals, shown = (value, digits) => value === null ? "–" : value.toFixed(digits);
+  $("totals").replaceChildren(make("h2", "", "This text"), figures([
+    ["ln P", shown(sums.log_probability, 2)], ["bits per character", shown(sums.bits_per_char, 3)],
+    ["perplexity", shown(sums.perplexity, 2)], ["likeliest token", `${Math.round(100 * sums.first)} %`],
+    ["tokens", sums.tokens.toLocaleString("en")], ["unknown", sums.oov.toLocaleString("en")],
+  ]));
 }
 function lines() {
   const all = [];
@@ -215,7 +226,7 @@ function lines() {
 
 function showInside() {
   const values = valuesOf(page.unit, page.signal) ?? [], signal = signalOf(page.signal), most = signal.gate ? 1 : fullValue(values);
-  paint((token, index) => signedClass(signal.gate ? 2 * values[index] - 1 : values[index] / most), [
+  paint(page.score.tokens, (token, index) => signedClass(signal.gate ? 2 * values[index] - 1 : values[index] / most), [
     make("span", "", signal.gate ? "0 shut" : `${-most}`), scale(SIGNED.map(([label, name]) => [signal.gate && !name ? "½" : label, name])), make("span", "", signal.gate ? "1 open" : `${most}`),
     make("span", "", `${signal.name} of unit ${page.unit} after each token`),
   ]);
@@ -344,9 +355,29 @@ function found() {
   }));
 }
 
+/* ---- Compare ------------------------------------------------------------------------------------ */
+
+const signed = (value) => `${value > 0 ? "+" : ""}${value.toFixed(2)}`;
+function showCompare() {
+  const { other, full } = page.compared;
+  paint(page.compared.parts, (part) => signedClass((part.bits - part.other_bits) / full), [
+    make("span", "", `${page.model.id} ${full} bits better`), scale(SIGNED), make("span", "", `${other} ${full} bits better`),
+  ]);
+}
+function versus() {
+  if (!page.compared) return;
+  const { other, parts } = page.compared, id = page.model.id, sum = (name) => parts.reduce((total, part) => total + part[name], 0);
+  const characters = Math.max(1, [...parts.map((part) => part.text).join("")].length), own = sum("bits"), theirs = sum("other_bits");
+  const won = parts.filter((part) => part.bits < part.other_bits).length / Math.max(1, parts.length);
+  $("versus").replaceChildren(make("h2", "", `${id} beside ${other}`), figures([
+    [`${id}, bits/char`, (own / characters).toFixed(3)], [`${other}, bits/char`, (theirs / characters).toFixed(3)],
+    ["difference, bits", signed(own - theirs)], [`parts that ${id} expects more`, `${Math.round(100 * won)} %`],
+  ]));
+}
+
 /* ---- the page ----------------------------------------------------------------------------------- */
 
-const VIEWS = { score: showScore, inside: showInside };
+const VIEWS = { score: showScore, inside: showInside, compare: showCompare };
 const tabs = () => [...document.querySelectorAll("[role=tab]")].filter((tab) => !tab.hidden);
 function show(view) {
   page.view = view;
@@ -407,12 +438,13 @@ async function begin() {
   const theme = remembered("theme");
   if (theme) document.documentElement.dataset.theme = theme;
   if (!source) throw new Error("This page has no data. Make one with: charlm inside TEXT --html page.html");
-  [page.model, page.score, page.inside, page.found] = await Promise.all([source.model(), source.score(), source.inside(), source.find()]);
+  [page.model, page.score, page.inside, page.found, page.compared] = await Promise.all([source.model(), source.score(), source.inside(), source.find(), source.compare()]);
   document.title = `${page.model.id} – charlm`;
   $("model-name").textContent = page.model.id;
   $("model-facts").textContent = page.model.facts;
   $("footer").textContent = page.model.made;
   $("tab-inside").hidden = !page.inside;
+  $("tab-compare").hidden = !page.compared;
   if (page.inside) {
     for (const { id, name } of page.inside.names) if (page.inside.signals[id]) $("signal").append(new Option(name, id));
     page.unit = page.inside.unit;
@@ -425,7 +457,8 @@ async function begin() {
   totals();
   lines();
   found();
-  const wanted = location.hash.slice(1) || page.model.view;
+  versus();
+  const wanted = location.hash.slice(1) || source.view;
   show(tabs().some((tab) => tab.dataset.view === wanted) ? wanted : "score");
   if (page.view === "inside") choose(page.unit);
   document.body.dataset.ready = "true";
