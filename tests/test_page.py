@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 from helpers import Call
 
+from charlm.api.plots import read_log
+from charlm.report.curve_files import html_page
+from charlm.report.curves import plot_of
 from charlm.report.heat import SCALES
 from charlm.report.page.data import signal_data
 from charlm.report.page.page import page_file, page_html
 
+RUN = Path(__file__).parent / "fixtures" / "format-1"
 DATA = re.compile('<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
 
 
@@ -103,6 +107,25 @@ def test_an_export_works_in_a_browser(chromium, call: Call, here: Path) -> None:
                 assert unreadable(page) == []
     assert page.locator("body").get_attribute("data-ready") == "true"
     check_views(page)
+    assert errors == []
+    page.close()
+
+
+@pytest.mark.browser
+def test_a_page_of_curves_works_in_a_browser(chromium, here: Path) -> None:
+    """Its policy allows its own style; it fits a narrow window, light and dark."""
+    (here / "page.html").write_text(html_page(plot_of([read_log(RUN)])), encoding="utf-8")
+    page = chromium.new_page()
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text))
+    page.goto((here / "page.html").as_uri())
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        for width in (1280, 400):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert unreadable(page) == []
+    assert page.evaluate("getComputedStyle(document.querySelector('svg')).minWidth") == "640px"
     assert errors == []
     page.close()
 

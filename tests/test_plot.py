@@ -24,15 +24,13 @@ from charlm import api
 from charlm.api.results import History
 from charlm.cli import plot as verb
 from charlm.errors import RunError, UsageError
+from charlm.report.axes import FIGURES, X_AXES, RunLog
 from charlm.report.braille import Canvas
 from charlm.report.curve_files import html_page
 from charlm.report.curve_svg import svg
 from charlm.report.curve_terminal import FEW, TerminalPicture, picture
 from charlm.report.curves import (
-    FIGURES,
     RUN_COLOURS,
-    X_AXES,
-    RunLog,
     notes,
     plot_of,
     rows,
@@ -326,7 +324,7 @@ def test_csv_and_json_have_every_point(call: Call, folder: Path) -> None:
     expected = [(r["step"], r["valid_bits_per_char"]) for r in records]
     table = list(csv.DictReader(io.StringIO(call("plot", "one", "--csv", "--x", "steps")[1])))
     found = [row for row in table if row["text"] == "validation"]
-    assert [(int(float(r["steps"])), float(r["bits/char"])) for r in found] == expected
+    assert [(int(r["steps"]), float(r["bits/char"])) for r in found] == expected
     content = json.loads(call("plot", "--run", "one", "--json", "--x", "steps")[1])
     run = content["runs"][0]
     assert (content["schema_version"], content["y"], run["unit"]) == (1, "bits/char", "char")
@@ -445,6 +443,4 @@ def test_watching_draws_over_the_last_picture(call: Call, folder: Path, monkeypa
 
 def test_rows_of_a_gap_have_no_value() -> None:
     plot = plot_of([log("a", "char", record("step", 10, None))], y="bits/token")
-    assert list(rows(plot)) == [
-        {"run": "a", "text": "training", "tokens": 200.0, "bits/token": None}
-    ]
+    assert list(rows(plot)) == [{"run": "a", "text": "training", "tokens": 200, "bits/token": None}]

@@ -8,7 +8,7 @@ from pathlib import Path
 from charlm.commands import command
 from charlm.errors import RunError
 from charlm.files.safe_read import file_size
-from charlm.report.curves import RunLog
+from charlm.report.axes import RunLog
 from charlm.runs.folders import is_training
 from charlm.runs.layout import METRICS, SEARCH, read_metrics, read_record
 from charlm.runs.locate import find_run, is_ngram_run, is_run

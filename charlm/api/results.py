@@ -42,8 +42,9 @@ class History(Listing[dict[str, Any]]):
 
     def _repr_html_(self) -> str:
         """Return the curves as a picture in SVG, or a table if there are none."""
+        from charlm.report.axes import RunLog
         from charlm.report.curve_svg import svg
-        from charlm.report.curves import RunLog, plot_of
+        from charlm.report.curves import plot_of
         from charlm.runs.layout import read_record
 
         if self.path is None or not self:

@@ -20,7 +20,8 @@ from charlm.cli.stdin import Takes
 from charlm.errors import UsageError
 
 if TYPE_CHECKING:
-    from charlm.report.curves import Plot, RunLog
+    from charlm.report.axes import RunLog
+    from charlm.report.curves import Plot
 
 MAX_HEIGHT, PIPED_HEIGHT = 24, 18
 """Rows of dots on a tall terminal, and in a pipe."""

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from charlm.files.atomic import write_file
 from charlm.files.escapes import escape_unprintable
+from charlm.report.axes import X_AXES
 from charlm.report.curve_svg import STYLE, svg
-from charlm.report.curves import RUN_COLOURS, X_AXES, Plot, notes, summary
+from charlm.report.curves import RUN_COLOURS, Plot, notes, summary
 from charlm.report.pictures import figures
 
 PAGE_STYLE = (

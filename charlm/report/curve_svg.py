@@ -8,7 +8,8 @@ import math
 from html import escape
 
 from charlm.files.escapes import escape_unprintable
-from charlm.report.curves import RUN_COLOURS, X_AXES, Curve, Plot
+from charlm.report.axes import X_AXES
+from charlm.report.curves import RUN_COLOURS, Curve, Plot
 from charlm.report.scale import Point, lines, pieces, thinned
 
 WIDTH, HEIGHT = 860, 440

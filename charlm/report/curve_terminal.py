@@ -12,8 +12,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from charlm.files.escapes import escape_unprintable
+from charlm.report.axes import X_AXES
 from charlm.report.braille import Canvas
-from charlm.report.curves import RUN_COLOURS, X_AXES, Curve, Plot, summary
+from charlm.report.curves import RUN_COLOURS, Curve, Plot, summary
 from charlm.report.heat import FEW_COLORS
 from charlm.report.scale import lines, pieces, thinned
 

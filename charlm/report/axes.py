@@ -1,0 +1,138 @@
+"""Axes of curves: the logs of runs, and what is read off a record for each axis.
+
+A run logs nats per token. Runs of different units share no token, so they are compared in bits per
+byte or per character of the text: nats per token / ln 2, times the tokens of the training text,
+divided by its bytes.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from charlm.config.text_units import UNITS
+from charlm.errors import RunError
+from charlm.runs.layout import METRICS
+from charlm.units import bits, perplexity
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunLog:
+    """Log of a run: its name in the picture, the content of run.json, and its records."""
+
+    name: str
+    path: Path
+    run: Record
+    records: Sequence[Record]
+
+    @property
+    def unit(self) -> str:
+        """The unit of text, such as "char"."""
+        return str(self.run["settings"]["vocabulary"]["unit"])
+
+    @property
+    def token_kind(self) -> tuple[Any, ...]:
+        """What the tokens are: runs that agree in it can be compared per token."""
+        corpus = self.run["corpus"]
+        text = () if UNITS[self.unit].letter else (corpus["fingerprint"], corpus["vocabulary"])
+        return (self.unit, *text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """What an axis shows: its name in pictures, and how its numbers are written."""
+
+    label: str
+    of: Callable[[RunLog, Record], float]
+    kind: str = "number"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure(Axis):
+    """What the axis upward shows; `of` is the figure of training."""
+
+    valid: str = ""
+    """Key of the figure of a validation; empty if there is none."""
+    per_token: bool = False
+    """True if only runs of the same tokens can be compared in it."""
+    logarithmic: bool = False
+    digits: str = ".3f"
+    """Format of a single value."""
+    is_loss: bool = False
+    """True if it falls steeply at the start, so that the first records do not set the range."""
+
+
+def number_in(log: RunLog, record: Record, key: str) -> float:
+    """Return a number of a record; NaN for None. Raises RunError if there is no number."""
+    value = record.get(key, "")
+    if value is None:
+        return math.nan
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise RunError(
+            f"{log.path / METRICS}: a record of kind {record['kind']} has {key} {value!r:.40}; "
+            "expected a number, as charlm train writes. Restore the run from a copy"
+        )
+    return float(value)
+
+
+def _field(key: str) -> Callable[[RunLog, Record], float]:
+    return lambda log, record: number_in(log, record, key)
+
+
+def _passes(log: RunLog, record: Record) -> float:
+    tokens = int(log.run["corpus"]["parts"]["train"]["tokens"])
+    return number_in(log, record, "tokens") / max(tokens, 1)
+
+
+def _bits_per(size: str) -> Callable[[RunLog, Record], float]:
+    """Return a function for bits of training per character or byte, by the size of its text."""
+
+    def value(log: RunLog, record: Record) -> float:
+        """Return the bits of a record. Raises RunError if the size of the text is unknown."""
+        part = log.run["corpus"]["parts"]["train"]
+        if not part[size]:
+            raise RunError(
+                f"run {log.name} does not record the {size} of its training text; expected them "
+                f"for bits per {size[:-1]}. Use --y bits/token"
+            )
+        tokens_per_letter = int(part["tokens"]) / int(part[size])
+        return bits(number_in(log, record, "nats_per_token")) * tokens_per_letter
+
+    return value
+
+
+X_AXES: dict[str, Axis] = {
+    "tokens": Axis(label="tokens", of=_field("tokens"), kind="count"),
+    "steps": Axis(label="steps", of=_field("step"), kind="count"),
+    "seconds": Axis(label="training time", of=_field("seconds"), kind="time"),
+    "epochs": Axis(label="passes", of=_passes),
+}
+"""What the axis across can show."""
+FIGURES: dict[str, Figure] = {
+    "bits/byte": Figure(
+        label="bits per byte", of=_bits_per("bytes"), valid="valid_bits_per_byte", is_loss=True
+    ),
+    "bits/char": Figure(
+        label="bits per character", of=_bits_per("chars"), valid="valid_bits_per_char",
+        is_loss=True,
+    ),
+    "bits/token": Figure(
+        label="bits per token",
+        of=lambda log, record: bits(number_in(log, record, "nats_per_token")),
+        valid="valid_bits_per_token", per_token=True, is_loss=True,
+    ),
+    "perplexity": Figure(
+        label="perplexity", kind="count",
+        of=lambda log, record: perplexity(number_in(log, record, "nats_per_token"), 1),
+        valid="valid_perplexity", per_token=True, logarithmic=True, digits=",.1f", is_loss=True,
+    ),
+    "rate": Figure(label="learning rate", of=_field("learning_rate"), digits=".3g"),
+    "gradient": Figure(
+        label="gradient norm before clipping", of=_field("gradient_norm"), logarithmic=True,
+        digits=".3g",
+    ),
+}  # fmt: skip
+"""What the axis upward can show."""
