@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+import tarfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
@@ -21,6 +22,7 @@ from huggingface_hub import errors
 
 import charlm
 from charlm import api
+from charlm.cli import frame
 from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError
 from charlm.files import archives
 from charlm.files.safe_read import read_json
@@ -375,6 +377,28 @@ def test_a_hostile_archive_is_refused(
     assert files_below(archive.parent) == before
 
 
+NAMES = ["../x", "r/../x", "r/./x", "/r/x", "r//x", "r\\x", "C:/x", "r/\x1b", "r/", "..", "r/x\n"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_leads_elsewhere_is_refused(here: Path, name: str) -> None:
+    """Whatever files the caller accepts."""
+    Path("bad.zip").write_bytes(zipped([("r/a", b"x"), (name, b"x")]))
+    with pytest.raises(RunError, match="expected"):
+        archives.unpack(Path("bad.zip"), here / "new", lambda _: True)
+    assert {path.name for path in here.rglob("*")} <= {"bad.zip", "new", "a"}
+
+
+@pytest.mark.parametrize("mode", [0o120777, 0o040755, 0o010644, 0o020644])
+def test_only_plain_files_are_unpacked(here: Path, mode: int) -> None:
+    """No links, folders, pipes and devices."""
+    info = zipfile.ZipInfo("r/x")
+    info.external_attr = mode << 16
+    Path("bad.zip").write_bytes(zipped([(info, b"/etc/passwd")]))
+    with pytest.raises(RunError, match="not a plain file"):
+        archives.unpack(Path("bad.zip"), here / "new", lambda _: True)
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_name_that_occurs_twice_is_refused(archive: Path) -> None:
     """Also in another case, which some file systems do not distinguish."""
@@ -405,6 +429,19 @@ def test_tar_zst_is_the_same_run(folder: Path) -> None:
         with pytest.raises(RunError):
             api.hub.import_run("bad.tar.zst", "new")
     assert not (folder / "new").exists()
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE):
+        Path("bad.tar.zst").write_bytes(tar_with(kind))
+        with pytest.raises(RunError, match="not a plain file"):
+            archives.unpack(Path("bad.tar.zst"), folder.parent / "new", lambda _: True)
+
+
+def tar_with(kind: bytes) -> bytes:
+    """Return a .tar.zst with one entry of a kind."""
+    target, info = io.BytesIO(), tarfile.TarInfo("whole/metrics.jsonl")
+    info.type, info.linkname = kind, "/etc/passwd"
+    with tarfile.open(fileobj=target, mode="w") as archive:
+        archive.addfile(info)
+    return archives._zstd().ZstdCompressor().compress(target.getvalue())
 
 
 def test_without_zstandard_the_extra_is_named(
@@ -521,6 +558,14 @@ def test_a_run_of_the_hub_is_not_trained_in_the_cache(
     assert scores("hf:me/x") == scores("whole")
     status, _, err = call("train", "--resume", "--run", "hf:me/x", "--more-steps", "1")
     assert (status, "charlm pull" in err) == (4, True)
+
+
+def test_a_data_set_is_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the first text may be a run, the hub is not asked for a model of that name."""
+    monkeypatch.setattr(hub, "open_hub", lambda: pytest.fail("the hub was asked"))
+    values = {"sources": ["hf:me/texts"], "checkpoints": None}
+    assert frame._run_among_texts("sources", values) is None
+    assert values["sources"] == ["hf:me/texts"]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 Run = Annotated[
     str | None,
     typer.Option(
-        "--run", metavar="NAME|PATH", help="Run to use. (default: CHARLM_RUN, or the newest)"
+        "--run",
+        metavar="NAME|PATH",
+        help="Run to use; hf:org/name is one on a hub. (default: CHARLM_RUN, or the newest)",
     ),
 ]
 Checkpoints = Annotated[
