@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import Call
 from waiting import PATIENCE, wait_until
@@ -224,6 +225,44 @@ def test_settings_are_shown_and_changed(stream: Model) -> None:
     assert enter(prompt, "/set temperature 1", "/set top_k 1", "/set seed 8", "") == stream.sample(
         3, prompt=prompt.session.text[:5], seed=8, top_k=1
     )
+
+
+def test_a_unit_colours_the_text_as_it_grows(model: Model) -> None:
+    """Token by token it has the values of `hidden`; full colour is at a round number."""
+    prompt = prompt_of(model)
+    enter(prompt, f"{QUOTES}ab", f"ca{QUOTES}")
+    if model.run.kind == "ngram":
+        with pytest.raises(UsageError, match="n-gram"):
+            list(prompt.enter("/unit 1:2"))
+        return
+
+    def values(line: str) -> list[float]:
+        """Return the values that a line shows."""
+        return [each.value for each in prompt.enter(line) if isinstance(each, Token)]
+
+    whole = values("/unit 1:2")
+    values(" b")
+    grown = values("")
+    redrawn = values("/show")
+    assert grown == pytest.approx(redrawn[-len(grown) :], abs=1e-5)
+    assert max(map(abs, whole)) <= 1.0
+    assert max(map(abs, whole)) > 0.4
+    hidden = model.hidden(prompt.session.text)
+    if hidden.tokens[: len(redrawn)].tolist() == [t.id for t in prompt.session.place.tokens]:
+        ratios = np.array(redrawn) / hidden.unit("1:2")[: len(redrawn)]
+        assert ratios == pytest.approx(np.full(len(redrawn), ratios[0]), rel=1e-3)
+    assert values("/again 3")[-1] == pytest.approx(values("/show")[-1], abs=1e-5)
+    assert values("/unit")[-1] is None
+
+
+def test_units_of_another_signal_and_mistakes(stream: Model) -> None:
+    prompt = prompt_of(stream)
+    assert notes(prompt, "/unit 1:0") == ["unit 1:0, cell: blue to -1, orange to 1"]
+    assert "output of the layer" in notes(prompt, "/unit 1:0 h")[0]
+    for line, problem in (("2:0", "unit is '2:0'"), ("x", "unit is 'x'"), ("1:0 q", "'q'")):
+        with pytest.raises(UsageError, match=problem):
+            list(prompt.enter(f"/unit {line}"))
+    assert all(token.value is not None for token in prompt.enter("a") if isinstance(token, Token))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ A session has no terminal; `prompt` has the commands. Each change of the text le
 that it can be undone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -25,11 +25,15 @@ from charlm.units import Tally
 
 @dataclass(frozen=True, kw_only=True)
 class Token:
-    """One token of the text: its slice of the text, and its -ln P before temperature."""
+    """One token of the text: its slice of the text, and its -ln P before temperature.
+
+    `value` is that of a unit after it, if one was chosen; 1 and -1 have full colour.
+    """
 
     id: int
     text: str
     nats: float
+    value: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +133,7 @@ class Session:
         text = self.model.run.boundaries.separator if index == EOS else self._decoded(index)
         return self._appended(np.array([index]), [text])
 
-    def continued(self, place: Place) -> Iterator[Token]:
+    def continued(self, place: Place) -> Generator[Token, None, None]:
         """Generate after a place and yield the tokens; then, or when it is closed, keep the turn.
 
         A model of lines stops at the end of a line.
@@ -145,7 +149,7 @@ class Session:
             after = replace(place, tokens=tokens, hidden=hidden, used=used)
             self._keep(Turn(typed=place, place=after))
 
-    def again(self, seed: int | None = None) -> Iterator[Token]:
+    def again(self, seed: int | None = None) -> Generator[Token, None, None]:
         """Generate the last turn again with another seed, by default a fresh one."""
         place = self.turns[-1].typed
         return self.continued(replace(place, seed=fresh_seed() if seed is None else seed, used=0))

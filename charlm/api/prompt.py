@@ -1,14 +1,18 @@
 """Prompt of `charlm play`: lines that a person types, and what they do to the session."""
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from charlm.api.play import Place, Session, Token
+from charlm.config.cells import SIGNALS
 from charlm.errors import EnvironmentFailure, UsageError, check_count, nearest
 from charlm.files.atomic import write_file
 from charlm.inference.samplers import fresh_seed
+from charlm.inspect.live_unit import LiveUnit
+from charlm.report.inside import full_value
 from charlm.report.text import number, unknown_note, visible
 from charlm.text.tokenizers.tokenizer_json import UNK
 
@@ -34,6 +38,8 @@ class Prompt:
         self._choices: dict[str, int] = {}
         self._lines: list[str] | None = None
         self._saved: set[Path] = set()
+        self._unit: LiveUnit | None = None
+        self._full = 1.0
 
     @property
     def is_open(self) -> bool:
@@ -77,7 +83,30 @@ class Prompt:
         typed = place.tokens[len(self.session.place.tokens) :]
         if unknown := [token.text.strip(" ") or " " for token in typed if token.id == UNK]:
             yield unknown_note("text", unknown)
-        yield from self.session.continued(place)
+        yield from self._valued(place, self.session.continued(place))
+
+    def _valued(self, place: Place, tokens: Generator[Token, None, None]) -> Iterator[Token]:
+        """Yield the tokens after a place, with the values of the unit that was chosen."""
+        if self._unit is None:
+            yield from tokens
+            return
+        self._unit.begin(place.start)
+        with contextlib.closing(tokens):
+            for token in tokens:
+                (value,) = self._unit.read([token.id])
+                yield replace(token, value=value / self._full)
+
+    def _tokens(self) -> Sequence[Token]:
+        """Return the tokens of the text, with the values of the unit that was chosen."""
+        tokens = self.session.place.tokens
+        if self._unit is None:
+            return tokens
+        self._unit.begin(self.session.turns[0].place.start)
+        values = self._unit.read([token.id for token in tokens])
+        return [
+            replace(token, value=value / self._full)
+            for token, value in zip(tokens, values, strict=True)
+        ]
 
     def _command(self, line: str) -> Shown:
         name, _, rest = line[1:].partition(" ")
@@ -91,7 +120,8 @@ class Prompt:
     def _again(self, rest: str) -> Shown:
         seed = _whole("seed", rest, 0) if rest else fresh_seed()
         yield f"seed {seed}"
-        yield from self.session.again(seed)
+        place = self.session.turns[-1].typed
+        yield from self._valued(place, self.session.again(seed))
 
     def _undo(self, rest: str) -> Shown:
         del rest
@@ -104,7 +134,7 @@ class Prompt:
 
     def _end(self) -> Shown:
         """Show the end of the text again."""
-        tokens = self.session.place.tokens
+        tokens = self._tokens()
         yield "the text ends:" if len(tokens) > SHOWN else "the text:" if tokens else "no text"
         yield from tokens[-SHOWN:]
 
@@ -173,7 +203,21 @@ class Prompt:
 
     def _show(self, rest: str) -> Shown:
         del rest
-        yield from self.session.place.tokens
+        yield from self._tokens()
+
+    def _set_unit(self, rest: str) -> Shown:
+        name, _, signal = rest.partition(" ")
+        run = self.session.model.run
+        self._unit = LiveUnit(run, name, signal.strip() or None) if name else None
+        self._full = 1.0
+        if self._unit:
+            values = [token.value or 0.0 for token in self._tokens()]
+            self._full = full_value(values) if values else 1.0
+            cell = SIGNALS[self._unit.signal]
+            yield f"unit {name}, {cell}: blue to -{self._full:g}, orange to {self._full:g}"
+        else:
+            yield "coloured by surprisal; a unit is layer and number, such as /unit 2:8"
+        yield from self._tokens()
 
     def _help(self, rest: str) -> Shown:
         del rest
@@ -206,6 +250,7 @@ COMMANDS = {
     "seed": Command("/seed 4", "set the seed, as in charlm sample", Prompt._seed),
     "len": Command("/len 200", "set the number of tokens per turn", Prompt._length),
     "score": Command("/score", "show the probability of the text", Prompt._score),
+    "unit": Command("/unit 2:8", "colour by a unit (/unit 2:8 h: its output)", Prompt._set_unit),
     "show": Command("/show", "show the whole text", Prompt._show),
     "save": Command("/save f.txt", "save the text", Prompt._save),
     "quit": Command("/quit", "leave", Prompt._quit),

@@ -78,18 +78,19 @@ class Screen:
         from rich.console import Console
         from rich.text import Text
 
-        from charlm.report.heat import SURPRISAL, rich_style
+        from charlm.report.heat import SCALES, rich_style
 
         self.vocab_size = vocab_size
         self._in_line = False
-        self._codes: list[tuple[str, str]] = []
+        self._codes: dict[tuple[str, int], tuple[str, str]] = {}
         console = Console()
-        for level in SURPRISAL.levels:
-            style = rich_style(level, theme, system=console.color_system)
-            with console.capture() as capture:
-                console.print(Text("x", style), end="")
-            before, _, after = capture.get().partition("x")
-            self._codes.append((before, after))
+        for scale in SCALES.values():
+            for level in scale.levels:
+                style = rich_style(level, theme, scale, system=console.color_system)
+                with console.capture() as capture:
+                    console.print(Text("x", style), end="")
+                before, _, after = capture.get().partition("x")
+                self._codes[scale.name, level] = before, after
 
     def show(self, shown: "Token | str") -> None:
         """Write a token as part of the text, or a note on a line of its own."""
@@ -109,11 +110,14 @@ class Screen:
             write("\n", flush=True)
         self._in_line = False
 
-    def _level(self, token: "Token") -> int:
-        from charlm.report.heat import surprisal_level
+    def _level(self, token: "Token") -> tuple[str, int]:
+        """Return the scale and the level of a token: that of its unit, or of its surprisal."""
+        from charlm.report.heat import SIGNED, SURPRISAL, signed_level, surprisal_level
         from charlm.units import bits
 
-        return surprisal_level(bits(token.nats), self.vocab_size)
+        if token.value is not None:
+            return SIGNED.name, signed_level(token.value)
+        return SURPRISAL.name, surprisal_level(bits(token.nats), self.vocab_size)
 
 
 def _converse(prompt: "Prompt", screen: Screen) -> None:

@@ -102,6 +102,27 @@ def unit_number(name: str, sizes: Sequence[int]) -> tuple[int, int]:
     return layer, unit
 
 
+def layer_sizes(run: Run) -> tuple[int, ...]:
+    """Return the number of units of each layer of a network."""
+    settings = model_settings(run.config, run.path)
+    hidden, layers = settings.hidden_size or 0, settings.num_layers or 0
+    return (*[hidden] * (layers - 1), settings.last_hidden_size or hidden)
+
+
+def checked_signals(run: Run, signals: Sequence[str] | None) -> list[str]:
+    """Return signals of a network, by default h, and c if there is one.
+
+    Raises UsageError for an n-gram model and for a signal that its cell does not have.
+    """
+    run.check_network("the values of its units")
+    known = CELLS[model_settings(run.config, run.path).cell].signals
+    if signals is None:
+        return [name for name in known if name in "hc"]
+    for name in signals:
+        check_choice(named("signals"), name, known)
+    return list(signals)
+
+
 def read_hidden(
     run: Run,
     text: str,
@@ -109,14 +130,7 @@ def read_hidden(
     state: ModelState | None = None,
 ) -> Hidden:
     """Return the values of all units on a text; see `Model.hidden`."""
-    run.check_network("the values of its units")
-    settings = model_settings(run.config, run.path)
-    known = CELLS[settings.cell].signals
-    signals = [name for name in known if name in "hc"] if signals is None else list(signals)
-    for name in signals:
-        check_choice(named("signals"), name, known)
-    hidden, layers = settings.hidden_size or 0, settings.num_layers or 0
-    sizes = (*[hidden] * (layers - 1), settings.last_hidden_size or hidden)
+    signals, sizes = checked_signals(run, signals), layer_sizes(run)
     tokens = text_tokens(run, text)
     _check_size(len(tokens.ids), sizes, signals)
     start = state_after(run.backend, np.empty(0, np.int64)) if state is None else state
