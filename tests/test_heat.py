@@ -14,6 +14,7 @@ from charlm.report.heat import (
     SURPRISAL,
     THEMES,
     Scale,
+    color_of,
     contrast,
     css_rules,
     default_theme,
@@ -76,6 +77,24 @@ def test_lightness_is_steady_from_paper_to_the_last_level(scale: Scale, theme: s
 
 @every_theme
 @every_scale
+def test_256_colours_keep_the_order_and_the_contrast(scale: Scale, theme: str) -> None:
+    """Numbers of rich's palette are the colours that `color_of` names."""
+    down = 1 if theme == "dark" else -1
+    numbers = scale.light_256 if theme == "light" else scale.dark_256
+    for sign in {level // abs(level) for level in scale.levels if level}:
+        levels = sorted((level for level in scale.levels if level * sign > 0), key=abs)
+        lightness = [lab(color_of(numbers[level - scale.lowest]))[0] for level in levels]
+        assert (down * np.diff(lightness) > 0).all()
+    for level in scale.levels:
+        style = rich_style(level, theme, scale, system="256")
+        if style.color and style.bgcolor:
+            letter, paper = (c.get_truecolor().hex for c in (style.color, style.bgcolor))
+            assert contrast(letter, paper) >= 4.5
+            assert paper == color_of(numbers[level - scale.lowest])
+
+
+@every_theme
+@every_scale
 def test_letters_are_legible_on_every_level(scale: Scale, theme: str) -> None:
     for level in scale.levels:
         paper = scale.background(level, theme) or PAPER[theme]
@@ -91,9 +110,14 @@ def test_contrast_is_that_of_the_standard() -> None:
 @every_theme
 @pytest.mark.parametrize("vision", VISIONS)
 def test_equal_levels_of_both_signs_differ_for_every_vision(vision: str, theme: str) -> None:
+    numbers = SIGNED.light_256 if theme == "light" else SIGNED.dark_256
     for level in range(2, 6):
-        below, above = (lab(SIGNED.background(s * level, theme), vision) for s in (-1, 1))
-        assert np.linalg.norm(below - above) >= 34.0
+        for colors in (
+            [SIGNED.background(sign * level, theme) for sign in (-1, 1)],
+            [color_of(numbers[5 + sign * level]) for sign in (-1, 1)],
+        ):
+            below, above = (lab(color, vision) for color in colors)
+            assert np.linalg.norm(below - above) >= 34.0
 
 
 def test_surprisal_is_measured_by_a_blind_guess() -> None:

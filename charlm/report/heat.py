@@ -38,6 +38,10 @@ class Scale:
     """Backgrounds on light paper."""
     dark: tuple[str, ...]
     """Backgrounds on dark paper."""
+    light_256: tuple[int, ...]
+    """Backgrounds of a light terminal with 256 colours, by their numbers; 0 is no colour."""
+    dark_256: tuple[int, ...]
+    """Backgrounds of a dark terminal with 256 colours."""
     light_16: tuple[str, ...]
     """Styles of a light terminal with 16 colours, whose shades are unknown."""
     dark_16: tuple[str, ...]
@@ -71,6 +75,8 @@ SURPRISAL = Scale(
     lowest=0,
     light=("", "#fff3d2", "#ffe3a0", "#fdca67", "#f7a931", "#e78100", "#ae5402", "#70330b"),
     dark=("", "#2c251a", "#43351f", "#5f4724", "#825c27", "#b77d29", "#e8a73d", "#ffdf93"),
+    light_256=(0, 230, 222, 215, 208, 172, 130, 88),
+    dark_256=(0, 235, 237, 94, 130, 172, 214, 222),
     light_16=("", "", *["black on bright_yellow"] * 2, *["black on yellow"] * 2,
               *["bright_white on red"] * 2),
     dark_16=("", "", *["yellow"] * 2, *["black on yellow"] * 2, *["black on bright_yellow"] * 2),
@@ -82,6 +88,8 @@ SIGNED = Scale(
            "#fbebdd", "#f9d0a8", "#f8a660", "#e27a2c", "#964818"),
     dark=("#68b2ee", "#2968a4", "#204b75", "#1d3650", "#1a252f", "",
           "#2f231a", "#4d341e", "#70431e", "#945721", "#f29d4b"),
+    light_256=(25, 68, 110, 153, 195, 0, 230, 223, 215, 172, 130),
+    dark_256=(75, 32, 24, 18, 17, 0, 235, 52, 94, 130, 215),
     light_16=(*["bright_white on blue"] * 2, *["black on bright_cyan"] * 2, "", "", "",
               *["black on bright_yellow"] * 2, *["black on yellow"] * 2),
     dark_16=(*["black on bright_cyan"] * 2, *["bright_white on blue"] * 2, "", "", "",
@@ -119,8 +127,8 @@ def rich_style(
 ) -> "Style":
     """Return the style of a level in a terminal; `system` is the `color_system` of its console.
 
-    With 256 colours, rich takes the nearest ones. With 16, whose shades are unknown, styles by name
-    are used. Negative levels are underlined from -2 on.
+    Terminals with few colours have scales of their own, since the nearest colours would neither
+    keep the hue nor the order of lightness. Negative levels are underlined from -2 on.
     """
     from rich.style import Style
 
@@ -130,8 +138,23 @@ def rich_style(
     if system in FEW_COLORS:
         styles = scale.light_16 if theme == "light" else scale.dark_16
         return Style.parse(f"{styles[level - scale.lowest]}{under}".strip() or "none")
+    if system == "256":
+        numbers = scale.light_256 if theme == "light" else scale.dark_256
+        number = numbers[level - scale.lowest]
+        letter = max((16, 231), key=lambda ink: contrast(color_of(ink), color_of(number)))
+        return Style.parse(f"color({letter}) on color({number}){under}")
     ink, paper = scale.letter(level, theme), scale.background(level, theme)
     return Style.parse(f"{ink} on {paper}{under}")
+
+
+def color_of(number: int) -> str:
+    """Return one of the 256 colours of terminals, from 16 on, as `#rrggbb`."""
+    if number >= 232:
+        channels = [8 + 10 * (number - 232)] * 3
+    else:
+        steps = (0, 95, 135, 175, 215, 255)
+        channels = [steps[(number - 16) // size % 6] for size in (36, 6, 1)]
+    return "#" + "".join(f"{channel:02x}" for channel in channels)
 
 
 def css_rules(scope: str = "") -> str:
