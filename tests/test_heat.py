@@ -1,11 +1,13 @@
 """Colours of the heat maps: steady lightness, legible letters, signs apart for any eyes."""
 
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
 from rich.style import Style
 
+from charlm.report.curves import RUN_COLOURS
 from charlm.report.heat import (
     FEW_COLORS,
     PAPER,
@@ -118,6 +120,14 @@ def test_equal_levels_of_both_signs_differ_for_every_vision(vision: str, theme: 
         ):
             below, above = (lab(color, vision) for color in colors)
             assert np.linalg.norm(below - above) >= 34.0
+
+
+@pytest.mark.parametrize("vision", VISIONS)
+def test_the_colours_of_runs_differ_for_every_vision(vision: str) -> None:
+    """Each pair by 17 in CIELAB, about seven times what can just be seen."""
+    places = [lab(color, vision) for color in RUN_COLOURS]
+    distances = [np.linalg.norm(one - other) for one, other in combinations(places, 2)]
+    assert min(distances) >= 17
 
 
 def test_surprisal_is_measured_by_a_blind_guess() -> None:

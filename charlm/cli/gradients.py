@@ -43,7 +43,7 @@ Lags = Annotated[
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of --compare. (default: 1)")]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", help="Save a picture as .svg, .png or .pdf (needs charlm[plot])."),
+    typer.Option("--out", help="Save a picture as .svg, .png or .pdf (needs matplotlib)."),
 ]
 
 

@@ -30,7 +30,7 @@ BESIDE = 7
 
 Runs = Annotated[
     list[str] | None,
-    typer.Argument(help="Runs or searches. (default: CHARLM_RUN, or the newest)"),
+    typer.Argument(metavar="RUN", help="Runs or searches. (default: CHARLM_RUN, or the newest)"),
 ]
 XAxis = Annotated[
     str | None,
@@ -51,7 +51,7 @@ YAxis = Annotated[
 Out = Annotated[
     Path | None,
     typer.Option(
-        "--out", help="Write a picture as .svg, .html, .png or .pdf (the last two: charlm[plot])."
+        "--out", help="Write a picture as .svg or .html, or through matplotlib as .png or .pdf."
     ),
 ]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Write all points as CSV.")]

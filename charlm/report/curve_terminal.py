@@ -21,7 +21,7 @@ from charlm.report.scale import lines, pieces, thinned
 MARKS = "●■▲◆○□△◇"
 """Marks of validations, in the order of the runs."""
 FEW = (
-    "bright_blue", "yellow", "green", "magenta", "red", "cyan", "bright_black", "bright_magenta",
+    "bright_blue", "yellow", "green", "magenta", "red", "bright_black", "cyan", "bright_magenta",
 )  # fmt: skip
 """Colours of the runs on a terminal with 16 colours."""
 KEY = "⠒"

@@ -14,9 +14,12 @@ from charlm.report.axes import FIGURES, X_AXES, Axis, Figure, RunLog, number_in
 from charlm.report.scale import Point, Scale, range_of
 
 RUN_COLOURS = (
-    "#2a78d2", "#c8601a", "#1f8f5f", "#a04fc0", "#8a7a10", "#d0407c", "#12889a", "#7a7a7a",
+    "#2a78d2", "#c8601a", "#0ea96d", "#5d44fc", "#df0043", "#7a7a7a", "#b14295", "#f136f0",
 )  # fmt: skip
-"""Colours of the runs, in order; each has a contrast of at least 3:1 to white and to #14161a."""
+"""Colours of the runs, in order.
+
+Each has a contrast of at least 3:1 to white and to #14161a, and all differ for every vision.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
