@@ -1,6 +1,7 @@
 """Hidden values: laws over every unit, document and cell, and what a user may ask for."""
 
 import math
+import pickle
 from dataclasses import asdict
 from functools import cache
 from itertools import accumulate
@@ -220,6 +221,16 @@ def test_a_unit_is_named_by_layer_and_number() -> None:
             unit_number(wrong, (3, 2))
     with pytest.raises(UsageError, match="expected one of h, c"):
         hidden.unit("1:0", "f")
+
+
+def test_a_copy_has_the_values_without_the_model() -> None:
+    """Process pools return copies, and a model's kernels cannot be copied."""
+    hidden = read_hidden(RUNS["stream"], "cat", ["f", "i"])
+    copy = pickle.loads(pickle.dumps(hidden))
+    assert_equal(copy, hidden)
+    np.testing.assert_array_equal(copy.unit("2:1"), hidden.signals["f"][1, :, 1])
+    with pytest.raises(UsageError, match="has no model; call top before"):
+        copy.top(2)
 
 
 def test_a_cell_without_a_signal_says_which_it_has() -> None:

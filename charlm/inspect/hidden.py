@@ -6,6 +6,7 @@ Karpathy et al. 2015, "Visualizing and Understanding Recurrent Networks".
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,11 +44,15 @@ class Hidden:
     """Number of units of each layer."""
     start: ModelState
     after: ModelState
-    run: Run = field(repr=False)
+    run: Run | None = field(repr=False)
+    """Run of the model; None in a copy, such as one from another process."""
 
     def __repr__(self) -> str:
         units = f"{sum(self.sizes):,} units in {len(self.sizes)} layers"
         return f"Hidden({len(self.tokens):,} tokens, {units}, signals {', '.join(self.signals)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "run": None}
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -55,12 +60,11 @@ class Hidden:
     def unit(self, name: str, signal: str | None = None) -> Array:
         """Return the values (N,) of a unit such as "2:8": layer 2, unit 8.
 
-        Layers count from 1, units from 0. The default signal is c, or h if c is not there. Raises
+        Layers count from 1, units from 0. The default signal is c, or else the first one. Raises
         UsageError for a unit or a signal that is not there.
         """
         layer, unit = unit_number(name, self.sizes)
-        usual = "c" if "c" in self.signals else "h"
-        signal = usual if signal is None else signal
+        signal = signal or next((name for name in ("c", *self.signals) if name in self.signals), "")
         check_choice(named("signals"), signal, self.signals)
         return self.signals[signal][layer - 1, :, unit]
 
@@ -68,9 +72,13 @@ class Hidden:
         """Return the likeliest tokens at each place, before it was read, the likeliest first.
 
         Both the ids and their probabilities have shape (N, count). Raises UsageError unless `count`
-        is 1 or more.
+        is 1 or more, and in a copy, which has no model.
         """
         check_count(named("top"), count, 1)
+        if self.run is None:
+            raise UsageError(
+                "a copy of hidden values has no model; call top before the copy is made"
+            )
         count = min(count, self.run.backend.vocab_size)
         size = len(self.tokens), count
         ids, chances = np.empty(size, np.int64), np.empty(size)
