@@ -242,7 +242,8 @@ def test_removed_runs_are_gone_and_others_stay(call: Call, searched: Path) -> No
     folder = searched.parent
     copied(folder / "whole", folder / "old")
     copied(folder / "whole", folder / "broken").joinpath(CONFIG).unlink()
-    assert call("runs", "rm", "old", "tuning", "broken", "--yes")[0] == 0
+    names = ("old", "tuning", "tuning/trial-000", "broken")
+    assert call("runs", "rm", *names, "--yes")[0] == 0
     assert sorted(entry.name for entry in folder.iterdir()) == ["whole"]
 
 

@@ -710,6 +710,11 @@ FAILURES = [
 ]
 
 
+def test_a_reason_of_several_lines_becomes_one() -> None:
+    error = hub.failure(Address(repository="me/x"), OSError("no route\nto host"))
+    assert "no route to host" in str(error)
+
+
 @pytest.mark.parametrize(("make", "status", "words"), FAILURES)
 def test_every_failure_is_one_line(
     call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch, make, status: int, words: str

@@ -51,7 +51,8 @@ def remove_runs(
     for a run that is being trained.
     """
     folder = checkpoints_folder(Path(checkpoints) if checkpoints else None)
-    paths = list(dict.fromkeys(own_run(name, folder) for name in names))
+    named = list(dict.fromkeys(own_run(name, folder) for name in names))
+    paths = [path for path in named if not set(path.parents) & set(named)]  # trials go with theirs
     for path in paths:
         lock_run(path).release()  # refuse before anything is removed
     if confirm and not confirm(paths, sum(map(disk_space, paths))):
