@@ -190,8 +190,9 @@ def test_an_alternative_is_picked_by_its_number(model: Model) -> None:
     lines = notes(prompt, "/alt 3")
     third = prompt.session.next(3)[2]
     assert "%" in lines[2]
-    enter(prompt, "3")
+    shown = enter(prompt, "3")
     assert prompt.session.place.tokens[-1].id == third.id
+    assert shown == prompt.session.place.tokens[-1].text
     enter(prompt, "/undo", "/alt", "x", "3")
     assert prompt.session.text.endswith("3")
 

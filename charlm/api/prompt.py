@@ -1,7 +1,7 @@
 """Prompt of `charlm play`: lines that a person types, and what they do to the session."""
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,8 @@ class Prompt:
         if line.startswith("/") and not line.startswith("//"):
             return self._command(line)
         if line.strip() in choices:
-            return self._continue(self.session.picked(choices[line.strip()]))
+            place = self.session.picked(choices[line.strip()])
+            return self._continue(place, picked=True)
         return self._continue(self.session.typed(line[line.startswith("//") :]))
 
     def _more_lines(self, line: str) -> str | None:
@@ -78,23 +79,26 @@ class Prompt:
         text, self._lines = "\n".join(self._lines), None
         return text
 
-    def _continue(self, place: Place) -> Shown:
-        """Name the unknown tokens of what was typed, then continue."""
-        typed = place.tokens[len(self.session.place.tokens) :]
+    def _continue(self, place: Place, *, picked: bool = False) -> Shown:
+        """Name the unknown tokens of what was typed, or show what was picked; then continue."""
+        before = self.session.place
+        typed = place.tokens[len(before.tokens) :]
         if unknown := [token.text.strip(" ") or " " for token in typed if token.id == UNK]:
             yield unknown_note("text", unknown)
-        yield from self._valued(place, self.session.continued(place))
+        if picked:
+            yield from self._valued(before, typed)
+        with contextlib.closing(self.session.continued(place)) as tokens:
+            yield from self._valued(place, tokens)
 
-    def _valued(self, place: Place, tokens: Generator[Token, None, None]) -> Iterator[Token]:
+    def _valued(self, place: Place, tokens: Iterable[Token]) -> Iterator[Token]:
         """Yield the tokens after a place, with the values of the unit that was chosen."""
-        if self._unit is None:
-            yield from tokens
-            return
-        self._unit.begin(place.start)
-        with contextlib.closing(tokens):
-            for token in tokens:
+        if self._unit is not None:
+            self._unit.begin(place.start)
+        for token in tokens:
+            if self._unit is not None:
                 (value,) = self._unit.read([token.id])
-                yield replace(token, value=value / self._full)
+                token = replace(token, value=value / self._full)
+            yield token
 
     def _tokens(self) -> Sequence[Token]:
         """Return the tokens of the text, with the values of the unit that was chosen."""
@@ -121,7 +125,8 @@ class Prompt:
         seed = _whole("seed", rest, 0) if rest else fresh_seed()
         yield f"seed {seed}"
         place = self.session.turns[-1].typed
-        yield from self._valued(place, self.session.again(seed))
+        with contextlib.closing(self.session.again(seed)) as tokens:
+            yield from self._valued(place, tokens)
 
     def _undo(self, rest: str) -> Shown:
         del rest
@@ -143,7 +148,7 @@ class Prompt:
         tokens = self.session.next(top)
         self._choices = {str(place): token.id for place, token in enumerate(tokens, start=1)}
         for place, token in enumerate(tokens, start=1):
-            yield f"{place:3}  {100 * token.probability:5.1f} %  {visible(token.token)}"
+            yield f"{place:3}  {100 * token.probability:6.2f} %  {visible(token.token)}"
         yield "a number picks one"
 
     def _set(self, rest: str) -> Shown:
