@@ -28,6 +28,14 @@ class HeatText(NamedTuple):
     vocab_size: int
 
 
+class UnitText(NamedTuple):
+    """Text in pieces, which a notebook colours by the values of a unit such as "2:8 c"."""
+
+    pieces: Sequence[str]
+    values: Sequence[float]
+    unit: str
+
+
 class Listing(list[T]):
     """List of results of one kind. Subclasses define the columns in `rows`."""
 
@@ -36,7 +44,7 @@ class Listing(list[T]):
         return [dict(vars(item)) for item in self]
 
     def shown_rows(self) -> Sequence[Mapping[str, Any]]:
-        """Return the rows that notebooks show; a value may be a `HeatText`."""
+        """Return the rows that notebooks show; a value may be a `HeatText` or `UnitText`."""
         return self.rows()
 
     def to_pandas(self) -> Any:

@@ -15,11 +15,13 @@ from charlm.api.model import Model
 from charlm.cli import guide
 from charlm.listing import HeatText, Part
 from charlm.report import notebook
-from charlm.report.heat import SURPRISAL, surprisal_level
+from charlm.report.heat import SIGNED, SURPRISAL, signed_level, surprisal_level
+from charlm.report.inside import full_value
 from charlm.report.notebook import table_html
 from charlm.units import bits
 
 TEXT = 'The <b>old</b> dog\n said "so" & ran\x1b[31m.'
+QUOTE = '"Seven old dogs rest here," said Tess.'
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,23 @@ def test_words_are_coloured_with_the_blanks_before_them(model: Model) -> None:
     assert texts[-2:] == ["The", " dog"]
     words = Page(model.words([TEXT])._repr_html_())
     assert [text for text, _ in words.spans] == TEXT.replace("\x1b", "\\x1b").split()
+
+
+def test_a_text_is_coloured_by_a_unit(model: Model) -> None:
+    """Each piece has the level of its value; the quote unit changes its sign at quotes."""
+    hidden = model.hidden(QUOTE)
+    shown = hidden.show("2:8")
+    values = hidden.unit("2:8")
+    assert [value for _, value in shown] == values.tolist()
+    page = Page(shown._repr_html_())
+    assert "".join(text for text, _ in page.spans) == QUOTE
+    full = full_value(values.tolist())
+    names = [SIGNED.css_class(signed_level(value / full)) for value in values]
+    assert [name for _, name in page.spans] == names
+    assert {name[:1] for name in names} >= {"n", "p"}
+    assert [*shown.rows()[0]] == ["piece", "2:8 c"]
+    assert [*hidden.show("2:8", "h").rows()[0]] == ["piece", "2:8 h"]
+    assert "<span" not in model.hidden("").show("1:0")._repr_html_()
 
 
 def test_text_without_scores_of_parts_has_no_colour(model: Model) -> None:

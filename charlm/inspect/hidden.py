@@ -4,7 +4,7 @@ Karpathy et al. 2015, "Visualizing and Understanding Recurrent Networks".
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from charlm.inference.likelihood import window_length
 from charlm.inference.samplers import likeliest, probabilities
 from charlm.inference.states import ModelState, state_after
 from charlm.inspect.text_tokens import reordered, text_tokens
+from charlm.listing import Listing, UnitText
 from charlm.runs.run import Run, model_settings
 from charlm.text.tokenizers.tokenizer_json import EOS
 
@@ -64,9 +65,22 @@ class Hidden:
         UsageError for a unit or a signal that is not there.
         """
         layer, unit = unit_number(name, self.sizes)
+        signal = self._signal(signal)
+        return self.signals[signal][layer - 1, :, unit]
+
+    def _signal(self, signal: str | None) -> str:
+        """Return a signal that is there, by default the usual one."""
         signal = signal or next((name for name in ("c", *self.signals) if name in self.signals), "")
         check_choice(named("signals"), signal, self.signals)
-        return self.signals[signal][layer - 1, :, unit]
+        return signal
+
+    def show(self, name: str, signal: str | None = None) -> "UnitValues":
+        """Return the pieces with the values of a unit; a notebook colours the text by them.
+
+        The arguments are as in `unit`.
+        """
+        values = self.unit(name, signal).tolist()
+        return UnitValues(zip(self.pieces, values, strict=True), f"{name} {self._signal(signal)}")
 
     def top(self, count: int = 5) -> tuple[Ids, NDArray[np.float64]]:
         """Return the likeliest tokens at each place, before it was read, the likeliest first.
@@ -95,6 +109,23 @@ class Hidden:
                 table[span] = np.concatenate([first, later[:-1]])
             best = own[0][-1:], own[1][-1:]
         return reordered(self.run, ids), reordered(self.run, chances)
+
+
+class UnitValues(Listing[tuple[str, float]]):
+    """Pieces of a text, each with the value of one unit, such as "2:8 c", after it."""
+
+    def __init__(self, pairs: Iterable[tuple[str, float]], unit: str) -> None:
+        super().__init__(pairs)
+        self.unit = unit
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the piece and the value of each token."""
+        return [{"piece": piece, self.unit: value} for piece, value in self]
+
+    def shown_rows(self) -> list[dict[str, Any]]:
+        """See `Listing.shown_rows`."""
+        pieces, values = zip(*self, strict=True) if self else ((), ())
+        return [{f"unit {self.unit}": UnitText(pieces, values, self.unit)}]
 
 
 def unit_number(name: str, sizes: Sequence[int]) -> tuple[int, int]:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from charlm.files.escapes import escape_controls, escape_unprintable
-from charlm.listing import HeatText, Part
-from charlm.report.heat import SURPRISAL, css_rules, surprisal_level
+from charlm.listing import HeatText, UnitText
+from charlm.report.heat import SIGNED, SURPRISAL, Scale, css_rules, signed_level, surprisal_level
+from charlm.report.inside import full_value
 from charlm.report.text import number
 from charlm.runs.card import run_facts
 from charlm.runs.layout import home, read_record
@@ -22,7 +23,7 @@ DARK_PAGES = ('[data-jp-theme-light="false"]', '[theme="dark"]', ".vscode-dark")
 
 
 def table_html(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the first rows as a table; a cell is a plain value or a `HeatText`."""
+    """Return the first rows as a table; a cell is a plain value, `HeatText` or `UnitText`."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
     lines = ["".join(_cell(row.get(name)) for name in columns) for row in rows[:SHOWN_ROWS]]
@@ -31,7 +32,11 @@ def table_html(rows: Sequence[Mapping[str, Any]]) -> str:
         lines.append(f'<td colspan="{len(columns)}">{more}</td>')
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    heated = any(isinstance(value, HeatText) for row in rows[:SHOWN_ROWS] for value in row.values())
+    heated = any(
+        isinstance(value, HeatText | UnitText)
+        for row in rows[:SHOWN_ROWS]
+        for value in row.values()
+    )
     return f'<div class="charlm-heat">{_style()}{table}</div>' if heated else table
 
 
@@ -57,8 +62,8 @@ def model_html(path: Path, mixture: object = None) -> str:
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, HeatText):
-        return f'<td style="text-align: left; white-space: pre-wrap">{_heat(value)}</td>'
+    if isinstance(value, HeatText | UnitText):
+        return f'<td style="text-align: left; white-space: pre-wrap">{_colored(value)}</td>'
     if isinstance(value, float):
         return f'<td style="text-align: right">{value:.6g}</td>'
     text = "" if value is None else str(value)
@@ -67,19 +72,31 @@ def _cell(value: Any) -> str:
     return f'<td style="text-align: {side}; white-space: pre">{shown}</td>'
 
 
-def _heat(heat: HeatText) -> str:
-    spans = [_span(part, heat.vocab_size) for part in heat.parts[:SHOWN_PARTS]]
-    left = len(heat.parts) - SHOWN_PARTS
+def _colored(text: HeatText | UnitText) -> str:
+    """Return the parts of a text in colours, each with its figure for a pointer."""
+    if isinstance(text, HeatText):
+        spans = [
+            _span(
+                part.text, SURPRISAL, surprisal_level(part.bits, text.vocab_size), "bits", part.bits
+            )
+            for part in text.parts[:SHOWN_PARTS]
+        ]
+    else:
+        full = full_value(text.values)
+        pairs = zip(text.pieces[:SHOWN_PARTS], text.values, strict=False)
+        spans = [
+            _span(piece, SIGNED, signed_level(value / full), text.unit, value)
+            for piece, value in pairs
+        ]
+    left = len(text[0]) - SHOWN_PARTS
     return "".join(spans) + (f" … {left:,} more" if left > 0 else "")
 
 
-def _span(part: Part, vocab_size: int) -> str:
-    """Return a part of a text with its colour, and its bits for a pointer."""
-    level = surprisal_level(part.bits, vocab_size)
-    shown = html.escape(escape_controls(part.text))
-    name = SURPRISAL.css_class(level)
+def _span(text: str, scale: Scale, level: int, about: str, figure: float) -> str:
+    name = scale.css_class(level)
     marked = f' class="{name}"' if name else ""
-    return f'<span{marked} title="{part.bits:.2f} bits">{shown}</span>'
+    shown = html.escape(escape_controls(text))
+    return f'<span{marked} title="{figure:.2f} {html.escape(about)}">{shown}</span>'
 
 
 def _style() -> str:
