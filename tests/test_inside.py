@@ -288,7 +288,7 @@ def test_a_picture_is_saved(call: Call, here: Path) -> None:
         (["a", "--by", "line"], "--by is 'line'; expected one of token, word"),
         (["a", "--csv", "--json"], "--csv and --json were both given"),
         (["a", "--signal", "c"], "--signal has no effect without --unit"),
-        (["a", "--unit", "9:9"], "--unit is '9:9'; expected a layer and a unit, 1:0 to 2:175"),
+        (["a", "--unit", "9:9"], "a layer and a unit, 1:0 to 2:175. Find some with --find"),
         (["a", "--unit", "1:1", "--signal", "q"], "is 'q'; expected one of h, c, i, f, g, o"),
         (["--find", "(", "--csv"], "'(' is not a regular expression"),
         (["a", "--find", "a", "--svg", "a.svg"], "--find with --svg"),

@@ -75,7 +75,7 @@ MAX_FILE = 20_000
 
 
 @Takes(
-    text=("text", "file", "find"),
+    text=("text", "file", "find_units"),
     purpose="Look into it",
     literal="text",
     option=("To look into a text, give it as an argument or with", "--file"),
@@ -87,7 +87,7 @@ def inside(
     top: Top = None,
     unit: Unit = None,
     signals: Signals = None,
-    find: Find = None,
+    find_units: Find = None,
     other: Other = None,
     html: Html = None,
     svg: Svg = None,
@@ -112,7 +112,7 @@ def inside(
         raise UsageError("--csv and --json were both given; expected one of them")
     if text is not None and file:
         raise UsageError("a text and --file were both given; expected one of them")
-    if find is not None and svg:
+    if find_units is not None and svg:
         raise UsageError("--find with --svg, which shows a text; expected --html. Leave out one")
     shown = {"--by word": by == "word", "--with": other, "--top": top, "--unit": unit}
     _check_together({flag for flag, value in shown.items() if value}, html=html is not None)
@@ -120,16 +120,16 @@ def inside(
         text = read_text(file)
     elif text and is_file(Path(text)):
         say(f"{text} is read as a text; to read the file: {command('inside', '--file', text)}")
-    if text is None and (find is None or html):
+    if text is None and (find_units is None or html):
         raise UsageError("no text; expected one as an argument, with --file, or - for stdin")
-    options.check_meant({"--signal"} if signals and not (unit or find) else set(), "--unit")
+    options.check_meant({"--signal"} if signals and not (unit or find_units) else set(), "--unit")
     model = options.open_model(run, checkpoints, engine, weights)
     chosen = [name.strip() for name in signals.split(",")] if signals else []
     matches = None
-    if find is not None:
-        matches = model.find_units(find, text, top=top or 10, signals=chosen or None)
+    if find_units is not None:
+        matches = model.find_units(find_units, text, top=top or 10, signals=chosen or None)
     if matches is not None and not html:
-        _write_matches(find or "", matches, as_csv=as_csv, as_json=as_json)
+        _write_matches(find_units or "", matches, as_csv=as_csv, as_json=as_json)
         return
     text = text or ""
     _check_length(text, shown=not (as_csv or as_json), file=html or svg)
@@ -138,7 +138,7 @@ def inside(
         model,
         text,
         by=by,
-        top=(5 if html else 0) if top is None or find else top,
+        top=(5 if html else 0) if top is None or find_units else top,
         units=unit or [],
         signals=chosen,
         other=options.open_model(other, checkpoints, engine, weights) if other else None,
@@ -146,7 +146,7 @@ def inside(
     if html:
         from charlm.report.page.page import page_html
 
-        _save(html, page_html(api.inside.page_data(model, result, find or "", matches)))
+        _save(html, page_html(api.inside.page_data(model, result, find_units or "", matches)))
     if svg:
         from charlm.report.inside import heats
         from charlm.report.inside_files import svg_picture

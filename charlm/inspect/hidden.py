@@ -136,7 +136,7 @@ def unit_number(name: str, sizes: Sequence[int]) -> tuple[int, int]:
     if not 1 <= layer <= len(sizes) or unit >= sizes[layer - 1]:
         raise UsageError(
             f"{named('unit')} is {name!r}; expected a layer and a unit, {last}. "
-            "Find some with find_units"
+            f"Find some with {named('find_units')}"
         )
     return layer, unit
 
