@@ -6,8 +6,7 @@ import platform
 import shutil
 from datetime import datetime
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from charlm.commands import command
 from charlm.errors import EnvironmentFailure, RunError, UsageError
@@ -17,11 +16,14 @@ from charlm.runs import layout
 from charlm.runs.locate import fresh_run_folder, is_ngram_run, is_run
 from charlm.runs.pair import BACKWARD
 
+if TYPE_CHECKING:  # a list of runs needs no locks of its own, and is shown at once
+    from filelock import FileLock
+
 MAX_NAME = 200
 """Bytes of a run's name: file systems allow 255, and temporary names are longer."""
 
 
-def new_folder(folder: Path, name: str | None, corpus_name: str) -> tuple[Path, FileLock]:
+def new_folder(folder: Path, name: str | None, corpus_name: str) -> "tuple[Path, FileLock]":
     """Create and lock the folder of a new run; without a name, it is named by text and time.
 
     Raises EnvironmentFailure or, if the name is taken, RunError.
@@ -35,7 +37,7 @@ def new_folder(folder: Path, name: str | None, corpus_name: str) -> tuple[Path, 
     return path, lock_run(path)
 
 
-def _reused(folder: Path, name: str) -> FileLock:
+def _reused(folder: Path, name: str) -> "FileLock":
     """Lock and clear a folder whose run was never started."""
     lock = lock_run(folder / name)
     try:
@@ -168,8 +170,10 @@ def check_writable(folder: Path) -> None:
         raise EnvironmentFailure(f"{folder} has {free >> 20} MB free; expected at least 10 MB")
 
 
-def lock_run(path: Path) -> FileLock:
+def lock_run(path: Path) -> "FileLock":
     """Lock a run through the operating system. Raises EnvironmentFailure if it is locked."""
+    from filelock import FileLock, Timeout
+
     lock = FileLock(str(path / ".lock"), thread_local=False)  # any thread may release it
     owner = path / ".owner"
     try:
@@ -198,6 +202,8 @@ def is_training(path: Path) -> bool:
     try:
         import fcntl
     except ImportError:  # Windows
+        from filelock import FileLock, Timeout
+
         lock = FileLock(str(path / ".lock"))
         try:
             lock.acquire(timeout=0)
