@@ -99,6 +99,16 @@ def test_the_status_follows_a_run_to_its_end(folder: Path) -> None:
     assert row(folder, "new").status == "interrupted"
 
 
+def test_a_run_that_is_about_to_begin_is_not_broken(folder: Path) -> None:
+    """Its record is written last; without a process it never began."""
+    (folder / "whole" / RECORD).unlink()
+    lock = lock_run(folder / "whole")
+    assert row(folder, "whole").status == "training now"
+    lock.release()
+    assert row(folder, "whole").status == BROKEN
+    assert api.runs.remove_runs(["whole"]) == [Path("checkpoints/whole")]
+
+
 def test_a_lock_of_a_process_that_has_ended_is_not_tried(folder: Path) -> None:
     """Since a process that takes it at that moment would fail."""
     path = folder / "whole"

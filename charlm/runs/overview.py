@@ -180,6 +180,8 @@ def _described(
         config = layout.read_config(path)
         record = _record(path)
     except (RunError, OSError) as error:
+        if layout.RECORD not in times and is_training(path):  # about to begin
+            return about(status=TRAINING)
         return about(status=BROKEN, problem=_short_problem(path, error))
     network = layout.kind_of(config) == layout.NETWORK
     ngrams, results = record.get("ngrams"), record.get("results") or {}
