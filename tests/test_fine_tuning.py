@@ -348,9 +348,12 @@ def test_flags_of_fine_tuning_need_a_run(here: Path, call: Call) -> None:
 def test_vocabularies_that_cannot_grow_are_kept(folder: Path) -> None:
     trained(new_run(folder, OLD, unit="byte", name="bytes"))
     trained(new_run(folder, OLD, mixture=2, name="mixed"))
+    write_logit_scale(folder / "mixed", 0.9)
     for name in ("bytes", "mixed"):
         session = new_run(folder, NEW, parent=name)
         session.lock.release()
+        lost = any("the calibration of run mixed (logits" in note for note in session.warnings)
+        assert lost == (name == "mixed")
         size = read_config(folder / name)["vocab_size"]
         assert len(session.dataset.vocabulary) == size
         with pytest.raises(UsageError, match=r"vocabulary grow with .*; expected keep for run"):

@@ -93,6 +93,8 @@ def shortened(arguments: list[str]) -> list[str]:
     if verb == "train":
         for at in [i for i, word in enumerate(arguments) if word in LENGTHS][::-1]:
             del arguments[at : at + 2]
+        if "--from" in arguments:  # the sizes are those of the run
+            return [*arguments, *(f for f in TINY if not f.startswith(LENGTHS) or "steps" in f)]
         if "--resume" not in arguments:
             return [*arguments, *TINY]
     extra = {
@@ -187,7 +189,7 @@ def test_the_readme_lists_every_command_and_page() -> None:
     verbs |= {group.typer_instance.info.name for group in app.registered_groups}
     rows = re.findall(r"^\| (`charlm [^|]+) \|", README, re.MULTILINE)
     assert set(re.findall(r"`charlm (\w+)`", " ".join(rows))) == verbs
-    assert set(re.findall(r"\]\(charlm/guide/(\w+)\.md\)", README)) == set(pages.page_names())
+    assert set(re.findall(r"\]\(charlm/guide/([\w-]+)\.md\)", README)) == set(pages.page_names())
 
 
 def test_every_path_of_the_tree_exists() -> None:

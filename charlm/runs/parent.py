@@ -66,6 +66,17 @@ class Parent:
         return old_logit_scale(self.path / layout.WEIGHTS) if scale is None else float(scale)
 
     @property
+    def lost_calibration(self) -> str:
+        """Warning that the calibration has no place in the weights, or ""."""
+        model, scale = self.settings.model, self.logit_scale
+        if scale == 1.0 or not (model.adaptive_softmax or model.mixture > 1):
+            return ""
+        return (
+            f"the calibration of run {self.name} (logits times {scale:.3f}) is left out, since its "
+            "output layer has no place for it; calibration at the end makes up for it"
+        )
+
+    @property
     def obstacle(self) -> str:
         """Reason why the vocabulary cannot grow, or ""."""
         model, spec = self.settings.model, self.vocabulary.spec

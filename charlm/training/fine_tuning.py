@@ -36,7 +36,7 @@ from charlm.training.calibrating import best_backend
 if TYPE_CHECKING:
     from charlm.training.session import Session
 
-MAX_OLD_TOKENS = 200_000
+MAX_OLD_TOKENS = 20_000
 """Tokens of the parent's validation text on which forgetting is measured."""
 UNSEEN = 0.5
 """Occurrences that an entry counts as having at least, so that it keeps some probability."""

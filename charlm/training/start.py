@@ -156,6 +156,7 @@ def plan_run(
     checked(settings)
     settings = replace(settings, vocabulary=dataset.vocabulary.settings)
     vectors, warnings = None, list(dataset.warnings)
+    warnings += [parent.lost_calibration] if parent and parent.lost_calibration else []
     if settings.training.vectors:
         with phase("reading the vectors"):
             vectors = pretrained.find_vectors(Path(settings.training.vectors), dataset.vocabulary)
