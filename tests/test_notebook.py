@@ -13,6 +13,7 @@ from waiting import PATIENCE
 import charlm
 from charlm.api.model import Model
 from charlm.cli import guide
+from charlm.inspect import find_units
 from charlm.listing import HeatText, Part
 from charlm.report import notebook
 from charlm.report.heat import SIGNED, SURPRISAL, signed_level, surprisal_level
@@ -165,8 +166,11 @@ def cells() -> list[str]:
     return ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"]
 
 
-def test_every_cell_of_the_notebook_runs(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_every_cell_of_the_notebook_runs(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each prints something, or shows a result as HTML."""
+    monkeypatch.setattr(find_units, "SEARCH_TOKENS", 1000)
     names: dict[str, object] = {}
     for cell in cells():
         tree = ast.parse(cell.replace("steps=60", "steps=2"))
