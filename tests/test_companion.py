@@ -1,6 +1,7 @@
 """The n-gram companion that training fits: figures, files, and when there is none."""
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -9,13 +10,16 @@ import pytest
 from helpers import Call, started
 
 import charlm
+from charlm.backends.mixed import mixed_nats
 from charlm.errors import EnvironmentFailure
-from charlm.inference.adapt.mixture import fitted_weights
+from charlm.files.atomic import json_bytes
 from charlm.inference.likelihood import text_nats
+from charlm.inference.samplers import log_probabilities
 from charlm.ngrams.kneser_ney import fit
 from charlm.runs.layout import COMPANION, read_config, read_record, write_record
 from charlm.runs.run import load_run
 from charlm.runs.verify import verify_run
+from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.training import companion
 from charlm.training.plan import constants
 from charlm.training.records import FinishedRecord
@@ -45,10 +49,18 @@ def test_its_figures_are_those_of_the_validation_text(tmp_path: Path) -> None:
     assert found.order == 3
     assert found.network_nats_per_token == pytest.approx(record.valid.nats_per_token, rel=1e-6)
     assert found.ngram_nats_per_token == pytest.approx(nats[1].mean(), rel=1e-6)
-    assert found.weight == pytest.approx(fitted_weights(nats)[1], abs=1e-5)
+    config = read_config(tmp_path / "x" / COMPANION)
+    by_length = np.array(config["mixture_by_length"])
+    assert found.weight == pytest.approx(by_length[model.text_lengths(valid.ids)].mean())
     assert mixed.mixture.weights == pytest.approx((1 - found.weight, found.weight), abs=1e-12)
     both = text_nats(mixed.run.backend, valid).mean()
     assert found.mixture_nats_per_token == pytest.approx(both, rel=1e-6)
+    logits = run.scaled(config["mixture_scale"]).backend
+    lengths = by_length[model.text_lengths(valid.ids)]
+    by_hand = mixed_nats(
+        [text_nats(logits, valid), model.text_nats(valid.ids)], np.stack([1 - lengths, lengths])
+    )
+    assert both == pytest.approx(by_hand.mean(), rel=1e-6)
     assert both <= min(found.network_nats_per_token, found.ngram_nats_per_token) + 1e-6
     assert found.bytes == (tmp_path / "x" / "ngram" / "ngrams.safetensors").stat().st_size
 
@@ -71,7 +83,7 @@ def test_it_is_fitted_by_default_and_reported_everywhere(
     assert call("verify", "--run", "x")[0] == 0
     for verb in (["score", "abc"], ["sample", "--seed", "1"], ["next", "ab"]):
         status, _, err = call(*verb, "--run", "x", "--with", "ngram")
-        assert (status, "ngram (weights recorded in training)" in err) == (0, True), err
+        assert (status, "ngram (weights recorded in training; means" in err) == (0, True), err
 
 
 @pytest.mark.parametrize("changes", [{"ngram": 0}, {"valid_fraction": 0}])
@@ -194,6 +206,39 @@ def test_each_half_of_a_pair_has_its_own(tmp_path: Path) -> None:
     assert same[1]["model"]["direction"] == "backward"
 
 
+def test_weights_that_do_not_fit_the_n_grams_are_fitted_again(tmp_path: Path) -> None:
+    """A companion of an older version has one weight, which is used as before."""
+    finished(tmp_path, ngram=3)
+    own = tmp_path / "x" / COMPANION
+    config = read_config(own) | {"mixture_by_length": [0.9, 0.5, 0.25], "mixture_scale": 2.0}
+    short = config | {"mixture_by_length": config["mixture_by_length"][:-1]}
+    older = {k: v for k, v in config.items() if k not in ("mixture_by_length", "mixture_scale")}
+    cases = {
+        "recorded in training; means": config,
+        "fitted on": short,
+        "recorded in training)": older,
+    }
+    for origin, content in cases.items():
+        (own / "config.json").write_bytes(json_bytes(content | {"mixture_weight": 0.25}))
+        mixed = charlm.load(str(tmp_path / "x"), with_="ngram")
+        assert origin in str(mixed.mixture)
+        assert len(mixed.mixture.mixing.by_length) == (0 if content is older else 3)
+        again = pickle.loads(pickle.dumps(mixed))
+        assert again.mixture.mixing == mixed.mixture.mixing
+        assert again.score("abc")[0].tally.nats == mixed.score("abc")[0].tally.nats
+    (own / "config.json").write_bytes(json_bytes(config))
+    mixed, run = charlm.load(str(tmp_path / "x"), with_="ngram"), load_run(tmp_path / "x")
+    inputs, both = np.full((1, 1), EOS), mixed.run.backend
+    rows = [
+        log_probabilities(factor * backend.logits(inputs, backend.initial_state(1))[0])
+        for factor, backend in ((2.0, run.backend), (1.0, load_run(own).backend), (1.0, both))
+    ]
+    network, ngrams, mixture = np.exp(rows)  # one token is known
+    assert mixture == pytest.approx(0.5 * network + 0.5 * ngrams, abs=1e-6)
+    given = charlm.load(str(tmp_path / "x"), with_="ngram=0.3").mixture
+    assert (given.weights, given.mixing.by_length) == ((0.7, 0.3), ())
+
+
 # Evaluation
 
 
@@ -209,7 +254,7 @@ def test_eval_shows_network_n_grams_and_mixture(call: Call, tmp_path: Path) -> N
     assert list(one) == ["valid", half, f"{half}, 3-gram", f"{half}, mixture"]
     for name in one:
         assert one[name]["nats"] == pytest.approx(two[name]["nats"], rel=1e-6)
-    assert "(weights fitted on the first half of valid)" in fitted[2]
+    assert "(weights fitted on the first half of valid; means" in fitted[2]
     run = load_run(tmp_path / "x")
     valid = np.asarray(run.kept("valid").ids)
     model, _ = fit(np.asarray(run.kept("train").ids), len(run.vocabulary), 3)

@@ -12,11 +12,13 @@ from charlm.backends.interface import Entries, Ids, Logits, Nats, State
 from charlm.backends.kernel_library import variants
 from charlm.backends.mixed import MixedBackend, mixed_nats
 from charlm.backends.native import NativeBackend
+from charlm.backends.ngram_backend import NgramBackend
 from charlm.backends.numpy_backend import NumpyBackend
 from charlm.backends.weights import weights_from
 from charlm.inference.generation import generate, read_prompt
 from charlm.inference.likelihood import document_nats, stream_nats
 from charlm.inference.samplers import log_probabilities
+from charlm.ngrams.kneser_ney import fit
 from charlm.nn.model import saved_tensors
 from charlm.runs.mixtures import parse_member
 from charlm.text.tokenizers.tokenizer_json import EOS
@@ -234,3 +236,64 @@ def test_a_weight_follows_the_last_sign_of_equality() -> None:
     assert parse_member("ngram") == ("ngram", None)
     assert parse_member("a=b/run=0.25") == ("a=b/run", 0.25)
     assert parse_member("lr=fast") == ("lr=fast", None)
+
+
+# Weights by the length of the context that n-grams know
+
+BY_LENGTH = (0.9, 0.6, 0.3, 0.05)
+
+
+def known_length(train: list[int], history: list[int]) -> int:
+    """Return the length, up to 3, of the longest end of a history that the training text has.
+
+    A token alone is always known.
+    """
+    text = [EOS, *train]
+    ends = [text[place : place + length] for length in (2, 3) for place in range(len(text))]
+    return max([1, *(n for n in (2, 3) if n <= len(history) and history[-n:] in ends)])
+
+
+def test_weights_by_length_depend_on_the_history_only() -> None:
+    """So every distribution sums to 1, and has the nats of each target."""
+    draws = np.random.default_rng(8)
+    train = draws.integers(2, V, 25)  # few of the contexts below are known
+    ids = np.concatenate([[EOS], draws.integers(2, V, 30)])
+    own, ngrams = plain(), NgramBackend(fit(train, V, 4)[0])
+    mixed = MixedBackend([own, ngrams], (0.5, 0.5), BY_LENGTH)
+    inputs, targets = ids[:-1, None], ids[1:, None]
+    nats, _ = mixed.nats(inputs, targets, mixed.initial_state(1))
+    rows, _ = mixed.distribution(inputs, mixed.initial_state(1))
+    lengths = set()
+    for step in range(len(inputs)):
+        history = ids[: step + 1].tolist()
+        lengths.add(length := known_length(train.tolist(), history))
+        pair = [
+            member.logits(inputs[: step + 1], member.initial_state(1))[0]
+            for member in (own, ngrams)
+        ]
+        left, right = (np.exp(log_probabilities(logits)) for logits in pair)
+        expected = (1.0 - BY_LENGTH[length]) * left[0] + BY_LENGTH[length] * right[0]
+        logits, _ = mixed.logits(inputs[: step + 1], mixed.initial_state(1))
+        assert np.exp(logits[0]) == pytest.approx(expected, abs=1e-6)
+        assert np.exp(rows[step, 0]) == pytest.approx(expected, abs=1e-6)
+        assert nats[step, 0] == pytest.approx(-np.log(expected[targets[step, 0]]), abs=1e-5)
+        assert expected.sum() == pytest.approx(1.0, abs=1e-9)
+    assert lengths == {1, 2, 3}
+
+
+@settings(max_examples=8)
+@given(cut=st.integers(1, 11), count=st.integers(1, 5))
+def test_neither_pieces_nor_the_batch_matter_to_weights_by_length(cut: int, count: int) -> None:
+    mixed = MixedBackend([plain(), NgramBackend(fit(IDS[:60], V, 4)[0])], (0.5, 0.5), BY_LENGTH)
+    inputs, targets = columns(count)
+    entries = np.arange(V) < 3
+    whole, masses, _ = mixed.masses(inputs, targets, entries, mixed.initial_state(count))
+    _, state = mixed.nats(inputs[:cut], targets[:cut], mixed.initial_state(count))
+    rest, rest_masses, _ = mixed.masses(inputs[cut:], targets[cut:], entries, state)
+    assert rest == pytest.approx(whole[cut:], abs=1e-6)
+    assert rest_masses == pytest.approx(masses[cut:], abs=1e-6)
+    for row in range(count):
+        alone, _ = mixed.nats(inputs[:, [row]], targets[:, [row]], mixed.initial_state(1))
+        assert alone[:, 0] == pytest.approx(whole[:, row], abs=1e-6)
+    rows, _ = mixed.distribution(inputs, mixed.initial_state(count))
+    assert np.exp(rows[..., :3]).sum(axis=2) == pytest.approx(np.exp(masses), abs=1e-5)

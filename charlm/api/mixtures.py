@@ -6,16 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from charlm.backends.interface import Nats
-from charlm.backends.mixed import mixed_nats
 from charlm.backends.ngram_backend import NgramBackend
 from charlm.errors import UsageError
-from charlm.inference.adapt.mixture import fitted_weights
 from charlm.inference.likelihood import tally, text_nats
 from charlm.ngrams.kneser_ney import fit
 from charlm.phases import phase
 from charlm.runs.layout import COMPANION, read_config
 from charlm.runs.locate import is_run
-from charlm.runs.mixtures import complete_weights
+from charlm.runs.mixtures import complete_weights, mix_runs
 from charlm.runs.run import Run, load_run
 from charlm.text.encoded import EncodedText, count_text
 from charlm.units import Tally
@@ -36,14 +34,6 @@ class MixedTallies:
     note: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Losses:
-    """A text with the nats of each run on it."""
-
-    text: EncodedText
-    nats: list[Nats]
-
-
 def evaluate_mixture(
     names: Sequence[str],
     runs: Sequence[Run],
@@ -59,32 +49,28 @@ def evaluate_mixture(
     text, or missing too, on the first half of the only text. `reset_every` is as in `text_nats`.
     Raises UsageError if the only text is too short.
     """
-    losses = {
-        name: _Losses(text=text, nats=[nats[name], *_nats_of(runs[1:], name, text, reset_every)])
-        for name, text in texts.items()
-    }
-    plain: dict[str, Tally] = {}
-    weights, origin = complete_weights(given), "given"
-    if weights is None:
-        fitting, where = _fitting(runs, losses, reset_every)
+    fitting, where, cut = None, "the validation text", 0
+    if complete_weights(given) is None:
+        fitting = texts.get(VALID) if len(texts) > 1 else None
+        fitting = fitting or (None if VALID in texts else runs[0].kept(VALID))
         if fitting is None:
-            ((name, only),) = losses.items()
-            cut = _middle(name, only.text)
-            fitting, where = [own[:cut] for own in only.nats], f"the first half of {name}"
-            rest = _Losses(
-                text=_rest(runs[0], only.text, cut), nats=[own[cut:] for own in only.nats]
-            )
-            losses = {f"2nd half of {name}": rest}
-            plain = {key: tally(each.text, each.nats[0]) for key, each in losses.items()}
-        weights = tuple(fitted_weights(fitting, [None, *given]))
-        origin = f"fitted on {where}"
-    adapted = {}
-    for text_name, each in losses.items():
-        for name, own in zip(names[1:], each.nats[1:], strict=True):
-            adapted[f"{text_name}, {name}"] = tally(each.text, own)
-        adapted[f"{text_name}, mixture"] = tally(each.text, mixed_nats(each.nats, weights))
-    parts = " + ".join(f"{weight:.3f} {name}" for weight, name in zip(weights, names, strict=True))
-    return MixedTallies(plain=plain, adapted=adapted, note=f"mixture: {parts} (weights {origin})")
+            ((only, text),) = texts.items()
+            cut, where = middle(only, text), f"the first half of {only}"
+            fitting = part(runs[0], text, 0, cut)
+    mixture = mix_runs(runs, given, fitting, f"fitted on {where}")
+    others = [*zip(names[1:], runs[1:], strict=True), ("mixture", mixture.run)]
+    plain: dict[str, Tally] = {}
+    adapted: dict[str, Tally] = {}
+    for name, text in texts.items():
+        shown, rest = name, text
+        if cut:
+            shown, rest = f"2nd half of {name}", part(runs[0], text, cut, len(text.ids))
+            plain[shown] = tally(rest, nats[name][cut:])
+        with phase(f"evaluating: {name}, other runs", total=len(others) * len(text.ids)):
+            for other, run in others:
+                losses = text_nats(run.backend, text, reset_every=reset_every)
+                adapted[f"{shown}, {other}"] = tally(rest, losses[cut:])
+    return MixedTallies(plain=plain, adapted=adapted, note=mixture.described(names))
 
 
 def ngram_run(run: Run, order: int) -> Run:
@@ -101,26 +87,7 @@ def ngram_run(run: Run, order: int) -> Run:
     return replace(run, backend=NgramBackend(model))
 
 
-def _nats_of(
-    runs: Sequence[Run], name: str, text: EncodedText, reset_every: int | None
-) -> list[Nats]:
-    with phase(f"evaluating: {name}, other runs", total=len(runs) * len(text.ids)):
-        return [text_nats(run.backend, text, reset_every=reset_every) for run in runs]
-
-
-def _fitting(
-    runs: Sequence[Run], losses: Mapping[str, _Losses], reset_every: int | None
-) -> tuple[list[Nats] | None, str]:
-    """Return the losses on the validation text, or None if there is no other text to evaluate."""
-    if len(losses) > 1 and VALID in losses:
-        return losses[VALID].nats, "the validation text"
-    text = None if VALID in losses else runs[0].kept(VALID)
-    if text is None:
-        return None, ""
-    return _nats_of(runs, VALID, text, reset_every), "the validation text"
-
-
-def _middle(name: str, text: EncodedText) -> int:
+def middle(name: str, text: EncodedText) -> int:
     """Return the end of the document nearest to the middle, or of half of a stream.
 
     Raises UsageError if a half would be empty.
@@ -137,8 +104,9 @@ def _middle(name: str, text: EncodedText) -> int:
     return int(ends[np.abs(ends - half).argmin()])
 
 
-def _rest(run: Run, text: EncodedText, cut: int) -> EncodedText:
-    """Return a text from a token on, with the counts of its decoded ids."""
-    ids = np.asarray(text.ids[cut:])
+def part(run: Run, text: EncodedText, begin: int, end: int) -> EncodedText:
+    """Return a part of a text, with the counts of its decoded ids."""
+    ids = np.asarray(text.ids[begin:end])
     counts, _ = count_text(run.vocabulary.decode(ids, "<unk>"))
-    return replace(text, ids=ids, ends=text.ends[text.ends > cut] - cut, counts=counts)
+    ends = text.ends[(text.ends > begin) & (text.ends < end)]
+    return replace(text, ids=ids, ends=np.append(ends, end) - begin, counts=counts)

@@ -81,7 +81,10 @@ class Model:
         others: list[str] = []
         if self.mixture:
             pairs = zip(self.mixture.paths[1:], self.mixture.weights[1:], strict=True)
-            others = [f"{path.resolve()}={weight!r}" for path, weight in pairs]
+            varies = bool(self.mixture.mixing.by_length)  # then they are read or fitted again
+            others = [
+                f"{path.resolve()}" + ("" if varies else f"={weight!r}") for path, weight in pairs
+            ]
         return load_again, (str(self.path.resolve()), others, self._options, self.stamp)
 
     @property

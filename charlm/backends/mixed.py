@@ -2,7 +2,9 @@
 
     P(token) = sum_k weight_k P_k(token)
 
-Jelinek & Mercer 1980. Every member reads every token and has a state of its own.
+Jelinek & Mercer 1980. Every member reads every token and has a state of its own. The weights of a
+network and n-grams can depend on the length of the context that the n-grams know, so on the tokens
+before only: the probabilities sum to 1 in any case.
 """
 
 from collections.abc import Sequence
@@ -10,14 +12,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from charlm.backends.interface import Array, Backend, Entries, Ids, Logits, Nats, State
+from charlm.backends.ngram_backend import NgramBackend
 
 
-def mixed_nats(nats: Sequence[Nats], weights: Sequence[float]) -> Nats:
-    """Return -ln sum_k w_k P_k from the nats of each member, which have one shape."""
+def mixed_nats(nats: Sequence[Nats], weights: Sequence[float] | Nats) -> Nats:
+    """Return -ln sum_k w_k P_k from the nats of each member, which have one shape.
+
+    Each member has one weight, or weights whose shape fits that of its nats.
+    """
     table = -np.stack(nats)
     with np.errstate(divide="ignore"):
         logs = np.log(np.asarray(weights, np.float64))
-    shifted = table + logs.reshape(-1, *[1] * (table.ndim - 1))
+    shifted = table + (logs if logs.ndim > 1 else logs.reshape(-1, *[1] * (table.ndim - 1)))
     top = np.maximum(shifted.max(axis=0), np.finfo(np.float64).min)  # finite, if all P are 0
     with np.errstate(divide="ignore"):
         return np.asarray(-(top + np.log(np.exp(shifted - top).sum(axis=0))))
@@ -26,12 +32,20 @@ def mixed_nats(nats: Sequence[Nats], weights: Sequence[float]) -> Nats:
 class MixedBackend:
     """Compute with several backends of one vocabulary, each with a fixed weight.
 
-    The weights are positive or zero, and their sum is 1. A state has the layers of the first
-    member's state, then those of the second, and so on.
+    The weights are positive or zero, and their sum is 1. If the second of two members is an n-gram
+    model, `by_length` can have its weight for each length of the context that it knows, from 0 to
+    n-1; they take the place of `weights`. A state has the layers of the first member's state, then
+    those of the second, and so on.
     """
 
-    def __init__(self, backends: Sequence[Backend], weights: Sequence[float]) -> None:
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        weights: Sequence[float],
+        by_length: Sequence[float] = (),
+    ) -> None:
         self.backends, self.weights = tuple(backends), tuple(weights)
+        self.by_length = np.asarray(by_length, np.float64)
         self.name = "mixture of " + " and ".join(backend.name for backend in backends)
         self.vocab_size = backends[0].vocab_size
         self.logits_each = sum(backend.logits_each for backend in backends)
@@ -47,7 +61,7 @@ class MixedBackend:
             backend.nats(inputs, targets, own)
             for backend, own in zip(self.backends, self._divided(state), strict=True)
         ]
-        nats = mixed_nats([nats for nats, _ in results], self.weights)
+        nats = mixed_nats([nats for nats, _ in results], self._weights(inputs, state))
         return nats, _joined([after for _, after in results])
 
     def ranks(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, Ids, State]:
@@ -68,8 +82,9 @@ class MixedBackend:
             backend.masses(inputs, targets, entries, own)
             for backend, own in zip(self.backends, self._divided(state), strict=True)
         ]
-        nats = mixed_nats([nats for nats, _, _ in results], self.weights)
-        log_masses = -mixed_nats([-log_masses for _, log_masses, _ in results], self.weights)
+        weights = self._weights(inputs, state)
+        nats = mixed_nats([nats for nats, _, _ in results], weights)
+        log_masses = -mixed_nats([-log_masses for _, log_masses, _ in results], weights)
         return nats, log_masses, _joined([after for _, _, after in results])
 
     def logits(self, inputs: Ids, state: State) -> tuple[Logits, State]:
@@ -79,7 +94,10 @@ class MixedBackend:
             for backend, own in zip(self.backends, self._divided(state), strict=True)
         ]
         losses = [_losses(logits) for logits, _ in results]
-        return -mixed_nats(losses, self.weights), _joined([after for _, after in results])
+        weights = self._weights(inputs, state)
+        if len(self.by_length):
+            weights = np.asarray(weights)[:, -1, :, None]  # after the last input: (K, B, 1)
+        return -mixed_nats(losses, weights), _joined([after for _, after in results])
 
     def distribution(self, inputs: Ids, state: State) -> tuple[Array, State]:
         """See `Backend.distribution`; these are ln P."""
@@ -88,7 +106,10 @@ class MixedBackend:
             for backend, own in zip(self.backends, self._divided(state), strict=True)
         ]
         losses = [_losses(logits) for logits, _ in results]
-        log_p = -mixed_nats(losses, self.weights).astype(np.float32)
+        weights = self._weights(inputs, state)
+        if len(self.by_length):
+            weights = np.asarray(weights)[..., None]  # (K, T, B, 1)
+        log_p = -mixed_nats(losses, weights).astype(np.float32)
         return log_p, _joined([after for _, after in results])
 
     def trace(
@@ -102,6 +123,14 @@ class MixedBackend:
             for backend, other in zip(self.backends[1:], others, strict=True)
         ]
         return values, _joined([after, *rest])
+
+    def _weights(self, inputs: Ids, state: State) -> Sequence[float] | Nats:
+        """Return the weight of each member, or its weights after each input, shape (K, T, B)."""
+        ngrams = self.backends[-1]
+        if not len(self.by_length) or not isinstance(ngrams, NgramBackend):
+            return self.weights
+        own = self.by_length[ngrams.known_lengths(inputs, self._divided(state)[-1])]
+        return np.stack([1.0 - own, own])
 
     def _divided(self, state: State) -> list[State]:
         """Return the state of each member."""

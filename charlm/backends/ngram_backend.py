@@ -51,6 +51,11 @@ class NgramBackend:
         log_p, lengths = self.model.look_up(contexts, targets.ravel())
         return -log_p.reshape(targets.shape), lengths.reshape(targets.shape), after
 
+    def known_lengths(self, inputs: Ids, state: State) -> Ids:
+        """Return the length of the longest known context after each input, shape (T, B)."""
+        contexts, _ = self._read(inputs, state)
+        return self.model.known_lengths(contexts).reshape(inputs.shape)
+
     def ranks(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, Ids, State]:
         """See `Backend.ranks`."""
         contexts, after = self._read(inputs, state)

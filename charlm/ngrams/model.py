@@ -132,6 +132,16 @@ class NgramModel:
             for keys, size in zip(self.keys, self.sizes[:-1], strict=True)
         ]
 
+    def known_lengths(self, contexts: Ids) -> Ids:
+        """Return the length in tokens, from 0 to n-1, of the longest of each context's nodes."""
+        lengths = np.arange(1, self.order).reshape(-1, *[1] * (contexts.ndim - 1))
+        return np.asarray(((contexts >= 0) * lengths).max(axis=0, initial=0))
+
+    def text_lengths(self, ids: NDArray[np.integer]) -> Ids:
+        """Return `known_lengths` before each token of a text after the start symbol, shape (N,)."""
+        targets = np.asarray(ids, np.int64)
+        return self.known_lengths(self.contexts(np.concatenate([[EOS], targets])[:-1]))
+
     def text_nats(self, ids: NDArray[np.integer]) -> NDArray[np.float64]:
         """Return -ln P of each token of a text that begins after the start symbol, shape (N,)."""
         targets = np.asarray(ids, np.int64)

@@ -7,19 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from charlm.backends.mixed import MixedBackend
+from charlm.backends.ngram_backend import NgramBackend
 from charlm.commands import command, run_word
 from charlm.errors import RunError, UsageError
 from charlm.inference.adapt.calibration import sample_of
-from charlm.inference.adapt.mixture import fitted_weights
+from charlm.inference.adapt.mixture import Mixing, fit_to_ngrams, fitted_weights
 from charlm.inference.likelihood import text_nats
 from charlm.phases import phase
 from charlm.runs.data import fit_command
 from charlm.runs.layout import COMPANION
 from charlm.runs.locate import find_run, is_run
 from charlm.runs.run import Run, load_run
+from charlm.text.encoded import EncodedText
 
 MIXTURE_WEIGHT = "mixture_weight"
 """Entry of a companion's config.json: its weight in the mixture with the run around it."""
+MIXTURE_BY_LENGTH, MIXTURE_SCALE = "mixture_by_length", "mixture_scale"
+"""Further entries: see `Mixing`. Runs of older versions have the weight only."""
 FITTED_TOKENS = 200_000
 """Approximate limit of the validation tokens on which weights are fitted."""
 
@@ -33,14 +37,29 @@ class Mixture:
 
     run: Run
     paths: tuple[Path, ...]
-    weights: tuple[float, ...]
+    mixing: Mixing
     origin: str
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The weights of the members, or their means."""
+        return self.mixing.weights
 
     def __str__(self) -> str:
         names = [self.run.path.name, *(member_name(self.run.path, path) for path in self.paths[1:])]
+        return self.described(names)
+
+    def described(self, names: Sequence[str]) -> str:
+        """Return the mixture in words, with names for its members."""
         pairs = zip(self.weights, names, strict=True)
         parts = " + ".join(f"{weight:.3f} {name}" for weight, name in pairs)
-        return f"mixture: {parts} (weights {self.origin})"
+        details = ""
+        if self.mixing.by_length:
+            details = (
+                f"; means over lengths of context; logits of {names[0]} times "
+                f"{self.mixing.scale:.2f}"
+            )
+        return f"mixture: {parts} (weights {self.origin}{details})"
 
 
 def parse_member(text: str) -> tuple[str, float | None]:
@@ -114,34 +133,67 @@ def member_name(path: Path, other: Path) -> str:
     return COMPANION if other == path / COMPANION else other.name
 
 
-def mix_runs(runs: Sequence[Run], given: Sequence[float | None] = ()) -> Mixture:
+def mix_runs(
+    runs: Sequence[Run],
+    given: Sequence[float | None] = (),
+    text: EncodedText | None = None,
+    origin: str = "fitted on the validation text",
+) -> Mixture:
     """Return the mixture of a run with others.
 
-    `given` has a weight or None for each of the others. A companion of the first run has its
-    recorded weight; otherwise missing weights are fitted on the validation text that the first run
-    keeps, or are equal without one. Raises UsageError if the runs do not fit together.
+    `given` has a weight or None for each of the others. Missing weights are fitted on a `text`,
+    which `origin` names in words. Without a text, a companion of the first run has its recorded
+    weights; otherwise they are fitted on the validation text that the first run keeps, or are equal
+    without one. Raises UsageError if the runs do not fit together.
     """
     check_members(runs)
     first, *others = runs
-    given, origin = list(given or [None] * len(others)), "given"
-    if given == [None] and (recorded := _recorded_weight(first, others[0])) is not None:
-        given, origin = [recorded], "recorded in training"
-    weights = complete_weights(given)
-    if weights is None:
-        weights, origin = _missing_weights(runs, given)
+    given = list(given or [None] * len(others))
+    recorded = _recorded(first, others[0]) if text is None and given == [None] else None
+    if (weights := complete_weights(given)) is not None:
+        mixing, origin = Mixing(weights=weights), "given"
+    elif recorded is not None:
+        mixing, origin = recorded, "recorded in training"
+    elif text := text or first.kept("valid"):
+        mixing = _fitted(runs, given, sample_of(text, FITTED_TOKENS))
+    else:
+        mixing = Mixing(weights=_equal(given))
+        origin = "equal, since there is no validation text to fit them on"
+    first = first.scaled(mixing.scale)
+    backend = MixedBackend(
+        [run.backend for run in (first, *others)], mixing.weights, mixing.by_length
+    )
     return Mixture(
-        run=replace(first, backend=MixedBackend([run.backend for run in runs], weights)),
+        run=replace(first, backend=backend),
         paths=tuple(run.path for run in runs),
-        weights=weights,
+        mixing=mixing,
         origin=origin,
     )
 
 
-def _recorded_weight(first: Run, other: Run) -> float | None:
-    """Return the weight of the companion that training recorded, or None."""
-    weight = other.config.get(MIXTURE_WEIGHT)
-    is_companion = other.path == first.path / COMPANION
-    return weight if is_companion and isinstance(weight, float) and 0.0 < weight < 1.0 else None
+def mixing_config(mixing: Mixing) -> dict[str, Any]:
+    """Return the entries of a companion's config.json about its mixture with the run around it."""
+    return {
+        MIXTURE_WEIGHT: mixing.weights[1],
+        MIXTURE_BY_LENGTH: list(mixing.by_length),
+        MIXTURE_SCALE: mixing.scale,
+    }
+
+
+def _recorded(first: Run, other: Run) -> Mixing | None:
+    """Return the weights of the companion that training recorded, or None."""
+    config = other.config
+    weight, by_length = config.get(MIXTURE_WEIGHT), config.get(MIXTURE_BY_LENGTH, [])
+    scale, order = config.get(MIXTURE_SCALE, 1.0), config["model"].get("order")
+    if other.path != first.path / COMPANION or not isinstance(weight, float):
+        return None
+    if not isinstance(by_length, list) or len(by_length) not in (0, order):
+        return None
+    if not all(isinstance(each, float) and 0.0 < each < 1.0 for each in (weight, *by_length)):
+        return None
+    if not isinstance(scale, float) or not 0.1 < scale < 10.0:
+        return None
+    return Mixing(weights=(1.0 - weight, weight), by_length=tuple(by_length), scale=scale)
 
 
 def complete_weights(given: Sequence[float | None]) -> tuple[float, ...] | None:
@@ -156,18 +208,20 @@ def complete_weights(given: Sequence[float | None]) -> tuple[float, ...] | None:
     return (1.0 - total, *weights) if len(weights) == len(given) else None
 
 
-def _missing_weights(
-    runs: Sequence[Run], given: Sequence[float | None]
-) -> tuple[tuple[float, ...], str]:
-    """Return all weights and their origin, where several are missing."""
-    all_given = [None, *given]
-    text = runs[0].kept("valid")
-    if text is None:
-        rest = 1.0 - math.fsum(weight for weight in given if weight is not None)
-        equal = rest / all_given.count(None)
-        weights = tuple(equal if weight is None else weight for weight in all_given)
-        return weights, "equal, since there is no validation text to fit them on"
-    text = sample_of(text, FITTED_TOKENS)
+def _fitted(runs: Sequence[Run], given: Sequence[float | None], text: EncodedText) -> Mixing:
+    """Return the weights that are best on a text; those of a network with n-grams vary."""
+    first, *others = runs
+    ngrams = others[0].backend
     with phase("fitting the mixture", total=len(runs) * len(text.ids)):
+        if first.load_scaled and isinstance(ngrams, NgramBackend) and list(given) == [None]:
+            return fit_to_ngrams(lambda factor: first.scaled(factor).backend, ngrams.model, text)
         nats = [text_nats(run.backend, text) for run in runs]
-    return tuple(fitted_weights(nats, all_given)), "fitted on the validation text"
+    return Mixing(weights=tuple(fitted_weights(nats, [None, *given])))
+
+
+def _equal(given: Sequence[float | None]) -> tuple[float, ...]:
+    """Return all weights, of which those that are missing are equal."""
+    all_given = [None, *given]
+    rest = 1.0 - math.fsum(weight for weight in given if weight is not None)
+    equal = rest / all_given.count(None)
+    return tuple(equal if weight is None else weight for weight in all_given)

@@ -3,8 +3,8 @@
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,8 @@ MAYBE_ENTRY = (dict, type(None))
 class Run:
     """A trained model with its vocabulary, in memory.
 
-    `boundaries` are the rules about documents that the model was trained with.
+    `boundaries` are the rules about documents that the model was trained with. `load_scaled` loads
+    the backend of a network with another factor on all logits.
     """
 
     path: Path
@@ -71,6 +72,14 @@ class Run:
     vocabulary: Vocabulary
     boundaries: Boundaries
     config: dict[str, Any]
+    load_scaled: Callable[[float], Backend] | None = None
+
+    def scaled(self, factor: float) -> "Run":
+        """Return the run with the logits of its network multiplied by a factor."""
+        if factor == 1.0 or self.load_scaled is None:
+            return self
+        scale = self.config.get(layout.LOGIT_SCALE) or old_logit_scale(self.path / layout.WEIGHTS)
+        return replace(self, backend=self.load_scaled(factor * scale))
 
     @property
     def unk_types(self) -> float:
@@ -273,6 +282,7 @@ def load_run(
             f"{config['vocab_size']}. The run's files do not match"
         )
     backend: Backend
+    load: Callable[..., Backend] | None = None
     if layout.kind_of(config) == layout.NGRAM:
         order, direction = config["model"]["order"], config["model"]["direction"]
         backend = NgramBackend(read_ngrams(path / layout.NGRAMS, order, len(vocabulary)))
@@ -284,15 +294,16 @@ def load_run(
                 f"{path}: has no {layout.WEIGHTS} yet; resume training with: "
                 + command("train", "--resume", run=path)
             )
-        backend = load_backend(
+        load = partial(
+            load_backend,
             path / layout.WEIGHTS,
             settings,
             len(vocabulary),
             engine,
             weights=weights,
             threads=threads,
-            logit_scale=config.get(layout.LOGIT_SCALE),
         )
+        backend = load(logit_scale=config.get(layout.LOGIT_SCALE))
     backward = direction == "backward"
     return Run(
         path=path,
@@ -300,6 +311,7 @@ def load_run(
         vocabulary=BackwardVocabulary(vocabulary) if backward else vocabulary,
         boundaries=Boundaries.from_config(config, vocabulary),
         config=config,
+        load_scaled=None if load is None else lambda scale: load(logit_scale=scale),
     )
 
 

@@ -5,15 +5,17 @@ n-gram run in the folder `ngram` of its run, with its weight in the mixture. The
 every figure that is called its own, stays the network's.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from charlm.backends.interface import Backend
-from charlm.backends.mixed import mixed_nats
+from charlm.backends.mixed import MixedBackend
+from charlm.backends.ngram_backend import NgramBackend
 from charlm.files.atomic import commit_folder, json_bytes, remove_folder
-from charlm.inference.adapt.mixture import fitted_weights
+from charlm.inference.adapt.mixture import Mixing, fit_to_ngrams
 from charlm.inference.likelihood import text_nats
 from charlm.ngrams.kneser_ney import fit
 from charlm.phases import phase
@@ -26,7 +28,7 @@ from charlm.runs.layout import (
     NGRAMS,
     read_config,
 )
-from charlm.runs.mixtures import MIXTURE_WEIGHT
+from charlm.runs.mixtures import mixing_config
 from charlm.runs.ngrams import ngrams_to_bytes
 from charlm.text.dataset import Dataset
 from charlm.training.records import Companion
@@ -36,41 +38,45 @@ MAX_NGRAMS = 8_000_000
 order 5, 12 million characters have 5.4 million up to order 8."""
 
 
-def fit_companion(path: Path, order: int, dataset: Dataset, network: Backend) -> Companion:
+def fit_companion(
+    path: Path, order: int, dataset: Dataset, scaled: Callable[[float], Backend]
+) -> Companion:
     """Fit the companion of the run in `path` and write its folder; return its figures.
 
-    `network` computes with the best weights. The weight in the mixture is fitted on the validation
-    text, by EM. Orders with which there would be more than MAX_NGRAMS n-grams are left out. Raises
-    EnvironmentFailure if the folder cannot be written.
+    `scaled(factor)` computes with the best weights and all logits multiplied by a factor. The
+    mixture is fitted on the validation text. Orders with which there would be more than MAX_NGRAMS
+    n-grams are left out. Raises EnvironmentFailure if the folder cannot be written.
     """
     valid = dataset.valid
     assert valid is not None, "there is a text to fit the weight on"
     with phase("fitting n-grams"):
         model, _ = fit(np.asarray(dataset.train.ids), len(dataset.vocabulary), order, MAX_NGRAMS)
     with phase("fitting the mixture", total=len(valid.ids)):
-        nats = [text_nats(network, valid), model.text_nats(valid.ids)]
-    weights = fitted_weights(nats)
+        mixing = fit_to_ngrams(scaled, model, valid)
+        members = [scaled(mixing.scale), NgramBackend(model)]
+        mixture = MixedBackend(members, mixing.weights, mixing.by_length)
+        nats = [text_nats(each, valid).mean() for each in (scaled(1.0), members[1], mixture)]
     content = ngrams_to_bytes(model)
     companion = Companion(
         order=model.order,
-        weight=weights[1],
-        network_nats_per_token=float(nats[0].mean()),
-        ngram_nats_per_token=float(nats[1].mean()),
-        mixture_nats_per_token=float(mixed_nats(nats, weights).mean()),
+        weight=mixing.weights[1],
+        network_nats_per_token=float(nats[0]),
+        ngram_nats_per_token=float(nats[1]),
+        mixture_nats_per_token=float(nats[2]),
         bytes=len(content),
     )
     with phase("saving n-grams"):
-        files = {CONFIG: json_bytes(_config(path, companion)), NGRAMS: content}
+        files = {CONFIG: json_bytes(_config(path, model.order, mixing)), NGRAMS: content}
         remove_folder(path / COMPANION)  # left by a process that died before the run was complete
         commit_folder(path / COMPANION, files, {"format": FORMAT})
     return companion
 
 
-def _config(path: Path, companion: Companion) -> dict[str, Any]:
+def _config(path: Path, order: int, mixing: Mixing) -> dict[str, Any]:
     """Return the content of the companion's config.json: that of the run, with another model."""
     config = read_config(path)
     direction = "backward" if config["model"].get("direction") == "backward" else "forward"
-    model = {"kind": NGRAM, "order": companion.order, "direction": direction}
+    model = {"kind": NGRAM, "order": order, "direction": direction}
     of_network = ("torch", LOGIT_SCALE)
     kept = {name: value for name, value in config.items() if name not in of_network}
-    return kept | {"model": model, MIXTURE_WEIGHT: companion.weight}
+    return kept | {"model": model} | mixing_config(mixing)

@@ -120,7 +120,7 @@ class Review:
 class Companion:
     """The n-gram companion of a run: its order, its size, and figures on the validation text.
 
-    `weight` is the weight of the n-grams in the mixture with the network, whose own figure is
+    `weight` is the mean weight of the n-grams in the mixture with the network, whose own figure is
     `network_nats_per_token`. `bytes` is the size of the file of n-grams.
     """
 

@@ -255,22 +255,27 @@ class Session:
         if not stopped:  # save the results first: the review takes a moment
             self._write_end(finished, whole=False)
             nats = valid.nats_per_token if valid else None
-            companion = self._companion(backend)
+            companion = self._companion(scale)
             reviewed = review(trainer, self.dataset, backend, nats)
             finished = replace(finished, review=reviewed, companion=companion)
         self._log(finished)
         self._write_end(finished, whole=True)
         return finished
 
-    def _companion(self, network: Backend) -> Companion | None:
+    def _companion(self, scale: float) -> Companion | None:
         """Fit the n-gram companion; one that cannot be saved is a warning."""
+
+        def scaled(factor: float) -> Backend:
+            """Load the best weights, calibrated and with another factor."""
+            return best_backend(self.path, self.trainer, factor * scale)
+
         order = self.trainer.settings.ngram
         if order is None:  # in runs of older versions
             order, _ = usual_order(self.dataset)
         if not order or self.dataset.valid is None:
             return None
         try:
-            return fit_companion(self.path, order, self.dataset, network)
+            return fit_companion(self.path, order, self.dataset, scaled)
         except EnvironmentFailure as error:
             self.warnings.append(f"{error}. The run is complete without its n-grams")
             return None

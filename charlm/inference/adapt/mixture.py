@@ -3,12 +3,22 @@
 As in SRILM's compute-best-mix; EM by Dempster, Laird & Rubin 1977.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.backends.interface import Backend
+from charlm.backends.mixed import mixed_nats
+from charlm.inference.adapt.calibration import fit_scale, sample_of
+from charlm.inference.likelihood import text_nats
+from charlm.ngrams.model import NgramModel
+from charlm.text.encoded import EncodedText
+
 Nats = NDArray[np.float64]
+MIN_TOKENS = 100
+"""Fewest tokens of a length of context on which a weight of its own is fitted."""
 MAX_STEPS = 200
 TOLERANCE = 1e-7
 MIN_WEIGHT = 1e-9
@@ -49,3 +59,45 @@ def fitted_weights(
         if change < TOLERANCE:
             break
     return [float(weight) for weight in weights]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixing:
+    """The weights of the models of a mixture, whose sum is 1.
+
+    For a network with n-grams, `by_length` can have the weight of the n-grams for each length of
+    the context that they know, from 0 to n-1; `weights` are the means then. `scale` is a factor on
+    all logits of the network beyond its calibration: mixed with n-grams it needs less smoothing.
+    """
+
+    weights: tuple[float, ...]
+    by_length: tuple[float, ...] = ()
+    scale: float = 1.0
+
+
+def fit_to_ngrams(
+    scaled: Callable[[float], Backend], ngrams: NgramModel, text: EncodedText
+) -> Mixing:
+    """Return the mixture of a network with n-grams that is best on a text.
+
+    `scaled(factor)` is the network with all logits multiplied by a factor, which is fitted first,
+    on a sample and with one weight. Then each length of context has its weight, by EM.
+    """
+    sample = sample_of(text)
+    sample_nats = ngrams.text_nats(sample.ids)
+
+    def nats(factor: float) -> float:
+        """Return the nats of the sample under the mixture with the best weight."""
+        both = [text_nats(scaled(factor), sample), sample_nats]
+        return float(mixed_nats(both, fitted_weights(both)).sum())
+
+    scale = fit_scale(nats)
+    both = [text_nats(scaled(scale), text), ngrams.text_nats(text.ids)]
+    lengths, usual = ngrams.text_lengths(text.ids), fitted_weights(both)[1]
+    by_length = np.full(ngrams.order, usual)
+    for length in range(ngrams.order):
+        chosen = lengths == length
+        if chosen.sum() >= MIN_TOKENS:
+            by_length[length] = fitted_weights([own[chosen] for own in both])[1]
+    mean = float(by_length[lengths].mean())
+    return Mixing(weights=(1.0 - mean, mean), by_length=tuple(by_length.tolist()), scale=scale)
