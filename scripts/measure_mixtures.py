@@ -2,18 +2,17 @@
 
     python scripts/measure_mixtures.py RUN [--order 8] [--pairs homophone_pairs.ptb_test.tsv]
 
-Rows of the table: the network, the n-grams, their mixture (the figures of `charlm eval --ngram N`),
-and two experiments that no verb offers:
+Rows of the table: the network, the n-grams, their mixture as in `charlm eval --ngram N`, and two
+other mixtures that no verb offers:
 
-* a weight for each length of the longest known context, which depends on the history only;
-* n-grams that learn the text while it is read: they are fitted again on the training text and the
-  part that was read, before each twentieth of the text.
+* one weight for all tokens, and the network as it is calibrated;
+* n-grams that learn the text while it is read, with one weight: they are fitted again on the
+  training text and the part that was read, before each twentieth of the text.
 
-All weights are fitted by EM on the validation text; if that is the only text, on its first half,
-and the figures are those of the second half; the last column is of the whole text then, each half
-with the weights of the other. With `--pairs`, the table of minimal pairs follows:
-the fraction with a likelier good sentence by ln P alone, and with the usual price for unknown
-tokens.
+All mixtures are fitted on the validation text; if that is the only text, on its first half, and the
+figures are those of the second half; the last column is of the whole text then, each half with the
+mixture of the other. With `--pairs`, the table of minimal pairs follows: the fraction with a
+likelier good sentence by ln P alone, and with the usual price for unknown tokens.
 """
 
 import argparse
@@ -24,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.api.loading import load
-from charlm.api.mixtures import ngram_run
+from charlm.api.mixtures import middle, ngram_run, part
 from charlm.api.model import Model
 from charlm.api.pairs import pairs
 from charlm.backends.mixed import mixed_nats
@@ -32,118 +31,83 @@ from charlm.backends.ngram_backend import NgramBackend
 from charlm.inference.adapt.mixture import fitted_weights
 from charlm.inference.likelihood import text_nats
 from charlm.ngrams.kneser_ney import fit
-from charlm.ngrams.model import NgramModel
 from charlm.runs.mixtures import mix_runs
 from charlm.runs.run import Run
-from charlm.text.tokenizers.tokenizer_json import EOS
+from charlm.text.encoded import EncodedText
 
 Nats = NDArray[np.float64]
 PARTS = 20
 """Parts of a text, before each of which the learning n-grams are fitted again."""
-MIN_TOKENS = 50
-"""Fewest tokens of a length of context on which its own weight is fitted."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Text:
-    """Losses (N,) of the network and ids of the text that is evaluated, and of what is before it.
+class Fold:
+    """A text on which mixtures are fitted, and the tokens of a text that are evaluated."""
 
-    The weights are fitted on the first `fitted` tokens; the others are evaluated.
-    """
-
-    ids: NDArray[np.int64]
-    network: Nats
-    fitted: int
-
-    def fitting(self, nats: Nats) -> Nats:
-        """Return the losses on the tokens for the weights."""
-        return nats[: self.fitted]
-
-    def mean(self, nats: Nats) -> float:
-        """Return the nats per token of the evaluated part."""
-        return float(nats[self.fitted :].mean())
+    fitting: EncodedText
+    text: EncodedText
+    span: slice
 
 
-def read_text(run: Run) -> Text:
-    """Return the validation text and the test text, or the halves of the validation text."""
-    texts = [text for name in ("valid", "test") if (text := run.kept(name)) is not None]
-    nats = [text_nats(run.backend, text) for text in texts]
-    fitted = len(nats[0]) if len(texts) > 1 else len(nats[0]) // 2
-    ids = np.concatenate([np.asarray(text.ids, np.int64) for text in texts])
-    return Text(ids=ids, network=np.concatenate(nats), fitted=fitted)
+def folds_of(run: Run) -> list[Fold]:
+    """Return validation and test text, or each half of the validation text with the other."""
+    valid, test = run.kept("valid"), run.kept("test")
+    assert valid is not None, "the run keeps its validation text"
+    if test is not None:
+        return [Fold(fitting=valid, text=test, span=slice(None))]
+    cut, end = middle("valid", valid), len(valid.ids)
+    first, second = part(run, valid, 0, cut), part(run, valid, cut, end)
+    return [
+        Fold(fitting=first, text=valid, span=slice(cut, end)),
+        Fold(fitting=second, text=valid, span=slice(0, cut)),
+    ]
 
 
-def mixed(text: Text, ngrams: Nats) -> tuple[Nats, float]:
-    """Return the losses of the mixture, and the weight of the network."""
-    weights = fitted_weights([text.fitting(text.network), text.fitting(ngrams)])
-    return mixed_nats([text.network, ngrams], weights), weights[0]
-
-
-def context_lengths(model: NgramModel, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the length of the longest known context of each token."""
-    contexts = model.contexts(np.concatenate([[EOS], ids[:-1]]))
-    return np.asarray(((contexts >= 0) * np.arange(1, model.order)[:, None]).max(axis=0))
-
-
-def mixed_by_length(text: Text, lengths: NDArray[np.int64], ngrams: Nats) -> Nats:
-    """Return the losses of a mixture with a weight for each length of known context."""
-    nats, _ = mixed(text, ngrams)
-    for length in np.unique(lengths):
-        chosen = lengths == length
-        fitting = chosen & (np.arange(len(chosen)) < text.fitted)
-        if fitting.sum() >= MIN_TOKENS:
-            weights = fitted_weights([text.network[fitting], ngrams[fitting]])
-            nats[chosen] = mixed_nats([text.network[chosen], ngrams[chosen]], weights)
-    return nats
-
-
-def learning_nats(run: Run, text: Text, order: int) -> Nats:
+def learning_nats(run: Run, ids: NDArray[np.integer], order: int) -> Nats:
     """Return the losses of n-grams that are fitted again on what was read before each part."""
     kept = run.kept("train")
     assert kept is not None, "the run keeps its training text"
-    train, nats = np.asarray(kept.ids, np.int64), np.empty(len(text.ids))
-    cuts = np.linspace(0, len(text.ids), PARTS + 1).astype(int)
+    train, nats = np.asarray(kept.ids), np.empty(len(ids))
+    cuts = np.linspace(0, len(ids), PARTS + 1).astype(int)
     for begin, end in pairwise(cuts):
-        model, _ = fit(np.concatenate([train, text.ids[:begin]]), len(run.vocabulary), order)
+        model, _ = fit(np.concatenate([train, ids[:begin]]), len(run.vocabulary), order)
         first = max(begin - order, 0)
-        nats[begin:end] = model.text_nats(text.ids[first:end])[begin - first :]
+        nats[begin:end] = model.text_nats(ids[first:end])[begin - first :]
     return nats
+
+
+def one_weight(run: Run, fold: Fold, fitting: Nats, ngrams: Nats) -> Nats:
+    """Return the losses with one weight; the n-grams have these nats on the two texts."""
+    weights = fitted_weights([text_nats(run.backend, fold.fitting), fitting])
+    return mixed_nats([text_nats(run.backend, fold.text), ngrams], weights)
+
+
+def fold_rows(run: Run, ngrams: Run, learning: Nats, fold: Fold) -> tuple[dict[str, Nats], str]:
+    """Return the losses of each row on the evaluated tokens, and the mixture in words."""
+    assert isinstance(ngrams.backend, NgramBackend)
+    own, fitting = (ngrams.backend.model.text_nats(text.ids) for text in (fold.text, fold.fitting))
+    mixture = mix_runs([run, ngrams], [None], fold.fitting)
+    rows = {
+        "network": text_nats(run.backend, fold.text),
+        "n-grams": own,
+        "mixture": text_nats(mixture.run.backend, fold.text),
+        "mixture, one weight": one_weight(run, fold, fitting, own),
+        "mixture, learning n-grams": one_weight(run, fold, fitting, learning),
+    }
+    return {name: nats[fold.span] for name, nats in rows.items()}, str(mixture)
 
 
 def texts_table(model: Model, order: int) -> list[str]:
     """Return the rows about the held-out text."""
-    run, text = model.run, read_text(model.run)
-    backend = ngram_run(run, order).backend
-    assert isinstance(backend, NgramBackend)
-    ngrams, learning = backend.model.text_nats(text.ids), learning_nats(run, text, order)
-    lengths = context_lengths(backend.model, text.ids)
-    rows = _rows(text, lengths, ngrams, learning)
-    other = np.roll(np.arange(len(text.ids)), -text.fitted)  # its halves are exchanged
-    swapped = Text(
-        ids=text.ids[other], network=text.network[other], fitted=len(other) - text.fitted
-    )
-    crossed = _rows(swapped, lengths[other], ngrams[other], learning[other])
-    is_halved = run.kept("test") is None
+    run, folds = model.run, folds_of(model.run)
+    ngrams, learning = ngram_run(run, order), learning_nats(run, folds[0].text.ids, order)
+    (rows, words), *others = (fold_rows(run, ngrams, learning, fold) for fold in folds)
     lines = [f"| {model.path.name} | nats/token | perplexity | all |", "|---|---:|---:|---:|"]
-    for (name, nats), swapped_nats in zip(rows.items(), crossed.values(), strict=True):
-        evaluated = nats[text.fitted :].sum() + swapped_nats[swapped.fitted :].sum()
-        whole = f"{evaluated / len(nats):.4f}" if is_halved else ""
-        lines.append(
-            f"| {name} | {text.mean(nats):.4f} | {np.exp(text.mean(nats)):.2f} | {whole} |"
-        )
-    _, weight = mixed(text, ngrams)
-    return [*lines, "", f"weight of the network {weight:.3f}, beside {order}-grams"]
-
-
-def _rows(text: Text, lengths: NDArray[np.int64], ngrams: Nats, learning: Nats) -> dict[str, Nats]:
-    """Return the losses of each row of the table."""
-    return {
-        "network": text.network,
-        "n-grams": ngrams,
-        "mixture": mixed(text, ngrams)[0],
-        "mixture, weight by length of context": mixed_by_length(text, lengths, ngrams),
-        "mixture, learning n-grams": mixed(text, learning)[0],
-    }
+    for name, nats in rows.items():
+        both = np.concatenate([nats, *(other[name] for other, _ in others)])
+        whole = f"{both.mean():.4f}" if others else ""
+        lines.append(f"| {name} | {nats.mean():.4f} | {np.exp(nats.mean()):.2f} | {whole} |")
+    return [*lines, "", f"{order}-grams; {words}"]
 
 
 def pairs_table(model: Model, order: int, path: str) -> list[str]:
