@@ -263,7 +263,7 @@ def test_a_mixture_has_the_units_of_its_network_and_n_grams_have_none() -> None:
     ids, chances = mixed.top(len(network.vocabulary))
     own = chances[ids == mixed.tokens[:, None]]
     np.testing.assert_allclose(-np.log2(own), expected, atol=1e-5)
-    with pytest.raises(UsageError, match="is an n-gram run, and the values of its units needs"):
+    with pytest.raises(UsageError, match="is an n-gram run, and reading its units needs"):
         read_hidden(
             Run(**{**parts, "config": {"model": {"kind": layout.NGRAM}, "kind": layout.NGRAM}}),
             "cat",

@@ -153,7 +153,7 @@ def checked_signals(run: Run, signals: Sequence[str] | None) -> list[str]:
 
     Raises UsageError for an n-gram model and for a signal that its cell does not have.
     """
-    run.check_network("the values of its units")
+    run.check_network("reading its units")
     known = CELLS[model_settings(run.config, run.path).cell].signals
     if signals is None:
         return [name for name in known if name in "hc"]
