@@ -17,6 +17,7 @@ from charlm.inference.likelihood import text_nats
 from charlm.inference.samplers import log_probabilities
 from charlm.ngrams.kneser_ney import fit
 from charlm.runs.layout import COMPANION, read_config, read_record, write_record
+from charlm.runs.mixtures import scaled
 from charlm.runs.run import load_run
 from charlm.runs.verify import verify_run
 from charlm.text.tokenizers.tokenizer_json import EOS
@@ -55,7 +56,7 @@ def test_its_figures_are_those_of_the_validation_text(tmp_path: Path) -> None:
     assert mixed.mixture.weights == pytest.approx((1 - found.weight, found.weight), abs=1e-12)
     both = text_nats(mixed.run.backend, valid).mean()
     assert found.mixture_nats_per_token == pytest.approx(both, rel=1e-6)
-    logits = run.scaled(config["mixture_scale"]).backend
+    logits = scaled(run, config["mixture_scale"]).backend
     lengths = by_length[model.text_lengths(valid.ids)]
     by_hand = mixed_nats(
         [text_nats(logits, valid), model.text_nats(valid.ids)], np.stack([1 - lengths, lengths])

@@ -15,9 +15,10 @@ from charlm.inference.adapt.mixture import Mixing, fit_to_ngrams, fitted_weights
 from charlm.inference.likelihood import text_nats
 from charlm.phases import phase
 from charlm.runs.data import fit_command
-from charlm.runs.layout import COMPANION
+from charlm.runs.layout import COMPANION, LOGIT_SCALE, WEIGHTS
 from charlm.runs.locate import find_run, is_run
 from charlm.runs.run import Run, load_run
+from charlm.runs.weights import old_logit_scale
 from charlm.text.encoded import EncodedText
 
 MIXTURE_WEIGHT = "mixture_weight"
@@ -159,7 +160,7 @@ def mix_runs(
     else:
         mixing = Mixing(weights=_equal(given))
         origin = "equal, since there is no validation text to fit them on"
-    first = first.scaled(mixing.scale)
+    first = scaled(first, mixing.scale)
     backend = MixedBackend(
         [run.backend for run in (first, *others)], mixing.weights, mixing.by_length
     )
@@ -169,6 +170,14 @@ def mix_runs(
         mixing=mixing,
         origin=origin,
     )
+
+
+def scaled(run: Run, factor: float) -> Run:
+    """Return a run with the logits of its network multiplied by a factor."""
+    if factor == 1.0 or run.load_scaled is None:
+        return run
+    scale = run.config.get(LOGIT_SCALE) or old_logit_scale(run.path / WEIGHTS)
+    return replace(run, backend=run.load_scaled(factor * scale))
 
 
 def mixing_config(mixing: Mixing) -> dict[str, Any]:
@@ -214,7 +223,7 @@ def _fitted(runs: Sequence[Run], given: Sequence[float | None], text: EncodedTex
     ngrams = others[0].backend
     with phase("fitting the mixture", total=len(runs) * len(text.ids)):
         if first.load_scaled and isinstance(ngrams, NgramBackend) and list(given) == [None]:
-            return fit_to_ngrams(lambda factor: first.scaled(factor).backend, ngrams.model, text)
+            return fit_to_ngrams(lambda factor: scaled(first, factor).backend, ngrams.model, text)
         nats = [text_nats(run.backend, text) for run in runs]
     return Mixing(weights=tuple(fitted_weights(nats, [None, *given])))
 

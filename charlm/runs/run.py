@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,13 +73,6 @@ class Run:
     boundaries: Boundaries
     config: dict[str, Any]
     load_scaled: Callable[[float], Backend] | None = None
-
-    def scaled(self, factor: float) -> "Run":
-        """Return the run with the logits of its network multiplied by a factor."""
-        if factor == 1.0 or self.load_scaled is None:
-            return self
-        scale = self.config.get(layout.LOGIT_SCALE) or old_logit_scale(self.path / layout.WEIGHTS)
-        return replace(self, backend=self.load_scaled(factor * scale))
 
     @property
     def unk_types(self) -> float:
@@ -295,14 +288,9 @@ def load_run(
                 + command("train", "--resume", run=path)
             )
         load = partial(
-            load_backend,
-            path / layout.WEIGHTS,
-            settings,
-            len(vocabulary),
-            engine,
-            weights=weights,
-            threads=threads,
-        )
+            load_backend, path / layout.WEIGHTS, settings, len(vocabulary), engine,
+            weights=weights, threads=threads,
+        )  # fmt: skip
         backend = load(logit_scale=config.get(layout.LOGIT_SCALE))
     backward = direction == "backward"
     return Run(
