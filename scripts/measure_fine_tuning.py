@@ -33,6 +33,14 @@ def shakespeare(folder: Path) -> str:
     return (folder / "tinyshakespeare" / "input.txt").read_text(encoding="utf-8")[:CHARS]
 
 
+def lang(folder: Path) -> str:
+    """Return the beginning of a book by Andrew Lang, by whom `prose` was trained on nothing.
+
+    It is 8 % of the text on which the best weights of `prose` were chosen.
+    """
+    return (folder / "prose20" / "prose20.valid.txt").read_text(encoding="utf-8")[:CHARS]
+
+
 def reviews(folder: Path) -> str:
     """Return the beginning of film reviews, without their mark-up."""
     with gzip.open(
@@ -47,6 +55,7 @@ def names(folder: Path) -> str:
 
 
 TEXTS: dict[str, tuple[Callable[[Path], str], dict[str, Any]]] = {
+    "lang": (lang, {}),
     "shakespeare": (shakespeare, {}),
     "reviews": (reviews, {}),
     "names": (names, {"document": "line"}),

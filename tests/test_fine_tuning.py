@@ -1,6 +1,7 @@
 """Fine-tuning: weights and vocabulary of another run, what is decided by it, and forgetting."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,6 +145,15 @@ def test_the_scale_of_a_parent_is_folded_into_its_weights(cell: str, tied: bool)
     after, _ = model(ids, None)
     factor = 1.0 if model.settings.mixture > 1 else 0.7
     assert torch.allclose((factor * before).softmax(-1), after.softmax(-1), atol=2e-6)
+
+
+def test_the_scale_is_folded_into_a_learned_first_input() -> None:
+    """The state of a QRNN holds its previous input, which the embedding's scale changes too."""
+    model = tiny_model("qrnn", learned_state=True, tie_weights=True, embedding_size=3)
+    ids = torch.randint(0, 5, (6, 3), generator=seeded(1))
+    before, _ = model(ids, None)
+    fold_scale(model, 0.7)
+    assert torch.allclose((0.7 * before).softmax(-1), model(ids, None)[0].softmax(-1), atol=2e-6)
 
 
 def test_unk_that_was_never_learned_gives_nothing_away(folder: Path) -> None:
@@ -380,6 +390,7 @@ def test_the_library_starts_from_a_run_that_ships(tmp_path: Path) -> None:
     assert start.tally.nats_per_token < 3.0
     lines = summary(record, records[-1])
     assert "run prose keeps no validation text, so forgetting is not measured" in lines
+    assert re.search(r"new text \d\.\d{3} before, \d\.\d{3} after, in bits/char", lines)
 
 
 def summary(record: dict[str, Any], finished: Any) -> str:

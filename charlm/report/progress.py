@@ -189,8 +189,11 @@ def _parent_pairs(record: Mapping[str, Any], finished: FinishedRecord) -> list[t
 
 
 def _change(before: float, after: float, unit: str) -> str:
-    percent = 100.0 * (after / before - 1.0) if before else 0.0
-    return f"{_loss(before, unit)} before, {_loss(after, unit)} after ({percent:+.1f} % nats)"
+    """Return two losses as "2.512 before, 1.732 after, in bits/char"."""
+    letter = UNITS[unit].letter
+    figures = [bits(n) if letter else perplexity(n, 1) for n in (before, after)]
+    shown = [f"{value:.{1 if not letter and value >= 10 else 3}f}" for value in figures]
+    return f"{shown[0]} before, {shown[1]} after, in {f'bits/{letter}' if letter else 'perplexity'}"
 
 
 def review_pairs(review: Review, unit: str) -> list[tuple[str, str]]:
