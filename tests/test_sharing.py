@@ -506,6 +506,31 @@ def test_a_pulled_run_gives_the_same_scores(
     assert call("pull", "me/apples")[0] == 4  # never overwrites
 
 
+def test_a_run_on_the_hub_can_be_fine_tuned(
+    call: Call, folder: Path, folder_hub: FolderHub
+) -> None:
+    """Its text did not go up, so forgetting is not measured; the result can go up too."""
+    assert call("push", "whole", "me/apples", "--license", "mit")[0] == 0
+    Path("new.txt").write_text("an apple and a fig\n" * 20, encoding="utf-8")
+    length = ("--steps", "2", "--batch", "2", "--bptt", "8", "--threads", "1", "--ngram", "0")
+    status, _, err = call(
+        "train",
+        "new.txt",
+        "--from",
+        "hf:me/apples",
+        "--name",
+        "figs",
+        *length,
+        "--direction",
+        "forward",
+    )
+    assert status == 0, err
+    assert "run hf:me/apples keeps no validation text" in " ".join(err.split())
+    about = read_record(folder / "figs")["from"]
+    assert (about["run"], about["old_valid"]) == ("hf:me/apples", None)
+    assert call("push", "figs", "me/figs", "--license", "mit")[0] == 0
+
+
 def test_only_public_files_go_up(folder: Path, folder_hub: FolderHub) -> None:
     """The same as in an exported file."""
     charlm.push("whole", "me/x", revision="v1")

@@ -130,7 +130,7 @@ class Parent:
         elif is_pair(model):
             raise UsageError(
                 f"{named('start_from')} {self.name}, which reads in both directions; expected a "
-                f"run of one. Add --direction forward, or start from {self.name}/{BACKWARD}"
+                f"run of one. Add --direction forward, or start from {self.path / BACKWARD}"
             )
         return {
             "model": model,
