@@ -58,7 +58,8 @@ TEXTS: dict[str, tuple[Callable[[Path], str], dict[str, Any]]] = {
     "lang": (lang, {}),
     "shakespeare": (shakespeare, {}),
     "reviews": (reviews, {}),
-    "names": (names, {"document": "line"}),
+    "names": (names, {}),
+    "names-by-line": (names, {"document": "line"}),
 }
 """Texts, and the settings of both sides."""
 

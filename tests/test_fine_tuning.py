@@ -423,3 +423,5 @@ def test_a_plan_shows_the_run_to_start_from(folder: Path, call: Call) -> None:
     )
     assert status == 0
     assert "from   run char, with its 16 entries and 4 new" in out
+    assert re.search(r"model.hidden_size +4 +run char", out)
+    assert "model.skip" not in out

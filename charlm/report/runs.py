@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from charlm.config.settings import table
 from charlm.files.escapes import escape_unprintable
 from charlm.report.tables import plain_table
 from charlm.report.text import duration, number, word_perplexity
@@ -28,7 +29,7 @@ def run_pairs(path: Path, config: Json, record: Json) -> list[tuple[str, str]]:
     if about := record.get("from"):
         grown = config["vocab_size"] - about["entries"]
         more = f", and {grown:,} new entries" if grown else ""
-        pairs.append(("fine-tuned from", f"run {about['run']}{more}"))
+        pairs.insert(2, ("fine-tuned", f"from run {about['run']}{more}"))
     if pulled := record.get("pulled"):
         pairs.append(("pulled from", f"hf:{pulled['repository']}@{pulled['revision']}"))
     for name, part in corpus["parts"].items():
@@ -105,13 +106,17 @@ def setting_table(rows: Sequence[tuple[str, str, str]]) -> Table:
 
 
 def setting_rows(record: Json, *, everything: bool) -> list[tuple[str, str, str]]:
-    """Return settings that the user or a rule chose, or all, each with its origin."""
-    origins = record.get("origins", {})
+    """Return settings that the user or a rule chose, or all, each with its origin.
+
+    Of a fine-tuned run, those that the other run decided are chosen if they are not the default.
+    """
+    origins, settings = record.get("origins", {}), table()
     rows = []
     for section, values in record["settings"].items():
         for key, value in values.items():
             why = origins.get(f"{section}.{key}", "default")
-            if everything or why != "default":
+            inherits_default = why.startswith("run ") and value == settings[key].default
+            if everything or not (why == "default" or inherits_default):
                 rows.append((f"{section}.{key}", str(value), why))
     return rows
 
