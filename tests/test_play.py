@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -218,6 +219,8 @@ def test_settings_are_shown_and_changed(stream: Model) -> None:
     prompt = prompt_of(stream)
     assert notes(prompt, "/set") == ["temperature 1  top_k 0  top_p 1  min_p 0"]
     assert notes(prompt, "/set temperature 0.5", "/set temperature") == ["temperature 0.5"]
+    assert notes(prompt, "/set top_k 12345678") == ["top_k 12345678"]
+    assert notes(prompt, "/set top_k 0") == ["top_k 0"]
     assert notes(prompt, "/set len 3", "/len") == ["len 3"]
     assert notes(prompt, "/set seed 5", "/seed") == ["seed 5"]
     assert enter(prompt, "/set temperature 0", "ab") == stream.sample(
@@ -270,7 +273,9 @@ def test_units_of_another_signal_and_mistakes(stream: Model) -> None:
     ("line", "problem"),
     [
         ("/nothing", "/nothing is not a command; /[?] lists them"),
-        ("/agian", "/agian is not a command; did you mean 'again'"),
+        ("/agian", "/agian is not a command; did you mean 'again'[?] Text that"),
+        ("/undo 3", "/undo 3: expected nothing after /undo"),
+        ("/quit now", "/quit now: expected nothing after /quit"),
         ("/set nonsense 3", "there is no setting 'nonsense'; expected one of temperature, top_k"),
         ("/set temprature 3", "there is no setting 'temprature'; did you mean 'temperature'"),
         ("/set temperature hot", "temperature is 'hot'; expected a number"),
@@ -413,7 +418,7 @@ def typed(call: Call, here: Path, folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_the_terminal_shows_text_notes_and_mistakes(typed, stream: Model) -> None:
     """The text alone is on stdout; without a terminal it has no colour."""
-    lines = ["ab", "/set", "/x", "/set temperature -1", f"{QUOTES}c", f"d{QUOTES}"]
+    lines = ["ab", "/set", "/x", "/set temperature -1", "/unit 9:9", f"{QUOTES}c", f"d{QUOTES}"]
     out, err, prompts = typed(*lines, more=("--len", "9"))
     first = stream.sample(9, prompt="ab", seed=4)
     assert out.startswith(first)
@@ -422,7 +427,8 @@ def test_the_terminal_shows_text_notes_and_mistakes(typed, stream: Model) -> Non
     assert "temperature 1" in err
     assert "/x is not a command" in err
     assert "\ntemperature is -1; expected" in err
-    assert prompts == ["> ", "> ", "> ", "> ", "> ", ". ", "> "]
+    assert re.search("/unit is '9:9'; .* Find some with charlm inside --find", err)
+    assert prompts == [*["> "] * 6, ". ", "> "]
 
 
 def test_ctrl_c_leaves_only_twice(typed) -> None:

@@ -115,11 +115,14 @@ class Prompt:
     def _command(self, line: str) -> Shown:
         name, _, rest = line[1:].partition(" ")
         if name not in COMMANDS:
-            hint = nearest(name, COMMANDS) or "/? lists them"
+            hint = nearest(name, COMMANDS) or "/? lists them."
+            raise UsageError(f"/{name} is not a command; {hint} Text that starts so begins with //")
+        command, rest = COMMANDS[name], rest.strip()
+        if rest and " " not in command.usage:
             raise UsageError(
-                f"/{name} is not a command; {hint}. Text that starts so begins with //"
+                f"/{name} {rest}: expected nothing after {command.usage}. Leave it out"
             )
-        return COMMANDS[name].run(self, rest.strip())
+        return command.run(self, rest)
 
     def _again(self, rest: str) -> Shown:
         seed = _whole("seed", rest, 0) if rest else fresh_seed()
@@ -157,7 +160,7 @@ class Prompt:
         if name in ("len", "seed"):
             yield from COMMANDS[name].run(self, text.strip())
         elif not name:
-            yield "  ".join(f"{key} {value:g}" for key, value in sampling.items())
+            yield "  ".join(f"{key} {value:.15g}" for key, value in sampling.items())
         elif name not in sampling:
             names = [*sampling, "len", "seed"]
             hint = nearest(name, names) or f"expected one of {', '.join(names)}"
@@ -167,7 +170,7 @@ class Prompt:
                 kind = type(sampling[name])
                 sampling[name] = _whole(name, text, 0) if kind is int else _number(name, text)
                 self.session.sampling = replace(self.session.sampling, **sampling)
-            yield f"{name} {sampling[name]:g}"
+            yield f"{name} {sampling[name]:.15g}"
 
     def _length(self, rest: str) -> Shown:
         self.session.length = _whole("len", rest, 0) if rest else self.session.length
@@ -239,7 +242,10 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Command:
-    """A command: how it is typed, what it does, and the method that runs it."""
+    """A command: how it is typed, what it does, and the method that runs it.
+
+    A usage of one word takes nothing after it.
+    """
 
     usage: str
     about: str
@@ -248,14 +254,16 @@ class Command:
 
 COMMANDS = {
     "undo": Command("/undo", "take back the last change of the text", Prompt._undo),
-    "again": Command("/again", "write the last turn with a new seed", Prompt._again),
-    "back": Command("/back 20", "remove the last 20 tokens", Prompt._back),
-    "alt": Command("/alt", "show what may come next; a number picks one", Prompt._alternatives),
+    "again": Command("/again [7]", "write the last turn with a new seed, or with 7", Prompt._again),
+    "back": Command("/back [20]", "remove the last token, or the last 20", Prompt._back),
+    "alt": Command(
+        "/alt [10]", "show what may come next; a number picks one", Prompt._alternatives
+    ),
     "set": Command("/set temperature 0.7", "also top_k, top_p, min_p", Prompt._set),
     "seed": Command("/seed 4", "set the seed, as in charlm sample", Prompt._seed),
     "len": Command("/len 200", "set the number of tokens per turn", Prompt._length),
     "score": Command("/score", "show the probability of the text", Prompt._score),
-    "unit": Command("/unit 2:8", "colour by a unit (/unit 2:8 h: its output)", Prompt._set_unit),
+    "unit": Command("/unit [2:8]", "colour by a unit (/unit 2:8 h: its output)", Prompt._set_unit),
     "show": Command("/show", "show the whole text", Prompt._show),
     "save": Command("/save f.txt", "save the text", Prompt._save),
     "quit": Command("/quit", "leave", Prompt._quit),

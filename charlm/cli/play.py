@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PROMPT, MORE = "> ", ". "
 """Prompts for a line, and for a further line of a text of several lines."""
+NAMES = {"unit": "/unit", "signals": "/unit", "find_units": "charlm inside --find"}
+"""Names in messages for what is typed here; settings have no flags."""
 MAX_HISTORY = 1000
 """Number of lines that are kept for the arrow keys."""
 Length = Annotated[int, typer.Option("--len", min=0, help="Number of tokens per turn.")]
@@ -128,7 +130,7 @@ def _converse(prompt: "Prompt", screen: Screen) -> None:
             line = input(MORE if prompt.is_open else PROMPT)
             interrupts = 0
             line.encode()
-            with naming({}):  # settings are named as they are typed here, not as flags
+            with naming(NAMES):
                 _show(prompt.enter(line), screen)
         except EOFError:
             write("\n")
