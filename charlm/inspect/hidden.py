@@ -99,7 +99,7 @@ class Hidden:
         backend, state = self.run.backend, self.start.hidden
         best = _likeliest(np.exp(self.start.log_probabilities)[None], count)
         order = reordered(self.run, self.tokens)
-        for span, fresh in _spans(self.run, order):
+        for span, fresh in windows(self.run, order):
             inputs = order[span, None]
             logits, state = backend.distribution(
                 inputs, backend.initial_state(1) if fresh else state
@@ -206,7 +206,7 @@ def _traced(
     state: State = start.hidden
     shape = len(sizes), len(ids), max(sizes)
     values = {name: np.empty(shape, np.float32) for name in signals}
-    for span, fresh in _spans(run, ids):
+    for span, fresh in windows(run, ids):
         inputs = ids[span, None]
         before = backend.initial_state(1) if fresh else state
         arrays, state = backend.trace(inputs, before, signals)
@@ -219,7 +219,7 @@ def _traced(
     return values, after
 
 
-def _spans(run: Run, ids: Ids) -> Iterator[tuple[slice, bool]]:
+def windows(run: Run, ids: Ids) -> Iterator[tuple[slice, bool]]:
     """Yield windows of ids in reading order, and whether one begins in the initial state.
 
     An EOS after which the state resets begins a window.

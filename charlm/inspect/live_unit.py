@@ -6,12 +6,9 @@ import numpy as np
 
 from charlm.backends.interface import State
 from charlm.inference.generation import Start
-from charlm.inspect.hidden import checked_signals, layer_sizes, unit_number
+from charlm.inspect.hidden import checked_signals, layer_sizes, unit_number, windows
 from charlm.runs.run import Run
 from charlm.text.tokenizers.tokenizer_json import EOS
-
-READ_AT_ONCE = 512
-"""Maximum number of tokens whose units are in memory."""
 
 
 class LiveUnit:
@@ -36,12 +33,9 @@ class LiveUnit:
     def read(self, ids: Sequence[int]) -> list[float]:
         """Read tokens and return the value after each."""
         backend, values = self._run.backend, list[float]()
-        read, resets = np.asarray(ids, np.int64), self._run.boundaries.resets
-        for document in np.split(read, np.flatnonzero((read == EOS) & resets)):
-            if resets and EOS in document[:1]:
-                self._state = backend.initial_state(1)
-            for first in range(0, len(document), READ_AT_ONCE):
-                inputs = document[first : first + READ_AT_ONCE, None]
-                arrays, self._state = backend.trace(inputs, self._state, (self.signal,))
-                values += arrays[self.signal][self._layer - 1, :, 0, self._unit].tolist()
+        inputs = np.asarray(ids, np.int64)
+        for span, fresh in windows(self._run, inputs):
+            before = backend.initial_state(1) if fresh else self._state
+            arrays, self._state = backend.trace(inputs[span, None], before, (self.signal,))
+            values += arrays[self.signal][self._layer - 1, :, 0, self._unit].tolist()
         return values
