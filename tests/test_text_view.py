@@ -18,7 +18,6 @@ from charlm.inspect.text_view import (
     differences,
     token_places,
     view_text,
-    word_parts,
 )
 from charlm.listing import Part
 from charlm.runs.run import Run
@@ -128,7 +127,7 @@ def test_words_join_to_the_text(unit: str, text: str) -> None:
     """The blank before a word belongs to it, what follows the last one to that."""
     run = RUNS[unit, "stream"]
     (score,) = scorer_of(run, boundary="leading").score([text], by="word")
-    parts = word_parts(score)
+    parts = score.word_parts
     assert "".join(part.text for part in parts) == (text if score.words else "")
     assert [part.text.strip() for part in parts] == [word.word for word in score.words]
 

@@ -16,7 +16,6 @@ from charlm.inspect.text_view import (
     differences,
     token_places,
     view_text,
-    word_parts,
 )
 from charlm.listing import Part
 from charlm.report.page.data import (
@@ -109,4 +108,4 @@ def page_data(
 def _words(model: Model, text: str) -> list[Part]:
     """Return the words of a text with their bits."""
     scorer = model.scorer(word_rule=WordRule(boundary="leading"))
-    return word_parts(scorer.score([text], by="word")[0])
+    return scorer.score([text], by="word")[0].word_parts

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.inference.scores import Score
-from charlm.inspect.text_view import TextView, word_parts
+from charlm.inspect.text_view import TextView
 from charlm.listing import WORDS, HeatText, Listing, Part
 
 
@@ -70,7 +70,7 @@ def token_surprisals(view: TextView) -> Surprisals:
 
 def word_surprisals(score: Score) -> Surprisals:
     """Return the surprisals of the words of a score."""
-    parts = word_parts(score)
+    parts = score.word_parts
     places = accumulate((len(part.text) for part in parts), initial=0)
     return Surprisals(
         (

@@ -1,6 +1,5 @@
 """Scores: the log-probability of texts, and of each of their tokens or words, as results."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +59,19 @@ class Score:
         """
         return self.log_probability - self.unk_penalty * self.tally.oov
 
+    @property
+    def word_parts(self) -> list[Part]:
+        """Words as parts of the text, each with the blank before it.
+
+        What follows the last word belongs to it.
+        """
+        parts, place = list[Part](), 0
+        for word in self.words:
+            end = len(self.text) if word is self.words[-1] else word.end
+            parts.append(Part(self.text[place:end], bits(word.nats), word.oov))
+            place = end
+        return parts
+
 
 class Scores(Listing[Score]):
     """List of scores in the order of their texts; notebooks show it as a table.
@@ -91,11 +103,9 @@ class Scores(Listing[Score]):
         rows = self.rows()
         for row, score in zip(rows, self, strict=True):
             if score.words:
-                pieces = [(word.word, word.nats) for word in score.words]
-                row["text"] = HeatText(_parts(score.text, pieces), WORDS)
+                row["text"] = HeatText(score.word_parts, WORDS)
             elif score.tokens and self.vocab_size:
-                pieces = [(token.token, token.nats) for token in score.tokens]
-                row["text"] = HeatText(_parts(score.text, pieces), self.vocab_size)
+                row["text"] = HeatText(_token_parts(score), self.vocab_size)
         return rows
 
     def to_pandas(self, *, tokens: bool = False) -> Any:
@@ -162,18 +172,19 @@ class Words(Listing[WordScore]):
         return rows
 
 
-def _parts(text: str, pieces: Iterable[tuple[str, float]]) -> list[Part]:
-    """Return the parts of a text for tokens or words, which are pairs of text and nats.
+def _token_parts(score: Score) -> list[Part]:
+    """Return the tokens of a score as parts of its text.
 
-    The blanks before a piece belong to it. A piece that the text does not have, such as the end, is
+    The blanks before a token belong to it. A token that the text does not have, such as the end, is
     a part of its own.
     """
-    parts, place = list[Part](), 0
-    for piece, nats in pieces:
-        start = text.find(piece, place)
+    parts, place, text = list[Part](), 0, score.text
+    for token in score.tokens:
+        start = text.find(token.token, place)
         if start >= 0 and not text[place:start].strip():
-            parts.append(Part(text[place : start + len(piece)], bits(nats)))
-            place = start + len(piece)
+            end = start + len(token.token)
+            parts.append(Part(text[place:end], bits(token.nats), token.oov))
+            place = end
         else:
-            parts.append(Part(piece, bits(nats)))
+            parts.append(Part(token.token, bits(token.nats), token.oov))
     return parts

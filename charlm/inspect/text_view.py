@@ -16,7 +16,6 @@ from charlm.backends.interface import Backend, Ids
 from charlm.errors import UsageError
 from charlm.inference import samplers
 from charlm.inference.likelihood import window_length
-from charlm.inference.scores import Score
 from charlm.inference.scoring import Scorer
 from charlm.inspect.hidden import Hidden
 from charlm.listing import Part
@@ -141,19 +140,6 @@ def _documents(ids: Ids, *, resets: bool) -> list[Ids]:
         return [ids]
     cuts = np.flatnonzero(ids == EOS) + 1
     return np.split(ids, cuts[cuts < len(ids)])
-
-
-def word_parts(score: Score) -> list[Part]:
-    """Return the words of a score by word as parts, each with the blank before it.
-
-    What follows the last word belongs to it.
-    """
-    parts, place = [], 0
-    for word in score.words:
-        end = len(score.text) if word is score.words[-1] else word.end
-        parts.append(Part(score.text[place:end], bits(word.nats), word.oov))
-        place = end
-    return parts
 
 
 def token_places(view: TextView, hidden: Hidden) -> list[int]:
