@@ -1,5 +1,6 @@
 """The README and the guide: every command, code block, flag, link and file that they name."""
 
+import codeop
 import contextlib
 import io
 import json
@@ -138,6 +139,18 @@ def test_every_python_block_runs(page: str, folder: Path) -> None:
         with contextlib.redirect_stdout(io.StringIO()) as out:
             exec(compile(block, page, "exec"), {})
         assert out.getvalue()
+
+
+@every_page
+def test_every_python_block_can_be_pasted_at_a_prompt(page: str) -> None:
+    """A blank line ends the body of a loop there."""
+    for block in code(page, "python"):
+        lines: list[str] = []
+        for line in [*block.splitlines(), ""]:
+            lines.append(line)
+            if codeop.compile_command("\n".join(lines), page) is not None:
+                lines = []
+        assert lines == []
 
 
 @every_page
