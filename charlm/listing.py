@@ -54,8 +54,10 @@ class Listing(list[T]):
         """
         return data_frame(self.rows())
 
-    def _repr_html_(self) -> str:
-        """Return the first rows as an HTML table, which notebooks show."""
+    def _repr_html_(self) -> str | None:
+        """Return the first rows as an HTML table, which notebooks show; None if there are none."""
+        if not self:
+            return None
         return str(importlib.import_module(NOTEBOOK).table_html(self.shown_rows()))
 
 

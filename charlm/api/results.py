@@ -40,8 +40,8 @@ class History(Listing[dict[str, Any]]):
     def __repr__(self) -> str:
         return f"History({len(self):,} records)"
 
-    def _repr_html_(self) -> str:
-        """Return the curves as a picture in SVG, or a table if there are none."""
+    def _repr_html_(self) -> str | None:
+        """Return the curves as a picture in SVG, or else a table."""
         from charlm.report.axes import RunLog
         from charlm.report.curve_svg import svg
         from charlm.report.curves import plot_of

@@ -25,7 +25,11 @@ DARK_PAGES = ('[data-jp-theme-light="false"]', '[theme="dark"]', ".vscode-dark")
 def table_html(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the first rows as a table; a cell is a plain value, `HeatText` or `UnitText`."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
+    firsts = [[row[name] for row in rows if row.get(name) is not None][:1] for name in columns]
+    head = "".join(
+        f'<th style="text-align: {_side(*first)}">{html.escape(name)}</th>'
+        for name, first in zip(columns, firsts, strict=True)
+    )
     lines = ["".join(_cell(row.get(name)) for name in columns) for row in rows[:SHOWN_ROWS]]
     if len(rows) > SHOWN_ROWS:
         more = f"{len(rows) - SHOWN_ROWS:,} more rows; to_pandas() has them all"
@@ -55,7 +59,7 @@ def model_html(path: Path, mixture: object = None) -> str:
                 f"perplexity {number(perplexity, 2)} per token"
             )
     if mixture:
-        facts["mixture"] = str(mixture)
+        facts["mixture"] = str(mixture).removeprefix("mixture: ")
     rows = "".join(f"<tr><th>{html.escape(name)}</th>{_cell(facts[name])}</tr>" for name in facts)
     title = html.escape(escape_unprintable(run_name(path)))
     return f"<table><caption>{title}</caption><tbody>{rows}</tbody></table>"
@@ -64,12 +68,14 @@ def model_html(path: Path, mixture: object = None) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, HeatText | UnitText):
         return f'<td style="text-align: left; white-space: pre-wrap">{_colored(value)}</td>'
-    if isinstance(value, float):
-        return f'<td style="text-align: right">{value:.6g}</td>'
-    text = "" if value is None else str(value)
+    text = f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
     shown = html.escape(escape_unprintable(text))
-    side = "right" if type(value) is int else "left"
-    return f'<td style="text-align: {side}; white-space: pre">{shown}</td>'
+    return f'<td style="text-align: {_side(value)}; white-space: pre">{shown}</td>'
+
+
+def _side(value: Any = None) -> str:
+    """Return the side of a column at which its values and its name are."""
+    return "right" if isinstance(value, int | float) and not isinstance(value, bool) else "left"
 
 
 def _colored(text: HeatText | UnitText) -> str:
