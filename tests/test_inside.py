@@ -273,6 +273,13 @@ def test_units_of_a_pattern_are_found(call: Call, here: Path, lm: Model) -> None
     assert content["units"] == matches.rows()
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_page_of_an_empty_text_is_saved(call: Call, here: Path) -> None:
+    """Without a warning about means of nothing."""
+    status, out, err = call("inside", "--run", "tales", "", "--html", "a.html")
+    assert (status, out, err.splitlines()[1:]) == (0, "", [])
+
+
 def test_a_picture_is_saved(call: Call, here: Path) -> None:
     status, out, err = call("inside", "--run", "tales", TEXT, "--svg", "a.svg")
     assert (status, out) == (0, "")
@@ -295,6 +302,12 @@ def test_a_picture_is_saved(call: Call, here: Path) -> None:
         (["a", "--by", "word", "--html", "a.html"], "--by word with --html"),
         (["--find", "a", "--html", "a.html"], "no text; expected one as an argument"),
         (["a", "--by", "word", "--top", "3"], "--by word and --top were given; expected one"),
+        (["a", "--find", "a", "--unit", "2:8"], "--find and --unit were given; expected one"),
+        (["a", "--find", "a", "--with", "prose"], "--find and --with were given; expected one"),
+        (["a", "--top", "3", "--svg", "a.svg"], "--top with --svg, whose picture has one colour"),
+        (["a", "--html", "a.txt", "--svg", "./a.txt"], "--html and --svg are both a.txt"),
+        (["a", "--unit", "2:08"], "--unit is '2:08'; expected a layer and a unit"),
+        (["a", "--signal", ""], "--signal has no effect without --unit"),
         (["a", "--theme", "grey"], "--theme is 'grey'; expected one of light, dark"),
         (["a" * (MAX_CHARS + 1)], "the text has 100,001 characters; expected at most 100,000"),
         (["a" * (MAX_FILE + 1), "--svg", "a.svg"], "expected at most 20,000 in a.svg"),

@@ -112,19 +112,27 @@ def inside(
         raise UsageError("--csv and --json were both given; expected one of them")
     if text is not None and file:
         raise UsageError("a text and --file were both given; expected one of them")
-    if find_units is not None and svg:
-        raise UsageError("--find with --svg, which shows a text; expected --html. Leave out one")
-    shown = {"--by word": by == "word", "--with": other, "--top": top, "--unit": unit}
-    _check_together({flag for flag, value in shown.items() if value}, html=html is not None)
+    _check_files(html, svg)
+    views = {
+        "--by word": by == "word",
+        "--with": other is not None,
+        "--top": top is not None,
+        "--unit": bool(unit),
+        "--find": find_units is not None,
+    }
+    _check_together(
+        {flag for flag, given in views.items() if given}, html=bool(html), svg=bool(svg)
+    )
     if file:
         text = read_text(file)
     elif text and is_file(Path(text)):
         say(f"{text} is read as a text; to read the file: {command('inside', '--file', text)}")
     if text is None and (find_units is None or html):
         raise UsageError("no text; expected one as an argument, with --file, or - for stdin")
-    options.check_meant({"--signal"} if signals and not (unit or find_units) else set(), "--unit")
+    needs_unit = signals is not None and not unit and find_units is None
+    options.check_meant({"--signal"} if needs_unit else set(), "--unit")
     model = options.open_model(run, checkpoints, engine, weights)
-    chosen = [name.strip() for name in signals.split(",")] if signals else []
+    chosen = [] if signals is None else [name.strip() for name in signals.split(",")]
     matches = None
     if find_units is not None:
         matches = model.find_units(find_units, text, top=top or 10, signals=chosen or None)
@@ -164,11 +172,22 @@ def inside(
         _show(result, theme)
 
 
-def _check_together(flags: set[str], *, html: bool) -> None:
-    """Raise UsageError for flags of which only one can be shown."""
+def _check_files(html: Path | None, svg: Path | None) -> None:
+    """Raise UsageError for a page and a picture in one file."""
+    if html and svg and html.resolve() == svg.resolve():
+        raise UsageError(f"--html and --svg are both {html}; expected two files")
+
+
+def _check_together(flags: set[str], *, html: bool, svg: bool) -> None:
+    """Raise UsageError for flags of which only one can be shown, or that a file does not show."""
     if html and "--by word" in flags:
         raise UsageError("--by word with --html, whose page has tokens; expected --svg or --csv")
-    allowed = ({"--by word", "--with"}, {"--top", "--unit"})
+    for flag in sorted(flags & {"--find", "--top"}) if svg else ():
+        raise UsageError(
+            f"{flag} with --svg, whose picture has one colour for each token; expected --html. "
+            "Leave out one"
+        )
+    allowed = ({"--by word", "--with"}, {"--top", "--unit"}, {"--top", "--find"})
     if not html and len(flags) > 1 and not any(flags <= each for each in allowed):
         found = " and ".join(sorted(flags))
         raise UsageError(f"{found} were given; expected one of them, since they colour one text")

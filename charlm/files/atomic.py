@@ -41,7 +41,7 @@ def explained(path: Path) -> Iterator[None]:
     except OSError as error:
         raise EnvironmentFailure(
             f"cannot write {path}: {error.strerror or error}. Free some space, allow writing "
-            "there, or choose another place with --checkpoints or --out"
+            "there, or choose another place"
         ) from error
 
 

@@ -10,6 +10,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -112,9 +113,10 @@ def surprisal_level(bits: float, vocab_size: int) -> int:
     return bisect_right(surprisal_bounds(vocab_size), bits) - 1 if bits >= 0.0 else 0
 
 
-def surprisal_bounds(vocab_size: int) -> list[float]:
+@cache
+def surprisal_bounds(vocab_size: int) -> tuple[float, ...]:
     """Return the lower bound of each level of surprisal, in bits."""
-    return [fraction * blind_guess(vocab_size) for fraction in (0.0, *FRACTIONS)]
+    return tuple(fraction * blind_guess(vocab_size) for fraction in (0.0, *FRACTIONS))
 
 
 def signed_level(value: float) -> int:

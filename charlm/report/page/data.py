@@ -17,8 +17,6 @@ from charlm.report.inside import FULL_DIFFERENCE
 from charlm.runs.run import Run, model_settings
 from charlm.units import finite
 
-MAX_BITS = 1e6
-"""Bits of what a model holds for impossible, in a comparison."""
 MAX_SIGNAL_BYTES = 8_000_000
 """Maximum size of all signals in a page; a value takes a byte."""
 
@@ -86,7 +84,7 @@ def inside_data(view: TextView, hidden: Hidden, chosen: tuple[str, str] | None) 
     signals = {name: _units(view, hidden, array) for name, array in hidden.signals.items()}
     usual = "c" if "c" in signals else "h"
     outputs = signals.get("h", signals[usual])[-hidden.sizes[-1] :]  # cells may grow without end
-    spread = np.nan_to_num(outputs).std(axis=1)
+    spread = np.var(np.nan_to_num(outputs), axis=1) if outputs.size else np.zeros(1)
     if chosen is None or chosen[1] not in signals:
         best = len(names) - hidden.sizes[-1] + int(spread.argmax())
         chosen = (chosen[0] if chosen else names[best], usual)
