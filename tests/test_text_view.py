@@ -116,6 +116,13 @@ def test_the_rest_of_a_character_has_no_text_of_its_own() -> None:
     assert [part.bits for part in view.parts] == pytest.approx([first, second + third, last])
 
 
+def test_blanks_at_the_end_belong_to_the_last_token_of_the_text() -> None:
+    """So the EOS is shown as an end; it has them only if there is no other token."""
+    run = RUNS["blank", "line"]
+    assert [token.text for token in view_of(run, "the cat  ").tokens] == ["the", " cat  ", ""]
+    assert [token.text for token in view_of(run, "  ").tokens] == ["  "]
+
+
 def test_half_of_a_surrogate_pair_is_refused() -> None:
     with pytest.raises(CorpusError, match="half of a surrogate pair"):
         view_of(RUNS["char", "stream"], "a\ud800")

@@ -1,7 +1,7 @@
 """The tokens of a text in their order, and the characters that each of them covers."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from charlm.runs.run import Run
 from charlm.text.boundaries import Boundaries
 from charlm.text.documents import END, check_text
 from charlm.text.tokenizers.spans import Places, token_spans
+from charlm.text.tokenizers.tokenizer_json import EOS
 
 Value = TypeVar("Value", bound=np.generic)
 
@@ -41,7 +42,27 @@ def text_tokens(run: Run, text: str) -> TextTokens:
     Raises CorpusError for a lone surrogate.
     """
     check_text(text)
-    vocabulary, marked = run.text_vocabulary, run.boundaries.mark(text)
+    return _cut(run, text, run.boundaries.mark(text))
+
+
+def scored_tokens(run: Run, text: str) -> TextTokens:
+    """Return the tokens of a text in the score of it: those of what is read of it, and its EOS.
+
+    The EOS has no characters, or those of a text that has no other token.
+    """
+    rules = run.boundaries
+    marked = rules.scored_text(text)
+    marked = rules.mark(marked) if rules.text_document == "line" else marked
+    tokens = _cut(run, marked.replace(END, "\n"), marked)
+    if not rules.has_ends:
+        return tokens
+    ids, cuts = np.append(tokens.ids, EOS), np.append(tokens.cuts, len(tokens.text))
+    return replace(tokens, ids=ids, cuts=cuts)
+
+
+def _cut(run: Run, text: str, marked: str) -> TextTokens:
+    """Return the tokens of a text from the marked one."""
+    vocabulary = run.text_vocabulary
     ids = vocabulary.encode_marked(marked)[0].astype(np.int64)
     _, ends = token_spans(vocabulary, marked, ids)
     if len(marked) != len(text):

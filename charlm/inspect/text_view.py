@@ -7,7 +7,7 @@ one text compare even if their vocabularies differ, by the parts that both cut o
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -18,10 +18,9 @@ from charlm.inference import samplers
 from charlm.inference.likelihood import window_length
 from charlm.inference.scoring import Scorer
 from charlm.inspect.hidden import Hidden
+from charlm.inspect.text_tokens import scored_tokens
 from charlm.listing import Part
 from charlm.runs.run import Run
-from charlm.text.documents import END
-from charlm.text.tokenizers.spans import token_spans
 from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.units import Tally, bits
 
@@ -92,32 +91,14 @@ def view_text(run: Run, scorer: Scorer, text: str, *, top: int = 0) -> TextView:
     if run.backward:  # EOS is read last, and stays at the end
         ends = len(tokens) - run.boundaries.has_ends
         tokens = [*tokens[:ends][::-1], *tokens[ends:]]
-    texts = source_texts(run, text, np.array([token.id for token in tokens], np.int64))
+    pieces = scored_tokens(run, text).pieces
     return TextView(
         run=run.path.name,
         unit=run.vocabulary.unit,
         vocab_size=len(run.vocabulary),
-        tokens=tuple(token._replace(text=own) for token, own in zip(tokens, texts, strict=True)),
+        tokens=tuple(token._replace(text=own) for token, own in zip(tokens, pieces, strict=True)),
         tally=score.tally,
     )
-
-
-def source_texts(run: Run, text: str, ids: Ids) -> list[str]:
-    """Return the characters of a scored text that each token covers; joined they are the text.
-
-    `ids` are those of the score, in the order of the text. Blanks that no token covers belong to
-    the token after them.
-    """
-    rules = run.boundaries
-    marked = rules.scored_text(text)
-    marked = rules.mark(marked) if rules.text_document == "line" else marked
-    inside = ids[:-1] if rules.has_ends else ids
-    _, ends = token_spans(run.text_vocabulary, marked, inside)
-    stops = [*ends.tolist(), len(marked)]
-    if not rules.has_ends:  # blanks at the end, for want of a token after them
-        stops[-2:] = stops[-1:]
-    plain = marked.replace(END, "\n")
-    return [plain[start:stop] for start, stop in pairwise([0, *stops])][: len(ids)]
 
 
 def likeliest(backend: Backend, run: Run, ids: Ids, top: int) -> Iterator[Alternatives]:
