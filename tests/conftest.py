@@ -60,6 +60,15 @@ def no_lines_about_slow_phases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(display, "TICK", 1e6)
 
 
+@pytest.fixture(autouse=True)
+def usual_verbosity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide from a test that an earlier command in this process was quiet or verbose."""
+    from charlm.cli.output import Verbosity
+
+    monkeypatch.setattr(Verbosity, "level", 1)
+    monkeypatch.setattr(Verbosity, "debug", False)
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in an empty folder without runs, with lines of 100 columns."""

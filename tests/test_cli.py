@@ -19,7 +19,6 @@ from waiting import PATIENCE, Ticking, wait_until
 import charlm
 from charlm.api import loading as library
 from charlm.cli import app, main
-from charlm.cli.output import Verbosity
 from charlm.config.fields import scaled_number
 from charlm.config.flags import by_section
 from charlm.errors import CharlmError, UsageError
@@ -71,7 +70,6 @@ def here(tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COLUMNS", "100")
     for name in ("FORCE_COLOR", "CHARLM_DEBUG"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(Verbosity, "level", 1)
     torch.set_num_threads(1)
     return tmp_path
 

@@ -14,7 +14,6 @@ from waiting import Ticking
 
 import charlm
 from charlm.cli import app
-from charlm.cli.output import Verbosity
 from charlm.commands import command
 from charlm.training import search as search_module
 
@@ -35,7 +34,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.delenv("CHARLM_CHECKPOINTS", raising=False)
-    monkeypatch.setattr(Verbosity, "level", 1)
     Path("a text.txt").write_text("abc abd\nab ca\n" * 10)
     return folder
 

@@ -13,7 +13,6 @@ import typer
 from helpers import Call
 
 from charlm.cli import app, stdin
-from charlm.cli.output import Verbosity
 from charlm.runs.built_in import shipped
 
 TEXTLESS = {"settings", "score", "fill", "compare", "info", "verify", "reproduce", "bench"}
@@ -29,8 +28,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("CHARLM_CHECKPOINTS", "CHARLM_RUN", "CHARLM_DEBUG"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(Verbosity, "level", 1)
-    monkeypatch.setattr(Verbosity, "debug", False)
     return tmp_path
 
 

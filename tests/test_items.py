@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import charlm
-from charlm.cli.output import Verbosity
 from charlm.errors import CharlmError, RunError, UsageError
 from charlm.inference.generation import Piece, generate
 from charlm.inference.items import Items, Rules
@@ -44,7 +43,6 @@ def here(tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CHARLM_CHECKPOINTS", str(runs))
     monkeypatch.delenv("CHARLM_RUN", raising=False)
-    monkeypatch.setattr(Verbosity, "level", 1)
     return tmp_path
 
 
