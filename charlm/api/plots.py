@@ -11,7 +11,7 @@ from charlm.files.safe_read import file_size
 from charlm.report.axes import RunLog
 from charlm.runs.folders import is_training
 from charlm.runs.layout import METRICS, SEARCH, read_metrics, read_record
-from charlm.runs.locate import find_run, is_ngram_run, is_run
+from charlm.runs.locate import find_run, is_ngram_run, is_run, run_name
 from charlm.runs.pair import BACKWARD
 
 MAX_TRIALS = 8
@@ -28,13 +28,15 @@ def find_logs(runs: Sequence[str], folder: Path) -> tuple[list[RunLog], list[str
     """
     logs: list[RunLog] = []
     notes: list[str] = []
-    for run in dict.fromkeys(runs):
+    seen: set[Path] = set()
+    for run in runs:
         trials = _trials(run, folder)
         paths = trials or _halves(find_run(run, folder, trained=False))
-        problems = {path: missing_log(path) for path in paths}
+        problems = {path: missing_log(path) for path in paths if path.resolve() not in seen}
+        seen |= {path.resolve() for path in paths}
         notes += [problem for problem in problems.values() if problem and not trials]
         found = [read_log(path) for path, problem in problems.items() if not problem]
-        if not found and trials:
+        if trials and all(map(missing_log, trials)):
             notes.append(f"search {run} has no trial with a log yet")
         if len(found) > MAX_TRIALS and trials:
             notes.append(f"search {run}: the best {MAX_TRIALS} of {len(found)} trials")
@@ -48,11 +50,11 @@ def find_logs(runs: Sequence[str], folder: Path) -> tuple[list[RunLog], list[str
 def missing_log(path: Path) -> str:
     """Return why a run has no log and what to do; "" if it has one."""
     if is_ngram_run(path):
-        return f"run {_name(path)} is an n-gram model, which is counted and not trained in steps"
+        return f"run {run_name(path)} is an n-gram model, which is counted and not trained in steps"
     if (path / METRICS).exists():
         return ""
     return (
-        f"run {_name(path)} has no log ({METRICS}), from which curves are drawn; expected a run "
+        f"run {run_name(path)} has no log ({METRICS}), from which curves are drawn; expected a run "
         f"that was trained in this folder. Train one with: {command('train')}"
     )
 
@@ -60,14 +62,7 @@ def missing_log(path: Path) -> str:
 def read_log(path: Path) -> RunLog:
     """Return the log of a run. Raises RunError if it is missing or damaged."""
     run, records = read_record(path), read_metrics(path)
-    return RunLog(name=_name(path), path=path, run=run, records=records)
-
-
-def _name(path: Path) -> str:
-    """Return the name of a run; a trial or a backward half is called `outer/inner`."""
-    is_half = path.name == BACKWARD and is_run(path.parent)
-    is_inner = is_half or (path.parent / SEARCH).exists()
-    return f"{path.parent.name}/{path.name}" if is_inner else path.name
+    return RunLog(name=run_name(path), path=path, run=run, records=records)
 
 
 def _trials(run: str, folder: Path) -> list[Path]:

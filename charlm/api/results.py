@@ -46,9 +46,10 @@ class History(Listing[dict[str, Any]]):
         from charlm.report.curve_svg import svg
         from charlm.report.curves import plot_of
         from charlm.runs.layout import read_record
+        from charlm.runs.locate import run_name
 
         if self.path is None or not self:
             return super()._repr_html_()
         run = read_record(self.path)
-        plot = plot_of([RunLog(name=self.path.name, path=self.path, run=run, records=self)])
+        plot = plot_of([RunLog(name=run_name(self.path), path=self.path, run=run, records=self)])
         return svg(plot) if plot.curves[0].end else super()._repr_html_()
