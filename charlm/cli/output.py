@@ -137,8 +137,11 @@ def rendered(renderable: Any, *, stderr: bool = False) -> str:
         console.width = max(console.width, _least_width(renderable))
     if isinstance(renderable, Text) and renderable.no_wrap:
         console.width = max(console.width, *map(len, renderable.plain.split("\n")))
-    with console.capture() as capture:
-        console.print(renderable)
+    try:
+        with console.capture() as capture:
+            console.print(renderable)
+    except OSError as error:  # unbuffered, even an empty text may fail on a full disk
+        raise _unwritten(error) from error
     return re.sub(" +$", "", capture.get(), flags=re.MULTILINE)
 
 

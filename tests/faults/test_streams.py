@@ -58,8 +58,10 @@ def test_a_full_disk_loses_messages_but_not_training() -> None:
         assert (done.returncode, len(done.stdout)) == (0, 20)
         assert call("sample", "--temperature", "-1", stderr=full).returncode == 2
         assert call(*TRAIN, "--steps", "20", "--name", "f", stderr=full).returncode == 0
-        for arguments in (["sample", "--len", "100"], ["info", "--json"], ["--version"]):
-            done = call(*arguments, stdout=full)
+        unbuffered = os.environ | {"PYTHONUNBUFFERED": "1"}
+        for arguments, env in ((["sample", "--len", "100"], None), (["info", "--json"], None),
+                               (["info"], unbuffered), (["--version"], None)):  # fmt: skip
+            done = call(*arguments, stdout=full, env=env)
             assert done.returncode == 5, arguments
             assert b"No space left on device; expected room" in done.stderr
     assert is_intact("f")
