@@ -128,8 +128,9 @@ def test_what_cannot_be_computed_is_refused_and_what_misleads_is_said() -> None:
     empty = log("a", parts={"train": {"tokens": 9, "chars": 0, "bytes": 0}})
     with pytest.raises(RunError, match="run a does not record the bytes of its training text"):
         plot_of([empty], y="bits/byte")
-    with pytest.raises(RunError, match="has tokens 'x'; expected a number"):
-        plot_of([log("a", "char", record("step", 10, 1.0, tokens="x"))])
+    for wrong in ("x", None, -1, True):
+        with pytest.raises(RunError, match=f"has tokens {wrong!r}; expected a number"):
+            plot_of([log("a", "char", record("step", 10, 1.0, tokens=wrong))])
     other = log("b", "word", record("evaluation", 10, 1.0, valid_oov=7), fingerprint="g")
     first, second = notes(plot_of([log(), other]))
     assert "different texts" in first and "7.0 % of its validation tokens as UNK" in second
@@ -142,9 +143,7 @@ def test_what_cannot_be_computed_is_refused_and_what_misleads_is_said() -> None:
 
 def test_the_first_records_do_not_set_the_range_of_a_loss() -> None:
     """Of 40 records the first five are above the picture; other figures have their whole range."""
-    assert plot_of([log()], y="bits/token").up.high == pytest.approx(
-        4 / 6 / math.log(2) * 0 + 1.5 / math.log(2)
-    )
+    assert plot_of([log()], y="bits/token").up.high == pytest.approx(1.5 / math.log(2))
     assert plot_of([log()], y="rate").up.low < 0.01 < plot_of([log()], y="rate").up.high
 
 
@@ -174,6 +173,14 @@ def test_ticks_are_few_in_the_range_in_order_and_differ(low, factor, most, logar
         assert gaps == pytest.approx([gaps[0]] * len(gaps), rel=1e-3) if gaps else True
 
 
+@given(st.floats(-1e9, 1e9), st.floats(1e-6, 1e9), st.integers(2, 12))
+def test_labels_have_the_values_of_their_ticks(low, range_, most):
+    """A rate of 2.5e-05 was labelled 0.00003, and a figure of 0.00125 was labelled 0.0013."""
+    scale = Scale(low, low + range_)
+    for tick, text in scale.labels(most).items():
+        assert float(text.replace(",", "")) == pytest.approx(tick, rel=1e-7, abs=1e-9 * range_)
+
+
 @pytest.mark.parametrize(
     ("scale", "labels"),
     [
@@ -182,6 +189,10 @@ def test_ticks_are_few_in_the_range_in_order_and_differ(low, factor, most, logar
         (Scale(0, 5000, kind="time"), ["0", "30 min", "60 min"]),
         (Scale(0, 90, kind="time"), ["0", "30 s", "60 s", "90 s"]),
         (Scale(1.9, 3.6), ["2.0", "2.5", "3.0", "3.5"]),
+        (Scale(0, 1e-4), ["0.00000", "0.00005", "0.00010"]),
+        (Scale(0.001, 0.0019), ["0.00100", "0.00125", "0.00150", "0.00175"]),
+        (Scale(0, 9e-6), ["0", "2.5e-06", "5e-06", "7.5e-06"]),
+        (Scale(1, 1e18, logarithmic=True, kind="count"), ["1", "100 k", "10 G", "1e+15"]),
         (Scale(40, 700, logarithmic=True, kind="count"), ["50", "100", "200", "500"]),
     ],
 )
@@ -215,7 +226,7 @@ def test_a_thinned_curve_has_the_same_picture(curve, width: int) -> None:
     canvases = [Canvas(width, 4), Canvas(width, 4)]
     for canvas, points in zip(canvases, (curve, kept), strict=True):
         canvas.line(points, "red")
-    assert canvases[0].dots == canvases[1].dots
+    assert canvases[0].rows == canvases[1].rows
 
 
 def test_a_line_ends_where_it_leaves_the_picture() -> None:
@@ -295,6 +306,8 @@ def test_an_svg_is_well_formed_whatever_the_name() -> None:
     assert r"<a & b>\x07" in texts and "tokens" in texts
     dots = [e for e in root.iter("{http://www.w3.org/2000/svg}title") if "400" not in str(e.text)]
     assert len(dots) == 4 and "bits per character at 4 k tokens" in str(dots[0].text)
+    circles = list(root.iter("{http://www.w3.org/2000/svg}circle"))
+    assert len(circles) == 1 + len(dots)  # that of the key, and one for each validation
 
 
 def test_a_page_has_no_script_and_a_policy_that_allows_its_style_only() -> None:
@@ -358,10 +371,23 @@ def test_a_search_shows_its_best_trials(call: Call, folder: Path) -> None:
 def test_both_halves_of_a_pair_and_runs_of_one_name_are_shown(call: Call, folder: Path) -> None:
     shutil.copytree(folder / "one", folder / "one" / "backward")
     shutil.copytree(FIXTURE, folder.parent / "other" / "one")
-    content = json.loads(call("plot", "one", "other/one", "one", "--json")[1])
+    copies = ("one", str(folder / "one"), "one/backward")
+    content = json.loads(call("plot", "one", "other/one", *copies, "--json")[1])
     assert [run["run"] for run in content["runs"]] == [
         "checkpoints/one", "one/backward", "other/one"
     ]  # fmt: skip
+
+
+def test_a_run_is_named_as_elsewhere_wherever_the_command_runs(
+    call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the folder of a run or of a search, `.` had no name."""
+    monkeypatch.chdir(folder / "one")
+    assert json.loads(call("plot", ".", "--json")[1])["runs"][0]["run"] == "one"
+    copy_of(folder / "one", "s").rename(folder / "trial-000")
+    (folder / "search.json").write_text("{}", encoding="utf-8")
+    monkeypatch.chdir(folder)
+    assert json.loads(call("plot", ".", "--json")[1])["runs"][0]["run"] == "checkpoints/trial-000"
 
 
 def test_a_run_without_a_log_is_one_line(call: Call, folder: Path) -> None:

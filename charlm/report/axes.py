@@ -17,6 +17,8 @@ from charlm.runs.layout import METRICS
 from charlm.units import bits, perplexity
 
 Record = Mapping[str, Any]
+PLACES = ("step", "tokens", "seconds")
+"""Fields that every record has: how far training was."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +68,15 @@ class Figure(Axis):
 
 
 def number_in(log: RunLog, record: Record, key: str) -> float:
-    """Return a number of a record; NaN for None. Raises RunError if there is no number."""
-    value = record.get(key, "")
-    if value is None:
+    """Return a number of a record; NaN for None, which stands for a figure that is not finite.
+
+    Raises RunError if there is no number, or for a place in training that is None or negative.
+    """
+    value, is_place = record.get(key, ""), key in PLACES
+    if value is None and not is_place:
         return math.nan
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or (is_place and value < 0):
         raise RunError(
             f"{log.path / METRICS}: a record of kind {record['kind']} has {key} {value!r:.40}; "
             "expected a number, as charlm train writes. Restore the run from a copy"

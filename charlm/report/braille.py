@@ -13,13 +13,11 @@ DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 
 
 class Canvas:
-    """Grid of cells, each with the dots of all curves in the style of the last one, or a letter."""
+    """Grid of cells: letters with their styles, most of them dots. Letters are written last."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
-        self.dots: dict[tuple[int, int], int] = {}
-        self.letters: dict[tuple[int, int], str] = {}
-        self.styles: dict[tuple[int, int], str] = {}
+        self.rows: list[dict[int, tuple[str, str]]] = [{} for _ in range(height)]
 
     def line(self, places: Sequence[Point], style: str) -> None:
         """Draw a line through places in fractions of the canvas, from its lower left corner."""
@@ -34,9 +32,10 @@ class Canvas:
                 self._dot(across, y + round(step * (next_y - y) / steps), style)
 
     def _dot(self, x: int, y: int, style: str) -> None:
-        cell = (y // 4, x // 2)
-        self.dots[cell] = self.dots.get(cell, 0) | DOTS[x % 2][y % 4]
-        self.styles[cell] = style
+        """Add a dot to a cell; all its dots get the style of the last one."""
+        cells, column = self.rows[y // 4], x // 2
+        before, _ = cells.get(column, (chr(BRAILLE), ""))
+        cells[column] = (chr(ord(before) | DOTS[x % 2][y % 4]), style)
 
     def cell(self, place: Point) -> tuple[int, int]:
         """Return row and column of a place in fractions of the canvas."""
@@ -46,24 +45,17 @@ class Canvas:
     def write(self, row: int, column: int, text: str, style: str = "") -> None:
         """Write a text over the dots; every letter takes one cell."""
         for number, letter in enumerate(text):
-            self.letters[row, column + number] = letter
-            self.styles[row, column + number] = style
+            self.rows[row][column + number] = (letter, style)
 
     def is_free(self, row: int, first: int, last: int) -> bool:
         """Return whether there is nothing in the cells of a row from `first` to `last`."""
-        cells = [(row, column) for column in range(first, last + 1)]
         return 0 <= row < self.height and not any(
-            cell in self.dots or cell in self.letters for cell in cells
+            column in self.rows[row] for column in range(first, last + 1)
         )
 
     def row(self, number: int) -> Text:
         """Return a row of cells."""
-        text = Text()
-        columns = [column for row, column in (*self.dots, *self.letters) if row == number]
-        for column in range(max(columns, default=-1) + 1):
-            cell = (number, column)
-            letter = self.letters.get(cell) or (
-                chr(BRAILLE | self.dots[cell]) if cell in self.dots else " "
-            )
-            text.append(letter, self.styles.get(cell, "") or None)
+        text, cells = Text(), self.rows[number]
+        for column in range(max(cells, default=-1) + 1):
+            text.append(*cells.get(column, (" ", "")))
         return text

@@ -155,7 +155,10 @@ def _curve(plot: Plot, curve: Curve, colour: str, box: _Box) -> list[str]:
 
 
 def _end_names(plot: Plot, box: _Box) -> list[str]:
-    """Return the name of each run at the end of its curve, moved down where names would touch."""
+    """Return the name of each run at the end of its curve, moved down where names would touch.
+
+    A bar before it has the colour of the run; a dot could be taken for a validation.
+    """
     parts: list[str] = []
     taken: list[tuple[float, float, float]] = []
     ends = [
@@ -169,6 +172,6 @@ def _end_names(plot: Plot, box: _Box) -> list[str]:
             if low < last and first < high and y < place + LINE:
                 y = place + LINE
         taken.append((first, last, y))
-        parts.append(f'<circle cx="{first:g}" cy="{y:g}" r="3.5" fill="{colour}"/>')
+        parts.append(_path([(first, y - 5), (first, y + 5)], colour, 4))
         parts.append(_text(first + 7, y + 4, name, facts=' font-weight="bold" class="end"'))
     return parts

@@ -17,6 +17,8 @@ TIMES = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 2
 LOG_ROUND = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8))
 """Ticks of a logarithmic scale in each power of ten, from few to many."""
 LETTERS = ((1e9, " G"), (1e6, " M"), (1e3, " k"), (1.0, ""))
+MAX_DECIMALS = 5
+"""Decimals of ticks at equal distances; ticks that need more are written as `2.5e-06`."""
 CLOCK = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
 
@@ -45,6 +47,9 @@ class Scale:
         Those of a logarithmic scale are round in each power of ten.
         """
         if self.logarithmic:
+            powers = self._powers((1,))
+            if len(powers) > most:
+                return powers[:: math.ceil(len(powers) / most)]
             found = [ticks for digits in LOG_ROUND if len(ticks := self._powers(digits)) <= most]
             enough = [ticks for ticks in found if len(ticks) > 1]
             return max(enough, key=len) if enough else self._multiples(most)
@@ -81,11 +86,13 @@ class Scale:
     def labels(self, most: int) -> dict[float, str]:
         """Return at most `most` ticks with their texts, all with the same number of decimals."""
         ticks = self.ticks(most)
-        texts = [self.label(tick) for tick in ticks]
-        decimals = max((len(text.partition(".")[2]) for text in texts), default=0)
-        if self.kind == "number" and decimals and not self.logarithmic:
-            texts = [f"{tick + 0.0:,.{decimals}f}" for tick in ticks]
-        return dict(zip(ticks, texts, strict=True))
+        distance = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
+        decimals = [
+            n for n in range(MAX_DECIMALS + 1) if math.isclose(round(distance, n), distance)
+        ]
+        if self.kind != "number" or self.logarithmic or not decimals or self.high >= 1e7:
+            return {tick: self.label(tick) for tick in ticks}
+        return {tick: f"{tick + 0.0:,.{decimals[0]}f}" for tick in ticks}
 
     def label(self, value: float) -> str:
         """Return a value as text, in as few digits as it needs."""
@@ -93,17 +100,16 @@ class Scale:
             size, letter = next((row for row in CLOCK if self.high >= 2 * row[0]), CLOCK[-1])
             return f"{_short(value / size)} {letter}" if value else "0"
         if self.kind == "count":
-            size, letter = next((row for row in LETTERS if abs(value) >= row[0]), LETTERS[-1])
+            if value >= 1e12:
+                return f"{value:.3g}"
+            size, letter = next((row for row in LETTERS if value >= row[0]), LETTERS[-1])
             return f"{_short(value / size)}{letter}"
-        if value and (abs(value) >= 1e6 or abs(value) < 1e-3):
-            return f"{value:.3g}"
-        return _short(value)
+        return f"{value:,.8g}"
 
 
 def _short(value: float) -> str:
     """Return a number with up to four decimals and no zeros at its end."""
-    text = f"{value:,.4f}".rstrip("0").rstrip(".")
-    return "0" if text == "-0" else text
+    return f"{value:,.4f}".rstrip("0").rstrip(".")
 
 
 def range_of(values: Iterable[float], *, logarithmic: bool = False) -> tuple[float, float]:
