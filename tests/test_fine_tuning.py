@@ -70,6 +70,7 @@ def parents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("parents")
     words: dict[str, Any] = {"unit": "word", "min_count": 9, "frequency_bias": True}
     trained(new_run(folder, OLD, name="char", dropout=0.3, zoneout=0.1, learning_rate=0.01))
+    trained(new_run(folder, OLD, name="learned", learning_rate=0.05, steps=60))
     trained(new_run(folder, OLD, name="tied", tie_weights=True, **words))
     trained(new_run(folder, OLD, name="untied", tie_weights=False, **words))
     return folder
@@ -245,6 +246,16 @@ def test_figures_before_and_after_are_kept_for_both_texts(folder: Path) -> None:
     first = json.loads((path / "metrics.jsonl").read_text().splitlines()[0])
     assert (first["kind"], first["step"]) == ("evaluation", 0)
     assert first["valid_nats"] == before["valid"]["nats"]
+
+
+def test_a_foreign_text_is_reported(folder: Path) -> None:
+    """A run that knows less of a text than its frequencies is no help."""
+    notes = {}
+    for text in ("xyzzyx" * 20, OLD):
+        session = new_run(folder, text, parent="learned")
+        session.lock.release()
+        notes[text] = any("predicts the new text worse" in note for note in session.warnings)
+    assert list(notes.values()) == [True, False]
 
 
 def test_weights_that_training_makes_worse_are_not_kept(folder: Path) -> None:

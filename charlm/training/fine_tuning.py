@@ -44,6 +44,11 @@ CONTEXTS, CONTEXT_STEPS = 4096, 128
 """Tokens of the new text from which the level of the logits is estimated, and length of the pieces.
 The biases alone, ln(frequency), gave a new character of the built-in `prose` 1 / 1300 of its
 frequency."""
+FOREIGN = (
+    "run {0} predicts the new text worse than the frequencies of its tokens do; training without "
+    "it may be better, or a higher rate (--learning-rate)"
+)
+"""Warning about a text that the parent knows nothing of."""
 Tensors = dict[str, Tensor]
 
 
@@ -177,6 +182,13 @@ def old_text(path: Path) -> EncodedText | None:
     return read_encoded(folder) if (folder / "counts.json").exists() else None
 
 
+def entropy(text: EncodedText, vocab_size: int) -> float:
+    """Return the nats per token of a text under the frequencies of its own tokens."""
+    counts = id_counts(text.ids, vocab_size)
+    frequencies = counts[counts > 0] / counts.sum()
+    return -float(np.sum(frequencies * np.log(frequencies)))
+
+
 def begin(session: "Session") -> None:
     """Save the starting weights of a session as its best so far and in a first checkpoint.
 
@@ -191,6 +203,10 @@ def begin(session: "Session") -> None:
             tally = evaluate(backend, valid)
             trainer.counters.take_as_best(tally)
             figures["valid"] = tally.summary()
+            if tally.nats_per_token > entropy(
+                session.dataset.train, len(session.dataset.vocabulary)
+            ):
+                session.warnings.append(FOREIGN.format(about["run"]))
         if (old := old_text(session.path)) is not None:
             figures["old_valid"] = evaluate(backend, old).summary()
     about |= figures
