@@ -139,6 +139,21 @@ def test_words_join_to_the_text(unit: str, text: str) -> None:
     assert [part.text.strip() for part in parts] == [word.word for word in score.words]
 
 
+@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_notebook_shows_scored_tokens_in_the_order_of_the_text(
+    document: str, backward: bool
+) -> None:
+    """Also of a model that reads backward; the end of a document stays last."""
+    run = run_of("char", document, backward=backward)
+    scores = scorer_of(run).score(["the cat", ""], by="token")
+    end = "" if document == "stream" else "<eos>"
+    parts = [part for row in scores.shown_rows() for part in getattr(row["text"], "parts", ())]
+    assert "".join(part.text for part in parts) == f"the cat{end}{end}"
+    nats = {token.token: token.nats for token in scores[0].tokens}
+    assert all(part.bits == bits(nats[part.text]) for part in parts[:7] if part.text in "hec ")
+
+
 @pytest.mark.parametrize("unit", ["char", "byte", "bpe", "text"])
 def test_two_models_compare_by_what_both_cut_out(unit: str) -> None:
     """The parts join to the text, and their bits sum to those of each model."""

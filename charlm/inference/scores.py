@@ -6,6 +6,7 @@ from typing import Any
 from charlm.errors import UsageError
 from charlm.inference.words import WordRule, WordScore
 from charlm.listing import WORDS, HeatText, Listing, Part, data_frame
+from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.units import Tally, bits
 
 MAX_SHOWN = 10
@@ -77,10 +78,11 @@ class Scores(Listing[Score]):
     """List of scores in the order of their texts; notebooks show it as a table.
 
     Texts with scores of their tokens or words are coloured there. `vocab_size` is the number of
-    entries of the model's vocabulary.
+    entries of the model's vocabulary; `backward` is true if the tokens are in reverse order.
     """
 
     vocab_size: int = 0
+    backward: bool = False
 
     def __repr__(self) -> str:
         more = f", and {len(self) - MAX_SHOWN:,} more" if len(self) > MAX_SHOWN else ""
@@ -105,7 +107,7 @@ class Scores(Listing[Score]):
             if score.words:
                 row["text"] = HeatText(score.word_parts, WORDS)
             elif score.tokens and self.vocab_size:
-                row["text"] = HeatText(_token_parts(score), self.vocab_size)
+                row["text"] = HeatText(_token_parts(score, self.backward), self.vocab_size)
         return rows
 
     def to_pandas(self, *, tokens: bool = False) -> Any:
@@ -172,14 +174,18 @@ class Words(Listing[WordScore]):
         return rows
 
 
-def _token_parts(score: Score) -> list[Part]:
-    """Return the tokens of a score as parts of its text.
+def _token_parts(score: Score, backward: bool) -> list[Part]:
+    """Return the tokens of a score as parts of its text, in the order of the text.
 
     The blanks before a token belong to it. A token that the text does not have, such as the end, is
     a part of its own.
     """
     parts, place, text = list[Part](), 0, score.text
-    for token in score.tokens:
+    tokens = score.tokens
+    if backward and tokens:  # the end of a document is read last, and stays last
+        count = len(tokens) - (tokens[-1].id == EOS)
+        tokens = tokens[:count][::-1] + tokens[count:]
+    for token in tokens:
         start = text.find(token.token, place)
         if start >= 0 and not text[place:start].strip():
             end = start + len(token.token)

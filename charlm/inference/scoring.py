@@ -230,6 +230,7 @@ class Scorer:
             for item, (nats, others), own in zip(items, figures, words, strict=True)
         )
         scores.vocab_size = len(self.vocabulary)
+        scores.backward = isinstance(self.vocabulary, BackwardVocabulary)
         return scores
 
     def _token_nats(self, item: "_Item", nats: Nats, log_masses: Nats) -> TokenNats:
