@@ -301,6 +301,28 @@ def test_a_run_through_a_linked_folder_is_refused(folder: Path) -> None:
             api.runs.remove_runs([name])
 
 
+def test_a_folder_of_runs_is_no_run(searched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if it is a search; and a run in which one stands has a name."""
+    for name in ("", ".", "trial-000/.."):
+        with pytest.raises(RunError, match=r"leads out of|is not a run"):
+            api.runs.remove_runs([name], searched)
+    with pytest.raises(RunError, match="no run"):
+        api.runs.remove_runs(["x" * 300])
+    monkeypatch.chdir(searched.parent / "whole")
+    api.runs.remove_runs(["."])
+    assert sorted(path.name for path in searched.parent.iterdir()) == ["tuning"]
+
+
+def test_a_search_with_a_trial_that_is_being_trained_is_refused(searched: Path) -> None:
+    lock = lock_run(searched / "trial-001")
+    for change in (lambda: api.runs.remove_runs(["whole", "tuning"]),
+                   lambda: api.runs.rename("tuning", "new")):  # fmt: skip
+        with pytest.raises(EnvironmentFailure, match="trial-001 is being trained"):
+            change()
+    lock.release()
+    assert sorted(run.name for run in own(searched.parent)) == ["tuning", "whole"]
+
+
 @pytest.mark.parametrize("name", [*BUILT_IN_RUNS, str(built_in_run("tales"))])
 def test_runs_that_ship_are_refused(folder: Path, name: str) -> None:
     with pytest.raises(RunError, match="ships with charlm"):
@@ -341,7 +363,7 @@ def test_a_name_that_is_taken_or_no_name_is_refused(searched: Path) -> None:
     folder = searched.parent
     with pytest.raises(RunError, match="already exists"):
         api.runs.rename("whole", "tuning")
-    for name in ("", "..", "a/b", ".hidden", "x" * 300):
+    for name in ("", "..", "a/b", ".hidden", "x" * 300, "hf:x", "a\nb", "-rf", "\x1bc", " a"):
         with pytest.raises(UsageError, match="name"):
             api.runs.rename("whole", name)
     with pytest.raises(RunError, match="is a trial of search tuning"):

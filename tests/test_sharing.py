@@ -1,5 +1,6 @@
 """Runs in one file and on a hub: nothing private leaves, and what arrives is checked or refused."""
 
+import contextlib
 import inspect
 import io
 import json
@@ -410,6 +411,33 @@ def test_a_name_that_occurs_twice_is_refused(archive: Path) -> None:
             api.hub.import_run("bad.zip", "new")
 
 
+def test_other_packings_are_refused(here: Path) -> None:
+    """A damaged one of these looks like a disk that fails, and an LZMA may take 4 GB."""
+    with zipfile.ZipFile("bad.zip", "w", zipfile.ZIP_BZIP2) as packed:
+        packed.writestr("r/x", b"x" * 1000)
+    with pytest.raises(RunError, match="deflated or stored"):
+        archives.unpack(Path("bad.zip"), here / "new", lambda _: True)
+
+
+@pytest.mark.parametrize("name", ["a:b", "a\u200cb", "é"])
+def test_a_run_of_any_name_can_be_moved(here: Path, name: str) -> None:
+    """Also where the name is none for a file on another system."""
+    old = Path(shutil.copytree(OLD_RUN, name))
+    write_record(old, read_record(old) | {"name": name})
+    api.hub.export_run(old, "x.zip")
+    assert api.hub.import_run("x.zip").name == name
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\nb", "a\x1b[31mb", "hf:x", "-rf", " ", "..", "a/b"])
+def test_a_strange_name_in_a_record_is_refused(archive: Path, name: str) -> None:
+    Path("bad.zip").write_bytes(
+        rewritten(lambda files: set_json(files, f"whole/{RECORD}", name=name, sha256=None))
+    )
+    with pytest.raises(RunError, match=r"its name is .* Choose one with --name"):
+        api.hub.import_run("bad.zip")
+    assert not list(Path("checkpoints").iterdir())
+
+
 def test_a_missing_file_is_reported(call: Call, here: Path) -> None:
     status, _, err = call("runs", "import", "nothing.zip")
     assert (status, "does not exist" in err) == (4, True)
@@ -433,6 +461,29 @@ def test_tar_zst_is_the_same_run(folder: Path) -> None:
         Path("bad.tar.zst").write_bytes(tar_with(kind))
         with pytest.raises(RunError, match="not a plain file"):
             archives.unpack(Path("bad.tar.zst"), folder.parent / "new", lambda _: True)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_that_unpacks_to_much_is_refused(here: Path, kind: bytes) -> None:
+    """It is no file, so its size counts nowhere, and tarfile reads it into memory."""
+    pytest.importorskip("zstandard", reason="zstandard (the extra zstd) is not installed")
+    info = tarfile.TarInfo("r/x")
+    info.type, info.size = kind, 8 << 20
+    data = info.tobuf(tarfile.USTAR_FORMAT) + b"a" * info.size
+    Path("bad.tar.zst").write_bytes(archives._zstd().ZstdCompressor().compress(data))
+    with pytest.raises(RunError, match="too long"):
+        archives.unpack(Path("bad.tar.zst"), here / "new", lambda _: True)
+
+
+def test_a_flipped_byte_in_tar_zst_is_reported(here: Path) -> None:
+    pytest.importorskip("zstandard", reason="zstandard (the extra zstd) is not installed")
+    api.hub.export_run(OLD_RUN, "a.tar.zst")
+    data = Path("a.tar.zst").read_bytes()
+    for at in range(0, len(data), len(data) // 20):
+        Path("bad.tar.zst").write_bytes(flipped(data, at))
+        with contextlib.suppress(RunError):
+            shutil.rmtree(api.hub.import_run("bad.tar.zst", "new"))
+    assert not list(Path("checkpoints").iterdir())
 
 
 def tar_with(kind: bytes) -> bytes:

@@ -8,11 +8,10 @@ from charlm.errors import check_choice
 from charlm.listing import Listing
 from charlm.runs.diff import RunDiff
 from charlm.runs.diff import diff_runs as difference
-from charlm.runs.folders import lock_run
 from charlm.runs.locate import checkpoints_folder, find_run
 from charlm.runs.overview import SORTS, RunInfo, disk_space
 from charlm.runs.overview import list_runs as runs_in
-from charlm.runs.upkeep import own_run, remove, rename_run
+from charlm.runs.upkeep import check_idle, own_run, remove, rename_run
 
 
 class Runs(Listing[RunInfo]):
@@ -54,7 +53,7 @@ def remove_runs(
     named = list(dict.fromkeys(own_run(name, folder) for name in names))
     paths = [path for path in named if not set(path.parents) & set(named)]  # trials go with theirs
     for path in paths:
-        lock_run(path).release()  # refuse before anything is removed
+        check_idle(path)  # refuse before anything is removed
     if confirm and not confirm(paths, sum(map(disk_space, paths))):
         return []
     for path in paths:

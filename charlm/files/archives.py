@@ -6,7 +6,6 @@ size explains (a zip bomb), before it writes anything that the caller has not ac
 """
 
 import importlib
-import io
 import tarfile
 import zipfile
 import zlib
@@ -19,23 +18,27 @@ from charlm.errors import EnvironmentFailure, RunError, UsageError
 from charlm.files.atomic import explained, replaced
 
 ZIP, TAR_ZST = ".zip", ".tar.zst"
-MAX_FILES = 10_000
+MAX_FILES = 2_000
 MAX_RATIO, FREE_BYTES = 200, 64 << 20
 """Unpacked bytes for each packed byte that are accepted, beyond the first FREE_BYTES. Weights and
 ids shrink to a half at best; a bomb unpacks to a thousand times its size and more."""
+HEADER_BYTES = 1 << 20
+"""Limit for what precedes a file in a .tar, such as its name: tarfile reads it into memory."""
 COPY_BYTES = 1 << 20
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip file can hold, used for every file."""
 DAMAGED = (OSError, EOFError, ValueError, KeyError, NotImplementedError, RuntimeError,
            zlib.error, zipfile.BadZipFile, tarfile.TarError)  # fmt: skip
-"""Errors that reading a damaged archive raises."""
+"""Errors that reading a damaged archive raises; those of zstandard become ValueError."""
 
 
 def write_archive(folder: Path, root: str, file: Path) -> None:
     """Write the files below `folder` into a .zip or .tar.zst file, below the name `root`.
 
-    The file appears once it is complete. Raises UsageError for another suffix, EnvironmentFailure.
+    A root that is no plain name on every system becomes "run". The file appears once it is
+    complete. Raises UsageError for another suffix, EnvironmentFailure.
     """
+    root = root if _is_plain(root) else "run"
     files = {
         f"{root}/{path.relative_to(folder).as_posix()}": path
         for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).parts)
@@ -109,7 +112,7 @@ def unpack(file: Path, folder: Path, accepted: Callable[[str], bool]) -> str:
             root, _, inner = name.partition("/")
             roots.add(root)
             _check_name(file, name, seen)
-            if len(roots) > 1 or root in ("", ".", "..") or not accepted(inner):
+            if len(roots) > 1 or not accepted(inner):
                 raise RunError(f"{file}: holds {name[:80]!r}; expected only the files of one run")
             room -= size
             if room < 0:
@@ -126,15 +129,18 @@ def unpack(file: Path, folder: Path, accepted: Callable[[str], bool]) -> str:
 
 def _check_name(file: Path, name: str, seen: set[str]) -> None:
     """Raise RunError for a name that leads elsewhere or occurs twice, on any system."""
-    parts = name.split("/")
-    strange = "\\" in name or ":" in name or not name.isprintable()
-    if strange or any(part in ("", ".", "..") for part in parts):
+    if not all(map(_is_plain, name.split("/"))):
         raise RunError(f"{file}: holds {name[:80]!r}; expected names inside one folder")
     if name.casefold() in seen:
         raise RunError(f"{file}: holds {name[:80]!r} twice; expected each file once")
     seen.add(name.casefold())
     if len(seen) > MAX_FILES:
         raise RunError(f"{file}: holds more than {MAX_FILES:,} files; expected a run")
+
+
+def _is_plain(part: str) -> bool:
+    """Return whether a name is that of a file in a folder, on any system."""
+    return part not in ("", ".", "..") and part.isprintable() and not set(part) & set("/\\:")
 
 
 def _write_member(file: Path, name: str, size: int, source: IO[bytes], path: Path) -> None:
@@ -180,17 +186,43 @@ def _zip_members(file: Path, source: IO[bytes]) -> Iterator[tuple[str, int, IO[b
     with zipfile.ZipFile(source) as archive:
         for info in archive.infolist():
             kind = info.external_attr >> 16 & 0o170000
-            if info.is_dir() or kind not in (0, 0o100000) or info.flag_bits & 1:
-                raise RunError(f"{file}: {info.filename[:80]!r} is not a plain file; expected one")
+            packing = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+            plain = packing and kind in (0, 0o100000) and not info.flag_bits & 1
+            if info.is_dir() or not plain:
+                raise RunError(
+                    f"{file}: {info.filename[:80]!r} is not a plain file, deflated or stored; "
+                    "expected one"
+                )
             with archive.open(info) as content:
                 yield info.filename, info.file_size, content
 
 
 def _tar_members(file: Path, source: IO[bytes]) -> Iterator[tuple[str, int, IO[bytes]]]:
-    reader = _zstd().ZstdDecompressor(max_window_size=1 << 27).stream_reader(source)
-    with tarfile.open(fileobj=cast(IO[bytes], io.BufferedReader(reader)), mode="r|") as archive:
-        for info in archive:
+    unpacked = _Unpacked(source)
+    with tarfile.open(fileobj=cast(IO[bytes], unpacked), mode="r|") as archive:
+        while info := archive.next():
+            unpacked.left = info.size + HEADER_BYTES
             content = archive.extractfile(info) if info.isreg() else None
             if content is None or info.issparse():
                 raise RunError(f"{file}: {info.name[:80]!r} is not a plain file; expected one")
             yield info.name, info.size, content
+            unpacked.left = HEADER_BYTES
+
+
+class _Unpacked:
+    """Content of an open .zst file, of which at most `left` more bytes are read."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self.library, self.left = _zstd(), HEADER_BYTES
+        self.reader = self.library.ZstdDecompressor(max_window_size=1 << 27).stream_reader(source)
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to `size` bytes. Raises ValueError for damaged or too much data."""
+        try:
+            data: bytes = self.reader.read(size)
+        except self.library.ZstdError as error:
+            raise ValueError(str(error)) from error
+        self.left -= len(data)
+        if self.left < 0:
+            raise ValueError("a name of a file is too long")
+        return data

@@ -11,7 +11,7 @@ from charlm.errors import RunError, UsageError
 from charlm.files.archives import unpack
 from charlm.files.atomic import TEMPORARY, explained, replaced, sync_folder
 from charlm.runs import layout
-from charlm.runs.folders import check_name, check_writable
+from charlm.runs.folders import check_plain, check_writable
 from charlm.runs.upkeep import set_name
 from charlm.runs.verify import verify_run
 
@@ -64,11 +64,10 @@ def _arriving(folder: Path, name: str | None) -> Iterator[Path]:
 
 def _check_free(folder: Path, name: str) -> Path:
     """Return the path of a new run. Raises RunError if it exists, UsageError for a strange name."""
+    check_plain(name)
     target = folder / name
-    is_plain = Path(name).name == name and not name.startswith(".")
-    if name and is_plain and (target.exists() or target.is_symlink()):
+    if target.exists() or target.is_symlink():
         raise RunError(f"{target} already exists; expected a free name. Choose another --name")
-    check_name(folder, name)
     return target
 
 
@@ -84,9 +83,10 @@ def _settle(
     record = layout.read_record(stage)
     final = name or str(record["name"])
     try:
-        target = _check_free(folder, final)
+        check_plain(final, "its name")
     except UsageError as error:
         raise RunError(f"{label}: {error}. Choose one with --name") from error
+    target = _check_free(folder, final)
     if about:
         layout.write_record(stage, {**record, **about})
     set_name(stage, final)

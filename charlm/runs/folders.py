@@ -12,8 +12,9 @@ from charlm.commands import command
 from charlm.errors import EnvironmentFailure, RunError, UsageError
 from charlm.files import atomic
 from charlm.files.atomic import MANIFEST, TEMPORARY, explained
+from charlm.files.escapes import escape_controls
 from charlm.runs import layout
-from charlm.runs.locate import fresh_run_folder, is_ngram_run, is_run
+from charlm.runs.locate import HUB_RUN, fresh_run_folder, is_ngram_run, is_run
 from charlm.runs.pair import BACKWARD
 
 if TYPE_CHECKING:  # a list of runs needs no locks of its own, and is shown at once
@@ -60,10 +61,7 @@ def check_name(folder: Path, name: str | None, *, overwrite: bool = False) -> No
     """
     if name is None:
         return
-    if not name or Path(name).name != name or name.startswith("."):
-        raise UsageError(f"--name is {name!r}; expected a plain name such as my-run")
-    if len(name.encode("utf-8")) > MAX_NAME:
-        raise UsageError(f"--name is longer than {MAX_NAME} bytes; expected a shorter one")
+    check_plain(name)
     if overwrite:
         _check_removable(folder / name)
     elif (folder / name).exists() and not _was_never_started(folder / name):
@@ -78,6 +76,19 @@ def check_name(folder: Path, name: str | None, *, overwrite: bool = False) -> No
             resume = command("train", "--resume", run=folder / name)
             advice = f"train it again with --overwrite, or resume it with: {resume}"
         raise RunError(f"run {name!r} already exists in {folder}. Choose another --name, {advice}")
+
+
+def check_plain(name: str, label: str = "--name") -> None:
+    """Raise UsageError for a name that is none of a folder of runs, or cannot be typed or shown.
+
+    `label` names it in the message.
+    """
+    leads_out = Path(name).name != name or name.startswith((".", "-", HUB_RUN))
+    unseen = name != name.strip() or {"\n", "\t"} & set(name) or escape_controls(name) != name
+    if not name or leads_out or unseen:
+        raise UsageError(f"{label} is {name!r}; expected a plain name such as my-run")
+    if len(name.encode("utf-8")) > MAX_NAME:
+        raise UsageError(f"{label} is longer than {MAX_NAME} bytes; expected a shorter one")
 
 
 ENTRIES = {

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from charlm.commands import command
-from charlm.errors import RunError, UsageError, near_name
+from charlm.errors import RunError, near_name
 from charlm.files.atomic import explained, sync_folder, write_file
 from charlm.files.safe_read import read_bytes
 from charlm.runs import layout
 from charlm.runs.built_in import BUILT_IN_RUNS, is_built_in
 from charlm.runs.card import model_card
-from charlm.runs.folders import MAX_NAME, discard, lock_run, other_file
+from charlm.runs.folders import check_plain, discard, lock_run, other_file
 from charlm.runs.locate import is_file, is_run
 from charlm.runs.overview import MARKS, list_runs
 from charlm.runs.pair import BACKWARD
@@ -21,7 +21,7 @@ def own_run(name: str, folder: Path) -> Path:
     Raises RunError for a folder that is not a run, a link, a part of a run, a run that ships with
     charlm, and for a folder that holds other files.
     """
-    path = next((p for p in (folder / name, Path(name)) if p.is_symlink() or p.exists()), None)
+    path = next((p for p in (folder / name, Path(name)) if _exists(p)), None)
     if path is None:
         if name in BUILT_IN_RUNS:
             raise RunError(f"{name} ships with charlm; expected a run of your own in {folder}")
@@ -30,9 +30,11 @@ def own_run(name: str, folder: Path) -> Path:
         raise RunError(f"no run {name!r} in {folder} or as a folder. {hint}")
     if path.is_symlink():
         raise RunError(f"{path} is a link; expected the folder itself. Name {path.readlink()}")
-    inside = Path(name).is_absolute() or path.resolve().is_relative_to(folder.resolve())
+    inside = Path(name).is_absolute() or folder.resolve() in path.resolve().parents
     if path == folder / name and not inside:
         raise RunError(f"{path} leads out of {folder}; expected a run in it, or an absolute path")
+    if path.name in ("", ".."):
+        path = path.resolve()
     if is_built_in(path):
         raise RunError(f"{path} ships with charlm; expected a run of your own")
     marks = (layout.SEARCH, *MARKS)
@@ -47,16 +49,21 @@ def own_run(name: str, folder: Path) -> Path:
     return path
 
 
+def _exists(path: Path) -> bool:
+    """Return whether a path exists, or is a link; False for a name too long for a file."""
+    try:
+        return path.is_symlink() or path.exists()
+    except OSError:
+        return False
+
+
 def rename_run(path: Path, name: str) -> Path:
     """Rename a run or a search, also in its record and its card; return its new path.
 
     Raises UsageError for a name that is no plain name, RunError if it is taken, EnvironmentFailure
     if the run is being trained.
     """
-    if not name or Path(name).name != name or name.startswith("."):
-        raise UsageError(f"the new name is {name!r}; expected a plain name such as my-run")
-    if len(name.encode("utf-8", "surrogateescape")) > MAX_NAME:
-        raise UsageError(f"the new name is longer than {MAX_NAME} bytes; expected a shorter one")
+    check_plain(name, "the new name")
     if is_file(path.parent / layout.SEARCH):
         raise RunError(
             f"{path.name} is a trial of search {path.parent.name}, which finds it by its name; "
@@ -65,6 +72,7 @@ def rename_run(path: Path, name: str) -> Path:
     new = path.with_name(name)
     if new.exists() or new.is_symlink():
         raise RunError(f"{new} already exists; expected a free name. Choose another one")
+    check_idle(path)
     lock = lock_run(path)
     try:
         with explained(new):
@@ -94,12 +102,17 @@ def set_name(path: Path, name: str) -> None:
         layout.write_record(path, record)
 
 
+def check_idle(path: Path) -> None:
+    """Raise EnvironmentFailure if a run, or a search or one of its trials, is being trained."""
+    trials = sorted(path.iterdir()) if is_file(path / layout.SEARCH) else ()
+    for run in (path, *filter(is_run, trials)):
+        lock_run(run).release()
+
+
 def remove(path: Path) -> None:
     """Remove the folder of a run or a search that `own_run` returned.
 
     Raises EnvironmentFailure if it is being trained.
     """
-    for trial in sorted(path.iterdir()) if is_file(path / layout.SEARCH) else ():
-        if is_run(trial):
-            lock_run(trial).release()
+    check_idle(path)
     discard(path)
