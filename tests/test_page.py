@@ -112,6 +112,27 @@ def test_an_export_works_in_a_browser(chromium, call: Call, here: Path) -> None:
 
 
 @pytest.mark.browser
+def test_a_text_from_right_to_left_is_read_so(chromium, call: Call, here: Path) -> None:
+    """By the left arrow too, and a long line ends in dots. The best unit is marked in its list."""
+    text = 'אבג "דה" וז\nשלום "עולם" אב'
+    call(
+        "inside", "--run", "tales", text, "--html", "a.html", "--find", '"[^"]*"', "--with", "prose"
+    )
+    page = chromium.new_page()
+    page.goto((here / "a.html").as_uri())
+    page.get_by_role("tab", name="Inside").click()
+    assert page.locator("#found [aria-selected=true]").count() == 1
+    page.locator("#text").focus()
+    for letter in "אב":
+        page.keyboard.press("ArrowLeft")
+        assert page.locator("#token .which b").inner_text() == letter
+    page.get_by_role("tab", name="Score").click()
+    shown = page.locator("#lines .cut").first
+    assert shown.evaluate("cell => getComputedStyle(cell).direction") == "rtl"
+    page.close()
+
+
+@pytest.mark.browser
 def test_a_page_of_curves_works_in_a_browser(chromium, here: Path) -> None:
     """Its policy allows its own style; it fits a narrow window, light and dark."""
     (here / "page.html").write_text(html_page(plot_of([read_log(RUN)])), encoding="utf-8")

@@ -148,7 +148,8 @@ function card(token) {
 /* Arrow keys: the token beside, or the nearest one in the line above or below. */
 function followKeys(event) {
   const last = page.items.length - 1, at = Math.max(page.at, 0);
-  const steps = { ArrowRight: page.at + 1, ArrowLeft: page.at - 1, Home: 0, End: last };
+  const ahead = getComputedStyle($("text")).direction === "rtl" ? -1 : 1;
+  const steps = { ArrowRight: page.at + ahead, ArrowLeft: page.at - ahead, Home: 0, End: last };
   let next = steps[event.key];
   if (event.key === "ArrowDown" || event.key === "ArrowUp") next = lineBeside(at, event.key === "ArrowDown" ? 1 : -1);
   if (event.key === "Escape") return point(-1);
@@ -210,13 +211,14 @@ function lines() {
   for (const each of all) each.mean = each.bits / Math.max(1, [...each.text].length);
   const means = all.map((each) => each.mean), best = Math.min(...means), worst = Math.max(...means, 1e-9);
   $("lines").tBodies[0].replaceChildren(...all.slice(0, 500).map((each, number) => {
-    const row = make("tr"), size = make("td"), meter = make("meter");
+    const row = make("tr"), size = make("td"), meter = make("meter"), text = make("td", "cut", readable(each.text.replace(/\n$/, "")));
+    text.dir = "auto";
     meter.value = each.mean / worst;
     meter.setAttribute("aria-hidden", "true");
     size.append(meter);
     row.append(
       make("td", "number soft", String(number + 1)), make("td", "number", (-each.bits * Math.LN2).toFixed(2)),
-      make("td", all.length > 1 && each.mean === best ? "number best" : "number", each.mean.toFixed(3)), size, make("td", "cut", readable(each.text.replace(/\n$/, ""))),
+      make("td", all.length > 1 && each.mean === best ? "number best" : "number", each.mean.toFixed(3)), size, text,
     );
     return row;
   }));
@@ -230,6 +232,7 @@ function showInside() {
     make("span", "", signal.gate ? "0 shut" : `${-most}`), scale(SIGNED.map(([label, name]) => [signal.gate && !name ? "½" : label, name])), make("span", "", signal.gate ? "1 open" : `${most}`),
     make("span", "", `${signal.name} of unit ${page.unit} after each token`),
   ]);
+  for (const row of $("found").tBodies[0].rows) row.setAttribute("aria-selected", row.dataset.unit === page.unit && row.dataset.signal === page.signal);
   chart();
   map();
 }
@@ -246,7 +249,6 @@ function choose(unit, signal = page.signal) {
   if (!page.shown.includes(signal)) page.shown = [signal, ...page.shown].slice(0, 2);
   $("unit").value = unit;
   $("signal").value = signal;
-  for (const row of $("found").tBodies[0].rows) row.setAttribute("aria-selected", row.dataset.unit === unit && row.dataset.signal === signal);
   showInside();
 }
 function step(by) {
@@ -339,7 +341,7 @@ function found() {
   $("found-card").hidden = !answer;
   if (!answer) return;
   $("found-title").textContent = answer.pattern === "column" ? "Units that know the place in the line" : "Units that know where this matches";
-  $("found-note").replaceChildren(make("code", "", answer.pattern), ". r is on the half of the text by which units are ranked, held out on the other.");
+  $("found-note").replaceChildren(make("code", "", answer.pattern), ": r is on the half of the text by which units are ranked, held out on the other.");
   $("found").tBodies[0].replaceChildren(...answer.units.map((each) => {
     const row = make("tr"), name = make("td"), button = make("button", "", `${each.unit} ${each.signal}`), size = make("td"), meter = make("meter");
     row.dataset.unit = each.unit;
@@ -460,7 +462,6 @@ async function begin() {
   versus();
   const wanted = location.hash.slice(1) || source.view;
   show(tabs().some((tab) => tab.dataset.view === wanted) ? wanted : "score");
-  if (page.view === "inside") choose(page.unit);
   document.body.dataset.ready = "true";
 }
 begin().catch((error) => {
