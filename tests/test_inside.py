@@ -28,7 +28,7 @@ from charlm.report.inside import (
     table_lines,
     unit_heat,
 )
-from charlm.report.inside_files import svg_picture, wrapped
+from charlm.report.inside_files import from_left, svg_picture, wrapped
 from charlm.runs.built_in import built_in_run
 from charlm.units import Tally
 
@@ -148,12 +148,39 @@ def test_a_picture_has_the_colours_of_both_themes(lm: Model) -> None:
     assert SURPRISAL.background(7, "dark") in dark and SIGNED.background(5, "dark") in dark
 
 
+@pytest.mark.parametrize(
+    ("line", "begins_right", "shown"),
+    [
+        (["ab", "c 1"], False, ["ab", "c 1"]),
+        (["א", "ב ג", "!"], True, ["!", "ב ג", "א"]),
+        (["א", "b", "c", " ", "ג"], True, ["ג", " ", "b", "c", "א"]),
+        (["a ", "בג", " ד", " e"], False, ["a ", " ד", "בג", " e"]),
+        (["שלום 12 a"], True, ["12 a", "שלום "]),
+        (["a ב\u05b0ג"], False, ["a ", "ב\u05b0ג"]),
+        ([], False, []),
+    ],
+)
+def test_a_line_of_a_picture_is_in_visual_order(
+    line: list[str], begins_right: bool, shown: list[str]
+) -> None:
+    """Runs of letters from right to left are mirrored; numbers and marks stay as they are."""
+    cells = [Cell(text, level % 3) for level, text in enumerate(line)]
+    is_right, pairs = from_left(cells)
+    assert (is_right, [cell.text for cell, _ in pairs]) == (begins_right, shown)
+
+
 @pytest.mark.parametrize("columns", [1, 2, 7])
 def test_wrapped_lines_fit_and_lose_nothing(columns: int) -> None:
     cells = [Cell("abc def", 1), Cell("ghi⏎\n", 2), Cell("jk", 3)]
     lines = list(wrapped(cells, columns))
     assert all(sum(len(cell.text) for cell in line) <= columns for line in lines)
     assert "".join(cell.text for line in lines for cell in line) == "abc defghi⏎jk"
+
+
+def test_a_word_of_several_cells_stays_in_one_line() -> None:
+    cells = [Cell("ab ", 0), Cell("c", 1), Cell("d e", 2), Cell("f", 1), Cell("ghijk l", 0)]
+    lines = ["".join(cell.text for cell in line) for line in wrapped(cells, 4)]
+    assert lines == ["ab ", "cd ", "ef", "ghij", "k l"]
 
 
 def test_alternatives_stand_under_their_token(lm: Model) -> None:

@@ -1,8 +1,11 @@
 """Files about a text in a model: CSV and JSON for programs, SVG for documents."""
 
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
-from itertools import zip_longest
+from itertools import chain, groupby, zip_longest
+from operator import itemgetter
 from typing import Any
 
 from rich.cells import cell_len, chop_cells
@@ -156,7 +159,10 @@ def _theme_style(theme: str) -> str:
 def _line(scale: Scale, cells: Sequence[Cell], x: float, y: float) -> list[str]:
     """Return the boxes of a line and its letters, which are fitted to the boxes in any font."""
     boxes, letters = [], []
-    for cell in joined(cells):
+    begins_right, shown = from_left(cells)
+    if begins_right:
+        x += (COLUMNS - _width(cell for cell, _ in shown)) * ADVANCE
+    for cell, is_right in shown:
         width = cell_len(cell.text) * ADVANCE
         name = scale.css_class(cell.level)
         under = " under" if cell.level <= -2 else ""
@@ -168,12 +174,53 @@ def _line(scale: Scale, cells: Sequence[Cell], x: float, y: float) -> list[str]:
         if cell.text.strip():
             kind = f' class="{name}"' if name else ""
             line = ' text-decoration="underline"' if under or cell.unknown else ""
+            begin = f'direction="rtl" x="{x + width:g}"' if is_right else f'x="{x:g}"'
             letters.append(
-                f'<text{kind}{line} x="{x:g}" y="{y + 0.66 * LEADING:g}" textLength="{width:g}" '
+                f'<text{kind}{line} {begin} y="{y + 0.66 * LEADING:g}" textLength="{width:g}" '
                 f'lengthAdjust="spacingAndGlyphs" xml:space="preserve">{escape(cell.text)}</text>'
             )
         x += width
     return [*boxes, *letters]
+
+
+def from_left(cells: Iterable[Cell]) -> tuple[bool, list[tuple[Cell, bool]]]:
+    """Return whether a line begins on the right, and its cells as they are shown from the left.
+
+    With each cell is whether it is read from right to left; a cell with both directions is cut.
+    """
+    letters = [cell._replace(text=letter) for cell in cells for letter in cell.text]
+    begins_right, are_right = _directions("".join(cell.text for cell in letters))
+    runs: list[list[tuple[Cell, bool]]] = []
+    for is_right, pairs in groupby(zip(are_right, letters, strict=True), itemgetter(0)):
+        run = [(cell, is_right) for cell in joined(cell for _, cell in pairs)]
+        runs.append(run[::-1] if is_right else run)
+    return begins_right, list(chain(*(runs[::-1] if begins_right else runs)))
+
+
+RIGHT_TO_LEFT = {"R": True, "AL": True, "L": False, "EN": False, "AN": False}
+"""Direction of characters by their class in Unicode; numbers are read from the left."""
+
+
+def _directions(text: str) -> tuple[bool, list[bool]]:
+    """Return whether a line begins on the right, and whether each character is read to the left.
+
+    The first two levels of Unicode's bidirectional algorithm (UAX 9): a line begins on the side of
+    its first letter; blanks and punctuation between two directions have that of the line.
+    """
+    kinds = [unicodedata.bidirectional(letter) for letter in text]
+    base = next((RIGHT_TO_LEFT[kind] for kind in kinds if kind in ("R", "AL", "L")), False)
+    sides: list[bool | None] = []
+    for kind in kinds:  # a mark stays with its letter
+        sides.append(sides[-1] if kind == "NSM" and sides else RIGHT_TO_LEFT.get(kind))
+    pairs = zip(_filled(sides, base), [*_filled(sides[::-1], base)][::-1], strict=True)
+    return base, [before if before == after else base for before, after in pairs]
+
+
+def _filled(sides: Iterable[bool | None], last: bool) -> Iterator[bool]:
+    """Yield the values with None replaced by the value before, at first by `last`."""
+    for side in sides:
+        last = last if side is None else side
+        yield last
 
 
 def _legend(heat: Heat, y: float) -> list[str]:
@@ -193,19 +240,31 @@ def _words(text: str, x: float, y: float, name: str) -> str:
 
 
 def wrapped(cells: Iterable[Cell], columns: int) -> Iterator[list[Cell]]:
-    """Yield cells as lines of at most this width; a line end, or a blank after it, ends a line."""
+    """Yield cells as lines of at most this width, cut after blanks, or in words that are longer."""
     line: list[Cell] = []
-    used = 0
+    word: list[Cell] = []
+    used, own = 0, 0  # columns of the line, and of the word
     for cell in cells:
-        for number, text in enumerate(cell.text.split("\n")):
-            if number:
-                yield line
-                line, used = [], 0
-            for piece in filter(None, chop_cells(text, columns) or [text]):
-                if used + cell_len(piece) > columns:
+        for piece in re.findall(r"\n|[^ \n]* |[^ \n]+", cell.text):
+            if piece == "\n":
+                yield line + word
+                line, word, used, own = [], [], 0, 0
+                continue
+            for part in chop_cells(piece, columns) or [piece]:
+                size = cell_len(part)
+                if line and used + own + size > columns:
                     yield line
                     line, used = [], 0
-                line.append(cell._replace(text=piece))
-                used += cell_len(piece)
-    if line:
-        yield line
+                if word and own + size > columns:
+                    yield word
+                    word, own = [], 0
+                word.append(cell._replace(text=part))
+                own += size
+                if part.endswith(" "):
+                    line, word, used, own = line + word, [], used + own, 0
+    if line or word:
+        yield line + word
+
+
+def _width(cells: Iterable[Cell]) -> int:
+    return sum(cell_len(cell.text) for cell in cells)
