@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Generator, Iterator
@@ -148,6 +149,7 @@ def test_a_run_directory_holds_what_it_promises(tmp_path: Path) -> None:
     assert record["results"]["valid"]["tokens"] == record["corpus"]["parts"]["valid"]["tokens"]
     card = (path / "README.md").read_text("utf-8")
     assert "# x" in card
+    assert re.search(r"\| length \| 12 steps; took [\d.]+ \w+ \|", card)
     assert "charlm sample --run x" in card
     last = records[-1]
     assert isinstance(last, FinishedRecord)

@@ -131,13 +131,20 @@ def run_facts(record: Mapping[str, Any]) -> dict[str, str]:
         return facts
     training = record["settings"]["training"]
     if results := record.get("results"):  # none if the process was killed
-        length, minutes = counted_length(*length_of(training)), results["seconds"] / 60
-        facts["length"] = f"{length}, {minutes:.1f} minutes, {results['step']:,} steps"
+        facts["length"] = _length_facts(*length_of(training), results)
     precision = record.get("precision") or {"name": "fp32"}
     return facts | {
         "machine": f"{record['machine']['device_name']}, {precision['name']}",
         "seed": str(training["seed"]),
     }
+
+
+def _length_facts(unit: str, value: float, results: Mapping[str, Any]) -> str:
+    """Return the length that a run was given, the time that it took, and its steps."""
+    seconds, steps = results["seconds"], results["step"]
+    time = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.1f} seconds"
+    more = "" if (unit, value) == ("steps", steps) else f", {steps:,} steps"
+    return f"{counted_length(unit, value)}; took {time}{more}"
 
 
 def companion_text(companion: Mapping[str, Any]) -> str:
