@@ -12,12 +12,12 @@ import pytest
 import typer
 from helpers import Call
 
-from charlm.cli import app, stdin
+from charlm.cli import _app_for, app, stdin
 from charlm.runs.built_in import shipped
 
 TEXTLESS = {"settings", "score", "fill", "compare", "info", "verify", "reproduce", "bench"}
 TEXTLESS |= {"guide", "ngram", "pairs", "plot", "rescore", "vectors"}
-TEXTLESS |= {"runs", "diff", "push", "pull"}
+TEXTLESS |= {"runs", "diff", "push", "pull", "play"}
 """Commands that read standard input by themselves, require their text, or take none."""
 SHORT = ["--len", "5", "--seed", "1"]
 
@@ -54,6 +54,25 @@ def taking_text() -> dict[str, Any]:
 TAKING = taking_text()
 
 # Global flags
+
+
+@pytest.mark.parametrize(
+    ("words", "built"),
+    [
+        (["-q", "diff", "a", "b"], {"diff"}),
+        (["runs"], {"runs"}),
+        (["--version"], set()),
+        ([], None),
+        (["--help"], None),
+        (["--version", "--help"], None),
+        (["difff"], None),
+    ],
+)
+def test_only_the_command_that_is_named_is_built(words: list[str], built: set[str] | None) -> None:
+    """Else every start costs as much as all commands do."""
+    tree: Any = typer.main.get_command(_app_for(words))
+    everything: Any = typer.main.get_command(app)
+    assert set(tree.commands) == (set(everything.commands) if built is None else built)
 
 
 @pytest.mark.parametrize("words", verbs(), ids=" ".join)

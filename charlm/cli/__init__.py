@@ -1,44 +1,15 @@
 """The command line: parse, make one call of the API, render; and the handling of errors."""
 
+import functools
+import importlib
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import typer
 
-from charlm.cli import (
-    bench,
-    compare,
-    diff,
-    evaluate,
-    explain,
-    fill,
-    gradients,
-    guide,
-    info,
-    inside,
-    next_token,
-    ngram,
-    pairs,
-    play,
-    plot,
-    pull,
-    push,
-    reproduce,
-    rescore,
-    runs,
-    sample,
-    score,
-    search,
-    settings,
-    train,
-    vectors,
-    verify,
-    vocab,
-)
 from charlm.cli.display import shown_phases
 from charlm.cli.frame import (
     DebugOption,
@@ -73,17 +44,7 @@ EPILOG = """Exit codes: 0 ok, 1 bug, 2 usage, 3 text, 4 run or model,
 
 MAX_MESSAGE = 2000
 
-app = typer.Typer(
-    name="charlm",
-    help=HELP,
-    epilog=joined_lines(EPILOG),
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
 
-
-@app.callback()
 def common(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
@@ -103,50 +64,66 @@ def common(
     set_verbosity(quiet, verbose, debug)
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "train": train.train,
-    "sample": sample.sample,
-    "play": play.play,
-    "score": score.score,
-    "rescore": rescore.rescore,
-    "eval": evaluate.evaluate,
-    "compare": compare.compare,
-    "pairs": pairs.pairs,
-    "next": next_token.next_token,
-    "inside": inside.inside,
-    "fill": fill.fill,
-    "vocab": vocab.vocab,
-    "info": info.info,
-    "diff": diff.diff,
-    "verify": verify.verify,
-    "push": push.push,
-    "pull": pull.pull,
-    "plot": plot.plot,
-    "gradients": gradients.gradients,
-    "search": search.search,
-    "reproduce": reproduce.reproduce,
-    "explain": explain.explain,
-    "bench": bench.bench,
-    "settings": settings.settings,
-    "guide": guide.guide,
-}
-"""Commands in the order of the help."""
-add_commands(app, COMMANDS)
-app.add_typer(ngram.app)
-app.add_typer(runs.app)
-app.add_typer(vectors.app)
+COMMANDS = (
+    "train", "sample", "play", "score", "rescore", "eval", "compare", "pairs", "next", "inside",
+    "fill", "vocab", "info", "diff", "verify", "push", "pull", "plot", "gradients", "search",
+    "reproduce", "explain", "bench", "settings", "guide",
+)  # fmt: skip
+"""Commands in the order of the help; each is a function of the module of its name."""
+MODULES = {"eval": "evaluate", "next": "next_token"}
+"""Modules, and functions, of commands whose name is not theirs."""
+GROUPS = ("ngram", "runs", "vectors")
+"""Groups of commands; each is the `app` of the module of its name."""
+
+
+@functools.cache
+def _app(*verbs: str) -> typer.Typer:
+    """Return the program with these commands and groups alone, whose modules are imported."""
+    made = typer.Typer(
+        name="charlm",
+        help=HELP,
+        epilog=joined_lines(EPILOG),
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback()(common)
+    for verb in verbs:
+        name = MODULES.get(verb, verb)
+        module = importlib.import_module(f"charlm.cli.{name}")
+        if verb in GROUPS:
+            made.add_typer(module.app)
+        else:
+            add_commands(made, {verb: getattr(module, name)})
+    return made
+
+
+def _app_for(arguments: list[str]) -> typer.Typer:
+    """Return the program for some arguments: with the command that they name, or with all."""
+    if arguments == ["--version"]:
+        return _app()
+    verb = next((word for word in arguments if not word.startswith("-")), "")
+    known = verb in (*COMMANDS, *GROUPS)
+    return _app(verb) if known else _app(*COMMANDS, *GROUPS)
+
+
+def __getattr__(name: str) -> typer.Typer:
+    if name == "app":
+        return _app(*COMMANDS, *GROUPS)
+    raise AttributeError(f"module 'charlm.cli' has no attribute {name!r}")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit; errors become one line and an exit status."""
     prepare_streams()
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")  # looking for plugins is slow
-    Verbosity.command = shlex.join(["charlm", *(sys.argv[1:] if arguments is None else arguments)])
+    arguments = sys.argv[1:] if arguments is None else arguments
+    Verbosity.command = shlex.join(["charlm", *arguments])
     status = 0
     try:
-        _check_arguments(sys.argv[1:] if arguments is None else arguments)
+        _check_arguments(arguments)
         with shown_phases():
-            result = app(arguments, prog_name="charlm", standalone_mode=False)
+            result = _app_for(arguments)(arguments, prog_name="charlm", standalone_mode=False)
         status = result if isinstance(result, int) else 0
         if status == 130 and not Verbosity.stop_reported:  # typer has caught Ctrl-C
             say("charlm: interrupted")
@@ -241,7 +218,7 @@ def _about_arguments(command: Any) -> str:
 
 def _command_path() -> str:
     """Return the name of the program and of the command that was typed."""
-    node: Any = typer.main.get_command(app)
+    node: Any = typer.main.get_command(_app_for(_words()))
     path = ["charlm"]
     for word in _words():
         inner = getattr(node, "commands", {}).get(word)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PROMPT, MORE = "> ", ". "
 """Prompts for a line, and for a further line of a text of several lines."""
-NAMES = {"unit": "/unit", "signals": "/unit", "find_units": "charlm inside --find"}
+NAMES = {"unit": "/unit", "signals": "/unit", "find_units": command("inside", "--find")}
 """Names in messages for what is typed here; settings have no flags."""
 MAX_HISTORY = 1000
 """Number of lines that are kept for the arrow keys."""
