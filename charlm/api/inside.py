@@ -10,6 +10,7 @@ from charlm.api.model import Model
 from charlm.errors import check_choice, named
 from charlm.inference.words import WordRule
 from charlm.inspect.find_units import UnitMatches
+from charlm.inspect.hidden import checked_signals, usual_signal
 from charlm.inspect.text_view import (
     Inspection,
     TextView,
@@ -68,8 +69,8 @@ def _traced(
     model: Model, view: TextView, units: Sequence[str], signals: Sequence[str]
 ) -> dict[tuple[str, str], list[float]]:
     """Return the values of units after each token, by unit and signal."""
-    hidden = model.hidden(view.text, signals=signals or None)
-    chosen = signals or [list(hidden.signals)[-1]]
+    chosen = signals or [usual_signal(checked_signals(model.run, None))]
+    hidden = model.hidden(view.text, signals=chosen)
     places = token_places(view, hidden)
     return {
         (unit, signal): np.append(hidden.unit(unit, signal), np.nan)[places].tolist()

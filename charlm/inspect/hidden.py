@@ -70,7 +70,7 @@ class Hidden:
 
     def _signal(self, signal: str | None) -> str:
         """Return a signal that is there, by default the usual one."""
-        signal = signal or next((name for name in ("c", *self.signals) if name in self.signals), "")
+        signal = signal or usual_signal(self.signals)
         check_choice(named("signals"), signal, self.signals)
         return signal
 
@@ -126,6 +126,12 @@ class UnitValues(Listing[tuple[str, float]]):
         """See `Listing.shown_rows`."""
         pieces, values = zip(*self, strict=True) if self else ((), ())
         return [{f"unit {self.unit}": UnitText(pieces, values, self.unit)}]
+
+
+def usual_signal(signals: Iterable[str]) -> str:
+    """Return the signal to show of these if none is named: c, the cell, or else the first one."""
+    names = list(signals)
+    return "c" if "c" in names else next(iter(names), "")
 
 
 def unit_number(name: str, sizes: Sequence[int]) -> tuple[int, int]:

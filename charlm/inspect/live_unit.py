@@ -6,7 +6,13 @@ import numpy as np
 
 from charlm.backends.interface import State
 from charlm.inference.generation import Start
-from charlm.inspect.hidden import checked_signals, layer_sizes, unit_number, windows
+from charlm.inspect.hidden import (
+    checked_signals,
+    layer_sizes,
+    unit_number,
+    usual_signal,
+    windows,
+)
 from charlm.runs.run import Run
 from charlm.text.tokenizers.tokenizer_json import EOS
 
@@ -20,7 +26,7 @@ class LiveUnit:
     def __init__(self, run: Run, name: str, signal: str | None = None) -> None:
         self._run = run
         signals = checked_signals(run, None if signal is None else [signal])
-        self.name, self.signal = name, "c" if "c" in signals else signals[0]
+        self.name, self.signal = name, usual_signal(signals)
         self._layer, self._unit = unit_number(name, layer_sizes(run))
         self._state: State = run.backend.initial_state(1)
         self.begin(Start())

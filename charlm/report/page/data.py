@@ -10,7 +10,7 @@ from charlm.backends.interface import Array
 from charlm.config.cells import CELLS, SIGNALS
 from charlm.errors import UsageError
 from charlm.inspect.find_units import UnitMatches
-from charlm.inspect.hidden import Hidden
+from charlm.inspect.hidden import Hidden, usual_signal
 from charlm.inspect.text_view import Inspection, TextView, token_places
 from charlm.report.heat import blind_guess, surprisal_bounds
 from charlm.report.inside import FULL_DIFFERENCE
@@ -82,7 +82,7 @@ def inside_data(view: TextView, hidden: Hidden, chosen: tuple[str, str] | None) 
         f"{layer}:{unit}" for layer, size in enumerate(hidden.sizes, 1) for unit in range(size)
     ]
     signals = {name: _units(view, hidden, array) for name, array in hidden.signals.items()}
-    usual = "c" if "c" in signals else "h"
+    usual = usual_signal(signals)
     outputs = signals.get("h", signals[usual])[-hidden.sizes[-1] :]  # cells may grow without end
     spread = np.var(np.nan_to_num(outputs), axis=1) if outputs.size else np.zeros(1)
     if chosen is None or chosen[1] not in signals:
