@@ -10,7 +10,7 @@ import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,14 +23,16 @@ from huggingface_hub import errors
 
 import charlm
 from charlm import api
+from charlm.api.hub import NGRAMS_OF_TEXT, WORDS_OF_TEXT, Shared
 from charlm.cli import frame
 from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError
 from charlm.files import archives
+from charlm.files.atomic import write_json
 from charlm.files.safe_read import read_json
 from charlm.runs import hub, layout
 from charlm.runs.hub import Address, Commit, HuggingFaceHub, parse_address, snapshot
 from charlm.runs.layout import METRICS, RECORD, TOKENIZER, WEIGHTS, read_record, write_record
-from charlm.runs.public import Public, public_log, staged
+from charlm.runs.public import Public, Staged, public_log, staged
 from charlm.runs.verify import verify_run
 from charlm.training.resume import halves, resume
 
@@ -127,13 +129,15 @@ def test_nothing_private_is_public(whole: Path) -> None:
             )
 
 
-def test_text_and_checkpoints_go_along_on_request(whole: Path) -> None:
+def test_text_and_checkpoints_go_along_on_request(whole: Path, here: Path) -> None:
     """The n-grams beside a network go with the text, from which they were counted."""
-    parts = {"data", "states", layout.COMPANION}
+    parts = {"data", "states", layout.COMPANION, layout.TENSORBOARD}
+    whole = Path(shutil.copytree(whole, here / "whole"))
+    (whole / layout.TENSORBOARD).mkdir()
     for public, expected in (
         (Public(), set()), (Public(with_states=True), {"states"}),
         (Public(with_data=True), {"data", layout.COMPANION}),
-        (Public(with_data=True, with_states=True), parts),
+        (Public(with_data=True, with_states=True), parts - {layout.TENSORBOARD}),
     ):  # fmt: skip
         with staged(whole, public) as stage:
             top = {name.partition("/")[0] for name in stage.sizes}
@@ -199,6 +203,37 @@ def test_the_card_can_be_published(whole: Path) -> None:
     for text in ("mit\nx: y", "a b", "", "é"):
         with pytest.raises(UsageError, match="license"):
             Public(license_=text)
+
+
+@pytest.mark.parametrize(
+    ("unit", "ngrams", "words"), [("char", True, False), ("word", False, True), ("bpe", True, True)]
+)
+def test_text_in_what_goes_up_is_warned_about(
+    folder: Path, unit: str, ngrams: bool, words: bool
+) -> None:
+    """N-grams are pieces of the text, and so are longer entries of a vocabulary."""
+    config = read_json(folder / "whole" / layout.CONFIG)
+    config["vocabulary"]["unit"] = unit
+    config["model"] |= {"kind": "ngram", "order": 2} if ngrams else {}
+    shared = api.hub._shared(folder / "whole", Staged(folder=folder))
+    assert shared.warnings == []
+    write_json(folder / "whole" / layout.CONFIG, config)
+    shared = api.hub._shared(folder / "whole", Staged(folder=folder))
+    assert [NGRAMS_OF_TEXT in shared.warnings, WORDS_OF_TEXT in shared.warnings] == [ngrams, words]
+
+
+def test_warnings_are_seen(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an export, a push and a dry run."""
+    shared = Shared(
+        path=Path("x"), files={}, left_out={}, notes=[], warnings=["text"],
+        commit=Commit(hash="c", url="u"),
+    )  # fmt: skip
+    monkeypatch.setattr(api.hub, "export_run", lambda *_, **__: shared)
+    monkeypatch.setattr(api.hub, "push", lambda *_, **__: shared)
+    for words in (("runs", "export", "whole", "x.zip"), ("push", "whole", "me/x")):
+        assert "warning: text\n" in call(*words)[2]
+    monkeypatch.setattr(api.hub, "push", lambda *_, **__: replace(shared, commit=None))
+    assert "warning: text\n" in call("push", "whole", "me/x", "--dry-run")[2]
 
 
 def test_a_damaged_or_untrained_run_is_not_shared(folder: Path) -> None:

@@ -3,35 +3,40 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from charlm.config.text_units import UNITS
 from charlm.files.archives import archive_kind, write_archive
 from charlm.phases import phase
 from charlm.runs import hub
 from charlm.runs.arrivals import import_archive, import_folder
 from charlm.runs.hub import Commit, check_is_run, parse_address
-from charlm.runs.layout import NGRAM, kind_of, read_config, read_record
+from charlm.runs.layout import NGRAM, TOKENIZER, kind_of, read_config, read_record
 from charlm.runs.locate import checkpoints_folder, find_run
-from charlm.runs.public import TAKEN_OUT, Public, staged
+from charlm.runs.public import TAKEN_OUT, Public, Staged, staged
 
-OF_TEXT = (
+NGRAMS_OF_TEXT = (
     "the n-grams of this model are pieces of its training text, from which much of it can be put "
     "together again"
 )
-"""Warning about a run that consists of n-grams."""
+WORDS_OF_TEXT = (
+    f"{TOKENIZER} lists words of the training text, or pieces of them, which may be names of people"
+)
+"""Warnings about a run of n-grams, and about a vocabulary of more than letters."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
     """What was exported or pushed.
 
-    `files` are the bytes of each file, `left_out` those of folders that stayed private, `notes`
-    sentences on what public versions of files lack, and warnings. `commit` is None for a file and
-    for a dry run.
+    `files` are the bytes of each file, `left_out` those of folders that stayed private. `notes` are
+    sentences on what public versions of files lack, `warnings` on what of the training text is in
+    the files. `commit` is None for a file and for a dry run.
     """
 
     path: Path
     files: dict[str, int]
     left_out: dict[str, int]
     notes: list[str]
+    warnings: list[str]
     commit: Commit | None = None
 
 
@@ -39,8 +44,16 @@ def _folder(checkpoints: str | Path | None) -> Path:
     return checkpoints_folder(Path(checkpoints) if checkpoints else None)
 
 
-def _notes(path: Path) -> list[str]:
-    return [*TAKEN_OUT, *([OF_TEXT] if kind_of(read_config(path)) == NGRAM else [])]
+def _shared(path: Path, stage: Staged, commit: Commit | None = None) -> Shared:
+    """Return the report on the public files of a run."""
+    config = read_config(path)
+    warnings = [NGRAMS_OF_TEXT] if kind_of(config) == NGRAM else []
+    if not UNITS[config["vocabulary"]["unit"]].letter:
+        warnings.append(WORDS_OF_TEXT)
+    return Shared(
+        path=path, files=stage.sizes, left_out=stage.left_out, notes=list(TAKEN_OUT),
+        warnings=warnings, commit=commit,
+    )  # fmt: skip
 
 
 def export_run(
@@ -62,7 +75,7 @@ def export_run(
     public = Public(with_data=with_data, with_states=with_states)
     with phase("exporting the run"), staged(path, public) as stage:
         write_archive(stage.folder, read_record(path)["name"], target)
-        return Shared(path=path, files=stage.sizes, left_out=stage.left_out, notes=_notes(path))
+        return _shared(path, stage)
 
 
 def import_run(
@@ -107,9 +120,7 @@ def push(
                 commit = hub.open_hub().upload(
                     stage.folder, address, private=private, message=message
                 )
-        return Shared(
-            path=path, files=stage.sizes, left_out=stage.left_out, notes=_notes(path), commit=commit
-        )
+        return _shared(path, stage, commit)
 
 
 def pull(repository: str, name: str | None = None, checkpoints: str | Path | None = None) -> Path:

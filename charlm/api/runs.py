@@ -2,16 +2,17 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from charlm.errors import check_choice
 from charlm.listing import Listing
-from charlm.runs.diff import RunDiff
-from charlm.runs.diff import diff_runs as difference
 from charlm.runs.locate import checkpoints_folder, find_run
 from charlm.runs.overview import SORTS, RunInfo, disk_space
 from charlm.runs.overview import list_runs as runs_in
 from charlm.runs.upkeep import check_idle, own_run, remove, rename_run
+
+if TYPE_CHECKING:
+    from charlm.runs.diff import RunDiff
 
 
 class Runs(Listing[RunInfo]):
@@ -69,11 +70,13 @@ def rename(old: str, new: str, checkpoints: str | Path | None = None) -> Path:
 
 def diff_runs(
     first: str | Path, second: str | Path, checkpoints: str | Path | None = None
-) -> RunDiff:
+) -> "RunDiff":
     """Return the settings and facts in which two runs differ, and their results.
 
     Raises RunError for a run that is missing or damaged.
     """
+    from charlm.runs.diff import diff_runs as difference  # a list of runs needs none
+
     folder = checkpoints_folder(Path(checkpoints) if checkpoints else None)
     one, two = (find_run(str(run), folder, trained=False) for run in (first, second))
     return difference(one, two)

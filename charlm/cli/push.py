@@ -7,7 +7,7 @@ import typer
 
 from charlm import api
 from charlm.cli import options
-from charlm.cli.output import render, say, write, write_json
+from charlm.cli.output import render, say, say_all, write, write_json
 from charlm.cli.runs import say_shared
 from charlm.commands import command
 
@@ -53,6 +53,7 @@ def push(
         rows = [(name, short_count(size, "B")) for name, size in shared.files.items()]
         rows += [("left out", f"{n}/, {short_count(s, 'B')}") for n, s in shared.left_out.items()]
         render(pairs_table([*rows, *(("taken out of", note) for note in shared.notes)]))
+        say_all(f"warning: {warning}" for warning in shared.warnings)
         return
     say_shared(shared)
     write(f"{shared.commit.url}\n")

@@ -151,13 +151,14 @@ def import_(
 
 
 def say_shared(shared: "Shared") -> None:
-    """Report what stayed private."""
+    """Report what stayed private, and warn about what did not."""
     from charlm.report.text import short_count
 
     for note in shared.notes:
         say(note, level=2)
     for folder, size in shared.left_out.items():
         say(f"left out {folder}/ ({short_count(size, 'B')})")
+    say_all(f"warning: {warning}" for warning in shared.warnings)
 
 
 add_commands(

@@ -274,7 +274,7 @@ def disk_space(path: Path) -> int:
     return _files(path)[1]
 
 
-def _files(path: Path) -> tuple[dict[str, float], int]:
+def _files(path: str | Path) -> tuple[dict[str, float], int]:
     """Return the modification times of the files in a folder, and the size of all files below it.
 
     Links count as themselves. A folder that cannot be looked into is empty.
@@ -284,7 +284,7 @@ def _files(path: Path) -> tuple[dict[str, float], int]:
     with contextlib.suppress(OSError), os.scandir(path) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                total += _files(Path(entry.path))[1]
+                total += _files(entry.path)[1]
             else:
                 status = entry.stat(follow_symlinks=False)
                 total += status.st_size

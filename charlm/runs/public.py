@@ -34,7 +34,8 @@ TAKEN_OUT = (
 WORDS = ("kind", "reason")
 """Strings of results and of records in the log that are public; of the rest only numbers are."""
 PART_FILES = ("data", "states", layout.COMPANION)
-"""Folders of a run that go along on request."""
+"""Folders of a run that go along on request; the files of TensorBoard, which name the host, never
+do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +60,8 @@ class Public:
             )
 
     def includes(self, part: str) -> bool:
-        """Return whether one of PART_FILES goes along."""
-        return self.with_states if part == "states" else self.with_data
+        """Return whether a folder of a run goes along."""
+        return part in PART_FILES and (self.with_states if part == "states" else self.with_data)
 
 
 @dataclass(kw_only=True)
@@ -90,7 +91,7 @@ def staged(path: Path, public: Public) -> Iterator[Staged]:
             if file.is_file()
         }
         for half in (path, path / layout.BACKWARD):
-            for part in PART_FILES:
+            for part in (*PART_FILES, layout.TENSORBOARD):
                 if (half / part).exists() and not public.includes(part):
                     stage.left_out[(half / part).relative_to(path).as_posix()] = disk_space(
                         half / part
