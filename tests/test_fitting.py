@@ -326,7 +326,7 @@ def test_tables_in_a_notebook_are_escaped_and_cut() -> None:
     assert "&lt;b&gt;" in html
     assert "\x1b" not in html
     assert f"{5:,} more rows" in Words("abcde" * (SHOWN_ROWS // 5 + 1))._repr_html_()
-    assert Words()._repr_html_().count("<td") == 0
+    assert Words()._repr_html_() is None
 
 
 def test_without_pandas_an_extra_is_named(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
