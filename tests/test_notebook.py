@@ -133,6 +133,9 @@ def test_long_texts_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     html = table_html([{"text": HeatText([Part("x", 1.0)] * 5, 50)}])
     assert html.count("<span") == 3
     assert "… 2 more" in html
+    rows = table_html([{"n": number} for number in range(notebook.SHOWN_ROWS + 2)])
+    assert rows.count("<tr>") == 1 + notebook.SHOWN_ROWS + 1
+    assert "2 more rows; to_pandas() has them all" in rows
 
 
 def test_colours_follow_the_theme_of_the_page() -> None:

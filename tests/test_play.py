@@ -21,6 +21,8 @@ from charlm.api.play import Session, Token
 from charlm.api.prompt import COMMANDS, QUOTES, Prompt
 from charlm.cli import play
 from charlm.errors import CharlmError, EnvironmentFailure, UsageError
+from charlm.report.heat import SIGNED, SURPRISAL, rich_style, signed_level, surprisal_level
+from charlm.units import bits
 
 TEXT = "abc abd é\nab ca\n" * 10
 TINY = {
@@ -139,6 +141,10 @@ def test_a_character_of_two_bytes_is_completed_by_the_next_turn(folder: Path) ->
                     (bytes([byte]).decode("latin-1"), f"<0x{byte:02X}>"))  # fmt: skip
         list(prompt.session.continued(prompt.session.picked(index)))
     assert prompt.session.text == "é"
+    enter(prompt, "é", "/back")
+    assert prompt.session.text == "é"
+    list(prompt.session.continued(prompt.session.picked(index)))
+    assert prompt.session.text == "éé"
 
 
 def test_undo_again_and_back_keep_the_state_of_the_model(model: Model) -> None:
@@ -181,6 +187,9 @@ def test_again_writes_the_turn_of_another_seed(stream: Model) -> None:
     enter(prompt, "ab")
     shown = enter(prompt, "/again 9")
     assert shown == stream.sample(12, prompt="ab", seed=9)
+    before = prompt.session.text
+    shown = enter(prompt, "", "/again 9")
+    assert shown == stream.sample(12, prompt=before, seed=9)
     seeds = {notes(prompt, "/again")[0] for _ in range(2)}
     assert len(seeds) == 2
 
@@ -429,6 +438,26 @@ def test_the_terminal_shows_text_notes_and_mistakes(typed, stream: Model) -> Non
     assert "\ntemperature is -1; expected" in err
     assert re.search("/unit is '9:9'; .* Find some with charlm inside --find", err)
     assert prompts == [*["> "] * 6, ". ", "> "]
+
+
+def test_each_token_has_the_colour_of_its_level(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """That of its surprisal, or of its unit; a line end has none."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    screen = play.Screen("light", 50)
+    for value in (None, -1.0):
+        screen.show(Token(id=2, text="a\n", nats=1.5, value=value))
+    styles = [
+        rich_style(surprisal_level(bits(1.5), 50), "light", SURPRISAL),
+        rich_style(signed_level(-1.0), "light", SIGNED),
+    ]
+    lines = capfd.readouterr().out.splitlines()
+    for line, style in zip(lines, styles, strict=True):
+        red, green, blue = style.bgcolor.get_truecolor()
+        assert f"48;2;{red};{green};{blue}ma\x1b[0m" in line
 
 
 def test_ctrl_c_leaves_only_twice(typed) -> None:
