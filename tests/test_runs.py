@@ -230,6 +230,8 @@ def test_the_command_lists_runs(call: Call, searched: Path) -> None:
     assert [trial["name"] for trial in content["runs"][0]["trials"]] == ["trial-001", "trial-000"]
     status, _, err = call("runs", "--sort", "sise")
     assert (status, "did you mean 'size'" in err) == (2, True)
+    status, _, err = call("runs", "renam", "whole")
+    assert (status, "'renam'" in err, "rename" in err.replace("'renam'", "")) == (2, True, True)
 
 
 def test_names_cannot_write_to_the_terminal(folder: Path) -> None:
@@ -379,6 +381,8 @@ def test_diff_shows_what_differs_and_its_origin(call: Call, folder: Path) -> Non
     record = read_record(copied(folder / "whole", folder / "other"))
     record["settings"]["training"]["learning_rate"] = 0.125
     record["origins"]["training.learning_rate"] = "flag"
+    parent = dict.fromkeys(("id", "valid", "old_valid")) | {"run": "old", "entries": 3}
+    record["from"] = parent | {"sha256": "2", "vocabulary": "keep"}
     write_record(folder / "other", record)
     content = json.loads(call("diff", "whole", "other", "--json")[1])
     before = read_record(folder / "whole")
@@ -387,7 +391,7 @@ def test_diff_shows_what_differs_and_its_origin(call: Call, folder: Path) -> Non
         "values": [before["settings"]["training"]["learning_rate"], 0.125],
         "origins": [before["origins"]["training.learning_rate"], "flag"],
     }]  # fmt: skip
-    assert content["facts"] == {}
+    assert content["facts"] == {"fine-tuned from": [None, "old"]}
     nats = before["results"]["valid"]["nats_per_token"]
     assert content["results"]["valid_nats_per_token"] == [nats, nats]
     reverse = api.runs.diff_runs(folder / "other", folder / "whole")
@@ -403,3 +407,4 @@ def test_diff_compares_runs_of_any_kind_and_age(call: Call, here: Path) -> None:
         assert "model.hidden_size" in out
         assert "model.zoneout" not in out
     assert call("diff", "tales", "nothing")[0] == 4
+    assert "OTHER is missing" in call("diff", "tales")[2]

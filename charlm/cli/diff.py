@@ -11,7 +11,7 @@ from charlm.cli.output import render, say, write_json
 
 def diff(
     first: Annotated[str, typer.Argument(metavar="RUN", help="Run.")],
-    second: Annotated[str, typer.Argument(metavar="RUN", help="Run to compare it with.")],
+    second: Annotated[str, typer.Argument(metavar="OTHER", help="Run to compare it with.")],
     as_json: options.Json = False,
     checkpoints: options.Checkpoints = None,
 ) -> None:

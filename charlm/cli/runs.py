@@ -3,9 +3,10 @@
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from charlm import api
 from charlm.cli import options
@@ -27,6 +28,11 @@ class _ListByDefault(DefaultGroup):
     """The commands of runs, of which `list` may be left out."""
 
     default = LIST
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take a first word as a command in any case, since `list` has no arguments."""
+        named = args and not args[0].startswith("-")
+        return TyperGroup.parse_args(self, ctx, args) if named else super().parse_args(ctx, args)
 
 
 app = typer.Typer(

@@ -27,7 +27,7 @@ def parse_problem(error: Any, words: list[str]) -> str:
     if unknown := re.match("No such command '(.*?)'", text):
         return _unknown_command(unknown[1], error.ctx.command.commands)
     if "Missing argument" in text:
-        return f"{error.param.name.upper()} is missing"
+        return f"{error.param.metavar or error.param.name.upper()} is missing"
     return text
 
 

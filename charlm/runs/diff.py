@@ -84,6 +84,7 @@ def _facts(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         "text": corpus["name"],
         "text SHA-256": corpus["fingerprint"][:12],
         "training tokens": (corpus["parts"].get("train") or {}).get("tokens"),
+        "fine-tuned from": (record.get("from") or {}).get("run"),
         "precision": (record.get("precision") or {}).get("name"),
         "device": machine["device_name"],
         "threads": machine["threads"],
