@@ -90,6 +90,8 @@ def test_the_second_half_does_not_rank_the_units() -> None:
     assert second.r_held_out < -0.4
     assert second.auc > 0.8  # in the direction of r
     assert find_units(hidden_of(text, h), "b", top=1) == [first]
+    assert re.fullmatch(r"UnitMatch\(1:0 h, r 1.000, held out \S+, auc 0.\d{3}\)", repr(first))
+    assert re.search(r"held out \S+\d\)$", repr(find_units(hidden_of(text, h), "column")[0]))
     row = find_units(hidden_of(text, h), "column").rows()[0]
     assert list(row) == ["unit", "signal", "r", "r_held_out", "auc"]
     assert row["auc"] is None

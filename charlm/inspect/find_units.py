@@ -48,6 +48,11 @@ class UnitMatch(NamedTuple):
     r_held_out: float
     auc: float | None
 
+    def __repr__(self) -> str:
+        auc = "" if self.auc is None else f", auc {self.auc:.3f}"
+        figures = f"r {self.r:.3f}, held out {self.r_held_out:.3f}{auc}"
+        return f"UnitMatch({self.name} {self.signal}, {figures})"
+
     @property
     def name(self) -> str:
         """Name of the unit, such as 2:8."""
