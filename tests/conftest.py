@@ -69,6 +69,14 @@ def usual_verbosity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Verbosity, "debug", False)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """Leave out fsync, which matters only if the power fails; tests of its order patch it too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in an empty folder without runs, with lines of 100 columns."""

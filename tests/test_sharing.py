@@ -514,7 +514,7 @@ def test_a_flipped_byte_in_tar_zst_is_reported(here: Path) -> None:
     pytest.importorskip("zstandard", reason="zstandard (the extra zstd) is not installed")
     api.hub.export_run(OLD_RUN, "a.tar.zst")
     data = Path("a.tar.zst").read_bytes()
-    for at in range(0, len(data), len(data) // 20):
+    for at in range(0, len(data), len(data) // 10):
         Path("bad.tar.zst").write_bytes(flipped(data, at))
         with contextlib.suppress(RunError):
             shutil.rmtree(api.hub.import_run("bad.tar.zst", "new"))
@@ -827,20 +827,33 @@ def test_a_reason_of_several_lines_becomes_one() -> None:
 
 
 @pytest.mark.parametrize(("make", "status", "words"), FAILURES)
-def test_every_failure_is_one_line(
-    call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch, make, status: int, words: str
+def test_every_failure_is_explained_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, make, status: int, words: str
 ) -> None:
-    """Of a push, a pull and a run on the hub alike."""
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", failing(make))
+    with pytest.raises(CharlmError) as caught:
+        HuggingFaceHub().download(parse_address("me/x@v1"))
+    assert (caught.value.exit_code, "\n" in str(caught.value)) == (status, False)
+    assert words in str(caught.value)
+
+
+def test_a_push_a_pull_and_a_run_fail_alike(
+    call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     snapshot.cache_clear()
-
-    def fail(*_: Any, **__: Any) -> None:
-        raise make()
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", fail)
+    make, status, words = FAILURES[0]
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", failing(make))
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", failing(make))
     for command in (("push", "whole", "me/x", "--revision", "v1"), ("pull", "me/x@v1"),
                     ("info", "hf:me/x@v1")):  # fmt: skip
         code, out, err = call(*command)
         assert (code, out) == (status, ""), err
         assert words in err.splitlines()[-1]
         assert len(err.splitlines()) == 1
+
+
+def failing(make: Callable[[], Exception]) -> Callable[..., None]:
+    def fail(*_: Any, **__: Any) -> None:
+        raise make()
+
+    return fail
