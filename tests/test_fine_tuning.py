@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from charlm.errors import RunError, UsageError
 from charlm.inference.likelihood import evaluate
 from charlm.nn.model import RecurrentLanguageModel, saved_tensors
 from charlm.report.repeating import repeat_command
-from charlm.runs.layout import LOGIT_SCALE, read_config, read_record
+from charlm.runs.layout import LOGIT_SCALE, read_config, read_record, write_record
+from charlm.runs.public import public_record
 from charlm.runs.run import torch_model, write_logit_scale
 from charlm.runs.tensors import put_weights
 from charlm.runs.verify import verify_run
@@ -338,7 +340,12 @@ def test_a_backward_run_and_a_half_of_a_pair_can_be_tuned(folder: Path) -> None:
         (["--layers", "3"], "--layers 3 differs from 2 of run char"),
         (["--set", "forget_bias=2"], "forget_bias 2 differs from 1.0 of run char"),
         (["--normalize", "nfc"], "--normalize nfc differs from none"),
-        (["--vectors", "x"], "--vectors has no effect, since the embedding is that of run char"),
+        (["--tie"], "--tie is on, unlike in run char. Leave it out"),
+        (["--params", "200k"], "--params 200000 has no place in run char"),
+        (["--preset", "awd-ptb"], "Leave out preset awd-ptb, or train without --from"),
+        (["--set", "frequency_bias=false"], "frequency_bias has no effect, since the weights"),
+        (["--max-size", "5"], "--max-size is 5; expected at least 16, the entries of run char"),
+        (["--vectors", "x"], "--vectors has no effect, since the weights are those of run char"),
         (["--vocab", "x.json"], "--vocab with --from"),
         (["--vocabulary", "shrink"], "--vocabulary is 'shrink'; expected one of keep, grow"),
         (["--vocabulary", "keep", "--min-count", "2"], "--min-count has no effect, since"),
@@ -418,13 +425,46 @@ def test_a_run_is_continued_only_with_its_own_parent(folder: Path) -> None:
     path = trained(start_or_resume(request))
     assert start_or_resume(request).complete
     words = repeat_command(path, read_record(path)) or ""
-    assert " --from char" in words
+    assert f" --from {folder / 'char'}" in words
+    assert str(folder) not in json.dumps(public_record(read_record(path))["from"])
     assert not {"--hidden", "--unit", "--document", "--vocabulary"} & set(words.split())
-    other = Request(flags=flags, name="x", checkpoints=folder, start_from="tied")
-    with pytest.raises(UsageError, match="from other weights"):
-        start_or_resume(other)
-    with pytest.raises(UsageError, match="from other weights"):
-        start_or_resume(Request(flags=flags, name="x", checkpoints=folder))
+    trained(start_or_resume(replace(request, name="plain", start_from=None)))
+    for changes, message in (
+        ({"start_from": "tied"}, "made from weights of run char"),
+        ({"start_from": None}, "made from weights of run char"),
+        ({"vocabulary": "keep"}, "made with vocabulary grow, not keep"),
+        ({"name": "plain"}, "made without start_from"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            start_or_resume(replace(request, **changes))
+
+
+def test_a_parent_without_an_id_is_known_by_its_weights(folder: Path) -> None:
+    """Runs of old versions, such as the built-in `tales`, have none."""
+    shutil.copytree(folder / "char", folder / "old")
+    record = read_record(folder / "old")
+    del record["id"]
+    write_record(folder / "old", record)
+    (folder / "new.txt").write_text(NEW)
+    flags = nested(**TINY, steps=2, sources=(str(folder / "new.txt"),))
+    request = Request(flags=flags, name="x", checkpoints=folder, start_from="old")
+    trained(start_or_resume(request))
+    assert start_or_resume(request).complete
+    with pytest.raises(UsageError, match="from weights of run old"):
+        start_or_resume(replace(request, start_from=None))
+
+
+@pytest.mark.parametrize("parent", ["pair", "pair/backward"])
+def test_a_run_is_not_replaced_while_training_starts_from_it(parent: str, folder: Path) -> None:
+    """The weights would be gone before they are read."""
+    shutil.copytree(folder / "char", folder / "pair")
+    shutil.copytree(folder / "char", folder / "pair" / "backward")
+    (folder / "new.txt").write_text(NEW)
+    flags = nested(**TINY, steps=2, sources=(str(folder / "new.txt"),))
+    request = Request(flags=flags, name="pair", checkpoints=folder, start_from=parent)
+    with pytest.raises(UsageError, match=f"overwrite would remove run {parent}, which training"):
+        start_run(request, overwrite=True)
+    assert (folder / "pair" / "model.safetensors").exists()
 
 
 def test_a_plan_shows_the_run_to_start_from(folder: Path, call: Call) -> None:

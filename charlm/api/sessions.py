@@ -212,12 +212,16 @@ def _check_text(nested: Nested, record: dict[str, Any], path: Path, vocab: Path 
 
 def _check_parent(request: Request, record: Mapping[str, Any], name: str) -> None:
     """Raise UsageError if a run was made from another run than the request names."""
-    before, now = (record.get("from") or {}).get("id"), None
-    if request.start_from is not None:
-        now = request.parent.record.get("id") if request.parent else None
-        before = before or "no run"
-    if before != now:
-        raise _differing_run("from other weights", "the run that it was made from", name)
+    about, parent, mode = record.get("from") or {}, request.parent, request.vocabulary
+    if mode and not parent:
+        check_vocabulary_mode(mode, parent, {})
+    now = parent.about(mode) if parent else {}
+    if about.get("sha256") != now.get("sha256"):
+        made = f"from weights of run {about['run']}" if about else f"without {named('start_from')}"
+        raise _differing_run(made, "the weights" if about else "the settings", name)
+    if mode and about["vocabulary"] != now["vocabulary"]:
+        made = f"with {named('vocabulary')} {about['vocabulary']}, not {mode}"
+        raise _differing_run(made, "the settings", name)
 
 
 def _differing_run(how: str, expected: str, name: str) -> UsageError:

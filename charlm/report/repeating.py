@@ -48,7 +48,7 @@ def repeat_command(path: Path, record: Json) -> str | None:
         values["embedding_size"] = None
     words, skipped = _vocabulary(path, record)
     if about := record.get("from"):
-        words += ["--from", about["run"]]
+        words += ["--from", about.get("path", about["run"])]
         words += ["--vocabulary", about["vocabulary"]] if about["vocabulary"] != "grow" else []
         decided = {name for name, why in record["origins"].items() if why == f"run {about['run']}"}
         skipped |= {n for n in values if f"{known_settings[n].section}.{n}" in decided}

@@ -6,13 +6,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from charlm.commands import command
+from charlm.commands import command, run_word
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Nested, Settings, settings_from
+from charlm.config.training import TrainingSettings
 from charlm.errors import RunError, UsageError, check_choice, named
 from charlm.files.atomic import file_fingerprint
 from charlm.runs import layout
+from charlm.runs.built_in import is_built_in
 from charlm.runs.locate import find_run, is_ngram_run, run_name
 from charlm.runs.pair import BACKWARD, is_pair
 from charlm.runs.run import no_network
@@ -96,14 +98,23 @@ class Parent:
 
     def about(self, mode: str | None) -> dict[str, Any]:
         """Return the description of the parent in the run.json of a run that starts with it."""
-        weights = file_fingerprint(self.path / layout.WEIGHTS)
+        elsewhere = not is_built_in(self.path) and self.name != (word := run_word(self.path))
         return {
             "run": self.name,
+            **({"path": word} if elsewhere and not self.name.startswith(HUB_PREFIX) else {}),
             "id": self.record.get("id"),
-            "sha256": weights["sha256"],
+            "sha256": file_fingerprint(self.path / layout.WEIGHTS)["sha256"],
             "vocabulary": GROW if self.grows(mode) else KEEP,
             "entries": self.config["vocab_size"],
         }
+
+    def check_outlives(self, replaced: Path) -> None:
+        """Raise UsageError if the parent is the run that is to be replaced, or a half of it."""
+        if self.path.resolve().is_relative_to(replaced.resolve()):
+            raise UsageError(
+                f"{named('overwrite')} would remove run {self.name}, which training starts from; "
+                f"expected another {named('name')}"
+            )
 
     def complete(self, given: Nested, origins: Mapping[str, str]) -> tuple[Nested, dict[str, str]]:
         """Return settings by section with those that the parent decides, and all origins.
@@ -111,7 +122,7 @@ class Parent:
         Raises UsageError for a given setting that differs from the parent's.
         """
         decided = self._decided(given)
-        self._check_same(given, decided)
+        self._check_same(given, decided, origins)
         nested = {section: dict(values) for section, values in given.items()}
         names = {}
         for section, values in decided.items():
@@ -138,23 +149,44 @@ class Parent:
             "corpus": {"document": self.record["corpus"]["document"]},
         }
 
-    def _check_same(self, given: Nested, decided: Nested) -> None:
+    def _check_same(self, given: Nested, decided: Nested, origins: Mapping[str, str]) -> None:
         """Raise UsageError for each given setting that would change what the weights mean."""
         free = {each.name for each in fields(ModelSettings) if each.metadata["spec"].only_training}
-        problems = [
-            f"{named(key)} {value} differs from {decided[section][key]} of run {self.name}"
+        changed = [
+            (section, key, value)
             for section in ("model", "vocabulary")
             for key, value in given.get(section, {}).items()
             if key in decided[section] and key not in free and value != decided[section][key]
         ]
-        problems += [
-            f"{named(name)} has no effect, since the embedding is that of run {self.name}"
-            for name in ("vectors", "freeze_vectors")
-            if given.get("training", {}).get(name)
+        useless = [
+            ("training", key, value)
+            for key in ("vectors", "freeze_vectors", "frequency_bias")
+            if (value := given.get("training", {}).get(key)) != getattr(TrainingSettings(), key)
+            and value is not None
         ]
-        if problems:
-            names = "; ".join(problems)
-            raise UsageError(f"{names}. Leave it out, or train without {named('start_from')}")
+        if not changed and not useless:
+            return
+        problems = [self._difference(key, value, decided[s][key]) for s, key, value in changed]
+        problems += [
+            f"{named(key)} has no effect, since the weights are those of run {self.name}"
+            for _, key, _ in useless
+        ]
+        layers = {origins.get(f"{section}.{key}", "") for section, key, _ in changed + useless}
+        files = sorted(name for name in layers if name.startswith(("file ", "preset ")))
+        what = (
+            f"Leave out {files[0]}"
+            if files
+            else f"Leave {'it' if len(problems) == 1 else 'them'} out"
+        )
+        raise UsageError(f"{'; '.join(problems)}. {what}, or train without {named('start_from')}")
+
+    def _difference(self, key: str, value: Any, own: Any) -> str:
+        """Return the sentence about a given setting whose value is not that of the parent."""
+        if isinstance(value, bool):
+            return f"{named(key)} is {'on' if value else 'off'}, unlike in run {self.name}"
+        if own is None:
+            return f"{named(key)} {value} has no place in run {self.name}, which was made without"
+        return f"{named(key)} {value} differs from {own} of run {self.name}"
 
 
 def find_parent(run: str, folder: Path) -> Parent:
@@ -190,6 +222,12 @@ def check_vocabulary_mode(mode: str | None, parent: Parent | None, given: Nested
         raise UsageError(
             f"{named(name)} has no effect, since the vocabulary of run {parent.name} is kept; "
             f"leave out {named(name)}"
+        )
+    most, entries = given.get("vocabulary", {}).get("max_size"), parent.config["vocab_size"]
+    if most and most < entries:
+        raise UsageError(
+            f"{named('max_size')} is {most}; expected at least {entries}, the entries of run "
+            f"{parent.name}. Leave out {named('max_size')}"
         )
     if mode == GROW and parent.obstacle:
         raise UsageError(

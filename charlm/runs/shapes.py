@@ -53,6 +53,7 @@ RECORD_SHAPE = {
     "pulled?": {"repository": str, "revision": str},
     "from?": {
         "run": str,
+        "path?": str,
         "id": (str, type(None)),
         "sha256": str,
         "vocabulary": str,

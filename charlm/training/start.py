@@ -90,6 +90,8 @@ def start(
     if planned.problem:
         raise EnvironmentFailure(planned.problem)
     if name and overwrite:
+        if parent:
+            parent.check_outlives(folder / name)
         remove_run(folder / name)
     path, lock = new_folder(folder, name, planned.dataset.name)
     record = {**planned.record, "command": command, "notes": planned.warnings}
@@ -300,7 +302,8 @@ def write_run(
 def _run_id(path: Path, record: Mapping[str, Any]) -> str:
     """Return a hash of text, vocabulary and settings, by which checkpoints know their run."""
     parts = [(path / name).read_bytes() for name in (CONFIG, TOKENIZER)]
-    more = [record["from"]] if "from" in record else []
+    about = {key: value for key, value in record.get("from", {}).items() if key != "path"}
+    more = [about] if about else []
     parts.append(json_bytes([record["settings"], record["corpus"], *more]))
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
