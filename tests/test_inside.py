@@ -28,7 +28,7 @@ from charlm.report.inside import (
     table_lines,
     unit_heat,
 )
-from charlm.report.inside_files import from_left, svg_picture, wrapped
+from charlm.report.inside_files import csv_lines, from_left, json_content, svg_picture, wrapped
 from charlm.runs.built_in import built_in_run
 from charlm.units import Tally
 
@@ -94,6 +94,16 @@ def test_a_unit_colours_the_token_that_it_has_read() -> None:
     assert heat.notes == ["unit 2:8, cell c, from -2.60 to 1.20"]
     gate = unit_heat(view, "2:8", "f", [0.0, 0.5, 1.0])
     assert [cell.level for cell in gate.cells] == [-5, 0, 5]
+
+
+def test_the_end_of_a_text_has_no_value_of_a_unit() -> None:
+    """It has no colour, and is empty in CSV and null in JSON."""
+    view = view_of(("a", 1.0), ("", 1.0))
+    inspection = Inspection(view=view, units={("2:8", "c"): [0.5, math.nan]})
+    (heat,) = heats(inspection)
+    assert heat.notes == ["unit 2:8, cell c, from 0.50 to 0.50"]
+    assert list(csv_lines(inspection))[2].endswith(",\n")
+    assert json_content(inspection)["units"][0]["values"] == [0.5, None]
 
 
 def test_full_colour_is_at_least_the_largest_value() -> None:
@@ -272,6 +282,9 @@ def test_words_and_differences_are_tables_too(call: Call, here: Path) -> None:
         assert float(row["difference"]) == pytest.approx(
             float(row["bits_tales"]) - float(row["bits_prose"]), abs=2e-6
         )
+    bits = math.fsum(float(row["bits_prose"]) for row in rows)
+    prose = charlm.load(built_in_run("prose"))
+    assert bits * math.log(2) == pytest.approx(-prose.score(TEXT)[0].log_probability, abs=1e-4)
     assert "difference" in call("inside", "--run", "tales", "--with", "prose", TEXT)[2]
 
 
@@ -287,8 +300,11 @@ def test_units_are_columns_of_the_table(call: Call, here: Path, lm: Model) -> No
         assert values == pytest.approx(hidden.unit(unit, signal).tolist(), abs=1e-6)
 
 
-def test_units_of_a_pattern_are_found(call: Call, here: Path, lm: Model) -> None:
+def test_units_of_a_pattern_are_found(
+    call: Call, here: Path, lm: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The best one for quotations is the quote unit, as a table, CSV and JSON."""
+    monkeypatch.setattr("charlm.inspect.find_units.SEARCH_TOKENS", 2_000)
     find = ["inside", "--run", "tales", "--find", '"[^"]*"', "--top", "2"]
     matches = lm.find_units('"[^"]*"', top=2)
     assert matches[0].name == "2:8"
@@ -298,6 +314,23 @@ def test_units_of_a_pattern_are_found(call: Call, here: Path, lm: Model) -> None
     assert (first["unit"], first["signal"]) == ("2:8", "c")
     content = json.loads(call(*find, "--json")[1])
     assert content["units"] == matches.rows()
+
+
+def test_a_table_may_have_a_long_text(
+    call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("charlm.cli.inside.MAX_CHARS", 3)
+    assert call("inside", "--run", "tales", "four", "--csv")[0] == 0
+    assert "characters; expected at most 3 here" in call("inside", "--run", "tales", "four")[2]
+
+
+def test_the_units_of_a_page_are_as_many_as_asked_for(call: Call, here: Path) -> None:
+    """With --find, --top is their number; tokens have five alternatives."""
+    call("inside", "--run", "tales", TEXT, "--html", "a.html", "--find", '"[^"]*"', "--top", "2")
+    page = (here / "a.html").read_text(encoding="utf-8")
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    assert len(data["find"]["units"]) == 2
+    assert {len(token["top"]) for token in data["score"]["tokens"]} == {5}
 
 
 @pytest.mark.filterwarnings("error")
@@ -324,7 +357,7 @@ def test_a_picture_is_saved(call: Call, here: Path) -> None:
         (["a", "--signal", "c"], "--signal has no effect without --unit"),
         (["a", "--unit", "9:9"], "a layer and a unit, 1:0 to 2:175. Find some with --find"),
         (["a", "--unit", "1:1", "--signal", "q"], "is 'q'; expected one of h, c, i, f, g, o"),
-        (["--find", "(", "--csv"], "'(' is not a regular expression"),
+        (["a", "--find", "(", "--csv"], "'(' is not a regular expression"),
         (["a", "--find", "a", "--svg", "a.svg"], "--find with --svg"),
         (["a", "--by", "word", "--html", "a.html"], "--by word with --html"),
         (["--find", "a", "--html", "a.html"], "no text; expected one as an argument"),
