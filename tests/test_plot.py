@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from helpers import Call
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
@@ -174,6 +174,7 @@ def test_ticks_are_few_in_the_range_in_order_and_differ(low, factor, most, logar
 
 
 @given(st.floats(-1e9, 1e9), st.floats(1e-6, 1e9), st.integers(2, 12))
+@example(0.5, 0.25, 2)  # a single tick, 0.6
 def test_labels_have_the_values_of_their_ticks(low, range_, most):
     """A rate of 2.5e-05 was labelled 0.00003, and a figure of 0.00125 was labelled 0.0013."""
     scale = Scale(low, low + range_)
@@ -419,12 +420,13 @@ def test_wrong_flags_are_refused(call: Call, folder: Path, words: list[str], mes
 
 
 def test_a_notebook_shows_the_curves_of_a_history() -> None:
-    """A history without a picture is a table."""
+    """A history without a picture is a table; an empty one is shown as `repr` shows it."""
     history = History(read_metrics(FIXTURE), FIXTURE)
     picture = ElementTree.fromstring(history._repr_html_())
     assert picture.get("aria-label") == "format-1: bits per character over tokens"
-    for other in (History(history), History(history[:0], FIXTURE), History(history[-1:], FIXTURE)):
-        assert other._repr_html_().startswith("<table")
+    for other in (History(history), History(history[-1:], FIXTURE)):
+        assert "<table" in other._repr_html_()
+    assert History(history[:0], FIXTURE)._repr_html_() is None
 
 
 def append(path: Path, *records: dict) -> None:
@@ -437,27 +439,56 @@ def test_a_watched_run_is_yielded_when_it_grows_until_it_is_over(
 ) -> None:
     """Also after its last record, which may come while the watch sleeps."""
     path = copy_of(folder / "one", "two")
-    trained = iter([True, True, True, False])
-    monkeypatch.setattr(api.plots, "is_training", lambda _: next(trained))
     slept: list[float] = []
+    monkeypatch.setattr(api.plots, "is_training", lambda at: at == path and len(slept) < 3)
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
         if len(slept) in (1, 3):
             append(path, record("step", 10 + 10 * len(slept), 1.0))
 
-    seen = list(api.plots.watch([api.plots.read_log(path)], sleep=sleep))
+    seen = list(api.plots.watch(["two"], folder, sleep=sleep))
     assert [len(log.records) for (log,) in seen] == [2, 3, 4]
     assert slept == [1.0] * 3
+
+
+def test_a_watched_search_is_yielded_when_a_trial_begins_until_the_search_is_over(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watch knew the trials of its start, and ended with them."""
+    (folder / "s").mkdir()
+    (folder / "s" / "search.json").write_text("{}", encoding="utf-8")
+    copy_of(folder / "one", "s/trial-000")
+    slept: list[float] = []
+    monkeypatch.setattr(api.plots, "is_training", lambda at: at == folder / "s" and not slept)
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        copy_of(folder / "one", "s/trial-001")
+
+    seen = list(api.plots.watch(["s"], folder, sleep=sleep))
+    assert [len(logs) for logs in seen] == [1, 2]
+
+
+def test_a_run_that_has_just_been_started_can_be_watched(
+    call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its log begins with step 10; it was refused as a run without a log."""
+    (folder / "one" / "metrics.jsonl").unlink()
+    monkeypatch.setattr(api.plots, "is_training", lambda at: at.name == "one")
+    (log,) = next(api.plots.watch(["one"], folder))
+    assert log.records == [] and "bits per character" in picture(plot_of([log])).plain
+    status, _, err = call("plot", "one")
+    assert status == 4 and "Wait for it with --watch" in err
 
 
 def test_watching_draws_over_the_last_picture(call: Call, folder: Path, monkeypatch) -> None:
     """Until Ctrl-C, which is no error."""
     copy_of(folder / "one", "two")
 
-    def watch(logs):
-        yield logs
-        yield logs
+    def watch(runs, folder):
+        yield api.plots.find_logs(runs, folder)[0]
+        yield api.plots.find_logs(runs, folder)[0]
         raise KeyboardInterrupt
 
     monkeypatch.setattr(verb, "on_terminal", lambda: True)

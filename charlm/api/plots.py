@@ -31,7 +31,7 @@ def find_logs(runs: Sequence[str], folder: Path) -> tuple[list[RunLog], list[str
     seen: set[Path] = set()
     for run in runs:
         trials = _trials(run, folder)
-        paths = trials or _halves(find_run(run, folder, trained=False))
+        paths = trials or _run(run, folder)
         problems = {path: missing_log(path) for path in paths if path.resolve() not in seen}
         seen |= {path.resolve() for path in paths}
         notes += [problem for problem in problems.values() if problem and not trials]
@@ -48,10 +48,10 @@ def find_logs(runs: Sequence[str], folder: Path) -> tuple[list[RunLog], list[str
 
 
 def missing_log(path: Path) -> str:
-    """Return why a run has no log and what to do; "" if it has one."""
+    """Return why a run has no log and what to do; "" if it has one, or will have one soon."""
     if is_ngram_run(path):
         return f"run {run_name(path)} is an n-gram model, which is counted and not trained in steps"
-    if (path / METRICS).exists():
+    if _has_log(path) or is_training(path):
         return ""
     return (
         f"run {run_name(path)} has no log ({METRICS}), from which curves are drawn; expected a run "
@@ -60,9 +60,9 @@ def missing_log(path: Path) -> str:
 
 
 def read_log(path: Path) -> RunLog:
-    """Return the log of a run. Raises RunError if it is missing or damaged."""
-    run, records = read_record(path), read_metrics(path)
-    return RunLog(name=run_name(path), path=path, run=run, records=records)
+    """Return the log of a run, without records before the first. Raises RunError for damage."""
+    records = read_metrics(path) if _has_log(path) else []
+    return RunLog(name=run_name(path), path=path, run=read_record(path), records=records)
 
 
 def _trials(run: str, folder: Path) -> list[Path]:
@@ -75,9 +75,14 @@ def _trials(run: str, folder: Path) -> list[Path]:
     return []
 
 
-def _halves(path: Path) -> list[Path]:
+def _run(run: str, folder: Path) -> list[Path]:
     """Return a run, and behind it its backward half if that has a log."""
-    return [path, *(half for half in [path / BACKWARD] if (half / METRICS).exists())]
+    path = find_run(run, folder, trained=False)
+    return [path, *filter(_has_log, [path / BACKWARD])]
+
+
+def _has_log(path: Path) -> bool:
+    return (path / METRICS).exists()
 
 
 def _best(log: RunLog) -> float:
@@ -92,18 +97,23 @@ def _with_own_names(logs: Sequence[RunLog]) -> list[RunLog]:
 
 
 def watch(
-    logs: Sequence[RunLog],
+    runs: Sequence[str],
+    folder: Path,
     *,
     sleep: Callable[[float], None] = time.sleep,
     seconds: float = WATCHED_EVERY,
 ) -> Iterator[list[RunLog]]:
-    """Yield the logs of runs now and each time that one has grown, until no run is trained."""
-    sizes: list[int] = []
+    """Yield the logs of runs as `find_logs` finds them, again when one grows or a trial begins.
+
+    The end comes when no run and no search is going on.
+    """
+    sizes: list[int] | None = None
     while True:
-        is_over = not any(is_training(log.path) for log in logs)  # if so, the logs are complete
-        before, sizes = sizes, [file_size(log.path / METRICS) for log in logs]
-        if sizes != before:
-            yield [replace(read_log(log.path), name=log.name) for log in logs]
+        paths = [path for run in runs for path in _trials(run, folder) or _run(run, folder)]
+        is_over = not any(is_training(path) or is_training(path.parent) for path in paths)
+        before, sizes = sizes, [file_size(path / METRICS) for path in paths if _has_log(path)]
+        if sizes != before:  # complete if is_over, since that was asked before
+            yield find_logs(runs, folder)[0]
         if is_over:
             return
         sleep(seconds)

@@ -20,7 +20,6 @@ from charlm.cli.stdin import Takes
 from charlm.errors import UsageError
 
 if TYPE_CHECKING:
-    from charlm.report.axes import RunLog
     from charlm.report.curves import Plot
 
 MAX_HEIGHT, PIPED_HEIGHT = 24, 18
@@ -87,10 +86,11 @@ def plot(
         _check_out(out)
     names = [*(runs or ()), *([run] if run else ())]
     names = names or [str(options.locate(None, checkpoints, trained=False))]
-    logs, left_out = api.plots.find_logs(names, checkpoints_folder(checkpoints))
+    folder = checkpoints_folder(checkpoints)
+    logs, left_out = api.plots.find_logs(names, folder)
     say_all(left_out)
     if watch:
-        _watch(logs, x, y)
+        _watch(names, folder, x, y)
         return
     curves = plot_of(logs, x, y)
     say_all(notes(curves))
@@ -146,13 +146,13 @@ def _drawn(curves: "Plot") -> str:
     return rendered(TerminalPicture(plot=curves, height=height))
 
 
-def _watch(logs: "list[RunLog]", x: str | None, y: str | None) -> None:
+def _watch(names: list[str], folder: Path, x: str | None, y: str | None) -> None:
     """Draw again, over the last picture, each time that a log has grown. Ctrl-C ends it."""
     from charlm.report.curves import notes, plot_of
 
     rows, said = 0, set[str]()
     try:
-        for current in api.plots.watch(logs):
+        for current in api.plots.watch(names, folder):
             curves = plot_of(current, x, y)
             new = [note for note in notes(curves) if note not in said]
             said |= set(new)

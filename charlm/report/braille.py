@@ -1,6 +1,7 @@
 """Drawing in the terminal with braille letters: 2 x 4 dots in each cell."""
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from rich.text import Text
 
@@ -55,7 +56,7 @@ class Canvas:
 
     def row(self, number: int) -> Text:
         """Return a row of cells."""
-        text, cells = Text(), self.rows[number]
-        for column in range(max(cells, default=-1) + 1):
-            text.append(*cells.get(column, (" ", "")))
-        return text
+        cells = self.rows[number]
+        filled = [cells.get(column, (" ", "")) for column in range(max(cells, default=-1) + 1)]
+        parts = groupby(filled, key=lambda cell: cell[1])
+        return Text.assemble(*(("".join(letter for letter, _ in part), key) for key, part in parts))

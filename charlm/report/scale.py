@@ -86,7 +86,7 @@ class Scale:
     def labels(self, most: int) -> dict[float, str]:
         """Return at most `most` ticks with their texts, all with the same number of decimals."""
         ticks = self.ticks(most)
-        distance = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
+        distance = ticks[1] - ticks[0] if len(ticks) > 1 else sum(ticks)
         decimals = [
             n for n in range(MAX_DECIMALS + 1) if math.isclose(round(distance, n), distance)
         ]
