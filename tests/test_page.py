@@ -114,7 +114,7 @@ def test_an_export_works_in_a_browser(chromium, call: Call, here: Path) -> None:
 @pytest.mark.browser
 def test_a_text_from_right_to_left_is_read_so(chromium, call: Call, here: Path) -> None:
     """By the left arrow too, and a long line ends in dots. The best unit is marked in its list."""
-    text = 'אבג "דה" וז\nשלום "עולם" אב'
+    text = 'אבג "דה" וז\nshe "cried" so'
     call(
         "inside", "--run", "tales", text, "--html", "a.html", "--find", '"[^"]*"', "--with", "prose"
     )
@@ -127,6 +127,8 @@ def test_a_text_from_right_to_left_is_read_so(chromium, call: Call, here: Path) 
         page.keyboard.press("ArrowLeft")
         assert page.locator("#token .which b").inner_text() == letter
     page.get_by_role("tab", name="Score").click()
+    first, second = (page.locator(f"#text [data-at='{text.index(c)}']") for c in "אs")
+    assert second.bounding_box()["x"] < 200 < first.bounding_box()["x"]  # each line from its side
     shown = page.locator("#lines .cut").first
     assert shown.evaluate("cell => getComputedStyle(cell).direction") == "rtl"
     page.close()
