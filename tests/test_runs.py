@@ -218,8 +218,11 @@ def test_every_order_keeps_missing_values_and_built_in_runs_last(searched: Path,
         assert values == sorted(values, reverse=True)
 
 
-def test_the_command_lists_runs(call: Call, searched: Path) -> None:
+def test_the_command_lists_runs(
+    call: Call, searched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """For people within the width of the terminal, for programs as JSON; `list` may be left out."""
+    monkeypatch.setattr("charlm.report.run_list.age", lambda seconds: "3 h")
     status, out, _ = call("runs")
     assert status == 0
     assert out == call("runs", "list")[1]

@@ -413,7 +413,20 @@ def test_a_hostile_archive_is_refused(
     assert files_below(archive.parent) == before
 
 
-NAMES = ["../x", "r/../x", "r/./x", "/r/x", "r//x", "r\\x", "C:/x", "r/\x1b", "r/", "..", "r/x\n"]
+NAMES = [
+    "r/A",
+    "../x",
+    "r/../x",
+    "r/./x",
+    "/r/x",
+    "r//x",
+    "r\\x",
+    "C:/x",
+    "r/\x1b",
+    "r/",
+    "..",
+    "r/x\n",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -692,7 +705,22 @@ def test_addresses(text: str, repository: str, revision: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["x", "", "/x", "me/", "a/b/c", "../x", "me/..", "me/x@", "é/x", "m e/x"]
+    "text",
+    [
+        "x",
+        "",
+        "/x",
+        "me/",
+        "a/b/c",
+        "../x",
+        "me/..",
+        "me/x@",
+        "me/x@ ",
+        "me/x@..",
+        "me/x@a//b",
+        "é/x",
+        "m e/x",
+    ],
 )
 def test_what_names_no_repository_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="org/name"):

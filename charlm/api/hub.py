@@ -40,10 +40,6 @@ class Shared:
     commit: Commit | None = None
 
 
-def _folder(checkpoints: str | Path | None) -> Path:
-    return checkpoints_folder(Path(checkpoints) if checkpoints else None)
-
-
 def _shared(path: Path, stage: Staged, commit: Commit | None = None) -> Shared:
     """Return the report on the public files of a run."""
     config = read_config(path)
@@ -71,7 +67,7 @@ def export_run(
     """
     target = Path(file)
     archive_kind(target)
-    path = find_run(str(run), _folder(checkpoints))
+    path = find_run(str(run), checkpoints_folder(checkpoints))
     public = Public(with_data=with_data, with_states=with_states)
     with phase("exporting the run"), staged(path, public) as stage:
         write_archive(stage.folder, read_record(path)["name"], target)
@@ -86,7 +82,7 @@ def import_run(
     The file is checked as foreign data. Raises RunError if it is damaged, or if the name is taken.
     """
     with phase("importing the run"):
-        return import_archive(Path(file), _folder(checkpoints), name)
+        return import_archive(Path(file), checkpoints_folder(checkpoints), name)
 
 
 def push(
@@ -108,7 +104,7 @@ def push(
     UsageError for a wrong name, EnvironmentFailure without network or token.
     """
     address = parse_address(f"{repository}@{revision}" if revision else repository)
-    path = find_run(str(run), _folder(checkpoints))
+    path = find_run(str(run), checkpoints_folder(checkpoints))
     public = Public(
         with_data=with_data, with_states=with_states, license_=license, target=f"hf:{address}"
     )
@@ -136,4 +132,4 @@ def pull(repository: str, name: str | None = None, checkpoints: str | Path | Non
         check_is_run(source, address)
     about = {"pulled": {"repository": address.repository, "revision": commit}}
     chosen = name or address.repository.rpartition("/")[2]
-    return import_folder(source, _folder(checkpoints), chosen, str(address), about)
+    return import_folder(source, checkpoints_folder(checkpoints), chosen, str(address), about)

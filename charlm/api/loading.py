@@ -28,7 +28,7 @@ def load(
     has the weight 0.3 (see `mix_runs`). Raises RunError if there is no such run or its files are
     damaged, UsageError for runs with another vocabulary.
     """
-    folder = checkpoints_folder(None if checkpoints is None else Path(checkpoints))
+    folder = checkpoints_folder(checkpoints)
     path = find_run(None if run is None else str(run), folder)
     options: dict[str, Any] = {"engine": engine, "weights": weights, "threads": threads}
     return _load(path, [with_] if isinstance(with_, str) else with_, folder, options)

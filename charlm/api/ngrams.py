@@ -88,7 +88,7 @@ def fit_run(
 
     `command` is kept in the record.
     """
-    folder = checkpoints_folder(None if checkpoints is None else Path(checkpoints))
+    folder = checkpoints_folder(checkpoints)
     if order is not None:
         check_count("order", order, 1)
         if order > MAX_ORDER:

@@ -34,7 +34,7 @@ def list_runs(checkpoints: str | Path | None = None, sort: str = "age") -> Runs:
     damaged run has the status "broken" and its `problem`.
     """
     check_choice("sort", sort, SORTS)
-    rows = runs_in(checkpoints_folder(Path(checkpoints) if checkpoints else None))
+    rows = runs_in(checkpoints_folder(checkpoints))
     return Runs(sorted(rows, key=lambda run: (run.built_in, SORTS[sort](run))))
 
 
@@ -50,7 +50,7 @@ def remove_runs(
     removed. Raises RunError for a folder that is not a run of the user's own, EnvironmentFailure
     for a run that is being trained.
     """
-    folder = checkpoints_folder(Path(checkpoints) if checkpoints else None)
+    folder = checkpoints_folder(checkpoints)
     named = list(dict.fromkeys(own_run(name, folder) for name in names))
     paths = [path for path in named if not set(path.parents) & set(named)]  # trials go with theirs
     for path in paths:
@@ -64,7 +64,7 @@ def remove_runs(
 
 def rename(old: str, new: str, checkpoints: str | Path | None = None) -> Path:
     """Rename a run or a search, and return its new path. Raises as `remove_runs`."""
-    folder = checkpoints_folder(Path(checkpoints) if checkpoints else None)
+    folder = checkpoints_folder(checkpoints)
     return rename_run(own_run(old, folder), new)
 
 
@@ -77,6 +77,6 @@ def diff_runs(
     """
     from charlm.runs.diff import diff_runs as difference  # a list of runs needs none
 
-    folder = checkpoints_folder(Path(checkpoints) if checkpoints else None)
+    folder = checkpoints_folder(checkpoints)
     one, two = (find_run(str(run), folder, trained=False) for run in (first, second))
     return difference(one, two)

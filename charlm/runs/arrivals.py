@@ -12,6 +12,7 @@ from charlm.files.archives import unpack
 from charlm.files.atomic import TEMPORARY, explained, replaced, sync_folder
 from charlm.runs import layout
 from charlm.runs.folders import check_plain, check_writable
+from charlm.runs.locate import exists
 from charlm.runs.upkeep import set_name
 from charlm.runs.verify import verify_run
 
@@ -66,7 +67,7 @@ def _check_free(folder: Path, name: str) -> Path:
     """Return the path of a new run. Raises RunError if it exists, UsageError for a strange name."""
     check_plain(name)
     target = folder / name
-    if target.exists() or target.is_symlink():
+    if exists(target):
         raise RunError(f"{target} already exists; expected a free name. Choose another --name")
     return target
 

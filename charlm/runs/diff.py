@@ -8,8 +8,8 @@ from typing import Any
 from charlm.config.settings import settings_from
 from charlm.runs.card import model_size
 from charlm.runs.layout import home, read_config, read_record
+from charlm.runs.overview import FIGURES
 
-RESULTS = ("nats_per_token", "bits_per_char", "bits_per_byte", "perplexity")
 Pair = tuple[Any, Any]
 
 
@@ -99,7 +99,7 @@ def _results(record: Mapping[str, Any]) -> dict[str, Any]:
     figures["seconds"] = results.get("seconds")
     for split in ("valid", "test"):
         tally = results.get(split) or {}
-        figures |= {f"{split}_{name}": tally[name] for name in RESULTS if tally.get(name)}
+        figures |= {f"{split}_{name}": tally[name] for name in FIGURES if tally.get(name)}
     return figures
 
 

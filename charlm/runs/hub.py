@@ -47,9 +47,10 @@ def parse_address(text: str) -> Address:
     """Return the address in `org/name[@revision]`, with or without `hf:`. Raises UsageError."""
     repository, sign, revision = text.removeprefix(HUB_PREFIX).partition("@")
     strange = any(
-        part in ("", ".", "..") for part in (*repository.split("/"), *revision.split("/")[1:])
+        part.strip() in ("", ".", "..")
+        for part in (*repository.split("/"), *(revision.split("/") if sign else ()))
     )
-    if not _REPOSITORY.fullmatch(repository) or strange or (sign and not revision.strip()):
+    if not _REPOSITORY.fullmatch(repository) or strange:
         raise UsageError(
             f"{text!r} names no model repository; expected org/name or org/name@revision"
         )

@@ -14,9 +14,9 @@ HUB_RUN = "hf:"
 """Beginning of the name of a run on the hub."""
 
 
-def checkpoints_folder(chosen: Path | None = None) -> Path:
+def checkpoints_folder(chosen: str | Path | None = None) -> Path:
     """Return the folder of runs: as given, else CHARLM_CHECKPOINTS, else ./checkpoints."""
-    return chosen or Path(os.environ.get(CHECKPOINTS_VARIABLE) or CHECKPOINTS)
+    return Path(chosen or os.environ.get(CHECKPOINTS_VARIABLE) or CHECKPOINTS)
 
 
 def is_run(path: Path) -> bool:
@@ -28,6 +28,17 @@ def is_file(path: Path) -> bool:
     """Return whether a file exists; False for a name that is too long for a file."""
     try:
         return path.is_file()
+    except OSError:
+        return False
+
+
+def exists(path: Path) -> bool:
+    """Return whether a file, folder or link exists; False for a name that is too long.
+
+    A link exists even if it leads nowhere.
+    """
+    try:
+        return path.is_symlink() or path.exists()
     except OSError:
         return False
 

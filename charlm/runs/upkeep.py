@@ -10,7 +10,7 @@ from charlm.runs import layout
 from charlm.runs.built_in import BUILT_IN_RUNS, is_built_in
 from charlm.runs.card import model_card
 from charlm.runs.folders import check_plain, discard, lock_run, other_file
-from charlm.runs.locate import is_file, is_run
+from charlm.runs.locate import exists, is_file, is_run
 from charlm.runs.overview import MARKS, list_runs
 from charlm.runs.pair import BACKWARD
 
@@ -21,7 +21,7 @@ def own_run(name: str, folder: Path) -> Path:
     Raises RunError for a folder that is not a run, a link, a part of a run, a run that ships with
     charlm, and for a folder that holds other files.
     """
-    path = next((p for p in (folder / name, Path(name)) if _exists(p)), None)
+    path = next((p for p in (folder / name, Path(name)) if exists(p)), None)
     if path is None:
         if name in BUILT_IN_RUNS:
             raise RunError(f"{name} ships with charlm; expected a run of your own in {folder}")
@@ -49,14 +49,6 @@ def own_run(name: str, folder: Path) -> Path:
     return path
 
 
-def _exists(path: Path) -> bool:
-    """Return whether a path exists, or is a link; False for a name too long for a file."""
-    try:
-        return path.is_symlink() or path.exists()
-    except OSError:
-        return False
-
-
 def rename_run(path: Path, name: str) -> Path:
     """Rename a run or a search, also in its record and its card; return its new path.
 
@@ -70,7 +62,7 @@ def rename_run(path: Path, name: str) -> Path:
             "expected a run of its own"
         )
     new = path.with_name(name)
-    if new.exists() or new.is_symlink():
+    if exists(new):
         raise RunError(f"{new} already exists; expected a free name. Choose another one")
     check_idle(path)
     lock = lock_run(path)

@@ -10,6 +10,7 @@ from charlm.errors import CharlmError
 from charlm.files.atomic import MANIFEST, manifest_problems
 from charlm.runs import layout
 from charlm.runs.checkpoints import checkpoint_folders, checkpoint_problems
+from charlm.runs.locate import exists
 from charlm.runs.pair import BACKWARD
 from charlm.runs.run import load_run
 from charlm.runs.weights import read_header
@@ -37,16 +38,16 @@ def verify_run(path: Path) -> list[Check]:
     )
     checks.append(_check_manifest(path))
     record: dict[str, Any] = {}
-    if _exists(path / layout.RECORD):
+    if exists(path / layout.RECORD):
         checks.append(_check(layout.RECORD, lambda: record.update(layout.read_record(path))))
-    if _exists(path / layout.METRICS):
+    if exists(path / layout.METRICS):
         checks.append(_check(layout.METRICS, lambda: layout.read_metrics(path)))
     checks.append(_check(layout.model_file(path).name, lambda: load_run(path)))
     for name in SPLITS:
         folder = path / "data" / name
         if folder.exists():
             checks.append(_check(f"data/{name}", partial(read_encoded, folder)))
-    if _exists(path / layout.KEPT_VECTORS):
+    if exists(path / layout.KEPT_VECTORS):
         checks.append(
             _check(str(layout.KEPT_VECTORS), lambda: read_header(path / layout.KEPT_VECTORS))
         )
@@ -58,11 +59,6 @@ def verify_run(path: Path) -> list[Check]:
             inner = verify_run(path / name)
             checks += [replace(check, name=f"{name}/{check.name}") for check in inner]
     return checks
-
-
-def _exists(path: Path) -> bool:
-    """Return whether a file or link exists, even a link that leads nowhere."""
-    return path.is_symlink() or path.exists()
 
 
 def _check(name: str, read: Callable[[], Any]) -> Check:
@@ -80,7 +76,7 @@ def _check_manifest(path: Path) -> Check:
     except CharlmError as error:
         return Check(name=MANIFEST, problems=(str(error),))
     entries = manifest.get("files")
-    if isinstance(entries, dict) and not _exists(path / "data"):
+    if isinstance(entries, dict) and not exists(path / "data"):
         kept = {name: entry for name, entry in entries.items() if not name.startswith("data/")}
         manifest = {**manifest, "files": kept}
     required = [
