@@ -361,6 +361,10 @@ def test_a_renamed_run_is_the_same_run(call: Call, folder: Path) -> None:
     assert read_record(folder / "newer") == before | {"name": "newer"}
     assert "# newer\n" in (folder / "newer" / CARD).read_text(encoding="utf-8")
     assert not any(check.problems for check in verify_run(folder / "newer"))
+    (folder / "newer" / CARD).write_text("mine", encoding="utf-8")
+    api.runs.rename("newer", "newest")
+    assert (folder / "newest" / CARD).read_text(encoding="utf-8") == "mine"
+    api.runs.rename("newest", "newer")
     assert [run.name for run in own(folder)] == ["newer"]
 
 

@@ -32,7 +32,7 @@ from charlm.files.safe_read import read_json
 from charlm.runs import hub, layout
 from charlm.runs.hub import Address, Commit, HuggingFaceHub, parse_address, snapshot
 from charlm.runs.layout import METRICS, RECORD, TOKENIZER, WEIGHTS, read_record, write_record
-from charlm.runs.public import Public, Staged, public_log, staged
+from charlm.runs.public import Public, Staged, public_log, public_name, staged
 from charlm.runs.verify import verify_run
 from charlm.training.resume import halves, resume
 
@@ -169,8 +169,17 @@ def test_the_public_record_has_only_what_is_named(whole: Path) -> None:
     assert public["settings"]["corpus"]["sources"] == ["corpus.txt"]
     assert public["origins"]["corpus.sources"] == "file settings.toml"
     assert (public["command"], public["results"]["notes"]) == ("", [])
+    assert ("companion" in record["results"], "companion" in public["results"]) == (True, False)
     assert public["results"]["valid"] == record["results"]["valid"]
     assert public["settings"]["model"] == record["settings"]["model"]
+
+
+@pytest.mark.parametrize(
+    ("name", "public"),
+    [("/a/b.txt", "b.txt"), ("C:\\a\\b.txt", "b.txt"), ("..", ".."), ("hf:a/b", "hf:a/b")],
+)
+def test_folders_are_taken_out_of_names(name: str, public: str) -> None:
+    assert public_name(name) == public
 
 
 def test_the_public_log_keeps_figures_and_places(whole: Path) -> None:
