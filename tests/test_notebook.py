@@ -13,6 +13,7 @@ from waiting import PATIENCE
 import charlm
 from charlm.api.model import Model
 from charlm.cli import guide
+from charlm.errors import UsageError
 from charlm.inference.scores import Score, Scores, TokenScore
 from charlm.inspect import find_units
 from charlm.listing import HeatText, Part
@@ -167,6 +168,18 @@ def test_pairs_are_shown_by_paradigm(model: Model) -> None:
     html = pairs._repr_html_()
     assert html.count("<tr>") == 3
     assert "all pairs" in html
+
+
+def test_arguments_of_another_type_are_named(model: Model) -> None:
+    """As a newcomer may give them."""
+    for call, problem in [
+        (lambda: model.hidden(3), "The text is 3; expected a str"),
+        (lambda: model.surprisal(b"a"), "b'a'; expected a str"),
+        (lambda: model.score(5), "texts is 5; expected a str or several"),
+        (lambda: model.hidden("a").show(2.8), "unit is 2.8; expected a layer and a unit"),
+    ]:
+        with pytest.raises(UsageError, match=problem):
+            call()
 
 
 def test_neighbours_are_a_table(model: Model) -> None:

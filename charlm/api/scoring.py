@@ -25,6 +25,8 @@ def score_texts(
     scorer: Scorer, texts: str | Sequence[str], by: str, context: str | Sequence[str]
 ) -> Scores:
     """Score one text or several. Raises UsageError for texts or contexts of other types."""
+    if not isinstance(texts, Iterable):
+        raise UsageError(f"texts is {texts!r:.80}; expected a str or several")
     items = [texts] if isinstance(texts, str) else list(texts)
     contexts = [context] * len(items) if isinstance(context, str) else list(context)
     for name, values in (("texts", items), ("context", contexts)):

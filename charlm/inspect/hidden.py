@@ -137,7 +137,7 @@ def usual_signal(signals: Iterable[str]) -> str:
 def unit_number(name: str, sizes: Sequence[int]) -> tuple[int, int]:
     """Return layer and unit of a name such as "2:8". Raises UsageError if there is no such unit."""
     last = f"1:0 to {len(sizes)}:{sizes[-1] - 1}"
-    match = re.fullmatch(r"([1-9]\d*):(0|[1-9]\d*)", name, re.ASCII)
+    match = re.fullmatch(r"([1-9]\d*):(0|[1-9]\d*)", str(name), re.ASCII)
     layer, unit = (int(number) for number in match.groups()) if match else (0, 0)
     if not 1 <= layer <= len(sizes) or unit >= sizes[layer - 1]:
         raise UsageError(

@@ -20,7 +20,12 @@ _BLANK_LINES = re.compile("\n\n+")
 
 
 def check_text(text: str, name: str = "The text", advice: str = "") -> None:
-    """Raise CorpusError for a lone surrogate, which is not valid in a text."""
+    """Raise CorpusError for a lone surrogate, which is not valid in a text.
+
+    Raises UsageError for another type than a string.
+    """
+    if not isinstance(text, str):
+        raise UsageError(f"{name} is {text!r:.80}; expected a str")
     try:
         text.encode()
     except UnicodeEncodeError as error:
