@@ -357,7 +357,7 @@ def test_a_picture_is_saved(call: Call, here: Path) -> None:
         (["a", "--signal", "c"], "--signal has no effect without --unit"),
         (["a", "--unit", "9:9"], "a layer and a unit, 1:0 to 2:175. Find some with --find"),
         (["a", "--unit", "1:1", "--signal", "q"], "is 'q'; expected one of h, c, i, f, g, o"),
-        (["a", "--find", "(", "--csv"], "'(' is not a regular expression"),
+        (["--find", "(", "--run", "prose"], "'(' is not a regular expression"),
         (["a", "--find", "a", "--svg", "a.svg"], "--find with --svg"),
         (["a", "--by", "word", "--html", "a.html"], "--by word with --html"),
         (["--find", "a", "--html", "a.html"], "no text; expected one as an argument"),

@@ -32,7 +32,7 @@ from charlm.inference.scores import Scores, Words
 from charlm.inference.scoring import Scorer
 from charlm.inference.states import ModelState, state_after
 from charlm.inference.words import WordRule
-from charlm.inspect.find_units import UnitMatches, find_units, search_text
+from charlm.inspect.find_units import UnitMatches, check_pattern, find_units, search_text
 from charlm.inspect.hidden import Hidden, read_hidden
 from charlm.inspect.text_view import view_text
 from charlm.runs.card import model_shape
@@ -424,6 +424,7 @@ class Model:
         as in `hidden`. Raises UsageError for a pattern that is wrong, too slow, or has no matches,
         CorpusError if no text is kept.
         """
+        check_pattern(pattern)
         text = search_text(self.run) if text is None else text
         return find_units(self.hidden(text, signals=signals), pattern, top)
 

@@ -197,7 +197,8 @@ def _check_length(text: str, *, shown: bool, file: Path | None) -> None:
     """Raise UsageError for a text that is too long for what is made of it."""
     most = MAX_FILE if file else MAX_CHARS if shown else MAX_TABLE
     if len(text) > most:
-        advice = "Give a part of it" if file or not shown else "Give a part of it, or add --csv"
+        is_row = shown and not file and len(text) <= MAX_TABLE
+        advice = "Give a part of it, or add --csv" if is_row else "Give a part of it"
         where = f"in {file}" if file else "here"
         raise UsageError(
             f"the text has {len(text):,} characters; expected at most {most:,} {where}, since "

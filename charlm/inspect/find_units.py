@@ -150,11 +150,8 @@ def pattern_values(hidden: Hidden, pattern: str) -> NDArray[np.float64]:
     return np.cumsum(steps)[lasts]
 
 
-def match_spans(pattern: str, text: str) -> list[tuple[int, int]]:
-    """Return the characters of each match of a regular expression.
-
-    Raises UsageError for an expression that is wrong, or not ready after REGEX_SECONDS.
-    """
+def check_pattern(pattern: str) -> None:
+    """Raise UsageError for a pattern that is no regular expression."""
     try:
         re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
@@ -162,6 +159,14 @@ def match_spans(pattern: str, text: str) -> list[tuple[int, int]]:
             f"{pattern!r} is not a regular expression: {error}; expected one such as "
             f'\'"[^"]*"\', or {COLUMN}'
         ) from error
+
+
+def match_spans(pattern: str, text: str) -> list[tuple[int, int]]:
+    """Return the characters of each match of a regular expression.
+
+    Raises UsageError for an expression that is wrong, or not ready after REGEX_SECONDS.
+    """
+    check_pattern(pattern)
     import subprocess  # a cost that commands which search nothing do without
 
     try:
