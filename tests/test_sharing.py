@@ -424,6 +424,7 @@ def test_a_hostile_archive_is_refused(
 
 NAMES = [
     "r/A",
+    "s/x",
     "../x",
     "r/../x",
     "r/./x",
