@@ -2,6 +2,7 @@
 
 import fcntl
 import io
+import math
 import pty
 import struct
 import sys
@@ -291,6 +292,7 @@ def test_a_wide_terminal_shows_the_trend_of_the_validations(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind the newest step of a training; a log has no such trend."""
+    assert validation_trend([3.0, math.nan, 2.0, math.inf, 1.0], 100) == "  validation █ ▅ ▁"
     assert validation_trend([2.0, 1.0], 99) == "" == validation_trend([2.0], 100)
     monkeypatch.setattr(cli_progress, "stderr_width", lambda: 120)
     session, recorder = started(tmp_path, steps=40, evals=4, ngram=0), Recorder()

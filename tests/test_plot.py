@@ -101,6 +101,9 @@ def test_training_is_converted_by_the_size_of_its_text() -> None:
         {"bits/byte": bits / 4, "bits/char": bits / 2, "bits/token": bits,
          "perplexity": math.exp(4), "rate": 0.01, "gradient": 0.5}
     )  # fmt: skip
+    valid = log("a", "bpe", record("evaluation", 10, 4.0))
+    for y in ("bits/byte", "bits/char", "bits/token", "perplexity"):
+        assert plot_of([valid], y=y).curves[0].validation[0][1] == pytest.approx(values[y])
 
 
 def test_each_axis_across_has_its_own_numbers() -> None:
@@ -144,10 +147,14 @@ def test_what_cannot_be_computed_is_refused_and_what_misleads_is_said() -> None:
 def test_the_first_records_do_not_set_the_range_of_a_loss() -> None:
     """Of 40 records the first five are above the picture; other figures have their whole range."""
     assert plot_of([log()], y="bits/token").up.high == pytest.approx(1.5 / math.log(2))
+    training = [one for one in log().records if one["kind"] == "step"]
+    plot = plot_of([log("a", "char", *training)], y="bits/token")
+    assert plot.up.high == pytest.approx(4 / 6 / math.log(2))
     assert plot_of([log()], y="rate").up.low < 0.01 < plot_of([log()], y="rate").up.high
 
 
 def test_a_summary_has_the_newest_and_the_best() -> None:
+    assert plot_of([log()]).curves[0].end == (8000, pytest.approx(1.5 / math.log(2) / 2))
     assert summary(plot_of([log()], y="perplexity")) == [
         {"run": "a", "training": pytest.approx(math.exp(0.1)), "best_step": 200,
          "validation": pytest.approx(math.exp(1.5)), "best": pytest.approx(math.exp(1.0))}
@@ -228,6 +235,11 @@ def test_a_thinned_curve_has_the_same_picture(curve, width: int) -> None:
     for canvas, points in zip(canvases, (curve, kept), strict=True):
         canvas.line(points, "red")
     assert canvases[0].rows == canvases[1].rows
+
+
+def test_a_column_keeps_its_first_least_greatest_and_last_point() -> None:
+    column = [(0, y) for y in (0.4, 0.5, 0.1, 0.5, 0.9, 0.3, 0.6)]
+    assert [y for _, y in thinned(column, Scale(0.0, 1.0), 2)] == [0.4, 0.1, 0.9, 0.6]
 
 
 def test_a_line_ends_where_it_leaves_the_picture() -> None:

@@ -92,14 +92,17 @@ def bars(heights: Iterable[float]) -> str:
 
 
 def sparkline(values: Sequence[float], width: int = 12) -> str:
-    """Return finite values as bars between the least and the greatest of them.
+    """Return values as bars between the least and the greatest; one that is not finite is a blank.
 
     Of more than `width` values, some at equal distances are shown, and the last one.
     """
     if len(values) > width:
         values = [values[at * (len(values) - 1) // (width - 1)] for at in range(width)]
-    low, high = min(values, default=0.0), max(values, default=0.0)
-    return bars((value - low) / ((high - low) or 1.0) for value in values)
+    known = [value for value in values if math.isfinite(value)]
+    low, high = min(known, default=0.0), max(known, default=0.0)
+    return bars(
+        (value - low) / ((high - low) or 1.0) if math.isfinite(value) else -1.0 for value in values
+    )
 
 
 def unknown_note(what: str, pieces: Iterable[str]) -> str:
