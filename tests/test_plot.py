@@ -147,7 +147,7 @@ def test_what_cannot_be_computed_is_refused_and_what_misleads_is_said() -> None:
 def test_the_first_records_do_not_set_the_range_of_a_loss() -> None:
     """Of 40 records the first five are above the picture; other figures have their whole range."""
     assert plot_of([log()], y="bits/token").up.high == pytest.approx(1.5 / math.log(2))
-    training = [one for one in log().records if one["kind"] == "step"]
+    training = [record("step", 10 * n, 4.0 / n) for n in range(1, 81)]
     plot = plot_of([log("a", "char", *training)], y="bits/token")
     assert plot.up.high == pytest.approx(4 / 6 / math.log(2))
     assert plot_of([log()], y="rate").up.low < 0.01 < plot_of([log()], y="rate").up.high
