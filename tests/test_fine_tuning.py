@@ -206,11 +206,11 @@ def test_a_run_decides_what_its_weights_mean(folder: Path) -> None:
     assert origins["corpus.document"] == "run char"
     assert (model["hidden_size"], model["num_layers"], model["zoneout"]) == (4, 2, 0.1)
     assert origins["model.dropout"].startswith("rule")
-    assert record["settings"]["training"]["learning_rate"] == pytest.approx(0.003)
-    assert origins["training.learning_rate"] == "rule: 0.3 of the rate of run char"
+    assert record["settings"]["training"]["learning_rate"] == 0.01
+    assert origins["training.learning_rate"] == "rule: a foreign text, the rate of run char"
     changed = new_run(folder, NEW, parent="char", optimizer="sgd")
     changed.lock.release()
-    assert changed.trainer.settings.learning_rate != pytest.approx(0.003)
+    assert changed.trainer.settings.learning_rate != 0.01
 
 
 def test_a_short_text_is_read_fewer_times_than_from_nothing(folder: Path) -> None:
@@ -250,14 +250,24 @@ def test_figures_before_and_after_are_kept_for_both_texts(folder: Path) -> None:
     assert first["valid_nats"] == before["valid"]["nats"]
 
 
-def test_a_foreign_text_is_reported(folder: Path) -> None:
-    """A run that knows less of a text than its frequencies is no help."""
-    notes = {}
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_a_foreign_text_is_reported_and_gets_the_full_rate(direction: str, folder: Path) -> None:
+    """A run that knows less of a text than its frequencies is no help, and has much to learn."""
+    if direction == "backward":
+        trained(
+            new_run(folder, OLD, name="back", direction=direction, learning_rate=0.05, steps=60)
+        )
+    parent = {"forward": "learned", "backward": "back"}[direction]
+    rates = {}
     for text in ("xyzzyx" * 20, OLD):
-        session = new_run(folder, text, parent="learned")
+        session = new_run(folder, text, parent=parent)
         session.lock.release()
-        notes[text] = any("predicts the new text worse" in note for note in session.warnings)
-    assert list(notes.values()) == [True, False]
+        foreign = any("predicts the new text worse" in note for note in session.warnings)
+        assert foreign == (text != OLD)
+        rates[text] = session.trainer.settings.learning_rate
+        reason = session.record["origins"]["training.learning_rate"]
+        assert reason.startswith("rule: a foreign text" if foreign else "rule: 0.3 of the rate")
+    assert list(rates.values()) == [0.05, 0.015]
 
 
 def test_weights_that_training_makes_worse_are_not_kept(folder: Path) -> None:

@@ -21,14 +21,17 @@ from charlm.inference.adapt.calibration import sample_of
 from charlm.inference.likelihood import evaluate
 from charlm.nn.model import RecurrentLanguageModel, saved_tensors
 from charlm.nn.output import Softmax
+from charlm.nn.torch_backend import TorchBackend
 from charlm.phases import phase
 from charlm.runs import layout
+from charlm.runs.pair import BACKWARD
 from charlm.runs.parent import Parent
 from charlm.runs.run import load_run, write_weights
 from charlm.runs.tensors import put_weights
 from charlm.runs.weights import load_arrays
 from charlm.text.boundaries import Boundaries
 from charlm.text.dataset import Dataset
+from charlm.text.direction import mirrored
 from charlm.text.encoded import EncodedText, id_counts, read_encoded, write_encoded
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK
 from charlm.training.calibrating import best_backend
@@ -46,7 +49,7 @@ The biases alone, ln(frequency), gave a new character of the built-in `prose` 1 
 frequency."""
 FOREIGN = (
     "run {0} predicts the new text worse than the frequencies of its tokens do; training without "
-    "it may be better, or a higher rate (--learning-rate)"
+    "it may be better"
 )
 """Warning about a text that the parent knows nothing of."""
 Tensors = dict[str, Tensor]
@@ -182,11 +185,17 @@ def old_text(path: Path) -> EncodedText | None:
     return read_encoded(folder) if (folder / "counts.json").exists() else None
 
 
-def entropy(text: EncodedText, vocab_size: int) -> float:
-    """Return the nats per token of a text under the frequencies of its own tokens."""
-    counts = id_counts(text.ids, vocab_size)
+def is_foreign(parent: Parent, weights: Tensors, dataset: Dataset) -> bool:
+    """Return whether weights to start from predict a text worse than its token frequencies do."""
+    size = len(dataset.vocabulary)
+    model = RecurrentLanguageModel(parent.settings.model, size)
+    put_weights(model, weights)
+    counts = id_counts(dataset.train.ids, size)
     frequencies = counts[counts > 0] / counts.sum()
-    return -float(np.sum(frequencies * np.log(frequencies)))
+    entropy = -float(np.sum(frequencies * np.log(frequencies)))
+    text = sample_of(dataset.train, CONTEXTS)
+    text = mirrored(text) if parent.settings.model.direction == BACKWARD else text
+    return evaluate(TorchBackend(model), text).nats_per_token > entropy
 
 
 def begin(session: "Session") -> None:
@@ -203,10 +212,6 @@ def begin(session: "Session") -> None:
             tally = evaluate(backend, valid)
             trainer.counters.take_as_best(tally)
             figures["valid"] = tally.summary()
-            if tally.nats_per_token > entropy(
-                session.dataset.train, len(session.dataset.vocabulary)
-            ):
-                session.warnings.append(FOREIGN.format(about["run"]))
         if (old := old_text(session.path)) is not None:
             figures["old_valid"] = evaluate(backend, old).summary()
     about |= figures

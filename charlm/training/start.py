@@ -46,9 +46,12 @@ from charlm.text.direction import mirrored_dataset
 from charlm.text.tokenizers.vocabulary import load_vocabulary
 from charlm.training import pretrained
 from charlm.training.fine_tuning import (
+    FOREIGN,
+    Tensors,
     begin,
     check_frozen_layers,
     freeze,
+    is_foreign,
     keep_old_text,
     starting_weights,
 )
@@ -96,8 +99,9 @@ def start(
     path, lock = new_folder(folder, name, planned.dataset.name)
     record = {**planned.record, "command": command, "notes": planned.warnings}
     session = write_run(
-        path, lock, planned.dataset, record, planned.vectors, valid_tokens, parent=parent
-    )
+        path, lock, planned.dataset, record, planned.vectors, valid_tokens,
+        parent=parent, weights=planned.weights,
+    )  # fmt: skip
     session.warnings += planned.warnings
     return session
 
@@ -107,11 +111,13 @@ class PlannedRun:
     """A run that is planned but not written yet.
 
     `record` holds what run.json will contain; `problem` says why the run will not fit in memory.
+    `weights` are those of a parent, for this text.
     """
 
     dataset: Dataset
     record: dict[str, Any]
     vectors: pretrained.Pretrained | None
+    weights: Tensors | None
     problem: str | None
     warnings: list[str]
 
@@ -158,7 +164,13 @@ def plan_run(
     checked(settings)
     settings = replace(settings, vocabulary=dataset.vocabulary.settings)
     vectors, warnings = None, list(dataset.warnings)
-    warnings += [parent.lost_calibration] if parent and parent.lost_calibration else []
+    weights, foreign = None, False
+    if parent:
+        with phase("evaluating the weights to start from"):
+            weights = starting_weights(parent, dataset)
+            foreign = is_foreign(parent, weights, dataset)
+        notes = parent.lost_calibration, FOREIGN.format(parent.name) if foreign else ""
+        warnings += filter(None, notes)
     if settings.training.vectors:
         with phase("reading the vectors"):
             vectors = pretrained.find_vectors(Path(settings.training.vectors), dataset.vocabulary)
@@ -190,7 +202,7 @@ def plan_run(
             return devices.choose_precision(training.precision, model, vocab_size, device)
 
     with phase("planning"):
-        planned = plan(settings, dataset, device, precision_for, parent=parent)
+        planned = plan(settings, dataset, device, precision_for, parent=parent, foreign=foreign)
         known = is_built_in_text(settings.corpus.sources)  # its own entropy says more
         expectation = None if known or parent else expected(dataset, planned)
     settings = planned.settings
@@ -218,6 +230,7 @@ def plan_run(
         dataset=dataset,
         record=record,
         vectors=vectors,
+        weights=weights,
         problem=memory_problem(planned.memory, settings, device),
         warnings=warnings + _shrunk(planned.reasons),
     )
@@ -265,10 +278,11 @@ def write_run(
     valid_tokens: int | None = None,
     *,
     parent: Parent | None = None,
+    weights: Tensors | None = None,
 ) -> Session:
     """Write a new run into its empty folder and open its session; on an error, remove the folder.
 
-    `record` is the planned content of run.json; `parent` is the run whose weights it starts with.
+    `record` is the planned content of run.json; `weights` are those of `parent`, to start with.
     """
     with contextlib.ExitStack() as on_error:
         on_error.callback(shutil.rmtree, path, ignore_errors=True)
@@ -290,7 +304,6 @@ def write_run(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "status": "training",
         }
-        weights = starting_weights(parent, dataset) if parent else None
         session = open_session(path, settings, dataset, record, lock, valid_tokens, weights)
         if parent:
             begin(session)
@@ -315,7 +328,7 @@ def open_session(
     record: dict[str, Any],
     lock: FileLock,
     valid_tokens: int | None = None,
-    weights: Mapping[str, torch.Tensor] | None = None,
+    weights: Tensors | None = None,
 ) -> Session:
     """Build the model and the trainer of a run, and bring `record` up to date.
 

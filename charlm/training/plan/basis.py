@@ -36,10 +36,11 @@ class Basis:
         choose_precision: Callable[[ModelSettings], Precision],
         measure: Callable[[], float] | None,
         parent: Parent | None = None,
+        foreign: bool = False,
     ) -> None:
         self.settings, self.dataset, self.device = settings, dataset, device
         self.choose_precision, self.measure = choose_precision, measure
-        self.parent = parent
+        self.parent, self.foreign = parent, foreign
         self.reasons: dict[str, str] = {}
         self.tokens = max(len(dataset.train.ids), 1)
         self.vocab_size = len(dataset.vocabulary)

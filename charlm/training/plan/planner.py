@@ -61,15 +61,17 @@ def plan(
     measure: Callable[[], float] | None = None,
     *,
     parent: Parent | None = None,
+    foreign: bool = False,
 ) -> Plan:
     """Decide what the user left open: batches, model, length, dropout and rates, in this order.
 
     `choose_precision` decides fp32 or bf16 for a model. `measure` gives the machine's speed in
     operations per second; by default it is measured if minutes were given, whose sizes and passes
     depend on it, and nominal otherwise, so that the plan does not depend on the load.
-    `parent` is the run whose weights training starts with.
+    `parent` is the run whose weights training starts with; `foreign` says that the text is new to
+    it.
     """
-    basis = Basis(settings, dataset, device, choose_precision, measure, parent)
+    basis = Basis(settings, dataset, device, choose_precision, measure, parent, foreign)
     training = _plan_batches(basis)
     model = plan_model(basis, training)
     training = _plan_length(basis, training, model)
@@ -245,9 +247,10 @@ def _plan_rates(basis: Basis, training: TrainingSettings, model: ModelSettings) 
     rate, decay, seed = training.learning_rate, training.weight_decay, training.seed
     reason = f"for {training.optimizer}"
     if rate is None and (parent := basis.parent):
-        rate = constants.FINE_TUNING_RATE * _parent_rate(basis, training, model)
-        source = f"{constants.FINE_TUNING_RATE:g} of the rate of run {parent.name}"
-        basis.choose("training.learning_rate", rate, source)
+        factor = 1.0 if basis.foreign else constants.FINE_TUNING_RATE
+        rate = float(f"{factor * _parent_rate(basis, training, model):.6g}")
+        source = "a foreign text, the rate" if basis.foreign else f"{factor:g} of the rate"
+        basis.choose("training.learning_rate", rate, f"{source} of run {parent.name}")
     elif rate is None:
         rate = basis.choose("training.learning_rate", _rate(basis, training, model), reason)
     if decay is None:
