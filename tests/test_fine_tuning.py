@@ -270,6 +270,18 @@ def test_a_foreign_text_is_reported_and_gets_the_full_rate(direction: str, folde
     assert list(rates.values()) == [0.05, 0.015]
 
 
+def test_the_rate_is_reduced_once(folder: Path) -> None:
+    """A run that fine-tuning made has a reduced rate already."""
+    first = new_run(folder, OLD, parent="learned", name="first", steps=2)
+    trained(first)
+    second = new_run(folder, OLD, parent="first", steps=2)
+    second.lock.release()
+    assert first.trainer.settings.learning_rate == 0.015
+    assert second.trainer.settings.learning_rate == 0.015
+    reason = second.record["origins"]["training.learning_rate"]
+    assert reason == "rule: the rate of run first, which was fine-tuned"
+
+
 def test_weights_that_training_makes_worse_are_not_kept(folder: Path) -> None:
     path = trained(new_run(folder, OLD, parent="char", learning_rate=3.0, calibrate=False))
     assert read_record(path)["results"]["best_step"] == 0

@@ -62,6 +62,11 @@ class Parent:
         return float(self.record["corpus"]["coverage"]) < 1.0
 
     @property
+    def fine_tuned(self) -> bool:
+        """True if the parent began with the weights of a run itself."""
+        return "from" in self.record
+
+    @property
     def logit_scale(self) -> float:
         """Factor on all logits that calibration found, or 1."""
         scale = self.config.get(layout.LOGIT_SCALE)

@@ -245,17 +245,22 @@ def _plan_rates(basis: Basis, training: TrainingSettings, model: ModelSettings) 
     """Return the settings with rates, seed, validations, average and schedule."""
     check_unused_settings(training, basis.dataset)
     rate, decay, seed = training.learning_rate, training.weight_decay, training.seed
-    reason = f"for {training.optimizer}"
+    by_optimizer = f"for {training.optimizer}"
     if rate is None and (parent := basis.parent):
-        factor = 1.0 if basis.foreign else constants.FINE_TUNING_RATE
+        factor, reason = 1.0, f"the rate of run {parent.name}"
+        if basis.foreign:
+            reason = f"a foreign text, {reason}"
+        elif parent.fine_tuned:
+            reason += ", which was fine-tuned"
+        else:
+            factor, reason = constants.FINE_TUNING_RATE, f"{constants.FINE_TUNING_RATE} of {reason}"
         rate = float(f"{factor * _parent_rate(basis, training, model):.6g}")
-        source = "a foreign text, the rate" if basis.foreign else f"{factor:g} of the rate"
-        basis.choose("training.learning_rate", rate, f"{source} of run {parent.name}")
+        basis.choose("training.learning_rate", rate, reason)
     elif rate is None:
-        rate = basis.choose("training.learning_rate", _rate(basis, training, model), reason)
+        rate = basis.choose("training.learning_rate", _rate(basis, training, model), by_optimizer)
     if decay is None:
         decay = OPTIMIZERS[training.optimizer].weight_decay
-        basis.choose("training.weight_decay", decay, reason)
+        basis.choose("training.weight_decay", decay, by_optimizer)
     if seed is None:
         seed = basis.choose("training.seed", secrets.randbelow(2**32), "random")
     average = _average(basis, training, model)
