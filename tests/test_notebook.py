@@ -228,7 +228,7 @@ def test_the_notebook_runs_in_a_kernel(here: Path, monkeypatch: pytest.MonkeyPat
     notebook = nbformat.read(guide.NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
     nbclient.NotebookClient(
-        notebook, timeout=int(PATIENCE), resources={"metadata": {"path": here}}
+        notebook, timeout=PATIENCE, resources={"metadata": {"path": here}}
     ).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not any(output.output_type == "error" for output in outputs)

@@ -477,7 +477,7 @@ def test_n_grams_are_fitted_beside_the_network_unless_the_text_is_long(
 def test_every_setting_of_training_is_known_to_these_tests() -> None:
     """A new open setting must be planned: its default is None and it is filled in above."""
     names = {f.name for f in fields(TrainingSettings) if f.default is None}
-    assert names == {*OPEN["training"], "epochs", "steps", "minutes", "threads", "vectors"}
+    assert names == {*OPEN["training"], "epochs", "steps", "minutes", "threads", "vectors", "log"}
     names = {f.name for f in fields(ModelSettings) if f.default is None}
     by_cell = {"mogrifier_rank", "recurrent_init", "input_init", "last_hidden_size"}
     assert names == {*OPEN["model"], "parameters", *by_cell}

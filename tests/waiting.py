@@ -15,7 +15,7 @@ from types import FrameType
 
 from hypothesis import HealthCheck, settings
 
-PATIENCE = 900.0
+PATIENCE = 900
 """Seconds after which a process is considered to hang, far more than any test needs."""
 
 

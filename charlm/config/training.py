@@ -210,7 +210,11 @@ class TrainingSettings:
     save_minutes: float = _number(2.0, "Minutes between checkpoints", panel=RUN, unit="minutes")
     keep: int = _count(2, "Checkpoints kept for resuming", flag=None, panel=RUN)
     log: str | None = setting(
-        None, "Second log beside metrics.jsonl", panel=RUN, choices=("tensorboard",)
+        None,
+        "Second log beside metrics.jsonl",
+        panel=RUN,
+        choices=("tensorboard",),
+        default_note="no second log",
     )
     seed: int | None = setting(
         None, "Random seed", panel=RUN, at_least=0, limit=2**63 - 1, default_note="a new one"
