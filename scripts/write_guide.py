@@ -8,7 +8,7 @@ A table is between `<!-- generated: NAME -->` and `<!-- end -->`. A session is a
 its lines `$ command` are run in an empty folder, and the lines below each are replaced by what a
 terminal of 80 columns shows. `<!-- keep: REGEX -->` above the block shortens a training to the
 lines that begin with the expression, and the indented lines below them; `...` replaces the others.
-The corpora are taken from CHARLM_DATA.
+The corpora are taken from CHARLM_DATA; a session that names one which is not there stays as it is.
 """
 
 import argparse
@@ -82,6 +82,10 @@ def with_sessions(text: str, training: bool) -> str:
         commands = re.findall(r"^\$ (.+)$", found["lines"], re.MULTILINE)
         if not training and any(command.startswith("charlm train") for command in commands):
             return found[0]
+        missing = [name for name in CORPORA if name in found["lines"] and not corpus(name).exists()]
+        if missing:
+            print(f"{corpus(missing[0])} does not exist; its session is kept. Set CHARLM_DATA")
+            return found[0]
         return found[1] + kept_lines(session(commands), found["keep"]) + found[4]
 
     return SESSION.sub(run, text)
@@ -101,13 +105,17 @@ def kept_lines(text: str, keep: str | None) -> str:
     return "\n".join(lines) + "\n"
 
 
+def corpus(name: str) -> Path:
+    """Return the path of a file that sessions name, which may not exist."""
+    return Path(os.environ.get("CHARLM_DATA", "data")) / CORPORA[name]
+
+
 def session(commands: Iterable[str]) -> str:
     """Return commands with the output of each, run one after another in an empty folder."""
     with tempfile.TemporaryDirectory() as folder:
-        for name, place in CORPORA.items():
-            source = Path(os.environ.get("CHARLM_DATA", "data")) / place
-            if source.exists():
-                shutil.copy(source, Path(folder) / name)
+        for name in CORPORA:
+            if corpus(name).exists():
+                shutil.copy(corpus(name), Path(folder) / name)
         return "".join(f"$ {command}\n{terminal_output(command, folder)}" for command in commands)
 
 
