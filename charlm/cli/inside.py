@@ -105,13 +105,9 @@ def inside(
 
     Example:  charlm inside "the apple and pair salad" --top 5
     """
-    from charlm.runs.locate import is_file
-
     theme = options.checked_theme(theme)
     if as_csv and as_json:
         raise UsageError("--csv and --json were both given; expected one of them")
-    if text is not None and file:
-        raise UsageError("a text and --file were both given; expected one of them")
     _check_files(html, svg)
     views = {
         "--by word": by == "word",
@@ -123,10 +119,7 @@ def inside(
     _check_together(
         {flag for flag, given in views.items() if given}, html=bool(html), svg=bool(svg)
     )
-    if file:
-        text = read_text(file)
-    elif text and is_file(Path(text)):
-        say(f"{text} is read as a text; to read the file: {command('inside', '--file', text)}")
+    text = _read_text(text, file)
     if text is None and (find_units is None or html):
         raise UsageError("no text; expected one as an argument, with --file, or - for stdin")
     needs_unit = signals is not None and not unit and find_units is None
@@ -160,16 +153,33 @@ def inside(
         from charlm.report.inside_files import svg_picture
 
         _save(svg, svg_picture(heats(result)))
-    if as_json:
-        from charlm.report.inside_files import json_content
-
-        write_json(json_content(result))
-    elif as_csv:
-        from charlm.report.inside_files import csv_lines
-
-        write("".join(csv_lines(result)))
+    if as_csv or as_json:
+        _write_result(result, as_json=as_json)
     elif not (html or svg):
         _show(result, theme)
+
+
+def _read_text(text: str | None, file: Path | None) -> str | None:
+    """Return the text that was given as an argument or in a file, or None. Raises UsageError."""
+    from charlm.runs.locate import is_file
+
+    if text is not None and file:
+        raise UsageError("a text and --file were both given; expected one of them")
+    if file:
+        return read_text(file)
+    if text and is_file(Path(text)):
+        say(f"{text} is read as a text; to read the file: {command('inside', '--file', text)}")
+    return text
+
+
+def _write_result(result: "Inspection", *, as_json: bool) -> None:
+    """Write a result to stdout as JSON, or as CSV."""
+    from charlm.report.inside_files import csv_lines, json_content
+
+    if as_json:
+        write_json(json_content(result))
+    else:
+        write("".join(csv_lines(result)))
 
 
 def _check_files(html: Path | None, svg: Path | None) -> None:
