@@ -23,6 +23,7 @@ from charlm.config.corpus import VocabularySettings
 from charlm.config.fields import PARENT, VALIDATION
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings, settings_from
+from charlm.config.training import TrainingSettings
 from charlm.config.unused import drop_unused
 from charlm.errors import EnvironmentFailure, named
 from charlm.files.atomic import explained, json_bytes
@@ -58,7 +59,7 @@ from charlm.training.fine_tuning import (
 from charlm.training.plan.constants import SHORT_TEXT, SHORTER_TEXT
 from charlm.training.plan.expectation import expected
 from charlm.training.plan.memory import memory_problem
-from charlm.training.plan.planner import plan
+from charlm.training.plan.planner import Plan, plan
 from charlm.training.plan.speed import set_threads, training_threads
 from charlm.training.session import Session
 from charlm.training.tensorboard import check_log
@@ -160,11 +161,11 @@ def plan_run(
         vocabulary=parent.vocabulary if parent else frozen,
         grow=parent is not None and parent.grows(mode),
     )
+    warnings = list(dataset.warnings)
     facts |= {VALIDATION: dataset.valid is not None, "document": dataset.boundaries.document}
     checked(settings)
     settings = replace(settings, vocabulary=dataset.vocabulary.settings)
-    vectors, warnings = None, list(dataset.warnings)
-    weights, foreign = None, False
+    weights, foreign, vectors = None, False, None
     if parent:
         with phase("evaluating the weights to start from"):
             weights = starting_weights(parent, dataset)
@@ -185,37 +186,70 @@ def plan_run(
     if vocabulary:
         names = (f.name for f in fields(VocabularySettings))
         given |= {f"vocabulary.{name}": f"file {vocabulary}" for name in names}
-
-    devices.keep_freed_memory()
-    device = devices.choose_device(settings.training.device)
-    vocab_size, training = len(dataset.vocabulary), settings.training
-
-    def threads_for(model: ModelSettings, batch_size: int) -> int:
-        """Return the threads that training uses."""
-        return training.threads or training_threads(model, vocab_size, batch_size, device)
-
-    @functools.cache
-    def precision_for(model: ModelSettings) -> devices.Precision:
-        """Return the precision that training uses; compared once for each model."""
-        set_threads(threads_for(model, devices.PROBE_SHAPE[1]))
-        with phase("comparing bf16 with fp32"):
-            return devices.choose_precision(training.precision, model, vocab_size, device)
-
+    machine = _Machine(settings.training, len(dataset.vocabulary))
     with phase("planning"):
-        planned = plan(settings, dataset, device, precision_for, parent=parent, foreign=foreign)
+        planned = plan(
+            settings, dataset, machine.device, machine.precision, parent=parent, foreign=foreign
+        )
         known = is_built_in_text(settings.corpus.sources)  # its own entropy says more
         expectation = None if known or parent else expected(dataset, planned)
+    checked(planned.settings)
+    record = _record(planned, dataset, machine, given, expectation)
+    if parent:
+        record["from"] = parent.about(mode)
+    return PlannedRun(
+        dataset=dataset,
+        record=record,
+        vectors=vectors,
+        weights=weights,
+        problem=memory_problem(planned.memory, planned.settings, machine.device),
+        warnings=warnings + _shrunk(planned.reasons),
+    )
+
+
+class _Machine:
+    """Device, threads and precision of a training on this machine."""
+
+    def __init__(self, training: TrainingSettings, vocab_size: int) -> None:
+        devices.keep_freed_memory()
+        self.device = devices.choose_device(training.device)
+        self._training, self._vocab_size = training, vocab_size
+        self.precision = functools.cache(self._precision)  # compared once for each model
+
+    def set_threads(self, model: ModelSettings, batch_size: int) -> int:
+        """Let torch use the threads that training uses; return their number."""
+        return set_threads(
+            self._training.threads
+            or training_threads(model, self._vocab_size, batch_size, self.device)
+        )
+
+    def _precision(self, model: ModelSettings) -> devices.Precision:
+        """Return the precision that training uses."""
+        self.set_threads(model, devices.PROBE_SHAPE[1])
+        with phase("comparing bf16 with fp32"):
+            return devices.choose_precision(
+                self._training.precision, model, self._vocab_size, self.device
+            )
+
+
+def _record(
+    planned: Plan,
+    dataset: Dataset,
+    machine: _Machine,
+    given: Mapping[str, str],
+    expectation: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Return the planned content of run.json. `given` holds the origins of given settings."""
     settings = planned.settings
-    checked(settings)
-    precision = precision_for(settings.model)
-    threads = set_threads(threads_for(settings.model, settings.training.batch_size or 1))
-    record = {
+    precision = machine.precision(settings.model)
+    threads = machine.set_threads(settings.model, settings.training.batch_size or 1)
+    return {
         "settings": settings.to_dict(),
         "origins": _origins(settings, given, planned.reasons),
         "corpus": corpus_record(dataset, settings),
-        "machine": machine_record(device, threads),
+        "machine": machine_record(machine.device, threads),
         "precision": {"name": precision.name, "reason": precision.reason},
-        "parameters": count_parameters(settings.model, vocab_size),
+        "parameters": count_parameters(settings.model, len(dataset.vocabulary)),
         "planned": {
             "passes": planned.passes,
             "length": planned.reasons.get("training.minutes"),
@@ -224,16 +258,7 @@ def plan_run(
             "speed_measured": planned.measured,
             "expected": expectation,
         },
-        **({"from": parent.about(mode)} if parent else {}),
     }
-    return PlannedRun(
-        dataset=dataset,
-        record=record,
-        vectors=vectors,
-        weights=weights,
-        problem=memory_problem(planned.memory, settings, device),
-        warnings=warnings + _shrunk(planned.reasons),
-    )
 
 
 def _origins(
