@@ -11,7 +11,7 @@ from charlm.files.atomic import write_file
 from charlm.files.escapes import escape_unprintable
 from charlm.report.axes import X_AXES
 from charlm.report.curve_svg import STYLE, svg
-from charlm.report.curves import RUN_COLOURS, Plot, notes, summary
+from charlm.report.curves import Plot, notes, summary
 from charlm.report.pictures import figures
 
 PAGE_STYLE = (
@@ -79,9 +79,8 @@ def drawn_by_matplotlib(plot: Plot, ending: str) -> bytes:
     axes = figure.subplots()
     axes.set_yscale("log" if plot.figure.logarithmic else "linear")
     axes.minorticks_off()
-    for number, curve in enumerate(plot.curves):
-        colour, name = RUN_COLOURS[number % len(RUN_COLOURS)], escape_unprintable(curve.name)
-        name = name.replace("$", r"\$")
+    for curve, colour in zip(plot.curves, plot.colours, strict=True):
+        name = escape_unprintable(curve.name).replace("$", r"\$")
         if curve.training:
             label = name if not curve.validation else None
             axes.plot(

@@ -4,12 +4,11 @@ Text and lines of the axes have the colour of the text around the picture, and t
 runs can be seen on light and dark ground, so one picture fits both.
 """
 
-import math
 from html import escape
 
 from charlm.files.escapes import escape_unprintable
 from charlm.report.axes import X_AXES
-from charlm.report.curves import RUN_COLOURS, Curve, Plot
+from charlm.report.curves import Curve, Plot
 from charlm.report.scale import Point, lines, pieces, thinned
 
 WIDTH, HEIGHT = 860, 440
@@ -49,7 +48,7 @@ def svg(plot: Plot, style: str = "") -> str:
         _key(plot),
         *_axes(plot, box),
     ]
-    for curve, colour in zip(plot.curves, _colours(plot), strict=True):
+    for curve, colour in zip(plot.curves, plot.colours, strict=True):
         parts += _curve(plot, curve, colour, box)
     parts += _end_names(plot, box) if shown else []
     return "\n".join([*filter(None, parts), "</svg>\n"])
@@ -73,10 +72,6 @@ class _Box:
     def place(self, point: Point) -> Point:
         """Return the pixels of a point of a curve."""
         return self.x(self.across.fraction(point[0])), self.y(self.up.fraction(point[1]))
-
-
-def _colours(plot: Plot) -> list[str]:
-    return [RUN_COLOURS[number % len(RUN_COLOURS)] for number in range(len(plot.curves))]
 
 
 def _cut(name: str) -> str:
@@ -163,8 +158,8 @@ def _end_names(plot: Plot, box: _Box) -> list[str]:
     taken: list[tuple[float, float, float]] = []
     ends = [
         (box.place(curve.end), _cut(curve.name), colour)
-        for curve, colour in zip(plot.curves, _colours(plot), strict=True)
-        if curve.end and math.isfinite(curve.end[1])
+        for curve, colour in zip(plot.curves, plot.colours, strict=True)
+        if curve.end
     ]
     for (x, y), name, colour in sorted(ends, key=lambda end: end[0][1]):
         first, last = x + 10, x + 20 + LETTER * len(name)

@@ -57,6 +57,11 @@ class Plot:
         return FIGURES[self.y]
 
     @property
+    def colours(self) -> list[str]:
+        """The colour of each curve, from RUN_COLOURS."""
+        return [RUN_COLOURS[number % len(RUN_COLOURS)] for number in range(len(self.curves))]
+
+    @property
     def across(self) -> Scale:
         """The scale from 0 to the end of the longest curve."""
         ends = [x for c in self.curves for x, _ in (*c.training, *c.validation)]
