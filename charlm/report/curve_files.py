@@ -1,7 +1,5 @@
 """Files of curves: SVG and HTML without matplotlib, PNG and PDF with it (the extra `plot`)."""
 
-import base64
-import hashlib
 import io
 from collections.abc import Callable
 from html import escape
@@ -12,6 +10,7 @@ from charlm.files.escapes import escape_unprintable
 from charlm.report.axes import X_AXES
 from charlm.report.curve_svg import STYLE, svg
 from charlm.report.curves import Plot, notes, summary
+from charlm.report.page.page import csp_hash
 from charlm.report.pictures import figures
 
 PAGE_STYLE = (
@@ -32,7 +31,7 @@ PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'sha256-{hash}'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src '{hash}'">
 <title>{title}</title>
 <style>{style}</style>
 <h1>{title}</h1>
@@ -46,10 +45,9 @@ PAGE = """<!doctype html>
 
 def html_page(plot: Plot) -> str:
     """Return one self-contained page: the picture, and a table of the figures. It has no script."""
-    digest = hashlib.sha256(PAGE_STYLE.encode("utf-8")).digest()
     title = f"{plot.figure.label.capitalize()} over {X_AXES[plot.x].label}"
     return PAGE.format(
-        hash=base64.b64encode(digest).decode("ascii"),
+        hash=csp_hash(PAGE_STYLE),
         title=escape(title),
         style=PAGE_STYLE,
         picture=svg(plot),

@@ -30,7 +30,7 @@ def page_html(data: Mapping[str, Any]) -> str:
     """
     style, script = page_file("page.css"), page_file("page.js")
     policy = (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        f"default-src 'none'; style-src '{csp_hash(style)}'; script-src '{csp_hash(script)}'; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
     content = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
@@ -51,6 +51,6 @@ def page_html(data: Mapping[str, Any]) -> str:
     return page
 
 
-def _hash(text: str) -> str:
+def csp_hash(text: str) -> str:
     """Return the source of a policy that allows an inline style or script."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
