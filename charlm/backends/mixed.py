@@ -94,9 +94,7 @@ class MixedBackend:
             for backend, own in zip(self.backends, self._divided(state), strict=True)
         ]
         losses = [_losses(logits) for logits, _ in results]
-        weights = self._weights(inputs, state)
-        if len(self.by_length):
-            weights = np.asarray(weights)[:, -1, :, None]  # after the last input: (K, B, 1)
+        weights = self._weights(inputs, state)[:, -1, :, None]  # after the last input: (K, B, 1)
         return -mixed_nats(losses, weights), _joined([after for _, after in results])
 
     def distribution(self, inputs: Ids, state: State) -> tuple[Array, State]:
@@ -106,9 +104,7 @@ class MixedBackend:
             for backend, own in zip(self.backends, self._divided(state), strict=True)
         ]
         losses = [_losses(logits) for logits, _ in results]
-        weights = self._weights(inputs, state)
-        if len(self.by_length):
-            weights = np.asarray(weights)[..., None]  # (K, T, B, 1)
+        weights = self._weights(inputs, state)[..., None]  # (K, T, B, 1)
         log_p = -mixed_nats(losses, weights).astype(np.float32)
         return log_p, _joined([after for _, after in results])
 
@@ -124,11 +120,11 @@ class MixedBackend:
         ]
         return values, _joined([after, *rest])
 
-    def _weights(self, inputs: Ids, state: State) -> Sequence[float] | Nats:
-        """Return the weight of each member, or its weights after each input, shape (K, T, B)."""
+    def _weights(self, inputs: Ids, state: State) -> Nats:
+        """Return the weight of each member after each input, (K, T, B); (K, 1, 1) if fixed."""
         ngrams = self.backends[-1]
         if not len(self.by_length) or not isinstance(ngrams, NgramBackend):
-            return self.weights
+            return np.reshape(self.weights, (-1, 1, 1))
         own = self.by_length[ngrams.known_lengths(inputs, self._divided(state)[-1])]
         return np.stack([1.0 - own, own])
 
