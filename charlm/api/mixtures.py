@@ -51,8 +51,10 @@ def evaluate_mixture(
     """
     fitting, where, cut = None, "the validation text", 0
     if complete_weights(given) is None:
-        fitting = texts.get(VALID) if len(texts) > 1 else None
-        fitting = fitting or (None if VALID in texts else runs[0].kept(VALID))
+        if VALID not in texts:
+            fitting = runs[0].kept(VALID)
+        elif len(texts) > 1:
+            fitting = texts[VALID]
         if fitting is None:
             ((only, text),) = texts.items()
             cut, where = middle(only, text), f"the first half of {only}"
