@@ -170,6 +170,19 @@ def test_an_append_that_fails_leaves_the_file_as_it_was(
     assert path.read_bytes() == b"abc"
 
 
+def test_a_file_that_cannot_be_created_is_reported_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not as a file that does not exist, which is what undoing the append found."""
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(OSError, match="No space"):
+        append_whole(tmp_path / "log", b"xyz")
+
+
 def test_a_value_that_is_not_finite_is_left_out(tmp_path: Path) -> None:
     """As it is null in the log; a record without any value is no event."""
     log = EventLog(tmp_path, {"created": "2024-01-01T00:00:00+00:00"}, 0)

@@ -82,7 +82,8 @@ def append_whole(path: Path, data: bytes) -> None:
         with path.open("ab") as file:
             file.write(data)
     except OSError:
-        os.truncate(path, before)
+        with contextlib.suppress(OSError):  # there is no file if it could not be opened
+            os.truncate(path, before)
         raise
 
 
