@@ -159,7 +159,7 @@ def score(
     columns = _column_names(keep)
     counts = Counter[int]()
     with phase("scoring", unit="tokens") if file else nullcontext():
-        if output == "table" or (output == "auto" and (rank or (on_terminal() and not from_stdin))):
+        if output == "table" or (output == "auto" and _suits_table(rank, from_stdin)):
             ranked = rank or (len(texts) > 1 and not from_stdin and not carry)
             base, units = log_base or "e", model.vocabulary.spec.whole_words
             _write_tables(rows, columns or [], base, part, rule, counts, ranked, units)
@@ -167,6 +167,11 @@ def score(
             lines = format_writer(output, log_base, by, model, scorer, file, closed)
             _write_lines(rows, lines, columns, counts)
     _warn_of_unknown(model, counts, unk_penalty, priced=output not in TOOLKITS)
+
+
+def _suits_table(rank: bool, from_stdin: bool) -> bool:
+    """Return whether the format auto is a table, not lines: for a ranking, or for a reader."""
+    return rank or (on_terminal() and not from_stdin)
 
 
 def _typed_part(by: str | None, tokens: bool) -> str | None:
