@@ -50,7 +50,10 @@ def find_logs(runs: Sequence[str], folder: Path) -> tuple[list[RunLog], list[str
 def missing_log(path: Path) -> str:
     """Return why a run has no log and what to do; "" if it has one, or will have one soon."""
     if is_ngram_run(path):
-        return f"run {run_name(path)} is an n-gram model, which is counted and not trained in steps"
+        return (
+            f"run {run_name(path)} is an n-gram model, which is not trained in steps; expected a "
+            f"network. Train one with: {command('train')}"
+        )
     if _has_log(path) or is_training(path):
         return ""
     return (
@@ -60,7 +63,7 @@ def missing_log(path: Path) -> str:
 
 
 def read_log(path: Path) -> RunLog:
-    """Return the log of a run, without records before the first. Raises RunError for damage."""
+    """Return the log of a run; a new one has no records. Raises RunError for damage."""
     records = read_metrics(path) if _has_log(path) else []
     return RunLog(name=run_name(path), path=path, run=read_record(path), records=records)
 

@@ -8,16 +8,9 @@ import typer
 
 from charlm import api
 from charlm.cli import options
-from charlm.cli.output import (
-    on_terminal,
-    rendered,
-    say,
-    say_all,
-    write,
-    write_json,
-)
+from charlm.cli.output import on_terminal, rendered, say, say_all, write, write_json
 from charlm.cli.stdin import Takes
-from charlm.errors import UsageError
+from charlm.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from charlm.report.curves import Plot
@@ -111,8 +104,8 @@ def _check_one(flags: list[str]) -> None:
         raise UsageError(f"{flags[0]} with {flags[1]}; expected one of them")
     if flags == ["--watch"] and not on_terminal():
         raise UsageError(
-            "--watch draws on a terminal, and stdout is none; expected one. Leave out --watch, or "
-            "read the numbers with --csv"
+            "--watch draws on a terminal, and stdout is a file or a pipe; expected a terminal. "
+            "Leave out --watch, or read the numbers with --csv"
         )
 
 
@@ -125,8 +118,6 @@ def _check_out(out: Path) -> None:
 
 def _check_points(curves: "Plot") -> None:
     """Raise RunError if there is nothing to show yet."""
-    from charlm.errors import RunError
-
     if not any(curve.end for curve in curves.curves):
         names = ", ".join(curve.name for curve in curves.curves)
         raise RunError(

@@ -1,4 +1,4 @@
-"""Axes of curves: the logs of runs, and what is read off a record for each axis.
+"""Axes of curves: the logs of runs, and the figures of a record that each axis shows.
 
 A run logs nats per token. Runs of different units share no token, so they are compared in bits per
 byte or per character of the text: nats per token / ln 2, times the tokens of the training text,
@@ -37,7 +37,7 @@ class RunLog:
 
     @property
     def token_kind(self) -> tuple[Any, ...]:
-        """What the tokens are: runs that agree in it can be compared per token."""
+        """The kind of the tokens: runs of one kind can be compared per token."""
         corpus = self.run["corpus"]
         text = () if UNITS[self.unit].letter else (corpus["fingerprint"], corpus["vocabulary"])
         return (self.unit, *text)
@@ -45,7 +45,7 @@ class RunLog:
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """What an axis shows: its name in pictures, and how its numbers are written."""
+    """Axis of a picture: its name, its figure of a record, and the form of its numbers."""
 
     label: str
     of: Callable[[RunLog, Record], float]
@@ -54,7 +54,7 @@ class Axis:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure(Axis):
-    """What the axis upward shows; `of` is the figure of training."""
+    """Axis upward; `of` is the figure of training."""
 
     valid: str = ""
     """Key of the figure of a validation; empty if there is none."""
@@ -116,7 +116,7 @@ X_AXES: dict[str, Axis] = {
     "seconds": Axis(label="training time", of=_field("seconds"), kind="time"),
     "epochs": Axis(label="passes", of=_passes),
 }
-"""What the axis across can show."""
+"""Axes across, by the name that `--x` takes."""
 FIGURES: dict[str, Figure] = {
     "bits/byte": Figure(
         label="bits per byte", of=_bits_per("bytes"), valid="valid_bits_per_byte", is_loss=True
@@ -141,4 +141,4 @@ FIGURES: dict[str, Figure] = {
         digits=".3g",
     ),
 }  # fmt: skip
-"""What the axis upward can show."""
+"""Axes upward, by the name that `--y` takes."""

@@ -18,7 +18,8 @@ RUN_COLOURS = (
 )  # fmt: skip
 """Colours of the runs, in order.
 
-Each has a contrast of at least 3:1 to white and to #14161a, and all differ for every vision.
+Each has a contrast of at least 3:1 to white and to #14161a, and all differ for every kind of colour
+vision.
 """
 
 
@@ -96,9 +97,9 @@ def plot_of(logs: Sequence[RunLog], x: str | None = None, y: str | None = None) 
     other = next((log for log in logs if log.token_kind != first.token_kind), None)
     if FIGURES[y].per_token and other:
         raise UsageError(
-            f"{named('y')} {y} counts tokens, and {first.name} ({first.unit}) has others than "
-            f"{other.name} ({other.unit}); expected runs of one vocabulary. Use bits/byte, which "
-            "compares all runs of a text"
+            f"{named('y')} {y} counts tokens, which differ between {first.name} ({first.unit}) "
+            f"and {other.name} ({other.unit}); expected runs of one vocabulary. Use bits/byte, "
+            "which compares all runs of a text"
         )
     return Plot(x=x, y=y, curves=[_curve(log, X_AXES[x], FIGURES[y]) for log in logs])
 
@@ -159,7 +160,7 @@ def _unknown_note(log: RunLog) -> str:
         return ""
     return (
         f"run {log.name} reads {100 * oov / tokens:.1f} % of its validation tokens as UNK, so its "
-        "bits are too few; charlm compare corrects that"
+        "bits are too low; charlm compare corrects that"
     )
 
 
