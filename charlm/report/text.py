@@ -87,8 +87,10 @@ def shortened(text: str, width: int) -> str:
 
 def bars(heights: Iterable[float]) -> str:
     """Return a bar for each height: the lowest for 0, the highest for 1, a blank below 0."""
-    top = len(BARS) - 1
-    return "".join(" " if height < 0 else BARS[min(int(height * 8), top)] for height in heights)
+    count = len(BARS)
+    return "".join(
+        " " if height < 0 else BARS[min(int(height * count), count - 1)] for height in heights
+    )
 
 
 def sparkline(values: Sequence[float], width: int = 12) -> str:
