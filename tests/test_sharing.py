@@ -640,6 +640,15 @@ def test_a_run_on_the_hub_can_be_fine_tuned(
     assert call("push", "figs", "me/figs", "--license", "mit")[0] == 0
 
 
+@pytest.mark.parametrize("prefix", ["", "hf:"])
+def test_a_push_reports_the_name_to_use(
+    call: Call, folder: Path, folder_hub: FolderHub, prefix: str
+) -> None:
+    """A repository may be given with or without `hf:`."""
+    _, _, err = call("push", "whole", f"{prefix}me/x", "--revision", "v1")
+    assert err.endswith(" --run hf:me/x@v1\n")
+
+
 def test_only_public_files_go_up(folder: Path, folder_hub: FolderHub) -> None:
     """The same as in an exported file."""
     charlm.push("whole", "me/x", revision="v1")

@@ -55,7 +55,9 @@ def push(
         render(pairs_table([*rows, *(("taken out of", note) for note in shared.notes)]))
         say_all(f"warning: {warning}" for warning in shared.warnings)
         return
+    from charlm.runs.locate import HUB_RUN
+
     say_shared(shared)
     write(f"{shared.commit.url}\n")
-    address = repository + (f"@{revision}" if revision else "")
-    say(f"use it anywhere with: {command('sample', '--run', f'hf:{address}')}")
+    address = repository.removeprefix(HUB_RUN) + (f"@{revision}" if revision else "")
+    say(f"use it anywhere with: {command('sample', '--run', f'{HUB_RUN}{address}')}")
