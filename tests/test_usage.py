@@ -52,6 +52,7 @@ pytestmark = pytest.mark.usefixtures("here")
         ("train x.txt --stateless --set random_bptt=true", "random_bptt with --stateless, whose"),
         ("train x.txt --tie --embedding one-hot", "--tie with --embedding one-hot, which has no"),
         ("search --knobs= x.txt", "--knobs is empty; expected some of num_layers"),
+        ("search x.txt --knobs seed", "--knobs has an unknown setting 'seed'; expected some of"),
         ("search x.txt --knobs bptt,dropout --set dropout=0", "--set dropout fixes a setting that"),
         ("train x.txt --continue", "--continue has no effect without --name. Add --name, or"),
         ("train x.txt --minutes 1 --epochs 3", "--epochs and --minutes were given; expected one"),

@@ -62,7 +62,7 @@ def search(
 
     Example:  charlm search corpus.txt --minutes 120 --trial-minutes 3
     """
-    from charlm.config.flags import by_section, with_pairs
+    from charlm.config.flags import by_section, settings_in, with_pairs
     from charlm.config.settings import settings_from
     from charlm.runs.folders import check_name, check_writable
     from charlm.runs.locate import checkpoints_folder
@@ -70,18 +70,17 @@ def search(
     from charlm.training.search import search as trials
 
     flags = by_section({"sources": sources, **settings, "seed": seed})
-    nested = with_pairs(flags, pairs or [])
-    chosen = settings_from(nested)
+    chosen = settings_from(with_pairs(flags, pairs or []))
     root = checkpoints_folder(checkpoints)
     check_writable(root)
     folder = root / name
     if not name or not (folder / SETTINGS).exists():
         check_name(root, name)
-    given = {key for values in nested.values() for key in values}
-    names = tuple(knob for knob in USUAL_KNOBS if knob not in given)
+    fixed = {key for values in settings_in(pairs or []).values() for key in values}
+    names = tuple(knob for knob in USUAL_KNOBS if knob not in fixed)
     if knobs is not None:
         names = tuple(part.strip() for part in knobs.split(","))
-        _check_varied(names, given)
+        _check_varied(names, fixed)
     _report(trials(
         chosen, folder, minutes=minutes, trial_minutes=trial_minutes, knobs=names, seed=seed
     ))  # fmt: skip
@@ -92,10 +91,10 @@ def search(
     _show(rows, folder, [*(sources or []), *_typed_words(settings, pairs or [])])
 
 
-def _check_varied(knobs: "Iterable[str]", given: set[str]) -> None:
-    """Raise UsageError for a setting that is both given and varied."""
+def _check_varied(knobs: "Iterable[str]", fixed: set[str]) -> None:
+    """Raise UsageError for a setting that is both fixed by --set and varied."""
     for knob in knobs:
-        if knob in given:
+        if knob in fixed:
             raise UsageError(
                 f"--set {knob} fixes a setting that --knobs varies; expected one of the two. "
                 "Leave one of them out"
