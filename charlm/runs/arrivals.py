@@ -14,7 +14,7 @@ from charlm.runs import layout
 from charlm.runs.folders import check_plain, check_writable
 from charlm.runs.locate import exists
 from charlm.runs.upkeep import set_name
-from charlm.runs.verify import verify_run
+from charlm.runs.verify import run_problems
 
 
 def import_archive(file: Path, folder: Path, name: str | None = None) -> Path:
@@ -76,10 +76,9 @@ def _settle(
     stage: Path, folder: Path, name: str | None, label: str, about: Mapping[str, Any]
 ) -> Path:
     """Check a run in a temporary folder, and rename it to its place."""
-    problems = [problem for check in verify_run(stage) for problem in check.problems]
+    problems = run_problems(stage)
     if problems or not (stage / layout.RECORD).exists():
         shown = problems[0] if problems else f"{layout.RECORD} is missing"
-        shown = shown.replace(f"{stage}{os.sep}", "").replace(f"{stage}: ", "")
         raise RunError(f"{label}: not a whole run ({shown}); expected all of its files, unchanged")
     record = layout.read_record(stage)
     final = name or str(record["name"])

@@ -17,6 +17,7 @@ checkpoints/<name>/
 """
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,11 @@ def is_run_file(name: str) -> bool:
     """Return whether a path in the folder of a run, with `/`, is one that charlm writes."""
     inner = name.removeprefix(f"{BACKWARD}/")
     return inner in FILES or _INNER.fullmatch(inner) is not None
+
+
+def named_inside(path: Path, problem: str) -> str:
+    """Return the problem of a run with its files named from its own folder."""
+    return problem.replace(f"{path}{os.sep}", "").replace(f"{path}: ", "")
 
 
 def read_config(path: Path) -> dict[str, Any]:

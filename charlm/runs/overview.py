@@ -182,7 +182,7 @@ def _described(
     except (RunError, OSError) as error:
         if layout.RECORD not in times and is_training(path):  # about to begin
             return about(status=TRAINING)
-        return about(status=BROKEN, problem=_short_problem(path, error))
+        return about(status=BROKEN, problem=layout.named_inside(path, str(error)))
     network = layout.kind_of(config) == layout.NETWORK
     ngrams, results = record.get("ngrams"), record.get("results") or {}
     figures, step, seconds = _figures(results), results.get("step"), results.get("seconds")
@@ -218,11 +218,6 @@ def _record(path: Path) -> Mapping[str, Any]:
     layout.check_format(record, where)
     check_shape(record, SHAPE, str(where))
     return record
-
-
-def _short_problem(path: Path, error: Exception) -> str:
-    """Return the problem of a run, with its files named from its own folder."""
-    return str(error).replace(f"{path}{os.sep}", "").replace(f"{path}: ", "")
 
 
 def _status(path: Path, config: Mapping[str, Any], record: Mapping[str, Any]) -> str:

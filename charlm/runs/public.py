@@ -23,7 +23,7 @@ from charlm.files.safe_read import parse_json, read_bytes
 from charlm.runs import layout
 from charlm.runs.card import model_card
 from charlm.runs.overview import disk_space
-from charlm.runs.verify import verify_run
+from charlm.runs.verify import run_problems
 from charlm.text.sources.hub import HUB_PREFIX
 
 TAKEN_OUT = (
@@ -96,10 +96,8 @@ def staged(path: Path, public: Public) -> Iterator[Staged]:
                     stage.left_out[(half / part).relative_to(path).as_posix()] = disk_space(
                         half / part
                     )
-        problems = [problem for check in verify_run(stage.folder) for problem in check.problems]
-        if problems:
-            shown = problems[0].replace(f"{stage.folder}/", "")
-            raise RunError(f"{path}: {shown}. Expected a whole run; restore it from a copy")
+        if problems := run_problems(stage.folder):
+            raise RunError(f"{path}: {problems[0]}. Expected a whole run; restore it from a copy")
         yield stage
 
 

@@ -61,6 +61,12 @@ def verify_run(path: Path) -> list[Check]:
     return checks
 
 
+def run_problems(path: Path) -> list[str]:
+    """Return all problems that `verify_run` finds, with files named from the run's own folder."""
+    problems = (problem for check in verify_run(path) for problem in check.problems)
+    return [layout.named_inside(path, problem) for problem in problems]
+
+
 def _check(name: str, read: Callable[[], Any]) -> Check:
     try:
         read()
