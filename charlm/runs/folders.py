@@ -91,10 +91,8 @@ def check_plain(name: str, label: str = "--name") -> None:
         raise UsageError(f"{label} is longer than {MAX_NAME} bytes; expected a shorter one")
 
 
-ENTRIES = {
-    layout.CONFIG, layout.TOKENIZER, layout.WEIGHTS, layout.NGRAMS, layout.RECORD,
-    layout.METRICS, layout.CARD, MANIFEST, BACKWARD, layout.COMPANION,
-    "data", "states", layout.TENSORBOARD, ".lock", ".owner",
+ENTRIES = layout.FILES | {
+    BACKWARD, layout.COMPANION, "data", "states", layout.TENSORBOARD, ".lock", ".owner",
 }  # fmt: skip
 """Files and folders that charlm writes into the folder of a run."""
 

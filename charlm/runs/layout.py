@@ -68,6 +68,7 @@ SEAL = "sha256"
 
 
 FILES = {CONFIG, TOKENIZER, WEIGHTS, NGRAMS, RECORD, METRICS, CARD, MANIFEST}
+"""Files that charlm writes into the folder of a run."""
 _INNER = re.compile(
     rf"data/(train|valid|test|vectors|{OLD_TEXT.name})/[\w-]+\.(json|bin|safetensors)|"
     rf"states/step-\d{{1,16}}/(state\.(json|safetensors)|{re.escape(MANIFEST)})|"
