@@ -39,14 +39,16 @@ def write_archive(folder: Path, root: str, file: Path) -> None:
     complete. Raises UsageError for another suffix, EnvironmentFailure.
     """
     root = root if _is_plain(root) else "run"
-    files = {
-        f"{root}/{path.relative_to(folder).as_posix()}": path
-        for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).parts)
-        if path.is_file()
-    }
+    files = {f"{root}/{name}": path for name, path in files_below(folder).items()}
     write = WRITERS[archive_kind(file)]
     with replaced(file) as target:
         write(files, target)
+
+
+def files_below(folder: Path) -> dict[str, Path]:
+    """Return the files below a folder by their path in it, with `/`; sorted, without folders."""
+    paths = sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).parts)
+    return {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
 
 
 def archive_kind(file: Path) -> str:

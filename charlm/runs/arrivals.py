@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm.errors import RunError, UsageError
-from charlm.files.archives import unpack
+from charlm.files.archives import files_below, unpack
 from charlm.files.atomic import TEMPORARY, explained, replaced, sync_folder
 from charlm.runs import layout
 from charlm.runs.folders import check_plain, check_writable
@@ -37,9 +37,8 @@ def import_folder(
     a snapshot consists of links; other files are left out. Raises as `import_archive`.
     """
     with _arriving(folder, name) as stage:
-        for file in sorted(source.rglob("*")):
-            inner = file.relative_to(source).as_posix()
-            if file.is_file() and layout.is_run_file(inner):
+        for inner, file in files_below(source).items():
+            if layout.is_run_file(inner):
                 with explained(stage):
                     (stage / inner).parent.mkdir(parents=True, exist_ok=True)
                 with file.open("rb") as content, replaced(stage / inner) as target:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from charlm import __version__
 from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError
+from charlm.files.archives import files_below
 from charlm.runs import layout
 from charlm.text.sources.hub import HUB_PREFIX
 
@@ -99,11 +100,7 @@ class HuggingFaceHub:
                 )
             if revision and revision != MAIN:
                 api.create_branch(address.repository, branch=revision, exist_ok=True)
-            files = {
-                file.relative_to(folder).as_posix(): file
-                for file in sorted(folder.rglob("*"))
-                if file.is_file()
-            }
+            files = files_below(folder)
             older = api.list_repo_files(address.repository, revision=revision)
             operations: list[Any] = [
                 CommitOperationDelete(path_in_repo=name)

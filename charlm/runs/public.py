@@ -18,6 +18,7 @@ from typing import Any
 
 from charlm.config.settings import table
 from charlm.errors import RunError, UsageError
+from charlm.files.archives import files_below
 from charlm.files.atomic import MANIFEST, explained, json_bytes
 from charlm.files.safe_read import parse_json, read_bytes
 from charlm.runs import layout
@@ -85,11 +86,7 @@ def staged(path: Path, public: Public) -> Iterator[Staged]:
     with tempfile.TemporaryDirectory() as name:
         stage = Staged(folder=Path(name))
         _fill(path, stage.folder, public)
-        stage.sizes = {
-            file.relative_to(stage.folder).as_posix(): file.stat().st_size
-            for file in sorted(stage.folder.rglob("*"))
-            if file.is_file()
-        }
+        stage.sizes = {n: file.stat().st_size for n, file in files_below(stage.folder).items()}
         for half in (path, path / layout.BACKWARD):
             for part in (*PART_FILES, layout.TENSORBOARD):
                 if (half / part).exists() and not public.includes(part):
