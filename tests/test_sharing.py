@@ -649,6 +649,13 @@ def test_a_push_reports_the_name_to_use(
     assert err.endswith(" --run hf:me/x@v1\n")
 
 
+def test_a_revision_is_given_once(call: Call, folder: Path, folder_hub: FolderHub) -> None:
+    """Two would be one branch of a strange name."""
+    status, _, err = call("push", "whole", "me/x@v1", "--revision", "v2")
+    assert (status, "--revision v2 with me/x@v1" in err) == (2, True)
+    assert not folder_hub.root.exists()
+
+
 def test_only_public_files_go_up(folder: Path, folder_hub: FolderHub) -> None:
     """The same as in an exported file."""
     charlm.push("whole", "me/x", revision="v1")

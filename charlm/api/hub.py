@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from charlm.config.text_units import UNITS
+from charlm.errors import UsageError, named
 from charlm.files.archives import archive_kind, write_archive
 from charlm.phases import phase
 from charlm.runs import hub
@@ -103,6 +104,11 @@ def push(
     is missing. `dry_run` only returns what would go up. Raises RunError for a damaged run,
     UsageError for a wrong name, EnvironmentFailure without network or token.
     """
+    if revision and "@" in repository:
+        raise UsageError(
+            f"{named('revision')} {revision} with {repository}, which names a revision; expected "
+            "one of the two. Leave one of them out"
+        )
     address = parse_address(f"{repository}@{revision}" if revision else repository)
     path = find_run(str(run), checkpoints_folder(checkpoints))
     public = Public(
