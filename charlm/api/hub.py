@@ -15,8 +15,8 @@ from charlm.runs.locate import checkpoints_folder, find_run
 from charlm.runs.public import TAKEN_OUT, Public, Staged, staged
 
 NGRAMS_OF_TEXT = (
-    "the n-grams of this model are pieces of its training text, from which much of it can be put "
-    "together again"
+    "the n-grams of this model are pieces of its training text, from which much of it can be "
+    "reconstructed"
 )
 WORDS_OF_TEXT = (
     f"{TOKENIZER} lists words of the training text, or pieces of them, which may be names of people"

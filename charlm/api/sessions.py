@@ -75,7 +75,7 @@ class Request:
 
     @cached_property
     def parent(self) -> Parent | None:
-        """The run that `start_from` names. Raises UsageError or RunError if it is none to use."""
+        """The run that `start_from` names. Raises UsageError or RunError if it cannot be used."""
         if self.start_from is None:
             return None
         if self.vocab:

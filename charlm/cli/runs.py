@@ -96,7 +96,10 @@ def rm(
         if yes:
             return True
         if not sys.stdin.isatty():
-            raise UsageError(f"{what} would be removed; expected --yes where nobody can be asked")
+            raise UsageError(
+                f"{what} would be removed, and stdin is not a terminal; expected a confirmation. "
+                "Add --yes"
+            )
         return typer.confirm(f"Remove {escape_controls(what)}?", err=True)
 
     removed = api.runs.remove_runs(names, checkpoints, confirm=confirm)

@@ -123,7 +123,7 @@ def unpack(file: Path, folder: Path, accepted: Callable[[str], bool]) -> str:
                 )
             _write_member(file, name, size, source, folder / inner)
     except DAMAGED as error:
-        raise RunError(f"{file}: damaged ({error}); expected a file by charlm runs") from error
+        raise RunError(f"{file}: damaged ({error}); expected a run that charlm exported") from error
     if not roots:
         raise RunError(f"{file}: holds no files; expected a run that charlm exported")
     return roots.pop()

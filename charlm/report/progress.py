@@ -161,7 +161,7 @@ def summary_table(record: Mapping[str, Any], finished: FinishedRecord) -> Table:
     if finished.valid:
         best = f"from step {finished.best_step:,}"
         if "from" in record and not finished.best_step:
-            best = f"those of run {record['from']['run']}: training has gained nothing yet"
+            best = f"those of run {record['from']['run']}: training has not improved on them"
         pairs.append(("best weights", best))
     else:
         held_out = "valid" in record["corpus"]["parts"]

@@ -79,7 +79,7 @@ def check_name(folder: Path, name: str | None, *, overwrite: bool = False) -> No
 
 
 def check_plain(name: str, label: str = "--name") -> None:
-    """Raise UsageError for a name that is none of a folder of runs, or cannot be typed or shown.
+    """Raise UsageError for a name that cannot be that of a run's folder, be typed, or be shown.
 
     `label` names it in the message.
     """

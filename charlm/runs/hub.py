@@ -203,7 +203,10 @@ def failure(address: Address, error: Exception) -> CharlmError:
             f"{address} is gated; expected access to it. Ask for it on its page, and {login}"
         )
     if isinstance(error, errors.RevisionNotFoundError):
-        return RunError(f"{address.repository} has no revision {address.revision}; expected one")
+        return RunError(
+            f"{address.repository} has no revision {address.revision}; expected a branch, a tag or "
+            "a commit. See its page"
+        )
     if isinstance(error, errors.RepositoryNotFoundError):
         return RunError(
             f"no repository {address.repository} that you may read on the hub; expected org/name. "
@@ -211,8 +214,8 @@ def failure(address: Address, error: Exception) -> CharlmError:
         )
     if isinstance(error, errors.LocalTokenNotFoundError) or status in (401, 403):
         return EnvironmentFailure(
-            f"the hub does not let you use {address.repository}; expected a token with the right "
-            f"to. To get one, {login}"
+            f"the hub denied access to {address.repository}; expected a token that grants it. To "
+            f"use one, {login}"
         )
     if isinstance(error, errors.HFValidationError):
         return UsageError(f"{address}: {reason}. Expected org/name")

@@ -37,10 +37,10 @@ class RunInfo:
     """One run, or one search with its trials.
 
     `kind` is network, ngram, search or empty (unknown). `status` is "training now", "finished",
-    "interrupted", "diverged" or "broken"; `problem` says what is broken. `size` counts weights, or
-    n-grams. `figures` are those of the best model on the validation text; empty if there are none.
-    `changed` is the time of the last change in seconds since 1970, `bytes` the size on disk with
-    everything in the folder.
+    "interrupted", "diverged", "broken", or "pruned" (a trial); `problem` says what is broken.
+    `size` counts weights, or n-grams. `figures` are those of the best model on the validation text;
+    empty if there are none. `changed` is the time of the last change in seconds since 1970, `bytes`
+    the size on disk with everything in the folder.
     """
 
     name: str

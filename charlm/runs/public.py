@@ -2,7 +2,7 @@
 
 Only this module decides it, and by lists of what is allowed: a value that is not named here stays
 private. The training text (`data/`, and the n-grams beside a network, from which most of the text
-can be put together again) and the checkpoints go along only on request. Of run.json, metrics.jsonl
+can be reconstructed) and the checkpoints go along only on request. Of run.json, metrics.jsonl
 and the card there are public versions: without the command, folders, the names of devices, pieces
 of the text, and warnings, which may quote any of these. The vocabulary is a part of the model.
 """
