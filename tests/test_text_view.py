@@ -110,7 +110,7 @@ def test_alternatives_are_the_distribution_in_the_place_of_a_token(
 def test_alternatives_are_read_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """The state goes from one to the next."""
     whole = view_of(RUNS["char", "stream"], "the cat", top=3).tokens
-    monkeypatch.setattr("charlm.inspect.text_view.window_length", lambda *_: 2)
+    monkeypatch.setattr("charlm.inspect.hidden.window_length", lambda *_: 2)
     cut = view_of(RUNS["char", "stream"], "the cat", top=3).tokens
     for token, other in zip(cut, whole, strict=True):
         assert [name for name, _ in token.alternatives] == [name for name, _ in other.alternatives]

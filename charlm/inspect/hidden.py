@@ -15,7 +15,7 @@ from charlm.backends.interface import Array, Ids, State
 from charlm.config.cells import CELLS
 from charlm.errors import UsageError, check_choice, check_count, named
 from charlm.inference.likelihood import window_length
-from charlm.inference.samplers import likeliest, probabilities
+from charlm.inference.samplers import likeliest, log_probabilities
 from charlm.inference.states import ModelState, state_after
 from charlm.inspect.text_tokens import reordered, text_tokens
 from charlm.listing import Listing, UnitText
@@ -94,20 +94,10 @@ class Hidden:
                 "a copy of hidden values has no model; call top before the copy is made"
             )
         count = min(count, self.run.backend.vocab_size)
-        size = len(self.tokens), count
-        ids, chances = np.empty(size, np.int64), np.empty(size)
-        backend, state = self.run.backend, self.start.hidden
-        best = _likeliest(np.exp(self.start.log_probabilities)[None], count)
+        first = _likeliest(self.start.log_probabilities[None], count)
         order = reordered(self.run, self.tokens)
-        for span, fresh in windows(self.run, order):
-            inputs = order[span, None]
-            logits, state = backend.distribution(
-                inputs, backend.initial_state(1) if fresh else state
-            )
-            own = _likeliest(probabilities(logits[:, 0].astype(np.float64)), count)
-            for table, first, later in zip((ids, chances), best, own, strict=True):
-                table[span] = np.concatenate([first, later[:-1]])
-            best = own[0][-1:], own[1][-1:]
+        later = likeliest_after(self.run, order, self.start.hidden, count)
+        ids, chances = (np.concatenate(parts)[:-1] for parts in zip(first, *later, strict=True))
         return reordered(self.run, ids), reordered(self.run, chances)
 
 
@@ -237,7 +227,20 @@ def windows(run: Run, ids: Ids) -> Iterator[tuple[slice, bool]]:
             yield slice(first, min(first + step, end)), number > 0 and first == begin
 
 
-def _likeliest(chances: NDArray[np.float64], count: int) -> tuple[Ids, NDArray[np.float64]]:
-    """Return the ids of the largest entries of each row (N, V) and the entries, (N, count)."""
-    ids = likeliest(chances, count)
-    return ids, np.take_along_axis(chances, ids, axis=1)
+def likeliest_after(
+    run: Run, ids: Ids, state: State, count: int
+) -> Iterator[tuple[Ids, NDArray[np.float64]]]:
+    """Yield the likeliest tokens after each of ids in reading order, the likeliest first.
+
+    For each window these are ids and probabilities, both of shape (n, count).
+    """
+    for span, fresh in windows(run, ids):
+        before = run.backend.initial_state(1) if fresh else state
+        logits, state = run.backend.distribution(ids[span, None], before)
+        yield _likeliest(log_probabilities(logits[:, 0].astype(np.float64)), count)
+
+
+def _likeliest(rows: NDArray[np.float64], count: int) -> tuple[Ids, NDArray[np.float64]]:
+    """Return the likeliest ids by log-probabilities (n, V), and their probabilities, (n, count)."""
+    ids = likeliest(rows, count)
+    return ids, np.exp(np.take_along_axis(rows, ids, axis=1))

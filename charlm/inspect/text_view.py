@@ -12,12 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from charlm.backends.interface import Backend, Ids
+from charlm.backends.interface import Ids
 from charlm.errors import UsageError
-from charlm.inference import samplers
-from charlm.inference.likelihood import window_length
 from charlm.inference.scoring import Scorer
-from charlm.inspect.hidden import Hidden
+from charlm.inspect.hidden import Hidden, likeliest_after
 from charlm.inspect.text_tokens import scored_tokens
 from charlm.listing import Part
 from charlm.runs.run import Run
@@ -82,8 +80,7 @@ def view_text(run: Run, scorer: Scorer, text: str, *, top: int = 0) -> TextView:
     ids = np.array([token.id for token in score.tokens], np.int64)
     alternatives: list[Alternatives] = [()] * len(ids)
     if top:
-        documents = _documents(ids, resets=run.boundaries.resets)
-        alternatives = [each for own in documents for each in likeliest(run.backend, run, own, top)]
+        alternatives = list(_alternatives(run, ids, top))
     tokens = [
         TokenView("", token.token, token.id, bits(token.nats), token.rank, token.oov, others)
         for token, others in zip(score.tokens, alternatives, strict=True)
@@ -101,26 +98,13 @@ def view_text(run: Run, scorer: Scorer, text: str, *, top: int = 0) -> TextView:
     )
 
 
-def likeliest(backend: Backend, run: Run, ids: Ids, top: int) -> Iterator[Alternatives]:
-    """Yield the `top` likeliest tokens in the place of each token of a document."""
-    name = cache(run.vocabulary.token_text)
-    inputs = np.append(EOS, ids[:-1])[: len(ids), None]
-    state = backend.initial_state(1)
-    window = window_length(backend, 1)
-    for start in range(0, len(ids), window):
-        logits, state = backend.distribution(inputs[start : start + window], state)
-        logs = samplers.log_probabilities(logits[:, 0].astype(np.float64))
-        best = samplers.likeliest(logs, min(top, logs.shape[1]))
-        for row, chosen in zip(logs, best.tolist(), strict=True):
-            yield tuple((name(index), float(np.exp(row[index]))) for index in chosen)
-
-
-def _documents(ids: Ids, *, resets: bool) -> list[Ids]:
-    """Cut ids after each EOS, if the state resets there."""
-    if not resets:
-        return [ids]
-    cuts = np.flatnonzero(ids == EOS) + 1
-    return np.split(ids, cuts[cuts < len(ids)])
+def _alternatives(run: Run, ids: Ids, top: int) -> Iterator[Alternatives]:
+    """Yield the `top` likeliest tokens in the place of each token, in reading order."""
+    name, count = cache(run.vocabulary.token_text), min(top, run.backend.vocab_size)
+    before = np.append(EOS, ids)[:-1]  # the first token is predicted from an EOS
+    for best, chances in likeliest_after(run, before, run.backend.initial_state(1), count):
+        for row, own in zip(best.tolist(), chances.tolist(), strict=True):
+            yield tuple(zip(map(name, row), own, strict=True))
 
 
 def token_places(view: TextView, hidden: Hidden) -> list[int]:
