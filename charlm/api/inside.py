@@ -1,4 +1,4 @@
-"""What a model sees in a text: surprisal, alternatives, units, and the difference to another."""
+"""A text as a model sees it: surprisal, alternatives, units, and the difference to another."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from charlm.api.model import Model
+from charlm.api.surprisals import PARTS
 from charlm.errors import check_choice, named
-from charlm.inference.words import WordRule
 from charlm.inspect.find_units import UnitMatches
 from charlm.inspect.hidden import checked_signals, usual_signal
 from charlm.inspect.text_view import (
@@ -29,9 +29,6 @@ from charlm.report.page.data import (
 )
 from charlm.runs.card import model_shape
 from charlm.runs.layout import NETWORK
-
-PARTS = ("token", "word")
-"""Parts of a text that have a colour of their own."""
 
 
 def inspect(
@@ -108,5 +105,4 @@ def page_data(
 
 def _words(model: Model, text: str) -> list[Part]:
     """Return the words of a text with their bits."""
-    scorer = model.scorer(word_rule=WordRule(boundary="leading"))
-    return scorer.score([text], by="word")[0].word_parts
+    return model.words(text, boundary="leading").scores[0].word_parts

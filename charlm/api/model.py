@@ -12,7 +12,7 @@ from charlm.api.copies import load_again
 from charlm.api.options import check_options
 from charlm.api.results import History, Neighbours, NextTokens
 from charlm.api.scoring import score_texts
-from charlm.api.surprisals import Surprisals, token_surprisals, word_surprisals
+from charlm.api.surprisals import PARTS, Surprisals, token_surprisals, word_surprisals
 from charlm.commands import command
 from charlm.config.cells import CELLS
 from charlm.errors import RunError, UsageError, check_choice, check_count, named
@@ -435,7 +435,7 @@ class Model:
         `words(boundary="leading")`. The sum over the tokens is -log2 P of `score`, so EOS is the
         last token if the model was trained on documents.
         """
-        check_choice(named("by"), by, ("token", "word"))
+        check_choice(named("by"), by, PARTS)
         if by == "token":
             return token_surprisals(view_text(self.run, self.scorer(), text))
         return word_surprisals(self.words(text, boundary="leading").scores[0])

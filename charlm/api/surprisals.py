@@ -11,6 +11,9 @@ from charlm.inference.scores import Score
 from charlm.inspect.text_view import TextView
 from charlm.listing import WORDS, HeatText, Listing, Part
 
+PARTS = ("token", "word")
+"""Parts of a text that have a surprisal of their own."""
+
 
 class Surprisal(NamedTuple):
     """Surprisal of one token or word.
