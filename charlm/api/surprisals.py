@@ -1,6 +1,6 @@
 """Surprisal of each token or word of a text, in bits."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
@@ -61,24 +61,23 @@ class Surprisals(Listing[Surprisal]):
 
 def token_surprisals(view: TextView) -> Surprisals:
     """Return the surprisals of the tokens of a text."""
-    places = accumulate((len(token.text) for token in view.tokens), initial=0)
-    return Surprisals(
-        (
-            Surprisal(token.text, token.bits, start, end, token.rank, token.oov)
-            for token, (start, end) in zip(view.tokens, pairwise(places), strict=True)
-        ),
-        view.vocab_size,
-    )
+    parts = [Part(token.text, token.bits, token.oov) for token in view.tokens]
+    return _surprisals(parts, [token.rank for token in view.tokens], view.vocab_size)
 
 
 def word_surprisals(score: Score) -> Surprisals:
     """Return the surprisals of the words of a score."""
     parts = score.word_parts
-    places = accumulate((len(part.text) for part in parts), initial=0)
+    return _surprisals(parts, [None] * len(parts), WORDS)
+
+
+def _surprisals(parts: Sequence[Part], ranks: Sequence[int | None], vocab_size: int) -> Surprisals:
+    """Return the surprisals of the parts of a text, each with its place."""
+    places = pairwise(accumulate((len(part.text) for part in parts), initial=0))
     return Surprisals(
         (
-            Surprisal(part.text, part.bits, start, end, None, part.oov)
-            for part, (start, end) in zip(parts, pairwise(places), strict=True)
+            Surprisal(part.text, part.bits, start, end, rank, part.oov)
+            for part, rank, (start, end) in zip(parts, ranks, places, strict=True)
         ),
-        WORDS,
+        vocab_size,
     )
