@@ -31,17 +31,13 @@ def load(
     folder = checkpoints_folder(checkpoints)
     path = find_run(None if run is None else str(run), folder)
     options: dict[str, Any] = {"engine": engine, "weights": weights, "threads": threads}
-    return _load(path, [with_] if isinstance(with_, str) else with_, folder, options)
-
-
-def _load(path: Path, with_: Sequence[str], folder: Path, options: dict[str, Any]) -> Model:
-    """Load the model of a run, or of a mixture with other runs of the folder."""
-    run = load_run(path, **options)
-    others, given = load_members(path, with_, folder, **options)
+    first = load_run(path, **options)
+    names = [with_] if isinstance(with_, str) else with_
+    others, given = load_members(path, names, folder, **options)
     if not others:
         for name, usual in (("engine", "auto"), ("weights", "fp32")):
-            if options.get(name, usual) != usual:
-                run.check_network(f"{named(name)} {options[name]}")
-        return Model(run, **options)
-    mixture = mix_runs([run, *others], given)
+            if options[name] != usual:
+                first.check_network(f"{named(name)} {options[name]}")
+        return Model(first, **options)
+    mixture = mix_runs([first, *others], given)
     return Model(mixture.run, mixture, **options)
