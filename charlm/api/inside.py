@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from charlm.api.model import Model
 from charlm.api.surprisals import PARTS
 from charlm.errors import check_choice, named
@@ -15,7 +13,7 @@ from charlm.inspect.text_view import (
     Inspection,
     TextView,
     differences,
-    token_places,
+    token_values,
     view_text,
 )
 from charlm.listing import Part
@@ -68,9 +66,8 @@ def _traced(
     """Return the values of units after each token, by unit and signal."""
     chosen = signals or [usual_signal(checked_signals(model.run, None))]
     hidden = model.hidden(view.text, signals=chosen)
-    places = token_places(view, hidden)
     return {
-        (unit, signal): np.append(hidden.unit(unit, signal), np.nan)[places].tolist()
+        (unit, signal): token_values(view, hidden, hidden.unit(unit, signal)).tolist()
         for unit in units
         for signal in chosen
     }

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from charlm.backends.interface import Ids
+from charlm.backends.interface import Array, Ids
 from charlm.errors import UsageError
 from charlm.inference.scoring import Scorer
 from charlm.inspect.hidden import Hidden, likeliest_after
@@ -119,6 +119,15 @@ def token_places(view: TextView, hidden: Hidden) -> list[int]:
     ends = list(accumulate(len(token.text) for token in view.tokens))
     places = (np.searchsorted(hidden.cuts[1:], ends, "right") - 1).tolist()
     return [*places[:-1], -1] if view.tokens[-1].text == "" else places
+
+
+def token_values(view: TextView, hidden: Hidden, values: Array) -> Array:
+    """Return values of units (..., N) on `hidden` for each token of a view, (..., tokens).
+
+    The EOS at the end has NaN.
+    """
+    ending = np.full((*values.shape[:-1], 1), np.nan, np.float32)
+    return np.concatenate([values, ending], axis=-1)[..., token_places(view, hidden)]
 
 
 class Difference(NamedTuple):

@@ -11,7 +11,7 @@ from charlm.config.cells import CELLS, SIGNALS
 from charlm.errors import UsageError
 from charlm.inspect.find_units import UnitMatches
 from charlm.inspect.hidden import Hidden, usual_signal
-from charlm.inspect.text_view import Inspection, TextView, token_places
+from charlm.inspect.text_view import Inspection, TextView, token_values
 from charlm.report.heat import blind_guess, surprisal_bounds
 from charlm.report.inside import FULL_DIFFERENCE
 from charlm.runs.run import Run, model_settings
@@ -103,10 +103,7 @@ def inside_data(view: TextView, hidden: Hidden, chosen: tuple[str, str] | None) 
 def _units(view: TextView, hidden: Hidden, array: Array) -> Array:
     """Return a signal (L, N, H) as a row for each unit, with a value for each token of a view."""
     rows = [array[layer, :, :size].T for layer, size in enumerate(hidden.sizes)]
-    values = np.concatenate(rows)
-    order = np.array(token_places(view, hidden), np.int64)
-    padded = np.concatenate([values, np.full((len(values), 1), np.nan, np.float32)], axis=1)
-    return padded[:, order]
+    return token_values(view, hidden, np.concatenate(rows))
 
 
 def find_data(pattern: str, matches: UnitMatches) -> dict[str, Any]:
