@@ -86,7 +86,7 @@ def notes(inspection: Inspection) -> Sequence[str]:
 def surprisal_heat(view: TextView) -> Heat:
     """Return the tokens of a text, coloured by surprisal."""
     cells = [
-        Cell(shown(part), surprisal_level(part.bits, view.vocab_size), part.oov)
+        Cell(shown(part.text), surprisal_level(part.bits, view.vocab_size), part.oov)
         for part in view.parts
     ]
     return _surprisal(cells, view.vocab_size, totals(view))
@@ -94,7 +94,7 @@ def surprisal_heat(view: TextView) -> Heat:
 
 def word_heat(view: TextView, words: Sequence[Part]) -> Heat:
     """Return the words of a text, coloured by surprisal."""
-    cells = [Cell(shown(part), surprisal_level(part.bits, WORDS), part.oov) for part in words]
+    cells = [Cell(shown(part.text), surprisal_level(part.bits, WORDS), part.oov) for part in words]
     return _surprisal(cells, WORDS, totals(view))
 
 
@@ -118,8 +118,7 @@ def totals(view: TextView) -> list[str]:
 def difference_heat(parts: Sequence[Difference], run: str, other: str) -> Heat:
     """Return a text, coloured by the difference of its bits under two models."""
     cells = [
-        Cell(shown(Part(part.text, 0.0)), signed_level(part.difference / FULL_DIFFERENCE))
-        for part in parts
+        Cell(shown(part.text), signed_level(part.difference / FULL_DIFFERENCE)) for part in parts
     ]
     sums = [math.fsum(part.bits for part in parts), math.fsum(part.other_bits for part in parts)]
     won = sum(part.difference < 0 for part in parts) / max(len(parts), 1)
@@ -146,7 +145,7 @@ def unit_heat(view: TextView, name: str, signal: str, values: Sequence[float]) -
         if cells and not token.text:
             cells[-1] = cells[-1]._replace(level=level)
         else:
-            cells.append(Cell(shown(Part(token.text, 0.0)), level, token.oov))
+            cells.append(Cell(shown(token.text), level, token.oov))
     known = [value for value in values if value == value]  # none after the end of the text
     low, high = min(known, default=0.0), max(known, default=0.0)
     return Heat(
@@ -169,12 +168,12 @@ def _signed_legend(middle: str = "0") -> list[tuple[str, int]]:
     return [(" " if level else middle, level) for level in SIGNED.levels]
 
 
-def shown(part: Part) -> str:
-    """Return a part as a terminal shows it: line ends and tabs visible, controls escaped.
+def shown(text: str) -> str:
+    """Return a part of a text as a terminal shows it: line ends and tabs visible, controls escaped.
 
     The end of the text, which has no characters, is a line end.
     """
-    text = part.text.replace("\r\n", "\n")
+    text = text.replace("\r\n", "\n")
     if text.isprintable() and text:
         return text
     marked = text.replace("\n", f"{LINE_END}\n").replace("\t", TAB)
