@@ -5,17 +5,21 @@ import hashlib
 import json
 import re
 import shutil
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import Call
+from helpers import Call, tiny_model
 
 from charlm.api.plots import read_log
+from charlm.config.cells import CELLS
+from charlm.errors import UsageError
 from charlm.report.curve_files import html_page
 from charlm.report.curves import plot_of
 from charlm.report.heat import SCALES
-from charlm.report.page.data import signal_data
+from charlm.report.page.data import fitting_signals, signal_data
 from charlm.report.page.page import page_file, page_html
 
 RUN = Path(__file__).parent / "fixtures" / "format-1"
@@ -69,6 +73,17 @@ def test_signals_keep_a_byte_for_each_value() -> None:
     assert (np.abs(levels * scales / 127 - values) <= scales / 254 + 1e-4 * scales).all()
     json.dumps(data, allow_nan=False)
     assert signal_data(np.zeros((0, 0), np.float32)) == {"scales": [], "data": ""}
+
+
+def test_a_page_keeps_the_signals_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers of 3 and 2 units: each signal takes 5 bytes a token. The first ones are c and h."""
+    settings = tiny_model("lstm", last_hidden_size=2).settings
+    run = SimpleNamespace(config={"model": asdict(settings)}, path=Path("x"))
+    monkeypatch.setattr("charlm.report.page.data.MAX_SIGNAL_BYTES", 100)
+    assert fitting_signals(run, 10) == ["c", "h"]
+    assert set(fitting_signals(run, 0)) == set(CELLS["lstm"].signals)
+    with pytest.raises(UsageError, match=r"has 21 tokens; expected at most 20 .* of 5 units"):
+        fitting_signals(run, 21)
 
 
 @pytest.fixture(scope="module")

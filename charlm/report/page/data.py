@@ -10,7 +10,7 @@ from charlm.backends.interface import Array
 from charlm.config.cells import CELLS, SIGNALS
 from charlm.errors import UsageError
 from charlm.inspect.find_units import UnitMatches
-from charlm.inspect.hidden import Hidden, usual_signal
+from charlm.inspect.hidden import Hidden, layer_sizes, usual_signal
 from charlm.inspect.text_view import Inspection, TextView, token_values
 from charlm.report.heat import blind_guess, surprisal_bounds
 from charlm.report.inside import FULL_DIFFERENCE
@@ -61,9 +61,8 @@ def fitting_signals(run: Run, tokens: int) -> list[str]:
 
     The first ones are c and h. Raises UsageError if not even one fits.
     """
-    settings = model_settings(run.config, run.path)
-    units = (settings.num_layers or 0) * (settings.hidden_size or 0)
-    signals = sorted(CELLS[settings.cell].signals, key="chifogrz".index)
+    units = sum(layer_sizes(run))
+    signals = sorted(CELLS[model_settings(run.config, run.path).cell].signals, key="chifogrz".index)
     most = MAX_SIGNAL_BYTES // max(units, 1)
     if tokens > most:
         raise UsageError(
