@@ -97,7 +97,7 @@ function paint(items, levelOf, legend) {
   $("legend").replaceChildren(...legend);
   mark();
 }
-const place = (index) => $("text").querySelector(`[data-at="${index}"]`);
+const place = (index) => $("text").children[index];
 
 /* Point at an item: mark it, and show what is known about it. */
 function point(index, scroll = false) {
