@@ -1,4 +1,4 @@
-"""A text as a model sees it: surprisal, alternatives, units, and the difference to another."""
+"""A text as a model sees it: surprisal, alternatives, units, and the difference from another."""
 
 from collections.abc import Sequence
 from dataclasses import replace

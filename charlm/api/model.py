@@ -417,12 +417,12 @@ class Model:
         top: int = 10,
         signals: str | Sequence[str] | None = None,
     ) -> UnitMatches:
-        """Return the units that follow where a regular expression matches, the strongest first.
+        """Return the units that follow a pattern of a text, the strongest first.
 
-        The pattern "column" is the place in the line. Units are ranked by their correlation on the
-        first half of the text, by default the beginning of the run's validation text. `signals` are
-        as in `hidden`. Raises UsageError for a pattern that is wrong, too slow, or has no matches,
-        CorpusError if no text is kept.
+        The pattern is a regular expression, or "column" for the place in the line. Units are ranked
+        by their correlation on the first half of the text, by default the beginning of the run's
+        validation text. `signals` are as in `hidden`. Raises UsageError for a pattern that is
+        wrong, too slow, or has no matches, CorpusError if no text is kept.
         """
         check_pattern(pattern)
         text = search_text(self.run) if text is None else text

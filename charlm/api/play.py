@@ -114,7 +114,10 @@ class Session:
         return tally(encoded, np.array([token.nats for token in tokens], np.float64))
 
     def typed(self, text: str) -> Place:
-        """Return the place after a text that is appended. Raises CorpusError for no valid text."""
+        """Return the place after a text that is appended.
+
+        Raises CorpusError for a lone surrogate.
+        """
         check_text(text)
         vocabulary, rules = self.model.vocabulary, self.model.run.boundaries
         marked = rules.mark(text.strip(" \t") if vocabulary.line_ends_are_eos else text)

@@ -24,7 +24,7 @@ QUOTES = '"""'
 """Beginning and end of typed text of several lines."""
 
 Shown = Iterator[Token | str]
-"""What to show: tokens of the text, and notes."""
+"""Tokens of the text and notes, in the order in which they are shown."""
 
 
 class Prompt:
@@ -116,7 +116,9 @@ class Prompt:
         name, _, rest = line[1:].partition(" ")
         if name not in COMMANDS:
             hint = nearest(name, COMMANDS) or "/? lists them."
-            raise UsageError(f"/{name} is not a command; {hint} Text that starts so begins with //")
+            raise UsageError(
+                f"/{name} is not a command; {hint} Text that starts with / is typed with //"
+            )
         command, rest = COMMANDS[name], rest.strip()
         if rest and " " not in command.usage:
             raise UsageError(

@@ -59,7 +59,7 @@ Find = Annotated[
 ]
 Other = Annotated[
     str | None,
-    typer.Option("--with", metavar="RUN", help="Colour the difference to another run, in bits."),
+    typer.Option("--with", metavar="RUN", help="Colour the difference from another run, in bits."),
 ]
 Html = Annotated[
     Path | None, typer.Option("--html", metavar="FILE", help="Save a page that needs no server.")

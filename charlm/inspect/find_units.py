@@ -164,7 +164,7 @@ def check_pattern(pattern: str) -> None:
 def match_spans(pattern: str, text: str) -> list[tuple[int, int]]:
     """Return the characters of each match of a regular expression.
 
-    Raises UsageError for an expression that is wrong, or not ready after REGEX_SECONDS.
+    Raises UsageError for a wrong expression, and for one that takes longer than REGEX_SECONDS.
     """
     check_pattern(pattern)
     import subprocess  # a cost that commands which search nothing do without

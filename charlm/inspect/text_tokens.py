@@ -46,7 +46,7 @@ def text_tokens(run: Run, text: str) -> TextTokens:
 
 
 def scored_tokens(run: Run, text: str) -> TextTokens:
-    """Return the tokens of a text in the score of it: those of what is read of it, and its EOS.
+    """Return the tokens that the score of a text counts: those that are read, and its EOS.
 
     The EOS has no characters, or those of a text that has no other token.
     """

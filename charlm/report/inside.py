@@ -52,9 +52,9 @@ class Heat:
     cells: Sequence[Cell]
     legend: Sequence[tuple[str, int]]
     before: str = ""
-    """What stands before the legend."""
+    """Label on the left of the legend."""
     after: str = ""
-    """What stands after the legend."""
+    """Label on the right of the legend."""
     notes: Sequence[str] = field(default_factory=tuple)
 
     @property
