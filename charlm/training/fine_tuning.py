@@ -24,7 +24,6 @@ from charlm.nn.output import Softmax
 from charlm.nn.torch_backend import TorchBackend
 from charlm.phases import phase
 from charlm.runs import layout
-from charlm.runs.pair import BACKWARD
 from charlm.runs.parent import Parent
 from charlm.runs.run import load_run, write_weights
 from charlm.runs.tensors import put_weights
@@ -194,7 +193,7 @@ def is_foreign(parent: Parent, weights: Tensors, dataset: Dataset) -> bool:
     frequencies = counts[counts > 0] / counts.sum()
     entropy = -float(np.sum(frequencies * np.log(frequencies)))
     text = sample_of(dataset.train, CONTEXTS)
-    text = mirrored(text) if parent.settings.model.direction == BACKWARD else text
+    text = mirrored(text) if parent.settings.model.direction == "backward" else text
     return evaluate(TorchBackend(model), text).nats_per_token > entropy
 
 
