@@ -183,14 +183,10 @@ def _newest_checkpoint(
         checkpoint, skipped = load_newest_checkpoint(path, record.get("id"))
     tuned = "from" in record
     if skipped and not checkpoint:
+        again = f", or delete {path / 'states'} and {layout.WEIGHTS} to start it again"
         raise RunError(
             f"{skipped[0]}, and no other checkpoint is intact; expected one to resume from. "
-            "Restore the run from a copy"
-            + (
-                ""
-                if tuned
-                else f", or delete {path / 'states'} and {layout.WEIGHTS} to start it again"
-            )
+            f"Restore the run from a copy{'' if tuned else again}"
         )
     if tuned and not checkpoint:
         raise RunError(
