@@ -91,13 +91,9 @@ def estimate_unk_types(counts: Mapping[str, int], known: Iterable[str], literal:
 
 def count_unk_types(read: Read, vocabulary: Vocabulary) -> float:
     """Estimate the number of types of a training text that UNK represents in a vocabulary."""
-    settings = vocabulary.settings
     if vocabulary.spec.byte_level:
         return 1.0
-    counts = _count_types(read, settings)
-    literal = counts.pop(UNK_TOKEN, 0) if vocabulary.spec.whole_words else 0
-    if vocabulary.line_ends_are_eos:
-        counts.pop(LINE_END, None)
+    counts, literal = _count_plain_types(read, vocabulary)
     return estimate_unk_types(counts, vocabulary.tokens[2:], literal)
 
 
@@ -152,6 +148,15 @@ def _count_types(read: Read, settings: VocabularySettings) -> dict[str, int]:
     return counts
 
 
+def _count_plain_types(read: Read, vocabulary: Vocabulary) -> tuple[dict[str, int], int]:
+    """Count the types of a text without UNK and EOS, and its literal UNK tokens."""
+    counts = _count_types(read, vocabulary.settings)
+    literal = counts.pop(UNK_TOKEN, 0) if vocabulary.spec.whole_words else 0
+    if vocabulary.line_ends_are_eos:
+        counts.pop(LINE_END, None)
+    return counts, literal
+
+
 def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
@@ -197,10 +202,7 @@ def grow_vocabulary(
     Entries keep their ids; new ones follow, ordered by count. `counts` is empty. The unit must have
     a type counter.
     """
-    types = _count_types(read, vocabulary.settings)
-    literal = types.pop(UNK_TOKEN, 0) if vocabulary.spec.whole_words else 0
-    if vocabulary.line_ends_are_eos:
-        types.pop(LINE_END, None)
+    types, literal = _count_plain_types(read, vocabulary)
     least = settings.min_count or _default_min_count(types, settings, bool(literal))
     if vocabulary.spec.letter:
         _check_alphabet(len(types), settings)
