@@ -1,11 +1,11 @@
-"""Measure fine-tuning: a short text from a trained model, and from nothing, in the same time.
+"""Measure fine-tuning: a short text from a trained model, and from scratch, in the same time.
 
     CHARLM_DATA=folder python scripts/measure_fine_tuning.py [--minutes 1] [--seeds 1 2 3]
     CHARLM_DATA=folder python scripts/measure_fine_tuning.py --texts names --from RUN
     CHARLM_DATA=folder python scripts/measure_fine_tuning.py --epochs 10 --set learning_rate=0.005
 
 Both sides are trained in turns, seed by seed. Figures are bits per character on the last tenth of
-each text: of the best weights from nothing, and before and after fine-tuning. `gain` is the
+each text: of the best weights from scratch, and before and after fine-tuning. `gain` is the
 difference of the two trainings, `old` the change on the validation text of the run that training
 started from, if that keeps it. With `--epochs`, or `--set`, settings that other rows of a table
 were measured with; they apply to fine-tuning only.
@@ -133,7 +133,7 @@ def main() -> None:
     arguments = parser.parse_args()
     table = list(rows(arguments))
     print(
-        f"\n| text | from nothing | {arguments.start_from}, before | after | gain | passes | old |"
+        f"\n| text | from scratch | {arguments.start_from}, before | after | gain | passes | old |"
     )
     print("|---|---:|---:|---:|---:|---:|---:|")
     print("\n".join(table))

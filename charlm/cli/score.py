@@ -137,6 +137,7 @@ def score(
     ranks. A row without text has no figures (nan in the format scores).
 
     Perplexity per word (ppl/word) is exp(nats / number of words); words are separated by blanks.
+
     With --by word, the surprisal of a word is -ln P(its characters, and that it ends there); the
     rest of the blanks and of the sentence's end is its gap.
 

@@ -62,7 +62,7 @@ built-in `prose`, bits per character after 10 passes: Shakespeare 1.825 at 0.1 o
 0.3, 1.747 at 1; film reviews 2.055, 2.020, 2.047. A foreign text gets the full rate: Russian, 12
 passes over 36,000 characters, 3.809 at 0.3, 3.250 at 1."""
 FINE_TUNING_PASSES = 0.4
-"""Fraction of the passes from nothing after which fine-tuning mostly memorises. The same texts,
+"""Fraction of the passes from scratch after which fine-tuning mostly memorises. The same texts,
 dropout 0.1 and 0.2: Shakespeare 1.776 after 5 passes, 1.751 after 10, 1.729 after 20; film reviews
 2.032, 2.020, 2.023."""
 FINE_TUNING_DROPOUT = (0.0075, 0.25)
