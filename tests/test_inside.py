@@ -330,7 +330,8 @@ def test_the_units_of_a_page_are_as_many_as_asked_for(call: Call, here: Path) ->
     page = (here / "a.html").read_text(encoding="utf-8")
     data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
     assert len(data["find"]["units"]) == 2
-    assert {len(token["top"]) for token in data["score"]["tokens"]} == {5}
+    top = data["score"]["columns"].index("top")
+    assert {len(token[top]) for token in data["score"]["tokens"]} == {5}
 
 
 @pytest.mark.filterwarnings("error")

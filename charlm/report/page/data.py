@@ -21,20 +21,25 @@ MAX_SIGNAL_BYTES = 8_000_000
 """Maximum size of all signals in a page; a value takes a byte."""
 
 
+TOKEN_COLUMNS = ("text", "bits", "rank", "top", "oov", "name")
+"""Figures of a token, in their order; `top` has its alternatives with their probabilities."""
+
+
 def score_data(view: TextView) -> dict[str, Any]:
-    """Return the tokens of a text with their figures."""
+    """Return the tokens of a text, a row of TOKEN_COLUMNS each, and figures of the text."""
     tally = view.tally
     first = sum(token.rank == 1 for token in view.tokens) / max(len(view.tokens), 1)
     return {
+        "columns": TOKEN_COLUMNS,
         "tokens": [
-            {
-                "text": token.text,
-                "name": token.token,
-                "bits": finite(round(token.bits, 4)),
-                "rank": token.rank,
-                "oov": token.oov,
-                "top": [[name, round(chance, 5)] for name, chance in token.alternatives],
-            }
+            (
+                token.text,
+                finite(round(token.bits, 4)),
+                token.rank,
+                [(name, round(chance, 5)) for name, chance in token.alternatives],
+                token.oov,
+                token.token,
+            )
             for token in view.tokens
         ],
         "totals": {**tally.summary(), "log_probability": finite(-tally.nats), "first": first},
@@ -119,10 +124,10 @@ def compare_data(inspection: Inspection) -> dict[str, Any]:
             {
                 "text": text,
                 "name": text or "<eos>",
-                "bits": round(own, 4),
-                "other_bits": round(o, 4),
+                "bits": finite(round(own, 4)),
+                "other_bits": finite(round(other, 4)),
             }
-            for text, own, o in inspection.differences
+            for text, own, other in inspection.differences
         ],
     }
 

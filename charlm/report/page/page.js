@@ -31,6 +31,8 @@ function bytes(text) {
   for (let k = 0; k < binary.length; k++) values[k] = binary.charCodeAt(k) << 24 >> 24;
   return values;
 }
+/* Tokens as objects, from rows by the names of their columns. */
+const tokensOf = ({ tokens, columns }) => tokens.map((row) => Object.fromEntries(columns.map((name, k) => [name, row[k]])));
 /* Values of a unit after each token; a signal has 8 bits a value, and a scale for each unit. */
 function valuesOf(unit, signal) {
   const data = page.inside?.signals[signal], row = page.inside?.units.indexOf(unit) ?? -1;
@@ -441,6 +443,7 @@ async function begin() {
   if (theme) document.documentElement.dataset.theme = theme;
   if (!source) throw new Error("This page has no data. Make one with: charlm inside TEXT --html page.html");
   [page.model, page.score, page.inside, page.found, page.compared] = await Promise.all([source.model(), source.score(), source.inside(), source.find(), source.compare()]);
+  page.score.tokens = tokensOf(page.score);
   document.title = `${page.model.id} – charlm`;
   $("model-name").textContent = page.model.id;
   $("model-facts").textContent = page.model.facts;
