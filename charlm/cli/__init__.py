@@ -67,7 +67,7 @@ def common(
 COMMANDS = (
     "train", "sample", "play", "score", "rescore", "eval", "compare", "pairs", "next", "inside",
     "fill", "vocab", "info", "diff", "verify", "push", "pull", "plot", "gradients", "search",
-    "reproduce", "explain", "bench", "settings", "guide",
+    "serve", "reproduce", "explain", "bench", "settings", "guide",
 )  # fmt: skip
 """Commands in the order of the help; each is a function of the module of its name."""
 MODULES = {"eval": "evaluate", "next": "next_token"}

@@ -63,6 +63,17 @@ def parse_json(data: bytes, path: Path) -> Any:
     NaN, numbers out of range and duplicate names are refused.
     """
     try:
+        return decode_json(data)
+    except ValueError as error:
+        raise RunError(f"{path} is not valid JSON ({error}); expected a file by charlm") from error
+
+
+def decode_json(data: bytes) -> Any:
+    """Parse JSON in UTF-8. Raises ValueError, also for NaN, numbers out of range and double names.
+
+    JSON that is nested too deeply is refused, too.
+    """
+    try:
         return json.loads(
             data.decode("utf-8"),
             parse_constant=_no_constant,
@@ -70,8 +81,8 @@ def parse_json(data: bytes, path: Path) -> Any:
             parse_int=_short,
             object_pairs_hook=_each_once,
         )
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{path} is not valid JSON ({error}); expected a file by charlm") from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def _check_regular(path: Path, mode: int) -> None:

@@ -1,0 +1,1 @@
+"""The server of `charlm serve`: an API for programs, and the page, over HTTP."""

@@ -1,0 +1,64 @@
+"""The application: the routes, and errors as JSON.
+
+A route of its own is a line of ROUTES: its path, its handler and its method. The handler is a
+coroutine that gets a request and returns a response; it raises `Refused` for an error.
+`request.app.state.service` holds the models, `request.app.state.limits` the limits.
+"""
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from charlm.server.errors import Refused
+from charlm.server.limits import Limits
+from charlm.server.page import page
+from charlm.server.service import Service
+
+
+async def health(request: Request) -> Response:
+    """Report that the server answers, with figures on its work."""
+    service: Service = request.app.state.service
+    status = "stopping" if service.stopping else "ok"
+    return JSONResponse({"status": status, **service.counts()})
+
+
+ROUTES = (Route("/health", health, methods=["GET"]),)
+"""Routes of the API; all but those of OPEN_PATHS need the key."""
+PAGE_ROUTES = tuple(Route(path, page, methods=["GET"]) for path in ("/", "/page.css", "/page.js"))
+"""Routes of the page."""
+OPEN_PATHS = ("/health", "/", "/page.css", "/page.js")
+"""Paths that need no key."""
+
+
+def make_app(service: Service, limits: Limits, *, with_page: bool = True) -> Starlette:
+    """Return the application that serves models, and the page unless it is switched off."""
+    app = Starlette(
+        routes=[*ROUTES, *(PAGE_ROUTES if with_page else ())],
+        exception_handlers={Refused: _refused, HTTPException: _http_error, Exception: _failed},
+    )
+    app.router.redirect_slashes = False
+    app.state.service, app.state.limits = service, limits
+    return app
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return error.response
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Answer for a path or a method that is not there."""
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        message = f"the method {request.method} is not allowed here; expected {headers['Allow']}"
+        return Refused(405, message, headers=headers).response
+    message = "there is nothing at this path; expected one such as /v1/completions or /health"
+    return Refused(404, message, headers=headers).response
+
+
+async def _failed(_: Request, __: Exception) -> Response:
+    message = "an error in the server; this is a bug in charlm. Its log has the details"
+    return Refused(500, message).response

@@ -1,0 +1,93 @@
+"""Bodies of requests: JSON objects of a bounded size, read as strictly as the files of a run."""
+
+from typing import Any
+
+from starlette.requests import Request
+
+from charlm.files.safe_read import decode_json
+from charlm.server.errors import Refused
+
+MAX_DEPTH = 16
+"""Maximum nesting of lists and objects."""
+
+
+async def read_json(request: Request) -> dict[str, Any]:
+    """Return the body of a request, a JSON object.
+
+    Raises Refused: 415 for a body that is not declared as JSON or is compressed, 413 for one that
+    is too large, 400 for one that is not valid JSON in UTF-8 or not an object.
+    """
+    check_type(request)
+    content = parse_body(await read_body(request))
+    if not isinstance(content, dict):
+        kind = {list: "a list", str: "a text", type(None): "null"}.get(type(content), "a number")
+        raise Refused(400, f'the body is {kind}; expected a JSON object, such as {{"prompt": "A"}}')
+    return content
+
+
+def check_type(request: Request) -> None:
+    """Raise Refused unless the body is declared as JSON that is not compressed."""
+    declared = request.headers.get("content-type", "")
+    kind, _, parameters = declared.partition(";")
+    charset = parameters.replace(" ", "").replace('"', "").lower()
+    if kind.strip().lower() != "application/json" or charset not in ("", "charset=utf-8"):
+        raise Refused(
+            415,
+            f"Content-Type is {declared[:80]!r}; expected application/json in UTF-8. Send the "
+            "header Content-Type: application/json",
+        )
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.strip().lower() != "identity":
+        raise Refused(
+            415,
+            f"Content-Encoding is {encoding[:80]!r}; expected a body that is not compressed. Leave "
+            "the header out",
+        )
+
+
+async def read_body(request: Request) -> bytes:
+    """Return the body. Raises Refused as soon as it is too large."""
+    most = request.app.state.limits.body_bytes
+    declared = request.headers.get("content-length", "0")
+    data = bytearray()
+    if not declared.isdecimal() or int(declared[:20]) <= most:
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > most:
+                break
+        else:
+            return bytes(data)
+    raise Refused(
+        413,
+        f"the body has more than {most:,} bytes; expected at most that many. Send the prompts in "
+        "several requests",
+        headers={"Connection": "close"},
+    )
+
+
+def parse_body(data: bytes) -> Any:
+    """Parse JSON. Raises Refused if it is invalid or nested too deeply."""
+    try:
+        content = decode_json(data)
+    except ValueError as error:
+        raise Refused(
+            400, f"the body is not valid JSON ({error}); expected a JSON object in UTF-8"
+        ) from error
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
+        _check_depth(content)
+    return content
+
+
+def _check_depth(content: Any) -> None:
+    level = [content]
+    for _ in range(MAX_DEPTH):
+        values = (
+            value
+            for each in level
+            for value in (each.values() if isinstance(each, dict) else each)
+            if isinstance(value, list | dict)
+        )
+        level = list(values)
+        if not level:
+            return
+    raise Refused(400, f"the body is nested too deeply; expected at most {MAX_DEPTH} levels")
