@@ -81,3 +81,11 @@ def select_rows(state: State, rows: NDArray[np.int64] | list[int]) -> State:
     """Return a copy of the state of these sequences of the batch, in their order."""
     chosen = np.asarray(rows, np.int64)
     return tuple(tuple(array[chosen] for array in layer) for layer in state)
+
+
+def join_rows(states: Sequence[State]) -> State:
+    """Return the state of a batch that has the sequences of several, in their order."""
+    return tuple(
+        tuple(np.concatenate(arrays) for arrays in zip(*layers, strict=True))
+        for layers in zip(*states, strict=True)
+    )

@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from operator import itemgetter
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.backends.interface import Backend, Ids, Logits, Nats, State, select_rows
+from charlm.backends.interface import Backend, Ids, Logits, Nats, State, join_rows, select_rows
 from charlm.errors import UsageError, check_count, named
 from charlm.inference import samplers
 from charlm.inference.samplers import Sampling
@@ -21,6 +22,8 @@ READ_AT_ONCE = 4096
 """Tokens of a prompt read at a time; limits the memory, without an effect on results."""
 MAX_STEPS = 64
 """Maximum tokens per call of the backend; the first calls sample fewer, so text appears soon."""
+DECODED = 8
+"""Tokens of a prompt, the last ones, that can change the text after it: a character has 4 bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +175,7 @@ def generate(
     first: int = 0,
     seed: int = 0,
     until_eos: bool = False,
-    stop: str = "",
+    stop: str | Sequence[str] = "",
     allow_unk: bool = False,
     unk_text: str = UNKNOWN_TEXT,
     boundaries: Boundaries = STREAM,
@@ -181,11 +184,11 @@ def generate(
     """Generate `samples` samples side by side, each of at most `length` tokens; yield their pieces.
 
     Sample i has its own generator, seeded by (seed, first + i), so its text does not depend on the
-    number of samples. A sample ends early at EOS (`until_eos`) or before the text `stop`. Otherwise
-    an EOS appears as the separator of `boundaries`, which also decide whether the state resets
-    there. UNK is generated only with `allow_unk`. With `start`, the samples continue there and
-    `prompt` has no effect. Raises UsageError for a negative length, for no samples, and for `stop`
-    with a model that reads backward, whose text is complete at the end.
+    number of samples. A sample ends early at EOS (`until_eos`) or before the text `stop`, one text
+    or several. Otherwise an EOS appears as the separator of `boundaries`, which also decide whether
+    the state resets there. UNK is generated only with `allow_unk`. With `start`, the samples
+    continue there and `prompt` has no effect. Raises UsageError for a negative length, for no
+    samples, and for `stop` with a model that reads backward, whose text is complete at the end.
     """
     check_count("length", length, 0)
     check_count("samples", samples, 1)
@@ -199,10 +202,13 @@ def generate(
         start, (logits, state) = Start(ids=ids.tolist()), read_prompt(backend, ids)
     else:
         logits, state = start.logits(backend)
-    position = _Position(logits=logits, state=state).rows([0] * samples)
+    position = Position(logits=logits, state=state).rows([0] * samples)
     barred, restart = -1 if allow_unk else UNK, EOS if boundaries.resets else -1
-    separator = boundaries.separator
-    texts = [_Text(vocabulary, start.ids, unk_text, stop, separator) for _ in range(samples)]
+    stops = [stop] if isinstance(stop, str) else stop
+    texts = [
+        SampleText(vocabulary, start.ids, stops, boundaries.separator, unk_text)
+        for _ in range(samples)
+    ]
     generators = [np.random.default_rng([seed, first + number]) for number in range(samples)]
     for generator in generators:
         generator.random(start.used)
@@ -211,7 +217,8 @@ def generate(
     while done < length and alive:
         steps = min(at_once, length - done)
         uniform = np.stack([generators[number].random(steps) for number in alive], axis=1)
-        ids, nats, position = _sample(backend, position, uniform, sampling, barred, restart)
+        steps_taken = sample_steps(backend, position, uniform, sampling, barred, restart)
+        ids, nats, position = steps_taken.ids, steps_taken.nats, steps_taken.after
         ended: set[int] = set()
         for step, row in product(range(len(ids)), range(len(alive))):
             if row in ended:
@@ -230,31 +237,56 @@ def generate(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Position:
-    """Position of the samples: the logits (B, V) of their next tokens, and their state."""
+class Position:
+    """Position of samples: the logits (B, V) of their next tokens, and their state."""
 
     logits: Logits
     state: State
 
-    def rows(self, rows: list[int]) -> "_Position":
+    def rows(self, rows: list[int]) -> "Position":
         """Return the position of these rows."""
-        return _Position(logits=self.logits[rows], state=select_rows(self.state, rows))
+        return Position(logits=self.logits[rows], state=select_rows(self.state, rows))
+
+    @staticmethod
+    def joined(positions: Sequence["Position"]) -> "Position":
+        """Return the position of all rows of several, in their order."""
+        return Position(
+            logits=np.concatenate([position.logits for position in positions]),
+            state=join_rows([position.state for position in positions]),
+        )
 
 
-def _sample(
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """Sampled tokens and their nats, both (T, B), and the position after them.
+
+    `logits` (T, B, V) are those that each token was sampled from, before all rules, if kept.
+    """
+
+    ids: Ids
+    nats: Nats
+    after: Position
+    logits: Logits | None = None
+
+
+def sample_steps(
     backend: Backend,
-    position: _Position,
+    position: Position,
     uniform: Nats,
     sampling: Sampling,
     barred: int,
     restart: int,
-) -> tuple[Ids, Nats, _Position]:
-    """Sample tokens with uniform numbers (T, B); return ids and nats (T, B) and the new position.
+    *,
+    bias: Logits | None = None,
+    keep: bool = False,
+) -> Steps:
+    """Sample tokens with uniform numbers (T, B).
 
     The token `barred` is never sampled, and the state resets after the token `restart` (-1: none).
-    A backend that can sample does plain temperature sampling itself.
+    `bias` (B, V) is added to the logits, which `keep` returns. A backend that can sample does plain
+    temperature sampling itself.
     """
-    if isinstance(backend, Sampler) and sampling.is_plain:
+    if isinstance(backend, Sampler) and sampling.is_plain and bias is None and not keep:
         ids, nats, logits, state = backend.sample(
             position.logits,
             position.state,
@@ -263,22 +295,23 @@ def _sample(
             barred=barred,
             restart=restart,
         )
-        return ids, nats, _Position(logits=logits, state=state)
-    ids, nats = np.empty(uniform.shape, np.int64), np.empty(uniform.shape)
+        return Steps(ids=ids, nats=nats, after=Position(logits=logits, state=state))
+    ids, nats, kept = np.empty(uniform.shape, np.int64), np.empty(uniform.shape), []
     for step, numbers in enumerate(uniform):
-        allowed = position.logits.copy()
+        allowed = position.logits.copy() if bias is None else position.logits + bias
         if barred >= 0:
             allowed[:, barred] = -np.inf
         ids[step] = samplers.draw(samplers.next_distribution(allowed, sampling), numbers)
         losses = -samplers.log_probabilities(position.logits)
         nats[step] = losses[np.arange(len(numbers)), ids[step]]
+        kept.append(position.logits)
         state = position.state
         if restart >= 0:
             first = backend.initial_state(len(numbers))
             state = _reset(state, first, ids[step] == restart)
         logits, state = backend.logits(ids[step][None, :], state)
-        position = _Position(logits=logits, state=state)
-    return ids, nats, position
+        position = Position(logits=logits, state=state)
+    return Steps(ids=ids, nats=nats, after=position, logits=np.stack(kept) if keep else None)
 
 
 def _reset(state: State, first: State, ended: NDArray[np.bool_]) -> State:
@@ -289,52 +322,79 @@ def _reset(state: State, first: State, ended: NDArray[np.bool_]) -> State:
     )
 
 
-class _Text:
-    """Text of one sample; holds back characters that may be the beginning of `stop`."""
+class SampleText:
+    """Text of one sample; holds back characters that may be the beginning of a stop text.
+
+    `ids` are the tokens before it. `certain` is the number of characters returned so far, and
+    `stopped_by` the stop text that ended the sample, or None.
+    """
 
     def __init__(
         self,
         vocabulary: Vocabulary,
         ids: Sequence[int],
-        unk_text: str,
-        stop: str,
+        stops: Sequence[str],
         separator: str,
+        unk_text: str = UNKNOWN_TEXT,
     ) -> None:
         self.separator, self.blank_line = separator, separator.removeprefix("\n")
         self.decoder = vocabulary.decoder(unk_text)  # it gives one line end for EOS
         self.backward = isinstance(vocabulary, BackwardVocabulary)
         self.after = ""  # documents after the one that is generated, if the model reads backward
         if not self.backward:
-            for index in ids:
+            for index in ids[-DECODED:]:
                 self.decoder.feed(index)
-        self.stop, self.held = stop, ""
+        self.stops, self.held = tuple(stop for stop in stops if stop), ""
+        self.certain = 0
+        self.stopped_by: str | None = None
+
+    @property
+    def length(self) -> int:
+        """Number of characters so far, with those held back."""
+        return self.certain + len(self.held)
 
     def add(self, index: int, until_eos: bool) -> tuple[str, bool]:
         """Add a token; return the text that is certain now, and True if the sample continues."""
         if index == EOS and until_eos:
             return self.finish(), False
         if index == EOS and self.backward and self.blank_line:
-            self.after = self.separator + self.finish()
+            self.after, self.certain = self.separator + self.finish(), 0
             return "", True
         self.held += self.decoder.feed(index) + (self.blank_line if index == EOS else "")
-        if not self.stop:
+        if not self.stops:
             return self._release(len(self.held)), True
-        place = self.held.find(self.stop)
-        if place >= 0:
+        place = self._stop_place()
+        if place is not None:
             return self._release(place), False
         return self._release(len(self.held) - self._partial()), True
 
     def finish(self) -> str:
         """Return the rest of the text when the sample ends."""
-        rest = self.held + self.decoder.finish() + self.after
-        cut = rest.find(self.stop) if self.stop else -1
-        return rest if cut < 0 else rest[:cut]
+        self.held += self.decoder.finish() + self.after
+        place = self._stop_place()
+        return self._release(len(self.held) if place is None else place)
+
+    def _stop_place(self) -> int | None:
+        """Return the place of the first stop text in the held text, or None."""
+        places = [(self.held.find(stop), stop) for stop in self.stops if stop in self.held]
+        if not places:
+            return None
+        place, self.stopped_by = min(places, key=itemgetter(0))
+        return place
 
     def _release(self, count: int) -> str:
         text, self.held = self.held[:count], self.held[count:]
+        self.certain += count
         return text
 
     def _partial(self) -> int:
-        """Return the length of the longest end of the held text that could become `stop`."""
-        longest = min(len(self.stop) - 1, len(self.held))
-        return next((n for n in range(longest, 0, -1) if self.held.endswith(self.stop[:n])), 0)
+        """Return the length of the longest end of the held text that could become a stop text."""
+        longest = min(max(map(len, self.stops)) - 1, len(self.held))
+        return next(
+            (
+                count
+                for count in range(longest, 0, -1)
+                if any(stop.startswith(self.held[-count:]) for stop in self.stops)
+            ),
+            0,
+        )
