@@ -8,6 +8,7 @@ A table is between `<!-- generated: NAME -->` and `<!-- end -->`. A session is a
 its lines `$ command` are run in an empty folder, and the lines below each are replaced by what a
 terminal of 80 columns shows. `<!-- keep: REGEX -->` above the block shortens a training to the
 lines that begin with the expression, and the indented lines below them; `...` replaces the others.
+While a command that names the address of a server runs, `charlm serve --run tales` is there.
 The corpora are taken from CHARLM_DATA; a session that names one which is not there stays as it is.
 """
 
@@ -16,10 +17,12 @@ import os
 import pty
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from charlm.config.cells import CELLS
@@ -35,6 +38,10 @@ SESSION = re.compile(
 )
 CORPORA = {"shakespeare.txt": "tinyshakespeare/input.txt", "names.txt": "names/names.txt"}
 """Files that sessions name, and their places below CHARLM_DATA."""
+COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.+)$", re.MULTILINE)
+"""A command of a session, which may have several lines."""
+ADDRESS = "http://127.0.0.1:8765"
+"""Where the guide reaches the server."""
 
 
 def rows(head: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
@@ -79,7 +86,7 @@ def with_sessions(text: str, training: bool) -> str:
     """Return a page with its sessions run again; those that train only on request."""
 
     def run(found: re.Match[str]) -> str:
-        commands = re.findall(r"^\$ (.+)$", found["lines"], re.MULTILINE)
+        commands = COMMAND.findall(found["lines"])
         if not training and any(command.startswith("charlm train") for command in commands):
             return found[0]
         missing = [name for name in CORPORA if name in found["lines"] and not corpus(name).exists()]
@@ -116,7 +123,20 @@ def session(commands: Iterable[str]) -> str:
         for name in CORPORA:
             if corpus(name).exists():
                 shutil.copy(corpus(name), Path(folder) / name)
-        return "".join(f"$ {command}\n{terminal_output(command, folder)}" for command in commands)
+        with served() if any(ADDRESS in command for command in commands) else nullcontext():
+            return "".join(f"$ {line}\n{terminal_output(line, folder)}" for line in commands)
+
+
+@contextmanager
+def served(port: int = 8765) -> Iterator[str]:
+    """Serve the built-in model, and give the address; port 0 is a free one."""
+    command = [sys.executable, "-m", "charlm", "-q", "serve", "--run", "tales", f"--port={port}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        try:
+            yield server.stdout.readline().strip().rstrip("/")
+        finally:
+            server.terminate()
 
 
 def terminal_output(command: str, folder: str) -> str:
@@ -126,14 +146,19 @@ def terminal_output(command: str, folder: str) -> str:
     script = f'charlm() {{ "{sys.executable}" -m charlm "$@"; }}; {command}'
     master, slave = pty.openpty()
     with subprocess.Popen(
-        ["bash", "-c", script], cwd=folder, env=environment, stdin=slave, stdout=slave, stderr=slave
-    ) as process:
+        ["bash", "-c", script],
+        cwd=folder, env=environment, stdin=slave, stdout=slave, stderr=slave,
+        start_new_session=True,
+    ) as process:  # fmt: skip
         os.close(slave)
         written = b""
         while piece := read(master):
             written += piece
+            if command.startswith("charlm serve") and ADDRESS.encode() in written:
+                os.killpg(process.pid, signal.SIGTERM)  # it answers; it would never end
+                break
     os.close(master)
-    if process.returncode:
+    if process.returncode not in (0, -signal.SIGTERM):
         raise SystemExit(f"{command}: exit {process.returncode}\n{written.decode()}")
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.decode()).replace("\r\n", "\n")
     lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.split("\n")]

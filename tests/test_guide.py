@@ -19,6 +19,7 @@ import write_guide
 from charlm import benchmark
 from charlm.cli import app
 from charlm.cli import guide as pages
+from charlm.server.run import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {path.stem: path for path in write_guide.PAGES}
@@ -78,14 +79,28 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "FOLDER" / "ptb").mkdir(parents=True)
     for part in ("train", "valid", "test"):
         (tmp_path / "FOLDER" / "ptb" / f"ptb.{part}.txt").write_text(text)
+    (tmp_path / "key.txt").write_text("0123456789abcdef" * 4)
+    (tmp_path / "key.txt").chmod(0o600)
     for block in code("settings", "toml"):
         (tmp_path / "settings.toml").write_text(block, encoding="utf-8")
     for name in ("CHARLM_CHECKPOINTS", "CHARLM_RUN", "CHARLM_DATA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(benchmark, "MIN_ROUNDS", 1)
     monkeypatch.setattr(benchmark, "_process", lambda arguments: lambda: None)
+    monkeypatch.setattr(Server, "startup", started_and_stopped(Server.startup))
+    monkeypatch.setattr("webbrowser.open", lambda url: True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def started_and_stopped(startup: Any) -> Any:
+    """Return the start of a server that stops it as soon as it answers."""
+
+    async def start(server: Server, *arguments: Any) -> None:
+        await startup(server, *arguments)
+        server.should_exit = True
+
+    return start
 
 
 def shortened(arguments: list[str]) -> list[str]:
@@ -103,6 +118,7 @@ def shortened(arguments: list[str]) -> list[str]:
         "search": ["--minutes", "0.02", "--trial-minutes", "0.005"],
         "reproduce": ["--budget", "0.001"] if "--budget" in arguments else [],
         "gradients": ["corpus.txt", "--lags", "9"],
+        "serve": ["--port", "0"],
         "bench": ["--seconds", "0.01", "--hidden", "8"],
     }
     if verb == "gradients" and "--compare" in arguments:
@@ -136,6 +152,8 @@ def test_every_command_runs(page: str, call: Call, folder: Path) -> None:
 @every_page
 def test_every_python_block_runs(page: str, folder: Path) -> None:
     for block in code(page, "python"):
+        if write_guide.ADDRESS in block:  # tests/server/test_guide_examples.py runs it
+            continue
         with contextlib.redirect_stdout(io.StringIO()) as out:
             exec(compile(block, page, "exec"), {})
         assert out.getvalue()
@@ -160,7 +178,9 @@ def test_every_flag_exists(page: str) -> None:
     every = [*tree.commands.values(), *(one for group in groups for one in group.commands.values())]
     options = [option for command in every for option in command.params]
     known = {flag for option in options for flag in (*option.opts, *option.secondary_opts)}
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", TEXTS[page])) <= known | {"--help"}
+    text = re.sub(r"^```(sh|dockerfile)\n.*?^```", "", TEXTS[page], flags=re.MULTILINE | re.DOTALL)
+    flags = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text))
+    assert flags <= known | {"--help"}
 
 
 @every_page
