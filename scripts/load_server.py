@@ -64,9 +64,9 @@ class Limits:
     requests: float = float("inf")
 
 
-async def answers_alone(server: Server, jobs: list[Job]) -> dict[bytes, Any]:
+async def answers_alone(port: int, jobs: list[Job]) -> dict[bytes, Any]:
     """Return the answers to compare with: each asked when there is no other request, as a whole."""
-    connection, found = Connection(server.port), {}
+    connection, found = Connection(port), {}
     for job in jobs:
         if job.key and job.key not in found:
             reply = await connection.send(job.whole())
@@ -75,29 +75,30 @@ async def answers_alone(server: Server, jobs: list[Job]) -> dict[bytes, Any]:
     return found
 
 
-async def drive(server: Server, tally: Tally, limits: Limits) -> None:
-    """Keep all clients busy until a limit is reached; note the memory at intervals."""
+async def drive(port: int, tally: Tally, limits: Limits, server: Server | None = None) -> None:
+    """Keep all clients busy until a limit is reached; note the memory of a server at intervals."""
     end = time.monotonic() + limits.seconds
 
     async def client(number: int) -> None:
-        draws, connection = random.Random(number), Connection(server.port)
+        draws, connection = random.Random(number), Connection(port)
         while time.monotonic() < end and tally.requests < limits.requests:
             job = limits.pick(draws)
             try:
                 tally.add(job, await connection.send(job), limits.alone)
-            except (OSError, EOFError, TimeoutError) as error:
+            except (OSError, EOFError) as error:
                 tally.wrong[f"{job.kind}: {type(error).__name__}: {error}"] += 1
                 connection.close()
         connection.close()
 
-    async def watch() -> None:
+    async def watch(server: Server) -> None:
         while True:
             tally.memory.append(server.memory())
             await asyncio.sleep(0.5)
 
-    watching = asyncio.create_task(watch())
+    watching = asyncio.create_task(watch(server)) if server else None
     await asyncio.gather(*(client(number) for number in range(limits.clients)))
-    watching.cancel()
+    if watching:
+        watching.cancel()
 
 
 def draws_of(*kinds: Kind) -> tuple[list[Job], Callable[[random.Random], Job]]:
@@ -132,10 +133,10 @@ async def load(options: argparse.Namespace) -> bool:
     good = True
     for clients in options.clients:
         with Server(*options.serve) as server:
-            alone = await answers_alone(server, jobs)
+            alone = await answers_alone(server.port, jobs)
             files, used, begun = server.files(), server.cpu(), time.monotonic()
             tally = Tally()
-            await drive(server, tally, Limits(clients, pick, alone, options.seconds))
+            await drive(server.port, tally, Limits(clients, pick, alone, options.seconds), server)
             seconds, cpu = time.monotonic() - begun, server.cpu() - used
             health = await settle(server)
             left = server.files() - files
@@ -184,12 +185,12 @@ async def cost(options: argparse.Namespace) -> bool:
     ):
         for kind in COSTS:
             jobs, pick = draws_of(kind)
-            alone = await answers_alone(one, jobs)
+            alone = await answers_alone(one.port, jobs)
             tallies, cpus = (Tally(), Tally()), [0.0, 0.0]
             for _ in range(3):
                 for at, server in enumerate((one, many)):
                     used = server.cpu()
-                    await drive(server, tallies[at], Limits(clients, pick, alone, turn))
+                    await drive(server.port, tallies[at], Limits(clients, pick, alone, turn))
                     cpus[at] += server.cpu() - used
             each = [1000 * used / tally.requests for used, tally in zip(cpus, tallies, strict=True)]
             waits = [1000 * statistics.median(tally.seconds[kind.name]) for tally in tallies]
@@ -207,13 +208,14 @@ async def soak(options: argparse.Namespace) -> bool:
     """Send many short requests; compare memory, files and latencies early and late."""
     jobs, pick = draws_of(*MIX)
     with Server(*options.serve) as server:
-        alone = await answers_alone(server, jobs)
+        alone = await answers_alone(server.port, jobs)
         files, begun, used = server.files(), time.monotonic(), server.cpu()
         tenths = []
         for tenth in range(10):
             tally = Tally()
             goal = options.requests // 10
-            await drive(server, tally, Limits(options.clients[0], pick, alone, requests=goal))
+            limits = Limits(options.clients[0], pick, alone, requests=goal)
+            await drive(server.port, tally, limits, server)
             tenths.append(tally)
             if tally.wrong:
                 break

@@ -1,4 +1,5 @@
-"""Inject thousands of faults: kills, failing disks, damaged files, hostile texts, long runs.
+"""Inject thousands of faults: kills, failing disks, damaged files, hostile texts, long runs,
+slow and hostile clients of a server.
 
     scripts/torture [--quick] [--only NAME ...] [--json FILE]
 
@@ -29,6 +30,7 @@ from charlm.text.dataset import load_dataset
 from charlm.training import trainer as trainer_module
 from torture_bench import QUICK, Amounts, Bench, Row, harness
 from torture_inputs import damaged_runs, hostile_settings, hostile_texts, large_texts
+from torture_server import server_faults
 from torture_writes import (
     bit_flips,
     disk_errors,
@@ -124,6 +126,7 @@ TORTURES: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "calls": system_calls, "full": full_disk, "flips": bit_flips,
     "runs": damaged_runs, "texts": hostile_texts, "settings": hostile_settings,
     "reads": reads_while_saving, "cache": cache_builders, "long": long_run, "large": large_texts,
+    "server": server_faults,
 }  # fmt: skip
 
 

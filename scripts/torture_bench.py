@@ -33,9 +33,10 @@ class Amounts:
     builders: int = 100
     steps: int = 100_000
     gigabytes: float = 1.0
+    server_stops: int = 10
 
 
-QUICK = Amounts(20, 100, 300, 500, 1000, 50, 5, 2000, 0.05)
+QUICK = Amounts(20, 100, 300, 500, 1000, 50, 5, 2000, 0.05, 2)
 
 
 class Bench:
