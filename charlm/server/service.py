@@ -2,18 +2,25 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 
 from charlm.api.model import Model
 from charlm.errors import UsageError
+from charlm.inference.rows import Rows
 from charlm.server.errors import Refused
+from charlm.server.prompts import token_names
 
 
 @dataclass(frozen=True)
 class Served:
-    """A model with what a server needs beside it."""
+    """A model with what a server needs beside it.
+
+    Only `rows` may use the backend of the model: it has a thread of its own.
+    """
 
     model: Model
+    rows: Rows
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
@@ -21,18 +28,26 @@ class Served:
         """Name by which a request chooses the model."""
         return self.model.path.name
 
+    @cached_property
+    def names(self) -> list[str]:
+        """Distinct names of the tokens, by id."""
+        return token_names(self.model.vocabulary)
+
 
 class Service:
     """Models by name; the first is the one that a request gets if it names none."""
 
-    def __init__(self, models: Sequence[Model]) -> None:
-        served = [Served(model) for model in models]
-        self.models = {each.name: each for each in served}
-        if len(self.models) < len(served):
-            names = ", ".join(each.name for each in served)
+    def __init__(self, models: Sequence[Model], rows: int = 64) -> None:
+        names = [model.path.name for model in models]
+        if len(set(names)) < len(names):
             raise UsageError(
-                f"two runs have one name ({names}); expected a name for each. Rename one"
+                f"two runs have one name ({', '.join(names)}); expected a name for each. Rename one"
             )
+        served = [
+            Served(model, Rows(model.run.backend, model.vocabulary, model.run.boundaries, rows))
+            for model in models
+        ]
+        self.models = {each.name: each for each in served}
         self.default = served[0]
         self.stopping = False
 
@@ -51,9 +66,12 @@ class Service:
         return self.models[name]
 
     def counts(self) -> dict[str, int]:
-        """Return the figures of GET /health."""
-        return dict.fromkeys(("waiting", "rows", "requests", "refused", "tokens"), 0)
+        """Return the figures of GET /health, for all models together."""
+        counts = [asdict(served.rows.counts) for served in self.models.values()]
+        return {name: sum(each[name] for each in counts) for name in counts[0]}
 
-    def stop(self) -> None:
-        """Refuse new work."""
+    def stop(self, grace: float = 0.0) -> None:
+        """Refuse new work, and end what is sampled after `grace` seconds."""
         self.stopping = True
+        for served in self.models.values():
+            served.rows.stop(grace)

@@ -1,0 +1,213 @@
+"""Answers of /v1/completions: events of the scheduler in the forms of OpenAI's API.
+
+Log-probabilities are of the model itself, before temperature and other rules. A chosen token and
+its alternatives have one number in both places, so that programs may compare them.
+"""
+
+import json
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from charlm.inference.rows import Event, NewText, PromptFigures, TokenFigures
+from charlm.server.requests import Completion
+
+MIN_LOGPROB = -9999.0
+"""Log-probability of what is impossible; JSON has no infinity (vLLM's number)."""
+Json = dict[str, Any]
+
+
+@dataclass
+class Choice:
+    """One sample of an answer, as far as it is known."""
+
+    texts: list[str] = field(default_factory=list)
+    figures: list[TokenFigures] = field(default_factory=list)
+    count: int = 0
+    reason: str | None = None
+    stop_text: str | None = None
+
+    def add(self, event: NewText) -> None:
+        """Add new text."""
+        self.texts.append(event.text)
+        self.figures += event.tokens
+        self.count += event.count
+        self.reason, self.stop_text = event.reason, event.stop_text
+
+    @property
+    def shown(self) -> list[TokenFigures]:
+        """Figures of the tokens of the text, without the EOS that ended it."""
+        ended = self.reason == "stop" and self.stop_text is None
+        return self.figures[:-1] if ended else self.figures
+
+    @property
+    def mean_logprob(self) -> float:
+        """Mean log-probability of the tokens, the EOS included; without tokens it comes last."""
+        values = [logprob(each.nats) for each in self.figures]
+        return sum(values) / len(values) if values else MIN_LOGPROB
+
+
+def logprob(nats: float | None) -> float:
+    """Return the log-probability of a token with these nats."""
+    return max(0.0 - nats, MIN_LOGPROB) if nats is not None else 0.0
+
+
+class Answer:
+    """Answer to a request for completions, whole or as the chunks of a stream.
+
+    `names` are the names of tokens by id. `prompt_texts` are the texts of the prompts, of which the
+    offsets of an echo count the characters.
+    """
+
+    def __init__(
+        self, request: Completion, model: str, names: Sequence[str], prompt_texts: Sequence[str]
+    ) -> None:
+        self.request, self.names, self.prompt_texts = request, names, prompt_texts
+        self.head: Json = {
+            "id": f"cmpl-{secrets.token_hex(12)}",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": model,
+        }
+        self.prompts: dict[int, list[TokenFigures]] = {}
+        self.choices = [Choice() for _ in range(len(request.prompts) * request.work.samples)]
+        self.begun: set[int] = set()
+
+    @property
+    def usage(self) -> Json:
+        """Numbers of tokens; those of discarded samples count, and EOS."""
+        prompt, sampled = self.request.prompt_tokens, sum(each.count for each in self.choices)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": sampled,
+            "total_tokens": prompt + sampled,
+        }
+
+    # ------------------------------------------------------------------ whole
+
+    def add(self, events: Iterable[Event]) -> None:
+        """Add events of the scheduler."""
+        for event in events:
+            if isinstance(event, PromptFigures):
+                self.prompts[event.prompt] = event.tokens
+            elif isinstance(event, NewText):
+                self.choices[event.row].add(event)
+
+    @property
+    def size(self) -> int:
+        """Number of figures that were added."""
+        lists = [*self.prompts.values(), *(each.figures for each in self.choices)]
+        return sum(map(len, lists)) * (1 + (self.request.work.top or 0))
+
+    def whole(self) -> Json:
+        """Return the whole answer, when all events were added."""
+        chosen: list[Json] = []
+        for prompt in range(len(self.request.prompts)):
+            first = prompt * self.request.work.samples
+            own = self.choices[first : first + self.request.work.samples]
+            if len(own) > self.request.n:
+                own = sorted(own, key=lambda each: each.mean_logprob, reverse=True)
+            for choice in own[: self.request.n]:
+                index = len(chosen)
+                chosen.append(self._choice(index, prompt, choice, begins=True, ends=True))
+        return {**self.head, "choices": chosen, "usage": self.usage}
+
+    # ------------------------------------------------------------------ streamed
+
+    def chunks(self, events: Iterable[Event]) -> Iterator[Json]:
+        """Yield the chunks of a stream for events that arrived together, one for each sample."""
+        new: dict[int, Choice] = {}
+        for event in events:
+            if isinstance(event, PromptFigures):
+                self.prompts[event.prompt] = event.tokens
+            elif isinstance(event, NewText):
+                new.setdefault(event.row, Choice()).add(event)
+        for row, choice in new.items():
+            known = self.choices[row]
+            known.count += choice.count
+            known.reason = choice.reason
+            yield self._chunk(row, choice)
+
+    def last_chunks(self) -> Iterator[Json]:
+        """Yield the chunks at the end: samples of no tokens, and the usage if it was asked for."""
+        for row, choice in enumerate(self.choices):
+            if choice.reason is None:
+                yield self._chunk(row, Choice(reason="length"))
+        if self.request.include_usage:
+            yield {**self.head, "choices": [], "usage": self.usage}
+
+    def _chunk(self, row: int, choice: Choice) -> Json:
+        prompt, begins = row // self.request.n, row not in self.begun
+        self.begun.add(row)
+        part = self._choice(row, prompt, choice, begins=begins)
+        usage = {"usage": None} if self.request.include_usage else {}
+        return {**self.head, "choices": [part], **usage}
+
+    # ------------------------------------------------------------------ choices
+
+    def _choice(
+        self, index: int, prompt: int, choice: Choice, *, begins: bool, ends: bool = False
+    ) -> Json:
+        """Return a choice, or the part of it that is new; the prompt is in the one that begins."""
+        request = self.request
+        echoed = request.echo and begins
+        text = "".join(choice.texts)
+        result: Json = {
+            "index": index,
+            "text": self.prompt_texts[prompt] + text if echoed else text,
+            "logprobs": None,
+            "finish_reason": choice.reason or ("length" if ends else None),
+            "stop_reason": choice.stop_text,
+        }
+        if request.logprobs is not None:
+            offset = len(self.prompt_texts[prompt]) if request.echo else 0
+            block = self._prompt_block(prompt) if echoed else self._block((), 0)
+            for name, values in self._block(choice.shown, offset).items():
+                block[name] += values
+            result["logprobs"] = block
+            if echoed:
+                nats = [each.nats for each in self.prompts[prompt]]
+                result["prompt_log_probability"] = sum(map(logprob, nats))
+        if request.token_ids:
+            result["token_ids"] = [each.id for each in choice.figures]
+            if begins:
+                result["prompt_token_ids"] = request.prompts[prompt].ids.tolist()
+        return result
+
+    def _prompt_block(self, prompt: int) -> Json:
+        """Return the log-probabilities of a prompt; its first token has none, as everywhere."""
+        block = self._block(self.prompts[prompt][self.request.prompts[prompt].added :], 0)
+        for name in ("token_logprobs", "top_logprobs", "top_token_ids"):
+            if block.get(name):
+                block[name][0] = None
+        return block
+
+    def _block(self, figures: Sequence[TokenFigures], offset: int) -> Json:
+        """Return the lists of `logprobs` for tokens of a text that begins at `offset`."""
+        names = self.names
+        block: Json = {
+            "tokens": [names[each.id] for each in figures],
+            "token_logprobs": [logprob(each.nats) for each in figures],
+            "top_logprobs": [
+                {names[index]: logprob(nats) for index, nats in each.alternatives}
+                for each in figures
+            ],
+            "text_offset": [offset + each.offset for each in figures],
+        }
+        if self.request.token_ids:
+            block["top_token_ids"] = [
+                [index for index, _ in each.alternatives] for each in figures
+            ]
+        return block
+
+
+def json_text(content: Json) -> str:
+    """Return JSON, with text as it is."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def event_text(content: Json) -> str:
+    """Return a server-sent event; JSON holds no line end that could cut it."""
+    return f"data: {json_text(content)}\n\n"

@@ -1,0 +1,133 @@
+"""POST /v1/completions: samples after prompts, and the log-probabilities of both."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from charlm.errors import UsageError
+from charlm.inference.rows import QueueFull, Stopping, prompt_text
+from charlm.server.answers import Answer, event_text, json_text
+from charlm.server.bodies import read_json
+from charlm.server.channel import Channel, ClientGone
+from charlm.server.errors import Refused
+from charlm.server.requests import Completion, read_completion, read_fields
+from charlm.server.service import Served, Service
+
+LONG = 50_000
+"""Characters of prompts, or numbers of an answer, from which a thread of its own handles them."""
+Value = TypeVar("Value")
+
+
+async def completions(request: Request) -> Response:
+    """Answer a request for completions, as a whole or as a stream of server-sent events."""
+    service: Service = request.app.state.service
+    values = read_fields(await read_json(request))
+    served = service.find(values["model"])
+    is_long = sum(map(len, values["prompt"])) > LONG
+    completion, answer = await _run(lambda: _begin(values, served), is_long)
+    channel = Channel(served.rows, completion.work, request.receive)
+    try:
+        if not completion.stream:
+            return await _whole(channel, answer)
+        events = _events(channel, answer)
+        return EventStream(await anext(events), events)
+    except ClientGone:
+        return Response(status_code=499)
+
+
+async def _run(function: Callable[[], Value], in_thread: bool) -> Value:
+    return await asyncio.to_thread(function) if in_thread else function()
+
+
+def _begin(values: dict[str, Any], served: Served) -> tuple[Completion, Answer]:
+    """Return the request with these values, and its answer, which is still empty."""
+    vocabulary, boundaries = served.model.vocabulary, served.model.run.boundaries
+    completion = read_completion(values, vocabulary, boundaries)
+    texts = [""] * len(completion.prompts)
+    if completion.echo:
+        texts = [prompt_text(vocabulary, boundaries, each.ids) for each in completion.prompts]
+    return completion, Answer(completion, served.name, served.names, texts)
+
+
+async def _whole(channel: Channel, answer: Answer) -> Response:
+    """Return the whole answer. Raises Refused."""
+    try:
+        async with channel:
+            is_last = False
+            while not is_last:
+                events, is_last = await channel.take()
+                answer.add(events)
+    except (QueueFull, Stopping, UsageError) as error:
+        raise _refusal(error) from error
+    content = await _run(lambda: json_text(answer.whole()), answer.size > LONG)
+    return Response(content, media_type="application/json")
+
+
+async def _events(channel: Channel, answer: Answer) -> AsyncGenerator[str, None]:
+    """Yield the events of a stream; those that arrive together are one text.
+
+    Raises Refused before the first event; a later error is an event, the last one.
+    """
+    has_begun = False
+    try:
+        async with channel:
+            is_last = False
+            while not is_last:
+                events, is_last = await channel.take()
+                chunks = [*answer.chunks(events), *(answer.last_chunks() if is_last else ())]
+                text = "".join(map(event_text, chunks)) + ("data: [DONE]\n\n" if is_last else "")
+                if text:
+                    yield text
+                    has_begun = True
+    except ClientGone:
+        raise
+    except Exception as error:
+        if not has_begun:
+            raise _refusal(error) from error
+        yield event_text(_refusal(error).content)
+
+
+def _refusal(error: Exception) -> Refused:
+    """Return the answer to work that the rows refused or that failed."""
+    if isinstance(error, QueueFull):
+        return Refused(503, str(error), code="queue_full", headers={"Retry-After": "1"})
+    if isinstance(error, Stopping):
+        return Refused(503, str(error), code="stopping", headers={"Retry-After": "1"})
+    if isinstance(error, UsageError):
+        return Refused(400, str(error))
+    logging.getLogger(__name__).error("an error in the server", exc_info=error)
+    return Refused(500, "an error in the server; this is a bug in charlm. Its log has the details")
+
+
+class EventStream(Response):
+    """Answer that is sent event by event, as they arrive."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, first: str, events: AsyncGenerator[str, None]) -> None:
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self.first, self.events = first, events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events; stop at once when the client has gone."""
+        try:
+            start = {"status": self.status_code, "headers": self.raw_headers}
+            await send({"type": "http.response.start", **start})
+            await send(_body(self.first, more=True))
+            async for text in self.events:
+                await send(_body(text, more=True))
+            await send(_body("", more=False))
+        except ClientGone:
+            pass
+        finally:
+            await self.events.aclose()
+
+
+def _body(text: str, *, more: bool) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": text.encode(), "more_body": more}
