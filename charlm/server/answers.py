@@ -17,6 +17,8 @@ from charlm.server.requests import Completion
 MIN_LOGPROB = -9999.0
 """Log-probability of what is impossible; JSON has no infinity (vLLM's number)."""
 Json = dict[str, Any]
+Echo = tuple[str, list[int]]
+"""Text of a prompt, and the characters before each of its tokens."""
 
 
 @dataclass
@@ -37,14 +39,8 @@ class Choice:
         self.reason, self.stop_text = event.reason, event.stop_text
 
     @property
-    def shown(self) -> list[TokenFigures]:
-        """Figures of the tokens of the text, without the EOS that ended it."""
-        ended = self.reason == "stop" and self.stop_text is None
-        return self.figures[:-1] if ended else self.figures
-
-    @property
     def mean_logprob(self) -> float:
-        """Mean log-probability of the tokens, the EOS included; without tokens it comes last."""
+        """Mean log-probability of the tokens, an EOS included; without tokens it comes last."""
         values = [logprob(each.nats) for each in self.figures]
         return sum(values) / len(values) if values else MIN_LOGPROB
 
@@ -57,14 +53,14 @@ def logprob(nats: float | None) -> float:
 class Answer:
     """Answer to a request for completions, whole or as the chunks of a stream.
 
-    `names` are the names of tokens by id. `prompt_texts` are the texts of the prompts, of which the
-    offsets of an echo count the characters.
+    `names` are the names of tokens by id. `echoes` has the text of each prompt and the offsets of
+    its tokens, if the request asks for an echo.
     """
 
     def __init__(
-        self, request: Completion, model: str, names: Sequence[str], prompt_texts: Sequence[str]
+        self, request: Completion, model: str, names: Sequence[str], echoes: Sequence[Echo] = ()
     ) -> None:
-        self.request, self.names, self.prompt_texts = request, names, prompt_texts
+        self.request, self.names, self.echoes = request, names, echoes
         self.head: Json = {
             "id": f"cmpl-{secrets.token_hex(12)}",
             "object": "text_completion",
@@ -153,23 +149,23 @@ class Answer:
         """Return a choice, or the part of it that is new; the prompt is in the one that begins."""
         request = self.request
         echoed = request.echo and begins
-        text = "".join(choice.texts)
+        prompt_text = self.echoes[prompt][0] if request.echo else ""
         result: Json = {
             "index": index,
-            "text": self.prompt_texts[prompt] + text if echoed else text,
+            "text": (prompt_text if echoed else "") + "".join(choice.texts),
             "logprobs": None,
             "finish_reason": choice.reason or ("length" if ends else None),
             "stop_reason": choice.stop_text,
         }
         if request.logprobs is not None:
-            offset = len(self.prompt_texts[prompt]) if request.echo else 0
-            block = self._prompt_block(prompt) if echoed else self._block((), 0)
-            for name, values in self._block(choice.shown, offset).items():
-                block[name] += values
+            offsets = [len(prompt_text) + each.offset for each in choice.figures]
+            block = self._block(choice.figures, offsets)
             result["logprobs"] = block
             if echoed:
-                nats = [each.nats for each in self.prompts[prompt]]
-                result["prompt_log_probability"] = sum(map(logprob, nats))
+                before = self._prompt_block(prompt)
+                result["logprobs"] = {name: before[name] + block[name] for name in block}
+                values = [logprob(each.nats) for each in self.prompts[prompt]]
+                result["prompt_log_probability"] = sum(values)
         if request.token_ids:
             result["token_ids"] = [each.id for each in choice.figures]
             if begins:
@@ -178,14 +174,15 @@ class Answer:
 
     def _prompt_block(self, prompt: int) -> Json:
         """Return the log-probabilities of a prompt; its first token has none, as everywhere."""
-        block = self._block(self.prompts[prompt][self.request.prompts[prompt].added :], 0)
+        figures = self.prompts[prompt][self.request.prompts[prompt].added :]
+        block = self._block(figures, self.echoes[prompt][1])
         for name in ("token_logprobs", "top_logprobs", "top_token_ids"):
             if block.get(name):
                 block[name][0] = None
         return block
 
-    def _block(self, figures: Sequence[TokenFigures], offset: int) -> Json:
-        """Return the lists of `logprobs` for tokens of a text that begins at `offset`."""
+    def _block(self, figures: Sequence[TokenFigures], offsets: list[int]) -> Json:
+        """Return the lists of `logprobs` for tokens at these offsets."""
         names = self.names
         block: Json = {
             "tokens": [names[each.id] for each in figures],
@@ -194,12 +191,10 @@ class Answer:
                 {names[index]: logprob(nats) for index, nats in each.alternatives}
                 for each in figures
             ],
-            "text_offset": [offset + each.offset for each in figures],
+            "text_offset": offsets,
         }
         if self.request.token_ids:
-            block["top_token_ids"] = [
-                [index for index, _ in each.alternatives] for each in figures
-            ]
+            block["top_token_ids"] = [[index for index, _ in each.alternatives] for each in figures]
         return block
 
 

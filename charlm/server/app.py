@@ -11,6 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from charlm.server import models, tokenizer_routes
+from charlm.server.completions import completions
 from charlm.server.errors import Refused
 from charlm.server.limits import Limits
 from charlm.server.page import page
@@ -24,7 +26,18 @@ async def health(request: Request) -> Response:
     return JSONResponse({"status": status, **service.counts()})
 
 
-ROUTES = (Route("/health", health, methods=["GET"]),)
+ROUTES = (
+    Route("/health", health, methods=["GET"]),
+    Route("/metrics", models.metrics, methods=["GET"]),
+    Route("/v1/completions", completions, methods=["POST"]),
+    Route("/v1/models", models.models, methods=["GET"]),
+    Route("/v1/models/{name:path}", models.model, methods=["GET"]),
+    Route("/v1/chat/completions", models.no_chat, methods=["GET", "POST"]),
+    Route("/v1/embeddings", models.no_chat, methods=["GET", "POST"]),
+    Route("/tokenize", tokenizer_routes.tokenize, methods=["POST"]),
+    Route("/detokenize", tokenizer_routes.detokenize, methods=["POST"]),
+    Route("/tokenizer_info", tokenizer_routes.tokenizer_info, methods=["GET"]),
+)
 """Routes of the API; all but those of OPEN_PATHS need the key."""
 PAGE_ROUTES = tuple(Route(path, page, methods=["GET"]) for path in ("/", "/page.css", "/page.js"))
 """Routes of the page."""

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from charlm.errors import UsageError
-from charlm.inference.rows import QueueFull, Stopping, prompt_text
+from charlm.inference.rows import QueueFull, Stopping
 from charlm.server.answers import Answer, event_text, json_text
 from charlm.server.bodies import read_json
 from charlm.server.channel import Channel, ClientGone
@@ -48,10 +48,9 @@ def _begin(values: dict[str, Any], served: Served) -> tuple[Completion, Answer]:
     """Return the request with these values, and its answer, which is still empty."""
     vocabulary, boundaries = served.model.vocabulary, served.model.run.boundaries
     completion = read_completion(values, vocabulary, boundaries)
-    texts = [""] * len(completion.prompts)
-    if completion.echo:
-        texts = [prompt_text(vocabulary, boundaries, each.ids) for each in completion.prompts]
-    return completion, Answer(completion, served.name, served.names, texts)
+    echoed = completion.prompts if completion.echo else ()
+    echoes = [prompt.echo(vocabulary, boundaries) for prompt in echoed]
+    return completion, Answer(completion, served.name, served.names, echoes)
 
 
 async def _whole(channel: Channel, answer: Answer) -> Response:
@@ -114,7 +113,7 @@ class EventStream(Response):
         del self.headers["content-length"]
         self.first, self.events = first, events
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send the events; stop at once when the client has gone."""
         try:
             start = {"status": self.status_code, "headers": self.raw_headers}

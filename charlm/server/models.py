@@ -22,7 +22,9 @@ METRICS = {
 async def models(request: Request) -> Response:
     """List the models."""
     service: Service = request.app.state.service
-    return JSONResponse({"object": "list", "data": [_entry(each) for each in service.models.values()]})
+    return JSONResponse(
+        {"object": "list", "data": [_entry(each) for each in service.models.values()]}
+    )
 
 
 async def model(request: Request) -> Response:

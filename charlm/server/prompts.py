@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -29,6 +28,12 @@ class Prompt:
     def tokens(self) -> int:
         """Number of the client's own tokens."""
         return len(self.ids) - self.added
+
+    def echo(self, vocabulary: Vocabulary, boundaries: Boundaries) -> tuple[str, list[int]]:
+        """Return the text of the prompt, and the characters in it before each client's token."""
+        start = int(len(self.ids) > 0 and self.ids[0] == EOS)
+        text, offsets = text_and_offsets(self.ids[start:], vocabulary, boundaries)
+        return text, [0] * (start - self.added) + offsets
 
 
 def encode(text: str, vocabulary: Vocabulary, boundaries: Boundaries, param: str = "prompt") -> Ids:
@@ -78,8 +83,21 @@ def read_prompt(
 
 def token_names(vocabulary: Vocabulary) -> list[str]:
     """Return a distinct name for each token: its text, or `<id 5>` if another one reads alike."""
-    names: dict[str, Any] = {}
+    names: dict[str, None] = {}
     for index in range(len(vocabulary)):
         name = vocabulary.token_text(index)
         names[f"<id {index}>" if name in names else name] = None
     return list(names)
+
+
+def text_and_offsets(
+    ids: Ids, vocabulary: Vocabulary, boundaries: Boundaries
+) -> tuple[str, list[int]]:
+    """Return the text of ids, and the number of characters in it before each token."""
+    decoder, pieces, offsets, length = vocabulary.decoder(), [], [], 0
+    blank_line = boundaries.separator.removeprefix("\n")  # the decoder gives one line end for EOS
+    for index in ids.tolist():
+        offsets.append(length)
+        pieces.append(decoder.feed(index) + (blank_line if index == EOS else ""))
+        length += len(pieces[-1])
+    return "".join(pieces) + decoder.finish(), offsets

@@ -100,9 +100,7 @@ def stops(value: Any) -> tuple[str, ...]:
     if not fits or not all(
         isinstance(each, str) and 0 < len(each) <= MAX_STOP_CHARS for each in given
     ):
-        raise ValueError(
-            f"at most {MAX_STOPS} texts of 1 to {MAX_STOP_CHARS} characters each"
-        )
+        raise ValueError(f"at most {MAX_STOPS} texts of 1 to {MAX_STOP_CHARS} characters each")
     return tuple(given)
 
 
@@ -126,7 +124,12 @@ def stream_options(value: Any) -> bool:
     return flag(value.get("include_usage", False))
 
 
-FIELDS: Mapping[str, tuple[Any, Read]] = {
+REQUIRED = object()
+"""Default of a field that must be given."""
+Fields = Mapping[str, tuple[Any, Read]]
+"""Fields of a body: the default, which null means too, and the reader of other values."""
+
+FIELDS: Fields = {
     "model": (None, text),
     "prompt": ([""], prompts),
     "max_tokens": (16, whole(0, MAX_TOKENS)),
@@ -150,7 +153,7 @@ FIELDS: Mapping[str, tuple[Any, Read]] = {
     "presence_penalty": (None, unused),
     "frequency_penalty": (None, unused),
 }
-"""Fields of a request for completions: the default, also for null, and the reader of others."""
+"""Fields of a request for completions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,20 +175,21 @@ class Completion:
         return sum(prompt.tokens for prompt in self.prompts)
 
 
-def read_fields(body: Mapping[str, Any]) -> dict[str, Any]:
+def read_fields(body: Mapping[str, Any], fields: Fields = FIELDS) -> dict[str, Any]:
     """Return the value of every field. Raises Refused for an unknown field or a wrong value."""
     for name in body:
-        if name not in FIELDS:
+        if name not in fields:
             shown = ascii(name)[1:-1][:80]
-            hint = nearest(shown, FIELDS) or "Leave it out"
+            hint = nearest(shown, fields) or "Leave it out"
             raise Refused(
                 400, f"the body has the field {shown}, which is unknown; {hint}", shown, "unknown"
             )
     values = {}
-    for name, (default, read) in FIELDS.items():
+    for name, (default, read) in fields.items():
         value = body.get(name)
         try:
-            values[name] = default if value is None else read(value)
+            keep = value is None and default is not REQUIRED
+            values[name] = default if keep else read(value)
         except ValueError as error:
             shown = json.dumps(value)
             shown = shown if len(shown) <= 60 else shown[:57] + "..."
@@ -196,7 +200,10 @@ def read_fields(body: Mapping[str, Any]) -> dict[str, Any]:
 def read_completion(
     values: Mapping[str, Any], vocabulary: Vocabulary, boundaries: Boundaries
 ) -> Completion:
-    """Return the request with these values of its fields. Raises Refused for what a model cannot do."""
+    """Return the request with these values of its fields.
+
+    Raises Refused for what a model cannot do, or fields that exclude each other, or a large answer.
+    """
     if isinstance(vocabulary, BackwardVocabulary):
         raise Refused(
             400,
