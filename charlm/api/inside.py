@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from charlm.api.model import Model
 from charlm.api.surprisals import PARTS
 from charlm.errors import check_choice, named
-from charlm.inspect.find_units import UnitMatches
 from charlm.inspect.hidden import checked_signals, usual_signal
 from charlm.inspect.text_view import (
     Inspection,
@@ -17,16 +15,6 @@ from charlm.inspect.text_view import (
     view_text,
 )
 from charlm.listing import Part
-from charlm.report.page.data import (
-    compare_data,
-    find_data,
-    fitting_signals,
-    inside_data,
-    model_data,
-    score_data,
-)
-from charlm.runs.card import model_shape
-from charlm.runs.layout import NETWORK
 
 
 def inspect(
@@ -70,33 +58,6 @@ def _traced(
         (unit, signal): token_values(view, hidden, hidden.unit(unit, signal)).tolist()
         for unit in units
         for signal in chosen
-    }
-
-
-def page_data(
-    model: Model, inspection: Inspection, pattern: str = "", matches: UnitMatches | None = None
-) -> dict[str, Any]:
-    """Return the data of a page about a text, with every unit if the model has some.
-
-    The page opens with the first unit of the inspection, or the best of `matches`, which follow
-    `pattern`.
-    """
-    view = inspection.view
-    inside = None
-    if model.run.kind == NETWORK:
-        hidden = model.hidden(view.text, signals=fitting_signals(model.run, len(view.tokens)))
-        first = next(iter(inspection.units), None)
-        first = first or ((matches[0].name, matches[0].signal) if matches else None)
-        inside = inside_data(view, hidden, first)
-    begins = "compare" if inspection.other else "inside" if inspection.units or matches else "score"
-    return {
-        "schema_version": 1,
-        "view": begins,
-        "model": model_data(model.run, model_shape(model.config["model"])),
-        "score": score_data(view),
-        "inside": inside,
-        "find": find_data(pattern, matches) if matches else None,
-        "compare": compare_data(inspection) if inspection.other else None,
     }
 
 

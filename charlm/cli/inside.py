@@ -147,7 +147,7 @@ def inside(
     if html:
         from charlm.report.page.page import page_html
 
-        _save(html, page_html(api.inside.page_data(model, result, find_units or "", matches)))
+        _save(html, page_html(api.page.page_data(model, result, find_units or "", matches)))
     if svg:
         from charlm.report.inside import heats
         from charlm.report.inside_files import svg_picture

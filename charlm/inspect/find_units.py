@@ -23,7 +23,7 @@ COLUMN = "column"
 """Pattern that means the place in the line."""
 SEARCH_TOKENS = 10_000
 """Number of tokens of the validation text in which units are searched by default."""
-REGEX_SECONDS = 5.0
+REGEX_SECONDS = 2.0
 """Time limit of a regular expression; some take forever on a text that they do not match."""
 FINDER = """
 import json, re, sys
@@ -61,6 +61,9 @@ class UnitMatch(NamedTuple):
 
 class UnitMatches(Listing[UnitMatch]):
     """Units that follow a pattern, the strongest first."""
+
+    fraction: float | None = None
+    """Fraction of the tokens of the text that are in a match; None for the pattern "column"."""
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the name, the signal and the figures of each unit."""
@@ -120,12 +123,14 @@ def find_units(hidden: Hidden, pattern: str, top: int = 10) -> UnitMatches:
     if pattern == COLUMN:
         return UnitMatches(best)
     inside = values[half:] > 0
-    return UnitMatches(
+    matches = UnitMatches(
         match._replace(
             auc=auc(np.sign(match.r) * hidden.unit(match.name, match.signal)[half:], inside)
         )
         for match in best
     )
+    matches.fraction = float(np.mean(values > 0))
+    return matches
 
 
 def _everywhere(part: NDArray[np.float64]) -> str:

@@ -1,6 +1,7 @@
 """Data of the page: the text in a model as JSON, with the signals of its units in few bytes."""
 
 import base64
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from charlm.inspect.hidden import Hidden, layer_sizes, usual_signal
 from charlm.inspect.text_view import Inspection, TextView, token_values
 from charlm.report.heat import blind_guess, surprisal_bounds
 from charlm.report.inside import FULL_DIFFERENCE
+from charlm.runs.layout import NETWORK
 from charlm.runs.run import Run, model_settings
 from charlm.units import finite
 
@@ -43,13 +45,13 @@ def score_data(view: TextView) -> dict[str, Any]:
             for token in view.tokens
         ],
         "totals": {**tally.summary(), "log_probability": finite(-tally.nats), "first": first},
-        "bounds": [round(bound, 4) for bound in surprisal_bounds(view.vocab_size)],
+        "bounds": _bounds(view.vocab_size),
         "blind_guess": blind_guess(view.vocab_size),
     }
 
 
-def model_data(run: Run, shape: str) -> dict[str, Any]:
-    """Return the facts about a model that the head of the page shows."""
+def model_data(run: Run, shape: str, example: str = "") -> dict[str, Any]:
+    """Return the facts about a model that the head of the page shows, and a text to begin with."""
     entries = len(run.vocabulary)
     shape = shape.replace(" x ", " × ")
     return {
@@ -57,8 +59,18 @@ def model_data(run: Run, shape: str) -> dict[str, Any]:
         "facts": f"{shape} · {entries:,} {run.vocabulary.spec.plural} · {run.backend.name}",
         "entries": entries,
         "unit": run.vocabulary.unit,
+        "ends": run.boundaries.has_ends,
+        "inside": run.kind == NETWORK,
+        "bounds": _bounds(entries),
+        "blind_guess": blind_guess(entries),
+        "example": example,
         "made": f"Made by charlm {__version__}. This page loads nothing from anywhere.",
     }
+
+
+def _bounds(entries: int) -> list[float]:
+    """Return the surprisal at which each level of colour begins."""
+    return [round(bound, 4) for bound in surprisal_bounds(entries)]
 
 
 def fitting_signals(run: Run, tokens: int) -> list[str]:
@@ -67,41 +79,58 @@ def fitting_signals(run: Run, tokens: int) -> list[str]:
     The first ones are c and h. Raises UsageError if not even one fits.
     """
     units = sum(layer_sizes(run))
-    signals = sorted(CELLS[model_settings(run.config, run.path).cell].signals, key="chifogrz".index)
     most = MAX_SIGNAL_BYTES // max(units, 1)
     if tokens > most:
         raise UsageError(
             f"the text has {tokens:,} tokens; expected at most {most:,} in a page, since it keeps "
             f"the values of {units:,} units after each of them. Give a part of it"
         )
-    return signals[: most // max(tokens, 1)]
+    return _known_signals(run)[: most // max(tokens, 1)]
 
 
-def inside_data(view: TextView, hidden: Hidden, chosen: tuple[str, str] | None) -> dict[str, Any]:
-    """Return all signals of all units after each token, and the unit to show first.
+def inside_data(
+    run: Run,
+    view: TextView,
+    hidden: Hidden,
+    chosen: tuple[str, str] | None = None,
+    units: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return the signals of `hidden` after each token, and the unit to show first.
 
-    `chosen` is a unit and a signal; the default is the unit of the last layer that varies most.
+    `units` are those to return, by default all. `chosen` is a unit and a signal; the default is the
+    unit of the last layer that varies most. `names` has all signals of the network.
     """
-    names = [
-        f"{layer}:{unit}" for layer, size in enumerate(hidden.sizes, 1) for unit in range(size)
-    ]
-    signals = {name: _units(view, hidden, array) for name, array in hidden.signals.items()}
+    numbers = {
+        f"{layer}:{unit}": unit + sum(hidden.sizes[: layer - 1])
+        for layer, size in enumerate(hidden.sizes, 1)
+        for unit in range(size)
+    }
+    names = list(units or numbers)
+    rows = [numbers[name] for name in names]
+    signals = {name: _units(view, hidden, array)[rows] for name, array in hidden.signals.items()}
     usual = usual_signal(signals)
-    outputs = signals.get("h", signals[usual])[-hidden.sizes[-1] :]  # cells may grow without end
-    spread = np.var(np.nan_to_num(outputs), axis=1) if outputs.size else np.zeros(1)
     if chosen is None or chosen[1] not in signals:
-        best = len(names) - hidden.sizes[-1] + int(spread.argmax())
-        chosen = (chosen[0] if chosen else names[best], usual)
+        outputs = signals.get("h", signals[usual])  # cells may grow without end
+        last = [at for at, row in enumerate(rows) if units or row >= sum(hidden.sizes[:-1])]
+        spread = np.var(np.nan_to_num(outputs[last]), axis=1) if outputs.size else np.zeros(1)
+        best = names[last[int(spread.argmax())]]
+        chosen = (chosen[0] if chosen else best, usual)
     return {
         "units": names,
         "names": [
             {"id": name, "name": f"{SIGNALS[name]} {name}", "gate": SIGNALS[name].endswith("gate")}
-            for name in signals
+            for name in _known_signals(run)
         ],
         "signals": {name: signal_data(values) for name, values in signals.items()},
         "unit": chosen[0],
         "signal": chosen[1],
     }
+
+
+def _known_signals(run: Run) -> list[str]:
+    """Return the signals of a network, c and h first."""
+    signals = CELLS[model_settings(run.config, run.path).cell].signals
+    return sorted(signals, key="chifogrz".index)
 
 
 def _units(view: TextView, hidden: Hidden, array: Array) -> Array:
@@ -111,8 +140,8 @@ def _units(view: TextView, hidden: Hidden, array: Array) -> Array:
 
 
 def find_data(pattern: str, matches: UnitMatches) -> dict[str, Any]:
-    """Return the units that follow a pattern."""
-    return {"pattern": pattern, "units": matches.rows()}
+    """Return the units that follow a pattern, and the fraction of tokens in its matches."""
+    return {"pattern": pattern, "units": matches.rows(), "fraction": matches.fraction}
 
 
 def compare_data(inspection: Inspection) -> dict[str, Any]:
