@@ -1,14 +1,25 @@
 """`charlm serve`: models behind an API for programs, and the page, over HTTP."""
 
-from typing import Annotated
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from charlm import api
 from charlm.cli import options
-from charlm.cli.output import say, write
-from charlm.errors import EnvironmentFailure
+from charlm.cli.output import Verbosity, say, write
+from charlm.errors import EnvironmentFailure, UsageError
 
+if TYPE_CHECKING:
+    from charlm.api.model import Model
+    from charlm.server.run import Address
+    from charlm.server.security import Access
+
+KEY_VARIABLE = "CHARLM_KEY"
+"""Environment variable for the key."""
 Host = Annotated[str, typer.Option("--host", help="Address to listen at.")]
 Port = Annotated[
     int, typer.Option("--port", min=0, max=65535, help="Port to listen at; 0 is any free port.")
@@ -18,19 +29,66 @@ Also = Annotated[
     typer.Option(
         "--also",
         metavar="RUN",
-        help="Serve another run, too; may be repeated. A request chooses it by its name.",
+        help="Serve another run beside; may be repeated. A request chooses it by its name.",
         show_default=False,
     ),
 ]
+Open = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
 Page = Annotated[bool, typer.Option("--page/--no-page", help="Serve the page.")]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--key-file",
+        metavar="FILE",
+        help=f"File with the key that requests must send. (default: {KEY_VARIABLE}, or no key)",
+        show_default=False,
+    ),
+]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Listen beyond this machine without a key.")
+]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host",
+        metavar="NAME",
+        help="Answer to this name of the server, too; may be repeated. (default: localhost only)",
+        show_default=False,
+    ),
+]
+Cors = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cors",
+        metavar="ORIGIN",
+        help="Let pages of this origin, such as http://localhost:3000, read answers; may be "
+        "repeated. (default: only the own page)",
+        show_default=False,
+    ),
+]
+LogFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--log",
+        metavar="FILE",
+        help="Append a line for each request to this file. (default: stderr)",
+        show_default=False,
+    ),
+]
 
 
 def serve(
     host: Host = "127.0.0.1",
     port: Port = 8765,
+    open_: Open = False,
     also: Also = None,
     with_: options.With = None,
+    key_file: KeyFile = None,
+    insecure: Insecure = False,
+    allow_host: AllowHost = None,
+    cors: Cors = None,
     page: Page = True,
+    log: LogFile = None,
     engine: options.Engine = "auto",
     weights: options.Weights = "fp32",
     run: options.Run = None,
@@ -38,27 +96,135 @@ def serve(
 ) -> None:
     """Serve a model over HTTP: the completions API of OpenAI, and a page.
 
-    Writes the URL to stdout when the server answers.
+    When the server answers, it writes its URL to stdout. It needs no key on this machine alone.
 
-    Example:  charlm serve --run tales --port 8765
+    Example:  charlm serve --run tales --open
     """
+    _check_extra()
+    from charlm.server.app import make_app
+    from charlm.server.limits import Limits
+    from charlm.server.log import Log, open_log
+    from charlm.server.run import Address, Server
+    from charlm.server.security import Guard
+    from charlm.server.service import Service
+
+    address = Address(host, port)
+    access = _access(address, _key(key_file), insecure, allow_host or (), cors or ())
+    quiet = log is None and Verbosity.level == 0
+    lines = Log(None if quiet else open_log(log), debug=Verbosity.debug)
+    listener = address.bind()
+    service = Service(_models(run, checkpoints, engine, weights, with_, also or ()))
+    limits = Limits()
+    guard = Guard(make_app(service, limits, with_page=page), service, access, lines)
+
+    def announce(url: str) -> None:
+        """Report the URL, and open it."""
+        say(f"serving {', '.join(service.models)}; {_about(access, address)}; Ctrl-C stops")
+        write(f"{url}\n", flush=True)
+        if open_:
+            threading.Thread(target=_open, args=(url,), daemon=True).start()
+
+    server = Server(guard, listener, limits, announce)
+    server.run()
+    if server.stopped_by is not None:
+        Verbosity.stop_reported = True
+        say("stopped")
+        raise typer.Exit(128 + server.stopped_by)
+
+
+def _check_extra() -> None:
+    """Raise EnvironmentFailure if the packages of the extra are missing."""
     try:
-        from charlm.server.app import make_app
-        from charlm.server.limits import Limits
-        from charlm.server.run import Server, bind
-        from charlm.server.service import Service
+        import charlm.server.run  # noqa: F401
     except ImportError as error:
         raise EnvironmentFailure(
             f"serve needs {error.name}, which is not installed; install it with: "
             "pip install 'charlm[serve]'"
         ) from error
-    listener = bind(host, port)
+
+
+def _models(
+    run: str | None,
+    checkpoints: Path | None,
+    engine: str,
+    weights: str,
+    with_: list[str] | None,
+    also: Sequence[str],
+) -> list["Model"]:
+    """Load the models; the first is the one that a request gets if it names none."""
     models = [options.open_model(run, checkpoints, engine, weights, with_)]
-    models += [
-        api.loading.load(other, engine=engine, weights=weights, checkpoints=checkpoints)
-        for other in also or ()
-    ]
-    limits = Limits()
-    app = make_app(Service(models), limits, with_page=page)
-    say(f"serving {', '.join(model.path.name for model in models)}; Ctrl-C stops")
-    Server(app, listener, limits, lambda url: write(f"{url}\n", flush=True)).run()
+    for other in also:
+        models.append(
+            api.loading.load(other, engine=engine, weights=weights, checkpoints=checkpoints)
+        )
+    return models
+
+
+def _key(path: Path | None) -> str | None:
+    """Return the key of a file, else of the variable, else None.
+
+    Raises UsageError for one that no header can hold.
+    """
+    from charlm.files.safe_read import read_bytes
+
+    if path is not None:
+        source, data = str(path), read_bytes(path, 1 << 16)
+    elif (variable := os.environ.get(KEY_VARIABLE)) is not None:
+        source, data = KEY_VARIABLE, variable.encode(errors="surrogateescape")
+    else:
+        return None
+    key = data.decode("ascii", "replace").strip()
+    if not key or not all("!" <= character <= "~" for character in key):
+        kind = "empty" if not key else "not a word of visible ASCII characters"
+        raise UsageError(
+            f"the key in {source} is {kind}; expected a long random word. Make one with: "
+            'python -c "import secrets; print(secrets.token_urlsafe())"'
+        )
+    return key
+
+
+def _access(
+    address: "Address",
+    key: str | None,
+    insecure: bool,
+    names: Sequence[str],
+    origins: Sequence[str],
+) -> "Access":
+    """Return the rules on who may ask.
+
+    Raises UsageError for an address beyond this machine without a key.
+    """
+    from charlm.server.security import HOST, LOOPBACK, ORIGIN, Access
+
+    if not address.ip.is_loopback and key is None:
+        if not insecure:
+            raise UsageError(
+                f"--host {address.host} can be reached from other machines, and there is no key; "
+                "expected one. Give --key-file FILE, or --insecure to let everyone in"
+            )
+        say("WARNING: everyone who can reach this machine can use the server: it has no key")
+    hosts = [name.lower() for name in names]
+    for flag, pattern, values in (("--allow-host", HOST, hosts), ("--cors", ORIGIN, origins)):
+        for value in values:
+            if not pattern.fullmatch(value):
+                example = "example.org" if flag == "--allow-host" else "http://localhost:3000"
+                raise UsageError(
+                    f"{flag} is {value!r}; expected one such as {example}. Leave out everything "
+                    "else"
+                )
+    own = [] if address.ip.is_unspecified else [address.ip.compressed]
+    own = [f"[{each}]" if ":" in each else each for each in own]
+    return Access(key=key, hosts=tuple(dict.fromkeys([*LOOPBACK, *own, *hosts])), origins=origins)
+
+
+def _about(access: "Access", address: "Address") -> str:
+    where = "for this machine" if address.ip.is_loopback else "for other machines, too"
+    return f"{where}, {'with a key' if access.key else 'without a key'}"
+
+
+def _open(url: str) -> None:
+    """Open the page in a browser."""
+    import webbrowser
+
+    if not webbrowser.open(url):
+        say(f"no browser was found; open {url} in one")

@@ -4,6 +4,7 @@ A named pipe, a device or a file of many gigabytes in place of a small file must
 wait or fill the memory.
 """
 
+import functools
 import json
 import math
 import os
@@ -68,17 +69,17 @@ def parse_json(data: bytes, path: Path) -> Any:
         raise RunError(f"{path} is not valid JSON ({error}); expected a file by charlm") from error
 
 
-def decode_json(data: bytes) -> Any:
-    """Parse JSON in UTF-8. Raises ValueError, also for NaN, numbers out of range and double names.
+def decode_json(data: bytes, digits: int = 20) -> Any:
+    """Parse JSON in UTF-8; whole numbers may have this number of digits.
 
-    JSON that is nested too deeply is refused, too.
+    Raises ValueError, also for NaN, numbers out of range, double names and deep nesting.
     """
     try:
         return json.loads(
             data.decode("utf-8"),
             parse_constant=_no_constant,
             parse_float=_finite,
-            parse_int=_short,
+            parse_int=functools.partial(_short, digits),
             object_pairs_hook=_each_once,
         )
     except RecursionError as error:
@@ -109,8 +110,8 @@ def _finite(text: str) -> float:
     return value
 
 
-def _short(text: str) -> int:
-    if len(text) > 20:
+def _short(digits: int, text: str) -> int:
+    if len(text) > digits:
         raise ValueError(f"{text[:20]}... is out of range")
     return int(text)
 

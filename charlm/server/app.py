@@ -38,11 +38,9 @@ ROUTES = (
     Route("/detokenize", tokenizer_routes.detokenize, methods=["POST"]),
     Route("/tokenizer_info", tokenizer_routes.tokenizer_info, methods=["GET"]),
 )
-"""Routes of the API; all but those of OPEN_PATHS need the key."""
+"""Routes of the API; /health alone needs no key (see `security.OPEN_PATHS`)."""
 PAGE_ROUTES = tuple(Route(path, page, methods=["GET"]) for path in ("/", "/page.css", "/page.js"))
 """Routes of the page."""
-OPEN_PATHS = ("/health", "/", "/page.css", "/page.js")
-"""Paths that need no key."""
 
 
 def make_app(service: Service, limits: Limits, *, with_page: bool = True) -> Starlette:

@@ -1,14 +1,18 @@
 """Bodies of requests: JSON objects of a bounded size, read as strictly as the files of a run."""
 
+import asyncio
 from typing import Any
 
 from starlette.requests import Request
 
 from charlm.files.safe_read import decode_json
 from charlm.server.errors import Refused
+from charlm.server.limits import Limits
 
 MAX_DEPTH = 16
 """Maximum nesting of lists and objects."""
+MAX_DIGITS = 100
+"""Maximum length of a whole number; handlers check their ranges."""
 
 
 async def read_json(request: Request) -> dict[str, Any]:
@@ -46,29 +50,37 @@ def check_type(request: Request) -> None:
 
 
 async def read_body(request: Request) -> bytes:
-    """Return the body. Raises Refused as soon as it is too large."""
-    most = request.app.state.limits.body_bytes
+    """Return the body. Raises Refused as soon as it is too large, or if it comes too slowly."""
+    limits: Limits = request.app.state.limits
     declared = request.headers.get("content-length", "0")
     data = bytearray()
-    if not declared.isdecimal() or int(declared[:20]) <= most:
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > most:
-                break
-        else:
-            return bytes(data)
+    if int(declared[:20]) <= limits.body_bytes:
+        try:
+            async with asyncio.timeout(limits.body_seconds):
+                async for chunk in request.stream():
+                    data += chunk
+                    if len(data) > limits.body_bytes:
+                        break
+                else:
+                    return bytes(data)
+        except TimeoutError as error:
+            raise Refused(
+                408,
+                f"the body is not complete after {limits.body_seconds:g} s; expected all of it. "
+                "Send it at once",
+                headers={"Connection": "close"},
+            ) from error
     raise Refused(
         413,
-        f"the body has more than {most:,} bytes; expected at most that many. Send the prompts in "
-        "several requests",
-        headers={"Connection": "close"},
+        f"the body has more than {limits.body_bytes:,} bytes; expected at most that many. Send the "
+        "prompts in several requests",
     )
 
 
 def parse_body(data: bytes) -> Any:
     """Parse JSON. Raises Refused if it is invalid or nested too deeply."""
     try:
-        content = decode_json(data)
+        content = decode_json(data, MAX_DIGITS)
     except ValueError as error:
         raise Refused(
             400, f"the body is not valid JSON ({error}); expected a JSON object in UTF-8"

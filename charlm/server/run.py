@@ -1,60 +1,166 @@
-"""Start and stop of the server: it binds its port first, and reports when it answers."""
+"""Start and stop of the server: it binds its port first, and reports when it answers.
 
+The first SIGINT or SIGTERM ends it politely: new work is refused (503), work in progress has some
+seconds to end. The second one ends the process at once.
+"""
+
+import asyncio
+import contextlib
+import functools
+import ipaddress
+import logging
+import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import uvicorn
-from starlette.types import ASGIApp
 
 from charlm.errors import EnvironmentFailure
 from charlm.server.limits import Limits
+from charlm.server.log import Log, Problems
+from charlm.server.protocol import BoundedProtocol
+from charlm.server.security import Guard
+
+BACKLOG = 1024
+"""Number of connections that wait while the models are loaded."""
+LATE = 0.5
+"""Seconds beyond the grace time in which streams may report their end."""
+TICK = 0.05
+"""Seconds between two looks at the work in progress."""
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that listens at a host and port; port 0 is any that is free.
+class Address:
+    """Host and port to listen at; port 0 is any free port.
 
-    Raises EnvironmentFailure if the port is in use or the host is not one of this machine.
+    Raises EnvironmentFailure for a host that has no address.
     """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(1024)
-    except OSError as error:
-        raise EnvironmentFailure(
-            f"cannot listen at {host} port {port}: {error.strerror}; expected an address of this "
-            "machine and a free port. Choose others with --host and --port (0: any free port)"
-        ) from error
-    return listener
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host, self.port = host, port
+        with self._failing():
+            self._found = min(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        self.ip = ipaddress.ip_address(str(self._found[4][0]).partition("%")[0])
+
+    def bind(self) -> socket.socket:
+        """Return a socket that listens. Raises EnvironmentFailure if the port is in use."""
+        family, kind, protocol, _, address = self._found
+        with self._failing():
+            listener = socket.socket(family, kind, protocol)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        return listener
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise EnvironmentFailure(
+                f"cannot listen at {self.host}, port {self.port}: {reason}; expected an address of "
+                "this machine and a free port. Choose them with --host and --port (0: any free one)"
+            ) from error
 
 
 def url_of(listener: socket.socket) -> str:
-    """Return the URL of a listening socket."""
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+    """Return the URL of a listening socket on this machine."""
+    address, port = listener.getsockname()[:2]
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if ip.is_unspecified:
+        return f"http://{'[::1]' if ip.version == 6 else '127.0.0.1'}:{port}/"
+    return f"http://[{address}]:{port}/" if ip.version == 6 else f"http://{address}:{port}/"
 
 
 class Server(uvicorn.Server):
-    """A server that calls `announce` when it answers."""
+    """uvicorn's server with limits for its connections, and with a polite end.
+
+    `announce` is called with the URL when the server answers. `stopped_by` is the signal that ended
+    it, or None.
+    """
 
     def __init__(
-        self, app: ASGIApp, listener: socket.socket, limits: Limits, announce: Callable[[str], None]
+        self, guard: Guard, listener: socket.socket, limits: Limits, announce: Callable[[str], None]
     ) -> None:
-        config = uvicorn.Config(
-            app, http="h11", ws="none", lifespan="off", log_config=None, access_log=False,
-            server_header=False, timeout_keep_alive=int(limits.idle_seconds),
-        )  # fmt: skip
-        super().__init__(config)
-        self.listener, self.announce = listener, announce
+        protocol: Any = functools.partial(BoundedProtocol, limits=limits, log=guard.log)
+        options: dict[str, Any] = {"http": protocol, "ws": "none", "lifespan": "off"}
+        options |= {"log_config": None, "access_log": False, "server_header": False}
+        super().__init__(uvicorn.Config(guard, timeout_graceful_shutdown=1, **options))
+        self.guard, self.listener, self.limits, self.announce = guard, listener, limits, announce
+        self.stopped_by: signal.Signals | None = None
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until a signal, or until `should_exit` is set."""
+        with _logged(self.guard.log):
+            super().run(sockets or [self.listener])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then announce the URL."""
         await super().startup(sockets)
+        self._sweeping = asyncio.create_task(self._sweep())
         self.announce(url_of(self.listener))
 
-    def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until a signal, or until `should_exit` is set."""
-        super().run(sockets or [self.listener])
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Refuse new work and wait for work in progress, then close all connections."""
+        self.guard.service.stop(self.limits.grace_seconds)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self.limits.grace_seconds + LATE
+        while self.guard.requests and loop.time() < end:
+            await asyncio.sleep(TICK)
+        await super().shutdown(sockets)
+        self._sweeping.cancel()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+    async def _sweep(self) -> None:
+        """Close connections whose deadlines have passed, again and again."""
+        limits, loop = self.limits, asyncio.get_running_loop()
+        shortest = min(limits.header_seconds, limits.body_seconds, limits.idle_seconds)
+        while True:
+            await asyncio.sleep(min(1.0, shortest / 4))
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, BoundedProtocol):
+                    connection.sweep(loop.time())
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop at the first signal; the second one has its usual effect. Ignored ones stay so."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.getsignal(number) for number in numbers}
+        caught = [number for number in numbers if before[number] is not signal.SIG_IGN]
+
+        def stop(number: int, frame: Any) -> None:
+            """Stop politely; the next signal kills the process."""
+            del frame
+            for each in caught:
+                signal.signal(each, signal.SIG_DFL)
+            self.stopped_by, self.should_exit = signal.Signals(number), True
+
+        for number in caught:
+            signal.signal(number, stop)
+        try:
+            yield
+        finally:
+            for number in caught:
+                signal.signal(number, before[number])
+
+
+@contextlib.contextmanager
+def _logged(log: Log) -> Iterator[None]:
+    """Write warnings and errors of uvicorn and asyncio to the log."""
+    problems = Problems(log)
+    loggers = [logging.getLogger(name) for name in ("uvicorn.error", "asyncio")]
+    for logger in loggers:
+        logger.addHandler(problems)
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(problems)
+            logger.propagate = True

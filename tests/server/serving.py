@@ -1,17 +1,23 @@
 """A server that runs in a thread of the tests, on a free port."""
 
 import contextlib
+import os
 import queue
+import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import IO, Any
 
 import httpx
 from waiting import PATIENCE
 
 from charlm.server.app import make_app
 from charlm.server.limits import Limits
-from charlm.server.run import Server, bind
+from charlm.server.log import Log
+from charlm.server.run import Address, Server
+from charlm.server.security import Access, Guard
 from charlm.server.service import Service
 
 
@@ -22,25 +28,48 @@ class Serving:
     url: str
     client: httpx.Client
     server: Server
-    service: Service
+    service: Any
+    log_file: IO[bytes]
 
     @property
-    def address(self) -> tuple[str, int]:
-        """Host and port, for a socket."""
-        return self.server.listener.getsockname()[:2]
+    def log(self) -> list[str]:
+        """Lines of the log up to now, without their times."""
+        handle = self.log_file.fileno()
+        lines = os.pread(handle, os.fstat(handle).st_size, 0).decode().splitlines()
+        return [line.partition(" ")[2] for line in lines]
+
+    def connect(self) -> socket.socket:
+        """Return a connection to the server."""
+        address = self.server.listener.getsockname()
+        return socket.create_connection(address, timeout=PATIENCE)
 
 
 @contextlib.contextmanager
-def serving(service: Service, limits: Limits | None = None, **options) -> Iterator[Serving]:
-    """Serve in a thread until the block ends; `options` are those of `make_app`."""
+def serving(
+    service: Service, limits: Limits | None = None, access: Access | None = None
+) -> Iterator[Serving]:
+    """Serve models in a thread until the block ends, by default as `charlm serve` does.
+
+    The service is stopped then, and cannot be used again.
+    """
+    with serving_app(make_app(service, limits or Limits()), service, limits, access) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def serving_app(
+    app: Any, service: Any, limits: Limits | None = None, access: Access | None = None
+) -> Iterator[Serving]:
+    """Serve any application in a thread until the block ends."""
     urls: queue.Queue[str] = queue.Queue()
-    limits = limits or Limits()
-    app = make_app(service, limits, **options)
-    server = Server(app, bind("127.0.0.1", 0), limits, urls.put)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    url = urls.get(timeout=PATIENCE).rstrip("/")
-    with httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False) as client:
-        yield Serving(url, client, server, service)
-    server.should_exit = True
-    thread.join(timeout=PATIENCE)
+    with tempfile.TemporaryFile() as log_file:
+        guard = Guard(app, service, access or Access(), Log(log_file.fileno()))
+        listener = Address("127.0.0.1", 0).bind()
+        server = Server(guard, listener, limits or Limits(), urls.put)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        url = urls.get(timeout=PATIENCE).rstrip("/")
+        with httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False) as client:
+            yield Serving(url, client, server, service, log_file)
+        server.should_exit = True
+        thread.join(timeout=PATIENCE)
