@@ -205,7 +205,7 @@ def check_views(page) -> None:
     page.keyboard.press("Enter")
     assert "No unit 9:9" in page.locator("#unit-status").inner_text()
     page.locator("#map").click(position={"x": 20, "y": 1})
-    assert page.locator("#unit").input_value() == "1:0"
+    assert page.locator("#unit").input_value() in ("1:0", "1:1")  # a unit is less than a pixel
     page.locator("#found button").first.click()
     assert page.locator("#found [aria-selected=true]").count() == 1
     page.select_option("#signal", "f")

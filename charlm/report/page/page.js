@@ -129,7 +129,7 @@ function fullValue(values) {
   return [0.1, 0.25, 0.5, 1].find((each) => most <= each) ?? Math.ceil(2 * most) / 2;
 }
 function scale(pairs) {
-  const bar = make("span", "scale");
+  const bar = make("span", pairs[0][1] === "n5" ? "scale wide" : "scale");
   for (const [label, classes] of pairs) bar.append(make("span", classes, label));
   return bar;
 }
