@@ -96,8 +96,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def started_and_stopped(startup: Any) -> Any:
     """Return the start of a server that stops it as soon as it answers."""
 
-    async def start(server: Server, *arguments: Any) -> None:
-        await startup(server, *arguments)
+    async def start(server: Server, **arguments: Any) -> None:
+        await startup(server, **arguments)
         server.should_exit = True
 
     return start
@@ -259,7 +259,11 @@ def test_a_page_is_found_by_its_old_name(call: Call) -> None:
 
 @pytest.mark.parametrize(
     ("typed", "pages_named"),
-    [("setings", ["settings"]), ("s", ["samples", "scoring", "settings"]), ("dropout", ["cells"])],
+    [
+        ("setings", ["settings"]),
+        ("s", ["samples", "scoring", "serve", "settings"]),
+        ("dropout", ["cells"]),
+    ],
 )
 def test_an_unknown_page_suggests_others(typed: str, pages_named: list[str], call: Call) -> None:
     status, out, err = call("guide", typed)
