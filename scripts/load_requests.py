@@ -169,6 +169,7 @@ class Connection:
         return Reply(status, content, time.perf_counter() - begun)
 
     async def _exchange(self, job: Job) -> tuple[int, Any]:
+        is_new = self.streams is None
         if self.streams is None:
             self.streams = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 22)
         reader, writer = self.streams
@@ -177,7 +178,13 @@ class Connection:
             await asyncio.sleep(0.01)
             self.close()
             return job.statuses[0], None
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        except (ConnectionError, asyncio.IncompleteReadError) as error:
+            if is_new or getattr(error, "partial", b""):
+                raise
+            self.close()  # the server closed it before the request came: every client asks again
+            return await self._exchange(job)
         status, parts = int(head.split(" ", 2)[1]), []
         async for part in _body(reader, head):
             parts.append(part)

@@ -23,13 +23,13 @@ class Server:
     def __init__(
         self, *arguments: str, code: Path = ROOT, environment: dict[str, str] | None = None
     ) -> None:
-        """Start it and wait for the line on stdout; `code` is the folder that holds `charlm`."""
+        """Start it in `code`, the folder with the package, and wait for the line on stdout."""
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         begun = time.perf_counter()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "charlm", "serve", "--port", "0", *arguments],
-            stdout=subprocess.PIPE, stderr=self.errors, text=True,
-            env={**os.environ, "PYTHONPATH": str(code), **(environment or {})},
+            stdout=subprocess.PIPE, stderr=self.errors, text=True, cwd=code,
+            env={**os.environ, **(environment or {})},
         )  # fmt: skip
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()

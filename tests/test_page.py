@@ -142,7 +142,7 @@ def test_a_text_from_right_to_left_is_read_so(chromium, call: Call, here: Path) 
         page.keyboard.press("ArrowLeft")
         assert page.locator("#token .which b").inner_text() == letter
     page.get_by_role("tab", name="Score").click()
-    first, second = (page.locator(f"#text [data-at='{text.index(c)}']") for c in "אs")
+    first, second = (page.locator(f"#text [data-i='{text.index(c)}']") for c in "אs")
     assert second.bounding_box()["x"] < 200 < first.bounding_box()["x"]  # each line from its side
     shown = page.locator("#lines .cut").first
     assert shown.evaluate("cell => getComputedStyle(cell).direction") == "rtl"
@@ -205,7 +205,7 @@ def check_views(page) -> None:
     page.keyboard.press("Enter")
     assert "No unit 9:9" in page.locator("#unit-status").inner_text()
     page.locator("#map").click(position={"x": 20, "y": 1})
-    assert page.locator("#unit").input_value() == "1:0"
+    assert page.locator("#unit").input_value() in ("1:0", "1:1")  # a unit is less than a pixel
     page.locator("#found button").first.click()
     assert page.locator("#found [aria-selected=true]").count() == 1
     page.select_option("#signal", "f")

@@ -1,5 +1,6 @@
-/* Page of charlm: views of a text in a model. No framework and no build step.
-   Text becomes text nodes only, never HTML. A view is a function in VIEWS; data comes from `source`. */
+/* Page of charlm: a model writes, and texts are shown as it reads them. No framework and no build step.
+   Text becomes text nodes only, never HTML. A view is a function in VIEWS; data comes from `source`,
+   which is a server, or what an export has stored. */
 "use strict";
 
 const $ = (id) => document.getElementById(id);
@@ -18,13 +19,81 @@ function draw(tag, attributes = {}, text = null) {
 
 /* ---- data --------------------------------------------------------------------------------------- */
 
-/* An export holds its data in the page; a source answers with promises, as a server would. */
+/* A source answers with promises. An export has its data in the page. */
 function storedSource(data) {
-  return { view: data.view, model: async () => data.model, score: async () => data.score, inside: async () => data.inside, find: async () => data.find, compare: async () => data.compare };
+  return { live: false, view: data.view, models: async () => [data.model], score: async () => data.score, inside: async () => data.inside, find: async () => data.find, compare: async () => data.compare };
 }
+const servedSource = {
+  live: true,
+  view: "write",
+  models: async () => (await ask("/api/model")).models,
+  score: (text, run) => ask("/api/score", { text, top: 5, run }),
+  inside: (text, run, signals) => ask("/api/inside", { text, signals, run }),
+  find: (pattern, text, run) => ask("/api/find", { pattern, text, top: 10, run }),
+  compare: (text, run, other) => ask("/api/compare", { text, run, other }),
+};
 const stored = $("data");
-const source = stored ? storedSource(JSON.parse(stored.textContent)) : null;
-const page = { model: null, score: null, inside: null, found: null, compared: null, view: "score", items: [], at: -1, unit: "", signal: "", shown: [] };
+const source = stored ? storedSource(JSON.parse(stored.textContent)) : location.protocol.startsWith("http") ? servedSource : null;
+const page = { models: [], model: null, text: null, score: null, inside: null, found: null, compared: null, view: "", turn: 0, unit: "", signal: "", shown: [] };
+
+/* Request that asks for the key where the server needs one. Errors have a sentence for the reader. */
+async function request(path, body, signal) {
+  const headers = {}, key = sessionStorage.getItem("key");
+  if (body) headers["Content-Type"] = "application/json";
+  if (key) headers.Authorization = `Bearer ${key}`;
+  const answer = await fetch(path, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal }).catch((error) => {
+    throw error.name === "AbortError" ? error : new Error("The server does not answer. Start it again with charlm serve, then try once more.");
+  });
+  if (answer.ok) return answer;
+  if (answer.status === 401) {
+    await askKey(key);
+    return request(path, body, signal);
+  }
+  const message = (await answer.json().catch(() => ({}))).error?.message ?? `The server answered with status ${answer.status}.`;
+  throw new Error(answer.status === 503 ? `The server is busy: ${message}. Try again in a moment.` : message);
+}
+const ask = async (path, body) => (await request(path, body)).json();
+/* Events of a stream, as JSON. */
+async function* events(path, body, signal) {
+  const reader = (await request(path, body, signal)).body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let rest = ""; ;) {
+    const { value, done } = await reader.read().catch((error) => { throw error.name === "AbortError" ? error : new Error("The server went away, so the text ends here."); });
+    if (done) throw new Error("The server went away, so the text ends here.");
+    const parts = (rest + value).split("\n\n");
+    rest = parts.pop();
+    for (const part of parts) {
+      if (!part.startsWith("data: ")) continue;
+      const content = part.slice(6);
+      if (content === "[DONE]") return;
+      const event = JSON.parse(content);
+      if (event.error) throw new Error(event.error.message);
+      yield event;
+    }
+  }
+}
+let keyAsked = null;
+/* Ask for the key, once for all requests that wait for it. It stays in this tab. */
+function askKey(refused) {
+  const dialog = $("key-dialog");
+  if (refused !== sessionStorage.getItem("key")) return Promise.resolve(); // another request has asked
+  if (refused) $("key-note").textContent = "The server did not take that key. Try again.";
+  return keyAsked ??= new Promise((resolve, reject) => {
+    $("key-form").onsubmit = (event) => { event.preventDefault(); sessionStorage.setItem("key", $("key").value.trim()); dialog.close("key"); };
+    dialog.onclose = () => {
+      keyAsked = null;
+      $("key").value = "";
+      if (dialog.returnValue === "key") resolve();
+      else reject(new Error("This server asks for a key, and none was given. Load the page again to give it."));
+    };
+    dialog.returnValue = "";
+    dialog.showModal();
+  });
+}
+/* Show a message in an output, or an error in words. */
+function say(output, message) {
+  output.classList.toggle("wrong", message instanceof Error);
+  output.textContent = message instanceof Error ? message.message : message;
+}
 
 function bytes(text) {
   const binary = atob(text), values = new Int8Array(binary.length);
@@ -46,7 +115,7 @@ const signalOf = (id) => page.inside.names.find((signal) => signal.id === id);
 /* ---- colours ------------------------------------------------------------------------------------ */
 
 function surprisalClass(bits) {
-  const bounds = page.score.bounds;
+  const bounds = page.model.bounds;
   let level = 0;
   while (level + 1 < bounds.length && bits >= bounds[level + 1]) level++;
   return level ? `s${level}` : "";
@@ -60,9 +129,15 @@ function fullValue(values) {
   return [0.1, 0.25, 0.5, 1].find((each) => most <= each) ?? Math.ceil(2 * most) / 2;
 }
 function scale(pairs) {
-  const bar = make("span", "scale");
+  const bar = make("span", pairs[0][1] === "n5" ? "scale wide" : "scale");
   for (const [label, classes] of pairs) bar.append(make("span", classes, label));
   return bar;
+}
+function surprisalLegend() {
+  return [
+    make("span", "", "bits"), scale(page.model.bounds.map((bound, level) => [level ? bound.toFixed(1) : "0", level ? `s${level}` : ""])),
+    make("span", "", `a blind guess among ${page.model.entries.toLocaleString("en")}: ${page.model.blind_guess.toFixed(1)} bits`),
+  ];
 }
 const SIGNED = ["n5", "n4", "n3", "n2", "n1", "", "p1", "p2", "p3", "p4", "p5"].map((name) => [name ? "\u00a0" : "0", name]);
 
@@ -77,7 +152,7 @@ function nameOf(token) {
 }
 function span(token, index, level) {
   const element = make("span", `t ${level}`, token.text);
-  element.dataset.at = index;
+  element.dataset.i = index;
   if (token.oov) element.classList.add("unknown");
   if (isEnd(token) || token.text.includes("\n")) element.classList.add("end");
   else if (token.text === "") element.classList.add("part");
@@ -89,29 +164,44 @@ function span(token, index, level) {
   }
   return element;
 }
+/* Name of a token in a list: a blank before it is drawn by the style sheet, as is what says that EOS is an end. */
+function codeOf(name) {
+  if (name === "<eos>") return make("code", "eos", "⏎");
+  const text = name.replace(/^ (?=\S)/, "");
+  return make("code", text === name ? "" : "blank", nameOf(text));
+}
+
+/* Regions of coloured text: their items, the span of each, and the item that is pointed at. */
+const regions = Object.fromEntries(["written", "text"].map((id) => [id, { box: $(id), items: [], spans: [], at: -1, kept: false, marked: null }]));
+const region = () => regions[page.view === "write" ? "written" : "text"];
+
 /* Show items, tokens or other parts of the text, in the colours of their levels. */
 function paint(items, levelOf, legend) {
-  const part = document.createDocumentFragment();
-  if (items !== page.items) page.at = -1;
-  page.items = items;
-  items.forEach((item, index) => part.append(span(item, index, levelOf(item, index))));
-  $("text").replaceChildren(part);
+  const part = document.createDocumentFragment(), { text } = regions;
+  if (items !== text.items) text.at = -1;
+  text.items = items;
+  text.spans = items.map((item, index) => span(item, index, levelOf(item, index)));
+  part.append(...text.spans);
+  text.box.replaceChildren(part);
   $("legend").replaceChildren(...legend);
   mark();
 }
-const place = (index) => $("text").children[index];
 
-/* Point at an item: mark it, and show what is known about it. */
-function point(index, scroll = false) {
-  if (index < -1 || index >= page.items.length) return;
-  page.at = index;
+/* Point at an item: mark it, and show what is known about it. It stays if it is kept. */
+function point(index, { scroll = false, keep = false } = {}) {
+  const { items, spans } = region();
+  if (index < -1 || index >= items.length) return;
+  Object.assign(region(), { at: index, kept: keep && index >= 0 });
   mark();
-  if (scroll) place(index)?.scrollIntoView({ block: "nearest" });
+  if (scroll) spans[index]?.scrollIntoView({ block: "nearest" });
 }
 function mark() {
-  $("text").querySelector(".here")?.classList.remove("here");
-  place(page.at)?.classList.add("here");
-  card(page.items[page.at]);
+  const here = region();
+  here.marked?.classList.remove("here", "kept");
+  here.marked = here.spans[here.at];
+  here.marked?.classList.add("here");
+  here.marked?.classList.toggle("kept", here.kept);
+  card(here.items[here.at]);
   cursor();
 }
 function card(token) {
@@ -128,43 +218,55 @@ function card(token) {
   facts.append(make("strong", "", token.bits === null ? "impossible" : `${token.bits.toFixed(2)} bits`), ` · rank ${token.rank}${token.oov ? " · not in the vocabulary" : ""}`);
   which.append(make("b", "", nameOf(token.name)), facts, shut);
   box.replaceChildren(which);
-  if (page.view === "compare") {
+  if (page.view === "compare" && page.compared) {
     facts.replaceChildren(make("strong", "", `${signed(token.bits - token.other_bits)} bits`));
     box.append(make("p", "soft", `${page.model.id} ${token.bits.toFixed(2)} bits, ${page.compared.other} ${token.other_bits.toFixed(2)} bits`));
     return;
   }
   if (page.view === "inside") {
-    const value = valuesOf(page.unit, page.signal)?.[page.at];
+    const value = valuesOf(page.unit, page.signal)?.[region().at];
     if (value !== undefined) box.append(make("p", "soft", `${signalOf(page.signal).name} of unit ${page.unit} after it: ${value.toFixed(3)}`));
   }
-  const list = make("ul", "others");
-  for (const [name, chance] of token.top) {
-    const row = make("li", name === token.name ? "own" : ""), meter = make("meter");
+  if (token.top.length) box.append(alternatives(token));
+}
+function alternatives(token) {
+  const list = make("ul", "others"), at = region().at;
+  token.top.forEach(([name, chance], k) => {
+    const row = make("li", name === token.name ? "own" : ""), meter = make("meter"), parts = [codeOf(name), meter, make("span", "", chance < 0.0005 ? "<0.1 %" : `${(100 * chance).toFixed(1)} %`)];
     meter.value = chance;
     meter.setAttribute("aria-hidden", "true");
-    row.append(make("code", "", nameOf(name)), meter, make("span", "", chance < 0.0005 ? "<0.1 %" : `${(100 * chance).toFixed(1)} %`));
+    if (page.view === "write") {
+      const button = make("button");
+      button.type = "button";
+      button.title = "Continue from here with this token";
+      button.append(...parts);
+      button.addEventListener("click", () => branch(at, k));
+      row.append(button);
+    } else row.append(...parts);
     list.append(row);
-  }
-  if (token.top.length) box.append(list);
+  });
+  return list;
 }
-/* Arrow keys: the token beside, or the nearest one in the line above or below. */
+/* Keys: the token beside, or the nearest one in the line above or below; a number is an alternative. */
 function followKeys(event) {
-  const last = page.items.length - 1, at = Math.max(page.at, 0);
-  const ahead = getComputedStyle($("text")).direction === "rtl" ? -1 : 1;
-  const steps = { ArrowRight: page.at + ahead, ArrowLeft: page.at - ahead, Home: 0, End: last };
+  const { box, items, at } = region(), last = items.length - 1;
+  const ahead = getComputedStyle(box).direction === "rtl" ? -1 : 1;
+  const steps = { ArrowRight: at + ahead, ArrowLeft: at - ahead, Home: 0, End: last };
   let next = steps[event.key];
-  if (event.key === "ArrowDown" || event.key === "ArrowUp") next = lineBeside(at, event.key === "ArrowDown" ? 1 : -1);
-  if (event.key === "Escape") return point(-1);
+  if (event.ctrlKey || event.metaKey || event.altKey || last < 0) return;
+  if (event.key === "ArrowDown" || event.key === "ArrowUp") next = lineBeside(Math.max(at, 0), event.key === "ArrowDown" ? 1 : -1);
+  if (event.key === "Escape") return writing.control ? writing.control.abort() : point(-1);
+  if (page.view === "write" && /^[1-9]$/.test(event.key) && items[at]?.top[event.key - 1]) return branch(at, event.key - 1);
   if (next === undefined) return;
   event.preventDefault();
-  point(Math.max(0, Math.min(last, next)), true);
+  point(Math.max(0, Math.min(last, next)), { scroll: true, keep: true });
 }
 function lineBeside(at, step) {
-  const from = place(at)?.getClientRects()[0];
+  const { spans } = region(), from = spans[at]?.getClientRects()[0];
   if (!from) return at;
   let best = at, near = Infinity, line = null;
-  for (let k = at + step; k >= 0 && k < page.items.length; k += step) {
-    const box = place(k).getClientRects()[0];
+  for (let k = at + step; k >= 0 && k < spans.length; k += step) {
+    const box = spans[k].getClientRects()[0];
     if (!box || Math.abs(box.top - from.top) < 4) continue;
     line ??= box.top;
     if (Math.abs(box.top - line) > 4) break;
@@ -172,16 +274,204 @@ function lineBeside(at, step) {
   }
   return best;
 }
+/* Pointing at a token shows it; a click keeps it, so that its alternatives can be reached. */
+function followPointer(box) {
+  const indexOf = (event) => Number(event.target.closest(".t")?.dataset.i ?? -1);
+  box.addEventListener("pointerover", (event) => { if (indexOf(event) >= 0 && !region().kept) point(indexOf(event)); });
+  box.addEventListener("click", (event) => {
+    if (!getSelection().isCollapsed) return;
+    const index = indexOf(event);
+    point(index, { keep: !(region().kept && region().at === index) });
+  });
+  box.addEventListener("keydown", followKeys);
+}
+
+/* ---- Write -------------------------------------------------------------------------------------- */
+
+/* The text that is written: the prompt and the tokens after it. `control` can stop it while it comes. */
+const writing = { prompt: "", promptIds: null, tokens: [], control: null };
+
+function settings() {
+  const seed = $("seed").value.trim(), stop = $("stop-text").value.replaceAll("\\n", "\n");
+  return {
+    model: page.model.id, max_tokens: Number($("length").value), temperature: Number($("temperature").value), top_p: Number($("top-p").value),
+    ...(seed && { seed: Number(seed) }), ...(stop && { stop: [stop] }), ...(!$("ends").checked && { ignore_eos: true }),
+    logprobs: 5, stream: true, return_token_ids: true,
+  };
+}
+/* What the model continues: ids where all are known, since a text could be cut into other tokens. */
+function begun() {
+  const { prompt, promptIds, tokens } = writing;
+  if (promptIds && tokens.every((token) => token.id !== undefined)) return { prompt: [...promptIds, ...tokens.flatMap((token) => [token.id, ...token.after])] };
+  const text = prompt + tokens.map((token) => token.gap + token.text).join("");
+  return text ? { prompt: text } : {};
+}
+function writeNew() {
+  Object.assign(writing, { prompt: $("prompt").value, promptIds: null, tokens: [] });
+  return write();
+}
+/* Continue from a token with one of its alternatives. */
+function branch(at, which) {
+  const old = writing.tokens[at], [name, chance] = old.top[which];
+  const token = { ...old, ...wordingOf(name, old, writing.tokens[at - 1]), name, id: old.ids?.[name], bits: -Math.log2(chance), rank: rankOf(old.top, chance), after: [] };
+  writing.tokens = [...writing.tokens.slice(0, at), token];
+  return write(at);
+}
+/* Text of an alternative to a token, and the gap before it. */
+function wordingOf(name, old, before) {
+  if (name === old.name) return { gap: old.gap, text: old.text };
+  if (name === "<eos>") return { gap: "", text: "\n" };
+  if (/^<0x[0-9A-F]{2}/.test(name)) return { gap: "", text: "" }; // a part of a character
+  if (page.model.unit === "word") return { gap: (before ?? { text: writing.prompt || "\n" }).text.endsWith("\n") ? "" : " ", text: name };
+  const text = name.replace(/^ +(?=\S)/, "");
+  return { gap: name.slice(0, name.length - text.length), text };
+}
+const rankOf = (top, chance) => top.filter(([, other]) => other > chance).length + 1;
+
+/* Write on after the tokens that are there. `at` is the token to point at. */
+async function write(at = -1) {
+  writing.control?.abort();
+  const control = writing.control = new AbortController(), stream = { begin: performance.now(), first: writing.tokens.length, text: [], offsets: [], frame: 0, end: "" };
+  startWriting(at);
+  try {
+    for await (const event of events("/v1/completions", { ...begun(), ...settings() }, control.signal)) {
+      if (writing.control !== control) return;
+      if (event.choices[0]) take(event.choices[0], stream);
+      stream.frame ||= requestAnimationFrame(() => { stream.frame = 0; if (writing.control === control) paintWritten(stream); });
+    }
+  } catch (error) {
+    stream.end = error.name === "AbortError" ? "stopped" : error;
+  }
+  if (writing.control !== control) return;
+  cancelAnimationFrame(stream.frame);
+  paintWritten(stream);
+  endWriting(stream);
+}
+function startWriting(at) {
+  const { written } = regions, kept = writing.tokens;
+  written.spans = [];
+  written.items = kept;
+  Object.assign(written, { at, kept: at >= 0 });
+  written.box.replaceChildren(make("span", "given", writing.prompt), make("span", "caret"));
+  written.box.lastChild.setAttribute("aria-hidden", "true");
+  written.box.dataset.empty = "";
+  addSpans();
+  mark();
+  $("write-status").setAttribute("aria-busy", "true"); // it changes with each frame: readers wait for the end
+  $("stop").disabled = false;
+  $("more").disabled = $("copy").disabled = true;
+}
+function endWriting(stream) {
+  const { box } = regions.written;
+  writing.control = null;
+  box.querySelector(".caret").remove();
+  $("stop").disabled = true;
+  $("more").disabled = $("copy").disabled = !writing.tokens.length;
+  if (document.activeElement === document.body) $("more").focus(); // a disabled button has lost it
+  $("write-status").removeAttribute("aria-busy");
+  say($("write-status"), stream.end instanceof Error ? stream.end : `${rate(stream)}${stream.end && ` · ${stream.end}`}`);
+}
+/* Take the tokens of an event. The text of a token goes up to the offset of the next one. */
+function take(choice, stream) {
+  const { tokens } = writing, block = choice.logprobs, ids = choice.token_ids ?? [];
+  if (choice.prompt_token_ids && stream.first === 0) writing.promptIds ??= choice.prompt_token_ids;
+  stream.text.push(...choice.text); // by characters, not by UTF-16
+  (block?.tokens ?? []).forEach((name, k) => {
+    const top = Object.entries(block.top_logprobs[k]).map(([other, value]) => [other, Math.exp(value)]).sort((a, b) => b[1] - a[1]);
+    stream.offsets.push(block.text_offset[k]);
+    tokens.push({ name, id: ids[k], ids: block.top_token_ids?.[k], after: [], gap: "", text: "", bits: -block.token_logprobs[k] / Math.LN2, rank: rankOf(top, Math.exp(block.token_logprobs[k])), top, oov: false });
+  });
+  for (let k = Math.max(0, stream.settled ?? 0); k < stream.offsets.length; k++) {
+    const text = stream.text.slice(stream.offsets[k], stream.offsets[k + 1]).join(""), gap = /^ +(?=\S)/.exec(text)?.[0] ?? "";
+    Object.assign(tokens[stream.first + k], { gap, text: text.slice(gap.length) });
+  }
+  stream.settled = stream.offsets.length - 1; // more text may come of the last one
+  if (choice.finish_reason === "stop") {
+    stream.end = choice.stop_reason ? `stopped before ${nameOf(choice.stop_reason)}` : "end of the document";
+    if (!choice.stop_reason && tokens.length) tokens.at(-1).after = ids.slice(block?.tokens.length ?? 0);
+  }
+}
+/* Append what has come, once a frame: nothing is painted again, so a selection stays. */
+function paintWritten(stream) {
+  const { box } = regions.written, atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
+  addSpans();
+  if (atEnd) box.scrollTop = box.scrollHeight;
+  say($("write-status"), rate(stream));
+}
+function addSpans() {
+  const { box, spans, items } = regions.written, part = document.createDocumentFragment(), last = items[spans.length - 1];
+  if (last && last.shown !== last.text) {
+    spans.at(-1).replaceWith(spans[spans.length - 1] = span(last, spans.length - 1, surprisalClass(last.bits)));
+    last.shown = last.text;
+  }
+  for (let k = spans.length; k < items.length; k++) {
+    const gap = (items[k - 1]?.after.length ? "\n" : "") + items[k].gap;
+    if (gap) part.append(gap);
+    part.append(spans[k] = span(items[k], k, surprisalClass(items[k].bits)));
+    items[k].shown = items[k].text;
+  }
+  box.insertBefore(part, box.querySelector(".caret"));
+}
+function rate(stream) {
+  const { tokens } = writing, bits = tokens.reduce((sum, token) => sum + token.bits, 0), count = tokens.length - stream.first;
+  const speed = Math.round(1000 * count / (performance.now() - stream.begin));
+  return `${tokens.length.toLocaleString("en")} tokens · ${speed.toLocaleString("en")} tokens/s · ${(bits / Math.max(1, tokens.length)).toFixed(2)} bits/token`;
+}
+async function copyWritten() {
+  const text = regions.written.box.textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch { // a page of another host may not: then it is selected, to be copied by the keyboard
+    getSelection().selectAllChildren(regions.written.box);
+    document.execCommand("copy");
+  }
+  say($("write-status"), "Copied");
+}
+
+/* ---- reading a text ----------------------------------------------------------------------------- */
+
+/* Read the text for a view, unless it has been read, and show it. A later call outruns an earlier one. */
+async function showText(view = page.view) {
+  const turn = ++page.turn, text = $("input").value, run = page.model.id, status = $("read-status");
+  const late = setTimeout(() => say(status, "Reading…"), 150);
+  try {
+    if (source.live && !text) return;
+    if (source.live && page.text !== text) {
+      const score = await source.score(text, run);
+      if (turn !== page.turn) return;
+      Object.assign(page, { text, score: { ...score, tokens: tokensOf(score) }, inside: null, compared: null });
+      totals();
+      lines();
+    }
+    await need(view, turn);
+    if (turn !== page.turn) return;
+    say(status, source.live ? `${page.score.tokens.length.toLocaleString("en")} tokens` : "");
+  } catch (error) {
+    if (turn === page.turn) say(status, error);
+    return;
+  } finally {
+    clearTimeout(late);
+  }
+  document.body.dataset.read = "true";
+  VIEWS[view]();
+}
+/* Load what a view needs beside the score. */
+async function need(view, turn) {
+  const { text, model } = page, other = $("other").value;
+  if (view === "inside" && source.live && !page.inside && model.inside) {
+    const inside = await source.inside(text, model.id, page.signal ? [...new Set([page.signal, ...page.shown])] : undefined);
+    if (turn === page.turn) begunInside(inside);
+  }
+  if (view === "compare" && source.live && other && page.compared?.other !== other) {
+    const compared = await source.compare(text, model.id, other);
+    if (turn === page.turn) { page.compared = compared; versus(); }
+  }
+}
 
 /* ---- Score -------------------------------------------------------------------------------------- */
 
 function showScore() {
-  const bounds = page.score.bounds;
-  paint(page.score.tokens, (token) => surprisalClass(token.bits ?? Infinity), [
-    make("span", "", "bits"),
-    scale(bounds.map((bound, level) => [bound.toFixed(1), level ? `s${level}` : ""])),
-    make("span", "", `a blind guess among ${page.model.entries.toLocaleString("en")}: ${page.score.blind_guess.toFixed(1)} bits`),
-  ]);
+  paint(page.score.tokens, (token) => surprisalClass(token.bits ?? Infinity), surprisalLegend());
 }
 function figures(pairs) {
   const list = make("dl", "figures");
@@ -200,27 +490,37 @@ function totals() {
     ["tokens", sums.tokens.toLocaleString("en")], ["unknown", sums.oov.toLocaleString("en")],
   ]));
 }
-function lines() {
-  const all = [];
-  let line = { text: "", bits: 0 };
-  for (const token of page.score.tokens) {
-    line.text += token.text;
-    line.bits += token.bits ?? Infinity;
-    if (token.text.includes("\n")) { all.push(line); line = { text: "", bits: 0 }; }
+/* Lines of a text from its items, with the sums of their bits by each of some names, and characters. */
+function linesOf(items, ...names) {
+  const all = [], empty = () => ({ text: "", ...Object.fromEntries(names.map((name) => [name, 0])) });
+  let line = empty();
+  for (const item of items) {
+    line.text += item.text;
+    for (const name of names) line[name] += item[name] ?? Infinity;
+    if (item.text.includes("\n")) { all.push(line); line = empty(); }
   }
   if (line.text) all.push(line);
-  else if (line.bits && all.length) all.at(-1).bits += line.bits; // the end of the text
-  for (const each of all) each.mean = each.bits / Math.max(1, [...each.text].length);
+  else if (all.length) for (const name of names) all.at(-1)[name] += line[name]; // the end of the text
+  for (const each of all) each.characters = Math.max(1, [...each.text].length);
+  return all.slice(0, 500);
+}
+function lineText(line) {
+  const text = make("td", "cut", readable(line.text.replace(/\n$/, "")));
+  text.dir = "auto";
+  return text;
+}
+function lines() {
+  const all = linesOf(page.score.tokens, "bits");
+  for (const each of all) each.mean = each.bits / each.characters;
   const means = all.map((each) => each.mean), best = Math.min(...means), worst = Math.max(...means, 1e-9);
-  $("lines").tBodies[0].replaceChildren(...all.slice(0, 500).map((each, number) => {
-    const row = make("tr"), size = make("td"), meter = make("meter"), text = make("td", "cut", readable(each.text.replace(/\n$/, "")));
-    text.dir = "auto";
+  $("lines").tBodies[0].replaceChildren(...all.map((each, number) => {
+    const row = make("tr"), size = make("td"), meter = make("meter");
     meter.value = each.mean / worst;
     meter.setAttribute("aria-hidden", "true");
     size.append(meter);
     row.append(
       make("td", "number soft", String(number + 1)), make("td", "number", (-each.bits * Math.LN2).toFixed(2)),
-      make("td", all.length > 1 && each.mean === best ? "number best" : "number", each.mean.toFixed(3)), size, text,
+      make("td", all.length > 1 && each.mean === best ? "number best" : "number", each.mean.toFixed(3)), size, lineText(each),
     );
     return row;
   }));
@@ -228,7 +528,22 @@ function lines() {
 
 /* ---- Inside ------------------------------------------------------------------------------------- */
 
+function begunInside(inside) {
+  page.inside = inside;
+  const known = inside.units.includes(page.unit) && inside.signals[page.signal];
+  if (!known) Object.assign(page, { unit: inside.unit, signal: inside.signal });
+  page.shown = page.shown.filter((id) => inside.signals[id]);
+  if (!page.shown.length) page.shown = ["h", page.signal].filter((id, k, all) => inside.signals[id] && all.indexOf(id) === k);
+  $("signal").replaceChildren(...inside.names.filter(({ id }) => source.live || inside.signals[id]).map(({ id, name }) => new Option(name, id)));
+  $("unit").value = page.unit;
+  $("signal").value = page.signal;
+}
 function showInside() {
+  if (!page.inside) { // an n-gram model
+    showScore();
+    $("legend").replaceChildren("This model has no units: it counts n-grams. The colours show surprisal, as in Score.");
+    return;
+  }
   const values = valuesOf(page.unit, page.signal) ?? [], signal = signalOf(page.signal), most = signal.gate ? 1 : fullValue(values);
   paint(page.score.tokens, (token, index) => signedClass(signal.gate ? 2 * values[index] - 1 : values[index] / most), [
     make("span", "", signal.gate ? "0 shut" : `${-most}`), scale(SIGNED.map(([label, name]) => [signal.gate && !name ? "½" : label, name])), make("span", "", signal.gate ? "1 open" : `${most}`),
@@ -237,21 +552,29 @@ function showInside() {
   for (const row of $("found").tBodies[0].rows) row.setAttribute("aria-selected", row.dataset.unit === page.unit && row.dataset.signal === page.signal);
   chart();
   map();
+  if (source.live && !page.found) find({ quiet: true });
 }
-function choose(unit, signal = page.signal) {
-  const status = $("unit-status");
-  status.classList.toggle("wrong", !page.inside.units.includes(unit));
-  if (!page.inside.units.includes(unit)) {
-    status.textContent = `No unit ${unit}; expected one of ${page.inside.units[0]} to ${page.inside.units.at(-1)}`;
-    return;
+/* Load a signal that is not there yet. */
+async function needSignal(signal) {
+  const inside = page.inside;
+  if (!inside.signals[signal]) Object.assign(inside.signals, (await source.inside(page.text, page.model.id, [signal])).signals);
+  return inside === page.inside;
+}
+async function choose(unit, signal = page.signal) {
+  const status = $("unit-status"), unknown = !page.inside.units.includes(unit);
+  say(status, unknown ? new Error(`No unit ${unit}; expected one of ${page.inside.units[0]} to ${page.inside.units.at(-1)}`) : "");
+  if (unknown) return;
+  try {
+    if (!page.inside.signals[signal] && !await needSignal(signal)) return;
+  } catch (error) {
+    return say(status, error);
   }
-  status.textContent = "";
   page.unit = unit;
   page.signal = signal;
   if (!page.shown.includes(signal)) page.shown = [signal, ...page.shown].slice(0, 2);
   $("unit").value = unit;
   $("signal").value = signal;
-  showInside();
+  if (page.view === "inside") showInside();
 }
 function step(by) {
   const units = page.inside.units;
@@ -277,11 +600,12 @@ function chart() {
     box.append(draw("path", { d: path, class: `c${page.inside.names.findIndex((signal) => signal.id === id) % 6}` }));
   }
   box.append(draw("line", { class: "cursor", id: "cursor", y1: 0, y2: height, x1: -9, x2: -9 }));
-  $("signals").replaceChildren(...page.inside.names.filter(({ id }) => page.inside.signals[id]).map(({ id, name }, k) => {
+  $("signals").replaceChildren(...page.inside.names.filter(({ id }) => source.live || page.inside.signals[id]).map(({ id, name }, k) => {
     const button = make("button", `c${page.inside.names.findIndex((signal) => signal.id === id) % 6}`, name);
     button.type = "button";
     button.setAttribute("aria-pressed", page.shown.includes(id));
-    button.addEventListener("click", () => {
+    button.addEventListener("click", async () => {
+      if (!page.inside.signals[id] && !await needSignal(id)) return;
       page.shown = page.shown.includes(id) ? page.shown.filter((each) => each !== id) : [...page.shown, id];
       chart();
       $("signals").children[k].focus();
@@ -292,8 +616,8 @@ function chart() {
 }
 function cursor() {
   const line = $("cursor"), box = $("chart");
-  if (!line || page.view !== "inside") return;
-  const x = page.at < 0 ? -9 : CHART.left + (box.clientWidth - CHART.left - CHART.right) * (page.at + 0.5) / page.score.tokens.length;
+  if (!line || page.view !== "inside" || !page.inside) return;
+  const x = region().at < 0 ? -9 : CHART.left + (box.clientWidth - CHART.left - CHART.right) * (region().at + 0.5) / page.score.tokens.length;
   line.setAttribute("x1", x);
   line.setAttribute("x2", x);
 }
@@ -338,12 +662,37 @@ function map() {
 /* A unit that never leaves a small range around zero stays pale. */
 const fullScale = (data, unit) => Math.min(1, data.scales[unit] / 0.25);
 
+/* Patterns to try, and the sentence under the results. */
+const PATTERNS = [["quotes", '"[^"]*"'], ["capitals", "\\b[A-Z]\\w*"], ["words", "\\w+"], ["line starts", "^.{1,5}"], ["brackets", "\\([^)]*\\)"], ["place in the line", "column"]];
+/* Find units for the pattern; a quiet search is one that nobody asked for, so it may fail in silence. */
+async function find({ quiet = false } = {}) {
+  const status = $("find-status"), model = page.model, pattern = $("pattern").value;
+  const late = setTimeout(() => say(status, "Searching…"), 150);
+  try {
+    page.found = { units: [], pattern };
+    const answer = await source.find(pattern, page.text ?? $("input").value, model.id);
+    if (model !== page.model || pattern !== $("pattern").value) return;
+    page.found = answer;
+    say(status, `${answer.characters.toLocaleString("en")} characters of the ${answer.source}${answer.fraction === null ? "" : `, ${(100 * answer.fraction).toFixed(1)} % match`}`);
+  } catch (error) {
+    say(status, quiet ? "" : error);
+  } finally {
+    clearTimeout(late);
+  }
+  found();
+  const [best] = page.found.units;
+  if (best && page.inside) await choose(best.unit, best.signal);
+}
 function found() {
   const answer = page.found;
-  $("found-card").hidden = !answer;
+  $("found-card").hidden = !answer && !source.live;
+  $("found").hidden = !answer?.units.length;
+  $("found-note").hidden = source.live || !answer;
   if (!answer) return;
-  $("found-title").textContent = answer.pattern === "column" ? "Units that know the place in the line" : "Units that know where this matches";
-  $("found-note").replaceChildren(make("code", "", answer.pattern), ": r is on the half of the text by which units are ranked, held out on the other.");
+  if (!source.live) {
+    $("found-title").textContent = answer.pattern === "column" ? "Units that know the place in the line" : "Units that know where this matches";
+    $("found-note").replaceChildren(make("code", "", answer.pattern), ": r is on the half of the text by which units are ranked, held out on the other.");
+  }
   $("found").tBodies[0].replaceChildren(...answer.units.map((each) => {
     const row = make("tr"), name = make("td"), button = make("button", "", `${each.unit} ${each.signal}`), size = make("td"), meter = make("meter");
     row.dataset.unit = each.unit;
@@ -363,37 +712,67 @@ function found() {
 
 const signed = (value) => `${value > 0 ? "+" : ""}${value.toFixed(2)}`;
 function showCompare() {
+  if (!page.compared) {
+    showScore();
+    versus();
+    return;
+  }
   const { other, full } = page.compared;
   paint(page.compared.parts, (part) => signedClass((part.bits - part.other_bits) / full), [
     make("span", "", `${page.model.id} ${full} bits better`), scale(SIGNED), make("span", "", `${other} ${full} bits better`),
   ]);
 }
 function versus() {
-  if (!page.compared) return;
+  $("pairs-card").hidden = !page.compared;
+  if (!page.compared) {
+    $("versus").replaceChildren(make("p", "soft", "Only one model is served here. Serve another one beside it with charlm serve --also RUN."));
+    return;
+  }
   const { other, parts } = page.compared, id = page.model.id, sum = (name) => parts.reduce((total, part) => total + part[name], 0);
   const characters = Math.max(1, [...parts.map((part) => part.text).join("")].length), own = sum("bits"), theirs = sum("other_bits");
   const won = parts.filter((part) => part.bits < part.other_bits).length / Math.max(1, parts.length);
+  $("pairs-own").textContent = id;
+  $("pairs-other").textContent = other;
+  $("pairs").tBodies[0].replaceChildren(...linesOf(parts, "bits", "other_bits").map((line, number) => {
+    const row = make("tr"), means = [line.bits / line.characters, line.other_bits / line.characters], first = means[0] < means[1];
+    row.append(
+      make("td", "number soft", String(number + 1)), make("td", first ? "number best" : "number", means[0].toFixed(3)),
+      make("td", first ? "number" : "number best", means[1].toFixed(3)), make("td", "number", signed(means[0] - means[1])), lineText(line),
+    );
+    return row;
+  }));
   $("versus").replaceChildren(make("h2", "", `${id} beside ${other}`), figures([
     [`${id}, bits/char`, (own / characters).toFixed(3)], [`${other}, bits/char`, (theirs / characters).toFixed(3)],
     ["difference, bits", signed(own - theirs)], [`parts that ${id} expects more`, `${Math.round(100 * won)} %`],
   ]));
 }
 
+/* ---- Runs --------------------------------------------------------------------------------------- */
+
+function showRuns() { /* the runs and their curves */ }
+
 /* ---- the page ----------------------------------------------------------------------------------- */
 
-const VIEWS = { score: showScore, inside: showInside, compare: showCompare };
+const VIEWS = { write: () => mark(), score: showScore, inside: showInside, compare: showCompare, runs: showRuns };
 const tabs = () => [...document.querySelectorAll("[role=tab]")].filter((tab) => !tab.hidden);
 function show(view) {
+  if (matchMedia("(max-width: 900px)").matches && page.view) point(-1); // it would cover the other view
   page.view = view;
   document.body.dataset.view = view;
+  for (const panel of document.querySelectorAll("[role=tabpanel]")) panel.hidden = true;
   for (const tab of tabs()) {
     const chosen = tab.dataset.view === view;
     tab.setAttribute("aria-selected", chosen);
     tab.tabIndex = chosen ? 0 : -1;
-    if (chosen) { $(tab.getAttribute("aria-controls")).hidden = false; $(tab.getAttribute("aria-controls")).setAttribute("aria-labelledby", tab.id); }
+    if (chosen) showPanel($(tab.getAttribute("aria-controls")), tab);
   }
   history.replaceState(null, "", `#${view}`);
-  VIEWS[view]();
+  return view === "write" || view === "runs" ? VIEWS[view]() : showText(view);
+}
+function showPanel(panel, tab) {
+  panel.hidden = false;
+  panel.setAttribute("aria-labelledby", tab.id);
+  panel.querySelector(".side")?.append($("token")); // one card for both regions of text
 }
 function remembered(name, value) { // a page from a file may have no storage
   try {
@@ -406,69 +785,118 @@ function switchTheme() {
   const root = document.documentElement, dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   root.dataset.theme = dark ? "light" : "dark";
   remembered("theme", root.dataset.theme);
-  if (page.view === "inside") map();
+  redraw();
 }
-function listen() {
-  $("theme").addEventListener("click", switchTheme);
-  const text = $("text"), at = (event) => { const token = event.target.closest(".t"); if (token) point(Number(token.dataset.at)); };
-  text.addEventListener("pointerover", at);
-  text.addEventListener("click", at);
-  text.addEventListener("keydown", followKeys);
+function redraw() {
+  if (page.view === "inside" && page.inside) { chart(); map(); }
+}
+/* Show another model: the text and the settings stay. */
+function useModel(model) {
+  writing.control?.abort();
+  writing.promptIds = null; // ids of another vocabulary
+  Object.assign(page, { model, text: null, score: null, inside: null, found: null, compared: null, shown: [], unit: "", signal: "" });
+  document.title = `${model.id} – charlm`;
+  $("model-name").textContent = model.id;
+  $("model-facts").textContent = model.facts;
+  $("ends-field").hidden = !model.ends;
+  document.body.dataset.units = model.inside !== false;
+  $("other").replaceChildren(...page.models.filter((other) => other !== model).map(({ id }) => new Option(id, id)));
+  $("other-field").hidden = page.models.length < 2;
+  $("write-legend").replaceChildren(...surprisalLegend());
+}
+function listenToKeys() {
+  for (const form of ["writer", "reader"]) {
+    $(form).addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $(form).requestSubmit(); });
+  }
   for (const tab of tabs()) {
     tab.addEventListener("click", () => show(tab.dataset.view));
     tab.addEventListener("keydown", (event) => {
-      const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key], all = tabs();
-      if (!by) return;
-      const next = all[(all.indexOf(tab) + by + all.length) % all.length];
-      next.focus();
-      show(next.dataset.view);
+      const all = tabs(), at = all.indexOf(tab), next = { ArrowRight: at + 1, ArrowLeft: at - 1 + all.length, Home: 0, End: all.length - 1 }[event.key];
+      if (next === undefined) return;
+      event.preventDefault();
+      all[next % all.length].focus();
+      show(all[next % all.length].dataset.view);
     });
   }
-  $("chooser").addEventListener("submit", (event) => { event.preventDefault(); choose($("unit").value.trim()); });
+}
+function listenToForms() {
+  const submit = (form, action) => $(form).addEventListener("submit", (event) => { event.preventDefault(); action(); });
+  submit("writer", writeNew);
+  submit("reader", () => showText());
+  submit("finder", find);
+  submit("chooser", () => choose($("unit").value.trim()));
+  $("stop").addEventListener("click", () => { writing.control?.abort(); $("stop").disabled = true; });
+  $("more").addEventListener("click", () => { if ($("writer").reportValidity()) write(); });
+  $("copy").addEventListener("click", copyWritten);
+  for (const id of ["temperature", "top-p"]) $(id).addEventListener("input", () => { $(`${id}-value`).textContent = Number($(id).value).toFixed(2); });
+  $("other").addEventListener("change", () => showText());
+  $("models").addEventListener("change", () => { useModel(page.models[$("models").selectedIndex]); show(page.view); });
+  $("patterns").append(...PATTERNS.map(([name, pattern]) => {
+    const button = make("button", "", name);
+    button.type = "button";
+    button.addEventListener("click", () => { $("pattern").value = pattern; find(); });
+    return button;
+  }));
+}
+function listen() {
+  $("theme").addEventListener("click", switchTheme);
+  for (const { box } of Object.values(regions)) followPointer(box);
+  listenToKeys();
+  listenToForms();
   $("unit").addEventListener("change", () => choose($("unit").value.trim()));
   $("unit-before").addEventListener("click", () => step(-1));
   $("unit-after").addEventListener("click", () => step(1));
   $("signal").addEventListener("change", () => choose(page.unit, $("signal").value));
   $("chart").addEventListener("pointermove", (event) => point(Math.max(0, Math.min(page.score.tokens.length - 1, tokenUnder(event, CHART.left, CHART.right)))));
   $("map").addEventListener("click", (event) => {
-    const box = event.currentTarget.getBoundingClientRect(), units = page.inside.units;
-    choose(units[Math.max(0, Math.min(units.length - 1, Math.floor((event.clientY - box.top) / box.height * units.length)))]);
-    point(Math.max(0, tokenUnder(event, 0, 0)), true);
+    const box = event.currentTarget.getBoundingClientRect(), units = page.inside.units, at = tokenUnder(event, 0, 0);
+    choose(units[Math.max(0, Math.min(units.length - 1, Math.floor((event.clientY - box.top) / box.height * units.length)))]).then(() => point(Math.max(0, at), { scroll: true, keep: true }));
   });
-  addEventListener("resize", () => { if (page.view === "inside") chart(); });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (page.view === "inside") map(); });
+  addEventListener("resize", redraw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+}
+/* Fill the page of a server: its models, a text to begin with, and how programs use it. */
+function beginServed() {
+  const [{ example, made }] = page.models, code = make("code", "", "POST /v1/completions");
+  $("models").replaceChildren(...page.models.map(({ id }) => new Option(id, id)));
+  $("served").hidden = page.models.length < 2;
+  $("model-name").classList.toggle("away", page.models.length > 1);
+  $("input").value ||= example ?? "";
+  $("prompt").value ||= /^\S+( \S+){0,2}/.exec(example ?? "")?.[0] ?? "";
+  $("pattern").value ||= PATTERNS[0][1];
+  $("footer").replaceChildren("Programs use ", code, ` at this address, in OpenAI’s form. ${made}`);
+}
+/* Fill the page of an export, with tabs for the views that it has data for. */
+async function beginStored() {
+  const [score, inside, stored, compared] = await Promise.all([source.score(), source.inside(), source.find(), source.compare()]);
+  Object.assign(page, { score: { ...score, tokens: tokensOf(score) }, found: stored, compared });
+  if (inside) begunInside(inside);
+  $("footer").textContent = page.model.made;
+  const shown = { write: false, score: true, inside: Boolean(inside), compare: Boolean(compared), runs: false };
+  for (const tab of tabs()) tab.hidden = !shown[tab.dataset.view];
+  totals();
+  lines();
+  versus();
 }
 async function begin() {
   const theme = remembered("theme");
   if (theme) document.documentElement.dataset.theme = theme;
   if (!source) throw new Error("This page has no data. Make one with: charlm inside TEXT --html page.html");
-  [page.model, page.score, page.inside, page.found, page.compared] = await Promise.all([source.model(), source.score(), source.inside(), source.find(), source.compare()]);
-  page.score.tokens = tokensOf(page.score);
-  document.title = `${page.model.id} – charlm`;
-  $("model-name").textContent = page.model.id;
-  $("model-facts").textContent = page.model.facts;
-  $("footer").textContent = page.model.made;
-  $("tab-inside").hidden = !page.inside;
-  $("tab-compare").hidden = !page.compared;
-  if (page.inside) {
-    for (const { id, name } of page.inside.names) if (page.inside.signals[id]) $("signal").append(new Option(name, id));
-    page.unit = page.inside.unit;
-    page.signal = page.inside.signal;
-    page.shown = ["h", page.signal].filter((id, k, all) => page.inside.signals[id] && all.indexOf(id) === k);
-    $("unit").value = page.unit;
-    $("signal").value = page.signal;
-  }
+  document.body.dataset.live = source.live;
+  page.models = await source.models();
+  useModel(page.models[0]);
+  if (source.live) beginServed();
+  else await beginStored();
   listen();
-  totals();
-  lines();
   found();
-  versus();
   const wanted = location.hash.slice(1) || source.view;
-  show(tabs().some((tab) => tab.dataset.view === wanted) ? wanted : "score");
+  const shown = show(tabs().some((tab) => tab.dataset.view === wanted) ? wanted : tabs()[0].dataset.view);
   document.body.dataset.ready = "true";
+  await shown;
 }
 begin().catch((error) => {
   $("problem").textContent = error.message;
   $("problem").hidden = false;
+  $("model-name").textContent ||= "";
   document.body.dataset.ready = "failed";
 });
