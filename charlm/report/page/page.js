@@ -100,8 +100,8 @@ function bytes(text) {
   for (let k = 0; k < binary.length; k++) values[k] = binary.charCodeAt(k) << 24 >> 24;
   return values;
 }
-/* Tokens as objects, from rows by the names of their columns. */
-const tokensOf = ({ tokens, columns }) => tokens.map((row) => Object.fromEntries(columns.map((name, k) => [name, row[k]])));
+/* Tokens as objects, from rows of TOKEN_COLUMNS in data.py. */
+const tokensOf = ({ tokens }) => tokens.map(([text, bits, rank, top, oov, name]) => ({ text, bits, rank, top, oov, name }));
 /* Values of a unit after each token; a signal has 8 bits a value, and a scale for each unit. */
 function valuesOf(unit, signal) {
   const data = page.inside?.signals[signal], row = page.inside?.units.indexOf(unit) ?? -1;
@@ -150,18 +150,25 @@ const isEnd = (token) => token.text === "" && token.name === "<eos>";
 function nameOf(token) {
   return { "\n": "⏎", " ": "␣", "\t": "⇥", "\r": "␍", "<eos>": "⏎ end", "": "∅" }[token] ?? readable(token.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/^ | $/g, "␣"));
 }
-function span(token, index, level) {
-  const element = make("span", `t ${level}`, token.text);
-  element.dataset.i = index;
-  if (token.oov) element.classList.add("unknown");
-  if (isEnd(token) || token.text.includes("\n")) element.classList.add("end");
-  else if (token.text === "") element.classList.add("part");
-  else if (token.text === "\t") element.classList.add("tab");
-  else if (readable(token.text) !== token.text) {
-    element.classList.add("control");
-    element.dataset.shown = readable(token.text);
-    element.textContent = "";
+const PLAIN = /^[ -~]+$/, token = make("span");
+function span(item, index, level) {
+  const element = token.cloneNode(), { text } = item;
+  let classes = level ? `t ${level}` : "t";
+  if (item.oov) classes += " unknown";
+  if (!PLAIN.test(text)) {
+    if (isEnd(item) || text.includes("\n")) classes += " end";
+    else if (text === "") classes += " part";
+    else if (text === "\t") classes += " tab";
+    else if (readable(text) !== text) {
+      element.className = `${classes} control`;
+      element.dataset.shown = readable(text);
+      element.dataset.i = index;
+      return element;
+    }
   }
+  element.className = classes;
+  element.setAttribute("data-i", index);
+  element.textContent = text;
   return element;
 }
 /* Name of a token in a list: a blank before it is drawn by the style sheet, as is what says that EOS is an end. */
@@ -175,6 +182,10 @@ function codeOf(name) {
 const regions = Object.fromEntries(["written", "text"].map((id) => [id, { box: $(id), items: [], spans: [], at: -1, kept: false, marked: null }]));
 const region = () => regions[page.view === "write" ? "written" : "text"];
 
+/* Direction of a text by its first letter. The attribute dir=auto takes time for each token that comes. */
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff\u{10800}-\u{10fff}\u{1e800}-\u{1eeff}]/u;
+const directionOf = (text) => RIGHT_TO_LEFT.test(/\p{L}/u.exec(text)?.[0] ?? "") ? "rtl" : "ltr";
+
 /* Show items, tokens or other parts of the text, in the colours of their levels. */
 function paint(items, levelOf, legend) {
   const part = document.createDocumentFragment(), { text } = regions;
@@ -182,6 +193,7 @@ function paint(items, levelOf, legend) {
   text.items = items;
   text.spans = items.map((item, index) => span(item, index, levelOf(item, index)));
   part.append(...text.spans);
+  text.box.dir = directionOf(part.textContent);
   text.box.replaceChildren(part);
   $("legend").replaceChildren(...legend);
   mark();
@@ -395,6 +407,7 @@ function take(choice, stream) {
 function paintWritten(stream) {
   const { box } = regions.written, atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
   addSpans();
+  box.dir = directionOf(box.textContent);
   if (atEnd) box.scrollTop = box.scrollHeight;
   say($("write-status"), rate(stream));
 }
