@@ -93,9 +93,9 @@ class Answer:
 
     @property
     def size(self) -> int:
-        """Number of figures that were added."""
+        """Number of samples and figures that were added, about."""
         lists = [*self.prompts.values(), *(each.figures for each in self.choices)]
-        return sum(map(len, lists)) * (1 + (self.request.work.top or 0))
+        return len(self.choices) + sum(map(len, lists)) * (1 + (self.request.work.top or 0))
 
     def whole(self) -> Json:
         """Return the whole answer, when all events were added."""
@@ -106,14 +106,16 @@ class Answer:
             if len(own) > self.request.n:
                 own = sorted(own, key=lambda each: each.mean_logprob, reverse=True)
             for choice in own[: self.request.n]:
-                index = len(chosen)
-                chosen.append(self._choice(index, prompt, choice, begins=True, ends=True))
+                chosen.append(self._choice(len(chosen), prompt, choice, begins=True))
         return {**self.head, "choices": chosen, "usage": self.usage}
 
     # ------------------------------------------------------------------ streamed
 
     def chunks(self, events: Iterable[Event]) -> Iterator[Json]:
-        """Yield the chunks of a stream for events that arrived together, one for each sample."""
+        """Yield the chunks of a stream for events that arrived together.
+
+        Each sample with something new has one chunk.
+        """
         new: dict[int, Choice] = {}
         for event in events:
             if isinstance(event, PromptFigures):
@@ -123,29 +125,21 @@ class Answer:
         for row, choice in new.items():
             known = self.choices[row]
             known.count += choice.count
-            known.reason = choice.reason
-            yield self._chunk(row, choice)
+            begins = row not in self.begun
+            if begins or any(choice.texts) or choice.figures or choice.reason:
+                self.begun.add(row)
+                part = self._choice(row, row // self.request.n, choice, begins=begins)
+                usage = {"usage": None} if self.request.include_usage else {}
+                yield {**self.head, "choices": [part], **usage}
 
     def last_chunks(self) -> Iterator[Json]:
-        """Yield the chunks at the end: samples of no tokens, and the usage if it was asked for."""
-        for row, choice in enumerate(self.choices):
-            if choice.reason is None:
-                yield self._chunk(row, Choice(reason="length"))
+        """Yield the chunk at the end: the usage, if it was asked for."""
         if self.request.include_usage:
             yield {**self.head, "choices": [], "usage": self.usage}
 
-    def _chunk(self, row: int, choice: Choice) -> Json:
-        prompt, begins = row // self.request.n, row not in self.begun
-        self.begun.add(row)
-        part = self._choice(row, prompt, choice, begins=begins)
-        usage = {"usage": None} if self.request.include_usage else {}
-        return {**self.head, "choices": [part], **usage}
-
     # ------------------------------------------------------------------ choices
 
-    def _choice(
-        self, index: int, prompt: int, choice: Choice, *, begins: bool, ends: bool = False
-    ) -> Json:
+    def _choice(self, index: int, prompt: int, choice: Choice, *, begins: bool) -> Json:
         """Return a choice, or the part of it that is new; the prompt is in the one that begins."""
         request = self.request
         echoed = request.echo and begins
@@ -154,7 +148,7 @@ class Answer:
             "index": index,
             "text": (prompt_text if echoed else "") + "".join(choice.texts),
             "logprobs": None,
-            "finish_reason": choice.reason or ("length" if ends else None),
+            "finish_reason": choice.reason,
             "stop_reason": choice.stop_text,
         }
         if request.logprobs is not None:

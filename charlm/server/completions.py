@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -10,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from charlm.errors import UsageError
-from charlm.inference.rows import QueueFull, Stopping
+from charlm.inference.rows import Event, PromptFigures, QueueFull, Stopping
 from charlm.server.answers import Answer, event_text, json_text
 from charlm.server.bodies import read_json
 from charlm.server.channel import Channel, ClientGone
@@ -29,7 +30,7 @@ async def completions(request: Request) -> Response:
     values = read_fields(await read_json(request))
     served = service.find(values["model"])
     is_long = sum(map(len, values["prompt"])) > LONG
-    completion, answer = await _run(lambda: _begin(values, served), is_long)
+    completion, answer = await _run(partial(_begin, values, served), is_long)
     channel = Channel(served.rows, completion.work, request.receive)
     try:
         if not completion.stream:
@@ -78,8 +79,8 @@ async def _events(channel: Channel, answer: Answer) -> AsyncGenerator[str, None]
             is_last = False
             while not is_last:
                 events, is_last = await channel.take()
-                chunks = [*answer.chunks(events), *(answer.last_chunks() if is_last else ())]
-                text = "".join(map(event_text, chunks)) + ("data: [DONE]\n\n" if is_last else "")
+                is_long = any(isinstance(event, PromptFigures) for event in events)
+                text = await _run(partial(_stream_text, answer, events, is_last), is_long)
                 if text:
                     yield text
                     has_begun = True
@@ -89,6 +90,12 @@ async def _events(channel: Channel, answer: Answer) -> AsyncGenerator[str, None]
         if not has_begun:
             raise _refusal(error) from error
         yield event_text(_refusal(error).content)
+
+
+def _stream_text(answer: Answer, events: list[Event], is_last: bool) -> str:
+    """Return the text of a stream for events of the scheduler."""
+    chunks = [*answer.chunks(events), *(answer.last_chunks() if is_last else ())]
+    return "".join(map(event_text, chunks)) + ("data: [DONE]\n\n" if is_last else "")
 
 
 def _refusal(error: Exception) -> Refused:

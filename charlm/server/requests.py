@@ -25,7 +25,7 @@ MAX_LOGPROBS = 20
 MAX_STOPS, MAX_STOP_CHARS = 16, 256
 """Maximum stop texts, and the characters of each."""
 MAX_ANSWER = 10_000_000
-"""Maximum tokens and numbers of an answer that is not streamed, which is built in memory."""
+"""Maximum tokens and numbers that an answer holds in memory: all, or those of a streamed prompt."""
 
 Read = Callable[[Any], Any]
 """Function that returns the value of a field; ValueError says what was expected."""
@@ -271,14 +271,14 @@ def _check_size(request: Completion) -> None:
             "prompt",
         )
     work = request.work
-    tokens = len(work.prompts) * work.samples * work.max_tokens
-    tokens += request.prompt_tokens * request.n * request.echo
+    tokens = request.prompt_tokens * request.n if work.score_prompts else 0
+    if not request.stream:
+        tokens += len(work.prompts) * work.samples * work.max_tokens
     size = tokens * (1 if work.top is None else 2 + work.top)
-    if size > MAX_ANSWER and not request.stream:
+    if size > MAX_ANSWER:
         raise Refused(
             400,
-            f"max_tokens is {work.max_tokens:,}, with which the answer could have {size:,} tokens "
-            f"and numbers; expected at most {MAX_ANSWER:,}. Ask for fewer (max_tokens, n, best_of, "
-            "logprobs), or set stream",
-            "max_tokens",
+            f"the answer could have {size:,} tokens and numbers; expected at most {MAX_ANSWER:,}. "
+            "Ask for fewer (max_tokens, n, best_of, logprobs), or set stream",
+            "max_tokens" if work.top is None else "logprobs",
         )
