@@ -199,3 +199,13 @@ def test_an_end_of_a_document_is_not_reported_as_unknown(
 def test_gaps_must_be_in_one_line(models: dict[str, Model]) -> None:
     with pytest.raises(UsageError, match="has several lines"):
         models["lines"].fill("a ___\nb")
+
+
+def test_the_line_end_of_a_scored_line_is_named_as_in_the_text(models: dict[str, Model]) -> None:
+    """Programs that leave `<eos>` out of a sum keep the line ends that they sent."""
+    names = [
+        [token.token for token in models["lines"].score(text, tokens=True)[0].tokens]
+        for text in ("an\nbo", "an\nbo\n", "an\nbo\r\n")
+    ]
+    assert names[0] == ["a", "n", "\n", "b", "o", "<eos>"]
+    assert names[1] == names[2] == ["a", "n", "\n", "b", "o", "\n"]

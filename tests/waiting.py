@@ -40,11 +40,11 @@ class Ticking:
         return self.now
 
 
-def wait_until(ready: Callable[[], bool], process: subprocess.Popen) -> None:
-    """Wait for a condition. Fails if the process ends first, or hangs."""
+def wait_until(ready: Callable[[], bool], process: subprocess.Popen | None = None) -> None:
+    """Wait for a condition. Fails if a process ends first, or hangs."""
     limit = time.monotonic() + PATIENCE
     while not ready():
-        if process.poll() is not None:
+        if process and process.poll() is not None:
             said = process.communicate()[1] if process.stderr else b""
             raise AssertionError(f"the process ended with {process.returncode}: {said.decode()}")
         if time.monotonic() > limit:

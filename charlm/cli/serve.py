@@ -66,6 +66,12 @@ Cors = Annotated[
         show_default=False,
     ),
 ]
+RowLimit = Annotated[
+    int,
+    typer.Option(
+        "--rows", min=1, max=4096, help="Samples of each model that are generated side by side."
+    ),
+]
 LogFile = Annotated[
     Path | None,
     typer.Option(
@@ -89,6 +95,7 @@ def serve(
     cors: Cors = None,
     page: Page = True,
     log: LogFile = None,
+    rows: RowLimit = 64,
     engine: options.Engine = "auto",
     weights: options.Weights = "fp32",
     run: options.Run = None,
@@ -113,7 +120,7 @@ def serve(
     quiet = log is None and Verbosity.level == 0
     lines = Log(None if quiet else open_log(log), debug=Verbosity.debug)
     listener = address.bind()
-    service = Service(_models(run, checkpoints, engine, weights, with_, also or ()))
+    service = Service(_models(run, checkpoints, engine, weights, with_, also or ()), rows)
     limits = Limits()
     guard = Guard(make_app(service, limits, with_page=page), service, access, lines)
 

@@ -256,6 +256,7 @@ class Scorer:
     def _tokens(self, item: "_Item", nats: Nats, ranks: NDArray[Any]) -> tuple[TokenScore, ...]:
         names = self.vocabulary.pieces(item.marked.replace(END, "\n"))[len(item.context) :]
         unknown = item.ids == self.vocabulary.unk
+        own_end = self._by_line and item.text.endswith("\n")  # named like those inside
         return tuple(
             TokenScore(
                 token=name,
@@ -264,7 +265,7 @@ class Scorer:
                 rank=int(ranks[at]),
                 oov=bool(unknown[at]),
             )
-            for at, name in enumerate(names + ["<eos>"] * self.end)
+            for at, name in enumerate(names + ["\n" if own_end else "<eos>"] * self.end)
         )
 
 

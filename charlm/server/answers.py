@@ -126,7 +126,8 @@ class Answer:
             known = self.choices[row]
             known.count += choice.count
             begins = row not in self.begun
-            if begins or any(choice.texts) or choice.figures or choice.reason:
+            echoed = begins and self.request.echo
+            if echoed or any(choice.texts) or choice.figures or choice.reason:
                 self.begun.add(row)
                 part = self._choice(row, row // self.request.n, choice, begins=begins)
                 usage = {"usage": None} if self.request.include_usage else {}
