@@ -8,7 +8,7 @@ from helpers import engine, tiny_model, vocabulary_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.backends.interface import Entries, Ids, Logits, Nats, State
+from charlm.backends.interface import Array, Entries, Ids, Logits, Nats, State
 from charlm.backends.kernel_library import variants
 from charlm.backends.mixed import MixedBackend, mixed_nats
 from charlm.backends.native import NativeBackend
@@ -70,6 +70,14 @@ class LastIds:
             last = np.column_stack([before, ids]).astype(np.int64)
             state = ((last[:, 1:].astype(np.float32),),)
         return self._table[last @ [31, 7, 1] % len(self._table)], state
+
+    def distribution(self, inputs: Ids, state: State) -> tuple[Array, State]:
+        """Return the logits after each input."""
+        rows = []
+        for step in range(len(inputs)):
+            logits, state = self.logits(inputs[step : step + 1], state)
+            rows.append(logits)
+        return np.array(rows, np.float32), state
 
 
 def plain(cell: str = "lstm", seed: int = 0) -> NumpyBackend:

@@ -65,14 +65,11 @@ class MixedBackend:
         return nats, _joined([after for _, after in results])
 
     def ranks(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, Ids, State]:
-        """See `Backend.ranks`; the tokens are read twice, the second time one by one."""
+        """See `Backend.ranks`."""
         nats, after = self.nats(inputs, targets, state)
-        ranks = np.empty(targets.shape, np.int64)
-        for step, correct in enumerate(targets):
-            logits, state = self.logits(inputs[step : step + 1], state)
-            own = np.take_along_axis(logits, correct[:, None], axis=1)
-            ranks[step] = (logits > own).sum(axis=1) + 1
-        return nats, ranks, after
+        log_p = self._log_probabilities(inputs, state)[0]
+        own = np.take_along_axis(log_p, targets[..., None], axis=2)
+        return nats, (log_p > own).sum(axis=2) + 1, after
 
     def masses(
         self, inputs: Ids, targets: Ids, entries: Entries, state: State
@@ -99,14 +96,18 @@ class MixedBackend:
 
     def distribution(self, inputs: Ids, state: State) -> tuple[Array, State]:
         """See `Backend.distribution`; these are ln P."""
+        log_p, after = self._log_probabilities(inputs, state)
+        return log_p.astype(np.float32), after
+
+    def _log_probabilities(self, inputs: Ids, state: State) -> tuple[Logits, State]:
+        """Return ln P (T, B, V) of the token after each input, and the state after them."""
         results = [
             backend.distribution(inputs, own)
             for backend, own in zip(self.backends, self._divided(state), strict=True)
         ]
         losses = [_losses(logits) for logits, _ in results]
         weights = self._weights(inputs, state)[..., None]  # (K, T, B, 1)
-        log_p = -mixed_nats(losses, weights).astype(np.float32)
-        return log_p, _joined([after for _, after in results])
+        return -mixed_nats(losses, weights), _joined([after for _, after in results])
 
     def trace(
         self, inputs: Ids, state: State, signals: Sequence[str]
