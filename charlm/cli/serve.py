@@ -120,7 +120,8 @@ def serve(
     quiet = log is None and Verbosity.level == 0
     lines = Log(None if quiet else open_log(log), debug=Verbosity.debug)
     listener = address.bind()
-    service = Service(_models(run, checkpoints, engine, weights, with_, also or ()), rows)
+    models = _models(run, checkpoints, engine, weights, with_, also or ())
+    service = Service(models, rows, checkpoints)
     limits = Limits()
     guard = Guard(make_app(service, limits, with_page=page), service, access, lines)
 

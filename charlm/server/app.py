@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from charlm.server import models, tokenizer_routes
+from charlm.server import models, page_routes, tokenizer_routes
 from charlm.server.completions import completions
 from charlm.server.errors import Refused
 from charlm.server.limits import Limits
@@ -39,8 +39,11 @@ ROUTES = (
     Route("/tokenizer_info", tokenizer_routes.tokenizer_info, methods=["GET"]),
 )
 """Routes of the API; /health alone needs no key (see `security.OPEN_PATHS`)."""
-PAGE_ROUTES = tuple(Route(path, page, methods=["GET"]) for path in ("/", "/page.css", "/page.js"))
-"""Routes of the page."""
+PAGE_ROUTES = (
+    *(Route(path, page, methods=["GET"]) for path in ("/", "/page.css", "/page.js")),
+    *page_routes.ROUTES,
+)
+"""Routes of the page and of its data."""
 
 
 def make_app(service: Service, limits: Limits, *, with_page: bool = True) -> Starlette:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 from charlm.api.model import Model
 from charlm.errors import UsageError
@@ -35,9 +36,14 @@ class Served:
 
 
 class Service:
-    """Models by name; the first is the one that a request gets if it names none."""
+    """Models by name; the first is the one that a request gets if it names none.
 
-    def __init__(self, models: Sequence[Model], rows: int = 64) -> None:
+    `checkpoints` is the folder of the runs whose curves the page shows.
+    """
+
+    def __init__(
+        self, models: Sequence[Model], rows: int = 64, checkpoints: Path | None = None
+    ) -> None:
         names = [model.path.name for model in models]
         if len(set(names)) < len(names):
             raise UsageError(
@@ -49,6 +55,7 @@ class Service:
         ]
         self.models = {each.name: each for each in served}
         self.default = served[0]
+        self.checkpoints = checkpoints
         self.stopping = False
 
     def find(self, name: str | None = None) -> Served:
