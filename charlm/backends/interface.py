@@ -51,11 +51,14 @@ class Backend(Protocol):
     def logits(self, inputs: Ids, state: State) -> tuple[Logits, State]:
         """Return logits (B, V) of the token after inputs (T, B), T > 0, and the state there."""
 
-    def distribution(self, inputs: Ids, state: State) -> tuple[Array, State]:
+    def distribution(self, inputs: Ids, state: State) -> tuple[Array | Logits, State]:
         """Return logits (T, B, V) of the token after each input (T, B), T > 0, and the state.
 
         Callers choose T so that this number of logits fits in memory.
         """
+
+    def log_probabilities(self, logits: Array | Logits) -> Nats:
+        """Return ln P (..., V) by logits of this backend, to the bit the numbers of `nats`."""
 
     def trace(
         self, inputs: Ids, state: State, signals: Sequence[str]

@@ -22,7 +22,7 @@ NEEDED = {
 """Processor features that each variant needs, by their names in Linux, the fastest first."""
 VARIABLE = "CHARLM_KERNELS"
 """Environment variable that names a variant, or `none`."""
-INTERFACE = 3
+INTERFACE = 4
 """Version of the functions in kernels/library.cpp; it grows when they or their arguments change."""
 UNLIMITED = 2**20
 """Number of cores of a process without a limit from a control group."""
@@ -116,9 +116,10 @@ def _declare(library: ctypes.CDLL) -> None:
     library.charlm_trace.argtypes = [
         handle, number, number, longs, floats, ctypes.POINTER(ctypes.c_void_p),
     ]  # fmt: skip
+    library.charlm_log_sums.argtypes = [handle, number, floats, doubles]
     library.charlm_draw.argtypes = [
-        handle, number, number, ctypes.c_double, number, number, doubles, floats, floats, longs,
-        doubles,
+        handle, number, number, doubles, number, number, doubles, floats, floats, longs, doubles,
+        ctypes.c_void_p,
     ]  # fmt: skip
 
 

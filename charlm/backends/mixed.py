@@ -67,7 +67,7 @@ class MixedBackend:
     def ranks(self, inputs: Ids, targets: Ids, state: State) -> tuple[Nats, Ids, State]:
         """See `Backend.ranks`."""
         nats, after = self.nats(inputs, targets, state)
-        log_p = self._log_probabilities(inputs, state)[0]
+        log_p, _ = self.distribution(inputs, state)
         own = np.take_along_axis(log_p, targets[..., None], axis=2)
         return nats, (log_p > own).sum(axis=2) + 1, after
 
@@ -90,24 +90,28 @@ class MixedBackend:
             backend.logits(inputs, own)
             for backend, own in zip(self.backends, self._divided(state), strict=True)
         ]
-        losses = [_losses(logits) for logits, _ in results]
+        losses = self._losses([logits for logits, _ in results])
         weights = self._weights(inputs, state)[:, -1, :, None]  # after the last input: (K, B, 1)
         return -mixed_nats(losses, weights), _joined([after for _, after in results])
 
-    def distribution(self, inputs: Ids, state: State) -> tuple[Array, State]:
+    def distribution(self, inputs: Ids, state: State) -> tuple[Logits, State]:
         """See `Backend.distribution`; these are ln P."""
-        log_p, after = self._log_probabilities(inputs, state)
-        return log_p.astype(np.float32), after
-
-    def _log_probabilities(self, inputs: Ids, state: State) -> tuple[Logits, State]:
-        """Return ln P (T, B, V) of the token after each input, and the state after them."""
         results = [
             backend.distribution(inputs, own)
             for backend, own in zip(self.backends, self._divided(state), strict=True)
         ]
-        losses = [_losses(logits) for logits, _ in results]
+        losses = self._losses([logits for logits, _ in results])
         weights = self._weights(inputs, state)[..., None]  # (K, T, B, 1)
         return -mixed_nats(losses, weights), _joined([after for _, after in results])
+
+    def log_probabilities(self, logits: Array | Logits) -> Nats:
+        """See `Backend.log_probabilities`; logits are ln P here."""
+        return np.asarray(logits, np.float64)
+
+    def _losses(self, logits: Sequence[Array | Logits]) -> list[Nats]:
+        """Return the nats of every entry (..., V) under each member, by the logits of each."""
+        pairs = zip(self.backends, logits, strict=True)
+        return [-backend.log_probabilities(own) for backend, own in pairs]
 
     def trace(
         self, inputs: Ids, state: State, signals: Sequence[str]
@@ -137,9 +141,3 @@ class MixedBackend:
 
 def _joined(states: Sequence[State]) -> State:
     return tuple(layer for state in states for layer in state)
-
-
-def _losses(logits: Logits | Array) -> Nats:
-    """Return -ln softmax of logits (..., V)."""
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    return np.asarray(np.log(np.exp(shifted).sum(axis=-1, keepdims=True)) - shifted)

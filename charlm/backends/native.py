@@ -177,24 +177,48 @@ class NativeBackend:
         state: State,
         uniform: Nats,
         *,
-        temperature: float,
+        temperature: float | Nats,
         barred: int = -1,
         restart: int = -1,
+        kept: Array | None = None,
     ) -> tuple[Ids, Nats, Logits, State]:
         """Sample T tokens for each sequence, by uniform numbers (T, B) from [0, 1).
 
-        `logits` (B, V) are those of the next token. `barred` is never sampled; after `restart` a
-        sequence returns to the zero state. Return ids and nats, both (T, B), the logits of the
-        token after them, and the state there.
+        `logits` (B, V) are those of the next token. `temperature` is one for all or has shape (B,).
+        `barred` is never sampled; after `restart` a sequence returns to the zero state. Return ids
+        and nats, both (T, B), the logits of the token after them, and the state there. `kept` (T,
+        B, V) is filled with the logits of each token.
         """
         steps, batch_size = uniform.shape
         after, last = _flat(state), np.array(logits, np.float32, order="C")
-        self._check_shapes(uniform, after, last.shape == (batch_size, self.vocab_size))
+        shape = batch_size, self.vocab_size
+        kept_fits = kept is None or (kept.shape == (steps, *shape) and kept.flags.c_contiguous)
+        self._check_shapes(uniform, after, last.shape == shape and kept_fits)
         ids, nats = np.empty((steps, batch_size), np.int64), np.empty((steps, batch_size))
         uniform = np.ascontiguousarray(uniform)
-        options = (temperature, barred, restart)
-        self._call("charlm_draw", steps, batch_size, *options, uniform, after, last, ids, nats)
+        temperatures = np.broadcast_to(np.asarray(temperature, np.float64), batch_size).copy()
+        self._call(
+            "charlm_draw",
+            steps,
+            batch_size,
+            temperatures,
+            barred,
+            restart,
+            uniform,
+            after,
+            last,
+            ids,
+            nats,
+            None if kept is None else kept.ctypes.data,
+        )
         return ids, nats, last.astype(np.float64), self._state(after)
+
+    def log_probabilities(self, logits: Logits | Array) -> Nats:
+        """See `Backend.log_probabilities`."""
+        rows = np.ascontiguousarray(logits, np.float32).reshape(-1, self.vocab_size)
+        sums = np.empty(len(rows))
+        self._call("charlm_log_sums", len(rows), rows, sums)
+        return np.asarray(rows - sums[:, None]).reshape(logits.shape)
 
     def _state(self, flat: Array) -> State:
         return tuple(tuple(layer) for layer in flat)

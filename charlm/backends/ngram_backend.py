@@ -85,13 +85,15 @@ class NgramBackend:
         contexts, after = self._read(inputs[-self._width :], state)
         return self.model.distributions(contexts[:, -inputs.shape[1] :]), after
 
-    def distribution(self, inputs: Ids, state: State) -> tuple[Array, State]:
+    def distribution(self, inputs: Ids, state: State) -> tuple[Logits, State]:
         """See `Backend.distribution`; these are ln P."""
         contexts, after = self._read(inputs, state)
-        log_p = np.empty((inputs.size, self.vocab_size), np.float32)
-        for span, rows in self._distributions(contexts):
-            log_p[span] = rows
+        log_p = self.model.distributions(contexts)
         return log_p.reshape(*inputs.shape, self.vocab_size), after
+
+    def log_probabilities(self, logits: Array | Logits) -> Nats:
+        """See `Backend.log_probabilities`; logits are ln P here, and differ by rounding."""
+        return np.asarray(logits, np.float64)
 
     def trace(self, _: Ids, __: State, signals: Sequence[str]) -> tuple[dict[str, Array], State]:
         """Raise UsageError."""

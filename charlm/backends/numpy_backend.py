@@ -75,6 +75,11 @@ class NumpyBackend:
         hidden, after = self._read(inputs, state)
         return self._logits(hidden), after
 
+    def log_probabilities(self, logits: Array | Logits) -> Nats:
+        """See `Backend.log_probabilities`."""
+        rows = np.asarray(logits, np.float32)
+        return np.asarray(rows - _log_sum_exp(rows)[..., None])
+
     def trace(
         self, inputs: Ids, state: State, signals: Sequence[str]
     ) -> tuple[dict[str, Array], State]:

@@ -9,10 +9,19 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.backends.interface import Backend, Ids, Logits, Nats, State, join_rows, select_rows
+from charlm.backends.interface import (
+    Array,
+    Backend,
+    Ids,
+    Logits,
+    Nats,
+    State,
+    join_rows,
+    select_rows,
+)
 from charlm.errors import UsageError, check_count, named
 from charlm.inference import samplers
-from charlm.inference.samplers import Sampling
+from charlm.inference.samplers import Sampling, SamplingColumns
 from charlm.text.boundaries import STREAM, Boundaries
 from charlm.text.direction import BackwardVocabulary
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK, UNKNOWN_TEXT
@@ -110,9 +119,10 @@ class Sampler(Protocol):
         state: State,
         uniform: Nats,
         *,
-        temperature: float,
+        temperature: float | Nats,
         barred: int = -1,
         restart: int = -1,
+        kept: Array | None = None,
     ) -> tuple[Ids, Nats, Logits, State]:
         """Return ids and nats (T, B), and the logits and the state after them."""
 
@@ -266,14 +276,14 @@ class Steps:
     ids: Ids
     nats: Nats
     after: Position
-    logits: Logits | None = None
+    logits: Logits | Array | None = None
 
 
 def sample_steps(
     backend: Backend,
     position: Position,
     uniform: Nats,
-    sampling: Sampling,
+    sampling: Sampling | SamplingColumns,
     barred: int,
     restart: int,
     *,
@@ -283,19 +293,22 @@ def sample_steps(
     """Sample tokens with uniform numbers (T, B).
 
     The token `barred` is never sampled, and the state resets after the token `restart` (-1: none).
-    `bias` (B, V) is added to the logits, which `keep` returns. A backend that can sample does plain
-    temperature sampling itself.
+    `bias` (B, V) is added to the logits; with `keep` the steps have their logits, without it. A
+    backend that can sample does plain temperature sampling itself.
     """
-    if isinstance(backend, Sampler) and sampling.is_plain and bias is None and not keep:
+    if isinstance(backend, Sampler) and sampling.is_plain and bias is None:
+        kept_logits = np.empty((*uniform.shape, backend.vocab_size), np.float32) if keep else None
         ids, nats, logits, state = backend.sample(
             position.logits,
             position.state,
             uniform,
-            temperature=sampling.temperature,
+            temperature=np.ravel(sampling.temperature),
             barred=barred,
             restart=restart,
+            kept=kept_logits,
         )
-        return Steps(ids=ids, nats=nats, after=Position(logits=logits, state=state))
+        after = Position(logits=logits, state=state)
+        return Steps(ids=ids, nats=nats, after=after, logits=kept_logits)
     ids, nats, kept = np.empty(uniform.shape, np.int64), np.empty(uniform.shape), []
     for step, numbers in enumerate(uniform):
         allowed = position.logits.copy() if bias is None else position.logits + bias

@@ -1,16 +1,68 @@
 """Reading of prompts: parts of several prompts side by side, with the figures of their tokens."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
-from charlm.backends.interface import Backend, Ids, Logits
-from charlm.inference.generation import Position
-from charlm.inference.samplers import likeliest, log_probabilities
+from charlm.backends.interface import Array, Backend, Ids, Logits, State, join_rows, select_rows
+from charlm.inference.generation import Position, SampleText
+from charlm.inference.samplers import likeliest
+from charlm.inference.work import Alternatives, Job, TokenFigures
 from charlm.text.tokenizers.tokenizer_json import EOS
+from charlm.text.tokenizers.vocabulary import Vocabulary
 
-Alternatives = tuple[tuple[int, float], ...]
-"""Ids with their nats, the likeliest first."""
+MAX_PARTS = 64
+"""Maximum parts of prompts that are read side by side."""
+MAX_KEPT = 1 << 22
+"""Maximum logits of figures in memory."""
+
+Figures = tuple[float | None, Alternatives]
+"""Nats of a token, and the alternatives in its place."""
+
+
+class Prompt:
+    """A prompt of a job, in parts between resets of the state."""
+
+    def __init__(self, job: Job, number: int, resets: bool) -> None:
+        self.job, self.number, work = job, number, job.work
+        self.rows = work.samples if work.max_tokens else 1
+        self.ids = np.asarray(work.prompts[number], np.int64)
+        self.begins_with_eos = bool(len(self.ids)) and int(self.ids[0]) == EOS
+        head = self.ids[1:] if self.begins_with_eos else self.ids
+        pieces = np.split(head, np.flatnonzero(head == EOS) + 1) if resets else [head]
+        if not work.score_prompts:
+            pieces = pieces[-1:]
+        self.parts = [
+            PromptPart(
+                piece, scored=work.score_prompts, top=work.top or 0, last=place == len(pieces)
+            )
+            for place, piece in enumerate(pieces, start=1)
+        ]
+
+    @property
+    def complete(self) -> bool:
+        """True if all parts are read."""
+        return all(not part.left for part in self.parts)
+
+    @property
+    def position(self) -> Position:
+        """Position after the prompt, once it is complete."""
+        after = self.parts[-1].after
+        assert after is not None
+        return after
+
+    def figures(self, vocabulary: Vocabulary, separator: str) -> list[TokenFigures]:
+        """Return the figures of every token."""
+        own = [figures for part in self.parts for figures in part.figures]
+        ids, tokens = self.ids.tolist(), list[TokenFigures]()
+        if self.begins_with_eos:
+            ids, tokens = ids[1:], [TokenFigures(EOS, None, (), 0)]
+        text = SampleText(vocabulary, [EOS] * self.begins_with_eos, (), separator)
+        for index, (nats, alternatives) in zip(ids, own, strict=True):
+            tokens.append(TokenFigures(index, nats, alternatives, text.length))
+            text.add(index, until_eos=False)
+        return tokens
 
 
 class PromptPart:
@@ -21,65 +73,104 @@ class PromptPart:
     """
 
     def __init__(self, ids: Ids, *, scored: bool, top: int, last: bool) -> None:
-        inputs = np.concatenate([[EOS], ids])
-        self.inputs: Ids = inputs if last else inputs[:-1]
+        self.inputs = np.concatenate([[EOS], ids if last else ids[:-1]])
         self.targets, self.scored, self.top = ids, scored, top
         self.read = 0
+        self.state: State | None = None
         self.after: Position | None = None
-        self.figures: list[tuple[float, Alternatives]] = []
+        self.figures: list[Figures] = []
 
     @property
     def left(self) -> int:
         """Number of tokens that are still to read."""
         return len(self.inputs) - self.read
 
-    @property
-    def done(self) -> bool:
-        """True if all tokens are read."""
-        return self.left == 0
 
+def read_parts(backend: Backend, parts: Sequence[PromptPart], budget: int) -> int:
+    """Read about `budget` tokens of parts, the first parts first; return the number of tokens.
 
-def read_parts(backend: Backend, parts: Sequence[PromptPart], budget: int) -> None:
-    """Read at most `budget` tokens of parts, the first ones first."""
-    for part in parts:
-        if budget <= 0:
-            return
-        count = min(part.left, budget)
-        _read_one(backend, part, count)
-        budget -= count
-
-
-def _read_one(backend: Backend, part: PromptPart, count: int) -> None:
-    if not count:
-        return
-    begin, end = part.read, part.read + count
-    state = part.after.state if part.after else backend.initial_state(1)
-    inputs = part.inputs[begin:end, None]
-    if part.scored:
-        targets = part.targets[begin:end]
-        rows, after = backend.distribution(inputs, state)
-        logits = rows[:, 0].astype(np.float64)
-        part.figures += likeliest_losses(logits[: len(targets)], targets, part.top)
-        part.after = Position(logits=logits[-1:], state=after)
-    else:
-        logits, after = backend.logits(inputs, state)
-        part.after = Position(logits=logits, state=after)
-    part.read = end
-
-
-def likeliest_losses(logits: Logits, own: Ids, top: int) -> list[tuple[float, Alternatives]]:
-    """Return the nats of tokens (N,) by logits (N, V), with the `top` likeliest and their nats.
-
-    The token itself is always among the alternatives.
+    Parts of one kind, scored or not, are read side by side. One that ends leaves, so that nothing
+    is read in vain.
     """
-    losses = -log_probabilities(np.asarray(logits, np.float64))
-    top = min(top, losses.shape[1])
-    ids = likeliest(-losses, top)
-    best = np.take_along_axis(losses, ids, axis=1)
-    own_losses = losses[np.arange(len(own)), own]
-    figures: list[tuple[float, Alternatives]] = []
-    rows = zip(own.tolist(), own_losses.tolist(), ids.tolist(), best.tolist(), strict=True)
-    for index, nats, others, values in rows:
-        pairs = tuple(zip(others, values, strict=True))
-        figures.append((nats, pairs if index in others else (*pairs, (index, nats))))
-    return figures
+    spent = 0
+    for scored in (False, True):
+        kind = [part for part in parts if part.scored == scored and part.left]
+        if kind and spent < budget:
+            spent += _read_side_by_side(backend, kind[:MAX_PARTS], budget - spent)
+    return spent
+
+
+def _read_side_by_side(backend: Backend, parts: list[PromptPart], budget: int) -> int:
+    """Read tokens of parts of one kind; return their number."""
+    parts = sorted(parts, key=lambda part: part.left)
+    first, spent = backend.initial_state(1), 0
+    state = join_rows([part.state or first for part in parts])
+    try:
+        while parts and spent < budget:
+            most = (budget - spent) // len(parts)
+            if parts[0].scored:
+                most = min(most, MAX_KEPT // (len(parts) * backend.logits_each))
+            steps = min(parts[0].left, max(1, most))
+            state = _read_steps(backend, parts, state, steps)
+            spent += len(parts) * steps
+            kept = [row for row, part in enumerate(parts) if part.left]
+            parts, state = [parts[row] for row in kept], select_rows(state, kept)
+    finally:  # after a failure too, so that each part can be read alone
+        for row, part in enumerate(parts):
+            part.state = select_rows(state, [row])
+    return spent
+
+
+def _read_steps(backend: Backend, parts: list[PromptPart], state: State, steps: int) -> State:
+    """Read the next `steps` tokens of each part; return the state after them."""
+    spans = [slice(part.read, part.read + steps) for part in parts]
+    inputs = np.stack([part.inputs[span] for part, span in zip(parts, spans, strict=True)], axis=1)
+    last: Array | Logits
+    if parts[0].scored:
+        logits, state = backend.distribution(inputs, state)
+        _add_figures(backend, parts, spans, logits)
+        last = logits[-1]
+    else:
+        last, state = backend.logits(inputs, state)
+    for row, part in enumerate(parts):
+        part.read += steps
+        if not part.left:
+            own = np.asarray(last[row : row + 1], np.float64)
+            part.after = Position(logits=own, state=select_rows(state, [row]))
+    return state
+
+
+def _add_figures(
+    backend: Backend, parts: list[PromptPart], spans: list[slice], logits: Array | Logits
+) -> None:
+    """Add the figures of the tokens after the inputs in these spans; logits are (T, B, V)."""
+    own = np.full((logits.shape[1], logits.shape[0]), EOS, np.int64)
+    for row, (part, span) in enumerate(zip(parts, spans, strict=True)):
+        targets = part.targets[span]
+        own[row, : len(targets)] = targets
+    figures = token_figures(backend, logits.swapaxes(0, 1), own, [part.top for part in parts])
+    for part, span, new in zip(parts, spans, figures, strict=True):
+        part.figures += new[: len(part.targets[span])]
+
+
+def token_figures(
+    backend: Backend, logits: Array | Logits, own: Ids, tops: Sequence[int]
+) -> list[list[Figures]]:
+    """Return the figures of tokens (B, T) by the logits (B, T, V) in their places.
+
+    `tops` has the number of alternatives of each row. The token itself is always among them.
+    """
+    size = logits.shape[-1]
+    log_p = backend.log_probabilities(logits).reshape(-1, size)
+    ids = likeliest(log_p, min(max(tops), size))
+    others = -np.take_along_axis(log_p, ids, axis=1)
+    losses = -log_p[np.arange(own.size), own.ravel()]
+    each = zip(own.ravel().tolist(), losses.tolist(), ids.tolist(), others.tolist(), strict=True)
+    steps = own.shape[1]
+    return [[_figures(*token, top) for token in itertools.islice(each, steps)] for top in tops]
+
+
+def _figures(index: int, nats: float, ids: list[int], others: list[float], top: int) -> Figures:
+    """Return the figures of a token by the likeliest ids and their nats."""
+    pairs = tuple(zip(ids[:top], others, strict=False))
+    return nats, pairs if index in ids[:top] else (*pairs, (index, nats))

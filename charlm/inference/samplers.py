@@ -3,7 +3,7 @@
 A rule removes tokens by setting their logits to minus infinity. It never removes all of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,31 +42,56 @@ class Sampling:
         return self.top_k == 0 and self.top_p == 1.0 and self.min_p == 0.0
 
 
-def keep_top_k(logits: Logits, k: int) -> Logits:
+@dataclass(frozen=True, kw_only=True)
+class SamplingColumns:
+    """Settings of sampling of n rows, each as a column (n, 1); see `Sampling`."""
+
+    temperature: NDArray[np.float64]
+    top_k: NDArray[np.int64]
+    top_p: NDArray[np.float64]
+    min_p: NDArray[np.float64]
+    is_plain: bool
+
+    @classmethod
+    def of(cls, rows: Sequence[Sampling]) -> "SamplingColumns":
+        """Return the settings of rows that each have their own."""
+        return cls(
+            **{
+                name: np.array([[getattr(row, name)] for row in rows])
+                for name in ("temperature", *RULES)
+            },
+            is_plain=all(row.is_plain for row in rows),
+        )
+
+
+def keep_top_k(logits: Logits, k: int | NDArray[np.int64]) -> Logits:
     """Keep the k largest logits, of equal ones those with the lowest id; 0 keeps all."""
-    if k == 0 or k >= logits.shape[1]:
+    size = logits.shape[1]
+    limits = np.where(np.equal(k, 0), size, k)
+    if np.all(limits >= size):
         return logits
     order = np.argsort(-logits, axis=1, kind="stable")
-    return _only(logits, order, np.arange(logits.shape[1])[None, :] < k)
+    return _only(logits, order, np.arange(size) < limits)
 
 
-def keep_top_p(logits: Logits, p: float) -> Logits:
+def keep_top_p(logits: Logits, p: float | NDArray[np.float64]) -> Logits:
     """Keep the smallest set of most probable tokens whose probabilities sum to at least p."""
-    if p >= 1.0:
+    if np.all(np.greater_equal(p, 1.0)):
         return logits
     order = np.argsort(-logits, axis=1, kind="stable")
     sorted_probabilities = np.take_along_axis(probabilities(logits), order, axis=1)
     before = np.cumsum(sorted_probabilities, axis=1) - sorted_probabilities
-    kept = before < p
+    kept = (before < p) | np.greater_equal(p, 1.0)
     kept[:, 0] = True
     return _only(logits, order, kept)
 
 
-def keep_min_p(logits: Logits, p: float) -> Logits:
+def keep_min_p(logits: Logits, p: float | NDArray[np.float64]) -> Logits:
     """Keep tokens with at least p times the highest probability."""
-    if p == 0.0:
+    if not np.any(p):
         return logits
-    floor = logits.max(axis=1, keepdims=True) + np.log(p)
+    with np.errstate(divide="ignore"):
+        floor = logits.max(axis=1, keepdims=True) + np.log(p)
     return np.where(logits >= floor, logits, -np.inf)
 
 
@@ -75,7 +100,9 @@ RULES: dict[str, Callable[[Logits, Any], Logits]] = {
     "top_p": keep_top_p,
     "min_p": keep_min_p,
 }
-"""Rules by the name of their setting, in the order of their application."""
+"""Rules by the name of their setting, in the order of their application.
+
+The setting is one number for all rows, or a column (n, 1)."""
 
 
 def _only(logits: Logits, order: NDArray[np.int64], kept: NDArray[np.bool_]) -> Logits:
@@ -108,25 +135,30 @@ def probabilities(logits: Logits) -> Logits:
 
 
 def log_probabilities(logits: Logits) -> Logits:
-    """Return the log-softmax in float64, in nats, shape (n, V)."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+    """Return the log-softmax in float64, in nats, of logits (..., V)."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
-def next_distribution(logits: Logits, sampling: Sampling) -> Logits:
+def next_distribution(logits: Logits, sampling: Sampling | SamplingColumns) -> Logits:
     """Return the probabilities with which the next token is sampled, shape (n, V).
 
     At temperature 0 the most probable token has probability 1, of equal ones that with the lowest
     id.
     """
     logits = np.asarray(logits, np.float64)
-    if sampling.temperature == 0.0:
-        return np.asarray(np.eye(logits.shape[1])[logits.argmax(axis=1)])
+    greedy = np.equal(sampling.temperature, 0.0)
+    likeliest_only = np.zeros(logits.shape)
+    if np.any(greedy):
+        np.put_along_axis(likeliest_only, logits.argmax(axis=1)[:, None], 1.0, axis=1)
+    if np.all(greedy):
+        return likeliest_only
     for name, rule in RULES.items():
         logits = rule(logits, getattr(sampling, name))
     shifted = logits - logits.max(axis=1, keepdims=True)
     with np.errstate(over="ignore"):
-        return probabilities(shifted / sampling.temperature)
+        chances = probabilities(shifted / np.where(greedy, 1.0, sampling.temperature))
+    return np.where(greedy, likeliest_only, chances)
 
 
 def draw(distribution: Logits, uniform: NDArray[np.float64]) -> NDArray[np.int64]:

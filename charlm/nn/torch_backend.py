@@ -76,6 +76,12 @@ class TorchBackend:
         return self._read(inputs, state, lambda _, logits: logits.cpu().numpy())
 
     @torch.inference_mode()
+    def log_probabilities(self, logits: Array | Logits) -> Nats:
+        """See `Backend.log_probabilities`; the softmax is in float32."""
+        rows = torch.from_numpy(np.asarray(logits, np.float32)).to(self.device)
+        return rows.log_softmax(dim=-1).cpu().double().numpy()
+
+    @torch.inference_mode()
     def trace(
         self, inputs: Ids, state: State, signals: Sequence[str]
     ) -> tuple[dict[str, Array], State]:

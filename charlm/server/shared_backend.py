@@ -47,9 +47,13 @@ class SharedBackend:
         """See `Backend.logits`."""
         return self._call(lambda: self._backend.logits(inputs, state))
 
-    def distribution(self, inputs: Ids, state: State) -> tuple[Array, State]:
+    def distribution(self, inputs: Ids, state: State) -> tuple[Array | Logits, State]:
         """See `Backend.distribution`."""
         return self._call(lambda: self._backend.distribution(inputs, state))
+
+    def log_probabilities(self, logits: Array | Logits) -> Nats:
+        """See `Backend.log_probabilities`."""
+        return self._call(lambda: self._backend.log_probabilities(logits))
 
     def trace(
         self, inputs: Ids, state: State, signals: Sequence[str]

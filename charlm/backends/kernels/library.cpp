@@ -95,7 +95,7 @@ int charlm_new(int cell, int layers, int embedding, int hidden, int vocab, int k
 }
 
 // Version of the functions in this file; equal to INTERFACE in kernel_library.py.
-int charlm_interface() { return 3; }
+int charlm_interface() { return 4; }
 
 void charlm_free(void* handle) { delete static_cast<Net*>(handle); }
 
@@ -201,11 +201,24 @@ int charlm_trace(void* handle, int steps, int rows, const int64_t* inputs, float
     return status;
 }
 
+// ln of the sum of exponentials of each row of logits [rows][V], as in charlm_nats.
+int charlm_log_sums(void* handle, int rows, const float* logits, double* sums) {
+    return guarded([&] {
+        const int vocab = static_cast<Net*>(handle)->vocab;
+        for (int r = 0; r < rows; r++) {
+            const float* row = logits + size_t(r) * vocab;
+            sums[r] = log_sum(row, vocab, row[0], nullptr, nullptr);
+        }
+    });
+}
+
 // Draw `steps` tokens for each row, from logits [rows][V] (for the next token; replaced by the last
-// ones) and uniform numbers [steps][rows]. `barred` is a token that is never drawn (-1: none);
-// after token `restart` the row returns to the zero state (-1: none). ids and nats: [steps][rows].
-int charlm_draw(void* handle, int steps, int rows, double temperature, int barred, int restart,
-                const double* uniform, float* state, float* logits, int64_t* ids, double* nats) {
+// ones) and uniform numbers [steps][rows], at the temperature of each row. `barred` is a token that
+// is never drawn (-1: none); after token `restart` the row returns to the zero state (-1: none).
+// ids and nats: [steps][rows]. kept [steps][rows][V], or null, takes the logits of each token.
+int charlm_draw(void* handle, int steps, int rows, const double* temperatures, int barred,
+                int restart, const double* uniform, float* state, float* logits, int64_t* ids,
+                double* nats, float* kept) {
     return guarded([&] {
         Net& net = *static_cast<Net*>(handle);
         const int vocab = net.vocab;
@@ -217,10 +230,11 @@ int charlm_draw(void* handle, int steps, int rows, double temperature, int barre
                         sizeof(float) * vocab);
         std::vector<double> sums(vocab);
         for (int step = 0; step < steps; step++) {
+            if (kept) copy_logits(net, rows, kept + size_t(step) * rows * vocab);
             for (int r = 0; r < rows; r++) {
                 const float* row = net.logits.get() + r * stride;
                 const size_t place = size_t(step) * rows + r;
-                const int chosen = draw(row, vocab, temperature, barred, uniform[place], sums);
+                const int chosen = draw(row, vocab, temperatures[r], barred, uniform[place], sums);
                 ids[place] = chosen;
                 nats[place] = log_sum(row, vocab, row[chosen], nullptr, nullptr) - row[chosen];
                 if (chosen == restart)
