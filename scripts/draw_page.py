@@ -14,10 +14,12 @@ from typing import Any
 from write_guide import served
 
 OUT = Path(__file__).parent / "experiments" / "page.png"
-WIDTH, HEIGHT = 1180, 640
+WIDTH, HEIGHT = 1180, 710
 COLOURS = 128
 """Size of the palette; the page has few colours beside the shades of its letters."""
-PROMPT, TOKENS, SEED, POINTED = "The dog found", 260, 3, 43
+PROMPT, TOKENS, SEED = "The dog found", 260, 3
+POINTED = "shy"
+"""Text at whose first token the picture points."""
 
 
 def write_text(page: Any) -> None:
@@ -27,8 +29,8 @@ def write_text(page: Any) -> None:
     page.get_by_label("Seed", exact=True).fill(str(SEED))
     page.get_by_role("button", name="Write", exact=True).click()
     tokens = page.locator('[role=group][aria-label^="Written text"] span.t')
-    tokens.nth(TOKENS).wait_for()
-    tokens.nth(POINTED).hover()
+    tokens.nth(TOKENS - 1).wait_for()
+    tokens.nth("".join(tokens.all_text_contents()).index(POINTED)).hover()
     page.wait_for_timeout(500)
 
 

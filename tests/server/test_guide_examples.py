@@ -18,6 +18,7 @@ from helpers import Call
 from serving import Serving
 
 import write_guide
+from charlm.server import page_routes
 from charlm.server.app import ROUTES
 from charlm.server.requests import FIELDS, unused
 
@@ -147,8 +148,9 @@ def rows(head: str) -> str:
 
 def test_the_page_lists_every_route_and_field() -> None:
     """And none that is not there."""
-    named = {path for path in re.findall(r"[` ](/[\w/]+)", rows("route")) if "/api/" not in path}
-    assert named == {re.sub(r"/\{.*", "", route.path) for route in ROUTES} - REFUSED
+    named = set(re.findall(r"[` ](/[\w/]+)", rows("route")))
+    served = {re.sub(r"/\{.*", "", route.path) for route in (*ROUTES, *page_routes.ROUTES)}
+    assert named == served - REFUSED
     cells = re.findall(r"^\| (`.*?) \|", rows("field"), re.MULTILINE)
     named = set(re.findall(r"`(\w+)`", " ".join(cells)))
     assert named == {name for name, (_, read) in FIELDS.items() if read is not unused} - {"user"}
