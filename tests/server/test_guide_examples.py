@@ -87,17 +87,20 @@ class StandIn:
     """The part of the client `openai` that the page uses, for where it is not installed."""
 
     def __init__(self, base_url: str, api_key: str) -> None:
-        headers = {"Authorization": f"Bearer {api_key}"}
-        self.http = httpx.Client(base_url=base_url, headers=headers, verify=False)
-        self.models = SimpleNamespace(list=lambda: objects(self.http.get("/models").text).data)
+        self.url, self.headers = base_url, {"Authorization": f"Bearer {api_key}"}
+        self.models = SimpleNamespace(list=lambda: self.ask("GET", "/models").data)
         self.completions = SimpleNamespace(create=self.create)
 
     def create(self, **fields: Any) -> Any:
-        answer = self.http.post("/completions", json=fields)
+        return self.ask("POST", "/completions", json=fields)
+
+    def ask(self, method: str, path: str, **options: Any) -> Any:
+        url = self.url + path
+        answer = httpx.request(method, url, headers=self.headers, trust_env=False, **options)
         assert answer.status_code == 200, answer.text
-        if not fields.get("stream"):
-            return objects(answer.text)
-        return [objects(json.dumps(event)) for event in parsed(answer.text)]
+        if "event-stream" in answer.headers["content-type"]:
+            return [objects(json.dumps(event)) for event in parsed(answer.text)]
+        return objects(answer.text)
 
 
 def objects(text: str) -> Any:
