@@ -816,6 +816,13 @@ function useModel(model) {
   $("other").replaceChildren(...page.models.filter((other) => other !== model).map(({ id }) => new Option(id, id)));
   $("other-field").hidden = page.models.length < 2;
   $("write-legend").replaceChildren(...surprisalLegend());
+  suggestPattern(model);
+}
+/* Begin with the first pattern that occurs in the text of the model. One that was typed stays. */
+function suggestPattern({ example }) {
+  const field = $("pattern"), text = example || $("input").value;
+  if (field.value && !PATTERNS.some(([, pattern]) => pattern === field.value)) return;
+  field.value = (PATTERNS.find(([, pattern]) => new RegExp(pattern, "u").test(text)) ?? PATTERNS[0])[1];
 }
 function listenToKeys() {
   for (const form of ["writer", "reader"]) {
@@ -875,8 +882,7 @@ function beginServed() {
   $("served").hidden = page.models.length < 2;
   $("model-name").classList.toggle("away", page.models.length > 1);
   $("input").value ||= example ?? "";
-  $("prompt").value ||= /^\S+( \S+){0,2}/.exec(example ?? "")?.[0] ?? "";
-  $("pattern").value ||= PATTERNS[0][1];
+  $("prompt").value ||= /^\S+( \S+){0,2}/.exec((example ?? "").trim())?.[0] ?? "";
   $("footer").replaceChildren("Programs use ", code, ` at this address, in OpenAI’s form. ${made}`);
 }
 /* Fill the page of an export, with tabs for the views that it has data for. */
