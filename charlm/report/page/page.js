@@ -85,6 +85,7 @@ function askKey(refused) {
       if (dialog.returnValue === "key") resolve();
       else reject(new Error("This server asks for a key, and none was given. Load the page again to give it."));
     };
+    $("key-cancel").onclick = () => dialog.close("");
     dialog.returnValue = "";
     dialog.showModal();
   });
@@ -314,18 +315,23 @@ function settings() {
 /* What the model continues: ids where all are known, since a text could be cut into other tokens. */
 function begun() {
   const { prompt, promptIds, tokens } = writing;
-  if (promptIds && tokens.every((token) => token.id !== undefined)) return { prompt: [...promptIds, ...tokens.flatMap((token) => [token.id, ...token.after])] };
-  const text = prompt + tokens.map((token) => token.gap + token.text).join("");
+  if (promptIds && tokens.every((token) => token.id !== undefined)) return { prompt: [...promptIds, ...tokens.map(({ id }) => id)] };
+  const text = prompt + tokens.map((token, k) => gapBefore(k) + token.text).join("");
   return text ? { prompt: text } : {};
 }
-function writeNew() {
+async function writeNew() {
+  const { prompt, promptIds, tokens } = writing;
   Object.assign(writing, { prompt: $("prompt").value, promptIds: null, tokens: [] });
-  return write();
+  const stream = await write();
+  if (!(stream?.end instanceof Error) || writing.tokens.length || !tokens.length) return;
+  Object.assign(writing, { prompt, promptIds, tokens }); // nothing came: the text before it is still there
+  startWriting(-1);
+  endWriting(stream);
 }
 /* Continue from a token with one of its alternatives. */
 function branch(at, which) {
   const old = writing.tokens[at], [name, chance] = old.top[which];
-  const token = { ...old, ...wordingOf(name, old, writing.tokens[at - 1]), name, id: old.ids?.[name], bits: -Math.log2(chance), rank: rankOf(old.top, chance), after: [] };
+  const token = { ...old, ...wordingOf(name, old, writing.tokens[at - 1]), name, id: old.ids?.[name], bits: -Math.log2(chance), rank: rankOf(old.top, chance) };
   writing.tokens = [...writing.tokens.slice(0, at), token];
   return write(at);
 }
@@ -340,24 +346,25 @@ function wordingOf(name, old, before) {
 }
 const rankOf = (top, chance) => top.filter(([, other]) => other > chance).length + 1;
 
-/* Write on after the tokens that are there. `at` is the token to point at. */
+/* Write on after the tokens that are there, and return how that went. `at` is the token to point at. */
 async function write(at = -1) {
   writing.control?.abort();
   const control = writing.control = new AbortController(), stream = { begin: performance.now(), first: writing.tokens.length, text: [], offsets: [], frame: 0, end: "" };
   startWriting(at);
   try {
     for await (const event of events("/v1/completions", { ...begun(), ...settings() }, control.signal)) {
-      if (writing.control !== control) return;
+      if (writing.control !== control) return null;
       if (event.choices[0]) take(event.choices[0], stream);
       stream.frame ||= requestAnimationFrame(() => { stream.frame = 0; if (writing.control === control) paintWritten(stream); });
     }
   } catch (error) {
     stream.end = error.name === "AbortError" ? "stopped" : error;
   }
-  if (writing.control !== control) return;
+  if (writing.control !== control) return null;
   cancelAnimationFrame(stream.frame);
   paintWritten(stream);
   endWriting(stream);
+  return stream;
 }
 function startWriting(at) {
   const { written } = regions, kept = writing.tokens;
@@ -391,17 +398,14 @@ function take(choice, stream) {
   (block?.tokens ?? []).forEach((name, k) => {
     const top = Object.entries(block.top_logprobs[k]).map(([other, value]) => [other, Math.exp(value)]).sort((a, b) => b[1] - a[1]);
     stream.offsets.push(block.text_offset[k]);
-    tokens.push({ name, id: ids[k], ids: block.top_token_ids?.[k], after: [], gap: "", text: "", bits: -block.token_logprobs[k] / Math.LN2, rank: rankOf(top, Math.exp(block.token_logprobs[k])), top, oov: false });
+    tokens.push({ name, id: ids[k], ids: block.top_token_ids?.[k], gap: "", text: "", bits: -block.token_logprobs[k] / Math.LN2, rank: rankOf(top, Math.exp(block.token_logprobs[k])), top, oov: false });
   });
   for (let k = Math.max(0, stream.settled ?? 0); k < stream.offsets.length; k++) {
     const text = stream.text.slice(stream.offsets[k], stream.offsets[k + 1]).join(""), gap = /^ +(?=\S)/.exec(text)?.[0] ?? "";
     Object.assign(tokens[stream.first + k], { gap, text: text.slice(gap.length) });
   }
   stream.settled = stream.offsets.length - 1; // more text may come of the last one
-  if (choice.finish_reason === "stop") {
-    stream.end = choice.stop_reason ? `stopped before ${nameOf(choice.stop_reason)}` : "end of the document";
-    if (!choice.stop_reason && tokens.length) tokens.at(-1).after = ids.slice(block?.tokens.length ?? 0);
-  }
+  if (choice.finish_reason === "stop") stream.end = choice.stop_reason ? `stopped before ${nameOf(choice.stop_reason)}` : "end of the document";
 }
 /* Append what has come, once a frame: nothing is painted again, so a selection stays. */
 function paintWritten(stream) {
@@ -411,6 +415,8 @@ function paintWritten(stream) {
   if (atEnd) box.scrollTop = box.scrollHeight;
   say($("write-status"), rate(stream));
 }
+/* Text between a token and the one before it: blanks, and the line end after a document that ended there. */
+const gapBefore = (k) => (k && isEnd(writing.tokens[k - 1]) ? "\n" : "") + writing.tokens[k].gap;
 function addSpans() {
   const { box, spans, items } = regions.written, part = document.createDocumentFragment(), last = items[spans.length - 1];
   if (last && last.shown !== last.text) {
@@ -418,8 +424,7 @@ function addSpans() {
     last.shown = last.text;
   }
   for (let k = spans.length; k < items.length; k++) {
-    const gap = (items[k - 1]?.after.length ? "\n" : "") + items[k].gap;
-    if (gap) part.append(gap);
+    part.append(gapBefore(k));
     part.append(spans[k] = span(items[k], k, surprisalClass(items[k].bits)));
     items[k].shown = items[k].text;
   }
@@ -686,7 +691,7 @@ async function find({ quiet = false } = {}) {
     const answer = await source.find(pattern, page.text ?? $("input").value, model.id);
     if (model !== page.model || pattern !== $("pattern").value) return;
     page.found = answer;
-    say(status, `${answer.characters.toLocaleString("en")} characters of the ${answer.source}${answer.fraction === null ? "" : `, ${(100 * answer.fraction).toFixed(1)} % match`}`);
+    say(status, `${answer.characters.toLocaleString("en")} characters of ${answer.source === "this text" ? "" : "the "}${answer.source}${answer.fraction === null ? "" : `, ${(100 * answer.fraction).toFixed(1)} % match`}`);
   } catch (error) {
     say(status, quiet ? "" : error);
   } finally {
