@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from serving import serving
@@ -16,19 +17,12 @@ from charlm.units import bits
 RUN = Path(__file__).parents[1] / "fixtures" / "format-1"
 
 
-@pytest.fixture(scope="module")
-def page() -> Iterator[object]:
-    """Open the view of a folder with two runs that have logs, and one that has none."""
-    sync_api = pytest.importorskip(
-        "playwright.sync_api", reason="the Python package playwright is not installed"
-    )
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("the program chromium is not installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path)
-        yield browser.new_page()
-        browser.close()
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Any]:
+    """Open a page; a folder with two runs that have logs, and one that has none, is shown in it."""
+    opened = chromium.new_page()
+    yield opened
+    opened.close()
 
 
 @pytest.mark.browser
