@@ -119,11 +119,6 @@ def serve(
     access = _access(address, _key(key_file), insecure, allow_host or (), cors or ())
     quiet = log is None and Verbosity.level == 0
     lines = Log(None if quiet else open_log(log), debug=Verbosity.debug)
-    listener = address.bind()
-    models = _models(run, checkpoints, engine, weights, with_, also or ())
-    service = Service(models, rows, checkpoints)
-    limits = Limits()
-    guard = Guard(make_app(service, limits, with_page=page), service, access, lines)
 
     def announce(url: str) -> None:
         """Report the URL, and open it."""
@@ -132,8 +127,12 @@ def serve(
         if open_:
             threading.Thread(target=_open, args=(url,), daemon=True).start()
 
-    server = Server(guard, listener, limits, announce)
-    server.run()
+    with address.bind() as listener:  # before the models are loaded, which takes longer
+        models = _models(run, checkpoints, engine, weights, with_, also or ())
+        service, limits = Service(models, rows, checkpoints), Limits()
+        guard = Guard(make_app(service, limits, with_page=page), service, access, lines)
+        server = Server(guard, listener, limits, announce)
+        server.run()
     if server.stopped_by is not None:
         Verbosity.stop_reported = True
         say("stopped")

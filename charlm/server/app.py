@@ -7,13 +7,13 @@ coroutine that gets a request and returns a response; it raises `Refused` for an
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from charlm.server import models, page_routes, tokenizer_routes
 from charlm.server.completions import completions
-from charlm.server.errors import Refused
+from charlm.server.errors import CLIENT_LEFT, Refused
 from charlm.server.limits import Limits
 from charlm.server.page import page
 from charlm.server.service import Service
@@ -50,7 +50,12 @@ def make_app(service: Service, limits: Limits, *, with_page: bool = True) -> Sta
     """Return the application that serves models, and the page unless it is switched off."""
     app = Starlette(
         routes=[*ROUTES, *(PAGE_ROUTES if with_page else ())],
-        exception_handlers={Refused: _refused, HTTPException: _http_error, Exception: _failed},
+        exception_handlers={
+            Refused: _refused,
+            ClientDisconnect: _left,
+            HTTPException: _http_error,
+            Exception: _failed,
+        },
     )
     app.router.redirect_slashes = False
     app.state.service, app.state.limits = service, limits
@@ -60,6 +65,11 @@ def make_app(service: Service, limits: Limits, *, with_page: bool = True) -> Sta
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     return error.response
+
+
+async def _left(_: Request, __: Exception) -> Response:
+    """Return an answer that is not sent, for the log."""
+    return Response(status_code=CLIENT_LEFT)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -11,6 +11,9 @@ KINDS = {
 }
 """Types of errors by status; another status below 500 is an `invalid_request_error`."""
 
+CLIENT_LEFT = 499
+"""Status in the log of a request whose client left before the answer began."""
+
 
 class Refused(Exception):
     """Request that gets an error for an answer.

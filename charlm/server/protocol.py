@@ -51,7 +51,8 @@ class BoundedReader(h11.Connection):
     def _refusal(self, error: h11.RemoteProtocolError) -> Refused:
         if error.error_status_hint == 431:
             return self._too_large()
-        return Refused(400, "the request is not valid HTTP/1.1; expected one. Check the client")
+        problem = "the request is not valid HTTP/1.1; expected one. Check the client"
+        return Refused(error.error_status_hint, problem)
 
     def _too_large(self) -> Refused:
         most = self.limits.header_bytes
@@ -192,8 +193,10 @@ class BoundedProtocol(H11Protocol):
         for phases in (("closing", "idle"), ("headers",), ("body",)):
             waiting = [each for each in others if each.phase in phases and each is not self]
             if waiting:
-                min(waiting, key=lambda each: each.since).transport.abort()
-                return
-        stalled = [each for each in others if each.unsent]
-        victim = min(stalled, key=lambda each: each.unsent_since) if stalled else self
+                victim = min(waiting, key=lambda each: each.since)
+                break
+        else:
+            stalled = [each for each in others if each.unsent]
+            victim = min(stalled, key=lambda each: each.unsent_since, default=self)
+        self.connections.discard(victim)
         victim.transport.abort()

@@ -46,11 +46,15 @@ class Address:
     def bind(self) -> socket.socket:
         """Return a socket that listens. Raises EnvironmentFailure if the port is in use."""
         family, kind, protocol, _, address = self._found
-        with self._failing():
-            listener = socket.socket(family, kind, protocol)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(BACKLOG)
+        listener = socket.socket(family, kind, protocol)
+        try:
+            with self._failing():
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind(address)
+                listener.listen(BACKLOG)
+        except EnvironmentFailure:
+            listener.close()
+            raise
         return listener
 
     @contextlib.contextmanager
@@ -87,7 +91,7 @@ class Server(uvicorn.Server):
         protocol: Any = functools.partial(BoundedProtocol, limits=limits, log=guard.log)
         options: dict[str, Any] = {"http": protocol, "ws": "none", "lifespan": "off"}
         options |= {"log_config": None, "access_log": False, "server_header": False}
-        super().__init__(uvicorn.Config(guard, timeout_graceful_shutdown=1, **options))
+        super().__init__(uvicorn.Config(guard, **options))
         self.guard, self.listener, self.limits, self.announce = guard, listener, limits, announce
         self.stopped_by: signal.Signals | None = None
 
@@ -99,6 +103,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then announce the URL."""
         await super().startup(sockets)
+        self.loop = asyncio.get_running_loop()
         self._sweeping = asyncio.create_task(self._sweep())
         self.announce(url_of(self.listener))
 
@@ -109,6 +114,7 @@ class Server(uvicorn.Server):
         end = loop.time() + self.limits.grace_seconds + LATE
         while self.guard.requests and loop.time() < end:
             await asyncio.sleep(TICK)
+        self.config.timeout_graceful_shutdown = 0 if self.guard.requests else 1
         await super().shutdown(sockets)
         self._sweeping.cancel()
         for connection in list(self.server_state.connections):
@@ -152,9 +158,11 @@ class Server(uvicorn.Server):
 
 @contextlib.contextmanager
 def _logged(log: Log) -> Iterator[None]:
-    """Write warnings and errors of uvicorn and asyncio to the log."""
+    """Write warnings and errors of the server and of its libraries to the log."""
     problems = Problems(log)
-    loggers = [logging.getLogger(name) for name in ("uvicorn.error", "asyncio")]
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # each bad request has its line
+    names = ("uvicorn.error", "asyncio", "charlm.server")
+    loggers = [logging.getLogger(name) for name in names]
     for logger in loggers:
         logger.addHandler(problems)
         logger.propagate = False

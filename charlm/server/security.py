@@ -10,11 +10,10 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from charlm.server.errors import Refused
+from charlm.server.errors import CLIENT_LEFT, Refused
 from charlm.server.log import Log
 from charlm.server.service import Service
 
@@ -43,8 +42,6 @@ PREFLIGHT = {
     "Access-Control-Max-Age": "600",
 }
 """Headers that tell a browser what the page of an allowed origin may send."""
-CLIENT_LEFT = 499
-"""Status in the log of a request whose client left before the answer began."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +124,6 @@ class Guard:
             else:
                 self.requests += 1
                 await self.app(scope, receive, send_safely)
-        except ClientDisconnect:
-            pass
         except Exception as error:
             self.log.failure(error)
         finally:

@@ -1,5 +1,6 @@
 """A server that runs in a thread of the tests, on a free port."""
 
+import asyncio
 import contextlib
 import os
 import queue
@@ -38,6 +39,23 @@ class Serving:
         lines = os.pread(handle, os.fstat(handle).st_size, 0).decode().splitlines()
         return [line.partition(" ")[2] for line in lines]
 
+    def phases(self) -> list[str]:
+        """Return the phases of all connections."""
+        return sorted(each.phase for each in list(self.server.server_state.connections))
+
+    def pass_time(self, seconds: float) -> None:
+        """Apply the deadlines of all connections as if a time had passed."""
+        done = threading.Event()
+
+        def sweep() -> None:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server.server_state.connections):
+                connection.sweep(now + seconds)
+            done.set()
+
+        self.server.loop.call_soon_threadsafe(sweep)
+        done.wait(timeout=PATIENCE)
+
     def connect(self) -> socket.socket:
         """Return a connection to the server."""
         address = self.server.listener.getsockname()
@@ -69,7 +87,12 @@ def serving_app(
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         url = urls.get(timeout=PATIENCE).rstrip("/")
-        with httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False) as client:
-            yield Serving(url, client, server, service, log_file)
-        server.should_exit = True
-        thread.join(timeout=PATIENCE)
+        pool = httpx.Limits(max_keepalive_connections=0)
+        try:
+            with httpx.Client(
+                base_url=url, timeout=PATIENCE, trust_env=False, limits=pool
+            ) as client:
+                yield Serving(url, client, server, service, log_file)
+        finally:
+            server.should_exit = True
+            thread.join(timeout=PATIENCE)
