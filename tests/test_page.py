@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import re
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -84,21 +83,6 @@ def test_a_page_keeps_the_signals_that_fit(monkeypatch: pytest.MonkeyPatch) -> N
     assert set(fitting_signals(run, 0)) == set(CELLS["lstm"].signals)
     with pytest.raises(UsageError, match=r"has 21 tokens; expected at most 20 .* of 5 units"):
         fitting_signals(run, 21)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """A browser. Skips the test where there is none."""
-    sync_api = pytest.importorskip(
-        "playwright.sync_api", reason="the Python package playwright is not installed"
-    )
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("the program chromium is not installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path)
-        yield browser
-        browser.close()
 
 
 @pytest.mark.browser

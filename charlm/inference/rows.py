@@ -340,11 +340,12 @@ class Rows:
             if not rows:
                 continue
             self._ready = [row for row in self._ready if row not in rows]
-            new = Group()
+            known, new = [row for row in rows if not row.is_new], Group()
             new.join([row for row in rows if row.is_new])
             if new.rows:
                 self._sample(new, 1)
-            group.join([row for row in rows if row not in new.rows])
+                self._ready += new.leave()
+            group.join(known)
             group.merge(new)
 
     def _sample(self, group: Group, steps: int) -> int:

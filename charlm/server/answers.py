@@ -189,7 +189,9 @@ class Answer:
             "text_offset": offsets,
         }
         if self.request.token_ids:
-            block["top_token_ids"] = [[index for index, _ in each.alternatives] for each in figures]
+            block["top_token_ids"] = [
+                {names[index]: index for index, _ in each.alternatives} for each in figures
+            ]
         return block
 
 

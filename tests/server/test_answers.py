@@ -115,7 +115,7 @@ def test_ids_are_in_the_answer_if_asked_for() -> None:
     (choice,) = answer.whole()["choices"]
     assert choice["prompt_token_ids"] == [A, B]
     assert choice["token_ids"] == [A, EOS]
-    assert choice["logprobs"]["top_token_ids"] == [[A, B], [EOS]]
+    assert choice["logprobs"]["top_token_ids"] == [{"a": A, "b": B}, {"<eos>": EOS}]
 
 
 @pytest.mark.parametrize("echo", [False, True])

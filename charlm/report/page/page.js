@@ -85,6 +85,7 @@ function askKey(refused) {
       if (dialog.returnValue === "key") resolve();
       else reject(new Error("This server asks for a key, and none was given. Load the page again to give it."));
     };
+    $("key-cancel").onclick = () => dialog.close("");
     dialog.returnValue = "";
     dialog.showModal();
   });
@@ -314,18 +315,23 @@ function settings() {
 /* What the model continues: ids where all are known, since a text could be cut into other tokens. */
 function begun() {
   const { prompt, promptIds, tokens } = writing;
-  if (promptIds && tokens.every((token) => token.id !== undefined)) return { prompt: [...promptIds, ...tokens.flatMap((token) => [token.id, ...token.after])] };
-  const text = prompt + tokens.map((token) => token.gap + token.text).join("");
+  if (promptIds && tokens.every((token) => token.id !== undefined)) return { prompt: [...promptIds, ...tokens.map(({ id }) => id)] };
+  const text = prompt + tokens.map((token, k) => gapBefore(k) + token.text).join("");
   return text ? { prompt: text } : {};
 }
-function writeNew() {
+async function writeNew() {
+  const { prompt, promptIds, tokens } = writing;
   Object.assign(writing, { prompt: $("prompt").value, promptIds: null, tokens: [] });
-  return write();
+  const stream = await write();
+  if (!(stream?.end instanceof Error) || writing.tokens.length || !tokens.length) return;
+  Object.assign(writing, { prompt, promptIds, tokens }); // nothing came: the text before it is still there
+  startWriting(-1);
+  endWriting(stream);
 }
 /* Continue from a token with one of its alternatives. */
 function branch(at, which) {
   const old = writing.tokens[at], [name, chance] = old.top[which];
-  const token = { ...old, ...wordingOf(name, old, writing.tokens[at - 1]), name, id: old.ids?.[name], bits: -Math.log2(chance), rank: rankOf(old.top, chance), after: [] };
+  const token = { ...old, ...wordingOf(name, old, writing.tokens[at - 1]), name, id: old.ids?.[name], bits: -Math.log2(chance), rank: rankOf(old.top, chance) };
   writing.tokens = [...writing.tokens.slice(0, at), token];
   return write(at);
 }
@@ -340,24 +346,25 @@ function wordingOf(name, old, before) {
 }
 const rankOf = (top, chance) => top.filter(([, other]) => other > chance).length + 1;
 
-/* Write on after the tokens that are there. `at` is the token to point at. */
+/* Write on after the tokens that are there, and return how that went. `at` is the token to point at. */
 async function write(at = -1) {
   writing.control?.abort();
   const control = writing.control = new AbortController(), stream = { begin: performance.now(), first: writing.tokens.length, text: [], offsets: [], frame: 0, end: "" };
   startWriting(at);
   try {
     for await (const event of events("/v1/completions", { ...begun(), ...settings() }, control.signal)) {
-      if (writing.control !== control) return;
+      if (writing.control !== control) return null;
       if (event.choices[0]) take(event.choices[0], stream);
       stream.frame ||= requestAnimationFrame(() => { stream.frame = 0; if (writing.control === control) paintWritten(stream); });
     }
   } catch (error) {
     stream.end = error.name === "AbortError" ? "stopped" : error;
   }
-  if (writing.control !== control) return;
+  if (writing.control !== control) return null;
   cancelAnimationFrame(stream.frame);
   paintWritten(stream);
   endWriting(stream);
+  return stream;
 }
 function startWriting(at) {
   const { written } = regions, kept = writing.tokens;
@@ -391,17 +398,14 @@ function take(choice, stream) {
   (block?.tokens ?? []).forEach((name, k) => {
     const top = Object.entries(block.top_logprobs[k]).map(([other, value]) => [other, Math.exp(value)]).sort((a, b) => b[1] - a[1]);
     stream.offsets.push(block.text_offset[k]);
-    tokens.push({ name, id: ids[k], ids: block.top_token_ids?.[k], after: [], gap: "", text: "", bits: -block.token_logprobs[k] / Math.LN2, rank: rankOf(top, Math.exp(block.token_logprobs[k])), top, oov: false });
+    tokens.push({ name, id: ids[k], ids: block.top_token_ids?.[k], gap: "", text: "", bits: -block.token_logprobs[k] / Math.LN2, rank: rankOf(top, Math.exp(block.token_logprobs[k])), top, oov: false });
   });
   for (let k = Math.max(0, stream.settled ?? 0); k < stream.offsets.length; k++) {
     const text = stream.text.slice(stream.offsets[k], stream.offsets[k + 1]).join(""), gap = /^ +(?=\S)/.exec(text)?.[0] ?? "";
     Object.assign(tokens[stream.first + k], { gap, text: text.slice(gap.length) });
   }
   stream.settled = stream.offsets.length - 1; // more text may come of the last one
-  if (choice.finish_reason === "stop") {
-    stream.end = choice.stop_reason ? `stopped before ${nameOf(choice.stop_reason)}` : "end of the document";
-    if (!choice.stop_reason && tokens.length) tokens.at(-1).after = ids.slice(block?.tokens.length ?? 0);
-  }
+  if (choice.finish_reason === "stop") stream.end = choice.stop_reason ? `stopped before ${nameOf(choice.stop_reason)}` : "end of the document";
 }
 /* Append what has come, once a frame: nothing is painted again, so a selection stays. */
 function paintWritten(stream) {
@@ -411,6 +415,8 @@ function paintWritten(stream) {
   if (atEnd) box.scrollTop = box.scrollHeight;
   say($("write-status"), rate(stream));
 }
+/* Text between a token and the one before it: blanks, and the line end after a document that ended there. */
+const gapBefore = (k) => (k && isEnd(writing.tokens[k - 1]) ? "\n" : "") + writing.tokens[k].gap;
 function addSpans() {
   const { box, spans, items } = regions.written, part = document.createDocumentFragment(), last = items[spans.length - 1];
   if (last && last.shown !== last.text) {
@@ -418,8 +424,7 @@ function addSpans() {
     last.shown = last.text;
   }
   for (let k = spans.length; k < items.length; k++) {
-    const gap = (items[k - 1]?.after.length ? "\n" : "") + items[k].gap;
-    if (gap) part.append(gap);
+    part.append(gapBefore(k));
     part.append(spans[k] = span(items[k], k, surprisalClass(items[k].bits)));
     items[k].shown = items[k].text;
   }
@@ -686,7 +691,7 @@ async function find({ quiet = false } = {}) {
     const answer = await source.find(pattern, page.text ?? $("input").value, model.id);
     if (model !== page.model || pattern !== $("pattern").value) return;
     page.found = answer;
-    say(status, `${answer.characters.toLocaleString("en")} characters of the ${answer.source}${answer.fraction === null ? "" : `, ${(100 * answer.fraction).toFixed(1)} % match`}`);
+    say(status, `${answer.characters.toLocaleString("en")} characters of ${answer.source === "this text" ? "" : "the "}${answer.source}${answer.fraction === null ? "" : `, ${(100 * answer.fraction).toFixed(1)} % match`}`);
   } catch (error) {
     say(status, quiet ? "" : error);
   } finally {
@@ -762,7 +767,255 @@ function versus() {
 
 /* ---- Runs --------------------------------------------------------------------------------------- */
 
-function showRuns() { /* the runs and their curves */ }
+/* Runs of the folder; `chosen` has the ids of those in the picture with the numbers of their colours. */
+const training = { runs: [], chosen: null, x: "tokens", y: "bits/byte", log: false, at: null, first: 1, far: 1, lines: [], plot: null };
+const COLOURS = 6, PLOT = { left: 40, top: 10, bottom: 26, gap: 8, line: 14 };
+const TIMES = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400];
+
+/* A part of a log as points [x, y]; y is null where a value is not finite. */
+const pointsOf = (curve) => curve?.[training.x].map((x, k) => [x, curve[training.y][k]]) ?? [];
+const known = (points) => points.filter(([, y]) => y !== null);
+const isCurve = (run) => Boolean(run.training?.steps.length || run.validation?.steps.length);
+const isDrawn = (run) => isCurve(run) || run.best[training.y] !== null;
+
+async function showRuns() {
+  try {
+    training.runs = (await ask("/api/runs")).runs.sort((a, b) => isCurve(b) - isCurve(a) || isDrawn(b) - isDrawn(a));
+  } catch (error) {
+    say($("runs-status"), error);
+    return;
+  }
+  say($("runs-status"), "");
+  if (!training.chosen) chooseRuns(training.runs.filter(isDrawn).slice(0, COLOURS));
+  runRows();
+  curves();
+  if (training.runs.some((run) => run.status === "training now")) setTimeout(() => { if (page.view === "runs") showRuns(); }, 5000);
+}
+function chooseRuns(runs) {
+  training.chosen = new Map(runs.map(({ id }, k) => [id, k % COLOURS]));
+}
+/* Add a run to the picture in the colour that is used least, or take it away. */
+function toggleRun(id, isChosen) {
+  const used = [...training.chosen.values()], uses = Array.from({ length: COLOURS }, (_, k) => used.filter((colour) => colour === k).length);
+  if (isChosen) training.chosen.set(id, uses.indexOf(Math.min(...uses)));
+  else training.chosen.delete(id);
+}
+function runRows() {
+  const focused = document.activeElement?.value;
+  $("runs").tBodies[0].replaceChildren(...training.runs.map((run) => {
+    const row = make("tr"), cell = make("td"), label = make("label"), box = make("input"), best = run.best[training.y], colour = training.chosen.get(run.id);
+    box.type = "checkbox";
+    box.value = run.id;
+    box.checked = colour !== undefined;
+    box.disabled = !isDrawn(run);
+    box.addEventListener("change", () => { toggleRun(run.id, box.checked); runRows(); curves(); });
+    label.append(box, make("code", colour === undefined ? "" : `c${colour}`, readable(run.id)));
+    const facts = make("small");
+    facts.append(make("span", "", run.model), " ", make("span", "", [run.unit, readable(run.text)].filter(Boolean).join(" · ")));
+    cell.append(label, facts);
+    if (run.status !== "finished") cell.append(make("small", run.status === "training now" ? "live" : "wrong", run.status));
+    if (run.note) cell.append(make("small", "", run.note));
+    row.append(cell, make("td", "number", best === null ? "–" : best.toFixed(3)), spark(run, colour));
+    for (const name of ["pointerenter", "focusin"]) row.addEventListener(name, () => emphasise(run.id));
+    for (const name of ["pointerleave", "focusout"]) row.addEventListener(name, () => emphasise(null));
+    return row;
+  }));
+  [...document.querySelectorAll("#runs input")].find((box) => box.value === focused)?.focus();
+}
+/* A small picture of the training of a run, by its own scales. */
+function spark(run, colour) {
+  const cell = make("td", "spark"), points = known(pointsOf(run.training)).slice(2);
+  if (points.length < 2) return cell;
+  const ys = points.map(([, y]) => y), low = Math.min(...ys), high = Math.max(...ys), first = points[0][0], last = points.at(-1)[0];
+  const places = points.map(([x, y]) => `${(80 * (x - first) / (last - first || 1)).toFixed(1)},${(24 - 22 * (y - low) / (high - low || 1)).toFixed(1)}`);
+  const picture = draw("svg", { viewBox: "0 0 80 26", "aria-hidden": "true" });
+  picture.append(draw("polyline", { points: places.join(" "), class: colour === undefined ? "" : `c${colour}` }));
+  cell.append(picture);
+  return cell;
+}
+function emphasise(id) {
+  $("curves").classList.toggle("some", training.chosen.has(id));
+  for (const line of $("curves").querySelectorAll("[data-run]")) line.classList.toggle("on", line.dataset.run === id);
+}
+
+/* Round values from low to high, at most `most` of them; `distances` are those that are allowed. */
+function ticks(low, high, most, distances) {
+  const raw = (high - low) / most, power = 10 ** Math.floor(Math.log10(raw)), round = [1, 2, 2.5, 5, 10].map((digit) => digit * power);
+  const distance = (distances ?? round).find((each) => each >= raw * (1 - 1e-9)) ?? 86400 * Math.ceil(raw / 86400);
+  return Array.from({ length: Math.floor(high / distance + 1e-9) - Math.ceil(low / distance - 1e-9) + 1 }, (_, k) => (Math.ceil(low / distance - 1e-9) + k) * distance);
+}
+const short = (value, digits) => Number(value.toFixed(digits)).toLocaleString("en");
+function placeName(value, far = value) { // of a number of tokens or steps, or of seconds
+  if (training.x === "seconds") {
+    const [size, letter] = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]].find(([size]) => far >= 2 * size) ?? [1, "s"];
+    return value ? `${short(value / size, 2)} ${letter}` : "0";
+  }
+  return value >= 1e6 ? `${short(value / 1e6, 2)} M` : value >= 1e4 ? `${short(value / 1e3, 1)} k` : value.toLocaleString("en");
+}
+
+/* The place across of a value, from 0 to 1, and the value at a place. */
+const share = (x) => training.log ? Math.max(0, Math.log(x / training.first) / Math.log(training.far / training.first)) : x / training.far;
+const valueAt = (place) => training.log ? training.first * (training.far / training.first) ** place : training.far * place;
+/* Ticks across; those of a logarithmic axis are powers of ten or the like, at most `most` of them. */
+function ticksAcross(most) {
+  const { first, far, log, x } = training;
+  if (!log) return ticks(0, far, most, x === "seconds" && far > 10 ? TIMES : undefined);
+  const powers = Array.from({ length: 20 }, (_, k) => 10 ** (k - 3)), values = x === "seconds" ? [0.01, 0.1, 1, 10, 60, 600, 3600, 36000, 864000] : powers;
+  const within = values.filter((value) => value >= first * (1 - 1e-9) && value <= far * (1 + 1e-9));
+  return within.filter((_, k) => k % Math.ceil(within.length / most) === 0);
+}
+
+/* The lines of the chosen runs. The steep beginning of a curve does not set the scale; it enters from above. */
+function linesOfRuns() {
+  return training.runs.filter((run) => training.chosen.has(run.id) && isDrawn(run)).map((run) => {
+    const line = pointsOf(run.training), dots = known(pointsOf(run.validation)), level = isCurve(run) ? null : run.best[training.y];
+    const end = level === null ? dots.at(-1) ?? known(line).at(-1) : null, skipped = Math.min(5, line.length >> 3);
+    const ys = level === null ? [...known(line.slice(skipped)), ...dots].map(([, y]) => y) : [level];
+    return { run, line, dots, level, end, ys, xs: [...line, ...dots].map(([x]) => x), colour: `c${training.chosen.get(run.id)}` };
+  });
+}
+function curves() {
+  const box = $("curves"), width = box.clientWidth || 800, height = box.clientHeight || 380, lines = linesOfRuns(), ys = lines.flatMap((line) => line.ys);
+  $("curves-title").textContent = `Bits per ${training.y.slice(5)}`;
+  box.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  box.replaceChildren();
+  curvesNote(lines);
+  const xs = lines.flatMap((line) => line.xs).filter((x) => x > 0), far = Math.max(...xs, 1e-9), first = Math.min(...xs, far / 2);
+  Object.assign(training, { lines, far, first });
+  box.setAttribute("aria-label", curvesLabel(lines));
+  if (!ys.length) {
+    box.append(draw("text", { x: width / 2, y: height / 2, "text-anchor": "middle" }, "Choose a run."));
+    return cross(null);
+  }
+  const least = Math.min(...ys), most = Math.max(...ys), margin = 0.04 * (most - least) || 0.1, low = least - margin, high = most + margin;
+  const names = lines.map((line) => endOf(line, box));
+  const right = Math.min(0.42 * width, Math.max(12, ...names.map(({ place, size }) => place ? width - PLOT.left - (width - PLOT.left - size - PLOT.gap - 4) / place : 0)));
+  const plot = { width: width - PLOT.left - right, height: height - PLOT.top - PLOT.bottom };
+  const x = (value) => plot.width * share(value), y = (value) => plot.height * (high - value) / (high - low);
+  for (const value of ticks(low, high, plot.height / 55)) {
+    box.append(draw("line", { x1: PLOT.left, x2: PLOT.left + plot.width, y1: PLOT.top + y(value), y2: PLOT.top + y(value) }), draw("text", { x: PLOT.left - 7, y: PLOT.top + y(value) + 4, "text-anchor": "end" }, short(value, 3)));
+  }
+  if (lines.some(({ level }) => level === null)) {
+    for (const value of ticksAcross(plot.width / 95)) {
+      box.append(draw("text", { x: PLOT.left + x(value), y: height - 7, "text-anchor": value ? "middle" : "start" }, placeName(value, training.log ? value : training.far)));
+    }
+  }
+  const inner = draw("svg", { x: PLOT.left, y: PLOT.top, width: plot.width, height: plot.height }); // cuts what is above
+  inner.append(...lines.map((line) => drawnRun(line, x, y, plot.width)));
+  box.append(inner, ...lines.flatMap((line) => drawnDots(line, x, y)));
+  nameEnds(names, x, y, plot, width).forEach((name) => box.append(...name));
+  box.append(draw("line", { class: "cursor", id: "cross", y1: PLOT.top, y2: PLOT.top + plot.height, x1: -9, x2: -9 }));
+  training.plot = plot;
+  cross(training.at);
+}
+function drawnRun({ run, line, dots, level, colour }, x, y, width) {
+  const group = draw("g", { "data-run": run.id, class: colour });
+  let path = "", pen = "M";
+  for (const [across, up] of line) {
+    if (up !== null) path += `${pen}${x(across).toFixed(1)} ${y(up).toFixed(1)}`;
+    pen = up === null ? "M" : "L";
+  }
+  if (known(line).length === 1) path += "h0"; // a point
+  if (level !== null) path = `M0 ${y(level).toFixed(1)}H${width.toFixed(1)}`;
+  group.append(draw("path", { d: path || "M0 0", class: level === null ? "" : "level" }));
+  if (dots.length > 1) group.append(draw("polyline", { points: dots.map(([across, up]) => `${x(across).toFixed(1)},${y(up).toFixed(1)}`).join(" ") }));
+  return group;
+}
+function drawnDots({ run, dots, colour }, x, y) {
+  const radius = dots.length > 40 ? 2 : 3.5, shown = dots.filter(([, up]) => y(up) >= 0);
+  return shown.map(([across, up]) => draw("circle", { cx: PLOT.left + x(across), cy: PLOT.top + y(up), r: radius, class: colour, "data-run": run.id }));
+}
+/* The end of a line, with its name and the size of that; `place` is how far to the right it is. */
+function endOf(line, box) {
+  const text = draw("text", { class: `name ${line.colour}`, "data-run": line.run.id }, readable(line.run.id));
+  box.append(text);
+  const size = text.getComputedTextLength();
+  text.remove();
+  return { line, text, size, place: line.level === null ? share(line.end?.[0] ?? 0) : 1 };
+}
+/* Put the names at the ends of their lines, apart from each other; one that had to move has a line to its end. */
+function nameEnds(names, x, y, plot, width) {
+  const placed = [], bottom = PLOT.top + plot.height;
+  const ends = names.filter(({ line }) => line.level !== null || line.end).map((name) => {
+    const { level, end } = name.line;
+    return { ...name, x: PLOT.left + (end ? x(end[0]) : plot.width), y: PLOT.top + Math.max(0, y(level ?? end[1])) };
+  }).sort((a, b) => a.y - b.y);
+  for (const end of ends) {
+    end.left = end.x + PLOT.gap;
+    end.size = Math.min(end.size, width - end.left);
+    end.at = end.y;
+    const near = placed.filter((other) => other.left < end.left + end.size + 4 && end.left < other.left + other.size + 4);
+    for (const other of near) if (end.at < other.at + PLOT.line) end.at = other.at + PLOT.line;
+    placed.push(end);
+    for (let k = placed.length - 1, floor = bottom; k >= 0 && placed[k].at > floor; k--) { placed[k].at = floor; floor -= PLOT.line; }
+  }
+  return placed.map(({ line, text, x, y, at, left, size }) => {
+    text.setAttribute("x", left);
+    text.setAttribute("y", at + 4);
+    while (text.textContent.length > 4 && 6.3 * text.textContent.length > size + 6) text.textContent = `${text.textContent.slice(0, -2)}…`;
+    return [...(Math.abs(at - y) > 6 ? [draw("line", { class: `lead ${line.colour}`, "data-run": line.run.id, x1: x, y1: y, x2: left - 2, y2: at })] : []), text];
+  });
+}
+function curvesNote(lines) {
+  const texts = new Set(lines.map(({ run }) => run.text)), units = new Set(lines.map(({ run }) => run.unit)), notes = ["Thin lines: training text as it was logged, nothing smoothed. Dots: validation text."];
+  if (lines.some(({ level }) => level !== null)) notes.push("Dashed: the best validation of a run that has no curve.");
+  if (texts.size > 1) notes.push(`These runs read different texts (${[...texts].map(readable).join(", ")}), so a lower curve may be an easier text.`);
+  if (training.y === "bits/token" && units.size > 1) notes.push(`Bits per token of different units (${[...units].join(", ")}) cannot be compared; bits per byte can.`);
+  $("curves-note").textContent = notes.join(" ");
+}
+function curvesLabel(lines) {
+  const ends = lines.map(({ run, level, end }) => `${run.id} ${level === null ? end ? `ends at ${end[1].toFixed(3)}` : "has no values yet" : `is at ${level.toFixed(3)}`}`);
+  return `${$("curves-title").textContent} over ${training.x}: ${ends.join(", ") || "no run is chosen"}. Arrow keys move a cursor.`;
+}
+/* Move the cursor to a place, from 0 to 1, and list the values of the runs there. */
+function cross(at) {
+  const line = $("cross"), readout = $("readout"), box = $("curves");
+  training.at = at;
+  readout.hidden = at === null || !line;
+  if (!line) return;
+  const place = at === null ? -9 : PLOT.left + training.plot.width * at, value = valueAt(at ?? 0);
+  line.setAttribute("x1", place);
+  line.setAttribute("x2", place);
+  if (at === null) return;
+  const list = make("table"), head = make("tr");
+  head.append(make("th", "", `${placeName(training.x === "seconds" ? value : Math.round(value))}${training.x === "seconds" ? "" : ` ${training.x}`}`), make("th", "number", "training"), make("th", "number", "valid"));
+  list.append(head, ...training.lines.map(({ run, line, dots, level, xs, colour }) => {
+    const row = make("tr"), name = make("th", colour, readable(run.id)), isOver = share(value) > share(Math.max(0, ...xs)) + 0.01;
+    const own = isOver ? null : nearest(known(line), value), valid = level ?? (isOver ? null : dots.findLast(([x]) => x <= value)?.[1]);
+    row.append(name, make("td", "number", own?.toFixed(3) ?? "–"), make("td", "number", valid?.toFixed(3) ?? "–"));
+    return row;
+  }));
+  readout.replaceChildren(list);
+  readout.style.left = place > box.clientWidth / 2 ? "" : `${place + 12}px`;
+  readout.style.right = place > box.clientWidth / 2 ? `${box.clientWidth - place + 12}px` : "";
+}
+/* The y of the point whose x is nearest to a value. */
+function nearest(points, value) {
+  return points.reduce((best, point) => best && Math.abs(best[0] - value) < Math.abs(point[0] - value) ? best : point, null)?.[1];
+}
+function listenToRuns() {
+  const box = $("curves"), within = (place) => Math.max(0, Math.min(1, place));
+  for (const id of ["per", "over"]) {
+    $(id).addEventListener("change", () => {
+      const chosen = (name) => document.querySelector(`[name=${name}]:checked`).value;
+      Object.assign(training, { x: chosen("over"), y: chosen("per"), log: $("log").checked, at: null });
+      runRows();
+      curves();
+    });
+  }
+  $("runs-all").addEventListener("click", () => { chooseRuns(training.runs.filter(isDrawn)); runRows(); curves(); });
+  $("runs-none").addEventListener("click", () => { chooseRuns([]); runRows(); curves(); });
+  box.addEventListener("pointermove", (event) => { if (training.plot) cross(within((event.clientX - box.getBoundingClientRect().left - PLOT.left) / training.plot.width)); });
+  box.addEventListener("pointerleave", () => cross(null));
+  box.addEventListener("blur", () => cross(null));
+  box.addEventListener("keydown", (event) => {
+    const at = training.at ?? 0, next = { ArrowRight: at + 0.02, ArrowLeft: at - 0.02, Home: 0, End: 1 }[event.key];
+    if (event.key === "Escape") cross(null);
+    if (next === undefined) return;
+    event.preventDefault();
+    cross(within(next));
+  });
+}
 
 /* ---- the page ----------------------------------------------------------------------------------- */
 
@@ -802,6 +1055,7 @@ function switchTheme() {
 }
 function redraw() {
   if (page.view === "inside" && page.inside) { chart(); map(); }
+  if (page.view === "runs" && training.chosen) curves();
 }
 /* Show another model: the text and the settings stay. */
 function useModel(model) {
@@ -863,6 +1117,7 @@ function listen() {
   for (const { box } of Object.values(regions)) followPointer(box);
   listenToKeys();
   listenToForms();
+  listenToRuns();
   $("unit").addEventListener("change", () => choose($("unit").value.trim()));
   $("unit-before").addEventListener("click", () => step(-1));
   $("unit-after").addEventListener("click", () => step(1));

@@ -1,0 +1,159 @@
+"""The page of a server in a browser: writing, reading texts, the key, and what can fail."""
+
+import math
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import Serving, serving
+
+from charlm.api.loading import load
+from charlm.report.page.page import FOLDER
+from charlm.server.security import Access
+from charlm.server.service import Service
+
+SMALL_RUN = Path(__file__).parents[1] / "fixtures" / "format-1"
+TEXT = 'The dog found the pie.\n"Where are <b>my</b> spoons?"'
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Any]:
+    """Open a page that must not log an error."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    opened, errors = context.new_page(), []
+    opened.on("console", lambda message: errors.append(message.text))
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.errors = errors
+    yield opened
+    context.close()
+    assert errors == []
+
+
+def write(page: Any, button: str = "Write", **fields: str) -> str:
+    """Fill fields by their labels, write, and return the text with its prompt."""
+    for label, value in fields.items():
+        page.get_by_label(label.replace("_", " "), exact=True).fill(value)
+    page.get_by_role("button", name=button, exact=True).click()
+    return written(page)
+
+
+def written(page: Any) -> str:
+    """Return the text when it is complete."""
+    page.wait_for_function("() => document.getElementById('stop').disabled && !writing.control")
+    return str(page.locator("#written").text_content())
+
+
+@pytest.mark.browser
+def test_a_text_is_written_and_continued(page: Any, server: Serving) -> None:
+    """As by `Model.sample`; an alternative keeps what is before it, More what is there."""
+    page.goto(server.url)
+    text = write(page, Begin_with="The dog", Tokens="30", Seed="3")
+    assert text[7:] == load("tales").sample(30, prompt="The dog", temperature=0.8, seed=3)
+    assert "30 tokens" in page.locator("#write-status").inner_text()
+    page.locator("#written").focus()
+    for _ in range(6):
+        page.keyboard.press("ArrowRight")
+    row = page.locator("#token li:not(.own)").first
+    name, number = (
+        row.locator("code").inner_text(),
+        row.evaluate("e => [...e.parentElement.children].indexOf(e) + 1"),
+    )
+    page.keyboard.press(str(number))
+    branched = written(page)
+    assert branched[:12] == text[:12] and branched[12] == {"␣": " "}.get(name, name) != text[12]
+    assert len(branched) == 7 + 6 + 30
+    longer = write(page, "More")
+    assert longer.startswith(branched) and len(longer) == len(branched) + 30
+    assert write(page, Stop_before=" ").startswith("The dog")
+    assert "stopped before ␣" in page.locator("#write-status").inner_text()
+
+
+@pytest.mark.browser
+def test_a_continued_text_is_one_text(page: Any, server: Serving) -> None:
+    """Its tokens are sent as ids, with those of an alternative among them."""
+    sent: list[dict[str, Any]] = []
+    page.on("request", lambda r: sent.append(r.post_data_json) if "completions" in r.url else None)
+    page.goto(server.url)
+    text = write(page, Begin_with="The dog", Tokens="5")
+    page.locator("#written .t").nth(2).click()
+    page.locator("#token li:not(.own) button").first.click()
+    branched = written(page)
+    vocabulary = load("tales").vocabulary
+    assert sent[0]["prompt"] == "The dog"
+    assert vocabulary.decode(sent[1]["prompt"]) == branched[:10]
+    assert branched[:9] == text[:9] and branched[9] != text[9]
+
+
+@pytest.mark.browser
+def test_a_text_is_read(page: Any, server: Serving) -> None:
+    """Its figures are those of `Model.score`, in each view, and no markup comes of it."""
+    page.goto(f"{server.url}#score")
+    page.get_by_label("Text", exact=True).fill(TEXT)
+    page.keyboard.press("Control+Enter")
+    page.wait_for_function("text => document.getElementById('text').textContent === text", arg=TEXT)
+    own, other = (load(run).score([TEXT])[0] for run in ("tales", SMALL_RUN))
+    assert f"{-own.tally.nats:.2f}" in page.locator("#totals").inner_text()
+    page.get_by_role("tab", name="Compare").click()
+    page.wait_for_function("() => document.querySelectorAll('#pairs tbody tr').length === 2")
+    means = [each.tally.nats / math.log(2) / len(TEXT) for each in (own, other)]
+    assert all(f"{mean:.3f}" in page.locator("#versus").inner_text() for mean in means)
+    page.get_by_role("tab", name="Inside").click()
+    page.get_by_label("that know where this matches").fill("[")
+    page.get_by_role("button", name="Find", exact=True).click()
+    page.wait_for_function("() => document.querySelector('#find-status.wrong')")
+    page.get_by_label("that know where this matches").fill('"[^"]*"')
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.querySelector('#found [aria-selected=true]')")
+    assert page.locator("#unit").input_value() == "2:8"
+    page.select_option("#signal", "f")
+    page.wait_for_function("() => document.getElementById('legend').textContent.includes('forget')")
+    page.get_by_label("Model").select_option(SMALL_RUN.name)
+    page.wait_for_function("() => page.inside?.units.length < 352")
+    assert SMALL_RUN.name in page.title()
+    page.errors[:] = [each for each in page.errors if "400" not in each]  # that of the pattern
+
+
+@pytest.mark.browser
+def test_a_key_is_asked_for(page: Any) -> None:
+    """Once for each tab; a wrong one is refused, and without one the page says so."""
+    with serving(Service([load(SMALL_RUN)]), access=Access(key="sesame")) as server:
+        page.goto(server.url)
+        for key in ("wrong", "sesame"):
+            page.get_by_label("Key", exact=True).fill(key)
+            page.keyboard.press("Enter")
+            page.wait_for_function("() => !document.getElementById('key').value")
+        assert len(write(page, Tokens="5")) >= 5
+        page.reload()
+        assert len(write(page, Tokens="5")) >= 5
+        page.evaluate("sessionStorage.clear()")
+        page.reload()
+        page.get_by_role("button", name="Cancel").click()
+        assert "asks for a key" in page.get_by_role("alert").inner_text()
+    page.errors[:] = [each for each in page.errors if "401" not in each]
+
+
+@pytest.mark.browser
+def test_what_fails_is_said_in_words(page: Any) -> None:
+    """A refused text, and a server that is gone; the text before stays."""
+    with serving(Service([load(SMALL_RUN)])) as server:
+        page.goto(server.url)
+        text = write(page, Begin_with="a", Tokens="20")
+        page.get_by_role("tab", name="Score").click()
+        page.get_by_label("Text", exact=True).fill("a" * 20_001)
+        page.get_by_role("button", name="Read").click()
+        page.wait_for_function("() => document.querySelector('#read-status.wrong')")
+        assert "20,000" in page.locator("#read-status").inner_text()
+        page.get_by_role("tab", name="Write").click()
+    assert write(page, Begin_with="b") == text
+    assert "does not answer" in page.locator("#write-status.wrong").inner_text()
+    page.errors[:] = [each for each in page.errors if "Failed to load" not in each]
+
+
+def test_the_script_can_be_parsed() -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("the program node is not installed")
+    subprocess.run([node, "--check", str(FOLDER / "page.js")], check=True)
