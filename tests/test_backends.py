@@ -15,7 +15,7 @@ from helpers import seeded, tiny_model
 from waiting import PATIENCE
 
 from charlm.backends import kernel_library
-from charlm.backends.interface import Backend
+from charlm.backends.interface import Backend, select_rows
 from charlm.backends.kernel_library import NEEDED, VARIABLE, chosen_variant, library_path, variants
 from charlm.backends.native import NativeBackend
 from charlm.backends.numpy_backend import NumpyBackend
@@ -414,6 +414,44 @@ def test_a_sample_of_the_kernel_equals_the_loop_over_tokens(
     assert_states_agree(after, expected[3])
     assert (logits == begin).all()
     assert barred < 0 or not (ids == barred).any()
+
+
+@every_variant
+def test_rows_of_a_sample_have_their_own_temperature(variant: str) -> None:
+    """Each to the bit as alone; the kept logits are those that `nats` are of."""
+    engine = engine_of(variant, model_of("lstm", hidden_size=20), threads=1)
+    assert isinstance(engine, NativeBackend)
+    logits, state = engine.logits(random_ids(V, 1, 4), random_state(engine, 4))
+    uniform = np.random.default_rng(8).random((12, 4))
+    temperatures, kept = np.array([0.0, 0.7, 1.0, 3.0]), np.empty((12, 4, V), np.float32)
+    ids, nats, last, _ = engine.sample(
+        logits, state, uniform, temperature=temperatures, restart=1, kept=kept
+    )
+    for row, temperature in enumerate(temperatures):
+        own, own_nats, own_last, _ = engine.sample(
+            logits[[row]], select_rows(state, [row]), uniform[:, [row]],
+            temperature=float(temperature), restart=1,
+        )  # fmt: skip
+        np.testing.assert_array_equal(ids[:, row], own[:, 0])
+        np.testing.assert_array_equal(nats[:, row], own_nats[:, 0])
+        np.testing.assert_array_equal(last[row], own_last[0])
+    log_p = engine.log_probabilities(kept)
+    np.testing.assert_array_equal(np.take_along_axis(log_p, ids[..., None], -1)[..., 0], -nats)
+    with pytest.raises(ValueError, match="expected"):
+        engine.sample(logits, state, uniform, temperature=1.0, kept=kept[:11])
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch", *VARIANTS])
+def test_log_probabilities_are_those_of_nats(name: str) -> None:
+    """To the bit, for logits of any shape, and they sum to one."""
+    engine = engine_of(name, model_of("gru", hidden_size=20))
+    inputs, targets = random_ids(V, 9, 3), random_ids(V, 9, 3, 1)
+    state = random_state(engine, 3)
+    nats, _ = engine.nats(inputs, targets, state)
+    logits, _ = engine.distribution(inputs, state)
+    log_p = engine.log_probabilities(logits)
+    np.testing.assert_array_equal(np.take_along_axis(log_p, targets[..., None], 2)[..., 0], -nats)
+    np.testing.assert_allclose(np.exp(log_p).sum(axis=2), 1.0, atol=1e-5)
 
 
 # ------------------------------------------------------------------ misuse and choice

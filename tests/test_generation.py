@@ -261,6 +261,19 @@ def test_a_stop_text_is_never_shown(name: str, width: int) -> None:
     assert sampled(name, length=12, seed=5, stop=almost)[0] == free
 
 
+@every_form
+def test_of_several_stop_texts_the_first_that_appears_counts(name: str) -> None:
+    """Of those that a token completes together, the one that begins first."""
+    pieces = list(generate(engine(MODELS[name]), VOCABULARIES[name], length=12, seed=5))
+    texts = ["".join(piece.text for piece in pieces[:count]) for count in range(1, 13)]
+    free = "".join(piece.text for piece in pieces)
+    for start in range(0, len(free) - 4, 2):
+        stops = [free[start + 2 : start + 4], free[start : start + 4], free[:4] + "", ""]
+        chosen = next(text for text in [*texts, free] if any(stop in text for stop in stops[:2]))
+        place = min(chosen.find(stop) for stop in stops[:2] if stop in chosen)
+        assert sampled(name, length=12, seed=5, stop=stops)[0] == free[:place]
+
+
 def test_a_sample_that_stops_does_not_change_the_others() -> None:
     free = sampled(samples=4, seed=6)
     shown = sampled(samples=4, seed=6, stop=free[2][:2])

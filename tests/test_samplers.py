@@ -12,6 +12,7 @@ from charlm.errors import UsageError
 from charlm.inference.samplers import (
     RULES,
     Sampling,
+    SamplingColumns,
     draw,
     keep_min_p,
     keep_top_k,
@@ -185,6 +186,30 @@ def test_the_likeliest_token_can_always_be_sampled(rows, temperature, top_k, top
     uniform = np.full(len(rows), math.nextafter(1.0, 0.0))
     for draws in (draw(chosen, uniform), draw(chosen, 0 * uniform)):
         assert (chosen[np.arange(len(rows)), draws] > 0).all()
+
+
+@given(
+    rows=ROWS,
+    settings_of_rows=st.lists(
+        st.builds(
+            Sampling,
+            temperature=st.sampled_from([0.0, 1e-300, 0.5, 1.0, 1e300]),
+            top_k=st.integers(0, 6),
+            top_p=st.sampled_from([1e-9, 0.5, 0.9, 1.0]),
+            min_p=st.sampled_from([0.0, 0.1, 1.0]),
+        ),
+        min_size=9,
+        max_size=9,
+    ),
+)
+@settings(max_examples=200)
+def test_rows_with_settings_of_their_own_are_those_made_alone(rows, settings_of_rows) -> None:
+    """To the bit."""
+    logits, own = np.array(rows), settings_of_rows[: len(rows)]
+    chosen = next_distribution(logits, SamplingColumns.of(own))
+    for row, sampling in enumerate(own):
+        alone = next_distribution(logits[row : row + 1], sampling)
+        np.testing.assert_array_equal(chosen[row : row + 1], alone)
 
 
 @pytest.mark.parametrize("rule", RULES)
