@@ -53,6 +53,9 @@ class Channel:
             raise ClientGone
         with self._lock:
             events, self._events, self._size = self._events, [], 0
+        if self._paused:
+            self._paused = False
+            self.ticket.resume()
         last = events[-1] if events else None
         if isinstance(last, Failed):
             raise last.error
@@ -77,7 +80,11 @@ class Channel:
             self.gone = True
 
     def _wake(self) -> None:
-        self._armed = False
+        with self._lock:
+            self._armed, size = False, self._size
+        if size > MAX_WAITING and not self._paused:
+            self._paused = True
+            self.ticket.pause()
         self.arrived.set()
 
     async def _watch(self) -> None:

@@ -24,7 +24,7 @@ MAX_LOGPROBS = 20
 """Maximum alternatives for each token."""
 MAX_STOPS, MAX_STOP_CHARS = 16, 256
 """Maximum stop texts, and the characters of each."""
-MAX_ANSWER = 10_000_000
+MAX_ANSWER = 2_000_000
 """Maximum tokens and numbers that an answer holds in memory: all, or those of a streamed prompt."""
 
 Read = Callable[[Any], Any]
