@@ -11,7 +11,7 @@ import typer
 from charlm import api
 from charlm.cli import options
 from charlm.cli.output import Verbosity, say, write
-from charlm.errors import EnvironmentFailure, UsageError
+from charlm.errors import EnvironmentFailure, RunError, UsageError
 
 if TYPE_CHECKING:
     from charlm.api.model import Model
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "CHARLM_KEY"
 """Environment variable for the key."""
+MAX_KEY = 4096
+"""Maximum size of the file with the key."""
 Host = Annotated[str, typer.Option("--host", help="Address to listen at.")]
 Port = Annotated[
     int, typer.Option("--port", min=0, max=65535, help="Port to listen at; 0 is any free port.")
@@ -175,7 +177,14 @@ def _key(path: Path | None) -> str | None:
     from charlm.files.safe_read import read_bytes
 
     if path is not None:
-        source, data = str(path), read_bytes(path, 1 << 16)
+        try:
+            source, data = str(path), read_bytes(path, MAX_KEY)
+        except RunError as error:
+            raise UsageError(
+                f"--key-file {path}: not a readable file of at most {MAX_KEY:,} bytes; expected a "
+                "file with the key. Make one with: "
+                'python -c "import secrets; print(secrets.token_urlsafe())"'
+            ) from error
     elif (variable := os.environ.get(KEY_VARIABLE)) is not None:
         source, data = KEY_VARIABLE, variable.encode(errors="surrogateescape")
     else:

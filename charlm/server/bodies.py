@@ -68,7 +68,6 @@ async def read_body(request: Request) -> bytes:
                 408,
                 f"the body is not complete after {limits.body_seconds:g} s; expected all of it. "
                 "Send it at once",
-                headers={"Connection": "close"},
             ) from error
     raise Refused(
         413,

@@ -10,6 +10,7 @@ theirs for too long:
 
 import contextlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import h11
@@ -24,7 +25,7 @@ DISCARDED = 8
 
 A client that is still sending would otherwise not see the answer.
 """
-CLOSING_SECONDS = 2.0
+CLOSING_SECONDS = 5.0
 """Time that a client has to read an answer before the connection is closed."""
 
 
@@ -72,6 +73,16 @@ class BoundedReader(h11.Connection):
         return None
 
 
+class GentleTransport:
+    """Transport that lets the protocol decide how it is closed."""
+
+    def __init__(self, transport: Any, close: Callable[[], None]) -> None:
+        self.transport, self.close = transport, close
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
+
+
 class BoundedProtocol(H11Protocol):
     """A connection that is closed if its client is too slow, too large or too many."""
 
@@ -86,6 +97,7 @@ class BoundedProtocol(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         """Accept a connection; make room if there are too many."""
         super().connection_made(transport)
+        self.transport: Any = GentleTransport(transport, self.close)
         if len(self.connections) > self.limits.connections:
             self._make_room()
 
@@ -114,6 +126,13 @@ class BoundedProtocol(H11Protocol):
         super().resume_writing()
         self.unsent = 0
 
+    def close(self) -> None:
+        """Close the connection; if the client is still sending a body, let it read the answer."""
+        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+            self._close_writing()
+        else:
+            self.transport.transport.close()
+
     def send_400_response(self, msg: str) -> None:
         """Answer a request that the application does not see, and close."""
         del msg
@@ -131,16 +150,15 @@ class BoundedProtocol(H11Protocol):
         reason = STATUS_PHRASES.get(refusal.status, b"")
         response = h11.Response(status_code=refusal.status, headers=headers, reason=reason)
         self.log.request("-", b"-", refusal.status, self.loop.time() - self.since)
-        self._enter("closing")
         if self.cycle is not None and not self.cycle.response_complete:  # its body is not valid
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         try:
             for event in (response, h11.Data(data=content), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
-            self.transport.write_eof()
-        except (h11.LocalProtocolError, OSError, RuntimeError):  # an answer has begun already
+        except h11.LocalProtocolError:  # an answer has begun already
             self.transport.abort()
+        self._close_writing()
 
     def sweep(self, now: float) -> None:
         """Close the connection if a deadline has passed."""
@@ -163,6 +181,12 @@ class BoundedProtocol(H11Protocol):
         """Close the connection, or mark it so that it closes after its answer."""
         with contextlib.suppress(h11.LocalProtocolError):
             super().shutdown()
+
+    def _close_writing(self) -> None:
+        """End the answer, and discard what still comes until the client closes."""
+        self._enter("closing")
+        with contextlib.suppress(OSError, RuntimeError):  # the client has left
+            self.transport.write_eof()
 
     def _stalled(self, now: float) -> float:
         """Return for how many seconds the client has read nothing of what waits for it."""

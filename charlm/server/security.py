@@ -36,6 +36,8 @@ SAFE_HEADERS = (
     (b"referrer-policy", b"no-referrer"),
 )
 """Headers of all answers."""
+CLOSE = (b"connection", b"close")
+"""Header of an answer before the body was read: what follows would be taken for the body."""
 PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST",
     "Access-Control-Allow-Headers": "Authorization, Content-Type",
@@ -107,6 +109,7 @@ class Guard:
         """Answer a request, or hand it to the application."""
         assert scope["type"] == "http", "no other protocol is switched on"
         begun, status = time.perf_counter(), CLIENT_LEFT
+        awaits_body = _has_body(scope)
         added = [*SAFE_HEADERS, *self.access.cors_headers(scope)]
 
         async def send_safely(message: Message) -> None:
@@ -114,8 +117,16 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *added]
+                close = [CLOSE] if awaits_body else []
+                message["headers"] = [*message.get("headers", ()), *added, *close]
             await send(message)
+
+        async def receive_safely() -> Message:
+            """Note when the body is complete."""
+            nonlocal awaits_body
+            message = await receive()
+            awaits_body = awaits_body and message.get("more_body", False)
+            return message
 
         refusal = self._refusal(scope)
         try:
@@ -123,7 +134,7 @@ class Guard:
                 await refusal(scope, receive, send_safely)
             else:
                 self.requests += 1
-                await self.app(scope, receive, send_safely)
+                await self.app(scope, receive_safely, send_safely)
         except Exception as error:
             self.log.failure(error)
         finally:
@@ -141,7 +152,7 @@ class Guard:
                 raise Refused(
                     503,
                     "the server is stopping; expected it to run. Ask again later",
-                    headers={"Retry-After": "1", "Connection": "close"},
+                    headers={"Retry-After": "1"},
                 )
         except Refused as refusal:
             return refusal.response
@@ -154,6 +165,11 @@ class Guard:
             return None
         self.access.check_host(_values(scope, b"host"))
         return Response(status_code=204, headers=PREFLIGHT)
+
+
+def _has_body(scope: Scope) -> bool:
+    lengths = _values(scope, b"content-length")
+    return lengths not in ([], ["0"]) or bool(_values(scope, b"transfer-encoding"))
 
 
 def _values(scope: Scope, name: bytes) -> list[str]:

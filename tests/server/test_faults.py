@@ -167,6 +167,7 @@ def test_a_body_that_is_too_large_is_refused_at_once(odd: Serving, is_chunked: b
     content = iter([data[:500], data[500:]]) if is_chunked else data
     answer = odd.client.post("/echo", content=content, headers=JSON)
     assert answer.status_code == 413
+    assert answer.headers["connection"] == "close"
     assert "1,000 bytes" in answer.json()["error"]["message"]
     assert odd.client.post("/echo", json={"a": 1}).status_code == 200
 

@@ -92,13 +92,10 @@ class Connection:
         self.loop.now += seconds
         self.protocol.sweep(self.loop.now)
 
-    def answer(self) -> None:
-        """Answer the request that is complete."""
-        start = {
-            "type": "http.response.start",
-            "status": 200,
-            "headers": [(b"content-length", b"0")],
-        }
+    def answer(self, *header: bytes) -> None:
+        """Answer the request."""
+        headers = [(b"content-length", b"0"), *([header] if header else [])]
+        start = {"type": "http.response.start", "status": 200, "headers": headers}
         asyncio.run(self.protocol.cycle.send(start))
         asyncio.run(self.protocol.cycle.send({"type": "http.response.body", "body": b""}))
 
@@ -225,6 +222,17 @@ def test_what_follows_a_refusal_is_discarded_up_to_a_limit(connection: Connectio
     connection.send(bytes(LIMITS.body_bytes))
     assert connection.transport.state == "aborted"
     assert connection.transport.written == written
+
+
+def test_an_answer_before_the_body_can_be_read(connection: Connection) -> None:
+    """To close at once would reset the connection, and the answer would be lost."""
+    connection.send(POST)
+    connection.answer(b"connection", b"close")
+    assert connection.transport.state == "no more writing"
+    connection.send(b"x" * 1000 + GET)  # no request: it follows a body that is not read
+    assert connection.transport.written.count(b"HTTP/1.1") == 1
+    connection.pass_time(CLOSING_SECONDS + 1)
+    assert connection.transport.state == "aborted"
 
 
 def test_invalid_chunks_end_the_request_of_a_handler(connection: Connection) -> None:
