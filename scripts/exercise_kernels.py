@@ -81,7 +81,14 @@ def difference(variant: str, seed: int) -> float:
     logits, after = native.logits(inputs, state)
     others, _ = reference.logits(inputs, state)
     uniform = random.random((steps, rows))
-    native.sample(logits, after, uniform, temperature=0.8, barred=0, restart=1)
+    temperatures, kept = (
+        random.random(rows),
+        np.empty((steps, rows, weights.vocab_size), np.float32),
+    )
+    native.sample(logits, after, uniform, temperature=temperatures, barred=0, restart=1, kept=kept)
+    worst = max(
+        worst, float(np.abs(np.exp(native.log_probabilities(kept)).sum(axis=2) - 1.0).max())
+    )
     for kind in ("bf16", "int8"):
         NativeBackend(weights, variant, kind, threads=2).nats(inputs, targets, state)
     return max(worst, float(np.abs(logits - others).max()))
