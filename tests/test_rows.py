@@ -87,13 +87,15 @@ every_backend = pytest.mark.parametrize("name", BACKENDS)
 class Asked:
     """Work that was submitted, and its events."""
 
-    def __init__(self, rows: Rows, work: Work) -> None:
-        self.work, self.events = work, list[Event]()
+    def __init__(self, rows: Rows, work: Work, *, pauses: bool = False) -> None:
+        self.work, self.events, self.pauses = work, list[Event](), pauses
         self.done, self.begun = threading.Event(), threading.Event()
         self.ticket = rows.submit(work, self._listen)
 
     def _listen(self, event: Event) -> None:
         self.events.append(event)
+        if self.pauses and len(self.events) == 2:
+            self.ticket.pause()
         self.begun.set()
         if isinstance(event, Finished | Failed):
             self.done.set()
@@ -442,20 +444,23 @@ def test_cancelled_rows_leave(start: Callable[..., Rows]) -> None:
 
 
 def test_paused_rows_give_their_room_to_others(start: Callable[..., Rows]) -> None:
-    rows = start(native(), rows=1)
-    slow = Asked(rows, endless())
-    assert slow.begun.wait(PATIENCE)
-    slow.ticket.pause()
-    Asked(rows, Work(prompts=(PROMPTS[2],), max_tokens=30)).answer()
+    """They go on where they were, beside other rows."""
+    work = Work(prompts=(PROMPTS[2],), max_tokens=90, until_eos=False, top=1)
+    expected = Asked(start(native()), work).answer()
+    rows = start(native(), rows=2)
     with Held(rows):
-        count = len(slow.events)
+        slow = [Asked(rows, replace(work), pauses=True) for _ in range(2)]
+    for seed in range(2):
+        Asked(rows, replace(work, seed=seed)).answer()
+    with Held(rows):
+        assert [len(each.events) for each in slow] == [2, 2]
         assert rows.counts.rows == 0
-    Asked(rows, Work(prompts=(PROMPTS[2],), max_tokens=30)).answer()
-    assert len(slow.events) == count
-    slow.begun.clear()
-    slow.ticket.resume()
-    assert slow.begun.wait(PATIENCE)
-    slow.ticket.cancel()
+    other = Asked(rows, endless())
+    assert other.begun.wait(PATIENCE)
+    for each in slow:
+        each.ticket.resume()
+        assert each.answer() == expected
+    other.ticket.cancel()
 
 
 class Failing(NumpyBackend):

@@ -55,7 +55,7 @@ READ_EACH_ROUND = 4096
 MAX_STEPS = 32
 """Maximum tokens that are sampled for each row in a round."""
 ROUND_SECONDS = 0.02
-"""Maximum duration of reading, and of sampling, in a round; others wait for its end."""
+"""Maximum duration of calls, of reading, and of sampling, in a round; others wait for its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +217,7 @@ class Rows:
 
     def _round(self) -> None:
         self._remove_ended()
-        self._run_call()
+        self._run_calls()
         self._admit()
         self._read()
         for group in self._groups.values():
@@ -263,17 +263,17 @@ class Rows:
             self._ready += group.leave()
         self._ready = [row for row in self._ready if not row.job.ended]
 
-    def _run_call(self) -> None:
-        """Run the first waiting call; rows are served before the next one."""
-        if not self._calls:
-            return
-        future, function = self._calls.popleft()
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            future.set_result(function())
-        except BaseException as error:
-            future.set_exception(error)
+    def _run_calls(self) -> None:
+        """Run waiting calls for ROUND_SECONDS; rows are served before the next ones."""
+        end = monotonic() + ROUND_SECONDS
+        while self._calls and monotonic() < end:
+            future, function = self._calls.popleft()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(function())
+            except BaseException as error:
+                future.set_exception(error)
 
     def _admit(self) -> None:
         """Begin prompts, in order, while there is room for their rows."""
