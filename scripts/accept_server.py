@@ -39,12 +39,15 @@ class Kind:
     text: str = "The apple and pear salad was"
     bytes_: bool = False
     """Whether a character can be more than one token."""
+    key: str = ""
+    """Key that the server wants; the browser is left out then."""
     needs: tuple[str, ...] = ()
     """Other kinds that must be made first."""
 
 
 KINDS = {
     "tales": Kind(),
+    "key": Kind(serve=("--run", "tales"), key="one-two-three"),
     "gru": Kind((*TRAIN, SHAKESPEARE, "--cell", "gru", "--hidden", "128", "--epochs", "1"),
                 text="ROMEO: I would not be"),
     "bytes": Kind((*TRAIN, *TEXTS, "--document", "stream", "--unit", "byte", "--hidden", "128",
@@ -93,10 +96,11 @@ def commands(name: str, url: str, options: argparse.Namespace) -> Iterator[tuple
     if options.openai:
         arguments = ["--charlm", charlm_command(kind), "--run", run, "--text", kind.text]
         arguments += ["--bytes"] if kind.bytes_ else []
+        arguments += ["--key", kind.key] if kind.key else []
         yield "openai", [options.openai, str(clients / "openai_client.py"), url, *arguments]
     if options.lm_eval:
         yield "lm-eval", ["bash", str(clients / "lm_eval_client.sh"), url, run]
-    if options.browser:
+    if options.browser and not kind.key:
         arguments = ["--shots", str(options.shots / name)] if options.shots else ["--no-shots"]
         arguments += ["--prompt", kind.text]
         yield "browser", [options.browser, str(clients / "browser.py"), f"{url}/", *arguments]
@@ -111,6 +115,9 @@ def accept(name: str, options: argparse.Namespace) -> list[tuple[str, list[int]]
         "CHARLM": charlm_command(kind), "LM_EVAL": options.lm_eval or "",
     }  # fmt: skip
     os.environ.update(environment)
+    os.environ.pop("CHARLM_KEY", None)
+    if kind.key:
+        os.environ["CHARLM_KEY"] = kind.key
     counts = []
     with Server(*(kind.serve or ("--run", name))) as server:
         url = server.url.rstrip("/")
