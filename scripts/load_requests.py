@@ -191,7 +191,7 @@ class Connection:
             if job.leave_after and len(parts) >= job.leave_after:
                 self.close()
                 return status, None
-        if "\nconnection: close" in head:
+        if "\nconnection: close" in head or job.length is not None:
             self.close()
         return status, compared(b"".join(parts)) if job.key else None
 
