@@ -181,7 +181,7 @@ class Connection:
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
         except (ConnectionError, asyncio.IncompleteReadError) as error:
-            if is_new or getattr(error, "partial", b""):
+            if is_new or getattr(error, "partial", None):
                 raise
             self.close()  # the server closed it before the request came: every client asks again
             return await self._exchange(job)

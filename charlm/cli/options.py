@@ -241,11 +241,17 @@ def open_model(
     engine: str = "auto",
     weights: str = "fp32",
     with_: list[str] | None = None,
+    threads: int | None = None,
 ) -> "Model":
     """Return the model of the run, mixed with others; report the weights of a mixture."""
     path = locate(run, checkpoints)
     model = api.loading.load(
-        path, engine=engine, weights=weights, with_=with_ or (), checkpoints=checkpoints
+        path,
+        engine=engine,
+        weights=weights,
+        threads=threads,
+        with_=with_ or (),
+        checkpoints=checkpoints,
     )
     if model.mixture:
         say(str(model.mixture))

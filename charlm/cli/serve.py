@@ -74,6 +74,14 @@ RowLimit = Annotated[
         "--rows", min=1, max=4096, help="Samples of each model that are generated side by side."
     ),
 ]
+Threads = Annotated[
+    int,
+    typer.Option(
+        "--threads",
+        min=1,
+        help="CPU threads of each model; more than one pays off for large models on idle cores.",
+    ),
+]
 LogFile = Annotated[
     Path | None,
     typer.Option(
@@ -98,6 +106,7 @@ def serve(
     page: Page = True,
     log: LogFile = None,
     rows: RowLimit = 64,
+    threads: Threads = 1,
     engine: options.Engine = "auto",
     weights: options.Weights = "fp32",
     run: options.Run = None,
@@ -130,7 +139,7 @@ def serve(
             threading.Thread(target=_open, args=(url,), daemon=True).start()
 
     with address.bind() as listener:  # before the models are loaded, which takes longer
-        models = _models(run, checkpoints, engine, weights, with_, also or ())
+        models = _models(run, checkpoints, engine, weights, threads, with_, also or ())
         service, limits = Service(models, rows, checkpoints), Limits()
         guard = Guard(make_app(service, limits, with_page=page), service, access, lines)
         server = Server(guard, listener, limits, announce)
@@ -157,14 +166,17 @@ def _models(
     checkpoints: Path | None,
     engine: str,
     weights: str,
+    threads: int,
     with_: list[str] | None,
     also: Sequence[str],
 ) -> list["Model"]:
     """Load the models; the first is the one that a request gets if it names none."""
-    models = [options.open_model(run, checkpoints, engine, weights, with_)]
+    models = [options.open_model(run, checkpoints, engine, weights, with_, threads)]
     for other in also:
         models.append(
-            api.loading.load(other, engine=engine, weights=weights, checkpoints=checkpoints)
+            api.loading.load(
+                other, engine=engine, weights=weights, threads=threads, checkpoints=checkpoints
+            )
         )
     return models
 
