@@ -779,6 +779,7 @@ const isCurve = (run) => Boolean(run.training?.steps.length || run.validation?.s
 const isDrawn = (run) => isCurve(run) || run.best[training.y] !== null;
 
 async function showRuns() {
+  const begin = performance.now();
   try {
     training.runs = (await ask("/api/runs")).runs.sort((a, b) => isCurve(b) - isCurve(a) || isDrawn(b) - isDrawn(a));
   } catch (error) {
@@ -789,7 +790,9 @@ async function showRuns() {
   if (!training.chosen) chooseRuns(training.runs.filter(isDrawn).slice(0, COLOURS));
   runRows();
   curves();
-  if (training.runs.some((run) => run.status === "training now")) setTimeout(() => { if (page.view === "runs") showRuns(); }, 5000);
+  clearTimeout(training.again);
+  const wait = Math.max(5000, 20 * (performance.now() - begin)); // many logs take a while to read
+  if (training.runs.some((run) => run.status === "training now")) training.again = setTimeout(() => { if (page.view === "runs") showRuns(); }, wait);
 }
 function chooseRuns(runs) {
   training.chosen = new Map(runs.map(({ id }, k) => [id, k % COLOURS]));
