@@ -156,7 +156,7 @@ def _note(run: RunInfo) -> str:
         return "a search: see its trials"
     if run.kind == NGRAM:
         return "n-grams are not trained in steps"
-    return "its log is not in its folder" if missing_log(run.path) else ""
+    return "it has no log" if missing_log(run.path) else ""
 
 
 def _with_log(run: RunInfo, name: str, path: Path) -> dict[str, Any]:

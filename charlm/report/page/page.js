@@ -872,7 +872,7 @@ function ticksAcross(most) {
 function linesOfRuns() {
   return training.runs.filter((run) => training.chosen.has(run.id) && isDrawn(run)).map((run) => {
     const line = pointsOf(run.training), dots = known(pointsOf(run.validation)), level = isCurve(run) ? null : run.best[training.y];
-    const end = level === null ? dots.at(-1) ?? known(line).at(-1) : null, skipped = Math.min(5, line.length >> 3);
+    const dot = dots.at(-1), last = known(line).at(-1), end = level !== null ? null : dot?.[0] >= 0.97 * (last?.[0] ?? 0) ? dot : last ?? null, skipped = Math.min(5, line.length >> 3);
     const ys = level === null ? [...known(line.slice(skipped)), ...dots].map(([, y]) => y) : [level];
     return { run, line, dots, level, end, ys, xs: [...line, ...dots].map(([x]) => x), colour: `c${training.chosen.get(run.id)}` };
   });
