@@ -107,6 +107,22 @@ def test_alternatives_are_the_distribution_in_the_place_of_a_token(
     )
 
 
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("document", DOCUMENTS)
+@every_unit
+def test_figures_do_not_depend_on_the_alternatives(
+    unit: str, document: str, backward: bool
+) -> None:
+    """The tokens are read in another way then: one after another, with all logits."""
+    run = run_of(unit, document, backward=backward)
+    for text in ("", "the cat\nsat on\n\nit"):
+        plain, full = (view_of(run, text, top).tokens for top in (0, 2))
+        assert [t._replace(bits=0.0, alternatives=()) for t in full] == [
+            t._replace(bits=0.0) for t in plain
+        ]
+        assert [t.bits for t in full] == pytest.approx([t.bits for t in plain], abs=1e-5)
+
+
 def test_alternatives_are_read_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """The state goes from one to the next."""
     whole = view_of(RUNS["char", "stream"], "the cat", top=3).tokens

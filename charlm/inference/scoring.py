@@ -115,6 +115,10 @@ class Scorer:
         """Return the ids that are scored for a text without context, with EOS if it is scored."""
         return self._item(text, "").ids
 
+    def score_read(self, text: str, nats: Nats, ranks: Ids) -> Score:
+        """Return the score of a text by token, given the figures of its `ids`."""
+        return self._scores([self._item(text, "")], [(nats, ranks)], "token")[0]
+
     def score_distinct(self, texts: Iterable[str]) -> dict[str, Score]:
         """Return the score of each text; texts of the same tokens are scored once.
 

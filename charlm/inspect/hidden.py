@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.backends.interface import Array, Ids, State
+from charlm.backends.interface import Array, Ids, Logits, State
 from charlm.config.cells import CELLS
 from charlm.errors import UsageError, check_choice, check_count, named
 from charlm.inference.likelihood import window_length
@@ -94,9 +94,12 @@ class Hidden:
                 "a copy of hidden values has no model; call top before the copy is made"
             )
         count = min(count, self.run.backend.vocab_size)
-        first = _likeliest(self.start.log_probabilities[None], count)
+        first = likeliest_chances(self.start.log_probabilities[None], count)
         order = reordered(self.run, self.tokens)
-        later = likeliest_after(self.run, order, self.start.hidden, count)
+        later = (
+            likeliest_chances(log_probabilities(logits.astype(np.float64)), count)
+            for logits in logits_after(self.run, order, self.start.hidden)
+        )
         ids, chances = (np.concatenate(parts)[:-1] for parts in zip(first, *later, strict=True))
         return reordered(self.run, ids), reordered(self.run, chances)
 
@@ -227,20 +230,15 @@ def windows(run: Run, ids: Ids) -> Iterator[tuple[slice, bool]]:
             yield slice(first, min(first + step, end)), number > 0 and first == begin
 
 
-def likeliest_after(
-    run: Run, ids: Ids, state: State, count: int
-) -> Iterator[tuple[Ids, NDArray[np.float64]]]:
-    """Yield the likeliest tokens after each of ids in reading order, the likeliest first.
-
-    For each window these are ids and probabilities, both of shape (n, count).
-    """
+def logits_after(run: Run, ids: Ids, state: State) -> Iterator[Array | Logits]:
+    """Yield the logits after each of ids in reading order, (n, V) for each window."""
     for span, fresh in windows(run, ids):
         before = run.backend.initial_state(1) if fresh else state
         logits, state = run.backend.distribution(ids[span, None], before)
-        yield _likeliest(log_probabilities(logits[:, 0].astype(np.float64)), count)
+        yield logits[:, 0]
 
 
-def _likeliest(rows: NDArray[np.float64], count: int) -> tuple[Ids, NDArray[np.float64]]:
+def likeliest_chances(rows: NDArray[np.float64], count: int) -> tuple[Ids, NDArray[np.float64]]:
     """Return the likeliest ids by log-probabilities (n, V), and their probabilities, (n, count)."""
     ids = likeliest(rows, count)
     return ids, np.exp(np.take_along_axis(rows, ids, axis=1))

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from charlm.backends.interface import Array, Ids
+from charlm.backends.interface import Array, Ids, Nats
 from charlm.errors import UsageError
 from charlm.inference.scoring import Scorer
-from charlm.inspect.hidden import Hidden, likeliest_after
+from charlm.inspect.hidden import Hidden, likeliest_chances, logits_after
 from charlm.inspect.text_tokens import scored_tokens
 from charlm.listing import Part
 from charlm.runs.run import Run
@@ -76,11 +76,13 @@ def view_text(run: Run, scorer: Scorer, text: str, *, top: int = 0) -> TextView:
 
     Raises CorpusError for a lone surrogate.
     """
-    (score,) = scorer.score([text], by="token")
-    ids = np.array([token.id for token in score.tokens], np.int64)
-    alternatives: list[Alternatives] = [()] * len(ids)
+    alternatives: list[Alternatives]
     if top:
-        alternatives = list(_alternatives(run, ids, top))
+        nats, ranks, alternatives = _read(run, scorer.ids(text), top)
+        score = scorer.score_read(text, nats, ranks)
+    else:
+        (score,) = scorer.score([text], by="token")
+        alternatives = [()] * len(score.tokens)
     tokens = [
         TokenView("", token.token, token.id, bits(token.nats), token.rank, token.oov, others)
         for token, others in zip(score.tokens, alternatives, strict=True)
@@ -98,13 +100,25 @@ def view_text(run: Run, scorer: Scorer, text: str, *, top: int = 0) -> TextView:
     )
 
 
-def _alternatives(run: Run, ids: Ids, top: int) -> Iterator[Alternatives]:
-    """Yield the `top` likeliest tokens in the place of each token, in reading order."""
+def _read(run: Run, ids: Ids, top: int) -> tuple[Nats, Ids, list[Alternatives]]:
+    """Return the nats, the rank and the `top` likeliest alternatives of each token.
+
+    The tokens are in reading order.
+    """
     name, count = cache(run.vocabulary.token_text), min(top, run.backend.vocab_size)
+    nats, ranks = np.empty(len(ids)), np.empty(len(ids), np.int64)
+    alternatives: list[Alternatives] = []
     before = np.append(EOS, ids)[:-1]  # the first token is predicted from an EOS
-    for best, chances in likeliest_after(run, before, run.backend.initial_state(1), count):
-        for row, own in zip(best.tolist(), chances.tolist(), strict=True):
-            yield tuple(zip(map(name, row), own, strict=True))
+    for logits in logits_after(run, before, run.backend.initial_state(1)):
+        rows = run.backend.log_probabilities(logits)
+        span = slice(len(alternatives), len(alternatives) + len(rows))
+        own = np.take_along_axis(rows, ids[span, None], axis=1)
+        nats[span], ranks[span] = -own[:, 0], (rows > own).sum(axis=1) + 1
+        best, chances = likeliest_chances(rows, count)
+        names = [name(index) for index in best.ravel().tolist()]
+        pairs = zip(names, chances.ravel().tolist(), strict=True)
+        alternatives += zip(*[pairs] * count, strict=True)
+    return nats, ranks, alternatives
 
 
 def token_places(view: TextView, hidden: Hidden) -> list[int]:
