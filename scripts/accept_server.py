@@ -40,7 +40,7 @@ class Kind:
     bytes_: bool = False
     """Whether a character can be more than one token."""
     key: str = ""
-    """Key that the server wants; the browser is left out then."""
+    """Key that the server wants; only the client of openai takes one."""
     needs: tuple[str, ...] = ()
     """Other kinds that must be made first."""
 
@@ -98,7 +98,7 @@ def commands(name: str, url: str, options: argparse.Namespace) -> Iterator[tuple
         arguments += ["--bytes"] if kind.bytes_ else []
         arguments += ["--key", kind.key] if kind.key else []
         yield "openai", [options.openai, str(clients / "openai_client.py"), url, *arguments]
-    if options.lm_eval:
+    if options.lm_eval and not kind.key:
         yield "lm-eval", ["bash", str(clients / "lm_eval_client.sh"), url, run]
     if options.browser and not kind.key:
         arguments = ["--shots", str(options.shots / name)] if options.shots else ["--no-shots"]

@@ -16,7 +16,7 @@ SMALL_RUN = Path(__file__).parents[1] / "fixtures" / "format-1"
 @pytest.fixture(scope="session")
 def service() -> Service:
     """Return the built-in model, the default, and a small one beside it."""
-    return Service([load("tales"), load(SMALL_RUN)])
+    return Service([load("tales", threads=1), load(SMALL_RUN, threads=1)])
 
 
 @pytest.fixture(scope="session")
