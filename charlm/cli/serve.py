@@ -131,18 +131,28 @@ def serve(
     quiet = log is None and Verbosity.level == 0
     lines = Log(None if quiet else open_log(log), debug=Verbosity.debug)
 
-    def announce(url: str) -> None:
+    def answers(url: str) -> None:
         """Report the URL, and open it."""
-        say(f"serving {', '.join(service.models)}; {_about(access, address)}; Ctrl-C stops")
+        engines = [
+            f"{name} ({each.model.run.backend.name})" for name, each in service.models.items()
+        ]
+        say(f"serving {', '.join(engines)}; {_about(access, address)}; Ctrl-C stops")
         write(f"{url}\n", flush=True)
         if open_:
             threading.Thread(target=_open, args=(url,), daemon=True).start()
+
+    def stops(requests: int) -> None:
+        """Report that requests have some time to end."""
+        if requests:
+            noun = "request has" if requests == 1 else "requests have"
+            seconds = f"{limits.grace_seconds:g} s"
+            say(f"stopping: {requests} {noun} {seconds} to end; Ctrl-C again ends at once")
 
     with address.bind() as listener:  # before the models are loaded, which takes longer
         models = _models(run, checkpoints, engine, weights, threads, with_, also or ())
         service, limits = Service(models, rows, checkpoints), Limits()
         guard = Guard(make_app(service, limits, with_page=page), service, access, lines)
-        server = Server(guard, listener, limits, announce)
+        server = Server(guard, listener, limits, answers, stops)
         server.run()
     if server.stopped_by is not None:
         Verbosity.stop_reported = True

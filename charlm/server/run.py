@@ -26,7 +26,7 @@ from charlm.server.security import Guard
 BACKLOG = 1024
 """Number of connections that wait while the models are loaded."""
 LATE = 0.5
-"""Seconds beyond the grace time in which streams may report their end."""
+"""Seconds at the end of the grace time in which streams report that they end."""
 TICK = 0.05
 """Seconds between two looks at the work in progress."""
 
@@ -81,18 +81,24 @@ def url_of(listener: socket.socket) -> str:
 class Server(uvicorn.Server):
     """uvicorn's server with limits for its connections, and with a polite end.
 
-    `announce` is called with the URL when the server answers. `stopped_by` is the signal that ended
-    it, or None.
+    `answers` is called with the URL when the server answers, `stops` with the number of requests in
+    progress when it stops. `stopped_by` is the signal that ended it, or None.
     """
 
     def __init__(
-        self, guard: Guard, listener: socket.socket, limits: Limits, announce: Callable[[str], None]
+        self,
+        guard: Guard,
+        listener: socket.socket,
+        limits: Limits,
+        answers: Callable[[str], None],
+        stops: Callable[[int], None] = lambda _: None,
     ) -> None:
         protocol: Any = functools.partial(BoundedProtocol, limits=limits, log=guard.log)
         options: dict[str, Any] = {"http": protocol, "ws": "none", "lifespan": "off"}
         options |= {"log_config": None, "access_log": False, "server_header": False}
         super().__init__(uvicorn.Config(guard, **options))
-        self.guard, self.listener, self.limits, self.announce = guard, listener, limits, announce
+        self.guard, self.listener, self.limits = guard, listener, limits
+        self._answers, self._stops = answers, stops
         self.stopped_by: signal.Signals | None = None
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
@@ -101,17 +107,18 @@ class Server(uvicorn.Server):
             super().run(sockets or [self.listener])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, then announce the URL."""
+        """Start, then report the URL."""
         await super().startup(sockets)
         self.loop = asyncio.get_running_loop()
         self._sweeping = asyncio.create_task(self._sweep())
-        self.announce(url_of(self.listener))
+        self._answers(url_of(self.listener))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse new work and wait for work in progress, then close all connections."""
-        self.guard.service.stop(self.limits.grace_seconds)
-        loop = asyncio.get_running_loop()
-        end = loop.time() + self.limits.grace_seconds + LATE
+        grace, loop = self.limits.grace_seconds, asyncio.get_running_loop()
+        end = loop.time() + grace
+        self.guard.service.stop(max(grace - LATE, 0.0))
+        self._stops(self.guard.requests)
         while self.guard.requests and loop.time() < end:
             await asyncio.sleep(TICK)
         self.config.timeout_graceful_shutdown = 0 if self.guard.requests else 1

@@ -19,6 +19,7 @@ from charlm.server.app import make_app
 from charlm.server.bodies import MAX_DEPTH, read_json
 from charlm.server.errors import Refused
 from charlm.server.limits import Limits
+from charlm.server.run import LATE
 
 LIMITS = Limits(body_bytes=1000, connections=8)
 JSON = {"Content-Type": "application/json"}
@@ -167,7 +168,8 @@ def test_a_body_that_is_too_large_is_refused_at_once(odd: Serving, is_chunked: b
     content = iter([data[:500], data[500:]]) if is_chunked else data
     answer = odd.client.post("/echo", content=content, headers=JSON)
     assert answer.status_code == 413
-    assert answer.headers["connection"] == "close"
+    if not is_chunked:  # whose last chunk may have come before the answer
+        assert answer.headers["connection"] == "close"
     assert "1,000 bytes" in answer.json()["error"]["message"]
     assert odd.client.post("/echo", json={"a": 1}).status_code == 200
 
@@ -247,7 +249,7 @@ def test_stopping_waits_for_answers_but_not_longer_than_allowed(ends: bool) -> N
             running.server.should_exit = True
             text += b"".join(iter(lambda: _received(begun), b""))
     assert text.endswith(b"ended") == ends
-    assert service.grace == limits.grace_seconds
+    assert service.grace == max(limits.grace_seconds - LATE, 0.0)
     with pytest.raises(OSError, match=r"refused|descriptor"):
         running.connect()
 
