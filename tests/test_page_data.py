@@ -66,6 +66,24 @@ def test_some_units_have_the_values_of_all_units(tales: Model) -> None:
     assert some["unit"] in some["units"]
 
 
+@pytest.mark.parametrize(
+    ("text", "example"),
+    [
+        ("a cat\nan \ufffd\nthe hat\nsat\n\ufffd", "the hat\nsat"),
+        ("\ufffd\n\ufffd", "\ufffd"),
+        (50 * "ten chars\n", (30 * "ten chars\n").rstrip()),
+        (400 * "a", 300 * "a"),
+        ("", ""),
+    ],
+)
+def test_the_example_is_known_lines(
+    tales: Model, monkeypatch: pytest.MonkeyPatch, text: str, example: str
+) -> None:
+    """Whole ones, from the longest part of the validation text without unknown tokens."""
+    monkeypatch.setattr(page, "search_text", lambda _: text)
+    assert page.facts(tales)["example"] == example
+
+
 def test_signals_that_do_not_fit_are_refused(tales: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of all units; by default as many are given as fit."""
     monkeypatch.setattr("charlm.report.page.data.MAX_SIGNAL_BYTES", 352 * len(TEXT))

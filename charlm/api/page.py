@@ -5,6 +5,7 @@ An export and the answers of a server have the same forms; see `report.page.data
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from charlm.runs.card import model_shape
 from charlm.runs.layout import NETWORK, NGRAM
 from charlm.runs.overview import BROKEN, SEARCHED, RunInfo
 from charlm.runs.pair import BACKWARD
+from charlm.text.tokenizers.tokenizer_json import UNKNOWN_TEXT
 
 EXAMPLE_CHARS = 300
 """Maximum length of the text that a page begins with."""
@@ -62,12 +64,20 @@ def page_data(
 
 
 def facts(model: Model) -> dict[str, Any]:
-    """Return the facts about a model, with the first lines of its validation text if it is kept."""
+    """Return the facts about a model, with some lines of its validation text if it is kept."""
     example = ""
     if model.run.kept("valid") is not None:
-        text = search_text(model.run)[:EXAMPLE_CHARS]
-        example = (text.rpartition("\n")[0] or text).strip("\n")
+        example = _example(search_text(model.run))
     return model_data(model.run, model_shape(model.config["model"]), example)
+
+
+def _example(text: str) -> str:
+    """Return the beginning of the longest part of a text whose lines have no unknown token."""
+    blocks = groupby(text.split("\n"), key=lambda line: UNKNOWN_TEXT in line)
+    known = max(("\n".join(lines) for no, lines in blocks if not no), key=len, default=text)
+    cut = known[: EXAMPLE_CHARS + 1]
+    lines = cut if len(known) <= EXAMPLE_CHARS else cut.rpartition("\n")[0]
+    return (lines or cut[:EXAMPLE_CHARS]).strip("\n")
 
 
 def score(model: Model, text: str, top: int = 5) -> dict[str, Any]:
