@@ -91,6 +91,7 @@ def test_a_continued_text_is_one_text(page: Any, server: Serving) -> None:
 def test_a_text_is_read(page: Any, server: Serving) -> None:
     """Its figures are those of `Model.score`, in each view, and no markup comes of it."""
     page.goto(f"{server.url}#score")
+    begun = page.locator("#prompt").input_value()
     page.get_by_label("Text", exact=True).fill(TEXT)
     page.keyboard.press("Control+Enter")
     page.wait_for_function("text => document.getElementById('text').textContent === text", arg=TEXT)
@@ -113,6 +114,8 @@ def test_a_text_is_read(page: Any, server: Serving) -> None:
     page.get_by_label("Model").select_option(SMALL_RUN.name)
     page.wait_for_function("() => page.inside?.units.length < 352")
     assert SMALL_RUN.name in page.title()
+    assert page.get_by_label("Text", exact=True).input_value() == TEXT  # it was typed
+    assert page.locator("#prompt").input_value() != begun  # it was suggested
     page.errors[:] = [each for each in page.errors if "400" not in each]  # that of the pattern
 
 

@@ -340,7 +340,10 @@ function wordingOf(name, old, before) {
   if (name === old.name) return { gap: old.gap, text: old.text };
   if (name === "<eos>") return { gap: "", text: "\n" };
   if (/^<0x[0-9A-F]{2}/.test(name)) return { gap: "", text: "" }; // a part of a character
-  if (page.model.unit === "word") return { gap: (before ?? { text: writing.prompt || "\n" }).text.endsWith("\n") ? "" : " ", text: name };
+  if (page.model.unit === "word") { // blanks are between words, or tokens of their own
+    const begins = (before?.text ?? writing.prompt).endsWith("\n") || !(before || writing.prompt);
+    return { gap: begins || !writing.tokens.some(({ gap }) => gap) ? "" : " ", text: name };
+  }
   const text = name.replace(/^ +(?=\S)/, "");
   return { gap: name.slice(0, name.length - text.length), text };
 }
@@ -559,7 +562,6 @@ function begunInside(inside) {
 function showInside() {
   if (!page.inside) { // an n-gram model
     showScore();
-    $("legend").replaceChildren("This model has no units: it counts n-grams. The colours show surprisal, as in Score.");
     return;
   }
   const values = valuesOf(page.unit, page.signal) ?? [], signal = signalOf(page.signal), most = signal.gate ? 1 : fullValue(values);
@@ -1073,13 +1075,17 @@ function useModel(model) {
   $("other").replaceChildren(...page.models.filter((other) => other !== model).map(({ id }) => new Option(id, id)));
   $("other-field").hidden = page.models.length < 2;
   $("write-legend").replaceChildren(...surprisalLegend());
-  suggestPattern(model);
+  if (source.live) suggest(model);
 }
-/* Begin with the first pattern that occurs in the text of the model. One that was typed stays. */
-function suggestPattern({ example }) {
-  const field = $("pattern"), text = example || $("input").value;
-  if (field.value && !PATTERNS.some(([, pattern]) => pattern === field.value)) return;
-  field.value = (PATTERNS.find(([, pattern]) => new RegExp(pattern, "u").test(text)) ?? PATTERNS[0])[1];
+/* Suggest a text, its beginning, and a pattern that occurs in it. What was typed stays. */
+function suggest({ example }) {
+  const fill = (id, value) => {
+    const field = $(id);
+    if (field.value === (field.dataset.suggested ?? "")) field.value = field.dataset.suggested = value;
+  };
+  fill("input", example);
+  fill("prompt", /^\S+( \S+){0,2}/.exec(example.trim())?.[0] ?? "");
+  fill("pattern", (PATTERNS.find(([, pattern]) => new RegExp(pattern, "u").test($("input").value)) ?? PATTERNS[0])[1]);
 }
 function listenToKeys() {
   for (const form of ["writer", "reader"]) {
@@ -1135,12 +1141,10 @@ function listen() {
 }
 /* Fill the page of a server: its models, a text to begin with, and how programs use it. */
 function beginServed() {
-  const [{ example, made }] = page.models, code = make("code", "", "POST /v1/completions");
+  const [{ made }] = page.models, code = make("code", "", "POST /v1/completions");
   $("models").replaceChildren(...page.models.map(({ id }) => new Option(id, id)));
   $("served").hidden = page.models.length < 2;
   $("model-name").classList.toggle("away", page.models.length > 1);
-  $("input").value ||= example ?? "";
-  $("prompt").value ||= /^\S+( \S+){0,2}/.exec((example ?? "").trim())?.[0] ?? "";
   $("footer").replaceChildren("Programs use ", code, ` at this address, in OpenAI’s form. ${made}`);
 }
 /* Fill the page of an export, with tabs for the views that it has data for. */
