@@ -59,6 +59,7 @@ def make_app(service: Service, limits: Limits, *, with_page: bool = True) -> Sta
     )
     app.router.redirect_slashes = False
     app.state.service, app.state.limits = service, limits
+    app.state.slots = page_routes.Slots()
     return app
 
 

@@ -3,6 +3,7 @@
 The forms are those of an export of the page; see `api.page`.
 """
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -32,6 +33,16 @@ MAX_PATTERN = 1_000
 """Maximum length of a regular expression."""
 MAX_UNITS = 16
 """Maximum number of units that are named."""
+MAX_READERS, MAX_SEARCHERS = 8, 2
+"""Maximum requests that read texts at once, and of those that keep all units in memory."""
+
+
+class Slots:
+    """Places for the requests that work at once; more wait in order."""
+
+    def __init__(self) -> None:
+        self.readers = asyncio.Semaphore(MAX_READERS)
+        self.searchers = asyncio.Semaphore(MAX_SEARCHERS)
 
 
 def shown_text(value: Any) -> str:
@@ -79,14 +90,16 @@ async def model(request: Request) -> Response:
     def facts() -> dict[str, Any]:
         return {"models": [page.facts(shared(each)) for each in service.models.values()]}
 
-    return await answer(facts, "run")
+    return await answer(slots(request).readers, facts, "run")
 
 
 async def score(request: Request) -> Response:
     """Return the tokens of a text with their surprisal and alternatives."""
     asked = read_fields(await read_json(request), SCORE)
     own = served(request, asked)
-    return await answer(lambda: page.score(own, asked["text"], asked["top"]), "text")
+    return await answer(
+        slots(request).readers, lambda: page.score(own, asked["text"], asked["top"]), "text"
+    )
 
 
 async def inside(request: Request) -> Response:
@@ -94,7 +107,9 @@ async def inside(request: Request) -> Response:
     asked = read_fields(await read_json(request), INSIDE)
     own, units, signals = served(request, asked), asked["units"], asked["signals"]
     param = "units" if units else "signals" if signals else "text"
-    return await answer(lambda: page.inside(own, asked["text"], units, signals), param)
+    return await answer(
+        slots(request).searchers, lambda: page.inside(own, asked["text"], units, signals), param
+    )
 
 
 async def find(request: Request) -> Response:
@@ -106,20 +121,28 @@ async def find(request: Request) -> Response:
         check_pattern(asked["pattern"])
         return page.find(own, asked["pattern"], asked["text"], asked["top"])
 
-    return await answer(found, "pattern")
+    return await answer(slots(request).searchers, found, "pattern")
 
 
 async def compare(request: Request) -> Response:
     """Return the parts of a text with their bits under two served models."""
     asked = read_fields(await read_json(request), COMPARE)
     own, other = served(request, asked), served(request, asked, "other")
-    return await answer(lambda: page.compare(own, asked["text"], other), "other")
+    return await answer(
+        slots(request).readers, lambda: page.compare(own, asked["text"], other), "other"
+    )
 
 
 async def runs(request: Request) -> Response:
     """Return the runs of the folder with the curves of their training."""
     service: Service = request.app.state.service
-    return await answer(lambda: page.runs(service.checkpoints), None)
+    return await answer(slots(request).readers, lambda: page.runs(service.checkpoints))
+
+
+def slots(request: Request) -> Slots:
+    """Return the places for requests of this kind."""
+    found: Slots = request.app.state.slots
+    return found
 
 
 def served(request: Request, asked: Mapping[str, Any], field: str = "run") -> Model:
@@ -138,8 +161,10 @@ def shared(each: Served) -> Model:
     return Model(run, each.model.mixture)
 
 
-async def answer(make: Callable[[], dict[str, Any]], param: str | None) -> Response:
-    """Return what a function makes, run in a thread of its own, as JSON.
+async def answer(
+    places: asyncio.Semaphore, make: Callable[[], dict[str, Any]], param: str | None = None
+) -> Response:
+    """Return what a function makes, run in a thread of its own once there is a place, as JSON.
 
     Raises Refused: 503 while the server is busy or stopping, 400 for other errors of charlm, which
     are about the field `param`.
@@ -147,10 +172,12 @@ async def answer(make: Callable[[], dict[str, Any]], param: str | None) -> Respo
 
     def content() -> bytes:
         data = {"schema_version": 1, **make()}
-        return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+        text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode()
 
     try:
-        return Response(await run_in_threadpool(content), media_type="application/json")
+        async with places:
+            return Response(await run_in_threadpool(content), media_type="application/json")
     except (QueueFull, Stopping) as error:
         raise Refused(503, str(error), headers={"Retry-After": "1"}) from error
     except CorpusError as error:

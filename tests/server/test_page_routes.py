@@ -1,11 +1,15 @@
 """Routes of the page's data: the figures of the library, refusals by field, and runs."""
 
 import json
+import queue
+import threading
 
 import pytest
 from serving import Serving
+from waiting import PATIENCE
 
 from charlm.api import page
+from charlm.server.page_routes import MAX_SEARCHERS
 from charlm.server.service import Service
 
 TEXT = 'She said "My urns!"\nand "how sad".\n'
@@ -108,6 +112,34 @@ def test_a_slow_pattern_ends(server: Serving, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("charlm.inspect.find_units.REGEX_SECONDS", 0.2)
     status, param, message = refusal(server, "find", pattern="(([a-z. ]+)+)+!", run="format-1")
     assert (status, param) == (400, "pattern") and "fast" in message
+
+
+def test_few_requests_search_at_once(server: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others wait, since each has all units of a text in memory."""
+    active, most = set[int](), list[int]()
+    entered, leave = queue.Queue[int](), threading.Event()
+
+    def find(*_: object) -> dict:
+        active.add(threading.get_ident())
+        most.append(len(active))
+        entered.put(1)
+        leave.wait(PATIENCE)
+        active.discard(threading.get_ident())
+        return {}
+
+    monkeypatch.setattr(page, "find", find)
+    asked = [
+        threading.Thread(target=ask, args=(server, "find"), kwargs={"pattern": "a"})
+        for _ in range(6)
+    ]
+    for thread in asked:
+        thread.start()
+    for _ in range(MAX_SEARCHERS):
+        entered.get(timeout=PATIENCE)
+    leave.set()
+    for thread in asked:
+        thread.join(PATIENCE)
+    assert len(most) == 6 and max(most) == MAX_SEARCHERS
 
 
 def test_runs_are_listed(server: Serving) -> None:

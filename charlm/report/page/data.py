@@ -141,7 +141,11 @@ def _units(view: TextView, hidden: Hidden, array: Array) -> Array:
 
 def find_data(pattern: str, matches: UnitMatches) -> dict[str, Any]:
     """Return the units that follow a pattern, and the fraction of tokens in its matches."""
-    return {"pattern": pattern, "units": matches.rows(), "fraction": matches.fraction}
+    units = [
+        {name: finite(value) if isinstance(value, float) else value for name, value in row.items()}
+        for row in matches.rows()
+    ]
+    return {"pattern": pattern, "units": units, "fraction": matches.fraction}
 
 
 def compare_data(inspection: Inspection) -> dict[str, Any]:
