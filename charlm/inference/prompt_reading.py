@@ -9,6 +9,7 @@ from charlm.backends.interface import Array, Backend, Ids, Logits, State, join_r
 from charlm.inference.generation import Position, SampleText
 from charlm.inference.samplers import likeliest
 from charlm.inference.work import Alternatives, Job, TokenFigures
+from charlm.text.boundaries import Boundaries
 from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.text.tokenizers.vocabulary import Vocabulary
 
@@ -22,47 +23,62 @@ Figures = tuple[float | None, Alternatives]
 
 
 class Prompt:
-    """A prompt of a job, in parts between resets of the state."""
+    """A prompt of a job, in parts between resets of the state.
 
-    def __init__(self, job: Job, number: int, resets: bool) -> None:
+    `tokens` are the figures of its tokens as far as `collect` took them from the parts.
+    """
+
+    def __init__(
+        self, job: Job, number: int, vocabulary: Vocabulary, boundaries: Boundaries
+    ) -> None:
         self.job, self.number, work = job, number, job.work
         self.rows = work.samples if work.max_tokens else 1
         self.ids = np.asarray(work.prompts[number], np.int64)
-        self.begins_with_eos = bool(len(self.ids)) and int(self.ids[0]) == EOS
-        head = self.ids[1:] if self.begins_with_eos else self.ids
-        pieces = np.split(head, np.flatnonzero(head == EOS) + 1) if resets else [head]
+        begins = len(self.ids) > 0 and int(self.ids[0]) == EOS
+        head = self.ids[begins:]
+        pieces = np.split(head, np.flatnonzero(head == EOS) + 1) if boundaries.resets else [head]
         if not work.score_prompts:
             pieces = pieces[-1:]
-        self.parts = [
+        self._parts = [
             PromptPart(
                 piece, scored=work.score_prompts, top=work.top or 0, last=place == len(pieces)
             )
             for place, piece in enumerate(pieces, start=1)
         ]
+        self._place = 0  # of the first part that is not collected
+        self.tokens = [TokenFigures(EOS, None, (), 0)] * begins
+        self._text = SampleText(vocabulary, [EOS] * begins, (), boundaries.separator)
 
     @property
     def complete(self) -> bool:
-        """True if all parts are read."""
-        return all(not part.left for part in self.parts)
+        """True if all parts are read and collected."""
+        return self._place == len(self._parts)
 
     @property
     def position(self) -> Position:
         """Position after the prompt, once it is complete."""
-        after = self.parts[-1].after
+        after = self._parts[-1].after
         assert after is not None
         return after
 
-    def figures(self, vocabulary: Vocabulary, separator: str) -> list[TokenFigures]:
-        """Return the figures of every token."""
-        own = [figures for part in self.parts for figures in part.figures]
-        ids, tokens = self.ids.tolist(), list[TokenFigures]()
-        if self.begins_with_eos:
-            ids, tokens = ids[1:], [TokenFigures(EOS, None, (), 0)]
-        text = SampleText(vocabulary, [EOS] * self.begins_with_eos, (), separator)
-        for index, (nats, alternatives) in zip(ids, own, strict=True):
-            tokens.append(TokenFigures(index, nats, alternatives, text.length))
-            text.add(index, until_eos=False)
-        return tokens
+    @property
+    def next_parts(self) -> list["PromptPart"]:
+        """The next parts to read."""
+        rest = itertools.islice(self._parts, self._place, None)
+        return list(itertools.islice((part for part in rest if part.left), MAX_PARTS))
+
+    def collect(self) -> None:
+        """Take the figures of the parts that were read, in order."""
+        while not self.complete:
+            part = self._parts[self._place]
+            for nats, alternatives in part.figures:
+                index = int(self.ids[len(self.tokens)])
+                self.tokens.append(TokenFigures(index, nats, alternatives, self._text.length))
+                self._text.add(index, until_eos=False)
+            part.figures = []
+            if part.left:
+                return
+            self._place += 1
 
 
 class PromptPart:

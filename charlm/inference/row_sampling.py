@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from charlm.backends.interface import Backend, Nats
-from charlm.inference.generation import Position, SampleText, sample_steps
+from charlm.inference.generation import DECODED, Position, SampleText, sample_steps
 from charlm.inference.prompt_reading import MAX_KEPT, Figures, Prompt, token_figures
 from charlm.inference.samplers import SamplingColumns
 from charlm.inference.work import NewText, TokenFigures
@@ -31,7 +31,8 @@ class Row:
         self.is_new = True
         self.is_plain = self.work.sampling.is_plain and not self.work.bias
         self.generator = np.random.default_rng([self.work.seed % 2**64, sample])
-        self.text = SampleText(vocabulary, prompt.ids.tolist(), self.work.stop, separator)
+        before = prompt.ids[-DECODED:].tolist()
+        self.text = SampleText(vocabulary, before, self.work.stop, separator)
         self._uniform: Nats | None = None
         self._pending: list[TokenFigures] = []  # whose text is not certain yet
 

@@ -282,7 +282,7 @@ class Rows:
         while room > 0 and self._jobs:
             job = self._jobs[0]
             if job.begun < len(job.work.prompts):
-                prompt = Prompt(job, job.begun, self.boundaries.resets)
+                prompt = Prompt(job, job.begun, self.vocabulary, self.boundaries)
                 self._reading.append(prompt)
                 room -= prompt.rows
                 job.begun += 1
@@ -313,20 +313,22 @@ class Rows:
         self._fill()
 
     def _read_parts(self, prompts: list[Prompt]) -> None:
-        parts = [part for prompt in prompts for part in prompt.parts]
+        parts = [part for prompt in prompts for part in prompt.next_parts]
         budget = self._read_pace.limit(READ_EACH_ROUND)
         begin = perf_counter()
-        self._read_pace.record(read_parts(self.backend, parts, budget), perf_counter() - begin)
+        count = read_parts(self.backend, parts, budget)
+        for prompt in prompts:
+            prompt.collect()
+        self._read_pace.record(count, perf_counter() - begin)
 
     def _begin_rows(self, prompt: Prompt) -> None:
         """Report the figures of a prompt that was read, and make its rows ready."""
-        job, separator = prompt.job, self.boundaries.separator
+        job = prompt.job
         if job.work.score_prompts:
-            figures = prompt.figures(self.vocabulary, separator)
-            job.tell(PromptFigures(prompt.number, figures))
+            job.tell(PromptFigures(prompt.number, prompt.tokens))
         job.prompts_left -= 1
         for sample in range(job.work.samples):
-            row = Row(prompt, sample, self.vocabulary, separator)
+            row = Row(prompt, sample, self.vocabulary, self.boundaries.separator)
             if row.left:
                 self._ready.append(row)
             else:
