@@ -83,19 +83,18 @@ def view_text(run: Run, scorer: Scorer, text: str, *, top: int = 0) -> TextView:
     else:
         (score,) = scorer.score([text], by="token")
         alternatives = [()] * len(score.tokens)
-    tokens = [
-        TokenView("", token.token, token.id, bits(token.nats), token.rank, token.oov, others)
-        for token, others in zip(score.tokens, alternatives, strict=True)
-    ]
+    figures = list(zip(score.tokens, alternatives, strict=True))
     if run.backward:  # EOS is read last, and stays at the end
-        ends = len(tokens) - run.boundaries.has_ends
-        tokens = [*tokens[:ends][::-1], *tokens[ends:]]
-    pieces = scored_tokens(run, text).pieces
+        ends = len(figures) - run.boundaries.has_ends
+        figures = [*figures[:ends][::-1], *figures[ends:]]
     return TextView(
         run=run.path.name,
         unit=run.vocabulary.unit,
         vocab_size=len(run.vocabulary),
-        tokens=tuple(token._replace(text=own) for token, own in zip(tokens, pieces, strict=True)),
+        tokens=tuple(
+            TokenView(own, token.token, token.id, bits(token.nats), token.rank, token.oov, others)
+            for own, (token, others) in zip(scored_tokens(run, text).pieces, figures, strict=True)
+        ),
         tally=score.tally,
     )
 
