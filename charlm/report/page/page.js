@@ -693,7 +693,7 @@ async function find({ quiet = false } = {}) {
     const answer = await source.find(pattern, page.text ?? $("input").value, model.id);
     if (model !== page.model || pattern !== $("pattern").value) return;
     page.found = answer;
-    say(status, `${answer.characters.toLocaleString("en")} characters of ${answer.source === "this text" ? "" : "the "}${answer.source}${answer.fraction === null ? "" : `, ${(100 * answer.fraction).toFixed(1)} % match`}`);
+    say(status, `${answer.characters.toLocaleString("en")} characters of ${answer.source === "this text" ? "" : "the "}${answer.source}${answer.fraction === null ? "" : `, ${(100 * answer.fraction).toFixed(1)}\u00a0% match`}`);
   } catch (error) {
     say(status, quiet ? "" : error);
   } finally {
@@ -1137,7 +1137,7 @@ function listen() {
     choose(units[Math.max(0, Math.min(units.length - 1, Math.floor((event.clientY - box.top) / box.height * units.length)))]).then(() => point(Math.max(0, at), { scroll: true, keep: true }));
   });
   addEventListener("resize", redraw);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  for (const media of ["print", "(prefers-color-scheme: dark)"]) matchMedia(media).addEventListener("change", redraw);
 }
 /* Fill the page of a server: its models, a text to begin with, and how programs use it. */
 function beginServed() {
