@@ -47,10 +47,9 @@ async def _run(function: Callable[[], Value], in_thread: bool) -> Value:
 
 def _begin(values: dict[str, Any], served: Served) -> tuple[Completion, Answer]:
     """Return the request with these values, and its answer, which is still empty."""
-    vocabulary, boundaries = served.model.vocabulary, served.model.run.boundaries
-    completion = read_completion(values, vocabulary, boundaries)
-    echoed = completion.prompts if completion.echo else ()
-    echoes = [prompt.echo(vocabulary, boundaries) for prompt in echoed]
+    run = served.model.run
+    completion = read_completion(values, run.vocabulary, run.boundaries)
+    echoes = [prompt.echo(run) for prompt in completion.prompts if completion.echo]
     return completion, Answer(completion, served.name, served.names, echoes)
 
 

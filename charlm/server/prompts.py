@@ -7,6 +7,8 @@ import numpy as np
 
 from charlm.backends.interface import Ids
 from charlm.errors import CorpusError
+from charlm.inspect.text_tokens import text_tokens
+from charlm.runs.run import Run
 from charlm.server.errors import Refused
 from charlm.text.boundaries import Boundaries
 from charlm.text.documents import check_text
@@ -18,10 +20,11 @@ from charlm.text.tokenizers.vocabulary import Vocabulary
 class Prompt:
     """Prompt as a model reads it; a leading EOS is the start symbol and has no text.
 
-    `added` is the number of EOS in front of the client's own tokens.
+    `source` is the text, if it is one; `added` the number of EOS before the client's tokens.
     """
 
     ids: Ids
+    source: str | None = None
     added: int = 0
 
     @property
@@ -29,11 +32,16 @@ class Prompt:
         """Number of the client's own tokens."""
         return len(self.ids) - self.added
 
-    def echo(self, vocabulary: Vocabulary, boundaries: Boundaries) -> tuple[str, list[int]]:
-        """Return the text of the prompt, and the characters in it before each client's token."""
+    def echo(self, run: Run) -> tuple[str, list[int]]:
+        """Return the text of the prompt, and the characters in it before each client's token.
+
+        A text is returned as it was sent, with what the model does not know.
+        """
+        if self.source is not None:
+            return self.source, text_tokens(run, self.source).cuts[:-1].tolist()
         start = int(len(self.ids) > 0 and self.ids[0] == EOS)
-        text, offsets = text_and_offsets(self.ids[start:], vocabulary, boundaries)
-        return text, [0] * (start - self.added) + offsets
+        text, offsets = text_and_offsets(self.ids[start:], run.text_vocabulary, run.boundaries)
+        return text, [0] * start + offsets
 
 
 def encode(text: str, vocabulary: Vocabulary, boundaries: Boundaries, param: str = "prompt") -> Ids:
@@ -76,9 +84,10 @@ def read_prompt(
     if not isinstance(prompt, str):
         return Prompt(ids=checked_ids(prompt, vocabulary))
     ids = encode(prompt, vocabulary, boundaries)
-    if len(ids) and ids[0] == EOS and prompt != EOS_TOKEN:
-        return Prompt(ids=np.append(EOS, ids), added=1)
-    return Prompt(ids=ids)
+    if prompt == EOS_TOKEN:
+        return Prompt(ids=ids)
+    added = int(len(ids) > 0 and ids[0] == EOS)
+    return Prompt(ids=np.append([EOS] * added, ids).astype(np.int64), source=prompt, added=added)
 
 
 def token_names(vocabulary: Vocabulary) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from charlm.errors import nearest
+from charlm.errors import near_name
 from charlm.inference.rows import Work
 from charlm.inference.samplers import Sampling, fresh_seed
 from charlm.server.errors import Refused
@@ -180,10 +180,12 @@ def read_fields(body: Mapping[str, Any], fields: Fields = FIELDS) -> dict[str, A
     for name in body:
         if name not in fields:
             shown = ascii(name)[1:-1][:80]
-            hint = nearest(shown, fields) or "Leave it out"
-            raise Refused(
-                400, f"the body has the field {shown}, which is unknown; {hint}", shown, "unknown"
+            near = near_name(shown, fields)
+            message = (
+                f"{shown} is not a field of this request; expected one of {', '.join(fields)}. "
+                + (f"Use {near}" if near else "Leave it out")
             )
+            raise Refused(400, message, shown, "unknown_field")
     values = {}
     for name, (default, read) in fields.items():
         value = body.get(name)

@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import IO, Any
 
 import httpx
@@ -20,6 +21,13 @@ from charlm.server.log import Log
 from charlm.server.run import Address, Server
 from charlm.server.security import Access, Guard
 from charlm.server.service import Service
+from charlm.text.boundaries import Boundaries
+from charlm.text.tokenizers.vocabulary import Vocabulary
+
+
+def run_of(vocabulary: Vocabulary, boundaries: Boundaries) -> Any:
+    """Return what a prompt needs of a run."""
+    return SimpleNamespace(text_vocabulary=vocabulary, boundaries=boundaries)
 
 
 @dataclass

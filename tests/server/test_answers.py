@@ -5,6 +5,7 @@ import math
 
 import pytest
 from helpers import vocabulary_of
+from serving import run_of
 
 from charlm.inference.rows import NewText, PromptFigures, TokenFigures
 from charlm.server.answers import MIN_LOGPROB, Answer, event_text, json_text
@@ -20,7 +21,7 @@ A, B = VOCABULARY.ids["a"], VOCABULARY.ids["b"]
 def answer_to(**body) -> Answer:
     """Return the empty answer to a request."""
     request = read_completion(read_fields(body), VOCABULARY, STREAM)
-    echoes = [prompt.echo(VOCABULARY, STREAM) for prompt in request.prompts if request.echo]
+    echoes = [prompt.echo(run_of(VOCABULARY, STREAM)) for prompt in request.prompts if request.echo]
     return Answer(request, "tiny", token_names(VOCABULARY), echoes)
 
 

@@ -79,10 +79,10 @@ def test_null_means_the_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("max_token", "did you mean 'max_tokens'?"), ("\ud800\n", "Leave it out")]
+    ("name", "hint"), [("max_token", "Use max_tokens"), ("\ud800\n", "expected one of model, ")]
 )
 def test_an_unknown_field_is_refused(name: str, hint: str) -> None:
-    with pytest.raises(Refused, match="unknown") as refused:
+    with pytest.raises(Refused, match="not a field") as refused:
         read_fields({name: 1})
     assert hint in refused.value.message
     json.dumps(refused.value.content, ensure_ascii=False).encode()
