@@ -1,5 +1,6 @@
 """`charlm serve`: models behind an API for programs, and the page, over HTTP."""
 
+import functools
 import os
 import threading
 from collections.abc import Sequence
@@ -15,8 +16,10 @@ from charlm.errors import EnvironmentFailure, RunError, UsageError
 
 if TYPE_CHECKING:
     from charlm.api.model import Model
+    from charlm.server.limits import Limits
     from charlm.server.run import Address
     from charlm.server.security import Access
+    from charlm.server.service import Service
 
 KEY_VARIABLE = "CHARLM_KEY"
 """Environment variable for the key."""
@@ -118,9 +121,13 @@ def serve(
 
     Example:  charlm serve --run tales --open
     """
+    if open_ and not page:
+        raise UsageError(
+            "--open and --no-page exclude each other; expected at most one. Leave one out"
+        )
     _check_extra()
     from charlm.server.app import make_app
-    from charlm.server.limits import Limits
+    from charlm.server.limits import fitting_limits
     from charlm.server.log import Log, open_log
     from charlm.server.run import Address, Server
     from charlm.server.security import Guard
@@ -131,28 +138,12 @@ def serve(
     quiet = log is None and Verbosity.level == 0
     lines = Log(None if quiet else open_log(log), debug=Verbosity.debug)
 
-    def answers(url: str) -> None:
-        """Report the URL, and open it."""
-        engines = [
-            f"{name} ({each.model.run.backend.name})" for name, each in service.models.items()
-        ]
-        say(f"serving {', '.join(engines)}; {_about(access, address)}; Ctrl-C stops")
-        write(f"{url}\n", flush=True)
-        if open_:
-            threading.Thread(target=_open, args=(url,), daemon=True).start()
-
-    def stops(requests: int) -> None:
-        """Report that requests have some time to end."""
-        if requests:
-            noun = "request has" if requests == 1 else "requests have"
-            seconds = f"{limits.grace_seconds:g} s"
-            say(f"stopping: {requests} {noun} {seconds} to end; Ctrl-C again ends at once")
-
     with address.bind() as listener:  # before the models are loaded, which takes longer
         models = _models(run, checkpoints, engine, weights, threads, with_, also or ())
-        service, limits = Service(models, rows, checkpoints), Limits()
+        service, limits = Service(models, rows, checkpoints), fitting_limits()
         guard = Guard(make_app(service, limits, with_page=page), service, access, lines)
-        server = Server(guard, listener, limits, answers, stops)
+        answers = functools.partial(_answers, service, access, address, open_)
+        server = Server(guard, listener, limits, answers, functools.partial(_stops, limits))
         server.run()
     if server.stopped_by is not None:
         Verbosity.stop_reported = True
@@ -255,9 +246,25 @@ def _access(
     return Access(key=key, hosts=tuple(dict.fromkeys([*LOOPBACK, *own, *hosts])), origins=origins)
 
 
-def _about(access: "Access", address: "Address") -> str:
-    where = "for this machine" if address.ip.is_loopback else "for other machines, too"
-    return f"{where}, {'with a key' if access.key else 'without a key'}"
+def _answers(
+    service: "Service", access: "Access", address: "Address", open_: bool, url: str
+) -> None:
+    """Report that the server answers, and open its page."""
+    names = [f"{name} ({each.model.run.backend.name})" for name, each in service.models.items()]
+    reach = "for this machine" if address.ip.is_loopback else "for other machines, too"
+    key = "with a key" if access.key else "without a key"
+    say(f"serving {', '.join(names)}; {reach}, {key}; Ctrl-C stops")
+    write(f"{url}\n", flush=True)
+    if open_:
+        threading.Thread(target=_open, args=(url,), daemon=True).start()
+
+
+def _stops(limits: "Limits", requests: int) -> None:
+    """Report that requests in progress have some time to end."""
+    if requests:
+        noun = "request has" if requests == 1 else "requests have"
+        grace = f"{limits.grace_seconds:g} s"
+        say(f"stopping: {requests} {noun} {grace} to end; Ctrl-C again ends at once")
 
 
 def _open(url: str) -> None:

@@ -1,6 +1,8 @@
 """Limits of the server: sizes, numbers and times of what a client may send or hold."""
 
+import importlib
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,3 +29,14 @@ class Limits:
     """Time that a client may leave the answer unread."""
     grace_seconds: float = 5.0
     """Time for answers that are being written when the server is stopped."""
+
+
+def fitting_limits() -> Limits:
+    """Return the limits, with no more connections than half of the files that may be open."""
+    try:
+        resource: Any = importlib.import_module("resource")
+    except ImportError:  # Windows
+        return Limits()
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = files == resource.RLIM_INFINITY
+    return Limits() if unlimited else Limits(connections=min(Limits.connections, files // 2))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from helpers import Call
 from waiting import PATIENCE
 
 from charlm.cli import serve
+from charlm.server.limits import fitting_limits
 from charlm.server.run import Address, url_of
 
 WATCHED = """
@@ -98,6 +100,7 @@ def _sampled(url: str) -> str:
         (["--key-file", "."], 2, "a file with the key"),
         (["--log", "no/such/folder"], 5, "--log"),
         (["--run", "nothing"], 4, "nothing"),
+        (["--open", "--no-page"], 2, "--no-page"),
     ],
 )
 def test_flags_that_make_no_sense(
@@ -156,3 +159,9 @@ def test_names_of_one_address_are_allowed_hosts() -> None:
     with pytest.raises(ValueError, match="no key"):
         serve._access(Address("192.0.2.1", 0), None, False, [], [])
     assert "192.0.2.1" in serve._access(Address("192.0.2.1", 0), "key", False, [], []).hosts
+
+
+def test_connections_leave_files_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    for files, connections in ((256, 128), (1 << 20, 512), (resource.RLIM_INFINITY, 512)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, files=files: (files, files))
+        assert fitting_limits().connections == connections
