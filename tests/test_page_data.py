@@ -84,6 +84,13 @@ def test_the_example_is_known_lines(
     assert page.facts(tales)["example"] == example
 
 
+def test_a_damaged_text_is_no_example(tmp_path: Path) -> None:
+    """The page can begin without one."""
+    shutil.copytree(RUN, tmp_path / "run")
+    (tmp_path / "run" / "data" / "valid" / "counts.json").write_text("{")
+    assert page.facts(load(tmp_path / "run"))["example"] == ""
+
+
 def test_signals_that_do_not_fit_are_refused(tales: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of all units; by default as many are given as fit."""
     monkeypatch.setattr("charlm.report.page.data.MAX_SIGNAL_BYTES", 352 * len(TEXT))

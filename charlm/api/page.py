@@ -3,6 +3,7 @@
 An export and the answers of a server have the same forms; see `report.page.data`.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -13,7 +14,7 @@ from charlm.api.inside import inspect
 from charlm.api.model import Model
 from charlm.api.plots import missing_log, read_log
 from charlm.api.runs import list_runs
-from charlm.errors import RunError, UsageError
+from charlm.errors import CharlmError, RunError, UsageError
 from charlm.inspect.find_units import UnitMatches, search_text
 from charlm.inspect.hidden import checked_signals, layer_sizes, unit_number
 from charlm.inspect.text_view import Inspection, view_text
@@ -66,7 +67,7 @@ def page_data(
 def facts(model: Model) -> dict[str, Any]:
     """Return the facts about a model, with some lines of its validation text if it is kept."""
     example = ""
-    if model.run.kept("valid") is not None:
+    with contextlib.suppress(CharlmError):  # a damaged text; the page can begin without one
         example = _example(search_text(model.run))
     return model_data(model.run, model_shape(model.config["model"]), example)
 
@@ -166,7 +167,9 @@ def _note(run: RunInfo) -> str:
         return "a search: see its trials"
     if run.kind == NGRAM:
         return "n-grams are not trained in steps"
-    return "it has no log" if missing_log(run.path) else ""
+    if missing_log(run.path):
+        return "ships without its log" if run.built_in else "it has no log"
+    return ""
 
 
 def _with_log(run: RunInfo, name: str, path: Path) -> dict[str, Any]:

@@ -962,7 +962,8 @@ function nameEnds(names, x, y, plot, width) {
   });
 }
 function curvesNote(lines) {
-  const texts = new Set(lines.map(({ run }) => run.text)), units = new Set(lines.map(({ run }) => run.unit)), notes = ["Thin lines: training text as it was logged, nothing smoothed. Dots: validation text."];
+  const texts = new Set(lines.map(({ run }) => run.text)), units = new Set(lines.map(({ run }) => run.unit));
+  const notes = [training.runs.some(isCurve) ? "Thin lines: training text as it was logged, nothing smoothed. Dots: validation text." : "No run here has a curve yet. Train one with charlm train TEXT, and it grows here."];
   if (lines.some(({ level }) => level !== null)) notes.push("Dashed: the best validation of a run that has no curve.");
   if (texts.size > 1) notes.push(`These runs read different texts (${[...texts].map(readable).join(", ")}), so a lower curve may be an easier text.`);
   if (training.y === "bits/token" && units.size > 1) notes.push(`Bits per token of different units (${[...units].join(", ")}) cannot be compared; bits per byte can.`);
@@ -977,7 +978,7 @@ function cross(at) {
   const line = $("cross"), readout = $("readout"), box = $("curves");
   training.at = at;
   readout.hidden = at === null || !line;
-  if (!line) return;
+  if (!line || !training.lines.some(({ run }) => isCurve(run))) { readout.hidden = true; return; }
   const place = at === null ? -9 : PLOT.left + training.plot.width * at, value = valueAt(at ?? 0);
   line.setAttribute("x1", place);
   line.setAttribute("x2", place);
