@@ -11,6 +11,7 @@ table, and the lines of checks that fail; exits with 1 if one does.
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,6 +38,8 @@ class Kind:
     serve: tuple[str, ...] = ()
     """Further arguments of `charlm serve`, and of `charlm score` beside it."""
     text: str = "The apple and pear salad was"
+    pattern: str = r"\b[A-Z]\w*"
+    """Pattern that the page looks for in the run's own text; empty for a run without units."""
     bytes_: bool = False
     """Whether a character can be more than one token."""
     key: str = ""
@@ -46,22 +49,23 @@ class Kind:
 
 
 KINDS = {
-    "tales": Kind(),
+    "tales": Kind(pattern='"[^"]*"'),
     "key": Kind(serve=("--run", "tales"), key="one-two-three"),
     "gru": Kind((*TRAIN, SHAKESPEARE, "--cell", "gru", "--hidden", "128", "--epochs", "1"),
                 text="ROMEO: I would not be"),
     "bytes": Kind((*TRAIN, *TEXTS, "--document", "stream", "--unit", "byte", "--hidden", "128",
                    "--epochs", "1.5"), bytes_=True),
     "words": Kind((*TRAIN, "ptb/ptb.valid.txt", "--unit", "word", "--hidden", "96",
-                   "--epochs", "2"), text="the company said it would sell shares of the"),
+                   "--epochs", "2"), text="the company said it would sell shares of the",
+                  pattern="<unk>|N"),
     "bpe": Kind((*TRAIN, "prose20/prose20.valid.txt", "--unit", "bpe", "--max-size", "1000",
                  "--hidden", "96", "--epochs", "0.5"), text="It was not the house of the",
                 bytes_=True),
     "lines": Kind((*TRAIN, "multilingual/en.txt", "--document", "line", "--hidden", "128",
                    "--epochs", "4"), text="The new plan was not known"),
-    "ngram": Kind(("ngram", SHAKESPEARE, "--order", "6"), text="ROMEO: I would not be"),
+    "ngram": Kind(("ngram", SHAKESPEARE, "--order", "6"), text="ROMEO: I would not be", pattern=""),
     "word-ngram": Kind(("ngram", "ptb/ptb.valid.txt", "--unit", "word", "--order", "3"),
-                       text="the company said it would sell shares of the"),
+                       text="the company said it would sell shares of the", pattern=""),
     "mixture": Kind(serve=("--run", "gru", "--with", "ngram"), text="ROMEO: I would not be",
                     needs=("gru", "ngram")),
 }  # fmt: skip
@@ -103,7 +107,14 @@ def commands(name: str, url: str, options: argparse.Namespace) -> Iterator[tuple
     if options.browser and not kind.key:
         arguments = ["--shots", str(options.shots / name)] if options.shots else ["--no-shots"]
         arguments += ["--prompt", kind.text]
+        arguments += ["--pattern", kind.pattern] if kind.pattern else without_units(clients)
         yield "browser", [options.browser, str(clients / "browser.py"), f"{url}/", *arguments]
+
+
+def without_units(clients: Path) -> list[str]:
+    """Return the option that leaves out the checks of units, which an n-gram model has not."""
+    names = re.findall(r"^def check_(\w+)", (clients / "browser.py").read_text(), re.MULTILINE)
+    return ["--only", ",".join(name for name in names if name not in ("inside", "bad_pattern"))]
 
 
 def accept(name: str, options: argparse.Namespace) -> list[tuple[str, list[int]]]:
