@@ -4,6 +4,7 @@ Log-probabilities are of the model itself, before temperature and other rules. A
 its alternatives have one number in both places, so that programs may compare them.
 """
 
+import itertools
 import json
 import secrets
 import time
@@ -97,17 +98,22 @@ class Answer:
         lists = [*self.prompts.values(), *(each.figures for each in self.choices)]
         return len(self.choices) + sum(map(len, lists)) * (1 + (self.request.work.top or 0))
 
-    def whole(self) -> Json:
-        """Return the whole answer, when all events were added."""
-        chosen: list[Json] = []
+    def text(self) -> str:
+        """Return the whole answer as JSON, when all events were added."""
+        choices = ",".join(map(json_text, self._chosen()))  # one by one: others use the GIL too
+        usage = json_text(self.usage)
+        return f'{json_text(self.head)[:-1]},"choices":[{choices}],"usage":{usage}}}'
+
+    def _chosen(self) -> Iterator[Json]:
+        """Yield the choices of the whole answer, without those that are discarded."""
+        index = itertools.count()
         for prompt in range(len(self.request.prompts)):
             first = prompt * self.request.work.samples
             own = self.choices[first : first + self.request.work.samples]
             if len(own) > self.request.n:
                 own = sorted(own, key=lambda each: each.mean_logprob, reverse=True)
             for choice in own[: self.request.n]:
-                chosen.append(self._choice(len(chosen), prompt, choice, begins=True))
-        return {**self.head, "choices": chosen, "usage": self.usage}
+                yield self._choice(next(index), prompt, choice, begins=True)
 
     # ------------------------------------------------------------------ streamed
 

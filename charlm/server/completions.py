@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from charlm.errors import UsageError
 from charlm.inference.rows import Event, PromptFigures, QueueFull, Stopping
-from charlm.server.answers import Answer, event_text, json_text
+from charlm.server.answers import Answer, event_text
 from charlm.server.bodies import read_json
 from charlm.server.channel import Channel, ClientGone
 from charlm.server.errors import Refused
@@ -63,7 +63,7 @@ async def _whole(channel: Channel, answer: Answer) -> Response:
                 answer.add(events)
     except (QueueFull, Stopping, UsageError) as error:
         raise _refusal(error) from error
-    content = await _run(lambda: json_text(answer.whole()), answer.size > LONG)
+    content = await _run(answer.text, answer.size > LONG)
     return Response(content, media_type="application/json")
 
 

@@ -26,6 +26,8 @@ MAX_STOPS, MAX_STOP_CHARS = 16, 256
 """Maximum stop texts, and the characters of each."""
 MAX_ANSWER = 2_000_000
 """Maximum tokens and numbers that an answer holds in memory: all, or those of a streamed prompt."""
+CHOICE = 16
+"""Numbers that a choice adds to an answer, about, beside those of its tokens."""
 
 Read = Callable[[Any], Any]
 """Function that returns the value of a field; ValueError says what was expected."""
@@ -275,7 +277,7 @@ def _check_size(request: Completion) -> None:
     work = request.work
     tokens = request.prompt_tokens * request.n if work.score_prompts else 0
     if not request.stream:
-        tokens += len(work.prompts) * work.samples * work.max_tokens
+        tokens += len(work.prompts) * work.samples * (work.max_tokens + CHOICE)
     size = tokens * (1 if work.top is None else 2 + work.top)
     if size > MAX_ANSWER:
         raise Refused(

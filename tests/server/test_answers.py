@@ -8,7 +8,7 @@ from helpers import vocabulary_of
 from serving import run_of
 
 from charlm.inference.rows import NewText, PromptFigures, TokenFigures
-from charlm.server.answers import MIN_LOGPROB, Answer, event_text, json_text
+from charlm.server.answers import MIN_LOGPROB, Answer, event_text
 from charlm.server.prompts import token_names
 from charlm.server.requests import read_completion, read_fields
 from charlm.text.boundaries import STREAM
@@ -23,6 +23,11 @@ def answer_to(**body) -> Answer:
     request = read_completion(read_fields(body), VOCABULARY, STREAM)
     echoes = [prompt.echo(run_of(VOCABULARY, STREAM)) for prompt in request.prompts if request.echo]
     return Answer(request, "tiny", token_names(VOCABULARY), echoes)
+
+
+def whole_of(answer: Answer) -> dict:
+    """Return the whole answer, as a client reads it."""
+    return json.loads(answer.text())
 
 
 def token(index: int, nats: float | None, offset: int, *others: tuple[int, float]) -> TokenFigures:
@@ -40,7 +45,7 @@ def test_a_whole_answer() -> None:
     answer = answer_to(prompt="ab", max_tokens=2, logprobs=1)
     answer.add([text(0, "a", token(A, 0.5, 0, (B, 0.9)))])
     answer.add([text(0, "b", token(B, 0.25, 1), reason="length")])
-    whole = answer.whole()
+    whole = whole_of(answer)
     assert whole["id"].startswith("cmpl-")
     assert (whole["object"], whole["model"]) == ("text_completion", "tiny")
     assert whole["usage"] == {"prompt_tokens": 2, "completion_tokens": 2, "total_tokens": 4}
@@ -64,7 +69,7 @@ def test_an_echo_begins_with_the_prompt_and_its_first_number_is_null() -> None:
     answer = answer_to(prompt="ab", max_tokens=1, logprobs=0, echo=True)
     figures = [token(A, 1.0, 0), token(B, 2.0, 1)]
     answer.add([PromptFigures(0, figures), text(0, "b", token(B, 0.5, 0), reason="length")])
-    (choice,) = answer.whole()["choices"]
+    (choice,) = whole_of(answer)["choices"]
     assert choice["text"] == "abb"
     assert choice["logprobs"] == {
         "tokens": ["a", "b", "b"],
@@ -80,7 +85,7 @@ def test_a_start_symbol_takes_the_null() -> None:
     answer = answer_to(prompt=[EOS, A], max_tokens=0, logprobs=0, echo=True)
     figures = [token(EOS, None, 0), token(A, 1.0, 1)]
     answer.add([PromptFigures(0, figures), text(0, "", reason="length")])
-    (choice,) = answer.whole()["choices"]
+    (choice,) = whole_of(answer)["choices"]
     assert choice["text"] == "a"
     assert choice["logprobs"]["token_logprobs"] == [None, -1.0]
     assert choice["logprobs"]["text_offset"] == [0, 0]
@@ -93,7 +98,7 @@ def test_the_best_samples_have_the_highest_mean() -> None:
     answer.add([text(0, "aa", token(A, 1.0, 0), token(A, 1.0, 1), reason="length")])
     answer.add([text(1, "b", token(B, 0.5, 0), reason="stop", stop="x", count=2)])
     answer.add([text(2, "", token(EOS, 3.0, 0), reason="stop")])
-    whole = answer.whole()
+    whole = whole_of(answer)
     assert [choice["text"] for choice in whole["choices"]] == ["b", "aa"]
     assert [choice["index"] for choice in whole["choices"]] == [0, 1]
     assert [choice["stop_reason"] for choice in whole["choices"]] == ["x", None]
@@ -105,7 +110,7 @@ def test_what_is_impossible_has_a_number() -> None:
     """JSON has no infinity."""
     answer = answer_to(max_tokens=1, logprobs=0)
     answer.add([text(0, "a", token(A, math.inf, 0), reason="length")])
-    whole = json.loads(json_text(answer.whole()))
+    whole = whole_of(answer)
     assert whole["choices"][0]["logprobs"]["token_logprobs"] == [MIN_LOGPROB]
 
 
@@ -113,7 +118,7 @@ def test_ids_are_in_the_answer_if_asked_for() -> None:
     answer = answer_to(prompt="ab", logprobs=1, return_token_ids=True)
     last = token(EOS, 2.0, 1)
     answer.add([text(0, "a", token(A, 0.5, 0, (B, 0.9)), last, reason="stop")])
-    (choice,) = answer.whole()["choices"]
+    (choice,) = whole_of(answer)["choices"]
     assert choice["prompt_token_ids"] == [A, B]
     assert choice["token_ids"] == [A, EOS]
     assert choice["logprobs"]["top_token_ids"] == [{"a": A, "b": B}, {"<eos>": EOS}]
@@ -145,7 +150,7 @@ def test_a_stream_joins_to_the_whole_answer(echo: bool, ids: bool) -> None:
         assert chunk["usage"] is None
         (part,) = chunk["choices"]
         join(joined[part["index"]], part)
-    expected = whole.whole()
+    expected = whole_of(whole)
     assert joined == expected["choices"]
     assert chunks[-1]["choices"] == []
     assert chunks[-1]["usage"] == expected["usage"]
