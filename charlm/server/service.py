@@ -9,6 +9,7 @@ from pathlib import Path
 from charlm.api.model import Model
 from charlm.errors import UsageError
 from charlm.inference.rows import Rows
+from charlm.runs.locate import run_name
 from charlm.server.errors import Refused
 from charlm.server.prompts import token_names
 
@@ -27,7 +28,7 @@ class Served:
     @property
     def name(self) -> str:
         """Name by which a request chooses the model."""
-        return self.model.path.name
+        return run_name(self.model.path)
 
     @cached_property
     def names(self) -> list[str]:
@@ -44,7 +45,7 @@ class Service:
     def __init__(
         self, models: Sequence[Model], rows: int = 64, checkpoints: Path | None = None
     ) -> None:
-        names = [model.path.name for model in models]
+        names = [run_name(model.path) for model in models]
         if len(set(names)) < len(names):
             raise UsageError(
                 f"two runs have one name ({', '.join(names)}); expected a name for each. Rename one"

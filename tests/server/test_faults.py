@@ -58,11 +58,11 @@ async def flood(request: Request) -> Response:
 
 
 async def wait(request: Request) -> Response:
-    """Answer when the server stops, and never if the client wants that."""
+    """Answer when the service lets it."""
 
     async def pieces() -> Any:
         yield b"begun "
-        while not request.app.state.service.stopping or request.query_params:
+        while not request.app.state.service.released:
             await other_tasks()
         yield b"ended"
 
@@ -73,7 +73,7 @@ class Stops:
     """Service without models."""
 
     def __init__(self) -> None:
-        self.stopping = False
+        self.stopping = self.released = False
         self.grace: float | None = None
 
     def stop(self, grace: float) -> None:
@@ -124,6 +124,13 @@ def test_half_requests_end_while_others_are_answered(odd: Serving) -> None:
         odd.pass_time(LIMITS.body_seconds + 1)
         assert (_received(body), _received(idle)) == (b"", b"")
     assert odd.client.post("/echo", json={"a": 1}).json() == {"a": 1}
+
+
+def test_deadlines_pass_without_help() -> None:
+    """The other tests set the clock."""
+    service, limits = Stops(), Limits(idle_seconds=0.01)
+    with serving_app(odd_app(service), service, limits) as running, running.connect() as idle:
+        assert _received(idle) == b""
 
 
 def test_a_body_that_comes_too_slowly_is_refused(odd: Serving) -> None:
@@ -237,16 +244,20 @@ def test_a_bug_is_an_error_without_its_text(odd: Serving) -> None:
 
 @pytest.mark.parametrize("ends", [True, False])
 def test_stopping_waits_for_answers_but_not_longer_than_allowed(ends: bool) -> None:
-    """W-23."""
+    """W-23; new work is refused meanwhile."""
     service, limits = Stops(), Limits(grace_seconds=PATIENCE if ends else 0.0)
-    request = f"GET /wait{'' if ends else '?never'} HTTP/1.0\r\nHost: localhost\r\n\r\n"
     with serving_app(odd_app(service), service, limits) as running:
         with running.connect() as begun:
-            begun.sendall(request.encode())
+            begun.sendall(b"GET /wait HTTP/1.0\r\nHost: localhost\r\n\r\n")
             text = b""
             while b"begun" not in text:
                 text += begun.recv(1 << 16)
             running.server.should_exit = True
+            while ends and not service.stopping:
+                running.client.get("/page.css")
+            for _ in range(10 * ends):
+                assert running.client.post("/echo", json={}).status_code == 503
+            service.released = ends
             text += b"".join(iter(lambda: _received(begun), b""))
     assert text.endswith(b"ended") == ends
     assert service.grace == max(limits.grace_seconds - LATE, 0.0)

@@ -13,10 +13,13 @@ import pytest
 from helpers import Call
 from waiting import PATIENCE
 
+from charlm.api.loading import load
 from charlm.cli import serve
 from charlm.server.limits import fitting_limits
 from charlm.server.run import Address, url_of
+from charlm.server.service import Service
 
+SMALL_RUN = Path(__file__).parents[1] / "fixtures" / "format-1"
 WATCHED = """
 import os, sys
 
@@ -37,10 +40,9 @@ finally:
 
 def test_a_server_reports_its_url_answers_and_ends(call: Call, tmp_path: Path) -> None:
     """One line on stdout: W-17; a used port: W-24; weights that change: W-25; SIGTERM: W-23."""
-    small = Path(__file__).parents[1] / "fixtures" / "format-1"
     run = tmp_path / "small"
     run.mkdir()
-    for file in small.iterdir():
+    for file in SMALL_RUN.iterdir():
         if file.is_file():
             (run / file.name).write_bytes(file.read_bytes())
     process = subprocess.Popen(
@@ -165,3 +167,11 @@ def test_connections_leave_files_for_the_rest(monkeypatch: pytest.MonkeyPatch) -
     for files, connections in ((256, 128), (1 << 20, 512), (resource.RLIM_INFINITY, 512)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, files=files: (files, files))
         assert fitting_limits().connections == connections
+
+
+def test_a_run_in_the_working_folder_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(SMALL_RUN)
+    service = Service([load(".")])
+    assert list(service.models) == [SMALL_RUN.name]
+    assert service.default.name == SMALL_RUN.name
+    service.stop()

@@ -16,6 +16,7 @@ from charlm.inspect.text_view import Inspection, TextView, token_values
 from charlm.report.heat import blind_guess, surprisal_bounds
 from charlm.report.inside import FULL_DIFFERENCE
 from charlm.runs.layout import NETWORK
+from charlm.runs.locate import run_name
 from charlm.runs.run import Run, model_settings
 from charlm.units import finite
 
@@ -55,7 +56,7 @@ def model_data(run: Run, shape: str, example: str = "") -> dict[str, Any]:
     entries = len(run.vocabulary)
     shape = shape.replace(" x ", " × ")
     return {
-        "id": run.path.name,
+        "id": run_name(run.path),
         "facts": f"{shape} · {entries:,} {run.vocabulary.spec.plural} · {run.backend.name}",
         "entries": entries,
         "unit": run.vocabulary.unit,
