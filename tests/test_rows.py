@@ -511,7 +511,7 @@ def test_a_listener_that_raises_ends_its_own_work(start: Callable[..., Rows]) ->
         calls.append(event)
         raise RuntimeError
 
-    rows.submit(endless(), listen)
+    rows.submit(replace(endless(), samples=3), listen)
     good = Asked(rows, Work(prompts=(PROMPTS[2],), max_tokens=40))
     assert good.texts()
     with Held(rows):
