@@ -67,23 +67,21 @@ class SamplingColumns:
 def keep_top_k(logits: Logits, k: int | NDArray[np.int64]) -> Logits:
     """Keep the k largest logits, of equal ones those with the lowest id; 0 keeps all."""
     size = logits.shape[1]
-    limits = np.where(np.equal(k, 0), size, k)
-    if np.all(limits >= size):
+    counts = np.minimum(np.where(np.equal(k, 0), size, k), size)
+    if np.all(counts == size):
         return logits
-    order = np.argsort(-logits, axis=1, kind="stable")
-    return _only(logits, order, np.arange(size) < limits)
+    return _keep_largest(logits, np.sort(logits, axis=1)[:, ::-1], counts)
 
 
 def keep_top_p(logits: Logits, p: float | NDArray[np.float64]) -> Logits:
     """Keep the smallest set of most probable tokens whose probabilities sum to at least p."""
     if np.all(np.greater_equal(p, 1.0)):
         return logits
-    order = np.argsort(-logits, axis=1, kind="stable")
-    sorted_probabilities = np.take_along_axis(probabilities(logits), order, axis=1)
-    before = np.cumsum(sorted_probabilities, axis=1) - sorted_probabilities
-    kept = (before < p) | np.greater_equal(p, 1.0)
-    kept[:, 0] = True
-    return _only(logits, order, kept)
+    ordered = np.sort(logits, axis=1)[:, ::-1]
+    weights = np.exp(ordered - ordered[:, :1])
+    chances = weights / np.exp(logits - ordered[:, :1]).sum(axis=1, keepdims=True)
+    kept = (np.cumsum(chances, axis=1) - chances < p) | np.greater_equal(p, 1.0)
+    return _keep_largest(logits, ordered, np.maximum(kept.sum(axis=1, keepdims=True), 1))
 
 
 def keep_min_p(logits: Logits, p: float | NDArray[np.float64]) -> Logits:
@@ -105,12 +103,15 @@ RULES: dict[str, Callable[[Logits, Any], Logits]] = {
 The setting is one number for all rows, or a column (n, 1)."""
 
 
-def _only(logits: Logits, order: NDArray[np.int64], kept: NDArray[np.bool_]) -> Logits:
-    """Return the logits at the kept positions of `order`, and minus infinity elsewhere."""
-    result = np.full_like(logits, -np.inf)
-    values = np.where(kept, np.take_along_axis(logits, order, axis=1), -np.inf)
-    np.put_along_axis(result, order, values, axis=1)
-    return result
+def _keep_largest(logits: Logits, ordered: Logits, counts: NDArray[np.int64]) -> Logits:
+    """Keep this number of the largest logits of each row, of equal ones those with the lowest id.
+
+    `ordered` are the logits in descending order. Faster than to sort the ids.
+    """
+    smallest = np.take_along_axis(ordered, np.broadcast_to(counts, (len(logits), 1)) - 1, axis=1)
+    above, equal = logits > smallest, logits == smallest
+    room = counts - above.sum(axis=1, keepdims=True)
+    return np.where(above | (equal & (np.cumsum(equal, axis=1) <= room)), logits, -np.inf)
 
 
 def likeliest(values: Logits, count: int) -> NDArray[np.int64]:
