@@ -81,7 +81,7 @@ def test_two_models_are_compared(server: Serving) -> None:
         ("inside", {"text": "\ud800", "units": ["1:0"]}, "text", "surrogate"),
         ("score", {"text": "a", "top": 21}, "top", "from 0 to 20"),
         ("score", {"text": "a", "top": True}, "top", "whole number"),
-        ("score", {"text": "a", "size": 2}, "size", "unknown"),
+        ("score", {"text": "a", "size": 2}, "size", "not a field"),
         ("inside", {"text": "a", "units": ["9:9"]}, "units", "expected a layer and a unit"),
         ("inside", {"text": "a", "units": ["1:1"] * 17}, "units", "at most 16"),
         ("inside", {"text": "a", "signals": ["q"]}, "signals", "one of"),
