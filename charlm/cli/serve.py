@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "CHARLM_KEY"
 """Environment variable for the key."""
+PANEL = "Access"
+"""Heading of the flags that say who may ask."""
 MAX_KEY = 4096
 """Maximum size of the file with the key."""
 Host = Annotated[str, typer.Option("--host", help="Address to listen at.")]
@@ -47,10 +49,14 @@ KeyFile = Annotated[
         metavar="FILE",
         help=f"File with the key that requests must send. (default: {KEY_VARIABLE}, or no key)",
         show_default=False,
+        rich_help_panel=PANEL,
     ),
 ]
 Insecure = Annotated[
-    bool, typer.Option("--insecure", help="Listen beyond this machine without a key.")
+    bool,
+    typer.Option(
+        "--insecure", help="Listen beyond this machine without a key.", rich_help_panel=PANEL
+    ),
 ]
 AllowHost = Annotated[
     list[str] | None,
@@ -59,6 +65,7 @@ AllowHost = Annotated[
         metavar="NAME",
         help="Answer to this name of the server, too; may be repeated. (default: localhost only)",
         show_default=False,
+        rich_help_panel=PANEL,
     ),
 ]
 Cors = Annotated[
@@ -66,9 +73,10 @@ Cors = Annotated[
     typer.Option(
         "--cors",
         metavar="ORIGIN",
-        help="Let pages of this origin, such as http://localhost:3000, read answers; may be "
+        help="Let pages of this origin, such as http://host:3000, read answers; may be "
         "repeated. (default: only the own page)",
         show_default=False,
+        rich_help_panel=PANEL,
     ),
 ]
 RowLimit = Annotated[
