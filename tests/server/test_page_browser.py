@@ -65,10 +65,29 @@ def test_a_text_is_written_and_continued(page: Any, server: Serving) -> None:
     branched = written(page)
     assert branched[:12] == text[:12] and branched[12] == {"␣": " "}.get(name, name) != text[12]
     assert len(branched) == 7 + 6 + 30
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.closest('#token') !== null")
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.id") == "written"
     longer = write(page, "More")
     assert longer.startswith(branched) and len(longer) == len(branched) + 30
     assert write(page, Stop_before=" ").startswith("The dog")
     assert "stopped before ␣" in page.locator("#write-status").inner_text()
+
+
+@pytest.mark.browser
+def test_a_stopped_text_is_what_was_seen(page: Any, server: Serving) -> None:
+    """Tokens come faster than they are painted; More continues after the last one shown."""
+    page.goto(server.url)
+    page.get_by_label("Tokens", exact=True).fill("10000")
+    page.get_by_role("button", name="Write", exact=True).click()
+    page.wait_for_function("() => document.querySelectorAll('#written .t').length > 64")
+    page.get_by_role("button", name="Stop").click()
+    text = written(page)
+    count = page.locator("#written .t").count()
+    assert page.evaluate("writing.tokens.length") == count < 10_000
+    assert page.locator("#write-status").inner_text().startswith(f"{count:,} tokens")
+    assert write(page, "More", Tokens="5").startswith(text)
 
 
 @pytest.mark.browser

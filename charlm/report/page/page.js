@@ -268,6 +268,10 @@ function followKeys(event) {
   let next = steps[event.key];
   if (event.ctrlKey || event.metaKey || event.altKey || last < 0) return;
   if (event.key === "ArrowDown" || event.key === "ArrowUp") next = lineBeside(Math.max(at, 0), event.key === "ArrowDown" ? 1 : -1);
+  if (event.key === "Enter") {
+    event.preventDefault(); // it would press the button that gets the focus
+    return $("token").querySelector(".others button")?.focus();
+  }
   if (event.key === "Escape") return writing.control ? writing.control.abort() : point(-1);
   if (page.view === "write" && /^[1-9]$/.test(event.key) && items[at]?.top[event.key - 1]) return branch(at, event.key - 1);
   if (next === undefined) return;
@@ -352,22 +356,33 @@ const rankOf = (top, chance) => top.filter(([, other]) => other > chance).length
 /* Write on after the tokens that are there, and return how that went. `at` is the token to point at. */
 async function write(at = -1) {
   writing.control?.abort();
-  const control = writing.control = new AbortController(), stream = { begin: performance.now(), first: writing.tokens.length, text: [], offsets: [], frame: 0, end: "" };
+  const control = writing.control = new AbortController(), stream = { begin: performance.now(), took: 0, first: writing.tokens.length, text: [], offsets: [], end: "" };
   startWriting(at);
+  const painted = keepPainting(stream, control);
   try {
     for await (const event of events("/v1/completions", { ...begun(), ...settings() }, control.signal)) {
       if (writing.control !== control) return null;
       if (event.choices[0]) take(event.choices[0], stream);
-      stream.frame ||= requestAnimationFrame(() => { stream.frame = 0; if (writing.control === control) paintWritten(stream); });
     }
   } catch (error) {
     stream.end = error.name === "AbortError" ? "stopped" : error;
   }
+  stream.took = performance.now() - stream.begin;
+  await painted;
   if (writing.control !== control) return null;
-  cancelAnimationFrame(stream.frame);
-  paintWritten(stream);
+  if (control.signal.aborted) stream.end = "stopped";
   endWriting(stream);
   return stream;
+}
+/* Paint what has come, some tokens in each frame, until all are there or the text is stopped. */
+const FRAME_TOKENS = 64;
+async function keepPainting(stream, control) {
+  const { spans } = regions.written, { tokens } = writing;
+  while (!control.signal.aborted && !(stream.took && spans.length === tokens.length)) {
+    await new Promise((done) => { if (document.hidden) setTimeout(done, 100); else requestAnimationFrame(done); });
+    if (!control.signal.aborted) paintWritten(stream);
+  }
+  if (writing.control === control) tokens.splice(spans.length); // what was not seen is not kept
 }
 function startWriting(at) {
   const { written } = regions, kept = writing.tokens;
@@ -377,7 +392,7 @@ function startWriting(at) {
   written.box.replaceChildren(make("span", "given", writing.prompt), make("span", "caret"));
   written.box.lastChild.setAttribute("aria-hidden", "true");
   written.box.dataset.empty = "";
-  addSpans();
+  addSpans(Infinity);
   mark();
   $("write-status").setAttribute("aria-busy", "true"); // it changes with each frame: readers wait for the end
   $("stop").disabled = false;
@@ -410,23 +425,23 @@ function take(choice, stream) {
   stream.settled = stream.offsets.length - 1; // more text may come of the last one
   if (choice.finish_reason === "stop") stream.end = choice.stop_reason ? `stopped before ${nameOf(choice.stop_reason)}` : "end of the document";
 }
-/* Append what has come, once a frame: nothing is painted again, so a selection stays. */
+/* Append tokens that have come: nothing is painted again, so a selection stays. */
 function paintWritten(stream) {
   const { box } = regions.written, atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
-  addSpans();
+  addSpans(document.hidden ? Infinity : FRAME_TOKENS);
   box.dir = directionOf(box.textContent);
   if (atEnd) box.scrollTop = box.scrollHeight;
   say($("write-status"), rate(stream));
 }
 /* Text between a token and the one before it: blanks, and the line end after a document that ended there. */
 const gapBefore = (k) => (k && isEnd(writing.tokens[k - 1]) ? "\n" : "") + writing.tokens[k].gap;
-function addSpans() {
+function addSpans(most) {
   const { box, spans, items } = regions.written, part = document.createDocumentFragment(), last = items[spans.length - 1];
   if (last && last.shown !== last.text) {
     spans.at(-1).replaceWith(spans[spans.length - 1] = span(last, spans.length - 1, surprisalClass(last.bits)));
     last.shown = last.text;
   }
-  for (let k = spans.length; k < items.length; k++) {
+  for (let k = spans.length, end = Math.min(items.length, k + most); k < end; k++) {
     part.append(gapBefore(k));
     part.append(spans[k] = span(items[k], k, surprisalClass(items[k].bits)));
     items[k].shown = items[k].text;
@@ -434,9 +449,9 @@ function addSpans() {
   box.insertBefore(part, box.querySelector(".caret"));
 }
 function rate(stream) {
-  const { tokens } = writing, bits = tokens.reduce((sum, token) => sum + token.bits, 0), count = tokens.length - stream.first;
-  const speed = Math.round(1000 * count / (performance.now() - stream.begin));
-  return `${tokens.length.toLocaleString("en")} tokens · ${speed.toLocaleString("en")} tokens/s · ${(bits / Math.max(1, tokens.length)).toFixed(2)} bits/token`;
+  const count = regions.written.spans.length, bits = writing.tokens.slice(0, count).reduce((sum, token) => sum + token.bits, 0);
+  const speed = Math.round(1000 * (writing.tokens.length - stream.first) / (stream.took || performance.now() - stream.begin));
+  return `${count.toLocaleString("en")} tokens · ${speed.toLocaleString("en")} tokens/s · ${(bits / Math.max(1, count)).toFixed(2)} bits/token`;
 }
 async function copyWritten() {
   const text = regions.written.box.textContent;
@@ -468,7 +483,9 @@ async function showText(view = page.view) {
     if (turn !== page.turn) return;
     say(status, source.live ? `${page.score.tokens.length.toLocaleString("en")} tokens` : "");
   } catch (error) {
-    if (turn === page.turn) say(status, error);
+    if (turn !== page.turn) return;
+    say(status, error);
+    if (page.score && page.text === text) showScore();
     return;
   } finally {
     clearTimeout(late);
@@ -480,7 +497,11 @@ async function showText(view = page.view) {
 async function need(view, turn) {
   const { text, model } = page, other = $("other").value;
   if (view === "inside" && source.live && !page.inside && model.inside) {
-    const inside = await source.inside(text, model.id, page.signal ? [...new Set([page.signal, ...page.shown])] : undefined);
+    const signals = page.signal ? [...new Set([page.signal, ...page.shown])] : undefined;
+    const inside = await source.inside(text, model.id, signals).catch((error) => {
+      if (!(signals?.length > 1)) throw error;
+      return source.inside(text, model.id, [page.signal]); // a long text leaves room for one signal
+    });
     if (turn === page.turn) begunInside(inside);
   }
   if (view === "compare" && source.live && other && page.compared?.other !== other) {
@@ -686,21 +707,22 @@ const fullScale = (data, unit) => Math.min(1, data.scales[unit] / 0.25);
 const PATTERNS = [["quotes", '"[^"]*"'], ["capitals", "\\b[A-Z]\\w*"], ["words", "\\w+"], ["line starts", "^.{1,5}"], ["brackets", "\\([^)]*\\)"], ["place in the line", "column"]];
 /* Find units for the pattern; a quiet search is one that nobody asked for, so it may fail in silence. */
 async function find({ quiet = false } = {}) {
-  const status = $("find-status"), model = page.model, pattern = $("pattern").value;
+  const status = $("find-status"), model = page.model, pattern = $("pattern").value, mine = page.search = {};
   const late = setTimeout(() => say(status, "Searching…"), 150);
+  let answer = { units: [], pattern }, message = "";
+  page.found = answer; // so that another look at the view does not search again
   try {
-    page.found = { units: [], pattern };
-    const answer = await source.find(pattern, page.text ?? $("input").value, model.id);
-    if (model !== page.model || pattern !== $("pattern").value) return;
-    page.found = answer;
-    say(status, `${answer.characters.toLocaleString("en")} characters of ${answer.source === "this text" ? "" : "the "}${answer.source}${answer.fraction === null ? "" : `, ${(100 * answer.fraction).toFixed(1)}\u00a0% match`}`);
+    answer = await source.find(pattern, page.text ?? $("input").value, model.id);
+    message = `${answer.characters.toLocaleString("en")} characters of ${answer.source === "this text" ? "" : "the "}${answer.source}${answer.fraction === null ? "" : `, ${(100 * answer.fraction).toFixed(1)}\u00a0% match`}`;
   } catch (error) {
-    say(status, quiet ? "" : error);
-  } finally {
-    clearTimeout(late);
+    message = quiet ? "" : error;
   }
+  clearTimeout(late);
+  if (mine !== page.search || model !== page.model) return; // another search has begun
+  page.found = answer;
+  say(status, message);
   found();
-  const [best] = page.found.units;
+  const [best] = answer.units;
   if (best && page.inside) await choose(best.unit, best.signal);
 }
 function found() {
@@ -1089,6 +1111,7 @@ function suggest({ example }) {
   fill("pattern", (PATTERNS.find(([, pattern]) => new RegExp(pattern, "u").test($("input").value)) ?? PATTERNS[0])[1]);
 }
 function listenToKeys() {
+  $("token").addEventListener("keydown", (event) => { if (event.key === "Escape") region().box.focus(); });
   for (const form of ["writer", "reader"]) {
     $(form).addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $(form).requestSubmit(); });
   }
