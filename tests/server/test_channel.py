@@ -69,7 +69,7 @@ def test_rows_pause_while_a_client_reads_slowly() -> None:
     async def test(rows: FakeRows, channel: Channel, _: asyncio.Event) -> None:
         for _ in range(2):
             rows.tell(BIG, BIG)
-            await asyncio.sleep(0)  # the client is busy: it takes nothing yet
+            await channel.arrived.wait()  # the client is busy: it takes nothing yet
             assert rows.calls[-1] == "pause"
             assert len((await channel.take())[0]) == 2
             assert rows.calls[-1] == "resume"

@@ -67,7 +67,7 @@ def test_a_stream_ends_before_a_stop_text(server: Serving, length: int) -> None:
     """Its beginning is held back until it cannot become the stop text."""
     (text,) = texts(complete(server, **SEEDED))
     stop = text[10 : 10 + length]
-    body = {**SEEDED, "stop": [stop, "never"], "logprobs": 0}
+    body = {**SEEDED, "stop": ["never", stop], "logprobs": 0}
     (whole,) = complete(server, **body)["choices"]
     assert whole["text"] == text[: text.index(stop)]
     assert (whole["finish_reason"], whole["stop_reason"]) == ("stop", stop)
@@ -166,6 +166,22 @@ def test_a_failure_of_the_engine_is_a_500_or_the_last_event(
             answer = server.client.post("/v1/completions", json={**SEEDED, "stream": stream})
             assert answer.status_code == 500
             assert answer.json()["error"]["type"] == "server_error"
+    assert complete(server, prompt="a", max_tokens=1)["choices"]
+
+
+def test_a_failure_in_a_stream_is_its_last_event(
+    server: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = server.service.default.model.run.backend
+    body = {"prompt": TEXT, "max_tokens": 100_000, "stream": True}
+    with server.client.stream("POST", "/v1/completions", json=body) as answer:
+        lines = answer.iter_lines()
+        assert json.loads(next(lines)[6:])["choices"]
+        with monkeypatch.context() as patch:
+            for name in ("sample", "logits"):
+                patch.setattr(backend, name, lambda *_, **__: 1 / 0)
+            *_, last, _ = lines
+    assert json.loads(last[6:])["error"]["type"] == "server_error"
     assert complete(server, prompt="a", max_tokens=1)["choices"]
 
 
