@@ -135,6 +135,7 @@ def test_runs_have_the_curves_of_their_logs(tmp_path: Path) -> None:
         [r["valid_bits_per_byte"] for r in records if r["kind"] == "evaluation"], rel=1e-5
     )
     assert rows["whole"]["best"]["bits/byte"] == pytest.approx(min(validation["bits/byte"]))
+    assert rows["torn"]["note"].startswith("metrics.jsonl, line 2: not a record")
     for name in ("bare", "torn", "tales"):
         assert rows[name]["note"] and rows[name]["training"] is None
     json.dumps(list(rows.values()), allow_nan=False)

@@ -28,7 +28,7 @@ from charlm.report.page.data import (
 )
 from charlm.report.page.run_data import run_data
 from charlm.runs.card import model_shape
-from charlm.runs.layout import NETWORK, NGRAM
+from charlm.runs.layout import NETWORK, NGRAM, named_inside
 from charlm.runs.overview import BROKEN, SEARCHED, RunInfo
 from charlm.runs.pair import BACKWARD
 from charlm.text.tokenizers.tokenizer_json import UNKNOWN_TEXT
@@ -177,4 +177,4 @@ def _with_log(run: RunInfo, name: str, path: Path) -> dict[str, Any]:
     try:
         return run_data(run, name, read_log(path))
     except (RunError, OSError) as error:
-        return run_data(run, name, None, str(error))
+        return run_data(run, name, None, named_inside(path, str(error)))
