@@ -27,9 +27,9 @@ class Log:
 
     def request(self, method: str, path: bytes, status: int, seconds: float) -> None:
         """Write the line of a request; a status of 499 means that the client left."""
-        shown = escape_unprintable(path.decode("latin-1"))
+        shown = path.decode("latin-1")
         shown = shown if len(shown) <= MAX_PATH else f"{shown[:MAX_PATH]}..."
-        self.write(f"{escape_unprintable(method)} {shown} {status} {1000 * seconds:.1f} ms")
+        self.write(f"{method} {shown} {status} {1000 * seconds:.1f} ms")
 
     def failure(self, error: BaseException) -> None:
         """Write where an unexpected exception was raised; its message only with `debug`."""
