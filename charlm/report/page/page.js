@@ -97,9 +97,8 @@ function say(output, message) {
 }
 
 function bytes(text) {
-  const binary = atob(text), values = new Int8Array(binary.length);
-  for (let k = 0; k < binary.length; k++) values[k] = binary.charCodeAt(k) << 24 >> 24;
-  return values;
+  if (Uint8Array.fromBase64) return new Int8Array(Uint8Array.fromBase64(text).buffer);
+  return Int8Array.from(atob(text), (character) => character.charCodeAt(0)); // an older browser
 }
 /* Tokens as objects, from rows of TOKEN_COLUMNS in data.py. */
 const tokensOf = ({ tokens }) => tokens.map(([text, bits, rank, top, oov, name]) => ({ text, bits, rank, top, oov, name }));
