@@ -709,6 +709,7 @@ async function find({ quiet = false } = {}) {
   const status = $("find-status"), model = page.model, pattern = $("pattern").value, mine = page.search = {};
   const late = setTimeout(() => say(status, "Searching…"), 150);
   let answer = { units: [], pattern }, message = "";
+  if (page.found?.pattern !== pattern) $("found").hidden = true; // it has other units
   page.found = answer; // so that another look at the view does not search again
   try {
     answer = await source.find(pattern, page.text ?? $("input").value, model.id);
