@@ -238,16 +238,17 @@ async def soak(options: argparse.Namespace) -> bool:
 
 async def start(options: argparse.Namespace) -> bool:
     """Print the time from the command to the line on stdout, and to the first answer."""
-    lines, answers = [], []
+    lines, answers, cpus = [], [], []
     for _ in range(7):
         begun = time.perf_counter()
         with Server(*options.serve) as server:
             lines.append(server.seconds)
             server.health()
             answers.append(time.perf_counter() - begun)
+            cpus.append(server.cpu())
     print(f"start: line on stdout after {statistics.median(lines):.2f} s, GET /health answered "
-          f"after {statistics.median(answers):.2f} s (medians of {len(lines)}; "
-          f"fastest {min(answers):.2f} s)")  # fmt: skip
+          f"after {statistics.median(answers):.2f} s (medians of {len(lines)}; fastest "
+          f"{min(answers):.2f} s), {statistics.median(cpus):.2f} s of the processor")  # fmt: skip
     return True
 
 
