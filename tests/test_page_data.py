@@ -15,7 +15,6 @@ from charlm.api import page
 from charlm.api.loading import load
 from charlm.api.model import Model
 from charlm.api.plots import read_log
-from charlm.errors import UsageError
 from charlm.report.page.run_data import MAX_POINTS, places_kept
 from charlm.units import bits
 
@@ -49,6 +48,15 @@ def test_scores_are_those_of_the_library(tales: Model) -> None:
         if rank <= 3:
             assert dict(top)[name] == pytest.approx(2**-own, abs=1e-4)
     json.dumps(answer, allow_nan=False)
+
+
+def test_a_model_is_described_with_its_size(tales: Model, tmp_path: Path) -> None:
+    assert (
+        "2 × 176 LSTM, embedding 64, 431,875 weights · 51 characters" in page.facts(tales)["facts"]
+    )
+    shutil.copytree(RUN, tmp_path / "run")
+    (tmp_path / "run" / "run.json").unlink()
+    assert "LSTM · " in page.facts(load(tmp_path / "run"))["facts"]
 
 
 def test_some_units_have_the_values_of_all_units(tales: Model) -> None:
@@ -91,12 +99,13 @@ def test_a_damaged_text_is_no_example(tmp_path: Path) -> None:
     assert page.facts(load(tmp_path / "run"))["example"] == ""
 
 
-def test_signals_that_do_not_fit_are_refused(tales: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signals_that_do_not_fit_are_left_out(
+    tales: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Those of all units; by default as many are given as fit."""
     monkeypatch.setattr("charlm.report.page.data.MAX_SIGNAL_BYTES", 352 * len(TEXT))
     assert list(page.inside(tales, TEXT)["signals"]) == ["c"]
-    with pytest.raises(UsageError, match=r"2 signals .* expected at most 1"):
-        page.inside(tales, TEXT, signals=["h", "o"])
+    assert list(page.inside(tales, TEXT, signals=["o", "h"])["signals"]) == ["o"]
     assert list(page.inside(tales, TEXT, ["1:0"], ["h", "o"])["signals"]) == ["h", "o"]
 
 

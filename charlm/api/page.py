@@ -14,7 +14,7 @@ from charlm.api.inside import inspect
 from charlm.api.model import Model
 from charlm.api.plots import missing_log, read_log
 from charlm.api.runs import list_runs
-from charlm.errors import CharlmError, RunError, UsageError
+from charlm.errors import CharlmError, RunError
 from charlm.inspect.find_units import UnitMatches, search_text
 from charlm.inspect.hidden import checked_signals, layer_sizes, unit_number
 from charlm.inspect.text_view import Inspection, view_text
@@ -27,8 +27,8 @@ from charlm.report.page.data import (
     score_data,
 )
 from charlm.report.page.run_data import run_data
-from charlm.runs.card import model_shape
-from charlm.runs.layout import NETWORK, NGRAM, named_inside
+from charlm.runs.card import model_shape, model_size
+from charlm.runs.layout import NETWORK, NGRAM, named_inside, read_record
 from charlm.runs.overview import BROKEN, SEARCHED, RunInfo
 from charlm.runs.pair import BACKWARD
 from charlm.text.tokenizers.tokenizer_json import UNKNOWN_TEXT
@@ -56,7 +56,7 @@ def page_data(
     return {
         "schema_version": 1,
         "view": begins,
-        "model": model_data(model.run, model_shape(model.config["model"])),
+        "model": model_data(model.run, _size(model)),
         "score": score_data(view),
         "inside": inside,
         "find": find_data(pattern, matches) if matches else None,
@@ -69,7 +69,15 @@ def facts(model: Model) -> dict[str, Any]:
     example = ""
     with contextlib.suppress(CharlmError):  # a damaged text; the page can begin without one
         example = _example(search_text(model.run))
-    return model_data(model.run, model_shape(model.config["model"]), example)
+    return model_data(model.run, _size(model), example)
+
+
+def _size(model: Model) -> str:
+    """Return the shape of a model, and its size if that is recorded."""
+    try:
+        return model_size(read_record(model.path))
+    except (RunError, OSError):
+        return model_shape(model.config["model"])
 
 
 def _example(text: str) -> str:
@@ -91,21 +99,18 @@ def inside(
 ) -> dict[str, Any]:
     """Return the signals of units after each token of a text.
 
-    The default is all units, with as many signals of c and h as fit in a page. Raises UsageError
-    for an n-gram model, for unknown names, and for more values than fit.
+    The default is all units, and the signals c and h. The first signals that fit in a page are
+    returned, or all of them for named units. Raises UsageError for an n-gram model, for unknown
+    names, and for a text that leaves no room for one signal.
     """
-    known = sorted(checked_signals(model.run, signals or None))  # c before h
+    known = checked_signals(model.run, signals or None)
+    if not signals:
+        known.sort()  # c before h
     for unit in units:
         unit_number(unit, layer_sizes(model.run))
     view = view_text(model.run, model.scorer(), text)
     if not units:
-        most = len(fitting_signals(model.run, len(view.tokens)))
-        if len(signals) > most:
-            raise UsageError(
-                f"{len(signals)} signals of all units for {len(view.tokens):,} tokens; expected at "
-                f"most {most}, which fit in a page. Ask for fewer signals, or for some units"
-            )
-        known = known[:most]
+        known = known[: len(fitting_signals(model.run, len(view.tokens)))]
     return inside_data(model.run, view, model.hidden(view.text, signals=known), units=units)
 
 
