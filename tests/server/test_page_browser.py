@@ -139,6 +139,20 @@ def test_a_text_is_read(page: Any, server: Serving) -> None:
 
 
 @pytest.mark.browser
+def test_small_parts_are_right(page: Any, server: Serving) -> None:
+    """A rank beside the alternatives is a bound; long names have room; a beginning is short."""
+    page.goto(server.url)
+    top = [["a", 0.5], ["b", 0.2], ["c", 0.1], ["d", 0.05], ["e", 0.03], ["f", 0.001]]
+    ranks = page.evaluate("top => top.map(([, chance]) => rankOf(top, chance))", top)
+    assert ranks == [1, 2, 3, 4, 5, "> 5"]
+    names = ["e", " the", "<0xE3>", " thoughtful"]
+    classes = page.evaluate("names => names.map(name => codeOf(name).className)", names)
+    assert classes == ["", "blank", "long", "blank long"]
+    page.evaluate("suggest({ example: '\u5433'.repeat(300) })")
+    assert page.locator("#prompt").input_value() == "\u5433" * 16
+
+
+@pytest.mark.browser
 def test_a_key_is_asked_for(page: Any) -> None:
     """Once for each tab; a wrong one is refused, and without one the page says so."""
     with serving(Service([load(SMALL_RUN)]), access=Access(key="sesame")) as server:

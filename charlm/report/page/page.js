@@ -19,6 +19,9 @@ function draw(tag, attributes = {}, text = null) {
 
 /* ---- data --------------------------------------------------------------------------------------- */
 
+/* Number of likeliest tokens that are asked for at each place. */
+const ALTERNATIVES = 5;
+
 /* A source answers with promises. An export has its data in the page. */
 function storedSource(data) {
   return { live: false, view: data.view, models: async () => [data.model], score: async () => data.score, inside: async () => data.inside, find: async () => data.find, compare: async () => data.compare };
@@ -27,7 +30,7 @@ const servedSource = {
   live: true,
   view: "write",
   models: async () => (await ask("/api/model")).models,
-  score: (text, run) => ask("/api/score", { text, top: 5, run }),
+  score: (text, run) => ask("/api/score", { text, top: ALTERNATIVES, run }),
   inside: (text, run, signals) => ask("/api/inside", { text, signals, run }),
   find: (pattern, text, run) => ask("/api/find", { pattern, text, top: 10, run }),
   compare: (text, run, other) => ask("/api/compare", { text, run, other }),
@@ -174,8 +177,8 @@ function span(item, index, level) {
 /* Name of a token in a list: a blank before it is drawn by the style sheet, as is what says that EOS is an end. */
 function codeOf(name) {
   if (name === "<eos>") return make("code", "eos", "⏎");
-  const text = name.replace(/^ (?=\S)/, "");
-  return make("code", text === name ? "" : "blank", nameOf(text));
+  const text = name.replace(/^ (?=\S)/, ""), shown = nameOf(text);
+  return make("code", `${text === name ? "" : "blank"} ${shown.length > 4 ? "long" : ""}`.trim(), shown);
 }
 
 /* Regions of coloured text: their items, the span of each, and the item that is pointed at. */
@@ -312,7 +315,7 @@ function settings() {
   return {
     model: page.model.id, max_tokens: Number($("length").value), temperature: Number($("temperature").value), top_p: Number($("top-p").value),
     ...(seed && { seed: Number(seed) }), ...(stop && { stop: [stop] }), ...(!$("ends").checked && { ignore_eos: true }),
-    logprobs: 5, stream: true, return_token_ids: true,
+    logprobs: ALTERNATIVES, stream: true, return_token_ids: true,
   };
 }
 /* What the model continues: ids where all are known, since a text could be cut into other tokens. */
@@ -350,7 +353,11 @@ function wordingOf(name, old, before) {
   const text = name.replace(/^ +(?=\S)/, "");
   return { gap: name.slice(0, name.length - text.length), text };
 }
-const rankOf = (top, chance) => top.filter(([, other]) => other > chance).length + 1;
+/* Rank of a chance among those of the alternatives; of a token beside them only a bound is known. */
+function rankOf(top, chance) {
+  const rank = top.filter(([, other]) => other > chance).length + 1;
+  return rank > ALTERNATIVES ? `> ${ALTERNATIVES}` : rank;
+}
 
 /* Write on after the tokens that are there, and return how that went. `at` is the token to point at. */
 async function write(at = -1) {
@@ -496,11 +503,7 @@ async function showText(view = page.view) {
 async function need(view, turn) {
   const { text, model } = page, other = $("other").value;
   if (view === "inside" && source.live && !page.inside && model.inside) {
-    const signals = page.signal ? [...new Set([page.signal, ...page.shown])] : undefined;
-    const inside = await source.inside(text, model.id, signals).catch((error) => {
-      if (!(signals?.length > 1)) throw error;
-      return source.inside(text, model.id, [page.signal]); // a long text leaves room for one signal
-    });
+    const inside = await source.inside(text, model.id, page.signal ? [...new Set([page.signal, ...page.shown])] : undefined);
     if (turn === page.turn) begunInside(inside);
   }
   if (view === "compare" && source.live && other && page.compared?.other !== other) {
@@ -1107,7 +1110,7 @@ function suggest({ example }) {
     if (field.value === (field.dataset.suggested ?? "")) field.value = field.dataset.suggested = value;
   };
   fill("input", example);
-  fill("prompt", /^\S+( \S+){0,2}/.exec(example.trim())?.[0] ?? "");
+  fill("prompt", /^\S{1,16}( \S{1,16}){0,2}/u.exec(example.trim())?.[0] ?? ""); // some languages have no blanks
   fill("pattern", (PATTERNS.find(([, pattern]) => new RegExp(pattern, "u").test($("input").value)) ?? PATTERNS[0])[1]);
 }
 function listenToKeys() {
