@@ -62,6 +62,13 @@ def test_a_text_does_not_depend_on_what_else_is_asked(server: Serving) -> None:
     assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == alone
 
 
+def test_a_token_has_one_number_in_both_lists(server: Serving) -> None:
+    """To the bit: programs ask whether a token is the likeliest by comparing the two."""
+    (choice,) = complete(server, **SEEDED, echo=True, logprobs=3)["choices"]
+    lists = [choice["logprobs"][name][1:] for name in ("tokens", "token_logprobs", "top_logprobs")]
+    assert all(top[token] == number for token, number, top in zip(*lists, strict=True))
+
+
 @pytest.mark.parametrize("length", [1, 3, 8])
 def test_a_stream_ends_before_a_stop_text(server: Serving, length: int) -> None:
     """Its beginning is held back until it cannot become the stop text."""
