@@ -49,7 +49,7 @@ class Kind:
 
 
 KINDS = {
-    "tales": Kind(pattern='"[^"]*"'),
+    "tales": Kind(serve=("--run", "tales", "--also", "prose"), pattern='"[^"]*"'),
     "key": Kind(serve=("--run", "tales"), key="one-two-three"),
     "gru": Kind((*TRAIN, SHAKESPEARE, "--cell", "gru", "--hidden", "128", "--epochs", "1"),
                 text="ROMEO: I would not be"),

@@ -23,6 +23,8 @@ from charlm.report.tables import plain_table
 from server_process import ROOT, Server
 
 TESTS = ("tests/server", "tests/test_rows.py")
+HANGS = 300
+"""Seconds after which a test is waiting for something that a mutant does not do."""
 COPIED = ("charlm", "tests", "scripts", "pyproject.toml")
 LINKED = ("corpora", "checkpoints")
 
@@ -102,7 +104,10 @@ def own_tests(tree: Path) -> str:
     """Return the first of our tests that fails, or an empty text."""
     command = [sys.executable, "-m", "pytest", *TESTS, "-x", "-n", "0", "--tb=no"]
     command += ["-m", "not slow and not browser"]
-    done = subprocess.run(command, cwd=tree, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=HANGS)
+    except subprocess.TimeoutExpired:
+        return "a test waits for ever"
     failed = re.search(r"^(?:FAILED|ERROR) \S+?::(\S+)", done.stdout, re.MULTILINE)
     if done.returncode and not failed:
         return f"exit {done.returncode}: {(done.stdout + done.stderr)[-200:]}"
