@@ -45,7 +45,8 @@ def screenshot(url: str) -> bytes:
         page.goto(url)
         page.wait_for_load_state("networkidle")
         write_text(page)
-        return page.screenshot()
+        picture: bytes = page.screenshot()
+        return picture
 
 
 def compact(png: bytes) -> bytes:
