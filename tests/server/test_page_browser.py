@@ -150,6 +150,27 @@ def test_small_parts_are_right(page: Any, server: Serving) -> None:
     assert classes == ["", "blank", "long", "blank long"]
     page.evaluate("suggest({ example: '\u5433'.repeat(300) })")
     assert page.locator("#prompt").input_value() == "\u5433" * 16
+    page.locator("#prompt").fill("\u0628\u062f\u0623\u062a")
+    assert page.locator("#prompt").get_attribute("dir") == "rtl"
+    page.locator("#seed").fill("9007199254740993")  # not a number of JavaScript
+    assert not page.evaluate("document.getElementById('seed').checkValidity()")
+
+
+@pytest.mark.browser
+def test_the_way_back_is_the_view_before(page: Any, server: Serving) -> None:
+    """The text that was written is still there; an empty text is not read."""
+    page.goto(server.url)
+    text = write(page, Tokens="5")
+    page.get_by_role("tab", name="Score").click()
+    page.locator("#lines tbody tr").first.wait_for()
+    page.get_by_label("Text", exact=True).fill("")
+    page.get_by_role("button", name="Read").click()
+    assert page.locator("#read-status").inner_text() == "Enter a text, then press Read."
+    page.go_back()
+    assert page.get_by_role("tab", name="Write").get_attribute("aria-selected") == "true"
+    assert written(page) == text
+    page.go_forward()
+    assert page.get_by_role("tab", name="Score").get_attribute("aria-selected") == "true"
 
 
 @pytest.mark.browser

@@ -185,7 +185,8 @@ function codeOf(name) {
 const regions = Object.fromEntries(["written", "text"].map((id) => [id, { box: $(id), items: [], spans: [], at: -1, kept: false, marked: null }]));
 const region = () => regions[page.view === "write" ? "written" : "text"];
 
-/* Direction of a text by its first letter. The attribute dir=auto takes time for each token that comes. */
+/* Direction of a text by its first letter. The attribute dir=auto takes time for each token that comes,
+   and the square of the number of lines in a field. */
 const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff\u{10800}-\u{10fff}\u{1e800}-\u{1eeff}]/u;
 const directionOf = (text) => RIGHT_TO_LEFT.test(/\p{L}/u.exec(text)?.[0] ?? "") ? "rtl" : "ltr";
 
@@ -385,7 +386,7 @@ const FRAME_TOKENS = 64;
 async function keepPainting(stream, control) {
   const { spans } = regions.written, { tokens } = writing;
   while (!control.signal.aborted && !(stream.took && spans.length === tokens.length)) {
-    await new Promise((done) => { if (document.hidden) setTimeout(done, 100); else requestAnimationFrame(done); });
+    await new Promise((done) => { requestAnimationFrame(done); setTimeout(done, 500); }); // without a view there are no frames
     if (!control.signal.aborted) paintWritten(stream);
   }
   if (writing.control === control) tokens.splice(spans.length); // what was not seen is not kept
@@ -477,7 +478,7 @@ async function showText(view = page.view) {
   const turn = ++page.turn, text = $("input").value, run = page.model.id, status = $("read-status");
   const late = setTimeout(() => say(status, "Reading…"), 150);
   try {
-    if (source.live && !text) return;
+    if (source.live && !text) return say(status, "Enter a text, then press Read.");
     if (source.live && page.text !== text) {
       const score = await source.score(text, run);
       if (turn !== page.turn) return;
@@ -1051,9 +1052,11 @@ function listenToRuns() {
 /* ---- the page ----------------------------------------------------------------------------------- */
 
 const VIEWS = { write: () => mark(), score: showScore, inside: showInside, compare: showCompare, runs: showRuns };
+const viewOf = (hash) => tabs().find((tab) => `#${tab.dataset.view}` === hash)?.dataset.view;
 const tabs = () => [...document.querySelectorAll("[role=tab]")].filter((tab) => !tab.hidden);
 function show(view) {
-  if (matchMedia("(max-width: 900px)").matches && page.view) point(-1); // it would cover the other view
+  const first = !page.view;
+  if (matchMedia("(max-width: 900px)").matches && !first) point(-1); // it would cover the other view
   page.view = view;
   document.body.dataset.view = view;
   for (const panel of document.querySelectorAll("[role=tabpanel]")) panel.hidden = true;
@@ -1063,7 +1066,7 @@ function show(view) {
     tab.tabIndex = chosen ? 0 : -1;
     if (chosen) showPanel($(tab.getAttribute("aria-controls")), tab);
   }
-  history.replaceState(null, "", `#${view}`);
+  if (location.hash.slice(1) !== view) history[first ? "replaceState" : "pushState"](null, "", `#${view}`);
   return view === "write" || view === "runs" ? VIEWS[view]() : showText(view);
 }
 function showPanel(panel, tab) {
@@ -1108,6 +1111,7 @@ function suggest({ example }) {
   const fill = (id, value) => {
     const field = $(id);
     if (field.value === (field.dataset.suggested ?? "")) field.value = field.dataset.suggested = value;
+    field.dir = directionOf(field.value);
   };
   fill("input", example);
   fill("prompt", /^\S{1,16}( \S{1,16}){0,2}/u.exec(example.trim())?.[0] ?? ""); // some languages have no blanks
@@ -1135,6 +1139,7 @@ function listenToForms() {
   submit("reader", () => showText());
   submit("finder", find);
   submit("chooser", () => choose($("unit").value.trim()));
+  for (const field of document.querySelectorAll("textarea")) field.addEventListener("input", () => { field.dir = directionOf(field.value); });
   $("stop").addEventListener("click", () => { writing.control?.abort(); $("stop").disabled = true; });
   $("more").addEventListener("click", () => { if ($("writer").reportValidity()) write(); });
   $("copy").addEventListener("click", copyWritten);
@@ -1164,6 +1169,7 @@ function listen() {
     choose(units[Math.max(0, Math.min(units.length - 1, Math.floor((event.clientY - box.top) / box.height * units.length)))]).then(() => point(Math.max(0, at), { scroll: true, keep: true }));
   });
   addEventListener("resize", redraw);
+  addEventListener("popstate", () => { if (viewOf(location.hash)) show(viewOf(location.hash)); });
   for (const media of ["print", "(prefers-color-scheme: dark)"]) matchMedia(media).addEventListener("change", redraw);
 }
 /* Fill the page of a server: its models, a text to begin with, and how programs use it. */
@@ -1197,8 +1203,7 @@ async function begin() {
   else await beginStored();
   listen();
   found();
-  const wanted = location.hash.slice(1) || source.view;
-  const shown = show(tabs().some((tab) => tab.dataset.view === wanted) ? wanted : tabs()[0].dataset.view);
+  const shown = show(viewOf(location.hash) ?? viewOf(`#${source.view}`) ?? tabs()[0].dataset.view);
   document.body.dataset.ready = "true";
   await shown;
 }
