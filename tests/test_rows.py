@@ -8,6 +8,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -213,6 +214,7 @@ def test_an_answer_does_not_depend_on_who_else_asks(
     alone = start(BACKENDS[name](), boundaries=boundaries, rows=1)
     expected = [Asked(alone, work).answer() for work in works]
     monkeypatch.setattr(rows_module, "READ_EACH_ROUND", 23)
+    monkeypatch.setattr(rows_module, "TURN_ROUNDS", 2)
     for rows, order in ((64, 1), (5, 2)):
         busy = start(BACKENDS[name](), boundaries=boundaries, rows=rows)
         chosen = random.Random(order).sample(range(len(works)), len(works))
@@ -473,6 +475,63 @@ def test_no_more_rows_than_there_is_room_for(start: Callable[..., Rows]) -> None
     many.ticket.cancel()
     work = Work(prompts=(PROMPTS[2],), samples=8, max_tokens=9)
     assert len(set(Asked(rows, work).texts())) > 1
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(top_k=3)], ids=["plain", "rules"])
+def test_a_work_with_many_rows_makes_room_for_others(
+    sampling: Sampling, start: Callable[..., Rows]
+) -> None:
+    """Rows take turns, whatever their rules; each work has its own turn, with all its prompts."""
+    work = Work(prompts=(PROMPTS[2],), max_tokens=99, seed=3, sampling=sampling, until_eos=False)
+    expected = Asked(start(native()), work).texts()
+    rows = start(native(), rows=2)
+    many = Asked(rows, replace(endless(samples=3), prompts=(PROMPTS[1],) * 50))
+    assert many.begun.wait(PATIENCE)
+    assert Asked(rows, work).texts() == expected
+    with Held(rows):
+        assert not many.done.is_set()
+        assert rows.counts.rows == 2
+    many.ticket.cancel()
+
+
+def test_works_beyond_the_number_of_rows_wait(start: Callable[..., Rows]) -> None:
+    """A paused one gives its place to the next, and rests itself."""
+    rows = start(native(), rows=2)
+    asked = [Asked(rows, endless(seed)) for seed in range(3)]
+    for each in asked[:2]:
+        assert each.begun.wait(PATIENCE)
+    with Held(rows):
+        assert (rows.counts.waiting, len(asked[2].events)) == (1, 0)
+    asked[0].ticket.pause()
+    assert asked[2].begun.wait(PATIENCE)
+    for each in asked:
+        each.ticket.cancel()
+    with Held(rows):
+        assert rows.counts == replace(rows.counts, waiting=0, rows=0)
+
+
+def test_a_prompt_that_cannot_begin_ends_its_work_alone(
+    start: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unlucky(Prompt):
+        def __init__(self, job: Job, *rest: Any) -> None:
+            if job.work.seed == 7:
+                raise MemoryError
+            super().__init__(job, *rest)
+
+    monkeypatch.setattr(rows_module, "Prompt", Unlucky)
+    rows, work = start(native()), Work(prompts=(PROMPTS[2],), max_tokens=9)
+    assert isinstance(Asked(rows, replace(work, seed=7)).error(), MemoryError)
+    assert Asked(rows, work).texts()
+
+
+def test_parts_of_a_prompt_are_made_as_they_are_read() -> None:
+    """So a prompt of many documents needs little memory and time."""
+    ids = np.full(100_000, EOS)
+    prompt = Prompt(Job(Work(prompts=(ids,), score_prompts=True), print), 0, VOCABULARY, LINES)
+    parts = prompt.next_parts
+    assert len(parts) == prompt_reading.MAX_PARTS
+    assert prompt.next_parts == parts
 
 
 class Failing(NumpyBackend):

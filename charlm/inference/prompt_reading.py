@@ -1,6 +1,7 @@
 """Reading of prompts: parts of several prompts side by side, with the figures of their tokens."""
 
 import itertools
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,46 +32,48 @@ class Prompt:
     def __init__(
         self, job: Job, number: int, vocabulary: Vocabulary, boundaries: Boundaries
     ) -> None:
-        self.job, self.number, work = job, number, job.work
+        self.job, self.number, self.work = job, number, (work := job.work)
         self.rows = work.samples if work.max_tokens else 1
         self.ids = np.asarray(work.prompts[number], np.int64)
         begins = len(self.ids) > 0 and int(self.ids[0]) == EOS
-        head = self.ids[begins:]
-        pieces = np.split(head, np.flatnonzero(head == EOS) + 1) if boundaries.resets else [head]
+        ends = np.flatnonzero(self.ids == EOS)[int(begins) :] + 1
+        self._cuts = [int(begins), *(ends.tolist() if boundaries.resets else ()), len(self.ids)]
         if not work.score_prompts:
-            pieces = pieces[-1:]
-        self._parts = [
-            PromptPart(
-                piece, scored=work.score_prompts, top=work.top or 0, last=place == len(pieces)
-            )
-            for place, piece in enumerate(pieces, start=1)
-        ]
-        self._place = 0  # of the first part that is not collected
+            self._cuts = self._cuts[-2:]
+        self._parts = deque[PromptPart]()  # the next ones; all at once could need much memory
+        self._begun = 0  # parts
+        self._last: PromptPart | None = None  # the last one that was collected
         self.tokens = [TokenFigures(EOS, None, (), 0)] * begins
         self._text = SampleText(vocabulary, [EOS] * begins, (), boundaries.separator)
 
     @property
     def complete(self) -> bool:
         """True if all parts are read and collected."""
-        return self._place == len(self._parts)
+        return not self._parts and self._begun == len(self._cuts) - 1
 
     @property
     def position(self) -> Position:
         """Position after the prompt, once it is complete."""
-        after = self._parts[-1].after
-        assert after is not None
-        return after
+        assert self._last is not None
+        assert self._last.after is not None
+        return self._last.after
 
     @property
     def next_parts(self) -> list["PromptPart"]:
         """The next parts to read."""
-        rest = itertools.islice(self._parts, self._place, None)
-        return list(itertools.islice((part for part in rest if part.left), MAX_PARTS))
+        while len(self._parts) < MAX_PARTS and self._begun < len(self._cuts) - 1:
+            first, end = self._cuts[self._begun : self._begun + 2]
+            ids, last = self.ids[first:end], self._begun == len(self._cuts) - 2
+            self._parts.append(
+                PromptPart(ids, scored=self.work.score_prompts, top=self.work.top or 0, last=last)
+            )
+            self._begun += 1
+        return [part for part in self._parts if part.left]
 
     def collect(self) -> None:
         """Take the figures of the parts that were read, in order."""
-        while not self.complete:
-            part = self._parts[self._place]
+        while self._parts:
+            part = self._parts[0]
             for nats, alternatives in part.figures:
                 index = int(self.ids[len(self.tokens)])
                 self.tokens.append(TokenFigures(index, nats, alternatives, self._text.length))
@@ -78,7 +81,7 @@ class Prompt:
             part.figures = []
             if part.left:
                 return
-            self._place += 1
+            self._last = self._parts.popleft()
 
 
 class PromptPart:
@@ -105,15 +108,12 @@ class PromptPart:
 def read_parts(backend: Backend, parts: Sequence[PromptPart], budget: int) -> int:
     """Read about `budget` tokens of parts, the first parts first; return the number of tokens.
 
-    Parts of one kind, scored or not, are read side by side. One that ends leaves, so that nothing
-    is read in vain.
+    Parts of one kind, scored or not, are read side by side, and the kinds share the budget. A part
+    that ends leaves, so that nothing is read in vain.
     """
-    spent = 0
-    for scored in (False, True):
-        kind = [part for part in parts if part.scored == scored and part.left]
-        if kind and spent < budget:
-            spent += _read_side_by_side(backend, kind[:MAX_PARTS], budget - spent)
-    return spent
+    kinds = [[part for part in parts if part.scored is scored] for scored in (False, True)]
+    kinds = [kind[:MAX_PARTS] for kind in kinds if kind]
+    return sum(_read_side_by_side(backend, kind, budget // len(kinds)) for kind in kinds)
 
 
 def _read_side_by_side(backend: Backend, parts: list[PromptPart], budget: int) -> int:

@@ -1,7 +1,7 @@
 """Rows that are sampled side by side: the texts of samples, and groups of them."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -20,15 +20,15 @@ ROUND_STEPS = 4
 class Row:
     """One sample of a prompt.
 
-    `start` is the position at which it joins a group; `left` is the number of tokens to sample, 0
-    after its end.
+    `start` is the position at which it joins a group, `rounds` the number of rounds since then;
+    `left` is the number of tokens to sample, 0 after its end.
     """
 
     def __init__(self, prompt: Prompt, sample: int, vocabulary: Vocabulary, separator: str) -> None:
         self.job, self.work = prompt.job, prompt.job.work
         self.number = prompt.number * self.work.samples + sample
         self.start, self.left = prompt.position, self.work.max_tokens
-        self.is_new = True
+        self.is_new, self.rounds = True, 0
         self.is_plain = self.work.sampling.is_plain and not self.work.bias
         self.generator = np.random.default_rng([self.work.seed % 2**64, sample])
         before = prompt.ids[-DECODED:].tolist()
@@ -45,6 +45,7 @@ class Row:
     def take(self, ids: list[int], figures: list[Figures] | None) -> int:
         """Take sampled tokens and report their text; return the number of those needed."""
         self._uniform, self.is_new = None, False
+        self.rounds += 1
         add, until_eos = self.text.add, self.work.until_eos
         pieces, count, goes_on = list[str](), 0, True
         for index in ids[: self.left]:
@@ -82,15 +83,35 @@ class Row:
         self.job.tell(NewText(self.number, "".join(pieces), tokens, count, reason, stop))
 
 
+class Pace:
+    """Seconds per token of the last calls of a backend."""
+
+    def __init__(self) -> None:
+        self._each = 0.0
+
+    def limit(self, most: int, seconds: float, rows: int = 1) -> int:
+        """Return the number of steps of rows that fit in a time, from 1 to `most`."""
+        each = rows * self._each
+        return most if most * each <= seconds else max(1, int(seconds / each))
+
+    def record(self, count: int, seconds: float) -> None:
+        """Record the duration of a call; a single slow one changes little."""
+        each = seconds / max(count, 1)
+        self._each = (self._each + min(each, 2 * self._each)) / 2 if self._each else each
+
+
 class Group:
     """Rows that are sampled together: those with only a temperature, or the others."""
 
     def __init__(self, rows: Sequence[Row] = (), position: Position | None = None) -> None:
-        self.rows, self._position = list(rows), position
-        self._sampling: SamplingColumns | None = None
+        self.rows, self._position, self.pace = list(rows), position, Pace()
+        self._sampling: SamplingColumns | None = None  # of these rows, once it is needed
+        self._bias: Nats | None = None  # likewise
 
     def join(self, rows: Sequence[Row]) -> None:
-        """Add rows at the end."""
+        """Add rows at the end; their turn begins."""
+        for row in rows:
+            row.rounds = 0
         if rows:
             before = [self._position] if self._position else []
             position = Position.joined([*before, *(row.start for row in rows)])
@@ -102,12 +123,12 @@ class Group:
         if other.rows:
             self._change([*self.rows, *other.rows], Position.joined(positions))
 
-    def leave(self) -> list[Row]:
-        """Remove the rows that have ended, and those that pause; return the latter."""
+    def leave(self, others: Collection[Row] = ()) -> list[Row]:
+        """Remove the rows that have ended, those that pause, and others; return those with more."""
         kept = [
             place
             for place, row in enumerate(self.rows)
-            if row.left and not row.job.ended and not row.job.paused
+            if row.left and not row.job.ended and not row.job.rests and row not in others
         ]
         if len(kept) == len(self.rows):
             return []
@@ -182,6 +203,7 @@ class Group:
         assert position is not None
         if self._sampling is None:
             self._sampling = SamplingColumns.of([row.work.sampling for row in rows])
+            self._bias = _bias(rows, backend.vocab_size)
         taken = sample_steps(
             backend,
             position,
@@ -189,7 +211,7 @@ class Group:
             self._sampling,
             UNK,
             restart,
-            bias=self._bias(backend.vocab_size),
+            bias=self._bias,
             keep=any(row.work.top is not None for row in rows),
         )
         ids = np.ascontiguousarray(taken.ids.T)
@@ -205,11 +227,12 @@ class Group:
         self._position = taken.after
         return ids.tolist(), figures
 
-    def _bias(self, vocab_size: int) -> Nats | None:
-        """Return what is added to the logits (B, V), or None."""
-        if not any(row.work.bias for row in self.rows):
-            return None
-        bias = np.zeros((len(self.rows), vocab_size))
-        for place, row in enumerate(self.rows):
-            bias[place, list(row.work.bias)] = list(row.work.bias.values())
-        return bias
+
+def _bias(rows: Sequence[Row], vocab_size: int) -> Nats | None:
+    """Return what is added to the logits (B, V) of rows, or None."""
+    if not any(row.work.bias for row in rows):
+        return None
+    bias = np.zeros((len(rows), vocab_size))
+    for place, row in enumerate(rows):
+        bias[place, list(row.work.bias)] = list(row.work.bias.values())
+    return bias

@@ -1,8 +1,9 @@
 """Rows: requests of many users, answered side by side by one worker thread.
 
 A row is one sample of one prompt. Each round, the worker admits waiting work while there is room,
-reads some tokens of new prompts, and samples some tokens for every row. An answer does not depend
-on who else is asking: on the native backend it is the same to the bit.
+reads some tokens of new prompts, and samples some tokens for every row. If more rows are ready than
+there is room for, they take turns. An answer does not depend on who else is asking: on the native
+backend it is the same to the bit.
 """
 
 import threading
@@ -16,7 +17,7 @@ from typing import Any
 from charlm.backends.interface import Backend
 from charlm.errors import check_count
 from charlm.inference.prompt_reading import Prompt, read_parts
-from charlm.inference.row_sampling import Group, Row
+from charlm.inference.row_sampling import Group, Pace, Row
 from charlm.inference.work import (
     Event,
     Failed,
@@ -56,6 +57,8 @@ MAX_STEPS = 32
 """Maximum tokens that are sampled for each row in a round."""
 ROUND_SECONDS = 0.02
 """Maximum duration of calls, of reading, and of sampling, in a round; others wait for its end."""
+TURN_ROUNDS = 8
+"""Rounds after which a row makes room for one that waits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +120,8 @@ class Rows:
         self._requests = self._refused = self._tokens = self._early = 0
         self._reading: list[Prompt] = []
         self._ready: list[Row] = []  # rows that wait for room, and those of paused works
-        self._groups = {is_plain: Group() for is_plain in (True, False)}
-        self._read_pace, self._sample_pace = _Pace(), _Pace()
+        self._groups = _groups()
+        self._read_pace = Pace()
         self._thread = threading.Thread(target=self._run, name="charlm rows", daemon=True)
         self._thread.start()
 
@@ -191,11 +194,12 @@ class Rows:
 
     @property
     def _waiting_rows(self) -> list[Row]:
-        return [row for row in self._ready if not row.job.paused]
+        return [row for row in self._ready if not row.job.rests]
 
     @property
     def _busy(self) -> bool:
-        return bool(self._reading or self._active or self._waiting_rows)
+        has_work = self._calls or self._reading or self._active or self._waiting_rows
+        return bool(has_work) or not all(job.rests for job in list(self._jobs))
 
     def _run(self) -> None:
         while self._wait():
@@ -208,12 +212,12 @@ class Rows:
     def _wait(self) -> bool:
         """Wait for something to do; return False if the thread is to end."""
         with self._changed:
-            while not (self._jobs or self._calls or self._busy or self._end is not None):
+            while not self._busy and self._end is None:
                 self._changed.wait()
         if self._end is None:
             return True
         self._fail_waiting()
-        return (self._busy or bool(self._jobs)) and monotonic() < self._end
+        return self._busy and monotonic() < self._end
 
     def _round(self) -> None:
         self._remove_ended()
@@ -222,10 +226,10 @@ class Rows:
         self._read()
         for group in self._groups.values():
             if group.rows:
-                most = self._sample_pace.limit(MAX_STEPS, len(group.rows))
+                most = group.pace.limit(MAX_STEPS, ROUND_SECONDS, len(group.rows))
                 steps = group.steps(most, self._early / (self._tokens + 1))
                 begin = perf_counter()
-                self._sample_pace.record(self._sample(group, steps), perf_counter() - begin)
+                group.pace.record(self._sample(group, steps), perf_counter() - begin)
         self._remove_ended()
         self._fill()
 
@@ -247,13 +251,17 @@ class Rows:
                 self._jobs.remove(job)
         return taken
 
+    @property
+    def _begun_jobs(self) -> set[Job]:
+        """Works whose prompts are read, or whose rows are sampled."""
+        rows = [*self._ready, *(row for group in self._groups.values() for row in group.rows)]
+        return {prompt.job for prompt in self._reading} | {row.job for row in rows}
+
     def _fail(self, error: Exception) -> None:
         """Fail every work that has begun."""
-        rows = [*self._ready, *(row for group in self._groups.values() for row in group.rows)]
-        jobs = [*(prompt.job for prompt in self._reading), *(row.job for row in rows)]
-        for job in [*self._take_jobs(lambda job: job.begun > 0), *jobs]:
+        for job in {*self._take_jobs(lambda job: job.begun > 0), *self._begun_jobs}:
             job.fail(error)
-        self._remove_ended()
+        self._reading, self._ready, self._groups = [], [], _groups()
 
     def _remove_ended(self) -> None:
         """Remove what belongs to works that have ended, and set rows of paused ones aside."""
@@ -276,19 +284,45 @@ class Rows:
                 future.set_exception(error)
 
     def _admit(self) -> None:
-        """Begin prompts, in order, while there is room for their rows."""
-        room = self.rows - self._active - len(self._waiting_rows)
-        room -= sum(prompt.rows for prompt in self._reading)
-        while room > 0 and self._jobs:
-            job = self._jobs[0]
+        """Begin prompts while there is room for new rows, one of each work in turn.
+
+        At most `rows` works are in progress. Each may have a prompt, whatever the room, and at most
+        `rows` rows of several prompts.
+        """
+        if not self._jobs:
+            return
+        room = self.rows - sum(prompt.rows for prompt in self._reading)
+        room -= sum(row.is_new for row in self._waiting_rows)
+        begun = {job for job in self._begun_jobs if not job.rests}
+        has_begun = True
+        while has_begun:
+            has_begun = False
+            for job in list(self._jobs):
+                held = job.held_rows
+                fits = (room > 0 and held < self.rows) if held else len(begun | {job}) <= self.rows
+                if job.rests or not fits:
+                    continue
+                has_begun = True
+                begun.add(job)
+                room -= self._begin(job)
+
+    def _begin(self, job: Job) -> int:
+        """Begin the next prompt of a waiting job; return the number of its rows."""
+        with self._changed:
+            self._jobs.remove(job)
+        count = 0
+        try:
             if job.begun < len(job.work.prompts):
-                prompt = Prompt(job, job.begun, self.vocabulary, self.boundaries)
-                self._reading.append(prompt)
-                room -= prompt.rows
+                self._reading.append(Prompt(job, job.begun, self.vocabulary, self.boundaries))
+                count = self._reading[-1].rows
                 job.begun += 1
-            if job.begun == len(job.work.prompts):
-                self._jobs.popleft()
+            if job.begun < len(job.work.prompts):
+                self._jobs.append(job)  # behind the others
+            else:
                 job.finish_if_done()
+        except Exception as error:
+            job.fail(error)
+        return count
 
     def _read(self) -> None:
         """Read tokens of prompts; those that are complete give rows."""
@@ -314,7 +348,7 @@ class Rows:
 
     def _read_parts(self, prompts: list[Prompt]) -> None:
         parts = [part for prompt in prompts for part in prompt.next_parts]
-        budget = self._read_pace.limit(READ_EACH_ROUND)
+        budget = self._read_pace.limit(READ_EACH_ROUND, ROUND_SECONDS)
         begin = perf_counter()
         count = read_parts(self.backend, parts, budget)
         for prompt in prompts:
@@ -335,20 +369,39 @@ class Rows:
                 row.end("length")
 
     def _fill(self) -> None:
-        """Move ready rows to their group while there is room; new ones take a step first."""
+        """Move ready rows to their groups, in order, while there is room.
+
+        Rows whose turn is over make room for them.
+        """
+        waiting = self._waiting_rows
+        if not waiting:
+            return
+        room = self.rows - self._active
+        for group in self._groups.values():
+            over = [row for row in group.rows if row.rounds >= TURN_ROUNDS]
+            over = over[: max(0, len(waiting) - room)]
+            self._ready += group.leave(set(over))
+            room += len(over)
+        chosen = waiting[: max(0, room)]
+        moved = set(chosen)
+        self._ready = [row for row in self._ready if row not in moved]
         for is_plain, group in self._groups.items():
-            rows = [row for row in self._waiting_rows if row.is_plain == is_plain]
-            rows = rows[: max(0, self.rows - self._active)]
-            if not rows:
-                continue
-            self._ready = [row for row in self._ready if row not in rows]
-            known, new = [row for row in rows if not row.is_new], Group()
-            new.join([row for row in rows if row.is_new])
-            if new.rows:
-                self._sample(new, 1)
-                self._ready += new.leave()
-            group.join(known)
-            group.merge(new)
+            rows = [row for row in chosen if row.is_plain == is_plain]
+            try:
+                self._join(group, rows)
+            except Exception as error:
+                for row in rows:
+                    row.job.fail(error)
+
+    def _join(self, group: Group, rows: list[Row]) -> None:
+        """Add rows to a group; new ones take a step first."""
+        known, new = [row for row in rows if not row.is_new], Group()
+        new.join([row for row in rows if row.is_new])
+        if new.rows:
+            self._sample(new, 1)
+            self._ready += new.leave()
+        group.join(known)
+        group.merge(new)
 
     def _sample(self, group: Group, steps: int) -> int:
         """Sample tokens for each row of a group; return their number."""
@@ -360,18 +413,6 @@ class Rows:
         return steps * len(left)
 
 
-class _Pace:
-    """Seconds per token of the last calls of a backend."""
-
-    def __init__(self) -> None:
-        self._each = 0.0
-
-    def limit(self, most: int, rows: int = 1) -> int:
-        """Return the number of steps of rows that fit in ROUND_SECONDS, from 1 to `most`."""
-        seconds = rows * self._each
-        return most if most * seconds <= ROUND_SECONDS else max(1, int(ROUND_SECONDS / seconds))
-
-    def record(self, count: int, seconds: float) -> None:
-        """Record the duration of a call; a single slow one changes little."""
-        each = seconds / max(count, 1)
-        self._each = (self._each + min(each, 2 * self._each)) / 2 if self._each else each
+def _groups() -> dict[bool, Group]:
+    """Return empty groups: of rows with only a temperature (True), and of the others."""
+    return {is_plain: Group() for is_plain in (True, False)}

@@ -132,6 +132,17 @@ class Job:
         self.prompts_left = len(work.prompts)
         self.rows_left = len(work.prompts) * work.samples
 
+    @property
+    def rests(self) -> bool:
+        """True if it takes no part in rounds."""
+        return self.paused and not self.ended
+
+    @property
+    def held_rows(self) -> int:
+        """Number of its rows that have begun and not ended."""
+        samples = self.work.samples
+        return self.rows_left - (len(self.work.prompts) - self.begun) * samples
+
     def tell(self, event: Event) -> None:
         """Report an event; a work whose listener raises ends."""
         if self.ended:
