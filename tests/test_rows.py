@@ -510,6 +510,17 @@ def test_works_beyond_the_number_of_rows_wait(start: Callable[..., Rows]) -> Non
         assert rows.counts == replace(rows.counts, waiting=0, rows=0)
 
 
+def test_a_paused_work_begins_no_prompt(start: Callable[..., Rows]) -> None:
+    rows, work = start(native()), Work(prompts=(PROMPTS[2],), max_tokens=3)
+    with Held(rows):
+        slow = Asked(rows, replace(work, prompts=(PROMPTS[2],) * 9))
+        slow.ticket.pause()
+    expected = Asked(rows, work).texts()
+    assert slow.events == []
+    slow.ticket.resume()
+    assert slow.texts() == expected * 9
+
+
 def test_a_prompt_that_cannot_begin_ends_its_work_alone(
     start: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch
 ) -> None:
