@@ -511,7 +511,7 @@ def test_works_beyond_the_number_of_rows_wait(start: Callable[..., Rows]) -> Non
 
 
 def test_a_paused_work_begins_no_prompt(start: Callable[..., Rows]) -> None:
-    rows, work = start(native()), Work(prompts=(PROMPTS[2],), max_tokens=3)
+    rows, work = start(native()), Work(prompts=(PROMPTS[2],), max_tokens=3, score_prompts=True)
     with Held(rows):
         slow = Asked(rows, replace(work, prompts=(PROMPTS[2],) * 9))
         slow.ticket.pause()

@@ -221,6 +221,7 @@ class Rows:
 
     def _round(self) -> None:
         self._remove_ended()
+        self._fill()
         self._run_calls()
         self._admit()
         self._read()
@@ -230,8 +231,6 @@ class Rows:
                 steps = group.steps(most, self._early / (self._tokens + 1))
                 begin = perf_counter()
                 group.pace.record(self._sample(group, steps), perf_counter() - begin)
-        self._remove_ended()
-        self._fill()
 
     def _fail_waiting(self) -> None:
         """Fail calls, and works that have not begun."""
