@@ -1,6 +1,7 @@
 """Bodies of requests: JSON objects of a bounded size, read as strictly as the files of a run."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -8,6 +9,7 @@ from starlette.requests import Request
 from charlm.files.safe_read import decode_json
 from charlm.server.errors import Refused
 from charlm.server.limits import Limits
+from charlm.server.threads import compute
 
 MAX_DEPTH = 16
 """Maximum nesting of lists and objects."""
@@ -22,7 +24,8 @@ async def read_json(request: Request) -> dict[str, Any]:
     is too large, 400 for one that is not valid JSON in UTF-8 or not an object.
     """
     check_type(request)
-    content = parse_body(await read_body(request))
+    data = await read_body(request)
+    content = await compute(partial(parse_body, data), len(data))
     if not isinstance(content, dict):
         kind = {list: "a list", str: "a text", type(None): "null"}.get(type(content), "a number")
         raise Refused(400, f'the body is {kind}; expected a JSON object, such as {{"prompt": "A"}}')

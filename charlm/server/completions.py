@@ -1,10 +1,9 @@
 """POST /v1/completions: samples after prompts, and the log-probabilities of both."""
 
-import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,10 +17,7 @@ from charlm.server.channel import Channel, ClientGone
 from charlm.server.errors import Refused
 from charlm.server.requests import Completion, read_completion, read_fields
 from charlm.server.service import Served, Service
-
-LONG = 50_000
-"""Characters of prompts, or numbers of an answer, from which a thread of its own handles them."""
-Value = TypeVar("Value")
+from charlm.server.threads import compute
 
 
 async def completions(request: Request) -> Response:
@@ -29,8 +25,8 @@ async def completions(request: Request) -> Response:
     service: Service = request.app.state.service
     values = read_fields(await read_json(request))
     served = service.find(values["model"])
-    is_long = sum(map(len, values["prompt"])) > LONG
-    completion, answer = await _run(partial(_begin, values, served), is_long)
+    size = sum(map(len, values["prompt"]))
+    completion, answer = await compute(partial(_begin, values, served), size)
     channel = Channel(served.rows, completion.work, request.receive)
     try:
         if not completion.stream:
@@ -39,10 +35,6 @@ async def completions(request: Request) -> Response:
         return EventStream(await anext(events), events)
     except ClientGone:
         return Response(status_code=499)
-
-
-async def _run(function: Callable[[], Value], in_thread: bool) -> Value:
-    return await asyncio.to_thread(function) if in_thread else function()
 
 
 def _begin(values: dict[str, Any], served: Served) -> tuple[Completion, Answer]:
@@ -63,7 +55,7 @@ async def _whole(channel: Channel, answer: Answer) -> Response:
                 answer.add(events)
     except (QueueFull, Stopping, UsageError) as error:
         raise _refusal(error) from error
-    content = await _run(answer.text, answer.size > LONG)
+    content = await compute(answer.text, answer.size)
     return Response(content, media_type="application/json")
 
 
@@ -78,8 +70,9 @@ async def _events(channel: Channel, answer: Answer) -> AsyncGenerator[str, None]
             is_last = False
             while not is_last:
                 events, is_last = await channel.take()
-                is_long = any(isinstance(event, PromptFigures) for event in events)
-                text = await _run(partial(_stream_text, answer, events, is_last), is_long)
+                figures = [each for each in events if isinstance(each, PromptFigures)]
+                size = sum(len(each.tokens) for each in figures) * (2 + (channel.work.top or 0))
+                text = await compute(partial(_stream_text, answer, events, is_last), size)
                 if text:
                     yield text
                     has_begun = True

@@ -25,7 +25,7 @@ MAX_LOGPROBS = 20
 MAX_STOPS, MAX_STOP_CHARS = 16, 256
 """Maximum stop texts, and the characters of each."""
 MAX_ANSWER = 2_000_000
-"""Maximum tokens and numbers that an answer holds in memory: all, or those of a streamed prompt."""
+"""Maximum tokens and numbers that an answer holds in memory; of a stream, those of its prompts."""
 CHOICE = 16
 """Numbers that a choice adds to an answer, about, beside those of its tokens."""
 
@@ -195,7 +195,7 @@ def read_fields(body: Mapping[str, Any], fields: Fields = FIELDS) -> dict[str, A
             keep = value is None and default is not REQUIRED
             values[name] = default if keep else read(value)
         except ValueError as error:
-            shown = json.dumps(value)
+            shown = json.dumps(value[:60] if isinstance(value, str | list) else value)
             shown = shown if len(shown) <= 60 else shown[:57] + "..."
             raise Refused(400, f"{name} is {shown}; expected {error}", name) from error
     return values
@@ -276,8 +276,8 @@ def _check_size(request: Completion) -> None:
         )
     work = request.work
     tokens = request.prompt_tokens * request.n if work.score_prompts else 0
-    if not request.stream:
-        tokens += len(work.prompts) * work.samples * (work.max_tokens + CHOICE)
+    choices = len(work.prompts) * work.samples
+    tokens += choices * (CHOICE if request.stream else CHOICE + work.max_tokens)
     size = tokens * (1 if work.top is None else 2 + work.top)
     if size > MAX_ANSWER:
         raise Refused(

@@ -9,6 +9,7 @@ from charlm.server.bodies import read_json
 from charlm.server.prompts import checked_ids, encode, text_and_offsets
 from charlm.server.requests import MAX_TOKENS, REQUIRED, Fields, flag, read_fields, text
 from charlm.server.service import Service
+from charlm.server.threads import compute
 from charlm.text.tokenizers.tokenizer_json import EOS, EOS_TOKEN
 
 
@@ -34,10 +35,14 @@ async def tokenize(request: Request) -> Response:
     service: Service = request.app.state.service
     values = read_fields(await read_json(request), TOKENIZE)
     model, prompt = service.find(values["model"]).model, values["prompt"]
-    ids = encode(prompt, model.run.text_vocabulary, model.run.boundaries).tolist()
-    if values["add_special_tokens"] and prompt != EOS_TOKEN:
-        ids.insert(0, EOS)
-    return JSONResponse({"tokens": ids, "count": len(ids), "max_model_len": MAX_TOKENS})
+
+    def answer() -> Response:
+        ids = encode(prompt, model.run.text_vocabulary, model.run.boundaries).tolist()
+        if values["add_special_tokens"] and prompt != EOS_TOKEN:
+            ids.insert(0, EOS)
+        return JSONResponse({"tokens": ids, "count": len(ids), "max_model_len": MAX_TOKENS})
+
+    return await compute(answer, len(prompt))
 
 
 async def detokenize(request: Request) -> Response:
@@ -45,8 +50,13 @@ async def detokenize(request: Request) -> Response:
     service: Service = request.app.state.service
     values = read_fields(await read_json(request), DETOKENIZE)
     run = service.find(values["model"]).model.run
-    ids = checked_ids(values["tokens"], run.vocabulary, "tokens")
-    return JSONResponse({"prompt": text_and_offsets(ids, run.text_vocabulary, run.boundaries)[0]})
+
+    def answer() -> Response:
+        ids = checked_ids(values["tokens"], run.vocabulary, "tokens")
+        text, _ = text_and_offsets(ids, run.text_vocabulary, run.boundaries)
+        return JSONResponse({"prompt": text})
+
+    return await compute(answer, len(values["tokens"]))
 
 
 async def tokenizer_info(request: Request) -> Response:
