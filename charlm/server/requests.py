@@ -283,6 +283,7 @@ def _check_size(request: Completion) -> None:
         raise Refused(
             400,
             f"the answer could have {size:,} tokens and numbers; expected at most {MAX_ANSWER:,}. "
-            "Ask for fewer (max_tokens, n, best_of, logprobs), or set stream",
+            "Ask for fewer (max_tokens, n, best_of, logprobs)"
+            + ("" if request.stream else ", or set stream"),
             "max_tokens" if work.top is None else "logprobs",
         )

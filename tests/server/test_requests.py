@@ -103,6 +103,7 @@ def test_an_unknown_field_is_refused(name: str, hint: str) -> None:
         ("logit_bias", {"logit_bias": {"-1": 1}}),
         ("max_tokens", {"max_tokens": 1_000_000, "n": 128}),
         ("max_tokens", {"prompt": ["a"] * 2048, "max_tokens": 0, "n": 128}),
+        ("max_tokens", {"prompt": ["a"] * 2048, "max_tokens": 0, "n": 128, "stream": True}),
         ("logprobs", {"max_tokens": 1_000_000, "logprobs": 20}),
         ("logprobs", {"prompt": [2] * 500_000, "echo": True, "logprobs": 20, "stream": True}),
     ],
