@@ -234,7 +234,8 @@ function card(token) {
   facts.append(make("strong", "", token.bits === null ? "impossible" : `${token.bits.toFixed(2)} bits`), ` · rank ${token.rank}${token.oov ? " · not in the vocabulary" : ""}`);
   which.append(make("b", "", nameOf(token.name)), facts, shut);
   box.replaceChildren(which);
-  if (page.view === "compare" && page.compared) {
+  if (token.other_bits !== undefined) { // of two models, until another view has painted the text
+    if (!page.compared) return;
     facts.replaceChildren(make("strong", "", `${signed(token.bits - token.other_bits)} bits`));
     box.append(make("p", "soft", `${page.model.id} ${token.bits.toFixed(2)} bits, ${page.compared.other} ${token.other_bits.toFixed(2)} bits`));
     return;
@@ -598,30 +599,33 @@ function showInside() {
   map();
   if (source.live && !page.found) find({ quiet: true });
 }
-/* Load a signal that is not there yet. */
+/* Load a signal that is not there yet. Return whether it is there. */
 async function needSignal(signal) {
   const inside = page.inside;
-  if (!inside.signals[signal]) Object.assign(inside.signals, (await source.inside(page.text, page.model.id, [signal])).signals);
+  try {
+    if (!inside.signals[signal]) Object.assign(inside.signals, (await source.inside(page.text, page.model.id, [signal])).signals);
+  } catch (error) {
+    if (inside === page.inside) say($("unit-status"), error);
+    return false;
+  }
   return inside === page.inside;
 }
 async function choose(unit, signal = page.signal) {
-  const status = $("unit-status"), unknown = !page.inside.units.includes(unit);
-  say(status, unknown ? new Error(`No unit ${unit}; expected one of ${page.inside.units[0]} to ${page.inside.units.at(-1)}`) : "");
+  if (!page.inside) return;
+  const { units } = page.inside, unknown = !units.includes(unit);
+  say($("unit-status"), unknown ? new Error(`No unit ${unit}; expected one of ${units[0]} to ${units.at(-1)}`) : "");
   if (unknown) return;
-  try {
-    if (!page.inside.signals[signal] && !await needSignal(signal)) return;
-  } catch (error) {
-    return say(status, error);
+  const isThere = await needSignal(signal);
+  if (isThere) {
+    Object.assign(page, { unit, signal });
+    if (!page.shown.includes(signal)) page.shown = [signal, ...page.shown].slice(0, 2);
   }
-  page.unit = unit;
-  page.signal = signal;
-  if (!page.shown.includes(signal)) page.shown = [signal, ...page.shown].slice(0, 2);
-  $("unit").value = unit;
-  $("signal").value = signal;
-  if (page.view === "inside") showInside();
+  $("unit").value = page.unit;
+  $("signal").value = page.signal;
+  if (isThere && page.view === "inside") showInside();
 }
 function step(by) {
-  const units = page.inside.units;
+  const units = page.inside?.units ?? [];
   choose(units[(units.indexOf(page.unit) + by + units.length) % units.length]);
 }
 
@@ -649,7 +653,7 @@ function chart() {
     button.type = "button";
     button.setAttribute("aria-pressed", page.shown.includes(id));
     button.addEventListener("click", async () => {
-      if (!page.inside.signals[id] && !await needSignal(id)) return;
+      if (!await needSignal(id)) return;
       page.shown = page.shown.includes(id) ? page.shown.filter((each) => each !== id) : [...page.shown, id];
       chart();
       $("signals").children[k].focus();
@@ -1051,7 +1055,7 @@ function listenToRuns() {
 
 /* ---- the page ----------------------------------------------------------------------------------- */
 
-const VIEWS = { write: () => mark(), score: showScore, inside: showInside, compare: showCompare, runs: showRuns };
+const VIEWS = { write: () => {}, score: showScore, inside: showInside, compare: showCompare, runs: showRuns };
 const viewOf = (hash) => tabs().find((tab) => `#${tab.dataset.view}` === hash)?.dataset.view;
 const tabs = () => [...document.querySelectorAll("[role=tab]")].filter((tab) => !tab.hidden);
 function show(view) {
@@ -1067,6 +1071,7 @@ function show(view) {
     if (chosen) showPanel($(tab.getAttribute("aria-controls")), tab);
   }
   if (location.hash.slice(1) !== view) history[first ? "replaceState" : "pushState"](null, "", `#${view}`);
+  mark(); // the token of this view
   return view === "write" || view === "runs" ? VIEWS[view]() : showText(view);
 }
 function showPanel(panel, tab) {
