@@ -382,13 +382,16 @@ async function write(at = -1) {
   endWriting(stream);
   return stream;
 }
-/* Paint what has come, some tokens in each frame, until all are there or the text is stopped. */
-const FRAME_TOKENS = 64;
+/* Paint what has come at a steady pace, in tokens per millisecond however long a frame takes, until all
+   are there or the text is stopped. */
+const PACE = 3;
 async function keepPainting(stream, control) {
   const { spans } = regions.written, { tokens } = writing;
-  while (!control.signal.aborted && !(stream.took && spans.length === tokens.length)) {
+  for (let before = performance.now(); !control.signal.aborted && !(stream.took && spans.length === tokens.length);) {
     await new Promise((done) => { requestAnimationFrame(done); setTimeout(done, 500); }); // without a view there are no frames
-    if (!control.signal.aborted) paintWritten(stream);
+    const now = performance.now();
+    if (!control.signal.aborted) paintWritten(stream, Math.ceil(PACE * (now - before)));
+    before = now;
   }
   if (writing.control === control) tokens.splice(spans.length); // what was not seen is not kept
 }
@@ -434,9 +437,9 @@ function take(choice, stream) {
   if (choice.finish_reason === "stop") stream.end = choice.stop_reason ? `stopped before ${nameOf(choice.stop_reason)}` : "end of the document";
 }
 /* Append tokens that have come: nothing is painted again, so a selection stays. */
-function paintWritten(stream) {
+function paintWritten(stream, most) {
   const { box } = regions.written, atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
-  addSpans(document.hidden ? Infinity : FRAME_TOKENS);
+  addSpans(most);
   box.dir = directionOf(box.textContent);
   if (atEnd) box.scrollTop = box.scrollHeight;
   say($("write-status"), rate(stream));
