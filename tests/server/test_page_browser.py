@@ -153,6 +153,12 @@ def test_small_parts_are_right(page: Any, server: Serving) -> None:
     assert page.locator("#prompt").get_attribute("dir") == "rtl"
     page.locator("#seed").fill("9007199254740993")  # not a number of JavaScript
     assert not page.evaluate("document.getElementById('seed').checkValidity()")
+    page.get_by_role("tab", name="Score").click()
+    page.get_by_label("Text", exact=True).fill("So the toad kissed Leo.\n\nLong ago by the sea")
+    page.get_by_role("button", name="Read").click()
+    page.wait_for_function("() => document.querySelectorAll('#lines tbody tr').length === 3")
+    best = page.locator("#lines .best")  # the empty line is likelier than any other
+    assert best.evaluate("cell => cell.parentElement.lastChild.textContent") != ""
 
 
 @pytest.mark.browser

@@ -10,6 +10,13 @@ function make(tag, classes = "", text = null) {
   if (text !== null) element.textContent = text;
   return element;
 }
+/* A bar beside a number, of a length from 0 to 1. */
+function meterOf(value) {
+  const meter = make("meter");
+  meter.value = value;
+  meter.setAttribute("aria-hidden", "true");
+  return meter;
+}
 function draw(tag, attributes = {}, text = null) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
@@ -114,6 +121,9 @@ function valuesOf(unit, signal) {
   return Array.from(data.values.subarray(row * count, (row + 1) * count), (value) => value * scale);
 }
 const signalOf = (id) => page.inside.names.find((signal) => signal.id === id);
+const colourOf = (id) => `c${page.inside.names.indexOf(signalOf(id)) % COLOURS}`;
+/* Signals that can be chosen: those of an export are all that it has stored. */
+const choosable = () => page.inside.names.filter(({ id }) => source.live || page.inside.signals[id]);
 
 /* ---- colours ------------------------------------------------------------------------------------ */
 
@@ -249,9 +259,7 @@ function card(token) {
 function alternatives(token) {
   const list = make("ul", "others"), at = region().at;
   token.top.forEach(([name, chance], k) => {
-    const row = make("li", name === token.name ? "own" : ""), meter = make("meter"), parts = [codeOf(name), meter, make("span", "", chance < 0.0005 ? "<0.1 %" : `${(100 * chance).toFixed(1)} %`)];
-    meter.value = chance;
-    meter.setAttribute("aria-hidden", "true");
+    const row = make("li", name === token.name ? "own" : ""), parts = [codeOf(name), meterOf(chance), make("span", "", chance < 0.0005 ? "<0.1 %" : `${(100 * chance).toFixed(1)} %`)];
     if (page.view === "write") {
       const button = make("button");
       button.type = "button";
@@ -561,12 +569,11 @@ function lineText(line) {
 function lines() {
   const all = linesOf(page.score.tokens, "bits");
   for (const each of all) each.mean = each.bits / each.characters;
-  const means = all.map((each) => each.mean), best = Math.min(...means), worst = Math.max(...means, 1e-9);
+  const means = all.map((each) => each.mean), worst = Math.max(...means, 1e-9);
+  const best = Math.min(...all.filter((each) => each.text.trim()).map((each) => each.mean));
   $("lines").tBodies[0].replaceChildren(...all.map((each, number) => {
-    const row = make("tr"), size = make("td"), meter = make("meter");
-    meter.value = each.mean / worst;
-    meter.setAttribute("aria-hidden", "true");
-    size.append(meter);
+    const row = make("tr"), size = make("td");
+    size.append(meterOf(each.mean / worst));
     row.append(
       make("td", "number soft", String(number + 1)), make("td", "number", (-each.bits * Math.LN2).toFixed(2)),
       make("td", all.length > 1 && each.mean === best ? "number best" : "number", each.mean.toFixed(3)), size, lineText(each),
@@ -583,7 +590,7 @@ function begunInside(inside) {
   if (!known) Object.assign(page, { unit: inside.unit, signal: inside.signal });
   page.shown = page.shown.filter((id) => inside.signals[id]);
   if (!page.shown.length) page.shown = ["h", page.signal].filter((id, k, all) => inside.signals[id] && all.indexOf(id) === k);
-  $("signal").replaceChildren(...inside.names.filter(({ id }) => source.live || inside.signals[id]).map(({ id, name }) => new Option(name, id)));
+  $("signal").replaceChildren(...choosable().map(({ id, name }) => new Option(name, id)));
   $("unit").value = page.unit;
   $("signal").value = page.signal;
 }
@@ -648,11 +655,11 @@ function chart() {
   }
   for (const [id, values] of curves) {
     const path = values.map((value, k) => `${k ? "L" : "M"}${x(k).toFixed(1)} ${y(value).toFixed(1)}`).join("");
-    box.append(draw("path", { d: path, class: `c${page.inside.names.findIndex((signal) => signal.id === id) % 6}` }));
+    box.append(draw("path", { d: path, class: colourOf(id) }));
   }
   box.append(draw("line", { class: "cursor", id: "cursor", y1: 0, y2: height, x1: -9, x2: -9 }));
-  $("signals").replaceChildren(...page.inside.names.filter(({ id }) => source.live || page.inside.signals[id]).map(({ id, name }, k) => {
-    const button = make("button", `c${page.inside.names.findIndex((signal) => signal.id === id) % 6}`, name);
+  $("signals").replaceChildren(...choosable().map(({ id, name }, k) => {
+    const button = make("button", colourOf(id), name);
     button.type = "button";
     button.setAttribute("aria-pressed", page.shown.includes(id));
     button.addEventListener("click", async () => {
@@ -747,15 +754,13 @@ function found() {
     $("found-note").replaceChildren(make("code", "", answer.pattern), ": r is on the half of the text by which units are ranked, held out on the other.");
   }
   $("found").tBodies[0].replaceChildren(...answer.units.map((each) => {
-    const row = make("tr"), name = make("td"), button = make("button", "", `${each.unit} ${each.signal}`), size = make("td"), meter = make("meter");
+    const row = make("tr"), name = make("td"), button = make("button", "", `${each.unit} ${each.signal}`), size = make("td");
     row.dataset.unit = each.unit;
     row.dataset.signal = each.signal;
     button.type = "button";
     button.addEventListener("click", () => choose(each.unit, each.signal));
-    meter.value = Math.abs(each.r_held_out ?? 0);
-    meter.setAttribute("aria-hidden", "true");
     name.append(button);
-    size.append(meter);
+    size.append(meterOf(Math.abs(each.r_held_out ?? 0)));
     row.append(name, make("td", "number", each.r.toFixed(2)), make("td", "number", each.r_held_out === null ? "–" : each.r_held_out.toFixed(2)), size);
     return row;
   }));
