@@ -25,7 +25,7 @@ class Served:
     rows: Rows
     created: int = field(default_factory=lambda: int(time.time()))
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Name by which a request chooses the model."""
         return run_name(self.model.path)
