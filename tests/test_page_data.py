@@ -40,6 +40,8 @@ def test_scores_are_those_of_the_library(tales: Model) -> None:
     assert tokens["bits"] == pytest.approx([bits(token.nats) for token in score.tokens], abs=6e-5)
     assert list(tokens["rank"]) == [token.rank for token in score.tokens]
     assert answer["totals"]["log_probability"] == -score.tally.nats
+    likeliest = [rank == 1 for rank in tokens["rank"]]
+    assert answer["totals"]["first"] == sum(likeliest) / len(likeliest) < 1.0
     for top, name, own, rank in zip(
         tokens["top"], tokens["name"], tokens["bits"], tokens["rank"], strict=True
     ):

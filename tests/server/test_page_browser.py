@@ -141,6 +141,7 @@ def test_a_text_is_read(page: Any, server: Serving) -> None:
 def test_small_parts_are_right(page: Any, server: Serving) -> None:
     """A rank beside the alternatives is a bound; long names have room; a beginning is short."""
     page.goto(server.url)
+    page.wait_for_selector("body[data-ready=true]")
     top = [["a", 0.5], ["b", 0.2], ["c", 0.1], ["d", 0.05], ["e", 0.03], ["f", 0.001]]
     ranks = page.evaluate("top => top.map(([, chance]) => rankOf(top, chance))", top)
     assert ranks == [1, 2, 3, 4, 5, "> 5"]

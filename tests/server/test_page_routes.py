@@ -9,6 +9,7 @@ from serving import Serving
 from waiting import PATIENCE
 
 from charlm.api import page
+from charlm.inference.rows import QueueFull, Stopping
 from charlm.server.page_routes import MAX_SEARCHERS
 from charlm.server.service import Service
 
@@ -112,6 +113,18 @@ def test_a_slow_pattern_ends(server: Serving, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("charlm.inspect.find_units.REGEX_SECONDS", 0.2)
     status, param, message = refusal(server, "find", pattern="(([a-z. ]+)+)+!", run="format-1")
     assert (status, param) == (400, "pattern") and "fast" in message
+
+
+@pytest.mark.parametrize("error", [QueueFull, Stopping])
+def test_a_busy_server_asks_to_try_again(
+    server: Serving, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def refuse(*_: object) -> dict:
+        raise error("busy")
+
+    monkeypatch.setattr(page, "score", refuse)
+    answer = server.client.post("/api/score", json={"text": "a"})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
 
 
 def test_few_requests_search_at_once(server: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
