@@ -390,15 +390,15 @@ async function write(at = -1) {
   endWriting(stream);
   return stream;
 }
-/* Paint what has come at a steady pace, in tokens per millisecond however long a frame takes, until all
-   are there or the text is stopped. */
-const PACE = 3;
+/* Paint what has come at a steady pace until all is there or the text is stopped: a token in a
+   millisecond, or more, so that a long text takes about 4 seconds. There is time between frames to press Stop. */
+const LONGEST = 4000, FRAME_TOKENS = 200;
 async function keepPainting(stream, control) {
-  const { spans } = regions.written, { tokens } = writing;
+  const { spans } = regions.written, { tokens } = writing, pace = Math.max(1, settings().max_tokens / LONGEST);
   for (let before = performance.now(); !control.signal.aborted && !(stream.took && spans.length === tokens.length);) {
     await new Promise((done) => { requestAnimationFrame(done); setTimeout(done, 500); }); // without a view there are no frames
     const now = performance.now();
-    if (!control.signal.aborted) paintWritten(stream, Math.ceil(PACE * (now - before)));
+    if (!control.signal.aborted) paintWritten(stream, document.hidden ? Infinity : Math.min(FRAME_TOKENS, Math.ceil(pace * (now - before))));
     before = now;
   }
   if (writing.control === control) tokens.splice(spans.length); // what was not seen is not kept
