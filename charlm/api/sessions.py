@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from charlm.commands import command
 from charlm.config.presets import combined
 from charlm.config.settings import Settings, settings_from
+from charlm.config.task import TaskSettings
 from charlm.config.training import LENGTHS
 from charlm.config.unused import drop_unused
 from charlm.errors import RunError, UsageError, named
@@ -176,7 +177,9 @@ def _changes(nested: Nested, record: Mapping[str, Any], name: str) -> Nested:
 
     Raises UsageError if the run was made with other settings.
     """
-    given, recorded, changes = settings_from(nested).to_dict(), record["settings"], {}
+    unnamed = {"task": vars(TaskSettings())}  # a language model names none
+    given, recorded = unnamed | settings_from(nested).to_dict(), unnamed | record["settings"]
+    changes: dict[str, Any] = {}
     results = record.get("results") or {}
     for section, key in ((section, key) for section, values in nested.items() for key in values):
         before, now = recorded[section].get(key), given[section][key]

@@ -12,6 +12,7 @@ from typing import Any
 
 from charlm.config.flags import check_frozen
 from charlm.config.settings import Nested, merge, read_toml, settings_from
+from charlm.config.tasks import TASKS, task_name
 from charlm.config.training import LENGTHS
 from charlm.errors import check_choice
 
@@ -317,8 +318,9 @@ def combined(
 ) -> tuple[Nested, dict[str, str]]:
     """Return the values of a preset, a TOML file and the user by section, and their origins.
 
-    The user's values `given`, whose origin is `origin`, win. Raises UsageError for an invalid file
-    or preset, and for settings of the vocabulary together with the file `vocab`.
+    The defaults of the task are below them, with the origin `task` and its name. The user's values
+    `given`, whose origin is `origin`, win. Raises UsageError for an invalid file or preset, and for
+    settings of the vocabulary together with the file `vocab`.
     """
     check_frozen(vocab, given)
     layers = [(origin, given)]
@@ -328,6 +330,9 @@ def combined(
         layers.insert(0, (f"file {config}", file))
     if preset:
         layers.insert(0, (f"preset {preset}", preset_settings(preset)))
+    task = task_name(layered(layers)[0])
+    if task in TASKS:  # a misspelt one is refused with the other values
+        layers.insert(0, (f"task {task}", {s: dict(v) for s, v in TASKS[task].defaults.items()}))
     return layered(layers)
 
 

@@ -16,6 +16,8 @@ from charlm.config.cells import CELLS
 from charlm.config.corpus import CorpusSettings, VocabularySettings
 from charlm.config.fields import Need, Spec, listed_names, plain_number, row_with
 from charlm.config.model import ModelSettings
+from charlm.config.task import TaskSettings
+from charlm.config.tasks import TASKS
 from charlm.config.text_units import UNITS
 from charlm.config.training import TrainingSettings
 from charlm.errors import UsageError, named, naming, nearest
@@ -32,6 +34,7 @@ class Settings:
     vocabulary: VocabularySettings = field(default_factory=VocabularySettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    task: TaskSettings = field(default_factory=TaskSettings)
 
     def __post_init__(self) -> None:
         if self.model.tie_weights and self.training.freeze_vectors:
@@ -41,14 +44,15 @@ class Settings:
             )
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Return nested plain values, ready for JSON."""
+        """Return nested plain values, ready for JSON; those of a language model name no task."""
         return {
             section: {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
             for section, values in asdict(self).items()
+            if section != "task" or self.task != TaskSettings()
         }
 
 
-TABLES: dict[str, Mapping[str, Any]] = {"cell": CELLS, "unit": UNITS}
+TABLES: dict[str, Mapping[str, Any]] = {"cell": CELLS, "unit": UNITS, "task": TASKS}
 """Tables of rows that name the settings which only they read."""
 SECTIONS: dict[str, Any] = {each.name: each.type for each in fields(Settings)}
 """Classes of the sections; lists of settings are made from their fields."""

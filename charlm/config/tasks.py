@@ -1,0 +1,78 @@
+"""The tasks that `--task` takes: one row for each, with every fact about it.
+
+A new task is an object of the protocol `charlm.training.task_training.TaskTraining` and its row
+here. Rows name it by import path, so that this module imports nothing heavy.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+LANGUAGE_MODEL, CLASSIFY = "language-model", "classify"
+POOLINGS = ("concat", "last", "mean", "max")
+"""Ways to make one vector of the hidden vectors of a text; concat is the other three together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """Facts about one task."""
+
+    summary: str
+    """One line for help texts."""
+    training: str
+    """Import path of its object of the protocol `TaskTraining`."""
+    target: str = "token"
+    """Noun of one target: names of figures (`nats_per_text`) and of counts in records."""
+    gives: str = "text"
+    """Noun of what a run of the task gives, for messages about misuse."""
+    verb: str = "sample"
+    """Command that uses a run of the task."""
+    labelled: bool = False
+    """True if training texts have labels."""
+    format: int = 1
+    """Format number of config.json and run.json."""
+    settings: tuple[str, ...] = ()
+    """Settings that this task reads and some other task does not."""
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Lowest layer of settings, by section. None of them may belong to another task alone."""
+
+
+TASKS: dict[str, TaskSpec] = {
+    LANGUAGE_MODEL: TaskSpec(
+        summary="predict the next token",
+        training="charlm.training.language:LANGUAGE_MODEL",
+        settings=(
+            "bptt", "stateless", "random_bptt", "state_reset", "document", "hold_out", "direction",
+            "tie_weights", "mixture", "adaptive_softmax", "ngram", "activation_penalty",
+            "slowness_penalty", "frequency_bias", "freeze_layers", "keep_cr", "glue",
+        ),
+    ),
+    CLASSIFY: TaskSpec(
+        summary="give each text a label",
+        training="charlm.training.labels:LABELS",
+        target="text",
+        gives="labels",
+        verb="predict",
+        labelled=True,
+        format=2,
+        settings=(
+            "target", "pooling", "both_ways", "freeze", "balance", "max_tokens", "kept_part",
+        ),
+        defaults={
+            "vocabulary": {"unit": "word", "words": "bare", "lowercase": True, "max_size": 20_000},
+            "model": {
+                "num_layers": 1, "hidden_size": 128, "embedding_size": 128, "dropout": 0.4,
+                "input_dropout": 0.2, "output_dropout": 0.4,
+            },
+            "training": {
+                "batch_size": 32, "learning_rate": 0.002, "weight_decay": 0.01, "average": 0.0,
+            },
+        },
+    ),
+}  # fmt: skip
+"""Every task, by the name that `--task` takes."""
+
+
+def task_name(settings: Mapping[str, Any]) -> str:
+    """Return the task of nested plain settings, as in run.json; older ones name none."""
+    return str(settings.get("task", {}).get("task", LANGUAGE_MODEL))
