@@ -9,7 +9,7 @@ from charlm.errors import RunError
 from charlm.files.atomic import write_json
 from charlm.runs import built_in
 from charlm.runs.built_in import BUILT_IN_RUNS, DEFAULT_RUN, is_built_in
-from charlm.runs.layout import CONFIG, FORMAT, RECORD, WEIGHTS, read_config
+from charlm.runs.layout import CONFIG, FORMAT, NEWEST, RECORD, WEIGHTS, read_config
 from charlm.runs.locate import (
     checkpoints_folder,
     find_run,
@@ -134,7 +134,7 @@ GOOD = {
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": FORMAT + 1}, "newer.*charlm 9.9.*[Uu]pgrade"),
+        ({"format": NEWEST + 1}, "newer.*charlm 9.9.*[Uu]pgrade"),
         ({"format": 0}, "format is 0"),
         ({"format": None}, "format is None"),
         ({"format": True}, "format is True"),
@@ -155,6 +155,45 @@ def test_a_config_of_another_format_is_refused(changes, message: str, tmp_path: 
     assert read_config(tmp_path) == GOOD
     write_json(tmp_path / CONFIG, GOOD | changes)
     with pytest.raises(RunError, match=message):
+        read_config(tmp_path)
+
+
+LABELS = {
+    "name": "classify", "labels": ["neg", "pos"], "pooling": "concat", "both_ways": True,
+    "max_tokens": 1000, "kept_part": "ends",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, ""),
+        ({"labels": ["neg"]}, "task classify with 1 labels"),
+        ({"labels": ["neg", "neg"]}, "2 labels, 1 of them different"),
+        ({"labels": ["neg", 1]}, "labels.1 is int 1; expected str"),
+        ({"name": "language-model"}, "task language-model with 2 labels"),
+        ({"name": "tag"}, "task is 'tag'; expected .* classify.*Upgrade"),
+        ({"pooling": "sum"}, "pooling is 'sum'; expected"),
+        ({"kept_part": "middle"}, "kept_part is 'middle'; expected"),
+        ({"max_tokens": 0}, "max_tokens is 0; expected"),
+        ({"both_ways": 1}, "both_ways is int 1; expected bool"),
+    ],
+)
+def test_the_table_of_labels_in_a_config_is_checked(changes, message: str, tmp_path: Path) -> None:
+    config = GOOD | {"format": NEWEST, "document": "line", "task": LABELS | changes}
+    write_json(tmp_path / CONFIG, config)
+    if not message:
+        assert read_config(tmp_path) == config
+        return
+    with pytest.raises(RunError, match=message):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize("changes", [{"format": NEWEST}, {"task": LABELS}])
+def test_labels_and_their_format_number_come_together(changes, tmp_path: Path) -> None:
+    """Older versions refuse the run of a task that they do not know by its number."""
+    write_json(tmp_path / CONFIG, GOOD | changes)
+    with pytest.raises(RunError, match="table task; expected format"):
         read_config(tmp_path)
 
 

@@ -23,21 +23,24 @@ from pathlib import Path
 from typing import Any
 
 from charlm import __version__
+from charlm.commands import command
 from charlm.config.corpus import DOCUMENT_NAMES
 from charlm.config.settings import settings_from
+from charlm.config.tasks import TASKS
 from charlm.errors import RunError, UsageError
 from charlm.files.atomic import MANIFEST, json_bytes, read_written, write_file
 from charlm.files.safe_read import parse_json, read_bytes, read_json
 from charlm.runs.shapes import (
     CONFIG_SHAPE,
     NGRAM_CONFIG_SHAPE,
-    RECORD_SHAPE,
     check_shape,
+    record_shape,
     shown,
 )
 from charlm.units import flat_figures
 
-FORMAT = 1
+FORMAT, NEWEST = 1, 2
+"""Format of all files, and the newest that is read: that of config.json and run.json of labels."""
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
 NGRAMS = "ngrams.safetensors"
 RECORD, METRICS, CARD = "run.json", "metrics.jsonl", "README.md"
@@ -61,6 +64,8 @@ BACKWARD = "backward"
 LOGIT_SCALE = "logit_scale"
 """Key in config.json: the factor on all logits, if calibration found one."""
 MAX_LOGIT_SCALE = 1e15
+TASK = "task"
+"""Table in config.json: what a run that gives labels reads and gives."""
 NETWORK, NGRAM = "network", "ngram"
 """Kinds of models, in `model.kind` of config.json; a network does not record it."""
 SEAL = "sha256"
@@ -114,7 +119,57 @@ def read_config(path: Path) -> dict[str, Any]:
             f"{where}: {LOGIT_SCALE} is {scale}; expected a number above 0. Restore the run from "
             "a copy"
         )
+    _check_task(config, where)
     return config
+
+
+def _check_task(config: dict[str, Any], where: Path) -> None:
+    """Raise RunError for a table `task` that charlm does not write, or does not know."""
+    task = config.get(TASK)
+    if (task is None) != (config["format"] == FORMAT):
+        found = "no table task" if task is None else "a table task"
+        expected = FORMAT if task is None else NEWEST
+        raise RunError(
+            f"{where}: format {config['format']} with {found}; expected format {expected} there. "
+            "Restore the run from a copy"
+        )
+    if task is None:
+        return
+    values = {key: value for key, value in task.items() if key not in ("name", "labels")}
+    try:
+        settings = settings_from({"task": {"task": task["name"], **values}}, str(where)).task
+    except UsageError as error:
+        raise RunError(f"{error}. Upgrade charlm, or restore the run from a copy") from error
+    labels = task["labels"]
+    if not TASKS[settings.task].labelled or len(labels) < 2 or len(set(labels)) < len(labels):
+        raise RunError(
+            f"{where}: task {settings.task} with {len(labels)} labels, {len(set(labels))} of them "
+            "different; expected at least 2, all different. Restore the run from a copy"
+        )
+
+
+def is_label_run(path: Path) -> bool:
+    """Return whether a run gives labels, by its config.json; False if there is none to read."""
+    try:
+        return TASK in read_json(path / CONFIG)
+    except RunError:
+        return False
+
+
+def no_text(path: Path) -> UsageError:
+    """Return the error for a run that gives labels where a language model is needed."""
+    return UsageError(
+        f"run {path.name} gives labels, not text; expected a language model. Use: "
+        + command("predict", run=path)
+    )
+
+
+def no_labels(path: Path) -> UsageError:
+    """Return the error for a language model where a run that gives labels is needed."""
+    return UsageError(
+        f"run {path.name} gives text, not labels; expected a run of charlm train --task classify. "
+        f"Use: {command('score', run=path)}"
+    )
 
 
 def kind_of(config: dict[str, Any]) -> Any:
@@ -142,10 +197,10 @@ def check_format(content: dict[str, Any], where: Path) -> None:
     version = content.get("format")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise RunError(f"{where}: format is {shown(version)}; expected {FORMAT}")
-    if version > FORMAT:
+    if version > NEWEST:
         maker = f"; made by charlm {str(content['charlm'])[:40]}" if "charlm" in content else ""
         raise RunError(
-            f"{where}: format {version} is newer than {FORMAT}, which this charlm "
+            f"{where}: format {version} is newer than {NEWEST}, which this charlm "
             f"({__version__}) reads{maker}. Upgrade charlm"
         )
 
@@ -169,7 +224,7 @@ def read_record(path: Path) -> dict[str, Any]:
     where = path / RECORD
     record = read_written(where)
     check_format(record, where)
-    check_shape(record, RECORD_SHAPE, str(where))
+    check_shape(record, record_shape(record), str(where))
     seal = record.pop(SEAL, None)
     if seal is not None and seal != _seal(record):
         raise RunError(f"{where}: not as written (its SHA-256 differs). Restore it from a copy")

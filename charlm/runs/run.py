@@ -268,6 +268,8 @@ def load_run(
     if threads is not None:
         check_count("threads", threads, 1)
     config = layout.read_config(path)
+    if layout.TASK in config:
+        raise layout.no_text(path)
     vocabulary = load_vocabulary(layout.home(path) / layout.TOKENIZER)
     if len(vocabulary) != config["vocab_size"]:
         raise RunError(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from charlm.config.tasks import LANGUAGE_MODEL
 from charlm.errors import RunError
 
 NUMBER = (int, float)
@@ -21,12 +22,14 @@ class Each:
 
 FIGURES = {"nats_per_token": MAYBE, "bits_per_char": MAYBE, "perplexity": MAYBE}
 MAYBE_FIGURES = (FIGURES, type(None))
+LABEL_FIGURES = dict.fromkeys(("nats_per_text", "accuracy", "macro_f1", "macro_recall"), MAYBE)
+MAYBE_LABEL_FIGURES = (LABEL_FIGURES, type(None))
 COMPANION_FIGURES = dict.fromkeys(
     (f"{name}_nats_per_token" for name in ("network", "ngram", "mixture")), NUMBER
 )
 PART = dict.fromkeys(("tokens", "documents", "chars", "bytes", "words"), int)
 
-RECORD_SHAPE = {
+RECORD_SHAPE: dict[str, Any] = {
     "format": int,
     "name": str,
     "created": str,
@@ -44,7 +47,9 @@ RECORD_SHAPE = {
         "coverage": NUMBER,
         "vocabulary": int,
         "parts": Each(PART),
+        "labels?": Each(Each(int)),
     },
+    "floors?": Each(dict),
     "machine": {"device_name": str, "threads": int},
     "precision?": {"name": str, "reason": str},
     "parameters?": int,
@@ -80,6 +85,12 @@ RECORD_SHAPE = {
 }
 """Shape of run.json. Names that may be missing end with a question mark."""
 
+_LABEL_RESULTS = dict.fromkeys(("valid?", "test?", "valid_uncalibrated?"), MAYBE_LABEL_FIGURES)
+LABEL_RECORD_SHAPE = RECORD_SHAPE | {
+    "results?": RECORD_SHAPE["results?"] | _LABEL_RESULTS | {"floors?": dict}
+}
+"""Shape of run.json of a run that gives labels."""
+
 CONFIG_SHAPE = {
     "vocab_size": int,
     "document": str,
@@ -88,6 +99,14 @@ CONFIG_SHAPE = {
     "line_ends_inside?": bool,
     "unk_types?": NUMBER,
     "logit_scale?": NUMBER,
+    "task?": {
+        "name": str,
+        "labels": Each(str, list),
+        "pooling": str,
+        "both_ways": bool,
+        "max_tokens": int,
+        "kept_part": str,
+    },
     "model": {"cell": str, "num_layers": int, "hidden_size": int, "embedding_size": int},
     "vocabulary": {"unit": str, "words": str},
     "charlm?": str,
@@ -96,6 +115,14 @@ CONFIG_SHAPE = {
 
 NGRAM_CONFIG_SHAPE = CONFIG_SHAPE | {"model": {"kind": str, "order": int, "direction": str}}
 """Shapes of config.json, of networks and of n-gram models."""
+
+
+def record_shape(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the shape of run.json for the task that it names."""
+    settings = record.get("settings")
+    section = settings.get("task") if isinstance(settings, Mapping) else None
+    labelled = isinstance(section, Mapping) and section.get("task") != LANGUAGE_MODEL
+    return LABEL_RECORD_SHAPE if labelled else RECORD_SHAPE
 
 
 def check_shape(content: Any, shape: Any, where: str) -> None:
