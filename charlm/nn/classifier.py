@@ -1,0 +1,85 @@
+"""The classifier: encoders that read a text from one or both ends, pooling and an output layer.
+
+Letters as in `encoder`, with K labels and P pooled features.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from charlm.config.model import ModelSettings
+from charlm.nn.dropout import dropped
+from charlm.nn.encoder import Encoder, layer_widths
+from charlm.nn.layers import without_init
+from charlm.nn.pooling import parts_of, pooled
+
+
+class Classifier(Encoder):
+    """P(label | text), as logits.
+
+    The encoder itself reads forward; with `both_ways`, `backward` is a second one of the same
+    settings, with weights of its own, that reads each text from its end. Both are pooled by
+    `pooling` and joined. Raises UsageError if a size is missing or does not fit.
+    """
+
+    def __init__(
+        self, settings: ModelSettings, vocab_size: int, labels: int, pooling: str, both_ways: bool
+    ) -> None:
+        super().__init__(settings, vocab_size)
+        self.pooling = pooling
+        # checkpoints number weights in this order: the encoder's, the backward one's, the head's
+        self.backward = Encoder(settings, vocab_size) if both_ways else None
+        self.head = without_init(
+            nn.Linear, feature_count(settings, vocab_size, pooling, both_ways), labels
+        )
+
+    def features(
+        self, inputs: Tensor, lengths: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Return the pooled features (B, P) of texts (T, B) of these lengths (B,), padded.
+
+        Those of the forward half come first. `generator` is as in `Encoder.forward`.
+        """
+        hidden, _ = Encoder.forward(self, inputs, None, generator)  # (T, B, H)
+        features = [pooled(self.pooling, hidden, lengths)]
+        if self.backward is not None:
+            hidden, _ = self.backward(reversed_within(inputs, lengths), None, generator)
+            features.append(pooled(self.pooling, hidden, lengths))
+        return torch.cat(features, dim=1)
+
+    def forward(  # type: ignore[override]
+        self, inputs: Tensor, lengths: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Return logits (B, K) of texts (T, B) of these lengths (B,), padded at their ends."""
+        return self.logits(self.features(inputs, lengths, generator), generator)
+
+    def logits(self, features: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return logits (B, K) for features (B, P), in float32, after output dropout."""
+        with torch.autocast(features.device.type, enabled=False):
+            rate = self.settings.output_dropout or 0.0
+            logits: Tensor = self.head(dropped(features, rate, generator))
+        return logits
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Initialise all weights as in `Encoder`; those of the output layer Xavier-uniform."""
+        super().reset_parameters(generator)
+        if self.backward is not None:
+            self.backward.reset_parameters(generator)
+        nn.init.xavier_uniform_(self.head.weight, generator=generator)
+        nn.init.zeros_(self.head.bias)
+
+
+def feature_count(settings: ModelSettings, vocab_size: int, pooling: str, both_ways: bool) -> int:
+    """Return P: the width of the last layer, for each part of the pooling and each direction."""
+    width = layer_widths(settings, vocab_size)[-1]
+    return width * len(parts_of(pooling)) * (1 + both_ways)
+
+
+def reversed_within(inputs: Tensor, lengths: Tensor) -> Tensor:
+    """Return inputs (T, B) with the tokens of each text after its first step reversed.
+
+    The first row, the start symbol, and the padding keep their places. Applied twice it gives the
+    inputs again.
+    """
+    steps = torch.arange(len(inputs), device=inputs.device)[:, None]
+    inside = (steps > 0) & (steps < lengths)
+    return inputs.gather(0, torch.where(inside, lengths - steps, steps))
