@@ -12,6 +12,7 @@ from typing import Any
 from charlm.commands import command, run_word
 from charlm.config.corpus import CorpusSettings
 from charlm.config.settings import Settings
+from charlm.config.tasks import TASKS, task_name
 from charlm.errors import CorpusError, RunError
 from charlm.files.atomic import manifest_problems
 from charlm.runs.built_in import shipped_sources
@@ -41,6 +42,11 @@ READ_AGAIN_BYTES = 100 << 20
 def corpus_record(dataset: Dataset, settings: Settings) -> dict[str, Any]:
     """Return the description of the text in run.json: sources, SHA-256, sizes of the splits."""
     splits = {name: dataset.split(name) for name in SPLITS}
+    labels: dict[str, Any] = {}
+    if dataset.labelled is not None:
+        labels = {
+            "labels": {name: dataset.labelled.counts(name) for name in dataset.labelled.targets}
+        }
     return {
         "name": dataset.name,
         "sources": absolute(settings.corpus.sources),
@@ -61,7 +67,17 @@ def corpus_record(dataset: Dataset, settings: Settings) -> dict[str, Any]:
             for name, split in splits.items()
             if split is not None
         },
-    }
+    } | labels
+
+
+def train_targets(record: Mapping[str, Any]) -> int:
+    """Return the number of targets in one pass over the training text of a run.
+
+    A target is a token, or a text if the run learns labels.
+    """
+    part = record["corpus"]["parts"]["train"]
+    counted = "documents" if TASKS[task_name(record["settings"])].labelled else "tokens"
+    return int(part[counted])
 
 
 def absolute(names: Iterable[str]) -> list[str]:

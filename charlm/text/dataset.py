@@ -18,6 +18,7 @@ from charlm.text.boundaries import STREAM, Boundaries
 from charlm.text.corpus import Corpus
 from charlm.text.encoded import EncodedText, id_counts
 from charlm.text.idcache import encode_split
+from charlm.text.labels import Labelled
 from charlm.text.splits import Split, split_corpus
 from charlm.text.tokenizers.building import (
     BuiltVocabulary,
@@ -47,6 +48,8 @@ class Dataset:
     unk_types: float | None = None
     """Estimated number of types that UNK represents, or None if they were not counted."""
     warnings: list[str] = field(default_factory=list)
+    labelled: Labelled | None = None
+    """Labels of the documents; None for a text without labels."""
 
     def split(self, name: str) -> EncodedText | None:
         """Return the split of this name: train, valid or test."""
@@ -73,7 +76,9 @@ def load_dataset(
     corpus = corpus or Corpus(settings.sources, document=settings.document, reading=settings)
     splits = split_corpus(corpus, settings)
     warnings = list(corpus.warnings)
-    built = _vocabulary(splits["train"], vocabulary_settings, vocabulary, count_types, grow)
+    built = training_vocabulary(
+        splits["train"], vocabulary_settings, vocabulary, count_types=count_types, grow=grow
+    )
     encoded = _encode(corpus, splits, built.vocabulary, cache)
     train = encoded["train"]
     if vocabulary is not None:
@@ -96,14 +101,15 @@ def load_dataset(
     )
 
 
-def _vocabulary(
+def training_vocabulary(
     train: Split,
     settings: VocabularySettings,
     given: Vocabulary | None,
-    count_types: bool,
-    grow: bool,
+    *,
+    count_types: bool = True,
+    grow: bool = False,
 ) -> BuiltVocabulary:
-    """Build the vocabulary, or return the given one, whose tokens are counted later."""
+    """Build the vocabulary of a split, or return the given one, whose tokens are counted later."""
     if given is None or grow:
         with phase("building the vocabulary", total=train.chars):
             if given is not None:

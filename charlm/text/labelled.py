@@ -1,0 +1,259 @@
+"""Labelled text: a dataset of one document for each text, with the label of each."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.config.corpus import CorpusSettings, VocabularySettings
+from charlm.config.task import TaskSettings
+from charlm.errors import CorpusError
+from charlm.phases import counted, phase
+from charlm.text.advice import coverage_advice
+from charlm.text.boundaries import Boundaries
+from charlm.text.dataset import SPLITS, Dataset, training_vocabulary
+from charlm.text.documents import END, check_text
+from charlm.text.encoded import EncodedText, encode_text, id_counts
+from charlm.text.examples import Example, read_examples
+from charlm.text.labels import Labelled, Labels, Targets
+from charlm.text.sources.names import find, safe_name, short_name
+from charlm.text.sources.rows import Warn
+from charlm.text.splits import HOLD_OUT_SEED, VALID_FRACTION, Split
+from charlm.text.tokenizers.vocabulary import Ids, Vocabulary
+from charlm.units import count_of
+
+MAX_SKIPPED = 0.5
+"""Fraction of rows without text or label above which a source is refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Texts:
+    """Texts of a split, and the label of each."""
+
+    texts: Sequence[str]
+    labels: Sequence[str]
+
+    def at(self, rows: NDArray[np.int64]) -> "_Texts":
+        """Return these texts, in this order."""
+        return _Texts(
+            texts=[self.texts[row] for row in rows], labels=[self.labels[row] for row in rows]
+        )
+
+    @property
+    def key(self) -> str:
+        """Hash of the texts and labels."""
+        digest = hashlib.sha256()
+        for pair in zip(self.texts, self.labels, strict=True):
+            digest.update("".join(part + END for part in pair).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+    def split(self) -> Split:
+        """Return the texts as documents of a corpus."""
+        chars = sum(map(len, self.texts))
+        return Split(
+            read=lambda: (text + END for text in self.texts),
+            key=self.key,
+            bytes=chars,
+            chars=chars,
+            check=lambda: None,
+        )
+
+
+def load_labelled(
+    corpus: CorpusSettings,
+    vocabulary_settings: VocabularySettings,
+    task: TaskSettings,
+    *,
+    examples: Sequence[tuple[str, str]] | None = None,
+    vocabulary: Vocabulary | None = None,
+) -> Dataset:
+    """Read texts with labels, hold some out, build the vocabulary (unless given) and encode.
+
+    `examples` are pairs of text and label that replace `corpus.sources`. Raises CorpusError for
+    texts that cannot be read, or whose labels cannot be learned.
+    """
+    warnings: list[str] = []
+    parts = _read_parts(corpus, task, examples, warnings.append)
+    labels = Labels.of(parts["train"].labels)
+    if "valid" not in parts and (held_out := _hold_out(parts["train"], labels, corpus.valid_frac)):
+        parts |= held_out
+    parts = {name: parts[name] for name in SPLITS if name in parts}
+    splits = {name: part.split() for name, part in parts.items()}
+    built = training_vocabulary(splits["train"], vocabulary_settings, vocabulary)
+    with phase("encoding the text", total=sum(split.chars for split in splits.values())):
+        encoded = {
+            name: encode_texts(
+                counted(part.texts), built.vocabulary, task.max_tokens, task.kept_part
+            )
+            for name, part in parts.items()
+        }
+    train = encoded["train"]
+    if vocabulary is not None:
+        built = replace(built, counts=id_counts(train.ids, len(built.vocabulary)))
+    warnings += built.warnings
+    warnings += coverage_advice(built.coverage, built.vocabulary.unit, built=vocabulary is None)
+    return Dataset(
+        name=_name(corpus, examples),
+        vocabulary=built.vocabulary,
+        train=train,
+        valid=encoded.get("valid"),
+        test=encoded.get("test"),
+        fingerprint=hashlib.sha256(
+            "".join(f"{name}:{part.key}" for name, part in parts.items()).encode()
+        ).hexdigest(),
+        boundaries=Boundaries.of_text(train, built.vocabulary, "line", crlf=False),
+        coverage=built.coverage,
+        unk_types=built.unk_types,
+        warnings=warnings,
+        labelled=Labelled(
+            labels=labels, targets={name: labels.ids(part.labels) for name, part in parts.items()}
+        ),
+    )
+
+
+def _name(corpus: CorpusSettings, examples: Sequence[tuple[str, str]] | None) -> str:
+    """Return a short name for a run of these texts."""
+    if examples is not None:
+        return safe_name("examples")
+    return short_name(corpus.sources[0], find(corpus.sources, corpus, lambda _: None))
+
+
+def _read_parts(
+    corpus: CorpusSettings,
+    task: TaskSettings,
+    examples: Sequence[tuple[str, str]] | None,
+    warn: Warn,
+) -> dict[str, _Texts]:
+    """Return the texts of each split that has sources."""
+    sources = {"train": corpus.sources, "valid": corpus.valid, "test": corpus.test}
+    parts: dict[str, _Texts] = {}
+    for name, names in sources.items():
+        if name == "train" and examples is not None:
+            parts[name] = _complete(_given(examples), "The examples", warn)
+        elif names:
+            with phase(f"reading the {name} text", unit="texts"):
+                read = read_examples(names, corpus, task.target, warn)
+                parts[name] = _complete(read, ", ".join(names), warn)
+    return parts
+
+
+def _given(examples: Sequence[tuple[str, str]]) -> Iterable[Example]:
+    for number, (text, label) in enumerate(examples, 1):
+        place = f"example {number:,}"
+        check_text(text, place)
+        check_text(label, f"{place}: its label")
+        yield Example(text or None, label.strip() or None, place)
+
+
+def _complete(examples: Iterable[Example], label: str, warn: Warn) -> _Texts:
+    """Return the examples with a text and a label, and warn of others.
+
+    Raises CorpusError if these are more than half, or if there is none.
+    """
+    texts: list[str] = []
+    labels: list[str] = []
+    skipped, first = 0, ""
+    for text, name, place in examples:
+        if text is None or name is None or not text.strip():
+            skipped += 1
+            first = first or f"{place} has no {'label' if name is None else 'text'}"
+        else:
+            texts.append(text)
+            labels.append(name)
+    if skipped > MAX_SKIPPED * (skipped + len(texts)):
+        raise CorpusError(
+            f"{label}: {skipped:,} of {skipped + len(texts):,} rows lack a text or a label "
+            f"({first}); expected both in most rows. Complete them, or choose the columns with "
+            "--column and --target"
+        )
+    if not texts:
+        raise CorpusError(f"{label} has no texts with labels; expected some. Give other files")
+    if skipped:
+        warn(f"{label}: {count_of(skipped, 'row')} without a text or a label skipped ({first}).")
+    return _Texts(texts=texts, labels=labels)
+
+
+def _hold_out(train: _Texts, labels: Labels, fraction: float | None) -> dict[str, _Texts]:
+    """Return the training and validation texts: of each label, random texts are held out.
+
+    Each label keeps at least one text for training. Empty if nothing can be held out.
+    """
+    fraction = VALID_FRACTION if fraction is None else fraction
+    targets = labels.ids(train.labels)
+    held_out = held_out_rows(targets, len(labels), fraction)
+    if not held_out.any():
+        return {}
+    return {
+        "train": train.at(np.flatnonzero(~held_out)),
+        "valid": train.at(np.flatnonzero(held_out)),
+    }
+
+
+def held_out_rows(targets: Targets, labels: int, fraction: float) -> NDArray[np.bool_]:
+    """Return which texts are held out for validation: about `fraction` of each label, at random.
+
+    At least one text of each label is left, and at least one text is held out if `fraction` is
+    positive and a label has two.
+    """
+    counts = np.bincount(targets, minlength=labels)
+    numbers = np.minimum(np.rint(fraction * counts).astype(np.int64), np.maximum(counts - 1, 0))
+    most = int(counts.argmax())
+    if fraction > 0 and not numbers.any() and counts[most] > 1:
+        numbers[most] = 1
+    order = np.random.default_rng(HOLD_OUT_SEED).permutation(len(targets))
+    order = order[np.argsort(targets[order], kind="stable")]  # by label, random within
+    begins = np.cumsum(counts) - counts
+    place = np.arange(len(targets)) - begins[targets[order]]
+    held_out = np.zeros(len(targets), np.bool_)
+    held_out[order[place < numbers[targets[order]]]] = True
+    return held_out
+
+
+# ------------------------------------------------------------------ encoding
+
+
+def encode_texts(
+    texts: Iterable[str], vocabulary: Vocabulary, max_tokens: int, part: str
+) -> EncodedText:
+    """Encode texts as one document each, with its EOS; long ones are cut as in `shortened`.
+
+    The counts are those of the whole texts. Raises CorpusError for a lone surrogate.
+    """
+
+    def documents() -> Iterable[str]:
+        for text in texts:
+            check_text(text)
+            yield text + END
+
+    encoded = encode_text(documents, vocabulary, "line")
+    lengths = np.diff(encoded.ends, prepend=0)
+    long = np.flatnonzero(lengths > max_tokens + 1)
+    if not len(long):
+        return encoded
+    pieces: list[Ids] = []
+    done = 0
+    for begin, end in zip((encoded.ends - lengths)[long], encoded.ends[long], strict=True):
+        pieces += [
+            encoded.ids[done:begin],
+            shortened(encoded.ids[begin : end - 1], max_tokens, part),
+        ]
+        done = end - 1
+    pieces.append(encoded.ids[done:])
+    return replace(
+        encoded,
+        ids=np.concatenate(pieces),
+        ends=np.cumsum(np.minimum(lengths, max_tokens + 1), dtype=np.int64),
+    )
+
+
+def shortened(ids: Ids, max_tokens: int, part: str) -> Ids:
+    """Return at most `max_tokens` ids of a text: its start, its end, or both ends.
+
+    Of "ends", the start has one id more if the number is odd.
+    """
+    if len(ids) <= max_tokens:
+        return ids
+    first = {"start": max_tokens, "end": 0, "ends": max_tokens - max_tokens // 2}[part]
+    return np.concatenate([ids[:first], ids[len(ids) - (max_tokens - first) :]])

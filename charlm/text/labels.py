@@ -1,0 +1,108 @@
+"""Labels: the names that training texts have, in a fixed order, and the label of each text."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.errors import CorpusError, RunError
+from charlm.files.safe_read import file_size
+
+UNSEEN = -1
+"""Target of a text whose label does not occur in training."""
+TARGETS = "targets.bin"
+"""File of the targets of a split: int32, little endian, one for each document."""
+MIN_REPEATED = 20
+"""Number of texts from which labels must be repeated, on average at least once."""
+
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)")
+Targets = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Names of the labels, in the order of the model's outputs; no two are equal."""
+
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, labels: Iterable[str]) -> "Labels":
+        """Return the labels of training texts in natural order, numbers by their value.
+
+        Raises CorpusError if all texts have one label, or if almost all labels are different.
+        """
+        counts = Counter(labels)
+        texts = counts.total()
+        if len(counts) < 2:
+            only = f"the label {next(iter(counts))!r:.80}" if counts else "no label"
+            raise CorpusError(
+                f"all training texts have {only}; expected two or more labels to tell apart. "
+                "Add texts with other labels"
+            )
+        different = len(counts) == texts > 2
+        if different or (texts >= MIN_REPEATED and 2 * len(counts) > texts):
+            raise CorpusError(
+                f"{len(counts):,} of {texts:,} labels are different; expected few distinct values, "
+                "not those of a column of names or numbers. Choose the column of the labels"
+            )
+        return cls(tuple(sorted(counts, key=_natural_order)))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def _ids(self) -> dict[str | None, int]:
+        return {name: index for index, name in enumerate(self.names)}
+
+    def ids(self, labels: Iterable[str | None]) -> Targets:
+        """Return the id of each label, shape (labels,), UNSEEN for names that are not known."""
+        return np.array([self._ids.get(label, UNSEEN) for label in labels], np.int32)
+
+
+def _natural_order(name: str) -> tuple[bool, float, list[str | float], str]:
+    """Return a sort key: numbers first, by their value; numbers inside names count by value too."""
+    if _NUMBER.fullmatch(name):
+        return False, float(name), [], name
+    parts = re.split(r"([0-9]+)", name)
+    return True, 0.0, [float(p) if i % 2 else p for i, p in enumerate(parts)], name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """Labels of a dataset, and the target of each document."""
+
+    labels: Labels
+    targets: Mapping[str, Targets]
+    """Ids of the labels by split, each of shape (documents,); UNSEEN for labels that training
+    lacks."""
+
+    def counts(self, split: str) -> dict[str, int]:
+        """Return the number of texts of each known label in a split."""
+        targets = self.targets[split]
+        counts = np.bincount(targets[targets != UNSEEN], minlength=len(self.labels))
+        return dict(zip(self.labels.names, counts.tolist(), strict=True))
+
+
+def write_targets(folder: Path, targets: Targets) -> None:
+    """Write the targets of a split beside its encoded text."""
+    (folder / TARGETS).write_bytes(targets.astype("<i4").tobytes())
+
+
+def read_targets(folder: Path, documents: int, labels: int) -> Targets:
+    """Read the targets of a split. Raises CorpusError if they are damaged or missing."""
+    path = folder / TARGETS
+    try:
+        size = file_size(path)
+        if size != 4 * documents:
+            raise ValueError(f"{size} bytes for {documents} texts")
+        targets = np.fromfile(path, dtype="<i4").astype(np.int32)
+        if documents and not UNSEEN <= targets.min() <= targets.max() < labels:
+            raise ValueError(f"targets from {targets.min()} to {targets.max()} of {labels} labels")
+    except (OSError, ValueError, RunError) as error:
+        raise CorpusError(f"{path}: the targets are damaged ({error}); delete {folder}") from error
+    return targets
