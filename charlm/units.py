@@ -28,7 +28,8 @@ def perplexity(nats: float, count: float) -> float:
         return math.inf
 
 
-def _ratio(amount: float, count: float) -> float:
+def ratio(amount: float, count: float) -> float:
+    """Return amount / count, `nan` for a count of 0."""
     return amount / count if count else math.nan
 
 
@@ -67,22 +68,22 @@ class Tally:
     @property
     def nats_per_token(self) -> float:
         """Mean negative log-likelihood of a token (cross entropy), in nats."""
-        return _ratio(self.nats, self.tokens)
+        return ratio(self.nats, self.tokens)
 
     @property
     def bits_per_token(self) -> float:
         """Mean negative log2-likelihood of a token."""
-        return _ratio(bits(self.nats), self.tokens)
+        return ratio(bits(self.nats), self.tokens)
 
     @property
     def bits_per_char(self) -> float:
         """Bits per character of the original text; comparable across units."""
-        return _ratio(bits(self.nats), self.chars)
+        return ratio(bits(self.nats), self.chars)
 
     @property
     def bits_per_byte(self) -> float:
         """Bits per UTF-8 byte of the original text; comparable across units and scripts."""
-        return _ratio(bits(self.nats), self.bytes)
+        return ratio(bits(self.nats), self.bytes)
 
     @property
     def perplexity(self) -> float:
@@ -148,6 +149,16 @@ FIGURES = {key: key for key in ("valid", "test", "valid_uncalibrated", "old_vali
     "tally": "valid"
 }
 """Keys of tables of figures in records, and the prefix of these figures in flat records."""
+
+
+def loss_of(record: Mapping[str, Any], prefix: str = "") -> float | None:
+    """Return the loss in a record, if any, whatever one target is called.
+
+    It is `nats_per_token`, or `nats_per_text` of labelled texts. The prefix is "", or `valid_` and
+    so on in a flat record.
+    """
+    keys = (key for key in record if key.startswith(f"{prefix}nats_per_"))
+    return next((record[key] for key in keys), None)
 
 
 def finite(value: float | int) -> float | int | None:
