@@ -1,17 +1,19 @@
 """The classifier: padding, pooling and reading from both ends; the same in every backend."""
 
+import numpy as np
 import pytest
 import torch
-from helpers import STRUCTURES, seeded
+from helpers import STRUCTURES, encoded_documents, seeded
 
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.config.tasks import POOLINGS
-from charlm.nn.classifier import Classifier, reversed_within
+from charlm.nn.classifier import Classifier, TorchReader, reversed_within
 from charlm.nn.encoder import Encoder
 from charlm.nn.pooling import pooled
+from charlm.text.tokenizers.tokenizer_json import EOS
 
-TEXTS = [[2, 3, 4, 2], [], [4], [3, 3, 2, 4, 4, 1, 2], [1, 2]]
+TEXTS = [[2, 3, 4, 2], [], [4], [3, 3, 2, 4, 4, 0, 2], [0, 2]]
 """Ids of texts without EOS; one is empty."""
 KINDS = [*CELLS, *(name for name in STRUCTURES if "mixture" not in name and "tied" not in name)]
 
@@ -36,7 +38,7 @@ def batch_of(texts: list[list[int]], extra: int = 0) -> tuple[torch.Tensor, torc
     lengths = torch.tensor([len(text) + 1 for text in texts])
     inputs = torch.randint(0, 5, (int(lengths.max()) + extra, len(texts)), generator=seeded(2))
     for column, text in enumerate(texts):
-        inputs[: len(text) + 1, column] = torch.tensor([0, *text])
+        inputs[: len(text) + 1, column] = torch.tensor([EOS, *text])
     return inputs, lengths
 
 
@@ -89,7 +91,7 @@ def test_texts_are_reversed_in_place_and_back() -> None:
     inputs, lengths = batch_of(TEXTS, extra=2)
     reverse = reversed_within(inputs, lengths)
     for column, text in enumerate(TEXTS):
-        assert reverse[: len(text) + 1, column].tolist() == [0, *text[::-1]]
+        assert reverse[: len(text) + 1, column].tolist() == [EOS, *text[::-1]]
         assert torch.equal(reverse[len(text) + 1 :, column], inputs[len(text) + 1 :, column])
     assert torch.equal(reversed_within(reverse, lengths), inputs)
 
@@ -110,3 +112,19 @@ def test_dropout_comes_from_the_generator_alone() -> None:
     assert torch.equal(first, again)
     assert not torch.equal(first, model(inputs, lengths))
     assert torch.equal(model(inputs, lengths), model(inputs, lengths))
+
+
+def encoded(texts: list[list[int]]):
+    """Return texts as documents with EOS at their ends."""
+    return encoded_documents([[*text, EOS] for text in texts])
+
+
+def test_a_reader_gives_texts_of_any_lengths_in_their_order() -> None:
+    model = classifier()
+    texts = [text for text in TEXTS for _ in range(30)]  # more than are read side by side
+    reader, text = TorchReader(model, scale=2.0), encoded(texts)
+    alone = torch.cat([model(*batch_of([each])) for each in texts]).detach().double().numpy()
+    assert np.abs(reader.logits(text) - 2.0 * alone).max() < 1e-5
+    features = torch.cat([model.features(*batch_of([each])) for each in texts]).detach().numpy()
+    assert np.abs(reader.features(text) - features).max() < 1e-6
+    assert reader.logits(encoded([])).shape == (0, 3)

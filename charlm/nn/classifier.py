@@ -3,14 +3,24 @@
 Letters as in `encoder`, with K labels and P pooled features.
 """
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from charlm.backends.interface import Array
 from charlm.config.model import ModelSettings
 from charlm.nn.dropout import dropped
 from charlm.nn.encoder import Encoder, layer_widths
 from charlm.nn.layers import without_init
 from charlm.nn.pooling import parts_of, pooled
+from charlm.text.encoded import EncodedText
+from charlm.text.groups import groups_by_length, padded, text_lengths
+
+READ_TOGETHER = 64
+"""Maximum number of texts that are read side by side without training."""
 
 
 class Classifier(Encoder):
@@ -83,3 +93,38 @@ def reversed_within(inputs: Tensor, lengths: Tensor) -> Tensor:
     steps = torch.arange(len(inputs), device=inputs.device)[:, None]
     inside = (steps > 0) & (steps < lengths)
     return inputs.gather(0, torch.where(inside, lengths - steps, steps))
+
+
+class TorchReader:
+    """Features and logits of encoded texts by a classifier, on the device of its weights.
+
+    `scale` multiplies all logits. Texts are read in batches of like length, in float32 and without
+    dropout.
+    """
+
+    def __init__(self, model: Classifier, scale: float = 1.0) -> None:
+        self.model, self.scale = model, scale
+        self.device = model.embedding.weight.device
+        self.name = f"torch {self.device.type}"
+
+    def features(self, text: EncodedText) -> Array:
+        """Return the pooled features of each text, shape (N, P)."""
+        return self._read(text, self.model.features, self.model.head.in_features)
+
+    def logits(self, text: EncodedText) -> NDArray[np.float64]:
+        """Return the logits of each text, shape (N, K)."""
+        logits = self._read(text, self.model, self.model.head.out_features)
+        return logits.astype(np.float64) * self.scale
+
+    @torch.inference_mode()
+    def _read(
+        self, text: EncodedText, compute: Callable[[Tensor, Tensor], Tensor], width: int
+    ) -> Array:
+        """Return compute(inputs, lengths), shape (N, width), of all texts in their order."""
+        result = np.empty((text.documents, width), np.float32)
+        for rows in groups_by_length(text_lengths(text), READ_TOGETHER):
+            arrays = padded(text, rows)
+            inputs, lengths = (torch.from_numpy(array).to(self.device) for array in arrays)
+            with torch.autocast(self.device.type, enabled=False):
+                result[rows] = compute(inputs, lengths).cpu().numpy()
+        return result
