@@ -31,7 +31,7 @@ from dataclasses import replace
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -40,6 +40,7 @@ from charlm.inference.adapt.calibration import fit_scale, sample_of
 from charlm.inference.likelihood import evaluate
 from charlm.ngrams.kneser_ney import ngram_nats
 from charlm.nn.devices import choose_precision, keep_freed_memory, processor_name
+from charlm.nn.encoder import Encoder
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.nn.torch_backend import TorchBackend
 from charlm.tasks.language_model import language_model_task
@@ -192,9 +193,9 @@ def result(name: str, point: Point, minutes: float, tokens_per_second: float) ->
     trainer = trainer_of(name, point, max(10, round(tokens / in_a_step)))
     best: list[RecurrentLanguageModel] = []
 
-    def keep(model: RecurrentLanguageModel) -> None:
+    def keep(model: Encoder) -> None:
         """Keep the best weights so far."""
-        best[:] = [copy.deepcopy(model)]
+        best[:] = [cast(RecurrentLanguageModel, copy.deepcopy(model))]
 
     trainer.on_best = keep
     for _ in trainer.run():

@@ -22,7 +22,8 @@ from charlm.backends.numpy_backend import NumpyBackend
 from charlm.backends.weights import Weights, weights_from
 from charlm.config import cells
 from charlm.errors import EnvironmentFailure
-from charlm.nn.model import RecurrentLanguageModel, saved_tensors
+from charlm.nn.encoder import saved_tensors
+from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.built_in import built_in_run
 from charlm.runs.run import load_run
 

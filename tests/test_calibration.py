@@ -12,7 +12,7 @@ from charlm.backends.numpy_backend import NumpyBackend
 from charlm.backends.weights import weights_from
 from charlm.inference.adapt.calibration import fit_scale, sample_of
 from charlm.inference.likelihood import evaluate
-from charlm.nn.model import saved_tensors
+from charlm.nn.encoder import saved_tensors
 from charlm.nn.torch_backend import TorchBackend
 
 

@@ -19,7 +19,8 @@ from charlm.api.sessions import Request, plan_run, start_or_resume, start_run
 from charlm.config.cells import CELLS
 from charlm.errors import RunError, UsageError
 from charlm.inference.likelihood import evaluate
-from charlm.nn.model import RecurrentLanguageModel, saved_tensors
+from charlm.nn.encoder import saved_tensors
+from charlm.nn.model import RecurrentLanguageModel
 from charlm.report.repeating import repeat_command
 from charlm.runs.layout import LOGIT_SCALE, read_config, read_record, write_record
 from charlm.runs.public import public_record
@@ -63,7 +64,7 @@ def new_run(folder: Path, text: str, document: str = "", **options: Any) -> Sess
 def no_review(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the samples at the end of each training, which take most of the time."""
     found = Review(train_nats_per_token=1.0, advice=[], memory=None)
-    monkeypatch.setattr("charlm.training.session.review", lambda *_: found)
+    monkeypatch.setattr("charlm.training.language.review", lambda *_: found)
 
 
 @pytest.fixture(scope="module")

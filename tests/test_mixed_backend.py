@@ -19,7 +19,7 @@ from charlm.inference.generation import generate, read_prompt
 from charlm.inference.likelihood import document_nats, stream_nats
 from charlm.inference.samplers import log_probabilities
 from charlm.ngrams.kneser_ney import fit
-from charlm.nn.model import saved_tensors
+from charlm.nn.encoder import saved_tensors
 from charlm.runs.mixtures import parse_member
 from charlm.text.tokenizers.tokenizer_json import EOS
 

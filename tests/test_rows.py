@@ -44,7 +44,7 @@ from charlm.inference.rows import (
 from charlm.inference.samplers import Sampling, likeliest
 from charlm.inference.work import Job
 from charlm.ngrams.kneser_ney import fit
-from charlm.nn.model import saved_tensors
+from charlm.nn.encoder import saved_tensors
 from charlm.text.boundaries import STREAM, Boundaries
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK
 from charlm.text.tokenizers.vocabulary import Vocabulary

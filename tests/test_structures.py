@@ -22,9 +22,10 @@ from charlm.errors import UsageError
 from charlm.inference.generation import generate
 from charlm.inference.likelihood import evaluate
 from charlm.nn.dropout import dropped, run_layer, zoned_out
+from charlm.nn.encoder import saved_tensors
 from charlm.nn.initialisation import INITS, initialiser
 from charlm.nn.layers import build_layer
-from charlm.nn.model import RecurrentLanguageModel, count_parameters, saved_tensors
+from charlm.nn.model import RecurrentLanguageModel, count_parameters
 from charlm.nn.output import Adaptive
 from charlm.runs.run import load_backend
 from charlm.runs.tensors import tensors_to_bytes

@@ -16,7 +16,8 @@ from charlm.backends.weights import expected_shapes
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.errors import RunError
-from charlm.nn.model import RecurrentLanguageModel, saved_tensors
+from charlm.nn.encoder import saved_tensors
+from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.tensors import put_weights, tensors_from_file, tensors_to_bytes
 from charlm.runs.weights import MAX_HEADER, load_arrays, read_header
 

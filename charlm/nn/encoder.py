@@ -98,6 +98,12 @@ class Encoder(nn.Module):
         """Return the stacked layers, from the input up."""
         return cast(list[RecurrentLayer], list(self.layers))
 
+    def parameter_count(self) -> int:
+        """Return the number of weights, a reservoir's included, with tied weights counted once."""
+        counted = saved_tensors(self).items()
+        identity = "embedding.weight" if self.settings.one_hot else None
+        return sum(t.numel() for name, t in counted if not (identity and name.endswith(identity)))
+
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Initialise all weights from the generator; torch's global random state is not used."""
         if self.settings.one_hot:
@@ -109,6 +115,14 @@ class Encoder(nn.Module):
             layer.reset_parameters(generator)
         for tensor in self.first_state:
             nn.init.zeros_(tensor)
+
+
+def saved_tensors(model: Encoder) -> dict[str, Tensor]:
+    """Return the tensors of a model's file, by name; a tied output matrix is the embedding."""
+    tensors = dict(model.state_dict())
+    if model.settings.tie_weights:
+        tensors.pop("output.weight", None)
+    return tensors
 
 
 def layer_widths(settings: ModelSettings, vocab_size: int) -> list[int]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.errors import UsageError, named
-from charlm.nn.encoder import Encoder, State, layer_widths
+from charlm.nn.encoder import Encoder, State, layer_widths, saved_tensors
 from charlm.nn.output import MIN_ENTRIES, MIN_HIDDEN, build_output
 
 
@@ -55,13 +55,6 @@ class RecurrentLanguageModel(Encoder):
         super().reset_parameters(generator)
         self.output.initialise(generator, tied=bool(self.settings.tie_weights))
 
-    def parameter_count(self) -> int:
-        """Return the number of weights, a reservoir's included, with tied weights counted once."""
-        tensors = saved_tensors(self)
-        if self.settings.one_hot:  # the identity
-            tensors.pop("embedding.weight")
-        return sum(tensor.numel() for tensor in tensors.values())
-
 
 def check_model(settings: ModelSettings, vocab_size: int) -> None:
     """Raise UsageError if no model can be built of these settings."""
@@ -80,14 +73,6 @@ def check_model(settings: ModelSettings, vocab_size: int) -> None:
             f"{named('adaptive_softmax')} with {vocab_size} entries and {named('hidden_size')} "
             f"{last}; expected at least {MIN_ENTRIES} and {MIN_HIDDEN}"
         )
-
-
-def saved_tensors(model: RecurrentLanguageModel) -> dict[str, Tensor]:
-    """Return the tensors of a model's file, by name; a tied output matrix is the embedding."""
-    tensors = dict(model.state_dict())
-    if model.settings.tie_weights:
-        tensors.pop("output.weight")
-    return tensors
 
 
 def count_parameters(settings: ModelSettings, vocab_size: int) -> int:

@@ -51,6 +51,7 @@ from charlm.text.encoded import EncodedText, encode_text, read_encoded
 from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary
 
 if TYPE_CHECKING:
+    from charlm.nn.encoder import Encoder
     from charlm.nn.model import RecurrentLanguageModel
     from charlm.text.dataset import Dataset
 
@@ -212,9 +213,9 @@ def vocabulary_bytes(vocabulary: Vocabulary) -> bytes:
     return (text + "\n").encode("utf-8")
 
 
-def write_weights(path: Path, model: "RecurrentLanguageModel") -> None:
+def write_weights(path: Path, model: "Encoder") -> None:
     """Replace the best weights by the weights of a model."""
-    from charlm.nn.model import saved_tensors
+    from charlm.nn.encoder import saved_tensors
     from charlm.runs.tensors import tensors_to_bytes
 
     _replace_file(path, layout.WEIGHTS, tensors_to_bytes(saved_tensors(model)))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from charlm.errors import RunError
 from charlm.files.safe_read import file_size, read_bytes
-from charlm.nn.model import RecurrentLanguageModel
+from charlm.nn.encoder import Encoder
 from charlm.runs.weights import read_header
 
 FORMAT_METADATA = {"format": "pt"}
@@ -34,7 +34,7 @@ def tensors_from_file(path: Path) -> dict[str, Tensor]:
         raise RunError(f"{path}: not a valid safetensors file ({error})") from error
 
 
-def put_weights(model: RecurrentLanguageModel, tensors: Mapping[str, Tensor]) -> None:
+def put_weights(model: Encoder, tensors: Mapping[str, Tensor]) -> None:
     """Copy weights into a model of these shapes."""
     if model.settings.tie_weights:
         tensors = {**tensors, "output.weight": tensors["embedding.weight"]}

@@ -1,23 +1,34 @@
 """The task interface: everything a trainer knows about what is learned."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from charlm.nn.encoder import State
-from charlm.nn.model import RecurrentLanguageModel
-from charlm.text.batches import Batch, Batches
+from charlm.text.batches import Batch, Position
 from charlm.units import Tally
 
-Loss = Callable[
-    [RecurrentLanguageModel, Batch, State | None, torch.Generator], tuple[Tensor, Tensor, State]
-]
-"""Maps a model, a batch, the state after the batch before it, and the generator of all dropout to
-the value to minimise, the mean nats per token to report (both in float32), and the detached state
-after the batch."""
+Loss = Callable[[Any, Batch, State | None, torch.Generator], tuple[Tensor, Tensor, State]]
+"""Maps a model of the task, a batch, the state after the batch before it, and the generator of all
+dropout to the value to minimise, the mean nats per target to report (both in float32), and the
+detached state after the batch. Targets are tokens or whole texts; counts of tokens count them."""
+
+
+class Order(Protocol):
+    """Batches of a text, epoch by epoch, from any position."""
+
+    @property
+    def total(self) -> int:
+        """Number of targets in an epoch."""
+
+    def typical(self, batch: Batch) -> float:
+        """Return the usual number of targets of batches like this one."""
+
+    def epoch(self, position: Position) -> Iterator[Batch]:
+        """Yield the rest of an epoch."""
 
 
 class Evaluator(Protocol):
@@ -25,16 +36,18 @@ class Evaluator(Protocol):
 
     @property
     def tokens(self) -> int:
-        """Number of tokens that are scored."""
+        """Number of targets that are scored."""
 
-    def __call__(self, model: RecurrentLanguageModel) -> Tally:
-        """Return the figures of a model. Lower nats are better."""
+    def __call__(self, model: Any) -> Tally:
+        """Return the figures of a model of the task. Lower nats are better."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """Batches to train on, the loss to minimise, and how to judge the model, if at all."""
 
-    batches: Batches
+    batches: Order
     loss: Loss
     evaluate: Evaluator | None
+    target: str = "token"
+    """Noun of one target, for records."""

@@ -12,6 +12,7 @@ Every token is a target exactly once per epoch. The first input of a segment is 
 (EOS) if the segment begins a document or a line, else the token before it.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -99,6 +100,18 @@ class Batches:
 
     def __init__(self, text: EncodedText, spec: BatchSpec) -> None:
         self.text, self.spec = text, spec
+
+    @property
+    def total(self) -> int:
+        """Number of tokens in an epoch."""
+        return len(self.text.ids)
+
+    def typical(self, batch: Batch) -> float:
+        """Return the tokens of a full batch with as many steps as this one."""
+        spec = self.spec
+        steps = len(batch.inputs) if spec.random_bptt else spec.bptt
+        mean = len(self.text.ids) / max(self.text.documents, 1)
+        return math.ceil(spec.batch_size * min(steps, mean))
 
     def epoch(self, position: Position) -> Iterator[Batch]:
         """Yield the rest of an epoch. Its order depends on the seed and the epoch number only."""

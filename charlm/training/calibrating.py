@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 from charlm.backends.interface import Backend
 from charlm.inference.adapt.calibration import fit_scale, sample_of
 from charlm.inference.likelihood import evaluate
+from charlm.nn.model import RecurrentLanguageModel
 from charlm.nn.torch_backend import TorchBackend
 from charlm.runs.layout import WEIGHTS
 from charlm.runs.run import load_backend, write_logit_scale, write_weights
@@ -36,13 +38,14 @@ def calibrate(
     after = before if scale == 1.0 else evaluate(best_backend(path, trainer, scale), text)
     best = trainer.counters.best_step
     if trainer.state.average:
+        model = cast(RecurrentLanguageModel, trainer.model)
         with trainer.state.kept_weights():
-            own_scale = _fitted(lambda factor: TorchBackend(trainer.model, factor), text)
-            scaled = TorchBackend(trainer.model, own_scale)
+            own_scale = _fitted(lambda factor: TorchBackend(model, factor), text)
+            scaled = TorchBackend(model, own_scale)
             last = evaluate(scaled, text) if own_scale != 1.0 else before
             if last.nats < min(after.nats, enough):
-                write_weights(path, trainer.model)
-                trainer.counters.take_as_best(evaluate(TorchBackend(trainer.model), text))
+                write_weights(path, model)
+                trainer.counters.take_as_best(evaluate(TorchBackend(model), text))
                 scale, after = own_scale, last
     if trainer.counters.best_step != best:
         save()  # the trained weights, not their average

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from charlm.errors import RunError
-from charlm.nn.encoder import State
-from charlm.nn.model import RecurrentLanguageModel, saved_tensors
+from charlm.nn.encoder import Encoder, State, saved_tensors
 from charlm.runs.checkpoints import Checkpoint
 from charlm.runs.tensors import put_weights
-from charlm.text.batches import Batches
+from charlm.tasks.task import Order
 from charlm.training.train_state import Counters, TrainState
 from charlm.units import Tally
 
@@ -45,7 +44,7 @@ def to_checkpoint(state: TrainState) -> Checkpoint:
     return Checkpoint(step=counters.step, tensors=tensors, counters=asdict(counters))
 
 
-def restore(state: TrainState, checkpoint: Checkpoint, batches: Batches) -> list[str]:
+def restore(state: TrainState, checkpoint: Checkpoint, batches: Order) -> list[str]:
     """Put a checkpoint into a train state and return warnings.
 
     Raises RunError if the checkpoint does not fit the model, the optimiser or the batches.
@@ -127,7 +126,7 @@ def _hidden_tensors(hidden: State | None) -> dict[str, Tensor]:
 
 
 def _hidden_state(
-    model: RecurrentLanguageModel, named: Mapping[str, Tensor], device: torch.device
+    model: Encoder, named: Mapping[str, Tensor], device: torch.device
 ) -> State | None:
     """Return the state with the tensors of `_hidden_tensors`. Raises an error if they misfit."""
     if not named:
@@ -230,7 +229,7 @@ def _check_optimizer(
         raise ValueError(f"optimizer.{(missing or list(expected))[0]} is missing")
 
 
-def _check_position(counters: Counters, hidden: State | None, batches: Batches) -> None:
+def _check_position(counters: Counters, hidden: State | None, batches: Order) -> None:
     """Raise ValueError unless there is a batch at the position, with sequences of the state."""
     batch = next(iter(batches.epoch(counters.position)), None)
     if batch is None:

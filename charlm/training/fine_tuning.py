@@ -19,7 +19,8 @@ from charlm.config.settings import Settings
 from charlm.errors import UsageError, named
 from charlm.inference.adapt.calibration import sample_of
 from charlm.inference.likelihood import evaluate
-from charlm.nn.model import RecurrentLanguageModel, saved_tensors
+from charlm.nn.encoder import Encoder, saved_tensors
+from charlm.nn.model import RecurrentLanguageModel
 from charlm.nn.output import Softmax
 from charlm.nn.torch_backend import TorchBackend
 from charlm.phases import phase
@@ -34,6 +35,7 @@ from charlm.text.direction import mirrored
 from charlm.text.encoded import EncodedText, id_counts, read_encoded, write_encoded
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK
 from charlm.training.calibrating import best_backend
+from charlm.training.task_training import Tensors
 
 if TYPE_CHECKING:
     from charlm.training.session import Session
@@ -51,7 +53,6 @@ FOREIGN = (
     "it may be better"
 )
 """Warning about a text that the parent knows nothing of."""
-Tensors = dict[str, Tensor]
 
 
 @torch.no_grad()
@@ -163,7 +164,7 @@ def check_frozen_layers(settings: Settings) -> None:
         )
 
 
-def freeze(model: RecurrentLanguageModel, layers: int, *, grown: bool) -> None:
+def freeze(model: Encoder, layers: int, *, grown: bool) -> None:
     """Do not train the first layers, nor the embedding if it is neither tied nor has new rows."""
     if layers and not (model.settings.tie_weights or grown):
         model.embedding.requires_grad_(False)
@@ -214,4 +215,4 @@ def begin(session: "Session") -> None:
         if (old := old_text(session.path)) is not None:
             figures["old_valid"] = evaluate(backend, old).summary()
     about |= figures
-    session.save_start()
+    session.save()

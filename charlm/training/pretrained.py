@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from charlm.config.settings import Settings
 from charlm.errors import CorpusError, RunError, UsageError, named
 from charlm.files.atomic import write_file
+from charlm.nn.encoder import Encoder
 from charlm.nn.model import RecurrentLanguageModel
 from charlm.runs.layout import KEPT_VECTORS
 from charlm.runs.tensors import tensors_from_file
@@ -98,17 +100,22 @@ def kept_vectors(path: Path) -> Pretrained | None:
 
 
 @torch.no_grad()
-def set_vectors(model: RecurrentLanguageModel, pretrained: Pretrained) -> None:
-    """Put the vectors into the embedding; scale the other entries to the same spread."""
-    weight = model.embedding.weight
+def set_vectors(model: Encoder, pretrained: Pretrained) -> None:
+    """Put the vectors into each embedding; scale the other entries to the same spread."""
     vectors, ids = pretrained.vectors, pretrained.ids
-    if vectors.shape[1] != weight.shape[1] or int(ids.max()) >= len(weight):
-        raise RunError(
-            f"the kept vectors are {vectors.shape[1]} wide, of entries up to "
-            f"{ids.max()}; expected {weight.shape[1]}, below {len(weight)}. Restore the run"
-        )
-    weight *= float(vectors.std()) / weight.std().clamp_min(1e-12)
-    weight[torch.from_numpy(ids)] = torch.from_numpy(vectors)
+    for weight in embeddings(model):
+        if vectors.shape[1] != weight.shape[1] or int(ids.max()) >= len(weight):
+            raise RunError(
+                f"the kept vectors are {vectors.shape[1]} wide, of entries up to "
+                f"{ids.max()}; expected {weight.shape[1]}, below {len(weight)}. Restore the run"
+            )
+        weight *= float(vectors.std()) / weight.std().clamp_min(1e-12)
+        weight[torch.from_numpy(ids)] = torch.from_numpy(vectors)
+
+
+def embeddings(model: Encoder) -> list[Tensor]:
+    """Return the embedding, and that of a second half which reads backward."""
+    return [w for name, w in model.named_parameters() if name.endswith("embedding.weight")]
 
 
 def coverage(pretrained: Pretrained, dataset: Dataset) -> str:

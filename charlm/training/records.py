@@ -8,7 +8,11 @@ from charlm.units import Tally, finite, flat_figures
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """An event at a step. `seconds` is the time trained so far, in all sessions."""
+    """An event at a step. `seconds` is the time trained so far, in all sessions.
+
+    `tokens` counts targets. If they are texts, plain values are named `texts`, `nats_per_text` and
+    so on.
+    """
 
     kind: ClassVar[str] = "record"
     shown: ClassVar[tuple[str, ...]] = ()
@@ -18,11 +22,14 @@ class Record:
     epoch: int
     tokens: int
     seconds: float
+    target: str = "token"
 
     def __repr__(self) -> str:
         values = ((name, getattr(self, name)) for name in self.shown)
         figures = [
-            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value!r:.100}"
+            f"{self._named(name)} {value:.4g}"
+            if isinstance(value, float)
+            else f"{name} {value!r:.100}"
             for name, value in values
             if value is not None
         ]
@@ -31,10 +38,14 @@ class Record:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; numbers that are not finite become None."""
         values = {"kind": self.kind, **asdict(self)}
+        del values["target"]
         return {
-            key: finite(value) if isinstance(value, float) else value
+            self._named(key): finite(value) if isinstance(value, float) else value
             for key, value in values.items()
         }
+
+    def _named(self, field_name: str) -> str:
+        return field_name.replace("token", self.target)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -13,7 +13,7 @@ from charlm.errors import DivergenceError, EnvironmentFailure
 from charlm.nn.encoder import State, concatenate
 from charlm.runs.weights import MAX_WEIGHT
 from charlm.text.batches import Batch
-from charlm.training.train_state import Counters, TrainState
+from charlm.training.train_state import TrainState
 
 MAX_WARNINGS = 10
 """Warnings about numbers in one run; later ones are left out."""
@@ -48,7 +48,7 @@ class Recovery:
             except _MemoryFull:  # its memory is freed when the exception is gone
                 state.return_to(before)
             except DivergenceError as error:
-                problem = f"step {before[0].step + 1}: {error}; {text_position(state.counters)}"
+                problem = f"step {before[0].step + 1}: {error}; {text_position(state)}"
                 state.return_to(before)
                 self._skip(batches, problem)
                 return
@@ -122,9 +122,10 @@ def _in_parts(backward: Backward, parts: int) -> Backward:
     return split
 
 
-def text_position(counters: Counters) -> str:
+def text_position(state: TrainState) -> str:
     """Describe the place in the text that training has reached."""
-    return f"epoch {counters.epoch + 1}, {counters.tokens:,} tokens read"
+    counters = state.counters
+    return f"epoch {counters.epoch + 1}, {counters.tokens:,} {state.target}s read"
 
 
 def check_weights(state: TrainState) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from charlm.config.class_path import resolve
 from charlm.config.optimizers import OPTIMIZERS, SCHEDULES
 from charlm.config.training import TrainingSettings
+from charlm.tasks.task import Order
 from charlm.text.batches import Batch
-from charlm.text.encoded import EncodedText
 from charlm.training.averaging import non_monotone
 from charlm.training.train_state import Counters
 
@@ -17,10 +17,10 @@ EVALUATION_FRACTION = 0.1
 
 @dataclass(frozen=True)
 class Schedule:
-    """The schedule of a run under complete settings on a training text; it never changes."""
+    """The schedule of a run under complete settings on batches of a text; it never changes."""
 
     settings: TrainingSettings
-    text: EncodedText
+    batches: Order
 
     def progress(self, counters: Counters) -> float:
         """Return the fraction of the run that is done, from 0 to 1."""
@@ -29,12 +29,12 @@ class Schedule:
             return min(counters.step / settings.steps, 1.0)
         if settings.minutes:
             return min(counters.seconds / (60.0 * settings.minutes), 1.0)
-        total = (settings.epochs or 1.0) * len(self.text.ids)
+        total = (settings.epochs or 1.0) * self.batches.total
         return min(counters.tokens / total, 1.0)
 
     def passes(self, counters: Counters) -> float:
         """Return the passes over the training text so far."""
-        return counters.tokens / max(len(self.text.ids), 1)
+        return counters.tokens / max(self.batches.total, 1)
 
     def completion(self, counters: Counters) -> str:
         """Return why the run is over, `complete` or `patience`; empty while it is not."""
@@ -74,16 +74,12 @@ class Schedule:
         return (self.settings.learning_rate or 0.0) * (factor * counters.plateau) * batch_factor
 
     def token_fraction(self, batch: Batch) -> float:
-        """Return 1, or less if a batch has fewer than half of the usual tokens (end of a group).
+        """Return 1, or less if a batch has fewer than half of the usual targets (end of a group).
 
         The gradient of such a batch is noisier than that of a full one; unscaled, it would be
         clipped to the same length and inflate Adam's second moments.
         """
-        settings = self.settings
-        steps = len(batch.inputs) if settings.random_bptt else settings.bptt or 1
-        mean = len(self.text.ids) / max(self.text.documents, 1)
-        typical = math.ceil((settings.batch_size or 1) * min(steps, mean))
-        return min(1.0, 2.0 * batch.tokens / typical)
+        return min(1.0, 2.0 * batch.tokens / self.batches.typical(batch))
 
     def batch_factor(self, batch: Batch) -> float:
         """Return the factor on the rate for the size of a batch.

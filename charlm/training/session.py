@@ -9,31 +9,24 @@ import copy
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from charlm.backends.interface import Backend
+from charlm.config.settings import settings_from
 from charlm.errors import DivergenceError, EnvironmentFailure, RunError
 from charlm.files.atomic import append_whole, explained, write_file
-from charlm.inference.likelihood import evaluate
-from charlm.nn.model import RecurrentLanguageModel
-from charlm.nn.torch_backend import TorchBackend
+from charlm.nn.encoder import Encoder
 from charlm.phases import phase
 from charlm.runs import checkpoints
 from charlm.runs.card import model_card
-from charlm.runs.layout import CARD, METRICS, WEIGHTS, write_record
+from charlm.runs.layout import CARD, METRICS, RECORD, WEIGHTS, write_record
 from charlm.runs.run import write_weights
 from charlm.text.dataset import Dataset
-from charlm.training.calibrating import best_backend, calibrate
 from charlm.training.checkpoint import to_checkpoint
-from charlm.training.companion import fit_companion
-from charlm.training.fine_tuning import old_text
-from charlm.training.plan.planner import usual_order
 from charlm.training.records import (
-    Companion,
     EvaluationRecord,
     FinishedRecord,
     Record,
@@ -41,7 +34,7 @@ from charlm.training.records import (
     WarningRecord,
 )
 from charlm.training.recovery import check_weights
-from charlm.training.review import review
+from charlm.training.task_training import training_of
 from charlm.training.tensorboard import EventLog
 from charlm.training.trainer import Trainer
 
@@ -62,7 +55,7 @@ class Session:
     lock: FileLock
     warnings: list[str] = field(default_factory=list)
     clock: Callable[[], float] = time.monotonic
-    unsaved: RecurrentLanguageModel | None = None
+    unsaved: Encoder | None = None
     events: EventLog | None = None
     """Second log, for TensorBoard."""
     warned: int = 0
@@ -148,7 +141,7 @@ class Session:
                 saved_at, self.save_now = self.clock(), False
                 if saved := self._try_to_save():
                     yield saved
-        yield self._save()
+        yield self.save()
 
     def _rewound(self, error: DivergenceError) -> Record:
         """Restore the newest checkpoint with a lower learning rate, or raise the error again."""
@@ -183,7 +176,7 @@ class Session:
             if self.events:
                 self.events.add(record.to_dict())
 
-    def keep_best(self, model: RecurrentLanguageModel) -> None:
+    def keep_best(self, model: Encoder) -> None:
         """Write the best weights; if that fails, keep a copy for the checkpoint that follows."""
         self.save_now = True
         try:
@@ -193,19 +186,15 @@ class Session:
             self.unsaved = copy.deepcopy(model)
             self.warnings.append(f"{error}. {RETRY}")
 
-    def save_start(self) -> None:
-        """Save a checkpoint before the first step, for weights that cannot be made again."""
-        self._save()
-
     def _try_to_save(self) -> SavedRecord | None:
         try:
-            return self._save()
+            return self.save()
         except EnvironmentFailure as error:
             self.warnings.append(f"{error}. {RETRY}")
             return None
 
     @phase("saving a checkpoint")
-    def _save(self) -> SavedRecord:
+    def save(self) -> SavedRecord:
         """Save a checkpoint; before the first validation also the newest weights, as the best."""
         trainer, counters = self.trainer, self.trainer.counters
         check_weights(trainer.state)
@@ -216,8 +205,8 @@ class Session:
         if counters.best_nats is None or lost:
             with trainer.state.kept_weights():
                 write_weights(self.path, trainer.model)
-                if lost and (valid := self.dataset.valid) is not None:
-                    counters.take_as_best(evaluate(TorchBackend(trainer.model), valid))
+                if lost and trainer.task.evaluate:
+                    counters.take_as_best(trainer.task.evaluate(trainer.model))
                     self.warnings.append(f"{WEIGHTS} was missing; the newest weights replace it")
         checkpoint = to_checkpoint(trainer.state)
         log = self.path / METRICS
@@ -229,58 +218,14 @@ class Session:
         return SavedRecord(**trainer.state.record_fields(), path=str(folder))
 
     def _finish(self) -> FinishedRecord:
-        trainer, counters = self.trainer, self.trainer.counters
-        stopped = trainer.stop_reason  # requests to stop are too late from here on
-        valid, scale = counters.best, 1.0
-        if not stopped and trainer.settings.calibrate and valid:
-            with phase("calibrating"):
-                valid, scale = calibrate(self.path, trainer, self.dataset, self._save)
-        backend, text, test = best_backend(self.path, trainer, scale), self.dataset.test, None
-        if not stopped and text is not None:
-            with phase("evaluating the test text", total=len(text.ids)):
-                test = evaluate(backend, text)
-        old = None if stopped else old_text(self.path)
-        finished = FinishedRecord(
-            **trainer.state.record_fields(),
-            reason=stopped or counters.finished,
-            best_step=counters.best_step if counters.best else counters.step,
-            path=str(self.path),
-            valid=valid,
-            test=test,
-            valid_uncalibrated=counters.best if scale != 1.0 else None,
-            logit_scale=scale,
-            old_valid=None if old is None else evaluate(backend, old),
-            warnings=self.warnings,
-        )
-        if not stopped:  # save the results first: the review takes a moment
-            self._write_end(finished, whole=False)
-            nats = valid.nats_per_token if valid else None
-            companion = self._companion(scale)
-            reviewed = review(trainer, self.dataset, backend, nats)
-            finished = replace(finished, review=reviewed, companion=companion)
+        settings = settings_from(self.record["settings"], str(self.path / RECORD))
+        finished = training_of(settings).finish(self)
         self._log(finished)
-        self._write_end(finished, whole=True)
+        self.write_end(finished, whole=True)
         return finished
 
-    def _companion(self, scale: float) -> Companion | None:
-        """Fit the n-gram companion; one that cannot be saved is a warning."""
-
-        def scaled(factor: float) -> Backend:
-            """Load the best weights, calibrated and with another factor."""
-            return best_backend(self.path, self.trainer, factor * scale)
-
-        order = self.trainer.settings.ngram
-        if order is None:  # in runs of older versions
-            order, _ = usual_order(self.dataset)
-        if not order or self.dataset.valid is None:
-            return None
-        try:
-            return fit_companion(self.path, order, self.dataset, scaled)
-        except EnvironmentFailure as error:
-            self.warnings.append(f"{error}. The run is complete without its n-grams")
-            return None
-
-    def _write_end(self, finished: FinishedRecord, *, whole: bool) -> None:
+    def write_end(self, finished: FinishedRecord, *, whole: bool) -> None:
+        """Write the results into the run; they are `whole` if none is missing."""
         self.record |= {
             "status": "finished" if finished.complete else "stopped",
             "whole": whole,

@@ -23,45 +23,39 @@ from charlm.config.corpus import VocabularySettings
 from charlm.config.fields import PARENT, VALIDATION
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings, settings_from
+from charlm.config.tasks import TASKS
 from charlm.config.training import TrainingSettings
 from charlm.config.unused import drop_unused
 from charlm.errors import EnvironmentFailure, named
 from charlm.files.atomic import explained, json_bytes
 from charlm.inference.adapt.calibration import sample_of
 from charlm.nn import devices
-from charlm.nn.model import RecurrentLanguageModel, count_parameters
 from charlm.phases import phase
-from charlm.runs.built_in import built_in_text, is_built_in_text
+from charlm.runs.built_in import built_in_text
 from charlm.runs.data import corpus_record, write_data
 from charlm.runs.folders import check_name, check_writable, new_folder, remove_run
-from charlm.runs.layout import CONFIG, FORMAT, TOKENIZER, write_record
+from charlm.runs.layout import CONFIG, TOKENIZER, write_record
 from charlm.runs.locate import run_name
 from charlm.runs.pair import length_factor
 from charlm.runs.parent import Parent
 from charlm.runs.run import model_config, write_model_files
 from charlm.runs.tensors import put_weights
-from charlm.tasks.language_model import language_model_task
 from charlm.text.corpus import Corpus
-from charlm.text.dataset import Dataset, load_dataset
+from charlm.text.dataset import Dataset
 from charlm.text.direction import mirrored_dataset
 from charlm.text.tokenizers.vocabulary import load_vocabulary
 from charlm.training import pretrained
 from charlm.training.fine_tuning import (
-    FOREIGN,
-    Tensors,
-    begin,
     check_frozen_layers,
     freeze,
-    is_foreign,
     keep_old_text,
-    starting_weights,
 )
 from charlm.training.plan.constants import SHORT_TEXT, SHORTER_TEXT
-from charlm.training.plan.expectation import expected
 from charlm.training.plan.memory import memory_problem
-from charlm.training.plan.planner import Plan, plan
+from charlm.training.plan.planner import Plan
 from charlm.training.plan.speed import set_threads, training_threads
 from charlm.training.session import Session
+from charlm.training.task_training import Examples, Tensors, training_of
 from charlm.training.tensorboard import check_log
 from charlm.training.trainer import Trainer
 
@@ -73,6 +67,7 @@ def start(
     name: str | None = None,
     origins: Mapping[str, str] | None = None,
     corpus: Corpus | None = None,
+    examples: Examples | None = None,
     vocabulary: Path | None = None,
     parent: Parent | None = None,
     mode: str | None = None,
@@ -89,8 +84,9 @@ def start(
     check_writable(folder)
     check_name(folder, name, overwrite=overwrite)
     planned = plan_run(
-        settings, origins=origins, corpus=corpus, vocabulary=vocabulary, parent=parent, mode=mode
-    )
+        settings, origins=origins, corpus=corpus, examples=examples, vocabulary=vocabulary,
+        parent=parent, mode=mode,
+    )  # fmt: skip
     if planned.problem:
         raise EnvironmentFailure(planned.problem)
     if name and overwrite:
@@ -128,16 +124,17 @@ def plan_run(
     *,
     origins: Mapping[str, str] | None = None,
     corpus: Corpus | None = None,
+    examples: Examples | None = None,
     vocabulary: Path | None = None,
     parent: Parent | None = None,
     mode: str | None = None,
 ) -> PlannedRun:
     """Read the text and decide every setting that the user left open.
 
-    `corpus` replaces the sources in the settings; `vocabulary` is a tokenizer.json to use as it
-    is. `parent` is the run to start from, which decided some settings (`Parent.complete`); `mode`
-    is one of `VOCABULARY_MODES`. `origins` says where each setting came from; without it, settings
-    that have no effect are accepted. Raises a subclass of CharlmError.
+    `corpus` or `examples` replace the sources in the settings; `vocabulary` is a tokenizer.json to
+    use as it is. `parent` is the run to start from, which decided some settings
+    (`Parent.complete`); `mode` is one of `VOCABULARY_MODES`. `origins` says where each setting came
+    from; without it, settings that have no effect are accepted. Raises a subclass of CharlmError.
     """
     facts: dict[str, Any] = {PARENT: parent is not None}
 
@@ -150,14 +147,15 @@ def plan_run(
         check_frozen_layers(settings)
     chosen_variant()  # raise now, not at the end, if the chosen kernels are missing
     check_log(settings.training)
-    if not settings.corpus.sources and corpus is None:
+    if not settings.corpus.sources and corpus is None and examples is None:
         sources = (str(built_in_text()),)
         settings = replace(settings, corpus=replace(settings.corpus, sources=sources))
     frozen = load_vocabulary(vocabulary) if vocabulary else None
-    dataset = load_dataset(
-        settings.corpus,
-        settings.vocabulary,
+    task = training_of(settings)
+    dataset = task.dataset(
+        settings,
         corpus=corpus,
+        examples=examples,
         vocabulary=parent.vocabulary if parent else frozen,
         grow=parent is not None and parent.grows(mode),
     )
@@ -165,13 +163,11 @@ def plan_run(
     facts |= {VALIDATION: dataset.valid is not None, "document": dataset.boundaries.document}
     checked(settings)
     settings = replace(settings, vocabulary=dataset.vocabulary.settings)
-    weights, foreign, vectors = None, False, None
+    start, vectors = None, None
     if parent:
         with phase("evaluating the weights to start from"):
-            weights = starting_weights(parent, dataset)
-            foreign = is_foreign(parent, weights, dataset)
-        notes = parent.lost_calibration, FOREIGN.format(parent.name) if foreign else ""
-        warnings += filter(None, notes)
+            start = task.start(parent, settings, dataset)
+        warnings += start.warnings
     if settings.training.vectors:
         with phase("reading the vectors"):
             vectors = pretrained.find_vectors(Path(settings.training.vectors), dataset.vocabulary)
@@ -186,22 +182,21 @@ def plan_run(
     if vocabulary:
         names = (f.name for f in fields(VocabularySettings))
         given |= {f"vocabulary.{name}": f"file {vocabulary}" for name in names}
-    machine = _Machine(settings.training, len(dataset.vocabulary))
+    machine = _Machine(settings.training, task.outputs(settings, dataset))
     with phase("planning"):
-        planned = plan(
-            settings, dataset, machine.device, machine.precision, parent=parent, foreign=foreign
-        )
-        known = is_built_in_text(settings.corpus.sources)  # its own entropy says more
-        expectation = None if known or parent else expected(dataset, planned)
+        planned = task.plan(
+            settings, dataset, machine.device, machine.precision,
+            parent=parent, foreign=start is not None and start.foreign,
+        )  # fmt: skip
     checked(planned.settings)
-    record = _record(planned, dataset, machine, given, expectation)
+    record = _record(planned, dataset, machine, given) | task.record(planned.settings, dataset)
     if parent:
         record["from"] = parent.about(mode)
     return PlannedRun(
         dataset=dataset,
         record=record,
         vectors=vectors,
-        weights=weights,
+        weights=start.weights if start else None,
         problem=memory_problem(planned.memory, planned.settings, machine.device),
         warnings=warnings + _shrunk(planned.reasons),
     )
@@ -210,17 +205,17 @@ def plan_run(
 class _Machine:
     """Device, threads and precision of a training on this machine."""
 
-    def __init__(self, training: TrainingSettings, vocab_size: int) -> None:
+    def __init__(self, training: TrainingSettings, outputs: int) -> None:
         devices.keep_freed_memory()
         self.device = devices.choose_device(training.device)
-        self._training, self._vocab_size = training, vocab_size
+        self._training, self._outputs = training, outputs
         self.precision = functools.cache(self._precision)  # compared once for each model
 
     def set_threads(self, model: ModelSettings, batch_size: int) -> int:
         """Let torch use the threads that training uses; return their number."""
         return set_threads(
             self._training.threads
-            or training_threads(model, self._vocab_size, batch_size, self.device)
+            or training_threads(model, self._outputs, batch_size, self.device)
         )
 
     def _precision(self, model: ModelSettings) -> devices.Precision:
@@ -228,7 +223,7 @@ class _Machine:
         self.set_threads(model, devices.PROBE_SHAPE[1])
         with phase("comparing bf16 with fp32"):
             return devices.choose_precision(
-                self._training.precision, model, self._vocab_size, self.device
+                self._training.precision, model, self._outputs, self.device
             )
 
 
@@ -237,7 +232,6 @@ def _record(
     dataset: Dataset,
     machine: _Machine,
     given: Mapping[str, str],
-    expectation: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Return the planned content of run.json. `given` holds the origins of given settings."""
     settings = planned.settings
@@ -249,14 +243,14 @@ def _record(
         "corpus": corpus_record(dataset, settings),
         "machine": machine_record(machine.device, threads),
         "precision": {"name": precision.name, "reason": precision.reason},
-        "parameters": count_parameters(settings.model, len(dataset.vocabulary)),
+        "parameters": training_of(settings).parameters(settings, dataset),
         "planned": {
             "passes": planned.passes,
             "length": planned.reasons.get("training.minutes"),
             "memory_bytes": planned.memory,
             "speed": planned.speed,
             "speed_measured": planned.measured,
-            "expected": expectation,
+            "expected": planned.expected,
         },
     }
 
@@ -319,11 +313,11 @@ def write_run(
                 pretrained.keep_vectors(path, vectors)
             if parent:
                 keep_old_text(path, parent)
-        vocabulary = dataset.vocabulary
+        vocabulary, task = dataset.vocabulary, training_of(settings)
         config = model_config(settings.model, vocabulary, dataset.boundaries, dataset.unk_types)
-        write_model_files(path, config, vocabulary)
+        write_model_files(path, config | task.config(settings, dataset), vocabulary)
         record = record | {
-            "format": FORMAT,
+            "format": TASKS[settings.task.task].format,
             "id": _run_id(path, record),
             "name": run_name(path),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -331,7 +325,7 @@ def write_run(
         }
         session = open_session(path, settings, dataset, record, lock, valid_tokens, weights)
         if parent:
-            begin(session)
+            task.begin(session)
         write_record(path, record)
         on_error.pop_all()
     return session
@@ -360,27 +354,25 @@ def open_session(
     Without `weights`, they are fresh ones. The session warns if precision or threads are not those
     recorded before.
     """
-    training, vocab_size = settings.training, len(dataset.vocabulary)
+    task, training = training_of(settings), settings.training
     machine, warnings = record["machine"], []
     check_log(training)
     devices.keep_freed_memory()
     device = devices.choose_device(training.device)
     threads = training.threads or machine.get("threads") or torch.get_num_threads()
     threads = set_threads(threads)
-    model = RecurrentLanguageModel(settings.model, vocab_size)
-    model.reset_parameters(torch.Generator().manual_seed(training.seed or 0))
-    if training.frequency_bias:
-        pretrained.set_output_bias(model, dataset.train)
+    model = task.model(settings, dataset)
     if vectors := pretrained.kept_vectors(path):
         pretrained.set_vectors(model, vectors)
     if training.freeze_vectors:
-        model.embedding.requires_grad_(False)
+        for weight in pretrained.embeddings(model):
+            weight.requires_grad_(False)
     if weights:
         put_weights(model, weights)
     if about := record.get("from"):
-        freeze(model, training.freeze_layers, grown=vocab_size > about["entries"])
+        freeze(model, training.freeze_layers, grown=model.vocab_size > about["entries"])
     recorded = record.get("precision")
-    precision = _precision(settings, vocab_size, device, recorded)
+    precision = _precision(settings, task.outputs(settings, dataset), device, recorded)
     if recorded and recorded["name"] != precision.name:
         warnings.append(
             f"the precision changed from {recorded['name']} to {precision.name} "
@@ -395,8 +387,8 @@ def open_session(
         dataset = mirrored_dataset(dataset)
     if valid_tokens and dataset.valid is not None:
         dataset = replace(dataset, valid=sample_of(dataset.valid, valid_tokens))
-    task = language_model_task(dataset, training, precision)
-    trainer = Trainer(model.to(device), task, training)
+    model = model.to(device)
+    trainer = Trainer(model, task.task(dataset, model, settings, precision), training)
     session = Session(
         path=path, trainer=trainer, dataset=dataset, record=record, lock=lock, warnings=warnings
     )
@@ -406,7 +398,7 @@ def open_session(
 
 def _precision(
     settings: Settings,
-    vocab_size: int,
+    outputs: int,
     device: torch.device,
     recorded: Mapping[str, str] | None,
 ) -> devices.Precision:
@@ -416,4 +408,4 @@ def _precision(
         kept = devices.Precision(name=recorded["name"], reason=recorded["reason"])
         if kept.name == "fp32" or devices.missing_bf16(device) is None:
             return kept
-    return devices.choose_precision(requested, settings.model, vocab_size, device)
+    return devices.choose_precision(requested, settings.model, outputs, device)

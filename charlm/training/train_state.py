@@ -7,8 +7,7 @@ from typing import Any
 import torch
 
 from charlm.config.training import TrainingSettings
-from charlm.nn.encoder import State
-from charlm.nn.model import RecurrentLanguageModel
+from charlm.nn.encoder import Encoder, State
 from charlm.text.batches import Batch, Position
 from charlm.training.averaging import WeightAverage
 from charlm.training.optim import build_optimizer
@@ -101,12 +100,12 @@ class TrainState:
     """Everything that changes during training.
 
     `hidden` is the recurrent state after the newest batch, `average` the average of the weights,
-    `generator` the source of all dropout.
+    `generator` the source of all dropout. `target` is the noun of what `tokens` count.
     """
 
-    def __init__(self, model: RecurrentLanguageModel, settings: TrainingSettings) -> None:
+    def __init__(self, model: Encoder, settings: TrainingSettings, target: str = "token") -> None:
         device = model.embedding.weight.device
-        self.model, self.settings = model, settings
+        self.model, self.settings, self.target = model, settings, target
         self.optimizer = build_optimizer(model.parameters(), settings)
         self.generator = torch.Generator(device)
         self.generator.manual_seed(settings.seed or 0)
@@ -138,11 +137,12 @@ class TrainState:
         self.counters = replace(counters, parts=self.counters.parts)
 
     def record_fields(self) -> dict[str, Any]:
-        """Return the fields that every record has: step, epoch, tokens, seconds."""
+        """Return the fields that every record has: step, epoch, tokens, seconds, target."""
         counters = self.counters
         return {
             "step": counters.step,
             "epoch": counters.epoch,
             "tokens": counters.tokens,
             "seconds": round(counters.seconds, 3),
+            "target": self.target,
         }

@@ -19,8 +19,7 @@ from charlm.config.optimizers import SCHEDULES
 from charlm.config.training import TrainingSettings
 from charlm.errors import DivergenceError
 from charlm.nn.devices import return_freed_memory
-from charlm.nn.encoder import State
-from charlm.nn.model import RecurrentLanguageModel
+from charlm.nn.encoder import Encoder, State
 from charlm.runs.checkpoints import Checkpoint
 from charlm.tasks.task import Task
 from charlm.text.batches import Batch
@@ -48,17 +47,17 @@ class Trainer:
 
     def __init__(
         self,
-        model: RecurrentLanguageModel,
+        model: Encoder,
         task: Task,
         settings: TrainingSettings,
         *,
-        on_best: Callable[[RecurrentLanguageModel], None] = lambda _: None,
+        on_best: Callable[[Encoder], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.model, self.task, self.settings = model, task, settings
         self.on_best, self.clock = on_best, clock
-        self.state = TrainState(model, settings)
-        self.schedule = Schedule(settings, task.batches.text)
+        self.state = TrainState(model, settings, task.target)
+        self.schedule = Schedule(settings, task.batches)
         self.recovery = Recovery(self.state)
         self.stop_reason = ""
         self.settled = True
@@ -101,7 +100,7 @@ class Trainer:
         counters.step += 1
         counters.sum_clipped += int(self._clipped.cut)
         if self._clipped.explodes:
-            place = text_position(counters)
+            place = text_position(state)
             self.recovery.warn(f"step {counters.step}: {self._clipped.explodes}; {place}")
         if state.average:
             state.average.update(counters.updates)

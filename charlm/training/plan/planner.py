@@ -11,6 +11,7 @@ import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,6 +52,8 @@ class Plan:
     """Operations per second that the plan assumes, if any value depends on it."""
     measured: bool = False
     """True if that speed was measured, so that another load makes another plan."""
+    expected: dict[str, Any] | None = None
+    """Loss to expect, as in run.json; None if unknown."""
 
 
 def plan(

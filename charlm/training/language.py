@@ -1,0 +1,168 @@
+"""Training of language models: the object of the task `language-model`."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from charlm.backends.interface import Backend
+from charlm.config.model import ModelSettings
+from charlm.config.settings import Settings
+from charlm.errors import EnvironmentFailure
+from charlm.inference.likelihood import evaluate
+from charlm.nn.devices import Precision
+from charlm.nn.encoder import Encoder
+from charlm.nn.model import RecurrentLanguageModel, count_parameters
+from charlm.phases import phase
+from charlm.runs.built_in import is_built_in_text
+from charlm.runs.parent import Parent
+from charlm.tasks.language_model import language_model_task
+from charlm.tasks.task import Task
+from charlm.text.corpus import Corpus
+from charlm.text.dataset import Dataset, load_dataset
+from charlm.text.tokenizers.vocabulary import Vocabulary
+from charlm.training import fine_tuning, pretrained
+from charlm.training.calibrating import best_backend, calibrate
+from charlm.training.companion import fit_companion
+from charlm.training.plan.expectation import expected
+from charlm.training.plan.planner import Plan, plan, usual_order
+from charlm.training.records import Companion, FinishedRecord
+from charlm.training.review import review
+from charlm.training.task_training import Examples, Start, TaskTraining
+
+if TYPE_CHECKING:
+    from charlm.training.session import Session
+
+
+class LanguageModelTraining:
+    """Training of a model that predicts the next token; see `TaskTraining`."""
+
+    def dataset(
+        self,
+        settings: Settings,
+        *,
+        corpus: Corpus | None,
+        examples: Examples | None,  # noqa: ARG002
+        vocabulary: Vocabulary | None,
+        grow: bool,
+    ) -> Dataset:
+        """Read, split and encode a text."""
+        return load_dataset(
+            settings.corpus, settings.vocabulary, corpus=corpus, vocabulary=vocabulary, grow=grow
+        )
+
+    def start(self, parent: Parent, settings: Settings, dataset: Dataset) -> Start:  # noqa: ARG002
+        """Return the weights of a parent for the entries of the text's vocabulary."""
+        weights = fine_tuning.starting_weights(parent, dataset)
+        foreign = fine_tuning.is_foreign(parent, weights, dataset)
+        notes = parent.lost_calibration, fine_tuning.FOREIGN.format(parent.name) if foreign else ""
+        return Start(weights, foreign, tuple(filter(None, notes)))
+
+    def outputs(self, settings: Settings, dataset: Dataset) -> int:  # noqa: ARG002
+        """Return the number of entries of the vocabulary."""
+        return len(dataset.vocabulary)
+
+    def plan(
+        self,
+        settings: Settings,
+        dataset: Dataset,
+        device: torch.device,
+        choose_precision: Callable[[ModelSettings], Precision],
+        *,
+        parent: Parent | None,
+        foreign: bool,
+    ) -> Plan:
+        """Decide every setting that is open, and the loss to expect."""
+        planned = plan(settings, dataset, device, choose_precision, parent=parent, foreign=foreign)
+        known = is_built_in_text(settings.corpus.sources)  # its own entropy says more
+        return replace(planned, expected=None if known or parent else expected(dataset, planned))
+
+    def parameters(self, settings: Settings, dataset: Dataset) -> int:
+        """Return the number of weights."""
+        return count_parameters(settings.model, len(dataset.vocabulary))
+
+    def record(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:  # noqa: ARG002
+        """Return no more keys."""
+        return {}
+
+    def config(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:  # noqa: ARG002
+        """Return no more keys."""
+        return {}
+
+    def model(self, settings: Settings, dataset: Dataset) -> Encoder:
+        """Return the model with its initial weights."""
+        model = RecurrentLanguageModel(settings.model, len(dataset.vocabulary))
+        model.reset_parameters(torch.Generator().manual_seed(settings.training.seed or 0))
+        if settings.training.frequency_bias:
+            pretrained.set_output_bias(model, dataset.train)
+        return model
+
+    def task(
+        self,
+        dataset: Dataset,
+        model: Encoder,  # noqa: ARG002
+        settings: Settings,
+        precision: Precision,
+    ) -> Task:
+        """Return windows of the text, the loss of the next token, and the likelihood."""
+        return language_model_task(dataset, settings.training, precision)
+
+    def begin(self, session: "Session") -> None:
+        """Save the weights of the parent as the best so far, with their figures."""
+        fine_tuning.begin(session)
+
+    def finish(self, session: "Session") -> FinishedRecord:
+        """Calibrate and evaluate the best weights, review them, and fit the n-gram companion."""
+        trainer, dataset, counters = session.trainer, session.dataset, session.trainer.counters
+        stopped = trainer.stop_reason  # requests to stop are too late from here on
+        valid, scale = counters.best, 1.0
+        if not stopped and trainer.settings.calibrate and valid:
+            with phase("calibrating"):
+                valid, scale = calibrate(session.path, trainer, dataset, session.save)
+        backend, text, test = best_backend(session.path, trainer, scale), dataset.test, None
+        if not stopped and text is not None:
+            with phase("evaluating the test text", total=len(text.ids)):
+                test = evaluate(backend, text)
+        old = None if stopped else fine_tuning.old_text(session.path)
+        finished = FinishedRecord(
+            **trainer.state.record_fields(),
+            reason=stopped or counters.finished,
+            best_step=counters.best_step if counters.best else counters.step,
+            path=str(session.path),
+            valid=valid,
+            test=test,
+            valid_uncalibrated=counters.best if scale != 1.0 else None,
+            logit_scale=scale,
+            old_valid=None if old is None else evaluate(backend, old),
+            warnings=session.warnings,
+        )
+        if not stopped:  # save the results first: the review takes a moment
+            session.write_end(finished, whole=False)
+            nats = valid.nats_per_token if valid else None
+            companion = _companion(session, scale)
+            reviewed = review(trainer, dataset, backend, nats)
+            finished = replace(finished, review=reviewed, companion=companion)
+        return finished
+
+
+def _companion(session: "Session", scale: float) -> Companion | None:
+    """Fit the n-gram companion; one that cannot be saved is a warning."""
+
+    def scaled(factor: float) -> Backend:
+        """Load the best weights, calibrated and with another factor."""
+        return best_backend(session.path, session.trainer, factor * scale)
+
+    order = session.trainer.settings.ngram
+    if order is None:  # in runs of older versions
+        order, _ = usual_order(session.dataset)
+    if not order or session.dataset.valid is None:
+        return None
+    try:
+        return fit_companion(session.path, order, session.dataset, scaled)
+    except EnvironmentFailure as error:
+        session.warnings.append(f"{error}. The run is complete without its n-grams")
+        return None
+
+
+LANGUAGE_MODEL: TaskTraining = LanguageModelTraining()
