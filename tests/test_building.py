@@ -155,7 +155,10 @@ def test_an_almost_empty_text_makes_a_small_vocabulary(form: dict, text: str) ->
 
 
 @pytest.mark.parametrize(
-    "form", [*({"unit": unit} for unit in UNITS), {"unit": "word", "words": "whitespace"}], ids=str
+    "form",
+    [*({"unit": unit} for unit in UNITS)]
+    + [{"unit": "word", "words": words} for words in ("whitespace", "bare")],
+    ids=str,
 )
 @given(text=TEXTS)
 @settings(max_examples=25)

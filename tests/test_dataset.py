@@ -30,7 +30,10 @@ from charlm.text.tokenizers.tokenizer_json import EOS, UNK
 
 CHARACTERS = st.sampled_from("ab \n\t\x1c\x85\u3000é猫🚀") | st.characters(codec="utf-8")
 TEXTS = st.lists(st.text(CHARACTERS, max_size=15), min_size=1, max_size=5).map(END.join)
-FORMS = [*({"unit": unit} for unit in UNITS), {"unit": "word", "words": "whitespace"}]
+FORMS = [
+    *({"unit": unit} for unit in UNITS),
+    *({"unit": "word", "words": words} for words in ("whitespace", "bare")),
+]
 
 
 def load(text: str, document: str = "stream", *, chunk: int = 1 << 20, **corpus) -> Dataset:

@@ -34,7 +34,8 @@ ANY = st.text(
     ),
     max_size=30,
 )
-KINDS = [{"unit": unit} for unit in UNITS] + [{"unit": "word", "words": "whitespace"}]
+KINDS = [{"unit": unit} for unit in UNITS]
+KINDS += [{"unit": "word", "words": words} for words in ("whitespace", "bare")]
 NORMALS = [{"lowercase": True}, {"normalize": "nfc"}, {"lowercase": True, "normalize": "nfkc"}]
 FORMS = [kind | form for kind in KINDS for form in [{}, *NORMALS]]
 VOCABULARIES = {
@@ -215,7 +216,8 @@ def test_blank_separated_words_take_unk_literally_and_line_ends_as_eos() -> None
 def test_the_line_end_is_known_where_it_is_a_token(name: str) -> None:
     """Training windows begin at line starts, which they find by this id."""
     vocabulary = VOCABULARIES[name]
-    assert vocabulary.encode("\n").tolist() == [vocabulary.line_end]
+    known = [] if vocabulary.settings.words == "bare" else [vocabulary.line_end]
+    assert vocabulary.encode("\n").tolist() == known
     assert vocabulary_of("no such thing").line_end is None
 
 
@@ -459,6 +461,18 @@ def test_words_are_counted_as_they_are_encoded(words: str, text: str) -> None:
     vocabulary = vocabulary_of(text, unit="word", words=words)
     assert UNK not in vocabulary.encode(text)
     assert vocabulary.words(text) == vocabulary.pieces(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["It's a\t fine - film,\n isn\u2019t it?", "caf\u00e9\u3000\u4e2d, it's"]
+)
+def test_bare_words_are_the_words_and_marks_of_text_without_blanks(text: str) -> None:
+    """In ASCII and in other text; with `--words text` nearly half of all tokens are blanks."""
+    pieces = {w: vocabulary_of(text, unit="word", words=w).pieces(text) for w in ("text", "bare")}
+    assert pieces["bare"] == [piece for piece in pieces["text"] if not piece.isspace()]
+    vocabulary = vocabulary_of(text, unit="word", words="bare")
+    assert vocabulary.decode(vocabulary.encode(text)) == " ".join(pieces["bare"])
+    assert vocabulary.tokens[EOS] == "<eos>"
 
 
 class PairVocabulary(WordVocabulary):

@@ -17,7 +17,7 @@ from charlm.errors import named
 
 DOCUMENT_NAMES = ("auto", "stream", "line", "paragraph", "file")
 NORMAL_FORMS = ("none", "nfc", "nfkc")
-WORD_RULES = ("text", "whitespace")
+WORD_RULES = ("text", "whitespace", "bare")
 TABLE = (one_of("input_format", "auto", "csv", "tsv", "jsonl", "json", "parquet"),)
 SEPARATED = (one_of("input_format", "auto", "csv", "tsv"),)
 
@@ -127,7 +127,7 @@ class VocabularySettings:
         unit="entries",
         default_note="by rule",
     )
-    lowercase: bool = setting(False, "Convert the text to lower case")
+    lowercase: bool = setting(False, "Convert the text to lower case", has_no=True)
     normalize: str = setting("none", "Unicode normal form of the text", choices=NORMAL_FORMS)
 
     def __post_init__(self) -> None:

@@ -362,7 +362,7 @@ def _ending_entries(vocabulary: Vocabulary, rule: WordRule, *, ends: bool) -> En
 
     EOS is one of them with `ends`, UNK is none. None if every entry ends a word, or none does.
     """
-    if vocabulary.line_ends_are_eos or (vocabulary.spec.whole_words and rule.chars == "text"):
+    if vocabulary.drops_blanks or (vocabulary.spec.whole_words and rule.chars == "text"):
         return None
     pattern = re.compile(ENDING[rule.chars]())
     entries = np.zeros(len(vocabulary), np.bool_)

@@ -67,6 +67,7 @@ def byte_level(use_regex: bool) -> Json:
 WORD_CUTS: dict[str, Json] = {
     "whitespace": sequence(split(r"\n", "Isolated"), split(rf"[{BLANK}]+", "Removed")),
     "text": split(TEXT_WORDS, "Isolated"),
+    "bare": sequence(split(rf"[{BLANK}\n]+", "Removed"), split(TEXT_WORDS, "Isolated")),
 }
 """Pre-tokenizers of words, by the setting `words`."""
 
@@ -75,6 +76,11 @@ def eos_token(settings: VocabularySettings) -> str:
     """Return the entry of EOS; for blank-separated words it is the line end."""
     by_blanks = UNITS[settings.unit].whole_words and settings.words == "whitespace"
     return LINE_END if by_blanks else EOS_TOKEN
+
+
+def drops_blanks(settings: VocabularySettings) -> bool:
+    """Return True if blanks between words are not tokens, so that decoded words need one."""
+    return UNITS[settings.unit].whole_words and settings.words != "text"
 
 
 def _normalizer(settings: VocabularySettings) -> Json | None:
@@ -117,9 +123,10 @@ def _decoder(settings: VocabularySettings) -> Json:
     if UNITS[settings.unit].byte_level:
         unknown, end = _spelt(UNKNOWN_TEXT), _spelt(LINE_END)
         steps = [_replace(_ONLY_EOS, end), byte_level(use_regex=True)]
-    elif eos_token(settings) == LINE_END:
+    elif drops_blanks(settings):
         # WordPiece puts a blank before each token but the first; no word begins with its prefix
-        steps = [{"type": "WordPiece", "prefix": " ", "cleanup": False}]
+        steps = [] if eos_token(settings) == LINE_END else [_replace(_ONLY_EOS, LINE_END)]
+        steps += [{"type": "WordPiece", "prefix": " ", "cleanup": False}]
         steps += [{"type": "Fuse"}, _replace(" ?\n ?", LINE_END)]
     else:
         steps = [_replace(_ONLY_EOS, LINE_END), {"type": "Fuse"}]

@@ -105,7 +105,7 @@ class Vocabulary(ABC):
         if self.spec.byte_level:
             return decoders.BytesDecoder(self.tokens, unk_text)
         table = [unk_text, LINE_END, *self.tokens[2:]]
-        if self.line_ends_are_eos:
+        if self.drops_blanks:
             return decoders.BlankDecoder(table)
         return decoders.TableDecoder(table)
 
@@ -147,6 +147,11 @@ class Vocabulary(ABC):
     def line_ends_are_eos(self) -> bool:
         """True if a line end in the text is EOS (blank-separated words)."""
         return self.tokens[EOS] == LINE_END
+
+    @property
+    def drops_blanks(self) -> bool:
+        """True if blanks are not tokens; then decoded words have one between them."""
+        return tokenizer_json.drops_blanks(self.settings)
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of `tokenizer.json`."""

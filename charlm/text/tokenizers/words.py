@@ -20,6 +20,7 @@ ASCII_WORDS = {
     "text": re.compile(
         r"\n|[\t\x0B\f\r ]+|[A-Za-z0-9_]+(?:'[A-Za-z0-9_]+)*|[^A-Za-z0-9_\t\x0B\f\r \n]"
     ),
+    "bare": re.compile(r"[A-Za-z0-9_]+(?:'[A-Za-z0-9_]+)*|[^A-Za-z0-9_\t\x0B\f\r \n]"),
 }
 """Patterns that find the words of `tokenizer_json.WORD_CUTS` in ASCII text."""
 BETWEEN_BLANKS = re.compile(
@@ -69,7 +70,7 @@ class _LibraryVocabulary(Vocabulary):
 
 
 class WordVocabulary(_LibraryVocabulary):
-    """A vocabulary of words and blanks, or of the words between blanks with EOS at line ends."""
+    """A vocabulary of words and blanks, of bare words, or of what blanks separate."""
 
     piece_chars = 1 << 12
 
