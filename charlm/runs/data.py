@@ -12,6 +12,7 @@ from typing import Any
 from charlm.commands import command, run_word
 from charlm.config.corpus import CorpusSettings
 from charlm.config.settings import Settings
+from charlm.config.task import TaskSettings
 from charlm.config.tasks import TASKS, task_name
 from charlm.errors import CorpusError, RunError
 from charlm.files.atomic import manifest_problems
@@ -31,6 +32,8 @@ from charlm.text.corpus import Corpus
 from charlm.text.dataset import SPLITS, Dataset, load_dataset, text_fingerprint
 from charlm.text.encoded import read_encoded, write_encoded
 from charlm.text.idcache import CACHED_FROM_BYTES
+from charlm.text.labelled import labelled_fingerprint, load_labelled
+from charlm.text.labels import Labelled, Labels, read_targets, write_targets
 from charlm.text.sources.hub import HUB_PREFIX
 from charlm.text.sources.names import literal_folders
 from charlm.text.tokenizers.vocabulary import Vocabulary
@@ -70,14 +73,18 @@ def corpus_record(dataset: Dataset, settings: Settings) -> dict[str, Any]:
     } | labels
 
 
+def is_labelled(record: Mapping[str, Any]) -> bool:
+    """Return whether a run learns labels."""
+    return TASKS[task_name(record["settings"])].labelled
+
+
 def train_targets(record: Mapping[str, Any]) -> int:
     """Return the number of targets in one pass over the training text of a run.
 
     A target is a token, or a text if the run learns labels.
     """
     part = record["corpus"]["parts"]["train"]
-    counted = "documents" if TASKS[task_name(record["settings"])].labelled else "tokens"
-    return int(part[counted])
+    return int(part["documents" if is_labelled(record) else "tokens"])
 
 
 def absolute(names: Iterable[str]) -> list[str]:
@@ -102,11 +109,17 @@ def _absolute(name: str) -> str:
 
 
 def write_data(path: Path, dataset: Dataset) -> None:
-    """Keep the encoded text with the run; a large text is left out, and then read again."""
+    """Keep the encoded text with the run, and the targets of its documents.
+
+    A large text without labels is left out, and then read again.
+    """
     for name in SPLITS:
         split = dataset.split(name)
-        if split is not None and split.ids.nbytes <= CACHED_FROM_BYTES:
-            write_encoded(path / "data" / name, split)
+        if split is None or (not dataset.labelled and split.ids.nbytes > CACHED_FROM_BYTES):
+            continue
+        write_encoded(path / "data" / name, split)
+        if dataset.labelled:
+            write_targets(path / "data" / name, dataset.labelled.targets[name])
 
 
 def read_data(
@@ -134,9 +147,18 @@ def read_data(
     for name, split in splits.items():
         if len(split.ids) != corpus["parts"][name]["tokens"] or not split.fits(len(vocabulary)):
             raise CorpusError(f"{folders[name]}: not the text that run.json describes; delete it")
+    labelled = None
+    if "task" in config:
+        labels = Labels(tuple(config["task"]["labels"]))
+        targets = {
+            name: read_targets(folders[name], split.documents, len(labels))
+            for name, split in splits.items()
+        }
+        labelled = Labelled(labels=labels, targets=targets)
     return Dataset(
         name=corpus["name"],
         vocabulary=vocabulary,
+        labelled=labelled,
         train=splits["train"],
         valid=splits.get("valid"),
         test=splits.get("test"),
@@ -180,6 +202,9 @@ def text_changed(settings: CorpusSettings, record: Mapping[str, Any]) -> bool:
         older = all(changed < 1e9 * created for _, changed, *_ in stamps)
         if older and sum(size for size, *_ in stamps) > READ_AGAIN_BYTES:
             return False
+        if is_labelled(record):
+            task = TaskSettings(**record["settings"]["task"])
+            return bool(labelled_fingerprint(settings, task) != corpus["fingerprint"])
         return bool(text_fingerprint(settings, corpus["document"]) != corpus["fingerprint"])
     except CorpusError:
         return False
@@ -234,7 +259,12 @@ def _read_again(settings: Settings, vocabulary: Vocabulary, corpus: Mapping[str,
                 f"{name} is not there; expected the text that the run began with, or a link to it: "
                 "the run keeps no copy"
             )
-    dataset = load_dataset(sources, settings.vocabulary, vocabulary=vocabulary, count_types=False)
+    words = settings.vocabulary
+    dataset = (
+        load_labelled(sources, words, settings.task, vocabulary=vocabulary)
+        if TASKS[settings.task.task].labelled
+        else load_dataset(sources, words, vocabulary=vocabulary, count_types=False)
+    )
     if dataset.fingerprint != corpus["fingerprint"]:
         raise CorpusError(
             f"{corpus['name']} has changed since the run began (its SHA-256 differs); "

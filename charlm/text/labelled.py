@@ -1,7 +1,7 @@
 """Labelled text: a dataset of one document for each text, with the label of each."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -75,11 +75,7 @@ def load_labelled(
     texts that cannot be read, or whose labels cannot be learned.
     """
     warnings: list[str] = []
-    parts = _read_parts(corpus, task, examples, warnings.append)
-    labels = Labels.of(parts["train"].labels)
-    if "valid" not in parts and (held_out := _hold_out(parts["train"], labels, corpus.valid_frac)):
-        parts |= held_out
-    parts = {name: parts[name] for name in SPLITS if name in parts}
+    parts, labels = _read(corpus, task, examples, warnings.append)
     splits = {name: part.split() for name, part in parts.items()}
     built = training_vocabulary(splits["train"], vocabulary_settings, vocabulary)
     with phase("encoding the text", total=sum(split.chars for split in splits.values())):
@@ -100,9 +96,7 @@ def load_labelled(
         train=train,
         valid=encoded.get("valid"),
         test=encoded.get("test"),
-        fingerprint=hashlib.sha256(
-            "".join(f"{name}:{part.key}" for name, part in parts.items()).encode()
-        ).hexdigest(),
+        fingerprint=_fingerprint(parts),
         boundaries=Boundaries.of_text(train, built.vocabulary, "line", crlf=False),
         coverage=built.coverage,
         unk_types=built.unk_types,
@@ -113,11 +107,35 @@ def load_labelled(
     )
 
 
+def labelled_fingerprint(corpus: CorpusSettings, task: TaskSettings) -> str:
+    """Read texts with labels and return the fingerprint of their dataset."""
+    return _fingerprint(_read(corpus, task, None, lambda _: None)[0])
+
+
+def _fingerprint(parts: Mapping[str, _Texts]) -> str:
+    keys = "".join(f"{name}:{part.key}" for name, part in parts.items())
+    return hashlib.sha256(keys.encode()).hexdigest()
+
+
 def _name(corpus: CorpusSettings, examples: Sequence[tuple[str, str]] | None) -> str:
     """Return a short name for a run of these texts."""
     if examples is not None:
         return safe_name("examples")
     return short_name(corpus.sources[0], find(corpus.sources, corpus, lambda _: None))
+
+
+def _read(
+    corpus: CorpusSettings,
+    task: TaskSettings,
+    examples: Sequence[tuple[str, str]] | None,
+    warn: Warn,
+) -> tuple[dict[str, _Texts], Labels]:
+    """Return the texts of each split, with a held-out part, and the labels of the training text."""
+    parts = _read_parts(corpus, task, examples, warn)
+    labels = Labels.of(parts["train"].labels)
+    if "valid" not in parts:
+        parts |= _hold_out(parts["train"], labels, corpus.valid_frac)
+    return {name: parts[name] for name in SPLITS if name in parts}, labels
 
 
 def _read_parts(
