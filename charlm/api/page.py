@@ -14,6 +14,7 @@ from charlm.api.inside import inspect
 from charlm.api.model import Model
 from charlm.api.plots import missing_log, read_log
 from charlm.api.runs import list_runs
+from charlm.commands import command
 from charlm.errors import CharlmError, RunError
 from charlm.inspect.find_units import UnitMatches, search_text
 from charlm.inspect.hidden import checked_signals, layer_sizes, unit_number
@@ -28,7 +29,7 @@ from charlm.report.page.data import (
 )
 from charlm.report.page.run_data import run_data
 from charlm.runs.card import model_shape, model_size
-from charlm.runs.layout import NETWORK, NGRAM, named_inside, read_record
+from charlm.runs.layout import NETWORK, NGRAM, is_label_run, named_inside, read_record
 from charlm.runs.overview import BROKEN, SEARCHED, RunInfo
 from charlm.runs.pair import BACKWARD
 from charlm.text.tokenizers.tokenizer_json import UNKNOWN_TEXT
@@ -172,6 +173,8 @@ def _note(run: RunInfo) -> str:
         return "a search: see its trials"
     if run.kind == NGRAM:
         return "n-grams are not trained in steps"
+    if is_label_run(run.path):
+        return f"it gives labels; see its curves with: {command('plot', run.name)}"
     if missing_log(run.path):
         return "ships without its log" if run.built_in else "it has no log"
     return ""

@@ -13,6 +13,7 @@ from charlm.runs.folders import is_training
 from charlm.runs.layout import METRICS, SEARCH, read_metrics, read_record
 from charlm.runs.locate import find_run, is_ngram_run, is_run, run_name
 from charlm.runs.pair import BACKWARD
+from charlm.units import loss_of
 
 MAX_TRIALS = 8
 """Trials of a search that are shown, the best ones."""
@@ -89,7 +90,7 @@ def _has_log(path: Path) -> bool:
 
 
 def _best(log: RunLog) -> float:
-    nats = (record.get("valid_nats_per_token") for record in log.records)
+    nats = (loss_of(record, "valid_") for record in log.records)
     return min((float(value) for value in nats if isinstance(value, float)), default=float("inf"))
 
 

@@ -179,10 +179,15 @@ SAMPLE_TRIES = 8
 
 
 def _sample(session: "Session") -> str:
-    """Return a sample of a finished run, one item for a list; "" for a backward half."""
+    """Return a sample of a finished run, one item for a list.
+
+    It is "" for a backward half, and for a run that gives no text.
+    """
+    from charlm.config.tasks import LANGUAGE_MODEL, task_name
     from charlm.runs.pair import is_backward_half
 
-    if is_backward_half(session.path):
+    gives_text = task_name(session.record["settings"]) == LANGUAGE_MODEL
+    if is_backward_half(session.path) or not gives_text:
         return ""
     with phase("sampling"):
         model = api.loading.load(session.path)

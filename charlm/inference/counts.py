@@ -86,6 +86,11 @@ class LabelCounts:
             sure=(int(sure.sum()), int((sure & right).sum())),
         )
 
+    @classmethod
+    def from_summary(cls, summary: Mapping[str, Any]) -> "LabelCounts":
+        """Return the counts of answers in a summary; nats and probabilities are left out."""
+        return cls(confusion=_rows(summary["confusion"]), unseen=summary["unseen"])
+
     def __repr__(self) -> str:
         return (
             f"LabelCounts(accuracy {self.accuracy:.4f}, {self.nats_per_text:.4f} nats/text, "

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from charlm.config.tasks import TASKS, task_name
 from charlm.config.text_units import UNITS
 from charlm.errors import RunError
 from charlm.runs.layout import METRICS
 from charlm.units import bits, perplexity
 
 Record = Mapping[str, Any]
-PLACES = ("step", "tokens", "seconds")
+PLACES = ("step", "tokens", "texts", "seconds")
 """Fields that every record has: how far training was."""
 
 
@@ -36,6 +37,11 @@ class RunLog:
         return str(self.run["settings"]["vocabulary"]["unit"])
 
     @property
+    def target(self) -> str:
+        """What the run predicts one of at a time: "token", or "text" if it gives labels."""
+        return TASKS[task_name(self.run["settings"])].target
+
+    @property
     def token_kind(self) -> tuple[Any, ...]:
         """The kind of the tokens: runs of one kind can be compared per token."""
         corpus = self.run["corpus"]
@@ -50,6 +56,8 @@ class Axis:
     label: str
     of: Callable[[RunLog, Record], float]
     kind: str = "number"
+    target: str = ""
+    """Target that it counts or divides by, which only some runs have; empty if all have it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +97,9 @@ def _field(key: str) -> Callable[[RunLog, Record], float]:
 
 
 def _passes(log: RunLog, record: Record) -> float:
-    tokens = int(log.run["corpus"]["parts"]["train"]["tokens"])
-    return number_in(log, record, "tokens") / max(tokens, 1)
+    part = log.run["corpus"]["parts"]["train"]
+    targets = int(part["documents" if log.target == "text" else "tokens"])
+    return number_in(log, record, f"{log.target}s") / max(targets, 1)
 
 
 def _bits_per(size: str) -> Callable[[RunLog, Record], float]:
@@ -111,7 +120,8 @@ def _bits_per(size: str) -> Callable[[RunLog, Record], float]:
 
 
 X_AXES: dict[str, Axis] = {
-    "tokens": Axis(label="tokens", of=_field("tokens"), kind="count"),
+    "tokens": Axis(label="tokens", of=_field("tokens"), kind="count", target="token"),
+    "texts": Axis(label="texts", of=_field("texts"), kind="count", target="text"),
     "steps": Axis(label="steps", of=_field("step"), kind="count"),
     "seconds": Axis(label="training time", of=_field("seconds"), kind="time"),
     "epochs": Axis(label="passes", of=_passes),
@@ -119,21 +129,27 @@ X_AXES: dict[str, Axis] = {
 """Axes across, by the name that `--x` takes."""
 FIGURES: dict[str, Figure] = {
     "bits/byte": Figure(
-        label="bits per byte", of=_bits_per("bytes"), valid="valid_bits_per_byte", is_loss=True
+        label="bits per byte", of=_bits_per("bytes"), valid="valid_bits_per_byte",
+        is_loss=True, target="token",
     ),
     "bits/char": Figure(
         label="bits per character", of=_bits_per("chars"), valid="valid_bits_per_char",
-        is_loss=True,
+        is_loss=True, target="token",
     ),
     "bits/token": Figure(
         label="bits per token",
         of=lambda log, record: bits(number_in(log, record, "nats_per_token")),
-        valid="valid_bits_per_token", per_token=True, is_loss=True,
+        valid="valid_bits_per_token", per_token=True, is_loss=True, target="token",
     ),
     "perplexity": Figure(
         label="perplexity", kind="count",
         of=lambda log, record: perplexity(number_in(log, record, "nats_per_token"), 1),
         valid="valid_perplexity", per_token=True, logarithmic=True, digits=",.1f", is_loss=True,
+        target="token",
+    ),
+    "nats/text": Figure(
+        label="nats per text", of=_field("nats_per_text"), valid="valid_nats_per_text",
+        is_loss=True, target="text",
     ),
     "rate": Figure(label="learning rate", of=_field("learning_rate"), digits=".3g"),
     "gradient": Figure(

@@ -87,13 +87,24 @@ def plot_of(logs: Sequence[RunLog], x: str | None = None, y: str | None = None) 
     """Return the curves of runs; without `x` and `y` in what suits these runs.
 
     Runs of one unit are shown in its usual figure over tokens, others in bits per byte over passes.
-    Raises UsageError for a figure in which the runs cannot be compared, RunError for a damaged log.
+    Those that give labels are shown in nats per text. Raises UsageError for a figure in which the
+    runs cannot be compared, RunError for a damaged log.
     """
     y = y or usual_figure(logs)
-    x = x or ("tokens" if len({log.unit for log in logs}) == 1 else "epochs")
+    first, same_unit = logs[0], len({log.unit for log in logs}) == 1
+    x = x or (f"{first.target}s" if same_unit else "epochs")
     check_choice("x", x, X_AXES)
     check_choice("y", y, FIGURES)
-    first = logs[0]
+    for name, chosen, axis in (("x", x, X_AXES[x]), ("y", y, FIGURES[y])):
+        log = next((log for log in logs if axis.target not in ("", log.target)), None)
+        if log:
+            raise UsageError(
+                f"{named(name)} {chosen} is of {axis.target}s, and run {log.name} predicts a label "
+                f"for each text; expected runs of one task. Use --x texts and --y nats/text for it"
+                if log.target == "text"
+                else f"{named(name)} {chosen} is of texts with labels, and run {log.name} is a "
+                "language model; expected runs of one task. Use --y bits/byte for it"
+            )
     other = next((log for log in logs if log.token_kind != first.token_kind), None)
     if FIGURES[y].per_token and other:
         raise UsageError(
@@ -106,6 +117,8 @@ def plot_of(logs: Sequence[RunLog], x: str | None = None, y: str | None = None) 
 
 def usual_figure(logs: Sequence[RunLog]) -> str:
     """Return the figure that suits runs: that of their unit, or bits per byte if it differs."""
+    if {log.target for log in logs} == {"text"}:
+        return "nats/text"
     if len({log.token_kind for log in logs}) > 1:
         return "bits/byte"
     letter = UNITS[logs[0].unit].letter
@@ -147,7 +160,8 @@ def notes(plot: Plot) -> list[str]:
         sentences.append(
             f"the runs read different texts ({texts}): a lower curve may be an easier text"
         )
-    if plot.figure.is_loss and len({log.token_kind for log in logs}) > 1:
+    kinds = {log.token_kind for log in logs if log.target == "token"}
+    if plot.figure.is_loss and len(kinds) > 1:
         sentences += filter(None, map(_unknown_note, logs))
     return sentences
 

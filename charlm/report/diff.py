@@ -10,11 +10,14 @@ from charlm.report.tables import plain_table
 from charlm.report.text import duration, number
 from charlm.runs.diff import RunDiff
 
+GREATER_IS_BETTER = ("accuracy", "macro_f1", "macro_recall")
+"""Ends of the names of figures that are not losses."""
+
 
 def diff_table(diff: RunDiff) -> Table:
     """Return a row for each setting and fact that differs, then a row for each result.
 
-    The origin of a setting is in parentheses; the lower of two losses is bold.
+    The origin of a setting is in parentheses; the better of two figures is bold.
     """
     table = plain_table("<", *(f"<{escape_unprintable(name)}" for name in diff.names))
     table.columns[0].no_wrap = True
@@ -30,7 +33,8 @@ def diff_table(diff: RunDiff) -> Table:
         texts = [_shown(name, value) for value in (one, two)]
         both = isinstance(one, float) and isinstance(two, float) and one != two
         if both and name != "seconds":
-            texts[0 if one < two else 1].stylize("bold")
+            first = one > two if name.endswith(GREATER_IS_BETTER) else one < two
+            texts[0 if first else 1].stylize("bold")
         table.add_row(name.replace("_", " "), *texts)
     return table
 

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from charlm.commands import command
+from charlm.config.tasks import TASKS, task_name
 from charlm.config.text_units import UNITS
 from charlm.config.training import counted_length, length_of
 from charlm.files.escapes import escape_unprintable
+from charlm.inference.counts import LabelCounts
+from charlm.report import labels
 from charlm.report.tables import pairs_table
 from charlm.report.text import duration, number, shortened, word_perplexity
 from charlm.runs.built_in import source_log_loss
-from charlm.runs.card import companion_text
+from charlm.runs.card import companion_text, is_labelled
 from charlm.runs.pair import is_backward_half, is_pair, length_factor
 from charlm.training.records import EvaluationRecord, FinishedRecord, Review, StepRecord
 from charlm.training.review import NGRAM
@@ -26,6 +29,22 @@ if TYPE_CHECKING:
 
 def describe_plan(record: Mapping[str, Any], path: Path | None = None) -> list[str]:
     """Describe in a few lines what will be trained, and where."""
+    precision = record["precision"]
+    text, model, run = labels.plan_lines(record) if is_labelled(record) else _plan_lines(record)
+    lines = [
+        *text,
+        *_parent_lines(record),
+        model,
+        run,
+        f"device {record['machine']['device']}, {precision['name']} ({precision['reason']})",
+        *_outlook(record),
+        *([f"into   {path}"] if path else []),
+    ]
+    return [escape_unprintable(line) for line in lines]
+
+
+def _plan_lines(record: Mapping[str, Any]) -> tuple[list[str], str, str]:
+    """Return lines about the text, and those about the model and the run."""
     settings, corpus = record["settings"], record["corpus"]
     model, training = settings["model"], settings["training"]
     unit = settings["vocabulary"]["unit"]
@@ -33,19 +52,13 @@ def describe_plan(record: Mapping[str, Any], path: Path | None = None) -> list[s
     length = counted_length(*length_of(training))
     why = (record.get("planned") or {}).get("length")
     length += f" ({why})" if why else ""
-    precision = record["precision"]
-    lines = [
-        f"text   {corpus['name']}: {parts} {unit} tokens, {corpus['vocabulary']:,} entries",
-        *_parent_lines(record),
+    return (
+        [f"text   {corpus['name']}: {parts} {unit} tokens, {corpus['vocabulary']:,} entries"],
         f"model  {model['num_layers']} x {model['hidden_size']} {model['cell'].upper()}, "
         f"{record['parameters']:,} weights, dropout {model['dropout']:g}",
         f"run    {length}, batch {training['batch_size']} x {training['bptt']}, "
         f"{training['optimizer']} {training['learning_rate']:g}, seed {training['seed']}",
-        f"device {record['machine']['device']}, {precision['name']} ({precision['reason']})",
-        *_outlook(record),
-        *([f"into   {path}"] if path else []),
-    ]
-    return [escape_unprintable(line) for line in lines]
+    )
 
 
 def _parent_lines(record: Mapping[str, Any]) -> list[str]:
@@ -92,7 +105,10 @@ def _expectation(record: Mapping[str, Any]) -> str:
 
 def step_line(record: StepRecord, unit: str) -> str:
     """Format loss and speed of a step; the loss as is usual for the unit."""
-    return f"{_loss(record.nats_per_token, unit)}  {record.tokens_per_second:,.0f} tokens/s"
+    speed = f"{record.tokens_per_second:,.0f} {record.target}s/s"
+    if record.target != "token":
+        return f"{record.nats_per_token:.3f} nats/{record.target}  {speed}"
+    return f"{_loss(record.nats_per_token, unit)}  {speed}"
 
 
 def plain_step_line(record: StepRecord, unit: str) -> str:
@@ -114,10 +130,16 @@ def _loss(nats: float, unit: str) -> str:
 def evaluation_line(record: EvaluationRecord, unit: str) -> str:
     """Format a validation."""
     mark = "  best so far" if record.best else ""
+    if isinstance(record.tally, LabelCounts):
+        figures = labels.figures_text(record.tally.summary())
+    else:
+        figures = (
+            f"{_loss(record.tally.nats_per_token, unit)}"
+            f"{word_perplexity(record.tally.word_perplexity, unit)}"
+        )
     return (
-        f"{100 * record.progress:3.0f} % step {record.step:,}: validation "
-        f"{_loss(record.tally.nats_per_token, unit)}"
-        f"{word_perplexity(record.tally.word_perplexity, unit)}  {duration(record.seconds)}{mark}"
+        f"{100 * record.progress:3.0f} % step {record.step:,}: validation {figures}  "
+        f"{duration(record.seconds)}{mark}"
     )
 
 
@@ -127,37 +149,16 @@ def summary_table(record: Mapping[str, Any], finished: FinishedRecord) -> Table:
         "complete": "complete",
         "patience": "stopped early: validation no longer improved",
     }
+    target = TASKS[task_name(record["settings"])].target
     pairs: list[tuple[str, str]] = [
         ("run", f"{record['name']}: {reasons.get(finished.reason, finished.reason)}"),
-        ("trained", f"{count_of(finished.step, 'step')}, {count_of(finished.tokens, 'token')}, "
+        ("trained", f"{count_of(finished.step, 'step')}, {count_of(finished.tokens, target)}, "
                     f"{duration(finished.seconds)}"),
     ]  # fmt: skip
-    for name, tally in (("validation", finished.valid), ("test", finished.test)):
-        if tally:
-            unit = record["settings"]["vocabulary"]["unit"]
-            pairs.append((name, _figures(tally, unit)))
-    pairs += _parent_pairs(record, finished)
-    own = None if finished.valid and finished.valid.oov else source_log_loss(record)
-    if finished.valid and own:
-        distance = finished.valid.bits_per_char - own
-        percent = f"{100 * distance / own:+.1f} %"
-        pairs.append(
-            ("entropy of source", f"{own:.4f} bits/char; distance {distance:.4f} ({percent})")
-        )
-    planned = record.get("planned") or {}
-    if finished.valid and planned.get("expected"):
-        pairs.append(("expected", _expectation(record)))
-    if finished.valid_uncalibrated:
-        before = finished.valid_uncalibrated.nats_per_token
-        pairs.append(
-            (
-                "calibrated",
-                f"on the validation text, logits times {finished.logit_scale:.3f}; "
-                f"{before:.4f} nats/token before",
-            )
-        )
-    if finished.companion:
-        pairs.append(("with n-grams", companion_text(asdict(finished.companion))))
+    if is_labelled(record):
+        pairs += labels.result_pairs(record, finished.results())
+    else:
+        pairs += _result_pairs(record, finished)
     if finished.valid:
         best = f"from step {finished.best_step:,}"
         if "from" in record and not finished.best_step:
@@ -170,6 +171,36 @@ def summary_table(record: Mapping[str, Any], finished: FinishedRecord) -> Table:
     if finished.review:
         pairs += review_pairs(finished.review, record["settings"]["vocabulary"]["unit"])
     return pairs_table(pairs)
+
+
+def _result_pairs(record: Mapping[str, Any], finished: FinishedRecord) -> list[tuple[str, str]]:
+    """Return the figures of a language model on its texts, and what they are compared with."""
+    unit, valid = record["settings"]["vocabulary"]["unit"], finished.valid
+    texts = (("validation", valid), ("test", finished.test))
+    pairs = [(name, _figures(tally, unit)) for name, tally in texts if isinstance(tally, Tally)]
+    pairs += _parent_pairs(record, finished)
+    if not isinstance(valid, Tally):
+        return pairs
+    if own := None if valid.oov else source_log_loss(record):
+        distance = valid.bits_per_char - own
+        percent = f"{100 * distance / own:+.1f} %"
+        pairs.append(
+            ("entropy of source", f"{own:.4f} bits/char; distance {distance:.4f} ({percent})")
+        )
+    if (record.get("planned") or {}).get("expected"):
+        pairs.append(("expected", _expectation(record)))
+    if finished.valid_uncalibrated:
+        before = finished.valid_uncalibrated.nats_per_token
+        pairs.append(
+            (
+                "calibrated",
+                f"on the validation text, logits times {finished.logit_scale:.3f}; "
+                f"{before:.4f} nats/token before",
+            )
+        )
+    if finished.companion:
+        pairs.append(("with n-grams", companion_text(asdict(finished.companion))))
+    return pairs
 
 
 def _parent_pairs(record: Mapping[str, Any], finished: FinishedRecord) -> list[tuple[str, str]]:
@@ -232,6 +263,10 @@ def next_commands(path: Path, record: Mapping[str, Any], finished: FinishedRecor
         return [f"saved; resume with: {command('train', '--resume', run=path)}"]
     if is_pair(record["settings"]["model"]):  # its other half comes next
         return []
+    if is_labelled(record):
+        measured = [("eval", "--worst", 10)] if finished.valid or finished.test else []
+        tries: list[tuple[object, ...]] = [("predict", "some text of yours"), *measured, ("info",)]
+        return ["next:", *(f"  {command(*some, run=path)}" for some in tries)]
     words: list[tuple[object, ...]] = [
         ("sample", *_sample_options(record)),
         *([("score", *_texts_to_score(record))] if not half else []),

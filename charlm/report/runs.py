@@ -8,9 +8,10 @@ from rich.table import Table
 
 from charlm.config.settings import table
 from charlm.files.escapes import escape_unprintable
+from charlm.report.labels import label_pairs, result_pairs
 from charlm.report.tables import plain_table
 from charlm.report.text import duration, number, word_perplexity
-from charlm.runs.card import companion_text, model_size
+from charlm.runs.card import companion_text, is_labelled, model_size
 from charlm.units import count_of
 
 Json = Mapping[str, Any]
@@ -35,7 +36,12 @@ def run_pairs(path: Path, config: Json, record: Json) -> list[tuple[str, str]]:
     for name, part in corpus["parts"].items():
         size = f"{count_of(part['tokens'], 'token')}, {count_of(part['documents'], 'document')}"
         pairs.append((f"  {name}", f"{size}, {count_of(part['bytes'], 'byte')}"))
-    pairs += _result_pairs(record.get("results") or {}, config["vocabulary"]["unit"])
+    results = record.get("results") or {}
+    pairs += _trained(results)
+    if is_labelled(record):
+        pairs += [*label_pairs(record), *result_pairs(record, results)]
+    else:
+        pairs += _result_pairs(results, config["vocabulary"]["unit"])
     created = f"{record.get('created')} with charlm {config.get('charlm')}"
     if record.get("ngrams"):
         pairs += [*_discount_pairs(record["ngrams"]), ("created", created)]
@@ -64,12 +70,16 @@ def _discount_pairs(ngrams: Json) -> list[tuple[str, str]]:
     return pairs
 
 
-def _result_pairs(results: Json, unit: str) -> list[tuple[str, str]]:
+def _trained(results: Json) -> list[tuple[str, str]]:
     if not results:
         return []
     steps = f"{count_of(results['step'], 'step')}, " if results["step"] else ""
     trained = steps or results["seconds"]
-    pairs = [("trained", f"{steps}{duration(results['seconds'])}")] if trained else []
+    return [("trained", f"{steps}{duration(results['seconds'])}")] if trained else []
+
+
+def _result_pairs(results: Json, unit: str) -> list[tuple[str, str]]:
+    pairs = []
     for name in ("valid", "test", "old_valid"):
         tally = results.get(name)
         if tally:

@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from charlm.commands import command
+from charlm.config.tasks import TASKS, task_name
 from charlm.config.training import counted_length, length_of
+from charlm.files.escapes import escape_unprintable
 from charlm.runs.layout import COMPANION
+from charlm.units import finite
 
 NAMES = {
     "tokens": "tokens",
@@ -15,6 +18,15 @@ NAMES = {
     "bits_per_byte": "bits per byte",
     "perplexity": "perplexity",
 }
+LABEL_NAMES = {
+    "texts": "texts",
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "macro_recall": "macro-recall",
+    "nats_per_text": "nats per text",
+    "ece": "calibration error",
+}
+"""Figures of a card by their keys in run.json, of runs that give text and that give labels."""
 
 
 def model_card(
@@ -28,17 +40,21 @@ def model_card(
     settings, corpus = record["settings"], record["corpus"]
     unit = settings["vocabulary"]["unit"]
     kind = "n-gram" if record.get("ngrams") else "recurrent"
+    labelled = is_labelled(record)
+    model, tag = "language model", "language-model"
+    if labelled:
+        model = tag = "classifier"
     lines = [
         "---",
         "library_name: charlm",
-        "pipeline_tag: text-generation",
-        f"tags: [language-model, {kind}, charlm]",
+        f"pipeline_tag: {_pipeline(record)}",
+        f"tags: [{tag}, {kind}, charlm]",
         *([f"license: {license_}"] if license_ else []),
         *_metadata(name, record),
         "---",
         f"# {name}",
         "",
-        f"{'An' if kind == 'n-gram' else 'A'} {kind} language model over {unit} units, trained "
+        f"{'An' if kind == 'n-gram' else 'A'} {kind} {model} over {unit} units, trained "
         f"with charlm on `{corpus['name']}`.",
         "",
         "| | |",
@@ -46,13 +62,13 @@ def model_card(
         *(f"| {name} | {value} |" for name, value in run_facts(record).items()),
         "",
     ]
-    lines += _results(record.get("results"))
+    lines += _label_results(record) if labelled else _results(record.get("results"))
+    verbs = [("predict", "some text")] if labelled else [("sample",), ("score", "some text")]
     lines += [
         "## Use",
         "",
         "```",
-        command("sample", "--run", run or name),
-        command("score", "--run", run or name, "some text"),
+        *(command(verb, "--run", run or name, *words) for verb, *words in verbs),
         "```",
         "",
     ]
@@ -68,6 +84,16 @@ def model_card(
     return "\n".join(lines)
 
 
+def is_labelled(record: Mapping[str, Any]) -> bool:
+    """Return whether a run gives labels, from run.json."""
+    return TASKS[task_name(record["settings"])].labelled
+
+
+def _pipeline(record: Mapping[str, Any]) -> str:
+    """Return the name that model hubs have for what a run does."""
+    return "text-classification" if is_labelled(record) else "text-generation"
+
+
 def _metadata(name: str, record: Mapping[str, Any]) -> list[str]:
     """Return the data sets of the hub and the results of a model as lines of YAML."""
     from charlm.text.sources.hub import HUB_PREFIX, hub_parts
@@ -81,8 +107,8 @@ def _metadata(name: str, record: Mapping[str, Any]) -> list[str]:
         f"    - {{type: {key}, value: {tally[key]:.4f}, name: {json.dumps(f'{label} ({split})')}}}"
         for split in ("valid", "test")
         if (tally := results.get(split))
-        for key, label in NAMES.items()
-        if isinstance(tally[key], float)
+        for key, label in (LABEL_NAMES if is_labelled(record) else NAMES).items()
+        if isinstance(tally.get(key), float)
     ]
     if not figures:
         return lines
@@ -92,7 +118,7 @@ def _metadata(name: str, record: Mapping[str, Any]) -> list[str]:
         "model-index:",
         f"- name: {json.dumps(name)}",
         "  results:",
-        "  - task: {type: text-generation}",
+        f"  - task: {{type: {_pipeline(record)}}}",
         f"    dataset: {{name: {text}, type: {text}}}",
         "    metrics:",
         *figures,
@@ -127,6 +153,11 @@ def run_facts(record: Mapping[str, Any]) -> dict[str, str]:
         facts["fine-tuned from"] = str(record["from"]["run"])
     if train := corpus["parts"].get("train"):
         facts["training text"] = f"{train['tokens']:,} tokens"
+    if labels := corpus.get("labels"):
+        total = max(sum(labels["train"].values()), 1)
+        facts["labels"] = ", ".join(
+            f"{_cell(label)} {100 * n / total:.1f} %" for label, n in labels["train"].items()
+        )
     if record.get("ngrams"):
         return facts
     training = record["settings"]["training"]
@@ -160,6 +191,53 @@ def companion_text(companion: Mapping[str, Any]) -> str:
     )
 
 
+def _cell(text: str) -> str:
+    """Return a text as a cell of a Markdown table."""
+    return escape_unprintable(text).replace("|", "\\|")
+
+
+def _label_results(record: Mapping[str, Any]) -> list[str]:
+    """Return the figures of a run that gives labels, its floors, and the figures of each label."""
+    from charlm.inference.counts import LabelCounts  # needs numpy, as the list of runs does not
+
+    results = record.get("results") or {}
+    figures = {name: results[name] for name in ("valid", "test") if results.get(name)}
+    if not figures:
+        return _results(results or None)
+    lines = ["## Results", "", *_figure_rows(figures, LABEL_NAMES)]
+    floors = record.get("floors") or {}
+    for key, label in (("majority", "accuracy of the most frequent label"),
+                       ("bag_of_words", "accuracy of a bag of words (naive Bayes)")):  # fmt: skip
+        values = [(floors.get(key) or {}).get(name) for name in figures]
+        if any(value is not None for value in values):
+            lines.append(f"| {label} | " + " | ".join(map(_number, values)) + " |")
+    name, last = list(figures.items())[-1]
+    labels = list(record["corpus"]["labels"]["train"])
+    counts = LabelCounts.from_summary(last)
+    lines += ["", f"Each label on the {name} text:", "", "| | precision | recall | F1 | texts |",
+              "|---|---:|---:|---:|---:|"]  # fmt: skip
+    for label, row in zip(labels, counts.per_label(), strict=True):
+        cells = " | ".join(_number(finite(value)) for value in row)
+        lines.append(f"| {_cell(label)} | {cells} |")
+    return [*lines, ""]
+
+
+def _number(value: float | int | None) -> str:
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+
+def _figure_rows(figures: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
+    """Return a Markdown table with a column for each text."""
+    return [
+        "| | " + " | ".join(figures) + " |",
+        "|---|" + "---:|" * len(figures),
+        *(
+            f"| {label} | " + " | ".join(_number(each[key]) for each in figures.values()) + " |"
+            for key, label in names.items()
+        ),
+    ]
+
+
 def _results(results: Mapping[str, Any] | None) -> list[str]:
     if not results:
         return ["Training has not ended, so there are no results.", ""]
@@ -171,16 +249,8 @@ def _results(results: Mapping[str, Any] | None) -> list[str]:
         "",
         "One full pass over the text, state carried, end symbols counted.",
         "",
-        "| | " + " | ".join(figures) + " |",
-        "|---|" + "---:|" * len(figures),
+        *_figure_rows(figures, NAMES),
     ]
-    for key, label in NAMES.items():
-        values = [each[key] for each in figures.values()]
-        shown = [
-            "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
-            for value in values
-        ]
-        lines.append(f"| {label} | " + " | ".join(shown) + " |")
     before = results.get("valid_uncalibrated")
     if before:
         lines += [

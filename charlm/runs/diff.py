@@ -8,7 +8,7 @@ from typing import Any
 from charlm.config.settings import settings_from
 from charlm.runs.card import model_size
 from charlm.runs.layout import home, read_config, read_record
-from charlm.runs.overview import FIGURES
+from charlm.runs.overview import FIGURES, LABEL_FIGURES
 
 Pair = tuple[Any, Any]
 
@@ -99,7 +99,8 @@ def _results(record: Mapping[str, Any]) -> dict[str, Any]:
     figures["seconds"] = results.get("seconds")
     for split in ("valid", "test"):
         tally = results.get(split) or {}
-        figures |= {f"{split}_{name}": tally[name] for name in FIGURES if tally.get(name)}
+        names = (*FIGURES, *LABEL_FIGURES)
+        figures |= {f"{split}_{name}": tally[name] for name in names if tally.get(name)}
     return figures
 
 

@@ -21,14 +21,16 @@ from charlm.runs.card import model_shape
 from charlm.runs.folders import is_training
 from charlm.runs.locate import best_trial
 from charlm.runs.pair import backward_half, is_pair
-from charlm.runs.shapes import RECORD_SHAPE, check_shape
-from charlm.units import flat_figures
+from charlm.runs.shapes import check_shape, record_shape
+from charlm.units import flat_figures, loss_of
 
 TRAINING, FINISHED, INTERRUPTED = "training now", "finished", "interrupted"
 DIVERGED, BROKEN = "diverged", "broken"
 SEARCHED = "search"
 """Kind of a folder that holds the trials of a search."""
 FIGURES = ("nats_per_token", "bits_per_char", "bits_per_byte", "perplexity")
+LABEL_FIGURES = ("nats_per_text", "accuracy", "macro_f1", "macro_recall")
+"""Figures of runs that give text, and of runs that give labels."""
 Figures = Mapping[str, float | None]
 
 
@@ -65,7 +67,7 @@ class RunInfo:
         """Return plain values for JSON."""
         plain = dict(vars(self)) | {"path": str(self.path)}
         figures = plain.pop("figures")
-        plain |= {name: figures.get(name) for name in FIGURES}
+        plain |= {**dict.fromkeys(FIGURES), **figures}
         plain["trials"] = [trial.to_dict() for trial in self.trials]
         return plain
 
@@ -105,7 +107,7 @@ SORTS: dict[str, Callable[[RunInfo], Any]] = {
     "text": _by(lambda row: row.text),
     "unit": _by(lambda row: row.unit),
     "size": _by(lambda row: row.size, largest_first=True),
-    "figure": _by(lambda row: row.figures.get("bits_per_byte")),
+    "figure": _by(lambda row: row.figures.get("bits_per_byte", row.figures.get("nats_per_text"))),
     "status": _by(lambda row: row.status),
     "disk": _by(lambda row: row.bytes, largest_first=True),
 }
@@ -207,8 +209,7 @@ def _described(
 
 
 READ = ("name", "created", "status", "parameters?", "ngrams?", "results?")
-SHAPE = {name: RECORD_SHAPE[name] for name in READ} | {"corpus": {"name": str}}
-"""Shape of the parts of run.json that are read here."""
+"""Parts of run.json that are read here, beside the name of the text."""
 
 
 def _record(path: Path) -> Mapping[str, Any]:
@@ -216,7 +217,10 @@ def _record(path: Path) -> Mapping[str, Any]:
     where = path / layout.RECORD
     record = read_json(where)
     layout.check_format(record, where)
-    check_shape(record, SHAPE, str(where))
+    shape = record_shape(record)
+    check_shape(
+        record, {name: shape[name] for name in READ} | {"corpus": {"name": str}}, str(where)
+    )
     return record
 
 
@@ -240,8 +244,14 @@ def _status(path: Path, config: Mapping[str, Any], record: Mapping[str, Any]) ->
 
 def _figures(results: Mapping[str, Any]) -> Figures:
     """Return the figures of the validation text in the results of a run; none without one."""
-    valid = results.get("valid") or {}
-    return {name: valid.get(name) for name in FIGURES} if valid else {}
+    return _chosen(results.get("valid") or {})
+
+
+def _chosen(figures: Mapping[str, Any], prefix: str = "") -> Figures:
+    """Return the figures of the list of runs, of those in a record; none if it has no loss."""
+    names = LABEL_FIGURES if f"{prefix}accuracy" in figures else FIGURES
+    found = {name: figures.get(f"{prefix}{name}") for name in names}
+    return found if any(value is not None for value in found.values()) else {}
 
 
 def _logged(path: Path, figures: Figures) -> tuple[Figures, int | None, float | None]:
@@ -257,10 +267,9 @@ def _logged(path: Path, figures: Figures) -> tuple[Figures, int | None, float | 
         with contextlib.suppress(RunError):
             record = flat_figures(parse_json(line, path / layout.METRICS))
             step, seconds = record.get("step"), record.get("seconds")
-            found = {name: record.get(f"valid_{name}") for name in FIGURES}
-            nats = found["nats_per_token"]
-            if isinstance(nats, float) and nats <= (best.get("nats_per_token") or math.inf):
-                best = found
+            nats = loss_of(record, "valid_")
+            if isinstance(nats, float) and nats <= (loss_of(best) or math.inf):
+                best = _chosen(record, "valid_")
     return best, step, seconds
 
 

@@ -1,0 +1,154 @@
+"""Reports of runs that give labels: the plan, the figures of texts, and the end of a training."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from charlm.config.training import counted_length, length_of
+from charlm.report.text import number, shortened
+from charlm.units import count_of
+
+Json = Mapping[str, Any]
+POOLED = {
+    "concat": "last + mean + maximum",
+    "last": "the last state",
+    "mean": "the mean of all states",
+    "max": "the maximum of all states",
+}
+"""Names of the poolings of `charlm.nn.pooling` for people."""
+MAX_LABELS = 8
+"""Maximum number of labels that a line shows."""
+MOSTLY = 0.7
+"""Fraction of the texts from which one label is reported as dominant."""
+
+
+def plan_lines(record: Json) -> tuple[list[str], str, str]:
+    """Return lines about the text, its labels and floors, and those about the model and the run."""
+    settings, corpus = record["settings"], record["corpus"]
+    model, training, task = settings["model"], settings["training"], settings["task"]
+    parts = corpus["parts"]
+    sizes = ", ".join(f"{name} {part['documents']:,}" for name, part in parts.items())
+    unit = settings["vocabulary"]["unit"]
+    length = counted_length(*length_of(training))
+    why = (record.get("planned") or {}).get("length")
+    text = [
+        f"text   {corpus['name']}: {sizes} texts; {parts['train']['tokens']:,} {unit} tokens in "
+        f"training, {corpus['vocabulary']:,} entries",
+        f"labels {label_shares(corpus['labels']['train'])}",
+        *([f"floor  {floor_text(floors)}"] if (floors := record.get("floors")) else []),
+    ]
+    return (
+        text,
+        f"model  {model['num_layers']} x {model['hidden_size']} {model['cell'].upper()} read "
+        f"{'both ways' if task['both_ways'] else 'forward'}, {POOLED[task['pooling']]}, "
+        f"{record['parameters']:,} weights, dropout {model['dropout']:g}",
+        f"run    {length}{f' ({why})' if why else ''}, {training['batch_size']} texts of like "
+        f"length, {training['optimizer']} {training['learning_rate']:g}, seed {training['seed']}",
+    )
+
+
+def label_pairs(record: Json) -> list[tuple[str, str]]:
+    """Return names and values of the labels of a run and of its floors."""
+    pairs = [("labels", label_shares(record["corpus"]["labels"]["train"], advice=False))]
+    floors = record.get("floors")
+    return [*pairs, ("floor", floor_text(floors))] if floors else pairs
+
+
+def label_shares(counts: Mapping[str, int], *, advice: bool = True) -> str:
+    """Return "neg 50.0 %, pos 50.0 %"; of many labels the most frequent ones.
+
+    With advice, a dominant label is reported, since accuracy then says little.
+    """
+    total = max(sum(counts.values()), 1)
+    names = list(counts)
+    if len(counts) > MAX_LABELS:
+        names = sorted(names, key=lambda name: -counts[name])[:MAX_LABELS]
+    shares = [f"{shortened(name, 24)} {100 * counts[name] / total:.1f} %" for name in names]
+    more = len(counts) - len(names)
+    text = ", ".join(shares) + (f" and {count_of(more, 'label')} more" if more else "")
+    if not advice or max(counts.values(), default=0) < MOSTLY * total:
+        return text
+    return f"{text}; one label dominates: see macro-F1, or train with --set balance=true"
+
+
+def floor_text(floors: Json) -> str:
+    """Return the accuracy of the floors on the validation text, or on the test text."""
+    majority = floors["majority"]
+    split = next((name for name in ("valid", "test") if majority.get(name) is not None), None)
+    if split is None:
+        return f"most frequent label {shortened(majority['label'], 24)}; no text was held out"
+    bag = (floors.get("bag_of_words") or {}).get(split)
+    more = "" if bag is None else f"; bag of words (naive Bayes, words and pairs) {bag:.3f}"
+    where = {"valid": "validation", "test": "test"}[split]
+    return f"most frequent label {majority[split]:.3f}{more} of the {where} texts"
+
+
+def accuracy_interval(figures: Json) -> tuple[float, float] | None:
+    """Return the 95 % interval of the accuracy of a text, or None without texts."""
+    from charlm.inference.counts import LabelCounts  # needs numpy
+
+    return LabelCounts.from_summary(figures).intervals().get("accuracy")
+
+
+def figures_text(figures: Json, interval: tuple[float, float] | None = None) -> str:
+    """Return "accuracy 0.894 (0.882 to 0.906), macro-F1 0.894, 0.271 nats/text"."""
+    ends = f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+    text = (
+        f"accuracy {number(figures['accuracy'], 3)}{ends}, macro-F1 "
+        f"{number(figures['macro_f1'], 3)}, {number(figures['nats_per_text'], 3)} nats/text"
+    )
+    if unseen := figures["unseen"]:
+        text += f"; {count_of(unseen, 'text')} with labels that training lacks count as errors"
+    return text
+
+
+def result_pairs(record: Json, results: Json) -> list[tuple[str, str]]:
+    """Return names and values of the results of a run, as they are in run.json."""
+    floors = (record.get("floors") or {}) | (results.get("floors") or {})
+    pairs: list[tuple[str, str]] = []
+    for name in ("valid", "test"):
+        if figures := results.get(name):
+            interval = accuracy_interval(figures)
+            heading = {"valid": "validation"}.get(name, name)
+            pairs.append((heading, figures_text(figures, interval)))
+            pairs += _floor_pairs(floors, name, figures, interval) if floors else []
+    valid, before = results.get("valid"), results.get("valid_uncalibrated")
+    if valid and before:
+        pairs.append(
+            (
+                "calibrated",
+                f"logits times {results['logit_scale']:.3f}: probabilities are off by "
+                f"{number(valid['ece'], 3)} on the validation text, {number(before['ece'], 3)} "
+                "before",
+            )
+        )
+    if unit := floors.get("unit"):
+        accuracy = (results.get("valid") or {}).get("accuracy")
+        bag = (floors.get("bag_of_words") or {}).get("valid")
+        pairs.append(
+            (
+                "units",
+                f"one unit alone {unit['accuracy']:.2f} (unit {unit['unit']}); all "
+                f"{unit['of']:,}: {number(accuracy, 2)}; bag of words {number(bag, 2)}",
+            )
+        )
+    return pairs
+
+
+def _floor_pairs(
+    floors: Json, name: str, figures: Json, interval: tuple[float, float] | None
+) -> list[tuple[str, str]]:
+    """Return the accuracy of the floors on a text, beside that of the run."""
+    bag, most = (floors.get("bag_of_words") or {}).get(name), floors["majority"].get(name)
+    pairs = []
+    if bag is not None:
+        change, ends = figures["accuracy"] - bag, ""
+        if name == "test" and floors.get("difference"):
+            change, low, high = floors["difference"]
+            ends = f" ({100 * low:+.1f} to {100 * high:+.1f})"
+        beside = f"accuracy {bag:.3f}; this run {100 * change:+.1f} points{ends}"
+        pairs.append(("bag of words", beside))
+    if most is not None and interval and interval[0] <= most:
+        label = shortened(floors["majority"]["label"], 24)
+        known = f"no better than the most frequent label ({label}: {most:.3f} of the texts)"
+        pairs.append(("warning", known))
+    return pairs
