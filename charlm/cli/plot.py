@@ -28,16 +28,17 @@ XAxis = Annotated[
     str | None,
     typer.Option(
         "--x",
-        help="Axis across: tokens, steps, seconds or epochs. (default: tokens; epochs for runs of "
-        "several units)",
+        help="Axis across: tokens, steps, seconds or epochs; texts for runs that give labels. "
+        "(default: tokens or texts; epochs for runs of several units)",
     ),
 ]
 YAxis = Annotated[
     str | None,
     typer.Option(
         "--y",
-        help="Axis upward: bits/byte, bits/char, bits/token, perplexity, rate or gradient. "
-        "(default: the figure of the unit; bits/byte for runs of several units)",
+        help="Axis upward: bits/byte, bits/char, bits/token, perplexity, rate or gradient; "
+        "nats/text for runs that give labels. (default: the figure of the unit; bits/byte for runs "
+        "of several units)",
     ),
 ]
 Out = Annotated[

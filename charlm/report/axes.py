@@ -121,10 +121,10 @@ def _bits_per(size: str) -> Callable[[RunLog, Record], float]:
 
 X_AXES: dict[str, Axis] = {
     "tokens": Axis(label="tokens", of=_field("tokens"), kind="count", target="token"),
-    "texts": Axis(label="texts", of=_field("texts"), kind="count", target="text"),
     "steps": Axis(label="steps", of=_field("step"), kind="count"),
     "seconds": Axis(label="training time", of=_field("seconds"), kind="time"),
     "epochs": Axis(label="passes", of=_passes),
+    "texts": Axis(label="texts", of=_field("texts"), kind="count", target="text"),
 }
 """Axes across, by the name that `--x` takes."""
 FIGURES: dict[str, Figure] = {

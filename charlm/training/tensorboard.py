@@ -24,13 +24,19 @@ from charlm.runs.layout import METRICS, TENSORBOARD, read_metrics
 SCALARS = {
     "step": {
         f"train/{name}": name
-        for name in ("nats_per_token", "learning_rate", "gradient_norm", "tokens_per_second")
+        for name in (
+            "nats_per_token", "nats_per_text", "learning_rate", "gradient_norm",
+            "tokens_per_second", "texts_per_second",
+        )
     },
     "evaluation": {
         f"valid/{name}": f"valid_{name}"
-        for name in ("nats_per_token", "bits_per_char", "bits_per_byte", "perplexity")
+        for name in (
+            "nats_per_token", "bits_per_char", "bits_per_byte", "perplexity",
+            "nats_per_text", "accuracy", "macro_f1", "macro_recall",
+        )
     },
-}
+}  # fmt: skip
 """Names in TensorBoard, and the fields that they show, by kind of record."""
 
 
