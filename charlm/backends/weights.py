@@ -9,6 +9,10 @@ import numpy as np
 from charlm.backends.interface import Array
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
+from charlm.config.tasks import POOLINGS
+
+BACKWARD = "backward."
+"""Beginning of the names of a classifier's tensors that read texts from their end."""
 
 
 def only_in_torch(settings: ModelSettings) -> list[str]:
@@ -71,8 +75,8 @@ def _names(layer: int) -> list[str]:
     return [f"layers.{layer}.rnn.{name}_l0" for name in LayerWeights._fields]
 
 
-def expected_shapes(settings: ModelSettings, vocab_size: int) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each tensor of a model's file, by name, without a tied output matrix."""
+def encoder_shapes(settings: ModelSettings, vocab_size: int) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor of an embedding and the layers above it, by name."""
     hidden, width = settings.hidden_size or 0, settings.embedding_size or 0
     rows = len(CELLS[settings.cell].blocks) * hidden
     shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (vocab_size, width)}
@@ -80,9 +84,37 @@ def expected_shapes(settings: ModelSettings, vocab_size: int) -> dict[str, tuple
         inputs = hidden if layer else width
         sizes = ((rows, inputs), (rows, hidden), (rows,), (rows,))
         shapes |= dict(zip(_names(layer), sizes, strict=True))
+    return shapes
+
+
+def expected_shapes(settings: ModelSettings, vocab_size: int) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor of a model's file, by name, without a tied output matrix."""
+    shapes = encoder_shapes(settings, vocab_size)
     if not settings.tie_weights:
-        shapes["output.weight"] = (vocab_size, hidden)
+        shapes["output.weight"] = (vocab_size, settings.hidden_size or 0)
     return shapes | {"output.bias": (vocab_size,)}
+
+
+def classifier_shapes(
+    settings: ModelSettings, vocab_size: int, labels: int, pooling: str, both_ways: bool
+) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor of a classifier's file, by name."""
+    shapes = encoder_shapes(settings, vocab_size)
+    if both_ways:
+        shapes |= {f"{BACKWARD}{name}": shape for name, shape in shapes.items()}
+    features = feature_count(settings, pooling, both_ways)
+    return shapes | {"head.weight": (labels, features), "head.bias": (labels,)}
+
+
+def feature_count(settings: ModelSettings, pooling: str, both_ways: bool) -> int:
+    """Return P: the width of the last layer, for each part of the pooling and each direction."""
+    width = settings.last_hidden_size or settings.hidden_size or 0
+    return width * len(pooling_parts(pooling)) * (1 + both_ways)
+
+
+def pooling_parts(name: str) -> tuple[str, ...]:
+    """Return the poolings that one consists of, in the order of their features."""
+    return tuple(part for part in POOLINGS if part != name) if name == "concat" else (name,)
 
 
 def weights_from(
@@ -92,18 +124,39 @@ def weights_from(
 
     `logit_scale` multiplies all logits: the output layer, but not an embedding tied to it.
     """
-    arrays = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
-    output = arrays["embedding.weight" if settings.tie_weights else "output.weight"]
-    bias = arrays["output.bias"]
+    output = tensors["embedding.weight" if settings.tie_weights else "output.weight"]
+    bias = tensors["output.bias"]
     if logit_scale != 1.0:
         output, bias = output * np.float32(logit_scale), bias * np.float32(logit_scale)
+    return _weights(settings, tensors, output, bias)
+
+
+def encoder_weights(
+    settings: ModelSettings, tensors: Mapping[str, Array], prefix: str = ""
+) -> Weights:
+    """Return the weights of one encoder of a classifier, whose tensors have this prefix.
+
+    The output layer is zero: only hidden vectors are read, by `Backend.trace`.
+    """
+    own = {name.removeprefix(prefix): a for name, a in tensors.items() if name.startswith(prefix)}
+    entries, hidden = len(own["embedding.weight"]), settings.hidden_size or 0
+    output, bias = np.zeros((entries, hidden), np.float32), np.zeros(entries, np.float32)
+    return _weights(settings, own, output, bias)
+
+
+def _weights(
+    settings: ModelSettings, tensors: Mapping[str, Array], output: Array, output_bias: Array
+) -> Weights:
+    def plain(array: Array) -> Array:
+        return np.ascontiguousarray(array, np.float32)
+
     return Weights(
         cell=settings.cell,
-        embedding=arrays["embedding.weight"],
+        embedding=plain(tensors["embedding.weight"]),
         layers=tuple(
-            LayerWeights(*(arrays[name] for name in _names(layer)))
+            LayerWeights(*(plain(tensors[name]) for name in _names(layer)))
             for layer in range(settings.num_layers or 0)
         ),
-        output=output,
-        output_bias=bias,
+        output=plain(output),
+        output_bias=plain(output_bias),
     )

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from charlm.backends.interface import Array
+from charlm.backends.weights import feature_count
 from charlm.config.model import ModelSettings
 from charlm.nn.dropout import dropped
-from charlm.nn.encoder import Encoder, layer_widths
+from charlm.nn.encoder import Encoder
 from charlm.nn.layers import without_init
-from charlm.nn.pooling import parts_of, pooled
+from charlm.nn.pooling import pooled
 from charlm.text.encoded import EncodedText
 from charlm.text.groups import groups_by_length, padded, text_lengths
 
@@ -38,9 +39,7 @@ class Classifier(Encoder):
         self.pooling = pooling
         # checkpoints number weights in this order: the encoder's, the backward one's, the head's
         self.backward = Encoder(settings, vocab_size) if both_ways else None
-        self.head = without_init(
-            nn.Linear, feature_count(settings, vocab_size, pooling, both_ways), labels
-        )
+        self.head = without_init(nn.Linear, feature_count(settings, pooling, both_ways), labels)
 
     def features(
         self, inputs: Tensor, lengths: Tensor, generator: torch.Generator | None = None
@@ -78,10 +77,13 @@ class Classifier(Encoder):
         nn.init.zeros_(self.head.bias)
 
 
-def feature_count(settings: ModelSettings, vocab_size: int, pooling: str, both_ways: bool) -> int:
-    """Return P: the width of the last layer, for each part of the pooling and each direction."""
-    width = layer_widths(settings, vocab_size)[-1]
-    return width * len(parts_of(pooling)) * (1 + both_ways)
+def classifier_shapes(
+    settings: ModelSettings, vocab_size: int, labels: int, pooling: str, both_ways: bool
+) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor of a classifier's file, for every cell; it is not built."""
+    with torch.device("meta"):
+        model = Classifier(settings, vocab_size, labels, pooling, both_ways)
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def reversed_within(inputs: Tensor, lengths: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from charlm.config.tasks import POOLINGS
+from charlm.backends.weights import pooling_parts
 
 
 def pooled(name: str, hidden: Tensor, lengths: Tensor) -> Tensor:
@@ -20,9 +20,4 @@ def pooled(name: str, hidden: Tensor, lengths: Tensor) -> Tensor:
         "mean": lambda: (hidden * inside).sum(dim=0) / lengths[:, None],
         "max": lambda: hidden.masked_fill(~inside, -torch.inf).amax(dim=0),
     }
-    return torch.cat([ways[part]() for part in parts_of(name)], dim=1)
-
-
-def parts_of(name: str) -> tuple[str, ...]:
-    """Return the poolings that one consists of."""
-    return tuple(part for part in POOLINGS if part != name) if name == "concat" else (name,)
+    return torch.cat([ways[part]() for part in pooling_parts(name)], dim=1)

@@ -13,23 +13,19 @@ from numpy.typing import NDArray
 
 from charlm import __version__
 from charlm.backends.interface import Backend
-from charlm.backends.kernel_library import chosen_variant, useful_threads
-from charlm.backends.native import WEIGHTS_PER_THREAD, NativeBackend
+from charlm.backends.kernel_library import useful_threads
+from charlm.backends.native import WEIGHTS_PER_THREAD
 from charlm.backends.ngram_backend import NgramBackend
 from charlm.backends.numpy_backend import NumpyBackend
-from charlm.backends.weights import Weights, only_in_torch, runs_without_torch, weights_from
+from charlm.backends.weights import Weights, weights_from
 from charlm.commands import command
-from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.config.settings import settings_from
 from charlm.errors import (
     CorpusError,
-    EnvironmentFailure,
     RunError,
     UsageError,
-    check_choice,
     check_count,
-    named,
 )
 from charlm.files.atomic import (
     MANIFEST,
@@ -41,6 +37,7 @@ from charlm.files.atomic import (
 )
 from charlm.runs import layout
 from charlm.runs.built_in import shipped_sources
+from charlm.runs.engines import chosen_engine, compiled_backend, file_stamp, unchanged
 from charlm.runs.ngrams import read_ngrams
 from charlm.runs.shapes import Each, check_shape
 from charlm.runs.weights import OLD_SCALE, has_old_scale, load_arrays, old_logit_scale
@@ -55,8 +52,6 @@ if TYPE_CHECKING:
     from charlm.nn.model import RecurrentLanguageModel
     from charlm.text.dataset import Dataset
 
-ENGINES = ("auto", "native", "numpy", "torch")
-WEIGHT_KINDS = ("fp32", "bf16", "int8")
 MAYBE_ENTRY = (dict, type(None))
 
 
@@ -271,12 +266,7 @@ def load_run(
     config = layout.read_config(path)
     if layout.TASK in config:
         raise layout.no_text(path)
-    vocabulary = load_vocabulary(layout.home(path) / layout.TOKENIZER)
-    if len(vocabulary) != config["vocab_size"]:
-        raise RunError(
-            f"{path}: tokenizer.json has {len(vocabulary)} entries, config.json expects "
-            f"{config['vocab_size']}. The run's files do not match"
-        )
+    vocabulary = checked_vocabulary(path, config)
     backend: Backend
     load: Callable[..., Backend] | None = None
     if layout.kind_of(config) == layout.NGRAM:
@@ -285,11 +275,7 @@ def load_run(
     else:
         settings = model_settings(config, path)
         direction = settings.direction
-        if not (path / layout.WEIGHTS).exists():
-            raise RunError(
-                f"{path}: has no {layout.WEIGHTS} yet; resume training with: "
-                + command("train", "--resume", run=path)
-            )
+        check_weights(path)
         load = partial(
             load_backend, path / layout.WEIGHTS, settings, len(vocabulary), engine,
             weights=weights, threads=threads,
@@ -304,6 +290,26 @@ def load_run(
         config=config,
         load_scaled=None if load is None else lambda scale: load(logit_scale=scale),
     )
+
+
+def checked_vocabulary(path: Path, config: Mapping[str, Any]) -> Vocabulary:
+    """Return the vocabulary of a run. Raises RunError if it has not the size in config.json."""
+    vocabulary = load_vocabulary(layout.home(path) / layout.TOKENIZER)
+    if len(vocabulary) != config["vocab_size"]:
+        raise RunError(
+            f"{path}: tokenizer.json has {len(vocabulary)} entries, config.json expects "
+            f"{config['vocab_size']}. The run's files do not match"
+        )
+    return vocabulary
+
+
+def check_weights(path: Path) -> None:
+    """Raise RunError if a network has no weights yet."""
+    if not (path / layout.WEIGHTS).exists():
+        raise RunError(
+            f"{path}: has no {layout.WEIGHTS} yet; resume training with: "
+            + command("train", "--resume", run=path)
+        )
 
 
 def load_backend(
@@ -324,22 +330,8 @@ def load_backend(
     the factor that older runs keep in the file. Raises UsageError for unknown names or a wrong
     combination, EnvironmentFailure if the kernels are missing, RunError for a damaged file.
     """
-    for name, value, choices in (
-        ("engine", engine, ENGINES), ("weights", weights, WEIGHT_KINDS)
-    ):  # fmt: skip
-        check_choice(name, value, choices)
-    if engine == "auto" and not runs_without_torch(settings):
-        engine = "torch"
-    if engine in ("torch", "numpy") and weights != "fp32":
-        raise UsageError(
-            f"{named('weights')} {weights} with {named('engine')} {engine}; expected fp32 there"
-        )
-    if engine != "torch" and not runs_without_torch(settings):
-        raise UsageError(
-            f"--engine {engine} with a model of {' and '.join(only_in_torch(settings))}, which "
-            "only torch computes; expected torch or auto there"
-        )
-    stamp = file_stamp(path)
+    engine = chosen_engine(settings, engine, weights)
+    check = unchanged(path)
     arrays = load_arrays(path, settings, vocab_size)
     scale = old_logit_scale(path) if logit_scale is None else logit_scale
     if engine == "torch":
@@ -349,48 +341,19 @@ def load_backend(
     plain = weights_from(settings, arrays, scale)
     if engine == "numpy":
         return NumpyBackend(plain)
-    required = engine == "native" or weights != "fp32"
 
     def reread() -> Weights:
         """Read the weights again. Raises RunError if the file is no longer the same."""
-        if file_stamp(path) != stamp:
-            raise RunError(
-                f"{path} has changed since the model was loaded, and this process is a fork that "
-                "has to read it again. Call charlm.load in this process"
-            )
+        check()
         return weights_from(settings, load_arrays(path, settings, vocab_size), scale)
 
-    return _compiled_backend(plain, weights, threads, reread, required=required)
-
-
-def file_stamp(path: Path) -> tuple[int, int]:
-    """Return the size and modification time of a file, which show that it was replaced."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
+    required = engine == "native" or weights != "fp32"
+    return compiled_backend(plain, weights, threads, reread, required=required)
 
 
 def run_stamp(path: Path) -> tuple[int, ...]:
     """Return the stamps of a run's model and config.json, which change when it is trained."""
     return file_stamp(layout.model_file(path)) + file_stamp(path / layout.CONFIG)
-
-
-def _compiled_backend(
-    plain: Weights, kind: str, threads: int | None, reread: Callable[[], Weights], *, required: bool
-) -> Backend:
-    """Return the native backend; without usable kernels numpy, or an error if `required`."""
-    variant = None if CELLS[plain.cell].native_code is None else chosen_variant()
-    if variant is not None:
-        try:
-            return NativeBackend(plain, variant, kind, threads, reread)
-        except EnvironmentFailure:
-            if required:
-                raise
-    elif required:
-        raise EnvironmentFailure(
-            f"--engine native --weights {kind} needs the compiled kernels, which are not here. "
-            "Install charlm again where there is a C++ compiler, or leave both out"
-        )
-    return NumpyBackend(plain)
 
 
 def read_embedding(path: Path) -> NDArray[np.float32]:

@@ -1,13 +1,14 @@
 """Weights of a run as arrays, checked against its settings before they are read."""
 
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.backends.weights import expected_shapes, runs_without_torch
+from charlm.backends.weights import classifier_shapes, expected_shapes, runs_without_torch
 from charlm.config.model import ModelSettings
 from charlm.errors import RunError, UsageError
 from charlm.files.safe_read import file_size, parse_json, read_bytes
@@ -45,9 +46,9 @@ def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 def load_arrays(
-    path: Path, settings: ModelSettings, vocab_size: int
+    path: Path, settings: ModelSettings, vocab_size: int, task: Mapping[str, Any] | None = None
 ) -> dict[str, NDArray[np.float32]]:
-    """Return the weights in a file by name.
+    """Return the weights in a file by name; `task` is that of config.json, for labels.
 
     The header is compared with the settings before anything is allocated. Raises RunError if names
     or shapes differ, or if a weight is not finite.
@@ -66,12 +67,7 @@ def load_arrays(
             "The run's files do not match"
         )
     try:
-        if runs_without_torch(settings):
-            expected = expected_shapes(settings, vocab_size)
-        else:
-            from charlm.nn.model import tensor_shapes
-
-            expected = tensor_shapes(settings, vocab_size)
+        expected = _expected(settings, vocab_size, task)
     except UsageError as error:
         raise RunError(f"{path}: {error}") from error
     if shapes != expected:
@@ -86,6 +82,25 @@ def load_arrays(
             )
     arrays.pop(OLD_SCALE, None)
     return arrays
+
+
+def _expected(
+    settings: ModelSettings, vocab_size: int, task: Mapping[str, Any] | None
+) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor, by name. Raises UsageError if a size does not fit."""
+    plain = runs_without_torch(settings)
+    if task is not None:
+        about = len(task["labels"]), str(task["pooling"]), bool(task["both_ways"])
+        if plain:
+            return classifier_shapes(settings, vocab_size, *about)
+        from charlm.nn import classifier
+
+        return classifier.classifier_shapes(settings, vocab_size, *about)
+    if plain:
+        return expected_shapes(settings, vocab_size)
+    from charlm.nn.model import tensor_shapes
+
+    return tensor_shapes(settings, vocab_size)
 
 
 def has_old_scale(path: Path) -> bool:

@@ -1,0 +1,104 @@
+"""Features and labels of texts, read by backends; no torch.
+
+Letters: N texts, T time, B batch, H hidden, P features, K labels.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.backends.interface import Array, Backend
+from charlm.backends.weights import pooling_parts
+from charlm.text.batches import Int64
+from charlm.text.encoded import EncodedText
+from charlm.text.groups import groups_by_length, padded, text_lengths
+
+READ_TOGETHER = 64
+"""Maximum number of texts that are read side by side."""
+
+
+class LabelReader(Protocol):
+    """Computation of a classifier: an `ArrayReader`, or `nn.classifier.TorchReader`."""
+
+    @property
+    def name(self) -> str:
+        """Name for people: `native avx512`, `numpy`, `torch cpu`."""
+
+    def features(self, text: EncodedText) -> Array:
+        """Return the pooled features of each text, shape (N, P)."""
+
+    def logits(self, text: EncodedText) -> NDArray[np.float64]:
+        """Return the logits of each text, shape (N, K)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayReader:
+    """A classifier computed by backends: the encoder that reads forward, and the backward one.
+
+    The head has `weight` (K, P) and `bias` (K,); `scale` multiplies all logits. Of the backends
+    only hidden vectors are used.
+    """
+
+    halves: tuple[Backend, ...]
+    weight: Array
+    bias: Array
+    pooling: str
+    scale: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """Name of the backends."""
+        return self.halves[0].name
+
+    def features(self, text: EncodedText) -> Array:
+        """See `LabelReader.features`; the forward half comes first."""
+        features = np.empty((text.documents, self.weight.shape[1]), np.float32)
+        for rows in groups_by_length(text_lengths(text), READ_TOGETHER):
+            inputs, lengths = padded(text, rows)
+            sides = (inputs, reversed_within(inputs, lengths))
+            parts = [
+                pooled(self.pooling, hidden_vectors(half, side), lengths)
+                for half, side in zip(self.halves, sides, strict=False)
+            ]
+            features[rows] = np.concatenate(parts, axis=1)
+        return features
+
+    def logits(self, text: EncodedText) -> NDArray[np.float64]:
+        """See `LabelReader.logits`."""
+        logits = self.features(text) @ self.weight.T + self.bias
+        return logits.astype(np.float64) * self.scale
+
+
+def hidden_vectors(backend: Backend, inputs: Int64) -> Array:
+    """Return the hidden vectors (T, B, H) of the last layer after each input (T, B)."""
+    signals, _ = backend.trace(inputs, backend.initial_state(inputs.shape[1]), ("h",))
+    return np.asarray(signals["h"][-1])
+
+
+def pooled(name: str, hidden: Array, lengths: Int64) -> Array:
+    """Return one vector (B, P) of hidden vectors (T, B, H), as `nn.pooling.pooled` does."""
+    inside = (np.arange(len(hidden))[:, np.newaxis] < lengths)[..., np.newaxis]
+    ways: dict[str, Callable[[], NDArray[Any]]] = {
+        "last": lambda: hidden[lengths - 1, np.arange(hidden.shape[1])],
+        "mean": lambda: (hidden * inside).sum(axis=0) / lengths[:, np.newaxis],
+        "max": lambda: np.where(inside, hidden, np.float32(-np.inf)).max(axis=0),
+    }
+    parts = [ways[part]() for part in pooling_parts(name)]
+    return np.concatenate(parts, axis=1, dtype=np.float32)
+
+
+def reversed_within(inputs: Int64, lengths: Int64) -> Int64:
+    """Return inputs (T, B) with each text reversed, as `nn.classifier.reversed_within` does."""
+    steps = np.arange(len(inputs))[:, np.newaxis]
+    inside = (steps > 0) & (steps < lengths)
+    places = np.where(inside, lengths - steps, steps)
+    return np.asarray(np.take_along_axis(inputs, places, axis=0))
+
+
+def probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the softmax of each row of logits (N, K)."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))

@@ -1,0 +1,138 @@
+"""A run that gives labels, in memory."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.backends.interface import Backend
+from charlm.backends.kernel_library import useful_threads
+from charlm.backends.native import WEIGHTS_PER_THREAD
+from charlm.backends.numpy_backend import NumpyBackend
+from charlm.backends.weights import BACKWARD, Weights, encoder_weights
+from charlm.config.model import ModelSettings
+from charlm.errors import CorpusError, check_count
+from charlm.inference.labelling import ArrayReader, LabelReader
+from charlm.runs import layout
+from charlm.runs.engines import chosen_engine, compiled_backend, unchanged
+from charlm.runs.run import check_weights, checked_vocabulary, model_settings
+from charlm.runs.weights import load_arrays
+from charlm.text.encoded import EncodedText, read_encoded
+from charlm.text.labelled import encode_texts
+from charlm.text.labels import Labels, Targets, read_targets
+from charlm.text.tokenizers.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelRun:
+    """A classifier with its vocabulary and labels, in memory."""
+
+    path: Path
+    config: dict[str, Any]
+    vocabulary: Vocabulary
+    labels: Labels
+    reader: LabelReader
+
+    def encode(self, texts: Iterable[str]) -> EncodedText:
+        """Encode texts as one document each; long ones are cut as in training."""
+        task = self.config[layout.TASK]
+        return encode_texts(texts, self.vocabulary, task["max_tokens"], task["kept_part"])
+
+    def kept(self, name: str) -> tuple[EncodedText, Targets] | None:
+        """Return a split of the run's text (train, valid, test) and its targets, or None.
+
+        Raises CorpusError if it is damaged or does not fit the vocabulary or the labels.
+        """
+        folder = self.path / "data" / name
+        if not (folder / "counts.json").exists():
+            return None
+        text = read_encoded(folder)
+        if not text.fits(len(self.vocabulary)):
+            raise CorpusError(f"{folder}: ids that tokenizer.json does not have; delete the folder")
+        return text, read_targets(folder, text.documents, len(self.labels))
+
+
+def load_label_run(path: Path, *, engine: str = "auto", threads: int | None = None) -> LabelRun:
+    """Load the run in a folder. Raises RunError if files are missing, damaged or do not match.
+
+    `engine` is as in `runs.run.load_backend`. Raises UsageError for a language model.
+    """
+    if threads is not None:
+        check_count("threads", threads, 1)
+    config = layout.read_config(path)
+    if layout.TASK not in config:
+        raise layout.no_labels(path)
+    vocabulary = checked_vocabulary(path, config)
+    settings = model_settings(config, path)
+    check_weights(path)
+    return LabelRun(
+        path=path,
+        config=config,
+        vocabulary=vocabulary,
+        labels=Labels(tuple(config[layout.TASK]["labels"])),
+        reader=_reader(path / layout.WEIGHTS, settings, config, engine, threads),
+    )
+
+
+def _reader(
+    path: Path,
+    settings: ModelSettings,
+    config: Mapping[str, Any],
+    engine: str,
+    threads: int | None,
+) -> LabelReader:
+    """Return what computes with the weights in a file."""
+    engine = chosen_engine(settings, engine)
+    task, size = config[layout.TASK], config["vocab_size"]
+    scale = float(config.get(layout.LOGIT_SCALE, 1.0))
+    check = unchanged(path)
+    arrays = load_arrays(path, settings, size, task)
+    if engine == "torch":
+        return _torch_reader(settings, config, arrays, scale, threads)
+
+    def reread(prefix: str) -> Weights:
+        """Read the weights again. Raises RunError if the file is no longer the same."""
+        check()
+        return encoder_weights(settings, load_arrays(path, settings, size, task), prefix)
+
+    def half(prefix: str) -> Backend:
+        """Return the backend of the encoder whose tensors have this prefix."""
+        plain = encoder_weights(settings, arrays, prefix)
+        if engine == "numpy":
+            return NumpyBackend(plain)
+        required = engine == "native"
+        return compiled_backend(plain, "fp32", threads, partial(reread, prefix), required=required)
+
+    return ArrayReader(
+        halves=tuple(half(prefix) for prefix in ("", BACKWARD)[: 1 + task["both_ways"]]),
+        weight=arrays["head.weight"],
+        bias=arrays["head.bias"],
+        pooling=task["pooling"],
+        scale=scale,
+    )
+
+
+def _torch_reader(
+    settings: ModelSettings,
+    config: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[np.float32]],
+    scale: float,
+    threads: int | None,
+) -> LabelReader:
+    """Return a reader of torch with these weights, and set the number of torch's threads."""
+    import torch
+
+    from charlm.nn.classifier import Classifier, TorchReader
+
+    task = config[layout.TASK]
+    model = Classifier(
+        settings, config["vocab_size"], len(task["labels"]), task["pooling"], task["both_ways"]
+    )
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+    work = sum(tensor.numel() for tensor in model.layers.parameters())
+    torch.set_num_threads(threads or useful_threads(work, WEIGHTS_PER_THREAD))
+    return TorchReader(model.requires_grad_(False), scale)
