@@ -65,7 +65,7 @@ TASKS: dict[str, TaskSpec] = {
                 "input_dropout": 0.2, "output_dropout": 0.4,
             },
             "training": {
-                "batch_size": 32, "learning_rate": 0.002, "weight_decay": 0.01, "average": 0.0,
+                "batch_size": 32, "learning_rate": 0.002, "average": 0.0,
             },
         },
     ),

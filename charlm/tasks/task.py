@@ -7,9 +7,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from charlm.inference.counts import Figures
 from charlm.nn.encoder import State
 from charlm.text.batches import Batch, Position
-from charlm.units import Tally
 
 Loss = Callable[[Any, Batch, State | None, torch.Generator], tuple[Tensor, Tensor, State]]
 """Maps a model of the task, a batch, the state after the batch before it, and the generator of all
@@ -38,7 +38,7 @@ class Evaluator(Protocol):
     def tokens(self) -> int:
         """Number of targets that are scored."""
 
-    def __call__(self, model: Any) -> Tally:
+    def __call__(self, model: Any) -> Figures:
         """Return the figures of a model of the task. Lower nats are better."""
 
 

@@ -31,7 +31,7 @@ def calibrate(
     2.093 nats per character instead of 2.103). `save` then saves a checkpoint at once. Returns the
     validation figures and the factor, which is 1 if it does not help.
     """
-    text, before = dataset.valid, trainer.counters.best
+    text, before = dataset.valid, cast("Tally | None", trainer.counters.best)
     assert text is not None and before is not None, "there are validation figures"
     enough = (1.0 - MIN_GAIN) * before.nats
     scale = _fitted(lambda factor: best_backend(path, trainer, factor), text)

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from charlm.errors import RunError
+from charlm.inference.counts import figures_from
 from charlm.nn.encoder import Encoder, State, saved_tensors
 from charlm.runs.checkpoints import Checkpoint
 from charlm.runs.tensors import put_weights
 from charlm.tasks.task import Order
 from charlm.training.train_state import Counters, TrainState
-from charlm.units import Tally
 
 MAX_COUNTER = 2**53
 GENERATOR_SIZES = {16, 5056}
@@ -168,7 +168,9 @@ def _checked_counters(content: Mapping[str, Any]) -> Counters:
         if f.name == "best_nats":
             numbers = [] if value is None else [value]
         elif f.name == "best_tally":
-            numbers = [] if value is None else list(Tally(**value).sums().values())
+            numbers = (
+                [] if value is None else _numbers_in(list(figures_from(value).sums().values()))
+            )
         elif f.name == "validation_nats":
             numbers = list(value)
         elif f.name == "finished" and not isinstance(value, str):
@@ -182,6 +184,13 @@ def _checked_counters(content: Mapping[str, Any]) -> Counters:
     if counters.parts < 1 or not 0.0 < counters.plateau <= 1.0:
         raise ValueError(f"parts are {counters.parts}, plateau is {counters.plateau}")
     return counters
+
+
+def _numbers_in(values: Any) -> list[Any]:
+    """Return the values of nested lists, in their order."""
+    if isinstance(values, list | tuple):
+        return [number for value in values for number in _numbers_in(value)]
+    return [values]
 
 
 def _check_like(name: str, tensor: Tensor, expected: Tensor) -> None:

@@ -3,7 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-from charlm.units import Tally, finite, flat_figures
+from charlm.inference.counts import Figures
+from charlm.units import finite, flat_figures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,7 @@ class EvaluationRecord(Record):
 
     progress: float
     best: bool
-    tally: Tally
+    tally: Figures
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; the figures are named `valid_nats_per_token` and so on."""
@@ -150,8 +151,8 @@ class FinishedRecord(Record):
     `logit_scale` is the factor on all logits that calibration chose, 1 if none gains;
     `valid_uncalibrated` holds the figures without it. `old_valid` holds those of a fine-tuned run
     on the validation text of the run it started from. `companion` describes the n-grams that were
-    fitted beside the network. `path` is the folder of the run; `to_dict` leaves it out, since runs
-    can be moved.
+    fitted beside the network. `floors` compares a run that gives labels with simple rules. `path`
+    is the folder of the run; `to_dict` leaves it out, since runs can be moved.
     """
 
     kind: ClassVar[str] = "finished"
@@ -160,14 +161,15 @@ class FinishedRecord(Record):
     reason: str
     best_step: int
     path: str = ""
-    valid: Tally | None = None
-    test: Tally | None = None
-    valid_uncalibrated: Tally | None = None
-    old_valid: Tally | None = None
+    valid: Figures | None = None
+    test: Figures | None = None
+    valid_uncalibrated: Figures | None = None
+    old_valid: Figures | None = None
     logit_scale: float = 1.0
     warnings: list[str] = field(default_factory=list)
     review: Review | None = None
     companion: Companion | None = None
+    floors: dict[str, Any] | None = None
 
     @property
     def complete(self) -> bool:
@@ -182,6 +184,8 @@ class FinishedRecord(Record):
         """Return plain values with one table of figures for each text, as in run.json."""
         plain = Record.to_dict(self)
         del plain["path"]
+        if self.floors is None:
+            del plain["floors"]
         plain["notes"] = plain.pop("warnings")
         for name in ("valid", "test", "valid_uncalibrated", "old_valid"):
             tally = getattr(self, name)

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from charlm.config.training import TrainingSettings
+from charlm.inference.counts import Figures, figures_from
 from charlm.nn.encoder import Encoder, State
 from charlm.text.batches import Batch, Position
 from charlm.training.averaging import WeightAverage
 from charlm.training.optim import build_optimizer
-from charlm.units import Tally
 
 
 @dataclass(kw_only=True)
@@ -36,7 +36,7 @@ class Counters:
     evaluation_seconds: float = 0.0
     best_nats: float | None = None
     best_step: int = 0
-    best_tally: dict[str, float | int] | None = None
+    best_tally: dict[str, Any] | None = None
     without_gain: int = 0
     plateau: float = 1.0
     validation_nats: list[float] = field(default_factory=list)
@@ -62,11 +62,11 @@ class Counters:
         return self.step - self.skipped
 
     @property
-    def best(self) -> Tally | None:
+    def best(self) -> Figures | None:
         """Validation figures of the best weights so far."""
-        return Tally(**self.best_tally) if self.best_tally else None  # type: ignore[arg-type]
+        return figures_from(self.best_tally) if self.best_tally else None
 
-    def take_as_best(self, tally: Tally) -> None:
+    def take_as_best(self, tally: Figures) -> None:
         """Record that the newest weights are the best ones, with these validation figures."""
         self.best_nats, self.best_step, self.best_tally = tally.nats, self.step, tally.sums()
 

@@ -18,6 +18,7 @@ import torch
 from charlm.config.optimizers import SCHEDULES
 from charlm.config.training import TrainingSettings
 from charlm.errors import DivergenceError
+from charlm.inference.counts import Figures
 from charlm.nn.devices import return_freed_memory
 from charlm.nn.encoder import Encoder, State
 from charlm.runs.checkpoints import Checkpoint
@@ -29,7 +30,6 @@ from charlm.training.records import EvaluationRecord, Record, StepRecord, Warnin
 from charlm.training.recovery import Backward, Recovery, check_weights, text_position
 from charlm.training.schedule import Schedule
 from charlm.training.train_state import Counters, TrainState
-from charlm.units import Tally
 
 LOG_EVERY = 10
 """Steps between two step records."""
@@ -201,7 +201,7 @@ class Trainer:
             **self.state.record_fields(), progress=self.progress, best=best, tally=tally
         )
 
-    def _evaluate(self) -> Tally:
+    def _evaluate(self) -> Figures:
         """Return the validation figures. Raises DivergenceError if they are not finite."""
         assert self.task.evaluate is not None
         tally = self.task.evaluate(self.model)

@@ -1,0 +1,150 @@
+"""Classification: give each text a label, read from pooled hidden vectors of the text."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from charlm.backends.interface import Array
+from charlm.config.settings import Settings
+from charlm.inference.counts import LabelCounts, fit_label_scale
+from charlm.nn.classifier import Classifier, TorchReader
+from charlm.nn.devices import Precision
+from charlm.nn.encoder import State
+from charlm.phases import phase
+from charlm.tasks.task import Task
+from charlm.text.batches import Batch
+from charlm.text.dataset import Dataset
+from charlm.text.encoded import EncodedText
+from charlm.text.groups import Groups, LabelBatch
+from charlm.text.labels import Targets
+
+
+def classify_task(
+    dataset: Dataset, model: Classifier, settings: Settings, precision: Precision
+) -> Task:
+    """Return the task of a labelled dataset under complete settings.
+
+    With `freeze`, all weights of the model but those of the output layer are frozen.
+    """
+    labelled, training, frozen = dataset.labelled, settings.training, settings.task.freeze
+    assert labelled and training.batch_size, "planned settings of labelled texts"
+    targets = labelled.targets
+    loss = ClassifyLoss(
+        precision=precision,
+        smoothing=training.label_smoothing,
+        weights=class_weights(targets["train"]) if settings.task.balance else None,
+        features=KnownFeatures(dataset.train) if frozen else None,
+    )
+    if frozen:
+        for name, weight in model.named_parameters():
+            weight.requires_grad_(name.startswith("head."))
+    validation = None
+    if dataset.valid is not None:
+        known = KnownFeatures(dataset.valid) if frozen else None
+        validation = LabelValidation(dataset.valid, targets["valid"], known)
+    return Task(
+        batches=Groups(dataset.train, targets["train"], training.batch_size, training.seed or 0),
+        loss=loss,
+        evaluate=validation,
+        target="text",
+    )
+
+
+def class_weights(targets: Targets) -> Tensor:
+    """Return a weight for each label (K,): the inverse of its frequency, with mean 1 over texts."""
+    counts = np.bincount(targets)
+    return torch.from_numpy(len(targets) / (len(counts) * np.maximum(counts, 1))).float()
+
+
+@dataclass
+class KnownFeatures:
+    """Features of a text by a model whose encoder does not change; they are computed once."""
+
+    text: EncodedText
+    _features: Array | None = None
+
+    def of(self, model: Classifier) -> Array:
+        """Return the features, shape (N, P)."""
+        if self._features is None:
+            with phase("reading the texts once"):
+                self._features = TorchReader(model).features(self.text)
+        return self._features
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyLoss:
+    """Cross-entropy of the label, with label smoothing and weights (K,) of the labels.
+
+    With `features`, only the output layer is computed.
+    """
+
+    precision: Precision
+    smoothing: float = 0.0
+    weights: Tensor | None = None
+    features: KnownFeatures | None = None
+
+    def __call__(
+        self,
+        model: Classifier,
+        batch: Batch,
+        state: State | None,  # noqa: ARG002
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor, State]:
+        """Return the loss, the nats per text, and no state (see `Loss`)."""
+        assert isinstance(batch, LabelBatch), "batches of labelled texts"
+        device = generator.device
+        targets = torch.from_numpy(batch.targets).to(device)  # (B,)
+        logits = model.logits(self._features(model, batch, generator), generator)  # (B, K)
+        losses = F.cross_entropy(
+            logits, targets, label_smoothing=self.smoothing, reduction="none"
+        )  # (B,)
+        if self.weights is not None:
+            losses = losses * self.weights.to(device)[targets]
+        nats = F.cross_entropy(logits.detach(), targets)
+        return losses.mean(), nats, ()
+
+    def _features(self, model: Classifier, batch: LabelBatch, generator: torch.Generator) -> Tensor:
+        """Return the features of a batch, shape (B, P)."""
+        device = generator.device
+        if self.features is not None:
+            return torch.from_numpy(self.features.of(model)[batch.rows]).to(device)
+        inputs = torch.from_numpy(batch.inputs).to(device)  # (T, B)
+        lengths = torch.from_numpy(batch.lengths).to(device)  # (B,)
+        with self.precision.autocast(device):
+            return model.features(inputs, lengths, generator)
+
+
+@dataclass(frozen=True)
+class LabelValidation:
+    """Figures of labelled texts, without dropout and under the best factor on all logits.
+
+    Nats under the best factor compare weights by what they know: of two that rank labels alike,
+    the more confident one would have more nats without it.
+    """
+
+    text: EncodedText
+    targets: Targets = field(repr=False)
+    features: KnownFeatures | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Number of texts."""
+        return self.text.documents
+
+    def __call__(self, model: Classifier) -> LabelCounts:
+        """Return the figures of a model."""
+        with phase("validating"):
+            logits = self.logits(model)
+            return LabelCounts.of(logits, self.targets, fit_label_scale(logits, self.targets))
+
+    @torch.inference_mode()
+    def logits(self, model: Classifier) -> NDArray[np.float64]:
+        """Return the logits of each text, shape (N, K)."""
+        if self.features is None:
+            return TorchReader(model).logits(self.text)
+        features = torch.from_numpy(self.features.of(model)).to(model.head.weight.device)
+        return model.logits(features).cpu().numpy().astype(np.float64)

@@ -1,0 +1,160 @@
+"""Planning of runs that learn labels: what the defaults of the task and the user left open.
+
+Sizes, rates and dropout come from the defaults of the task. The length is a few passes, as many as
+the usual time allows: a model that reads a text more often than `MAX_PASSES` times only becomes
+more confident.
+"""
+
+import math
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from charlm.config.cells import CELLS
+from charlm.config.model import MAX_SIZE, ModelSettings
+from charlm.config.optimizers import OPTIMIZERS
+from charlm.config.settings import Settings
+from charlm.config.training import TrainingSettings
+from charlm.errors import UsageError, named
+from charlm.nn.classifier import Classifier
+from charlm.nn.devices import Precision
+from charlm.nn.model import multiplied_weights
+from charlm.text.dataset import Dataset
+from charlm.text.groups import text_lengths
+from charlm.training.plan import constants, speed
+from charlm.training.plan.planner import Plan, check_unused_settings
+
+MAX_PASSES, MAX_STEPS_OF_FEW = 4.0, 1000
+"""Passes of a run without a given length, and steps up to which a small text gets more passes."""
+
+
+def plan_labelled(
+    settings: Settings,
+    dataset: Dataset,
+    device: torch.device,
+    choose_precision: Callable[[ModelSettings], Precision],
+) -> Plan:
+    """Decide what is open: batches, sizes, length, rates, seed."""
+    reasons: dict[str, str] = {}
+
+    def choose(name: str, value: Any, reason: str) -> Any:
+        """Return a value, and record why it was chosen."""
+        reasons[name] = reason
+        return value
+
+    texts, lengths = dataset.train.documents, text_lengths(dataset.train)
+    training, model = settings.training, settings.model
+    check_unused_settings(training, dataset)
+    batch = training.batch_size or choose("training.batch_size", 32, "for texts with labels")
+    if batch > texts:
+        batch = choose("training.batch_size", texts, constants.SHORT_TEXT)
+    model = replace(
+        model,
+        num_layers=model.num_layers or choose("model.num_layers", 1, "for texts with labels"),
+        embedding_size=len(dataset.vocabulary) if model.one_hot else model.embedding_size or 128,
+        tie_weights=False, dropout=model.dropout or 0.0, input_dropout=model.input_dropout or 0.0,
+        output_dropout=model.output_dropout or 0.0,
+    )  # fmt: skip
+    if model.hidden_size is None:
+        hidden = _fitting_hidden(settings, model, dataset)
+        choose("model.hidden_size", hidden, "the largest with so few weights")
+        model = replace(model, hidden_size=hidden, parameters=None)
+    optimizer = OPTIMIZERS[training.optimizer]
+    training = replace(
+        training, batch_size=batch, ngram=0, average=training.average or 0.0,
+        bptt=choose("training.bptt", int(lengths.max()), "the longest text"),
+        learning_rate=training.learning_rate
+        or choose("training.learning_rate", optimizer.learning_rate, f"for {training.optimizer}"),
+        weight_decay=choose(
+            "training.weight_decay", optimizer.weight_decay, f"for {training.optimizer}"
+        ) if training.weight_decay is None else training.weight_decay,
+        schedule=training.schedule or choose("training.schedule", "cosine", "for a few passes"),
+        seed=choose("training.seed", secrets.randbelow(2**32), "random")
+        if training.seed is None else training.seed,
+    )  # fmt: skip
+    weights = encoder_weights(settings, model)
+    threads = training.threads or speed.training_threads(model, 2, batch, device)
+    pace = speed.nominal_speed(device, choose_precision(model).name, threads)
+    seconds = speed.OPERATIONS_PER_WEIGHT_AND_TOKEN * weights * float(lengths.sum()) / pace
+    if not (training.epochs or training.steps or training.minutes):
+        most = max(MAX_PASSES, float(round(MAX_STEPS_OF_FEW * batch / texts)))
+        possible = 0.85 * 60.0 * constants.DEFAULT_MINUTES / seconds
+        reason = f"about {constants.DEFAULT_MINUTES:.0f} minutes at the assumed speed"
+        passes = max(float(int(min(most, possible))), 1.0)
+        reason = reason if possible < most else "for texts with labels"
+        training = replace(training, epochs=choose("training.epochs", passes, reason))
+    passes = (
+        training.epochs
+        or (training.steps or 0) * batch / texts
+        or 0.9 * 60.0 * (training.minutes or 0.0) / seconds
+    )
+    usual = TrainingSettings().evals
+    if training.evals == usual < passes and dataset.valid is not None:
+        evals = choose("training.evals", math.ceil(passes), "one for each pass")
+        training = replace(training, evals=evals)
+    planned = replace(settings, model=model, training=training)
+    return Plan(
+        settings=planned,
+        reasons=reasons,
+        passes=passes,
+        steps=passes * texts / batch,
+        memory=labelled_memory(planned, dataset),
+        speed=pace,
+    )
+
+
+def classifier_of(settings: Settings, model: ModelSettings, dataset: Dataset) -> Classifier:
+    """Build the classifier of a dataset; its weights are not initialised."""
+    assert dataset.labelled is not None, "a dataset with labels"
+    task, labels = settings.task, len(dataset.labelled.labels)
+    return Classifier(model, len(dataset.vocabulary), labels, task.pooling, task.both_ways)
+
+
+def count_weights(settings: Settings, model: ModelSettings, dataset: Dataset) -> int:
+    """Return the number of weights of a classifier, without building it."""
+    with torch.device("meta"):
+        return classifier_of(settings, model, dataset).parameter_count()
+
+
+def encoder_weights(settings: Settings, model: ModelSettings) -> int:
+    """Return the number of weights that are multiplied for each token, in one or both ways."""
+    ways = 1 + settings.task.both_ways
+    return ways * multiplied_weights(replace(model, one_hot=False), 2)
+
+
+def labelled_memory(settings: Settings, dataset: Dataset) -> int:
+    """Return the bytes that training needs, as in `training_memory`; the longest batch decides."""
+    model, training = settings.model, settings.training
+    spec, places = CELLS[model.cell], (training.batch_size or 1) * (training.bptt or 1)
+    units = (model.num_layers or 1) * (model.hidden_size or 1)
+    numbers = places * units * (6.0 * len(spec.blocks) + 2.0) * spec.memory_factor
+    numbers *= 1 + settings.task.both_ways
+    return int(1e8 + 4.0 * (4 * count_weights(settings, model, dataset) + numbers))
+
+
+def _fitting_hidden(settings: Settings, model: ModelSettings, dataset: Dataset) -> int:
+    """Return the largest hidden size that `parameters` allows. Raises UsageError."""
+    most = model.parameters
+    if most is None:
+        return 128
+
+    def weights(hidden: int) -> int:
+        """Return the number of weights with this hidden size."""
+        sized = replace(model, hidden_size=hidden, parameters=None)
+        return count_weights(settings, sized, dataset)
+
+    low, high = 0, 1
+    while high < MAX_SIZE and weights(high) <= most:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if weights(middle) <= most else (low, middle)
+    if not low:
+        raise UsageError(
+            f"{named('parameters')} is {most:,}; expected at least {weights(1):,}, which one "
+            "hidden unit needs with this vocabulary"
+        )
+    return low
