@@ -124,7 +124,7 @@ class Corpus:
 
         Memory is bounded. Raises CorpusError if the text cannot be read or decoded.
         """
-        return _chunked(self._whole(), self._chunk_chars)
+        return chunked(self._whole(), self._chunk_chars)
 
     def _whole(self) -> Iterator[str]:
         ends = LineEnds(self.document, keep=self._reading.keep_cr)
@@ -248,7 +248,7 @@ def _stamp(path: Path) -> tuple[int, ...]:
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def _chunked(pieces: Iterable[str], size: int) -> Iterator[str]:
+def chunked(pieces: Iterable[str], size: int = CHUNK_CHARS) -> Iterator[str]:
     """Join and cut pieces into chunks of at least `size` and less than 2 `size` characters."""
     held: list[str] = []
     count = 0

@@ -1,7 +1,7 @@
 """Labelled text: a dataset of one document for each text, with the label of each."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from charlm.errors import CorpusError
 from charlm.phases import counted, phase
 from charlm.text.advice import coverage_advice
 from charlm.text.boundaries import Boundaries
+from charlm.text.corpus import chunked
 from charlm.text.dataset import SPLITS, Dataset, training_vocabulary
 from charlm.text.documents import END, check_text
 from charlm.text.encoded import EncodedText, encode_text, id_counts
@@ -53,7 +54,7 @@ class _Texts:
         """Return the texts as documents of a corpus."""
         chars = sum(map(len, self.texts))
         return Split(
-            read=lambda: (text + END for text in self.texts),
+            read=lambda: chunked(text + END for text in self.texts),
             key=self.key,
             bytes=chars,
             chars=chars,
@@ -240,12 +241,12 @@ def encode_texts(
     The counts are those of the whole texts. Raises CorpusError for a lone surrogate.
     """
 
-    def documents() -> Iterable[str]:
+    def documents() -> Iterator[str]:
         for text in texts:
             check_text(text)
             yield text + END
 
-    encoded = encode_text(documents, vocabulary, "line")
+    encoded = encode_text(lambda: chunked(documents()), vocabulary, "line")
     lengths = np.diff(encoded.ends, prepend=0)
     long = np.flatnonzero(lengths > max_tokens + 1)
     if not len(long):
