@@ -1,16 +1,31 @@
-"""Training of classifiers: settings of the task."""
+"""Training of classifiers: settings of the task, runs, and laws of the loss."""
 
+import json
+import math
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from helpers import nested
 
+from charlm.api.sessions import Request, plan_run, start_run
 from charlm.config.presets import combined, layered
 from charlm.config.settings import Settings, find_setting, settings_from
 from charlm.config.task import TaskSettings
 from charlm.config.tasks import CLASSIFY, TASKS, task_name
 from charlm.config.unused import drop_unused, origins_of_arguments
 from charlm.errors import UsageError
+from charlm.inference.counts import LabelCounts
+from charlm.nn.encoder import Encoder
+from charlm.runs.run import torch_model
+from charlm.runs.tensors import tensors_from_file
+from charlm.tasks.classify import class_weights
+from charlm.text.corpus import Corpus
+from charlm.training.records import FinishedRecord, Review
+from charlm.training.resume import halves, resume
+from charlm.training.session import Session
 
 ROW = TASKS[CLASSIFY]
 
@@ -63,3 +78,167 @@ def test_plain_settings_name_the_task_only_if_it_has_labels() -> None:
     settings = settings_from(nested(task="classify", target="stars"))
     plain = settings.to_dict()
     assert task_name(plain) == CLASSIFY and settings_from(plain) == settings
+
+
+# ------------------------------------------------------------------ runs
+
+WORDS = ["good", "bad", "film", "story", "the", "a", "was", "it", "all", "so"]
+TINY: dict[str, Any] = {
+    "batch_size": 8, "seed": 1, "threads": 1, "precision": "fp32", "steps": 6, "evals": 2,
+    "hidden_size": 4, "embedding_size": 4, "num_layers": 1,
+}  # fmt: skip
+
+
+def toys(number: int, seed: int = 7) -> list[tuple[str, str]]:
+    """Return random texts whose label is their first word, one of two that are equally frequent."""
+    random = np.random.default_rng(seed)
+    firsts = [WORDS[at % 2] for at in range(number)]
+    others = [" ".join(random.choice(WORDS, random.integers(2, 7))) for _ in firsts]
+    return [(f"{first} {more}", first) for first, more in zip(firsts, others, strict=True)]
+
+
+def new_run(folder: Path, examples: list[tuple[str, str]] | None = None, **options: Any) -> Session:
+    """Start a run on labelled texts in memory."""
+    about = {name: options.pop(name, None) for name in ("name", "start_from", "vocabulary")}
+    flags = nested(**({"task": "classify", "min_count": 1} | TINY | options))
+    if about["start_from"]:
+        del flags["vocabulary"]
+    request = Request(flags=flags, checkpoints=folder, **about)
+    return start_run(request, examples=examples or toys(40))
+
+
+def trained(session: Session) -> Path:
+    list(session.records())
+    return session.path
+
+
+def finished(session: Session) -> FinishedRecord:
+    *_, last = session.records()
+    assert isinstance(last, FinishedRecord)
+    return last
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return tensors_from_file(path / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def parents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of language models: `one` reads forward, `both` both ways."""
+    folder = tmp_path_factory.mktemp("parents")
+    text = "".join(f"{text}\n" for text, _ in toys(30))
+    values: dict[str, Any] = TINY | {
+        "unit": "word", "words": "bare", "bptt": 4, "ngram": 0, "calibrate": False,
+        "learned_state": True, "steps": 3,
+    }  # fmt: skip
+    found = Review(train_nats_per_token=1.0, advice=[], memory=None)
+    for name, direction in (("one", "forward"), ("both", "both"), ("back", "backward")):
+        request = Request(
+            flags=nested(**values, direction=direction), name=name, checkpoints=folder
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("charlm.training.language.review", lambda *_: found)
+            for half in halves(start_run(request, corpus=Corpus.from_text(text, "line"))):
+                trained(half)
+    return folder
+
+
+@pytest.mark.parametrize("case", ["plain", "from", "freeze"])
+def test_a_resumed_run_equals_one_that_never_stopped(
+    case: str, parents: Path, tmp_path: Path
+) -> None:
+    """Weights, figures and log, but for the time; with `freeze` the encoder is its parent's."""
+    more: dict[str, Any] = {} if case == "plain" else {"start_from": str(parents / "both")}
+    more |= {"freeze": True} if case == "freeze" else {}
+    paths = []
+    for name in ("whole", "stopped"):
+        session = new_run(tmp_path, name=name, **more)
+        if name == "stopped":
+            for record in session.records():
+                if record.kind == "evaluation":
+                    session.trainer.stop("interrupted")
+            session = resume(session.path)
+        paths.append(trained(session))
+    logs = [
+        [
+            {key: value for key, value in json.loads(line).items() if "second" not in key}
+            for line in (path / "metrics.jsonl").read_text().splitlines()
+            if "interrupted" not in line
+        ]
+        for path in paths
+    ]
+    assert logs[0] == logs[1] and len(logs[0]) == 3
+    first, second = (weights(path) for path in paths)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    if case == "freeze":
+        forward, backward = weights(parents / "both"), weights(parents / "both" / "backward")
+        for name in forward.keys() - {"output.weight", "output.bias"}:
+            assert torch.equal(first[name], forward[name])
+            assert torch.equal(first[f"backward.{name}"], backward[name])
+
+
+@pytest.mark.parametrize("name", ["one", "both"])
+def test_states_of_a_run_that_starts_from_another_are_those_of_the_other(
+    name: str, parents: Path, tmp_path: Path
+) -> None:
+    """To the bit, in one or both directions; its vocabulary is kept."""
+    session = new_run(tmp_path, start_from=str(parents / name))
+    model: Any = session.trainer.model
+    ids = torch.tensor([[1, 1], [4, 2], [5, 3], [0, 6]])
+    assert bool(session.record["settings"]["task"]["both_ways"]) is (name == "both")
+    halves_read = {parents / name: model}
+    if name == "both":
+        halves_read[parents / name / "backward"] = model.backward
+    for path, half in halves_read.items():
+        hidden, _ = Encoder.forward(half, ids)
+        assert torch.equal(hidden, torch_model(path).read(ids)[0])
+    session.lock.release()
+
+
+def test_balance_of_equally_frequent_labels_changes_nothing(tmp_path: Path) -> None:
+    """All weights of labels are 1; those of rarer labels are larger."""
+    runs = [new_run(tmp_path, name=f"b{on}", balance=on) for on in (False, True)]
+    first, second = (weights(trained(session)) for session in runs)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert class_weights(np.array([0, 0, 0, 1], np.int32)).tolist() == pytest.approx([2 / 3, 2.0])
+
+
+def test_a_rule_is_learned_and_chance_is_not(tmp_path: Path) -> None:
+    """The first word reaches every text; random labels stay near ln 2 and are calibrated."""
+    last = finished(new_run(tmp_path, toys(160), steps=60, learning_rate=0.05))
+    assert isinstance(last.valid, LabelCounts) and last.valid.accuracy == 1.0
+    labels = np.random.default_rng(1).choice(["x", "y"], 240).tolist()
+    chance = [(text, label) for (text, _), label in zip(toys(240), labels, strict=True)]
+    last = finished(new_run(tmp_path, chance, steps=30, valid_frac=0.5))
+    assert last.valid and abs(last.valid.nats_per_token - math.log(2)) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "clasify"}, "task is 'clasify'; expected one of"),
+        ({"freeze": True}, "freeze .*without .*from"),
+        ({"start_from": "back"}, "reads backward; expected a run that reads forward or both"),
+        ({"start_from": "one", "hidden_size": 5}, "hidden_size 5 differs from 4 of run one"),
+        ({"start_from": "one", "both_ways": True}, "both_ways is on, unlike in run one"),
+        ({"start_from": "one", "vocabulary": "grow"}, "grow with task classify; expected keep"),
+        ({"vocabulary": "keep"}, "has no effect without start_from"),
+    ],
+)
+def test_misuse_is_refused(
+    options: dict[str, Any], message: str, parents: Path, tmp_path: Path
+) -> None:
+    if "start_from" in options:
+        options = options | {"start_from": str(parents / options["start_from"])}
+    with pytest.raises(UsageError, match=message):
+        new_run(tmp_path, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_with_labels_is_no_parent(tmp_path: Path) -> None:
+    trained(new_run(tmp_path, name="labels"))
+    with pytest.raises(UsageError, match="labels gives labels, not text"):
+        new_run(tmp_path, start_from="labels")
+    with pytest.raises(UsageError, match="without a text; expected texts with labels"):
+        plan_run(Request(flags=nested(task="classify"), checkpoints=tmp_path))

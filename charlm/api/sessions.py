@@ -1,6 +1,6 @@
 """Training sessions from requests: plan, start or resume a run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +10,7 @@ from charlm.commands import command
 from charlm.config.presets import combined
 from charlm.config.settings import Settings, settings_from
 from charlm.config.task import TaskSettings
+from charlm.config.tasks import TASKS
 from charlm.config.training import LENGTHS
 from charlm.config.unused import drop_unused
 from charlm.errors import RunError, UsageError, named
@@ -20,7 +21,7 @@ from charlm.runs.folders import check_name, check_writable
 from charlm.runs.layout import RECORD, TOKENIZER, read_record
 from charlm.runs.locate import checkpoints_folder, find_run, is_ngram_run, own_runs
 from charlm.runs.pair import length_factor
-from charlm.runs.parent import Parent, check_vocabulary_mode, find_parent
+from charlm.runs.parent import KEEP, Parent, check_vocabulary_mode, find_parent, yielding
 from charlm.runs.run import vocabulary_bytes
 from charlm.text.corpus import Corpus
 from charlm.text.tokenizers.vocabulary import load_vocabulary
@@ -89,8 +90,15 @@ class Request:
     def of_new_run(self) -> tuple[Nested, dict[str, str]]:
         """Return the settings of a new run and their origins, with those of the parent."""
         nested, origins = self.combined()
+        if self.parent:
+            nested, origins = yielding(nested, origins)
         check_vocabulary_mode(self.vocabulary, self.parent, nested)
         return self.parent.complete(nested, origins) if self.parent else (nested, origins)
+
+    def vocabulary_mode(self, settings: Settings) -> str | None:
+        """Return the treatment of new types; a run that gives labels keeps the vocabulary."""
+        labelled = self.parent and TASKS[settings.task.task].labelled
+        return KEEP if labelled else self.vocabulary
 
 
 def plan_run(request: Request) -> "PlannedRun":
@@ -106,14 +114,19 @@ def plan_run(request: Request) -> "PlannedRun":
         origins=origins,
         vocabulary=request.vocab,
         parent=request.parent,
-        mode=request.vocabulary,
+        mode=request.vocabulary_mode(settings),
     )
 
 
 def start_run(
-    request: Request, *, corpus: Corpus | None = None, command: str = "", overwrite: bool = False
+    request: Request,
+    *,
+    corpus: Corpus | None = None,
+    examples: Sequence[tuple[str, str]] | None = None,
+    command: str = "",
+    overwrite: bool = False,
 ) -> "Session":
-    """Start a new run on its text or on a `corpus` in memory.
+    """Start a new run on its text, or on a `corpus` or labelled `examples` in memory.
 
     `command` is kept in the record; with `overwrite` a run of the same name is replaced.
     """
@@ -131,9 +144,10 @@ def start_run(
         name=request.name,
         origins=origins,
         corpus=corpus,
+        examples=examples,
         vocabulary=request.vocab,
         parent=request.parent,
-        mode=request.vocabulary,
+        mode=request.vocabulary_mode(settings),
         command=command,
         overwrite=overwrite,
     )
@@ -164,7 +178,15 @@ def start_or_resume(request: Request, *, command: str = "") -> "Session":
             if not (path / RECORD).exists():
                 raise
     _check_network(path, request.folder)
-    nested, _ = request.combined()
+    nested, origins = request.combined()
+    nested = {
+        section: {
+            key: value
+            for key, value in values.items()
+            if not origins[f"{section}.{key}"].startswith("task ")
+        }
+        for section, values in nested.items()
+    }
     record = read_record(path)
     changes = _changes(nested, record, path.name)
     _check_text(nested, record, path, request.vocab)

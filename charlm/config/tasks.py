@@ -76,3 +76,9 @@ TASKS: dict[str, TaskSpec] = {
 def task_name(settings: Mapping[str, Any]) -> str:
     """Return the task of nested plain settings, as in run.json; older ones name none."""
     return str(settings.get("task", {}).get("task", LANGUAGE_MODEL))
+
+
+def is_labelled(settings: Mapping[str, Any]) -> bool:
+    """Return whether the task of nested plain settings is known and learns labels."""
+    row = TASKS.get(task_name(settings))
+    return row is not None and row.labelled

@@ -10,6 +10,7 @@ from charlm.commands import command, run_word
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Nested, Settings, settings_from
+from charlm.config.tasks import LANGUAGE_MODEL, TASKS, is_labelled, task_name
 from charlm.config.training import TrainingSettings
 from charlm.errors import RunError, UsageError, check_choice, named
 from charlm.files.atomic import file_fingerprint
@@ -127,6 +128,8 @@ class Parent:
         Raises UsageError for a given setting that differs from the parent's.
         """
         decided = self._decided(given)
+        if is_labelled(given):
+            decided = self._decided_for_labels(decided)
         self._check_same(given, decided, origins)
         nested = {section: dict(values) for section, values in given.items()}
         names = {}
@@ -141,7 +144,9 @@ class Parent:
         """Return the settings that the parent decides, by section."""
         recorded = self.settings.to_dict()
         model = {key: value for key, value in recorded["model"].items() if key not in SEPARATE}
-        if is_pair(model) and given.get("model", {}).get("direction") == "forward":
+        if is_labelled(given):
+            pass  # both halves are read
+        elif is_pair(model) and given.get("model", {}).get("direction") == "forward":
             model["direction"] = "forward"  # the weights of its forward half
         elif is_pair(model):
             raise UsageError(
@@ -154,14 +159,31 @@ class Parent:
             "corpus": {"document": self.record["corpus"]["document"]},
         }
 
+    def _decided_for_labels(self, decided: Nested) -> Nested:
+        """Return the settings that the parent decides for a run that gives labels.
+
+        Raises UsageError for a parent that reads backward only.
+        """
+        direction = decided["model"]["direction"]
+        if direction == "backward":
+            raise UsageError(
+                f"{named('start_from')} {self.name}, which reads backward; expected a run that "
+                f"reads forward or both ways. Start from another run, or train without "
+                f"{named('start_from')}"
+            )
+        others = TASKS[LANGUAGE_MODEL].settings
+        model = {key: value for key, value in decided["model"].items() if key not in others}
+        one_way = {} if direction == "both" else {"task": {"both_ways": False}}
+        return {"model": model, "vocabulary": decided["vocabulary"], **one_way}
+
     def _check_same(self, given: Nested, decided: Nested, origins: Mapping[str, str]) -> None:
         """Raise UsageError for each given setting that would change what the weights mean."""
         free = {each.name for each in fields(ModelSettings) if each.metadata["spec"].only_training}
         changed = [
             (section, key, value)
-            for section in ("model", "vocabulary")
+            for section in ("model", "vocabulary", "task")
             for key, value in given.get(section, {}).items()
-            if key in decided[section] and key not in free and value != decided[section][key]
+            if key not in free and value != decided.get(section, {}).get(key, value)
         ]
         useless = [
             ("training", key, value)
@@ -203,6 +225,8 @@ def find_parent(run: str, folder: Path) -> Parent:
     if is_ngram_run(path):
         raise no_network(path, named("start_from"))
     config = layout.read_config(path)
+    if layout.TASK in config:
+        raise layout.no_text(path)
     if not (path / layout.WEIGHTS).exists():
         raise RunError(
             f"{path}: has no {layout.WEIGHTS} yet; resume training with: "
@@ -212,10 +236,35 @@ def find_parent(run: str, folder: Path) -> Parent:
     return Parent(path=path, name=name, config=config, record=layout.read_record(path))
 
 
+def yielding(given: Nested, origins: Mapping[str, str]) -> tuple[Nested, dict[str, str]]:
+    """Return settings and origins without the sizes and the vocabulary of a task's defaults.
+
+    The parent decides them.
+    """
+    left_out = {
+        f"{section}.{key}"
+        for section, values in given.items()
+        for key in values
+        if section in ("model", "vocabulary") and key not in SEPARATE
+        and origins.get(f"{section}.{key}", "").startswith("task ")
+    }  # fmt: skip
+    kept = {
+        section: {key: v for key, v in values.items() if f"{section}.{key}" not in left_out}
+        for section, values in given.items()
+    }
+    return kept, {name: origin for name, origin in origins.items() if name not in left_out}
+
+
 def check_vocabulary_mode(mode: str | None, parent: Parent | None, given: Nested) -> None:
     """Raise UsageError for a treatment of new types that does not fit the parent."""
     if mode is not None:
         check_choice("vocabulary", mode, VOCABULARY_MODES)
+    if mode == GROW and is_labelled(given):
+        raise UsageError(
+            f"{named('vocabulary')} {GROW} with {named('task')} {task_name(given)}; expected "
+            f"{KEEP}, since the vocabulary of a run is kept there. Leave out {named('vocabulary')}"
+        )
+    mode = KEEP if is_labelled(given) and parent else mode
     if parent is None and mode is None:
         return
     if parent is None:

@@ -17,9 +17,11 @@ from charlm.nn.devices import Precision
 from charlm.nn.encoder import Encoder
 from charlm.phases import phase
 from charlm.runs.layout import RECORD, WEIGHTS
+from charlm.runs.pair import backward_half
 from charlm.runs.parent import Parent
 from charlm.runs.run import write_logit_scale
 from charlm.runs.tensors import put_weights, tensors_from_file
+from charlm.runs.weights import load_arrays
 from charlm.tasks.classify import classify_task
 from charlm.tasks.task import Task
 from charlm.text.corpus import Corpus
@@ -58,9 +60,20 @@ class LabelTraining:
             examples=examples, vocabulary=vocabulary,
         )  # fmt: skip
 
-    def start(self, parent: Parent, settings: Settings, dataset: Dataset) -> Start:
-        """Return the weights of a parent's embedding and layers."""
-        raise NotImplementedError
+    def start(self, parent: Parent, settings: Settings, dataset: Dataset) -> Start:  # noqa: ARG002
+        """Return the weights of a parent's embedding and layers, and of its backward half."""
+        halves = {"": parent.path}
+        if settings.task.both_ways:
+            halves["backward."] = backward_half(parent.path)
+        own, size = parent.settings.model, int(parent.config["vocab_size"])
+        return Start(
+            {
+                f"{prefix}{name}": torch.from_numpy(array)
+                for prefix, path in halves.items()
+                for name, array in load_arrays(path / WEIGHTS, own, size).items()
+                if not name.startswith("output.")
+            }
+        )
 
     def outputs(self, settings: Settings, dataset: Dataset) -> int:
         """Return the number of labels, or of entries if the input is one-hot."""
@@ -98,14 +111,15 @@ class LabelTraining:
         }
 
     def model(self, settings: Settings, dataset: Dataset) -> Encoder:
-        """Return the model with its initial weights; output biases are ln of label frequencies."""
+        """Return the model with its initial weights; output biases follow label frequencies."""
         model = classifier_of(settings, settings.model, dataset)
         model.reset_parameters(torch.Generator().manual_seed(settings.training.seed or 0))
         if not settings.task.balance:
             labelled = _labelled(dataset)
             counts = np.bincount(labelled.targets["train"], minlength=len(labelled.labels)) + 0.5
+            logs = np.log(counts)
             with torch.no_grad():
-                model.head.bias.copy_(torch.from_numpy(np.log(counts / counts.sum())))
+                model.head.bias.copy_(torch.from_numpy(logs - logs.mean()))
         return model
 
     def task(
@@ -115,7 +129,7 @@ class LabelTraining:
         return classify_task(dataset, cast(Classifier, model), settings, precision)
 
     def begin(self, session: "Session") -> None:
-        """Save the weights of the parent, which cannot be made again."""
+        """Save the weights of the parent, which cannot be made again; they give no labels yet."""
         session.record["from"] |= {"valid": None, "old_valid": None}
         session.save()
 

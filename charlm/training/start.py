@@ -26,10 +26,11 @@ from charlm.config.settings import Settings, settings_from
 from charlm.config.tasks import TASKS
 from charlm.config.training import TrainingSettings
 from charlm.config.unused import drop_unused
-from charlm.errors import EnvironmentFailure, named
+from charlm.errors import EnvironmentFailure, UsageError, named
 from charlm.files.atomic import explained, json_bytes
 from charlm.inference.adapt.calibration import sample_of
 from charlm.nn import devices
+from charlm.nn.encoder import saved_tensors
 from charlm.phases import phase
 from charlm.runs.built_in import built_in_text
 from charlm.runs.data import corpus_record, write_data
@@ -147,7 +148,13 @@ def plan_run(
         check_frozen_layers(settings)
     chosen_variant()  # raise now, not at the end, if the chosen kernels are missing
     check_log(settings.training)
+    row = TASKS[settings.task.task]
     if not settings.corpus.sources and corpus is None and examples is None:
+        if row.labelled:
+            raise UsageError(
+                f"{named('task')} {settings.task.task} without a text; expected texts with "
+                f"{row.gives}, such as a table with columns text and label"
+            )
         sources = (str(built_in_text()),)
         settings = replace(settings, corpus=replace(settings.corpus, sources=sources))
     frozen = load_vocabulary(vocabulary) if vocabulary else None
@@ -311,7 +318,7 @@ def write_run(
             write_data(path, dataset)
             if vectors:
                 pretrained.keep_vectors(path, vectors)
-            if parent:
+            if parent and dataset.labelled is None:
                 keep_old_text(path, parent)
         vocabulary, task = dataset.vocabulary, training_of(settings)
         config = model_config(settings.model, vocabulary, dataset.boundaries, dataset.unk_types)
@@ -368,7 +375,7 @@ def open_session(
         for weight in pretrained.embeddings(model):
             weight.requires_grad_(False)
     if weights:
-        put_weights(model, weights)
+        put_weights(model, saved_tensors(model) | weights)
     if about := record.get("from"):
         freeze(model, training.freeze_layers, grown=model.vocab_size > about["entries"])
     recorded = record.get("precision")
