@@ -64,9 +64,9 @@ def in_pieces(text: str, cuts: list[int]) -> list[str]:
 
 
 def opened(module, content: str, cuts: list[int], reading, **named) -> list[tuple]:
-    _, rows = module.open_table(
+    rows = module.open_table(
         iter(in_pieces(content, cuts)), "x", reading, no_note, True, report=no_note, **named
-    )
+    ).records
     return [(r.number, r.text, dict(r.cells)) for r in rows]
 
 

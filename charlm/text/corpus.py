@@ -15,7 +15,7 @@ from charlm.text.sources.files import BLOCK_BYTES, Spool, TextFile, blocks
 from charlm.text.sources.kinds import advice_for
 from charlm.text.sources.line_ends import LineEnds
 from charlm.text.sources.names import Source, find, safe_name, short_name
-from charlm.text.sources.rows import Record, Rows
+from charlm.text.sources.rows import Record, Rows, Warn
 
 MAX_WARNINGS = 20
 """Warnings that are kept; of further ones only the number is reported."""
@@ -51,6 +51,8 @@ class Corpus:
     """Short name for a run of this text: letters, digits, dot, underscore and hyphen."""
     warnings: list[str]
     """Messages for the user, each once."""
+    notes: list[str]
+    """Sentences about columns of labels, which only training reports."""
     crlf: bool
     """True if lines of the text, once read to its end, end with CR LF."""
 
@@ -66,8 +68,7 @@ class Corpus:
         if reading.encoding != decoding.AUTO:
             reading = replace(reading, encoding=decoding.codec_name(reading.encoding))
         self._reading = reading
-        self.warnings = []
-        self._further: set[str] = set()
+        self._collect()
         sources = [sources] if isinstance(sources, str) else sources
         opened = find(sources, self._reading, self._warn)
         self._set_up(tuple(sources), opened, document, short_name(sources[0], opened))
@@ -82,15 +83,15 @@ class Corpus:
         """
         check_text(text)
         corpus = cls.__new__(cls)
-        corpus._reading, corpus.warnings = ReadSettings(keep_cr=keep_cr), []
-        corpus._further = set()
+        corpus._reading = ReadSettings(keep_cr=keep_cr)
+        corpus._collect()
         corpus._set_up((name,), [_Memory(name, text)], document, safe_name(name))
         return corpus
 
     def with_document(self, document: str) -> "Corpus":
         """Return the corpus with another unit of document; standard input is not read again."""
         other = copy.copy(self)
-        other.warnings, other._further = [], set()
+        other._collect()
         other._set_up(self.sources, self._opened, document, self.name)
         return other
 
@@ -110,6 +111,10 @@ class Corpus:
         self._encodings: dict[str, str] = {}
         self._block_bytes = BLOCK_BYTES
         self._chunk_chars = CHUNK_CHARS
+
+    def _collect(self) -> None:
+        self.warnings, self.notes = [], []
+        self._warn, self._note = collector(self.warnings), collector(self.notes)
 
     def stamps(self) -> Stamps:
         """Return the stamp of each file, by which a change can be detected later."""
@@ -158,7 +163,7 @@ class Corpus:
     def _documents(self, ends: LineEnds) -> Iterator[str]:
         for source in self._opened:
             if isinstance(source, Rows):
-                for text in source.texts(self._warn):
+                for text in source.texts(self._warn, self._note):
                     yield text
                     yield END
             else:
@@ -171,7 +176,7 @@ class Corpus:
         before, open_ended = "", []  # label of the previous file; files without a final line end
         for source in self._opened:
             if isinstance(source, Rows):
-                for piece in source.texts(self._warn):
+                for piece in source.texts(self._warn, self._note):
                     if in_rows or last != "\n":
                         yield "\n"
                     yield piece
@@ -221,14 +226,22 @@ class Corpus:
             self._encodings[source.label] = own_encoding(source, self._warn)
         return self._encodings[source.label]
 
-    def _warn(self, sentence: str) -> None:
-        if sentence in self.warnings:
+
+def collector(warnings: list[str]) -> Warn:
+    """Return a function that adds a sentence to a list, each once; of many only their number."""
+    further: set[str] = set()
+
+    def warn(sentence: str) -> None:
+        """Add a sentence."""
+        if sentence in warnings:
             return
-        if len(self.warnings) < MAX_WARNINGS:
-            self.warnings.append(sentence)
+        if len(warnings) < MAX_WARNINGS:
+            warnings.append(sentence)
         else:  # warnings about thousands of files
-            self._further.add(sentence)
-            self.warnings[MAX_WARNINGS:] = [f"And {len(self._further):,} more warnings like these."]
+            further.add(sentence)
+            warnings[MAX_WARNINGS:] = [f"And {len(further):,} more warnings like these."]
+
+    return warn
 
 
 def _line_end_note(labels: Sequence[str]) -> str:

@@ -75,7 +75,7 @@ def load_dataset(
     """
     corpus = corpus or Corpus(settings.sources, document=settings.document, reading=settings)
     splits = split_corpus(corpus, settings)
-    warnings = list(corpus.warnings)
+    warnings = [*corpus.warnings, *corpus.notes]
     built = training_vocabulary(
         splits["train"], vocabulary_settings, vocabulary, count_types=count_types, grow=grow
     )

@@ -1,12 +1,47 @@
-"""Examples: texts with labels, read from tables."""
+"""Examples: texts with labels, from tables, fastText lines, and folders whose folders are labels.
 
-from collections.abc import Iterator, Sequence
+label,text             __label__pos A stirring film.      train/pos/1.txt
+pos,A stirring film.   __label__neg Dull.                 train/neg/2.txt
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
 from typing import NamedTuple
 
 from charlm.config.corpus import ReadSettings
-from charlm.errors import CorpusError
-from charlm.text.sources.names import find
-from charlm.text.sources.rows import Rows, Warn
+from charlm.errors import CorpusError, UsageError, named
+from charlm.text.documents import lines
+from charlm.text.sources import decoding
+from charlm.text.sources.decoding import decode
+from charlm.text.sources.encodings import invalid, own_encoding
+from charlm.text.sources.files import Spool, TextFile, blocks, shown
+from charlm.text.sources.line_ends import LineEnds
+from charlm.text.sources.names import Source, find
+from charlm.text.sources.rows import (
+    Opened,
+    Rows,
+    TextColumn,
+    Warn,
+    chosen_column,
+    listed,
+    near_column,
+    target_columns,
+)
+from charlm.units import count_of
+
+TEXT_NAMES = ("text", "sentence", "review")
+"""Names of a column of texts, in the order of preference."""
+PREFIX = "__label__"
+"""Beginning of a label in fastText lines."""
+PEEK_LINES = 100
+"""Lines at the beginning of a file in which fastText labels are looked for."""
+MAX_COMPARED = 10_000
+"""Rows of a table in which a better column of labels is looked for."""
+_FAST_TEXT = re.compile(rf"\s*{PREFIX}(\S*)\s*(.*)", re.DOTALL)
 
 
 class Example(NamedTuple):
@@ -21,14 +56,222 @@ class Example(NamedTuple):
 
 
 def read_examples(
+    sources: Sequence[str],
+    reading: ReadSettings,
+    target: str | None,
+    warn: Warn,
+    reported: dict[str, str] | None = None,
+) -> Iterator[Example]:
+    """Yield the texts of sources with their labels; `target` names the column of labels.
+
+    Sources that share `reported` report only once how their tables are read. Raises CorpusError for
+    a source without labels.
+    """
+    return _Reader(reading, target, warn, needs_labels=True).read(sources, reported)
+
+
+def read_texts(
     sources: Sequence[str], reading: ReadSettings, target: str | None, warn: Warn
 ) -> Iterator[Example]:
-    """Yield the examples of tables; `target` names the column of the labels."""
-    column = target or "label"
-    for source in find(sources, reading, warn):
+    """Yield the texts of sources, with the labels that they have, else each line without a label.
+
+    Rows without text are texts too, "".
+    """
+    reader = _Reader(reading, target, warn, needs_labels=False)
+    return (each._replace(text=each.text or "") for each in reader.read(sources, None))
+
+
+def near_targets(sources: Sequence[str], reading: ReadSettings, target: str | None) -> str:
+    """Return advice on a column of a table whose cells look like labels, or "".
+
+    Its distinct values are few, and repeated three times or more on average.
+    """
+    for source in find(sources, reading, lambda _: None):
         if not isinstance(source, Rows):
-            raise CorpusError(f"{source.label} is not a table; expected texts with labels")
-        for record in source.read(warn, True, reading.column or "text")[1]:
+            continue
+        table = source.read(lambda _: None, True, None, LabelColumns(target))
+        rows = [record.cells for record in islice(table.records, MAX_COMPARED)]
+        for column in table.columns:
+            values = {cells.get(column, "") for cells in rows} - {""}
+            if column != table.column and 2 <= len(values) <= len(rows) / 3:
+                return f". Did you mean {named('target')} {shown(column)}?"
+    return ""
+
+
+@dataclass(frozen=True)
+class LabelColumns(TextColumn):
+    """Rule that chooses the columns of texts and labels in a table."""
+
+    target: str | None
+    """Column of the labels as the user named it."""
+    needed: bool = True
+    """True if a table without labels is refused."""
+
+    def choose(
+        self, label: str, columns: Sequence[str], texts: Sequence[str], named: str | None
+    ) -> str:
+        """Return the column that is named, else one of `TEXT_NAMES`, else the only one of text."""
+        labels = self.label_column(label, columns)
+        others = [name for name in texts if name != labels]
+        folded = {name.casefold(): name for name in reversed(others)}
+        known = [folded[name] for name in TEXT_NAMES if name in folded]
+        if named is None and known:
+            return known[0]
+        return chosen_column(label, columns, others, named)
+
+    def described(self, label: str, column: str, columns: Sequence[str]) -> str:
+        """Return a clause that names both columns."""
+        labels = self.label_column(label, columns)
+        found = f', labels in "{shown(labels)}"' if labels is not None else ""
+        return f'{label}: texts are in the column "{shown(column)}"{found}'
+
+    def label_column(self, label: str, columns: Sequence[str]) -> str | None:
+        """Return the column of the labels: the one named, else the first of `TARGET_NAMES`.
+
+        Raises CorpusError if a column that is needed or named is not there.
+        """
+        target = self.target
+        if target is None:
+            known = target_columns(columns)
+            if known or not self.needed:
+                return known[0] if known else None
+            raise CorpusError(
+                f"{label} has no column with a name of labels. {listed(columns)} Name it with "
+                f"{named('target')}; if the first row is data, add --no-header",
+                columns=columns,
+            )
+        if target in columns:
+            return target
+        if target.isdecimal() and 1 <= int(target) <= len(columns):
+            return columns[int(target) - 1]
+        if not self.needed:
+            return None
+        near = near_column(target, columns)
+        advice = f'Did you mean "{shown(near)}"?' if near else f"Give {named('target')} one of them"
+        raise CorpusError(
+            f'{label} has no column "{shown(target)}". {listed(columns)} {advice}', columns=columns
+        )
+
+
+class _Reader:
+    """Reader of the sources of one split."""
+
+    def __init__(
+        self, reading: ReadSettings, target: str | None, warn: Warn, *, needs_labels: bool
+    ) -> None:
+        if reading.encoding != decoding.AUTO:
+            reading = replace(reading, encoding=decoding.codec_name(reading.encoding))
+        self.reading, self.warn, self.needed = reading, warn, needs_labels
+        self.rule = LabelColumns(target, needs_labels)
+        self.ends = LineEnds("line", keep=False)
+
+    def read(self, names: Sequence[str], reported: dict[str, str] | None) -> Iterator[Example]:
+        sources = find(names, self.reading, self.warn, reported)
+        if self.needed and self.rule.target and not any(isinstance(s, Rows) for s in sources):
+            raise UsageError(
+                f"{named('target')} was given, but no source is a table. Leave it out, or name a "
+                "table"
+            )
+        folders = _label_folders(names, sources)
+        beside: list[str] = []
+        try:
+            for source in sources:
+                if isinstance(source, Rows):
+                    yield from self._rows(source)
+                elif (label := folders.get(source.label, "")) is None:
+                    beside.append(source.label)
+                else:
+                    yield from self._file(source, label)
+        except CorpusError as error:
+            if not error.place or self.reading.encoding == decoding.AUTO:
+                raise
+            files = [source for source in sources if not isinstance(source, Rows)]
+            raise invalid(files, self.reading.encoding, error) from error
+        self.ends.report(self.warn)
+        if beside:
+            self.warn(
+                f"{beside[0]}{_others(beside)} skipped, beside folders whose names are labels."
+            )
+
+    def _rows(self, rows: Rows) -> Iterator[Example]:
+        table: Opened = rows.read(self.warn, True, None, self.rule)
+        if not table.columns:
+            return
+        target = self.rule.label_column(rows.label, table.columns)
+        if target == table.column:
+            raise CorpusError(
+                f'{rows.label}: the column "{shown(target)}" is read as text; expected another for '
+                f"the labels. {listed(table.columns)} Name the texts with {named('column')}"
+            )
+        for record in table.records:
             place = f"row {record.number:,}" if record.line is None else f"line {record.line:,}"
-            label = record.cells[column].strip()
-            yield Example(record.text, label or None, f"{source.label}: {place}")
+            label = record.cells.get(target, "").strip() if target is not None else ""
+            yield Example(record.text, label or None, f"{rows.label}: {place}")
+
+    def _file(self, source: TextFile | Spool, label: str) -> Iterator[Example]:
+        """Yield the text of a file under the label of its folder, or that of each line."""
+        numbered = enumerate(lines(self._pieces(source)), 1)
+        head = list(islice(numbered, PEEK_LINES))
+        rest = chain(head, numbered)
+        if any(line.lstrip().startswith(PREFIX) for _, line in head):
+            yield from _fast_text_lines(rest, source.label)
+        elif label:
+            text = "\n".join(line for _, line in rest)
+            yield Example(text or None, label, source.label)
+        elif self.needed:
+            raise CorpusError(
+                f"{source.label} has no labels; expected a table with a column of them, lines that "
+                f"begin with {PREFIX}, or a folder whose folders are labels. Give one of these"
+            )
+        else:
+            for number, line in rest:
+                yield Example(line, None, f"{source.label}: line {number:,}")
+
+    def _pieces(self, source: TextFile | Spool) -> Iterator[str]:
+        encoding, errors = self.reading.encoding, self.reading.errors
+        if encoding == decoding.AUTO:
+            encoding = own_encoding(source, self.warn)
+        pieces = decode(blocks(source), source.label, self.warn, encoding=encoding, errors=errors)
+        return self.ends.read(pieces, source.label)
+
+
+def _others(names: Sequence[str]) -> str:
+    return f" and {count_of(len(names) - 1, 'other file')} were" if len(names) > 1 else " was"
+
+
+def _label_folders(names: Sequence[str], sources: Sequence[Source]) -> dict[str, str | None]:
+    """Return the label of each file of plain text inside a folder that was named.
+
+    It is the name of the first folder below the one that was named; None for a file beside such
+    folders.
+    """
+    labels: dict[str, str | None] = {}
+    for top in filter(Path.is_dir, map(Path, names)):
+        inner: dict[str, tuple[str, ...]] = {}
+        for source in sources:
+            if isinstance(source, TextFile):
+                with suppress(ValueError):  # it is of another folder
+                    inner[source.label] = source.path.relative_to(top).parts[:-1]
+        if any(inner.values()):
+            labels |= {file: parts[0] if parts else None for file, parts in inner.items()}
+    return labels
+
+
+def _fast_text_lines(numbered: Iterable[tuple[int, str]], label: str) -> Iterator[Example]:
+    """Yield the examples of lines that begin with a label, `__label__pos A film.`"""
+    for number, line in numbered:
+        place = f"{label}: line {number:,}"
+        match = _FAST_TEXT.match(line)
+        if match is None:
+            if not line.strip():
+                continue
+            raise CorpusError(
+                f"{place} does not begin with {PREFIX} (it is {line.strip()!r:.60}); expected a "
+                "label on each line, as on others. Add it, or remove the line"
+            )
+        name, text = match.groups()
+        if text.startswith(PREFIX):
+            raise CorpusError(
+                f"{place} has several labels; expected one for each text. Keep the one to learn"
+            )
+        yield Example(text or None, name or None, place)

@@ -1,6 +1,7 @@
 """Labelled text: a dataset of one document for each text, with the label of each."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,20 +12,23 @@ from charlm.config.corpus import CorpusSettings, VocabularySettings
 from charlm.config.task import TaskSettings
 from charlm.errors import CorpusError
 from charlm.phases import counted, phase
-from charlm.text.advice import coverage_advice
+from charlm.text.advice import MIN_SHARED, coverage_advice
 from charlm.text.boundaries import Boundaries
-from charlm.text.corpus import chunked
+from charlm.text.corpus import chunked, collector
 from charlm.text.dataset import SPLITS, Dataset, training_vocabulary
 from charlm.text.documents import END, check_text
 from charlm.text.encoded import EncodedText, encode_text, id_counts
-from charlm.text.examples import Example, read_examples
+from charlm.text.examples import Example, near_targets, read_examples
 from charlm.text.labels import Labelled, Labels, Targets
+from charlm.text.sources.files import shown
 from charlm.text.sources.names import find, safe_name, short_name
 from charlm.text.sources.rows import Warn
 from charlm.text.splits import HOLD_OUT_SEED, VALID_FRACTION, Split
 from charlm.text.tokenizers.vocabulary import Ids, Vocabulary
 from charlm.units import count_of
 
+MAX_LISTED = 5
+"""Labels that a message names."""
 MAX_SKIPPED = 0.5
 """Fraction of rows without text or label above which a source is refused."""
 
@@ -76,7 +80,7 @@ def load_labelled(
     texts that cannot be read, or whose labels cannot be learned.
     """
     warnings: list[str] = []
-    parts, labels = _read(corpus, task, examples, warnings.append)
+    parts, labels = _read(corpus, task, examples, collector(warnings))
     splits = {name: part.split() for name, part in parts.items()}
     built = training_vocabulary(splits["train"], vocabulary_settings, vocabulary)
     with phase("encoding the text", total=sum(split.chars for split in splits.values())):
@@ -90,6 +94,7 @@ def load_labelled(
     if vocabulary is not None:
         built = replace(built, counts=id_counts(train.ids, len(built.vocabulary)))
     warnings += built.warnings
+    warnings += [*_label_advice(parts, labels), *_shared_advice(parts)]
     warnings += coverage_advice(built.coverage, built.vocabulary.unit, built=vocabulary is None)
     return Dataset(
         name=_name(corpus, examples),
@@ -133,7 +138,11 @@ def _read(
 ) -> tuple[dict[str, _Texts], Labels]:
     """Return the texts of each split, with a held-out part, and the labels of the training text."""
     parts = _read_parts(corpus, task, examples, warn)
-    labels = Labels.of(parts["train"].labels)
+    try:
+        labels = Labels.of(parts["train"].labels)
+    except CorpusError as error:
+        other = near_targets(corpus.sources, corpus, task.target) if examples is None else ""
+        raise CorpusError(f"{error}{other}") from error
     if "valid" not in parts:
         parts |= _hold_out(parts["train"], labels, corpus.valid_frac)
     return {name: parts[name] for name in SPLITS if name in parts}, labels
@@ -148,12 +157,13 @@ def _read_parts(
     """Return the texts of each split that has sources."""
     sources = {"train": corpus.sources, "valid": corpus.valid, "test": corpus.test}
     parts: dict[str, _Texts] = {}
+    reported: dict[str, str] = {}
     for name, names in sources.items():
         if name == "train" and examples is not None:
             parts[name] = _complete(_given(examples), "The examples", warn)
         elif names:
             with phase(f"reading the {name} text", unit="texts"):
-                read = read_examples(names, corpus, task.target, warn)
+                read = read_examples(names, corpus, task.target, warn, reported)
                 parts[name] = _complete(read, ", ".join(names), warn)
     return parts
 
@@ -192,6 +202,46 @@ def _complete(examples: Iterable[Example], label: str, warn: Warn) -> _Texts:
     if skipped:
         warn(f"{label}: {count_of(skipped, 'row')} without a text or a label skipped ({first}).")
     return _Texts(texts=texts, labels=labels)
+
+
+def _label_advice(parts: Mapping[str, _Texts], labels: Labels) -> list[str]:
+    """Advise about labels with one training text, and about those that training lacks."""
+    counts = Counter(parts["train"].labels)
+    single = [name for name in labels.names if counts[name] == 1]
+    advice = []
+    if single:
+        words = "label has" if len(single) == 1 else "labels have"
+        advice.append(
+            f"{len(single):,} {words} only one training text, too few to learn: {_listed(single)}"
+        )
+    for name, part in parts.items():
+        unseen = Counter(label for label in part.labels if label not in counts)
+        if unseen:
+            names = [label for label, _ in unseen.most_common()]
+            advice.append(
+                f"Labels of the {name} text that training lacks: {_listed(names)} "
+                f"({count_of(unseen.total(), 'text')}, counted as wrong)"
+            )
+    return advice
+
+
+def _listed(labels: Sequence[str]) -> str:
+    more = f" and {len(labels) - MAX_LISTED:,} more" if len(labels) > MAX_LISTED else ""
+    return ", ".join(map(shown, labels[:MAX_LISTED])) + more
+
+
+def _shared_advice(parts: Mapping[str, _Texts]) -> list[str]:
+    """Advise if many texts of a split are in the training text too."""
+    known = set(parts["train"].texts)
+    advice = []
+    for name, part in parts.items():
+        count = sum(text in known for text in part.texts) if name != "train" else 0
+        if count >= max(2, MIN_SHARED * len(part.texts)):
+            advice.append(
+                f"{count:,} of {len(part.texts):,} {name} texts are in the training text too, so "
+                f"the {name} figures look better than they are. Remove the repeats"
+            )
+    return advice
 
 
 def _hold_out(train: _Texts, labels: Labels, fraction: float | None) -> dict[str, _Texts]:

@@ -143,7 +143,7 @@ def _table_pairs(rows: Rows, columns: Sequence[str], warn: Warn) -> Iterator[Pai
     """Yield the pairs of a table."""
     good, bad, *phenomenon = columns or (GOOD, BAD)
     try:
-        _, records = rows.read(warn, True, good)
+        records = rows.read(warn, True, good).records
     except CorpusError as error:
         if not error.columns:
             raise
@@ -151,7 +151,7 @@ def _table_pairs(rows: Rows, columns: Sequence[str], warn: Warn) -> Iterator[Pai
         if not good:
             raise _no_columns(rows.label, columns or (GOOD, BAD), error.columns) from error
         warn(f'{rows.label}: "{good}" is read as the good sentence, "{bad}" as the bad one.')
-        _, records = rows.read(warn, True, good)
+        records = rows.read(warn, True, good).records
     file = short_name(str(rows.path or rows.label), [rows])
     for row in records:
         for name in (bad, *phenomenon):

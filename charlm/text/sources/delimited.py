@@ -13,9 +13,11 @@ from charlm.text.sources.files import shown
 from charlm.text.sources.rows import (
     NO_CELLS,
     PEEK_ROWS,
+    TEXT_COLUMN,
+    Opened,
     Record,
+    TextColumn,
     Warn,
-    chosen_column,
     listed,
 )
 from charlm.units import count_of
@@ -43,8 +45,9 @@ def open_table(
     *,
     kind: str,
     report: Warn,
-) -> tuple[str, Iterator[Record]]:
-    """Open a table of the kind csv or tsv and return its text column and records.
+    rule: TextColumn = TEXT_COLUMN,
+) -> Opened:
+    """Open a table of the kind csv or tsv; `rule` chooses the column of the texts.
 
     `report` takes how the table is read, and `warn` what is unusual in it. Raises CorpusError with
     the line of a row that does not fit the header or is not valid CSV.
@@ -65,7 +68,7 @@ def open_table(
             break
     else:
         warn(f"{label} has no rows.")
-        return reading.column or "", iter(())
+        return Opened(reading.column or "", (), iter(()))
     names = begin[-1][1]
     if quoted and reading.header is not False and _has_row_names(head, names, delimiter):
         names = ["", *names]
@@ -83,28 +86,23 @@ def open_table(
             f"{label} has a header and no other row. {listed(names)} "
             f"If that row is data, add --no-header."
         )
-        return reading.column or "", iter(())
-    index = column_index(label, names, peeked, reading)
+        return Opened(reading.column or "", names, iter(()))
+    index = column_index(label, names, peeked, reading, rule)
     unique = unique_names(names)
     if reading.column != unique[index] or (kind == "tsv" and quoted) or delimiter not in ",\t":
-        report(_description(label, unique, index, delimiter, quoted, reading, kind))
+        what = rule.described(label, unique[index], unique)
+        report(what + _separation(unique, delimiter, quoted, reading, kind))
     records = _records(chain(peeked, fitted), unique, index, cells)
-    return unique[index], _checked(records, label, unique[index], warn, literal=not quoted)
+    checked = _checked(records, label, unique[index], warn, literal=not quoted)
+    return Opened(unique[index], unique, checked)
 
 
-def _description(
-    label: str,
-    names: list[str],
-    index: int,
-    delimiter: str,
-    quoted: bool,
-    reading: ReadSettings,
-    kind: str,
+def _separation(
+    names: list[str], delimiter: str, quoted: bool, reading: ReadSettings, kind: str
 ) -> str:
-    """Return a sentence about how a table is read."""
+    """Return the end of a sentence about how a table is read."""
     separator = DELIMITER_NAMES.get(delimiter, repr(delimiter))
-    words = f'{label}: the column "{shown(names[index])}" is read; fields are separated by '
-    words += f"{separator}. {listed(names)}"
+    words = f"; fields are separated by {separator}. {listed(names)}"
     if reading.header is None and reading.column is None and "text" not in names:
         words += " They are the first row; if it is data, add --no-header."
     if kind == "tsv" and quoted and reading.quoting == "auto":
@@ -264,8 +262,14 @@ def _ragged(label: str, line: int, row: list[str], names: list[str]) -> CorpusEr
     )
 
 
-def column_index(label: str, names: list[str], rows: list[Fields], reading: ReadSettings) -> int:
-    """Return the index of the column to read, chosen by its name or its number from 1.
+def column_index(
+    label: str,
+    names: list[str],
+    rows: list[Fields],
+    reading: ReadSettings,
+    rule: TextColumn = TEXT_COLUMN,
+) -> int:
+    """Return the index of the column to read, chosen by its name, its number from 1, or the rule.
 
     Raises CorpusError if there is no such column, or if the first row is not a header.
     """
@@ -294,7 +298,7 @@ def column_index(label: str, names: list[str], rows: list[Fields], reading: Read
     unique = unique_names(names)
     texts = [unique[place] for place in _text_places(rows, len(names))]
     try:
-        return unique.index(chosen_column(label, unique, texts, typed))
+        return unique.index(rule.choose(label, unique, texts, typed))
     except CorpusError as error:
         if reading.header is not None:
             raise

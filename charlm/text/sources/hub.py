@@ -7,7 +7,15 @@ from itertools import islice
 from typing import Any
 
 from charlm.errors import CharlmError, CorpusError, EnvironmentFailure, UsageError
-from charlm.text.sources.rows import Record, Row, Rows, Warn, named_records
+from charlm.text.sources.rows import (
+    TEXT_COLUMN,
+    Opened,
+    Row,
+    Rows,
+    TextColumn,
+    Warn,
+    named_records,
+)
 
 HUB_PREFIX = "hf:"
 ROWS_AT_ONCE, CHARS_AT_ONCE = 500, 1 << 20
@@ -29,10 +37,12 @@ def hub_rows(name: str, column: str | None) -> Rows:
         rows: Iterable[Row] = datasets.load_dataset(path, config, split=split, streaming=True)
         return rows
 
-    def read(warn: Warn, cells: bool, column: str | None = None) -> tuple[str, Iterator[Record]]:
-        """Open the split and return its column and records; see `Rows.read`."""
+    def read(
+        warn: Warn, cells: bool, column: str | None = None, rule: TextColumn = TEXT_COLUMN
+    ) -> Opened:
+        """Open the split; see `Rows.read`."""
         numbered = ((None, row) for row in _guarded(name, load))
-        return named_records(name, numbered, column or named, warn, cells)
+        return named_records(name, numbered, column or named, warn, cells, rule=rule)
 
     return Rows(name, read)
 

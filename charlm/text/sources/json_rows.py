@@ -9,7 +9,16 @@ from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError
 from charlm.text.sources.decoding import MAX_LINE_CHARS, line_batches
 from charlm.text.sources.files import shown
-from charlm.text.sources.rows import MAX_LISTED, Number, Record, Warn, kind_of, named_records
+from charlm.text.sources.rows import (
+    MAX_LISTED,
+    TEXT_COLUMN,
+    Number,
+    Opened,
+    TextColumn,
+    Warn,
+    kind_of,
+    named_records,
+)
 
 _DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=Number)
 _BLANK = re.compile(r"[ \t\r\n]*")
@@ -26,8 +35,9 @@ def open_table(
     *,
     values: Callable[[Iterator[str], str], Iterator[tuple[int | None, object]]],
     report: Warn,
-) -> tuple[str, Iterator[Record]]:
-    """Open a table and return its text column and records; `values` reads the rows.
+    rule: TextColumn = TEXT_COLUMN,
+) -> Opened:
+    """Open a table; `values` reads the rows, and `rule` chooses the column of the texts.
 
     `report` takes how the table is read. Nothing unusual is accepted, so `warn` is not used.
     """
@@ -36,7 +46,7 @@ def open_table(
     if values is values_of:
         numbered = _rows_of_member(numbered, label, reading.column, report)
     rows = ((line, _json_row(label, line, value)) for line, value in numbered)
-    return named_records(label, rows, reading.column, report, cells, json_text)
+    return named_records(label, rows, reading.column, report, cells, json_text, rule)
 
 
 def _rows_of_member(

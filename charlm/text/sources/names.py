@@ -42,11 +42,16 @@ _NOT_TO_OPEN = {
 }
 
 
-def find(names: Sequence[str], reading: ReadSettings, warn: Warn) -> list[Source]:
+def find(
+    names: Sequence[str],
+    reading: ReadSettings,
+    warn: Warn,
+    reported: dict[str, str] | None = None,
+) -> list[Source]:
     """Return the sources of the names in their order. Files of a folder or pattern are sorted.
 
-    Raises CorpusError if there is no such text, and UsageError for a name or option that makes no
-    sense.
+    Calls that share `reported` report only once how their tables are read. Raises CorpusError if
+    there is no such text, and UsageError for a name or option that makes no sense.
     """
     if not names:
         raise UsageError(
@@ -68,7 +73,7 @@ def find(names: Sequence[str], reading: ReadSettings, warn: Warn) -> list[Source
     _warn_twice(sources, warn)
     kinds = [_kind(source, reading) for source in sources]
     _check_table_options(kinds, reading)
-    reported: dict[str, str] = {}
+    reported = {} if reported is None else reported
     return [
         table_rows(source, kind, reading, reported)
         if kind and not isinstance(source, Rows)

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, named
 from charlm.text.sources.files import Spool, TextFile, readable, shown
-from charlm.text.sources.rows import NO_CELLS, Record, Warn, checked_text, chosen_column, listed
+from charlm.text.sources.rows import (
+    NO_CELLS,
+    TEXT_COLUMN,
+    Opened,
+    Record,
+    TextColumn,
+    Warn,
+    checked_text,
+    listed,
+)
 from charlm.text.sources.signatures import refuse_pointer
 
 if TYPE_CHECKING:
@@ -21,9 +30,13 @@ BATCH_ROWS = 500
 
 
 def open_table(
-    source: TextFile | Spool, reading: ReadSettings, report: Warn, cells: bool
-) -> tuple[str, Iterator[Record]]:
-    """Open a table and return its text column and records."""
+    source: TextFile | Spool,
+    reading: ReadSettings,
+    report: Warn,
+    cells: bool,
+    rule: TextColumn = TEXT_COLUMN,
+) -> Opened:
+    """Open a table; `rule` chooses the column of the texts."""
     label = source.label
     file = _parquet_file(source)
     schema = file.schema_arrow
@@ -36,14 +49,14 @@ def open_table(
     if not file.metadata.num_rows:
         report(f"{label} has no rows. {listed(names)}")
     texts = [name for name in names if _holds_text(schema.field(name).type)]
-    column = chosen_column(label, names, texts, reading.column)
+    column = rule.choose(label, names, texts, reading.column)
     if column not in texts:
         raise CorpusError(
             f'{label}: the column "{shown(column)}" holds {schema.field(column).type}, expected '
             f"text. {listed(names)} Choose another with {named('column')}."
         )
     if reading.column is None and len(names) > 1:
-        report(f'{label}: the column "{shown(column)}" is read. {listed(names)}')
+        report(f"{rule.described(label, column, names)}. {listed(names)}")
 
     def records() -> Iterator[Record]:
         """Yield the records, read in batches."""
@@ -59,7 +72,7 @@ def open_table(
                     others = {k: _cell_text(cell) for k, cell in row.items() if k != column}
                 yield Record(number, None, text, others)
 
-    return column, records()
+    return Opened(column, names, records())
 
 
 def _holds_text(kind: Any) -> bool:

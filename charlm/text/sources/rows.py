@@ -19,6 +19,10 @@ PEEK_ROWS = 100
 MAX_LISTED = 20
 """Columns that a message names."""
 
+TARGET_NAMES = ("label", "labels", "class", "category", "sentiment", "target")
+"""Names of a column of labels, in the order of preference."""
+READS_LABELS = "--task classify reads it"
+
 Row = Mapping[str, object]
 NO_CELLS: Mapping[str, str] = {}
 
@@ -36,25 +40,55 @@ class Record(NamedTuple):
     """Other cells by column name, in the order of the file."""
 
 
+class Opened(NamedTuple):
+    """Table that was opened."""
+
+    column: str
+    """Column of the texts."""
+    columns: Sequence[str]
+    """All columns."""
+    records: Iterator[Record]
+
+
+class TextColumn:
+    """Rule that chooses the column of the texts of a table."""
+
+    def choose(
+        self, label: str, columns: Sequence[str], texts: Sequence[str], named: str | None
+    ) -> str:
+        """Return the column, as in `chosen_column`."""
+        return chosen_column(label, columns, texts, named)
+
+    def described(self, label: str, column: str, columns: Sequence[str]) -> str:  # noqa: ARG002
+        """Return a clause that says what is read."""
+        return f'{label}: the column "{shown(column)}" is read'
+
+
+TEXT_COLUMN = TextColumn()
+
+
 @dataclass(frozen=True)
 class Rows:
     """Table in which one column is text."""
 
     label: str
-    read: Callable[..., tuple[str, Iterator[Record]]]
-    """Function that opens the table and returns the text column and the records, whose other cells
-    are filled in if the second argument is true: read(warn, cells, column=None). `column` takes the
-    place of the column in the settings."""
+    read: Callable[..., Opened]
+    """Function that opens the table: read(warn, cells, column=None, rule=TEXT_COLUMN). The other
+    cells of records are filled in if `cells` is true. `column` takes the place of the column in
+    the settings, and `rule` chooses if none is named."""
     path: Path | None = None
     """File of the table, if it is one."""
 
-    def texts(self, warn: Warn) -> Iterator[str]:
+    def texts(self, warn: Warn, note: Warn = lambda _: None) -> Iterator[str]:
         """Yield the text of each row; warn of the number of rows without text, which are skipped.
 
-        Raises CorpusError if the table cannot be read or has no such column, and EnvironmentFailure
-        if the hub cannot be reached.
+        `note` takes a sentence about a column of labels that is not read. Raises CorpusError if the
+        table cannot be read or has no such column, and EnvironmentFailure if the hub cannot be
+        reached.
         """
-        column, records = self.read(warn, False)
+        column, columns, records = self.read(warn, False)
+        if labels := [name for name in target_columns(columns) if name != column]:
+            note(f"{self.label} has a column of labels ({shown(labels[0])}); {READS_LABELS}")
         skipped = 0
         for _, _, text, _ in records:
             if text is None:
@@ -67,7 +101,7 @@ class Rows:
 
     def records(self, warn: Warn) -> Iterator[Record]:
         """Yield every row, including rows without text. Raises the errors of `texts`."""
-        yield from self.read(warn, True)[1]
+        yield from self.read(warn, True).records
 
 
 def named_records(
@@ -77,21 +111,22 @@ def named_records(
     warn: Warn,
     cells: bool,
     show: Callable[[object], str] = str,
-) -> tuple[str, Iterator[Record]]:
-    """Return the text column and the records of rows that are mappings.
+    rule: TextColumn = TEXT_COLUMN,
+) -> Opened:
+    """Open a table of rows that are mappings.
 
     `rows` are pairs of line and row. `show` formats a cell that is not text for `Record.cells`.
     """
     first = list(islice(rows, PEEK_ROWS))
     if not first:
         warn(f"{label} has no rows.")
-        return named or "", iter(())
+        return Opened(named or "", (), iter(()))
     columns = list(dict.fromkeys(chain.from_iterable(row for _, row in first)))
     texts = [name for name in columns if any(type(row.get(name)) is str for _, row in first)]
-    column = chosen_column(label, columns, texts, named)
+    column = rule.choose(label, columns, texts, named)
     if named is None and len(columns) > 1:
-        warn(f'{label}: the column "{shown(column)}" is read. {listed(columns)}')
-    return column, _records(label, chain(first, rows), column, cells, show)
+        warn(f"{rule.described(label, column, columns)}. {listed(columns)}")
+    return Opened(column, columns, _records(label, chain(first, rows), column, cells, show))
 
 
 def _records(
@@ -126,11 +161,8 @@ def chosen_column(
     if named is not None:
         if named in columns:
             return named
-        near = {name.casefold(): name for name in columns}
-        alike = difflib.get_close_matches(named.casefold(), near, n=1)
-        advice = (
-            f'Did you mean "{shown(near[alike[0]])}"?' if alike else "Give --column one of them."
-        )
+        near = near_column(named, columns)
+        advice = f'Did you mean "{shown(near)}"?' if near else "Give --column one of them."
         problem = f'{label} has no column "{shown(named)}". {listed(columns)} {advice}'
         raise CorpusError(problem, columns=columns)
     if "text" in texts:
@@ -140,6 +172,19 @@ def chosen_column(
     problem = "several columns of text" if texts else "no column of text"
     problem = f"{label} has {problem}. {listed(columns)} Choose one with --column."
     raise CorpusError(problem, columns=columns)
+
+
+def near_column(typed: str, columns: Sequence[str]) -> str:
+    """Return the column that was probably meant, or ""."""
+    folded = {name.casefold(): name for name in columns}
+    alike = difflib.get_close_matches(typed.casefold(), folded, n=1)
+    return folded[alike[0]] if alike else ""
+
+
+def target_columns(columns: Sequence[str]) -> list[str]:
+    """Return the columns with a name of `TARGET_NAMES`, in any case, the preferred ones first."""
+    folded = {name.casefold(): name for name in reversed(columns)}
+    return [folded[name] for name in TARGET_NAMES if name in folded]
 
 
 def listed(columns: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ Reading is strict: a cell is its text, never converted to a number or date, and 
 fit its table is refused with its line, so that no text is lost or moved to another column.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -16,7 +16,7 @@ from charlm.text.sources.decoding import AUTO, decode
 from charlm.text.sources.encodings import own_encoding
 from charlm.text.sources.files import Spool, TextFile, blocks
 from charlm.text.sources.kinds import misnamed
-from charlm.text.sources.rows import Record, Rows, Warn
+from charlm.text.sources.rows import TEXT_COLUMN, Opened, Rows, TextColumn, Warn
 
 TABLES = {
     ".jsonl": "jsonl",
@@ -39,8 +39,10 @@ def table_rows(
     """
     label = source.label
 
-    def read(warn: Warn, cells: bool, column: str | None = None) -> tuple[str, Iterator[Record]]:
-        """Open the table and return its text column and records; see `Rows.read`."""
+    def read(
+        warn: Warn, cells: bool, column: str | None = None, rule: TextColumn = TEXT_COLUMN
+    ) -> Opened:
+        """Open the table; see `Rows.read`."""
         rules = reading if column is None else replace(reading, column=column)
 
         def report(sentence: str) -> None:
@@ -49,7 +51,7 @@ def table_rows(
                 warn(sentence)
 
         if kind == "parquet":
-            return parquet.open_table(source, rules, report, cells)
+            return parquet.open_table(source, rules, report, cells, rule)
         encoding = rules.encoding
         if encoding == AUTO:
             encoding = own_encoding(source, warn)
@@ -59,12 +61,12 @@ def table_rows(
             if problem := misnamed(head, kind):
                 raise CorpusError(f"{label} {problem}")
             pieces = chain([head], pieces)
-        return READERS[kind](pieces, label, rules, warn, cells, report=report)
+        return READERS[kind](pieces, label, rules, warn, cells, report=report, rule=rule)
 
     return Rows(label, read, source.path if isinstance(source, TextFile) else None)
 
 
-READERS: dict[str, Callable[..., tuple[str, Iterator[Record]]]] = {
+READERS: dict[str, Callable[..., Opened]] = {
     "csv": partial(delimited.open_table, kind="csv"),
     "tsv": partial(delimited.open_table, kind="tsv"),
     "jsonl": partial(json_rows.open_table, values=json_rows.lines_of),
