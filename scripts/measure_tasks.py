@@ -1,0 +1,171 @@
+"""Measure classification on public sets: one command a row, the median of several seeds.
+
+    CHARLM_DATA=folder python scripts/measure_tasks.py sst2 trec tweets [--seeds 1 2 3]
+    CHARLM_DATA=folder python scripts/measure_tasks.py imdb-from --from RUN
+    CHARLM_DATA=folder python scripts/measure_tasks.py sst2 --set dropout=0.5 --minutes 0.5
+    CHARLM_DATA=folder python scripts/measure_tasks.py --table
+
+Each training is a process, `charlm train FILE --task classify ...`. Results are appended to
+`tasks.jsonl` below --out, and are not measured again; `--table` prints them as Markdown. Figures
+are those of the test text. The sets lie in `tasks/NAME` below CHARLM_DATA. `-from` rows begin with
+the weights of a language model of reviews, such as
+
+    charlm train unsup.txt train.txt --unit word --words bare --lowercase --vocab-size 20000 \\
+        --direction both --document line --minutes 30 --name reviews
+"""
+
+import argparse
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+TEXTBOOK = (
+    "--vocab-size 2500 --set max_tokens=100 --set kept_part=end --hidden 64 --embedding 64 "
+    "--epochs 5 --set both_ways=false"
+)
+"""The textbook's settings for IMDB: 2,500 words, the last 100 tokens, 5 passes."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A set, the options of its training, and the test figure with its bar."""
+
+    folder: str
+    options: str
+    bar: float
+    figure: str = "accuracy"
+    valid: str = ""
+    test: str = "test.tsv"
+    train: str = "train.tsv"
+    started: bool = False
+    """True if it begins with the weights of --from."""
+
+
+IMDB = Row(
+    folder="imdb", options="--minutes 4", bar=0.905, train="train.tsv.gz", test="test.tsv.gz"
+)
+ROWS = {
+    "imdb-textbook-lstm": replace(IMDB, options=TEXTBOOK, bar=0.855),
+    "imdb-textbook-rnn": replace(IMDB, options=f"{TEXTBOOK} --cell rnn", bar=0.82),
+    "imdb": IMDB,
+    "imdb-from": replace(IMDB, options="--minutes 5", bar=0.915, started=True),
+    "sst2": Row(folder="sst2", options="--minutes 1", bar=0.82, valid="dev.tsv"),
+    "sst2-from": Row(folder="sst2", options="--minutes 1", bar=0.85, valid="dev.tsv", started=True),
+    "trec": Row(folder="trec", options="--minutes 1", bar=0.92),
+    "tweets": Row(
+        folder="tweets", options="--minutes 3", bar=0.61, figure="macro_recall", valid="dev.tsv",
+        train="train.tsv.gz", test="test.tsv.gz",
+    ),
+}  # fmt: skip
+
+
+def command_of(row: Row, seed: int, arguments: argparse.Namespace, name: str) -> list[str]:
+    """Return the command that trains a row with a seed."""
+    options = shlex.split(row.options)
+    if arguments.minutes is not None:
+        while set(options) & {"--minutes", "--epochs"}:
+            at = next(n for n, word in enumerate(options) if word in ("--minutes", "--epochs"))
+            del options[at : at + 2]
+        options += ["--minutes", str(arguments.minutes)]
+    words = ["charlm", "train", row.train, "--task", "classify", *options, "--test", row.test]
+    words += ["--valid", row.valid] if row.valid else []
+    words += ["--from", arguments.start] if row.started else []
+    for pair in arguments.set:
+        words += ["--set", pair]
+    return [*words, "--seed", str(seed), "--name", name]
+
+
+def measured(key: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train a row and return its command, its figures and its seconds."""
+    row, data = ROWS[key], Path(os.environ["CHARLM_DATA"]) / "tasks"
+    words = command_of(row, seed, arguments, f"{key}-{seed}")
+    beside = ["--checkpoints", str(arguments.out.resolve()), "--json", "--overwrite"]
+    begun = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "charlm", *words[1:], *beside],
+        cwd=data / row.folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"{shlex.join(words)}\n{done.stderr[-2000:]}")
+    result = json.loads(done.stdout)
+    figures = {name: result.get(f"test_{name}") for name in
+               ("accuracy", "macro_f1", "macro_recall", "nats_per_text", "ece")}  # fmt: skip
+    run = json.loads((arguments.out / f"{key}-{seed}" / "run.json").read_text(encoding="utf-8"))
+    return {
+        "row": key,
+        "seed": seed,
+        "command": shlex.join(words),
+        "figure": figures[row.figure],
+        **figures,
+        "valid_accuracy": result.get("valid_accuracy"),
+        "floor": (run.get("floors") or {}).get("bag_of_words", {}).get("test"),
+        "best_step": result.get("best_step"),
+        "steps": result.get("step"),
+        "passes": round(result["texts"] / run["corpus"]["parts"]["train"]["documents"], 2),
+        "train_seconds": result.get("seconds"),
+        "seconds": round(time.perf_counter() - begun, 1),
+    }
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """Return a Markdown table: a row for each command with the median of its seeds."""
+    lines = ["| row | command | median | seeds | bag of words | bar | seconds |",
+             "|---|---|---:|---|---:|---:|---:|"]  # fmt: skip
+    for key in dict.fromkeys((record["row"], _without_seed(record)) for record in records):
+        own = [record for record in records if (record["row"], _without_seed(record)) == key]
+        values = [record["figure"] for record in own]
+        floor = own[0]["floor"]
+        lines.append(
+            f"| {key[0]} | `{key[1]}` | {statistics.median(values):.4f} | "
+            f"{' '.join(f'{value:.4f}' for value in values)} | "
+            f"{'-' if floor is None else f'{floor:.4f}'} | {ROWS[key[0]].bar} | "
+            f"{statistics.median(record['seconds'] for record in own):.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def _without_seed(record: dict[str, Any]) -> str:
+    words = shlex.split(record["command"])
+    return shlex.join(words[: words.index("--seed")])
+
+
+def main() -> None:
+    """Measure the rows that are asked for, and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("rows", nargs="*", choices=[*ROWS, []], help="rows to measure")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--minutes", type=float, help="in place of the length of the rows")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument(
+        "--from", dest="start", metavar="RUN", help="run that -from rows begin with"
+    )
+    parser.add_argument("--out", type=Path, default=Path("measured"), help="folder of the runs")
+    parser.add_argument("--table", action="store_true", help="print the table of all results")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    log = arguments.out / "tasks.jsonl"
+    records = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    for seed in arguments.seeds:
+        for key in arguments.rows:
+            if ROWS[key].started and not arguments.start:
+                raise SystemExit(f"{key} needs --from RUN")
+            words = shlex.join(command_of(ROWS[key], seed, arguments, f"{key}-{seed}"))
+            if any(record["command"] == words for record in records):
+                continue
+            records.append(measured(key, seed, arguments))
+            with log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(records[-1]) + "\n")
+            print(json.dumps(records[-1]), flush=True)
+    if arguments.table or arguments.rows:
+        print(table(records))
+
+
+if __name__ == "__main__":
+    main()
