@@ -119,7 +119,10 @@ def test_an_interval_is_that_of_the_binomial_distribution() -> None:
     assert found.intervals() == found.intervals(seed=0)
     low, high = found.intervals()["macro_f1"]
     assert low < found.macro_f1 < high
-    assert replace(found, unseen=100).accuracy == 0.4
+    half = replace(found, unseen=100)
+    assert half.accuracy == 0.4 and 0.32 < half.intervals()["accuracy"][0] < 0.4
+    alone = LabelCounts(confusion=((0, 0), (0, 1)), unseen=1)  # many samples have no known label
+    assert alone.intervals()["macro_f1"] == (1.0, 1.0)
 
 
 def test_no_texts_and_no_answers_are_not_numbers() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from charlm.api.model import Model
@@ -96,14 +97,7 @@ def _held_out_texts(
     models: Sequence[Model], notes: list[str]
 ) -> tuple[list[EncodedText], Sequence[float]]:
     """Return the text that all runs held out, and the number of bytes of each line."""
-    first, *others = [read_record(home(model.path))["corpus"] for model in models]
-    for model, other in zip(models[1:], others, strict=True):
-        if other["fingerprint"] != first["fingerprint"]:
-            raise UsageError(
-                f"{run_name(models[0].path)} and {run_name(model.path)} were trained on different "
-                "texts, or held out different parts of them; expected one text for all runs. Use "
-                "--file"
-            )
+    check_same_text([model.path for model in models])
     for part in ("test", "valid"):
         texts = [text for model in models if (text := model.run.kept(part)) is not None]
         if len(texts) == len(models):
@@ -119,3 +113,14 @@ def _held_out_texts(
     unknown = [int((text.ids == UNK).sum()) for text in texts]
     exact = unknown.index(min(unknown))  # its tokens say most about the bytes of a line
     return texts, bytes_of_lines(texts[exact], models[exact].vocabulary).tolist()
+
+
+def check_same_text(paths: Sequence[Path]) -> None:
+    """Raise UsageError unless all runs have one text, of which they held out the same parts."""
+    first, *others = [read_record(home(path))["corpus"]["fingerprint"] for path in paths]
+    for path, other in zip(paths[1:], others, strict=True):
+        if other != first:
+            raise UsageError(
+                f"{run_name(paths[0])} and {run_name(path)} were trained on different texts, or "
+                "held out different parts of them; expected one text for all runs. Use --file"
+            )

@@ -7,6 +7,8 @@ import typer
 
 from charlm import api
 from charlm.cli import options
+from charlm.cli.evaluate import LabelledReading
+from charlm.cli.labels import check_typed, compare_labels
 from charlm.cli.output import render, say, say_all, write_json
 from charlm.errors import UsageError
 from charlm.units import finite
@@ -25,7 +27,7 @@ Files = Annotated[
 def compare(
     runs: Runs,
     files: Files = None,
-    reading: options.Reading = options.NO_FLAGS,
+    reading: LabelledReading = options.NO_FLAGS,
     unk_penalty: options.UnkPenalty = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap.")] = 0,
     as_json: options.Json = False,
@@ -34,6 +36,7 @@ def compare(
 ) -> None:
     """Compare runs on one text, with confidence intervals.
 
+    Runs that give labels are compared by their accuracy, text by text, with McNemar's test.
     Without --file the text is what all of the runs held out. Each unknown token (UNK) adds
     --unk-penalty to the differences, by default the penalty of its run.
 
@@ -41,7 +44,22 @@ def compare(
     """
     if len(runs) < 2:
         raise UsageError(f"found {len(runs)} run; expected two runs or more to compare")
-    models = [options.open_model(name, checkpoints, engine) for name in runs]
+    from charlm.runs.layout import is_label_run
+
+    paths = [options.locate(name, checkpoints) for name in runs]
+    labelled = [path for path in paths if is_label_run(path)]
+    if labelled and len(labelled) < len(paths):
+        text = next(path for path in paths if path not in labelled)
+        raise UsageError(
+            f"run {labelled[0].name} gives labels, and run {text.name} gives text; expected runs "
+            "of one kind"
+        )
+    if labelled:
+        check_typed({"--unk-penalty": unk_penalty}, labelled=True, path=paths[0])
+        compare_labels(paths, files, reading, seed, as_json=as_json, engine=engine)
+        return
+    check_typed({"--target": reading.get("target")}, labelled=False, path=paths[0])
+    models = [options.open_model(str(path), checkpoints, engine) for path in paths]
     result = api.comparison.compare_runs(
         models, files, reading=reading, unk_penalty=unk_penalty, seed=seed
     )

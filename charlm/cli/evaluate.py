@@ -6,6 +6,7 @@ import typer
 
 from charlm import api
 from charlm.cli import options
+from charlm.cli.labels import check_typed, evaluate_labels
 from charlm.cli.output import render, say, say_all, write, write_json
 from charlm.cli.stdin import Takes
 from charlm.config.training import MAX_ORDER
@@ -51,12 +52,24 @@ Ngram = Annotated[
     ),
 ]
 
+LabelledReading = Annotated[
+    options.SettingFlags,
+    options.SettingOptions(lambda: [*options.reading_settings(), "target"]),
+]
+"""Flags that say how texts and their labels are read."""
+Worst = Annotated[
+    int | None,
+    typer.Option(
+        "--worst", metavar="N", min=1, help="Also show N texts whose right label is least probable."
+    ),
+]
+
 
 @Takes(text=("files",), stdin=("--file", "-"), option=("To evaluate a text, use", "--file"))
 def evaluate(
     files: Files = None,
     document: Document = None,
-    reading: options.Reading = options.NO_FLAGS,
+    reading: LabelledReading = options.NO_FLAGS,
     window: Window = None,
     reset: Reset = False,
     cache: Cache = None,
@@ -65,20 +78,38 @@ def evaluate(
     average: Average = False,
     with_: options.With = None,
     ngram: Ngram = None,
+    worst: Worst = None,
     as_json: options.Json = False,
     engine: options.Engine = "auto",
     weights: options.Weights = "fp32",
     run: options.Run = None,
     checkpoints: options.Checkpoints = None,
 ) -> None:
-    """Evaluate a model on a text: loss, perplexity.
+    """Evaluate a model on a text: loss, perplexity; of a run that gives labels, accuracy.
 
     Perplexity per token is exp(nats / number of tokens); spaces and line ends are tokens too,
     except with --words whitespace. Perplexity per word is exp(nats / number of words) over the
     whole text, words being separated by blanks: use it to compare models of different units.
 
+    A run that gives labels is compared with those of the text: accuracy, macro-F1, figures of each
+    label, confusion, calibration, and what a bag of words reaches.
+
     Example:  charlm eval --file test.txt
     """
+    from charlm.runs.layout import is_label_run
+
+    path = options.locate(run, checkpoints)
+    if is_label_run(path):
+        check_typed(
+            {
+                "--document": document, "--window": window, "--reset": reset, "--cache": cache,
+                "--dynamic": dynamic, "--temperature": temperature, "--average": average,
+                "--with": with_, "--ngram": ngram, "--weights": weights != "fp32",
+            }, labelled=True, path=path,
+        )  # fmt: skip
+        evaluate_labels(path, files, reading, worst or 0, as_json=as_json, engine=engine)
+        return
+    check_typed({"--target": reading.get("target"), "--worst": worst}, labelled=False, path=path)
     methods = api.methods.Methods(
         cache=cache, dynamic=dynamic, temperature=temperature, average=average,
         others=tuple(with_ or ()), ngram=ngram, checkpoints=checkpoints,
@@ -89,7 +120,6 @@ def evaluate(
     of_files = options.reading_flags(reading) | ({"--document"} if document is not None else set())
     options.check_meant(of_files if not files else set(), "--file")
     options.check_meant({"--window"} if window and not reset else set(), "--reset")
-    path = options.locate(run, checkpoints)
     options.check_network(path, f"--{method}" if method else "")
     model = options.open_model(str(path), checkpoints, "torch" if method else engine, weights)
     result = api.evaluation.evaluate_run(

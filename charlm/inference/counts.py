@@ -214,7 +214,8 @@ class LabelCounts:
             again[places] = drawn[:-1]
             figures = {"accuracy": np.trace(again) / self.texts, **_macro(again)}
             for name, value in figures.items():
-                samples.setdefault(name, []).append(value)
+                if not math.isnan(value):  # as if all drawn texts have an unseen label
+                    samples.setdefault(name, []).append(value)
         return {name: _interval(np.array(values)) for name, values in samples.items()}
 
     def summary(self) -> dict[str, Any]:
@@ -254,7 +255,9 @@ def fit_label_scale(logits: ArrayLike, targets: ArrayLike) -> float:
     return fit_scale(lambda scale: _nats(log_softmax(raw * scale), gold)) if len(gold) else 1.0
 
 
-def paired_interval(right_a: ArrayLike, right_b: ArrayLike, seed: int = 0) -> tuple[float, ...]:
+def paired_interval(
+    right_a: ArrayLike, right_b: ArrayLike, seed: int = 0
+) -> tuple[float, float, float]:
     """Return the accuracy of b minus that of a, and the ends of its 95 % interval.
 
     Both say for each of the same texts, shape (N,), if the answer is right. The interval is from a
@@ -266,7 +269,8 @@ def paired_interval(right_a: ArrayLike, right_b: ArrayLike, seed: int = 0) -> tu
     counts = np.bincount(change + 1, minlength=3)
     drawn = np.random.default_rng(seed).multinomial(len(change), counts / len(change), DRAWS)
     samples = (drawn[:, 2] - drawn[:, 0]) / len(change)
-    return float(change.mean()), *_interval(samples)
+    low, high = _interval(samples)
+    return float(change.mean()), low, high
 
 
 def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> float:

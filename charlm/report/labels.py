@@ -116,9 +116,8 @@ def result_pairs(record: Json, results: Json) -> list[tuple[str, str]]:
         pairs.append(
             (
                 "calibrated",
-                f"logits times {results['logit_scale']:.3f}: probabilities are off by "
-                f"{number(valid['ece'], 3)} on the validation text, {number(before['ece'], 3)} "
-                "before",
+                f"logits times {results['logit_scale']:.3f}: calibration error "
+                f"{number(valid['ece'], 3)}, {number(before['ece'], 3)} before",
             )
         )
     if unit := floors.get("unit"):

@@ -8,6 +8,7 @@ from charlm.commands import command
 from charlm.config.fields import VALIDATION
 from charlm.config.flags import words_of
 from charlm.config.settings import settings_from, table
+from charlm.config.tasks import TASKS
 from charlm.config.unused import facts_of, missing_need
 from charlm.errors import UsageError
 from charlm.runs.built_in import is_built_in, shipped_sources
@@ -52,9 +53,11 @@ def repeat_command(path: Path, record: Json) -> str | None:
         words += ["--vocabulary", about["vocabulary"]] if about["vocabulary"] != "grow" else []
         decided = {name for name, why in record["origins"].items() if why == f"run {about['run']}"}
         skipped |= {n for n in values if f"{known_settings[n].section}.{n}" in decided}
+    layer = TASKS[settings.task.task].defaults
     for name, value in values.items():
         setting = known_settings[name]
-        plain = value is None or value == setting.default
+        default = layer.get(setting.section, {}).get(name, setting.default)
+        plain = value is None or value == default
         if name not in (*skipped, "sources") and not plain and not missing_need(setting, facts):
             words += words_of(name, value)
     paths = (f"./{source}" if source.startswith("-") else source for source in sources)

@@ -64,11 +64,18 @@ def _cells(depth: int, run: RunInfo, now: float) -> tuple[str, ...]:
         escape_unprintable(run.text),
         escape_unprintable(run.unit),
         "" if run.size is None else short_count(run.size),
-        "" if run.status == BROKEN else number(run.figures.get("bits_per_byte")),
+        "" if run.status == BROKEN else _figure(run),
         "" if run.built_in else age(max(0.0, now - run.changed)),
         _status(run),
         short_count(run.bytes, "B"),
     )
+
+
+def _figure(run: RunInfo) -> str:
+    """Return the bits per byte of a run, or its accuracy if it gives labels."""
+    if "accuracy" in run.figures:
+        return f"acc {number(run.figures['accuracy'], 3)}"
+    return number(run.figures.get("bits_per_byte"))
 
 
 def _padded(cell: str, width: int, *, left: bool) -> str:

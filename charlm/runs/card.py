@@ -138,7 +138,8 @@ def model_size(record: Mapping[str, Any]) -> str:
         return f"{model_shape(ngrams)}, {ngrams['method']}, {sum(ngrams['sizes']):,} n-grams"
     model = record["settings"]["model"]
     weights = f"{record.get('parameters', 0):,} weights"
-    return f"{model_shape(model)}, embedding {model['embedding_size']}, {weights}"
+    ways = " both ways" if is_labelled(record) and record["settings"]["task"]["both_ways"] else ""
+    return f"{model_shape(model)}{ways}, embedding {model['embedding_size']}, {weights}"
 
 
 def run_facts(record: Mapping[str, Any]) -> dict[str, str]:

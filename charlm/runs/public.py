@@ -150,10 +150,10 @@ def _names_below(path: Path, part: str) -> list[str]:
 
 RECORD_KEYS = (
     "format", "id", "name", "created", "status", "whole", "parameters", "precision", "ngrams",
-    "pulled",
+    "pulled", "floors",
 )  # fmt: skip
 """Keys of run.json that are public as they are."""
-CORPUS_KEYS = ("name", "document", "fingerprint", "coverage", "vocabulary", "parts")
+CORPUS_KEYS = ("name", "document", "fingerprint", "coverage", "vocabulary", "parts", "labels")
 PARENT_KEYS = ("id", "sha256", "vocabulary")
 MACHINE_KEYS = ("device", "threads", "python", "torch", "charlm")
 """Keys of `corpus`, `from` and `machine` in run.json that are public as they are."""
@@ -210,14 +210,23 @@ def _public_origin(text: str) -> str:
 
 
 def _public_results(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the numbers in results or in a record of the log, at any depth, and WORDS."""
+    """Return the numbers in results or in a record of the log, at any depth, and WORDS.
+
+    Lists are public if they hold numbers, or lists of numbers.
+    """
     public: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, Mapping):
             public[key] = _public_results(value)
-        elif value is None or isinstance(value, int | float) or key in WORDS:
+        elif value is None or _is_numeric(value) or key in WORDS:
             public[key] = value
     return public
+
+
+def _is_numeric(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(map(_is_numeric, value))
+    return isinstance(value, int | float)
 
 
 def public_log(path: Path, *, same_places: bool = False) -> bytes:

@@ -10,12 +10,14 @@ from charlm.errors import CharlmError
 from charlm.files.atomic import MANIFEST, manifest_problems
 from charlm.runs import layout
 from charlm.runs.checkpoints import checkpoint_folders, checkpoint_problems
+from charlm.runs.label_run import load_label_run
 from charlm.runs.locate import exists
 from charlm.runs.pair import BACKWARD
 from charlm.runs.run import load_run
 from charlm.runs.weights import read_header
 from charlm.text.dataset import SPLITS
 from charlm.text.encoded import read_encoded
+from charlm.text.labels import read_targets
 from charlm.text.tokenizers.vocabulary import load_vocabulary
 
 
@@ -42,11 +44,14 @@ def verify_run(path: Path) -> list[Check]:
         checks.append(_check(layout.RECORD, lambda: record.update(layout.read_record(path))))
     if exists(path / layout.METRICS):
         checks.append(_check(layout.METRICS, lambda: layout.read_metrics(path)))
-    checks.append(_check(layout.model_file(path).name, lambda: load_run(path)))
+    labelled = layout.is_label_run(path)
+    load = load_label_run if labelled else load_run
+    checks.append(_check(layout.model_file(path).name, lambda: load(path)))
     for name in SPLITS:
         folder = path / "data" / name
         if folder.exists():
-            checks.append(_check(f"data/{name}", partial(read_encoded, folder)))
+            read = partial(_read_labelled if labelled else read_encoded, folder)
+            checks.append(_check(f"data/{name}", read))
     if exists(path / layout.KEPT_VECTORS):
         checks.append(
             _check(str(layout.KEPT_VECTORS), lambda: read_header(path / layout.KEPT_VECTORS))
@@ -65,6 +70,13 @@ def run_problems(path: Path) -> list[str]:
     """Return all problems that `verify_run` finds, with files named from the run's own folder."""
     problems = (problem for check in verify_run(path) for problem in check.problems)
     return [layout.named_inside(path, problem) for problem in problems]
+
+
+def _read_labelled(folder: Path) -> None:
+    """Read a text and its targets. Raises CharlmError for damage."""
+    text = read_encoded(folder)
+    labels = layout.read_config(folder.parent.parent)[layout.TASK]["labels"]
+    read_targets(folder, text.documents, len(labels))
 
 
 def _check(name: str, read: Callable[[], Any]) -> Check:

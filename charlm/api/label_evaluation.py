@@ -1,0 +1,191 @@
+"""Evaluation of runs that give labels, on the texts that they held out or on files."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.commands import command
+from charlm.config.corpus import ReadSettings
+from charlm.errors import CorpusError, UsageError
+from charlm.inference.counts import LabelCounts, log_softmax
+from charlm.inference.label_results import LabelEvaluation, WrongText
+from charlm.phases import phase
+from charlm.runs.label_run import LabelRun
+from charlm.runs.layout import LOGIT_SCALE, RECORD, read_record
+from charlm.runs.locate import exists
+from charlm.text.encoded import EncodedText
+from charlm.text.examples import read_texts
+from charlm.text.floors import NaiveBayes
+from charlm.text.labels import UNSEEN, Targets
+from charlm.units import count_of
+
+FROM_FILES = "text"
+"""Name of the texts of files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledTexts:
+    """Encoded texts with their targets; `texts` has them as they were read, if they were."""
+
+    encoded: EncodedText
+    targets: Targets
+    texts: Sequence[str] | None = None
+
+
+def evaluate_labels(
+    run: LabelRun,
+    files: Sequence[str] | None = None,
+    *,
+    target: str | None = None,
+    reading: Mapping[str, Any] | None = None,
+    worst: int = 0,
+) -> LabelEvaluation:
+    """Return the figures of files with labels, or of the texts that the run held out.
+
+    `target` is the column of the labels and `reading` has fields of `ReadSettings`. The `worst`
+    texts are those with the greatest nats of their gold label. Raises UsageError if the run keeps
+    no texts, CorpusError for files without texts or labels.
+    """
+    notes: list[str] = []
+    if files:
+        parts = {FROM_FILES: read_labelled(run, files, target, reading, notes)}
+    else:
+        parts = held_out_labelled(run)
+    counts, worst_texts = {}, {}
+    for name, part in parts.items():
+        logits = logits_of(run, part, name)
+        counts[name] = counts_of(run, logits, part)
+        worst_texts[name] = _worst(run, logits, part, worst)
+    return LabelEvaluation(
+        labels=run.labels.names,
+        counts=counts,
+        floors={name: _floors(run, name, part) for name, part in parts.items()},
+        worst=worst_texts,
+        notes=notes,
+    )
+
+
+def logits_of(run: LabelRun, part: LabelledTexts, name: str) -> NDArray[np.float64]:
+    """Return the calibrated logits of texts, shape (N, K)."""
+    with phase(f"evaluating: {name}"):
+        return run.reader.logits(part.encoded)
+
+
+def counts_of(run: LabelRun, logits: NDArray[np.float64], part: LabelledTexts) -> LabelCounts:
+    """Return the figures of calibrated logits, shape (N, K)."""
+    scale = float(run.config.get(LOGIT_SCALE, 1.0))
+    return LabelCounts.of(logits / scale, part.targets, scale)
+
+
+def held_out_labelled(run: LabelRun) -> dict[str, LabelledTexts]:
+    """Return the validation and test texts of a run. Raises UsageError if it keeps none."""
+    kept = {name: run.kept(name) for name in ("valid", "test")}
+    parts = {
+        name: LabelledTexts(encoded=found[0], targets=found[1])
+        for name, found in kept.items()
+        if found is not None
+    }
+    if not parts:
+        raise UsageError("this run keeps no held-out texts; expected some to evaluate. Use --file")
+    return parts
+
+
+def read_labelled(
+    run: LabelRun,
+    files: Sequence[str],
+    target: str | None,
+    reading: Mapping[str, Any] | None,
+    notes: list[str],
+) -> LabelledTexts:
+    """Read the texts of files that have a label. Raises CorpusError if none has a known one."""
+    rules = ReadSettings(**(reading or {}))
+    examples = list(read_texts(files, rules, target, notes.append))
+    pairs = [(e.text, e.label) for e in examples if e.label is not None and (e.text or "").strip()]
+    where = ", ".join(files)
+    if not pairs:
+        raise CorpusError(
+            f"{where}: no text has a label; expected the right label of each, to compare answers "
+            "with. Name their column with --target, or use: "
+            + command("predict", "--file", files[0], run=run.path)
+        )
+    if skipped := len(examples) - len(pairs):
+        notes.append(f"{where}: {count_of(skipped, 'row')} without a text or a label skipped")
+    texts = [str(text) for text, _ in pairs]
+    targets = run.labels.ids(label for _, label in pairs)
+    unseen = list(dict.fromkeys(label for _, label in pairs if label not in run.labels.names))
+    if (targets == UNSEEN).all():
+        raise CorpusError(
+            f"{where}: none of its labels ({_few(unseen)}) is one of run {run.path.name} "
+            f"({_few(run.labels.names)}). Name the column of the labels with --target"
+        )
+    if unseen:
+        notes.append(
+            f"{count_of(int((targets == UNSEEN).sum()), 'text')} with labels that the run does not "
+            f"know ({_few(unseen)}) count as errors"
+        )
+    with phase("encoding the text"):
+        return LabelledTexts(encoded=run.encode(texts), targets=targets, texts=texts)
+
+
+def _few(labels: Sequence[str | None], most: int = 5) -> str:
+    """Return the first labels as text."""
+    more = f" and {len(labels) - most:,} more" if len(labels) > most else ""
+    return ", ".join(repr(label) for label in labels[:most]) + more
+
+
+def _floors(run: LabelRun, name: str, part: LabelledTexts) -> dict[str, float]:
+    """Return the accuracies of the floors: recorded ones, or fitted again for texts of files."""
+    floors: dict[str, float] = {}
+    if name != FROM_FILES:
+        known = read_record(run.path).get("floors", {}) if exists(run.path / RECORD) else {}
+        pairs = ((key, (known.get(key) or {}).get(name)) for key in ("majority", "bag_of_words"))
+        return {key: value for key, value in pairs if value is not None}
+    if (train := run.kept("train")) is None:
+        return floors
+    text, targets = train
+    with phase("fitting the floors"):
+        most = np.bincount(targets[targets != UNSEEN]).argmax()
+        bayes = NaiveBayes.fit(text, targets, len(run.labels), len(run.vocabulary))
+        guesses = bayes.logits(part.encoded).argmax(axis=1)
+    return {
+        "majority": float((part.targets == most).mean()),
+        "bag_of_words": float((part.targets == guesses).mean()),
+    }
+
+
+def _worst(
+    run: LabelRun, logits: NDArray[np.float64], part: LabelledTexts, number: int
+) -> list[WrongText]:
+    """Return the texts whose gold label has the greatest nats; those of unseen labels are left out.
+
+    Of texts with equal nats the first comes first.
+    """
+    known = np.flatnonzero(part.targets != UNSEEN)
+    logs, gold = log_softmax(logits[known]), part.targets[known]
+    own = logs[np.arange(len(known)), gold]
+    order = np.argsort(own, kind="stable")[:number]
+    texts = _texts(run, part, known[order])
+    return [
+        WrongText(
+            text=text,
+            gold=run.labels.names[gold[at]],
+            predicted=run.labels.names[int(logs[at].argmax())],
+            probability=float(np.exp(logs[at].max())),
+            gold_probability=float(np.exp(own[at])),
+        )
+        for at, text in zip(order, texts, strict=True)
+    ]
+
+
+def _texts(run: LabelRun, part: LabelledTexts, rows: NDArray[np.int64]) -> Iterator[str]:
+    """Yield some texts, as they were read or as the run keeps them."""
+    ends = part.encoded.ends
+    for row in rows.tolist():
+        if part.texts is not None:
+            yield part.texts[row]
+        else:
+            begin = int(ends[row - 1]) if row else 0
+            yield run.vocabulary.decode(part.encoded.ids[begin : int(ends[row]) - 1])

@@ -1,0 +1,181 @@
+"""Tables of evaluations and comparisons of runs that give labels."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from charlm.inference.counts import Confident, LabelCounts
+from charlm.inference.label_results import LabelComparison, LabelEvaluation, WrongText
+from charlm.report.tables import plain_table
+from charlm.report.text import number, shortened
+from charlm.units import finite
+
+MAX_SQUARE = 10
+"""Maximum number of labels whose confusion is a square table."""
+MAX_ERRORS = 10
+"""Number of errors that are listed if there are more labels."""
+TEXT_LINES = 3
+"""Maximum number of lines of a text in a table."""
+LABEL_WIDTH = 24
+"""Maximum width of a label in a table."""
+
+
+def evaluation_tables(result: LabelEvaluation, width: int) -> Iterator[RenderableType]:
+    """Yield the figures of all texts, then for the last text each label and the confusion.
+
+    The worst texts of each come last; `width` is that of the terminal.
+    """
+    yield figure_table(result)
+    name, counts = list(result.counts.items())[-1]
+    yield _heading(f"{name}: labels")
+    yield label_table(result.labels, counts)
+    many = len(result.labels) > MAX_SQUARE
+    yield _heading(f"{name}: {'most frequent errors' if many else 'confusion'}")
+    yield (error_table if many else confusion_table)(result.labels, counts)
+    for name, texts in result.worst.items():
+        if texts:
+            yield _heading(f"{name}: least probable gold labels")
+            yield worst_table(texts, width)
+
+
+def _heading(text: str) -> Text:
+    return Text(f"\n{text}", style="italic")
+
+
+def figure_table(result: LabelEvaluation) -> Table:
+    """Return a column of figures for each text."""
+    table, every = plain_table("<", *result.counts), list(result.counts.items())
+    intervals = [counts.intervals() for _, counts in every]
+
+    def row(label: str, cells: Sequence[str]) -> None:
+        if any(cell != "-" for cell in cells):
+            table.add_row(label, *cells)
+
+    row("texts", [number(counts.texts) for _, counts in every])
+    if any(counts.unseen for _, counts in every):
+        row("of unknown labels", [number(counts.unseen) for _, counts in every])
+    for key, label in (("accuracy", "accuracy"), ("macro_f1", "macro-F1"),
+                       ("macro_recall", "macro-recall")):  # fmt: skip
+        row(label, [number(getattr(counts, key), 3) for _, counts in every])
+        if any(intervals):
+            ends = [
+                "-" if key not in found else "{:.3f} to {:.3f}".format(*found[key])
+                for found in intervals
+            ]
+            row("  95 % interval", ends)
+    row("nats per text", [number(counts.nats_per_text, 3) for _, counts in every])
+    row("calibration error", [number(counts.ece, 3) for _, counts in every])
+    for place, (least, *_) in enumerate(every[0][1].confident()):
+        row(
+            f"accuracy at {least:g} and above",
+            [_at(counts.confident()[place]) for _, counts in every],
+        )
+    for key, label in (("majority", "floor: most frequent label"),
+                       ("bag_of_words", "floor: bag of words")):  # fmt: skip
+        row(label, [number(result.floors[name].get(key), 3) for name, _ in every])
+    return table
+
+
+def _at(answers: Confident) -> str:
+    """Return "0.912 of 63 %"; "-" without such answers."""
+    if not answers.fraction:  # none, or NaN without texts
+        return "-"
+    return f"{number(answers.accuracy, 3)} of {100 * answers.fraction:.0f} %"
+
+
+def label_table(labels: Sequence[str], counts: LabelCounts) -> Table:
+    """Return a row of figures for each label of a text."""
+    table = plain_table("<label", "precision", "recall", "F1", "texts")
+    for label, row in zip(labels, counts.per_label(), strict=True):
+        figures = (number(finite(value), 3) for value in row[:3])
+        table.add_row(Text(shortened(label, LABEL_WIDTH)), *figures, number(row.texts))
+    return table
+
+
+def confusion_table(labels: Sequence[str], counts: LabelCounts) -> Table:
+    """Return a row for each gold label, with a column for each predicted one."""
+    names = [Text(shortened(label, LABEL_WIDTH)) for label in labels]
+    table = plain_table("<gold")
+    for label in names:
+        table.add_column(label, justify="right", no_wrap=True)
+    for at, (label, row) in enumerate(zip(names, counts.confusion, strict=True)):
+        cells = (Text(number(n), "green" if at == to else "") for to, n in enumerate(row))
+        table.add_row(label, *cells)
+    return table
+
+
+def error_table(labels: Sequence[str], counts: LabelCounts) -> Table:
+    """Return the most frequent pairs of a gold and another predicted label."""
+    table = plain_table("<gold", "<predicted", "texts")
+    errors = counts.table * (1 - np.eye(len(labels), dtype=np.int64))
+    for cell in np.argsort(-errors, axis=None, kind="stable")[:MAX_ERRORS].tolist():
+        gold, predicted = divmod(cell, len(labels))
+        if texts := int(errors[gold, predicted]):
+            names = (shortened(labels[label], LABEL_WIDTH) for label in (gold, predicted))
+            table.add_row(*map(Text, names), number(texts))
+    return table
+
+
+def worst_table(texts: Sequence[WrongText], width: int) -> Table:
+    """Return the texts whose gold label is least probable."""
+    table = plain_table("P(gold)", "<gold", "<predicted", "probability", "<text")
+    rows = [
+        (f"{each.gold_probability:.4f}", shortened(each.gold, LABEL_WIDTH),
+         shortened(each.predicted, LABEL_WIDTH), f"{each.probability:.4f}")
+        for each in texts
+    ]  # fmt: skip
+    heads = ("P(gold)", "gold", "predicted", "probability")
+    used = sum(2 + max(map(len, column)) for column in zip(heads, *rows, strict=True))
+    for cells, each in zip(rows, texts, strict=True):
+        table.add_row(
+            *map(Text, cells), Text(shortened(each.text, TEXT_LINES * max(width - used, 16)))
+        )
+    return table
+
+
+def evaluation_json(run: str, result: LabelEvaluation) -> dict[str, Any]:
+    """Return the figures of each text as plain values."""
+    contents = {}
+    for name, counts in result.counts.items():
+        per_label = zip(result.labels, counts.per_label(), strict=True)
+        contents[name] = {
+            "schema_version": 1,
+            "run": run,
+            "labels": list(result.labels),
+            **counts.summary(),
+            "intervals": counts.intervals(),
+            "confident": [_finite(each._asdict()) for each in counts.confident()],
+            "per_label": {label: _finite(row._asdict()) for label, row in per_label},
+            "floors": result.floors[name],
+            "worst": [each._asdict() for each in result.worst[name]],
+        }
+    return next(iter(contents.values())) if len(contents) == 1 else contents
+
+
+def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: finite(value) for key, value in row.items()}
+
+
+def comparison_table(result: LabelComparison) -> Table:
+    """Return a row for each run: its figures, and its difference from the first, in points."""
+    table = plain_table(
+        "<run", "accuracy", "macro-F1", "nats/text", "points", "<95 % interval", "p", "<"
+    )
+    table.columns[5].no_wrap = True
+    for name, counts, change in zip(result.names, result.counts, result.differences, strict=True):
+        figures = [
+            number(counts.accuracy, 4), number(counts.macro_f1, 4), number(counts.nats_per_text, 4)
+        ]  # fmt: skip
+        if change is None:
+            table.add_row(Text(name), *figures)
+            continue
+        table.add_row(
+            Text(name), *figures, f"{100 * change.accuracy:+.2f}",
+            f"{100 * change.low:+.2f} to {100 * change.high:+.2f}", f"{change.p:.2g}",
+            change.verdict,
+        )  # fmt: skip
+    return table

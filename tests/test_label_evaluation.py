@@ -1,0 +1,201 @@
+"""`charlm eval`, `compare`, `verify`, `info` and `runs` on a run that gives labels."""
+
+import json
+import random
+import shlex
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from helpers import Call
+
+from charlm.api.label_evaluation import evaluate_labels
+from charlm.cli import main
+from charlm.config.settings import settings_from
+from charlm.report.repeating import repeat_command
+from charlm.runs.data import read_data
+from charlm.runs.label_run import load_label_run
+from charlm.runs.layout import read_record
+from charlm.runs.verify import run_problems
+from charlm.text.tokenizers.vocabulary import load_vocabulary
+
+TINY = ("--hidden", "8", "--embedding", "8", "--batch", "8", "--threads", "1", "--seed", "1")
+
+
+def rows(texts: int, seed: int) -> str:
+    """A table: a text is good or bad by one of its words; one in three is bad."""
+    draw = random.Random(seed)
+    lines = ["label\ttext"]
+    for number in range(texts):
+        label, word = ("neg", "bad") if number % 3 == 0 else ("pos", "good")
+        words = [*draw.choices(("film", "plot", "actor", "the"), k=4), word]
+        lines.append(f"{label}\t{' '.join(draw.sample(words, 5))}")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs: `good` has learned, `poor` has not."""
+    folder = tmp_path_factory.mktemp("labels")
+    for name, texts, seed in (("train", 90, 1), ("valid", 30, 2), ("test", 60, 3)):
+        (folder / f"{name}.tsv").write_text(rows(texts, seed), encoding="utf-8")
+    for name, more in (
+        ("good", ["--steps", "60", "--learning-rate", "0.02"]),
+        ("poor", ["--steps", "1", "--set", "lowercase=false"]),
+    ):
+        words = ["train", str(folder / "train.tsv"), "--task", "classify", *TINY, *more, "-q"]
+        for split in ("valid", "test"):
+            words += [f"--{split}", str(folder / f"{split}.tsv")]
+        with pytest.raises(SystemExit) as ended:
+            main([*words, "--name", name, "--checkpoints", str(folder)])
+        assert not ended.value.code
+    return folder
+
+
+def test_the_kept_texts_and_their_file_have_the_same_figures(runs: Path, call: Call) -> None:
+    """As in run.json, up to the engine; with floors, intervals and a row for each label."""
+    _, out, _ = call("eval", "--run", str(runs / "good"), "--json", "--worst", "3")
+    kept = json.loads(out)["test"]
+    _, out, _ = call(
+        "eval", "--run", str(runs / "good"), "--file", str(runs / "test.tsv"), "--json",
+        "--worst", "99",
+    )  # fmt: skip
+    read, recorded = json.loads(out), read_record(runs / "good")["results"]["test"]
+    for key in ("accuracy", "macro_f1", "confusion", "texts"):
+        assert kept[key] == read[key] == recorded[key]
+    assert kept["nats_per_text"] == pytest.approx(recorded["nats_per_text"], abs=1e-3)
+    assert read["floors"]["majority"] == pytest.approx(2 / 3)
+    assert read["floors"]["bag_of_words"] > 0.9
+    low, high = read["intervals"]["accuracy"]
+    assert low <= read["accuracy"] <= high
+    assert len(kept["worst"]) == 3 and len(read["worst"]) == 60
+    chances = [row["gold_probability"] for row in read["worst"]]
+    assert chances == sorted(chances)
+    assert [row["text"] for row in read["worst"][:3]] == [row["text"] for row in kept["worst"]]
+
+
+def test_tables_of_an_evaluation(runs: Path, call: Call) -> None:
+    """Figures, labels, confusion and the worst texts, for people."""
+    status, out, _ = call("eval", "--run", str(runs / "good"), "--worst", "1")
+    assert status == 0
+    for words in ("95 % interval", "macro-recall", "test: labels", "test: confusion",
+                  "valid: least probable gold labels"):  # fmt: skip
+        assert words in out
+
+
+def test_labels_that_training_lacks_are_errors(runs: Path, tmp_path: Path, call: Call) -> None:
+    """They are reported, and never a crash; a file of such labels alone is refused."""
+    file = tmp_path / "new.tsv"
+    file.write_text("label\ttext\npos\tgood film\nso so\tan odd plot\n", encoding="utf-8")
+    status, out, err = call("eval", "--run", str(runs / "good"), "--file", str(file), "--json")
+    figures = json.loads(out)
+    assert status == 0 and (figures["unseen"], figures["texts"]) == (1, 2)
+    assert figures["accuracy"] <= 0.5 and "'so so'" in err
+    file.write_text("label\ttext\nso so\tan odd plot\n", encoding="utf-8")
+    status, _, err = call("eval", "--run", str(runs / "good"), "--file", str(file))
+    assert status == 3 and "none of its labels ('so so') is one of run good" in err
+
+
+def test_a_file_without_labels_is_refused(runs: Path, tmp_path: Path, call: Call) -> None:
+    """With the command that needs none."""
+    file = tmp_path / "plain.txt"
+    file.write_text("good film\nbad film\n", encoding="utf-8")
+    status, _, err = call("eval", "--run", str(runs / "good"), "--file", str(file))
+    assert status == 3 and "no text has a label" in err and "charlm predict --file" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--cache", "9"], ["--dynamic"], ["--reset"], ["--ngram", "3"], ["--weights", "int8"],
+     ["--document", "line"], ["--with", "tales"]],
+)  # fmt: skip
+def test_flags_of_the_other_kind_are_refused(runs: Path, call: Call, words: list[str]) -> None:
+    status, _, err = call("eval", "--run", str(runs / "good"), *words)
+    assert status == 2 and f"{words[0]} is for runs that give text, and run good gives" in err
+    status, _, err = call("eval", "--run", "tales", "--worst", "3")
+    assert status == 2 and "--worst is for runs that give labels" in err
+
+
+def test_runs_are_compared_text_by_text(runs: Path, call: Call) -> None:
+    """The better one is called better, the same run no different; kinds are never mixed."""
+    good, poor = str(runs / "good"), str(runs / "poor")
+    status, out, err = call("compare", poor, good, poor, "--json")
+    first, better, same = json.loads(out)["runs"]
+    assert status == 0 and "60 test texts" in err and first["difference"] is None
+    assert better["difference"]["verdict"] == "better"
+    assert better["difference"]["accuracy"] == pytest.approx(1 - first["accuracy"])
+    assert better["difference"]["low"] > 0 and better["difference"]["p"] < 0.01
+    assert same["difference"]["verdict"] == "no difference shown" and same["difference"]["p"] == 1
+    status, out, _ = call("compare", poor, good, "--file", str(runs / "valid.tsv"))
+    assert status == 0 and "better" in out
+    status, _, err = call("compare", good, "tales")
+    assert status == 2 and "run good gives labels, and run tales gives text" in err
+
+
+def test_the_list_of_runs_has_the_accuracy(runs: Path, call: Call) -> None:
+    status, out, _ = call("runs", "--checkpoints", str(runs))
+    assert status == 0 and "acc 1.000" in out
+    _, out, _ = call("runs", "--checkpoints", str(runs), "--json")
+    listed = {row["name"]: row for row in json.loads(out)["runs"]}
+    assert listed["good"]["accuracy"] == 1.0 and listed["good"]["nats_per_token"] is None
+    assert "accuracy" not in listed["tales"]
+
+
+def test_damage_to_the_targets_is_found(runs: Path, tmp_path: Path) -> None:
+    """A missing, a shortened and a wrong file of targets."""
+    assert run_problems(runs / "good") == []
+    for number, damage in enumerate((None, b"\0\0\0\0", b"\7\0\0\0" * 60)):
+        run = tmp_path / str(number)
+        shutil.copytree(runs / "good", run)
+        targets = run / "data" / "test" / "targets.bin"
+        targets.unlink() if damage is None else targets.write_bytes(damage)
+        assert any("targets" in problem for problem in run_problems(run))
+
+
+def test_the_command_that_repeats_a_run_has_its_settings(runs: Path, call: Call) -> None:
+    """Also where the user chose what is the default of other tasks."""
+    for name in ("good", "poor"):
+        record = read_record(runs / name)
+        line = repeat_command(runs / name, record)
+        assert line and ("lowercase" in line) == (name == "poor")
+        again = runs / f"{name}-again"
+        words = shlex.split(line)[1:]
+        status, _, err = call(*words, "--name", again.name, "--checkpoints", str(runs), "-q")
+        assert status == 0, err
+        plain = [settings_from(each["settings"]) for each in (record, read_record(again))]
+        of_machine = {"device": None, "precision": None, "threads": None}
+        settings, other = (
+            replace(each, training=replace(each.training, **of_machine)) for each in plain
+        )
+        assert settings == other
+        weights = [(runs / each / "model.safetensors").read_bytes() for each in (name, again.name)]
+        assert weights[0] == weights[1]
+        shutil.rmtree(again)
+
+
+def test_a_run_without_kept_texts_needs_a_file(runs: Path, tmp_path: Path, call: Call) -> None:
+    shutil.copytree(runs / "good", tmp_path / "bare", ignore=shutil.ignore_patterns("data"))
+    status, _, err = call("eval", "--run", str(tmp_path / "bare"))
+    assert status == 2 and "keeps no held-out texts" in err
+    result = evaluate_labels(load_label_run(tmp_path / "bare"), [str(runs / "test.tsv")])
+    assert result.counts["text"].texts == 60 and result.floors["text"] == {}
+
+
+def test_copies_renames_and_cards_of_a_labelled_run(runs: Path, tmp_path: Path, call: Call) -> None:
+    """Verbs that touch a run without loading its model: export, import, rename, diff."""
+    shutil.copytree(runs / "good", tmp_path / "runs" / "good")
+    there = ("--checkpoints", str(tmp_path / "runs"))
+    assert call("runs", "rename", "good", "movies", *there)[0] == 0
+    assert "# movies" in (tmp_path / "runs" / "movies" / "README.md").read_text(encoding="utf-8")
+    assert call("runs", "export", "movies", str(tmp_path / "m.zip"), *there)[0] == 0
+    assert call("diff", str(runs / "poor"), str(tmp_path / "runs" / "movies"))[0] == 0
+    assert call("plot", "movies", *there)[0] == 0
+
+
+def test_texts_of_a_run_can_be_read_again(runs: Path) -> None:
+    """The targets of a resumed run are those of training."""
+    record = read_record(runs / "good")
+    vocabulary = load_vocabulary(runs / "good" / "tokenizer.json")
+    dataset = read_data(runs / "good", settings_from(record["settings"]), vocabulary, record)
+    assert dataset.labelled and dataset.labelled.labels.names == ("neg", "pos")
