@@ -242,3 +242,20 @@ def test_a_run_with_labels_is_no_parent(tmp_path: Path) -> None:
         new_run(tmp_path, start_from="labels")
     with pytest.raises(UsageError, match="without a text; expected texts with labels"):
         plan_run(Request(flags=nested(task="classify"), checkpoints=tmp_path))
+
+
+def test_floors_are_reported_beside_the_figures(parents: Path, tmp_path: Path) -> None:
+    """Accuracies at the start, the difference at the end, one unit of a frozen encoder."""
+    names = tmp_path / "test.tsv"
+    names.write_text("label\ttext\ngood\tgood film\nbad\tbad film\nugly\tall\n", encoding="utf-8")
+    session = new_run(
+        tmp_path, start_from=str(parents / "one"), freeze=True, test=(str(names),), steps=2
+    )
+    floors = session.record["floors"]
+    assert floors["majority"]["label"] in WORDS[:2] and floors["majority"]["test"] == 1 / 3
+    assert floors["bag_of_words"]["test"] == 2 / 3  # one label is not known
+    last = finished(session)
+    assert last.floors and last.test and isinstance(last.test, LabelCounts)
+    difference, low, high = last.floors["difference"]
+    assert difference == pytest.approx(last.test.accuracy - 2 / 3) and low <= difference <= high
+    assert 0 <= last.floors["unit"]["accuracy"] <= 1 and last.floors["unit"]["of"] == 3 * 4

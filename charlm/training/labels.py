@@ -30,6 +30,7 @@ from charlm.text.labelled import load_labelled
 from charlm.text.labels import Labelled
 from charlm.text.tokenizers.vocabulary import Vocabulary
 from charlm.training.calibrating import MIN_GAIN
+from charlm.training.label_floors import compared, floors
 from charlm.training.plan.labelled import classifier_of, count_weights, plan_labelled
 from charlm.training.plan.planner import Plan
 from charlm.training.records import FinishedRecord
@@ -97,8 +98,8 @@ class LabelTraining:
         return count_weights(settings, settings.model, dataset)
 
     def record(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:  # noqa: ARG002
-        """Return no more keys."""
-        return {}
+        """Return the floors."""
+        return {"floors": floors(dataset)}
 
     def config(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:
         """Return the labels, and how texts are read."""
@@ -138,7 +139,7 @@ class LabelTraining:
         trainer, counters = session.trainer, session.trainer.counters
         stopped, best = trainer.stop_reason, cast("LabelCounts | None", counters.best)
         figures: dict[str, LabelCounts] = {"valid": best} if best else {}
-        raw, scale = None, 1.0
+        raw, scale, results = None, 1.0, None
         if not stopped:
             if best and trainer.settings.calibrate and _gains(best):
                 scale = best.scale
@@ -147,6 +148,7 @@ class LabelTraining:
                 logits = _best_logits(session)
                 figures = {name: _figures(session, logits, name, scale) for name in logits}
                 raw = _figures(session, logits, "valid") if scale != 1.0 else None
+                results = compared(session.dataset, logits, trainer)
         return FinishedRecord(
             **trainer.state.record_fields(),
             reason=stopped or counters.finished,
@@ -157,6 +159,7 @@ class LabelTraining:
             valid_uncalibrated=raw,
             logit_scale=scale,
             warnings=session.warnings,
+            floors=results,
         )
 
 

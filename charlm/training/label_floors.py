@@ -1,0 +1,85 @@
+"""Floors of a run that gives labels: the most frequent label, a bag of words, one unit alone."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.inference.counts import paired_interval
+from charlm.nn.classifier import Classifier
+from charlm.phases import phase
+from charlm.tasks.classify import ClassifyLoss, LabelValidation
+from charlm.text.dataset import Dataset
+from charlm.text.floors import NaiveBayes, best_unit, majority
+from charlm.training.trainer import Trainer
+
+HELD_OUT = ("valid", "test")
+Right = NDArray[np.bool_]
+
+
+def floors(dataset: Dataset) -> dict[str, Any]:
+    """Return the accuracies of the most frequent label and of a bag of words, as in run.json."""
+    labelled = dataset.labelled
+    assert labelled is not None, "a dataset with labels"
+    most = majority(labelled.targets["train"], len(labelled.labels))
+    named = {name: labelled.targets[name] == most for name in HELD_OUT if name in labelled.targets}
+    return {
+        "majority": {"label": labelled.labels.names[most]} | _accuracies(named),
+        "bag_of_words": _accuracies(bag_of_words(dataset)),
+    }
+
+
+def bag_of_words(dataset: Dataset) -> dict[str, Right]:
+    """Return which held-out texts naive Bayes over words and pairs labels right, by split."""
+    labelled = dataset.labelled
+    assert labelled is not None, "a dataset with labels"
+    texts = {name: text for name in HELD_OUT if (text := dataset.split(name)) is not None}
+    with phase("comparing with a bag of words"):
+        bayes = NaiveBayes.fit(
+            dataset.train,
+            labelled.targets["train"],
+            len(labelled.labels),
+            len(dataset.vocabulary),
+        )
+        return {
+            name: bayes.logits(text).argmax(axis=1) == labelled.targets[name]
+            for name, text in texts.items()
+        }
+
+
+def _accuracies(right: Mapping[str, Right]) -> dict[str, float]:
+    return {name: float(values.mean()) for name, values in right.items()}
+
+
+def compared(
+    dataset: Dataset, logits: Mapping[str, NDArray[np.float64]], trainer: Trainer
+) -> dict[str, Any]:
+    """Return the floors as in the results of a run, whose logits (N, K) are given by split.
+
+    `difference` is the accuracy on the test text minus that of the bag of words, with an interval.
+    If the encoder was frozen, `unit` is the best of its features alone.
+    """
+    labelled = dataset.labelled
+    assert labelled is not None, "a dataset with labels"
+    results: dict[str, Any] = {}
+    if "test" in logits:
+        right = logits["test"].argmax(axis=1) == labelled.targets["test"]
+        results["difference"] = list(paired_interval(bag_of_words(dataset)["test"], right))
+    return results | _one_unit(dataset, trainer)
+
+
+def _one_unit(dataset: Dataset, trainer: Trainer) -> dict[str, Any]:
+    """Return the best single feature of a frozen encoder, and its accuracy."""
+    labelled, model = dataset.labelled, cast(Classifier, trainer.model)
+    train, valid = trainer.task.loss, trainer.task.evaluate
+    assert labelled is not None and isinstance(train, ClassifyLoss)
+    if train.features is None or not isinstance(valid, LabelValidation) or valid.features is None:
+        return {}
+    with phase("comparing with one unit"):
+        features = train.features.of(model)
+        unit, accuracy = best_unit(
+            features, labelled.targets["train"], valid.features.of(model), valid.targets,
+            len(labelled.labels),
+        )  # fmt: skip
+    return {"unit": {"unit": unit, "accuracy": accuracy, "of": features.shape[1]}}
