@@ -19,6 +19,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 if TYPE_CHECKING:
     from charlm.api.hub import pull, push
+    from charlm.api.labels import Label, LabelModel
     from charlm.api.loading import load
     from charlm.api.model import Model
     from charlm.api.ngrams import ngram
@@ -33,6 +34,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "CharlmError": "charlm.errors",
+    "Label": "charlm.api.labels",
+    "LabelModel": "charlm.api.labels",
     "Model": "charlm.api.model",
     "Tally": "charlm.units",
     "fit": "charlm.api.training",
@@ -47,8 +50,8 @@ _HOMES = {
     "tune_weights": "charlm.api.rescoring",
 }
 __all__ = [
-    "CharlmError", "Model", "Tally", "__version__", "fit", "list_runs", "load", "ngram", "pairs",
-    "pull", "push", "rescore", "train", "tune_weights",
+    "CharlmError", "Label", "LabelModel", "Model", "Tally", "__version__", "fit", "list_runs",
+    "load", "ngram", "pairs", "pull", "push", "rescore", "train", "tune_weights",
 ]  # fmt: skip
 
 

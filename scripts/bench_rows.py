@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-import charlm
+from charlm.api.loading import load_model
 from charlm.api.model import Model
 from charlm.inference.rows import Event, Failed, Finished, NewText, Rows, Work
 from charlm.inference.samplers import Sampling
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--kind", default="")
     options = parser.parse_args()
-    model = charlm.load(options.run, threads=1, weights=options.weights)
+    model = load_model(options.run, threads=1, weights=options.weights)
     print(
         f"{options.run}, {model.run.backend.name}, {options.clients} clients, ms of CPU a request"
     )

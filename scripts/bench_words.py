@@ -18,6 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 import charlm
+from charlm.api.loading import load_model
 from charlm.api.scoring import file_sentences, score_rows
 from charlm.inference.scoring import PARTS
 from charlm.report.formats import FORMATS
@@ -51,7 +52,7 @@ def main() -> None:
             train = ["train", str(TALES), "--name", name, "--checkpoints", folder, *sizes]
             command = [sys.executable, "-m", "charlm", "-q", *train, *options]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            model = charlm.load(name, checkpoints=folder)
+            model = load_model(name, checkpoints=folder)
             times = best_times(model, file, arguments.rounds)
             ratios = "  ".join(
                 f"{by} {seconds:6.2f} s ({seconds / times['text']:.2f})"

@@ -6,8 +6,8 @@ python scripts/draw_inside.py        writes experiments/inside.svg
 import argparse
 from pathlib import Path
 
-import charlm
 from charlm.api.inside import inspect
+from charlm.api.loading import load_model
 from charlm.report.inside import heats
 from charlm.report.inside_files import svg_picture
 
@@ -23,7 +23,7 @@ The apple and pear salad was damp and sad."""
 def main() -> None:
     """Write the picture."""
     argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
-    lm = charlm.load("tales")
+    lm = load_model("tales")
     inspection = inspect(lm, TEXT, units=[UNIT], signals=[SIGNAL])
     OUT.write_text(svg_picture(heats(inspection), [TITLE]), encoding="utf-8")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-import charlm
+from charlm.api.loading import load_model
 from charlm.backends.interface import Backend
 from charlm.inference.infill import SHORTLIST, Reader, rank
 from charlm.runs.pair import backward_half
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--gaps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    model, other = charlm.load(options.run), charlm.load(backward_half(options.run))
+    model, other = load_model(options.run), load_model(backward_half(options.run))
     end = model.run.boundaries.has_ends
     forward, backward = model.run.backend, other.run.backend
     lines = options.text.read_text(encoding="utf-8").splitlines()

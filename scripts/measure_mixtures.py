@@ -22,7 +22,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.api.loading import load
+from charlm.api.loading import load_model
 from charlm.api.mixtures import middle, ngram_run, part
 from charlm.api.model import Model
 from charlm.api.pairs import pairs
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--order", type=int, default=8)
     parser.add_argument("--pairs", help="file of minimal pairs")
     arguments = parser.parse_args()
-    model = load(arguments.run)
+    model = load_model(arguments.run)
     print("\n".join(texts_table(model, arguments.order)))
     if arguments.pairs:
         print("\n".join(["", *pairs_table(model, arguments.order, arguments.pairs)]))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import charlm
+from charlm.api.loading import load_model
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def row(name: str, data: Path, checkpoints: Path, seed: int) -> str:
 def homophones(path: Path, folder: Path, name: str) -> tuple[int, int]:
     """Return the number of pairs in which the true sentence is likelier, and of all pairs."""
     file = folder / f"homophone_pairs.{name}.tsv"
-    total = charlm.pairs(charlm.load(path), file, split="none", unk_penalty=0.0).total
+    total = charlm.pairs(load_model(path), file, split="none", unk_penalty=0.0).total
     return total.correct, total.pairs
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from charlm.api.loading import load
+from charlm.api.loading import load_model
 from charlm.config.corpus import CorpusSettings, VocabularySettings
 from charlm.errors import CharlmError
 from charlm.report.tables import plain_table
@@ -53,7 +53,7 @@ def reads_while_saving(bench: Bench) -> Iterator[Row]:
     good, models = 0, set()
     for _ in range(bench.amounts.reads):
         try:
-            run = load(path, engine="numpy")
+            run = load_model(path, engine="numpy")
             good += len(run.sample(10, seed=1)) == 10
             models.add(harness.read_weights(path))
         except CharlmError as error:

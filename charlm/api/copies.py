@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import charlm
 
 if TYPE_CHECKING:
+    from charlm.api.labels import LabelModel
     from charlm.api.model import Model
 
 
 def load_again(
     path: str, others: Sequence[str], options: dict[str, Any], stamp: tuple[int, ...]
-) -> "Model":
+) -> "Model | LabelModel":
     """Load a model that was pickled or copied; warn if its weights have changed."""
     model = charlm.load(path, with_=others, **options)
     if model.stamp != stamp:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from charlm.api.loading import load
+from charlm.api.loading import load_model
 from charlm.api.methods import Methods
 from charlm.api.mixtures import evaluate_mixture, ngram_run
 from charlm.api.model import Model
@@ -116,7 +116,7 @@ def _cost_of_weights(
     reset_every: int | None,
 ) -> list[str]:
     """Compare the loss with that of the fp32 weights, in one sentence for each text."""
-    exact = load(model.path).run.backend
+    exact = load_model(model.path).run.backend
     sentences = []
     for name, text in texts.items():
         before = evaluate(exact, text, reset_every=reset_every).nats_per_token

@@ -1,11 +1,13 @@
-"""`load`, which returns the model of a run. Nothing is printed."""
+"""`load`, which returns the model of a run: of text, or of labels. Nothing is printed."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from charlm.api.labels import LabelModel, open_labels
 from charlm.api.model import Model
-from charlm.errors import named
+from charlm.errors import UsageError, named
+from charlm.runs.layout import is_label_run
 from charlm.runs.locate import checkpoints_folder, find_run
 from charlm.runs.mixtures import load_members, mix_runs
 from charlm.runs.run import load_run
@@ -19,14 +21,44 @@ def load(
     weights: str = "fp32",
     threads: int | None = None,
     with_: str | Sequence[str] = (),
-) -> Model:
+) -> Model | LabelModel:
     """Load the model of a run: a name, a path, or by default the newest run or the built-in model.
+
+    A run that was trained with `--task classify` has a `LabelModel`, all others a `Model`. Options
+    and errors are as in `load_model`; a `LabelModel` has no `weights` and no `with_`.
+    """
+    folder = checkpoints_folder(checkpoints)
+    path = find_run(None if run is None else str(run), folder)
+    if not is_label_run(path):
+        return load_model(
+            path, checkpoints=checkpoints, engine=engine, weights=weights, threads=threads,
+            with_=with_,
+        )  # fmt: skip
+    for name, value, usual in (("weights", weights, "fp32"), ("with_", with_, ())):
+        if value != usual and value:
+            raise UsageError(
+                f"{named(name)} {value} with run {path.name}, which gives labels; expected a "
+                f"language model there. Leave out {named(name)}"
+            )
+    return open_labels(path, engine=engine, threads=threads)
+
+
+def load_model(
+    run: str | Path | None = None,
+    *,
+    checkpoints: str | Path | None = None,
+    engine: str = "auto",
+    weights: str = "fp32",
+    threads: int | None = None,
+    with_: str | Sequence[str] = (),
+) -> Model:
+    """Load the language model of a run: a name, a path, or by default as in `load`.
 
     `engine` is auto, native (compiled kernels), numpy or torch; `weights` is the format in which
     the kernels keep them: fp32, bf16 or int8. `with_` names runs whose probabilities are mixed with
     those of the model, such as "ngram" (the companion of the run) or "other=0.3", in which other
     has the weight 0.3 (see `mix_runs`). Raises RunError if there is no such run or its files are
-    damaged, UsageError for runs with another vocabulary.
+    damaged, UsageError for runs with another vocabulary or with labels.
     """
     folder = checkpoints_folder(checkpoints)
     path = find_run(None if run is None else str(run), folder)

@@ -26,6 +26,7 @@ from charlm.inference.generation import (
 )
 from charlm.inference.infill import fill
 from charlm.inference.items import Items, Rules
+from charlm.inference.labelling import hidden_vectors
 from charlm.inference.likelihood import evaluate
 from charlm.inference.samplers import Sampling, fresh_seed
 from charlm.inference.scores import Scores, Words
@@ -408,6 +409,12 @@ class Model:
         """
         chosen = [signals] if isinstance(signals, str) else signals
         return read_hidden(self.run, text, chosen, state)
+
+    def states(self, texts: str | Sequence[str]) -> list[NDArray[np.float32]]:
+        """Return the last layer's hidden vectors (T, H) of each text, the start symbol's first."""
+        items, rules = [texts] if isinstance(texts, str) else texts, self.run.boundaries
+        ids = [prompt_ids(self.vocabulary, text, rules) for text in items]
+        return [hidden_vectors(self.run.backend, each[:, np.newaxis])[:, 0] for each in ids]
 
     def find_units(
         self,

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from charlm.api.loading import load
+from charlm.api.loading import load_model
 from charlm.api.model import Model
 from charlm.api.training import checked_sources, text_in_memory
 from charlm.config.flags import by_section, check_frozen, names_given
@@ -154,7 +154,7 @@ def keep_run(
                 write_data(path, text.dataset)
         write_ngram_run(path, text.dataset, model, record, text.direction)
         on_error.pop_all()
-    return load(path)
+    return load_model(path)
 
 
 def _given_text(given: Nested, text: str | None, vocab: Path | None) -> RunText:

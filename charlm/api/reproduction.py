@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charlm.api.loading import load
+from charlm.api.loading import load_model
 from charlm.api.methods import Methods
 from charlm.config.recipes import Recipe, recipe
 from charlm.config.settings import merge, settings_from
@@ -66,7 +66,7 @@ def recipe_result(name: str, *, checkpoints: Path | None = None) -> RecipeResult
     """Evaluate the run of a recipe as far as it is trained. Raises RunError if it keeps no text."""
     chosen, path = recipe(name), recipe_folder(name, checkpoints)
     methods = Methods(cache=chosen.cache, dynamic=chosen.dynamic)
-    model = load(path, engine="torch" if methods else "auto")
+    model = load_model(path, engine="torch" if methods else "auto")
     text = model.run.kept(chosen.part)
     if text is None:
         raise RunError(

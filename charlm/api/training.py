@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from charlm.api.labels import LabelModel
 from charlm.api.loading import load
 from charlm.api.model import Model
 from charlm.api.sessions import Request, start_run
@@ -89,7 +90,7 @@ def train(*sources: str | Path, text: str | None = None, **options: Any) -> Trai
 
 def fit(
     *sources: str | Path, text: str | None = None, progress: bool | None = None, **options: Any
-) -> Model:
+) -> Model | LabelModel:
     """Train a new model on files, or on a `text` in memory, and return it.
 
     Settings are named like the flags of `charlm train` or as in `charlm info`:

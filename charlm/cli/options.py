@@ -245,7 +245,7 @@ def open_model(
 ) -> "Model":
     """Return the model of the run, mixed with others; report the weights of a mixture."""
     path = locate(run, checkpoints)
-    model = api.loading.load(
+    model = api.loading.load_model(
         path,
         engine=engine,
         weights=weights,

@@ -190,7 +190,7 @@ def _sample(session: "Session") -> str:
     if is_backward_half(session.path) or not gives_text:
         return ""
     with phase("sampling"):
-        model = api.loading.load(session.path)
+        model = api.loading.load_model(session.path)
         items = model.run.boundaries.resets
         length = model.vocabulary.spec.preview_tokens * (2 if items else 1)
         tries = SAMPLE_TRIES if items else 1  # an item may be empty

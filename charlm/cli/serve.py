@@ -183,7 +183,7 @@ def _models(
     models = [options.open_model(run, checkpoints, engine, weights, with_, threads)]
     for other in also:
         models.append(
-            api.loading.load(
+            api.loading.load_model(
                 other, engine=engine, weights=weights, threads=threads, checkpoints=checkpoints
             )
         )

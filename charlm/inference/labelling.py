@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from charlm.backends.interface import Array, Backend
 from charlm.backends.weights import pooling_parts
+from charlm.inference.counts import log_softmax
 from charlm.text.batches import Int64
 from charlm.text.encoded import EncodedText
 from charlm.text.groups import groups_by_length, padded, text_lengths
@@ -26,6 +27,9 @@ class LabelReader(Protocol):
     @property
     def name(self) -> str:
         """Name for people: `native avx512`, `numpy`, `torch cpu`."""
+
+    def hidden(self, inputs: Int64) -> Array:
+        """Return the hidden vectors (T, B, H) of inputs (T, B), read forward."""
 
     def features(self, text: EncodedText) -> Array:
         """Return the pooled features of each text, shape (N, P)."""
@@ -52,6 +56,10 @@ class ArrayReader:
     def name(self) -> str:
         """Name of the backends."""
         return self.halves[0].name
+
+    def hidden(self, inputs: Int64) -> Array:
+        """See `LabelReader.hidden`."""
+        return hidden_vectors(self.halves[0], inputs)
 
     def features(self, text: EncodedText) -> Array:
         """See `LabelReader.features`; the forward half comes first."""
@@ -100,5 +108,4 @@ def reversed_within(inputs: Int64, lengths: Int64) -> Int64:
 
 def probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the softmax of each row of logits (N, K)."""
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+    return np.exp(log_softmax(logits))

@@ -109,6 +109,12 @@ class TorchReader:
         self.device = model.embedding.weight.device
         self.name = f"torch {self.device.type}"
 
+    @torch.inference_mode()
+    def hidden(self, inputs: NDArray[np.int64]) -> Array:
+        """Return the hidden vectors (T, B, H) of inputs (T, B), read forward."""
+        hidden, _ = Encoder.forward(self.model, torch.from_numpy(inputs).to(self.device))
+        return np.asarray(hidden.float().cpu().numpy())
+
     def features(self, text: EncodedText) -> Array:
         """Return the pooled features of each text, shape (N, P)."""
         return self._read(text, self.model.features, self.model.head.in_features)

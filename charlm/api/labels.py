@@ -1,0 +1,167 @@
+"""The classifier of a run: labels of texts. Nothing is printed."""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from charlm.api.copies import load_again
+from charlm.api.results import History
+from charlm.backends.interface import Array
+from charlm.errors import UsageError
+from charlm.inference.counts import LabelCounts
+from charlm.inference.labelling import probabilities
+from charlm.runs.label_run import LabelRun, load_label_run
+from charlm.runs.layout import LOGIT_SCALE, METRICS, read_metrics
+from charlm.runs.locate import checkpoints_folder, find_run
+from charlm.runs.run import run_stamp
+from charlm.text.documents import check_text
+from charlm.text.encoded import EncodedText, TextCounts
+from charlm.text.groups import padded
+from charlm.text.labelled import shortened
+from charlm.text.tokenizers.spans import token_spans
+from charlm.text.tokenizers.tokenizer_json import EOS
+
+GROUP = 256
+"""Number of texts that are read before their labels are returned."""
+
+
+class Label(NamedTuple):
+    """The likeliest label of a text, its probability, and those of all labels by name."""
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+    def top(self, count: int) -> list[tuple[str, float]]:
+        """Return the likeliest labels with their probabilities, the likeliest first."""
+        ranked = sorted(self.probabilities.items(), key=lambda item: -item[1])
+        return ranked[:count]
+
+
+class LabelModel:
+    """Trained classifier, made by `charlm.load`.
+
+    What it says of a text does not depend on other texts. It can be pickled and copied like a
+    `Model`.
+    """
+
+    def __init__(self, run: LabelRun, **options: Any) -> None:
+        self.run, self._options = run, options  # options of `load_label_run`
+        self.path, self.vocabulary, self.config = run.path, run.vocabulary, run.config
+        self.labels = run.labels.names
+        self.stamp = run_stamp(run.path)
+
+    def __repr__(self) -> str:
+        unit, names = self.vocabulary.unit, ", ".join(self.labels[:8])
+        more = ", ..." if len(self.labels) > 8 else ""
+        return (
+            f"LabelModel({str(self.path)!r}, {len(self.labels)} labels ({names}{more}), "
+            f"{len(self.vocabulary):,} {unit} entries)"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return load_again, (str(self.path.resolve()), [], self._options, self.stamp)
+
+    @property
+    def history(self) -> History:
+        """Records of the training; empty for a run without a log."""
+        log = self.path / METRICS
+        return History(read_metrics(self.path) if log.exists() else [], self.path)
+
+    def predict(self, texts: str | Iterable[str]) -> Iterator[Label]:
+        """Yield the label of each text, in order; texts may arrive one by one.
+
+        An empty text has a label too. Raises UsageError for anything but texts.
+        """
+        waiting = iter(checked_texts(texts))
+        while group := list(islice(waiting, GROUP)):
+            yield from self._labels(self.run.encode(group))
+
+    def evaluate(self, texts: Iterable[str], labels: Iterable[str | None]) -> LabelCounts:
+        """Return the counts of right and wrong answers for texts with these gold labels.
+
+        Labels that the model does not have are counted as `unseen`. Raises UsageError unless there
+        is one label for each text.
+        """
+        chosen, gold = list(checked_texts(texts)), list(labels)
+        if len(chosen) != len(gold):
+            raise UsageError(
+                f"{len(gold)} labels for {len(chosen)} texts; expected one for each text"
+            )
+        scale = float(self.config.get(LOGIT_SCALE, 1.0))
+        logits = self.run.reader.logits(self.run.encode(chosen)) / scale
+        return LabelCounts.of(logits, self.run.labels.ids(gold), scale)
+
+    def features(self, texts: str | Iterable[str]) -> Array:
+        """Return the features that labels are read from, shape (N, P)."""
+        return self.run.reader.features(self.run.encode(checked_texts(texts)))
+
+    def states(self, texts: str | Iterable[str]) -> list[Array]:
+        """Return the hidden vectors of each text, shape (T, H), as it is read forward.
+
+        The first one is that after the start symbol, before any token.
+        """
+        text = self.run.encode(checked_texts(texts))
+        inputs = (padded(text, np.array([row]))[0] for row in range(text.documents))
+        return [self.run.reader.hidden(each)[:, 0] for each in inputs]
+
+    def as_read(self, text: str) -> list[tuple[str, Label]]:
+        """Return each token that is read, with the label of the text up to it.
+
+        Of a text that is longer than the model reads, the tokens are those that it keeps.
+        """
+        check_text(text)
+        task, ids = self.config["task"], self.vocabulary.encode(text)
+        starts, ends = token_spans(self.vocabulary, text, ids)
+        cut = partial(shortened, max_tokens=task["max_tokens"], part=task["kept_part"])
+        kept = cut(np.arange(len(ids)))
+        pieces = [text[a:b] for a, b in zip(starts[kept], ends[kept], strict=True)]
+        prefixes = [np.append(ids[kept][:count], EOS) for count in range(1, len(kept) + 1)]
+        encoded = EncodedText(
+            ids=np.concatenate([*prefixes, np.empty(0, ids.dtype)]),
+            ends=np.cumsum([len(prefix) for prefix in prefixes], dtype=np.int64),
+            counts=TextCounts(),
+            is_stream=False,
+        )
+        return list(zip(pieces, self._labels(encoded), strict=True))
+
+    def _labels(self, text: EncodedText) -> Iterator[Label]:
+        """Yield the label of each encoded text."""
+        for row in probabilities(self.run.reader.logits(text)):
+            best = int(row.argmax())
+            shares = dict(zip(self.labels, row.tolist(), strict=True))
+            yield Label(self.labels[best], float(row[best]), shares)
+
+
+def checked_texts(texts: str | Iterable[str]) -> Iterator[str]:
+    """Yield texts, or one text alone. Raises UsageError for anything else."""
+    if not isinstance(texts, Iterable):
+        raise UsageError(f"texts is {texts!r:.80}; expected a str or several")
+    for number, text in enumerate([texts] if isinstance(texts, str) else texts):
+        if not isinstance(text, str):
+            raise UsageError(f"texts[{number}] is {text!r:.80}; expected a str")
+        yield text
+
+
+def load_labels(
+    run: str | Path | None = None,
+    *,
+    checkpoints: str | Path | None = None,
+    engine: str = "auto",
+    threads: int | None = None,
+) -> LabelModel:
+    """Load the classifier of a run: a name, a path, or by default the newest run with labels.
+
+    Options are as in `charlm.load`. Raises UsageError for a language model.
+    """
+    path = find_run(None if run is None else str(run), checkpoints_folder(checkpoints), labels=True)
+    return open_labels(path, engine=engine, threads=threads)
+
+
+def open_labels(path: Path, **options: Any) -> LabelModel:
+    """Load the classifier in a folder; options are as in `load_label_run`."""
+    return LabelModel(load_label_run(path, **options), **options)
