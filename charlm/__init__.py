@@ -19,7 +19,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 if TYPE_CHECKING:
     from charlm.api.hub import pull, push
-    from charlm.api.labels import Label, LabelModel
+    from charlm.api.labels import LabelModel
     from charlm.api.loading import load
     from charlm.api.model import Model
     from charlm.api.ngrams import ngram
@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from charlm.api.runs import list_runs
     from charlm.api.training import fit, train
     from charlm.errors import CharlmError
+    from charlm.inference.labelling import Label
     from charlm.units import Tally
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "CharlmError": "charlm.errors",
-    "Label": "charlm.api.labels",
+    "Label": "charlm.inference.labelling",
     "LabelModel": "charlm.api.labels",
     "Model": "charlm.api.model",
     "Tally": "charlm.units",

@@ -31,6 +31,7 @@ def measure(steps: int, folder: str) -> tuple[int, float, str]:
         schedule="constant", warmup=0.0, evals=1, average=0.0, seed=1, threads=1, progress=False,
         name=f"steps-{steps}", checkpoints=folder,
     )  # fmt: skip
+    assert isinstance(lm, charlm.Model)
     bits = float(lm.history[-1]["valid_bits_per_char"])
     sample = lm.sample(60, prompt="The ", seed=2)
     return steps * BATCH * BPTT, bits, "The " + " ".join(sample.split())[:56]

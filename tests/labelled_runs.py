@@ -6,6 +6,7 @@ import torch
 from helpers import seeded, vocabulary_of
 
 from charlm.config.model import ModelSettings
+from charlm.files.atomic import write_json
 from charlm.nn.classifier import Classifier
 from charlm.runs import layout
 from charlm.runs.run import model_config, write_model_files, write_weights
@@ -42,4 +43,5 @@ def label_run(
             tensor.normal_(generator=seeded(1))
         classifier.head.weight.mul_(4.0)
     write_weights(path, classifier)
+    write_json(path / layout.RECORD, {})  # the list of runs leaves out a folder without one
     return path

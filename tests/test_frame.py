@@ -17,7 +17,7 @@ from charlm.runs.built_in import shipped
 
 TEXTLESS = {"settings", "score", "fill", "compare", "info", "verify", "reproduce", "bench"}
 TEXTLESS |= {"guide", "ngram", "pairs", "plot", "rescore", "vectors"}
-TEXTLESS |= {"runs", "diff", "push", "pull", "play", "serve"}
+TEXTLESS |= {"runs", "diff", "push", "pull", "play", "serve", "predict"}
 """Commands that read standard input by themselves, require their text, or take none."""
 SHORT = ["--len", "5", "--seed", "1"]
 

@@ -1,19 +1,18 @@
 """The classifier of a run: labels of texts. Nothing is printed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from charlm.api.copies import load_again
-from charlm.api.results import History
 from charlm.backends.interface import Array
 from charlm.errors import UsageError
 from charlm.inference.counts import LabelCounts
-from charlm.inference.labelling import probabilities
+from charlm.inference.labelling import Label, probabilities
 from charlm.runs.label_run import LabelRun, load_label_run
 from charlm.runs.layout import LOGIT_SCALE, METRICS, read_metrics
 from charlm.runs.locate import checkpoints_folder, find_run
@@ -25,21 +24,12 @@ from charlm.text.labelled import shortened
 from charlm.text.tokenizers.spans import token_spans
 from charlm.text.tokenizers.tokenizer_json import EOS
 
+if TYPE_CHECKING:
+    from charlm.api.results import History
+    from charlm.text.sources.rows import Warn
+
 GROUP = 256
 """Number of texts that are read before their labels are returned."""
-
-
-class Label(NamedTuple):
-    """The likeliest label of a text, its probability, and those of all labels by name."""
-
-    label: str
-    probability: float
-    probabilities: dict[str, float]
-
-    def top(self, count: int) -> list[tuple[str, float]]:
-        """Return the likeliest labels with their probabilities, the likeliest first."""
-        ranked = sorted(self.probabilities.items(), key=lambda item: -item[1])
-        return ranked[:count]
 
 
 class LabelModel:
@@ -67,8 +57,10 @@ class LabelModel:
         return load_again, (str(self.path.resolve()), [], self._options, self.stamp)
 
     @property
-    def history(self) -> History:
+    def history(self) -> "History":
         """Records of the training; empty for a run without a log."""
+        from charlm.api.results import History
+
         log = self.path / METRICS
         return History(read_metrics(self.path) if log.exists() else [], self.path)
 
@@ -165,3 +157,19 @@ def load_labels(
 def open_labels(path: Path, **options: Any) -> LabelModel:
     """Load the classifier in a folder; options are as in `load_label_run`."""
     return LabelModel(load_label_run(path, **options), **options)
+
+
+def file_texts(
+    files: Iterable[str], reading: Mapping[str, Any], target: str | None, warn: "Warn"
+) -> Iterator[list[str]]:
+    """Yield the texts of files in groups, "" for rows without text; labels are left out.
+
+    `reading` has fields of `ReadSettings`, `target` names the column of labels, if there is one.
+    Raises CorpusError.
+    """
+    from charlm.api.scoring import file_sentences
+
+    del target
+    for file in files:
+        for batch in file_sentences(Path(file), reading, warn):
+            yield [record.text or "" for record in batch]

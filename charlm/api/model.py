@@ -413,7 +413,7 @@ class Model:
     def states(self, texts: str | Sequence[str]) -> list[NDArray[np.float32]]:
         """Return the last layer's hidden vectors (T, H) of each text, the start symbol's first."""
         items, rules = [texts] if isinstance(texts, str) else texts, self.run.boundaries
-        ids = [prompt_ids(self.vocabulary, text, rules) for text in items]
+        ids = [np.append(EOS, prompt_ids(self.vocabulary, text, rules)) for text in items]
         return [hidden_vectors(self.run.backend, each[:, np.newaxis])[:, 0] for each in ids]
 
     def find_units(

@@ -65,9 +65,9 @@ def common(
 
 
 COMMANDS = (
-    "train", "sample", "play", "score", "rescore", "eval", "compare", "pairs", "next", "inside",
-    "fill", "vocab", "info", "diff", "verify", "push", "pull", "plot", "gradients", "search",
-    "serve", "reproduce", "explain", "bench", "settings", "guide",
+    "train", "sample", "play", "score", "rescore", "predict", "eval", "compare", "pairs", "next",
+    "inside", "fill", "vocab", "info", "diff", "verify", "push", "pull", "plot", "gradients",
+    "search", "serve", "reproduce", "explain", "bench", "settings", "guide",
 )  # fmt: skip
 """Commands in the order of the help; each is a function of the module of its name."""
 MODULES = {"eval": "evaluate", "next": "next_token"}

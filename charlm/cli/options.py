@@ -12,6 +12,7 @@ import typer
 
 from charlm import api
 from charlm.cli.output import say
+from charlm.commands import command
 from charlm.config.corpus import ReadSettings
 from charlm.config.flags import words_of
 from charlm.config.settings import Setting, table
@@ -194,6 +195,8 @@ Reading = Annotated[SettingFlags, SettingOptions(reading_settings)]
 """Flags that say how a text is read."""
 PairReading = Annotated[SettingFlags, SettingOptions(_pair_settings)]
 """Flags that say how files of pairs are read."""
+LabelledReading = Annotated[SettingFlags, SettingOptions(lambda: [*reading_settings(), "target"])]
+"""Flags that say how texts are read, beside which there may be labels."""
 Decoding = Annotated[SettingFlags, SettingOptions(lambda: ["encoding", "errors"])]
 """Flags that say how the bytes of files are read as text."""
 Every = Annotated[SettingFlags, SettingOptions(_every_setting)]
@@ -211,12 +214,17 @@ def reading_flags(reading: SettingFlags) -> set[str]:
     return {words_of(name, value)[0] for name, value in reading.items()}
 
 
-def locate(run: str | None, checkpoints: Path | None, *, trained: bool = True) -> Path:
-    """Return the folder of the run; report on stderr which run it is, if it was not named."""
+def locate(
+    run: str | None, checkpoints: Path | None, *, trained: bool = True, labels: bool = False
+) -> Path:
+    """Return the folder of the run; report on stderr which run it is, if it was not named.
+
+    Without a name it is the newest run, with `labels` the newest one that gives labels.
+    """
     from charlm.runs.built_in import is_built_in
     from charlm.runs.locate import best_trial, checkpoints_folder, find_run, run_name
 
-    path = find_run(run, checkpoints_folder(checkpoints), trained=trained)
+    path = find_run(run, checkpoints_folder(checkpoints), trained=trained, labels=labels)
     if best_trial(path.parent) == path:
         if run is None or Path(run).name != path.name:
             say(f"run {run_name(path)} (the best trial of a search)")
@@ -275,6 +283,20 @@ def check_meant(given: set[str], needed: str) -> None:
         raise UsageError(
             f"{flag} has no effect without {needed}. Add {needed}, or leave out {flag}"
         )
+
+
+def warn_of_slips(verb: str, texts: list[str], act: str, done: str) -> None:
+    """Warn if texts are the name of a file, or one sentence without quotes.
+
+    `act` and `done` are what the command does to a text, such as score and scored.
+    """
+    from charlm.runs.locate import is_file
+
+    if len(texts) == 1 and is_file(Path(texts[0])):
+        lines = command(verb, "--file", texts[0])
+        say(f"{texts[0]} is {done} as a sentence; to {act} the lines of this file: {lines}")
+    if len(texts) > 2 and not any(map(str.isspace, "".join(texts))):
+        say(f"{len(texts)} texts are {done}; put a sentence into quotes to {act} it as one")
 
 
 def name_unknown(model: "Model", texts: Iterable[str], what: str) -> None:

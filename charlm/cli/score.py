@@ -15,7 +15,6 @@ from charlm.cli import options
 from charlm.cli.output import on_terminal, render, say, terminal_width, write
 from charlm.cli.stdin import stdin_blocks
 from charlm.cli.toolkits import TOOLKITS, Closed, format_writer, scored_part
-from charlm.commands import command
 from charlm.config.settings import table
 from charlm.errors import UsageError, check_choice
 from charlm.files.escapes import escape_controls
@@ -215,7 +214,7 @@ def _sentences(
     if from_stdin or file:
         return api.scoring.file_sentences(file or Path("-"), rules, say)
     options.name_unknown(model, texts, "sentences")
-    _warn_of_slips(texts)
+    options.warn_of_slips("score", texts, "score", "scored")
     return api.scoring.numbered([texts])
 
 
@@ -271,17 +270,6 @@ def _check_output(
         raise UsageError(
             "--rank with --carry: lines of one text are no alternatives; leave one out"
         )
-
-
-def _warn_of_slips(texts: list[str]) -> None:
-    """Warn if the texts are the name of a file, or one sentence without quotes."""
-    from charlm.runs.locate import is_file
-
-    if len(texts) == 1 and is_file(Path(texts[0])):
-        lines = command("score", "--file", texts[0])
-        say(f"{texts[0]} is scored as a sentence; to score the lines of this file: {lines}")
-    if len(texts) > 2 and not any(map(str.isspace, "".join(texts))):
-        say(f"{len(texts)} texts are scored; put a sentence into quotes to score it as one")
 
 
 def _check_source(

@@ -5,7 +5,7 @@ Letters: N texts, T time, B batch, H hidden, P features, K labels.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,19 @@ from charlm.text.groups import groups_by_length, padded, text_lengths
 
 READ_TOGETHER = 64
 """Maximum number of texts that are read side by side."""
+
+
+class Label(NamedTuple):
+    """The likeliest label of a text, its probability, and those of all labels by name."""
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+    def top(self, count: int) -> list[tuple[str, float]]:
+        """Return the likeliest labels with their probabilities, the likeliest first."""
+        ranked = sorted(self.probabilities.items(), key=lambda item: -item[1])
+        return ranked[:count]
 
 
 class LabelReader(Protocol):

@@ -1,0 +1,128 @@
+"""Labels of texts for people and for programs.
+
+A text without words, such as an empty line, has no label: its line is empty, so that lines of the
+input and of the output stay side by side.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from charlm.files.escapes import escape_controls
+from charlm.inference.labelling import Label
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+DIGITS = 6
+"""Digits of a probability in JSON: as many as are equal whatever texts are read beside."""
+PREFIX = "__label__"
+"""Beginning of a label in fastText's format."""
+Answer = Label | None
+"""The label of a text, or None for a text without words."""
+
+
+def one_line(text: str) -> str:
+    """Return a text on one line without tabs: these and other controls are escaped."""
+    shown = escape_controls(text).replace("\t", "\\t")
+    return shown.replace("\n", "\\n")
+
+
+def tsv_header(top: int) -> str:
+    """Return the names of the columns: label and probability, of the `top` likeliest, and text."""
+    numbers = ["", *(f"_{rank}" for rank in range(2, top + 1))]
+    names = [name for number in numbers for name in (f"label{number}", f"probability{number}")]
+    return "\t".join([*names, "text"]) + "\n"
+
+
+def tsv_line(text: str, answer: Answer, top: int) -> str:
+    """Return label, probability and text, separated by tabs."""
+    if answer is None:
+        return "\n"
+    cells = [cell for name, p in answer.top(top) for cell in (one_line(name), f"{p:.4f}")]
+    return "\t".join([*cells, one_line(text)]) + "\n"
+
+
+def label_line(text: str, answer: Answer, top: int) -> str:
+    """Return the label alone."""
+    del text, top
+    return f"{one_line(answer.label) if answer else ''}\n"
+
+
+def fasttext_line(text: str, answer: Answer, top: int) -> str:
+    """Return the line of `fasttext predict-prob`; blanks in a label become hyphens."""
+    del text
+    pairs = answer.top(top) if answer else []
+    words = [f"{PREFIX}{'-'.join(name.split())} {p:.4f}" for name, p in pairs]
+    return " ".join(words) + "\n"
+
+
+def json_line(text: str, answer: Answer, top: int) -> str:
+    """Return an object with the text and its `prediction`."""
+    return json.dumps({"text": text, **prediction(answer, top)}, ensure_ascii=False) + "\n"
+
+
+LINES: dict[str, Callable[[str, Answer, int], str]] = {
+    "tsv": tsv_line, "jsonl": json_line, "labels": label_line, "fasttext": fasttext_line,
+}  # fmt: skip
+"""Formats for programs: functions of the text, its label, and how many labels are written."""
+
+
+def prediction(answer: Answer, top: int = 1) -> dict[str, Any]:
+    """Return the label and the probabilities as JSON: of the `top` likeliest labels, or 1 for all.
+
+    Without a label they are null, and there are no probabilities.
+    """
+    if answer is None:
+        return {"label": None, "probability": None, "probabilities": {}}
+    pairs = answer.top(top) if top > 1 else answer.probabilities.items()
+    return {
+        "label": answer.label,
+        "probability": round(answer.probability, DIGITS),
+        "probabilities": {name: round(p, DIGITS) for name, p in pairs},
+    }
+
+
+def prediction_table(rows: Iterable[tuple[str, Answer]], top: int, width: int) -> "Table":
+    """Return a row for each text: its likeliest labels with their probabilities, and the text."""
+    from rich.text import Text
+
+    from charlm.report.tables import plain_table
+    from charlm.report.text import shortened
+
+    rows = list(rows)
+    columns = [name for _ in range(top) for name in ("<label", "probability")]
+    table = plain_table(*columns, "<text")
+    answers = [answer for _, answer in rows if answer]
+    longest = max((len(one_line(answer.label)) for answer in answers), default=0)
+    room = max(width - top * (max(longest, 5) + 15), 20)
+    for text, answer in rows:
+        pairs = answer.top(top) if answer else []
+        cells = [cell for name, p in pairs for cell in (Text(one_line(name)), f"{p:.4f}")]
+        missing = [""] * (2 * top - len(cells))
+        table.add_row(*cells, *missing, Text(shortened(text, room)))
+    return table
+
+
+def reading_text(steps: Sequence[tuple[str, Label]]) -> "Text":
+    """Return the probability of the final label after each token, before the token."""
+    from rich.text import Text
+
+    if not steps:
+        return Text("")
+    label = steps[-1][1].label
+    shown = Text(f"P({one_line(label)})  ", style="bold", end="")
+    for number, (piece, answer) in enumerate(steps):
+        probability = answer.probabilities[label]
+        shown.append(" | " if number else "", style="dim")
+        shown.append(f"{probability:.2f}", style="green" if answer.label == label else "red")
+        shown.append(f" {one_line(piece)}", style="not bold")
+    return shown
+
+
+def reading_json(text: str, steps: Sequence[tuple[str, Label]], top: int) -> str:
+    """Return a line of JSON: a text, its prediction, and those after each of its tokens."""
+    tokens = [{"token": piece, **prediction(answer, top)} for piece, answer in steps]
+    final = prediction(steps[-1][1] if steps else None, top)
+    return json.dumps({"text": text, **final, "tokens": tokens}, ensure_ascii=False) + "\n"
