@@ -198,14 +198,18 @@ def test_the_answer_is_shown_as_it_is_read(model: charlm.LabelModel, call: Call)
 
 @pytest.mark.usefixtures("run")
 def test_files_are_read_as_in_training(call: Call) -> None:
-    """A table with labels, or plain lines: the labels of a table are ignored."""
+    """Tables, fastText lines and plain lines; labels are ignored."""
     Path("t.tsv").write_text("text\tlabel\ngood film\tpos\nbad\tneg\n")
     Path("t.txt").write_text("good film\nbad\n")
     expected = call("predict", "--format", "labels", "good film", "bad")[1]
-    for name in ("t.tsv", "t.txt"):
+    Path("t.fast").write_text("__label__pos good film\n__label__neg bad\n")
+    Path("t.jsonl").write_text('{"text": "good film"}\n{"text": "bad"}\n')
+    for name in ("t.tsv", "t.txt", "t.fast", "t.jsonl"):
         assert call("predict", "--format", "labels", "--file", name)[:2] == (0, expected)
     both = call("predict", "--format", "labels", "--file", "t.txt", "--file", "t.tsv")[1]
     assert both == expected * 2
+    lines = Path("t.fast").read_bytes()
+    assert call("predict", "--format", "labels", "--file", "-", stdin=lines)[1] == expected
 
 
 @pytest.mark.usefixtures("run")

@@ -1,6 +1,6 @@
 """The classifier of a run: labels of texts. Nothing is printed."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -10,6 +10,7 @@ import numpy as np
 
 from charlm.api.copies import load_again
 from charlm.backends.interface import Array
+from charlm.config.corpus import ReadSettings
 from charlm.errors import UsageError
 from charlm.inference.counts import LabelCounts
 from charlm.inference.labelling import Label, probabilities
@@ -160,16 +161,15 @@ def open_labels(path: Path, **options: Any) -> LabelModel:
 
 
 def file_texts(
-    files: Iterable[str], reading: Mapping[str, Any], target: str | None, warn: "Warn"
+    files: Sequence[str], reading: Mapping[str, Any], target: str | None, warn: "Warn"
 ) -> Iterator[list[str]]:
     """Yield the texts of files in groups, "" for rows without text; labels are left out.
 
     `reading` has fields of `ReadSettings`, `target` names the column of labels, if there is one.
     Raises CorpusError.
     """
-    from charlm.api.scoring import file_sentences
+    from charlm.text.examples import read_texts
 
-    del target
-    for file in files:
-        for batch in file_sentences(Path(file), reading, warn):
-            yield [record.text or "" for record in batch]
+    texts = (each.text or "" for each in read_texts(files, ReadSettings(**reading), target, warn))
+    while group := list(islice(texts, GROUP)):
+        yield group

@@ -133,7 +133,7 @@ def _groups(
     """Yield the texts in bounded groups; those of stdin as they arrive."""
     rules: dict[str, Any] = {**reading}
     target = rules.pop("target", None)
-    if from_stdin and rules.get("input_format", "auto") in ("auto", "text"):
+    if not files and from_stdin and rules.get("input_format", "auto") in ("auto", "text"):
         batches = api.scoring.stream_sentences(stdin_blocks(), "standard input", rules, say)
         return ([record.text or "" for record in batch] for batch in batches)
     if from_stdin or files:

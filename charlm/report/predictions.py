@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 DIGITS = 6
 """Digits of a probability in JSON: as many as are equal whatever texts are read beside."""
-PREFIX = "__label__"
-"""Beginning of a label in fastText's format."""
 Answer = Label | None
 """The label of a text, or None for a text without words."""
 
@@ -52,6 +50,8 @@ def label_line(text: str, answer: Answer, top: int) -> str:
 
 def fasttext_line(text: str, answer: Answer, top: int) -> str:
     """Return the line of `fasttext predict-prob`; blanks in a label become hyphens."""
+    from charlm.text.examples import PREFIX
+
     del text
     pairs = answer.top(top) if answer else []
     words = [f"{PREFIX}{'-'.join(name.split())} {p:.4f}" for name, p in pairs]
