@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import pytest
 import torch
 from helpers import nested
 
-from charlm.api.sessions import Request, plan_run, start_run
+from charlm.api.sessions import Request, plan_run, start_or_resume, start_run
 from charlm.config.presets import combined, layered
-from charlm.config.settings import Settings, find_setting, settings_from
+from charlm.config.settings import Settings, find_setting, merge, settings_from
 from charlm.config.task import TaskSettings
 from charlm.config.tasks import CLASSIFY, TASKS, task_name
 from charlm.config.unused import drop_unused, origins_of_arguments
@@ -259,3 +260,39 @@ def test_floors_are_reported_beside_the_figures(parents: Path, tmp_path: Path) -
     difference, low, high = last.floors["difference"]
     assert difference == pytest.approx(last.test.accuracy - 2 / 3) and low <= difference <= high
     assert 0 <= last.floors["unit"]["accuracy"] <= 1 and last.floors["unit"]["of"] == 3 * 4
+
+
+def test_what_the_defaults_leave_open_is_planned(tmp_path: Path) -> None:
+    """Length and seed; the window is the longest text, and vectors decide the width."""
+    file, table = tmp_path / "vectors.txt", tmp_path / "texts.tsv"
+    file.write_text("good 1 0 1\nbad 0 1 1\n", encoding="utf-8")
+    rows = "".join(f"{label}\t{text}\n" for text, label in toys(40))
+    table.write_text(f"label\ttext\n{rows}", encoding="utf-8")
+    flags = nested(task="classify", sources=[str(table)], vectors=str(file), min_count=1)
+    planned = plan_run(Request(flags=flags, checkpoints=tmp_path))
+    settings, origins = planned.record["settings"], planned.record["origins"]
+    assert settings["model"]["embedding_size"] == 3
+    assert settings["training"]["epochs"] >= 4 and settings["training"]["seed"] is not None
+    assert settings["training"]["bptt"] == max(len(text.split()) for text, _ in toys(40)) + 1
+    assert origins["model.hidden_size"] == "task classify"
+    assert origins["training.epochs"].startswith("rule: ")
+    assert planned.record["planned"]["memory_bytes"] > 1e8 and planned.problem is None
+
+
+def test_a_run_is_continued_under_the_defaults_of_its_task(parents: Path, tmp_path: Path) -> None:
+    """Values that its parent decided are no other settings."""
+    table = tmp_path / "texts.tsv"
+    rows = "".join(f"{label}\t{text}\n" for text, label in toys(40))
+    table.write_text(f"label\ttext\n{rows}", encoding="utf-8")
+    values = {key: TINY[key] for key in ("batch_size", "seed", "threads", "precision", "steps")}
+    request = Request(
+        flags=nested(task="classify", sources=[str(table)], **values),
+        name="again", checkpoints=tmp_path, start_from=str(parents / "one"),
+    )  # fmt: skip
+    first = trained(start_or_resume(request))
+    session = start_or_resume(request)
+    assert session.complete and session.path == first
+    session.lock.release()
+    other = replace(request, flags=merge(request.flags, nested(task="language-model")))
+    with pytest.raises(UsageError, match="was made with task classify, not language-model"):
+        start_or_resume(other)

@@ -26,6 +26,7 @@ ALTERNATIVES = (
 FOLLOWERS = {
     "optimizer": ("learning_rate", "beta1", "beta2", "momentum"),
     "schedule": ("decay", "decay_from", "decay_every", "decay_times"),
+    "vectors": ("embedding_size",),
 }
 """Settings that belong to another one, and are removed if an upper layer changes it."""
 
