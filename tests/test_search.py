@@ -148,6 +148,7 @@ def test_a_search_of_an_older_version_is_resumed(settings: Settings, tmp_path: P
         ({}, ("",), "knobs is empty"),
         ({"sources": ["-"]}, ("hidden_size",), "stdin can be read only once"),
         ({"valid_frac": 0.0}, ("hidden_size",), r"without validation text.*--valid"),
+        ({"task": "classify"}, ("hidden_size",), "task classify with a search"),
         ({"steps": 9}, ("hidden_size",), "steps with a search"),
         ({"evals": 20}, ("hidden_size",), "evals is 20"),
         (

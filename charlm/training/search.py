@@ -15,6 +15,7 @@ from typing import Any
 
 from charlm.config.presets import overlay
 from charlm.config.settings import Settings, find_setting, settings_from
+from charlm.config.tasks import LANGUAGE_MODEL, TASKS
 from charlm.config.training import LENGTHS, TrainingSettings
 from charlm.config.unused import drop_unused, origins_of_arguments
 from charlm.errors import CharlmError, EnvironmentFailure, RunError, UsageError, named
@@ -124,7 +125,12 @@ def search(
 
 def _check_free(settings: Settings, knobs: Sequence[str]) -> None:
     """Raise UsageError for settings that a search decides."""
-    training = settings.training
+    training, task = settings.training, settings.task.task
+    if TASKS[task].labelled:
+        raise UsageError(
+            f"{named('task')} {task} with a search, which tries language models; expected "
+            f"{LANGUAGE_MODEL}. Train with charlm train --task {task}"
+        )
     for name in LENGTHS:
         if getattr(training, name):
             raise UsageError(
