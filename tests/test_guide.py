@@ -3,6 +3,7 @@
 import codeop
 import contextlib
 import io
+import itertools
 import json
 import re
 import shlex
@@ -76,6 +77,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "blimp" / "data" / "x.txt").write_text(f"{bad}\n{good}\n")
     (tmp_path / "list.csv").write_text("".join(f"{number},apple\n" for number in range(9)))
     (tmp_path / "reviews.csv").write_text("id,text\n" + "1,the apple and pear\n" * 40)
+    labelled = "label\ttext\n" + "pos\tthe good apple\nneg\tthe bad pear\n" * 40
+    for name in ("reviews", "test"):
+        (tmp_path / f"{name}.tsv").write_text(labelled, encoding="utf-8")
+    (tmp_path / "new.txt").write_text("the good pear\n", encoding="utf-8")
+    (tmp_path / "tweets.csv").write_text("pos,1,2,3,4,a pear\nneg,1,2,3,4,an apple\n" * 40)
+    for split, label in itertools.product(("train", "test"), ("pos", "neg")):
+        (tmp_path / "aclImdb" / split / label).mkdir(parents=True)
+        for number in range(4):
+            (tmp_path / "aclImdb" / split / label / f"{number}.txt").write_text(f"{label} {number}")
     (tmp_path / "FOLDER" / "ptb").mkdir(parents=True)
     for part in ("train", "valid", "test"):
         (tmp_path / "FOLDER" / "ptb" / f"ptb.{part}.txt").write_text(text)
@@ -109,10 +119,11 @@ def shortened(arguments: list[str]) -> list[str]:
     if verb == "train":
         for at in [i for i, word in enumerate(arguments) if word in LENGTHS][::-1]:
             del arguments[at : at + 2]
+        tiny = [f for f in TINY if "--task" not in arguments or "bptt" not in f]
         if "--from" in arguments:  # the sizes are those of the run
-            return [*arguments, *(f for f in TINY if not f.startswith(LENGTHS) or "steps" in f)]
+            return [*arguments, *(f for f in tiny if not f.startswith(LENGTHS) or "steps" in f)]
         if "--resume" not in arguments:
-            return [*arguments, *TINY]
+            return [*arguments, *tiny]
     extra = {
         "train": ["--more-steps", "1"],
         "search": ["--minutes", "0.02", "--trial-minutes", "0.005"],
@@ -123,7 +134,7 @@ def shortened(arguments: list[str]) -> list[str]:
     }
     if verb == "gradients" and "--compare" in arguments:
         extra[verb] += ["--minutes", "0.001"]
-    if verb == "eval" and "--file" not in arguments:
+    if verb == "eval" and not {"--file", "--worst"} & set(arguments):
         return [*arguments, "--file", "test.txt"]
     return arguments + extra.get(verb, [])
 
