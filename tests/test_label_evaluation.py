@@ -133,6 +133,13 @@ def test_runs_are_compared_text_by_text(runs: Path, call: Call) -> None:
     assert status == 2 and "run good gives labels, and run tales gives text" in err
 
 
+def test_a_run_that_learned_nothing_says_so(runs: Path, call: Call) -> None:
+    """`info` repeats what the end of the training said."""
+    assert "no better than the most frequent label" in call("info", "--run", str(runs / "poor"))[1]
+    shown = call("info", "--run", str(runs / "good"))[1]
+    assert "no better" not in shown and "neg 33.3 %, pos 66.7 %" in shown
+
+
 def test_the_list_of_runs_has_the_accuracy(runs: Path, call: Call) -> None:
     status, out, _ = call("runs", "--checkpoints", str(runs))
     assert status == 0 and "acc 1.000" in out
