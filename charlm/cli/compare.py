@@ -7,7 +7,6 @@ import typer
 
 from charlm import api
 from charlm.cli import options
-from charlm.cli.evaluate import LabelledReading
 from charlm.cli.labels import check_typed, compare_labels
 from charlm.cli.output import render, say, say_all, write_json
 from charlm.errors import UsageError
@@ -27,7 +26,7 @@ Files = Annotated[
 def compare(
     runs: Runs,
     files: Files = None,
-    reading: LabelledReading = options.NO_FLAGS,
+    reading: options.LabelledReading = options.NO_FLAGS,
     unk_penalty: options.UnkPenalty = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap.")] = 0,
     as_json: options.Json = False,

@@ -52,11 +52,6 @@ Ngram = Annotated[
     ),
 ]
 
-LabelledReading = Annotated[
-    options.SettingFlags,
-    options.SettingOptions(lambda: [*options.reading_settings(), "target"]),
-]
-"""Flags that say how texts and their labels are read."""
 Worst = Annotated[
     int | None,
     typer.Option(
@@ -69,7 +64,7 @@ Worst = Annotated[
 def evaluate(
     files: Files = None,
     document: Document = None,
-    reading: LabelledReading = options.NO_FLAGS,
+    reading: options.LabelledReading = options.NO_FLAGS,
     window: Window = None,
     reset: Reset = False,
     cache: Cache = None,
