@@ -4,6 +4,7 @@ import functools
 import os
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from charlm.cli.output import Verbosity, say, write
 from charlm.errors import EnvironmentFailure, RunError, UsageError
 
 if TYPE_CHECKING:
+    from charlm.api.labels import LabelModel
     from charlm.api.model import Model
     from charlm.server.limits import Limits
     from charlm.server.run import Address
@@ -125,6 +127,8 @@ def serve(
 ) -> None:
     """Serve a model over HTTP: the completions API of OpenAI, and a page.
 
+    A run that gives labels is served at /api/predict, alone or with --also; it has no page.
+
     When the server answers, it writes its URL to stdout. It needs no key on this machine alone.
 
     Example:  charlm serve --run tales --open
@@ -178,16 +182,20 @@ def _models(
     threads: int,
     with_: list[str] | None,
     also: Sequence[str],
-) -> list["Model"]:
+) -> list["Model | LabelModel"]:
     """Load the models; the first is the one that a request gets if it names none."""
-    models = [options.open_model(run, checkpoints, engine, weights, with_, threads)]
-    for other in also:
-        models.append(
-            api.loading.load_model(
-                other, engine=engine, weights=weights, threads=threads, checkpoints=checkpoints
-            )
-        )
-    return models
+    from charlm.runs.layout import is_label_run
+
+    load = partial(
+        api.loading.load,
+        engine=engine, weights=weights, threads=threads, checkpoints=checkpoints,
+    )  # fmt: skip
+    path = options.locate(run, checkpoints)
+    if is_label_run(path):
+        first = load(path, with_=with_ or ())
+    else:
+        first = options.open_model(str(path), checkpoints, engine, weights, with_, threads)
+    return [first, *map(load, also)]
 
 
 def _key(path: Path | None) -> str | None:
@@ -259,6 +267,7 @@ def _answers(
 ) -> None:
     """Report that the server answers, and open its page."""
     names = [f"{name} ({each.model.run.backend.name})" for name, each in service.models.items()]
+    names += [f"{name} (labels, {each.run.reader.name})" for name, each in service.labellers.items()]
     reach = "for this machine" if address.ip.is_loopback else "for other machines, too"
     key = "with a key" if access.key else "without a key"
     say(f"serving {', '.join(names)}; {reach}, {key}; Ctrl-C stops")

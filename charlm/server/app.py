@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from charlm.server import models, page_routes, tokenizer_routes
+from charlm.server import models, page_routes, predict_route, tokenizer_routes
 from charlm.server.completions import completions
 from charlm.server.errors import CLIENT_LEFT, Refused
 from charlm.server.limits import Limits
@@ -37,6 +37,7 @@ ROUTES = (
     Route("/tokenize", tokenizer_routes.tokenize, methods=["POST"]),
     Route("/detokenize", tokenizer_routes.detokenize, methods=["POST"]),
     Route("/tokenizer_info", tokenizer_routes.tokenizer_info, methods=["GET"]),
+    Route("/api/predict", predict_route.predict, methods=["POST"]),
 )
 """Routes of the API; /health alone needs no key (see `security.OPEN_PATHS`)."""
 PAGE_ROUTES = (
@@ -47,7 +48,11 @@ PAGE_ROUTES = (
 
 
 def make_app(service: Service, limits: Limits, *, with_page: bool = True) -> Starlette:
-    """Return the application that serves models, and the page unless it is switched off."""
+    """Return the application that serves models, and the page unless it is switched off.
+
+    The page is about language models, so there is none without one.
+    """
+    with_page = with_page and bool(service.models)
     app = Starlette(
         routes=[*ROUTES, *(PAGE_ROUTES if with_page else ())],
         exception_handlers={

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 
+from charlm.api.labels import LabelModel
 from charlm.api.model import Model
 from charlm.errors import UsageError
-from charlm.inference.rows import Rows
+from charlm.inference.rows import Counts, Rows
 from charlm.runs.locate import run_name
 from charlm.server.errors import Refused
 from charlm.server.prompts import token_names
@@ -39,11 +40,15 @@ class Served:
 class Service:
     """Models by name; the first is the one that a request gets if it names none.
 
-    `checkpoints` is the folder of the runs whose curves the page shows.
+    `models` have runs that give text, and runs that give labels. `checkpoints` is the folder of the
+    runs whose curves the page shows.
     """
 
     def __init__(
-        self, models: Sequence[Model], rows: int = 64, checkpoints: Path | None = None
+        self,
+        models: Sequence[Model | LabelModel],
+        rows: int = 64,
+        checkpoints: Path | None = None,
     ) -> None:
         names = [run_name(model.path) for model in models]
         if len(set(names)) < len(names):
@@ -53,16 +58,26 @@ class Service:
         served = [
             Served(model, Rows(model.run.backend, model.vocabulary, model.run.boundaries, rows))
             for model in models
+            if isinstance(model, Model)
         ]
         self.models = {each.name: each for each in served}
-        self.default = served[0]
+        labellers = [model for model in models if isinstance(model, LabelModel)]
+        self.labellers = {run_name(each.path): each for each in labellers}
         self.checkpoints = checkpoints
         self.stopping = False
 
     def find(self, name: str | None = None) -> Served:
-        """Return the model of this name, by default the first. Raises Refused (404)."""
+        """Return the language model of this name, by default the first. Raises Refused (404)."""
+        if name in self.labellers or not self.models:
+            raise Refused(
+                404,
+                f"run {name or next(iter(self.labellers))!r:.80} gives labels, not text; expected "
+                "a language model. Use POST /api/predict",
+                "model",
+                "model_not_found",
+            )
         if name is None:
-            return self.default
+            return next(iter(self.models.values()))
         if name not in self.models:
             raise Refused(
                 404,
@@ -73,10 +88,29 @@ class Service:
             )
         return self.models[name]
 
+    def find_labels(self, name: str | None = None) -> LabelModel:
+        """Return the model of this name that gives labels, by default the first.
+
+        Raises Refused (404).
+        """
+        chosen = next(iter(self.labellers), None) if name is None else name
+        if chosen in self.labellers:
+            return self.labellers[chosen]
+        names = ", ".join(self.labellers)
+        found = f"run is {chosen!r:.80}" if chosen else "no run that is served gives labels"
+        raise Refused(
+            404,
+            f"{found}; expected one of {names}. Leave it out to use the first"
+            if names
+            else f"{found}; expected one that gives labels. Serve one with --also RUN",
+            "run",
+            "model_not_found",
+        )
+
     def counts(self) -> dict[str, int]:
         """Return the figures of GET /health, for all models together."""
         counts = [asdict(served.rows.counts) for served in self.models.values()]
-        return {name: sum(each[name] for each in counts) for name in counts[0]}
+        return {each.name: sum(own[each.name] for own in counts) for each in fields(Counts)}
 
     def stop(self, grace: float = 0.0) -> None:
         """Refuse new work, and end what is sampled after `grace` seconds."""

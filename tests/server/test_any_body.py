@@ -54,6 +54,7 @@ FIELDS = {
     "/api/inside": ["text", "signals", "units", "run"],
     "/api/find": ["pattern", "text", "top", "signals", "run"],
     "/api/compare": ["text", "other", "run"],
+    "/api/predict": ["text", "run"],
 }
 """Fields of the body for each route."""
 OTHERS = st.sampled_from([path for path in FIELDS if path != "/v1/completions"]).flatmap(

@@ -1,0 +1,41 @@
+"""POST /api/predict: the labels of texts, by a run that gives labels."""
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from charlm.report.predictions import prediction
+from charlm.server.bodies import read_json
+from charlm.server.page_routes import answer, shown_text
+from charlm.server.requests import REQUIRED, Fields, read_fields, text
+from charlm.server.service import Service
+
+MAX_TEXTS = 256
+"""Maximum number of texts in a request."""
+
+
+def texts(value: Any) -> list[str]:
+    """Return one text, or several, in a list."""
+    if not isinstance(value, list):
+        return [shown_text(value)]
+    if len(value) > MAX_TEXTS:
+        raise ValueError(f"at most {MAX_TEXTS} texts, not {len(value):,}")
+    return [shown_text(each) for each in value]
+
+
+FIELDS: Fields = {"text": (REQUIRED, texts), "run": (None, text)}
+"""Fields of the body."""
+
+
+async def predict(request: Request) -> Response:
+    """Return the label of each text, and the probabilities of all labels."""
+    asked = read_fields(await read_json(request), FIELDS)
+    service: Service = request.app.state.service
+    model = service.find_labels(asked["run"])
+
+    def labelled() -> dict[str, Any]:
+        found = [prediction(label) for label in model.predict(asked["text"])]
+        return {"run": model.path.name, "labels": model.labels, "predictions": found}
+
+    return await answer(labelled, "text")

@@ -1,0 +1,95 @@
+"""POST /api/predict: the labels of the library; refusals by field."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from labelled_runs import LABELS, label_run
+from serving import Serving, serving
+
+from charlm.api.labels import LabelModel, load_labels
+from charlm.api.loading import load
+from charlm.server.service import Service
+
+HEADERS = {"Content-Type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> LabelModel:
+    return load_labels(label_run(tmp_path_factory.mktemp("runs") / "movies"), threads=1)
+
+
+@pytest.fixture(scope="module")
+def labels(model: LabelModel) -> Iterator[Serving]:
+    """Serve a run that gives labels, alone."""
+    with serving(Service([model])) as server:
+        yield server
+
+
+def refusal(server: Serving, path: str, body: object) -> tuple[int, str | None, str]:
+    """Return the status of an answer, and the field and message of its error."""
+    answer = server.client.post(path, json=body)
+    error = answer.json()["error"]
+    return answer.status_code, error["param"], error["message"]
+
+
+def test_answers_are_those_of_the_library(labels: Serving, model: LabelModel) -> None:
+    texts = ["a good film", "", "bad"]
+    answer = labels.client.post("/api/predict", json={"text": texts}).json()
+    assert (answer["schema_version"], answer["run"]) == (1, "movies")
+    assert answer["labels"] == list(LABELS)
+    for found, expected in zip(answer["predictions"], model.predict(texts), strict=True):
+        assert found["label"] == expected.label
+        assert found["probability"] == pytest.approx(expected.probability, abs=1e-6)
+        assert found["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
+    for body in ({"text": "bad"}, {"text": ["bad"], "run": "movies"}):
+        alone = labels.client.post("/api/predict", json=body).json()["predictions"]
+        assert alone == answer["predictions"][2:]
+    assert labels.client.post("/api/predict", json={"text": []}).json()["predictions"] == []
+
+
+def test_wrong_requests_are_refused_by_their_field(labels: Serving) -> None:
+    for body, status, param in (
+        ({}, 400, "text"),
+        ({"text": 5}, 400, "text"),
+        ({"text": ["a", None]}, 400, "text"),
+        ({"text": ["a"] * 257}, 400, "text"),
+        ({"text": "a" * 20_001}, 400, "text"),
+        ({"text": "a \ud800"}, 400, "text"),
+        ({"text": "a", "run": "tales"}, 404, "run"),
+        ({"text": "a", "run": 5}, 400, "run"),
+        ({"text": "a", "top": 5}, 400, "top"),
+    ):
+        data = json.dumps(body).encode()
+        answer = labels.client.post("/api/predict", content=data, headers=HEADERS)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (status, param), body
+
+
+def test_a_run_of_labels_is_served_alone_without_text_or_page(labels: Serving) -> None:
+    status, param, message = refusal(labels, "/v1/completions", {"prompt": "a"})
+    assert (status, param) == (404, "model")
+    assert "run 'movies' gives labels" in message
+    assert "POST /api/predict" in message
+    assert labels.client.get("/v1/models").json()["data"] == []
+    assert labels.client.get("/").status_code == 404
+    health = labels.client.get("/health").json()
+    assert (health["status"], health["requests"]) == ("ok", 0)
+    assert labels.client.get("/metrics").status_code == 200
+
+
+def test_both_kinds_are_served_side_by_side(model: LabelModel) -> None:
+    with serving(Service([load("tales", threads=1), model])) as server:
+        answer = server.client.post("/api/predict", json={"text": "a good film"})
+        assert answer.json()["run"] == "movies"
+        body = {"prompt": "The", "max_tokens": 2}
+        assert server.client.post("/v1/completions", json=body).status_code == 200
+        named = refusal(server, "/v1/completions", body | {"model": "movies"})
+        assert (named[0], "gives labels" in named[2]) == (404, True)
+        assert server.client.get("/").status_code == 200
+
+
+def test_without_a_run_of_labels_there_are_none(server: Serving) -> None:
+    for body in ({"text": "a"}, {"text": "a", "run": "tales"}):
+        status, param, message = refusal(server, "/api/predict", body)
+        assert (status, param) == (404, "run")
+        assert "expected one that gives labels" in message
