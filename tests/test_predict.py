@@ -119,6 +119,36 @@ def test_states_of_a_language_model_are_its_hidden_vectors(tmp_path: Path) -> No
     assert np.array_equal(states[0], hidden.start.hidden[-1][0][0])
 
 
+EXAMPLES = [("good film", "pos"), ("bad film", "neg")] * 12
+
+
+def test_examples_in_memory_train_a_classifier(here: Path) -> None:
+    """And the command reads the run: the newest one that gives labels."""
+    model = charlm.fit(
+        examples=EXAMPLES, task="classify", steps=30, seed=1, threads=1, precision="fp32",
+        learning_rate=0.02, checkpoints=here / "checkpoints",
+    )  # fmt: skip
+    assert isinstance(model, charlm.LabelModel)
+    assert model.labels == ("neg", "pos")
+    assert [answer.label for answer in model.predict(["good film", "bad film"])] == ["pos", "neg"]
+    assert model.history[-1]["kind"] == "finished"
+    assert load_labels(checkpoints=here / "checkpoints").path == model.path
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"examples": EXAMPLES}, "examples have labels, which task language-model"),
+        ({"examples": EXAMPLES, "text": "abc", "task": "classify"}, "both given"),
+        ({"examples": [("a", "x"), "b"], "task": "classify"}, r"examples\[1\] is 'b'"),
+        ({"examples": [("a", 1)], "task": "classify"}, r"examples\[0\] is \('a', 1\)"),
+    ],
+)
+def test_examples_that_do_not_fit_are_refused(options, message: str, here: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        charlm.train(checkpoints=here / "checkpoints", **options)
+
+
 def test_a_pickled_model_gives_the_same_answers(model: charlm.LabelModel) -> None:
     copy = pickle.loads(pickle.dumps(model))
     assert list(copy.predict(TEXTS)) == list(model.predict(TEXTS))

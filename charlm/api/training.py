@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from charlm.api.sessions import Request, start_run
 from charlm.config.corpus import CorpusSettings, ReadSettings
 from charlm.config.flags import by_section, names_given
 from charlm.config.settings import settings_from
+from charlm.config.tasks import TASKS
 from charlm.errors import UsageError, naming
 from charlm.phases import Phase, listening
 from charlm.report.text import shortened
@@ -99,6 +100,9 @@ def fit(
     and `vocab` (a tokenizer.json). `start_from` names a run whose weights and vocabulary training
     starts with; `vocabulary="keep"` adds no entries for new types of the text, `"grow"` does.
 
+    With `task="classify"` texts have labels: those of files, or `examples`, pairs of a text and its
+    label. The result is a `LabelModel` then.
+
     A bar shows the progress in a notebook and on a terminal; `progress` switches it on or off. An
     interrupt (Ctrl-C, or the stop button of a notebook) saves before it raises KeyboardInterrupt.
     Raises a subclass of CharlmError.
@@ -154,6 +158,7 @@ def _session(
     overwrite: bool = False,
     start_from: str | Path | None = None,
     vocabulary: str | None = None,
+    examples: Iterable[tuple[str, str]] | None = None,
     **settings: Any,
 ) -> "Session":
     given = by_section({"sources": checked_sources(sources), **settings})
@@ -174,7 +179,32 @@ def _session(
     with naming(names_given(settings)):
         if text is not None:
             corpus = text_in_memory(text, settings_from(request.combined()[0]).corpus)
-        return start_run(request, corpus=corpus, overwrite=overwrite)
+        pairs = None
+        if examples is not None:
+            pairs = _checked_examples(examples, request, with_text=text is not None)
+        return start_run(request, corpus=corpus, examples=pairs, overwrite=overwrite)
+
+
+def _checked_examples(
+    examples: Iterable[tuple[str, str]], request: Request, *, with_text: bool
+) -> list[tuple[str, str]]:
+    """Return labelled texts as pairs. Raises UsageError for others, or beside another text."""
+    settings = settings_from(request.combined()[0])
+    if with_text or settings.corpus.sources:
+        raise UsageError("examples and another text were both given; give one of them")
+    if not TASKS[settings.task.task].labelled:
+        raise UsageError(
+            f"examples have labels, which task {settings.task.task} does not read; expected "
+            "another task. Add task='classify'"
+        )
+    pairs: list[tuple[str, str]] = []
+    for number, pair in enumerate(examples):
+        if not isinstance(pair, tuple | list) or [type(part) for part in pair] != [str, str]:
+            raise UsageError(
+                f"examples[{number}] is {pair!r:.80}; expected a text and its label, two strings"
+            )
+        pairs.append((pair[0], pair[1]))
+    return pairs
 
 
 def checked_sources(sources: tuple[Any, ...]) -> tuple[str, ...]:
