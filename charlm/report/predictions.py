@@ -112,12 +112,12 @@ def reading_text(steps: Sequence[tuple[str, Label]]) -> "Text":
     if not steps:
         return Text("")
     label = steps[-1][1].label
-    shown = Text(f"P({one_line(label)})  ", style="bold", end="")
+    shown = Text().append(f"P({one_line(label)})  ", style="bold")
     for number, (piece, answer) in enumerate(steps):
         probability = answer.probabilities[label]
         shown.append(" | " if number else "", style="dim")
         shown.append(f"{probability:.2f}", style="green" if answer.label == label else "red")
-        shown.append(f" {one_line(piece)}", style="not bold")
+        shown.append(f" {one_line(piece)}")
     return shown
 
 
