@@ -1,6 +1,7 @@
 """Readers of labelled texts: one result whatever the format, and bad input named by its place."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,6 +127,12 @@ def test_columns_without_names_are_numbered_from_one(tmp_path):
     assert found[1].place.endswith("x.csv: line 2")
 
 
+@pytest.mark.parametrize("target", [None, "label", "2"])
+def test_the_only_other_column_of_text_is_read(target, tmp_path):
+    path = written(tmp_path / "x.tsv", "n\tlabel\tcomment\n1\ta\tb c\n2\td\te\n")
+    assert [each[:2] for each in examples(path, target)] == [("b c", "a"), ("e", "d")]
+
+
 def test_numbers_of_json_are_labels_as_they_are_written(tmp_path):
     path = written(tmp_path / "x.jsonl", '{"text": "a", "label": 1}\n{"text": "b", "label": 1.50}\n'
                    '{"text": "c", "label": null}\n')  # fmt: skip
@@ -162,6 +169,13 @@ def test_texts_without_labels_are_read_for_predictions(tmp_path):
     assert [e.label for e in read_texts([str(fast)], ReadSettings(), None, print)] == ["x"]
 
 
+@pytest.mark.skipif("CHARLM_DATA" not in os.environ, reason="CHARLM_DATA names no folder of data")
+def test_quotes_of_a_tsv_file_are_text() -> None:
+    """The story: with the quotes of CSV, 46 of the 6,920 sentences of SST-2 were swallowed."""
+    found = examples(Path(os.environ["CHARLM_DATA"], "tasks/sst2/train.tsv"))
+    assert len(found) == 6920 and all(each.text and each.label for each in found)
+
+
 # ------------------------------------------------------------------ bad input
 
 
@@ -173,12 +187,18 @@ def test_texts_without_labels_are_read_for_predictions(tmp_path):
         ("x.tsv", "stars\ttext\na\tb\n", None, "x.tsv has no column with a name of labels. Its"),
         ("x.tsv", "label\ta\tb\nx\ty\tz\n", None, "several columns of text. Its columns: label"),
         ("x.tsv", "text\ta\nx\ty\n", "text", 'the column "text" is read as text; expected another'),
+        (
+            "x.tsv",
+            "0\tA dull film.\n4\tb\n",
+            None,
+            "Use --no-header --target N --column 2, or --hea",
+        ),
         ("x.txt", "__label__a b\n\nc\n", None, "x.txt: line 3 does not begin with __label__ (it"),
         ("x.txt", "a\n__label__a b\n", None, "x.txt: line 1 does not begin with __label__ (it is"),
         ("x.txt", "__label__a __label__b c\n", None, "x.txt: line 1 has several labels; expected"),
         ("x.txt", "a film\n", None, "x.txt has no labels; expected a table with a column of them"),
         ("x.txt", "__label__a b\n", "label", "target was given, but no source is a table"),
-        ("x.txt", "__label__a b\n__label__c caf\xe9\n", None, "not valid UTF-8"),
+        ("x.txt", "__label__a b\n__label__c caf\xe9 et th\xe9 fran\xe7ais\n", None, "seems to"),
     ],
 )
 def test_bad_input_is_refused_with_its_place(name, content, target, expected, tmp_path):

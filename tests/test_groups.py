@@ -78,7 +78,7 @@ def test_from_any_position_the_rest_of_the_epoch_follows():
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 9])
 def test_parts_of_a_batch_are_its_texts(parts):
-    batch = next(groups().epoch(Position()))
+    batch = max(groups().epoch(Position()), key=lambda batch: np.ptp(batch.lengths))
     split = batch.split(parts)
     assert flat(rows(split)) == batch.rows.tolist()
     assert sum(part.tokens for part in split) == batch.tokens

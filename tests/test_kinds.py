@@ -38,6 +38,7 @@ HTML = "<p>One.</p>\n<p>Two.</p>\n<div>Three.</div>\n<ul><li>Four.</li></ul>\n"
         ("id\ttext\r\n1\tthe cat\r\n", "--input-format tsv"),
         ("id,text\n1,the cat\n2,a dog\n", "(commas between the fields)"),
         ("id;text\n1;the cat, sat\n2;a dog\n", "(semicolons between the fields)"),
+        ("__label__a the cat\n__label__b a dog\n", "labels (__label__); --task classify reads"),
         ('text,label\n"Well, no.",neg\nyes,pos\n', "--input-format csv"),
     ],
 )

@@ -19,6 +19,7 @@ from charlm.text.sources import decoding
 from charlm.text.sources.decoding import decode
 from charlm.text.sources.encodings import invalid, own_encoding
 from charlm.text.sources.files import Spool, TextFile, blocks, shown
+from charlm.text.sources.kinds import LABEL_PREFIX
 from charlm.text.sources.line_ends import LineEnds
 from charlm.text.sources.names import Source, find
 from charlm.text.sources.rows import (
@@ -35,13 +36,11 @@ from charlm.units import count_of
 
 TEXT_NAMES = ("text", "sentence", "review")
 """Names of a column of texts, in the order of preference."""
-PREFIX = "__label__"
-"""Beginning of a label in fastText lines."""
 PEEK_LINES = 100
 """Lines at the beginning of a file in which fastText labels are looked for."""
 MAX_COMPARED = 10_000
 """Rows of a table in which a better column of labels is looked for."""
-_FAST_TEXT = re.compile(rf"\s*{PREFIX}(\S*)\s*(.*)", re.DOTALL)
+_FAST_TEXT = re.compile(rf"\s*{LABEL_PREFIX}(\S*)\s*(.*)", re.DOTALL)
 
 
 class Example(NamedTuple):
@@ -106,6 +105,7 @@ class LabelColumns(TextColumn):
     """Column of the labels as the user named it."""
     needed: bool = True
     """True if a table without labels is refused."""
+    no_header = "--no-header --target N"
 
     def choose(
         self, label: str, columns: Sequence[str], texts: Sequence[str], named: str | None
@@ -213,7 +213,7 @@ class _Reader:
         numbered = enumerate(lines(self._pieces(source)), 1)
         head = list(islice(numbered, PEEK_LINES))
         rest = chain(head, numbered)
-        if any(line.lstrip().startswith(PREFIX) for _, line in head):
+        if any(line.lstrip().startswith(LABEL_PREFIX) for _, line in head):
             yield from _fast_text_lines(rest, source.label)
         elif label:
             text = "\n".join(line for _, line in rest)
@@ -221,7 +221,7 @@ class _Reader:
         elif self.needed:
             raise CorpusError(
                 f"{source.label} has no labels; expected a table with a column of them, lines that "
-                f"begin with {PREFIX}, or a folder whose folders are labels. Give one of these"
+                f"begin with {LABEL_PREFIX}, or a folder of folders named by label. Name one"
             )
         else:
             for number, line in rest:
@@ -266,11 +266,11 @@ def _fast_text_lines(numbered: Iterable[tuple[int, str]], label: str) -> Iterato
             if not line.strip():
                 continue
             raise CorpusError(
-                f"{place} does not begin with {PREFIX} (it is {line.strip()!r:.60}); expected a "
-                "label on each line, as on others. Add it, or remove the line"
+                f"{place} does not begin with {LABEL_PREFIX} (it is {line.strip()!r:.60}); "
+                "expected a label on each line, as on others. Add it, or remove the line"
             )
         name, text = match.groups()
-        if text.startswith(PREFIX):
+        if text.startswith(LABEL_PREFIX):
             raise CorpusError(
                 f"{place} has several labels; expected one for each text. Keep the one to learn"
             )

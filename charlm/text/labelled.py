@@ -27,6 +27,9 @@ from charlm.text.splits import HOLD_OUT_SEED, VALID_FRACTION, Split
 from charlm.text.tokenizers.vocabulary import Ids, Vocabulary
 from charlm.units import count_of
 
+MIN_COVERAGE = 0.75
+"""Fraction of training tokens in a vocabulary of their own below which there is a warning; words
+that occur once are a tenth of all in short texts."""
 MAX_LISTED = 5
 """Labels that a message names."""
 MAX_SKIPPED = 0.5
@@ -95,7 +98,9 @@ def load_labelled(
         built = replace(built, counts=id_counts(train.ids, len(built.vocabulary)))
     warnings += built.warnings
     warnings += [*_label_advice(parts, labels), *_shared_advice(parts)]
-    warnings += coverage_advice(built.coverage, built.vocabulary.unit, built=vocabulary is None)
+    if vocabulary is not None or built.coverage < MIN_COVERAGE:
+        unit = built.vocabulary.unit
+        warnings += coverage_advice(built.coverage, unit, built=vocabulary is None)
     return Dataset(
         name=_name(corpus, examples),
         vocabulary=built.vocabulary,

@@ -288,7 +288,7 @@ def column_index(
         number = texts[0] if len(texts) == 1 else "N (N counts from 1)"
         raise CorpusError(
             f'{label}: the first row looks like data ("{shown(cell[:60])}"), expected names of '
-            f"columns. Use --no-header --column {number}, or --header if it holds names.",
+            f"columns. Use {rule.no_header} --column {number}, or --header if it holds names.",
             columns=unique_names(names),
         )
     if typed is not None and typed.isdecimal() and 1 <= int(typed) <= len(names):

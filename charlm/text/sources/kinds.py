@@ -15,6 +15,9 @@ MAX_LINES = 200
 TABLE_LINES = 0.9
 """Fraction of lines with a tab from which a text is a table."""
 
+LABEL_PREFIX = "__label__"
+"""Beginning of a label in lines of fastText."""
+
 _MARKUP = re.compile(r"\s*<(!doctype\s+html|html|\?xml)\b", re.IGNORECASE)
 _CLOSING_TAG = re.compile(
     r"</(p|div|a|span|td|tr|li|ul|b|i|h[1-6]|table|body|doc|text|page|title|em|strong)>",
@@ -42,6 +45,8 @@ def advice_for(head: str) -> str:
             "looks like CoNLL, a word and its tags on each line, and is read as plain text, tags "
             f"included. Write one sentence on each line, for example with: awk '{program}'."
         )
+    if lines and sum(line.startswith(LABEL_PREFIX) for line in lines) > len(lines) / 2:
+        return f"has lines with labels ({LABEL_PREFIX}); --task classify reads them."
     if table := _table(lines):
         return (
             f"looks like a table ({table[1]} between the fields) and is read as plain text, with "

@@ -53,6 +53,9 @@ class Opened(NamedTuple):
 class TextColumn:
     """Rule that chooses the column of the texts of a table."""
 
+    no_header = "--no-header"
+    """Flags of a table whose first row is data, but for --column."""
+
     def choose(
         self, label: str, columns: Sequence[str], texts: Sequence[str], named: str | None
     ) -> str:
