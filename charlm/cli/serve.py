@@ -153,6 +153,7 @@ def serve(
     with address.bind() as listener:  # before the models are loaded, which takes longer
         models = _models(run, checkpoints, engine, weights, threads, with_, also or ())
         service, limits = Service(models, rows, checkpoints), fitting_limits()
+        page = page and bool(service.models)  # it is about language models
         guard = Guard(make_app(service, limits, with_page=page), service, access, lines)
         answers = functools.partial(_answers, service, access, address, open_)
         server = Server(guard, listener, limits, answers, functools.partial(_stops, limits))

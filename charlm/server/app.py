@@ -48,11 +48,7 @@ PAGE_ROUTES = (
 
 
 def make_app(service: Service, limits: Limits, *, with_page: bool = True) -> Starlette:
-    """Return the application that serves models, and the page unless it is switched off.
-
-    The page is about language models, so there is none without one.
-    """
-    with_page = with_page and bool(service.models)
+    """Return the application that serves models, and the page unless it is switched off."""
     app = Starlette(
         routes=[*ROUTES, *(PAGE_ROUTES if with_page else ())],
         exception_handlers={

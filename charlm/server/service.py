@@ -66,6 +66,11 @@ class Service:
         self.checkpoints = checkpoints
         self.stopping = False
 
+    @property
+    def default(self) -> Served:
+        """The first language model; there must be one."""
+        return next(iter(self.models.values()))
+
     def find(self, name: str | None = None) -> Served:
         """Return the language model of this name, by default the first. Raises Refused (404)."""
         if name in self.labellers or not self.models:
@@ -77,7 +82,7 @@ class Service:
                 "model_not_found",
             )
         if name is None:
-            return next(iter(self.models.values()))
+            return self.default
         if name not in self.models:
             raise Refused(
                 404,

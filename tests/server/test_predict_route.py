@@ -65,13 +65,12 @@ def test_wrong_requests_are_refused_by_their_field(labels: Serving) -> None:
         assert (answer.status_code, answer.json()["error"]["param"]) == (status, param), body
 
 
-def test_a_run_of_labels_is_served_alone_without_text_or_page(labels: Serving) -> None:
+def test_a_run_of_labels_is_served_alone_without_text(labels: Serving) -> None:
     status, param, message = refusal(labels, "/v1/completions", {"prompt": "a"})
     assert (status, param) == (404, "model")
     assert "run 'movies' gives labels" in message
     assert "POST /api/predict" in message
     assert labels.client.get("/v1/models").json()["data"] == []
-    assert labels.client.get("/").status_code == 404
     health = labels.client.get("/health").json()
     assert (health["status"], health["requests"]) == ("ok", 0)
     assert labels.client.get("/metrics").status_code == 200
