@@ -50,11 +50,11 @@ def label_line(text: str, answer: Answer, top: int) -> str:
 
 def fasttext_line(text: str, answer: Answer, top: int) -> str:
     """Return the line of `fasttext predict-prob`; blanks in a label become hyphens."""
-    from charlm.text.examples import PREFIX
+    from charlm.text.sources.kinds import LABEL_PREFIX
 
     del text
     pairs = answer.top(top) if answer else []
-    words = [f"{PREFIX}{'-'.join(name.split())} {p:.4f}" for name, p in pairs]
+    words = [f"{LABEL_PREFIX}{'-'.join(name.split())} {p:.4f}" for name, p in pairs]
     return " ".join(words) + "\n"
 
 
