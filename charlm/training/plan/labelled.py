@@ -75,17 +75,12 @@ def plan_labelled(
         seed=choose("training.seed", secrets.randbelow(2**32), "random")
         if training.seed is None else training.seed,
     )  # fmt: skip
-    weights = encoder_weights(settings, model)
-    threads = training.threads or speed.training_threads(model, 2, batch, device)
-    pace = speed.nominal_speed(device, choose_precision(model).name, threads)
-    seconds = speed.OPERATIONS_PER_WEIGHT_AND_TOKEN * weights * float(lengths.sum()) / pace
+    pace = _speed(model, training, device, choose_precision)
+    seconds = speed.OPERATIONS_PER_WEIGHT_AND_TOKEN * encoder_weights(settings, model)
+    seconds *= float(lengths.sum()) / pace  # of a pass
     if not (training.epochs or training.steps or training.minutes):
-        most = max(MAX_PASSES, float(round(MAX_STEPS_OF_FEW * batch / texts)))
-        possible = 0.85 * 60.0 * constants.DEFAULT_MINUTES / seconds
-        reason = f"about {constants.DEFAULT_MINUTES:.0f} minutes at the assumed speed"
-        passes = max(float(int(min(most, possible))), 1.0)
-        reason = reason if possible < most else "for texts with labels"
-        training = replace(training, epochs=choose("training.epochs", passes, reason))
+        epochs, reason = _useful_passes(seconds, texts / batch)
+        training = replace(training, epochs=choose("training.epochs", epochs, reason))
     passes = (
         training.epochs
         or (training.steps or 0) * batch / texts
@@ -104,6 +99,30 @@ def plan_labelled(
         memory=labelled_memory(planned, dataset),
         speed=pace,
     )
+
+
+def _speed(
+    model: ModelSettings,
+    training: TrainingSettings,
+    device: torch.device,
+    choose_precision: Callable[[ModelSettings], Precision],
+) -> float:
+    """Return the assumed operations per second."""
+    threads = training.threads or speed.training_threads(model, 2, training.batch_size or 1, device)
+    return speed.nominal_speed(device, choose_precision(model).name, threads)
+
+
+def _useful_passes(seconds: float, steps: float) -> tuple[float, str]:
+    """Return the passes of a run without a given length, and the reason.
+
+    `seconds` and `steps` are those of one pass.
+    """
+    most = max(MAX_PASSES, float(round(MAX_STEPS_OF_FEW / steps)))
+    possible = 0.85 * 60.0 * constants.DEFAULT_MINUTES / seconds
+    if possible < most:
+        reason = f"about {constants.DEFAULT_MINUTES:.0f} minutes at the assumed speed"
+        return max(float(int(possible)), 1.0), reason
+    return most, "for texts with labels"
 
 
 def classifier_of(settings: Settings, model: ModelSettings, dataset: Dataset) -> Classifier:
