@@ -76,8 +76,8 @@ def plan_labelled(
         if training.seed is None else training.seed,
     )  # fmt: skip
     pace = _speed(model, training, device, choose_precision)
-    seconds = speed.OPERATIONS_PER_WEIGHT_AND_TOKEN * encoder_weights(settings, model)
-    seconds *= float(lengths.sum()) / pace  # of a pass
+    operations = speed.OPERATIONS_PER_WEIGHT_AND_TOKEN * encoder_weights(settings, model)
+    seconds = operations * float(lengths.sum()) / pace  # of a pass
     if not (training.epochs or training.steps or training.minutes):
         epochs, reason = _useful_passes(seconds, texts / batch)
         training = replace(training, epochs=choose("training.epochs", epochs, reason))
