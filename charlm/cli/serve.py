@@ -268,7 +268,9 @@ def _answers(
 ) -> None:
     """Report that the server answers, and open its page."""
     names = [f"{name} ({each.model.run.backend.name})" for name, each in service.models.items()]
-    names += [f"{name} (labels, {each.run.reader.name})" for name, each in service.labellers.items()]
+    names += [
+        f"{name} (labels, {each.run.reader.name})" for name, each in service.labellers.items()
+    ]
     reach = "for this machine" if address.ip.is_loopback else "for other machines, too"
     key = "with a key" if access.key else "without a key"
     say(f"serving {', '.join(names)}; {reach}, {key}; Ctrl-C stops")

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from charlm.report.predictions import prediction
 from charlm.server.bodies import read_json
-from charlm.server.page_routes import answer, shown_text
+from charlm.server.page_routes import answer, shown_text, slots
 from charlm.server.requests import REQUIRED, Fields, read_fields, text
 from charlm.server.service import Service
 
@@ -38,4 +38,4 @@ async def predict(request: Request) -> Response:
         found = [prediction(label) for label in model.predict(asked["text"])]
         return {"run": model.path.name, "labels": model.labels, "predictions": found}
 
-    return await answer(labelled, "text")
+    return await answer(slots(request).readers, labelled, "text")
