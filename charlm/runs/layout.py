@@ -167,7 +167,7 @@ def no_text(path: Path) -> UsageError:
 def no_labels(path: Path) -> UsageError:
     """Return the error for a language model where a run that gives labels is needed."""
     return UsageError(
-        f"run {path.name} gives text, not labels; expected a run of charlm train --task classify. "
+        f"run {path.name} gives text, not labels; expected a run that was trained with --task. "
         f"Use: {command('score', run=path)}"
     )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from charlm.commands import command
 from charlm.config.presets import overlay
 from charlm.config.settings import Settings, find_setting, settings_from
 from charlm.config.tasks import LANGUAGE_MODEL, TASKS
@@ -129,7 +130,7 @@ def _check_free(settings: Settings, knobs: Sequence[str]) -> None:
     if TASKS[task].labelled:
         raise UsageError(
             f"{named('task')} {task} with a search, which tries language models; expected "
-            f"{LANGUAGE_MODEL}. Train with charlm train --task {task}"
+            f"{LANGUAGE_MODEL}. Use: {command('train', '--task', task)}"
         )
     for name in LENGTHS:
         if getattr(training, name):
