@@ -8,11 +8,13 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 PATIENCE = 900
@@ -38,6 +40,17 @@ class Ticking:
     def __call__(self) -> float:
         self.now += self.step
         return self.now
+
+
+def set_clocks(monkeypatch: pytest.MonkeyPatch, reading: Callable[[], float]) -> None:
+    """Replace all clocks for this thread. Others, such as a server in tests, keep the real ones."""
+    here = threading.get_ident()
+
+    def replaced(real: Callable[[], float]) -> Callable[[], float]:
+        return lambda: reading() if threading.get_ident() == here else real()
+
+    for name in ("perf_counter", "monotonic", "time", "process_time"):
+        monkeypatch.setattr(time, name, replaced(getattr(time, name)))
 
 
 def wait_until(ready: Callable[[], bool], process: subprocess.Popen | None = None) -> None:
