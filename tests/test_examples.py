@@ -199,6 +199,7 @@ def test_quotes_of_a_tsv_file_are_text() -> None:
         ("x.txt", "a film\n", None, "x.txt has no labels; expected a table with a column of them"),
         ("x.txt", "__label__a b\n", "label", "target was given, but no source is a table"),
         ("x.txt", "__label__a b\n__label__c caf\xe9 et th\xe9 fran\xe7ais\n", None, "seems to"),
+        ("x.tsv", "label\ttext\na\tcaf\xe9 et th\xe9 fran\xe7ais\n", None, "; the file seems to be"),
     ],
 )
 def test_bad_input_is_refused_with_its_place(name, content, target, expected, tmp_path):

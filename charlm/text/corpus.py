@@ -138,7 +138,7 @@ class Corpus:
         except CorpusError as error:
             if not error.place or self._reading.encoding == decoding.AUTO:
                 raise
-            raise invalid(self._text_files(), self._reading.encoding, error) from error
+            raise invalid(self._opened, self._reading.encoding, error) from error
         ends.report(self._warn)
         self.crlf = ends.kept_cr
 
@@ -208,16 +208,6 @@ class Corpus:
                     self._warn(f"{source.label} {advice}")
                 unseen = False
                 yield piece
-
-    def _text_files(self) -> list[TextFile | Spool]:
-        """Return the files with an encoding, tables included."""
-        files: list[TextFile | Spool] = []
-        for source in self._opened:
-            if isinstance(source, TextFile | Spool):
-                files.append(source)
-            elif (path := getattr(source, "path", None)) and ".parquet" not in path.suffixes:
-                files.append(TextFile(source.label, path))
-        return files
 
     def _encoding_of(self, source: TextFile | Spool) -> str:
         if self._reading.encoding != decoding.AUTO:

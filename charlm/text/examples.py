@@ -185,8 +185,7 @@ class _Reader:
         except CorpusError as error:
             if not error.place or self.reading.encoding == decoding.AUTO:
                 raise
-            files = [source for source in sources if not isinstance(source, Rows)]
-            raise invalid(files, self.reading.encoding, error) from error
+            raise invalid(sources, self.reading.encoding, error) from error
         self.ends.report(self.warn)
         if beside:
             self.warn(

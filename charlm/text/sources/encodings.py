@@ -1,12 +1,13 @@
 """Encodings of files, recognised by a byte-order mark or by the content."""
 
 import codecs
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from charlm.errors import CorpusError
 from charlm.text.sources.decoding import SNIFF_BYTES, decode
 from charlm.text.sources.files import Spool, TextFile, blocks
+from charlm.text.sources.rows import Rows
 from charlm.text.sources.signatures import CONVERT, LOOKS_LIKE, wide_encoding
 
 COMMON = (
@@ -82,13 +83,16 @@ def own_encoding(source: TextFile | Spool, warn: Callable[[str], None]) -> str:
     return guess.name
 
 
-def invalid(sources: Sequence[TextFile | Spool], encoding: str, error: CorpusError) -> CorpusError:
-    """Return an error that names every file that is not valid in an encoding.
+def invalid(sources: Iterable[object], encoding: str, error: CorpusError) -> CorpusError:
+    """Return an error that names every file of the sources that is not valid in an encoding.
 
-    It also names the probable encoding of each file. `error` is the error of the first file.
+    It also names the probable encoding of each file. `error` is the error of the first file, and
+    is returned if only that one is known.
     """
-    name = encoding.upper()
-    bad = [(source, place) for source in sources if (place := _invalid_place(source, encoding))]
+    name, files = encoding.upper(), _files(sources)
+    bad = [(source, place) for source in files if (place := _invalid_place(source, encoding))]
+    if not bad:
+        return error
     if len(bad) == 1:
         (source, place), guess = bad[0], recognise(blocks(bad[0][0]))
         if place.startswith(LOOKS_LIKE) or not guess or guess.name == encoding:
@@ -102,10 +106,21 @@ def invalid(sources: Sequence[TextFile | Spool], encoding: str, error: CorpusErr
     if len(bad) > MAX_LISTED:
         listed.append(f"\n  and {len(bad) - MAX_LISTED:,} more")
     return CorpusError(
-        f"{len(bad):,} of {len(sources):,} files are not valid {name}. {CONVERT} auto, which reads "
+        f"{len(bad):,} of {len(files):,} files are not valid {name}. {CONVERT} auto, which reads "
         f"each file in its own encoding, or --errors replace.{''.join(listed)}",
         error.place,
     )
+
+
+def _files(sources: Iterable[object]) -> list[TextFile | Spool]:
+    """Return the files with an encoding, tables included."""
+    files: list[TextFile | Spool] = []
+    for source in sources:
+        if isinstance(source, TextFile | Spool):
+            files.append(source)
+        elif isinstance(source, Rows) and source.path and ".parquet" not in source.path.suffixes:
+            files.append(TextFile(source.label, source.path))
+    return files
 
 
 def _seems(source: TextFile | Spool, place: str) -> str:
