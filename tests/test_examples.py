@@ -196,10 +196,11 @@ def test_quotes_of_a_tsv_file_are_text() -> None:
         ("x.txt", "__label__a b\n\nc\n", None, "x.txt: line 3 does not begin with __label__ (it"),
         ("x.txt", "a\n__label__a b\n", None, "x.txt: line 1 does not begin with __label__ (it is"),
         ("x.txt", "__label__a __label__b c\n", None, "x.txt: line 1 has several labels; expected"),
+        ("x.txt", "__label__a b\n__label__a c\t__label__b\n", None, "line 2 has several labels"),
         ("x.txt", "a film\n", None, "x.txt has no labels; expected a table with a column of them"),
         ("x.txt", "__label__a b\n", "label", "target was given, but no source is a table"),
         ("x.txt", "__label__a b\n__label__c caf\xe9 et th\xe9 fran\xe7ais\n", None, "seems to"),
-        ("x.tsv", "label\ttext\na\tcaf\xe9 et th\xe9 fran\xe7ais\n", None, "; the file seems to be"),
+        ("x.tsv", "label\ttext\na\tcaf\xe9 fran\xe7ais\n", None, "9 is not valid UTF-8; the file"),
     ],
 )
 def test_bad_input_is_refused_with_its_place(name, content, target, expected, tmp_path):

@@ -41,6 +41,7 @@ PEEK_LINES = 100
 MAX_COMPARED = 10_000
 """Rows of a table in which a better column of labels is looked for."""
 _FAST_TEXT = re.compile(rf"\s*{LABEL_PREFIX}(\S*)\s*(.*)", re.DOTALL)
+_MORE_LABELS = re.compile(rf"(?<!\S){LABEL_PREFIX}")  # fastText reads labels at any place of a line
 
 
 class Example(NamedTuple):
@@ -269,7 +270,7 @@ def _fast_text_lines(numbered: Iterable[tuple[int, str]], label: str) -> Iterato
                 "expected a label on each line, as on others. Add it, or remove the line"
             )
         name, text = match.groups()
-        if text.startswith(LABEL_PREFIX):
+        if _MORE_LABELS.search(text):
             raise CorpusError(
                 f"{place} has several labels; expected one for each text. Keep the one to learn"
             )
