@@ -157,6 +157,17 @@ def test_files_beside_label_folders_are_skipped_and_counted(tmp_path):
     ]
 
 
+def test_folders_inside_label_folders_are_reported(tmp_path):
+    """The form of the reviews of IMDb, whose folders train and test hold the folders of labels."""
+    for place in ("train/neg/1.txt", "train/pos/2.txt", "test/neg/3.txt"):
+        written(tmp_path / "set" / place, "x")
+    assert {each.label for each in examples(tmp_path / "set")} == {"train", "test"}
+    assert notes(read_examples, tmp_path / "set") == [
+        "set/test holds folders, such as neg; all its texts have the label test. If its folders "
+        "are the labels, name set/test instead."
+    ]
+
+
 def test_texts_without_labels_are_read_for_predictions(tmp_path):
     plain = written(tmp_path / "x.txt", "a film\r\n\r\ndull")
     read = read_texts([str(plain)], ReadSettings(), None, lambda _: None)

@@ -173,7 +173,7 @@ class _Reader:
                 f"{named('target')} was given, but no source is a table. Leave it out, or name a "
                 "table"
             )
-        folders = _label_folders(names, sources)
+        folders = _label_folders(names, sources, self.warn)
         beside: list[str] = []
         try:
             for source in sources:
@@ -239,11 +239,13 @@ def _others(names: Sequence[str]) -> str:
     return f" and {count_of(len(names) - 1, 'other file')} were" if len(names) > 1 else " was"
 
 
-def _label_folders(names: Sequence[str], sources: Sequence[Source]) -> dict[str, str | None]:
+def _label_folders(
+    names: Sequence[str], sources: Sequence[Source], warn: Warn
+) -> dict[str, str | None]:
     """Return the label of each file of plain text inside a folder that was named.
 
     It is the name of the first folder below the one that was named; None for a file beside such
-    folders.
+    folders. `warn` takes a sentence about a first folder that holds others.
     """
     labels: dict[str, str | None] = {}
     for top in filter(Path.is_dir, map(Path, names)):
@@ -254,6 +256,12 @@ def _label_folders(names: Sequence[str], sources: Sequence[Source]) -> dict[str,
                     inner[source.label] = source.path.relative_to(top).parts[:-1]
         if any(inner.values()):
             labels |= {file: parts[0] if parts else None for file, parts in inner.items()}
+        if deep := next((parts for parts in inner.values() if len(parts) > 1), None):
+            folder = shown(top / deep[0])
+            warn(
+                f"{folder} holds folders, such as {shown(deep[1])}; all its texts have the label "
+                f"{shown(deep[0])}. If its folders are the labels, name {folder} instead."
+            )
     return labels
 
 
