@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from charlm.errors import CorpusError, RunError
 from charlm.files.safe_read import file_size
+from charlm.text.documents import check_text
 
 UNSEEN = -1
 """Target of a text whose label does not occur in training."""
@@ -34,9 +35,12 @@ class Labels:
     def of(cls, labels: Iterable[str]) -> "Labels":
         """Return the labels of training texts in natural order, numbers by their value.
 
-        Raises CorpusError if all texts have one label, or if almost all labels are different.
+        Raises CorpusError if all texts have one label, if almost all labels are different, or for a
+        lone surrogate.
         """
         counts = Counter(labels)
+        for name in counts:
+            check_text(name, f"the label {name!r:.80}")
         texts = counts.total()
         if len(counts) < 2:
             only = f"the label {next(iter(counts))!r:.80}" if counts else "no label"
