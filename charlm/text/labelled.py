@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,7 @@ class _Texts:
             texts=[self.texts[row] for row in rows], labels=[self.labels[row] for row in rows]
         )
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Hash of the texts and labels."""
         digest = hashlib.sha256()
