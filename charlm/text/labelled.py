@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from charlm.config.corpus import CorpusSettings, VocabularySettings
 from charlm.config.task import TaskSettings
-from charlm.errors import CorpusError
+from charlm.errors import CorpusError, named
 from charlm.phases import counted, phase
 from charlm.text.advice import MIN_SHARED, coverage_advice
 from charlm.text.boundaries import Boundaries
@@ -201,7 +201,7 @@ def _complete(examples: Iterable[Example], label: str, warn: Warn) -> _Texts:
         raise CorpusError(
             f"{label}: {skipped:,} of {skipped + len(texts):,} rows lack a text or a label "
             f"({first}); expected both in most rows. Complete them, or choose the columns with "
-            "--column and --target"
+            f"{named('column')} and {named('target')}"
         )
     if not texts:
         raise CorpusError(f"{label} has no texts with labels; expected some. Give other files")

@@ -21,7 +21,6 @@ MAX_LISTED = 20
 
 TARGET_NAMES = ("label", "labels", "class", "category", "sentiment", "target")
 """Names of a column of labels, in the order of preference."""
-READS_LABELS = "--task classify reads it"
 
 Row = Mapping[str, object]
 NO_CELLS: Mapping[str, str] = {}
@@ -91,7 +90,8 @@ class Rows:
         """
         column, columns, records = self.read(warn, False)
         if labels := [name for name in target_columns(columns) if name != column]:
-            note(f"{self.label} has a column of labels ({shown(labels[0])}); {READS_LABELS}")
+            label = shown(labels[0])
+            note(f"{self.label} has a column of labels ({label}); --task classify reads it")
         skipped = 0
         for _, _, text, _ in records:
             if text is None:
