@@ -204,9 +204,8 @@ class _Reader:
                 f"the labels. {listed(table.columns)} Name the texts with {named('column')}"
             )
         for record in table.records:
-            place = f"row {record.number:,}" if record.line is None else f"line {record.line:,}"
             label = record.cells.get(target, "").strip() if target is not None else ""
-            yield Example(record.text, label or None, f"{rows.label}: {place}")
+            yield Example(record.text, label or None, f"{rows.label}: {record.place}")
 
     def _file(self, source: TextFile | Spool, label: str) -> Iterator[Example]:
         """Yield the text of a file under the label of its folder, or that of each line."""

@@ -166,10 +166,9 @@ def _row_pair(
     sentences = row.text, row.cells.get(columns[1])
     for name, text in zip(columns, sentences, strict=True):
         if not text:
-            place = f"row {row.number:,}" if row.line is None else f"line {row.line:,}"
             raise CorpusError(
-                f'{label}: {place} has no "{shown(name)}"; expected both sentences of the pair. '
-                "Complete or remove the row"
+                f'{label}: {row.place} has no "{shown(name)}"; expected both sentences of the '
+                "pair. Complete or remove the row"
             )
     other = {name: cell for name, cell in row.cells.items() if name != columns[1]}
     named = [next((name for name in each if name in other), "") for each in (PARADIGM, phenomena)]

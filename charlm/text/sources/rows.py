@@ -38,6 +38,11 @@ class Record(NamedTuple):
     cells: Mapping[str, str] = NO_CELLS
     """Other cells by column name, in the order of the file."""
 
+    @property
+    def place(self) -> str:
+        """Place for messages: its line, or its number if the format has no lines."""
+        return f"row {self.number:,}" if self.line is None else f"line {self.line:,}"
+
 
 class Opened(NamedTuple):
     """Table that was opened."""
