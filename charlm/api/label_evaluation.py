@@ -18,7 +18,7 @@ from charlm.runs.layout import LOGIT_SCALE, RECORD, read_record
 from charlm.runs.locate import exists
 from charlm.text.encoded import EncodedText
 from charlm.text.examples import read_texts
-from charlm.text.floors import NaiveBayes
+from charlm.text.floors import NaiveBayes, majority
 from charlm.text.labels import UNSEEN, Targets
 from charlm.units import count_of
 
@@ -147,7 +147,7 @@ def _floors(run: LabelRun, name: str, part: LabelledTexts) -> dict[str, float]:
         return floors
     text, targets = train
     with phase("fitting the floors"):
-        most = np.bincount(targets[targets != UNSEEN]).argmax()
+        most = majority(targets, len(run.labels))
         bayes = NaiveBayes.fit(text, targets, len(run.labels), len(run.vocabulary))
         guesses = bayes.logits(part.encoded).argmax(axis=1)
     return {
