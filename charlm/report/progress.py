@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from charlm.commands import command
-from charlm.config.tasks import TASKS, task_name
+from charlm.config.tasks import TASKS, is_labelled, task_name
 from charlm.config.text_units import UNITS
 from charlm.config.training import counted_length, length_of
 from charlm.files.escapes import escape_unprintable
@@ -17,7 +17,7 @@ from charlm.report import labels
 from charlm.report.tables import pairs_table
 from charlm.report.text import duration, number, shortened, word_perplexity
 from charlm.runs.built_in import source_log_loss
-from charlm.runs.card import companion_text, is_labelled
+from charlm.runs.card import companion_text
 from charlm.runs.pair import is_backward_half, is_pair, length_factor
 from charlm.training.records import EvaluationRecord, FinishedRecord, Review, StepRecord
 from charlm.training.review import NGRAM
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 def describe_plan(record: Mapping[str, Any], path: Path | None = None) -> list[str]:
     """Describe in a few lines what will be trained, and where."""
     precision = record["precision"]
-    text, model, run = labels.plan_lines(record) if is_labelled(record) else _plan_lines(record)
+    plan_lines = labels.plan_lines if is_labelled(record["settings"]) else _plan_lines
+    text, model, run = plan_lines(record)
     lines = [
         *text,
         *_parent_lines(record),
@@ -155,7 +156,7 @@ def summary_table(record: Mapping[str, Any], finished: FinishedRecord) -> Table:
         ("trained", f"{count_of(finished.step, 'step')}, {count_of(finished.tokens, target)}, "
                     f"{duration(finished.seconds)}"),
     ]  # fmt: skip
-    if is_labelled(record):
+    if is_labelled(record["settings"]):
         pairs += labels.result_pairs(record, finished.results())
     else:
         pairs += _result_pairs(record, finished)
@@ -263,7 +264,7 @@ def next_commands(path: Path, record: Mapping[str, Any], finished: FinishedRecor
         return [f"saved; resume with: {command('train', '--resume', run=path)}"]
     if is_pair(record["settings"]["model"]):  # its other half comes next
         return []
-    if is_labelled(record):
+    if is_labelled(record["settings"]):
         measured = [("eval", "--worst", 10)] if finished.valid or finished.test else []
         tries: list[tuple[object, ...]] = [("predict", "some text of yours"), *measured, ("info",)]
         return ["next:", *(f"  {command(*some, run=path)}" for some in tries)]

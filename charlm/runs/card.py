@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from charlm.commands import command
-from charlm.config.tasks import TASKS, task_name
+from charlm.config.tasks import is_labelled
 from charlm.config.training import counted_length, length_of
 from charlm.files.escapes import escape_unprintable
 from charlm.runs.layout import COMPANION
@@ -40,7 +40,7 @@ def model_card(
     settings, corpus = record["settings"], record["corpus"]
     unit = settings["vocabulary"]["unit"]
     kind = "n-gram" if record.get("ngrams") else "recurrent"
-    labelled = is_labelled(record)
+    labelled = is_labelled(settings)
     model, tag = "language model", "language-model"
     if labelled:
         model = tag = "classifier"
@@ -84,14 +84,9 @@ def model_card(
     return "\n".join(lines)
 
 
-def is_labelled(record: Mapping[str, Any]) -> bool:
-    """Return whether a run gives labels, from run.json."""
-    return TASKS[task_name(record["settings"])].labelled
-
-
 def _pipeline(record: Mapping[str, Any]) -> str:
     """Return the name that model hubs have for what a run does."""
-    return "text-classification" if is_labelled(record) else "text-generation"
+    return "text-classification" if is_labelled(record["settings"]) else "text-generation"
 
 
 def _metadata(name: str, record: Mapping[str, Any]) -> list[str]:
@@ -107,7 +102,7 @@ def _metadata(name: str, record: Mapping[str, Any]) -> list[str]:
         f"    - {{type: {key}, value: {tally[key]:.4f}, name: {json.dumps(f'{label} ({split})')}}}"
         for split in ("valid", "test")
         if (tally := results.get(split))
-        for key, label in (LABEL_NAMES if is_labelled(record) else NAMES).items()
+        for key, label in (LABEL_NAMES if is_labelled(record["settings"]) else NAMES).items()
         if isinstance(tally.get(key), float)
     ]
     if not figures:
@@ -136,9 +131,10 @@ def model_size(record: Mapping[str, Any]) -> str:
     """Return the shape and the size of the model of a run, from run.json."""
     if ngrams := record.get("ngrams"):
         return f"{model_shape(ngrams)}, {ngrams['method']}, {sum(ngrams['sizes']):,} n-grams"
-    model = record["settings"]["model"]
+    settings = record["settings"]
+    model = settings["model"]
     weights = f"{record.get('parameters', 0):,} weights"
-    ways = " both ways" if is_labelled(record) and record["settings"]["task"]["both_ways"] else ""
+    ways = " both ways" if is_labelled(settings) and settings["task"]["both_ways"] else ""
     return f"{model_shape(model)}{ways}, embedding {model['embedding_size']}, {weights}"
 
 

@@ -13,7 +13,7 @@ from charlm.commands import command, run_word
 from charlm.config.corpus import CorpusSettings
 from charlm.config.settings import Settings
 from charlm.config.task import TaskSettings
-from charlm.config.tasks import TASKS, task_name
+from charlm.config.tasks import TASKS, is_labelled
 from charlm.errors import CorpusError, RunError
 from charlm.files.atomic import manifest_problems
 from charlm.runs.built_in import shipped_sources
@@ -73,18 +73,13 @@ def corpus_record(dataset: Dataset, settings: Settings) -> dict[str, Any]:
     } | labels
 
 
-def is_labelled(record: Mapping[str, Any]) -> bool:
-    """Return whether a run learns labels."""
-    return TASKS[task_name(record["settings"])].labelled
-
-
 def train_targets(record: Mapping[str, Any]) -> int:
     """Return the number of targets in one pass over the training text of a run.
 
     A target is a token, or a text if the run learns labels.
     """
     part = record["corpus"]["parts"]["train"]
-    return int(part["documents" if is_labelled(record) else "tokens"])
+    return int(part["documents" if is_labelled(record["settings"]) else "tokens"])
 
 
 def absolute(names: Iterable[str]) -> list[str]:
@@ -202,7 +197,7 @@ def text_changed(settings: CorpusSettings, record: Mapping[str, Any]) -> bool:
         older = all(changed < 1e9 * created for _, changed, *_ in stamps)
         if older and sum(size for size, *_ in stamps) > READ_AGAIN_BYTES:
             return False
-        if is_labelled(record):
+        if is_labelled(record["settings"]):
             task = TaskSettings(**record["settings"]["task"])
             return bool(labelled_fingerprint(settings, task) != corpus["fingerprint"])
         return bool(text_fingerprint(settings, corpus["document"]) != corpus["fingerprint"])
