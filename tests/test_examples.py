@@ -147,6 +147,19 @@ def test_one_sentence_names_the_columns_of_texts_and_labels(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("form", "column", "target"),
+    [("tsv", "text", "label"), ("jsonl", "review", "sentiment"), ("parquet", "text", "label")],
+)
+def test_a_column_of_labels_that_nobody_named_is_reported(form, column, target, tmp_path):
+    path, reading = FORMATS[form](tmp_path, PAIRS), ReadSettings(column=column)
+    reports: list[str] = []
+    list(read_examples([str(path)], reading, target, reports.append))
+    assert not reports
+    list(read_examples([str(path)], reading, None, reports.append))
+    assert len(reports) == 1 and f'"{column}", labels in "{target}"' in reports[0]
+
+
 def test_files_beside_label_folders_are_skipped_and_counted(tmp_path):
     path = as_folder(tmp_path, PAIRS)
     written(path / "README.txt", "x")

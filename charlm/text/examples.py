@@ -120,6 +120,10 @@ class LabelColumns(TextColumn):
             return known[0]
         return chosen_column(label, columns, others, named)
 
+    def is_silent(self, named: str | None) -> bool:
+        """Return True if the user named both columns, or that of the texts if labels are extra."""
+        return named is not None and (self.target is not None or not self.needed)
+
     def described(self, label: str, column: str, columns: Sequence[str]) -> str:
         """Return a clause that names both columns."""
         labels = self.label_column(label, columns)

@@ -89,7 +89,8 @@ def open_table(
         return Opened(reading.column or "", names, iter(()))
     index = column_index(label, names, peeked, reading, rule)
     unique = unique_names(names)
-    if reading.column != unique[index] or (kind == "tsv" and quoted) or delimiter not in ",\t":
+    is_usual = delimiter in ",\t" and not (kind == "tsv" and quoted)
+    if reading.column != unique[index] or not (is_usual and rule.is_silent(reading.column)):
         what = rule.described(label, unique[index], unique)
         report(what + _separation(unique, delimiter, quoted, reading, kind))
     records = _records(chain(peeked, fitted), unique, index, cells)

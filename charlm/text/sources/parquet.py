@@ -55,7 +55,7 @@ def open_table(
             f'{label}: the column "{shown(column)}" holds {schema.field(column).type}, expected '
             f"text. {listed(names)} Choose another with {named('column')}."
         )
-    if reading.column is None and len(names) > 1:
+    if len(names) > 1 and not rule.is_silent(reading.column):
         report(f"{rule.described(label, column, names)}. {listed(names)}")
 
     def records() -> Iterator[Record]:

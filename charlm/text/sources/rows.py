@@ -66,6 +66,10 @@ class TextColumn:
         """Return the column, as in `chosen_column`."""
         return chosen_column(label, columns, texts, named)
 
+    def is_silent(self, named: str | None) -> bool:
+        """Return True if the user named every column that is read, so that nothing is reported."""
+        return named is not None
+
     def described(self, label: str, column: str, columns: Sequence[str]) -> str:  # noqa: ARG002
         """Return a clause that says what is read."""
         return f'{label}: the column "{shown(column)}" is read'
@@ -132,7 +136,7 @@ def named_records(
     columns = list(dict.fromkeys(chain.from_iterable(row for _, row in first)))
     texts = [name for name in columns if any(type(row.get(name)) is str for _, row in first)]
     column = rule.choose(label, columns, texts, named)
-    if named is None and len(columns) > 1:
+    if len(columns) > 1 and not rule.is_silent(named):
         warn(f"{rule.described(label, column, columns)}. {listed(columns)}")
     return Opened(column, columns, _records(label, chain(first, rows), column, cells, show))
 
