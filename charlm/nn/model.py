@@ -90,6 +90,6 @@ def tensor_shapes(settings: ModelSettings, vocab_size: int) -> dict[str, tuple[i
 
 def multiplied_weights(settings: ModelSettings, vocab_size: int) -> int:
     """Return the number of weights multiplied for each token: all but the embedding."""
-    shapes = tensor_shapes(replace(settings, tie_weights=False), vocab_size)
+    shapes = tensor_shapes(replace(settings, tie_weights=False, one_hot=False), vocab_size)
     del shapes["embedding.weight"]
     return sum(math.prod(shape) for shape in shapes.values())

@@ -141,7 +141,7 @@ def count_weights(settings: Settings, model: ModelSettings, dataset: Dataset) ->
 def encoder_weights(settings: Settings, model: ModelSettings) -> int:
     """Return the number of weights that are multiplied for each token, in one or both ways."""
     ways = 1 + settings.task.both_ways
-    return ways * multiplied_weights(replace(model, one_hot=False), 2)
+    return ways * multiplied_weights(model, 2)
 
 
 def labelled_memory(settings: Settings, dataset: Dataset) -> int:
