@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from charlm.config.cells import CELLS
 from charlm.config.model import MAX_SIZE, ModelSettings
 from charlm.config.optimizers import OPTIMIZERS
 from charlm.config.settings import Settings
@@ -25,6 +24,7 @@ from charlm.nn.model import multiplied_weights
 from charlm.text.dataset import Dataset
 from charlm.text.groups import text_lengths
 from charlm.training.plan import constants, speed
+from charlm.training.plan.memory import memory_of
 from charlm.training.plan.planner import Plan, check_unused_settings
 
 MAX_PASSES, MAX_STEPS_OF_FEW = 4.0, 1000
@@ -145,13 +145,10 @@ def encoder_weights(settings: Settings, model: ModelSettings) -> int:
 
 
 def labelled_memory(settings: Settings, dataset: Dataset) -> int:
-    """Return the bytes that training needs, as in `training_memory`; the longest batch decides."""
-    model, training = settings.model, settings.training
-    spec, places = CELLS[model.cell], (training.batch_size or 1) * (training.bptt or 1)
-    units = (model.num_layers or 1) * (model.hidden_size or 1)
-    numbers = places * units * (6.0 * len(spec.blocks) + 2.0) * spec.memory_factor
-    numbers *= 1 + settings.task.both_ways
-    return int(1e8 + 4.0 * (4 * count_weights(settings, model, dataset) + numbers))
+    """Return the bytes that training needs; the batch with the longest text decides."""
+    weights = count_weights(settings, settings.model, dataset)
+    ways = 1 + settings.task.both_ways
+    return memory_of(settings.model, settings.training, weights, ways=ways)
 
 
 def _fitting_hidden(settings: Settings, model: ModelSettings, dataset: Dataset) -> int:

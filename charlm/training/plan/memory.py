@@ -12,24 +12,35 @@ from charlm.nn.output import SHORTLIST
 
 
 def training_memory(model: ModelSettings, training: TrainingSettings, vocab_size: int) -> int:
-    """Return the bytes that training needs beyond the program itself, to within about a third.
+    """Return the bytes that training a language model needs, to within about a third.
 
-    Measured with torch 2.13 on a processor: 100 MB of buffers; for each weight the weight, its
-    gradient and two moments; for each token and unit of a layer six numbers a gate and two more
-    (1.5 times as many in cells computed step by step); 5.5 for each logit, of a mixture for each
-    of its softmaxes, of an adaptive softmax for the frequent entries.
+    As in `memory_of`, and 5.5 numbers for each logit, of a mixture for each of its softmaxes, of an
+    adaptive softmax for the frequent entries.
     """
-    batch_size, window = training.batch_size or 1, training.bptt or 1
-    spec = CELLS[model.cell]
-    units = (model.num_layers or 1) * (model.hidden_size or 1)
-    logits = 5.5 * vocab_size * model.mixture
-    if model.adaptive_softmax:
-        logits = 5.5 * vocab_size * SHORTLIST
-    numbers = (
-        batch_size * window * (units * (6.0 * len(spec.blocks) + 2.0) * spec.memory_factor + logits)
-    )
+    logits = 5.5 * vocab_size * (SHORTLIST if model.adaptive_softmax else model.mixture)
+    return memory_of(model, training, count_parameters(model, vocab_size), logits=logits)
+
+
+def memory_of(
+    model: ModelSettings,
+    training: TrainingSettings,
+    weights: int,
+    *,
+    ways: int = 1,
+    logits: float = 0.0,
+) -> int:
+    """Return the bytes that training needs beyond the program itself.
+
+    Measured with torch 2.13 on a processor: 100 MB of buffers; for each of the weights the weight,
+    its gradient and two moments; for each token and unit of a layer six numbers a gate and two more
+    (1.5 times as many in cells computed step by step), in each of the `ways` in which a text is
+    read. `logits` adds numbers for each token.
+    """
+    spec, tokens = CELLS[model.cell], (training.batch_size or 1) * (training.bptt or 1)
+    units = ways * (model.num_layers or 1) * (model.hidden_size or 1)
+    numbers = tokens * (units * (6.0 * len(spec.blocks) + 2.0) * spec.memory_factor + logits)
     copies = 5 if training.average or training.average_trigger else 4
-    return int(1e8 + 4.0 * (copies * count_parameters(model, vocab_size) + numbers))
+    return int(1e8 + 4.0 * (copies * weights + numbers))
 
 
 def memory_problem(needed: int, settings: Settings, device: torch.device) -> str | None:
