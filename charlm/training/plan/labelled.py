@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 
-from charlm.config.model import MAX_SIZE, ModelSettings
+from charlm.config.model import ModelSettings
 from charlm.config.optimizers import OPTIMIZERS
 from charlm.config.settings import Settings
 from charlm.config.training import TrainingSettings
-from charlm.errors import UsageError, named
 from charlm.nn.classifier import Classifier
 from charlm.nn.devices import Precision
 from charlm.nn.model import multiplied_weights
@@ -25,6 +24,7 @@ from charlm.text.dataset import Dataset
 from charlm.text.groups import text_lengths
 from charlm.training.plan import constants, speed
 from charlm.training.plan.memory import memory_of
+from charlm.training.plan.model_size import hidden_of_parameters
 from charlm.training.plan.planner import Plan, check_unused_settings
 
 MAX_PASSES, MAX_STEPS_OF_FEW = 4.0, 1000
@@ -37,7 +37,7 @@ def plan_labelled(
     device: torch.device,
     choose_precision: Callable[[ModelSettings], Precision],
 ) -> Plan:
-    """Decide what is open: batches, sizes, length, rates, seed."""
+    """Decide what is open: batches, sizes, length, rates, seed. Raises UsageError."""
     reasons: dict[str, str] = {}
 
     def choose(name: str, value: Any, reason: str) -> Any:
@@ -59,8 +59,8 @@ def plan_labelled(
         output_dropout=model.output_dropout or 0.0,
     )  # fmt: skip
     if model.hidden_size is None:
-        hidden = _fitting_hidden(settings, model, dataset)
-        choose("model.hidden_size", hidden, "the largest with so few weights")
+        hidden, reason = _hidden(settings, model, dataset)
+        hidden = choose("model.hidden_size", hidden, reason)
         model = replace(model, hidden_size=hidden, parameters=None)
     optimizer = OPTIMIZERS[training.optimizer]
     training = replace(
@@ -151,26 +151,15 @@ def labelled_memory(settings: Settings, dataset: Dataset) -> int:
     return memory_of(settings.model, settings.training, weights, ways=ways)
 
 
-def _fitting_hidden(settings: Settings, model: ModelSettings, dataset: Dataset) -> int:
-    """Return the largest hidden size that `parameters` allows. Raises UsageError."""
-    most = model.parameters
-    if most is None:
-        return 128
+def _hidden(settings: Settings, model: ModelSettings, dataset: Dataset) -> tuple[int, str]:
+    """Return the largest hidden size that `parameters` allows, and the reason."""
+    if model.parameters is None:
+        return 128, "for texts with labels"
 
     def weights(hidden: int) -> int:
         """Return the number of weights with this hidden size."""
         sized = replace(model, hidden_size=hidden, parameters=None)
         return count_weights(settings, sized, dataset)
 
-    low, high = 0, 1
-    while high < MAX_SIZE and weights(high) <= most:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if weights(middle) <= most else (low, middle)
-    if not low:
-        raise UsageError(
-            f"{named('parameters')} is {most:,}; expected at least {weights(1):,}, which one "
-            "hidden unit needs with this vocabulary"
-        )
-    return low
+    reason = f"at most {model.parameters:,} weights"
+    return hidden_of_parameters(weights, model.parameters), reason

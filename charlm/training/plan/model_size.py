@@ -1,6 +1,7 @@
 """Layers and hidden size of a planned model: as many weights as the time and the text allow."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 from charlm.config.cells import CELLS
@@ -92,7 +93,14 @@ def _hidden_of_parameters(basis: Basis, model: ModelSettings, most: int) -> int:
         """Return the number of weights with this hidden size."""
         return count_parameters(basis.completed(model, hidden), basis.vocab_size)
 
-    least = MIN_HIDDEN if model.adaptive_softmax else 1
+    return hidden_of_parameters(weights, most, MIN_HIDDEN if model.adaptive_softmax else 1)
+
+
+def hidden_of_parameters(weights: Callable[[int], int], most: int, least: int = 1) -> int:
+    """Return the largest hidden size for which `weights` gives at most `most`, from `least` on.
+
+    Raises UsageError if there is none.
+    """
     low, high = least - 1, least
     while high < MAX_SIZE and weights(high) <= most:
         low, high = high, 2 * high
