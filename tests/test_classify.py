@@ -98,6 +98,14 @@ def toys(number: int, seed: int = 7) -> list[tuple[str, str]]:
     return [(f"{first} {more}", first) for first, more in zip(firsts, others, strict=True)]
 
 
+def table(folder: Path) -> str:
+    """Write labelled texts, and return the name of their file."""
+    path = folder / "texts.tsv"
+    rows = "".join(f"{label}\t{text}\n" for text, label in toys(40))
+    path.write_text(f"label\ttext\n{rows}", encoding="utf-8")
+    return str(path)
+
+
 def new_run(folder: Path, examples: list[tuple[str, str]] | None = None, **options: Any) -> Session:
     """Start a run on labelled texts in memory."""
     about = {name: options.pop(name, None) for name in ("name", "start_from", "vocabulary")}
@@ -264,11 +272,9 @@ def test_floors_are_reported_beside_the_figures(parents: Path, tmp_path: Path) -
 
 def test_what_the_defaults_leave_open_is_planned(tmp_path: Path) -> None:
     """Length and seed; the window is the longest text, and vectors decide the width."""
-    file, table = tmp_path / "vectors.txt", tmp_path / "texts.tsv"
+    file = tmp_path / "vectors.txt"
     file.write_text("good 1 0 1\nbad 0 1 1\n", encoding="utf-8")
-    rows = "".join(f"{label}\t{text}\n" for text, label in toys(40))
-    table.write_text(f"label\ttext\n{rows}", encoding="utf-8")
-    flags = nested(task="classify", sources=[str(table)], vectors=str(file), min_count=1)
+    flags = nested(task="classify", sources=[table(tmp_path)], vectors=str(file), min_count=1)
     planned = plan_run(Request(flags=flags, checkpoints=tmp_path))
     settings, origins = planned.record["settings"], planned.record["origins"]
     assert settings["model"]["embedding_size"] == 3
@@ -279,14 +285,21 @@ def test_what_the_defaults_leave_open_is_planned(tmp_path: Path) -> None:
     assert planned.record["planned"]["memory_bytes"] > 1e8 and planned.problem is None
 
 
+def test_one_hot_input_and_steps_of_several_batches_are_planned(tmp_path: Path) -> None:
+    """The width is that of the vocabulary, and a step reads `accumulate` batches."""
+    sizes = {"batch_size": 3, "accumulate": 2, "steps": 9, "one_hot": True, "min_count": 1}
+    flags = nested(task="classify", sources=[table(tmp_path)], **sizes)
+    record = plan_run(Request(flags=flags, checkpoints=tmp_path)).record
+    corpus, texts = record["corpus"], record["corpus"]["parts"]["train"]["documents"]
+    assert record["settings"]["model"]["embedding_size"] == corpus["vocabulary"]
+    assert record["planned"]["passes"] == pytest.approx(9 * 3 * 2 / texts)
+
+
 def test_a_run_is_continued_under_the_defaults_of_its_task(parents: Path, tmp_path: Path) -> None:
     """Values that its parent decided are no other settings."""
-    table = tmp_path / "texts.tsv"
-    rows = "".join(f"{label}\t{text}\n" for text, label in toys(40))
-    table.write_text(f"label\ttext\n{rows}", encoding="utf-8")
     values = {key: TINY[key] for key in ("batch_size", "seed", "threads", "precision", "steps")}
     request = Request(
-        flags=nested(task="classify", sources=[str(table)], **values),
+        flags=nested(task="classify", sources=[table(tmp_path)], **values),
         name="again", checkpoints=tmp_path, start_from=str(parents / "one"),
     )  # fmt: skip
     first = trained(start_or_resume(request))

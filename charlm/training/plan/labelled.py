@@ -78,12 +78,13 @@ def plan_labelled(
     pace = _speed(model, training, device, choose_precision)
     operations = speed.OPERATIONS_PER_WEIGHT_AND_TOKEN * encoder_weights(settings, model)
     seconds = operations * float(lengths.sum()) / pace  # of a pass
+    steps = texts / (batch * training.accumulate)  # of a pass
     if not (training.epochs or training.steps or training.minutes):
-        epochs, reason = _useful_passes(seconds, texts / batch)
+        epochs, reason = _useful_passes(seconds, steps)
         training = replace(training, epochs=choose("training.epochs", epochs, reason))
     passes = (
         training.epochs
-        or (training.steps or 0) * batch / texts
+        or (training.steps or 0) / steps
         or 0.9 * 60.0 * (training.minutes or 0.0) / seconds
     )
     usual = TrainingSettings().evals
@@ -95,7 +96,7 @@ def plan_labelled(
         settings=planned,
         reasons=reasons,
         passes=passes,
-        steps=passes * texts / batch,
+        steps=passes * steps,
         memory=labelled_memory(planned, dataset),
         speed=pace,
     )
