@@ -249,8 +249,11 @@ def test_a_run_with_labels_is_no_parent(tmp_path: Path) -> None:
     trained(new_run(tmp_path, name="labels"))
     with pytest.raises(UsageError, match="labels gives labels, not text"):
         new_run(tmp_path, start_from="labels")
+    request = Request(flags=nested(task="classify"), checkpoints=tmp_path)
     with pytest.raises(UsageError, match="without a text; expected texts with labels"):
-        plan_run(Request(flags=nested(task="classify"), checkpoints=tmp_path))
+        plan_run(request)
+    with pytest.raises(UsageError, match="with a text that has no labels; expected texts with"):
+        start_run(request, corpus=Corpus.from_text("good film\nbad film\n", "line"))
 
 
 def test_floors_are_reported_beside_the_figures(parents: Path, tmp_path: Path) -> None:

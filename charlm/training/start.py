@@ -149,12 +149,13 @@ def plan_run(
     chosen_variant()  # raise now, not at the end, if the chosen kernels are missing
     check_log(settings.training)
     row = TASKS[settings.task.task]
+    if row.labelled and not settings.corpus.sources and examples is None:
+        problem = "without a text" if corpus is None else "with a text that has no labels"
+        raise UsageError(
+            f"{named('task')} {settings.task.task} {problem}; expected texts with {row.gives}, "
+            "such as a table with columns text and label. Name its file, or give examples in Python"
+        )
     if not settings.corpus.sources and corpus is None and examples is None:
-        if row.labelled:
-            raise UsageError(
-                f"{named('task')} {settings.task.task} without a text; expected texts with "
-                f"{row.gives}, such as a table with columns text and label"
-            )
         sources = (str(built_in_text()),)
         settings = replace(settings, corpus=replace(settings.corpus, sources=sources))
     frozen = load_vocabulary(vocabulary) if vocabulary else None
