@@ -168,9 +168,8 @@ def _checked_counters(content: Mapping[str, Any]) -> Counters:
         if f.name == "best_nats":
             numbers = [] if value is None else [value]
         elif f.name == "best_tally":
-            numbers = (
-                [] if value is None else _numbers_in(list(figures_from(value).sums().values()))
-            )
+            sums = {} if value is None else figures_from(value).sums()
+            numbers = [number for entry in sums.values() for number in _numbers_in(entry)]
         elif f.name == "validation_nats":
             numbers = list(value)
         elif f.name == "finished" and not isinstance(value, str):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from charlm.backends.weights import BACKWARD
 from charlm.config.model import ModelSettings
 from charlm.config.settings import Settings, settings_from
 from charlm.config.tasks import TASKS
@@ -65,7 +66,7 @@ class LabelTraining:
         """Return the weights of a parent's embedding and layers, and of its backward half."""
         halves = {"": parent.path}
         if settings.task.both_ways:
-            halves["backward."] = backward_half(parent.path)
+            halves[BACKWARD] = backward_half(parent.path)
         own, size = parent.settings.model, int(parent.config["vocab_size"])
         return Start(
             {

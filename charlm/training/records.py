@@ -26,11 +26,9 @@ class Record:
     target: str = "token"
 
     def __repr__(self) -> str:
-        values = ((name, getattr(self, name)) for name in self.shown)
+        values = ((self._named(name), getattr(self, name)) for name in self.shown)
         figures = [
-            f"{self._named(name)} {value:.4g}"
-            if isinstance(value, float)
-            else f"{name} {value!r:.100}"
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value!r:.100}"
             for name, value in values
             if value is not None
         ]
