@@ -206,3 +206,9 @@ def test_a_vocabulary_of_another_size_is_named(path: Path) -> None:
     changed(path, vocab_size=size + 1)
     with pytest.raises(RunError, match=f"{size} entries, config.json expects {size + 1}"):
         load_run(path)
+
+
+def test_a_manifest_of_another_format_is_named(path: Path) -> None:
+    """Only config.json and run.json have a second format, that of labels."""
+    write_json(path / MANIFEST, read_json(path / MANIFEST) | {"format": 2})
+    assert "format 2 is newer than 1" in problems(path)[MANIFEST][0]

@@ -47,7 +47,7 @@ def file_stamp(path: Path) -> tuple[int, int]:
 
 
 def unchanged(path: Path) -> Callable[[], None]:
-    """Return a function that raises RunError if the file is no longer the one of this moment."""
+    """Return a function that raises RunError if the file has changed since this call."""
     stamp = file_stamp(path)
 
     def check() -> None:

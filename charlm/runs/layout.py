@@ -40,7 +40,7 @@ from charlm.runs.shapes import (
 from charlm.units import flat_figures
 
 FORMAT, NEWEST = 1, 2
-"""Format of all files, and the newest that is read: that of config.json and run.json of labels."""
+"""Format of every file; in runs that give labels config.json and run.json have NEWEST."""
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
 NGRAMS = "ngrams.safetensors"
 RECORD, METRICS, CARD = "run.json", "metrics.jsonl", "README.md"
@@ -65,7 +65,7 @@ LOGIT_SCALE = "logit_scale"
 """Key in config.json: the factor on all logits, if calibration found one."""
 MAX_LOGIT_SCALE = 1e15
 TASK = "task"
-"""Table in config.json: what a run that gives labels reads and gives."""
+"""Table in config.json of a run that gives labels: the labels, and how texts are read."""
 NETWORK, NGRAM = "network", "ngram"
 """Kinds of models, in `model.kind` of config.json; a network does not record it."""
 SEAL = "sha256"
@@ -192,15 +192,15 @@ def model_file(path: Path) -> Path:
     return path / (NGRAMS if (path / NGRAMS).exists() else WEIGHTS)
 
 
-def check_format(content: dict[str, Any], where: Path) -> None:
+def check_format(content: dict[str, Any], where: Path, newest: int = NEWEST) -> None:
     """Raise RunError if this charlm does not read the format of a file."""
     version = content.get("format")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise RunError(f"{where}: format is {shown(version)}; expected {FORMAT}")
-    if version > NEWEST:
+    if version > newest:
         maker = f"; made by charlm {str(content['charlm'])[:40]}" if "charlm" in content else ""
         raise RunError(
-            f"{where}: format {version} is newer than {NEWEST}, which this charlm "
+            f"{where}: format {version} is newer than {newest}, which this charlm "
             f"({__version__}) reads{maker}. Upgrade charlm"
         )
 
@@ -208,7 +208,7 @@ def check_format(content: dict[str, Any], where: Path) -> None:
 def read_manifest(path: Path) -> dict[str, Any]:
     """Read the manifest of a run and check its format. Raises RunError."""
     manifest = read_written(path / MANIFEST)
-    check_format(manifest, path / MANIFEST)
+    check_format(manifest, path / MANIFEST, FORMAT)
     return manifest
 
 
