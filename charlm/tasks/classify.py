@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from charlm.backends.interface import Array
 from charlm.config.settings import Settings
+from charlm.config.tasks import TASKS
 from charlm.inference.counts import LabelCounts, fit_label_scale
 from charlm.nn.classifier import Classifier, TorchReader
 from charlm.nn.devices import Precision
@@ -50,7 +51,7 @@ def classify_task(
         batches=Groups(dataset.train, targets["train"], training.batch_size, training.seed or 0),
         loss=loss,
         evaluate=validation,
-        target="text",
+        target=TASKS[settings.task.task].target,
     )
 
 
