@@ -31,7 +31,7 @@ def floors(dataset: Dataset) -> dict[str, Any]:
 
 
 def bag_of_words(dataset: Dataset) -> dict[str, Right]:
-    """Return which held-out texts naive Bayes over words and pairs labels right, by split."""
+    """Return which held-out texts naive Bayes over words and pairs labels correctly, by split."""
     labelled = dataset.labelled
     assert labelled is not None, "a dataset with labels"
     texts = {name: text for name in HELD_OUT if (text := dataset.split(name)) is not None}

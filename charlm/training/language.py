@@ -83,11 +83,11 @@ class LanguageModelTraining:
         return count_parameters(settings.model, len(dataset.vocabulary))
 
     def record(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:  # noqa: ARG002
-        """Return no more keys."""
+        """Return no further keys."""
         return {}
 
     def config(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:  # noqa: ARG002
-        """Return no more keys."""
+        """Return no further keys."""
         return {}
 
     def model(self, settings: Settings, dataset: Dataset) -> Encoder:

@@ -1,4 +1,4 @@
-"""The joint between a training run and its task: what start, session and resume ask the task for.
+"""The interface between a training run and its task, used by start, session and resume.
 
 Each row of `charlm.config.tasks.TASKS` names an object of the protocol `TaskTraining`.
 """
