@@ -15,10 +15,7 @@ from charlm.backends.weights import pooling_parts
 from charlm.inference.counts import log_softmax
 from charlm.text.batches import Int64
 from charlm.text.encoded import EncodedText
-from charlm.text.groups import groups_by_length, padded, text_lengths
-
-READ_TOGETHER = 64
-"""Maximum number of texts that are read side by side."""
+from charlm.text.groups import READ_TOGETHER, groups_by_length, padded, text_lengths
 
 
 class Label(NamedTuple):

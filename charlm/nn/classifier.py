@@ -18,10 +18,7 @@ from charlm.nn.encoder import Encoder
 from charlm.nn.layers import without_init
 from charlm.nn.pooling import pooled
 from charlm.text.encoded import EncodedText
-from charlm.text.groups import groups_by_length, padded, text_lengths
-
-READ_TOGETHER = 64
-"""Maximum number of texts that are read side by side without training."""
+from charlm.text.groups import READ_TOGETHER, groups_by_length, padded, text_lengths
 
 
 class Classifier(Encoder):

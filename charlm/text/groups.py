@@ -18,6 +18,8 @@ from charlm.text.tokenizers.tokenizer_json import EOS
 
 BATCHES_SORTED = 20
 """Number of batches whose texts are sorted by length together."""
+READ_TOGETHER = 64
+"""Maximum number of texts that are read side by side without training."""
 
 
 @dataclass(frozen=True, kw_only=True)
