@@ -87,6 +87,13 @@ def test_pooling_is_that_of_the_steps_of_each_text() -> None:
         assert torch.allclose(pooled(name, hidden, lengths), expected, atol=1e-6)
 
 
+def test_pooling_and_output_stay_in_float32_under_autocast() -> None:
+    model = classifier()
+    with torch.autocast("cpu", torch.bfloat16):
+        features = model.features(*batch_of(TEXTS))
+        assert features.dtype == model.logits(features).dtype == torch.float32
+
+
 def test_texts_are_reversed_in_place_and_back() -> None:
     inputs, lengths = batch_of(TEXTS, extra=2)
     reverse = reversed_within(inputs, lengths)

@@ -23,6 +23,7 @@ from charlm.nn.encoder import Encoder
 from charlm.runs.run import torch_model
 from charlm.runs.tensors import tensors_from_file
 from charlm.tasks.classify import class_weights
+from charlm.text.batches import Position
 from charlm.text.corpus import Corpus
 from charlm.training.records import FinishedRecord, Review
 from charlm.training.resume import halves, resume
@@ -211,6 +212,16 @@ def test_balance_of_equally_frequent_labels_changes_nothing(tmp_path: Path) -> N
     first, second = (weights(trained(session)) for session in runs)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert class_weights(np.array([0, 0, 0, 1], np.int32)).tolist() == pytest.approx([2 / 3, 2.0])
+
+
+def test_batches_of_short_texts_are_not_scaled_down(tmp_path: Path) -> None:
+    """Texts count, not tokens: only a batch with less than half of the texts has a smaller step."""
+    session = new_run(tmp_path, batch_size=5)
+    schedule, batches = session.trainer.schedule, session.trainer.task.batches
+    epoch = batches.epoch(Position())
+    fractions = {(batch.tokens, schedule.token_fraction(batch)) for batch in epoch}
+    assert batches.total == 36 and fractions == {(5, 1.0), (1, 2 / 5)}
+    session.lock.release()
 
 
 def test_a_rule_is_learned_and_chance_is_not(tmp_path: Path) -> None:
