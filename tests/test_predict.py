@@ -204,6 +204,8 @@ def test_formats_agree(model: charlm.LabelModel, call: Call) -> None:
     }
     for flags, expected in calls.items():
         assert call("predict", *flags, text)[:2] == (0, expected)
+    all_labels = call("predict", "--format", "tsv", "--top", "3", text)
+    assert call("predict", "--format", "tsv", "--top", "9", text) == all_labels
     line = json.loads(call("predict", "--format", "jsonl", text)[1])
     document = json.loads(call("predict", "--json", text)[1])
     assert document["predictions"] == [line]

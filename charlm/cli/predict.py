@@ -70,6 +70,7 @@ def predict(
     from_stdin = _check_source(texts, files, reading)
     path = options.locate(run, checkpoints, labels=True)
     model = api.labels.open_labels(path, engine=engine)
+    top = min(top, len(model.labels))
     say(f"engine {model.run.reader.name}", level=2)
     if not from_stdin and not files:
         _about_arguments(model, texts)
