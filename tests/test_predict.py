@@ -14,6 +14,8 @@ import charlm
 from charlm.api.labels import load_labels
 from charlm.api.loading import load_model
 from charlm.errors import CorpusError, UsageError
+from charlm.inference.labelling import Label
+from charlm.report.predictions import LINES
 
 TEXTS = ["a good film", "", "bad : not good", "never seen words", WORDS]
 
@@ -215,6 +217,14 @@ def test_formats_agree(model: charlm.LabelModel, call: Call) -> None:
     table = call("predict", "--format", "table", text)[1]
     assert table.split("\n")[0].split() == ["label", "probability", "text"]
     assert f"{p}  tab" in table
+
+
+def test_controls_in_a_label_are_escaped() -> None:
+    """They would move the cursor, or end the line."""
+    answer = Label("\x1b[31m a\x85", 0.75, {"\x1b[31m a\x85": 0.75, "b": 0.25})
+    for name in ("tsv", "labels", "fasttext"):
+        line = LINES[name]("text", answer, 1)
+        assert "\\x1b[31m" in line and line.isascii() and line.splitlines() == [line[:-1]]
 
 
 def test_the_answer_is_shown_as_it_is_read(model: charlm.LabelModel, call: Call) -> None:

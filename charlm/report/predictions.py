@@ -54,7 +54,7 @@ def fasttext_line(text: str, answer: Answer, top: int) -> str:
 
     del text
     pairs = answer.top(top) if answer else []
-    words = [f"{LABEL_PREFIX}{'-'.join(name.split())} {p:.4f}" for name, p in pairs]
+    words = [f"{LABEL_PREFIX}{one_line('-'.join(name.split()))} {p:.4f}" for name, p in pairs]
     return " ".join(words) + "\n"
 
 
