@@ -91,6 +91,9 @@ def test_counts_are_those_of_the_answers(model: charlm.LabelModel) -> None:
     assert counts.nats == pytest.approx(-sum(np.log(a.probabilities[g]) for a, g in known))
     with pytest.raises(UsageError, match="1 labels for 5 texts"):
         model.evaluate(TEXTS, ["pos"])
+    with pytest.raises(UsageError, match=r"labels\[1\] is 1; expected a str or None"):
+        model.evaluate(["a", "b"], ["pos", 1])  # "1" may be a label, 1 never is
+    assert model.evaluate("a good film", "pos") == model.evaluate(["a good film"], ["pos"])
 
 
 def test_nats_are_those_of_the_calibrated_model(here: Path) -> None:

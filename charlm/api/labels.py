@@ -74,13 +74,19 @@ class LabelModel:
         while group := list(islice(waiting, GROUP)):
             yield from self._labels(self.run.encode(group))
 
-    def evaluate(self, texts: Iterable[str], labels: Iterable[str | None]) -> LabelCounts:
+    def evaluate(
+        self, texts: str | Iterable[str], labels: str | Iterable[str | None]
+    ) -> LabelCounts:
         """Return the counts of right and wrong answers for texts with these gold labels.
 
         Labels that the model does not have are counted as `unseen`. Raises UsageError unless there
-        is one label for each text.
+        is one label for each text, a str or None.
         """
-        chosen, gold = list(checked_texts(texts)), list(labels)
+        chosen = list(checked_texts(texts))
+        gold = [labels] if isinstance(labels, str) else list(labels)
+        for number, label in enumerate(gold):
+            if not isinstance(label, str | None):  # 1 is not "1": it would be unseen, in silence
+                raise UsageError(f"labels[{number}] is {label!r:.80}; expected a str or None")
         if len(chosen) != len(gold):
             raise UsageError(
                 f"{len(gold)} labels for {len(chosen)} texts; expected one for each text"
