@@ -6,7 +6,6 @@ from typing import Any
 from charlm.api.comparison import check_same_text
 from charlm.api.label_evaluation import (
     LabelledTexts,
-    counts_of,
     held_out_labelled,
     logits_of,
     read_labelled,
@@ -48,7 +47,7 @@ def compare_labels(
     counts, right = [], []
     for run, part in zip(runs, parts, strict=True):
         logits = logits_of(run, part, run_name(run.path))
-        counts.append(counts_of(run, logits, part))
+        counts.append(run.counts(logits, part.targets))
         right.append(logits.argmax(axis=1) == part.targets)
     differences = [
         AccuracyDifference(accuracy=change, low=low, high=high, p=mcnemar(right[0], each))

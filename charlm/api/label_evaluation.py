@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from charlm.commands import command
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError
-from charlm.inference.counts import LabelCounts, log_softmax
+from charlm.inference.counts import log_softmax
 from charlm.inference.label_results import LabelEvaluation, WrongText
 from charlm.phases import phase
 from charlm.runs.label_run import LabelRun
-from charlm.runs.layout import LOGIT_SCALE, RECORD, read_record
+from charlm.runs.layout import RECORD, read_record
 from charlm.runs.locate import exists
 from charlm.text.encoded import EncodedText
 from charlm.text.examples import read_texts
@@ -57,7 +57,7 @@ def evaluate_labels(
     counts, worst_texts = {}, {}
     for name, part in parts.items():
         logits = logits_of(run, part, name)
-        counts[name] = counts_of(run, logits, part)
+        counts[name] = run.counts(logits, part.targets)
         worst_texts[name] = _worst(run, logits, part, worst)
     return LabelEvaluation(
         labels=run.labels.names,
@@ -72,12 +72,6 @@ def logits_of(run: LabelRun, part: LabelledTexts, name: str) -> NDArray[np.float
     """Return the calibrated logits of texts, shape (N, K)."""
     with phase(f"evaluating: {name}"):
         return run.reader.logits(part.encoded)
-
-
-def counts_of(run: LabelRun, logits: NDArray[np.float64], part: LabelledTexts) -> LabelCounts:
-    """Return the figures of calibrated logits, shape (N, K)."""
-    scale = float(run.config.get(LOGIT_SCALE, 1.0))
-    return LabelCounts.of(logits / scale, part.targets, scale)
 
 
 def held_out_labelled(run: LabelRun) -> dict[str, LabelledTexts]:

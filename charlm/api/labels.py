@@ -15,7 +15,7 @@ from charlm.errors import UsageError
 from charlm.inference.counts import LabelCounts
 from charlm.inference.labelling import Label, probabilities
 from charlm.runs.label_run import LabelRun, load_label_run
-from charlm.runs.layout import LOGIT_SCALE, METRICS, read_metrics
+from charlm.runs.layout import METRICS, read_metrics
 from charlm.runs.locate import checkpoints_folder, find_run
 from charlm.runs.run import run_stamp
 from charlm.text.documents import check_text
@@ -91,9 +91,8 @@ class LabelModel:
             raise UsageError(
                 f"{len(gold)} labels for {len(chosen)} texts; expected one for each text"
             )
-        scale = float(self.config.get(LOGIT_SCALE, 1.0))
-        logits = self.run.reader.logits(self.run.encode(chosen)) / scale
-        return LabelCounts.of(logits, self.run.labels.ids(gold), scale)
+        logits = self.run.reader.logits(self.run.encode(chosen))
+        return self.run.counts(logits, self.run.labels.ids(gold))
 
     def features(self, texts: str | Iterable[str]) -> Array:
         """Return the features that labels are read from, shape (N, P)."""

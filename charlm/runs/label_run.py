@@ -16,6 +16,7 @@ from charlm.backends.numpy_backend import NumpyBackend
 from charlm.backends.weights import BACKWARD, Weights, encoder_weights
 from charlm.config.model import ModelSettings
 from charlm.errors import CorpusError, check_count
+from charlm.inference.counts import LabelCounts
 from charlm.inference.labelling import ArrayReader, LabelReader
 from charlm.runs import layout
 from charlm.runs.engines import chosen_engine, compiled_backend, unchanged
@@ -41,6 +42,11 @@ class LabelRun:
         """Encode texts as one document each; long ones are cut as in training."""
         task = self.config[layout.TASK]
         return encode_texts(texts, self.vocabulary, task["max_tokens"], task["kept_part"])
+
+    def counts(self, logits: NDArray[np.float64], targets: Targets) -> LabelCounts:
+        """Count the answers of the reader's logits, shape (N, K), to texts with these targets."""
+        scale = _scale(self.config)
+        return LabelCounts.of(logits / scale, targets, scale)
 
     def kept(self, name: str) -> tuple[EncodedText, Targets] | None:
         """Return a split of the run's text (train, valid, test) and its targets, or None.
@@ -78,6 +84,11 @@ def load_label_run(path: Path, *, engine: str = "auto", threads: int | None = No
     )
 
 
+def _scale(config: Mapping[str, Any]) -> float:
+    """Return the factor on all logits that calibration found, or 1."""
+    return float(config.get(layout.LOGIT_SCALE, 1.0))
+
+
 def _reader(
     path: Path,
     settings: ModelSettings,
@@ -88,7 +99,7 @@ def _reader(
     """Return what computes with the weights in a file."""
     engine = chosen_engine(settings, engine)
     task, size = config[layout.TASK], config["vocab_size"]
-    scale = float(config.get(layout.LOGIT_SCALE, 1.0))
+    scale = _scale(config)
     check = unchanged(path)
     arrays = load_arrays(path, settings, size, task)
     if engine == "torch":
