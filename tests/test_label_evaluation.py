@@ -129,6 +129,9 @@ def test_runs_are_compared_text_by_text(runs: Path, call: Call) -> None:
     assert same["difference"]["verdict"] == "no difference shown" and same["difference"]["p"] == 1
     status, out, _ = call("compare", poor, good, "--file", str(runs / "valid.tsv"))
     assert status == 0 and "better" in out
+    lines = b"__label__pos good film\n__label__neg bad film\n"  # standard input is read only once
+    status, out, _ = call("compare", poor, good, "--file", "-", "--json", stdin=lines)
+    assert status == 0 and [row["texts"] for row in json.loads(out)["runs"]] == [2, 2]
     status, _, err = call("compare", good, "tales")
     assert status == 2 and "run good gives labels, and run tales gives text" in err
 

@@ -6,9 +6,10 @@ from typing import Any
 from charlm.api.comparison import check_same_text
 from charlm.api.label_evaluation import (
     LabelledTexts,
+    encoded_pairs,
     held_out_labelled,
     logits_of,
-    read_labelled,
+    read_pairs,
 )
 from charlm.errors import UsageError
 from charlm.inference.counts import mcnemar, paired_interval
@@ -40,8 +41,8 @@ def compare_labels(
                 "of the same labels"
             )
     if files:
-        parts = [read_labelled(run, files, target, reading, notes) for run in runs]
-        notes = list(dict.fromkeys(notes))
+        pairs = read_pairs(first, files, target, reading, notes)
+        parts = [encoded_pairs(run, pairs) for run in runs]
     else:
         parts = _held_out(runs, notes)
     counts, right = [], []

@@ -51,7 +51,8 @@ def evaluate_labels(
     """
     notes: list[str] = []
     if files:
-        parts = {FROM_FILES: read_labelled(run, files, target, reading, notes)}
+        pairs = read_pairs(run, files, target, reading, notes)
+        parts = {FROM_FILES: encoded_pairs(run, pairs)}
     else:
         parts = held_out_labelled(run)
     counts, worst_texts = {}, {}
@@ -87,17 +88,24 @@ def held_out_labelled(run: LabelRun) -> dict[str, LabelledTexts]:
     return parts
 
 
-def read_labelled(
+def read_pairs(
     run: LabelRun,
     files: Sequence[str],
     target: str | None,
     reading: Mapping[str, Any] | None,
     notes: list[str],
-) -> LabelledTexts:
-    """Read the texts of files that have a label. Raises CorpusError if none has a known one."""
+) -> list[tuple[str, str]]:
+    """Return the texts of files that have a label, with their labels.
+
+    Raises CorpusError if none of them is a label of the run.
+    """
     rules = ReadSettings(**(reading or {}))
     examples = list(read_texts(files, rules, target, notes.append))
-    pairs = [(e.text, e.label) for e in examples if e.label is not None and (e.text or "").strip()]
+    pairs = [
+        (text, each.label)
+        for each in examples
+        if each.label is not None and (text := each.text or "").strip()
+    ]
     where = ", ".join(files)
     if not pairs:
         raise CorpusError(
@@ -107,24 +115,30 @@ def read_labelled(
         )
     if skipped := len(examples) - len(pairs):
         notes.append(f"{where}: {count_of(skipped, 'row')} without a text or a label skipped")
-    texts = [str(text) for text, _ in pairs]
-    targets = run.labels.ids(label for _, label in pairs)
-    unseen = list(dict.fromkeys(label for _, label in pairs if label not in run.labels.names))
-    if (targets == UNSEEN).all():
+    unseen = [label for _, label in pairs if label not in run.labels.names]
+    few = _few(list(dict.fromkeys(unseen)))
+    if len(unseen) == len(pairs):
         raise CorpusError(
-            f"{where}: none of its labels ({_few(unseen)}) is one of run {run.path.name} "
+            f"{where}: none of its labels ({few}) is one of run {run.path.name} "
             f"({_few(run.labels.names)}). Name the column of the labels with --target"
         )
     if unseen:
         notes.append(
-            f"{count_of(int((targets == UNSEEN).sum()), 'text')} with labels that the run does not "
-            f"know ({_few(unseen)}) count as errors"
+            f"{count_of(len(unseen), 'text')} with labels that the run does not know ({few}) count "
+            "as errors"
         )
+    return pairs
+
+
+def encoded_pairs(run: LabelRun, pairs: Sequence[tuple[str, str]]) -> LabelledTexts:
+    """Encode texts, with the ids that a run has for their labels."""
+    texts = [text for text, _ in pairs]
+    targets = run.labels.ids(label for _, label in pairs)
     with phase("encoding the text"):
         return LabelledTexts(encoded=run.encode(texts), targets=targets, texts=texts)
 
 
-def _few(labels: Sequence[str | None], most: int = 5) -> str:
+def _few(labels: Sequence[str], most: int = 5) -> str:
     """Return the first labels as text."""
     more = f" and {len(labels) - most:,} more" if len(labels) > most else ""
     return ", ".join(repr(label) for label in labels[:most]) + more
