@@ -183,11 +183,10 @@ def _sample(session: "Session") -> str:
 
     It is "" for a backward half, and for a run that gives no text.
     """
-    from charlm.config.tasks import LANGUAGE_MODEL, task_name
+    from charlm.config.tasks import is_labelled
     from charlm.runs.pair import is_backward_half
 
-    gives_text = task_name(session.record["settings"]) == LANGUAGE_MODEL
-    if is_backward_half(session.path) or not gives_text:
+    if is_backward_half(session.path) or is_labelled(session.record["settings"]):
         return ""
     with phase("sampling"):
         model = api.loading.load_model(session.path)

@@ -14,7 +14,7 @@ from typing import Any
 from charlm.config.tasks import TASKS, task_name
 from charlm.config.text_units import UNITS
 from charlm.errors import RunError
-from charlm.runs.layout import METRICS
+from charlm.runs.layout import METRICS, train_targets
 from charlm.units import bits, perplexity
 
 Record = Mapping[str, Any]
@@ -97,9 +97,7 @@ def _field(key: str) -> Callable[[RunLog, Record], float]:
 
 
 def _passes(log: RunLog, record: Record) -> float:
-    part = log.run["corpus"]["parts"]["train"]
-    targets = int(part["documents" if log.target == "text" else "tokens"])
-    return number_in(log, record, f"{log.target}s") / max(targets, 1)
+    return number_in(log, record, f"{log.target}s") / max(train_targets(log.run), 1)
 
 
 def _bits_per(size: str) -> Callable[[RunLog, Record], float]:

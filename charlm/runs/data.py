@@ -73,15 +73,6 @@ def corpus_record(dataset: Dataset, settings: Settings) -> dict[str, Any]:
     } | labels
 
 
-def train_targets(record: Mapping[str, Any]) -> int:
-    """Return the number of targets in one pass over the training text of a run.
-
-    A target is a token, or a text if the run learns labels.
-    """
-    part = record["corpus"]["parts"]["train"]
-    return int(part["documents" if is_labelled(record["settings"]) else "tokens"])
-
-
 def absolute(names: Iterable[str]) -> list[str]:
     """Return names of texts that lead to them from any folder."""
     return [_absolute(name) for name in names]

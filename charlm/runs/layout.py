@@ -19,6 +19,7 @@ checkpoints/<name>/
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from charlm import __version__
 from charlm.commands import command
 from charlm.config.corpus import DOCUMENT_NAMES
 from charlm.config.settings import settings_from
-from charlm.config.tasks import TASKS
+from charlm.config.tasks import TASKS, is_labelled
 from charlm.errors import RunError, UsageError
 from charlm.files.atomic import MANIFEST, json_bytes, read_written, write_file
 from charlm.files.safe_read import parse_json, read_bytes, read_json
@@ -236,6 +237,15 @@ def read_record(path: Path) -> dict[str, Any]:
     except UsageError as error:
         raise RunError(f"{error}. Restore the run from a copy") from error
     return record
+
+
+def train_targets(record: Mapping[str, Any]) -> int:
+    """Return the number of targets in one pass over the training text of a run.
+
+    A target is a token, or a text if the run learns labels.
+    """
+    part = record["corpus"]["parts"]["train"]
+    return int(part["documents" if is_labelled(record["settings"]) else "tokens"])
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

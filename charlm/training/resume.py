@@ -14,7 +14,7 @@ from charlm.files.atomic import explained, remove_folder, remove_leftovers
 from charlm.phases import phase
 from charlm.runs import layout
 from charlm.runs.checkpoints import Checkpoint, load_newest_checkpoint
-from charlm.runs.data import check_unchanged, read_data, train_targets, weights_problem
+from charlm.runs.data import check_unchanged, read_data, weights_problem
 from charlm.runs.folders import check_own, lock_run
 from charlm.runs.locate import run_name
 from charlm.runs.pair import backward_half, backward_settings, is_pair, length_factor
@@ -154,7 +154,7 @@ def _with_length(
 ) -> Settings:
     """Return the settings with the requested length. Raises UsageError for a wrong one."""
     training = record["settings"]["training"]
-    trained = lengths.trained_so_far(counters, train_targets(record))
+    trained = lengths.trained_so_far(counters, layout.train_targets(record))
     given = set(LENGTHS) & changed.keys()
     if more and given:
         raise UsageError(
