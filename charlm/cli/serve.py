@@ -4,7 +4,6 @@ import functools
 import os
 import threading
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -187,7 +186,7 @@ def _models(
     """Load the models; the first is the one that a request gets if it names none."""
     from charlm.runs.layout import is_label_run
 
-    load = partial(
+    load = functools.partial(
         api.loading.load,
         engine=engine, weights=weights, threads=threads, checkpoints=checkpoints,
     )  # fmt: skip
