@@ -74,10 +74,11 @@ class Service:
     def find(self, name: str | None = None) -> Served:
         """Return the language model of this name, by default the first. Raises Refused (404)."""
         if name in self.labellers or not self.models:
+            labeller = name if name in self.labellers else next(iter(self.labellers))
             raise Refused(
                 404,
-                f"run {name or next(iter(self.labellers))!r:.80} gives labels, not text; expected "
-                "a language model. Use POST /api/predict",
+                f"run {labeller!r:.80} gives labels, not text; expected a language model. Use POST "
+                "/api/predict",
                 "model",
                 "model_not_found",
             )

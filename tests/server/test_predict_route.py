@@ -66,10 +66,11 @@ def test_wrong_requests_are_refused_by_their_field(labels: Serving) -> None:
 
 
 def test_a_run_of_labels_is_served_alone_without_text(labels: Serving) -> None:
-    status, param, message = refusal(labels, "/v1/completions", {"prompt": "a"})
-    assert (status, param) == (404, "model")
-    assert "run 'movies' gives labels" in message
-    assert "POST /api/predict" in message
+    for body in ({"prompt": "a"}, {"prompt": "a", "model": "gpt-2"}):
+        status, param, message = refusal(labels, "/v1/completions", body)
+        assert (status, param) == (404, "model")
+        assert "run 'movies' gives labels" in message
+        assert "POST /api/predict" in message
     assert labels.client.get("/v1/models").json()["data"] == []
     health = labels.client.get("/health").json()
     assert (health["status"], health["requests"]) == ("ok", 0)
