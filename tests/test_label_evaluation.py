@@ -132,6 +132,12 @@ def test_runs_are_compared_text_by_text(runs: Path, call: Call) -> None:
     lines = b"__label__pos good film\n__label__neg bad film\n"  # standard input is read only once
     status, out, _ = call("compare", poor, good, "--file", "-", "--json", stdin=lines)
     assert status == 0 and [row["texts"] for row in json.loads(out)["runs"]] == [2, 2]
+    for words, reason in (
+        (["--target", "label"], "--file"),
+        (["--unk-penalty", "0"], "--unk-penalty is for runs that give text"),
+    ):
+        status, _, err = call("compare", poor, good, *words)
+        assert status == 2 and reason in err
     status, _, err = call("compare", good, "tales")
     assert status == 2 and "run good gives labels, and run tales gives text" in err
 

@@ -12,7 +12,8 @@ from charlm.errors import UsageError
 
 def check_typed(typed: Mapping[str, Any], *, labelled: bool, path: Path) -> None:
     """Raise UsageError for the first flag with a value, since the run is of the other kind."""
-    flag = next((flag for flag, value in typed.items() if value not in (None, False)), None)
+    flags = (flag for flag, value in typed.items() if value is not None and value is not False)
+    flag = next(flags, None)
     if flag:
         gives, other = ("labels", "text") if labelled else ("text", "labels")
         raise UsageError(
@@ -64,6 +65,7 @@ def compare_labels(
     engine: str,
 ) -> None:
     """Write the figures of runs that give labels, and their differences."""
+    options.check_meant(options.reading_flags(reading) if not files else set(), "--file")
     from charlm.runs.label_run import load_label_run
 
     runs = [load_label_run(path, engine=engine) for path in paths]
