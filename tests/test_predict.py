@@ -268,6 +268,8 @@ def test_files_are_read_as_in_training(call: Call) -> None:
         (["--json", "--format", "tsv", "a"], 2, "--json with --format tsv"),
         (["--top", "2", "--format", "labels", "a"], 2, "--top 2"),
         (["--column", "text", "a"], 2, "--file or stdin"),
+        (["--column", "text"], 2, "--column has no effect without --file or --input-format"),
+        (["--target", "label", "--file", "-"], 2, "--target has no effect without --file or"),
         (["a", "--file", "b.bin"], 2, "both given"),
         (["--run", "tales", "a"], 2, "gives text, not labels.*charlm score --run"),
         (["--run", "movie", "a"], 4, "Did you mean movies"),

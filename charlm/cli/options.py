@@ -214,6 +214,17 @@ def reading_flags(reading: SettingFlags) -> set[str]:
     return {words_of(name, value)[0] for name, value in reading.items()}
 
 
+def table_flags(reading: SettingFlags) -> set[str]:
+    """Return the typed flags that only a table needs."""
+    settings = table()
+    needed = {
+        name: value
+        for name, value in reading.items()
+        if name == "target" or any(need.fact == "input_format" for need in settings[name].needs)
+    }
+    return reading_flags(needed)
+
+
 def locate(
     run: str | None, checkpoints: Path | None, *, trained: bool = True, labels: bool = False
 ) -> Path:

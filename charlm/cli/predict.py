@@ -110,6 +110,8 @@ def _check_source(texts: list[str], files: list[str] | None, reading: options.Re
     from_stdin = (not texts and not files) or texts == STDIN or files == STDIN
     if texts and not from_stdin:
         options.check_meant(options.reading_flags(reading), "--file or stdin")
+    if from_stdin and reading.get("input_format", "auto") in ("auto", "text"):
+        options.check_meant(options.table_flags(reading), "--file or --input-format")
     if from_stdin and sys.stdin.isatty():
         raise UsageError("no texts; expected some as arguments, with --file, or on stdin")
     return from_stdin

@@ -15,7 +15,6 @@ from charlm.cli import options
 from charlm.cli.output import on_terminal, render, say, terminal_width, write
 from charlm.cli.stdin import stdin_blocks
 from charlm.cli.toolkits import TOOLKITS, Closed, format_writer, scored_part
-from charlm.config.settings import table
 from charlm.errors import UsageError, check_choice
 from charlm.files.escapes import escape_controls
 from charlm.phases import phase
@@ -292,21 +291,10 @@ def _check_source(
         typed = {flag for flag, value in columns.items() if value is not None}
         options.check_meant(typed, "--file")
     if from_stdin and not is_table:
-        options.check_meant(_table_flags(reading), "--file or --input-format")
+        options.check_meant(options.table_flags(reading), "--file or --input-format")
     if from_stdin and sys.stdin.isatty():
         raise UsageError("no sentences; expected some as arguments, with --file, or on stdin")
     return from_stdin
-
-
-def _table_flags(reading: options.Reading) -> set[str]:
-    """Return the typed flags that only a table needs."""
-    settings = table()
-    needed = {
-        name: value
-        for name, value in reading.items()
-        if any(need.fact == "input_format" for need in settings[name].needs)
-    }
-    return options.reading_flags(needed)
 
 
 def _column_names(keep: list[str] | None) -> list[str] | None:
