@@ -34,11 +34,12 @@ def load(
             path, checkpoints=checkpoints, engine=engine, weights=weights, threads=threads,
             with_=with_,
         )  # fmt: skip
-    for name, value, usual in (("weights", weights, "fp32"), ("with_", with_, ())):
-        if value != usual and value:
+    others = with_ if isinstance(with_, str) else ", ".join(with_)
+    for name, value, usual in (("weights", weights, "fp32"), ("with_", others, "")):
+        if value != usual:
             raise UsageError(
                 f"{named(name)} {value} with run {path.name}, which gives labels; expected a "
-                f"language model there. Leave out {named(name)}"
+                f"language model. Leave out {named(name)}"
             )
     return open_labels(path, engine=engine, threads=threads)
 
