@@ -16,7 +16,7 @@ from charlm.config.settings import settings_from
 from charlm.report.repeating import repeat_command
 from charlm.runs.data import read_data
 from charlm.runs.label_run import load_label_run
-from charlm.runs.layout import read_record
+from charlm.runs.layout import CONFIG, read_record, write_record
 from charlm.runs.verify import run_problems
 from charlm.text.tokenizers.vocabulary import load_vocabulary
 
@@ -140,6 +140,32 @@ def test_runs_are_compared_text_by_text(runs: Path, call: Call) -> None:
         assert status == 2 and reason in err
     status, _, err = call("compare", good, "tales")
     assert status == 2 and "run good gives labels, and run tales gives text" in err
+
+
+def test_each_run_is_compared_by_its_own_labels(runs: Path, tmp_path: Path, call: Call) -> None:
+    """Labels are matched by name: a copy with exchanged names is wrong where the run is right."""
+    good, other = str(runs / "good"), tmp_path / "other"
+    shutil.copytree(good, other)
+    config = json.loads((other / CONFIG).read_text(encoding="utf-8"))
+    config["task"]["labels"].reverse()
+    (other / CONFIG).write_text(json.dumps(config), encoding="utf-8")
+    _, out, _ = call("compare", good, str(other), "--file", str(runs / "test.tsv"), "--json")
+    first, second = json.loads(out)["runs"]
+    assert first["accuracy"] == 1 and second["accuracy"] == 0
+    config["task"]["labels"] = ["neg", "so so"]
+    (other / CONFIG).write_text(json.dumps(config), encoding="utf-8")
+    status, _, err = call("compare", good, str(other))
+    assert status == 2 and "expected runs of the same labels" in err
+
+
+def test_runs_of_other_texts_need_a_file(runs: Path, tmp_path: Path, call: Call) -> None:
+    """What they held out may be training text of the other."""
+    shutil.copytree(runs / "good", tmp_path / "other")
+    record = read_record(runs / "good")
+    record["corpus"]["fingerprint"] = "0" * 64
+    write_record(tmp_path / "other", record)
+    status, _, err = call("compare", str(runs / "good"), str(tmp_path / "other"))
+    assert status == 2 and "trained on different texts" in err and "--file" in err
 
 
 def test_a_run_that_learned_nothing_says_so(runs: Path, call: Call) -> None:

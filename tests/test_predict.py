@@ -70,6 +70,12 @@ def test_texts_may_arrive_one_by_one(model: charlm.LabelModel) -> None:
     assert len(taken) < 1_000
 
 
+def test_a_long_text_is_cut(model: charlm.LabelModel) -> None:
+    """It is answered as what the model keeps of it: six tokens at each end."""
+    words = ["good"] * 6 + ["never seen"] * 50_000 + ["bad"] * 6
+    assert list(model.predict(" ".join(words))) == list(model.predict("good " * 6 + "bad " * 6))
+
+
 def test_the_answer_as_it_is_read_is_that_of_each_prefix(model: charlm.LabelModel) -> None:
     text = "Not  a GOOD, strange\tfilm."
     steps = model.as_read(text)
