@@ -241,3 +241,5 @@ def test_texts_of_a_run_can_be_read_again(runs: Path) -> None:
     vocabulary = load_vocabulary(runs / "good" / "tokenizer.json")
     dataset = read_data(runs / "good", settings_from(record["settings"]), vocabulary, record)
     assert dataset.labelled and dataset.labelled.labels.names == ("neg", "pos")
+    targets = dataset.labelled.targets["test"].tolist()
+    assert targets == [int(number % 3 != 0) for number in range(60)]
