@@ -201,18 +201,18 @@ class LabelCounts:
         Cells of the confusion are sampled from a multinomial distribution, which is the bootstrap
         over texts (Efron 1979). Without texts there are no intervals.
         """
-        if not self.texts:
+        table, texts = self.table, self.texts
+        if not texts:
             return {}
-        table = self.table
         places = np.nonzero(table)
         cells = np.append(table[places], self.unseen)
         random = np.random.default_rng(seed)
         samples: dict[str, list[float]] = {}
         for _ in range(DRAWS):
-            drawn = random.multinomial(self.texts, cells / self.texts)
+            drawn = random.multinomial(texts, cells / texts)
             again = np.zeros_like(table)
             again[places] = drawn[:-1]
-            figures = {"accuracy": np.trace(again) / self.texts, **_macro(again)}
+            figures = {"accuracy": np.trace(again) / texts, **_macro(again)}
             for name, value in figures.items():
                 if not math.isnan(value):  # as if all drawn texts have an unseen label
                     samples.setdefault(name, []).append(value)
