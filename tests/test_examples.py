@@ -238,6 +238,11 @@ def load(path: Path, target: str | None = None, **settings) -> charlm.text.datas
     return load_labelled(corpus, WORDS, TaskSettings(task="classify", target=target))
 
 
+def test_a_dataset_has_the_name_of_its_first_folder_or_file(tmp_path):
+    assert load(as_folder(tmp_path, PAIRS)).name == "tree"
+    assert load(as_tsv(tmp_path, PAIRS).with_suffix(".ts?")).name == "x"
+
+
 def test_a_column_with_different_cells_is_refused_and_a_better_one_named(tmp_path):
     with pytest.raises(
         CharlmError, match=r"36 of 36 labels are different.*Did you mean target lab"

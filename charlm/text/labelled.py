@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,7 +134,9 @@ def _name(corpus: CorpusSettings, examples: Sequence[tuple[str, str]] | None) ->
     """Return a short name for a run of these texts."""
     if examples is not None:
         return safe_name("examples")
-    return short_name(corpus.sources[0], find(corpus.sources, corpus, lambda _: None))
+    first = corpus.sources[0]
+    is_pattern = not Path(first).exists()  # only then its files give the name
+    return short_name(first, find(corpus.sources, corpus, lambda _: None) if is_pattern else [])
 
 
 def _read(
