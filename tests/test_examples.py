@@ -12,7 +12,7 @@ from charlm.config.corpus import CorpusSettings, ReadSettings, VocabularySetting
 from charlm.config.task import TaskSettings
 from charlm.errors import CharlmError
 from charlm.text.encoded import write_encoded
-from charlm.text.examples import Example, read_examples, read_texts
+from charlm.text.examples import Example, near_targets, read_examples, read_texts
 from charlm.text.labelled import load_labelled
 from charlm.text.labels import write_targets
 
@@ -250,6 +250,11 @@ def test_a_column_with_different_cells_is_refused_and_a_better_one_named(tmp_pat
         load(as_tsv(tmp_path, PAIRS), "id")
     with pytest.raises(CharlmError, match=r"Choose the column of the labels$"):
         load(as_fast_text(tmp_path, [(text, str(i)) for i, (text, _) in enumerate(PAIRS)]))
+
+
+def test_standard_input_is_not_read_again_for_advice():
+    """A second look at a named pipe would wait for ever."""
+    assert near_targets(["-"], ReadSettings(input_format="tsv"), "id") == ""
 
 
 def test_labels_that_are_rare_or_not_in_training_are_reported(tmp_path):

@@ -35,7 +35,7 @@ from charlm.text.idcache import CACHED_FROM_BYTES
 from charlm.text.labelled import labelled_fingerprint, load_labelled
 from charlm.text.labels import Labelled, Labels, read_targets, write_targets
 from charlm.text.sources.hub import HUB_PREFIX
-from charlm.text.sources.names import literal_folders
+from charlm.text.sources.names import literal_folders, reads_once
 from charlm.text.tokenizers.vocabulary import Vocabulary
 
 READ_AGAIN_BYTES = 100 << 20
@@ -178,7 +178,7 @@ def text_changed(settings: CorpusSettings, record: Mapping[str, Any]) -> bool:
     again, such as standard input, counts as unchanged.
     """
     names = (*settings.sources, *settings.valid, *settings.test)
-    if any(n == "-" or n.startswith(HUB_PREFIX) or Path(n).is_fifo() for n in names):
+    if any(name.startswith(HUB_PREFIX) or reads_once(name) for name in names):
         return False
     corpus = record["corpus"]
     created = datetime.fromisoformat(record["created"]).timestamp()

@@ -21,7 +21,7 @@ from charlm.text.sources.encodings import invalid, own_encoding
 from charlm.text.sources.files import Spool, TextFile, blocks, shown
 from charlm.text.sources.kinds import LABEL_PREFIX
 from charlm.text.sources.line_ends import LineEnds
-from charlm.text.sources.names import Source, find
+from charlm.text.sources.names import Source, find, reads_once
 from charlm.text.sources.rows import (
     Opened,
     Rows,
@@ -84,8 +84,11 @@ def read_texts(
 def near_targets(sources: Sequence[str], reading: ReadSettings, target: str | None) -> str:
     """Return advice on a column of a table whose cells look like labels, or "".
 
-    Its distinct values are few, and repeated three times or more on average.
+    Its distinct values are few, and repeated three times or more on average. A text that can be
+    read only once has been read already, so there is no advice about it.
     """
+    if any(map(reads_once, sources)):
+        return ""
     for source in find(sources, reading, lambda _: None):
         if not isinstance(source, Rows):
             continue

@@ -114,10 +114,15 @@ def _check_table_options(kinds: Sequence[str | None], reading: ReadSettings) -> 
                 )
 
 
+def reads_once(name: str) -> bool:
+    """Return True for a text that can be read only once: standard input or a pipe."""
+    return name == "-" or (not name.startswith(HUB_PREFIX) and Path(name).is_fifo())
+
+
 def check_read_again(names: Iterable[str], who: str) -> None:
     """Raise UsageError for a text that can be read only once: standard input or a pipe."""
     for name in names:
-        if name == "-" or (not name.startswith(HUB_PREFIX) and Path(name).is_fifo()):
+        if reads_once(name):
             raise UsageError(
                 f"{who} reads its text several times, and {'stdin' if name == '-' else shown(name)}"
                 " can be read only once; give the text in a file"
