@@ -103,6 +103,9 @@ def test_a_file_without_labels_is_refused(runs: Path, tmp_path: Path, call: Call
     file.write_text("good film\nbad film\n", encoding="utf-8")
     status, _, err = call("eval", "--run", str(runs / "good"), "--file", str(file))
     assert status == 3 and "no text has a label" in err and "charlm predict --file" in err
+    words = ("--file", str(runs / "test.tsv"), "--target", "lable")
+    status, _, err = call("eval", "--run", str(runs / "good"), *words)
+    assert status == 3 and "--target 'lable' finds none" in err
 
 
 @pytest.mark.parametrize(

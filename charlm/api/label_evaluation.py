@@ -108,10 +108,12 @@ def read_pairs(
     ]
     where = ", ".join(files)
     if not pairs:
+        advice = "Name their column with --target"
+        if target is not None:
+            advice = f"--target {target!r:.80} finds none: name another column"
         raise CorpusError(
             f"{where}: no text has a label; expected the right label of each, to compare answers "
-            "with. Name their column with --target, or use: "
-            + command("predict", "--file", files[0], run=run.path)
+            f"with. {advice}, or use: {command('predict', '--file', files[0], run=run.path)}"
         )
     if skipped := len(examples) - len(pairs):
         notes.append(f"{where}: {count_of(skipped, 'row')} without a text or a label skipped")
