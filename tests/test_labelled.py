@@ -46,6 +46,7 @@ def test_labels_that_are_not_known_are_unseen():
         ([], "all training texts have no label"),
         (["a", "b", "c"], "3 of 3 labels are different; expected few"),
         ([*map(str, range(15)), *"aaaaa"], "16 of 20 labels are different"),
+        ([*map(str, range(501))] * 2, "501 labels; expected at most 500"),
         (["a", "a", "b\udce9", "b\udce9"], r"the label 'b\\udce9' has half of a surrogate pair"),
     ],
 )

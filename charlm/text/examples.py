@@ -15,6 +15,7 @@ from typing import NamedTuple
 from charlm.config.corpus import ReadSettings
 from charlm.errors import CorpusError, UsageError, named
 from charlm.text.documents import lines
+from charlm.text.labels import MAX_LABELS
 from charlm.text.sources import decoding
 from charlm.text.sources.decoding import decode
 from charlm.text.sources.encodings import invalid, own_encoding
@@ -96,7 +97,8 @@ def near_targets(sources: Sequence[str], reading: ReadSettings, target: str | No
         rows = [record.cells for record in islice(table.records, MAX_COMPARED)]
         for column in table.columns:
             values = {cells.get(column, "") for cells in rows} - {""}
-            if column != table.column and 2 <= len(values) <= len(rows) / 3:
+            most = min(MAX_LABELS, len(rows) / 3)
+            if column != table.column and 2 <= len(values) <= most:
                 return f". Did you mean {named('target')} {shown(column)}?"
     return ""
 

@@ -20,6 +20,9 @@ TARGETS = "targets.bin"
 """File of the targets of a split: int32, little endian, one for each document."""
 MIN_REPEATED = 20
 """Number of texts from which labels must be repeated, on average at least once."""
+MAX_LABELS = 500
+"""Maximum number of labels. run.json holds a confusion of its square for each text, and is read up
+to 16 MiB; with 3,000 labels it had 234 MB."""
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)")
 Targets = NDArray[np.int32]
@@ -35,8 +38,8 @@ class Labels:
     def of(cls, labels: Iterable[str]) -> "Labels":
         """Return the labels of training texts in natural order, numbers by their value.
 
-        Raises CorpusError if all texts have one label, if almost all labels are different, or for a
-        lone surrogate.
+        Raises CorpusError if all texts have one label, if almost all labels are different, if there
+        are more than `MAX_LABELS`, or for a lone surrogate.
         """
         counts = Counter(labels)
         for name in counts:
@@ -53,6 +56,11 @@ class Labels:
             raise CorpusError(
                 f"{len(counts):,} of {texts:,} labels are different; expected few distinct values, "
                 "not those of a column of names or numbers. Choose the column of the labels"
+            )
+        if len(counts) > MAX_LABELS:
+            raise CorpusError(
+                f"the training texts have {len(counts):,} labels; expected at most {MAX_LABELS}. "
+                "Join rare labels into one, or choose another column of labels"
             )
         return cls(tuple(sorted(counts, key=_natural_order)))
 
