@@ -46,7 +46,10 @@ def advice_for(head: str) -> str:
             f"included. Write one sentence on each line, for example with: awk '{program}'."
         )
     if lines and sum(line.startswith(LABEL_PREFIX) for line in lines) > len(lines) / 2:
-        return f"has lines with labels ({LABEL_PREFIX}); --task classify reads them."
+        return (
+            f"has lines with labels ({LABEL_PREFIX}); --task classify reads them, and so does "
+            "predict --file. Here they are read as a part of the text."
+        )
     if table := _table(lines):
         return (
             f"looks like a table ({table[1]} between the fields) and is read as plain text, with "
