@@ -28,9 +28,9 @@ PANEL = "Access"
 """Heading of the flags that say who may ask."""
 MAX_KEY = 4096
 """Maximum size of the file with the key."""
-Host = Annotated[str, typer.Option("--host", help="Address to listen at.")]
+Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
 Port = Annotated[
-    int, typer.Option("--port", min=0, max=65535, help="Port to listen at; 0 is any free port.")
+    int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 is any free port.")
 ]
 Also = Annotated[
     list[str] | None,
@@ -128,7 +128,8 @@ def serve(
 
     A run that gives labels is served at /api/predict, alone or with --also; it has no page.
 
-    When the server answers, it writes its URL to stdout. It needs no key on this machine alone.
+    When the server answers, it writes its URL to stdout. Without --host only
+    this machine can reach it, and no key is needed.
 
     Example:  charlm serve --run tales --open
     """
