@@ -1,11 +1,13 @@
 """Reports of runs that give labels, on records as training writes them."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from charlm.errors import UsageError
+from charlm.files.atomic import json_bytes
 from charlm.inference.counts import LabelCounts
 from charlm.report import labels
 from charlm.report.axes import RunLog
@@ -125,6 +127,16 @@ def test_a_card_has_labels_floors_and_a_row_for_each_label() -> None:
     assert "charlm predict --run movies" in card and "charlm sample" not in card
     assert "type: accuracy, value: 0.9000" in card
     assert "no results" in model_card("movies", record_of() | {"results": None})
+
+
+def test_a_card_names_labels_in_the_order_of_the_outputs() -> None:
+    """Keys of run.json are sorted as text, so that 10 comes before 2."""
+    counts = LabelCounts(confusion=((3, 1), (0, 8)))  # of the labels 2 and 10
+    record = record_of(valid=counts.summary(), test=counts.summary())
+    record["corpus"]["labels"] = {"train": {"2": 30, "10": 70}}
+    card = model_card("stars", record)
+    assert "| 2 | 1.0000 | 0.7500 |" in card and "| 10 | 0.8889 | 1.0000 |" in card
+    assert model_card("stars", json.loads(json_bytes(record))) == card
 
 
 def test_curves_of_labels_are_in_nats_per_text() -> None:

@@ -150,10 +150,11 @@ def run_facts(record: Mapping[str, Any]) -> dict[str, str]:
         facts["fine-tuned from"] = str(record["from"]["run"])
     if train := corpus["parts"].get("train"):
         facts["training text"] = f"{train['tokens']:,} tokens"
-    if labels := corpus.get("labels"):
-        total = max(sum(labels["train"].values()), 1)
+    if "labels" in corpus:
+        labels = _training_labels(record)
+        total = max(sum(labels.values()), 1)
         facts["labels"] = ", ".join(
-            f"{_cell(label)} {100 * n / total:.1f} %" for label, n in labels["train"].items()
+            f"{_cell(label)} {100 * n / total:.1f} %" for label, n in labels.items()
         )
     if record.get("ngrams"):
         return facts
@@ -193,6 +194,14 @@ def _cell(text: str) -> str:
     return escape_unprintable(text).replace("|", "\\|")
 
 
+def _training_labels(record: Mapping[str, Any]) -> dict[str, int]:
+    """Return the number of training texts of each label, in the order of the run's outputs."""
+    from charlm.text.labels import natural_order
+
+    labels = record["corpus"]["labels"]["train"]
+    return {label: labels[label] for label in sorted(labels, key=natural_order)}
+
+
 def _label_results(record: Mapping[str, Any]) -> list[str]:
     """Return the figures of a run that gives labels, its floors, and the figures of each label."""
     from charlm.inference.counts import LabelCounts  # needs numpy, as the list of runs does not
@@ -209,7 +218,7 @@ def _label_results(record: Mapping[str, Any]) -> list[str]:
         if any(value is not None for value in values):
             lines.append(f"| {label} | " + " | ".join(map(_number, values)) + " |")
     name, last = list(figures.items())[-1]
-    labels = list(record["corpus"]["labels"]["train"])
+    labels = _training_labels(record)
     counts = LabelCounts.from_summary(last)
     lines += ["", f"Each label on the {name} text:", "", "| | precision | recall | F1 | texts |",
               "|---|---:|---:|---:|---:|"]  # fmt: skip

@@ -62,7 +62,7 @@ class Labels:
                 f"the training texts have {len(counts):,} labels; expected at most {MAX_LABELS}. "
                 "Join rare labels into one, or choose another column of labels"
             )
-        return cls(tuple(sorted(counts, key=_natural_order)))
+        return cls(tuple(sorted(counts, key=natural_order)))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -76,8 +76,11 @@ class Labels:
         return np.array([self._ids.get(label, UNSEEN) for label in labels], np.int32)
 
 
-def _natural_order(name: str) -> tuple[bool, float, list[str | float], str]:
-    """Return a sort key: numbers first, by their value; numbers inside names count by value too."""
+def natural_order(name: str) -> tuple[bool, float, list[str | float], str]:
+    """Return a sort key: numbers first, by their value; numbers inside names count by value too.
+
+    It is the order of the outputs of every run, while run.json sorts its keys as text.
+    """
     if _NUMBER.fullmatch(name):
         return False, float(name), [], name
     parts = re.split(r"([0-9]+)", name)
