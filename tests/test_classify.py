@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers import nested
 
+from charlm.api.label_evaluation import evaluate_labels
 from charlm.api.sessions import Request, plan_run, start_or_resume, start_run
 from charlm.config.presets import combined, layered
 from charlm.config.settings import Settings, find_setting, merge, settings_from
@@ -20,6 +21,8 @@ from charlm.config.unused import drop_unused, origins_of_arguments
 from charlm.errors import UsageError
 from charlm.inference.counts import LabelCounts
 from charlm.nn.encoder import Encoder
+from charlm.runs.label_run import load_label_run
+from charlm.runs.layout import read_record
 from charlm.runs.run import torch_model
 from charlm.runs.tensors import tensors_from_file
 from charlm.tasks.classify import class_weights
@@ -186,6 +189,21 @@ def test_a_resumed_run_equals_one_that_never_stopped(
         for name in forward.keys() - {"output.weight", "output.bias"}:
             assert torch.equal(first[name], forward[name])
             assert torch.equal(first[f"backward.{name}"], backward[name])
+
+
+def test_figures_of_a_stopped_run_are_those_of_its_files(tmp_path: Path) -> None:
+    """Its best weights were chosen under a factor on all logits that it does not keep."""
+    session = new_run(tmp_path, steps=30, evals=3, learning_rate=0.05)
+    for record in session.records():
+        if record.kind == "evaluation":
+            session.trainer.stop("interrupted")
+    best = session.trainer.counters.best
+    assert isinstance(best, LabelCounts) and best.scale != 1.0
+    recorded = read_record(session.path)["results"]["valid"]
+    found = evaluate_labels(load_label_run(session.path)).counts["valid"].summary()
+    assert recorded.pop("confusion") == found.pop("confusion")
+    assert recorded == pytest.approx(found, rel=1e-5)
+    assert recorded["nats"] != pytest.approx(best.nats, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["one", "both"])

@@ -1,6 +1,6 @@
 """Training of classifiers: the object of the task `classify`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,7 +31,7 @@ from charlm.text.labelled import load_labelled
 from charlm.text.labels import Labelled
 from charlm.text.tokenizers.vocabulary import Vocabulary
 from charlm.training.calibrating import MIN_GAIN
-from charlm.training.label_floors import compared, floors
+from charlm.training.label_floors import HELD_OUT, compared, floors
 from charlm.training.plan.labelled import classifier_of, count_weights, plan_labelled
 from charlm.training.plan.planner import Plan
 from charlm.training.records import FinishedRecord
@@ -136,20 +136,22 @@ class LabelTraining:
         session.save()
 
     def finish(self, session: "Session") -> FinishedRecord:
-        """Calibrate and evaluate the best weights."""
+        """Calibrate and evaluate the best weights; of a stopped run on the validation text only.
+
+        Figures are those under the factor in config.json, which a stopped run does not have.
+        """
         trainer, counters = session.trainer, session.trainer.counters
         stopped, best = trainer.stop_reason, cast("LabelCounts | None", counters.best)
-        figures: dict[str, LabelCounts] = {"valid": best} if best else {}
-        raw, scale, results = None, 1.0, None
-        if not stopped:
-            if best and trainer.settings.calibrate and _gains(best):
-                scale = best.scale
-                write_logit_scale(session.path, scale)
-            with phase("evaluating the best weights"):
-                logits = _best_logits(session)
-                figures = {name: _figures(session, logits, name, scale) for name in logits}
-                raw = _figures(session, logits, "valid") if scale != 1.0 else None
-                results = compared(session.dataset, logits, trainer)
+        scale = 1.0
+        if not stopped and best and trainer.settings.calibrate and _gains(best):
+            scale = best.scale
+            write_logit_scale(session.path, scale)
+        names = HELD_OUT if not stopped else ("valid",) if best else ()
+        with phase("evaluating the best weights"):
+            logits = _best_logits(session, names)
+            figures = {name: _figures(session, logits, name, scale) for name in logits}
+            raw = _figures(session, logits, "valid") if scale != 1.0 else None
+            results = None if stopped else compared(session.dataset, logits, trainer)
         return FinishedRecord(
             **trainer.state.record_fields(),
             reason=stopped or counters.finished,
@@ -174,13 +176,13 @@ def _gains(best: LabelCounts) -> bool:
     return best.nats <= (1.0 - MIN_GAIN) * best.raw_nats
 
 
-def _best_logits(session: "Session") -> dict[str, Logits]:
-    """Return the logits of validation and test text, (N, K) each, by the best weights."""
+def _best_logits(session: "Session", names: Iterable[str]) -> dict[str, Logits]:
+    """Return the logits of splits that are there, (N, K) each, by the best weights."""
     settings = settings_from(session.record["settings"], str(session.path / RECORD))
     model = classifier_of(settings, settings.model, session.dataset)
     put_weights(model, tensors_from_file(session.path / WEIGHTS))
     reader = TorchReader(model.to(session.trainer.state.generator.device))
-    texts = {name: session.dataset.split(name) for name in ("valid", "test")}
+    texts = {name: session.dataset.split(name) for name in names}
     return {name: reader.logits(text) for name, text in texts.items() if text is not None}
 
 
