@@ -103,7 +103,7 @@ class Service:
         if chosen in self.labellers:
             return self.labellers[chosen]
         names = ", ".join(self.labellers)
-        found = f"run is {chosen!r:.80}" if chosen else "no run that is served gives labels"
+        found = "no run that is served gives labels" if chosen is None else f"run is {chosen!r:.80}"
         raise Refused(
             404,
             f"{found}; expected one of {names}. Leave it out to use the first"

@@ -65,6 +65,12 @@ def test_wrong_requests_are_refused_by_their_field(labels: Serving) -> None:
         assert (answer.status_code, answer.json()["error"]["param"]) == (status, param), body
 
 
+def test_a_name_that_is_not_served_is_in_the_message(labels: Serving) -> None:
+    for name in ("", "tales"):
+        message = refusal(labels, "/api/predict", {"text": "a", "run": name})[2]
+        assert message.startswith(f"run is {name!r}; expected one of movies.")
+
+
 def test_a_run_of_labels_is_served_alone_without_text(labels: Serving) -> None:
     for body in ({"prompt": "a"}, {"prompt": "a", "model": "gpt-2"}):
         status, param, message = refusal(labels, "/v1/completions", body)
