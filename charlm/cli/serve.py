@@ -153,7 +153,7 @@ def serve(
     with address.bind() as listener:  # before the models are loaded, which takes longer
         models = _models(run, checkpoints, engine, weights, threads, with_, also or ())
         service, limits = Service(models, rows, checkpoints), fitting_limits()
-        page = page and bool(service.models)  # it is about language models
+        page = page and _has_page(service, open_)
         guard = Guard(make_app(service, limits, with_page=page), service, access, lines)
         answers = functools.partial(_answers, service, access, address, open_)
         server = Server(guard, listener, limits, answers, functools.partial(_stops, limits))
@@ -197,6 +197,19 @@ def _models(
     else:
         first = options.open_model(str(path), checkpoints, engine, weights, with_, threads)
     return [first, *map(load, also)]
+
+
+def _has_page(service: "Service", open_: bool) -> bool:
+    """Return True if there is a language model, which the page is about.
+
+    Raises UsageError if the page is to be opened and there is none.
+    """
+    if open_ and not service.models:
+        raise UsageError(
+            f"--open with run {next(iter(service.labellers))}, which gives labels and has no page; "
+            "expected a language model. Leave --open out, or add one with --also RUN"
+        )
+    return bool(service.models)
 
 
 def _key(path: Path | None) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers import Call
+from labelled_runs import label_run
 from waiting import PATIENCE
 
 from charlm.api.loading import load
@@ -112,6 +113,13 @@ def test_flags_that_make_no_sense(
     assert (code, out) == (status, "")
     assert problem in err
     assert err.splitlines()[-1].startswith("charlm: ")
+
+
+def test_there_is_no_page_to_open_of_a_run_that_gives_labels(call: Call, tmp_path: Path) -> None:
+    run = label_run(tmp_path / "movies")
+    status, out, err = call("serve", "--port", "0", "--run", str(run), "--open")
+    assert (status, out) == (2, "")
+    assert "--open with run movies, which gives labels" in err
 
 
 @pytest.mark.parametrize("key", [b"", b" \n", b"two words", b"\xff\xfe", "ключ".encode()])
