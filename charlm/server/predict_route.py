@@ -17,11 +17,12 @@ MAX_TEXTS = 256
 
 def texts(value: Any) -> list[str]:
     """Return one text, or several, in a list."""
-    if not isinstance(value, list):
-        return [shown_text(value)]
-    if len(value) > MAX_TEXTS:
-        raise ValueError(f"at most {MAX_TEXTS} texts, not {len(value):,}")
-    return [shown_text(each) for each in value]
+    given = value if isinstance(value, list) else [value]
+    if not all(isinstance(each, str) for each in given):
+        raise ValueError(f"a text, or a list of at most {MAX_TEXTS} texts")
+    if len(given) > MAX_TEXTS:
+        raise ValueError(f"at most {MAX_TEXTS} texts, not {len(given):,}")
+    return [shown_text(each) for each in given]
 
 
 FIELDS: Fields = {"text": (REQUIRED, texts), "run": (None, text)}

@@ -65,6 +65,13 @@ def test_wrong_requests_are_refused_by_their_field(labels: Serving) -> None:
         assert (answer.status_code, answer.json()["error"]["param"]) == (status, param), body
 
 
+def test_the_refusal_of_a_wrong_type_mentions_lists(labels: Serving) -> None:
+    for value in (5, ["a", None]):
+        message = refusal(labels, "/api/predict", {"text": value})[2]
+        expected = "expected a text, or a list of at most 256 texts"
+        assert message == f"text is {json.dumps(value)}; {expected}"
+
+
 def test_a_name_that_is_not_served_is_in_the_message(labels: Serving) -> None:
     for name in ("", "tales"):
         message = refusal(labels, "/api/predict", {"text": "a", "run": name})[2]
