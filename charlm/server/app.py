@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from charlm.server import models, page_routes, predict_route, tokenizer_routes
 from charlm.server.completions import completions
-from charlm.server.errors import CLIENT_LEFT, Refused
+from charlm.server.errors import BUG, CLIENT_LEFT, Refused
 from charlm.server.limits import Limits
 from charlm.server.page import page
 from charlm.server.service import Service
@@ -86,5 +86,4 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _failed(_: Request, __: Exception) -> Response:
-    message = "an error in the server; this is a bug in charlm. Its log has the details"
-    return Refused(500, message).response
+    return Refused(500, BUG).response

@@ -14,7 +14,7 @@ from charlm.inference.rows import Event, PromptFigures, QueueFull, Stopping
 from charlm.server.answers import Answer, event_text
 from charlm.server.bodies import read_json
 from charlm.server.channel import Channel, ClientGone
-from charlm.server.errors import Refused
+from charlm.server.errors import BUG, CLIENT_LEFT, Refused
 from charlm.server.requests import Completion, read_completion, read_fields
 from charlm.server.service import Served, Service
 from charlm.server.threads import compute
@@ -34,7 +34,7 @@ async def completions(request: Request) -> Response:
         events = _events(channel, answer)
         return EventStream(await anext(events), events)
     except ClientGone:
-        return Response(status_code=499)
+        return Response(status_code=CLIENT_LEFT)
 
 
 def _begin(values: dict[str, Any], served: Served) -> tuple[Completion, Answer]:
@@ -99,7 +99,7 @@ def _refusal(error: Exception) -> Refused:
     if isinstance(error, UsageError):
         return Refused(400, str(error))
     logging.getLogger(__name__).error("an error in the server", exc_info=error)
-    return Refused(500, "an error in the server; this is a bug in charlm. Its log has the details")
+    return Refused(500, BUG)
 
 
 class EventStream(Response):

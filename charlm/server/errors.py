@@ -13,6 +13,8 @@ KINDS = {
 
 CLIENT_LEFT = 499
 """Status in the log of a request whose client left before the answer began."""
+BUG = "an error in the server; this is a bug in charlm. Its log has the details"
+"""Message of an answer with status 500."""
 
 
 class Refused(Exception):
