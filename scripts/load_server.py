@@ -198,7 +198,8 @@ async def cost(options: argparse.Namespace) -> bool:
             table.add_row(kind.name, f"{each[0]:.2f} ms", f"{each[1]:.2f} ms",
                           f"{each[0] / each[1]:.2f}", per_second,
                           *(f"{wait:.1f}" for wait in waits))  # fmt: skip
-            good &= not any(tally.wrong for tally in tallies) or report_wrong(tallies[1], "")
+            wrong = sum((tally.wrong for tally in tallies), Counter[str]())
+            good &= not wrong or report_wrong(Tally(wrong=wrong), "")
     show(table)
     print(f"server processor time a request, {clients} clients")
     return good
