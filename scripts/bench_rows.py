@@ -28,7 +28,7 @@ KINDS: dict[str, Work] = {
     "score 100 tokens, 1 alternative": Work(prompts=(), max_tokens=1, top=1, score_prompts=True),
     "1 token": Work(prompts=(), max_tokens=1),
 }
-"""Requests of section 2's table, without their prompts."""
+"""Requests that are measured, without their prompts."""
 
 
 class Client:
