@@ -10,6 +10,13 @@ function make(tag, classes = "", text = null) {
   if (text !== null) element.textContent = text;
   return element;
 }
+/* A button for an action. */
+function buttonOf(action, classes = "", text = null) {
+  const button = make("button", classes, text);
+  button.type = "button";
+  button.addEventListener("click", action);
+  return button;
+}
 /* A bar beside a number, of a length from 0 to 1. */
 function meterOf(value) {
   const meter = make("meter");
@@ -237,10 +244,8 @@ function card(token) {
     box.replaceChildren(make("p", "soft", "Point at a token, or move with the arrow keys, to see what the model expected there."));
     return;
   }
-  const which = make("div", "which"), facts = make("span"), shut = make("button", "shut", "×");
-  shut.type = "button";
+  const which = make("div", "which"), facts = make("span"), shut = buttonOf(() => point(-1), "shut", "×");
   shut.setAttribute("aria-label", "Close");
-  shut.addEventListener("click", () => point(-1));
   facts.append(make("strong", "", token.bits === null ? "impossible" : `${token.bits.toFixed(2)} bits`), ` · rank ${token.rank}${token.oov ? " · not in the vocabulary" : ""}`);
   which.append(make("b", "", nameOf(token.name)), facts, shut);
   box.replaceChildren(which);
@@ -261,11 +266,9 @@ function alternatives(token) {
   token.top.forEach(([name, chance], k) => {
     const row = make("li", name === token.name ? "own" : ""), parts = [codeOf(name), meterOf(chance), make("span", "", chance < 0.0005 ? "<0.1 %" : `${(100 * chance).toFixed(1)} %`)];
     if (page.view === "write") {
-      const button = make("button");
-      button.type = "button";
+      const button = buttonOf(() => branch(at, k));
       button.title = "Continue from here with this token";
       button.append(...parts);
-      button.addEventListener("click", () => branch(at, k));
       row.append(button);
     } else row.append(...parts);
     list.append(row);
@@ -659,15 +662,13 @@ function chart() {
   }
   box.append(draw("line", { class: "cursor", id: "cursor", y1: 0, y2: height, x1: -9, x2: -9 }));
   $("signals").replaceChildren(...choosable().map(({ id, name }, k) => {
-    const button = make("button", colourOf(id), name);
-    button.type = "button";
-    button.setAttribute("aria-pressed", page.shown.includes(id));
-    button.addEventListener("click", async () => {
+    const button = buttonOf(async () => {
       if (!await needSignal(id)) return;
       page.shown = page.shown.includes(id) ? page.shown.filter((each) => each !== id) : [...page.shown, id];
       chart();
       $("signals").children[k].focus();
-    });
+    }, colourOf(id), name);
+    button.setAttribute("aria-pressed", page.shown.includes(id));
     return button;
   }));
   cursor();
@@ -754,12 +755,10 @@ function found() {
     $("found-note").replaceChildren(make("code", "", answer.pattern), ": r is on the half of the text by which units are ranked, held out on the other.");
   }
   $("found").tBodies[0].replaceChildren(...answer.units.map((each) => {
-    const row = make("tr"), name = make("td"), button = make("button", "", `${each.unit} ${each.signal}`), size = make("td");
+    const row = make("tr"), name = make("td"), size = make("td");
     row.dataset.unit = each.unit;
     row.dataset.signal = each.signal;
-    button.type = "button";
-    button.addEventListener("click", () => choose(each.unit, each.signal));
-    name.append(button);
+    name.append(buttonOf(() => choose(each.unit, each.signal), "", `${each.unit} ${each.signal}`));
     size.append(meterOf(Math.abs(each.r_held_out ?? 0)));
     row.append(name, make("td", "number", each.r.toFixed(2)), make("td", "number", each.r_held_out === null ? "–" : each.r_held_out.toFixed(2)), size);
     return row;
@@ -1159,12 +1158,7 @@ function listenToForms() {
   for (const id of ["temperature", "top-p"]) $(id).addEventListener("input", () => { $(`${id}-value`).textContent = Number($(id).value).toFixed(2); });
   $("other").addEventListener("change", () => showText());
   $("models").addEventListener("change", () => { useModel(page.models[$("models").selectedIndex]); show(page.view); });
-  $("patterns").append(...PATTERNS.map(([name, pattern]) => {
-    const button = make("button", "", name);
-    button.type = "button";
-    button.addEventListener("click", () => { $("pattern").value = pattern; find(); });
-    return button;
-  }));
+  $("patterns").append(...PATTERNS.map(([name, pattern]) => buttonOf(() => { $("pattern").value = pattern; find(); }, "", name)));
 }
 function listen() {
   $("theme").addEventListener("click", switchTheme);
