@@ -70,12 +70,13 @@ async function request(path, body, signal) {
   throw new Error(answer.status === 503 ? `The server is busy: ${message}. Try again in a moment.` : message);
 }
 const ask = async (path, body) => (await request(path, body)).json();
+const cutOff = () => new Error("The server went away, so the text ends here.");
 /* Events of a stream, as JSON. */
 async function* events(path, body, signal) {
   const reader = (await request(path, body, signal)).body.pipeThrough(new TextDecoderStream()).getReader();
   for (let rest = ""; ;) {
-    const { value, done } = await reader.read().catch((error) => { throw error.name === "AbortError" ? error : new Error("The server went away, so the text ends here."); });
-    if (done) throw new Error("The server went away, so the text ends here.");
+    const { value, done } = await reader.read().catch((error) => { throw error.name === "AbortError" ? error : cutOff(); });
+    if (done) throw cutOff();
     const parts = (rest + value).split("\n\n");
     rest = parts.pop();
     for (const part of parts) {
@@ -119,13 +120,14 @@ function bytes(text) {
 }
 /* Tokens as objects, from rows of TOKEN_COLUMNS in data.py. */
 const tokensOf = ({ tokens }) => tokens.map(([text, bits, rank, top, oov, name]) => ({ text, bits, rank, top, oov, name }));
+/* Levels of all units of a signal, from -127 to 127, decoded once. */
+const levelsOf = (signal) => signal.values ??= bytes(signal.data);
 /* Values of a unit after each token; a signal has 8 bits a value, and a scale for each unit. */
 function valuesOf(unit, signal) {
   const data = page.inside?.signals[signal], row = page.inside?.units.indexOf(unit) ?? -1;
   if (!data || row < 0) return null;
-  data.values ??= bytes(data.data);
   const count = page.score.tokens.length, scale = data.scales[row] / 127;
-  return Array.from(data.values.subarray(row * count, (row + 1) * count), (value) => value * scale);
+  return Array.from(levelsOf(data).subarray(row * count, (row + 1) * count), (value) => value * scale);
 }
 const signalOf = (id) => page.inside.names.find((signal) => signal.id === id);
 const colourOf = (id) => `c${page.inside.names.indexOf(signalOf(id)) % COLOURS}`;
@@ -698,8 +700,7 @@ function levelColours() {
   return colours;
 }
 function map() {
-  const canvas = $("map"), count = page.score.tokens.length, units = page.inside.units, signal = signalOf(page.signal), data = page.inside.signals[page.signal];
-  data.values ??= bytes(data.data);
+  const canvas = $("map"), count = page.score.tokens.length, units = page.inside.units, signal = signalOf(page.signal), data = page.inside.signals[page.signal], levels = levelsOf(data);
   $("map-note").textContent = `${units.length} units × ${count} tokens, ${signal.name}${signal.gate ? "" : ", each row by its own scale"}; layer 1 on top`;
   if (!count || !units.length) return;
   const columns = Math.min(count, 4000), colours = levelColours();
@@ -709,7 +710,7 @@ function map() {
   for (let unit = 0; unit < units.length; unit++) {
     const full = signal.gate ? data.scales[unit] : fullScale(data, unit);
     for (let column = 0; column < columns; column++) {
-      const value = data.values[unit * count + Math.floor(column * count / columns)] / 127;
+      const value = levels[unit * count + Math.floor(column * count / columns)] / 127;
       const level = Math.round(5 * Math.max(-1, Math.min(1, signal.gate ? 2 * value * full - 1 : value * full)));
       pixels[unit * columns + column] = colours[level + 5];
     }
@@ -827,11 +828,14 @@ async function showRuns() {
   }
   say($("runs-status"), "");
   if (!training.chosen) chooseRuns(training.runs.filter(isDrawn).slice(0, COLOURS));
-  runRows();
-  curves();
+  drawRuns();
   clearTimeout(training.again);
   const wait = Math.max(5000, 20 * (performance.now() - begin)); // many logs take a while to read
   if (training.runs.some((run) => run.status === "training now")) training.again = setTimeout(() => { if (page.view === "runs") showRuns(); }, wait);
+}
+function drawRuns() {
+  runRows();
+  curves();
 }
 function chooseRuns(runs) {
   training.chosen = new Map(runs.map(({ id }, k) => [id, k % COLOURS]));
@@ -850,7 +854,7 @@ function runRows() {
     box.value = run.id;
     box.checked = colour !== undefined;
     box.disabled = !isDrawn(run);
-    box.addEventListener("change", () => { toggleRun(run.id, box.checked); runRows(); curves(); });
+    box.addEventListener("change", () => { toggleRun(run.id, box.checked); drawRuns(); });
     label.append(box, make("code", colour === undefined ? "" : `c${colour}`, readable(run.id)));
     const facts = make("small");
     facts.append(make("span", "", run.model), " ", make("span", "", [run.unit, readable(run.text)].filter(Boolean).join(" · ")));
@@ -1042,12 +1046,11 @@ function listenToRuns() {
     $(id).addEventListener("change", () => {
       const chosen = (name) => document.querySelector(`[name=${name}]:checked`).value;
       Object.assign(training, { x: chosen("over"), y: chosen("per"), log: $("log").checked, at: null });
-      runRows();
-      curves();
+      drawRuns();
     });
   }
-  $("runs-all").addEventListener("click", () => { chooseRuns(training.runs.filter(isDrawn)); runRows(); curves(); });
-  $("runs-none").addEventListener("click", () => { chooseRuns([]); runRows(); curves(); });
+  $("runs-all").addEventListener("click", () => { chooseRuns(training.runs.filter(isDrawn)); drawRuns(); });
+  $("runs-none").addEventListener("click", () => { chooseRuns([]); drawRuns(); });
   box.addEventListener("pointermove", (event) => { if (training.plot) cross(within((event.clientX - box.getBoundingClientRect().left - PLOT.left) / training.plot.width)); });
   box.addEventListener("pointerleave", () => cross(null));
   box.addEventListener("blur", () => cross(null));
