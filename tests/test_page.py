@@ -134,6 +134,24 @@ def test_a_text_from_right_to_left_is_read_so(chromium, call: Call, here: Path) 
 
 
 @pytest.mark.browser
+def test_a_part_that_is_impossible_has_infinite_bits(chromium, call: Call, here: Path) -> None:
+    """JSON has null for them, which JavaScript counts as 0."""
+    call("inside", "--run", "tales", "The urn", "--with", "prose", "--html", "a.html")
+    content, count = re.subn(r'"bits":[\d.]+,"other_bits"', '"bits":null,"other_bits"',
+                             (here / "a.html").read_text(encoding="utf-8"), count=1)  # fmt: skip
+    assert count == 1
+    (here / "a.html").write_text(content, encoding="utf-8")
+    page = chromium.new_page()
+    page.goto((here / "a.html").as_uri())
+    page.get_by_role("tab", name="Compare").click()
+    assert "+Infinity" in page.locator("#versus").inner_text()
+    page.locator("#text [data-i='0']").hover()
+    assert "tales impossible, prose " in page.locator("#token").inner_text()
+    assert "p5" in page.locator("#text [data-i='0']").get_attribute("class")
+    page.close()
+
+
+@pytest.mark.browser
 def test_a_page_of_curves_works_in_a_browser(chromium, here: Path) -> None:
     """Its policy allows its own style; it fits a narrow window, light and dark."""
     (here / "page.html").write_text(html_page(plot_of([read_log(RUN)])), encoding="utf-8")

@@ -120,6 +120,11 @@ function bytes(text) {
 }
 /* Tokens as objects, from rows of TOKEN_COLUMNS in data.py. */
 const tokensOf = ({ tokens }) => tokens.map(([text, bits, rank, top, oov, name]) => ({ text, bits, rank, top, oov, name }));
+/* Parts under two models; no bits are those of an impossible part, not 0. */
+function comparedOf(data) {
+  const bits = (value) => value ?? Infinity;
+  return { ...data, parts: data.parts.map((part) => ({ ...part, bits: bits(part.bits), other_bits: bits(part.other_bits) })) };
+}
 /* Levels of all units of a signal, from -127 to 127, decoded once. */
 const levelsOf = (signal) => signal.values ??= bytes(signal.data);
 /* Values of a unit after each token; a signal has 8 bits a value, and a scale for each unit. */
@@ -239,6 +244,7 @@ function mark() {
   card(here.items[here.at]);
   cursor();
 }
+const bitsText = (bits) => Number.isFinite(bits) ? `${bits.toFixed(2)} bits` : "impossible";
 function card(token) {
   const box = $("token");
   box.classList.toggle("open", Boolean(token));
@@ -248,13 +254,13 @@ function card(token) {
   }
   const which = make("div", "which"), facts = make("span"), shut = buttonOf(() => point(-1), "shut", "×");
   shut.setAttribute("aria-label", "Close");
-  facts.append(make("strong", "", token.bits === null ? "impossible" : `${token.bits.toFixed(2)} bits`), ` · rank ${token.rank}${token.oov ? " · not in the vocabulary" : ""}`);
+  facts.append(make("strong", "", bitsText(token.bits)), ` · rank ${token.rank}${token.oov ? " · not in the vocabulary" : ""}`);
   which.append(make("b", "", nameOf(token.name)), facts, shut);
   box.replaceChildren(which);
   if (token.other_bits !== undefined) { // of two models, until another view has painted the text
     if (!page.compared) return;
     facts.replaceChildren(make("strong", "", `${signed(token.bits - token.other_bits)} bits`));
-    box.append(make("p", "soft", `${page.model.id} ${token.bits.toFixed(2)} bits, ${page.compared.other} ${token.other_bits.toFixed(2)} bits`));
+    box.append(make("p", "soft", `${page.model.id} ${bitsText(token.bits)}, ${page.compared.other} ${bitsText(token.other_bits)}`));
     return;
   }
   if (page.view === "inside") {
@@ -526,7 +532,7 @@ async function need(view, turn) {
   }
   if (view === "compare" && source.live && other && page.compared?.other !== other) {
     const compared = await source.compare(text, model.id, other);
-    if (turn === page.turn) { page.compared = compared; versus(); }
+    if (turn === page.turn) { page.compared = comparedOf(compared); versus(); }
   }
 }
 
@@ -768,7 +774,7 @@ function found() {
 
 /* ---- Compare ------------------------------------------------------------------------------------ */
 
-const signed = (value) => `${value > 0 ? "+" : ""}${value.toFixed(2)}`;
+const signed = (value) => Number.isNaN(value) ? "–" : `${value > 0 ? "+" : ""}${value.toFixed(2)}`;
 function showCompare() {
   if (!page.compared) {
     showScore();
@@ -1193,7 +1199,7 @@ function beginServed() {
 /* Fill the page of an export, with tabs for the views that it has data for. */
 async function beginStored() {
   const [score, inside, stored, compared] = await Promise.all([source.score(), source.inside(), source.find(), source.compare()]);
-  Object.assign(page, { score: { ...score, tokens: tokensOf(score) }, found: stored, compared });
+  Object.assign(page, { score: { ...score, tokens: tokensOf(score) }, found: stored, compared: compared && comparedOf(compared) });
   if (inside) begunInside(inside);
   $("footer").textContent = page.model.made;
   const shown = { write: false, score: true, inside: Boolean(inside), compare: Boolean(compared), runs: false };
