@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from write_guide import served
+from server_process import Server
 
 OUT = Path(__file__).parent / "experiments" / "page.png"
 WIDTH, HEIGHT = 1180, 710
@@ -62,8 +62,8 @@ def compact(png: bytes) -> bytes:
 def main() -> None:
     """Write the picture."""
     argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
-    with served(port=0) as url:
-        OUT.write_bytes(compact(screenshot(url)))
+    with Server("--run", "tales") as server:
+        OUT.write_bytes(compact(screenshot(server.url)))
     print(f"{OUT}: {OUT.stat().st_size:,} bytes")
 
 

@@ -21,13 +21,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 
 from charlm.config.cells import CELLS
 from charlm.config.presets import PRESETS
 from charlm.report.settings import markdown_tables
+from server_process import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "charlm" / "guide").glob("*.md"))]
@@ -40,7 +41,8 @@ CORPORA = {"shakespeare.txt": "tinyshakespeare/input.txt", "names.txt": "names/n
 """Files that sessions name, and their places below CHARLM_DATA."""
 COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.+)$", re.MULTILINE)
 """A command of a session, which may have several lines."""
-ADDRESS = "http://127.0.0.1:8765"
+PORT = "8765"
+ADDRESS = f"http://127.0.0.1:{PORT}"
 """Where the guide reaches the server."""
 
 
@@ -123,20 +125,9 @@ def session(commands: Iterable[str]) -> str:
         for name in CORPORA:
             if corpus(name).exists():
                 shutil.copy(corpus(name), Path(folder) / name)
-        with served() if any(ADDRESS in command for command in commands) else nullcontext():
+        is_asked = any(ADDRESS in command for command in commands)
+        with Server("--run", "tales", "--port", PORT) if is_asked else nullcontext():
             return "".join(f"$ {line}\n{terminal_output(line, folder)}" for line in commands)
-
-
-@contextmanager
-def served(port: int = 8765) -> Iterator[str]:
-    """Serve the built-in model, and give the address; port 0 is a free one."""
-    command = [sys.executable, "-m", "charlm", "-q", "serve", "--run", "tales", f"--port={port}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout
-        try:
-            yield server.stdout.readline().strip().rstrip("/")
-        finally:
-            server.terminate()
 
 
 def terminal_output(command: str, folder: str) -> str:
