@@ -178,7 +178,9 @@ class Rows:
                 raise Stopping("this server is stopping; expected a running one. Try again later")
             if len(self._jobs) + len(self._calls) >= self.queue:
                 self._refused += 1
-                raise QueueFull(f"{self.queue} requests are waiting; try again later")
+                raise QueueFull(
+                    f"{self.queue} requests are waiting; expected fewer. Try again later"
+                )
             queue.append(item)
             self._changed.notify()
 
