@@ -110,7 +110,7 @@ class Work:
             raise UsageError("bias has a value that is not finite; expected numbers")
         size = len(vocabulary)
         for ids in [*self.prompts, np.array(list(self.bias), np.int64)]:
-            if len(ids) and not 0 <= min(ids.min(), size - 1) <= ids.max() < size:
+            if len(ids) and (ids.min() < 0 or ids.max() >= size):
                 raise UsageError(
                     f"token ids from {ids.min()} to {ids.max()}; expected 0 to {size - 1} "
                     "(token id out of vocabulary)"
