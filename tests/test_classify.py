@@ -28,9 +28,11 @@ from charlm.runs.tensors import tensors_from_file
 from charlm.tasks.classify import class_weights
 from charlm.text.batches import Position
 from charlm.text.corpus import Corpus
+from charlm.training.labels import LabelTraining
 from charlm.training.records import FinishedRecord, Review
 from charlm.training.resume import halves, resume
 from charlm.training.session import Session
+from charlm.training.task_training import Start
 
 ROW = TASKS[CLASSIFY]
 
@@ -222,6 +224,22 @@ def test_states_of_a_run_that_starts_from_another_are_those_of_the_other(
         hidden, _ = Encoder.forward(half, ids)
         assert torch.equal(hidden, torch_model(path).read(ids)[0])
     session.lock.release()
+
+
+@pytest.mark.parametrize("name", ["embedding.weight", "backward.embedding.weight"])
+def test_weights_to_start_from_are_complete(
+    name: str, parents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tensor that is not given would be trained from random values, in silence."""
+    start = LabelTraining.start
+
+    def incomplete(*args: Any) -> Start:
+        found = start(*args)
+        return found._replace(weights={k: w for k, w in found.weights.items() if k != name})
+
+    monkeypatch.setattr(LabelTraining, "start", incomplete)
+    with pytest.raises(RuntimeError, match=f'Missing.*"{name}"'):
+        new_run(tmp_path, start_from=str(parents / "both"))
 
 
 def test_balance_of_equally_frequent_labels_changes_nothing(tmp_path: Path) -> None:

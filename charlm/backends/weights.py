@@ -11,8 +11,9 @@ from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.config.tasks import POOLINGS
 
-BACKWARD = "backward."
-"""Beginning of the names of a classifier's tensors that read texts from their end."""
+BACKWARD, HEAD = "backward.", "head."
+"""Beginnings of the names of a classifier's tensors: those that read texts from their end, and
+those of the output layer."""
 
 
 def only_in_torch(settings: ModelSettings) -> list[str]:
@@ -103,7 +104,7 @@ def classifier_shapes(
     if both_ways:
         shapes |= {f"{BACKWARD}{name}": shape for name, shape in shapes.items()}
     features = feature_count(settings, pooling, both_ways)
-    return shapes | {"head.weight": (labels, features), "head.bias": (labels,)}
+    return shapes | {f"{HEAD}weight": (labels, features), f"{HEAD}bias": (labels,)}
 
 
 def feature_count(settings: ModelSettings, pooling: str, both_ways: bool) -> int:

@@ -13,7 +13,7 @@ from charlm.backends.interface import Backend
 from charlm.backends.kernel_library import useful_threads
 from charlm.backends.native import WEIGHTS_PER_THREAD
 from charlm.backends.numpy_backend import NumpyBackend
-from charlm.backends.weights import BACKWARD, Weights, encoder_weights
+from charlm.backends.weights import BACKWARD, HEAD, Weights, encoder_weights
 from charlm.config.model import ModelSettings
 from charlm.errors import CorpusError, check_count
 from charlm.inference.counts import LabelCounts
@@ -120,8 +120,8 @@ def _reader(
 
     return ArrayReader(
         halves=tuple(half(prefix) for prefix in ("", BACKWARD)[: 1 + task["both_ways"]]),
-        weight=arrays["head.weight"],
-        bias=arrays["head.bias"],
+        weight=arrays[f"{HEAD}weight"],
+        bias=arrays[f"{HEAD}bias"],
         pooling=task["pooling"],
         scale=scale,
     )

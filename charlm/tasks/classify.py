@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from charlm.backends.interface import Array
+from charlm.backends.weights import HEAD
 from charlm.config.settings import Settings
 from charlm.config.tasks import TASKS
 from charlm.inference.counts import LabelCounts, fit_label_scale
@@ -42,7 +43,7 @@ def classify_task(
     )
     if frozen:
         for name, weight in model.named_parameters():
-            weight.requires_grad_(name.startswith("head."))
+            weight.requires_grad_(name.startswith(HEAD))
     validation = None
     if dataset.valid is not None:
         known = KnownFeatures(dataset.valid) if frozen else None

@@ -19,6 +19,7 @@ from filelock import FileLock
 
 from charlm import __version__
 from charlm.backends.kernel_library import chosen_variant
+from charlm.backends.weights import HEAD
 from charlm.config.corpus import VocabularySettings
 from charlm.config.fields import PARENT, VALIDATION
 from charlm.config.model import ModelSettings
@@ -376,7 +377,8 @@ def open_session(
         for weight in pretrained.embeddings(model):
             weight.requires_grad_(False)
     if weights:
-        put_weights(model, saved_tensors(model) | weights)
+        fresh = {name: w for name, w in saved_tensors(model).items() if name.startswith(HEAD)}
+        put_weights(model, fresh | weights)  # all others are given
     if about := record.get("from"):
         freeze(model, training.freeze_layers, grown=model.vocab_size > about["entries"])
     recorded = record.get("precision")
