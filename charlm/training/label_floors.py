@@ -1,6 +1,6 @@
 """Floors of a run that gives labels: the most frequent label, a bag of words, one unit alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -26,15 +26,18 @@ def floors(dataset: Dataset) -> dict[str, Any]:
     named = {name: labelled.targets[name] == most for name in HELD_OUT if name in labelled.targets}
     return {
         "majority": {"label": labelled.labels.names[most]} | _accuracies(named),
-        "bag_of_words": _accuracies(bag_of_words(dataset)),
+        "bag_of_words": _accuracies(bag_of_words(dataset, HELD_OUT)),
     }
 
 
-def bag_of_words(dataset: Dataset) -> dict[str, Right]:
-    """Return which held-out texts naive Bayes over words and pairs labels correctly, by split."""
+def bag_of_words(dataset: Dataset, names: Sequence[str]) -> dict[str, Right]:
+    """Return which texts naive Bayes over words and pairs labels correctly, by split.
+
+    Splits of these names that are not there are left out.
+    """
     labelled = dataset.labelled
     assert labelled is not None, "a dataset with labels"
-    texts = {name: text for name in HELD_OUT if (text := dataset.split(name)) is not None}
+    texts = {name: text for name in names if (text := dataset.split(name)) is not None}
     with phase("comparing with a bag of words"):
         bayes = NaiveBayes.fit(
             dataset.train,
@@ -65,7 +68,8 @@ def compared(
     results: dict[str, Any] = {}
     if "test" in logits:
         right = logits["test"].argmax(axis=1) == labelled.targets["test"]
-        results["difference"] = list(paired_interval(bag_of_words(dataset)["test"], right))
+        bag = bag_of_words(dataset, ["test"])["test"]
+        results["difference"] = list(paired_interval(bag, right))
     return results | _one_unit(dataset, trainer)
 
 
