@@ -4,12 +4,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from charlm import api
 from charlm.cli import options
+from charlm.cli.labels import split_target
 from charlm.cli.output import on_terminal, render, say, terminal_width, write, write_json
 from charlm.cli.stdin import stdin_blocks
 from charlm.errors import UsageError, check_choice
@@ -134,8 +135,7 @@ def _groups(
     from_stdin: bool,
 ) -> Iterator[Group]:
     """Yield the texts in bounded groups; those of stdin as they arrive."""
-    rules: dict[str, Any] = {**reading}
-    target = rules.pop("target", None)
+    target, rules = split_target(reading)
     if not files and from_stdin and rules.get("input_format", "auto") in ("auto", "text"):
         batches = api.scoring.stream_sentences(stdin_blocks(), "standard input", rules, say)
         return ([record.text or "" for record in batch] for batch in batches)
