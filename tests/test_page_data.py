@@ -61,6 +61,14 @@ def test_a_model_is_described_with_its_size(tales: Model, tmp_path: Path) -> Non
     assert "LSTM · " in page.facts(load(tmp_path / "run"))["facts"]
 
 
+def test_compare_names_a_run_as_its_facts_do(tales: Model, tmp_path: Path) -> None:
+    """A trial is named after its search: two searches have a trial of one name."""
+    shutil.copytree(RUN, tmp_path / "search" / "trial-000")
+    (tmp_path / "search" / "search.json").touch()
+    trial = load(tmp_path / "search" / "trial-000")
+    assert page.compare(tales, "the sea", trial)["other"] == page.facts(trial)["id"]
+
+
 def test_some_units_have_the_values_of_all_units(tales: Model) -> None:
     every = page.inside(tales, TEXT)
     some = page.inside(tales, TEXT, ["2:8", "1:3"], ["c"])

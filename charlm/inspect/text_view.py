@@ -18,6 +18,7 @@ from charlm.inference.scoring import Scorer
 from charlm.inspect.hidden import Hidden, likeliest_chances, logits_after
 from charlm.inspect.text_tokens import scored_tokens
 from charlm.listing import Part
+from charlm.runs.locate import run_name
 from charlm.runs.run import Run
 from charlm.text.tokenizers.tokenizer_json import EOS
 from charlm.units import Tally, bits
@@ -88,7 +89,7 @@ def view_text(run: Run, scorer: Scorer, text: str, *, top: int = 0) -> TextView:
         ends = len(figures) - run.boundaries.has_ends
         figures = [*figures[:ends][::-1], *figures[ends:]]
     return TextView(
-        run=run.path.name,
+        run=run_name(run.path),
         unit=run.vocabulary.unit,
         vocab_size=len(run.vocabulary),
         tokens=tuple(
