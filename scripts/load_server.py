@@ -19,7 +19,7 @@ import statistics
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,7 +140,7 @@ async def load(options: argparse.Namespace) -> bool:
             seconds, cpu = time.monotonic() - begun, server.cpu() - used
             health = await settle(server)
             left = server.files() - files
-            log = server.log()
+            bad = server.bad_lines()
         table = plain_table("<request", "answered", "median ms", "99 % ms", "slowest ms")
         for kind in MIX:
             times = [1000 * value for value in tally.seconds[kind.name]]
@@ -157,15 +157,14 @@ async def load(options: argparse.Namespace) -> bool:
               f"({100 * cpu / seconds:.0f} % busy); memory {early:.1f} MB in the second third, "
               f"{late - early:+.1f} MB in the last; {left:+d} files; "
               f"{health['rows']} rows and {health['waiting']} requests left")  # fmt: skip
-        good &= report_wrong(tally, log) and not health["rows"] and left <= 1
+        good &= report_wrong(tally, bad) and not health["rows"] and left <= 1
     return good
 
 
-def report_wrong(tally: Tally, log: str) -> bool:
+def report_wrong(tally: Tally, bad: Sequence[str] = ()) -> bool:
     """Print what was not as promised; return whether there is nothing."""
     for what, count in tally.wrong.most_common(20):
         print(f"WRONG: {count:,} x {what}")
-    bad = [line for line in log.splitlines() if "Traceback" in line or "socket.send" in line]
     for line in bad[:5]:
         print(f"WRONG: in the log: {line}")
     if not tally.wrong and not bad:
@@ -199,7 +198,7 @@ async def cost(options: argparse.Namespace) -> bool:
                           f"{each[0] / each[1]:.2f}", per_second,
                           *(f"{wait:.1f}" for wait in waits))  # fmt: skip
             wrong = sum((tally.wrong for tally in tallies), Counter[str]())
-            good &= not wrong or report_wrong(Tally(wrong=wrong), "")
+            good &= not wrong or report_wrong(Tally(wrong=wrong))
     show(table)
     print(f"server processor time a request, {clients} clients")
     return good
@@ -227,14 +226,14 @@ async def soak(options: argparse.Namespace) -> bool:
                   f"99 % {1000 * percentile(times, 0.99):.0f} ms", flush=True)  # fmt: skip
         seconds = time.monotonic() - begun
         health = await settle(server)
-        left, log = server.files() - files, server.log()
+        left, bad = server.files() - files, server.bad_lines()
         total = sum(tally.requests for tally in tenths)
         early, late = (statistics.median(tenths[at].memory) for at in (1, -1))
         print(f"{total:,} requests in {seconds:.0f} s; memory {late - early:+.2f} MB from the "
               f"second tenth to the last; {left:+d} files; "
               f"{1000 * (server.cpu() - used) / total:.2f} ms of the processor each")  # fmt: skip
     whole = Tally(wrong=sum((tally.wrong for tally in tenths), Counter()))
-    return report_wrong(whole, log) and left <= 1 and not health["rows"]
+    return report_wrong(whole, bad) and left <= 1 and not health["rows"]
 
 
 async def start(options: argparse.Namespace) -> bool:

@@ -53,6 +53,11 @@ class Server:
         self.errors.seek(0)
         return self.errors.read()
 
+    def bad_lines(self) -> list[str]:
+        """Return the lines of its log that begin a traceback, or tell of a lost connection."""
+        signs = ("Traceback", "socket.send")
+        return [line for line in self.log().splitlines() if any(sign in line for sign in signs)]
+
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, float]:
         """Send a signal; return the exit code, and the seconds until the process ended."""
         begun = time.perf_counter()

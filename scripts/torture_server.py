@@ -34,8 +34,7 @@ def server_faults(bench: Bench) -> Iterator[Row]:
         yield from large_requests(server)
         yield from refused_requests(server)
         yield from gone_readers(server)
-        log = server.log()
-    bad = [line for line in log.splitlines() if "Traceback" in line or "socket.send" in line]
+        bad = server.bad_lines()
     yield Row("servers' logs without a traceback", 1, int(not bad), "; ".join(bad[:2]))
     yield from keys()
     yield from stops(bench.amounts.server_stops)
