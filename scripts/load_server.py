@@ -228,7 +228,7 @@ async def soak(options: argparse.Namespace) -> bool:
         health = await settle(server)
         left, bad = server.files() - files, server.bad_lines()
         total = sum(tally.requests for tally in tenths)
-        early, late = (statistics.median(tenths[at].memory) for at in (1, -1))
+        early, late = (statistics.median(tally.memory) for tally in (tenths[:2][-1], tenths[-1]))
         print(f"{total:,} requests in {seconds:.0f} s; memory {late - early:+.2f} MB from the "
               f"second tenth to the last; {left:+d} files; "
               f"{1000 * (server.cpu() - used) / total:.2f} ms of the processor each")  # fmt: skip
