@@ -67,6 +67,16 @@ def test_targets_come_back_from_disk_and_damaged_ones_are_refused(tmp_path):
         read_targets(tmp_path, 3, 3)
 
 
+def test_training_texts_have_no_unseen_label(tmp_path):
+    """Frequencies of labels cannot be counted then."""
+    for name in ("train", "test"):
+        (tmp_path / name).mkdir()
+        write_targets(tmp_path / name, np.array([0, UNSEEN], np.int32))
+    assert read_targets(tmp_path / "test", 2, 2).tolist() == [0, UNSEEN]
+    with pytest.raises(CorpusError, match="targets from -1 to 0 of 2 labels"):
+        read_targets(tmp_path / "train", 2, 2)
+
+
 # ------------------------------------------------------------------ splits
 
 
