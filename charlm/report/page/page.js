@@ -66,8 +66,7 @@ async function request(path, body, signal) {
     await askKey(key);
     return request(path, body, signal);
   }
-  const message = (await answer.json().catch(() => ({}))).error?.message ?? `The server answered with status ${answer.status}.`;
-  throw new Error(answer.status === 503 ? `The server is busy: ${message}. Try again in a moment.` : message);
+  throw new Error((await answer.json().catch(() => ({}))).error?.message ?? `The server answered with status ${answer.status}.`);
 }
 const ask = async (path, body) => (await request(path, body)).json();
 const cutOff = () => new Error("The server went away, so the text ends here.");
