@@ -101,7 +101,10 @@ def _check_output(output: str, *, tokens: bool, top: int, as_json: bool) -> None
             "jsonl. Use --format jsonl"
         )
     if top > 1 and output == "labels":
-        raise UsageError(f"--top {top} with --format labels, which has one label; use tsv")
+        raise UsageError(
+            f"--top {top} with --format labels, which has one label for each text; expected "
+            "another format. Use --format tsv"
+        )
 
 
 def _check_source(texts: list[str], files: list[str] | None, reading: options.Reading) -> bool:

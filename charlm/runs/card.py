@@ -220,7 +220,8 @@ def _label_results(record: Mapping[str, Any]) -> list[str]:
     name, last = list(figures.items())[-1]
     labels = _training_labels(record)
     counts = LabelCounts.from_summary(last)
-    lines += ["", f"Each label on the {name} text:", "", "| | precision | recall | F1 | texts |",
+    which = "validation" if name == "valid" else name
+    lines += ["", f"Each label on the {which} text:", "", "| | precision | recall | F1 | texts |",
               "|---|---:|---:|---:|---:|"]  # fmt: skip
     for label, row in zip(labels, counts.per_label(), strict=True):
         cells = " | ".join(_number(finite(value)) for value in row)
