@@ -139,6 +139,20 @@ def test_numbers_of_json_are_labels_as_they_are_written(tmp_path):
     assert [each.label for each in examples(path)] == ["1", "1.50", None]
 
 
+@pytest.mark.parametrize("cell", [["a", "b"], {"name": "a"}, []])
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_a_list_or_an_object_is_no_label(form, cell, tmp_path):
+    """In silence, each different list would be a label of its own."""
+    rows = [{"text": "t", "label": None}, {"text": "u", "label": cell}]
+    path = tmp_path / f"x.{form}"
+    if form == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pandas = pytest.importorskip("pandas")
+        pandas.DataFrame(rows).to_parquet(path)
+    assert f'2: the column "label" holds {json.dumps(cell)}, expected one' in problem(path)
+
+
 def test_one_sentence_names_the_columns_of_texts_and_labels(tmp_path):
     path = as_tsv(tmp_path, PAIRS)
     assert notes(read_examples, path) == [
@@ -187,8 +201,11 @@ def test_texts_without_labels_are_read_for_predictions(tmp_path):
     assert [(each.text, each.label) for each in read] == [("a film", None), ("", None),
                                                           ("dull", None)]  # fmt: skip
     table = written(tmp_path / "x.csv", "text,n\na,1\n,2\n")
-    read = read_texts([str(table)], ReadSettings(), "missing", lambda _: None)
+    read = read_texts([str(table)], ReadSettings(), None, lambda _: None)
     assert [(each.text, each.label) for each in read] == [("a", None), ("", None)]
+    for file, expected in ((table, 'no column "missing"'), (plain, "no source is a table")):
+        with pytest.raises(CharlmError, match=expected):
+            list(read_texts([str(file)], ReadSettings(), "missing", lambda _: None))
     fast = as_fast_text(tmp_path, [("a", "x")])
     assert [e.label for e in read_texts([str(fast)], ReadSettings(), None, print)] == ["x"]
 

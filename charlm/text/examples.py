@@ -24,6 +24,7 @@ from charlm.text.sources.kinds import LABEL_PREFIX
 from charlm.text.sources.line_ends import LineEnds
 from charlm.text.sources.names import Source, find, reads_once
 from charlm.text.sources.rows import (
+    Nested,
     Opened,
     Rows,
     TextColumn,
@@ -154,8 +155,6 @@ class LabelColumns(TextColumn):
             return target
         if target.isdecimal() and 1 <= int(target) <= len(columns):
             return columns[int(target) - 1]
-        if not self.needed:
-            return None
         near = near_column(target, columns)
         advice = f'Did you mean "{shown(near)}"?' if near else f"Give {named('target')} one of them"
         raise CorpusError(
@@ -177,7 +176,7 @@ class _Reader:
 
     def read(self, names: Sequence[str], reported: dict[str, str] | None) -> Iterator[Example]:
         sources = find(names, self.reading, self.warn, reported)
-        if self.needed and self.rule.target and not any(isinstance(s, Rows) for s in sources):
+        if self.rule.target and not any(isinstance(s, Rows) for s in sources):
             raise UsageError(
                 f"{named('target')} was given, but no source is a table. Leave it out, or name a "
                 "table"
@@ -213,8 +212,14 @@ class _Reader:
                 f"the labels. {listed(table.columns)} Name the texts with {named('column')}"
             )
         for record in table.records:
-            label = record.cells.get(target, "").strip() if target is not None else ""
-            yield Example(record.text, label or None, f"{rows.label}: {record.place}")
+            label = record.cells.get(target, "") if target is not None else ""
+            place = f"{rows.label}: {record.place}"
+            if target is not None and isinstance(label, Nested):
+                raise CorpusError(
+                    f'{place}: the column "{shown(target)}" holds {label:.40}, expected one label. '
+                    f"Choose another with {named('target')}"
+                )
+            yield Example(record.text, label.strip() or None, place)
 
     def _file(self, source: TextFile | Spool, label: str) -> Iterator[Example]:
         """Yield the text of a file under the label of its folder, or that of each line."""

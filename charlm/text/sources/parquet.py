@@ -14,6 +14,7 @@ from charlm.text.sources.rows import (
     Record,
     TextColumn,
     Warn,
+    cell_text,
     checked_text,
     listed,
 )
@@ -69,7 +70,9 @@ def open_table(
                 if text is not None:
                     text = checked_text(text, f"{label}: row {number:,}", column)
                 if cells:
-                    others = {k: _cell_text(cell) for k, cell in row.items() if k != column}
+                    others = {
+                        k: cell_text(cell, _shown) for k, cell in row.items() if k != column
+                    }
                 yield Record(number, None, text, others)
 
     return Opened(column, names, records())
@@ -130,9 +133,7 @@ def _invalid(label: str, error: Exception) -> CorpusError:
     )
 
 
-def _cell_text(cell: object) -> str:
-    if cell is None or isinstance(cell, str):
-        return cell or ""
+def _shown(cell: object) -> str:
     if isinstance(cell, bytes):
         return cell.decode(errors="backslashreplace")
     if isinstance(cell, bool | list | dict):

@@ -155,12 +155,15 @@ def _records(
             place = f"row {number:,}" if line is None else f"line {line:,}"
             text = checked_text(text, f"{label}: {place}", column)
         if with_cells:
-            cells = {
-                name: cell if isinstance(cell, str) else "" if cell is None else show(cell)
-                for name, cell in row.items()
-                if name != column
-            }
+            cells = {k: cell_text(cell, show) for k, cell in row.items() if k != column}
         yield Record(number, line, text, cells)
+
+
+def cell_text(cell: object, show: Callable[[object], str]) -> str:
+    """Return a cell beside the text, "" for none; `show` formats what is not text."""
+    if cell is None or isinstance(cell, str):
+        return cell or ""
+    return Nested(show(cell)) if isinstance(cell, list | dict) else show(cell)
 
 
 def chosen_column(
@@ -218,6 +221,12 @@ def checked_text(text: object, place: str, column: str) -> str:
 
 class Number(str):
     """Number of a JSON file, as it is written there."""
+
+    __slots__ = ()
+
+
+class Nested(str):
+    """List or object of a table, as text."""
 
     __slots__ = ()
 
