@@ -128,6 +128,8 @@ def test_a_run_of_labels_is_no_language_model_and_the_reverse(tmp_path: Path) ->
         (lambda config: config["task"].update(pooling="mean"), r"head.weight has shape"),
         (lambda config: config["task"].update(both_ways=False), "backward.*has shape"),
         (lambda config: config["model"].update(hidden_size=4), "has shape"),
+        (lambda config: config["task"]["labels"].reverse(), "config.json: not as written"),
+        (lambda config: config["task"].update(kept_part="end"), "config.json: not as written"),
         (lambda config: config.update(vocab_size=9), "tokenizer.json has"),
         (lambda config: config.update(format=3), "format 3 is newer.*Upgrade"),
         (lambda config: config.update({LOGIT_SCALE: -1}), "logit_scale is -1"),

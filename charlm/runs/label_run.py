@@ -19,6 +19,7 @@ from charlm.errors import CorpusError, check_count
 from charlm.inference.counts import LabelCounts
 from charlm.inference.labelling import ArrayReader, LabelReader
 from charlm.runs import layout
+from charlm.runs.data import check_unchanged
 from charlm.runs.engines import chosen_engine, compiled_backend, unchanged
 from charlm.runs.run import check_weights, checked_vocabulary, model_settings
 from charlm.runs.weights import load_arrays
@@ -75,12 +76,14 @@ def load_label_run(path: Path, *, engine: str = "auto", threads: int | None = No
     vocabulary = checked_vocabulary(path, config)
     settings = model_settings(config, path)
     check_weights(path)
+    reader = _reader(path / layout.WEIGHTS, settings, config, engine, threads)
+    check_unchanged(path, (layout.CONFIG,))  # labels in another order fit the weights too
     return LabelRun(
         path=path,
         config=config,
         vocabulary=vocabulary,
         labels=Labels(tuple(config[layout.TASK]["labels"])),
-        reader=_reader(path / layout.WEIGHTS, settings, config, engine, threads),
+        reader=reader,
     )
 
 
