@@ -275,6 +275,7 @@ def test_files_are_read_as_in_training(call: Call) -> None:
         (["--tokens", "--format", "tsv", "a"], 2, "jsonl"),
         (["--json", "--format", "tsv", "a"], 2, "--json with --format tsv"),
         (["--top", "2", "--format", "labels", "a"], 2, "--top 2"),
+        (["--top", "2", "--tokens", "a"], 2, "--top 2 with --tokens"),
         (["--column", "text", "a"], 2, "--file or stdin"),
         (["--column", "text"], 2, "--column has no effect without --file or --input-format"),
         (["--target", "label", "--file", "-"], 2, "--target has no effect without --file or"),

@@ -105,6 +105,11 @@ def _check_output(output: str, *, tokens: bool, top: int, as_json: bool) -> None
             f"--top {top} with --format labels, which has one label for each text; expected "
             "another format. Use --format tsv"
         )
+    if top > 1 and tokens and not as_json and output != "jsonl":
+        raise UsageError(
+            f"--top {top} with --tokens, which shows the probability of one label; expected "
+            "another format. Use --format jsonl"
+        )
 
 
 def _check_source(texts: list[str], files: list[str] | None, reading: options.Reading) -> bool:

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from charlm.server.errors import Refused
-from charlm.server.service import Served, Service
+from charlm.server.service import Service
 
 METRICS = {
     "waiting": ("gauge", "Requests that wait"),
@@ -20,25 +20,28 @@ METRICS = {
 
 
 async def models(request: Request) -> Response:
-    """List the models."""
+    """List the models, those that give labels last."""
     service: Service = request.app.state.service
-    return JSONResponse(
-        {"object": "list", "data": [_entry(each) for each in service.models.values()]}
-    )
+    names = [*service.models, *service.labellers]
+    return JSONResponse({"object": "list", "data": [_entry(service, name) for name in names]})
 
 
 async def model(request: Request) -> Response:
     """Return the entry of one model."""
     service: Service = request.app.state.service
-    return JSONResponse(_entry(service.find(request.path_params["name"])))
+    name = request.path_params["name"]
+    return JSONResponse(
+        _entry(service, name if name in service.labellers else service.find(name).name)
+    )
 
 
-def _entry(served: Served) -> dict[str, Any]:
+def _entry(service: Service, name: str) -> dict[str, Any]:
     return {
-        "id": served.name,
+        "id": name,
         "object": "model",
-        "created": served.created,
+        "created": service.created,
         "owned_by": "charlm",
+        "gives": "labels" if name in service.labellers else "text",
     }
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -24,7 +24,6 @@ class Served:
 
     model: Model
     rows: Rows
-    created: int = field(default_factory=lambda: int(time.time()))
 
     @cached_property
     def name(self) -> str:
@@ -64,6 +63,7 @@ class Service:
         labellers = [model for model in models if isinstance(model, LabelModel)]
         self.labellers = {run_name(each.path): each for each in labellers}
         self.checkpoints = checkpoints
+        self.created = int(time.time())
         self.stopping = False
 
     @property

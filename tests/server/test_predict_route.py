@@ -84,7 +84,10 @@ def test_a_run_of_labels_is_served_alone_without_text(labels: Serving) -> None:
         assert (status, param) == (404, "model")
         assert "run 'movies' gives labels" in message
         assert "POST /api/predict" in message
-    assert labels.client.get("/v1/models").json()["data"] == []
+    (entry,) = labels.client.get("/v1/models").json()["data"]
+    assert (entry["id"], entry["gives"]) == ("movies", "labels")
+    assert labels.client.get("/v1/models/movies").json() == entry
+    assert labels.client.get("/v1/models/tales").status_code == 404
     health = labels.client.get("/health").json()
     assert (health["status"], health["requests"]) == ("ok", 0)
     assert labels.client.get("/metrics").status_code == 200
@@ -98,6 +101,9 @@ def test_both_kinds_are_served_side_by_side(model: LabelModel) -> None:
         assert server.client.post("/v1/completions", json=body).status_code == 200
         named = refusal(server, "/v1/completions", body | {"model": "movies"})
         assert (named[0], "gives labels" in named[2]) == (404, True)
+        entries = server.client.get("/v1/models").json()["data"]
+        assert [each["id"] for each in entries] == ["tales", "movies"]
+        assert [each["gives"] for each in entries] == ["text", "labels"]
         assert server.client.get("/").status_code == 200
 
 

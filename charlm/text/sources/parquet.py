@@ -70,9 +70,7 @@ def open_table(
                 if text is not None:
                     text = checked_text(text, f"{label}: row {number:,}", column)
                 if cells:
-                    others = {
-                        k: cell_text(cell, _shown) for k, cell in row.items() if k != column
-                    }
+                    others = {k: cell_text(cell, _shown) for k, cell in row.items() if k != column}
                 yield Record(number, None, text, others)
 
     return Opened(column, names, records())
