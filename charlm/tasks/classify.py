@@ -22,6 +22,7 @@ from charlm.text.batches import Batch
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
 from charlm.text.groups import Groups, LabelBatch
+from charlm.text.labelled import labelled_of
 from charlm.text.labels import Targets
 
 
@@ -32,9 +33,12 @@ def classify_task(
 
     With `freeze`, all weights of the model but those of the output layer are frozen.
     """
-    labelled, training, frozen = dataset.labelled, settings.training, settings.task.freeze
-    assert labelled and training.batch_size, "planned settings of labelled texts"
-    targets = labelled.targets
+    targets, training, frozen = (
+        labelled_of(dataset).targets,
+        settings.training,
+        settings.task.freeze,
+    )
+    assert training.batch_size, "planned settings"
     loss = ClassifyLoss(
         precision=precision,
         smoothing=training.label_smoothing,

@@ -120,6 +120,12 @@ def load_labelled(
     )
 
 
+def labelled_of(dataset: Dataset) -> Labelled:
+    """Return the labels of a dataset of `load_labelled`."""
+    assert dataset.labelled is not None, "a dataset with labels"
+    return dataset.labelled
+
+
 def labelled_fingerprint(corpus: CorpusSettings, task: TaskSettings) -> str:
     """Read texts with labels and return the fingerprint of their dataset."""
     return _fingerprint(_read(corpus, task, None, lambda _: None)[0])

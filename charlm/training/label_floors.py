@@ -12,6 +12,7 @@ from charlm.phases import phase
 from charlm.tasks.classify import ClassifyLoss, LabelValidation
 from charlm.text.dataset import Dataset
 from charlm.text.floors import NaiveBayes, best_unit, majority
+from charlm.text.labelled import labelled_of
 from charlm.training.trainer import Trainer
 
 HELD_OUT = ("valid", "test")
@@ -20,8 +21,7 @@ Right = NDArray[np.bool_]
 
 def floors(dataset: Dataset) -> dict[str, Any]:
     """Return the accuracies of the most frequent label and of a bag of words, as in run.json."""
-    labelled = dataset.labelled
-    assert labelled is not None, "a dataset with labels"
+    labelled = labelled_of(dataset)
     most = majority(labelled.targets["train"], len(labelled.labels))
     named = {name: labelled.targets[name] == most for name in HELD_OUT if name in labelled.targets}
     return {
@@ -35,8 +35,7 @@ def bag_of_words(dataset: Dataset, names: Sequence[str]) -> dict[str, Right]:
 
     Splits of these names that are not there are left out.
     """
-    labelled = dataset.labelled
-    assert labelled is not None, "a dataset with labels"
+    labelled = labelled_of(dataset)
     texts = {name: text for name in names if (text := dataset.split(name)) is not None}
     with phase("comparing with a bag of words"):
         bayes = NaiveBayes.fit(
@@ -63,8 +62,7 @@ def compared(
     `difference` is the accuracy on the test text minus that of the bag of words, with an interval.
     If the encoder was frozen, `unit` is the best of its features alone.
     """
-    labelled = dataset.labelled
-    assert labelled is not None, "a dataset with labels"
+    labelled = labelled_of(dataset)
     results: dict[str, Any] = {}
     if "test" in logits:
         right = logits["test"].argmax(axis=1) == labelled.targets["test"]
@@ -75,9 +73,9 @@ def compared(
 
 def _one_unit(dataset: Dataset, trainer: Trainer) -> dict[str, Any]:
     """Return the best single feature of a frozen encoder, and its accuracy."""
-    labelled, model = dataset.labelled, cast(Classifier, trainer.model)
+    labelled, model = labelled_of(dataset), cast(Classifier, trainer.model)
     train, valid = trainer.task.loss, trainer.task.evaluate
-    assert labelled is not None and isinstance(train, ClassifyLoss)
+    assert isinstance(train, ClassifyLoss)
     if train.features is None or not isinstance(valid, LabelValidation) or valid.features is None:
         return {}
     with phase("comparing with one unit"):

@@ -27,8 +27,7 @@ from charlm.tasks.classify import classify_task
 from charlm.tasks.task import Task
 from charlm.text.corpus import Corpus
 from charlm.text.dataset import Dataset
-from charlm.text.labelled import load_labelled
-from charlm.text.labels import Labelled
+from charlm.text.labelled import labelled_of, load_labelled
 from charlm.text.tokenizers.vocabulary import Vocabulary
 from charlm.training.calibrating import MIN_GAIN
 from charlm.training.label_floors import HELD_OUT, compared, floors
@@ -79,7 +78,9 @@ class LabelTraining:
 
     def outputs(self, settings: Settings, dataset: Dataset) -> int:
         """Return the number of labels, or of entries if the input is one-hot."""
-        return len(dataset.vocabulary) if settings.model.one_hot else len(_labelled(dataset).labels)
+        return (
+            len(dataset.vocabulary) if settings.model.one_hot else len(labelled_of(dataset).labels)
+        )
 
     def plan(
         self,
@@ -106,7 +107,7 @@ class LabelTraining:
         """Return the labels, and how texts are read."""
         task = asdict(settings.task)
         kept = ("pooling", "both_ways", "max_tokens", "kept_part")
-        table = {"name": task["task"], "labels": list(_labelled(dataset).labels.names)}
+        table = {"name": task["task"], "labels": list(labelled_of(dataset).labels.names)}
         return {
             "format": TASKS[settings.task.task].format,
             "task": table | {name: task[name] for name in kept},
@@ -117,7 +118,7 @@ class LabelTraining:
         model = classifier_of(settings, settings.model, dataset)
         model.reset_parameters(torch.Generator().manual_seed(settings.training.seed or 0))
         if not settings.task.balance:
-            labelled = _labelled(dataset)
+            labelled = labelled_of(dataset)
             counts = np.bincount(labelled.targets["train"], minlength=len(labelled.labels)) + 0.5
             logs = np.log(counts)
             with torch.no_grad():
@@ -166,11 +167,6 @@ class LabelTraining:
         )
 
 
-def _labelled(dataset: Dataset) -> Labelled:
-    assert dataset.labelled is not None, "a dataset with labels"
-    return dataset.labelled
-
-
 def _gains(best: LabelCounts) -> bool:
     """Return whether the factor on all logits helps enough to be kept."""
     return best.nats <= (1.0 - MIN_GAIN) * best.raw_nats
@@ -190,7 +186,7 @@ def _figures(
     session: "Session", logits: Mapping[str, Logits], name: str, scale: float = 1.0
 ) -> LabelCounts:
     """Return the figures of a split, with all logits multiplied by a factor."""
-    return LabelCounts.of(logits[name], _labelled(session.dataset).targets[name], scale)
+    return LabelCounts.of(logits[name], labelled_of(session.dataset).targets[name], scale)
 
 
 LABELS: TaskTraining = LabelTraining()

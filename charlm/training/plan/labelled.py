@@ -22,6 +22,7 @@ from charlm.nn.devices import Precision
 from charlm.nn.model import multiplied_weights
 from charlm.text.dataset import Dataset
 from charlm.text.groups import text_lengths
+from charlm.text.labelled import labelled_of
 from charlm.training.plan import constants, speed
 from charlm.training.plan.memory import memory_of
 from charlm.training.plan.model_size import hidden_of_parameters
@@ -128,8 +129,7 @@ def _useful_passes(seconds: float, steps: float) -> tuple[float, str]:
 
 def classifier_of(settings: Settings, model: ModelSettings, dataset: Dataset) -> Classifier:
     """Build the classifier of a dataset; its weights are not initialised."""
-    assert dataset.labelled is not None, "a dataset with labels"
-    task, labels = settings.task, len(dataset.labelled.labels)
+    task, labels = settings.task, len(labelled_of(dataset).labels)
     return Classifier(model, len(dataset.vocabulary), labels, task.pooling, task.both_ways)
 
 
