@@ -18,11 +18,11 @@ from charlm.config.settings import Settings, find_setting, merge, settings_from
 from charlm.config.task import TaskSettings
 from charlm.config.tasks import CLASSIFY, TASKS, task_name
 from charlm.config.unused import drop_unused, origins_of_arguments
-from charlm.errors import UsageError
+from charlm.errors import RunError, UsageError
 from charlm.inference.counts import LabelCounts
 from charlm.nn.encoder import Encoder
 from charlm.runs.label_run import load_label_run
-from charlm.runs.layout import read_record
+from charlm.runs.layout import read_record, write_record
 from charlm.runs.run import torch_model
 from charlm.runs.tensors import tensors_from_file
 from charlm.tasks.classify import class_weights
@@ -183,6 +183,8 @@ def test_a_resumed_run_equals_one_that_never_stopped(
         for path in paths
     ]
     assert logs[0] == logs[1] and len(logs[0]) == 3
+    named = [key for each in logs[0] if each["kind"] == "evaluation" for key in each]
+    assert "valid_accuracy" in named and "valid_confusion" not in named
     first, second = (weights(path) for path in paths)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -191,6 +193,16 @@ def test_a_resumed_run_equals_one_that_never_stopped(
         for name in forward.keys() - {"output.weight", "output.bias"}:
             assert torch.equal(first[name], forward[name])
             assert torch.equal(first[f"backward.{name}"], backward[name])
+
+
+def test_a_record_of_another_task_is_not_resumed(tmp_path: Path) -> None:
+    """Pooling and labels of config.json and run.json must agree."""
+    path = trained(new_run(tmp_path, steps=2))
+    record = read_record(path)
+    record["settings"]["task"]["kept_part"] = "end"
+    write_record(path, record)
+    with pytest.raises(RunError, match="describes another model than config"):
+        resume(path)
 
 
 def test_figures_of_a_stopped_run_are_those_of_its_files(tmp_path: Path) -> None:

@@ -139,6 +139,16 @@ def test_a_card_names_labels_in_the_order_of_the_outputs() -> None:
     assert model_card("stars", json.loads(json_bytes(record))) == card
 
 
+def test_a_card_lists_the_first_of_many_labels_in_one_cell() -> None:
+    """Each has a row below; a cell of 500 of them cannot be read."""
+    counts = LabelCounts.of(np.eye(12), np.arange(12))
+    record = record_of(valid=counts.summary(), test=counts.summary())
+    record["corpus"]["labels"] = {"train": {f"x{n}": 1 for n in range(12)}}
+    card = model_card("many", record)
+    assert "x7 8.3 % and 4 more |" in card and "x8 8.3 %" not in card
+    assert "| x11 | 1.0000 |" in card
+
+
 def test_curves_of_labels_are_in_nats_per_text() -> None:
     """Over texts; figures of tokens are refused, and so are labels beside language models."""
     steps = [

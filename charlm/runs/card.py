@@ -28,6 +28,9 @@ LABEL_NAMES = {
 }
 """Figures of a card by their keys in run.json, of runs that give text and that give labels."""
 
+MAX_LISTED = 8
+"""Labels that the cell of their shares names; each of them has a row further down."""
+
 
 def model_card(
     name: str, record: Mapping[str, Any], *, run: str | None = None, license_: str | None = None
@@ -153,9 +156,9 @@ def run_facts(record: Mapping[str, Any]) -> dict[str, str]:
     if "labels" in corpus:
         labels = _training_labels(record)
         total = max(sum(labels.values()), 1)
-        facts["labels"] = ", ".join(
-            f"{_cell(label)} {100 * n / total:.1f} %" for label, n in labels.items()
-        )
+        shares = [f"{_cell(label)} {100 * n / total:.1f} %" for label, n in labels.items()]
+        more = f" and {len(shares) - MAX_LISTED:,} more" if len(shares) > MAX_LISTED else ""
+        facts["labels"] = ", ".join(shares[:MAX_LISTED]) + more
     if record.get("ngrams"):
         return facts
     training = record["settings"]["training"]

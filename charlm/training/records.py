@@ -88,8 +88,12 @@ class EvaluationRecord(Record):
     tally: Figures
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values; the figures are named `valid_nats_per_token` and so on."""
-        return flat_figures(Record.to_dict(self) | {"tally": self.tally.summary()})
+        """Return plain values; the figures are named `valid_nats_per_token` and so on.
+
+        A confusion is left out: the log would have one of each validation.
+        """
+        figures = {k: value for k, value in self.tally.summary().items() if k != "confusion"}
+        return flat_figures(Record.to_dict(self) | {"tally": figures})
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

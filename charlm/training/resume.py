@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm.config.settings import Settings, merge, settings_from
+from charlm.config.tasks import LANGUAGE_MODEL
 from charlm.config.training import LENGTHS, TrainingSettings
 from charlm.config.unused import drop_unused
 from charlm.errors import RunError, UsageError, named
@@ -109,12 +110,21 @@ def _resumable(changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return dict(changes.get("training", {}))
 
 
+def _same_task(settings: Settings, config: Mapping[str, Any]) -> bool:
+    """Return whether settings have the task in config.json and its settings there."""
+    table = config.get(layout.TASK, {"name": LANGUAGE_MODEL})
+    own = asdict(settings.task)
+    return own["task"] == table["name"] and all(
+        own[key] == value for key, value in table.items() if key in own
+    )
+
+
 def _recorded_settings(
     path: Path, config: Mapping[str, Any], record: Mapping[str, Any]
 ) -> Settings:
     """Return the settings in run.json. Raises RunError if they lack a value or do not fit."""
     settings = settings_from(record["settings"], str(path / layout.RECORD))
-    if settings.model != model_settings(config, path):
+    if settings.model != model_settings(config, path) or not _same_task(settings, config):
         raise RunError(
             f"{path / layout.RECORD}: describes another model than {layout.CONFIG}; expected the "
             "same. Restore the run from a copy"
