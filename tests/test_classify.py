@@ -347,6 +347,18 @@ def test_what_the_defaults_leave_open_is_planned(tmp_path: Path) -> None:
     assert planned.record["planned"]["memory_bytes"] > 1e8 and planned.problem is None
 
 
+def test_features_of_a_frozen_encoder_are_planned(parents: Path, tmp_path: Path) -> None:
+    """They are kept for 40 texts: the last, mean and greatest vectors of 4 numbers."""
+    needed = []
+    for freeze in (False, True):
+        sizes = {key: TINY[key] for key in ("batch_size", "steps")}
+        flags = nested(task="classify", sources=[table(tmp_path)], freeze=freeze, **sizes)
+        start = str(parents / "one")
+        record = plan_run(Request(flags=flags, checkpoints=tmp_path, start_from=start)).record
+        needed.append(record["planned"]["memory_bytes"])
+    assert needed[1] - needed[0] == 4 * 40 * 3 * 4
+
+
 def test_one_hot_input_and_steps_of_several_batches_are_planned(tmp_path: Path) -> None:
     """The width is that of the vocabulary, and a step reads `accumulate` batches."""
     sizes = {"batch_size": 3, "accumulate": 2, "steps": 9, "one_hot": True, "min_count": 1}

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from charlm.backends.weights import feature_count
 from charlm.config.model import ModelSettings
 from charlm.config.optimizers import OPTIMIZERS
 from charlm.config.settings import Settings
@@ -146,10 +147,16 @@ def encoder_weights(settings: Settings, model: ModelSettings) -> int:
 
 
 def labelled_memory(settings: Settings, dataset: Dataset) -> int:
-    """Return the bytes that training needs; the batch with the longest text decides."""
-    weights = count_weights(settings, settings.model, dataset)
-    ways = 1 + settings.task.both_ways
-    return memory_of(settings.model, settings.training, weights, ways=ways)
+    """Return the bytes that training needs; the batch with the longest text decides.
+
+    The features of a frozen encoder are kept for every text.
+    """
+    task, weights = settings.task, count_weights(settings, settings.model, dataset)
+    kept = 0
+    if task.freeze:
+        texts = dataset.train.documents + (dataset.valid.documents if dataset.valid else 0)
+        kept = 4 * texts * feature_count(settings.model, task.pooling, task.both_ways)
+    return kept + memory_of(settings.model, settings.training, weights, ways=1 + task.both_ways)
 
 
 def _hidden(settings: Settings, model: ModelSettings, dataset: Dataset) -> tuple[int, str]:
