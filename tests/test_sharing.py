@@ -615,6 +615,27 @@ def test_a_pulled_run_gives_the_same_scores(
     assert call("pull", "me/apples")[0] == 4  # never overwrites
 
 
+def test_a_run_that_gives_labels_is_pushed_and_pulled(
+    call: Call, here: Path, folder_hub: FolderHub
+) -> None:
+    """Its predictions come back, and the command to use it gives labels; so with a file."""
+    examples = [("an apple", "x"), ("a fig", "y")] * 10
+    sizes = {"steps": 2, "batch_size": 2, "threads": 1, "hidden_size": 2, "embedding_size": 2}
+    list(charlm.train(examples=examples, task="classify", name="kinds", min_count=1, **sizes))
+    expected = call("predict", "an apple", "--run", "kinds")[1]
+    assert call("push", "kinds", "me/kinds", "--license", "mit")[0] == 0
+    about = (folder_hub.root / "me/kinds/main/README.md").read_text(encoding="utf-8")
+    assert "pipeline_tag: text-classification" in about and "charlm predict --run" in about
+    status, _, err = call("pull", "me/kinds", "--name", "pulled")
+    assert status == 0 and "charlm predict --run" in err
+    assert call("runs", "export", "kinds", "kinds.zip")[0] == 0
+    status, _, err = call("runs", "import", "kinds.zip", "--name", "imported")
+    assert status == 0 and "charlm predict --run" in err
+    for name in ("pulled", "imported"):
+        assert problems(here / "checkpoints" / name) == []
+        assert call("predict", "an apple", "--run", name)[1] == expected
+
+
 def test_a_run_on_the_hub_can_be_fine_tuned(
     call: Call, folder: Path, folder_hub: FolderHub
 ) -> None:

@@ -26,6 +26,8 @@ def pull(
 
     Example:  charlm pull me/tales --name tales-2
     """
+    from charlm.runs.layout import verb_of
+
     path = api.hub.pull(repository, name, checkpoints)
     write(f"{path}\n")
-    say(f"use it with: {command('sample', run=path)}")
+    say(f"use it with: {command(verb_of(path), run=path)}")

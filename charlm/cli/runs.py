@@ -154,9 +154,11 @@ def import_(
 
     Example:  charlm runs import tales.zip --name copy
     """
+    from charlm.runs.layout import verb_of
+
     path = api.hub.import_run(file, name, checkpoints)
     write(f"{path}\n")
-    say(f"use it with: {command('sample', run=path)}")
+    say(f"use it with: {command(verb_of(path), run=path)}")
 
 
 def say_shared(shared: "Shared") -> None:

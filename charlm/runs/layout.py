@@ -27,7 +27,7 @@ from charlm import __version__
 from charlm.commands import command
 from charlm.config.corpus import DOCUMENT_NAMES
 from charlm.config.settings import settings_from
-from charlm.config.tasks import TASKS, is_labelled
+from charlm.config.tasks import LANGUAGE_MODEL, TASKS, is_labelled
 from charlm.errors import RunError, UsageError
 from charlm.files.atomic import MANIFEST, json_bytes, read_written, write_file
 from charlm.files.safe_read import parse_json, read_bytes, read_json
@@ -155,6 +155,11 @@ def is_label_run(path: Path) -> bool:
         return TASK in read_json(path / CONFIG)
     except RunError:
         return False
+
+
+def verb_of(path: Path) -> str:
+    """Return the command that uses a run, by its config.json."""
+    return TASKS[read_config(path).get(TASK, {}).get("name", LANGUAGE_MODEL)].verb
 
 
 def no_text(path: Path) -> UsageError:
