@@ -101,23 +101,29 @@ class NumpyBackend:
         return layers[-1][:, 0], after
 
     def _layers(self, inputs: Ids, state: State, kept: int) -> tuple[list[Array], State]:
-        """Return the first signals of each layer, (T, kept, B, H), and the state after the inputs.
-
-        The order is that of `CellSpec.signals`; h is the first one.
-        """
+        """Return what `run_layers` returns for inputs (T, B)."""
         weights = self.weights
-        step: Step = resolve(CELLS[weights.cell].numpy_step)
-        x = weights.embedding[inputs]  # (T, B, E)
-        layers, after = [], []
-        for layer, layer_state in zip(weights.layers, state, strict=True):
-            values = []
-            for from_input in x @ layer.weight_ih.T + layer.bias_ih:
-                layer_state, blocks = step(layer, from_input, layer_state)
-                values.append([*layer_state, *blocks][:kept])
-            layers.append(np.array(values))
-            x = layers[-1][:, 0]
-            after.append(layer_state)
-        return layers, tuple(after)
+        return run_layers(weights.cell, weights.layers, weights.embedding[inputs], state, kept)
+
+
+def run_layers(
+    cell: str, layers: Sequence[LayerWeights], x: Array, state: State, kept: int = 1
+) -> tuple[list[Array], State]:
+    """Return the first signals of each layer, (T, kept, B, H), and the state after inputs x.
+
+    x has shape (T, B, E). The order of signals is that of `CellSpec.signals`; h is the first one.
+    """
+    step: Step = resolve(CELLS[cell].numpy_step)
+    signals, after = [], []
+    for layer, layer_state in zip(layers, state, strict=True):
+        values = []
+        for from_input in x @ layer.weight_ih.T + layer.bias_ih:
+            layer_state, blocks = step(layer, from_input, layer_state)
+            values.append([*layer_state, *blocks][:kept])
+        signals.append(np.array(values))
+        x = signals[-1][:, 0]
+        after.append(layer_state)
+    return signals, tuple(after)
 
 
 def rnn_step(
