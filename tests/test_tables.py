@@ -22,7 +22,8 @@ from charlm.text.corpus import Corpus
 from charlm.text.documents import END
 from charlm.text.sources import decoding, delimited, json_rows
 from charlm.text.sources.decoding import line_batches
-from charlm.text.sources.rows import Number, Rows
+from charlm.text.sources.names import find
+from charlm.text.sources.rows import Number, Rows, TextColumn
 from charlm.text.sources.tables import TABLES
 
 no_note = lambda sentence: None  # noqa: E731
@@ -401,3 +402,39 @@ def test_options_of_tables_need_one() -> None:
                           ("header", False), ("header", True)):  # fmt: skip
         with pytest.raises(UsageError, match=f"^{option} was given, but no source is a table"):
             Corpus([__file__], **{option: value})
+
+
+# ------------------------------------------------------------------ columns of another kind
+
+
+class Digits(TextColumn):
+    """Column of whole numbers."""
+
+    usual, holds, skips_blank = "n", "numbers", False
+
+    def fits(self, cells) -> bool:
+        return all(cell is None or str(cell).isdecimal() for cell in cells)
+
+    def cell(self, value, place, column) -> str:
+        return f"{place} {column} {value}"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.csv", "a,m\nb,1\n\nc,2\n"),
+        ("x.tsv", "a\tm\nb\t1\n\nc\t2\n"),
+        ("x.jsonl", '{"a": "b", "m": 1}\n{"a": "d", "m": null}\n{"a": "c", "m": 2}\n'),
+        ("x.parquet", None),
+    ],
+)
+def test_a_rule_chooses_the_column_and_reads_its_cells(here, name, content) -> None:
+    if content is None:
+        table = pyarrow.table({"a": ["b", "d", "c"], "m": [1, None, 2]})
+        pyarrow.parquet.write_table(table, name)
+    else:
+        Path(name).write_text(content)
+    (rows,) = find([name], rules(), no_note)
+    opened = rows.read(no_note, False, None, Digits())
+    values = [record.text and record.text.rpartition(" ")[2] for record in opened.records]
+    assert (opened.column, values) == ("m", ["1", None, "2"])

@@ -14,6 +14,7 @@ from charlm.text.sources.rows import (
     NO_CELLS,
     PEEK_ROWS,
     TEXT_COLUMN,
+    Number,
     Opened,
     Record,
     TextColumn,
@@ -79,7 +80,7 @@ def open_table(
     if reading.header is False:
         names = [str(number) for number in range(1, len(names) + 1)]
         rows = chain(begin, rows)
-    fitted = _fitted(rows, names, label, warn)
+    fitted = _fitted(rows, names, label, warn, rule.skips_blank)
     peeked = list(islice(fitted, PEEK_ROWS))
     if not peeked:
         warn(
@@ -203,18 +204,21 @@ def _delimiter(head: list[str], reading: ReadSettings, kind: str, quoted: bool) 
     return (fitting or splits or [","])[0]
 
 
-def _fitted(rows: Iterable[Fields], names: list[str], label: str, warn: Warn) -> Iterator[Fields]:
+def _fitted(
+    rows: Iterable[Fields], names: list[str], label: str, warn: Warn, skips_blank: bool = True
+) -> Iterator[Fields]:
     """Yield the rows, each with as many fields as the header. Raises CorpusError for other rows.
 
     Empty fields at the end of a row are added or removed, except in a table of one column, where
-    they could be the end of a text. There a blank line is an empty cell; elsewhere it is no row.
+    they could be the end of a text. There, and without `skips_blank`, a blank line is a row of
+    empty cells; elsewhere it is no row.
     """
     width, blank, last_blank, longer = len(names), 0, 0, 0
     headers = (names, ["\ufeff" + names[0], *names[1:]])  # also with the mark of a joined file
     repeated: list[int] = []  # lines
     for line, row in rows:
         if len(row) != width:
-            if width > 1 and len(row) < 2 and not "".join(row).strip():
+            if skips_blank and width > 1 and len(row) < 2 and not "".join(row).strip():
                 last_blank += 1  # counts only if another row follows
                 continue
             if row and (width == 1 or not matches(row, names)):
@@ -275,7 +279,7 @@ def column_index(
     Raises CorpusError if there is no such column, or if the first row is not a header.
     """
     typed = reading.column
-    name = typed if typed is not None else "text"
+    name = typed if typed is not None else rule.usual
     if names.count(name) > 1:
         places = [str(place + 1) for place, other in enumerate(names) if other == name]
         raise CorpusError(
@@ -285,7 +289,7 @@ def column_index(
     if name in names:
         return names.index(name)
     if reading.header is None and (cell := _data_like(names)):
-        texts = [str(place + 1) for place in _text_places(rows, len(names))]
+        texts = [str(place + 1) for place in _text_places(rows, len(names), rule)]
         number = texts[0] if len(texts) == 1 else "N (N counts from 1)"
         raise CorpusError(
             f'{label}: the first row looks like data ("{shown(cell[:60])}"), expected names of '
@@ -297,7 +301,7 @@ def column_index(
     if typed is None and len(names) == 1:
         return 0
     unique = unique_names(names)
-    texts = [unique[place] for place in _text_places(rows, len(names))]
+    texts = [unique[place] for place in _text_places(rows, len(names), rule)]
     try:
         return unique.index(rule.choose(label, unique, texts, typed))
     except CorpusError as error:
@@ -307,12 +311,14 @@ def column_index(
         raise CorpusError(problem, columns=error.columns) from error
 
 
-def _text_places(rows: list[Fields], width: int) -> list[int]:
-    return [place for place in range(width) if any(_is_text(row[place]) for _, row in rows)]
+def _text_places(rows: list[Fields], width: int, rule: TextColumn) -> list[int]:
+    """Return the places of the columns that fit the rule."""
+    return [place for place in range(width) if rule.fits(_typed(row[place]) for _, row in rows)]
 
 
-def _is_text(cell: str) -> bool:
-    return bool(cell) and not _NUMBER.fullmatch(cell.strip())
+def _typed(cell: str) -> str | None:
+    """Return a cell as JSON would have it: text, a number, or None for nothing."""
+    return (Number(cell) if _NUMBER.fullmatch(cell.strip()) else cell) or None
 
 
 def _data_like(names: Sequence[str]) -> str:

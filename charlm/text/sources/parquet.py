@@ -1,7 +1,7 @@
 """Rows of Parquet files. Only the columns that are needed are read."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from charlm.config.corpus import ReadSettings
@@ -15,7 +15,6 @@ from charlm.text.sources.rows import (
     TextColumn,
     Warn,
     cell_text,
-    checked_text,
     listed,
 )
 from charlm.text.sources.signatures import refuse_pointer
@@ -49,12 +48,12 @@ def open_table(
         )
     if not file.metadata.num_rows:
         report(f"{label} has no rows. {listed(names)}")
-    texts = [name for name in names if _holds_text(schema.field(name).type)]
+    texts = [name for name in names if _HOLDS[rule.holds](schema.field(name).type)]
     column = rule.choose(label, names, texts, reading.column)
     if column not in texts:
         raise CorpusError(
             f'{label}: the column "{shown(column)}" holds {schema.field(column).type}, expected '
-            f"text. {listed(names)} Choose another with {named('column')}."
+            f"{rule.holds}. {listed(names)} Choose another with {named('column')}."
         )
     if len(names) > 1 and not rule.is_silent(reading.column):
         report(f"{rule.described(label, column, names)}. {listed(names)}")
@@ -68,7 +67,7 @@ def open_table(
             for text, row in zip(texts, rows, strict=True):
                 number += 1
                 if text is not None:
-                    text = checked_text(text, f"{label}: row {number:,}", column)
+                    text = rule.cell(text, f"{label}: row {number:,}", column)
                 if cells:
                     others = {k: cell_text(cell, _shown) for k, cell in row.items() if k != column}
                 yield Record(number, None, text, others)
@@ -85,6 +84,16 @@ def _holds_text(kind: Any) -> bool:
     return bool(
         types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind) or is_view(kind)
     )
+
+
+def _holds_numbers(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
+
+
+_HOLDS: dict[str, Callable[[Any], bool]] = {"text": _holds_text, "numbers": _holds_numbers}
+"""What a column must hold → function of its type."""
 
 
 def _parquet_file(source: TextFile | Spool) -> "pyarrow.parquet.ParquetFile":

@@ -59,6 +59,20 @@ class TextColumn:
 
     no_header = "--no-header"
     """Flags of a table whose first row is data, but for --column."""
+    usual = "text"
+    """Column that is read without asking if it is there."""
+    holds = "text"
+    """What the cells of the column are, for messages."""
+    skips_blank = True
+    """True if a blank line of a table with several columns is no row."""
+
+    def fits(self, cells: Iterable[object]) -> bool:
+        """Return whether a column with these cells, None for an empty one, may be the column."""
+        return any(type(cell) is str for cell in cells)
+
+    def cell(self, value: object, place: str, column: str) -> str:
+        """Return a cell of the column as text. Raises CorpusError for any that does not belong."""
+        return checked_text(value, place, column)
 
     def choose(
         self, label: str, columns: Sequence[str], texts: Sequence[str], named: str | None
@@ -134,11 +148,11 @@ def named_records(
         warn(f"{label} has no rows.")
         return Opened(named or "", (), iter(()))
     columns = list(dict.fromkeys(chain.from_iterable(row for _, row in first)))
-    texts = [name for name in columns if any(type(row.get(name)) is str for _, row in first)]
+    texts = [name for name in columns if rule.fits(row.get(name) for _, row in first)]
     column = rule.choose(label, columns, texts, named)
     if len(columns) > 1 and not rule.is_silent(named):
         warn(f"{rule.described(label, column, columns)}. {listed(columns)}")
-    return Opened(column, columns, _records(label, chain(first, rows), column, cells, show))
+    return Opened(column, columns, _records(label, chain(first, rows), column, cells, show, rule))
 
 
 def _records(
@@ -147,13 +161,14 @@ def _records(
     column: str,
     with_cells: bool,
     show: Callable[[object], str],
+    rule: TextColumn,
 ) -> Iterator[Record]:
     cells = NO_CELLS
     for number, (line, row) in enumerate(rows, 1):
         text = row.get(column)
         if text is not None:
             place = f"row {number:,}" if line is None else f"line {line:,}"
-            text = checked_text(text, f"{label}: {place}", column)
+            text = rule.cell(text, f"{label}: {place}", column)
         if with_cells:
             cells = {k: cell_text(cell, show) for k, cell in row.items() if k != column}
         yield Record(number, line, text, cells)
