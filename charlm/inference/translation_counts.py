@@ -1,0 +1,191 @@
+"""Figures of translated texts: `TranslationCounts`, sums from which every figure follows."""
+
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from charlm.inference.counts import DRAWS, TAILS
+from charlm.inference.text_metrics import (
+    BLEU_SUMS,
+    CHRF_SUMS,
+    Scores,
+    Sums,
+    bleu,
+    chrf2,
+    text_rows,
+)
+from charlm.units import finite, ratio
+
+KIND = "translate"
+"""Name of these counts among those of all tasks, in their sums."""
+FIGURES = ("nats_per_token", "exact", "chrf", "bleu", "length_ratio")
+COUNTS = ("texts", "tokens", "nats", "repeated", "shared", "copied")
+IN_ROW, IN_TEXT = 4, 3
+"""Length of a run of tokens, and how often in succession it makes an output a repetition."""
+_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranslationCounts:
+    """Sums over translated texts, with the figures that follow from them.
+
+    `nats` is the negative log-likelihood of the `tokens` of the references, their end symbols
+    included. The others are about outputs: `right` are equal to their reference, `repeated` have
+    the same 4 tokens 3 times in succession, `shared` are equal to the output of another text with
+    another reference (among texts that are counted together), and `copied` is the number of
+    unknown tokens that were replaced by a piece of the source. `bleu_sums` and `chrf_sums` are as
+    in `text_metrics`. While training there are no outputs: `texts` is 0.
+
+    `rows` has the sums of each text, shape (N, 29), for intervals; it is in memory only.
+    """
+
+    nats: float = 0.0
+    tokens: int = 0
+    texts: int = 0
+    right: int = 0
+    repeated: int = 0
+    shared: int = 0
+    copied: int = 0
+    bleu_sums: tuple[int, ...] = (0,) * BLEU_SUMS
+    chrf_sums: tuple[int, ...] = (0,) * CHRF_SUMS
+    rows: Sums | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        outputs: Sequence[str],
+        references: Sequence[str],
+        pieces: Sequence[Sequence[Hashable]] = (),
+        **known: Any,
+    ) -> "TranslationCounts":
+        """Count outputs and their references, texts without blanks at their ends.
+
+        `pieces` are the tokens of each output, `known` further fields: nats, tokens, copied.
+        """
+        rows = text_rows(outputs, references)
+        right, *sums = rows.sum(axis=0).tolist()
+        return cls(
+            texts=len(rows),
+            right=right,
+            repeated=sum(map(is_repetition, pieces)),
+            shared=_shared(outputs, references),
+            bleu_sums=tuple(sums[:BLEU_SUMS]),
+            chrf_sums=tuple(sums[BLEU_SUMS:]),
+            rows=rows,
+            **known,
+        )
+
+    @classmethod
+    def from_sums(cls, sums: Mapping[str, Any]) -> "TranslationCounts":
+        """Rebuild counts from `sums`, or from JSON of these; without the sums of each text."""
+        values = {key: value for key, value in sums.items() if key != "kind"}
+        for key in ("bleu_sums", "chrf_sums"):
+            values[key] = tuple(values[key])
+        return cls(**values)
+
+    def __add__(self, other: "TranslationCounts") -> "TranslationCounts":
+        """Add the sums of two sets of texts."""
+        rows = [counts.rows for counts in (self, other) if counts.rows is not None]
+        is_whole = sum(map(len, rows)) == self.texts + other.texts
+        return TranslationCounts(
+            **{name: getattr(self, name) + getattr(other, name) for name in _ADDED},
+            bleu_sums=_add(self.bleu_sums, other.bleu_sums),
+            chrf_sums=_add(self.chrf_sums, other.chrf_sums),
+            rows=np.concatenate(rows) if rows and is_whole else None,
+        )
+
+    @property
+    def nats_per_token(self) -> float:
+        """Mean negative log-likelihood of a token of the references."""
+        return ratio(self.nats, self.tokens)
+
+    @property
+    def exact(self) -> float:
+        """Fraction of outputs that are equal to their reference."""
+        return ratio(self.right, self.texts)
+
+    @property
+    def bleu(self) -> float:
+        """BLEU of the corpus, 0 to 100; see `text_metrics.SIGNATURE`."""
+        return float(bleu(self.bleu_sums)) if self.texts else float("nan")
+
+    @property
+    def chrf(self) -> float:
+        """Figure chrF2 of the corpus, 0 to 100."""
+        return float(chrf2(self.chrf_sums)) if self.texts else float("nan")
+
+    @property
+    def length_ratio(self) -> float:
+        """Words of the outputs divided by those of the references, as BLEU counts them."""
+        return ratio(*self.bleu_sums[:2])
+
+    def intervals(self, seed: int = 0) -> dict[str, tuple[float, float]]:
+        """Return 95 % intervals of exact, chrf and bleu, from a bootstrap over texts (Efron 1979).
+
+        Without the sums of each text there are none.
+        """
+        if self.rows is None or not len(self.rows):
+            return {}
+        ends = (np.quantile(values, TAILS).tolist() for values in drawn_figures(self.rows, seed))
+        return {name: (low, high) for name, (low, high) in zip(DRAWN, ends, strict=True)}
+
+    def summary(self) -> dict[str, Any]:
+        """Return every figure by its name, None if it is not finite, and the intervals."""
+        figures = {name: finite(getattr(self, name)) for name in (*COUNTS, *FIGURES)}
+        return figures | {"intervals": {key: list(ends) for key, ends in self.intervals().items()}}
+
+    def sums(self) -> dict[str, Any]:
+        """Return the raw sums, from which `from_sums` rebuilds the counts."""
+        return {"kind": KIND} | {k: v for k, v in asdict(self).items() if k != "rows"}
+
+
+_ADDED = tuple(
+    each.name
+    for each in fields(TranslationCounts)
+    if each.name not in ("bleu_sums", "chrf_sums", "rows")
+)
+DRAWN = ("exact", "chrf", "bleu")
+"""Figures that `drawn_figures` gives."""
+
+
+def drawn_figures(rows: Sums, seed: int = 0) -> Scores:
+    """Return exact, chrF and BLEU of bootstrap samples of texts, shape (3, DRAWS).
+
+    `rows` are those of `text_rows`. Of equally many rows, equal seeds draw equal texts, so that the
+    differences of two runs are paired.
+    """
+    random, texts = np.random.default_rng(seed), len(rows)
+    chances, block = np.full(texts, 1.0 / texts), max(_BLOCK // texts, 1)
+    figures = []
+    for begin in range(0, DRAWS, block):
+        often = random.multinomial(texts, chances, min(block, DRAWS - begin))
+        sums = often.astype(np.float64) @ rows
+        exact = sums[:, 0] / texts
+        figures.append(
+            np.stack([exact, chrf2(sums[:, 1 + BLEU_SUMS :]), bleu(sums[:, 1 : 1 + BLEU_SUMS])])
+        )
+    return np.concatenate(figures, axis=1)
+
+
+def is_repetition(pieces: Sequence[Hashable]) -> bool:
+    """Return True if the same 4 tokens follow each other 3 times somewhere."""
+    lasting = 0
+    for one, other in zip(pieces, pieces[IN_ROW:], strict=False):
+        lasting = lasting + 1 if one == other else 0
+        if lasting == IN_ROW * (IN_TEXT - 1):
+            return True
+    return False
+
+
+def _shared(outputs: Sequence[str], references: Sequence[str]) -> int:
+    """Return how many outputs are equal to that of a text with another reference."""
+    pairs = Counter(zip(outputs, references, strict=True))
+    wanted = Counter(output for output, _ in pairs)
+    return sum(count for (output, _), count in pairs.items() if output and wanted[output] > 1)
+
+
+def _add(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
+    return tuple(a + b for a, b in zip(one, other, strict=True))
