@@ -53,15 +53,22 @@ STRUCTURES: dict[str, dict] = {
 
 
 def tiny_model(
-    cell: str = "lstm", vocab_size: int = 5, *, seed: int = 0, scale: float = 1.0, **settings
+    cell: str = "lstm",
+    vocab_size: int = 5,
+    *,
+    seed: int = 0,
+    scale: float = 1.0,
+    conditions: int = 0,
+    **settings,
 ) -> RecurrentLanguageModel:
     """Return a model of two layers of three units, with output weights multiplied by `scale`.
 
-    `cell` may also name one of STRUCTURES. A learnt state is random, or it would be zero.
+    `cell` may also name one of STRUCTURES. A learnt state and conditions are random, or they would
+    be zero and copies of EOS.
     """
     named = STRUCTURES.get(cell, {"cell": cell})
     values = {"num_layers": 2, "hidden_size": 3, "embedding_size": 4} | named | settings
-    model = RecurrentLanguageModel(ModelSettings(**values), vocab_size)
+    model = RecurrentLanguageModel(ModelSettings(**values), vocab_size, conditions)
     model.reset_parameters(seeded(seed))
     generator = seeded(seed + 1)
     with torch.no_grad():
@@ -69,6 +76,8 @@ def tiny_model(
             model.output.weight.mul_(scale)
         for part in model.first_state:
             part.normal_(generator=generator)
+        if model.conditions is not None:
+            model.conditions.weight.normal_(generator=generator)
     return model.eval()
 
 

@@ -18,6 +18,7 @@ from charlm.text.batches import (
     Position,
     begins_text,
     cut_segments,
+    first_inputs,
     random_window_ends,
 )
 from charlm.text.encoded import EncodedText
@@ -121,6 +122,27 @@ def test_documents_begin_at_the_end_of_the_one_before() -> None:
     """A search from the wrong side once missed these places."""
     text = encoded_documents([[5, 6], [7], [8, 5]], is_stream=True)
     assert begins_text(text, np.arange(5), None).tolist() == [True, False, True, True, False]
+
+
+@given(texts(), SPECS)
+def test_start_symbols_of_documents_replace_eos_as_first_input(
+    text: EncodedText, spec: BatchSpec
+) -> None:
+    """Only where a segment begins a text, with the symbol of its document; no other input."""
+    firsts = 100 + np.arange(text.documents)
+    numbers = np.searchsorted(text.ends, np.arange(len(text.ids)), "right")
+    document = dict(zip(text.ids.tolist(), numbers.tolist(), strict=True))
+    pairs = zip(epoch(text, spec), epoch(replace(text, firsts=firsts), spec), strict=True)
+    for plain_batch, batch in pairs:
+        changed = plain_batch.inputs != batch.inputs
+        assert np.array_equal(plain_batch.targets, batch.targets)
+        assert not changed[1:].any() and (plain_batch.inputs[changed] == EOS).all()
+        for column in np.flatnonzero(changed[0]):
+            symbol, target = batch.inputs[0, column], int(batch.targets[0, column])
+            assert target in (EOS, LINE_END) or symbol == 100 + document[target]
+    begins = first_inputs(replace(text, firsts=firsts), np.append(0, text.ends[:-1]), None)
+    filled = np.diff(text.ends, prepend=0) > 0
+    assert begins[filled].tolist() == firsts[filled].tolist()
 
 
 # ------------------------------------------------------------------ laws

@@ -1,6 +1,7 @@
 """Calibration: the factor minimises the nats, and every backend applies it."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,6 +61,7 @@ def test_a_sample_of_a_text_is_whole_documents_or_its_beginning() -> None:
     text = encoded_documents(documents)
     assert sample_of(text, 10_000) is text
     part = sample_of(text, 100)
+    assert part.firsts is None
     assert 50 <= len(part.ids) <= 150
     lengths = np.diff(part.ends, prepend=0)
     assert lengths[0] == 1
@@ -67,6 +69,10 @@ def test_a_sample_of_a_text_is_whole_documents_or_its_beginning() -> None:
     assert part.ids[part.ends - 1].tolist() == [1] * part.documents
     long = sample_of(encoded_documents([[2] * 5000, [3] * 5000]), 100)
     assert len(long.ids) <= 200
+    firsts = np.arange(20)
+    spread = sample_of(replace(text, firsts=firsts), 100)
+    assert spread.firsts is not None and spread.documents < 20
+    assert spread.firsts.tolist() == (np.diff(spread.ends, prepend=0) - 1).tolist()
     stream = sample_of(encoded_stream([2, 3] * 50), 7)
     assert stream.ids.tolist() == [2, 3, 2, 3, 2, 3, 2]
     assert stream.documents == 1

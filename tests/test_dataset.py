@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import corpus_of, vocabulary_of
+from helpers import corpus_of, encoded_documents, vocabulary_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -381,3 +381,12 @@ def test_unused_texts_are_removed_from_the_cache(cache: Path) -> None:
     assert first not in left
     assert "f" * 32 in left
     assert len(left) == 3
+
+
+def test_documents_are_selected_with_their_start_symbols() -> None:
+    text = replace(encoded_documents([[5, EOS], [6, 7, EOS], [EOS]]), firsts=np.array([20, 21, 22]))
+    part = text.documents_at(np.array([2, 0]))
+    assert part.ids.tolist() == [EOS, 5, EOS] and part.ids.dtype == text.ids.dtype
+    assert part.ends.tolist() == [1, 3] and part.firsts.tolist() == [22, 20]
+    none = replace(text, firsts=None).documents_at(np.array([], np.int64))
+    assert (none.documents, len(none.ids), none.firsts) == (0, 0, None)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -55,6 +56,29 @@ def random_state(model) -> tuple:
 
 def tensors(state) -> tuple:
     return tuple(tuple(torch.from_numpy(part) for part in layer) for layer in state)
+
+
+@pytest.mark.parametrize("window", [None, 2])
+def test_documents_begin_with_their_start_symbols(
+    window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Short and long ones; ids above 255 fit beside a text of bytes."""
+    monkeypatch.setattr(likelihood, "MIN_PIECE", 2)
+    monkeypatch.setattr(likelihood, "MAX_ROWS", 2)
+    model = tiny_model("lstm", 300, scale=3.0, conditions=2)
+    documents = [[3, 4, EOS], [2, 3, 4, 2, 3, 4, EOS], [EOS]]
+    firsts = [301, 300, EOS]
+    text = replace(encoded_documents(documents), firsts=np.array(firsts))
+    expected = [
+        nats
+        for ids, first in zip(documents, firsts, strict=True)
+        for begin in range(0, len(ids), window or 9)
+        for nats in naive_nats(
+            model, ids[begin : begin + (window or 9)], None, ids[begin - 1] if begin else first
+        )
+    ]
+    found = text_nats(engine(model), text, reset_every=window)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 # ------------------------------------------------------------------ by hand

@@ -8,7 +8,8 @@ from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.errors import UsageError
 from charlm.nn.encoder import Encoder, select_rows
-from charlm.nn.model import RecurrentLanguageModel, count_parameters
+from charlm.nn.model import RecurrentLanguageModel, count_parameters, tensor_shapes
+from charlm.text.tokenizers.tokenizer_json import EOS
 
 T, B, V, E, H = 6, 2, 5, 4, 3
 every_cell = pytest.mark.parametrize("cell", CELLS)
@@ -210,3 +211,49 @@ def test_a_skip_adds_the_input_of_a_layer_to_its_output(cell: str) -> None:
     expected = model.output(above + below)
     torch.testing.assert_close(model(ids)[0], expected)
     assert not torch.allclose(tiny_model(cell)(ids)[0], expected)
+
+
+# ------------------------------------------------------------------ conditions
+
+
+def test_conditions_begin_as_copies_of_eos_without_any_draw() -> None:
+    """So that a model with conditions has the initial weights of one without, registered last."""
+    settings = tiny_model().settings
+    plain, conditioned = (RecurrentLanguageModel(settings, V, each) for each in (0, 3))
+    for model in (plain, conditioned):
+        model.reset_parameters(seeded())
+    names = [name for name, _ in conditioned.named_parameters()]
+    assert names == [*(name for name, _ in plain.named_parameters()), "conditions.weight"]
+    for name, weight in plain.named_parameters():
+        assert torch.equal(weight, conditioned.get_parameter(name))
+    assert (conditioned.conditions.weight == conditioned.embedding.weight[EOS]).all()
+    assert count_parameters(settings, V, 3) == count_parameters(settings, V) + 3 * E
+    assert tensor_shapes(settings, V, 3)["conditions.weight"] == (3, E)
+
+
+def test_a_condition_is_read_in_the_place_of_eos_and_never_an_output() -> None:
+    """Ids from V on are rows of the conditions; gradients reach the rows that were read."""
+    model = tiny_model(conditions=2)
+    ids = random_ids()
+    ids[0] = torch.tensor([V, V + 1])[torch.arange(B) % 2]
+    logits, _ = model(ids)
+    assert logits.shape == (T, B, V)
+    for number in range(2):
+        changed = tiny_model(conditions=2)
+        with torch.no_grad():
+            changed.embedding.weight[EOS] = model.conditions.weight[number]
+        chosen = ids.clone()
+        chosen[chosen >= V] = EOS
+        rows = ids[0] == V + number
+        same = (ids[1:, rows] != EOS).all(0)  # others read EOS, whose row has changed
+        expected = changed(chosen)[0][:, rows]
+        assert torch.allclose(logits[:, rows][:, same], expected[:, same], atol=1e-6)
+    logits[:, 0].sum().backward()
+    assert model.conditions.weight.grad[0].any() and not model.conditions.weight.grad[1].any()
+
+
+def test_whole_entries_are_dropped_but_no_condition() -> None:
+    model = tiny_model(conditions=2, embedding_dropout=0.9)
+    ids = torch.full((1, 4), V + 1)
+    read = model._embed(ids, seeded())
+    assert torch.equal(read, model.conditions.weight[1].expand(1, 4, E))

@@ -107,7 +107,9 @@ class _Pieces:
         self.window = window_length(backend, count)
         self.length = len(ids) // count
         self.targets = np.asarray(ids).reshape(count, self.length)
-        before = np.concatenate([np.array([first_input], ids.dtype), ids[:-1]])
+        before = np.concatenate(
+            [np.array([first_input], np.min_scalar_type(first_input)), ids[:-1]]
+        )
         self.inputs = before.reshape(count, self.length)
         self.nats = np.zeros((count, self.length))
         self.start = backend.initial_state(count)
@@ -253,11 +255,15 @@ def text_nats(backend: Backend, text: EncodedText, *, reset_every: int | None = 
     if text.is_stream:
         return stream_nats(backend, text.ids)[0]
     pieces = np.split(np.asarray(text.ids), text.ends[:-1])
-    short = [piece for piece in pieces if len(piece) <= MAX_ROWS * MIN_PIECE]
-    short_nats = iter(document_nats(backend, short))
+    firsts = [EOS] * len(pieces) if text.firsts is None else text.firsts.tolist()
+    short = [number for number, ids in enumerate(pieces) if len(ids) <= MAX_ROWS * MIN_PIECE]
+    short_pieces, short_firsts = [pieces[n] for n in short], [firsts[n] for n in short]
+    short_nats = iter(document_nats(backend, short_pieces, first_inputs=short_firsts))
     nats = [
-        next(short_nats) if len(piece) <= MAX_ROWS * MIN_PIECE else stream_nats(backend, piece)[0]
-        for piece in pieces
+        next(short_nats)
+        if len(ids) <= MAX_ROWS * MIN_PIECE
+        else stream_nats(backend, ids, first_input=first)[0]
+        for ids, first in zip(pieces, firsts, strict=True)
     ]
     return np.concatenate([*nats, np.empty(0)])
 
@@ -277,6 +283,9 @@ def windowed_nats(backend: Backend, text: EncodedText, window: int) -> Nats:
     ]
     documents = [ids[start:stop] for start, stop in spans]
     firsts = [int(ids[start - 1]) if start else EOS for start, _ in spans]
+    if text.firsts is not None:
+        begins = dict(zip([0, *text.ends.tolist()], text.firsts.tolist(), strict=False))
+        firsts = [begins.get(start, first) for (start, _), first in zip(spans, firsts, strict=True)]
     nats = document_nats(backend, documents, first_inputs=firsts)
     return np.concatenate([*nats, np.empty(0)])
 

@@ -4,22 +4,25 @@ import math
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from charlm.config.cells import CELLS
 from charlm.config.model import ModelSettings
 from charlm.errors import UsageError, named
 from charlm.nn.encoder import Encoder, State, layer_widths, saved_tensors
+from charlm.nn.layers import without_init
 from charlm.nn.output import MIN_ENTRIES, MIN_HIDDEN, build_output
+from charlm.text.tokenizers.tokenizer_json import EOS
 
 
 class RecurrentLanguageModel(Encoder):
     """P(next token | tokens so far), as logits.
 
+    Inputs V, V + 1, ... are conditions: they begin texts in the place of EOS and are never targets.
     Raises UsageError if a size is missing or does not fit.
     """
 
-    def __init__(self, settings: ModelSettings, vocab_size: int) -> None:
+    def __init__(self, settings: ModelSettings, vocab_size: int, conditions: int = 0) -> None:
         check_model(settings, vocab_size)
         super().__init__(settings, vocab_size)
         first_state = self.first_state
@@ -29,6 +32,10 @@ class RecurrentLanguageModel(Encoder):
         if settings.tie_weights:
             self.output.weight = self.embedding.weight
         self.first_state = first_state  # after the output: checkpoints number weights in this order
+        self.conditions: nn.Embedding | None = None
+        if conditions:
+            width = self.embedding.embedding_dim
+            self.conditions = without_init(nn.Embedding, conditions, width)
 
     def forward(
         self, ids: Tensor, state: State | None = None, generator: torch.Generator | None = None
@@ -50,10 +57,21 @@ class RecurrentLanguageModel(Encoder):
         hidden, after = super().forward(ids, state, generator)
         return hidden, self.dropped(hidden, self.settings.output_dropout, generator), after
 
+    def _embed(self, ids: Tensor, generator: torch.Generator | None) -> Tensor:
+        """See `Encoder._embed`; conditions are never dropped."""
+        if self.conditions is None:
+            return super()._embed(ids, generator)
+        begins = ids >= self.vocab_size
+        embedded = super()._embed(ids.masked_fill(begins, EOS), generator)
+        return embedded.index_put((begins,), self.conditions(ids[begins] - self.vocab_size))
+
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """See `Encoder.reset_parameters`."""
+        """See `Encoder.reset_parameters`; conditions are copies of EOS."""
         super().reset_parameters(generator)
         self.output.initialise(generator, tied=bool(self.settings.tie_weights))
+        if self.conditions is not None:
+            with torch.no_grad():
+                self.conditions.weight.copy_(self.embedding.weight[EOS])
 
 
 def check_model(settings: ModelSettings, vocab_size: int) -> None:
@@ -75,16 +93,18 @@ def check_model(settings: ModelSettings, vocab_size: int) -> None:
         )
 
 
-def count_parameters(settings: ModelSettings, vocab_size: int) -> int:
+def count_parameters(settings: ModelSettings, vocab_size: int, conditions: int = 0) -> int:
     """Return the number of weights of a model, without building it."""
     with torch.device("meta"):
-        return RecurrentLanguageModel(settings, vocab_size).parameter_count()
+        return RecurrentLanguageModel(settings, vocab_size, conditions).parameter_count()
 
 
-def tensor_shapes(settings: ModelSettings, vocab_size: int) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(
+    settings: ModelSettings, vocab_size: int, conditions: int = 0
+) -> dict[str, tuple[int, ...]]:
     """Return the shape of each tensor of a model's file, by name, without building the model."""
     with torch.device("meta"):
-        model = RecurrentLanguageModel(settings, vocab_size)
+        model = RecurrentLanguageModel(settings, vocab_size, conditions)
     return {name: tuple(tensor.shape) for name, tensor in saved_tensors(model).items()}
 
 

@@ -9,7 +9,7 @@ to the next and reset at the start of each group:
                           batch   batch   batch
 
 Every token is a target exactly once per epoch. The first input of a segment is the start symbol
-(EOS) if the segment begins a document or a line, else the token before it.
+(EOS, or that of its document) if the segment begins a document or a line, else the token before it.
 """
 
 import math
@@ -98,6 +98,8 @@ class BatchStats:
 class Batches:
     """The batches of a text, epoch by epoch, from any position."""
 
+    batch_type = Batch
+
     def __init__(self, text: EncodedText, spec: BatchSpec) -> None:
         self.text, self.spec = text, spec
 
@@ -152,27 +154,30 @@ class Batches:
         """Yield the batches of a group from the offset of `position`; `after` follows the last."""
         lengths = stops - starts
         longest = int(lengths.max())
-        eos_first = begins_text(self.text, starts, self.spec.line_end)
         bounds = self._window_bounds(longest, position)
         for index in range(int(np.searchsorted(bounds, position.offset)), len(bounds) - 1):
             offset, end = int(bounds[index]), int(bounds[index + 1])
             previous = lengths > (bounds[index - 1] if index else -1)
             current = lengths > offset
-            inputs, targets = window_arrays(
-                self.text.ids,
-                starts[current],
-                stops[current],
-                range(offset, min(end, longest)),
-                eos_first[current],
-            )
-            yield Batch(
-                inputs=inputs,
-                targets=targets,
+            span = range(offset, min(end, longest))
+            yield self.batch_type(
+                **self.arrays(starts[current], stops[current], span),
                 first=offset == 0,
                 kept=np.flatnonzero(current[previous]),
-                tokens=int(np.count_nonzero(targets != PADDING)),
+                tokens=int(np.minimum(lengths[current] - offset, len(span)).sum()),
                 next=replace(position, offset=end) if end < longest else after,
             )
+
+    def arrays(self, starts: Int64, stops: Int64, span: range) -> dict[str, Any]:
+        """Return the arrays of a batch by field: tokens `span` of segments [starts, stops)."""
+        text, line_end = self.text, self.spec.line_end
+        firsts = (
+            text.ids[starts + span.start - 1]
+            if span.start
+            else first_inputs(text, starts, line_end)
+        )
+        inputs, targets = window_arrays(text.ids, starts, stops, span, firsts)
+        return {"inputs": inputs, "targets": targets}
 
     def _window_bounds(self, longest: int, position: Position) -> Int64:
         """Return the offset of each window of a group, and the end of the last one."""
@@ -199,9 +204,12 @@ def random_window_ends(longest: int, bptt: int, draws: np.random.Generator) -> I
 
 
 def window_arrays(
-    ids: NDArray[Any], starts: Int64, stops: Int64, span: range, eos_first: NDArray[np.bool_]
+    ids: NDArray[Any], starts: Int64, stops: Int64, span: range, firsts: NDArray[Any]
 ) -> tuple[Int64, Int64]:
-    """Return inputs and targets (T, B): tokens `span` of the segments [starts, stops), padded."""
+    """Return inputs and targets (T, B): tokens `span` of the segments [starts, stops), padded.
+
+    `firsts` are the first inputs, shape (B,).
+    """
     shape = len(span), len(starts)
     inputs, targets = np.full(shape, EOS, np.int64), np.full(shape, PADDING, np.int64)
     for column, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
@@ -209,9 +217,17 @@ def window_arrays(
         end = min(begin + len(span), stop)
         targets[: end - begin, column] = ids[begin:end]
         inputs[1 : end - begin, column] = ids[begin : end - 1]
-        if span.start or not eos_first[column]:
-            inputs[0, column] = ids[begin - 1]
+    inputs[0] = firsts
     return inputs, targets
+
+
+def first_inputs(text: EncodedText, starts: Int64, line_end: int | None) -> Int64:
+    """Return the first input of segments: the start symbol of a text, else the token before."""
+    symbols: Int64 | int = EOS
+    if text.firsts is not None:
+        symbols = text.firsts[np.searchsorted(text.ends, starts, "right")]
+    before = text.ids[np.maximum(starts - 1, 0)]
+    return np.where(begins_text(text, starts, line_end), symbols, before).astype(np.int64)
 
 
 def begins_text(text: EncodedText, starts: Int64, line_end: int | None) -> NDArray[np.bool_]:

@@ -48,6 +48,8 @@ class EncodedText:
     ends: NDArray[np.int64]
     counts: TextCounts
     is_stream: bool
+    firsts: NDArray[np.int64] | None = None
+    """First input of each document, shape (documents,); None if it is EOS everywhere."""
 
     @classmethod
     def stream(cls, ids: NDArray[Any]) -> "EncodedText":
@@ -59,6 +61,18 @@ class EncodedText:
     def documents(self) -> int:
         """Number of documents."""
         return len(self.ends)
+
+    def documents_at(self, rows: NDArray[np.int64]) -> "EncodedText":
+        """Return these documents, in this order, as a text of unknown size."""
+        begins = np.append(0, self.ends[:-1])
+        pieces = [self.ids[begins[row] : self.ends[row]] for row in rows]
+        return EncodedText(
+            ids=np.concatenate([self.ids[:0], *pieces]),
+            ends=np.cumsum([len(piece) for piece in pieces], dtype=np.int64),
+            counts=TextCounts(),
+            is_stream=False,
+            firsts=None if self.firsts is None else self.firsts[rows],
+        )
 
     def fits(self, size: int) -> bool:
         """Return True if all ids are in a vocabulary of this size."""

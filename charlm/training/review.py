@@ -42,7 +42,7 @@ def review(
         train, valid_nats, trainer.counters.validation_nats, trainer.passes, model.dropout or 0.0
     )
     memory = None
-    if model.direction != "backward":
+    if model.direction != "backward" and dataset.train.firsts is None:
         with phase("checking what was memorised"):
             memory = memory_of(backend, dataset)
     return Review(train_nats_per_token=train, advice=advice, memory=memory)

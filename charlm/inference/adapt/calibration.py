@@ -66,8 +66,9 @@ def sample_of(text: EncodedText, most: int = MAX_TOKENS) -> EncodedText:
     documents = len(text.ends)
     count = max(1, round(documents * most / len(text.ids)))
     longest = max(1, 2 * most // count)  # longer documents are cut
+    rows = np.linspace(0, documents - 1, count).astype(int)
     chosen = []
-    for number in np.linspace(0, documents - 1, count).astype(int):
+    for number in rows:
         begin = int(text.ends[number - 1]) if number else 0
         chosen.append(np.asarray(text.ids[begin : min(int(text.ends[number]), begin + longest)]))
     return EncodedText(
@@ -75,4 +76,5 @@ def sample_of(text: EncodedText, most: int = MAX_TOKENS) -> EncodedText:
         ends=np.cumsum([len(piece) for piece in chosen], dtype=np.int64),
         counts=TextCounts(),
         is_stream=False,
+        firsts=None if text.firsts is None else text.firsts[rows],
     )
