@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from charlm.text.batches import Int64
 from charlm.text.documents import END, check_text
 from charlm.text.encoded import EncodedText, TextCounts, count_text
+from charlm.text.groups import text_lengths
 from charlm.text.tokenizers.spans import Places, token_spans
 from charlm.text.tokenizers.vocabulary import Ids, Vocabulary
 
@@ -44,19 +45,20 @@ class Sentences:
     @cached_property
     def counts(self) -> Int64:
         """Words of each sentence, shape (N,)."""
-        return np.diff(self.ends, prepend=0)
+        counts: Int64 = np.diff(self.ends, prepend=0)
+        return counts
 
     @cached_property
     def lengths(self) -> Int64:
         """Steps of each sentence, shape (N,): its tokens and the start."""
-        return np.diff(self.text.ends, prepend=0)
+        return text_lengths(self.text)
 
     def numbers(self, rows: Int64) -> Int64:
         """Return the numbers of the words of these sentences, sentence after sentence."""
         counts = self.counts[rows]
         inside = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        begins: Int64 = np.repeat(self.ends[rows] - counts, counts)
-        return begins + inside
+        numbers: Int64 = np.repeat(self.ends[rows] - counts, counts) + inside
+        return numbers
 
     def words_of(self, row: int) -> list[str]:
         """Return the words of a sentence."""

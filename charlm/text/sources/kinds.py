@@ -43,7 +43,8 @@ def advice_for(head: str) -> str:
     if program := _conll(lines):
         return (
             "looks like CoNLL, a word and its tags on each line, and is read as plain text, tags "
-            f"included. Write one sentence on each line, for example with: awk '{program}'."
+            "included. To learn the tags add --task tag; to read the sentences write one on each "
+            f"line, for example with: awk '{program}'."
         )
     if lines and sum(line.startswith(LABEL_PREFIX) for line in lines) > len(lines) / 2:
         return (
@@ -82,6 +83,11 @@ def misnamed(head: str, kind: str) -> str:
             f"{table[0]} or {kind}."
         )
     return ""
+
+
+def is_conll(head: str) -> bool:
+    """Return True if a text looks like CoNLL: a word and its tags on each line."""
+    return bool(_conll(_beginning(head)[1]))
 
 
 def _beginning(head: str) -> tuple[str, list[str]]:

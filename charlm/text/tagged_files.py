@@ -1,0 +1,295 @@
+"""Sentences whose words have tags, from CoNLL and CoNLL-U files.
+
+EU NNP B-ORG          # text = EU rejects
+rejects VBZ O         1   EU        EU      PROPN   NNP   _   2   nsubj   _   _
+                      2   rejects   reject  VERB    VBZ   _   0   root    _   _
+Peter NNP B-PER
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import NamedTuple
+
+from charlm.config.corpus import ReadSettings
+from charlm.errors import CorpusError, UsageError, named
+from charlm.text.documents import lines
+from charlm.text.sentences import split_words
+from charlm.text.sources import decoding
+from charlm.text.sources.compressed import PACKED
+from charlm.text.sources.decoding import decode
+from charlm.text.sources.encodings import invalid, own_encoding
+from charlm.text.sources.files import Spool, TextFile, blocks
+from charlm.text.sources.kinds import MAX_LINES, is_conll
+from charlm.text.sources.line_ends import LineEnds
+from charlm.text.sources.names import find
+from charlm.text.sources.rows import Rows, Warn
+from charlm.units import count_of
+
+SUFFIXES = (".conll", ".iob", ".bio", ".conllu")
+"""Ends of names of files that are read as CoNLL where text without tags is expected."""
+COLUMNS = {"lemma": 2, "upos": 3, "xpos": 4, "feats": 5}
+"""Columns of CoNLL-U that hold tags, counted from 0."""
+MAX_WORDS = 1000
+"""Words of a sentence above which there is a warning: the empty lines may be missing."""
+_ID = re.compile(r"([0-9]+)([-.][0-9]+)?")
+_DOCUMENT = "-DOCSTART-"
+_EXPECTED = "a word and its tag on each line, and an empty line after each sentence"
+
+
+class Sentence(NamedTuple):
+    """Words of a sentence, their tags, and where it was read."""
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...] | None
+    """None for text without tags."""
+    place: str
+    """Place for messages, such as "train.conll: line 7"."""
+
+
+def read_sentences(
+    sources: Sequence[str],
+    reading: ReadSettings,
+    target: str | None,
+    warn: Warn,
+    *,
+    needs_tags: bool,
+    reported: dict[str, str] | None = None,
+) -> Iterator[Sentence]:
+    """Yield the sentences of sources; `target` names the column of the tags.
+
+    It is the number of a column, or a name of `COLUMNS` for CoNLL-U. Without `needs_tags`, each
+    line of a file that does not look like CoNLL is a sentence of words between blanks, and files
+    may lack tags. Sources that share `reported` report only once how they are read. Raises
+    CorpusError for a source without tags, and for rows that do not match.
+    """
+    return _Reader(reading, target, warn, needs_tags, {} if reported is None else reported).read(
+        sources
+    )
+
+
+Numbered = Iterable[tuple[int, str]]
+
+
+class _Reader:
+    """Reader of the sources of one split."""
+
+    def __init__(
+        self,
+        reading: ReadSettings,
+        target: str | None,
+        warn: Warn,
+        needs_tags: bool,
+        reported: dict[str, str],
+    ) -> None:
+        if reading.encoding != decoding.AUTO:
+            reading = replace(reading, encoding=decoding.codec_name(reading.encoding))
+        self.reading, self.target, self.warn = reading, target, warn
+        self.needed, self.reported = needs_tags, reported
+        self.ends = LineEnds("line", keep=False)
+
+    def read(self, names: Sequence[str]) -> Iterator[Sentence]:
+        sources = find(names, self.reading, self.warn, self.reported)
+        try:
+            for source in sources:
+                if isinstance(source, Rows):
+                    raise CorpusError(
+                        f"{source.label} is a table; expected a CoNLL file: {_EXPECTED}. Name "
+                        f"such a file, or add {named('input_format')} text if this is one"
+                    )
+                found = False
+                for sentence in self._file(source):
+                    found = True
+                    yield sentence
+                if self.needed and not found:
+                    raise CorpusError(
+                        f"{source.label} has no sentences; expected {_EXPECTED}. Give another file"
+                    )
+        except CorpusError as error:
+            if not error.place or self.reading.encoding == decoding.AUTO:
+                raise
+            raise invalid(sources, self.reading.encoding, error) from error
+        self.ends.report(self.warn)
+
+    def _file(self, source: TextFile | Spool) -> Iterator[Sentence]:
+        numbered = enumerate(lines(self._pieces(source)), 1)
+        head = list(islice(numbered, MAX_LINES))
+        rest = chain(head, numbered)
+        name = source.label.lower().removesuffix(_packed_suffix(source))
+        if not self.needed and not name.endswith(SUFFIXES):
+            if not is_conll("\n".join(line for _, line in head)):
+                for number, line in rest:
+                    words = tuple(word for word, _ in split_words(line))
+                    yield Sentence(words, None, f"{source.label}: line {number:,}")
+                return
+            self._report(source.label, "looks like CoNLL; the first word of each line is read.")
+        first = next((line for _, line in head if _is_row(line)), "")
+        is_universal = _ID.fullmatch(first.split("\t")[0]) and first.count("\t") == 9
+        if is_universal or name.endswith(".conllu"):
+            yield from self._checked(self._universal(rest, source.label), source.label)
+        else:
+            yield from self._checked(self._plain(rest, head, source.label), source.label)
+
+    def _pieces(self, source: TextFile | Spool) -> Iterator[str]:
+        encoding, errors = self.reading.encoding, self.reading.errors
+        if encoding == decoding.AUTO:
+            encoding = own_encoding(source, self.warn)
+        pieces = decode(blocks(source), source.label, self.warn, encoding=encoding, errors=errors)
+        return self.ends.read(pieces, source.label)
+
+    def _report(self, label: str, sentence: str) -> None:
+        """Warn of a fact about a file, unless it was reported of another one."""
+        if self.reported.setdefault(sentence, label) == label:
+            self.warn(f"{label} {sentence}")
+
+    def _checked(self, sentences: Iterable[Sentence], label: str) -> Iterator[Sentence]:
+        """Yield sentences; warn of one that is too long to be one."""
+        told = False
+        for sentence in sentences:
+            if len(sentence.words) > MAX_WORDS and not told:
+                told = True
+                self.warn(
+                    f"{sentence.place} begins a sentence of {len(sentence.words):,} words; "
+                    f"expected an empty line after each sentence of {label}."
+                )
+            yield sentence
+
+    # -------------------------------------------------------------- CoNLL-U
+
+    def _universal(self, numbered: Numbered, label: str) -> Iterator[Sentence]:
+        name = (self.target or "upos").lower()
+        if name not in COLUMNS:
+            raise UsageError(
+                f"{named('target')} is {self.target!r}; expected one of {', '.join(COLUMNS)} for "
+                f"CoNLL-U files such as {label}"
+            )
+        tagged = False
+        words: list[tuple[str, str]] = []
+        begin = 0
+        for number, line in chain(numbered, [(0, "")]):
+            if not line.strip(" \t"):
+                if words:
+                    forms, tags = zip(*words, strict=True)
+                    yield Sentence(forms, tags, f"{label}: line {begin:,}")
+                words = []
+                continue
+            if line.startswith("#"):
+                continue
+            cells = line.split("\t")
+            match = _ID.fullmatch(cells[0])
+            if match is None or len(cells) != 10:
+                raise CorpusError(
+                    f"{label}: line {number:,} has {count_of(len(cells), 'column')} "
+                    f"({line.strip()!r:.60}); expected the 10 of CoNLL-U with tabs between "
+                    "them, an ID first. Correct that line"
+                )
+            if match[2]:  # a range of words that one token spells, or an empty node
+                continue
+            if not cells[1].strip():
+                raise CorpusError(f"{label}: line {number:,} has no FORM; expected a word")
+            begin = begin if words else number
+            tag = cells[COLUMNS[name]]
+            tagged |= tag not in ("_", "")
+            words.append((cells[1], tag))
+        if self.needed and not tagged:
+            raise CorpusError(
+                f"{label} has no {name}: its column holds only _; expected tags. Choose another "
+                f"column with {named('target')}, or another file"
+            )
+        if self.needed:
+            self._report(label, f"is read as CoNLL-U: words are FORM, tags {name.upper()}.")
+
+    # -------------------------------------------------------------- CoNLL
+
+    def _plain(
+        self, numbered: Numbered, head: Sequence[tuple[int, str]], label: str
+    ) -> Iterator[Sentence]:
+        first = next((line for _, line in head if _is_row(line)), "")
+        tabs = "\t" in first.strip()
+        width = len(_cells(first, tabs)) if first else 0
+        column = self._column(width, label) if width else 0
+        words: list[tuple[str, str]] = []
+        begin = 0
+        known, doubtful = set[str](), dict[str, tuple[int, str]]()  # tags; those of rows with "#"
+        for number, line in chain(numbered, [(0, "")]):
+            cells = _cells(line, tabs)
+            comment = line.startswith("#") and not words and len(cells) != width
+            if comment or not line.strip(" \t") or cells[0] == _DOCUMENT:
+                if words:
+                    forms, tags = zip(*words, strict=True)
+                    yield Sentence(forms, tags if width > 1 else None, f"{label}: line {begin:,}")
+                words = []
+                continue
+            if len(cells) != width or not cells[0].strip() or (self.needed and not cells[column]):
+                raise CorpusError(_row_problem(f"{label}: line {number:,}", cells, width))
+            begin = begin if words else number
+            words.append((cells[0], cells[column]))
+            if not line.startswith("#"):
+                known.add(cells[column])
+            elif cells[column] not in known:
+                doubtful.setdefault(cells[column], (number, line))
+        for tag in doubtful.keys() - known if self.needed else ():
+            number, line = doubtful[tag]
+            raise CorpusError(
+                f"{label}: line {number:,} ({line!r:.60}) is a comment or a word with the "
+                f"tag {tag!r:.40}, which no other row has; expected another number "
+                f"of columns than {width} in a comment. Remove the line if it is one"
+            )
+        if self.needed:
+            self._report(
+                label, f"is read as CoNLL: words in column 1, tags in column {column + 1}."
+            )
+
+    def _column(self, width: int, label: str) -> int:
+        """Return the column of the tags, from 0. Raises an error if it is not there."""
+        target = self.target
+        if width == 1 and not self.needed:
+            return 0
+        if target is not None and not (target.isdecimal() and target.isascii()):
+            raise UsageError(
+                f"{named('target')} is {target!r}; expected the number of the column of the tags, "
+                f"since {label} is no CoNLL-U"
+            )
+        if target is not None and not 2 <= int(target) <= width:
+            raise CorpusError(
+                f"{label} has {count_of(width, 'column')}; expected tags in column {target} by "
+                f"{named('target')}, behind the words in column 1. Give a number from 2 to {width}"
+            )
+        if width == 1:
+            raise CorpusError(
+                f"{label} has words without tags, one column; expected {_EXPECTED}. Add the tags, "
+                "or give another file"
+            )
+        return int(target or width) - 1
+
+
+def _packed_suffix(source: TextFile | Spool) -> str:
+    """Return the suffix of a compressed file, in lower case, else ""."""
+    suffix = Path(source.label.lower()).suffix
+    return suffix if suffix in PACKED and isinstance(source, TextFile) else ""
+
+
+def _is_row(line: str) -> bool:
+    """Return True for a line that may be a word: not empty, no comment, no start of a document."""
+    return bool(line.strip(" \t")) and not line.startswith(("#", _DOCUMENT))
+
+
+def _cells(line: str, tabs: bool) -> list[str]:
+    """Return the columns of a row, cut at tabs, or at blanks and tabs."""
+    if tabs:
+        return [cell.strip(" ") for cell in line.split("\t")]
+    return [word for word, _ in split_words(line)] or [""]
+
+
+def _row_problem(place: str, cells: Sequence[str], width: int) -> str:
+    """Return what is wrong with a row of a CoNLL file."""
+    if len(cells) != width:
+        row = " ".join(cells)
+        return (
+            f"{place} has {count_of(len(cells), 'column')} ({row!r:.60}); expected {width}, as in "
+            "the first row: a word first, and its tag. Correct that line"
+        )
+    missing = "tag" if cells[0].strip() else "word"
+    return f"{place} has an empty {missing}; expected one in each row. Correct that line"
