@@ -89,9 +89,14 @@ def reversed_within(inputs: Tensor, lengths: Tensor) -> Tensor:
     The first row, the start symbol, and the padding keep their places. Applied twice it gives the
     inputs again.
     """
-    steps = torch.arange(len(inputs), device=inputs.device)[:, None]
-    inside = (steps > 0) & (steps < lengths)
-    return inputs.gather(0, torch.where(inside, lengths - steps, steps))
+    return inputs.gather(0, reversed_steps(len(inputs), lengths))
+
+
+def reversed_steps(steps: int, lengths: Tensor) -> Tensor:
+    """Return the step (T, B) that is read at each step of `reversed_within`, and the reverse."""
+    forward = torch.arange(steps, device=lengths.device)[:, None]
+    inside = (forward > 0) & (forward < lengths)
+    return torch.where(inside, lengths - forward, forward)
 
 
 class TorchReader:

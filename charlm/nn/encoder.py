@@ -54,9 +54,15 @@ class Encoder(nn.Module):
         Without a state, the batch begins in the first state. Dropout masks come from `generator`;
         without one there is no dropout. The output of the last layer has none in any case.
         """
+        return self.run_layers(self._embed(ids, generator), state, generator)
+
+    def run_layers(
+        self, embedded: Tensor, state: State | None, generator: torch.Generator | None
+    ) -> tuple[Tensor, State]:
+        """Return hidden vectors and the state, as `forward` does, for embeddings (T, B, E)."""
         settings = self.settings
-        state = self.initial_state(ids.shape[1]) if state is None else state
-        hidden, rate = self._embed(ids, generator), settings.input_dropout  # (T, B, E)
+        state = self.initial_state(embedded.shape[1]) if state is None else state
+        hidden, rate = embedded, settings.input_dropout
         after: list[LayerState] = []
         for layer, before in zip(self.recurrent_layers(), state, strict=True):
             x = self.dropped(hidden, rate, generator)
