@@ -1,0 +1,269 @@
+"""Pairs of texts, a source and its translation: in two columns of a table, or in two files.
+
+en,de                          train.en                       train.de
+A dog runs.,Ein Hund läuft.    line 1: A dog runs.            line 1: Ein Hund läuft.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import NamedTuple
+
+from charlm.config.corpus import ReadSettings
+from charlm.errors import CorpusError, UsageError, named
+from charlm.text.documents import lines
+from charlm.text.sources import decoding
+from charlm.text.sources.decoding import decode
+from charlm.text.sources.encodings import invalid, own_encoding
+from charlm.text.sources.files import Spool, TextFile, blocks, shown
+from charlm.text.sources.line_ends import LineEnds
+from charlm.text.sources.names import find
+from charlm.text.sources.rows import (
+    Nested,
+    Rows,
+    TextColumn,
+    Warn,
+    chosen_column,
+    listed,
+    near_column,
+)
+
+
+class Pair(NamedTuple):
+    """A source text, its translation, and where they were read."""
+
+    source: str | None
+    """None if it is missing or empty."""
+    target: str | None
+    """None if it is missing or empty."""
+    place: str
+    """Place for messages, such as "pairs.tsv: line 7"."""
+
+
+def read_pairs(
+    sources: Sequence[str],
+    reading: ReadSettings,
+    target: str | None,
+    warn: Warn,
+    *,
+    needs_targets: bool,
+    like: str | None = None,
+    reported: dict[str, str] | None = None,
+) -> Iterator[Pair]:
+    """Yield the pairs of tables, or of files and the files that run parallel to them.
+
+    `target` names a column of tables or, for plain text, the file that is parallel to the file
+    `like` (by default the first source); the names of other parallel files follow from the two (see
+    `parallel_name`). Without `needs_targets`, the lines of a file have no translation. Sources that
+    share `reported` report only once how their tables are read. Raises CorpusError and UsageError.
+    """
+    return _Reader(reading, target, warn, needs_targets).read(sources, like, reported)
+
+
+def parallel_name(source: str, target: str, other: str) -> str:
+    """Return the name that belongs to `other` as `target` belongs to `source`, or "".
+
+    The parts in which the two names differ are replaced: of train.en, train.de and dev.en it is
+    dev.de.
+    """
+    if len(_parts(source)) != len(_parts(target)):  # one of them is in another folder
+        folder, source, target = str(Path(target).parent), Path(source).name, Path(target).name
+        name = parallel_name(source, target, Path(other).name) if _alike(source, target) else ""
+        return str(Path(folder) / name) if name else ""
+    parts = _parts(other)
+    for old, new in zip(_parts(source), _parts(target), strict=True):
+        if old != new:
+            if old not in parts:
+                return ""
+            last = len(parts) - 1 - parts[::-1].index(old)
+            parts[last] = new
+    return "".join(parts)
+
+
+def _alike(source: str, target: str) -> bool:
+    return len(_parts(source)) == len(_parts(target))
+
+
+def _parts(name: str) -> list[str]:
+    """Return the words of a name and what separates them."""
+    return re.split(r"([^A-Za-z0-9]+)", name)
+
+
+@dataclass(frozen=True)
+class PairColumns(TextColumn):
+    """Rule that chooses the columns of the sources and the translations in a table."""
+
+    target: str | None
+    """Column of the translations as the user named it."""
+    needed: bool = True
+    """True if a table without translations is refused."""
+    no_header = "--no-header --target N"
+
+    def choose(
+        self, label: str, columns: Sequence[str], texts: Sequence[str], named: str | None
+    ) -> str:
+        """Return the column that is named, else the first of two, else the only one of text."""
+        if named is not None:
+            return chosen_column(label, columns, texts, named)
+        others = [name for name in texts if name != self._named_target(label, columns)]
+        if len(others) == 1 or (self.target is None and len(others) == 2):
+            return others[0]
+        raise self._unclear(label, columns, "texts" if self.target else "texts and translations")
+
+    def target_column(self, label: str, columns: Sequence[str], source: str) -> str | None:
+        """Return the column of the translations: the one named, else the only other one.
+
+        Raises CorpusError if a column that is needed or named is not there.
+        """
+        target = self._named_target(label, columns)
+        if target is None:
+            others = [name for name in columns if name != source]
+            if len(others) == 1:
+                return others[0]
+            if self.needed:
+                raise self._unclear(label, columns, "translations")
+        if target == source:
+            raise CorpusError(
+                f'{label}: the column "{shown(source)}" is both source and translation; expected '
+                f"two. {listed(columns)} Name them with {named('column')} and {named('target')}"
+            )
+        return target
+
+    def is_silent(self, named: str | None) -> bool:
+        """Return True if the user named both columns."""
+        return named is not None and (self.target is not None or not self.needed)
+
+    def described(self, label: str, column: str, columns: Sequence[str]) -> str:
+        """Return a clause that names both columns."""
+        target = self.target_column(label, columns, column)
+        found = f', translations in "{shown(target)}"' if target is not None else ""
+        return f'{label}: texts are in the column "{shown(column)}"{found}'
+
+    def _named_target(self, label: str, columns: Sequence[str]) -> str | None:
+        target = self.target
+        if target is None or target in columns:
+            return target
+        if target.isdecimal() and 1 <= int(target) <= len(columns):
+            return columns[int(target) - 1]
+        near = near_column(target, columns)
+        advice = f'Did you mean "{shown(near)}"?' if near else f"Give {named('target')} one of them"
+        raise CorpusError(
+            f'{label} has no column "{shown(target)}". {listed(columns)} {advice}', columns=columns
+        )
+
+    def _unclear(self, label: str, columns: Sequence[str], what: str) -> CorpusError:
+        flags = {"texts": "column", "translations": "target"}
+        flag = " and ".join(named(flags[word]) for word in what.split(" and "))
+        return CorpusError(
+            f"{label}: which column holds the {what} is not clear. {listed(columns)} Name it with "
+            f"{flag}",
+            columns=columns,
+        )
+
+
+class _Reader:
+    """Reader of the sources of one split."""
+
+    def __init__(
+        self, reading: ReadSettings, target: str | None, warn: Warn, needs_targets: bool
+    ) -> None:
+        if reading.encoding != decoding.AUTO:
+            reading = replace(reading, encoding=decoding.codec_name(reading.encoding))
+        self.reading, self.target, self.warn, self.needed = reading, target, warn, needs_targets
+        self.ends = LineEnds("line", keep=False)
+
+    def read(
+        self, names: Sequence[str], like: str | None, reported: dict[str, str] | None
+    ) -> Iterator[Pair]:
+        sources = find(names, self.reading, self.warn, reported)
+        try:
+            for source in sources:
+                if isinstance(source, Rows):
+                    yield from self._rows(source)
+                else:
+                    yield from self._file(source, like or sources[0].label)
+        except CorpusError as error:
+            if not error.place or self.reading.encoding == decoding.AUTO:
+                raise
+            raise invalid(sources, self.reading.encoding, error) from error
+        self.ends.report(self.warn)
+
+    def _rows(self, rows: Rows) -> Iterator[Pair]:
+        rule = PairColumns(self.target, self.needed)
+        table = rows.read(self.warn, True, None, rule)
+        if not table.columns:
+            return
+        target = rule.target_column(rows.label, table.columns, table.column)
+        for record in table.records:
+            place = f"{rows.label}: {record.place}"
+            text = record.cells.get(target, "") if target is not None else ""
+            if isinstance(text, Nested):
+                raise CorpusError(
+                    f'{place}: the column "{shown(str(target))}" holds {text:.40}, expected a '
+                    f"text. Choose another with {named('target')}"
+                )
+            yield Pair(_kept(record.text), _kept(text), place)
+
+    def _file(self, source: TextFile | Spool, like: str) -> Iterator[Pair]:
+        """Yield the lines of a file, with the lines of the file that is parallel to it."""
+        label = source.label
+        if not self.needed and self.target is None:
+            for number, line in enumerate(self._lines(source), 1):
+                yield Pair(_kept(line), None, f"{label}: line {number:,}")
+            return
+        other = self._parallel(source, like)
+        counts = [0, 0]
+        pairs = zip_longest(self._lines(source), self._lines(other))
+        for number, pair in enumerate(pairs, 1):
+            for side, line in enumerate(pair):
+                counts[side] += line is not None
+            yield Pair(_kept(pair[0]), _kept(pair[1]), f"{label}: line {number:,}")
+        if counts[0] != counts[1]:
+            raise CorpusError(
+                f"{label} has {counts[0]:,} lines, {other.label} {counts[1]:,}; expected as many, "
+                "a translation for each line. Add or remove lines where they begin to differ"
+            )
+
+    def _parallel(self, source: TextFile | Spool, like: str) -> TextFile:
+        """Return the file with the translations of a file."""
+        if isinstance(source, Spool):
+            raise UsageError(
+                f"{source.label} has no parallel file; expected a file, or a table with a column "
+                "of translations. Write it to a file first"
+            )
+        label = source.label
+        if self.target is None:
+            raise UsageError(
+                f"{label} is plain text and {named('target')} is not given; expected the file with "
+                f"its translations, or a table. Give {named('target')} FILE"
+            )
+        name = self.target if label == like else parallel_name(like, self.target, label)
+        if not name or not Path(name).is_file():
+            looked = f"{shown(name)} is not there" if name else "its name does not follow from them"
+            given = "" if label == like else f" as {shown(self.target)} for {shown(like)}"
+            raise CorpusError(
+                f"{label} has no file of translations{given}: {looked}. Expected one line for each "
+                f"line. Name files alike, such as train.en train.de and dev.en dev.de"
+            )
+        if isinstance(source, TextFile) and Path(name).samefile(source.path):
+            raise CorpusError(
+                f"{label} is both source and translation; expected two files. Give "
+                f"{named('target')} the file of the translations"
+            )
+        if label != like:
+            self.warn(f"{label}: its translations are in {shown(name)}.")
+        return TextFile(shown(name), Path(name))
+
+    def _lines(self, source: TextFile | Spool) -> Iterator[str]:
+        encoding, errors = self.reading.encoding, self.reading.errors
+        if encoding == decoding.AUTO:
+            encoding = own_encoding(source, self.warn)
+        pieces = decode(blocks(source), source.label, self.warn, encoding=encoding, errors=errors)
+        return lines(self.ends.read(pieces, source.label))
+
+
+def _kept(text: str | None) -> str | None:
+    """Return a text that is not blank, else None."""
+    return text if text and text.strip() else None
