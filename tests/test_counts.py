@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from charlm.inference import counts
-from charlm.inference.counts import LabelCounts, figures_from
+from charlm.inference.counts import LabelCounts
+from charlm.inference.figures import figures_from
 from charlm.units import Tally, loss_of
 
 CASES = [(2, 40, 0), (3, 200, 1), (6, 57, 2), (4, 5, 3)]

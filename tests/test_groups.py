@@ -7,7 +7,7 @@ import pytest
 
 from charlm.text.batches import Position
 from charlm.text.encoded import EncodedText, TextCounts
-from charlm.text.groups import BATCHES_SORTED, Groups, LabelBatch, groups_by_length, padded
+from charlm.text.groups import BATCHES_SORTED, LabelBatch, LabelGroups, groups_by_length, padded
 from charlm.text.tokenizers.tokenizer_json import EOS
 
 SIZE = 4
@@ -26,9 +26,9 @@ def encoded(*lengths: int) -> EncodedText:
     )
 
 
-def groups(seed: int = 1, texts: int = 2 * BATCHES_SORTED * SIZE + 3) -> Groups:
+def groups(seed: int = 1, texts: int = 2 * BATCHES_SORTED * SIZE + 3) -> LabelGroups:
     lengths = np.random.default_rng(0).integers(0, 30, texts).tolist()
-    return Groups(encoded(*lengths), np.arange(texts, dtype=np.int32) % 7, SIZE, seed)
+    return LabelGroups(encoded(*lengths), np.arange(texts, dtype=np.int32) % 7, SIZE, seed)
 
 
 def rows(batches: list[LabelBatch]) -> list[list[int]]:

@@ -110,9 +110,8 @@ def test_training_lines_count_texts() -> None:
     )  # fmt: skip
     assert step_line(step, "word") == "0.500 nats/text  1,200 texts/s"
     tally = LabelCounts.of(np.eye(2), [0, -1])
-    line = evaluation_line(
-        EvaluationRecord(**SUMS, tokens=320, progress=0.5, best=True, tally=tally), "word"
-    )
+    record = EvaluationRecord(**SUMS, tokens=320, progress=0.5, best=True, tally=tally)
+    line = evaluation_line(record, "word", labels.LABEL_REPORT)
     assert "validation accuracy 0.500, macro-F1" in line and "best so far" in line
     assert "1 text with labels that training lacks" in line
 

@@ -10,15 +10,17 @@ from helpers import encoded_documents, seeded
 from labelled_runs import LABELS, WORDS, label_run
 
 from charlm.backends.kernel_library import chosen_variant
-from charlm.backends.weights import classifier_shapes
+from charlm.backends.weights import task_shapes
 from charlm.config.model import ModelSettings
 from charlm.config.tasks import POOLINGS
 from charlm.errors import RunError, UsageError
 from charlm.inference import labelling
 from charlm.nn import classifier, pooling
+from charlm.nn.task_models import model_shapes
 from charlm.runs.label_run import load_label_run
 from charlm.runs.layout import CONFIG, LOGIT_SCALE, TOKENIZER, WEIGHTS, is_label_run
 from charlm.runs.run import load_run
+from charlm.runs.task_run import load_task_run
 from charlm.text.tokenizers.tokenizer_json import EOS
 
 TEXTS = ["a good film", "", "bad", "not bad : an odd film , and not a good one .", "unknown words"]
@@ -67,8 +69,10 @@ def test_arrays_are_pooled_and_reversed_as_in_torch(name: str) -> None:
 @pytest.mark.parametrize("cell", PLAIN)
 def test_shapes_are_those_of_the_model(cell: str, pooling: str, both_ways: bool) -> None:
     settings = ModelSettings(cell=cell, num_layers=2, hidden_size=3, embedding_size=4)
-    arguments = settings, 7, 3, pooling, both_ways
-    assert classifier_shapes(*arguments) == classifier.classifier_shapes(*arguments)
+    task = {
+        "name": "classify", "labels": list("abc"), "pooling": pooling, "both_ways": both_ways
+    }  # fmt: skip
+    assert task_shapes(settings, 7, task) == model_shapes(settings, 7, task)
 
 
 @pytest.mark.parametrize("model", [{"cell": "lstm-peephole"}, {"skip": True, "embedding_size": 3}])
@@ -117,7 +121,7 @@ def test_a_run_of_labels_is_no_language_model_and_the_reverse(tmp_path: Path) ->
     (path / CONFIG).write_text(json.dumps(config | {"format": 1}), encoding="utf-8")
     assert not is_label_run(path)
     with pytest.raises(UsageError, match=r"gives text, not labels.*charlm score --run .*movies"):
-        load_label_run(path)
+        load_task_run(path)
     assert not is_label_run(tmp_path / "nothing")
 
 
@@ -141,7 +145,7 @@ def test_files_that_do_not_match_are_refused(change, message: str, tmp_path: Pat
     change(config)
     (path / CONFIG).write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(RunError, match=message):
-        load_label_run(path)
+        load_task_run(path)
 
 
 def test_damaged_weights_are_refused(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ UNTRIED = {
     "calibrate", "on_nonfinite", "epochs", "minutes", "save_minutes", "keep", "device",
     "precision", "threads", "ngram", "log",
     "task", "target", "pooling", "both_ways", "freeze", "balance", "max_tokens",
-    "kept_part",  # of labelled texts; see test_classify
+    "kept_part", "head", "characters",  # of labelled texts; see test_classify
 }  # fmt: skip
 NAMES = {name: setting.spec.names() for name, setting in table().items()}
 MODES: dict[str, Nested] = {"base": {}}

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -14,10 +14,11 @@ from charlm.config.corpus import ReadSettings
 from charlm.errors import UsageError
 from charlm.inference.counts import LabelCounts
 from charlm.inference.labelling import Label, probabilities
-from charlm.runs.label_run import LabelRun, load_label_run
+from charlm.runs.label_run import LabelRun
 from charlm.runs.layout import METRICS, read_metrics
 from charlm.runs.locate import checkpoints_folder, find_run
 from charlm.runs.run import run_stamp
+from charlm.runs.task_run import load_task_run
 from charlm.text.documents import check_text
 from charlm.text.encoded import EncodedText, TextCounts
 from charlm.text.groups import padded
@@ -41,7 +42,7 @@ class LabelModel:
     """
 
     def __init__(self, run: LabelRun, **options: Any) -> None:
-        self.run, self._options = run, options  # options of `load_label_run`
+        self.run, self._options = run, options  # options of `load_task_run`
         self.path, self.vocabulary, self.config = run.path, run.vocabulary, run.config
         self.labels = run.labels.names
         self.stamp = run_stamp(run.path)
@@ -161,8 +162,8 @@ def load_labels(
 
 
 def open_labels(path: Path, **options: Any) -> LabelModel:
-    """Load the classifier in a folder; options are as in `load_label_run`."""
-    return LabelModel(load_label_run(path, **options), **options)
+    """Load the classifier in a folder; options are as in `load_task_run`."""
+    return LabelModel(cast(LabelRun, load_task_run(path, **options)), **options)
 
 
 def file_texts(

@@ -2,18 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from charlm.backends.interface import Array
 from charlm.config.cells import CELLS
+from charlm.config.class_path import resolve
 from charlm.config.model import ModelSettings
-from charlm.config.tasks import POOLINGS
+from charlm.config.tasks import POOLINGS, TASKS
 
 BACKWARD, HEAD = "backward.", "head."
-"""Beginnings of the names of a classifier's tensors: those that read texts from their end, and
-those of the output layer."""
+"""Beginnings of the names of tensors: those that read texts from their end, and those of the output
+layer."""
+FRESH = (HEAD, "characters.", "decoder.")
+"""Beginnings of the names of tensors that no run to start from has."""
 
 
 def only_in_torch(settings: ModelSettings) -> list[str]:
@@ -96,15 +99,34 @@ def expected_shapes(settings: ModelSettings, vocab_size: int) -> dict[str, tuple
     return shapes | {"output.bias": (vocab_size,)}
 
 
+def task_shapes(
+    settings: ModelSettings, vocab_size: int, task: Mapping[str, Any]
+) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor of the file of a task's model, by name.
+
+    `task` is the table in config.json.
+    """
+    return dict(resolve(TASKS[task["name"]].shapes)(settings, vocab_size, task))
+
+
 def classifier_shapes(
-    settings: ModelSettings, vocab_size: int, labels: int, pooling: str, both_ways: bool
+    settings: ModelSettings, vocab_size: int, task: Mapping[str, Any]
 ) -> dict[str, tuple[int, ...]]:
     """Return the shape of each tensor of a classifier's file, by name."""
+    shapes = both_ways_shapes(settings, vocab_size, both_ways=task["both_ways"])
+    labels = len(task["labels"])
+    features = feature_count(settings, task["pooling"], task["both_ways"])
+    return shapes | {f"{HEAD}weight": (labels, features), f"{HEAD}bias": (labels,)}
+
+
+def both_ways_shapes(
+    settings: ModelSettings, vocab_size: int, *, both_ways: bool
+) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor of an encoder, and of a second one that reads backward."""
     shapes = encoder_shapes(settings, vocab_size)
     if both_ways:
         shapes |= {f"{BACKWARD}{name}": shape for name, shape in shapes.items()}
-    features = feature_count(settings, pooling, both_ways)
-    return shapes | {f"{HEAD}weight": (labels, features), f"{HEAD}bias": (labels,)}
+    return shapes
 
 
 def feature_count(settings: ModelSettings, pooling: str, both_ways: bool) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from charlm import api
 from charlm.cli import options
@@ -38,9 +38,10 @@ def evaluate_labels(
 ) -> None:
     """Write the figures of a run that gives labels."""
     options.check_meant(options.reading_flags(reading) if not files else set(), "--file")
-    from charlm.runs.label_run import load_label_run
+    from charlm.runs.label_run import LabelRun
+    from charlm.runs.task_run import load_task_run
 
-    run = load_label_run(path, engine=engine)
+    run = cast(LabelRun, load_task_run(path, engine=engine))
     target, rules = split_target(reading)
     result = api.label_evaluation.evaluate_labels(
         run, files, target=target, reading=rules, worst=worst
@@ -66,9 +67,10 @@ def compare_labels(
 ) -> None:
     """Write the figures of runs that give labels, and their differences."""
     options.check_meant(options.reading_flags(reading) if not files else set(), "--file")
-    from charlm.runs.label_run import load_label_run
+    from charlm.runs.label_run import LabelRun
+    from charlm.runs.task_run import load_task_run
 
-    runs = [load_label_run(path, engine=engine) for path in paths]
+    runs = [cast(LabelRun, load_task_run(path, engine=engine)) for path in paths]
     target, rules = split_target(reading)
     result = api.label_comparison.compare_labels(
         runs, files, target=target, reading=rules, seed=seed

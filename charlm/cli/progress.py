@@ -122,9 +122,11 @@ def _signals(session: "Session") -> Iterator[list[int]]:
 def _progress(session: "Session") -> "Iterator[Any]":
     """Yield a function that shows records as they arrive."""
     from charlm.report.progress import evaluation_line, plain_step_line, step_line
+    from charlm.report.task_reports import report_of
     from charlm.training.records import EvaluationRecord, StepRecord, WarningRecord
 
-    unit = session.record["settings"]["vocabulary"]["unit"]
+    settings = session.record["settings"]
+    unit, report = settings["vocabulary"]["unit"], report_of(settings)
 
     with phase("training") as training:
         training.reached = session.trainer.progress
@@ -133,7 +135,7 @@ def _progress(session: "Session") -> "Iterator[Any]":
             """Update the phase, or write a line."""
             if isinstance(record, EvaluationRecord):
                 training.reached = record.progress
-                say(evaluation_line(record, unit))
+                say(evaluation_line(record, unit, report))
             elif isinstance(record, WarningRecord):
                 say(record.text)
             elif isinstance(record, StepRecord):

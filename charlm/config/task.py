@@ -7,6 +7,9 @@ from charlm.config.fields import MAX_COUNT, check, field_problems, setting
 from charlm.config.tasks import LANGUAGE_MODEL, POOLINGS, TASKS
 from charlm.config.training import WITH_PARENT
 
+HEADS = ("auto", "softmax", "crf")
+"""Output layers of a tagger: each tag by itself, or a linear-chain conditional random field."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSettings:
@@ -16,7 +19,7 @@ class TaskSettings:
 
     task: str = setting(LANGUAGE_MODEL, "Task to learn", choices=TASKS)
     target: str | None = setting(
-        None, "Column of the labels: its name, or its number in a table without header",
+        None, "Column of the labels, tags or translations; with --task translate also their file",
         default_note="by name",
     )  # fmt: skip
     pooling: str = setting(
@@ -32,6 +35,10 @@ class TaskSettings:
     )
     kept_part: str = setting(
         "ends", "Part of a long text that is kept", flag=None, choices=("ends", "start", "end")
+    )
+    head: str = setting("auto", "Output layer of a tagger", flag=None, choices=HEADS)
+    characters: bool | None = setting(
+        None, "Read the letters of words too", flag=None, default_note="by rule"
     )
 
     def __post_init__(self) -> None:

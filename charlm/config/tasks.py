@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-LANGUAGE_MODEL, CLASSIFY = "language-model", "classify"
+LANGUAGE_MODEL, CLASSIFY, TAG, TRANSLATE = "language-model", "classify", "tag", "translate"
 POOLINGS = ("concat", "last", "mean", "max")
 """Ways to make one vector of the hidden vectors of a text; concat is the other three together."""
 
@@ -21,20 +21,51 @@ class TaskSpec:
     """One line for help texts."""
     training: str
     """Import path of its object of the protocol `TaskTraining`."""
+    text: str = ""
+    """Import path of its object of the protocol `TaskText`; "" if nothing lies beside the text."""
+    model: str = ""
+    """Import path of its model, a class with the method `of_task(settings, vocab_size, task)`.
+
+    `task` is the table in config.json; so it is for `shapes`.
+    """
+    shapes: str = ""
+    """Import path of the function `(settings, vocab_size, task)` that returns the shape of each
+    tensor by its name, for cells that run without torch."""
+    counts: str = ""
+    """Import path of the class of its figures, with the method `from_sums(sums)`."""
+    run: str = ""
+    """Import path of the function `(path, *, engine, threads)` that returns its `TaskRun`."""
+    report: str = ""
+    """Import path of its object of the protocol `TaskReport`."""
+    api: str = ""
+    """Import path of its object of the protocol `TaskApi`."""
+    needs_example: str = ""
+    """What training needs, for a message: "a table with columns text and label"."""
+    noun: str = "language model"
+    """Noun of its model."""
+    pipeline: str = "text-generation"
+    """Name that model hubs have for what it does."""
+    headline: str = ""
+    """Key of the figure that the list of runs shows; "" for bits per byte."""
+    figures: Mapping[str, str] = field(default_factory=dict)
+    """Figures of a model card: keys in run.json, and their names."""
     target: str = "token"
     """Noun of one target: names of figures (`nats_per_text`) and of counts in records."""
     gives: str = "text"
     """Noun of what a run of the task gives, for messages about misuse."""
     verb: str = "sample"
     """Command that uses a run of the task."""
-    labelled: bool = False
-    """True if training texts have labels."""
     format: int = 1
     """Format number of config.json and run.json."""
     settings: tuple[str, ...] = ()
     """Settings that this task reads and some other task does not."""
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Lowest layer of settings, by section. None of them may belong to another task alone."""
+
+    @property
+    def labelled(self) -> bool:
+        """True if something lies beside the text: labels, tags, translations or numbers."""
+        return bool(self.text)
 
 
 TASKS: dict[str, TaskSpec] = {
@@ -50,10 +81,24 @@ TASKS: dict[str, TaskSpec] = {
     CLASSIFY: TaskSpec(
         summary="give each text a label",
         training="charlm.training.labels:LABELS",
+        text="charlm.text.labelled:LABELLED",
+        model="charlm.nn.classifier:Classifier",
+        shapes="charlm.backends.weights:classifier_shapes",
+        counts="charlm.inference.counts:LabelCounts",
+        run="charlm.runs.label_run:load_label_run",
+        report="charlm.report.labels:LABEL_REPORT",
+        needs_example="a table with columns text and label",
+        noun="classifier",
+        pipeline="text-classification",
+        headline="accuracy",
+        figures={
+            "texts": "texts", "accuracy": "accuracy", "macro_f1": "macro-F1",
+            "macro_recall": "macro-recall", "nats_per_text": "nats per text",
+            "ece": "calibration error",
+        },
         target="text",
         gives="labels",
         verb="predict",
-        labelled=True,
         format=2,
         settings=(
             "target", "pooling", "both_ways", "freeze", "balance", "max_tokens", "kept_part",
@@ -79,6 +124,6 @@ def task_name(settings: Mapping[str, Any]) -> str:
 
 
 def is_labelled(settings: Mapping[str, Any]) -> bool:
-    """Return whether the task of nested plain settings is known and learns labels."""
+    """Return whether the task of nested plain settings learns what lies beside the text."""
     row = TASKS.get(task_name(settings))
     return row is not None and row.labelled

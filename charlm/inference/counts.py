@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from charlm.inference.adapt.calibration import fit_scale
-from charlm.units import Tally, finite, ratio
+from charlm.units import finite, ratio
 
 BINS = 20
 """Bins of the winning probability, of equal width."""
@@ -90,6 +90,12 @@ class LabelCounts:
     def from_summary(cls, summary: Mapping[str, Any]) -> "LabelCounts":
         """Return the counts of answers in a summary; nats and probabilities are left out."""
         return cls(confusion=_rows(summary["confusion"]), unseen=summary["unseen"])
+
+    @classmethod
+    def from_sums(cls, sums: Mapping[str, Any]) -> "LabelCounts":
+        """Return the counts with these sums, or with JSON of them."""
+        pairs = {key: tuple(map(tuple, sums[key])) for key in ("confusion", "bins")}
+        return cls(**{**sums, **pairs, "sure": tuple(sums["sure"])})
 
     def __repr__(self) -> str:
         return (
@@ -227,18 +233,6 @@ class LabelCounts:
     def sums(self) -> dict[str, Any]:
         """Return the raw sums, from which `figures_from` rebuilds the counts."""
         return asdict(self)
-
-
-Figures = Tally | LabelCounts
-"""Figures of a text, of either kind of task. Both have `nats`, `tokens`, `sums` and `summary`."""
-
-
-def figures_from(sums: Mapping[str, Any]) -> Figures:
-    """Rebuild figures from their sums, or from JSON of these."""
-    if "confusion" not in sums:
-        return Tally(**sums)
-    pairs = {key: tuple(map(tuple, sums[key])) for key in ("confusion", "bins")}
-    return LabelCounts(**{**sums, **pairs, "sure": tuple(sums["sure"])})
 
 
 def log_softmax(logits: ArrayLike) -> Amounts:

@@ -3,7 +3,8 @@
 Letters as in `encoder`, with K labels and P pooled features.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +38,13 @@ class Classifier(Encoder):
         # checkpoints number weights in this order: the encoder's, the backward one's, the head's
         self.backward = Encoder(settings, vocab_size) if both_ways else None
         self.head = without_init(nn.Linear, feature_count(settings, pooling, both_ways), labels)
+
+    @classmethod
+    def of_task(
+        cls, settings: ModelSettings, vocab_size: int, task: Mapping[str, Any]
+    ) -> "Classifier":
+        """Build the classifier of a table `task` in config.json; see `task_models`."""
+        return cls(settings, vocab_size, len(task["labels"]), task["pooling"], task["both_ways"])
 
     def features(
         self, inputs: Tensor, lengths: Tensor, generator: torch.Generator | None = None
@@ -72,15 +80,6 @@ class Classifier(Encoder):
             self.backward.reset_parameters(generator)
         nn.init.xavier_uniform_(self.head.weight, generator=generator)
         nn.init.zeros_(self.head.bias)
-
-
-def classifier_shapes(
-    settings: ModelSettings, vocab_size: int, labels: int, pooling: str, both_ways: bool
-) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each tensor of a classifier's file, for every cell; it is not built."""
-    with torch.device("meta"):
-        model = Classifier(settings, vocab_size, labels, pooling, both_ways)
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def reversed_within(inputs: Tensor, lengths: Tensor) -> Tensor:

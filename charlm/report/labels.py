@@ -1,13 +1,19 @@
 """Reports of runs that give labels: the plan, the figures of texts, and the end of a training."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from charlm.config.training import counted_length, length_of
+from charlm.report.task_reports import Json, Pairs, TaskReport
 from charlm.report.text import number, shortened
 from charlm.units import count_of
 
-Json = Mapping[str, Any]
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from charlm.inference.label_results import LabelComparison, LabelEvaluation
+
 POOLED = {
     "concat": "last + mean + maximum",
     "last": "the last state",
@@ -19,6 +25,62 @@ MAX_LABELS = 8
 """Maximum number of labels that a line shows."""
 MOSTLY = 0.7
 """Fraction of the texts from which one label is reported as dominant."""
+
+
+class LabelReport(TaskReport):
+    """Reports of runs that give labels."""
+
+    comparison_note = (
+        "points: difference of the accuracy from the first run, above zero is better; p: McNemar's "
+        "test"
+    )
+
+    def plan_lines(self, record: Json) -> tuple[list[str], str, str]:
+        """See `plan_lines`."""
+        return plan_lines(record)
+
+    def facts(self, record: Json) -> Pairs:
+        """See `label_pairs`."""
+        return label_pairs(record)
+
+    def figures_text(self, figures: Json) -> str:
+        """See `figures_text`."""
+        return figures_text(figures)
+
+    def result_pairs(self, record: Json, results: Json) -> Pairs:
+        """See `result_pairs`."""
+        return result_pairs(record, results)
+
+    def evaluation_tables(
+        self, result: "LabelEvaluation", width: int
+    ) -> Iterator["RenderableType"]:
+        """See `label_tables.evaluation_tables`."""
+        from charlm.report import label_tables
+
+        return label_tables.evaluation_tables(result, width)
+
+    def evaluation_json(self, run: str, result: "LabelEvaluation") -> dict[str, Any]:
+        """See `label_tables.evaluation_json`."""
+        from charlm.report import label_tables
+
+        return label_tables.evaluation_json(run, result)
+
+    def comparison_table(self, result: "LabelComparison") -> "Table":
+        """See `label_tables.comparison_table`."""
+        from charlm.report import label_tables
+
+        return label_tables.comparison_table(result)
+
+    def comparison_json(self, result: "LabelComparison") -> list[dict[str, Any]]:
+        """Return figures and difference of each run."""
+        every = zip(result.names, result.counts, result.differences, strict=True)
+        return [
+            {"run": name, **counts.summary(), "difference": change and change.to_dict()}
+            for name, counts, change in every
+        ]
+
+
+LABEL_REPORT: TaskReport = LabelReport()
 
 
 def plan_lines(record: Json) -> tuple[list[str], str, str]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.table import Table
 
@@ -12,9 +12,8 @@ from charlm.config.tasks import TASKS, is_labelled, task_name
 from charlm.config.text_units import UNITS
 from charlm.config.training import counted_length, length_of
 from charlm.files.escapes import escape_unprintable
-from charlm.inference.counts import LabelCounts
-from charlm.report import labels
 from charlm.report.tables import pairs_table
+from charlm.report.task_reports import TaskReport, report_of
 from charlm.report.text import duration, number, shortened, word_perplexity
 from charlm.runs.built_in import source_log_loss
 from charlm.runs.card import companion_text
@@ -30,8 +29,8 @@ if TYPE_CHECKING:
 def describe_plan(record: Mapping[str, Any], path: Path | None = None) -> list[str]:
     """Describe in a few lines what will be trained, and where."""
     precision = record["precision"]
-    plan_lines = labels.plan_lines if is_labelled(record["settings"]) else _plan_lines
-    text, model, run = plan_lines(record)
+    report = report_of(record["settings"])
+    text, model, run = report.plan_lines(record) if report else _plan_lines(record)
     lines = [
         *text,
         *_parent_lines(record),
@@ -128,15 +127,15 @@ def _loss(nats: float, unit: str) -> str:
     return f"{bits(nats):.3f} bits/{letter} ({nats:.3f} nats)"
 
 
-def evaluation_line(record: EvaluationRecord, unit: str) -> str:
-    """Format a validation."""
+def evaluation_line(record: EvaluationRecord, unit: str, report: TaskReport | None = None) -> str:
+    """Format a validation; `report` is that of the task."""
     mark = "  best so far" if record.best else ""
-    if isinstance(record.tally, LabelCounts):
-        figures = labels.figures_text(record.tally.summary())
+    if report:
+        figures = report.figures_text(record.tally.summary())
     else:
+        tally = cast(Tally, record.tally)
         figures = (
-            f"{_loss(record.tally.nats_per_token, unit)}"
-            f"{word_perplexity(record.tally.word_perplexity, unit)}"
+            f"{_loss(tally.nats_per_token, unit)}{word_perplexity(tally.word_perplexity, unit)}"
         )
     return (
         f"{100 * record.progress:3.0f} % step {record.step:,}: validation {figures}  "
@@ -156,8 +155,8 @@ def summary_table(record: Mapping[str, Any], finished: FinishedRecord) -> Table:
         ("trained", f"{count_of(finished.step, 'step')}, {count_of(finished.tokens, target)}, "
                     f"{duration(finished.seconds)}"),
     ]  # fmt: skip
-    if is_labelled(record["settings"]):
-        pairs += labels.result_pairs(record, finished.results())
+    if report := report_of(record["settings"]):
+        pairs += report.result_pairs(record, finished.results())
     else:
         pairs += _result_pairs(record, finished)
     if finished.valid:
@@ -266,7 +265,8 @@ def next_commands(path: Path, record: Mapping[str, Any], finished: FinishedRecor
         return []
     if is_labelled(record["settings"]):
         measured = [("eval", "--worst", 10)] if finished.valid or finished.test else []
-        tries: list[tuple[object, ...]] = [("predict", "some text of yours"), *measured, ("info",)]
+        verb = TASKS[task_name(record["settings"])].verb
+        tries: list[tuple[object, ...]] = [(verb, "some text of yours"), *measured, ("info",)]
         return ["next:", *(f"  {command(*some, run=path)}" for some in tries)]
     words: list[tuple[object, ...]] = [
         ("sample", *_sample_options(record)),

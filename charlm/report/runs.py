@@ -7,10 +7,9 @@ from typing import Any
 from rich.table import Table
 
 from charlm.config.settings import table
-from charlm.config.tasks import is_labelled
 from charlm.files.escapes import escape_unprintable
-from charlm.report.labels import label_pairs, result_pairs
 from charlm.report.tables import plain_table
+from charlm.report.task_reports import report_of
 from charlm.report.text import duration, number, word_perplexity
 from charlm.runs.card import companion_text, model_size
 from charlm.units import count_of
@@ -39,8 +38,8 @@ def run_pairs(path: Path, config: Json, record: Json) -> list[tuple[str, str]]:
         pairs.append((f"  {name}", f"{size}, {count_of(part['bytes'], 'byte')}"))
     results = record.get("results") or {}
     pairs += _trained(results)
-    if is_labelled(record["settings"]):
-        pairs += [*label_pairs(record), *result_pairs(record, results)]
+    if report := report_of(record["settings"]):
+        pairs += [*report.facts(record), *report.result_pairs(record, results)]
     else:
         pairs += _result_pairs(results, config["vocabulary"]["unit"])
     created = f"{record.get('created')} with charlm {config.get('charlm')}"

@@ -11,9 +11,8 @@ from typing import Any
 
 from charlm.commands import command, run_word
 from charlm.config.corpus import CorpusSettings
-from charlm.config.settings import Settings
-from charlm.config.task import TaskSettings
-from charlm.config.tasks import TASKS, is_labelled
+from charlm.config.settings import Settings, settings_from
+from charlm.config.tasks import TASKS
 from charlm.errors import CorpusError, RunError
 from charlm.files.atomic import manifest_problems
 from charlm.runs.built_in import shipped_sources
@@ -21,6 +20,7 @@ from charlm.runs.layout import (
     CONFIG,
     RECORD,
     TOKENIZER,
+    TOKENIZERS,
     WEIGHTS,
     read_config,
     read_manifest,
@@ -32,11 +32,10 @@ from charlm.text.corpus import Corpus
 from charlm.text.dataset import SPLITS, Dataset, load_dataset, text_fingerprint
 from charlm.text.encoded import read_encoded, write_encoded
 from charlm.text.idcache import CACHED_FROM_BYTES
-from charlm.text.labelled import labelled_fingerprint, load_labelled
-from charlm.text.labels import Labelled, Labels, read_targets, write_targets
 from charlm.text.sources.hub import HUB_PREFIX
 from charlm.text.sources.names import literal_folders, reads_once
-from charlm.text.tokenizers.vocabulary import Vocabulary
+from charlm.text.task_text import text_for
+from charlm.text.tokenizers.vocabulary import Vocabulary, load_vocabulary
 
 READ_AGAIN_BYTES = 100 << 20
 """Size up to which a text is read again to check if it has changed, even if its files are old."""
@@ -45,11 +44,8 @@ READ_AGAIN_BYTES = 100 << 20
 def corpus_record(dataset: Dataset, settings: Settings) -> dict[str, Any]:
     """Return the description of the text in run.json: sources, SHA-256, sizes of the splits."""
     splits = {name: dataset.split(name) for name in SPLITS}
-    labels: dict[str, Any] = {}
-    if dataset.labelled is not None:
-        labels = {
-            "labels": {name: dataset.labelled.counts(name) for name in dataset.labelled.targets}
-        }
+    beside = dataset.labelled
+    counted = beside if TASKS[settings.task.task].labelled else None
     return {
         "name": dataset.name,
         "sources": absolute(settings.corpus.sources),
@@ -66,11 +62,12 @@ def corpus_record(dataset: Dataset, settings: Settings) -> dict[str, Any]:
                 "chars": split.counts.chars,
                 "bytes": split.counts.bytes,
                 "words": split.counts.words,
+                **({"targets": counted.total(name)} if counted else {}),
             }
             for name, split in splits.items()
             if split is not None
         },
-    } | labels
+    } | (beside.record() if beside else {})
 
 
 def absolute(names: Iterable[str]) -> list[str]:
@@ -95,9 +92,9 @@ def _absolute(name: str) -> str:
 
 
 def write_data(path: Path, dataset: Dataset) -> None:
-    """Keep the encoded text with the run, and the targets of its documents.
+    """Keep the encoded text with the run, and what lies beside it.
 
-    A large text without labels is left out, and then read again.
+    A large text with nothing beside it is left out, and then read again.
     """
     for name in SPLITS:
         split = dataset.split(name)
@@ -105,7 +102,7 @@ def write_data(path: Path, dataset: Dataset) -> None:
             continue
         write_encoded(path / "data" / name, split)
         if dataset.labelled:
-            write_targets(path / "data" / name, dataset.labelled.targets[name])
+            dataset.labelled.write(path / "data" / name, name)
 
 
 def read_data(
@@ -125,26 +122,19 @@ def read_data(
     unk_types = config.get("unk_types")
     folders = {name: path / "data" / name for name in corpus["parts"]}
     if not all((folder / "counts.json").exists() for folder in folders.values()):
-        check_unchanged(path, (CONFIG, TOKENIZER))
-        dataset = _read_again(settings, vocabulary, corpus)
+        check_unchanged(path, (CONFIG, *TOKENIZERS))
+        dataset = _read_again(path, settings, vocabulary, corpus)
         return replace(dataset, boundaries=boundaries, unk_types=unk_types)
     check_unchanged(path)
     splits = {name: read_encoded(folder) for name, folder in folders.items()}
     for name, split in splits.items():
         if len(split.ids) != corpus["parts"][name]["tokens"] or not split.fits(len(vocabulary)):
             raise CorpusError(f"{folders[name]}: not the text that run.json describes; delete it")
-    labelled = None
-    if "task" in config:
-        labels = Labels(tuple(config["task"]["labels"]))
-        targets = {
-            name: read_targets(folders[name], split.documents, len(labels))
-            for name, split in splits.items()
-        }
-        labelled = Labelled(labels=labels, targets=targets)
+    beside = text_for(settings)
     return Dataset(
         name=corpus["name"],
         vocabulary=vocabulary,
-        labelled=labelled,
+        labelled=beside.read(path, config, splits) if beside else None,
         train=splits["train"],
         valid=splits.get("valid"),
         test=splits.get("test"),
@@ -152,6 +142,12 @@ def read_data(
         boundaries=boundaries,
         unk_types=unk_types,
     )
+
+
+def more_vocabularies(path: Path) -> dict[str, Vocabulary]:
+    """Return the vocabularies of a run beside tokenizer.json, by the names of their files."""
+    names = (name for name in TOKENIZERS[1:] if (path / name).exists())
+    return {name: load_vocabulary(path / name) for name in names}
 
 
 def has_text(path: Path) -> bool:
@@ -188,9 +184,9 @@ def text_changed(settings: CorpusSettings, record: Mapping[str, Any]) -> bool:
         older = all(changed < 1e9 * created for _, changed, *_ in stamps)
         if older and sum(size for size, *_ in stamps) > READ_AGAIN_BYTES:
             return False
-        if is_labelled(record["settings"]):
-            task = TaskSettings(**record["settings"]["task"])
-            return bool(labelled_fingerprint(settings, task) != corpus["fingerprint"])
+        chosen = settings_from(record["settings"])
+        if beside := text_for(chosen):
+            return bool(beside.fingerprint(settings, chosen.task) != corpus["fingerprint"])
         return bool(text_fingerprint(settings, corpus["document"]) != corpus["fingerprint"])
     except CorpusError:
         return False
@@ -221,7 +217,9 @@ def check_unchanged(path: Path, names: Collection[str] = ()) -> None:
         raise RunError(f"{problems[0]}. Restore the run from a copy, or start a new one")
 
 
-def _read_again(settings: Settings, vocabulary: Vocabulary, corpus: Mapping[str, Any]) -> Dataset:
+def _read_again(
+    path: Path, settings: Settings, vocabulary: Vocabulary, corpus: Mapping[str, Any]
+) -> Dataset:
     if not settings.corpus.sources or not corpus["sources"]:
         raise RunError(
             f"the text of {corpus['name']} that was kept with the run is gone, and run.json names "
@@ -245,10 +243,12 @@ def _read_again(settings: Settings, vocabulary: Vocabulary, corpus: Mapping[str,
                 f"{name} is not there; expected the text that the run began with, or a link to it: "
                 "the run keeps no copy"
             )
-    words = settings.vocabulary
+    words, beside = settings.vocabulary, text_for(settings)
     dataset = (
-        load_labelled(sources, words, settings.task, vocabulary=vocabulary)
-        if TASKS[settings.task.task].labelled
+        beside.load(
+            sources, words, settings.task, vocabulary=vocabulary, more=more_vocabularies(path)
+        )
+        if beside
         else load_dataset(sources, words, vocabulary=vocabulary, count_types=False)
     )
     if dataset.fingerprint != corpus["fingerprint"]:

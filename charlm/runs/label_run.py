@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,6 @@ from charlm.errors import CorpusError, check_count
 from charlm.inference.counts import LabelCounts
 from charlm.inference.labelling import ArrayReader, LabelReader
 from charlm.runs import layout
-from charlm.runs.data import check_unchanged
 from charlm.runs.engines import chosen_engine, compiled_backend, unchanged
 from charlm.runs.run import check_weights, checked_vocabulary, model_settings
 from charlm.runs.weights import load_arrays
@@ -38,6 +37,11 @@ class LabelRun:
     vocabulary: Vocabulary
     labels: Labels
     reader: LabelReader
+
+    @property
+    def engine(self) -> str:
+        """Name of the reader."""
+        return self.reader.name
 
     def encode(self, texts: Iterable[str]) -> EncodedText:
         """Encode texts as one document each; long ones are cut as in training."""
@@ -77,7 +81,6 @@ def load_label_run(path: Path, *, engine: str = "auto", threads: int | None = No
     settings = model_settings(config, path)
     check_weights(path)
     reader = _reader(path / layout.WEIGHTS, settings, config, engine, threads)
-    check_unchanged(path, (layout.CONFIG,))  # labels in another order fit the weights too
     return LabelRun(
         path=path,
         config=config,
@@ -141,11 +144,9 @@ def _torch_reader(
     import torch
 
     from charlm.nn.classifier import Classifier, TorchReader
+    from charlm.nn.task_models import build_model
 
-    task = config[layout.TASK]
-    model = Classifier(
-        settings, config["vocab_size"], len(task["labels"]), task["pooling"], task["both_ways"]
-    )
+    model = cast(Classifier, build_model(settings, config["vocab_size"], config[layout.TASK]))
     model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
     work = sum(tensor.numel() for tensor in model.layers.parameters())
     torch.set_num_threads(threads or useful_threads(work, WEIGHTS_PER_THREAD))

@@ -3,6 +3,8 @@
 checkpoints/<name>/
     config.json         format, architecture, vocabulary, versions, calibration factor
     tokenizer.json      the vocabulary, readable by the tokenizers library
+    letters.json        the vocabulary of the letters of words, of a tagger that reads them
+    target.json         the vocabulary of translations
     model.safetensors   best weights
     ngrams.safetensors  n-grams, instead of weights, of a run that charlm ngram made
     run.json            settings and their origins, corpus, machine, results
@@ -20,6 +22,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ from charlm import __version__
 from charlm.commands import command
 from charlm.config.corpus import DOCUMENT_NAMES
 from charlm.config.settings import settings_from
+from charlm.config.task import TaskSettings
 from charlm.config.tasks import LANGUAGE_MODEL, TASKS, is_labelled
 from charlm.errors import RunError, UsageError
 from charlm.files.atomic import MANIFEST, json_bytes, read_written, write_file
@@ -34,6 +38,7 @@ from charlm.files.safe_read import parse_json, read_bytes, read_json
 from charlm.runs.shapes import (
     CONFIG_SHAPE,
     NGRAM_CONFIG_SHAPE,
+    TASK_SHAPES,
     check_shape,
     record_shape,
     shown,
@@ -43,6 +48,9 @@ from charlm.units import flat_figures
 FORMAT, NEWEST = 1, 2
 """Format of every file; in runs that give labels config.json and run.json have NEWEST."""
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
+LETTERS, TARGET = "letters.json", "target.json"
+"""Files of further vocabularies: of the letters of words, and of translations."""
+TOKENIZERS = (TOKENIZER, LETTERS, TARGET)
 NGRAMS = "ngrams.safetensors"
 RECORD, METRICS, CARD = "run.json", "metrics.jsonl", "README.md"
 SEARCH = "search.json"
@@ -66,17 +74,17 @@ LOGIT_SCALE = "logit_scale"
 """Key in config.json: the factor on all logits, if calibration found one."""
 MAX_LOGIT_SCALE = 1e15
 TASK = "task"
-"""Table in config.json of a run that gives labels: the labels, and how texts are read."""
+"""Table in config.json of every run but language models: the labels, how texts are read."""
 NETWORK, NGRAM = "network", "ngram"
 """Kinds of models, in `model.kind` of config.json; a network does not record it."""
 SEAL = "sha256"
 """Key in run.json: hash of all other content."""
 
 
-FILES = {CONFIG, TOKENIZER, WEIGHTS, NGRAMS, RECORD, METRICS, CARD, MANIFEST}
+FILES = {CONFIG, *TOKENIZERS, WEIGHTS, NGRAMS, RECORD, METRICS, CARD, MANIFEST}
 """Files that charlm writes into the folder of a run."""
 _INNER = re.compile(
-    rf"data/(train|valid|test|vectors|{OLD_TEXT.name})/[\w-]+\.(json|bin|safetensors)|"
+    rf"data/((train|valid|test)(-target)?|vectors|{OLD_TEXT.name})/[\w-]+\.(json|bin|safetensors)|"
     rf"states/step-\d{{1,16}}/(state\.(json|safetensors)|{re.escape(MANIFEST)})|"
     rf"{COMPANION}/({re.escape(CONFIG)}|{re.escape(NGRAMS)}|{re.escape(MANIFEST)})",
     re.ASCII,
@@ -136,42 +144,63 @@ def _check_task(config: dict[str, Any], where: Path) -> None:
         )
     if task is None:
         return
-    values = {key: value for key, value in task.items() if key not in ("name", "labels")}
+    name = task["name"]
+    row = TASKS.get(name)
+    if row is None or not row.labelled:
+        others = ", ".join(other for other, each in TASKS.items() if each.labelled)
+        raise RunError(
+            f"{where}: task is {shown(name)}; expected one of {others}. Upgrade charlm, or restore "
+            "the run from a copy"
+        )
+    check_shape(task, TASK_SHAPES[name], f"{where}.{TASK}")
+    own = {each.name for each in fields(TaskSettings)}  # keys that are settings
+    values = {key: value for key, value in task.items() if key in own}
     try:
-        settings = settings_from({"task": {"task": task["name"], **values}}, str(where)).task
+        settings_from({TASK: {"task": name, **values}}, str(where))
     except UsageError as error:
         raise RunError(f"{error}. Upgrade charlm, or restore the run from a copy") from error
-    labels = task["labels"]
-    if not TASKS[settings.task].labelled or len(labels) < 2 or len(set(labels)) < len(labels):
+    labels = task.get("labels")
+    if labels is not None and (len(labels) < 2 or len(set(labels)) < len(labels)):
         raise RunError(
-            f"{where}: task {settings.task} with {len(labels)} labels, {len(set(labels))} of them "
+            f"{where}: task {name} with {len(labels)} labels, {len(set(labels))} of them "
             "different; expected at least 2, all different. Restore the run from a copy"
         )
 
 
 def is_label_run(path: Path) -> bool:
-    """Return whether a run gives labels, by its config.json; False if there is none to read."""
+    """Return whether a run is no language model, by its config.json; False without one to read."""
+    return run_task(path) != LANGUAGE_MODEL
+
+
+def run_task(path: Path) -> str:
+    """Return the task of a run, by its config.json.
+
+    It is that of language models if there is nothing to read, or no table of a known task.
+    """
     try:
-        return TASK in read_json(path / CONFIG)
+        table = read_json(path / CONFIG).get(TASK)
     except RunError:
-        return False
+        return LANGUAGE_MODEL
+    name = table.get("name") if isinstance(table, dict) else None
+    return name if name in TASKS else LANGUAGE_MODEL
 
 
 def verb_of(path: Path) -> str:
     """Return the command that uses a run, by its config.json."""
-    return TASKS[read_config(path).get(TASK, {}).get("name", LANGUAGE_MODEL)].verb
+    return TASKS[run_task(path)].verb
 
 
 def no_text(path: Path) -> UsageError:
-    """Return the error for a run that gives labels where a language model is needed."""
+    """Return the error for a run of another task where a language model is needed."""
+    row = TASKS[run_task(path)]
     return UsageError(
-        f"run {path.name} gives labels, not text; expected a language model. Use: "
-        + command("predict", run=path)
+        f"run {path.name} gives {row.gives}, not text; expected a language model. Use: "
+        + command(row.verb, run=path)
     )
 
 
 def no_labels(path: Path) -> UsageError:
-    """Return the error for a language model where a run that gives labels is needed."""
+    """Return the error for a language model where a run of another task is needed."""
     return UsageError(
         f"run {path.name} gives text, not labels; expected a run that was trained with --task. "
         f"Use: {command('score', run=path)}"
@@ -247,10 +276,11 @@ def read_record(path: Path) -> dict[str, Any]:
 def train_targets(record: Mapping[str, Any]) -> int:
     """Return the number of targets in one pass over the training text of a run.
 
-    A target is a token, or a text if the run learns labels.
+    A target is a token, or what the task says: a text, a tag.
     """
     part = record["corpus"]["parts"]["train"]
-    return int(part["documents" if is_labelled(record["settings"]) else "tokens"])
+    usual = "documents" if is_labelled(record["settings"]) else "tokens"
+    return int(part.get("targets", part[usual]))  # older labelled runs count no targets
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

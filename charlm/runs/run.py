@@ -181,16 +181,22 @@ def model_config(
 
 
 def write_model_files(
-    path: Path, config: dict[str, Any], vocabulary: Vocabulary, ngrams: bytes | None = None
+    path: Path,
+    config: dict[str, Any],
+    vocabulary: Vocabulary,
+    ngrams: bytes | None = None,
+    *,
+    more: Mapping[str, Vocabulary] = {},
 ) -> None:
     """Write config.json, tokenizer.json and the n-grams, if any, of a new run, and the manifest.
 
-    The manifest also covers the encoded text in `data/`, which must exist already. Raises
-    EnvironmentFailure.
+    `more` are further vocabularies by the names of their files. The manifest also covers the
+    encoded text in `data/`, which must exist already. Raises EnvironmentFailure.
     """
     files = {
         layout.CONFIG: json_bytes(config),
         layout.TOKENIZER: vocabulary_bytes(vocabulary),
+        **{name: vocabulary_bytes(other) for name, other in more.items()},
     }
     if ngrams is not None:
         files[layout.NGRAMS] = ngrams

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from charlm.config.tasks import LANGUAGE_MODEL
+from charlm.config.tasks import CLASSIFY, TAG, TRANSLATE
 from charlm.errors import RunError
 
 NUMBER = (int, float)
@@ -22,12 +22,10 @@ class Each:
 
 FIGURES = {"nats_per_token": MAYBE, "bits_per_char": MAYBE, "perplexity": MAYBE}
 MAYBE_FIGURES = (FIGURES, type(None))
-LABEL_FIGURES = dict.fromkeys(("nats_per_text", "accuracy", "macro_f1", "macro_recall"), MAYBE)
-MAYBE_LABEL_FIGURES = (LABEL_FIGURES, type(None))
 COMPANION_FIGURES = dict.fromkeys(
     (f"{name}_nats_per_token" for name in ("network", "ngram", "mixture")), NUMBER
 )
-PART = dict.fromkeys(("tokens", "documents", "chars", "bytes", "words"), int)
+PART = dict.fromkeys(("tokens", "documents", "chars", "bytes", "words", "targets?"), int)
 
 RECORD_SHAPE: dict[str, Any] = {
     "format": int,
@@ -85,11 +83,26 @@ RECORD_SHAPE: dict[str, Any] = {
 }
 """Shape of run.json. Names that may be missing end with a question mark."""
 
-_LABEL_RESULTS = dict.fromkeys(("valid?", "test?", "valid_uncalibrated?"), MAYBE_LABEL_FIGURES)
-LABEL_RECORD_SHAPE = RECORD_SHAPE | {
-    "results?": RECORD_SHAPE["results?"] | _LABEL_RESULTS | {"floors?": dict}
+FIGURES_OF = {
+    CLASSIFY: ("nats_per_text", "accuracy", "macro_f1", "macro_recall"),
+    TAG: ("nats_per_tag", "accuracy", "precision", "recall", "f1"),
+    TRANSLATE: ("nats_per_token", "exact", "chrf", "bleu"),
 }
-"""Shape of run.json of a run that gives labels."""
+"""Figures of a text in run.json, by task."""
+
+TASK_SHAPES: dict[str, dict[str, Any]] = {
+    CLASSIFY: {
+        "labels": Each(str, list), "pooling": str, "both_ways": bool, "max_tokens": int,
+        "kept_part": str,
+    },
+    TAG: {
+        "labels": Each(str, list), "spans": bool, "both_ways": bool, "output": str,
+        "letter_width": int, "letters": int,
+    },
+    TRANSLATE: {"both_ways": bool, "target_size": int},
+}  # fmt: skip
+"""Shape of the table `task` in config.json beside its name, by task. Keys with the name of a field
+of `TaskSettings` are that setting."""
 
 CONFIG_SHAPE = {
     "vocab_size": int,
@@ -99,14 +112,7 @@ CONFIG_SHAPE = {
     "line_ends_inside?": bool,
     "unk_types?": NUMBER,
     "logit_scale?": NUMBER,
-    "task?": {
-        "name": str,
-        "labels": Each(str, list),
-        "pooling": str,
-        "both_ways": bool,
-        "max_tokens": int,
-        "kept_part": str,
-    },
+    "task?": {"name": str},
     "model": {"cell": str, "num_layers": int, "hidden_size": int, "embedding_size": int},
     "vocabulary": {"unit": str, "words": str},
     "charlm?": str,
@@ -121,8 +127,13 @@ def record_shape(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the shape of run.json for the task that it names."""
     settings = record.get("settings")
     section = settings.get("task") if isinstance(settings, Mapping) else None
-    labelled = isinstance(section, Mapping) and section.get("task") != LANGUAGE_MODEL
-    return LABEL_RECORD_SHAPE if labelled else RECORD_SHAPE
+    task = section.get("task") if isinstance(section, Mapping) else None
+    names = FIGURES_OF.get(task) if isinstance(task, str) else None
+    if names is None:
+        return RECORD_SHAPE
+    figures = (dict.fromkeys(names, MAYBE), type(None))
+    results = dict.fromkeys(("valid?", "test?", "valid_uncalibrated?"), figures)
+    return RECORD_SHAPE | {"results?": RECORD_SHAPE["results?"] | results | {"floors?": dict}}
 
 
 def check_shape(content: Any, shape: Any, where: str) -> None:

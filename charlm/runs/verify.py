@@ -6,18 +6,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from charlm.config.settings import settings_from
 from charlm.errors import CharlmError
 from charlm.files.atomic import MANIFEST, manifest_problems
 from charlm.runs import layout
 from charlm.runs.checkpoints import checkpoint_folders, checkpoint_problems
-from charlm.runs.label_run import load_label_run
 from charlm.runs.locate import exists
 from charlm.runs.pair import BACKWARD
 from charlm.runs.run import load_run
+from charlm.runs.task_run import load_task_run
 from charlm.runs.weights import read_header
 from charlm.text.dataset import SPLITS
 from charlm.text.encoded import read_encoded
-from charlm.text.labels import read_targets
+from charlm.text.task_text import text_for
 from charlm.text.tokenizers.vocabulary import load_vocabulary
 
 
@@ -45,12 +46,12 @@ def verify_run(path: Path) -> list[Check]:
     if exists(path / layout.METRICS):
         checks.append(_check(layout.METRICS, lambda: layout.read_metrics(path)))
     labelled = layout.is_label_run(path)
-    load = load_label_run if labelled else load_run
+    load: Callable[[Path], Any] = load_task_run if labelled else load_run
     checks.append(_check(layout.model_file(path).name, lambda: load(path)))
     for name in SPLITS:
         folder = path / "data" / name
         if folder.exists():
-            read = partial(_read_labelled if labelled else read_encoded, folder)
+            read = partial(_read_beside if labelled else read_encoded, folder)
             checks.append(_check(f"data/{name}", read))
     if exists(path / layout.KEPT_VECTORS):
         checks.append(
@@ -72,11 +73,13 @@ def run_problems(path: Path) -> list[str]:
     return [layout.named_inside(path, problem) for problem in problems]
 
 
-def _read_labelled(folder: Path) -> None:
-    """Read a text and its targets. Raises CharlmError for damage."""
-    text = read_encoded(folder)
-    labels = layout.read_config(folder.parent.parent)[layout.TASK]["labels"]
-    read_targets(folder, text.documents, len(labels))
+def _read_beside(folder: Path) -> None:
+    """Read a text and what lies beside it. Raises CharlmError for damage."""
+    path = folder.parent.parent
+    config = layout.read_config(path)
+    settings = settings_from({layout.TASK: {layout.TASK: config[layout.TASK]["name"]}})
+    if beside := text_for(settings):
+        beside.read(path, config, {folder.name: read_encoded(folder)})
 
 
 def _check(name: str, read: Callable[[], Any]) -> Check:

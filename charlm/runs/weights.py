@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.backends.weights import classifier_shapes, expected_shapes, runs_without_torch
+from charlm.backends.weights import expected_shapes, runs_without_torch, task_shapes
 from charlm.config.model import ModelSettings
 from charlm.errors import RunError, UsageError
 from charlm.files.safe_read import file_size, parse_json, read_bytes
@@ -48,7 +48,7 @@ def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 def load_arrays(
     path: Path, settings: ModelSettings, vocab_size: int, task: Mapping[str, Any] | None = None
 ) -> dict[str, NDArray[np.float32]]:
-    """Return the weights in a file by name; `task` is that of config.json, for labels.
+    """Return the weights in a file by name; `task` is the table in config.json.
 
     The header is compared with the settings before anything is allocated. Raises RunError if names
     or shapes differ, or if a weight is not finite.
@@ -90,12 +90,11 @@ def _expected(
     """Return the shape of each tensor, by name. Raises UsageError if a size does not fit."""
     plain = runs_without_torch(settings)
     if task is not None:
-        about = len(task["labels"]), str(task["pooling"]), bool(task["both_ways"])
         if plain:
-            return classifier_shapes(settings, vocab_size, *about)
-        from charlm.nn import classifier
+            return task_shapes(settings, vocab_size, task)
+        from charlm.nn.task_models import model_shapes
 
-        return classifier.classifier_shapes(settings, vocab_size, *about)
+        return model_shapes(settings, vocab_size, task)
     if plain:
         return expected_shapes(settings, vocab_size)
     from charlm.nn.model import tensor_shapes

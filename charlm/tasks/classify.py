@@ -21,7 +21,7 @@ from charlm.tasks.task import Task
 from charlm.text.batches import Batch
 from charlm.text.dataset import Dataset
 from charlm.text.encoded import EncodedText
-from charlm.text.groups import Groups, LabelBatch
+from charlm.text.groups import LabelBatch, LabelGroups
 from charlm.text.labelled import labelled_of
 from charlm.text.labels import Targets
 
@@ -53,7 +53,9 @@ def classify_task(
         known = KnownFeatures(dataset.valid) if frozen else None
         validation = LabelValidation(dataset.valid, targets["valid"], known)
     return Task(
-        batches=Groups(dataset.train, targets["train"], training.batch_size, training.seed or 0),
+        batches=LabelGroups(
+            dataset.train, targets["train"], training.batch_size, training.seed or 0
+        ),
         loss=loss,
         evaluate=validation,
         target=TASKS[settings.task.task].target,

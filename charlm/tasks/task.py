@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from charlm.inference.counts import Figures
+from charlm.inference.figures import Figures
 from charlm.nn.encoder import State
 from charlm.text.batches import Batch, Position
 

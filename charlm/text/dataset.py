@@ -18,8 +18,8 @@ from charlm.text.boundaries import STREAM, Boundaries
 from charlm.text.corpus import Corpus
 from charlm.text.encoded import EncodedText, id_counts
 from charlm.text.idcache import encode_split
-from charlm.text.labels import Labelled
 from charlm.text.splits import Split, split_corpus
+from charlm.text.task_text import Gold
 from charlm.text.tokenizers.building import (
     BuiltVocabulary,
     build_vocabulary,
@@ -48,8 +48,8 @@ class Dataset:
     unk_types: float | None = None
     """Estimated number of types that UNK represents, or None if they were not counted."""
     warnings: list[str] = field(default_factory=list)
-    labelled: Labelled | None = None
-    """Labels of the documents; None for a text without labels."""
+    labelled: Gold | None = None
+    """What lies beside the documents, such as labels; None for plain text."""
 
     def split(self, name: str) -> EncodedText | None:
         """Return the split of this name: train, valid or test."""

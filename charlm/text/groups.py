@@ -1,4 +1,4 @@
-"""Groups: batches of labelled texts of like length, and the order in which training reads them.
+"""Groups: batches of whole texts of like length, and the order in which training reads them.
 
 Texts are padded at their end only, so no step of a text reads a pad:
 
@@ -6,13 +6,15 @@ Texts are padded at their end only, so no step of a text reads a pad:
               text 1   | EOS d . . |      not read: a text of n tokens has n + 1 steps
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.text.batches import Batch, Int64, Position
+from charlm.text.batches import PADDING, Batch, Int64, Position
 from charlm.text.encoded import EncodedText
 from charlm.text.tokenizers.tokenizer_json import EOS
 
@@ -23,8 +25,8 @@ READ_TOGETHER = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelBatch(Batch):
-    """A batch of texts with labels: `inputs` (T, B) and `targets` (B,), the id of each label.
+class TextBatch(Batch):
+    """A batch of whole texts: `inputs` (T, B), and `targets` whose last axis is that of the texts.
 
     Each text begins from the initial state, and `tokens` counts the targets.
     """
@@ -37,68 +39,98 @@ class LabelBatch(Batch):
     def split(self, parts: int) -> list[Batch]:
         """Return this batch as at most `parts` batches of fewer texts."""
         size = len(self.rows)
-        return [
-            replace(
-                self,
-                inputs=self.inputs[: self.lengths[columns].max(), columns],
-                targets=self.targets[columns],
-                kept=np.arange(len(columns)),
-                tokens=len(columns),
-                lengths=self.lengths[columns],
-                rows=self.rows[columns],
-            )
-            for columns in np.array_split(np.arange(size), min(parts, size))
-        ]
+        return [self.at(part) for part in np.array_split(np.arange(size), min(parts, size))]
+
+    def at(self, columns: Int64) -> Self:
+        """Return a batch of some texts of this one, by their columns."""
+        targets = self.targets[..., columns]
+        return replace(
+            self,
+            inputs=self.inputs[: self.lengths[columns].max(), columns],
+            targets=targets,
+            kept=np.arange(len(columns)),
+            tokens=int(np.count_nonzero(targets != PADDING)),
+            lengths=self.lengths[columns],
+            rows=self.rows[columns],
+        )
 
 
-class Groups:
-    """The batches of texts with labels, epoch by epoch, from any position."""
+class LabelBatch(TextBatch):
+    """A batch of texts with labels: `targets` (B,) are the ids of the labels."""
 
-    def __init__(
-        self, text: EncodedText, targets: NDArray[np.int32], batch_size: int, seed: int
-    ) -> None:
-        self.text, self.targets = text, targets.astype(np.int64)
-        self.batch_size, self.seed = batch_size, seed
+
+class Groups(ABC):
+    """The batches of texts of like length, epoch by epoch, from any position."""
+
+    def __init__(self, text: EncodedText, batch_size: int, seed: int) -> None:
+        self.text, self.batch_size, self.seed = text, batch_size, seed
 
     @property
+    @abstractmethod
     def total(self) -> int:
-        """Number of targets of an epoch: its texts."""
-        return len(self.targets)
+        """Number of targets of an epoch."""
+
+    @property
+    def lengths(self) -> Int64:
+        """Keys by which texts are sorted, shape (N,): like ones come into one batch."""
+        return text_lengths(self.text)
+
+    @abstractmethod
+    def batch(self, rows: Int64, following: Position) -> TextBatch:
+        """Return the batch of these texts; `following` is the position after it."""
 
     def typical(self, batch: Batch) -> float:
-        """Return the usual number of targets of a batch."""
-        del batch
-        return float(self.batch_size)
+        """Return the targets of a batch if it were full: only the last of an epoch may not be."""
+        return batch.tokens * self.batch_size / len(batch.kept)
 
-    def epoch(self, position: Position) -> Iterator[LabelBatch]:
+    def epoch(self, position: Position) -> Iterator[TextBatch]:
         """Yield the rest of an epoch. Its order depends on the seed and the epoch number only."""
         groups = self._groups(position.epoch)
         for number in range(position.group, len(groups)):
-            rows = groups[number]
             last = number == len(groups) - 1
-            inputs, lengths = padded(self.text, rows)
-            yield LabelBatch(
-                inputs=inputs,
-                targets=self.targets[rows],
-                first=True,
-                kept=np.arange(len(rows)),
-                tokens=len(rows),
-                next=Position(epoch=position.epoch + last, group=0 if last else number + 1),
-                lengths=lengths,
-                rows=rows,
-            )
+            following = Position(epoch=position.epoch + last, group=0 if last else number + 1)
+            yield self.batch(groups[number], following)
 
     def _groups(self, epoch: int) -> list[Int64]:
         """Return the texts of each batch: all texts in random order, nearby ones sorted."""
         order = np.random.default_rng([self.seed, epoch])
-        texts, size = order.permutation(self.total), self.batch_size
-        lengths = text_lengths(self.text)
+        texts, size = order.permutation(self.text.documents), self.batch_size
+        lengths = self.lengths
         batches: list[Int64] = []
-        for begin in range(0, self.total, size * BATCHES_SORTED):
+        for begin in range(0, len(texts), size * BATCHES_SORTED):
             chunk = texts[begin : begin + size * BATCHES_SORTED]
             chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
             batches += [chunk[at : at + size] for at in range(0, len(chunk), size)]
         return [batches[number] for number in order.permutation(len(batches))]
+
+
+class LabelGroups(Groups):
+    """The batches of texts with labels."""
+
+    def __init__(
+        self, text: EncodedText, targets: NDArray[np.int32], batch_size: int, seed: int
+    ) -> None:
+        super().__init__(text, batch_size, seed)
+        self.targets = targets.astype(np.int64)
+
+    @property
+    def total(self) -> int:
+        """Number of texts."""
+        return len(self.targets)
+
+    def batch(self, rows: Int64, following: Position) -> LabelBatch:
+        """Return the batch of these texts."""
+        inputs, lengths = padded(self.text, rows)
+        return LabelBatch(
+            inputs=inputs,
+            targets=self.targets[rows],
+            first=True,
+            kept=np.arange(len(rows)),
+            tokens=len(rows),
+            next=following,
+            lengths=lengths,
+            rows=rows,
+        )
 
 
 def text_lengths(text: EncodedText) -> Int64:

@@ -2,10 +2,11 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +22,12 @@ from charlm.text.dataset import SPLITS, Dataset, training_vocabulary
 from charlm.text.documents import END, check_text
 from charlm.text.encoded import EncodedText, encode_text, id_counts
 from charlm.text.examples import Example, near_targets, read_examples
-from charlm.text.labels import Labelled, Labels, Targets
+from charlm.text.labels import Labelled, Labels, Targets, read_targets
 from charlm.text.sources.files import shown
 from charlm.text.sources.names import find, safe_name, short_name
 from charlm.text.sources.rows import Warn
 from charlm.text.splits import HOLD_OUT_SEED, VALID_FRACTION, Split
+from charlm.text.task_text import TaskText, gold_of
 from charlm.text.tokenizers.vocabulary import Ids, Vocabulary
 from charlm.units import count_of
 
@@ -39,15 +41,15 @@ MAX_SKIPPED = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Texts:
+class Texts:
     """Texts of a split, and the label of each."""
 
     texts: Sequence[str]
     labels: Sequence[str]
 
-    def at(self, rows: NDArray[np.int64]) -> "_Texts":
+    def at(self, rows: NDArray[np.int64]) -> "Texts":
         """Return these texts, in this order."""
-        return _Texts(
+        return Texts(
             texts=[self.texts[row] for row in rows], labels=[self.labels[row] for row in rows]
         )
 
@@ -99,7 +101,7 @@ def load_labelled(
     if vocabulary is not None:
         built = replace(built, counts=id_counts(train.ids, len(built.vocabulary)))
     warnings += built.warnings
-    warnings += [*_label_advice(parts, labels), *_shared_advice(parts)]
+    warnings += [*_label_advice(parts, labels), *shared_advice(parts)]
     if vocabulary is not None or built.coverage < MIN_COVERAGE:
         unit = built.vocabulary.unit
         warnings += coverage_advice(built.coverage, unit, built=vocabulary is None)
@@ -122,8 +124,7 @@ def load_labelled(
 
 def labelled_of(dataset: Dataset) -> Labelled:
     """Return the labels of a dataset of `load_labelled`."""
-    assert dataset.labelled is not None, "a dataset with labels"
-    return dataset.labelled
+    return gold_of(dataset, Labelled)
 
 
 def labelled_fingerprint(corpus: CorpusSettings, task: TaskSettings) -> str:
@@ -131,7 +132,51 @@ def labelled_fingerprint(corpus: CorpusSettings, task: TaskSettings) -> str:
     return _fingerprint(_read(corpus, task, None, lambda _: None)[0])
 
 
-def _fingerprint(parts: Mapping[str, _Texts]) -> str:
+class LabelledText:
+    """Texts with labels; see `TaskText`."""
+
+    def load(
+        self,
+        corpus: CorpusSettings,
+        vocabulary_settings: VocabularySettings,
+        task: TaskSettings,
+        *,
+        examples: Any = None,
+        vocabulary: Vocabulary | None = None,
+        more: Mapping[str, Vocabulary] = {},  # noqa: ARG002
+        open_: Collection[str] = (),  # noqa: ARG002
+    ) -> Dataset:
+        """See `load_labelled`."""
+        return load_labelled(
+            corpus, vocabulary_settings, task, examples=examples, vocabulary=vocabulary
+        )
+
+    def check_example(self, pair: Any) -> str:
+        """Return what is wrong with a pair of a text and its label, or ""."""
+        return "" if all(isinstance(part, str) for part in pair) else "expected a text and a label"
+
+    def fingerprint(self, corpus: CorpusSettings, task: TaskSettings) -> str:
+        """See `labelled_fingerprint`."""
+        return labelled_fingerprint(corpus, task)
+
+    def read(
+        self, path: Path, config: Mapping[str, Any], splits: Mapping[str, EncodedText]
+    ) -> Labelled:
+        """Return the labels of the kept texts of a run. Raises CorpusError if they are damaged."""
+        labels = Labels(tuple(config["task"]["labels"]))
+        return Labelled(
+            labels=labels,
+            targets={
+                name: read_targets(path / "data" / name, split.documents, len(labels))
+                for name, split in splits.items()
+            },
+        )
+
+
+LABELLED: TaskText = LabelledText()
+
+
+def _fingerprint(parts: Mapping[str, Texts]) -> str:
     keys = "".join(f"{name}:{part.key}" for name, part in parts.items())
     return hashlib.sha256(keys.encode()).hexdigest()
 
@@ -150,7 +195,7 @@ def _read(
     task: TaskSettings,
     examples: Sequence[tuple[str, str]] | None,
     warn: Warn,
-) -> tuple[dict[str, _Texts], Labels]:
+) -> tuple[dict[str, Texts], Labels]:
     """Return the texts of each split, with a held-out part, and the labels of the training text."""
     parts = _read_parts(corpus, task, examples, warn)
     try:
@@ -159,7 +204,7 @@ def _read(
         other = near_targets(corpus.sources, corpus, task.target) if examples is None else ""
         raise CorpusError(f"{error}{other}") from error
     if "valid" not in parts:
-        parts |= _hold_out(parts["train"], labels, corpus.valid_frac)
+        parts |= hold_out(parts["train"], labels, corpus.valid_frac)
     return {name: parts[name] for name in SPLITS if name in parts}, labels
 
 
@@ -168,18 +213,18 @@ def _read_parts(
     task: TaskSettings,
     examples: Sequence[tuple[str, str]] | None,
     warn: Warn,
-) -> dict[str, _Texts]:
+) -> dict[str, Texts]:
     """Return the texts of each split that has sources."""
     sources = {"train": corpus.sources, "valid": corpus.valid, "test": corpus.test}
-    parts: dict[str, _Texts] = {}
+    parts: dict[str, Texts] = {}
     reported: dict[str, str] = {}
     for name, names in sources.items():
         if name == "train" and examples is not None:
-            parts[name] = _complete(_given(examples), "The examples", warn)
+            parts[name] = complete(_given(examples), "The examples", warn)
         elif names:
             with phase(f"reading the {name} text", unit="texts"):
                 read = read_examples(names, corpus, task.target, warn, reported)
-                parts[name] = _complete(read, ", ".join(names), warn)
+                parts[name] = complete(read, ", ".join(names), warn)
     return parts
 
 
@@ -191,7 +236,7 @@ def _given(examples: Sequence[tuple[str, str]]) -> Iterable[Example]:
         yield Example(text or None, label.strip() or None, place)
 
 
-def _complete(examples: Iterable[Example], label: str, warn: Warn) -> _Texts:
+def complete(examples: Iterable[Example], label: str, warn: Warn) -> Texts:
     """Return the examples with a text and a label, and warn of others.
 
     Raises CorpusError if these are more than half, or if there is none.
@@ -216,10 +261,10 @@ def _complete(examples: Iterable[Example], label: str, warn: Warn) -> _Texts:
         raise CorpusError(f"{label} has no texts with labels; expected some. Give other files")
     if skipped:
         warn(f"{label}: {count_of(skipped, 'row')} without a text or a label skipped ({first}).")
-    return _Texts(texts=texts, labels=labels)
+    return Texts(texts=texts, labels=labels)
 
 
-def _label_advice(parts: Mapping[str, _Texts], labels: Labels) -> list[str]:
+def _label_advice(parts: Mapping[str, Texts], labels: Labels) -> list[str]:
     """Advise about labels with one training text, and about those that training lacks."""
     counts = Counter(parts["train"].labels)
     single = [name for name in labels.names if counts[name] == 1]
@@ -245,7 +290,7 @@ def _listed(labels: Sequence[str]) -> str:
     return ", ".join(map(shown, labels[:MAX_LISTED])) + more
 
 
-def _shared_advice(parts: Mapping[str, _Texts]) -> list[str]:
+def shared_advice(parts: Mapping[str, Texts]) -> list[str]:
     """Advise if many texts of a split are in the training text too."""
     known = set(parts["train"].texts)
     advice = []
@@ -259,7 +304,7 @@ def _shared_advice(parts: Mapping[str, _Texts]) -> list[str]:
     return advice
 
 
-def _hold_out(train: _Texts, labels: Labels, fraction: float | None) -> dict[str, _Texts]:
+def hold_out(train: Texts, labels: Labels, fraction: float | None) -> dict[str, Texts]:
     """Return the training and validation texts: of each label, random texts are held out.
 
     Each label keeps at least one text for training. Empty if nothing can be held out.

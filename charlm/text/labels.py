@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from charlm.errors import CorpusError, RunError
 from charlm.files.safe_read import file_size
 from charlm.text.documents import check_text
+from charlm.text.tokenizers.vocabulary import Vocabulary
 
 UNSEEN = -1
 """Target of a text whose label does not occur in training."""
@@ -101,6 +103,22 @@ class Labelled:
         targets = self.targets[split]
         counts = np.bincount(targets[targets != UNSEEN], minlength=len(self.labels))
         return dict(zip(self.labels.names, counts.tolist(), strict=True))
+
+    def total(self, split: str) -> int:
+        """Return the number of targets of a split: its texts."""
+        return len(self.targets[split])
+
+    def record(self) -> dict[str, Any]:
+        """Return the number of texts of each label in each split."""
+        return {"labels": {name: self.counts(name) for name in self.targets}}
+
+    def write(self, folder: Path, split: str) -> None:
+        """Write the targets of a split beside its encoded text."""
+        write_targets(folder, self.targets[split])
+
+    def tokenizers(self) -> dict[str, Vocabulary]:
+        """Return no further vocabularies."""
+        return {}
 
 
 def write_targets(folder: Path, targets: Targets) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from charlm.errors import RunError
-from charlm.inference.counts import figures_from
+from charlm.inference.figures import figures_from
 from charlm.nn.encoder import Encoder, State, saved_tensors
 from charlm.runs.checkpoints import Checkpoint
 from charlm.runs.tensors import put_weights

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-from charlm.inference.counts import Figures
+from charlm.inference.figures import Figures
 from charlm.units import finite, flat_figures
 
 

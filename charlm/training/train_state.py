@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from charlm.config.training import TrainingSettings
-from charlm.inference.counts import Figures, figures_from
+from charlm.inference.figures import Figures, figures_from
 from charlm.nn.encoder import Encoder, State
 from charlm.text.batches import Batch, Position
 from charlm.training.averaging import WeightAverage

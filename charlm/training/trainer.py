@@ -18,7 +18,7 @@ import torch
 from charlm.config.optimizers import SCHEDULES
 from charlm.config.training import TrainingSettings
 from charlm.errors import DivergenceError
-from charlm.inference.counts import Figures
+from charlm.inference.figures import Figures
 from charlm.nn.devices import return_freed_memory
 from charlm.nn.encoder import Encoder, State
 from charlm.runs.checkpoints import Checkpoint

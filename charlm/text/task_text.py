@@ -1,0 +1,85 @@
+"""The interface of a task to its texts, and to what lies beside them: labels, tags, translations.
+
+Rows of `charlm.config.tasks.TASKS` name objects of the protocol `TaskText`.
+"""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+
+from charlm.config.class_path import resolve
+from charlm.config.corpus import CorpusSettings, VocabularySettings
+from charlm.config.settings import Settings
+from charlm.config.task import TaskSettings
+from charlm.config.tasks import TASKS
+from charlm.text.encoded import EncodedText
+from charlm.text.tokenizers.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from charlm.text.dataset import Dataset
+
+G = TypeVar("G")
+
+
+class Gold(Protocol):
+    """What lies beside the texts of a dataset, split by split."""
+
+    def total(self, split: str) -> int:
+        """Return the number of targets of a split."""
+
+    def record(self) -> dict[str, Any]:
+        """Return what the description of the corpus in run.json gets."""
+
+    def write(self, folder: Path, split: str) -> None:
+        """Write the files of a split into the folder of its encoded text, or beside that."""
+
+    def tokenizers(self) -> dict[str, Vocabulary]:
+        """Return further vocabularies of the run, by the names of their files."""
+
+
+class TaskText(Protocol):
+    """Texts of a task: how they are read, encoded, kept with a run and compared."""
+
+    def load(
+        self,
+        corpus: CorpusSettings,
+        vocabulary_settings: VocabularySettings,
+        task: TaskSettings,
+        *,
+        examples: Any = None,
+        vocabulary: Vocabulary | None = None,
+        more: Mapping[str, Vocabulary] = {},
+        open_: Collection[str] = (),
+    ) -> "Dataset":
+        """Read the texts, hold some out, build the vocabularies (unless given) and encode.
+
+        `examples` are pairs that replace `corpus.sources`. `vocabulary` and `more`, by the names
+        of their files, are kept vocabularies. `open_` are settings ("vocabulary.unit") that only
+        the defaults of the task decide. Raises CorpusError.
+        """
+
+    def check_example(self, pair: Any) -> str:
+        """Return what is wrong with a pair that is given in Python, or ""."""
+
+    def fingerprint(self, corpus: CorpusSettings, task: TaskSettings) -> str:
+        """Read the texts and return the fingerprint of their dataset."""
+
+    def read(
+        self, path: Path, config: Mapping[str, Any], splits: Mapping[str, EncodedText]
+    ) -> Gold:
+        """Return what lies beside the kept texts of a run folder. Raises CorpusError for damage.
+
+        `config` is the content of config.json, `splits` are the encoded texts in `data/`.
+        """
+
+
+def text_for(settings: Settings) -> TaskText | None:
+    """Return the object of the task that the settings name; None for plain text."""
+    row = TASKS[settings.task.task]
+    return cast(TaskText, resolve(row.text)) if row.text else None
+
+
+def gold_of(dataset: "Dataset", kind: type[G]) -> G:
+    """Return what lies beside the texts of a dataset, which is of this kind."""
+    assert isinstance(dataset.labelled, kind), f"a dataset with {kind.__name__}"
+    return dataset.labelled
