@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +19,8 @@ DRAWS = 2000
 """Samples of the bootstrap."""
 TAILS = (0.025, 0.975)
 """Quantiles of the samples that bound an interval of 95 %."""
-FIGURES = ("nats_per_text", "raw_nats_per_text", "accuracy", "macro_f1", "macro_recall", "ece")
+FIGURES = ("nats_per_{}", "raw_nats_per_{}", "accuracy", "macro_f1", "macro_recall", "ece")
+"""Figures of a summary; the brace is the noun of a target."""
 Amounts = NDArray[np.float64]
 
 
@@ -51,6 +52,9 @@ class LabelCounts:
     are right, and the sum of the probability; `sure` has the texts and right ones above 0.99.
     """
 
+    noun: ClassVar[str] = "text"
+    """Noun of one target."""
+
     confusion: tuple[tuple[int, ...], ...]
     unseen: int = 0
     nats: float = 0.0
@@ -60,16 +64,33 @@ class LabelCounts:
     sure: tuple[int, int] = (0, 0)
 
     @classmethod
-    def of(cls, logits: ArrayLike, targets: ArrayLike, scale: float = 1.0) -> "LabelCounts":
+    def of(cls, logits: ArrayLike, targets: ArrayLike, scale: float = 1.0) -> Self:
         """Count answers: logits of shape (N, K), gold labels of shape (N,), -1 for unseen ones."""
         every, gold = np.asarray(logits, np.float64), np.asarray(targets)
         known = gold >= 0
-        raw, gold, labels = every[known], gold[known], every.shape[1]
+        raw, gold = every[known], gold[known]
         logs = log_softmax(raw * scale)
-        predicted = raw.argmax(axis=1)
-        right = predicted == gold
+        return cls.of_answers(
+            raw.argmax(axis=1),
+            gold,
+            logs,
+            unseen=int((~known).sum()),
+            nats=_nats(logs, gold),
+            raw_nats=_nats(log_softmax(raw), gold),
+            scale=scale,
+        )
+
+    @classmethod
+    def of_answers(
+        cls, predicted: NDArray[Any], gold: NDArray[Any], logs: Amounts, **known: Any
+    ) -> Self:
+        """Count answers: the labels predicted and those that are right, shapes (N,).
+
+        `logs` are the log-probabilities of every label, shape (N, K), `known` further fields.
+        """
+        labels, right = logs.shape[1], predicted == gold
         confusion = np.bincount(gold * labels + predicted, minlength=labels * labels)
-        best = np.exp(logs.max(axis=1))
+        best = np.exp(logs[np.arange(len(logs)), predicted])
         number = np.minimum(np.nan_to_num(best) * BINS, BINS - 1).astype(int)
         sums = [
             np.bincount(number, weights=values, minlength=BINS).tolist()
@@ -78,16 +99,13 @@ class LabelCounts:
         sure = best >= SURE
         return cls(
             confusion=_rows(confusion.reshape(labels, labels).tolist()),
-            unseen=int((~known).sum()),
-            nats=_nats(logs, gold),
-            raw_nats=_nats(log_softmax(raw), gold),
-            scale=scale,
             bins=tuple((int(n), int(good), total) for n, good, total in zip(*sums, strict=True)),
             sure=(int(sure.sum()), int((sure & right).sum())),
+            **known,
         )
 
     @classmethod
-    def from_summary(cls, summary: Mapping[str, Any]) -> "LabelCounts":
+    def from_summary(cls, summary: Mapping[str, Any]) -> Self:
         """Return the counts of answers in a summary; nats and probabilities are left out."""
         return cls(confusion=_rows(summary["confusion"]), unseen=summary["unseen"])
 
@@ -226,8 +244,10 @@ class LabelCounts:
 
     def summary(self) -> dict[str, Any]:
         """Return every figure by its name, None if it is not finite, and the confusion."""
-        figures = {name: finite(getattr(self, name)) for name in FIGURES}
-        counts = {"texts": self.texts, "unseen": self.unseen, "nats": finite(self.nats)}
+        figures = {
+            name.format(self.noun): finite(getattr(self, name.format("text"))) for name in FIGURES
+        }
+        counts = {f"{self.noun}s": self.texts, "unseen": self.unseen, "nats": finite(self.nats)}
         return counts | figures | {"confusion": [list(row) for row in self.confusion]}
 
     def sums(self) -> dict[str, Any]:
