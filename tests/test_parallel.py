@@ -1,14 +1,22 @@
-"""Readers of texts with translations: tables, parallel files, and bad input named by its place."""
+"""Texts with translations: readers of tables and of parallel files, datasets, batches."""
 
 import gzip
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from charlm.config.corpus import ReadSettings
-from charlm.errors import CharlmError
+from charlm.config.corpus import CorpusSettings, ReadSettings, VocabularySettings
+from charlm.config.task import TaskSettings
+from charlm.errors import CharlmError, CorpusError
+from charlm.text.batches import PADDING, Position
+from charlm.text.dataset import Dataset
+from charlm.text.pair_batches import PairGroups, pair_batch
+from charlm.text.parallel import MAX_SIDE, PARALLEL, TARGET, Parallel
 from charlm.text.parallel_files import Pair, parallel_name, read_pairs
+from charlm.text.task_text import gold_of
+from charlm.text.tokenizers.tokenizer_json import EOS
 
 PAIRS = [("A dog runs.", "Ein Hund läuft."), ('"Stop", he said.', "„Halt“, sagte er.")]
 
@@ -159,3 +167,150 @@ def test_bad_parallel_files_are_refused(tmp_path):
     written(tmp_path / "x.latin", "Eins.\n")
     (tmp_path / "x.latin").write_bytes("Läuft.\nHalt.\n".encode("latin-1"))
     assert "x.latin" in problem(source, str(tmp_path / "x.latin"))
+
+
+# ------------------------------------------------------------------ datasets
+
+
+TEXTS = [(f"a dog and {n} cats", f"ein Hund und {n} Katzen") for n in range(40)]
+CHARS = VocabularySettings()
+OPEN = ("vocabulary.unit",)
+
+
+def load(examples=TEXTS, rule=CHARS, *, valid_frac=0.1, open_=(), **more) -> Dataset:
+    settings = CorpusSettings(document="line", valid_frac=valid_frac)
+    return PARALLEL.load(settings, rule, TaskSettings(), examples=examples, open_=open_, **more)
+
+
+def test_both_sides_have_a_vocabulary_and_end_with_eos():
+    dataset = load()
+    parallel = gold_of(dataset, Parallel)
+    assert set("dog") <= set(dataset.vocabulary.tokens)
+    assert "K" in parallel.vocabulary.tokens
+    assert "K" not in dataset.vocabulary.tokens
+    assert dataset.valid is not None
+    assert (dataset.train.documents, dataset.valid.documents) == (36, 4)
+    for split in ("train", "valid"):
+        sources, targets = dataset.split(split), parallel.texts[split]
+        assert parallel.total(split) == len(targets.ids)
+        assert (targets.ids[targets.ends - 1] == EOS).all()
+        assert sources.documents == targets.documents
+    decoded = [
+        (dataset.vocabulary.decode(a), parallel.vocabulary.decode(b))
+        for a, b in zip(
+            np.split(dataset.valid.ids, dataset.valid.ends - 1)[:1],
+            np.split(parallel.texts["valid"].ids, parallel.texts["valid"].ends - 1)[:1],
+            strict=True,
+        )
+    ]
+    assert decoded[0] == parallel.pairs["valid"][0]
+    assert set(parallel.pairs["valid"]) < set(TEXTS)
+    assert list(parallel.pairs) == ["valid"]
+
+
+def test_short_translations_are_read_by_characters_unless_the_user_chose():
+    bpe = VocabularySettings(unit="bpe", max_size=300)
+    long = [(a, b * 3) for a, b in TEXTS]
+    assert load(rule=bpe).vocabulary.unit == "bpe"
+    assert load(long, bpe, open_=OPEN).vocabulary.unit == "bpe"
+    dataset = load(rule=bpe, open_=OPEN)
+    assert dataset.vocabulary.unit == gold_of(dataset, Parallel).vocabulary.unit == "char"
+    assert len(dataset.vocabulary) > 10
+    assert "both texts are read by characters" in "".join(dataset.warnings)
+
+
+def test_kept_vocabularies_stay():
+    first = load()
+    target = gold_of(first, Parallel).vocabulary
+    again = load([("zz", "yy"), ("a", "b")], vocabulary=first.vocabulary, more={TARGET: target})
+    assert again.vocabulary is first.vocabulary
+    assert gold_of(again, Parallel).vocabulary is target
+
+
+def test_long_pairs_are_left_out():
+    dataset = load([*TEXTS, ("a" * 100_000, "b"), ("a", "b" * (MAX_SIDE + 1))], valid_frac=0)
+    assert dataset.train.documents == 40
+    assert f"2 pairs of the train text left out: over {MAX_SIDE} tokens" in str(dataset.warnings)
+    with pytest.raises(CorpusError, match="1 of 1 train pairs have more than 250 tokens on one"):
+        load([("a" * 300, "b")])
+
+
+def test_incomplete_pairs_are_skipped_or_refused():
+    dataset = load([*TEXTS, ("a", " "), ("", "b")])
+    assert "2 rows without a text or a translation skipped (example 41 has no" in str(
+        dataset.warnings
+    )
+    with pytest.raises(CorpusError, match="2 of 3 rows lack a text or a translation"):
+        load([("a", ""), ("", "b"), ("a", "b")])
+    assert load([("a", "b")]).valid is None
+
+
+def test_repeated_sources_are_reported():
+    assert "4 of 4 valid texts are in the training text too" in str(load(TEXTS[:1] * 40).warnings)
+
+
+def test_pairs_in_python_are_checked():
+    assert PARALLEL.check_example(("a", "b")) == ""
+    assert PARALLEL.check_example(("a", 1)) == "it is ('a', 1)"
+    with pytest.raises(CorpusError, match="example 1: its translation has half of a surrogate"):
+        load([("a", "\udcff")])
+
+
+def test_parallel_text_comes_back_from_disk_and_damage_is_refused(tmp_path):
+    dataset = load()
+    parallel, config = gold_of(dataset, Parallel), {"task": {}}
+    config["task"]["target_size"] = len(parallel.vocabulary)
+    splits = {"train": dataset.train, "valid": dataset.valid}
+    for split in splits:
+        (tmp_path / "data" / split).mkdir(parents=True)
+        parallel.write(tmp_path / "data" / split, split)
+    for name, vocabulary in parallel.tokenizers().items():
+        (tmp_path / name).write_text(json.dumps(vocabulary.to_json()), encoding="utf-8")
+    read = PARALLEL.read(tmp_path, config, splits)
+    assert read.pairs == parallel.pairs
+    assert read.vocabulary.tokens == parallel.vocabulary.tokens
+    assert all((read.texts[s].ids == parallel.texts[s].ids).all() for s in splits)
+    with pytest.raises(CorpusError, match=r"target\.json has \d+ entries; expected 3"):
+        PARALLEL.read(tmp_path, {"task": {"target_size": 3}}, splits)
+    with pytest.raises(CorpusError, match="train-target: not the translations of"):
+        PARALLEL.read(tmp_path, config, splits | {"train": dataset.valid})
+    pairs = tmp_path / "data" / "valid" / "pairs.json"
+    for damaged in ('{"pairs": []}', '{"pairs": [[1, 2], 3]}', "[]", "{"):
+        pairs.write_text(damaged)
+        with pytest.raises(CorpusError, match="the pairs are damaged"):
+            PARALLEL.read(tmp_path, config, splits)
+
+
+# ------------------------------------------------------------------ batches
+
+
+def test_targets_follow_their_inputs():
+    dataset = load([("abc", "xy"), ("d", "z"), ("", ""), ("ef", "uvw")], valid_frac=0)
+    targets = gold_of(dataset, Parallel)
+    x, y, z, u, v, w = targets.vocabulary.encode("xyzuvw").tolist()
+    batch = pair_batch(dataset.train, targets.texts["train"], np.array([0, 1, 2]))
+    assert batch.target_inputs.T.tolist() == [
+        [EOS, x, y, EOS], [EOS, z, EOS, EOS], [EOS, u, v, w]
+    ]  # fmt: skip
+    pad = PADDING
+    assert batch.targets.T.tolist() == [[x, y, EOS, pad], [z, EOS, pad, pad], [u, v, w, EOS]]
+    assert batch.lengths.tolist() == [4, 2, 3]
+    assert batch.tokens == 9
+    first, second = batch.split(2)
+    assert (first.inputs.shape, first.targets.shape, first.tokens) == ((4, 2), (3, 2), 5)
+    assert first.target_inputs.shape == (3, 2)
+    assert second.targets[:, 0].tolist() == [u, v, w, EOS]
+
+
+def test_an_epoch_has_each_pair_once_and_like_ones_together():
+    dataset = load([("a" * (n % 7), "b" * (n % 5)) for n in range(1, 200)], valid_frac=0)
+    targets = gold_of(dataset, Parallel).texts["train"]
+    groups = PairGroups(dataset.train, targets, 8, seed=1)
+    batches = list(groups.epoch(Position()))
+    rows = np.concatenate([batch.rows for batch in batches])
+    assert sorted(rows.tolist()) == list(range(dataset.train.documents))
+    assert sum(batch.tokens for batch in batches) == groups.total == len(targets.ids)
+    filled = sum(batch.lengths.sum() for batch in batches)
+    assert filled > 0.85 * sum(batch.inputs.size for batch in batches)
+    resumed = next(groups.epoch(batches[3].next))
+    assert np.array_equal(resumed.targets, batches[4].targets)

@@ -106,12 +106,12 @@ def load_labelled(
         unit = built.vocabulary.unit
         warnings += coverage_advice(built.coverage, unit, built=vocabulary is None)
     return Dataset(
-        name=_name(corpus, examples),
+        name=run_name(corpus, examples),
         vocabulary=built.vocabulary,
         train=train,
         valid=encoded.get("valid"),
         test=encoded.get("test"),
-        fingerprint=_fingerprint(parts),
+        fingerprint=parts_fingerprint(parts),
         boundaries=Boundaries.of_text(train, built.vocabulary, "line", crlf=False),
         coverage=built.coverage,
         unk_types=built.unk_types,
@@ -129,7 +129,7 @@ def labelled_of(dataset: Dataset) -> Labelled:
 
 def labelled_fingerprint(corpus: CorpusSettings, task: TaskSettings) -> str:
     """Read texts with labels and return the fingerprint of their dataset."""
-    return _fingerprint(_read(corpus, task, None, lambda _: None)[0])
+    return parts_fingerprint(_read(corpus, task, None, lambda _: None)[0])
 
 
 class LabelledText:
@@ -176,12 +176,13 @@ class LabelledText:
 LABELLED: TaskText = LabelledText()
 
 
-def _fingerprint(parts: Mapping[str, Texts]) -> str:
+def parts_fingerprint(parts: Mapping[str, Texts]) -> str:
+    """Return a hash of the texts of all splits, and of what lies beside them."""
     keys = "".join(f"{name}:{part.key}" for name, part in parts.items())
     return hashlib.sha256(keys.encode()).hexdigest()
 
 
-def _name(corpus: CorpusSettings, examples: Sequence[tuple[str, str]] | None) -> str:
+def run_name(corpus: CorpusSettings, examples: Sequence[tuple[str, str]] | None) -> str:
     """Return a short name for a run of these texts."""
     if examples is not None:
         return safe_name("examples")
@@ -236,9 +237,15 @@ def _given(examples: Sequence[tuple[str, str]]) -> Iterable[Example]:
         yield Example(text or None, label.strip() or None, place)
 
 
-def complete(examples: Iterable[Example], label: str, warn: Warn) -> Texts:
-    """Return the examples with a text and a label, and warn of others.
+def complete(
+    examples: Iterable[tuple[str | None, str | None, str]],
+    label: str,
+    warn: Warn,
+    noun: str = "label",
+) -> Texts:
+    """Return the texts that have a label, or another `noun`, and warn of others.
 
+    Examples are a text, its label and their place; `label` names all of them in messages.
     Raises CorpusError if these are more than half, or if there is none.
     """
     texts: list[str] = []
@@ -247,20 +254,20 @@ def complete(examples: Iterable[Example], label: str, warn: Warn) -> Texts:
     for text, name, place in examples:
         if text is None or name is None or not text.strip():
             skipped += 1
-            first = first or f"{place} has no {'label' if name is None else 'text'}"
+            first = first or f"{place} has no {noun if name is None else 'text'}"
         else:
             texts.append(text)
             labels.append(name)
     if skipped > MAX_SKIPPED * (skipped + len(texts)):
         raise CorpusError(
-            f"{label}: {skipped:,} of {skipped + len(texts):,} rows lack a text or a label "
+            f"{label}: {skipped:,} of {skipped + len(texts):,} rows lack a text or a {noun} "
             f"({first}); expected both in most rows. Complete them, or choose the columns with "
             f"{named('column')} and {named('target')}"
         )
     if not texts:
-        raise CorpusError(f"{label} has no texts with labels; expected some. Give other files")
+        raise CorpusError(f"{label} has no texts with {noun}s; expected some. Give other files")
     if skipped:
-        warn(f"{label}: {count_of(skipped, 'row')} without a text or a label skipped ({first}).")
+        warn(f"{label}: {count_of(skipped, 'row')} without a text or a {noun} skipped ({first}).")
     return Texts(texts=texts, labels=labels)
 
 
