@@ -69,6 +69,8 @@ def test_words_are_counted_as_scikit_learn_does():
     made, targets, answers = case(1)
     counts = TagCounts.of_sentences(answers, targets, made, NAMES)
     assert counts.tags == len(targets) == counts.tokens
+    parts = np.split(targets == answers.tags, made.ends[:-1])
+    assert counts.rows[:, :2].tolist() == [[len(part), part.sum()] for part in parts]
     assert counts.accuracy == pytest.approx(metrics.accuracy_score(targets, answers.tags))
     assert counts.macro_f1 == pytest.approx(
         metrics.f1_score(targets, answers.tags, average="macro")

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from charlm.config.corpus import VocabularySettings
-from charlm.text.batches import PADDING
+from charlm.text.batches import PADDING, Position
 from charlm.text.sentences import Sentences, encode_sentences, split_words
 from charlm.text.tokenizers.building import build_vocabulary
 from charlm.text.tokenizers.tokenizer_json import EOS, UNK
 from charlm.text.tokenizers.vocabulary import Vocabulary
-from charlm.text.word_batches import MAX_LETTERS, word_batch
+from charlm.text.word_batches import MAX_LETTERS, WordBatch, WordGroups, word_batch
 
 SENTENCES = [
     ["EU", "rejects", "German", "call", "."],
@@ -151,5 +151,19 @@ def test_the_parts_of_a_batch_are_batches_of_their_sentences(parts: int):
         alone = word_batch(made, piece.rows, targets, letters)
         for name in ("inputs", "targets", "lengths", "firsts", "lasts", "counts", "spelled"):
             assert getattr(piece, name).tolist() == getattr(alone, name).tolist(), name
-        assert piece.letters.tolist() == alone.letters.tolist()
+        assert isinstance(piece, WordBatch) and piece.letters.tolist() == alone.letters.tolist()
         assert piece.tokens == alone.tokens
+
+
+def test_an_epoch_has_every_word_once_with_its_tag():
+    made, letters = sentences(), vocabulary(LETTERS)
+    targets = np.arange(len(made.spelling), dtype=np.int32)
+    groups = WordGroups(made, targets, 4, 1, letters)
+    batches = list(groups.epoch(Position()))
+    assert [len(batch.rows) for batch in sorted(batches, key=lambda b: -len(b.rows))] == [4, 2]
+    tags = np.concatenate([batch.targets[batch.targets != PADDING] for batch in batches])
+    assert sorted(tags.tolist()) == targets.tolist()
+    assert groups.total == sum(batch.tokens for batch in batches) == len(targets)
+    assert all(batch.letters.size for batch in batches)
+    for batch in batches:  # a short batch counts less, however long its sentences are
+        assert groups.typical(batch) / batch.tokens == 4 / len(batch.rows)

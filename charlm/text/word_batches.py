@@ -7,13 +7,14 @@ spelled    0 1 2 3               spelling of each step in `letters`, from 1; 0 f
 """
 
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
-from charlm.text.batches import PADDING, Batch, Int64, Position
+from charlm.text.batches import PADDING, Int64, Position
 from charlm.text.documents import END
 from charlm.text.encoded import EncodedText, TextCounts
-from charlm.text.groups import LabelBatch, padded
+from charlm.text.groups import Groups, TextBatch, padded
 from charlm.text.sentences import Int32, Sentences
 from charlm.text.tokenizers.vocabulary import Vocabulary
 
@@ -22,7 +23,7 @@ MAX_LETTERS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
-class WordBatch(LabelBatch):
+class WordBatch(TextBatch):
     """A batch of sentences: `targets` (Wmax, B) are the tags of their words, or PADDING.
 
     `tokens` counts the words.
@@ -41,12 +42,8 @@ class WordBatch(LabelBatch):
     spelled: Int64
     """Spelling of the word that each step reads, from 1, shape (T, B); 0 for EOS and padding."""
 
-    def split(self, parts: int) -> list[Batch]:
-        """Return this batch as at most `parts` batches of fewer sentences."""
-        size = len(self.rows)
-        return [self._of(columns) for columns in np.array_split(np.arange(size), min(parts, size))]
-
-    def _of(self, columns: Int64) -> "WordBatch":
+    def at(self, columns: Int64) -> Self:
+        """See `TextBatch.at`."""
         steps = int(self.lengths[columns].max(initial=0))
         words = int(self.counts[columns].max(initial=0))
         spelled = self.spelled[:steps, columns]
@@ -129,3 +126,27 @@ def spelled_out(words: list[str], letters: Vocabulary) -> tuple[Int64, Int64]:
     ids, ends = letters.encode_marked("".join(word[:MAX_LETTERS] + END for word in words))
     text = EncodedText(ids=ids, ends=ends, counts=TextCounts(), is_stream=False)
     return padded(text, np.arange(len(words)))
+
+
+class WordGroups(Groups):
+    """The batches of sentences of tagged words."""
+
+    def __init__(
+        self,
+        sentences: Sentences,
+        targets: Int32,
+        batch_size: int,
+        seed: int,
+        letters: Vocabulary | None = None,
+    ) -> None:
+        super().__init__(sentences.text, batch_size, seed)
+        self.sentences, self.targets, self.letters = sentences, targets, letters
+
+    @property
+    def total(self) -> int:
+        """Number of words."""
+        return len(self.targets)
+
+    def batch(self, rows: Int64, following: Position) -> WordBatch:
+        """Return the batch of these sentences."""
+        return word_batch(self.sentences, rows, self.targets, self.letters, following)
