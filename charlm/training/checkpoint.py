@@ -164,32 +164,35 @@ def _checked_counters(content: Mapping[str, Any]) -> Counters:
     counters, fresh = Counters(**content), Counters()
     for f in fields(Counters):
         value, default = getattr(counters, f.name), getattr(fresh, f.name)
-        numbers = [value] if isinstance(default, int | float) else []
-        if f.name == "best_nats":
-            numbers = [] if value is None else [value]
-        elif f.name == "best_tally":
-            sums = {} if value is None else figures_from(value).sums()
-            numbers = [number for entry in sums.values() for number in _numbers_in(entry)]
-        elif f.name == "validation_nats":
-            numbers = list(value)
+        if f.name == "best_tally":
+            for name, entry in ({} if value is None else figures_from(value).sums()).items():
+                if name != "kind":
+                    _check_numbers(f"{f.name}.{name}", entry)
         elif f.name == "finished" and not isinstance(value, str):
             raise ValueError(f"{f.name} is {value!r:.80}")
-        kinds = (int,) if isinstance(default, int) else (int, float)
-        for number in numbers:
-            if isinstance(number, bool) or not isinstance(number, kinds):
-                raise ValueError(f"{f.name} is {number!r:.80}")
-            if not (math.isfinite(number) and 0 <= number <= MAX_COUNTER):
-                raise ValueError(f"{f.name} is {number}")
+        elif f.name == "validation_nats" or isinstance(default, int | float):
+            _check_numbers(f.name, value, whole=isinstance(default, int))
+        elif f.name == "best_nats" and value is not None:
+            _check_numbers(f.name, value)
     if counters.parts < 1 or not 0.0 < counters.plateau <= 1.0:
         raise ValueError(f"parts are {counters.parts}, plateau is {counters.plateau}")
     return counters
 
 
-def _numbers_in(values: Any) -> list[Any]:
-    """Return the values of nested lists, in their order."""
+def _check_numbers(name: str, values: Any, *, whole: bool = False) -> None:
+    """Raise ValueError unless all values of nested lists are finite numbers, or whole ones.
+
+    Only nats can be negative: those of a density.
+    """
     if isinstance(values, list | tuple):
-        return [number for value in values for number in _numbers_in(value)]
-    return [values]
+        for value in values:
+            _check_numbers(name, value, whole=whole)
+        return
+    if isinstance(values, bool) or not isinstance(values, int if whole else int | float):
+        raise ValueError(f"{name} is {values!r:.80}")
+    lowest = -MAX_COUNTER if "nats" in name else 0
+    if not (math.isfinite(values) and lowest <= values <= MAX_COUNTER):
+        raise ValueError(f"{name} is {values}")
 
 
 def _check_like(name: str, tensor: Tensor, expected: Tensor) -> None:

@@ -1,6 +1,6 @@
 """Training of language models: the object of the task `language-model`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,7 @@ class LanguageModelTraining:
         examples: Examples | None,  # noqa: ARG002
         vocabulary: Vocabulary | None,
         grow: bool,
+        open_: Collection[str],  # noqa: ARG002
     ) -> Dataset:
         """Read, split and encode a text."""
         return load_dataset(

@@ -71,7 +71,7 @@ def resume(
             with phase("reading the text of the run"):
                 dataset = read_data(path, settings, vocabulary, record)
         else:
-            check_unchanged(path, (layout.CONFIG, layout.TOKENIZER))
+            check_unchanged(path, (layout.CONFIG, *layout.TOKENIZERS))
         check_unused_settings(settings.training, dataset)
         checkpoint, skipped, damage = _newest_checkpoint(path, record)
         log_bytes = log_size(checkpoint) if checkpoint else 0

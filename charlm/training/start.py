@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from charlm import __version__
 from charlm.backends.kernel_library import chosen_variant
-from charlm.backends.weights import HEAD
+from charlm.backends.weights import FRESH
 from charlm.config.corpus import VocabularySettings
 from charlm.config.fields import PARENT, VALIDATION
 from charlm.config.model import ModelSettings
@@ -36,7 +36,7 @@ from charlm.phases import phase
 from charlm.runs.built_in import built_in_text
 from charlm.runs.data import corpus_record, write_data
 from charlm.runs.folders import check_name, check_writable, new_folder, remove_run
-from charlm.runs.layout import CONFIG, TOKENIZER, write_record
+from charlm.runs.layout import CONFIG, TOKENIZERS, write_record
 from charlm.runs.locate import run_name
 from charlm.runs.pair import length_factor
 from charlm.runs.parent import Parent
@@ -150,11 +150,11 @@ def plan_run(
     chosen_variant()  # raise now, not at the end, if the chosen kernels are missing
     check_log(settings.training)
     row = TASKS[settings.task.task]
-    if row.labelled and not settings.corpus.sources and examples is None:
-        problem = "without a text" if corpus is None else "with a text that has no labels"
+    if row.needs_example and not settings.corpus.sources and examples is None:
+        problem = "without a text" if corpus is None else f"with a text that has no {row.gives}"
         raise UsageError(
             f"{named('task')} {settings.task.task} {problem}; expected texts with {row.gives}, "
-            "such as a table with columns text and label. Name its file, or give examples in Python"
+            f"such as {row.needs_example}. Name its file, or give examples in Python"
         )
     if not settings.corpus.sources and corpus is None and examples is None:
         sources = (str(built_in_text()),)
@@ -167,6 +167,7 @@ def plan_run(
         examples=examples,
         vocabulary=parent.vocabulary if parent else frozen,
         grow=parent is not None and parent.grows(mode),
+        open_=[name for name, origin in (origins or {}).items() if origin.startswith("task ")],
     )
     warnings = list(dataset.warnings)
     facts |= {VALIDATION: dataset.valid is not None, "document": dataset.boundaries.document}
@@ -323,8 +324,10 @@ def write_run(
             if parent and dataset.labelled is None:
                 keep_old_text(path, parent)
         vocabulary, task = dataset.vocabulary, training_of(settings)
+        more = dataset.labelled.tokenizers() if dataset.labelled else {}
         config = model_config(settings.model, vocabulary, dataset.boundaries, dataset.unk_types)
-        write_model_files(path, config | task.config(settings, dataset), vocabulary)
+        config |= task.config(settings, dataset)
+        write_model_files(path, config, vocabulary, more=more)
         record = record | {
             "format": TASKS[settings.task.task].format,
             "id": _run_id(path, record),
@@ -342,7 +345,8 @@ def write_run(
 
 def _run_id(path: Path, record: Mapping[str, Any]) -> str:
     """Return a hash of text, vocabulary and settings, by which checkpoints know their run."""
-    parts = [(path / name).read_bytes() for name in (CONFIG, TOKENIZER)]
+    files = [path / name for name in (CONFIG, *TOKENIZERS)]
+    parts = [file.read_bytes() for file in files if file.exists()]
     about = {key: value for key, value in record.get("from", {}).items() if key != "path"}
     more = [about] if about else []
     parts.append(json_bytes([record["settings"], record["corpus"], *more]))
@@ -377,7 +381,7 @@ def open_session(
         for weight in pretrained.embeddings(model):
             weight.requires_grad_(False)
     if weights:
-        fresh = {name: w for name, w in saved_tensors(model).items() if name.startswith(HEAD)}
+        fresh = {name: w for name, w in saved_tensors(model).items() if name.startswith(FRESH)}
         put_weights(model, fresh | weights)  # all others are given
     if about := record.get("from"):
         freeze(model, training.freeze_layers, grown=model.vocab_size > about["entries"])

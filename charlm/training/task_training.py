@@ -3,7 +3,7 @@
 Each row of `charlm.config.tasks.TASKS` names an object of the protocol `TaskTraining`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import torch
@@ -53,10 +53,12 @@ class TaskTraining(Protocol):
         examples: Examples | None,
         vocabulary: Vocabulary | None,
         grow: bool,
+        open_: Collection[str],
     ) -> Dataset:
         """Read and encode the text. `corpus` or `examples` replace the sources in the settings.
 
-        A given vocabulary is kept, or with `grow` gets entries for new types.
+        A given vocabulary is kept, or with `grow` gets entries for new types. `open_` are settings
+        that only the defaults of the task decide: "vocabulary.unit".
         """
 
     def start(self, parent: Parent, settings: Settings, dataset: Dataset) -> Start:

@@ -1,0 +1,217 @@
+"""What the training runs have in common that learn what lies beside the text."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+
+from charlm.backends.weights import BACKWARD, HEAD
+from charlm.config.model import ModelSettings
+from charlm.config.settings import Settings, settings_from
+from charlm.config.tasks import TASKS
+from charlm.inference.figures import Figures
+from charlm.nn.devices import Precision
+from charlm.nn.encoder import Encoder
+from charlm.nn.model import multiplied_weights
+from charlm.nn.task_models import build_model
+from charlm.phases import phase
+from charlm.runs.layout import RECORD, TASK, WEIGHTS
+from charlm.runs.pair import backward_half
+from charlm.runs.parent import Parent
+from charlm.runs.run import write_logit_scale
+from charlm.runs.tensors import put_weights, tensors_from_file
+from charlm.runs.weights import load_arrays
+from charlm.text.corpus import Corpus
+from charlm.text.dataset import Dataset
+from charlm.text.groups import text_lengths
+from charlm.text.labels import Targets
+from charlm.text.task_text import text_for
+from charlm.text.tokenizers.vocabulary import Vocabulary
+from charlm.training.calibrating import MIN_GAIN
+from charlm.training.plan.labelled import Costs, plan_labelled
+from charlm.training.plan.memory import memory_of
+from charlm.training.plan.planner import Plan
+from charlm.training.records import FinishedRecord
+from charlm.training.task_training import Examples, Start
+
+if TYPE_CHECKING:
+    from charlm.training.session import Session
+
+HELD_OUT = ("valid", "test")
+"""Splits that are evaluated at the end."""
+
+
+class LabelledTraining:
+    """Base of the objects of tasks that learn what lies beside the text; see `TaskTraining`.
+
+    A subclass has `table`, `record`, `task`, `answers` and `figures`.
+    """
+
+    def table(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:
+        """Return the table `task` of config.json, without the name of the task."""
+        raise NotImplementedError
+
+    def answers(self, session: "Session", model: Encoder, split: str) -> Any:
+        """Return what the best weights say of a split, from which `figures` follow."""
+        raise NotImplementedError
+
+    def figures(self, session: "Session", answers: Any, split: str, scale: float) -> Figures:
+        """Return the figures of a split, with all logits multiplied by a factor."""
+        raise NotImplementedError
+
+    def compared(
+        self,
+        session: "Session",  # noqa: ARG002
+        answers: Mapping[str, Any],  # noqa: ARG002
+    ) -> dict[str, Any] | None:
+        """Return how the answers to some splits compare with the floors, or None."""
+        return None
+
+    def begin_head(self, settings: Settings, dataset: Dataset, model: Encoder) -> None:
+        """Set the initial weights of the output layer that follow from the targets, if any do."""
+
+    def dataset(
+        self,
+        settings: Settings,
+        *,
+        corpus: Corpus | None,  # noqa: ARG002
+        examples: Examples | None,
+        vocabulary: Vocabulary | None,
+        grow: bool,  # noqa: ARG002
+        open_: Collection[str],
+    ) -> Dataset:
+        """Read texts with what lies beside them; a given vocabulary is kept."""
+        text = text_for(settings)
+        assert text is not None, "a task with a row `text`"
+        return text.load(
+            settings.corpus, settings.vocabulary, settings.task,
+            examples=examples, vocabulary=vocabulary, open_=open_,
+        )  # fmt: skip
+
+    def start(self, parent: Parent, settings: Settings, dataset: Dataset) -> Start:  # noqa: ARG002
+        """Return the weights of a parent's embedding and layers, and of its backward half."""
+        halves = {"": parent.path}
+        if settings.task.both_ways:
+            halves[BACKWARD] = backward_half(parent.path)
+        own, size = parent.settings.model, int(parent.config["vocab_size"])
+        return Start(
+            {
+                f"{prefix}{name}": torch.from_numpy(array)
+                for prefix, path in halves.items()
+                for name, array in load_arrays(path / WEIGHTS, own, size).items()
+                if not name.startswith("output.")
+            }
+        )
+
+    def plan(
+        self,
+        settings: Settings,
+        dataset: Dataset,
+        device: torch.device,
+        choose_precision: Callable[[ModelSettings], Precision],
+        *,
+        parent: Parent | None,  # noqa: ARG002
+        foreign: bool,  # noqa: ARG002
+    ) -> Plan:
+        """Decide every setting that is open."""
+        costs = self.costs(settings, dataset)
+        return plan_labelled(settings, dataset, device, choose_precision, costs)
+
+    def costs(self, settings: Settings, dataset: Dataset) -> Costs:
+        """Return what training costs, for the plan."""
+        lengths, ways = text_lengths(dataset.train), 1 + settings.task.both_ways
+        tokens = float(lengths.sum())
+        return Costs(
+            weights=lambda model: self.parameters(replace(settings, model=model), dataset),
+            work=lambda model: tokens * ways * multiplied_weights(model, 2),
+            memory=lambda planned: memory_of(
+                planned.model, planned.training, self.parameters(planned, dataset), ways=ways
+            ),
+            longest=int(lengths.max()),
+        )
+
+    def parameters(self, settings: Settings, dataset: Dataset) -> int:
+        """Return the number of weights."""
+        with torch.device("meta"):
+            return self.built(settings, dataset).parameter_count()
+
+    def config(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:
+        """Return the format and the table `task`."""
+        name = settings.task.task
+        table = {"name": name, **self.table(settings, dataset)}
+        return {"format": TASKS[name].format, TASK: table}
+
+    def built(self, settings: Settings, dataset: Dataset) -> Encoder:
+        """Return the model; its weights are not initialised."""
+        table = self.config(settings, dataset)[TASK]
+        return build_model(settings.model, len(dataset.vocabulary), table)
+
+    def model(self, settings: Settings, dataset: Dataset) -> Encoder:
+        """Return the model with its initial weights."""
+        model = self.built(settings, dataset)
+        model.reset_parameters(torch.Generator().manual_seed(settings.training.seed or 0))
+        self.begin_head(settings, dataset, model)
+        return model
+
+    def begin(self, session: "Session") -> None:
+        """Save the weights of the parent, which cannot be made again; they give no answers yet."""
+        session.record["from"] |= {"valid": None, "old_valid": None}
+        session.save()
+
+    def finish(self, session: "Session") -> FinishedRecord:
+        """Calibrate and evaluate the best weights; of a stopped run on the validation text only.
+
+        Figures are those under the factor in config.json, which a stopped run does not have.
+        """
+        trainer, counters = session.trainer, session.trainer.counters
+        stopped, best = trainer.stop_reason, counters.best
+        scale = 1.0
+        if not stopped and best and trainer.settings.calibrate:
+            scale = useful_factor(best)
+        if scale != 1.0:
+            write_logit_scale(session.path, scale)
+        names = HELD_OUT if not stopped else ("valid",) if best else ()
+        with phase("evaluating the best weights"):
+            model = self._best_model(session)
+            there = [name for name in names if session.dataset.split(name) is not None]
+            answers = {name: self.answers(session, model, name) for name in there}
+            figures = {
+                name: self.figures(session, own, name, scale) for name, own in answers.items()
+            }
+            raw = self.figures(session, answers["valid"], "valid", 1.0) if scale != 1.0 else None
+            results = None if stopped else self.compared(session, answers)
+        return FinishedRecord(
+            **trainer.state.record_fields(),
+            reason=stopped or counters.finished,
+            best_step=counters.best_step if best else counters.step,
+            path=str(session.path),
+            valid=figures.get("valid"),
+            test=figures.get("test"),
+            valid_uncalibrated=raw,
+            logit_scale=scale,
+            warnings=session.warnings,
+            floors=results,
+        )
+
+    def _best_model(self, session: "Session") -> Encoder:
+        """Return a model with the best weights, on the device of training."""
+        settings = settings_from(session.record["settings"], str(session.path / RECORD))
+        model = self.built(settings, session.dataset)
+        put_weights(model, tensors_from_file(session.path / WEIGHTS))
+        return model.to(session.trainer.state.generator.device)
+
+
+def useful_factor(best: Figures) -> float:
+    """Return the factor on all logits under which figures are counted, 1 if it helps too little."""
+    known = cast(Any, best)
+    gains = hasattr(best, "scale") and best.nats <= (1.0 - MIN_GAIN) * known.raw_nats
+    return float(known.scale) if gains else 1.0
+
+
+def begin_biases(model: Encoder, targets: Targets, labels: int) -> None:
+    """Let the output biases of a model follow the frequencies of its labels."""
+    logs = np.log(np.bincount(targets, minlength=labels) + 0.5)
+    with torch.no_grad():
+        model.get_parameter(f"{HEAD}bias").copy_(torch.from_numpy(logs - logs.mean()))
