@@ -10,8 +10,9 @@ Each training is a process, `charlm train FILE --task classify ...`. Results are
 are those of the test text. The sets lie in `tasks/NAME` below CHARLM_DATA. `-from` rows begin with
 the weights of a language model of reviews, such as
 
-    charlm train unsup.txt train.txt --unit word --words bare --lowercase --vocab-size 20000 \\
-        --direction both --document line --minutes 30 --name reviews
+    charlm train unsup.sample.txt.gz train.tsv.gz --unit word --words bare --lowercase \\
+        --set max_size=20000 --document line --layers 1 --hidden 400 \\
+        --set adaptive_softmax=true --batch 32 --minutes 30 --name reviews
 """
 
 import argparse
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 TEXTBOOK = (
-    "--vocab-size 2500 --set max_tokens=100 --set kept_part=end --hidden 64 --embedding 64 "
+    "--set max_size=2500 --set max_tokens=100 --set kept_part=end --hidden 64 --embedding 64 "
     "--epochs 5 --set both_ways=false"
 )
 """The textbook's settings for IMDB: 2,500 words, the last 100 tokens, 5 passes."""
