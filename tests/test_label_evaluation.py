@@ -13,10 +13,12 @@ from helpers import Call
 from charlm.api.label_evaluation import evaluate_labels
 from charlm.cli import main
 from charlm.config.settings import settings_from
+from charlm.files.atomic import json_bytes
 from charlm.report.repeating import repeat_command
 from charlm.runs.data import read_data
 from charlm.runs.label_run import load_label_run
 from charlm.runs.layout import CONFIG, read_record, write_record
+from charlm.runs.run import _replace_file
 from charlm.runs.verify import run_problems
 from charlm.text.tokenizers.vocabulary import load_vocabulary
 
@@ -105,7 +107,12 @@ def test_a_file_without_labels_is_refused(runs: Path, tmp_path: Path, call: Call
     assert status == 3 and "no text has a label" in err and "charlm predict --file" in err
     words = ("--file", str(runs / "test.tsv"), "--target", "lable")
     status, _, err = call("eval", "--run", str(runs / "good"), *words)
-    assert status == 3 and "--target 'lable' finds none" in err
+    assert status == 3 and 'no column "lable"' in err and 'Did you mean "label"?' in err
+    file = tmp_path / "blank.tsv"
+    file.write_text("stars\ttext\n\tgood film\n", encoding="utf-8")
+    words = ("--file", str(file), "--target", "stars")
+    status, _, err = call("eval", "--run", str(runs / "good"), *words)
+    assert status == 3 and "--target 'stars' finds none" in err
 
 
 @pytest.mark.parametrize(
@@ -151,12 +158,12 @@ def test_each_run_is_compared_by_its_own_labels(runs: Path, tmp_path: Path, call
     shutil.copytree(good, other)
     config = json.loads((other / CONFIG).read_text(encoding="utf-8"))
     config["task"]["labels"].reverse()
-    (other / CONFIG).write_text(json.dumps(config), encoding="utf-8")
+    _replace_file(other, CONFIG, json_bytes(config))
     _, out, _ = call("compare", good, str(other), "--file", str(runs / "test.tsv"), "--json")
     first, second = json.loads(out)["runs"]
     assert first["accuracy"] == 1 and second["accuracy"] == 0
     config["task"]["labels"] = ["neg", "so so"]
-    (other / CONFIG).write_text(json.dumps(config), encoding="utf-8")
+    _replace_file(other, CONFIG, json_bytes(config))
     status, _, err = call("compare", good, str(other))
     assert status == 2 and "expected runs of the same labels" in err
 
