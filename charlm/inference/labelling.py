@@ -5,7 +5,7 @@ Letters: N texts, T time, B batch, H hidden, P features, K labels.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from charlm.inference.counts import log_softmax
 from charlm.text.batches import Int64
 from charlm.text.encoded import EncodedText
 from charlm.text.groups import READ_TOGETHER, groups_by_length, padded, text_lengths
+
+Number = TypeVar("Number", bound=np.generic)
 
 
 class Label(NamedTuple):
@@ -108,12 +110,15 @@ def pooled(name: str, hidden: Array, lengths: Int64) -> Array:
     return np.concatenate(parts, axis=1, dtype=np.float32)
 
 
-def reversed_within(inputs: Int64, lengths: Int64) -> Int64:
-    """Return inputs (T, B) with each text reversed, as `nn.classifier.reversed_within` does."""
+def reversed_within(inputs: NDArray[Number], lengths: Int64) -> NDArray[Number]:
+    """Return inputs (T, B, ...) with each text reversed, as `nn.classifier.reversed_within` does.
+
+    Applied to the hidden vectors of reversed texts it puts them back in order.
+    """
     steps = np.arange(len(inputs))[:, np.newaxis]
     inside = (steps > 0) & (steps < lengths)
     places = np.where(inside, lengths - steps, steps)
-    return np.asarray(np.take_along_axis(inputs, places, axis=0))
+    return inputs[places, np.arange(inputs.shape[1])]
 
 
 def probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.backends.interface import Array, Nats, State, select_rows
+from charlm.phases import advance, phase
 from charlm.text.batches import Int64
 from charlm.text.encoded import EncodedText
 from charlm.text.groups import groups_by_length, text_lengths
@@ -58,9 +59,11 @@ def search_texts(steps: Steps, text: EncodedText, beam: int = BEAM) -> list[Foun
     """
     lengths = text_lengths(text)
     found: dict[int, Found] = {}
-    for rows in groups_by_length(lengths, max(TOGETHER // beam, 1)):
-        outputs = beam_search(steps, steps.begin(text, rows), beam, max_tokens(lengths[rows]))
-        found |= zip(rows.tolist(), outputs, strict=True)
+    with phase("translating", total=len(lengths)):
+        for rows in groups_by_length(lengths, max(TOGETHER // beam, 1)):
+            outputs = beam_search(steps, steps.begin(text, rows), beam, max_tokens(lengths[rows]))
+            found |= zip(rows.tolist(), outputs, strict=True)
+            advance(len(rows))
     return [
         found[row]._replace(weights=found[row].weights[:, :steps_of])
         for row, steps_of in enumerate(lengths.tolist())
