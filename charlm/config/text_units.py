@@ -42,6 +42,8 @@ class UnitSpec:
     """Default length of n-grams."""
     preview_tokens: int = 200
     """Length of the sample after training."""
+    numeric: bool = False
+    """True if tokens are steps of a series of numbers, so that there is no text."""
 
 
 UNITS: dict[str, UnitSpec] = {

@@ -182,11 +182,16 @@ def cell_text(cell: object, show: Callable[[object], str]) -> str:
 
 
 def chosen_column(
-    label: str, columns: Sequence[str], texts: Sequence[str], named: str | None
+    label: str,
+    columns: Sequence[str],
+    texts: Sequence[str],
+    named: str | None,
+    holds: str = "text",
 ) -> str:
-    """Return the column that was named, else "text", else the only column that holds text.
+    """Return the column that was named, else "text", else the only one of `texts`.
 
-    Raises CorpusError, with the names of the columns, if there is no such column or several.
+    `holds` is what these columns hold. Raises CorpusError, with the names of the columns, if there
+    is no such column or several.
     """
     if named is not None:
         if named in columns:
@@ -199,7 +204,7 @@ def chosen_column(
         return "text"
     if len(texts) == 1:
         return texts[0]
-    problem = "several columns of text" if texts else "no column of text"
+    problem = f"{'several columns' if texts else 'no column'} of {holds}"
     problem = f"{label} has {problem}. {listed(columns)} Choose one with --column."
     raise CorpusError(problem, columns=columns)
 

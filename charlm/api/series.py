@@ -1,0 +1,224 @@
+"""The model of a series of numbers: its forecasts and figures. Nothing is printed."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from charlm.api.copies import load_again
+from charlm.commands import command
+from charlm.config.corpus import ReadSettings
+from charlm.errors import CorpusError, UsageError, check_count, named
+from charlm.inference.samplers import fresh_seed
+from charlm.inference.series_counts import SeriesCounts
+from charlm.phases import phase
+from charlm.runs.layout import METRICS, TASK, read_metrics
+from charlm.runs.run import run_stamp
+from charlm.runs.series_run import SeriesRun, load_series_run
+from charlm.text.series import MAX_VALUE, read_numbers
+from charlm.text.series_floors import Values
+
+if TYPE_CHECKING:
+    from charlm.api.results import History
+
+FROM_FILES = "series"
+"""Name of the series of a file."""
+
+
+class SeriesForecaster:
+    """Trained model of a series, made by `charlm.load`. It can be pickled and copied."""
+
+    labels: tuple[str, ...] = ()
+
+    def __init__(self, run: SeriesRun, **options: Any) -> None:
+        self.run, self._options = run, options  # options of `load_series_run`
+        self.path, self.vocabulary, self.config = run.path, run.vocabulary, run.config
+        self.stamp = run_stamp(run.path)
+
+    def __repr__(self) -> str:
+        column = self.config[TASK]["column"]
+        return f"SeriesForecaster({str(self.path)!r}, column {column!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return load_again, (str(self.path.resolve()), [], self._options, self.stamp)
+
+    @property
+    def history(self) -> "History":
+        """Records of the training; empty for a run without a log."""
+        from charlm.api.results import History
+
+        log = self.path / METRICS
+        return History(read_metrics(self.path) if log.exists() else [], self.path)
+
+    def forecast(
+        self,
+        length: int = 48,
+        *,
+        values: ArrayLike | None = None,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> Values:
+        """Return the next numbers of a series, shape (length,); by default of the run's own.
+
+        See `samples`.
+        """
+        options = {"values": values, "temperature": temperature, "seed": seed}
+        return next(self.samples(1, length, **options))  # type: ignore[arg-type]
+
+    def samples(
+        self,
+        count: int,
+        length: int = 48,
+        *,
+        values: ArrayLike | None = None,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> Iterator[Values]:
+        """Yield samples of the next numbers of a series, each of shape (length,).
+
+        Each number is fed back. At temperature 0 it is the mean of its forecast, so all samples are
+        equal; at 1 it is drawn from the forecast. A sample depends on the seed and its own number
+        alone. Raises UsageError for values that cannot be continued.
+        """
+        check_count("samples", count, 1)
+        check_count("length", length, 0)
+        if not 0.0 <= temperature < np.inf:
+            raise UsageError(f"{named('temperature')} is {temperature}; expected 0 or more")
+        seed = fresh_seed() if seed is None else seed
+        check_count("seed", seed, 0)
+        known = self.run.series if values is None else checked_values(values)
+        if not len(known):
+            raise UsageError(
+                f"run {self.path.name} keeps no numbers to continue; expected some. Give them "
+                f"with {named('values')}"
+            )
+        for numbers in self.run.forecasts(
+            known, length, temperature=temperature, seed=seed, samples=count
+        ):
+            if not np.isfinite(numbers).all():
+                raise UsageError(
+                    f"the forecast leaves the range of numbers after "
+                    f"{int(np.isfinite(numbers).sum()):,} steps; expected a shorter "
+                    f"{named('length')}, or a model that was trained for longer"
+                )
+            yield numbers
+
+    def evaluate(self, values: ArrayLike) -> SeriesCounts:
+        """Return the figures of the forecasts of each number but the first of a series."""
+        known = checked_values(values)
+        if len(known) < 2:
+            raise UsageError(f"{len(known)} numbers; expected at least 2, to forecast the second")
+        return self.run.evaluate(known, len(known) - 1)
+
+    def predict(self, texts: Any, **options: Any) -> NoReturn:
+        """Raise UsageError: see `forecast`."""
+        del texts, options
+        raise self._no_answers()
+
+    def as_read(self, text: Any) -> NoReturn:
+        """Raise UsageError: see `forecast`."""
+        del text
+        raise self._no_answers()
+
+    def unknown(self, text: Any) -> list[str]:
+        """Return no pieces: numbers have no vocabulary."""
+        del text
+        return []
+
+    def _no_answers(self) -> UsageError:
+        return UsageError(
+            f"run {self.path.name} gives numbers, not answers to texts. Use: "
+            f"{command('sample', run=self.path)}"
+        )
+
+
+def checked_values(values: ArrayLike) -> Values:
+    """Return numbers as an array of shape (N,). Raises UsageError for anything else."""
+    try:
+        numbers = np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"values are {values!r:.80}; expected numbers") from error
+    if numbers.ndim != 1:
+        raise UsageError(f"values have shape {numbers.shape}; expected (N,), one series")
+    broken = np.flatnonzero(~(np.abs(numbers) <= MAX_VALUE))
+    if len(broken):
+        raise UsageError(
+            f"values[{broken[0]}] is {numbers[broken[0]]}; expected a number of at most "
+            f"{MAX_VALUE:g}"
+        )
+    return numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesEvaluation:
+    """Figures of series by their names."""
+
+    counts: Mapping[str, SeriesCounts]
+    notes: list[str] = field(default_factory=list)
+
+
+class SeriesApi:
+    """Uses of runs on series; see `charlm.api.task_api.TaskApi`."""
+
+    evaluation_flags: frozenset[str] = frozenset()
+    reads_lines = False
+
+    def open(self, path: Path, **options: Any) -> SeriesForecaster:
+        """Load the model in a folder; options are as in `load_series_run`."""
+        return SeriesForecaster(load_series_run(path, **options), **options)
+
+    def evaluate(
+        self,
+        run: SeriesRun,
+        files: Sequence[str] | None = None,
+        *,
+        target: str | None = None,
+        reading: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> SeriesEvaluation:
+        """Return the figures of a file, or of the series that the run held out.
+
+        The held-out end is forecast after what comes before it. Raises UsageError if the run keeps
+        none, CorpusError for a file that is not a series of numbers.
+        """
+        del target, options
+        notes: list[str] = []
+        if files:
+            column = run.config[TASK]["column"] or "value"
+            rules = ReadSettings(**(reading or {}))
+            _, values = read_numbers(files, rules, notes.append, column)
+            if len(values) < 2:
+                raise CorpusError(
+                    f"{files[0]} has {len(values)} numbers; expected at least 2. Give a longer "
+                    "series"
+                )
+            parts = {FROM_FILES: (values, len(values) - 1)}
+        else:
+            kept = {name: run.kept(name) for name in ("valid", "test")}
+            parts = {name: found for name, found in kept.items() if found is not None}
+        if not parts:
+            raise UsageError(
+                "this run keeps no held-out series; expected one to evaluate. Use --file"
+            )
+        counts = {}
+        for name, (values, steps) in parts.items():
+            with phase(f"evaluating: {name}"):
+                counts[name] = run.evaluate(values, steps)
+        return SeriesEvaluation(counts=counts, notes=notes)
+
+    def compare(self, runs: Sequence[SeriesRun], *_: Any, **__: Any) -> NoReturn:
+        """Raise UsageError: errors on different series are not paired."""
+        raise UsageError(
+            f"runs {' and '.join(run.path.name for run in runs)} give numbers, which charlm "
+            "compare does not pair; expected runs of texts. Compare the figures of: charlm eval"
+        )
+
+    def inputs(self, *_: Any, **__: Any) -> NoReturn:
+        """Raise UsageError: numbers are no questions."""
+        raise UsageError("this run gives numbers, not answers to texts. Use: charlm sample")
+
+
+SERIES_API = SeriesApi()

@@ -1,0 +1,77 @@
+"""What `charlm sample` does with a run on a series of numbers: forecasts."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from charlm.cli.output import say, say_all, write, write_json_line
+from charlm.errors import UsageError, naming
+
+
+def write_forecasts(
+    path: Path,
+    *,
+    length: int,
+    prime: str,
+    prime_file: Path | None,
+    temperature: float,
+    count: int,
+    seed: int | None,
+    engine: str,
+    as_json: bool,
+) -> None:
+    """Write the next numbers of a series, one on each line, or a JSON object for each sample."""
+    from charlm.api.series import SERIES_API
+    from charlm.inference.samplers import fresh_seed
+
+    model = SERIES_API.open(path, engine=engine)
+    say(f"engine {model.run.engine}", level=2)
+    if seed is None and temperature:
+        seed = fresh_seed()
+        say(f"seed {seed}")
+    seed = seed or 0
+    values = _prime(prime, prime_file, model.config["task"]["column"])
+    names = {"values": "--prime", "length": "--len", "temperature": "--temperature"}
+    with naming(names):
+        samples = model.samples(count, length, values=values, temperature=temperature, seed=seed)
+        for number, sample in enumerate(samples):
+            if as_json:
+                values_plain = sample.tolist()
+                write_json_line({"sample": number, "seed": seed, "values": values_plain})
+            else:
+                gap = "\n" if number else ""
+                write(gap + "".join(f"{value:.10g}\n" for value in sample))
+
+
+def check_unused(path: Path, typed: Mapping[str, Any]) -> None:
+    """Raise UsageError for the first flag of texts that was given."""
+    flag = next((flag for flag, given in typed.items() if given), None)
+    if flag:
+        raise UsageError(
+            f"{flag} is for runs that give text, and run {path.name} gives numbers; expected no "
+            f"such flag. Leave out {flag}"
+        )
+
+
+def _prime(prime: str, file: Path | None, column: str) -> Any:
+    """Return the numbers to continue, or None for those of the run."""
+    if file:
+        from charlm.config.corpus import ReadSettings
+        from charlm.text.series import read_numbers
+
+        notes: list[str] = []
+        _, values = read_numbers([str(file)], ReadSettings(), notes.append, column or "value")
+        say_all(notes)
+        return values
+    if not prime:
+        return None
+    numbers = prime.split()
+    for number in numbers:
+        try:
+            float(number)
+        except ValueError as error:
+            raise UsageError(
+                f"--prime holds {number!r:.60}; expected numbers with blanks between them. "
+                'Write it as --prime "1 2.5 3"'
+            ) from error
+    return [float(number) for number in numbers]

@@ -1,0 +1,132 @@
+"""Reports of runs on a series of numbers."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from charlm.config.training import counted_length, length_of
+from charlm.report.task_reports import Json, Pairs, TaskReport
+from charlm.report.text import number
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from charlm.inference.series_counts import SeriesCounts
+
+FLOORS = {"last_value": "last value", "recurrence": "linear recurrence of order 2"}
+"""Names of the floors for people."""
+PARTS = {"valid": "validation", "test": "test"}
+
+
+class SeriesReport(TaskReport):
+    """Reports of runs on a series of numbers."""
+
+    def plan_lines(self, record: Json) -> tuple[list[str], str, str]:
+        """See `TaskReport.plan_lines`."""
+        settings, corpus = record["settings"], record["corpus"]
+        model, training = settings["model"], settings["training"]
+        parts = corpus["parts"]
+        sizes = [f"{parts['train']['tokens'] + 1:,} values{_of_column(corpus)}"]
+        if "valid" in parts:
+            own = corpus.get("valid") or settings["corpus"]["valid"]
+            where = "in a file of its own" if own else "held out at the end"
+            sizes.append(f"{parts['valid']['targets']:,} {where}")
+        if "test" in parts:
+            sizes.append(f"{parts['test']['targets']:,} to test")
+        length = counted_length(*length_of(training))
+        windows = "read alone" if training["stateless"] else "with the state carried over"
+        return (
+            [f"text   {corpus['name']}: {', '.join(sizes)}", *_floor_lines(record)],
+            f"model  {model['num_layers']} x {model['hidden_size']} {model['cell'].upper()}, "
+            f"{record['parameters']:,} weights, dropout {model['dropout']:g}",
+            f"run    {length}, batch {training['batch_size']} x {training['bptt']} {windows}, "
+            f"{training['optimizer']} {training['learning_rate']:g}, seed {training['seed']}",
+        )
+
+    def facts(self, record: Json) -> Pairs:
+        """See `TaskReport.facts`."""
+        column = record["corpus"].get("column")
+        pairs = [("column", column)] if column else []
+        if text := floor_text(record.get("floors")):
+            pairs.append(("floor", text))
+        return pairs
+
+    def figures_text(self, figures: Json) -> str:
+        """See `TaskReport.figures_text`."""
+        return (
+            f"MSE {_error(figures['mse'])}, MAE {_error(figures['mae'])}, "
+            f"{number(figures['nats_per_value'], 3)} nats/value"
+        )
+
+    def result_pairs(self, record: Json, results: Json) -> Pairs:  # noqa: ARG002
+        """See `TaskReport.result_pairs`."""
+        pairs: Pairs = []
+        for name, heading in PARTS.items():
+            if figures := results.get(name):
+                floors = f"last value {_error(figures['last_value_mse'])}"
+                if figures["recurrence_mse"] is not None:
+                    floors += f", {FLOORS['recurrence']} {_error(figures['recurrence_mse'])}"
+                pairs += [(heading, self.figures_text(figures)), ("floor", f"MSE {floors}")]
+                if not _beats_last(figures):
+                    pairs.append(("warning", "no better than the last value"))
+        return pairs
+
+    def evaluation_tables(
+        self,
+        result: "dict[str, SeriesCounts]",
+        width: int,  # noqa: ARG002
+    ) -> Iterator["RenderableType"]:
+        """See `TaskReport.evaluation_tables`."""
+        from charlm.report.tables import plain_table
+
+        table = plain_table("<", *result)
+        summaries = [counts.summary() for counts in result.values()]
+        table.add_row("values", *(number(each["values"]) for each in summaries))
+        rows = {
+            "mse": "mean squared error", "mae": "mean absolute error",
+            "last_value_mse": "MSE of the last value",
+            "recurrence_mse": f"MSE of a {FLOORS['recurrence']}",
+        }  # fmt: skip
+        for key, label in rows.items():
+            table.add_row(label, *(_error(each[key]) for each in summaries))
+        table.add_row("explained", *(number(each["explained"], 6) for each in summaries))
+        table.add_row("nats per value", *(number(each["nats_per_value"], 3) for each in summaries))
+        yield table
+
+    def evaluation_json(self, run: str, result: "dict[str, SeriesCounts]") -> dict[str, Any]:
+        """See `TaskReport.evaluation_json`."""
+        return {"run": run, "texts": {name: each.summary() for name, each in result.items()}}
+
+
+def floor_text(floors: Json | None) -> str:
+    """Return the errors of the floors on the validation series, or on the test series; or ""."""
+    for split in PARTS:
+        errors = [
+            f"{name} {'MSE ' if key == 'last_value' else ''}{_error(floors[key][split])}"
+            for key, name in FLOORS.items()
+            if floors and floors.get(key, {}).get(split) is not None
+        ]
+        if errors:
+            return "; ".join(errors)
+    return ""
+
+
+def _floor_lines(record: Json) -> list[str]:
+    text = floor_text(record.get("floors"))
+    return [f"floor  {text}"] if text else []
+
+
+def _of_column(corpus: Json) -> str:
+    column = corpus.get("column")
+    return f" of column {column}" if column else ""
+
+
+def _error(value: float | None) -> str:
+    """Return an error with three significant digits."""
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _beats_last(figures: Json) -> bool:
+    return figures["mse"] is None or figures["mse"] < figures["last_value_mse"]
+
+
+SERIES_REPORT: TaskReport = SeriesReport()

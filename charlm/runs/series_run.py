@@ -1,0 +1,122 @@
+"""A run on a series of numbers, in memory."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from charlm.backends.series_weights import series_weights
+from charlm.errors import UsageError, check_count
+from charlm.inference.series import ArraySeries, SeriesReader, evaluate_series, forecast
+from charlm.inference.series_counts import SeriesCounts
+from charlm.runs import layout
+from charlm.runs.engines import chosen_engine
+from charlm.runs.run import check_weights, checked_vocabulary, model_settings
+from charlm.runs.weights import load_arrays
+from charlm.text.encoded import read_encoded
+from charlm.text.series import Scales, read_values
+from charlm.text.series_floors import Recurrence, Values
+from charlm.text.tokenizers.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesRun:
+    """A model of a series with its scales, in memory."""
+
+    path: Path
+    config: dict[str, Any]
+    vocabulary: Vocabulary
+    reader: SeriesReader
+
+    @property
+    def engine(self) -> str:
+        """Name of what computes, for people."""
+        return self.reader.name
+
+    @property
+    def scales(self) -> Scales:
+        """Scales of the training numbers."""
+        task = self.config[layout.TASK]
+        return Scales(task["mean"], task["scale"], task["change"])
+
+    @property
+    def window(self) -> int | None:
+        """Length of the windows that begin in a fresh state; None if the state is carried."""
+        task = self.config[layout.TASK]
+        return int(task["window"]) if task["stateless"] else None
+
+    def kept(self, name: str) -> tuple[Values, int] | None:
+        """Return the numbers of a split (train, valid, test) and its steps, or None.
+
+        Raises CorpusError if they are damaged.
+        """
+        folder = self.path / "data" / name
+        if not (folder / "counts.json").exists():
+            return None
+        steps = len(read_encoded(folder).ids)
+        return read_values(folder, steps), steps
+
+    @cached_property
+    def recurrence(self) -> Recurrence | None:
+        """The linear recurrence of the training numbers; None if the run keeps none."""
+        train = self.kept("train")
+        return Recurrence.fit(train[0]) if train else None
+
+    @cached_property
+    def series(self) -> Values:
+        """The numbers that the run was trained on, and those held out after them; maybe none."""
+        train, valid = self.kept("train"), self.kept("valid")
+        if train is None or valid is None:
+            return np.empty(0) if train is None else train[0]
+        values, steps = valid
+        before = len(values) - steps
+        follows = np.array_equal(train[0][-before:], values[:before])
+        return np.append(train[0], values[before:]) if follows else train[0]
+
+    def evaluate(self, values: Values, steps: int) -> SeriesCounts:
+        """Return the figures of the last `steps` of a series, after those before them."""
+        return evaluate_series(
+            self.reader, values, steps, self.scales, window=self.window, recurrence=self.recurrence
+        )
+
+    def forecasts(self, values: Values, length: int, **options: Any) -> Iterator[Values]:
+        """Yield samples of the numbers after a series; options as in `inference.series`."""
+        return forecast(self.reader, values, length, self.scales, window=self.window, **options)
+
+
+def load_series_run(path: Path, *, engine: str = "auto", threads: int | None = None) -> SeriesRun:
+    """Load the run in a folder. Raises RunError if files are missing, damaged or do not match.
+
+    `engine` is numpy, torch or auto: numpy unless only torch computes the cell. Raises UsageError
+    for others.
+    """
+    if threads is not None:
+        check_count("threads", threads, 1)
+    config = layout.read_config(path)
+    vocabulary = checked_vocabulary(path, config)
+    settings = model_settings(config, path)
+    check_weights(path)
+    chosen = chosen_engine(settings, engine)
+    if engine == "native":
+        raise UsageError(
+            f"--engine native with run {path.name}, which gives numbers; expected numpy, torch or "
+            "auto. Leave out --engine"
+        )
+    arrays = load_arrays(path / layout.WEIGHTS, settings, config["vocab_size"], config[layout.TASK])
+    reader: SeriesReader
+    if chosen == "torch":
+        import torch
+
+        from charlm.nn.series import SeriesModel, TorchSeries
+
+        model = SeriesModel(settings, config["vocab_size"])
+        model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+        if threads is not None:
+            torch.set_num_threads(threads)
+        reader = TorchSeries(model.requires_grad_(False))
+    else:
+        reader = ArraySeries(series_weights(settings, arrays))
+    return SeriesRun(path=path, config=config, vocabulary=vocabulary, reader=reader)

@@ -1,0 +1,326 @@
+"""Series: the numbers of one column as a dataset, whose tokens are the steps to the next number.
+
+values     v0 v1 v2 v3        a step is EOS in the encoded text; the numbers lie in values.bin
+steps         1  2  3         beside it, and those before the first step come first
+"""
+
+import hashlib
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.config.corpus import CorpusSettings, ReadSettings, VocabularySettings
+from charlm.config.task import TaskSettings
+from charlm.errors import CorpusError, RunError, UsageError, named
+from charlm.files.safe_read import file_size
+from charlm.phases import phase
+from charlm.text.boundaries import STREAM
+from charlm.text.corpus import collector
+from charlm.text.dataset import SPLITS, Dataset
+from charlm.text.documents import lines
+from charlm.text.encoded import EncodedText
+from charlm.text.series_floors import Values
+from charlm.text.sources.decoding import AUTO, codec_name, decode
+from charlm.text.sources.encodings import own_encoding
+from charlm.text.sources.files import Spool, TextFile, blocks, shown
+from charlm.text.sources.names import find, short_name
+from charlm.text.sources.rows import Rows, TextColumn, Warn, chosen_column
+from charlm.text.splits import VALID_FRACTION
+from charlm.text.tokenizers.numbers import NumberVocabulary
+from charlm.text.tokenizers.tokenizer_json import EOS, EOS_TOKEN, UNK_TOKEN
+from charlm.text.tokenizers.vocabulary import Vocabulary
+
+VALUES = "values.bin"
+"""File of the numbers of a split: float64, little endian."""
+CONTEXT = 1024
+"""Numbers that are read before the first one that is forecast, if they are there."""
+MIN_VALUES = 32
+"""Fewest numbers of a training series."""
+MAX_VALUE = 1e150
+"""Largest amount of a number, whose square must be finite."""
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+class Scales(NamedTuple):
+    """Mean and deviation of the training numbers, and the root mean square of their changes."""
+
+    mean: float
+    scale: float
+    change: float
+
+    @classmethod
+    def of(cls, values: Values) -> "Scales":
+        """Return the scales of a series, shape (N,)."""
+        changes = np.diff(values)
+        return cls(float(values.mean()), float(values.std()), float(np.sqrt(np.mean(changes**2))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """Numbers of a dataset by split, what they were read from, and the scales of training.
+
+    The numbers of a split begin with those before its first step: at least one.
+    """
+
+    column: str
+    """Column of the training numbers; empty if they were lines."""
+    scales: Scales
+    values: Mapping[str, Values]
+    steps: Mapping[str, int]
+
+    def total(self, split: str) -> int:
+        """Return the number of targets of a split."""
+        return self.steps[split]
+
+    def record(self) -> dict[str, Any]:
+        """Return what run.json holds of the text."""
+        return {"column": self.column}
+
+    def write(self, folder: Path, split: str) -> None:
+        """Write the numbers of a split beside its encoded text."""
+        (folder / VALUES).write_bytes(self.values[split].astype("<f8").tobytes())
+
+    def tokenizers(self) -> dict[str, Vocabulary]:
+        """Return no further vocabularies."""
+        return {}
+
+
+def inputs_of(values: Values, scales: Scales) -> NDArray[np.float32]:
+    """Return the inputs of steps from each of these numbers, shape (N, 2).
+
+    They are the number and the change that led to it, both standardised; the first change is 0.
+    """
+    changes = np.diff(values, prepend=values[:1])
+    pairs = np.stack([(values - scales.mean) / scales.scale, changes / scales.change], axis=-1)
+    return pairs.astype(np.float32)
+
+
+def read_values(folder: Path, steps: int) -> Values:
+    """Read the numbers of a split. Raises CorpusError if they are damaged or missing."""
+    path = folder / VALUES
+    try:
+        size = file_size(path)
+        if size % 8 or size < 8 * (steps + 1):
+            raise ValueError(f"{size} bytes for {steps} steps")
+        values = np.fromfile(path, dtype="<f8").astype(np.float64)
+        if not bool(np.all(np.abs(values) <= MAX_VALUE)):
+            raise ValueError("they are not all finite")
+    except (OSError, ValueError, RunError) as error:
+        raise CorpusError(f"{path}: the numbers are damaged ({error}); delete {folder}") from error
+    return values
+
+
+# ------------------------------------------------------------------ reading
+
+
+@dataclass(frozen=True)
+class NumberColumn(TextColumn):
+    """Rule that chooses the column of the numbers of a table."""
+
+    usual: str = "value"
+    holds = "numbers"
+    skips_blank = False
+
+    def fits(self, cells: Iterable[object]) -> bool:
+        """Return whether all cells are numbers."""
+        return all(_NUMBER.fullmatch(str(cell).strip()) for cell in cells)
+
+    def choose(
+        self, label: str, columns: Sequence[str], texts: Sequence[str], named: str | None
+    ) -> str:
+        """Return the column that is named, else the usual one, else the only one of numbers."""
+        if named is None and self.usual in columns:
+            return self.usual
+        return chosen_column(label, columns, texts, named, holds=self.holds)
+
+    def cell(self, value: object, place: str, column: str) -> str:  # noqa: ARG002
+        """Return a cell as text, which `read_numbers` checks."""
+        return str(value)
+
+
+def read_numbers(
+    names: Sequence[str], reading: ReadSettings, warn: Warn, usual: str = "value"
+) -> tuple[str, Values]:
+    """Return the column and the numbers of one file: a column of a table, or a number a line.
+
+    `usual` is the column to read if the settings name none. Raises CorpusError, with the place,
+    for anything that is not a number.
+    """
+    if reading.encoding != AUTO:
+        reading = replace(reading, encoding=codec_name(reading.encoding))
+    sources = find(names, reading, warn)
+    if len(sources) != 1:
+        labels = ", ".join(source.label for source in sources[:3])
+        raise CorpusError(
+            f"{len(sources):,} files were named ({labels}{' ...' if len(sources) > 3 else ''}); "
+            "expected one series in one file. Name one"
+        )
+    (source,) = sources
+    column, numbered = "", _numbered_lines(source, reading, warn)
+    if isinstance(source, Rows):
+        table = source.read(warn, False, None, NumberColumn(usual))
+        column = table.column
+        numbered = ((record.place, record.text) for record in table.records)
+    return column, _checked(numbered, source.label)
+
+
+def _numbered_lines(
+    source: TextFile | Spool | Rows, reading: ReadSettings, warn: Warn
+) -> Iterator[tuple[str, str | None]]:
+    """Yield the place and the text of each line of a file."""
+    assert not isinstance(source, Rows)
+    encoding = own_encoding(source, warn) if reading.encoding == AUTO else reading.encoding
+    pieces = decode(blocks(source), source.label, warn, encoding=encoding, errors=reading.errors)
+    for number, line in enumerate(lines(pieces), 1):
+        yield f"line {number:,}", line
+
+
+def _checked(cells: Iterable[tuple[str, str | None]], label: str) -> Values:
+    """Return the numbers of cells with their places; empty cells at the end are left out."""
+    values: list[float] = []
+    gap = ""
+    for place, cell in cells:
+        text = (cell or "").strip()
+        if not text:
+            gap = gap or place
+            continue
+        if gap:
+            raise CorpusError(
+                f"{label}: {gap} has no number, and later ones have; expected a number in each. "
+                "Fill the gap, or cut the series there"
+            )
+        if not _NUMBER.fullmatch(text):
+            raise CorpusError(f"{label}: {place} holds {text!r:.60}; {_advice(text)}")
+        value = float(text)
+        if not abs(value) <= MAX_VALUE:
+            raise CorpusError(
+                f"{label}: {place} holds {text:.60}; expected at most {MAX_VALUE:g}. Scale the "
+                "series down"
+            )
+        values.append(value)
+    return np.array(values, np.float64)
+
+
+def _advice(text: str) -> str:
+    """Return what was expected of a cell that is no number, and what to do."""
+    if _NUMBER.fullmatch(text.replace(",", ".")) and text.count(",") == 1:
+        return "expected a number with a decimal point. Write points instead of commas"
+    return "expected a number. Fill the gap, or cut the series there"
+
+
+# ------------------------------------------------------------------ the dataset
+
+
+class SeriesText:
+    """Reader and keeper of series; see `charlm.text.task_text.TaskText`."""
+
+    def load(
+        self,
+        corpus: CorpusSettings,
+        vocabulary_settings: VocabularySettings,
+        task: TaskSettings,  # noqa: ARG002
+        *,
+        examples: Any = None,
+        vocabulary: Vocabulary | None = None,
+        more: Mapping[str, Vocabulary] | None = None,  # noqa: ARG002
+        open_: Collection[str] = (),  # noqa: ARG002
+    ) -> Dataset:
+        """Read the series of each split, and hold out the end of the training series.
+
+        Raises CorpusError for what is not a series of numbers.
+        """
+        if examples is not None:
+            raise UsageError(f"{self.check_example(None)}. Name its file")
+        warnings: list[str] = []
+        column, values, steps = _read(corpus, collector(warnings))
+        texts = {
+            name: EncodedText.stream(np.full(count, EOS, np.uint8)) for name, count in steps.items()
+        }
+        return Dataset(
+            name=_name(corpus),
+            vocabulary=vocabulary or NumberVocabulary(vocabulary_settings, [UNK_TOKEN, EOS_TOKEN]),
+            train=texts["train"],
+            valid=texts.get("valid"),
+            test=texts.get("test"),
+            fingerprint=_fingerprint(values),
+            boundaries=STREAM,
+            unk_types=None,
+            warnings=warnings,
+            labelled=Series(
+                column=column, scales=Scales.of(values["train"]), values=values, steps=steps
+            ),
+        )
+
+    def check_example(self, pair: Any) -> str:
+        """Return what is wrong with an example given in Python."""
+        del pair
+        return f"examples with {named('unit')} number; expected a file of numbers"
+
+    def fingerprint(self, corpus: CorpusSettings, task: TaskSettings) -> str:  # noqa: ARG002
+        """Read the series and return the fingerprint of their dataset."""
+        return _fingerprint(_read(corpus, lambda _: None)[1])
+
+    def read(
+        self, path: Path, config: Mapping[str, Any], splits: Mapping[str, EncodedText]
+    ) -> Series:
+        """Read the numbers of a run. Raises CorpusError if they are damaged."""
+        steps = {name: len(text.ids) for name, text in splits.items()}
+        task = config["task"]
+        return Series(
+            column=task["column"],
+            scales=Scales(task["mean"], task["scale"], task["change"]),
+            values={name: read_values(path / "data" / name, steps[name]) for name in splits},
+            steps=steps,
+        )
+
+
+def _read(corpus: CorpusSettings, warn: Warn) -> tuple[str, dict[str, Values], dict[str, int]]:
+    """Return the column, and the numbers and steps of each split, with a held-out part."""
+    sources = {"train": corpus.sources, "valid": corpus.valid, "test": corpus.test}
+    values: dict[str, Values] = {}
+    column = ""
+    for name, names in sources.items():
+        if names:
+            with phase(f"reading the {name} series"):
+                own, values[name] = read_numbers(names, corpus, warn, column or "value")
+            column = own if name == "train" else column
+            least = MIN_VALUES if name == "train" else 2
+            if len(values[name]) < least:
+                raise CorpusError(
+                    f"{', '.join(map(shown, names))} has {len(values[name]):,} numbers; expected "
+                    f"at least {least}. Give a longer series"
+                )
+    steps = {name: len(each) - 1 for name, each in values.items()}
+    if "valid" not in values and corpus.valid_frac != 0.0:
+        whole = values["train"]
+        fraction = VALID_FRACTION if corpus.valid_frac is None else corpus.valid_frac
+        begin = len(whole) - max(round(fraction * len(whole)), 1)
+        steps |= {"train": begin - 1, "valid": len(whole) - begin}
+        values |= {"train": whole[:begin], "valid": whole[max(begin - CONTEXT, 0) :]}
+    train = values["train"]
+    if len(train) < 3 or not np.ptp(train) > 0.0:
+        raise CorpusError(
+            f"{', '.join(map(shown, corpus.sources))}: all {len(train):,} training numbers are "
+            f"{train[0]:g}; expected a series that changes. Give another column or file"
+        )
+    return column, {name: values[name] for name in SPLITS if name in values}, steps
+
+
+def _fingerprint(values: Mapping[str, Values]) -> str:
+    digest = hashlib.sha256()
+    for name, each in values.items():
+        digest.update(f"{name}:{len(each)}:".encode() + each.astype("<f8").tobytes())
+    return digest.hexdigest()
+
+
+def _name(corpus: CorpusSettings) -> str:
+    """Return a short name for a run of this series."""
+    return short_name(corpus.sources[0], find(corpus.sources, corpus, lambda _: None))
+
+
+SERIES_TEXT = SeriesText()

@@ -1,0 +1,146 @@
+"""Training on a series of numbers: the object of the task `series`."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+
+from charlm.config.model import ModelSettings
+from charlm.config.settings import Settings, table
+from charlm.config.text_units import UNITS
+from charlm.errors import UsageError, named
+from charlm.inference.figures import Figures
+from charlm.inference.series import evaluate_series
+from charlm.inference.series_counts import SeriesCounts
+from charlm.nn.devices import Precision
+from charlm.nn.encoder import Encoder
+from charlm.nn.series import SeriesModel, TorchSeries
+from charlm.runs.parent import Parent
+from charlm.tasks.series import series_task
+from charlm.tasks.task import Task
+from charlm.text.dataset import Dataset
+from charlm.text.series import Series
+from charlm.text.series_floors import Recurrence
+from charlm.text.task_text import gold_of
+from charlm.training.labelled import LabelledTraining
+from charlm.training.plan.planner import Plan
+from charlm.training.plan.series import plan_series
+from charlm.training.task_training import Start, TaskTraining
+
+if TYPE_CHECKING:
+    from charlm.training.session import Session
+
+UNUSED = ("vectors", "freeze_vectors", "one_hot", "embedding_dropout", "label_smoothing")
+"""Settings of tokens, which do nothing for numbers."""
+
+
+class SeriesTraining(LabelledTraining):
+    """Training of a model that forecasts the next number; see `TaskTraining`."""
+
+    def dataset(self, settings: Settings, **given: Any) -> Dataset:
+        """Read the series. Raises UsageError for what only texts have."""
+        unit, rows = settings.vocabulary.unit, table()
+        if not UNITS[unit].numeric:
+            raise UsageError(
+                f"{named('task')} {settings.task.task} with {named('unit')} {unit}; expected "
+                f"number. Leave out {named('unit')}"
+            )
+        values = {name: getattr(getattr(settings, rows[name].section), name) for name in UNUSED}
+        refused = [
+            *(named(name) for name, value in values.items() if value != rows[name].default),
+            *([named("vocab")] if given.get("vocabulary") is not None else []),
+        ]
+        if refused:
+            raise UsageError(
+                f"{refused[0]} with {named('unit')} {unit}, which has no tokens. Leave it out"
+            )
+        return super().dataset(settings, **given)
+
+    def start(self, parent: Parent, settings: Settings, dataset: Dataset) -> Start:  # noqa: ARG002
+        """Raise UsageError: no language model knows numbers."""
+        raise UsageError(
+            f"{named('start_from')} {parent.name} with {named('unit')} number, which no language "
+            "model knows. Leave it out"
+        )
+
+    def outputs(self, settings: Settings, dataset: Dataset) -> int:  # noqa: ARG002
+        """Return the number of outputs: mean and deviation."""
+        return 2
+
+    def plan(
+        self,
+        settings: Settings,
+        dataset: Dataset,
+        device: torch.device,
+        choose_precision: Callable[[ModelSettings], Precision],
+        *,
+        parent: Parent | None,  # noqa: ARG002
+        foreign: bool,  # noqa: ARG002
+    ) -> Plan:
+        """Decide every setting that is open."""
+        return plan_series(settings, len(dataset.train.ids), device, choose_precision)
+
+    def table(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:
+        """Return the column, the scales of the training numbers, and how series are read."""
+        series, training = gold_of(dataset, Series), settings.training
+        return {
+            "column": series.column,
+            **series.scales._asdict(),
+            "stateless": training.stateless,
+            "window": training.bptt,
+        }
+
+    def record(self, settings: Settings, dataset: Dataset) -> dict[str, Any]:  # noqa: ARG002
+        """Return the mean squared errors of the floors."""
+        series = gold_of(dataset, Series)
+        recurrence = Recurrence.fit(series.values["train"])
+        counts = {
+            name: SeriesCounts.of(
+                values, values[:-1], np.ones(len(values) - 1),
+                steps=series.steps[name], mean=series.scales.mean, recurrence=recurrence,
+            )
+            for name, values in series.values.items()
+            if name != "train"
+        }  # fmt: skip
+        return {
+            "floors": {
+                "last_value": {name: each.last_value_mse for name, each in counts.items()},
+                "recurrence": {name: each.recurrence_mse for name, each in counts.items()},
+            }
+        }
+
+    def task(
+        self,
+        dataset: Dataset,
+        model: Encoder,  # noqa: ARG002
+        settings: Settings,
+        precision: Precision,
+    ) -> Task:
+        """Return batches of steps, the loss of the next number, and the figures."""
+        return series_task(dataset, gold_of(dataset, Series), settings, precision)
+
+    def answers(self, session: "Session", model: Encoder, split: str) -> SeriesCounts:
+        """Return the figures of the best weights on a split."""
+        series, training = gold_of(session.dataset, Series), session.trainer.settings
+        return evaluate_series(
+            TorchSeries(cast(SeriesModel, model)),
+            series.values[split],
+            series.steps[split],
+            series.scales,
+            window=training.bptt if training.stateless else None,
+            recurrence=Recurrence.fit(series.values["train"]),
+        )
+
+    def figures(
+        self,
+        session: "Session",  # noqa: ARG002
+        answers: SeriesCounts,
+        split: str,  # noqa: ARG002
+        scale: float,  # noqa: ARG002
+    ) -> Figures:
+        """Return the answers: they are figures already."""
+        return answers
+
+
+SERIES: TaskTraining = SeriesTraining()

@@ -1,0 +1,383 @@
+"""Series of numbers: reading them, batches of them, and the figures of forecasts."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import seeded
+
+from charlm.backends.series_weights import series_shapes, series_weights
+from charlm.config.corpus import CorpusSettings, ReadSettings, VocabularySettings
+from charlm.config.model import ModelSettings
+from charlm.config.task import TaskSettings
+from charlm.errors import CorpusError, UsageError
+from charlm.inference.series import ArraySeries, evaluate_series, forecast, forecasts
+from charlm.inference.series_counts import SeriesCounts
+from charlm.nn.devices import Precision
+from charlm.nn.series import SeriesModel, TorchSeries
+from charlm.tasks.series import SeriesLoss
+from charlm.text.batches import BatchSpec, Position
+from charlm.text.dataset import Dataset
+from charlm.text.encoded import EncodedText, write_encoded
+from charlm.text.series import SERIES_TEXT, Scales, Series, read_numbers, read_values
+from charlm.text.series_batches import SeriesBatches
+from charlm.text.series_floors import Recurrence
+
+SCALES = Scales(0.5, 2.0, 0.25)
+WAVE = 5.0 * np.cos(np.arange(200) / 7.0) * np.exp(-np.arange(200) / 90.0) + 3.0
+no_note = lambda sentence: None  # noqa: E731
+
+
+def model_of(cell: str = "lstm", hidden: int = 5, **more) -> SeriesModel:
+    """Return a model with random weights; initial ones of the head are zero."""
+    settings = ModelSettings(
+        cell=cell, hidden_size=hidden, embedding_size=3, num_layers=2, dropout=0.0, **more
+    )
+    model = SeriesModel(settings, 2)
+    model.reset_parameters(seeded(1))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.3 * torch.randn(weight.shape, generator=seeded(2)))
+    return model.requires_grad_(False)
+
+
+def arrays_of(model: SeriesModel) -> dict:
+    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+
+
+def text_of(values) -> EncodedText:
+    return EncodedText.stream(np.ones(len(values) - 1, np.uint8))
+
+
+def load(**options) -> Dataset:
+    return SERIES_TEXT.load(CorpusSettings(**options), VocabularySettings(), TaskSettings())
+
+
+# ------------------------------------------------------------------ reading
+
+
+def written(name: str, content: str) -> str:
+    Path(name).write_text(content)
+    return name
+
+
+def copies(values) -> list[str]:
+    """Write one series in several formats; repr has all digits."""
+    rows = [(f"2024-{number}", repr(float(value))) for number, value in enumerate(values)]
+    return [
+        written("a.csv", "time,value\n" + "".join(f"{t},{v}\n" for t, v in rows)),
+        written("a.tsv", "time\tlevel\n" + "".join(f"{t}\t{v}\n" for t, v in rows)),
+        written("a.jsonl", "".join(f'{{"time": "{t}", "value": {v}}}\n' for t, v in rows)),
+        written("a.json", json.dumps([{"value": float(v), "n": i} for i, v in enumerate(values)])),
+        written("a.txt", "".join(f" {v}\r\n" for _, v in rows) + "\n\n"),
+    ]  # fmt: skip
+
+
+def test_every_format_gives_equal_bytes(here) -> None:
+    folders = []
+    for number, name in enumerate(copies(WAVE)):
+        dataset = load(sources=(name,))
+        for split in ("train", "valid"):
+            folder = Path(f"{number}", split)
+            write_encoded(folder, dataset.split(split))
+            dataset.labelled.write(folder, split)
+        folders.append(sorted((p.name, p.read_bytes()) for p in Path(f"{number}").rglob("*.*")))
+        assert np.array_equal(read_values(Path(f"{number}", "train"), 179), WAVE[:180])
+        assert dataset.fingerprint == SERIES_TEXT.fingerprint(
+            CorpusSettings(sources=(name,)), TaskSettings()
+        )
+    assert all(each == folders[0] for each in folders)
+
+
+def test_the_end_is_held_out_after_what_comes_before_it(here, monkeypatch) -> None:
+    monkeypatch.setattr("charlm.text.series.CONTEXT", 30)
+    dataset = load(sources=(copies(WAVE)[0],), valid_frac=0.25)
+    series = dataset.labelled
+    assert isinstance(series, Series) and series.steps == {"train": 149, "valid": 50}
+    assert np.array_equal(series.values["valid"], WAVE[120:])
+    assert len(dataset.train.ids) == 149 and len(dataset.valid.ids) == 50
+
+
+def test_files_of_their_own_have_no_numbers_before_them(here) -> None:
+    written("b.csv", "level,value,other\n" + "1,5,x\n2,7,y\n" * 3)
+    dataset = load(sources=(copies(WAVE)[1],), valid=("b.csv",), test=("a.txt",))
+    series = dataset.labelled
+    assert series.column == "level"
+    assert series.values["valid"].tolist() == [1.0, 2.0] * 3  # the column of training, not "value"
+    assert series.steps == {"train": 199, "valid": 5, "test": 199}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("value\n1\n2\nn/a\n3\n", "line 4 holds 'n/a'; expected a number"),
+        ("value\n1\n\n3\n", "line 3 has no number"),
+        ("t,value\n1,1\n\n3,3\n", "line 3 has no number"),
+        ("t,value\n1,1\n2,\n3,3\n", "line 3 has no number"),
+        ("value\n1\nNaN\n3\n", "line 3 holds 'NaN'"),
+        ("value\n1\ninf\n3\n", "line 3 holds 'inf'"),
+        ("value\n1\n1e151\n3\n", "line 3 holds 1e151; expected at most 1e+150"),
+        ("value\n1\n1_0\n3\n", "line 3 holds '1_0'"),
+        ("t;value\na;1\na;1,5\n", "line 3 holds '1,5'; expected a number with a decimal point"),
+        ("a,b\n1,2\n3,4\n", "several columns of numbers. Its columns: a, b. Choose one"),
+        ("a,b\nx,2 m\ny,3 m\n", "no column of numbers"),
+        ("value\n" + "1\n" * 31, "has 31 numbers; expected at least 32"),
+        ("value\n" + "1\n" * 40, "all 36 training numbers are 1; expected a series that changes"),
+        ("1\n2\n", "the first row looks like data"),
+    ],
+)
+def test_anything_but_a_series_is_refused_with_its_place(here, content, message) -> None:
+    with pytest.raises(CorpusError) as caught:
+        load(sources=(written("x.csv", content),))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert str(caught.value).startswith("x.csv")
+
+
+def test_a_column_that_is_not_there_is_named_with_its_neighbour(here) -> None:
+    name = copies(WAVE)[1]
+    with pytest.raises(CorpusError, match=r'no column "levle".*Did you mean "level"'):
+        load(sources=(name,), column="levle")
+    with pytest.raises(CorpusError, match="2 files were named"):
+        load(sources=(name, "a.csv"))
+    with pytest.raises(UsageError, match="column"):
+        load(sources=("a.txt",), column="level")
+    assert read_numbers([name], ReadSettings(column="2"), no_note)[1].tolist() == WAVE.tolist()
+
+
+@pytest.mark.parametrize("size", [-1, 3])
+def test_damaged_numbers_are_refused(here, size) -> None:
+    Path("values.bin").write_bytes(np.arange(5.0).tobytes()[:size])
+    with pytest.raises(CorpusError, match="the numbers are damaged"):
+        read_values(Path(), 4)
+    Path("values.bin").write_bytes(np.array([1.0, np.nan]).tobytes())
+    with pytest.raises(CorpusError, match="not all finite"):
+        read_values(Path(), 1)
+
+
+# ------------------------------------------------------------------ batches
+
+
+@pytest.mark.parametrize("stateless", [False, True])
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_every_step_is_a_target_once_in_an_epoch(stateless, epoch) -> None:
+    values = np.arange(150.0) ** 1.5 - 40.0  # every change is different; some values are -1
+    spec = BatchSpec(batch_size=4, bptt=9, stateless=stateless, seed=5)
+    scales = Scales.of(values)
+    batches = SeriesBatches(text_of(values), values, scales, spec)
+    seen, after = [], {}
+    for batch in batches.epoch(Position(epoch=epoch)):
+        assert batch.tokens == batch.real.sum() and batch.inputs.dtype == np.float32
+        if batch.first:
+            assert not batch.inputs[0, :, 1].any()
+            after = {}
+        for column, before in enumerate(batch.kept):
+            length = batch.real[:, column].sum()
+            starts = batch.inputs[:length, column, 0] * scales.scale + scales.mean
+            ends = starts + batch.targets[:length, column] * scales.change
+            assert np.allclose(starts[1:], ends[:-1], rtol=1e-5, atol=1e-2)
+            changes = batch.inputs[1:length, column, 1]
+            assert np.allclose(changes, batch.targets[: length - 1, column], atol=1e-6)
+            if not batch.first:
+                assert np.isclose(starts[0], after[before], rtol=1e-5, atol=1e-2)
+                assert batch.inputs[0, column, 1] != 0.0
+            seen += ends.tolist()
+        lasts = batch.real.sum(axis=0)
+        after = {
+            column: batch.inputs[n - 1, column, 0] * scales.scale
+            + scales.mean
+            + batch.targets[n - 1, column] * scales.change
+            for column, n in enumerate(lasts)
+        }
+    assert np.allclose(sorted(seen), sorted(values[1:]), rtol=1e-5, atol=1e-2)
+    assert not batch.inputs[~batch.real].any()
+
+
+def test_a_batch_in_parts_is_the_batch() -> None:
+    batches = SeriesBatches(text_of(WAVE), WAVE, SCALES, BatchSpec(batch_size=5, bptt=50))
+    for batch in batches.epoch(Position()):
+        parts = batch.split(2)
+        assert sum(part.tokens for part in parts) == batch.tokens
+        assert np.array_equal(np.hstack([part.targets for part in parts]), batch.targets)
+        assert np.array_equal(np.hstack([part.real for part in parts]), batch.real)
+
+
+# ------------------------------------------------------------------ forecasts and figures
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_numpy_and_torch_agree(cell) -> None:
+    model = model_of(cell)
+    assert {k: v.shape for k, v in arrays_of(model).items()} == series_shapes(model.settings, 2, {})
+    plain = ArraySeries(series_weights(model.settings, arrays_of(model)))
+    for window in (None, 8):
+        torchs, arrays = (
+            forecasts(reader, WAVE, SCALES, window) for reader in (TorchSeries(model), plain)
+        )
+        for one, other in zip(torchs, arrays, strict=True):
+            assert np.allclose(one, other, atol=1e-5)
+    (one,), (other,) = (forecast(each, WAVE, 5, SCALES) for each in (plain, TorchSeries(model)))
+    assert np.allclose(one, other, atol=1e-4)
+
+
+def reader_of(**more) -> ArraySeries:
+    model = model_of(**more)
+    return ArraySeries(series_weights(model.settings, arrays_of(model)))
+
+
+def test_a_series_in_pieces_equals_the_whole(monkeypatch) -> None:
+    reader = reader_of()
+    whole = forecasts(reader, WAVE, SCALES)
+    monkeypatch.setattr("charlm.inference.series.READ_AT_ONCE", 7)
+    for one, other in zip(forecasts(reader, WAVE, SCALES), whole, strict=True):
+        assert np.allclose(one, other, atol=1e-6)
+    counts = evaluate_series(reader, WAVE, 60, SCALES)
+    first, second = (
+        evaluate_series(reader, values, steps, SCALES)
+        for values, steps in ((WAVE[:170], 30), (WAVE, 30))
+    )
+    both, one = ((c.squares, c.absolutes, c.nats, c.values) for c in (first + second, counts))
+    assert both == pytest.approx(one, rel=1e-5)
+
+
+def test_windows_forget_what_was_before_them() -> None:
+    reader, window = reader_of(), 10
+    means, _ = forecasts(reader, WAVE, SCALES, window)
+    for begin in (0, 10, 190):
+        alone, _ = forecasts(reader, WAVE[begin : begin + window + 1], SCALES)
+        assert np.allclose(means[begin : begin + window], alone, atol=1e-6)
+    read = evaluate_series(reader, WAVE, 25, SCALES, window=window)
+    assert read.nats == evaluate_series(reader, WAVE[-26:], 25, SCALES, window=window).nats
+
+
+def test_the_future_is_not_seen() -> None:
+    reader, changed = reader_of(), WAVE.copy()
+    changed[150:] += 9.0
+    for window in (None, 8):
+        before = [f[:149] for f in forecasts(reader, WAVE, SCALES, window)]
+        after = [f[:149] for f in forecasts(reader, changed, SCALES, window)]
+        assert np.array_equal(before, after)
+
+
+@pytest.mark.parametrize("window", [None, 6])
+def test_an_untrained_model_forecasts_the_last_number(window) -> None:
+    model = model_of()
+    model.reset_parameters(seeded(3))
+    for reader in (TorchSeries(model), reader_of_untrained(model)):
+        counts = evaluate_series(reader, WAVE, 150, SCALES, window=window)
+        assert (
+            counts.squares
+            == counts.last_squares
+            == pytest.approx(np.sum(np.diff(WAVE)[-150:] ** 2), rel=1e-12)
+        )
+        (numbers,) = forecast(reader, WAVE, 4, SCALES, window=window)
+        assert numbers.tolist() == [WAVE[-1]] * 4
+
+
+def reader_of_untrained(model: SeriesModel) -> ArraySeries:
+    return ArraySeries(series_weights(model.settings, arrays_of(model)))
+
+
+def test_a_forecast_feeds_back_its_means() -> None:
+    reader = reader_of()
+    for window in (None, 12):
+        (numbers,) = forecast(reader, WAVE, 6, SCALES, window=window)
+        series = np.append(WAVE, numbers)
+        for at in range(len(WAVE), len(series)):
+            begin = 0 if window is None else at - window
+            means, _ = forecasts(reader, series[begin : at + 1], SCALES)
+            assert series[at] == pytest.approx(means[-1], abs=1e-4)
+
+
+def test_forecasts_at_a_temperature_follow_their_seed() -> None:
+    reader = reader_of()
+
+    def draw(samples=1, **options):
+        options = {"temperature": 1.0, "seed": 3, **options}
+        return [
+            each.tolist() for each in forecast(reader, WAVE, 8, SCALES, samples=samples, **options)
+        ]
+
+    assert draw() == draw() != draw(seed=4)
+    two = draw(samples=2)
+    assert two[:1] == draw() and two[0] != two[1]
+    assert draw(temperature=0.0) == draw(temperature=0.0, seed=9)
+    drawn = [first for first, *_ in draw(samples=400)]
+    means, deviations = forecasts(reader, np.append(WAVE, 0.0), SCALES)
+    assert np.mean(drawn) == pytest.approx(means[-1], abs=4 * deviations[-1] / 20)
+    assert np.std(drawn) == pytest.approx(deviations[-1], rel=0.15)
+    assert not [each for each in forecast(reader, WAVE, 0, SCALES) if len(each)]
+
+
+def test_figures_equal_those_of_scikit_learn_and_the_normal_density() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    reader = reader_of()
+    counts = evaluate_series(reader, WAVE, 80, SCALES, recurrence=Recurrence.fit(WAVE[:120]))
+    means, deviations = (each[-80:] for each in forecasts(reader, WAVE, SCALES))
+    true = WAVE[-80:]
+    assert (deviations > 0).all()
+    assert counts.mse == pytest.approx(metrics.mean_squared_error(true, means))
+    assert counts.mae == pytest.approx(metrics.mean_absolute_error(true, means))
+    density = [
+        math.exp(-(((x - m) / d) ** 2) / 2) / (d * math.sqrt(2 * math.pi))
+        for x, m, d in zip(true, means, deviations, strict=True)
+    ]
+    assert counts.nats == pytest.approx(-np.sum(np.log(density)))
+    assert counts.explained == pytest.approx(1 - counts.squares / np.sum((true - SCALES.mean) ** 2))
+    assert SeriesCounts.from_sums(json.loads(json.dumps(counts.sums()))) == counts
+    assert counts.summary()["values"] == counts.tokens == 80
+
+
+def test_the_recurrence_knows_a_damped_oscillation_and_not_noise() -> None:
+    fitted = Recurrence.fit(WAVE[:150])
+    errors = WAVE[151:] - fitted.forecasts(WAVE[149:])[1:]
+    assert np.mean(errors**2) < 1e-20
+    noise = np.random.default_rng(0).standard_normal(4000)
+    guesses = Recurrence.fit(noise[:2000]).forecasts(noise)
+    assert np.mean((noise[1:] - guesses)[2000:] ** 2) == pytest.approx(1.0, rel=0.1)
+    assert fitted.forecasts(WAVE[:2]).tolist() == [WAVE[0]]  # one number is too few
+    assert np.allclose(fitted.forecasts(WAVE)[6:], fitted.forecasts(WAVE[5:])[1:])
+
+
+# ------------------------------------------------------------------ the loss
+
+
+def test_the_loss_is_the_nats_of_the_evaluation() -> None:
+    model = model_of()
+    scales = Scales.of(WAVE)
+    spec = BatchSpec(batch_size=1, bptt=40)
+    batches = SeriesBatches(text_of(WAVE), WAVE, scales, spec)
+    loss, state, nats = (
+        SeriesLoss(Precision(name="fp32", reason=""), math.log(scales.change)),
+        None,
+        0.0,
+    )
+    for batch in batches.epoch(Position()):
+        _, mean, state = loss(model, batch, state, torch.Generator())
+        nats += float(mean) * batch.tokens
+    counts = evaluate_series(TorchSeries(model), WAVE, len(WAVE) - 1, scales)
+    assert nats == pytest.approx(counts.nats, rel=1e-5)
+
+
+def test_the_scale_of_a_series_changes_only_the_unit_of_its_figures() -> None:
+    model, other = model_of(), 4.0 * WAVE + 100.0
+    ours, theirs = (
+        evaluate_series(TorchSeries(model), values, 150, Scales.of(values))
+        for values in (WAVE, other)
+    )
+    assert theirs.mse == pytest.approx(16 * ours.mse, rel=1e-4)
+    assert theirs.nats_per_value == pytest.approx(ours.nats_per_value + math.log(4), abs=1e-5)
+    assert theirs.explained == pytest.approx(ours.explained, rel=1e-5)
+    spec = BatchSpec(batch_size=3, bptt=20)
+    pairs = zip(
+        *(
+            SeriesBatches(text_of(values), values, Scales.of(values), spec).epoch(Position())
+            for values in (WAVE, other)
+        ),
+        strict=True,
+    )
+    for one, two in pairs:
+        assert np.allclose(one.inputs, two.inputs, atol=1e-6)
+        assert np.allclose(one.targets, two.targets, atol=1e-6)
