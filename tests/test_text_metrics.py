@@ -21,6 +21,7 @@ from charlm.inference.text_metrics import (
 from charlm.inference.translation_counts import (
     DRAWN,
     TranslationCounts,
+    copy_floor,
     drawn_figures,
     is_repetition,
 )
@@ -147,3 +148,10 @@ def test_repeated_and_shared_outputs() -> None:
         ["17", "17", "9", "9", "", ""], ["17", "17", "9", "8", "5", "6"], ["a" * 12, *["b"] * 5]
     )
     assert (counts.shared, counts.repeated, counts.right) == (2, 1, 3)
+
+
+def test_floor_is_a_copy_of_the_source() -> None:
+    """One of two sources is its own translation; blanks at the ends do not count."""
+    floor = copy_floor([(" one two three four", "one two three four "), ("a", "b")])
+    chrf, bleu_ = 100 * (5 + 15 / 16) / 6, 100 * 0.8**0.25  # 15 of 16 letters, 4 of 5 words
+    assert floor == pytest.approx({"exact": 0.5, "chrf": chrf, "bleu": bleu_})

@@ -170,6 +170,13 @@ def drawn_figures(rows: Sums, seed: int = 0) -> Scores:
     return np.concatenate(figures, axis=1)
 
 
+def copy_floor(pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
+    """Return exact, chrF and BLEU of sources that are given as their own translations."""
+    sources, references = ([pair[side].strip() for pair in pairs] for side in (0, 1))
+    counts = TranslationCounts.of(sources, references)
+    return {name: getattr(counts, name) for name in DRAWN}
+
+
 def is_repetition(pieces: Sequence[Hashable]) -> bool:
     """Return True if the same 4 tokens follow each other 3 times somewhere."""
     lasting = 0
