@@ -27,7 +27,8 @@ from charlm.text.sources.files import shown
 from charlm.text.sources.names import find, safe_name, short_name
 from charlm.text.sources.rows import Warn
 from charlm.text.splits import HOLD_OUT_SEED, VALID_FRACTION, Split
-from charlm.text.task_text import TaskText, gold_of
+from charlm.text.task_text import Gold, TaskText, gold_of
+from charlm.text.tokenizers.building import BuiltVocabulary
 from charlm.text.tokenizers.vocabulary import Ids, Vocabulary
 from charlm.units import count_of
 
@@ -97,16 +98,41 @@ def load_labelled(
             )
             for name, part in parts.items()
         }
-    train = encoded["train"]
-    if vocabulary is not None:
-        built = replace(built, counts=id_counts(train.ids, len(built.vocabulary)))
-    warnings += built.warnings
-    warnings += [*_label_advice(parts, labels), *shared_advice(parts)]
-    if vocabulary is not None or built.coverage < MIN_COVERAGE:
-        unit = built.vocabulary.unit
-        warnings += coverage_advice(built.coverage, unit, built=vocabulary is None)
-    return Dataset(
+    return finished_dataset(
+        parts,
+        encoded,
+        built,
+        kept=vocabulary is not None,
         name=run_name(corpus, examples),
+        warnings=[*warnings, *built.warnings, *_label_advice(parts, labels)],
+        labelled=Labelled(
+            labels=labels, targets={name: labels.ids(part.labels) for name, part in parts.items()}
+        ),
+    )
+
+
+def finished_dataset(
+    parts: Mapping[str, Texts],
+    encoded: Mapping[str, EncodedText],
+    built: BuiltVocabulary,
+    *,
+    kept: bool,
+    name: str,
+    warnings: Sequence[str],
+    labelled: Gold,
+) -> Dataset:
+    """Return the dataset of encoded texts, with advice on repeated texts and on coverage.
+
+    `kept` is true if the vocabulary was not built of these texts.
+    """
+    train, unit = encoded["train"], built.vocabulary.unit
+    if kept:
+        built = replace(built, counts=id_counts(train.ids, len(built.vocabulary)))
+    advice = [*warnings, *shared_advice(parts)]
+    if kept or built.coverage < MIN_COVERAGE:
+        advice += coverage_advice(built.coverage, unit, built=not kept)
+    return Dataset(
+        name=name,
         vocabulary=built.vocabulary,
         train=train,
         valid=encoded.get("valid"),
@@ -115,10 +141,8 @@ def load_labelled(
         boundaries=Boundaries.of_text(train, built.vocabulary, "line", crlf=False),
         coverage=built.coverage,
         unk_types=built.unk_types,
-        warnings=warnings,
-        labelled=Labelled(
-            labels=labels, targets={name: labels.ids(part.labels) for name, part in parts.items()}
-        ),
+        warnings=advice,
+        labelled=labelled,
     )
 
 

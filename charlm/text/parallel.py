@@ -15,21 +15,18 @@ from charlm.errors import CorpusError, RunError, named
 from charlm.files.atomic import json_bytes
 from charlm.files.safe_read import read_json
 from charlm.phases import counted, phase
-from charlm.text.advice import coverage_advice
-from charlm.text.boundaries import Boundaries
 from charlm.text.corpus import collector
 from charlm.text.dataset import SPLITS, Dataset, training_vocabulary
 from charlm.text.documents import check_text
-from charlm.text.encoded import EncodedText, id_counts, read_encoded, write_encoded
+from charlm.text.encoded import EncodedText, read_encoded, write_encoded
 from charlm.text.labelled import (
     MAX_SKIPPED,
-    MIN_COVERAGE,
     Texts,
     complete,
     encode_texts,
+    finished_dataset,
     parts_fingerprint,
     run_name,
-    shared_advice,
 )
 from charlm.text.pair_batches import pair_lengths
 from charlm.text.parallel_files import Pair, read_pairs
@@ -119,25 +116,13 @@ class ParallelText:
             name: _encode(part, built.vocabulary, target.vocabulary) for name, part in parts.items()
         }
         warnings += _long_advice(parts, encoded)
-        sources = {name: each.sources for name, each in encoded.items()}
-        train = sources["train"]
-        if vocabulary is not None:
-            built = replace(built, counts=id_counts(train.ids, len(built.vocabulary)))
-        warnings += [*built.warnings, *target.warnings, *shared_advice(parts)]
-        if vocabulary is not None or built.coverage < MIN_COVERAGE:
-            unit = built.vocabulary.unit
-            warnings += coverage_advice(built.coverage, unit, built=vocabulary is None)
-        return Dataset(
+        return finished_dataset(
+            parts,
+            {name: each.sources for name, each in encoded.items()},
+            built,
+            kept=vocabulary is not None,
             name=run_name(corpus, examples),
-            vocabulary=built.vocabulary,
-            train=train,
-            valid=sources.get("valid"),
-            test=sources.get("test"),
-            fingerprint=parts_fingerprint(parts),
-            boundaries=Boundaries.of_text(train, built.vocabulary, "line", crlf=False),
-            coverage=built.coverage,
-            unk_types=built.unk_types,
-            warnings=warnings,
+            warnings=[*warnings, *built.warnings, *target.warnings],
             labelled=Parallel(
                 vocabulary=target.vocabulary,
                 texts={name: each.targets for name, each in encoded.items()},

@@ -58,6 +58,15 @@ def iob2(spans: Iterable[Span], words: int) -> list[str]:
     return tags
 
 
+def as_iob2(tags: Sequence[str]) -> list[str]:
+    """Return the tags of a sentence, in any scheme, as IOB2; tags that are no spans are kept."""
+    made = iob2(spans_of(tags), len(tags))
+    return [
+        own if _TAG.fullmatch(tag) or tag == OUTSIDE else tag
+        for tag, own in zip(tags, made, strict=True)
+    ]
+
+
 def scheme_of(sentences: Iterable[Sequence[str]]) -> str:
     """Return the scheme of tags: IOB1, IOB2, IOBES or BILOU; "" if they are no spans.
 
